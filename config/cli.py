@@ -1,0 +1,36 @@
+"""The `parley` command: a table of subcommands, each of which lives beside what it commands and is loaded when it
+is called."""
+
+from importlib import import_module
+from typing import cast
+
+import click
+
+COMMANDS = {
+    "run": ("workers.run", "Run all of Parley on this machine."),
+    "phone": ("ingest.phone", "A phone in the terminal, texting a running Parley."),
+    "check": ("workers.check", "Check the configuration and the surveys; start nothing."),
+    "transcript": ("workers.transcript", "What was said with one phone number."),
+    "dead": ("workers.dead", "What could not be handled, and why."),
+}
+"""Subcommand -> the module whose attribute of that name is it, and its line in the help."""
+
+
+class _Table(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return cast(click.Command, getattr(import_module(COMMANDS[name][0]), name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(cls=_Table, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="parley")
+def main() -> None:
+    """Two-way SMS conversations."""

@@ -1,0 +1,23 @@
+"""Deaths on purpose: `PARLEY_FAULT=after_claim` kills the process with SIGKILL the first time it gets there,
+`after_claim@3` the third time, `stop:after_claim` stops it with SIGSTOP instead. For tests of recovery."""
+
+import os
+import signal
+
+
+class _Fault:
+    def __init__(self, spec: str) -> None:
+        self.signal = signal.SIGSTOP if spec.startswith("stop:") else signal.SIGKILL
+        self.place, _, nth = spec.removeprefix("stop:").partition("@")
+        self.left = int(nth or 1)
+
+    def reach(self, place: str) -> None:
+        if place != self.place:
+            return
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.signal)
+
+
+_fault = _Fault(os.environ.get("PARLEY_FAULT", ""))
+reach = _fault.reach

@@ -1,0 +1,194 @@
+"""Where everything lies in Redis, and how it is reached.
+
+A sender's keys and its shard's indexes share the hash tag `{k}`, k = crc32(sender) mod the number of shards, so one
+server-side function (parley.lua) changes them at once, on a single server and on Redis Cluster alike. This module
+knows names and argument orders and nothing of what the values mean.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+from zlib import crc32
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+LIBRARY = Path(__file__).with_name("parley.lua")
+
+STARTS, REPLIES, OUTBOUND = "starts", "replies", "outbound"
+QUEUE_OF = {1: STARTS, 2: REPLIES}
+"""What the server-side functions call the queues."""
+
+START, REPLY = b"S", b"R"
+"""The first byte of a mail entry."""
+
+SURVEYS = "surveys"
+"""Hash: survey version -> the file that it was read from, for sessions pinned to a version."""
+
+SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
+RETRIES = 3
+
+Command = tuple[Any, ...]
+T = TypeVar("T")
+
+
+def shard_of(sender: str, shards: int) -> int:
+    return crc32(sender.encode()) % shards
+
+
+def by_shard(items: Iterable[T], sender_of: Callable[[T], str], shards: int) -> dict[int, list[T]]:
+    """The items of each shard, in the order given."""
+    groups: dict[int, list[T]] = {}
+    for item in items:
+        groups.setdefault(shard_of(sender_of(item), shards), []).append(item)
+    return groups
+
+
+def mailbox(k: int, sender: str) -> str:
+    return f"{{{k}}}:mail:{sender}"
+
+
+def lane(k: int, sender: str) -> str:
+    return f"{{{k}}}:lane:{sender}"
+
+
+def lock(k: int, sender: str) -> str:
+    return f"{{{k}}}:lock:{sender}"
+
+
+def outbox(k: int, sender: str) -> str:
+    return f"{{{k}}}:outbox:{sender}"
+
+
+def outbox_lock(k: int, sender: str) -> str:
+    return f"{{{k}}}:outbox-lock:{sender}"
+
+
+def alarms(k: int) -> str:
+    return f"{{{k}}}:alarms"
+
+
+def outbox_alarms(k: int) -> str:
+    return f"{{{k}}}:outbox-alarms"
+
+
+def fence(k: int) -> str:
+    return f"{{{k}}}:fence"
+
+
+def events(k: int) -> str:
+    return f"{{{k}}}:events"
+
+
+def dead(k: int) -> str:
+    return f"{{{k}}}:dead"
+
+
+def dead_index(k: int) -> str:
+    return f"{{{k}}}:dead-index"
+
+
+def bell(queue: str) -> str:
+    """A Dramatiq queue, on the broker's Redis: the senders to look at, in the order in which they were rung."""
+    return f"bell:{queue}"
+
+
+def sms_bucket(channel: str) -> str:
+    return f"{{channel:{channel}}}:sms-per-second"
+
+
+def session_bucket(channel: str) -> str:
+    return f"{{channel:{channel}}}:sessions-per-minute"
+
+
+def sms_counter(channel: str, day: str) -> str:
+    return f"{{channel:{channel}}}:sms:{day}"
+
+
+def pause(channel: str) -> str:
+    """Why nothing is sent on a channel now; expires when it is tried again."""
+    return f"{{channel:{channel}}}:pause"
+
+
+def call(function: str, keys: Sequence[str], args: Iterable[Any]) -> Command:
+    return ("FCALL", "parley_" + function, len(keys), *keys, *args)
+
+
+def accept_commands(
+    shards: int, events_in: Sequence[tuple[str, bool, bytes]]
+) -> tuple[list[Command], list[list[int]]]:
+    """Commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events.
+
+    A command answers a list of ints, one an event: 0 if nobody need be woken, else a key of QUEUE_OF.
+    """
+    commands: list[Command] = []
+    positions: list[list[int]] = []
+    for k, group in by_shard(enumerate(events_in), lambda item: item[1][0], shards).items():
+        keys = [alarms(k), *(mailbox(k, sender) for _, (sender, _, _) in group)]
+        args = ((sender, (START if start else REPLY) + event) for _, (sender, start, event) in group)
+        commands.append(call("accept", keys, chain.from_iterable(args)))
+        positions.append([at for at, _ in group])
+    return commands, positions
+
+
+def ring_command(queue: str, senders: Iterable[str]) -> Command:
+    """For the broker's Redis: wake a worker of `queue` for these senders."""
+    return call("ring", [bell(queue)], senders)
+
+
+def ask(client: redis.Redis, command: Command) -> Any:
+    """The answer to one command."""
+    return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """The answers to `commands`, sent in one round trip. Raises the first error among them, without the command
+    that redis-py would quote: it names phone numbers."""
+    if len(commands) == 1:
+        return [ask(client, commands[0])]
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+_RETRIED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+
+def connect(url: str, retries: int = RETRIES) -> redis.Redis:
+    """A client whose calls are repeated when a reply was lost: every function of ours allows it."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        socket_keepalive=True,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+        retry_on_error=list(_RETRIED),
+        protocol=2,
+    )
+
+
+def connect_async(url: str, retries: int = 1, timeout_s: float = 1.0) -> "redis.asyncio.Redis":
+    """The same for asyncio; impatient, since a provider waits for our answer."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), retries),
+        retry_on_error=list(_RETRIED),
+        protocol=2,
+    )
+
+
+def load_functions(client: redis.Redis) -> None:
+    """Make the server-side functions known; safe beside running processes of the same release."""
+    client.function_load(LIBRARY.read_text(), replace=True)

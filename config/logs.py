@@ -1,0 +1,85 @@
+"""Logs: one vocabulary, to stderr, without phone numbers, texts or secrets.
+
+Our own lines may carry `channel`, `session` and `sender`, the last one hashed. What libraries log through the
+standard library passes at WARNING and above, without the arguments of its messages: Dramatiq's are wake-ups, and
+wake-ups hold phone numbers. Whatever still looks like a phone number is masked last of all.
+"""
+
+import logging
+import re
+import sys
+from hashlib import blake2b
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from config.settings import LogStyle, Settings
+
+_PRIVATE = ("text", "token", "number", "phone", "key", "url", "body")
+_WITHHELD = "(withheld)"
+_HASHED = re.compile(r"[0-9a-f]{10}")
+_PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0-9 +.*]*[a-zA-Z]")
+_PHONE = re.compile(r"\+[0-9]{5,15}")
+
+
+def hash_sender(key: bytes, sender: str) -> str:
+    """The 10 hex digits by which logs name a sender: alike wherever `key` is, and useless without it."""
+    return blake2b(sender.encode(), key=key, digest_size=5).hexdigest()
+
+
+def configure(settings: Settings) -> None:
+    """Send our lines and the libraries' to stderr. Calling it again replaces what it did."""
+    style = settings.log
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        withhold,
+    ]
+    structlog.configure(
+        processors=[*chain, *_renderers(style)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_arguments)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=chain,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+
+
+def _renderers(style: LogStyle) -> list[Processor]:
+    """The last steps. Tracebacks come plain: the pretty ones print local variables, which hold people's texts."""
+    if style == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _mask]
+    plain = structlog.dev.plain_traceback
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    return [console, _mask]
+
+
+def withhold(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """A processor: the fields that hold what is private keep their names and lose their values."""
+    for name in _PRIVATE:
+        if name in line:
+            line[name] = _WITHHELD
+    if "sender" in line and not _HASHED.fullmatch(str(line["sender"])):
+        line["sender"] = _WITHHELD
+    return line
+
+
+def _mask(_: WrappedLogger, __: str, rendered: Any) -> str:
+    """A processor after the renderer: no phone number in whatever text came of the line."""
+    return _PHONE.sub("+(withheld)", rendered)
+
+
+def _without_arguments(record: logging.LogRecord) -> bool:
+    if record.args:
+        record.msg, record.args = _PLACEHOLDER.sub("…", str(record.msg)), ()
+    return True

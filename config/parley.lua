@@ -1,0 +1,349 @@
+#!lua name=parley
+-- What must happen to a lane at once, or not at all.
+--
+-- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's.
+-- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and
+-- changes nothing the second time. Values are bytes that only Python reads, behind small headers that are read here:
+--
+--   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
+--   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
+--   lock          fence ' ' until ' ' attempts ' ' owner    kept beyond `until`: so that a death is counted
+--   outbox entry  channel '\0' sms
+--   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until` (pause or backoff)
+--   alarms        sender -> ms; an index that claim, commit, take and settle keep true, and tick reads
+
+local LOOK_MS = 2000      -- mail that nobody has looked at by then is rung again
+local BOOKED = 'booked'   -- owner of an outbox-lock at rest whose SMS has its permit
+local FORGET_MS = 86400000 -- a lock that nobody came back to
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function ms(n)
+  return string.format('%.0f', n)
+end
+
+local function ring_for(entry)
+  if not entry then return 0 end
+  if string.sub(entry, 1, 1) == 'S' then return 1 end
+  return 2
+end
+
+local function read_lock(key)
+  local lock = redis.call('GET', key)
+  if not lock then return nil end
+  local fence, till, attempts, owner = string.match(lock, '^(%d+) (%d+) (%d+) (.*)$')
+  return {fence = tonumber(fence), till = tonumber(till), attempts = tonumber(attempts), owner = owner}
+end
+
+local function write_lock(key, now, lock)
+  redis.call('SET', key, ms(lock.fence) .. ' ' .. ms(lock.till) .. ' ' .. lock.attempts .. ' ' .. lock.owner,
+    'PX', ms(lock.till - now + FORGET_MS))
+end
+
+local function read_lane(key)
+  local lane = redis.call('GET', key)
+  if not lane then return 0, 0, '' end
+  local fence, deadline, at = string.match(lane, '^(%d+) (%d+) ()')
+  return tonumber(fence), tonumber(deadline), string.sub(lane, at)
+end
+
+local function set_alarm(alarms, sender, at)
+  if at > 0 then
+    redis.call('ZADD', alarms, ms(at), sender)
+  else
+    redis.call('ZREM', alarms, sender)
+  end
+end
+
+local function record(events, now, keep_ms, sender, records)
+  redis.call('XADD', events, 'MINID', '~', ms(math.max(0, now - tonumber(keep_ms))), '*', 'to', sender, 'e', records)
+end
+
+local function bury(dead, index, now, id, letter)
+  redis.call('HSET', dead, id, letter)
+  redis.call('ZADD', index, 'NX', ms(now), id)
+end
+
+-- accept: KEYS alarms, then a mailbox for each event; ARGV (sender, kind .. event) for each event.
+-- Answers, for each event, whom to wake: 0 nobody (mail was waiting already), 1 `starts`, 2 `replies`.
+-- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
+local function accept(keys, args)
+  local now = clock()
+  local stamp = ms(now)
+  local rings = {}
+  for i = 2, #keys do
+    local sender, event = args[2 * i - 3], args[2 * i - 2]
+    local entry = string.sub(event, 1, 1) .. stamp .. string.sub(event, 2)
+    if redis.call('RPUSH', keys[i], entry) == 1 then
+      redis.call('ZADD', keys[1], 'LT', ms(now + LOOK_MS), sender)
+      rings[i - 1] = ring_for(entry)
+    else
+      rings[i - 1] = 0
+    end
+  end
+  return rings
+end
+
+-- claim: KEYS fence, alarms, then (mailbox, lane, lock) for each sender;
+-- ARGV owner, kind, limit, lease ms, 1 to take suspects too or 0, then a sender each.
+-- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
+-- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
+-- {fence, attempts, now, state, entry ...}: at most `limit` entries of `kind`, none if only its deadline is due.
+-- The same owner asking again gets the same claim.
+local function claim(keys, args)
+  local now = clock()
+  local owner, kind, limit, lease, suspects = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5] == '1'
+
+  local function one(sender, mailbox, lane, lock_key)
+    local lock = read_lock(lock_key)
+    local mine = lock and lock.owner == owner
+    if lock and lock.till > now and not mine then return 1 end
+    local mail = redis.call('LRANGE', mailbox, 0, limit - 1)
+    local _, deadline, state = read_lane(lane)
+    if #mail == 0 then
+      if deadline == 0 or deadline > now then
+        redis.call('DEL', lock_key)
+        set_alarm(keys[2], sender, deadline)
+        return 0
+      end
+      if kind ~= 'R' then return 2 end
+    elseif string.sub(mail[1], 1, 1) ~= kind then
+      return 2
+    end
+    if not mine then
+      if lock and not suspects then return 3 end
+      lock = {
+        fence = redis.call('INCR', keys[1]), till = now + lease, attempts = (lock and lock.attempts or 0) + 1,
+        owner = owner,
+      }
+      write_lock(lock_key, now, lock)
+      redis.call('ZADD', keys[2], ms(lock.till), sender)
+    end
+    local answer = {lock.fence, lock.attempts, now, state}
+    for i = 1, #mail do
+      if string.sub(mail[i], 1, 1) ~= kind then break end
+      answer[4 + i] = mail[i]
+    end
+    return answer
+  end
+
+  local answers = {}
+  for i = 6, #args do
+    local k = 3 * (i - 6) + 3
+    answers[i - 5] = one(args[i], keys[k], keys[k + 1], keys[k + 2])
+  end
+  return answers
+end
+
+local function withdraw(outbox, channels)
+  local withdrawn = {}
+  for _, entry in ipairs(redis.call('LRANGE', outbox, 0, -1)) do
+    if channels[string.match(entry, '^%Z*')] then
+      redis.call('LREM', outbox, 1, entry)
+      withdrawn[#withdrawn + 1] = entry
+    end
+  end
+  return withdrawn
+end
+
+-- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, mailbox, lane, lock, outbox;
+-- ARGV sender, fence, entries applied, deadline, keep until (0: for ever), ms to keep events, state, records,
+-- then counted lists: silenced channels; outbox entries; (id, dead letter) pairs.
+-- All or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit.
+-- Answers {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker, withdrawn entry ...},
+-- or {0} if another has claimed the lane since: nothing has changed.
+local function commit(keys, args)
+  local alarms, outbox_alarms, events, dead, index, mailbox, lane, lock_key, outbox = unpack(keys)
+  local sender, fence = args[1], tonumber(args[2])
+  local now = clock()
+  local lock = read_lock(lock_key)
+  if not lock or lock.fence ~= fence then
+    if read_lane(lane) ~= fence then return {0} end
+    return {1, ring_for(redis.call('LINDEX', mailbox, 0)), redis.call('EXISTS', outbox)}
+  end
+
+  redis.call('LTRIM', mailbox, args[3], -1)
+  local deadline = tonumber(args[4])
+  local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. args[7]
+  if args[5] == '0' then redis.call('SET', lane, blob) else redis.call('SET', lane, blob, 'PXAT', args[5]) end
+  redis.call('DEL', lock_key)
+  if args[8] ~= '' then
+    record(events, now, args[6], sender, args[8])
+  end
+
+  local at = 9
+  local function counted(width, each)
+    local last = at + width * tonumber(args[at])
+    for i = at + 1, last, width do each(args[i], args[i + 1]) end
+    at = last + 1
+  end
+  local silenced = {}
+  counted(1, function(channel) silenced[channel] = true end)
+  local withdrawn = next(silenced) and withdraw(outbox, silenced) or {}
+  local decided, waiting = 0, 0
+  counted(1, function(entry)
+    waiting = redis.call('RPUSH', outbox, entry)
+    decided = decided + 1
+  end)
+  counted(2, function(id, letter) bury(dead, index, now, id, letter) end)
+
+  local head = redis.call('LINDEX', mailbox, 0)
+  set_alarm(alarms, sender, head and now + LOOK_MS or deadline)
+  local speak = decided > 0 and waiting == decided and 1 or 0
+  if speak == 1 then redis.call('ZADD', outbox_alarms, 'LT', ms(now + LOOK_MS), sender) end
+  return {1, ring_for(head), speak, unpack(withdrawn)}
+end
+
+-- take: KEYS fence, outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV owner, lease ms, a sender each.
+-- Answers, for each sender, 0 (nothing to send now) or {fence, now, attempts so far, how it was left, entry}: the
+-- oldest SMS, which nobody else will try until the lease ends. It was left: 0 untouched or settled, 1 in the middle of
+-- a try whose worker never came back, 2 with a permit booked for now.
+local function take(keys, args)
+  local now = clock()
+  local owner, lease = args[1], tonumber(args[2])
+
+  local function one(sender, outbox, lock_key)
+    local lock = read_lock(lock_key)
+    local mine = lock and lock.owner == owner
+    local entry = redis.call('LINDEX', outbox, 0)
+    if not entry then
+      redis.call('ZREM', keys[2], sender)
+      return 0
+    end
+    if mine then return {lock.fence, now, lock.attempts - 1, 0, entry} end
+    if lock and lock.till > now then
+      redis.call('ZADD', keys[2], ms(lock.till), sender)
+      return 0
+    end
+    local attempts, left = 0, 0
+    if lock then
+      attempts = lock.attempts
+      if lock.fence > 0 then left = 1 elseif lock.owner == BOOKED then left = 2 end
+    end
+    local fence = redis.call('INCR', keys[1])
+    write_lock(lock_key, now, {fence = fence, till = now + lease, attempts = attempts + 1, owner = owner})
+    redis.call('ZADD', keys[2], ms(now + lease), sender)
+    return {fence, now, attempts, left, entry}
+  end
+
+  local answers = {}
+  for i = 3, #args do
+    local k = 2 * (i - 3) + 3
+    answers[i - 2] = one(args[i], keys[k], keys[k + 1])
+  end
+  return answers
+end
+
+-- settle: KEYS outbox-alarms, events, dead, dead-index, outbox, outbox-lock;
+-- ARGV sender, fence, entry, verdict, rest ms, ms to keep events, records, dead letter's id, dead letter.
+-- verdict: 'done' (accepted, or buried: the entry goes), 'again' (it stays, the try counts), 'untried' (it stays),
+-- 'booked' (it stays, with a permit for when it has rested).
+-- Then the sender rests for `rest ms`. Answers 1 if another SMS may be taken at once, 0 if not (or if the fence is old).
+local function settle(keys, args)
+  local outbox_alarms, events, dead, index, outbox, lock_key = unpack(keys)
+  local sender, entry, verdict, rest = args[1], args[3], args[4], tonumber(args[5])
+  local now = clock()
+  local lock = read_lock(lock_key)
+  if not lock or lock.fence ~= tonumber(args[2]) then return 0 end
+  local attempts = lock.attempts
+  if verdict == 'done' then
+    redis.call('LREM', outbox, 1, entry)
+    attempts = 0
+  elseif verdict ~= 'again' then
+    attempts = attempts - 1
+  end
+  if args[7] ~= '' then
+    record(events, now, args[6], sender, args[7])
+  end
+  if args[8] ~= '' then bury(dead, index, now, args[8], args[9]) end
+
+  local more = redis.call('EXISTS', outbox) == 1
+  if rest > 0 then
+    write_lock(lock_key, now, {fence = 0, till = now + rest, attempts = attempts, owner = verdict})
+    if not more then redis.call('PEXPIRE', lock_key, ms(rest)) end
+  else
+    redis.call('DEL', lock_key)
+  end
+  set_alarm(outbox_alarms, sender, more and now + (rest > 0 and rest or LOOK_MS) or 0)
+  return more and rest == 0 and 1 or 0
+end
+
+-- tick: KEYS alarms, outbox-alarms; ARGV most, again ms.
+-- Answers {lanes due, outboxes due, ms until the next alarm or -1}. What is due is put off by `again ms`, so that two
+-- clocks do not ring for the same lane, and is rung once more then if nobody has come.
+local function tick(keys, args)
+  local now = clock()
+  local nearest = -1
+  local function due(alarms)
+    local senders = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'LIMIT', 0, args[1])
+    for _, sender in ipairs(senders) do
+      redis.call('ZADD', alarms, ms(now + tonumber(args[2])), sender)
+    end
+    local first = redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
+    if first then
+      local wait = math.max(0, tonumber(first) - now)
+      if nearest < 0 or wait < nearest then nearest = wait end
+    end
+    return senders
+  end
+  local lanes, outboxes = due(keys[1]), due(keys[2])
+  return {lanes, outboxes, nearest}
+end
+
+-- ring: KEYS bell; ARGV a sender each. The bell is a set in the order of first ringing: a lane that is rung twice
+-- before anyone comes is woken once. Answers how many were new.
+local function ring(keys, args)
+  local now = ms(clock())
+  local new = 0
+  for i = 1, #args do new = new + redis.call('ZADD', keys[1], 'NX', now, args[i]) end
+  return new
+end
+
+-- A bucket is one time: the moment at which it would be full again (GCRA).
+local function read_bucket(key, now)
+  return math.max(now, tonumber(redis.call('GET', key) or '0'))
+end
+
+local function write_bucket(key, now, full_at)
+  redis.call('SET', key, string.format('%.3f', full_at), 'PX', ms(math.ceil(full_at - now) + 1000))
+end
+
+-- grant: KEYS bucket; ARGV permits a second, burst, wanted. Answers how many of them are there now, and takes those.
+-- Called twice it takes twice, as book does: the exceptions to the law above, and on the safe side.
+local function grant(keys, args)
+  local now = clock()
+  local each, burst, wanted = 1000 / tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+  local full_at = read_bucket(keys[1], now)
+  local granted = math.max(0, math.min(wanted, math.floor(burst - (full_at - now) / each + 1e-9)))
+  if granted > 0 then write_bucket(keys[1], now, full_at + granted * each) end
+  return granted
+end
+
+-- book: KEYS bucket; ARGV permits a second, burst, wanted. Takes all of them, from the future if need be.
+-- Answers, for each, in how many ms it may be used. So a long queue costs each of its members two looks, not one
+-- for every permit that goes to another.
+local function book(keys, args)
+  local now = clock()
+  local each, burst, wanted = 1000 / tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+  local full_at = read_bucket(keys[1], now)
+  local waits = {}
+  for i = 1, wanted do
+    full_at = full_at + each
+    waits[i] = math.max(0, math.ceil(full_at - now - burst * each - 1e-6))
+  end
+  write_bucket(keys[1], now, full_at)
+  return waits
+end
+
+redis.register_function('parley_accept', accept)
+redis.register_function('parley_claim', claim)
+redis.register_function('parley_commit', commit)
+redis.register_function('parley_take', take)
+redis.register_function('parley_settle', settle)
+redis.register_function('parley_tick', tick)
+redis.register_function('parley_ring', ring)
+redis.register_function('parley_grant', grant)
+redis.register_function('parley_book', book)
