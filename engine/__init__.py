@@ -1,0 +1,19 @@
+"""The engine decides and knows nothing of the world: no clock, no randomness, no network, no files."""
+
+from engine.advance import Advance, UnknownChannel, UnknownVersion, advance, missing_versions
+from engine.policy import ChannelPolicy, Policy
+from engine.program import Survey
+from engine.surveys import Surveys, read_surveys
+
+__all__ = [
+    "Advance",
+    "ChannelPolicy",
+    "Policy",
+    "Survey",
+    "Surveys",
+    "UnknownChannel",
+    "UnknownVersion",
+    "advance",
+    "missing_versions",
+    "read_surveys",
+]

@@ -1,0 +1,48 @@
+"""How is a START refused? Every check that needs only the lane, in the order in which they count.
+
+Limits that span senders are taken elsewhere; here they are ChannelPolicy.closed.
+"""
+
+from datetime import UTC, datetime
+
+from engine.events import Ending, Refusal
+from engine.lane import Line
+from engine.policy import ChannelPolicy
+from engine.program import Survey
+
+_CLOSES: tuple[Ending, ...] = ("completed", "gave_up", "exhausted")
+"""The ends after which a START has to cool down. Who was silent for too long, or said STOP, may begin at once."""
+
+
+def throttled(line: Line, policy: ChannelPolicy, now: int) -> bool:
+    """Is this START one too many? If not, it is counted (GCRA: one number holds the whole bucket)."""
+    if not policy.start_burst or not policy.start_per_minute:
+        return False
+    spacing_ms = round(60_000 / policy.start_per_minute)
+    if line.throttle_at - (policy.start_burst - 1) * spacing_ms > now:
+        return True
+    line.throttle_at = max(line.throttle_at, now) + spacing_ms
+    return False
+
+
+def refusal(line: Line, survey: Survey, policy: ChannelPolicy, now: int) -> Refusal | None:
+    """Why `survey` may not open on `line` now; None if it may."""
+    if line.session is None and line.ended_how in _CLOSES and now - line.ended_at <= survey.cooldown_ms:
+        return "cooldown"
+    cap = policy.sessions_per_sender_per_day
+    if cap and line.day == day_of(now, policy) and line.opened_today >= cap:
+        return "daily_cap"
+    return policy.closed
+
+
+def count_opened(line: Line, policy: ChannelPolicy, now: int) -> None:
+    """A session has opened: it counts against the day's cap."""
+    today = day_of(now, policy)
+    if line.day != today:
+        line.day, line.opened_today = today, 0
+    line.opened_today += 1
+
+
+def day_of(now: int, policy: ChannelPolicy) -> int:
+    """The ordinal of the calendar day on which `now` falls where the channel is."""
+    return datetime.fromtimestamp(now / 1000, UTC).astimezone(policy.timezone).toordinal()

@@ -1,0 +1,131 @@
+"""The engine's one door: what becomes of a lane when these events have come in.
+
+No clock, no randomness, no I/O: the same lane, mail, now, surveys and policy give the same bytes. Time is that of
+the events; a lane's time never runs backwards.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from engine.deadlines import apply_due, next_of
+from engine.events import Delivered, Mail, Outbound, ProviderStop, Receipt, Record, Sms
+from engine.hearing import hear, opt_out
+from engine.lane import Lane, Line
+from engine.policy import ChannelPolicy, Policy
+from engine.surveys import Surveys
+from engine.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion
+
+__all__ = [
+    "Advance",
+    "ChannelPolicy",
+    "Policy",
+    "UnknownChannel",
+    "UnknownVersion",
+    "advance",
+    "missing_versions",
+]
+
+_SEEN_MS = DAY_MS
+_MOST_SEEN = 128
+_REMEMBERED_MS = 48 * HOUR_MS
+
+
+class Advance(msgspec.Struct):
+    """What is to be committed, all of it or nothing.
+
+    `alarm` (ms) is when `advance` wants to be called though no SMS comes; it may lie in the past. `silenced` are
+    channels whose queued, unsent SMS are withdrawn in the same commit; `outbox` leaves after that. `opened` counts
+    sessions by channel. From `keep_until` (ms) on the lane may be forgotten; None: never. `duplicates` counts mail
+    that had been applied before.
+    """
+
+    lane: Lane
+    outbox: list[Outbound]
+    records: list[Record]
+    alarm: int | None
+    silenced: list[str]
+    opened: dict[str, int]
+    keep_until: int | None
+    duplicates: int
+
+
+def advance(
+    lane: Lane, sender: str, mail: Sequence[Mail], now: int, surveys: Surveys, policy: Policy
+) -> Advance:
+    """Apply `mail` in order, or, if there is none, the deadlines that are due at `now` (ms). Changes `lane`.
+
+    Raises UnknownVersion and UnknownChannel.
+    """
+    turn = Turn(lane, sender, surveys, policy)
+    for each in mail:
+        _apply(turn, each)
+    if not mail:
+        apply_due(turn, now)
+    deadline = next_of(turn)
+    return Advance(
+        lane=lane,
+        outbox=turn.outbox,
+        records=turn.records,
+        alarm=deadline.at if deadline is not None else None,
+        silenced=turn.silenced,
+        opened=turn.opened,
+        keep_until=_keep_until(turn),
+        duplicates=turn.duplicates,
+    )
+
+
+def missing_versions(lane: Lane, surveys: Surveys) -> set[str]:
+    """The versions that open sessions are pinned to and `surveys` does not know."""
+    pinned = {line.session.version for line in lane.lines.values() if line.session is not None}
+    return {version for version in pinned if surveys.version(version) is None}
+
+
+def _apply(turn: Turn, mail: Mail) -> None:
+    event = mail.event
+    if event.id in turn.lane.seen:
+        turn.duplicates += 1
+        return
+    policy = turn.channel_policy(event.channel)
+    now = max(turn.lane.clock, mail.at)
+    apply_due(turn, now)
+    turn.begin(now, event.id)
+    match event:
+        case Sms():
+            hear(turn, _line(turn.lane, event.channel), event, policy)
+        case ProviderStop():
+            opt_out(turn, _line(turn.lane, event.channel), event)
+        case Receipt(channel=channel, ticket=ticket, status=status):
+            turn.records.append(Delivered(now, channel, ticket, status))
+        case _:
+            assert_never(event)
+    _remember(turn.lane, event.id)
+
+
+def _line(lane: Lane, channel: str) -> Line:
+    line = lane.lines.get(channel)
+    if line is None:
+        line = lane.lines[channel] = Line()
+    return line
+
+
+def _remember(lane: Lane, event: str) -> None:
+    """Note that the event is applied, and forget those so old that no provider sends them again."""
+    lane.seen[event] = lane.clock
+    horizon = lane.clock - _SEEN_MS
+    while True:
+        oldest = next(iter(lane.seen))
+        if lane.seen[oldest] >= horizon and len(lane.seen) <= _MOST_SEEN:
+            return
+        del lane.seen[oldest]
+
+
+def _keep_until(turn: Turn) -> int | None:
+    until = turn.lane.clock + _REMEMBERED_MS
+    for line in turn.lane.lines.values():
+        if line.opted_out_at:
+            return None
+        if line.session is not None:
+            until = max(until, line.session.opened_at + turn.survey_of(line.session).expires_ms)
+    return until

@@ -1,0 +1,131 @@
+"""How does a session go? From the START that opens it, answer by answer, to its end.
+
+Every SMS, in or out, restarts the silence after which a session is over; SMS that are decided together leave a
+pause apart, and the silence counts from the last of them.
+"""
+
+from engine.answers import Unread, read
+from engine.events import Heard, Misread, Opened, Sms
+from engine.lane import Line, Session
+from engine.program import END, Ask, Reask, Survey, follow
+from engine.texts import Text, fill
+from engine.turn import Turn, UnknownStep
+
+
+class Conversation:
+    """One open session while a turn lasts. Made when the turn comes to it, dropped afterwards."""
+
+    __slots__ = ("_channel", "_line", "_said_before", "_session", "_survey", "_turn")
+
+    def __init__(self, turn: Turn, channel: str, line: Line, session: Session, survey: Survey) -> None:
+        self._turn = turn
+        self._channel = channel
+        self._line = line
+        self._session = session
+        self._survey = survey
+        self._said_before = session.said
+
+    def answer(self, sms: Sms) -> None:
+        """What the person wrote, read by the step that was asked."""
+        turn, session = self._turn, self._session
+        turn.records.append(Heard(turn.now, self._channel, session.id, sms.id, sms.text, sms.reply_to))
+        step = self._asked()
+        answer = read(step.reader, sms.text)
+        if isinstance(answer, Unread):
+            turn.records.append(Misread(turn.now, self._channel, session.id, step.id, answer.why))
+            if isinstance(step.invalid, Reask):
+                self._misread(step.invalid, step)
+                self._touch()
+            return
+        session.answers[step.id] = answer
+        self._go(follow(step.routes, session.answers))
+        self._touch()
+
+    def start(self) -> None:
+        self._go(0)
+        self._touch()
+
+    def remind(self) -> None:
+        """The step that was asked has waited long enough for a reminder."""
+        step = self._asked()
+        if step.remind is not None and self._say(step.id, step.remind.text):
+            self._session.reminded += 1
+            self._session.asked_at = self._turn.now
+            self._touch()
+
+    def _asked(self) -> Ask:
+        step = self._survey.steps[self._session.step]
+        if not isinstance(step, Ask):
+            raise UnknownStep(f"session {self._session.id} waits at '{step.id}', which asks nothing")
+        return step
+
+    def _misread(self, invalid: Reask, step: Ask) -> None:
+        session = self._session
+        session.misread += 1
+        if session.misread < invalid.attempts:
+            if self._say(step.id, invalid.text):
+                session.asked_at = self._turn.now
+        elif invalid.give_up is not None:
+            self._go(invalid.give_up)
+        else:
+            self._turn.end(self._channel, self._line, self._session, "gave_up")
+
+    def _go(self, place: int) -> None:
+        """Say what there is to say from `place` on, up to the next question or the end."""
+        while place != END:
+            step = self._survey.steps[place]
+            if not self._say(step.id, step.text):
+                return
+            if isinstance(step, Ask):
+                self._wait(place)
+                return
+            place = follow(step.routes, self._session.answers)
+        self._complete()
+
+    def _wait(self, place: int) -> None:
+        session = self._session
+        session.step, session.misread, session.reminded = place, 0, 0
+        session.asked_at = self._turn.now + self._paused_ms()
+
+    def _complete(self) -> None:
+        completed = self._survey.texts.get("completed")
+        if completed is None or self._say("completed", completed):
+            self._turn.end(self._channel, self._line, self._session, "completed")
+
+    def _say(self, step: str, text: Text) -> bool:
+        """Send one SMS; False if the session has sent all that it may, and is over."""
+        session = self._session
+        if session.said >= self._survey.most_sms:
+            self._turn.end(self._channel, self._line, self._session, "exhausted")
+            return False
+        self._turn.say(self._channel, session, step, fill(text[session.language], session.answers))
+        return True
+
+    def _touch(self) -> None:
+        session = self._session
+        session.touched_at = max(session.touched_at, self._turn.now + self._paused_ms())
+
+    def _paused_ms(self) -> int:
+        """How long after the first of this turn's SMS the last one leaves."""
+        said = self._session.said - self._said_before
+        return (said - 1) * self._turn.channel_policy(self._channel).pause_ms if said > 1 else 0
+
+
+def open_session(turn: Turn, channel: str, line: Line, survey: Survey, sms: Sms) -> None:
+    """A START opens a session of the survey's current version and its first SMS are said."""
+    language = survey.languages[0]
+    session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
+    line.session = session
+    turn.opened[channel] = turn.opened.get(channel, 0) + 1
+    turn.records.append(Opened(turn.now, channel, session.id, survey.name, survey.version, language))
+    turn.records.append(Heard(turn.now, channel, session.id, sms.id, sms.text, sms.reply_to))
+    Conversation(turn, channel, line, session, survey).start()
+
+
+def answer_session(turn: Turn, channel: str, line: Line, session: Session, sms: Sms) -> None:
+    """An SMS is the answer to what the open session asked."""
+    Conversation(turn, channel, line, session, turn.survey_of(session)).answer(sms)
+
+
+def remind_session(turn: Turn, channel: str, line: Line, session: Session) -> None:
+    Conversation(turn, channel, line, session, turn.survey_of(session)).remind()

@@ -1,0 +1,286 @@
+"""What the author of a survey writes, field by field, and how it is told what is wrong with it.
+
+`convert` reports every problem of a value at once: what it finds wrong it mends in a copy, and looks again.
+"""
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+Texts = str | dict[str, str]
+"""A text, or one per language."""
+
+
+class Duration:
+    """`30s`, `10m`, `2h`, `3d`; in milliseconds."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, written: str) -> None:
+        found = re.fullmatch(r"([0-9]{1,6})([smhd])", written)
+        if found is None:
+            raise ValueError(written)
+        self.ms = int(found[1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[found[2]]
+
+
+class TextAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    min: int = 1
+    max: int = 640
+    pattern: str | None = None
+
+
+class NumberAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="number"):
+    min: int | float | None = None
+    max: int | float | None = None
+    decimals: int | None = None
+
+
+class YesNoAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="yes_no"):
+    pass
+
+
+class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    label: Texts
+    aliases: list[str] = []
+
+
+class ChoiceAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="choice"):
+    options: list[str | Option]
+
+
+AnswerType = TextAnswer | NumberAnswer | YesNoAnswer | ChoiceAnswer
+
+
+class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that is given must hold, of the answer to the step itself or to the one that `answer` names."""
+
+    answer: str | None = None
+    at_least: int | float | None = None
+    at_most: int | float | None = None
+    above: int | float | None = None
+    below: int | float | None = None
+    equals: str | int | float | bool | None = None
+    one_of: list[str | int | float | bool] | None = None
+    matches: str | None = None
+    contains: str | list[str] | None = None
+    answered: bool | None = None
+    all: list["When"] | None = None
+    any: list["When"] | None = None
+    not_: "When | None" = msgspec.field(name="not", default=None)
+
+
+class Goto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    go: str
+    when: When | None = None
+
+
+Next = str | list[Goto]
+
+
+class Reminder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    after: Duration
+    text: Texts
+    times: int = 1
+
+
+class SayStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    id: str
+    say: Texts
+    next: Next | None = None
+
+
+class AskStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    id: str
+    ask: Texts
+    answer: AnswerType
+    invalid: Texts | None = None
+    attempts: int = 3
+    give_up: str | None = None
+    next: Next | None = None
+    remind: Reminder | None = None
+
+
+class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Each a text, or `none`. `completed` and `refused` are `none` unless written."""
+
+    completed: Texts | None = None
+    unavailable: Texts | None = None
+    not_found: Texts | None = None
+    expired: Texts | None = None
+    refused: Texts | None = None
+    stopped: Texts | None = None
+    help: Texts | None = None
+
+
+class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole file. `steps` are converted one by one, as SayStep or AskStep."""
+
+    survey: str
+    steps: list[Any]
+    title: str = ""
+    start: str | list[str] = "START"
+    languages: tuple[str, ...] = ("en",)
+    idle: Duration = Duration("1h")
+    expires: Duration = Duration("3d")
+    cooldown: Duration = Duration("30s")
+    again: Literal["ignore", "answer", "restart"] = "ignore"
+    most_sms: int | None = None
+    texts: FixedTexts = FixedTexts()
+
+
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+
+_EXPECTED = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+    "null": "",
+}
+_CLOSED = {
+    "type": "text, number, yes_no or choice",
+    "again": "ignore, answer or restart",
+    "condition": ">=, >, <=, <, == or !=",
+}
+_A_DURATION = "a duration such as 30s, 10m, 2h or 3d"
+_GONE = object()
+_STAND_INS: tuple[object, ...] = ("", {}, [], {"go": "end"}, {"type": "yes_no"}, "1s", 0)
+
+
+def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
+    """`raw` as `to` if nothing is wrong with it, and a sentence for everything that is."""
+    problems: list[str] = []
+    mended: dict[Path, Iterator[object]] = {}
+    try:
+        holder = [_own(raw)]
+    except RecursionError:
+        return None, ["it refers to itself"]
+    while True:
+        try:
+            converted = msgspec.convert(holder[0], to, dec_hook=_duration)
+        except msgspec.ValidationError as e:
+            problem = _explain(str(e), holder[0])
+        else:
+            return (None if problems else converted), problems
+        path = next((path for path in _prefixes(problem.path) if path in mended), problem.path)
+        if path not in mended:
+            problems.append(problem.sentence)
+            mended[path] = iter(((_GONE,) if problem.deletable else ()) + _STAND_INS)
+        stand_in = next(mended[path], None)
+        if stand_in is None:
+            return None, problems
+        _mend(holder, path, stand_in)
+
+
+def _prefixes(path: Path) -> Iterator[Path]:
+    """The ways to whatever holds the value at `path`, and to it, outermost first."""
+    return (path[:length] for length in range(len(path) + 1))
+
+
+def _mend(holder: list[Any], path: Path, stand_in: object) -> None:
+    """Put `stand_in` where `path` leads from the one element of `holder`."""
+    *way, last = (0, *path)
+    mapping = _at(holder, tuple(way))
+    if stand_in is _GONE:
+        mapping.pop(last, None)
+    else:
+        mapping[last] = copy.copy(stand_in)
+
+
+def _own(raw: object) -> Any:
+    """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out."""
+    if isinstance(raw, dict):
+        return {key: _own(value) for key, value in raw.items()}
+    return [_own(value) for value in raw] if isinstance(raw, list) else raw
+
+
+def _duration(wanted: type, written: object) -> object:
+    if wanted is not Duration or not isinstance(written, str):
+        raise ValueError(_A_DURATION)
+    try:
+        return Duration(written)
+    except ValueError:
+        raise ValueError(_A_DURATION) from None
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """`sentence` is about the value at `path`; if `deletable`, the rest can be looked at without it."""
+
+    path: Path
+    sentence: str
+    deletable: bool
+
+
+def _explain(message: str, raw: object) -> _Problem:
+    """Where msgspec's message points, and our sentence for it."""
+    what, _, where = message.partition(" - at `")
+    path = _path(where.removeprefix("key` in `").removesuffix("`"), raw)
+    if where.startswith("key` in `"):
+        key = next(key for key in _at(raw, path) if not isinstance(key, str))
+        return _Problem(
+            (*path, key), f"{_field(path)}: found the key {key!r}, expected a text", deletable=True
+        )
+    if missing := re.search(r"missing required field `(.+)`", what):
+        path = (*path, missing[1])
+        return _Problem(path, f"{_field(path)} is missing", deletable=False)
+    if unknown := re.search(r"unknown field `(.+)`", what, re.DOTALL):
+        path = (*path, unknown[1])
+        return _Problem(path, f"{_field(path)} is unknown", deletable=True)
+    sentence = f"{_field(path)}: found {_shown(_at(raw, path))}, expected {_expected(what, path)}"
+    return _Problem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
+
+
+def _expected(what: str, path: Path) -> str:
+    if what.startswith("Invalid"):
+        return _CLOSED.get(str(path[-1]) if path else "", "another value")
+    if types := re.match(r"Expected `([^`]+)`", what):
+        words = dict.fromkeys(_EXPECTED.get(each, each) for each in types[1].split(" | "))
+        if "a number" in words:
+            words.pop("a whole number", None)
+        return " or ".join(word for word in words if word)
+    return what
+
+
+def _path(where: str, raw: object) -> Path:
+    path: Path = ()
+    for field, place in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where):
+        if place == "...":
+            mapping = _at(raw, path)
+            path = (*path, next(key for key, value in mapping.items() if not isinstance(value, str)))
+        else:
+            path = (*path, field or int(place))
+    return path
+
+
+def _at(raw: Any, path: Path) -> Any:
+    for key in path:
+        raw = raw[key]
+    return raw
+
+
+def _field(path: Path) -> str:
+    if not path:
+        return "the whole of it"
+    return "field " + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+
+
+def _shown(value: object) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            shown = repr(value)
+            return shown if len(shown) <= 40 else shown[:37] + "..."
