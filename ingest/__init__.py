@@ -1,0 +1,1 @@
+"""Hears: webhooks become events in mailboxes."""

@@ -1,0 +1,68 @@
+"""`python -m ingest`: the `web` process, from the environment alone, until SIGTERM or SIGINT."""
+
+import gc
+import os
+import socket
+import sys
+
+import structlog
+import uvicorn
+
+from config.logs import configure
+from config.settings import Settings, exit_with_mistakes, load
+from engine import Surveys, read_surveys
+from ingest.web import create_app
+
+log = structlog.get_logger()
+
+BACKLOG = 2_048
+STOP_S = 5
+"""How long requests may take to finish once the process is told to stop."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, or the process's end with a sentence."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+        )
+    except OSError as e:
+        sys.exit(f"web cannot listen on {host}, port {port} ({e.strerror}): set PARLEY_HOST and PARLEY_PORT")
+
+
+def collect_seldom() -> None:
+    """What is loaded by now stays, so the collector need not look at it; a request leaves few cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def serve(settings: Settings, surveys: Surveys) -> None:
+    with listen(settings.host, settings.port) as door:
+        log.info("running", role="web", host=settings.host, port=settings.port)
+        config = uvicorn.Config(
+            create_app(settings, surveys),
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+        )
+        collect_seldom()
+        uvicorn.Server(config).run(sockets=[door])
+
+
+def main() -> None:
+    with exit_with_mistakes():
+        settings, surveys = load(os.environ, read_surveys)
+        settings.require_redis()
+    configure(settings)
+    serve(settings, surveys)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Requests that arrive while a write is in flight share the next one.
+
+Nothing waits for company: alone, an item is written at once. If a write fails, so do the items that gathered behind
+it, and whoever brought them is told at once instead of after another write.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Batches(Generic[T]):
+    """Writes items with `write`, at most `most` at a time and one write at a time, in the order given."""
+
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]], most: int) -> None:
+        self._write = write
+        self._most = most
+        self._items: list[T] = []
+        self._written: list[asyncio.Future[None]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def put(self, item: T) -> asyncio.Future[None]:
+        """A future of the write that holds `item`; it raises what the write raised."""
+        if self._loop is None:  # looked up once: Python 3.11 makes a system call of it
+            self._loop = asyncio.get_running_loop()
+        written = self._loop.create_future()
+        self._items.append(item)
+        self._written.append(written)
+        if self._writer is None:
+            self._writer = self._loop.create_task(self._run())
+        return written
+
+    async def drained(self) -> None:
+        """Until nothing is waiting to be written."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
+
+    async def _run(self) -> None:
+        try:
+            while self._items:
+                await self._write_next()
+        finally:
+            self._writer = None
+
+    async def _write_next(self) -> None:
+        most = self._most
+        items, self._items = self._items[:most], self._items[most:]
+        written, self._written = self._written[:most], self._written[most:]
+        try:
+            await self._write(items)
+        except Exception as e:  # noqa: BLE001 - whoever waits is told, whatever it was
+            written += self._written
+            self._items, self._written = [], []
+            _fail(written, e)
+        else:
+            for future in written:
+                if not future.done():
+                    future.set_result(None)
+
+
+def _fail(written: Sequence["asyncio.Future[None]"], why: Exception) -> None:
+    for future in written:
+        if not future.done():
+            future.set_exception(why)
+            future.exception()  # seen, should its request have gone away meanwhile

@@ -1,0 +1,210 @@
+"""`parley phone`: a phone in the terminal, texting a Parley whose channel uses the simulator.
+
+It speaks HTTP only: what is typed is posted as Octopush would, and what is received comes from the simulator.
+"""
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from threading import Thread
+from time import monotonic
+from typing import Any, NoReturn
+
+import click
+import requests
+from rich.console import Console
+from rich.markup import escape
+
+from engine.segments import count
+
+try:
+    from readline import get_line_buffer
+except ImportError:  # a Python built without it: the line being typed is not shown again
+
+    def get_line_buffer() -> str:
+        return ""
+
+
+TIMEOUT_S = 5
+PROMPT = "> "
+POLL_S = 20
+"""How long one question for new SMS waits; the simulator's limit."""
+
+
+class Unreachable(click.ClickException):
+    """Parley is not there, or is not one that a simulated phone can text."""
+
+
+class Line:
+    """HTTP between one phone and one channel of Parley."""
+
+    def __init__(self, url: str, channel: str, token: str, phone: str) -> None:
+        self._url = url.rstrip("/")
+        self._channel = channel
+        self._token = token
+        self.phone = phone
+        self.last = self._ask(after="latest", wait=0, timeout_s=TIMEOUT_S)["last"]
+        self._ticket = ""
+
+    def text(self, words: str) -> None:
+        """Send an SMS to the channel."""
+        now = datetime.now().astimezone()
+        callback = {
+            "message_id": self._ticket,
+            "number": self.phone,
+            "text": words,
+            "sim_card_number": self._channel,
+            "reception_date": now.isoformat(sep=" "),
+        }
+        reply = _request(
+            "POST",
+            f"{self._url}/webhooks/{self._channel}",
+            TIMEOUT_S,
+            params={"token": self._token},
+            json=callback,
+        )
+        if reply.status_code != requests.codes.ok:
+            _complain(reply, self._channel)
+
+    def receive(self, wait_s: float) -> list[dict[str, Any]]:
+        """The SMS that have come since the last call, waiting for the first."""
+        answer = self._ask(after=self.last, wait=wait_s, timeout_s=wait_s + TIMEOUT_S)
+        self.last = answer["last"]
+        messages: list[dict[str, Any]] = answer["messages"]
+        if messages:
+            self._ticket = messages[-1]["ticket"]
+        return messages
+
+    def _ask(self, *, after: str, wait: float, timeout_s: float) -> dict[str, Any]:
+        reply = _request(
+            "GET",
+            f"{self._url}/simulator/phones/{self.phone}",
+            timeout_s,
+            params={"after": after, "wait": str(wait)},
+        )
+        if reply.status_code != requests.codes.ok:
+            _complain(reply, self._channel)
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+
+@click.command()
+@click.option("--from", "phone", default="+33612345678", show_default=True, help="The phone's own number.")
+@click.option("--channel", default="clinic", show_default=True, help="The channel to text.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where `web` listens.")
+@click.option("--token", default="simulator", show_default=True, help="The channel's webhook token.")
+@click.option(
+    "--settle",
+    "settle_s",
+    default=3.0,
+    show_default=True,
+    help="Seconds without an SMS after which the next line of a script is texted.",
+)
+def phone(phone: str, channel: str, url: str, token: str, settle_s: float) -> None:
+    """A phone in the terminal: type an SMS, and see the replies. Ctrl-D ends it.
+
+    With a file or a pipe as its input it texts line by line, and waits for the replies to each.
+
+    \b
+    Example:
+      parley phone
+      printf 'START\\nAda\\n98.6\\n' | parley phone --from +33698765432
+    """
+    line = Line(url, channel, token, phone)
+    console = Console(highlight=False, soft_wrap=True)
+    if sys.stdin.isatty():
+        _talk(line, channel, console)
+    else:
+        _follow(line, console, (words.rstrip("\r\n") for words in sys.stdin), settle_s)
+
+
+def _follow(line: Line, console: Console, script: Iterator[str], settle_s: float) -> None:
+    """Text each line, and print what comes until nothing has for `settle_s` seconds."""
+    for words in script:
+        if not words.strip():
+            continue
+        console.print(_sent(words))
+        line.text(words)
+        quiet_at = monotonic() + settle_s
+        while (left_s := quiet_at - monotonic()) > 0:
+            for message in line.receive(min(left_s, POLL_S)):
+                console.print(_received(message))
+                quiet_at = monotonic() + settle_s
+
+
+def _talk(line: Line, channel: str, console: Console) -> None:
+    """Read from the terminal while another thread prints what comes."""
+    console.print(
+        f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.[/]"
+    )
+    listener = _Listener(line, console)
+    listener.start()
+    while listener.is_alive():
+        try:
+            words = input(PROMPT)
+        except (EOFError, KeyboardInterrupt):
+            break
+        if words.strip():
+            line.text(words)
+    console.print()
+
+
+class _Listener(Thread):
+    """Prints SMS as they come, above the line that is being typed."""
+
+    def __init__(self, line: Line, console: Console) -> None:
+        super().__init__(daemon=True)
+        self._line = line
+        self._console = console
+
+    def run(self) -> None:
+        while True:
+            try:
+                messages = self._line.receive(POLL_S)
+            except Unreachable as e:
+                self._print(f"[red]{escape(e.message)}[/]")
+                return
+            for message in messages:
+                self._print(_received(message))
+
+    def _print(self, markup: str) -> None:
+        self._console.file.write("\r\x1b[K")
+        self._console.print(markup)
+        self._console.file.write(PROMPT + get_line_buffer())
+        self._console.file.flush()
+
+
+def _sent(words: str) -> str:
+    return f"[bold cyan]> {escape(words)}[/]"
+
+
+def _received(message: dict[str, Any]) -> str:
+    at = datetime.fromtimestamp(message["at_ms"] / 1000).astimezone()
+    segments = count(message["text"]).segments
+    cost = f"{segments} segment" + ("" if segments == 1 else "s")
+    return f"[dim]{at:%H:%M:%S}[/]  {escape(message['text'])}  [dim]({cost})[/]"
+
+
+def _request(method: str, url: str, timeout_s: float, **options: Any) -> requests.Response:
+    try:
+        return requests.request(method, url, timeout=timeout_s, **options)
+    except requests.ConnectionError as e:
+        raise Unreachable(f"nothing listens at {url}: start `parley run`, or say where with --url") from e
+    except requests.RequestException as e:
+        raise Unreachable(f"{url} does not answer ({type(e).__name__}): is `parley run` still well?") from e
+
+
+def _complain(reply: requests.Response, channel: str) -> NoReturn:
+    match reply.status_code:
+        case 403:
+            raise Unreachable(f"the channel {channel} has another token: give it with --token")
+        case 404 if "/webhooks/" in reply.url:
+            raise Unreachable(f"there is no channel {channel}: name one of parley.toml's with --channel")
+        case 404:
+            raise Unreachable(
+                'no channel there uses the simulator: set provider = "simulator" in parley.toml'
+            )
+        case 503:
+            raise Unreachable("Parley's Redis does not answer; nothing was sent, try again")
+        case status:
+            raise Unreachable(f"Parley answered {status}: {reply.text[:200]}")

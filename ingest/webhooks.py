@@ -1,0 +1,110 @@
+"""`POST /webhooks/<channel>?token=…`: what a provider has to say about a channel.
+
+200 with no body, once every event in it is in a mailbox, and never before: what is not answered 2xx the provider
+sends again, and a copy changes nothing. Octopush wants an answer within a second, and nothing in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from hmac import compare_digest
+from time import perf_counter
+
+import falcon
+import msgspec
+from falcon.asgi import Request, Response
+
+from config import metrics
+from config.settings import Channel, Settings
+from engine import Surveys
+from engine.events import Inbound, Sms
+from engine.keywords import is_start
+from engine.providers import Provider, Unreadable
+from engine.providers.octopush import provider_for
+from ingest.mailboxes import Letter, Mailboxes, Unwritten
+from ingest.senders import normalise
+
+MOST_BYTES = 65_536
+"""Of a body. An SMS has at most some thousand characters."""
+
+RETRY_AFTER_S = 1
+
+
+class Ear:
+    """One channel's side of the wire: who may speak, in which provider's tongue."""
+
+    def __init__(self, channel: Channel, provider: Provider) -> None:
+        self.channel = channel
+        self.provider = provider
+        self.token = channel.token.encode()
+        self.accepted = metrics.WEBHOOKS.labels(channel.name, "accepted")
+
+
+class Webhooks:
+    """The Falcon resource. Senders that no lane can answer, and our own numbers, are counted and dropped."""
+
+    def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes) -> None:
+        self._ears = {
+            name: Ear(channel, provider_for(channel, settings)) for name, channel in settings.channels.items()
+        }
+        self._own = {channel.number for channel in settings.channels.values()}
+        self._surveys = surveys
+        self._mailboxes = mailboxes
+
+    async def on_post(self, req: Request, resp: Response, channel: str) -> None:
+        arrived_s = perf_counter()
+        ear = admitted(self._ears, channel, req.get_param("token", default=""))
+        body = await read_body(req, channel)
+        letters = list(self._letters(ear, body, arrived_s))
+        try:
+            await self._mailboxes.accept(letters)
+        except Unwritten as e:
+            metrics.WEBHOOKS.labels(channel, "unavailable").inc()
+            raise falcon.HTTPServiceUnavailable(
+                title="Redis does not answer", retry_after=RETRY_AFTER_S
+            ) from e
+        ear.accepted.inc()
+
+    def _letters(self, ear: Ear, body: bytes, arrived_s: float) -> Iterable[Letter]:
+        name = ear.channel.name
+        try:
+            events = ear.provider.read(name, body)
+        except Unreadable as e:
+            metrics.WEBHOOKS.labels(name, "unreadable").inc()
+            raise falcon.HTTPBadRequest(title="unreadable", description=str(e)) from e
+        for written, event in events:
+            sender = normalise(written)
+            if sender is None:
+                metrics.DROPPED.labels(name, "not_a_number").inc()
+            elif sender in self._own:
+                metrics.DROPPED.labels(name, "own_number").inc()
+            else:
+                yield Letter(sender, self._recognised(ear, event), arrived_s)
+
+    def _recognised(self, ear: Ear, event: Inbound) -> Inbound:
+        """The event; an SMS that starts a survey says so."""
+        if isinstance(event, Sms) and is_start(event.text, ear.channel.surveys, self._surveys):
+            return msgspec.structs.replace(event, start=True)
+        return event
+
+
+def admitted(ears: Mapping[str, Ear], channel: str, token: str) -> Ear:
+    """Whoever speaks for `channel`, if the token is right. Raises the 404 or 403."""
+    ear = ears.get(channel)
+    if ear is None:
+        raise falcon.HTTPNotFound(title="no such channel")
+    if not compare_digest(token.encode(), ear.token):
+        metrics.WEBHOOKS.labels(channel, "forbidden").inc()
+        raise falcon.HTTPForbidden(title="wrong token")
+    return ear
+
+
+async def read_body(req: Request, channel: str) -> bytes:
+    """The whole body. Raises the 413 if it is too long, said or found, and a 400 if it was cut off."""
+    said = req.content_length
+    body = b"" if said and said > MOST_BYTES else await req.stream.read(MOST_BYTES + 1)
+    if (said or len(body)) > MOST_BYTES:
+        metrics.WEBHOOKS.labels(channel, "too_large").inc()
+        raise falcon.HTTPContentTooLarge(title=f"more than {MOST_BYTES} bytes")
+    if said and len(body) < said:
+        metrics.WEBHOOKS.labels(channel, "unreadable").inc()
+        raise falcon.HTTPBadRequest(title="unreadable", description="the body was cut off")
+    return body
