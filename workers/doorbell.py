@@ -1,0 +1,105 @@
+"""Dramatiq's broker for wake-ups: a queue is a bell, a message is "these senders have mail".
+
+Wake-ups are hints, and the lane is the truth, so nothing here needs to survive: a wake-up lost with its worker is
+rung again by the lane's alarm, one rung twice finds nothing to do. That is why there are no acknowledgements, no
+heartbeats, no redelivery and no dead-letter queue, and none of their faults. The bell is a sorted set, so that a
+lane rung twice before anyone comes is woken once; a consumer waits on it with a blocking pop and takes what has
+gathered, up to BATCH senders in one message, which is how batches form without anyone waiting for one.
+"""
+
+from collections.abc import Iterable
+from threading import Condition
+
+import redis
+from dramatiq import Broker, Consumer, Message, MessageProxy
+from dramatiq.actor import Actor
+from dramatiq.errors import BrokerConnectionError, QueueNotFound
+
+from config import keyspace
+
+BATCH = 64
+"""Senders in one message at the most."""
+
+WAIT_S = 1.0
+"""How long one blocking pop waits, and so how soon a consumer notices that it should stop."""
+
+
+class Doorbell(Broker):
+    """A Dramatiq broker whose queues are bells in `client`'s Redis. One actor a queue, called with senders."""
+
+    def __init__(self, client: redis.Redis, batch: int = BATCH) -> None:
+        super().__init__(middleware=[])
+        self._redis = client
+        self._batch = batch
+        self._actor_of: dict[str, str] = {}
+
+    def declare_queue(self, queue_name: str) -> None:
+        if queue_name not in self.queues:
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def declare_actor(self, actor: Actor) -> None:  # type: ignore[type-arg]
+        self._actor_of[actor.queue_name] = actor.actor_name
+        super().declare_actor(actor)
+
+    def enqueue(self, message: Message, *, delay: int | None = None) -> Message:  # type: ignore[type-arg]
+        if delay is not None:
+            raise ValueError("a wake-up cannot be delayed: a lane that wants one later has an alarm")
+        self.ring(message.queue_name, message.args[0])
+        return message
+
+    def ring(self, queue: str, senders: Iterable[str]) -> None:
+        """Wake a worker of `queue` for these senders, at least once each."""
+        keyspace.ask(self._redis, keyspace.ring_command(queue, senders))
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
+        return _Listener(self, self._redis, queue_name, self._actor_of[queue_name], prefetch, self._batch)
+
+
+class _Listener(Consumer):
+    """Pops what has gathered on a bell, and holds back while `prefetch` messages are being worked on."""
+
+    def __init__(
+        self, broker: Doorbell, client: redis.Redis, queue: str, actor: str, prefetch: int, batch: int
+    ) -> None:
+        self._broker = broker
+        self._redis = client
+        self._queue = queue
+        self._actor = actor
+        self._free = prefetch
+        self._command = ("BZMPOP", WAIT_S, 1, keyspace.bell(queue), "MIN", "COUNT", batch)
+        self._freed = Condition()
+
+    def __next__(self) -> MessageProxy | None:
+        with self._freed:
+            if not self._freed.wait_for(lambda: self._free > 0, timeout=WAIT_S):
+                return None
+        senders = self._pop()
+        if not senders:
+            return None
+        with self._freed:
+            self._free -= 1
+        return MessageProxy(
+            Message(queue_name=self._queue, actor_name=self._actor, args=(senders,), kwargs={}, options={})
+        )
+
+    def _pop(self) -> list[str]:
+        try:
+            popped = keyspace.ask(self._redis, self._command)
+        except redis.RedisError as e:
+            raise BrokerConnectionError(f"the broker's Redis does not answer: {e}") from e  # type: ignore[no-untyped-call]
+        return [sender.decode() for sender, _ in popped[1]] if popped else []
+
+    def ack(self, message: MessageProxy) -> None:
+        with self._freed:
+            self._free += 1
+            self._freed.notify()
+
+    nack = ack  # a worker that failed has lost a hint; the lane's alarm has it still
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Ring again for what was popped and not begun, so that others need not wait for the alarm."""
+        for message in messages:
+            self._broker.ring(self._queue, message.args[0])

@@ -1,0 +1,153 @@
+"""What should become of a claimed lane? Drafted here, without I/O; committed elsewhere.
+
+One bad event never takes another with it: when the engine fails on a lane's mail, its events are tried one at a
+time, and only the ones that fail are given up. An event that kills its process is known by the attempts that the
+claim counted; it is tried alone, and given up unread after MAX_ATTEMPTS.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from traceback import format_exc
+
+import msgspec
+
+from engine import Policy, Surveys, UnknownVersion, advance
+from engine import lane as lane_format
+from engine.events import Inbound, Mail, Outbound, Record, decode_inbound, encode
+from engine.lane import UnreadableLane
+from workers.lanes import Claim, Decision
+from workers.letters import DeadLetter, Reason, seal
+
+MAX_ATTEMPTS = 5
+"""Claims of a lane that were never committed, after which its oldest event is given up."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """What claimed mail came to, not yet committed. Fields as in engine.Advance; `opened` counts by channel."""
+
+    claim: Claim
+    state: bytes
+    deadline: int = 0
+    keep_until: int = 0
+    outbox: list[Outbound] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    silenced: set[str] = field(default_factory=set)
+    opened: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def decision(self) -> Decision:
+        return Decision(
+            sender=self.claim.sender,
+            fence=self.claim.fence,
+            applied=len(self.claim.mail),
+            state=self.state,
+            deadline=self.deadline,
+            keep_until=self.keep_until,
+            records=encode(self.records) if self.records else b"",
+            silenced=tuple(self.silenced),
+            outbox=[(sms.channel, encode(sms)) for sms in self.outbox],
+            dead=[seal(letter) for letter in self.dead],
+        )
+
+    def then(self, later: "Draft") -> None:
+        """Take in what the same lane's next mail came to."""
+        self.state, self.deadline, self.keep_until = later.state, later.deadline, later.keep_until
+        self.silenced |= later.silenced
+        self.outbox = [sms for sms in self.outbox if sms.channel not in later.silenced] + later.outbox
+        self.records += later.records
+        for channel, count in later.opened.items():
+            self.opened[channel] = self.opened.get(channel, 0) + count
+        self.duplicates += later.duplicates
+
+
+def read_entry(entry: bytes) -> Mail:
+    """A mail entry as parley.lua lays it down: a kind, 13 digits of ms, an event. Raises msgspec.MsgspecError."""
+    return Mail(int(entry[1:14]), decode_inbound(entry[14:]))
+
+
+def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
+    """Advance a claimed lane. Never raises for what a lane or an event holds, except UnknownVersion: whoever can look
+    for that version does, and gives it to `surveys`, or calls draft_one_by_one."""
+    if claim.attempts > 1:
+        claim = msgspec.structs.replace(claim, mail=claim.mail[:1])
+    if claim.attempts > MAX_ATTEMPTS:
+        return _given_up(
+            claim, "worker_died", f"{claim.attempts - 1} workers claimed this event and never came back"
+        )
+    try:
+        return _advance(claim, surveys, policy)
+    except UnknownVersion:
+        raise
+    except Exception:  # noqa: BLE001 (whatever it is, one event at a time will tell which)
+        return draft_one_by_one(claim, surveys, policy)
+
+
+def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
+    lane = lane_format.decode(claim.state)
+    mail = [read_entry(entry) for entry in claim.mail]
+    step = advance(lane, claim.sender, mail, claim.now, surveys, policy)
+    return Draft(
+        claim=claim,
+        state=lane_format.encode(step.lane),
+        deadline=step.alarm or 0,
+        keep_until=step.keep_until or 0,
+        outbox=step.outbox,
+        records=step.records,
+        silenced=set(step.silenced),
+        opened=step.opened,
+        duplicates=step.duplicates,
+    )
+
+
+def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
+    """Advance a claimed lane by one event at a time; those that fail become dead letters. Never raises."""
+    whole = Draft(claim=claim, state=claim.state)
+    singles = [[entry] for entry in claim.mail] or [[]]
+    for mail in singles:
+        single = msgspec.structs.replace(claim, state=whole.state, mail=mail)
+        try:
+            whole.then(_advance(single, surveys, policy))
+        except Exception as e:  # noqa: BLE001 (a dead letter keeps it)
+            whole.dead += _given_up(single, _reason(e), str(e), format_exc(), _event_in(mail)).dead
+    return whole
+
+
+def _reason(error: Exception) -> Reason:
+    match error:
+        case UnreadableLane():
+            return "unreadable_state"
+        case msgspec.MsgspecError() | ValueError() if not isinstance(error, UnicodeError):
+            return "undecodable"
+        case _:
+            return "engine_error"
+
+
+def _given_up(
+    claim: Claim, reason: Reason, why: str, traceback: str = "", event: Inbound | None = None
+) -> Draft:
+    """The lane as it was, its mail a dead letter. A deadline that fails is given up by letting it pass."""
+    what = claim.mail[0] if claim.mail else b""
+    letter = DeadLetter(
+        id="e" + blake2b(f"{claim.sender} {claim.fence} ".encode() + what, digest_size=8).hexdigest(),
+        kind="event",
+        reason=reason,
+        sender=claim.sender,
+        at=claim.now,
+        attempts=claim.attempts,
+        what=what,
+        channel=event.channel if event else "",
+        version=claim.fence,
+        why=why,
+        traceback=traceback,
+    )
+    return Draft(claim=claim, state=claim.state, dead=[letter])
+
+
+def _event_in(mail: Sequence[bytes]) -> Inbound | None:
+    try:
+        return read_entry(mail[0]).event if mail else None
+    except (msgspec.MsgspecError, ValueError):
+        return None

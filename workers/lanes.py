@@ -1,0 +1,176 @@
+"""How is a lane claimed and committed? Between the two, its holder is the only one who may change it.
+
+Many lanes travel in one round trip, and nothing here looks inside a state, an event or an SMS.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import redis
+
+from config import faults, keyspace
+from engine.events import Inbound, encode
+
+LEASE_MS = 5_000
+"""How long a claim holds: after a kill -9, a lane waits this long and a tick of the clock."""
+
+MAIL_LIMIT = 64
+"""Entries of one mailbox a claim takes at the most, so that a hot sender does not keep others waiting."""
+
+_KIND = {keyspace.STARTS: keyspace.START, keyspace.REPLIES: keyspace.REPLY}
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A lane that is ours until the lease ends: its state as stored, and its oldest mail.
+
+    `attempts` counts this claim and those before it that were never committed; `now` is the server's time in ms.
+    """
+
+    sender: str
+    fence: int
+    attempts: int
+    now: int
+    state: bytes
+    mail: list[bytes]
+
+
+class Claims(msgspec.Struct):
+    """What came of claiming: `suspects` must be claimed alone, `others` belong to the other queue."""
+
+    held: list[Claim] = []
+    suspects: list[str] = []
+    others: list[str] = []
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A dead letter: its id, and its encoded content."""
+
+    id: str
+    content: bytes
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lane becomes, in one commit. `applied` mail entries leave the mailbox; `deadline` and `keep_until` are
+    ms, 0 for none and for ever; `silenced` channels lose their queued SMS before `outbox` is added."""
+
+    sender: str
+    fence: int
+    applied: int
+    state: bytes
+    deadline: int = 0
+    keep_until: int = 0
+    records: bytes = b""
+    silenced: Sequence[str] = ()
+    outbox: Sequence[tuple[str, bytes]] = ()
+    dead: Sequence[Letter] = ()
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What came of a commit. If not `stood`, another had claimed the lane, and nothing has changed.
+
+    `wake` is the queue that its remaining mail wants, `speak` whether its outbox wants a delivery worker.
+    """
+
+    sender: str
+    stood: bool
+    wake: str | None = None
+    speak: bool = False
+    withdrawn: Sequence[bytes] = ()
+
+
+class Lanes:
+    """The lanes in one Redis, `shards` of them to a slot."""
+
+    def __init__(
+        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = LEASE_MS
+    ) -> None:
+        self.client = client
+        self._shards = shards
+        self._keep_events_ms = keep_events_ms
+        self._lease_ms = lease_ms
+
+    def accept(self, sender: str, event: Inbound) -> None:
+        """Put an event of our own making into a mailbox. Its alarm does the rest."""
+        commands, _ = keyspace.accept_commands(self._shards, [(sender, False, encode(event))])
+        keyspace.run(self.client, commands)
+
+    def claim(self, queue: str, senders: Sequence[str]) -> Claims:
+        """Claim what can be claimed of these lanes, each with its oldest mail for `queue`."""
+        return self._claim(queue, senders, suspects=False)
+
+    def claim_alone(self, queue: str, sender: str) -> Claims:
+        """Claim a lane whose last holder never came back."""
+        return self._claim(queue, [sender], suspects=True)
+
+    def _claim(self, queue: str, senders: Sequence[str], *, suspects: bool) -> Claims:
+        options = (secrets.token_hex(8), _KIND[queue], MAIL_LIMIT, self._lease_ms, int(suspects))
+        groups = keyspace.by_shard(senders, str, self._shards)
+        answers = keyspace.run(
+            self.client,
+            [
+                keyspace.call("claim", _claim_keys(k, group), chain(options, group))
+                for k, group in groups.items()
+            ],
+        )
+        claims = Claims()
+        for sender, answer in zip(
+            chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True
+        ):
+            _sort_claim(claims, sender, answer)
+        faults.reach("after_claim")
+        return claims
+
+    def commit(self, decisions: Sequence[Decision]) -> list[Committed]:
+        """Commit each lane, all of its decision or nothing of it."""
+        faults.reach("before_commit")
+        answers = keyspace.run(self.client, [self._commit(decision) for decision in decisions])
+        faults.reach("after_commit")
+        return [
+            _committed(decision.sender, answer) for decision, answer in zip(decisions, answers, strict=True)
+        ]
+
+    def _commit(self, decision: Decision) -> keyspace.Command:
+        k = keyspace.shard_of(decision.sender, self._shards)
+        args = (
+            decision.sender, decision.fence, decision.applied, decision.deadline, decision.keep_until,
+            self._keep_events_ms, decision.state, decision.records,
+            len(decision.silenced), *decision.silenced,
+            len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
+            len(decision.dead), *chain.from_iterable((letter.id, letter.content) for letter in decision.dead),
+        )  # fmt: skip
+        return keyspace.call("commit", _commit_keys(k, decision.sender), args)
+
+
+def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
+    keys = [keyspace.fence(k), keyspace.alarms(k)]
+    for sender in senders:
+        keys += (keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender))
+    return keys
+
+
+def _commit_keys(k: int, sender: str) -> list[str]:
+    return [
+        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
+        keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender), keyspace.outbox(k, sender),
+    ]  # fmt: skip
+
+
+def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:
+    match answer:
+        case 0 | 1:
+            pass
+        case 2:
+            claims.others.append(sender)
+        case 3:
+            claims.suspects.append(sender)
+        case [fence, attempts, now, state, *mail]:
+            claims.held.append(Claim(sender, fence, attempts, now, state, mail))
+
+
+def _committed(sender: str, answer: list[Any]) -> Committed:
+    if not answer[0]:
+        return Committed(sender, stood=False)
+    return Committed(sender, True, keyspace.QUEUE_OF.get(answer[1]), bool(answer[2]), answer[3:])

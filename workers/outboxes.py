@@ -1,0 +1,87 @@
+"""Which SMS may be tried now, and what came of the try? One try at a time for each sender, oldest SMS first."""
+
+import secrets
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+import redis
+
+from config import faults, keyspace
+from workers.lanes import Letter
+
+Verdict = Literal["done", "again", "untried", "booked"]
+"""The SMS goes (accepted or buried); it stays and the try counts; it stays as if never taken; it stays, with a permit
+for when it has rested."""
+
+
+class Take(msgspec.Struct, frozen=True):
+    """The oldest SMS of a sender, ours to try until the lease ends: taken at `now` (the server's ms), tried `attempts`
+    times before. `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit
+    is for now."""
+
+    sender: str
+    fence: int
+    now: int
+    attempts: int
+    unknown: bool
+    booked: bool
+    entry: bytes
+
+    @property
+    def sms(self) -> bytes:
+        return self.entry[self.entry.index(b"\0") + 1 :]
+
+
+class Outboxes:
+    def __init__(self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int) -> None:
+        self._redis = client
+        self._shards = shards
+        self._keep_events_ms = keep_events_ms
+        self._lease_ms = lease_ms
+
+    def take(self, senders: Sequence[str]) -> list[Take]:
+        """Of these senders, those whose oldest SMS may be tried now, each with it."""
+        owner = secrets.token_hex(8)
+        groups = keyspace.by_shard(senders, str, self._shards)
+        answers = keyspace.run(
+            self._redis,
+            [
+                keyspace.call("take", _take_keys(k, group), (owner, self._lease_ms, *group))
+                for k, group in groups.items()
+            ],
+        )
+        faults.reach("after_take")
+        answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
+        return [_take(sender, answer) for sender, answer in answered if answer]
+
+    def settle(
+        self, take: Take, verdict: Verdict, *, rest_ms: int = 0, records: bytes = b"", dead: Letter | None = None
+    ) -> bool:  # fmt: skip
+        """Say what came of a try; the sender then rests. True if its next SMS may be taken at once."""
+        faults.reach("before_settle")
+        k = keyspace.shard_of(take.sender, self._shards)
+        keys = [
+            keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
+            keyspace.outbox(k, take.sender), keyspace.outbox_lock(k, take.sender),
+        ]  # fmt: skip
+        args = (
+            take.sender, take.fence, take.entry, verdict, rest_ms, self._keep_events_ms, records,
+            dead.id if dead else "", dead.content if dead else b"",
+        )  # fmt: skip
+        more = bool(keyspace.ask(self._redis, keyspace.call("settle", keys, args)))
+        faults.reach("after_settle")
+        return more
+
+
+def _take(sender: str, answer: list[Any]) -> Take:
+    fence, now, attempts, left, entry = answer
+    return Take(sender, fence, now, attempts, left == 1, left == 2, entry)
+
+
+def _take_keys(k: int, senders: Sequence[str]) -> list[str]:
+    keys = [keyspace.fence(k), keyspace.outbox_alarms(k)]
+    for sender in senders:
+        keys += (keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender))
+    return keys

@@ -1,0 +1,176 @@
+"""What does each Procfile line run? A process of one role, from the environment alone, until SIGTERM or SIGINT.
+
+Dramatiq's Worker runs here in the process itself, without its command line's master and pipes: one process to
+supervise, and one that is gone when it is killed. Scale by running more of them.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from threading import Event
+
+import dramatiq
+import msgspec
+import redis
+import structlog
+from dramatiq import Worker
+
+from config import keyspace
+from config.logs import configure
+from config.settings import Settings, load
+from engine import Surveys, read_surveys
+from engine.providers.octopush import account_of, provider_for
+from workers import delivery
+from workers.channels import Channels
+from workers.clock import Clock
+from workers.delivery import Delivery, Wire
+from workers.doorbell import Doorbell
+from workers.lanes import Lanes
+from workers.outboxes import Outboxes
+from workers.turns import Turns
+from workers.versions import publish
+
+log = structlog.get_logger()
+
+STOP_MS = 10_000
+"""How long a worker may take to finish what it holds once it is told to stop."""
+
+Run = Callable[[str, Sequence[str]], None]
+
+
+class World(msgspec.Struct, frozen=True):
+    """What a worker process needs of the world."""
+
+    settings: Settings
+    surveys: Surveys
+    lanes: redis.Redis
+    broker: redis.Redis
+
+
+def enter_world() -> World:
+    """Read the configuration, reach both Redis servers, and make our functions and surveys known there."""
+    settings, surveys = load(os.environ, read_surveys)
+    settings.require_redis()
+    configure(settings)
+    world = World(
+        settings, surveys, keyspace.connect(settings.redis_url), keyspace.connect(settings.broker_url)
+    )
+    keyspace.load_functions(world.lanes)
+    keyspace.load_functions(world.broker)
+    publish(world.lanes, surveys)
+    warn_of_forgetful(world.lanes)
+    return world
+
+
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+"""Redis settings without which an acknowledged SMS can be lost."""
+
+
+def warn_of_forgetful(client: redis.Redis) -> None:
+    """Say which settings of the server break a promise. A server that does not tell is taken at its word."""
+    try:
+        found = client.config_get(*DURABLE)
+    except redis.ResponseError:
+        return
+    for name, wanted in DURABLE.items():
+        if found.get(name, wanted) != wanted:
+            log.warning(
+                "Redis may lose what was acknowledged", setting=name, found=found[name], wanted=wanted,
+                todo=f"CONFIG SET {name} {wanted}",
+            )  # fmt: skip
+
+
+def turns(world: World) -> Turns:
+    """The work of both the rate-limit and the conversation worker."""
+    settings = world.settings
+    return Turns(
+        Lanes(world.lanes, settings.shards, settings.keep_events_ms),
+        world.surveys,
+        settings.channels,
+        Channels(world.lanes, settings.channels),
+        Doorbell(world.broker),
+        settings.log_key,
+    )
+
+
+def deliveries(world: World) -> Delivery:
+    settings = world.settings
+    return Delivery(
+        Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
+        Lanes(world.lanes, settings.shards, settings.keep_events_ms),
+        Channels(world.lanes, settings.channels),
+        {
+            name: Wire(provider_for(channel, settings), account_of(channel, settings).url)
+            for name, channel in settings.channels.items()
+        },
+        settings.log_key,
+    )
+
+
+def ratelimit() -> None:
+    world = enter_world()
+    listen(world, keyspace.STARTS, turns(world).run)
+
+
+def conversation() -> None:
+    world = enter_world()
+    listen(world, keyspace.REPLIES, turns(world).run)
+
+
+def deliver() -> None:
+    world = enter_world()
+    work = deliveries(world)
+    listen(world, keyspace.OUTBOUND, work.run)
+    work.close()
+
+
+def clock() -> None:
+    world = enter_world()
+    log.info("running", role="clock")
+    Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(stop_signal())
+
+
+ROLES: dict[str, Callable[[], None]] = {
+    "ratelimit": ratelimit,
+    "conversation": conversation,
+    "delivery": deliver,
+    "clock": clock,
+}
+
+
+def listen(world: World, queue: str, run: Run, threads: int = 1) -> None:
+    """Work on what is rung on `queue` until told to stop, then finish what was begun."""
+    broker = Doorbell(world.broker)
+    dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_door(queue, run))
+    worker = Worker(broker, worker_threads=threads)
+    stop = stop_signal()
+    worker.start()
+    log.info("running", role=queue)
+    stop.wait()
+    worker.stop(timeout=STOP_MS)
+
+
+def _door(queue: str, run: Run) -> Callable[[list[str]], None]:
+    """The actor of `queue`. It never raises: Dramatiq would log the senders, and a wake-up needs no retry."""
+
+    def wake(senders: list[str]) -> None:
+        try:
+            run(queue, senders)
+        except redis.RedisError as e:
+            log.warning(
+                "Redis failed; the lanes' alarms will ring again",
+                error=type(e).__name__,
+                senders=len(senders),
+            )
+        except Exception:
+            log.exception("a wake-up failed; the lanes' alarms will ring again", senders=len(senders))
+
+    return wake
+
+
+def stop_signal() -> Event:
+    """Set when the process is told to stop."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

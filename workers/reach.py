@@ -1,0 +1,28 @@
+"""How does a command reach the Redis that is running? By PARLEY_REDIS_URL, or where `parley run` left a note."""
+
+from collections.abc import Mapping
+
+import click
+import redis
+
+from config import keyspace
+from config.settings import Settings, exit_with_mistakes, load
+from engine import read_surveys
+from workers.embedded import url_of_running
+
+
+def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
+    """The settings, and a client of the Redis that holds the lanes. Ends the command with a sentence if there is none."""
+    with exit_with_mistakes():
+        settings, _ = load(environ, read_surveys)
+    url = settings.redis_url or url_of_running(settings.var)
+    if not url:
+        raise click.ClickException(
+            f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the server in use"
+        )
+    client = keyspace.connect(url, retries=0)
+    try:
+        client.ping()
+    except redis.RedisError as e:
+        raise click.ClickException(f"Redis at {url} does not answer ({type(e).__name__})") from e
+    return settings, client

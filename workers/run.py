@@ -1,0 +1,131 @@
+"""`parley run`: all of Parley on one machine, the Procfile's lines under honcho, with a server if there is none.
+
+A line that ends is started again, as a supervisor would in production; one that finds a mistake in the
+configuration (exit status 2) is not.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+
+import click
+import requests
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+from rich.console import Console
+
+from config.settings import Settings, default_broker_url, exit_with_mistakes, load
+from engine import read_surveys
+from workers.embedded import CannotStart, server
+
+PROCFILE = Path(__file__).parents[1] / "Procfile"
+
+READY_S = 60.0
+
+_AGAIN = """
+while :; do
+  {command}
+  status=$?
+  [ $status -eq 2 ] && exit 2
+  echo "ended with status $status; starting it again"
+  sleep 1
+done
+"""
+
+
+@click.command()
+def run() -> None:
+    """Run all of Parley on this machine, until Ctrl-C.
+
+    Starts an embedded Valkey unless PARLEY_REDIS_URL is set, then the processes in the Procfile.
+
+    \b
+    Example:
+      parley run
+      PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
+    """
+    with exit_with_mistakes():
+        settings, _ = load(os.environ, read_surveys)
+    console = Console(highlight=False)
+    try:
+        with _redis(settings) as url:
+            status = _processes(settings, url, console)
+    except CannotStart as e:
+        console.print(f"parley cannot start: {e}", style="red")
+        status = 1
+    sys.exit(status)
+
+
+@contextmanager
+def _redis(settings: Settings) -> Iterator[str]:
+    if settings.redis_url:
+        yield settings.redis_url
+    else:
+        with server(settings.var) as url:
+            yield url
+
+
+def _processes(settings: Settings, url: str, console: Console) -> int:
+    manager = Manager()
+    environment = _environment(settings, url)
+    for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
+        manager.add_process(name, _AGAIN.format(command=command), env=environment)
+    Thread(target=_welcome, args=(settings, url, console), daemon=True).start()
+    manager.loop()
+    return 0 if manager.returncode in (130, 143) else manager.returncode or 0
+
+
+def _environment(settings: Settings, url: str) -> Mapping[str, str]:
+    metrics = settings.var / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(parents=True)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PARLEY_REDIS_URL": url,
+        "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _welcome(settings: Settings, url: str, console: Console) -> None:
+    """Say where everything is once it answers, and what to try."""
+    base = f"http://{settings.host}:{settings.port}"
+    deadline = monotonic() + READY_S
+    while not _ready(base):
+        if monotonic() > deadline:
+            console.print(
+                f"Parley is not ready after {READY_S:.0f} s: look at the lines above, and at {base}/readyz"
+            )
+            return
+        sleep(0.1)
+    server_is = url if settings.redis_url else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
+    lines = [
+        "",
+        "[bold green]Parley is running.[/]",
+        f"  web       {base}   (health: /readyz, metrics: /metrics)",
+    ]
+    lines += [f"  redis     {server_is}"]
+    for channel in settings.channels.values():
+        lines += [
+            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
+        ]
+    lines += [f"  webhooks  POST {base}/webhooks/<channel>?token=…", ""]
+    if any(channel.provider == "simulator" for channel in settings.channels.values()):
+        phone = shlex.quote(str(Path(sys.executable).with_name("parley"))) + " phone"
+        lines += [f"  Try it: in another terminal, [bold]{phone}[/], and text START. Stop with Ctrl-C.", ""]
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def _ready(base: str) -> bool:
+    try:
+        return requests.get(f"{base}/readyz", timeout=1).status_code == 200
+    except requests.RequestException:
+        return False

@@ -1,0 +1,106 @@
+"""`parley transcript`: what was said with one phone number, from the archive."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+import redis
+
+from config import keyspace
+from engine.events import (
+    Delivered,
+    Ended,
+    Heard,
+    Misread,
+    Opened,
+    OptedIn,
+    OptedOut,
+    Record,
+    Refused,
+    Said,
+    Sent,
+    Unsent,
+    decode_records,
+)  # fmt: skip
+from workers.reach import reach
+
+PAGE = 1_000
+
+
+@click.command()
+@click.argument("sender")
+@click.option("--session", default="", help="Only this session.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, everything in it.")
+def transcript(sender: str, session: str, as_json: bool) -> None:
+    """What was said with one phone number, oldest first. Exit status 1 if nothing was.
+
+    \b
+    Example:
+      parley transcript +33612345678
+    """
+    settings, client = reach(os.environ)
+    k = keyspace.shard_of(sender, settings.shards)
+    records = [
+        record
+        for record in archived(client, k, sender)
+        if not session or getattr(record, "session", "") == session
+    ]
+    if not records:
+        raise click.ClickException(f"nothing is archived of {sender}; write it as in +33612345678")
+    zones = {name: channel.timezone for name, channel in settings.channels.items()}
+    for record in records:
+        if as_json:
+            click.echo(json.dumps(_plain(record)))
+        else:
+            click.echo(f"{_when(record, zones)}  {line(record)}")
+
+
+def archived(client: redis.Redis, k: int, sender: str) -> Iterator[Record]:
+    """Every record of one sender in shard `k`, oldest first."""
+    after = "-"
+    while page := keyspace.ask(client, ("XRANGE", keyspace.events(k), after, "+", "COUNT", PAGE)):
+        for _, fields in page:
+            if fields[b"to"] == sender.encode():
+                yield from decode_records(fields[b"e"])
+        after = "(" + page[-1][0].decode()
+
+
+def line(record: Record) -> str:
+    """A record as a person reads it: `>` came in, `<` went out, `--` is about them."""
+    match record:
+        case Heard(text=text):
+            return f"> {text}"
+        case Said(text=text):
+            return f"< {text}".replace("\n", "\n" + " " * 23)
+        case Opened(session=session, survey=survey, version=version):
+            return f"-- session {session} opened: {survey}, version {version}"
+        case Ended(session=session, how=how):
+            return f"-- session {session} ended: {how}"
+        case Misread(step=step, why=why):
+            return f"-- no answer to {step}: {why}"
+        case Sent(id=id, ticket=ticket):
+            return f"-- {id} accepted by the provider" + (f" as {ticket}" if ticket else " at an earlier try")
+        case Unsent(id=id, code=code, why=why):
+            return f"-- {id} will not be sent: {code} {why}".rstrip()
+        case Refused(reason=reason):
+            return f"-- START refused: {reason}"
+        case OptedOut(by_provider=by_provider):
+            return "-- opted out" + (", as the provider tells" if by_provider else "")
+        case OptedIn():
+            return "-- opted in again"
+        case Delivered(ticket=ticket, status=status):
+            return f"-- {ticket} {status}"
+
+
+def _plain(record: Record) -> dict[str, object]:
+    fields: dict[str, object] = {"event": type(record).__name__.lower()}
+    return fields | msgspec.structs.asdict(record)
+
+
+def _when(record: Record, zones: dict[str, ZoneInfo]) -> str:
+    zone = zones.get(record.channel, ZoneInfo("UTC"))
+    return datetime.fromtimestamp(record.at / 1000, zone).strftime("%Y-%m-%d %H:%M:%S")

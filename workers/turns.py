@@ -1,0 +1,163 @@
+"""A turn: lanes are claimed, advanced and committed, many at a time.
+
+The rate-limit worker turns the lanes whose head is a START, the conversation worker all others. Both do the same,
+except that sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for
+those that would open, and the rest are drafted again with the door closed. The engine is pure, so drafting twice
+costs microseconds and spends no permit on a START that it refuses anyway.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from config import keyspace, metrics
+from config.logs import hash_sender
+from config.settings import Channel
+from engine import ChannelPolicy, Policy, Surveys, UnknownVersion
+from engine.events import Ended, Opened, OptedOut, Refusal, Refused
+from workers.channels import Channels
+from workers.drafts import Draft, draft, draft_one_by_one
+from workers.lanes import Claim, Committed, Lanes
+from workers.versions import learn
+
+log = structlog.get_logger()
+
+
+class Bell(Protocol):
+    def ring(self, queue: str, senders: Sequence[str]) -> None: ...
+
+
+def policy_of(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
+    """The engine's view of the channels."""
+    return {
+        name: ChannelPolicy(
+            surveys=tuple(channel.surveys),
+            timezone=channel.timezone,
+            sessions_per_sender_per_day=channel.limits.sessions_per_sender_per_day,
+            start_burst=channel.limits.start_burst,
+            start_per_minute=channel.limits.start_per_minute,
+            pause_ms=round(channel.limits.pause_s * 1000),
+        )
+        for name, channel in channels.items()
+    }
+
+
+class Turns:
+    """One worker's turns. `run` is called with the senders of a wake-up."""
+
+    def __init__(
+        self, lanes: Lanes, surveys: Surveys, channels: Mapping[str, Channel], door: Channels, bell: Bell,
+        log_key: bytes,
+    ) -> None:  # fmt: skip
+        self._lanes = lanes
+        self._surveys = surveys
+        self._policy: Policy = policy_of(channels)
+        self._door = door
+        self._bell = bell
+        self._log_key = log_key
+
+    def run(self, queue: str, senders: Sequence[str]) -> None:
+        """Turn every one of these lanes that has something for `queue`; wake whoever is wanted next."""
+        claims = self._lanes.claim(queue, senders)
+        self._turn(queue, claims.held)
+        if claims.others:
+            self._bell.ring(_other(queue), claims.others)
+        for sender in claims.suspects:
+            self._turn(queue, self._lanes.claim_alone(queue, sender).held)
+
+    def _turn(self, queue: str, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        drafts = [self._draft(claim, self._policy) for claim in claims]
+        if queue == keyspace.STARTS:
+            drafts = self._admitted(drafts)
+        committed = self._lanes.commit([each.decision() for each in drafts])
+        self._wake(committed)
+        self._report(queue, drafts, committed, claims[0].now)
+
+    def _draft(self, claim: Claim, policy: Policy) -> Draft:
+        try:
+            return draft(claim, self._surveys, policy)
+        except UnknownVersion:
+            learn(self._lanes.client, self._surveys)
+        try:
+            return draft(claim, self._surveys, policy)
+        except UnknownVersion:
+            return draft_one_by_one(claim, self._surveys, policy)
+
+    def _admitted(self, drafts: list[Draft]) -> list[Draft]:
+        """The drafts, those that may not open the sessions they would drafted again without."""
+        now = drafts[0].claim.now
+        wanted: Counter[str] = Counter()
+        for each in drafts:
+            wanted.update(each.opened)
+        closed: dict[str, Refusal] = {}
+        left: dict[str, int] = {}
+        for channel, count in wanted.items():
+            left[channel], reason = self._door.admit(channel, count, now)
+            if reason:
+                closed[channel] = reason
+        return [self._admit(each, left, closed) for each in drafts] if closed else drafts
+
+    def _admit(self, each: Draft, left: dict[str, int], closed: Mapping[str, Refusal]) -> Draft:
+        if all(left[channel] >= count for channel, count in each.opened.items()):
+            for channel, count in each.opened.items():
+                left[channel] -= count
+            return each
+        policy = dict(self._policy)
+        for channel, reason in closed.items():
+            policy[channel] = msgspec.structs.replace(policy[channel], closed=reason)
+        return self._draft(each.claim, policy)
+
+    def _wake(self, committed: Sequence[Committed]) -> None:
+        for queue in (keyspace.STARTS, keyspace.REPLIES):
+            waiting = [each.sender for each in committed if each.wake == queue]
+            if waiting:
+                self._bell.ring(queue, waiting)
+        speaking = [each.sender for each in committed if each.speak]
+        if speaking:
+            self._bell.ring(keyspace.OUTBOUND, speaking)
+
+    def _report(self, queue: str, drafts: Sequence[Draft], committed: Sequence[Committed], now: int) -> None:
+        """Count and log what stood. Nothing here can undo it."""
+        stood = [each for each, commit in zip(drafts, committed, strict=True) if commit.stood]
+        metrics.TURNS.labels(queue, "committed").inc(len(stood))
+        if len(stood) < len(drafts):
+            metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
+        if duplicates := sum(each.duplicates for each in stood):
+            metrics.DUPLICATES.inc(duplicates)
+        for channel, count in Counter(sms.channel for each in stood for sms in each.outbox).items():
+            metrics.SMS_DECIDED.labels(channel).inc(count)
+            metrics.SMS_BUDGET_EXHAUSTED.labels(channel).set(self._door.count_sms(channel, count, now))
+        for each in stood:
+            self._report_lane(each)
+
+    def _report_lane(self, each: Draft) -> None:
+        for record in each.records:
+            match record:
+                case Opened(channel=channel):
+                    metrics.SESSIONS_OPENED.labels(channel).inc()
+                case Ended(channel=channel, how=how):
+                    metrics.SESSIONS_ENDED.labels(channel, how).inc()
+                case Refused(channel=channel, reason=reason):
+                    metrics.STARTS_REFUSED.labels(channel, reason).inc()
+                case OptedOut(channel=channel):
+                    log.info(
+                        "opted out", channel=channel, sender=hash_sender(self._log_key, each.claim.sender)
+                    )
+                case _:
+                    pass
+        for letter in each.dead:
+            metrics.DEAD_LETTERS.labels(letter.reason).inc()
+            log.error(
+                "dead letter",
+                id=letter.id, reason=letter.reason, why=letter.why, attempts=letter.attempts, channel=letter.channel,
+                sender=hash_sender(self._log_key, letter.sender), todo=f"parley dead show {letter.id}",
+            )  # fmt: skip
+
+
+def _other(queue: str) -> str:
+    return keyspace.REPLIES if queue == keyspace.STARTS else keyspace.STARTS
