@@ -1,0 +1,1 @@
+"""Claims about Parley, and what they need."""

@@ -1,0 +1,482 @@
+"""What is measured, and how. Every run checks that each conversation went word for word as it must, and raises if not.
+
+Both systems run on one Valkey, append-only file and fsync always, and talk to the same fake Octopush. A measure is
+repeated with the two alternating, and its medians are reported. Rates are of SMS turns: one SMS in, its answer out.
+"""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import cpu_count
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TypeVar
+
+import msgspec
+import redis
+
+from config import keyspace
+from tests.bench.load import Load
+from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
+from tests.bench.textbook_side import Textbook
+from tests.support import clinic
+from tests.support.octopush import FakeOctopush
+from tests.support.person import Crowd, Person
+from tests.support.processes import ROOT, Deployment, Process
+from tests.support.valkey import Valkey
+from tests.support.waiting import free_port, until
+from workers.doorbell import BATCH
+from workers.lanes import Claim, Decision
+from workers.lanes import Lanes as WorkerLanes
+
+T = TypeVar("T")
+
+CONNECTIONS = 64
+AT_ONCE = 256
+DEADLINE_S = 120.0
+
+STATE, RECORDS, SMS = 160, 190, 130
+"""Bytes that a turn of the clinic survey writes, for the bare loop."""
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """How much of everything."""
+
+    repeats: int = 3
+    lanes: int = 6_000  # of Parley's turns
+    messages: int = 1_000  # of the textbook's
+    load_s: float = 2.5
+    conversations: int = 1_200
+    textbook_conversations: int = 250
+    idle: int = 20
+    half_load_s: float = 5.0
+    small: int = 1_000
+    large: int = 200_000
+
+
+QUICK = Scale(
+    repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
+    half_load_s=2.0, large=10_000,
+)  # fmt: skip
+
+
+class Measure(msgspec.Struct):
+    """One line of the report. `parley` and `other` are medians in `unit`; `extra` is more of the same, of both."""
+
+    measure: str
+    parley: float
+    other: float
+    unit: str
+    versus: str
+    extra: dict[str, tuple[float, float]] = {}
+
+    def row(self) -> dict[str, str | float]:
+        return {
+            "measure": self.measure,
+            "parley": round(self.parley, 3),
+            "other": round(self.other, 3),
+            "ratio": round(self.parley / self.other, 4),
+            "unit": self.unit,
+            "versus": self.versus,
+            **{name: round(ours, 3) for name, (ours, _) in self.extra.items()},
+            **{f"other_{name}": round(theirs, 3) for name, (_, theirs) in self.extra.items()},
+        }
+
+
+class Bench:
+    """The servers under both systems, and how much is done. A measure begins with nothing in either."""
+
+    def __init__(self, valkey: Valkey, octopush: FakeOctopush, scale: Scale) -> None:
+        self.valkey = valkey
+        self.octopush = octopush
+        self.scale = scale
+        self.conversations = 0  # that were checked
+        self.webhooks = 0  # that were counted
+        self._client = valkey.client()
+        self.rates: tuple[float, float] | None = None
+
+    @contextmanager
+    def parley(self) -> Iterator[Deployment]:
+        self._clear()
+        with Deployment(self.valkey.url, self.valkey.broker_url, self.octopush) as deployment:
+            yield deployment
+
+    @contextmanager
+    def textbook(self) -> Iterator[Textbook]:
+        self._clear()
+        with Textbook(self.valkey, self.octopush) as textbook:
+            yield textbook
+
+    def paired(self, ours: Callable[[], T], theirs: Callable[[], T]) -> tuple[list[T], list[T]]:
+        """Both, in turns."""
+        pairs = [(ours(), theirs()) for _ in range(self.scale.repeats)]
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    def check(self, heard: Sequence[str], must: Sequence[str], who: str) -> None:
+        """Raises AssertionError unless `who` got exactly the right SMS."""
+        assert list(heard) == list(must), f"{who} heard {heard}, and should have heard {must}"
+        self.conversations += 1
+
+    def used_memory(self) -> int:
+        return int(self._client.info("memory")["used_memory"])
+
+    def set_fsync(self, when: str) -> None:
+        self._client.config_set("appendfsync", when)
+
+    def commands(self) -> dict[str, int]:
+        """Commands that each connection but ours has sent, by the server's own count (CLIENT LIST, tot-cmds); what
+        functions and scripts call inside the server is not among them."""
+        ours = "bench"
+        self._client.client_setname(ours)
+        return {c["id"]: int(c["tot-cmds"]) for c in self._client.client_list() if c["name"] != ours}
+
+    def _clear(self) -> None:
+        self._client.flushall()
+        self.octopush.reset()
+
+
+def plays(people: int, first: int = 0) -> dict[str, clinic.Play]:
+    """What each of so many people says and hears: the clinic's longest way, four SMS in and four out."""
+    return {clinic.number(first + i): clinic.feverish(f"Ada{i}") for i in range(people)}
+
+
+def turns(bench: Bench) -> Measure:
+    """One conversation worker process: mailboxes are filled while it is stopped; timed from its going on until
+    every answer is decided. The textbook's inbound actor likewise, until every send is enqueued."""
+    ours, theirs = bench.paired(lambda: _parley_turns(bench), lambda: _textbook_turns(bench))
+    return Measure("turns", median(ours), median(theirs), "turns/s", "textbook, one process")
+
+
+def _parley_turns(bench: Bench) -> float:
+    people = plays(bench.scale.lanes)
+    senders = list(people)
+    with bench.parley() as deployment:
+        lanes = Lanes(bench.valkey)
+        deployment.spawn("ratelimit")
+        worker = deployment.spawn("conversation")
+        deployment.wait_running()
+        lanes.open_sessions(senders)
+        heard = lanes.take_unsent(senders)
+        took_s = 0.0
+        for step in range(1, 4):
+            worker.sigstop()
+            worker.wait_stopped()
+            lanes.put((sender, play.says[step]) for sender, play in people.items())
+            lanes.ring(keyspace.REPLIES, senders)
+            begun_s = monotonic()
+            worker.sigcont()
+            lanes.wait_spoken(len(senders))
+            took_s += monotonic() - begun_s
+            for sender, texts in lanes.take_unsent(senders).items():
+                heard[sender] += texts
+    for sender, play in people.items():
+        bench.check(heard[sender], play.hears, sender)
+    return 3 * len(people) / took_s
+
+
+def _textbook_turns(bench: Bench) -> float:
+    people = plays(bench.scale.messages)
+    heard: dict[str, list[str]] = {sender: [] for sender in people}
+    took_s = 0.0
+    with bench.textbook() as textbook:
+        worker = textbook.start_worker("--processes 1", "--queues inbound")
+        for step in range(4):
+            worker.sigstop()
+            worker.wait_stopped()
+            textbook.enqueue({sender: play.says[step] for sender, play in people.items()})
+            begun_s = monotonic()
+            worker.sigcont()
+            until(lambda: textbook.unsent() == len(people), DEADLINE_S, "all sends are enqueued")
+            took_s += monotonic() - begun_s if step else 0.0  # Parley's worker does not do START either
+            for sender, texts in textbook.take_unsent().items():
+                heard[sender] += texts
+    for sender, play in people.items():
+        bench.check(heard[sender], play.hears, sender)
+    return 3 * len(people) / took_s
+
+
+def turns_limit(bench: Bench) -> Measure:
+    """The same against a loop that claims and commits the same lanes in the same batches, without Dramatiq and
+    without an engine: what is left to gain by making those two free."""
+    ours, theirs = bench.paired(lambda: _parley_turns(bench), lambda: _bare_turns(bench))
+    return Measure("turns_limit", median(ours), median(theirs), "turns/s", "bare claim and commit")
+
+
+def _bare_turns(bench: Bench) -> float:
+    senders = list(plays(3 * bench.scale.lanes))
+    with bench.parley() as deployment:
+        lanes = Lanes(bench.valkey)
+        deployment.spawn("ratelimit")
+        deployment.wait_running()
+        lanes.open_sessions(senders)
+        lanes.take_unsent(senders)
+        lanes.put((sender, "Ada") for sender in senders)
+        bare = WorkerLanes(keyspace.connect(bench.valkey.url), SHARDS, KEEP_EVENTS_MS)
+        begun_s = monotonic()
+        for batch in batches(senders, BATCH):
+            bare.commit([_decision(claim) for claim in bare.claim(keyspace.REPLIES, batch).held])
+        return len(senders) / (monotonic() - begun_s)
+
+
+def _decision(claim: Claim) -> Decision:
+    return Decision(
+        sender=claim.sender,
+        fence=claim.fence,
+        applied=len(claim.mail),
+        state=b"s" * STATE,
+        deadline=claim.now + 600_000,
+        keep_until=claim.now + 86_400_000,
+        records=b"r" * RECORDS,
+        outbox=[(clinic.CHANNEL, b"o" * SMS)],
+    )
+
+
+def webhooks(bench: Bench) -> Measure:
+    """One `web` process, each request on disk before it is answered, against a Falcon application that does nothing."""
+    ours, theirs = bench.paired(lambda: _parley_webhooks(bench), lambda: _falcon_webhooks(bench))
+    return Measure("webhooks", median(ours), median(theirs), "requests/s", "Falcon answering 204")
+
+
+def _parley_webhooks(bench: Bench) -> float:
+    with bench.parley() as deployment:
+        deployment.spawn("web")
+        deployment.wait_ready()
+        load = _load(deployment.webhook, bench.scale.load_s)
+        accepted = _mail_count(bench.valkey.client())
+    assert load.refused == 0, f"{load.refused} webhooks were refused"
+    assert accepted == load.acknowledged, f"{load.acknowledged} acknowledged, {accepted} in the mailboxes"
+    bench.webhooks += accepted
+    return load.rate
+
+
+def _falcon_webhooks(bench: Bench) -> float:
+    port = free_port()
+    with TemporaryDirectory() as folder, bench.parley() as deployment:
+        environment = {**deployment.environment, "PORT": str(port)}
+        process = Process("noop", "python -m tests.bench.noop", environment, Path(folder) / "noop.log")
+        try:
+            until(lambda: _answers(port), DEADLINE_S, "the application answers")
+            return _load(f"http://127.0.0.1:{port}/webhooks/clinic?token=t", bench.scale.load_s).rate
+        finally:
+            process.kill9()
+
+
+def _load(url: str, seconds: float) -> Load:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.load",
+        url,
+        f"--connections={CONNECTIONS}",
+        f"--seconds={seconds}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return msgspec.json.decode(done.stdout, type=Load)
+
+
+def _mail_count(client: redis.Redis) -> int:
+    names = list(client.scan_iter("*:mail:*", count=10_000))
+    return sum(
+        sum(keyspace.run(client, [("LLEN", name) for name in batch])) for batch in batches(names, 1_000)
+    )
+
+
+def pipeline(bench: Bench) -> Measure:
+    """From the webhook until the provider has the answer, all processes running, 256 people talking at once."""
+    ours, theirs = bench.paired(lambda: _parley_pipeline(bench), lambda: _textbook_pipeline(bench))
+    bench.rates = (median(ours), median(theirs))
+    return Measure("pipeline", *bench.rates, "turns/s", "textbook, as many processes as cores")
+
+
+def _parley_pipeline(bench: Bench) -> float:
+    with bench.parley() as deployment:
+        return _rate(bench, deployment.start().webhook, bench.scale.conversations)
+
+
+def _textbook_pipeline(bench: Bench) -> float:
+    with _whole_textbook(bench) as textbook:
+        return _rate(bench, textbook.webhook, bench.scale.textbook_conversations)
+
+
+@contextmanager
+def _whole_textbook(bench: Bench) -> Iterator[Textbook]:
+    """The textbook as its authors would run it here: Dramatiq's default of one process a core."""
+    with bench.textbook() as textbook:
+        textbook.start_web()
+        textbook.start_worker(ready=cpu_count() or 1)
+        yield textbook
+
+
+def _rate(bench: Bench, webhook: str, conversations: int) -> float:
+    _converse(bench, webhook, plays(20))
+    begun_s = monotonic()
+    _converse(bench, webhook, plays(conversations, first=1_000))
+    return 4 * conversations / (monotonic() - begun_s)
+
+
+def _converse(
+    bench: Bench, webhook: str, people: dict[str, clinic.Play], at_once: int = AT_ONCE, every_s: float = 0.0
+) -> list[float]:
+    """Let all of these talk to their end and check what they heard. The lags of all answers, in ms."""
+    crowd = Crowd(webhook, bench.octopush, CONNECTIONS)
+    talkers = (Person(number, play.says[0], play.answers().get) for number, play in people.items())
+    ended = crowd.talk(talkers, DEADLINE_S, at_once, every_s)
+    for person in ended:
+        bench.check(person.heard, people[person.number].hears, person.number)
+    assert not crowd.strays, f"SMS to people who had ended: {crowd.strays[:3]}"
+    assert len(ended) == len(people)
+    return [lag * 1000 for person in ended for lag in person.lags_s]
+
+
+def latency_idle(bench: Bench) -> Measure:
+    """One conversation at a time: from the webhook's being sent until the provider has the answer."""
+    ours, theirs = bench.paired(
+        lambda: _parley_lags(bench, bench.scale.idle, at_once=1),
+        lambda: _textbook_lags(bench, bench.scale.idle, at_once=1),
+    )
+    return _latency("latency_idle_ms", ours, theirs)
+
+
+def latency_half_load(bench: Bench) -> Measure:
+    """People begin at half of the rate that each system's pipeline was measured to sustain."""
+    if bench.rates is None:
+        pipeline(bench)
+    assert bench.rates is not None
+    ours_s, theirs_s = (rate / 4 / 2 for rate in bench.rates)
+    seconds = bench.scale.half_load_s
+    ours, theirs = bench.paired(
+        lambda: _parley_lags(bench, round(ours_s * seconds), every_s=1 / ours_s),
+        lambda: _textbook_lags(bench, round(theirs_s * seconds), every_s=1 / theirs_s),
+    )
+    return _latency("latency_half_load_ms", ours, theirs)
+
+
+def _parley_lags(
+    bench: Bench, conversations: int, at_once: int = 1_000_000, every_s: float = 0.0
+) -> list[float]:
+    with bench.parley() as deployment:
+        webhook = deployment.start().webhook
+        _converse(bench, webhook, plays(2))
+        return _converse(bench, webhook, plays(conversations, first=1_000), at_once, every_s)
+
+
+def _textbook_lags(
+    bench: Bench, conversations: int, at_once: int = 1_000_000, every_s: float = 0.0
+) -> list[float]:
+    with _whole_textbook(bench) as textbook:
+        _converse(bench, textbook.webhook, plays(2))
+        return _converse(bench, textbook.webhook, plays(conversations, first=1_000), at_once, every_s)
+
+
+def _latency(name: str, ours: Sequence[list[float]], theirs: Sequence[list[float]]) -> Measure:
+    """Medians over the runs of each run's p50; the p99 is of all runs' answers together."""
+    p50 = (median(map(median, ours)), median(map(median, theirs)))
+    p99 = (_p99([lag for lags in ours for lag in lags]), _p99([lag for lags in theirs for lag in lags]))
+    return Measure(name, *p50, "ms", "textbook, p50", {"p50": p50, "p99": p99})
+
+
+def _p99(lags: list[float]) -> float:
+    return sorted(lags)[len(lags) * 99 // 100]
+
+
+class Size(msgspec.Struct, frozen=True):
+    """With so many conversations open: bytes of Redis for each, and commands for each turn of others."""
+
+    memory: float
+    commands: float
+
+
+def sizes(bench: Bench) -> list[Measure]:
+    """What an open conversation costs Redis, its archive included, and whether many of them make turns dearer.
+
+    Commands are those that clients sent while 200 others talked, from webhook to provider, counted by the server.
+    """
+    small, large = bench.scale.small, bench.scale.large
+    ours = [_parley_size(bench, count) for count in (small, large)]
+    theirs = [_textbook_size(bench, count) for count in (small, large)]
+    return [
+        _sized(
+            "memory_bytes",
+            "bytes/conversation",
+            bench.scale,
+            [s.memory for s in ours],
+            [s.memory for s in theirs],
+        ),
+        _sized(
+            "commands_per_turn",
+            "commands/turn",
+            bench.scale,
+            [s.commands for s in ours],
+            [s.commands for s in theirs],
+        ),
+    ]
+
+
+def _sized(name: str, unit: str, scale: Scale, ours: Sequence[float], theirs: Sequence[float]) -> Measure:
+    extra = {
+        f"at_{count}": pair
+        for count, pair in zip((scale.small, scale.large), zip(ours, theirs, strict=True), strict=True)
+    }
+    return Measure(name, ours[1], theirs[1], unit, f"textbook, {scale.large} open", extra)
+
+
+TALKERS = 200
+FIRST_TALKER = 90_000_000
+
+
+def _parley_size(bench: Bench, conversations: int) -> Size:
+    senders = list(plays(conversations))
+    with bench.parley() as deployment:
+        lanes = Lanes(bench.valkey)
+        deployment.start(web=0, conversation=0, delivery=0)
+        before = bench.used_memory()
+        bench.set_fsync("no")  # filling is not what is measured
+        try:
+            lanes.open_sessions(senders)
+            for sender, texts in lanes.send_all(senders).items():
+                bench.check(texts, [clinic.NAME], sender)
+        finally:
+            bench.set_fsync("always")
+        memory = (bench.used_memory() - before) / conversations
+        for name in ("web", "conversation", "delivery"):
+            deployment.spawn(name)
+        deployment.wait_ready()
+        deployment.wait_running()
+        return Size(memory, _commands_per_turn(bench, deployment.webhook))
+
+
+def _textbook_size(bench: Bench, conversations: int) -> Size:
+    with _whole_textbook(bench) as textbook:
+        before = bench.used_memory()
+        textbook.open_sessions(plays(conversations))
+        memory = (bench.used_memory() - before) / conversations
+        return Size(memory, _commands_per_turn(bench, textbook.webhook))
+
+
+def _commands_per_turn(bench: Bench, webhook: str) -> float:
+    _converse(bench, webhook, plays(20, first=FIRST_TALKER))
+    before = bench.commands()
+    _converse(bench, webhook, plays(TALKERS, first=FIRST_TALKER + 1_000))
+    sent = sum(count - before.get(connection, 0) for connection, count in bench.commands().items())
+    return sent / (4 * TALKERS)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
+    "turns": lambda bench: [turns(bench)],
+    "turns_limit": lambda bench: [turns_limit(bench)],
+    "webhooks": lambda bench: [webhooks(bench)],
+    "pipeline": lambda bench: [pipeline(bench)],
+    "latency_idle_ms": lambda bench: [latency_idle(bench)],
+    "latency_half_load_ms": lambda bench: [latency_half_load(bench)],
+    "memory_bytes": sizes,
+    "commands_per_turn": sizes,
+}

@@ -1,0 +1,29 @@
+"""A Falcon application that answers 204 and does nothing: what the web server costs by itself."""
+
+import os
+
+import falcon
+import falcon.asgi
+import uvicorn
+
+
+class Nothing:
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.status = falcon.HTTP_204
+
+
+def create_app() -> "falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]":
+    app = falcon.asgi.App()
+    app.add_route("/webhooks/clinic", Nothing())
+    return app
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        create_app(),
+        port=int(os.environ["PORT"]),
+        http="httptools",
+        loop="uvloop",
+        log_level="error",
+        access_log=False,
+    )

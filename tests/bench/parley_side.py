@@ -1,0 +1,100 @@
+"""Parley, run and looked into: lanes are filled through the doors that ingest and the delivery worker use."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import TypeVar
+
+from config import keyspace
+from engine.events import Sent, Sms, decode_outbound, encode
+from tests.support.clinic import CHANNEL
+from tests.support.valkey import Valkey
+from tests.support.waiting import until
+from workers.delivery import LEASE_MS
+from workers.outboxes import Outboxes, Take
+
+T = TypeVar("T")
+
+SHARDS = 16
+KEEP_EVENTS_MS = 90 * 86_400_000
+BATCH = 500
+SENDING_THREADS = 4
+FILL_S = 300.0
+
+_ids = count(1)
+
+
+class Lanes:
+    """The lanes in `valkey`, from the outside."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self._lanes = valkey.client()
+        self._broker = valkey.client(valkey.broker_url)
+        for client in (self._lanes, self._broker):
+            keyspace.load_functions(client)
+        self._outboxes = Outboxes(self._lanes, SHARDS, KEEP_EVENTS_MS, LEASE_MS)
+
+    def put(self, texts: Iterable[tuple[str, str]], *, start: bool = False) -> None:
+        """Mail from each of these senders, accepted as ingest does; nobody is woken."""
+        for batch in batches(texts, BATCH):
+            events = [
+                (sender, start, encode(Sms(f"{next(_ids):016x}", CHANNEL, text, start)))
+                for sender, text in batch
+            ]
+            keyspace.run(self._lanes, keyspace.accept_commands(SHARDS, events)[0])
+
+    def ring(self, queue: str, senders: Sequence[str]) -> None:
+        for batch in batches(senders, BATCH):
+            keyspace.run(self._broker, [keyspace.ring_command(queue, batch)])
+
+    def wait_spoken(self, lanes: int) -> None:
+        """Until so many lanes have an SMS to send. Nothing may be delivering meanwhile."""
+        outbound = keyspace.bell(keyspace.OUTBOUND)
+        until(lambda: self._broker.zcard(outbound) == lanes, FILL_S, f"{lanes} lanes have something to send")
+
+    def open_sessions(self, senders: Sequence[str]) -> None:
+        """Have the rate-limit worker open a session for each, by START."""
+        self.put(((sender, "START") for sender in senders), start=True)
+        self.ring(keyspace.STARTS, senders)
+        self.wait_spoken(len(senders))
+
+    def take_unsent(self, senders: Sequence[str]) -> dict[str, list[str]]:
+        """The SMS that wait, by sender; they wait no longer, and nobody is told that they were sent."""
+        texts: dict[str, list[str]] = {}
+        for batch in batches(senders, BATCH):
+            names = [keyspace.outbox(keyspace.shard_of(sender, SHARDS), sender) for sender in batch]
+            entries = keyspace.run(self._lanes, [("LRANGE", name, 0, -1) for name in names])
+            texts |= {
+                sender: [_text(entry) for entry in found]
+                for sender, found in zip(batch, entries, strict=True)
+            }
+            self._lanes.delete(*names)
+        self._lanes.delete(*(keyspace.outbox_alarms(k) for k in range(SHARDS)))
+        self._broker.delete(keyspace.bell(keyspace.OUTBOUND))
+        return texts
+
+    def send_all(self, senders: Sequence[str]) -> dict[str, list[str]]:
+        """The SMS that wait, by sender, each settled as sent, as the delivery worker does."""
+        with ThreadPoolExecutor(SENDING_THREADS) as pool:
+            sent = [pair for pairs in pool.map(self._send, list(batches(senders, BATCH))) for pair in pairs]
+        self._broker.delete(keyspace.bell(keyspace.OUTBOUND))
+        return {sender: [text] for sender, text in sent}
+
+    def _send(self, senders: Sequence[str]) -> list[tuple[str, str]]:
+        return [self._settle(take) for take in self._outboxes.take(senders)]
+
+    def _settle(self, take: Take) -> tuple[str, str]:
+        sms = decode_outbound(take.sms)
+        sent = Sent(take.now, sms.channel, sms.session, sms.id, "sms_5f3fbce61266e")
+        self._outboxes.settle(take, "done", records=encode([sent]))
+        return take.sender, sms.text
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _text(entry: bytes) -> str:
+    return decode_outbound(entry[entry.index(b"\0") + 1 :]).text

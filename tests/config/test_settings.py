@@ -1,0 +1,197 @@
+"""Every mistake in the settings is reported at once, in a line that names the place; no secret is ever shown."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config import settings
+from config.settings import VARIABLES, Mistakes, default_broker_url, load
+
+GOOD = """
+[channels.clinic]
+number = "+33700000001"
+surveys = ["clinic"]
+timezone = "Europe/Paris"
+"""
+TOKEN = "a-token-that-nobody-may-see"
+
+
+class Names:
+    def __init__(self, names):
+        self._names = names
+
+    def names(self):
+        return self._names
+
+
+def read_surveys(files):
+    return Names([Path(name).stem for name in files]), []
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    """A function: TOML and environment -> the arguments of `load`'s first parameter."""
+    (tmp_path / "surveys").mkdir()
+    (tmp_path / "surveys" / "clinic.yaml").write_text("survey: clinic")
+
+    def environ(toml=GOOD, **variables):
+        (tmp_path / "parley.toml").write_text(toml)
+        paths = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_SURVEYS": str(tmp_path / "surveys")}
+        return {**paths, **variables}
+
+    return environ
+
+
+def problems_of(environ, read=read_surveys):
+    with pytest.raises(Mistakes) as raised:
+        load(environ, read)
+    return raised.value.problems
+
+
+def test_what_ships_is_valid_and_shows_every_limit():
+    environ = {"PARLEY_CONFIG": "config/parley.toml", "PARLEY_SURVEYS": "config/surveys/"}
+    shipped, _ = load(environ, read_surveys)
+    text = Path("config/parley.toml").read_text()
+    assert list(shipped.channels) == ["clinic"]
+    assert all(f"\n{name} = " in text for name in settings.Limits.__struct_fields__)
+    assert shipped.channels["clinic"].limits == settings.Limits(), "the file shows the defaults"
+
+
+def test_defaults(deployment):
+    found, surveys = load(deployment(), read_surveys)
+    clinic = found.channels["clinic"]
+    assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "Europe/Paris")
+    assert (found.host, found.port, found.shards, found.redis_url) == ("127.0.0.1", 8000, 16, "")
+    assert list(surveys.names()) == ["clinic"]
+
+
+def test_all_mistakes_are_reported_at_once(deployment):
+    bad = """
+    chanels = 1
+    [channels.clinic]
+    provider = "octopussy"
+    number = "0612"
+    surveys = ["clinik"]
+    timezone = "Europe/Pariss"
+    with_reply = true
+    [channels.clinic.limits]
+    start_burst = "three"
+    sms_per_day = -1
+    sms_per_secnd = 2
+    [channels.other]
+    surveys = ["clinik"]
+    number = "+33700000001"
+    timezone = "Mars"
+    [channels.third]
+    number = "+33700000001"
+    surveys = ["clinic"]
+    """
+    found = "\n".join(problems_of(deployment(bad, PARLEY_PORT="http", PARLEY_SHARDS="0", PARLEY_LOG="loud")))
+    for part in (
+        "chanels is unknown: did you mean channels?",
+        "channels.clinic.provider is 'octopussy'",
+        "channels.clinic.number is '0612': expected a number in full",
+        "channels.clinic.with_reply is unknown: did you mean with_replies?",
+        "channels.clinic.limits.start_burst is 'three': expected int",
+        "channels.clinic.limits.sms_per_day is -1: expected int >= 0",
+        "channels.clinic.limits.sms_per_secnd is unknown: did you mean sms_per_second?",
+        "channels.clinic.timezone is 'Europe/Pariss'",
+        "channels.other.surveys: clinik is unknown: did you mean clinic?",
+        "channels.other.timezone is 'Mars'",
+        "channels.third.number is '+33700000001': channel other has it",
+        "PARLEY_PORT is 'http'",
+        "PARLEY_SHARDS is '0'",
+        "PARLEY_LOG is 'loud'",
+    ):
+        assert part in found
+
+
+@pytest.mark.parametrize(
+    "toml, part",
+    [
+        ("[channels.clinic", "not TOML"),
+        ("", "no channels"),
+        ("channels = 3", "no channels"),
+        ("[channels]\nclinic = 3", "channels.clinic is 3: expected a table"),
+        ('[channels."a b"]\nnumber = "+33700000001"\nsurveys = ["clinic"]', "expected a name of"),
+        ('[channels.clinic]\nnumber = "+33700000001"', "channels.clinic.surveys is missing"),
+        (GOOD + "limits = 3", "channels.clinic.limits is 3"),
+    ],
+)
+def test_a_broken_file_is_a_sentence(deployment, toml, part):
+    assert part in "\n".join(problems_of(deployment(toml)))
+
+
+def test_octopush_needs_its_secrets(deployment):
+    toml = GOOD + 'provider = "octopush"\n'
+    found = "\n".join(problems_of(deployment(toml)))
+    assert "PARLEY_OCTOPUSH_LOGIN is not set" in found
+    assert "PARLEY_OCTOPUSH_KEY is not set" in found
+    assert "token_env is missing" in found
+    named = problems_of(
+        deployment(toml + 'token_env = "CLINIC_TOKEN"', PARLEY_OCTOPUSH_LOGIN="l", PARLEY_OCTOPUSH_KEY="k")
+    )
+    assert "the variable CLINIC_TOKEN is not set" in named[0]
+
+
+def test_no_secret_is_shown_even_in_the_wrong_place(deployment):
+    toml = GOOD + f'provider = "octopush"\ntoken = "{TOKEN}"\ntoken_env = "{TOKEN}"\n'
+    environ = deployment(toml, PARLEY_REDIS_URL=f"http://:{TOKEN}@h", PARLEY_OCTOPUSH_KEY=TOKEN)
+    assert TOKEN not in "\n".join(problems_of(environ))
+
+
+def test_a_repr_holds_no_secret(deployment):
+    toml = GOOD + 'provider = "octopush"\ntoken_env = "CLINIC_TOKEN"\n'
+    secrets = dict.fromkeys(("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "CLINIC_TOKEN"), TOKEN)
+    found, _ = load(deployment(toml, PARLEY_REDIS_URL=f"redis://:{TOKEN}@h/0", **secrets), read_surveys)
+    assert found.channels["clinic"].token == TOKEN
+    assert TOKEN not in repr(found)
+
+
+def test_surveys_problems_and_their_absence_are_told(deployment, tmp_path):
+    broken = problems_of(deployment(), lambda _: (Names([]), ["clinic.yaml: no steps"]))
+    assert broken == ["clinic.yaml: no steps"], "a broken survey is not reported as a missing one too"
+    (tmp_path / "surveys" / "clinic.yaml").unlink()
+    assert "no surveys" in problems_of(deployment())[0]
+    assert "cannot be read" in problems_of({**deployment(), "PARLEY_SURVEYS": str(tmp_path / "nowhere")})[0]
+    assert "cannot be read" in problems_of({**deployment(), "PARLEY_CONFIG": str(tmp_path / "nowhere")})[0]
+
+
+def test_one_server_serves_both_with_two_databases(deployment):
+    found, _ = load(deployment(PARLEY_REDIS_URL="redis://:pw@host:6379/3"), read_surveys)
+    assert found.broker_url == "redis://:pw@host:6379/4"
+    assert default_broker_url("redis://host") == "redis://host/1"
+    assert "PARLEY_BROKER_URL is not set" in problems_of(deployment(PARLEY_REDIS_URL="unix:///run/redis"))[0]
+
+
+def test_a_process_on_its_own_is_told_that_it_needs_redis(deployment):
+    found, _ = load(deployment(), read_surveys)
+    with pytest.raises(Mistakes, match="parley run"):
+        found.require_redis()
+
+
+def test_alike_configured_machines_hash_alike_and_others_do_not(deployment):
+    toml = GOOD + 'token_env = "CLINIC_TOKEN"\n'
+    keys = [load(deployment(toml, CLINIC_TOKEN=token), read_surveys)[0].log_key for token in "aab"]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_mistakes_end_a_process_with_status_2(capsys):
+    with pytest.raises(SystemExit) as ended, settings.exit_with_mistakes():
+        raise Mistakes(["one", "two"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "one\ntwo\n"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([v.name for v in VARIABLES]),
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    )
+)
+def test_no_environment_raises_anything_but_mistakes(environ):
+    with suppress(Mistakes):
+        load(environ, read_surveys)

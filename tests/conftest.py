@@ -1,0 +1,63 @@
+"""Fixtures: real servers on free ports, one set for each test process."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support.octopush import FakeOctopush
+from tests.support.processes import Deployment
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what its processes have written."""
+    report = yield
+    if report.failed:
+        deployments = (it for it in getattr(item, "funcargs", {}).values() if isinstance(it, Deployment))
+        report.sections += [("Parley's processes", deployment.logs()) for deployment in deployments]
+    return report
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """The server that this test process shares. Take `valkey` instead, which is empty."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Iterator[Valkey]:
+    """A real Valkey without keys. Not to be stopped: see `own_valkey`."""
+    valkey_server.client().flushall()
+    yield valkey_server
+    valkey_server.close_clients()
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A real Valkey for this test alone, which may kill it."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def octopush() -> Iterator[FakeOctopush]:
+    """A fake Octopush with an empty ledger that behaves well until told otherwise."""
+    with FakeOctopush() as fake:
+        yield fake
+
+
+@pytest.fixture
+def proxy(valkey: Valkey) -> Iterator[Proxy]:
+    """A way to `valkey` that can be broken."""
+    with Proxy(valkey.url) as between:
+        yield between
+
+
+@pytest.fixture
+def parley(valkey: Valkey, octopush: FakeOctopush) -> Iterator[Deployment]:
+    """Parley without limits on `valkey` and `octopush`, no process of it running yet: see Deployment.start."""
+    with Deployment(valkey.url, valkey.broker_url, octopush) as deployment:
+        yield deployment

@@ -1,0 +1,211 @@
+"""Whatever comes, in whatever order and time, a lane stays whole: nothing raises, every bound holds."""
+
+from collections import Counter
+
+import msgspec
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from engine import advance, missing_versions
+from engine.events import (
+    Ended,
+    Mail,
+    Opened,
+    OptedIn,
+    OptedOut,
+    ProviderStop,
+    Receipt,
+    Said,
+    Sms,
+    Unsent,
+    decode_records,
+    encode,
+)
+from engine.keywords import is_start
+from engine.lane import Lane
+from engine.lane import decode as decode_lane
+from engine.lane import encode as encode_lane
+from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
+
+ROUND = """
+survey: round
+start: ROUND
+languages: [fr, en]
+idle: 5m
+expires: 1h
+cooldown: 0s
+again: restart
+most_sms: 7
+texts: {completed: "Merci {colour|!}", refused: Plus tard.}
+steps:
+  - {id: hello, say: Bonjour}
+  - id: colour
+    ask: {fr: Couleur ?, en: Colour?}
+    answer: {type: choice, options: [rouge, {id: end, label: fin, aliases: [end, quit]}]}
+    attempts: 2
+    give_up: colour
+    remind: {after: 1m, times: 2, text: "Alors, {colour|quoi} ?"}
+    next: [{when: {equals: end}, go: end}, {when: {answered: false}, go: end}]
+  - {id: more, ask: "Encore ?", answer: {type: yes_no}, next: [{when: {equals: yes}, go: hello}]}
+"""
+SURVEYS = surveys_of({**SHIPPED, "round.yaml": ROUND})
+POLICY = {
+    "octopush": msgspec.structs.replace(policy_for("tutorial"), start_burst=0),
+    "twilio": msgspec.structs.replace(policy_for("clinic", "round"), confirms_stop=True, pause_ms=0),
+    "round": msgspec.structs.replace(
+        policy_for("round", "clinic"), sessions_per_sender_per_day=0, start_burst=20
+    ),
+}
+SENDER = "+33612345678"
+NEVER = 2 * T0
+
+WORDS = [
+    "START",
+    "Round",
+    "Check-up",
+    "STOP",
+    "arrêt",
+    "END",
+    "quit",
+    "HELP",
+    "info",
+    "UNSTOP",
+    "98.6",
+    "80",
+    "1",
+]
+TEXTS = st.sampled_from([*WORDS, "START", "ROUND", "2", "yes", "no", "oui", "Ann", ""]) | st.text(max_size=20)
+CHANNELS = st.sampled_from(sorted(POLICY))
+GAPS_MS = st.sampled_from([0, 1, 500, 2_000, 29_999, 30_000, 30_001, 60_000, 3_600_000, 86_400_000, -5_000])
+
+
+@st.composite
+def events(draw, identity):
+    channel = draw(CHANNELS)
+    kind = draw(st.sampled_from(["sms"] * 12 + ["stop", "receipt"]))
+    if kind == "stop":
+        return ProviderStop(identity, channel, draw(TEXTS))
+    if kind == "receipt":
+        return Receipt(identity, channel, "sms_1", "DELIVERED")
+    text = draw(TEXTS)
+    start = is_start(text, POLICY[channel].surveys, SURVEYS) or draw(st.integers(0, 20)) == 0
+    return Sms(identity, channel, text, start)
+
+
+@st.composite
+def mails(draw, ordered=False):
+    """Mail with second copies, but none later than a provider sends them."""
+    now, clock, mail, applied = T0, 0, [], []
+    for number in range(draw(st.integers(0, 30))):
+        now += draw(GAPS_MS)
+        clock = max(clock, now)
+        recent = [event for at, event in applied if clock - at < 86_400_000]
+        again = recent and draw(st.integers(0, 4)) == 0
+        event = draw(st.sampled_from(recent)) if again else draw(events(f"{number:016x}"))
+        if not again:
+            applied.append((clock, event))
+        mail.append(Mail(clock if ordered else now, event))
+    return mail
+
+
+def step(lane, mail, now):
+    return advance(decode_lane(encode_lane(lane)), SENDER, mail, now, SURVEYS, POLICY)
+
+
+def play(mail):
+    """One event at a time, alarms ringing in between; every step."""
+    steps = [step(Lane(), [], T0)]
+    for each in mail:
+        ring_alarms(steps, each.at)
+        steps.append(step(steps[-1].lane, [each], each.at))
+    return steps
+
+
+def ring_alarms(steps, before):
+    while steps[-1].alarm is not None and steps[-1].alarm < before:
+        steps.append(step(steps[-1].lane, [], steps[-1].alarm))
+
+
+def lasting_records(steps):
+    """All records but those that depend on what had left before a STOP."""
+    return [record for each in steps for record in each.records if not isinstance(record, Unsent)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(mails())
+def test_bounds_hold_whatever_comes(mail):
+    steps = play(mail)
+    clock, spoken, most = 0, Counter(), {}
+    silent = set()
+    for each in steps:
+        assert each.lane.clock >= clock
+        clock = each.lane.clock
+        assert decode_lane(encode_lane(each.lane)) == each.lane
+        assert decode_records(encode(each.records)) == each.records
+        assert len(each.lane.seen) <= 128
+        assert missing_versions(each.lane, SURVEYS) == set()
+        assert (each.alarm is not None) == any(line.session for line in each.lane.lines.values())
+        assert (each.keep_until is None) == any(line.opted_out_at for line in each.lane.lines.values())
+        for record in each.records:
+            match record:
+                case Opened(session=session, version=version):
+                    most[session] = SURVEYS.version(version).most_sms
+                case Said(session=session, id=identity) if session:
+                    assert identity == f"{session}x{spoken[session]}"
+                    spoken[session] += 1
+                case OptedOut(channel=channel):
+                    silent.add(channel)
+                case OptedIn(channel=channel):
+                    silent.remove(channel)
+                case _:
+                    pass
+            if isinstance(record, Said) and record.channel in silent:
+                assert record.step == "stopped"
+        gone = {record.id for record in each.records if isinstance(record, Unsent)}
+        said = [record.id for record in each.records if isinstance(record, Said) and record.id not in gone]
+        assert [sms.id for sms in each.outbox] == said
+        assert all(sms.text and sms.to == SENDER for sms in each.outbox)
+    assert all(spoken[session] <= most[session] for session in spoken)
+    said = [sms.id for each in steps for sms in each.outbox]
+    assert len(said) == len(set(said))
+    ended = [record.session for each in steps for record in each.records if isinstance(record, Ended)]
+    assert len(ended) == len(set(ended))
+
+
+@settings(max_examples=100, deadline=None)
+@given(mails())
+def test_the_same_gives_the_same_bytes(mail):
+    assert all(same_bytes(one, other) for one, other in zip(play(mail), play(mail), strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(mails(ordered=True), st.integers(0, 30))
+def test_batches_and_late_alarms_make_no_difference(mail, cut):
+    alone, together = play(mail), play([])
+    for batch in (mail[:cut], mail[cut:]):
+        if batch:
+            together.append(step(together[-1].lane, batch, batch[-1].at))
+    ring_alarms(alone, NEVER)
+    ring_alarms(together, NEVER)
+    assert encode_lane(together[-1].lane) == encode_lane(alone[-1].lane)
+    assert lasting_records(together) == lasting_records(alone)
+    assert sum(each.duplicates for each in together) == sum(each.duplicates for each in alone)
+
+
+@settings(max_examples=100, deadline=None)
+@given(mails(ordered=True))
+def test_a_second_copy_changes_nothing(mail):
+    assume(mail)
+    lane, last = play(mail)[-1].lane, mail[-1]
+    again = step(lane, [Mail(last.at + 1, last.event)], last.at + 1)
+    assert (again.duplicates, again.outbox, again.records) == (1, [], [])
+    assert again.lane == lane
+
+
+def test_ids_older_than_a_day_are_forgotten_and_never_more_than_128_kept():
+    lane = Lane()
+    for number in range(300):
+        lane = step(lane, [Mail(T0 + number, Receipt(f"{number:016x}", "round", "t", "s"))], T0).lane
+    assert list(lane.seen) == [f"{number:016x}" for number in range(172, 300)]
+    lane = step(lane, [Mail(T0 + 86_400_000 + 290, Receipt("f" * 16, "round", "t", "s"))], T0).lane
+    assert list(lane.seen) == [*(f"{number:016x}" for number in range(290, 300)), "f" * 16]

@@ -1,0 +1,386 @@
+"""A survey file is read as its author meant it, or every reason why not is told at once."""
+
+import copy
+import json
+from textwrap import dedent
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import Surveys, read_surveys
+from engine.compiling import Rejected
+from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
+
+# The example in the description of the language, to the letter.
+EXAMPLE = """
+survey: clinic
+title: Online clinic check-up
+start: [START, "check ?up"]        # keywords: patterns matched against the whole SMS, case- and accent-folded
+languages: [en, "no"]               # the first is the default
+idle: 30s                           # silence after which the session is over (each SMS either way restarts it)
+expires: 3d                         # absolute end of a session
+cooldown: 30s                       # a START this soon after a close is ignored
+steps:
+  - id: name
+    ask: {en: "What is your name?", no: "Hva heter du?"}
+    answer: {type: text, max: 40}
+  - id: temperature
+    ask: "What is your temperature, {name}? (Fahrenheit, e.g. 98.6)"
+    answer: {type: number, min: 80, max: 115}
+    invalid: "Please answer with digits and a dot only."
+    attempts: 3                     # invalid answers allowed; then `give_up`, else the session ends
+    next:
+      - {when: {at_least: 95}, go: fever}
+      - {go: healthy}
+  - id: fever
+    ask: Do you have a fever?
+    answer: {type: yes_no}
+    remind: {after: 2h, times: 1, text: "Still there? Do you have a fever?"}
+  - id: doctor
+    say: You should see a doctor, our medic will call you soon.
+    next: end
+  - id: healthy
+    say: Your health is good. Have a nice day!
+    next: end
+"""
+
+
+def problems_of(text, file="f.yaml"):
+    problems = read_surveys({file: dedent(text).encode()})[1]
+    assert all(problem.startswith(f"{file}: ") for problem in problems)
+    return [problem.removeprefix(f"{file}: ") for problem in problems]
+
+
+def survey(*steps, **fields):
+    return json.dumps({"survey": "s", "steps": steps, **fields})
+
+
+def ask(identity, text="?", **fields):
+    return {"id": identity, "ask": text, "answer": {"type": "yes_no"}, **fields}
+
+
+def say(identity, text="!", **fields):
+    return {"id": identity, "say": text, **fields}
+
+
+def phone_for(text):
+    return Phone(surveys_of({"s.yaml": text}), policy_for("s"))
+
+
+def test_the_example_is_read_and_bounded():
+    example = surveys_of({"clinic.yaml": EXAMPLE}).current("clinic")
+    assert example.languages == ("en", "no")
+    assert (example.idle_ms, example.expires_ms, example.cooldown_ms) == (30_000, 259_200_000, 30_000)
+    # 3 times the name, 3 times the temperature, 3 times the fever and its reminder, the doctor
+    assert example.most_sms == 3 + 3 + 4 + 1
+    assert example.warnings == ()
+
+
+def test_a_norwegian_no_is_a_language_and_a_duplicate_key_an_error():
+    assert problems_of("{survey: s, languages: [no], steps: [{id: a, say: {no: hei}}]}") == []
+    assert problems_of("survey: s\nsurvey: t\n") == [
+        'line 2, column 1: found duplicate key "survey" with value "t" (original value: "s")'
+    ]
+    assert problems_of('{"survey": "s", "survey": "t"}', "f.json") == [
+        "the key 'survey' stands twice in one object"
+    ]
+
+
+def test_all_problems_of_all_files_are_told_at_once():
+    clinic = """
+        survey: clinic
+        titel: Clinic
+        idle: 30
+        steps:
+          - id: name
+            ask: {en: What?, no: 3}
+            answer: {type: text, max: abc}
+          - id: temperature
+            ask: What, {nme}?
+            answer: {type: number, min: abc}
+            next: [{when: {at_lest: 95}, go: fevr}]
+          - id: fever
+            ask: Fever?
+            answer: {type: scale}
+          - id: colour
+            ask: "Which, {nme}?"
+            answer: {type: choice, options: [Red, red, "1"], }
+            next: [{when: {equals: blue}, go: fevr}]
+            attempts: 0
+          - id: colour
+            say: "{later}"
+          - {id: zip, ask: Zip?, answer: {type: text, pattern: "(a"}}
+          - {say: Bye}
+          - Bye
+    """
+    assert problems_of(clinic) == [
+        "field titel is unknown",
+        "field idle: found 30, expected a duration such as 30s, 10m, 2h or 3d",
+        "step 'name', field ask.no: found 3, expected a text",
+        "step 'name', field answer.max: found 'abc', expected a whole number",
+        "step 'temperature', field answer.min: found 'abc', expected a number",
+        "step 'temperature', field next[0].when.at_lest is unknown",
+        "step 'fever', field answer.type: found 'scale', expected text, number, yes_no or choice",
+        "step number 7, field id is missing",
+        "step number 8, a mapping with `say` or `ask` is expected",
+        "step 'colour', field answer.options[1]: 'red' also reads as option 1",
+        "step 'colour', field answer.options[2]: '1' also reads as option 1",
+        "step 'colour', field ask: {nme} names no question",
+        "step 'colour', field attempts: found 0, expected 1 or more",
+        "step 'colour', field next[0].go: no step is called 'fevr'",
+        "step 'colour', field next[0].when.equals: 'colour' has no option 'blue'",
+        "step 'colour', field id: another step has the same id",
+        "step 'colour', field say: {later} names no question",
+        "step 'zip', field answer.pattern: RE2 refuses '(a': missing ): (a",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        (survey(), "field steps: at least one step is expected"),
+        (survey(say("a", next="b")), "step 'a', field next: no step is called 'b'"),
+        (survey(say("a", next="b"), say("b", next="a")), "the steps 'a' -> 'b' -> 'a' go round"),
+        (survey(ask("a", "{b}"), ask("b")), "step 'a': {b} is answered only later"),
+        (survey(ask("a", "{a}")), "step 'a': {a} is answered only later"),
+        (survey(say("a", "{b}"), say("b")), "step 'a', field say: {b} names no question"),
+        (survey(say("a", "x" * 1225)), "step 'a', field say: it has 1225 characters, at most 1224"),
+        (survey(say("a", " ")), "step 'a', field say: it is empty"),
+        (survey(say("end")), "step 'end', field id: letters"),
+        (survey(say("a"), survey="1"), "field survey: found '1', expected letters"),
+        (survey(say("a", {"fr": "x"})), "step 'a', field say: there is no text in 'en'"),
+        (survey(say("a"), start="Info"), "field start: 'Info' is a word for STOP or HELP"),
+        (survey(say("a"), most_sms=0), "field most_sms: found 0, expected 1 or more"),
+        (survey(say("a"), start="("), "field start: RE2 refuses '(': missing )"),
+        (survey(say("a"), start=r"(a)\1"), r"field start: RE2 refuses '(a)\1': invalid escape sequence: \1"),
+        (survey(say("a"), texts={"help": "{a}"}), "field texts.help: {a} names no question"),
+        (survey(ask("a"), texts={"help": "{a}"}), "field texts.help: it is sent outside a session"),
+        (survey(say("a"), again="maybe"), "field again: found 'maybe', expected ignore, answer or restart"),
+        (
+            survey(ask("a", answer={"type": "choice", "options": []})),
+            "step 'a', field answer.options: at least",
+        ),
+        (
+            survey(ask("a", next=[{"go": "end", "when": {}}])),
+            "step 'a', field next[0].when: it holds no condition",
+        ),
+        (
+            survey(ask("a", next=[{"go": "end", "when": {"at_least": 3}}])),
+            "step 'a', field next[0].when.at_least: the answer to 'a' is no number",
+        ),
+        (
+            survey(ask("a", remind={"after": "0s", "text": "?"})),
+            "step 'a', field remind.after: found no time",
+        ),
+        ("[1, 2]", "it holds no survey"),
+        ("", "it holds no survey"),
+        ("a: [", "line 1, column 5: expected the node content"),
+        ("a: &a [*a]", "it refers to itself"),
+    ],
+)
+def test_a_file_is_refused_for(text, problem):
+    problems = problems_of(text)
+    assert any(each.startswith(problem) for each in problems), problems
+
+
+def test_two_files_cannot_hold_one_survey():
+    surveys, problems = read_surveys(
+        {"a.yaml": survey(say("a")).encode(), "b.json": survey(say("b")).encode()}
+    )
+    assert problems == ["b.json: the survey 's' is in a.yaml already"]
+    assert surveys.current("s").file == "a.yaml"
+
+
+def test_what_can_be_read_is_read_beside_what_cannot():
+    surveys, problems = read_surveys({"a.yaml": b"\xff", "b.yaml": survey(say("b")).encode()})
+    assert problems == ["a.yaml: byte 0 is not UTF-8"]
+    assert surveys.names() == ["s"]
+
+
+def test_an_older_version_is_known_by_its_content_only():
+    surveys = Surveys()
+    source = survey(say("a")).encode()
+    older = surveys.add("a.yaml", source)
+    assert surveys.version(older.version) is older
+    assert len(older.version) == 16
+    assert (older.source, older.file) == (source, "a.yaml")
+    assert surveys.current("s") is None
+    with pytest.raises(Rejected):
+        surveys.add("a.yaml", b"")
+
+
+def test_a_choice_is_numbered_under_its_question_and_its_label_goes_into_texts():
+    options = ["Red", {"id": "green", "label": "Deep green", "aliases": ["g"]}]
+    phone = phone_for(
+        survey(
+            ask("colour", "Which?", answer={"type": "choice", "options": options}),
+            say("thanks", "{colour} it is."),
+        )
+    )
+    assert phone.text("START") == ["Which?\n1. Red\n2. Deep green"]
+    assert phone.text("3") == ["Please answer with a number from 1 to 2. Which?\n1. Red\n2. Deep green"]
+    assert phone.text("G.") == ["Deep green it is."]
+
+
+@pytest.mark.parametrize(
+    "written, answer, said",
+    [
+        ("Hi {a}.", "Ann", "Hi Ann."),
+        ("Hi {a:2}.", "Ann", "Hi An."),
+        ("Hi {a|you:2}.", "", "Hi you."),
+        ("Hi {a|you}.", "{a|x} {b}", "Hi {a|x} {b}."),
+        ("Hi {a}.", "  Ann\n", "Hi Ann."),
+        ("{ a } {} {{", "Ann", "{ a } {} {{"),
+    ],
+)
+def test_what_was_answered_is_put_in_and_never_interpreted(written, answer, said):
+    phone = phone_for(survey(ask("a", answer={"type": "text", "min": 0}), say("b", written)))
+    phone.text("START")
+    assert phone.text(answer) == [said]
+
+
+def test_a_text_never_outgrows_what_a_provider_takes():
+    text = "x" * 1200 + "{a}"
+    phone = phone_for(survey(ask("a", answer={"type": "text", "max": 500}), say("b", text)))
+    phone.text("START")
+    assert [len(said) for said in phone.text("y" * 500)] == [1224]
+
+
+@pytest.mark.parametrize(
+    "when, taken",
+    [
+        ({"at_least": 5}, [5, 6]),
+        ({"at_most": 5}, [4, 5]),
+        ({"above": 5}, [6]),
+        ({"below": 5}, [4]),
+        ({"equals": 5}, [5]),
+        ({"one_of": [4, 6]}, [4, 6]),
+        ({"above": 4, "below": 6}, [5]),
+        ({"any": [{"below": 5}, {"above": 5}]}, [4, 6]),
+        ({"all": [{"at_least": 5}, {"not": {"equals": 5}}]}, [6]),
+        ({"matches": "[45]"}, [4, 5]),
+        ({"contains": ["5", "6"]}, [5, 6]),
+        ({"answered": True}, [4, 5, 6]),
+        ({"answer": "other", "answered": True}, []),
+        ({"answer": "other", "answered": False}, [4, 5, 6]),
+        ({"answer": "other", "at_least": 0}, []),
+    ],
+)
+def test_a_route_is_taken_when_its_condition_holds(when, taken):
+    number = {"id": "n", "ask": "?", "answer": {"type": "number"}}
+    steps = (
+        {**number, "next": [{"when": when, "go": "yes"}, {"go": "no"}]},
+        say("yes", next="end"),
+        say("no", "?", next="end"),
+        {**number, "id": "other"},
+    )
+    found = []
+    for answer in (4, 5, 6):
+        phone = phone_for(survey(*steps))
+        phone.text("START")
+        found += [answer] if phone.text(str(answer)) == ["!"] else []
+    assert found == taken
+
+
+@pytest.mark.parametrize("written, sms", [("yes", "oui"), (True, "ja"), ("no", "nope"), (False, "n")])
+def test_yes_and_no_are_compared_as_they_are_read(written, sms):
+    phone = phone_for(
+        survey(ask("a", next=[{"when": {"equals": written}, "go": "b"}, {"go": "end"}]), say("b"))
+    )
+    phone.text("START")
+    assert phone.text(sms) == ["!"]
+
+
+def test_routes_without_a_default_go_on_to_the_following_step():
+    phone = phone_for(survey(ask("a", next=[{"when": {"equals": "yes"}, "go": "end"}]), say("b")))
+    phone.text("START")
+    assert phone.text("no") == ["!"]
+
+
+def test_too_many_invalid_answers_give_up():
+    phone = phone_for(survey(ask("a", attempts=2, give_up="c"), say("b"), say("c", "Bye")))
+    phone.text("START")
+    assert phone.text("what") == ["Please answer yes or no. ?"]
+    assert phone.text("what") == ["Bye"]
+    assert phone.line.ended_how == "completed"
+
+
+def test_a_cycle_is_exhausted_at_most_sms():
+    phone = phone_for(survey(ask("a", "Again?", next="a"), most_sms=4))
+    assert [phone.text(text) for text in ("START", "y", "y", "y", "y")] == [["Again?"]] * 4 + [[]]
+    assert phone.line.ended_how == "exhausted"
+
+
+@pytest.mark.parametrize(
+    ("steps", "fields", "most"),
+    [
+        ([say("a")], {}, 1),
+        ([say("a")], {"texts": {"completed": "!"}}, 2),
+        ([ask("a", attempts=1)], {}, 1),
+        ([ask("a", attempts=4, remind={"after": "1m", "text": "?", "times": 2})], {}, 6),
+        ([ask("a", next=[{"when": {"equals": "no"}, "go": "c"}]), say("b"), say("c")], {}, 5),
+        ([ask("a", give_up="c"), say("b", next="end"), say("c", next="d"), say("d")], {}, 5),
+        ([ask("a"), say("b")], {"most_sms": 2}, 2),
+        ([ask("a")], {"most_sms": 20}, 3),
+        ([ask("a", next="a")], {}, 100),
+        ([ask("a", next="a")], {"most_sms": 200}, 200),
+    ],
+)
+def test_the_most_sms_of_a_session_are_computed_where_its_survey_has_no_cycle(steps, fields, most):
+    assert surveys_of({"s.yaml": survey(*steps, **fields)}).current("s").most_sms == most
+
+
+def test_completed_is_said_at_the_end_and_none_is_nothing():
+    phone = phone_for(survey(ask("a"), texts={"completed": "Thanks, {a}!", "unavailable": "none"}))
+    phone.text("START")
+    assert phone.text("yes") == ["Thanks, yes!"]
+    assert phone.text("hello?") == []
+
+
+def test_french_where_the_author_wrote_nothing():
+    french = survey(ask("a", answer={"type": "number", "min": 1, "max": 9}), languages=["fr"])
+    phone = phone_for(french)
+    phone.text("START")
+    assert phone.text("x") == ["Veuillez répondre par un nombre de 1 à 9. ?"]
+    assert phone.text("arrêt") == ["Vous ne recevrez plus de messages. Envoyez START pour revenir."]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+DOCUMENTS = [json.loads(SHIPPED["tutorial.json"]), json.loads(survey(
+    ask("a", remind={"after": "2h", "text": "?"}),
+    ask("b", {"en": "{a}"}, answer={"type": "choice", "options": ["x", {"id": "y", "label": "Y"}]}),
+    ask("c", answer={"type": "number", "min": 2}, next=[{"when": {"not": {"above": 3}}, "go": "a"}, {"go": "end"}]),
+    ask("d", answer={"type": "text", "pattern": "a+"}, invalid="no", give_up="a"),
+    languages=["en", "fr"], texts={"help": "none", "completed": {"en": "{a}"}}, idle="1h", start=["a?"],
+))]  # fmt: skip
+
+
+def paths(value, path=()):
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [path, *(found for key, child in children for found in paths(child, (*path, key)))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_file_whatever_raises(data):
+    document = [copy.deepcopy(data.draw(st.sampled_from(DOCUMENTS)))]
+    for _ in range(data.draw(st.integers(1, 3))):
+        *way, last = data.draw(st.sampled_from(paths(document)[1:]))
+        holder = document
+        for key in way:
+            holder = holder[key]
+        holder[last] = data.draw(VALUES)
+    surveys, problems = read_surveys({"f.json": json.dumps(document[0]).encode()})
+    assert surveys.names() or problems
+
+
+@given(st.binary() | st.text().map(str.encode), st.sampled_from(["f.yaml", "f.json", "f.yml", "f"]))
+def test_no_bytes_whatever_raise(source, file):
+    assert read_surveys({file: source})[1]

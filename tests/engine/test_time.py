@@ -1,0 +1,94 @@
+"""A lane's time: silence, absolute ends, reminders and the alarms that they ask for."""
+
+import msgspec
+import pytest
+
+from engine import Surveys, UnknownChannel, UnknownVersion, advance, missing_versions
+from engine.events import Mail, Sms
+from engine.lane import Lane
+from tests.engine.chat import CHANNEL, T0, Phone, policy_for, surveys_of
+
+SURVEY = """
+survey: s
+idle: 10m
+expires: 1h
+steps:
+  - {id: one, say: One.}
+  - {id: two, say: Two.}
+  - {id: a, ask: A?, answer: {type: text}, remind: {after: 4m, times: 2, text: Still there?}}
+  - {id: b, ask: B?, answer: {type: text}, next: a}
+"""
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def phone():
+    return Phone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
+
+
+def test_silence_counts_from_the_last_sms_of_a_turn_as_they_leave_a_pause_apart(phone):
+    phone.text("START")
+    assert phone.line.session.touched_at == phone.now + 2 * 2000
+    assert phone.last.alarm == phone.now + 2 * 2000 + 4 * MINUTE_MS
+
+
+def test_reminders_come_as_often_as_written_and_keep_the_session_alive(phone):
+    phone.text("START")
+    assert phone.wait(4 * MINUTE_MS + 4000) == ["Still there?"]
+    assert phone.wait(4 * MINUTE_MS) == ["Still there?"]
+    assert phone.wait(10 * MINUTE_MS) == []
+    assert phone.line.session is not None
+    phone.wait(1)
+    assert phone.line.ended_how == "idle"
+
+
+def test_a_session_ends_at_its_absolute_end_however_lively(phone):
+    phone.text("START")
+    for _ in range(12):
+        phone.text("x", after_ms=5 * MINUTE_MS)
+    assert phone.line.session is not None
+    phone.wait(1)
+    assert phone.line.ended_how == "expired"
+    assert phone.text("x") == ["Your session has expired. Text START to begin again."]
+
+
+def test_with_mail_only_deadlines_before_it_are_applied_and_the_alarm_may_lie_in_the_past(phone):
+    phone.text("START")
+    mail = [Mail(phone.now + 1000, Sms("f" * 16, CHANNEL, "x"))]
+    late = advance(phone.lane, "+33", mail, phone.now + 86_400_000, phone.surveys, {CHANNEL: phone.policy})
+    assert [sms.text for sms in late.outbox] == ["B?"]
+    assert late.alarm < phone.now + 86_400_000
+
+
+def test_nothing_due_changes_nothing(phone):
+    phone.text("START")
+    before = msgspec.msgpack.encode(phone.lane)
+    assert phone.wait(1000) == []
+    nothing = advance(phone.lane, "+33", [], phone.now, phone.surveys, {CHANNEL: phone.policy})
+    assert (nothing.outbox, nothing.records) == ([], [])
+    assert msgspec.msgpack.encode(nothing.lane) == before
+
+
+def test_a_session_keeps_the_version_that_it_began_with(phone):
+    phone.text("START")
+    newer = surveys_of({"s.yaml": SURVEY.replace("B?", "Bee?")})
+    assert missing_versions(phone.lane, newer) == {phone.line.session.version}
+    newer.add("s.yaml", SURVEY.encode())
+    phone.surveys = newer
+    assert missing_versions(phone.lane, newer) == set()
+    assert phone.text("x") == ["B?"]
+
+
+def test_a_version_or_a_channel_that_is_not_known_is_an_error(phone):
+    phone.text("START")
+    with pytest.raises(UnknownVersion):
+        advance(phone.lane, "+33", [], T0, Surveys(), {CHANNEL: phone.policy})
+    with pytest.raises(UnknownChannel):
+        advance(Lane(), "+33", [Mail(T0, Sms("a", "gone", "x"))], T0, phone.surveys, {})
+
+
+def test_a_lane_is_kept_two_days_or_as_long_as_its_session_may_last(phone):
+    phone.text("START")
+    assert phone.last.keep_until == phone.now + 48 * 60 * MINUTE_MS
+    phone.text("STOP")
+    assert phone.last.keep_until is None

@@ -1,0 +1,79 @@
+"""Redis fails: replies are lost after the command was executed, the server is killed, or it hangs."""
+
+from threading import Thread
+
+import pytest
+import requests
+
+from tests.support import clinic
+from tests.support.person import inbound
+from tests.support.processes import Deployment
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
+
+FUNCTIONS = ["accept", "claim", "commit", "take", "settle", "tick", "ring", "book"]
+
+
+@pytest.fixture
+def proxy(own_valkey):
+    with Proxy(own_valkey.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def deployment(own_valkey, octopush, proxy):
+    """As ever, but both of its Redis servers lie behind the proxy."""
+    broker = f"{proxy.url.removesuffix('/0')}/1"
+    with Deployment(proxy.url, broker, octopush, limits={"sms_per_second": 1000}) as deployment:
+        yield deployment
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, function):
+    deployment.start()
+    proxy.lose_replies(f"parley_{function}".encode(), times=3)
+    play.hold(range(5))
+    until(lambda: proxy.lost, 30, "a reply was lost")
+    play.judge()
+
+
+def test_without_redis_nothing_is_acknowledged_and_when_it_is_back_all_goes_on(deployment, play, proxy):
+    deployment.start()
+    play.hold([0])
+    proxy.refuse()
+    body = inbound(clinic.number(1), "START")
+    refused = requests.post(deployment.webhook, data=body, timeout=10)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert requests.get(f"{deployment.base}/readyz", timeout=10).status_code == 503
+    assert requests.get(f"{deployment.base}/healthz", timeout=10).status_code == 200
+    proxy.admit()
+    play.hold([1, 2])
+    play.judge()
+    assert all(process.alive for process in deployment.processes)
+
+
+def test_conversations_survive_a_server_that_is_killed_again_and_again(
+    octopush, own_valkey, play, deployment
+):
+    deployment.start()
+    talk = Thread(
+        target=play.hold, args=(range(60),), kwargs={"deadline_s": 90, "at_once": 20, "every_s": 0.1}
+    )
+    talk.start()
+    for heard in (20, 100, 180):
+        until(lambda heard=heard: octopush.count() >= heard, 60, f"{heard} SMS were sent")
+        own_valkey.kill9()
+        own_valkey.start()
+    talk.join()
+    play.judge()
+
+
+def test_conversations_survive_a_server_that_hangs(octopush, own_valkey, play, deployment):
+    deployment.start()
+    play.hold([0])
+    own_valkey.sigstop()
+    answer = requests.post(deployment.webhook, data=inbound(clinic.number(1), "START"), timeout=10)
+    own_valkey.sigcont()
+    assert answer.status_code == 503
+    play.hold([1, 2])
+    play.judge()

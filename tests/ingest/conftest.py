@@ -1,0 +1,47 @@
+"""A real web application on a free loopback port, in a thread."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+
+import pytest
+import uvicorn
+
+from config.settings import load
+from engine import read_surveys
+from ingest.web import create_app
+from tests.support.waiting import free_port, until
+
+START_S = 10
+
+
+@contextmanager
+def serving(app, port) -> Iterator[str]:
+    config = uvicorn.Config(app, port=port, lifespan="on", log_config=None, access_log=False, ws="none")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started, START_S, "the web application serves")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(START_S)
+
+
+@pytest.fixture
+def web(valkey) -> Iterator[Callable[..., str]]:
+    """A function: settings' variables -> the base URL of a web process with them. Without any, it uses `valkey`."""
+    with ExitStack() as stack:
+
+        def start(**variables: str) -> str:
+            port = free_port()
+            own = {
+                "PARLEY_PORT": str(port),
+                "PARLEY_REDIS_URL": valkey.url,
+                "PARLEY_BROKER_URL": valkey.broker_url,
+            }
+            settings, surveys = load({**own, **variables}, read_surveys)
+            return stack.enter_context(serving(create_app(settings, surveys), port))
+
+        yield start

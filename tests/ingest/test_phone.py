@@ -1,0 +1,51 @@
+"""`parley phone` texts a channel and shows what comes back, or says what to do."""
+
+import pytest
+from click.testing import CliRunner
+
+from ingest import phone
+from tests.ingest.test_simulator import send
+from tests.ingest.test_web import mail
+from tests.support.waiting import free_port
+
+
+def call(base, *arguments, script="START\n"):
+    options = ["--url", base, "--settle", "0.2", "--from", "+33698765432", *arguments]
+    return CliRunner().invoke(phone.phone, options, input=script)
+
+
+def test_a_script_is_texted_line_by_line(web, valkey):
+    result = call(web(), script="START\n\nAda [bold]\n")
+    assert (result.exit_code, result.output) == (0, "> START\n> Ada [bold]\n")
+    assert [event.text for _, event in mail(valkey, "+33698765432")] == ["START", "Ada [bold]"]
+
+
+def test_replies_are_shown_with_their_segments(web, monkeypatch):
+    base = web()
+    send(base, "before the phone was switched on", "a0")
+    text = phone.Line.text
+
+    def texted_and_answered(line, words):
+        text(line, words)
+        send(base, "What is your [name]? ç" + "x" * 70, "a1")
+
+    monkeypatch.setattr(phone.Line, "text", texted_and_answered)
+    result = call(base)
+    assert "What is your [name]? ç" in result.output
+    assert "(2 segments)" in result.output
+    assert "before" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments, todo", [(("--channel", "nobody"), "--channel"), (("--token", "wrong"), "--token")]
+)
+def test_a_wrong_channel_or_token_is_a_sentence(web, arguments, todo):
+    result = call(web(), *arguments)
+    assert result.exit_code == 1
+    assert todo in result.output
+
+
+def test_nothing_listening_is_a_sentence():
+    result = call(f"http://127.0.0.1:{free_port()}")
+    assert result.exit_code == 1
+    assert "start `parley run`" in result.output

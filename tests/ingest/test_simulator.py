@@ -1,0 +1,75 @@
+"""The simulator answers as Octopush does, so that what is tried out is what runs."""
+
+from threading import Thread
+
+import pytest
+import requests
+
+from engine.events import Outbound
+from engine.providers import Accepted, ChannelFault, Rejected
+from engine.providers.octopush import Octopush
+
+PHONE = "+33698765432"
+
+
+def send(base, text="Hello", id_="abc1s1", *, login="l", key="k", purpose="alert"):
+    """What the production codec makes of the simulator's answer."""
+    url = f"{base}/simulator/v1/public"
+    codec = Octopush(url=url, login=login, key=key, number="+33700000001", token=b"", purpose=purpose)
+    request = codec.write(Outbound(id_, "clinic", PHONE, text))
+    reply = requests.post(request.url, headers=request.headers, data=request.body, timeout=5)
+    return codec.outcome(reply.status_code, reply.content)
+
+
+def ask(base, after, wait=0):
+    return requests.get(
+        f"{base}/simulator/phones/{PHONE}", params={"after": after, "wait": wait}, timeout=30
+    ).json()
+
+
+def test_a_phone_receives_each_sms_once_in_order(web):
+    base = web()
+    first, again, second = send(base, "1"), send(base, "1"), send(base, "2", "abc1s2")
+    assert isinstance(first, Accepted)
+    assert first.ticket.startswith("sms_")
+    assert again == Accepted("")
+    answer = ask(base, "0-0")
+    assert [message["text"] for message in answer["messages"]] == ["1", "2"]
+    assert [message["ticket"] for message in answer["messages"]] == [first.ticket, second.ticket]
+    assert answer["messages"][0]["from"] == "33700000001"
+    assert ask(base, answer["last"]) == {"messages": [], "last": answer["last"]}
+    assert ask(base, "latest") == {"messages": [], "last": answer["last"]}
+
+
+def test_waiting_ends_with_the_first_sms(web):
+    base = web()
+    answers = []
+    waiting = Thread(target=lambda: answers.append(ask(base, "0-0", wait=20)))
+    waiting.start()
+    send(base)
+    waiting.join(10)
+    assert [message["text"] for message in answers[0]["messages"]] == ["Hello"]
+
+
+@pytest.mark.parametrize(
+    "how, outcome",
+    [
+        ({"login": ""}, ChannelFault),
+        ({"text": ""}, Rejected),
+        ({"text": "x" * 1225}, Rejected),
+        ({"purpose": "wholesale"}, Rejected),
+    ],
+)
+def test_refusals_carry_octopushs_codes(web, how, outcome):
+    assert isinstance(send(web(), **how), outcome)
+
+
+def test_what_is_no_campaign_is_400(web):
+    url = f"{web()}/simulator/v1/public/sms-campaign/send"
+    assert requests.post(url, data=b"{", timeout=5).status_code == 400
+
+
+def test_a_bad_wait_is_400_and_a_bad_id_too(web):
+    url = f"{web()}/simulator/phones/{PHONE}"
+    assert requests.get(url, params={"wait": "soon"}, timeout=5).status_code == 400
+    assert requests.get(url, params={"after": "x", "wait": 0}, timeout=5).status_code == 400

@@ -1,0 +1,178 @@
+"""A webhook is answered 200 once its event is in the mailbox, and in every other case says why not."""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import pytest
+import requests
+
+from config import keyspace
+from config.settings import load
+from engine import read_surveys
+from engine.events import Receipt, Sms, decode_inbound
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
+
+SENDER = "+33612345678"
+SHARDS = 16
+WITHIN_S = 2.5
+"""A provider is told within two seconds that Redis is away; the rest is the machine's."""
+
+
+def post(base, body, token="simulator", channel="clinic"):
+    return requests.post(f"{base}/webhooks/{channel}", params={"token": token}, data=body, timeout=10)
+
+
+def sms(text="98.6", number=SENDER, date="2020-11-04 11:11:45"):
+    return {"number": number, "text": text, "reception_date": date, "message_id": "sms_1"}
+
+
+def mail(valkey, sender=SENDER):
+    """The events in a mailbox, with the byte that says which worker they are for."""
+    entries = valkey.client().lrange(keyspace.mailbox(keyspace.shard_of(sender, SHARDS), sender), 0, -1)
+    return [(entry[:1], decode_inbound(entry[1 + 13 :])) for entry in entries]
+
+
+def rung(valkey, queue):
+    return [
+        sender.decode() for sender in valkey.client(valkey.broker_url).zrange(keyspace.bell(queue), 0, -1)
+    ]
+
+
+def metric(base, name):
+    lines = requests.get(f"{base}/metrics", timeout=5).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_an_sms_is_in_its_mailbox_when_200_comes_back(web, valkey):
+    reply = post(web(), sms(" Yes\n"))
+    assert (reply.status_code, reply.content, reply.headers["content-length"]) == (200, b"", "0")
+    ((kind, event),) = mail(valkey)
+    assert kind == keyspace.REPLY
+    assert event == Sms(event.id, "clinic", " Yes\n", reply_to="sms_1")
+    until(lambda: rung(valkey, "replies") == [SENDER], 5, "the conversation worker is rung for")
+
+
+def test_a_start_goes_to_the_rate_limit_worker(web, valkey):
+    assert post(web(), sms("start")).status_code == 200
+    ((kind, event),) = mail(valkey)
+    assert (kind, event.start) == (keyspace.START, True)
+    until(lambda: rung(valkey, "starts") == [SENDER], 5, "the rate-limit worker is rung for")
+
+
+def test_however_a_number_is_written_it_is_one_mailbox_in_the_order_accepted(web, valkey):
+    base = web()
+    for text, number in enumerate(["0033612345678", "33612345678", "+33 6 12 34 56 78"]):
+        assert post(base, sms(text, number)).status_code == 200
+    assert [event.text for _, event in mail(valkey)] == ["0", "1", "2"]
+
+
+def test_a_receipt_is_an_event_of_whom_it_was_sent_to(web, valkey):
+    body = {"number": SENDER, "message_id": "sms_9", "status": "DELIVERED", "delivery_date": "x"}
+    assert post(web(), body).status_code == 200
+    ((_, event),) = mail(valkey)
+    assert event == Receipt(event.id, "clinic", "sms_9", "DELIVERED")
+
+
+@pytest.mark.parametrize("number, reason", [("+33700000001", "own_number"), ("Orange", "not_a_number")])
+def test_whoever_cannot_be_answered_is_dropped_and_counted(web, valkey, number, reason):
+    base = web()
+    counter = f'parley_dropped_total{{channel="clinic",reason="{reason}"}}'
+    before = metric(base, counter)
+    assert post(base, sms(number=number)).status_code == 200
+    assert metric(base, counter) == before + 1
+    assert not valkey.client().keys("*:mail:*")
+
+
+def test_refusals(web, valkey):
+    base = web()
+    assert post(base, sms(), token="wrong").status_code == 403
+    assert requests.post(f"{base}/webhooks/clinic", data=sms(), timeout=5).status_code == 403
+    assert post(base, sms(), token="ß\u2028").status_code == 403
+    assert post(base, sms(), channel="nobody").status_code == 404
+    unreadable = post(base, b"{}")
+    assert (unreadable.status_code, unreadable.json()["description"]) == (400, "the callback has no number")
+    assert requests.get(f"{base}/webhooks/clinic", timeout=5).status_code == 405
+    assert not valkey.client().keys("*")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_long_body_is_refused_said_or_found(web, chunked):
+    body = b"x" * 70_000
+    assert post(web(), iter([body[:40_000], body[40_000:]]) if chunked else body).status_code == 413
+
+
+def test_the_token_is_looked_at_before_the_body(web):
+    assert post(web(), b"x" * 70_000, token="wrong").status_code == 403
+
+
+def test_many_at_once_all_arrive(web, valkey):
+    base = web()
+    with requests.Session() as session, ThreadPoolExecutor(16) as pool:
+
+        def one(n):
+            return session.post(
+                f"{base}/webhooks/clinic?token=simulator", data=sms(n, f"+336{n:08}"), timeout=10
+            ).status_code
+
+        assert set(pool.map(one, range(300))) == {200}
+    senders = [f"+336{n:08}" for n in range(300)]
+    assert [[event.text for _, event in mail(valkey, sender)] for sender in senders] == [
+        [str(n)] for n in range(300)
+    ]
+
+
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+def test_without_redis_it_is_503_soon_and_never_200(web, own_valkey, how):
+    base = web(PARLEY_REDIS_URL=own_valkey.url)
+    assert post(base, sms("before")).status_code == 200
+    own_valkey.stop() if how == "stopped" else own_valkey.sigstop()
+    began = monotonic()
+    reply = post(base, sms("while away"))
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert monotonic() - began < WITHIN_S
+    assert requests.get(f"{base}/healthz", timeout=5).status_code == 200
+    ready = requests.get(f"{base}/readyz", timeout=5)
+    assert (ready.status_code, ready.json()["redis"]) == (503, False)
+    own_valkey.start() if how == "stopped" else own_valkey.sigcont()
+    until(lambda: post(base, sms("after")).status_code == 200, 10, "it accepts again")
+
+
+def test_a_redis_that_lost_our_functions_gets_them_again(web, valkey):
+    base = web()
+    assert post(base, sms("1")).status_code == 200
+    valkey.client().function_flush()
+    assert post(base, sms("2")).status_code == 503
+    assert post(base, sms("3")).status_code == 200
+
+
+def test_a_failed_ring_is_no_failure_of_the_webhook(web, valkey):
+    with Proxy(valkey.broker_url) as proxy:
+        base = web(PARLEY_BROKER_URL=proxy.url)
+        before = metric(base, "parley_rings_failed_total")
+        proxy.refuse()
+        assert post(base, sms()).status_code == 200
+        assert len(mail(valkey)) == 1
+        until(lambda: metric(base, "parley_rings_failed_total") == before + 1, 5, "the ring is counted")
+
+
+def test_health_and_metrics(web):
+    base = web()
+    assert requests.get(f"{base}/readyz", timeout=5).json() == {
+        "ready": True,
+        "redis": True,
+        "broker": True,
+        "surveys": True,
+    }
+    assert metric(base, "parley_webhook_seconds_count") >= 0
+
+
+def test_the_simulator_is_not_there_unless_a_channel_uses_it(web, tmp_path):
+    toml = 'channels.real = {number = "+33700000009", surveys = ["clinic"], provider = "octopush", token_env = "REAL"}'
+    (tmp_path / "parley.toml").write_text(toml)
+    secrets = {"REAL": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}
+    environ = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), **secrets}
+    assert load(environ, read_surveys)
+    base = web(**environ)
+    assert requests.get(f"{base}/simulator/phones/+336", timeout=5).status_code == 404
+    assert post(base, sms(), token="s3cr3t", channel="real").status_code == 200

@@ -1,0 +1,223 @@
+"""Octopush's callbacks, as its documentation, its French page, and its legacy API write them."""
+
+import json
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from engine.events import Outbound, ProviderStop, Receipt, Sms
+from engine.providers import Accepted, ChannelFault, Rejected, RetryLater, Unreadable
+from engine.providers.octopush import OUTCOMES, Octopush, provider_for
+
+URL = "https://api.octopush.com/v1/public"
+codec = Octopush(url=URL, login="me@example.com", key="k3y", number="+33700000001", token=b"t")
+
+
+def read_one(body):
+    ((sender, event),) = codec.read("clinic", body)
+    return sender, event
+
+
+INBOUND = (
+    b'{"message_id":"sms_5fa275dbf21dc","number":"+44600000000","text":"some reply","sim_card_number":"12345",'
+    b'"reception_date":"2020-11-04 11:11:45"}'
+)
+RECEIPT = (
+    b'{"channel":"sms","message_id":"sms_1","list_name":"..","number":"+33600000000","status":"DELIVERED",'
+    b'"unit_price":0.5,"delivery_date":"2025-01-22 11:46:06","meta_data":{}}'
+)
+STOP = b'{"message_id":"sms_1","number":"+33600000000","text":"stop","stop_date":"2020-11-04 11:11:45"}'
+
+
+@pytest.mark.parametrize(
+    "body, sender, text, ticket",
+    [
+        (INBOUND, "+44600000000", "some reply", "sms_5fa275dbf21dc"),
+        (INBOUND.replace(b"reception", b"answer"), "+44600000000", "some reply", "sms_5fa275dbf21dc"),
+        (b"\xef\xbb\xbf\n " + INBOUND, "+44600000000", "some reply", "sms_5fa275dbf21dc"),
+        (b'{"number":33612345678,"text":98.6,"reception_date":"x"}', "33612345678", "98.6", ""),
+        (b'{"number":"+336","text":null,"reception_date":"x"}', "+336", "", ""),
+        (b'{"number":"+336","text":"hi"}', "+336", "hi", ""),
+        (b"number=0033612345678&text=%C3%A9t%C3%A9+ok&reception_date=2014-01-01+10%3A00%3A00", "0033612345678", "été ok", ""),
+        (b"number=0033612345678&text=%E9t%E9&reception_date=x", "0033612345678", "été", ""),
+        (b"number=0033612345678&text=&answer_date=x", "0033612345678", "", ""),
+    ],
+)  # fmt: skip
+def test_inbound(body, sender, text, ticket):
+    found, event = read_one(body)
+    assert found == sender
+    assert event == Sms(event.id, "clinic", text, reply_to=ticket)
+    assert len(event.id) == 16
+    assert int(event.id, 16) >= 0
+
+
+def test_a_receipt_and_a_stop_are_told_apart_by_their_dates():
+    sender, receipt = read_one(RECEIPT)
+    assert (sender, receipt) == ("+33600000000", Receipt(receipt.id, "clinic", "sms_1", "DELIVERED"))
+    sender, stop = read_one(STOP)
+    assert (sender, stop) == ("+33600000000", ProviderStop(stop.id, "clinic", "stop"))
+
+
+def test_a_receipt_that_says_blacklisted_is_a_stop_too():
+    (_, receipt), (_, stop) = codec.read("clinic", RECEIPT.replace(b"DELIVERED", b"BLACKLISTED_NUMBER"))
+    assert isinstance(receipt, Receipt)
+    assert isinstance(stop, ProviderStop)
+    assert receipt.id != stop.id
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"null", b"hello", b"\xff", b'{"number":"+336"}', b"a=1", INBOUND[:-1]]
+)
+def test_what_is_no_callback_is_unreadable(body):
+    with pytest.raises(Unreadable):
+        codec.read("clinic", body)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+names = st.sampled_from(
+    [
+        "number",
+        "text",
+        "reception_date",
+        "answer_date",
+        "stop_date",
+        "delivery_date",
+        "status",
+        "message_id",
+        "x",
+    ]
+)
+callbacks = st.dictionaries(names, scalars | st.lists(scalars) | st.dictionaries(names, scalars))
+
+
+@given(st.binary() | callbacks.map(lambda c: json.dumps(c).encode()) | st.text().map(str.encode))
+@example(b'{"number":"\\ud800","text":"x"}')
+@example(b'{"number":1' + b"0" * 5000 + b',"text":"x"}')
+@example(b'{"x":' + b"[" * 60_000)
+@example(b"&".join([b"a=1"] * 200))
+def test_no_body_raises_anything_but_unreadable(body):
+    try:
+        events = codec.read("clinic", body)
+    except Unreadable:
+        return
+    assert events
+    assert all(sender.strip() and len(event.id) == 16 for sender, event in events)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["number", "text", "reception_date", "message_id"]), st.text(min_size=1))
+)
+def test_json_and_form_say_the_same(fields):
+    form = urlencode(fields).encode()
+    if dict(parse_qsl(form.decode())) != fields:
+        return
+    try:
+        expected = codec.read("clinic", json.dumps(fields).encode())
+    except Unreadable:
+        return
+    assert codec.read("clinic", form) == expected
+
+
+def test_an_id_is_the_same_for_the_same_sms_only():
+    def id_of(body, channel="clinic", token=b"t"):
+        other = Octopush(url=URL, login="", key="", number="+337", token=token)
+        return other.read(channel, body)[0][1].id
+
+    assert id_of(INBOUND) == id_of(INBOUND)
+    different = {
+        id_of(INBOUND),
+        id_of(INBOUND, channel="other"),
+        id_of(INBOUND, token=b"x" * 100),
+        id_of(INBOUND.replace(b"some", b"any")),
+        id_of(INBOUND.replace(b":45", b":46")),
+        id_of(INBOUND.replace(b"12345", b"54321")),
+        id_of(STOP),
+        id_of(RECEIPT),
+        id_of(RECEIPT.replace(b"DELIVERED", b"ACK")),
+    }
+    assert len(different) == 9
+
+
+def test_a_send_is_one_recipient_with_the_ids_request_id():
+    request = codec.write(Outbound("abc1s2", "clinic", "+33612345678", "Ça va ?", "s"))
+    assert request.url == f"{URL}/sms-campaign/send"
+    assert request.headers == {
+        "Content-Type": "application/json",
+        "api-login": "me@example.com",
+        "api-key": "k3y",
+    }
+    assert json.loads(request.body) == {
+        "recipients": [{"phone_number": "+33612345678"}],
+        "text": "Ça va ?",
+        "type": "sms_premium",
+        "purpose": "alert",
+        "sender": "33700000001",
+        "with_replies": True,
+        "request_id": "abc1s2",
+    }
+
+
+def test_simulation_and_a_number_too_long_for_a_sender():
+    simulating = Octopush(url=URL, login="", key="", number="+3370000000123", token=b"", simulation_mode=True)
+    body = json.loads(simulating.write(Outbound("a", "clinic", "+336", "x")).body)
+    assert body["simulation_mode"] is True
+    assert "sender" not in body
+
+
+@pytest.mark.parametrize(
+    "status, body, outcome",
+    [
+        (201, {"sms_ticket": "sms_1", "number_of_contacts": 1, "residual_credit": 94.9}, Accepted("sms_1")),
+        (200, {"sms_ticket": "sms_1"}, Accepted("sms_1")),
+        (400, {"code": 120, "message": "m"}, Accepted("")),
+        (400, {"code": "120", "message": "m"}, Accepted("")),
+        (400, {"code": 121, "message": "STOP mention"}, Rejected("121", "STOP mention")),
+        (400, {"code": 117}, Rejected("117", "")),
+        (400, {"code": "104", "message": "credit"}, ChannelFault("104", "credit")),
+        (400, {"code": 101, "message": "login"}, ChannelFault("101", "login")),
+        (400, {"code": 153, "message": "busy"}, RetryLater("153", "busy")),
+    ],
+)
+def test_outcomes(status, body, outcome):
+    assert codec.outcome(status, json.dumps(body).encode()) == outcome
+
+
+@pytest.mark.parametrize(
+    "status, kind", [(401, ChannelFault), (403, ChannelFault), (429, RetryLater), (502, RetryLater)]
+)
+def test_some_statuses_need_no_body(status, kind):
+    assert isinstance(codec.outcome(status, b"<html>"), kind)
+
+
+@pytest.mark.parametrize("code", OUTCOMES)
+def test_the_table_decides(code):
+    assert isinstance(codec.outcome(400, b'{"code":"%d"}' % code), OUTCOMES[code])
+
+
+@given(st.integers(200, 599), st.binary() | callbacks.map(lambda c: json.dumps(c).encode()))
+def test_no_reply_raises_and_only_a_ticket_is_success(status, body):
+    assert not isinstance(codec.outcome(status, body), Accepted)
+
+
+@pytest.mark.parametrize("kind, host", [("octopush", "octopush.example"), ("simulator", "local.example")])
+def test_a_channels_provider_decides_where_its_sms_go(kind, host):
+    class Account:
+        def __init__(self, url):
+            self.url, self.login, self.key = url, "l", "k"
+
+    class Accounts:
+        octopush, simulator = Account("https://octopush.example"), Account("http://local.example")
+
+    class Channel:
+        provider, number, token, purpose, with_replies, simulation_mode = (
+            kind,
+            "+337",
+            "t",
+            "alert",
+            True,
+            False,
+        )
+
+    assert host in provider_for(Channel(), Accounts()).write(Outbound("a", "c", "+336", "x")).url

@@ -1,0 +1,272 @@
+"""Parley's real processes, as the Procfile says, each in a process group of its own: to be killed, stopped and
+started again at will."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from tests.support.clinic import CHANNEL, NUMBER
+from tests.support.octopush import FakeOctopush
+from tests.support.waiting import LOOK_S, free_port, until
+
+ROOT = Path(__file__).parents[2]
+SURVEYS = ROOT / "config" / "surveys"
+TOKEN = "a-token-for-tests"
+
+READY_S = 30.0
+END_S = 15.0
+
+Limit = int | float
+
+
+def procfile() -> dict[str, str]:
+    """Line name -> command."""
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {name: command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
+
+
+class Process:
+    """One running copy of a Procfile line. Its stderr goes to `log`, also across restarts."""
+
+    def __init__(self, name: str, command: str, environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._environment = dict(environment)
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {self._command}"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def restart(self, fault: str = "") -> None:
+        """Start it again once it is dead, with no fault point but `fault`."""
+        assert not self.alive, f"{self.name} is still running"
+        self._environment["PARLEY_FAULT"] = fault
+        self.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the whole group, if there still is one."""
+        if self.alive:
+            os.killpg(self.pid, number)
+
+    def kill9(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait_dead()
+
+    def terminate(self) -> None:
+        """End it as a supervisor does."""
+        self.signal(signal.SIGTERM)
+        self.wait_dead()
+
+    def sigstop(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def sigcont(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def wait_dead(self, deadline_s: float = END_S) -> int:
+        """Its exit status, negative for a signal. Raises subprocess.TimeoutExpired."""
+        return self._popen.wait(deadline_s)
+
+    def wait_stopped(self, deadline_s: float = END_S) -> None:
+        """Until a SIGSTOP (ours, or a fault point's) has it."""
+        until(lambda: self._state() == "T", deadline_s, f"{self.name} is stopped")
+
+    def _state(self) -> str:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+class Deployment:
+    """A configuration, and the processes that run with it. A context manager, which ends them all.
+
+    `limits` are those of the channel, and by default there are none, so that a test waits for nothing.
+    """
+
+    def __init__(
+        self, redis_url: str, broker_url: str, octopush: FakeOctopush, *, limits: Mapping[str, Limit] | None = None,
+        surveys: Path = SURVEYS, channel_surveys: Sequence[str] = ("clinic",), environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self._folder = tempfile.TemporaryDirectory(prefix="parley-")
+        self.folder = Path(self._folder.name)
+        self.port = free_port()
+        self.processes: list[Process] = []
+        config = self.folder / "parley.toml"
+        config.write_text(_config(UNLIMITED | dict(limits or {}), channel_surveys))
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PARLEY_", "PROMETHEUS_"))},
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "PARLEY_CONFIG": str(config),
+            "PARLEY_SURVEYS": str(surveys),
+            "PARLEY_VAR": str(self.folder / "var"),
+            "PARLEY_PORT": str(self.port),
+            "PARLEY_REDIS_URL": redis_url,
+            "PARLEY_BROKER_URL": broker_url,
+            "PARLEY_OCTOPUSH_URL": octopush.url,
+            "PARLEY_OCTOPUSH_LOGIN": octopush.login,
+            "PARLEY_OCTOPUSH_KEY": octopush.key,
+            "PARLEY_CLINIC_TOKEN": TOKEN,
+            **(environment or {}),
+        }  # fmt: skip
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def webhook(self) -> str:
+        """Where Octopush would post."""
+        return f"{self.base}/webhooks/{CHANNEL}?token={TOKEN}"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What its processes get, for a command of its own."""
+        return self._environment
+
+    def spawn(self, name: str, fault: str = "", **environment: str) -> Process:
+        """Start one more copy of a Procfile line, which dies at `fault` (config/faults.py) if there is one."""
+        log = self.folder / f"{name}.{len(self.processes)}.log"
+        process = Process(
+            name, procfile()[name], {**self._environment, "PARLEY_FAULT": fault, **environment}, log
+        )
+        self.processes.append(process)
+        return process
+
+    def start(self, **copies: int) -> Self:
+        """Start every Procfile line once, or as many times as told (`clock=0`), and wait until it is ready."""
+        for name in procfile():
+            for _ in range(copies.get(name, 1)):
+                self.spawn(name)
+        if copies.get("web", 1):
+            self.wait_ready()
+        self.wait_running()
+        return self
+
+    def wait_ready(self, deadline_s: float = READY_S) -> None:
+        """Until /readyz says 200."""
+        until(self._ready, deadline_s, f"{self.base}/readyz answers 200\n{self.logs()}")
+
+    def wait_running(self, deadline_s: float = READY_S) -> None:
+        """Until every process has said that it runs."""
+        for process in self.processes:
+            until(lambda log=process.log: b"running" in log.read_bytes(), deadline_s, f"{process.name} runs")  # type: ignore[misc]
+
+    def of(self, name: str) -> list[Process]:
+        """The copies of a line."""
+        return [process for process in self.processes if process.name == name]
+
+    def one(self, name: str) -> Process:
+        (process,) = self.of(name)
+        return process
+
+    @contextmanager
+    def respawning(self) -> Iterator[None]:
+        """Meanwhile, whatever dies is started again, as a supervisor does, without its fault point."""
+        stop = Event()
+        supervisor = Thread(target=self._respawn, args=(stop,), name="supervisor")
+        supervisor.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            supervisor.join()
+
+    def logs(self) -> str:
+        """What all processes have written, for a test that failed."""
+        return "\n".join(
+            f"--- {process.log.stem}\n{process.log.read_text(errors='replace')[-4000:]}"
+            for process in self.processes
+            if process.log.stat().st_size
+        )
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.sigcont()
+            process.signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait_dead()
+            except subprocess.TimeoutExpired:
+                process.kill9()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            sys.stderr.write(self.logs())
+        self.close()
+
+    def _ready(self) -> bool:
+        web = self.of("web")
+        if web and not any(process.alive for process in web):
+            raise RuntimeError(f"web ended at its start\n{self.logs()}")
+        try:
+            return requests.get(f"{self.base}/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _respawn(self, stop: Event) -> None:
+        while not stop.wait(LOOK_S):
+            for process in self.processes:
+                if not process.alive:
+                    process.restart()
+
+
+UNLIMITED: dict[str, Limit] = {
+    "sessions_per_sender_per_day": 0,
+    "start_burst": 0,
+    "start_per_minute": 0,
+    "new_sessions_per_minute": 0,
+    "sms_per_day": 0,
+    "sms_per_second": 0,
+    "pause_s": 0,
+}
+
+
+def _config(limits: Mapping[str, Limit], surveys: Sequence[str]) -> str:
+    names = ", ".join(f'"{name}"' for name in surveys)
+    lines = [f"{name} = {value}" for name, value in limits.items()]
+    return "\n".join(
+        [
+            f"[channels.{CHANNEL}]",
+            'provider = "octopush"',
+            f'number = "{NUMBER}"',
+            f"surveys = [{names}]",
+            'token_env = "PARLEY_CLINIC_TOKEN"',
+            f"[channels.{CHANNEL}.limits]",
+            *lines,
+            "",
+        ]
+    )

@@ -1,0 +1,195 @@
+"""A way to Redis that can be broken: replies that are lost after the command was executed, delay, refusal.
+
+A lost reply is the case that clients get wrong: the server has done it, and the client does not know.
+"""
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+CHUNK = 65_536
+START_S = 10.0
+
+
+class Loss:
+    """Replies to lose: those of commands that hold `match`, `times` of them after the first `skip`."""
+
+    def __init__(self, match: bytes, times: int, skip: int) -> None:
+        self.match = match
+        self._skip = skip
+        self._times = times
+
+    def hits(self, sent: bytes) -> bool:
+        """Is the reply to `sent` to be lost? Counts."""
+        if self.match not in sent or not self._times:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        self._times -= 1
+        return True
+
+
+class Proxy:
+    """Forwards `url` on a port of its own, in a thread of its own. Started when made; a context manager.
+
+    `lost` counts the replies that did not get through.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
+        self._path = parts.path
+        self._loss = Loss(b"", 0, 0)
+        self._delay_s = 0.0
+        self._refuses = False
+        self._pairs: set[Pair] = set()
+        self.lost = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        self._server = self._run(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}{self._path}"
+
+    def lose_replies(self, match: bytes, times: int = 1, skip: int = 0) -> None:
+        """Let the next commands that hold `match` (b"parley_commit") be executed, and cut before the reply."""
+        self._loss = Loss(match, times, skip)
+
+    def delay(self, seconds: float) -> None:
+        """Keep every reply back for so long; 0 for no longer."""
+        self._delay_s = seconds
+
+    def refuse(self) -> None:
+        """Cut every connection and let nobody in, as if the server were gone."""
+        self._refuses = True
+        self._run(self._cut())
+
+    def admit(self) -> None:
+        self._refuses = False
+
+    def close(self) -> None:
+        self._refuses = True
+        self._run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def loses(self, sent: bytes) -> bool:
+        return self._loss.hits(sent)
+
+    def longest_match(self) -> int:
+        return len(self._loss.match)
+
+    def delay_s(self) -> float:
+        return self._delay_s
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_S)
+
+    async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._refuses:
+            writer.transport.abort()
+            return
+        try:
+            server = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = Pair(self, reader, writer, *server)
+        self._pairs.add(pair)
+        try:
+            await pair.carry()
+        finally:
+            self._pairs.discard(pair)
+
+    async def _cut(self) -> None:
+        for pair in self._pairs:
+            pair.cut()
+
+    async def _end(self) -> None:
+        self._server.close()
+        await self._cut()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
+
+
+class Pair:
+    """A client's connection and ours to the server."""
+
+    def __init__(
+        self, proxy: Proxy, client_in: StreamReader, client_out: StreamWriter, server_in: StreamReader,
+        server_out: StreamWriter,
+    ) -> None:  # fmt: skip
+        self._proxy = proxy
+        self._client_in, self._client_out = client_in, client_out
+        self._server_in, self._server_out = server_in, server_out
+        self._lost = False
+        self._tail = b""
+
+    async def carry(self) -> None:
+        """Until either side ends."""
+        await asyncio.gather(
+            self._pump(self._client_in, self._to_server), self._pump(self._server_in, self._to_client)
+        )
+        self.cut()
+
+    def cut(self) -> None:
+        self._client_out.transport.abort()
+        self._server_out.transport.abort()
+
+    async def _pump(
+        self, source: StreamReader, forward: Callable[[bytes], Coroutine[Any, Any, None]]
+    ) -> None:
+        try:
+            while data := await source.read(CHUNK):
+                await forward(data)
+        except OSError:
+            pass
+        finally:
+            if not self._lost:
+                self.cut()
+
+    async def _to_server(self, data: bytes) -> None:
+        """Forward; a match may be split between two reads."""
+        if self._client_out.transport.is_closing():
+            return
+        keep = max(0, self._proxy.longest_match() - 1)
+        sent = self._tail + data
+        self._tail = sent[-keep:] if keep else b""
+        if self._proxy.loses(sent):
+            self._tail = b""
+            self._lost = True
+        self._server_out.write(data)
+        await self._server_out.drain()
+
+    async def _to_client(self, data: bytes) -> None:
+        """Forward, or cut the client off. The server is left to read and execute all that was sent."""
+        if self._lost:
+            if not self._client_out.transport.is_closing():
+                self._proxy.lost += 1
+                self._client_out.transport.abort()
+            self._server_out.write_eof()
+            return
+        if delay_s := self._proxy.delay_s():
+            await asyncio.sleep(delay_s)
+        self._client_out.write(data)
+        await self._client_out.drain()

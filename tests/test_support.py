@@ -1,0 +1,79 @@
+"""The harness itself: what breaks on purpose breaks as it says, and what judges the others judges right."""
+
+import pytest
+import redis
+import requests
+
+from tests.support import clinic
+from tests.support.octopush import Faults, Scripted
+from tests.support.person import Crowd, Person, inbound
+
+
+def send(octopush, request_id="a1", key="key"):
+    body = {"recipients": [{"phone_number": "+33600000001"}], "text": "hello", "request_id": request_id}
+    headers = {"api-login": "login", "api-key": key}
+    return requests.post(octopush.send_url, json=body, headers=headers, timeout=5)
+
+
+def test_octopush_accepts_an_sms_once_whatever_is_sent_again(octopush):
+    assert send(octopush).json()["sms_ticket"]
+    assert send(octopush).json()["code"] == 120
+    assert [sms.request_id for sms in octopush.accepted()] == ["a1"]
+    assert [request.status for request in octopush.ledger().received] == [201, 400]
+
+
+def test_octopush_accepts_and_cuts_and_knows_it_later(octopush):
+    octopush.control(Faults(cut_after_accept=1))
+    with pytest.raises(requests.ConnectionError):
+        send(octopush)
+    assert octopush.count() == 1
+    octopush.control(Faults())
+    assert send(octopush).json()["code"] == 120
+
+
+def test_octopush_answers_by_its_script_and_then_as_usual(octopush):
+    octopush.control(Faults(script=[Scripted(429), Scripted(400, {"code": 104, "message": "no credit"})]))
+    assert [send(octopush).status_code for _ in range(3)] == [429, 400, 201]
+    assert send(octopush, "a2", key="wrong").status_code == 401
+
+
+def test_a_lost_reply_is_lost_after_the_command_was_executed(valkey, proxy):
+    with redis.Redis.from_url(proxy.url, protocol=2, retry=None) as client:
+        assert client.ping()
+        proxy.lose_replies(b"LPUSH", skip=1)
+        assert client.lpush("list", 1) == 1
+        with pytest.raises(redis.ConnectionError):
+            client.lpush("list", 2)
+        assert client.lrange("list", 0, -1) == [b"2", b"1"]
+    assert proxy.lost == 1
+
+
+def test_a_refusing_proxy_is_as_a_server_that_is_gone(proxy):
+    with redis.Redis.from_url(proxy.url, protocol=2, retry=None) as client:
+        assert client.ping()
+        proxy.refuse()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        proxy.admit()
+        assert client.ping()
+
+
+def test_what_valkey_acknowledged_outlives_a_kill(own_valkey):
+    own_valkey.client().set("key", "value")
+    own_valkey.kill9()
+    own_valkey.start()
+    assert own_valkey.client().get("key") == b"value"
+
+
+def test_each_inbound_sms_is_like_no_other():
+    assert len({inbound("+33600000001", "yes") for _ in range(10_000)}) == 10_000
+
+
+def test_a_conversation_goes_through_the_real_processes_word_for_word(parley, octopush):
+    parley.start()
+    plays = {clinic.number(i): clinic.feverish(f"Ada{i}") for i in range(20)}
+    people = [Person(number, play.says[0], play.answers().get) for number, play in plays.items()]
+    crowd = Crowd(parley.webhook, octopush)
+    for person in crowd.talk(people, deadline_s=30):
+        assert person.heard == plays[person.number].hears
+    assert octopush.count() == sum(len(play.hears) for play in plays.values())

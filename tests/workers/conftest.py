@@ -1,0 +1,108 @@
+"""A pipeline in this process, on a real Valkey: webhooks' events go in, wake-ups are answered when a test says so."""
+
+from itertools import count
+
+import pytest
+
+from config import keyspace
+from config.settings import load
+from engine import read_surveys
+from engine.events import Sms, decode_outbound, decode_records, encode
+from engine.keywords import is_start
+from workers.processes import World, turns
+
+SURVEY = b"""
+survey: clinic
+start: [START]
+cooldown: 0s
+texts: {refused: "Not today."}
+steps:
+  - {id: name, ask: "What is your name?", answer: {type: text}}
+  - {id: age, ask: "How old are you, {name}?", answer: {type: number, min: 0, max: 150}, invalid: "Digits, please."}
+  - {id: bye, say: "Goodbye, {name}.", next: end}
+"""
+
+CONFIG = """
+[channels.clinic]
+number = "+33700000001"
+surveys = ["clinic"]
+[channels.clinic.limits]
+{limits}
+"""
+
+UNLIMITED = {"sessions_per_sender_per_day": 0, "start_burst": 0, "sms_per_second": 0, "pause_s": 0}
+
+
+class Pipeline:
+    """The lanes of one channel, `clinic`, and the workers that turn them."""
+
+    def __init__(self, world):
+        self.world = world
+        self.client = world.lanes
+        self.turns = turns(world)
+        self._ids = count(1)
+
+    def accept(self, sender, *texts, event_id=None):
+        """SMS into a mailbox, as ingest puts them there; whoever is to be woken is."""
+        surveys = self.world.surveys
+        for text in texts:
+            start = is_start(text, ["clinic"], surveys)
+            sms = Sms(event_id or f"{next(self._ids):016x}", "clinic", text, start)
+            self.deposit(sender, encode(sms), start=start)
+
+    def deposit(self, sender, event, *, start=False):
+        commands, _ = keyspace.accept_commands(self.world.settings.shards, [(sender, start, event)])
+        ((wake,),) = keyspace.run(self.client, commands)
+        if wake:
+            keyspace.ask(self.world.broker, keyspace.ring_command(keyspace.QUEUE_OF[wake], [sender]))
+
+    def woken(self, queue):
+        """Answer the bell of one queue once; the senders that were rung for."""
+        popped = self.world.broker.zpopmin(keyspace.bell(queue), 64)
+        senders = [sender.decode() for sender, _ in popped]
+        if senders:
+            self.turns.run(queue, senders)
+        return senders
+
+    def drain(self):
+        """Answer bells until none rings."""
+        while self.woken("starts") or self.woken("replies"):
+            pass
+
+    def said(self, sender):
+        """What was decided to be sent to them and has not left, oldest first."""
+        k = keyspace.shard_of(sender, self.world.settings.shards)
+        entries = self.client.lrange(keyspace.outbox(k, sender), 0, -1)
+        return [decode_outbound(entry.split(b"\0", 1)[1]).text for entry in entries]
+
+    def records(self, sender):
+        """What the archive holds of them, oldest first."""
+        k = keyspace.shard_of(sender, self.world.settings.shards)
+        return [
+            record
+            for _, fields in self.client.xrange(keyspace.events(k))
+            if fields[b"to"] == sender.encode()
+            for record in decode_records(fields[b"e"])
+        ]
+
+
+@pytest.fixture
+def pipeline(valkey, tmp_path):
+    """A factory of a pipeline with these limits; what is not named is unlimited."""
+
+    def build(survey=SURVEY, **limits):
+        (tmp_path / "surveys").mkdir(exist_ok=True)
+        (tmp_path / "surveys" / "clinic.yaml").write_bytes(survey)
+        lines = "\n".join(f"{name} = {value}" for name, value in (UNLIMITED | limits).items())
+        (tmp_path / "parley.toml").write_text(CONFIG.format(limits=lines))
+        environ = {
+            "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+            "PARLEY_SURVEYS": str(tmp_path / "surveys"),
+            "PARLEY_REDIS_URL": valkey.url,
+        }
+        settings, surveys = load(environ, read_surveys)
+        client, broker = valkey.client(), valkey.client(valkey.broker_url)
+        keyspace.load_functions(client)
+        return Pipeline(World(settings, surveys, client, broker))
+
+    return build

@@ -1,0 +1,315 @@
+"""A lane has one holder, and a commit is all or nothing: claim, commit, take, settle, tick against a real server."""
+
+from itertools import count
+
+import pytest
+import redis
+
+from config import keyspace
+from workers.lanes import MAIL_LIMIT, Claim, Decision, Lanes, Letter
+from workers.outboxes import Outboxes
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+SHARDS = 4
+LEASE_MS = 60_000
+_ids = count()
+
+
+@pytest.fixture
+def client(valkey):
+    client = valkey.client()
+    keyspace.load_functions(client)
+    return client
+
+
+@pytest.fixture
+def lanes(client):
+    return Lanes(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
+
+
+@pytest.fixture
+def outboxes(client):
+    return Outboxes(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
+
+
+def accept(client, sender, *events, start=False):
+    commands, _ = keyspace.accept_commands(SHARDS, [(sender, start, event) for event in events])
+    (answer,) = keyspace.run(client, commands)
+    return answer
+
+
+def claim(lanes, sender, queue="replies") -> Claim:
+    (held,) = lanes.claim(queue, [sender]).held
+    return held
+
+
+def bodies(claim):
+    return [entry[14:] for entry in claim.mail]
+
+
+def decision(claim, **what):
+    return Decision(sender=claim.sender, fence=claim.fence, applied=len(claim.mail), state=b"state", **what)
+
+
+def lapse(client, sender, key=keyspace.lock):
+    """Let the lease of whoever holds this end, without waiting for it."""
+    name = key(keyspace.shard_of(sender, SHARDS), sender)
+    fence, _, attempts, owner = client.get(name).split(b" ")
+    client.set(name, b" ".join([fence, b"1", attempts, owner]))
+
+
+def everything(client):
+    """All that the server holds, byte for byte, its clock-driven expiries aside."""
+    return {key: client.dump(key) for key in sorted(client.keys("*"))}
+
+
+def test_only_the_first_event_of_an_empty_mailbox_rings(client):
+    assert accept(client, ANNA, b"1", b"2") == [2, 0]
+    assert accept(client, ANNA, b"3", start=True) == [0]
+    assert accept(client, BORIS, b"1", start=True) == [1]
+
+
+def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):
+    accept(client, ANNA, *(b"%d" % i for i in range(MAIL_LIMIT + 1)))
+    assert bodies(claim(lanes, ANNA)) == [b"%d" % i for i in range(MAIL_LIMIT)]
+
+
+def test_a_claim_takes_only_its_queues_mail_and_says_whose_the_rest_is(client, lanes):
+    accept(client, ANNA, b"start", start=True)
+    accept(client, ANNA, b"reply")
+    assert lanes.claim("replies", [ANNA]).others == [ANNA]
+    first = claim(lanes, ANNA, "starts")
+    assert bodies(first) == [b"start"]
+    (committed,) = lanes.commit([decision(first)])
+    assert committed.wake == "replies"
+    assert bodies(claim(lanes, ANNA)) == [b"reply"]
+
+
+def test_a_held_lane_cannot_be_claimed_and_its_neighbour_can(client, lanes):
+    accept(client, ANNA, b"1")
+    accept(client, BORIS, b"1")
+    claim(lanes, ANNA)
+    assert [held.sender for held in lanes.claim("replies", [ANNA, BORIS]).held] == [BORIS]
+
+
+def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
+    accept(client, ANNA, b"1")
+    k = keyspace.shard_of(ANNA, SHARDS)
+    command = keyspace.call(
+        "claim",
+        [
+            keyspace.fence(k),
+            keyspace.alarms(k),
+            keyspace.mailbox(k, ANNA),
+            keyspace.lane(k, ANNA),
+            keyspace.lock(k, ANNA),
+        ],
+        ("owner", "R", MAIL_LIMIT, LEASE_MS, 0, ANNA),
+    )
+    first, again = client.execute_command(*command), client.execute_command(*command)
+    assert [first[0][i] for i in (0, 1, 4)] == [again[0][i] for i in (0, 1, 4)]
+
+
+def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
+    accept(client, ANNA, b"1")
+    old = claim(lanes, ANNA)
+    lapse(client, ANNA)
+    (new,) = lanes.claim_alone("replies", ANNA).held
+    before = everything(client)
+    (stale,) = lanes.commit(
+        [
+            decision(
+                old,
+                records=b"r",
+                outbox=[("c", b"sms")],
+                silenced=["c"],
+                dead=[Letter("x", b"x")],
+                deadline=5,
+            )
+        ]
+    )
+    assert not stale.stood
+    assert everything(client) == before
+    (committed,) = lanes.commit([decision(new)])
+    assert committed.stood
+
+
+def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
+    accept(client, ANNA, b"1")
+    ours = decision(claim(lanes, ANNA), records=b"r", outbox=[("c", b"sms")], dead=[Letter("x", b"x")])
+    (first,) = lanes.commit([ours])
+    before = everything(client)
+    (again,) = lanes.commit([ours])
+    assert again.stood
+    assert again.speak == first.speak
+    assert everything(client) == before
+
+
+def test_mail_that_came_during_a_turn_is_rung_by_its_commit(client, lanes):
+    accept(client, ANNA, b"1")
+    first = claim(lanes, ANNA)
+    assert accept(client, ANNA, b"2") == [0]
+    (committed,) = lanes.commit([decision(first)])
+    assert committed.wake == "replies"
+    assert bodies(claim(lanes, ANNA)) == [b"2"]
+
+
+def test_a_lane_whose_holder_died_is_suspect_and_its_attempts_are_counted(client, lanes):
+    accept(client, ANNA, b"1")
+    for attempt in range(1, 4):
+        (held,) = (lanes.claim_alone("replies", ANNA) if attempt > 1 else lanes.claim("replies", [ANNA])).held
+        assert held.attempts == attempt
+        assert lanes.claim("replies", [ANNA]).suspects == []
+        lapse(client, ANNA)
+        assert lanes.claim("replies", [ANNA]).suspects == [ANNA]
+    (held,) = lanes.claim_alone("replies", ANNA).held
+    lanes.commit([decision(held)])
+    accept(client, ANNA, b"2")
+    assert claim(lanes, ANNA).attempts == 1
+
+
+def test_a_lane_without_mail_is_claimed_only_when_its_deadline_is_due(client, lanes):
+    accept(client, ANNA, b"1")
+    first = claim(lanes, ANNA)
+    lanes.commit([decision(first, deadline=first.now + 3_600_000)])
+    assert lanes.claim("replies", [ANNA]).held == []
+    accept(client, ANNA, b"2")
+    second = claim(lanes, ANNA)
+    lanes.commit([decision(second, deadline=second.now)])
+    assert claim(lanes, ANNA).mail == []
+
+
+def test_the_alarm_is_true_after_every_step(client, lanes):
+    k = keyspace.shard_of(ANNA, SHARDS)
+
+    def alarm():
+        return client.zscore(keyspace.alarms(k), ANNA)
+
+    accept(client, ANNA, b"1")
+    accepted = alarm()
+    held = claim(lanes, ANNA)
+    assert alarm() == held.now + LEASE_MS > accepted
+    lanes.commit([decision(held, deadline=held.now + 99_000)])
+    assert alarm() == held.now + 99_000
+    client.zadd(keyspace.alarms(k), {ANNA: 1})
+    assert lanes.claim("replies", [ANNA]).held == []
+    assert alarm() == held.now + 99_000
+    accept(client, ANNA, b"2")
+    lanes.commit([decision(claim(lanes, ANNA))])
+    assert alarm() is None
+
+
+def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
+    accept(client, ANNA, b"1")
+    k = keyspace.shard_of(ANNA, SHARDS)
+    client.zadd(keyspace.alarms(k), {ANNA: 1})
+    tick = keyspace.call("tick", [keyspace.alarms(k), keyspace.outbox_alarms(k)], (100, 5_000))
+    assert client.execute_command(*tick)[0] == [ANNA.encode()]
+    assert client.execute_command(*tick)[0] == []
+
+
+def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_adds(client, lanes, outboxes):
+    accept(client, ANNA, b"1")
+    lanes.commit([decision(claim(lanes, ANNA), outbox=[("a", b"1"), ("b", b"2"), ("a", b"3")])])
+    accept(client, ANNA, b"stop")
+    (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["a"], outbox=[("a", b"bye")])])
+    assert committed.withdrawn == [b"a\x001", b"a\x003"]
+    assert [outgoing(outboxes, ANNA) for _ in range(2)] == [b"2", b"bye"]
+
+
+def outgoing(outboxes, sender):
+    """The next SMS of this sender, taken and accepted."""
+    (take,) = outboxes.take([sender])
+    outboxes.settle(take, "done")
+    return take.sms
+
+
+def speak(client, lanes, sender, *texts):
+    accept(client, sender, b"%d" % next(_ids))
+    return lanes.commit([decision(claim(lanes, sender), outbox=[("c", text) for text in texts])])[0]
+
+
+def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
+    assert speak(client, lanes, ANNA, b"1", b"2").speak
+    assert not speak(client, lanes, ANNA, b"3").speak
+    (take,) = outboxes.take([ANNA])
+    assert take.sms == b"1"
+    assert outboxes.take([ANNA]) == []
+    assert outboxes.settle(take, "done")
+    assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == [b"2", b"3"]
+    assert outboxes.take([ANNA]) == []
+
+
+def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    (take,) = outboxes.take([ANNA])
+    assert not outboxes.settle(take, "done", rest_ms=60_000)
+    speak(client, lanes, ANNA, b"2")
+    assert outboxes.take([ANNA]) == []
+    lapse(client, ANNA, keyspace.outbox_lock)
+    assert outgoing(outboxes, ANNA) == b"2"
+
+
+@pytest.mark.parametrize(
+    "verdict, attempts, booked", [("again", 1, False), ("untried", 0, False), ("booked", 0, True)]
+)
+def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, booked):
+    speak(client, lanes, ANNA, b"1", b"2")
+    (take,) = outboxes.take([ANNA])
+    outboxes.settle(take, verdict, rest_ms=60_000)
+    lapse(client, ANNA, keyspace.outbox_lock)
+    (take,) = outboxes.take([ANNA])
+    assert (take.sms, take.attempts, take.booked, take.unknown) == (b"1", attempts, booked, False)
+
+
+def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_changes_nothing(
+    client, lanes, outboxes
+):
+    speak(client, lanes, ANNA, b"1")
+    (dead,) = outboxes.take([ANNA])
+    lapse(client, ANNA, keyspace.outbox_lock)
+    (take,) = outboxes.take([ANNA])
+    assert (take.attempts, take.unknown) == (1, True)
+    before = everything(client)
+    assert not outboxes.settle(dead, "done", records=b"r", dead=Letter("x", b"x"))
+    assert everything(client) == before
+
+
+def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    (take,) = outboxes.take([ANNA])
+    accept(client, ANNA, b"stop")
+    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
+    outboxes.settle(take, "done")
+    assert outgoing(outboxes, ANNA) == b"bye"
+
+
+def test_a_bell_wakes_a_lane_once_however_often_it_is_rung(client):
+    assert client.execute_command(*keyspace.ring_command("replies", [ANNA, BORIS])) == 2
+    assert client.execute_command(*keyspace.ring_command("replies", [BORIS, ANNA])) == 0
+    assert client.zcard(keyspace.bell("replies")) == 2
+
+
+def test_a_bucket_grants_its_burst_and_no_more(client):
+    grant = keyspace.call("grant", ["bucket"], (0.001, 5, 3))
+    assert [client.execute_command(*grant) for _ in range(3)] == [3, 2, 0]
+
+
+def test_booked_permits_come_one_after_another(client):
+    waits = client.execute_command(*keyspace.call("book", ["bucket"], (10, 10, 30)))
+    assert waits[:10] == [0] * 10
+    assert waits[10:] == [100 * (i + 1) for i in range(20)]
+
+
+def test_keys_expire_once_nothing_can_need_them(client, lanes):
+    accept(client, ANNA, b"1")
+    held = claim(lanes, ANNA)
+    lanes.commit([decision(held, keep_until=held.now + 3_600_000)])
+    k = keyspace.shard_of(ANNA, SHARDS)
+    assert 0 < client.pttl(keyspace.lane(k, ANNA)) <= 3_600_000
+    assert not client.exists(keyspace.mailbox(k, ANNA), keyspace.lock(k, ANNA), keyspace.outbox(k, ANNA))
+
+
+def test_a_function_refuses_nothing_silently(client):
+    with pytest.raises(redis.ResponseError):
+        client.execute_command(*keyspace.call("unheard_of", ["x"], ()))

@@ -1,0 +1,196 @@
+"""A batch of lanes is turned: in order, once, each for itself, whatever is in it."""
+
+import pytest
+
+from config import keyspace
+from engine.events import Refused, Sms, encode
+from workers.dead import stored
+from workers.drafts import MAX_ATTEMPTS
+from workers.versions import publish
+
+ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
+
+
+def letters(pipeline):
+    return list(stored(pipeline.client, pipeline.world.settings))
+
+
+def lapse(pipeline, sender):
+    """Let the lease of whoever holds this lane end, without waiting for it."""
+    name = keyspace.lock(keyspace.shard_of(sender, pipeline.world.settings.shards), sender)
+    fence, _, attempts, owner = pipeline.client.get(name).split(b" ")
+    pipeline.client.set(name, b" ".join([fence, b"1", attempts, owner]))
+
+
+def die_holding(pipeline, *senders):
+    """A worker claims these lanes, in one batch where it may, and is gone."""
+    lanes = pipeline.turns._lanes
+    for sender in lanes.claim("replies", senders).suspects:
+        lanes.claim_alone("replies", sender)
+    for sender in senders:
+        lapse(pipeline, sender)
+
+
+def test_four_sms_back_to_back_are_answered_in_order(pipeline):
+    town = pipeline()
+    people = [f"+336{i:08}" for i in range(200)]
+    for person in people:
+        town.accept(person, "START", "Ada", "old", "36")
+    town.drain()
+    for person in people:
+        assert town.said(person) == [
+            "What is your name?",
+            "How old are you, Ada?",
+            "Digits, please. How old are you, Ada?",
+            "Goodbye, Ada.",
+        ]
+
+
+def test_a_webhook_sent_again_changes_nothing(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    for _ in range(3):
+        town.accept(ANNA, "Ada", event_id="00000000000000aa")
+        town.drain()
+    assert town.said(ANNA) == ["What is your name?", "How old are you, Ada?"]
+
+
+@pytest.mark.parametrize(
+    "poison", [b"not msgpack", encode(Sms("00000000000000bb", "no such channel", "hello"))]
+)
+def test_an_event_that_cannot_be_applied_is_put_aside_alone(pipeline, poison):
+    town = pipeline()
+    for person in (ANNA, BORIS, CLARA):
+        town.accept(person, "START")
+    town.drain()
+    town.accept(ANNA, "Ada")
+    town.accept(BORIS, "Bo")
+    town.deposit(BORIS, poison)
+    town.accept(BORIS, "36")
+    town.accept(CLARA, "Clara")
+    town.drain()
+    assert town.said(BORIS)[1:] == ["How old are you, Bo?", "Goodbye, Bo."]
+    assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
+    assert town.said(CLARA)[1:] == ["How old are you, Clara?"]
+    (letter,) = letters(town)
+    assert (letter.sender, letter.what[14:], letter.attempts) == (BORIS, poison, 1)
+    assert letter.traceback
+
+
+def test_an_event_that_kills_its_workers_is_put_aside_and_its_neighbours_are_not(pipeline):
+    town = pipeline()
+    for person in (ANNA, BORIS):
+        town.accept(person, "START")
+    town.drain()
+    town.accept(ANNA, "Ada")
+    town.accept(BORIS, "deadly", "Bo", "36")
+    die_holding(town, ANNA, BORIS)
+    town.turns.run("replies", [ANNA])
+    assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
+    for _ in range(MAX_ATTEMPTS - 1):
+        assert letters(town) == []
+        die_holding(town, BORIS)
+    town.turns.run("replies", [BORIS])
+    town.drain()
+    (letter,) = letters(town)
+    assert (letter.reason, letter.sender, letter.attempts) == ("worker_died", BORIS, MAX_ATTEMPTS + 1)
+    assert town.said(BORIS)[1:] == ["How old are you, Bo?", "Goodbye, Bo."]
+
+
+def test_a_state_that_cannot_be_read_is_not_taken_for_a_new_person(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    key = keyspace.lane(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    town.client.set(key, b"1 0 corrupt")
+    town.accept(ANNA, "Ada")
+    town.drain()
+    (letter,) = letters(town)
+    assert letter.reason == "unreadable_state"
+    assert town.client.get(key).endswith(b" corrupt")
+    assert town.said(ANNA) == ["What is your name?"]
+
+
+def test_a_wake_up_for_nobody_for_the_wrong_queue_or_twice_does_nothing(pipeline):
+    town = pipeline()
+    town.turns.run("replies", [ANNA])
+    town.turns.run("starts", [ANNA])
+    assert town.client.keys("*:lane:*") == []
+    town.accept(ANNA, "START")
+    town.turns.run("replies", [ANNA, ANNA])
+    assert town.said(ANNA) == []
+    town.turns.run("starts", [ANNA])
+    town.turns.run("starts", [ANNA])
+    assert town.said(ANNA) == ["What is your name?"]
+
+
+def test_a_channel_opens_no_more_sessions_a_minute_than_it_may(pipeline):
+    town = pipeline(new_sessions_per_minute=3)
+    people = [f"+336{i:08}" for i in range(10)]
+    for person in people:
+        town.accept(person, "START")
+    town.drain()
+    assert sum(bool(town.said(person)) for person in people) == 3
+    refusals = [record for person in people for record in town.records(person) if isinstance(record, Refused)]
+    assert {refusal.reason for refusal in refusals} == {"new_sessions"}
+
+
+def test_a_flood_that_is_refused_anyway_takes_no_permit_from_others(pipeline):
+    town = pipeline(new_sessions_per_minute=5, start_burst=1, start_per_minute=1)
+    for _ in range(100):
+        town.accept(ANNA, "START")
+    town.drain()
+    others = [f"+337{i:08}" for i in range(4)]
+    for person in others:
+        town.accept(person, "START")
+    town.drain()
+    assert all(town.said(person) == ["What is your name?"] for person in others)
+
+
+def test_past_the_days_sms_nothing_new_starts_and_what_runs_goes_on(pipeline):
+    town = pipeline(sms_per_day=2)
+    for person in (ANNA, BORIS, CLARA):
+        town.accept(person, "START")
+        town.drain()
+    assert town.said(CLARA) == []
+    town.accept(ANNA, "Ada", "36")
+    town.drain()
+    assert town.said(ANNA)[-1] == "Goodbye, Ada."
+
+
+def test_a_flood_of_starts_never_occupies_the_conversation_worker(pipeline):
+    """The queues are apart: replies are answered though not one START of a flood has been looked at."""
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    for _ in range(1000):
+        town.accept(BORIS, "START")
+    town.accept(ANNA, "Ada")
+    assert town.woken("replies") == [ANNA]
+    assert town.said(ANNA)[-1] == "How old are you, Ada?"
+    assert town.woken("replies") == []
+
+
+def test_a_session_goes_on_with_the_version_it_began_with(pipeline):
+    old = pipeline()
+    publish(old.client, old.world.surveys)
+    old.accept(ANNA, "START")
+    old.drain()
+    new = pipeline(b"survey: clinic\nsteps: [{id: other, ask: Other?, answer: {type: yes_no}}]")
+    publish(new.client, new.world.surveys)
+    new.accept(ANNA, "Ada", event_id="00000000000000aa")
+    new.accept(BORIS, "START", event_id="00000000000000bb")
+    new.drain()
+    assert new.said(ANNA) == ["What is your name?", "How old are you, Ada?"]
+    assert new.said(BORIS) == ["Other?"]
+    old.accept(BORIS, "yes", event_id="00000000000000cc")
+    old.drain()
+    assert letters(old) == []
+
+
+def test_a_stop_withdraws_what_is_queued_and_says_one_thing(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START", "Ada", "STOP", "36", "STOP")
+    town.drain()
+    (confirmation,) = town.said(ANNA)
+    assert "START" in confirmation
