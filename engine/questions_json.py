@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 
 from engine.answers import AnythingReader, PhpNumberReader, is_numeric
-from engine.compiling import MOST_SMS, Rejected, bound_sms, default_text, unreachable
+from engine.compiling import MOST_SMS, Rejected, default_text
 from engine.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
+from engine.graph import bound_sms, unreachable
 from engine.program import END, Ask, FixedText, Keywords, Route, Say, Step, Survey, Wait
 from engine.survey_file import convert
 from engine.texts import LONGEST_SMS, Text

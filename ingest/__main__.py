@@ -21,11 +21,10 @@ STOP_S = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, or the process's end with a sentence."""
+    """A listening socket, or the process's end with a sentence. Several processes may share a port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
-        )
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=True)
     except OSError as e:
         sys.exit(f"web cannot listen on {host}, port {port} ({e.strerror}): set PARLEY_HOST and PARLEY_PORT")
 

@@ -3,6 +3,7 @@
 It speaks HTTP only: what is typed is posted as Octopush would, and what is received comes from the simulator.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -91,7 +92,9 @@ class Line:
 @click.command()
 @click.option("--from", "phone", default="+33612345678", show_default=True, help="The phone's own number.")
 @click.option("--channel", default="clinic", show_default=True, help="The channel to text.")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where `web` listens.")
+@click.option(
+    "--url", default="", help="Where `web` listens.  [default: http://127.0.0.1:$PARLEY_PORT, or 8000]"
+)
 @click.option("--token", default="simulator", show_default=True, help="The channel's webhook token.")
 @click.option(
     "--settle",
@@ -110,7 +113,7 @@ def phone(phone: str, channel: str, url: str, token: str, settle_s: float) -> No
       parley phone
       printf 'START\\nAda\\n98.6\\n' | parley phone --from +33698765432
     """
-    line = Line(url, channel, token, phone)
+    line = Line(url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}", channel, token, phone)
     console = Console(highlight=False, soft_wrap=True)
     if sys.stdin.isatty():
         _talk(line, channel, console)
@@ -135,7 +138,8 @@ def _follow(line: Line, console: Console, script: Iterator[str], settle_s: float
 def _talk(line: Line, channel: str, console: Console) -> None:
     """Read from the terminal while another thread prints what comes."""
     console.print(
-        f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.[/]"
+        f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.\n"
+        f"If nothing comes back, `parley transcript {line.phone}` says why.[/]"
     )
     listener = _Listener(line, console)
     listener.start()

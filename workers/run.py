@@ -7,6 +7,7 @@ configuration (exit status 2) is not.
 import os
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,12 +55,24 @@ def run() -> None:
         settings, _ = load(os.environ, read_surveys)
     console = Console(highlight=False)
     try:
+        _require_free(settings)
         with _redis(settings) as url:
             status = _processes(settings, url, console)
     except CannotStart as e:
         console.print(f"parley cannot start: {e}", style="red")
         status = 1
     sys.exit(status)
+
+
+def _require_free(settings: Settings) -> None:
+    """Several `web` processes may share a port, so one that was left over would go unnoticed. Raises CannotStart."""
+    try:
+        socket.create_connection((settings.host, settings.port), timeout=1).close()
+    except OSError:
+        return
+    raise CannotStart(
+        f"something listens on {settings.host}, port {settings.port} already: stop it, or set PARLEY_PORT"
+    )
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_all_problems_of_all_files_are_told_at_once():
         (survey(say("a", "{b}"), say("b")), "step 'a', field say: {b} names no question"),
         (survey(say("a", "x" * 1225)), "step 'a', field say: it has 1225 characters, at most 1224"),
         (survey(say("a", " ")), "step 'a', field say: it is empty"),
-        (survey(say("end")), "step 'end', field id: letters"),
+        (survey(say("end")), "step 'end', field id: found 'end', expected letters"),
         (survey(say("a"), survey="1"), "field survey: found '1', expected letters"),
         (survey(say("a", {"fr": "x"})), "step 'a', field say: there is no text in 'en'"),
         (survey(say("a"), start="Info"), "field start: 'Info' is a word for STOP or HELP"),
@@ -313,7 +313,7 @@ def test_a_cycle_is_exhausted_at_most_sms():
 
 
 @pytest.mark.parametrize(
-    ("steps", "fields", "most"),
+    "steps, fields, most",
     [
         ([say("a")], {}, 1),
         ([say("a")], {"texts": {"completed": "!"}}, 2),
