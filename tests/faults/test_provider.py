@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from itertools import pairwise
 
 import pytest
 
 from config import keyspace
+from tests.faults.play import Play
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import inbound
@@ -103,14 +105,12 @@ def test_sms_to_one_phone_leave_apart_and_a_channel_keeps_its_rate(own_valkey, o
     limits = {"pause_s": 0.5, "sms_per_second": 20}
     with Deployment(own_valkey.url, own_valkey.broker_url, octopush, limits=limits) as deployment:
         deployment.start(delivery=2)
-        from tests.faults.conftest import Play
-
         play = Play(deployment, octopush)
         play.crowd.post([inbound(ANNA, text) for text in ("START", "Ada", "101.5", "yes")])
         play.crowd.post([inbound(clinic.number(place), "START") for place in range(100, 160)])
         until(lambda: octopush.count() == 64, 60, "64 SMS were sent")
     times = [sms.at_s for sms in octopush.accepted(ANNA)]
     assert [sms.text for sms in octopush.accepted(ANNA)][-1] == clinic.DOCTOR
-    assert all(later - earlier >= 0.5 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(times))
     everyone = [sms.at_s for sms in octopush.accepted()]
     assert everyone[-1] - everyone[0] >= (64 - 20) / 20 - 0.1
