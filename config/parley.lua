@@ -50,12 +50,23 @@ local function read_lane(key)
   return tonumber(fence), tonumber(deadline), string.sub(lane, at)
 end
 
-local function set_alarm(alarms, sender, at)
+-- Alarms to set or clear, gathered so that many cost one command. `at` 0 clears.
+local function new_alarms()
+  return {set = {}, clear = {}}
+end
+
+local function note_alarm(noted, sender, at)
   if at > 0 then
-    redis.call('ZADD', alarms, ms(at), sender)
+    local n = #noted.set
+    noted.set[n + 1], noted.set[n + 2] = ms(at), sender
   else
-    redis.call('ZREM', alarms, sender)
+    noted.clear[#noted.clear + 1] = sender
   end
+end
+
+local function set_alarms(alarms, noted)
+  if #noted.set > 0 then redis.call('ZADD', alarms, unpack(noted.set)) end
+  if #noted.clear > 0 then redis.call('ZREM', alarms, unpack(noted.clear)) end
 end
 
 local function record(events, now, keep_ms, sender, records)
@@ -96,6 +107,8 @@ end
 local function claim(keys, args)
   local now = clock()
   local owner, kind, limit, lease, suspects = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5] == '1'
+  local noted = new_alarms()
+  local claimed = {}
 
   local function one(sender, mailbox, lane, lock_key)
     local lock = read_lock(lock_key)
@@ -105,27 +118,23 @@ local function claim(keys, args)
     local _, deadline, state = read_lane(lane)
     if #mail == 0 then
       if deadline == 0 or deadline > now then
-        redis.call('DEL', lock_key)
-        set_alarm(keys[2], sender, deadline)
+        if lock then redis.call('DEL', lock_key) end
+        note_alarm(noted, sender, deadline)
         return 0
       end
       if kind ~= 'R' then return 2 end
     elseif string.sub(mail[1], 1, 1) ~= kind then
       return 2
     end
-    if not mine then
-      if lock and not suspects then return 3 end
-      lock = {
-        fence = redis.call('INCR', keys[1]), till = now + lease, attempts = (lock and lock.attempts or 0) + 1,
-        owner = owner,
-      }
-      write_lock(lock_key, now, lock)
-      redis.call('ZADD', keys[2], ms(lock.till), sender)
-    end
-    local answer = {lock.fence, lock.attempts, now, state}
+    if lock and not mine and not suspects then return 3 end
+    local answer = {mine and lock.fence or 0, mine and lock.attempts or (lock and lock.attempts or 0) + 1, now, state}
     for i = 1, #mail do
       if string.sub(mail[i], 1, 1) ~= kind then break end
       answer[4 + i] = mail[i]
+    end
+    if not mine then
+      claimed[#claimed + 1] = {answer = answer, lock = lock_key}
+      note_alarm(noted, sender, now + lease)
     end
     return answer
   end
@@ -135,6 +144,12 @@ local function claim(keys, args)
     local k = 3 * (i - 6) + 3
     answers[i - 5] = one(args[i], keys[k], keys[k + 1], keys[k + 2])
   end
+  local fence = #claimed > 0 and redis.call('INCRBY', keys[1], #claimed) - #claimed or 0
+  for i, each in ipairs(claimed) do
+    each.answer[1] = fence + i
+    write_lock(each.lock, now, {fence = fence + i, till = now + lease, attempts = each.answer[2], owner = owner})
+  end
+  set_alarms(keys[2], noted)
   return answers
 end
 
@@ -149,52 +164,75 @@ local function withdraw(outbox, channels)
   return withdrawn
 end
 
--- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, mailbox, lane, lock, outbox;
--- ARGV sender, fence, entries applied, deadline, keep until (0: for ever), ms to keep events, state, records,
--- then counted lists: silenced channels; outbox entries; (id, dead letter) pairs.
--- All or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit.
--- Answers {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker, withdrawn entry ...},
--- or {0} if another has claimed the lane since: nothing has changed.
+-- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, then (mailbox, lane, lock, outbox) for each lane;
+-- ARGV ms to keep events, then for each lane: sender, fence, entries applied, deadline, keep until (0: for ever),
+-- state, records, and counted lists: silenced channels; outbox entries; (id, dead letter) pairs.
+-- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit.
+-- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker,
+-- withdrawn entry ...}, or {0} if another has claimed the lane since: nothing has changed.
 local function commit(keys, args)
-  local alarms, outbox_alarms, events, dead, index, mailbox, lane, lock_key, outbox = unpack(keys)
-  local sender, fence = args[1], tonumber(args[2])
-  local now = clock()
-  local lock = read_lock(lock_key)
-  if not lock or lock.fence ~= fence then
-    if read_lane(lane) ~= fence then return {0} end
-    return {1, ring_for(redis.call('LINDEX', mailbox, 0)), redis.call('EXISTS', outbox)}
+  local alarms, outbox_alarms, events, dead, index = unpack(keys, 1, 5)
+  local now, keep_ms = clock(), args[1]
+  local noted, spoken = new_alarms(), new_alarms()
+  local at = 1
+
+  local function word()
+    at = at + 1
+    return args[at]
   end
 
-  redis.call('LTRIM', mailbox, args[3], -1)
-  local deadline = tonumber(args[4])
-  local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. args[7]
-  if args[5] == '0' then redis.call('SET', lane, blob) else redis.call('SET', lane, blob, 'PXAT', args[5]) end
-  redis.call('DEL', lock_key)
-  if args[8] ~= '' then
-    record(events, now, args[6], sender, args[8])
+  local function words(width)
+    local from = at + 2
+    at = at + 1 + width * tonumber(args[at + 1])
+    return from, at
   end
 
-  local at = 9
-  local function counted(width, each)
-    local last = at + width * tonumber(args[at])
-    for i = at + 1, last, width do each(args[i], args[i + 1]) end
-    at = last + 1
-  end
-  local silenced = {}
-  counted(1, function(channel) silenced[channel] = true end)
-  local withdrawn = next(silenced) and withdraw(outbox, silenced) or {}
-  local decided, waiting = 0, 0
-  counted(1, function(entry)
-    waiting = redis.call('RPUSH', outbox, entry)
-    decided = decided + 1
-  end)
-  counted(2, function(id, letter) bury(dead, index, now, id, letter) end)
+  local function one(mailbox, lane, lock_key, outbox)
+    local sender, fence, applied, deadline = word(), tonumber(word()), word(), tonumber(word())
+    local keep_until, state, records = word(), word(), word()
+    local silenced_from, silenced_to = words(1)
+    local outbox_from, outbox_to = words(1)
+    local dead_from, dead_to = words(2)
 
-  local head = redis.call('LINDEX', mailbox, 0)
-  set_alarm(alarms, sender, head and now + LOOK_MS or deadline)
-  local speak = decided > 0 and waiting == decided and 1 or 0
-  if speak == 1 then redis.call('ZADD', outbox_alarms, 'LT', ms(now + LOOK_MS), sender) end
-  return {1, ring_for(head), speak, unpack(withdrawn)}
+    local lock = read_lock(lock_key)
+    if not lock or lock.fence ~= fence then
+      if read_lane(lane) ~= fence then return {0} end
+      return {1, ring_for(redis.call('LINDEX', mailbox, 0)), redis.call('EXISTS', outbox)}
+    end
+    if applied ~= '0' then redis.call('LTRIM', mailbox, applied, -1) end
+    local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. state
+    if keep_until == '0' then redis.call('SET', lane, blob) else redis.call('SET', lane, blob, 'PXAT', keep_until) end
+    redis.call('DEL', lock_key)
+    if records ~= '' then record(events, now, keep_ms, sender, records) end
+
+    local withdrawn = {}
+    if silenced_from <= silenced_to then
+      local silenced = {}
+      for i = silenced_from, silenced_to do silenced[args[i]] = true end
+      withdrawn = withdraw(outbox, silenced)
+    end
+    local speak = 0
+    if outbox_from <= outbox_to then
+      local waiting = redis.call('RPUSH', outbox, unpack(args, outbox_from, outbox_to))
+      if waiting == outbox_to - outbox_from + 1 then
+        speak = 1
+        note_alarm(spoken, sender, now + LOOK_MS)
+      end
+    end
+    for i = dead_from, dead_to, 2 do bury(dead, index, now, args[i], args[i + 1]) end
+
+    local head = redis.call('LINDEX', mailbox, 0)
+    note_alarm(noted, sender, head and now + LOOK_MS or deadline)
+    return {1, ring_for(head), speak, unpack(withdrawn)}
+  end
+
+  local answers = {}
+  for k = 6, #keys, 4 do
+    answers[#answers + 1] = one(keys[k], keys[k + 1], keys[k + 2], keys[k + 3])
+  end
+  set_alarms(alarms, noted)
+  set_alarms(outbox_alarms, spoken)
+  return answers
 end
 
 -- take: KEYS fence, outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV owner, lease ms, a sender each.
@@ -267,7 +305,11 @@ local function settle(keys, args)
   else
     redis.call('DEL', lock_key)
   end
-  set_alarm(outbox_alarms, sender, more and now + (rest > 0 and rest or LOOK_MS) or 0)
+  if more then
+    redis.call('ZADD', outbox_alarms, ms(now + (rest > 0 and rest or LOOK_MS)), sender)
+  else
+    redis.call('ZREM', outbox_alarms, sender)
+  end
   return more and rest == 0 and 1 or 0
 end
 

@@ -4,7 +4,7 @@ most, since an alarm may be set for sooner while it sleeps. Any number of clocks
 rang is put off for the others."""
 
 import math
-from threading import Event
+from typing import Protocol
 
 import redis
 import structlog
@@ -24,6 +24,12 @@ MOST = 1_000
 AFTER_AN_ERROR_S = 1.0
 
 
+class Stop(Protocol):
+    def wait(self, timeout_s: float) -> bool:
+        """True if the process is to stop; False after `timeout_s`."""
+        ...
+
+
 class Clock:
     def __init__(self, client: redis.Redis, shards: int, bell: Bell) -> None:
         self._redis = client
@@ -33,8 +39,8 @@ class Clock:
         ]
         self._bell = bell
 
-    def run(self, stop: Event) -> None:
-        """Tick until `stop` is set. An unreachable Redis is waited for."""
+    def run(self, stop: Stop) -> None:
+        """Tick until `stop` says so. An unreachable Redis is waited for."""
         wait_s = 0.0
         while not stop.wait(wait_s):
             try:

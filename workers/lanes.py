@@ -6,6 +6,7 @@ Many lanes travel in one round trip, and nothing here looks inside a state, an e
 import secrets
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -124,24 +125,26 @@ class Lanes:
         return claims
 
     def commit(self, decisions: Sequence[Decision]) -> list[Committed]:
-        """Commit each lane, all of its decision or nothing of it."""
+        """Commit each lane, all of its decision or nothing of it. Answers in the order of the decisions."""
         faults.reach("before_commit")
-        answers = keyspace.run(self.client, [self._commit(decision) for decision in decisions])
+        groups = keyspace.by_shard(decisions, attrgetter("sender"), self._shards)
+        answers = keyspace.run(self.client, [self._commit(k, group) for k, group in groups.items()])
         faults.reach("after_commit")
-        return [
-            _committed(decision.sender, answer) for decision, answer in zip(decisions, answers, strict=True)
-        ]
+        in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
+        committed = {decision.sender: _committed(decision.sender, answer) for decision, answer in in_groups}
+        return [committed[decision.sender] for decision in decisions]
 
-    def _commit(self, decision: Decision) -> keyspace.Command:
-        k = keyspace.shard_of(decision.sender, self._shards)
-        args = (
-            decision.sender, decision.fence, decision.applied, decision.deadline, decision.keep_until,
-            self._keep_events_ms, decision.state, decision.records,
-            len(decision.silenced), *decision.silenced,
-            len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
-            len(decision.dead), *chain.from_iterable((letter.id, letter.content) for letter in decision.dead),
-        )  # fmt: skip
-        return keyspace.call("commit", _commit_keys(k, decision.sender), args)
+    def _commit(self, k: int, decisions: Sequence[Decision]) -> keyspace.Command:
+        args: list[Any] = [self._keep_events_ms]
+        for decision in decisions:
+            args += (
+                decision.sender, decision.fence, decision.applied, decision.deadline, decision.keep_until,
+                decision.state, decision.records,
+                len(decision.silenced), *decision.silenced,
+                len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
+                len(decision.dead), *chain.from_iterable((letter.id, letter.content) for letter in decision.dead),
+            )  # fmt: skip
+        return keyspace.call("commit", _commit_keys(k, decisions), args)
 
 
 def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
@@ -151,11 +154,16 @@ def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
     return keys
 
 
-def _commit_keys(k: int, sender: str) -> list[str]:
-    return [
-        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
-        keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender), keyspace.outbox(k, sender),
+def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
+    keys = [
+        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k)
     ]  # fmt: skip
+    for decision in decisions:
+        sender = decision.sender
+        keys += (
+            keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender), keyspace.outbox(k, sender)
+        )  # fmt: skip
+    return keys
 
 
 def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:

@@ -7,7 +7,7 @@ supervise, and one that is gone when it is killed. Scale by running more of them
 import os
 import signal
 from collections.abc import Callable, Sequence
-from threading import Event
+from queue import Empty, SimpleQueue
 
 import dramatiq
 import msgspec
@@ -114,7 +114,7 @@ def ratelimit() -> None:
 
 def conversation() -> None:
     world = enter_world()
-    listen(world, keyspace.REPLIES, turns(world).run)
+    listen(world, keyspace.REPLIES, turns(world).run, threads=2)
 
 
 def deliver() -> None:
@@ -127,7 +127,7 @@ def deliver() -> None:
 def clock() -> None:
     world = enter_world()
     log.info("running", role="clock")
-    Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(stop_signal())
+    Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(StopSignal())
 
 
 ROLES: dict[str, Callable[[], None]] = {
@@ -143,7 +143,7 @@ def listen(world: World, queue: str, run: Run, threads: int = 1) -> None:
     broker = Doorbell(world.broker)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_door(queue, run))
     worker = Worker(broker, worker_threads=threads)
-    stop = stop_signal()
+    stop = StopSignal()
     worker.start()
     log.info("running", role=queue)
     stop.wait()
@@ -168,9 +168,19 @@ def _door(queue: str, run: Run) -> Callable[[list[str]], None]:
     return wake
 
 
-def stop_signal() -> Event:
-    """Set when the process is told to stop."""
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+class StopSignal:
+    """SIGTERM or SIGINT, waited for. Its queue may be put into by a signal handler; an Event's lock could be held by
+    the very thread that the handler interrupts."""
+
+    def __init__(self) -> None:
+        self._told: SimpleQueue[int] = SimpleQueue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, _: self._told.put(received))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """True once the process is told to stop, False if it was not within `timeout_s`."""
+        try:
+            self._told.get(timeout=timeout_s)
+        except Empty:
+            return False
+        return True

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 import redis
+import requests
 
 from config import keyspace
 from tests.bench.load import Load
@@ -162,11 +163,17 @@ def plays(people: int, first: int = 0) -> dict[str, clinic.Play]:
     return {clinic.number(first + i): clinic.feverish(f"Ada{i}") for i in range(people)}
 
 
+def _rates(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str, versus: str) -> Measure:
+    """Medians, and how far the runs lay apart: a shared machine is not equally fast all the time."""
+    extra = {"lowest": (min(ours), min(theirs)), "highest": (max(ours), max(theirs))}
+    return Measure(name, median(ours), median(theirs), unit, versus, extra)
+
+
 def turns(bench: Bench) -> Measure:
     """One conversation worker process: mailboxes are filled while it is stopped; timed from its going on until
     every answer is decided. The textbook's inbound actor likewise, until every send is enqueued."""
     ours, theirs = bench.paired(lambda: _parley_turns(bench), lambda: _textbook_turns(bench))
-    return Measure("turns", median(ours), median(theirs), "turns/s", "textbook, one worker")
+    return _rates("turns", ours, theirs, "turns/s", "textbook, one worker")
 
 
 def _parley_turns(bench: Bench) -> float:
@@ -221,7 +228,7 @@ def turns_limit(bench: Bench) -> Measure:
     """The same against a loop that claims and commits the same lanes in the same batches, without Dramatiq and
     without an engine: what is left to gain by making those two free."""
     ours, theirs = bench.paired(lambda: _parley_turns(bench), lambda: _bare_turns(bench))
-    return Measure("turns_limit", median(ours), median(theirs), "turns/s", "bare claim and commit")
+    return _rates("turns_limit", ours, theirs, "turns/s", "bare claim and commit")
 
 
 def _bare_turns(bench: Bench) -> float:
@@ -256,7 +263,7 @@ def _decision(claim: Claim) -> Decision:
 def webhooks(bench: Bench) -> Measure:
     """One `web` process, each request on disk before it is answered, against a Falcon application that does nothing."""
     ours, theirs = bench.paired(lambda: _parley_webhooks(bench), lambda: _falcon_webhooks(bench))
-    return Measure("webhooks", median(ours), median(theirs), "requests/s", "Falcon answering 204")
+    return _rates("webhooks", ours, theirs, "requests/s", "Falcon answering 204")
 
 
 def _parley_webhooks(bench: Bench) -> float:
@@ -278,7 +285,11 @@ def _falcon_webhooks(bench: Bench) -> float:
         process = Process("noop", "python -m tests.bench.noop", environment, Path(folder) / "noop.log")
         try:
             until(lambda: _answers(port), DEADLINE_S, "the application answers")
-            return _load(f"http://127.0.0.1:{port}/webhooks/clinic?token=t", bench.scale.load_s).rate
+            url = f"http://127.0.0.1:{port}/webhooks/clinic?token=t"
+            load = _load(url, bench.scale.load_s)
+            answered = int(requests.get(url, timeout=DEADLINE_S).text)
+            assert answered == load.acknowledged, f"{load.acknowledged} acknowledged, {answered} answered"
+            return load.rate
         finally:
             process.kill9()
 
@@ -311,10 +322,11 @@ def pipeline(bench: Bench) -> Measure:
         (_parley_pipeline(bench), _textbook_pipeline(bench, 1), _textbook_pipeline(bench, cores))
         for _ in range(bench.scale.repeats)
     ]
-    ours, one, each = (median(rates) for rates in zip(*runs, strict=True))
-    bench.rates = (ours, one)
-    extra = {"worker_a_core": (ours, each)}
-    return Measure("pipeline", ours, one, "turns/s", "textbook, one worker", extra)
+    ours, one, each = (list(rates) for rates in zip(*runs, strict=True))
+    bench.rates = (median(ours), median(one))
+    measure = _rates("pipeline", ours, one, "turns/s", "textbook, one worker")
+    measure.extra["worker_a_core"] = (median(ours), median(each))
+    return measure
 
 
 def _parley_pipeline(bench: Bench) -> float:

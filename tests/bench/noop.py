@@ -1,4 +1,4 @@
-"""A Falcon application that answers 204 and does nothing: what the web server costs by itself."""
+"""A Falcon application that answers 204 and only counts: what the web server costs by itself."""
 
 import os
 
@@ -8,8 +8,17 @@ import uvicorn
 
 
 class Nothing:
+    """GET answers how many POSTs there were, so that the load's own count can be checked."""
+
+    def __init__(self) -> None:
+        self._posts = 0
+
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._posts += 1
         resp.status = falcon.HTTP_204
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.text = str(self._posts)
 
 
 def create_app() -> "falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]":

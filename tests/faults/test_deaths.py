@@ -33,18 +33,14 @@ def test_a_conversation_survives(deployment, play, name, fault):
     play.judge()
 
 
-def test_a_conversation_survives_the_death_of_a_clock_that_put_an_alarm_off_and_rang_for_nobody(
-    deployment, play, own_valkey
-):
-    deployment.start(clock=0, conversation=0, ratelimit=0)
-    victim = deployment.spawn("clock", "after_tick")
+def test_a_conversation_survives_a_clock_that_puts_an_alarm_off_and_dies_before_it_rings(deployment, play):
+    """Once a rate-limit worker died with the lane in hand, only the clock rings for it."""
+    deployment.start(clock=0, ratelimit=0)
+    ratelimit = deployment.spawn("ratelimit", "after_claim")
+    clock = deployment.spawn("clock", "after_tick")
     with deployment.respawning():
-        first_life = victim.pid
-        person = play.person(0)
-        play.crowd.post([], 1)
-        own_valkey.client(own_valkey.broker_url).flushdb()
-        deployment.spawn("ratelimit", "after_claim")
-        deployment.spawn("conversation")
-        play.crowd.talk([person], 60)
-        assert victim.pid != first_life
+        lives = ratelimit.pid, clock.pid
+        play.hold([0])
+        assert ratelimit.pid != lives[0]
+        assert clock.pid != lives[1]
     play.judge()

@@ -378,11 +378,6 @@ class FakeOctopush:
         """How many SMS were accepted."""
         return int(self._http.get(f"{self.base}/_count", timeout=START_S).json()["accepted"])
 
-    def wait(self, since: int, for_s: float = 5.0) -> Page:
-        """What was accepted from place `since` on, as soon as there is any, or nothing after `for_s`."""
-        reply = self._http.get(f"{self.base}/_wait?since={since}&for_s={for_s}", timeout=for_s + START_S)
-        return msgspec.json.decode(reply.content, type=Page)
-
     def close(self) -> None:
         self._http.close()
         self._process.kill()

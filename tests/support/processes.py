@@ -183,10 +183,6 @@ class Deployment:
         """The copies of a line."""
         return [process for process in self.processes if process.name == name]
 
-    def one(self, name: str) -> Process:
-        (process,) = self.of(name)
-        return process
-
     @contextmanager
     def respawning(self) -> Iterator[None]:
         """Meanwhile, whatever dies is started again, as a supervisor does, without its fault point."""
