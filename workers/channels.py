@@ -65,7 +65,7 @@ class Channels:
     def book(self, name: str, wanted: int) -> list[int]:
         """A permit to send for each of `wanted` SMS: in how many ms it may leave, soonest first."""
         rate = self._channels[name].limits.sms_per_second
-        if not rate:
+        if not rate or not wanted:
             return [0] * wanted
         waits: list[int] = keyspace.ask(
             self._redis, keyspace.call("book", [keyspace.sms_bucket(name)], (rate, max(1, rate), wanted))

@@ -1,28 +1,40 @@
 """An SMS is sent: taken from its outbox, permitted by its channel, tried once, and settled.
 
 A sender's next SMS is not touched before the last one is settled, and nothing sleeps: what must wait rests in Redis
-until its alarm. As many tries run at once as there are slots; a wake-up is not begun before there is a slot for it.
+until its alarm. As many tries run at once as there are slots, and an SMS is not taken before there is one for it.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Semaphore
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from time import monotonic
 from typing import assert_never
 
 import msgspec
+import redis
 import requests
 import structlog
 
-from config import faults, metrics
+from config import faults, keyspace, metrics
 from config.logs import hash_sender
 from engine.events import Outbound, ProviderStop, Record, Sent, Unsent, decode_outbound, encode
-from engine.providers import Accepted, ChannelFault, OptedOutThere, Outcome, Provider, Rejected, RetryLater
+from engine.providers import (
+    Accepted,
+    ChannelFault,
+    OptedOutThere,
+    Outcome,
+    Provider,
+    Rejected,
+    Request,
+    RetryLater,
+)
 from workers.channels import Channels
 from workers.lanes import Lanes, Letter
 from workers.letters import DeadLetter, Reason, seal
-from workers.outboxes import Outboxes, Take, Verdict
+from workers.outboxes import Outboxes, Settled, Take, Verdict
+from workers.turns import Bell
 
 log = structlog.get_logger()
 
@@ -83,37 +95,66 @@ class Wire:
 
     def __init__(self, provider: Provider, url: str) -> None:
         self._provider = provider
-        self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=SLOTS))
-        self._options = self._session.merge_environment_settings(url, {}, None, None, None)
+        self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=SLOTS)
+        self._options = requests.Session().merge_environment_settings(url, {}, None, None, None)
+        self._blanks: dict[str, requests.PreparedRequest] = {}
 
     def post(self, sms: Outbound) -> Outcome:
         """Try once. A try without a readable answer is to be repeated: the id keeps the SMS from being doubled."""
         request = self._provider.write(sms)
-        prepared = requests.Request("POST", request.url, headers=request.headers, data=request.body).prepare()
         try:
-            reply = self._session.send(
-                prepared, timeout=(CONNECT_S, READ_S), allow_redirects=False, **self._options
-            )
+            reply = self._adapter.send(self._prepared(request), timeout=(CONNECT_S, READ_S), **self._options)
+            return self._provider.outcome(reply.status_code, reply.content)
         except requests.RequestException as e:
             return RetryLater(type(e).__name__, "the provider gave no answer")
-        return self._provider.outcome(reply.status_code, reply.content)
+
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        """The request, made from one for the same URL: preparing it anew costs as much as sending it."""
+        blank = self._blanks.get(request.url)
+        if blank is None:
+            blank = self._blanks[request.url] = requests.Request("POST", request.url).prepare()
+        prepared = blank.copy()
+        prepared.headers.update(request.headers)
+        prepared.prepare_body(request.body, None)
+        return prepared
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A try that was made, and how many seconds it took."""
+
+    take: Take
+    sms: Outbound
+    outcome: Outcome
+    took_s: float
 
 
 class Delivery:
-    """One worker's deliveries. `run` is called with the senders of a wake-up, `close` ends what is under way."""
+    """One worker's deliveries. `run` is called with the senders of a wake-up; `close` ends what is under way.
+
+    Whoever runs it takes SMS, a pool of threads tries them, and one thread settles: tries that end while a settlement
+    is under way share the next one.
+    """
 
     def __init__(
-        self, outboxes: Outboxes, lanes: Lanes, channels: Channels, wires: Mapping[str, Wire], log_key: bytes
+        self,
+        outboxes: Outboxes,
+        lanes: Lanes,
+        channels: Channels,
+        wires: Mapping[str, Wire],
+        bell: Bell,
+        log_key: bytes,
     ) -> None:
         self._outboxes = outboxes
         self._lanes = lanes
         self._channels = channels
         self._wires = wires
+        self._bell = bell
         self._log_key = log_key
         self._slots = Semaphore(SLOTS)
-        self._pool = ThreadPoolExecutor(SLOTS, "delivery")
+        self._pool = ThreadPoolExecutor(SLOTS, "try")
+        self._made: SimpleQueue[Try | None] = SimpleQueue()
+        self._settler = Thread(target=self._settle_all, name="settle")
+        self._settler.start()
 
     def run(self, _queue: str, senders: Sequence[str]) -> None:
         """Begin a try for every one of these senders whose next SMS may leave."""
@@ -122,15 +163,17 @@ class Delivery:
             begun = 0
             try:
                 for take, sms in self._permitted(self._outboxes.take(senders[:slots])):
-                    self._pool.submit(self._converse, take, sms)
+                    self._pool.submit(self._try, take, sms)
                     begun += 1
             finally:
-                if slots > begun:
-                    self._slots.release(slots - begun)
+                self._free(slots - begun)
             senders = senders[slots:]
 
     def close(self) -> None:
+        """Wait for the tries under way, and settle them."""
         self._pool.shutdown(wait=True)
+        self._made.put(None)
+        self._settler.join()
 
     def _seize(self, wanted: int) -> int:
         """Wait for one slot, and take as many more as are free."""
@@ -140,71 +183,97 @@ class Delivery:
             slots += 1
         return slots
 
-    def _converse(self, take: Take, sms: Outbound) -> None:
-        """Send this SMS, and those behind it while nothing makes them wait."""
-        try:
-            while self._try(take, sms):
-                following = self._permitted(self._outboxes.take([take.sender]))
-                if not following:
-                    return
-                take, sms = following[0]
-        except Exception:
-            log.exception("a try was left unsettled; its lease ends by itself", channel=sms.channel)
-        finally:
-            self._slots.release()
+    def _free(self, slots: int) -> None:
+        if slots:
+            self._slots.release(slots)
 
     def _permitted(self, takes: Sequence[Take]) -> list[tuple[Take, Outbound]]:
-        """The takes whose channel lets them leave now; the others rest until it does."""
+        """The takes whose channel lets them leave now; the others go back to rest until it does."""
         by_channel: dict[str, list[tuple[Take, Outbound]]] = {}
         for take in takes:
             sms = decode_outbound(take.sms)
             by_channel.setdefault(sms.channel, []).append((take, sms))
         paused = self._channels.paused(list(by_channel)) if by_channel else {}
-        permitted = []
+        permitted: list[tuple[Take, Outbound]] = []
+        resting: list[Settled] = []
         for name, pairs in by_channel.items():
             if name in paused:
-                for take, _ in pairs:
-                    self._outboxes.settle(take, "untried", rest_ms=paused[name])
+                resting += [Settled(take, "untried", rest_ms=paused[name]) for take, _ in pairs]
             else:
-                permitted += self._booked(name, pairs)
+                ready, booked = self._booked(name, pairs)
+                permitted += ready
+                resting += booked
+        self._outboxes.settle(resting)
         return permitted
 
-    def _booked(self, name: str, pairs: Sequence[tuple[Take, Outbound]]) -> list[tuple[Take, Outbound]]:
+    def _booked(
+        self, name: str, pairs: Sequence[tuple[Take, Outbound]]
+    ) -> tuple[list[tuple[Take, Outbound]], list[Settled]]:
+        """Those that have a permit for now, and those that got one for later."""
         ready = [pair for pair in pairs if pair[0].booked]
         others = [pair for pair in pairs if not pair[0].booked]
-        for pair, wait_ms in zip(
-            others, self._channels.book(name, len(others)) if others else [], strict=True
-        ):
+        later = []
+        for pair, wait_ms in zip(others, self._channels.book(name, len(others)), strict=True):
             if wait_ms:
-                self._outboxes.settle(pair[0], "booked", rest_ms=wait_ms)
+                later.append(Settled(pair[0], "booked", rest_ms=wait_ms))
             else:
                 ready.append(pair)
-        return ready
+        return ready, later
 
-    def _try(self, take: Take, sms: Outbound) -> bool:
-        """One try and what follows from it. True if the sender's next SMS may be taken at once."""
+    def _try(self, take: Take, sms: Outbound) -> None:
         begun = monotonic()
         faults.reach("before_send")
-        outcome = self._wires[sms.channel].post(sms)
+        try:
+            outcome = self._wires[sms.channel].post(sms)
+        except Exception as e:
+            log.exception("a try failed in our own code", id=sms.id, channel=sms.channel)
+            outcome = RetryLater(type(e).__name__, "Parley could not make the request")
         faults.reach("after_send")
-        took = monotonic() - begun
+        self._made.put(Try(take, sms, outcome, monotonic() - begun))
+
+    def _settle_all(self) -> None:
+        """Settle tries as they are made, until None comes."""
+        last = False
+        while not last:
+            waiting = [self._made.get()]
+            while not self._made.empty():
+                waiting.append(self._made.get())
+            tries = [made for made in waiting if made is not None]
+            last = len(tries) < len(waiting)
+            try:
+                self._settle(tries)
+            except redis.RedisError as e:
+                log.warning("tries are unsettled; their leases end by themselves", error=type(e).__name__)
+            except Exception:
+                log.exception("tries are unsettled; their leases end by themselves")
+            finally:
+                self._free(len(tries))
+
+    def _settle(self, tries: Sequence[Try]) -> None:
+        settled = [self._judge(made) for made in tries]
+        more = self._outboxes.settle(settled)
+        if more:
+            self._bell.ring(keyspace.OUTBOUND, more)
+
+    def _judge(self, made: Try) -> Settled:
+        """What follows from a try; what it means beyond its SMS is done here, before, since both may be done twice."""
+        take, sms = made.take, made.sms
         pause_ms = round(self._channels[sms.channel].limits.pause_s * 1000)
-        settlement = decide(outcome, take.attempts + 1, pause_ms, random.random())  # noqa: S311 (jitter)
-        at = take.now + round(took * 1000)
+        settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random())  # noqa: S311 (jitter)
+        at = take.now + round(made.took_s * 1000)
         metrics.SENDS.labels(sms.channel, settlement.label).inc()
-        metrics.SEND_SECONDS.observe(took)
-        self._heed(sms, outcome)
+        metrics.SEND_SECONDS.observe(made.took_s)
+        self._heed(sms, made.outcome)
         self._report(sms, settlement)
-        return self._outboxes.settle(
+        return Settled(
             take,
             settlement.verdict,
             rest_ms=settlement.rest_ms,
-            records=_records(sms, outcome, settlement, at),
+            records=_records(sms, made.outcome, settlement, at),
             dead=_letter(take, sms, settlement, at),
         )
 
     def _heed(self, sms: Outbound, outcome: Outcome) -> None:
-        """What an outcome means beyond its SMS, done before it is settled, since both may be done twice."""
         match outcome:
             case ChannelFault(code, why):
                 if self._channels.pause(sms.channel, f"{code}: {why}", PAUSE_MS):

@@ -34,6 +34,16 @@ class Take(msgspec.Struct, frozen=True):
         return self.entry[self.entry.index(b"\0") + 1 :]
 
 
+class Settled(msgspec.Struct, frozen=True):
+    """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the archive."""
+
+    take: Take
+    verdict: Verdict
+    rest_ms: int = 0
+    records: bytes = b""
+    dead: Letter | None = None
+
+
 class Outboxes:
     def __init__(self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int) -> None:
         self._redis = client
@@ -56,23 +66,27 @@ class Outboxes:
         answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
         return [_take(sender, answer) for sender, answer in answered if answer]
 
-    def settle(
-        self, take: Take, verdict: Verdict, *, rest_ms: int = 0, records: bytes = b"", dead: Letter | None = None
-    ) -> bool:  # fmt: skip
-        """Say what came of a try; the sender then rests. True if its next SMS may be taken at once."""
+    def settle(self, settled: Sequence[Settled]) -> list[str]:
+        """Say what came of these tries; each sender then rests. Answers whose next SMS may be taken at once."""
+        if not settled:
+            return []
         faults.reach("before_settle")
-        k = keyspace.shard_of(take.sender, self._shards)
+        answers = keyspace.run(self._redis, [self._settle(each) for each in settled])
+        faults.reach("after_settle")
+        return [each.take.sender for each, more in zip(settled, answers, strict=True) if more]
+
+    def _settle(self, each: Settled) -> keyspace.Command:
+        sender, dead = each.take.sender, each.dead
+        k = keyspace.shard_of(sender, self._shards)
         keys = [
             keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
-            keyspace.outbox(k, take.sender), keyspace.outbox_lock(k, take.sender),
+            keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
         ]  # fmt: skip
         args = (
-            take.sender, take.fence, take.entry, verdict, rest_ms, self._keep_events_ms, records,
+            sender, each.take.fence, each.take.entry, each.verdict, each.rest_ms, self._keep_events_ms, each.records,
             dead.id if dead else "", dead.content if dead else b"",
         )  # fmt: skip
-        more = bool(keyspace.ask(self._redis, keyspace.call("settle", keys, args)))
-        faults.reach("after_settle")
-        return more
+        return keyspace.call("settle", keys, args)
 
 
 def _take(sender: str, answer: list[Any]) -> Take:

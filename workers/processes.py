@@ -103,6 +103,7 @@ def deliveries(world: World) -> Delivery:
             name: Wire(provider_for(channel, settings), account_of(channel, settings).url)
             for name, channel in settings.channels.items()
         },
+        Doorbell(world.broker),
         settings.log_key,
     )
 

@@ -7,7 +7,7 @@ import redis
 
 from config import keyspace
 from workers.lanes import MAIL_LIMIT, Claim, Decision, Lanes, Letter
-from workers.outboxes import Outboxes
+from workers.outboxes import Outboxes, Settled
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 SHARDS = 4
@@ -220,7 +220,7 @@ def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_ad
 def outgoing(outboxes, sender):
     """The next SMS of this sender, taken and accepted."""
     (take,) = outboxes.take([sender])
-    outboxes.settle(take, "done")
+    outboxes.settle([Settled(take, "done")])
     return take.sms
 
 
@@ -235,7 +235,7 @@ def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
     (take,) = outboxes.take([ANNA])
     assert take.sms == b"1"
     assert outboxes.take([ANNA]) == []
-    assert outboxes.settle(take, "done")
+    assert outboxes.settle([Settled(take, "done")]) == [ANNA]
     assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == [b"2", b"3"]
     assert outboxes.take([ANNA]) == []
 
@@ -243,7 +243,7 @@ def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
 def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
     (take,) = outboxes.take([ANNA])
-    assert not outboxes.settle(take, "done", rest_ms=60_000)
+    assert outboxes.settle([Settled(take, "done", rest_ms=60_000)]) == []
     speak(client, lanes, ANNA, b"2")
     assert outboxes.take([ANNA]) == []
     lapse(client, ANNA, keyspace.outbox_lock)
@@ -256,7 +256,7 @@ def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client
 def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, booked):
     speak(client, lanes, ANNA, b"1", b"2")
     (take,) = outboxes.take([ANNA])
-    outboxes.settle(take, verdict, rest_ms=60_000)
+    outboxes.settle([Settled(take, verdict, rest_ms=60_000)])
     lapse(client, ANNA, keyspace.outbox_lock)
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.attempts, take.booked, take.unknown) == (b"1", attempts, booked, False)
@@ -271,7 +271,7 @@ def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_cha
     (take,) = outboxes.take([ANNA])
     assert (take.attempts, take.unknown) == (1, True)
     before = everything(client)
-    assert not outboxes.settle(dead, "done", records=b"r", dead=Letter("x", b"x"))
+    assert outboxes.settle([Settled(dead, "done", records=b"r", dead=Letter("x", b"x"))]) == []
     assert everything(client) == before
 
 
@@ -280,7 +280,7 @@ def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes
     (take,) = outboxes.take([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    outboxes.settle(take, "done")
+    outboxes.settle([Settled(take, "done")])
     assert outgoing(outboxes, ANNA) == b"bye"
 
 
