@@ -142,21 +142,34 @@ def ring_command(queue: str, senders: Iterable[str]) -> Command:
 
 def ask(client: redis.Redis, command: Command) -> Any:
     """The answer to one command."""
-    return client.execute_command(*command)  # type: ignore[no-untyped-call]
+    return run(client, [command])[0]
 
 
 def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """The answers to `commands`, sent in one round trip. Raises the first error among them, without the command
-    that redis-py would quote: it names phone numbers."""
+    that redis-py would quote: it names phone numbers. A server that lost our functions gets them again."""
+    answers = _send(client, commands)
+    if any(
+        isinstance(answer, redis.ResponseError) and "Function not found" in str(answer) for answer in answers
+    ):
+        load_functions(client)
+        answers = _send(client, commands)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     if len(commands) == 1:
-        return [ask(client, commands[0])]
+        try:
+            return [client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+        except redis.ResponseError as e:
+            return [e]
     pipeline = client.pipeline(transaction=False)
     for command in commands:
         pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
     answers: list[Any] = pipeline.execute(raise_on_error=False)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
     return answers
 
 

@@ -20,7 +20,7 @@ _PRIVATE = ("text", "token", "number", "phone", "key", "url", "body")
 _WITHHELD = "(withheld)"
 _HASHED = re.compile(r"[0-9a-f]{10}")
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0-9 +.*]*[a-zA-Z]")
-_PHONE = re.compile(r"\+[0-9]{5,15}")
+_PHONE = re.compile(r"\+[0-9]{5,15}|\b[0-9]{8,15}\b")
 
 
 def hash_sender(key: bytes, sender: str) -> str:

@@ -31,7 +31,9 @@ def _seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
 
 WEBHOOKS = _counter("webhooks_total", "Webhook requests answered", "channel", "outcome")
 WEBHOOK_SECONDS = _seconds(
-    "webhook_seconds", "From a webhook's arrival until it is in the mailbox; of each write, the longest", _WEBHOOK_BUCKETS_S
+    "webhook_seconds",
+    "From a webhook's arrival until it is in the mailbox; of each write, the longest",
+    _WEBHOOK_BUCKETS_S,
 )
 INBOUND = _counter("inbound_total", "Events put into mailboxes", "channel", "kind")
 DROPPED = _counter("dropped_total", "Events that a provider sent and that no lane gets", "channel", "reason")

@@ -7,14 +7,16 @@
 --
 --   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
 --   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
---   lock          fence ' ' until ' ' attempts ' ' owner    kept beyond `until`: so that a death is counted
+--   lock          fence ' ' until ' ' attempts ' ' since ' ' owner
+--                 kept beyond `until`, so that a death is counted; since: ms of the first attempt
 --   outbox entry  channel '\0' sms
 --   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until` (pause or backoff)
 --   alarms        sender -> ms; an index that claim, commit, take and settle keep true, and tick reads
 
 local LOOK_MS = 2000      -- mail that nobody has looked at by then is rung again
 local BOOKED = 'booked'   -- owner of an outbox-lock at rest whose SMS has its permit
-local FORGET_MS = 86400000 -- a lock that nobody came back to
+local FORGET_MS = 604800000 -- a lock that nobody came back to
+local FRESH_MS = 1000      -- a booked permit not used by then is void, or many would be used at once
 
 local function clock()
   local t = redis.call('TIME')
@@ -34,19 +36,24 @@ end
 local function read_lock(key)
   local lock = redis.call('GET', key)
   if not lock then return nil end
-  local fence, till, attempts, owner = string.match(lock, '^(%d+) (%d+) (%d+) (.*)$')
-  return {fence = tonumber(fence), till = tonumber(till), attempts = tonumber(attempts), owner = owner}
+  local fence, till, attempts, since, owner = string.match(lock, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  if not fence then return nil end
+  return {
+    fence = tonumber(fence), till = tonumber(till), attempts = tonumber(attempts), since = tonumber(since),
+    owner = owner,
+  }
 end
 
 local function write_lock(key, now, lock)
-  redis.call('SET', key, ms(lock.fence) .. ' ' .. ms(lock.till) .. ' ' .. lock.attempts .. ' ' .. lock.owner,
-    'PX', ms(lock.till - now + FORGET_MS))
+  local value = table.concat({ms(lock.fence), ms(lock.till), lock.attempts, ms(lock.since), lock.owner}, ' ')
+  redis.call('SET', key, value, 'PX', ms(lock.till - now + FORGET_MS))
 end
 
 local function read_lane(key)
   local lane = redis.call('GET', key)
   if not lane then return 0, 0, '' end
   local fence, deadline, at = string.match(lane, '^(%d+) (%d+) ()')
+  if not fence then return 0, 0, lane end -- damaged: whoever decodes the state will say so
   return tonumber(fence), tonumber(deadline), string.sub(lane, at)
 end
 
@@ -147,16 +154,22 @@ local function claim(keys, args)
   local fence = #claimed > 0 and redis.call('INCRBY', keys[1], #claimed) - #claimed or 0
   for i, each in ipairs(claimed) do
     each.answer[1] = fence + i
-    write_lock(each.lock, now, {fence = fence + i, till = now + lease, attempts = each.answer[2], owner = owner})
+    write_lock(each.lock, now,
+      {fence = fence + i, till = now + lease, attempts = each.answer[2], since = 0, owner = owner})
   end
   set_alarms(keys[2], noted)
   return answers
 end
 
-local function withdraw(outbox, channels)
+-- The entries of these channels leave the outbox. If the oldest is among them, so does what it rests for.
+local function withdraw(outbox, outbox_lock, channels)
   local withdrawn = {}
-  for _, entry in ipairs(redis.call('LRANGE', outbox, 0, -1)) do
+  for i, entry in ipairs(redis.call('LRANGE', outbox, 0, -1)) do
     if channels[string.match(entry, '^%Z*')] then
+      if i == 1 then
+        local lock = read_lock(outbox_lock)
+        if lock and lock.fence == 0 and lock.owner ~= 'done' then redis.call('DEL', outbox_lock) end
+      end
       redis.call('LREM', outbox, 1, entry)
       withdrawn[#withdrawn + 1] = entry
     end
@@ -164,12 +177,14 @@ local function withdraw(outbox, channels)
   return withdrawn
 end
 
--- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, then (mailbox, lane, lock, outbox) for each lane;
--- ARGV ms to keep events, then for each lane: sender, fence, entries applied, deadline, keep until (0: for ever),
--- state, records, and counted lists: silenced channels; outbox entries; (id, dead letter) pairs.
+-- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, then (mailbox, lane, lock, outbox, outbox-lock) for
+-- each lane; ARGV ms to keep events, then for each lane: sender, fence, entries applied, deadline ('-': as it was),
+-- keep until (0: for ever, '-': as it was), state, records, and counted lists: silenced channels; outbox entries;
+-- (id, dead letter) pairs.
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit.
 -- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker,
--- withdrawn entry ...}, or {0} if another has claimed the lane since: nothing has changed.
+-- withdrawn entry ...}, or {0} if another has claimed the lane since: nothing has changed. A lane that cannot be
+-- committed answers an error and harms no other; its lease's alarm rings.
 local function commit(keys, args)
   local alarms, outbox_alarms, events, dead, index = unpack(keys, 1, 5)
   local now, keep_ms = clock(), args[1]
@@ -187,39 +202,54 @@ local function commit(keys, args)
     return from, at
   end
 
-  local function one(mailbox, lane, lock_key, outbox)
-    local sender, fence, applied, deadline = word(), tonumber(word()), word(), tonumber(word())
-    local keep_until, state, records = word(), word(), word()
-    local silenced_from, silenced_to = words(1)
-    local outbox_from, outbox_to = words(1)
-    local dead_from, dead_to = words(2)
+  local function read()
+    local lane = {sender = word(), fence = tonumber(word()), applied = word(), deadline = word()}
+    lane.keep_until, lane.state, lane.records = word(), word(), word()
+    lane.silenced_from, lane.silenced_to = words(1)
+    lane.outbox_from, lane.outbox_to = words(1)
+    lane.dead_from, lane.dead_to = words(2)
+    return lane
+  end
 
+  local function one(new, mailbox, lane, lock_key, outbox, outbox_lock)
+    local sender, fence = new.sender, new.fence
     local lock = read_lock(lock_key)
     if not lock or lock.fence ~= fence then
       if read_lane(lane) ~= fence then return {0} end
       return {1, ring_for(redis.call('LINDEX', mailbox, 0)), redis.call('EXISTS', outbox)}
     end
-    if applied ~= '0' then redis.call('LTRIM', mailbox, applied, -1) end
-    local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. state
-    if keep_until == '0' then redis.call('SET', lane, blob) else redis.call('SET', lane, blob, 'PXAT', keep_until) end
+    local deadline = tonumber(new.deadline)
+    if not deadline then
+      local _, was = read_lane(lane)
+      deadline = was
+    end
+    if new.applied ~= '0' then redis.call('LTRIM', mailbox, new.applied, -1) end
+    local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. new.state
+    if new.keep_until == '0' then
+      redis.call('SET', lane, blob)
+    elseif new.keep_until == '-' then
+      redis.call('SET', lane, blob, 'KEEPTTL')
+    else
+      redis.call('SET', lane, blob, 'PXAT', new.keep_until)
+    end
     redis.call('DEL', lock_key)
-    if records ~= '' then record(events, now, keep_ms, sender, records) end
+    if new.records ~= '' then record(events, now, keep_ms, sender, new.records) end
 
     local withdrawn = {}
-    if silenced_from <= silenced_to then
+    if new.silenced_from <= new.silenced_to then
       local silenced = {}
-      for i = silenced_from, silenced_to do silenced[args[i]] = true end
-      withdrawn = withdraw(outbox, silenced)
+      for i = new.silenced_from, new.silenced_to do silenced[args[i]] = true end
+      withdrawn = withdraw(outbox, outbox_lock, silenced)
     end
     local speak = 0
-    if outbox_from <= outbox_to then
-      local waiting = redis.call('RPUSH', outbox, unpack(args, outbox_from, outbox_to))
-      if waiting == outbox_to - outbox_from + 1 then
+    if new.outbox_from <= new.outbox_to then
+      local waiting = redis.call('RPUSH', outbox, unpack(args, new.outbox_from, new.outbox_to))
+      if waiting == new.outbox_to - new.outbox_from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
         speak = 1
         note_alarm(spoken, sender, now + LOOK_MS)
       end
     end
-    for i = dead_from, dead_to, 2 do bury(dead, index, now, args[i], args[i + 1]) end
+    for i = new.dead_from, new.dead_to, 2 do bury(dead, index, now, args[i], args[i + 1]) end
 
     local head = redis.call('LINDEX', mailbox, 0)
     note_alarm(noted, sender, head and now + LOOK_MS or deadline)
@@ -227,8 +257,10 @@ local function commit(keys, args)
   end
 
   local answers = {}
-  for k = 6, #keys, 4 do
-    answers[#answers + 1] = one(keys[k], keys[k + 1], keys[k + 2], keys[k + 3])
+  for k = 6, #keys, 5 do
+    local done, answer = pcall(one, read(), keys[k], keys[k + 1], keys[k + 2], keys[k + 3], keys[k + 4])
+    if not done then answer = {err = type(answer) == 'table' and answer.err or 'ERR ' .. tostring(answer)} end
+    answers[#answers + 1] = answer
   end
   set_alarms(alarms, noted)
   set_alarms(outbox_alarms, spoken)
@@ -236,8 +268,8 @@ local function commit(keys, args)
 end
 
 -- take: KEYS fence, outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV owner, lease ms, a sender each.
--- Answers, for each sender, 0 (nothing to send now) or {fence, now, attempts so far, how it was left, entry}: the
--- oldest SMS, which nobody else will try until the lease ends. It was left: 0 untouched or settled, 1 in the middle of
+-- Answers, for each sender, 0 (nothing to send now) or {fence, now, attempts so far, ms of the first of them (0: none),
+-- how it was left, entry}: the oldest SMS, which nobody else will try until the lease ends. It was left: 0 untouched or settled, 1 in the middle of
 -- a try whose worker never came back, 2 with a permit booked for now.
 local function take(keys, args)
   local now = clock()
@@ -251,20 +283,22 @@ local function take(keys, args)
       redis.call('ZREM', keys[2], sender)
       return 0
     end
-    if mine then return {lock.fence, now, lock.attempts - 1, 0, entry} end
+    if mine then return {lock.fence, now, lock.attempts - 1, lock.since, 0, entry} end
     if lock and lock.till > now then
       redis.call('ZADD', keys[2], ms(lock.till), sender)
       return 0
     end
-    local attempts, left = 0, 0
+    local attempts, since, left = 0, 0, 0
     if lock then
-      attempts = lock.attempts
-      if lock.fence > 0 then left = 1 elseif lock.owner == BOOKED then left = 2 end
+      attempts, since = lock.attempts, lock.since
+      if lock.fence > 0 then left = 1 elseif lock.owner == BOOKED and now - lock.till <= FRESH_MS then left = 2 end
     end
     local fence = redis.call('INCR', keys[1])
-    write_lock(lock_key, now, {fence = fence, till = now + lease, attempts = attempts + 1, owner = owner})
+    write_lock(lock_key, now, {
+      fence = fence, till = now + lease, attempts = attempts + 1, since = since > 0 and since or now, owner = owner,
+    })
     redis.call('ZADD', keys[2], ms(now + lease), sender)
-    return {fence, now, attempts, left, entry}
+    return {fence, now, attempts, since, left, entry}
   end
 
   local answers = {}
@@ -286,13 +320,14 @@ local function settle(keys, args)
   local now = clock()
   local lock = read_lock(lock_key)
   if not lock or lock.fence ~= tonumber(args[2]) then return 0 end
-  local attempts = lock.attempts
+  local attempts, since = lock.attempts, lock.since
   if verdict == 'done' then
     redis.call('LREM', outbox, 1, entry)
     attempts = 0
   elseif verdict ~= 'again' then
     attempts = attempts - 1
   end
+  if attempts == 0 then since = 0 end
   if args[7] ~= '' then
     record(events, now, args[6], sender, args[7])
   end
@@ -300,7 +335,7 @@ local function settle(keys, args)
 
   local more = redis.call('EXISTS', outbox) == 1
   if rest > 0 then
-    write_lock(lock_key, now, {fence = 0, till = now + rest, attempts = attempts, owner = verdict})
+    write_lock(lock_key, now, {fence = 0, till = now + rest, attempts = attempts, since = since, owner = verdict})
     if not more then redis.call('PEXPIRE', lock_key, ms(rest)) end
   else
     redis.call('DEL', lock_key)
@@ -380,12 +415,17 @@ local function book(keys, args)
   return waits
 end
 
-redis.register_function('parley_accept', accept)
-redis.register_function('parley_claim', claim)
-redis.register_function('parley_commit', commit)
-redis.register_function('parley_take', take)
-redis.register_function('parley_settle', settle)
-redis.register_function('parley_tick', tick)
-redis.register_function('parley_ring', ring)
-redis.register_function('parley_grant', grant)
-redis.register_function('parley_book', book)
+local function register(name, callback, flags)
+  redis.register_function{function_name = 'parley_' .. name, callback = callback, flags = flags}
+end
+
+-- Only what takes in more is refused when the memory is full; the rest is what empties it.
+register('accept', accept, {})
+register('claim', claim, {'allow-oom'})
+register('commit', commit, {'allow-oom'})
+register('take', take, {'allow-oom'})
+register('settle', settle, {'allow-oom'})
+register('tick', tick, {'allow-oom'})
+register('ring', ring, {'allow-oom'})
+register('grant', grant, {'allow-oom'})
+register('book', book, {'allow-oom'})

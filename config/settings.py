@@ -189,6 +189,7 @@ def load(
     }
     problems += _shared_numbers(path, channels.values())
     problems += _missing_account(channels.values(), octopush)
+    problems += _unusable_account(octopush)
     surveys = _surveys(path, Path(env.text("PARLEY_SURVEYS")), read_surveys, channels.values(), problems)
     settings = Settings(
         channels=channels,
@@ -408,6 +409,16 @@ def _missing_account(channels: Iterable[Channel], octopush: Octopush) -> Iterato
     for name, value in (("PARLEY_OCTOPUSH_LOGIN", octopush.login), ("PARLEY_OCTOPUSH_KEY", octopush.key)):
         if using and not value:
             yield f"{name} is not set: expected it, as channel {using[0]} sends with Octopush"
+
+
+def _unusable_account(octopush: Octopush) -> Iterator[str]:
+    """What no request could be made with."""
+    parts = urlsplit(octopush.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield f"PARLEY_OCTOPUSH_URL is {octopush.url!r}: expected http:// or https://, a host, and the API's base path"
+    for name, value in (("PARLEY_OCTOPUSH_LOGIN", octopush.login), ("PARLEY_OCTOPUSH_KEY", octopush.key)):
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            yield f"{name}: expected printable ASCII without blanks at its ends, as it goes into an HTTP header"
 
 
 def _surveys(

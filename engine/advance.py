@@ -71,7 +71,7 @@ def advance(
         alarm=deadline.at if deadline is not None else None,
         silenced=turn.silenced,
         opened=turn.opened,
-        keep_until=_keep_until(turn),
+        keep_until=_keep_until(turn, now),
         duplicates=turn.duplicates,
     )
 
@@ -121,11 +121,12 @@ def _remember(lane: Lane, event: str) -> None:
         del lane.seen[oldest]
 
 
-def _keep_until(turn: Turn) -> int | None:
-    until = turn.lane.clock + _REMEMBERED_MS
+def _keep_until(turn: Turn, now: int) -> int | None:
+    """Two days from now, longer than any cap or repetition looks back, and a day after the last deadline."""
+    until = max(turn.lane.clock, now) + _REMEMBERED_MS
     for line in turn.lane.lines.values():
         if line.opted_out_at:
             return None
         if line.session is not None:
-            until = max(until, line.session.opened_at + turn.survey_of(line.session).expires_ms)
+            until = max(until, line.session.opened_at + turn.survey_of(line.session).expires_ms + DAY_MS)
     return until

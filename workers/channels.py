@@ -10,7 +10,7 @@ from datetime import datetime
 
 import redis
 
-from config import keyspace
+from config import keyspace, metrics
 from config.settings import Channel
 from engine.events import Refusal
 
@@ -33,6 +33,7 @@ class Channels:
         reason: Refusal | None = None
         if limits.sms_per_day:
             left = max(0, limits.sms_per_day - self.sms_today(name, now))
+            metrics.SMS_BUDGET_EXHAUSTED.labels(name).set(left == 0)
             if left < wanted:
                 wanted, reason = left, "sms_budget"
         if limits.new_sessions_per_minute and wanted:
@@ -48,14 +49,15 @@ class Channels:
     def sms_today(self, name: str, now: int) -> int:
         return int(self._redis.get(self._counter(name, now)) or 0)
 
-    def count_sms(self, name: str, decided: int, now: int) -> bool:
-        """Add to the day's SMS of a channel that has a cap; True if the cap is reached."""
-        cap = self._channels[name].limits.sms_per_day
-        if not cap:
-            return False
-        counter = self._counter(name, now)
-        total, _ = keyspace.run(self._redis, [("INCRBY", counter, decided), ("EXPIRE", counter, _TWO_DAYS_S)])
-        return int(total) >= cap
+    def count_sms(self, name: str, decided: int, now: int) -> None:
+        """Add to the day's SMS of a channel, if it has a cap."""
+        channel = self._channels.get(name)
+        if channel is not None and (cap := channel.limits.sms_per_day):
+            counter = self._counter(name, now)
+            total, _ = keyspace.run(
+                self._redis, [("INCRBY", counter, decided), ("EXPIRE", counter, _TWO_DAYS_S)]
+            )
+            metrics.SMS_BUDGET_EXHAUSTED.labels(name).set(int(total) >= cap)
 
     def paused(self, names: Sequence[str]) -> dict[str, int]:
         """The paused ones of these channels, and for how many ms yet."""

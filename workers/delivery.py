@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from time import monotonic
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 import redis
@@ -41,14 +41,20 @@ log = structlog.get_logger()
 SLOTS = 32
 """Tries under way at once in one process."""
 
-CONNECT_S, READ_S = 3.0, 8.0
+CONNECT_S, READ_S = 3.0, 6.0
 LEASE_MS = 15_000
 """Longer than a try can take, so that nobody else begins one meanwhile."""
 
 MAX_TRIES = 20
-"""Some three hours; Octopush forgets a request_id after 24 (facts: send-sms page), and then could double an SMS."""
+"""Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
 
 BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 900_000
+
+CERTAIN_MS = 23 * 3_600_000
+"""How long after its first try an SMS may be tried again: Octopush knows its id for 24 hours."""
+
+FRESH_S = 2.0
+"""A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
 
 PAUSE_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS tries again."""
@@ -96,7 +102,7 @@ class Wire:
     def __init__(self, provider: Provider, url: str) -> None:
         self._provider = provider
         self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=SLOTS)
-        self._options = requests.Session().merge_environment_settings(url, {}, None, None, None)
+        self._options: Any = requests.Session().merge_environment_settings(url, {}, None, None, None)
         self._blanks: dict[str, requests.PreparedRequest] = {}
 
     def post(self, sms: Outbound) -> Outcome:
@@ -120,11 +126,11 @@ class Wire:
 
 
 class Try(msgspec.Struct, frozen=True):
-    """A try that was made, and how many seconds it took."""
+    """A try and how many seconds it took; without an outcome, it was not made."""
 
     take: Take
     sms: Outbound
-    outcome: Outcome
+    outcome: Outcome | None
     took_s: float
 
 
@@ -162,8 +168,9 @@ class Delivery:
             slots = self._seize(len(senders))
             begun = 0
             try:
+                taken_s = monotonic()
                 for take, sms in self._permitted(self._outboxes.take(senders[:slots])):
-                    self._pool.submit(self._try, take, sms)
+                    self._pool.submit(self._try, take, sms, taken_s)
                     begun += 1
             finally:
                 self._free(slots - begun)
@@ -190,21 +197,48 @@ class Delivery:
     def _permitted(self, takes: Sequence[Take]) -> list[tuple[Take, Outbound]]:
         """The takes whose channel lets them leave now; the others go back to rest until it does."""
         by_channel: dict[str, list[tuple[Take, Outbound]]] = {}
+        resting: list[Settled] = []
         for take in takes:
-            sms = decode_outbound(take.sms)
-            by_channel.setdefault(sms.channel, []).append((take, sms))
+            if given_up := self._hopeless(take):
+                resting.append(given_up)
+            else:
+                sms = decode_outbound(take.sms)
+                by_channel.setdefault(sms.channel, []).append((take, sms))
         paused = self._channels.paused(list(by_channel)) if by_channel else {}
         permitted: list[tuple[Take, Outbound]] = []
-        resting: list[Settled] = []
         for name, pairs in by_channel.items():
+            metrics.CHANNEL_PAUSED.labels(name).set(name in paused)
             if name in paused:
                 resting += [Settled(take, "untried", rest_ms=paused[name]) for take, _ in pairs]
             else:
                 ready, booked = self._booked(name, pairs)
                 permitted += ready
                 resting += booked
-        self._outboxes.settle(resting)
+        if following := self._outboxes.settle(resting):
+            self._bell.ring(keyspace.OUTBOUND, following)
         return permitted
+
+    def _hopeless(self, take: Take) -> Settled | None:
+        """An SMS that must not be tried, on its way to the dead letters."""
+        try:
+            sms = decode_outbound(take.sms)
+        except msgspec.MsgspecError as e:
+            sms = Outbound(f"{take.fence}", "", take.sender, "")
+            return self._bury(take, sms, "undecodable", f"the SMS cannot be read: {e}")
+        if sms.channel not in self._wires:
+            return self._bury(take, sms, "unknown_channel", "its channel is no longer configured")
+        if take.attempts >= MAX_TRIES:
+            return self._bury(take, sms, "worker_died", "the workers that tried it never came back")
+        if take.since and take.now - take.since > CERTAIN_MS:
+            return self._bury(
+                take, sms, "uncertain", "a try of more than 23 hours ago may have been accepted"
+            )
+        return None
+
+    def _bury(self, take: Take, sms: Outbound, reason: Reason, why: str) -> Settled:
+        settlement = Settlement("done", 0, reason, why=why, reason=reason)
+        self._report(sms, settlement)
+        return self._settled(Try(take, sms, None, 0.0), settlement)
 
     def _booked(
         self, name: str, pairs: Sequence[tuple[Take, Outbound]]
@@ -220,11 +254,13 @@ class Delivery:
                 ready.append(pair)
         return ready, later
 
-    def _try(self, take: Take, sms: Outbound) -> None:
+    def _try(self, take: Take, sms: Outbound, taken_s: float) -> None:
         begun = monotonic()
         faults.reach("before_send")
+        outcome: Outcome | None = None
         try:
-            outcome = self._wires[sms.channel].post(sms)
+            if monotonic() - taken_s < FRESH_S:
+                outcome = self._wires[sms.channel].post(sms)
         except Exception as e:
             log.exception("a try failed in our own code", id=sms.id, channel=sms.channel)
             outcome = RetryLater(type(e).__name__, "Parley could not make the request")
@@ -258,19 +294,24 @@ class Delivery:
     def _judge(self, made: Try) -> Settled:
         """What follows from a try; what it means beyond its SMS is done here, before, since both may be done twice."""
         take, sms = made.take, made.sms
+        if made.outcome is None:
+            return Settled(take, "untried")
         pause_ms = round(self._channels[sms.channel].limits.pause_s * 1000)
         settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random())  # noqa: S311 (jitter)
-        at = take.now + round(made.took_s * 1000)
         metrics.SENDS.labels(sms.channel, settlement.label).inc()
         metrics.SEND_SECONDS.observe(made.took_s)
         self._heed(sms, made.outcome)
         self._report(sms, settlement)
+        return self._settled(made, settlement)
+
+    def _settled(self, made: Try, settlement: Settlement) -> Settled:
+        at = made.take.now + round(made.took_s * 1000)
         return Settled(
-            take,
+            made.take,
             settlement.verdict,
             rest_ms=settlement.rest_ms,
-            records=_records(sms, made.outcome, settlement, at),
-            dead=_letter(take, sms, settlement, at),
+            records=_records(made.sms, made.outcome, settlement, at),
+            dead=_letter(made.take, made.sms, settlement, at),
         )
 
     def _heed(self, sms: Outbound, outcome: Outcome) -> None:
@@ -280,11 +321,8 @@ class Delivery:
                     log.error(
                         "channel paused", channel=sms.channel, code=code, why=why, pause_s=PAUSE_MS // 1000
                     )
-                metrics.CHANNEL_PAUSED.labels(sms.channel).set(1)
             case OptedOutThere():
                 self._lanes.accept(sms.to, ProviderStop(f"{sms.id}s", sms.channel))
-            case Accepted():
-                metrics.CHANNEL_PAUSED.labels(sms.channel).set(0)
             case _:
                 pass
 
@@ -300,7 +338,7 @@ class Delivery:
         )  # fmt: skip
 
 
-def _records(sms: Outbound, outcome: Outcome, settlement: Settlement, at: int) -> bytes:
+def _records(sms: Outbound, outcome: Outcome | None, settlement: Settlement, at: int) -> bytes:
     """What the archive should know: an acceptance, or that the SMS will never leave."""
     record: Record
     if isinstance(outcome, Accepted):

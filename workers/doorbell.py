@@ -89,7 +89,7 @@ class _Listener(Consumer):
         try:
             popped = keyspace.ask(self._redis, self._command)
         except redis.RedisError as e:
-            raise BrokerConnectionError(f"the broker's Redis does not answer: {e}") from e  # type: ignore[no-untyped-call]
+            raise _away(e) from e
         return [sender.decode() for sender, _ in popped[1]] if popped else []
 
     def ack(self, message: MessageProxy) -> None:
@@ -101,5 +101,12 @@ class _Listener(Consumer):
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Ring again for what was popped and not begun, so that others need not wait for the alarm."""
-        for message in messages:
-            self._broker.ring(self._queue, message.args[0])
+        try:
+            for message in messages:
+                self._broker.ring(self._queue, message.args[0])
+        except redis.RedisError as e:
+            raise _away(e) from e
+
+
+def _away(e: redis.RedisError) -> BrokerConnectionError:
+    return BrokerConnectionError(f"the broker's Redis does not answer: {e}")  # type: ignore[no-untyped-call]

@@ -25,12 +25,12 @@ MAX_ATTEMPTS = 5
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """What claimed mail came to, not yet committed. Fields as in engine.Advance; `opened` counts by channel."""
+    """What claimed mail came to, not yet committed. Fields as in engine.Advance, times as in Decision."""
 
     claim: Claim
     state: bytes
-    deadline: int = 0
-    keep_until: int = 0
+    deadline: int | None = None
+    keep_until: int | None = None
     outbox: list[Outbound] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     silenced: set[str] = field(default_factory=set)
@@ -111,6 +111,8 @@ def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         try:
             whole.then(_advance(single, surveys, policy))
         except Exception as e:  # noqa: BLE001 (a dead letter keeps it)
+            if not mail:
+                whole.deadline = 0
             whole.dead += _given_up(single, _reason(e), str(e), format_exc(), _event_in(mail)).dead
     return whole
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import msgspec
 import redis
+import structlog
 
 from config import faults, keyspace
-from engine.events import Inbound, encode
+from engine.events import Inbound, Record, encode
+
+log = structlog.get_logger()
 
 LEASE_MS = 5_000
 """How long a claim holds: after a kill -9, a lane waits this long and a tick of the clock."""
@@ -54,15 +57,15 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lane becomes, in one commit. `applied` mail entries leave the mailbox; `deadline` and `keep_until` are
-    ms, 0 for none and for ever; `silenced` channels lose their queued SMS before `outbox` is added."""
+    """What a lane becomes, in one commit. `applied` mail entries leave the mailbox. `deadline` and `keep_until` are ms:
+    0 for none and for ever, None for as they were. `silenced` channels lose their queued SMS before `outbox` is added."""
 
     sender: str
     fence: int
     applied: int
     state: bytes
-    deadline: int = 0
-    keep_until: int = 0
+    deadline: int | None = None
+    keep_until: int | None = None
     records: bytes = b""
     silenced: Sequence[str] = ()
     outbox: Sequence[tuple[str, bytes]] = ()
@@ -97,6 +100,11 @@ class Lanes:
         """Put an event of our own making into a mailbox. Its alarm does the rest."""
         commands, _ = keyspace.accept_commands(self._shards, [(sender, False, encode(event))])
         keyspace.run(self.client, commands)
+
+    def archive(self, sender: str, records: Sequence[Record]) -> None:
+        """Add records to the archive that no commit carries."""
+        k = keyspace.shard_of(sender, self._shards)
+        keyspace.ask(self.client, ("XADD", keyspace.events(k), "*", "to", sender, "e", encode(records)))
 
     def claim(self, queue: str, senders: Sequence[str]) -> Claims:
         """Claim what can be claimed of these lanes, each with its oldest mail for `queue`."""
@@ -138,8 +146,8 @@ class Lanes:
         args: list[Any] = [self._keep_events_ms]
         for decision in decisions:
             args += (
-                decision.sender, decision.fence, decision.applied, decision.deadline, decision.keep_until,
-                decision.state, decision.records,
+                decision.sender, decision.fence, decision.applied, _or_same(decision.deadline),
+                _or_same(decision.keep_until), decision.state, decision.records,
                 len(decision.silenced), *decision.silenced,
                 len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
                 len(decision.dead), *chain.from_iterable((letter.id, letter.content) for letter in decision.dead),
@@ -161,7 +169,8 @@ def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
     for decision in decisions:
         sender = decision.sender
         keys += (
-            keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender), keyspace.outbox(k, sender)
+            keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender),
+            keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
         )  # fmt: skip
     return keys
 
@@ -178,7 +187,14 @@ def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:
             claims.held.append(Claim(sender, fence, attempts, now, state, mail))
 
 
-def _committed(sender: str, answer: list[Any]) -> Committed:
+def _or_same(ms: int | None) -> int | str:
+    return "-" if ms is None else ms
+
+
+def _committed(sender: str, answer: list[Any] | redis.ResponseError) -> Committed:
+    if isinstance(answer, redis.ResponseError):
+        log.error("a lane cannot be committed; it is tried again when its lease ends", error=str(answer))
+        return Committed(sender, stood=False)
     if not answer[0]:
         return Committed(sender, stood=False)
     return Committed(sender, True, keyspace.QUEUE_OF.get(answer[1]), bool(answer[2]), answer[3:])

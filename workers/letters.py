@@ -7,8 +7,11 @@ import msgspec
 from workers.lanes import Letter
 
 Reason = Literal[
-    "undecodable", "unreadable_state", "engine_error", "worker_died", "rejected", "tries_exhausted"
-]
+    "undecodable", "unreadable_state", "engine_error", "worker_died",
+    "unknown_channel", "rejected", "tries_exhausted", "uncertain",
+]  # fmt: skip
+"""`worker_died`: each worker that took it up was gone before it was done. `uncertain`: the provider may have the SMS,
+and can no longer be asked by its id."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,13 +18,14 @@ for when it has rested."""
 
 class Take(msgspec.Struct, frozen=True):
     """The oldest SMS of a sender, ours to try until the lease ends: taken at `now` (the server's ms), tried `attempts`
-    times before. `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit
+    times before, first at `since` (ms, 0 for never). `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit
     is for now."""
 
     sender: str
     fence: int
     now: int
     attempts: int
+    since: int
     unknown: bool
     booked: bool
     entry: bytes
@@ -90,8 +91,8 @@ class Outboxes:
 
 
 def _take(sender: str, answer: list[Any]) -> Take:
-    fence, now, attempts, left, entry = answer
-    return Take(sender, fence, now, attempts, left == 1, left == 2, entry)
+    fence, now, attempts, since, left, entry = answer
+    return Take(sender, fence, now, attempts, since, left == 1, left == 2, entry)
 
 
 def _take_keys(k: int, senders: Sequence[str]) -> list[str]:

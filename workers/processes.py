@@ -121,8 +121,10 @@ def conversation() -> None:
 def deliver() -> None:
     world = enter_world()
     work = deliveries(world)
-    listen(world, keyspace.OUTBOUND, work.run)
-    work.close()
+    try:
+        listen(world, keyspace.OUTBOUND, work.run)
+    finally:
+        work.close()
 
 
 def clock() -> None:

@@ -17,7 +17,7 @@ from config import keyspace, metrics
 from config.logs import hash_sender
 from config.settings import Channel
 from engine import ChannelPolicy, Policy, Surveys, UnknownVersion
-from engine.events import Ended, Opened, OptedOut, Refusal, Refused
+from engine.events import Ended, Opened, OptedOut, Record, Refusal, Refused, Unsent, decode_outbound
 from workers.channels import Channels
 from workers.drafts import Draft, draft, draft_one_by_one
 from workers.lanes import Claim, Committed, Lanes
@@ -129,11 +129,23 @@ class Turns:
             metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
         if duplicates := sum(each.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
+        for commit in committed:
+            self._note_withdrawn(commit, now)
         for channel, count in Counter(sms.channel for each in stood for sms in each.outbox).items():
             metrics.SMS_DECIDED.labels(channel).inc(count)
-            metrics.SMS_BUDGET_EXHAUSTED.labels(channel).set(self._door.count_sms(channel, count, now))
+            self._door.count_sms(channel, count, now)
         for each in stood:
             self._report_lane(each)
+
+    def _note_withdrawn(self, committed: Committed, now: int) -> None:
+        """SMS that a STOP took back: the archive says so."""
+        withdrawn = [decode_outbound(entry[entry.index(b"\0") + 1 :]) for entry in committed.withdrawn]
+        records: list[Record] = [
+            Unsent(now, sms.channel, sms.session, sms.id, "stopped", "withdrawn by a STOP")
+            for sms in withdrawn
+        ]
+        if records:
+            self._lanes.archive(committed.sender, records)
 
     def _report_lane(self, each: Draft) -> None:
         for record in each.records:
@@ -154,7 +166,7 @@ class Turns:
             metrics.DEAD_LETTERS.labels(letter.reason).inc()
             log.error(
                 "dead letter",
-                id=letter.id, reason=letter.reason, why=letter.why, attempts=letter.attempts, channel=letter.channel,
+                id=letter.id, reason=letter.reason, attempts=letter.attempts, channel=letter.channel,
                 sender=hash_sender(self._log_key, letter.sender), todo=f"parley dead show {letter.id}",
             )  # fmt: skip
 

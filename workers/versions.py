@@ -5,9 +5,13 @@ So that a process with other files, older or newer, can go on with a session tha
 
 import msgspec
 import redis
+import structlog
 
 from config import keyspace
 from engine import Surveys
+from engine.compiling import Rejected
+
+log = structlog.get_logger()
 
 _decode = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
 
@@ -24,4 +28,9 @@ def learn(client: redis.Redis, surveys: Surveys) -> None:
     known: dict[bytes, bytes] = keyspace.ask(client, ("HGETALL", keyspace.SURVEYS))
     for version, stored in known.items():
         if surveys.version(version.decode()) is None:
-            surveys.add(*_decode(stored))
+            try:
+                surveys.add(*_decode(stored))
+            except (Rejected, msgspec.MsgspecError) as e:
+                log.error(  # noqa: TRY400 (the sentence is in `why`)
+                    "a stored survey cannot be read by this release", version=version.decode(), why=str(e)
+                )

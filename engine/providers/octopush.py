@@ -6,6 +6,7 @@ are one. Callbacks are told apart by the date that each kind has. Codes and call
 return codes (legacy, the same numbers in v1) and of callbacks; a `sms-campaign/send` is answered 200 or 201.
 """
 
+import json
 import re
 from hashlib import blake2b
 from typing import Literal, Protocol, assert_never
@@ -190,9 +191,17 @@ def _parse(body: bytes) -> _Callback:
     """JSON or a form, whatever the content type said."""
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     try:
-        return _decode_callback(body) if body.startswith(b"{") else _parse_form(body)
+        return _parse_json(body) if body.startswith(b"{") else _parse_form(body)
     except (ValueError, RecursionError) as e:
         raise Unreadable("the body is neither a JSON object nor a form") from e
+
+
+def _parse_json(body: bytes) -> _Callback:
+    """An SMS cut in the middle of an emoji holds half of a surrogate pair, which is read as `?`."""
+    try:
+        return _decode_callback(body)
+    except msgspec.DecodeError:
+        return _decode_callback(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _parse_form(body: bytes) -> _Callback:

@@ -114,3 +114,20 @@ def test_sms_to_one_phone_leave_apart_and_a_channel_keeps_its_rate(own_valkey, o
     assert all(later - earlier >= 0.5 for earlier, later in pairwise(times))
     everyone = [sms.at_s for sms in octopush.accepted()]
     assert everyone[-1] - everyone[0] >= (64 - 20) / 20 - 0.1
+
+
+def test_a_stop_is_obeyed_by_a_delivery_worker_that_was_stalled_before_it_could_send(
+    deployment, play, octopush
+):
+    deployment.start(delivery=0)
+    stalled = deployment.spawn("delivery", "stop:before_send")
+    play.crowd.post([inbound(ANNA, "START")])
+    stalled.wait_stopped()
+    deployment.spawn("delivery")
+    play.crowd.post([inbound(ANNA, "STOP")])
+    until(lambda: octopush.accepted(ANNA), 60, "the confirmation was sent")
+    stalled.sigcont()
+    play.hold([2])
+    stalled.terminate()
+    (confirmation,) = octopush.accepted(ANNA)
+    assert "START" in confirmation.text

@@ -77,3 +77,15 @@ def test_conversations_survive_a_server_that_hangs(octopush, own_valkey, play, d
     assert answer.status_code == 503
     play.hold([1, 2])
     play.judge()
+
+
+def test_a_server_that_forgot_our_functions_and_wake_ups_is_told_again(own_valkey, play, deployment):
+    deployment.start()
+    talk = Thread(target=play.hold, args=(range(30),), kwargs={"every_s": 0.1})
+    talk.start()
+    for _ in range(3):
+        until(lambda: play.crowd.posts > 0, 30, "they talk")
+        own_valkey.client().function_flush()
+        own_valkey.client(own_valkey.broker_url).flushdb()
+    talk.join()
+    play.judge()

@@ -1,9 +1,11 @@
 """A batch of lanes is turned: in order, once, each for itself, whatever is in it."""
 
+import msgspec
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from config import keyspace
-from engine.events import Refused, Sms, encode
+from engine.events import Refused, Sms, Unsent, encode
 from workers.dead import stored
 from workers.drafts import MAX_ATTEMPTS
 from workers.versions import publish
@@ -18,8 +20,8 @@ def letters(pipeline):
 def lapse(pipeline, sender):
     """Let the lease of whoever holds this lane end, without waiting for it."""
     name = keyspace.lock(keyspace.shard_of(sender, pipeline.world.settings.shards), sender)
-    fence, _, attempts, owner = pipeline.client.get(name).split(b" ")
-    pipeline.client.set(name, b" ".join([fence, b"1", attempts, owner]))
+    fence, _, attempts, since, owner = pipeline.client.get(name).split(b" ")
+    pipeline.client.set(name, b" ".join([fence, b"1", attempts, since, owner]))
 
 
 def die_holding(pipeline, *senders):
@@ -194,3 +196,102 @@ def test_a_stop_withdraws_what_is_queued_and_says_one_thing(pipeline):
     town.drain()
     (confirmation,) = town.said(ANNA)
     assert "START" in confirmation
+
+
+def test_sms_that_a_stop_withdraws_are_archived_as_unsent(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "STOP")
+    town.drain()
+    (unsent,) = [record for record in town.records(ANNA) if isinstance(record, Unsent)]
+    assert (unsent.id, unsent.code) == ("0000000000000001x0", "stopped")
+
+
+def test_poison_leaves_the_sessions_deadline_and_the_lanes_expiry_as_they_were(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    lane = keyspace.lane(k, ANNA)
+
+    def times():
+        deadline = town.client.get(lane).split(b" ")[1]
+        return deadline, town.client.pexpiretime(lane), town.client.zscore(keyspace.alarms(k), ANNA)
+
+    before = times()
+    town.deposit(ANNA, b"poison")
+    town.drain()
+    assert len(letters(town)) == 1
+    assert times() == before
+
+
+def test_a_damaged_lane_stops_nobody_else_of_its_shard(pipeline):
+    town = pipeline()
+    shards = town.world.settings.shards
+    people = [f"+337{i:08}" for i in range(64)]
+    mates = [
+        person for person in people if keyspace.shard_of(person, shards) == keyspace.shard_of(ANNA, shards)
+    ]
+    for person in [ANNA, *mates]:
+        town.accept(person, "START")
+    town.drain()
+    town.client.set(keyspace.lane(keyspace.shard_of(ANNA, shards), ANNA), b"garbage")
+    for person in [ANNA, *mates]:
+        town.accept(person, "Ada")
+    town.drain()
+    assert all(town.said(person)[-1] == "How old are you, Ada?" for person in mates)
+    (letter,) = letters(town)
+    assert (letter.sender, letter.reason) == (ANNA, "unreadable_state")
+
+
+def test_a_lane_that_cannot_be_committed_harms_no_other(pipeline):
+    town = pipeline()
+    shards = town.world.settings.shards
+    mate = next(
+        person
+        for person in (f"+337{i:08}" for i in range(64))
+        if keyspace.shard_of(person, shards) == keyspace.shard_of(ANNA, shards)
+    )
+    k = keyspace.shard_of(ANNA, shards)
+    town.client.set(keyspace.outbox(k, ANNA), "not a list")
+    town.accept(mate, "START")
+    town.accept(ANNA, "START")
+    town.drain()
+    assert town.said(mate) == ["What is your name?"]
+    assert town.client.zscore(keyspace.outbox_alarms(k), mate)
+    assert town.client.zscore(keyspace.alarms(k), ANNA)
+
+
+def test_what_is_waiting_is_worked_off_though_the_memory_is_full(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            town.accept(BORIS, "START")
+        town.drain()
+    finally:
+        town.client.config_set("maxmemory", 0)
+    assert town.said(ANNA) == ["What is your name?"]
+
+
+def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):
+    town = pipeline()
+    town.client.function_flush()
+    town.accept(ANNA, "START")
+    town.client.function_flush()
+    town.drain()
+    assert town.said(ANNA) == ["What is your name?"]
+
+
+def test_a_stored_version_that_cannot_be_read_hides_no_other(pipeline):
+    old = pipeline()
+    publish(old.client, old.world.surveys)
+    old.client.hset(keyspace.SURVEYS, "0" * 16, msgspec.msgpack.encode(("old.yaml", b"steps: nonsense")))
+    old.accept(ANNA, "START")
+    old.drain()
+    new = pipeline(b"survey: clinic\nsteps: [{id: other, ask: Other?, answer: {type: yes_no}}]")
+    new.accept(ANNA, "Ada", event_id="00000000000000aa")
+    new.drain()
+    assert new.said(ANNA)[-1] == "How old are you, Ada?"

@@ -1,0 +1,190 @@
+"""What is tried, and what is not tried any more: the delivery worker on a real Valkey, with a provider that obeys."""
+
+import pytest
+
+from config import keyspace
+from engine.events import Outbound, encode
+from engine.providers import Accepted, ChannelFault, Rejected, RetryLater
+from tests.support.waiting import until
+from workers.dead import stored
+from workers.delivery import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
+from workers.processes import deliveries
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+
+
+class Wire:
+    """A provider that answers as told, then accepts. What it is told to raise, it raises."""
+
+    def __init__(self, *answers):
+        self.sent = []
+        self._answers = list(answers)
+
+    def post(self, sms):
+        self.sent.append(sms.text)
+        answer = self._answers.pop(0) if self._answers else Accepted("ticket")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def desk(pipeline):
+    """A factory of a delivery worker and its pipeline."""
+    works = []
+
+    def build(*answers, **limits):
+        town = pipeline(**limits)
+        town.wire = Wire(*answers)
+        town.work = deliveries(town.world)
+        town.work._wires = {"clinic": town.wire}
+        works.append(town.work)
+        return town
+
+    yield build
+    for work in works:
+        work.close()
+
+
+def queue(town, sender, *texts, channel="clinic"):
+    k = keyspace.shard_of(sender, town.world.settings.shards)
+    for text in texts:
+        entry = channel.encode() + b"\0" + encode(Outbound(f"id{text}", channel, sender, text))
+        town.client.rpush(keyspace.outbox(k, sender), entry)
+
+
+def lock(town, sender):
+    """The fields of a sender's outbox lock: fence, until, attempts, since, owner."""
+    name = keyspace.outbox_lock(keyspace.shard_of(sender, town.world.settings.shards), sender)
+    value = town.client.get(name)
+    return name, value.split(b" ") if value else []
+
+
+def set_lock(town, sender, **fields):
+    name, values = lock(town, sender)
+    for place, field in enumerate(("fence", "until", "attempts", "since", "owner")):
+        if field in fields:
+            values[place] = str(fields[field]).encode()
+    town.client.set(name, b" ".join(values))
+
+
+def rest(town, sender):
+    """Wait until the sender is at rest, and let the rest be over now."""
+    until(lambda: lock(town, sender)[1][:1] == [b"0"], 10, "the try is settled")
+    seconds, us = town.client.time()
+    set_lock(town, sender, until=seconds * 1000 + us // 1000)
+
+
+def letters(town):
+    return [(letter.sender, letter.reason) for letter in stored(town.client, town.world.settings)]
+
+
+def run(town, *senders):
+    town.work.run("outbound", list(senders))
+
+
+def heard(town, *texts):
+    until(lambda: town.wire.sent == list(texts), 10, f"{texts} were sent, not {town.wire.sent}")
+
+
+@pytest.mark.parametrize(
+    "channel, reason", [("a channel of the past", "unknown_channel"), ("clinic", "undecodable")]
+)
+def test_an_sms_that_cannot_be_sent_is_put_aside_alone(desk, channel, reason):
+    town = desk()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    if reason == "undecodable":
+        town.client.rpush(keyspace.outbox(k, ANNA), b"clinic\0garbage")
+    else:
+        queue(town, ANNA, "1", channel=channel)
+    queue(town, ANNA, "2")
+    queue(town, BORIS, "3")
+    run(town, ANNA, BORIS)
+    heard(town, "3")
+    run(town, ANNA)
+    heard(town, "3", "2")
+    assert letters(town) == [(ANNA, reason)]
+
+
+def test_a_try_that_fails_in_our_own_code_is_repeated_later_and_frees_its_slot(desk):
+    town = desk(ValueError("a header that no request may have"))
+    for _ in range(40):
+        queue(town, ANNA, "1")
+    run(town, ANNA)
+    heard(town, "1")
+    rest(town, ANNA)
+    run(town, ANNA)
+    heard(town, "1", "1")
+    assert letters(town) == []
+
+
+def test_an_sms_whose_workers_all_die_is_put_aside(desk):
+    town = desk()
+    queue(town, ANNA, "1", "2")
+    town.work._outboxes.take([ANNA])
+    set_lock(town, ANNA, until=1, attempts=MAX_TRIES)
+    run(town, ANNA)
+    run(town, ANNA)
+    heard(town, "2")
+    assert letters(town) == [(ANNA, "worker_died")]
+
+
+def test_an_sms_that_the_provider_may_have_is_not_tried_after_it_forgot_the_id(desk):
+    town = desk()
+    queue(town, ANNA, "1")
+    town.work._outboxes.take([ANNA])
+    set_lock(town, ANNA, until=1, since=int(lock(town, ANNA)[1][3]) - CERTAIN_MS - 1)
+    run(town, ANNA)
+    until(lambda: letters(town) == [(ANNA, "uncertain")], 10, "it is put aside")
+    assert town.wire.sent == []
+
+
+def test_the_confirmation_of_a_stop_does_not_wait_for_what_it_withdrew(desk):
+    town = desk(RetryLater("500", "busy"))
+    town.accept(ANNA, "START")
+    town.drain()
+    run(town, ANNA)
+    until(lambda: lock(town, ANNA)[1][:1] == [b"0"], 10, "the try is settled")
+    town.accept(ANNA, "STOP")
+    town.drain()
+    run(town, ANNA)
+    until(lambda: len(town.wire.sent) == 2, 10, "the confirmation was sent")
+
+
+def test_booked_permits_that_were_not_used_in_time_are_void(desk):
+    town = desk(sms_per_second=10)
+    people = [f"+336{i:08}" for i in range(40)]
+    for person in people:
+        queue(town, person, "1")
+    run(town, *people)
+    until(lambda: len(town.wire.sent) == 10, 10, "the burst has left")
+    waiting = [person for person in people if (lock(town, person)[1] or [b""])[-1] == b"booked"]
+    assert len(waiting) == 30
+    for person in waiting:
+        set_lock(town, person, until=1)
+    run(town, *waiting)
+    assert len(town.wire.sent) < 20
+
+
+@pytest.mark.parametrize(
+    "outcome, tries, expected",
+    [
+        (Accepted("t"), 1, Settlement("done", 2_000, "accepted")),
+        (RetryLater("153", "busy"), 1, Settlement("again", 1_000, "retry", "153", "busy")),
+        (RetryLater("153", "busy"), 5, Settlement("again", 16_000, "retry", "153", "busy")),
+        (
+            RetryLater("153", "busy"),
+            MAX_TRIES,
+            Settlement("done", 0, "tries_exhausted", "153", "busy", "tries_exhausted"),
+        ),
+        (Rejected("151", "no"), 1, Settlement("done", 0, "rejected", "151", "no", "rejected")),
+        (ChannelFault("104", "no"), 1, Settlement("untried", 60_000, "channel_fault", "104", "no")),
+    ],
+)
+def test_each_outcome_has_its_consequence(outcome, tries, expected):
+    assert decide(outcome, tries, 2_000, 0.5) == expected
+
+
+def test_backoff_is_jittered_and_bounded():
+    assert [backoff_ms(tries, 0.0) for tries in (1, 2, 3, 30)] == [500, 1_000, 2_000, 450_000]
+    assert backoff_ms(30, 1.0) == 1_350_000
