@@ -189,12 +189,12 @@ def connect(url: str, retries: int = RETRIES) -> redis.Redis:
     )
 
 
-def connect_async(url: str, retries: int = 1, timeout_s: float = 1.0) -> "redis.asyncio.Redis":
-    """The same for asyncio; impatient, since a provider waits for our answer."""
+def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
+    """The same for asyncio. Whoever awaits a reply bounds the wait, which costs less than a timeout a read."""
     return redis.asyncio.Redis.from_url(
         url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+        socket_timeout=None,
+        socket_connect_timeout=1.0,
         socket_keepalive=True,
         retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), retries),
         retry_on_error=list(_RETRIED),

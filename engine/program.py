@@ -80,10 +80,8 @@ class Keywords(msgspec.Struct, frozen=True):
         """`word` is `folded` without the punctuation at its ends."""
         if folded in self.words or word in self.words:
             return True
-        return any(
-            pattern.fullmatch(folded) is not None or pattern.fullmatch(word) is not None
-            for pattern in self.patterns
-        )
+        spellings = (folded,) if folded == word else (folded, word)
+        return any(pattern.fullmatch(each) is not None for pattern in self.patterns for each in spellings)
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):

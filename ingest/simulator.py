@@ -72,7 +72,7 @@ class Phones:
 
     def __init__(self, url: str) -> None:
         """They are kept in the Redis at `url`."""
-        self._client = keyspace.connect_async(url, timeout_s=MOST_WAIT_S + 5)
+        self._client = keyspace.connect_async(url)
 
     async def store(self, phone: str, send: Send, ticket: str) -> bool:
         """Put an SMS into `phone`; False if one with this request_id is there already."""

@@ -5,6 +5,7 @@ sends again, and a copy changes nothing. Octopush wants an answer within a secon
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hmac import compare_digest
 from time import perf_counter
 from urllib.parse import quote
@@ -28,16 +29,27 @@ MOST_BYTES = 65_536
 
 RETRY_AFTER_S = 1
 
+MOST_WORDS, LONGEST_WORD = 1_024, 32
+
 
 class Ear:
     """One channel's side of the wire: who may speak, in which provider's tongue."""
 
-    def __init__(self, channel: Channel, provider: Provider) -> None:
+    def __init__(self, channel: Channel, provider: Provider, surveys: Surveys) -> None:
         self.channel = channel
+        self._surveys = surveys
+        self._starts = lru_cache(MOST_WORDS)(self._is_start)
         self.provider = provider
         self._token = channel.token.encode()
         self._query = f"token={quote(channel.token)}".encode()
         self.accepted = metrics.WEBHOOKS.labels(channel.name, "accepted")
+
+    def starts(self, text: str) -> bool:
+        """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered."""
+        return self._starts(text) if len(text) <= LONGEST_WORD else self._is_start(text)
+
+    def _is_start(self, text: str) -> bool:
+        return is_start(text, self.channel.surveys, self._surveys)
 
     def knows(self, req: Request) -> bool:
         """Does the request carry the channel's token? In constant time, and first as every provider writes it."""
@@ -51,10 +63,10 @@ class Webhooks:
 
     def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes) -> None:
         self._ears = {
-            name: Ear(channel, provider_for(channel, settings)) for name, channel in settings.channels.items()
+            name: Ear(channel, provider_for(channel, settings), surveys)
+            for name, channel in settings.channels.items()
         }
         self._own = {channel.number for channel in settings.channels.values()}
-        self._surveys = surveys
         self._mailboxes = mailboxes
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
@@ -87,9 +99,10 @@ class Webhooks:
             else:
                 yield Letter(sender, self._recognised(ear, event), arrived_s)
 
-    def _recognised(self, ear: Ear, event: Inbound) -> Inbound:
+    @staticmethod
+    def _recognised(ear: Ear, event: Inbound) -> Inbound:
         """The event; an SMS that starts a survey says so."""
-        if isinstance(event, Sms) and is_start(event.text, ear.channel.surveys, self._surveys):
+        if isinstance(event, Sms) and ear.starts(event.text):
             return msgspec.structs.replace(event, start=True)
         return event
 

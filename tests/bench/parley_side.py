@@ -11,7 +11,7 @@ from tests.support.clinic import CHANNEL
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 from workers.delivery import LEASE_MS
-from workers.outboxes import Outboxes, Take
+from workers.outboxes import Outboxes, Settled, Take
 
 T = TypeVar("T")
 
@@ -81,13 +81,15 @@ class Lanes:
         return {sender: [text] for sender, text in sent}
 
     def _send(self, senders: Sequence[str]) -> list[tuple[str, str]]:
-        return [self._settle(take) for take in self._outboxes.take(senders)]
+        takes = self._outboxes.take(senders)
+        self._outboxes.settle([_sent(take) for take in takes])
+        return [(take.sender, decode_outbound(take.sms).text) for take in takes]
 
-    def _settle(self, take: Take) -> tuple[str, str]:
-        sms = decode_outbound(take.sms)
-        sent = Sent(take.now, sms.channel, sms.session, sms.id, "sms_5f3fbce61266e")
-        self._outboxes.settle(take, "done", records=encode([sent]))
-        return take.sender, sms.text
+
+def _sent(take: Take) -> Settled:
+    sms = decode_outbound(take.sms)
+    sent = Sent(take.now, sms.channel, sms.session, sms.id, "sms_5f3fbce61266e")
+    return Settled(take, "done", records=encode([sent]))
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from engine.events import Mail
 from workers import __main__, drafts
 
 
@@ -16,7 +17,7 @@ def die_of_deadly() -> None:
     """The process dies of every event whose text is `deadly`, while it reads it."""
     read = drafts.read_entry
 
-    def read_entry(entry: bytes) -> drafts.Mail:
+    def read_entry(entry: bytes) -> Mail:
         if b"deadly" in entry:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(entry)
