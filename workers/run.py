@@ -132,7 +132,7 @@ def _welcome(settings: Settings, url: str, console: Console) -> None:
         ]
     lines += [f"  webhooks  POST {base}/webhooks/<channel>?token=…", ""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
-        phone = shlex.quote(str(Path(sys.executable).with_name("parley"))) + " phone"
+        phone = shlex.quote(os.path.relpath(Path(sys.executable).with_name("parley"))) + " phone"
         lines += [f"  Try it: in another terminal, [bold]{phone}[/], and text START. Stop with Ctrl-C.", ""]
     console.print("\n".join(lines), soft_wrap=True)
 
