@@ -16,7 +16,7 @@ from ingest.web import create_app
 log = structlog.get_logger()
 
 BACKLOG = 2_048
-STOP_S = 5
+STOP_S = 3
 """How long requests may take to finish once the process is told to stop."""
 
 

@@ -104,6 +104,7 @@ def _environment(settings: Settings, url: str) -> Mapping[str, str]:
         "PARLEY_REDIS_URL": url,
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "PARLEY_LOG": settings.log,
         "PYTHONUNBUFFERED": "1",
     }
 
