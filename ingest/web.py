@@ -9,6 +9,7 @@ from config import keyspace
 from config.settings import Settings
 from engine import Surveys
 from ingest import health, simulator
+from ingest.front_door import FrontDoor
 from ingest.mailboxes import Mailboxes, Store
 from ingest.webhooks import RETRY_AFTER_S, Webhooks
 
@@ -31,7 +32,7 @@ async def _unavailable(
     raise falcon.HTTPServiceUnavailable(title="Redis does not answer", retry_after=RETRY_AFTER_S) from error
 
 
-def create_app(settings: Settings, surveys: Surveys) -> "falcon.asgi.App[Request, Response]":
+def create_app(settings: Settings, surveys: Surveys) -> FrontDoor:
     """The ASGI application. It connects when it is first asked, and outlives a Redis that is away."""
     lanes = Store(keyspace.connect_async(settings.redis_url))
     broker = Store(keyspace.connect_async(settings.broker_url))
@@ -39,10 +40,11 @@ def create_app(settings: Settings, surveys: Surveys) -> "falcon.asgi.App[Request
     phones = simulator.Phones(settings.redis_url)
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones)])
     app.add_error_handler(redis.RedisError, _unavailable)
-    app.add_route("/webhooks/{channel}", Webhooks(settings, surveys, mailboxes))
+    webhooks = Webhooks(settings, surveys, mailboxes)
+    app.add_route("/webhooks/{channel}", webhooks)
     app.add_route("/healthz", health.Alive())
     app.add_route("/readyz", health.Ready(surveys, lanes, broker))
     app.add_route("/metrics", health.Metrics())
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         simulator.mount(app, phones)
-    return app
+    return FrontDoor(app, webhooks)

@@ -41,8 +41,9 @@ class Ear:
         self._starts = lru_cache(MOST_WORDS)(self._is_start)
         self.provider = provider
         self._token = channel.token.encode()
-        self._query = f"token={quote(channel.token)}".encode()
+        self.query = f"token={quote(channel.token)}".encode()
         self.accepted = metrics.WEBHOOKS.labels(channel.name, "accepted")
+        self.unavailable = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
     def starts(self, text: str) -> bool:
         """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered."""
@@ -53,7 +54,7 @@ class Ear:
 
     def knows(self, req: Request) -> bool:
         """Does the request carry the channel's token? In constant time, and first as every provider writes it."""
-        if compare_digest(req.query_string.encode(), self._query):
+        if compare_digest(req.query_string.encode(), self.query):
             return True
         return compare_digest(req.get_param("token", default="").encode(), self._token)
 
@@ -62,7 +63,7 @@ class Webhooks:
     """The Falcon resource. Senders that no lane can answer, and our own numbers, are counted and dropped."""
 
     def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes) -> None:
-        self._ears = {
+        self.ears = {
             name: Ear(channel, provider_for(channel, settings), surveys)
             for name, channel in settings.channels.items()
         }
@@ -71,26 +72,27 @@ class Webhooks:
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
         arrived_s = perf_counter()
-        ear = admitted(self._ears, channel, req)
+        ear = admitted(self.ears, channel, req)
         body = await read_body(req, channel)
-        letters = list(self._letters(ear, body, arrived_s))
         try:
-            await self._mailboxes.accept(letters)
+            await self.hear(ear, body, arrived_s)
+        except Unreadable as e:
+            metrics.WEBHOOKS.labels(channel, "unreadable").inc()
+            raise falcon.HTTPBadRequest(title="unreadable", description=str(e)) from e
         except Unwritten as e:
-            metrics.WEBHOOKS.labels(channel, "unavailable").inc()
+            ear.unavailable.inc()
             raise falcon.HTTPServiceUnavailable(
                 title="Redis does not answer", retry_after=RETRY_AFTER_S
             ) from e
+
+    async def hear(self, ear: Ear, body: bytes, arrived_s: float) -> None:
+        """Returns once every event in `body` is in its mailbox. Raises Unreadable and Unwritten."""
+        await self._mailboxes.accept(list(self._letters(ear, body, arrived_s)))
         ear.accepted.inc()
 
     def _letters(self, ear: Ear, body: bytes, arrived_s: float) -> Iterable[Letter]:
         name = ear.channel.name
-        try:
-            events = ear.provider.read(name, body)
-        except Unreadable as e:
-            metrics.WEBHOOKS.labels(name, "unreadable").inc()
-            raise falcon.HTTPBadRequest(title="unreadable", description=str(e)) from e
-        for written, event in events:
+        for written, event in ear.provider.read(name, body):
             sender = normalise(written)
             if sender is None:
                 metrics.DROPPED.labels(name, "not_a_number").inc()
