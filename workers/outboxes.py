@@ -18,8 +18,10 @@ for when it has rested."""
 
 class Take(msgspec.Struct, frozen=True):
     """The oldest SMS of a sender, ours to try until the lease ends: taken at `now` (the server's ms), tried `attempts`
-    times before, first at `since` (ms, 0 for never). `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit
-    is for now."""
+    times before, first at `since` (ms, 0 for never).
+
+    `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit is for now.
+    """
 
     sender: str
     fence: int
