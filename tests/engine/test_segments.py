@@ -1,10 +1,29 @@
 """The cost of a text is what phones and providers make of it: facts of 3GPP TS 23.038 and known wrong counts."""
 
+import gsm0338
 import pytest
-from hypothesis import given
+import smsutil
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from engine.segments import count
+from engine.segments import EXTENSION, count, is_gsm, split
+
+GSM_7 = gsm0338.Codec()
+
+BASIC = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+NEARLY_GSM = "çâêîôûëï`\t\xa0’“–…°œ\u0391\x1b😀я"
+"""What authors write and take for ordinary; and ESC, which is no character."""
+
+gsm_texts = st.text(st.sampled_from(BASIC + "€{}[]~|^\\\f" * 6), max_size=700)
+texts = (
+    gsm_texts
+    | st.text(st.sampled_from(BASIC + NEARLY_GSM * 3), max_size=400)
+    | st.text(st.sampled_from("я😀e\u0301👨\u200d"), max_size=400)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=400)
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +51,10 @@ def test_gsm_7_never_splits_an_escape_pair(text, segments):
 @pytest.mark.parametrize(
     "text, segments",
     [
+        ("я" * 70, 1),
+        ("я" * 71, 2),
+        ("я" * 134, 2),
+        ("я" * 135, 3),
         ("😀" * 35, 1),
         ("😀" * 36, 2),
         ("😀" * 67, 3),
@@ -52,12 +75,28 @@ def test_septets_of_a_character(character, units):
     assert (count(character).encoding, count(character).units) == ("GSM-7", units)
 
 
-@pytest.mark.parametrize("character", ["ç", "`", "\t", "\xa0", "’", "…", "ê", "\u0391", "°", "\x1b"])
+@pytest.mark.parametrize("character", NEARLY_GSM)
 def test_one_such_character_turns_the_text_into_ucs_2(character):
     assert count("a" * 100 + character).encoding == "UCS-2"
 
 
-@given(st.text(max_size=400))
+@pytest.mark.parametrize(
+    "text, header, segments",
+    [
+        ("a" * 304, 7, 2),
+        ("a" * 305, 7, 3),
+        ("a" * 160, 7, 1),
+        ("я" * 132, 7, 2),
+        ("я" * 133, 7, 3),
+        ("я" * 70, 7, 1),
+        ("a" * 151 + "€" + "a" * 151, 7, 3),
+    ],
+)
+def test_a_reference_of_16_bits_leaves_a_septet_and_a_unit_less(text, header, segments):
+    assert count(text, header).segments == segments
+
+
+@given(texts)
 def test_units_fit_into_the_segments_and_no_segment_is_spare(text):
     counted = count(text)
     alone, joined = (160, 153) if counted.encoding == "GSM-7" else (70, 67)
@@ -66,3 +105,67 @@ def test_units_fit_into_the_segments_and_no_segment_is_spare(text):
     else:
         assert alone < counted.units <= counted.segments * joined
         assert counted.units > (counted.segments - 1) * (joined - 1)
+
+
+@given(texts, st.sampled_from([6, 7]))
+@example("", 6)
+def test_the_parts_are_the_text_and_fit_and_are_as_many_as_counted(text, header):
+    parts = split(text, header)
+    assert "".join(parts) == text
+    assert len(parts) == count(text, header).segments
+    if len(parts) > 1:
+        room = (153 if is_gsm(text) else 67) - (header - 6)
+        for part, after in zip(parts, [*parts[1:], ""], strict=True):
+            assert _units(part, text) <= room
+            assert not after or _units(part + after[0], text) > room  # nothing more would have fitted
+
+
+def _units(part, text):
+    """Of `part` in the encoding of `text`, by another way than `count`'s."""
+    return len(GSM_7.encode(part)[0]) if is_gsm(text) else len(part.encode("utf-16-be")) // 2
+
+
+# -- oracles
+
+
+@given(texts)
+def test_gsm0338_writes_the_same_texts_in_as_many_septets(text):
+    """Known fault: ESC goes through as a character of its own; it is none."""
+    assume("\x1b" not in text)
+    try:
+        septets = len(GSM_7.encode(text)[0])
+    except UnicodeEncodeError:
+        assert not is_gsm(text)
+    else:
+        assert is_gsm(text)
+        assert count(text).units == septets
+
+
+def test_gsm0338_writes_an_esc_and_we_do_not():
+    assert GSM_7.encode("\x1b")[0] == b"\x1b"
+    assert not is_gsm("\x1b")
+
+
+def test_gsm0338_has_the_same_extension_table():
+    every = map(chr, range(0xD800))
+    assert {c for c in every if c != "\x1b" and _septets(c) == 2} == EXTENSION
+
+
+def _septets(character):
+    return len(GSM_7.encode(character, "ignore")[0])
+
+
+@given(texts)
+def test_smsutil_splits_into_the_same_parts(text):
+    """Known faults: it takes ESC for a character of GSM-7, and an empty text for UCS-2."""
+    assume(text and "\x1b" not in text)
+    theirs = smsutil.split(text)
+    assert is_gsm(text) == smsutil.is_valid_gsm(text) == (theirs.encoding == "gsm0338")
+    assert split(text) == [part.content for part in theirs.parts]
+
+
+def test_smsutil_takes_esc_for_a_character_and_nothing_for_ucs_2():
+    assert smsutil.is_valid_gsm("\x1b")
+    assert not is_gsm("\x1b")
+    assert smsutil.split("").encoding == "utf_16_be"
+    assert count("").encoding == "GSM-7"

@@ -1,0 +1,31 @@
+"""Tables of words that people write, folded, and the numbers that they write out."""
+
+
+def words(*groups: str) -> frozenset[str]:
+    """What the groups list, separated by commas."""
+    return frozenset(word.strip() for group in groups for word in group.split(","))
+
+
+NUMBERS: dict[str, int] = {
+    word: number
+    for number, listed in enumerate(
+        (
+            "zero, null",
+            "one, un, une, en, ein, ett",
+            "two, deux, to",
+            "three, trois, tre",
+            "four, quatre, fire",
+            "five, cinq, fem",
+            "six, seks",
+            "seven, sept, sju, syv",
+            "eight, huit, atte",
+            "nine, neuf, ni",
+            "ten, dix, ti, 🔟",
+        )
+    )
+    for word in words(listed)
+}
+"""English, French, Norwegian. No word of one language is another number in another."""
+
+UNMISTAKABLE = {word: number for word, number in NUMBERS.items() if word not in ("en", "to", "ni", "fire")}
+"""Those that are no other word in another of the languages: `en` is one in Norwegian, and `in` in French."""
