@@ -9,9 +9,9 @@ from typing import assert_never
 
 import msgspec
 
-from engine.deadlines import apply_due, next_of
-from engine.events import Delivered, Mail, Outbound, ProviderStop, Receipt, Record, Sms
-from engine.hearing import hear, opt_out
+from engine.deadlines import apply_due, expires_after, next_of
+from engine.events import Delivered, Invitation, Mail, Outbound, ProviderStop, Receipt, Record, Sms
+from engine.hearing import hear, invite, opt_out
 from engine.lane import Lane, Line
 from engine.policy import ChannelPolicy, Policy
 from engine.surveys import Surveys
@@ -94,6 +94,8 @@ def _apply(turn: Turn, mail: Mail) -> None:
     match event:
         case Sms():
             hear(turn, _line(turn.lane, event.channel), event, policy)
+        case Invitation():
+            invite(turn, _line(turn.lane, event.channel), event, policy)
         case ProviderStop():
             opt_out(turn, _line(turn.lane, event.channel), event)
         case Receipt(channel=channel, ticket=ticket, status=status):
@@ -128,5 +130,5 @@ def _keep_until(turn: Turn, now: int) -> int | None:
         if line.opted_out_at:
             return None
         if line.session is not None:
-            until = max(until, line.session.opened_at + turn.survey_of(line.session).expires_ms + DAY_MS)
+            until = max(until, expires_after(line.session, turn.survey_of(line.session)) + DAY_MS)
     return until

@@ -1,6 +1,7 @@
 """When is a route taken? A small closed set of conditions, so that things can be proved about them.
 
-A condition on a step that has no answer does not hold.
+A condition on a step that has no answer does not hold. A step named "$key" is a session variable. Bounds are numbers,
+or YYYY-MM-DD for a date.
 """
 
 from collections.abc import Mapping
@@ -15,26 +16,26 @@ from engine.patterns import Pattern
 
 class AtLeast(msgspec.Struct, frozen=True):
     step: str
-    bound: float
+    bound: float | str
 
 
 class AtMost(msgspec.Struct, frozen=True):
     step: str
-    bound: float
+    bound: float | str
 
 
 class Above(msgspec.Struct, frozen=True):
     step: str
-    bound: float
+    bound: float | str
 
 
 class Below(msgspec.Struct, frozen=True):
     step: str
-    bound: float
+    bound: float | str
 
 
 class OneOf(msgspec.Struct, frozen=True):
-    """`values` as the step's reader gives them; texts folded."""
+    """`values` as the step's reader gives them; texts folded. Of several choices: that one, alone."""
 
     step: str
     values: frozenset[str | int | float | bool]
@@ -54,6 +55,13 @@ class Contains(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
 
 
+class Includes(msgspec.Struct, frozen=True):
+    """One of `options` is among the several that were chosen."""
+
+    step: str
+    options: frozenset[str]
+
+
 class Answered(msgspec.Struct, frozen=True):
     step: str
 
@@ -70,25 +78,28 @@ class Not(msgspec.Struct, frozen=True):
     condition: "Condition"
 
 
-Condition = AtLeast | AtMost | Above | Below | OneOf | Matches | Contains | Answered | All | Any | Not
+Atom = AtLeast | AtMost | Above | Below | OneOf | Matches | Contains | Includes | Answered
+Condition = Atom | All | Any | Not
 
 
 def holds(condition: Condition, answers: Mapping[str, Answer]) -> bool:
     match condition:
         case AtLeast(step, bound):
-            return (number := _number(answers, step)) is not None and number >= bound
+            return (sign := _compare(answers, step, bound)) is not None and sign >= 0
         case AtMost(step, bound):
-            return (number := _number(answers, step)) is not None and number <= bound
+            return (sign := _compare(answers, step, bound)) is not None and sign <= 0
         case Above(step, bound):
-            return (number := _number(answers, step)) is not None and number > bound
+            return (sign := _compare(answers, step, bound)) is not None and sign > 0
         case Below(step, bound):
-            return (number := _number(answers, step)) is not None and number < bound
+            return (sign := _compare(answers, step, bound)) is not None and sign < 0
         case OneOf(step, values):
             return step in answers and _comparable(answers[step]) in values
         case Matches(step, pattern):
             return step in answers and pattern.fullmatch(_text(answers[step])) is not None
         case Contains(step, words):
             return step in answers and any(word in _text(answers[step]) for word in words)
+        case Includes(step, options):
+            return step in answers and not options.isdisjoint(_several(answers[step]))
         case Answered(step):
             return step in answers
         case All(conditions):
@@ -101,15 +112,33 @@ def holds(condition: Condition, answers: Mapping[str, Answer]) -> bool:
             assert_never(condition)
 
 
-def _number(answers: Mapping[str, Answer], step: str) -> int | float | None:
+def _compare(answers: Mapping[str, Answer], step: str, bound: float | str) -> int | None:
+    """-1, 0 or 1 as the answer is below, at or above `bound`; None if it is no such thing."""
     answer = answers.get(step)
-    return answer.value if answer is not None and isinstance(answer.value, (int, float)) else None
-
-
-def _comparable(answer: Answer) -> str | int | float | bool:
+    if answer is None:
+        return None
     value = answer.value
-    return fold(value) if isinstance(value, str) and answer.index < 0 else value
+    if isinstance(value, (int, float)) and isinstance(bound, (int, float)):
+        return (value > bound) - (value < bound)
+    if isinstance(value, str) and isinstance(bound, str):
+        return (value > bound) - (value < bound)
+    return None
+
+
+def _comparable(answer: Answer) -> str | int | float | bool | None:
+    match answer.value:
+        case str(value) if answer.index < 0:
+            return fold(value)
+        case tuple(values):
+            return values[0] if len(values) == 1 else None
+        case value:
+            return value
+
+
+def _several(answer: Answer) -> tuple[str, ...]:
+    return answer.value if isinstance(answer.value, tuple) else ()
 
 
 def _text(answer: Answer) -> str:
+    """A number as it was written, so that what one matches is what one sees."""
     return fold(answer.value if isinstance(answer.value, str) else answer.raw)

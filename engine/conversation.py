@@ -4,18 +4,21 @@ Every SMS, in or out, restarts the silence after which a session is over; SMS th
 pause apart, and the silence counts from the last of them.
 """
 
-from engine.answers import Unread, read
-from engine.events import Heard, Misread, Opened, Sms
+from functools import partial
+
+from engine.answers import Unread, Why, read
+from engine.events import Heard, Invitation, Invited, Misread, Opened, Sms
 from engine.lane import Line, Session
-from engine.program import END, Ask, Reask, Survey, follow
-from engine.texts import Text, fill
+from engine.program import END, Ask, Reask, Say, Survey, follow
+from engine.texts import Text, fill, opened_with
 from engine.turn import Turn, UnknownStep
+from engine.variables import place_of, read_variable
 
 
 class Conversation:
     """One open session while a turn lasts. Made when the turn comes to it, dropped afterwards."""
 
-    __slots__ = ("_channel", "_line", "_said_before", "_session", "_survey", "_turn")
+    __slots__ = ("_channel", "_content", "_line", "_said_before", "_session", "_survey", "_turn")
 
     def __init__(self, turn: Turn, channel: str, line: Line, session: Session, survey: Survey) -> None:
         self._turn = turn
@@ -24,24 +27,27 @@ class Conversation:
         self._session = session
         self._survey = survey
         self._said_before = session.said
+        self._content = ""
 
     def answer(self, sms: Sms) -> None:
         """What the person wrote, read by the step that was asked."""
         turn, session = self._turn, self._session
         turn.records.append(Heard(turn.now, self._channel, session.id, sms.id, sms.text, sms.reply_to))
         step = self._asked()
-        answer = read(step.reader, sms.text)
+        answer = read(step.reader, sms.text, partial(turn.today, self._channel))
         if isinstance(answer, Unread):
             turn.records.append(Misread(turn.now, self._channel, session.id, step.id, answer.why))
-            if isinstance(step.invalid, Reask):
-                self._misread(step.invalid, step)
+            if isinstance(step.invalid, Reask) and answer.why != "reaction":
+                self._misread(step.invalid, step, answer.why)
                 self._touch()
             return
         session.answers[step.id] = answer
-        self._go(follow(step.routes, session.answers))
+        self._go(self._after(step))
         self._touch()
 
-    def start(self) -> None:
+    def start(self, content: str = "") -> None:
+        """Say the first SMS, which `content` opens, and what follows it."""
+        self._content = content
         self._go(0)
         self._touch()
 
@@ -59,11 +65,11 @@ class Conversation:
             raise UnknownStep(f"session {self._session.id} waits at '{step.id}', which asks nothing")
         return step
 
-    def _misread(self, invalid: Reask, step: Ask) -> None:
+    def _misread(self, invalid: Reask, step: Ask, why: Why) -> None:
         session = self._session
         session.misread += 1
         if session.misread < invalid.attempts:
-            if self._say(step.id, invalid.text):
+            if self._say(step.id, invalid.texts[why]):
                 session.asked_at = self._turn.now
         elif invalid.give_up is not None:
             self._go(invalid.give_up)
@@ -79,8 +85,15 @@ class Conversation:
             if isinstance(step, Ask):
                 self._wait(place)
                 return
-            place = follow(step.routes, self._session.answers)
+            place = self._after(step)
         self._complete()
+
+    def _after(self, step: Say | Ask) -> int:
+        session = self._session
+        route = follow(step.routes, session.answers, session.taken)
+        if route.times is not None:
+            session.taken[route.counter] = session.taken.get(route.counter, 0) + 1
+        return route.go
 
     def _wait(self, place: int) -> None:
         session = self._session
@@ -95,10 +108,13 @@ class Conversation:
     def _say(self, step: str, text: Text) -> bool:
         """Send one SMS; False if the session has sent all that it may, and is over."""
         session = self._session
-        if session.said >= self._survey.most_sms:
+        if self._survey.most_sms is not None and session.said >= self._survey.most_sms:
             self._turn.end(self._channel, self._line, self._session, "exhausted")
             return False
-        self._turn.say(self._channel, session, step, fill(text[session.language], session.answers))
+        words = fill(text[session.language], session.answers)
+        if self._content:
+            words, self._content = opened_with(self._content, words), ""
+        self._turn.say(self._channel, session, step, words)
         return True
 
     def _touch(self) -> None:
@@ -111,15 +127,31 @@ class Conversation:
         return (said - 1) * self._turn.channel_policy(self._channel).pause_ms if said > 1 else 0
 
 
-def open_session(turn: Turn, channel: str, line: Line, survey: Survey, sms: Sms) -> None:
+def open_session(turn: Turn, line: Line, survey: Survey, language: str, sms: Sms) -> None:
     """A START opens a session of the survey's current version and its first SMS are said."""
-    language = survey.languages[0]
-    session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
+    conversation = _open(turn, line, survey, language, sms)
+    turn.records.append(Heard(turn.now, sms.channel, sms.id, sms.id, sms.text, sms.reply_to))
+    conversation.start()
+
+
+def open_invited(turn: Turn, line: Line, survey: Survey, invitation: Invitation) -> None:
+    """An invitation opens a session, in its language if the survey has it, with its variables and content."""
+    language = invitation.language if invitation.language in survey.languages else survey.languages[0]
+    conversation = _open(turn, line, survey, language, invitation)
+    turn.records.append(Invited(turn.now, invitation.channel, invitation.id, invitation))
+    conversation.start(invitation.content)
+
+
+def _open(turn: Turn, line: Line, survey: Survey, language: str, by: Sms | Invitation) -> Conversation:
+    session = Session(by.id, survey.name, survey.version, language, turn.now, turn.now)
+    if isinstance(by, Invitation):
+        session.expires_at = by.expires_at
+        session.answers = {place_of(key): read_variable(value) for key, value in by.variables.items()}
     line.session = session
-    turn.opened[channel] = turn.opened.get(channel, 0) + 1
-    turn.records.append(Opened(turn.now, channel, session.id, survey.name, survey.version, language))
-    turn.records.append(Heard(turn.now, channel, session.id, sms.id, sms.text, sms.reply_to))
-    Conversation(turn, channel, line, session, survey).start()
+    line.language = language
+    turn.opened[by.channel] = turn.opened.get(by.channel, 0) + 1
+    turn.records.append(Opened(turn.now, by.channel, session.id, survey.name, survey.version, language))
+    return Conversation(turn, by.channel, line, session, survey)
 
 
 def answer_session(turn: Turn, channel: str, line: Line, session: Session, sms: Sms) -> None:

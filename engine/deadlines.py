@@ -42,6 +42,11 @@ def apply_due(turn: Turn, until: int) -> None:
         _apply(turn, deadline)
 
 
+def expires_after(session: Session, survey: Survey) -> int:
+    """The last moment (ms) of a session, however lively it is: its invitation's, or else the survey's."""
+    return session.expires_at or session.opened_at + survey.expires_ms
+
+
 def _apply(turn: Turn, due: Deadline) -> None:
     if due.what == "remind":
         remind_session(turn, due.channel, due.line, due.session)
@@ -51,8 +56,8 @@ def _apply(turn: Turn, due: Deadline) -> None:
 
 def _deadline(channel: str, line: Line, session: Session, survey: Survey) -> Deadline:
     """A session is over when more than `idle` or `expires` has gone by; on a tie, that comes before a reminder."""
-    idle_at = session.touched_at + survey.idle_ms + 1
-    expires_at = session.opened_at + survey.expires_ms + 1
+    expires_at = expires_after(session, survey) + 1
+    idle_at = expires_at + 1 if survey.idle_ms is None else session.touched_at + survey.idle_ms + 1
     over_at = min(idle_at, expires_at)
     step = survey.steps[session.step]
     if isinstance(step, Ask) and (remind := step.remind) and session.reminded < remind.times:

@@ -23,9 +23,35 @@ def parse(file: str, source: bytes) -> object:
     except UnicodeDecodeError as e:
         raise Unparsable(f"byte {e.start} is not UTF-8") from None
     try:
-        return _json(text) if file.endswith(".json") else _yaml(text)
+        return _whole(_json(text) if file.endswith(".json") else _yaml(text), frozenset())
     except RecursionError:
         raise Unparsable("it is nested too deeply") from None
+
+
+def _whole(value: object, within: frozenset[int]) -> object:
+    """`value`, in whose texts an emoji that is written as two escapes is one character, as it is in JSON."""
+    if id(value) in within:
+        return value
+    match value:
+        case str():
+            return _joined(value)
+        case dict():
+            inside = within | {id(value)}
+            return {_whole(key, inside): _whole(each, inside) for key, each in value.items()}
+        case list():
+            inside = within | {id(value)}
+            return [_whole(each, inside) for each in value]
+        case _:
+            return value
+
+
+def _joined(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise Unparsable(f"{text[:20]!r} holds half a character: \\ud800 to \\udfff stand in pairs") from None
 
 
 def _json(text: str) -> object:

@@ -43,7 +43,24 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     status: str
 
 
-Inbound = Sms | ProviderStop | Receipt
+class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation"):
+    """We ask this person, who need not have written before, to take `survey`.
+
+    `language` is used if the survey has it. `content` opens the first SMS. `variables` are the session's, their keys
+    in any case. `expires_at` (ms) ends the session; 0: the survey's own `expires` does. `reference` is the inviter's.
+    """
+
+    id: str
+    channel: str
+    survey: str
+    language: str = ""
+    content: str = ""
+    variables: dict[str, str] = {}
+    expires_at: int = 0
+    reference: str = ""
+
+
+Inbound = Sms | ProviderStop | Receipt | Invitation
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -67,8 +84,11 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     session: str = ""
 
 
-Refusal = Literal["throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open"]
-"""Why a START opened nothing."""
+Refusal = Literal[
+    "throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open", "opted_out", "unknown_survey",
+    "expired",
+]  # fmt: skip
+"""Why a START or an invitation opened nothing."""
 
 Ending = Literal["completed", "expired", "idle", "gave_up", "stopped", "restarted", "exhausted"]
 """How a session ended."""
@@ -81,6 +101,15 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
     survey: str
     version: str
     language: str
+
+
+class Invited(msgspec.Struct, frozen=True, array_like=True, tag="invited"):
+    """The session was opened by an invitation, and by this one."""
+
+    at: int
+    channel: str
+    session: str
+    invitation: Invitation
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
@@ -137,7 +166,7 @@ class Unsent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
-    """A START opened nothing."""
+    """A START or an invitation opened nothing."""
 
     at: int
     channel: str
@@ -177,7 +206,20 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     status: str
 
 
-Record = Opened | Heard | Misread | Said | Sent | Unsent | Refused | Ended | OptedOut | OptedIn | Delivered
+Record = (
+    Opened
+    | Invited
+    | Heard
+    | Misread
+    | Said
+    | Sent
+    | Unsent
+    | Refused
+    | Ended
+    | OptedOut
+    | OptedIn
+    | Delivered
+)
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

@@ -3,10 +3,12 @@
 Whoever opted out hears nothing until they say START.
 """
 
+from functools import partial
+
 from engine.admission import count_opened, refusal, throttled
-from engine.answers import ChoiceReader, Reader, Unread, YesNoReader, read
-from engine.conversation import answer_session, open_session
-from engine.events import Heard, OptedIn, OptedOut, ProviderStop, Refusal, Refused, Sms
+from engine.answers import ChoiceReader, ChoicesReader, Reader, ScaleReader, Unread, YesNoReader, read
+from engine.conversation import answer_session, open_invited, open_session
+from engine.events import Heard, Invitation, OptedIn, OptedOut, ProviderStop, Refusal, Refused, Sms
 from engine.folding import fold_word
 from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, STOP, survey_started
 from engine.lane import Line, Session
@@ -14,20 +16,43 @@ from engine.policy import ChannelPolicy
 from engine.program import Ask, FixedText, Survey
 from engine.turn import DAY_MS, Turn
 
+_NAMED = (ChoiceReader, ChoicesReader, ScaleReader)
+"""Readers of answers that an author named, possibly like a command."""
+
 
 def hear(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
     """Apply one SMS."""
     word = fold_word(sms.text)
-    if word in STOP and not (
-        word in AMBIGUOUS_STOP and _is_answer(turn, line, sms, (ChoiceReader, YesNoReader))
-    ):
+    if word in STOP and not (word in AMBIGUOUS_STOP and _is_answer(turn, line, sms, (*_NAMED, YesNoReader))):
         _stop(turn, line, sms, policy)
-    elif word in HELP and not (word in AMBIGUOUS_HELP and _is_answer(turn, line, sms, (ChoiceReader,))):
+    elif word in HELP and not (word in AMBIGUOUS_HELP and _is_answer(turn, line, sms, _NAMED)):
         _help(turn, line, sms, policy)
     elif sms.start:
         _start(turn, line, sms, policy)
     else:
         _answer(turn, line, sms, policy)
+
+
+def invite(turn: Turn, line: Line, invitation: Invitation, policy: ChannelPolicy) -> None:
+    """Apply one invitation. Opening by invitation counts against the day's cap, and is not held up by it."""
+    survey = turn.surveys.current(invitation.survey) if invitation.survey in policy.surveys else None
+    reason = _uninviting(line, invitation, policy, turn.now)
+    if survey is None or reason:
+        turn.records.append(Refused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey"))
+        return
+    count_opened(line, policy, turn.now)
+    open_invited(turn, line, survey, invitation)
+
+
+def _uninviting(line: Line, invitation: Invitation, policy: ChannelPolicy, now: int) -> Refusal | None:
+    """Why nobody may be invited on `line` now."""
+    if line.opted_out_at:
+        return "opted_out"
+    if line.session is not None:
+        return "already_open"
+    if invitation.expires_at and invitation.expires_at <= now:
+        return "expired"
+    return policy.closed
 
 
 def opt_out(turn: Turn, line: Line, stop: Sms | ProviderStop) -> bool:
@@ -47,7 +72,7 @@ def _stop(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
     _note(turn, line, sms)
     survey = _open_survey(turn, line) or turn.line_survey(line, policy.surveys)
     if opt_out(turn, line, sms) and not policy.confirms_stop:
-        turn.tell(sms.channel, "stopped", survey)
+        turn.tell(sms.channel, line, "stopped", survey)
 
 
 def _help(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
@@ -61,19 +86,19 @@ def _start(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
     if line.opted_out_at:
         line.opted_out_at = 0
         turn.records.append(OptedIn(turn.now, sms.channel, sms.id))
-    survey = survey_started(sms.text, policy.surveys, turn.surveys)
-    if survey is None:
+    started = survey_started(sms.text, policy.surveys, turn.surveys)
+    if started is None:
         _answer(turn, line, sms, policy)
     elif throttled(line, policy, turn.now):
-        _refuse(turn, line, sms, survey, "throttled")
+        _refuse(turn, line, sms, started[0], "throttled")
     elif line.session is None:
-        _open(turn, line, sms, survey, policy)
+        _open(turn, line, sms, *started, policy)
     else:
-        _start_again(turn, line, line.session, sms, survey, policy)
+        _start_again(turn, line, line.session, sms, *started, policy)
 
 
 def _start_again(
-    turn: Turn, line: Line, session: Session, sms: Sms, survey: Survey, policy: ChannelPolicy
+    turn: Turn, line: Line, session: Session, sms: Sms, survey: Survey, language: str, policy: ChannelPolicy
 ) -> None:
     """A START while a session is open: that session's survey says what it means."""
     match turn.survey_of(session).again:
@@ -82,17 +107,17 @@ def _start_again(
         case "answer":
             answer_session(turn, sms.channel, line, session, sms)
         case "restart":
-            _open(turn, line, sms, survey, policy)
+            _open(turn, line, sms, survey, language, policy)
 
 
-def _open(turn: Turn, line: Line, sms: Sms, survey: Survey, policy: ChannelPolicy) -> None:
+def _open(turn: Turn, line: Line, sms: Sms, survey: Survey, language: str, policy: ChannelPolicy) -> None:
     if reason := refusal(line, survey, policy, turn.now):
         _refuse(turn, line, sms, survey, reason)
         return
     if line.session is not None:
         turn.end(sms.channel, line, line.session, "restarted")
     count_opened(line, policy, turn.now)
-    open_session(turn, sms.channel, line, survey, sms)
+    open_session(turn, line, survey, language, sms)
 
 
 def _refuse(turn: Turn, line: Line, sms: Sms, survey: Survey, reason: Refusal) -> None:
@@ -130,7 +155,7 @@ def _is_answer(turn: Turn, line: Line, sms: Sms, readers: tuple[type[Reader], ..
     return (
         isinstance(step, Ask)
         and isinstance(step.reader, readers)
-        and not isinstance(read(step.reader, sms.text), Unread)
+        and not isinstance(read(step.reader, sms.text, partial(turn.today, sms.channel)), Unread)
     )
 
 

@@ -42,15 +42,17 @@ def is_start(text: str, channel_surveys: Sequence[str], surveys: _Current) -> bo
     return word in START or _first_match(folded, word, channel_surveys, surveys) is not None
 
 
-def survey_started(text: str, channel_surveys: Sequence[str], surveys: _Current) -> Survey | None:
-    """The first of `channel_surveys` that has a keyword like `text`."""
+def survey_started(text: str, channel_surveys: Sequence[str], surveys: _Current) -> tuple[Survey, str] | None:
+    """The first of `channel_surveys` that has a keyword like `text`, and the language that the keyword is in."""
     folded = fold(text)
     return _first_match(folded, trim_punctuation(folded), channel_surveys, surveys)
 
 
-def _first_match(folded: str, word: str, names: Iterable[str], surveys: _Current) -> Survey | None:
+def _first_match(
+    folded: str, word: str, names: Iterable[str], surveys: _Current
+) -> tuple[Survey, str] | None:
     for name in names:
         survey = surveys.current(name)
-        if survey is not None and survey.start.match(folded, word):
-            return survey
+        if survey is not None and (language := survey.start.match(folded, word)):
+            return survey, language
     return None

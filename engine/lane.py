@@ -13,11 +13,16 @@ FORMAT = 1
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """`raw` is what the person wrote, unchanged; `value` is how it was read; `index` is a choice's 0-based place."""
+    """`raw` is what the person wrote, unchanged; `value` is how it was read.
+
+    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. A date's
+    is YYYY-MM-DD, a phone number's E.164.
+    """
 
     raw: str
-    value: str | int | float | bool
+    value: str | int | float | bool | tuple[str, ...]
     index: int = -1
+    indexes: tuple[int, ...] = ()
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -34,7 +39,9 @@ class Session(msgspec.Struct, array_like=True):
     reminded: int = 0
     asked_at: int = 0
     said: int = 0  # SMS decided so far; numbers their ids
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}  # by step; a session variable's by "$" and its key in lower case
+    expires_at: int = 0  # as the invitation wants it; 0: as the survey says
+    taken: dict[int, int] = {}  # how often each counted route was taken, by Route.counter
 
 
 class Line(msgspec.Struct, array_like=True):
@@ -49,6 +56,7 @@ class Line(msgspec.Struct, array_like=True):
     opened_today: int = 0
     throttle_at: int = 0  # theoretical arrival time of the START throttle (GCRA)
     told: dict[str, int] = {}  # fixed text -> when it was last sent
+    language: str = ""  # the last session's; fixed texts are told in it
 
 
 class Lane(msgspec.Struct, array_like=True):

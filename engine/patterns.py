@@ -8,6 +8,11 @@ from engine.folding import fold
 
 
 class Pattern(Protocol):
+    @property
+    def pattern(self) -> str:
+        """As it was compiled."""
+        ...
+
     def fullmatch(self, text: str) -> object | None:
         """Not None if the pattern matches all of `text`."""
         ...

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers import Reader
+from engine.answers import Reader, Why
 from engine.conditions import Condition, holds
 from engine.lane import Answer
 from engine.patterns import Pattern
@@ -24,16 +24,26 @@ FixedText = Literal["completed", "unavailable", "not_found", "expired", "refused
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Taken if `when` holds; always, if there is none. `go` is a step's index, or END."""
+    """Taken if `when` holds; always, if there is none. `go` is a step's index, or END.
+
+    A session takes it at most `times` times (None: as often as it comes by), which it counts under `counter`. One that
+    is `implied` is not written: it leads on where every written route may be closed.
+    """
 
     when: Condition | None
     go: int
+    times: int | None = None
+    counter: int = -1
+    implied: bool = False
 
 
 class Reask(msgspec.Struct, frozen=True):
-    """An invalid answer is told so and asked again, until `attempts` of them lead to `give_up`, or end it all."""
+    """An invalid answer is told so and asked again, until `attempts` of them lead to `give_up`, or end it all.
 
-    text: Text
+    `texts` say so, by Unread.why: every one that the step's reader may give.
+    """
+
+    texts: Mapping[Why, Text]
     attempts: int
     give_up: int | None = None
 
@@ -71,24 +81,31 @@ Step = Say | Ask
 
 
 class Keywords(msgspec.Struct, frozen=True):
-    """What starts a survey: folded words, and patterns that match all of a folded SMS."""
+    """What starts a survey, and in which language: folded words, and patterns that match all of a folded SMS."""
 
-    words: frozenset[str]
-    patterns: tuple[Pattern, ...] = ()
+    words: Mapping[str, str]
+    patterns: tuple[tuple[Pattern, str], ...] = ()
 
-    def match(self, folded: str, word: str) -> bool:
-        """`word` is `folded` without the punctuation at its ends."""
-        if folded in self.words or word in self.words:
-            return True
+    def match(self, folded: str, word: str) -> str | None:
+        """The keyword's language, None if there is no such keyword. `word` is `folded` without the punctuation at
+        its ends."""
+        for spelling in (folded, word):
+            if spelling in self.words:
+                return self.words[spelling]
         spellings = (folded,) if folded == word else (folded, word)
-        return any(pattern.fullmatch(each) is not None for pattern in self.patterns for each in spellings)
+        for pattern, language in self.patterns:
+            if any(pattern.fullmatch(each) is not None for each in spellings):
+                return language
+        return None
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a survey.
 
-    `source` is the file's content, `file` its name, `version` the hash of `source` as 16 hex digits. `most_sms`
-    bounds the SMS that a session sends. `warnings` are sentences about what is odd but runs.
+    `source` is the file's content, `file` its name, `version` the hash of `source` as 16 hex digits. `idle_ms` is
+    None where no silence ends a session. `most_sms` ends a session that has sent so many; None: its steps do. `variables` are the session
+    variables that the texts and conditions know, in lower case, and how long their values can get, in characters.
+    `lenient`: what would be an error elsewhere is a warning.
     """
 
     name: str
@@ -98,22 +115,25 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     languages: tuple[str, ...]
     start: Keywords
-    idle_ms: int
+    idle_ms: int | None
     expires_ms: int
     cooldown_ms: int
     again: Again
-    most_sms: int
+    most_sms: int | None
     texts: Mapping[FixedText, Text]
     steps: tuple[Step, ...]
-    warnings: tuple[str, ...] = ()
+    variables: Mapping[str, int] = {}
+    lenient: bool = False
 
 
-def follow(routes: Sequence[Route], answers: Mapping[str, Answer]) -> int:
-    """Where the first route that is open leads."""
+def follow(routes: Sequence[Route], answers: Mapping[str, Answer], taken: Mapping[int, int]) -> Route:
+    """The first route that is open. `taken` counts those that may be taken a number of times only."""
     for route in routes:
-        if route.when is None or holds(route.when, answers):
-            return route.go
-    return END
+        if (route.times is None or taken.get(route.counter, 0) < route.times) and (
+            route.when is None or holds(route.when, answers)
+        ):
+            return route
+    raise AssertionError("the last route has no condition and no count")
 
 
 def targets(step: Step) -> list[int]:

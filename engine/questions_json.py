@@ -12,12 +12,15 @@ from typing import Literal
 import msgspec
 
 from engine.answers import AnythingReader, PhpNumberReader, is_numeric
-from engine.compiling import MOST_SMS, Rejected, default_text
+from engine.compiling.texts import default_text
 from engine.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
-from engine.graph import bound_sms, unreachable
+from engine.findings import Finding, Rejected, broken
 from engine.program import END, Ask, FixedText, Keywords, Route, Say, Step, Survey, Wait
 from engine.survey_file import convert
 from engine.texts import LONGEST_SMS, Text
+
+MOST_SMS = 100
+"""Bounds the SMS of a session, as nothing in the file could."""
 
 _SESSION_OVER = -2
 _THRESHOLD_MS = 30_000
@@ -47,28 +50,31 @@ class Item(msgspec.Struct, frozen=True):
     false_next: Number | None = None
 
 
-def compile_questions(raw: Sequence[object], name: str, file: str, source: bytes, version: str) -> Survey:
-    """The survey in a parsed questions.json. Raises engine.compiling.Rejected."""
+def compile_questions(
+    raw: Sequence[object], name: str, file: str, source: bytes, version: str
+) -> tuple[Survey, list[Finding]]:
+    """The survey in a parsed questions.json, and no warnings. Raises Rejected."""
     steps, problems = _steps(raw)
     if problems:
-        raise Rejected(problems)
-    return Survey(
+        raise Rejected(list(map(broken, problems)))
+    survey = Survey(
         name=name,
         version=version,
         source=source,
         file=file,
         title="",
         languages=(_LANGUAGE,),
-        start=Keywords(frozenset(["start"])),
+        start=Keywords({"start": _LANGUAGE}),
         idle_ms=_THRESHOLD_MS,
         expires_ms=86_400_000,
         cooldown_ms=_THRESHOLD_MS,
         again="answer",
-        most_sms=bound_sms(steps) or MOST_SMS,
+        most_sms=MOST_SMS,
         texts=_fixed_texts(),
         steps=tuple(steps),
-        warnings=tuple(unreachable(steps)),
+        lenient=True,
     )
+    return survey, []
 
 
 def _fixed_texts() -> dict[FixedText, Text]:

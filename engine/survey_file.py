@@ -6,6 +6,7 @@
 import copy
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -26,6 +27,15 @@ class Duration:
         self.ms = int(found[1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[found[2]]
 
 
+class Idle:
+    """A Duration, or `none`: `ms` is None then."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, written: str) -> None:
+        self.ms = None if written == "none" else Duration(written).ms
+
+
 class TextAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
     min: int = 1
     max: int = 640
@@ -38,8 +48,19 @@ class NumberAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     decimals: int | None = None
 
 
+class ScaleAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="scale"):
+    """A whole number from `from` to `to`. `labels`, number -> text, follow the question, and are read too."""
+
+    to: int
+    from_: int = msgspec.field(name="from", default=1)
+    labels: dict[str, Texts] = {}
+
+
 class YesNoAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="yes_no"):
-    pass
+    """`yes` and `no` are words that are read beside the usual ones of English, French and Norwegian."""
+
+    yes: list[str] = []
+    no: list[str] = []
 
 
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,17 +73,45 @@ class ChoiceAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     options: list[str | Option]
 
 
-AnswerType = TextAnswer | NumberAnswer | YesNoAnswer | ChoiceAnswer
+class ChoicesAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="choices"):
+    """Several of `options`: `min` to `max` of them, by default 1 to all."""
+
+    options: list[str | Option]
+    min: int = 1
+    max: int | None = None
+
+
+class DateAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="date"):
+    """`min` and `max` are YYYY-MM-DD or `today`; `order` says what 03/04/2026 is."""
+
+    min: str | None = None
+    max: str | None = None
+    order: Literal["dmy", "mdy"] = "dmy"
+
+
+class PhoneAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="phone"):
+    """`country`, two letters, is whose a number without a country code is."""
+
+    country: str | None = None
+
+
+AnswerType = (
+    TextAnswer | NumberAnswer | ScaleAnswer | YesNoAnswer | ChoiceAnswer | ChoicesAnswer | DateAnswer | PhoneAnswer
+)  # fmt: skip
+
+Bound = int | float | str
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is given must hold, of the answer to the step itself or to the one that `answer` names."""
+    """All that is given must hold, of the answer to the step itself, or to the one that `answer` names, or of the
+    session variable `variable`. Dates are compared with YYYY-MM-DD."""
 
     answer: str | None = None
-    at_least: int | float | None = None
-    at_most: int | float | None = None
-    above: int | float | None = None
-    below: int | float | None = None
+    variable: str | None = None
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+    above: Bound | None = None
+    below: Bound | None = None
     equals: str | int | float | bool | None = None
     one_of: list[str | int | float | bool] | None = None
     matches: str | None = None
@@ -74,8 +123,11 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Goto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A session takes the route at most `times` times; that is what bounds a cycle."""
+
     go: str
     when: When | None = None
+    times: int | None = None
 
 
 Next = str | list[Goto]
@@ -116,19 +168,27 @@ class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     help: Texts | None = None
 
 
+Keywords = str | list[str] | dict[str, str | list[str]]
+"""One, several, or either by language."""
+
+Variables = list[str] | dict[str, int]
+"""Session variables by name; a mapping says how long each value can get, in characters."""
+
+
 class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole file. `steps` are converted one by one, as SayStep or AskStep."""
 
     survey: str
     steps: list[Any]
     title: str = ""
-    start: str | list[str] = "START"
+    start: Keywords = "START"
     languages: tuple[str, ...] = ("en",)
-    idle: Duration = Duration("1h")
-    expires: Duration = Duration("3d")
-    cooldown: Duration = Duration("30s")
+    idle: Idle = msgspec.field(default_factory=lambda: Idle("none"))
+    expires: Duration = msgspec.field(default_factory=lambda: Duration("3d"))
+    cooldown: Duration = msgspec.field(default_factory=lambda: Duration("30s"))
     again: Literal["ignore", "answer", "restart"] = "ignore"
     most_sms: int | None = None
+    variables: Variables = []
     texts: FixedTexts = FixedTexts()
 
 
@@ -145,13 +205,20 @@ _EXPECTED = {
     "null": "",
 }
 _CLOSED = {
-    "type": "text, number, yes_no or choice",
+    "type": "text, number, scale, yes_no, choice, choices, date or phone",
+    "order": "dmy or mdy",
     "again": "ignore, answer or restart",
     "condition": ">=, >, <=, <, == or !=",
 }
-_A_DURATION = "a duration such as 30s, 10m, 2h or 3d"
+_KINDS: dict[type, str] = {
+    str: "str", int: "int", float: "float", bool: "bool", dict: "object", list: "array", type(None): "null",
+}  # fmt: skip
 _GONE = object()
 _STAND_INS: tuple[object, ...] = ("", {}, [], {"go": "end"}, {"type": "yes_no"}, "1s", 0)
+_WRITTEN: dict[type, str] = {
+    Duration: "a duration such as 30s, 10m, 2h or 3d",
+    Idle: "a duration such as 30s, 10m, 2h or 3d, or none",
+}
 
 
 def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
@@ -195,19 +262,29 @@ def _mend(holder: list[Any], path: Path, stand_in: object) -> None:
 
 
 def _own(raw: object) -> Any:
-    """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out."""
-    if isinstance(raw, dict):
-        return {key: _own(value) for key, value in raw.items()}
-    return [_own(value) for value in raw] if isinstance(raw, list) else raw
+    """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out.
+
+    What YAML has beside JSON becomes text, as it would be there: whole numbers that are keys, and dates.
+    """
+    match raw:
+        case dict():
+            return {str(key) if type(key) is int else key: _own(value) for key, value in raw.items()}
+        case list():
+            return [_own(value) for value in raw]
+        case date():
+            return raw.isoformat()
+        case _:
+            return raw
 
 
 def _duration(wanted: type, written: object) -> object:
-    if wanted is not Duration or not isinstance(written, str):
-        raise ValueError(_A_DURATION)
+    expected = _WRITTEN[wanted]
+    if not isinstance(written, str):
+        raise ValueError(expected)  # noqa: TRY004 (msgspec wants a ValueError)
     try:
-        return Duration(written)
+        return Duration(written) if wanted is Duration else Idle(written)
     except ValueError:
-        raise ValueError(_A_DURATION) from None
+        raise ValueError(expected) from None
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -221,7 +298,8 @@ class _Problem(msgspec.Struct, frozen=True):
 def _explain(message: str, raw: object) -> _Problem:
     """Where msgspec's message points, and our sentence for it."""
     what, _, where = message.partition(" - at `")
-    path = _path(where.removeprefix("key` in `").removesuffix("`"), raw)
+    got = re.search(r"got `(\w+)`", what)
+    path = _path(where.removeprefix("key` in `").removesuffix("`"), raw, got[1] if got else "")
     if where.startswith("key` in `"):
         key = next(key for key in _at(raw, path) if not isinstance(key, str))
         return _Problem(
@@ -248,15 +326,27 @@ def _expected(what: str, path: Path) -> str:
     return what
 
 
-def _path(where: str, raw: object) -> Path:
+def _path(where: str, raw: object, got: str) -> Path:
+    """Where msgspec points. It does not tell a mapping's key, but that there is a `got` in its value."""
     path: Path = ()
-    for field, place in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where):
+    places = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
+    for number, (field, place) in enumerate(places):
         if place == "...":
+            further = tuple(each or int(index) for each, index in places[number + 1 :] if index != "...")
             mapping = _at(raw, path)
-            path = (*path, next(key for key, value in mapping.items() if not isinstance(value, str)))
+            keys = [key for key, value in mapping.items() if _kind_at(value, further) == got]
+            path = (*path, keys[0] if keys else next(iter(mapping)))
         else:
             path = (*path, field or int(place))
     return path
+
+
+def _kind_at(value: Any, path: Path) -> str:
+    """What msgspec calls the value there; empty if there is none."""
+    try:
+        return _KINDS.get(type(_at(value, path)), "")
+    except (LookupError, TypeError):
+        return ""
 
 
 def _at(raw: Any, path: Path) -> Any:

@@ -5,7 +5,7 @@ it is and is never interpreted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -16,12 +16,23 @@ LONGEST_SMS = 1224
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """Where a step's answer goes. `labels` are a choice's, in the text's language; `longest` cuts what is put in."""
+    """Where a step's answer goes, or a session variable ("$key").
+
+    `labels` are a choice's options, or the words for no and yes, in the text's language. `longest` cuts what is put
+    in. `default` stands where there is nothing to put in; None: nothing does, and nobody said that it may be so.
+    """
 
     step: str
-    default: str = ""
+    default: str | None = None
     longest: int | None = None
     labels: tuple[str, ...] = ()
+
+    def labelled(self, labels: Iterable[str]) -> "Slot":
+        return msgspec.structs.replace(self, labels=tuple(labels))
+
+    def about(self, step: str, longest: int) -> "Slot":
+        """The slot of a session variable, which is cut to `longest` at any rate."""
+        return msgspec.structs.replace(self, step=step, longest=min(longest, self.longest or longest))
 
 
 Template = str | tuple[str | Slot, ...]
@@ -37,7 +48,7 @@ def split(text: str) -> Template:
     end = 0
     for found in _PLACEHOLDER.finditer(text):
         name, default, longest = found.groups()
-        parts += [text[end : found.start()], Slot(name, default or "", int(longest) if longest else None)]
+        parts += [text[end : found.start()], Slot(name, default, int(longest) if longest else None)]
         end = found.end()
     if not parts:
         return text
@@ -46,6 +57,13 @@ def split(text: str) -> Template:
 
 def slots(template: Template) -> list[Slot]:
     return [] if isinstance(template, str) else [part for part in template if isinstance(part, Slot)]
+
+
+def with_slots(template: Template, resolved: Callable[[Slot], Slot]) -> Template:
+    """`template`, each of its slots as `resolved` gives it."""
+    if isinstance(template, str):
+        return template
+    return tuple(part if isinstance(part, str) else resolved(part) for part in template)
 
 
 def join(*templates: Template) -> Template:
@@ -63,6 +81,11 @@ def literal_length(template: Template) -> int:
     return sum(len(part) for part in template if isinstance(part, str))
 
 
+def opened_with(content: str, text: str) -> str:
+    """The first SMS of an invited session, whose inviter gave it an opening of its own; cut to LONGEST_SMS."""
+    return f"{content} {text}"[:LONGEST_SMS]
+
+
 def fill(template: Template, answers: Mapping[str, Answer]) -> str:
     """The text to send, cut to LONGEST_SMS."""
     if isinstance(template, str):
@@ -74,12 +97,18 @@ def fill(template: Template, answers: Mapping[str, Answer]) -> str:
 
 def _put_in(slot: Slot, answers: Mapping[str, Answer]) -> str:
     answer = answers.get(slot.step)
-    if answer is None:
-        return slot.default
-    return _words_of(answer, slot.labels)[: slot.longest] or slot.default
+    words = "" if answer is None else words_of(answer, slot.labels)[: slot.longest]
+    return words or slot.default or ""
 
 
-def _words_of(answer: Answer, labels: tuple[str, ...]) -> str:
-    if 0 <= answer.index < len(labels):
-        return labels[answer.index]
-    return answer.value if isinstance(answer.value, str) else answer.raw.strip()
+def words_of(answer: Answer, labels: Sequence[str] = ()) -> str:
+    """The answer as it is put into a text: a number without ornament, a label for an option."""
+    match answer.value:
+        case bool(yes):
+            return labels[yes] if labels else answer.raw.strip()
+        case str(value):
+            return labels[answer.index] if 0 <= answer.index < len(labels) else value
+        case tuple(values):
+            return ", ".join(labels[place] for place in answer.indexes) if labels else ", ".join(values)
+        case number:
+            return str(number)

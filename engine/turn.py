@@ -4,6 +4,7 @@ Everything that is said goes through `say` or `tell`, so that every SMS has its 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 
 from engine.events import Ended, Ending, Outbound, Record, Said, Unsent
 from engine.lane import Lane, Line, Session
@@ -69,17 +70,26 @@ class Turn:
             raise UnknownVersion(f"version {session.version} of the survey '{session.survey}' is not known")
         return survey
 
+    def today(self, channel: str) -> date:
+        """The day, on the channel's calendar."""
+        moment = datetime.fromtimestamp(self.now / 1000, UTC)
+        return moment.astimezone(self.channel_policy(channel).timezone).date()
+
     def say(self, channel: str, session: Session, step: str, text: str) -> None:
         """One SMS of a session."""
         identity = f"{session.id}x{session.said}"
         session.said += 1
         self._send(Outbound(identity, channel, self.sender, text, session.id), step)
 
-    def tell(self, channel: str, name: FixedText, survey: Survey | None) -> bool:
-        """A fixed text in answer to the event, outside any session; False if the survey has none by this name."""
+    def tell(self, channel: str, line: Line, name: FixedText, survey: Survey | None) -> bool:
+        """A fixed text in answer to the event, outside any session; False if the survey has none by this name.
+
+        In the language of the last session, if the text has it.
+        """
         if survey is None or name not in survey.texts:
             return False
-        text = fill(survey.texts[name][survey.languages[0]], {})
+        wordings = survey.texts[name]
+        text = fill(wordings.get(line.language) or wordings[survey.languages[0]], {})
         self._send(Outbound(f"{self.cause}r{self._replies}", channel, self.sender, text), name)
         self._replies += 1
         return True
@@ -89,7 +99,7 @@ class Turn:
     ) -> None:
         """`tell`, unless the same was told so little ago that two robots might be talking."""
         last = line.told.get(name)
-        if (last is None or self.now - last >= every_ms) and self.tell(channel, name, survey):
+        if (last is None or self.now - last >= every_ms) and self.tell(channel, line, name, survey):
             line.told[name] = self.now
 
     def end(self, channel: str, line: Line, session: Session, how: Ending) -> None:

@@ -7,6 +7,7 @@ import pytest
 from engine import read_surveys
 from engine.events import Ended, Heard, Misread, Opened, Refused
 from engine.program import Ask, Say
+from engine.proofs import findings
 from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
 
 NAME = "What is your name?"
@@ -144,8 +145,9 @@ def test_texts_are_not_interpreted():
 
 
 def test_an_item_that_nothing_reaches_is_a_warning():
-    surveys = surveys_of(SHIPPED)
-    assert surveys.current("tutorial").warnings == ("step '2' is never reached",)
+    (finding,) = findings(surveys_of(SHIPPED).current("tutorial"))
+    assert (finding.level, finding.code, finding.step) == ("warning", "unreachable", "2")
+    assert read_surveys({"tutorial.json": SHIPPED["tutorial.json"]})[1] == []
 
 
 def test_questions_wait_and_statements_do_not():

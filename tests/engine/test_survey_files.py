@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Surveys, read_surveys
-from engine.compiling import Rejected
+from engine.findings import Rejected
+from engine.proofs import bounds
 from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
 
 # The example in the description of the language, to the letter.
@@ -72,9 +73,8 @@ def test_the_example_is_read_and_bounded():
     example = surveys_of({"clinic.yaml": EXAMPLE}).current("clinic")
     assert example.languages == ("en", "no")
     assert (example.idle_ms, example.expires_ms, example.cooldown_ms) == (30_000, 259_200_000, 30_000)
-    # 3 times the name, 3 times the temperature, 3 times the fever and its reminder, the doctor
-    assert example.most_sms == 3 + 3 + 4 + 1
-    assert example.warnings == ()
+    # 3 times the name, 3 times the temperature, 3 times the fever and no reminder in 30 s of silence, the doctor
+    assert bounds(example).sms_out.most == 3 + 3 + 3 + 1
 
 
 def test_a_norwegian_no_is_a_language_and_a_duplicate_key_an_error():
@@ -102,7 +102,7 @@ def test_all_problems_of_all_files_are_told_at_once():
             next: [{when: {at_lest: 95}, go: fevr}]
           - id: fever
             ask: Fever?
-            answer: {type: scale}
+            answer: {type: stars}
           - id: colour
             ask: "Which, {nme}?"
             answer: {type: choice, options: [Red, red, "1"], }
@@ -116,22 +116,31 @@ def test_all_problems_of_all_files_are_told_at_once():
     """
     assert problems_of(clinic) == [
         "field titel is unknown",
-        "field idle: found 30, expected a duration such as 30s, 10m, 2h or 3d",
+        "field idle: found 30, expected a duration such as 30s, 10m, 2h or 3d, or none",
         "step 'name', field ask.no: found 3, expected a text",
         "step 'name', field answer.max: found 'abc', expected a whole number",
         "step 'temperature', field answer.min: found 'abc', expected a number",
         "step 'temperature', field next[0].when.at_lest is unknown",
-        "step 'fever', field answer.type: found 'scale', expected text, number, yes_no or choice",
+        (
+            "step 'fever', field answer.type: found 'stars', "
+            "expected text, number, scale, yes_no, choice, choices, date or phone"
+        ),
         "step number 7, field id is missing",
         "step number 8, a mapping with `say` or `ask` is expected",
         "step 'colour', field answer.options[1]: 'red' also reads as option 1",
         "step 'colour', field answer.options[2]: '1' also reads as option 1",
-        "step 'colour', field ask: {nme} names no question",
+        (
+            "step 'colour', field ask: {nme} names no question and no session variable: "
+            "correct it, or declare it with `variables: [nme]`"
+        ),
         "step 'colour', field attempts: found 0, expected 1 or more",
         "step 'colour', field next[0].go: no step is called 'fevr'",
         "step 'colour', field next[0].when.equals: 'colour' has no option 'blue'",
         "step 'colour', field id: another step has the same id",
-        "step 'colour', field say: {later} names no question",
+        (
+            "step 'colour', field say: {later} names no question and no session variable: "
+            "correct it, or declare it with `variables: [later]`"
+        ),
         "step 'zip', field answer.pattern: RE2 refuses '(a': missing ): (a",
     ]
 
@@ -142,9 +151,12 @@ def test_all_problems_of_all_files_are_told_at_once():
         (survey(), "field steps: at least one step is expected"),
         (survey(say("a", next="b")), "step 'a', field next: no step is called 'b'"),
         (survey(say("a", next="b"), say("b", next="a")), "the steps 'a' -> 'b' -> 'a' go round"),
-        (survey(ask("a", "{b}"), ask("b")), "step 'a': {b} is answered only later"),
-        (survey(ask("a", "{a}")), "step 'a': {a} is answered only later"),
-        (survey(say("a", "{b}"), say("b")), "step 'a', field say: {b} names no question"),
+        (survey(ask("a", "{b}"), ask("b")), "step 'a', {b} is answered only later"),
+        (survey(ask("a", "{a}")), "step 'a', {a} is answered only later"),
+        (
+            survey(say("a", "{b}"), say("b")),
+            "step 'a', field say: {b} names a statement, which has no answer",
+        ),
         (survey(say("a", "x" * 1225)), "step 'a', field say: it has 1225 characters, at most 1224"),
         (survey(say("a", " ")), "step 'a', field say: it is empty"),
         (survey(say("end")), "step 'end', field id: found 'end', expected letters"),
@@ -154,7 +166,7 @@ def test_all_problems_of_all_files_are_told_at_once():
         (survey(say("a"), most_sms=0), "field most_sms: found 0, expected 1 or more"),
         (survey(say("a"), start="("), "field start: RE2 refuses '(': missing )"),
         (survey(say("a"), start=r"(a)\1"), r"field start: RE2 refuses '(a)\1': invalid escape sequence: \1"),
-        (survey(say("a"), texts={"help": "{a}"}), "field texts.help: {a} names no question"),
+        (survey(say("a"), texts={"help": "{a}"}), "field texts.help: {a} names a statement"),
         (survey(ask("a"), texts={"help": "{a}"}), "field texts.help: it is sent outside a session"),
         (survey(say("a"), again="maybe"), "field again: found 'maybe', expected ignore, answer or restart"),
         (
@@ -219,7 +231,9 @@ def test_a_choice_is_numbered_under_its_question_and_its_label_goes_into_texts()
         )
     )
     assert phone.text("START") == ["Which?\n1. Red\n2. Deep green"]
-    assert phone.text("3") == ["Please answer with a number from 1 to 2. Which?\n1. Red\n2. Deep green"]
+    assert phone.text("3") == [
+        "That is not one of the options. Please answer with a number from 1 to 2. Which?\n1. Red\n2. Deep green"
+    ]
     assert phone.text("G.") == ["Deep green it is."]
 
 
@@ -301,7 +315,7 @@ def test_routes_without_a_default_go_on_to_the_following_step():
 def test_too_many_invalid_answers_give_up():
     phone = phone_for(survey(ask("a", attempts=2, give_up="c"), say("b"), say("c", "Bye")))
     phone.text("START")
-    assert phone.text("what") == ["Please answer yes or no. ?"]
+    assert phone.text("what") == ["That is neither yes nor no. Please answer yes or no. ?"]
     assert phone.text("what") == ["Bye"]
     assert phone.line.ended_how == "completed"
 
@@ -310,25 +324,6 @@ def test_a_cycle_is_exhausted_at_most_sms():
     phone = phone_for(survey(ask("a", "Again?", next="a"), most_sms=4))
     assert [phone.text(text) for text in ("START", "y", "y", "y", "y")] == [["Again?"]] * 4 + [[]]
     assert phone.line.ended_how == "exhausted"
-
-
-@pytest.mark.parametrize(
-    "steps, fields, most",
-    [
-        ([say("a")], {}, 1),
-        ([say("a")], {"texts": {"completed": "!"}}, 2),
-        ([ask("a", attempts=1)], {}, 1),
-        ([ask("a", attempts=4, remind={"after": "1m", "text": "?", "times": 2})], {}, 6),
-        ([ask("a", next=[{"when": {"equals": "no"}, "go": "c"}]), say("b"), say("c")], {}, 5),
-        ([ask("a", give_up="c"), say("b", next="end"), say("c", next="d"), say("d")], {}, 5),
-        ([ask("a"), say("b")], {"most_sms": 2}, 2),
-        ([ask("a")], {"most_sms": 20}, 3),
-        ([ask("a", next="a")], {}, 100),
-        ([ask("a", next="a")], {"most_sms": 200}, 200),
-    ],
-)
-def test_the_most_sms_of_a_session_are_computed_where_its_survey_has_no_cycle(steps, fields, most):
-    assert surveys_of({"s.yaml": survey(*steps, **fields)}).current("s").most_sms == most
 
 
 def test_completed_is_said_at_the_end_and_none_is_nothing():
@@ -342,7 +337,7 @@ def test_french_where_the_author_wrote_nothing():
     french = survey(ask("a", answer={"type": "number", "min": 1, "max": 9}), languages=["fr"])
     phone = phone_for(french)
     phone.text("START")
-    assert phone.text("x") == ["Veuillez répondre par un nombre de 1 à 9. ?"]
+    assert phone.text("x") == ["Nous n'y trouvons pas de nombre. Veuillez répondre par un nombre de 1 à 9. ?"]
     assert phone.text("arrêt") == ["Vous ne recevrez plus de messages. Envoyez START pour revenir."]
 
 

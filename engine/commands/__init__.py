@@ -1,0 +1,1 @@
+"""The subcommands of `parley` that need nothing but a survey's file."""

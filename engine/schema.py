@@ -1,0 +1,80 @@
+"""The survey file as a JSON Schema (2020-12), so that editors complete and check what authors write.
+
+Made from the very types that files are converted to. What the types cannot say, such as that a number is positive, is
+said here; what no schema can say, such as that a step exists, is `parley lint`'s.
+"""
+
+from typing import Any
+
+import msgspec
+
+from engine.survey_file import AskStep, Duration, Idle, SayStep, SurveyFile
+
+_NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
+_POSITIVE = {"minimum": 1}
+_NOT_EMPTY = {"minItems": 1}
+
+_FURTHER: dict[str, dict[str, dict[str, Any]]] = {
+    "SurveyFile": {
+        "survey": _NAME, "languages": _NOT_EMPTY, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
+    },
+    "SayStep": {"id": _NAME},
+    "AskStep": {"id": _NAME, "attempts": _POSITIVE},
+    "Goto": {"times": _POSITIVE},
+    "Reminder": {"times": _POSITIVE},
+    "TextAnswer": {"min": {"minimum": 0}, "max": _POSITIVE},
+    "NumberAnswer": {"decimals": {"minimum": 0}},
+    "ChoiceAnswer": {"options": _NOT_EMPTY},
+    "ChoicesAnswer": {"options": _NOT_EMPTY, "min": _POSITIVE, "max": _POSITIVE},
+    "PhoneAnswer": {"country": {"pattern": "^[A-Z]{2}$"}},
+    "DateAnswer": {
+        name: {"pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$"} for name in ("min", "max")
+    },
+}  # fmt: skip
+
+_QUESTIONS = {
+    "type": "array",
+    "title": "Octopush's questions.json: position is id",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["text"],
+        "properties": {
+            "text": {"type": "string", "minLength": 1},
+            "condition": {"enum": [">=", ">", "<=", "<", "==", "!="]},
+            **{name: {"type": ["number", "string"]} for name in ("next", "value", "true_next", "false_next")},
+        },
+    },
+}
+
+
+def schema() -> dict[str, Any]:
+    """The schema of every file that `parley` reads as a survey."""
+    _, parts = msgspec.json.schema_components(
+        [SurveyFile, SayStep, AskStep], schema_hook=_written, ref_template="#/$defs/{name}"
+    )
+    for name, further in _FURTHER.items():
+        for field, limits in further.items():
+            parts[name]["properties"][field].update(limits)
+    parts["SurveyFile"]["properties"]["steps"]["items"] = {
+        "if": {"required": ["ask"]},
+        "then": {"$ref": "#/$defs/AskStep"},
+        "else": {"$ref": "#/$defs/SayStep"},
+    }
+    parts["When"]["minProperties"] = 1
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A Parley survey",
+        "if": {"type": "array"},
+        "then": _QUESTIONS,
+        "else": {"$ref": "#/$defs/SurveyFile"},
+        "$defs": parts,
+    }
+
+
+def _written(wanted: type) -> dict[str, Any]:
+    if wanted is Duration:
+        return {"type": "string", "pattern": "^[0-9]{1,6}[smhd]$"}
+    if wanted is Idle:
+        return {"type": "string", "pattern": "^([0-9]{1,6}[smhd]|none)$"}
+    raise NotImplementedError
