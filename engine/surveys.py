@@ -1,24 +1,26 @@
 """Which surveys does this process know? Every version of them that it was given, by name and by content.
 
-A session is pinned to the version that it began with, so older versions stay known beside the current ones.
+A session is pinned to the version that it began with, so older versions stay known beside the current ones. What is
+current is replaced as a whole, by one assignment, while other threads read it.
 """
 
-from collections.abc import Iterable, Mapping
-from hashlib import blake2b
-from pathlib import PurePath
+from collections.abc import Iterable
+from copy import copy
 
-from engine.compiling import Rejected, compile_survey
-from engine.documents import SUFFIXES, Unparsable, parse
 from engine.program import Survey
-from engine.questions_json import compile_questions
+from engine.reading import read_survey
 
 
 class Surveys:
-    """Every version that is known. `current` answers for what is deployed, `version` for what a session began with."""
+    """Every version that is known. `current` answers for what is deployed, `version` for what a session began with.
+
+    `edition` grows whenever other surveys become current.
+    """
 
     def __init__(self, current: Iterable[Survey] = ()) -> None:
         self._current = {survey.name: survey for survey in current}
         self._versions = {survey.version: survey for survey in self._current.values()}
+        self.edition = 0
 
     def current(self, name: str) -> Survey | None:
         return self._current.get(name)
@@ -32,37 +34,19 @@ class Surveys:
         return sorted(self._current)
 
     def add(self, name_of_file: str, source: bytes) -> Survey:
-        """An older version, fetched from storage: known by its version only. Raises engine.compiling.Rejected."""
-        survey = _read(name_of_file, source)
-        self._versions.setdefault(survey.version, survey)
-        return survey
+        """An older version, fetched from storage: known by its version only. It ran, so nothing is proved about it
+        again. Raises engine.findings.Rejected."""
+        survey, _ = read_survey(name_of_file, source)
+        return self._versions.setdefault(survey.version, survey)
 
+    def replace(self, current: Iterable[Survey]) -> None:
+        """From now on these are current, and nothing else. Versions that were stay known."""
+        by_name = {survey.name: survey for survey in current}
+        for survey in by_name.values():
+            self._versions.setdefault(survey.version, survey)
+        self._current = by_name
+        self.edition += 1
 
-def read_surveys(files: Mapping[str, bytes]) -> tuple[Surveys, list[str]]:
-    """The surveys in `files` (file name -> content), and every problem of those that cannot be read, as sentences."""
-    current: dict[str, Survey] = {}
-    problems: list[str] = []
-    for file in sorted(files):
-        try:
-            survey = _read(file, files[file])
-        except Rejected as e:
-            problems += [f"{file}: {problem}" for problem in e.problems]
-            continue
-        if (other := current.get(survey.name)) is not None:
-            problems.append(f"{file}: the survey '{survey.name}' is in {other.file} already")
-            continue
-        current[survey.name] = survey
-    return Surveys(current.values()), problems
-
-
-def _read(file: str, source: bytes) -> Survey:
-    if not file.endswith(SUFFIXES):
-        raise Rejected([f"a survey's file is called {', '.join('*' + suffix for suffix in SUFFIXES)}"])
-    try:
-        raw = parse(file, source)
-    except Unparsable as e:
-        raise Rejected([str(e)]) from None
-    version = blake2b(source, digest_size=8).hexdigest()
-    if isinstance(raw, list) and file.endswith(".json"):
-        return compile_questions(raw, PurePath(file).stem, file, source, version)
-    return compile_survey(raw, file, source, version)
+    def still(self) -> "Surveys":
+        """The same, in which what is current now stays so: whoever looks twice sees one set of surveys."""
+        return copy(self)

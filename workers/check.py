@@ -5,14 +5,15 @@ import os
 import click
 
 from config.settings import exit_with_mistakes, load
-from engine import read_surveys
+from engine import Survey, proofs, read_surveys
+from engine.proofs.keywords import clashes
 
 
 @click.command()
 def check() -> None:
     """Check the configuration and the surveys; start nothing.
 
-    Prints every mistake with its place, and exits with status 2 if there is one.
+    Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys.
 
     \b
     Example:
@@ -22,8 +23,12 @@ def check() -> None:
         settings, surveys = load(os.environ, read_surveys)
     for channel in settings.channels.values():
         click.echo(f"channel {channel.name}: {channel.number} by {channel.provider}, {channel.timezone.key}")
-        for name in channel.surveys:
-            if survey := surveys.current(name):
-                click.echo(
-                    f"  survey {name} ({survey.file}, version {survey.version}): at most {survey.most_sms} SMS a session"
-                )
+        for survey in filter(None, map(surveys.current, channel.surveys)):
+            click.echo(f"  survey {survey.name} ({survey.file}, version {survey.version}){_bounds(survey)}")
+        for finding in clashes(list(filter(None, map(surveys.current, channel.surveys)))):
+            click.echo(f"  warning: {finding}")
+
+
+def _bounds(survey: Survey) -> str:
+    bounds = proofs.bounds(survey)
+    return f": at most {bounds.sms_out.most} SMS a session" if bounds else ""

@@ -1,0 +1,91 @@
+"""Which of these files may run? Those that can be read, and that nothing wrong was proved of.
+
+Starting with a file that has problems is refused. Once something runs, such a file changes nothing.
+"""
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from engine import proofs
+from engine.findings import Rejected
+from engine.program import Survey
+from engine.reading import read_survey
+from engine.surveys import Surveys
+
+
+def accept(file: str, source: bytes) -> Survey:
+    """The survey in a file, if it may run. Raises Rejected."""
+    survey, _ = read_survey(file, source)
+    errors = [finding for finding in proofs.findings(survey) if finding.level == "error"]
+    if errors:
+        raise Rejected(errors)
+    return survey
+
+
+class Reread(msgspec.Struct, frozen=True):
+    """What is current once files have changed.
+
+    `changed` are those of `current` that were not; `gone` the names that are no longer. `refused` is file -> what is
+    wrong with it: whatever survey it held stays as it was. `kept` are names that no file holds any more, and that
+    stay because they are needed.
+    """
+
+    current: tuple[Survey, ...]
+    changed: tuple[Survey, ...]
+    gone: tuple[str, ...]
+    refused: Mapping[str, list[str]]
+    kept: tuple[str, ...]
+
+
+def read_surveys(files: Mapping[str, bytes]) -> tuple[Surveys, list[str]]:
+    """The surveys in `files` (file name -> content), and every problem of those that cannot be read, as sentences."""
+    read, refused = _read_all(files, Surveys())
+    problems = [f"{file}: {problem}" for file in sorted(refused) for problem in refused[file]]
+    return Surveys(read.values()), problems
+
+
+def reread_surveys(files: Mapping[str, bytes], running: Surveys, needed: Collection[str]) -> Reread:
+    """What is to be current after `running`, now that `files` (file name -> content) are what there is.
+
+    A file with problems changes nothing, and no other file suffers from it. `needed` are names that may not go.
+    """
+    was = {name: survey for name in running.names() if (survey := running.current(name))}
+    read, refused = _read_all(files, running)
+    current = dict(read)
+    for name, survey in was.items():
+        if survey.file in refused or name in needed:
+            current.setdefault(name, survey)
+    kept = (name for name, survey in was.items() if name not in read and survey.file not in refused)
+    return Reread(
+        current=tuple(current.values()),
+        changed=tuple(each for each in current.values() if was.get(each.name) is not each),
+        gone=tuple(sorted(was.keys() - current.keys())),
+        refused=refused,
+        kept=tuple(sorted(name for name in kept if name in current)),
+    )
+
+
+def _read_all(files: Mapping[str, bytes], running: Surveys) -> tuple[dict[str, Survey], dict[str, list[str]]]:
+    """The surveys in `files` by name, and the problems of the other files. Of two files with one survey, the one
+    that is running comes first."""
+    owners = {survey.file for name in running.names() if (survey := running.current(name))}
+    read: dict[str, Survey] = {}
+    refused: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda file: (file not in owners, file)):
+        try:
+            survey = _same(file, files[file], running) or accept(file, files[file])
+        except Rejected as e:
+            refused[file] = e.problems
+            continue
+        if (other := read.get(survey.name)) is not None:
+            refused[file] = [f"the survey '{survey.name}' is in {other.file} already"]
+            continue
+        read[survey.name] = survey
+    return read, refused
+
+
+def _same(file: str, source: bytes, running: Surveys) -> Survey | None:
+    """The running survey of this very file and content, so that it need not be compiled again."""
+    current = (running.current(name) for name in running.names())
+    return next((each for each in current if each and each.file == file and each.source == source), None)

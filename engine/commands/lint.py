@@ -1,0 +1,163 @@
+"""`parley lint`: what is proved about surveys before they run."""
+
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from engine import proofs
+from engine.findings import Finding, Rejected
+from engine.program import Survey
+from engine.proofs import Bound, Bounds, Stop
+from engine.proofs.keywords import clashes
+from engine.reading import read_survey
+
+_PIPE_WIDTH = 200
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What is told about one file. `bounds` is None for a survey that does not compile, or does not end."""
+
+    file: str
+    survey: str
+    version: str
+    findings: list[Finding]
+    bounds: Bounds | None
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.level == "error" for finding in self.findings)
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--price", type=Decimal, help="Money for one segment, such as 0.05; in your own currency.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file and line.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too.")
+@click.option(
+    "--dearest",
+    metavar="LANGUAGE",
+    help="Print the dearest conversation instead, for `parley chat --script`.",
+)
+def lint(
+    files: tuple[Path, ...], price: Decimal | None, as_json: bool, strict: bool, dearest: str | None
+) -> None:
+    """Prove that surveys end, and what they cost at most.
+
+    Prints what is wrong with each, step by step, with the reason and what mends it, and how much a session can send,
+    hear and cost at most, whatever its person does. Exits with status 1 if a survey has errors: no process starts with
+    it.
+
+    \b
+    Examples:
+      parley lint config/surveys/*.yaml --price 0.05
+      parley lint --json clinic.yaml
+      parley lint --dearest en clinic.yaml > dearest.txt
+    """
+    reports: list[Report] = []
+    surveys: list[Survey] = []
+    for file in files:
+        report, survey = _look_at(file)
+        reports.append(report)
+        surveys += [survey] if survey else []
+    if dearest is not None:
+        _print_dearest(reports, dearest)
+        return
+    across = clashes(surveys)
+    if as_json:
+        for report in reports:
+            click.echo(json.dumps(_plain(report, price)))
+    else:
+        _print(reports, across, price)
+    errors = sum(report.errors for report in reports)
+    warnings = len(across) + sum(len(report.findings) for report in reports) - errors
+    sys.exit(1 if errors or (strict and warnings) else 0)
+
+
+def _look_at(file: Path) -> tuple[Report, Survey | None]:
+    try:
+        survey, written = read_survey(file.name, file.read_bytes())
+    except Rejected as e:
+        return Report(str(file), "", "", e.findings, None), None
+    found = [*proofs.findings(survey), *written]
+    found.sort(key=lambda finding: finding.level)
+    return Report(str(file), survey.name, survey.version, found, proofs.bounds(survey)), survey
+
+
+# -- for people
+
+
+def _print(reports: list[Report], across: list[Finding], price: Decimal | None) -> None:
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=True)
+    for report in reports:
+        known = f" ({report.survey}, version {report.version})" if report.survey else ""
+        console.print(Text.assemble((report.file, "bold"), (known, "dim")))
+        for finding in report.findings:
+            _print_finding(console, finding)
+        if report.bounds is not None:
+            _print_bounds(console, report.bounds, price)
+        console.print()
+    for finding in across:
+        _print_finding(console, finding)
+    errors = sum(report.errors for report in reports)
+    warnings = len(across) + sum(len(report.findings) for report in reports) - errors
+    console.print(f"{_many(len(reports), 'file')}, {_many(errors, 'error')}, {_many(warnings, 'warning')}")
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    style = "bold red" if finding.level == "error" else "yellow"
+    where = f"step '{finding.step}', " if finding.step else ""
+    console.print(Text.assemble("  ", (f"{finding.level:<8}", style), where, finding.reason))
+    if finding.mend:
+        console.print(Text.assemble("           ", (finding.mend, "dim")))
+
+
+def _print_bounds(console: Console, bounds: Bounds, price: Decimal | None) -> None:
+    console.print(
+        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person does."
+    )
+    for language, bound in bounds.segments.items():
+        cost = f", {price * bound.most} at {price} each" if price is not None else ""
+        console.print(f"  {language}: {_at_most(bound)} segments{cost}")
+        if bound.path:
+            console.print(Text.assemble("      by ", (" -> ".join(map(_stop, bound.path)), "cyan")))
+
+
+def _stop(stop: Stop) -> str:
+    said = f" x{stop.said}" if stop.said > 1 else ""
+    reminded = f" +{_many(stop.reminded, 'reminder')}" if stop.reminded else ""
+    return f"{stop.step}{said}{reminded}"
+
+
+def _at_most(bound: Bound) -> str:
+    return f"at most {bound.most}" if bound.attained else f"no more than {bound.most} (perhaps less)"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _print_dearest(reports: list[Report], language: str) -> None:
+    for report in reports:
+        if report.bounds is None or language not in report.bounds.segments:
+            raise click.ClickException(f"{report.file}: no dearest conversation in '{language}' is known")
+        click.echo(report.bounds.segments[language].script, nl=False)
+
+
+# -- for programs
+
+
+def _plain(report: Report, price: Decimal | None) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.to_builtins(report)
+    if price is not None and report.bounds is not None:
+        plain["cost"] = {
+            language: float(price * bound.most) for language, bound in report.bounds.segments.items()
+        }
+    return plain

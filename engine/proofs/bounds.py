@@ -1,0 +1,107 @@
+"""How much can a session send, hear and cost at most?
+
+With as much remembered on the way as can be afforded, the heaviest walk is the bound. Of surveys too intricate for
+that, a coarser bound is told, which no session goes beyond either.
+
+SMS in are those that move the session: the START, answers and invalid answers. What else a person sends changes nothing
+and is answered by nothing, fixed texts aside: a STOP is confirmed once, and HELP is answered once an hour.
+"""
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from engine.program import Ask, Step, Survey
+from engine.proofs.costs import Costs
+from engine.proofs.regions import Regions
+from engine.proofs.walks import Walks, asked_about, shown, uncounted_targets, walks_of
+from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of, repeats_of
+from engine.texts import Text
+
+MOST_LAYERED = 100_000
+"""Spots times SMS, where a session ends after a number of SMS."""
+
+
+def out_weights() -> Weights:
+    return Weights(lambda _text, _known: 1, 0)
+
+
+def in_weights() -> Weights:
+    return Weights(lambda _text, _known: 0, 1)
+
+
+def segment_weights(survey: Survey, language: str) -> Weights:
+    return Weights(Costs(survey, language).segments, 0)
+
+
+class Bounder:
+    """Finds the heaviest walks of one survey."""
+
+    def __init__(self, survey: Survey, regions: Mapping[str, Regions]) -> None:
+        self._survey = survey
+        self._walks, self._last_first = _affordable(survey, regions)
+
+    def heaviest(self, weights: Weights) -> Heaviest:
+        if self._walks is None:
+            return Heaviest(_coarse(self._survey, weights))
+        weighing = Weighing(self._survey, self._walks, weights)
+        if self._last_first is not None:
+            return weighing.whole(self._last_first)
+        return Heaviest(None) if self._survey.most_sms is None else weighing.cut(self._survey.most_sms)
+
+
+def _affordable(survey: Survey, regions: Mapping[str, Regions]) -> tuple[Walks | None, list[int] | None]:
+    """The walks, and their spots last first if every walk may be gone to its end; None, if none can be afforded."""
+    conditions = asked_about(survey.steps)
+    for remembered in (conditions | shown(survey), conditions, set[str]()):
+        if (walks := walks_of(survey, regions, remembered)) is None:
+            continue
+        last_first, most = _last_first(walks), survey.most_sms
+        if most is None:
+            return walks, last_first
+        if last_first is not None:
+            sms_out = Weighing(survey, walks, out_weights()).whole(last_first).bound or 0
+            if sms_out <= most:
+                return walks, last_first
+        if len(walks.spots) * most <= MOST_LAYERED:
+            return walks, None
+    return None, None
+
+
+def _last_first(walks: Walks) -> list[int] | None:
+    """The spots' numbers, each after those that it leads to; None if walks go round."""
+    follows = {number: [move.to for move in moves] for number, moves in enumerate(walks.moves)}
+    try:
+        return list(TopologicalSorter(follows).static_order())
+    except CycleError:
+        return None
+
+
+def _coarse(survey: Survey, weights: Weights) -> int | None:
+    """Between two counted routes no step comes twice, so much can come as often as counted routes can be taken; and no
+    SMS is dearer than the dearest."""
+    bounds = []
+    if survey.most_sms is not None:
+        dearest = max(weights.text(text, NOTHING_KNOWN) for step in survey.steps for text in _texts(step))
+        bounds.append((survey.most_sms + 1) * (dearest + 2 * weights.sms_in))
+    follows = {place: uncounted_targets(step) for place, step in enumerate(survey.steps)}
+    try:
+        last_first = list(TopologicalSorter(follows).static_order())
+    except CycleError:
+        return min(bounds) + weights.sms_in if bounds else None
+    along: dict[int, int] = {}
+    for place in last_first:
+        load = load_of(survey, survey.steps[place], weights, NOTHING_KNOWN)
+        along[place] = load.whole + max((along[each] for each in follows[place]), default=0)
+    times = sum(route.times or 0 for step in survey.steps for route in step.routes)
+    completed = survey.texts.get("completed")
+    closing = weights.text(completed, NOTHING_KNOWN) if completed else 0
+    bounds.append((times + 1) * max(along.values()) + closing)
+    return min(bounds) + weights.sms_in
+
+
+def _texts(step: Step) -> list[Text]:
+    texts = [step.text]
+    if isinstance(step, Ask):
+        texts += repeats_of(step)
+        texts += [step.remind.text] if step.remind else []
+    return texts

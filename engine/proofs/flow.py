@@ -1,0 +1,266 @@
+"""What is wrong with the ways through a survey: steps and routes that are never taken, answers that no route takes,
+cycles without an end, placeholders with nothing to put in.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from engine.findings import Finding
+from engine.graph import chatter
+from engine.program import END, Ask, Route, Step, Survey
+from engine.proofs.regions import Region, may_hold
+from engine.proofs.walks import Walks, texts_of, uncounted_targets
+from engine.texts import Text, slots
+from engine.variables import is_variable
+from engine.wording import describe
+
+
+def endless(survey: Survey) -> list[Finding]:
+    """Cycles that nothing ends: statements only, or questions without a count."""
+    found = [
+        Finding("error", "endless", "", each, "put a question between them") for each in chatter(survey.steps)
+    ]
+    if found or survey.most_sms is not None:
+        return found
+    free = {place: uncounted_targets(step) for place, step in enumerate(survey.steps)}
+    try:
+        TopologicalSorter(free).prepare()
+    except CycleError as e:
+        way = [survey.steps[place].id for place in reversed(e.args[1])]
+        return [
+            Finding(
+                "error", "endless", way[0], f"{_way(way)} can go round for ever",
+                "give one of its routes `times: 3`, or the survey `most_sms: 50`",
+            )
+        ]  # fmt: skip
+    return []
+
+
+class Flow:
+    """One survey's findings about its walks."""
+
+    def __init__(self, survey: Survey, walks: Walks) -> None:
+        self._survey = survey
+        self._steps = survey.steps
+        self._walks = walks
+        self._reached = {spot.step for spot in walks.spots}
+        self._used = {
+            (walks.spots[number].step, move.route)
+            for number, moves in enumerate(walks.moves)
+            for move in moves
+        }
+
+    def findings(self) -> list[Finding]:
+        found = self._unreached()
+        for place, step in enumerate(self._steps):
+            if place in self._reached:
+                found += self._shadowed(place, step)
+                found += self._untaken(place, step)
+                found += self._unreminded(step)
+        return found + _Placeholders(self._survey, self._walks).findings()
+
+    def _unreached(self) -> list[Finding]:
+        return [
+            Finding(
+                "error", "unreachable", step.id, "it is never reached",
+                "let a route lead to it, or take it out",
+            )
+            for place, step in enumerate(self._steps)
+            if place not in self._reached
+        ]  # fmt: skip
+
+    def _shadowed(self, place: int, step: Step) -> Iterator[Finding]:
+        for number, route in enumerate(step.routes):
+            if route.implied or (place, number) in self._used:
+                continue
+            if route.when is None:
+                reason = (
+                    f"next[{number}], the default, is never taken: the routes before it take every answer"
+                )
+                yield Finding("warning", "shadowed", step.id, reason, "take it out")
+                continue
+            words = f"next[{number}] ({describe(route.when, step.id)}) is never taken"
+            before = self._takers(step, number)
+            if before:
+                taken = " and ".join(f"next[{each}]" for each in before)
+                yield Finding(
+                    "error", "shadowed", step.id, f"{words}: {taken} takes every answer that it would",
+                    f"put it before next[{before[0]}], or change its condition",
+                )  # fmt: skip
+            else:
+                yield Finding(
+                    "error", "shadowed", step.id, f"{words}: no answer that can be given is like that",
+                    "change its condition, or what the question takes",
+                )  # fmt: skip
+
+    def _takers(self, step: Step, number: int) -> list[int]:
+        """The earlier routes that take the answers for which route `number` would be open."""
+        takers: set[int] = set()
+        for region in self._regions(step):
+            answers = {step.id: region} if region is not None else {}
+            if may_hold(step.routes[number].when, answers, self._walks.regions) is False:
+                continue
+            for earlier, route in enumerate(step.routes[:number]):
+                if may_hold(route.when, answers, self._walks.regions) is not False:
+                    takers.add(earlier)
+                    break
+        return sorted(takers)
+
+    def _untaken(self, place: int, step: Step) -> Iterator[Finding]:
+        number = len(step.routes) - 1
+        if not step.routes[number].implied or (place, number) not in self._used:
+            return
+        if any(route.times is not None for route in step.routes):
+            return  # when its routes are used up, a session goes on: that is what counts are for
+        following = step.routes[number].go
+        to = "the end" if following == END else f"'{self._steps[following].id}', the step after"
+        samples = self._samples(step, step.routes[:number])
+        such = f" such as {', '.join(samples)}" if samples else ""
+        yield Finding(
+            "warning", "no_route", step.id, f"answers{such} match no route and go on to {to}",
+            "end `next` with `- {go: …}`, if only to say so",
+        )  # fmt: skip
+
+    def _samples(self, step: Step, routes: Sequence[Route]) -> list[str]:
+        found = []
+        for region in self._regions(step):
+            if region is None or region.sms is None:
+                continue
+            held = [may_hold(route.when, {step.id: region}, self._walks.regions) for route in routes]
+            if True not in held:
+                found.append(_short(region.sms))
+        return found[:3]
+
+    def _regions(self, step: Step) -> Sequence[Region | None]:
+        return self._walks.regions[step.id].every if isinstance(step, Ask) else (None,)
+
+    def _unreminded(self, step: Step) -> Iterator[Finding]:
+        if not isinstance(step, Ask) or step.remind is None:
+            return
+        idle = self._survey.idle_ms
+        if idle is not None and step.remind.after_ms > idle:
+            yield Finding(
+                "warning", "never_reminded", step.id,
+                f"its reminder is never sent: silence ends the session after {idle // 1000} s, before it",
+                "let `idle` be longer, or `remind.after` shorter",
+            )  # fmt: skip
+        elif step.remind.after_ms * step.remind.times > self._survey.expires_ms:
+            yield Finding(
+                "warning", "never_reminded", step.id, "the session expires before its last reminder",
+                "let `expires` be longer, or remind sooner or less often",
+            )  # fmt: skip
+
+
+class _Placeholders:
+    """Is there something to put in, on every way?"""
+
+    def __init__(self, survey: Survey, walks: Walks) -> None:
+        self._survey = survey
+        self._walks = walks
+        asks = [step.id for step in survey.steps if isinstance(step, Ask)]
+        self._bit = {identity: 1 << number for number, identity in enumerate(asks)}
+        self._every, self._some = self._answered()
+
+    def findings(self) -> list[Finding]:
+        found: dict[Finding, None] = {}
+        for number, spot in enumerate(self._walks.spots):
+            step = self._survey.steps[spot.step] if spot.step >= 0 else None
+            texts = texts_of(step) if step else self._closing(spot.step)
+            for finding in self._in(step.id if step else "", texts, number):
+                found[finding] = None
+        return _most_telling(found) + self._variables()
+
+    def _closing(self, place: int) -> list[Text]:
+        return [self._survey.texts["completed"]] if place == END and "completed" in self._survey.texts else []
+
+    def _in(self, where: str, texts: Sequence[Text], number: int) -> Iterator[Finding]:
+        named = {
+            slot.step for text in texts for template in text.values() for slot in slots(template)
+            if slot.default is None and slot.step in self._bit
+        }  # fmt: skip
+        for name in sorted(named):
+            mend = f"write {{{name}|…}}, with what is to stand there without an answer"
+            if not self._some[number] & self._bit[name]:
+                yield Finding("error", "unanswered", where, f"{{{name}}} is answered only later", mend)
+            elif not self._every[number] & self._bit[name]:
+                way = _way([*self._way_without(name, number), where or "the end"])
+                reason = f"{{{name}}} is not answered on every way to it, as by {way}"
+                yield Finding("error", "unanswered", where, reason, mend)
+
+    def _answered(self) -> tuple[list[int], list[int]]:
+        """For each spot, as bits: what is answered on every way to it, and on some."""
+        walks = self._walks
+        every, some = [sum(self._bit.values())] * len(walks.spots), [0] * len(walks.spots)
+        waiting, queued = deque(walks.begin), set(walks.begin)
+        seen = set(walks.begin)
+        for number in walks.begin:
+            every[number] = 0
+        while waiting:
+            number = waiting.popleft()
+            queued.discard(number)
+            for move in walks.moves[number]:
+                own = self._own(number) if move.region is not None else 0
+                told = every[move.to] & (every[number] | own), some[move.to] | some[number] | own
+                if told != (every[move.to], some[move.to]) or move.to not in seen:
+                    every[move.to], some[move.to] = told
+                    seen.add(move.to)
+                    if move.to not in queued:
+                        queued.add(move.to)
+                        waiting.append(move.to)
+        return every, some
+
+    def _own(self, number: int) -> int:
+        return self._bit.get(self._survey.steps[self._walks.spots[number].step].id, 0)
+
+    def _way_without(self, name: str, goal: int) -> list[str]:
+        """The steps of a shortest way to the spot on which the question `name` is not answered."""
+        came: dict[int, int] = dict.fromkeys(self._walks.begin, -1)
+        waiting = deque(self._walks.begin)
+        while waiting:
+            number = waiting.popleft()
+            if number == goal:
+                break
+            for move in self._walks.moves[number]:
+                answers = move.region is not None and self._own(number) == self._bit[name]
+                if not answers and move.to not in came:
+                    came[move.to] = number
+                    waiting.append(move.to)
+        way, number = [], came.get(goal, -1)
+        while number >= 0:
+            way.append(self._survey.steps[self._walks.spots[number].step].id)
+            number = came[number]
+        return way[::-1]
+
+    def _variables(self) -> list[Finding]:
+        """Variables are there only for those who were invited."""
+        named: dict[str, str] = {}
+        for step in self._survey.steps:
+            for text in texts_of(step):
+                for template in text.values():
+                    for slot in slots(template):
+                        if is_variable(slot.step) and slot.default is None:
+                            named.setdefault(slot.step[1:], step.id)
+        return [
+            Finding(
+                "warning", "no_variable", step, f"the session variable {{{name}}} is empty for whoever texts START",
+                f"write {{{name}|…}}, with what is to stand there without it",
+            )
+            for name, step in named.items()
+        ]  # fmt: skip
+
+
+def _most_telling(found: Mapping[Finding, None]) -> list[Finding]:
+    """One finding for each step and placeholder, though several spots have it."""
+    kept: dict[tuple[str, str], Finding] = {}
+    for finding in found:
+        kept.setdefault((finding.step, finding.mend), finding)
+    return list(kept.values())
+
+
+def _way(steps: Iterable[str]) -> str:
+    return " -> ".join(f"'{step}'" if step != "the end" else step for step in steps)
+
+
+def _short(text: str) -> str:
+    return f"'{text}'" if len(text) <= 20 else f"'{text[:17]}…'"

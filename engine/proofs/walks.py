@@ -1,0 +1,275 @@
+"""Which ways can a session go? The walks through a survey's steps, with what must be remembered on the way.
+
+A place where a walk can be is a step, together with the regions of earlier answers that later conditions or texts still
+ask about, and how often each counted route was taken. What is remembered is a choice: with less of it there are fewer
+places, and walks that no session can go; never are there too few.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+
+import msgspec
+
+from engine.program import END, Ask, Reask, Route, Step, Survey, targets
+from engine.proofs.regions import UNANSWERED, Region, Regions, atoms_of, may_hold
+from engine.texts import Text, slots
+
+MOST_REMEMBERED = 200_000
+"""Spots times what is remembered at each: so much is looked at in some tenths of a second."""
+
+OVER = -2
+"""Where a session is that ended without having been completed."""
+
+Known = tuple[int, ...]
+"""The regions of the remembered places, by number; 0 is unanswered or forgotten."""
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """A step's index, END or OVER; what is known there; how often each counted route was taken."""
+
+    step: int
+    known: Known
+    taken: tuple[int, ...]
+
+
+class Move(msgspec.Struct, frozen=True):
+    """On to the spot with number `to`. `region` is the answer's; None where none was given.
+
+    `gave_up`: after the last invalid answer. `route` is the number among the step's routes, -1 for none of them.
+    """
+
+    to: int
+    region: Region | None = None
+    gave_up: bool = False
+    route: int = -1
+
+
+class TooMany(Exception):
+    """There is more to remember than MOST_REMEMBERED."""
+
+
+class Walks(msgspec.Struct, frozen=True):
+    """Every spot that can be reached, the moves from each, and where walks begin."""
+
+    spots: list[Spot]
+    moves: list[list[Move]]
+    begin: list[int]
+    remembered: tuple[str, ...]
+    regions: Mapping[str, Regions]
+
+    def known_at(self, spot: Spot) -> dict[str, Region]:
+        """What is known there, for those who fill in texts. What is forgotten may be anything."""
+        return {
+            place: self.regions[place].every[number - 1] if number else UNANSWERED
+            for place, number in zip(self.remembered, spot.known, strict=True)
+        }
+
+
+def walks_of(survey: Survey, regions: Mapping[str, Regions], remembered: Collection[str]) -> Walks | None:
+    """Every walk, with these places remembered; None if that is too much to look at."""
+    try:
+        return _Explorer(survey, regions, tuple(sorted(regions.keys() & remembered))).explore()
+    except TooMany:
+        return None
+
+
+def rough_walks(survey: Survey, regions: Mapping[str, Regions]) -> Walks:
+    """Every walk, with nothing remembered and nothing counted: a counted route may be open or used up."""
+    return _Explorer(survey, regions, (), counting=False).explore()
+
+
+def asked_about(steps: Sequence[Step]) -> set[str]:
+    """Places that the conditions of another step than their own ask about."""
+    return {
+        atom.step
+        for step in steps
+        for route in step.routes
+        for atom in atoms_of(route.when)
+        if atom.step != step.id
+    }
+
+
+def shown(survey: Survey) -> set[str]:
+    """Places that texts put in."""
+    texts = [text for step in survey.steps for text in texts_of(step)]
+    completed = survey.texts.get("completed")
+    return {
+        slot.step
+        for text in (*texts, *([completed] if completed else ()))
+        for template in text.values()
+        for slot in slots(template)
+    }
+
+
+def uncounted_targets(step: Step) -> list[int]:
+    """The steps that may follow any number of times."""
+    went = [route.go for route in step.routes if route.times is None]
+    if isinstance(step, Ask) and isinstance(step.invalid, Reask) and step.invalid.give_up is not None:
+        went.append(step.invalid.give_up)
+    return [go for go in went if go != END]
+
+
+def texts_of(step: Step) -> list[Text]:
+    """Every text of a step that can be sent, each once."""
+    if not isinstance(step, Ask):
+        return [step.text]
+    texts = [step.text]
+    if isinstance(step.invalid, Reask) and step.invalid.attempts > 1:
+        texts += {id(text): text for text in step.invalid.texts.values()}.values()
+    return [*texts, step.remind.text] if step.remind else texts
+
+
+def open_routes(
+    routes: Sequence[Route],
+    answers: Mapping[str, Region],
+    regions: Mapping[str, Regions],
+    taken: Sequence[int] = (),
+) -> Iterator[int]:
+    """The numbers of the routes that may be taken. Without `taken`, a counted one may be used up or not."""
+    for number, route in enumerate(routes):
+        used_up = route.times is not None and bool(taken) and taken[route.counter] >= route.times
+        held = False if used_up else may_hold(route.when, answers, regions)
+        if held is not False:
+            yield number
+        if held and (route.times is None or taken):
+            return
+
+
+class _Explorer:
+    def __init__(
+        self,
+        survey: Survey,
+        regions: Mapping[str, Regions],
+        remembered: tuple[str, ...],
+        *,
+        counting: bool = True,
+    ) -> None:
+        self._steps = survey.steps
+        self._completed = survey.texts.get("completed")
+        self._regions = regions
+        self._remembered = remembered
+        self._place = {place: number for number, place in enumerate(remembered)}
+        counted = sum(route.times is not None for step in survey.steps for route in step.routes)
+        self._counters = range(counted if counting else 0)
+        self._most = max(2 * len(self._steps), MOST_REMEMBERED // (10 + len(remembered)))
+        self._wanted, self._counted = self._alive()
+        self._numbers: dict[Spot, int] = {}
+        self._spots: list[Spot] = []
+
+    def explore(self) -> Walks:
+        begin = [self._number(0, known, (0,) * len(self._counters)) for known in self._beginnings()]
+        moves: list[list[Move]] = []
+        while len(moves) < len(self._spots):
+            moves.append(_distinct(self._moves(self._spots[len(moves)])))
+        return Walks(self._spots, moves, sorted(set(begin)), self._remembered, self._regions)
+
+    def _beginnings(self) -> Iterator[Known]:
+        """Nothing is answered; a variable is there from the beginning, and may be anything."""
+        options = [
+            range(1, len(self._regions[place].every) + 1) if place.startswith("$") else (0,)
+            for place in self._remembered
+        ]
+        return product(*options)
+
+    def _number(self, step: int, known: Known, taken: tuple[int, ...]) -> int:
+        """The spot's number. What no later step asks about is forgotten."""
+        wanted, counted = self._wanted.get(step, frozenset()), self._counted.get(step, frozenset())
+        spot = Spot(
+            step,
+            tuple(number if place in wanted else 0 for place, number in enumerate(known)),
+            tuple(number if counter in counted else 0 for counter, number in enumerate(taken)),
+        )
+        if spot not in self._numbers:
+            if len(self._spots) >= self._most:
+                raise TooMany
+            self._numbers[spot] = len(self._spots)
+            self._spots.append(spot)
+        return self._numbers[spot]
+
+    def _moves(self, spot: Spot) -> Iterator[Move]:
+        if spot.step < 0:
+            return
+        step = self._steps[spot.step]
+        answers = {
+            self._remembered[place]: self._at(place, spot.known[place]) for place in self._wanted[spot.step]
+        }
+        if not isinstance(step, Ask):
+            yield from self._onward(step, spot, spot.known, answers, None)
+            return
+        own = self._place.get(step.id)
+        for number, region in enumerate(self._regions[step.id].every, 1):
+            answers[step.id] = region
+            known = spot.known if own is None else (*spot.known[:own], number, *spot.known[own + 1 :])
+            yield from self._onward(step, spot, known, answers, region)
+        if isinstance(step.invalid, Reask):
+            to = OVER if step.invalid.give_up is None else step.invalid.give_up
+            yield Move(self._number(to, spot.known, spot.taken), gave_up=True)
+
+    def _at(self, place: int, number: int) -> Region:
+        return self._regions[self._remembered[place]].every[number - 1] if number else UNANSWERED
+
+    def _onward(
+        self, step: Step, spot: Spot, known: Known, answers: Mapping[str, Region], region: Region | None
+    ) -> Iterator[Move]:
+        for number in open_routes(step.routes, answers, self._regions, spot.taken):
+            route = step.routes[number]
+            taken = list(spot.taken)
+            if route.times is not None and self._counters:
+                taken[route.counter] += 1
+            yield Move(self._number(route.go, known, tuple(taken)), region, route=number)
+
+    def _alive(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
+        """For each step, END included, the remembered places and the counters that it or a later one asks about."""
+        wanted = {END: self._bits(_slots_in(self._completed))}
+        counted = {END: 0}
+        for place, step in enumerate(self._steps):
+            about = {
+                atom.step for route in step.routes for atom in atoms_of(route.when) if atom.step != step.id
+            }
+            wanted[place] = self._bits(about.union(*(_slots_in(text) for text in texts_of(step))))
+            counted[place] = sum(1 << route.counter for route in step.routes if route.times is not None)
+        for bits in (wanted, counted):
+            _spread(self._steps, bits)
+        return (
+            {step: _numbers_in(bits, len(self._remembered)) for step, bits in wanted.items()},
+            {step: _numbers_in(bits, len(self._counters)) for step, bits in counted.items()},
+        )
+
+    def _bits(self, places: Iterable[str]) -> int:
+        return sum(1 << self._place[place] for place in set(places) if place in self._place)
+
+
+def _distinct(moves: Iterable[Move]) -> list[Move]:
+    """One of those that lead to the same spot by the same route: one for which an SMS is known, if there is any."""
+    kept: dict[tuple[int, bool, int], Move] = {}
+    for move in moves:
+        key = (move.to, move.gave_up, move.route)
+        other = kept.get(key)
+        if other is None or (_is_known(move) and not _is_known(other)):
+            kept[key] = move
+    return list(kept.values())
+
+
+def _is_known(move: Move) -> bool:
+    return move.region is None or move.region.sms is not None
+
+
+def _spread(steps: Sequence[Step], bits: dict[int, int]) -> None:
+    """Let every step want what the steps after it want."""
+    changed = True
+    while changed:
+        changed = False
+        for place in range(len(steps) - 1, -1, -1):
+            wanted = bits[place]
+            for go in targets(steps[place]):
+                wanted |= bits[go]
+            changed = changed or wanted != bits[place]
+            bits[place] = wanted
+
+
+def _numbers_in(bits: int, count: int) -> frozenset[int]:
+    return frozenset(number for number in range(count) if bits >> number & 1)
+
+
+def _slots_in(text: Text | None) -> set[str]:
+    return {slot.step for template in (text or {}).values() for slot in slots(template)}

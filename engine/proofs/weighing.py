@@ -1,0 +1,189 @@
+"""Which walk weighs most? The heaviest way from spot to spot, under one weight: SMS out, SMS in, or segments.
+
+At a question a session may, besides being answered, repeat it for every invalid answer but the last, and remind of it.
+Where nothing cuts a session short, it does all of that. Where it ends after a number of SMS, it does what weighs most
+within them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from engine.program import END, Ask, Reask, Step, Survey
+from engine.proofs.regions import UNANSWERED, Region
+from engine.proofs.walks import Move, Walks
+from engine.texts import Text
+
+NOTHING_KNOWN: Mapping[str, Region] = {}
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """What counts: a text that is sent, and an SMS that comes in."""
+
+    text: Callable[[Text, Mapping[str, Region]], int]
+    sms_in: int
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """A walk comes by a step: it is repeated and reminded of so often, then left by `move`; None: never left."""
+
+    step: int
+    repeats: int
+    reminders: int
+    move: Move | None
+
+
+class Heaviest(msgspec.Struct, frozen=True):
+    """`bound` is None if there is none; `visits` is a walk that comes to it, empty if none is known.
+
+    `variables` are the session variables that it begins with, those that conditions ask about.
+    """
+
+    bound: int | None
+    visits: tuple[Visit, ...] = ()
+    variables: Mapping[str, Region] = {}
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a session weighs at one spot: the text, each repetition and reminder of which there may be so many, and
+    what comes in when it moves on. Where a session is over, `text` is what is said at the end."""
+
+    text: int
+    repeat: int = 0
+    repeats: int = 0
+    remind: int = 0
+    reminders: int = 0
+    leave: int = 0
+
+    @property
+    def whole(self) -> int:
+        return self.text + self.repeats * self.repeat + self.reminders * self.remind + self.leave
+
+    def beside(self, sms: int) -> tuple[int, int, int]:
+        """The heaviest choice of so many SMS beside the text: its weight, repetitions, reminders."""
+        repeats = min(sms, self.repeats) if self.repeat >= self.remind else max(0, sms - self.reminders)
+        return repeats * self.repeat + (sms - repeats) * self.remind, repeats, sms - repeats
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The best that can be done at a spot with so many SMS left."""
+
+    weight: int
+    repeats: int = 0
+    reminders: int = 0
+    move: Move | None = None
+
+
+class Weighing:
+    """One weight over all walks."""
+
+    def __init__(self, survey: Survey, walks: Walks, weights: Weights) -> None:
+        self._walks = walks
+        self._sms_in = weights.sms_in
+        self._known = [walks.known_at(spot) for spot in walks.spots]
+        self._loads = [
+            _load(survey, spot.step, weights, known)
+            for spot, known in zip(walks.spots, self._known, strict=True)
+        ]
+
+    def whole(self, last_first: Sequence[int]) -> Heaviest:
+        """The heaviest of walks that are all gone to their ends. `last_first`: the spots' numbers in such an order."""
+        best: dict[int, int] = {}
+        left_by: dict[int, Move] = {}
+        for number in last_first:
+            best[number] = self._loads[number].whole
+            if moves := self._walks.moves[number]:
+                left_by[number] = max(moves, key=lambda move: best[move.to])
+                best[number] += best[left_by[number].to]
+        first = max(self._walks.begin, key=lambda number: best[number])
+        visits: list[Visit] = []
+        number = first
+        while number in left_by:
+            load, move = self._loads[number], left_by[number]
+            visits.append(Visit(self._walks.spots[number].step, load.repeats, load.reminders, move))
+            number = move.to
+        return self._found(best[first], visits, first)
+
+    def cut(self, most: int) -> Heaviest:
+        """The heaviest of walks on which a session is over when it would send more than `most` SMS."""
+        layers = [[Choice(0)] * len(self._loads)]  # by SMS left, then by spot
+        for left in range(1, most + 1):
+            layers.append([self._choose(number, left, layers) for number in range(len(self._loads))])
+        first = max(self._walks.begin, key=lambda number: layers[most][number].weight)
+        visits: list[Visit] = []
+        number, left = first, most
+        while (place := self._walks.spots[number].step) >= 0 and left:
+            choice = layers[left][number]
+            visits.append(Visit(place, choice.repeats, choice.reminders, choice.move))
+            if choice.move is None:
+                break
+            left -= 1 + choice.repeats + choice.reminders
+            number = choice.move.to
+        return self._found(layers[most][first].weight, visits, first)
+
+    def _choose(self, number: int, left: int, layers: Sequence[Sequence[Choice]]) -> Choice:
+        load, moves = self._loads[number], self._walks.moves[number]
+        best = Choice(load.text + load.leave)
+        for sms in range(min(left - 1, load.repeats + load.reminders) + 1):
+            extra, repeats, reminders = load.beside(sms)
+            rest = layers[left - 1 - sms]
+            for move in moves:
+                if move.gave_up:
+                    if (
+                        sms < load.repeats
+                    ):  # nobody gives up before the question was repeated as often as it can be
+                        continue
+                    extra, repeats = (
+                        load.repeats * load.repeat + (sms - load.repeats) * load.remind,
+                        load.repeats,
+                    )
+                    reminders = sms - repeats
+                weight = load.text + extra + load.leave + rest[move.to].weight
+                if weight > best.weight or best.move is None:
+                    best = Choice(weight, repeats, reminders, move)
+        return best
+
+    def _found(self, weight: int, visits: Sequence[Visit], begin: int) -> Heaviest:
+        """With what came in first: the START."""
+        variables = {
+            place: region for place, region in self._known[begin].items() if region is not UNANSWERED
+        }
+        return Heaviest(weight + self._sms_in, tuple(visits), variables)
+
+
+def _load(survey: Survey, place: int, weights: Weights, known: Mapping[str, Region]) -> Load:
+    if place < 0:
+        completed = survey.texts.get("completed")
+        return Load(weights.text(completed, known) if completed and place == END else 0)
+    return load_of(survey, survey.steps[place], weights, known)
+
+
+def load_of(survey: Survey, step: Step, weights: Weights, known: Mapping[str, Region]) -> Load:
+    """What a session weighs at a step where the answers are `known`."""
+    text = weights.text(step.text, known)
+    if not isinstance(step, Ask):
+        return Load(text)
+    repeated = [weights.text(each, known) for each in repeats_of(step)]
+    return Load(
+        text=text,
+        repeat=max(repeated) + weights.sms_in if repeated else 0,
+        repeats=step.invalid.attempts - 1 if isinstance(step.invalid, Reask) and repeated else 0,
+        remind=weights.text(step.remind.text, known) if step.remind else 0,
+        reminders=_reminders(survey, step),
+        leave=weights.sms_in,
+    )
+
+
+def repeats_of(step: Ask) -> list[Text]:
+    """The different texts that an invalid answer can be told."""
+    if not isinstance(step.invalid, Reask):
+        return []
+    return list({id(text): text for text in step.invalid.texts.values()}.values())
+
+
+def _reminders(survey: Survey, step: Ask) -> int:
+    """How many reminders there is time for before the session is over."""
+    remind = step.remind
+    if remind is None or (survey.idle_ms is not None and remind.after_ms > survey.idle_ms):
+        return 0
+    return min(remind.times, survey.expires_ms // remind.after_ms)

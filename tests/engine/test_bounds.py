@@ -1,0 +1,142 @@
+"""No session of any survey sends, hears or costs more than was said before, and what is said to be attained is."""
+
+import msgspec
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from engine import advance
+from engine.events import Heard, Invitation, Mail, Misread, Said, Sms
+from engine.findings import Rejected
+from engine.lane import Lane, decode, encode
+from engine.proofs import bounds, findings
+from engine.reading import read_survey
+from engine.segments import count
+from engine.surveys import Surveys
+from tests.engine.chat import CHANNEL, T0, policy_for
+from tests.engine.random_surveys import surveys
+
+SENDER = "+33612345678"
+TEXTS = [
+    "START", "yes", "no", "1", "2", "3", "0", "1.5", "1 2", "2 3", "1 3", "2030-01-01", "2030-01-02", "2030-01-03",
+    "😀" * 5, "a" + "😀" * 4, "ab", "12", "yes" + "\U0001e8d0" * 2, "12" + "\U0001e8d0" * 3, "?", "", "xxxxxx", "99", "-1", "1 2 3", "0.001",
+    "1.99999999999999", "1,250", "31/02/2030", "31/12", "2031-01-01", "2029-01-01",
+]  # fmt: skip
+
+
+def variables_of(survey):
+    """What invitations may say: nothing, or whatever costs most, with several values for the one in conditions."""
+    dear = {name: "😀" * longest for name, longest in survey.variables.items() if len(name) == 1}
+    return [{}, dear, *({**dear, "K": value} for value in ("1", "v", "v" + "\U0001e8d0" * 2))]
+
+
+def compiled(source):
+    """The survey, if there is nothing wrong with it."""
+    try:
+        survey, _ = read_survey("s.json", source)
+    except Rejected:
+        assume(False)
+    assume(not any(finding.level == "error" for finding in findings(survey)))
+    return survey
+
+
+class Session:
+    """One session of a survey; what it has sent, heard and cost."""
+
+    def __init__(self, survey, lane, now, alarm, totals):
+        self.survey, self.lane, self.now, self.alarm, self.totals = survey, lane, now, alarm, totals
+
+    @classmethod
+    def opened(cls, survey, variables):
+        start = (
+            Invitation("i", CHANNEL, "s", variables=variables)
+            if variables
+            else Sms("i", CHANNEL, "START", True)
+        )
+        return cls(survey, encode(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
+
+    @property
+    def open(self):
+        return decode(self.lane).lines[CHANNEL].session
+
+    def heard(self, text):
+        """The session after the SMS; None if that changed nothing."""
+        after = self._advanced(Sms(f"e{self.totals}{text}", CHANNEL, text, text == "START"), self.now + 1000)
+        return None if after.state() == self.state() else after
+
+    def waited(self):
+        return self._advanced(None, self.alarm)
+
+    def state(self):
+        """All that what follows can depend on; times relative to now."""
+        session = self.open
+        if session is None:
+            return None
+        return (
+            session.step, session.misread, session.reminded, session.said if self.survey.most_sms else 0,
+            tuple(sorted(session.taken.items())),
+            tuple((step, answer.value, answer.indexes) for step, answer in sorted(session.answers.items())),
+        )  # fmt: skip
+
+    def _advanced(self, event, now):
+        policy = {CHANNEL: msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)}
+        mail = [Mail(now, event)] if event else []
+        advanced = advance(decode(self.lane), SENDER, mail, now, Surveys([self.survey]), policy)
+        said = [record.text for record in advanced.records if isinstance(record, Said) and record.session]
+        moved = sum(isinstance(record, Heard) for record in advanced.records if event and event.id != "i")
+        if any(isinstance(record, Misread) for record in advanced.records) and not said:
+            moved = int(advanced.lane.lines[CHANNEL].session is None)
+        out, came, segments = self.totals
+        totals = (out + len(said), came + moved, segments + sum(count(text).segments for text in said))
+        return Session(self.survey, encode(advanced.lane), now, advanced.alarm, totals)
+
+
+def limits(survey):
+    proved = bounds(survey)
+    return proved.sms_out, proved.sms_in, proved.segments["en"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(surveys(), st.data())
+def test_no_session_goes_beyond_the_bounds(source, data):
+    survey = compiled(source)
+    most = [limit.most for limit in limits(survey)]
+    session = Session.opened(survey, data.draw(st.sampled_from(variables_of(survey))))
+    for _ in range(60):
+        if session.open is None:
+            break
+        text = data.draw(st.sampled_from([None, *TEXTS]))
+        session = session.waited() if text is None else session.heard(text) or session
+        assert all(total <= limit for total, limit in zip(session.totals, most, strict=True))
+
+
+def exhausted(survey):
+    """The most that any session comes to, by trying everything at every place."""
+    known = {}
+
+    def ahead(session):
+        if session.open is None:
+            return (0, 0, 0)
+        key = session.state()
+        if key not in known:
+            known[key] = (0, 0, 0)
+            best = (0, 0, 0)
+            for after in [session.waited(), *map(session.heard, TEXTS)]:
+                if after is not None and (after.open is None or after.state() != key):
+                    more = [now - then for now, then in zip(after.totals, session.totals, strict=True)]
+                    best = tuple(max(b, m + a) for b, m, a in zip(best, more, ahead(after), strict=True))
+            known[key] = best
+        return known[key]
+
+    starts = [Session.opened(survey, variables) for variables in variables_of(survey)]
+    return [max(each.totals[n] + ahead(each)[n] for each in starts) for n in range(3)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(surveys(most_steps=3))
+def test_an_exhaustive_search_of_a_small_survey_comes_to_the_bounds_and_no_further(source):
+    survey = compiled(source)
+    found = exhausted(survey)
+    for limit, most in zip(limits(survey), found, strict=True):
+        assert most <= limit.most
+        if limit.attained:
+            assert most == limit.most
