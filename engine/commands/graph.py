@@ -1,0 +1,133 @@
+"""`parley graph`: what does a survey look like?"""
+
+import sys
+from collections.abc import Collection
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, assert_never
+
+import click
+
+from engine.drawing import END_ID, ENTRY_ID, Drawing, draw
+from engine.drawing.dot import to_dot
+from engine.drawing.mermaid import to_mermaid
+from engine.findings import Rejected
+from engine.program import Survey
+from engine.reading import read_survey
+
+Form = Literal["svg", "mermaid", "dot"]
+
+_SUFFIXES: dict[str, Form] = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", ".dot": "dot", ".gv": "dot"}
+_STDOUT = "-"
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["svg", "mermaid", "dot"]),
+    help="By default as OUTPUT is called, else SVG.",
+)
+@click.option("--output", "-o", help="A file to write, or - for standard output.")
+@click.option("--language", help="Of the texts. By default the survey's first.")
+@click.option("--dearest", is_flag=True, help="Mark the path that costs the most segments.")
+def graph(file: Path, form: Form | None, output: str | None, language: str | None, dearest: bool) -> None:
+    """Draw the survey in FILE: its steps, and the routes that the engine follows.
+
+    An SVG goes to <survey>.svg in this folder unless the output is piped; text is printed. OUTPUT's ending chooses
+    the form: .svg, .mmd or .md for Mermaid, .dot or .gv. Exits with status 2 if FILE cannot be read as a survey, and
+    1 if OUTPUT cannot be written.
+
+    \b
+    Examples:
+      parley graph config/surveys/clinic.yaml
+      parley graph clinic.yaml --dearest --output clinic.svg
+      parley graph clinic.yaml --as mermaid --language "no"
+    """
+    survey = _read(file)
+    chosen = form or _form(output)
+    spoken = _language(survey, language)
+    highlight = dearest_edges(survey, spoken) if dearest else ()
+    drawing = draw(survey, spoken, highlight, f"the dearest path in {spoken}")
+    _write(_drawn(drawing, chosen, output), _target(survey, chosen, output))
+
+
+def dearest_edges(survey: Survey, language: str) -> Collection[tuple[str, str]]:
+    """The edges that the dearest session takes, from the entry to the end, as pairs of steps' ids."""
+    from engine.proofs import dearest_path  # noqa: PLC0415 (proving takes longer than drawing)
+
+    path = dearest_path(survey, language)
+    if not path:
+        click.echo(f"No dearest path is known; `parley lint {survey.file}` may say why", err=True)
+        return []
+    return list(pairwise((ENTRY_ID, *path, END_ID)))
+
+
+def _read(file: Path) -> Survey:
+    """What lint would refuse can be read, and is worth seeing."""
+    try:
+        survey, _ = read_survey(file.name, file.read_bytes())
+    except Rejected as e:
+        for problem in e.problems:
+            click.echo(f"{file.name}: {problem}", err=True)
+        sys.exit(2)
+    return survey
+
+
+def _form(output: str | None) -> Form:
+    if output in (None, _STDOUT):
+        return "svg"
+    suffix = Path(output).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise click.BadParameter(
+            f"its ending says no form: use {', '.join(_SUFFIXES)}, or --as", param_hint="--output"
+        )
+    return _SUFFIXES[suffix]
+
+
+def _language(survey: Survey, wanted: str | None) -> str:
+    if wanted is None:
+        return survey.languages[0]
+    if wanted not in survey.languages:
+        raise click.BadParameter(f"the survey has {', '.join(survey.languages)}", param_hint="--language")
+    return wanted
+
+
+def _drawn(drawing: Drawing, form: Form, output: str | None) -> bytes:
+    match form:
+        case "svg":
+            from engine.drawing.svg import to_svg  # noqa: PLC0415 (text needs no Graphviz)
+
+            return to_svg(drawing)
+        case "mermaid":
+            text = to_mermaid(drawing)
+            return (
+                f"```mermaid\n{text}```\n" if output and output.lower().endswith(".md") else text
+            ).encode()
+        case "dot":
+            return to_dot(drawing).encode()
+        case _:
+            assert_never(form)
+
+
+def _target(survey: Survey, form: Form, output: str | None) -> Path | None:
+    """The file to write; None: standard output."""
+    if output is not None:
+        return None if output == _STDOUT else Path(output)
+    return Path(f"{survey.name}.svg") if form == "svg" and _is_terminal() else None
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _write(drawn: bytes, target: Path | None) -> None:
+    if target is None:
+        click.echo(drawn, nl=False)
+        return
+    try:
+        target.write_bytes(drawn)
+    except OSError as e:
+        raise click.ClickException(f"cannot write {target}: {e.strerror}") from None
+    click.echo(f"Drawn to {target}", err=True)

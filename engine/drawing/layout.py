@@ -1,0 +1,97 @@
+"""Where does each node go, and by which way each edge? Graphviz's `dot` answers, in this process.
+
+It is given sizes only, no text: so it needs no fonts, and has none to warn about. Lengths are points, y grows
+downwards.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import pygraphviz
+
+_POINTS_PER_INCH = 72
+
+
+class Size(msgspec.Struct, frozen=True):
+    width: float
+    height: float
+
+
+class Point(msgspec.Struct, frozen=True):
+    x: float
+    y: float
+
+
+class Arrow(msgspec.Struct, frozen=True):
+    """From one node to another. `label` is the room that its label needs, if it has one."""
+
+    tail: str
+    head: str
+    label: Size | None = None
+
+
+class Way(msgspec.Struct, frozen=True):
+    """`curve` is a start and then three points for each Bezier segment; `tip` is where the arrow ends."""
+
+    curve: tuple[Point, ...]
+    tip: Point
+    label: Point | None
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The centre of each node, by key, and the way of each arrow, in their order."""
+
+    size: Size
+    nodes: dict[str, Point]
+    ways: tuple[Way, ...]
+
+
+def lay_out(nodes: dict[str, Size], arrows: Sequence[Arrow]) -> Layout:
+    """`nodes` are sizes by key; keys are letters and digits."""
+    graph = pygraphviz.AGraph(string=_dot(nodes, arrows))
+    try:
+        graph.layout(prog="dot")
+        *_, width, height = map(float, graph.graph_attr["bb"].split(","))
+        page = Size(width, height)
+        return Layout(
+            page,
+            {key: _point(graph.get_node(key).attr["pos"], page) for key in nodes},
+            tuple(
+                _way(graph.get_edge(arrow.tail, arrow.head, str(n)).attr, arrow, page)
+                for n, arrow in enumerate(arrows)
+            ),
+        )
+    finally:
+        graph.close()
+
+
+def _dot(nodes: dict[str, Size], arrows: Sequence[Arrow]) -> str:
+    lines = [
+        'digraph { graph [nodesep=0.35 ranksep=0.45]; node [shape=box fixedsize=true label=""];',
+        *(
+            f"{key} [width={size.width / _POINTS_PER_INCH:.4f} height={size.height / _POINTS_PER_INCH:.4f}];"
+            for key, size in nodes.items()
+        ),
+        *(f"{arrow.tail} -> {arrow.head} [key={n}{_room(arrow)}];" for n, arrow in enumerate(arrows)),
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+def _room(arrow: Arrow) -> str:
+    """An empty label of the size that the arrow's label has."""
+    if arrow.label is None:
+        return ""
+    size = f'FIXEDSIZE="TRUE" WIDTH="{arrow.label.width:.0f}" HEIGHT="{arrow.label.height:.0f}"'
+    return f' label=<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" {size}><TR><TD></TD></TR></TABLE>>'
+
+
+def _way(attributes: dict[str, str], arrow: Arrow, page: Size) -> Way:
+    tip, *curve = attributes["pos"].split()
+    label = _point(attributes["lp"], page) if arrow.label else None
+    return Way(tuple(_point(each, page) for each in curve), _point(tip.removeprefix("e,"), page), label)
+
+
+def _point(written: str, page: Size) -> Point:
+    x, y = map(float, written.split(","))
+    return Point(x, page.height - y)

@@ -1,0 +1,218 @@
+"""Conditions and answer types in words, as a person reads them: on a drawing, in a finding, in the terminal."""
+
+from collections.abc import Collection, Sequence
+from typing import assert_never
+
+from engine.answers import (
+    AnythingReader,
+    ChoiceReader,
+    ChoicesReader,
+    DateReader,
+    NumberReader,
+    PhoneReader,
+    PhpNumberReader,
+    Reader,
+    ScaleReader,
+    TextReader,
+    YesNoReader,
+)
+from engine.conditions import (
+    Above,
+    All,
+    Answered,
+    Any,
+    AtLeast,
+    AtMost,
+    Atom,
+    Below,
+    Condition,
+    Contains,
+    Includes,
+    Matches,
+    Not,
+    OneOf,
+)
+from engine.patterns import Pattern
+from engine.variables import NAME, USUAL, is_variable
+
+_SPELLING = {each.lower(): each for each in USUAL}
+
+
+def describe(condition: Condition, about: str) -> str:
+    """`condition` in words: "at least 95", "is yes", "'fever' is no and agentId is 7".
+
+    `about` is the id of the step whose route it is; the words leave it out. Empty: they leave nothing out.
+    """
+    match condition:
+        case All(conditions):
+            return _combined(conditions, " and ", "always", about)
+        case Any(conditions):
+            return _combined(conditions, " or ", "never", about)
+        case Not(condition=inner):
+            return _denied(inner, about)
+        case _:
+            return _sentence(condition, about, negated=False)
+
+
+def describe_reader(reader: Reader) -> str:
+    """The answers that `reader` takes, in words: "number 80-115" with an en dash, "yes or no", "1 of 3"."""
+    match reader:
+        case TextReader(least, most, pattern):
+            length = f"{least} to {most}" if least > 1 else f"up to {most}"
+            return f"text, {length} characters" + (f", like {show_pattern(pattern)}" if pattern else "")
+        case NumberReader():
+            return _number(reader)
+        case ScaleReader(low, high):
+            return f"scale {_between(low, high)}"
+        case YesNoReader():
+            return "yes or no"
+        case ChoiceReader(ids):
+            return f"1 of {len(ids)}"
+        case ChoicesReader(ids, _, least, most):
+            return f"{least} of {len(ids)}" if least == most else f"{least} to {most} of {len(ids)}"
+        case DateReader(first, last):
+            return _range("date", first, last, f"from {first} to {last}")
+        case PhoneReader(country):
+            return f"phone number ({country})" if country else "phone number"
+        case AnythingReader():
+            return "anything"
+        case PhpNumberReader():
+            return "number"
+        case _:
+            assert_never(reader)
+
+
+def show_pattern(pattern: Pattern) -> str:
+    """Its source between slashes."""
+    return f"/{getattr(pattern, 'pattern', '...')}/"
+
+
+def show_value(value: str | float | bool) -> str:
+    """As an author would write it: yes, 7, 98.6, pizza, 'a few words'."""
+    match value:
+        case bool(yes):
+            return "yes" if yes else "no"
+        case str(text):
+            return text if NAME.fullmatch(text) else f"'{text}'"
+        case float(number) if number.is_integer() and abs(number) < 2**53:
+            return str(int(number))
+        case number:
+            return str(number)
+
+
+def show_place(place: str) -> str:
+    """What holds an answer: a variable by its name, a step by its id in quotes."""
+    if not is_variable(place):
+        return f"'{place}'"
+    key = place.removeprefix("$")
+    return _SPELLING.get(key, key)
+
+
+def _combined(conditions: Sequence[Condition], joint: str, empty: str, about: str) -> str:
+    if len(conditions) == 1:
+        return describe(conditions[0], about)
+    return joint.join(_bracketed(each, about) for each in conditions) or empty
+
+
+def _bracketed(condition: Condition, about: str) -> str:
+    words = describe(condition, about)
+    return f"({words})" if isinstance(condition, All | Any) and len(condition.conditions) > 1 else words
+
+
+def _denied(condition: Condition, about: str) -> str:
+    match condition:
+        case All() | Any():
+            return f"not ({describe(condition, about)})"
+        case Not(condition=inner):
+            return describe(inner, about)
+        case _:
+            return _sentence(condition, about, negated=True)
+
+
+def _sentence(atom: Atom, about: str, *, negated: bool) -> str:
+    words = _predicate(atom, negated=negated)
+    if atom.step != about:
+        return f"{show_place(atom.step)} {words}"
+    return words if isinstance(atom, OneOf) else words.removeprefix("is ")
+
+
+def _predicate(atom: Atom, *, negated: bool) -> str:
+    """What `atom` says of the place that it looks at."""
+    be = "is not" if negated else "is"
+    match atom:
+        case AtLeast(bound=bound):
+            return f"{be} {_compared('at least', 'on or after', bound)}"
+        case AtMost(bound=bound):
+            return f"{be} {_compared('at most', 'on or before', bound)}"
+        case Above(bound=bound):
+            return f"{be} {_compared('above', 'after', bound)}"
+        case Below(bound=bound):
+            return f"{be} {_compared('below', 'before', bound)}"
+        case OneOf(values=values) if negated and len(values) > 1:
+            return f"is none of {_values(values, 'and')}"
+        case OneOf(values=values):
+            return f"{be} {_values(values, 'or')}"
+        case Matches(pattern=pattern):
+            return f"{'does not match' if negated else 'matches'} {show_pattern(pattern)}"
+        case Contains(words=words):
+            quoted = [f"'{each}'" for each in words]
+            return f"{'does not contain' if negated else 'contains'} {_listed(quoted, 'or')}"
+        case Includes(options=options):
+            return f"{'does not include' if negated else 'includes'} {_values(options, 'or')}"
+        case Answered():
+            return f"{be} answered"
+        case _:
+            assert_never(atom)
+
+
+def _compared(number: str, day: str, bound: float | str) -> str:
+    """A bound that is a date takes other words than a number."""
+    return f"{day} {bound}" if isinstance(bound, str) else f"{number} {show_value(bound)}"
+
+
+def _values(values: Collection[str | int | float | bool], last: str) -> str:
+    """In an order of their own, as a set has none: numbers by size, then words by the alphabet."""
+    ordered = sorted(values, key=lambda each: (isinstance(each, str), each))
+    return _listed([show_value(each) for each in ordered], last) if ordered else "nothing"
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    """ "a, b or c", where `last` is "or"."""
+    *before, final = words
+    return f"{', '.join(before)} {last} {final}" if before else final
+
+
+def _number(reader: NumberReader) -> str:
+    kind = "whole number" if reader.decimals == 0 else "number"
+    low, high = reader.min, reader.max
+    both = "" if low is None or high is None else _between(low, high)
+    lead = _range(
+        kind,
+        None if low is None else show_value(low),
+        None if high is None else show_value(high),
+        both,
+    )
+    return f"{lead}, up to {_counted(reader.decimals, 'decimal')}" if reader.decimals else lead
+
+
+def _range(kind: str, low: str | None, high: str | None, both: str) -> str:
+    """`kind`, and what it is limited to; by `both` if it is at both ends."""
+    match low, high:
+        case None, None:
+            return kind
+        case _, None:
+            return f"{kind} from {low}"
+        case None, _:
+            return f"{kind} up to {high}"
+        case _:
+            return f"{kind} {both}"
+
+
+def _between(low: float, high: float) -> str:
+    """With an en dash, where no minus sign can be mistaken for one."""
+    joint = "\N{EN DASH}" if low >= 0 else " to "
+    return f"{show_value(low)}{joint}{show_value(high)}"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
