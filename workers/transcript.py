@@ -15,6 +15,7 @@ from engine.events import (
     Delivered,
     Ended,
     Heard,
+    Invited,
     Misread,
     Opened,
     OptedIn,
@@ -78,6 +79,8 @@ def line(record: Record) -> str:
             return f"< {text}".replace("\n", "\n" + " " * 23)
         case Opened(session=session, survey=survey, version=version):
             return f"-- session {session} opened: {survey}, version {version}"
+        case Invited(invitation=invitation):
+            return f"-- by an invitation {invitation.reference}".rstrip()
         case Ended(session=session, how=how):
             return f"-- session {session} ended: {how}"
         case Misread(step=step, why=why):
@@ -87,7 +90,7 @@ def line(record: Record) -> str:
         case Unsent(id=id, code=code, why=why):
             return f"-- {id} will not be sent: {code} {why}".rstrip()
         case Refused(reason=reason):
-            return f"-- START refused: {reason}"
+            return f"-- refused: {reason}"
         case OptedOut(by_provider=by_provider):
             return "-- opted out" + (", as the provider tells" if by_provider else "")
         case OptedIn():

@@ -1,0 +1,371 @@
+"""`parley chat`: a whole conversation in the terminal, without a server."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from difflib import unified_diff
+from pathlib import Path
+from typing import NoReturn
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from engine.chatting import BEGINS_AT, TIMEZONE, Phone, phone_for, playable, playing
+from engine.commands.chat_screen import Screen, keywords, state
+from engine.explaining import explain
+from engine.policy import ChannelPolicy
+from engine.proofs import findings
+from engine.surveys import Surveys
+from engine.transcripts import (
+    Begins,
+    Came,
+    Done,
+    Entry,
+    Invited,
+    Passed,
+    Remark,
+    Stopped,
+    Transcript,
+    Unreadable,
+    compose,
+    duration,
+    lasting,
+    parse,
+    quoted_if_needed,
+    silent,
+    written,
+)
+
+PROMPT = "> "
+
+_COMMANDS = {
+    "/wait": ("[2h]", "let time go by; without a time, until something is due"),
+    "/why": ("", "what the engine made of the last SMS, and why"),
+    "/state": ("", "where the session stands, and what is due if nobody writes"),
+    "/back": ("", "take the last thing back"),
+    "/restart": ("", "begin anew, as another person"),
+    "/save": ("FILE", "write the transcript, which is also a golden test"),
+    "/sms": ('"…"', r'text what cannot be typed: /sms "", /sms "two\nlines", /sms /wait'),
+    "/invite": ("[…]", "invite this person: /invite language=no $agentId=7"),
+    "/stopped": ("", "the provider tells that this person opted out with it"),
+    "/help": ("", "this"),
+    "/quit": ("", "leave, as Ctrl-D does"),
+}
+
+
+class _Price(click.ParamType[Decimal]):
+    name = "price"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            price = Decimal(str(value))
+        except InvalidOperation:
+            price = Decimal(-1)
+        if not price.is_finite() or price < 0:
+            self.fail(f"{value} is no price: expected what one segment costs, as in 0.05", param, ctx)
+        return price
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--language", default="", help="Invite the person in this language.")
+@click.option(
+    "--var", "variables", multiple=True, metavar="KEY=VALUE", help="Invite with a session variable."
+)
+@click.option("--content", default="", help="Invite with a text that opens the first SMS.")
+@click.option("--price", type=_Price(), help="What one segment costs, to show money.")
+@click.option(
+    "--save", "save", type=click.Path(dir_okay=False, path_type=Path), help="Write the transcript there."
+)
+@click.option(
+    "--script", type=click.Path(path_type=Path), help="Play this transcript, and compare what is said."
+)
+@click.option("--timezone", default="UTC", show_default=True, help="Whose calendar counts.")
+@click.option("--at", "begins", default="", metavar="TIME", help="When it begins.  [default: now]")
+def chat(
+    files: Sequence[Path], language: str, variables: Sequence[str], content: str, price: Decimal | None,
+    save: Path | None, script: Path | None, timezone: str, begins: str,
+) -> None:  # fmt: skip
+    """A whole conversation in the terminal, without a server. You text, the surveys in FILES answer.
+
+    The first survey is the one that answers for the channel. Time stands still until you /wait; /help says what else
+    can be done. With a file or a pipe as its input it reads line by line. Exit status 1 if --script says otherwise,
+    2 if there is nothing to chat with.
+
+    \b
+    Example:
+      parley chat clinic.yaml
+      parley chat clinic.yaml --var agentId=7 --language no
+      parley chat clinic.yaml --script tests/goldens/clinic-fever.txt
+    """
+    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+    surveys, offered = _read(files)
+    invited = _invitation(language, variables, content)
+    if script is not None:
+        if invited is not None or begins:
+            raise click.UsageError("a script says itself who is invited and when it begins")
+        _follow(console, script, surveys, offered, price, save)
+        return
+    talk = _Chat(console, surveys, offered, price, _begins(begins, timezone), invited)
+    talk.greet()
+    for line in _typed(console):
+        if not talk.take(line):
+            break
+    if save is not None:
+        talk.save(save)
+
+
+def _read(files: Sequence[Path]) -> tuple[Surveys, tuple[str, ...]]:
+    """The surveys, and their names in the order of the files. Ends the command if one has problems."""
+    try:
+        sources = {str(path): path.read_bytes() for path in files}
+    except OSError as e:
+        _refuse(f"{e.filename}: cannot be read ({e.strerror})")
+    surveys, problems = playable(sources)
+    if problems:
+        _refuse(*problems)
+    by_file = {survey.file: name for name in surveys.names() if (survey := surveys.current(name))}
+    return surveys, tuple(dict.fromkeys(by_file[file] for file in sources))
+
+
+def _refuse(*problems: str) -> NoReturn:
+    for problem in problems:
+        click.echo(problem, err=True)
+    sys.exit(2)
+
+
+def _invitation(language: str, variables: Sequence[str], content: str) -> Invited | None:
+    if not (language or variables or content):
+        return None
+    pairs = [written.partition("=") for written in variables]
+    if wrong := [key + sign for key, sign, _ in pairs if not key or not sign]:
+        raise click.UsageError(f"--var {wrong[0]}: expected a key and a value, as in agentId=7")
+    return Invited(language=language, content=content, variables={key: value for key, _, value in pairs})
+
+
+def _begins(written: str, timezone: str) -> Begins:
+    if not written:
+        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        written = now.strftime("%Y-%m-%dT%H:%MZ")
+    try:
+        begins = parse(f"@ {written} {timezone}").begins
+    except Unreadable as e:
+        raise click.UsageError(f"--at or --timezone: {str(e).removeprefix('line 1: ')}") from None
+    return begins or Begins(BEGINS_AT, TIMEZONE)
+
+
+def _typed(console: Console) -> Iterator[str]:
+    """What is typed, line by line. What comes from elsewhere is shown, too."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin.buffer:
+            typed = line.decode(errors="replace").rstrip("\r\n")
+            console.print(Text((PROMPT + quoted_if_needed(typed)) if typed else PROMPT.strip(), "bold cyan"))
+            yield typed
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 (editing and a history for `input`, where Python has it)
+    while True:
+        try:
+            yield input(PROMPT).encode(errors="replace").decode()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+
+
+def _follow(
+    console: Console,
+    script: Path,
+    surveys: Surveys,
+    offered: tuple[str, ...],
+    price: Decimal | None,
+    save: Path | None,
+) -> None:
+    """Play a transcript, and end with status 1 if what is said is not what it says."""
+    try:
+        transcript = parse(script.read_text(encoding="utf-8"))
+        phone = phone_for(transcript, surveys, offered)
+    except (OSError, UnicodeDecodeError, Unreadable) as e:
+        _refuse(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
+    transcript = msgspec.structs.replace(transcript, surveys=transcript.surveys or offered)
+    screen = Screen(console, phone, price)
+    played: list[Entry] = []
+    for entries in playing(transcript.entries, phone):
+        screen.entry(entries[0])
+        screen.outcome(entries[0])
+        played += entries
+    outcome = msgspec.structs.replace(transcript, entries=tuple(played))
+    if save is not None:
+        _write(save, outcome)
+    if not silent(transcript.entries) and outcome != transcript:
+        wanted, came = compose(transcript).splitlines(), compose(outcome).splitlines()
+        console.print(f"\n{script} says otherwise: - is what it says, + is what came")
+        for line in list(unified_diff(wanted, came, lineterm="", n=2))[2:]:
+            console.print(Text(line, {"-": "red", "+": "green", "@": "dim"}.get(line[0], "")))
+        sys.exit(1)
+
+
+def _write(path: Path, transcript: Transcript) -> None:
+    try:
+        path.write_text(compose(transcript), encoding="utf-8")
+    except OSError as e:
+        raise click.ClickException(f"{path} cannot be written: {e.strerror}") from e
+
+
+class _Chat:
+    """A conversation while somebody types."""
+
+    def __init__(
+        self, console: Console, surveys: Surveys, offered: tuple[str, ...], price: Decimal | None, begins: Begins,
+        invited: Invited | None,
+    ) -> None:  # fmt: skip
+        self._console = console
+        self._surveys = surveys
+        self._offered = offered
+        self._begins = begins
+        self._invited = invited
+        self._phone = self._new_phone()
+        self._screen = Screen(console, self._phone, price)
+        self._entries: list[Entry] = []
+        self._past: list[tuple[Phone, int]] = []
+        self._doors: dict[str, Callable[[str], None]] = {
+            "/wait": self._wait, "/why": self._why, "/state": self._state, "/back": self._back,
+            "/restart": self._restart, "/save": self._save, "/sms": self._sms, "/invite": self._invite,
+            "/stopped": self._stopped, "/help": self._help,
+        }  # fmt: skip
+
+    def greet(self) -> None:
+        for name in self._offered:
+            if (survey := self._surveys.current(name)) is not None:
+                title = f": {survey.title}" if survey.title else ""
+                self._console.print(
+                    Text(f"{name}{title}", "bold"), Text(f"({survey.file}, version {survey.version})", "dim")
+                )
+                self._screen.dim(f"  {keywords(survey)}")
+                if any(finding.level == "error" for finding in findings(survey)):
+                    self._complain(f"it may not run: `parley lint {survey.file}` says why")
+        self._screen.dim(
+            "Time stands still until you /wait. /why explains, /help says what else; Ctrl-D leaves."
+        )
+        if self._invited is not None:
+            self._do(self._invited, shown=True)
+
+    def take(self, line: str) -> bool:
+        """Do what was typed; False if it was goodbye."""
+        if not line.strip():
+            return True
+        if not line.startswith("/"):
+            self._do(Came(line))
+            return True
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return False
+        door = self._doors.get(command)
+        if door is None:
+            self._complain(f"there is no {command}: /help names what there is; to text it, /sms {line}")
+        else:
+            door(rest.strip())
+        return True
+
+    def save(self, path: Path) -> None:
+        title = next((s.title for name in self._offered if (s := self._surveys.current(name))), "")
+        usual = self._begins == Begins(BEGINS_AT, TIMEZONE)
+        transcript = Transcript(
+            self._offered, title, (Remark(), *self._entries), None if usual else self._begins
+        )
+        _write(path, transcript)
+        self._screen.dim(f"written to {path}: play it with --script")
+
+    def _do(self, done: Done, *, shown: bool = False) -> None:
+        self._past.append((self._phone.twin(), len(self._entries)))
+        if shown:
+            self._screen.entry(done)
+        self._entries += [done, *self._phone.do(done)]
+        self._screen.outcome(done)
+
+    def _wait(self, written: str) -> None:
+        alarm = self._phone.alarm
+        ms = duration(written) if written else None
+        if not written and alarm is not None:
+            ms = max(0, alarm - self._phone.now)
+            self._screen.dim(f"  {lasting(ms)} go by")
+        if ms is None and written:
+            self._complain(f"found {written!r}, expected how long, as in /wait 2h, /wait 1d2h or /wait 90s")
+        elif ms is None:
+            self._complain("nothing is due, however long you wait: say how long, as in /wait 2h")
+        else:
+            self._do(Passed(ms))
+
+    def _why(self, _: str) -> None:
+        phone = self._phone
+        lines = [
+            line
+            for moment in phone.moments
+            for line in explain(moment, phone.channel, phone.surveys, phone.policy)
+        ]
+        for line in lines or ["Nothing has happened yet."]:
+            self._console.print(Text("  " + line, "magenta"))
+
+    def _state(self, _: str) -> None:
+        for line in state(self._phone):
+            self._screen.dim("  " + line)
+
+    def _back(self, _: str) -> None:
+        if not self._past:
+            self._complain("nothing has happened yet")
+            return
+        self._phone, kept = self._past.pop()
+        undone = self._entries[kept]
+        del self._entries[kept:]
+        self._screen.look_at(self._phone)
+        self._screen.dim(f"  taken back: {written(undone)}")
+
+    def _restart(self, _: str) -> None:
+        self._phone, self._entries, self._past = self._new_phone(), [], []
+        self._screen.look_at(self._phone)
+        self._screen.dim("  as if nothing had happened")
+        if self._invited is not None:
+            self._do(self._invited, shown=True)
+
+    def _save(self, written: str) -> None:
+        if not written:
+            self._complain("expected a file, as in /save tests/goldens/clinic-fever.txt")
+            return
+        try:
+            self.save(Path(written))
+        except click.ClickException as e:
+            self._complain(e.message)
+
+    def _sms(self, written: str) -> None:
+        self._as_transcript(f"> {written}")
+
+    def _invite(self, written: str) -> None:
+        self._as_transcript(f"! invited {written}")
+
+    def _stopped(self, _: str) -> None:
+        self._do(Stopped())
+
+    def _as_transcript(self, line: str) -> None:
+        try:
+            (entry,) = parse(line).entries
+        except Unreadable as e:
+            self._complain(str(e).removeprefix("line 1: "))
+            return
+        if isinstance(entry, (Came, Invited)):
+            self._do(entry)
+
+    def _help(self, _: str) -> None:
+        for command, (argument, meaning) in _COMMANDS.items():
+            self._screen.dim(f"  {f'{command} {argument}':<14}{meaning}")
+        self._screen.dim("  Anything else is texted.")
+
+    def _complain(self, sentence: str) -> None:
+        self._console.print(Text(f"  {sentence}", "red"))
+
+    def _new_phone(self) -> Phone:
+        policy = ChannelPolicy(surveys=self._offered, timezone=ZoneInfo(self._begins.timezone))
+        return Phone(self._surveys, policy, now=self._begins.at)

@@ -1,0 +1,344 @@
+"""Whatever was stored runs again, byte for byte; whatever differs is found where it differs."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from engine import Surveys
+from engine.chatting import SENDER as PHONE
+from engine.events import (
+    Delivered,
+    Ended,
+    Heard,
+    Misread,
+    Opened,
+    OptedOut,
+    Receipt,
+    Said,
+    Sent,
+    Sms,
+    decode_records,
+    encode,
+)
+from engine.replaying import Different, Impossible, Same, Sessions, compare, course_of, replay, sessions_of
+from engine.transcripts import Invited
+from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from tests.engine.test_any_sequence import POLICY, SENDER, SURVEYS, mails, play
+
+SURVEY = """
+survey: ages
+start: AGE
+idle: 10m
+expires: 1h
+cooldown: 0s
+again: restart
+steps:
+  - {id: hello, say: Hello.}
+  - {id: age, ask: How old are you?, answer: {type: number, min: 0, max: 150}, remind: {after: 5m, text: Well?}}
+  - {id: name, ask: And your name?, answer: {type: text}}
+  - {id: bye, say: "Bye, {name}.", next: end}
+"""
+CHANGED = SURVEY.replace("max: 150", "max: 99").replace(
+    "{id: bye, say: ", "{id: thanks, say: " + "ç" * 71 + ", next: end}\n  - {id: bye, say: "
+)
+POLICIES = {CHANNEL: policy_for("ages")}
+
+
+@pytest.fixture
+def phone():
+    return Phone(surveys_of({"ages.yaml": SURVEY}), POLICIES[CHANNEL])
+
+
+def stored(phone):
+    """The phone's sessions, as the archive would give them back."""
+    return list(sessions_of(PHONE, decode_records(encode(phone.records))))
+
+
+def the_session(phone):
+    (session,) = stored(phone)
+    return session
+
+
+def version(text):
+    (survey,) = (found := surveys_of({"ages.yaml": text})).names()
+    return found.current(survey)
+
+
+@settings(max_examples=150, deadline=None)
+@given(mails())
+def test_any_session_comes_out_the_same(mail):
+    steps = play(mail)
+    records = [record for step in steps for record in step.records]
+    sessions = list(sessions_of(SENDER, records))
+    assert sorted(session.id for session in sessions) == sorted(
+        record.session for record in records if isinstance(record, Opened)
+    )
+    for session in sessions:
+        assert session.records[0] in records
+        assert replay(session, SURVEYS, POLICY) == Same()
+
+
+@settings(max_examples=50, deadline=None)
+@given(mails())
+def test_on_its_own_version_nothing_differs(mail):
+    records = [record for step in play(mail) for record in step.records]
+    for session in sessions_of(SENDER, records):
+        survey = SURVEYS.version(session.opened.version)
+        assert compare(session, survey, SURVEYS, POLICY).same
+
+
+ENDS = {
+    "completed": ["AGE", "30", "Ann"],
+    "stopped": ["AGE", "30", "stop"],
+    "gave_up": ["AGE", "x", "x", "x"],
+    "restarted": ["AGE", "30", "AGE"],
+    "idle": ["AGE", 700_000, 700_000],
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_however_it_ended_it_comes_out_the_same(phone, how):
+    for done in ENDS[how]:
+        phone.wait(done) if isinstance(done, int) else phone.text(done, after_ms=1000)
+    first = stored(phone)[0]
+    assert first.ended.how == how
+    assert replay(first, phone.surveys, POLICIES) == Same()
+
+
+def test_a_session_by_invitation_comes_out_the_same(phone):
+    phone.invite(Invited(content="Hi!", variables={"agentId": "7"}, expires_in=60_000))
+    phone.wait(60_001)
+    session = the_session(phone)
+    assert session.ended.how == "expired"
+    assert replay(session, phone.surveys, POLICIES) == Same()
+
+
+def test_a_stop_by_the_provider_comes_out_the_same(phone):
+    phone.text("AGE")
+    phone.provider_stop()
+    session = the_session(phone)
+    assert isinstance(session.records[-2], OptedOut)
+    assert replay(session, phone.surveys, POLICIES) == Same()
+
+
+def test_a_session_that_has_not_ended_runs_as_far_as_it_is_stored(phone):
+    phone.text("AGE")
+    phone.wait(400_000)
+    session = the_session(phone)
+    assert session.records[-1].text == "Well?"
+    assert replay(session, phone.surveys, POLICIES) == Same()
+
+
+def test_what_is_told_outside_a_session_and_what_became_of_its_sms_are_no_part_of_it(phone):
+    phone.text("hello")
+    phone.text("AGE")
+    phone.text("HELP")
+    phone.text("30")
+    session = the_session(phone)
+    assert all(record.session == session.id for record in session.records)
+    phone.records += [
+        Sent(phone.now, CHANNEL, session.id, "x", "t"),
+        Delivered(phone.now, CHANNEL, "t", "OK"),
+    ]
+    assert the_session(phone).records == session.records
+    assert replay(session, phone.surveys, POLICIES) == Same()
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"surveys": ()},
+        {"sessions_per_sender_per_day": 1},
+        {"start_burst": 1, "start_per_minute": 0.001},
+        {"closed": "sms_budget"},
+    ],
+    ids=lambda limit: next(iter(limit)),
+)
+def test_a_limit_of_today_does_not_hold_up_a_session_of_yesterday(phone, limit):
+    for text in ("AGE", "30", "AGE", "30", "Ann", "AGE"):
+        phone.text(text, after_ms=61_000)
+    tight = {CHANNEL: msgspec.structs.replace(POLICIES[CHANNEL], **limit)}
+    assert [replay(each, phone.surveys, tight) for each in stored(phone)] == [Same()] * 3
+
+
+def test_an_sms_that_was_forgotten_and_came_again_is_heard_again():
+    lively = SURVEY.replace("idle: 10m", "idle: none").replace("expires: 1h", "expires: 3d")
+    phone = Phone(surveys_of({"ages.yaml": lively}), POLICIES[CHANNEL])
+    phone.text("AGE")
+    phone.apply(Sms("a" * 16, CHANNEL, "x"))
+    phone.wait(90_000_000)
+    phone.apply(Receipt("b" * 16, CHANNEL, "t", "DELIVERED"))
+    phone.apply(Sms("a" * 16, CHANNEL, "x"))
+    assert len(phone.seen(Misread)) == 2
+    assert replay(the_session(phone), phone.surveys, POLICIES) == Same()
+
+
+def test_a_restarted_session_runs_though_another_version_followed_it(phone):
+    phone.text("AGE")
+    phone.surveys.replace([version(CHANGED)])
+    phone.text("AGE")
+    first, second = stored(phone)
+    assert first.opened.version != second.opened.version
+    assert [replay(each, phone.surveys, POLICIES) for each in (first, second)] == [Same()] * 2
+
+
+# What differs
+
+
+@pytest.fixture
+def whole(phone):
+    for text in ("AGE", "x", "30", "Ann"):
+        phone.text(text, after_ms=5_000)
+    return the_session(phone)
+
+
+def tampered(session, place, **fields):
+    records = list(session.records)
+    records[place] = msgspec.structs.replace(records[place], **fields)
+    (again,) = sessions_of(session.sender, records)
+    return again
+
+
+def test_each_tampered_record_is_found_where_it_is(phone, whole):
+    found = 0
+    for place, record in enumerate(whole.records):
+        if isinstance(record, (Said, Misread, Ended)):
+            fields = {"how": "gave_up"} if isinstance(record, Ended) else {"step": "other"}
+            came = replay(tampered(whole, place, **fields), phone.surveys, POLICIES)
+            assert came == Different(place, msgspec.structs.replace(record, **fields), record)
+            found += 1
+    assert found == 7
+
+
+def test_a_tampered_sms_shows_in_what_follows_it(phone, whole):
+    place = next(place for place, record in enumerate(whole.records) if getattr(record, "text", "") == "30")
+    came = replay(tampered(whole, place, text="thirty"), phone.surveys, POLICIES)
+    assert (came.place, type(came.came_out)) == (place + 1, Misread)
+
+
+def test_a_missing_and_a_further_record_are_found(phone, whole):
+    short = msgspec.structs.replace(whole, records=whole.records[:-1])
+    assert replay(short, phone.surveys, POLICIES) == Different(len(short.records), None, whole.records[-1])
+    long = msgspec.structs.replace(whole, records=[*whole.records, whole.records[-1]])
+    assert replay(long, phone.surveys, POLICIES) == Different(len(whole.records), whole.records[-1], None)
+
+
+def test_a_deadline_at_another_time_is_told_both_ways(phone):
+    phone.text("AGE")
+    phone.wait(3_600_000)
+    session = the_session(phone)
+    place = len(session.records) - 1
+    came = replay(tampered(session, place, at=session.ended.at - 1), phone.surveys, POLICIES)
+    assert (came.place, came.stored.at, came.came_out.at) == (place, session.ended.at - 1, session.ended.at)
+
+
+def test_the_pause_of_the_channel_counts(phone):
+    phone.text("AGE")
+    phone.wait(3_600_000)
+    hasty = {CHANNEL: msgspec.structs.replace(POLICIES[CHANNEL], pause_ms=0)}
+    assert isinstance(replay(the_session(phone), phone.surveys, hasty), Different)
+
+
+# What cannot be run
+
+
+def test_a_session_whose_beginning_is_gone_cannot_be_run(phone, whole):
+    for cut in range(1, len(whole.records)):
+        (rest,) = sessions_of(whole.sender, whole.records[cut:])
+        assert rest.id == whole.id
+        assert replay(rest, phone.surveys, POLICIES) == Impossible("its beginning is no longer stored")
+        assert compare(rest, version(CHANGED), phone.surveys, POLICIES) == Impossible(
+            "its beginning is no longer stored"
+        )
+
+
+def test_a_version_or_a_channel_that_is_gone_is_named(phone, whole):
+    gone = f"version {whole.opened.version} of the survey 'ages' is no longer stored"
+    assert replay(whole, Surveys(), POLICIES) == Impossible(gone)
+    assert replay(whole, phone.surveys, {}) == Impossible(
+        f"its channel '{CHANNEL}' is not in the settings any more"
+    )
+
+
+def test_a_session_that_breaks_the_engine_is_told_and_hides_no_other(phone, whole):
+    survey = phone.surveys.current("ages")
+    broken = msgspec.structs.replace(survey, steps=survey.steps[:1])
+    came = compare(whole, broken, phone.surveys, POLICIES)
+    assert isinstance(came, Impossible)
+    assert came.why.startswith("the engine fails on it: ")
+
+
+# In the archive
+
+
+def test_only_sessions_that_have_not_ended_are_held():
+    found, surveys = Sessions(), surveys_of({"ages.yaml": SURVEY})
+    ended = []
+    for number in range(20):
+        phone = Phone(surveys, POLICIES[CHANNEL])
+        for text in ("AGE", "30", "Ann")[: 3 if number % 5 else 2]:
+            phone.text(text)
+        for record in phone.records:
+            ended += found.add(f"+{number}", [record])
+    assert [session.sender for session in ended] == [f"+{number}" for number in range(20) if number % 5]
+    assert [session.sender for session in found.rest()] == ["+0", "+5", "+10", "+15"]
+    assert all(replay(session, surveys, POLICIES) == Same() for session in ended)
+
+
+# Against another version
+
+
+def test_the_same_version_makes_no_difference(phone, whole):
+    came = compare(whole, version(SURVEY), phone.surveys, POLICIES)
+    assert came.same
+    assert came.before.path == ("hello", "age", "age", "name", "bye")
+    assert (came.before.outcome, came.before.sms, came.before.segments) == ("completed", 5, 5)
+    assert list(came.before.misread.values()) == [("age", "not_a_number")]
+    assert (came.parts_at, came.no_longer_read) == (None, [])
+
+
+def test_what_another_version_changes_is_named(phone):
+    for text in ("AGE", "120", "Ann"):
+        phone.text(text)
+    came = compare(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
+    assert not came.same
+    assert came.after.path == ("hello", "age", "age", "age", "age")
+    assert came.parts_at == 2
+    assert came.no_longer_read == [("age", "too_high"), ("age", "not_a_number")]
+    assert (came.before.outcome, came.after.outcome) == ("completed", "idle")
+    for text in ("AGE", "30", "Ann"):
+        phone.text(text, after_ms=1000)
+    came = compare(stored(phone)[1], version(CHANGED), phone.surveys, POLICIES)
+    assert (came.after.path[came.parts_at], came.after.sms, came.after.segments) == ("thanks", 4, 5)
+    assert (came.before.outcome, came.after.outcome) == ("completed", "completed")
+
+
+def test_a_session_that_another_version_would_not_open(phone, whole):
+    came = compare(whole, version(SURVEY.replace("start: AGE", "start: YEARS")), phone.surveys, POLICIES)
+    assert (came.after.outcome, came.after.sms) == ("not opened", 0)
+
+
+def test_an_open_session_is_compared_as_far_as_it_went(phone):
+    phone.text("AGE")
+    came = compare(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
+    assert came.same
+    assert came.after.outcome == "open"
+
+
+def test_a_restarted_session_is_restarted_on_the_other_version_too(phone):
+    phone.text("AGE")
+    phone.text("AGE")
+    came = compare(stored(phone)[0], version(CHANGED), phone.surveys, POLICIES)
+    assert came.after.outcome == "restarted"
+
+
+def test_a_session_of_another_survey_is_not_compared(phone, whole):
+    other = version(SURVEY.replace("survey: ages", "survey: years"))
+    assert compare(whole, other, phone.surveys, POLICIES) == Impossible(
+        "it is of the survey 'ages', not of 'years'"
+    )
+
+
+def test_a_course_counts_segments_and_not_only_sms():
+    said = Said(0, CHANNEL, "1", "1x0", "a", "ç" * 71)
+    assert course_of([Heard(0, CHANNEL, "1", "1", "AGE"), said]).segments == 2
