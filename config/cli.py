@@ -9,6 +9,18 @@ import click
 COMMANDS = {
     "run": ("workers.run", "Run all of Parley on this machine."),
     "phone": ("ingest.phone", "A phone in the terminal, texting a running Parley."),
+    "lint": ("engine.commands.lint", "Prove that surveys end, and what they cost at most."),
+    "graph": ("engine.commands.graph", "Draw a survey."),
+    "chat": ("engine.commands.chat", "Play a survey in the terminal, skipping time."),
+    "replay": (
+        "workers.replay",
+        "Run stored conversations again, or against another version of their survey.",
+    ),
+    "schema": ("engine.commands.schema", "Print the JSON Schema of survey files, for editors."),
+    "surveys": (
+        "workers.surveys",
+        "Versions of surveys, the open sessions on each, and what an upgrade would change.",
+    ),
     "check": ("workers.check", "Check the configuration and the surveys; start nothing."),
     "transcript": ("workers.transcript", "What was said with one phone number."),
     "dead": ("workers.dead", "What could not be handled, and why."),

@@ -53,6 +53,8 @@ SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKE
 CHANNEL_PAUSED = _gauge("channel_paused", "1 while nothing is sent: its account is at fault", "channel")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
 
+SURVEYS_REFUSED = _gauge("surveys_refused", "Survey files with errors; what ran of them runs on")
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format; of all this machine's processes, if they share a directory."""

@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from config.survey_folder import Files, survey_files
+
 ProviderName = Literal["octopush", "simulator"]
 Purpose = Literal["alert", "wholesale"]
 LogStyle = Literal["json", "console"]
@@ -143,6 +145,12 @@ class Settings(msgspec.Struct, frozen=True):
     shards: int
     keep_events_ms: int
     log: LogStyle
+    surveys: Path
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """The surveys that channels offer, by name."""
+        return frozenset(name for channel in self.channels.values() for name in channel.surveys)
 
     @property
     def log_key(self) -> bytes:
@@ -173,6 +181,26 @@ def load(
 
     Raises Mistakes, with all of them.
     """
+    settings, env = _settings(environ)
+    surveys = _surveys(settings, env.text("PARLEY_CONFIG"), read_surveys, env.problems)
+    if env.problems or surveys is None:
+        raise Mistakes(env.problems)
+    return settings, surveys
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings alone, whatever the surveys are: for commands, which may be needed while one is broken.
+
+    Raises Mistakes, with all of them.
+    """
+    settings, env = _settings(environ)
+    if env.problems:
+        raise Mistakes(env.problems)
+    return settings
+
+
+def _settings(environ: Mapping[str, str]) -> tuple[Settings, "_Environment"]:
+    """The settings, of no use if the environment that comes with them has problems."""
     problems: list[str] = []
     env = _Environment(environ, problems)
     octopush = Octopush(
@@ -190,7 +218,6 @@ def load(
     problems += _shared_numbers(path, channels.values())
     problems += _missing_account(channels.values(), octopush)
     problems += _unusable_account(octopush)
-    surveys = _surveys(path, Path(env.text("PARLEY_SURVEYS")), read_surveys, channels.values(), problems)
     settings = Settings(
         channels=channels,
         redis_url=redis_url,
@@ -203,10 +230,9 @@ def load(
         shards=env.number("PARLEY_SHARDS", 1, MOST_SHARDS),
         keep_events_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
         log=env.log_style(),
+        surveys=Path(env.text("PARLEY_SURVEYS")),
     )
-    if problems or surveys is None:
-        raise Mistakes(problems)
-    return settings, surveys
+    return settings, env
 
 
 @contextmanager
@@ -422,32 +448,34 @@ def _unusable_account(octopush: Octopush) -> Iterator[str]:
 
 
 def _surveys(
-    path: Path,
-    folder: Path,
+    settings: Settings,
+    path: str,
     read_surveys: Callable[[Mapping[str, bytes]], tuple[Surveys, list[str]]],
-    channels: Iterable[Channel],
     problems: list[str],
 ) -> Surveys | None:
-    try:
-        files = {
-            file.name: file.read_bytes()
-            for file in sorted(folder.iterdir())
-            if file.suffix in (".yaml", ".yml", ".json") and not file.name.startswith(".")
-        }
-    except OSError as e:
-        problems.append(
-            f"{folder}: cannot be read ({e.strerror}): set PARLEY_SURVEYS to the folder of surveys"
-        )
-        return None
+    """The surveys of the settings' folder, to which the channels of the file `path` refer."""
+    files = _survey_files(settings.surveys, problems)
     if not files:
-        problems.append(f"{folder}: no surveys: expected .yaml, .yml or .json files")
         return None
     surveys, found = read_surveys(files)
     problems += found
     known = set(surveys.names())
     broken = {Path(name).stem for name in files} if found else set()
-    for channel in channels:
+    for channel in settings.channels.values():
         for wanted in channel.surveys:
             if wanted not in known and wanted not in broken:
                 problems.append(_unknown(f"{path}: channels.{channel.name}.surveys: {wanted}", wanted, known))
     return surveys
+
+
+def _survey_files(folder: Path, problems: list[str]) -> Files:
+    try:
+        files = survey_files(folder)
+    except OSError as e:
+        problems.append(
+            f"{folder}: cannot be read ({e.strerror}): set PARLEY_SURVEYS to the folder of surveys"
+        )
+        return {}
+    if not files:
+        problems.append(f"{folder}: no surveys: expected .yaml, .yml or .json files")
+    return files

@@ -4,13 +4,16 @@ import gc
 import os
 import socket
 import sys
+from functools import partial
 
 import structlog
 import uvicorn
 
 from config.logs import configure
 from config.settings import Settings, exit_with_mistakes, load
+from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
+from engine.accepting import Reread, reread_surveys
 from ingest.web import create_app
 
 log = structlog.get_logger()
@@ -52,7 +55,14 @@ def serve(settings: Settings, surveys: Surveys) -> None:
             timeout_graceful_shutdown=STOP_S,
         )
         collect_seldom()
-        uvicorn.Server(config).run(sockets=[door])
+        with repeatedly(live_surveys(settings, surveys).look, LOOK_S, "surveys"):
+            uvicorn.Server(config).run(sockets=[door])
+
+
+def live_surveys(settings: Settings, surveys: Surveys) -> Watch[Reread]:
+    """Whoever keeps `surveys` as their folder has them. No session is opened here, so no version is told to others."""
+    reread = partial(reread_surveys, running=surveys, needed=settings.offered)
+    return Watch(settings.surveys, reread, lambda reread: surveys.replace(reread.current))
 
 
 def main() -> None:

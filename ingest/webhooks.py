@@ -46,10 +46,12 @@ class Ear:
         self.unavailable = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
     def starts(self, text: str) -> bool:
-        """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered."""
-        return self._starts(text) if len(text) <= LONGEST_WORD else self._is_start(text)
+        """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered, for as
+        long as the surveys stay as they are."""
+        edition = self._surveys.edition
+        return self._starts(text, edition) if len(text) <= LONGEST_WORD else self._is_start(text, edition)
 
-    def _is_start(self, text: str) -> bool:
+    def _is_start(self, text: str, edition: int) -> bool:
         return is_start(text, self.channel.surveys, self._surveys)
 
     def knows(self, req: Request) -> bool:

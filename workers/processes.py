@@ -6,7 +6,10 @@ supervise, and one that is gone when it is killed. Scale by running more of them
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import dramatiq
@@ -18,9 +21,11 @@ from dramatiq import Worker
 from config import keyspace
 from config.logs import configure
 from config.settings import Settings, load
+from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
+from engine.accepting import Reread, reread_surveys
 from engine.providers.octopush import account_of, provider_for
-from workers import delivery
+from workers import delivery, versions
 from workers.channels import Channels
 from workers.clock import Clock
 from workers.delivery import Delivery, Wire
@@ -28,7 +33,6 @@ from workers.doorbell import BATCH, Doorbell
 from workers.lanes import Lanes
 from workers.outboxes import Outboxes
 from workers.turns import Turns
-from workers.versions import publish
 
 log = structlog.get_logger()
 
@@ -37,6 +41,9 @@ STOP_MS = 10_000
 
 TURN_THREADS = 3
 """While one batch waits for Redis, another is advanced: 3 gave 12,000 turns a second, 2 gave 10,000, 4 no more."""
+
+TIDY_S = 3_600.0
+"""How often versions of surveys that nobody needs are looked for."""
 
 Run = Callable[[str, Sequence[str]], None]
 
@@ -60,7 +67,7 @@ def enter_world() -> World:
     )
     keyspace.load_functions(world.lanes)
     keyspace.load_functions(world.broker)
-    publish(world.lanes, surveys)
+    versions.publish(world.lanes, surveys)
     warn_of_forgetful(world.lanes)
     return world
 
@@ -113,12 +120,14 @@ def deliveries(world: World) -> Delivery:
 
 def ratelimit() -> None:
     world = enter_world()
-    listen(world, keyspace.STARTS, turns(world).run)
+    with live_surveys(world, "ratelimit"):
+        listen(world, keyspace.STARTS, turns(world).run)
 
 
 def conversation() -> None:
     world = enter_world()
-    listen(world, keyspace.REPLIES, turns(world).run, threads=TURN_THREADS)
+    with live_surveys(world, "conversation"):
+        listen(world, keyspace.REPLIES, turns(world).run, threads=TURN_THREADS)
 
 
 def deliver() -> None:
@@ -133,7 +142,40 @@ def deliver() -> None:
 def clock() -> None:
     world = enter_world()
     log.info("running", role="clock")
-    Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(StopSignal())
+    with repeatedly(partial(tidy, world), TIDY_S, "tidy"):
+        Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(StopSignal())
+
+
+def tidy(world: World) -> None:
+    """Forget the versions of surveys that nothing needs any more, and the processes that are gone."""
+    versions.bury(world.lanes)
+    for version in versions.forget(world.lanes, world.settings.keep_events_ms):
+        log.info("old version of a survey forgotten", version=version)
+
+
+@contextmanager
+def live_surveys(world: World, role: str) -> Iterator[None]:
+    """Meanwhile, this process's surveys are as its folder has them, and `parley surveys` can tell that it runs them.
+
+    A version is in Redis before any session can open on it here.
+    """
+    process = f"{role}@{socket.gethostname()}:{os.getpid()}"
+    say = partial(versions.say, world.lanes, process, world.surveys)
+
+    def take_up(reread: Reread) -> None:
+        versions.put(world.lanes, reread.current)
+        world.surveys.replace(reread.current)
+        say()
+
+    def say_again() -> None:
+        versions.publish(world.lanes, world.surveys)
+        say()
+
+    reread = partial(reread_surveys, running=world.surveys, needed=world.settings.offered)
+    watch = Watch(world.settings.surveys, reread, take_up)
+    with repeatedly(watch.look, LOOK_S, "surveys"), repeatedly(say_again, versions.SAY_S, "versions"):
+        yield
+    versions.leave(world.lanes, [process])
 
 
 ROLES: dict[str, Callable[[], None]] = {

@@ -6,15 +6,17 @@ import click
 import redis
 
 from config import keyspace
-from config.settings import Settings, exit_with_mistakes, load
-from engine import read_surveys
+from config.settings import Settings, exit_with_mistakes, load_settings
 from workers.embedded import url_of_running
 
 
 def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
-    """The settings, and a client of the Redis that holds the lanes. Ends the command with a sentence if there is none."""
+    """The settings, and a client of the Redis that holds the lanes. Ends the command with a sentence if there is none.
+
+    Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
+    """
     with exit_with_mistakes():
-        settings, _ = load(environ, read_surveys)
+        settings = load_settings(environ)
     url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(

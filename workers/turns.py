@@ -16,7 +16,8 @@ import structlog
 from config import keyspace, metrics
 from config.logs import hash_sender
 from config.settings import Channel
-from engine import ChannelPolicy, Policy, Surveys, UnknownVersion
+from engine import ChannelPolicy, Policy, Surveys, UnknownVersion, missing_versions
+from engine import lane as lane_format
 from engine.events import Ended, Opened, OptedOut, Record, Refusal, Refused, Unsent, decode_outbound
 from workers.channels import Channels
 from workers.drafts import Draft, draft, draft_one_by_one
@@ -71,24 +72,25 @@ class Turns:
     def _turn(self, queue: str, claims: Sequence[Claim]) -> None:
         if not claims:
             return
-        drafts = [self._draft(claim, self._policy) for claim in claims]
+        surveys = self._surveys.still()
+        drafts = [self._draft(claim, surveys, self._policy) for claim in claims]
         if queue == keyspace.STARTS:
-            drafts = self._admitted(drafts)
+            drafts = self._admitted(drafts, surveys)
         committed = self._lanes.commit([each.decision() for each in drafts])
         self._wake(committed)
         self._report(queue, drafts, committed, claims[0].now)
 
-    def _draft(self, claim: Claim, policy: Policy) -> Draft:
+    def _draft(self, claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         try:
-            return draft(claim, self._surveys, policy)
+            return draft(claim, surveys, policy)
         except UnknownVersion:
-            learn(self._lanes.client, self._surveys)
+            learn(self._lanes.client, surveys, missing_versions(lane_format.decode(claim.state), surveys))
         try:
-            return draft(claim, self._surveys, policy)
+            return draft(claim, surveys, policy)
         except UnknownVersion:
-            return draft_one_by_one(claim, self._surveys, policy)
+            return draft_one_by_one(claim, surveys, policy)
 
-    def _admitted(self, drafts: list[Draft]) -> list[Draft]:
+    def _admitted(self, drafts: list[Draft], surveys: Surveys) -> list[Draft]:
         """The drafts, those that may not open the sessions they would drafted again without."""
         now = drafts[0].claim.now
         wanted: Counter[str] = Counter()
@@ -100,9 +102,11 @@ class Turns:
             left[channel], reason = self._door.admit(channel, count, now)
             if reason:
                 closed[channel] = reason
-        return [self._admit(each, left, closed) for each in drafts] if closed else drafts
+        return [self._admit(each, surveys, left, closed) for each in drafts] if closed else drafts
 
-    def _admit(self, each: Draft, left: dict[str, int], closed: Mapping[str, Refusal]) -> Draft:
+    def _admit(
+        self, each: Draft, surveys: Surveys, left: dict[str, int], closed: Mapping[str, Refusal]
+    ) -> Draft:
         if all(left[channel] >= count for channel, count in each.opened.items()):
             for channel, count in each.opened.items():
                 left[channel] -= count
@@ -110,7 +114,7 @@ class Turns:
         policy = dict(self._policy)
         for channel, reason in closed.items():
             policy[channel] = msgspec.structs.replace(policy[channel], closed=reason)
-        return self._draft(each.claim, policy)
+        return self._draft(each.claim, surveys, policy)
 
     def _wake(self, committed: Sequence[Committed]) -> None:
         for queue in (keyspace.STARTS, keyspace.REPLIES):

@@ -1,7 +1,17 @@
-"""Where is the version of a survey that a session began with? In Redis, put there by whoever first ran it.
+"""Where is the version of a survey that a session began with? In Redis, put there by whoever runs it, before any
+session can open on it. So that a process with other files, older or newer, can go on with a session pinned to it.
 
-So that a process with other files, older or newer, can go on with a session that is pinned to it.
+A version is in use while a process runs it or an open session is pinned to it. Once it has not been for as long as
+the archive is kept, so that nothing that is stored refers to it any more, it is forgotten. Four keys of one hash slot:
+
+  surveys          hash: version -> the file that it was read from
+  {surveys}:since  zset: version -> ms at which it was first put there
+  {surveys}:used   zset: version -> ms at which it was last known to be in use
+  {surveys}:runs   hash: process -> which versions it runs, as it said within the last minute
 """
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 import redis
@@ -9,28 +19,155 @@ import structlog
 
 from config import keyspace
 from engine import Surveys
-from engine.compiling import Rejected
+from engine.findings import Rejected
+from engine.program import Survey
+from workers.census import census
 
 log = structlog.get_logger()
 
-_decode = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
+SINCE, USED, RUNS = (f"{{{keyspace.SURVEYS}}}:{name}" for name in ("since", "used", "runs"))
+
+SAY_S = 60.0
+"""How often a process says what it runs."""
+
+GONE_MS = 180_000
+"""A process that has said nothing for this long runs no more."""
+
+Stored = tuple[str, bytes]
+"""A file's name and content."""
+
+encode = msgspec.msgpack.encode
+decode = msgspec.msgpack.Decoder(Stored).decode
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """What a process ran at `at` (ms): survey -> version."""
+
+    at: int
+    surveys: dict[str, str]
+
+
+_decode_run = msgspec.msgpack.Decoder(Run).decode
 
 
 def publish(client: redis.Redis, surveys: Surveys) -> None:
-    """Keep this process's versions for the others. A version is the hash of its file, so none is ever overwritten
-    by another."""
-    for survey in filter(None, map(surveys.current, surveys.names())):
-        client.hsetnx(keyspace.SURVEYS, survey.version, msgspec.msgpack.encode((survey.file, survey.source)))
+    """Keep this process's versions for the others."""
+    put(client, filter(None, map(surveys.current, surveys.names())))
 
 
-def learn(client: redis.Redis, surveys: Surveys) -> None:
-    """Make every version that anyone ran known to this process."""
-    known: dict[bytes, bytes] = keyspace.ask(client, ("HGETALL", keyspace.SURVEYS))
-    for version, stored in known.items():
-        if surveys.version(version.decode()) is None:
+def put(client: redis.Redis, current: Iterable[Survey]) -> None:
+    """Keep these versions for the others: they are in use. A version is the hash of its file, so none is ever
+    overwritten by another."""
+    now = now_ms(client)
+    pipeline = client.pipeline()
+    for survey in current:
+        pipeline.hsetnx(keyspace.SURVEYS, survey.version, encode((survey.file, survey.source)))
+        pipeline.zadd(SINCE, {survey.version: now}, nx=True)
+        pipeline.zadd(USED, {survey.version: now}, gt=True)
+    pipeline.execute()
+
+
+def say(client: redis.Redis, process: str, surveys: Surveys) -> None:
+    """`process` runs these."""
+    current = filter(None, map(surveys.current, surveys.names()))
+    run = Run(now_ms(client), {survey.name: survey.version for survey in current})
+    client.hset(RUNS, process, encode(run))
+
+
+def leave(client: redis.Redis, processes: Sequence[str]) -> None:
+    """These run nothing any more. If Redis is away, their silence says so."""
+    with suppress(redis.RedisError):
+        if processes:
+            client.hdel(RUNS, *processes)
+
+
+def runs(client: redis.Redis) -> dict[str, Run]:
+    """What each process that runs has said, by process."""
+    now = now_ms(client)
+    return {process: run for process, run in _said(client).items() if now - run.at <= GONE_MS}
+
+
+def bury(client: redis.Redis) -> None:
+    """Forget the processes that have gone without a word."""
+    running = runs(client)
+    leave(client, [process for process in _said(client) if process not in running])
+
+
+def _said(client: redis.Redis) -> dict[str, Run]:
+    said: dict[bytes, bytes] = keyspace.ask(client, ("HGETALL", RUNS))
+    return {process.decode(): _decode_run(run) for process, run in said.items()}
+
+
+def stored(client: redis.Redis, wanted: Collection[str] | None = None) -> dict[str, bytes]:
+    """The versions that are kept, or those of them that are `wanted`, as they are stored."""
+    if wanted is None:
+        everything: dict[bytes, bytes] = keyspace.ask(client, ("HGETALL", keyspace.SURVEYS))
+        return {version.decode(): file for version, file in everything.items()}
+    if not wanted:
+        return {}
+    found = keyspace.ask(client, ("HMGET", keyspace.SURVEYS, *wanted))
+    return {version: file for version, file in zip(wanted, found, strict=True) if file is not None}
+
+
+def times(client: redis.Redis, key: str) -> dict[str, int]:
+    """SINCE or USED: ms by version."""
+    found: list[bytes] = keyspace.ask(client, ("ZRANGE", key, 0, -1, "WITHSCORES"))
+    return {version.decode(): int(ms) for version, ms in zip(found[::2], found[1::2], strict=True)}
+
+
+def learn(client: redis.Redis, surveys: Surveys, wanted: Collection[str] | None = None) -> None:
+    """Make every version that anyone ran known to this process, or only those that are `wanted`."""
+    for version, file in stored(client, wanted).items():
+        if surveys.version(version) is None:
             try:
-                surveys.add(*_decode(stored))
+                surveys.add(*decode(file))
             except (Rejected, msgspec.MsgspecError) as e:
                 log.error(  # noqa: TRY400 (the sentence is in `why`)
-                    "a stored survey cannot be read by this release", version=version.decode(), why=str(e)
+                    "a stored survey cannot be read by this release", version=version, why=str(e)
                 )
+
+
+def forget(client: redis.Redis, keep_ms: int) -> list[str]:
+    """Forget the versions that have not been in use for `keep_ms`, and answer which. Lanes are only looked through if
+    there might be one; if one of them cannot be read, nothing is forgotten."""
+    now = now_ms(client)
+    _note_unnoted(client, now)
+    horizon = now - keep_ms
+    unused: list[bytes] = keyspace.ask(client, ("ZRANGEBYSCORE", USED, "-inf", horizon))
+    stale = {version.decode() for version in unused}
+    if not stale:
+        return []
+    found = census(client)
+    if found.unreadable:
+        log.warning("no old version of a survey is forgotten: lanes cannot be read", lanes=found.unreadable)
+        return []
+    if pinned := stale & found.versions().keys():
+        client.zadd(USED, dict.fromkeys(pinned, now), gt=True)
+    return [version for version in sorted(stale - pinned) if _drop(client, version, horizon)]
+
+
+def _note_unnoted(client: redis.Redis, now: int) -> None:
+    """An earlier release kept versions without saying when they were in use: as far as we know, they are now."""
+    versions: list[bytes] = keyspace.ask(client, ("HKEYS", keyspace.SURVEYS))
+    if versions:
+        client.zadd(USED, dict.fromkeys(versions, now), nx=True)
+
+
+def _drop(client: redis.Redis, version: str, horizon: int) -> bool:
+    """Forget one version, unless somebody has begun to run it again."""
+
+    def drop(pipeline: "redis.client.Pipeline") -> None:
+        used = pipeline.zscore(USED, version)
+        pipeline.multi()
+        if used is not None and used <= horizon:
+            pipeline.hdel(keyspace.SURVEYS, version)
+            pipeline.zrem(SINCE, version)
+            pipeline.zrem(USED, version)
+
+    return bool(client.transaction(drop, USED))
+
+
+def now_ms(client: redis.Redis) -> int:
+    """The server's time."""
+    seconds, microseconds = client.time()
+    return int(seconds) * 1_000 + int(microseconds) // 1_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import settings
-from config.settings import VARIABLES, Mistakes, default_broker_url, load
+from config.settings import VARIABLES, Mistakes, default_broker_url, load, load_settings
 
 GOOD = """
 [channels.clinic]
@@ -158,6 +158,13 @@ def test_surveys_problems_and_their_absence_are_told(deployment, tmp_path):
     assert "no surveys" in problems_of(deployment())[0]
     assert "cannot be read" in problems_of({**deployment(), "PARLEY_SURVEYS": str(tmp_path / "nowhere")})[0]
     assert "cannot be read" in problems_of({**deployment(), "PARLEY_CONFIG": str(tmp_path / "nowhere")})[0]
+
+
+def test_commands_get_the_settings_whatever_the_surveys_are(deployment, tmp_path):
+    found = load_settings({**deployment(), "PARLEY_SURVEYS": str(tmp_path / "nowhere")})
+    assert (found.surveys, found.offered) == (tmp_path / "nowhere", {"clinic"})
+    with pytest.raises(Mistakes, match="PARLEY_PORT"):
+        load_settings(deployment(PARLEY_PORT="none"))
 
 
 def test_one_server_serves_both_with_two_databases(deployment):

@@ -1,0 +1,314 @@
+"""`parley surveys`: which versions of which surveys are in use, and what would an upgrade change?"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import click
+import msgspec
+import redis
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import Settings
+from config.survey_folder import survey_files
+from engine import Survey, Surveys
+from engine.accepting import Reread, reread_surveys
+from engine.findings import Rejected
+from engine.upgrades import Difference, Upgrade, compare
+from workers import versions
+from workers.census import Census, census
+from workers.reach import reach
+
+PIPE_WIDTH = 200
+NOTHING = "(nothing)"
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of one survey.
+
+    `processes` are those that run it. `since` (when Redis got it) and `used` (when it was last known to be in use) are
+    ms; 0: nobody knows. `waiting` counts its open sessions by the step at which they wait. `in_folder`: it is what
+    PARLEY_SURVEYS holds.
+    """
+
+    survey: str
+    version: str
+    file: str
+    in_folder: bool
+    processes: list[str]
+    since: int
+    used: int
+    open_sessions: int
+    waiting: dict[str, int]
+    channels: list[str]
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.processes or self.open_sessions)
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """All there is to know. `known` holds every version that this release can read, `folder` what PARLEY_SURVEYS holds;
+    `unreadable` lanes may have open sessions that are not counted."""
+
+    versions: list[Version]
+    known: Surveys
+    folder: Reread
+    unreadable: int
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What becomes of a version that is in use: `new` replaces it; without, no file holds the survey any more. Without
+    `old`, nobody has run the survey yet."""
+
+    survey: str
+    old: Version | None
+    new: Survey | None
+    upgrade: Upgrade | None = None
+
+
+@click.group(invoke_without_command=True)
+@click.option("--all", "everything", is_flag=True, help="Also versions that nobody uses any more.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
+    """The versions of each survey, and the open sessions on them.
+
+    Files with errors are named; exit status 1 if there is one.
+
+    \b
+    Example:
+      parley surveys
+      PARLEY_SURVEYS=new-surveys/ parley surveys upgrade
+    """
+    if context.invoked_subcommand is not None:
+        return
+    stock = take_stock(*reach(os.environ))
+    shown = [each for each in stock.versions if everything or each.in_use or each.in_folder]
+    if as_json:
+        _print_json(map(msgspec.to_builtins, shown))
+    else:
+        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(_table(shown))
+    _end(stock, as_json=as_json)
+
+
+@surveys.command()
+@click.argument("names", metavar="[SURVEY]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
+    """What the files in PARLEY_SURVEYS would change.
+
+    They are compared, step by step, with the versions that run, and with those on which sessions are open; open
+    sessions always end as they began. Files with errors are named; exit status 1 if there is one.
+
+    \b
+    Example:
+      PARLEY_SURVEYS=new-surveys/ parley surveys upgrade clinic
+    """
+    stock = take_stock(*reach(os.environ))
+    known = sorted({each.survey for each in stock.versions})
+    if unknown := [name for name in names if name not in known]:
+        raise click.ClickException(f"no survey is called {unknown[0]}: expected {', '.join(known)}")
+    changes = [change for change in changes_of(stock) if not names or change.survey in names]
+    if as_json:
+        _print_json(map(_plain, changes))
+    else:
+        for line in _lines(changes):
+            click.echo(line)
+    _end(stock, as_json=as_json)
+
+
+def take_stock(settings: Settings, client: redis.Redis) -> Stock:
+    """Every version that Redis or the folder knows, by survey and age."""
+    try:
+        files = survey_files(settings.surveys)
+    except OSError as e:
+        raise click.ClickException(f"{settings.surveys}: cannot be read ({e.strerror})") from e
+    folder = reread_surveys(files, Surveys(), ())
+    known = Surveys(folder.current)
+    for stored in versions.stored(client).values():
+        _add(known, stored)
+    return Stock(_versions(settings, client, known, found := census(client)), known, folder, found.unreadable)
+
+
+def _add(known: Surveys, stored: bytes) -> None:
+    """One that this release cannot read stays unknown: it is listed without its name."""
+    with suppress(Rejected, msgspec.MsgspecError):
+        known.add(*versions.decode(stored))
+
+
+def _versions(settings: Settings, client: redis.Redis, known: Surveys, found: Census) -> list[Version]:
+    """A version by its survey's name, from whoever says that there is one."""
+    since, used = versions.times(client, versions.SINCE), versions.times(client, versions.USED)
+    processes: dict[tuple[str, str], list[str]] = {}
+    for process, run in sorted(versions.runs(client).items()):
+        for pair in run.surveys.items():
+            processes.setdefault(pair, []).append(process)
+    waiting: dict[tuple[str, str], Counter[str]] = {}
+    for place, count in found.open.items():
+        waiting.setdefault((place.survey, place.version), Counter())[
+            _step(known, place.version, place.step)
+        ] += count
+    folder = {(name, survey.version) for name in known.names() if (survey := known.current(name))}
+    named = {*processes, *waiting, *folder}
+    others = used.keys() - {version for _, version in named}
+    named |= {(survey.name if (survey := known.version(version)) else "?", version) for version in others}
+    rows = (
+        Version(
+            survey=name,
+            version=version,
+            file=survey.file if (survey := known.version(version)) else "",
+            in_folder=(name, version) in folder,
+            processes=processes.get((name, version), []),
+            since=since.get(version, 0),
+            used=used.get(version, 0),
+            open_sessions=waiting.get((name, version), Counter()).total(),
+            waiting=dict(waiting.get((name, version), {})),
+            channels=[each.name for each in settings.channels.values() if name in each.surveys],
+        )
+        for name, version in named
+    )
+    return sorted(rows, key=lambda row: (row.survey, row.since or sys.maxsize, row.version))
+
+
+def _step(known: Surveys, version: str, step: int) -> str:
+    survey = known.version(version)
+    return survey.steps[step].id if survey is not None and 0 <= step < len(survey.steps) else "?"
+
+
+def changes_of(stock: Stock) -> list[Change]:
+    """What the folder would change about every version that is in use, and what it adds. What it refuses changes
+    nothing."""
+    in_use = [each for each in stock.versions if each.in_use]
+    changes = [
+        _change(old, stock) for old in in_use if not old.in_folder and old.file not in stock.folder.refused
+    ]
+    new = set(stock.known.names()) - {each.survey for each in in_use}
+    return [*changes, *(Change(name, None, stock.known.current(name)) for name in sorted(new))]
+
+
+def _change(old: Version, stock: Stock) -> Change:
+    was, new = stock.known.version(old.version), stock.known.current(old.survey)
+    found = compare(was, new) if was is not None and new is not None else None
+    return Change(old.survey, old, new, found)
+
+
+def _table(shown: Iterable[Version]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for column in ("survey", "version", "file", "in the folder", "run by", "since (UTC)"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("open sessions", justify="right")
+    table.add_column("channels")
+    for each in shown:
+        table.add_row(
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _run_by(each), _when(each.since),
+            str(each.open_sessions), ", ".join(each.channels),
+        )  # fmt: skip
+    return table
+
+
+def _run_by(version: Version) -> str:
+    """Processes of the workers, by role."""
+    roles = Counter(process.partition("@")[0] for process in version.processes)
+    return ", ".join(f"{count} {role}" for role, count in roles.items()) or "-"
+
+
+def _when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms else "-"
+
+
+def _lines(changes: Sequence[Change]) -> Iterator[str]:
+    for change in changes:
+        old, new = change.old, change.new
+        came = f"from {old.version} " if old is not None else ""
+        to = f"to {new.version} ({new.file})" if new is not None else "no file holds it any more"
+        yield click.style(f"{change.survey}, {came}{to}", bold=True)
+        yield from (f"  {line}" for line in _about(change))
+        if change.upgrade is not None:
+            yield from _body(change.upgrade)
+    if not changes:
+        yield "Nothing would change."
+
+
+def _about(change: Change) -> Iterator[str]:
+    """Whom the change concerns."""
+    old = change.old
+    if old is None:
+        yield "nobody runs it yet"
+        return
+    if change.new is None:
+        yield "it runs on, as a channel offers it" if old.channels else "nobody can begin it any more"
+    elif change.upgrade is None:
+        yield "this release cannot read the old version"
+    elif not change.upgrade:
+        yield "it says and does the same"
+    yield f"run by: {_run_by(old)}"
+    if old.open_sessions:
+        where = ", ".join(f"{count} at {step}" for step, count in sorted(old.waiting.items()))
+        yield f"open sessions, which end as they began: {old.open_sessions} ({where})"
+
+
+_SIGN = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
+
+
+def _body(upgrade: Upgrade) -> Iterator[str]:
+    for each in upgrade.whole:
+        yield from _difference("  ", each)
+    for step in upgrade.steps:
+        sign, colour = _SIGN[step.kind]
+        yield click.style(f"  {sign} step {step.step}", fg=colour)
+        for each in step.differences:
+            yield from _difference("      ", each)
+
+
+def _difference(margin: str, each: Difference) -> Iterator[str]:
+    was, now = _one_line(each.was), _one_line(each.now)
+    if was == now:
+        yield f"{margin}{each.field}: {now} (accepts or means something else)"
+    else:
+        yield f"{margin}{each.field}:"
+        yield click.style(f"{margin}  - {was or NOTHING}", fg="red")
+        yield click.style(f"{margin}  + {now or NOTHING}", fg="green")
+
+
+def _one_line(text: str) -> str:
+    return " ⏎ ".join(text.splitlines())
+
+
+def _plain(change: Change) -> dict[str, object]:
+    old, new = change.old, change.new
+    return {
+        "survey": change.survey,
+        "from": old.version if old is not None else None,
+        "to": new.version if new is not None else None,
+        "processes": old.processes if old is not None else [],
+        "open_sessions": old.open_sessions if old is not None else 0,
+        "waiting": old.waiting if old is not None else {},
+        "upgrade": msgspec.to_builtins(change.upgrade),
+    }
+
+
+def _print_json(objects: Iterable[Mapping[str, object]]) -> None:
+    for each in objects:
+        click.echo(json.dumps(each))
+
+
+def _end(stock: Stock, *, as_json: bool) -> None:
+    """Say what hinders, and end with the status that says so too."""
+    if as_json:
+        _print_json({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
+    else:
+        for file, problems in stock.folder.refused.items():
+            click.secho(f"{file} has errors and is refused; what ran of it runs on", fg="red")
+            for problem in problems:
+                click.echo(f"  {problem}")
+    if stock.unreadable:
+        click.echo(f"{stock.unreadable} lanes cannot be read; their sessions are not counted", err=True)
+    if stock.folder.refused:
+        sys.exit(1)
