@@ -86,9 +86,10 @@ def _look_at(file: Path) -> tuple[Report, Survey | None]:
         survey, written = read_survey(file.name, file.read_bytes())
     except Rejected as e:
         return Report(str(file), "", "", e.findings, None), None
-    found = [*proofs.findings(survey), *written]
+    proof = proofs.Proof(survey)
+    found = [*proof.findings(), *written]
     found.sort(key=lambda finding: finding.level)
-    return Report(str(file), survey.name, survey.version, found, proofs.bounds(survey)), survey
+    return Report(str(file), survey.name, survey.version, found, proof.bounds()), survey
 
 
 # -- for people

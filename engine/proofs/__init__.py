@@ -5,7 +5,8 @@ What is proved is about the program itself: the routes are those that the engine
 in, and a bound is called attained only if the engine attained it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -15,7 +16,7 @@ from engine.proofs.bounds import Bounder, in_weights, out_weights, segment_weigh
 from engine.proofs.flow import Flow, endless
 from engine.proofs.regions import regions_of
 from engine.proofs.spellings import spellings
-from engine.proofs.walks import asked_about, rough_walks, shown, walks_of
+from engine.proofs.walks import Walks, asked_about, rough_walks, shown, walks_of
 from engine.proofs.weighing import Heaviest, Weights
 from engine.proofs.witness import Played, Unplayable, play
 from engine.variables import is_variable
@@ -55,66 +56,93 @@ class Bounds(msgspec.Struct, frozen=True):
 
 def findings(survey: Survey) -> list[Finding]:
     """Everything that is wrong or odd about the survey, errors first."""
-    found = endless(survey)
-    regions = regions_of(survey)
-    walks = walks_of(survey, regions, asked_about(survey.steps)) or rough_walks(survey, regions)
-    found += Flow(survey, walks).findings()
-    found += spellings(survey)
-    if survey.lenient:
-        found = [
-            msgspec.structs.replace(each, level="warning") if each.code in _LENIENT else each
-            for each in found
-        ]
-    return sorted(found, key=lambda finding: finding.level)
+    return Proof(survey).findings()
 
 
 def bounds(survey: Survey) -> Bounds | None:
     """None if the survey has no end."""
-    bounder = Bounder(survey, regions_of(survey))
-    first = survey.languages[0]
-    sms_out = _bound(survey, first, bounder, out_weights(), lambda played: played.sms_out, "the most SMS out")
-    sms_in = _bound(survey, first, bounder, in_weights(), lambda played: played.sms_in, "the most SMS in")
-    if sms_out is None or sms_in is None:
-        return None
-    segments = {
-        language: bound
-        for language in survey.languages
-        if (bound := _segments(survey, language, bounder)) is not None
-    }
-    return Bounds(sms_out, sms_in, segments)
+    return Proof(survey).bounds()
 
 
 def dearest_path(survey: Survey, language: str) -> list[str]:
     """The ids of the steps on the dearest way through the survey, in order; a step may come twice."""
-    bound = _segments(survey, language, Bounder(survey, regions_of(survey)))
+    bound = Proof(survey).segments(language)
     return [stop.step for stop in bound.path] if bound else []
 
 
-def _segments(survey: Survey, language: str, bounder: Bounder) -> Bound | None:
-    weights = segment_weights(survey, language)
-    title = f"the dearest conversation in {language}"
-    return _bound(survey, language, bounder, weights, lambda played: played.segments, title)
+class Proof:
+    """All that is proved about one survey. What several proofs need is looked at once."""
 
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self._regions = regions_of(survey)
+        self._costs: dict[str, Weights] = {}
+        self._known_walks: dict[frozenset[str], Walks | None] = {}
+        self._played: dict[tuple[object, ...], Played | None] = {}
 
-def _bound(
-    survey: Survey,
-    language: str,
-    bounder: Bounder,
-    weights: Weights,
-    counted: Callable[[Played], int],
-    title: str,
-) -> Bound | None:
-    heaviest = bounder.heaviest(weights)
-    if heaviest.bound is None:
-        return None
-    path = tuple(
-        Stop(survey.steps[visit.step].id, 1 + visit.repeats, visit.reminders) for visit in heaviest.visits
-    )
-    try:
-        played = play(survey, heaviest.visits, language, _variables(survey, heaviest), weights, title)
-    except Unplayable:
-        return Bound(heaviest.bound, attained=False, path=path, script="")
-    return Bound(heaviest.bound, counted(played) == heaviest.bound, path, played.script)
+    def findings(self) -> list[Finding]:
+        found = endless(self._survey)
+        walks = self._walks(asked_about(self._survey.steps)) or rough_walks(self._survey, self._regions)
+        found += Flow(self._survey, walks).findings()
+        found += spellings(self._survey)
+        if self._survey.lenient:
+            found = [
+                msgspec.structs.replace(each, level="warning") if each.code in _LENIENT else each
+                for each in found
+            ]
+        return sorted(found, key=lambda finding: finding.level)
+
+    def bounds(self) -> Bounds | None:
+        first = self._survey.languages[0]
+        segments = {language: self.segments(language) for language in self._survey.languages}
+        sms_out = self._bound(out_weights(), first, lambda played: played.sms_out)
+        sms_in = self._bound(in_weights(), first, lambda played: played.sms_in)
+        if sms_out is None or sms_in is None:
+            return None
+        return Bounds(sms_out, sms_in, {language: bound for language, bound in segments.items() if bound})
+
+    def segments(self, language: str) -> Bound | None:
+        return self._bound(self._dearness(language), language, lambda played: played.segments)
+
+    def _bound(self, weights: Weights, language: str, counted: Callable[[Played], int]) -> Bound | None:
+        heaviest = self._bounder.heaviest(weights)
+        if heaviest.bound is None:
+            return None
+        path = tuple(
+            Stop(self._survey.steps[visit.step].id, 1 + visit.repeats, visit.reminders)
+            for visit in heaviest.visits
+        )
+        played = self._play(heaviest, language)
+        if played is None:
+            return Bound(heaviest.bound, attained=False, path=path, script="")
+        return Bound(heaviest.bound, counted(played) == heaviest.bound, path, played.script)
+
+    def _play(self, heaviest: Heaviest, language: str) -> Played | None:
+        """The conversation that belongs to a walk, with the dearest of invalid answers; None if nobody knows it."""
+        key = heaviest.visits, tuple(heaviest.variables.items()), language
+        if key not in self._played:
+            try:
+                variables = _variables(self._survey, heaviest)
+                weights = self._dearness(language)
+                self._played[key] = play(self._survey, heaviest.visits, language, variables, weights)
+            except Unplayable:
+                self._played[key] = None
+        return self._played[key]
+
+    @cached_property
+    def _bounder(self) -> Bounder:
+        return Bounder(self._survey, self._walks)
+
+    def _dearness(self, language: str) -> Weights:
+        if language not in self._costs:
+            self._costs[language] = segment_weights(self._survey, language)
+        return self._costs[language]
+
+    def _walks(self, remembered: Collection[str]) -> Walks | None:
+        places = frozenset(self._regions.keys() & remembered)
+        if places not in self._known_walks:
+            self._known_walks[places] = walks_of(self._survey, self._regions, places)
+        return self._known_walks[places]
 
 
 def _variables(survey: Survey, heaviest: Heaviest) -> dict[str, str]:

@@ -7,13 +7,12 @@ SMS in are those that move the session: the START, answers and invalid answers. 
 and is answered by nothing, fixed texts aside: a STOP is confirmed once, and HELP is answered once an hour.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from graphlib import CycleError, TopologicalSorter
 
 from engine.program import Ask, Step, Survey
 from engine.proofs.costs import Costs
-from engine.proofs.regions import Regions
-from engine.proofs.walks import Walks, asked_about, shown, uncounted_targets, walks_of
+from engine.proofs.walks import Walks, asked_about, shown, uncounted_targets
 from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of, repeats_of
 from engine.texts import Text
 
@@ -36,9 +35,10 @@ def segment_weights(survey: Survey, language: str) -> Weights:
 class Bounder:
     """Finds the heaviest walks of one survey."""
 
-    def __init__(self, survey: Survey, regions: Mapping[str, Regions]) -> None:
+    def __init__(self, survey: Survey, walks: Callable[[Collection[str]], Walks | None]) -> None:
+        """`walks` gives the walks on which these places are remembered, or None if that is too much to look at."""
         self._survey = survey
-        self._walks, self._last_first = _affordable(survey, regions)
+        self._walks, self._last_first = _affordable(survey, walks)
 
     def heaviest(self, weights: Weights) -> Heaviest:
         if self._walks is None:
@@ -49,11 +49,13 @@ class Bounder:
         return Heaviest(None) if self._survey.most_sms is None else weighing.cut(self._survey.most_sms)
 
 
-def _affordable(survey: Survey, regions: Mapping[str, Regions]) -> tuple[Walks | None, list[int] | None]:
+def _affordable(
+    survey: Survey, walks_with: Callable[[Collection[str]], Walks | None]
+) -> tuple[Walks | None, list[int] | None]:
     """The walks, and their spots last first if every walk may be gone to its end; None, if none can be afforded."""
     conditions = asked_about(survey.steps)
     for remembered in (conditions | shown(survey), conditions, set[str]()):
-        if (walks := walks_of(survey, regions, remembered)) is None:
+        if (walks := walks_with(remembered)) is None:
             continue
         last_first, most = _last_first(walks), survey.most_sms
         if most is None:

@@ -61,7 +61,6 @@ def play(
     language: str,
     variables: Mapping[str, str],
     weights: Weights,
-    title: str,
 ) -> Played:
     """Raises Unplayable."""
     person = _Person(survey)
@@ -72,7 +71,7 @@ def play(
             person.take_time(visit.reminders)
             for text in _texts_for(visit, step, weights):
                 person.text(text)
-    return person.played(title)
+    return person.played(f"a conversation that comes to the bound, in {language}")
 
 
 class _Person:

@@ -22,6 +22,7 @@ import redis
 import requests
 
 from config import keyspace
+from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
 from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
 from tests.bench.textbook_side import Textbook
@@ -58,11 +59,12 @@ class Scale(msgspec.Struct, frozen=True):
     half_load_s: float = 5.0
     small: int = 1_000
     large: int = 200_000
+    sessions: int = 200
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
-    half_load_s=2.0, large=10_000,
+    half_load_s=2.0, large=10_000, sessions=20,
 )  # fmt: skip
 
 
@@ -499,6 +501,29 @@ def _commands_per_turn(bench: Bench, webhook: str) -> float:
     return sent / (4 * TALKERS)
 
 
+def advances(bench: Bench) -> Measure:
+    """Microseconds of a turn, no server and no Redis: does it grow with the survey? See tests.bench.engine_alone."""
+    short, long = survey_of(40), survey_of(4_000)
+    ours, theirs = [], []
+    for _ in range(bench.scale.repeats):
+        ours.append(turn_us(short, bench.scale.sessions))
+        theirs.append(turn_us(long, bench.scale.sessions))
+    alone, whole = zip(*ours, strict=True)
+    alone_long, whole_long = zip(*theirs, strict=True)
+    return Measure(
+        "advance_us", median(alone), median(alone_long), "us/turn", "the same session, 4,000 steps",
+        {"lane_decoded_and_encoded": (median(whole), median(whole_long))},
+    )  # fmt: skip
+
+
+def lints(bench: Bench) -> Measure:
+    """Seconds in which a survey of 1,000 steps is read and all is proved about it, beside those of reading it."""
+    survey = survey_of(1_000)
+    pairs = [(proof_s(survey), reading_s(survey)) for _ in range(bench.scale.repeats)]
+    proofs, readings = zip(*pairs, strict=True)
+    return Measure("lint_1000_s", median(proofs), median(readings), "s", "reading it only")
+
+
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -513,4 +538,6 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "latency_half_load_ms": lambda bench: [latency_half_load(bench)],
     "memory_bytes": sizes,
     "commands_per_turn": sizes,
+    "advance_us": lambda bench: [advances(bench)],
+    "lint_1000_s": lambda bench: [lints(bench)],
 }
