@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from config.cli import COMMANDS
 from config.metrics import REGISTRY
 from config.settings import VARIABLES
 from engine import read_surveys
+from engine.commands.lint import lint
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,6 +49,12 @@ def test_the_example_survey_is_one():
     surveys, problems = read_surveys({"clinic.yaml": example.encode()})
     assert problems == []
     assert list(surveys.names()) == ["clinic"]
+
+
+def test_what_lint_prints_is_what_it_prints(monkeypatch):
+    (words, printed) = re.findall(r"^\$ parley lint (.*)\n((?:.*\n)*?)```", README, re.MULTILINE)[0]
+    monkeypatch.chdir(ROOT)
+    assert CliRunner().invoke(lint, words.split()).output == printed
 
 
 def test_paths_and_tests_that_it_names_exist():
