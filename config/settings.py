@@ -459,7 +459,7 @@ def _surveys(
         return None
     surveys, found = read_surveys(files)
     problems += found
-    known = set(surveys.names())
+    known = surveys.names()
     broken = {Path(name).stem for name in files} if found else set()
     for channel in settings.channels.values():
         for wanted in channel.surveys:

@@ -1,12 +1,13 @@
 """YAML 1.2 and JSON: bytes into plain values, and a sentence for whoever wrote bytes that are neither.
 
-A key that stands twice in one mapping is an error in both.
+A key that stands twice in one mapping is an error in both. A date is a text, as in JSON, with quotes or without.
 """
 
 import json
 from typing import NoReturn
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -14,6 +15,13 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 class Unparsable(ValueError):
     """The bytes are not what the file's name promises. The message is a sentence without the file's name."""
+
+
+class _Constructor(SafeConstructor):
+    """YAML 1.2 has no dates: 2026-02-30 is whatever the field that it stands in says of it."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def parse(file: str, source: bytes) -> object:
@@ -76,7 +84,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _yaml(text: str) -> object:
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        return yaml.load(text)
     except MarkedYAMLError as e:
         where = (
             f"line {e.problem_mark.line + 1}, column {e.problem_mark.column + 1}: " if e.problem_mark else ""

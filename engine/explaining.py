@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 from engine.answers import Unread, Why, read
 from engine.chatting import Moment
+from engine.conditions import Not
 from engine.events import (
     Ended,
     Ending,
@@ -283,7 +284,7 @@ def _route(step: Step, route: Route, taken: dict[int, int], survey: Survey) -> I
 def _closed(route: Route, step: Step, taken: dict[int, int]) -> str:
     if route.times is not None and taken.get(route.counter, 0) >= route.times:
         return f"it was taken {_times(route.times)} already"
-    return f"not {describe(route.when, step.id)}" if route.when is not None else "it is not open"
+    return describe(Not(route.when), step.id) if route.when is not None else "it is not open"
 
 
 def _times(count: int) -> str:

@@ -220,6 +220,11 @@ _FUTURE = date(2030, 12, 31)
 """Days to show how a date is written. Their 31 tells the day from the month."""
 
 
+def speaks(language: str) -> bool:
+    """Is there a table for it?"""
+    return language.lower().partition("-")[0] in _PHRASES
+
+
 def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") -> str | None:
     """The default for a fixed text; None where the default is to say nothing.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.survey_file import AskStep, Duration, Idle, SayStep, SurveyFile
+from engine.survey_file import TAG, AskStep, Duration, Idle, SayStep, SurveyFile
 
 _NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
 _POSITIVE = {"minimum": 1}
@@ -16,7 +16,7 @@ _NOT_EMPTY = {"minItems": 1}
 
 _FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "SurveyFile": {
-        "survey": _NAME, "languages": _NOT_EMPTY, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
+        "survey": _NAME, "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{TAG.pattern}$"}}, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
     },
     "SayStep": {"id": _NAME},
     "AskStep": {"id": _NAME, "attempts": _POSITIVE},

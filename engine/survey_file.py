@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from engine.misspelt import meant
+
 Texts = str | dict[str, str]
 """A text, or one per language."""
 
@@ -171,6 +173,9 @@ class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Keywords = str | list[str] | dict[str, str | list[str]]
 """One, several, or either by language."""
 
+TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+"""A language (BCP 47, simplified)."""
+
 Variables = list[str] | dict[str, int]
 """Session variables by name; a mapping says how long each value can get, in characters."""
 
@@ -194,6 +199,16 @@ class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
+
+_FIELDS = frozenset(
+    field.encode_name
+    for struct in (
+        SurveyFile, SayStep, AskStep, Goto, When, Reminder, Option, FixedTexts, TextAnswer, NumberAnswer, ScaleAnswer,
+        YesNoAnswer, ChoiceAnswer, ChoicesAnswer, DateAnswer, PhoneAnswer,
+    )
+    for field in msgspec.structs.fields(struct)
+)  # fmt: skip
+"""Every word that is a field somewhere."""
 
 _EXPECTED = {
     "str": "a text",
@@ -310,9 +325,13 @@ def _explain(message: str, raw: object) -> _Problem:
         return _Problem(path, f"{_field(path)} is missing", deletable=False)
     if unknown := re.search(r"unknown field `(.+)`", what, re.DOTALL):
         path = (*path, unknown[1])
-        return _Problem(path, f"{_field(path)} is unknown", deletable=True)
+        return _Problem(path, f"{_field(path)} is {_unknown(unknown[1])}", deletable=True)
     sentence = f"{_field(path)}: found {_shown(_at(raw, path))}, expected {_expected(what, path)}"
     return _Problem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
+
+
+def _unknown(field: str) -> str:
+    return "not one of those here" if field in _FIELDS else f"unknown{meant(field, _FIELDS)}"
 
 
 def _expected(what: str, path: Path) -> str:
@@ -322,6 +341,8 @@ def _expected(what: str, path: Path) -> str:
         words = dict.fromkeys(_EXPECTED.get(each, each) for each in types[1].split(" | "))
         if "a number" in words:
             words.pop("a whole number", None)
+        if path[-1:] == ("answer",) and "a mapping" in words:
+            return "a mapping such as {type: yes_no}"
         return " or ".join(word for word in words if word)
     return what
 

@@ -4,6 +4,7 @@ It speaks HTTP only: what is typed is posted as Octopush would, and what is rece
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -113,6 +114,8 @@ def phone(phone: str, channel: str, url: str, token: str, settle_s: float) -> No
       parley phone
       printf 'START\\nAda\\n98.6\\n' | parley phone --from +33698765432
     """
+    if not re.fullmatch(r"\+[0-9]{4,15}", phone):
+        raise click.UsageError(f"--from {phone}: a number in full is expected, as in +33612345678")
     line = Line(url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}", channel, token, phone)
     console = Console(highlight=False, soft_wrap=True)
     if sys.stdin.isatty():

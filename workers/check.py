@@ -27,6 +27,10 @@ def check() -> None:
             click.echo(f"  survey {survey.name} ({survey.file}, version {survey.version}){_bounds(survey)}")
         for finding in clashes(list(filter(None, map(surveys.current, channel.surveys)))):
             click.echo(f"  warning: {finding}")
+    for idle in filter(None, map(surveys.current, sorted({*surveys.names()} - settings.offered))):
+        click.echo(
+            f"survey {idle.name} ({idle.file}): no channel offers it; name it in `surveys` of one that shall"
+        )
 
 
 def _bounds(survey: Survey) -> str:

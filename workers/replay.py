@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ import click
 import msgspec
 import redis
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from config import keyspace
@@ -78,7 +79,9 @@ def replay(
       parley replay --all --against new-clinic.yaml
     """
     if everything == bool(source):
-        raise click.UsageError("name a transcript or a sender, or say --all")
+        raise click.UsageError(
+            "name a transcript or a sender, or say --all" + (", not both" if source else "")
+        )
     other = _survey_in(against) if against is not None else None
     show = _Json() if as_json else _Terminal()
     if source and not re.fullmatch(r"\+[0-9]+", source):
@@ -93,7 +96,8 @@ def replay(
         sys.exit(show.tally(run, _archive(client, settings.shards)))
     k = keyspace.shard_of(source, settings.shards)
     found = sessions_of(source, archived(client, k, source))
-    sys.exit(show.sessions(run, _only(session, found), source))
+    named = f"session {session} of {source}" if session else f"session of {source}"
+    sys.exit(show.sessions(run, _only(session, found), named))
 
 
 def _sources(files: Iterable[Path]) -> dict[str, bytes]:
@@ -237,7 +241,7 @@ class _Show:
     def transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
         raise NotImplementedError
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], source: str) -> int:
+    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
         raise NotImplementedError
 
     def tally(self, run: _Rerun, found: Iterable[Stored]) -> int:
@@ -258,7 +262,7 @@ class _Json(_Show):
         self._print({"transcript": str(path), "result": _result(stored == came), "diff": _diff(stored, came)})
         return SAME if stored == came else DIFFERENT
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], source: str) -> int:
+    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
         results = []
         for stored in found:
             results.append(came := run(stored))
@@ -352,10 +356,10 @@ class _Terminal(_Show):
             self._console.print(Text(written, {"-": "red", "+": "green"}.get(written[0], "dim")))
         return DIFFERENT
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], source: str) -> int:
+    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
         results = [(stored, run(stored)) for stored in found]
         if not results:
-            _impossible(f"no session of {source} is archived; a sender is written as in +33612345678")
+            _impossible(f"no {named} is archived; a sender is written as in +33612345678")
         compared = [came for _, came in results if isinstance(came, Compared)]
         if compared:
             self._console.print(_table(compared), soft_wrap=False)
@@ -389,7 +393,8 @@ class _Terminal(_Show):
         if run.other is not None:
             self._compared(run.other, tally)
         for each in tally.different:
-            put(f"  see: parley replay {each['sender']} --session {each['session']}")
+            against = f" --against {shlex.quote(run.other.file)}" if run.other is not None else ""
+            put(f"  see: parley replay {each['sender']} --session {each['session']}{against}")
 
     def _compared(self, other: Survey, tally: Tally) -> None:
         put = self._console.print
@@ -409,7 +414,8 @@ def _shown(record: Record | None) -> str:
 
 def _table(compared: Sequence[Compared]) -> Table:
     """Before and after, a row a session."""
-    table = Table("session", "path", "outcome", "SMS out", "segments", "no longer read")
+    columns = ("session", "path", "outcome", "SMS out", "segments", "no longer read")
+    table = Table(*(Column(each, overflow="fold") for each in columns))
     for each in compared:
         before, after = each.before, each.after
         table.add_row(

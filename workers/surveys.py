@@ -94,7 +94,7 @@ def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
     if as_json:
         _print_json(map(msgspec.to_builtins, shown))
     else:
-        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(_table(shown))
+        _print_table(_table(shown))
     _end(stock, as_json=as_json)
 
 
@@ -211,6 +211,14 @@ def _table(shown: Iterable[Version]) -> Table:
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table
+
+
+def _print_table(table: Table) -> None:
+    """As wide as it needs: in a narrow terminal lines that go on below say more than columns cut to an ellipsis."""
+    console = Console(width=PIPE_WIDTH)
+    if sys.stdout.isatty():
+        console.width = max(Console().width, console.measure(table).maximum)
+    console.print(table)
 
 
 def _run_by(version: Version) -> str:

@@ -39,6 +39,8 @@ PAGE = 1_000
 def transcript(sender: str, session: str, as_json: bool) -> None:
     """What was said with one phone number, oldest first. Exit status 1 if nothing was.
 
+    Times are of the channel's time zone, as its offset says.
+
     \b
     Example:
       parley transcript +33612345678
@@ -76,7 +78,7 @@ def line(record: Record) -> str:
         case Heard(text=text):
             return f"> {text}"
         case Said(text=text):
-            return f"< {text}".replace("\n", "\n" + " " * 23)
+            return f"< {text}".replace("\n", "\n" + " " * 29)
         case Opened(session=session, survey=survey, version=version):
             return f"-- session {session} opened: {survey}, version {version}"
         case Invited(invitation=invitation):
@@ -106,4 +108,4 @@ def _plain(record: Record) -> dict[str, object]:
 
 def _when(record: Record, zones: dict[str, ZoneInfo]) -> str:
     zone = zones.get(record.channel, ZoneInfo("UTC"))
-    return datetime.fromtimestamp(record.at / 1000, zone).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(record.at / 1000, zone).isoformat(" ", "seconds")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import unified_diff
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +17,10 @@ from rich.text import Text
 
 from engine.chatting import BEGINS_AT, TIMEZONE, Phone, phone_for, playable, playing
 from engine.commands.chat_screen import Screen, keywords, state
+from engine.commands.money import Price
+from engine.events import Opened
 from engine.explaining import explain
+from engine.folding import fold
 from engine.policy import ChannelPolicy
 from engine.proofs import findings
 from engine.surveys import Surveys
@@ -58,19 +61,6 @@ _COMMANDS = {
 }
 
 
-class _Price(click.ParamType[Decimal]):
-    name = "price"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            price = Decimal(str(value))
-        except InvalidOperation:
-            price = Decimal(-1)
-        if not price.is_finite() or price < 0:
-            self.fail(f"{value} is no price: expected what one segment costs, as in 0.05", param, ctx)
-        return price
-
-
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--language", default="", help="Invite the person in this language.")
@@ -78,7 +68,7 @@ class _Price(click.ParamType[Decimal]):
     "--var", "variables", multiple=True, metavar="KEY=VALUE", help="Invite with a session variable."
 )
 @click.option("--content", default="", help="Invite with a text that opens the first SMS.")
-@click.option("--price", type=_Price(), help="What one segment costs, to show money.")
+@click.option("--price", type=Price(), help="What one segment costs, to show money.")
 @click.option(
     "--save", "save", type=click.Path(dir_okay=False, path_type=Path), help="Write the transcript there."
 )
@@ -111,6 +101,8 @@ def chat(
             raise click.UsageError("a script says itself who is invited and when it begins")
         _follow(console, script, surveys, offered, price, save)
         return
+    if save is not None and not save.parent.is_dir():
+        raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
     talk = _Chat(console, surveys, offered, price, _begins(begins, timezone), invited)
     talk.greet()
     for line in _typed(console):
@@ -191,6 +183,8 @@ def _follow(
         phone = phone_for(transcript, surveys, offered)
     except (OSError, UnicodeDecodeError, Unreadable) as e:
         _refuse(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
+    if all(isinstance(entry, Remark) for entry in transcript.entries):
+        _refuse(f"{script}: nothing happens in it: expected lines such as > START")
     transcript = msgspec.structs.replace(transcript, surveys=transcript.surveys or offered)
     screen = Screen(console, phone, price)
     played: list[Entry] = []
@@ -286,6 +280,17 @@ class _Chat:
             self._screen.entry(done)
         self._entries += [done, *self._phone.do(done)]
         self._screen.outcome(done)
+        if isinstance(done, Invited):
+            self._spoken(done.language)
+
+    def _spoken(self, wanted: str) -> None:
+        """Complain if an invitation asked for a language that the survey does not have."""
+        opened = next(
+            (each for moment in self._phone.moments for each in moment.records if isinstance(each, Opened)),
+            None,
+        )
+        if opened is not None and wanted and fold(opened.language) != fold(wanted):
+            self._complain(f"'{opened.survey}' has no texts in {wanted!r}, and speaks {opened.language}")
 
     def _wait(self, written: str) -> None:
         alarm = self._phone.alarm

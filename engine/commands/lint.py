@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine import proofs
+from engine.commands.money import Price
 from engine.findings import Finding, Rejected
 from engine.program import Survey
 from engine.proofs import Bound, Bounds, Stop
@@ -38,8 +39,13 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=False):
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--price", type=Decimal, help="Money for one segment, such as 0.05; in your own currency.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a file and line.")
+@click.option("--price", type=Price(), help="Money for one segment, such as 0.05; in your own currency.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object a file and line; one without a file, last, for what is between them.",
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too.")
 @click.option(
     "--dearest",
@@ -72,7 +78,7 @@ def lint(
         return
     across = clashes(surveys)
     if as_json:
-        for report in reports:
+        for report in [*reports, *([Report("", "", "", across, None)] if across else [])]:
             click.echo(json.dumps(_plain(report, price)))
     else:
         _print(reports, across, price)
@@ -126,7 +132,7 @@ def _print_bounds(console: Console, bounds: Bounds, price: Decimal | None) -> No
     )
     for language, bound in bounds.segments.items():
         cost = f", {price * bound.most} at {price} each" if price is not None else ""
-        console.print(f"  {language}: {_at_most(bound)} segments{cost}")
+        console.print(f"  {language}: {_at_most(bound, 'segment')}{cost}")
         if bound.path:
             console.print(Text.assemble("      by ", (" -> ".join(map(_stop, bound.path)), "cyan")))
 
@@ -137,8 +143,9 @@ def _stop(stop: Stop) -> str:
     return f"{stop.step}{said}{reminded}"
 
 
-def _at_most(bound: Bound) -> str:
-    return f"at most {bound.most}" if bound.attained else f"no more than {bound.most} (perhaps less)"
+def _at_most(bound: Bound, noun: str = "") -> str:
+    most = _many(bound.most, noun) if noun else str(bound.most)
+    return f"at most {most}" if bound.attained else f"no more than {most} (perhaps less)"
 
 
 def _many(count: int, noun: str) -> str:

@@ -3,8 +3,8 @@
 All problems of a file are found in one go. Each names the step by its id, and the field.
 """
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Iterable, Iterator, Mapping
+from typing import assert_never, cast
 
 from engine.answers import Reader, Why
 from engine.compiling.answers import AnswerCompiler
@@ -15,16 +15,16 @@ from engine.findings import Finding, Rejected, broken
 from engine.folding import fold, fold_word
 from engine.keywords import HELP, STOP
 from engine.patterns import Pattern
-from engine.phrases import refusal, whys
-from engine.program import Ask, Keywords, Reask, Remind, Say, Step, Survey
-from engine.survey_file import AskStep, Reminder, SayStep, SurveyFile, Variables, convert
+from engine.phrases import fixed_text, refusal, speaks, whys
+from engine.program import Ask, FixedText, Keywords, Reask, Remind, Say, Step, Survey
+from engine.survey_file import TAG, AskStep, Reminder, SayStep, SurveyFile, Variables, YesNoAnswer, convert
 from engine.survey_file import Keywords as KeywordsWritten
 from engine.texts import LONGEST_SMS, Text, join, literal_length
 from engine.variables import LONGEST, NAME, USUAL
 
 __all__ = ["Rejected", "compile_survey"]
 
-_A_NAME = "letters, digits, - and _ that begin with a letter"
+_A_NAME = "letters from a to z, digits, - and _ that begin with a letter"
 
 
 def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple[Survey, list[Finding]]:
@@ -44,6 +44,7 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         *map(broken, problems),
         *findings,
         *(_header_findings(header) if header else ()),
+        *(_unspoken(header, sources) if header else ()),
         *scope.findings,
     ]
     if header is None or any(each.level == "error" for each in found):
@@ -76,6 +77,11 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
         problems.append(f"field most_sms: found {header.most_sms}, expected 1 or more")
     if not header.languages:
         problems.append("field languages: at least one language is expected")
+    problems += [
+        f"field languages: found '{each}', expected a tag such as en, fr or pt-BR"
+        for each in header.languages
+        if not TAG.fullmatch(each)
+    ]
     if len(set(header.languages)) < len(header.languages):
         problems.append("field languages: one of them stands there twice")
     if isinstance(header.variables, dict):
@@ -90,6 +96,30 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
         if not NAME.fullmatch(name)
     ]
     return [broken(each) for each in problems]
+
+
+def _unspoken(header: SurveyFile, sources: Iterable[Source | None]) -> Iterator[Finding]:
+    """Where we would say something in a language in which we have no words."""
+    ours = [
+        f"`texts.{name}`"
+        for name in header.texts.__struct_fields__
+        if getattr(header.texts, name) is None and fixed_text(cast(FixedText, name), "en", "") is not None
+    ]
+    ours += [
+        f"`invalid` of '{each.id}'" for each in sources if isinstance(each, AskStep) and each.invalid is None
+    ]
+    ours += [
+        f"the words for yes and no of '{each.id}'"
+        for each in sources
+        if isinstance(each, AskStep)
+        and isinstance(each.answer, YesNoAnswer)
+        and not (each.answer.yes and each.answer.no)
+    ]
+    for language in header.languages:
+        if ours and not speaks(language):
+            more = f" and {len(ours) - 3} more" if len(ours) > 3 else ""
+            reason = f"we have no words in '{language}', and would speak English: {', '.join(ours[:3])}{more}"
+            yield Finding("warning", "unspoken_language", "", reason, f"write them in '{language}'")
 
 
 def _variables(declared: Variables) -> dict[str, int]:
@@ -123,6 +153,8 @@ def _sources(raw: object) -> tuple[list[Source | None], list[Finding]]:
 def _source(raw: object) -> tuple[Source | None, list[str]]:
     if not isinstance(raw, dict):
         return None, ["a mapping with `say` or `ask` is expected"]
+    if "ask" in raw and "say" in raw:
+        return None, ["either `say` or `ask` is expected, not both"]
     if "ask" in raw:
         return convert(raw, AskStep)
     if "say" in raw:
@@ -221,7 +253,9 @@ class _StepCompiler:
         for language, each in _by_language(written, scope.language):
             if language not in scope.languages:
                 scope.problem(f"field start: '{language}' is none of the survey's languages")
-            if fold_word(each) in STOP | HELP:
+            if not each.strip():
+                scope.problem("field start: a keyword is empty, and an SMS without a text would start it")
+            elif fold_word(each) in STOP | HELP:
                 scope.problem(f"field start: '{each}' is a word for STOP or HELP")
             elif WORD.fullmatch(each):
                 words.setdefault(fold(each), language)

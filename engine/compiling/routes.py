@@ -27,6 +27,7 @@ from engine.conditions import (
 )
 from engine.folding import fold, fold_word
 from engine.lane import Answer
+from engine.misspelt import meant
 from engine.patterns import BadPattern, Pattern, compile_folded
 from engine.program import END, Route
 from engine.survey_file import (
@@ -72,7 +73,9 @@ class RouteCompiler:
         if target == "end":
             return END
         if target not in self._scope.ids:
-            self._scope.problem(f"field {field}: no step is called '{target}'")
+            self._scope.problem(
+                f"field {field}: no step is called '{target}'{meant(target, [*self._scope.ids, 'end'])}"
+            )
         return self._scope.ids.get(target, END)
 
     def pattern(self, field: str, source: str) -> Pattern | None:
@@ -126,7 +129,9 @@ class RouteCompiler:
                 scope.problem(f"field {field}: a `say` has no answer; name a question with `answer`")
             return step.id
         if when.answer not in scope.ids:
-            scope.problem(f"field {field}.answer: no step is called '{when.answer}'")
+            scope.problem(
+                f"field {field}.answer: no step is called '{when.answer}'{meant(when.answer, scope.ids)}"
+            )
         elif scope.says(when.answer):
             scope.problem(f"field {field}.answer: '{when.answer}' asks nothing")
         return when.answer

@@ -301,6 +301,8 @@ def test_a_script_of_what_is_done_only_is_played_and_printed(tmp_path):
     "script, problem",
     [
         ("hello\n", "line 1: found 'hello', expected"),
+        ("", "nothing happens in it"),
+        ("# clinic: only a title\n", "nothing happens in it"),
         ("# other: survey\n", "the transcript is of the survey 'other': expected one of those given, clinic"),
         (b"\xff", "can't decode"),
         (None, "No such file or directory"),
@@ -314,6 +316,19 @@ def test_a_script_that_cannot_be_played_ends_with_status_2(tmp_path, script, pro
     assert result.exit_code == 2
     assert f"{path}: " in result.output
     assert problem in result.output
+
+
+def test_where_nothing_can_be_saved_is_told_before_anything_is_typed(tmp_path):
+    result = say("START\n", "--save", str(tmp_path / "none" / "x.txt"))
+    assert result.exit_code == 2
+    assert "there is no folder" in result.output
+    assert "What is your name?" not in result.output
+
+
+@pytest.mark.parametrize("language, complaint", [("fr", True), ("no", False), ("", False)])
+def test_an_invitation_in_a_language_that_the_survey_lacks_is_told(language, complaint):
+    told = "'clinic' has no texts in 'fr', and speaks en" in shown("", "--language", language)
+    assert told == complaint
 
 
 def test_a_file_with_problems_tells_them_and_ends_with_status_2(tmp_path):
@@ -425,7 +440,7 @@ def test_why_other_routes_were_not(phone):
     _, _, *routes, _ = why(phone)
     assert routes == [
         "  not to 'young': not at most 17",
-        "  not to 'agent': not agentId is 7",
+        "  not to 'agent': agentId is not 7",
         "  on to 'age': above 130 (time 1 of 1)",
     ]
     phone.text("140")

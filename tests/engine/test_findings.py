@@ -201,6 +201,25 @@ def test_a_few_characters_that_double_the_price_are_named_with_what_to_write(tex
     assert warned == ([reason] if reason else [])
 
 
+def test_where_we_would_speak_english_is_told():
+    mute = dict.fromkeys(("unavailable", "not_found", "expired", "stopped", "help"), "none")
+    unspoken = [
+        each[3]
+        for each in found(ask("a", invalid="Да?"), languages=["ru"], texts=mute)
+        if each[1] == "unspoken_language"
+    ]
+    assert unspoken == ["we have no words in 'ru', and would speak English: the words for yes and no of 'a'"]
+    known = found(
+        ask("a", invalid="Да?", answer={"type": "yes_no", "yes": ["да"], "no": ["нет"]}),
+        languages=["ru"],
+        texts=mute,
+    )
+    assert "unspoken_language" not in [each[1] for each in known]
+    assert "unspoken_language" not in [each[1] for each in found(ask("a"), languages=["fr-CA"])]
+    (reason,) = [each[3] for each in found(ask("a"), languages=["ru"]) if each[1] == "unspoken_language"]
+    assert reason.endswith("`texts.unavailable`, `texts.not_found`, `texts.expired` and 4 more")
+
+
 def test_the_rest_of_what_is_odd():
     assert [each[1:3] for each in found(say("a", {"en": "x"}), languages=["en", "fr"])] == [
         ("one_language", "a"), ("language_missing", "a"),

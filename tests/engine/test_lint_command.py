@@ -68,7 +68,7 @@ def test_warnings_exit_with_1_only_if_one_is_strict():
 
 def test_what_it_prints_for_programs_is_all_of_it(written):
     bad = written("bad.yaml", "{survey: s, steps: [{id: a, say: x, next: end}, {id: b, say: y}]}")
-    first, second = map(json.loads, run(CLINIC, bad, "--json", "--price", "0.1").output.splitlines())
+    first, second, between = map(json.loads, run(CLINIC, bad, "--json", "--price", "0.1").output.splitlines())
     assert first["bounds"]["sms_out"]["most"] == 11
     assert first["bounds"]["segments"]["no"]["attained"] is True
     assert first["bounds"]["segments"]["en"]["path"][2] == {"step": "fever", "said": 3, "reminded": 1}
@@ -77,6 +77,21 @@ def test_what_it_prints_for_programs_is_all_of_it(written):
         "level": "error", "code": "unreachable", "step": "b", "reason": "it is never reached",
         "mend": "let a route lead to it, or take it out",
     }]  # fmt: skip
+    assert between["file"] == ""
+    assert [each["reason"] for each in between["findings"]] == [
+        "'start' starts 'clinic' and would start 's' as well"
+    ]
+
+
+@pytest.mark.parametrize("price", ["0,05", "abc", "-1", "nan"])
+def test_what_is_no_price_is_told(price):
+    result = run(CLINIC, "--price", price)
+    assert result.exit_code == 2
+    assert f"{price} is no price: expected what one segment costs, as in 0.05" in result.output
+
+
+def test_one_segment_is_one(written):
+    assert "en: at most 1 segment\n" in run(written("a.yaml", "{survey: s, steps: [{id: a, say: x}]}")).output
 
 
 @pytest.mark.parametrize("name", SHIPPED)

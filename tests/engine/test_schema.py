@@ -103,6 +103,7 @@ def test_whatever_can_be_read_is_accepted(source):
         (["again"], "maybe"),
         (["languages"], []),
         (["languages"], "en"),
+        (["languages"], ["english"]),
         (["most_sms"], 0),
         (["start"], 5),
         (["variables"], {"a": "long"}),

@@ -115,12 +115,12 @@ def test_all_problems_of_all_files_are_told_at_once():
           - Bye
     """
     assert problems_of(clinic) == [
-        "field titel is unknown",
+        "field titel is unknown: did you mean title?",
         "field idle: found 30, expected a duration such as 30s, 10m, 2h or 3d, or none",
         "step 'name', field ask.no: found 3, expected a text",
         "step 'name', field answer.max: found 'abc', expected a whole number",
         "step 'temperature', field answer.min: found 'abc', expected a number",
-        "step 'temperature', field next[0].when.at_lest is unknown",
+        "step 'temperature', field next[0].when.at_lest is unknown: did you mean at_least?",
         (
             "step 'fever', field answer.type: found 'stars', "
             "expected text, number, scale, yes_no, choice, choices, date or phone"
@@ -134,7 +134,7 @@ def test_all_problems_of_all_files_are_told_at_once():
             "correct it, or declare it with `variables: [nme]`"
         ),
         "step 'colour', field attempts: found 0, expected 1 or more",
-        "step 'colour', field next[0].go: no step is called 'fevr'",
+        "step 'colour', field next[0].go: no step is called 'fevr': did you mean fever?",
         "step 'colour', field next[0].when.equals: 'colour' has no option 'blue'",
         "step 'colour', field id: another step has the same id",
         (
@@ -164,6 +164,22 @@ def test_all_problems_of_all_files_are_told_at_once():
         (survey(say("a", {"fr": "x"})), "step 'a', field say: there is no text in 'en'"),
         (survey(say("a"), start="Info"), "field start: 'Info' is a word for STOP or HELP"),
         (survey(say("a"), most_sms=0), "field most_sms: found 0, expected 1 or more"),
+        (survey(say("a"), start=["GO", " "]), "field start: a keyword is empty"),
+        (survey(say("a"), languages=["english"]), "field languages: found 'english', expected a tag such as"),
+        (survey({**say("a"), "ask": "b"}), "step 'a', either `say` or `ask` is expected, not both"),
+        (survey({**say("a"), "attempts": 2}), "step 'a', field attempts is not one of those here"),
+        (
+            survey(ask("a", answer="yes_no")),
+            "step 'a', field answer: found 'yes_no', expected a mapping such as",
+        ),
+        (
+            survey(say("имя")),
+            "step 'имя', field id: found 'имя', expected letters from a to z, digits",
+        ),
+        (
+            "steps: [{id: a, ask: b, answer: {type: date, min: 2026-02-30}}]\nsurvey: s",
+            "step 'a', field answer.min: found '2026-02-30', expected YYYY-MM-DD or today",
+        ),
         (survey(say("a"), start="("), "field start: RE2 refuses '(': missing )"),
         (survey(say("a"), start=r"(a)\1"), r"field start: RE2 refuses '(a)\1': invalid escape sequence: \1"),
         (survey(say("a"), texts={"help": "{a}"}), "field texts.help: {a} names a statement"),

@@ -45,6 +45,13 @@ def test_a_wrong_channel_or_token_is_a_sentence(web, arguments, todo):
     assert todo in result.output
 
 
+@pytest.mark.parametrize("number", ["0612345678", "33612345678", ""])
+def test_a_number_that_is_not_in_full_is_a_sentence(number):
+    result = call("http://127.0.0.1:1", "--from", number)
+    assert result.exit_code == 2
+    assert "a number in full is expected, as in +33612345678" in result.output
+
+
 def test_nothing_listening_is_a_sentence():
     result = call(f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 1

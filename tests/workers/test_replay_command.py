@@ -131,6 +131,15 @@ def test_all_sessions_are_counted(deployment):
     }
 
 
+def test_where_to_look_is_told_with_what_it_is_compared_to(deployment, other):
+    (see,) = [
+        line
+        for line in call("--all", "--against", other).output.splitlines()
+        if f"see: parley replay {ANN}" in line
+    ]
+    assert call(*see.split()[3:]).exit_code == 1
+
+
 def test_sessions_that_have_not_ended_are_among_all(deployment):
     deployment.accept("+33600000004", "START", "Dan")
     deployment.drain()
@@ -261,7 +270,7 @@ def test_a_transcript_runs_against_another_version(transcript, clinic, other):
     "arguments, sentence",
     [
         ([], "name a transcript or a sender, or say --all"),
-        (["--all", ANN], "name a transcript or a sender, or say --all"),
+        (["--all", ANN], "name a transcript or a sender, or say --all, not both"),
         (
             ["33600000001"],
             "33600000001 is no transcript, and no sender either: one is written as in +33612345678",
@@ -291,6 +300,7 @@ def test_nothing_archived_of_a_sender_is_told_with_status_2(deployment):
     result = call("+33699999999")
     assert result.exit_code == 2
     assert "no session of +33699999999 is archived" in result.output
+    assert f"no session none of {ANN} is archived" in call(ANN, "--session", "none").output
 
 
 def test_what_was_heard_is_what_runs(deployment):
