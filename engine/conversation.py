@@ -56,7 +56,7 @@ class Conversation:
         step = self._asked()
         if step.remind is not None and self._say(step.id, step.remind.text):
             self._session.reminded += 1
-            self._session.asked_at = self._turn.now
+            self._session.asked_at = self._last_leaves_at()
             self._touch()
 
     def _asked(self) -> Ask:
@@ -70,7 +70,7 @@ class Conversation:
         session.misread += 1
         if session.misread < invalid.attempts:
             if self._say(step.id, invalid.texts[why]):
-                session.asked_at = self._turn.now
+                session.asked_at = self._last_leaves_at()
         elif invalid.give_up is not None:
             self._go(invalid.give_up)
         else:
@@ -98,7 +98,7 @@ class Conversation:
     def _wait(self, place: int) -> None:
         session = self._session
         session.step, session.misread, session.reminded = place, 0, 0
-        session.asked_at = self._turn.now + self._paused_ms()
+        session.asked_at = self._last_leaves_at()
 
     def _complete(self) -> None:
         completed = self._survey.texts.get("completed")
@@ -118,8 +118,11 @@ class Conversation:
         return True
 
     def _touch(self) -> None:
-        session = self._session
-        session.touched_at = max(session.touched_at, self._turn.now + self._paused_ms())
+        self._session.touched_at = self._last_leaves_at()
+
+    def _last_leaves_at(self) -> int:
+        """Those of an earlier turn may leave later than this turn's."""
+        return max(self._session.touched_at, self._turn.now + self._paused_ms())
 
     def _paused_ms(self) -> int:
         """How long after the first of this turn's SMS the last one leaves."""

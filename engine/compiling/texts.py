@@ -11,6 +11,9 @@ from engine.survey_file import ChoiceAnswer, ChoicesAnswer, FixedTexts, Keywords
 from engine.texts import LONGEST_SMS, Slot, Template, Text, join, literal_length, slots, split, with_slots
 from engine.variables import place_of
 
+_ODD = re.compile(r"\{[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
+"""What looks like a placeholder, and is none."""
+
 WORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
 
@@ -71,6 +74,12 @@ class TextCompiler:
         if not plain:
             resolved = with_slots(split(wording), lambda slot: self._slot(field, slot, language))
             template = join(resolved, listed)
+        if not plain and (odd := _ODD.search("".join(part for part in template if isinstance(part, str)))):
+            self._scope.warn(
+                "braces",
+                f"field {field}: '{odd[0]}' is sent as it is written",
+                "write {name}, {name|default} or {name:20}, if an answer is to stand there",
+            )
         if (length := literal_length(template)) > LONGEST_SMS:
             self._scope.problem(
                 f"field {field}: it has {length} characters, at most {LONGEST_SMS} are expected"

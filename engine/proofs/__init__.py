@@ -14,6 +14,7 @@ from engine.findings import Finding
 from engine.program import Survey
 from engine.proofs.bounds import Bounder, in_weights, out_weights, segment_weights
 from engine.proofs.flow import Flow, endless
+from engine.proofs.keywords import commands
 from engine.proofs.regions import regions_of
 from engine.proofs.spellings import spellings
 from engine.proofs.walks import Walks, asked_about, rough_walks, shown, walks_of
@@ -82,9 +83,11 @@ class Proof:
 
     def findings(self) -> list[Finding]:
         found = endless(self._survey)
-        walks = self._walks(asked_about(self._survey.steps)) or rough_walks(self._survey, self._regions)
-        found += Flow(self._survey, walks).findings()
-        found += spellings(self._survey)
+        walks = self._walks(asked_about(self._survey.steps))
+        rough = walks is None
+        walks = walks or rough_walks(self._survey, self._regions)
+        found += Flow(self._survey, walks, rough=rough).findings()
+        found += [*commands(self._survey), *spellings(self._survey)]
         if self._survey.lenient:
             found = [
                 msgspec.structs.replace(each, level="warning") if each.code in _LENIENT else each

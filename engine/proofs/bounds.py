@@ -19,6 +19,9 @@ from engine.texts import Text
 MOST_LAYERED = 100_000
 """Spots times SMS, where a session ends after a number of SMS."""
 
+MOST_TRIED = 20_000_000
+"""The same, times repetitions and reminders at a question."""
+
 
 def out_weights() -> Weights:
     return Weights(lambda _text, _known: 1, 0)
@@ -64,9 +67,15 @@ def _affordable(
             sms_out = Weighing(survey, walks, out_weights()).whole(last_first).bound or 0
             if sms_out <= most:
                 return walks, last_first
-        if len(walks.spots) * most <= MOST_LAYERED:
+        if len(walks.spots) * most <= MOST_LAYERED and _tried(survey, walks, most) <= MOST_TRIED:
             return walks, None
     return None, None
+
+
+def _tried(survey: Survey, walks: Walks, most: int) -> int:
+    loads = [load_of(survey, step, out_weights(), NOTHING_KNOWN) for step in survey.steps]
+    beside = [min(most, 1 + load.repeats + load.reminders) for load in loads]
+    return most * sum(beside[spot.step] for spot in walks.spots if spot.step >= 0)
 
 
 def _last_first(walks: Walks) -> list[int] | None:
@@ -83,7 +92,9 @@ def _coarse(survey: Survey, weights: Weights) -> int | None:
     SMS is dearer than the dearest."""
     bounds = []
     if survey.most_sms is not None:
-        dearest = max(weights.text(text, NOTHING_KNOWN) for step in survey.steps for text in _texts(step))
+        texts = [text for step in survey.steps for text in _texts(step)]
+        texts += [survey.texts["completed"]] if "completed" in survey.texts else []
+        dearest = max(weights.text(text, NOTHING_KNOWN) for text in texts)
         bounds.append((survey.most_sms + 1) * (dearest + 2 * weights.sms_in))
     follows = {place: uncounted_targets(step) for place, step in enumerate(survey.steps)}
     try:

@@ -34,8 +34,11 @@ _LONGEST_NUMBER = 24
 
 _COMBINATIONS = 32
 
-_TOLD_APART = (ChoiceReader, ChoicesReader, YesNoReader, DateReader, ScaleReader)
+_TOLD_APART = (ChoiceReader, YesNoReader, DateReader)
 """Readers of whose answers a region shows what is put into a text, or something as long."""
+
+_KINDS = "x€я😀"
+"""A character of each price, the cheapest first."""
 
 
 class Costs:
@@ -60,8 +63,10 @@ class Costs:
         options = [self._values(slot, known.get(slot.step)) for slot in wanted]
         if prod(map(len, options)) > _COMBINATIONS:
             options = [[_dominating(each)] for each in options]
+        opening = template[0] if isinstance(template[0], str) else ""
         filled = [
-            _fill(template, dict(zip(map(id, wanted), each, strict=True))) for each in product(*options)
+            _fill(template, dict(zip(map(id, wanted), each, strict=True)), len(opening))
+            for each in product(*options)
         ]
         return max(filled, key=self._count)
 
@@ -72,10 +77,10 @@ class Costs:
         reader = self._readers.get(slot.step)
         if region is not None and region.answer is not None and isinstance(reader, _TOLD_APART):
             return [fill((slot,), {slot.step: region.answer})]
-        widest = self._widest(slot, reader)
-        if region is None:
+        widest = [each[: slot.longest] for each in self._widest(slot, reader)]
+        if region is None or _may_be_empty(slot, reader):
             widest.append(slot.default or "")
-        return [each[: slot.longest] for each in dict.fromkeys(widest)]
+        return list(dict.fromkeys(widest))
 
     def _widest(self, slot: Slot, reader: Reader | None) -> list[str]:
         match reader:
@@ -133,6 +138,27 @@ def _dominating(values: Sequence[str]) -> str:
     return ("€" if EXTENSION.intersection(every) else "x") * longest
 
 
-def _fill(template: Template, values: Mapping[int, str]) -> str:
-    parts = [part if isinstance(part, str) else values[id(part)] for part in template]
-    return "".join(parts)[:LONGEST_SMS]
+def _may_be_empty(slot: Slot, reader: Reader | None) -> bool:
+    """Does the default stand there though there is an answer?"""
+    match reader:
+        case TextReader(min=shortest):
+            return shortest == 0 or slot.longest == 0
+        case _:
+            return is_variable(slot.step) or slot.longest == 0
+
+
+def _fill(template: Template, values: Mapping[int, str], opening: int) -> str:
+    """The first `opening` characters are the author's. Shorter values would let in what is cut off here: where that
+    is dearer than what it would replace, a text at least as dear as either."""
+    text = "".join([part if isinstance(part, str) else values[id(part)] for part in template])
+    kept, cut_off = text[opening:LONGEST_SMS], text[max(opening, LONGEST_SMS) :]
+    dearest = max(map(_kind, cut_off), default=0)
+    if dearest > min(map(_kind, kept), default=0):
+        return text[:opening] + _KINDS[max(dearest, *map(_kind, kept))] * len(kept)
+    return text[:LONGEST_SMS]
+
+
+def _kind(c: str) -> int:
+    if is_gsm(c):
+        return int(c in EXTENSION)
+    return 3 if c > "\uffff" else 2

@@ -3,14 +3,14 @@ cycles without an end, placeholders with nothing to put in.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from engine.findings import Finding
 from engine.graph import chatter
 from engine.program import END, Ask, Route, Step, Survey
-from engine.proofs.regions import Region, may_hold
-from engine.proofs.walks import Walks, texts_of, uncounted_targets
+from engine.proofs.regions import UNANSWERED, Region, may_hold
+from engine.proofs.walks import Move, Walks, is_known, texts_of, uncounted_targets
 from engine.texts import Text, slots
 from engine.variables import is_variable
 from engine.wording import describe
@@ -38,10 +38,11 @@ def endless(survey: Survey) -> list[Finding]:
 
 
 class Flow:
-    """One survey's findings about its walks."""
+    """One survey's findings about its walks; `rough` ones, if there may be some that no session can go."""
 
-    def __init__(self, survey: Survey, walks: Walks) -> None:
+    def __init__(self, survey: Survey, walks: Walks, *, rough: bool = False) -> None:
         self._survey = survey
+        self._rough = rough
         self._steps = survey.steps
         self._walks = walks
         self._reached = {spot.step for spot in walks.spots}
@@ -58,7 +59,7 @@ class Flow:
                 found += self._shadowed(place, step)
                 found += self._untaken(place, step)
                 found += self._unreminded(step)
-        return found + _Placeholders(self._survey, self._walks).findings()
+        return found + _Placeholders(self._survey, self._walks, rough=self._rough).findings()
 
     def _unreached(self) -> list[Finding]:
         return [
@@ -155,51 +156,85 @@ class Flow:
 class _Placeholders:
     """Is there something to put in, on every way?"""
 
-    def __init__(self, survey: Survey, walks: Walks) -> None:
+    def __init__(self, survey: Survey, walks: Walks, *, rough: bool) -> None:
         self._survey = survey
         self._walks = walks
+        self._is_known = not rough and all(each.known for each in walks.regions.values())
         asks = [step.id for step in survey.steps if isinstance(step, Ask)]
         self._bit = {identity: 1 << number for number, identity in enumerate(asks)}
-        self._every, self._some = self._answered()
+        self._every, self._some = self._answered(walks.begin, walks.moves)
+        self._surely = self._answered_surely()
 
     def findings(self) -> list[Finding]:
-        found: dict[Finding, None] = {}
+        """The most telling of each step and placeholder, though several spots have one."""
+        found: dict[tuple[int, str], Finding] = {}
+        named: dict[int, list[str]] = {}
         for number, spot in enumerate(self._walks.spots):
-            step = self._survey.steps[spot.step] if spot.step >= 0 else None
-            texts = texts_of(step) if step else self._closing(spot.step)
-            for finding in self._in(step.id if step else "", texts, number):
-                found[finding] = None
-        return _most_telling(found) + self._variables()
+            if spot.step not in named:
+                named[spot.step] = self._named(spot.step)
+            for name in named[spot.step]:
+                other = found.get((spot.step, name))
+                if other is None or (other.level == "warning" and self._surely[number] & self._bit[name]):
+                    for each in self._in(spot.step, name, number):
+                        found[spot.step, name] = each
+        return [*found.values(), *self._variables()]
 
     def _closing(self, place: int) -> list[Text]:
         return [self._survey.texts["completed"]] if place == END and "completed" in self._survey.texts else []
 
-    def _in(self, where: str, texts: Sequence[Text], number: int) -> Iterator[Finding]:
+    def _named(self, place: int) -> list[str]:
+        """The questions whose answers must be there for the texts of a step, or of the end."""
+        texts = texts_of(self._survey.steps[place]) if place >= 0 else self._closing(place)
         named = {
             slot.step for text in texts for template in text.values() for slot in slots(template)
             if slot.default is None and slot.step in self._bit
         }  # fmt: skip
-        for name in sorted(named):
-            mend = f"write {{{name}|…}}, with what is to stand there without an answer"
-            if not self._some[number] & self._bit[name]:
-                yield Finding("error", "unanswered", where, f"{{{name}}} is answered only later", mend)
-            elif not self._every[number] & self._bit[name]:
-                way = _way([*self._way_without(name, number), where or "the end"])
+        return sorted(named)
+
+    def _in(self, place: int, name: str, number: int) -> Iterator[Finding]:
+        where = self._survey.steps[place].id if place >= 0 else ""
+        mend = f"write {{{name}|…}}, with what is to stand there without an answer"
+        if not self._some[number] & self._bit[name]:
+            yield Finding("error", "unanswered", where, f"{{{name}}} is answered only later", mend)
+        elif not self._every[number] & self._bit[name]:
+            way = _way([*self._way_without(name, number), where or "the end"])
+            if self._surely[number] & self._bit[name]:
                 reason = f"{{{name}}} is not answered on every way to it, as by {way}"
                 yield Finding("error", "unanswered", where, reason, mend)
+            else:
+                reason = (
+                    f"{{{name}}} may not be answered on every way to it, such as {way}, if anyone can go it"
+                )
+                yield Finding("warning", "unanswered", where, reason, mend)
 
-    def _answered(self) -> tuple[list[int], list[int]]:
+    def _answered_surely(self) -> list[int]:
+        """For each spot, as bits: what is not answered on a way to it that somebody can go for sure."""
+        walks = self._walks
+        if not self._is_known:
+            return [0] * len(walks.spots)
+        begin = [
+            number for number in walks.begin
+            if all(
+                region is UNANSWERED or region.sms is not None
+                for region in walks.known_at(walks.spots[number]).values()
+            )
+        ]  # fmt: skip
+        moves = [[move for move in each if is_known(move)] for each in walks.moves]
+        every, _ = self._answered(begin, moves)
+        return [sum(self._bit.values()) & ~bits for bits in every]
+
+    def _answered(self, begin: Sequence[int], moves: Sequence[Sequence[Move]]) -> tuple[list[int], list[int]]:
         """For each spot, as bits: what is answered on every way to it, and on some."""
         walks = self._walks
         every, some = [sum(self._bit.values())] * len(walks.spots), [0] * len(walks.spots)
-        waiting, queued = deque(walks.begin), set(walks.begin)
-        seen = set(walks.begin)
-        for number in walks.begin:
+        waiting, queued = deque(begin), set(begin)
+        seen = set(begin)
+        for number in begin:
             every[number] = 0
         while waiting:
             number = waiting.popleft()
             queued.discard(number)
-            for move in walks.moves[number]:
+            for move in moves[number]:
                 own = self._own(number) if move.region is not None else 0
                 told = every[move.to] & (every[number] | own), some[move.to] | some[number] | own
                 if told != (every[move.to], some[move.to]) or move.to not in seen:
@@ -248,14 +283,6 @@ class _Placeholders:
             )
             for name, step in named.items()
         ]  # fmt: skip
-
-
-def _most_telling(found: Mapping[Finding, None]) -> list[Finding]:
-    """One finding for each step and placeholder, though several spots have it."""
-    kept: dict[tuple[str, str], Finding] = {}
-    for finding in found:
-        kept.setdefault((finding.step, finding.mend), finding)
-    return list(kept.values())
 
 
 def _way(steps: Iterable[str]) -> str:

@@ -1,12 +1,18 @@
-"""Which SMS start two surveys? Then only the first of a channel that offers both is ever started by them."""
+"""Which SMS mean something else than an author thinks? Keywords that start two surveys: only the first of a channel
+that offers both is ever started by them. Answers that are commands: a STOP, a HELP, a START come first.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from engine.answers import NO, YES, ChoiceReader, ChoicesReader, ScaleReader, TextReader, YesNoReader
+from engine.conditions import OneOf
 from engine.findings import Finding
 from engine.folding import fold_word
-from engine.program import Survey
+from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, STOP
+from engine.program import Ask, Survey
 from engine.proofs.automata import common
+from engine.proofs.regions import atoms_of
 
 
 def clashes(surveys: Sequence[Survey]) -> list[Finding]:
@@ -19,6 +25,47 @@ def clashes(surveys: Sequence[Survey]) -> list[Finding]:
         for one, other in combinations(surveys, 2)
         if (text := _in_both(one, other)) is not None
     ]  # fmt: skip
+
+
+def commands(survey: Survey) -> list[Finding]:
+    """A warning for each word that a question takes for an answer, and that never comes to be one."""
+    return [
+        Finding(
+            "warning", "command", step.id, f"'{word}' is no answer that can be given: it is a {command}",
+            "let it be said in another word",
+        )
+        for step in survey.steps if isinstance(step, Ask)
+        for word in _words(survey, step)
+        if (command := _command(survey, step, word)) is not None
+    ]  # fmt: skip
+
+
+def _words(survey: Survey, step: Ask) -> list[str]:
+    """Words that the author expects for an answer."""
+    match step.reader:
+        case ChoiceReader(places=places) | ChoicesReader(places=places):
+            return sorted(word for word in places if not word.isdigit())
+        case ScaleReader(labels=labels):
+            return sorted(labels)
+        case YesNoReader(yes=yes, no=no):
+            return sorted(yes | no | YES | NO)
+        case TextReader():
+            atoms = (atom for each in survey.steps for route in each.routes for atom in atoms_of(route.when))
+            of_step = [atom for atom in atoms if isinstance(atom, OneOf) and atom.step == step.id]
+            return sorted({str(value) for atom in of_step for value in atom.values})
+        case _:
+            return []
+
+
+def _command(survey: Survey, step: Ask, word: str) -> str | None:
+    """What the word is instead, in the order in which an SMS is heard."""
+    if word in STOP and (word not in AMBIGUOUS_STOP or isinstance(step.reader, TextReader)):
+        return "STOP, whatever is being asked"
+    if word in HELP and (word not in AMBIGUOUS_HELP or isinstance(step.reader, (TextReader, YesNoReader))):
+        return "HELP, whatever is being asked"
+    if survey.again != "answer" and survey.start.match(word, word) is not None:
+        return "keyword, which starts the survey"
+    return None
 
 
 def _in_both(one: Survey, other: Survey) -> str | None:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from itertools import chain, combinations, pairwise, product
-from math import isfinite
+from math import ulp
 from typing import assert_never
 
 import msgspec
 
 from engine.answers import (
+    NO,
+    YES,
     AnythingReader,
     ChoiceReader,
     ChoicesReader,
@@ -64,8 +66,13 @@ _MANY_OPTIONS = 10
 _DEAR = ("😀", "\U00010428", "я", "€", "x", "1")
 """Characters of different kinds, the dearest first: an emoji, a letter beyond the BMP, one of another script."""
 
-_EXACT = Context(prec=400)
+_EXACT = Context(prec=700)
 """Holds every float to ten decimals."""
+
+_LARGEST = 1e308
+
+_VARIABLE_DECIMALS = 6
+"""With more of them, a variable is no number."""
 
 
 class Region(msgspec.Struct, frozen=True):
@@ -158,7 +165,7 @@ def _regions(reader: Reader, atoms: tuple[Atom, ...]) -> Regions:
 
 def _kind(reader: Reader, region: Region) -> frozenset[Atom]:
     """Options are kept apart even where conditions don't, as texts show which it was."""
-    if isinstance(reader, ChoiceReader) and region.answer is not None:
+    if isinstance(reader, (ChoiceReader, YesNoReader)) and region.answer is not None:
         return region.true | {OneOf("", frozenset([str(region.answer.value)]))}
     return region.true
 
@@ -182,8 +189,10 @@ def _is_complete(reader: Reader, atoms: Sequence[Atom]) -> bool:
             return len(_named(atoms)) <= _MANY_OPTIONS and not any(
                 isinstance(atom, Matches) for atom in atoms
             )
-        case YesNoReader() | ChoiceReader():
+        case YesNoReader():  # what was written is matched, not what it means
             return not any(isinstance(atom, (Matches, Contains)) for atom in atoms)
+        case ChoiceReader():
+            return True
         case AnythingReader():
             return not atoms
         case _:
@@ -196,7 +205,11 @@ def _are_ordered(atoms: Iterable[Atom]) -> bool:
 
 def _untried(reader: Reader, atoms: Sequence[Atom], tried: set[frozenset[Atom]]) -> Iterator[Region]:
     """Every other combination of conditions, where one that was not met may exist all the same."""
-    if _is_complete(reader, atoms) or len(atoms) > _FREE:
+    if _is_complete(reader, atoms):
+        return
+    if len(atoms) > _FREE:
+        if not tried:  # somebody can answer, though we don't know how
+            yield Region(frozenset())
         return
     for flags in product((False, True), repeat=len(atoms)):
         true = frozenset(atom for atom, flag in zip(atoms, flags, strict=True) if flag)
@@ -223,11 +236,11 @@ def _candidates(reader: Reader, atoms: Sequence[Atom]) -> Iterable[str]:
         case NumberReader(min=low, max=high, decimals=decimals):
             return map(_written, _numbers(atoms, (low, high), decimals))
         case ScaleReader(low=low, high=high):
-            return map(_written, _numbers(atoms, (low, high), 0))
+            return sorted(map(_written, _numbers(atoms, (low, high), 0)), key=len, reverse=True)
         case PhpNumberReader():
             return map(_written, _numbers(atoms, (), None))
         case YesNoReader():
-            return ("no", "yes")
+            return ("no", "yes", *sorted(reader.no), *sorted(reader.yes), *sorted(NO), *sorted(YES))
         case ChoiceReader(ids=ids):
             return map(str, range(1, len(ids) + 1))
         case ChoicesReader():
@@ -281,7 +294,7 @@ def _points(atoms: Iterable[Atom]) -> Iterator[str | float]:
             case AtLeast(bound=bound) | AtMost(bound=bound) | Above(bound=bound) | Below(bound=bound):
                 yield bound
             case OneOf(values=values):
-                yield from (value for value in values if not isinstance(value, bool))
+                yield from sorted((value for value in values if not isinstance(value, bool)), key=str)
             case _:
                 pass
 
@@ -292,17 +305,23 @@ def _numbers(
     """Numbers of so many decimals at, between and beyond the points where something changes."""
     bounds = (*_points(atoms), *(limit for limit in limits if limit is not None))
     points = sorted(
-        {Decimal(str(point)) for point in bounds if isinstance(point, (int, float)) and isfinite(point)}
+        {
+            Decimal(str(point))
+            for point in bounds
+            if isinstance(point, (int, float)) and -_LARGEST <= point <= _LARGEST
+        }
     )
     unit = Decimal(1).scaleb(-decimals) if decimals is not None else Decimal("0.0000000001")
-    if not points:
-        yield from (Decimal(0), Decimal(1))
     for point in points:
         low = point.quantize(unit, ROUND_FLOOR, _EXACT)
         high = point.quantize(unit, ROUND_CEILING, _EXACT)
-        yield from (low, high, _EXACT.subtract(low, unit), _EXACT.add(high, unit))
+        step = max(unit, Decimal(ulp(float(point))).quantize(unit, ROUND_CEILING, _EXACT))  # the next float
+        yield from (low, high, _EXACT.subtract(low, step), _EXACT.add(high, step))
+        if decimals is None:
+            yield point
     for one, other in pairwise(points):
         yield _EXACT.divide(_EXACT.add(one, other), Decimal(2)).quantize(unit, ROUND_FLOOR, _EXACT)
+    yield from (Decimal(0), Decimal(1))
 
 
 def _dates(reader: DateReader, atoms: Sequence[Atom]) -> Iterator[str]:
@@ -314,7 +333,8 @@ def _dates(reader: DateReader, atoms: Sequence[Atom]) -> Iterator[str]:
         except ValueError:
             continue
         for offset in (-1, 0, 1):
-            yield (day + timedelta(days=offset)).isoformat()
+            if date.min.toordinal() <= day.toordinal() + offset <= date.max.toordinal():
+                yield (day + timedelta(days=offset)).isoformat()
 
 
 def _given(limit: str) -> list[str]:
@@ -328,7 +348,11 @@ def _selections(reader: ChoicesReader, atoms: Sequence[Atom]) -> Iterator[str]:
     """The numbers of the options chosen, the most first; what conditions name is there or not, in every combination."""
     named = _named(atoms)
     varied = [place for place, each in enumerate(reader.ids) if each in named][:_MANY_OPTIONS]
+    length = {
+        place: len(name) for name, place in sorted(reader.places.items(), key=lambda item: len(item[0]))
+    }
     others = [place for place in range(len(reader.ids)) if place not in varied]
+    others.sort(key=lambda place: length[place], reverse=True)
     for size in range(len(varied), -1, -1):
         for chosen in combinations(varied, size):
             for more in {
@@ -349,7 +373,7 @@ def _of_variable(atoms: tuple[Atom, ...], longest: int) -> Regions:
     tried: dict[frozenset[Atom], Region] = {}
     looked_for = [*map(str, _values(atoms)), *_contained(atoms)]
     filled = (each + FILLER * (longest - len(each)) for each in looked_for)
-    numbers = map(_written, _numbers(atoms, (), None))
+    numbers = map(_written, _numbers(atoms, (), _VARIABLE_DECIMALS))
     for text in (*filled, *looked_for, *numbers, "x"):
         answer = read_variable(text)
         region = Region(_true(atoms, answer), answer, text)

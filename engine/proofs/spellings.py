@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001 - the characters that editors put in are what this is about
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from engine.findings import Finding
 from engine.program import Ask, Reask, Survey
@@ -34,7 +34,13 @@ def spellings(survey: Survey) -> list[Finding]:
         for language in survey.languages:
             for finding in (*_dear(where, name, text, language), *_cut(longest, where, name, text, language)):
                 found[finding] = None
-    return [*found, *_one_for_all(survey)]
+    return [*_once_of_titles(found), *_one_for_all(survey)]
+
+
+def _once_of_titles(found: Iterable[Finding]) -> list[Finding]:
+    """The title stands in several texts, in every language."""
+    titles = [finding for finding in found if finding.reason.startswith("field title ")]
+    return [finding for finding in found if finding not in titles[1:]]
 
 
 def _texts(survey: Survey) -> Iterator[tuple[str, str, Text]]:
@@ -47,7 +53,13 @@ def _texts(survey: Survey) -> Iterator[tuple[str, str, Text]]:
         if isinstance(step, Ask) and step.remind:
             yield step.id, "remind.text", step.remind.text
     for name, text in survey.texts.items():
-        yield "", f"texts.{name}", text
+        ours = name in ("stopped", "help") and _opens_with(text, survey.title)
+        yield "", "title" if ours else f"texts.{name}", text
+
+
+def _opens_with(text: Text, title: str) -> bool:
+    """Is it one of ours, in which only the title is the author's?"""
+    return bool(title) and all(str(template).startswith(f"{title}: ") for template in text.values())
 
 
 def _dear(where: str, name: str, text: Text, language: str) -> Iterator[Finding]:
@@ -67,7 +79,7 @@ def _dear(where: str, name: str, text: Text, language: str) -> Iterator[Finding]
         "warning",
         "ucs2",
         where,
-        f"field {name} ({language}): {_listed(odd)} makes it UCS-2, {cost}",
+        f"field {name} ({language}): {_listed(odd)} {'make' if len(odd) > 1 else 'makes'} it UCS-2, {cost}",
         f"write {pairs}",
     )
 

@@ -245,12 +245,12 @@ def _distinct(moves: Iterable[Move]) -> list[Move]:
     for move in moves:
         key = (move.to, move.gave_up, move.route)
         other = kept.get(key)
-        if other is None or (_is_known(move) and not _is_known(other)):
+        if other is None or (is_known(move) and not is_known(other)):
             kept[key] = move
     return list(kept.values())
 
 
-def _is_known(move: Move) -> bool:
+def is_known(move: Move) -> bool:
     return move.region is None or move.region.sms is not None
 
 

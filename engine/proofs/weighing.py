@@ -6,6 +6,7 @@ within them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import add
 
 import msgspec
 
@@ -74,6 +75,56 @@ class Choice(msgspec.Struct, frozen=True):
     move: Move | None = None
 
 
+class _Window:
+    """One spot, while the number of SMS left grows: the best of what may be sent there, and of what follows."""
+
+    def __init__(self, load: Load, moves: Sequence[Move]) -> None:
+        self._load = load
+        self._answers = [move for move in moves if not move.gave_up]
+        self._giving_up = next((move for move in moves if move.gave_up), None)
+        self._beside = [load.beside(sms) for sms in range(load.repeats + load.reminders + 1)]
+        self._extras = [extra for extra, _, _ in reversed(self._beside)]
+        worn = load.repeats * load.repeat
+        self._worn = [worn + reminders * load.remind for reminders in range(load.reminders, -1, -1)]
+        self._ahead: list[int] = []  # by SMS left, the best after an answer
+        self._ahead_by: list[Move] = []
+        self._given_up: list[int] = []
+
+    def grow(self, layer: Sequence[Choice]) -> None:
+        """What each spot comes to with one SMS more."""
+        if self._answers:
+            best = max(self._answers, key=lambda move: layer[move.to].weight)
+            self._ahead.append(layer[best.to].weight)
+            self._ahead_by.append(best)
+        if self._giving_up:
+            self._given_up.append(layer[self._giving_up.to].weight)
+
+    def choose(self) -> Choice:
+        """The best with so many SMS left."""
+        load = self._load
+        best = Choice(load.text + load.leave)
+        if self._answers:
+            weight, sms = _best(self._extras, self._ahead)
+            _, repeats, reminders = self._beside[sms]
+            move = self._ahead_by[len(self._ahead) - 1 - sms]
+            best = Choice(load.text + load.leave + weight, repeats, reminders, move)
+        # nobody gives up before the question was repeated as often as it can be
+        if self._giving_up and len(self._given_up) > load.repeats:
+            weight, reminders = _best(self._worn, self._given_up[: len(self._given_up) - load.repeats])
+            weight += load.text + load.leave
+            if weight > best.weight or best.move is None:
+                best = Choice(weight, load.repeats, reminders, self._giving_up)
+        return best
+
+
+def _best(extras: Sequence[int], ahead: Sequence[int]) -> tuple[int, int]:
+    """The best of `extras` (the last is that of none) with what is ahead of those left; and of how many."""
+    most = min(len(extras), len(ahead))
+    sums = list(map(add, extras[len(extras) - most :], ahead[len(ahead) - most :]))
+    best = max(sums)
+    return best, sums[::-1].index(best)
+
+
 class Weighing:
     """One weight over all walks."""
 
@@ -106,9 +157,12 @@ class Weighing:
 
     def cut(self, most: int) -> Heaviest:
         """The heaviest of walks on which a session is over when it would send more than `most` SMS."""
-        layers = [[Choice(0)] * len(self._loads)]  # by SMS left, then by spot
-        for left in range(1, most + 1):
-            layers.append([self._choose(number, left, layers) for number in range(len(self._loads))])
+        windows = [_Window(load, moves) for load, moves in zip(self._loads, self._walks.moves, strict=True)]
+        layers = [[Choice(0)] * len(windows)]  # by SMS left, then by spot
+        for _ in range(most):
+            for window in windows:
+                window.grow(layers[-1])
+            layers.append([window.choose() for window in windows])
         first = max(self._walks.begin, key=lambda number: layers[most][number].weight)
         visits: list[Visit] = []
         number, left = first, most
@@ -120,28 +174,6 @@ class Weighing:
             left -= 1 + choice.repeats + choice.reminders
             number = choice.move.to
         return self._found(layers[most][first].weight, visits, first)
-
-    def _choose(self, number: int, left: int, layers: Sequence[Sequence[Choice]]) -> Choice:
-        load, moves = self._loads[number], self._walks.moves[number]
-        best = Choice(load.text + load.leave)
-        for sms in range(min(left - 1, load.repeats + load.reminders) + 1):
-            extra, repeats, reminders = load.beside(sms)
-            rest = layers[left - 1 - sms]
-            for move in moves:
-                if move.gave_up:
-                    if (
-                        sms < load.repeats
-                    ):  # nobody gives up before the question was repeated as often as it can be
-                        continue
-                    extra, repeats = (
-                        load.repeats * load.repeat + (sms - load.repeats) * load.remind,
-                        load.repeats,
-                    )
-                    reminders = sms - repeats
-                weight = load.text + extra + load.leave + rest[move.to].weight
-                if weight > best.weight or best.move is None:
-                    best = Choice(weight, repeats, reminders, move)
-        return best
 
     def _found(self, weight: int, visits: Sequence[Visit], begin: int) -> Heaviest:
         """With what came in first: the START."""
@@ -169,7 +201,7 @@ def load_of(survey: Survey, step: Step, weights: Weights, known: Mapping[str, Re
         repeat=max(repeated) + weights.sms_in if repeated else 0,
         repeats=step.invalid.attempts - 1 if isinstance(step.invalid, Reask) and repeated else 0,
         remind=weights.text(step.remind.text, known) if step.remind else 0,
-        reminders=_reminders(survey, step),
+        reminders=_reminders(survey, step) if step.remind and weights.text(step.remind.text, known) else 0,
         leave=weights.sms_in,
     )
 
@@ -182,8 +214,8 @@ def repeats_of(step: Ask) -> list[Text]:
 
 
 def _reminders(survey: Survey, step: Ask) -> int:
-    """How many reminders there is time for before the session is over."""
+    """How many reminders there is time for before the session is over. When it expires is for an invitation to say."""
     remind = step.remind
     if remind is None or (survey.idle_ms is not None and remind.after_ms > survey.idle_ms):
         return 0
-    return min(remind.times, survey.expires_ms // remind.after_ms)
+    return remind.times

@@ -27,7 +27,8 @@ from engine.answers import (
     YesNoReader,
     read,
 )
-from engine.events import Invitation, Mail, Outbound, Sms
+from engine.events import Ended, Invitation, Mail, Outbound, Said, Sms
+from engine.folding import fold, fold_word
 from engine.lane import Lane
 from engine.policy import ChannelPolicy
 from engine.program import Ask, Reask, Survey
@@ -36,6 +37,7 @@ from engine.proofs.weighing import Visit, Weights
 from engine.segments import count
 from engine.surveys import Surveys
 from engine.transcripts import Begins, Came, Entry, Invited, Passed, Transcript, compose
+from engine.turn import DAY_MS
 
 CHANNEL = "channel"
 SENDER = "+33600000000"
@@ -64,13 +66,16 @@ def play(
 ) -> Played:
     """Raises Unplayable."""
     person = _Person(survey)
-    person.open(language, variables)
+    silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]
+    lasts_ms = sum(n * step.remind.after_ms for n, step in silences if isinstance(step, Ask) and step.remind)
+    person.open(language, variables, lasts_ms + DAY_MS if lasts_ms > survey.expires_ms - DAY_MS else None)
     for visit in visits:
         step = survey.steps[visit.step]
         if isinstance(step, Ask) and person.is_asked:
             person.take_time(visit.reminders)
             for text in _texts_for(visit, step, weights):
-                person.text(text)
+                if person.is_asked:
+                    person.text(text)
     return person.played(f"a conversation that comes to the bound, in {language}")
 
 
@@ -89,19 +94,21 @@ class _Person:
         self._out: list[Outbound] = []
         self._script: list[Entry] = []
         self._count = 0
+        self._heard = 0
 
     @property
     def is_asked(self) -> bool:
         return self._lane.lines[CHANNEL].session is not None
 
-    def open(self, language: str, variables: Mapping[str, str]) -> None:
+    def open(self, language: str, variables: Mapping[str, str], expires_in: int | None) -> None:
         """START, or an invitation where a START would not do."""
         keywords = {of: word for word, of in reversed(list(self._survey.start.words.items()))}
-        if variables or language not in keywords:
-            self._script.append(Invited(language=language, variables=dict(variables)))
+        if variables or language not in keywords or expires_in is not None:
+            self._script.append(Invited(language=language, variables=dict(variables), expires_in=expires_in))
             invitation = Invitation(
-                self._identity(), CHANNEL, self._survey.name, language, variables=dict(variables)
-            )
+                self._identity(), CHANNEL, self._survey.name, language, variables=dict(variables),
+                expires_at=0 if expires_in is None else self._now + expires_in,
+            )  # fmt: skip
             self._take(advance(
                 self._lane, SENDER, [Mail(self._now, invitation)], self._now, self._surveys, self._policy
             ))  # fmt: skip
@@ -110,7 +117,8 @@ class _Person:
 
     def text(self, text: str, *, start: bool = False) -> None:
         self._script.append(Came(text))
-        sms = Sms(self._identity(), CHANNEL, text, start)
+        keyword = self._survey.start.match(fold(text), fold_word(text)) is not None
+        sms = Sms(self._identity(), CHANNEL, text, start or keyword)
         self._take(advance(
             self._lane, SENDER, [Mail(self._now, sms)], self._now, self._surveys, self._policy
         ))  # fmt: skip
@@ -123,12 +131,12 @@ class _Person:
             waited = self._alarm - self._now
             self._script.append(Passed(waited))
             self._now += waited
-            self._take(advance(self._lane, SENDER, [], self._now, self._surveys, self._policy))
+            self._take(advance(self._lane, SENDER, [], self._now, self._surveys, self._policy), came=False)
 
     def played(self, title: str) -> Played:
         return Played(
             sms_out=len(self._out),
-            sms_in=self._count,
+            sms_in=self._heard,
             segments=sum(count(sms.text).segments for sms in self._out),
             script=compose(
                 Transcript((self._survey.name,), title, tuple(self._script), Begins(START_MS, "UTC"))
@@ -139,7 +147,14 @@ class _Person:
         self._count += 1
         return f"{self._count:016x}"
 
-    def _take(self, advanced: Advance) -> None:
+    def _take(self, advanced: Advance, *, came: bool = True) -> None:
+        """An SMS counts as heard if it moved the session: STOP, HELP and a START that is ignored do not."""
+        moved = any(
+            (isinstance(record, Said) and record.session)
+            or (isinstance(record, Ended) and record.how != "stopped")
+            for record in advanced.records
+        )
+        self._heard += came and moved
         self._out += [sms for sms in advanced.outbox if sms.session]
         self._alarm = advanced.alarm
 

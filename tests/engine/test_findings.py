@@ -62,6 +62,7 @@ def test_a_survey_in_which_all_is_well_is_told_nothing():
         ("yes_no", [to("b", equals="yes"), to("c", equals="no"), to("end")], "the default, is never taken"),
         ("yes_no", [to("b", equals="yes"), to("c", all=[{"equals": "yes"}, {"equals": "no"}]), to("c")], "no answer"),
         (CHOICE, [to("b", one_of=["red", "green"]), to("c", equals="red"), to("c")], "next[0] takes every answer"),
+        (CHOICE, [to("b", matches="x.*"), to("c")], "no answer that can be given"),
         (CHOICE, [to("b", equals="red"), to("c", **{"not": {"equals": "red"}}), to("c")], "default, is never taken"),
         (CHOICES, [to("b", contains="red"), to("c", equals="red"), to("c")], "next[0] takes every answer"),
         (CHOICES, [to("b", contains="red"), to("c", contains=["green", "blue"]), to("c")], "default, is never taken"),
@@ -189,9 +190,9 @@ def test_what_completes_a_survey_knows_only_what_every_way_answers():
     [
         ("Ça va ?", ["fr"], None),
         ("Votre reçu est prêt à être retiré à l'accueil, merci de venir cette semaine, avant vendredi.", ["fr"],
-         "field say (fr): 'ç' (U+00E7) and 'ê' (U+00EA) makes it UCS-2, 2 segments instead of 1"),
+         "field say (fr): 'ç' (U+00E7) and 'ê' (U+00EA) make it UCS-2, 2 segments instead of 1"),
         ("It’s ready – come and get it, at the desk, before the end of the week.", ["en"],
-         "field say (en): '–' (U+2013) and '’' (U+2019) makes it UCS-2, 70 characters a segment instead of 160"),
+         "field say (en): '–' (U+2013) and '’' (U+2019) make it UCS-2, 70 characters a segment instead of 160"),
         ("Здравствуйте! Ваш заказ готов, его можно забрать на стойке до конца этой недели. Спасибо!", ["ru"], None),
         ("x" * 160, ["en"], None),
     ],
@@ -234,6 +235,45 @@ def test_the_rest_of_what_is_odd():
     assert found(late, idle="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1d") == []
+
+
+@pytest.mark.parametrize(
+    "answer, fields, words",
+    [
+        ({"type": "choice", "options": ["Go on", {"id": "x", "label": "Stop!"}]}, {}, ["'stop' is no answer that can be given: it is a STOP"]),
+        ({"type": "choice", "options": ["end", "info"]}, {}, []),  # these may be answers
+        ({"type": "choice", "options": ["again", "go"]}, {"start": "GO"}, ["'go' is no answer that can be given: it is a keyword"]),
+        ({"type": "choice", "options": ["again", "go"]}, {"start": "GO", "again": "answer"}, []),
+        ({"type": "scale", "to": 2, "labels": {"1": "Help"}}, {}, ["'help' is no answer that can be given: it is a HELP"]),
+        ("yes_no", {"start": "OK"}, ["'ok' is no answer that can be given: it is a keyword"]),
+        ("text", {}, ["'quit' is no answer that can be given: it is a STOP"]),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_a_command_is_told(answer, fields, words):
+    steps = [
+        ask("a", "?", answer, **({"next": [to("b", equals="Quit"), to("b")]} if answer == "text" else {})),
+        say("b"),
+    ]
+    warned = [each[3] for each in found(*steps, **fields) if each[1] == "command"]
+    assert len(warned) == len(words)
+    assert all(reason.startswith(word) for reason, word in zip(warned, words, strict=True))
+
+
+def test_what_looks_like_a_placeholder_and_is_none_is_told():
+    texts = ["{a:abc}", "{ a }", "{a", "{}"]
+    assert [[each[1] for each in found(ask("a"), say("b", text))] for text in texts] == [["braces"]] * 4
+    assert found(ask("a"), say("b", "{a} :-{ }")) != []
+    assert found(ask("a"), say("b", "{a|} :-{")) == []
+
+
+def test_a_title_that_costs_is_named_once_and_not_the_texts_it_stands_in():
+    warned = [
+        each[3]
+        for each in found(say("a"), title="Nordlys – kundeservice", languages=["en", "no"])
+        if each[1] == "ucs2"
+    ]
+    assert len(warned) == 1
+    assert warned[0].startswith("field title (en): '–' (U+2013) makes it UCS-2")
 
 
 @pytest.mark.parametrize(
