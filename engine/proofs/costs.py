@@ -151,6 +151,8 @@ def _fill(template: Template, values: Mapping[int, str], opening: int) -> str:
     """The first `opening` characters are the author's. Shorter values would let in what is cut off here: where that
     is dearer than what it would replace, a text at least as dear as either."""
     text = "".join([part if isinstance(part, str) else values[id(part)] for part in template])
+    if len(text) <= LONGEST_SMS:
+        return text
     kept, cut_off = text[opening:LONGEST_SMS], text[max(opening, LONGEST_SMS) :]
     dearest = max(map(_kind, cut_off), default=0)
     if dearest > min(map(_kind, kept), default=0):

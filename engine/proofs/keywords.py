@@ -2,7 +2,7 @@
 that offers both is ever started by them. Answers that are commands: a STOP, a HELP, a START come first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from engine.answers import NO, YES, ChoiceReader, ChoicesReader, ScaleReader, TextReader, YesNoReader
@@ -29,18 +29,30 @@ def clashes(surveys: Sequence[Survey]) -> list[Finding]:
 
 def commands(survey: Survey) -> list[Finding]:
     """A warning for each word that a question takes for an answer, and that never comes to be one."""
+    compared = _compared(survey)
     return [
         Finding(
             "warning", "command", step.id, f"'{word}' is no answer that can be given: it is a {command}",
             "let it be said in another word",
         )
         for step in survey.steps if isinstance(step, Ask)
-        for word in _words(survey, step)
+        for word in _words(step, compared)
         if (command := _command(survey, step, word)) is not None
     ]  # fmt: skip
 
 
-def _words(survey: Survey, step: Ask) -> list[str]:
+def _compared(survey: Survey) -> dict[str, set[str]]:
+    """The values that conditions compare answers with, by step."""
+    values: dict[str, set[str]] = {}
+    for step in survey.steps:
+        for route in step.routes:
+            for atom in atoms_of(route.when):
+                if isinstance(atom, OneOf):
+                    values.setdefault(atom.step, set()).update(map(str, atom.values))
+    return values
+
+
+def _words(step: Ask, compared: Mapping[str, set[str]]) -> list[str]:
     """Words that the author expects for an answer."""
     match step.reader:
         case ChoiceReader(places=places) | ChoicesReader(places=places):
@@ -50,9 +62,7 @@ def _words(survey: Survey, step: Ask) -> list[str]:
         case YesNoReader(yes=yes, no=no):
             return sorted(yes | no | YES | NO)
         case TextReader():
-            atoms = (atom for each in survey.steps for route in each.routes for atom in atoms_of(route.when))
-            of_step = [atom for atom in atoms if isinstance(atom, OneOf) and atom.step == step.id]
-            return sorted({str(value) for atom in of_step for value in atom.values})
+            return sorted(compared.get(step.id, ()))
         case _:
             return []
 

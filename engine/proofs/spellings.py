@@ -65,8 +65,10 @@ def _opens_with(text: Text, title: str) -> bool:
 def _dear(where: str, name: str, text: Text, language: str) -> Iterator[Finding]:
     """A few characters that more than halve what goes into a segment."""
     written = _typical(text[language])
+    if is_gsm(written):
+        return
     odd = sorted({c for c in written if not is_gsm(c)})
-    if not odd or len(odd) > _FEW or name.startswith("invalid"):
+    if len(odd) > _FEW or name.startswith("invalid"):
         return
     plain = {c: _plain(c) for c in odd}
     mended = "".join(plain.get(c, c) for c in written)

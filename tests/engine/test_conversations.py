@@ -39,6 +39,11 @@ def surveys():
     return surveys_of(SHIPPED)
 
 
+def test_every_survey_that_we_ship_has_a_golden():
+    played = {golden.read_text(encoding="utf-8").split(":")[0].removeprefix("# ") for golden in GOLDENS}
+    assert played == {name.split(".")[0] for name in SHIPPED}
+
+
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda path: path.stem)
 def test_a_conversation_goes_as_written(golden: Path, surveys):
     transcript = golden.read_text(encoding="utf-8")
