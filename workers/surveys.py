@@ -121,6 +121,8 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     else:
         for line in _lines(changes):
             click.echo(line)
+        if not changes and not stock.folder.refused:
+            click.echo("Nothing would change.")
     _end(stock, as_json=as_json)
 
 
@@ -240,8 +242,6 @@ def _lines(changes: Sequence[Change]) -> Iterator[str]:
         yield from (f"  {line}" for line in _about(change))
         if change.upgrade is not None:
             yield from _body(change.upgrade)
-    if not changes:
-        yield "Nothing would change."
 
 
 def _about(change: Change) -> Iterator[str]:

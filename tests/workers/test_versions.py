@@ -377,6 +377,7 @@ def test_a_file_with_errors_is_named_and_changes_nothing(pipeline, parley, tmp_p
         status, output = parley(*arguments)
         assert status == 1
         assert "clinic.yaml has errors and is refused; what ran of it runs on" in output
+        assert "Nothing would change" not in output
     status, output = parley("upgrade", "--json")
     (refused,) = objects(output)
     assert (status, refused["refused"]) == (1, "clinic.yaml")
