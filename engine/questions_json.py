@@ -92,7 +92,7 @@ def _steps(raw: Sequence[object]) -> tuple[list[Step], list[str]]:
         if item:
             reading = _Reading(item, len(raw))
             steps.append(reading.step(str(place)))
-            found = reading.problems
+            found += reading.problems
         problems += [f"item {place}, {problem}" for problem in found]
     return steps, problems
 

@@ -237,9 +237,14 @@ _WRITTEN: dict[type, str] = {
 
 
 def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
-    """`raw` as `to` if nothing is wrong with it, and a sentence for everything that is."""
+    """`raw` as `to`, and a sentence for everything that is wrong with it.
+
+    What is wrong with a field that may be left out is left out, so that the rest can be looked at; with more than
+    that, there is no value.
+    """
     problems: list[str] = []
     mended: dict[Path, Iterator[object]] = {}
+    faithful = True
     try:
         holder = [_own(raw)]
     except RecursionError:
@@ -250,7 +255,7 @@ def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
         except msgspec.ValidationError as e:
             problem = _explain(str(e), holder[0])
         else:
-            return (None if problems else converted), problems
+            return (converted if faithful else None), problems
         path = next((path for path in _prefixes(problem.path) if path in mended), problem.path)
         if path not in mended:
             problems.append(problem.sentence)
@@ -258,6 +263,7 @@ def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
         stand_in = next(mended[path], None)
         if stand_in is None:
             return None, problems
+        faithful = faithful and stand_in is _GONE and len(path) == 1
         _mend(holder, path, stand_in)
 
 

@@ -145,6 +145,20 @@ def test_all_problems_of_all_files_are_told_at_once():
     ]
 
 
+def test_a_field_too_many_or_of_the_wrong_kind_hides_nothing_else():
+    header = survey(say("a"), titel="x", idle=30, most_sms=0, languages=["en", "en"])
+    assert [problem.split(":")[0] for problem in problems_of(header)] == [
+        "field titel is unknown", "field idle", "field most_sms", "field languages",
+    ]  # fmt: skip
+    step = ask("a", "{nobody}", attempts="many", invalidd="x", give_up="b")
+    assert [problem.split(":")[0] for problem in problems_of(survey(step))] == [
+        "step 'a', field attempts",
+        "step 'a', field invalidd is unknown",
+        "step 'a', field ask",
+        "step 'a', field give_up",
+    ]
+
+
 @pytest.mark.parametrize(
     "text, problem",
     [
