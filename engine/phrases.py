@@ -225,6 +225,11 @@ def speaks(language: str) -> bool:
     return language.lower().partition("-")[0] in _PHRASES
 
 
+def decimal_point(language: str) -> str:
+    """What stands before a number's decimals."""
+    return _phrases(language).point
+
+
 def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") -> str | None:
     """The default for a fixed text; None where the default is to say nothing.
 

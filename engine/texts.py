@@ -5,11 +5,12 @@ it is and is never interpreted.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from engine.lane import Answer
+from engine.variables import is_variable
 
 LONGEST_SMS = 1224
 """Characters: eight GSM-7 segments of 153, the most that Octopush accepts."""
@@ -19,13 +20,17 @@ class Slot(msgspec.Struct, frozen=True):
     """Where a step's answer goes, or a session variable ("$key").
 
     `labels` are a choice's options, or the words for no and yes, in the text's language. `longest` cuts what is put
-    in. `default` stands where there is nothing to put in; None: nothing does, and nobody said that it may be so.
+    in. `point` is what stands before a number's decimals. `default` stands where there is nothing to put in; None: nothing does, and nobody said that it may be so.
     """
 
     step: str
     default: str | None = None
     longest: int | None = None
     labels: tuple[str, ...] = ()
+    point: str = "."
+
+    def pointed(self, point: str) -> "Slot":
+        return msgspec.structs.replace(self, point=point)
 
     def labelled(self, labels: Iterable[str]) -> "Slot":
         return msgspec.structs.replace(self, labels=tuple(labels))
@@ -97,13 +102,16 @@ def fill(template: Template, answers: Mapping[str, Answer]) -> str:
 
 def _put_in(slot: Slot, answers: Mapping[str, Answer]) -> str:
     answer = answers.get(slot.step)
-    words = "" if answer is None else words_of(answer, slot.labels)[: slot.longest]
+    words = "" if answer is None else _words_of(answer, slot)[: slot.longest]
     return words or slot.default or ""
 
 
-def words_of(answer: Answer, labels: Sequence[str] = ()) -> str:
-    """The answer as it is put into a text: a number without ornament, a label for an option."""
+def _words_of(answer: Answer, slot: Slot) -> str:
+    """A number without ornament, a label for an option; what an inviter wrote, as it was written."""
+    labels = slot.labels
     match answer.value:
+        case _ if is_variable(slot.step):
+            return answer.raw
         case bool(yes):
             return labels[yes] if labels else answer.raw.strip()
         case str(value):
@@ -111,4 +119,4 @@ def words_of(answer: Answer, labels: Sequence[str] = ()) -> str:
         case tuple(values):
             return ", ".join(labels[place] for place in answer.indexes) if labels else ", ".join(values)
         case number:
-            return str(number)
+            return str(number).replace(".", slot.point)

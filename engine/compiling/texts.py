@@ -5,9 +5,18 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from engine.compiling.scope import Scope
-from engine.phrases import fixed_text, yes_no_words
+from engine.phrases import decimal_point, fixed_text, yes_no_words
 from engine.program import FixedText
-from engine.survey_file import ChoiceAnswer, ChoicesAnswer, FixedTexts, Keywords, Option, Texts, YesNoAnswer
+from engine.survey_file import (
+    ChoiceAnswer,
+    ChoicesAnswer,
+    FixedTexts,
+    Keywords,
+    NumberAnswer,
+    Option,
+    Texts,
+    YesNoAnswer,
+)
 from engine.texts import LONGEST_SMS, Slot, Template, Text, join, literal_length, slots, split, with_slots
 from engine.variables import place_of
 
@@ -95,6 +104,8 @@ class TextCompiler:
                     return slot.labelled(label(option_of(each), language) for each in options)
                 case YesNoAnswer():
                     return slot.labelled(yes_no_words(language))
+                case NumberAnswer():
+                    return slot.pointed(decimal_point(language))
                 case _:
                     return slot
         if slot.step in scope.ids:

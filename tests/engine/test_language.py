@@ -169,6 +169,18 @@ def test_a_number_in_a_variable_is_compared_as_a_number():
     assert taken("", answered=True) == "yes"
 
 
+def test_a_variable_goes_into_texts_as_it_was_written():
+    phone = phone_for(say("a", "{code} {price}"), variables=["code", "price"])
+    assert invited(phone, variables={"code": "007", "price": "1.50"}) == ["007 1.50"]
+
+
+@pytest.mark.parametrize("language, said", [("en", "98.6"), ("fr", "98,6"), ("no", "98,6"), ("sw", "98.6")])
+def test_a_number_has_the_decimal_point_of_the_texts_language(language, said):
+    phone = phone_for(ask("a", "?", "number"), say("b", "{a}"), languages=[language])
+    phone.text("START")
+    assert phone.text("９８，6") == [said]
+
+
 def test_a_variable_never_outgrows_what_the_survey_says():
     phone = phone_for(say("a", "<{who}>"), variables={"who": 5})
     assert invited(phone, variables={"WHO": "x" * 200}) == ["<xxxxx>"]
