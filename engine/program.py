@@ -136,6 +136,13 @@ def follow(routes: Sequence[Route], answers: Mapping[str, Answer], taken: Mappin
     raise AssertionError("the last route has no condition and no count")
 
 
+def repeats_of(step: Step) -> list[Text]:
+    """The different texts that an invalid answer to the step can be told; none, if the first one is the last."""
+    if not isinstance(step, Ask) or not isinstance(step.invalid, Reask) or step.invalid.attempts == 1:
+        return []
+    return list({id(text): text for text in step.invalid.texts.values()}.values())
+
+
 def targets(step: Step) -> list[int]:
     """Every index that may follow `step`, END included."""
     went = [route.go for route in step.routes]

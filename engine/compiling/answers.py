@@ -53,8 +53,8 @@ class AnswerCompiler:
                 return self._number(source)
             case ScaleAnswer():
                 return self._scale(source)
-            case YesNoAnswer(yes=yes, no=no):
-                return YesNoReader(frozenset(map(fold_word, yes)), frozenset(map(fold_word, no)))
+            case YesNoAnswer():
+                return yes_no_reader(source)
             case ChoiceAnswer(options=options):
                 return ChoiceReader(*self._places(list(map(option_of, options))))
             case ChoicesAnswer():
@@ -176,6 +176,10 @@ class AnswerCompiler:
                 f"field answer.country: found '{source.country}', expected two capital letters such as FR"
             )
         return PhoneReader(source.country)
+
+
+def yes_no_reader(source: YesNoAnswer) -> YesNoReader:
+    return YesNoReader(frozenset(map(fold_word, source.yes)), frozenset(map(fold_word, source.no)))
 
 
 def is_date(written: object) -> bool:

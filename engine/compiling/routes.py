@@ -6,8 +6,8 @@ from typing import assert_never
 
 import msgspec
 
-from engine.answers import Unread, YesNoReader, read
-from engine.compiling.answers import is_date
+from engine.answers import Unread, read
+from engine.compiling.answers import is_date, yes_no_reader
 from engine.compiling.scope import Scope, Source
 from engine.compiling.texts import option_of
 from engine.conditions import (
@@ -25,7 +25,7 @@ from engine.conditions import (
     Not,
     OneOf,
 )
-from engine.folding import fold, fold_word
+from engine.folding import fold
 from engine.lane import Answer
 from engine.misspelt import meant
 from engine.patterns import BadPattern, Pattern, compile_folded
@@ -208,9 +208,8 @@ class RouteCompiler:
                         f"field {field}: found '{written}', but the answer to '{about}' is a number"
                     )
                 return written
-            case YesNoAnswer(yes=yes, no=no) if not isinstance(written, bool):
-                reader = YesNoReader(frozenset(map(fold_word, yes)), frozenset(map(fold_word, no)))
-                answer = read(reader, str(written), lambda: date.min)
+            case YesNoAnswer() if not isinstance(written, bool):
+                answer = read(yes_no_reader(asked.answer), str(written), lambda: date.min)
                 if isinstance(answer, Unread):
                     self._scope.problem(
                         f"field {field}: found '{written}', but the answer to '{about}' is yes or no"

@@ -10,11 +10,10 @@ and is answered by nothing, fixed texts aside: a STOP is confirmed once, and HEL
 from collections.abc import Callable, Collection
 from graphlib import CycleError, TopologicalSorter
 
-from engine.program import Ask, Step, Survey
+from engine.program import Survey
 from engine.proofs.costs import Costs
-from engine.proofs.walks import Walks, asked_about, shown, uncounted_targets
-from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of, repeats_of
-from engine.texts import Text
+from engine.proofs.walks import Walks, asked_about, shown, texts_of, uncounted_targets
+from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of
 
 MOST_LAYERED = 100_000
 """Spots times SMS, where a session ends after a number of SMS."""
@@ -92,7 +91,7 @@ def _coarse(survey: Survey, weights: Weights) -> int | None:
     SMS is dearer than the dearest."""
     bounds = []
     if survey.most_sms is not None:
-        texts = [text for step in survey.steps for text in _texts(step)]
+        texts = [text for step in survey.steps for text in texts_of(step)]
         texts += [survey.texts["completed"]] if "completed" in survey.texts else []
         dearest = max(weights.text(text, NOTHING_KNOWN) for text in texts)
         bounds.append((survey.most_sms + 1) * (dearest + 2 * weights.sms_in))
@@ -110,11 +109,3 @@ def _coarse(survey: Survey, weights: Weights) -> int | None:
     closing = weights.text(completed, NOTHING_KNOWN) if completed else 0
     bounds.append((times + 1) * max(along.values()) + closing)
     return min(bounds) + weights.sms_in
-
-
-def _texts(step: Step) -> list[Text]:
-    texts = [step.text]
-    if isinstance(step, Ask):
-        texts += repeats_of(step)
-        texts += [step.remind.text] if step.remind else []
-    return texts

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.findings import Finding
-from engine.program import Ask, Reask, Survey
+from engine.program import Ask, Survey, repeats_of
 from engine.proofs.costs import widest_words
 from engine.segments import count, is_gsm
 from engine.texts import LONGEST_SMS, Template, Text, literal_length, slots
@@ -47,9 +47,8 @@ def _texts(survey: Survey) -> Iterator[tuple[str, str, Text]]:
     """Step, field and text of each, as its author knows them."""
     for step in survey.steps:
         yield step.id, "ask" if isinstance(step, Ask) else "say", step.text
-        if isinstance(step, Ask) and isinstance(step.invalid, Reask) and step.invalid.attempts > 1:
-            for text in {id(each): each for each in step.invalid.texts.values()}.values():
-                yield step.id, "invalid, with the question after it,", text
+        for text in repeats_of(step):
+            yield step.id, "invalid, with the question after it,", text
         if isinstance(step, Ask) and step.remind:
             yield step.id, "remind.text", step.remind.text
     for name, text in survey.texts.items():

@@ -10,7 +10,7 @@ from itertools import product
 
 import msgspec
 
-from engine.program import END, Ask, Reask, Route, Step, Survey, targets
+from engine.program import END, Ask, Reask, Route, Step, Survey, repeats_of, targets
 from engine.proofs.regions import UNANSWERED, Region, Regions, atoms_of, may_hold
 from engine.texts import Text, slots
 
@@ -113,10 +113,7 @@ def texts_of(step: Step) -> list[Text]:
     """Every text of a step that can be sent, each once."""
     if not isinstance(step, Ask):
         return [step.text]
-    texts = [step.text]
-    if isinstance(step.invalid, Reask) and step.invalid.attempts > 1:
-        texts += {id(text): text for text in step.invalid.texts.values()}.values()
-    return [*texts, step.remind.text] if step.remind else texts
+    return [step.text, *repeats_of(step), *([step.remind.text] if step.remind else [])]
 
 
 def open_routes(

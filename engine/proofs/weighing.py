@@ -10,7 +10,7 @@ from operator import add
 
 import msgspec
 
-from engine.program import END, Ask, Reask, Step, Survey
+from engine.program import END, Ask, Reask, Step, Survey, repeats_of
 from engine.proofs.regions import UNANSWERED, Region
 from engine.proofs.walks import Move, Walks
 from engine.texts import Text
@@ -196,21 +196,15 @@ def load_of(survey: Survey, step: Step, weights: Weights, known: Mapping[str, Re
     if not isinstance(step, Ask):
         return Load(text)
     repeated = [weights.text(each, known) for each in repeats_of(step)]
+    remind = weights.text(step.remind.text, known) if step.remind else 0
     return Load(
         text=text,
         repeat=max(repeated) + weights.sms_in if repeated else 0,
         repeats=step.invalid.attempts - 1 if isinstance(step.invalid, Reask) and repeated else 0,
-        remind=weights.text(step.remind.text, known) if step.remind else 0,
-        reminders=_reminders(survey, step) if step.remind and weights.text(step.remind.text, known) else 0,
+        remind=remind,
+        reminders=_reminders(survey, step) if remind else 0,
         leave=weights.sms_in,
     )
-
-
-def repeats_of(step: Ask) -> list[Text]:
-    """The different texts that an invalid answer can be told."""
-    if not isinstance(step.invalid, Reask):
-        return []
-    return list({id(text): text for text in step.invalid.texts.values()}.values())
 
 
 def _reminders(survey: Survey, step: Ask) -> int:
