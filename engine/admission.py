@@ -5,6 +5,7 @@ Limits that span senders are taken elsewhere; here they are ChannelPolicy.closed
 
 from datetime import UTC, datetime
 
+from engine.addressing import Thread
 from engine.events import Ending, Refusal
 from engine.lane import Line
 from engine.policy import ChannelPolicy
@@ -25,12 +26,14 @@ def throttled(line: Line, policy: ChannelPolicy, now: int) -> bool:
     return False
 
 
-def refusal(line: Line, survey: Survey, policy: ChannelPolicy, now: int) -> Refusal | None:
-    """Why `survey` may not open on `line` now; None if it may."""
-    if line.session is None and line.ended_how in _CLOSES and now - line.ended_at <= survey.cooldown_ms:
+def refusal(thread: Thread, survey: Survey, policy: ChannelPolicy, now: int) -> Refusal | None:
+    """Why `survey` may not open on `thread` now; None if it may. It cools down where the last session was."""
+    line, main = thread.line, thread.main
+    cools_down = line.session is None and line.ended_how in _CLOSES and survey.cooldown_ms > 0
+    if cools_down and now - line.ended_at <= survey.cooldown_ms:
         return "cooldown"
     cap = policy.sessions_per_sender_per_day
-    if cap and line.day == day_of(now, policy) and line.opened_today >= cap:
+    if cap and main.day == day_of(now, policy) and main.opened_today >= cap:
         return "daily_cap"
     return policy.closed
 

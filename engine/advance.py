@@ -9,13 +9,15 @@ from typing import assert_never
 
 import msgspec
 
-from engine.deadlines import apply_due, expires_after, next_of
-from engine.events import Delivered, Invitation, Mail, Outbound, ProviderStop, Receipt, Record, Sms
-from engine.hearing import hear, invite, opt_out
-from engine.lane import Lane, Line
+from engine.deadlines import apply_due, expires_after, hear_gathered, next_of
+from engine.events import Cancel, Invitation, Mail, Outbound, Part, ProviderStop, Receipt, Record, Sms
+from engine.gathering import gather
+from engine.hearing import cancel, hear, invite, opt_out
+from engine.lane import Lane
 from engine.policy import ChannelPolicy, Policy
+from engine.receipts import receive
 from engine.surveys import Surveys
-from engine.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion
+from engine.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion, Withdrawal
 
 __all__ = [
     "Advance",
@@ -36,9 +38,10 @@ class Advance(msgspec.Struct):
     """What is to be committed, all of it or nothing.
 
     `alarm` (ms) is when `advance` wants to be called though no SMS comes; it may lie in the past. `silenced` are
-    channels whose queued, unsent SMS are withdrawn in the same commit; `outbox` leaves after that. `opened` counts
-    sessions by channel. From `keep_until` (ms) on the lane may be forgotten; None: never. `duplicates` counts mail
-    that had been applied before.
+    channels whose queued, unsent SMS are withdrawn in the same commit, `withdrawn` are sessions whose are, and why;
+    `outbox` leaves after that. `opened` counts sessions by channel that an SMS opened; invitations have their permits
+    already. `opt_outs` are the channels on which the person has opted out, since when (ms), or in again (0).
+    From `keep_until` (ms) on the lane may be forgotten. `duplicates` counts mail that had been applied before.
     """
 
     lane: Lane
@@ -46,8 +49,10 @@ class Advance(msgspec.Struct):
     records: list[Record]
     alarm: int | None
     silenced: list[str]
+    withdrawn: dict[str, Withdrawal]
     opened: dict[str, int]
-    keep_until: int | None
+    opt_outs: dict[str, int]
+    keep_until: int
     duplicates: int
 
 
@@ -70,7 +75,9 @@ def advance(
         records=turn.records,
         alarm=deadline.at if deadline is not None else None,
         silenced=turn.silenced,
+        withdrawn=turn.withdrawn,
         opened=turn.opened,
+        opt_outs=turn.opt_outs,
         keep_until=_keep_until(turn, now),
         duplicates=turn.duplicates,
     )
@@ -93,23 +100,22 @@ def _apply(turn: Turn, mail: Mail) -> None:
     turn.begin(now, event.id)
     match event:
         case Sms():
-            hear(turn, _line(turn.lane, event.channel), event, policy)
+            hear(turn, event, policy)
+        case Part():
+            for gathered in gather(turn.lane, event, now):
+                hear_gathered(turn, gathered)
         case Invitation():
-            invite(turn, _line(turn.lane, event.channel), event, policy)
+            invite(turn, event, policy)
+        case Cancel():
+            cancel(turn, event)
         case ProviderStop():
-            opt_out(turn, _line(turn.lane, event.channel), event)
-        case Receipt(channel=channel, ticket=ticket, status=status):
-            turn.records.append(Delivered(now, channel, ticket, status))
+            opt_out(turn, event)
+        case Receipt():
+            receive(turn, event)
+            return  # what is known of an SMS tells copies from news
         case _:
             assert_never(event)
     _remember(turn.lane, event.id)
-
-
-def _line(lane: Lane, channel: str) -> Line:
-    line = lane.lines.get(channel)
-    if line is None:
-        line = lane.lines[channel] = Line()
-    return line
 
 
 def _remember(lane: Lane, event: str) -> None:
@@ -123,12 +129,11 @@ def _remember(lane: Lane, event: str) -> None:
         del lane.seen[oldest]
 
 
-def _keep_until(turn: Turn, now: int) -> int | None:
-    """Two days from now, longer than any cap or repetition looks back, and a day after the last deadline."""
+def _keep_until(turn: Turn, now: int) -> int:
+    """Two days from now, longer than any cap or repetition looks back, and a day after the last deadline. An opt-out
+    need not be kept here: the list of opt-outs has it."""
     until = max(turn.lane.clock, now) + _REMEMBERED_MS
     for line in turn.lane.lines.values():
-        if line.opted_out_at:
-            return None
         if line.session is not None:
             until = max(until, expires_after(line.session, turn.survey_of(line.session)) + DAY_MS)
     return until

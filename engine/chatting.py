@@ -12,18 +12,25 @@ import msgspec
 
 from engine.advance import Advance, advance
 from engine.events import (
+    Cancel,
+    Command,
     Ended,
     Inbound,
     Invitation,
     Mail,
+    Opened,
     OptedIn,
     OptedOut,
     Outbound,
+    Part,
     ProviderStop,
+    Receipt,
     Record,
     Refused,
+    Said,
     Sms,
-)  # fmt: skip
+    SmsState,
+)
 from engine.findings import Rejected
 from engine.graph import chatter
 from engine.keywords import is_start
@@ -34,6 +41,7 @@ from engine.reading import read_survey
 from engine.surveys import Surveys
 from engine.transcripts import (
     Came,
+    Cancelled,
     Done,
     Entry,
     Invited,
@@ -41,12 +49,17 @@ from engine.transcripts import (
     Passed,
     Remark,
     Stopped,
+    Told,
     Transcript,
+    Unreachable,
     Unreadable,
     Went,
 )
 
 SENDER = "+33612345678"
+NUMBER = "+33700000001"
+"""The channel's, where a conversation does not tell."""
+
 CHANNEL = "line"
 BEGINS_AT = 1_800_000_000_000
 """When a conversation begins that does not say when: 2027-01-15 08:00 UTC."""
@@ -66,8 +79,8 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Phone:
-    """One person on one channel. `now` is in ms; `moments` is all that happened since the last `text`, `invite` or
-    `provider_stop`, this included."""
+    """One person on one channel. `now` is in ms; `moments` is all that happened since something was last done, that
+    included."""
 
     def __init__(
         self, surveys: Surveys, policy: ChannelPolicy, *, channel: str = CHANNEL, now: int = BEGINS_AT
@@ -87,15 +100,38 @@ class Phone:
         """What the channel and the person share; a new one if nothing has happened."""
         return self.lane.lines.get(self.channel) or Line()
 
-    def text(self, text: str, *, after_ms: int = 0) -> list[str]:
-        """Text the channel, after a while; what it answers."""
+    def text(self, text: str, *, after_ms: int = 0, handled: Command = "", originator: str = "") -> list[str]:
+        """Text the channel, or one of its sub-numbers, after a while; what it answers."""
         self.wait(after_ms)
         start = is_start(text, self.policy.surveys, self.surveys)
-        return [sms.text for sms in self.apply(Sms(self._identity(), self.channel, text, start))]
+        sms = Sms(self._identity(), self.channel, text, start, handled=handled, originator=originator)
+        return [sms.text for sms in self.apply(sms)]
 
-    def provider_stop(self, text: str = "stop") -> list[Outbound]:
-        """The person opts out with the provider."""
-        return self.apply(ProviderStop(self._identity(), self.channel, text))
+    def part(self, text: str, number: int, total: int, reference: str = "1") -> list[str]:
+        """One part of a long text comes in; what is answered."""
+        part = Part(self._identity(), self.channel, text, reference, number, total)
+        return [sms.text for sms in self.apply(part)]
+
+    def provider_stop(self, text: str = "stop", source: str = "") -> list[Outbound]:
+        """The person opts out with the provider, or an operator's list says so."""
+        return self.apply(ProviderStop(self._identity(), self.channel, text, source))
+
+    def cancel(self, session: str = "") -> list[Outbound]:
+        """Whoever invited wants no more of a session; by default of the one that was opened last."""
+        last = next((opened.session for opened in reversed(self.seen(Opened))), "")
+        return self.apply(Cancel(self._identity(), self.channel, session or last))
+
+    def receipt(
+        self, state: SmsState, *, sms: str = "", ticket: str = "", permanent: bool = False, why: str = ""
+    ) -> list[Outbound]:
+        """The provider tells what has become of an SMS; by default of the last one that was said."""
+        if not sms and not ticket:
+            sms = next((said.id for said in reversed(self.seen(Said))), "")
+        return self.apply(
+            Receipt(
+                self._identity(), self.channel, ticket, state, state, why=why, permanent=permanent, sms=sms
+            )
+        )
 
     def invite(self, invited: Invited) -> list[Outbound]:
         """Somebody asks the person to take a survey."""
@@ -117,6 +153,14 @@ class Phone:
         """Let one event come in now."""
         self.moments = []
         return self._advance(event)
+
+    def told(self, told: Told) -> list[str]:
+        """From here on the channel has this number, and knows the person by this name. Nothing is said."""
+        contacts = {SENDER: told.contact} if told.contact else {}
+        number = told.number or NUMBER
+        self.policy = msgspec.structs.replace(self.policy, number=number, contacts=contacts)
+        self.moments = []
+        return []
 
     def wait(self, ms: int) -> list[str]:
         """Let time go by, alarms ringing as they fall due; what is said meanwhile."""
@@ -155,6 +199,12 @@ class Phone:
                 said = [sms.text for sms in self.invite(done)]
             case Stopped(text):
                 said = [sms.text for sms in self.provider_stop(text)]
+            case Cancelled():
+                said = [sms.text for sms in self.cancel()]
+            case Unreachable(why):
+                said = [sms.text for sms in self.receipt("failed", permanent=True, why=why)]
+            case Told():
+                said = self.told(done)
             case _:
                 assert_never(done)
         return [*map(Went, said), *notes(self.records[noted:])]
@@ -179,8 +229,8 @@ def notes(records: Sequence[Record]) -> list[Noted]:
     noted: list[Noted] = []
     for record in records:
         match record:
-            case Ended(how=how):
-                noted.append(Noted(how))
+            case Ended(how=how, why=why):
+                noted.append(Noted(f"{how}: {why}" if why else how))
             case Refused(reason=reason):
                 noted.append(Noted(f"refused: {reason}"))
             case OptedOut():
@@ -226,7 +276,7 @@ def phone_for(transcript: Transcript, surveys: Surveys, offered: Sequence[str] =
             )
     begins = transcript.begins
     timezone = ZoneInfo(begins.timezone if begins is not None else TIMEZONE)
-    policy = ChannelPolicy(surveys=names, timezone=timezone)
+    policy = ChannelPolicy(surveys=names, timezone=timezone, number=NUMBER)
     return Phone(surveys, policy, now=begins.at if begins is not None else BEGINS_AT)
 
 
@@ -241,7 +291,7 @@ def playing(entries: Sequence[Entry], phone: Phone) -> Iterator[list[Entry]]:
     """Do what is done in `entries`, one after the other: each thing, and what came of it."""
     for entry in entries:
         match entry:
-            case Came() | Passed() | Invited() | Stopped():
+            case Came() | Passed() | Invited() | Stopped() | Cancelled() | Unreachable() | Told():
                 yield [entry, *phone.do(entry)]
             case Remark():
                 yield [entry]

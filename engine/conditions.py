@@ -9,8 +9,8 @@ from typing import assert_never
 
 import msgspec
 
+from engine.events import Answer
 from engine.folding import fold
-from engine.lane import Answer
 from engine.patterns import Pattern
 
 

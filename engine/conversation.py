@@ -4,15 +4,20 @@ Every SMS, in or out, restarts the silence after which a session is over; SMS th
 pause apart, and the silence counts from the last of them.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
+from engine.addressing import Thread
 from engine.answers import Unread, Why, read
-from engine.events import Heard, Invitation, Invited, Misread, Opened, Sms
+from engine.events import Answer, Invitation, Invited, Misread, Opened, Sms
 from engine.lane import Line, Session
 from engine.program import END, Ask, Reask, Say, Survey, follow
 from engine.texts import Text, fill, opened_with
 from engine.turn import Turn, UnknownStep
-from engine.variables import place_of, read_variable
+from engine.variables import CONTACT, MESSAGES, NUMBER, TOLD, count_of, place_of, read_variable
+
+_PLACES = {"contact": CONTACT, "number": NUMBER}
+"""Where a session keeps what Opened.variables tells."""
 
 
 class Conversation:
@@ -32,7 +37,7 @@ class Conversation:
     def answer(self, sms: Sms) -> None:
         """What the person wrote, read by the step that was asked."""
         turn, session = self._turn, self._session
-        turn.records.append(Heard(turn.now, self._channel, session.id, sms.id, sms.text, sms.reply_to))
+        turn.heard(sms, session)
         step = self._asked()
         answer = read(step.reader, sms.text, partial(turn.today, self._channel))
         if isinstance(answer, Unread):
@@ -130,31 +135,60 @@ class Conversation:
         return (said - 1) * self._turn.channel_policy(self._channel).pause_ms if said > 1 else 0
 
 
-def open_session(turn: Turn, line: Line, survey: Survey, language: str, sms: Sms) -> None:
+def open_session(turn: Turn, thread: Thread, survey: Survey, language: str, sms: Sms) -> None:
     """A START opens a session of the survey's current version and its first SMS are said."""
-    conversation = _open(turn, line, survey, language, sms)
-    turn.records.append(Heard(turn.now, sms.channel, sms.id, sms.id, sms.text, sms.reply_to))
+    turn.opened[sms.channel] = turn.opened.get(sms.channel, 0) + 1
+    session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
+    conversation = _open(turn, thread, survey, session, sms.originator)
+    turn.heard(sms, session)
     conversation.start()
 
 
-def open_invited(turn: Turn, line: Line, survey: Survey, invitation: Invitation) -> None:
+def open_invited(turn: Turn, thread: Thread, survey: Survey, invitation: Invitation) -> None:
     """An invitation opens a session, in its language if the survey has it, with its variables and content."""
     language = invitation.language if invitation.language in survey.languages else survey.languages[0]
-    conversation = _open(turn, line, survey, language, invitation)
+    variables = {place_of(key): read_variable(value) for key, value in invitation.variables.items()}
+    session = Session(
+        invitation.id, survey.name, survey.version, language, turn.now, turn.now,
+        answers={place: value for place, value in variables.items() if place not in TOLD},
+        expires_at=invitation.expires_at,
+    )  # fmt: skip
+    conversation = _open(turn, thread, survey, session, thread.originator)
     turn.records.append(Invited(turn.now, invitation.channel, invitation.id, invitation))
     conversation.start(invitation.content)
 
 
-def _open(turn: Turn, line: Line, survey: Survey, language: str, by: Sms | Invitation) -> Conversation:
-    session = Session(by.id, survey.name, survey.version, language, turn.now, turn.now)
-    if isinstance(by, Invitation):
-        session.expires_at = by.expires_at
-        session.answers = {place_of(key): read_variable(value) for key, value in by.variables.items()}
-    line.session = session
-    line.language = language
-    turn.opened[by.channel] = turn.opened.get(by.channel, 0) + 1
-    turn.records.append(Opened(turn.now, by.channel, session.id, survey.name, survey.version, language))
-    return Conversation(turn, by.channel, line, session, survey)
+def _open(turn: Turn, thread: Thread, survey: Survey, session: Session, address: str) -> Conversation:
+    """`address` is the one of ours that the person wrote to, or is written to from; empty: the channel's."""
+    thread.keep(turn.lane)
+    thread.line.session = session
+    thread.line.language = session.language
+    session.originator = thread.originator
+    told = _told(turn, thread.channel, survey, address)
+    session.answers |= answers_told(told)
+    if MESSAGES in survey.told:
+        session.answers[MESSAGES] = count_of(0)
+    turn.records.append(
+        Opened(
+            turn.now, thread.channel, session.id, survey.name, survey.version, session.language,
+            session.originator, told,
+        )
+    )  # fmt: skip
+    return Conversation(turn, thread.channel, thread.line, session, survey)
+
+
+def _told(turn: Turn, channel: str, survey: Survey, address: str) -> dict[str, str]:
+    """What the channel knows of the person, as far as the survey speaks of it."""
+    if not survey.told:
+        return {}
+    policy = turn.channel_policy(channel)
+    known = {"contact": policy.contacts.get(turn.sender, ""), "number": address or policy.number}
+    return {key: value for key, value in known.items() if value and _PLACES[key] in survey.told}
+
+
+def answers_told(told: Mapping[str, str]) -> dict[str, Answer]:
+    """Opened.variables as a session keeps them."""
+    return {_PLACES[key]: read_variable(value) for key, value in told.items() if key in _PLACES}
 
 
 def answer_session(turn: Turn, channel: str, line: Line, session: Session, sms: Sms) -> None:

@@ -1,37 +1,53 @@
-"""What is due though nobody writes? A session's silence, its absolute end, its reminders.
+"""What is due though nobody writes? A session's silence, its absolute end, its reminders; parts that stayed alone.
 
 Deadlines are applied in time order, each at its own time, before an event that comes after them. So it makes no
-difference whether the alarm rang in time.
+difference whether the alarm rang in time. A reminder waits for the end of the channel's quiet hours where the person
+is; a session that is over by then is not reminded.
 """
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
+from engine.addressing import channel_of
 from engine.conversation import remind_session
-from engine.lane import Line, Session
+from engine.events import Heard
+from engine.gathering import PATIENCE_MS, joined
+from engine.hearing import hear
+from engine.lane import Gathered, Line, Session
 from engine.program import Ask, Survey
 from engine.turn import Turn
 
 
 class Deadline(msgspec.Struct, frozen=True):
-    """At `at` (ms), the line's open session comes to `what`."""
+    """At `at` (ms), the open session of the line, which the lane has under `key`, comes to `what`."""
 
     at: int
-    channel: str
+    key: str
     line: Line
     session: Session
     what: Literal["idle", "expired", "remind"]
 
 
-def next_of(turn: Turn) -> Deadline | None:
+class Overdue(msgspec.Struct, frozen=True):
+    """At `at` (ms), no more parts are waited for."""
+
+    at: int
+    gathered: Gathered
+
+
+def next_of(turn: Turn) -> Deadline | Overdue | None:
     """The lane's earliest deadline."""
-    first: Deadline | None = None
-    for channel, line in turn.lane.lines.items():
+    first: Deadline | Overdue | None = None
+    for key, line in turn.lane.lines.items():
         if line.session is not None:
-            deadline = _deadline(channel, line, line.session, turn.survey_of(line.session))
+            deadline = _deadline(turn, key, line, line.session)
             if first is None or deadline.at < first.at:
                 first = deadline
+    for gathered in turn.lane.gathered:
+        overdue = Overdue(gathered.since + PATIENCE_MS, gathered)
+        if first is None or overdue.at < first.at:
+            first = overdue
     return first
 
 
@@ -39,7 +55,25 @@ def apply_due(turn: Turn, until: int) -> None:
     """Apply every deadline that is due at `until` (ms) or before."""
     while (deadline := next_of(turn)) is not None and deadline.at <= until:
         turn.begin(max(turn.lane.clock, deadline.at))
-        _apply(turn, deadline)
+        match deadline:
+            case Deadline():
+                _apply(turn, deadline)
+            case Overdue(gathered=gathered):
+                turn.lane.gathered.remove(gathered)
+                hear_gathered(turn, gathered)
+            case _:
+                assert_never(deadline)
+
+
+def hear_gathered(turn: Turn, gathered: Gathered) -> None:
+    """Apply what parts have come as one SMS, now."""
+    policy = turn.policy.get(gathered.channel)
+    sms = joined(gathered, policy.surveys if policy is not None else (), turn.surveys)
+    turn.begin(turn.now, sms.id)
+    if policy is not None:
+        hear(turn, sms, policy)
+    else:  # the channel has been taken out of the settings meanwhile
+        turn.records.append(Heard(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator))
 
 
 def expires_after(session: Session, survey: Survey) -> int:
@@ -48,14 +82,16 @@ def expires_after(session: Session, survey: Survey) -> int:
 
 
 def _apply(turn: Turn, due: Deadline) -> None:
+    channel = channel_of(due.key)
     if due.what == "remind":
-        remind_session(turn, due.channel, due.line, due.session)
+        remind_session(turn, channel, due.line, due.session)
     else:
-        turn.end(due.channel, due.line, due.session, due.what)
+        turn.end(channel, due.line, due.session, due.what)
 
 
-def _deadline(channel: str, line: Line, session: Session, survey: Survey) -> Deadline:
+def _deadline(turn: Turn, key: str, line: Line, session: Session) -> Deadline:
     """A session is over when more than `idle` or `expires` has gone by; on a tie, that comes before a reminder."""
+    survey = turn.survey_of(session)
     expires_at = expires_after(session, survey) + 1
     idle_at = expires_at + 1 if survey.idle_ms is None else session.touched_at + survey.idle_ms + 1
     over_at = min(idle_at, expires_at)
@@ -63,5 +99,14 @@ def _deadline(channel: str, line: Line, session: Session, survey: Survey) -> Dea
     if isinstance(step, Ask) and (remind := step.remind) and session.reminded < remind.times:
         remind_at = session.asked_at + remind.after_ms
         if remind_at < over_at:
-            return Deadline(remind_at, channel, line, session, "remind")
-    return Deadline(over_at, channel, line, session, "idle" if idle_at <= expires_at else "expired")
+            remind_at = _awake_at(turn, channel_of(key), remind_at)
+        if remind_at < over_at:
+            return Deadline(remind_at, key, line, session, "remind")
+    return Deadline(over_at, key, line, session, "idle" if idle_at <= expires_at else "expired")
+
+
+def _awake_at(turn: Turn, channel: str, at: int) -> int:
+    policy = turn.policy.get(channel)
+    if policy is None or policy.quiet is None:
+        return at
+    return policy.quiet.awake_at(turn.sender, at, policy.timezone)

@@ -11,12 +11,31 @@ from typing import Literal
 import msgspec
 
 
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """`raw` is what the person wrote, unchanged; `value` is how it was read.
+
+    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. A date's
+    is YYYY-MM-DD, a phone number's E.164.
+    """
+
+    raw: str
+    value: str | int | float | bool | tuple[str, ...]
+    index: int = -1
+    indexes: tuple[int, ...] = ()
+
+
+Command = Literal["", "stop", "help", "start"]
+"""What a provider took an SMS for, and answered by itself."""
+
+
 class Sms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     """One SMS from a person (MO).
 
     `id` is 16 hex digits, the same whenever the provider sends the same SMS again. `start` says that ingest
     recognised a survey's keyword and that the rate-limit worker admits it. `reply_to` is the provider's ticket of
-    the SMS that this one answers, if it told us.
+    the SMS that this one answers, if it told us. `handled`: the provider has taken it for this command, has answered
+    the person, and after a "stop" will not text them until a "start". `originator` is the channel's sub-number that
+    the person wrote to; empty: its own number.
     """
 
     id: str
@@ -24,23 +43,62 @@ class Sms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     text: str
     start: bool = False
     reply_to: str = ""
+    handled: Command = ""
+    originator: str = ""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
+    """One part of a long SMS whose parts the provider hands over one by one, in any order.
+
+    `reference` is the same in all `total` parts of an SMS, and used again for later ones; `number` counts from 1.
+    """
+
+    id: str
+    channel: str
+    text: str
+    reference: str
+    number: int
+    total: int
+    originator: str = ""
 
 
 class ProviderStop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
-    """The provider tells us that this person opted out with it, and has confirmed it to them."""
+    """This person opted out elsewhere, and need not be told: with the provider (`source` empty), or as an operator's
+    list says (`source` names it)."""
 
     id: str
     channel: str
     text: str = ""
+    source: str = ""
+
+
+SmsState = Literal["", "sent", "failed", "delivered"]
+"""What a receipt says of an SMS, in the order in which a state may follow another; empty: nothing new."""
 
 
 class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
-    """What became of an SMS that the provider accepted: its ticket, and the provider's own word for the state."""
+    """What became of an SMS: the provider's `ticket` for it and, where the provider repeats it, our own id `sms`.
+
+    `status` is the provider's own word. `permanent`: it failed because the number cannot get SMS, now or later.
+    """
 
     id: str
     channel: str
     ticket: str
     status: str
+    state: SmsState = ""
+    code: str = ""
+    why: str = ""
+    permanent: bool = False
+    sms: str = ""
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Whoever invited wants the session ended, and nothing more of it sent."""
+
+    id: str
+    channel: str
+    session: str
 
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation"):
@@ -48,6 +106,8 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
 
     `language` is used if the survey has it. `content` opens the first SMS. `variables` are the session's, their keys
     in any case. `expires_at` (ms) ends the session; 0: the survey's own `expires` does. `reference` is the inviter's.
+    `originator` is the channel's sub-number that the session has for its own; empty: the channel's number, or a free
+    sub-number if the person has a session there.
     """
 
     id: str
@@ -58,9 +118,10 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     variables: dict[str, str] = {}
     expires_at: int = 0
     reference: str = ""
+    originator: str = ""
 
 
-Inbound = Sms | ProviderStop | Receipt | Invitation
+Inbound = Sms | Part | ProviderStop | Receipt | Invitation | Cancel
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -74,7 +135,8 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     """One SMS that a lane decided to send (MT).
 
     `id` is letters and digits only (Octopush's `request_id` allows no more): the id of the event or session that
-    caused it, a letter, and a number. It never changes between tries.
+    caused it, a letter, and a number. It never changes between tries. `originator` is the sub-number that it comes
+    from; empty: the channel's number. `uncertain`: it may have been sent already, so whoever sends it asks first.
     """
 
     id: str
@@ -82,15 +144,19 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     to: str
     text: str
     session: str = ""
+    originator: str = ""
+    uncertain: bool = False
 
 
 Refusal = Literal[
     "throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open", "opted_out", "unknown_survey",
-    "expired",
+    "expired", "cancelled",
 ]  # fmt: skip
 """Why a START or an invitation opened nothing."""
 
-Ending = Literal["completed", "expired", "idle", "gave_up", "stopped", "restarted", "exhausted"]
+Ending = Literal[
+    "completed", "expired", "idle", "gave_up", "stopped", "restarted", "exhausted", "cancelled", "unreachable"
+]
 """How a session ended."""
 
 
@@ -101,6 +167,10 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
     survey: str
     version: str
     language: str
+    originator: str = ""
+    variables: dict[
+        str, str
+    ] = {}  # what the channel tells a session about the person, beside an invitation's
 
 
 class Invited(msgspec.Struct, frozen=True, array_like=True, tag="invited"):
@@ -121,6 +191,8 @@ class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     id: str
     text: str
     reply_to: str = ""
+    handled: Command = ""
+    originator: str = ""
 
 
 class Misread(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
@@ -175,10 +247,14 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
+    """A session is over. `answers` are the person's, by step, and its variables, by "$" and key: the result."""
+
     at: int
     channel: str
     session: str
     how: Ending
+    answers: dict[str, Answer] = {}
+    why: str = ""  # what the provider said, if the number is unreachable
 
 
 class OptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
@@ -189,6 +265,7 @@ class OptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
     id: str
     text: str
     by_provider: bool = False
+    source: str = ""
 
 
 class OptedIn(msgspec.Struct, frozen=True, array_like=True, tag="opted_in"):
@@ -198,12 +275,16 @@ class OptedIn(msgspec.Struct, frozen=True, array_like=True, tag="opted_in"):
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
-    """A provider's receipt, as it came."""
+    """A provider's receipt that brought something new. Fields as in Receipt."""
 
     at: int
     channel: str
     ticket: str
     status: str
+    state: SmsState = ""
+    code: str = ""
+    why: str = ""
+    sms: str = ""
 
 
 Record = (

@@ -10,7 +10,11 @@ from typing import Any, assert_never
 from engine.answers import Unread, Why, read
 from engine.chatting import Moment
 from engine.conditions import Not
+from engine.conversation import answers_told
 from engine.events import (
+    Answer,
+    Cancel,
+    Delivered,
     Ended,
     Ending,
     Heard,
@@ -19,6 +23,7 @@ from engine.events import (
     Opened,
     OptedIn,
     OptedOut,
+    Part,
     ProviderStop,
     Receipt,
     Refusal,
@@ -27,13 +32,13 @@ from engine.events import (
     Sms,
 )
 from engine.folding import fold_word
-from engine.keywords import HELP, STOP
-from engine.lane import Answer, Line, Session
+from engine.keywords import AGAIN, HELP, is_stop, survey_started
+from engine.lane import Line, Session
 from engine.policy import ChannelPolicy
 from engine.program import END, Ask, Reask, Route, Step, Survey, follow
 from engine.surveys import Surveys
 from engine.transcripts import lasting
-from engine.variables import place_of, read_variable
+from engine.variables import MESSAGES, count_of, place_of, read_variable
 from engine.wording import describe, describe_reader
 
 WHY: dict[Why, str] = {
@@ -69,6 +74,7 @@ REFUSAL: dict[Refusal, str] = {
     "opted_out": "this person has opted out",
     "unknown_survey": "the channel does not offer that survey",
     "expired": "the invitation's time was over",
+    "cancelled": "whoever invited took the invitation back before it went",
 }
 """Why nothing opened."""
 
@@ -80,6 +86,8 @@ ENDING: dict[Ending, str] = {
     "stopped": "this person opted out",
     "restarted": "a START began it anew",
     "exhausted": "it had sent as many SMS as `most_sms` allows",
+    "cancelled": "whoever invited wants no more of it",
+    "unreachable": "the number gets no SMS",
 }
 """Why a session ended."""
 
@@ -111,21 +119,32 @@ class _Moment:
                 yield from self._invitation()
             case ProviderStop():
                 yield from self._stop()
+            case Cancel():
+                yield from self._cancel()
             case Receipt():
-                pass
+                yield from self._receipt()
+            case Part():
+                yield from self._part()
             case other:
                 assert_never(other)
 
     def _sms(self, sms: Sms) -> Iterator[str]:
         session = self._line.session
+        if sms.handled:
+            yield f"The provider took it for a {sms.handled.upper()} and has answered it."
+            if sms.handled == "help":
+                return
         if self._first(OptedIn):
-            yield "It is a START: they are opted in again."
+            kind = "as good as a START" if fold_word(sms.text) in AGAIN else "a START"
+            yield f"It is {kind}: they are opted in again."
         if self._first(OptedOut):
             yield from self._stop()
         elif opened := self._first(Opened):
             yield from self._opened(opened)
         elif refused := self._first(Refused):
             yield f"It is a START, which opened nothing: {REFUSAL[refused.reason]}."
+            yield from self._told()
+        elif self._first(OptedIn):
             yield from self._told()
         elif self._is_help(sms):
             yield "It is a HELP, whatever is being asked."
@@ -143,9 +162,30 @@ class _Moment:
         yield from self._over()
         yield from self._told()
 
+    def _cancel(self) -> Iterator[str]:
+        yield "Whoever invited wants no more of the session: what has not left of it is withdrawn."
+        yield from self._over()
+
+    def _receipt(self) -> Iterator[str]:
+        told = self._first(Delivered)
+        if told is None:
+            yield "It tells nothing new of its SMS."
+            return
+        yield f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
+        yield from self._over()
+
+    def _part(self) -> Iterator[str]:
+        """What the whole SMS came to is explained as if it had come in one."""
+        heard = [record for record in self._moment.records if isinstance(record, Heard)]
+        if not heard:
+            yield "It is a part of an SMS: the others are waited for."
+        for whole in heard:
+            yield "With it an SMS is whole, or as whole as it will be."
+            yield from self._sms(Sms(whole.id, whole.channel, whole.text, originator=whole.originator))
+
     def _outside(self, sms: Sms) -> Iterator[str]:
         if self._line.opted_out_at and self._first(OptedIn) is None:
-            again = " again" if fold_word(sms.text) in STOP else ""
+            again = " again" if is_stop(fold_word(sms.text)) else ""
             yield f"They have opted out{again}: nothing is said until they say START."
             return
         how = self._line.ended_how
@@ -170,17 +210,31 @@ class _Moment:
         if self._line.session is not None and (restarted := self._first(Ended)):
             yield f"The open session ended: {ENDING[restarted.how]}."
         invited = self._first(Invited)
-        by = "The invitation" if invited else "It is a keyword that"
+        by = "It is a keyword that" if self._is_keyword() else "Nothing else waits for it, so it"
+        by = "The invitation" if invited else by
         first = f", '{survey.steps[0].id}'" if survey is not None else ""
         yield f"{by} opened a session of '{opened.survey}' in {opened.language}, at its first step{first}."
         if survey is not None:
-            yield from self._way(survey, 0, self._after_opening(invited), {})
+            yield from self._way(survey, 0, self._after_opening(opened, invited), {})
         yield from self._over(opened.session)
 
-    def _after_opening(self, invited: Invited | None) -> dict[str, Answer]:
-        if invited is None:
-            return {}
-        return {place_of(key): read_variable(value) for key, value in invited.invitation.variables.items()}
+    def _is_keyword(self) -> bool:
+        """Or did it start a survey that any SMS starts?"""
+        event = self._moment.event
+        started = (
+            survey_started(event.text, self._policy.surveys, self._surveys)
+            if isinstance(event, Sms)
+            else None
+        )
+        return started is None or started.named
+
+    def _after_opening(self, opened: Opened, invited: Invited | None) -> dict[str, Answer]:
+        variables = invited.invitation.variables if invited is not None else {}
+        return {
+            **{place_of(key): read_variable(value) for key, value in variables.items()},
+            **answers_told(opened.variables),
+            MESSAGES: count_of(0 if invited is not None else 1),
+        }
 
     def _answered(self, session: Session, sms: Sms) -> Iterator[str]:
         survey = self._surveys.version(session.version)
@@ -194,6 +248,8 @@ class _Moment:
         else:
             yield f"It was read as {_value(answer)}."
             answers, taken = {**session.answers, step.id: answer}, dict(session.taken)
+            if (messages := answers.get(MESSAGES)) is not None:
+                answers[MESSAGES] = count_of(int(messages.raw) + 1)
             route = follow(step.routes, answers, taken)
             yield from _route(step, route, taken, survey)
             yield from self._way(survey, route.go, answers, taken)

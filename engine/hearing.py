@@ -1,139 +1,165 @@
 """What does an SMS mean? Decided in one order, whatever is being asked: STOP, HELP, START, an answer.
 
-Whoever opted out hears nothing until they say START.
+Whoever opted out hears nothing until they say START, or answer YES to being told how to come back. An opt-out holds
+for the whole channel, whichever of its numbers was written to.
 """
 
 from functools import partial
 
+from engine.addressing import Thread, heard_on, invited_on, main_line, open_on
 from engine.admission import count_opened, refusal, throttled
 from engine.answers import ChoiceReader, ChoicesReader, Reader, ScaleReader, Unread, YesNoReader, read
 from engine.conversation import answer_session, open_invited, open_session
-from engine.events import Heard, Invitation, OptedIn, OptedOut, ProviderStop, Refusal, Refused, Sms
+from engine.events import Cancel, Invitation, OptedIn, OptedOut, ProviderStop, Refusal, Refused, Sms
 from engine.folding import fold_word
-from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, STOP, survey_started
-from engine.lane import Line, Session
+from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, Started, is_stop, opts_in, survey_started
+from engine.lane import Line
 from engine.policy import ChannelPolicy
 from engine.program import Ask, FixedText, Survey
 from engine.turn import DAY_MS, Turn
 
 _NAMED = (ChoiceReader, ChoicesReader, ScaleReader)
+_NAMED_OR_YES = (*_NAMED, YesNoReader)
 """Readers of answers that an author named, possibly like a command."""
 
 
-def hear(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
+def hear(turn: Turn, sms: Sms, policy: ChannelPolicy) -> None:
     """Apply one SMS."""
+    started = survey_started(sms.text, policy.surveys, turn.surveys) if sms.start else None
+    thread = heard_on(turn.lane, sms, policy, starts=started is not None)
     word = fold_word(sms.text)
-    if word in STOP and not (word in AMBIGUOUS_STOP and _is_answer(turn, line, sms, (*_NAMED, YesNoReader))):
-        _stop(turn, line, sms, policy)
-    elif word in HELP and not (word in AMBIGUOUS_HELP and _is_answer(turn, line, sms, _NAMED)):
-        _help(turn, line, sms, policy)
-    elif sms.start:
-        _start(turn, line, sms, policy)
+    if sms.handled == "stop" or _is_stop(turn, thread, sms, word):
+        _stop(turn, thread, sms, policy)
+    elif sms.handled == "help" or (
+        word in HELP and not (word in AMBIGUOUS_HELP and _is_answer(turn, thread, sms, _NAMED))
+    ):
+        _help(turn, thread, sms, policy)
+    elif thread.main.opted_out_at:
+        _while_opted_out(turn, thread, sms, started, policy)
+    elif started is not None:
+        _start(turn, thread, sms, started, policy)
     else:
-        _answer(turn, line, sms, policy)
+        _answer(turn, thread, sms, policy)
 
 
-def invite(turn: Turn, line: Line, invitation: Invitation, policy: ChannelPolicy) -> None:
-    """Apply one invitation. Opening by invitation counts against the day's cap, and is not held up by it."""
+def invite(turn: Turn, invitation: Invitation, policy: ChannelPolicy) -> None:
+    """Apply one invitation. Opening by invitation counts against the day's cap, and is not held up by it, nor by a
+    channel that is closed: whoever lets invitations go has seen to that."""
+    thread = invited_on(turn.lane, invitation, policy)
     survey = turn.surveys.current(invitation.survey) if invitation.survey in policy.surveys else None
-    reason = _uninviting(line, invitation, policy, turn.now)
-    if survey is None or reason:
+    main = main_line(turn.lane, invitation.channel)
+    reason = _uninviting(main, thread, invitation, turn.now)
+    if survey is None or thread is None or reason:
         turn.records.append(Refused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey"))
         return
-    count_opened(line, policy, turn.now)
-    open_invited(turn, line, survey, invitation)
+    count_opened(main, policy, turn.now)
+    open_invited(turn, thread, survey, invitation)
 
 
-def _uninviting(line: Line, invitation: Invitation, policy: ChannelPolicy, now: int) -> Refusal | None:
-    """Why nobody may be invited on `line` now."""
-    if line.opted_out_at:
+def _uninviting(main: Line, thread: Thread | None, invitation: Invitation, now: int) -> Refusal | None:
+    """Why this person may not be invited now."""
+    if main.opted_out_at:
         return "opted_out"
-    if line.session is not None:
+    if thread is None:
         return "already_open"
     if invitation.expires_at and invitation.expires_at <= now:
         return "expired"
-    return policy.closed
+    return None
 
 
-def opt_out(turn: Turn, line: Line, stop: Sms | ProviderStop) -> bool:
+def cancel(turn: Turn, event: Cancel) -> None:
+    """Whoever invited wants no more of this session, of which SMS may wait to leave though it is over."""
+    turn.withdraw(event.session, "cancelled")
+    for line, session in list(open_on(turn.lane, event.channel)):
+        if session.id == event.session:
+            turn.end(event.channel, line, session, "cancelled")
+
+
+def opt_out(turn: Turn, stop: Sms | ProviderStop) -> bool:
     """The person wants no more SMS on this channel; False if that was known already."""
-    if line.opted_out_at:
+    main = main_line(turn.lane, stop.channel)
+    if main.opted_out_at:
         return False
     by_provider = isinstance(stop, ProviderStop)
-    turn.records.append(OptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider))
+    source = stop.source if isinstance(stop, ProviderStop) else ""
+    turn.records.append(OptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source))
     turn.silence(stop.channel)
-    line.opted_out_at = turn.now
-    if line.session is not None:
-        turn.end(stop.channel, line, line.session, "stopped")
+    main.opted_out_at = turn.opt_outs[stop.channel] = turn.now
+    for line, session in list(open_on(turn.lane, stop.channel)):
+        turn.end(stop.channel, line, session, "stopped")
     return True
 
 
-def _stop(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
-    _note(turn, line, sms)
-    survey = _open_survey(turn, line) or turn.line_survey(line, policy.surveys)
-    if opt_out(turn, line, sms) and not policy.confirms_stop:
-        turn.tell(sms.channel, line, "stopped", survey)
+def _is_stop(turn: Turn, thread: Thread, sms: Sms, word: str) -> bool:
+    return is_stop(word) and not (word in AMBIGUOUS_STOP and _is_answer(turn, thread, sms, _NAMED_OR_YES))
 
 
-def _help(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
-    _note(turn, line, sms)
-    if not line.opted_out_at:
-        survey = _open_survey(turn, line) or turn.line_survey(line, policy.surveys)
-        turn.tell_sometimes(sms.channel, line, "help", survey)
+def _stop(turn: Turn, thread: Thread, sms: Sms, policy: ChannelPolicy) -> None:
+    turn.heard(sms, thread.session)
+    survey = _fixed_texts_of(turn, thread, policy)
+    if opt_out(turn, sms) and sms.handled != "stop":
+        turn.tell(thread, "stopped", survey)
 
 
-def _start(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
-    if line.opted_out_at:
-        line.opted_out_at = 0
-        turn.records.append(OptedIn(turn.now, sms.channel, sms.id))
-    started = survey_started(sms.text, policy.surveys, turn.surveys)
-    if started is None:
-        _answer(turn, line, sms, policy)
-    elif throttled(line, policy, turn.now):
-        _refuse(turn, line, sms, started[0], "throttled")
-    elif line.session is None:
-        _open(turn, line, sms, *started, policy)
-    else:
-        _start_again(turn, line, line.session, sms, *started, policy)
+def _help(turn: Turn, thread: Thread, sms: Sms, policy: ChannelPolicy) -> None:
+    turn.heard(sms, thread.session)
+    if not thread.main.opted_out_at and sms.handled != "help":
+        turn.tell_sometimes(thread, "help", _fixed_texts_of(turn, thread, policy))
 
 
-def _start_again(
-    turn: Turn, line: Line, session: Session, sms: Sms, survey: Survey, language: str, policy: ChannelPolicy
+def _while_opted_out(
+    turn: Turn, thread: Thread, sms: Sms, started: Started | None, policy: ChannelPolicy
 ) -> None:
-    """A START while a session is open: that session's survey says what it means."""
-    match turn.survey_of(session).again:
-        case "ignore":
-            _refuse(turn, line, sms, survey, "already_open")
-        case "answer":
-            answer_session(turn, sms.channel, line, session, sms)
-        case "restart":
-            _open(turn, line, sms, survey, language, policy)
-
-
-def _open(turn: Turn, line: Line, sms: Sms, survey: Survey, language: str, policy: ChannelPolicy) -> None:
-    if reason := refusal(line, survey, policy, turn.now):
-        _refuse(turn, line, sms, survey, reason)
+    """A START, or what is as good as one, opts in again; if nothing is said in answer, that is."""
+    if sms.handled != "start" and not opts_in(sms.text, started):
+        turn.heard(sms, thread.session)
         return
-    if line.session is not None:
-        turn.end(sms.channel, line, line.session, "restarted")
-    count_opened(line, policy, turn.now)
-    open_session(turn, line, survey, language, sms)
+    thread.main.opted_out_at = turn.opt_outs[sms.channel] = 0
+    turn.records.append(OptedIn(turn.now, sms.channel, sms.id))
+    decided = len(turn.outbox)
+    if started is not None:
+        _start(turn, thread, sms, started, policy)
+    else:
+        turn.heard(sms, thread.session)
+    if len(turn.outbox) == decided and sms.handled != "start":
+        turn.tell(thread, "opted_in", _fixed_texts_of(turn, thread, policy))
 
 
-def _refuse(turn: Turn, line: Line, sms: Sms, survey: Survey, reason: Refusal) -> None:
-    turn.records.append(Heard(turn.now, sms.channel, "", sms.id, sms.text, sms.reply_to))
+def _start(turn: Turn, thread: Thread, sms: Sms, started: Started, policy: ChannelPolicy) -> None:
+    session = thread.session
+    if session is not None and (not started.named or turn.survey_of(session).again == "answer"):
+        answer_session(turn, sms.channel, thread.line, session, sms)
+    elif throttled(thread.main, policy, turn.now):
+        _refuse(turn, thread, sms, started.survey, "throttled")
+    elif session is None or turn.survey_of(session).again == "restart":
+        _open(turn, thread, sms, started, policy)
+    else:
+        _refuse(turn, thread, sms, started.survey, "already_open")
+
+
+def _open(turn: Turn, thread: Thread, sms: Sms, started: Started, policy: ChannelPolicy) -> None:
+    if reason := refusal(thread, started.survey, policy, turn.now):
+        _refuse(turn, thread, sms, started.survey, reason)
+        return
+    if thread.session is not None:
+        turn.end(sms.channel, thread.line, thread.session, "restarted")
+    count_opened(thread.main, policy, turn.now)
+    open_session(turn, thread, started.survey, started.language, sms)
+
+
+def _refuse(turn: Turn, thread: Thread, sms: Sms, survey: Survey, reason: Refusal) -> None:
+    turn.heard(sms, None)
     turn.records.append(Refused(turn.now, sms.channel, sms.id, reason))
     if reason in ("throttled", "daily_cap"):
-        turn.tell_sometimes(sms.channel, line, "refused", survey, every_ms=DAY_MS)
+        turn.tell_sometimes(thread, "refused", survey, every_ms=DAY_MS)
 
 
-def _answer(turn: Turn, line: Line, sms: Sms, policy: ChannelPolicy) -> None:
-    if line.session is not None:
-        answer_session(turn, sms.channel, line, line.session, sms)
+def _answer(turn: Turn, thread: Thread, sms: Sms, policy: ChannelPolicy) -> None:
+    if thread.session is not None:
+        answer_session(turn, sms.channel, thread.line, thread.session, sms)
         return
-    _note(turn, line, sms)
-    if not line.opted_out_at:
-        turn.tell_sometimes(sms.channel, line, _late(line), turn.line_survey(line, policy.surveys))
+    turn.heard(sms, None)
+    turn.tell_sometimes(thread, _late(thread.line), turn.line_survey(thread.line, policy.surveys))
 
 
 def _late(line: Line) -> FixedText:
@@ -147,11 +173,11 @@ def _late(line: Line) -> FixedText:
             return "not_found"
 
 
-def _is_answer(turn: Turn, line: Line, sms: Sms, readers: tuple[type[Reader], ...]) -> bool:
+def _is_answer(turn: Turn, thread: Thread, sms: Sms, readers: tuple[type[Reader], ...]) -> bool:
     """Does the step that was asked, if it reads with one of `readers`, take this SMS for an answer?"""
-    if line.session is None:
+    if thread.session is None:
         return False
-    step = turn.survey_of(line.session).steps[line.session.step]
+    step = turn.survey_of(thread.session).steps[thread.session.step]
     return (
         isinstance(step, Ask)
         and isinstance(step.reader, readers)
@@ -159,10 +185,8 @@ def _is_answer(turn: Turn, line: Line, sms: Sms, readers: tuple[type[Reader], ..
     )
 
 
-def _open_survey(turn: Turn, line: Line) -> Survey | None:
-    return turn.survey_of(line.session) if line.session is not None else None
-
-
-def _note(turn: Turn, line: Line, sms: Sms) -> None:
-    session = line.session.id if line.session is not None else ""
-    turn.records.append(Heard(turn.now, sms.channel, session, sms.id, sms.text, sms.reply_to))
+def _fixed_texts_of(turn: Turn, thread: Thread, policy: ChannelPolicy) -> Survey | None:
+    """The survey whose fixed texts answer: the open session's, else the last one's, else the channel's first."""
+    if thread.session is not None:
+        return turn.survey_of(thread.session)
+    return turn.line_survey(thread.line, policy.surveys)

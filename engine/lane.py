@@ -7,22 +7,9 @@ milliseconds since 1970 (UTC).
 
 import msgspec
 
-from engine.events import Ending
+from engine.events import Answer, Ending
 
 FORMAT = 1
-
-
-class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """`raw` is what the person wrote, unchanged; `value` is how it was read.
-
-    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. A date's
-    is YYYY-MM-DD, a phone number's E.164.
-    """
-
-    raw: str
-    value: str | int | float | bool | tuple[str, ...]
-    index: int = -1
-    indexes: tuple[int, ...] = ()
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -42,10 +29,12 @@ class Session(msgspec.Struct, array_like=True):
     answers: dict[str, Answer] = {}  # by step; a session variable's by "$" and its key in lower case
     expires_at: int = 0  # as the invitation wants it; 0: as the survey says
     taken: dict[int, int] = {}  # how often each counted route was taken, by Route.counter
+    originator: str = ""  # the sub-number that its SMS come from; empty: the channel's number
 
 
 class Line(msgspec.Struct, array_like=True):
-    """What one channel and one person share."""
+    """What one channel and one person share; or, of a sub-number that a session has for its own, that session and
+    how it ended."""
 
     session: Session | None = None
     ended_at: int = 0
@@ -57,15 +46,31 @@ class Line(msgspec.Struct, array_like=True):
     throttle_at: int = 0  # theoretical arrival time of the START throttle (GCRA)
     told: dict[str, int] = {}  # fixed text -> when it was last sent
     language: str = ""  # the last session's; fixed texts are told in it
+    receipts: dict[int, int] = {}  # see engine.receipts
+
+
+class Gathered(msgspec.Struct, array_like=True):
+    """Parts of a long SMS, while some are missing. `parts` are (id, text) by number; the first came at `since`."""
+
+    channel: str
+    originator: str
+    reference: str
+    total: int
+    since: int
+    parts: dict[int, tuple[str, str]] = {}
 
 
 class Lane(msgspec.Struct, array_like=True):
-    """`seen` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards."""
+    """`seen` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards.
+
+    `lines` are by channel, those of sub-numbers by "channel:sub-number" (engine.addressing).
+    """
 
     format: int = FORMAT
     clock: int = 0
     lines: dict[str, Line] = {}
     seen: dict[str, int] = {}
+    gathered: list[Gathered] = []
 
 
 class UnreadableLane(Exception):

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from engine.events import Refusal
+from engine.quiet import QuietHours
 
 
 class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,7 +14,9 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     A START beyond `start_burst` at once and `start_per_minute` after that is refused; 0 in either, or in
     `sessions_per_sender_per_day` (days of `timezone`), is no limit. SMS decided together leave `pause_ms` apart.
-    `confirms_stop`: the provider answers an SMS STOP by itself. `closed` is why nothing new may start now.
+    `closed` is why nothing new may start now. `number` is the channel's own, `originators` the sub-numbers that a
+    session may have for its own. What we begin (invitations, reminders) waits while it is `quiet` where the person
+    is. `contacts` are people's names by number.
     """
 
     surveys: tuple[str, ...]
@@ -22,8 +25,11 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     start_burst: int = 3
     start_per_minute: float = 1
     pause_ms: int = 2000
-    confirms_stop: bool = False
     closed: Refusal | None = None
+    number: str = ""
+    originators: tuple[str, ...] = ()
+    quiet: QuietHours | None = None
+    contacts: Mapping[str, str] = {}
 
 
 Policy = Mapping[str, ChannelPolicy]

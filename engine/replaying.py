@@ -1,7 +1,8 @@
 """Does a stored session come out the same again, and what would another version of its survey have made of it?
 
-A session runs alone, on a new lane, at its recorded times, deadlines ringing in between. Whatever decided whether it
-might open lies outside it, so it is let in; and what is answered outside it, in fixed texts, is not compared.
+A session runs alone, on a new lane, at its recorded times, deadlines ringing in between, though others may have run
+beside it. Whatever decided whether it might open, where, and what was known of the person lies outside it, so it is
+let in as it was; and what is answered outside it, in fixed texts, is not compared.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +12,12 @@ import msgspec
 
 from engine.advance import Advance, advance
 from engine.events import (
+    Cancel,
     Delivered,
     Ended,
     Ending,
     Heard,
+    Invitation,
     Invited,
     Mail,
     Misread,
@@ -22,6 +25,7 @@ from engine.events import (
     OptedIn,
     OptedOut,
     ProviderStop,
+    Receipt,
     Record,
     Refused,
     Said,
@@ -43,7 +47,7 @@ class Stored(msgspec.Struct):
     """One session as the archive has it: what was recorded of it, and the mail that this came of.
 
     Its first record is Opened, unless its beginning is no longer stored. `successor` is the session that a START
-    opened in its place.
+    opened in its place; `stopped_by` the STOP that ended it though it belonged to another session or to none.
     """
 
     sender: str
@@ -52,6 +56,7 @@ class Stored(msgspec.Struct):
     records: list[Record] = []
     mail: list[Mail] = []
     successor: Opened | None = None
+    stopped_by: str = ""
 
     @property
     def opened(self) -> Opened | None:
@@ -68,7 +73,7 @@ class Sessions:
     """Sessions as they are found in the archive, read from its beginning. Only those that have not ended are held."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str], Stored] = {}
+        self._open: dict[tuple[str, str], dict[str, Stored]] = {}
         self._replaced: dict[tuple[str, str], Stored] = {}
 
     def add(self, sender: str, records: Iterable[Record]) -> Iterator[Stored]:
@@ -79,19 +84,20 @@ class Sessions:
     def rest(self) -> Iterator[Stored]:
         """Those that have not ended."""
         yield from self._replaced.values()
-        yield from self._open.values()
+        for sessions in self._open.values():
+            yield from sessions.values()
 
     def _add(self, line: tuple[str, str], record: Record) -> Iterator[Stored]:
         match record:
-            case Opened(session=session):
-                if (unended := self._open.pop(line, None)) is not None:
-                    yield unended
-                self._open[line] = Stored(*line, session, [record])
+            case Opened():
+                yield from self._unended(line, record.originator)
+                self._of(line, record.session).records.append(record)
                 if (replaced := self._replaced.get(line)) is not None:
                     replaced.successor = record
             case Invited(at=at, invitation=invitation):
-                self._of(line, record.session).mail.append(Mail(at, invitation))
-                self._open[line].records.append(record)
+                stored = self._of(line, record.session)
+                stored.mail.append(Mail(at, invitation))
+                stored.records.append(record)
             case Heard(session=session) if session:
                 sms = _heard(record)
                 yield from self._replace(line, sms)
@@ -101,25 +107,42 @@ class Sessions:
             case Misread(session=session) | Said(session=session) if session:
                 self._of(line, session).records.append(record)
             case OptedOut():
-                self._opt_out(line, record)
-            case Ended(session=session, how=how):
-                stored = self._of(line, session)
-                stored.records.append(record)
-                del self._open[line]
-                if how == "restarted":
-                    self._replaced[line] = stored
-                else:
-                    yield stored
+                for stored in self._open.get(line, {}).values():
+                    _opt_out(stored, record)
+            case Ended():
+                yield from self._end(line, record)
             case Heard() | Said() | Misread() | Refused() | OptedIn() | Sent() | Unsent() | Delivered():
                 pass
             case _:
                 assert_never(record)
 
     def _of(self, line: tuple[str, str], session: str) -> Stored:
-        stored = self._open.get(line)
-        if stored is None or stored.id != session:
-            stored = self._open[line] = Stored(*line, session)
-        return stored
+        return self._open.setdefault(line, {}).setdefault(session, Stored(*line, session))
+
+    def _unended(self, line: tuple[str, str], originator: str) -> Iterator[Stored]:
+        """Those on the same address of ours: another opens there, so they have ended, unrecorded."""
+        sessions = self._open.get(line, {})
+        for stored in list(sessions.values()):
+            if (stored.opened.originator if stored.opened is not None else "") == originator:
+                yield sessions.pop(stored.id)
+
+    def _end(self, line: tuple[str, str], record: Ended) -> Iterator[Stored]:
+        stored = self._of(line, record.session)
+        stored.records.append(record)
+        match record.how:
+            case "cancelled":
+                stored.mail.append(Mail(record.at, Cancel("", record.channel, record.session)))
+            case "unreachable":
+                stored.mail.append(Mail(record.at, _failed(record)))
+            case _:
+                pass
+        del self._open[line][record.session]
+        if not self._open[line]:
+            del self._open[line]
+        if record.how == "restarted":
+            self._replaced[line] = stored
+        else:
+            yield stored
 
     def _replace(self, line: tuple[str, str], sms: Mail) -> Iterator[Stored]:
         """The session that this START ended, if it did."""
@@ -127,12 +150,20 @@ class Sessions:
             replaced.mail.append(sms)
             yield replaced
 
-    def _opt_out(self, line: tuple[str, str], record: OptedOut) -> None:
-        stored = self._open.get(line)
-        if stored is not None:
-            stored.records.append(record)
-            if record.by_provider:
-                stored.mail.append(Mail(record.at, ProviderStop(record.id, record.channel, record.text)))
+
+def _opt_out(stored: Stored, record: OptedOut) -> None:
+    """An opt-out ends the session, and the STOP was an SMS to it, to another one, or none at all."""
+    stored.records.append(record)
+    if record.by_provider or not stored.mail or stored.mail[-1].event.id != record.id:
+        stop = ProviderStop(record.id, record.channel, record.text, record.source)
+        stored.mail.append(Mail(record.at, stop))
+        stored.stopped_by = "" if record.by_provider else record.id
+
+
+def _failed(record: Ended) -> Receipt:
+    return Receipt(
+        "", record.channel, "", "", "failed", why=record.why, permanent=True, sms=f"{record.session}x0"
+    )
 
 
 def sessions_of(sender: str, records: Iterable[Record]) -> Iterator[Stored]:
@@ -144,7 +175,10 @@ def sessions_of(sender: str, records: Iterable[Record]) -> Iterator[Stored]:
 
 def _heard(record: Heard) -> Mail:
     start = record.id == record.session
-    return Mail(record.at, Sms(record.id, record.channel, record.text, start, record.reply_to))
+    sms = Sms(
+        record.id, record.channel, record.text, start, record.reply_to, record.handled, record.originator
+    )
+    return Mail(record.at, sms)
 
 
 class Same(msgspec.Struct, frozen=True):
@@ -183,9 +217,16 @@ def _first_difference(stored: Sequence[Record], came_out: Sequence[Record]) -> S
     for place in range(max(len(stored), len(came_out))):
         was = stored[place] if place < len(stored) else None
         now = came_out[place] if place < len(came_out) else None
-        if encode(was) != encode(now):
+        if encode(was) != encode(_as_old(was, now)):
             return Different(place, was, now)
     return Same()
+
+
+def _as_old(was: Record | None, now: Record | None) -> Record | None:
+    """What came out, as an earlier release recorded it: the end of a session without its result."""
+    if isinstance(was, Ended) and isinstance(now, Ended) and not was.answers:
+        return msgspec.structs.replace(now, answers={})
+    return now
 
 
 Outcome = Ending | Literal["open", "not opened"]
@@ -298,7 +339,7 @@ class _Run:
         self._stored = stored
         self._surveys = Surveys([survey])
         self._successor = successor
-        self._policy = _open_door(channel, survey.name)
+        self._policy = _open_door(channel, survey.name, stored)
         self._channel = channel
         self._lane = Lane()
         self._alarm: int | None = None
@@ -309,8 +350,8 @@ class _Run:
             self._ring(mail.at)
             if self._stored.successor is not None and mail is self._stored.mail[-1]:
                 self._surveys.replace([self._successor])
-                self._policy = _open_door(self._channel, self._successor.name)
-            self._advance([mail], mail.at)
+                self._policy = _open_door(self._channel, self._successor.name, self._stored)
+            self._advance([self._as_it_went(mail)], mail.at)
         self._ring(None if self._stored.ended is not None else self._stored.records[-1].at)
         return self._records
 
@@ -320,8 +361,18 @@ class _Run:
             self._advance([], self._alarm)
 
     def _is_open(self) -> bool:
-        session = self._lane.lines[self._stored.channel].session
-        return session is not None and session.id == self._stored.id
+        return any(
+            line.session is not None and line.session.id == self._stored.id
+            for line in self._lane.lines.values()
+        )
+
+    def _as_it_went(self, mail: Mail) -> Mail:
+        """An invitation opened its session on an address that was free then."""
+        opened = self._stored.opened
+        if opened is None or not isinstance(mail.event, Invitation):
+            return mail
+        event = msgspec.structs.replace(mail.event, originator=opened.originator)
+        return msgspec.structs.replace(mail, event=event)
 
     def _advance(self, mail: Sequence[Mail], now: int) -> None:
         lane = decode_lane(encode_lane(self._lane))
@@ -329,7 +380,22 @@ class _Run:
         channel = self._stored.channel
         came: Advance = advance(lane, self._stored.sender, mail, now, self._surveys, {channel: self._policy})
         self._lane, self._alarm = came.lane, came.alarm
-        self._records += [record for record in came.records if self._is_ours(record)]
+        self._records += [self._as_stored(record) for record in came.records if self._is_ours(record)]
+
+    def _as_stored(self, record: Record) -> Record:
+        """What stands in for something that lay outside the session is recorded as that was."""
+        match record:
+            case Invited():
+                asked = next(
+                    (mail.event for mail in self._stored.mail if mail.event.id == record.session), None
+                )
+                if isinstance(asked, Invitation):
+                    return msgspec.structs.replace(record, invitation=asked)
+            case OptedOut(id=stop) if stop == self._stored.stopped_by:
+                return msgspec.structs.replace(record, by_provider=False)
+            case _:
+                pass
+        return record
 
     def _is_ours(self, record: Record) -> bool:
         match record:
@@ -341,8 +407,18 @@ class _Run:
                 return getattr(record, "session", "") == self._stored.id
 
 
-def _open_door(channel: ChannelPolicy, survey: str) -> ChannelPolicy:
-    """The channel without its limits: the session was let in when it was stored."""
+def _open_door(channel: ChannelPolicy, survey: str, stored: Stored) -> ChannelPolicy:
+    """The channel without its limits, and as it knew the person: the session was let in when it was stored."""
+    opened = stored.opened
+    told = opened.variables if opened is not None else {}
+    originator = opened.originator if opened is not None else ""
     return msgspec.structs.replace(
-        channel, surveys=(survey,), sessions_per_sender_per_day=0, start_burst=0, closed=None
+        channel,
+        surveys=(survey,),
+        sessions_per_sender_per_day=0,
+        start_burst=0,
+        closed=None,
+        number="" if originator else told.get("number", ""),
+        originators=(originator,) if originator else (),
+        contacts={stored.sender: told["contact"]} if "contact" in told else {},
     )

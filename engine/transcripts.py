@@ -8,6 +8,9 @@ r"""A conversation as plain text: what tests keep as goldens, and what `parley c
       (You may leave it out.)              a further line of the same SMS, two blanks before it
     +1h30m                                 went by
     ! stopped text="STOP"                  the provider tells that the person opted out with it
+    ! cancelled                            whoever invited wants no more of the open session
+    ! unreachable why="unknown number"     the provider tells that the number gets no SMS
+    ! told number=+33700000001 contact=Rey the channel's number, and the person's name, from here on
     * stopped                              was decided besides
 
 A line of text stands as it is, its blanks at the ends apart, unless one could not see what it is. An empty one, one
@@ -72,15 +75,33 @@ class Stopped(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Told(msgspec.Struct, frozen=True):
+    """From here on the channel has this number, and knows the person by this name. Empty: as nobody told."""
+
+    number: str = ""
+    contact: str = ""
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """Whoever invited wants no more of the open session."""
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """The provider tells that the last SMS failed, and that the number gets none."""
+
+    why: str = ""
+
+
 class Remark(msgspec.Struct, frozen=True):
     """What is there for a reader only; an empty one is an empty line."""
 
     text: str = ""
 
 
-Entry = Came | Went | Passed | Noted | Invited | Stopped | Remark
-Done = Came | Passed | Invited | Stopped
+Done = Came | Passed | Invited | Stopped | Cancelled | Unreachable | Told
 """What is done to the engine. The rest is its doing, or nobody's."""
+
+Entry = Done | Went | Noted | Remark
 
 
 class Begins(msgspec.Struct, frozen=True):
@@ -143,6 +164,13 @@ def written(entry: Entry) -> str:
             return _invitation(entry)
         case Stopped(text):
             return "! stopped" + (f" text={_value(text)}" if text else "")
+        case Cancelled():
+            return "! cancelled"
+        case Unreachable(why):
+            return "! unreachable" + (f" why={_value(why)}" if why else "")
+        case Told(number, contact):
+            fields = [("number", number), ("contact", contact)]
+            return "! told" + "".join(f" {name}={_value(value)}" for name, value in fields if value)
         case Remark(text):
             return "# " + quoted_if_needed(text) if text else ""
         case _:
@@ -374,11 +402,19 @@ def _outside(text: str) -> Entry:
             )
             known = "survey, language, content, expires, reference, or a variable as in $agentId=7"
         case "stopped":
-            entry = Stopped(fields.pop("text", ""))
-            fields |= {f"${name}": value for name, value in variables.items()}
-            known = "text"
+            entry, known = Stopped(fields.pop("text", "")), "text"
+        case "cancelled":
+            entry, known = Cancelled(), "field"
+        case "unreachable":
+            entry, known = Unreachable(fields.pop("why", "")), "why"
+        case "told":
+            entry, known = Told(fields.pop("number", ""), fields.pop("contact", "")), "number, contact"
         case _:
-            raise Unreadable(f"found {what!r}, expected `invited` or `stopped`")
+            raise Unreadable(
+                f"found {what!r}, expected `invited`, `stopped`, `cancelled`, `unreachable` or `told`"
+            )
+    if what != "invited":
+        fields |= {f"${name}": value for name, value in variables.items()}
     if fields:
         raise Unreadable(f"'{what}' knows no {', '.join(fields)}: expected {known}")
     return entry

@@ -3,18 +3,30 @@
 Everything that is said goes through `say` or `tell`, so that every SMS has its id and its record.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import Literal
 
-from engine.events import Ended, Ending, Outbound, Record, Said, Unsent
+from engine.addressing import Thread
+from engine.events import Ended, Ending, Heard, Outbound, Record, Said, Sms, Unsent
 from engine.lane import Lane, Line, Session
 from engine.policy import ChannelPolicy, Policy
 from engine.program import FixedText, Survey
 from engine.surveys import Surveys
 from engine.texts import fill
+from engine.variables import MESSAGES, count_of
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
+
+Withdrawal = Literal["stopped", "cancelled", "unreachable"]
+
+WITHDRAWN: Mapping[Withdrawal, str] = {
+    "stopped": "withdrawn by a STOP",
+    "cancelled": "withdrawn: whoever invited wants no more of it",
+    "unreachable": "withdrawn: the number gets no SMS",
+}
+"""Why an SMS that was decided will not leave, by the code in its Unsent."""
 
 
 class UnknownVersion(Exception):
@@ -33,8 +45,8 @@ class Turn:
     """`now` is the time of what is being applied; `cause` the id of the event, empty for a deadline."""
 
     __slots__ = (
-        "_replies", "cause", "duplicates", "lane", "now", "opened", "outbox", "policy", "records", "sender",
-        "silenced", "surveys",
+        "_replies", "cause", "duplicates", "lane", "now", "opened", "opt_outs", "outbox", "policy", "records", "sender",
+        "silenced", "surveys", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, sender: str, surveys: Surveys, policy: Policy) -> None:
@@ -47,7 +59,9 @@ class Turn:
         self.outbox: list[Outbound] = []
         self.records: list[Record] = []
         self.silenced: list[str] = []
+        self.withdrawn: dict[str, Withdrawal] = {}
         self.opened: dict[str, int] = {}
+        self.opt_outs: dict[str, int] = {}
         self.duplicates = 0
         self._replies = 0
 
@@ -79,45 +93,67 @@ class Turn:
         """One SMS of a session."""
         identity = f"{session.id}x{session.said}"
         session.said += 1
-        self._send(Outbound(identity, channel, self.sender, text, session.id), step)
+        self._send(Outbound(identity, channel, self.sender, text, session.id, session.originator), step)
 
-    def tell(self, channel: str, line: Line, name: FixedText, survey: Survey | None) -> bool:
+    def heard(self, sms: Sms, session: Session | None) -> None:
+        """The person wrote this, in a session or outside any."""
+        if session is not None and (messages := session.answers.get(MESSAGES)) is not None:
+            session.answers[MESSAGES] = count_of(int(messages.raw) + 1)
+        self.records.append(
+            Heard(
+                self.now, sms.channel, session.id if session is not None else "", sms.id, sms.text, sms.reply_to,
+                sms.handled, sms.originator,
+            )
+        )  # fmt: skip
+
+    def tell(self, thread: Thread, name: FixedText, survey: Survey | None) -> bool:
         """A fixed text in answer to the event, outside any session; False if the survey has none by this name.
 
-        In the language of the last session, if the text has it.
+        In the language of the last session, if the text has it, and from the address that the person wrote to.
         """
         if survey is None or name not in survey.texts:
             return False
         wordings = survey.texts[name]
-        text = fill(wordings.get(line.language) or wordings[survey.languages[0]], {})
-        self._send(Outbound(f"{self.cause}r{self._replies}", channel, self.sender, text), name)
+        language = thread.line.language or thread.main.language
+        text = fill(wordings.get(language) or wordings[survey.languages[0]], {})
+        identity = f"{self.cause}r{self._replies}"
+        self._send(Outbound(identity, thread.channel, self.sender, text, originator=thread.answer_from), name)
         self._replies += 1
         return True
 
     def tell_sometimes(
-        self, channel: str, line: Line, name: FixedText, survey: Survey | None, every_ms: int = HOUR_MS
+        self, thread: Thread, name: FixedText, survey: Survey | None, every_ms: int = HOUR_MS
     ) -> None:
         """`tell`, unless the same was told so little ago that two robots might be talking."""
-        last = line.told.get(name)
-        if (last is None or self.now - last >= every_ms) and self.tell(channel, line, name, survey):
-            line.told[name] = self.now
+        told = thread.main.told
+        last = told.get(name)
+        if (last is None or self.now - last >= every_ms) and self.tell(thread, name, survey):
+            told[name] = self.now
 
-    def end(self, channel: str, line: Line, session: Session, how: Ending) -> None:
+    def end(self, channel: str, line: Line, session: Session, how: Ending, why: str = "") -> None:
         """The line's open session is over."""
         line.session = None
         line.ended_at, line.ended_how, line.ended_survey = self.now, how, session.survey
-        self.records.append(Ended(self.now, channel, session.id, how))
+        self.records.append(Ended(self.now, channel, session.id, how, session.answers, why))
 
     def silence(self, channel: str) -> None:
         """Withdraw whatever has not left on the channel."""
         if channel not in self.silenced:
             self.silenced.append(channel)
-        withdrawn = [sms for sms in self.outbox if sms.channel == channel]
-        self.outbox = [sms for sms in self.outbox if sms.channel != channel]
+        self._take_back(lambda sms: sms.channel == channel, "stopped")
+
+    def withdraw(self, session: str, because: Withdrawal) -> None:
+        """Withdraw what has not left of one session, open or not."""
+        self.withdrawn.setdefault(session, because)
+        self._take_back(lambda sms: sms.session == session, because)
+
+    def _take_back(self, concerns: Callable[[Outbound], bool], because: Withdrawal) -> None:
         self.records += [
-            Unsent(self.now, channel, sms.session, sms.id, "stopped", "withdrawn by a STOP")
-            for sms in withdrawn
+            Unsent(self.now, sms.channel, sms.session, sms.id, because, WITHDRAWN[because])
+            for sms in self.outbox
+            if concerns(sms)
         ]
+        self.outbox = [sms for sms in self.outbox if not concerns(sms)]
 
     def line_survey(self, line: Line, offered: Sequence[str]) -> Survey | None:
         """Whose fixed texts answer a person who has no session: the last survey's, else the channel's first."""

@@ -154,7 +154,8 @@ def _template(template: Template) -> str:
 
 
 def _keywords(start: Keywords) -> str:
-    return ", ".join([*sorted(start.words), *(_source(pattern) for pattern, _ in start.patterns)])
+    anything = ["*"] if start.anything else []
+    return ", ".join([*sorted(start.words), *(_source(pattern) for pattern, _ in start.patterns), *anything])
 
 
 def _plain(value: object) -> object:

@@ -29,8 +29,8 @@ from engine.answers.readers import (
     YesNoReader,
 )
 from engine.answers.yes_no import NO, YES, read_yes_no
+from engine.events import Answer
 from engine.folding import clean
-from engine.lane import Answer
 
 __all__ = [
     "NO", "YES", "AnythingReader", "ChoiceReader", "ChoicesReader", "DateReader", "NumberReader", "PhoneReader",

@@ -10,8 +10,8 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
 
 from engine.answers.readers import PhoneReader, Unread
+from engine.events import Answer
 from engine.folding import clean
-from engine.lane import Answer
 
 _LONGEST = 80
 """Characters in which a number is looked for."""

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from engine.chatting import BEGINS_AT, TIMEZONE, Phone, phone_for, playable, playing
+from engine.chatting import BEGINS_AT, NUMBER, TIMEZONE, Phone, phone_for, playable, playing
 from engine.commands.chat_screen import Screen, keywords, state
 from engine.commands.money import Price
 from engine.events import Opened
@@ -27,13 +27,16 @@ from engine.surveys import Surveys
 from engine.transcripts import (
     Begins,
     Came,
+    Cancelled,
     Done,
     Entry,
     Invited,
     Passed,
     Remark,
     Stopped,
+    Told,
     Transcript,
+    Unreachable,
     Unreadable,
     compose,
     duration,
@@ -56,6 +59,8 @@ _COMMANDS = {
     "/sms": ('"…"', r'text what cannot be typed: /sms "", /sms "two\nlines", /sms /wait'),
     "/invite": ("[…]", "invite this person: /invite language=no $agentId=7"),
     "/stopped": ("", "the provider tells that this person opted out with it"),
+    "/cancelled": ("", "whoever invited wants no more of the session"),
+    "/unreachable": ("", "the provider tells that the number gets no SMS"),
     "/help": ("", "this"),
     "/quit": ("", "leave, as Ctrl-D does"),
 }
@@ -68,6 +73,10 @@ _COMMANDS = {
     "--var", "variables", multiple=True, metavar="KEY=VALUE", help="Invite with a session variable."
 )
 @click.option("--content", default="", help="Invite with a text that opens the first SMS.")
+@click.option(
+    "--contact", default="", metavar="NAME", help="Be somebody whom the channel knows by this name."
+)
+@click.option("--number", default="", metavar="NUMBER", help="The channel's number, as in +33700000001.")
 @click.option("--price", type=Price(), help="What one segment costs, to show money.")
 @click.option(
     "--save", "save", type=click.Path(dir_okay=False, path_type=Path), help="Write the transcript there."
@@ -79,7 +88,7 @@ _COMMANDS = {
 @click.option("--at", "begins", default="", metavar="TIME", help="When it begins.  [default: now]")
 def chat(
     files: Sequence[Path], language: str, variables: Sequence[str], content: str, price: Decimal | None,
-    save: Path | None, script: Path | None, timezone: str, begins: str,
+    save: Path | None, script: Path | None, timezone: str, begins: str, contact: str, number: str,
 ) -> None:  # fmt: skip
     """A whole conversation in the terminal, without a server. You text, the surveys in FILES answer.
 
@@ -91,19 +100,22 @@ def chat(
     Example:
       parley chat clinic.yaml
       parley chat clinic.yaml --var agentId=7 --language no
+      parley chat conversation.yaml --contact Rey --number +15005550006
       parley chat clinic.yaml --script tests/goldens/clinic-fever.txt
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     surveys, offered = _read(files)
     invited = _invitation(language, variables, content)
+    first: list[Done] = [Told(number, contact)] if number or contact else []
+    first += [invited] if invited is not None else []
     if script is not None:
-        if invited is not None or begins:
-            raise click.UsageError("a script says itself who is invited and when it begins")
+        if first or begins:
+            raise click.UsageError("a script says itself who is known, who is invited and when it begins")
         _follow(console, script, surveys, offered, price, save)
         return
     if save is not None and not save.parent.is_dir():
         raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
-    talk = _Chat(console, surveys, offered, price, _begins(begins, timezone), invited)
+    talk = _Chat(console, surveys, offered, price, _begins(begins, timezone), first)
     talk.greet()
     for line in _typed(console):
         if not talk.take(line):
@@ -215,13 +227,13 @@ class _Chat:
 
     def __init__(
         self, console: Console, surveys: Surveys, offered: tuple[str, ...], price: Decimal | None, begins: Begins,
-        invited: Invited | None,
+        first: Sequence[Done],
     ) -> None:  # fmt: skip
         self._console = console
         self._surveys = surveys
         self._offered = offered
         self._begins = begins
-        self._invited = invited
+        self._first = first
         self._phone = self._new_phone()
         self._screen = Screen(console, self._phone, price)
         self._entries: list[Entry] = []
@@ -229,7 +241,8 @@ class _Chat:
         self._doors: dict[str, Callable[[str], None]] = {
             "/wait": self._wait, "/why": self._why, "/state": self._state, "/back": self._back,
             "/restart": self._restart, "/save": self._save, "/sms": self._sms, "/invite": self._invite,
-            "/stopped": self._stopped, "/help": self._help,
+            "/stopped": self._stopped, "/cancelled": self._cancelled, "/unreachable": self._unreachable,
+            "/help": self._help,
         }  # fmt: skip
 
     def greet(self) -> None:
@@ -245,8 +258,8 @@ class _Chat:
         self._screen.dim(
             "Time stands still until you /wait. /why explains, /help says what else; Ctrl-D leaves."
         )
-        if self._invited is not None:
-            self._do(self._invited, shown=True)
+        for done in self._first:
+            self._do(done, shown=True)
 
     def take(self, line: str) -> bool:
         """Do what was typed; False if it was goodbye."""
@@ -333,8 +346,8 @@ class _Chat:
         self._phone, self._entries, self._past = self._new_phone(), [], []
         self._screen.look_at(self._phone)
         self._screen.dim("  as if nothing had happened")
-        if self._invited is not None:
-            self._do(self._invited, shown=True)
+        for done in self._first:
+            self._do(done, shown=True)
 
     def _save(self, written: str) -> None:
         if not written:
@@ -354,6 +367,12 @@ class _Chat:
     def _stopped(self, _: str) -> None:
         self._do(Stopped())
 
+    def _cancelled(self, _: str) -> None:
+        self._do(Cancelled())
+
+    def _unreachable(self, why: str) -> None:
+        self._do(Unreachable(why))
+
     def _as_transcript(self, line: str) -> None:
         try:
             (entry,) = parse(line).entries
@@ -372,5 +391,5 @@ class _Chat:
         self._console.print(Text(f"  {sentence}", "red"))
 
     def _new_phone(self) -> Phone:
-        policy = ChannelPolicy(surveys=self._offered, timezone=ZoneInfo(self._begins.timezone))
+        policy = ChannelPolicy(surveys=self._offered, timezone=ZoneInfo(self._begins.timezone), number=NUMBER)
         return Phone(self._surveys, policy, now=self._begins.at)

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.chatting import Phone, notes
-from engine.events import Ended, Heard, Record, Said
+from engine.events import Answer, Ended, Heard, Record, Said
 from engine.explaining import ENDING
-from engine.lane import Answer, Session
+from engine.lane import Session
 from engine.program import Ask, Survey
 from engine.segments import Segments, count
-from engine.transcripts import Came, Entry, Noted, Passed, Remark, Went, lasting, written
-from engine.variables import is_variable
+from engine.transcripts import Came, Entry, Noted, Passed, Remark, Told, Went, lasting, written
+from engine.variables import TOLD, is_variable
 from engine.wording import describe_reader
 
 _ALONE = {"GSM-7": 160, "UCS-2": 70}
@@ -44,7 +44,7 @@ class Screen:
 
     def outcome(self, done: Entry) -> None:
         """What came of it, with what it costs, how long it took if time went by, and what is waited for."""
-        if isinstance(done, Remark):
+        if isinstance(done, (Remark, Told)):
             return
         phone = self._phone
         records, self._shown = phone.records[self._shown :], len(phone.records)
@@ -102,12 +102,13 @@ def cost(segments: Segments) -> str:
 
 def keywords(survey: Survey) -> str:
     """What begins the survey."""
-    several = len({*survey.start.words.values(), *(language for _, language in survey.start.patterns)}) > 1
+    several = len(survey.start.languages) > 1
     named = [(f"{word.upper()}", language) for word, language in survey.start.words.items()]
     named += [
         (f"what matches /{getattr(pattern, 'pattern', pattern)}/", language)
         for pattern, language in survey.start.patterns
     ]
+    named += [("anything", survey.start.anything)] if survey.start.anything else []
     return f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to begin."
 
 
@@ -129,7 +130,8 @@ def state(phone: Phone) -> Iterator[str]:
     if step is not None:
         yield f"waits at '{step.id}' for {describe_reader(step.reader)}{_counted(session)}"
     for place, answer in session.answers.items():
-        yield f"{'' if is_variable(place) else '  '}{place} = {_shown(answer)}"
+        name = place[1:] if place in TOLD else place
+        yield f"{'' if is_variable(place) else '  '}{name} = {_shown(answer)}"
     yield from _due(phone)
 
 

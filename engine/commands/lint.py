@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -134,7 +136,14 @@ def _print_bounds(console: Console, bounds: Bounds, price: Decimal | None) -> No
         cost = f", {price * bound.most} at {price} each" if price is not None else ""
         console.print(f"  {language}: {_at_most(bound, 'segment')}{cost}")
         if bound.path:
-            console.print(Text.assemble("      by ", (" -> ".join(map(_stop, bound.path)), "cyan")))
+            console.print(Text.assemble("      by ", (" -> ".join(_stops(bound.path)), "cyan")))
+
+
+def _stops(path: Iterable[Stop]) -> Iterator[str]:
+    """The stops of a path, those that are the same one after the other together."""
+    for stop, same in groupby(map(_stop, path)):
+        often = len(list(same))
+        yield f"{stop} ({often} times)" if often > 2 else " -> ".join([stop] * often)
 
 
 def _stop(stop: Stop) -> str:

@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 
 IDS = ["a", "b", "c", "d"]
 DURATIONS = ["1m", "10m", "1h"]
-WORDS = ["Hi", "Well {a|you}", "ça va {b|}?", "{c|so}: {d|what}", "€" * 155, "x" * 160, "я" * 69, "A {k|?}"]
+WORDS = [
+    "Hi",
+    "Well {a|you}",
+    "ça va {b|}?",
+    "{c|so}: {d|what}",
+    "€" * 155,
+    "x" * 160,
+    "я" * 69,
+    "A {k|?}",
+    "x" * 157 + "{$messages}",
+    "{$contact|you}: {$number}" + "x" * 140,
+]
 
 ANSWERS = st.sampled_from([
     {"type": "yes_no"},
@@ -29,13 +40,22 @@ CONDITIONS = {
     "date": [{"at_least": "2030-01-02"}, {"below": "2030-01-02"}],
 }
 
+ABOUT_VARIABLES = [
+    {"variable": "k", "equals": "1"},
+    {"variable": "k", "equals": "v"},
+    {"variable": "$contact", "equals": "Rey"},
+    {"variable": "$number", "matches": r"\+9+"},
+    {"variable": "$messages", "at_least": 2},
+    {"variable": "$messages", "below": 3},
+]
+
 
 @st.composite
 def conditions(draw, step, types):
     """A condition on the step's own answer, on another's, or on a variable; or a combination."""
     about = draw(st.sampled_from([*types, "$k"] if step not in types else [step, step, *types, "$k"]))
     if about == "$k":
-        return {"variable": "k", "equals": draw(st.sampled_from(["1", "v"]))}
+        return draw(st.sampled_from(ABOUT_VARIABLES))
     condition = dict(draw(st.sampled_from(CONDITIONS[types[about]])))
     if about != step:
         condition["answer"] = about
@@ -98,7 +118,8 @@ def surveys(draw, most_steps=4):
     survey = {
         "survey": "s",
         "steps": steps,
-        "variables": {"k": 3},
+        "start": draw(st.sampled_from(["START", ["START", "*"]])),
+        "variables": {"k": 3, "$contact": 4},
         "again": draw(st.sampled_from(["ignore", "answer"])),
     }
     if draw(st.integers(0, 2)) == 0:

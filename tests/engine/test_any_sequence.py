@@ -8,12 +8,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine import advance, missing_versions
+from engine.addressing import channel_of
 from engine.events import (
+    Cancel,
     Ended,
+    Heard,
+    Invitation,
     Mail,
     Opened,
     OptedIn,
     OptedOut,
+    Part,
     ProviderStop,
     Receipt,
     Said,
@@ -26,6 +31,7 @@ from engine.keywords import is_start
 from engine.lane import Lane
 from engine.lane import decode as decode_lane
 from engine.lane import encode as encode_lane
+from engine.quiet import QuietHours
 from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
 
 ROUND = """
@@ -50,14 +56,17 @@ steps:
   - {id: more, ask: "Encore ?", answer: {type: yes_no}, next: [{when: {equals: yes}, go: hello}]}
 """
 SURVEYS = surveys_of({**SHIPPED, "round.yaml": ROUND})
+SENDER = "+33612345678"
 POLICY = {
     "octopush": msgspec.structs.replace(policy_for("tutorial"), start_burst=0),
-    "twilio": msgspec.structs.replace(policy_for("clinic", "round"), confirms_stop=True, pause_ms=0),
-    "round": msgspec.structs.replace(
-        policy_for("round", "clinic"), sessions_per_sender_per_day=0, start_burst=20
+    "twilio": msgspec.structs.replace(
+        policy_for("clinic", "conversation"), pause_ms=0, number="+15005550006", contacts={SENDER: "Rey"}
     ),
-}
-SENDER = "+33612345678"
+    "round": msgspec.structs.replace(
+        policy_for("round", "clinic"), sessions_per_sender_per_day=0, start_burst=20,
+        number="99", originators=("100", "200"), quiet=QuietHours(11 * 60, 12 * 60),
+    ),
+}  # fmt: skip
 NEVER = 2 * T0
 
 WORDS = [
@@ -71,6 +80,8 @@ WORDS = [
     "HELP",
     "info",
     "UNSTOP",
+    "YES",
+    "stop please",
     "98.6",
     "80",
     "1",
@@ -80,17 +91,43 @@ CHANNELS = st.sampled_from(sorted(POLICY))
 GAPS_MS = st.sampled_from([0, 1, 500, 2_000, 29_999, 30_000, 30_001, 60_000, 3_600_000, 86_400_000, -5_000])
 
 
+KINDS = ["sms"] * 12 + ["part"] * 3 + ["receipt"] * 3 + ["invitation"] * 2 + ["stop", "cancel"]
+NAMES = st.integers(0, 30).map("{:016x}".format)
+"""Ids of events, which may have opened sessions."""
+
+
 @st.composite
 def events(draw, identity):
     channel = draw(CHANNELS)
-    kind = draw(st.sampled_from(["sms"] * 12 + ["stop", "receipt"]))
-    if kind == "stop":
-        return ProviderStop(identity, channel, draw(TEXTS))
-    if kind == "receipt":
-        return Receipt(identity, channel, "sms_1", "DELIVERED")
-    text = draw(TEXTS)
-    start = is_start(text, POLICY[channel].surveys, SURVEYS) or draw(st.integers(0, 20)) == 0
-    return Sms(identity, channel, text, start)
+    originator = draw(st.sampled_from(["", "", "99", "100", "200", "300"]))
+    match draw(st.sampled_from(KINDS)):
+        case "stop":
+            return ProviderStop(identity, channel, draw(TEXTS), draw(st.sampled_from(["", "import"])))
+        case "cancel":
+            return Cancel(identity, channel, draw(NAMES))
+        case "invitation":
+            survey = draw(st.sampled_from(POLICY[channel].surveys))
+            variables = draw(st.sampled_from([{}, {"agentId": "7", "$contact": "Finn", "$messages": "x"}]))
+            expires_at = draw(st.sampled_from([0, 0, T0 + 3_600_000]))
+            return Invitation(
+                identity, channel, survey, variables=variables, expires_at=expires_at, originator=originator
+            )
+        case "receipt":
+            state = draw(st.sampled_from(["", "sent", "failed", "delivered"]))
+            sms = draw(st.just("") | NAMES.map("{}x0".format) | NAMES.map("{}r0".format))
+            return Receipt(
+                identity, channel, "sms_1", "S", state, permanent=draw(st.booleans()), sms=sms, why="gone"
+            )
+        case "part":
+            reference, number = draw(st.sampled_from(["1", "2"])), draw(st.integers(1, 3))
+            return Part(
+                identity, channel, draw(TEXTS), reference, number, draw(st.integers(1, 3)), originator
+            )
+        case _:
+            text = draw(TEXTS)
+            start = is_start(text, POLICY[channel].surveys, SURVEYS) or draw(st.integers(0, 20)) == 0
+            handled = draw(st.sampled_from(["", "", "", "", "", "", "stop", "help", "start"]))
+            return Sms(identity, channel, text, start, handled=handled, originator=originator)
 
 
 @st.composite
@@ -137,7 +174,7 @@ def lasting_records(steps):
 def test_bounds_hold_whatever_comes(mail):
     steps = play(mail)
     clock, spoken, most = 0, Counter(), {}
-    silent = set()
+    silent, confirmed, unconfirmed = set(), False, False
     for each in steps:
         assert each.lane.clock >= clock
         clock = each.lane.clock
@@ -145,8 +182,11 @@ def test_bounds_hold_whatever_comes(mail):
         assert decode_records(encode(each.records)) == each.records
         assert len(each.lane.seen) <= 128
         assert missing_versions(each.lane, SURVEYS) == set()
-        assert (each.alarm is not None) == any(line.session for line in each.lane.lines.values())
-        assert (each.keep_until is None) == any(line.opted_out_at for line in each.lane.lines.values())
+        waits = any(line.session for line in each.lane.lines.values()) or each.lane.gathered
+        assert (each.alarm is not None) == bool(waits)
+        assert each.keep_until >= clock + 2 * 86_400_000
+        assert len(each.lane.gathered) <= 8
+        assert all(len(line.receipts) <= 64 for line in each.lane.lines.values())
         for record in each.records:
             match record:
                 case Opened(session=session, version=version):
@@ -154,14 +194,23 @@ def test_bounds_hold_whatever_comes(mail):
                 case Said(session=session, id=identity) if session:
                     assert identity == f"{session}x{spoken[session]}"
                     spoken[session] += 1
-                case OptedOut(channel=channel):
+                case Heard(channel=channel, handled=handled):
+                    confirmed = handled == "stop"
+                case OptedOut(channel=channel, by_provider=by_provider):
                     silent.add(channel)
+                    unconfirmed = not (by_provider or confirmed)
+                    assert each.opt_outs[channel] in (0, record.at)
                 case OptedIn(channel=channel):
                     silent.remove(channel)
+                    assert channel in each.opt_outs
                 case _:
                     pass
             if isinstance(record, Said) and record.channel in silent:
-                assert record.step == "stopped"
+                assert (record.step, unconfirmed) == ("stopped", True)
+                unconfirmed = False
+        opted_out = {key for key, line in each.lane.lines.items() if line.opted_out_at}
+        assert opted_out == silent
+        assert not any(line.session for key, line in each.lane.lines.items() if channel_of(key) in silent)
         gone = {record.id for record in each.records if isinstance(record, Unsent)}
         said = [record.id for record in each.records if isinstance(record, Said) and record.id not in gone]
         assert [sms.id for sms in each.outbox] == said
@@ -196,17 +245,28 @@ def test_batches_and_late_alarms_make_no_difference(mail, cut):
 @settings(max_examples=100, deadline=None)
 @given(mails(ordered=True))
 def test_a_second_copy_changes_nothing(mail):
-    assume(mail)
+    assume(mail and not isinstance(mail[-1].event, Receipt))
     lane, last = play(mail)[-1].lane, mail[-1]
     again = step(lane, [Mail(last.at + 1, last.event)], last.at + 1)
     assert (again.duplicates, again.outbox, again.records) == (1, [], [])
     assert again.lane == lane
 
 
+@settings(max_examples=100, deadline=None)
+@given(mails(ordered=True), st.sampled_from(["", "sent", "failed", "delivered"]), st.booleans())
+def test_a_second_receipt_changes_nothing(mail, state, permanent):
+    at = mail[-1].at if mail else T0
+    receipt = Mail(at, Receipt("e" * 16, "round", "t", "s", state, permanent=permanent))
+    lane = play([*mail, receipt])[-1].lane
+    again = step(lane, [receipt], at)
+    assert (again.outbox, again.records, again.withdrawn) == ([], [], {})
+    assert again.lane == lane
+
+
 def test_ids_older_than_a_day_are_forgotten_and_never_more_than_128_kept():
     lane = Lane()
     for number in range(300):
-        lane = step(lane, [Mail(T0 + number, Receipt(f"{number:016x}", "round", "t", "s"))], T0).lane
+        lane = step(lane, [Mail(T0 + number, Cancel(f"{number:016x}", "round", "s"))], T0).lane
     assert list(lane.seen) == [f"{number:016x}" for number in range(172, 300)]
-    lane = step(lane, [Mail(T0 + 86_400_000 + 290, Receipt("f" * 16, "round", "t", "s"))], T0).lane
+    lane = step(lane, [Mail(T0 + 86_400_000 + 290, Cancel("f" * 16, "round", "s"))], T0).lane
     assert list(lane.seen) == [*(f"{number:016x}" for number in range(290, 300)), "f" * 16]

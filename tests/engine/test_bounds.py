@@ -1,5 +1,7 @@
 """No session of any survey sends, hears or costs more than was said before, and what is said to be attained is."""
 
+from itertools import product
+
 import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from engine.proofs import bounds, findings
 from engine.reading import read_survey
 from engine.segments import count
 from engine.surveys import Surveys
+from engine.variables import MESSAGES
 from tests.engine.chat import CHANNEL, T0, policy_for
 from tests.engine.random_surveys import surveys
 
@@ -29,7 +32,18 @@ TEXTS = [
 def variables_of(survey):
     """What invitations may say: nothing, or whatever costs most, with several values for the one in conditions."""
     dear = {name: "😀" * longest for name, longest in survey.variables.items() if len(name) == 1}
-    return [{}, dear, *({**dear, "K": value} for value in ("1", "v", "v" + "\U0001e8d0" * 2))]
+    asked = ("1", "v", "v" + "\U0001e8d0" * 2) if b'"variable": "k"' in survey.source else ()
+    return [{}, dear, *({**dear, "K": value} for value in asked)]
+
+
+def names_in(survey):
+    """What the channel's contacts may say: nothing, or whatever costs most, and what is in conditions."""
+    asked = ("Rey", "Rey" + "\U0001e8d0") if b'"variable": "$contact"' in survey.source else ()
+    return ["", *(["😀" * 4] if b"{$contact" in survey.source else []), *asked]
+
+
+SOON = 3
+"""So many SMS, and whatever conditions say of how many came is as it will be."""
 
 
 def compiled(source):
@@ -45,17 +59,18 @@ def compiled(source):
 class Session:
     """One session of a survey; what it has sent, heard and cost."""
 
-    def __init__(self, survey, lane, now, alarm, totals):
-        self.survey, self.lane, self.now, self.alarm, self.totals = survey, lane, now, alarm, totals
+    def __init__(self, survey, name, lane, now, alarm, totals):
+        self.survey, self.name = survey, name
+        self.lane, self.now, self.alarm, self.totals = lane, now, alarm, totals
 
     @classmethod
-    def opened(cls, survey, variables):
+    def opened(cls, survey, variables, name):
         start = (
             Invitation("i", CHANNEL, "s", variables=variables)
             if variables
             else Sms("i", CHANNEL, "START", True)
         )
-        return cls(survey, encode(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
+        return cls(survey, name, encode(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
 
     @property
     def open(self):
@@ -77,11 +92,16 @@ class Session:
         return (
             session.step, session.misread, session.reminded, session.said if self.survey.most_sms else 0,
             tuple(sorted(session.taken.items())),
-            tuple((step, answer.value, answer.indexes) for step, answer in sorted(session.answers.items())),
+            tuple(
+                (step, min(answer.value, SOON) if step == MESSAGES else answer.value, answer.indexes)
+                for step, answer in sorted(session.answers.items())
+            ),
         )  # fmt: skip
 
     def _advanced(self, event, now):
-        policy = {CHANNEL: msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)}
+        limits = msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)
+        contacts = {SENDER: self.name} if self.name else {}
+        policy = {CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)}
         mail = [Mail(now, event)] if event else []
         advanced = advance(decode(self.lane), SENDER, mail, now, Surveys([self.survey]), policy)
         said = [record.text for record in advanced.records if isinstance(record, Said) and record.session]
@@ -90,7 +110,7 @@ class Session:
             moved = int(advanced.lane.lines[CHANNEL].session is None)
         out, came, segments = self.totals
         totals = (out + len(said), came + moved, segments + sum(count(text).segments for text in said))
-        return Session(self.survey, encode(advanced.lane), now, advanced.alarm, totals)
+        return Session(self.survey, self.name, encode(advanced.lane), now, advanced.alarm, totals)
 
 
 def limits(survey):
@@ -103,7 +123,8 @@ def limits(survey):
 def test_no_session_goes_beyond_the_bounds(source, data):
     survey = compiled(source)
     most = [limit.most for limit in limits(survey)]
-    session = Session.opened(survey, data.draw(st.sampled_from(variables_of(survey))))
+    variables = data.draw(st.sampled_from(variables_of(survey)))
+    session = Session.opened(survey, variables, data.draw(st.sampled_from(names_in(survey))))
     for _ in range(60):
         if session.open is None:
             break
@@ -130,7 +151,7 @@ def exhausted(survey):
             known[key] = best
         return known[key]
 
-    starts = [Session.opened(survey, variables) for variables in variables_of(survey)]
+    starts = [Session.opened(survey, *each) for each in product(variables_of(survey), names_in(survey))]
     return [max(each.totals[n] + ahead(each)[n] for each in starts) for n in range(3)]
 
 

@@ -16,6 +16,7 @@ from engine.transcripts import Invited
 from tests.engine.chat import CHANNEL, ROOT, Phone, policy_for, surveys_of
 
 CLINIC = str(ROOT / "config" / "surveys" / "clinic.yaml")
+CONVERSATION = str(ROOT / "config" / "surveys" / "conversation.yaml")
 TUTORIAL = str(ROOT / "config" / "surveys" / "tutorial.json")
 GOLDEN = ROOT / "tests" / "goldens" / "clinic-fever.txt"
 
@@ -161,6 +162,33 @@ def test_an_invitation_begins_it_in_a_language_with_variables_and_content(ages):
     again = shown("/restart\n", "--var", "agentId=7", files=ages)
     assert again.count("! invited $agentId=7\n< Hello.") == 2
     assert "< Hei." in shown("/invite language=no\n", files=ages)
+
+
+def test_somebody_whom_the_channel_knows_is_called_by_name_also_after_a_restart(tmp_path):
+    known = ("--contact", "Leia Organa", "--number", "+15005550006")
+    saved = tmp_path / "saved.txt"
+    output = shown("Hi\n/state\n/restart\nHi\n", *known, "--save", str(saved), files=(CONVERSATION,))
+    assert output.startswith(
+        '! told number=+15005550006 contact="Leia Organa"\n'
+        "> Hi\n"
+        "< Leia Organa has messaged +15005550006 1 times  [1 segment GSM-7, 45/160]\n"
+    )
+    assert "  $messages = 1\n" in output
+    assert output.count("Leia Organa has messaged +15005550006 1 times") == 2
+    assert say("", "--script", str(saved), files=(CONVERSATION,)).exit_code == 0
+    assert '! told number=+15005550006 contact="Leia Organa"\n> Hi\n' in saved.read_text()
+
+
+def test_a_stranger_texts_a_number_all_the_same():
+    assert "< Friend has messaged +33700000001 1 times" in shown("Hi\n", files=(CONVERSATION,))
+    assert "Text anything to begin." in say("", files=(CONVERSATION,)).output
+    assert "Nothing else waits for it, so it opened a session" in shown("Hi\n/why\n", files=(CONVERSATION,))
+
+
+def test_a_script_says_itself_who_is_known():
+    result = say("", "--contact", "Rey", "--script", str(GOLDEN))
+    assert result.exit_code == 2
+    assert "a script says itself who is known, who is invited and when it begins" in result.output
 
 
 def test_what_cannot_be_typed_can_be_texted():
@@ -417,8 +445,7 @@ def test_why_a_session_that_asks_nothing_is_over_at_once():
     phone.text("UNSTOP")
     assert why(phone) == [
         "It is a START: they are opted in again.",
-        f"No session is open, and it is no keyword. The last one ended: {ENDING['completed']}.",
-        "The fixed text `unavailable` answers.",
+        "The fixed text `opted_in` answers.",
     ]
 
 
@@ -496,6 +523,47 @@ def test_why_of_what_is_said_whatever_is_asked(phone):
     assert why(phone) == ["They had opted out already: nothing changes, and nothing is said."]
     phone.text("AGE")
     assert why(phone)[0] == "It is a START: they are opted in again."
+
+
+def test_why_of_what_others_do(phone):
+    phone.text("AGE")
+    phone.receipt("sent")
+    assert why(phone) == ["The provider tells of an SMS: sent."]
+    phone.receipt("sent")
+    assert why(phone) == ["It tells nothing new of its SMS."]
+    phone.part("3", 1, 2)
+    assert why(phone) == ["It is a part of an SMS: the others are waited for."]
+    phone.part("0", 2, 2)
+    assert why(phone)[:3] == [
+        "With it an SMS is whole, or as whole as it will be.",
+        "'age' was asked: number 0–150.",
+        "It was read as 30.",
+    ]
+    phone.cancel()
+    assert why(phone)[0].startswith("Whoever invited wants no more of the session")
+    phone.text("HELP", handled="help")
+    assert why(phone) == ["The provider took it for a HELP and has answered it."]
+    phone.text("AGE", after_ms=60_000)
+    phone.receipt("failed", permanent=True, why="unknown")
+    assert why(phone) == [
+        "The provider tells of an SMS: failed, unknown.",
+        f"The session ended: {ENDING['unreachable']}.",
+    ]
+    phone.text("END", handled="stop")
+    assert why(phone)[:2] == [
+        "The provider took it for a STOP and has answered it.",
+        "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say START.",
+    ]
+    phone.text("YES")
+    assert why(phone) == [
+        "It is as good as a START: they are opted in again.",
+        "The fixed text `opted_in` answers.",
+    ]
+
+
+def test_the_session_ends_from_outside():
+    output = shown("START\n/cancelled\nSTART\n/unreachable no such number\n")
+    assert re.findall(r"^\* .*", output, re.MULTILINE) == ["* cancelled", "* unreachable: no such number"]
 
 
 def test_why_outside_a_session(phone):

@@ -14,12 +14,15 @@ from engine.replaying import Same, replay, sessions_of
 from engine.transcripts import (
     Begins,
     Came,
+    Cancelled,
     Invited,
     Noted,
     Passed,
     Remark,
     Stopped,
+    Told,
     Transcript,
+    Unreachable,
     Unreadable,
     Went,
     compose,
@@ -71,6 +74,9 @@ ENTRIES = st.one_of(
         TEXTS,
     ),
     st.builds(Stopped, TEXTS),
+    st.builds(Unreachable, TEXTS),
+    st.just(Cancelled()),
+    st.builds(Told, TEXTS, TEXTS),
     st.builds(Remark, TEXTS),
 )
 BEGINNINGS = st.builds(
@@ -127,6 +133,11 @@ def test_what_is_written_is_read_as_it_was(transcript):
         (Invited(expires_in=-60_000), "! invited expires=-1m"),
         (Stopped(), "! stopped"),
         (Stopped("STOP now"), '! stopped text="STOP now"'),
+        (Cancelled(), "! cancelled"),
+        (Unreachable("unknown number"), '! unreachable why="unknown number"'),
+        (Told("+15005550006", "Rey"), "! told number=+15005550006 contact=Rey"),
+        (Told(contact="Leia Organa"), '! told contact="Leia Organa"'),
+        (Told(), "! told"),
         (Remark(), ""),
         (Remark("a remark"), "# a remark"),
     ],
@@ -175,7 +186,10 @@ def test_a_transcript_may_be_written_by_hand(text, transcript):
         (r'# s|> "\u{110000}"'.replace("|", "\n"), r"line 2: \u{110000} is no character"),
         (r'# s|> "\ud83d\ude00"'.replace("|", "\n"), r"line 2: \ud83d is no character"),
         (r'# s|> "\u12"'.replace("|", "\n"), r"line 2: \u means nothing"),
-        ("# s\n! called", "line 2: found 'called', expected `invited` or `stopped`"),
+        (
+            "# s\n! called",
+            "line 2: found 'called', expected `invited`, `stopped`, `cancelled`, `unreachable` or `told`",
+        ),
         ("# s\n! invited tongue=no", "line 2: 'invited' knows no tongue: expected survey, language"),
         ("# s\n! invited no", "line 2: found 'no', expected name=value"),
         ("# s\n! invited $a=1 $a=2", "line 2: $a is given twice"),
@@ -212,7 +226,7 @@ def test_no_text_breaks_the_reader(text):
 
 def test_a_transcript_of_a_survey_that_is_not_there_says_so(surveys):
     with pytest.raises(
-        Unreadable, match="of the survey 'nothing': expected one of those given, appointment, clinic, quiz"
+        Unreadable, match="of the survey 'nothing': expected one of those given, appointment, clinic, conv"
     ):
         play("# nothing: at all\n> START\n", surveys)
 
@@ -254,6 +268,9 @@ DONE = st.one_of(
         Invited, content=TEXTS, variables=st.dictionaries(st.sampled_from(["k", "K", "x"]), TEXTS, max_size=2)
     ),
     st.builds(Stopped, TEXTS),
+    st.builds(Unreachable, TEXTS),
+    st.just(Cancelled()),
+    st.builds(Told, st.sampled_from(["", "+15005550006"]), st.sampled_from(["", "Rey"]) | TEXTS),
 )
 
 

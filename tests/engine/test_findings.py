@@ -203,7 +203,7 @@ def test_a_few_characters_that_double_the_price_are_named_with_what_to_write(tex
 
 
 def test_where_we_would_speak_english_is_told():
-    mute = dict.fromkeys(("unavailable", "not_found", "expired", "stopped", "help"), "none")
+    mute = dict.fromkeys(("unavailable", "not_found", "expired", "stopped", "help", "opted_in"), "none")
     unspoken = [
         each[3]
         for each in found(ask("a", invalid="Да?"), languages=["ru"], texts=mute)
@@ -218,7 +218,7 @@ def test_where_we_would_speak_english_is_told():
     assert "unspoken_language" not in [each[1] for each in known]
     assert "unspoken_language" not in [each[1] for each in found(ask("a"), languages=["fr-CA"])]
     (reason,) = [each[3] for each in found(ask("a"), languages=["ru"]) if each[1] == "unspoken_language"]
-    assert reason.endswith("`texts.unavailable`, `texts.not_found`, `texts.expired` and 4 more")
+    assert reason.endswith("`texts.unavailable`, `texts.not_found`, `texts.expired` and 5 more")
 
 
 def test_the_rest_of_what_is_odd():

@@ -45,6 +45,11 @@ def test_the_price_and_the_dearest_path_are_told():
     assert "by name x3 -> temperature x3 -> fever x3 +1 reminder -> doctor" in printed
 
 
+def test_a_path_that_goes_round_is_told_in_a_line():
+    printed = run(CLINIC.parent / "conversation.yaml").output
+    assert "      by count (99 times) -> last\n" in printed
+
+
 def test_errors_are_told_with_step_reason_and_mend_and_exit_with_1(written):
     bad = written("bad.yaml", "{survey: s, steps: [{id: a, say: x, next: end}, {id: b, say: y}]}")
     result = run(bad, CLINIC)

@@ -25,7 +25,7 @@ from engine.phrases import fixed_text, refusal, whys, yes_no_words
 from engine.segments import count
 
 LANGUAGES = ["en", "fr", "no"]
-FIXED = ["unavailable", "not_found", "expired", "stopped", "help"]
+FIXED = ["unavailable", "not_found", "expired", "stopped", "help", "opted_in"]
 TABLES = {"en": phrases._ENGLISH, "fr": phrases._FRENCH, "no": phrases._NORWEGIAN}
 
 COLOURS = ("red", "green", "blue", "pink")
@@ -203,9 +203,9 @@ def test_a_variety_of_a_language_has_its_sentences_and_a_foreign_one_has_the_eng
     assert yes_no_words(language)[1] == yes
 
 
-def test_only_stopped_and_help_say_who_answers():
+def test_only_what_answers_a_command_says_who_answers():
     told = [name for name in FIXED if "Clinic: " in fixed_text(name, "en", "START", "Clinic")]
-    assert told == ["stopped", "help"]
+    assert told == ["stopped", "help", "opted_in"]
     assert fixed_text("help", "en", "START").startswith("Text START to begin")
 
 

@@ -13,13 +13,13 @@ from engine.events import (
     Misread,
     Opened,
     OptedOut,
-    Receipt,
     Said,
     Sent,
     Sms,
     decode_records,
     encode,
 )
+from engine.quiet import QuietHours
 from engine.replaying import Different, Impossible, Same, Sessions, compare, course_of, replay, sessions_of
 from engine.transcripts import Invited
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
@@ -167,7 +167,7 @@ def test_an_sms_that_was_forgotten_and_came_again_is_heard_again():
     phone.text("AGE")
     phone.apply(Sms("a" * 16, CHANNEL, "x"))
     phone.wait(90_000_000)
-    phone.apply(Receipt("b" * 16, CHANNEL, "t", "DELIVERED"))
+    phone.cancel("another session")
     phone.apply(Sms("a" * 16, CHANNEL, "x"))
     assert len(phone.seen(Misread)) == 2
     assert replay(the_session(phone), phone.surveys, POLICIES) == Same()
@@ -180,6 +180,44 @@ def test_a_restarted_session_runs_though_another_version_followed_it(phone):
     first, second = stored(phone)
     assert first.opened.version != second.opened.version
     assert [replay(each, phone.surveys, POLICIES) for each in (first, second)] == [Same()] * 2
+
+
+def test_what_the_channel_told_of_the_person_is_told_again_though_it_would_be_told_otherwise_now():
+    names = SURVEY.replace("say: Hello.", "say: 'Hello {$contact|you} from {$number}, {$messages}'")
+    assert names != SURVEY
+    known = msgspec.structs.replace(POLICIES[CHANNEL], number="100", contacts={PHONE: "Rey"})
+    phone = Phone(surveys_of({"ages.yaml": names}), known)
+    assert phone.text("AGE")[0].startswith("Hello Rey from 100, 1")
+    phone.text("HELP")
+    phone.text("30")
+    session = the_session(phone)
+    assert session.opened.variables == {"contact": "Rey", "number": "100"}
+    assert session.records[-1].text != ""
+    now = {CHANNEL: msgspec.structs.replace(known, number="200", contacts={PHONE: "Finn"})}
+    assert replay(session, phone.surveys, now) == Same()
+    phone.text("STOP")
+    assert the_session(phone).ended.answers["$$messages"].value == 4
+    assert replay(the_session(phone), phone.surveys, now) == Same()
+
+
+def test_a_stop_that_the_provider_handled_and_a_start_after_it_come_out_the_same(phone):
+    phone.text("AGE")
+    phone.text("end", handled="stop")
+    phone.text("YES")
+    phone.text("AGE", after_ms=60_000)
+    phone.text("30")
+    phone.provider_stop("", source="import march.csv")
+    first, second = stored(phone)
+    assert (first.ended.how, second.ended.how) == ("stopped", "stopped")
+    assert [replay(each, phone.surveys, POLICIES) for each in (first, second)] == [Same()] * 2
+
+
+def test_a_reminder_that_waited_for_the_morning_comes_out_the_same():
+    quiet = msgspec.structs.replace(POLICIES[CHANNEL], quiet=QuietHours(9 * 60, 9 * 60 + 4))
+    phone = Phone(surveys_of({"ages.yaml": SURVEY}), quiet, now=1_800_000_000_000 - 3 * 60_000)
+    phone.text("AGE")
+    phone.wait(900_000)
+    assert replay(the_session(phone), phone.surveys, {CHANNEL: quiet}) == Same()
 
 
 # What differs

@@ -33,8 +33,8 @@ from engine.answers import (
 from engine.answers.dates import MONTHS
 from engine.answers.reactions import is_reaction
 from engine.answers.vocabulary import NUMBERS
+from engine.events import Answer
 from engine.folding import clean, fold, fold_word
-from engine.lane import Answer
 from engine.patterns import compile_pattern
 from engine.phrases import whys
 

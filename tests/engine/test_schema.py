@@ -22,15 +22,16 @@ SCHEMA = Draft202012Validator(schema())
 GOOD = {
     "survey": "s",
     "title": "t",
-    "start": {"en": ["GO", "g+"], "no": "BEGYNN"},
+    "start": {"en": ["GO", "g+", "*"], "no": "BEGYNN"},
     "languages": ["en", "no"],
     "idle": "none",
     "expires": "1d",
     "cooldown": "0s",
     "again": "restart",
     "most_sms": 9,
-    "variables": {"agentId": 20},
-    "texts": {"completed": {"en": "bye"}, "help": "none"},
+    "keep": "30d",
+    "variables": {"agentId": 20, "$contact": 30},
+    "texts": {"completed": {"en": "bye"}, "help": "none", "opted_in": "Hi again"},
     "steps": [
         {"id": "a", "say": {"en": "x", "no": "y"}, "next": "b"},
         {
@@ -100,6 +101,7 @@ def test_whatever_can_be_read_is_accepted(source):
         (["titel"], "x"),
         (["idle"], "30"),
         (["expires"], "none"),
+        (["keep"], "none"),
         (["again"], "maybe"),
         (["languages"], []),
         (["languages"], "en"),

@@ -1,18 +1,23 @@
 """A STOP is a STOP, whatever is being asked and however it is written."""
 
-import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine import advance
-from engine.events import Ended, Heard, Mail, OptedIn, OptedOut, Said, Sms, Unsent
-from engine.keywords import AMBIGUOUS_STOP, HELP, STOP
+from engine.events import Ended, Heard, Mail, OptedIn, OptedOut, Refused, Said, Sms, Unsent
+from engine.keywords import AGAIN, AMBIGUOUS_STOP, HELP, REQUESTS, START, STOP, is_start, is_stop
 from engine.lane import Lane
+from engine.transcripts import Invited
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 SURVEY = """
 survey: colours
 title: Colours
+start: {en: [START, COLOUR], fr: COULEUR, no: FARGE}
+languages: [en, fr, no]
 idle: 10m
+texts: {refused: Not now.}
 steps:
   - {id: welcome, say: Welcome!}
   - id: mood
@@ -20,17 +25,34 @@ steps:
     answer: {type: text}
   - id: colour
     ask: Which one?
-    answer: {type: choice, options: [Red, {id: none, label: Neither, aliases: [end, cancel, quit, remove, info]}]}
+    answer: {type: choice, options: [Red, {id: none, label: Neither, aliases: [end, cancel, quit, remove, baja, info]}]}
   - {id: sure, ask: Sure?, answer: {type: yes_no}}
 """
+KEYWORDS = {"en": "COLOUR", "fr": "COULEUR", "no": "FARGE"}
 STATES = {
     "no session ever": [],
-    "a text is asked": ["START"],
-    "a choice is asked": ["START", "fine"],
-    "yes or no is asked": ["START", "fine", "red"],
-    "a session is over": ["START", "fine", "red", "yes"],
+    "a text is asked": ["KEYWORD"],
+    "a choice is asked": ["KEYWORD", "fine"],
+    "yes or no is asked": ["KEYWORD", "fine", "red"],
+    "a session is over": ["KEYWORD", "fine", "red", "yes"],
+    "opted out": ["KEYWORD", "stop"],
+}
+CONFIRMED = {
+    "en": "Colours: You are unsubscribed and will get no more messages. Text START to come back.",
+    "fr": "Colours: Vous ne recevrez plus de messages. Envoyez COULEUR pour revenir.",
+    "no": "Colours: Du er avmeldt og får ikke flere meldinger. Send FARGE for å komme tilbake.",
 }
 SPELLINGS = ["{}", " {}. ", "«{}»", "{}!!!", "\u200b{}"]
+POLITE = [
+    "{} please",
+    "Please {}",
+    "{}, svp",
+    "ok {}",
+    "{} merci !",
+    "bitte {}",
+    "{} now, thank you",
+    "{} - takk",
+]
 
 
 @pytest.fixture
@@ -38,37 +60,99 @@ def phone():
     return Phone(surveys_of({"colours.yaml": SURVEY}), policy_for("colours"))
 
 
-def bring_to(phone, state):
+def bring_to(phone, state, language="en"):
     for text in STATES[state]:
-        phone.text(text, after_ms=1000)
+        phone.text(text.replace("KEYWORD", KEYWORDS[language]), after_ms=1000)
 
 
+def unconfirmed(phone):
+    """Opted out, everything over and withdrawn, and evidence of it."""
+    (evidence,) = phone.seen(OptedOut)
+    assert phone.line.opted_out_at == evidence.at
+    assert phone.line.session is None
+    assert len([each for each in phone.seen(Ended) if each.how == "stopped"]) <= 1
+    return evidence
+
+
+@pytest.mark.parametrize("handled", ["", "stop"])
+@pytest.mark.parametrize("language", sorted(KEYWORDS))
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("word", sorted(STOP - AMBIGUOUS_STOP))
-def test_a_stop_word_stops_in_every_state(phone, state, word):
+def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provider_did(
+    phone, word, state, language, handled
+):
+    bring_to(phone, state, language)
+    said = phone.text(word.upper(), after_ms=1000, handled=handled)
+    spoken = language if STATES[state] else "en"
+    assert said == ([] if handled or state == "opted out" else [CONFIRMED[spoken]])
+    evidence = unconfirmed(phone)
+    assert evidence.by_provider is False
+    if state != "opted out":
+        assert (evidence.at, evidence.text) == (phone.now, word.upper())
+        assert phone.last.silenced == [CHANNEL]
+        assert phone.last.opt_outs == {CHANNEL: phone.now}
+    assert phone.seen(Heard)[-1].handled == handled
+    assert phone.text(word, after_ms=1000) == []
+    assert len(phone.seen(OptedOut)) == 1
+
+
+@pytest.mark.parametrize("request_", sorted(REQUESTS))
+@pytest.mark.parametrize("state", ["a text is asked", "a choice is asked", "no session ever"])
+def test_a_plain_request_is_a_stop_in_every_state(phone, state, request_):
     bring_to(phone, state)
-    said = phone.text(word.upper(), after_ms=1000)
-    assert said == ["Colours: You are unsubscribed and will get no more messages. Text START to come back."]
-    assert phone.line.opted_out_at == phone.now
-    assert phone.line.session is None
-    assert phone.last.silenced == [CHANNEL]
-    assert phone.last.keep_until is None
+    assert phone.text(request_.capitalize() + "!") == [CONFIRMED["en"]]
+    assert unconfirmed(phone).text == request_.capitalize() + "!"
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", [*SPELLINGS, *POLITE])
 @pytest.mark.parametrize("word", ["STOP", "stop", "Arrêt", "ＳＴＯＰ", "Désabonner", "Stop  All", "opt-out"])
-def test_a_stop_word_stops_in_every_spelling(phone, spelling, word):
+def test_a_stop_word_stops_in_every_spelling_and_however_politely(phone, spelling, word):
     phone.text(spelling.format(word))
     assert phone.line.opted_out_at
 
 
-@pytest.mark.parametrize("text", ["please stop", "stopped", "don't stop", "ende", ""])
-def test_a_longer_text_is_no_stop(phone, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "STOPPP", "stop stop stop", "Stop. Stop!", "stop please stop", "stop texting me", "Stop svp",
+        "ne plus m’envoyer", "Ne plus m'envoyer de SMS", "Je ne veux plus recevoir de messages, merci",
+        "Désabonnez-moi", "Meld meg av", "Keine SMS mehr bitte", "No más mensajes por favor",
+    ],
+)  # fmt: skip
+def test_what_a_reasonable_person_takes_for_a_stop_is_one(phone, text):
+    phone.text(text)
+    assert phone.line.opted_out_at
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stopped", "don't stop", "non stop", "at the bus stop", "stop at 5 pm", "I want to stop smoking", "I want to stop",
+        "ende", "no more", "no thanks", "non merci", "please", "stp", "please cancel", "end please", "plus de messages",
+        "stops", "pit stop", "stop or go", "never stop", "", "🛑",
+    ],
+)  # fmt: skip
+def test_what_may_be_an_answer_is_no_stop(phone, text):
+    phone.text("START")
     phone.text(text)
     assert not phone.line.opted_out_at
 
 
-@pytest.mark.parametrize("state", STATES)
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["stop", "please", "now", "texting", "me", "don't", "bus", "ok", "arret"]), max_size=7
+    )
+)
+def test_no_stop_is_a_start_and_courtesy_makes_no_difference(words):
+    text = " ".join(words)
+    bare = " ".join(word for word in words if word not in ("please", "now", "ok"))
+    surveys = surveys_of({"s.yaml": "{survey: s, start: '.*', steps: [{id: a, say: A}]}"})
+    assert is_stop(text) == is_stop(bare)
+    assert not (is_stop(text) and is_start(text, ["s"], surveys))
+
+
+@pytest.mark.parametrize("state", sorted(STATES.keys() - {"opted out"}))
 @pytest.mark.parametrize("word", sorted(AMBIGUOUS_STOP))
 def test_an_ambiguous_stop_word_is_an_answer_only_where_the_choice_that_is_asked_has_it(phone, state, word):
     bring_to(phone, state)
@@ -76,32 +160,55 @@ def test_an_ambiguous_stop_word_is_an_answer_only_where_the_choice_that_is_asked
     assert bool(phone.line.opted_out_at) == (state != "a choice is asked")
 
 
-def test_the_stop_is_evidence_and_ends_the_session(phone):
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("word", [*sorted(AMBIGUOUS_STOP), "red", "hello"])
+def test_what_the_provider_took_for_a_stop_is_one_whatever_is_asked(phone, state, word):
+    bring_to(phone, state)
+    assert phone.text(word, after_ms=1000, handled="stop") == []
+    unconfirmed(phone)
+
+
+def test_the_stop_is_evidence_and_ends_the_session_with_its_answers(phone):
     phone.text("START")
+    phone.text("fine")
     phone.text("Stop!")
-    assert phone.seen(OptedOut) == [OptedOut(phone.now, CHANNEL, f"{2:016x}", "Stop!", by_provider=False)]
-    assert phone.seen(Ended) == [Ended(phone.now, CHANNEL, f"{1:016x}", "stopped")]
+    assert phone.seen(OptedOut) == [OptedOut(phone.now, CHANNEL, f"{3:016x}", "Stop!", by_provider=False)]
+    (ended,) = phone.seen(Ended)
+    assert (ended.session, ended.how) == (f"{1:016x}", "stopped")
+    assert {step: answer.value for step, answer in ended.answers.items()} == {"mood": "fine"}
 
 
-@pytest.mark.parametrize("text", ["STOP", "hello", "help", "END", ""])
+@pytest.mark.parametrize("text", ["STOP", "hello", "help", "END", "INFO", "1", "red", "", "please stop"])
 def test_whoever_opted_out_hears_nothing(phone, text):
     phone.text("STOP")
     assert phone.text(text, after_ms=86_400_000) == []
     assert phone.last.silenced == []
+    assert phone.last.opt_outs == {}
     assert isinstance(phone.last.records[-1], Heard)
 
 
-def test_no_confirmation_where_the_provider_confirms(phone):
-    phone.policy = msgspec.structs.replace(phone.policy, confirms_stop=True)
-    assert phone.text("STOP") == []
+def test_whoever_opted_out_is_not_invited(phone):
+    phone.text("STOP")
+    assert phone.invite(Invited()) == []
+    assert [each.reason for each in phone.seen(Refused)] == ["opted_out"]
+
+
+def test_a_survey_that_anything_starts_opts_nobody_in(phone):
+    open_to_all = "{survey: open, start: '.+', steps: [{id: a, ask: A?, answer: {type: text}}]}"
+    phone = Phone(surveys_of({"open.yaml": open_to_all}), policy_for("open"))
+    assert phone.text("hello") == ["A?"]
+    phone.text("STOP")
+    assert phone.text("hello") == []
     assert phone.line.opted_out_at
+    assert phone.text("START") == ["A?"]
 
 
-def test_a_stop_told_by_the_provider_is_not_confirmed(phone):
+@pytest.mark.parametrize("source", ["", "import march.csv"])
+def test_a_stop_told_by_another_is_not_confirmed_and_says_who_told(phone, source):
     phone.text("START")
+    assert phone.provider_stop(source=source) == []
     assert phone.provider_stop() == []
-    assert phone.provider_stop() == []
-    assert [record.by_provider for record in phone.seen(OptedOut)] == [True]
+    assert [(record.by_provider, record.source) for record in phone.seen(OptedOut)] == [(True, source)]
     assert phone.line.session is None
 
 
@@ -117,17 +224,54 @@ def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
     assert [record.id for record in batch.records if isinstance(record, Unsent)] == ["ax0", "ax1"]
 
 
-def test_start_opts_in_again_and_opens_a_session(phone):
+# Back in
+
+
+@pytest.mark.parametrize("word", ["START", "COLOUR", "Couleur"])
+def test_a_start_that_is_a_keyword_opts_in_again_and_opens_a_session(phone, word):
     phone.text("STOP")
-    assert phone.text("START") == ["Welcome!", "How are you?"]
+    assert phone.text(word) == ["Welcome!", "How are you?"]
     assert len(phone.seen(OptedIn)) == 1
+    assert phone.last.opt_outs == {CHANNEL: 0}
 
 
-def test_unstop_opts_in_again_and_opens_nothing(phone):
-    phone.text("STOP")
-    phone.text("UNSTOP")
+@pytest.mark.parametrize("language", sorted(KEYWORDS))
+@pytest.mark.parametrize("word", sorted((START | AGAIN) - {"start"}))
+def test_what_is_as_good_as_a_start_opts_in_again_and_is_confirmed_once(phone, word, language):
+    bring_to(phone, "opted out", language)
+    (said,) = phone.text(word.capitalize() + ".")
+    assert said.startswith("Colours: ")
+    assert said == phone.surveys.current("colours").texts["opted_in"][language]
     assert not phone.line.opted_out_at
     assert phone.line.session is None
+    assert phone.last.opt_outs == {CHANNEL: 0}
+    assert phone.text(word) != [said]
+
+
+def test_no_second_confirmation_where_the_provider_confirms_a_start(phone):
+    phone.text("STOP", handled="stop")
+    assert phone.text("YES", handled="start") == []
+    assert not phone.line.opted_out_at
+    phone.text("STOP", handled="stop")
+    assert phone.text("START", handled="start") == ["Welcome!", "How are you?"]
+
+
+@pytest.mark.parametrize("word", sorted(AGAIN))
+def test_a_yes_is_an_answer_to_anybody_who_is_not_opted_out(phone, word):
+    bring_to(phone, "a text is asked")
+    assert phone.text(word) == ["Which one?\n1. Red\n2. Neither"]
+    assert phone.seen(OptedIn) == []
+
+
+def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
+    bring_to(phone, "a session is over")
+    phone.text("STOP")
+    (said,) = phone.text("START")  # the survey cools down
+    assert said == phone.surveys.current("colours").texts["opted_in"]["en"]
+    assert [each.reason for each in phone.seen(Refused)] == ["cooldown"]
+
+
+# HELP
 
 
 @pytest.mark.parametrize("word", sorted(HELP))
@@ -137,6 +281,14 @@ def test_help_leaves_the_session_as_it_was(phone, word):
     assert len(phone.text(word, after_ms=5000)) == 1
     assert phone.line.session == before
     assert phone.text(word) == []
+
+
+def test_help_that_the_provider_gave_is_noted_and_not_given_again(phone):
+    phone.text("START")
+    before = phone.line.session
+    assert phone.text("HELP", handled="help") == []
+    assert phone.line.session == before
+    assert phone.seen(Heard)[-1].handled == "help"
 
 
 def test_info_is_an_answer_where_the_choice_that_is_asked_has_it(phone):

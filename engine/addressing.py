@@ -1,0 +1,106 @@
+"""Which conversation is it? A person may hold several on one channel, each over an address of ours of its own.
+
+The channel's own number has the channel's line, on which the person's opt-out and limits are kept too; a sub-number
+that a session has for its own has a further line. What comes in belongs to the session that is open on the address
+that the person wrote to, else to the one on the channel's own number.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from engine.events import Invitation, Sms
+from engine.lane import Lane, Line, Session
+from engine.policy import ChannelPolicy
+
+MOST_LINES = 16
+"""Sub-numbers of one channel that a lane remembers. With so many sessions open, nobody is invited to another."""
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """Where an event belongs: the `line` it is on, which goes over `originator` (empty: the channel's number), and
+    the channel's own line, `main`. `answer_from` is the address that answers outside any session."""
+
+    channel: str
+    originator: str
+    line: Line
+    main: Line
+    answer_from: str = ""
+
+    @property
+    def session(self) -> Session | None:
+        return self.line.session
+
+    def keep(self, lane: Lane) -> None:
+        """Let the lane have the line, now that a session opens on it."""
+        key = key_of(self.channel, self.originator)
+        if key not in lane.lines:
+            _forget_ended(lane, self.channel)
+            lane.lines[key] = self.line
+
+
+def key_of(channel: str, originator: str = "") -> str:
+    """Where a lane keeps a line. No channel's name has a colon."""
+    return f"{channel}:{originator}" if originator else channel
+
+
+def channel_of(key: str) -> str:
+    return key.partition(":")[0]
+
+
+def main_line(lane: Lane, channel: str) -> Line:
+    """The channel's own line, made if the lane has none."""
+    line = lane.lines.get(channel)
+    if line is None:
+        line = lane.lines[channel] = Line()
+    return line
+
+
+def open_on(lane: Lane, channel: str) -> Iterator[tuple[Line, Session]]:
+    """The sessions that are open on the channel, whatever their address."""
+    for key, line in lane.lines.items():
+        if line.session is not None and channel_of(key) == channel:
+            yield line, line.session
+
+
+def heard_on(lane: Lane, sms: Sms, policy: ChannelPolicy, *, starts: bool) -> Thread:
+    """Where an SMS belongs. One that `starts` a survey does so on the address that it was written to.
+
+    An address that is neither the channel's nor a session's is taken for the channel's number.
+    """
+    main = main_line(lane, sms.channel)
+    address = sms.originator
+    if not address or address == policy.number:
+        return Thread(sms.channel, "", main, main)
+    line = lane.lines.get(key_of(sms.channel, address))
+    if line is None and address not in policy.originators:
+        return Thread(sms.channel, "", main, main)
+    if starts or (line is not None and (line.session is not None or main.session is None)):
+        return Thread(sms.channel, address, line or Line(), main, address)
+    return Thread(sms.channel, "", main, main, address)
+
+
+def invited_on(lane: Lane, invitation: Invitation, policy: ChannelPolicy) -> Thread | None:
+    """Where an invited session may open; None if it is open there already, or nowhere is free."""
+    channel = invitation.channel
+    main = main_line(lane, channel)
+    busy = {session.originator for _, session in open_on(lane, channel)}
+    wanted = "" if invitation.originator == policy.number else invitation.originator
+    offered = (wanted,) if invitation.originator else ("", *policy.originators)
+    free = next((each for each in offered if each not in busy), None)
+    if free is None or (free and len(busy - {""}) >= MOST_LINES):
+        return None
+    line = lane.lines.get(key_of(channel, free)) or Line()
+    return Thread(channel, free, line, main, free)
+
+
+def _forget_ended(lane: Lane, channel: str) -> None:
+    """Make room for one more sub-number, at the cost of the one whose session ended first."""
+    ended = [
+        (line.ended_at, key)
+        for key, line in lane.lines.items()
+        if key != channel and channel_of(key) == channel and line.session is None
+    ]
+    subs = sum(key != channel and channel_of(key) == channel for key in lane.lines)
+    for _, key in sorted(ended)[: max(0, subs + 1 - MOST_LINES)]:
+        del lane.lines[key]

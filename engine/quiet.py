@@ -1,0 +1,76 @@
+"""When may we begin something with a person? Not in the channel's quiet hours, where that person is.
+
+Replies are never held back; invitations and reminders are. Where a number is, libphonenumber's table of time zones
+says; a country with several zones is awake when all of them are. A number that the table does not place (a short
+code, a satellite phone) counts as where the channel is.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import phonenumbers
+import phonenumbers.timezone
+
+_REMEMBERED = 4_096
+_ROUNDS = 8
+"""More than the edges of all quiet hours of one country's zones in a day."""
+
+
+class QuietHours(msgspec.Struct, frozen=True):
+    """Minutes of the day, from `begins` up to, not including, `ends`; past midnight if `begins` is the later one."""
+
+    begins: int
+    ends: int
+
+    def awake_at(self, number: str, at: int, home: ZoneInfo) -> int:
+        """The first moment (ms) from `at` on at which `number` may be texted."""
+        zones = _zones(number) or (home,)
+        moment = datetime.fromtimestamp(at / 1000, UTC)
+        awake = self._awake(moment, zones)
+        return at if awake == moment else round(awake.timestamp() * 1000)
+
+    def _awake(self, moment: datetime, zones: Sequence[ZoneInfo]) -> datetime:
+        """If no moment of the day suits all zones, the last one tried is as good as any."""
+        for _ in range(_ROUNDS):
+            later = max(self._ends_after(moment, zone) for zone in zones)
+            if later == moment:
+                return moment
+            moment = later
+        return moment
+
+    def _ends_after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        """`moment`, or the end of the quiet hours that it falls into in `zone`."""
+        there = moment.astimezone(zone)
+        minute = there.hour * 60 + there.minute
+        if self.begins <= self.ends:
+            quiet, tomorrow = self.begins <= minute < self.ends, False
+        else:
+            quiet, tomorrow = minute >= self.begins or minute < self.ends, minute >= self.begins
+        if not quiet:
+            return moment
+        day = there.date() + timedelta(days=tomorrow)
+        end = datetime(day.year, day.month, day.day, self.ends // 60, self.ends % 60, tzinfo=zone)
+        again = end.replace(fold=1)  # clocks that are put back show it twice
+        return max(moment, end.astimezone(UTC), again.astimezone(UTC))
+
+
+@lru_cache(_REMEMBERED)
+def _zones(number: str) -> tuple[ZoneInfo, ...]:
+    """Where the number may be; empty if nobody knows."""
+    try:
+        names = phonenumbers.timezone.time_zones_for_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return ()
+    return tuple(zone for name in names if (zone := _zone(name)) is not None)
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    if name == phonenumbers.timezone.UNKNOWN_TIMEZONE:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return None

@@ -1,0 +1,168 @@
+"""A long SMS whose parts come one by one is heard once, whole, whatever their order."""
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import advance
+from engine.events import Ended, Heard, Opened, Part
+from engine.gathering import PATIENCE_MS
+from engine.lane import decode, encode
+from engine.replaying import Same, replay, sessions_of
+from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+
+SURVEY = """
+survey: s
+start: [START, "tell me .*"]
+idle: 1d
+steps:
+  - {id: a, ask: A?, answer: {type: text}}
+  - {id: b, ask: B?, answer: {type: text}}
+"""
+TEXTS = ["One, ", "two, ", "three."]
+WHOLE = "".join(TEXTS)
+
+
+def new_phone(*texts):
+    phone = Phone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
+    for text in texts:
+        phone.text(text)
+    return phone
+
+
+@pytest.fixture
+def phone():
+    return new_phone("START")
+
+
+def part(number, total=3, reference="7", identity=None, text=None, originator=""):
+    text = TEXTS[number - 1] if text is None else text
+    return Part(identity or f"{reference}-{number}", CHANNEL, text, reference, number, total, originator)
+
+
+def heard(phone):
+    return [record.text for record in phone.seen(Heard)]
+
+
+@pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
+def test_parts_in_any_order_are_one_sms_with_one_id(order):
+    phone = new_phone("START")
+    for place, number in enumerate(order):
+        phone.wait(1000)
+        out = phone.apply(part(number))
+        assert [sms.text for sms in out] == (["B?"] if place == 2 else [])
+    assert heard(phone) == ["START", WHOLE]
+    (again,) = [record.id for record in phone.seen(Heard)][1:]
+    assert len(again) == 16
+    other = new_phone("START")
+    for number in (1, 2, 3):
+        other.apply(part(number))
+    assert other.seen(Heard)[1].id == again
+    assert phone.lane.gathered == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from((1, 2, 3)), st.booleans()), max_size=12))
+def test_doubles_are_harmless_in_any_order(comes):
+    """The same event again, or the same part under another id, while it is waited for."""
+    phone = new_phone("START")
+    missing = {1, 2, 3}
+    for place, (number, another) in enumerate(comes):
+        event = part(number, identity=f"other-{place}" if another else None)
+        if not missing and event.id not in phone.lane.seen:
+            continue  # it would be a later SMS with the same reference
+        phone.apply(event)
+        missing.discard(number)
+    assert heard(phone) == ["START"] + ([WHOLE] if not missing else [])
+
+
+def test_what_is_not_whole_after_ten_minutes_is_heard_as_it_is(phone):
+    phone.apply(part(3))
+    phone.apply(part(1))
+    assert phone.last.alarm == phone.now + PATIENCE_MS
+    assert phone.wait(PATIENCE_MS - 1) == []
+    assert phone.wait(1) == ["B?"]
+    assert heard(phone) == ["START", "One, three."]
+    phone.apply(part(2, identity="late"))
+    phone.wait(PATIENCE_MS)
+    assert heard(phone) == ["START", "One, three.", "two, "]
+
+
+def test_a_reference_is_used_again(phone):
+    for number in (1, 2, 3):
+        phone.apply(part(number))
+    for number in (2, 1):
+        phone.apply(part(number, total=2, identity=f"later-{number}"))
+    assert heard(phone) == ["START", WHOLE, "One, two, "]
+
+
+def test_a_reference_that_is_used_again_too_early_begins_anew(phone):
+    phone.apply(part(1))
+    phone.apply(part(1, identity="x", text="Quite "))
+    assert heard(phone) == ["START", "One, "]
+    phone.apply(part(2, identity="y", text="another "))
+    phone.apply(part(3, identity="z", text="text"))
+    assert heard(phone) == ["START", "One, ", "Quite another text"]
+
+
+@pytest.mark.parametrize("number, total", [(0, 3), (4, 3), (1, 1), (1, 0), (1, 33), (-1, -1), (2, 255)])
+def test_a_part_that_cannot_be_one_is_an_sms_of_its_own(phone, number, total):
+    phone.apply(part(number, total, text="hm"))
+    assert heard(phone) == ["START", "hm"]
+    assert phone.lane.gathered == []
+
+
+def test_a_lane_waits_for_a_bounded_number_and_drops_nothing(phone):
+    for number in range(20):
+        phone.apply(part(1, reference=str(number), text=f"{number} "))
+        assert len(phone.lane.gathered) <= 8
+    phone.wait(PATIENCE_MS)
+    assert heard(phone)[1:] == [f"{number} " for number in range(20)]
+
+
+def test_a_stop_and_a_start_in_parts_are_known_when_they_are_whole():
+    phone = new_phone()
+    phone.apply(part(2, 2, text="me more"))
+    assert phone.part("Tell ", 1, 2, "7") == ["A?"]
+    assert phone.last.opened == {CHANNEL: 1}
+    (opened,) = phone.seen(Opened)
+    assert opened.session == phone.seen(Heard)[0].id
+    phone.apply(part(1, 2, "8", text="stop texting "))
+    assert not phone.line.opted_out_at
+    phone.apply(part(2, 2, "8", text="me please"))
+    assert phone.line.opted_out_at
+
+
+def test_another_sms_is_not_held_up(phone):
+    phone.apply(part(1))
+    assert phone.text("quick") == ["B?"]
+    assert heard(phone) == ["START", "quick"]
+
+
+def test_parts_to_different_numbers_are_different_sms(phone):
+    phone.apply(part(1, 2))
+    phone.apply(part(2, 2, originator="100", identity="o"))
+    assert heard(phone) == ["START"]
+    assert len(phone.lane.gathered) == 2
+
+
+def test_a_session_heard_in_parts_comes_out_the_same(phone):
+    for number in (3, 1, 2):
+        phone.wait(500)
+        phone.apply(part(number))
+    phone.apply(part(1, reference="9"))
+    phone.wait(PATIENCE_MS)
+    assert [ended.how for ended in phone.seen(Ended)] == ["completed"]
+    (session,) = sessions_of("+33612345678", phone.records)
+    assert replay(session, phone.surveys, {CHANNEL: phone.policy}) == Same()
+
+
+def test_parts_of_a_channel_that_is_gone_stop_nothing(phone):
+    phone.apply(part(1))
+    lane = decode(encode(phone.lane))
+    lane.lines.clear()
+    done = advance(lane, "+33", [], phone.now + PATIENCE_MS, phone.surveys, {})
+    assert [record.text for record in done.records] == ["One, "]
+    assert (done.alarm, done.outbox) == (None, [])
