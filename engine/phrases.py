@@ -55,6 +55,7 @@ _ENGLISH = _Phrases(
         "expired": "Your session has expired. Text {keyword} to begin again.",
         "stopped": "You are unsubscribed and will get no more messages. Text {keyword} to come back.",
         "help": "Text {keyword} to begin, STOP to get no more messages. Message and data rates may apply.",
+        "opted_in": "You will get our messages again. Text {keyword} to begin, STOP to get no more.",
     },
     wrong={
         "too_short": "That is too short.",
@@ -112,6 +113,7 @@ _FRENCH = _Phrases(
         "expired": "Votre session a expiré. Envoyez {keyword} pour recommencer.",
         "stopped": "Vous ne recevrez plus de messages. Envoyez {keyword} pour revenir.",
         "help": "Envoyez {keyword} pour commencer, STOP pour ne plus recevoir de messages.",
+        "opted_in": "Vous recevrez de nouveau nos messages. Envoyez {keyword} pour commencer, STOP pour les refuser.",
     },
     wrong={
         "too_short": "C'est trop court.",
@@ -169,6 +171,7 @@ _NORWEGIAN = _Phrases(
         "expired": "Økten din er utløpt. Send {keyword} for å begynne på nytt.",
         "stopped": "Du er avmeldt og får ikke flere meldinger. Send {keyword} for å komme tilbake.",
         "help": "Send {keyword} for å begynne, STOP for ikke å få flere meldinger.",
+        "opted_in": "Du får meldinger fra oss igjen. Send {keyword} for å begynne, STOP for ikke å få flere.",
     },
     wrong={
         "too_short": "Det er for kort.",
@@ -233,12 +236,12 @@ def decimal_point(language: str) -> str:
 def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") -> str | None:
     """The default for a fixed text; None where the default is to say nothing.
 
-    `stopped` and `help` open with the survey's title, since a person must be told who answers (CTIA).
+    `stopped`, `help` and `opted_in` open with the survey's title, since a person must be told who answers (CTIA).
     """
     sentence = _phrases(language).fixed.get(name)
     if sentence is None:
         return None
-    brand = f"{title}: " if title and name in ("stopped", "help") else ""
+    brand = f"{title}: " if title and name in ("stopped", "help", "opted_in") else ""
     return brand + sentence.format(keyword=keyword)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.answers import Reader, Why
 from engine.conditions import Condition, holds
-from engine.lane import Answer
+from engine.events import Answer
 from engine.patterns import Pattern
 from engine.texts import Text
 
@@ -20,7 +20,9 @@ END = -1
 Again = Literal["ignore", "answer", "restart"]
 """What a START does to a session that is open already."""
 
-FixedText = Literal["completed", "unavailable", "not_found", "expired", "refused", "stopped", "help"]
+FixedText = Literal[
+    "completed", "unavailable", "not_found", "expired", "refused", "stopped", "help", "opted_in"
+]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -80,11 +82,25 @@ class Ask(msgspec.Struct, frozen=True):
 Step = Say | Ask
 
 
+_NOBODYS_TEXTS = ("xqzjkvwx", "xqzj 7 kvwx, qjxz!")
+"""What nobody writes, so that a pattern which matches it matches anything."""
+
+
 class Keywords(msgspec.Struct, frozen=True):
-    """What starts a survey, and in which language: folded words, and patterns that match all of a folded SMS."""
+    """What starts a survey, and in which language: folded words, and patterns that match all of a folded SMS.
+
+    `anything` is the language in which an SMS starts it that nothing else is waiting for; empty: none does.
+    """
 
     words: Mapping[str, str]
     patterns: tuple[tuple[Pattern, str], ...] = ()
+    anything: str = ""
+
+    @property
+    def languages(self) -> set[str]:
+        """Those in which it starts."""
+        of_patterns = {language for _, language in self.patterns}
+        return {*self.words.values(), *of_patterns} | ({self.anything} if self.anything else set())
 
     def match(self, folded: str, word: str) -> str | None:
         """The keyword's language, None if there is no such keyword. `word` is `folded` without the punctuation at
@@ -98,14 +114,22 @@ class Keywords(msgspec.Struct, frozen=True):
                 return language
         return None
 
+    def names(self, folded: str, word: str) -> bool:
+        """Is an SMS that matches one that names the survey, and not just any SMS, which starts it too?"""
+        if folded in self.words or word in self.words:
+            return True
+        return all(self.match(text, text) is None for text in _NOBODYS_TEXTS)
+
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a survey.
 
     `source` is the file's content, `file` its name, `version` the hash of `source` as 16 hex digits. `idle_ms` is
-    None where no silence ends a session. `most_sms` ends a session that has sent so many; None: its steps do. `variables` are the session
-    variables that the texts and conditions know, in lower case, and how long their values can get, in characters.
-    `lenient`: what would be an error elsewhere is a warning.
+    None where no silence ends a session. `most_sms` ends a session that has sent so many; None: its steps do.
+    `variables` are the session variables that the texts and conditions know, in lower case, and how long their values
+    can get, in characters; `told` are the places of those that Parley tells by itself (engine.variables.TOLD).
+    `keep_ms` is how long what was said is kept once a session is over; None: as long as the deployment keeps
+    everything. `lenient`: what would be an error elsewhere is a warning.
     """
 
     name: str
@@ -123,6 +147,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     texts: Mapping[FixedText, Text]
     steps: tuple[Step, ...]
     variables: Mapping[str, int] = {}
+    told: frozenset[str] = frozenset()
+    keep_ms: int | None = None
     lenient: bool = False
 
 

@@ -78,7 +78,7 @@ def compile_questions(
 
 
 def _fixed_texts() -> dict[FixedText, Text]:
-    names: tuple[FixedText, ...] = ("stopped", "help")
+    names: tuple[FixedText, ...] = ("stopped", "help", "opted_in")
     return {name: text for name in names if (text := default_text(name, [_LANGUAGE], "START"))}
 
 

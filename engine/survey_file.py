@@ -168,10 +168,13 @@ class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refused: Texts | None = None
     stopped: Texts | None = None
     help: Texts | None = None
+    opted_in: Texts | None = None
 
 
 Keywords = str | list[str] | dict[str, str | list[str]]
-"""One, several, or either by language."""
+"""One, several, or either by language. ANYTHING is no word, but whatever is none of the channel's keywords."""
+
+ANYTHING = "*"
 
 TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 """A language (BCP 47, simplified)."""
@@ -181,7 +184,8 @@ Variables = list[str] | dict[str, int]
 
 
 class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole file. `steps` are converted one by one, as SayStep or AskStep."""
+    """A whole file. `steps` are converted one by one, as SayStep or AskStep. `keep` is how long what was said is kept
+    once a session is over, if that is less than the deployment keeps everything."""
 
     survey: str
     steps: list[Any]
@@ -193,6 +197,7 @@ class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     cooldown: Duration = msgspec.field(default_factory=lambda: Duration("30s"))
     again: Literal["ignore", "answer", "restart"] = "ignore"
     most_sms: int | None = None
+    keep: Duration | None = None
     variables: Variables = []
     texts: FixedTexts = FixedTexts()
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from engine.lane import Answer
-from engine.variables import is_variable
+from engine.events import Answer
+from engine.variables import TOLD, is_variable
 
 LONGEST_SMS = 1224
 """Characters: eight GSM-7 segments of 153, the most that Octopush accepts."""
@@ -37,18 +37,21 @@ class Slot(msgspec.Struct, frozen=True):
 
     def about(self, step: str, longest: int) -> "Slot":
         """The slot of a session variable, which is cut to `longest` at any rate."""
-        return msgspec.structs.replace(self, step=step, longest=min(longest, self.longest or longest))
+        cut_to = longest if self.longest is None else min(longest, self.longest)
+        return msgspec.structs.replace(self, step=step, longest=cut_to)
 
 
 Template = str | tuple[str | Slot, ...]
 Text = Mapping[str, Template]
 """Language -> template, complete for the survey's languages."""
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w-]*)(?:\|([^{}]*?))?(?::(\d+))?\}")
+_TOLD = "|".join(re.escape(place[1:]) for place in TOLD)
+_PLACEHOLDER = re.compile(rf"\{{((?i:{_TOLD})|[A-Za-z_][\w-]*)(?:\|([^{{}}]*?))?(?::(\d+))?\}}")
 
 
 def split(text: str) -> Template:
-    """`text` with its placeholders `{name}`, `{name|default}`, `{name:20}` as slots. Other braces are literal."""
+    """`text` with its placeholders as slots: `{name}`, `{name|default}`, `{name:20}`, and what Parley tells, `{$contact}`.
+    Other braces are literal."""
     parts: list[str | Slot] = []
     end = 0
     for found in _PLACEHOLDER.finditer(text):
@@ -79,11 +82,14 @@ def join(*templates: Template) -> Template:
     return "".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else tuple(parts)
 
 
+def literal(template: Template) -> str:
+    """`template` without what its slots hold."""
+    return "".join(part for part in template if isinstance(part, str))
+
+
 def literal_length(template: Template) -> int:
     """Characters of `template` without what its slots hold."""
-    if isinstance(template, str):
-        return len(template)
-    return sum(len(part) for part in template if isinstance(part, str))
+    return len(literal(template))
 
 
 def opened_with(content: str, text: str) -> str:

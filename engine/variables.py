@@ -1,12 +1,16 @@
-"""What does an inviter tell about a session? Its variables: texts by key, in any case.
+"""What is known of a session beside its answers? What an inviter tells, and what Parley tells by itself.
 
-A session keeps them among its answers, under "$" and the key in lower case, so that texts and conditions reach them
-as they reach answers. No step's id begins with "$".
+An inviter tells variables: texts by key, in any case. A session keeps them among its answers, under "$" and the key in
+lower case, so that texts and conditions reach them as they reach answers. No step's id begins with "$".
+
+What Parley tells are variables whose keys begin with "$", so that no inviter's key is in their way: who the person is,
+which number they wrote to, how many SMS they have sent.
 """
 
 import re
+from collections.abc import Mapping
 
-from engine.lane import Answer
+from engine.events import Answer
 
 LONGEST = 100
 """How long a value can get, in characters, where a survey says nothing else."""
@@ -30,6 +34,28 @@ _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 def place_of(key: str) -> str:
     """Where a session keeps the variable."""
     return f"${key.lower()}"
+
+
+CONTACT = place_of("$contact")
+"""The person's name, as the channel's contacts give it; not there if they don't."""
+
+NUMBER = place_of("$number")
+"""The number of ours that the person wrote to, or that the session writes from."""
+
+MESSAGES = place_of("$messages")
+"""How many SMS the person has sent in the session, this one counted."""
+
+MOST_MESSAGES = 9_999
+"""Counted up to here, so that every text has a longest form."""
+
+TOLD: Mapping[str, int] = {CONTACT: LONGEST, NUMBER: 16, MESSAGES: len(str(MOST_MESSAGES))}
+"""What Parley tells by itself, by place, and how long it can get: a number is `+` and 15 digits (E.164) at most."""
+
+
+def count_of(messages: int) -> Answer:
+    """So many SMS, as MESSAGES holds it."""
+    counted = min(messages, MOST_MESSAGES)
+    return Answer(str(counted), counted)
 
 
 def is_variable(place: str) -> bool:

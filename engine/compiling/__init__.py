@@ -13,14 +13,24 @@ from engine.compiling.scope import Scope, Source
 from engine.compiling.texts import WORD, TextCompiler
 from engine.findings import Finding, Rejected, broken
 from engine.folding import fold, fold_word
-from engine.keywords import HELP, STOP
+from engine.keywords import HELP, is_stop
 from engine.patterns import Pattern
 from engine.phrases import fixed_text, refusal, speaks, whys
 from engine.program import Ask, FixedText, Keywords, Reask, Remind, Say, Step, Survey
-from engine.survey_file import TAG, AskStep, Reminder, SayStep, SurveyFile, Variables, YesNoAnswer, convert
+from engine.survey_file import (
+    ANYTHING,
+    TAG,
+    AskStep,
+    Reminder,
+    SayStep,
+    SurveyFile,
+    Variables,
+    YesNoAnswer,
+    convert,
+)
 from engine.survey_file import Keywords as KeywordsWritten
 from engine.texts import LONGEST_SMS, Text, join, literal_length
-from engine.variables import LONGEST, NAME, USUAL
+from engine.variables import CONTACT, LONGEST, NAME, TOLD, USUAL, place_of
 
 __all__ = ["Rejected", "compile_survey"]
 
@@ -65,6 +75,8 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         texts=texts,
         steps=tuple(steps),
         variables=scope.variables,
+        told=frozenset(place for place in TOLD if place[1:] in scope.variables),
+        keep_ms=header.keep.ms if header.keep is not None else None,
     )
     return survey, found
 
@@ -73,6 +85,8 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
     problems: list[str] = []
     if not NAME.fullmatch(header.survey):
         problems.append(f"field survey: found '{header.survey}', expected {_A_NAME}")
+    if header.keep is not None and header.keep.ms == 0:
+        problems.append("field keep: found no time at all, expected at least 1s, or 30d for 30 days")
     if header.most_sms is not None and header.most_sms < 1:
         problems.append(f"field most_sms: found {header.most_sms}, expected 1 or more")
     if not header.languages:
@@ -93,7 +107,7 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
     problems += [
         f"field variables: found '{name}', expected {_A_NAME}"
         for name in header.variables
-        if not NAME.fullmatch(name)
+        if not NAME.fullmatch(name) and place_of(name) != CONTACT
     ]
     return [broken(each) for each in problems]
 
@@ -250,18 +264,21 @@ class _StepCompiler:
         scope = self._scope
         words: dict[str, str] = {}
         patterns: list[tuple[Pattern, str]] = []
+        anything = ""
         for language, each in _by_language(written, scope.language):
             if language not in scope.languages:
                 scope.problem(f"field start: '{language}' is none of the survey's languages")
-            if not each.strip():
+            if each.strip() == ANYTHING:
+                anything = anything or language
+            elif not each.strip():
                 scope.problem("field start: a keyword is empty, and an SMS without a text would start it")
-            elif fold_word(each) in STOP | HELP:
+            elif fold_word(each) in HELP or is_stop(fold_word(each)):
                 scope.problem(f"field start: '{each}' is a word for STOP or HELP")
             elif WORD.fullmatch(each):
                 words.setdefault(fold(each), language)
             elif pattern := self._routes.pattern("start", each):
                 patterns.append((pattern, language))
-        return Keywords(words, tuple(patterns))
+        return Keywords(words, tuple(patterns), anything)
 
 
 def _by_language(written: KeywordsWritten, default: str) -> list[tuple[str, str]]:

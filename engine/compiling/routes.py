@@ -25,8 +25,8 @@ from engine.conditions import (
     Not,
     OneOf,
 )
+from engine.events import Answer
 from engine.folding import fold
-from engine.lane import Answer
 from engine.misspelt import meant
 from engine.patterns import BadPattern, Pattern, compile_folded
 from engine.program import END, Route
@@ -43,7 +43,7 @@ from engine.survey_file import (
     When,
     YesNoAnswer,
 )
-from engine.variables import place_of, read_variable
+from engine.variables import MESSAGES, NUMBER, place_of, read_variable
 
 Value = str | float | bool
 
@@ -154,11 +154,24 @@ class RouteCompiler:
             case DateAnswer():
                 if not is_date(bound):
                     self._scope.problem(f"field {field}: found '{bound}', expected a date as YYYY-MM-DD")
+            case None if about == NUMBER:
+                self._scope.problem(
+                    f"field {field}: no number of a channel is more than another: "
+                    "expected equals, one_of, matches or contains"
+                )
             case NumberAnswer() | ScaleAnswer() | None:
                 if isinstance(bound, str):
                     self._scope.problem(f"field {field}: found '{bound}', expected a number")
             case _:
                 self._scope.problem(f"field {field}: the answer to '{about}' is no number")
+
+    def _check_told(self, field: str, written: Value, about: str) -> None:
+        if about == NUMBER and not isinstance(written, str):
+            self._scope.problem(
+                f'field {field}: found {written}, expected a number in quotation marks, as in "+33700000001"'
+            )
+        if about == MESSAGES and (isinstance(written, bool) or not isinstance(written, (int, float))):
+            self._scope.problem(f"field {field}: found '{written}', but $messages is a number")
 
     def _comparisons(self, field: str, when: When, about: str) -> Iterable[Condition]:
         if when.equals is not None:
@@ -199,6 +212,7 @@ class RouteCompiler:
         """What the reader of `about` gives for the answer that the author wrote."""
         asked = self._scope.asks.get(about)
         if asked is None:
+            self._check_told(field, written, about)
             value = read_variable(str(written)).value
             return fold(value) if isinstance(value, str) else float(str(value))
         match asked.answer:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.findings import Finding, broken
 from engine.survey_file import AskStep, SayStep
-from engine.variables import LONGEST
+from engine.variables import LONGEST, TOLD, place_of
 
 Source = SayStep | AskStep
 
@@ -48,7 +48,7 @@ class Scope:
 
     def variable(self, key: str) -> None:
         """A text or a condition names this session variable."""
-        self.variables.setdefault(key.lower(), LONGEST)
+        self.variables.setdefault(key.lower(), TOLD.get(place_of(key), LONGEST))
 
     def counter(self) -> int:
         """The next free number for a route that is counted."""

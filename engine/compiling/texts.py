@@ -17,11 +17,22 @@ from engine.survey_file import (
     Texts,
     YesNoAnswer,
 )
-from engine.texts import LONGEST_SMS, Slot, Template, Text, join, literal_length, slots, split, with_slots
-from engine.variables import place_of
+from engine.texts import (
+    LONGEST_SMS,
+    Slot,
+    Template,
+    Text,
+    join,
+    literal,
+    literal_length,
+    slots,
+    split,
+    with_slots,
+)
+from engine.variables import TOLD, place_of
 
-_ODD = re.compile(r"\{[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
-"""What looks like a placeholder, and is none."""
+_ODD = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
+"""What looks like a placeholder, and is none. One for what Parley tells, and does not, is the proofs' to find."""
 
 WORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
@@ -83,7 +94,7 @@ class TextCompiler:
         if not plain:
             resolved = with_slots(split(wording), lambda slot: self._slot(field, slot, language))
             template = join(resolved, listed)
-        if not plain and (odd := _ODD.search("".join(part for part in template if isinstance(part, str)))):
+        if not plain and (odd := _ODD.search(literal(template))):
             self._scope.warn(
                 "braces",
                 f"field {field}: '{odd[0]}' is sent as it is written",
@@ -112,7 +123,7 @@ class TextCompiler:
             if scope.says(slot.step):
                 scope.problem(f"field {field}: {{{slot.step}}} names a statement, which has no answer")
             return slot
-        if slot.step.lower() not in scope.variables:
+        if slot.step.lower() not in scope.variables and place_of(slot.step) not in TOLD:
             self._undeclared(field, slot)
         scope.variable(slot.step)
         return slot.about(place_of(slot.step), scope.variables[slot.step.lower()])

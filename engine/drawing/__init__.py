@@ -110,9 +110,10 @@ def _node(place: int, step: Step, language: str, *, unreached: bool) -> Node:
 
 
 def _entry(start: Keywords) -> Node:
-    several = len({*start.words.values(), *(language for _, language in start.patterns)}) > 1
+    several = len(start.languages) > 1
     words = [(word.upper(), language) for word, language in start.words.items()]
     words += [(show_pattern(pattern), language) for pattern, language in start.patterns]
+    words += [("any SMS", start.anything)] if start.anything else []
     text = (f"{word} ({language})" if several else word for word, language in words)
     return Node(_ENTRY_KEY, "entry", ENTRY_ID, tuple(map(plain, text)))
 

@@ -14,13 +14,13 @@ from engine.findings import Finding
 from engine.program import Survey
 from engine.proofs.bounds import Bounder, in_weights, out_weights, segment_weights
 from engine.proofs.flow import Flow, endless
-from engine.proofs.keywords import commands
-from engine.proofs.regions import regions_of
-from engine.proofs.spellings import spellings
+from engine.proofs.keywords import commands, greedy
+from engine.proofs.regions import LONGEST_NUMBER, regions_of
+from engine.proofs.spellings import spellings, untold
 from engine.proofs.walks import Walks, asked_about, rough_walks, shown, walks_of
 from engine.proofs.weighing import Heaviest, Weights
 from engine.proofs.witness import Played, Unplayable, play
-from engine.variables import is_variable
+from engine.variables import NUMBER, is_variable
 
 _LENIENT = ("unreachable", "shadowed", "endless")
 """What a survey that was not written for Parley may have: it ran elsewhere, and is bounded here."""
@@ -87,7 +87,12 @@ class Proof:
         rough = walks is None
         walks = walks or rough_walks(self._survey, self._regions)
         found += Flow(self._survey, walks, rough=rough).findings()
-        found += [*commands(self._survey), *spellings(self._survey)]
+        found += [
+            *commands(self._survey),
+            *greedy(self._survey),
+            *untold(self._survey),
+            *spellings(self._survey),
+        ]
         if self._survey.lenient:
             found = [
                 msgspec.structs.replace(each, level="warning") if each.code in _LENIENT else each
@@ -149,10 +154,10 @@ class Proof:
 
 
 def _variables(survey: Survey, heaviest: Heaviest) -> dict[str, str]:
-    """What the invitation says: what the walk needs, and the dearest of what texts put in besides."""
+    """What the invitation and the channel say: what the walk needs, and the dearest of what texts put in besides."""
     asked = {atom for atom in asked_about(survey.steps) if is_variable(atom)}
     variables = {
-        place[1:]: "😀" * survey.variables[place[1:]]
+        place[1:]: LONGEST_NUMBER if place == NUMBER else "😀" * survey.variables[place[1:]]
         for place in sorted(shown(survey))
         if is_variable(place) and place not in asked
     }

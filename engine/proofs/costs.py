@@ -27,7 +27,7 @@ from engine.proofs.automata import dearest_character
 from engine.proofs.regions import UNANSWERED, Region
 from engine.segments import EXTENSION, count, is_gsm
 from engine.texts import LONGEST_SMS, Slot, Template, Text, fill, slots
-from engine.variables import is_variable
+from engine.variables import MESSAGES, NUMBER, TOLD, is_variable
 
 _LONGEST_NUMBER = 24
 """Characters of a float, such as -2.2250738585072014e-308."""
@@ -78,12 +78,14 @@ class Costs:
         if region is not None and region.answer is not None and isinstance(reader, _TOLD_APART):
             return [fill((slot,), {slot.step: region.answer})]
         widest = [each[: slot.longest] for each in self._widest(slot, reader)]
-        if region is None or _may_be_empty(slot, reader):
+        if (region is None and slot.step not in (NUMBER, MESSAGES)) or _may_be_empty(slot, reader):
             widest.append(slot.default or "")
         return list(dict.fromkeys(widest))
 
     def _widest(self, slot: Slot, reader: Reader | None) -> list[str]:
         match reader:
+            case None if slot.step in (NUMBER, MESSAGES):
+                return ["0" * TOLD[slot.step]]
             case None if is_variable(slot.step):
                 return ["😀" * self._variables.get(slot.step[1:], LONGEST_SMS)]
             case None:
@@ -144,7 +146,8 @@ def _may_be_empty(slot: Slot, reader: Reader | None) -> bool:
         case TextReader(min=shortest):
             return shortest == 0 or slot.longest == 0
         case _:
-            return is_variable(slot.step) or slot.longest == 0
+            always_there = slot.step in (NUMBER, MESSAGES)
+            return (is_variable(slot.step) and not always_there) or slot.longest == 0
 
 
 def _fill(template: Template, values: Mapping[int, str], opening: int) -> str:

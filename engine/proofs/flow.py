@@ -12,7 +12,7 @@ from engine.program import END, Ask, Route, Step, Survey
 from engine.proofs.regions import UNANSWERED, Region, may_hold
 from engine.proofs.walks import Move, Walks, is_known, texts_of, uncounted_targets
 from engine.texts import Text, slots
-from engine.variables import is_variable
+from engine.variables import CONTACT, MESSAGES, NUMBER, is_variable
 from engine.wording import describe
 
 
@@ -268,21 +268,29 @@ class _Placeholders:
         return way[::-1]
 
     def _variables(self) -> list[Finding]:
-        """Variables are there only for those who were invited."""
+        """Variables are there only for those who were invited, and names for those whom the channel knows."""
         named: dict[str, str] = {}
         for step in self._survey.steps:
             for text in texts_of(step):
                 for template in text.values():
                     for slot in slots(template):
                         if is_variable(slot.step) and slot.default is None:
-                            named.setdefault(slot.step[1:], step.id)
+                            named.setdefault(slot.step, step.id)
         return [
             Finding(
-                "warning", "no_variable", step, f"the session variable {{{name}}} is empty for whoever texts START",
-                f"write {{{name}|…}}, with what is to stand there without it",
+                "warning", "no_variable", step, _absent(place),
+                f"write {{{place[1:]}|…}}, with what is to stand there without it",
             )
-            for name, step in named.items()
+            for place, step in named.items()
+            if place not in (NUMBER, MESSAGES)
         ]  # fmt: skip
+
+
+def _absent(place: str) -> str:
+    """For whom a variable is not there."""
+    if place == CONTACT:
+        return "{$contact} is empty for whoever is not among the channel's contacts"
+    return f"the session variable {{{place[1:]}}} is empty for whoever texts START"
 
 
 def _way(steps: Iterable[str]) -> str:

@@ -9,17 +9,21 @@ from engine.answers import NO, YES, ChoiceReader, ChoicesReader, ScaleReader, Te
 from engine.conditions import OneOf
 from engine.findings import Finding
 from engine.folding import fold_word
-from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, STOP
-from engine.program import Ask, Survey
+from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, is_stop
+from engine.program import Ask, Keywords, Survey
 from engine.proofs.automata import common
 from engine.proofs.regions import atoms_of
+from engine.wording import show_pattern
 
 
 def clashes(surveys: Sequence[Survey]) -> list[Finding]:
-    """A warning for each two surveys of one channel, in its order, that one SMS would start."""
+    """A warning for each two surveys of one channel, in its order, that one SMS would start.
+
+    Keywords come before a survey that any SMS starts, in whatever order the channel has them.
+    """
     return [
         Finding(
-            "warning", "keyword", "", f"'{text}' starts '{one.name}' and would start '{other.name}' as well",
+            "warning", "keyword", "", f"{text} starts '{one.name}' and would start '{other.name}' as well",
             "give them keywords of their own, or offer them on different channels",
         )
         for one, other in combinations(surveys, 2)
@@ -41,6 +45,18 @@ def commands(survey: Survey) -> list[Finding]:
     ]  # fmt: skip
 
 
+def greedy(survey: Survey) -> list[Finding]:
+    """A warning for each pattern that takes whatever a person texts, also what is another survey's keyword."""
+    return [
+        Finding(
+            "warning", "keyword", "", f"the keyword {show_pattern(pattern)} matches any SMS, other surveys' keywords too",
+            'write "*", which is any SMS that nothing else waits for',
+        )
+        for pattern, language in survey.start.patterns
+        if not Keywords({}, ((pattern, language),)).names("", "")
+    ]  # fmt: skip
+
+
 def _compared(survey: Survey) -> dict[str, set[str]]:
     """The values that conditions compare answers with, by step."""
     values: dict[str, set[str]] = {}
@@ -56,7 +72,7 @@ def _words(step: Ask, compared: Mapping[str, set[str]]) -> list[str]:
     """Words that the author expects for an answer."""
     match step.reader:
         case ChoiceReader(places=places) | ChoicesReader(places=places):
-            return sorted(word for word in places if not word.isdigit())
+            return sorted({fold_word(word) for word in places if not word.isdigit()})
         case ScaleReader(labels=labels):
             return sorted(labels)
         case YesNoReader(yes=yes, no=no):
@@ -69,7 +85,7 @@ def _words(step: Ask, compared: Mapping[str, set[str]]) -> list[str]:
 
 def _command(survey: Survey, step: Ask, word: str) -> str | None:
     """What the word is instead, in the order in which an SMS is heard."""
-    if word in STOP and (word not in AMBIGUOUS_STOP or isinstance(step.reader, TextReader)):
+    if is_stop(word) and (word not in AMBIGUOUS_STOP or isinstance(step.reader, TextReader)):
         return "STOP, whatever is being asked"
     if word in HELP and (word not in AMBIGUOUS_HELP or isinstance(step.reader, (TextReader, YesNoReader))):
         return "HELP, whatever is being asked"
@@ -79,12 +95,14 @@ def _command(survey: Survey, step: Ask, word: str) -> str | None:
 
 
 def _in_both(one: Survey, other: Survey) -> str | None:
-    """An SMS that starts both; None if none is known."""
+    """An SMS that starts both, in words; None if none is known."""
+    if one.start.anything and other.start.anything:
+        return "any SMS"
     for survey, another in ((one, other), (other, one)):
         for word in survey.start.words:
             if another.start.match(word, fold_word(word)) is not None:
-                return word
-    return next(_by_patterns(one, other), None)
+                return f"'{word}'"
+    return next((f"'{text}'" for text in _by_patterns(one, other)), None)
 
 
 def _by_patterns(one: Survey, other: Survey) -> Iterator[str]:

@@ -5,6 +5,7 @@ conditions name; options are told apart one by one; of free text only what condi
 found by trying answers where something changes, and are complete where it says so: no answer falls outside.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -48,9 +49,9 @@ from engine.conditions import (
     OneOf,
     holds,
 )
-from engine.lane import Answer
+from engine.events import Answer
 from engine.program import Ask, Survey
-from engine.variables import is_variable, read_variable
+from engine.variables import MESSAGES, MOST_MESSAGES, NUMBER, is_variable, read_variable
 
 TODAY = date(2030, 6, 15)
 """The day on which conversations are tried out."""
@@ -70,6 +71,11 @@ _EXACT = Context(prec=700)
 """Holds every float to ten decimals."""
 
 _LARGEST = 1e308
+
+LONGEST_NUMBER = "+999999999999999"
+"""A number that a channel might have."""
+
+_A_NUMBER = re.compile(r"\+?[0-9]{3,15}")
 
 _VARIABLE_DECIMALS = 6
 """With more of them, a variable is no number."""
@@ -107,7 +113,7 @@ def regions_of(survey: Survey) -> dict[str, Regions]:
     places = {step.id: step.reader for step in survey.steps if isinstance(step, Ask)}
     found = {place: _regions(reader, tuple(atoms.get(place, ()))) for place, reader in places.items()}
     return found | {
-        place: _of_variable(tuple(of), survey.variables[place[1:]])
+        place: _of_variable(place, tuple(of), survey.variables[place[1:]])
         for place, of in atoms.items()
         if is_variable(place)
     }
@@ -368,13 +374,24 @@ def _named(atoms: Iterable[Atom]) -> set[str]:
     }
 
 
-def _of_variable(atoms: tuple[Atom, ...], longest: int) -> Regions:
-    """A variable may be anything, or not there at all."""
-    tried: dict[frozenset[Atom], Region] = {}
+def _of_variable(place: str, atoms: tuple[Atom, ...], longest: int) -> Regions:
+    """What an inviter tells may be anything, or not there at all. What Parley tells is always there, but for names."""
+    if place == MESSAGES:
+        counts = {int(each) for each in _numbers(atoms, (0, MOST_MESSAGES), 0) if 0 <= each <= MOST_MESSAGES}
+        return _told_apart(atoms, map(str, sorted(counts, reverse=True)), [])
+    values = [str(int(each)) if isinstance(each, float) else str(each) for each in _values(atoms)]
+    if place == NUMBER:
+        return _told_apart(atoms, filter(_A_NUMBER.fullmatch, (*values, LONGEST_NUMBER)), [])
     looked_for = [*map(str, _values(atoms)), *_contained(atoms)]
     filled = (each + FILLER * (longest - len(each)) for each in looked_for)
     numbers = map(_written, _numbers(atoms, (), _VARIABLE_DECIMALS))
-    for text in (*filled, *looked_for, *numbers, "x"):
+    return _told_apart(atoms, (*filled, *looked_for, *numbers, "x"), [UNANSWERED])
+
+
+def _told_apart(atoms: tuple[Atom, ...], texts: Iterable[str], beside: Sequence[Region]) -> Regions:
+    """The regions of a variable that holds one of `texts`, or what they stand for; `beside` are there besides."""
+    tried: dict[frozenset[Atom], Region] = {}
+    for text in texts:
         answer = read_variable(text)
         region = Region(_true(atoms, answer), answer, text)
         tried.setdefault(region.true, region)
@@ -384,4 +401,4 @@ def _of_variable(atoms: tuple[Atom, ...], longest: int) -> Regions:
         for flags in product((False, True), repeat=len(atoms)):
             true = frozenset(atom for atom, flag in zip(atoms, flags, strict=True) if flag)
             tried.setdefault(true, Region(true))
-    return Regions(atoms, (UNANSWERED, *tried.values()), known)
+    return Regions(atoms, (*beside, *tried.values()), known)

@@ -2,15 +2,20 @@
 
 # ruff: noqa: RUF001 - the characters that editors put in are what this is about
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.findings import Finding
+from engine.misspelt import meant
 from engine.program import Ask, Survey, repeats_of
 from engine.proofs.costs import widest_words
+from engine.proofs.regions import atoms_of
 from engine.segments import count, is_gsm
-from engine.texts import LONGEST_SMS, Template, Text, literal_length, slots
-from engine.variables import place_of
+from engine.texts import LONGEST_SMS, Template, Text, literal, literal_length, slots
+from engine.variables import TOLD, place_of
+
+_AS_TOLD = re.compile(r"\{(\$[A-Za-z_][\w-]*)")
 
 _FEW = 4
 """So many different characters outside GSM-7 are an oversight; more are another script."""
@@ -37,6 +42,26 @@ def spellings(survey: Survey) -> list[Finding]:
     return [*_once_of_titles(found), *_one_for_all(survey)]
 
 
+def untold(survey: Survey) -> list[Finding]:
+    """An error wherever something is named as if Parley told it, and it does not."""
+    named: dict[tuple[str, str], None] = {}
+    for where, _, text in _texts(survey):
+        for template in text.values():
+            named |= dict.fromkeys((where, found) for found in _AS_TOLD.findall(literal(template)))
+    for step in survey.steps:
+        places = (atom.step for route in step.routes for atom in atoms_of(route.when))
+        named |= dict.fromkeys((step.id, place[1:]) for place in places if place.startswith("$$"))
+    known = [place[1:] for place in TOLD]
+    return [
+        Finding(
+            "error", "untold", where, f"{name} is nothing that Parley tells{meant(name, known)}",
+            f"write {', '.join(known)}, or a session variable without the $",
+        )
+        for where, name in named
+        if place_of(name) not in TOLD
+    ]  # fmt: skip
+
+
 def _once_of_titles(found: Iterable[Finding]) -> list[Finding]:
     """The title stands in several texts, in every language."""
     titles = [finding for finding in found if finding.reason.startswith("field title ")]
@@ -52,7 +77,7 @@ def _texts(survey: Survey) -> Iterator[tuple[str, str, Text]]:
         if isinstance(step, Ask) and step.remind:
             yield step.id, "remind.text", step.remind.text
     for name, text in survey.texts.items():
-        ours = name in ("stopped", "help") and _opens_with(text, survey.title)
+        ours = name in ("stopped", "help", "opted_in") and _opens_with(text, survey.title)
         yield "", "title" if ours else f"texts.{name}", text
 
 

@@ -13,6 +13,7 @@ import msgspec
 from engine.program import END, Ask, Reask, Route, Step, Survey, repeats_of, targets
 from engine.proofs.regions import UNANSWERED, Region, Regions, atoms_of, may_hold
 from engine.texts import Text, slots
+from engine.variables import MESSAGES
 
 MOST_REMEMBERED = 200_000
 """Spots times what is remembered at each: so much is looked at in some tenths of a second."""
@@ -66,9 +67,10 @@ class Walks(msgspec.Struct, frozen=True):
 
 
 def walks_of(survey: Survey, regions: Mapping[str, Regions], remembered: Collection[str]) -> Walks | None:
-    """Every walk, with these places remembered; None if that is too much to look at."""
+    """Every walk, with these places remembered; None if that is too much to look at. How many SMS a person has sent
+    changes with every answer, so it may be anything at any spot."""
     try:
-        return _Explorer(survey, regions, tuple(sorted(regions.keys() & remembered))).explore()
+        return _Explorer(survey, regions, tuple(sorted((regions.keys() & remembered) - {MESSAGES}))).explore()
     except TooMany:
         return None
 
@@ -208,12 +210,25 @@ class _Explorer:
     def _onward(
         self, step: Step, spot: Spot, known: Known, answers: Mapping[str, Region], region: Region | None
     ) -> Iterator[Move]:
-        for number in open_routes(step.routes, answers, self._regions, spot.taken):
+        for number in self._open(step, spot, answers):
             route = step.routes[number]
             taken = list(spot.taken)
             if route.times is not None and self._counters:
                 taken[route.counter] += 1
             yield Move(self._number(route.go, known, tuple(taken)), region, route=number)
+
+    def _open(self, step: Step, spot: Spot, answers: Mapping[str, Region]) -> Iterable[int]:
+        """The numbers of the routes that may be taken, however many SMS the person has sent: at a question, one."""
+        if MESSAGES not in self._regions:
+            return open_routes(step.routes, answers, self._regions, spot.taken)
+        counts = self._regions[MESSAGES].every
+        least = 1 if isinstance(step, Ask) else 0
+        return sorted({
+            number
+            for count in counts
+            if count.sms is None or int(count.sms) >= least
+            for number in open_routes(step.routes, {**answers, MESSAGES: count}, self._regions, spot.taken)
+        })  # fmt: skip
 
     def _alive(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
         """For each step, END included, the remembered places and the counters that it or a later one asks about."""

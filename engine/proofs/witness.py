@@ -32,12 +32,13 @@ from engine.folding import fold, fold_word
 from engine.lane import Lane
 from engine.policy import ChannelPolicy
 from engine.program import Ask, Reask, Survey
-from engine.proofs.regions import TODAY
+from engine.proofs.regions import LONGEST_NUMBER, TODAY
 from engine.proofs.weighing import Visit, Weights
 from engine.segments import count
 from engine.surveys import Surveys
-from engine.transcripts import Begins, Came, Entry, Invited, Passed, Transcript, compose
+from engine.transcripts import Begins, Came, Entry, Invited, Passed, Told, Transcript, compose
 from engine.turn import DAY_MS
+from engine.variables import CONTACT, NUMBER, TOLD, place_of
 
 CHANNEL = "channel"
 SENDER = "+33600000000"
@@ -64,11 +65,13 @@ def play(
     variables: Mapping[str, str],
     weights: Weights,
 ) -> Played:
-    """Raises Unplayable."""
-    person = _Person(survey)
+    """Raises Unplayable. Of `variables`, those that begin with $ are told by the channel, the others by an inviter."""
+    told = {key: value for key, value in variables.items() if place_of(key) in TOLD}
+    person = _Person(survey, told)
     silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]
     lasts_ms = sum(n * step.remind.after_ms for n, step in silences if isinstance(step, Ask) and step.remind)
-    person.open(language, variables, lasts_ms + DAY_MS if lasts_ms > survey.expires_ms - DAY_MS else None)
+    invited = {key: value for key, value in variables.items() if key not in told}
+    person.open(language, invited, lasts_ms + DAY_MS if lasts_ms > survey.expires_ms - DAY_MS else None)
     for visit in visits:
         step = survey.steps[visit.step]
         if isinstance(step, Ask) and person.is_asked:
@@ -82,17 +85,24 @@ def play(
 class _Person:
     """Somebody who texts one survey, on a lane of their own."""
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Survey, told: Mapping[str, str]) -> None:
         self._survey = survey
         self._surveys = Surveys([survey])
+        line = Told(told.get(NUMBER[1:], LONGEST_NUMBER), told.get(CONTACT[1:], ""))
         self._policy = {
-            CHANNEL: ChannelPolicy(surveys=(survey.name,), timezone=ZoneInfo("UTC"), start_burst=0)
+            CHANNEL: ChannelPolicy(
+                surveys=(survey.name,),
+                timezone=ZoneInfo("UTC"),
+                start_burst=0,
+                number=line.number,
+                contacts={SENDER: line.contact} if line.contact else {},
+            )
         }
         self._lane = Lane()
         self._now = START_MS
         self._alarm: int | None = None
         self._out: list[Outbound] = []
-        self._script: list[Entry] = []
+        self._script: list[Entry] = [line] if survey.told else []
         self._count = 0
         self._heard = 0
 
@@ -102,7 +112,8 @@ class _Person:
 
     def open(self, language: str, variables: Mapping[str, str], expires_in: int | None) -> None:
         """START, or an invitation where a START would not do."""
-        keywords = {of: word for word, of in reversed(list(self._survey.start.words.items()))}
+        start = self._survey.start
+        keywords = {start.anything: "x"} | {of: word for word, of in reversed(list(start.words.items()))}
         if variables or language not in keywords or expires_in is not None:
             self._script.append(Invited(language=language, variables=dict(variables), expires_in=expires_in))
             invitation = Invitation(
