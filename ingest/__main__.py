@@ -14,6 +14,7 @@ from config.settings import Settings, exit_with_mistakes, load
 from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
 from engine.accepting import Reread, reread_surveys
+from engine.providers.opening import mistakes
 from ingest.web import create_app
 
 log = structlog.get_logger()
@@ -67,7 +68,7 @@ def live_surveys(settings: Settings, surveys: Surveys) -> Watch[Reread]:
 
 def main() -> None:
     with exit_with_mistakes():
-        settings, surveys = load(os.environ, read_surveys)
+        settings, surveys = load(os.environ, read_surveys, mistakes)
         settings.require_redis()
     configure(settings)
     serve(settings, surveys)

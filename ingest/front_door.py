@@ -1,25 +1,27 @@
 """The webhook that is as it should be, answered before the framework: it is the one request that comes by the million.
 
-A POST to a known channel with its token, whole in one piece, readable: its events go into their mailboxes and 200
-goes back. Whatever is otherwise is handed on untouched, and the Falcon application says what is wrong with it.
+A call to a known channel, whole in one piece, genuine, readable: its events go into their mailboxes and the
+provider's acknowledgement goes back. Whatever is otherwise is handed on untouched, and the Falcon application says
+what is wrong with it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from hmac import compare_digest
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
-from engine.providers import Unreadable
+from engine.providers import Forged, Unreadable
 from ingest.mailboxes import Unwritten
-from ingest.webhooks import MOST_BYTES, RETRY_AFTER_S, Ear, Webhooks
+from ingest.webhooks import MOST_BYTES, RETRY_AFTER_S, Ear, Webhooks, call_of
+
+_METHODS = ("POST", "GET")
+MOST_ACKNOWLEDGEMENTS = 16
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_HEARD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
-_NOTHING = {"type": "http.response.body"}
 _LATER = {
     "type": "http.response.start",
     "status": 503,
@@ -44,23 +46,33 @@ class FrontDoor:
         arrived_s = perf_counter()
         message = await receive()
         try:
-            await self._webhooks.hear(ear, _whole_body(message), arrived_s)
-        except Unreadable:
+            call = call_of(scope, _whole_body(message))
+            acknowledgement = await self._webhooks.hear(ear, call, arrived_s)
+        except (Forged, Unreadable):
             await self._behind(scope, _again(message, receive), send)
         except Unwritten:
             ear.unavailable.inc()
             await send(_LATER)
             await send(_WHY_LATER)
         else:
-            await send(_HEARD)
-            await send(_NOTHING)
+            await send(
+                _start(acknowledgement.status, acknowledgement.content_type, len(acknowledgement.body))
+            )
+            await send({"type": "http.response.body", "body": acknowledgement.body})
 
     def _known(self, scope: Scope) -> Ear | None:
-        """Whoever speaks, if this is a webhook with the right token."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        """Whoever speaks, if this is a webhook."""
+        if scope["type"] != "http" or scope["method"] not in _METHODS:
             return None
-        ear = self._ears.get(scope["path"])
-        return ear if ear and compare_digest(scope["query_string"], ear.query) else None
+        return self._ears.get(scope["path"])
+
+
+@lru_cache(MOST_ACKNOWLEDGEMENTS)
+def _start(status: int, content_type: str, length: int) -> dict[str, Any]:
+    headers = [(b"content-length", b"%d" % length)]
+    if content_type:
+        headers.append((b"content-type", content_type.encode()))
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def _whole_body(message: Mapping[str, Any]) -> bytes:

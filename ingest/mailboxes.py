@@ -98,6 +98,10 @@ class Mailboxes:
         for written in [self._letters.put(letter) for letter in letters]:
             await written
 
+    def ring(self, queue: str, sender: str) -> None:
+        """Wake a worker of `queue` for `sender`, soon."""
+        self._rings.put((queue, sender))
+
     async def close(self) -> None:
         """Finish what was begun, and let go of the servers."""
         await self._letters.drained()

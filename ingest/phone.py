@@ -38,13 +38,14 @@ class Unreachable(click.ClickException):
 
 
 class Line:
-    """HTTP between one phone and one channel of Parley."""
+    """HTTP between one phone and one channel of Parley, texting `to`: one of its originators, or empty, its number."""
 
-    def __init__(self, url: str, channel: str, token: str, phone: str) -> None:
+    def __init__(self, url: str, channel: str, token: str, phone: str, to: str = "") -> None:
         self._url = url.rstrip("/")
         self._channel = channel
         self._token = token
         self.phone = phone
+        self._to = to
         self.last = self._ask(after="latest", wait=0, timeout_s=TIMEOUT_S)["last"]
         self._ticket = ""
 
@@ -55,7 +56,7 @@ class Line:
             "message_id": self._ticket,
             "number": self.phone,
             "text": words,
-            "sim_card_number": self._channel,
+            "sim_card_number": self._to,
             "reception_date": now.isoformat(sep=" "),
         }
         reply = _request(
@@ -93,6 +94,7 @@ class Line:
 @click.command()
 @click.option("--from", "phone", default="+33612345678", show_default=True, help="The phone's own number.")
 @click.option("--channel", default="clinic", show_default=True, help="The channel to text.")
+@click.option("--to", default="", help="One of the channel's originators.  [default: its own number]")
 @click.option(
     "--url", default="", help="Where `web` listens.  [default: http://127.0.0.1:$PARLEY_PORT, or 8000]"
 )
@@ -104,7 +106,7 @@ class Line:
     show_default=True,
     help="Seconds without an SMS after which the next line of a script is texted.",
 )
-def phone(phone: str, channel: str, url: str, token: str, settle_s: float) -> None:
+def phone(phone: str, channel: str, to: str, url: str, token: str, settle_s: float) -> None:
     """A phone in the terminal: type an SMS, and see the replies. Ctrl-D ends it.
 
     With a file or a pipe as its input it texts line by line, and waits for the replies to each.
@@ -116,7 +118,8 @@ def phone(phone: str, channel: str, url: str, token: str, settle_s: float) -> No
     """
     if not re.fullmatch(r"\+[0-9]{4,15}", phone):
         raise click.UsageError(f"--from {phone}: a number in full is expected, as in +33612345678")
-    line = Line(url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}", channel, token, phone)
+    base = url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}"
+    line = Line(base, channel, token, phone, to)
     console = Console(highlight=False, soft_wrap=True)
     if sys.stdin.isatty():
         _talk(line, channel, console)

@@ -8,9 +8,10 @@ from falcon.asgi import Request, Response
 from config import keyspace
 from config.settings import Settings
 from engine import Surveys
-from ingest import health, simulator
+from ingest import api, health, simulator
 from ingest.front_door import FrontDoor
 from ingest.mailboxes import Mailboxes, Store
+from ingest.twiml import InPlace
 from ingest.webhooks import RETRY_AFTER_S, Webhooks
 
 
@@ -40,11 +41,12 @@ def create_app(settings: Settings, surveys: Surveys) -> FrontDoor:
     phones = simulator.Phones(settings.redis_url)
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones)])
     app.add_error_handler(redis.RedisError, _unavailable)
-    webhooks = Webhooks(settings, surveys, mailboxes)
+    webhooks = Webhooks(settings, surveys, mailboxes, InPlace(settings.shards, lanes, mailboxes))
     app.add_route("/webhooks/{channel}", webhooks)
     app.add_route("/healthz", health.Alive())
     app.add_route("/readyz", health.Ready(surveys, lanes, broker))
     app.add_route("/metrics", health.Metrics())
+    api.mount(app, settings, surveys, lanes, mailboxes)
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         simulator.mount(app, phones)
     return FrontDoor(app, webhooks)

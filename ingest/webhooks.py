@@ -1,14 +1,14 @@
-"""`POST /webhooks/<channel>?token=…`: what a provider has to say about a channel.
+"""`POST` and `GET /webhooks/<channel>`: what a provider has to say about a channel.
 
-200 with no body, once every event in it is in a mailbox, and never before: what is not answered 2xx the provider
-sends again, and a copy changes nothing. Octopush wants an answer within a second, and nothing in it.
+A provider's call is verified, read, and answered as the provider wants it, 200 at best: once every event in it is in
+a mailbox, and never before. What is not answered 2xx the provider sends again, and a copy changes nothing. Octopush
+wants an answer within a second, and nothing in it.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from hmac import compare_digest
-from time import perf_counter
-from urllib.parse import quote
+from time import perf_counter, time
+from typing import Any, cast
 
 import falcon
 import msgspec
@@ -17,12 +17,13 @@ from falcon.asgi import Request, Response
 from config import metrics
 from config.settings import Channel, Settings
 from engine import Surveys
-from engine.events import Inbound, Sms
+from engine.events import Inbound, Part, Sms
 from engine.keywords import is_start
-from engine.providers import Provider, Unreadable
-from engine.providers.octopush import provider_for
+from engine.providers import Acknowledgement, Call, Forged, Provider, Unreadable
+from engine.providers.opening import open_provider
 from ingest.mailboxes import Letter, Mailboxes, Unwritten
 from ingest.senders import normalise
+from ingest.twiml import Answering, InPlace
 
 MOST_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""
@@ -37,15 +38,33 @@ class Ear:
 
     def __init__(self, channel: Channel, provider: Provider, surveys: Surveys) -> None:
         self.channel = channel
+        self.provider = provider
+        self.in_place = cast(Answering, provider) if provider.answers_in_place else None
         self._surveys = surveys
         self._starts = lru_cache(MOST_WORDS)(self._is_start)
-        self.provider = provider
-        self._token = channel.token.encode()
-        self.query = f"token={quote(channel.token)}".encode()
+        self._originators = {normalise(each): each for each in channel.originators}
         self.accepted = metrics.WEBHOOKS.labels(channel.name, "accepted")
         self.unavailable = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
-    def starts(self, text: str) -> bool:
+    def recognised(self, event: Inbound) -> Inbound:
+        """The event; an SMS that starts a survey says so, and which of the channel's originators it was sent to."""
+        match event:
+            case Sms():
+                originator = self._sent_to(event.originator)
+                start = event.handled in ("", "start") and self._starts_survey(event.text)
+                if not start and originator == event.originator:
+                    return event
+                return msgspec.structs.replace(event, start=start, originator=originator)
+            case Part():
+                return msgspec.structs.replace(event, originator=self._sent_to(event.originator))
+            case _:
+                return event
+
+    def _sent_to(self, to: str) -> str:
+        """The one of the channel's originators that `to` is, as the settings write it; empty if it is none."""
+        return self._originators.get(normalise(to), "") if to and self._originators else ""
+
+    def _starts_survey(self, text: str) -> bool:
         """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered, for as
         long as the surveys stay as they are."""
         edition = self._surveys.edition
@@ -54,30 +73,32 @@ class Ear:
     def _is_start(self, text: str, edition: int) -> bool:
         return is_start(text, self.channel.surveys, self._surveys)
 
-    def knows(self, req: Request) -> bool:
-        """Does the request carry the channel's token? In constant time, and first as every provider writes it."""
-        if compare_digest(req.query_string.encode(), self.query):
-            return True
-        return compare_digest(req.get_param("token", default="").encode(), self._token)
-
 
 class Webhooks:
     """The Falcon resource. Senders that no lane can answer, and our own numbers, are counted and dropped."""
 
-    def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes) -> None:
+    def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes, in_place: InPlace) -> None:
+        channels = settings.channels.values()
         self.ears = {
-            name: Ear(channel, provider_for(channel, settings), surveys)
-            for name, channel in settings.channels.items()
+            channel.name: Ear(channel, open_provider(channel, settings), surveys) for channel in channels
         }
-        self._own = {channel.number for channel in settings.channels.values()}
+        self._own = {
+            normalise(number) for channel in channels for number in (channel.number, *channel.originators)
+        }
         self._mailboxes = mailboxes
+        self._in_place = in_place
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
         arrived_s = perf_counter()
-        ear = admitted(self.ears, channel, req)
-        body = await read_body(req, channel)
+        ear = self.ears.get(channel)
+        if ear is None:
+            raise falcon.HTTPNotFound(title="no such channel")
+        call = call_of(req.scope, await read_body(req, channel))
         try:
-            await self.hear(ear, body, arrived_s)
+            answer(resp, await self.hear(ear, call, arrived_s))
+        except Forged as e:
+            metrics.WEBHOOKS.labels(channel, "forbidden").inc()
+            raise falcon.HTTPForbidden(title="forbidden", description=str(e)) from e
         except Unreadable as e:
             metrics.WEBHOOKS.labels(channel, "unreadable").inc()
             raise falcon.HTTPBadRequest(title="unreadable", description=str(e)) from e
@@ -87,39 +108,42 @@ class Webhooks:
                 title="Redis does not answer", retry_after=RETRY_AFTER_S
             ) from e
 
-    async def hear(self, ear: Ear, body: bytes, arrived_s: float) -> None:
-        """Returns once every event in `body` is in its mailbox. Raises Unreadable and Unwritten."""
-        await self._mailboxes.accept(list(self._letters(ear, body, arrived_s)))
-        ear.accepted.inc()
+    on_get = on_post
 
-    def _letters(self, ear: Ear, body: bytes, arrived_s: float) -> Iterable[Letter]:
+    async def hear(self, ear: Ear, call: Call, arrived_s: float) -> Acknowledgement:
+        """How to answer, once every event in the call is in its mailbox. Raises Forged, Unreadable and Unwritten."""
+        ear.provider.verify(call)
+        letters = list(self._letters(ear, call, arrived_s))
+        if ear.in_place:
+            acknowledgement = await self._in_place.hear(ear.channel, ear.in_place, letters)
+        else:
+            await self._mailboxes.accept(letters)
+            acknowledgement = ear.provider.acknowledgement
+        ear.accepted.inc()
+        return acknowledgement
+
+    def _letters(self, ear: Ear, call: Call, arrived_s: float) -> Iterable[Letter]:
         name = ear.channel.name
-        for written, event in ear.provider.read(name, body):
+        for written, event in ear.provider.read(name, call):
             sender = normalise(written)
             if sender is None:
                 metrics.DROPPED.labels(name, "not_a_number").inc()
             elif sender in self._own:
                 metrics.DROPPED.labels(name, "own_number").inc()
             else:
-                yield Letter(sender, self._recognised(ear, event), arrived_s)
-
-    @staticmethod
-    def _recognised(ear: Ear, event: Inbound) -> Inbound:
-        """The event; an SMS that starts a survey says so."""
-        if isinstance(event, Sms) and ear.starts(event.text):
-            return msgspec.structs.replace(event, start=True)
-        return event
+                yield Letter(sender, ear.recognised(event), arrived_s)
 
 
-def admitted(ears: Mapping[str, Ear], channel: str, req: Request) -> Ear:
-    """Whoever speaks for `channel`, if the token is right. Raises the 404 or 403."""
-    ear = ears.get(channel)
-    if ear is None:
-        raise falcon.HTTPNotFound(title="no such channel")
-    if not ear.knows(req):
-        metrics.WEBHOOKS.labels(channel, "forbidden").inc()
-        raise falcon.HTTPForbidden(title="wrong token")
-    return ear
+def call_of(scope: Mapping[str, Any], body: bytes) -> Call:
+    """A webhook as ASGI hands it over."""
+    return Call(scope["method"], scope["query_string"], scope["headers"], body, time())
+
+
+def answer(resp: Response, acknowledgement: Acknowledgement) -> None:
+    resp.status = acknowledgement.status
+    if acknowledgement.content_type:
+        resp.content_type = acknowledgement.content_type
+    resp.data = acknowledgement.body
 
 
 async def read_body(req: Request, channel: str) -> bytes:

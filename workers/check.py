@@ -7,6 +7,9 @@ import click
 from config.settings import exit_with_mistakes, load
 from engine import Survey, proofs, read_surveys
 from engine.proofs.keywords import clashes
+from engine.providers.opening import mistakes
+
+_DAY_MS = 86_400_000
 
 
 @click.command()
@@ -20,11 +23,16 @@ def check() -> None:
       PARLEY_SURVEYS=new-surveys/ parley check
     """
     with exit_with_mistakes():
-        settings, surveys = load(os.environ, read_surveys)
+        settings, surveys = load(os.environ, read_surveys, mistakes)
     for channel in settings.channels.values():
         click.echo(f"channel {channel.name}: {channel.number} by {channel.provider}, {channel.timezone.key}")
         for survey in filter(None, map(surveys.current, channel.surveys)):
             click.echo(f"  survey {survey.name} ({survey.file}, version {survey.version}){_bounds(survey)}")
+            if survey.keep_ms and survey.keep_ms > settings.keep_events_ms:
+                days = settings.keep_events_ms // _DAY_MS
+                click.echo(
+                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
+                )
         for finding in clashes(list(filter(None, map(surveys.current, channel.surveys)))):
             click.echo(f"  warning: {finding}")
     for idle in filter(None, map(surveys.current, sorted({*surveys.names()} - settings.offered))):

@@ -1,18 +1,94 @@
 """Providers: one file each, both directions, no I/O.
 
-A provider reads webhooks into events and writes sends into HTTP requests, and reads the reply to a send into one
-of a closed set of outcomes. An outcome carries its decision; nothing outside this folder knows an error code.
+A provider checks and reads webhooks into events, writes sends into HTTP requests, and reads the reply to a send into
+one of a closed set of outcomes. An outcome carries its decision; nothing outside this folder knows an error code.
 """
 
-from typing import Protocol
+from collections.abc import Container, Sequence
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from engine.events import Inbound, Outbound
+
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^\s/?#@:]+[^\s?#@]*\Z",
+        extra={"expected": "http:// or https://, a host, and the base path, without ? and #"},
+    ),
+]
+"""Where a provider's API is; it may end in a slash."""
+
+HeaderText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[!-~]([ -~]*[!-~])?\Z",
+        extra={"expected": "printable ASCII without blanks at its ends, as it goes into an HTTP header"},
+    ),
+]
+
+SecretText = Annotated[str, Meta(extra={"secret": True})]
+"""An option `x` of this type is not written into parley.toml: `x_env` there names the variable that holds it."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A channel, as far as its provider needs to know it. `number` and `originators` are as parley.toml has them.
+
+    `token` is what `token_env` names; empty if it names nothing. `webhook_url` is what the provider calls, without a
+    query; empty if PARLEY_PUBLIC_URL is not set.
+    """
+
+    channel: str
+    number: str
+    token: str = ""
+    originators: tuple[str, ...] = ()
+    webhook_url: str = ""
+
+
+class Unusable(Exception):
+    """A channel's settings cannot work with its provider. `problems` are lines: what was found, what was expected.
+
+    They follow "config/parley.toml: channels.<name>: ", and hold no secret.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Forged(Exception):
+    """A webhook does not prove that it comes from the provider: 403. The message says what is missing or wrong."""
 
 
 class Unreadable(Exception):
     """A webhook's body is none of the provider's forms. The message is a sentence for the provider's operator."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A webhook as it came in. `query` is without its question mark, header names are lower case, as ASGI has both.
+
+    `now` is in seconds since 1970, by the clock of the machine that was called.
+    """
+
+    method: str
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    now: float
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header called `name`."""
+        return next((value for known, value in self.headers if known == name), None)
+
+
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """How a webhook is answered whose events are in their mailboxes."""
+
+    status: int = 200
+    content_type: str = ""
+    body: bytes = b""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -22,7 +98,14 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class RetryLater(msgspec.Struct, frozen=True):
-    """Nothing is wrong with the SMS; the same request may be made again later, with the same id."""
+    """Nothing is wrong with the SMS and the provider does not have it; the same request may be made again later."""
+
+    code: str
+    why: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first."""
 
     code: str
     why: str
@@ -30,6 +113,13 @@ class RetryLater(msgspec.Struct, frozen=True):
 
 class Rejected(msgspec.Struct, frozen=True):
     """This SMS will never be accepted as it is: to the dead letters with it."""
+
+    code: str
+    why: str
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """This number will never get an SMS: its session is over."""
 
     code: str
     why: str
@@ -49,30 +139,57 @@ class OptedOutThere(msgspec.Struct, frozen=True):
     why: str
 
 
-Outcome = Accepted | RetryLater | Rejected | ChannelFault | OptedOutThere
+Outcome = Accepted | RetryLater | Unknown | Rejected | Unreachable | ChannelFault | OptedOutThere
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """The provider does not have the SMS that was looked up: it may be sent."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A POST to make."""
+    """A request to make; without a body, a GET."""
 
     url: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes = b""
 
 
 class Provider(Protocol):
-    """What ingest and the delivery worker need of a provider."""
+    """What ingest and the delivery worker need of a provider, for one channel."""
 
-    confirms_stop: bool  # the provider itself answers a STOP that comes as an SMS
+    url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
+    knows_repeats: bool  # a send with an id that the provider has had changes nothing
+    can_look_up: (
+        bool  # it can be asked whether it has an SMS; if not, one whose fate is unknown is never sent again
+    )
+    answers_in_place: bool  # replies may go into the answer to a webhook (ingest/twiml.py)
+    acknowledgement: Acknowledgement
 
-    def read(self, channel: str, body: bytes) -> list[tuple[str, Inbound]]:
-        """The (sender as the provider wrote it, event) pairs in a webhook's body. Raises Unreadable."""
+    def verify(self, call: Call) -> None:
+        """Raises Forged unless the provider made this call."""
         ...
 
-    def write(self, sms: Outbound) -> Request:
-        """The request that sends `sms`."""
+    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+        """The (sender as the provider wrote it, event) pairs in a verified webhook. Raises Unreadable."""
+        ...
+
+    def write(self, sms: Outbound, now: float) -> Request:
+        """The request that sends `sms`, made `now` (seconds since 1970)."""
         ...
 
     def outcome(self, status: int, body: bytes) -> Outcome:
         """What the reply to that request means."""
+        ...
+
+    def look_up(self, sms: Outbound, since: float) -> Request:
+        """The request that asks for what was sent to that number from `since` (seconds) on.
+
+        Never called where the provider knows repeats, or cannot be asked.
+        """
+        ...
+
+    def found(
+        self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]
+    ) -> Outcome | NotFound:
+        """What the reply to that request says of `sms`; tickets in `known` belong to other SMS."""
         ...

@@ -2,7 +2,7 @@
 
 from config import metrics
 
-BOUNDED = {"channel", "outcome", "kind", "reason", "queue", "how"}
+BOUNDED = {"channel", "outcome", "kind", "reason", "queue", "how", "state"}
 
 
 def test_names_and_labels():

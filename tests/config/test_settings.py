@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import settings
-from config.settings import VARIABLES, Mistakes, default_broker_url, load, load_settings
+from config.settings import VARIABLES, Mistakes, default_broker_url, load_settings
+from engine.providers.opening import mistakes
 
 GOOD = """
 [channels.clinic]
@@ -29,6 +30,10 @@ class Names:
 
 def read_surveys(files):
     return Names([Path(name).stem for name in files]), []
+
+
+def load(environ, read=read_surveys):
+    return settings.load(environ, read, mistakes)
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def problems_of(environ, read=read_surveys):
 
 def test_what_ships_is_valid_and_shows_every_limit():
     environ = {"PARLEY_CONFIG": "config/parley.toml", "PARLEY_SURVEYS": "config/surveys/"}
-    shipped, _ = load(environ, read_surveys)
+    shipped, _ = load(environ)
     text = Path("config/parley.toml").read_text()
     assert list(shipped.channels) == ["clinic"]
     assert all(f"\n{name} = " in text for name in settings.Limits.__struct_fields__)
@@ -61,7 +66,7 @@ def test_what_ships_is_valid_and_shows_every_limit():
 
 
 def test_defaults(deployment):
-    found, surveys = load(deployment(), read_surveys)
+    found, surveys = load(deployment())
     clinic = found.channels["clinic"]
     assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "Europe/Paris")
     assert (found.host, found.port, found.shards, found.redis_url) == ("127.0.0.1", 8000, 16, "")
@@ -146,7 +151,7 @@ def test_no_secret_is_shown_even_in_the_wrong_place(deployment):
 def test_a_repr_holds_no_secret(deployment):
     toml = GOOD + 'provider = "octopush"\ntoken_env = "CLINIC_TOKEN"\n'
     secrets = dict.fromkeys(("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "CLINIC_TOKEN"), TOKEN)
-    found, _ = load(deployment(toml, PARLEY_REDIS_URL=f"redis://:{TOKEN}@h/0", **secrets), read_surveys)
+    found, _ = load(deployment(toml, PARLEY_REDIS_URL=f"redis://:{TOKEN}@h/0", **secrets))
     assert found.channels["clinic"].token == TOKEN
     assert TOKEN not in repr(found)
 
@@ -168,21 +173,46 @@ def test_commands_get_the_settings_whatever_the_surveys_are(deployment, tmp_path
 
 
 def test_one_server_serves_both_with_two_databases(deployment):
-    found, _ = load(deployment(PARLEY_REDIS_URL="redis://:pw@host:6379/3"), read_surveys)
+    found, _ = load(deployment(PARLEY_REDIS_URL="redis://:pw@host:6379/3"))
     assert found.broker_url == "redis://:pw@host:6379/4"
     assert default_broker_url("redis://host") == "redis://host/1"
     assert "PARLEY_BROKER_URL is not set" in problems_of(deployment(PARLEY_REDIS_URL="unix:///run/redis"))[0]
 
 
+@pytest.mark.parametrize(
+    "url", ["https://sms.example.org", "https://sms.example.org/", "http://10.0.0.1:8000/parley//"]
+)
+def test_the_public_url_is_a_base_without_a_slash_at_its_end(deployment, url):
+    assert load(deployment(PARLEY_PUBLIC_URL=url))[0].public_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sms.example.org", "ftp://h", "https://", "https://h/?a", "https://h/#a", "https://u:p@h", "https://h:x", "https://h ", "https://é"],
+)  # fmt: skip
+def test_a_public_url_that_nothing_can_be_put_behind_is_a_mistake(deployment, url):
+    (problem,) = problems_of(deployment(PARLEY_PUBLIC_URL=url))
+    assert problem.startswith(f"PARLEY_PUBLIC_URL is {url!r}: expected http:// or https://")
+
+
+def test_only_the_environment_is_asked_for_accounts_and_only_of_providers_in_use(deployment):
+    toml = GOOD + 'provider = "octopush"\ntoken_env = "CLINIC_TOKEN"\n'
+    secrets = dict.fromkeys(("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "CLINIC_TOKEN"), TOKEN)
+    found, _ = load(deployment(toml, PARLEY_TWILIO_TOKEN=TOKEN, PARLEY_SIMULATOR_URL="x", **secrets))
+    assert found.accounts["octopush"] == {"login": TOKEN, "key": TOKEN}
+    assert set(found.accounts) == {"octopush", "simulator"}
+    assert found.accounts["simulator"]["url"] == "http://127.0.0.1:8000/simulator/v1/public"
+
+
 def test_a_process_on_its_own_is_told_that_it_needs_redis(deployment):
-    found, _ = load(deployment(), read_surveys)
+    found, _ = load(deployment())
     with pytest.raises(Mistakes, match="parley run"):
         found.require_redis()
 
 
 def test_alike_configured_machines_hash_alike_and_others_do_not(deployment):
     toml = GOOD + 'token_env = "CLINIC_TOKEN"\n'
-    keys = [load(deployment(toml, CLINIC_TOKEN=token), read_surveys)[0].log_key for token in "aab"]
+    keys = [load(deployment(toml, CLINIC_TOKEN=token))[0].log_key for token in "aab"]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -201,4 +231,4 @@ def test_mistakes_end_a_process_with_status_2(capsys):
 )
 def test_no_environment_raises_anything_but_mistakes(environ):
     with suppress(Mistakes):
-        load(environ, read_surveys)
+        load(environ)

@@ -9,6 +9,7 @@ import uvicorn
 
 from config.settings import load
 from engine import read_surveys
+from engine.providers.opening import mistakes
 from ingest.web import create_app
 from tests.support.waiting import free_port, until
 
@@ -41,7 +42,7 @@ def web(valkey) -> Iterator[Callable[..., str]]:
                 "PARLEY_REDIS_URL": valkey.url,
                 "PARLEY_BROKER_URL": valkey.broker_url,
             }
-            settings, surveys = load({**own, **variables}, read_surveys)
+            settings, surveys = load({**own, **variables}, read_surveys, mistakes)
             return stack.enter_context(serving(create_app(settings, surveys), port))
 
         yield start

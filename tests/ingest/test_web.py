@@ -1,7 +1,10 @@
 """A webhook is answered 200 once its event is in the mailbox, and in every other case says why not."""
 
+import hmac
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, time
 
 import pytest
 import requests
@@ -9,7 +12,8 @@ import requests
 from config import keyspace
 from config.settings import load
 from engine import read_surveys
-from engine.events import Receipt, Sms, decode_inbound
+from engine.events import Part, Receipt, Sms, decode_inbound
+from engine.providers.opening import mistakes
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -71,7 +75,90 @@ def test_a_receipt_is_an_event_of_whom_it_was_sent_to(web, valkey):
     body = {"number": SENDER, "message_id": "sms_9", "status": "DELIVERED", "delivery_date": "x"}
     assert post(web(), body).status_code == 200
     ((_, event),) = mail(valkey)
-    assert event == Receipt(event.id, "clinic", "sms_9", "DELIVERED")
+    assert event == Receipt(event.id, "clinic", "sms_9", "DELIVERED", "delivered")
+
+
+GATEWAY = """
+[channels.clinic]
+number = "+33700000001"
+surveys = ["clinic"]
+provider = "webhook"
+send_url = "http://127.0.0.1:9/send"
+secret_env = "WORD"
+originators = ["19601234567890", "+36111"]
+"""
+WORD = "open sesame, open sesame"
+
+
+def gateway(web, tmp_path):
+    """The base URL of a web process whose channel has originators, and a function that posts to it signed."""
+    (tmp_path / "parley.toml").write_text(GATEWAY)
+    base = web(PARLEY_CONFIG=str(tmp_path / "parley.toml"), WORD=WORD)
+
+    def tell(*objects, word=WORD):
+        body = json.dumps(objects).encode()
+        timestamp = str(int(time())).encode()
+        right = hmac.digest(word.encode(), timestamp + b"." + body, "sha256").hex()
+        headers = {"Parley-Timestamp": timestamp, "Parley-Signature": f"v1={right}"}
+        return requests.post(f"{base}/webhooks/clinic", data=body, headers=headers, timeout=5)
+
+    return base, tell
+
+
+def told(id_, to="", text="98.6", **fields):
+    return {"type": "sms", "id": id_, "from": SENDER, "to": to, "text": text, **fields}
+
+
+def test_an_sms_says_which_originator_it_was_sent_to_as_the_settings_write_it(web, valkey, tmp_path):
+    """And nothing if it was sent to the channel's own number, or to one that is not the channel's."""
+    _, tell = gateway(web, tmp_path)
+    part = {"type": "part", "id": "7", "from": SENDER, "to": "36111", "text": "x", "reference": "r"}
+    reply = tell(
+        told("1", "+19601234567890"),
+        told("2", "19601234567890"),
+        told("3", "36111"),
+        told("4", "+33700000001"),
+        told("5", "+19609999999999"),
+        told("6"),
+        part | {"number": 1, "total": 2},
+        part | {"id": "8", "to": "33700000001", "number": 2, "total": 2},
+    )
+    assert (reply.status_code, reply.content) == (200, b"")
+    events = [event for _, event in mail(valkey)]
+    assert [event.originator for event in events] == ["19601234567890"] * 2 + [
+        "+36111",
+        "",
+        "",
+        "",
+        "+36111",
+        "",
+    ]
+    assert [type(event) for event in events] == [Sms] * 6 + [Part] * 2
+
+
+def test_originators_do_not_talk_to_themselves(web, valkey, tmp_path):
+    _, tell = gateway(web, tmp_path)
+    assert tell(*(told(str(n), **{"from": own}) for n, own in enumerate(["36111", "19601234567890"]))).ok
+    assert not valkey.client().keys("*:mail:*")
+
+
+def test_a_start_that_the_provider_took_for_help_starts_nothing_and_one_that_it_took_for_a_start_does(
+    web, valkey, tmp_path
+):
+    _, tell = gateway(web, tmp_path)
+    handled = ["", "help", "start"]
+    assert (
+        tell(*(told(str(n), text="START", handled=how) for n, how in enumerate(handled))).status_code == 200
+    )
+    assert [event.start for _, event in mail(valkey)] == [True, False, True]
+
+
+def test_a_forged_webhook_is_403_whichever_door_it_comes_to(web, valkey, tmp_path):
+    base, tell = gateway(web, tmp_path)
+    assert tell(told("1"), word="open barley, open barley").status_code == 403
+    body = iter([b'{"type": "stop",', b' "id": "1", "from": "+336"}'])
+    assert requests.post(f"{base}/webhooks/clinic", data=body, timeout=5).status_code == 403
+    assert not valkey.client().keys("*")
 
 
 @pytest.mark.parametrize("number, reason", [("+33700000001", "own_number"), ("Orange", "not_a_number")])
@@ -86,14 +173,23 @@ def test_whoever_cannot_be_answered_is_dropped_and_counted(web, valkey, number, 
 
 def test_refusals(web, valkey):
     base = web()
-    assert post(base, sms(), token="wrong").status_code == 403
+    wrong = post(base, sms(), token="wrong")
+    assert (wrong.status_code, wrong.json()["description"]) == (403, "wrong token")
     assert requests.post(f"{base}/webhooks/clinic", data=sms(), timeout=5).status_code == 403
     assert post(base, sms(), token="ß\u2028").status_code == 403
     assert post(base, sms(), channel="nobody").status_code == 404
     unreadable = post(base, b"{}")
     assert (unreadable.status_code, unreadable.json()["description"]) == (400, "the callback has no number")
-    assert requests.get(f"{base}/webhooks/clinic", timeout=5).status_code == 405
+    assert requests.put(f"{base}/webhooks/clinic", timeout=5).status_code == 405
     assert not valkey.client().keys("*")
+
+
+@pytest.mark.parametrize("path", [b"/webhooks/clinic", b"/healthz", b"/nowhere"])
+def test_a_query_of_bytes_that_are_no_text_does_not_get_as_far_as_falcon_which_fails_on_it(web, path):
+    host, port = web().removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        raw.sendall(b"GET %b?token=\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        assert raw.recv(64).split()[1] == b"400"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -102,8 +198,12 @@ def test_a_long_body_is_refused_said_or_found(web, chunked):
     assert post(web(), iter([body[:40_000], body[40_000:]]) if chunked else body).status_code == 413
 
 
-def test_the_token_is_looked_at_before_the_body(web):
-    assert post(web(), b"x" * 70_000, token="wrong").status_code == 403
+def test_a_webhook_may_be_a_get_and_is_verified_too(web):
+    """Octopush makes none, so a genuine one says nothing that can be read."""
+    base = web()
+    assert requests.get(f"{base}/webhooks/clinic?token=simulator", timeout=5).status_code == 400
+    assert requests.get(f"{base}/webhooks/clinic", timeout=5).status_code == 403
+    assert requests.get(f"{base}/webhooks/nobody", timeout=5).status_code == 404
 
 
 def test_many_at_once_all_arrive(web, valkey):
@@ -172,7 +272,7 @@ def test_the_simulator_is_not_there_unless_a_channel_uses_it(web, tmp_path):
     (tmp_path / "parley.toml").write_text(toml)
     secrets = {"REAL": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}
     environ = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), **secrets}
-    assert load(environ, read_surveys)
+    assert load(environ, read_surveys, mistakes)
     base = web(**environ)
     assert requests.get(f"{base}/simulator/phones/+336", timeout=5).status_code == 404
     assert post(base, sms(), token="s3cr3t", channel="real").status_code == 200

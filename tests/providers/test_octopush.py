@@ -8,15 +8,44 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.events import Outbound, ProviderStop, Receipt, Sms
-from engine.providers import Accepted, ChannelFault, Rejected, RetryLater, Unreadable
-from engine.providers.octopush import OUTCOMES, Octopush, provider_for
+from engine.providers import (
+    Accepted,
+    Call,
+    ChannelFault,
+    Forged,
+    Place,
+    Rejected,
+    RetryLater,
+    Unknown,
+    Unreachable,
+    Unreadable,
+    Unusable,
+)
+from engine.providers.octopush import OUTCOMES, STATES, Account, Options, provider
+from tests.providers.fuzz import fuzz
 
 URL = "https://api.octopush.com/v1/public"
-codec = Octopush(url=URL, login="me@example.com", key="k3y", number="+33700000001", token=b"t")
+NOW = 1_700_000_000.0
+
+
+def octopush(number="+33700000001", token="t", url=URL, originators=(), **options):
+    account = Account(login="me@example.com", key="k3y", url=url)
+    return provider(Place("clinic", number, token, originators), account, Options(**options))
+
+
+codec = octopush()
+
+
+def call(body, query=b"token=t"):
+    return Call("POST", query, [(b"content-type", b"application/json")], body, NOW)
+
+
+def read(body, channel="clinic"):
+    return codec.read(channel, call(body))
 
 
 def read_one(body):
-    ((sender, event),) = codec.read("clinic", body)
+    ((sender, event),) = read(body)
     return sender, event
 
 
@@ -29,6 +58,8 @@ RECEIPT = (
     b'"unit_price":0.5,"delivery_date":"2025-01-22 11:46:06","meta_data":{}}'
 )
 STOP = b'{"message_id":"sms_1","number":"+33600000000","text":"stop","stop_date":"2020-11-04 11:11:45"}'
+LEGACY = urlencode(json.loads(INBOUND)).encode()
+RECORDED = [call(body) for body in (INBOUND, RECEIPT, STOP, LEGACY)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +71,7 @@ STOP = b'{"message_id":"sms_1","number":"+33600000000","text":"stop","stop_date"
         (b'{"number":33612345678,"text":98.6,"reception_date":"x"}', "33612345678", "98.6", ""),
         (b'{"number":"+336","text":null,"reception_date":"x"}', "+336", "", ""),
         (b'{"number":"+336","text":"hi"}', "+336", "hi", ""),
+        (b'{"number":"+336","text":"ok \\ud83d","reception_date":"x"}', "+336", "ok ?", ""),
         (b"number=0033612345678&text=%C3%A9t%C3%A9+ok&reception_date=2014-01-01+10%3A00%3A00", "0033612345678", "été ok", ""),
         (b"number=0033612345678&text=%E9t%E9&reception_date=x", "0033612345678", "été", ""),
         (b"number=0033612345678&text=&answer_date=x", "0033612345678", "", ""),
@@ -48,20 +80,21 @@ STOP = b'{"message_id":"sms_1","number":"+33600000000","text":"stop","stop_date"
 def test_inbound(body, sender, text, ticket):
     found, event = read_one(body)
     assert found == sender
-    assert event == Sms(event.id, "clinic", text, reply_to=ticket)
+    assert event == Sms(event.id, "clinic", text, reply_to=ticket, originator="12345" if ticket else "")
     assert len(event.id) == 16
     assert int(event.id, 16) >= 0
 
 
 def test_a_receipt_and_a_stop_are_told_apart_by_their_dates():
     sender, receipt = read_one(RECEIPT)
-    assert (sender, receipt) == ("+33600000000", Receipt(receipt.id, "clinic", "sms_1", "DELIVERED"))
+    assert sender == "+33600000000"
+    assert receipt == Receipt(receipt.id, "clinic", "sms_1", "DELIVERED", "delivered")
     sender, stop = read_one(STOP)
     assert (sender, stop) == ("+33600000000", ProviderStop(stop.id, "clinic", "stop"))
 
 
 def test_a_receipt_that_says_blacklisted_is_a_stop_too():
-    (_, receipt), (_, stop) = codec.read("clinic", RECEIPT.replace(b"DELIVERED", b"BLACKLISTED_NUMBER"))
+    (_, receipt), (_, stop) = read(RECEIPT.replace(b"DELIVERED", b"BLACKLISTED_NUMBER"))
     assert isinstance(receipt, Receipt)
     assert isinstance(stop, ProviderStop)
     assert receipt.id != stop.id
@@ -72,7 +105,7 @@ def test_a_receipt_that_says_blacklisted_is_a_stop_too():
 )
 def test_what_is_no_callback_is_unreadable(body):
     with pytest.raises(Unreadable):
-        codec.read("clinic", body)
+        read(body)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -99,7 +132,7 @@ callbacks = st.dictionaries(names, scalars | st.lists(scalars) | st.dictionaries
 @example(b"&".join([b"a=1"] * 200))
 def test_no_body_raises_anything_but_unreadable(body):
     try:
-        events = codec.read("clinic", body)
+        events = read(body)
     except Unreadable:
         return
     assert events
@@ -114,22 +147,21 @@ def test_json_and_form_say_the_same(fields):
     if dict(parse_qsl(form.decode())) != fields:
         return
     try:
-        expected = codec.read("clinic", json.dumps(fields).encode())
+        expected = read(json.dumps(fields).encode())
     except Unreadable:
         return
-    assert codec.read("clinic", form) == expected
+    assert read(form) == expected
 
 
 def test_an_id_is_the_same_for_the_same_sms_only():
-    def id_of(body, channel="clinic", token=b"t"):
-        other = Octopush(url=URL, login="", key="", number="+337", token=token)
-        return other.read(channel, body)[0][1].id
+    def id_of(body, channel="clinic", token="t"):
+        return octopush(token=token).read(channel, call(body))[0][1].id
 
     assert id_of(INBOUND) == id_of(INBOUND)
     different = {
         id_of(INBOUND),
         id_of(INBOUND, channel="other"),
-        id_of(INBOUND, token=b"x" * 100),
+        id_of(INBOUND, token="x" * 100),
         id_of(INBOUND.replace(b"some", b"any")),
         id_of(INBOUND.replace(b":45", b":46")),
         id_of(INBOUND.replace(b"12345", b"54321")),
@@ -141,7 +173,7 @@ def test_an_id_is_the_same_for_the_same_sms_only():
 
 
 def test_a_send_is_one_recipient_with_the_ids_request_id():
-    request = codec.write(Outbound("abc1s2", "clinic", "+33612345678", "Ça va ?", "s"))
+    request = codec.write(Outbound("abc1s2", "clinic", "+33612345678", "Ça va ?", "s"), NOW)
     assert request.url == f"{URL}/sms-campaign/send"
     assert request.headers == {
         "Content-Type": "application/json",
@@ -160,8 +192,8 @@ def test_a_send_is_one_recipient_with_the_ids_request_id():
 
 
 def test_simulation_and_a_number_too_long_for_a_sender():
-    simulating = Octopush(url=URL, login="", key="", number="+3370000000123", token=b"", simulation_mode=True)
-    body = json.loads(simulating.write(Outbound("a", "clinic", "+336", "x")).body)
+    simulating = octopush(number="+3370000000123", simulation_mode=True)
+    body = json.loads(simulating.write(Outbound("a", "clinic", "+336", "x"), NOW).body)
     assert body["simulation_mode"] is True
     assert "sender" not in body
 
@@ -174,7 +206,11 @@ def test_simulation_and_a_number_too_long_for_a_sender():
         (400, {"code": 120, "message": "m"}, Accepted("")),
         (400, {"code": "120", "message": "m"}, Accepted("")),
         (400, {"code": 121, "message": "STOP mention"}, Rejected("121", "STOP mention")),
-        (400, {"code": 117}, Rejected("117", "")),
+        (400, {"code": 117}, Unreachable("117", "")),
+        (400, {"code": 150, "message": "m"}, Unreachable("150", "m")),
+        (400, {"code": 151, "message": "m"}, Rejected("151", "m")),
+        (500, {"code": 500, "message": "m"}, Unknown("500", "m")),
+        (201, {}, Unknown("http 201", "Octopush's reply is not one that we know")),
         (400, {"code": "104", "message": "credit"}, ChannelFault("104", "credit")),
         (400, {"code": 101, "message": "login"}, ChannelFault("101", "login")),
         (400, {"code": 153, "message": "busy"}, RetryLater("153", "busy")),
@@ -185,7 +221,7 @@ def test_outcomes(status, body, outcome):
 
 
 @pytest.mark.parametrize(
-    "status, kind", [(401, ChannelFault), (403, ChannelFault), (429, RetryLater), (502, RetryLater)]
+    "status, kind", [(401, ChannelFault), (403, ChannelFault), (429, RetryLater), (502, Unknown)]
 )
 def test_some_statuses_need_no_body(status, kind):
     assert isinstance(codec.outcome(status, b"<html>"), kind)
@@ -201,23 +237,74 @@ def test_no_reply_raises_and_only_a_ticket_is_success(status, body):
     assert not isinstance(codec.outcome(status, body), Accepted)
 
 
-@pytest.mark.parametrize("kind, host", [("octopush", "octopush.example"), ("simulator", "local.example")])
-def test_a_channels_provider_decides_where_its_sms_go(kind, host):
-    class Account:
-        def __init__(self, url):
-            self.url, self.login, self.key = url, "l", "k"
+@pytest.mark.parametrize(
+    "status, state, permanent",
+    [
+        ("ACK", "sent", False),
+        ("PROCESSED", "sent", False),
+        ("TRANSMITTED", "sent", False),
+        ("ISP_SEND", "sent", False),
+        ("DELIVERED", "delivered", False),
+        ("delivered", "delivered", False),
+        ("NOT_DELIVERED", "failed", False),
+        ("NOT_ALLOWED", "failed", False),
+        ("BAD_DESTINATION", "failed", True),
+        ("INVALID_DESTINATION_ADDRESS", "failed", True),
+        ("OUT_OF_DATE", "failed", False),
+        ("EXPIRED", "failed", False),
+        ("UNKNOWN_DELIVERY", "failed", False),
+        ("BLACKLISTED_NUMBER", "failed", False),
+        ("READ", "", False),
+        ("UNDEFINED", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_receipts_status_is_one_of_ours_with_a_reason_where_it_failed(status, state, permanent):
+    receipt = read(RECEIPT.replace(b"DELIVERED", status.encode()))[0][1]
+    assert (receipt.status, receipt.state, receipt.permanent) == (status, state, permanent)
+    assert bool(receipt.why) == bool(receipt.code) == (state == "failed")
 
-    class Accounts:
-        octopush, simulator = Account("https://octopush.example"), Account("http://local.example")
 
-    class Channel:
-        provider, number, token, purpose, with_replies, simulation_mode = (
-            kind,
-            "+337",
-            "t",
-            "alert",
-            True,
-            False,
-        )
+def test_every_status_in_the_table_is_in_the_test_above():
+    (parametrize,) = test_a_receipts_status_is_one_of_ours_with_a_reason_where_it_failed.pytestmark
+    assert set(STATES) <= {status for status, _, _ in parametrize.args[1]}
 
-    assert host in provider_for(Channel(), Accounts()).write(Outbound("a", "c", "+336", "x")).url
+
+@pytest.mark.parametrize(
+    "query, token",
+    [
+        (b"token=t", "t"),
+        (b"a=1&token=t&b=", "t"),
+        (b"token=%C3%9F%E2%80%A8", "\u00df\u2028"),
+        (b"token=a%2Bb%20c", "a+b c"),
+        (b"token=a%2bb+c", "a+b c"),
+    ],
+)
+def test_a_callback_with_the_token_is_octopushs(query, token):
+    octopush(token=token).verify(call(INBOUND, query))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [b"", b"token", b"token=", b"token=T", b"token=tt", b"Token=t", b"token=%ff", b"\xff\xfe", b"&".join([b"a=1"] * 200)],
+)  # fmt: skip
+def test_a_callback_without_it_is_forged(query):
+    with pytest.raises(Forged):
+        codec.verify(call(INBOUND, query))
+
+
+def test_a_channel_needs_a_token_and_originators_that_octopush_takes():
+    with pytest.raises(Unusable) as raised:
+        octopush(token="", originators=("+33700000002", "19601234567890"))
+    assert len(raised.value.problems) == 2
+    assert "token_env is missing" in raised.value.problems[0]
+    assert "'19601234567890'" in raised.value.problems[1]
+
+
+def test_an_sms_comes_from_its_sessions_originator():
+    sms = Outbound("a", "clinic", "+336", "x", originator="+33700000002")
+    assert json.loads(codec.write(sms, NOW).body)["sender"] == "33700000002"
+
+
+def test_100_000_callbacks_at_random_are_events_or_refused():
+    fuzz(codec, "clinic", RECORDED)

@@ -1,5 +1,6 @@
 """`parley check` tells what would run, and what would not though it is there."""
 
+import pytest
 from click.testing import CliRunner
 
 from workers.check import check
@@ -13,3 +14,35 @@ def test_a_survey_that_no_channel_offers_is_told(monkeypatch):
     assert "  survey clinic (clinic.yaml, version " in result.output
     assert "\nsurvey tutorial (tutorial.json): no channel offers it" in result.output
     assert "\nsurvey clinic" not in result.output
+
+
+def test_providers_mistakes_are_told_with_all_others_and_the_status_is_2(monkeypatch, tmp_path):
+    path = tmp_path / "parley.toml"
+    path.write_text(
+        '[channels.clinic]\nnumber = "0612"\nsurveys = ["clinic"]\nprovider = "webhook"\npurpose = "alert"\n'
+        '[channels.other]\nnumber = "+33700000002"\nsurveys = ["clinic"]\nprovider = "pigeon"\n'
+    )
+    monkeypatch.setenv("PARLEY_CONFIG", str(path))
+    monkeypatch.delenv("PARLEY_SURVEYS", raising=False)
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 2
+    for part in (
+        "channels.clinic.number is '0612'",
+        "channels.clinic.purpose is for the provider octopush only",
+        "channels.clinic.send_url is missing",
+        "channels.clinic.secret_env is missing",
+        "channels.other.provider is 'pigeon': expected octopush, simulator, twilio, vonage, webhook",
+    ):
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize("keep, warned", [("30d", False), ("31d", True)])
+def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatch, tmp_path, keep, warned):
+    survey = f"survey: clinic\nstart: START\nkeep: {keep}\nsteps: [{{id: bye, say: Bye}}]\n"
+    (tmp_path / "clinic.yaml").write_text(survey)
+    (tmp_path / "parley.toml").write_text('[channels.a]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n')
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path))
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 0, result.output
+    assert ("keep: longer than PARLEY_KEEP_DAYS, 30" in result.output) == warned

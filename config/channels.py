@@ -1,0 +1,260 @@
+"""parley.toml: the channels of a deployment, and the keys of those who may invite.
+
+What a channel says beyond the fields of ChannelFile is its provider's to understand: it is kept as written. A field
+`x_env` names the environment variable that holds the secret `x`.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta
+
+from config.contacts import read_contacts
+from config.mistakes import Secret, read_fields, unknown
+
+SIMULATOR = "simulator"
+"""The provider that is Parley itself; also its login, its key, its channels' token, and the key of their API. It
+keeps no secrets."""
+
+_ENV = "_env"
+
+_REPORTED = Secret("x" * 64)
+"""Stands for a secret whose absence has been reported."""
+
+NotNegative = Annotated[int, Meta(ge=0)]
+
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a channel allows; 0 means no limit. Days are those of the channel's time zone."""
+
+    sessions_per_sender_per_day: NotNegative = 5
+    start_burst: NotNegative = 3
+    start_per_minute: Annotated[float, Meta(ge=0)] = 1
+    new_sessions_per_minute: NotNegative = 0
+    sms_per_day: NotNegative = 0
+    sms_per_second: Annotated[float, Meta(ge=0)] = 10
+    invitations_per_second: Annotated[float, Meta(ge=0)] = 0  # 0: half of sms_per_second
+    pause_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+
+
+class ChannelFile(msgspec.Struct, frozen=True):
+    """`[channels.<name>]` as it is written in parley.toml, without what its provider knows."""
+
+    number: Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{2,14}\Z")]
+    surveys: Annotated[list[str], Meta(min_length=1)]
+    provider: str = SIMULATOR
+    token_env: str = ""
+    timezone: str = "UTC"
+    originators: list[Annotated[str, Meta(pattern=r"^\+?[1-9][0-9]{2,14}\Z")]] = []
+    quiet_hours: Annotated[str, Meta(pattern=rf"^({_TIME}-{_TIME})?\Z")] = ""
+    contacts: str = ""
+    limits: dict[str, Any] = {}
+
+
+class KeyFile(msgspec.Struct, frozen=True):
+    """`[keys.<name>]` as it is written in parley.toml: who may use the API. `sha256` is of the key, in hex."""
+
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    channels: Annotated[list[str], Meta(min_length=1)]
+    requests_per_minute: NotNegative = 600
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Whoever shows the key whose hash is `sha256` may invite on `channels`, and see and cancel their sessions."""
+
+    name: str
+    sha256: bytes
+    channels: frozenset[str]
+    requests_per_minute: int
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """A number that people text, and what it does.
+
+    `options` are what its provider alone knows, as written; `secrets` those of them that came from the environment.
+    `originators` are sub-numbers. `quiet_minutes` are minutes of the day from which and until which we begin nothing.
+    `contacts` are people's names, by number.
+    """
+
+    name: str
+    provider: str
+    number: str
+    surveys: tuple[str, ...]
+    token: Secret
+    timezone: ZoneInfo
+    limits: Limits
+    options: Mapping[str, Any] = {}
+    secrets: Mapping[str, Secret] = {}
+    originators: tuple[str, ...] = ()
+    quiet_minutes: tuple[int, int] | None = None
+    contacts: Mapping[str, str] = {}
+
+
+def read_channels(
+    path: Path, environ: Mapping[str, str], problems: list[str]
+) -> tuple[dict[str, Channel], tuple[Key, ...]]:
+    """The channels and keys in the file at `path`. What has mistakes is made too, so that all of them are found."""
+    document = _document(path, problems)
+    if document is None:
+        return {}, ()
+    known = ("channels", "keys")
+    problems += [unknown(f"{path}: {name}", name, known) for name in document if name not in known]
+    tables = document.get("channels", {})
+    if not isinstance(tables, dict) or not tables:
+        problems.append(f"{path}: no channels: expected at least one table [channels.<name>]")
+        return {}, ()
+    channels = {
+        name: _ChannelTable(path, name, environ, problems).read(written) for name, written in tables.items()
+    }
+    problems += _shared_numbers(path, channels.values())
+    return channels, _keys(path, document.get("keys", {}), channels, problems)
+
+
+def _document(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        problems.append(
+            f"{path}: cannot be read ({e.strerror}): set PARLEY_CONFIG to the file of the channels"
+        )
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        problems.append(f"{path}: not TOML: {e}")
+    return None
+
+
+class _ChannelTable:
+    """One `[channels.<name>]`, and where its mistakes are told."""
+
+    def __init__(self, path: Path, name: str, environ: Mapping[str, str], problems: list[str]) -> None:
+        self._folder = path.parent
+        self._place = f"{path}: channels.{name}"
+        self._name = name
+        self._environ = environ
+        self._problems = problems
+
+    def read(self, raw: object) -> Channel:
+        if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
+            self._tell(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
+        ours, options = _divided(raw)
+        written = read_fields(self._place, ChannelFile(number="", surveys=[]), ours, self._problems)
+        named = [name for name in options if name.endswith(_ENV)]
+        return Channel(
+            name=self._name,
+            provider=written.provider,
+            number=written.number,
+            surveys=tuple(written.surveys),
+            token=self._token(written),
+            timezone=self._timezone(written.timezone),
+            limits=read_fields(f"{self._place}.limits", Limits(), written.limits, self._problems),
+            options={name: value for name, value in options.items() if name not in named},
+            secrets={name.removesuffix(_ENV): self._secret(name, options[name]) for name in named},
+            originators=tuple(written.originators),
+            quiet_minutes=self._quiet_minutes(written.quiet_hours),
+            contacts=self._contacts(written.contacts),
+        )
+
+    def _tell(self, problem: str) -> None:
+        self._problems.append(self._place + problem)
+
+    def _token(self, written: ChannelFile) -> Secret:
+        if not written.token_env:
+            return Secret(SIMULATOR if written.provider == SIMULATOR else "")
+        return self._secret("token_env", written.token_env)
+
+    def _secret(self, field: str, variable: object) -> Secret:
+        """What the variable holds. `variable` may be the secret itself by mistake, so it is shown only if a name."""
+        if not isinstance(variable, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+            what = field.removesuffix(_ENV)
+            self._tell(f".{field}: expected the name of a variable, in capitals, not the {what}")
+        elif not self._environ.get(variable):
+            what = field.removesuffix(_ENV)
+            self._tell(f".{field}: the variable {variable} is not set: expected the {what} in it")
+        else:
+            return Secret(self._environ[variable])
+        return _REPORTED
+
+    def _timezone(self, name: str) -> ZoneInfo:
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            self._tell(f".timezone is {name!r}: expected a zone such as Europe/Paris")
+            return ZoneInfo("UTC")
+
+    def _quiet_minutes(self, written: str) -> tuple[int, int] | None:
+        """`21:00-08:00` -> (1260, 480)."""
+        if not written:
+            return None
+        begins, ends = (int(time[:2]) * 60 + int(time[3:]) for time in written.split("-"))
+        if begins == ends:
+            self._tell(f".quiet_hours is {written!r}: expected two different times of the day")
+        return begins, ends
+
+    def _contacts(self, written: str) -> Mapping[str, str]:
+        """The names in that file, which is looked for beside parley.toml."""
+        if not written:
+            return {}
+        names, problems = read_contacts(self._folder / written)
+        self._problems += [f"{self._place}.contacts: {problem}" for problem in problems]
+        return names
+
+
+def _divided(raw: object) -> tuple[object, dict[str, Any]]:
+    """What every channel may say, and what is left for its provider."""
+    if not isinstance(raw, dict):
+        return raw, {}
+    ours = {name: value for name, value in raw.items() if name in ChannelFile.__struct_fields__}
+    return ours, {name: value for name, value in raw.items() if name not in ours}
+
+
+def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
+    """Numbers and originators that two have: nobody could tell which of them was written to."""
+    owners: dict[str, str] = {}
+    for channel in channels:
+        for field, number in (
+            ("number", channel.number),
+            *(("originators", it) for it in channel.originators),
+        ):
+            digits = number.removeprefix("+")
+            if digits and digits in owners:
+                yield (
+                    f"{path}: channels.{channel.name}.{field} is {number!r}: channel {owners[digits]} has it, "
+                    "expected a number of its own"
+                )
+            owners.setdefault(digits, channel.name)
+
+
+def _keys(path: Path, raw: object, channels: Mapping[str, Channel], problems: list[str]) -> tuple[Key, ...]:
+    """The keys of the API. Where nothing is real, neither is the key."""
+    if not isinstance(raw, dict):
+        problems.append(f"{path}: keys is {raw!r}: expected tables [keys.<name>]")
+        return ()
+    if not raw and all(channel.provider == SIMULATOR for channel in channels.values()):
+        return (_key(SIMULATOR, KeyFile(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
+    written = {
+        name: read_fields(f"{path}: keys.{name}", KeyFile("", []), table, problems)
+        for name, table in raw.items()
+    }
+    owners: dict[str, str] = {}
+    for name, key in written.items():
+        problems += [
+            unknown(f"{path}: keys.{name}.channels: {channel}", channel, channels)
+            for channel in key.channels
+            if channel not in channels
+        ]
+        if key.sha256 and owners.setdefault(key.sha256, name) != name:
+            problems.append(
+                f"{path}: keys.{name}.sha256: keys.{owners[key.sha256]} has it, expected a key of its own"
+            )
+    return tuple(_key(name, key) for name, key in written.items())
+
+
+def _key(name: str, written: KeyFile) -> Key:
+    return Key(name, bytes.fromhex(written.sha256), frozenset(written.channels), written.requests_per_minute)

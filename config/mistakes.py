@@ -1,0 +1,85 @@
+"""How is a mistake in the settings told? In one line: where, what was found, what was expected, and never a secret."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+class Mistakes(Exception):
+    """The settings cannot be used. `problems` are lines for the operator."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+class Secret(str):
+    """A string that keeps itself out of logs and tracebacks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+@contextmanager
+def exit_with_mistakes() -> Iterator[None]:
+    """For entry points: mistakes go to stderr, one a line, and the process ends with status 2."""
+    try:
+        yield
+    except Mistakes as mistakes:
+        for problem in mistakes.problems:
+            sys.stderr.write(problem + "\n")
+        sys.exit(2)
+
+
+def read_fields(place: str, fallback: Shape, raw: object, problems: list[str]) -> Shape:
+    """The table `raw`, read field by field so that each wrong one is reported; those stay as in `fallback`."""
+    if not isinstance(raw, dict):
+        problems.append(f"{place} is {raw!r}: expected a table")
+        return fallback
+    fields = {field.name: field for field in msgspec.structs.fields(fallback)}
+    problems += [unknown(f"{place}.{name}", name, fields) for name in raw if name not in fields]
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        try:
+            if name in raw:
+                values[name] = msgspec.convert(raw[name], field.type)
+            elif field.required:
+                problems.append(f"{place}.{name} is missing")
+        except msgspec.ValidationError as e:
+            found = "" if name in _UNSAID else f" is {raw[name]!r}"
+            problems.append(f"{place}.{name}{found}: {_expected(name, str(e))}")
+    return msgspec.structs.replace(fallback, **values)
+
+
+_SENTENCES = {
+    "number": "expected a number in full, + and 3 to 15 digits, such as +33700000001",
+    "originators": "expected numbers of 3 to 15 digits, with or without a +",
+    "quiet_hours": "expected two times of the day, such as 21:00-08:00",
+    "sha256": "expected 64 hex digits; `parley key` makes a key and prints them",
+}
+"""Where a pattern says less."""
+
+_UNSAID = ("token_env", "sha256")
+"""Fields that stand beside a secret, which may have been written there instead."""
+
+
+def _expected(name: str, why: str) -> str:
+    if name in _SENTENCES and "regex" in why:
+        return _SENTENCES[name]
+    return why[:1].lower() + why[1:].replace("`", "")
+
+
+def unknown(place: str, name: str, known: Iterable[str]) -> str:
+    """The line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
+    near = get_close_matches(name, known, n=1)
+    return f"{place} is unknown" + (
+        f": did you mean {near[0]}?" if near else f": expected {', '.join(known)}"
+    )

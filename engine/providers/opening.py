@@ -1,0 +1,271 @@
+"""Which provider has a channel, and can it work as the channel is configured?
+
+A provider is a module of this folder, named in PROVIDERS and loaded when a channel first needs it. It has
+
+- `Account`, a Struct whose fields are read from the environment: PARLEY_<NAME>_<FIELD>;
+- `Options`, a Struct whose fields are those of [channels.<channel>] that only this provider knows;
+- `provider(place, account, options)`, which makes the Provider of one channel or raises Unusable.
+
+Every field has a description. A field without a default must be set. Nothing that came from the environment is ever
+shown.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_args
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import FieldInfo
+
+from engine.misspelt import meant
+from engine.providers import Place, Provider, Unusable
+
+PROVIDERS: Mapping[str, str] = {
+    "octopush": "engine.providers.octopush",
+    "simulator": "engine.providers.octopush",
+    "twilio": "engine.providers.twilio",
+    "vonage": "engine.providers.vonage",
+    "webhook": "engine.providers.webhook",
+}
+"""Name -> module. The simulator speaks as Octopush does, so that a trial runs what production runs."""
+
+_OWN = ("simulator",)
+"""Their accounts are with ourselves, and nobody configures them."""
+
+
+TOLD = "x" * 64
+"""Stands for a setting whose mistake has been told, so that what else is wrong can be found."""
+
+
+class _Channel(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def number(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def originators(self) -> tuple[str, ...]: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+    @property
+    def secrets(self) -> Mapping[str, str]: ...
+
+
+class _Settings(Protocol):
+    @property
+    def channels(self) -> Mapping[str, _Channel]: ...
+    @property
+    def accounts(self) -> Mapping[str, Mapping[str, str]]: ...
+    @property
+    def public_url(self) -> str: ...
+    @property
+    def channel_fields(self) -> Sequence[str]: ...
+
+
+class _Module(Protocol):
+    """What PROVIDERS names."""
+
+    Account: type[msgspec.Struct]
+    Options: type[msgspec.Struct]
+    provider: Callable[[Place, Any, Any], Provider]
+
+
+class Field(NamedTuple):
+    """A setting of a provider, for a reader: the variable or key, its default ("" if it must be set), what it is."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def open_provider(channel: _Channel, settings: _Settings) -> Provider:
+    """The provider of a channel whose settings have no mistakes. Raises Unusable if they have."""
+    found: list[str] = []
+    provider = _opened(channel, settings, f"channels.{channel.name}", found)
+    if provider is None:
+        raise Unusable(*found)
+    return provider
+
+
+def mistakes(settings: _Settings, file: str) -> list[str]:
+    """What providers find wrong with the settings, whose channels are described in `file`: a line each, no two alike."""
+    found: list[str] = []
+    for channel in settings.channels.values():
+        _opened(channel, settings, f"{file}: channels.{channel.name}", found)
+    return list(dict.fromkeys(found))
+
+
+def account_fields() -> list[Field]:
+    """The environment variables of all providers' accounts."""
+    return [
+        Field(_variable(name, field.name), _default(field), _meta(field).description)
+        for name, module in PROVIDERS.items()
+        if name not in _OWN
+        for field in msgspec.structs.fields(_module(module).Account)
+    ]
+
+
+def option_fields(provider: str) -> list[Field]:
+    """What a channel of this provider may say in parley.toml beside what every channel may."""
+    return [
+        Field(_key(field), _default(field), _meta(field).description)
+        for field in msgspec.structs.fields(_module(PROVIDERS[provider]).Options)
+    ]
+
+
+def _opened(channel: _Channel, settings: _Settings, where: str, found: list[str]) -> Provider | None:
+    """The provider, or None once everything that is in its way has been added to `found`."""
+    before = len(found)
+    found += [f"{where}.{problem}" for problem in _unread(channel, settings.channel_fields)]
+    if channel.provider not in PROVIDERS:
+        found.append(f"{where}.provider is {channel.provider!r}{_instead(channel.provider, list(PROVIDERS))}")
+        return None
+    module = _module(PROVIDERS[channel.provider])
+    account = _account(module.Account, channel.provider, settings, found)
+    options = _options(module.Options, channel, where, found)
+    try:
+        provider = module.provider(_place(channel, settings.public_url), account, options)
+    except Unusable as unusable:
+        found += [f"{where}: {problem}" for problem in unusable.problems]
+        return None
+    return provider if len(found) == before else None
+
+
+def _place(channel: _Channel, public_url: str) -> Place:
+    webhook_url = f"{public_url}/webhooks/{channel.name}" if public_url else ""
+    return Place(channel.name, channel.number, channel.token, channel.originators, webhook_url)
+
+
+@cache
+def _module(name: str) -> _Module:
+    return cast(_Module, import_module(name))
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def _account(shape: type[Shape], provider: str, settings: _Settings, found: list[str]) -> Shape:
+    """The account with a provider, from the environment's texts."""
+    values = settings.accounts[provider]
+    read: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        variable = _variable(provider, field.name)
+        try:
+            if field.name in values:
+                read[field.name] = msgspec.convert(values[field.name], field.type, strict=False)
+            elif field.required:
+                read |= _stand_in(field)
+                first = next(each.name for each in settings.channels.values() if each.provider == provider)
+                found.append(
+                    f"{variable} is not set: expected it, as channel {first} has the provider {provider}"
+                )
+        except msgspec.ValidationError as e:
+            read |= _stand_in(field)
+            found.append(f"{variable}: {_expected(field, e)}")
+    return shape(**read)
+
+
+def _options(shape: type[Shape], channel: _Channel, where: str, found: list[str]) -> Shape:
+    """The channel's options. Those that are secret come from the environment, and others may."""
+    read: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        name = field.name
+        try:
+            if name in channel.secrets:
+                read[name] = msgspec.convert(channel.secrets[name], field.type, strict=False)
+            elif name in channel.options and not _meta(field).secret:
+                read[name] = msgspec.convert(channel.options[name], field.type)
+            elif field.required:
+                read |= _stand_in(field)
+                found.append(f"{where}.{_key(field)} is missing: expected {_meta(field).description}")
+        except msgspec.ValidationError as e:
+            read |= _stand_in(field)
+            what = (
+                f"{name}_env: in its variable"
+                if name in channel.secrets
+                else f"{name} is {channel.options[name]!r}"
+            )
+            found.append(f"{where}.{what}: {_expected(field, e)}")
+    return shape(**read)
+
+
+def _stand_in(field: FieldInfo) -> dict[str, str]:
+    """TOLD for a text, and for what has no default; else its default stands."""
+    return {field.name: TOLD} if field.required or get_args(field.type)[:1] == (str,) else {}
+
+
+def _unread(channel: _Channel, channel_fields: Sequence[str]) -> Iterator[str]:
+    """Keys that nobody reads. Their values stay unsaid: they may be secrets in the wrong place."""
+    fields = _option_fields(channel.provider)
+    known = [*channel_fields, *map(_key, fields.values())]
+    for name in (*channel.options, *(f"{secret}_env" for secret in channel.secrets)):
+        if name.removesuffix("_env") not in fields:
+            yield f"{name} is {_whose(name.removesuffix('_env')) or 'unknown' + _instead(name, known)}"
+    for name in channel.options:
+        if name in fields and _meta(fields[name]).secret:
+            yield f"{name}: expected {name}_env instead, which names the variable that holds it"
+        elif name in channel.secrets:
+            yield f"{name} is there beside {name}_env: expected one of the two"
+
+
+def _option_fields(provider: str) -> dict[str, FieldInfo]:
+    """A provider's own options; of a provider that does not exist, those of all: one of them was meant."""
+    modules = [PROVIDERS[provider]] if provider in PROVIDERS else PROVIDERS.values()
+    return {
+        field.name: field for module in modules for field in msgspec.structs.fields(_module(module).Options)
+    }
+
+
+def _whose(name: str) -> str:
+    """Another provider that has this option."""
+    owners = [provider for provider in PROVIDERS if name in _option_fields(provider)]
+    return f"for the provider {owners[0]} only: take it out" if owners else ""
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    return meant(name, known) or f": expected {', '.join(known)}"
+
+
+class _Meta(NamedTuple):
+    """What a field's annotations say of it, the outermost first."""
+
+    description: str
+    expected: str
+    secret: bool
+
+
+def _meta(field: FieldInfo) -> _Meta:
+    said = [each for each in reversed(get_args(field.type)[1:]) if isinstance(each, Meta)]
+    extra: dict[str, Any] = {}
+    for each in reversed(said):
+        extra |= each.extra or {}
+    description = next((each.description for each in said if each.description), "")
+    return _Meta(description, extra.get("expected", ""), extra.get("secret", False))
+
+
+def _expected(field: FieldInfo, error: msgspec.ValidationError) -> str:
+    """The field's own sentence, or one that says nothing of the value."""
+    words = get_args(next(iter(get_args(field.type)), None))
+    if expected := _meta(field).expected or " or ".join(word for word in words if isinstance(word, str)):
+        return f"expected {expected}"
+    why = str(error).replace("`", "")
+    return why[:1].lower() + why[1:]
+
+
+def _variable(provider: str, field: str) -> str:
+    return f"PARLEY_{provider.upper()}_{field.upper()}"
+
+
+def _key(field: FieldInfo) -> str:
+    return f"{field.name}_env" if _meta(field).secret else field.name
+
+
+def _default(field: FieldInfo) -> str:
+    if field.required or field.default in ("", None, msgspec.NODEFAULT):
+        return ""
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

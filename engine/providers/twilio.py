@@ -1,0 +1,580 @@
+"""Twilio's Programmable Messaging: its webhooks, its REST API of 2010-04-01, and its error codes.
+
+A webhook is signed over the public URL and every parameter, whether we know it or not; what we sign must be what
+Twilio called, so the URL comes from the settings and never from the request. An SMS has an id of Twilio's own, so a
+webhook that is repeated is the same event. Creating a message has no such id: what became of a request without an
+answer is looked up among the messages sent to that number before anything is sent again.
+
+Sources: the request validator of the `twilio` package 9.13 and its tests; twilio-oai 2.6.7 (twilio_api_v2010);
+Twilio's pages on webhook requests, opt-out keywords, and error codes. Assumptions, each with its option or table here:
+- the default opt-out words are answered by Twilio itself (`default_keywords`); toll-free numbers' network does the same;
+- a list of messages has the newest first; one that still waits has no date sent, so the list is not asked for by date;
+- an HTTP status of 5xx may hide a message that was created; 429, and 503 with code 20429, never do.
+"""
+
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Container, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from hmac import compare_digest
+from hmac import digest as hmac_digest
+from typing import Annotated, Literal
+from urllib.parse import unquote_to_bytes, urlencode, urlsplit
+from xml.sax.saxutils import escape, quoteattr
+
+import msgspec
+from msgspec import Meta
+
+from engine.events import Command, Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
+from engine.providers import (
+    Accepted,
+    Acknowledgement,
+    Call,
+    ChannelFault,
+    Forged,
+    NotFound,
+    OptedOutThere,
+    Outcome,
+    Place,
+    Rejected,
+    Request,
+    RetryLater,
+    Unknown,
+    Unreachable,
+    Unreadable,
+    Unusable,
+    Url,
+)
+
+NEVER_PROCESSED = "20429"
+"""Too many requests: the one code after which nothing was created, even with an HTTP status of 5xx."""
+
+_Failure = type[RetryLater | ChannelFault | Unreachable | OptedOutThere]
+
+OUTCOMES: dict[int, _Failure] = {
+    14107: RetryLater,  # too many replies to one number in 30 s: loop protection
+    20003: ChannelFault,  # permission denied: login
+    20005: ChannelFault,  # account not active
+    20404: ChannelFault,  # no such account
+    20429: RetryLater,  # too many requests at once; never processed
+    21211: Unreachable,  # To is no phone number
+    21212: ChannelFault,  # From is no number of the account
+    21603: ChannelFault,  # From is missing
+    21610: OptedOutThere,  # the recipient is unsubscribed
+    21611: RetryLater,  # the sender's queue of ten hours is full
+    21612: Unreachable,  # no way from this From to this To
+    21614: Unreachable,  # To is no mobile
+    21659: ChannelFault,  # From is no Twilio number
+    21660: ChannelFault,  # From belongs to another account
+    21701: ChannelFault,  # no such messaging service
+    21703: ChannelFault,  # the messaging service has no numbers
+    30001: RetryLater,  # queue overflow
+    30002: ChannelFault,  # account suspended
+    30005: Unreachable,  # unknown destination handset
+    30006: Unreachable,  # landline, or a carrier that cannot be reached
+    30017: RetryLater,  # carrier congested
+    30022: RetryLater,  # rate of the US 10DLC campaign exceeded
+    30023: RetryLater,  # daily cap of the US carrier reached
+    63038: ChannelFault,  # the account's daily number of messages is reached
+}
+"""What an error code means, where it is not the SMS's own fault (every other code, such as 21408: region not enabled,
+21602: no body, 21606: this From cannot send there, 21608: a trial account's unverified To, 21617: too long)."""
+
+STATES: dict[str, SmsState] = {
+    "sent": "sent",
+    "partially_delivered": "sent",
+    "delivered": "delivered",
+    "read": "delivered",
+    "failed": "failed",
+    "undelivered": "failed",
+    "canceled": "failed",
+}
+"""What a message's status says; accepted, scheduled, queued and sending say nothing new."""
+
+WHYS = {
+    "21211": "this is no phone number",
+    "21610": "the person has opted out with Twilio",
+    "21612": "Twilio has no way to this number",
+    "21614": "this is no mobile number",
+    "30003": "the phone is switched off or out of reach",
+    "30004": "the recipient or the carrier blocks it",
+    "30005": "this number is unknown",
+    "30006": "this is a landline, or its carrier cannot be reached",
+    "30007": "the carrier filtered it out",
+    "30008": "the carrier gave no reason",
+    "30034": "the US number is not registered for 10DLC",
+}
+"""Reasons in a status callback, which carries the code alone."""
+
+STOP_WORDS = frozenset(("STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"))
+HELP_WORDS = frozenset(("HELP", "INFO"))
+START_WORDS = frozenset(("START", "YES", "UNSTOP"))
+"""Twilio answers these by default, if they are the whole SMS."""
+
+LONGEST = 1_600
+"""Characters of a message."""
+
+MOST_FIELDS = 1_000
+PAGE = 200
+"""Messages that one look-up lists, newest first."""
+
+CLOCKS_S = 300.0
+"""How far Twilio's clock and ours may be apart."""
+
+_CODE = re.compile(r"[0-9]{1,6}")
+_SHORT_CODE = re.compile(r"\+[0-9]{3,6}")
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SMART = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014", "'''\"\"\"--")  # quotes and dashes
+_ALGORITHMS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An account with Twilio, or with what speaks as Twilio does."""
+
+    url: Annotated[Url, Meta(description="Twilio's API")] = "https://api.twilio.com"
+    sid: Annotated[
+        str,
+        Meta(
+            pattern=r"^AC[0-9a-fA-F]{32}\Z",
+            description="the account's SID, AC and 32 hex digits",
+            extra={"expected": "AC and 32 hex digits"},
+        ),
+    ]
+    token: Annotated[str, Meta(min_length=1, description="the account's auth token: it signs webhooks")]
+    key_sid: Annotated[str, Meta(description="an API key's SID, to send with instead of the auth token")] = ""
+    key_secret: Annotated[str, Meta(description="that API key's secret")] = ""
+    shared_keys: Annotated[
+        str, Meta(description="keys of webhooks signed with SHA-256: id=secret, separated by commas")
+    ] = ""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel with Twilio may say in parley.toml."""
+
+    messaging_service: Annotated[
+        str,
+        Meta(
+            pattern=r"^(MG[0-9a-fA-F]{32})?\Z",
+            description="send through this messaging service instead of `number`",
+            extra={"expected": "MG and 32 hex digits, or nothing"},
+        ),
+    ] = ""
+    default_keywords: Annotated[
+        bool,
+        Meta(
+            description="Twilio answers STOP and HELP itself; false for short codes, or if it was switched off"
+        ),
+    ] = True
+    answer: Annotated[
+        Literal["api", "twiml"],
+        Meta(
+            description="replies go through the API, or into the webhook's answer if they are there within 3 s"
+        ),
+    ] = "api"
+    validity_s: Annotated[
+        int,
+        Meta(ge=0, le=36_000, description="seconds that Twilio may hold an SMS in its queue; 0: ten hours"),
+    ] = 0
+    content_retention: Annotated[
+        Literal["retain", "discard"], Meta(description="whether Twilio keeps texts")
+    ] = "retain"
+    address_retention: Annotated[
+        Literal["retain", "obfuscate"], Meta(description="whether Twilio keeps recipients' numbers")
+    ] = "retain"
+
+
+_Scalar = str | int | float | bool | None
+
+
+class _Message(msgspec.Struct):
+    """A message, or an error in either of Twilio's two shapes (its own, and RFC 9457)."""
+
+    sid: _Scalar = None
+    code: _Scalar = None
+    message: _Scalar = None
+    title: _Scalar = None
+    detail: _Scalar = None
+
+
+class _Listed(msgspec.Struct):
+    sid: str
+    direction: str
+    status: str
+    date_created: str
+    to: str | None = None
+    body: str | None = None
+    error_code: _Scalar = None
+
+
+class _Page(msgspec.Struct):
+    messages: list[_Listed]
+    next_page_uri: str | None = None
+
+
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_fields = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class Twilio:
+    """The codec of one channel."""
+
+    knows_repeats = False
+    acknowledgement = Acknowledgement(200, "text/xml", b"<Response/>")
+
+    def __init__(self, place: Place, account: Account, options: Options) -> None:
+        self.answers_in_place = options.answer == "twiml"
+        self.can_look_up = _keeps(options)
+        self._webhook_url = place.webhook_url
+        self._signed_urls = [url.encode() for url in _with_and_without_port(place.webhook_url)]
+        self._token = account.token.encode()
+        self._shared_keys = _shared_keys(account.shared_keys)
+        self._number = place.number
+        self._service = options.messaging_service
+        self._default_keywords = options.default_keywords
+        self._fixed = _fixed_fields(options)
+        self.url = account.url.rstrip("/")
+        self._messages_url = f"{self.url}/2010-04-01/Accounts/{account.sid}/Messages.json"
+        login = (
+            f"{account.key_sid}:{account.key_secret}" if account.key_sid else f"{account.sid}:{account.token}"
+        )
+        self._login = {"Authorization": "Basic " + b64encode(login.encode()).decode()}
+        self._form = {"Content-Type": "application/x-www-form-urlencoded", **self._login}
+
+    def verify(self, call: Call) -> None:
+        """Raises Forged unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
+        given = call.header(b"x-twilio-signature")
+        if not given:
+            raise Forged("the header X-Twilio-Signature is missing: is this Twilio?")
+        if call.query.count(b"&") + call.body.count(b"&") >= MOST_FIELDS:
+            raise Forged(f"more than {MOST_FIELDS} parameters")
+        secret, algorithm = self._signing(call.header(b"x-twilio-webhooks-signature-settings"))
+        rest = (b"?" + call.query if call.query else b"") + _signed_parameters(call)
+        for url in self._signed_urls:
+            if compare_digest(b64encode(hmac_digest(secret, url + rest, algorithm)), given):
+                return
+        raise Forged(
+            "X-Twilio-Signature is wrong: is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
+        )
+
+    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+        """An SMS, or what became of one of ours: a receipt, and a stop beside it if that is the reason."""
+        fields = _fields(call)
+        sid = fields.get("MessageSid") or fields.get("SmsSid") or fields.get("SmsMessageSid", "")
+        if not sid:
+            raise Unreadable("the webhook has no MessageSid: is it one of Twilio's Messaging?")
+        status = (fields.get("MessageStatus") or fields.get("SmsStatus", "")).lower()
+        if status in ("", "receiving", "received"):
+            return [self._sms(channel, sid, fields)]
+        return self._receipt(channel, sid, status, fields, _ours(call.query))
+
+    def write(self, sms: Outbound, now: float) -> Request:
+        """A message to create."""
+        fields = {"To": _address(sms.to), "Body": sms.text, **self._sender(sms), **self._fixed}
+        if self._webhook_url:
+            fields["StatusCallback"] = self._callback(sms)
+        return Request(self._messages_url, self._form, urlencode(fields).encode())
+
+    def outcome(self, status: int, body: bytes) -> Outcome:
+        """What the reply to a message's creation means."""
+        reply = _reply(body)
+        if 200 <= status < 300:
+            sid = _word(reply.sid)
+            return Accepted(sid) if sid else Unknown(f"http {status}", "Twilio's reply has no sid")
+        code = _word(reply.code)
+        why = _word(reply.message) or _word(reply.detail) or _word(reply.title)
+        known = _meaning(code)
+        if known and (status < 500 or code == NEVER_PROCESSED):
+            return known(code, why)
+        if status == 429:
+            return RetryLater(code or "http 429", why or "Twilio has too much to do")
+        if status in (401, 403, 404):
+            return ChannelFault(
+                code or f"http {status}", why or "Twilio does not know the account, or its login"
+            )
+        if status < 400 or status == 408 or status >= 500:
+            return Unknown(code or f"http {status}", why or "Twilio did not say whether it has the SMS")
+        return Rejected(code or f"http {status}", why or "Twilio refuses the SMS")
+
+    def look_up(self, sms: Outbound, since: float) -> Request:
+        """The newest messages to that number, whenever they were sent: one that waits has no date sent yet."""
+        asked = {"To": _address(sms.to), "PageSize": str(PAGE)}
+        if not self._service:
+            asked["From"] = self._sender(sms)["From"]
+        return Request(f"{self._messages_url}?{urlencode(asked)}", self._login)
+
+    def found(
+        self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]
+    ) -> Outcome | NotFound:
+        """The oldest message from `since` on that says what `sms` says and is no other SMS's."""
+        if status != 200:
+            return Unknown(f"http {status}", "Twilio does not list its messages")
+        try:
+            page = _decode_page(body)
+            dates = [_seconds(message.date_created) for message in page.messages]
+        except (ValueError, RecursionError):
+            return Unknown("unreadable", "Twilio's list of messages is not one that we know")
+        recent = [message for message, at in zip(page.messages, dates, strict=True) if at >= since - CLOCKS_S]
+        to, text = _address(sms.to), _fold(sms.text)
+        for message in reversed(recent):
+            theirs = message.to == to and message.direction.startswith("outbound")
+            if theirs and message.sid not in known and _fold(message.body or "") == text:
+                return _fate(message)
+        if page.next_page_uri and len(recent) == len(page.messages):
+            return Unknown("many", f"the last {PAGE} messages to this number do not reach back far enough")
+        return NotFound()
+
+    def answer(self, replies: Sequence[Outbound]) -> Acknowledgement:
+        """A webhook's answer with these SMS in it, in this order."""
+        messages = "".join(self._message(sms) for sms in replies)
+        twiml = f'<?xml version="1.0" encoding="UTF-8"?><Response>{messages}</Response>'
+        return Acknowledgement(200, "text/xml", twiml.encode())
+
+    def fits_an_answer(self, sms: Outbound) -> bool:
+        """Can `sms` go into a webhook's answer? Twilio drops what is too long or says nothing, and tells nobody."""
+        return len(sms.text) <= LONGEST and bool(_fold(sms.text))
+
+    def _signing(self, settings: bytes | None) -> tuple[bytes, str]:
+        """The secret and the hash of a signature, by the header that says so; without one, the token and SHA-1."""
+        said = dict(_pair(part) for part in (settings or b"").decode("latin-1").split(","))
+        algorithm = _ALGORITHMS.get((said.get("algorithm") or "HMAC_SHA1").upper())
+        if algorithm is None:
+            raise Forged(
+                "X-Twilio-Webhooks-Signature-Settings names an algorithm other than HMAC_SHA1 and HMAC_SHA256"
+            )
+        key = said.get("key")
+        if not key:
+            return self._token, algorithm
+        if key not in self._shared_keys:
+            raise Forged(
+                "X-Twilio-Webhooks-Signature-Settings names a key that PARLEY_TWILIO_SHARED_KEYS has not"
+            )
+        return self._shared_keys[key], algorithm
+
+    def _sms(self, channel: str, sid: str, fields: dict[str, str]) -> tuple[str, Inbound]:
+        sender = fields.get("From", "")
+        if not sender.strip():
+            raise Unreadable("the webhook has no From")
+        text = fields.get("Body", "")
+        handled = self._handled(text, fields.get("OptOutType", ""))
+        event_id = _id("sms", channel, sid)
+        return sender, Sms(event_id, channel, text, handled=handled, originator=fields.get("To", ""))
+
+    def _handled(self, text: str, opt_out_type: str) -> Command:
+        """The command that Twilio has answered itself."""
+        word = opt_out_type.upper()
+        if not word and self._default_keywords:
+            word = text.strip().upper()
+        if word in STOP_WORDS:
+            return "stop"
+        if word in HELP_WORDS:
+            return "help"
+        return "start" if word in START_WORDS else ""
+
+    def _receipt(
+        self, channel: str, sid: str, status: str, fields: dict[str, str], ours: str
+    ) -> list[tuple[str, Inbound]]:
+        recipient = fields.get("To", "")
+        if not recipient.strip():
+            raise Unreadable("the status callback has no To")
+        state, code = STATES.get(status, ""), fields.get("ErrorCode", "")
+        if code == "0":
+            code = ""
+        meaning = _meaning(code)
+        receipt = Receipt(
+            _id("receipt", channel, sid, status),
+            channel,
+            sid,
+            status,
+            state,
+            code,
+            fields.get("ErrorMessage") or WHYS.get(code, ""),
+            permanent=state == "failed" and meaning is Unreachable,
+            sms=ours,
+        )
+        events: list[tuple[str, Inbound]] = [(recipient, receipt)]
+        if meaning is OptedOutThere:
+            events.append((recipient, ProviderStop(_id("stop", channel, sid), channel)))
+        return events
+
+    def _sender(self, sms: Outbound) -> dict[str, str]:
+        if not self._service:
+            return {"From": _address(sms.originator or self._number)}
+        chosen = {"From": _address(sms.originator)} if sms.originator else {}
+        return {"MessagingServiceSid": self._service, **chosen}
+
+    def _callback(self, sms: Outbound) -> str:
+        return f"{self._webhook_url}?sms={sms.id}"
+
+    def _message(self, sms: Outbound) -> str:
+        sender = self._sender(sms).get("From", "")
+        attributes = {"to": _address(sms.to), "from": sender, "statusCallback": self._callback(sms)}
+        written = "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items() if value)
+        return f"<Message{written}>{_xml(sms.text)}</Message>"
+
+
+def provider(place: Place, account: Account, options: Options) -> Twilio:
+    """The provider of a channel. Raises Unusable."""
+    problems = []
+    if not place.webhook_url:
+        problems.append("PARLEY_PUBLIC_URL is not set: expected it, as Twilio signs the URL that it calls")
+    if bool(account.key_sid) != bool(account.key_secret):
+        problems.append(
+            "one of PARLEY_TWILIO_KEY_SID and PARLEY_TWILIO_KEY_SECRET is not set: expected both or none"
+        )
+    if any(not all(_pair(each)) for each in account.shared_keys.split(",") if each.strip()):
+        problems.append("PARLEY_TWILIO_SHARED_KEYS cannot be read: expected id=secret, separated by commas")
+    if options.answer == "twiml" and not _keeps(options):
+        problems.append(
+            'answer = "twiml" needs Twilio to keep texts and numbers, where lost answers are looked up: '
+            'expected content_retention and address_retention to be "retain"'
+        )
+    if problems:
+        raise Unusable(*problems)
+    return Twilio(place, account, options)
+
+
+def _keeps(options: Options) -> bool:
+    """Can a message be found again by its text and its recipient?"""
+    return options.content_retention == "retain" and options.address_retention == "retain"
+
+
+def _with_and_without_port(url: str) -> list[str]:
+    """`url` as it is, and with its scheme's port added or its own left out: Twilio signs one or the other."""
+    parts = urlsplit(url)
+    if parts.port is None:
+        port = 443 if parts.scheme == "https" else 80
+        return [url, parts._replace(netloc=f"{parts.netloc}:{port}").geturl()]
+    return [url, parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()]
+
+
+def _shared_keys(written: str) -> dict[str, bytes]:
+    return {name: secret.encode() for name, secret in map(_pair, written.split(",")) if name and secret}
+
+
+def _pair(written: str) -> tuple[str, str]:
+    name, _, value = written.partition("=")
+    return name.strip(), value.strip()
+
+
+def _fixed_fields(options: Options) -> dict[str, str]:
+    """What every message of a channel says; what is Twilio's default is left out."""
+    fields: dict[str, str] = {}
+    if options.validity_s:
+        fields["ValidityPeriod"] = str(options.validity_s)
+    if options.content_retention != "retain":
+        fields["ContentRetention"] = options.content_retention
+    if options.address_retention != "retain":
+        fields["AddressRetention"] = options.address_retention
+    return fields
+
+
+def _signed_parameters(call: Call) -> bytes:
+    """What a signature covers beside the URL: nothing of a GET; of a form, each distinct value of each key, in order.
+
+    Another body's hash is in the URL. Raises Forged if the hash is wrong.
+    """
+    if call.method == "GET":
+        return b""
+    if (said := _body_hash(call.query)) is not None:
+        if not compare_digest(sha256(call.body).hexdigest().encode(), said.lower()):
+            raise Forged("bodySHA256 is not the hash of the body")
+        return b""
+    return b"".join(key + value for key, value in sorted(set(_form(call.body))))
+
+
+def _body_hash(query: bytes) -> bytes | None:
+    if b"bodySHA256=" not in query:
+        return None
+    return next((value for key, value in _form(query) if key == b"bodySHA256"), None)
+
+
+@lru_cache(2)  # a webhook is verified, then read
+def _form(written: bytes) -> Fields:
+    """A form's pairs; blank values are values. In bytes, since that is what was signed."""
+    parts = (part.partition(b"=") for part in written.split(b"&") if part)
+    return [(_plain(key), _plain(value)) for key, _, value in parts]
+
+
+def _plain(quoted: bytes) -> bytes:
+    return unquote_to_bytes(quoted.replace(b"+", b" ")) if b"%" in quoted or b"+" in quoted else quoted
+
+
+def _fields(call: Call) -> dict[str, str]:
+    """The parameters of a verified call; of several values of one, the first. Raises Unreadable."""
+    if call.method == "GET":
+        return _texts(_form(call.query))
+    if _body_hash(call.query) is None:
+        return _texts(_form(call.body))
+    try:
+        said = _decode_fields(call.body)
+    except (ValueError, RecursionError) as e:
+        raise Unreadable("the body is no JSON object") from e
+    return {key: _word(value) for key, value in said.items() if isinstance(value, str | int | float)}
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in reversed(fields)}
+
+
+def _ours(query: bytes) -> str:
+    """The id of our SMS, from the URL that we gave for its status callbacks."""
+    said = next((value for key, value in _form(query) if key == b"sms"), b"")
+    return said.decode() if said.isalnum() and said.isascii() else ""
+
+
+def _reply(body: bytes) -> _Message:
+    try:
+        return _decode_message(body)
+    except (ValueError, RecursionError):
+        return _Message()
+
+
+def _seconds(date: str) -> float:
+    """An RFC 2822 date in seconds since 1970; Twilio's are GMT, whether they say so or not. Raises ValueError."""
+    at = parsedate_to_datetime(date)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _fate(message: _Listed) -> Outcome:
+    """What became of a message that Twilio has."""
+    code = _word(message.error_code)
+    meaning = _meaning(code)
+    if STATES.get(message.status) == "failed" and (meaning is Unreachable or meaning is OptedOutThere):
+        return meaning(code, WHYS.get(code, ""))
+    return Accepted(message.sid)
+
+
+def _meaning(code: str) -> _Failure | None:
+    return OUTCOMES.get(int(code)) if _CODE.fullmatch(code) else None
+
+
+def _address(number: str) -> str:
+    """A number as Twilio has it: a short code has no plus."""
+    return number.removeprefix("+") if _SHORT_CODE.fullmatch(number) else number
+
+
+def _fold(text: str) -> str:
+    """What is left of a text however Twilio stores it: its smart encoding and its XML reader change some characters."""
+    folded = unicodedata.normalize("NFKC", _NOT_IN_XML.sub("", text)).translate(_SMART)
+    return " ".join(folded.split())
+
+
+def _xml(text: str) -> str:
+    """Text in XML, without what XML cannot hold."""
+    return escape(_NOT_IN_XML.sub("", text), {"\r": "&#13;"})
+
+
+def _word(value: object) -> str:
+    """A field's value as text; numbers may come as numbers, and what is missing is empty."""
+    return "" if value is None or isinstance(value, bool) else str(value)
+
+
+def _id(*parts: str) -> str:
+    return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8).hexdigest()

@@ -1,0 +1,320 @@
+"""Signed JSON in, signed JSON out: any gateway can be put in front of Parley, or Parley behind any gateway.
+
+Both sides sign with the channel's secret, and each request carries
+
+    Parley-Timestamp: <seconds since 1970>
+    Parley-Signature: v1=<hex of HMAC-SHA256(secret, timestamp + "." + body)>
+
+The header may hold several, with commas between them, while a secret is replaced: one must be right. A timestamp of
+more than five minutes ago, or ahead, is refused. In a shell, with the secret in $secret and the JSON in $body:
+
+    timestamp=$(date +%s)
+    signature=$(printf %s "$timestamp.$body" | openssl dgst -sha256 -hmac "$secret" -r | cut -d' ' -f1)
+    curl https://sms.example.org/webhooks/<channel> -d "$body" \\
+        -H "Parley-Timestamp: $timestamp" -H "Parley-Signature: v1=$signature"
+
+In: POST one object, or an array of at most 100 that are all taken or, answered 400, all refused:
+
+    {"type": "sms", "id", "from", "to", "text", "reply_to", "handled", "received_at"}
+    {"type": "part", "id", "from", "to", "text", "reference", "number", "total"}
+    {"type": "receipt", "id", "to", "status": "sent" | "delivered" | "failed", "ticket", "sms", "code", "why", "permanent"}
+    {"type": "stop", "id", "from", "text"}
+
+`from`, of a receipt `to`, is the person's number. An SMS that the gateway has taken for a "stop", "help" or "start",
+and has answered, says so in `handled`. `reply_to` is the ticket of the SMS that is answered. A receipt names our SMS by its
+`ticket`, or by the `id` that we gave it, as `sms`; `permanent`: the number will never get an SMS. Whatever else is in
+an object is not read.
+
+`id` is the gateway's, at most 200 characters, and never used again for another event of that type. It is signed with
+the rest and names the event: so a replay within the five minutes changes nothing and a later one is refused, and a
+gateway that got no 200 sends the same again, signed anew.
+
+Out: POST {"id", "channel", "from", "to", "text", "session"} to `send_url`, signed in the same way. The gateway must
+drop an `id` that it has had within 24 hours, as an SMS is tried again whenever the answer did not come through. It
+answers
+
+    2xx, {"ticket"} or nothing      it has the SMS; so too with 409, a repetition
+    400, 413, 422, {"code", "why"}  it never will: to the dead letters; with the code "unreachable" the number never gets
+                                    SMS and its session ends; with "opted_out" the person has told the gateway to stop
+    408, 425, 429, 5xx              try again later
+    401, 402, 403, whatever else    the channel pauses, and tries again
+"""
+
+import re
+from collections.abc import Container
+from hashlib import blake2b, sha256
+from hmac import compare_digest, digest
+from typing import Annotated, Literal, NoReturn, assert_never
+
+import msgspec
+from msgspec import Meta
+
+from engine.events import Command, Inbound, Outbound, Part, ProviderStop, Receipt, Sms
+from engine.providers import (
+    Accepted,
+    Acknowledgement,
+    Call,
+    ChannelFault,
+    Forged,
+    OptedOutThere,
+    Outcome,
+    Place,
+    Rejected,
+    Request,
+    RetryLater,
+    SecretText,
+    Unreachable,
+    Unreadable,
+)
+from engine.providers.halves import mended
+
+WINDOW_S = 300
+"""How far a timestamp may be from our clock, both ways."""
+
+MOST_EVENTS = 100
+MOST_SIGNATURES = 8
+
+_LONGEST_CODE, _LONGEST_WHY = 64, 300
+_TIMESTAMP = re.compile(rb"[0-9]{1,12}")
+
+
+class Account(msgspec.Struct, frozen=True):
+    """There is none: a channel's secret and URL are its own."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel behind a gateway must say."""
+
+    send_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^\s/?#@:]+[^\s#@]*\Z",
+            description="where the gateway takes SMS to be sent",
+            extra={"expected": "http:// or https:// and a host"},
+        ),
+    ]
+    secret: Annotated[
+        SecretText,
+        Meta(
+            min_length=16,
+            description="the secret with which both sides sign",
+            extra={"expected": "at least 16 characters"},
+        ),
+    ]
+
+
+_Id = Annotated[str, Meta(min_length=1, max_length=200)]
+_Number = Annotated[str, Meta(min_length=1, max_length=64)]
+_Count = Annotated[int, Meta(ge=1, le=255)]
+
+
+class _Sms(msgspec.Struct, tag_field="type", tag="sms"):
+    id: _Id
+    text: str
+    from_: _Number = msgspec.field(name="from")
+    to: str = ""
+    reply_to: str = ""
+    handled: Command = ""
+
+
+class _Part(msgspec.Struct, tag_field="type", tag="part"):
+    id: _Id
+    text: str
+    reference: _Id
+    number: _Count
+    total: _Count
+    from_: _Number = msgspec.field(name="from")
+    to: str = ""
+
+
+class _Receipt(msgspec.Struct, tag_field="type", tag="receipt"):
+    id: _Id
+    to: _Number
+    status: Literal["sent", "delivered", "failed"]
+    ticket: str = ""
+    sms: str = ""
+    code: str = ""
+    why: str = ""
+    permanent: bool = False
+
+
+class _Stop(msgspec.Struct, tag_field="type", tag="stop"):
+    id: _Id
+    from_: _Number = msgspec.field(name="from")
+    text: str = ""
+
+
+_Event = _Sms | _Part | _Receipt | _Stop
+
+
+class _Send(msgspec.Struct):
+    id: str
+    channel: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    text: str
+    session: str
+
+
+class _Reply(msgspec.Struct):
+    ticket: str | int | None = None
+    code: str | int | None = None
+    why: str | None = None
+
+
+_decode_one = msgspec.json.Decoder(_Event).decode
+_decode_many = msgspec.json.Decoder(Annotated[list[_Event], Meta(max_length=MOST_EVENTS)]).decode
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def provider(place: Place, account: Account, options: Options) -> "Webhook":  # noqa: ARG001 (no account)
+    """The codec of a channel behind a gateway."""
+    return Webhook(place, options)
+
+
+def signature(secret: bytes, timestamp: bytes, body: bytes) -> str:
+    """What goes into Parley-Signature."""
+    return "v1=" + digest(secret, timestamp + b"." + body, sha256).hex()
+
+
+class Webhook:
+    """The codec of one channel."""
+
+    knows_repeats = True
+    can_look_up = False
+    answers_in_place = False
+    acknowledgement = Acknowledgement()
+
+    def __init__(self, place: Place, options: Options) -> None:
+        self.url = options.send_url
+        self._number = place.number
+        self._secret = options.secret.encode()
+
+    def verify(self, call: Call) -> None:
+        """Raises Forged unless the call is signed, and now."""
+        timestamp, signatures = call.header(b"parley-timestamp"), call.header(b"parley-signature")
+        if timestamp is None or signatures is None:
+            raise Forged("expected the headers Parley-Timestamp and Parley-Signature")
+        if not _TIMESTAMP.fullmatch(timestamp):
+            raise Forged("Parley-Timestamp: expected seconds since 1970")
+        right = signature(self._secret, timestamp, call.body).encode()
+        given = signatures.split(b",", MOST_SIGNATURES - 1)
+        if not any(compare_digest(right, each.strip()) for each in given):
+            raise Forged("Parley-Signature: none of them is right for this timestamp and body")
+        if abs(call.now - int(timestamp)) > WINDOW_S:
+            raise Forged(
+                f"Parley-Timestamp: more than {WINDOW_S} s from our clock, which says {int(call.now)}"
+            )
+
+    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+        """The events in the body's objects, in their order. Raises Unreadable, and then reads none."""
+        return [_inbound(channel, event) for event in _events(call.body)]
+
+    def write(self, sms: Outbound, now: float) -> Request:
+        """The SMS as signed JSON."""
+        sender = sms.originator or self._number
+        body = _encode(_Send(sms.id, sms.channel, sender, sms.to, sms.text, sms.session))
+        timestamp = str(int(now))
+        headers = {
+            "Content-Type": "application/json",
+            "Parley-Timestamp": timestamp,
+            "Parley-Signature": signature(self._secret, timestamp.encode(), body),
+        }
+        return Request(self.url, headers, body)
+
+    def outcome(self, status: int, body: bytes) -> Outcome:
+        """What the gateway's reply means: see the module."""
+        try:
+            reply = _decode_reply(body)
+        except (ValueError, RecursionError):
+            reply = _Reply()
+        code = str(reply.code or f"http {status}")[:_LONGEST_CODE]
+        why = (reply.why or "")[:_LONGEST_WHY]
+        match status:
+            case 409:
+                return Accepted("")
+            case _ if 200 <= status < 300:
+                return Accepted("" if reply.ticket is None else str(reply.ticket))
+            case 400 | 413 | 422:
+                return _refusal(code, why or "the gateway refuses the SMS")
+            case 408 | 425 | 429:
+                return RetryLater(code, why or "the gateway is busy")
+            case _ if status >= 500:
+                return RetryLater(code, why or "the gateway is out of order")
+            case _:
+                return ChannelFault(code, why or "the gateway refuses us: are send_url and the secret right?")
+
+    def look_up(self, sms: Outbound, since: float) -> NoReturn:
+        raise NotImplementedError("a gateway knows a repeated id")
+
+    def found(self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]) -> NoReturn:
+        raise NotImplementedError("a gateway knows a repeated id")
+
+
+def _refusal(code: str, why: str) -> Outcome:
+    match code:
+        case "unreachable":
+            return Unreachable(code, why)
+        case "opted_out":
+            return OptedOutThere(code, why)
+        case _:
+            return Rejected(code, why)
+
+
+def _events(body: bytes) -> list[_Event]:
+    try:
+        return _decode(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _decode(mended(body))
+    except msgspec.ValidationError as e:
+        raise Unreadable(f"{str(e)[:1].lower()}{str(e)[1:]}") from e
+    except (ValueError, RecursionError) as e:
+        raise Unreadable("the body is not JSON") from e
+
+
+def _decode(body: bytes) -> list[_Event]:
+    return _decode_many(body) if body.lstrip().startswith(b"[") else [_decode_one(body)]
+
+
+def _inbound(channel: str, event: _Event) -> tuple[str, Inbound]:
+    """The event and whose it is. Raises Unreadable for what no type can say."""
+    match event:
+        case _Sms():
+            id_ = _id(channel, "sms", event.id)
+            sms = Sms(
+                id_, channel, event.text, reply_to=event.reply_to, handled=event.handled, originator=event.to
+            )
+            return event.from_, sms
+        case _Part():
+            if event.number > event.total:
+                raise Unreadable(f"part {event.number} of {event.total}: expected no more than there are")
+            id_ = _id(channel, "part", event.id)
+            part = Part(id_, channel, event.text, event.reference, event.number, event.total, event.to)
+            return event.from_, part
+        case _Receipt():
+            if not event.ticket and not event.sms:
+                raise Unreadable("a receipt has neither a ticket nor sms, the id of our SMS")
+            failed = event.status == "failed"
+            receipt = Receipt(
+                _id(channel, "receipt", event.id),
+                channel,
+                event.ticket,
+                event.status,
+                event.status,
+                code=event.code[:_LONGEST_CODE],
+                why=event.why[:_LONGEST_WHY],
+                permanent=event.permanent and failed,
+                sms=event.sms,
+            )
+            return event.to, receipt
+        case _Stop():
+            return event.from_, ProviderStop(_id(channel, "stop", event.id), channel, event.text)
+        case _:
+            assert_never(event)
+
+
+def _id(channel: str, kind: str, given: str) -> str:
+    return blake2b(f"{channel}\0{kind}\0{given}".encode(), digest_size=8, person=b"parley hook").hexdigest()

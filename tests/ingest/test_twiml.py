@@ -1,0 +1,216 @@
+"""What a web process does with webhooks that replies may answer, beside what tests/faults/test_twiml.py plays out."""
+
+import asyncio
+from functools import partial
+from time import perf_counter
+from types import SimpleNamespace
+
+import pytest
+
+from config import keyspace
+from config.channels import Limits
+from engine.events import Outbound, ProviderStop, Receipt, Sms, decode_outbound, encode
+from engine.providers import Place
+from engine.providers.twilio import Account, Options, provider
+from ingest import twiml
+from ingest.mailboxes import Letter, Mailboxes, Store, Unwritten
+from ingest.twiml import InPlace
+from tests.support.waiting import until
+
+ANNA = "+33600000001"
+K = keyspace.shard_of(ANNA, 16)
+CHANNEL = SimpleNamespace(name="clinic", limits=Limits(sms_per_second=0))
+TWILIO = provider(
+    Place("clinic", "+33700000001", webhook_url="https://sms.example.org/w"),
+    Account(sid="AC" + "5e" * 16, token="12345"),
+    Options(answer="twiml"),
+)
+START = Sms("0" * 16, "clinic", "START", True)
+NOTHING = TWILIO.acknowledgement
+
+
+def ask(number, text="What is your name?", channel="clinic"):
+    return Outbound(f"a{number}", channel, ANNA, text)
+
+
+class Lane:
+    """A lane that advances when a test says so."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def advance(self, *replies):
+        """Apply all mail, and put these into the outbox, as a commit does."""
+        entries = [sms.channel.encode() + b"\0" + encode(sms) for sms in replies]
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.delete(keyspace.mailbox(K, ANNA))
+        if entries:
+            pipeline.rpush(keyspace.outbox(K, ANNA), *entries)
+        pipeline.execute()
+
+    def entries(self):
+        written = self.client.lrange(keyspace.outbox(K, ANNA), 0, -1)
+        return [decode_outbound(entry.partition(b"\0")[2]) for entry in written]
+
+    def lock(self):
+        return (self.client.get(keyspace.outbox_lock(K, ANNA)) or b"").decode()
+
+
+@pytest.fixture
+def lane(valkey):
+    client = valkey.client()
+    client.flushall()
+    return Lane(client)
+
+
+def play(valkey, scene, most=twiml.MOST):
+    """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer."""
+
+    async def run():
+        lanes, broker = (Store(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url))
+        mailboxes = Mailboxes(16, lanes, broker)
+        in_place = InPlace(16, lanes, mailboxes, most)
+
+        def hear(*events):
+            return in_place.hear(CHANNEL, TWILIO, [Letter(ANNA, event, perf_counter()) for event in events])
+
+        try:
+            await scene(hear)
+        finally:
+            await mailboxes.close()
+
+    asyncio.run(run())
+
+
+async def heard(lane):
+    """Until the SMS is in the mailbox."""
+    there = partial(lane.client.exists, keyspace.mailbox(K, ANNA))
+    await asyncio.to_thread(until, there, 10, "the SMS is in the mailbox")
+
+
+def answered(valkey, lane, *replies):
+    """The answer to a START that gets these replies."""
+    answers = []
+
+    async def scene(hear):
+        answer = asyncio.ensure_future(hear(START))
+        await heard(lane)
+        lane.advance(*replies)
+        answers.append(await answer)
+
+    play(valkey, scene)
+    return answers[0]
+
+
+def test_what_is_answered_stays_in_the_outbox_marked_and_rests(valkey, lane):
+    assert answered(valkey, lane, ask(1), ask(2, "Well?")).body.count(b"<Message") == 2
+    assert [sms.uncertain for sms in lane.entries()] == [True, True]
+    assert (lane.lock()[:2], lane.lock()[-1]) == ("0 ", "?")
+    assert lane.client.zscore(keyspace.outbox_alarms(K), ANNA) is not None
+
+
+@pytest.mark.parametrize(
+    "replies, texts",
+    [
+        ([ask(1), ask(2, "x" * 1601), ask(3)], [True, False, False]),
+        ([ask(1), ask(2, channel="other"), ask(3)], [True, False, False]),
+        ([ask(1, "x" * 1601), ask(2)], [False, False]),
+        ([ask(1, channel="other"), ask(2)], [False, False]),
+    ],
+)
+def test_no_reply_overtakes_one_that_the_answer_cannot_hold(valkey, lane, replies, texts):
+    assert answered(valkey, lane, *replies).body.count(b"<Message") == sum(texts)
+    assert [sms.uncertain for sms in lane.entries()] == texts
+    assert "reserved" not in lane.lock()
+
+
+def test_an_outbox_with_something_in_it_is_left_to_delivery(valkey, lane):
+    lane.advance(ask(1))
+
+    async def scene(hear):
+        assert await hear(START) == NOTHING
+
+    play(valkey, scene)
+    assert [sms.uncertain for sms in lane.entries()] == [False]
+    assert lane.lock() == ""
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [Receipt("1" * 16, "clinic", "SM1", "sent")],
+        [ProviderStop("1" * 16, "clinic")],
+        [Sms("1" * 16, "clinic", "STOP", handled="stop")],
+        [START, Receipt("1" * 16, "clinic", "SM1", "sent")],
+    ],
+)
+def test_what_gets_no_reply_is_not_waited_for(valkey, lane, events):
+    async def scene(hear):
+        assert await hear(*events) == NOTHING
+
+    play(valkey, scene)
+    assert lane.lock() == ""
+    assert lane.client.llen(keyspace.mailbox(K, ANNA)) == len(events)
+
+
+def test_only_so_many_wait_at_once_and_the_others_are_answered_with_nothing(valkey, lane):
+    async def scene(hear):
+        waiting = asyncio.ensure_future(hear(START))
+        await heard(lane)
+        assert await hear(START) == NOTHING
+        assert not waiting.done()
+        lane.advance(ask(1))
+        assert b"name" in (await waiting).body
+        lane.client.delete(keyspace.outbox(K, ANNA), keyspace.outbox_lock(K, ANNA))
+        again = asyncio.ensure_future(hear(START))
+        await heard(lane)
+        lane.advance(ask(2))
+        assert b"name" in (await again).body
+
+    play(valkey, scene, most=1)
+
+
+def test_an_sms_that_was_withdrawn_meanwhile_is_not_answered(valkey, lane, monkeypatch):
+    """Between looking and entrusting, a STOP empties the outbox."""
+
+    def stop(place):
+        if place == "before_entrust":
+            lane.client.delete(keyspace.outbox(K, ANNA))
+
+    monkeypatch.setattr(twiml.faults, "reach", stop)
+    assert answered(valkey, lane, ask(1)) == NOTHING
+    assert "reserved" not in lane.lock()
+
+
+def test_an_sms_that_could_not_be_written_down_leaves_nothing_reserved(valkey, lane, monkeypatch):
+    async def refuse(self, letters):
+        raise Unwritten("no")
+
+    monkeypatch.setattr(Mailboxes, "accept", refuse)
+
+    async def scene(hear):
+        with pytest.raises(Unwritten):
+            await hear(START)
+
+    play(valkey, scene)
+    assert lane.lock() == ""
+
+
+def test_every_call_may_be_repeated_after_its_reply_was_lost(lane):
+    keyspace.load_functions(lane.client)
+    outbox, lock, alarms = keyspace.outbox(K, ANNA), keyspace.outbox_lock(K, ANNA), keyspace.outbox_alarms(K)
+    entry, marked = b"clinic\0one", b"clinic\0two"
+
+    def twice(function, keys, *args):
+        first, second = (keyspace.ask(lane.client, keyspace.call(function, keys, args)) for _ in range(2))
+        assert first == second
+        return first
+
+    assert twice("reserve", [outbox, lock], "t", 5_000) == 1
+    assert twice("reserve", [outbox, lock], "u", 5_000) == 0
+    lane.client.rpush(outbox, entry)
+    assert twice("entrust", [alarms, outbox, lock], ANNA, "u", 20_000, entry, marked) == 0
+    assert twice("entrust", [alarms, outbox, lock], ANNA, "t", 20_000, marked, entry) == 0
+    assert twice("entrust", [alarms, outbox, lock], ANNA, "t", 20_000, entry, marked) == 1
+    assert twice("unreserve", [alarms, outbox, lock], ANNA, "t") == 0
+    assert lane.client.lrange(outbox, 0, -1) == [marked]

@@ -1,0 +1,131 @@
+"""Twilio's webhooks and replies as they are on the wire, and what they mean."""
+
+from urllib.parse import urlencode
+
+from engine.events import ProviderStop, Receipt, Sms
+from engine.providers import (
+    Accepted,
+    Call,
+    ChannelFault,
+    OptedOutThere,
+    Rejected,
+    RetryLater,
+    Unknown,
+    Unreachable,
+)
+
+CHANNEL = "clinic"
+PERSON, OURS = "+33612345678", "+33700000001"
+SID = "SM" + "1f" * 16
+
+SMS = {
+    "ToCountry": "FR", "ToState": "", "SmsMessageSid": SID, "NumMedia": "0", "ToCity": "", "FromZip": "", "SmsSid": SID,
+    "FromState": "", "SmsStatus": "received", "FromCity": "", "Body": "98.6 & rising = bad", "FromCountry": "FR",
+    "To": OURS, "ToZip": "", "NumSegments": "1", "MessageSid": SID, "AccountSid": "AC" + "5e" * 16, "From": PERSON,
+    "ApiVersion": "2010-04-01",
+}  # fmt: skip
+"""An inbound SMS: Twilio's guide to webhook requests."""
+
+STATUS = {
+    "SmsSid": SID, "SmsStatus": "delivered", "MessageStatus": "delivered", "To": PERSON, "MessageSid": SID,
+    "AccountSid": "AC" + "5e" * 16, "From": OURS, "ApiVersion": "2010-04-01",
+}  # fmt: skip
+"""A status callback: Twilio's guide to tracking outbound messages."""
+
+
+def form(fields, query=b""):
+    headers = [(b"content-type", b"application/x-www-form-urlencoded; charset=UTF-8")]
+    return Call("POST", query, headers, urlencode(fields).encode(), 0.0)
+
+
+def get(fields):
+    return Call("GET", urlencode(fields).encode(), [], b"", 0.0)
+
+
+def _sms(text, handled=""):
+    return (PERSON, Sms("", CHANNEL, text, handled=handled, originator=OURS))
+
+
+def _receipt(status, state="", code="", why="", *, permanent=False, sms=""):
+    return (PERSON, Receipt("", CHANNEL, SID, status, state, code, why, permanent, sms))
+
+
+WEBHOOKS = [
+    ("an SMS", form(SMS), [_sms("98.6 & rising = bad")]),
+    ("an SMS by GET", get(SMS), [_sms("98.6 & rising = bad")]),
+    ("accents and an emoji", form(SMS | {"Body": "été 🌡\n38,5"}), [_sms("été 🌡\n38,5")]),
+    ("a picture without words", form(SMS | {"Body": "", "NumMedia": "1", "MediaUrl0": "https://x"}), [_sms("")]),
+    ("only old names", form({"SmsSid": SID, "From": PERSON, "To": OURS, "Body": "hi"}), [_sms("hi")]),
+    ("a stop word", form(SMS | {"Body": " stop\n"}), [_sms(" stop\n", "stop")]),
+    ("a stop word with more", form(SMS | {"Body": "STOP PLEASE"}), [_sms("STOP PLEASE")]),
+    ("a help word", form(SMS | {"Body": "Info"}), [_sms("Info", "help")]),
+    ("Advanced Opt-Out: a stop", form(SMS | {"Body": "Arrêt", "OptOutType": "STOP"}), [_sms("Arrêt", "stop")]),
+    ("Advanced Opt-Out: help", form(SMS | {"Body": "Aide", "OptOutType": "HELP"}), [_sms("Aide", "help")]),
+    ("Advanced Opt-Out: a start", form(SMS | {"Body": "Retour", "OptOutType": "START"}), [_sms("Retour", "start")]),
+    ("a default word: a start", form(SMS | {"Body": " unstop "}), [_sms(" unstop ", "start")]),
+    ("delivered", form(STATUS, b"sms=a1b2x1"), [_receipt("delivered", "delivered", sms="a1b2x1")]),
+    ("delivered, by GET", get({"sms": "a1b2x1"} | STATUS), [_receipt("delivered", "delivered", sms="a1b2x1")]),
+    ("queued", form(STATUS | {"MessageStatus": "queued", "SmsStatus": "queued"}), [_receipt("queued")]),
+    ("sent", form(STATUS | {"MessageStatus": "sent"}), [_receipt("sent", "sent")]),
+    ("read", form(STATUS | {"MessageStatus": "read"}), [_receipt("read", "delivered")]),
+    (
+        "out of reach",
+        form(STATUS | {"MessageStatus": "undelivered", "ErrorCode": "30003"}),
+        [_receipt("undelivered", "failed", "30003", "the phone is switched off or out of reach")],
+    ),
+    (
+        "no such number",
+        form(STATUS | {"MessageStatus": "undelivered", "ErrorCode": "30005", "ErrorMessage": "Unknown handset"}),
+        [_receipt("undelivered", "failed", "30005", "Unknown handset", permanent=True)],
+    ),
+    (
+        "opted out",
+        form(STATUS | {"MessageStatus": "failed", "ErrorCode": "21610"}),
+        [
+            _receipt("failed", "failed", "21610", "the person has opted out with Twilio"),
+            (PERSON, ProviderStop("", CHANNEL)),
+        ],
+    ),
+]  # fmt: skip
+"""(name, call, events), the events without their ids."""
+
+
+def error(code, message="no", status=400):
+    return b'{"code": %d, "message": "%s", "more_info": "https://www.twilio.com/docs/errors/%d", "status": %d}' % (
+        code, message.encode(), code, status,
+    )  # fmt: skip
+
+
+PROBLEM = b'{"type":"https://www.twilio.com/docs/errors/21610","title":"Unsubscribed","status":400,"code":21610,"detail":"x"}'
+
+OUTCOMES = [
+    (201, b'{"sid": "SM1", "status": "queued", "error_code": null}', Accepted("SM1")),
+    (200, b'{"sid": "SM1"}', Accepted("SM1")),
+    (201, b"{}", Unknown("http 201", "Twilio's reply has no sid")),
+    (400, error(21610), OptedOutThere("21610", "no")),
+    (400, PROBLEM, OptedOutThere("21610", "x")),
+    (400, error(21211), Unreachable("21211", "no")),
+    (400, error(21614), Unreachable("21614", "no")),
+    (400, error(21612), Unreachable("21612", "no")),
+    (400, error(21611), RetryLater("21611", "no")),
+    (429, error(20429, status=429), RetryLater("20429", "no")),
+    (429, b"", RetryLater("http 429", "Twilio has too much to do")),
+    (503, error(20429, status=503), RetryLater("20429", "no")),
+    (503, b"", Unknown("http 503", "Twilio did not say whether it has the SMS")),
+    (500, error(20500, status=500), Unknown("20500", "no")),
+    (500, error(21611, status=500), Unknown("21611", "no")),
+    (502, b"<html>", Unknown("http 502", "Twilio did not say whether it has the SMS")),
+    (302, b"", Unknown("http 302", "Twilio did not say whether it has the SMS")),
+    (401, error(20003, "Authenticate", 401), ChannelFault("20003", "Authenticate")),
+    (401, b"", ChannelFault("http 401", "Twilio does not know the account, or its login")),
+    (404, error(20404, status=404), ChannelFault("20404", "no")),
+    (400, error(21212), ChannelFault("21212", "no")),
+    (400, error(21408), Rejected("21408", "no")),
+    (400, error(21602), Rejected("21602", "no")),
+    (400, error(21606), Rejected("21606", "no")),
+    (400, error(21608), Rejected("21608", "no")),
+    (400, error(21617), Rejected("21617", "no")),
+    (400, b'{"code": 1' + b"0" * 5000 + b"}", Rejected("http 400", "Twilio refuses the SMS")),
+    (418, b"[]", Rejected("http 418", "Twilio refuses the SMS")),
+]
+"""(HTTP status, body, outcome) of a message's creation."""

@@ -1,0 +1,133 @@
+"""Our requests, and the fake that the other tests trust, against what Twilio publishes of its API, and its own client."""
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+from openapi_core import OpenAPI
+from openapi_core.contrib.requests import RequestsOpenAPIRequest, RequestsOpenAPIResponse
+from twilio.base.exceptions import TwilioRestException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.rest import Client
+
+from engine.events import Outbound
+from engine.providers import Accepted, ChannelFault, NotFound, OptedOutThere, Place, Unknown
+from engine.providers.twilio import Account, Options, provider
+from tests.support.twilio import SID, TOKEN, Break, FakeTwilio, Refuse
+
+DESCRIPTION = Path(__file__).with_name("recorded") / "twilio_messages_openapi.json"
+PERSON, OURS = "+33612345678", "+33700000001"
+WEBHOOK = "https://sms.example.org/webhooks/clinic"
+ASK = Outbound("a1b2c3x1", "clinic", PERSON, "Température (°F) ?")
+
+
+@pytest.fixture
+def fake():
+    with FakeTwilio() as fake:
+        yield fake
+
+
+def codec(fake, token=TOKEN, **options):
+    return provider(
+        Place("clinic", OURS, webhook_url=WEBHOOK),
+        Account(url=fake.url, sid=SID, token=token),
+        Options(**options),
+    )
+
+
+def make(wanted):
+    """Make a request of ours. The request as it was made, and the reply."""
+    method = "POST" if wanted.body else "GET"
+    prepared = requests.Request(method, wanted.url, wanted.headers, data=wanted.body or None).prepare()
+    with requests.Session() as session:
+        return prepared, session.send(prepared, timeout=10)
+
+
+@pytest.fixture
+def described(fake):
+    """A function that makes a request and holds it, and the reply, against the description."""
+    document = json.loads(DESCRIPTION.read_text())
+    document["servers"] = [{"url": fake.url}]
+    description = OpenAPI.from_dict(document)
+
+    def check(wanted):
+        prepared, reply = make(wanted)
+        request = RequestsOpenAPIRequest(prepared)
+        description.validate_request(request)
+        description.validate_response(request, RequestsOpenAPIResponse(reply))
+        return reply
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"messaging_service": "MG" + "0a" * 16}, {"validity_s": 600, "content_retention": "discard", "address_retention": "obfuscate"}],
+)  # fmt: skip
+def test_a_send_and_a_look_up_are_as_described_and_so_are_the_fakes_replies(fake, described, options):
+    twilio = codec(fake, **options)
+    reply = described(twilio.write(ASK, 0))
+    (message,) = fake.messages
+    assert twilio.outcome(reply.status_code, reply.content) == Accepted(message["sid"])
+    listed = described(twilio.look_up(ASK, 0))
+    assert twilio.found(ASK, 0, listed.status_code, listed.content, ()) == Accepted(message["sid"])
+    assert twilio.found(ASK, 0, listed.status_code, listed.content, {message["sid"]}) == NotFound()
+
+
+def test_the_examples_in_the_description_are_read(fake):
+    operations = json.loads(DESCRIPTION.read_text())["paths"][
+        "/2010-04-01/Accounts/{AccountSid}/Messages.json"
+    ]
+    created = operations["post"]["responses"]["201"]["content"]["application/json"]["examples"]
+    pages = operations["get"]["responses"]["200"]["content"]["application/json"]["examples"]
+    assert created
+    assert pages
+    for example in created.values():
+        assert codec(fake).outcome(201, json.dumps(example["value"]).encode()) == Accepted(
+            example["value"]["sid"]
+        )
+    for example in pages.values():
+        outcome = codec(fake).found(ASK, 0, 200, json.dumps(example["value"]).encode(), ())
+        assert outcome == NotFound() or isinstance(outcome, Unknown)
+
+
+@pytest.mark.parametrize("problem", [False, True])
+def test_errors_of_either_shape_mean_the_same(fake, problem):
+    fake.script += [Refuse(21610, problem=problem), Break()]
+    _, reply = make(codec(fake).write(ASK, 0))
+    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), OptedOutThere)
+    assert not fake.messages
+    _, reply = make(codec(fake).write(ASK, 0))
+    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), Unknown)
+    assert fake.sent() == [ASK.text]
+    _, reply = make(codec(fake, token="wrong").write(ASK, 0))
+    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), ChannelFault)
+
+
+class _Here(TwilioHttpClient):
+    """Twilio's client, whose requests to api.twilio.com go to a fake."""
+
+    def __init__(self, url):
+        super().__init__()
+        self._url = url
+
+    def request(self, method, url, *arguments, **more):
+        return super().request(method, url.replace("https://api.twilio.com", self._url), *arguments, **more)
+
+
+def test_twilios_own_client_and_ours_see_the_same_messages(fake):
+    client = Client(SID, TOKEN, http_client=_Here(fake.url))
+    theirs = client.messages.create(
+        to=PERSON, from_=OURS, body=ASK.text, status_callback=f"{WEBHOOK}?sms={ASK.id}"
+    )
+    make(codec(fake).write(ASK, 0))
+    one, other = fake.received
+    assert one.fields == other.fields
+    assert [message.body for message in client.messages.list(to=PERSON, from_=OURS)] == [ASK.text] * 2
+    _, listed = make(codec(fake).look_up(ASK, 0))
+    assert codec(fake).found(ASK, 0, 200, listed.content, ()) == Accepted(theirs.sid)
+    fake.script.append(Refuse(21211))
+    with pytest.raises(TwilioRestException) as caught:
+        client.messages.create(to="1", from_=OURS, body="x")
+    assert caught.value.code == 21211
