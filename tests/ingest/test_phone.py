@@ -1,5 +1,7 @@
 """`parley phone` texts a channel and shows what comes back, or says what to do."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +20,16 @@ def test_a_script_is_texted_line_by_line(web, valkey):
     result = call(web(), script="START\n\nAda [bold]\n")
     assert (result.exit_code, result.output) == (0, "> START\n> Ada [bold]\n")
     assert [event.text for _, event in mail(valkey, "+33698765432")] == ["START", "Ada [bold]"]
+
+
+def test_it_may_text_one_of_the_channels_originators(web, valkey, tmp_path):
+    shipped = Path("config/parley.toml").read_text()
+    (tmp_path / "parley.toml").write_text(
+        shipped.replace("[channels.clinic.limits]", 'originators = ["36111"]\n[channels.clinic.limits]')
+    )
+    base = web(PARLEY_CONFIG=str(tmp_path / "parley.toml"))
+    assert call(base, "--to", "+36111").exit_code == call(base).exit_code == 0
+    assert [event.originator for _, event in mail(valkey, "+33698765432")] == ["36111", ""]
 
 
 def test_replies_are_shown_with_their_segments(web, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 import requests
 
 from engine.events import Outbound
-from engine.providers import Accepted, ChannelFault, Rejected
-from engine.providers.octopush import Octopush
+from engine.providers import Accepted, ChannelFault, Place, Rejected
+from engine.providers.octopush import Account, Options, provider
 
 PHONE = "+33698765432"
 
@@ -15,8 +15,9 @@ PHONE = "+33698765432"
 def send(base, text="Hello", id_="abc1s1", *, login="l", key="k", purpose="alert"):
     """What the production codec makes of the simulator's answer."""
     url = f"{base}/simulator/v1/public"
-    codec = Octopush(url=url, login=login, key=key, number="+33700000001", token=b"", purpose=purpose)
-    request = codec.write(Outbound(id_, "clinic", PHONE, text))
+    account = Account(url=url, login=login, key=key)
+    codec = provider(Place("clinic", "+33700000001", "t"), account, Options(purpose=purpose))
+    request = codec.write(Outbound(id_, "clinic", PHONE, text), now=0)
     reply = requests.post(request.url, headers=request.headers, data=request.body, timeout=5)
     return codec.outcome(reply.status_code, reply.content)
 

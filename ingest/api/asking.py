@@ -1,0 +1,366 @@
+"""What is an invitation? A body as Puzzel's SendSurvey has it, read field by field: every field that is wrong is told.
+
+Reading is pure. What it makes has an id of its own: the hash of the channel and the inviter's reference, or chance
+where there is no reference; so the same reference is the same session, however often it is posted.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from http import HTTPStatus
+from time import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from config.channels import SIMULATOR, Channel, Key
+from config.settings import Settings
+from engine import Survey, Surveys
+from engine.events import Invitation
+from engine.misspelt import meant
+from engine.quiet import QuietHours
+from engine.variables import NAME, place_of
+from ingest.api.numbers import Unfit, textable
+from ingest.api.problems import FieldError, pointer
+
+MOST_VARIABLES = 100
+LONGEST_VALUE = 1_000
+DAY_MS = 86_400_000
+YEAR_MS = 366 * DAY_MS
+
+MOST_HELD_MS = 30 * DAY_MS
+"""How long an invitation may wait for its turn."""
+
+SMS = "SMS"
+"""As a channel: the only one that there is to choose."""
+
+Value = str | int | float | bool
+
+
+class Variable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One session variable, as Puzzel writes it."""
+
+    key: Annotated[str, Meta(max_length=64, examples=["agentid"])]
+    value: Value
+
+
+class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """One person is asked to take a survey."""
+
+    identifier: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="The person's mobile number in E.164. A simulated channel takes any that can be dialled.",
+            examples=["+33612345678"],
+        ),
+    ]
+    identifier_type: Annotated[Literal["Phone"], Meta(description="What the identifier is.")] = "Phone"
+    channel: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="A channel of this deployment; or `SMS`, or nothing, where the key has only one that offers the "
+            "survey.",
+            examples=["clinic"],
+        ),
+    ] = SMS
+    content: Annotated[
+        str, Meta(max_length=612, description="Opens the first SMS.", examples=["Hello Ada,"])
+    ] = ""
+    client_reference: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="Yours, one for each invitation on a channel. The same again with the same content is the same "
+            "session, so an invitation with a reference may be posted until it is answered.",
+            examples=["visit-4711"],
+        ),
+    ] = ""
+    expiry_time: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="When the session ends, in RFC 3339 with a zone, within a year. Without it the survey says.",
+            examples=["2026-12-01T18:00:00+01:00"],
+        ),
+    ] = ""
+    user_session_variables: Annotated[
+        list[Variable] | dict[str, Value],
+        Meta(description="What texts and conditions know of the person; keys in any case."),
+    ] = []
+    language: Annotated[
+        str,
+        Meta(max_length=35, description="A language of the survey; its first without it.", examples=["en"]),
+    ] = ""
+    originator: Annotated[
+        str,
+        Meta(max_length=16, description="A sub-number of the channel that the session has for its own."),
+    ] = ""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An invitation that may be accepted. Times are ms; `known_until` is how long its reference is remembered.
+
+    `late` is what is wrong with it by now, if it was not accepted earlier.
+    """
+
+    sender: str
+    event: Invitation
+    not_before: int
+    known_until: int
+    fingerprint: str
+    late: Sequence[FieldError] = ()
+
+
+class Unacceptable(Exception):
+    """An invitation that is not accepted, and all that is wrong with it."""
+
+    def __init__(self, status: HTTPStatus, title: str, errors: Sequence[FieldError]) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.errors = errors
+
+
+class Desk:
+    """Reads invitations to the surveys of a deployment, as they stand."""
+
+    def __init__(self, settings: Settings, surveys: Surveys) -> None:
+        self._surveys = surveys
+        self._channels = settings.channels
+        self._keep_ms = settings.keep_events_ms
+        self._quiet = {
+            name: QuietHours(*channel.quiet_minutes)
+            for name, channel in settings.channels.items()
+            if channel.quiet_minutes
+        }
+        self._ours = {channel.number for channel in settings.channels.values()} | {
+            number for channel in settings.channels.values() for number in channel.originators
+        }
+
+    def survey(self, name: str) -> Survey | None:
+        """The survey of this name, if a channel offers it."""
+        offered = any(name in channel.surveys for channel in self._channels.values())
+        return self._surveys.current(name) if offered else None
+
+    def read(self, body: bytes, survey: Survey, key: Key, now: int) -> Asked:
+        """The invitation in a body. Raises Unacceptable."""
+        wrong: list[FieldError] = []
+        written = _written(body, wrong)
+        asked = self._checked(written, survey, key, now, wrong) if written is not None else None
+        if asked is None or wrong:
+            raise Unacceptable(HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong)
+        return asked
+
+    def _checked(
+        self, written: Body, survey: Survey, key: Key, now: int, wrong: list[FieldError]
+    ) -> Asked | None:
+        channel = self._channel(written, survey, key, wrong)
+        expires_at, late = _expiry(written.expiry_time, now, wrong)
+        language = _language(written.language, survey, wrong)
+        variables = _variables(written.user_session_variables, wrong)
+        if channel is None:
+            return None
+        told = any(error.pointer == pointer("identifier") for error in wrong)
+        sender = "" if told else self._sender(written.identifier, channel, wrong)
+        _check_originator(written.originator, channel, wrong)
+        if wrong:
+            return None
+        event = Invitation(
+            id=identity(channel.name, written.client_reference),
+            channel=channel.name,
+            survey=survey.name,
+            language=language,
+            content=written.content,
+            variables=variables,
+            expires_at=expires_at,
+            reference=written.client_reference,
+            originator=written.originator,
+        )
+        quiet = self._quiet.get(channel.name)
+        not_before = quiet.awake_at(sender, now, channel.timezone) if quiet else now
+        known_until = max(expires_at, now + MOST_HELD_MS) + self._keep_ms
+        return Asked(sender, event, not_before, known_until, _fingerprint(sender, event), late)
+
+    def _channel(self, written: Body, survey: Survey, key: Key, wrong: list[FieldError]) -> Channel | None:
+        name = written.channel
+        allowed = [name for name in self._channels if name in key.channels]
+        if name not in self._channels and name in (SMS, ""):
+            offering = [each for each in allowed if survey.name in self._channels[each].surveys]
+            if len(offering) == 1:
+                return self._channels[offering[0]]
+            _complain(wrong, "channel", f"expected the name of one: {_either(offering or allowed)}")
+            return None
+        if name not in self._channels:
+            _complain(wrong, "channel", f"no such channel{meant(name, allowed) or f': {_either(allowed)}'}")
+            return None
+        if name not in key.channels:
+            why = FieldError(pointer("channel"), f"this key may not use it: {_either(allowed)}")
+            raise Unacceptable(HTTPStatus.FORBIDDEN, "the key is not for this channel", [*wrong, why])
+        channel = self._channels[name]
+        if survey.name not in channel.surveys:
+            _complain(
+                wrong, "channel", f"it does not offer {survey.name}: it offers {_either(channel.surveys)}"
+            )
+            return None
+        return channel
+
+    def _sender(self, identifier: str, channel: Channel, wrong: list[FieldError]) -> str:
+        try:
+            sender = textable(identifier, simulated=channel.provider == SIMULATOR)
+        except Unfit as e:
+            _complain(wrong, "identifier", str(e))
+            return ""
+        if sender in self._ours:
+            _complain(wrong, "identifier", "this is a number of ours: expected a person's")
+        return sender
+
+
+_FIELDS = {field.encode_name: field for field in msgspec.structs.fields(Body)}
+_read_body = msgspec.json.Decoder(Body).decode
+
+
+def _written(body: bytes, wrong: list[FieldError]) -> Body | None:
+    """The body; one with mistakes too, as far as it can be read, so that all of them are found."""
+    try:
+        return _read_body(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
+        wrong.append(FieldError("", f"not JSON: {e}"))
+        return None
+    if not isinstance(raw, dict):
+        wrong.append(FieldError("", "expected an object"))
+        return None
+    return _fields(raw, wrong)
+
+
+def _fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
+    """Read field by field: a wrong one is told, and left as if it were not there."""
+    for name in raw:
+        if name not in _FIELDS:
+            near = meant(name, _FIELDS) or f": expected {', '.join(_FIELDS)}"
+            _complain(wrong, name, f"no such field{near}")
+    values: dict[str, Any] = {}
+    for name, field in _FIELDS.items():
+        if name in raw:
+            try:
+                values[field.name] = msgspec.convert(raw[name], field.type)
+            except msgspec.ValidationError as e:
+                wrong.append(_converted(name, str(e)))
+        elif field.required:
+            _complain(wrong, name, "it is missing")
+    return Body(**({"identifier": ""} | values))
+
+
+def _converted(name: str, why: str) -> FieldError:
+    """msgspec's sentence; what it says of a place within the field goes into the pointer."""
+    sentence, _, path = why.partition(" - at ")
+    within = path.strip("`").removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
+    parts = [part for part in within.split(".") if part]
+    return FieldError(pointer(name, *parts), sentence[:1].lower() + sentence[1:].replace("`", ""))
+
+
+def _expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
+    """The moment in ms, 0 for none; and what is wrong with it unless it was accepted earlier."""
+    if not written:
+        return 0, []
+    try:
+        moment = msgspec.convert(written, datetime)
+    except msgspec.ValidationError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        _complain(wrong, "expiryTime", "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
+        return 0, []
+    expires_at = round(moment.timestamp() * 1000)
+    if expires_at > now + YEAR_MS:
+        _complain(wrong, "expiryTime", "expected a moment within a year")
+    if expires_at <= now:
+        return expires_at, [FieldError(pointer("expiryTime"), "it is past: expected a moment to come")]
+    return expires_at, []
+
+
+def _language(written: str, survey: Survey, wrong: list[FieldError]) -> str:
+    """The survey's language that is wanted: `en` for `en-GB` too. Empty: whatever comes first there."""
+    if not written:
+        return ""
+    spoken = {language.lower(): language for language in survey.languages}
+    wanted = written.lower().replace("_", "-")
+    found = spoken.get(wanted) or spoken.get(wanted.partition("-")[0])
+    if found is None:
+        _complain(wrong, "language", f"the survey does not speak it: expected {_either(survey.languages)}")
+        return ""
+    return found
+
+
+def _variables(written: list[Variable] | dict[str, Value], wrong: list[FieldError]) -> dict[str, str]:
+    """By key, as written; two keys that differ in case are one."""
+    if isinstance(written, dict):
+        pairs = [(key, value, pointer("userSessionVariables", key)) for key, value in written.items()]
+    else:
+        pairs = [
+            (each.key, each.value, pointer("userSessionVariables", place))
+            for place, each in enumerate(written)
+        ]
+    if len(pairs) > MOST_VARIABLES:
+        _complain(wrong, "userSessionVariables", f"expected {MOST_VARIABLES} at the most")
+        return {}
+    variables: dict[str, str] = {}
+    taken: set[str] = set()
+    for key, value, place in pairs:
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        if len(key) > 64 or not NAME.fullmatch(key):
+            wrong.append(
+                FieldError(place, "expected a key of letters, digits, - and _, not beginning with a digit")
+            )
+        elif place_of(key) in taken:
+            wrong.append(FieldError(place, "this key is there already; keys are alike in any case"))
+        elif len(text) > LONGEST_VALUE:
+            wrong.append(FieldError(place, f"expected a value of {LONGEST_VALUE} characters at the most"))
+        taken.add(place_of(key))
+        variables[key] = text
+    return variables
+
+
+def _check_originator(written: str, channel: Channel, wrong: list[FieldError]) -> None:
+    if written and written not in channel.originators:
+        known = _either(channel.originators) if channel.originators else "the channel has none"
+        _complain(wrong, "originator", f"no such sub-number: {known}")
+
+
+def identity(channel: str, reference: str) -> str:
+    """The id of the session that is asked for under a reference."""
+    if not reference:
+        return secrets.token_hex(8)
+    return blake2b(f"{channel}\0{reference}".encode(), digest_size=8, person=b"invitation").hexdigest()
+
+
+def _fingerprint(sender: str, event: Invitation) -> str:
+    """Equal for equal content. The order of variables is none of it."""
+    content = (
+        sender, event.survey, event.language, event.content, sorted(event.variables.items()), event.expires_at,
+        event.originator,
+    )  # fmt: skip
+    return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
+
+
+def _complain(wrong: list[FieldError], field: str, detail: str) -> None:
+    wrong.append(FieldError(pointer(field), detail))
+
+
+def _either(names: Iterable[str]) -> str:
+    listed = list(names)
+    return " or ".join(listed) if listed else "it has none"
+
+
+def moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def now_ms() -> int:
+    return round(time() * 1000)

@@ -1,0 +1,100 @@
+"""Invitations are accepted: under their reference, once, and held until the pacer (workers/campaigns.py) lets them go.
+
+Two steps, each of which may be repeated. First the reference is taken, where it is one for all numbers; then the
+invitation is held, in its person's shard, unless it ever was. Whoever comes second, at whatever moment the first one
+died, finishes what was begun or finds it done.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+from typing import Literal
+
+from config import faults, keyspace
+from engine.events import encode
+from ingest.api.asking import Asked
+from ingest.mailboxes import Store, Unwritten
+
+Outcome = Literal["accepted", "repeated", "conflict", "late"]
+"""`repeated`: accepted before, with this content; `conflict`: with another. `late`: it was not, and comes too late."""
+
+TRIES = 3
+PAUSE_S = 0.2
+"""Between two tries, growing."""
+
+
+class Backlog:
+    def __init__(self, shards: int, lanes: Store) -> None:
+        self._shards = shards
+        self._lanes = lanes
+
+    async def accept(self, asked: Sequence[Asked]) -> list[Outcome]:
+        """What came of each, in this order. What is accepted is on disk. Raises Unwritten, and may be repeated then."""
+        for tried in range(1, TRIES):
+            try:
+                return await self._accept(asked)
+            except Unwritten:
+                await asyncio.sleep(PAUSE_S * tried)
+        return await self._accept(asked)
+
+    async def _accept(self, asked: Sequence[Asked]) -> list[Outcome]:
+        outcomes: list[Outcome] = ["accepted"] * len(asked)
+        late = [at for at, each in enumerate(asked) if each.late]
+        for at, known in zip(late, await self._known([asked[at] for at in late]), strict=True):
+            if not known:
+                outcomes[at] = "late"
+        await self._refer(asked, outcomes)
+        faults.reach("after_refer")
+        await self._hold(asked, outcomes)
+        faults.reach("after_hold")
+        return outcomes
+
+    async def _known(self, asked: Sequence[Asked]) -> list[bool]:
+        """Is this very invitation referred to already?"""
+        names = [keyspace.reference(self._shards, each.event.id) for each in asked]
+        found = await self._lanes.run([("GET", name) for name in names]) if names else []
+        return [stored == each.fingerprint.encode() for stored, each in zip(found, asked, strict=True)]
+
+    async def _refer(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
+        """Take the references of those that have one; without, nothing can be the same."""
+        wanted = [at for at in _accepted(outcomes) if asked[at].event.reference]
+        groups = keyspace.by_shard(wanted, lambda at: asked[at].event.id, self._shards)
+        commands = []
+        for group in groups.values():
+            keys = [keyspace.reference(self._shards, asked[at].event.id) for at in group]
+            args = chain.from_iterable((asked[at].fingerprint, asked[at].known_until) for at in group)
+            commands.append(keyspace.call("refer", keys, args))
+        await self._note(commands, list(groups.values()), outcomes, "conflict")
+
+    async def _hold(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
+        groups = keyspace.by_shard(_accepted(outcomes), lambda at: asked[at].sender, self._shards)
+        commands = []
+        for k, group in groups.items():
+            keys = [keyspace.held_mail(k)]
+            args: list[str | int | bytes] = []
+            for each in (asked[at] for at in group):
+                event = each.event
+                keys += (keyspace.held(k, event.channel), keyspace.session(k, event.id))
+                args += (event.id, each.not_before, each.known_until, each.sender, encode(event))
+            commands.append(keyspace.call("hold", keys, args))
+        await self._note(commands, list(groups.values()), outcomes, "repeated")
+        for at, each in enumerate(asked):
+            if outcomes[at] == "repeated" and not each.event.reference:
+                outcomes[at] = "accepted"  # by a try whose reply was lost
+
+    async def _note(
+        self,
+        commands: Sequence[keyspace.Command],
+        groups: Sequence[Sequence[int]],
+        outcomes: list[Outcome],
+        otherwise: Outcome,
+    ) -> None:
+        """Run the commands; those of a group that are answered 0 come out `otherwise`."""
+        answers = await self._lanes.run(commands) if commands else []
+        for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
+            if not answer:
+                outcomes[at] = otherwise
+
+
+def _accepted(outcomes: Sequence[Outcome]) -> list[int]:
+    return [at for at, outcome in enumerate(outcomes) if outcome == "accepted"]

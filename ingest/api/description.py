@@ -1,0 +1,186 @@
+"""`GET /v1/openapi.json`: the API described in OpenAPI 3.1, from the very types that it reads and writes."""
+
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+import msgspec
+from falcon.asgi import Request, Response
+
+from ingest.api.asking import Body
+from ingest.api.invitations import LINE_TYPES, MOST, Accepted, LineResult
+from ingest.api.lines import LONGEST
+from ingest.api.problems import MEDIA_TYPE, Problem
+from ingest.api.story import SessionView
+
+_REFS = "#/components/schemas/{name}"
+_ID = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+
+_WHY: Mapping[HTTPStatus, str] = {
+    HTTPStatus.BAD_REQUEST: "The request cannot be read.",
+    HTTPStatus.UNAUTHORIZED: "No key, or none of this deployment.",
+    HTTPStatus.FORBIDDEN: "The key is not for this channel.",
+    HTTPStatus.NOT_FOUND: "There is none, or none that the key may see.",
+    HTTPStatus.CONFLICT: "Something else is done already: `errors` or `detail` say what.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too long.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Neither JSON nor JSON lines.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Every field that is wrong is in `errors`.",
+    HTTPStatus.TOO_MANY_REQUESTS: "The key has been used too often: `Retry-After` says in how many seconds it may be again.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Redis does not answer. Send it again: what has a `clientReference` is done once.",
+}
+_ALWAYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_HEADERS = {
+    HTTPStatus.UNAUTHORIZED: "WWW-Authenticate",
+    HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
+}
+
+
+class Description:
+    """The Falcon resource. Anybody may read it: it says nothing of a deployment."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = _encoded()
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(describe())
+
+
+def describe() -> dict[str, Any]:
+    """The whole document."""
+    (body, accepted, line, problem, session), components = msgspec.json.schema_components(
+        (Body, Accepted, LineResult, Problem, SessionView), ref_template=_REFS
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Parley",
+            "version": "1",
+            "description": "Invite people to surveys by SMS, and learn what they answered.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"key": []}],
+        "paths": {
+            "/v1/surveys/{survey}/invitations": {"post": _invite(body, accepted, line, problem)},
+            "/v1/sessions": {"get": _by_reference(session, problem)},
+            "/v1/sessions/{session}": {
+                "get": _by_id(session, problem),
+                "delete": _cancel(session, problem),
+            },
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key of parley.toml; `parley key` makes one.",
+                }
+            },
+        },
+    }
+
+
+def _invite(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]:
+    lines = (
+        f"One invitation a line, up to {MOST:,} lines of {LONGEST:,} bytes. Answered when all have been read, with a line "
+        "for each, in order; empty lines are skipped."
+    )
+    return {
+        "operationId": "invite",
+        "summary": "Invite one person, or many, to a survey",
+        "parameters": [_in_path("survey", "The survey's name.", {"type": "string"})],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": body},
+                LINE_TYPES[0]: {"schema": {"type": "string", "description": lines}},
+            },
+        },
+        "responses": {
+            "202": _answer("Accepted: it is on disk.", accepted),
+            "200": {
+                "description": "Accepted before, with this content. Or: what came of each line.",
+                "content": {
+                    "application/json": {"schema": accepted},
+                    LINE_TYPES[0]: {"schema": {"type": "string", "x-line": line}},
+                },
+            },
+            **_problems(
+                problem,
+                HTTPStatus.FORBIDDEN,
+                HTTPStatus.NOT_FOUND,
+                HTTPStatus.CONFLICT,
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+            ),
+        },
+    }
+
+
+def _by_reference(session: Any, problem: Any) -> dict[str, Any]:
+    return {
+        "operationId": "sessionByReference",
+        "summary": "The session that was asked for under a reference",
+        "parameters": [
+            _in_query(
+                "clientReference", "As in the invitation.", {"type": "string", "minLength": 1}, required=True
+            ),
+            _in_query("channel", "Needed where the key has several.", {"type": "string"}, required=False),
+        ],
+        "responses": {
+            "200": _answer("As it stands.", session),
+            **_problems(problem, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+        },
+    }
+
+
+def _by_id(session: Any, problem: Any) -> dict[str, Any]:
+    return {
+        "operationId": "session",
+        "summary": "What became of a session: its state, answers and transcript",
+        "parameters": [_in_path("session", "Its id.", _ID)],
+        "responses": {"200": _answer("As it stands.", session), **_problems(problem, HTTPStatus.NOT_FOUND)},
+    }
+
+
+def _cancel(session: Any, problem: Any) -> dict[str, Any]:
+    return {
+        "operationId": "cancel",
+        "summary": "End a session, or withdraw an invitation",
+        "parameters": [_in_path("session", "Its id.", _ID)],
+        "responses": {
+            "200": _answer("Nothing of it will happen any more.", session),
+            "202": _answer("It is about to end; what it has queued is not sent.", session),
+            **_problems(problem, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        },
+    }
+
+
+def _answer(description: str, schema: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(schema: Any, *statuses: HTTPStatus) -> dict[str, Any]:
+    return {str(status.value): _problem(status, schema) for status in sorted({*statuses, *_ALWAYS})}
+
+
+def _problem(status: HTTPStatus, schema: Any) -> dict[str, Any]:
+    problem: dict[str, Any] = {"description": _WHY[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+    if status in _HEADERS:
+        problem["headers"] = {_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+    return problem
+
+
+def _in_path(name: str, description: str, schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def _in_query(name: str, description: str, schema: Any, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}

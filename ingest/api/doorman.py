@@ -1,0 +1,64 @@
+"""Who may use the API? Whoever shows a key of parley.toml, as often as that key allows.
+
+Keys are kept as their SHA-256. All of them are looked at, in constant time, whether or not one fits.
+"""
+
+import math
+from collections.abc import Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from http import HTTPStatus
+
+from falcon.asgi import Request
+
+from config import keyspace
+from config.channels import Key
+from ingest.api.problems import ApiError
+from ingest.mailboxes import Store
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="parley"'}
+
+
+class Doorman:
+    def __init__(self, keys: Sequence[Key], lanes: Store) -> None:
+        self._keys = keys
+        self._lanes = lanes
+
+    async def admit(self, req: Request) -> Key:
+        """The key that was shown, if it may be used now. Raises the 401 or 429, and Unwritten."""
+        key = self._shown(req.get_header("Authorization") or "")
+        if key.requests_per_minute and not await self._granted(key):
+            wait_s = math.ceil(60 / key.requests_per_minute)
+            raise ApiError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many requests",
+                f"the key {key.name} allows {key.requests_per_minute} a minute: many invitations fit into one request",
+                headers={"Retry-After": str(wait_s)},
+            )
+        return key
+
+    def _shown(self, authorization: str) -> Key:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise ApiError(
+                HTTPStatus.UNAUTHORIZED,
+                "no key",
+                "expected the header `Authorization: Bearer <key>`; `parley key` makes one",
+                headers=_CHALLENGE,
+            )
+        digest = sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        fitting = [key for key in self._keys if compare_digest(key.sha256, digest)]
+        if not fitting:
+            raise ApiError(
+                HTTPStatus.UNAUTHORIZED,
+                "wrong key",
+                "no key of this deployment is this one",
+                headers=_CHALLENGE,
+            )
+        return fitting[0]
+
+    async def _granted(self, key: Key) -> bool:
+        rate = key.requests_per_minute
+        bucket = keyspace.request_bucket(key.name)
+        (granted,) = await self._lanes.run([keyspace.call("grant", [bucket], (rate / 60, rate, 1))])
+        return bool(granted)

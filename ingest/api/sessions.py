@@ -1,0 +1,314 @@
+"""`GET /v1/sessions/<id>`, `GET /v1/sessions?clientReference=…&channel=…`, `DELETE /v1/sessions/<id>`.
+
+A session is found by its id in whichever shard its person is; an invitation that is not open yet is one too. What was
+said comes from the archive, read from the moment of opening on until a day after the end, for late receipts.
+A session on a channel that the key is not for is not there.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+from http import HTTPStatus
+from time import perf_counter
+
+import falcon
+import msgspec
+from falcon.asgi import Request, Response
+from msgspec import UNSET
+
+from config import keyspace, metrics
+from config.channels import Key
+from config.settings import Settings
+from engine import lane as lane_format
+from engine.events import (
+    Cancel,
+    Ended,
+    Inbound,
+    Invitation,
+    Record,
+    Refused,
+    decode_inbound,
+    decode_records,
+    encode,
+)
+from engine.lane import Line, UnreadableLane
+from engine.misspelt import meant
+from ingest.api import story
+from ingest.api.asking import DAY_MS, SMS, identity, moment, now_ms
+from ingest.api.doorman import Doorman
+from ingest.api.problems import ApiError
+from ingest.api.story import SessionView
+from ingest.mailboxes import Letter, Mailboxes, Store
+
+PAGE = 1_000
+"""Entries of the archive that Redis looks at in one go."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Where a session is: its person's shard, and from when (ms) on the archive knows of it."""
+
+    id: str
+    k: int
+    sender: str
+    since: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """An invitation that waits for its turn, not before `not_before` (ms)."""
+
+    invitation: Invitation
+    not_before: int
+
+
+class Archive:
+    """What is known of sessions, wherever it lies."""
+
+    def __init__(self, settings: Settings, lanes: Store) -> None:
+        self._shards = settings.shards
+        self._keep_ms = settings.keep_events_ms
+        self._channels = settings.channels
+        self._lanes = lanes
+
+    async def find(self, session: str) -> Found | None:
+        """All shards are asked, in one round trip."""
+        names = [("GET", keyspace.session(k, session)) for k in range(self._shards)]
+        for k, value in enumerate(await self._lanes.run(names)):
+            if value:
+                since, _, sender = value.decode().partition(" ")
+                return Found(session, k, sender, int(since))
+        return None
+
+    async def view(self, found: Found) -> SessionView | None:
+        """The session as it stands; None if nothing is known of it any more."""
+        if held := await self.held(found):
+            view = SessionView(
+                id=found.id,
+                state="held",
+                channel=held.invitation.channel,
+                identifier=found.sender,
+                starts_after=moment(held.not_before),
+            )
+            story.invited(view, held.invitation)
+            return view
+        return (
+            await self._begun(found)
+            or await self._waiting(found)
+            or await self._begun(found)
+            or self._lost(found)
+        )
+
+    async def _begun(self, found: Found) -> SessionView | None:
+        """Of the archive and, while it is open, of the lane."""
+        line = await self._line(found)
+        view = story.tell(found.id, found.sender, [record async for record in self._records(found)])
+        if line is None or line[1].session is None:
+            return view
+        channel, session = line[0], line[1].session
+        if view is None:  # open for longer than the archive goes back
+            view = SessionView(
+                id=found.id,
+                state="open",
+                channel=channel,
+                identifier=found.sender,
+                survey=session.survey,
+                version=session.version,
+                language=session.language,
+                originator=session.originator,
+                opened_at=moment(session.opened_at),
+            )
+        if view.state == "open":
+            story.answered(view, session.answers)
+        return view
+
+    async def _waiting(self, found: Found) -> SessionView | None:
+        """Of the mailbox, where an invitation is when its turn has come."""
+        (mail,) = await self._lanes.run([("LRANGE", keyspace.mailbox(found.k, found.sender), 0, -1)])
+        for entry in mail:
+            event = _event(entry[14:])
+            if isinstance(event, Invitation) and event.id == found.id:
+                view = SessionView(
+                    id=found.id, state="waiting", channel=event.channel, identifier=found.sender
+                )
+                story.invited(view, event)
+                return view
+        return None
+
+    def _lost(self, found: Found) -> SessionView | None:
+        """Nowhere, though it was accepted so little ago that the archive would know: an operator has to look."""
+        if not found.id or now_ms() - found.since > self._keep_ms:
+            return None
+        return SessionView(
+            id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
+        )
+
+    async def held(self, found: Found) -> Held | None:
+        (mail,) = await self._lanes.run([("HGET", keyspace.held_mail(found.k), found.id)])
+        if not mail:
+            return None
+        invitation = _event(mail[mail.index(b"\0") + 14 :])
+        if not isinstance(invitation, Invitation):
+            return None
+        (not_before,) = await self._lanes.run(
+            [("ZSCORE", keyspace.held(found.k, invitation.channel), found.id)]
+        )
+        return Held(invitation, round(float(not_before or 0)))
+
+    async def withdraw(self, found: Found, invitation: Invitation, now: int) -> bool:
+        """Hold it no more; False if its turn came first."""
+        channel = invitation.channel
+        keys = [
+            keyspace.held(found.k, channel), keyspace.held_mail(found.k), keyspace.session(found.k, found.id),
+            keyspace.events(found.k),
+        ]  # fmt: skip
+        records = encode([Refused(now, channel, found.id, "cancelled")])
+        args = (found.id, found.sender, self._keep_ms, records)
+        (was_held,) = await self._lanes.run([keyspace.call("unhold", keys, args)])
+        return bool(was_held)
+
+    async def _records(self, found: Found) -> AsyncIterator[Record]:
+        """The person's records from the session's beginning on."""
+        after, until = str(found.since), "+"
+        while after:
+            args = (after, until, PAGE, found.sender)
+            (answer,) = await self._lanes.run([keyspace.call("trace", [keyspace.events(found.k)], args)])
+            for blob in answer[1:]:
+                for record in decode_records(blob):
+                    yield record
+                    if _closes(record, found.id):
+                        until = str(record.at + DAY_MS)
+            after = f"({answer[0].decode()}" if answer[0] else ""
+
+    async def _line(self, found: Found) -> tuple[str, Line] | None:
+        """The channel and line on which the session is open."""
+        (stored,) = await self._lanes.run([("GET", keyspace.lane(found.k, found.sender))])
+        try:
+            lane = lane_format.decode(stored.split(b" ", 2)[-1] if stored else None)
+        except UnreadableLane:
+            return None
+        for name, line in lane.lines.items():
+            if line.session is not None and line.session.id == found.id:
+                return name.partition(":")[0], line
+        return None
+
+
+class Sessions:
+    """What the resources of one session share."""
+
+    def __init__(self, settings: Settings, doorman: Doorman, archive: Archive, mailboxes: Mailboxes) -> None:
+        self.channels = settings.channels
+        self.doorman = doorman
+        self.archive = archive
+        self._mailboxes = mailboxes
+
+    async def look_up(self, key: Key, session: str) -> tuple[Found, SessionView]:
+        """The session, if there is one that the key may see. Raises the 404."""
+        found = await self.archive.find(session) if _ID.fullmatch(session) else None
+        view = await self.archive.view(found) if found else None
+        if found is None or view is None or (view.channel and view.channel not in key.channels):
+            raise ApiError(
+                HTTPStatus.NOT_FOUND, "no such session", "no session that this key may see has this id"
+            )
+        return found, view
+
+    async def cancel(self, found: Found, view: SessionView) -> HTTPStatus:
+        """202 if the session is about to end, 200 if nothing of it will happen any more. Raises the 409."""
+        if view.state == "cancelled":
+            return HTTPStatus.OK
+        if story.over(view):
+            raise ApiError(
+                HTTPStatus.CONFLICT,
+                "the session is over",
+                f"its state is {view.state}: there is nothing to cancel",
+            )
+        held = await self.archive.held(found)
+        if held and await self.archive.withdraw(found, held.invitation, now_ms()):
+            view.state, view.ended_at = "cancelled", moment(now_ms())
+            view.starts_after = UNSET
+            metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
+            return HTTPStatus.OK
+        event = Cancel(_cancelling(found.id), view.channel, found.id)
+        await self._mailboxes.accept([Letter(found.sender, event, perf_counter())])
+        return HTTPStatus.ACCEPTED
+
+
+class SessionById:
+    """`/v1/sessions/<id>`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def on_get(self, req: Request, resp: Response, session: str) -> None:
+        key = await self._sessions.doorman.admit(req)
+        _, view = await self._sessions.look_up(key, session)
+        _show(resp, view)
+
+    async def on_delete(self, req: Request, resp: Response, session: str) -> None:
+        key = await self._sessions.doorman.admit(req)
+        found, view = await self._sessions.look_up(key, session)
+        resp.status = str((await self._sessions.cancel(found, view)).value)
+        _show(resp, view)
+
+
+class SessionByReference:
+    """`/v1/sessions?clientReference=…&channel=…`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        key = await self._sessions.doorman.admit(req)
+        for name in req.params:
+            if name not in _QUERY:
+                hint = meant(name, _QUERY) or f": expected {' and '.join(_QUERY)}"
+                raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", f"no such parameter, {name}{hint}")
+        reference = req.get_param("clientReference") or ""
+        if not reference:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", "expected ?clientReference=…")
+        channel = self._channel(key, req.get_param("channel") or "")
+        _, view = await self._sessions.look_up(key, identity(channel, reference))
+        _show(resp, view)
+
+    def _channel(self, key: Key, name: str) -> str:
+        """The channel that is meant: the key's only one, if none is named."""
+        allowed = [each for each in self._sessions.channels if each in key.channels]
+        if name in allowed:
+            return name
+        if name in ("", SMS) and len(allowed) == 1:
+            return allowed[0]
+        expected = " or ".join(allowed)
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST, "which channel?", f"expected ?channel= with one of this key's: {expected}"
+        )
+
+
+_encode = msgspec.json.Encoder().encode
+_QUERY = ("clientReference", "channel")
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+def _show(resp: Response, view: SessionView) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = _encode(view)
+
+
+def _cancelling(session: str) -> str:
+    """The id of the event that cancels a session: the same, however often it is wanted."""
+    return blake2b(session.encode(), digest_size=8, person=b"cancel").hexdigest()
+
+
+def _closes(record: Record, session: str) -> bool:
+    match record:
+        case Ended():
+            return record.session == session
+        case Refused():
+            return record.id == session
+        case _:
+            return False
+
+
+def _event(encoded: bytes) -> Inbound | None:
+    try:
+        event: Inbound = decode_inbound(encoded)
+    except msgspec.MsgspecError:
+        return None
+    return event

@@ -1,0 +1,296 @@
+"""`parley invite`: ask a person, or a file of people, to take a survey, through the API.
+
+A file goes in requests of a thousand rows. Every row has a reference of its own, so whatever is cut off may be sent
+again, by this command or by whoever calls it once more: nobody is invited twice.
+"""
+
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from time import sleep
+from typing import Any, Self
+
+import click
+import msgspec
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ingest.api.invitations import LINE_TYPES, LineResult
+from ingest.api.problems import FieldError, Problem
+from ingest.people import NoTable, Row, read_people, sentence
+
+CHUNK = 1_000
+TIMEOUT_S = (5, 120)
+TRIES = 6
+PAUSE_S = 0.5
+"""Before the second try; doubled before each later one."""
+
+_ACCEPTED, _REPEATED = 202, 200
+
+
+class Unreachable(click.ClickException):
+    """The API did not do what it was asked, and asking again will not help."""
+
+
+class Api:
+    """HTTP to one survey's invitations."""
+
+    def __init__(self, url: str, key: str, survey: str) -> None:
+        self._url = f"{url}/v1/surveys/{survey}/invitations"
+        self._survey = survey
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+        self._session.headers["Content-Type"] = LINE_TYPES[0]
+
+    def invite(self, rows: Sequence[Row]) -> list[LineResult]:
+        """What came of each row. Raises Unreachable."""
+        results: dict[int, LineResult] = {}
+        left = list(range(len(rows)))
+        for tried in range(TRIES):
+            if tried:
+                sleep(PAUSE_S * 2 ** (tried - 1))
+            answers = self._post([rows[place] for place in left], last=tried == TRIES - 1)
+            results |= dict(zip(left, answers, strict=False))
+            left = [place for place in left if place not in results or results[place].status >= 500]
+            if not left:
+                break
+        return [results[place] for place in range(len(rows))]
+
+    def _post(self, rows: Sequence[Row], *, last: bool) -> list[LineResult]:
+        body = b"".join(msgspec.json.encode(row.body) + b"\n" for row in rows)
+        try:
+            reply = self._session.post(self._url, data=body, timeout=TIMEOUT_S)
+        except requests.RequestException as e:
+            if last:
+                raise Unreachable(
+                    f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where with --url; "
+                    "then run this command again, nobody is invited twice"
+                ) from e
+            return []
+        match reply.status_code:
+            case requests.codes.ok if (results := _results(reply.content, len(rows))) or not last:
+                return results
+            case requests.codes.too_many_requests if not last:
+                sleep(float(reply.headers.get("Retry-After", PAUSE_S)))
+                return []
+            case status if status >= 500 and not last:
+                return []
+            case _:
+                raise Unreachable(self._complaint(reply))
+
+    def _complaint(self, reply: requests.Response) -> str:
+        match reply.status_code:
+            case 401:
+                return (
+                    "the key is not one of that deployment: set PARLEY_API_KEY, or make one with `parley key`"
+                )
+            case 404:
+                return f"no channel there offers a survey called {self._survey}"
+            case status:
+                return f"{self._url} answered {status}: {_why(reply.content)}"
+
+
+@click.command()
+@click.argument("number", required=False)
+@click.option(
+    "--csv", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A table of people."
+)
+@click.option("--survey", required=True, help="The survey's name.")
+@click.option(
+    "--channel", default="", help="The channel; needed where the key has several that offer the survey."
+)
+@click.option("--language", default="", help="One of the survey's.")
+@click.option("--content", default="", help="Opens the first SMS.")
+@click.option(
+    "--variable", "variables", multiple=True, metavar="KEY=VALUE", help="A session variable; may be repeated."
+)
+@click.option(
+    "--expires", default="", metavar="TIME", help="When the session ends, as in 2026-12-01T18:00:00+01:00."
+)
+@click.option("--originator", default="", help="A sub-number of the channel for the session.")
+@click.option(
+    "--reference", default="", help="Yours; with --csv, what the references of its rows begin with."
+)
+@click.option(
+    "--url", default="", help="Where `web` listens.  [default: $PARLEY_PUBLIC_URL, or this machine]"
+)
+@click.option("--dry-run", is_flag=True, help="Read everything, and send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: what came of each invitation.")
+def invite(
+    number: str | None, file: Path | None, survey: str, channel: str, language: str, content: str,
+    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Ask a person, or a table of people, to take a survey.
+
+    The table has a header. Its column `identifier` (or `number`, or `phone`) holds numbers in full; columns called
+    channel, language, content, clientReference, expiryTime and originator are what they say; every other column is a
+    session variable. The same table again invites nobody twice: give another --reference for another time.
+
+    The key to the API is $PARLEY_API_KEY; simulated channels take `simulator`, which is the default. Exit status 1 if
+    somebody could not be invited.
+
+    \b
+    Examples:
+      parley invite +33612345678 --survey clinic --variable agentid=7
+      parley invite --csv people.csv --survey clinic --reference november
+    """
+    if (number is None) == (file is None):
+        raise click.UsageError("expected either one number, as in +33612345678, or --csv FILE")
+    fixed = _fixed(
+        channel=channel, language=language, content=content, expiryTime=expires, originator=originator,
+        userSessionVariables=_variables(variables),
+    )  # fmt: skip
+    rows = _rows(number, file, survey, fixed, reference)
+    api = Api(url.rstrip("/") or _base(), os.environ.get("PARLEY_API_KEY") or "simulator", survey)
+    report = _Report(str(file) if file else "", as_json=as_json)
+    if dry_run:
+        report.would(rows)
+        return
+    with report.progress(len(rows)) as advance:
+        for chunk in _chunks(rows):
+            for row, result in zip(chunk, api.invite(chunk), strict=True):
+                report.note(row, result)
+            advance(len(chunk))
+    report.close()
+
+
+class _Report:
+    """What came of it all, said as it comes."""
+
+    def __init__(self, file: str, *, as_json: bool) -> None:
+        self._file = file
+        self._as_json = as_json
+        self._counts: Counter[int] = Counter()
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def progress(self, total: int) -> "_Bar":
+        return _Bar(self._console, total, shown=total > CHUNK and self._console.is_terminal)
+
+    def would(self, rows: Sequence[Row]) -> None:
+        """Of a dry run."""
+        if self._as_json:
+            for row in rows:
+                click.echo(json.dumps({"line": row.line, **row.body}))
+            return
+        references = {row.body["clientReference"] for row in rows}
+        click.echo(
+            f"{len(rows)} would be invited, {len(rows) - len(references)} of them repeated. The first:"
+        )
+        for row in rows[:1]:
+            click.echo(json.dumps(row.body, indent=2, ensure_ascii=False))
+
+    def note(self, row: Row, result: LineResult) -> None:
+        self._counts[result.status] += 1
+        errors = result.errors or []
+        if self._as_json:
+            said = {"line": row.line, "reference": row.body["clientReference"], "status": result.status}
+            said |= {"id": result.id} if result.id else {}
+            said |= {"errors": [msgspec.structs.asdict(error) for error in errors]} if errors else {}
+            click.echo(json.dumps(said))
+        for error in [] if self._as_json else errors:
+            where = f"{self._file}, line {row.line}: " if self._file else ""
+            self._console.print(where + sentence(error), markup=False)
+
+    def close(self) -> None:
+        """Sum up, and end with status 1 if somebody was not invited."""
+        refused = self._counts.total() - self._counts[_ACCEPTED] - self._counts[_REPEATED]
+        if not self._as_json:
+            click.echo(
+                f"{self._counts[_ACCEPTED]} invited, {self._counts[_REPEATED]} had been before, {refused} refused."
+            )
+        if refused:
+            raise SystemExit(1)
+
+
+class _Bar:
+    """A progress bar, if there is anything to wait for and somebody to see it."""
+
+    def __init__(self, console: Console, total: int, *, shown: bool) -> None:
+        columns = (TextColumn("inviting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not shown)
+        self._task = self._progress.add_task("inviting", total=total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int) -> None:
+        self._progress.advance(self._task, done)
+
+
+def _rows(
+    number: str | None, file: Path | None, survey: str, fixed: dict[str, Any], reference: str
+) -> list[Row]:
+    if file is None:
+        return [
+            Row(
+                0,
+                {
+                    **fixed,
+                    "identifier": number,
+                    "clientReference": reference or f"cli-{secrets.token_hex(8)}",
+                },
+            )
+        ]
+    try:
+        return list(read_people(file, survey, fixed, reference))
+    except NoTable as e:
+        raise click.UsageError(str(e)) from e
+    except OSError as e:
+        raise click.UsageError(f"{file}: cannot be read ({e.strerror})") from e
+
+
+def _fixed(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
+
+
+def _variables(written: Iterable[str]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for each in written:
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--variable {each}: expected KEY=VALUE, such as agentid=7")
+        variables[key] = value
+    return variables
+
+
+def _base() -> str:
+    """Where the API is, as `web` is told by the same variables."""
+    if public := os.environ.get("PARLEY_PUBLIC_URL"):
+        return public.rstrip("/")
+    host = os.environ.get("PARLEY_HOST") or "127.0.0.1"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound, replaced
+    authority = f"[{reachable}]" if ":" in reachable else reachable
+    return f"http://{authority}:{os.environ.get('PARLEY_PORT') or 8000}"
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    left = iter(rows)
+    while chunk := list(islice(left, CHUNK)):
+        yield chunk
+
+
+def _results(body: bytes, wanted: int) -> list[LineResult]:
+    """In the order of the lines; fewer if the answer was cut off."""
+    try:
+        results = [msgspec.json.decode(line, type=LineResult) for line in body.splitlines()]
+    except msgspec.MsgspecError:
+        return []
+    return results if len(results) == wanted else []
+
+
+def _why(body: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.MsgspecError:
+        return body[:200].decode(errors="replace")
+    errors: Sequence[FieldError] = problem.errors
+    return "; ".join([problem.title, problem.detail, *map(sentence, errors)]).strip("; ")

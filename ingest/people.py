@@ -1,0 +1,105 @@
+"""A file of people to invite: a table with a header, one person a row.
+
+A column `identifier` (or `number`, or `phone`) is needed. Columns named as fields of an invitation are those fields, in
+any case; every other column is a session variable. A row without a reference gets one made of its own content, so the
+same row is the same invitation, however often its file is read.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.misspelt import meant
+from ingest.api.asking import Body
+from ingest.api.problems import FieldError
+
+_FIELDS = {
+    field.encode_name.lower(): field.encode_name
+    for field in msgspec.structs.fields(Body)
+    if field.encode_name != "userSessionVariables"
+}
+_NUMBER_TOO = ("number", "phone")
+_DELIMITERS = ",;\t"
+
+
+class NoTable(Exception):
+    """The file is not a table of people. The message says why."""
+
+
+class Row(NamedTuple):
+    """One row: the line of the file on which it ends, and its invitation."""
+
+    line: int
+    body: dict[str, Any]
+
+
+def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: str) -> Iterator[Row]:
+    """The invitations in a file. `fixed` are fields that every one has unless its row says otherwise; `reference` is put
+    before the references made here. Raises NoTable and OSError."""
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            delimiter = max(_DELIMITERS, key=head.count)
+            columns = _columns(next(csv.reader([head], delimiter=delimiter), []), path)
+            rows = csv.reader(file, delimiter=delimiter)
+            for cells in rows:
+                line = rows.line_num + 1
+                if any(cells):
+                    yield Row(line, _invitation(columns, cells, survey, fixed, reference))
+    except UnicodeDecodeError as e:
+        raise NoTable(f"{path}: not UTF-8 after line {line}: expected a file saved as UTF-8") from e
+    except csv.Error as e:
+        raise NoTable(f"{path}: cannot be read after line {line}: {e}") from e
+
+
+def _columns(names: list[str], path: Path) -> list[str]:
+    """For each column, its field, or `$` and the name of a variable; empty for one without a name."""
+    fields = [_FIELDS.get(name.strip().lower(), f"${name.strip()}" if name.strip() else "") for name in names]
+    if "identifier" not in fields:
+        numbers = [at for at, name in enumerate(names) if name.strip().lower() in _NUMBER_TOO]
+        if not numbers:
+            near = next(
+                (hint for name in names if (hint := meant(name.strip(), ["identifier", *_NUMBER_TOO]))), ""
+            )
+            raise NoTable(f"{path}: no column with numbers: expected one called identifier{near}")
+        fields[numbers[0]] = "identifier"
+    twice = next((field for field in fields if field and fields.count(field) > 1), None)
+    if twice:
+        raise NoTable(f"{path}: two columns are called {twice.removeprefix('$')}: expected one")
+    return fields
+
+
+def _invitation(
+    columns: list[str], cells: list[str], survey: str, fixed: Mapping[str, Any], reference: str
+) -> dict[str, Any]:
+    body: dict[str, Any] = dict(fixed)
+    variables = dict(fixed.get("userSessionVariables", {}))
+    for column, cell in zip(columns, cells, strict=False):
+        value = cell.strip()
+        if not value or not column:
+            continue
+        if column.startswith("$"):
+            variables[column[1:]] = value
+        else:
+            body[column] = value
+    if variables:
+        body["userSessionVariables"] = variables
+    if "clientReference" not in body:
+        body["clientReference"] = f"{reference}{'-' if reference else ''}{digest(survey, body)}"
+    return body
+
+
+def digest(survey: str, body: Mapping[str, Any]) -> str:
+    """24 hex digits, the same for the same invitation to the same survey."""
+    content = msgspec.json.encode([survey, body], order="sorted")
+    return blake2b(content, digest_size=12, person=b"invitation row").hexdigest()
+
+
+def sentence(error: FieldError) -> str:
+    """`/identifier` and why, as one line."""
+    return f"{error.pointer.removeprefix('/')}: {error.detail}" if error.pointer else error.detail

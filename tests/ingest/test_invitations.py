@@ -1,0 +1,433 @@
+"""An invitation is accepted once, told what is wrong with it field by field, and held until its turn."""
+
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from config import keyspace
+from engine.events import Invitation, decode_inbound
+from ingest.api import invitations
+from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
+from tests.support.proxy import Proxy
+
+SHARDS = 16
+PERSON = "+33612345678"
+OTHER = "+33698765432"
+CONFIG = """
+[channels.clinic]
+provider = "octopush"
+token_env = "CLINIC"
+number = "+33700000001"
+surveys = ["clinic", "satisfaction"]
+originators = ["+33700000011"]
+quiet_hours = "{quiet}"
+[channels.trial]
+number = "+33700000002"
+surveys = ["clinic"]
+[channels.ward]
+number = "+33700000003"
+surveys = ["clinic"]
+"""
+SECRETS = {"CLINIC": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}
+
+
+def hour(ahead):
+    """A time of day so many hours from now, in UTC."""
+    return (datetime.now(UTC) + timedelta(hours=ahead)).strftime("%H:%M")
+
+
+def in_days(days):
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat()
+
+
+@pytest.fixture
+def api(web, tmp_path):
+    """A function: -> a client of an API whose key is for the channels `clinic` and `trial`."""
+
+    def start(quiet="", per_minute=0, **variables):
+        config = CONFIG.format(quiet=quiet) + key_table(channels=["clinic", "trial"], per_minute=per_minute)
+        config += key_table("other", OTHER_KEY, channels=["ward"])
+        (tmp_path / "parley.toml").write_text(config)
+        return Api(web(PARLEY_CONFIG=str(tmp_path / "parley.toml"), **SECRETS, **variables))
+
+    return start
+
+
+def held(valkey, channel="clinic"):
+    """The invitations that wait, as (sender, event), in no order."""
+    client = valkey.client()
+    mails = {}
+    for k in range(SHARDS):
+        ids = set(client.zrange(keyspace.held(k, channel), 0, -1))
+        mails |= {id_: mail for id_, mail in client.hgetall(keyspace.held_mail(k)).items() if id_ in ids}
+    return [
+        (mail.split(b"\0", 1)[0].decode(), decode_inbound(mail.split(b"\0", 1)[1][13:]))
+        for mail in mails.values()
+    ]
+
+
+def errors(reply):
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    return {error["pointer"]: error["detail"] for error in reply.json()["errors"]}
+
+
+def test_an_invitation_is_held_when_202_comes_back(api, valkey):
+    reply = api().invite(
+        identifier="+33 6 12 34 56 78", identifierType="Phone", channel="clinic", content="Hello,", clientReference="r1",
+        expiryTime="2026-12-24T18:00:00+01:00", language="en-GB", originator="+33700000011",
+        userSessionVariables=[{"key": "agentid", "value": 7}, {"key": "vip", "value": True}],
+    )  # fmt: skip
+    answer = reply.json()
+    assert reply.status_code == 202
+    assert (answer["session"], answer["state"], answer["clientReference"]) == (answer["id"], "accepted", "r1")
+    ((sender, event),) = held(valkey)
+    assert sender == PERSON
+    assert event == Invitation(
+        id=answer["id"], channel="clinic", survey="clinic", language="en", content="Hello,", reference="r1",
+        variables={"agentid": "7", "vip": "true"}, expires_at=1798131600000, originator="+33700000011",
+    )  # fmt: skip
+
+
+def test_variables_may_be_an_object_too(api, valkey):
+    assert (
+        api().invite(identifier=PERSON, channel="clinic", userSessionVariables={"agentid": "7"}).status_code
+        == 202
+    )
+    assert held(valkey)[0][1].variables == {"agentid": "7"}
+
+
+def test_sms_is_the_only_channel_that_there_is_to_choose(api, valkey):
+    one = api()
+    assert one.invite("satisfaction", identifier=PERSON, channel="SMS").status_code == 202
+    assert "clinic or trial" in errors(one.invite("clinic", identifier=PERSON, channel="SMS"))["/channel"]
+
+
+def test_every_field_that_is_wrong_is_told(api, valkey):
+    reply = api().invite(
+        identifier="+33123456789", identifierType="Fax", channel="clinic", content="x" * 700, clientReference=7,
+        expiryTime="tomorrow", userSessionVariables=[{"key": "7", "value": "x"}, {"key": "a", "value": "1"}, {"key": "A", "value": "2"}],
+        language="xx", originator="+33700000099", contnt="x",
+    )  # fmt: skip
+    assert (reply.status_code, reply.json()["status"]) == (422, 422)
+    told = errors(reply)
+    assert told.pop("/language").startswith("the survey does not speak it: expected en")
+    assert told == {
+        "/contnt": "no such field: did you mean content?",
+        "/identifierType": "invalid enum value 'Fax'",
+        "/content": "expected str of length <= 612",
+        "/clientReference": "expected str, got int",
+        "/identifier": "this is no mobile, and gets no SMS: expected a mobile number in full, such as +33612345678",
+        "/expiryTime": "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00",
+        "/userSessionVariables/0": "expected a key of letters, digits, - and _, not beginning with a digit",
+        "/userSessionVariables/2": "this key is there already; keys are alike in any case",
+        "/originator": "no such sub-number: +33700000011",
+    }
+    assert not held(valkey)
+
+
+@pytest.mark.parametrize(
+    "fields, pointer, why",
+    [
+        ({}, "/identifier", "it is missing"),
+        ({"identifier": None}, "/identifier", "expected str, got null"),
+        ({"identifier": "+33700000001"}, "/identifier", "looks like this"),
+        ({"identifier": PERSON, "channel": "clinik"}, "/channel", "did you mean clinic"),
+        ({"identifier": PERSON, "channel": ""}, "/channel", "clinic or trial"),
+        ({"identifier": "+33700000011", "channel": "trial"}, "/identifier", "a number of ours"),
+        ({"identifier": PERSON, "expiryTime": "2026-12-24T18:00:00"}, "/expiryTime", "with a zone"),
+        ({"identifier": PERSON, "expiryTime": "1798131600"}, "/expiryTime", "with a zone"),
+        ({"identifier": PERSON, "expiryTime": "0001-01-01T00:00:00+23:59"}, "/expiryTime", "past"),
+        ({"identifier": PERSON, "expiryTime": "9999-12-31T23:59:59-23:59"}, "/expiryTime", "within a year"),
+        ({"identifier": PERSON, "expiryTime": "2020-12-24T18:00:00Z"}, "/expiryTime", "past"),
+        ({"identifier": PERSON, "expiryTime": "2036-12-24T18:00:00Z"}, "/expiryTime", "within a year"),
+        ({"identifier": PERSON, "userSessionVariables": [{"key": "a"}]}, "/userSessionVariables/0", "missing"),
+        ({"identifier": PERSON, "userSessionVariables": {"a b": 1}}, "/userSessionVariables/a b", "a key"),
+        ({"identifier": PERSON, "userSessionVariables": {"a": "x" * 1001}}, "/userSessionVariables/a", "1000"),
+        ({"identifier": PERSON, "userSessionVariables": {f"a{n}": 1 for n in range(101)}}, "/userSessionVariables", "100"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_field(api, fields, pointer, why):
+    reply = api().invite(**({"channel": "clinic"} | fields))
+    assert reply.status_code == 422
+    assert why in errors(reply)[pointer]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"7", b"\xff", b'"x"', b"[" * 100_000, b'{"identifier": "\\ud800"}']
+)
+def test_what_is_no_object_is_told_so(api, body):
+    reply = api().post(body)
+    assert (reply.status_code, reply.headers["Content-Type"]) in [
+        (422, "application/problem+json"),
+        (413, "application/problem+json"),
+    ]
+
+
+def test_the_same_reference_is_the_same_session(api, valkey):
+    one = api()
+    first = one.invite(
+        identifier=PERSON, channel="clinic", clientReference="r", userSessionVariables={"a": 1, "b": 2}
+    )
+    again = one.invite(
+        identifier="0033612345678",
+        channel="clinic",
+        clientReference="r",
+        userSessionVariables={"b": 2, "a": 1},
+    )
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert len(held(valkey)) == 1
+
+
+def test_the_same_reference_with_other_content_is_a_conflict(api, valkey):
+    one = api()
+    one.invite(identifier=PERSON, channel="clinic", clientReference="r")
+    for other in ({"identifier": OTHER}, {"content": "Hi"}, {"userSessionVariables": {"a": "1"}}):
+        reply = one.invite(**({"identifier": PERSON, "channel": "clinic", "clientReference": "r"} | other))
+        assert (reply.status_code, list(errors(reply))) == (409, ["/clientReference"])
+    assert len(held(valkey)) == 1
+
+
+def test_a_reference_is_one_on_each_channel(api, valkey):
+    one = api()
+    ids = {
+        one.invite(identifier=PERSON, channel=channel, clientReference="r").json()["id"]
+        for channel in ("clinic", "trial")
+    }
+    assert len(ids) == 2
+
+
+def test_without_a_reference_nothing_is_the_same(api, valkey):
+    one = api()
+    assert [one.invite(identifier=PERSON, channel="clinic").status_code for _ in range(2)] == [202, 202]
+    assert len(held(valkey)) == 2
+
+
+def test_a_repetition_is_one_though_it_has_expired_meanwhile(api, valkey, monkeypatch):
+    one = api()
+    soon = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "expiryTime": in_days(1)}
+    assert one.invite(**soon).status_code == 202
+    later = time.time() + 2 * 86_400
+    monkeypatch.setattr("ingest.api.asking.time", lambda: later)
+    assert one.invite(**soon).status_code == 200
+    assert one.invite(**soon | {"content": "x"}).status_code == 422
+    assert one.invite(**soon | {"clientReference": "s"}).status_code == 422
+    assert len(held(valkey)) == 1
+
+
+def test_posted_many_times_in_parallel_it_is_one(api, valkey):
+    one = api()
+
+    def post(_):
+        return Api(one.base).invite(identifier=PERSON, channel="clinic", clientReference="r").status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = sorted(pool.map(post, range(24)))
+    assert statuses == [200] * 23 + [202]
+    assert len(held(valkey)) == 1
+
+
+@pytest.mark.parametrize("function", [b"parley_refer", b"parley_hold"])
+def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, function):
+    with Proxy(valkey.url) as proxy:
+        one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
+        one.invite(identifier=OTHER, channel="clinic")
+        proxy.lose_replies(function, times=2)
+        reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
+        assert reply.status_code in (200, 202)
+        assert proxy.lost == 2
+    assert sorted(sender for sender, _ in held(valkey)) == [PERSON, OTHER]
+
+
+def test_a_connection_cut_after_acceptance_and_posted_again_is_one(api, valkey):
+    """The client sends and leaves without reading; what it does not know, it repeats."""
+    one = api()
+    body = json.dumps({"identifier": PERSON, "channel": "clinic", "clientReference": "r"}).encode()
+    parts = urlsplit(one.base)
+    with socket.create_connection((parts.hostname, parts.port)) as client:
+        client.sendall(
+            b"POST /v1/surveys/clinic/invitations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (KEY.encode(), len(body), body)
+        )
+        client.recv(1)
+    assert one.post(body).status_code == 200
+    assert len(held(valkey)) == 1
+
+
+def test_forgotten_on_purpose_it_is_still_not_accepted_again(api, valkey):
+    """`parley erase` and retention leave an empty value: the person is not invited once more by a repetition."""
+    one = api()
+    identity = one.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    client = valkey.client()
+    k = keyspace.shard_of(PERSON, SHARDS)
+    client.delete(keyspace.held(k, "clinic"), keyspace.held_mail(k))
+    client.set(keyspace.session(k, identity), "", xx=True, keepttl=True)
+    assert one.invite(identifier=PERSON, channel="clinic", clientReference="r").status_code == 200
+    assert not held(valkey)
+    assert one.session(identity).status_code == 404
+
+
+def test_without_redis_it_is_503(api, own_valkey):
+    one = api(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
+    own_valkey.stop()
+    reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    assert reply.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_key_is_needed(api, valkey):
+    one = api()
+    url = f"{one.base}/v1/surveys/clinic/invitations"
+    for authorization in (None, "", "Bearer", "Bearer wrong", "Basic eDp5", "bearer \u00e9"):
+        headers = {"Authorization": authorization.encode()} if authorization is not None else {}
+        reply = requests.post(
+            url, json={"identifier": PERSON, "channel": "clinic"}, headers=headers, timeout=5
+        )
+        assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="parley"')
+    assert not valkey.client().keys("*held*")
+
+
+def test_a_key_is_for_its_channels(api, valkey):
+    reply = api().invite(identifier=PERSON, channel="ward")
+    assert (reply.status_code, list(errors(reply))) == (403, ["/channel"])
+    assert Api(api().base, OTHER_KEY).invite(identifier=PERSON, channel="ward").status_code == 202
+
+
+def test_a_key_used_too_often_has_to_wait(api):
+    one = api(per_minute=2)
+    statuses = [one.invite(identifier=PERSON, channel="clinic") for _ in range(3)]
+    assert [reply.status_code for reply in statuses] == [202, 202, 429]
+    assert statuses[-1].headers["Retry-After"] == "30"
+
+
+def test_a_survey_that_nobody_offers_is_not_there(api):
+    one = api()
+    assert one.invite("quiz", identifier=PERSON).status_code == 404
+    assert one.invite("nothing", identifier=PERSON).status_code == 404
+    reply = one.invite("satisfaction", identifier=PERSON, channel="trial")
+    assert errors(reply)["/channel"] == "it does not offer satisfaction: it offers clinic"
+
+
+def test_another_media_type_is_told_which(api):
+    reply = api().post(b"<x/>", media_type="text/xml")
+    assert (reply.status_code, "application/json" in reply.json()["detail"]) == (415, True)
+
+
+def test_in_quiet_hours_it_is_held_until_they_end(api, valkey):
+    """In Paris, where the person is; the channel's own zone is UTC."""
+    one = api(quiet=f"{hour(0)}-{hour(3)}")
+    quiet_in_paris = one.invite(identifier=PERSON, channel="clinic").json()["startsAfter"]
+    starts = datetime.fromisoformat(quiet_in_paris)
+    assert starts > datetime.now(UTC) + timedelta(minutes=30)
+    k = keyspace.shard_of(PERSON, SHARDS)
+    ((_, score),) = valkey.client().zrange(keyspace.held(k, "clinic"), 0, -1, withscores=True)
+    assert score == round(starts.timestamp() * 1000)
+
+
+# many at once
+
+
+def people(count, first=0):
+    return [
+        {
+            "identifier": f"+336{12_000_000 + first + n:08d}",
+            "channel": "clinic",
+            "clientReference": f"r{first + n}",
+        }
+        for n in range(count)
+    ]
+
+
+def test_each_line_has_its_own_result_in_order(api, valkey):
+    lines = [
+        *map(json.dumps, people(2)),
+        '{"identifier": "+33123456789", "channel": "clinic"}',
+        "",
+        "{",
+        json.dumps(people(1)[0] | {"content": "other"}),
+        json.dumps(people(1)[0]),
+        '{"identifier": "+33612345678", "channel": "ward"}',
+        "x" * 70_000,
+        json.dumps(people(1, first=2)[0]),
+    ]
+    results = lines_of(api().post("\r\n".join(lines).encode(), media_type=LINES))
+    assert [(each["line"], each["status"]) for each in results] == [
+        (1, 202), (2, 202), (3, 422), (5, 422), (6, 409), (7, 200), (8, 403), (9, 413), (10, 202),
+    ]  # fmt: skip
+    assert results[2]["errors"][0]["pointer"] == "/identifier"
+    assert results[0]["id"] == results[5]["id"]
+    assert len(held(valkey)) == 3
+
+
+def test_a_thousand_at_once_twice_are_a_thousand(api, valkey):
+    one = api()
+    assert {each["status"] for each in one.invite_all(people(1_000))} == {202}
+    assert {each["status"] for each in one.invite_all(people(1_000))} == {200}
+    assert len(held(valkey)) == 1_000
+
+
+def test_too_many_lines_are_told_where_it_stopped(api, valkey, monkeypatch):
+    monkeypatch.setattr(invitations, "MOST", 150)
+    results = api().invite_all(people(400))
+    assert [each["status"] for each in results] == [202] * 150 + [413]
+    assert results[-1]["line"] == 151
+    assert len(held(valkey)) == 150
+
+
+def test_whoever_writes_it_all_before_reading_gets_every_result(api, valkey):
+    """And whoever writes it in small pieces: the answer begins when the body has ended."""
+    one = api()
+    body = "".join(json.dumps(each) + "\n" for each in people(3_000)).encode()
+    pieces = (body[at : at + 1_000] for at in range(0, len(body), 1_000))
+    assert len(lines_of(one.post(pieces, media_type=LINES))) == 3_000
+    parts = urlsplit(one.base)
+    with socket.create_connection((parts.hostname, parts.port)) as client:
+        client.settimeout(60)
+        client.sendall(
+            b"POST /v1/surveys/clinic/invitations HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+            b"Connection: close\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+            % (KEY.encode(), len(body))
+        )
+        client.sendall(body)
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert answer.count(b'"status":200') == 3_000
+
+
+def test_if_redis_goes_away_the_lines_after_say_503_and_may_be_sent_again(api, own_valkey, monkeypatch):
+    monkeypatch.setattr("ingest.api.backlog.PAUSE_S", 0.01)
+    one = api(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
+    body = [json.dumps(each).encode() + b"\n" for each in people(600)]
+
+    def pieces():
+        yield b"".join(body[:300])
+        own_valkey.stop()
+        yield b"".join(body[300:])
+
+    statuses = [each["status"] for each in lines_of(one.post(pieces(), media_type=LINES))]
+    assert set(statuses) <= {202, 503}
+    assert statuses[-1] == 503
+    own_valkey.start()
+    assert {each["status"] for each in one.invite_all(people(600))} <= {200, 202}
+    assert len(held(own_valkey)) == 600
+
+
+def test_while_many_are_taken_others_are_answered_soon(api, valkey):
+    """The process serves webhooks too: none of them waits for more than a slice."""
+    one = api()
+    with ThreadPoolExecutor(1) as pool, requests.Session() as session:
+        bulk = pool.submit(one.invite_all, people(8_000))
+        waits = []
+        while not bulk.done():
+            begun = time.perf_counter()
+            session.get(f"{one.base}/healthz", timeout=5)
+            waits.append(time.perf_counter() - begun)
+        assert {each["status"] for each in bulk.result()} == {202}
+    waits.sort()
+    assert len(waits) > 20
+    assert waits[len(waits) * 9 // 10] < 0.1

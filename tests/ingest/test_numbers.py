@@ -1,0 +1,69 @@
+"""Whom we may text first, and why not."""
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.api.numbers import Unfit, textable
+
+WRITTEN = ["+33612345678", "0033612345678", "+33 6 12 34 56 78", "+33 (0)6 12.34.56.78", "+330612345678"]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_mobile_is_one_number_however_it_is_written(written):
+    assert textable(written, simulated=False) == "+33612345678"
+
+
+@pytest.mark.parametrize(
+    "written, why",
+    [
+        ("0612345678", "in full"),
+        ("33612345678", "in full"),
+        ("Orange", "in full"),
+        ("", "in full"),
+        ("+33123456789", "no mobile"),
+        ("+33612345", "looks like this"),
+        ("+999123456789", "no country"),
+        ("+33639981234", "nobody has it"),
+        ("+447700900461", "nobody has it"),
+        ("+12025550123", "nobody has it"),
+        ("+61491570156", "nobody has it"),
+        ("+46701740650", "nobody has it"),
+    ],
+)
+def test_a_number_that_is_no_mobile_is_refused_and_told_why(written, why):
+    with pytest.raises(Unfit, match=why):
+        textable(written, simulated=False)
+
+
+@pytest.mark.parametrize("written", ["+12025550200", "+61491570155", "+46701740700"])
+def test_only_what_regulators_keep_is_nobodys(written):
+    assert textable(written, simulated=False) == written
+
+
+@pytest.mark.parametrize("written", ["+33639981234", "+12025550123", "+999123456789"])
+def test_a_simulated_channel_takes_whatever_can_be_dialled(written):
+    assert textable(written, simulated=True) == written
+
+
+def test_a_simulated_channel_wants_numbers_in_full_too():
+    with pytest.raises(Unfit):
+        textable("0612345678", simulated=True)
+
+
+MOBILES = [
+    phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+]
+
+
+@given(st.sampled_from([number for number in MOBILES if number]))
+def test_every_countrys_example_of_a_mobile_is_one_unless_it_is_nobodys(number):
+    """In North America the examples themselves are 555-0123."""
+    written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    if written.startswith("+1") and "55501" in written:
+        with pytest.raises(Unfit, match="nobody"):
+            textable(written, simulated=False)
+    else:
+        assert textable(written, simulated=False) == written

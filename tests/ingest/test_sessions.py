@@ -1,0 +1,211 @@
+"""A session is found by its id or its inviter's reference, in whatever state, by a key that may see it."""
+
+import pytest
+import requests
+
+from config import keyspace
+from engine import lane as lane_format
+from engine.events import (
+    Answer,
+    Cancel,
+    Delivered,
+    Ended,
+    Heard,
+    Invitation,
+    Opened,
+    Said,
+    Sent,
+    decode_inbound,
+    encode,
+)
+from engine.lane import Lane, Line, Session
+from ingest.api import sessions
+from tests.support.inviting import KEY, OTHER_KEY, Api, key_table
+
+SHARDS = 16
+PERSON = "+33612345678"
+K = keyspace.shard_of(PERSON, SHARDS)
+ID = "00000000000000aa"
+CONFIG = """
+[channels.clinic]
+number = "+33700000001"
+surveys = ["clinic"]
+[channels.ward]
+number = "+33700000003"
+surveys = ["clinic"]
+"""
+OPENED = Opened(1_000, "clinic", ID, "clinic", "v1", "en")
+SAID = Said(1_000, "clinic", ID, f"{ID}x0", "name", "Name?")
+
+
+@pytest.fixture
+def base(web, tmp_path):
+    config = (
+        CONFIG
+        + key_table()
+        + key_table("other", OTHER_KEY, ["ward"])
+        + key_table("both", "both", ["ward", "clinic"])
+    )
+    (tmp_path / "parley.toml").write_text(config)
+    return web(PARLEY_CONFIG=str(tmp_path / "parley.toml"))
+
+
+@pytest.fixture
+def api(base):
+    return Api(base)
+
+
+class Store:
+    """What the workers would have written."""
+
+    def __init__(self, valkey):
+        self.client = valkey.client()
+
+    def index(self, since=1_000):
+        self.client.set(keyspace.session(K, ID), f"{since} {PERSON}")
+
+    def archive(self, *records, at):
+        self.client.xadd(keyspace.events(K), {"to": PERSON, "e": encode(records)}, id=f"{at}-*")
+
+    def lane(self, session, line="clinic"):
+        state = lane_format.encode(Lane(lines={line: Line(session=session)}))
+        self.client.set(keyspace.lane(K, PERSON), b"7 0 " + state)
+
+    def mail(self):
+        return [
+            decode_inbound(entry[14:]) for entry in self.client.lrange(keyspace.mailbox(K, PERSON), 0, -1)
+        ]
+
+    def release(self, identity):
+        """As the pacer does."""
+        keys = [
+            keyspace.alarms(K),
+            keyspace.held(K, "clinic"),
+            keyspace.held_mail(K),
+            keyspace.mailbox(K, PERSON),
+        ]
+        keyspace.ask(self.client, keyspace.call("release", keys, (identity, PERSON)))
+
+
+@pytest.fixture
+def store(valkey):
+    return Store(valkey)
+
+
+def test_an_invitation_that_is_held_is_found_by_reference_and_by_id(api):
+    identity = api.invite(
+        identifier=PERSON, channel="clinic", clientReference="a/b&c é", content="Hi"
+    ).json()["id"]
+    found = api.find(clientReference="a/b&c é", channel="clinic")
+    assert found.json() == api.find(clientReference="a/b&c é").json() == api.session(identity).json()
+    assert (found.json()["state"], found.json()["identifier"]) == ("held", PERSON)
+    assert "startsAfter" in found.json()
+
+
+def test_one_whose_turn_has_come_waits_and_can_be_cancelled_once(api, store):
+    identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    store.release(identity)
+    assert api.session(identity).json()["state"] == "waiting"
+    assert [api.cancel(identity).status_code for _ in range(2)] == [202, 202]
+    invitation, cancel, again = store.mail()
+    assert isinstance(invitation, Invitation)
+    assert cancel == again == Cancel(cancel.id, "clinic", identity)
+
+
+def test_an_open_session_has_its_answers_from_the_lane_and_its_sms_from_the_archive(api, store):
+    store.index()
+    store.archive(OPENED, SAID, at=1_001)
+    store.archive(Sent(1_200, "clinic", ID, f"{ID}x0", "t"), at=1_200)
+    store.archive(Heard(1_500, "clinic", ID, "e", "Ada", ""), at=1_500)
+    answers = {"name": Answer("Ada", "Ada"), "$agentid": Answer("7", 7)}
+    store.lane(Session(ID, "clinic", "v1", "en", 1_000, 1_500, answers=answers), line="clinic:+33700000011")
+    session = api.session(ID).json()
+    assert (session["state"], session["survey"], session["version"]) == ("open", "clinic", "v1")
+    assert session["answers"] == {"name": {"raw": "Ada", "value": "Ada"}}
+    assert session["variables"] == {"agentid": "7"}
+    assert session["transcript"] == [
+        {"at": "1970-01-01T00:00:01Z", "from": "us", "text": "Name?", "state": "accepted"},
+        {"at": "1970-01-01T00:00:01.500000Z", "from": "person", "text": "Ada"},
+    ]
+
+
+def test_a_session_open_for_longer_than_the_archive_goes_back_is_open_still(api, store):
+    store.index()
+    store.lane(Session(ID, "clinic", "v1", "en", 1_000, 1_500))
+    assert (api.session(ID).json()["state"], api.session(ID).json()["channel"]) == ("open", "clinic")
+
+
+def test_a_session_is_found_among_many_entries_of_others(api, store, monkeypatch):
+    monkeypatch.setattr(sessions, "PAGE", 3)
+    store.index()
+    for at in range(1_000, 1_020):
+        store.client.xadd(keyspace.events(K), {"to": "+4412345", "e": encode([OPENED])}, id=f"{at}-*")
+        if at == 1_007:
+            store.archive(OPENED, SAID, at=at)
+    store.archive(Ended(1_100, "clinic", ID, "expired"), at=1_100)
+    session = api.session(ID).json()
+    assert (session["state"], len(session["transcript"])) == ("expired", 1)
+
+
+def test_a_receipt_of_the_day_after_is_told_and_the_archive_is_not_read_beyond(api, store):
+    store.index()
+    store.archive(OPENED, SAID, Ended(1_000, "clinic", ID, "completed"), at=1_000)
+    day = 86_400_000
+    store.archive(Delivered(day, "clinic", "t", "D", "delivered", sms=f"{ID}x0"), at=day)
+    assert api.session(ID).json()["transcript"][0]["state"] == "delivered"
+
+
+def test_what_is_over_cannot_be_cancelled(api, store):
+    store.index()
+    store.archive(OPENED, SAID, Ended(1_000, "clinic", ID, "completed"), at=1_000)
+    reply = api.cancel(ID)
+    assert (reply.status_code, reply.json()["title"]) == (409, "the session is over")
+    assert store.mail() == []
+
+
+def test_one_that_was_accepted_and_is_nowhere_has_to_be_looked_for(api, store):
+    """The worker gave it up: it is among the dead letters. Once the archive would have forgotten it, so have we."""
+    identity = api.invite(identifier=PERSON, channel="clinic").json()["id"]
+    store.release(identity)
+    store.client.delete(keyspace.mailbox(K, PERSON))
+    session = api.session(identity).json()
+    assert (session["state"], session["reason"]) == ("refused", "dead_letter")
+    store.index(since=1)
+    assert api.session(ID).status_code == 404
+
+
+@pytest.mark.parametrize("identity", ["0" * 16, "x", "0" * 15, "G" * 16, "%00", "*"])
+def test_what_is_not_there_is_404(api, identity):
+    for reply in (api.session(identity), api.cancel(identity)):
+        assert (reply.status_code, reply.headers["Content-Type"]) == (404, "application/problem+json")
+
+
+def test_a_key_sees_the_sessions_of_its_channels_only(base):
+    mine, theirs = Api(base), Api(base, OTHER_KEY)
+    identity = mine.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    assert theirs.session(identity).status_code == 404
+    assert theirs.cancel(identity).status_code == 404
+    assert theirs.find(clientReference="r", channel="clinic").status_code == 400
+    assert Api(base, "wrong").session(identity).status_code == 401
+    assert mine.session(identity).json()["state"] == "held"
+
+
+def test_by_reference_the_channel_is_needed_where_there_are_several(base):
+    one = Api(base, "both")
+    one.invite(identifier=PERSON, channel="ward", clientReference="r")
+    assert one.find(clientReference="r", channel="ward").status_code == 200
+    reply = one.find(clientReference="r")
+    assert (reply.status_code, "clinic or ward" in reply.json()["detail"]) == (400, True)
+    assert one.find().status_code == 400
+    assert "did you mean clientReference?" in one.find(clientreference="r").json()["detail"]
+
+
+def test_other_routes_and_methods_are_problems_too(base):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for method, path, status in [
+        ("GET", "/v1/nothing", 404),
+        ("PUT", "/v1/sessions", 405),
+        ("GET", "/v1/surveys/clinic/invitations", 405),
+    ]:
+        reply = requests.request(method, base + path, headers=headers, timeout=5)
+        assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json")

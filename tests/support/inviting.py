@@ -1,0 +1,65 @@
+"""A client of the API, a key to it, and a configuration in which that key has something to open."""
+
+import json
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+import requests
+
+KEY = "parley_a-key-for-tests"
+OTHER_KEY = "parley_another-key-for-tests"
+LINES = "application/x-ndjson"
+TIMEOUT_S = 60
+
+
+def key_table(
+    name: str = "tests", key: str = KEY, channels: Iterable[str] = ("clinic",), per_minute: int = 0
+) -> str:
+    """`[keys.<name>]` of parley.toml."""
+    listed = ", ".join(f'"{channel}"' for channel in channels)
+    digest = sha256(key.encode()).hexdigest()
+    return (
+        f'\n[keys.{name}]\nsha256 = "{digest}"\nchannels = [{listed}]\nrequests_per_minute = {per_minute}\n'
+    )
+
+
+class Api:
+    """HTTP to the API of the `web` process at `base`."""
+
+    def __init__(self, base: str, key: str = KEY) -> None:
+        self.base = base
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def invite(self, survey: str = "clinic", **fields: Any) -> requests.Response:
+        return self.post(json.dumps(fields).encode(), survey=survey)
+
+    def post(
+        self, body: Any, *, survey: str = "clinic", media_type: str = "application/json"
+    ) -> requests.Response:
+        return self._session.post(
+            f"{self.base}/v1/surveys/{survey}/invitations",
+            data=body,
+            headers={"Content-Type": media_type},
+            timeout=TIMEOUT_S,
+        )
+
+    def invite_all(self, bodies: Iterable[Mapping[str, Any]], survey: str = "clinic") -> list[dict[str, Any]]:
+        """Many in one request; what came of each."""
+        body = "".join(json.dumps(each) + "\n" for each in bodies).encode()
+        return lines_of(self.post(body, survey=survey, media_type=LINES))
+
+    def session(self, session: str) -> requests.Response:
+        return self._session.get(f"{self.base}/v1/sessions/{session}", timeout=TIMEOUT_S)
+
+    def find(self, **query: str) -> requests.Response:
+        return self._session.get(f"{self.base}/v1/sessions", params=query, timeout=TIMEOUT_S)
+
+    def cancel(self, session: str) -> requests.Response:
+        return self._session.delete(f"{self.base}/v1/sessions/{session}", timeout=TIMEOUT_S)
+
+
+def lines_of(reply: requests.Response) -> list[dict[str, Any]]:
+    assert reply.status_code == requests.codes.ok, reply.text
+    return [json.loads(line) for line in reply.text.splitlines()]

@@ -1,0 +1,278 @@
+"""Invitations wait for their turn: at a pace, within every limit, never before a person who is in conversation."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from config import keyspace
+from engine.events import Invitation, Opened, Refused, encode
+from tests.support.proxy import Proxy
+from workers import campaigns
+from workers.campaigns import Campaigns, forget, opening_sms
+from workers.doorbell import Doorbell
+
+TWO_SMS = b"""
+survey: clinic
+start: [START]
+cooldown: 0s
+steps:
+  - {id: hello, say: "Hello."}
+  - {id: name, ask: "What is your name?", answer: {type: text}, next: end}
+"""
+
+
+class Held:
+    """A backlog of the channel `clinic`, and the pacer that empties it."""
+
+    def __init__(self, pipeline, client=None, others=(), **channel):
+        self.pipeline = pipeline
+        self.settings = pipeline.world.settings
+        self.client = pipeline.client
+        channels = {
+            name: msgspec.structs.replace(each, **channel) for name, each in self.settings.channels.items()
+        }
+        channels |= dict.fromkeys(others, channels["clinic"])
+        self.campaigns = Campaigns(
+            client or pipeline.client, pipeline.world.broker, channels, pipeline.world.surveys,
+            Doorbell(pipeline.world.broker), shards=self.settings.shards, keep_events_ms=86_400_000,
+        )  # fmt: skip
+
+    def hold(self, *senders, not_before=0, channel="clinic", **fields):
+        for sender in senders:
+            identity = f"{int(sender[1:]):016x}" if channel == "clinic" else f"{channel}{sender}"
+            event = Invitation(identity, channel, "clinic", **fields)
+            k = keyspace.shard_of(sender, self.settings.shards)
+            keys = [keyspace.held_mail(k), keyspace.held(k, channel), keyspace.session(k, event.id)]
+            until = round((datetime.now(UTC) + timedelta(days=60)).timestamp() * 1000)
+            args = (event.id, not_before, until, sender, encode(event))
+            keyspace.ask(self.client, keyspace.call("hold", keys, args))
+
+    def waiting(self, channel="clinic"):
+        return sum(self.client.zcard(keyspace.held(k, channel)) for k in range(self.settings.shards))
+
+    def mailed(self):
+        """Invitations in mailboxes."""
+        return sum(self.client.llen(name) for name in self.client.scan_iter("*:mail:*"))
+
+    def refill(self):
+        """As if a while had gone by."""
+        self.client.delete(keyspace.invitation_bucket("clinic"))
+
+
+def now_ms():
+    return round(datetime.now(UTC).timestamp() * 1000)
+
+
+def people(count):
+    return [f"+336{12_000_000 + n:08d}" for n in range(count)]
+
+
+@pytest.fixture
+def held(pipeline):
+    return lambda channel=None, client=None, others=(), **limits: Held(
+        pipeline(**limits), client, others, **(channel or {})
+    )
+
+
+def test_one_is_released_at_the_next_tick_and_opens_a_session(held):
+    backlog = held()
+    backlog.hold(*people(1))
+    backlog.campaigns.tick()
+    assert backlog.pipeline.woken("starts") == people(1)
+    assert backlog.pipeline.said(people(1)[0]) == ["What is your name?"]
+    assert backlog.waiting() == 0
+    assert not list(backlog.client.scan_iter("*held*"))
+
+
+def test_a_pace_is_kept(held):
+    backlog = held(invitations_per_second=70)
+    backlog.hold(*people(30))
+    for _ in range(5):
+        backlog.campaigns.tick()
+    assert (backlog.waiting(), backlog.mailed()) == (23, 7)
+    backlog.refill()
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 14
+
+
+def test_unless_told_otherwise_it_is_half_of_the_smss(held):
+    backlog = held(sms_per_second=120)
+    backlog.hold(*people(30))
+    for _ in range(3):
+        backlog.campaigns.tick()
+    assert backlog.mailed() == 6
+
+
+def test_what_is_due_longest_goes_first_within_a_shard(held):
+    backlog = held(invitations_per_second=1)
+    senders = [sender for sender in people(400) if keyspace.shard_of(sender, 16) == 3][:9]
+    for place, sender in enumerate(reversed(senders)):
+        backlog.hold(sender, not_before=place + 1)
+    released = []
+    for _ in senders:
+        backlog.campaigns.tick()
+        released += backlog.pipeline.woken("starts")
+        backlog.refill()
+    assert released == senders[::-1]
+
+
+@pytest.mark.parametrize("queue", ["starts", "replies", "outbound"])
+def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
+    backlog = held()
+    backlog.hold(*people(100))
+    waiting = [f"+4{n}" for n in range(campaigns.MOST_WAITING)]
+    keyspace.ask(backlog.pipeline.world.broker, keyspace.ring_command(queue, waiting[3:]))
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 3
+    keyspace.ask(backlog.pipeline.world.broker, keyspace.ring_command(queue, waiting))
+    backlog.refill()
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 3
+
+
+def test_where_there_is_not_room_for_all_channels_they_take_turns(held, monkeypatch):
+    monkeypatch.setattr(campaigns, "MOST_WAITING", 1)
+    backlog = held(others=("ward", "desk"))
+    for channel in ("clinic", "ward", "desk"):
+        backlog.hold(*people(5), channel=channel)
+    released = []
+    for _ in range(3):
+        backlog.campaigns.tick()
+        backlog.pipeline.world.broker.flushdb()
+        released.append([backlog.waiting(channel) for channel in ("clinic", "ward", "desk")])
+    assert sorted(released[-1]) == [4, 4, 4]
+
+
+def test_replies_keep_half_of_the_permits_to_send(held):
+    """Whatever is booked, an invitation leaves the other half of a second's SMS to those in conversation."""
+    backlog = held(sms_per_second=10, invitations_per_second=1000)
+    backlog.hold(*people(30))
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 5
+    keyspace.ask(backlog.client, keyspace.call("book", [keyspace.sms_bucket("clinic")], (10, 10, 10)))
+    backlog.refill()
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 5
+
+
+def test_a_channel_that_pauses_invites_nobody(held):
+    backlog = held()
+    backlog.hold(*people(3))
+    backlog.client.set(keyspace.pause("clinic"), "402", px=60_000)
+    backlog.campaigns.tick()
+    assert (backlog.waiting(), backlog.mailed()) == (3, 0)
+
+
+@pytest.mark.parametrize("survey, per_session", [(None, 1), (TWO_SMS, 2)])
+def test_the_days_sms_are_never_exceeded(pipeline, survey, per_session):
+    backlog = Held(pipeline(**({"survey": survey} if survey else {}), sms_per_day=11))
+    backlog.hold(*people(40))
+    for _ in range(4):
+        backlog.campaigns.tick()
+        backlog.refill()
+    assert backlog.mailed() == 11 // per_session
+    backlog.pipeline.drain()
+    backlog.client.delete(*backlog.client.keys("*:released:*"))  # a minute later
+    backlog.campaigns.tick()
+    backlog.pipeline.drain()
+    said = sum(len(backlog.pipeline.said(sender)) for sender in people(40))
+    assert said == 11 // per_session * per_session
+    assert backlog.waiting() == 40 - 11 // per_session
+
+
+def test_new_sessions_a_minute_count_invitations(held):
+    backlog = held(new_sessions_per_minute=4)
+    backlog.hold(*people(10))
+    backlog.campaigns.tick()
+    backlog.refill()
+    backlog.campaigns.tick()
+    assert backlog.mailed() == 4
+    backlog.pipeline.drain()
+    assert sum(bool(backlog.pipeline.said(sender)) for sender in people(10)) == 4
+
+
+def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held):
+    """The channel is in UTC, the person in France, where it is an hour or two later."""
+    now = datetime.now(UTC)
+    minutes = (now.hour * 60 + now.minute) % 1440
+    backlog = held(channel={"quiet_minutes": (minutes, (minutes + 180) % 1440)})
+    backlog.hold(*people(1))
+    backlog.campaigns.tick()
+    k = keyspace.shard_of(people(1)[0], 16)
+    ((_, score),) = backlog.client.zrange(keyspace.held(k, "clinic"), 0, -1, withscores=True)
+    assert score > now.timestamp() * 1000
+    assert backlog.mailed() == 0
+
+
+def test_what_has_expired_is_refused_and_costs_nobody_a_turn(held):
+    backlog = held(invitations_per_second=1)
+    backlog.hold(people(2)[0], expires_at=1_000)
+    backlog.campaigns.tick()
+    (refused,) = backlog.pipeline.records(people(2)[0])
+    assert isinstance(refused, Refused)
+    assert refused.reason == "expired"
+    backlog.hold(people(2)[1])
+    backlog.campaigns.tick()
+    assert (backlog.waiting(), backlog.mailed()) == (0, 1)
+
+
+def test_several_clocks_release_each_once(held):
+    backlog = held()
+    backlog.hold(*people(40))
+    others = [Held(backlog.pipeline) for _ in range(3)]
+    oldest = [each.campaigns._oldest("clinic", each.campaigns._standings()["clinic"], 40) for each in others]
+    for each, found in zip(others, oldest, strict=True):
+        each.campaigns._lanes_rung("clinic", found)
+    assert (backlog.waiting(), backlog.mailed()) == (0, 40)
+
+
+def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
+    with Proxy(valkey.url) as proxy:
+        backlog = held(client=keyspace.connect(proxy.url))
+        backlog.hold(*people(3))
+        proxy.lose_replies(b"parley_release", times=1)
+        backlog.campaigns.tick()
+        assert proxy.lost == 1
+    assert (backlog.waiting(), backlog.mailed()) == (0, 3)
+
+
+def test_an_invitation_needs_no_second_permit_beside_a_start_that_gets_none(held):
+    """The START is refused as the channel's new sessions are used up; the invitation has had its permit."""
+    backlog = held(new_sessions_per_minute=1)
+    sender, other = people(2)
+    backlog.hold(sender)
+    backlog.campaigns.tick()
+    backlog.pipeline.accept(other, "START")
+    backlog.pipeline.drain()
+    assert backlog.pipeline.said(sender) == ["What is your name?"]
+    assert any(isinstance(record, Opened) for record in backlog.pipeline.records(sender))
+    assert backlog.pipeline.said(other) == []
+
+
+def test_one_that_cannot_be_read_holds_up_nobody(held):
+    backlog = held()
+    sender, other = people(2)
+    backlog.hold(sender, other)
+    k = keyspace.shard_of(sender, 16)
+    (id_,) = backlog.client.hkeys(keyspace.held_mail(k))
+    backlog.client.hset(keyspace.held_mail(k), id_, f"{sender}\0{now_ms()}".encode() + b"\xc1")
+    backlog.campaigns.tick()
+    backlog.pipeline.drain()
+    assert backlog.pipeline.said(other) == ["What is your name?"]
+    assert backlog.client.hlen(keyspace.dead(k)) == 1
+
+
+def test_forgetting_a_person_drops_what_is_held_for_them_alone(held):
+    backlog = held()
+    sender, *others = [each for each in people(300) if keyspace.shard_of(each, 16) == 5]
+    backlog.hold(sender, *others)
+    assert forget(backlog.client, 16, sender) == 1
+    assert forget(backlog.client, 16, sender) == 0
+    assert backlog.waiting() == len(others)
+    assert backlog.client.get(keyspace.session(5, f"{int(sender[1:]):016x}")) == b""
+
+
+def test_how_many_sms_a_session_begins_with(pipeline):
+    assert opening_sms(pipeline().world.surveys.current("clinic")) == 1
+    assert opening_sms(pipeline(survey=TWO_SMS).world.surveys.current("clinic")) == 2
