@@ -9,6 +9,8 @@ import click
 COMMANDS = {
     "run": ("workers.run", "Run all of Parley on this machine."),
     "phone": ("ingest.phone", "A phone in the terminal, texting a running Parley."),
+    "invite": ("ingest.invite", "Ask a person, or a table of people, to take a survey."),
+    "key": ("ingest.key", "Make a key to the API."),
     "lint": ("engine.commands.lint", "Prove that surveys end, and what they cost at most."),
     "graph": ("engine.commands.graph", "Draw a survey."),
     "chat": ("engine.commands.chat", "Play a survey in the terminal, skipping time."),
@@ -23,6 +25,8 @@ COMMANDS = {
     ),
     "check": ("workers.check", "Check the configuration and the surveys; start nothing."),
     "transcript": ("workers.transcript", "What was said with one phone number."),
+    "optout": ("workers.optout_commands", "Who has opted out, and lists of them from elsewhere."),
+    "erase": ("workers.erase", "Remove every trace of a phone number, but that it opted out."),
     "dead": ("workers.dead", "What could not be handled, and why."),
 }
 """Subcommand -> the module whose attribute of that name is it, and its line in the help."""

@@ -32,6 +32,12 @@ SURVEYS = "surveys"
 SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
 RETRIES = 3
 
+OPTOUT_KEY, OPTOUT_CHECK = "optout-key", "optout-key-check"
+"""The secret that hides numbers in the list of opt-outs, if Parley made it; and by what the secret in use is known."""
+
+RETENTION = "retention"
+"""There while the hour's sweep has been made: see workers/retention.py."""
+
 Command = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -54,6 +60,16 @@ def mailbox(k: int, sender: str) -> str:
 
 def lane(k: int, sender: str) -> str:
     return f"{{{k}}}:lane:{sender}"
+
+
+def lane_pattern() -> str:
+    """What every lane's name is like, for SCAN."""
+    return "{*}:lane:*"
+
+
+def sender_of(name: str) -> str:
+    """Whose key it is: mailbox, lane, lock, outbox."""
+    return name.rpartition(":")[2]
 
 
 def lock(k: int, sender: str) -> str:
@@ -92,6 +108,35 @@ def dead_index(k: int) -> str:
     return f"{{{k}}}:dead-index"
 
 
+def tickets(k: int, sender: str) -> str:
+    return f"{{{k}}}:tickets:{sender}"
+
+
+def optouts(k: int) -> str:
+    """The list of opt-outs of a shard's senders, by their keyed hashes."""
+    return f"{{{k}}}:optouts"
+
+
+def session(k: int, identity: str) -> str:
+    """Whose session it is, and since when."""
+    return f"{{{k}}}:session:{identity}"
+
+
+def held(k: int, channel: str) -> str:
+    """Invitations that wait for the channel's pacer: ids, by the ms before which they are not released."""
+    return f"{{{k}}}:held:{channel}"
+
+
+def held_mail(k: int) -> str:
+    """The invitations that are held, by id."""
+    return f"{{{k}}}:held-mail"
+
+
+def reference(shards: int, identity: str) -> str:
+    """What was invited under an inviter's reference. It lies by its own name, as it must be one for all numbers."""
+    return f"{{{shard_of(identity, shards)}}}:reference:{identity}"
+
+
 def bell(queue: str) -> str:
     """A Dramatiq queue, on the broker's Redis: the senders to look at, in the order in which they were rung."""
     return f"bell:{queue}"
@@ -107,6 +152,20 @@ def session_bucket(channel: str) -> str:
 
 def sms_counter(channel: str, day: str) -> str:
     return f"{{channel:{channel}}}:sms:{day}"
+
+
+def invitation_bucket(channel: str) -> str:
+    return f"{{channel:{channel}}}:invitations-per-second"
+
+
+def released(channel: str, slot: int) -> str:
+    """SMS that invitations released in this span of time are going to need."""
+    return f"{{channel:{channel}}}:released:{slot}"
+
+
+def request_bucket(key: str) -> str:
+    """Of one key to the API."""
+    return f"{{key:{key}}}:requests-per-minute"
 
 
 def pause(channel: str) -> str:
@@ -138,6 +197,12 @@ def accept_commands(
 def ring_command(queue: str, senders: Iterable[str]) -> Command:
     """For the broker's Redis: wake a worker of `queue` for these senders."""
     return call("ring", [bell(queue)], senders)
+
+
+def server_ms(client: redis.Redis) -> int:
+    """The server's time."""
+    seconds, microseconds = ask(client, ("TIME",))
+    return int(seconds) * 1_000 + int(microseconds) // 1_000
 
 
 def ask(client: redis.Redis, command: Command) -> Any:

@@ -35,8 +35,16 @@ WEBHOOK_SECONDS = _seconds(
     "From a webhook's arrival until it is in the mailbox; of each write, the longest",
     _WEBHOOK_BUCKETS_S,
 )
+ANSWERED = _counter(
+    "answers_total", "Webhooks that the replies may answer, by what came of it", "channel", "outcome"
+)
 INBOUND = _counter("inbound_total", "Events put into mailboxes", "channel", "kind")
 DROPPED = _counter("dropped_total", "Events that a provider sent and that no lane gets", "channel", "reason")
+INVITATIONS = _counter("invitations_total", "Invitations posted to the API", "channel", "outcome")
+INVITATIONS_HELD = _gauge("invitations_held", "Invitations that wait for their turn", "channel")
+INVITATIONS_RELEASED = _counter(
+    "invitations_released_total", "Invitations whose turn came", "channel", "outcome"
+)
 RINGS_FAILED = _counter("rings_failed_total", "Wake-ups not rung; the lane's alarm rings later", "queue")
 ALARMS = _counter("wakeups_total", "Lanes that were due and were rung by the clock", "queue")
 
@@ -48,7 +56,12 @@ SESSIONS_ENDED = _counter("sessions_ended_total", "Sessions ended", "channel", "
 SMS_DECIDED = _counter("sms_decided_total", "SMS decided, to be sent", "channel")
 SMS_BUDGET_EXHAUSTED = _gauge("sms_budget_exhausted", "1 while the day's SMS are used up", "channel")
 
+RECEIPTS = _counter("receipts_total", "Receipts that brought something new of an SMS", "channel", "state")
+
 SENDS = _counter("sends_total", "Attempts to send an SMS", "channel", "outcome")
+LOOKUPS = _counter(
+    "lookups_total", "SMS of unknown fate that a provider was asked about", "channel", "outcome"
+)
 SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKETS_S)
 CHANNEL_PAUSED = _gauge("channel_paused", "1 while nothing is sent: its account is at fault", "channel")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")

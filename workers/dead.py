@@ -13,14 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from config import keyspace
 from config.settings import Settings
 from engine.events import Inbound, Outbound, decode_outbound
+from workers import letters
 from workers.drafts import read_entry
-from workers.letters import DeadLetter, decode
+from workers.letters import DeadLetter
 from workers.reach import reach
 
-PAGE = 500
 PIPE_WIDTH = 200
 
 
@@ -40,19 +39,19 @@ def dead() -> None:
 def list_letters(as_json: bool) -> None:
     """All dead letters, oldest first."""
     settings, client = reach(os.environ)
-    letters = sorted(stored(client, settings), key=lambda letter: letter.at)
+    found = sorted(stored(client, settings), key=lambda letter: letter.at)
     if as_json:
-        for letter in letters:
+        for letter in found:
             click.echo(json.dumps(_plain(letter, brief=True)))
         return
-    if not letters:
+    if not found:
         click.echo("No dead letters.")
         return
     table = Table(box=box.SIMPLE)
     for column in ("id", "when (UTC)", "channel", "reason"):
         table.add_column(column, no_wrap=True)
     table.add_column("why")
-    for letter in letters:
+    for letter in found:
         table.add_row(
             letter.id, _when(letter.at), letter.channel, letter.reason, f"{letter.code} {letter.why}".strip()
         )
@@ -80,8 +79,7 @@ def show(letter_id: str, as_json: bool) -> None:
 def stored(client: redis.Redis, settings: Settings) -> Iterator[DeadLetter]:
     """Every dead letter of every shard."""
     for k in range(settings.shards):
-        for _, blob in client.hscan_iter(keyspace.dead(k), count=PAGE):
-            yield decode(blob)
+        yield from letters.stored(client, k)
 
 
 def _plain(letter: DeadLetter, *, brief: bool) -> dict[str, object]:

@@ -2,6 +2,9 @@
 
 A sender's next SMS is not touched before the last one is settled, and nothing sleeps: what must wait rests in Redis
 until its alarm. As many tries run at once as there are slots, and an SMS is not taken before there is one for it.
+
+A provider may have an SMS though it did not say so: the connection broke, or the worker died. One that knows repeats is
+sent it again under the same id. Any other is asked first, and where that cannot be done either, the SMS is not sent again.
 """
 
 import random
@@ -10,40 +13,50 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from time import monotonic
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 import redis
-import requests
 import structlog
 
 from config import faults, keyspace, metrics
 from config.logs import hash_sender
-from engine.events import Outbound, ProviderStop, Record, Sent, Unsent, decode_outbound, encode
+from engine.events import (
+    Inbound,
+    Outbound,
+    ProviderStop,
+    Receipt,
+    Record,
+    Sent,
+    Unsent,
+    decode_outbound,
+    encode,
+)
 from engine.providers import (
     Accepted,
     ChannelFault,
+    NotFound,
     OptedOutThere,
     Outcome,
-    Provider,
     Rejected,
-    Request,
     RetryLater,
+    Unknown,
+    Unreachable,
 )
 from workers.channels import Channels
-from workers.lanes import Lanes, Letter
+from workers.lanes import Letter
 from workers.letters import DeadLetter, Reason, seal
 from workers.outboxes import Outboxes, Settled, Take, Verdict
 from workers.turns import Bell
+from workers.wires import Recourse, Wire
 
 log = structlog.get_logger()
 
 SLOTS = 32
 """Tries under way at once in one process."""
 
-CONNECT_S, READ_S = 3.0, 6.0
 LEASE_MS = 15_000
-"""Longer than a try can take, so that nobody else begins one meanwhile."""
+"""Longer than a try can take (wires.CONNECT_S + READ_S), so that nobody else begins one meanwhile."""
 
 MAX_TRIES = 20
 """Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
@@ -51,10 +64,16 @@ MAX_TRIES = 20
 BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 900_000
 
 CERTAIN_MS = 23 * 3_600_000
-"""How long after its first try an SMS may be tried again: Octopush knows its id for 24 hours."""
+"""How long after its first try an SMS that the provider may have is tried again: Octopush knows its id for 24 hours."""
+
+UNSURE_MS = 10_000
+"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
 
 FRESH_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
+
+LOOKED_UP_FRESH_S = 5.0
+"""The same for an SMS that was looked up first; so much that the lease lasts until it is sent."""
 
 PAUSE_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS tries again."""
@@ -71,7 +90,7 @@ class Settlement(msgspec.Struct, frozen=True):
     reason: Reason | None = None
 
 
-def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float) -> Settlement:
+def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float, recourse: Recourse) -> Settlement:
     """What follows from `outcome` of the try number `tries`. `jitter` is in 0..1, `pause_ms` the channel's pause."""
     match outcome:
         case Accepted():
@@ -80,8 +99,20 @@ def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float) -> Settle
             return Settlement("done", 0, "tries_exhausted", code, why, "tries_exhausted")
         case RetryLater(code, why):
             return Settlement("again", backoff_ms(tries, jitter), "retry", code, why)
+        case Unknown(code, why) if recourse == "none":
+            return Settlement("done", 0, "uncertain", code, why, "uncertain")
+        case Unknown(code, why) if tries >= MAX_TRIES:
+            reason: Reason = "tries_exhausted" if recourse == "repeat" else "uncertain"
+            return Settlement("done", 0, reason, code, why, reason)
+        case Unknown(code, why):
+            rest_ms = backoff_ms(tries, jitter)
+            return Settlement(
+                "again", rest_ms if recourse == "repeat" else max(UNSURE_MS, rest_ms), "unknown", code, why
+            )
         case Rejected(code, why):
             return Settlement("done", 0, "rejected", code, why, "rejected")
+        case Unreachable(code, why):
+            return Settlement("done", 0, "unreachable", code, why)
         case ChannelFault(code, why):
             return Settlement("untried", PAUSE_MS, "channel_fault", code, why)
         case OptedOutThere(code, why):
@@ -96,42 +127,15 @@ def backoff_ms(tries: int, jitter: float) -> int:
     return round(longest * (0.5 + jitter))
 
 
-class Wire:
-    """HTTP to one provider: kept-alive connections; proxies and CA bundle of the environment looked up once."""
-
-    def __init__(self, provider: Provider, url: str) -> None:
-        self._provider = provider
-        self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=SLOTS)
-        self._options: Any = requests.Session().merge_environment_settings(url, {}, None, None, None)
-        self._blanks: dict[str, requests.PreparedRequest] = {}
-
-    def post(self, sms: Outbound) -> Outcome:
-        """Try once. A try without a readable answer is to be repeated: the id keeps the SMS from being doubled."""
-        request = self._provider.write(sms)
-        try:
-            reply = self._adapter.send(self._prepared(request), timeout=(CONNECT_S, READ_S), **self._options)
-            return self._provider.outcome(reply.status_code, reply.content)
-        except requests.RequestException as e:
-            return RetryLater(type(e).__name__, "the provider gave no answer")
-
-    def _prepared(self, request: Request) -> requests.PreparedRequest:
-        """The request, made from one for the same URL: preparing it anew costs as much as sending it."""
-        blank = self._blanks.get(request.url)
-        if blank is None:
-            blank = self._blanks[request.url] = requests.Request("POST", request.url).prepare()
-        prepared = blank.copy()
-        prepared.headers.update(request.headers)
-        prepared.prepare_body(request.body, None)
-        return prepared
-
-
 class Try(msgspec.Struct, frozen=True):
-    """A try and how many seconds it took; without an outcome, it was not made."""
+    """A try and how many seconds it took; without an outcome, it was not made. `uncertain`: the provider may have the
+    SMS after it."""
 
     take: Take
     sms: Outbound
     outcome: Outcome | None
     took_s: float
+    uncertain: bool = False
 
 
 class Delivery:
@@ -144,14 +148,12 @@ class Delivery:
     def __init__(
         self,
         outboxes: Outboxes,
-        lanes: Lanes,
         channels: Channels,
         wires: Mapping[str, Wire],
         bell: Bell,
         log_key: bytes,
     ) -> None:
         self._outboxes = outboxes
-        self._lanes = lanes
         self._channels = channels
         self._wires = wires
         self._bell = bell
@@ -209,7 +211,7 @@ class Delivery:
         for name, pairs in by_channel.items():
             metrics.CHANNEL_PAUSED.labels(name).set(name in paused)
             if name in paused:
-                resting += [Settled(take, "untried", rest_ms=paused[name]) for take, _ in pairs]
+                resting += [_left(take, "untried", paused[name]) for take, _ in pairs]
             else:
                 ready, booked = self._booked(name, pairs)
                 permitted += ready
@@ -227,12 +229,18 @@ class Delivery:
             return self._bury(take, sms, "undecodable", f"the SMS cannot be read: {e}")
         if sms.channel not in self._wires:
             return self._bury(take, sms, "unknown_channel", "its channel is no longer configured")
-        if take.attempts >= MAX_TRIES:
-            return self._bury(take, sms, "worker_died", "the workers that tried it never came back")
-        if take.since and take.now - take.since > CERTAIN_MS:
+        recourse = self._wires[sms.channel].recourse
+        uncertain = recourse == "repeat" or take.unknown or sms.uncertain
+        if uncertain and recourse == "none":
+            why = "an earlier try may have been accepted, and the provider cannot be asked"
+            return self._bury(take, sms, "uncertain", why)
+        if uncertain and take.since and take.now - take.since > CERTAIN_MS:
             return self._bury(
                 take, sms, "uncertain", "a try of more than 23 hours ago may have been accepted"
             )
+        if take.attempts >= MAX_TRIES:
+            reason: Reason = "worker_died" if recourse == "repeat" else "uncertain"
+            return self._bury(take, sms, reason, "the workers that tried it never came back")
         return None
 
     def _bury(self, take: Take, sms: Outbound, reason: Reason, why: str) -> Settled:
@@ -249,7 +257,7 @@ class Delivery:
         later = []
         for pair, wait_ms in zip(others, self._channels.book(name, len(others)), strict=True):
             if wait_ms:
-                later.append(Settled(pair[0], "booked", rest_ms=wait_ms))
+                later.append(_left(pair[0], "booked", wait_ms))
             else:
                 ready.append(pair)
         return ready, later
@@ -258,14 +266,46 @@ class Delivery:
         begun = monotonic()
         faults.reach("before_send")
         outcome: Outcome | None = None
+        uncertain = take.unknown
         try:
             if monotonic() - taken_s < FRESH_S:
-                outcome = self._wires[sms.channel].post(sms)
+                outcome, uncertain = self._attempt(take, sms, taken_s)
+        except redis.RedisError as e:
+            log.warning("a try was not made: Redis failed", id=sms.id, error=type(e).__name__)
         except Exception as e:
             log.exception("a try failed in our own code", id=sms.id, channel=sms.channel)
             outcome = RetryLater(type(e).__name__, "Parley could not make the request")
         faults.reach("after_send")
-        self._made.put(Try(take, sms, outcome, monotonic() - begun))
+        self._made.put(Try(take, sms, outcome, monotonic() - begun, uncertain))
+
+    def _attempt(self, take: Take, sms: Outbound, taken_s: float) -> tuple[Outcome | None, bool]:
+        """What a try came to (None: it was left), and whether the provider may have the SMS after it."""
+        wire = self._wires[sms.channel]
+        if wire.recourse == "look_up" and (take.unknown or sms.uncertain):
+            found = self._look_up(wire, take, sms)
+            faults.reach("after_look_up")
+            if not isinstance(found, NotFound):
+                return found, isinstance(found, Unknown | ChannelFault)
+            if monotonic() - taken_s > LOOKED_UP_FRESH_S:
+                return None, True
+        outcome = wire.send(sms)
+        return outcome, isinstance(outcome, Unknown)
+
+    def _look_up(self, wire: Wire, take: Take, sms: Outbound) -> Outcome | NotFound:
+        """Whether the provider has an SMS that it may have. An answer about anything but the SMS leaves that open."""
+        since = (take.since or take.now - CERTAIN_MS) / 1000
+        found = wire.look_up(sms, since, self._outboxes.tickets(take.sender))
+        if isinstance(found, RetryLater):
+            found = Unknown(found.code, found.why)
+        match found:
+            case NotFound():
+                outcome = "not_found"
+            case Unknown() | ChannelFault():
+                outcome = "unknown"
+            case _:
+                outcome = "found"
+        metrics.LOOKUPS.labels(sms.channel, outcome).inc()
+        return found
 
     def _settle_all(self) -> None:
         """Settle tries as they are made, until None comes."""
@@ -295,9 +335,10 @@ class Delivery:
         """What follows from a try; what it means beyond its SMS is done here, before, since both may be done twice."""
         take, sms = made.take, made.sms
         if made.outcome is None:
-            return Settled(take, "untried")
+            return Settled(take, "untried", uncertain=made.uncertain)
         pause_ms = round(self._channels[sms.channel].limits.pause_s * 1000)
-        settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random())  # noqa: S311 (jitter)
+        recourse = self._wires[sms.channel].recourse
+        settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random(), recourse)  # noqa: S311 (jitter)
         metrics.SENDS.labels(sms.channel, settlement.label).inc()
         metrics.SEND_SECONDS.observe(made.took_s)
         self._heed(sms, made.outcome)
@@ -312,7 +353,16 @@ class Delivery:
             rest_ms=settlement.rest_ms,
             records=_records(made.sms, made.outcome, settlement, at),
             dead=_letter(made.take, made.sms, settlement, at),
+            uncertain=made.uncertain and settlement.verdict != "done",
+            ticket=self._ticket(made),
+            mail=_news(made.sms, made.outcome),
         )
+
+    def _ticket(self, made: Try) -> str:
+        """The ticket, if it may have to be told apart from those of later SMS."""
+        if isinstance(made.outcome, Accepted) and self._wires[made.sms.channel].recourse == "look_up":
+            return made.outcome.ticket
+        return ""
 
     def _heed(self, sms: Outbound, outcome: Outcome) -> None:
         match outcome:
@@ -321,8 +371,6 @@ class Delivery:
                     log.error(
                         "channel paused", channel=sms.channel, code=code, why=why, pause_s=PAUSE_MS // 1000
                     )
-            case OptedOutThere():
-                self._lanes.accept(sms.to, ProviderStop(f"{sms.id}s", sms.channel))
             case _:
                 pass
 
@@ -336,6 +384,32 @@ class Delivery:
             id=sms.id, channel=sms.channel, session=sms.session, sender=hash_sender(self._log_key, sms.to),
             outcome=settlement.label, code=settlement.code, why=settlement.why, rest_ms=settlement.rest_ms,
         )  # fmt: skip
+
+
+def _left(take: Take, verdict: Verdict, rest_ms: int) -> Settled:
+    """An SMS that is not tried now; what is not known of it stays so."""
+    return Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)
+
+
+def _news(sms: Outbound, outcome: Outcome | None) -> Inbound | None:
+    """What the lane must hear of it."""
+    match outcome:
+        case OptedOutThere():
+            return ProviderStop(f"{sms.id}s", sms.channel)
+        case Unreachable(code, why):
+            return Receipt(
+                f"{sms.id}u",
+                sms.channel,
+                "",
+                code,
+                state="failed",
+                code=code,
+                why=why,
+                permanent=True,
+                sms=sms.id,
+            )
+        case _:
+            return None
 
 
 def _records(sms: Outbound, outcome: Outcome | None, settlement: Settlement, at: int) -> bytes:

@@ -12,12 +12,26 @@ from traceback import format_exc
 
 import msgspec
 
-from engine import Policy, Surveys, UnknownVersion, advance
+from engine import Advance, Policy, Surveys, UnknownVersion, advance
 from engine import lane as lane_format
-from engine.events import Inbound, Mail, Outbound, Record, decode_inbound, encode
-from engine.lane import UnreadableLane
+from engine.events import (
+    Inbound,
+    Invitation,
+    Mail,
+    Opened,
+    OptedOut,
+    Outbound,
+    Record,
+    Refused,
+    decode_inbound,
+    encode,
+)
+from engine.lane import Line, UnreadableLane
+from engine.turn import Withdrawal
 from workers.lanes import Claim, Decision
 from workers.letters import DeadLetter, Reason, seal
+from workers.optouts import opted_out_lines
+from workers.sessions import by_session
 
 MAX_ATTEMPTS = 5
 """Claims of a lane that were never committed, after which its oldest event is given up."""
@@ -34,6 +48,9 @@ class Draft:
     outbox: list[Outbound] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     silenced: set[str] = field(default_factory=set)
+    withdrawn: dict[str, Withdrawal] = field(default_factory=dict)
+    opt_outs: dict[str, tuple[int, str]] = field(default_factory=dict)
+    sessions: list[tuple[str, int]] = field(default_factory=list)
     opened: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     dead: list[DeadLetter] = field(default_factory=list)
@@ -46,8 +63,11 @@ class Draft:
             state=self.state,
             deadline=self.deadline,
             keep_until=self.keep_until,
-            records=encode(self.records) if self.records else b"",
+            records=[encode(entry) for entry in by_session(self.records)],
             silenced=tuple(self.silenced),
+            withdrawn=tuple(self.withdrawn),
+            opt_outs=[(channel, at, source) for channel, (at, source) in self.opt_outs.items()],
+            sessions=self.sessions,
             outbox=[(sms.channel, encode(sms)) for sms in self.outbox],
             dead=[seal(letter) for letter in self.dead],
         )
@@ -55,12 +75,19 @@ class Draft:
     def then(self, later: "Draft") -> None:
         """Take in what the same lane's next mail came to."""
         self.state, self.deadline, self.keep_until = later.state, later.deadline, later.keep_until
+        self.outbox = [sms for sms in self.outbox if not later.withdraws(sms)] + later.outbox
         self.silenced |= later.silenced
-        self.outbox = [sms for sms in self.outbox if sms.channel not in later.silenced] + later.outbox
+        self.withdrawn |= later.withdrawn
+        self.opt_outs |= later.opt_outs
+        self.sessions += later.sessions
         self.records += later.records
         for channel, count in later.opened.items():
             self.opened[channel] = self.opened.get(channel, 0) + count
         self.duplicates += later.duplicates
+
+    def withdraws(self, sms: Outbound) -> bool:
+        """May this SMS, decided earlier, not leave any more?"""
+        return sms.channel in self.silenced or sms.session in self.withdrawn
 
 
 def read_entry(entry: bytes) -> Mail:
@@ -87,6 +114,8 @@ def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
 
 def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
     lane = lane_format.decode(claim.state)
+    if not claim.state:
+        lane.lines.update({channel: Line(opted_out_at=at) for channel, at in claim.opted_out.items()})
     mail = [read_entry(entry) for entry in claim.mail]
     step = advance(lane, claim.sender, mail, claim.now, surveys, policy)
     return Draft(
@@ -97,9 +126,35 @@ def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         outbox=step.outbox,
         records=step.records,
         silenced=set(step.silenced),
+        withdrawn=step.withdrawn,
+        opt_outs=_opt_outs(step),
+        sessions=_sessions(step.records, mail),
         opened=step.opened,
         duplicates=step.duplicates,
     )
+
+
+def _opt_outs(step: Advance) -> dict[str, tuple[int, str]]:
+    """What the list of opt-outs must say: channel -> since when (0: in again), and by whose word. What the lane knows
+    is said again at every commit, as a lane of an earlier release is not in the list."""
+    known = {channel: (at, "unknown") for channel, at in opted_out_lines(step.lane).items()}
+    if not step.opt_outs:
+        return known
+    sources = {
+        record.channel: record.source or ("provider" if record.by_provider else "person")
+        for record in step.records
+        if isinstance(record, OptedOut)
+    }
+    return known | {channel: (at, sources.get(channel, "unknown")) for channel, at in step.opt_outs.items()}
+
+
+def _sessions(records: Sequence[Record], mail: Sequence[Mail]) -> list[tuple[str, int]]:
+    """(id, since when) of the sessions that were opened, and of the invitations that opened none."""
+    found = [(record.session, record.at) for record in records if isinstance(record, Opened)]
+    if invited := [each.event.id for each in mail if isinstance(each.event, Invitation)]:
+        refused = (record for record in records if isinstance(record, Refused))
+        found += ((record.id, record.at) for record in refused if record.id in invited)
+    return found
 
 
 def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:

@@ -4,7 +4,7 @@ Many lanes travel in one round trip, and nothing here looks inside a state, an e
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -14,7 +14,9 @@ import redis
 import structlog
 
 from config import faults, keyspace
-from engine.events import Inbound, Record, encode
+from engine.events import Record, encode
+from workers.optouts import OptOuts
+from workers.sessions import by_session
 
 log = structlog.get_logger()
 
@@ -24,6 +26,9 @@ LEASE_MS = 5_000
 MAIL_LIMIT = 64
 """Entries of one mailbox a claim takes at the most, so that a hot sender does not keep others waiting."""
 
+SESSION_MS = 48 * 3_600_000
+"""How long a session is taken to last if nothing says how long its lane is kept."""
+
 _KIND = {keyspace.STARTS: keyspace.START, keyspace.REPLIES: keyspace.REPLY}
 
 
@@ -31,6 +36,7 @@ class Claim(msgspec.Struct, frozen=True):
     """A lane that is ours until the lease ends: its state as stored, and its oldest mail.
 
     `attempts` counts this claim and those before it that were never committed; `now` is the server's time in ms.
+    `opted_out` is what the list of opt-outs says of someone who has no state: channel -> since when (ms).
     """
 
     sender: str
@@ -39,6 +45,7 @@ class Claim(msgspec.Struct, frozen=True):
     now: int
     state: bytes
     mail: list[bytes]
+    opted_out: dict[str, int] = {}
 
 
 class Claims(msgspec.Struct):
@@ -58,7 +65,9 @@ class Letter(msgspec.Struct, frozen=True):
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What a lane becomes, in one commit. `applied` mail entries leave the mailbox. `deadline` and `keep_until` are ms:
-    0 for none and for ever, None for as they were. `silenced` channels lose their queued SMS before `outbox` is added."""
+    0 for none and for ever, None for as they were. `silenced` channels and `withdrawn` sessions lose their queued SMS
+    before `outbox` is added. Each of `records` becomes an entry of the archive. `opt_outs` are (channel, since when,
+    source), ms 0 for in again; `sessions` (id, since when) are found by their ids from now on."""
 
     sender: str
     fence: int
@@ -66,10 +75,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     state: bytes
     deadline: int | None = None
     keep_until: int | None = None
-    records: bytes = b""
+    records: Sequence[bytes] = ()
     silenced: Sequence[str] = ()
+    withdrawn: Sequence[str] = ()
+    opt_outs: Sequence[tuple[str, int, str]] = ()
+    sessions: Sequence[tuple[str, int]] = ()
     outbox: Sequence[tuple[str, bytes]] = ()
     dead: Sequence[Letter] = ()
+
+    @property
+    def rare(self) -> bool:
+        """Has it anything that most decisions have nothing of?"""
+        return bool(self.sessions or self.silenced or self.withdrawn or self.dead or self.opt_outs)
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -89,22 +106,30 @@ class Lanes:
     """The lanes in one Redis, `shards` of them to a slot."""
 
     def __init__(
-        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = LEASE_MS
+        self,
+        client: redis.Redis,
+        shards: int,
+        keep_events_ms: int,
+        optouts: OptOuts,
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self.client = client
+        self._optouts = optouts
         self._shards = shards
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
 
-    def accept(self, sender: str, event: Inbound) -> None:
-        """Put an event of our own making into a mailbox. Its alarm does the rest."""
-        commands, _ = keyspace.accept_commands(self._shards, [(sender, False, encode(event))])
-        keyspace.run(self.client, commands)
-
     def archive(self, sender: str, records: Sequence[Record]) -> None:
-        """Add records to the archive that no commit carries."""
+        """Add records to the archive that no commit carries, unless the person has been erased since."""
         k = keyspace.shard_of(sender, self._shards)
-        keyspace.ask(self.client, ("XADD", keyspace.events(k), "*", "to", sender, "e", encode(records)))
+        keys = [keyspace.events(k), keyspace.lane(k, sender)]
+        keyspace.run(
+            self.client,
+            [
+                keyspace.call("note", keys, (sender, self._keep_events_ms, encode(entry)))
+                for entry in by_session(records)
+            ],
+        )
 
     def claim(self, queue: str, senders: Sequence[str]) -> Claims:
         """Claim what can be claimed of these lanes, each with its oldest mail for `queue`."""
@@ -130,7 +155,19 @@ class Lanes:
         ):
             _sort_claim(claims, sender, answer)
         faults.reach("after_claim")
+        if any(not claim.state for claim in claims.held):
+            claims.held = self._informed(claims.held)
         return claims
+
+    def _informed(self, held: Sequence[Claim]) -> list[Claim]:
+        """The claims, those without state with what is known of them. One of whom that cannot be read is left: its
+        lease ends, and it is tried again and given up like any that fails."""
+        known = self._optouts.of([claim.sender for claim in held if not claim.state])
+        return [
+            claim if claim.state else msgspec.structs.replace(claim, opted_out=opted_out)
+            for claim in held
+            if (opted_out := known.get(claim.sender, {})) is not None
+        ]
 
     def commit(self, decisions: Sequence[Decision]) -> list[Committed]:
         """Commit each lane, all of its decision or nothing of it. Answers in the order of the decisions."""
@@ -147,12 +184,29 @@ class Lanes:
         for decision in decisions:
             args += (
                 decision.sender, decision.fence, decision.applied, _or_same(decision.deadline),
-                _or_same(decision.keep_until), decision.state, decision.records,
-                len(decision.silenced), *decision.silenced,
+                _or_same(decision.keep_until), decision.state,
+                len(decision.records), *decision.records,
                 len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
-                len(decision.dead), *chain.from_iterable((letter.id, letter.content) for letter in decision.dead),
             )  # fmt: skip
+            args += self._rare(decision) if decision.rare else (0,)
         return keyspace.call("commit", _commit_keys(k, decisions), args)
+
+    def _rare(self, decision: Decision) -> Iterator[Any]:
+        """What most commits have nothing of. Redis clients charge for every argument."""
+        yield from (1, len(decision.sessions), *self._indexed(decision))
+        yield from (len(decision.silenced), *decision.silenced)
+        yield from (len(decision.withdrawn), *decision.withdrawn)
+        yield len(decision.dead)
+        for letter in decision.dead:
+            yield from (letter.id, letter.content)
+        yield self._optouts.hash(decision.sender) if decision.opt_outs else ""
+        yield from (len(decision.opt_outs), *chain.from_iterable(decision.opt_outs))
+
+    def _indexed(self, decision: Decision) -> Iterator[str | int]:
+        """What each session's id leads to, and until when: as long as the archive has something of it."""
+        for _, at in decision.sessions:
+            yield f"{at} {decision.sender}"
+            yield (decision.keep_until or at + SESSION_MS) + self._keep_events_ms
 
 
 def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
@@ -164,13 +218,15 @@ def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
 
 def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
     keys = [
-        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k)
+        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
+        keyspace.optouts(k),
     ]  # fmt: skip
     for decision in decisions:
         sender = decision.sender
         keys += (
             keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender),
             keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
+            *(keyspace.session(k, identity) for identity, _ in decision.sessions),
         )  # fmt: skip
     return keys
 

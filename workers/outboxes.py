@@ -9,18 +9,22 @@ import msgspec
 import redis
 
 from config import faults, keyspace
+from engine.events import Inbound, Outbound, encode
 from workers.lanes import Letter
 
 Verdict = Literal["done", "again", "untried", "booked"]
 """The SMS goes (accepted or buried); it stays and the try counts; it stays as if never taken; it stays, with a permit
 for when it has rested."""
 
+Taken = tuple["Take", Outbound]
+"""A take, and its SMS, read."""
+
 
 class Take(msgspec.Struct, frozen=True):
     """The oldest SMS of a sender, ours to try until the lease ends: taken at `now` (the server's ms), tried `attempts`
     times before, first at `since` (ms, 0 for never).
 
-    `unknown`: the last try ended with its worker, and the provider may have the SMS. `booked`: its permit is for now.
+    `unknown`: the provider may have the SMS: the last try ended so, or with its worker. `booked`: its permit is for now.
     """
 
     sender: str
@@ -38,13 +42,19 @@ class Take(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the archive."""
+    """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the archive, `mail` to the lane.
+
+    `uncertain`: the SMS stays, and the provider may have it. `ticket` is remembered, to be told apart from later SMS.
+    """
 
     take: Take
     verdict: Verdict
     rest_ms: int = 0
     records: bytes = b""
     dead: Letter | None = None
+    uncertain: bool = False
+    ticket: str = ""
+    mail: Inbound | None = None
 
 
 class Outboxes:
@@ -84,17 +94,25 @@ class Outboxes:
         keys = [
             keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
             keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
+            keyspace.tickets(k, sender), keyspace.alarms(k), keyspace.mailbox(k, sender),
         ]  # fmt: skip
         args = (
             sender, each.take.fence, each.take.entry, each.verdict, each.rest_ms, self._keep_events_ms, each.records,
-            dead.id if dead else "", dead.content if dead else b"",
+            dead.id if dead else "", dead.content if dead else b"", "?" if each.uncertain else "", each.ticket,
+            keyspace.REPLY + encode(each.mail) if each.mail is not None else b"",
         )  # fmt: skip
         return keyspace.call("settle", keys, args)
+
+    def tickets(self, sender: str) -> set[str]:
+        """The tickets of this sender's last SMS that were accepted where repeats are not known."""
+        k = keyspace.shard_of(sender, self._shards)
+        tickets = keyspace.ask(self._redis, ("LRANGE", keyspace.tickets(k, sender), 0, -1))
+        return {ticket.decode() for ticket in tickets}
 
 
 def _take(sender: str, answer: list[Any]) -> Take:
     fence, now, attempts, since, left, entry = answer
-    return Take(sender, fence, now, attempts, since, left == 1, left == 2, entry)
+    return Take(sender, fence, now, attempts, since, bool(left & 1), bool(left & 2), entry)
 
 
 def _take_keys(k: int, senders: Sequence[str]) -> list[str]:

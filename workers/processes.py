@@ -24,15 +24,18 @@ from config.settings import Settings, load
 from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
 from engine.accepting import Reread, reread_surveys
-from engine.providers.octopush import account_of, provider_for
-from workers import delivery, versions
+from engine.providers.opening import mistakes, open_provider
+from workers import delivery, retention, versions
+from workers.campaigns import Campaigns
 from workers.channels import Channels
-from workers.clock import Clock
-from workers.delivery import Delivery, Wire
+from workers.clock import TICK_S, Clock
+from workers.delivery import Delivery
 from workers.doorbell import BATCH, Doorbell
 from workers.lanes import Lanes
+from workers.optouts import open_list
 from workers.outboxes import Outboxes
 from workers.turns import Turns
+from workers.wires import Wire
 
 log = structlog.get_logger()
 
@@ -59,7 +62,7 @@ class World(msgspec.Struct, frozen=True):
 
 def enter_world() -> World:
     """Read the configuration, reach both Redis servers, and make our functions and surveys known there."""
-    settings, surveys = load(os.environ, read_surveys)
+    settings, surveys = load(os.environ, read_surveys, mistakes)
     settings.require_redis()
     configure(settings)
     world = World(
@@ -93,8 +96,9 @@ def warn_of_forgetful(client: redis.Redis) -> None:
 def turns(world: World) -> Turns:
     """The work of both the rate-limit and the conversation worker."""
     settings = world.settings
+    optouts = open_list(world.lanes, settings.shards, settings.optout_key)
     return Turns(
-        Lanes(world.lanes, settings.shards, settings.keep_events_ms),
+        Lanes(world.lanes, settings.shards, settings.keep_events_ms, optouts),
         world.surveys,
         settings.channels,
         Channels(world.lanes, settings.channels),
@@ -107,10 +111,9 @@ def deliveries(world: World) -> Delivery:
     settings = world.settings
     return Delivery(
         Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
-        Lanes(world.lanes, settings.shards, settings.keep_events_ms),
         Channels(world.lanes, settings.channels),
         {
-            name: Wire(provider_for(channel, settings), account_of(channel, settings).url)
+            name: Wire(open_provider(channel, settings), delivery.SLOTS)
             for name, channel in settings.channels.items()
         },
         Doorbell(world.broker),
@@ -142,12 +145,30 @@ def deliver() -> None:
 def clock() -> None:
     world = enter_world()
     log.info("running", role="clock")
-    with repeatedly(partial(tidy, world), TIDY_S, "tidy"):
+    with (
+        repeatedly(partial(tidy, world), TIDY_S, "tidy"),
+        repeatedly(campaigns(world).turn, TICK_S, "campaigns"),
+    ):
         Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(StopSignal())
 
 
+def campaigns(world: World) -> Campaigns:
+    settings = world.settings
+    return Campaigns(
+        world.lanes,
+        world.broker,
+        settings.channels,
+        world.surveys,
+        Doorbell(world.broker),
+        shards=settings.shards,
+        keep_events_ms=settings.keep_events_ms,
+    )
+
+
 def tidy(world: World) -> None:
-    """Forget the versions of surveys that nothing needs any more, and the processes that are gone."""
+    """Forget what was said in sessions whose time has come, the versions of surveys that nothing needs any more, and
+    the processes that are gone."""
+    retention.sweep_hourly(world.lanes, world.settings.shards, world.surveys)
     versions.bury(world.lanes)
     for version in versions.forget(world.lanes, world.settings.keep_events_ms):
         log.info("old version of a survey forgotten", version=version)

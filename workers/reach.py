@@ -6,7 +6,7 @@ import click
 import redis
 
 from config import keyspace
-from config.settings import Settings, exit_with_mistakes, load_settings
+from config.settings import Settings, default_broker_url, exit_with_mistakes, load_settings
 from workers.embedded import url_of_running
 
 
@@ -15,6 +15,17 @@ def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
 
     Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
     """
+    settings, url = _where(environ)
+    return settings, _connected(url)
+
+
+def reach_both(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
+    """The same, and a client of the Redis that holds the wake-ups."""
+    settings, url = _where(environ)
+    return settings, _connected(url), _connected(settings.broker_url or default_broker_url(url))
+
+
+def _where(environ: Mapping[str, str]) -> tuple[Settings, str]:
     with exit_with_mistakes():
         settings = load_settings(environ)
     url = settings.redis_url or url_of_running(settings.var)
@@ -22,9 +33,13 @@ def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
         raise click.ClickException(
             f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the server in use"
         )
+    return settings, url
+
+
+def _connected(url: str) -> redis.Redis:
     client = keyspace.connect(url, retries=0)
     try:
         client.ping()
     except redis.RedisError as e:
         raise click.ClickException(f"Redis at {url} does not answer ({type(e).__name__})") from e
-    return settings, client
+    return client

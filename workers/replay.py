@@ -293,7 +293,7 @@ class _Json(_Show):
         self._print(summary)
 
     def _print(self, what: dict[str, Any]) -> None:
-        click.echo(json.dumps(what))
+        click.echo(json.dumps(what, default=msgspec.structs.asdict))
 
 
 def _result(same: bool) -> str:
@@ -409,7 +409,11 @@ class _Terminal(_Show):
 
 
 def _shown(record: Record | None) -> str:
-    return "nothing more" if record is None else f"{line(record)}   {json.dumps(_event(record))}"
+    return (
+        "nothing more"
+        if record is None
+        else f"{line(record)}   {json.dumps(_event(record), default=msgspec.structs.asdict)}"
+    )
 
 
 def _table(compared: Sequence[Compared]) -> Table:

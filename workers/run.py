@@ -23,6 +23,7 @@ from rich.console import Console
 
 from config.settings import Settings, default_broker_url, exit_with_mistakes, load
 from engine import read_surveys
+from engine.providers.opening import mistakes
 from workers.embedded import CannotStart, server
 
 PROCFILE = Path(__file__).parents[1] / "Procfile"
@@ -52,7 +53,7 @@ def run() -> None:
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
     with exit_with_mistakes():
-        settings, _ = load(os.environ, read_surveys)
+        settings, _ = load(os.environ, read_surveys, mistakes)
     console = Console(highlight=False)
     try:
         _require_free(settings)

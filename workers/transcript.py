@@ -57,7 +57,7 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
-            click.echo(json.dumps(_plain(record)))
+            click.echo(json.dumps(_plain(record), default=msgspec.structs.asdict))
         else:
             click.echo(f"{_when(record, zones)}  {line(record)}")
 
@@ -75,16 +75,17 @@ def archived(client: redis.Redis, k: int, sender: str) -> Iterator[Record]:
 def line(record: Record) -> str:
     """A record as a person reads it: `>` came in, `<` went out, `--` is about them."""
     match record:
-        case Heard(text=text):
-            return f"> {text}"
+        case Heard(text=text, handled=handled):
+            return f"> {text}" + (f"  (a {handled.upper()}, which the provider answered)" if handled else "")
         case Said(text=text):
             return f"< {text}".replace("\n", "\n" + " " * 29)
-        case Opened(session=session, survey=survey, version=version):
-            return f"-- session {session} opened: {survey}, version {version}"
+        case Opened(session=session, survey=survey, version=version, originator=originator):
+            over = f", from {originator}" if originator else ""
+            return f"-- session {session} opened: {survey}, version {version}{over}"
         case Invited(invitation=invitation):
             return f"-- by an invitation {invitation.reference}".rstrip()
-        case Ended(session=session, how=how):
-            return f"-- session {session} ended: {how}"
+        case Ended(session=session, how=how, why=why):
+            return f"-- session {session} ended: {how}" + (f", {why}" if why else "")
         case Misread(step=step, why=why):
             return f"-- no answer to {step}: {why}"
         case Sent(id=id, ticket=ticket):
@@ -93,12 +94,14 @@ def line(record: Record) -> str:
             return f"-- {id} will not be sent: {code} {why}".rstrip()
         case Refused(reason=reason):
             return f"-- refused: {reason}"
-        case OptedOut(by_provider=by_provider):
-            return "-- opted out" + (", as the provider tells" if by_provider else "")
+        case OptedOut(by_provider=by_provider, source=source):
+            teller = source or "the provider"
+            return "-- opted out" + (f", as {teller} tells" if by_provider else "")
         case OptedIn():
             return "-- opted in again"
-        case Delivered(ticket=ticket, status=status):
-            return f"-- {ticket} {status}"
+        case Delivered(ticket=ticket, status=status, state=state, code=code, why=why, sms=sms):
+            because = " ".join(each for each in (code, why) if each)
+            return f"-- {sms or ticket} {state or status}" + (f": {because}" if because else "")
 
 
 def _plain(record: Record) -> dict[str, object]:

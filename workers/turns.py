@@ -1,9 +1,9 @@
 """A turn: lanes are claimed, advanced and committed, many at a time.
 
-The rate-limit worker turns the lanes whose head is a START, the conversation worker all others. Both do the same,
-except that sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for
-those that would open, and the rest are drafted again with the door closed. The engine is pure, so drafting twice
-costs microseconds and spends no permit on a START that it refuses anyway.
+The rate-limit worker turns the lanes whose head is a START, the conversation worker all others. Both do the same.
+Sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for those that would
+open, and the rest are drafted again with the door closed. The engine is pure, so drafting twice costs microseconds and
+spends no permit on a START that it refuses anyway. Invitations got their permits when they were released.
 """
 
 from collections import Counter
@@ -18,7 +18,19 @@ from config.logs import hash_sender
 from config.settings import Channel
 from engine import ChannelPolicy, Policy, Surveys, UnknownVersion, missing_versions
 from engine import lane as lane_format
-from engine.events import Ended, Opened, OptedOut, Record, Refusal, Refused, Unsent, decode_outbound
+from engine.events import (
+    Delivered,
+    Ended,
+    Opened,
+    OptedOut,
+    Record,
+    Refusal,
+    Refused,
+    Unsent,
+    decode_outbound,
+)
+from engine.quiet import QuietHours
+from engine.turn import WITHDRAWN
 from workers.channels import Channels
 from workers.drafts import Draft, draft, draft_one_by_one
 from workers.lanes import Claim, Committed, Lanes
@@ -41,6 +53,10 @@ def policy_of(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
             start_burst=channel.limits.start_burst,
             start_per_minute=channel.limits.start_per_minute,
             pause_ms=round(channel.limits.pause_s * 1000),
+            number=channel.number,
+            originators=channel.originators,
+            quiet=QuietHours(*channel.quiet_minutes) if channel.quiet_minutes is not None else None,
+            contacts=channel.contacts,
         )
         for name, channel in channels.items()
     }
@@ -74,7 +90,7 @@ class Turns:
             return
         surveys = self._surveys.still()
         drafts = [self._draft(claim, surveys, self._policy) for claim in claims]
-        if queue == keyspace.STARTS:
+        if any(each.opened for each in drafts):
             drafts = self._admitted(drafts, surveys)
         committed = self._lanes.commit([each.decision() for each in drafts])
         self._wake(committed)
@@ -133,23 +149,23 @@ class Turns:
             metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
         if duplicates := sum(each.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
-        for commit in committed:
-            self._note_withdrawn(commit, now)
+        for each, commit in zip(drafts, committed, strict=True):
+            if commit.withdrawn:
+                self._note_withdrawn(each, commit, now)
         for channel, count in Counter(sms.channel for each in stood for sms in each.outbox).items():
             metrics.SMS_DECIDED.labels(channel).inc(count)
             self._door.count_sms(channel, count, now)
         for each in stood:
             self._report_lane(each)
 
-    def _note_withdrawn(self, committed: Committed, now: int) -> None:
-        """SMS that a STOP took back: the archive says so."""
-        withdrawn = [decode_outbound(entry[entry.index(b"\0") + 1 :]) for entry in committed.withdrawn]
-        records: list[Record] = [
-            Unsent(now, sms.channel, sms.session, sms.id, "stopped", "withdrawn by a STOP")
-            for sms in withdrawn
-        ]
-        if records:
-            self._lanes.archive(committed.sender, records)
+    def _note_withdrawn(self, each: Draft, committed: Committed, now: int) -> None:
+        """SMS that were taken back before they left: the archive says so."""
+        records: list[Record] = []
+        for entry in committed.withdrawn:
+            sms = decode_outbound(entry[entry.index(b"\0") + 1 :])
+            code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
+            records.append(Unsent(now, sms.channel, sms.session, sms.id, code, WITHDRAWN[code]))
+        self._lanes.archive(committed.sender, records)
 
     def _report_lane(self, each: Draft) -> None:
         for record in each.records:
@@ -160,6 +176,8 @@ class Turns:
                     metrics.SESSIONS_ENDED.labels(channel, how).inc()
                 case Refused(channel=channel, reason=reason):
                     metrics.STARTS_REFUSED.labels(channel, reason).inc()
+                case Delivered(channel=channel, state=state):
+                    metrics.RECEIPTS.labels(channel, state or "other").inc()
                 case OptedOut(channel=channel):
                     log.info(
                         "opted out", channel=channel, sender=hash_sender(self._log_key, each.claim.sender)

@@ -9,6 +9,7 @@ from config.settings import load
 from engine import read_surveys
 from engine.events import Sms, decode_outbound, decode_records, encode
 from engine.keywords import is_start
+from engine.providers.opening import mistakes
 from workers.processes import World, turns
 
 SURVEY = b"""
@@ -100,7 +101,7 @@ def pipeline(valkey, tmp_path):
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
         }
-        settings, surveys = load(environ, read_surveys)
+        settings, surveys = load(environ, read_surveys, mistakes)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
         keyspace.load_functions(client)
         return Pipeline(World(settings, surveys, client, broker))

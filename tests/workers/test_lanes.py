@@ -6,7 +6,9 @@ import pytest
 import redis
 
 from config import keyspace
+from engine.events import OptedIn, Outbound, ProviderStop, encode
 from workers.lanes import MAIL_LIMIT, Claim, Decision, Lanes, Letter
+from workers.optouts import open_list
 from workers.outboxes import Outboxes, Settled
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -24,7 +26,7 @@ def client(valkey):
 
 @pytest.fixture
 def lanes(client):
-    return Lanes(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
+    return Lanes(client, SHARDS, 3_600_000, open_list(client, SHARDS, ""), lease_ms=LEASE_MS)
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
         [
             decision(
                 old,
-                records=b"r",
+                records=[b"r"],
                 outbox=[("c", b"sms")],
                 silenced=["c"],
                 dead=[Letter("x", b"x")],
@@ -141,7 +143,7 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
 
 def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
     accept(client, ANNA, b"1")
-    ours = decision(claim(lanes, ANNA), records=b"r", outbox=[("c", b"sms")], dead=[Letter("x", b"x")])
+    ours = decision(claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[Letter("x", b"x")])
     (first,) = lanes.commit([ours])
     before = everything(client)
     (again,) = lanes.commit([ours])
@@ -318,3 +320,150 @@ def test_keys_expire_once_nothing_can_need_them(client, lanes):
 def test_a_function_refuses_nothing_silently(client):
     with pytest.raises(redis.ResponseError):
         client.execute_command(*keyspace.call("unheard_of", ["x"], ()))
+
+
+def sms(session, number):
+    return encode(Outbound(f"{session}x{number}", "c", ANNA, "text", session))
+
+
+def test_withdrawing_a_session_takes_its_sms_and_no_other(client, lanes, outboxes):
+    """By their ids, also where one id begins like another, or an entry cannot be read."""
+    ours, theirs = "00000000000000aa", "00000000000000ab"
+    accept(client, ANNA, b"1")
+    entries = [sms(ours, 0), sms(theirs, 0), b"garbage", sms(ours, 1), sms(ours + "x1", 0)]
+    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", entry) for entry in entries])])
+    accept(client, ANNA, b"cancel")
+    (committed,) = lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours])])
+    assert committed.withdrawn == [b"c\0" + entries[0], b"c\0" + entries[3]]
+    assert [outgoing(outboxes, ANNA) for _ in range(3)] == [entries[1], entries[2], entries[4]]
+
+
+def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lanes):
+    accept(client, ANNA, b"1")
+    held = claim(lanes, ANNA)
+    lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
+    k = keyspace.shard_of(ANNA, SHARDS)
+    assert client.get(keyspace.session(k, "aa")) == b"5 " + ANNA.encode()
+    assert client.get(keyspace.session(k, "bb")) == b"6 " + ANNA.encode()
+    assert client.pexpiretime(keyspace.session(k, "aa")) == held.now + 1_000 + 3_600_000
+
+
+def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
+    people = [f"+336{i:08}" for i in range(40)]
+    for person in people:
+        accept(client, person, b"1")
+    held = lanes.claim("replies", people).held
+    decisions = [
+        decision(each, keep_until=each.now + 60_000, sessions=[(f"{i}a", i), (f"{i}b", i)][: i % 3])
+        for i, each in enumerate(held)
+    ]
+    assert all(committed.stood for committed in lanes.commit(decisions))
+    found = {key.rpartition(b":")[2].decode() for key in client.keys("*:session:*")}
+    assert found == {identity for each in decisions for identity, _ in each.sessions}
+    assert len(client.keys("*:lane:*")) == len(people)
+
+
+def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
+    optouts = open_list(client, SHARDS, "")
+    accept(client, ANNA, b"stop")
+    old = claim(lanes, ANNA)
+    lapse(client, ANNA)
+    (new,) = lanes.claim_alone("replies", ANNA).held
+    lanes.commit([decision(old, opt_outs=[("a", 7, "person")])])
+    assert optouts.known(ANNA) == {}
+    lanes.commit([decision(new, opt_outs=[("a", 7, "person"), ("b", 8, "provider")])])
+    assert optouts.known(ANNA) == {"a": (7, "person"), "b": (8, "provider")}
+    accept(client, ANNA, b"start")
+    lanes.commit([decision(claim(lanes, ANNA), opt_outs=[("a", 7, "unknown"), ("b", 0, "")])])
+    assert optouts.known(ANNA) == {"a": (7, "person")}
+    assert optouts.known(BORIS) == {}
+    assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts(keyspace.shard_of(ANNA, SHARDS))))
+
+
+def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
+    open_list(client, SHARDS, "").add([(ANNA, "c"), (BORIS, "c")], "import")
+    for person in (ANNA, BORIS):
+        accept(client, person, b"1")
+    first = claim(lanes, ANNA)
+    assert list(first.opted_out) == ["c"]
+    lanes.commit([decision(first)])
+    accept(client, ANNA, b"2")
+    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).held}
+    assert both[ANNA] == {}
+    assert list(both[BORIS]) == ["c"]
+
+
+@pytest.mark.parametrize("verdict", ["again", "booked", "untried"])
+def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
+    client, lanes, outboxes, verdict
+):
+    speak(client, lanes, ANNA, b"1", b"2")
+    (take,) = outboxes.take([ANNA])
+    outboxes.settle([Settled(take, "again", rest_ms=1, uncertain=True)])
+    for rest_ms in (60_000, 0):
+        lapse(client, ANNA, keyspace.outbox_lock)
+        (take,) = outboxes.take([ANNA])
+        assert (take.sms, take.unknown, take.booked) == (b"1", True, verdict == "booked" and rest_ms == 0)
+        outboxes.settle([Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
+    (take,) = outboxes.take([ANNA])
+    assert take.unknown
+    outboxes.settle([Settled(take, "done")])
+    (take,) = outboxes.take([ANNA])
+    assert (take.sms, take.unknown, take.attempts) == (b"2", False, 0)
+
+
+def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    (take,) = outboxes.take([ANNA])
+    outboxes.settle([Settled(take, "again", uncertain=True)])
+    k = keyspace.shard_of(ANNA, SHARDS)
+    keys = [
+        keyspace.fence(k), keyspace.outbox_alarms(k), keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)
+    ]  # fmt: skip
+    command = keyspace.call("take", keys, ("owner", LEASE_MS, ANNA))
+    (first,), (again,) = client.execute_command(*command), client.execute_command(*command)
+    assert [first[i] for i in (0, 2, 3, 4, 5)] == [again[i] for i in (0, 2, 3, 4, 5)]
+    assert again[4] == 1
+
+
+def test_an_sms_after_one_that_was_withdrawn_while_its_worker_died_was_never_tried(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    outboxes.take([ANNA])
+    accept(client, ANNA, b"stop")
+    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
+    lapse(client, ANNA, keyspace.outbox_lock)
+    (take,) = outboxes.take([ANNA])
+    assert (take.sms, take.unknown, take.attempts, take.since) == (b"bye", False, 0, 0)
+
+
+def test_what_a_settlement_tells_the_lane_and_remembers_stands_or_falls_with_it(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    k = keyspace.shard_of(ANNA, SHARDS)
+    (old,) = outboxes.take([ANNA])
+    lapse(client, ANNA, keyspace.outbox_lock)
+    (new,) = outboxes.take([ANNA])
+    news = {"mail": ProviderStop("aa", "c"), "ticket": "SM1"}
+    outboxes.settle([Settled(old, "done", **news)])
+    assert not client.exists(keyspace.mailbox(k, ANNA), keyspace.tickets(k, ANNA))
+    for _ in range(2):
+        outboxes.settle([Settled(new, "done", **news)])
+    assert bodies(claim(lanes, ANNA)) == [encode(ProviderStop("aa", "c"))]
+    assert outboxes.tickets(ANNA) == {"SM1"}
+
+
+def test_the_last_fifty_tickets_of_a_sender_are_remembered(client, lanes, outboxes):
+    speak(client, lanes, ANNA, *(b"%d" % i for i in range(60)))
+    for i in range(60):
+        (take,) = outboxes.take([ANNA])
+        outboxes.settle([Settled(take, "done", ticket=f"SM{i}")])
+    assert outboxes.tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
+    assert 0 < client.pttl(keyspace.tickets(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
+
+
+def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
+    lanes.archive(ANNA, [OptedIn(1, "c", "")])
+    assert not client.keys("*:events")
+    accept(client, ANNA, b"1")
+    lanes.commit([decision(claim(lanes, ANNA))])
+    lanes.archive(ANNA, [OptedIn(1, "c", "")])
+    assert client.xlen(keyspace.events(keyspace.shard_of(ANNA, SHARDS))) == 1

@@ -4,10 +4,11 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from config import keyspace
-from engine.events import Refused, Sms, Unsent, encode
+from config import keyspace, metrics
+from engine.events import Heard, Invitation, Part, Receipt, Refused, Sms, Unsent, decode_records, encode
 from workers.dead import stored
 from workers.drafts import MAX_ATTEMPTS
+from workers.sessions import session_of
 from workers.versions import publish
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
@@ -295,3 +296,69 @@ def test_a_stored_version_that_cannot_be_read_hides_no_other(pipeline):
     new.accept(ANNA, "Ada", event_id="00000000000000aa")
     new.drain()
     assert new.said(ANNA)[-1] == "How old are you, Ada?"
+
+
+def invite(town, sender, identity):
+    town.deposit(sender, encode(Invitation(identity, "clinic", "clinic")), start=True)
+
+
+def test_invitations_take_no_permits_as_they_have_theirs(pipeline):
+    town = pipeline(new_sessions_per_minute=2)
+    people = [f"+336{i:08}" for i in range(5)]
+    for place, person in enumerate(people):
+        invite(town, person, f"{place:016x}")
+    town.drain()
+    assert all(town.said(person) == ["What is your name?"] for person in people)
+    for person in ("+33700000001", "+33700000002"):
+        town.accept(person, "START", event_id=f"{person[-1]:0>16}")
+        town.drain()
+        assert town.said(person) == ["What is your name?"]
+
+
+def test_a_start_in_parts_needs_a_permit_too(pipeline):
+    town = pipeline(new_sessions_per_minute=3)
+    people = [f"+336{i:08}" for i in range(10)]
+    for person in people:
+        for number, text in ((2, "RT"), (1, "STA")):
+            town.deposit(person, encode(Part(f"{person[1:]}{number}", "clinic", text, "7", number, 2)))
+    town.drain()
+    assert sum(bool(town.said(person)) for person in people) == 3
+
+
+def test_receipts_are_counted_once_by_what_they_say(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    count = metrics.RECEIPTS.labels("clinic", "delivered")._value
+    before = count.get()
+    for place, state in enumerate(("delivered", "sent", "delivered")):
+        receipt = Receipt(f"r{place}", "clinic", "t", state, state, sms="0000000000000001x0")
+        town.deposit(ANNA, encode(receipt))
+    town.drain()
+    assert count.get() == before + 1
+
+
+def test_the_archive_holds_one_session_or_none_in_each_entry(pipeline):
+    """So that what was said in a session can be deleted alone."""
+    town = pipeline()
+    town.accept(ANNA, "START", "STOP", "START", "Ada", "36", "hello?", "STOP")
+    town.drain()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    entries = [decode_records(fields[b"e"]) for _, fields in town.client.xrange(keyspace.events(k))]
+    owners = [{session_of(record) for record in entry} for entry in entries]
+    assert all(len(owner) == 1 for owner in owners)
+    assert {f"{1:016x}", f"{3:016x}"} < set.union(*owners)
+    assert any(isinstance(record, Heard) and record.text == "START" for record in entries[0])
+
+
+def test_sessions_and_refused_invitations_are_found_by_their_ids(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    invite(town, BORIS, "00000000000000b1")
+    invite(town, BORIS, "00000000000000b2")
+    town.drain()
+    shards = town.world.settings.shards
+    for person, session in ((ANNA, f"{1:016x}"), (BORIS, "00000000000000b1"), (BORIS, "00000000000000b2")):
+        key = keyspace.session(keyspace.shard_of(person, shards), session)
+        assert town.client.get(key).endswith(b" " + person.encode())
+        assert town.client.pttl(key) > town.world.settings.keep_events_ms

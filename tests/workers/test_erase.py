@@ -1,0 +1,278 @@
+"""Nothing of an erased person is left, but that they said stop; whatever was under way adds nothing afterwards."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from config import keyspace
+from engine import lane as lane_format
+from engine.events import Invitation, ProviderStop, Refused, Sms, encode
+from engine.lane import Lane, Line
+from workers import erase as erasing
+from workers.erase import Erased, Eraser, erase
+from workers.lanes import Letter
+from workers.letters import DeadLetter, seal
+from workers.optouts import open_list
+from workers.outboxes import Outboxes, Settled
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+
+
+@pytest.fixture
+def town(pipeline, monkeypatch, tmp_path, valkey):
+    town = pipeline()
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    town.optouts = open_list(town.client, town.world.settings.shards, "")
+    return town
+
+
+def eraser(town):
+    return Eraser(town.client, town.world.broker, town.world.settings, town.optouts)
+
+
+def shard(town, sender):
+    return keyspace.shard_of(sender, town.world.settings.shards)
+
+
+def traces(town, sender):
+    """Where the digits of this number are, in keys or values, on either server."""
+    digits = sender[1:].encode()
+    found = []
+    for client in (town.client, town.world.broker):
+        for key in client.keys("*"):
+            kind = client.type(key)
+            match kind:
+                case b"string":
+                    content = client.get(key)
+                case b"list":
+                    content = b"".join(client.lrange(key, 0, -1))
+                case b"hash":
+                    content = b"".join(b"".join(pair) for pair in client.hgetall(key).items())
+                case b"zset":
+                    content = b"".join(client.zrange(key, 0, -1))
+                case b"stream":
+                    content = b"".join(v for _, fields in client.xrange(key) for v in fields.values())
+            if digits in key or digits in content:
+                found.append(key)
+    return found
+
+
+def live(town, sender):
+    """Leave every kind of trace: a session, an end, a stop, mail, SMS, a try, a dead letter, tickets."""
+    town.accept(sender, "START", "Ada", "36", "START")
+    town.drain()
+    town.deposit(sender, b"poison")
+    town.drain()
+    town.accept(sender, "STOP", "START")
+    town.drain()
+    outboxes = outboxes_of(town)
+    (take,) = outboxes.take([sender])
+    outboxes.settle([Settled(take, "done", ticket="SM1", dead=Letter("x" + sender, letter(sender)))])
+    town.accept(sender, "Bo", "not yet applied")
+
+
+def letter(sender):
+    return seal(
+        DeadLetter(id="x" + sender, kind="sms", reason="rejected", sender=sender, at=1, attempts=1, what=b"")
+    ).content
+
+
+def outboxes_of(town):
+    return Outboxes(town.client, town.world.settings.shards, 3_600_000, 60_000)
+
+
+def test_no_trace_is_left_of_one_and_all_of_the_other(town):
+    live(town, BORIS)
+    live(town, ANNA)
+    before = traces(town, BORIS)
+    assert len(traces(town, ANNA)) >= 9
+    looked, erased = eraser(town).look(ANNA), eraser(town).erase(ANNA)
+    assert looked == erased
+    assert erased == Erased(
+        lanes=1, mail=2, sms=erased.sms, other_keys=1, alarms=erased.alarms, archive_entries=erased.archive_entries,
+        dead_letters=2, sessions=3,
+    )  # fmt: skip
+    assert min(erased.sms, erased.alarms, erased.archive_entries) > 0
+    assert traces(town, ANNA) == []
+    assert traces(town, BORIS) == before
+    assert eraser(town).erase(ANNA) == Erased()
+
+
+def test_an_invitation_that_waits_is_never_released(town):
+    k, identity = shard(town, ANNA), "00000000000000a1"
+    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, identity)]
+    held = (identity, 0, 4_000_000_000_000, ANNA, encode(Invitation(identity, "clinic", "clinic")))
+    keyspace.ask(town.client, keyspace.call("hold", keys, held))
+    assert eraser(town).look(ANNA).invitations == 1
+    assert eraser(town).erase(ANNA).invitations == 1
+    assert traces(town, ANNA) == []
+    assert town.client.get(keyspace.session(k, identity)) == b"", "the same invitation is still recognised"
+
+
+def test_that_they_said_stop_is_kept(town):
+    town.accept(ANNA, "START", "STOP")
+    town.drain()
+    assert eraser(town).erase(ANNA).opt_outs == 1
+    assert traces(town, ANNA) == []
+    town.deposit(ANNA, encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.drain()
+    assert [record.reason for record in town.records(ANNA) if isinstance(record, Refused)] == ["opted_out"]
+    town.accept(ANNA, "START")
+    town.drain()
+    assert town.said(ANNA) == ["What is your name?"]
+
+
+@pytest.mark.parametrize(
+    "event", [Sms("b1", "clinic", "Stop."), Sms("b1", "clinic", "x", handled="stop"), ProviderStop("b1", "clinic")],
+    ids=["word", "handled", "callback"],
+)  # fmt: skip
+def test_a_stop_that_nobody_has_applied_yet_is_kept(town, event):
+    town.accept(ANNA, "START")
+    town.drain()
+    town.deposit(ANNA, encode(event))
+    eraser(town).erase(ANNA)
+    assert list(town.optouts.known(ANNA)) == ["clinic"]
+
+
+def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
+    town.accept(ANNA, "STOP")
+    town.drain()
+    town.accept(ANNA, "START")
+    assert eraser(town).erase(ANNA).opt_outs == 0
+
+
+def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
+    k = shard(town, ANNA)
+    state = lane_format.encode(Lane(lines={"clinic": Line(opted_out_at=7)}))
+    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + state)
+    eraser(town).erase(ANNA)
+    assert town.optouts.known(ANNA) == {"clinic": (7, "unknown")}
+
+
+def test_a_commit_under_way_leaves_nothing(town):
+    town.accept(ANNA, "START")
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    eraser(town).erase(ANNA)
+    town.turns._turn("starts", [claim])
+    assert traces(town, ANNA) == []
+
+
+def test_a_commit_repeated_after_its_reply_was_lost_leaves_nothing(town, monkeypatch):
+    """The first call stood, the person was erased, and the client calls again."""
+    town.accept(ANNA, "START")
+    drafts = []
+    commit = town.turns._lanes.commit
+    monkeypatch.setattr(town.turns._lanes, "commit", lambda all_: drafts.extend(all_) or commit(all_))
+    town.turns.run("starts", [ANNA])
+    eraser(town).erase(ANNA)
+    (committed,) = commit(drafts)
+    assert not committed.stood
+    assert traces(town, ANNA) == []
+
+
+def test_a_delivery_under_way_leaves_nothing(town):
+    town.accept(ANNA, "START")
+    town.drain()
+    outboxes = outboxes_of(town)
+    (take,) = outboxes.take([ANNA])
+    eraser(town).erase(ANNA)
+    outboxes.settle(
+        [
+            Settled(
+                take,
+                "done",
+                records=b"r",
+                ticket="SM1",
+                dead=Letter("x", b"x"),
+                mail=ProviderStop("s", "clinic"),
+            )
+        ]
+    )
+    assert traces(town, ANNA) == []
+    assert not town.client.keys("*:dead")
+
+
+def test_what_a_stop_withdrew_is_not_archived_after_an_erasure(town, monkeypatch):
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "STOP")
+    archive = town.turns._lanes.archive
+
+    def erase_first(sender, records):
+        eraser(town).erase(sender)
+        archive(sender, records)
+
+    monkeypatch.setattr(town.turns._lanes, "archive", erase_first)
+    town.turns.run("replies", [ANNA])
+    assert traces(town, ANNA) == []
+
+
+def test_mail_that_comes_while_it_is_looked_at_is_looked_at_too(town, monkeypatch):
+    town.accept(ANNA, "START")
+    alive = Eraser._alive
+
+    def one_more(self, k, sender):
+        found = alive(self, k, sender)
+        if not stopped:
+            stopped.append(True)
+            town.accept(ANNA, "STOP")
+        return found
+
+    stopped = []
+    monkeypatch.setattr(Eraser, "_alive", one_more)
+    erased = eraser(town).erase(ANNA)
+    assert (erased.mail, erased.opt_outs) == (2, 1)
+
+
+def test_a_lane_that_changes_while_it_is_looked_at_is_looked_at_again(town, monkeypatch):
+    """They opt in again between: the list must not have it otherwise."""
+    town.accept(ANNA, "STOP")
+    town.drain()
+    alive = Eraser._alive
+
+    def one_more(self, k, sender):
+        found = alive(self, k, sender)
+        if not started:
+            started.append(True)
+            town.accept(ANNA, "START")
+            town.drain()
+        return found
+
+    started = []
+    monkeypatch.setattr(Eraser, "_alive", one_more)
+    assert eraser(town).erase(ANNA).opt_outs == 0
+
+
+def test_a_lane_that_never_rests_is_told(town, monkeypatch):
+    monkeypatch.setattr(erasing, "_TRIES", 3)
+    alive = Eraser._alive
+
+    def one_more(self, k, sender):
+        found = alive(self, k, sender)
+        town.accept(ANNA, "hello")
+        return found
+
+    monkeypatch.setattr(Eraser, "_alive", one_more)
+    with pytest.raises(erasing.Busy):
+        eraser(town).erase(ANNA)
+
+
+def call(*arguments, text=""):
+    return CliRunner().invoke(erase, [*arguments], input=text)
+
+
+def test_the_command_asks_first_and_says_what_it_removed(town):
+    live(town, ANNA)
+    assert call(ANNA, text="n\n").exit_code == 1
+    dry = json.loads(call(ANNA, "--dry-run", "--json").stdout)
+    assert dry["dry_run"]
+    assert dry["dead_letters"] == 2
+    assert traces(town, ANNA)
+    assert "dead letters" in call(ANNA, text="y\n").stdout
+    assert traces(town, ANNA) == []
+    again = call(ANNA, "--yes", "--json")
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["lanes"] == 0
+    assert call("anna", "--yes").exit_code == 2

@@ -1,0 +1,243 @@
+"""Who said stop is known for good, by a hash: lanes come and go, and the list tells the new ones."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from config import keyspace
+from config.settings import Mistakes, Secret
+from engine import lane as lane_format
+from engine.events import Ended, Invitation, OptedIn, OptedOut, ProviderStop, Refused, encode
+from engine.lane import Lane, Line
+from workers.optout_commands import Bad, normalised, optout
+from workers.optouts import open_list
+
+ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
+
+
+@pytest.fixture
+def town(pipeline, monkeypatch, tmp_path, valkey):
+    town = pipeline()
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    return town
+
+
+def call(*arguments, status=0, text=None):
+    result = CliRunner().invoke(optout, [*arguments], input=text, catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def shard(town, sender):
+    return keyspace.shard_of(sender, town.world.settings.shards)
+
+
+def known(town, sender):
+    return open_list(town.client, town.world.settings.shards, "").known(sender)
+
+
+def forget_lane(town, sender):
+    """Its time is over."""
+    town.client.delete(keyspace.lane(shard(town, sender), sender))
+
+
+def invite(town, sender, identity):
+    town.deposit(sender, encode(Invitation(identity, "clinic", "clinic")), start=True)
+    town.drain()
+
+
+def test_a_stop_outlives_its_lane_and_a_start_ends_it(town):
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert [source for _, source in known(town, ANNA).values()] == ["person"]
+    assert 0 < town.client.pttl(keyspace.lane(shard(town, ANNA), ANNA)) <= 72 * 3_600_000
+    forget_lane(town, ANNA)
+    invite(town, ANNA, "00000000000000a1")
+    assert [record.reason for record in town.records(ANNA) if isinstance(record, Refused)] == ["opted_out"]
+    forget_lane(town, ANNA)
+    town.accept(ANNA, "START")
+    town.drain()
+    assert town.said(ANNA)[-1] == "What is your name?"
+    assert known(town, ANNA) == {}
+    forget_lane(town, ANNA)
+    invite(town, ANNA, "00000000000000a2")
+    assert town.said(ANNA)[-1] == "What is your name?"
+
+
+def test_what_providers_tell_is_known_by_its_source(town):
+    town.deposit(ANNA, encode(ProviderStop("s1", "clinic")))
+    town.deposit(BORIS, encode(ProviderStop("s2", "clinic", source="import x.csv")))
+    town.drain()
+    assert [source for _, source in known(town, ANNA).values()] == ["provider"]
+    assert [source for _, source in known(town, BORIS).values()] == ["import x.csv"]
+
+
+def test_a_lane_of_an_earlier_release_enters_the_list_with_its_next_commit(town):
+    k = shard(town, ANNA)
+    old = lane_format.encode(Lane(lines={"clinic": Line(opted_out_at=7)}))
+    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + old)
+    town.accept(ANNA, "hello?")
+    town.drain()
+    assert known(town, ANNA) == {"clinic": (7, "unknown")}
+    assert town.said(ANNA) == []
+
+
+def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):
+    optouts = open_list(town.client, town.world.settings.shards, "")
+    town.client.hset(keyspace.optouts(shard(town, ANNA)), optouts.hash(ANNA), "garbage")
+    town.accept(ANNA, "START")
+    town.accept(BORIS, "START")
+    town.drain()
+    assert town.said(ANNA) == []
+    assert town.said(BORIS) == ["What is your name?"]
+
+
+def test_no_number_is_in_the_list(town):
+    call("add", ANNA, BORIS)
+    for key in town.client.keys("*optout*"):
+        stored = town.client.dump(key)
+        assert ANNA[1:].encode() not in stored
+        assert BORIS[1:].encode() not in stored
+
+
+def test_another_key_is_refused_in_one_sentence(town):
+    town.client.flushdb()
+    open_list(town.client, 16, "one")
+    open_list(town.client, 16, Secret("one"))
+    with pytest.raises(Mistakes, match="PARLEY_OPTOUT_KEY is not the key"):
+        open_list(town.client, 16, "two")
+    with pytest.raises(Mistakes, match="PARLEY_OPTOUT_KEY is not the key"):
+        open_list(town.client, 16, "")
+
+
+def test_a_key_that_parley_made_may_be_set_later(town):
+    made = open_list(town.client, 16, "")
+    secret = town.client.get(keyspace.OPTOUT_KEY).decode()
+    assert open_list(town.client, 16, secret).hash(ANNA) == made.hash(ANNA)
+    assert len(secret) == 64
+
+
+def test_a_worker_with_another_key_does_not_start(parley):
+    parley.spawn("conversation", PARLEY_OPTOUT_KEY="one")
+    parley.wait_running()
+    other = parley.spawn("ratelimit", PARLEY_OPTOUT_KEY="two")
+    assert other.wait_dead() == 2
+    assert "PARLEY_OPTOUT_KEY is not the key" in other.log.read_text()
+    assert "two" not in other.log.read_text().split()
+
+
+def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tmp_path):
+    town.accept(ANNA, "START")
+    town.drain()
+    listed = tmp_path / "blocked.csv"
+    listed.write_text(f"number\n{ANNA}\n\n0033 6 00 00 00 02,clinic\n{CLARA},nowhere\n12\n+1\nAnna\n{ANNA}\n")
+    result = CliRunner().invoke(optout, ["import", str(listed)])
+    assert result.exit_code == 1
+    assert result.stdout == "2 new, 0 known, 4 lines of no use\n"
+    assert re.findall(r"line \d+: (?:no channel|'[^']*')", result.stderr) == [
+        "line 5: no channel", "line 6: '12'", "line 7: '+1'", "line 8: 'Anna'",
+    ]  # fmt: skip
+    town.turns.run("replies", [ANNA])
+    assert [record.how for record in town.records(ANNA) if isinstance(record, Ended)] == ["stopped"]
+    assert [record.source for record in town.records(ANNA) if isinstance(record, OptedOut)] == [
+        "import blocked.csv"
+    ]
+    assert town.said(ANNA) == []
+    assert known(town, BORIS)["clinic"][1] == "import blocked.csv"
+    assert not town.client.keys(f"*{BORIS}")
+    assert call("import", str(listed), status=1) == "0 new, 2 known, 4 lines of no use\n"
+
+
+def test_somebody_whose_first_sms_is_being_worked_on_is_reached_by_an_import(town):
+    town.accept(ANNA, "START")
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    assert claim.opted_out == {}
+    call("add", ANNA)
+    town.turns._turn("starts", [claim])
+    assert town.said(ANNA) == ["What is your name?"]
+    town.turns.run("replies", [ANNA])
+    assert town.said(ANNA) == []
+
+
+def test_somebody_who_opted_in_again_after_an_import_can_be_imported_again(town):
+    call("add", ANNA)
+    town.accept(ANNA, "START")
+    town.drain()
+    call("add", ANNA)
+    town.turns.run("replies", [ANNA])
+    assert known(town, ANNA)
+    assert town.said(ANNA) == []
+
+
+def test_removing_opts_in_again_whoever_knew_of_it(town):
+    town.accept(ANNA, "STOP")
+    town.drain()
+    call("add", BORIS)
+    assert call("remove", ANNA, BORIS, CLARA) == "2 removed\n"
+    assert isinstance(town.records(ANNA)[-1], OptedIn)
+    for place, person in enumerate((ANNA, BORIS)):
+        invite(town, person, f"{place:016x}")
+        assert town.said(person)[-1] == "What is your name?"
+        assert known(town, person) == {}
+
+
+def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monkeypatch):
+    monkeypatch.setattr("workers.optouts._TRIES", 2)
+    town.accept(ANNA, "STOP")
+    town.drain()
+    town.accept(ANNA, "hello")
+    (claim,) = town.turns._lanes.claim("replies", [ANNA]).held
+    assert "a worker has their lane" in CliRunner().invoke(optout, ["remove", ANNA]).output
+    town.turns._turn("replies", [claim])
+    assert known(town, ANNA)
+
+
+def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARLEY_OPTOUT_KEY", "ours")
+    for key in (keyspace.OPTOUT_CHECK, keyspace.OPTOUT_KEY):
+        town.client.delete(key)
+    call("add", ANNA, BORIS)
+    exported = call("export")
+    assert "600000001" not in exported
+    before = call("list", "--json")
+    town.client.flushdb()
+    keyspace.load_functions(town.client)
+    k = shard(town, ANNA)
+    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + lane_format.encode(Lane()))
+    assert call("import", "-", text=exported) == "2 new, 0 known, 0 lines of no use\n"
+    assert call("list", "--json") == before
+    assert call("export").splitlines() == exported.splitlines()
+    assert town.client.exists(keyspace.mailbox(k, ANNA)), "a lane that is there is told"
+    monkeypatch.setenv("PARLEY_OPTOUT_KEY", "theirs")
+    town.client.flushdb()
+    assert "another key" in CliRunner().invoke(optout, ["import", "-"], input=exported).output
+
+
+def test_a_list_of_other_shards_is_refused_line_by_line(town, monkeypatch):
+    call("add", ANNA)
+    exported = call("export").replace("/16", "/8")
+    assert call("import", "-", status=1, text=exported) == "0 new, 0 known, 1 lines of no use\n"
+
+
+def test_the_list_is_counted_and_asked(town):
+    assert call("list") == "Nobody has opted out.\n"
+    call("add", ANNA, BORIS)
+    assert json.loads(call("list", "--json")) == [{"channel": "clinic", "source": "operator", "people": 2}]
+    assert "operator" in call("list")
+    assert "opted out of clinic" in call("list", ANNA)
+    assert call("list", CLARA, status=1) == f"{CLARA} has not opted out\n"
+    assert json.loads(call("list", ANNA, "--json"))["opted_out"]["clinic"]["source"] == "operator"
+
+
+@pytest.mark.parametrize("number", ["0612345678", "INFO", "+33", "+3361234567890123", ""])
+def test_what_is_no_number_is_refused(number):
+    with pytest.raises(Bad):
+        normalised(number)
+
+
+@pytest.mark.parametrize("number", ["+33 6 12 34 56 78", "0033612345678", "+33(0)612345678"])
+def test_a_number_is_written_as_lanes_are_called(number):
+    assert normalised(number) == "+33612345678"

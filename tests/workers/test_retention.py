@@ -1,0 +1,163 @@
+"""What was said in a session goes when its survey says so, whole and alone: on a real stream, at injected times."""
+
+import pytest
+
+from config import keyspace
+from engine import Surveys
+from engine.events import Answer, Delivered, Ended, Heard, Opened, OptedOut, Said, Sent, encode
+from workers.dead import stored
+from workers.letters import DeadLetter, seal
+from workers.retention import sweep, sweep_hourly
+from workers.sessions import by_session
+from workers.versions import put
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+DAY = 86_400_000
+DAY_0 = 1_800_000_000_000
+
+BRIEF = b"survey: brief\nkeep: 2d\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
+LONG = b"survey: long\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
+
+
+@pytest.fixture
+def town(pipeline):
+    """A pipeline whose archive a test fills by hand."""
+    town = pipeline()
+    known = Surveys()
+    town.brief, town.long = (known.add(f"{i}.yaml", source) for i, source in enumerate((BRIEF, LONG)))
+    put(town.client, [town.brief, town.long])
+    return town
+
+
+def shard(town, sender):
+    return keyspace.shard_of(sender, town.world.settings.shards)
+
+
+def write(town, sender, *records, together=False):
+    """Entries of the archive: one a run of records of one session, as a commit has them."""
+    for entry in [list(records)] if together else by_session(records):
+        town.client.xadd(keyspace.events(shard(town, sender)), {"to": sender, "e": encode(entry)})
+
+
+def hold(town, sender, session, survey, ended_at=None):
+    """A session that is in the archive, in a dead letter and in the index."""
+    write(
+        town, sender,
+        Opened(DAY_0, "clinic", session, survey.name, survey.version, "en"),
+        Heard(DAY_0, "clinic", session, "e1", "I feel ill"),
+        Said(DAY_0, "clinic", session, f"{session}x0", "a", "A?"),
+        Sent(DAY_0, "clinic", session, f"{session}x0", f"ticket-{session}"),
+    )  # fmt: skip
+    if ended_at is not None:
+        write(town, sender, Ended(ended_at, "clinic", session, "completed", {"a": Answer("yes", True)}))
+    k = shard(town, sender)
+    letter = DeadLetter(
+        id=f"s{session}", kind="sms", reason="rejected", sender=sender, at=DAY_0, attempts=1, what=b"", session=session
+    )  # fmt: skip
+    town.client.hset(keyspace.dead(k), letter.id, seal(letter).content)
+    town.client.zadd(keyspace.dead_index(k), {letter.id: DAY_0})
+    town.client.set(keyspace.session(k, session), f"{DAY_0} {sender}", px=10**9)
+
+
+def sessions_in(town, sender):
+    return {getattr(record, "session", "") for record in town.records(sender)}
+
+
+def letters(town):
+    return {letter.session for letter in stored(town.client, town.world.settings)}
+
+
+def clean(town, days):
+    return sweep(town.client, town.world.settings.shards, Surveys(), DAY_0 + round(days * DAY))
+
+
+def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):
+    hold(town, ANNA, "aa", town.brief, ended_at=DAY_0)
+    hold(town, ANNA, "bb", town.brief, ended_at=DAY_0 + DAY)
+    hold(town, ANNA, "cc", town.long, ended_at=DAY_0)
+    hold(town, ANNA, "dd", town.brief)
+    hold(town, BORIS, "ee", town.brief, ended_at=DAY_0)
+    clean(town, 2)
+    assert sessions_in(town, ANNA) == {"aa", "bb", "cc", "dd"}
+    swept = clean(town, 2.5)
+    assert (swept.sessions, swept.dead_letters) == (2, 2)
+    assert sessions_in(town, ANNA) == {"bb", "cc", "dd"}
+    assert sessions_in(town, BORIS) == set()
+    assert letters(town) == {"bb", "cc", "dd"}
+    assert clean(town, 2.5).sessions == 0
+    clean(town, 100)
+    assert sessions_in(town, ANNA) == {"cc", "dd"}
+
+
+def test_whose_it_was_is_found_no_more_though_that_it_was_is(town):
+    hold(town, ANNA, "aa", town.brief, ended_at=DAY_0)
+    clean(town, 3)
+    key = keyspace.session(shard(town, ANNA), "aa")
+    assert town.client.get(key) == b""
+    assert town.client.pttl(key) > 0
+
+
+def test_receipts_go_with_their_session_and_evidence_of_a_stop_stays(town):
+    hold(town, ANNA, "aa", town.brief)
+    write(
+        town, ANNA,
+        Delivered(DAY_0, "clinic", "t", "delivered", "delivered", sms="aax0"),
+        Delivered(DAY_0, "clinic", "ticket-aa", "DELIVERED"),
+        Heard(DAY_0, "clinic", "aa", "e2", "STOP"),
+        OptedOut(DAY_0, "clinic", "e2", "STOP"),
+        Ended(DAY_0, "clinic", "aa", "stopped"),
+    )  # fmt: skip
+    write(town, ANNA, Delivered(DAY_0, "clinic", "of no session", "DELIVERED"))
+    clean(town, 3)
+    assert town.records(ANNA) == [
+        OptedOut(DAY_0, "clinic", "e2", "STOP"),
+        Delivered(DAY_0, "clinic", "of no session", "DELIVERED"),
+    ]
+
+
+@pytest.mark.parametrize("apart, gone", [(0, True), (5, False)])
+def test_an_entry_of_several_sessions_goes_when_all_of_them_are_due(town, apart, gone):
+    """No commit of this release makes one."""
+    for session, ended_at in (("aa", DAY_0), ("bb", DAY_0 + apart * DAY)):
+        write(town, ANNA, Opened(DAY_0, "clinic", session, "brief", town.brief.version, "en"))
+        write(town, ANNA, Ended(ended_at, "clinic", session, "completed"))
+    both = [Heard(DAY_0, "clinic", session, "e1", "x") for session in ("aa", "bb")]
+    write(town, ANNA, *both, together=True)
+    clean(town, 3)
+    assert [record for record in town.records(ANNA) if isinstance(record, Heard)] == ([] if gone else both)
+
+
+def test_a_real_conversation_leaves_entries_that_can_go(pipeline):
+    """What the engine decides in one commit is laid down by session."""
+    town = pipeline(BRIEF.replace(b"brief", b"clinic"))
+    put(town.client, [town.world.surveys.current("clinic")])
+    town.accept(ANNA, "START", "STOP")
+    town.drain()
+    town.accept(BORIS, "START")
+    town.drain()
+    now = town.records(ANNA)[-1].at
+    assert any(isinstance(record, OptedOut) for record in town.records(ANNA))
+    sweep(town.client, town.world.settings.shards, Surveys(), now + 3 * DAY)
+    assert sessions_in(town, ANNA) == {""}
+    assert any(isinstance(record, OptedOut) for record in town.records(ANNA))
+    assert town.records(BORIS)
+
+
+def test_many_pages_are_swept(town, monkeypatch):
+    monkeypatch.setattr("workers.archive.PAGE", 3)
+    for place in range(10):
+        hold(town, ANNA, f"a{place}", town.brief, ended_at=DAY_0)
+        hold(town, ANNA, f"b{place}", town.long, ended_at=DAY_0)
+    assert clean(town, 3).sessions == 10
+    assert sessions_in(town, ANNA) == {f"b{place}" for place in range(10)}
+
+
+def test_one_clock_sweeps_in_an_hour(town):
+    def look():
+        return sweep_hourly(town.client, town.world.settings.shards, Surveys())
+
+    assert look() is not None
+    assert look() is None
+    assert 0 < town.client.pttl(keyspace.RETENTION) < 3_600_000
+    town.client.delete(keyspace.RETENTION)
+    assert look() is not None

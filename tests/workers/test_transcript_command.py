@@ -1,0 +1,66 @@
+"""`parley transcript` has a line for everything that the archive may hold."""
+
+from typing import get_args
+
+import pytest
+
+from engine.events import (
+    Answer,
+    Delivered,
+    Ended,
+    Heard,
+    Invitation,
+    Invited,
+    Misread,
+    Opened,
+    OptedIn,
+    OptedOut,
+    Record,
+    Refused,
+    Said,
+    Sent,
+    Unsent,
+)
+from workers.transcript import line
+
+LINES = [
+    (Opened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),
+    (
+        Opened(0, "c", "1", "clinic", "ab12", "en", "26199", {"contact": "Rey"}),
+        "-- session 1 opened: clinic, version ab12, from 26199",
+    ),
+    (Invited(0, "c", "1", Invitation("1", "c", "clinic", reference="r7")), "-- by an invitation r7"),
+    (Heard(0, "c", "1", "2", "hello"), "> hello"),
+    (Heard(0, "c", "1", "2", "stop", handled="stop"), "> stop  (a STOP, which the provider answered)"),
+    (Misread(0, "c", "1", "age", "too_low"), "-- no answer to age: too_low"),
+    (Said(0, "c", "1", "1x0", "age", "How old?"), "< How old?"),
+    (Sent(0, "c", "1", "1x0", "SM1"), "-- 1x0 accepted by the provider as SM1"),
+    (
+        Unsent(0, "c", "1", "1x0", "cancelled", "withdrawn"),
+        "-- 1x0 will not be sent: cancelled withdrawn",
+    ),
+    (Refused(0, "c", "1", "cooldown"), "-- refused: cooldown"),
+    (Ended(0, "c", "1", "completed", {"age": Answer("7", 7)}), "-- session 1 ended: completed"),
+    (Ended(0, "c", "1", "unreachable", why="unknown"), "-- session 1 ended: unreachable, unknown"),
+    (OptedOut(0, "c", "1", "stop"), "-- opted out"),
+    (OptedOut(0, "c", "1", "stop", by_provider=True), "-- opted out, as the provider tells"),
+    (
+        OptedOut(0, "c", "1", "", by_provider=True, source="import march.csv"),
+        "-- opted out, as import march.csv tells",
+    ),
+    (OptedIn(0, "c", "1"), "-- opted in again"),
+    (Delivered(0, "c", "SM1", "DELIVERED"), "-- SM1 DELIVERED"),
+    (
+        Delivered(0, "c", "SM1", "undelivered", "failed", "30005", "unknown handset", "1x0"),
+        "-- 1x0 failed: 30005 unknown handset",
+    ),
+]
+
+
+@pytest.mark.parametrize("record, expected", LINES)
+def test_a_record_is_a_line(record, expected):
+    assert line(record) == expected
+
+
+def test_no_record_is_left_out():
+    assert {type(record) for record, _ in LINES} == set(get_args(Record))

@@ -1,0 +1,246 @@
+"""`parley erase`: every trace of a person goes, but that they said stop.
+
+One server-side function removes what a commit or a delivery under way would need, so that whatever is under way can add
+nothing afterwards. What is only read, the archive, dead letters and indexes, goes after that; erasing twice, or again
+after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import click
+import msgspec
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from config import keyspace
+from config.settings import Settings, exit_with_mistakes
+from engine import Surveys
+from engine import lane as lane_format
+from engine.lane import UnreadableLane
+from workers import archive, campaigns, letters
+from workers.drafts import draft_one_by_one
+from workers.lanes import Claim
+from workers.optouts import OptOuts, open_list, opted_out_lines
+from workers.reach import reach_both
+from workers.turns import policy_of
+
+_WIDTH = 100  # of tables that no terminal shows
+_TRIES = 100
+_PAGE = 1_000
+
+
+class Erased(msgspec.Struct):
+    """How much of a person was there. `opt_outs` are kept, without the number."""
+
+    lanes: int = 0
+    mail: int = 0
+    sms: int = 0
+    other_keys: int = 0
+    alarms: int = 0
+    archive_entries: int = 0
+    dead_letters: int = 0
+    sessions: int = 0
+    invitations: int = 0
+    opt_outs: int = 0
+
+
+_CALLED = {
+    "lanes": "what the lane knew",
+    "mail": "SMS and events from them, not yet applied",
+    "sms": "SMS to them, not yet sent",
+    "other_keys": "locks and tickets",
+    "alarms": "alarms and wake-ups",
+    "archive_entries": "entries of the archive",
+    "dead_letters": "dead letters",
+    "sessions": "sessions that were found by their ids",
+    "invitations": "invitations that waited",
+    "opt_outs": "opt-outs, KEPT as a hash",
+}
+
+
+class Busy(Exception):
+    """The lane changed each time that it was looked at."""
+
+
+class Eraser:
+    """What one deployment has of people, and how it is removed."""
+
+    def __init__(
+        self, client: redis.Redis, broker: redis.Redis, settings: Settings, optouts: OptOuts
+    ) -> None:
+        self._redis = client
+        self._broker = broker
+        self._settings = settings
+        self._optouts = optouts
+
+    def erase(self, sender: str) -> Erased:
+        """Remove all of `sender`, and say how much it was. Raises Busy."""
+        invitations = self._uninvite(sender)
+        erased, at = self._erase_lane(sender)
+        erased.alarms += self._unring(sender)
+        self._erase_past(erased, sender, at)
+        erased.invitations = invitations + self._uninvite(sender)
+        erased.opt_outs = len(self._optouts.known(sender))
+        return erased
+
+    def look(self, sender: str) -> Erased:
+        """How much `erase` would remove."""
+        k = keyspace.shard_of(sender, self._settings.shards)
+        mail, sms = keyspace.run(
+            self._redis, [("LLEN", name(k, sender)) for name in (keyspace.mailbox, keyspace.outbox)]
+        )
+        (lanes,) = keyspace.run(self._redis, [("EXISTS", keyspace.lane(k, sender))])
+        (other_keys,) = keyspace.run(self._redis, [("EXISTS", *_other_keys(k, sender))])
+        return Erased(
+            lanes=lanes,
+            mail=mail,
+            sms=sms,
+            other_keys=other_keys,
+            alarms=self._count_alarms(k, sender),
+            archive_entries=sum(entry.sender == sender for entry in archive.stored(self._redis, k)),
+            dead_letters=sum(letter.sender == sender for letter in letters.stored(self._redis, k)),
+            sessions=len(self._sessions_of(k, sender)),
+            invitations=self._count_invitations(k, sender),
+            opt_outs=len(self._optouts.known(sender)),
+        )
+
+    def _erase_lane(self, sender: str) -> tuple[Erased, int]:
+        """Remove what is alive; how much it was, and when that was (ms)."""
+        k = keyspace.shard_of(sender, self._settings.shards)
+        keys = [
+            keyspace.optouts(k), keyspace.alarms(k), keyspace.outbox_alarms(k),
+            keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.outbox(k, sender),
+            *_other_keys(k, sender),
+        ]  # fmt: skip
+        for _ in range(_TRIES):
+            mail, stored = self._alive(k, sender)
+            kept = self._opt_outs_in(sender, stored, mail)
+            args: list[object] = [sender, self._optouts.hash(sender), b"".join(mail), stored]
+            for channel, (at, source) in kept.items():
+                args += (channel, at, source)
+            answer = keyspace.ask(self._redis, keyspace.call("erase", keys, args))
+            if answer:
+                now, mails, lanes, sms, other_keys, alarms = answer
+                return Erased(mail=mails, lanes=lanes, sms=sms, other_keys=other_keys, alarms=alarms), now
+        raise Busy("their lane changes faster than it can be read: stop the workers, or try again")
+
+    def _alive(self, k: int, sender: str) -> tuple[list[bytes], bytes]:
+        mail, stored = keyspace.run(
+            self._redis,
+            [("LRANGE", keyspace.mailbox(k, sender), 0, -1), ("GET", keyspace.lane(k, sender))],
+        )
+        return mail, stored or b""
+
+    def _opt_outs_in(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
+        """What the list must say of them, once what waits is applied: to a lane that knows their opt-outs and nothing
+        else, so that a survey which cannot be found loses no STOP, and a word that may be one is."""
+        known = _opt_outs_of(stored) if stored else self._optouts.of([sender]).get(sender) or {}
+        claim = Claim(sender, 0, 1, keyspace.server_ms(self._redis), b"", mail, known)
+        applied = draft_one_by_one(claim, Surveys(), policy_of(self._settings.channels))
+        return {channel: (at, "unknown") for channel, at in known.items()} | applied.opt_outs
+
+    def _erase_past(self, erased: Erased, sender: str, at: int) -> None:
+        """Remove what was written until `at` (ms)."""
+        k = keyspace.shard_of(sender, self._settings.shards)
+        theirs = (entry.id for entry in archive.stored(self._redis, k, str(at)) if entry.sender == sender)
+        erased.sessions = archive.forget_sessions(self._redis, k, self._sessions_of(k, sender))
+        erased.archive_entries = archive.delete(self._redis, k, theirs)
+        erased.dead_letters = letters.delete(
+            self._redis, k, lambda letter: letter.sender == sender and letter.at <= at
+        )
+
+    def _sessions_of(self, k: int, sender: str) -> list[str]:
+        """The ids that lead to this person."""
+        names = list(set(self._redis.scan_iter(keyspace.session(k, "*"), count=_PAGE)))
+        found = []
+        for at in range(0, len(names), _PAGE):
+            page = names[at : at + _PAGE]
+            for name, value in zip(page, keyspace.ask(self._redis, ("MGET", *page)), strict=True):
+                if value and value.partition(b" ")[2] == sender.encode():
+                    found.append(name.decode().rpartition(":")[2])
+        return found
+
+    def _count_alarms(self, k: int, sender: str) -> int:
+        commands = [("ZSCORE", alarms, sender) for alarms in (keyspace.alarms(k), keyspace.outbox_alarms(k))]
+        rung = [("ZSCORE", keyspace.bell(queue), sender) for queue in _QUEUES]
+        found = keyspace.run(self._redis, commands) + keyspace.run(self._broker, rung)
+        return sum(score is not None for score in found)
+
+    def _count_invitations(self, k: int, sender: str) -> int:
+        held = self._redis.hscan_iter(keyspace.held_mail(k), count=_PAGE)
+        return sum(mail.startswith(sender.encode() + b"\0") for _, mail in held)
+
+    def _unring(self, sender: str) -> int:
+        rung: Sequence[int] = keyspace.run(
+            self._broker, [("ZREM", keyspace.bell(queue), sender) for queue in _QUEUES]
+        )
+        return sum(rung)
+
+    def _uninvite(self, sender: str) -> int:
+        return campaigns.forget(self._redis, self._settings.shards, sender)
+
+
+_QUEUES = (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)
+
+
+def _opt_outs_of(stored: bytes) -> dict[str, int]:
+    """What a stored lane knows by itself; nothing if it cannot be read."""
+    try:
+        return opted_out_lines(lane_format.decode(stored.split(b" ", 2)[-1]))
+    except UnreadableLane:
+        return {}
+
+
+def _other_keys(k: int, sender: str) -> list[str]:
+    return [name(k, sender) for name in (keyspace.lock, keyspace.outbox_lock, keyspace.tickets)]
+
+
+@click.command()
+@click.argument("sender")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove every trace of a phone number, but that it opted out.
+
+    Sessions, answers, transcripts, dead letters and what waits are gone for good. That they said stop is kept without
+    the number, so that nobody texts them again. May be done while Parley runs.
+
+    \b
+    Example:
+      parley erase +33612345678 --dry-run
+    """
+    if not re.fullmatch(r"\+[1-9][0-9]{2,14}", sender):
+        raise click.BadParameter(
+            "expected a phone number as lanes have it, such as +33612345678", param_hint="SENDER"
+        )
+    eraser = _eraser()
+    if not (yes or dry_run):
+        click.confirm(f"Remove all that is known of {sender}? It cannot be undone", abort=True, err=True)
+    try:
+        erased = eraser.look(sender) if dry_run else eraser.erase(sender)
+    except Busy as e:
+        raise click.ClickException(str(e)) from e
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run} | msgspec.structs.asdict(erased)))
+    else:
+        _show(erased, "would be removed" if dry_run else "removed")
+
+
+def _eraser() -> Eraser:
+    settings, client, broker = reach_both(os.environ)
+    with exit_with_mistakes():
+        optouts = open_list(client, settings.shards, settings.optout_key)
+    return Eraser(client, broker, settings, optouts)
+
+
+def _show(erased: Erased, head: str) -> None:
+    table = Table("", head, box=None)
+    for name, count in msgspec.structs.asdict(erased).items():
+        table.add_row(_CALLED[name], str(count))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)

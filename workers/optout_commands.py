@@ -1,0 +1,320 @@
+"""`parley optout`: who has opted out, and lists of them from elsewhere.
+
+What is known of a person who opted out is a keyed hash, so no command can list numbers. An export is of use where the
+same key is: as a copy, or for another deployment with as many shards.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO, TypeVar
+
+import click
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneNumberFormat
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from config.settings import Settings, exit_with_mistakes
+from workers.optouts import Entry, OptOuts, open_list
+from workers.reach import reach
+
+PAGE = 500
+_WIDTH = 100  # of tables that no terminal shows
+_EXPORTED = ["channel", "time", "source", "shard"]
+"""The columns of an export beside the first, whose head tells the key: `hash <mark>`."""
+
+T = TypeVar("T")
+
+
+class Bad(Exception):
+    """A line of a list is of no use. The message says why."""
+
+
+class Imported(NamedTuple):
+    """What came of an import: new entries, those that the list had, and what is wrong with the other lines."""
+
+    new: int
+    known: int
+    bad: list[str]
+
+
+@click.group()
+def optout() -> None:
+    """Who has opted out, and lists of them from elsewhere.
+
+    \b
+    Example:
+      parley optout list
+      parley optout list +33612345678
+      parley optout import blocked.csv
+    """
+
+
+_channels = click.option(
+    "--channel", "channels", multiple=True, help="Only this channel; may be repeated. Default: every channel."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+
+
+@optout.command("list")
+@click.argument("number", default="")
+@_json
+def list_(number: str, as_json: bool) -> None:
+    """How many opted out, by channel and source; or whether, when and how one NUMBER did.
+
+    Exit status 1 if NUMBER did not opt out of any channel.
+    """
+    _, optouts = _open()
+    if number:
+        sys.exit(_tell(optouts, _number(number), as_json))
+    counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
+    if as_json:
+        click.echo(
+            json.dumps([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
+        )
+        return
+    if not counts:
+        click.echo("Nobody has opted out.")
+        return
+    table = Table("channel", "source", "people", box=box.SIMPLE)
+    for (channel, source), people in sorted(counts.items()):
+        table.add_row(channel, source, str(people))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+
+
+@optout.command()
+@click.argument("numbers", nargs=-1, required=True)
+@_channels
+@_json
+def add(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
+    """Opt NUMBERS out, as if they had said stop. Their open sessions end."""
+    settings, optouts = _open()
+    people = [(_number(each), channel) for each in numbers for channel in _chosen(settings, channels)]
+    new = optouts.add(people, "operator")
+    _say(as_json, f"{new} new, {len(people) - new} known", new=new, known=len(people) - new)
+
+
+@optout.command()
+@click.argument("numbers", nargs=-1, required=True)
+@_channels
+@_json
+def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
+    """Forget that NUMBERS opted out: they may be texted again. Only if they have asked for it.
+
+    Somebody who texts START is removed without this.
+    """
+    settings, optouts = _open()
+    removed = 0
+    for each in numbers:
+        gone = optouts.remove(_number(each), _chosen(settings, channels), settings.keep_events_ms)
+        if gone is None:
+            raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
+        removed += gone
+    _say(as_json, f"{removed} removed", removed=removed)
+
+
+@optout.command("import")
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@_channels
+@_json
+def import_(file: TextIO, channels: Sequence[str], as_json: bool) -> None:
+    """Opt out the people in FILE: a number a line, or CSV of numbers and channels, or what `export` wrote.
+
+    A line without a channel is about those of --channel. Several channels of a line are apart by spaces. Open sessions
+    end. Lines that are of no use are told, and the others imported; exit status 1 if there were such.
+
+    \b
+    Example:
+      parley optout import blocked.csv --channel clinic
+    """
+    settings, optouts = _open()
+    name = str(getattr(file, "name", "-"))
+    rows = _rows(file, name)
+    if rows and rows[0][1][0].startswith("hash "):
+        imported = _restore(settings, optouts, rows)
+    else:
+        source = f"import {Path(name).name}"
+        imported = _add_all(optouts, rows, _chosen(settings, channels), [*settings.channels], source)
+    for line in imported.bad:
+        click.echo(f"{name}: {line}", err=True)
+    sentence = f"{imported.new} new, {imported.known} known, {len(imported.bad)} lines of no use"
+    _say(as_json, sentence, new=imported.new, known=imported.known, bad=len(imported.bad))
+    sys.exit(1 if imported.bad else 0)
+
+
+@optout.command()
+def export() -> None:
+    """Print the list as CSV: hash, channel, time, source, shard.
+
+    Numbers are not known, only their hashes. It can be imported where PARLEY_OPTOUT_KEY and PARLEY_SHARDS are the same;
+    without PARLEY_OPTOUT_KEY the key is in the Redis key optout-key.
+
+    \b
+    Example:
+      parley optout export > optouts.csv
+    """
+    settings, optouts = _open()
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([f"hash {optouts.mark}", *_EXPORTED])
+    for entry in optouts.entries():
+        writer.writerow(
+            [entry.hash, entry.channel, _when(entry.at), entry.source, f"{entry.shard}/{settings.shards}"]
+        )
+
+
+def _open() -> tuple[Settings, OptOuts]:
+    settings, client = reach(os.environ)
+    with exit_with_mistakes():
+        return settings, open_list(client, settings.shards, settings.optout_key)
+
+
+def _tell(optouts: OptOuts, number: str, as_json: bool) -> int:
+    known = optouts.known(number)
+    if as_json:
+        plain = {channel: {"since": _when(at), "source": source} for channel, (at, source) in known.items()}
+        click.echo(json.dumps({"number": number, "opted_out": plain}))
+    elif known:
+        for channel, (at, source) in sorted(known.items()):
+            click.echo(f"{number} opted out of {channel} at {_when(at)}, by {source}")
+    else:
+        click.echo(f"{number} has not opted out")
+    return 0 if known else 1
+
+
+def _chosen(settings: Settings, channels: Sequence[str]) -> list[str]:
+    for each in channels:
+        if each not in settings.channels:
+            known = ", ".join(settings.channels)
+            raise click.BadParameter(
+                f"no channel is called {each}; there are {known}", param_hint="--channel"
+            )
+    return [*(channels or settings.channels)]
+
+
+def _number(written: str) -> str:
+    try:
+        return normalised(written)
+    except Bad as e:
+        raise click.BadParameter(str(e), param_hint="NUMBER") from e
+
+
+def normalised(written: str) -> str:
+    """A number as lanes are called, E.164. Raises Bad."""
+    number = written.strip()
+    number = "+" + number[2:] if number.startswith("00") else number
+    if not number.startswith("+"):
+        raise Bad(f"{written!r} is no number with its country: expected one such as +33612345678")
+    try:
+        parsed = phonenumbers.parse(number)
+    except NumberParseException as e:
+        raise Bad(f"{written!r} is no phone number: {e}") from e
+    if not phonenumbers.is_possible_number(parsed):
+        raise Bad(f"{written!r} is no phone number: it has too few or too many digits")
+    return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+
+
+def _rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:
+    """(line, cells) of every line that is not empty."""
+    try:
+        text = file.read()
+    except UnicodeDecodeError as e:
+        raise click.ClickException(f"{name}: not UTF-8, at byte {e.start}") from e
+    lines = text.splitlines()
+    delimiter = ";" if lines and ";" in lines[0] else ","
+    reader = csv.reader(lines, delimiter=delimiter)
+    return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+
+
+def _add_all(
+    optouts: OptOuts,
+    rows: Sequence[tuple[int, list[str]]],
+    chosen: Sequence[str],
+    known: Sequence[str],
+    source: str,
+) -> Imported:
+    people: list[tuple[str, str]] = []
+    bad: list[str] = []
+    for line, cells in _without_head(rows):
+        try:
+            number = normalised(cells[0])
+            named = [_known(each, known) for each in " ".join(cells[1:]).split()]
+        except Bad as e:
+            bad.append(f"line {line}: {e}")
+        else:
+            people += ((number, channel) for channel in named or chosen)
+    people = list(dict.fromkeys(people))
+    new = sum(optouts.add(page, source) for page in _shown(list(_pages(people))))
+    return Imported(new, len(people) - new, bad)
+
+
+def _without_head(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    has_head = bool(rows) and not any(map(str.isdigit, rows[0][1][0]))
+    return rows[1:] if has_head else rows
+
+
+def _restore(settings: Settings, optouts: OptOuts, rows: Sequence[tuple[int, list[str]]]) -> Imported:
+    if rows[0][1][0] != f"hash {optouts.mark}":
+        raise click.ClickException(
+            "this list was exported with another key: set PARLEY_OPTOUT_KEY to that one"
+        )
+    entries: list[Entry] = []
+    bad: list[str] = []
+    for line, cells in rows[1:]:
+        try:
+            entries.append(_entry(cells, settings.shards, settings.channels))
+        except Bad as e:
+            bad.append(f"line {line}: {e}")
+    new = sum(optouts.restore(page) for page in _shown(list(_pages(entries))))
+    optouts.tell(entries)
+    return Imported(new, len(entries) - new, bad)
+
+
+def _entry(cells: Sequence[str], shards: int, channels: Iterable[str]) -> Entry:
+    if len(cells) != 1 + len(_EXPORTED):
+        raise Bad(f"{len(cells)} cells: expected {1 + len(_EXPORTED)}, hash, {', '.join(_EXPORTED)}")
+    hash_, channel, time, source, shard = cells
+    place, _, of = shard.partition("/")
+    if of != str(shards) or not place.isdigit() or int(place) >= shards:
+        raise Bad(
+            f"its shard is {shard!r}: expected one of {shards}; only a list of as many PARLEY_SHARDS fits"
+        )
+    try:
+        at = datetime.fromisoformat(time)
+        bytes.fromhex(hash_)
+    except ValueError as e:
+        raise Bad(f"its hash or time is not one that `export` writes: {e}") from e
+    return Entry(int(place), hash_, _known(channel, channels), round(at.timestamp() * 1000), source)
+
+
+def _known(channel: str, known: Iterable[str]) -> str:
+    if channel not in known:
+        raise Bad(f"no channel is called {channel!r}; there are {', '.join(known)}")
+    return channel
+
+
+def _pages(items: Sequence[T]) -> Iterator[list[T]]:
+    waiting = iter(items)
+    while page := list(islice(waiting, PAGE)):
+        yield page
+
+
+def _shown(pages: list[T]) -> Iterable[T]:
+    """With a progress bar, on a terminal."""
+    return track(pages, "importing", console=Console(stderr=True)) if sys.stderr.isatty() else pages
+
+
+def _say(as_json: bool, sentence: str, **counts: int) -> None:
+    click.echo(json.dumps(counts) if as_json else sentence)
+
+
+def _when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,41 @@
+"""Which session does a record belong to? An entry of the archive holds records of one session, or of none, so that what
+was said in a session can be deleted when its time has come, and nothing else with it."""
+
+from collections.abc import Iterable
+
+from engine.events import Delivered, Heard, Record
+
+
+def session_of(record: Record) -> str:
+    """The id of the session; if the record is of none, empty or an id that no session has.
+
+    An SMS that was heard in no session may have opened one, which is called by its id then. A receipt belongs to its
+    SMS's session, where it names its SMS.
+    """
+    if session := getattr(record, "session", ""):
+        return str(session)
+    match record:
+        case Heard(id=identity):
+            return identity
+        case Delivered(sms=sms):
+            return session_of_sms(sms)
+        case _:
+            return ""
+
+
+def session_of_sms(identity: str) -> str:
+    """An SMS of a session has an id that begins with the session's: `<session>x<number>`."""
+    session, x, _ = identity.rpartition("x")
+    return session if x else ""
+
+
+def by_session(records: Iterable[Record]) -> list[list[Record]]:
+    """The records in their order, in runs of one session or of none."""
+    runs: list[list[Record]] = []
+    owner: str | None = None
+    for record in records:
+        if (session := session_of(record)) != owner:
+            owner = session
+            runs.append([])
+        runs[-1].append(record)
+    return runs

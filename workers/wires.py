@@ -1,0 +1,98 @@
+"""HTTP to one provider: a request is made once, and every way in which it may end is an outcome.
+
+A connection that never came about has carried nothing; whatever else goes wrong, the provider may have the SMS.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from ssl import SSLCertVerificationError
+from time import time
+from typing import Any, Literal, TypeVar
+
+import requests
+import structlog
+import urllib3.exceptions
+
+from engine.events import Outbound
+from engine.providers import NotFound, Outcome, Provider, Request, RetryLater, Unknown
+
+log = structlog.get_logger()
+
+CONNECT_S, READ_S = 3.0, 6.0
+
+Recourse = Literal["repeat", "look_up", "none"]
+"""What may be done if the provider may have an SMS: send it again, as it knows repeats; ask first; nothing."""
+
+_NEVER_LEFT = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    SSLCertVerificationError,
+)
+
+Reading = TypeVar("Reading")
+
+
+class Wire:
+    """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once."""
+
+    def __init__(self, provider: Provider, slots: int) -> None:
+        self._provider = provider
+        self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=slots)
+        self._options: Any = requests.Session().merge_environment_settings(provider.url, {}, None, None, None)
+        self._blanks: dict[str, requests.PreparedRequest] = {}
+
+    @property
+    def recourse(self) -> Recourse:
+        if self._provider.knows_repeats:
+            return "repeat"
+        return "look_up" if self._provider.can_look_up else "none"
+
+    def send(self, sms: Outbound) -> Outcome:
+        """Try once."""
+        return self._make(self._provider.write(sms, time()), self._provider.outcome)
+
+    def look_up(self, sms: Outbound, since: float, known: Container[str]) -> Outcome | NotFound:
+        """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its."""
+
+        def found(status: int, body: bytes) -> Outcome | NotFound:
+            return self._provider.found(sms, since, status, body, known)
+
+        return self._make(self._provider.look_up(sms, since), found)
+
+    def _make(
+        self, request: Request, read: Callable[[int, bytes], Reading]
+    ) -> Reading | RetryLater | Unknown:
+        try:
+            reply = self._adapter.send(self._prepared(request), timeout=(CONNECT_S, READ_S), **self._options)
+            return read(reply.status_code, reply.content)
+        except requests.RequestException as e:
+            if any(isinstance(cause, _NEVER_LEFT) for cause in _causes(e)):
+                return RetryLater(type(e).__name__, "the provider cannot be reached")
+            return Unknown(type(e).__name__, "the provider gave no answer")
+        except Exception as e:
+            log.exception("an answer of a provider cannot be read")
+            return Unknown(type(e).__name__, "Parley could not read the provider's answer")
+
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        """The request. A POST is made from one for the same URL: preparing it anew costs as much as sending it."""
+        if not request.body:
+            return requests.Request("GET", request.url, headers=request.headers).prepare()
+        blank = self._blanks.get(request.url)
+        if blank is None:
+            blank = self._blanks[request.url] = requests.Request("POST", request.url).prepare()
+        prepared = blank.copy()
+        prepared.headers.update(request.headers)
+        prepared.prepare_body(request.body, None)
+        return prepared
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it says it stands for, by requests' and urllib3's nesting."""
+    while True:
+        yield error
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        if not isinstance(inner, BaseException):
+            return
+        error = inner
