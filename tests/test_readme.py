@@ -12,6 +12,7 @@ from config.metrics import REGISTRY
 from config.settings import VARIABLES
 from engine import read_surveys
 from engine.commands.lint import lint
+from engine.providers.opening import PROVIDERS, account_fields, option_fields
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,7 +25,17 @@ def rows(name):
 
 
 def settings():
-    return [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in VARIABLES]
+    variables = [*VARIABLES, *account_fields()]
+    return [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in variables]
+
+
+def options():
+    return [
+        f"| `{name}` | `{field.name}` | {f'`{field.default}`' if field.default else ''} | {field.meaning} |"
+        for name in PROVIDERS
+        if name != "simulator"
+        for field in option_fields(name)
+    ]
 
 
 def commands():
@@ -39,7 +50,7 @@ def metrics():
     ]
 
 
-@pytest.mark.parametrize("table", [settings, commands, metrics])
+@pytest.mark.parametrize("table", [settings, options, commands, metrics])
 def test_a_table_is_the_one_in_the_code(table):
     assert rows(table.__name__) == table()
 
@@ -65,4 +76,6 @@ def test_paths_and_tests_that_it_names_exist():
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{row}\n" for table in (settings, commands, metrics) for row in [*table(), ""])
+    sys.stdout.writelines(
+        f"{row}\n" for table in (settings, options, commands, metrics) for row in [*table(), ""]
+    )

@@ -25,8 +25,10 @@ from config import keyspace
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
 from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
+from tests.bench.signatures import signature_costs
 from tests.bench.textbook_side import Textbook
 from tests.support import clinic
+from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
 from tests.support.processes import ROOT, Deployment, Process
@@ -35,6 +37,7 @@ from tests.support.waiting import free_port, until
 from workers.doorbell import BATCH
 from workers.lanes import Claim, Decision
 from workers.lanes import Lanes as WorkerLanes
+from workers.optouts import open_list
 
 T = TypeVar("T")
 
@@ -60,11 +63,13 @@ class Scale(msgspec.Struct, frozen=True):
     small: int = 1_000
     large: int = 200_000
     sessions: int = 200
+    invitations: int = 100_000
+    talk_s: float = 5.0  # beside a campaign
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
-    half_load_s=2.0, large=10_000, sessions=20,
+    half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
 )  # fmt: skip
 
 
@@ -242,7 +247,8 @@ def _bare_turns(bench: Bench) -> float:
         lanes.open_sessions(senders)
         lanes.take_unsent(senders)
         lanes.put((sender, "Ada") for sender in senders)
-        bare = WorkerLanes(keyspace.connect(bench.valkey.url), SHARDS, KEEP_EVENTS_MS)
+        client = keyspace.connect(bench.valkey.url)
+        bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_list(client, SHARDS, ""))
         begun_s = monotonic()
         for batch in batches(senders, BATCH):
             bare.commit([_decision(claim) for claim in bare.claim(keyspace.REPLIES, batch).held])
@@ -257,7 +263,7 @@ def _decision(claim: Claim) -> Decision:
         state=b"s" * STATE,
         deadline=claim.now + 600_000,
         keep_until=claim.now + 86_400_000,
-        records=b"r" * RECORDS,
+        records=[b"r" * RECORDS],
         outbox=[(clinic.CHANNEL, b"o" * SMS)],
     )
 
@@ -316,6 +322,12 @@ def _mail_count(client: redis.Redis) -> int:
     )
 
 
+def signatures(bench: Bench) -> Measure:
+    """Microseconds of CPU for checking a webhook's signature, beside those of all that the web process does for it."""
+    costs = signature_costs(bench.valkey, bench.octopush)
+    return Measure("signature_us", *costs["twilio"], "us", "the whole webhook, by Twilio", costs)
+
+
 def pipeline(bench: Bench) -> Measure:
     """From the webhook until the provider has the answer, all processes running, 256 people talking at once. The
     textbook has one worker process of eight threads, and once more one for each core, which is Dramatiq's default."""
@@ -357,15 +369,17 @@ def _rate(bench: Bench, webhook: str, conversations: int) -> float:
 
 
 def _converse(
-    bench: Bench, webhook: str, people: dict[str, clinic.Play], at_once: int = AT_ONCE, every_s: float = 0.0
-) -> list[float]:
-    """Let all of these talk to their end and check what they heard. The lags of all answers, in ms."""
+    bench: Bench, webhook: str, people: dict[str, clinic.Play], at_once: int = AT_ONCE, every_s: float = 0.0,
+    *, strangers: bool = False,
+) -> list[float]:  # fmt: skip
+    """Let all of these talk to their end and check what they heard. The lags of all answers, in ms. Unless there are
+    `strangers`, nobody else may hear anything."""
     crowd = Crowd(webhook, bench.octopush, CONNECTIONS)
     talkers = (Person(number, play.says[0], play.answers().get) for number, play in people.items())
     ended = crowd.talk(talkers, DEADLINE_S, at_once, every_s)
     for person in ended:
         bench.check(person.heard, people[person.number].hears, person.number)
-    assert not crowd.strays, f"SMS to people who had ended: {crowd.strays[:3]}"
+    assert strangers or not crowd.strays, f"SMS to people who had ended: {crowd.strays[:3]}"
     assert len(ended) == len(people)
     return [lag * 1000 for person in ended for lag in person.lags_s]
 
@@ -501,6 +515,96 @@ def _commands_per_turn(bench: Bench, webhook: str) -> float:
     return sent / (4 * TALKERS)
 
 
+INVITED_FIRST = 40_000_000
+TARGET_S = 30.0
+TALKS_PER_S = 20.0
+
+
+def invitations(bench: Bench) -> Measure:
+    """One `web` process takes them in one request, each validated and on disk before the answer says so."""
+    count = bench.scale.invitations
+    rates = [_accepted_rate(bench, count) for _ in range(bench.scale.repeats)]
+    return _rates("invitations", rates, [100_000 / TARGET_S], "invitations/s", "100,000 in 30 s")
+
+
+def _accepted_rate(bench: Bench, count: int) -> float:
+    with bench.parley() as deployment:
+        _give_key(deployment)
+        deployment.spawn("web")
+        deployment.wait_ready()
+        begun_s = monotonic()
+        _invite(bench, deployment, count)
+        return count / (monotonic() - begun_s)
+
+
+def _give_key(deployment: Deployment) -> None:
+    config = deployment.folder / "parley.toml"
+    config.write_text(config.read_text() + key_table())
+
+
+def _invite(bench: Bench, deployment: Deployment, count: int) -> None:
+    """Invite so many people in one request, and make sure that all of them are held."""
+    people = ({"identifier": clinic.number(INVITED_FIRST + place)} for place in range(count))
+    results = Api(deployment.base).invite_all(people)
+    assert [result["status"] for result in results] == [202] * count
+    assert _held(bench) == count
+
+
+def _held(bench: Bench) -> int:
+    client = bench.valkey.client()
+    return sum(client.zcard(keyspace.held(k, clinic.CHANNEL)) for k in range(SHARDS))
+
+
+def campaign(bench: Bench) -> Measure:
+    """People talk while a campaign drains at the pace of a channel without limits, and, in turns, alone: what is held
+    is put out of the clock's sight and back. All processes run throughout; p99 and p50 are medians of the turns'."""
+    alone: list[list[float]] = []
+    beside: list[list[float]] = []
+    with bench.parley() as deployment:
+        _give_key(deployment)
+        deployment.start(clock=0)
+        _invite(bench, deployment, bench.scale.invitations)
+        _hide(bench)
+        deployment.spawn("clock")
+        _converse(bench, deployment.webhook, plays(20), strangers=True)
+        for turn in range(1, 2 * bench.scale.repeats + 1):
+            alone.append(_talk(bench, deployment, first=turn * 100_000))
+            _show(bench)
+            before = _held(bench)
+            beside.append(_talk(bench, deployment, first=turn * 100_000 + 50_000))
+            released = before - _held(bench)
+            assert released >= bench.scale.talk_s, f"only {released} were invited meanwhile"
+            _hide(bench)
+    p99 = (median(map(_p99, beside)), median(map(_p99, alone)))
+    p50 = (median(map(median, beside)), median(map(median, alone)))
+    return Measure("campaign_ms", *p99, "ms", "without a campaign, p99", {"p50": p50})
+
+
+def _hide(bench: Bench) -> None:
+    """Put what is held where no clock looks."""
+    _rename(bench, lambda k: (keyspace.held(k, clinic.CHANNEL), _hidden(k)))
+
+
+def _show(bench: Bench) -> None:
+    _rename(bench, lambda k: (_hidden(k), keyspace.held(k, clinic.CHANNEL)))
+
+
+def _hidden(k: int) -> str:
+    return f"{{{k}}}:hidden"
+
+
+def _rename(bench: Bench, names: Callable[[int], tuple[str, str]]) -> None:
+    client = bench.valkey.client()
+    for old, new in map(names, range(SHARDS)):
+        if client.exists(old):
+            client.rename(old, new)
+
+
+def _talk(bench: Bench, deployment: Deployment, first: int) -> list[float]:
+    people = plays(round(bench.scale.talk_s * TALKS_PER_S), first)
+    return _converse(bench, deployment.webhook, people, 1_000_000, 1 / TALKS_PER_S, strangers=True)
+
+
 def advances(bench: Bench) -> Measure:
     """Microseconds of a turn, no server and no Redis: does it grow with the survey? See tests.bench.engine_alone."""
     short, long = survey_of(40), survey_of(4_000)
@@ -533,11 +637,14 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "turns": lambda bench: [turns(bench)],
     "turns_limit": lambda bench: [turns_limit(bench)],
     "webhooks": lambda bench: [webhooks(bench)],
+    "signature_us": lambda bench: [signatures(bench)],
     "pipeline": lambda bench: [pipeline(bench)],
     "latency_idle_ms": lambda bench: [latency_idle(bench)],
     "latency_half_load_ms": lambda bench: [latency_half_load(bench)],
     "memory_bytes": sizes,
     "commands_per_turn": sizes,
+    "invitations": lambda bench: [invitations(bench)],
+    "campaign_ms": lambda bench: [campaign(bench)],
     "advance_us": lambda bench: [advances(bench)],
     "lint_1000_s": lambda bench: [lints(bench)],
 }
