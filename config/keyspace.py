@@ -122,6 +122,11 @@ def session(k: int, identity: str) -> str:
     return f"{{{k}}}:session:{identity}"
 
 
+def simulated(phone: str, what: str) -> str:
+    """What a simulated phone got: its SMS, `sms`, and what it has had, `request:<id>`."""
+    return f"simulator:{{{phone}}}:{what}"
+
+
 def held(k: int, channel: str) -> str:
     """Invitations that wait for the channel's pacer: ids, by the ms before which they are not released."""
     return f"{{{k}}}:held:{channel}"

@@ -79,7 +79,12 @@ def _expected(name: str, why: str) -> str:
 
 def unknown(place: str, name: str, known: Iterable[str]) -> str:
     """The line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
+    known = list(known)
     near = get_close_matches(name, known, n=1)
     return f"{place} is unknown" + (
-        f": did you mean {near[0]}?" if near else f": expected {', '.join(known)}"
+        f": did you mean {near[0]}?"
+        if near
+        else f": expected {', '.join(known)}"
+        if known
+        else ": there is none"
     )

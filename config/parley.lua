@@ -743,6 +743,31 @@ local function entrust(keys, args)
   return 1
 end
 
+-- confirm: KEYS outbox-alarms, events, outbox, outbox-lock, tickets; ARGV sender, entry, 1 if the answer held others
+-- that nobody has heard of, pause ms, keep ms, records, ticket. The provider has told of an SMS that an answer was
+-- entrusted with, so nobody need ask for it. The sender rests as after any SMS. Answers 1 if the next may be taken.
+local function confirm(keys, args)
+  local outbox_alarms, events, outbox, lock_key, tickets = unpack(keys)
+  local now = clock()
+  local lock = read_lock(lock_key)
+  if not lock or lock.fence > 0 or string.sub(lock.owner, 1, 10) ~= 'entrusted ' then return 0 end
+  if redis.call('LREM', outbox, 1, args[2]) == 0 then return 0 end
+  record(events, now, args[5], args[1], args[6])
+  redis.call('LPUSH', tickets, args[7])
+  redis.call('LTRIM', tickets, 0, TICKETS - 1)
+  redis.call('PEXPIRE', tickets, ms(TICKETS_MS))
+  if redis.call('EXISTS', outbox) == 0 then
+    redis.call('DEL', lock_key)
+    redis.call('ZREM', outbox_alarms, args[1])
+    return 0
+  end
+  if args[3] == '1' then return 0 end
+  local till = math.max(now, lock.since + tonumber(args[4]))
+  write_lock(lock_key, now, {fence = 0, till = till, attempts = 0, since = 0, owner = 'done'})
+  redis.call('ZADD', outbox_alarms, ms(till > now and till or now + LOOK_MS), args[1])
+  return till > now and 0 or 1
+end
+
 -- unreserve: KEYS outbox-alarms, outbox, outbox-lock; ARGV sender, token. Answers 1 if something waits for a delivery
 -- worker now.
 local function unreserve(keys, args)
@@ -781,4 +806,5 @@ register('trace', trace, {'allow-oom'})
 register('reserve', reserve, {'allow-oom'})
 register('overhear', overhear, {'allow-oom'})
 register('entrust', entrust, {'allow-oom'})
+register('confirm', confirm, {'allow-oom'})
 register('unreserve', unreserve, {'allow-oom'})

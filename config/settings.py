@@ -236,8 +236,12 @@ class _Environment:
                 f"PARLEY_PUBLIC_URL is {written!r}: expected http:// or https://, a host, and no ? or #, "
                 "such as https://sms.example.org"
             )
-            return ""
+            return _TOLD_URL
         return url
+
+
+_TOLD_URL = "https://public-url.invalid"
+"""Stands for a PARLEY_PUBLIC_URL whose mistake has been told: nobody is to say that it is missing."""
 
 
 def _scheme(url: str) -> str:

@@ -6,13 +6,15 @@ again, by this command or by whoever calls it once more: nobody is invited twice
 
 import json
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from time import sleep
-from typing import Any, Self
+from typing import Any, NoReturn, Self
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -20,6 +22,7 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from config.channels import SIMULATOR
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.people import NoTable, Row, read_people, sentence
@@ -40,9 +43,11 @@ class Unreachable(click.ClickException):
 class Api:
     """HTTP to one survey's invitations."""
 
-    def __init__(self, url: str, key: str, survey: str) -> None:
-        self._url = f"{url}/v1/surveys/{survey}/invitations"
+    def __init__(self, url: str, key: str, survey: str, again: str) -> None:
+        """`again` is the end of what is said when nobody answers: how to go on, so that nobody is invited twice."""
+        self._url = f"{url}/v1/surveys/{quote(survey, safe='')}/invitations"
         self._survey = survey
+        self._again = again
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
         self._session.headers["Content-Type"] = LINE_TYPES[0]
@@ -69,7 +74,7 @@ class Api:
             if last:
                 raise Unreachable(
                     f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where with --url; "
-                    "then run this command again, nobody is invited twice"
+                    f"then {self._again}"
                 ) from e
             return []
         match reply.status_code:
@@ -132,7 +137,8 @@ def invite(
     session variable. The same table again invites nobody twice: give another --reference for another time.
 
     The key to the API is $PARLEY_API_KEY; simulated channels take `simulator`, which is the default. Exit status 1 if
-    somebody could not be invited.
+    somebody could not be invited. Whoever has opted out, or is in a conversation, is refused only when their turn
+    comes: `parley transcript NUMBER` tells.
 
     \b
     Examples:
@@ -141,21 +147,32 @@ def invite(
     """
     if (number is None) == (file is None):
         raise click.UsageError("expected either one number, as in +33612345678, or --csv FILE")
+    for written in filter(
+        None, (number, survey, channel, language, content, *variables, expires, originator, reference)
+    ):
+        if not _is_text(written):
+            raise click.UsageError(f"{written!r}: expected text in UTF-8")
     fixed = _fixed(
         channel=channel, language=language, content=content, expiryTime=expires, originator=originator,
         userSessionVariables=_variables(variables),
     )  # fmt: skip
     rows = _rows(number, file, survey, fixed, reference)
-    api = Api(url.rstrip("/") or _base(), os.environ.get("PARLEY_API_KEY") or "simulator", survey)
+    again = "run this command again, nobody is invited twice"
+    if file is None and not reference:
+        again = f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is invited twice"
+    api = Api(_url(url), _key(), survey, again)
     report = _Report(str(file) if file else "", as_json=as_json)
     if dry_run:
         report.would(rows)
         return
-    with report.progress(len(rows)) as advance:
-        for chunk in _chunks(rows):
-            for row, result in zip(chunk, api.invite(chunk), strict=True):
-                report.note(row, result)
-            advance(len(chunk))
+    try:
+        with report.progress(len(rows)) as advance:
+            for chunk in _chunks(rows):
+                for row, result in zip(chunk, api.invite(chunk), strict=True):
+                    report.note(row, result)
+                advance(len(chunk))
+    except KeyboardInterrupt:
+        report.cut_off(again)
     report.close()
 
 
@@ -198,13 +215,22 @@ class _Report:
 
     def close(self) -> None:
         """Sum up, and end with status 1 if somebody was not invited."""
-        refused = self._counts.total() - self._counts[_ACCEPTED] - self._counts[_REPEATED]
         if not self._as_json:
-            click.echo(
-                f"{self._counts[_ACCEPTED]} invited, {self._counts[_REPEATED]} had been before, {refused} refused."
-            )
-        if refused:
+            click.echo(self._sum())
+        if self._refused:
             raise SystemExit(1)
+
+    def cut_off(self, again: str) -> NoReturn:
+        """Say how far it came, and how to go on."""
+        self._console.print(f"Interrupted. So far: {self._sum()} To go on, {again}.", markup=False)
+        raise SystemExit(1)
+
+    @property
+    def _refused(self) -> int:
+        return self._counts.total() - self._counts[_ACCEPTED] - self._counts[_REPEATED]
+
+    def _sum(self) -> str:
+        return f"{self._counts[_ACCEPTED]} invited, {self._counts[_REPEATED]} had been before, {self._refused} refused."
 
 
 class _Bar:
@@ -248,6 +274,11 @@ def _rows(
         raise click.UsageError(f"{file}: cannot be read ({e.strerror})") from e
 
 
+def _is_text(written: str) -> bool:
+    """False of bytes that a terminal of another encoding sent."""
+    return not any("\ud800" <= character <= "\udfff" for character in written)
+
+
 def _fixed(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
@@ -260,6 +291,26 @@ def _variables(written: Iterable[str]) -> dict[str, str]:
             raise click.UsageError(f"--variable {each}: expected KEY=VALUE, such as agentid=7")
         variables[key] = value
     return variables
+
+
+def _key() -> str:
+    """The key to the API. Keys are made of such letters alone, and a header takes no others."""
+    key = os.environ.get("PARLEY_API_KEY") or SIMULATOR
+    if not re.fullmatch(r"[!-~]+", key):
+        raise click.UsageError(
+            "PARLEY_API_KEY: expected a key as `parley key` prints it, without blanks and line ends"
+        )
+    return key
+
+
+def _url(written: str) -> str:
+    if not written:
+        return _base()
+    if not re.match(r"https?://[^/]", written):
+        raise click.UsageError(
+            f"--url {written}: expected http:// or https:// and a host, such as http://127.0.0.1:8000"
+        )
+    return written.rstrip("/")
 
 
 def _base() -> str:

@@ -19,7 +19,11 @@ BYTES = 32
     "--channel", "channels", multiple=True, help="A channel that it is for; may be repeated.  [default: all]"
 )
 @click.option(
-    "--requests-per-minute", default=600, show_default=True, help="How often it may be used; 0: any."
+    "--requests-per-minute",
+    type=click.IntRange(min=0),
+    default=600,
+    show_default=True,
+    help="How often it may be used; 0: any.",
 )
 def key(name: str, channels: tuple[str, ...], requests_per_minute: int) -> None:
     """Make a key to the API. It is shown once: Parley keeps only its hash.

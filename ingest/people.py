@@ -46,15 +46,22 @@ def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: st
             head = file.readline()
             delimiter = max(_DELIMITERS, key=head.count)
             columns = _columns(next(csv.reader([head], delimiter=delimiter), []), path)
-            rows = csv.reader(file, delimiter=delimiter)
+            rows = csv.reader(file, delimiter=delimiter, strict=True)
             for cells in rows:
                 line = rows.line_num + 1
+                if any(cells[len(columns) :]):
+                    raise NoTable(
+                        f"{path}: line {line} has more cells than the header has columns: put what holds a "
+                        f"{delimiter!r} in quotation marks"
+                    )
                 if any(cells):
                     yield Row(line, _invitation(columns, cells, survey, fixed, reference))
     except UnicodeDecodeError as e:
         raise NoTable(f"{path}: not UTF-8 after line {line}: expected a file saved as UTF-8") from e
     except csv.Error as e:
-        raise NoTable(f"{path}: cannot be read after line {line}: {e}") from e
+        raise NoTable(
+            f"{path}: cannot be read after line {line}: {e}; is there a quotation mark without its other?"
+        ) from e
 
 
 def _columns(names: list[str], path: Path) -> list[str]:

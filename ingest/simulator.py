@@ -77,7 +77,7 @@ class Phones:
     async def store(self, phone: str, send: Send, ticket: str) -> bool:
         """Put an SMS into `phone`; False if one with this request_id is there already."""
         fields = ("from", send.sender, "text", send.text, "ticket", ticket)
-        keys = (f"simulator:{{{phone}}}:request:{send.request_id or ticket}", _stream(phone))
+        keys = (keyspace.simulated(phone, f"request:{send.request_id or ticket}"), _stream(phone))
         return bool(await self._client.eval(_STORE, 2, *keys, ticket, KEPT_S, KEPT, *fields))
 
     async def close(self) -> None:
@@ -151,7 +151,7 @@ def mount(app: "falcon.asgi.App[Request, Response]", phones: Phones) -> None:
 
 
 def _stream(phone: str) -> str:
-    return f"simulator:{{{phone}}}:sms"
+    return keyspace.simulated(phone, "sms")
 
 
 def _message(id_: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:

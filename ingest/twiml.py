@@ -6,7 +6,9 @@ Never both, and an answer that got lost is no lost reply:
    That is only done if the outbox is empty and nothing is being sent to that person; else there is no answer in place.
 2. When the lane has advanced (its mailbox is empty, and nobody holds it), the SMS that wait in the outbox are marked
    uncertain, all at once and only if they still are what they were; only then are they answered. They stay in the outbox.
-3. REST_MS later a delivery worker asks the provider for them. What it has is settled; what it has not is sent.
+3. A status callback that tells of one settles it: the provider has it. A person who writes again soon is thus answered
+   at once. What nobody has told of, REST_MS later a delivery worker asks the provider for. What it has is settled; what
+   it has not is sent.
 
 So whoever dies when, each SMS is found at the provider or sent by the API. A lane that takes longer than WAIT_S, a
 channel that is paused or at its rate, and an SMS that no answer can hold: the outbox is released, and delivery goes on
@@ -17,7 +19,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from itertools import takewhile
-from time import perf_counter
+from time import perf_counter, time
 from typing import Protocol
 
 import msgspec
@@ -25,7 +27,7 @@ import structlog
 
 from config import faults, keyspace, metrics
 from config.settings import Channel
-from engine.events import Outbound, Sms, decode_outbound, encode
+from engine.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
 from engine.providers import Acknowledgement
 from ingest.mailboxes import Letter, Mailboxes, Store, Unwritten
 
@@ -85,8 +87,11 @@ class Entry(msgspec.Struct, frozen=True):
 class InPlace:
     """The answers of this process."""
 
-    def __init__(self, shards: int, lanes: Store, mailboxes: Mailboxes, most: int = MOST) -> None:
+    def __init__(
+        self, shards: int, keep_events_ms: int, lanes: Store, mailboxes: Mailboxes, most: int = MOST
+    ) -> None:
         self._shards = shards
+        self._keep_events_ms = keep_events_ms
         self._lanes = lanes
         self._mailboxes = mailboxes
         self._room = most
@@ -95,6 +100,9 @@ class InPlace:
         """The answer to a webhook, once every letter is in its mailbox. Raises Unwritten."""
         if self._room <= 0 or not _may_be_replied_to(letters):
             await self._mailboxes.accept(letters)
+            for letter in letters:
+                if isinstance(letter.event, Receipt):
+                    await self._confirm(channel, letter.sender, letter.event)
             return provider.acknowledgement
         self._room -= 1
         try:
@@ -118,6 +126,35 @@ class InPlace:
         replies = await self._replies(channel, provider, reserved)
         faults.reach("before_answer")
         return provider.answer(replies) if replies else provider.acknowledgement
+
+    async def _confirm(self, channel: Channel, sender: str, receipt: Receipt) -> None:
+        """Settle the SMS that a receipt is about, if an answer was entrusted with it. One that failed is left to
+        whoever asks the provider, who learns why; so is all of it if Redis fails."""
+        if not receipt.sms or not receipt.ticket or receipt.state == "failed":
+            return
+        k = keyspace.shard_of(sender, self._shards)
+        outbox = keyspace.outbox(k, sender)
+        try:
+            (waiting,) = await self._lanes.run([("LRANGE", outbox, 0, -1)])
+            entrusted = [entry for entry in _read(waiting) if entry.sms.uncertain]
+            found = next((entry for entry in entrusted if entry.sms.id == receipt.sms), None)
+            if found is None:
+                return
+            keys = [
+                keyspace.outbox_alarms(k), keyspace.events(k), outbox, keyspace.outbox_lock(k, sender),
+                keyspace.tickets(k, sender),
+            ]  # fmt: skip
+            sent = Sent(round(time() * 1000), channel.name, found.sms.session, found.sms.id, receipt.ticket)
+            pause_ms = round(channel.limits.pause_s * 1000)
+            args = (
+                sender, found.written, int(len(entrusted) > 1), pause_ms, self._keep_events_ms, encode([sent]),
+                receipt.ticket,
+            )  # fmt: skip
+            (more,) = await self._lanes.run([keyspace.call("confirm", keys, args)])
+        except (Unwritten, ValueError):
+            return
+        if more:
+            self._mailboxes.ring(keyspace.OUTBOUND, sender)
 
     async def _reserve(self, channel: Channel, letter: Letter) -> Reserved | None:
         """The outbox of whoever wrote, if it is free."""

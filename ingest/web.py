@@ -41,7 +41,9 @@ def create_app(settings: Settings, surveys: Surveys) -> FrontDoor:
     phones = simulator.Phones(settings.redis_url)
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones)])
     app.add_error_handler(redis.RedisError, _unavailable)
-    webhooks = Webhooks(settings, surveys, mailboxes, InPlace(settings.shards, lanes, mailboxes))
+    webhooks = Webhooks(
+        settings, surveys, mailboxes, InPlace(settings.shards, settings.keep_events_ms, lanes, mailboxes)
+    )
     app.add_route("/webhooks/{channel}", webhooks)
     app.add_route("/healthz", health.Alive())
     app.add_route("/readyz", health.Ready(surveys, lanes, broker))

@@ -42,6 +42,16 @@ def delete(client: redis.Redis, k: int, ids: Iterable[bytes]) -> int:
     return deleted
 
 
+def forget_references(client: redis.Redis, shards: int, sessions: Iterable[str]) -> None:
+    """What these sessions' invitations said can be told no more, by trying all numbers neither. What stays is that
+    their references are taken."""
+    commands: list[keyspace.Command] = [
+        ("SET", keyspace.reference(shards, each), "", "XX", "KEEPTTL") for each in sessions
+    ]
+    if commands:
+        keyspace.run(client, commands)
+
+
 def forget_sessions(client: redis.Redis, k: int, sessions: Iterable[str]) -> int:
     """Whose these sessions are is found by their ids no more. What stays is that there was one: an invitation that is
     repeated must not open it again. Answers how many there were."""

@@ -20,6 +20,7 @@ from engine import Survey, Surveys
 from engine.events import Invitation, Refused, decode_inbound, encode
 from engine.program import END, Say
 from engine.quiet import QuietHours
+from workers.archive import forget_references
 from workers.channels import Channels
 from workers.turns import Bell
 
@@ -287,6 +288,7 @@ def forget(client: redis.Redis, shards: int, sender: str) -> int:
     for id_, mail in client.hscan_iter(keyspace.held_mail(k), count=PAGE):
         if mail.startswith(sender.encode() + b"\0"):
             (held,) = _read(k, [id_, mail])
+            forget_references(client, shards, [held.id])
             dropped += keyspace.ask(client, unhold(held, 0, b""))
     return dropped
 

@@ -7,7 +7,6 @@ after a death half-way, does no harm. Mail that nobody has applied is looked at 
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config import keyspace
+from config.channels import SIMULATOR
 from config.settings import Settings, exit_with_mistakes
 from engine import Surveys
 from engine import lane as lane_format
@@ -27,6 +27,7 @@ from workers.drafts import draft_one_by_one
 from workers.lanes import Claim
 from workers.optouts import OptOuts, open_list, opted_out_lines
 from workers.reach import reach_both
+from workers.senders import sender_named
 from workers.turns import policy_of
 
 _WIDTH = 100  # of tables that no terminal shows
@@ -46,6 +47,7 @@ class Erased(msgspec.Struct):
     dead_letters: int = 0
     sessions: int = 0
     invitations: int = 0
+    simulated: int = 0
     opt_outs: int = 0
 
 
@@ -59,6 +61,7 @@ _CALLED = {
     "dead_letters": "dead letters",
     "sessions": "sessions that were found by their ids",
     "invitations": "invitations that waited",
+    "simulated": "what the simulated phone got",
     "opt_outs": "opt-outs, KEPT as a hash",
 }
 
@@ -96,6 +99,7 @@ class Eraser:
         )
         (lanes,) = keyspace.run(self._redis, [("EXISTS", keyspace.lane(k, sender))])
         (other_keys,) = keyspace.run(self._redis, [("EXISTS", *_other_keys(k, sender))])
+        invitations = self._count_invitations(k, sender)  # each has its session's id already
         return Erased(
             lanes=lanes,
             mail=mail,
@@ -104,8 +108,9 @@ class Eraser:
             alarms=self._count_alarms(k, sender),
             archive_entries=sum(entry.sender == sender for entry in archive.stored(self._redis, k)),
             dead_letters=sum(letter.sender == sender for letter in letters.stored(self._redis, k)),
-            sessions=len(self._sessions_of(k, sender)),
-            invitations=self._count_invitations(k, sender),
+            sessions=len(self._sessions_of(k, sender)) - invitations,
+            invitations=invitations,
+            simulated=len(self._on_the_phone(sender)),
             opt_outs=len(self._optouts.known(sender)),
         )
 
@@ -148,8 +153,12 @@ class Eraser:
         """Remove what was written until `at` (ms)."""
         k = keyspace.shard_of(sender, self._settings.shards)
         theirs = (entry.id for entry in archive.stored(self._redis, k, str(at)) if entry.sender == sender)
-        erased.sessions = archive.forget_sessions(self._redis, k, self._sessions_of(k, sender))
+        sessions = self._sessions_of(k, sender)
+        archive.forget_references(self._redis, self._settings.shards, sessions)
+        erased.sessions = archive.forget_sessions(self._redis, k, sessions)
         erased.archive_entries = archive.delete(self._redis, k, theirs)
+        if names := self._on_the_phone(sender):
+            erased.simulated = keyspace.ask(self._redis, ("UNLINK", *names))
         erased.dead_letters = letters.delete(
             self._redis, k, lambda letter: letter.sender == sender and letter.at <= at
         )
@@ -164,6 +173,12 @@ class Eraser:
                 if value and value.partition(b" ")[2] == sender.encode():
                     found.append(name.decode().rpartition(":")[2])
         return found
+
+    def _on_the_phone(self, sender: str) -> list[bytes]:
+        """Where the simulator keeps what it carried to them: it keeps a day's, for `parley phone`."""
+        if all(channel.provider != SIMULATOR for channel in self._settings.channels.values()):
+            return []
+        return list(set(self._redis.scan_iter(keyspace.simulated(sender, "*"), count=_PAGE)))
 
     def _count_alarms(self, k: int, sender: str) -> int:
         commands = [("ZSCORE", alarms, sender) for alarms in (keyspace.alarms(k), keyspace.outbox_alarms(k))]
@@ -215,10 +230,7 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     Example:
       parley erase +33612345678 --dry-run
     """
-    if not re.fullmatch(r"\+[1-9][0-9]{2,14}", sender):
-        raise click.BadParameter(
-            "expected a phone number as lanes have it, such as +33612345678", param_hint="SENDER"
-        )
+    sender = sender_named(sender)
     eraser = _eraser()
     if not (yes or dry_run):
         click.confirm(f"Remove all that is known of {sender}? It cannot be undone", abort=True, err=True)

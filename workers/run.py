@@ -21,6 +21,7 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from rich.console import Console
 
+from config.channels import Channel
 from config.settings import Settings, default_broker_url, exit_with_mistakes, load
 from engine import read_surveys
 from engine.providers.opening import mistakes
@@ -130,13 +131,19 @@ def _welcome(settings: Settings, url: str, console: Console) -> None:
     lines += [f"  redis     {server_is}"]
     for channel in settings.channels.values():
         lines += [
-            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
+            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}",
+            f"  webhook   {webhook(channel, settings.public_url or base)}",
         ]
-    lines += [f"  webhooks  POST {base}/webhooks/<channel>?token=…", ""]
+    lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         phone = shlex.quote(os.path.relpath(Path(sys.executable).with_name("parley"))) + " phone"
         lines += [f"  Try it: in another terminal, [bold]{phone}[/], and text START. Stop with Ctrl-C.", ""]
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def webhook(channel: Channel, base: str) -> str:
+    """What the channel's provider has to call, with its secret left out."""
+    return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 
 def _ready(base: str) -> bool:

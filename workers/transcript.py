@@ -28,6 +28,7 @@ from engine.events import (
     decode_records,
 )  # fmt: skip
 from workers.reach import reach
+from workers.senders import sender_named
 
 PAGE = 1_000
 
@@ -45,15 +46,17 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     Example:
       parley transcript +33612345678
     """
+    sender = sender_named(sender)
     settings, client = reach(os.environ)
     k = keyspace.shard_of(sender, settings.shards)
     records = [
-        record
-        for record in archived(client, k, sender)
-        if not session or getattr(record, "session", "") == session
+        record for record in archived(client, k, sender) if not session or _session_of(record) == session
     ]
     if not records:
-        raise click.ClickException(f"nothing is archived of {sender}; write it as in +33612345678")
+        raise click.ClickException(
+            f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations that wait for "
+            "their turn are not there yet, and what is older than PARLEY_KEEP_DAYS or its survey's `keep` is gone"
+        )
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
@@ -92,8 +95,8 @@ def line(record: Record) -> str:
             return f"-- {id} accepted by the provider" + (f" as {ticket}" if ticket else " at an earlier try")
         case Unsent(id=id, code=code, why=why):
             return f"-- {id} will not be sent: {code} {why}".rstrip()
-        case Refused(reason=reason):
-            return f"-- refused: {reason}"
+        case Refused(id=id, reason=reason):
+            return f"-- refused, {id}: {reason}"
         case OptedOut(by_provider=by_provider, source=source):
             teller = source or "the provider"
             return "-- opted out" + (f", as {teller} tells" if by_provider else "")
@@ -102,6 +105,11 @@ def line(record: Record) -> str:
         case Delivered(ticket=ticket, status=status, state=state, code=code, why=why, sms=sms):
             because = " ".join(each for each in (code, why) if each)
             return f"-- {sms or ticket} {state or status}" + (f": {because}" if because else "")
+
+
+def _session_of(record: Record) -> str:
+    """An invitation that opened nothing has the id that its session would have had."""
+    return record.id if isinstance(record, Refused) else getattr(record, "session", "")
 
 
 def _plain(record: Record) -> dict[str, object]:

@@ -182,7 +182,8 @@ def _options(shape: type[Shape], channel: _Channel, where: str, found: list[str]
                 read[name] = msgspec.convert(channel.options[name], field.type)
             elif field.required:
                 read |= _stand_in(field)
-                found.append(f"{where}.{_key(field)} is missing: expected {_meta(field).description}")
+                holds = "the name of a variable that holds " if _meta(field).secret else ""
+                found.append(f"{where}.{_key(field)} is missing: expected {holds}{_meta(field).description}")
         except msgspec.ValidationError as e:
             read |= _stand_in(field)
             what = (

@@ -195,10 +195,12 @@ class Desk:
             _complain(wrong, "channel", f"expected the name of one: {_either(offering or allowed)}")
             return None
         if name not in self._channels:
-            _complain(wrong, "channel", f"no such channel{meant(name, allowed) or f': {_either(allowed)}'}")
+            _complain(
+                wrong, "channel", f"no such channel{meant(name, allowed) or f': expected {_either(allowed)}'}"
+            )
             return None
         if name not in key.channels:
-            why = FieldError(pointer("channel"), f"this key may not use it: {_either(allowed)}")
+            why = FieldError(pointer("channel"), f"this key may not use it: expected {_either(allowed)}")
             raise Unacceptable(HTTPStatus.FORBIDDEN, "the key is not for this channel", [*wrong, why])
         channel = self._channels[name]
         if survey.name not in channel.surveys:
@@ -329,7 +331,7 @@ def _variables(written: list[Variable] | dict[str, Value], wrong: list[FieldErro
 
 def _check_originator(written: str, channel: Channel, wrong: list[FieldError]) -> None:
     if written and written not in channel.originators:
-        known = _either(channel.originators) if channel.originators else "the channel has none"
+        known = f"expected {_either(channel.originators)}" if channel.originators else "the channel has none"
         _complain(wrong, "originator", f"no such sub-number: {known}")
 
 

@@ -266,6 +266,7 @@ class SessionByReference:
             raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", "expected ?clientReference=…")
         channel = self._channel(key, req.get_param("channel") or "")
         _, view = await self._sessions.look_up(key, identity(channel, reference))
+        view.client_reference = reference  # which records of a refusal don't tell
         _show(resp, view)
 
     def _channel(self, key: Key, name: str) -> str:

@@ -195,6 +195,13 @@ def test_a_public_url_that_nothing_can_be_put_behind_is_a_mistake(deployment, ur
     assert problem.startswith(f"PARLEY_PUBLIC_URL is {url!r}: expected http:// or https://")
 
 
+def test_a_public_url_with_a_mistake_is_not_said_to_be_missing(deployment):
+    toml = GOOD + 'provider = "twilio"\n'
+    account = {"PARLEY_TWILIO_SID": "AC" + "5e" * 16, "PARLEY_TWILIO_TOKEN": "t" * 32}
+    environ = deployment(toml, PARLEY_PUBLIC_URL="sms.example.org", **account)
+    assert [problem.partition(" is ")[0] for problem in problems_of(environ)] == ["PARLEY_PUBLIC_URL"]
+
+
 def test_only_the_environment_is_asked_for_accounts_and_only_of_providers_in_use(deployment):
     toml = GOOD + 'provider = "octopush"\ntoken_env = "CLINIC_TOKEN"\n'
     secrets = dict.fromkeys(("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "CLINIC_TOKEN"), TOKEN)

@@ -70,6 +70,42 @@ def test_replies_are_in_the_answer_and_are_found_with_the_provider_later(deploym
     assert twilio.tell(first, "delivered", public=deployment.base).status_code == 200
 
 
+def test_whoever_writes_again_soon_is_answered_in_place_once_twilio_has_told_of_the_answer(
+    deployment, twilio
+):
+    """Nobody waits for the moment at which Twilio would be asked, and it never is."""
+    deployment.start()
+    for text, reply in (("START", clinic.NAME), ("Ada", clinic.temperature("Ada"))):
+        assert said(deployment.text(ANNA, text).text) == [reply]
+        assert twilio.tell(twilio.messages[-1], "sent", public=deployment.base).status_code == 200
+        assert (deployment.waiting(ANNA), deployment.resting(ANNA)) == (0, False)
+    assert [record.ticket for record in deployment.records(ANNA) if isinstance(record, Sent)] == [
+        message["sid"] for message in twilio.messages
+    ]
+    assert {request.method for request in twilio.received} == set()
+
+
+def test_what_was_decided_meanwhile_leaves_once_twilio_has_told_of_the_answer(deployment, twilio):
+    deployment.start()
+    assert said(deployment.text(ANNA, "START").text) == [clinic.NAME]
+    assert deployment.text(ANNA, "Ada").text == NOTHING
+    until(lambda: deployment.waiting(ANNA) == 2, 30, "the next question waits")
+    begun = monotonic()
+    twilio.tell(twilio.messages[0], "sent", public=deployment.base)
+    until(lambda: len(twilio.messages) == 2, 30, "the next question is sent")
+    assert monotonic() - begun < twiml.REST_MS / 2000
+    assert (twilio.sent(), directions(twilio)) == (
+        [clinic.NAME, clinic.temperature("Ada")], ["outbound-reply", "outbound-api"],
+    )  # fmt: skip
+
+
+def test_an_answer_that_failed_is_left_to_whoever_asks(deployment, twilio):
+    deployment.start()
+    deployment.text(ANNA, "START")
+    twilio.tell(twilio.messages[0], "failed", "30003", public=deployment.base)
+    assert deployment.waiting(ANNA) == 1
+
+
 def test_an_answer_that_got_lost_is_sent_once(deployment, twilio):
     deployment.start()
     assert said(deployment.lost(ANNA, "START")) == [clinic.NAME]

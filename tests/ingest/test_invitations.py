@@ -126,7 +126,7 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
         "/expiryTime": "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00",
         "/userSessionVariables/0": "expected a key of letters, digits, - and _, not beginning with a digit",
         "/userSessionVariables/2": "this key is there already; keys are alike in any case",
-        "/originator": "no such sub-number: +33700000011",
+        "/originator": "no such sub-number: expected +33700000011",
     }
     assert not held(valkey)
 

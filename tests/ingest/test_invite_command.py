@@ -138,10 +138,49 @@ def test_what_stands_in_the_way_of_all_is_told_once(run, monkeypatch, variable, 
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["+33612345678", "--csv", __file__], ["+33612345678", "--variable", "x"]]
+    "arguments",
+    [
+        [],
+        ["+33612345678", "--csv", __file__],
+        ["+33612345678", "--variable", "x"],
+        ["+33612345678", "--url", "127.0.0.1:8000"],
+        ["+33612345678", "--content", "not UTF-8: \udcff"],
+    ],
 )
 def test_wrong_usage_is_status_2(run, arguments):
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["ключ", "two words", "parley_x\n"])
+def test_a_key_that_no_header_holds_is_told(run, monkeypatch, key):
+    monkeypatch.setenv("PARLEY_API_KEY", key)
+    done = run("+33612345678")
+    assert (done.exit_code, "PARLEY_API_KEY" in done.stderr, key in done.stderr) == (2, True, False)
+
+
+def test_whoever_interrupts_it_is_told_how_far_it_came(run, table, monkeypatch, valkey):
+    monkeypatch.setattr(command, "CHUNK", 10)
+    invite_chunk, done_before = command.Api.invite, []
+
+    def interrupted(self, rows):
+        if done_before:
+            raise KeyboardInterrupt
+        done_before.append(rows)
+        return invite_chunk(self, rows)
+
+    monkeypatch.setattr(command.Api, "invite", interrupted)
+    file = table("phone", *[f"+336{12_000_000 + n:08d}" for n in range(30)])
+    done = run("--csv", file)
+    assert (done.exit_code, held(valkey)) == (1, 10)
+    assert "So far: 10 invited, 0 had been before, 0 refused. To go on, run this command again" in done.stderr
+
+
+def test_one_person_can_be_invited_again_after_an_answer_that_never_came(run, monkeypatch):
+    """Without the reference that was made up for it, the same command would be another invitation."""
+    monkeypatch.setattr(command, "PAUSE_S", 0.0)
+    done = run("+33612345678", "--url", "http://127.0.0.1:1")
+    assert "run this command again with --reference cli-" in done.stderr
+    assert "--reference" not in run("+33612345678", "--reference", "r", "--url", "http://127.0.0.1:1").stderr
 
 
 def rows(path, **fixed):
@@ -172,6 +211,22 @@ def test_tables_as_spreadsheets_write_them(table, delimiter, encoding):
 def test_what_is_no_table_of_people_is_told_why(table, head, why):
     with pytest.raises(NoTable, match=why):
         rows(table(head, "+336"))
+
+
+@pytest.mark.parametrize(
+    "lines, why",
+    [
+        (["+336,Ann", '+337,"Bob', "+338,Cy"], "after line 2: .* quotation mark"),
+        (["+336,Ann", "+337,Hello Bob, how are you?"], "line 3 has more cells"),
+    ],
+)
+def test_nobody_is_invited_by_a_table_whose_cells_are_out_of_place(table, lines, why):
+    with pytest.raises(NoTable, match=why):
+        rows(table("identifier,name", *lines))
+
+
+def test_empty_cells_beyond_the_last_column_are_nothing(table):
+    assert len(rows(table("identifier,name", "+336,Ann,,"))) == 1
 
 
 def test_a_table_in_another_encoding_is_told_so(table):

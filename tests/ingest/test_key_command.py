@@ -42,6 +42,9 @@ def test_only_its_hash_is_written_and_no_two_are_alike(config):
     assert written["channels"] == ["clinic", "ward"]
 
 
-@pytest.mark.parametrize("arguments", [["Ä"], ["simulator"], ["x", "--channel", "nobody"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["Ä"], ["simulator"], ["x", "--channel", "nobody"], ["x", "--requests-per-minute", "-1"]],
+)
 def test_what_would_not_work_is_refused(config, arguments):
     assert CliRunner().invoke(key, arguments).exit_code == 2

@@ -1,5 +1,7 @@
 """A session is found by its id or its inviter's reference, in whatever state, by a key that may see it."""
 
+from time import time
+
 import pytest
 import requests
 
@@ -13,6 +15,7 @@ from engine.events import (
     Heard,
     Invitation,
     Opened,
+    Refused,
     Said,
     Sent,
     decode_inbound,
@@ -100,6 +103,16 @@ def test_an_invitation_that_is_held_is_found_by_reference_and_by_id(api):
     assert found.json() == api.find(clientReference="a/b&c é").json() == api.session(identity).json()
     assert (found.json()["state"], found.json()["identifier"]) == ("held", PERSON)
     assert "startsAfter" in found.json()
+
+
+def test_one_that_was_refused_is_told_with_the_reference_that_found_it(api, store):
+    identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    store.release(identity)
+    store.client.delete(keyspace.mailbox(K, PERSON))
+    now = round(time() * 1000)
+    store.archive(Refused(now, "clinic", identity, "opted_out"), at=now)
+    found = api.find(clientReference="r", channel="clinic").json()
+    assert (found["state"], found["reason"], found["clientReference"]) == ("refused", "opted_out", "r")
 
 
 def test_one_whose_turn_has_come_waits_and_can_be_cancelled_once(api, store):

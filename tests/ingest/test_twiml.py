@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 ANNA = "+33600000001"
 K = keyspace.shard_of(ANNA, 16)
-CHANNEL = SimpleNamespace(name="clinic", limits=Limits(sms_per_second=0))
+CHANNEL = SimpleNamespace(name="clinic", limits=Limits(sms_per_second=0, pause_s=0))
 TWILIO = provider(
     Place("clinic", "+33700000001", webhook_url="https://sms.example.org/w"),
     Account(sid="AC" + "5e" * 16, token="12345"),
@@ -69,7 +69,7 @@ def play(valkey, scene, most=twiml.MOST):
     async def run():
         lanes, broker = (Store(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url))
         mailboxes = Mailboxes(16, lanes, broker)
-        in_place = InPlace(16, lanes, mailboxes, most)
+        in_place = InPlace(16, 86_400_000, lanes, mailboxes, most)
 
         def hear(*events):
             return in_place.hear(CHANNEL, TWILIO, [Letter(ANNA, event, perf_counter()) for event in events])
@@ -107,6 +107,41 @@ def test_what_is_answered_stays_in_the_outbox_marked_and_rests(valkey, lane):
     assert [sms.uncertain for sms in lane.entries()] == [True, True]
     assert (lane.lock()[:2], lane.lock()[-1]) == ("0 ", "?")
     assert lane.client.zscore(keyspace.outbox_alarms(K), ANNA) is not None
+
+
+def told(sms, state="sent", ticket="SM1"):
+    return Receipt(f"r{sms}{state}", "clinic", ticket, state, state, sms=sms)
+
+
+def test_the_outbox_rests_until_every_sms_of_the_answer_was_told_of(valkey, lane):
+    answered(valkey, lane, ask(1), ask(2))
+    entrusted = lane.lock()
+
+    async def scene(hear):
+        await hear(told("a2"))
+        assert ([sms.id for sms in lane.entries()], lane.lock()) == (["a1"], entrusted)
+        await hear(told("a1"))
+
+    play(valkey, scene)
+    assert (lane.entries(), lane.lock()) == ([], "")
+    assert lane.client.zscore(keyspace.outbox_alarms(K), ANNA) is None
+
+
+@pytest.mark.parametrize(
+    "receipt", [told("a2"), told("a1", "failed"), told("", "sent"), told("a1", ticket="")]
+)
+def test_a_receipt_that_does_not_say_that_it_is_there_settles_nothing(valkey, lane, receipt):
+    answered(valkey, lane, ask(1))
+    before = (lane.entries(), lane.lock())
+    play(valkey, lambda hear: hear(receipt))
+    assert (lane.entries(), lane.lock()) == before
+
+
+def test_a_receipt_while_a_worker_asks_is_left_to_the_worker(valkey, lane):
+    answered(valkey, lane, ask(1))
+    lane.client.set(keyspace.outbox_lock(K, ANNA), "7 99999999999999 1 1 owner?")
+    play(valkey, lambda hear: hear(told("a1")))
+    assert [sms.id for sms in lane.entries()] == ["a1"]
 
 
 @pytest.mark.parametrize(

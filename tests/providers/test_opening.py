@@ -71,13 +71,13 @@ def test_an_account_is_in_the_environment_and_its_url_may_end_in_a_slash(setting
         (WEBHOOK + 'secret = "sesame"', {"WORD": SECRET}, [".secret: expected secret_env instead, which names the variable that holds it"]),
         (WEBHOOK.replace("secret_env", "secret"), {}, [
             ".secret: expected secret_env instead, which names the variable that holds it",
-            ".secret_env is missing: expected the secret with which both sides sign",
+            ".secret_env is missing: expected the name of a variable that holds the secret with which both sides sign",
         ]),
         (WEBHOOK + 'secrets_env = "WORD"', {"WORD": SECRET}, [".secrets_env is unknown: did you mean secret_env?"]),
         (WEBHOOK + 'send_url_env = "URL"', {"WORD": SECRET, "URL": "https://g"}, [".send_url is there beside send_url_env: expected one of the two"]),
         ('provider = "webhook"', {}, [
             ".send_url is missing: expected where the gateway takes SMS to be sent",
-            ".secret_env is missing: expected the secret with which both sides sign",
+            ".secret_env is missing: expected the name of a variable that holds the secret with which both sides sign",
         ]),
         ('provider = "octopush"', {"PARLEY_OCTOPUSH_LOGIN": "sesame\n", "PARLEY_OCTOPUSH_URL": "ftp://sesame"}, [
             "PARLEY_OCTOPUSH_URL: expected http:// or https://, a host, and the base path, without ? and #",

@@ -151,6 +151,40 @@ def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
     assert town.optouts.known(ANNA) == {"clinic": (7, "unknown")}
 
 
+def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):
+    k, event = shard(town, ANNA), Invitation("00000000000000a1", "clinic", "clinic")
+    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, event.id)]
+    keyspace.ask(town.client, keyspace.call("hold", keys, (event.id, 0, 2**43, ANNA, encode(event))))
+    looked, erased = eraser(town).look(ANNA), eraser(town).erase(ANNA)
+    assert looked == erased == Erased(invitations=1)
+
+
+def test_no_number_can_be_tried_against_what_an_invitation_left(town):
+    """Its fingerprint is of the number and of what the inviter knows; the reference stays taken."""
+    shards, (held, opened) = town.world.settings.shards, ("00000000000000a1", "00000000000000a2")
+    k, event = shard(town, ANNA), Invitation(held, "clinic", "clinic", reference="r")
+    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, held)]
+    keyspace.ask(town.client, keyspace.call("hold", keys, (held, 0, 2**43, ANNA, encode(event))))
+    town.client.set(keyspace.session(k, opened), f"1 {ANNA}")
+    for identity in (held, opened):
+        town.client.set(keyspace.reference(shards, identity), "a fingerprint", px=1_000_000)
+    eraser(town).erase(ANNA)
+    for identity in (held, opened):
+        name = keyspace.reference(shards, identity)
+        assert (town.client.get(name), town.client.pttl(name) > 0) == (b"", True)
+        again = keyspace.call("refer", [name], ("a fingerprint", 2**43))
+        assert keyspace.ask(town.client, again) == [0]
+
+
+def test_what_the_simulated_phone_got_goes_too(town):
+    for sender in (ANNA, BORIS):
+        town.client.set(keyspace.simulated(sender, "request:1x0"), "sms_1")
+        town.client.xadd(keyspace.simulated(sender, "sms"), {"text": "What is your name?"})
+    assert (eraser(town).look(ANNA).simulated, eraser(town).erase(ANNA).simulated) == (2, 2)
+    assert traces(town, ANNA) == []
+    assert len(traces(town, BORIS)) == 2
+
+
 def test_a_commit_under_way_leaves_nothing(town):
     town.accept(ANNA, "START")
     (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
@@ -272,7 +306,7 @@ def test_the_command_asks_first_and_says_what_it_removed(town):
     assert traces(town, ANNA)
     assert "dead letters" in call(ANNA, text="y\n").stdout
     assert traces(town, ANNA) == []
-    again = call(ANNA, "--yes", "--json")
+    again = call("0033 6 00 00 00 01", "--yes", "--json")
     assert again.exit_code == 0
     assert json.loads(again.stdout)["lanes"] == 0
     assert call("anna", "--yes").exit_code == 2

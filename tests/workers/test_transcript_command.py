@@ -3,6 +3,7 @@
 from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 
 from engine.events import (
     Answer,
@@ -20,8 +21,9 @@ from engine.events import (
     Said,
     Sent,
     Unsent,
+    encode,
 )
-from workers.transcript import line
+from workers.transcript import line, transcript
 
 LINES = [
     (Opened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),
@@ -39,7 +41,7 @@ LINES = [
         Unsent(0, "c", "1", "1x0", "cancelled", "withdrawn"),
         "-- 1x0 will not be sent: cancelled withdrawn",
     ),
-    (Refused(0, "c", "1", "cooldown"), "-- refused: cooldown"),
+    (Refused(0, "c", "1", "cooldown"), "-- refused, 1: cooldown"),
     (Ended(0, "c", "1", "completed", {"age": Answer("7", 7)}), "-- session 1 ended: completed"),
     (Ended(0, "c", "1", "unreachable", why="unknown"), "-- session 1 ended: unreachable, unknown"),
     (OptedOut(0, "c", "1", "stop"), "-- opted out"),
@@ -64,3 +66,37 @@ def test_a_record_is_a_line(record, expected):
 
 def test_no_record_is_left_out():
     assert {type(record) for record, _ in LINES} == set(get_args(Record))
+
+
+@pytest.fixture
+def call(pipeline, monkeypatch, tmp_path, valkey):
+    """A function: arguments of the command -> its result, where somebody has been refused."""
+    town = pipeline()
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    town.accept("+33600000001", "STOP")
+    town.drain()
+    town.deposit("+33600000001", encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.drain()
+    return lambda *arguments: CliRunner().invoke(transcript, [*arguments])
+
+
+@pytest.mark.parametrize("written", ["+33600000001", "+33 6 00-00.00 01", "0033600000001"])
+def test_a_number_may_be_written_as_people_write_it(call, written):
+    assert "opted out" in call(written).stdout
+
+
+@pytest.mark.parametrize("written", ["0600000001", "anna", "\udcff", ""])
+def test_what_is_no_number_in_full_is_told(call, written):
+    assert call(written).exit_code == 2
+
+
+def test_a_refused_invitation_is_found_by_its_id(call):
+    (said,) = call("+33600000001", "--session", "00000000000000a1").stdout.splitlines()
+    assert said.endswith("-- refused, 00000000000000a1: opted_out")
+
+
+def test_nothing_is_told_with_what_may_be_the_reason(call):
+    done = call("+33600000002")
+    assert done.exit_code == 1
+    assert "PARLEY_KEEP_DAYS" in done.stderr
