@@ -29,6 +29,9 @@ START, REPLY = b"S", b"R"
 SURVEYS = "surveys"
 """Hash: survey version -> the file that it was read from, for sessions pinned to a version."""
 
+MOST_HELD_MS = 30 * 86_400_000
+"""How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
+
 SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
 RETRIES = 3
 
@@ -197,6 +200,14 @@ def accept_commands(
         commands.append(call("accept", keys, chain.from_iterable(args)))
         positions.append([at for at, _ in group])
     return commands, positions
+
+
+def unhold_command(
+    k: int, channel: str, identity: str, sender: str, keep_events_ms: int, records: bytes
+) -> Command:
+    """Hold an invitation no more: `records` say why, and without any it is forgotten. Answers 1 if it was held."""
+    keys = [held(k, channel), held_mail(k), session(k, identity), events(k)]
+    return call("unhold", keys, (identity, sender, keep_events_ms, records))
 
 
 def ring_command(queue: str, senders: Iterable[str]) -> Command:

@@ -11,7 +11,8 @@
 --                 kept beyond `until`, so that a death is counted; since: ms of the first attempt
 --   outbox entry  channel '\0' sms
 --   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until` (pause or backoff); its owner is then
---                 the verdict of the last try, and a '?' after it if the provider may have the oldest SMS
+--                 the verdict of the last try, and a '?' after it if the provider may have the oldest SMS; or who keeps
+--                 it at rest: 'reserved <token>' for the answer of a webhook, 'entrusted <token>?' once it holds the SMS
 --   tickets       what a provider that does not know repeats called the SMS that it accepted, newest first
 --   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
@@ -114,11 +115,12 @@ local function accept(keys, args)
   return rings
 end
 
--- claim: KEYS fence, alarms, then (mailbox, lane, lock) for each sender;
--- ARGV owner, kind, limit, lease ms, 1 to take suspects too or 0, then a sender each.
+-- claim: KEYS fence, alarms, optouts, then (mailbox, lane, lock) for each sender;
+-- ARGV owner, kind, limit, lease ms, 1 to take suspects too or 0, then (sender, hash) each.
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
 -- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
--- {fence, attempts, now, state, entry ...}: at most `limit` entries of `kind`, none if only its deadline is due.
+-- {fence, attempts, now, state, opt-outs, entry ...}: at most `limit` entries of `kind`, none if only its deadline is
+-- due. The list of opt-outs is asked only if there is no state.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
@@ -126,7 +128,7 @@ local function claim(keys, args)
   local noted = new_alarms()
   local claimed = {}
 
-  local function one(sender, mailbox, lane, lock_key)
+  local function one(sender, hash, mailbox, lane, lock_key)
     local lock = read_lock(lock_key)
     local mine = lock and lock.owner == owner
     if lock and lock.till > now and not mine then return 1 end
@@ -143,10 +145,12 @@ local function claim(keys, args)
       return 2
     end
     if lock and not mine and not suspects then return 3 end
-    local answer = {mine and lock.fence or 0, mine and lock.attempts or (lock and lock.attempts or 0) + 1, now, state}
+    local opt_outs = state == '' and redis.call('HGET', keys[3], hash) or ''
+    local attempts = mine and lock.attempts or (lock and lock.attempts or 0) + 1
+    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs}
     for i = 1, #mail do
       if string.sub(mail[i], 1, 1) ~= kind then break end
-      answer[4 + i] = mail[i]
+      answer[5 + i] = mail[i]
     end
     if not mine then
       claimed[#claimed + 1] = {answer = answer, lock = lock_key}
@@ -156,9 +160,8 @@ local function claim(keys, args)
   end
 
   local answers = {}
-  for i = 6, #args do
-    local k = 3 * (i - 6) + 3
-    answers[i - 5] = one(args[i], keys[k], keys[k + 1], keys[k + 2])
+  for i = 1, (#args - 5) / 2 do
+    answers[i] = one(args[2 * i + 4], args[2 * i + 5], unpack(keys, 3 * i + 1, 3 * i + 3))
   end
   local fence = #claimed > 0 and redis.call('INCRBY', keys[1], #claimed) - #claimed or 0
   for i, each in ipairs(claimed) do

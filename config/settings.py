@@ -280,11 +280,16 @@ def _account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:
     }
 
 
-def _simulator(host: str, port: int) -> dict[str, Secret]:
-    """The account with ourselves. Another process of this machine finds `web`, which may listen on all addresses."""
+def local_url(host: str, port: int | str) -> str:
+    """Where another process of this machine finds `web`, which may listen on all addresses."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound, replaced
     authority = f"[{reachable}]" if ":" in reachable else reachable
-    url = f"http://{authority}:{port}/simulator/v1/public"
+    return f"http://{authority}:{port}"
+
+
+def _simulator(host: str, port: int) -> dict[str, Secret]:
+    """The account with ourselves."""
+    url = f"{local_url(host, port)}/simulator/v1/public"
     return {"url": Secret(url), "login": Secret(SIMULATOR), "key": Secret(SIMULATOR)}
 
 

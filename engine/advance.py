@@ -39,9 +39,10 @@ class Advance(msgspec.Struct):
 
     `alarm` (ms) is when `advance` wants to be called though no SMS comes; it may lie in the past. `silenced` are
     channels whose queued, unsent SMS are withdrawn in the same commit, `withdrawn` are sessions whose are, and why;
-    `outbox` leaves after that. `opened` counts sessions by channel that an SMS opened; invitations have their permits
-    already. `opt_outs` are the channels on which the person has opted out, since when (ms), or in again (0).
-    From `keep_until` (ms) on the lane may be forgotten. `duplicates` counts mail that had been applied before.
+    `outbox` leaves after that. `sessions` are (id, since when in ms) of those that opened, and of invitations that opened
+    none; `opened` counts by channel those that an SMS opened, as invitations have their permits already. `opt_outs` are
+    channel -> (since when in ms, or 0: in again; by whose word: "person", "provider", or an operator's list). From
+    `keep_until` (ms) on the lane may be forgotten. `duplicates` counts mail that had been applied before.
     """
 
     lane: Lane
@@ -50,8 +51,9 @@ class Advance(msgspec.Struct):
     alarm: int | None
     silenced: list[str]
     withdrawn: dict[str, Withdrawal]
+    sessions: list[tuple[str, int]]
     opened: dict[str, int]
-    opt_outs: dict[str, int]
+    opt_outs: dict[str, tuple[int, str]]
     keep_until: int
     duplicates: int
 
@@ -76,6 +78,7 @@ def advance(
         alarm=deadline.at if deadline is not None else None,
         silenced=turn.silenced,
         withdrawn=turn.withdrawn,
+        sessions=turn.sessions,
         opened=turn.opened,
         opt_outs=turn.opt_outs,
         keep_until=_keep_until(turn, now),

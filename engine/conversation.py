@@ -164,6 +164,7 @@ def _open(turn: Turn, thread: Thread, survey: Survey, session: Session, address:
     thread.line.session = session
     thread.line.language = session.language
     session.originator = thread.originator
+    turn.sessions.append((session.id, turn.now))
     told = _told(turn, thread.channel, survey, address)
     session.answers |= answers_told(told)
     if MESSAGES in survey.told:

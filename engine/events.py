@@ -148,6 +148,17 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     uncertain: bool = False
 
 
+def sms_of_session(session: str, number: int) -> str:
+    """The id of a session's SMS: which of them it is counts from 0."""
+    return f"{session}x{number}"
+
+
+def session_of_sms(identity: str) -> str:
+    """The session of an SMS with this id; empty if it is of none."""
+    session, x, _ = identity.rpartition("x")
+    return session if x else ""
+
+
 Refusal = Literal[
     "throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open", "opted_out", "unknown_survey",
     "expired", "cancelled",

@@ -51,6 +51,7 @@ def invite(turn: Turn, invitation: Invitation, policy: ChannelPolicy) -> None:
     reason = _uninviting(main, thread, invitation, turn.now)
     if survey is None or thread is None or reason:
         turn.records.append(Refused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey"))
+        turn.sessions.append((invitation.id, turn.now))
         return
     count_opened(main, policy, turn.now)
     open_invited(turn, thread, survey, invitation)
@@ -80,11 +81,11 @@ def opt_out(turn: Turn, stop: Sms | ProviderStop) -> bool:
     main = main_line(turn.lane, stop.channel)
     if main.opted_out_at:
         return False
-    by_provider = isinstance(stop, ProviderStop)
-    source = stop.source if isinstance(stop, ProviderStop) else ""
+    by_provider, source = (True, stop.source) if isinstance(stop, ProviderStop) else (False, "")
     turn.records.append(OptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source))
     turn.silence(stop.channel)
-    main.opted_out_at = turn.opt_outs[stop.channel] = turn.now
+    main.opted_out_at = turn.now
+    turn.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
     for line, session in list(open_on(turn.lane, stop.channel)):
         turn.end(stop.channel, line, session, "stopped")
     return True
@@ -114,7 +115,8 @@ def _while_opted_out(
     if sms.handled != "start" and not opts_in(sms.text, started):
         turn.heard(sms, thread.session)
         return
-    thread.main.opted_out_at = turn.opt_outs[sms.channel] = 0
+    thread.main.opted_out_at = 0
+    turn.opt_outs[sms.channel] = (0, "person")
     turn.records.append(OptedIn(turn.now, sms.channel, sms.id))
     decided = len(turn.outbox)
     if started is not None:

@@ -7,7 +7,7 @@ far each of its last SMS has come, under eight bytes of a hash of its name.
 from hashlib import blake2b
 
 from engine.addressing import main_line, open_on
-from engine.events import Delivered, Receipt
+from engine.events import Delivered, Receipt, session_of_sms
 from engine.turn import Turn
 
 _RANK = {"sent": 1, "failed": 2, "delivered": 3}
@@ -37,7 +37,7 @@ def receive(turn: Turn, receipt: Receipt) -> None:
 
 def _give_up(turn: Turn, receipt: Receipt) -> None:
     """Where no session is named, every one that is open writes to a number which gets no SMS."""
-    named = receipt.sms.partition("x")[0] if "x" in receipt.sms else ""
+    named = session_of_sms(receipt.sms)
     if named:
         turn.withdraw(named, "unreachable")
     for line, session in list(open_on(turn.lane, receipt.channel)):

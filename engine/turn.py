@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 from engine.addressing import Thread
-from engine.events import Ended, Ending, Heard, Outbound, Record, Said, Sms, Unsent
+from engine.events import Ended, Ending, Heard, Outbound, Record, Said, Sms, Unsent, sms_of_session
 from engine.lane import Lane, Line, Session
 from engine.policy import ChannelPolicy, Policy
 from engine.program import FixedText, Survey
@@ -46,7 +46,7 @@ class Turn:
 
     __slots__ = (
         "_replies", "cause", "duplicates", "lane", "now", "opened", "opt_outs", "outbox", "policy", "records", "sender",
-        "silenced", "surveys", "withdrawn",
+        "sessions", "silenced", "surveys", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, sender: str, surveys: Surveys, policy: Policy) -> None:
@@ -61,7 +61,8 @@ class Turn:
         self.silenced: list[str] = []
         self.withdrawn: dict[str, Withdrawal] = {}
         self.opened: dict[str, int] = {}
-        self.opt_outs: dict[str, int] = {}
+        self.opt_outs: dict[str, tuple[int, str]] = {}
+        self.sessions: list[tuple[str, int]] = []
         self.duplicates = 0
         self._replies = 0
 
@@ -91,7 +92,7 @@ class Turn:
 
     def say(self, channel: str, session: Session, step: str, text: str) -> None:
         """One SMS of a session."""
-        identity = f"{session.id}x{session.said}"
+        identity = sms_of_session(session.id, session.said)
         session.said += 1
         self._send(Outbound(identity, channel, self.sender, text, session.id, session.originator), step)
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from config.channels import SIMULATOR
+from config.settings import local_url
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.people import NoTable, Row, read_people, sentence
@@ -317,10 +318,7 @@ def _base() -> str:
     """Where the API is, as `web` is told by the same variables."""
     if public := os.environ.get("PARLEY_PUBLIC_URL"):
         return public.rstrip("/")
-    host = os.environ.get("PARLEY_HOST") or "127.0.0.1"
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound, replaced
-    authority = f"[{reachable}]" if ":" in reachable else reachable
-    return f"http://{authority}:{os.environ.get('PARLEY_PORT') or 8000}"
+    return local_url(os.environ.get("PARLEY_HOST") or "127.0.0.1", os.environ.get("PARLEY_PORT") or 8000)
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

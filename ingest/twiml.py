@@ -25,7 +25,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from config import faults, keyspace, metrics
+from config import faults, headers, keyspace, metrics
 from config.settings import Channel
 from engine.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
 from engine.providers import Acknowledgement
@@ -81,7 +81,7 @@ class Entry(msgspec.Struct, frozen=True):
     def uncertain(self) -> bytes:
         """The same, marked."""
         marked = msgspec.structs.replace(self.sms, uncertain=True)
-        return self.written[: self.written.index(b"\0") + 1] + encode(marked)
+        return headers.outbox_entry(marked.channel, encode(marked))
 
 
 class InPlace:
@@ -269,4 +269,4 @@ def _may_be_replied_to(letters: Sequence[Letter]) -> bool:
 
 
 def _read(entries: Sequence[bytes]) -> list[Entry]:
-    return [Entry(written, decode_outbound(written[written.index(b"\0") + 1 :])) for written in entries]
+    return [Entry(written, decode_outbound(headers.sms_in(written))) for written in entries]

@@ -14,12 +14,12 @@ import msgspec
 import redis
 import structlog
 
-from config import faults, keyspace, metrics
+from config import faults, headers, keyspace, metrics
 from config.channels import Channel
 from engine import Survey, Surveys
 from engine.events import Invitation, Refused, decode_inbound, encode
 from engine.program import END, Say
-from engine.quiet import QuietHours
+from engine.quiet import quiet_hours
 from workers.archive import forget_references
 from workers.channels import Channels
 from workers.turns import Bell
@@ -43,9 +43,6 @@ BURST_S = 0.1
 
 SLOT_MS = 60_000
 """What was released in this and the last span counts against the day's SMS, as it may not be decided yet."""
-
-MOST_HELD_MS = 30 * 86_400_000
-"""An invitation whose turn has not come by then has lost its sense."""
 
 PAGE = 1_000
 
@@ -181,7 +178,7 @@ class Campaigns:
     def _awake(self, name: str, now: int, oldest: Sequence[Held]) -> list[Held]:
         """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
         channel = self._channels[name]
-        quiet = QuietHours(*channel.quiet_minutes) if channel.quiet_minutes else None
+        quiet = quiet_hours(channel.quiet_minutes)
         awake = []
         later: list[keyspace.Command] = []
         expired: list[Held] = []
@@ -202,7 +199,7 @@ class Campaigns:
             keyspace.run(
                 self._lanes,
                 [
-                    unhold(each, self._keep_ms, encode([Refused(now, name, each.id, "expired")]))
+                    _unhold(each, self._keep_ms, encode([Refused(now, name, each.id, "expired")]))
                     for each in expired
                 ],
             )
@@ -286,28 +283,22 @@ def forget(client: redis.Redis, shards: int, sender: str) -> int:
     k = keyspace.shard_of(sender, shards)
     dropped = 0
     for id_, mail in client.hscan_iter(keyspace.held_mail(k), count=PAGE):
-        if mail.startswith(sender.encode() + b"\0"):
+        if headers.invitation_in(mail)[0] == sender:
             (held,) = _read(k, [id_, mail])
             forget_references(client, shards, [held.id])
-            dropped += keyspace.ask(client, unhold(held, 0, b""))
+            dropped += keyspace.ask(client, _unhold(held, 0, b""))
     return dropped
 
 
-def unhold(held: Held, keep_ms: int, records: bytes) -> keyspace.Command:
-    """Hold it no more. `records` say why; without, it is forgotten."""
-    keys = [
-        keyspace.held(held.k, held.event.channel), keyspace.held_mail(held.k), keyspace.session(held.k, held.id),
-        keyspace.events(held.k),
-    ]  # fmt: skip
-    return keyspace.call("unhold", keys, (held.id, held.sender, keep_ms, records))
+def _unhold(held: Held, keep_ms: int, records: bytes) -> keyspace.Command:
+    return keyspace.unhold_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
 
 
 def _read(k: int, answer: Sequence[bytes]) -> Iterator[Held]:
     """(id, mail) ... as the function `oldest` answers."""
     for id_, mail in zip(answer[::2], answer[1::2], strict=True):
-        sender, _, rest = mail.partition(b"\0")
-        event = _event(id_.decode(), rest[13:])
-        yield Held(id_.decode(), k, sender.decode(), int(rest[:13]), event)
+        sender, at, encoded = headers.invitation_in(mail)
+        yield Held(id_.decode(), k, sender, at, _event(id_.decode(), encoded))
 
 
 def _event(identity: str, encoded: bytes) -> Invitation:
@@ -320,7 +311,9 @@ def _event(identity: str, encoded: bytes) -> Invitation:
 
 
 def _expired(held: Held, now: int) -> bool:
-    return bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > MOST_HELD_MS
+    return (
+        bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MOST_HELD_MS
+    )
 
 
 def _shares(due: Mapping[int, int], wanted: int) -> dict[int, int]:

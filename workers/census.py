@@ -8,12 +8,11 @@ from typing import NamedTuple
 import msgspec
 import redis
 
-from config import keyspace
+from config import headers, keyspace
 from engine import lane as lane_format
 from engine.lane import Lane, UnreadableLane
 
 PAGE = 1_000
-_LANES = "{*}:lane:*"
 
 
 class Place(NamedTuple):
@@ -57,8 +56,8 @@ def _places(lane: Lane) -> Iterator[Place]:
 
 def _states(client: redis.Redis) -> Iterator[bytes]:
     """Each lane's state once, though SCAN may name a lane twice."""
-    names = list(set(client.scan_iter(_LANES, count=PAGE)))
+    names = list(set(client.scan_iter(keyspace.lane_pattern(), count=PAGE)))
     for at in range(0, len(names), PAGE):
         for stored in keyspace.run(client, [("GET", name) for name in names[at : at + PAGE]]):
             if stored:
-                yield stored.split(b" ", 2)[-1]
+                yield headers.state_in(stored)

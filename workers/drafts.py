@@ -6,26 +6,15 @@ claim counted; it is tried alone, and given up unread after MAX_ATTEMPTS.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from traceback import format_exc
 
 import msgspec
 
+from config import headers
 from engine import Advance, Policy, Surveys, UnknownVersion, advance
 from engine import lane as lane_format
-from engine.events import (
-    Inbound,
-    Invitation,
-    Mail,
-    Opened,
-    OptedOut,
-    Outbound,
-    Record,
-    Refused,
-    decode_inbound,
-    encode,
-)
+from engine.events import Inbound, Mail, Outbound, Record, decode_inbound, encode
 from engine.lane import Line, UnreadableLane
 from engine.turn import Withdrawal
 from workers.lanes import Claim, Decision
@@ -37,23 +26,22 @@ MAX_ATTEMPTS = 5
 """Claims of a lane that were never committed, after which its oldest event is given up."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, kw_only=True):
     """What claimed mail came to, not yet committed. Fields as in engine.Advance, times as in Decision."""
 
     claim: Claim
     state: bytes
     deadline: int | None = None
     keep_until: int | None = None
-    outbox: list[Outbound] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    silenced: set[str] = field(default_factory=set)
-    withdrawn: dict[str, Withdrawal] = field(default_factory=dict)
-    opt_outs: dict[str, tuple[int, str]] = field(default_factory=dict)
-    sessions: list[tuple[str, int]] = field(default_factory=list)
-    opened: dict[str, int] = field(default_factory=dict)
+    outbox: list[Outbound] = []
+    records: list[Record] = []
+    silenced: set[str] = set()
+    withdrawn: dict[str, Withdrawal] = {}
+    opt_outs: dict[str, tuple[int, str]] = {}
+    sessions: list[tuple[str, int]] = []
+    opened: dict[str, int] = {}
     duplicates: int = 0
-    dead: list[DeadLetter] = field(default_factory=list)
+    dead: list[DeadLetter] = []
 
     def decision(self) -> Decision:
         return Decision(
@@ -64,9 +52,9 @@ class Draft:
             deadline=self.deadline,
             keep_until=self.keep_until,
             records=[encode(entry) for entry in by_session(self.records)],
-            silenced=tuple(self.silenced),
-            withdrawn=tuple(self.withdrawn),
-            opt_outs=[(channel, at, source) for channel, (at, source) in self.opt_outs.items()],
+            silenced=self.silenced,
+            withdrawn=self.withdrawn,
+            opt_outs=self.opt_outs,
             sessions=self.sessions,
             outbox=[(sms.channel, encode(sms)) for sms in self.outbox],
             dead=[seal(letter) for letter in self.dead],
@@ -91,8 +79,9 @@ class Draft:
 
 
 def read_entry(entry: bytes) -> Mail:
-    """A mail entry as parley.lua lays it down: a kind, 13 digits of ms, an event. Raises msgspec.MsgspecError."""
-    return Mail(int(entry[1:14]), decode_inbound(entry[14:]))
+    """A mailbox's entry. Raises ValueError."""
+    at, event = headers.event_in(entry)
+    return Mail(at, decode_inbound(event))
 
 
 def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
@@ -128,33 +117,21 @@ def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         silenced=set(step.silenced),
         withdrawn=step.withdrawn,
         opt_outs=_opt_outs(step),
-        sessions=_sessions(step.records, mail),
+        sessions=step.sessions,
         opened=step.opened,
         duplicates=step.duplicates,
     )
 
 
 def _opt_outs(step: Advance) -> dict[str, tuple[int, str]]:
-    """What the list of opt-outs must say: channel -> since when (0: in again), and by whose word. What the lane knows
-    is said again at every commit, as a lane of an earlier release is not in the list."""
-    known = {channel: (at, "unknown") for channel, at in opted_out_lines(step.lane).items()}
-    if not step.opt_outs:
-        return known
-    sources = {
-        record.channel: record.source or ("provider" if record.by_provider else "person")
-        for record in step.records
-        if isinstance(record, OptedOut)
-    }
-    return known | {channel: (at, sources.get(channel, "unknown")) for channel, at in step.opt_outs.items()}
-
-
-def _sessions(records: Sequence[Record], mail: Sequence[Mail]) -> list[tuple[str, int]]:
-    """(id, since when) of the sessions that were opened, and of the invitations that opened none."""
-    found = [(record.session, record.at) for record in records if isinstance(record, Opened)]
-    if invited := [each.event.id for each in mail if isinstance(each.event, Invitation)]:
-        refused = (record for record in records if isinstance(record, Refused))
-        found += ((record.id, record.at) for record in refused if record.id in invited)
-    return found
+    """What the list of opt-outs must say. What the lane knows is said again at every commit, as a lane of an earlier
+    release is not in the list."""
+    known = opted_out_lines(step.lane)
+    return (
+        {channel: (at, "unknown") for channel, at in known.items()} | step.opt_outs
+        if known
+        else step.opt_outs
+    )
 
 
 def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:

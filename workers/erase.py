@@ -16,7 +16,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from config import keyspace
+from config import headers, keyspace
 from config.channels import SIMULATOR
 from config.settings import Settings, exit_with_mistakes
 from engine import Surveys
@@ -144,7 +144,11 @@ class Eraser:
     def _opt_outs_in(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
         """What the list must say of them, once what waits is applied: to a lane that knows their opt-outs and nothing
         else, so that a survey which cannot be found loses no STOP, and a word that may be one is."""
-        known = _opt_outs_of(stored) if stored else self._optouts.of([sender]).get(sender) or {}
+        known = (
+            _opt_outs_of(stored)
+            if stored
+            else {channel: at for channel, (at, _) in self._optouts.known(sender).items()}
+        )
         claim = Claim(sender, 0, 1, keyspace.server_ms(self._redis), b"", mail, known)
         applied = draft_one_by_one(claim, Surveys(), policy_of(self._settings.channels))
         return {channel: (at, "unknown") for channel, at in known.items()} | applied.opt_outs
@@ -188,7 +192,7 @@ class Eraser:
 
     def _count_invitations(self, k: int, sender: str) -> int:
         held = self._redis.hscan_iter(keyspace.held_mail(k), count=_PAGE)
-        return sum(mail.startswith(sender.encode() + b"\0") for _, mail in held)
+        return sum(headers.invitation_in(mail)[0] == sender for _, mail in held)
 
     def _unring(self, sender: str) -> int:
         rung: Sequence[int] = keyspace.run(
@@ -206,7 +210,7 @@ _QUEUES = (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)
 def _opt_outs_of(stored: bytes) -> dict[str, int]:
     """What a stored lane knows by itself; nothing if it cannot be read."""
     try:
-        return opted_out_lines(lane_format.decode(stored.split(b" ", 2)[-1]))
+        return opted_out_lines(lane_format.decode(headers.state_in(stored)))
     except UnreadableLane:
         return {}
 

@@ -4,7 +4,7 @@ Many lanes travel in one round trip, and nothing here looks inside a state, an e
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -13,9 +13,9 @@ import msgspec
 import redis
 import structlog
 
-from config import faults, keyspace
+from config import faults, headers, keyspace
 from engine.events import Record, encode
-from workers.optouts import OptOuts
+from workers.optouts import OptOuts, opted_out_since
 from workers.sessions import by_session
 
 log = structlog.get_logger()
@@ -66,8 +66,8 @@ class Letter(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What a lane becomes, in one commit. `applied` mail entries leave the mailbox. `deadline` and `keep_until` are ms:
     0 for none and for ever, None for as they were. `silenced` channels and `withdrawn` sessions lose their queued SMS
-    before `outbox` is added. Each of `records` becomes an entry of the archive. `opt_outs` are (channel, since when,
-    source), ms 0 for in again; `sessions` (id, since when) are found by their ids from now on."""
+    before `outbox` is added. Each of `records` becomes an entry of the archive. `sessions` (id, since when) are found by
+    their ids from now on; `opt_outs` are as in engine.Advance."""
 
     sender: str
     fence: int
@@ -76,9 +76,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     deadline: int | None = None
     keep_until: int | None = None
     records: Sequence[bytes] = ()
-    silenced: Sequence[str] = ()
-    withdrawn: Sequence[str] = ()
-    opt_outs: Sequence[tuple[str, int, str]] = ()
+    silenced: Collection[str] = ()
+    withdrawn: Collection[str] = ()
+    opt_outs: Mapping[str, tuple[int, str]] = {}
     sessions: Sequence[tuple[str, int]] = ()
     outbox: Sequence[tuple[str, bytes]] = ()
     dead: Sequence[Letter] = ()
@@ -145,7 +145,7 @@ class Lanes:
         answers = keyspace.run(
             self.client,
             [
-                keyspace.call("claim", _claim_keys(k, group), chain(options, group))
+                keyspace.call("claim", _claim_keys(k, group), chain(options, self._named(group)))
                 for k, group in groups.items()
             ],
         )
@@ -155,19 +155,13 @@ class Lanes:
         ):
             _sort_claim(claims, sender, answer)
         faults.reach("after_claim")
-        if any(not claim.state for claim in claims.held):
-            claims.held = self._informed(claims.held)
         return claims
 
-    def _informed(self, held: Sequence[Claim]) -> list[Claim]:
-        """The claims, those without state with what is known of them. One of whom that cannot be read is left: its
-        lease ends, and it is tried again and given up like any that fails."""
-        known = self._optouts.of([claim.sender for claim in held if not claim.state])
-        return [
-            claim if claim.state else msgspec.structs.replace(claim, opted_out=opted_out)
-            for claim in held
-            if (opted_out := known.get(claim.sender, {})) is not None
-        ]
+    def _named(self, senders: Iterable[str]) -> Iterator[str]:
+        """Each by number, and as the list of opt-outs has them."""
+        for sender in senders:
+            yield sender
+            yield self._optouts.hash(sender)
 
     def commit(self, decisions: Sequence[Decision]) -> list[Committed]:
         """Commit each lane, all of its decision or nothing of it. Answers in the order of the decisions."""
@@ -186,7 +180,7 @@ class Lanes:
                 decision.sender, decision.fence, decision.applied, _or_same(decision.deadline),
                 _or_same(decision.keep_until), decision.state,
                 len(decision.records), *decision.records,
-                len(decision.outbox), *(channel.encode() + b"\0" + sms for channel, sms in decision.outbox),
+                len(decision.outbox), *(headers.outbox_entry(*each) for each in decision.outbox),
             )  # fmt: skip
             args += self._rare(decision) if decision.rare else (0,)
         return keyspace.call("commit", _commit_keys(k, decisions), args)
@@ -200,7 +194,9 @@ class Lanes:
         for letter in decision.dead:
             yield from (letter.id, letter.content)
         yield self._optouts.hash(decision.sender) if decision.opt_outs else ""
-        yield from (len(decision.opt_outs), *chain.from_iterable(decision.opt_outs))
+        yield len(decision.opt_outs)
+        for channel, (at, source) in decision.opt_outs.items():
+            yield from (channel, at, source)
 
     def _indexed(self, decision: Decision) -> Iterator[str | int]:
         """What each session's id leads to, and until when: as long as the archive has something of it."""
@@ -210,7 +206,7 @@ class Lanes:
 
 
 def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
-    keys = [keyspace.fence(k), keyspace.alarms(k)]
+    keys = [keyspace.fence(k), keyspace.alarms(k), keyspace.optouts(k)]
     for sender in senders:
         keys += (keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender))
     return keys
@@ -226,12 +222,15 @@ def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
         keys += (
             keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender),
             keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
-            *(keyspace.session(k, identity) for identity, _ in decision.sessions),
         )  # fmt: skip
+        for identity, _ in decision.sessions:
+            keys.append(keyspace.session(k, identity))
     return keys
 
 
 def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:
+    """One of whose opt-outs nothing can be read is left: the lease ends, and it is tried again and given up like any
+    that fails."""
     match answer:
         case 0 | 1:
             pass
@@ -239,8 +238,10 @@ def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:
             claims.others.append(sender)
         case 3:
             claims.suspects.append(sender)
-        case [fence, attempts, now, state, *mail]:
-            claims.held.append(Claim(sender, fence, attempts, now, state, mail))
+        case [fence, attempts, now, state, opt_outs, *mail]:
+            known = opted_out_since(opt_outs) if opt_outs else {}
+            if known is not None:
+                claims.held.append(Claim(sender, fence, attempts, now, state, mail, known))
 
 
 def _or_same(ms: int | None) -> int | str:

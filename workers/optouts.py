@@ -53,6 +53,7 @@ class OptOuts:
         self._redis = client
         self._shards = shards
         self._key = key
+        self._number = blake2b(digest_size=16, key=key, person=b"parley number")
 
     @property
     def mark(self) -> str:
@@ -60,16 +61,15 @@ class OptOuts:
         return blake2b(key=self._key, digest_size=8, person=b"parley check").hexdigest()
 
     def hash(self, sender: str) -> str:
-        return blake2b(sender.encode(), digest_size=16, key=self._key, person=b"parley number").hexdigest()
-
-    def of(self, senders: Iterable[str]) -> dict[str, dict[str, int] | None]:
-        """Those of these people who are in the list: channel -> since when (ms), or None if that cannot be read."""
-        return {sender: _times(entry) for sender, entry in self._raw(senders) if entry is not None}
+        hashed = self._number.copy()
+        hashed.update(sender.encode())
+        return hashed.hexdigest()
 
     def known(self, sender: str) -> Known:
         """All that the list has of one person. Raises msgspec.MsgspecError if it cannot be read."""
-        ((_, entry),) = self._raw([sender])
-        return {} if entry is None else _decode(entry)
+        name = keyspace.optouts(keyspace.shard_of(sender, self._shards))
+        entry = keyspace.ask(self._redis, ("HGET", name, self.hash(sender)))
+        return _decode(entry) if entry else {}
 
     def entries(self) -> Iterator[Entry]:
         """The whole list."""
@@ -140,14 +140,6 @@ class OptOuts:
                 return max(known, len(released))
         return None
 
-    def _raw(self, senders: Iterable[str]) -> list[tuple[str, bytes | None]]:
-        groups = keyspace.by_shard(senders, str, self._shards)
-        answers = keyspace.run(
-            self._redis,
-            [("HMGET", keyspace.optouts(k), *map(self.hash, group)) for k, group in groups.items()],
-        )
-        return list(zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True))
-
 
 _TRIES = 50
 _LIVING = (keyspace.mailbox, keyspace.lane, keyspace.lock, keyspace.outbox)
@@ -168,13 +160,12 @@ def open_list(client: redis.Redis, shards: int, secret: str) -> OptOuts:
 
 
 def opted_out_lines(lane: lane_format.Lane) -> dict[str, int]:
-    """What a lane knows by itself: channel -> since when (ms)."""
-    return {
-        name: line.opted_out_at for name, line in lane.lines.items() if line.opted_out_at and ":" not in name
-    }
+    """What a lane knows by itself: channel -> since when (ms). Only a channel's own line knows of opt-outs."""
+    return {channel: line.opted_out_at for channel, line in lane.lines.items() if line.opted_out_at}
 
 
-def _times(entry: bytes) -> dict[str, int] | None:
+def opted_out_since(entry: bytes) -> dict[str, int] | None:
+    """What an entry of the list says: channel -> since when (ms); None if it cannot be read."""
     try:
         return {channel: at for channel, (at, _) in _decode(entry).items()}
     except msgspec.MsgspecError:

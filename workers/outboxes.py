@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import redis
 
-from config import faults, keyspace
+from config import faults, headers, keyspace
 from engine.events import Inbound, Outbound, encode
 from workers.lanes import Letter
 
@@ -38,7 +38,7 @@ class Take(msgspec.Struct, frozen=True):
 
     @property
     def sms(self) -> bytes:
-        return self.entry[self.entry.index(b"\0") + 1 :]
+        return headers.sms_in(self.entry)
 
 
 class Settled(msgspec.Struct, frozen=True):

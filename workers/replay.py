@@ -21,7 +21,7 @@ from rich.text import Text
 from config import keyspace
 from engine import Policy, Surveys
 from engine.chatting import SENDER, phone_for, playable, playing
-from engine.events import Record, decode_records
+from engine.events import Record
 from engine.findings import Rejected
 from engine.program import Survey
 from engine.replaying import (
@@ -37,8 +37,9 @@ from engine.replaying import (
 )
 from engine.replaying import replay as run_again
 from engine.transcripts import Transcript, Unreadable, compose, parse
+from workers import archive
 from workers.reach import reach
-from workers.transcript import PAGE, archived, line
+from workers.transcript import archived, line
 from workers.turns import policy_of
 from workers.versions import learn
 
@@ -134,14 +135,11 @@ def _only(session: str, found: Iterable[Stored]) -> Iterator[Stored]:
 
 def _archive(client: redis.Redis, shards: int) -> Iterator[Stored]:
     """Every session that is in the archive now, page by page: held are only those that have not ended."""
-    seconds, _ = keyspace.ask(client, ("TIME",))
+    until = str(keyspace.server_ms(client))
     for k in range(shards):
         found = Sessions()
-        after, until = "-", str((int(seconds) + 1) * 1000)
-        while page := keyspace.ask(client, ("XRANGE", keyspace.events(k), after, until, "COUNT", PAGE)):
-            for _, fields in page:
-                yield from found.add(fields[b"to"].decode(), decode_records(fields[b"e"]))
-            after = "(" + page[-1][0].decode()
+        for entry in archive.stored(client, k, until):
+            yield from found.add(entry.sender, entry.records)
         yield from found.rest()
 
 

@@ -2,8 +2,9 @@
 was said in a session can be deleted when its time has come, and nothing else with it."""
 
 from collections.abc import Iterable
+from itertools import groupby
 
-from engine.events import Delivered, Heard, Record
+from engine.events import Delivered, Heard, Record, session_of_sms
 
 
 def session_of(record: Record) -> str:
@@ -12,8 +13,9 @@ def session_of(record: Record) -> str:
     An SMS that was heard in no session may have opened one, which is called by its id then. A receipt belongs to its
     SMS's session, where it names its SMS.
     """
-    if session := getattr(record, "session", ""):
-        return str(session)
+    session: str = getattr(record, "session", "")
+    if session:
+        return session
     match record:
         case Heard(id=identity):
             return identity
@@ -23,19 +25,6 @@ def session_of(record: Record) -> str:
             return ""
 
 
-def session_of_sms(identity: str) -> str:
-    """An SMS of a session has an id that begins with the session's: `<session>x<number>`."""
-    session, x, _ = identity.rpartition("x")
-    return session if x else ""
-
-
 def by_session(records: Iterable[Record]) -> list[list[Record]]:
     """The records in their order, in runs of one session or of none."""
-    runs: list[list[Record]] = []
-    owner: str | None = None
-    for record in records:
-        if (session := session_of(record)) != owner:
-            owner = session
-            runs.append([])
-        runs[-1].append(record)
-    return runs
+    return [list(run) for _, run in groupby(records, session_of)]

@@ -25,12 +25,10 @@ from engine.events import (
     Said,
     Sent,
     Unsent,
-    decode_records,
 )  # fmt: skip
+from workers import archive
 from workers.reach import reach
 from workers.senders import sender_named
-
-PAGE = 1_000
 
 
 @click.command()
@@ -67,12 +65,9 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
 
 def archived(client: redis.Redis, k: int, sender: str) -> Iterator[Record]:
     """Every record of one sender in shard `k`, oldest first."""
-    after = "-"
-    while page := keyspace.ask(client, ("XRANGE", keyspace.events(k), after, "+", "COUNT", PAGE)):
-        for _, fields in page:
-            if fields[b"to"] == sender.encode():
-                yield from decode_records(fields[b"e"])
-        after = "(" + page[-1][0].decode()
+    for entry in archive.stored(client, k):
+        if entry.sender == sender:
+            yield from entry.records
 
 
 def line(record: Record) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from config import keyspace, metrics
+from config import headers, keyspace, metrics
 from config.logs import hash_sender
 from config.settings import Channel
 from engine import ChannelPolicy, Policy, Surveys, UnknownVersion, missing_versions
@@ -29,7 +29,7 @@ from engine.events import (
     Unsent,
     decode_outbound,
 )
-from engine.quiet import QuietHours
+from engine.quiet import quiet_hours
 from engine.turn import WITHDRAWN
 from workers.channels import Channels
 from workers.drafts import Draft, draft, draft_one_by_one
@@ -55,7 +55,7 @@ def policy_of(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
             pause_ms=round(channel.limits.pause_s * 1000),
             number=channel.number,
             originators=channel.originators,
-            quiet=QuietHours(*channel.quiet_minutes) if channel.quiet_minutes is not None else None,
+            quiet=quiet_hours(channel.quiet_minutes),
             contacts=channel.contacts,
         )
         for name, channel in channels.items()
@@ -162,7 +162,7 @@ class Turns:
         """SMS that were taken back before they left: the archive says so."""
         records: list[Record] = []
         for entry in committed.withdrawn:
-            sms = decode_outbound(entry[entry.index(b"\0") + 1 :])
+            sms = decode_outbound(headers.sms_in(entry))
             code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
             records.append(Unsent(now, sms.channel, sms.session, sms.id, code, WITHDRAWN[code]))
         self._lanes.archive(committed.sender, records)

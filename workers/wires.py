@@ -6,21 +6,18 @@ A connection that never came about has carried nothing; whatever else goes wrong
 from collections.abc import Callable, Container, Iterator
 from ssl import SSLCertVerificationError
 from time import time
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, cast
 
 import requests
 import structlog
 import urllib3.exceptions
 
 from engine.events import Outbound
-from engine.providers import NotFound, Outcome, Provider, Request, RetryLater, Unknown
+from engine.providers import Lister, NotFound, Outcome, Provider, Request, RetryLater, Unknown
 
 log = structlog.get_logger()
 
 CONNECT_S, READ_S = 3.0, 6.0
-
-Recourse = Literal["repeat", "look_up", "none"]
-"""What may be done if the provider may have an SMS: send it again, as it knows repeats; ask first; nothing."""
 
 _NEVER_LEFT = (
     requests.exceptions.InvalidURL,
@@ -38,28 +35,25 @@ class Wire:
     """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once."""
 
     def __init__(self, provider: Provider, slots: int) -> None:
+        self.recourse = provider.recourse
         self._provider = provider
         self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=slots)
         self._options: Any = requests.Session().merge_environment_settings(provider.url, {}, None, None, None)
         self._blanks: dict[str, requests.PreparedRequest] = {}
-
-    @property
-    def recourse(self) -> Recourse:
-        if self._provider.knows_repeats:
-            return "repeat"
-        return "look_up" if self._provider.can_look_up else "none"
 
     def send(self, sms: Outbound) -> Outcome:
         """Try once."""
         return self._make(self._provider.write(sms, time()), self._provider.outcome)
 
     def look_up(self, sms: Outbound, since: float, known: Container[str]) -> Outcome | NotFound:
-        """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its."""
+        """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. Only if
+        that is its recourse."""
+        lister = cast(Lister, self._provider)
 
         def found(status: int, body: bytes) -> Outcome | NotFound:
-            return self._provider.found(sms, since, status, body, known)
+            return lister.found(sms, since, status, body, known)
 
-        return self._make(self._provider.look_up(sms, since), found)
+        return self._make(lister.look_up(sms, since), found)
 
     def _make(
         self, request: Request, read: Callable[[int, bytes], Reading]

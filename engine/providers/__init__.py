@@ -5,7 +5,8 @@ one of a closed set of outcomes. An outcome carries its decision; nothing outsid
 """
 
 from collections.abc import Container, Sequence
-from typing import Annotated, Protocol
+from hashlib import blake2b
+from typing import Annotated, Literal, Protocol, assert_never
 
 import msgspec
 from msgspec import Meta
@@ -142,6 +143,11 @@ class OptedOutThere(msgspec.Struct, frozen=True):
 Outcome = Accepted | RetryLater | Unknown | Rejected | Unreachable | ChannelFault | OptedOutThere
 
 
+Recourse = Literal["repeat", "look_up", "none"]
+"""What may be done about an SMS that the provider may have: send it again, as it drops an id that it has had; ask for
+it first; nothing, so that it is never sent again."""
+
+
 class NotFound(msgspec.Struct, frozen=True):
     """The provider does not have the SMS that was looked up: it may be sent."""
 
@@ -158,10 +164,7 @@ class Provider(Protocol):
     """What ingest and the delivery worker need of a provider, for one channel."""
 
     url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
-    knows_repeats: bool  # a send with an id that the provider has had changes nothing
-    can_look_up: (
-        bool  # it can be asked whether it has an SMS; if not, one whose fate is unknown is never sent again
-    )
+    recourse: Recourse  # with "look_up", it is a Lister
     answers_in_place: bool  # replies may go into the answer to a webhook (ingest/twiml.py)
     acknowledgement: Acknowledgement
 
@@ -181,11 +184,12 @@ class Provider(Protocol):
         """What the reply to that request means."""
         ...
 
-    def look_up(self, sms: Outbound, since: float) -> Request:
-        """The request that asks for what was sent to that number from `since` (seconds) on.
 
-        Never called where the provider knows repeats, or cannot be asked.
-        """
+class Lister(Provider, Protocol):
+    """A provider that can be asked which SMS it has."""
+
+    def look_up(self, sms: Outbound, since: float) -> Request:
+        """The request that asks for what was sent to that number from `since` (seconds) on."""
         ...
 
     def found(
@@ -193,3 +197,32 @@ class Provider(Protocol):
     ) -> Outcome | NotFound:
         """What the reply to that request says of `sms`; tickets in `known` belong to other SMS."""
         ...
+
+
+def event_id(*parts: str, key: bytes = b"") -> str:
+    """An event's id, the same whenever a provider says the same of it."""
+    return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8, key=key).hexdigest()
+
+
+def our_id(said: str) -> str:
+    """The id of an SMS of ours, as a provider repeats it; empty if it cannot be one."""
+    return said if said.isalnum() and said.isascii() else ""
+
+
+Scalar = str | int | float | bool | None
+"""What providers write where a text is meant."""
+
+
+def word(value: Scalar) -> str:
+    """A field's value as text; numbers may come as numbers, and what is missing is empty."""
+    match value:
+        case str():
+            return value
+        case None | bool():
+            return ""
+        case int():
+            return str(value)
+        case float():
+            return str(int(value)) if value.is_integer() else str(value)
+        case _:
+            assert_never(value)

@@ -8,10 +8,9 @@ of callbacks; a `sms-campaign/send` is answered 200 or 201.
 """
 
 import re
-from collections.abc import Container
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Annotated, Literal, NoReturn, assert_never
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, quote
 
 import msgspec
@@ -27,19 +26,22 @@ from engine.providers import (
     HeaderText,
     Outcome,
     Place,
+    Recourse,
     Rejected,
     Request,
     RetryLater,
+    Scalar,
     Unknown,
     Unreachable,
     Unreadable,
     Unusable,
     Url,
+    event_id,
+    word,
 )
-from engine.providers.halves import mended
+from engine.providers.halves import decode
 
 ALREADY_SENT = 120
-STOP_MENTION_MISSING = 121
 
 OUTCOMES: dict[int, type[RetryLater | ChannelFault | Unreachable]] = {
     101: ChannelFault,  # incorrect login details
@@ -86,7 +88,6 @@ STATES: dict[str, tuple[SmsState, str]] = {
 PERMANENT = frozenset(("BAD_DESTINATION", "INVALID_DESTINATION_ADDRESS"))
 """Statuses of numbers that will never get an SMS."""
 
-_Scalar = str | int | float | bool | None
 _MOST_FIELDS = 100
 _SENDER = re.compile(r"[0-9]{3,11}")  # letters are allowed too; a channel has only numbers
 
@@ -115,15 +116,15 @@ class Options(msgspec.Struct, frozen=True):
 class _Callback(msgspec.Struct):
     """Every field that a callback may have, of any kind, as JSON or as the legacy form."""
 
-    number: _Scalar = None
-    text: _Scalar = None
-    sim_card_number: _Scalar = None
-    message_id: _Scalar = None
-    status: _Scalar = None
-    reception_date: _Scalar = None
-    answer_date: _Scalar = None
-    delivery_date: _Scalar = None
-    stop_date: _Scalar = None
+    number: Scalar = None
+    text: Scalar = None
+    sim_card_number: Scalar = None
+    message_id: Scalar = None
+    status: Scalar = None
+    reception_date: Scalar = None
+    answer_date: Scalar = None
+    delivery_date: Scalar = None
+    stop_date: Scalar = None
 
 
 class _Recipient(msgspec.Struct):
@@ -142,9 +143,9 @@ class _Send(msgspec.Struct, omit_defaults=True):
 
 
 class _Reply(msgspec.Struct):
-    sms_ticket: _Scalar = None
-    code: _Scalar = None
-    message: _Scalar = None
+    sms_ticket: Scalar = None
+    code: Scalar = None
+    message: Scalar = None
 
 
 _decode_callback = msgspec.json.Decoder(_Callback).decode
@@ -182,8 +183,7 @@ class Octopush:
     short number in its place.
     """
 
-    knows_repeats = True
-    can_look_up = False
+    recourse: Recourse = "repeat"
     answers_in_place = False
     acknowledgement = Acknowledgement()
 
@@ -212,19 +212,19 @@ class Octopush:
         Raises Unreadable.
         """
         callback = _parse(call.body)
-        sender, text, ticket = _word(callback.number), _word(callback.text), _word(callback.message_id)
+        sender, text, ticket = word(callback.number), word(callback.text), word(callback.message_id)
         if not sender.strip():
             raise Unreadable("the callback has no number")
         if callback.delivery_date is not None:
-            return self._receipt(channel, sender, ticket, _word(callback.status))
+            return self._receipt(channel, sender, ticket, word(callback.status))
         if callback.stop_date is not None:
-            at = _word(callback.stop_date)
+            at = word(callback.stop_date)
             return [(sender, ProviderStop(self._id("stop", channel, sender, text, at), channel, text))]
-        received = _word(callback.reception_date) or _word(callback.answer_date)
+        received = word(callback.reception_date) or word(callback.answer_date)
         if received or callback.text is not None:
-            to = _word(callback.sim_card_number)
-            event_id = self._id("sms", channel, sender, to, text, received, ticket)
-            return [(sender, Sms(event_id, channel, text, reply_to=ticket, originator=to))]
+            to = word(callback.sim_card_number)
+            id_ = self._id("sms", channel, sender, to, text, received, ticket)
+            return [(sender, Sms(id_, channel, text, reply_to=ticket, originator=to))]
         raise Unreadable("the callback has neither a text nor a reception_date, delivery_date or stop_date")
 
     def _receipt(self, channel: str, sender: str, ticket: str, status: str) -> list[tuple[str, Inbound]]:
@@ -266,29 +266,23 @@ class Octopush:
             reply = _decode_reply(body)
         except (ValueError, RecursionError):
             reply = _Reply()
-        code, why = _word(reply.code), _word(reply.message)
+        code, why = word(reply.code), word(reply.message)
         if status in (401, 403):
             return ChannelFault(code or f"http {status}", why or "Octopush refuses the login")
         if status == 429:
             return RetryLater(code or "http 429", why or "Octopush is busy")
         if status >= 500:
             return Unknown(code or f"http {status}", why or "Octopush is out of order")
-        if 200 <= status < 300 and _word(reply.sms_ticket):
-            return Accepted(_word(reply.sms_ticket))
+        if 200 <= status < 300 and word(reply.sms_ticket):
+            return Accepted(word(reply.sms_ticket))
         if not re.fullmatch(r"[0-9]{1,6}", code):
             return Unknown(f"http {status}", "Octopush's reply is not one that we know")
         if int(code) == ALREADY_SENT:
             return Accepted("")
         return OUTCOMES.get(int(code), Rejected)(code, why)
 
-    def look_up(self, sms: Outbound, since: float) -> NoReturn:
-        raise NotImplementedError("Octopush knows a repeated request_id")
-
-    def found(self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]) -> NoReturn:
-        raise NotImplementedError("Octopush knows a repeated request_id")
-
     def _id(self, *parts: str) -> str:
-        return blake2b("\0".join(parts).encode(), digest_size=8, key=self._id_key).hexdigest()
+        return event_id(*parts, key=self._id_key)
 
 
 def _token(call: Call) -> bytes:
@@ -304,16 +298,9 @@ def _parse(body: bytes) -> _Callback:
     """JSON or a form, whatever the content type said."""
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     try:
-        return _parse_json(body) if body.startswith(b"{") else _parse_form(body)
+        return decode(_decode_callback, body) if body.startswith(b"{") else _parse_form(body)
     except (ValueError, RecursionError) as e:
         raise Unreadable("the body is neither a JSON object nor a form") from e
-
-
-def _parse_json(body: bytes) -> _Callback:
-    try:
-        return _decode_callback(body)
-    except msgspec.DecodeError:
-        return _decode_callback(mended(body))
 
 
 def _parse_form(body: bytes) -> _Callback:
@@ -327,18 +314,3 @@ def _parse_form(body: bytes) -> _Callback:
             fields, keep_blank_values=True, encoding="cp1252", errors="replace", max_num_fields=_MOST_FIELDS
         )
     return msgspec.convert(dict(pairs), _Callback)
-
-
-def _word(value: _Scalar) -> str:
-    """A field's value as text; numbers may come as numbers, and what is missing is empty."""
-    match value:
-        case str():
-            return value
-        case None | bool():
-            return ""
-        case int():
-            return str(value)
-        case float():
-            return str(int(value)) if value.is_integer() else str(value)
-        case _:
-            assert_never(value)

@@ -19,7 +19,7 @@ from collections.abc import Container, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import Annotated, Literal
@@ -40,15 +40,21 @@ from engine.providers import (
     OptedOutThere,
     Outcome,
     Place,
+    Recourse,
     Rejected,
     Request,
     RetryLater,
+    Scalar,
     Unknown,
     Unreachable,
     Unreadable,
     Unusable,
     Url,
+    event_id,
+    our_id,
+    word,
 )
+from engine.providers.halves import decode
 
 NEVER_PROCESSED = "20429"
 """Too many requests: the one code after which nothing was created, even with an HTTP status of 5xx."""
@@ -189,17 +195,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = "retain"
 
 
-_Scalar = str | int | float | bool | None
-
-
 class _Message(msgspec.Struct):
     """A message, or an error in either of Twilio's two shapes (its own, and RFC 9457)."""
 
-    sid: _Scalar = None
-    code: _Scalar = None
-    message: _Scalar = None
-    title: _Scalar = None
-    detail: _Scalar = None
+    sid: Scalar = None
+    code: Scalar = None
+    message: Scalar = None
+    title: Scalar = None
+    detail: Scalar = None
 
 
 class _Listed(msgspec.Struct):
@@ -209,7 +212,7 @@ class _Listed(msgspec.Struct):
     date_created: str
     to: str | None = None
     body: str | None = None
-    error_code: _Scalar = None
+    error_code: Scalar = None
 
 
 class _Page(msgspec.Struct):
@@ -225,12 +228,11 @@ _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 class Twilio:
     """The codec of one channel."""
 
-    knows_repeats = False
     acknowledgement = Acknowledgement(200, "text/xml", b"<Response/>")
 
     def __init__(self, place: Place, account: Account, options: Options) -> None:
         self.answers_in_place = options.answer == "twiml"
-        self.can_look_up = _keeps(options)
+        self.recourse: Recourse = "look_up" if _keeps(options) else "none"
         self._webhook_url = place.webhook_url
         self._signed_urls = [url.encode() for url in _with_and_without_port(place.webhook_url)]
         self._token = account.token.encode()
@@ -285,10 +287,10 @@ class Twilio:
         """What the reply to a message's creation means."""
         reply = _reply(body)
         if 200 <= status < 300:
-            sid = _word(reply.sid)
+            sid = word(reply.sid)
             return Accepted(sid) if sid else Unknown(f"http {status}", "Twilio's reply has no sid")
-        code = _word(reply.code)
-        why = _word(reply.message) or _word(reply.detail) or _word(reply.title)
+        code = word(reply.code)
+        why = word(reply.message) or word(reply.detail) or word(reply.title)
         known = _meaning(code)
         if known and (status < 500 or code == NEVER_PROCESSED):
             return known(code, why)
@@ -363,19 +365,20 @@ class Twilio:
             raise Unreadable("the webhook has no From")
         text = fields.get("Body", "")
         handled = self._handled(text, fields.get("OptOutType", ""))
-        event_id = _id("sms", channel, sid)
-        return sender, Sms(event_id, channel, text, handled=handled, originator=fields.get("To", ""))
+        return sender, Sms(
+            event_id("sms", channel, sid), channel, text, handled=handled, originator=fields.get("To", "")
+        )
 
     def _handled(self, text: str, opt_out_type: str) -> Command:
         """The command that Twilio has answered itself."""
-        word = opt_out_type.upper()
-        if not word and self._default_keywords:
-            word = text.strip().upper()
-        if word in STOP_WORDS:
+        said = opt_out_type.upper()
+        if not said and self._default_keywords:
+            said = text.strip().upper()
+        if said in STOP_WORDS:
             return "stop"
-        if word in HELP_WORDS:
+        if said in HELP_WORDS:
             return "help"
-        return "start" if word in START_WORDS else ""
+        return "start" if said in START_WORDS else ""
 
     def _receipt(
         self, channel: str, sid: str, status: str, fields: dict[str, str], ours: str
@@ -388,7 +391,7 @@ class Twilio:
             code = ""
         meaning = _meaning(code)
         receipt = Receipt(
-            _id("receipt", channel, sid, status),
+            event_id("receipt", channel, sid, status),
             channel,
             sid,
             status,
@@ -400,7 +403,7 @@ class Twilio:
         )
         events: list[tuple[str, Inbound]] = [(recipient, receipt)]
         if meaning is OptedOutThere:
-            events.append((recipient, ProviderStop(_id("stop", channel, sid), channel)))
+            events.append((recipient, ProviderStop(event_id("stop", channel, sid), channel)))
         return events
 
     def _sender(self, sms: Outbound) -> dict[str, str]:
@@ -513,10 +516,10 @@ def _fields(call: Call) -> dict[str, str]:
     if _body_hash(call.query) is None:
         return _texts(_form(call.body))
     try:
-        said = _decode_fields(call.body)
+        said = decode(_decode_fields, call.body)
     except (ValueError, RecursionError) as e:
         raise Unreadable("the body is no JSON object") from e
-    return {key: _word(value) for key, value in said.items() if isinstance(value, str | int | float)}
+    return {key: word(value) for key, value in said.items() if isinstance(value, str | int | float)}
 
 
 def _texts(fields: Fields) -> dict[str, str]:
@@ -526,7 +529,7 @@ def _texts(fields: Fields) -> dict[str, str]:
 def _ours(query: bytes) -> str:
     """The id of our SMS, from the URL that we gave for its status callbacks."""
     said = next((value for key, value in _form(query) if key == b"sms"), b"")
-    return said.decode() if said.isalnum() and said.isascii() else ""
+    return our_id(said.decode(errors="replace"))
 
 
 def _reply(body: bytes) -> _Message:
@@ -544,7 +547,7 @@ def _seconds(date: str) -> float:
 
 def _fate(message: _Listed) -> Outcome:
     """What became of a message that Twilio has."""
-    code = _word(message.error_code)
+    code = word(message.error_code)
     meaning = _meaning(code)
     if STATES.get(message.status) == "failed" and (meaning is Unreachable or meaning is OptedOutThere):
         return meaning(code, WHYS.get(code, ""))
@@ -569,12 +572,3 @@ def _fold(text: str) -> str:
 def _xml(text: str) -> str:
     """Text in XML, without what XML cannot hold."""
     return escape(_NOT_IN_XML.sub("", text), {"\r": "&#13;"})
-
-
-def _word(value: object) -> str:
-    """A field's value as text; numbers may come as numbers, and what is missing is empty."""
-    return "" if value is None or isinstance(value, bool) else str(value)
-
-
-def _id(*parts: str) -> str:
-    return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8).hexdigest()

@@ -17,8 +17,7 @@ signature; if it does not, `fresh_s` may be raised to a day, since a repeated me
 import hashlib
 import hmac
 import re
-from collections.abc import Container, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, quote
@@ -33,10 +32,10 @@ from engine.providers import (
     Call,
     ChannelFault,
     Forged,
-    NotFound,
     OptedOutThere,
     Outcome,
     Place,
+    Recourse,
     Rejected,
     Request,
     RetryLater,
@@ -45,8 +44,10 @@ from engine.providers import (
     Unreadable,
     Unusable,
     Url,
+    event_id,
+    our_id,
 )
-from engine.providers.halves import mended
+from engine.providers.halves import decode
 from engine.segments import is_gsm
 
 ACCEPTED = "0"
@@ -172,8 +173,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 class Vonage:
     """The codec of one channel."""
 
-    knows_repeats = False
-    can_look_up = False
+    recourse: Recourse = "none"
     answers_in_place = False
     acknowledgement = Acknowledgement()
 
@@ -243,16 +243,6 @@ class Vonage:
             return Unknown(f"http {status}", "Vonage did not say whether it has the SMS")
         return _judge(messages)
 
-    def look_up(self, sms: Outbound, since: float) -> Request:
-        """Never called: see `can_look_up`."""
-        raise NotImplementedError
-
-    def found(
-        self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]
-    ) -> Outcome | NotFound:
-        """Never called: see `can_look_up`."""
-        raise NotImplementedError
-
     def _verify_signature(self, fields: Mapping[str, str], now: float) -> None:
         given, stamp = fields.get("sig", ""), fields.get("timestamp", "")
         if not given or not _STAMP.fullmatch(stamp):
@@ -306,8 +296,10 @@ def _sms(channel: str, message: str, fields: Mapping[str, str]) -> Sms | Part:
             and _COUNT.fullmatch(total)
             and 1 <= int(number) <= int(total) <= MOST_PARTS
         ):
-            return Part(_id("part", channel, message), channel, text, reference, int(number), int(total), to)
-    return Sms(_id("sms", channel, message), channel, text, originator=to)
+            return Part(
+                event_id("part", channel, message), channel, text, reference, int(number), int(total), to
+            )
+    return Sms(event_id("sms", channel, message), channel, text, originator=to)
 
 
 def _receipt(channel: str, message: str, person: str, fields: Mapping[str, str]) -> list[tuple[str, Inbound]]:
@@ -315,9 +307,8 @@ def _receipt(channel: str, message: str, person: str, fields: Mapping[str, str])
     if code == "0":
         code = ""
     state = STATES.get(status, "")
-    ours = fields.get("client-ref", "")
     receipt = Receipt(
-        _id("receipt", channel, message, status),
+        event_id("receipt", channel, message, status),
         channel,
         message,
         status,
@@ -325,11 +316,11 @@ def _receipt(channel: str, message: str, person: str, fields: Mapping[str, str])
         code,
         WHYS.get(code, ""),
         permanent=state == "failed" and code in PERMANENT,
-        sms=ours if ours.isalnum() and ours.isascii() else "",
+        sms=our_id(fields.get("client-ref", "")),
     )
     events: list[tuple[str, Inbound]] = [(person, receipt)]
     if state == "failed" and code == OPTED_OUT:
-        events.append((person, ProviderStop(_id("stop", channel, message), channel)))
+        events.append((person, ProviderStop(event_id("stop", channel, message), channel)))
     return events
 
 
@@ -341,16 +332,9 @@ def _fields(call: Call) -> dict[str, str]:
     if not body.startswith(b"{"):
         return _pairs(body)
     try:
-        return {key: str(value) for key, value in _decode_json(body).items()}
+        return {key: str(value) for key, value in decode(_decode_fields, body).items()}
     except (ValueError, RecursionError) as e:
         raise Unreadable("the body is neither a form nor a JSON object") from e
-
-
-def _decode_json(body: bytes) -> dict[str, object]:
-    try:
-        return _decode_fields(body)
-    except msgspec.DecodeError:
-        return _decode_fields(mended(body))
 
 
 def _pairs(written: bytes) -> dict[str, str]:
@@ -364,7 +348,3 @@ def _pairs(written: bytes) -> dict[str, str]:
     except ValueError as e:
         raise Unreadable(f"more than {MOST_FIELDS} parameters") from e
     return dict(pairs)
-
-
-def _id(*parts: str) -> str:
-    return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8).hexdigest()

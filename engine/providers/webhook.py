@@ -41,10 +41,9 @@ answers
 """
 
 import re
-from collections.abc import Container
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from hmac import compare_digest, digest
-from typing import Annotated, Literal, NoReturn, assert_never
+from typing import Annotated, Literal, assert_never
 
 import msgspec
 from msgspec import Meta
@@ -59,14 +58,16 @@ from engine.providers import (
     OptedOutThere,
     Outcome,
     Place,
+    Recourse,
     Rejected,
     Request,
     RetryLater,
     SecretText,
     Unreachable,
     Unreadable,
+    event_id,
 )
-from engine.providers.halves import mended
+from engine.providers.halves import decode
 
 WINDOW_S = 300
 """How far a timestamp may be from our clock, both ways."""
@@ -181,8 +182,7 @@ def signature(secret: bytes, timestamp: bytes, body: bytes) -> str:
 class Webhook:
     """The codec of one channel."""
 
-    knows_repeats = True
-    can_look_up = False
+    recourse: Recourse = "repeat"
     answers_in_place = False
     acknowledgement = Acknowledgement()
 
@@ -245,12 +245,6 @@ class Webhook:
             case _:
                 return ChannelFault(code, why or "the gateway refuses us: are send_url and the secret right?")
 
-    def look_up(self, sms: Outbound, since: float) -> NoReturn:
-        raise NotImplementedError("a gateway knows a repeated id")
-
-    def found(self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]) -> NoReturn:
-        raise NotImplementedError("a gateway knows a repeated id")
-
 
 def _refusal(code: str, why: str) -> Outcome:
     match code:
@@ -264,11 +258,7 @@ def _refusal(code: str, why: str) -> Outcome:
 
 def _events(body: bytes) -> list[_Event]:
     try:
-        return _decode(body)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return _decode(mended(body))
+        return decode(_decode, body)
     except msgspec.ValidationError as e:
         raise Unreadable(f"{str(e)[:1].lower()}{str(e)[1:]}") from e
     except (ValueError, RecursionError) as e:
@@ -283,15 +273,13 @@ def _inbound(channel: str, event: _Event) -> tuple[str, Inbound]:
     """The event and whose it is. Raises Unreadable for what no type can say."""
     match event:
         case _Sms():
-            id_ = _id(channel, "sms", event.id)
-            sms = Sms(
-                id_, channel, event.text, reply_to=event.reply_to, handled=event.handled, originator=event.to
-            )
+            id_, handled = event_id("sms", channel, event.id), event.handled
+            sms = Sms(id_, channel, event.text, False, event.reply_to, handled, event.to)
             return event.from_, sms
         case _Part():
             if event.number > event.total:
                 raise Unreadable(f"part {event.number} of {event.total}: expected no more than there are")
-            id_ = _id(channel, "part", event.id)
+            id_ = event_id("part", channel, event.id)
             part = Part(id_, channel, event.text, event.reference, event.number, event.total, event.to)
             return event.from_, part
         case _Receipt():
@@ -299,7 +287,7 @@ def _inbound(channel: str, event: _Event) -> tuple[str, Inbound]:
                 raise Unreadable("a receipt has neither a ticket nor sms, the id of our SMS")
             failed = event.status == "failed"
             receipt = Receipt(
-                _id(channel, "receipt", event.id),
+                event_id("receipt", channel, event.id),
                 channel,
                 event.ticket,
                 event.status,
@@ -311,10 +299,6 @@ def _inbound(channel: str, event: _Event) -> tuple[str, Inbound]:
             )
             return event.to, receipt
         case _Stop():
-            return event.from_, ProviderStop(_id(channel, "stop", event.id), channel, event.text)
+            return event.from_, ProviderStop(event_id("stop", channel, event.id), channel, event.text)
         case _:
             assert_never(event)
-
-
-def _id(channel: str, kind: str, given: str) -> str:
-    return blake2b(f"{channel}\0{kind}\0{given}".encode(), digest_size=8, person=b"parley hook").hexdigest()

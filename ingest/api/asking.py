@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from config import keyspace
 from config.channels import SIMULATOR, Channel, Key
 from config.settings import Settings
 from engine import Survey, Surveys
 from engine.events import Invitation
 from engine.misspelt import meant
-from engine.quiet import QuietHours
+from engine.quiet import quiet_hours
 from engine.variables import NAME, place_of
 from ingest.api.numbers import Unfit, textable
 from ingest.api.problems import FieldError, pointer
@@ -29,9 +30,6 @@ MOST_VARIABLES = 100
 LONGEST_VALUE = 1_000
 DAY_MS = 86_400_000
 YEAR_MS = 366 * DAY_MS
-
-MOST_HELD_MS = 30 * DAY_MS
-"""How long an invitation may wait for its turn."""
 
 SMS = "SMS"
 """As a channel: the only one that there is to choose."""
@@ -133,9 +131,7 @@ class Desk:
         self._channels = settings.channels
         self._keep_ms = settings.keep_events_ms
         self._quiet = {
-            name: QuietHours(*channel.quiet_minutes)
-            for name, channel in settings.channels.items()
-            if channel.quiet_minutes
+            name: quiet_hours(channel.quiet_minutes) for name, channel in settings.channels.items()
         }
         self._ours = {channel.number for channel in settings.channels.values()} | {
             number for channel in settings.channels.values() for number in channel.originators
@@ -180,9 +176,9 @@ class Desk:
             reference=written.client_reference,
             originator=written.originator,
         )
-        quiet = self._quiet.get(channel.name)
+        quiet = self._quiet[channel.name]
         not_before = quiet.awake_at(sender, now, channel.timezone) if quiet else now
-        known_until = max(expires_at, now + MOST_HELD_MS) + self._keep_ms
+        known_until = max(expires_at, now + keyspace.MOST_HELD_MS) + self._keep_ms
         return Asked(sender, event, not_before, known_until, _fingerprint(sender, event), late)
 
     def _channel(self, written: Body, survey: Survey, key: Key, wrong: list[FieldError]) -> Channel | None:

@@ -16,10 +16,11 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
-from config import keyspace, metrics
+from config import headers, keyspace, metrics
 from config.channels import Key
 from config.settings import Settings
 from engine import lane as lane_format
+from engine.addressing import channel_of
 from engine.events import (
     Cancel,
     Ended,
@@ -124,7 +125,7 @@ class Archive:
         """Of the mailbox, where an invitation is when its turn has come."""
         (mail,) = await self._lanes.run([("LRANGE", keyspace.mailbox(found.k, found.sender), 0, -1)])
         for entry in mail:
-            event = _event(entry[14:])
+            event = _event(headers.event_in(entry)[-1])
             if isinstance(event, Invitation) and event.id == found.id:
                 view = SessionView(
                     id=found.id, state="waiting", channel=event.channel, identifier=found.sender
@@ -145,7 +146,7 @@ class Archive:
         (mail,) = await self._lanes.run([("HGET", keyspace.held_mail(found.k), found.id)])
         if not mail:
             return None
-        invitation = _event(mail[mail.index(b"\0") + 14 :])
+        invitation = _event(headers.invitation_in(mail)[-1])
         if not isinstance(invitation, Invitation):
             return None
         (not_before,) = await self._lanes.run(
@@ -155,14 +156,11 @@ class Archive:
 
     async def withdraw(self, found: Found, invitation: Invitation, now: int) -> bool:
         """Hold it no more; False if its turn came first."""
-        channel = invitation.channel
-        keys = [
-            keyspace.held(found.k, channel), keyspace.held_mail(found.k), keyspace.session(found.k, found.id),
-            keyspace.events(found.k),
-        ]  # fmt: skip
-        records = encode([Refused(now, channel, found.id, "cancelled")])
-        args = (found.id, found.sender, self._keep_ms, records)
-        (was_held,) = await self._lanes.run([keyspace.call("unhold", keys, args)])
+        records = encode([Refused(now, invitation.channel, found.id, "cancelled")])
+        unhold = keyspace.unhold_command(
+            found.k, invitation.channel, found.id, found.sender, self._keep_ms, records
+        )
+        (was_held,) = await self._lanes.run([unhold])
         return bool(was_held)
 
     async def _records(self, found: Found) -> AsyncIterator[Record]:
@@ -182,12 +180,12 @@ class Archive:
         """The channel and line on which the session is open."""
         (stored,) = await self._lanes.run([("GET", keyspace.lane(found.k, found.sender))])
         try:
-            lane = lane_format.decode(stored.split(b" ", 2)[-1] if stored else None)
+            lane = lane_format.decode(headers.state_in(stored))
         except UnreadableLane:
             return None
-        for name, line in lane.lines.items():
+        for key, line in lane.lines.items():
             if line.session is not None and line.session.id == found.id:
-                return name.partition(":")[0], line
+                return channel_of(key), line
         return None
 
 

@@ -199,7 +199,7 @@ def test_bounds_hold_whatever_comes(mail):
                 case OptedOut(channel=channel, by_provider=by_provider):
                     silent.add(channel)
                     unconfirmed = not (by_provider or confirmed)
-                    assert each.opt_outs[channel] in (0, record.at)
+                    assert each.opt_outs[channel][0] in (0, record.at)
                 case OptedIn(channel=channel):
                     silent.remove(channel)
                     assert channel in each.opt_outs

@@ -90,7 +90,7 @@ def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provi
     if state != "opted out":
         assert (evidence.at, evidence.text) == (phone.now, word.upper())
         assert phone.last.silenced == [CHANNEL]
-        assert phone.last.opt_outs == {CHANNEL: phone.now}
+        assert phone.last.opt_outs == {CHANNEL: (phone.now, "person")}
     assert phone.seen(Heard)[-1].handled == handled
     assert phone.text(word, after_ms=1000) == []
     assert len(phone.seen(OptedOut)) == 1
@@ -232,7 +232,7 @@ def test_a_start_that_is_a_keyword_opts_in_again_and_opens_a_session(phone, word
     phone.text("STOP")
     assert phone.text(word) == ["Welcome!", "How are you?"]
     assert len(phone.seen(OptedIn)) == 1
-    assert phone.last.opt_outs == {CHANNEL: 0}
+    assert phone.last.opt_outs == {CHANNEL: (0, "person")}
 
 
 @pytest.mark.parametrize("language", sorted(KEYWORDS))
@@ -244,7 +244,7 @@ def test_what_is_as_good_as_a_start_opts_in_again_and_is_confirmed_once(phone, w
     assert said == phone.surveys.current("colours").texts["opted_in"][language]
     assert not phone.line.opted_out_at
     assert phone.line.session is None
-    assert phone.last.opt_outs == {CHANNEL: 0}
+    assert phone.last.opt_outs == {CHANNEL: (0, "person")}
     assert phone.text(word) != [said]
 
 

@@ -182,9 +182,9 @@ def test_a_look_up_that_failed_says_nothing(status, body):
 
 
 def test_what_twilio_does_not_keep_cannot_be_looked_up():
-    assert codec().can_look_up
-    assert not codec(content_retention="discard").can_look_up
-    assert not codec(address_retention="obfuscate").can_look_up
+    assert codec().recourse == "look_up"
+    assert codec(content_retention="discard").recourse == "none"
+    assert codec(address_retention="obfuscate").recourse == "none"
 
 
 def twiml(*texts):

@@ -195,6 +195,13 @@ def test_json_says_what_a_form_says():
     assert codec().read(CHANNEL, call) == codec().read(CHANNEL, form(SMS))
 
 
+def test_json_with_half_an_emoji_is_heard_without_it():
+    body = json.dumps(SMS | {"Body": "yes \ud83d"}).encode()
+    call = Call("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
+    ((_, sms),) = codec().read(CHANNEL, call)
+    assert sms.text == "yes ?"
+
+
 def test_the_same_sms_has_the_same_id_whatever_else_twilio_says_of_it_and_another_has_another():
     def one(call):
         ((_, event),) = codec().read(CHANNEL, call)

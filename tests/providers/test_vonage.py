@@ -185,7 +185,7 @@ def test_no_reply_raises(status, body):
 
 
 def test_what_vonage_may_have_is_never_sent_again_since_it_cannot_be_asked():
-    assert (vonage.knows_repeats, vonage.can_look_up) == (False, False)
+    assert vonage.recourse == "none"
 
 
 def with_token(call):

@@ -7,8 +7,8 @@ from engine.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
 from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLater, Unknown, Unreachable
 from tests.support.waiting import until
 from workers.dead import stored
-from workers.delivery import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
 from workers.processes import deliveries
+from workers.verdicts import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 

@@ -107,14 +107,15 @@ def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
         [
             keyspace.fence(k),
             keyspace.alarms(k),
+            keyspace.optouts(k),
             keyspace.mailbox(k, ANNA),
             keyspace.lane(k, ANNA),
             keyspace.lock(k, ANNA),
         ],
-        ("owner", "R", MAIL_LIMIT, LEASE_MS, 0, ANNA),
+        ("owner", "R", MAIL_LIMIT, LEASE_MS, 0, ANNA, "hash"),
     )
     first, again = client.execute_command(*command), client.execute_command(*command)
-    assert [first[0][i] for i in (0, 1, 4)] == [again[0][i] for i in (0, 1, 4)]
+    assert [first[0][i] for i in (0, 1, 5)] == [again[0][i] for i in (0, 1, 5)]
 
 
 def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
@@ -369,12 +370,12 @@ def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
     (new,) = lanes.claim_alone("replies", ANNA).held
-    lanes.commit([decision(old, opt_outs=[("a", 7, "person")])])
+    lanes.commit([decision(old, opt_outs={"a": (7, "person")})])
     assert optouts.known(ANNA) == {}
-    lanes.commit([decision(new, opt_outs=[("a", 7, "person"), ("b", 8, "provider")])])
+    lanes.commit([decision(new, opt_outs={"a": (7, "person"), "b": (8, "provider")})])
     assert optouts.known(ANNA) == {"a": (7, "person"), "b": (8, "provider")}
     accept(client, ANNA, b"start")
-    lanes.commit([decision(claim(lanes, ANNA), opt_outs=[("a", 7, "unknown"), ("b", 0, "")])])
+    lanes.commit([decision(claim(lanes, ANNA), opt_outs={"a": (7, "unknown"), "b": (0, "")})])
     assert optouts.known(ANNA) == {"a": (7, "person")}
     assert optouts.known(BORIS) == {}
     assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts(keyspace.shard_of(ANNA, SHARDS))))

@@ -8,11 +8,11 @@ from click.testing import CliRunner
 
 from config import keyspace
 from engine import Surveys
-from engine.events import Heard, ProviderStop, Said, encode
+from engine.events import Heard, ProviderStop, Said, decode_records, encode
 from engine.replaying import Same, sessions_of
 from engine.replaying import replay as run_again
 from tests.workers.conftest import SURVEY
-from workers import replay as command
+from workers import archive
 from workers.replay import replay
 from workers.transcript import archived
 from workers.turns import policy_of
@@ -73,7 +73,7 @@ def tamper(line, sender, kind, **fields):
 def line_records(entries, sender):
     for _, fields in entries:
         if fields[b"to"] == sender.encode():
-            yield from command.decode_records(fields[b"e"])
+            yield from decode_records(fields[b"e"])
 
 
 def test_what_the_pipeline_stored_comes_out_byte_for_byte(deployment):
@@ -147,7 +147,7 @@ def test_sessions_that_have_not_ended_are_among_all(deployment):
 
 
 def test_all_sessions_are_read_page_by_page(deployment, monkeypatch):
-    monkeypatch.setattr(command, "PAGE", 1)
+    monkeypatch.setattr(archive, "PAGE", 1)
     assert "sessions: 4 same, " in call("--all").output
 
 

@@ -25,10 +25,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Provider:
     """Sends to `url` whatever it is given, and takes any answer for an acceptance."""
 
-    def __init__(self, url, *, knows_repeats=False, can_look_up=True, reads=lambda: Accepted("t")):
+    def __init__(self, url, *, recourse="look_up", reads=lambda: Accepted("t")):
         self.url = url
-        self.knows_repeats = knows_repeats
-        self.can_look_up = can_look_up
+        self.recourse = recourse
         self._reads = reads
 
     def write(self, sms, now):
@@ -169,12 +168,3 @@ def test_a_look_up_asks_with_get_and_says_what_was_found():
         assert Wire(Provider(url), 1).look_up(SMS, 0.0, {"ok"}) == NotFound()
     with server(b"") as (url, _):
         assert isinstance(Wire(Provider(url), 1).look_up(SMS, 0.0, set()), Unknown)
-
-
-@pytest.mark.parametrize(
-    "knows_repeats, can_look_up, recourse",
-    [(True, False, "repeat"), (False, True, "look_up"), (False, False, "none")],
-)
-def test_what_may_be_done_about_an_unknown_fate_is_the_providers(knows_repeats, can_look_up, recourse):
-    provider = Provider("http://x", knows_repeats=knows_repeats, can_look_up=can_look_up)
-    assert Wire(provider, 1).recourse == recourse

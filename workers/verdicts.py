@@ -1,0 +1,185 @@
+"""What follows from a try to send an SMS, or from how it was left? Decided here, without I/O; done by delivery.py.
+
+A provider may have an SMS though it did not say so: the connection broke, or the worker died. One that knows repeats is
+sent it again under the same id. Any other is asked first, and where that cannot be done either, the SMS is not sent again.
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from engine.events import Inbound, Outbound, ProviderStop, Receipt, Record, Sent, Unsent, encode
+from engine.providers import (
+    Accepted,
+    ChannelFault,
+    OptedOutThere,
+    Outcome,
+    Recourse,
+    Rejected,
+    RetryLater,
+    Unknown,
+    Unreachable,
+)
+from workers.lanes import Letter
+from workers.letters import DeadLetter, Reason, seal
+from workers.outboxes import Settled, Take, Verdict
+
+MAX_TRIES = 20
+"""Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
+
+BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 900_000
+
+CERTAIN_MS = 23 * 3_600_000
+"""How long after its first try an SMS that the provider may have is tried again: Octopush knows its id for 24 hours."""
+
+UNSURE_MS = 10_000
+"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
+
+PAUSE_MS = 60_000
+"""How long a channel whose account is at fault rests before one SMS tries again."""
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A try and how many seconds it took; without an outcome, it was not made. `uncertain`: the provider may have the
+    SMS after it."""
+
+    take: Take
+    sms: Outbound
+    outcome: Outcome | None
+    took_s: float
+    uncertain: bool = False
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What a try's outcome means for the SMS. `reason` is why it goes to the dead letters, if it does."""
+
+    verdict: Verdict
+    rest_ms: int
+    label: str
+    code: str = ""
+    why: str = ""
+    reason: Reason | None = None
+
+
+def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float, recourse: Recourse) -> Settlement:
+    """What follows from `outcome` of the try number `tries`. `jitter` is in 0..1, `pause_ms` the channel's pause."""
+    match outcome:
+        case Accepted():
+            return Settlement("done", pause_ms, "accepted")
+        case RetryLater(code, why) if tries >= MAX_TRIES:
+            return Settlement("done", 0, "tries_exhausted", code, why, "tries_exhausted")
+        case RetryLater(code, why):
+            return Settlement("again", backoff_ms(tries, jitter), "retry", code, why)
+        case Unknown(code, why) if recourse == "none":
+            return Settlement("done", 0, "uncertain", code, why, "uncertain")
+        case Unknown(code, why) if tries >= MAX_TRIES:
+            reason: Reason = "tries_exhausted" if recourse == "repeat" else "uncertain"
+            return Settlement("done", 0, reason, code, why, reason)
+        case Unknown(code, why):
+            rest_ms = backoff_ms(tries, jitter)
+            return Settlement(
+                "again", rest_ms if recourse == "repeat" else max(UNSURE_MS, rest_ms), "unknown", code, why
+            )
+        case Rejected(code, why):
+            return Settlement("done", 0, "rejected", code, why, "rejected")
+        case Unreachable(code, why):
+            return Settlement("done", 0, "unreachable", code, why)
+        case ChannelFault(code, why):
+            return Settlement("untried", PAUSE_MS, "channel_fault", code, why)
+        case OptedOutThere(code, why):
+            return Settlement("done", 0, "opted_out", code, why)
+        case _:
+            assert_never(outcome)
+
+
+def buried(reason: Reason, why: str) -> Settlement:
+    """To the dead letters with it, untried."""
+    return Settlement("done", 0, reason, why=why, reason=reason)
+
+
+def hopeless(take: Take, sms: Outbound, recourse: Recourse) -> Settlement | None:
+    """Why an SMS must not be tried; None if it may."""
+    uncertain = recourse == "repeat" or take.unknown or sms.uncertain
+    if uncertain and recourse == "none":
+        why = "an earlier try may have been accepted, and the provider cannot be asked"
+        return buried("uncertain", why)
+    if uncertain and take.since and take.now - take.since > CERTAIN_MS:
+        return buried("uncertain", "a try of more than 23 hours ago may have been accepted")
+    if take.attempts >= MAX_TRIES:
+        reason: Reason = "worker_died" if recourse == "repeat" else "uncertain"
+        return buried(reason, "the workers that tried it never came back")
+    return None
+
+
+def backoff_ms(tries: int, jitter: float) -> int:
+    """Doubling from a second to a quarter of an hour, give or take a half."""
+    longest: int = min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS * 2 ** (tries - 1))
+    return round(longest * (0.5 + jitter))
+
+
+def settled(made: Try, settlement: Settlement, recourse: Recourse = "none") -> Settled:
+    """The settlement, with all that it writes. A ticket may have to be told apart from those of later SMS, where one
+    can be asked for them."""
+    at = made.take.now + round(made.took_s * 1000)
+    accepted = made.outcome if isinstance(made.outcome, Accepted) else None
+    return Settled(
+        made.take,
+        settlement.verdict,
+        rest_ms=settlement.rest_ms,
+        records=_records(made.sms, made.outcome, settlement, at),
+        dead=_letter(made.take, made.sms, settlement, at),
+        uncertain=made.uncertain and settlement.verdict != "done",
+        ticket=accepted.ticket if accepted and recourse == "look_up" else "",
+        mail=_news(made.sms, made.outcome),
+    )
+
+
+def left(take: Take, verdict: Verdict, rest_ms: int) -> Settled:
+    """An SMS that is not tried now; what is not known of it stays so."""
+    return Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)
+
+
+def _news(sms: Outbound, outcome: Outcome | None) -> Inbound | None:
+    """What the lane must hear of it."""
+    match outcome:
+        case OptedOutThere():
+            return ProviderStop(f"{sms.id}s", sms.channel)
+        case Unreachable(code, why):
+            return Receipt(
+                f"{sms.id}u", sms.channel, "", code, "failed", code, why, permanent=True, sms=sms.id
+            )
+        case _:
+            return None
+
+
+def _records(sms: Outbound, outcome: Outcome | None, settlement: Settlement, at: int) -> bytes:
+    """What the archive should know: an acceptance, or that the SMS will never leave."""
+    record: Record
+    if isinstance(outcome, Accepted):
+        record = Sent(at, sms.channel, sms.session, sms.id, outcome.ticket)
+    elif settlement.verdict == "done":
+        record = Unsent(at, sms.channel, sms.session, sms.id, settlement.code, settlement.why)
+    else:
+        return b""
+    return encode([record])
+
+
+def _letter(take: Take, sms: Outbound, settlement: Settlement, at: int) -> Letter | None:
+    if not settlement.reason:
+        return None
+    return seal(
+        DeadLetter(
+            id=f"s{sms.id}",
+            kind="sms",
+            reason=settlement.reason,
+            sender=sms.to,
+            at=at,
+            attempts=take.attempts + 1,
+            what=take.sms,
+            channel=sms.channel,
+            session=sms.session,
+            version=take.fence,
+            code=settlement.code,
+            why=settlement.why,
+        )
+    )
