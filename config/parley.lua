@@ -17,7 +17,7 @@
 --   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
 --   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
---   reference     fingerprint of what was invited under it, first come
+--   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
 --   alarms        sender -> ms; an index that claim, commit, take and settle keep true, and tick reads
 
 local LOOK_MS = 2000      -- mail that nobody has looked at by then is rung again
@@ -25,6 +25,7 @@ local BOOKED = 'booked'   -- owner of an outbox-lock at rest whose SMS has its p
 local FORGET_MS = 604800000 -- a lock that nobody came back to
 local FRESH_MS = 1000      -- a booked permit not used by then is void, or many would be used at once
 local GONE = 'gone'       -- owner of an outbox-lock whose SMS was withdrawn while it was tried
+local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
 local TICKETS = 50        -- tickets of a sender that are remembered
 local TICKETS_MS = 172800000 -- and for how long: twice as long as an SMS may be looked up
 
@@ -173,16 +174,24 @@ local function claim(keys, args)
   return answers
 end
 
--- The session that an SMS belongs to, by its id ("<session>x<number>"); nil if it belongs to none, or cannot be read.
-local function session_of(entry)
-  local read, sms = pcall(cmsgpack.unpack, string.match(entry, '^%Z*%z(.*)$') or '')
-  return read and type(sms) == 'table' and type(sms[1]) == 'string' and string.match(sms[1], '^(.*)x%d+$') or nil
+-- An SMS of an outbox as its fields; none if it cannot be read.
+local function read_sms(entry)
+  local read, sms = pcall(cmsgpack.unpack, entry and string.match(entry, '^%Z*%z(.*)$') or '')
+  return read and type(sms) == 'table' and sms or {}
 end
 
--- The oldest SMS is withdrawn: what its sender rests for is void, and so is whether the provider has it.
-local function void(outbox_lock, now)
+-- The session that an SMS belongs to, by its id ("<session>x<number>"); nil if it belongs to none, or cannot be read.
+local function session_of(entry)
+  local identity = read_sms(entry)[1]
+  return type(identity) == 'string' and string.match(identity, '^(.*)x%d+$') or nil
+end
+
+-- The oldest SMS is withdrawn, and `next_one` has its place: what the sender rests for is void, and so is whether the
+-- provider has it. But an answer under way may hold the next one too: that is not asked for before it has arrived.
+local function void(outbox_lock, now, next_one)
   local lock = read_lock(outbox_lock)
   if not lock or lock.owner == 'done' then return end
+  if string.sub(lock.owner, 1, 10) == 'entrusted ' and read_sms(next_one)[7] then return end
   if lock.fence == 0 then
     redis.call('DEL', outbox_lock)
   else
@@ -194,13 +203,15 @@ end
 -- The SMS of these channels and of these sessions leave the outbox.
 local function withdraw(now, outbox, outbox_lock, channels, sessions)
   local withdrawn = {}
+  local oldest = false
   for i, entry in ipairs(redis.call('LRANGE', outbox, 0, -1)) do
     if channels[string.match(entry, '^%Z*')] or (next(sessions) and sessions[session_of(entry) or '']) then
-      if i == 1 then void(outbox_lock, now) end
+      oldest = oldest or i == 1
       redis.call('LREM', outbox, 1, entry)
       withdrawn[#withdrawn + 1] = entry
     end
   end
+  if oldest then void(outbox_lock, now, redis.call('LINDEX', outbox, 0)) end
   return withdrawn
 end
 
@@ -326,7 +337,10 @@ local function commit(keys, args)
     end
     local speak = 0
     if new.outbox_from <= new.outbox_to then
-      local waiting = redis.call('RPUSH', outbox, unpack(args, new.outbox_from, new.outbox_to))
+      local waiting
+      for from = new.outbox_from, new.outbox_to, MANY do
+        waiting = redis.call('RPUSH', outbox, unpack(args, from, math.min(from + MANY - 1, new.outbox_to)))
+      end
       if waiting == new.outbox_to - new.outbox_from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
         speak = 1
         note_alarm(spoken, sender, now + LOOK_MS)
@@ -336,7 +350,9 @@ local function commit(keys, args)
 
     local head = redis.call('LINDEX', mailbox, 0)
     note_alarm(noted, sender, head and now + LOOK_MS or deadline)
-    return {1, ring_for(head), speak, unpack(withdrawn)}
+    local answer = {1, ring_for(head), speak}
+    for i, entry in ipairs(withdrawn) do answer[3 + i] = entry end -- there may be more than MANY
+    return answer
   end
 
   local answers = {}
@@ -415,10 +431,12 @@ local function settle(keys, args)
   local now = clock()
   local lock = read_lock(lock_key)
   if not lock or lock.fence ~= tonumber(args[2]) then return 0 end
-  local attempts, since = lock.attempts, lock.since
+  local attempts, since, unsure = lock.attempts, lock.since, args[10]
   if verdict == 'done' then
     redis.call('LREM', outbox, 1, entry)
     attempts = 0
+  elseif lock.owner == GONE then -- what it would have had to wait for is nothing to the next one
+    attempts, rest, unsure = 0, 0, ''
   elseif verdict ~= 'again' then
     attempts = attempts - 1
   end
@@ -435,9 +453,9 @@ local function settle(keys, args)
   if args[12] ~= '' then accept({alarms, mailbox}, {sender, args[12]}) end
 
   local more = redis.call('EXISTS', outbox) == 1
-  if rest > 0 or attempts > 0 or args[10] ~= '' then
+  if rest > 0 or attempts > 0 or unsure ~= '' then
     write_lock(lock_key, now,
-      {fence = 0, till = now + rest, attempts = attempts, since = since, owner = verdict .. args[10]})
+      {fence = 0, till = now + rest, attempts = attempts, since = since, owner = verdict .. unsure})
     if not more then redis.call('PEXPIRE', lock_key, ms(math.max(1, rest))) end
   else
     redis.call('DEL', lock_key)
@@ -583,13 +601,14 @@ local function book(keys, args)
 end
 
 -- refer: KEYS a reference each; ARGV (fingerprint, until ms) each. Answers, for each, 1 if nothing else was ever accepted
--- under this reference, 0 if an invitation of another content was.
+-- under this reference, 0 if an invitation of another content was, -1 if what was is forgotten on purpose.
 local function refer(keys, args)
   local same = {}
   for i = 1, #keys do
     local fingerprint, until_ms = args[2 * i - 1], args[2 * i]
     local first = redis.call('SET', keys[i], fingerprint, 'NX', 'PXAT', until_ms)
-    same[i] = (first or redis.call('GET', keys[i]) == fingerprint) and 1 or 0
+    local known = first and fingerprint or redis.call('GET', keys[i])
+    same[i] = known == '' and -1 or known == fingerprint and 1 or 0
   end
   return same
 end

@@ -12,7 +12,7 @@ import msgspec
 from engine.deadlines import apply_due, expires_after, hear_gathered, next_of
 from engine.events import Cancel, Invitation, Mail, Outbound, Part, ProviderStop, Receipt, Record, Sms
 from engine.gathering import gather
-from engine.hearing import cancel, hear, invite, opt_out
+from engine.hearing import cancel, hear, invite, may_be_stop, opt_out
 from engine.lane import Lane
 from engine.policy import ChannelPolicy, Policy
 from engine.receipts import receive
@@ -27,6 +27,7 @@ __all__ = [
     "UnknownVersion",
     "advance",
     "missing_versions",
+    "stop_alone",
 ]
 
 _SEEN_MS = DAY_MS
@@ -83,6 +84,35 @@ def advance(
         opt_outs=turn.opt_outs,
         keep_until=_keep_until(turn, now),
         duplicates=turn.duplicates,
+    )
+
+
+def stop_alone(lane: Lane, sender: str, mail: Mail) -> Advance | None:
+    """Apply `mail` to a lane that cannot be advanced, if it is a STOP, or a word that may be one, and new. No survey is
+    asked, so nothing is said, and `alarm` and `keep_until` mean nothing. Changes `lane`."""
+    event = mail.event
+    if not (isinstance(event, ProviderStop) or (isinstance(event, Sms) and may_be_stop(event))):
+        return None
+    if event.id in lane.seen:
+        return None
+    turn = Turn(lane, sender, Surveys(), {})
+    turn.begin(max(lane.clock, mail.at), event.id)
+    if isinstance(event, Sms):
+        turn.heard(event, None)
+    opt_out(turn, event)
+    _remember(lane, event.id)
+    return Advance(
+        lane=lane,
+        outbox=[],
+        records=turn.records,
+        alarm=None,
+        silenced=turn.silenced,
+        withdrawn=turn.withdrawn,
+        sessions=[],
+        opened={},
+        opt_outs=turn.opt_outs,
+        keep_until=0,
+        duplicates=0,
     )
 
 

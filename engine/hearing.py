@@ -91,6 +91,11 @@ def opt_out(turn: Turn, stop: Sms | ProviderStop) -> bool:
     return True
 
 
+def may_be_stop(sms: Sms) -> bool:
+    """Is it a STOP, as far as one can say who does not know what was asked?"""
+    return sms.handled == "stop" or is_stop(fold_word(sms.text))
+
+
 def _is_stop(turn: Turn, thread: Thread, sms: Sms, word: str) -> bool:
     return is_stop(word) and not (word in AMBIGUOUS_STOP and _is_answer(turn, thread, sms, _NAMED_OR_YES))
 

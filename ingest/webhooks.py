@@ -21,8 +21,8 @@ from engine.events import Inbound, Part, Sms
 from engine.keywords import is_start
 from engine.providers import Acknowledgement, Call, Forged, Provider, Unreadable
 from engine.providers.opening import open_provider
+from engine.senders import normalise
 from ingest.mailboxes import Letter, Mailboxes, Unwritten
-from ingest.senders import normalise
 from ingest.twiml import Answering, InPlace
 
 MOST_BYTES = 65_536

@@ -1,7 +1,7 @@
 """What should become of a claimed lane? Drafted here, without I/O; committed elsewhere.
 
 One bad event never takes another with it: when the engine fails on a lane's mail, its events are tried one at a
-time, and only the ones that fail are given up. An event that kills its process is known by the attempts that the
+time, and only the ones that fail are given up, though a STOP among them holds. An event that kills its process is known by the attempts that the
 claim counted; it is tried alone, and given up unread after MAX_ATTEMPTS.
 """
 
@@ -12,10 +12,10 @@ from traceback import format_exc
 import msgspec
 
 from config import headers
-from engine import Advance, Policy, Surveys, UnknownVersion, advance
+from engine import Advance, Policy, Surveys, UnknownVersion, advance, stop_alone
 from engine import lane as lane_format
 from engine.events import Inbound, Mail, Outbound, Record, decode_inbound, encode
-from engine.lane import Line, UnreadableLane
+from engine.lane import Lane, Line, UnreadableLane
 from engine.turn import Withdrawal
 from workers.lanes import Claim, Decision
 from workers.letters import DeadLetter, Reason, seal
@@ -66,7 +66,10 @@ class Draft(msgspec.Struct, kw_only=True):
         self.outbox = [sms for sms in self.outbox if not later.withdraws(sms)] + later.outbox
         self.silenced |= later.silenced
         self.withdrawn |= later.withdrawn
-        self.opt_outs |= later.opt_outs
+        for channel, (at, source) in later.opt_outs.items():
+            # what is only said again does not say by whose word it was
+            if self.opt_outs.get(channel, (-1, ""))[0] != at:
+                self.opt_outs[channel] = (at, source)
         self.sessions += later.sessions
         self.records += later.records
         for channel, count in later.opened.items():
@@ -102,9 +105,7 @@ def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
 
 
 def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
-    lane = lane_format.decode(claim.state)
-    if not claim.state:
-        lane.lines.update({channel: Line(opted_out_at=at) for channel, at in claim.opted_out.items()})
+    lane = _lane_of(claim)
     mail = [read_entry(entry) for entry in claim.mail]
     step = advance(lane, claim.sender, mail, claim.now, surveys, policy)
     return Draft(
@@ -121,6 +122,14 @@ def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         opened=step.opened,
         duplicates=step.duplicates,
     )
+
+
+def _lane_of(claim: Claim) -> Lane:
+    """The lane as it stands; a new one with what the list of opt-outs says. Raises UnreadableLane."""
+    lane = lane_format.decode(claim.state)
+    if not claim.state:
+        lane.lines.update({channel: Line(opted_out_at=at) for channel, at in claim.opted_out.items()})
+    return lane
 
 
 def _opt_outs(step: Advance) -> dict[str, tuple[int, str]]:
@@ -146,7 +155,33 @@ def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
             if not mail:
                 whole.deadline = 0
             whole.dead += _given_up(single, _reason(e), str(e), format_exc(), _event_in(mail)).dead
+            if stopped := _stopped(single):
+                stopped.deadline, stopped.keep_until = whole.deadline, whole.keep_until
+                whole.then(stopped)
     return whole
+
+
+def _stopped(claim: Claim) -> Draft | None:
+    """A claim of one event that cannot be applied as others are: a STOP holds all the same, in the list of opt-outs if
+    not in the lane. None if it is no STOP."""
+    try:
+        (mail,) = map(read_entry, claim.mail)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    try:
+        lane, readable = _lane_of(claim), True
+    except UnreadableLane:
+        lane, readable = Lane(), False
+    step = stop_alone(lane, claim.sender, mail)
+    if step is None:
+        return None
+    return Draft(
+        claim=claim,
+        state=lane_format.encode(step.lane) if readable else claim.state,
+        records=step.records,
+        silenced=set(step.silenced),
+        opt_outs=_opt_outs(step),
+    )
 
 
 def _reason(error: Exception) -> Reason:

@@ -62,17 +62,20 @@ def sweep(client: redis.Redis, shards: int, surveys: Surveys, now: int) -> Swept
     swept = Swept()
     if keeps:
         for k in range(shards):
-            _sweep_shard(client, k, keeps, now, swept)
+            _sweep_shard(client, shards, k, keeps, now, swept)
     return swept
 
 
-def _sweep_shard(client: redis.Redis, k: int, keeps: Mapping[str, int], now: int, swept: Swept) -> None:
+def _sweep_shard(
+    client: redis.Redis, shards: int, k: int, keeps: Mapping[str, int], now: int, swept: Swept
+) -> None:
     shard = _look_through(client, k, keeps, now)
     if not shard.due:
         return
     swept.sessions += len(shard.due)
     swept.entries += archive.delete(client, k, _entries_of(client, k, shard))
     swept.dead_letters += _bury_for_good(client, k, shard.due)
+    archive.forget_references(client, shards, shard.due)
     archive.forget_sessions(client, k, shard.due)
 
 

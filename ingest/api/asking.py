@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from http import HTTPStatus
+from itertools import islice
 from time import time
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,9 @@ from ingest.api.numbers import Unfit, textable
 from ingest.api.problems import FieldError, pointer
 
 MOST_VARIABLES = 100
+MOST_UNKNOWN = 10
+"""Fields that do not exist and are told: guessing what each was meant to be takes its time, and all others wait."""
+
 LONGEST_VALUE = 1_000
 DAY_MS = 86_400_000
 YEAR_MS = 366 * DAY_MS
@@ -240,10 +244,9 @@ def _written(body: bytes, wrong: list[FieldError]) -> Body | None:
 
 def _fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
     """Read field by field: a wrong one is told, and left as if it were not there."""
-    for name in raw:
-        if name not in _FIELDS:
-            near = meant(name, _FIELDS) or f": expected {', '.join(_FIELDS)}"
-            _complain(wrong, name, f"no such field{near}")
+    for name in islice((name for name in raw if name not in _FIELDS), MOST_UNKNOWN):
+        near = meant(name, _FIELDS) or f": expected {', '.join(_FIELDS)}"
+        _complain(wrong, name, f"no such field{near}")
     values: dict[str, Any] = {}
     for name, field in _FIELDS.items():
         if name in raw:

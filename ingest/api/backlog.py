@@ -6,7 +6,7 @@ died, finishes what was begun or finds it done.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
@@ -50,10 +50,10 @@ class Backlog:
         return outcomes
 
     async def _known(self, asked: Sequence[Asked]) -> list[bool]:
-        """Is this very invitation referred to already?"""
+        """Is this very invitation referred to already, or one that is forgotten on purpose?"""
         names = [keyspace.reference(self._shards, each.event.id) for each in asked]
         found = await self._lanes.run([("GET", name) for name in names]) if names else []
-        return [stored == each.fingerprint.encode() for stored, each in zip(found, asked, strict=True)]
+        return [stored in (each.fingerprint.encode(), b"") for stored, each in zip(found, asked, strict=True)]
 
     async def _refer(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
         """Take the references of those that have one; without, nothing can be the same."""
@@ -64,7 +64,7 @@ class Backlog:
             keys = [keyspace.reference(self._shards, asked[at].event.id) for at in group]
             args = chain.from_iterable((asked[at].fingerprint, asked[at].known_until) for at in group)
             commands.append(keyspace.call("refer", keys, args))
-        await self._note(commands, list(groups.values()), outcomes, "conflict")
+        await self._note(commands, list(groups.values()), outcomes, {0: "conflict", -1: "repeated"})
 
     async def _hold(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
         groups = keyspace.by_shard(_accepted(outcomes), lambda at: asked[at].sender, self._shards)
@@ -77,7 +77,7 @@ class Backlog:
                 keys += (keyspace.held(k, event.channel), keyspace.session(k, event.id))
                 args += (event.id, each.not_before, each.known_until, each.sender, encode(event))
             commands.append(keyspace.call("hold", keys, args))
-        await self._note(commands, list(groups.values()), outcomes, "repeated")
+        await self._note(commands, list(groups.values()), outcomes, {0: "repeated"})
         for at, each in enumerate(asked):
             if outcomes[at] == "repeated" and not each.event.reference:
                 outcomes[at] = "accepted"  # by a try whose reply was lost
@@ -87,13 +87,12 @@ class Backlog:
         commands: Sequence[keyspace.Command],
         groups: Sequence[Sequence[int]],
         outcomes: list[Outcome],
-        otherwise: Outcome,
+        meaning: Mapping[int, Outcome],
     ) -> None:
-        """Run the commands; those of a group that are answered 0 come out `otherwise`."""
+        """Run the commands. What is answered an int that has a meaning has come out so."""
         answers = await self._lanes.run(commands) if commands else []
         for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
-            if not answer:
-                outcomes[at] = otherwise
+            outcomes[at] = meaning.get(answer, outcomes[at])
 
 
 def _accepted(outcomes: Sequence[Outcome]) -> list[int]:

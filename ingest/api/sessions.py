@@ -2,7 +2,8 @@
 
 A session is found by its id in whichever shard its person is; an invitation that is not open yet is one too. What was
 said comes from the archive, read from the moment of opening on until a day after the end, for late receipts.
-A session on a channel that the key is not for is not there.
+A session on a channel that the key is not for is not there; nor is one of which only the person is known, unless the
+key is for all channels or it is asked for by its reference.
 """
 
 import re
@@ -198,15 +199,20 @@ class Sessions:
         self.archive = archive
         self._mailboxes = mailboxes
 
-    async def look_up(self, key: Key, session: str) -> tuple[Found, SessionView]:
-        """The session, if there is one that the key may see. Raises the 404."""
+    async def look_up(self, key: Key, session: str, channel: str = "") -> tuple[Found, SessionView]:
+        """The session, if there is one that the key may see; `channel` is its own, if that is known. Raises the 404."""
         found = await self.archive.find(session) if _ID.fullmatch(session) else None
         view = await self.archive.view(found) if found else None
-        if found is None or view is None or (view.channel and view.channel not in key.channels):
+        if found is None or view is None or not self._may_see(key, view.channel or channel):
             raise ApiError(
                 HTTPStatus.NOT_FOUND, "no such session", "no session that this key may see has this id"
             )
+        view.channel = view.channel or channel
         return found, view
+
+    def _may_see(self, key: Key, channel: str) -> bool:
+        """A session of which nobody knows the channel any more is for whoever may see them all."""
+        return channel in key.channels if channel else set(self.channels) <= set(key.channels)
 
     async def cancel(self, found: Found, view: SessionView) -> HTTPStatus:
         """202 if the session is about to end, 200 if nothing of it will happen any more. Raises the 409."""
@@ -263,7 +269,7 @@ class SessionByReference:
         if not reference:
             raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", "expected ?clientReference=…")
         channel = self._channel(key, req.get_param("channel") or "")
-        _, view = await self._sessions.look_up(key, identity(channel, reference))
+        _, view = await self._sessions.look_up(key, identity(channel, reference), channel)
         view.client_reference = reference  # which records of a refusal don't tell
         _show(resp, view)
 

@@ -158,6 +158,14 @@ def test_what_is_wrong_with_a_field(api, fields, pointer, why):
     assert why in errors(reply)[pointer]
 
 
+def test_of_a_flood_of_unknown_fields_a_few_are_told(api, valkey):
+    """What each was meant to be is guessed, and webhooks wait meanwhile."""
+    unknown = {f"identifierTyp{n}": 0 for n in range(2_500)}
+    told = errors(api().invite(identifier=PERSON, channel="clinik", **unknown))
+    assert sum(pointer.startswith("/identifierTyp") for pointer in told) == 10
+    assert "did you mean clinic" in told["/channel"]
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"7", b"\xff", b'"x"', b"[" * 100_000, b'{"identifier": "\\ud800"}']
 )
@@ -268,7 +276,13 @@ def test_forgotten_on_purpose_it_is_still_not_accepted_again(api, valkey):
     k = keyspace.shard_of(PERSON, SHARDS)
     client.delete(keyspace.held(k, "clinic"), keyspace.held_mail(k))
     client.set(keyspace.session(k, identity), "", xx=True, keepttl=True)
-    assert one.invite(identifier=PERSON, channel="clinic", clientReference="r").status_code == 200
+    client.set(keyspace.reference(SHARDS, identity), "", xx=True, keepttl=True)
+    for person in (PERSON, OTHER):
+        assert one.invite(identifier=person, channel="clinic", clientReference="r").status_code == 200
+    late = one.invite(
+        identifier=PERSON, channel="clinic", clientReference="r", expiryTime="2020-12-24T18:00:00Z"
+    )
+    assert late.status_code == 200
     assert not held(valkey)
     assert one.session(identity).status_code == 404
 

@@ -178,11 +178,11 @@ def test_what_is_over_cannot_be_cancelled(api, store):
 
 def test_one_that_was_accepted_and_is_nowhere_has_to_be_looked_for(api, store):
     """The worker gave it up: it is among the dead letters. Once the archive would have forgotten it, so have we."""
-    identity = api.invite(identifier=PERSON, channel="clinic").json()["id"]
+    identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     store.release(identity)
     store.client.delete(keyspace.mailbox(K, PERSON))
-    session = api.session(identity).json()
-    assert (session["state"], session["reason"]) == ("refused", "dead_letter")
+    session = api.find(clientReference="r").json()
+    assert (session["id"], session["state"], session["reason"]) == (identity, "refused", "dead_letter")
     store.index(since=1)
     assert api.session(ID).status_code == 404
 
@@ -201,6 +201,18 @@ def test_a_key_sees_the_sessions_of_its_channels_only(base):
     assert theirs.find(clientReference="r", channel="clinic").status_code == 400
     assert Api(base, "wrong").session(identity).status_code == 401
     assert mine.session(identity).json()["state"] == "held"
+
+
+def test_one_that_is_nowhere_is_seen_by_whoever_may_see_every_channel(base, store):
+    """Nothing says any more which channel it was on, unless it is asked for by its reference on one."""
+    mine, theirs, both = Api(base), Api(base, OTHER_KEY), Api(base, "both")
+    identity = mine.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    store.release(identity)
+    store.client.delete(keyspace.mailbox(K, PERSON))
+    assert [each.session(identity).status_code for each in (theirs, mine, both)] == [404, 404, 200]
+    assert theirs.cancel(identity).status_code == 404
+    found = mine.find(clientReference="r").json()
+    assert (found["reason"], found["channel"]) == ("dead_letter", "clinic")
 
 
 def test_by_reference_the_channel_is_needed_where_there_are_several(base):

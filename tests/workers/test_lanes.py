@@ -61,7 +61,7 @@ def now_ms(client):
 def lapse(client, sender, key=keyspace.lock):
     """Let the lease of whoever holds this end, without waiting for it."""
     name = key(keyspace.shard_of(sender, SHARDS), sender)
-    fence, _, attempts, since, owner = client.get(name).split(b" ")
+    fence, _, attempts, since, owner = client.get(name).split(b" ", 4)
     client.set(name, b" ".join([fence, b"%d" % now_ms(client), attempts, since, owner]))
 
 
@@ -468,3 +468,75 @@ def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
     lanes.commit([decision(claim(lanes, ANNA))])
     lanes.archive(ANNA, [OptedIn(1, "c", "")])
     assert client.xlen(keyspace.events(keyspace.shard_of(ANNA, SHARDS))) == 1
+
+
+def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"1")
+    (take,) = outboxes.take([ANNA])
+    accept(client, ANNA, b"stop")
+    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
+    assert outboxes.settle([Settled(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
+    (after,) = outboxes.take([ANNA])
+    assert (after.sms, after.unknown, after.attempts, after.since) == (b"bye", False, 0, 0)
+
+
+def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outboxes):
+    speak(client, lanes, ANNA, b"first")
+    outbox = keyspace.outbox(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    client.rpush(outbox, *(b"c\0%d" % i for i in range(9_000)))
+    accept(client, ANNA, b"stop")
+    (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
+    assert (committed.stood, committed.speak, len(committed.withdrawn)) == (True, True, 9_001)
+    assert outgoing(outboxes, ANNA) == b"bye"
+
+
+def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outboxes):
+    accept(client, ANNA, b"1")
+    (committed,) = lanes.commit(
+        [decision(claim(lanes, ANNA), outbox=[("c", b"%d" % i) for i in range(9_000)])]
+    )
+    assert (committed.stood, committed.speak) == (True, True)
+    outbox = keyspace.outbox(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    assert client.lrange(outbox, 0, -1) == [b"c\0%d" % i for i in range(9_000)]
+
+
+def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(client, lanes, outboxes):
+    """An answer may still be on its way with both of them."""
+    ours, theirs = "00000000000000aa", "00000000000000ab"
+    k = keyspace.shard_of(ANNA, SHARDS)
+    keys = [keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)]
+    keyspace.ask(client, keyspace.call("reserve", keys, ("token", 5_000)))
+    accept(client, ANNA, b"1")
+    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("c", sms(theirs, 0))])])
+    marked = [
+        encode(Outbound(f"{each}x0", "c", ANNA, "text", each, uncertain=True)) for each in (ours, theirs)
+    ]
+    marks = [b"c\0" + each for each in (sms(ours, 0), marked[0], sms(theirs, 0), marked[1])]
+    entrust = keyspace.call("entrust", [keyspace.outbox_alarms(k), *keys], (ANNA, "token", 20_000, *marks))
+    assert keyspace.ask(client, entrust) == 1
+    accept(client, ANNA, b"cancel")
+    lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours], outbox=[("c", b"later")])])
+    assert outboxes.take([ANNA]) == []
+    lapse(client, ANNA, keyspace.outbox_lock)
+    (take,) = outboxes.take([ANNA])
+    assert (take.sms, take.unknown) == (marked[1], True)
+    outboxes.settle([Settled(take, "done")])
+    assert outgoing(outboxes, ANNA) == b"later"
+
+
+def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(client, lanes, outboxes):
+    k, ours = keyspace.shard_of(ANNA, SHARDS), "00000000000000aa"
+    keys = [keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)]
+    keyspace.ask(client, keyspace.call("reserve", keys, ("token", 5_000)))
+    accept(client, ANNA, b"1")
+    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("d", b"other")])])
+    marks = (
+        b"c\0" + sms(ours, 0),
+        b"c\0" + encode(Outbound(f"{ours}x0", "c", ANNA, "text", ours, uncertain=True)),
+    )
+    entrust = keyspace.call("entrust", [keyspace.outbox_alarms(k), *keys], (ANNA, "token", 20_000, *marks))
+    assert keyspace.ask(client, entrust) == 1
+    accept(client, ANNA, b"stop")
+    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"])])
+    (take,) = outboxes.take([ANNA])
+    assert (take.sms, take.unknown) == (b"other", False)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from config import keyspace
 from config.settings import Mistakes, Secret
 from engine import lane as lane_format
-from engine.events import Ended, Invitation, OptedIn, OptedOut, ProviderStop, Refused, encode
+from engine.events import Ended, Invitation, OptedIn, OptedOut, ProviderStop, Refused, Sms, encode
 from engine.lane import Lane, Line
 from workers.optout_commands import Bad, normalised, optout
 from workers.optouts import open_list
@@ -93,6 +93,44 @@ def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):
     town.drain()
     assert town.said(ANNA) == []
     assert town.said(BORIS) == ["What is your name?"]
+
+
+@pytest.mark.parametrize(
+    "event, source",
+    [(Sms("b1", "clinic", "Stop."), "person"), (Sms("b1", "clinic", "?", handled="stop"), "person"),
+     (ProviderStop("b1", "clinic"), "provider")],
+    ids=["word", "handled", "callback"],
+)  # fmt: skip
+def test_a_stop_holds_though_the_survey_of_its_session_is_not_known(town, event, source):
+    """Nothing else of the lane can be advanced, so it is not confirmed, and is among the dead letters too."""
+    town.accept(ANNA, "START")
+    town.drain()
+    name = keyspace.lane(shard(town, ANNA), ANNA)
+    lane = lane_format.decode(town.client.get(name).split(b" ", 2)[2])
+    lane.lines["clinic"].session.version = "nobody knows it"
+    town.client.set(name, b"7 0 " + lane_format.encode(lane))
+    town.deposit(ANNA, encode(event))
+    town.accept(ANNA, "Ada")
+    town.drain()
+    assert [source for _, source in known(town, ANNA).values()] == [source]
+    assert town.said(ANNA) == []
+    stop, end = [record for record in town.records(ANNA) if isinstance(record, OptedOut | Ended)]
+    assert (stop.id, end.how) == ("b1", "stopped")
+    assert town.client.hlen(keyspace.dead(shard(town, ANNA))) == 1
+
+
+def test_a_stop_holds_though_the_lane_cannot_be_read(town):
+    town.accept(ANNA, "START")
+    town.drain()
+    town.client.set(keyspace.lane(shard(town, ANNA), ANNA), b"7 0 garbage")
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert [source for _, source in known(town, ANNA).values()] == ["person"]
+    assert town.said(ANNA) == []
+    forget_lane(town, ANNA)
+    invite(town, ANNA, "00000000000000a1")
+    town.drain()
+    assert town.said(ANNA) == []
 
 
 def test_no_number_is_in_the_list(town):

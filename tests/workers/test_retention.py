@@ -91,10 +91,12 @@ def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):
 
 def test_whose_it_was_is_found_no_more_though_that_it_was_is(town):
     hold(town, ANNA, "aa", town.brief, ended_at=DAY_0)
+    reference = keyspace.reference(town.world.settings.shards, "aa")
+    town.client.set(reference, "a hash with the number in it", px=1_000_000)
     clean(town, 3)
-    key = keyspace.session(shard(town, ANNA), "aa")
-    assert town.client.get(key) == b""
-    assert town.client.pttl(key) > 0
+    for key in (keyspace.session(shard(town, ANNA), "aa"), reference):
+        assert town.client.get(key) == b""
+        assert town.client.pttl(key) > 0
 
 
 def test_receipts_go_with_their_session_and_evidence_of_a_stop_stays(town):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.senders import normalise
+from engine.senders import normalise
 
 
 @pytest.mark.parametrize(
