@@ -243,6 +243,7 @@ end
 
 -- Where a session is found by its id. Its invitation may have to be known for longer than the session itself.
 local function index_session(key, value, until_ms)
+  if redis.call('SET', key, value, 'NX', 'PXAT', until_ms) then return end
   local known_until = redis.call('PEXPIRETIME', key)
   redis.call('SET', key, value, 'PXAT', ms(math.max(known_until, tonumber(until_ms))))
 end

@@ -344,7 +344,9 @@ class Twilio:
 
     def _signing(self, settings: bytes | None) -> tuple[bytes, str]:
         """The secret and the hash of a signature, by the header that says so; without one, the token and SHA-1."""
-        said = dict(_pair(part) for part in (settings or b"").decode("latin-1").split(","))
+        if settings is None:
+            return self._token, _ALGORITHMS["HMAC_SHA1"]
+        said = dict(_pair(part) for part in settings.decode("latin-1").split(","))
         algorithm = _ALGORITHMS.get((said.get("algorithm") or "HMAC_SHA1").upper())
         if algorithm is None:
             raise Forged(
@@ -501,12 +503,14 @@ def _body_hash(query: bytes) -> bytes | None:
 @lru_cache(2)  # a webhook is verified, then read
 def _form(written: bytes) -> Fields:
     """A form's pairs; blank values are values. In bytes, since that is what was signed."""
-    parts = (part.partition(b"=") for part in written.split(b"&") if part)
-    return [(_plain(key), _plain(value)) for key, _, value in parts]
-
-
-def _plain(quoted: bytes) -> bytes:
-    return unquote_to_bytes(quoted.replace(b"+", b" ")) if b"%" in quoted or b"+" in quoted else quoted
+    pairs = []
+    for part in written.replace(b"+", b" ").split(b"&"):
+        key, _, value = part.partition(b"=")
+        if b"%" in part:
+            key, value = unquote_to_bytes(key), unquote_to_bytes(value)
+        if part:
+            pairs.append((key, value))
+    return pairs
 
 
 def _fields(call: Call) -> dict[str, str]:
