@@ -155,7 +155,7 @@ def exhausted(survey):
     return [max(each.totals[n] + ahead(each)[n] for each in starts) for n in range(3)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=MANY_ARE_REFUSED)
+@settings(max_examples=100, deadline=None, suppress_health_check=MANY_ARE_REFUSED)
 @given(surveys(most_steps=3))
 def test_an_exhaustive_search_of_a_small_survey_comes_to_the_bounds_and_no_further(source):
     survey = compiled(source)
