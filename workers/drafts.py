@@ -93,9 +93,12 @@ def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
     if claim.attempts > 1:
         claim = msgspec.structs.replace(claim, mail=claim.mail[:1])
     if claim.attempts > MAX_ATTEMPTS:
-        return _given_up(
+        whole = _given_up(
             claim, "worker_died", f"{claim.attempts - 1} workers claimed this event and never came back"
         )
+        if claim.attempts == MAX_ATTEMPTS + 1:  # should this be what kills, the next worker leaves it
+            _hold_stop(whole, claim)
+        return whole
     try:
         return _advance(claim, surveys, policy)
     except UnknownVersion:
@@ -155,10 +158,15 @@ def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
             if not mail:
                 whole.deadline = 0
             whole.dead += _given_up(single, _reason(e), str(e), format_exc(), _event_in(mail)).dead
-            if stopped := _stopped(single):
-                stopped.deadline, stopped.keep_until = whole.deadline, whole.keep_until
-                whole.then(stopped)
+            _hold_stop(whole, single)
     return whole
+
+
+def _hold_stop(whole: Draft, claim: Claim) -> None:
+    """The claim's event is given up in `whole`; if it was a STOP, that holds all the same."""
+    if stopped := _stopped(claim):
+        stopped.deadline, stopped.keep_until = whole.deadline, whole.keep_until
+        whole.then(stopped)
 
 
 def _stopped(claim: Claim) -> Draft | None:

@@ -5,7 +5,18 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from config import keyspace, metrics
-from engine.events import Heard, Invitation, Part, Receipt, Refused, Sms, Unsent, decode_records, encode
+from engine.events import (
+    Heard,
+    Invitation,
+    OptedOut,
+    Part,
+    Receipt,
+    Refused,
+    Sms,
+    Unsent,
+    decode_records,
+    encode,
+)
 from workers.dead import stored
 from workers.drafts import MAX_ATTEMPTS
 from workers.sessions import session_of
@@ -98,6 +109,20 @@ def test_an_event_that_kills_its_workers_is_put_aside_and_its_neighbours_are_not
     (letter,) = letters(town)
     assert (letter.reason, letter.sender, letter.attempts) == ("worker_died", BORIS, MAX_ATTEMPTS + 1)
     assert town.said(BORIS)[1:] == ["How old are you, Bo?", "Goodbye, Bo."]
+
+
+@pytest.mark.parametrize("more, holds", [(0, True), (1, False)])
+def test_a_stop_that_is_given_up_unread_holds_unless_that_too_kills(pipeline, more, holds):
+    town = pipeline()
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "STOP")
+    for _ in range(MAX_ATTEMPTS + more):
+        die_holding(town, ANNA)
+    town.turns.run("replies", [ANNA])
+    (letter,) = letters(town)
+    assert (letter.reason, letter.attempts) == ("worker_died", MAX_ATTEMPTS + 1 + more)
+    assert any(isinstance(record, OptedOut) for record in town.records(ANNA)) == holds
 
 
 def test_a_state_that_cannot_be_read_is_not_taken_for_a_new_person(pipeline):
