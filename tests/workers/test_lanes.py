@@ -349,6 +349,20 @@ def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lane
     assert client.pexpiretime(keyspace.session(k, "aa")) == held.now + 1_000 + 3_600_000
 
 
+def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_sooner(client, lanes):
+    """An invitation's session has its key since it was accepted; being opened may prolong that, never shorten it."""
+    accept(client, ANNA, b"1")
+    held = claim(lanes, ANNA)
+    k = keyspace.shard_of(ANNA, SHARDS)
+    long, short = held.now + 9_000_000, held.now + 2_000
+    client.set(keyspace.session(k, "aa"), b"1 " + ANNA.encode(), pxat=long)
+    client.set(keyspace.session(k, "bb"), b"1 " + ANNA.encode(), pxat=short)
+    lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
+    assert client.get(keyspace.session(k, "aa")) == b"5 " + ANNA.encode()
+    assert client.pexpiretime(keyspace.session(k, "aa")) == long
+    assert client.pexpiretime(keyspace.session(k, "bb")) == held.now + 1_000 + 3_600_000
+
+
 def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
     people = [f"+336{i:08}" for i in range(40)]
     for person in people:
