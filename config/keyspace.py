@@ -6,6 +6,7 @@ knows names and argument orders and nothing of what the values mean.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-LIBRARY = Path(__file__).with_name("parley.lua")
+_SOURCE = Path(__file__).with_name("parley.lua").read_text()
+
+LIBRARY = f"parley_{blake2b(_SOURCE.encode(), digest_size=4).hexdigest()}"
+"""What our server-side functions are called in Redis: by their text, so that those of two releases live side by side
+in a rolling deployment. Each release calls its own, on the same keys."""
+
+FUNCTIONS = _SOURCE.replace("@library@", LIBRARY)
 
 STARTS, REPLIES, OUTBOUND = "starts", "replies", "outbound"
 QUEUE_OF = {1: STARTS, 2: REPLIES}
@@ -111,6 +118,16 @@ def dead_index(k: int) -> str:
     return f"{{{k}}}:dead-index"
 
 
+def dead_reasons(k: int) -> str:
+    """How many dead letters there are of each reason."""
+    return f"{{{k}}}:dead-reasons"
+
+
+def dead_audit(k: int) -> str:
+    """What operators have done with dead letters."""
+    return f"{{{k}}}:dead-audit"
+
+
 def tickets(k: int, sender: str) -> str:
     return f"{{{k}}}:tickets:{sender}"
 
@@ -182,7 +199,7 @@ def pause(channel: str) -> str:
 
 
 def call(function: str, keys: Sequence[str], args: Iterable[Any]) -> Command:
-    return ("FCALL", "parley_" + function, len(keys), *keys, *args)
+    return ("FCALL", f"{LIBRARY}_{function}", len(keys), *keys, *args)
 
 
 def accept_commands(
@@ -284,5 +301,5 @@ def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
 
 
 def load_functions(client: redis.Redis) -> None:
-    """Make the server-side functions known; safe beside running processes of the same release."""
-    client.function_load(LIBRARY.read_text(), replace=True)
+    """Make the server-side functions known; safe beside running processes of any release."""
+    client.function_load(FUNCTIONS, replace=True)

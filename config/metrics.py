@@ -14,6 +14,7 @@ REGISTRY = CollectorRegistry()
 
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _WEBHOOK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
+_WAIT_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 _SEND_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -25,8 +26,12 @@ def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
     return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
 
 
-def _seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-    return Histogram("parley_" + name, meaning, registry=REGISTRY, buckets=buckets)
+def _seconds(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
+
+
+def _seen(name: str, meaning: str, *labels: str) -> Gauge:
+    return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
 
 
 WEBHOOKS = _counter("webhooks_total", "Webhook requests answered", "channel", "outcome")
@@ -40,33 +45,82 @@ ANSWERED = _counter(
 )
 INBOUND = _counter("inbound_total", "Events put into mailboxes", "channel", "kind")
 DROPPED = _counter("dropped_total", "Events that a provider sent and that no lane gets", "channel", "reason")
+SPOOLED = _counter("spooled_total", "Events written to the spool, as Redis was away", "channel")
+SPOOL_REFUSED = _counter("spool_refused_total", "Events that the spool had no room for", "channel", "reason")
+SPOOL_EVENTS = _gauge("spool_events", "Events in this machine's spool")
+SPOOL_BYTES = _gauge("spool_bytes", "Bytes in this machine's spool")
+SPOOL_OLDEST_SECONDS = _gauge("spool_oldest_seconds", "Age of the oldest event in this machine's spool")
 INVITATIONS = _counter("invitations_total", "Invitations posted to the API", "channel", "outcome")
-INVITATIONS_HELD = _gauge("invitations_held", "Invitations that wait for their turn", "channel")
 INVITATIONS_RELEASED = _counter(
     "invitations_released_total", "Invitations whose turn came", "channel", "outcome"
 )
 RINGS_FAILED = _counter("rings_failed_total", "Wake-ups not rung; the lane's alarm rings later", "queue")
 ALARMS = _counter("wakeups_total", "Lanes that were due and were rung by the clock", "queue")
 
+CLAIM_SECONDS = _seconds(
+    "claim_seconds", "From an event's acceptance until a worker claims it", _WAIT_BUCKETS_S, "queue"
+)
+TURN_SECONDS = _seconds("turn_seconds", "From the claim of a lane until its commit", _WAIT_BUCKETS_S, "queue")
 TURNS = _counter("turns_total", "Lanes advanced", "queue", "outcome")
+LEASES_LOST = _counter("leases_lost_total", "Lanes claimed whose last worker never came back", "queue")
 DUPLICATES = _counter("duplicates_total", "Events that had been applied before, and changed nothing")
 STARTS_REFUSED = _counter("starts_refused_total", "STARTs that opened nothing", "channel", "reason")
-SESSIONS_OPENED = _counter("sessions_opened_total", "Sessions opened", "channel")
-SESSIONS_ENDED = _counter("sessions_ended_total", "Sessions ended", "channel", "how")
+INVALID_ANSWERS = _counter(
+    "invalid_answers_total", "SMS that were no answer to what was asked", "survey", "step"
+)
+SESSIONS_OPENED = _counter("sessions_opened_total", "Sessions opened", "channel", "survey")
+SESSIONS_ENDED = _counter("sessions_ended_total", "Sessions ended", "channel", "survey", "how")
 SMS_DECIDED = _counter("sms_decided_total", "SMS decided, to be sent", "channel")
 SMS_BUDGET_EXHAUSTED = _gauge("sms_budget_exhausted", "1 while the day's SMS are used up", "channel")
 
 RECEIPTS = _counter("receipts_total", "Receipts that brought something new of an SMS", "channel", "state")
 
+OUTBOX_SECONDS = _seconds(
+    "outbox_seconds",
+    "From an SMS's decision until the provider has it, pauses included",
+    _WAIT_BUCKETS_S,
+    "channel",
+)
+REPLY_SECONDS = _seconds(
+    "reply_seconds",
+    "From a webhook's acceptance until the provider has the first reply",
+    _WAIT_BUCKETS_S,
+    "channel",
+)
 SENDS = _counter("sends_total", "Attempts to send an SMS", "channel", "outcome")
+SEND_ERRORS = _counter(
+    "send_errors_total", "Attempts that the provider did not accept, by its code", "channel", "code"
+)
+SEGMENTS = _counter("segments_total", "Parts of the SMS that the provider accepted, by our count", "channel")
 LOOKUPS = _counter(
     "lookups_total", "SMS of unknown fate that a provider was asked about", "channel", "outcome"
 )
-SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKETS_S)
-CHANNEL_PAUSED = _gauge("channel_paused", "1 while nothing is sent: its account is at fault", "channel")
+SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKETS_S, "channel")
+CIRCUITS_OPENED = _counter("circuits_opened_total", "Pauses because a provider failed too often", "channel")
+CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
 
 SURVEYS_REFUSED = _gauge("surveys_refused", "Survey files with errors; what ran of them runs on")
+
+# What lies in Redis, which every endpoint reads for itself when it is asked: take `max`, not `sum`, over endpoints.
+REDIS_UP = _seen("redis_up", "1 if this server answers", "server")
+REDIS_MEMORY_BYTES = _seen(
+    "redis_memory_bytes", "Memory in use, and the most it may use if limited", "server", "kind"
+)
+QUEUE_DEPTH = _seen("queue_depth", "Senders whom a worker of this queue has been rung for", "queue")
+QUEUE_OLDEST_SECONDS = _seen("queue_oldest_seconds", "How long the first of them has been waiting", "queue")
+ALARMS_SET = _seen("alarms", "Lanes that wait for a worker or a moment, outboxes with SMS", "kind")
+ALARMS_DUE = _seen("alarms_due", "Those that are due, and not yet rung", "kind")
+ALARMS_LATE_SECONDS = _seen("alarms_late_seconds", "For how long the first of them has been due", "kind")
+LANES_LOCKED = _seen("lanes_locked", "Lanes that a worker holds, or held and never came back to", "state")
+DEAD_LETTERS_WAITING = _seen("dead_letters_waiting", "Dead letters that nobody has dealt with", "reason")
+DEAD_LETTERS_OLDEST_SECONDS = _seen("dead_letters_oldest_seconds", "Age of the oldest of them")
+DRAMATIQ_DEAD_LETTERS = _seen(
+    "dramatiq_dead_letters", "Messages in the dead-letter queues of Dramatiq's own broker"
+)
+INVITATIONS_HELD = _seen("invitations_held", "Invitations that wait for their turn", "channel")
+CHANNEL_PAUSED = _seen("channel_paused", "1 while nothing is sent, and by whom", "channel", "by")
+PROCESSES = _seen("processes", "Processes that have been heard of in the last minutes", "role")
 
 
 def exposition() -> bytes:

@@ -1,9 +1,10 @@
-#!lua name=parley
+#!lua name=@library@
 -- What must happen to a lane at once, or not at all.
 --
 -- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's.
 -- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and
--- changes nothing the second time. Values are bytes that only Python reads, behind small headers that are read here:
+-- changes nothing the second time. `@library@` becomes a name that no other text of this file has (keyspace.py), so the
+-- functions of two releases live side by side while one follows the other. Values are bytes that only Python reads, behind small headers that are read here:
 --
 --   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
 --   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
@@ -802,7 +803,7 @@ local function unreserve(keys, args)
 end
 
 local function register(name, callback, flags)
-  redis.register_function{function_name = 'parley_' .. name, callback = callback, flags = flags}
+  redis.register_function{function_name = '@library@_' .. name, callback = callback, flags = flags}
 end
 
 -- Only what takes in more is refused when the memory is full; the rest is what empties it.

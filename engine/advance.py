@@ -66,7 +66,7 @@ def advance(
 
     Raises UnknownVersion and UnknownChannel.
     """
-    turn = Turn(lane, sender, surveys, policy)
+    turn = Turn(lane, sender, surveys, policy, now)
     for each in mail:
         _apply(turn, each)
     if not mail:
@@ -130,7 +130,7 @@ def _apply(turn: Turn, mail: Mail) -> None:
     policy = turn.channel_policy(event.channel)
     now = max(turn.lane.clock, mail.at)
     apply_due(turn, now)
-    turn.begin(now, event.id)
+    turn.begin(now, event.id, mail.at, unasked=type(event) is Invitation)
     match event:
         case Sms():
             hear(turn, event, policy)

@@ -137,6 +137,8 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     `id` is letters and digits only (Octopush's `request_id` allows no more): the id of the event or session that
     caused it, a letter, and a number. It never changes between tries. `originator` is the sub-number that it comes
     from; empty: the channel's number. `uncertain`: it may have been sent already, so whoever sends it asks first.
+    `decided` (ms) is when; `heard` (ms) when the event was accepted whose first answer it is, 0 for any other SMS.
+    `unasked`: an invitation's, which yields to replies.
     """
 
     id: str
@@ -146,6 +148,9 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     session: str = ""
     originator: str = ""
     uncertain: bool = False
+    decided: int = 0
+    heard: int = 0
+    unasked: bool = False
 
 
 def sms_of_session(session: str, number: int) -> str:

@@ -42,20 +42,25 @@ class UnknownChannel(Exception):
 
 
 class Turn:
-    """`now` is the time of what is being applied; `cause` the id of the event, empty for a deadline."""
+    """`now` is the time of what is being applied, `called_at` that of the call; `cause` the id of the event, empty for
+    a deadline, `unasked` whether it is an invitation."""
 
     __slots__ = (
-        "_replies", "cause", "duplicates", "lane", "now", "opened", "opt_outs", "outbox", "policy", "records", "sender",
-        "sessions", "silenced", "surveys", "withdrawn",
+        "_heard", "_replies", "called_at", "cause", "duplicates", "lane", "now", "opened", "opt_outs", "outbox", "policy", "records", "sender",
+        "sessions", "silenced", "surveys", "unasked", "withdrawn",
     )  # fmt: skip
 
-    def __init__(self, lane: Lane, sender: str, surveys: Surveys, policy: Policy) -> None:
+    def __init__(
+        self, lane: Lane, sender: str, surveys: Surveys, policy: Policy, called_at: int = 0
+    ) -> None:
         self.lane = lane
+        self.called_at = called_at
         self.sender = sender
         self.surveys = surveys
         self.policy = policy
         self.now = lane.clock
         self.cause = ""
+        self.unasked = False
         self.outbox: list[Outbound] = []
         self.records: list[Record] = []
         self.silenced: list[str] = []
@@ -65,12 +70,15 @@ class Turn:
         self.sessions: list[tuple[str, int]] = []
         self.duplicates = 0
         self._replies = 0
+        self._heard = 0
 
-    def begin(self, now: int, cause: str = "") -> None:
-        """From here on, what happens is caused by this event, or by a deadline."""
+    def begin(self, now: int, cause: str = "", heard: int = 0, *, unasked: bool = False) -> None:
+        """From here on, what happens is caused by this event, accepted at `heard`, or by a deadline."""
         self.now = self.lane.clock = now
         self.cause = cause
+        self.unasked = unasked
         self._replies = 0
+        self._heard = heard
 
     def channel_policy(self, channel: str) -> ChannelPolicy:
         try:
@@ -94,7 +102,7 @@ class Turn:
         """One SMS of a session."""
         identity = sms_of_session(session.id, session.said)
         session.said += 1
-        self._send(Outbound(identity, channel, self.sender, text, session.id, session.originator), step)
+        self._send(identity, channel, text, step, session.id, session.originator)
 
     def heard(self, sms: Sms, session: Session | None) -> None:
         """The person wrote this, in a session or outside any."""
@@ -118,7 +126,7 @@ class Turn:
         language = thread.line.language or thread.main.language
         text = fill(wordings.get(language) or wordings[survey.languages[0]], {})
         identity = f"{self.cause}r{self._replies}"
-        self._send(Outbound(identity, thread.channel, self.sender, text, originator=thread.answer_from), name)
+        self._send(identity, thread.channel, text, name, "", thread.answer_from)
         self._replies += 1
         return True
 
@@ -161,6 +169,13 @@ class Turn:
         names = (line.ended_survey, *offered) if line.ended_survey else offered
         return next((survey for name in names if (survey := self.surveys.current(name))), None)
 
-    def _send(self, sms: Outbound, step: str) -> None:
-        self.outbox.append(sms)
-        self.records.append(Said(self.now, sms.channel, sms.session, sms.id, step, sms.text))
+    def _send(
+        self, identity: str, channel: str, text: str, step: str, session: str, originator: str
+    ) -> None:
+        heard, self._heard = self._heard, 0
+        self.outbox.append(
+            Outbound(
+                identity, channel, self.sender, text, session, originator, False, self.called_at, heard, self.unasked
+            )
+        )  # fmt: skip
+        self.records.append(Said(self.now, channel, session, identity, step, text))

@@ -52,7 +52,7 @@ class Store:
         try:
             async with asyncio.timeout(WRITE_S):
                 if not self._loaded:
-                    await self._client.function_load(keyspace.LIBRARY.read_text(), replace=True)
+                    await self._client.function_load(keyspace.FUNCTIONS, replace=True)
                     self._loaded = True
                 return await self._call(commands)
         except redis.ResponseError as e:

@@ -122,7 +122,6 @@ class Campaigns:
                 sum(each[held] for each in answers),
                 {k: each[due] for k, each in enumerate(answers)},
             )
-            metrics.INVITATIONS_HELD.labels(name).set(standing.held)
             standings[name] = standing
         return standings
 

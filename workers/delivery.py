@@ -112,7 +112,6 @@ class Delivery:
         paused = self._channels.paused(list(by_channel)) if by_channel else {}
         permitted: list[Taken] = []
         for name, pairs in by_channel.items():
-            metrics.CHANNEL_PAUSED.labels(name).set(name in paused)
             if name in paused:
                 resting += [left(take, "untried", paused[name]) for take, _ in pairs]
             else:
@@ -230,7 +229,7 @@ class Delivery:
         recourse = self._wires[sms.channel].recourse
         settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random(), recourse)  # noqa: S311 (jitter)
         metrics.SENDS.labels(sms.channel, settlement.label).inc()
-        metrics.SEND_SECONDS.observe(made.took_s)
+        metrics.SEND_SECONDS.labels(sms.channel).observe(made.took_s)
         self._heed(sms, made.outcome)
         self._report(sms, settlement)
         return settled(made, settlement, recourse)

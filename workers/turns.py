@@ -170,10 +170,10 @@ class Turns:
     def _report_lane(self, each: Draft) -> None:
         for record in each.records:
             match record:
-                case Opened(channel=channel):
-                    metrics.SESSIONS_OPENED.labels(channel).inc()
+                case Opened(channel=channel, survey=survey):
+                    metrics.SESSIONS_OPENED.labels(channel, survey).inc()
                 case Ended(channel=channel, how=how):
-                    metrics.SESSIONS_ENDED.labels(channel, how).inc()
+                    metrics.SESSIONS_ENDED.labels(channel, "", how).inc()
                 case Refused(channel=channel, reason=reason):
                     metrics.STARTS_REFUSED.labels(channel, reason).inc()
                 case Delivered(channel=channel, state=state):

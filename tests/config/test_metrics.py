@@ -2,7 +2,9 @@
 
 from config import metrics
 
-BOUNDED = {"channel", "outcome", "kind", "reason", "queue", "how", "state"}
+BOUNDED = {
+    "by", "channel", "code", "how", "kind", "outcome", "queue", "reason", "role", "server", "state", "step", "survey",
+}  # fmt: skip
 
 
 def test_names_and_labels():

@@ -5,6 +5,7 @@ from threading import Thread
 import pytest
 import requests
 
+from config import keyspace
 from tests.support import clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment
@@ -31,7 +32,7 @@ def deployment(own_valkey, octopush, proxy):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, function):
     deployment.start()
-    proxy.lose_replies(f"parley_{function}".encode(), times=3)
+    proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=3)
     play.hold(range(5))
     until(lambda: proxy.lost, 30, "a reply was lost")
     play.judge()

@@ -241,12 +241,12 @@ def test_posted_many_times_in_parallel_it_is_one(api, valkey):
     assert len(held(valkey)) == 1
 
 
-@pytest.mark.parametrize("function", [b"parley_refer", b"parley_hold"])
+@pytest.mark.parametrize("function", ["refer", "hold"])
 def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, function):
     with Proxy(valkey.url) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
-        proxy.lose_replies(function, times=2)
+        proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=2)
         reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
         assert reply.status_code in (200, 202)
         assert proxy.lost == 2

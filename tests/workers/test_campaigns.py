@@ -239,7 +239,7 @@ def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
     with Proxy(valkey.url) as proxy:
         backlog = held(client=keyspace.connect(proxy.url))
         backlog.hold(*people(3))
-        proxy.lose_replies(b"parley_release", times=1)
+        proxy.lose_replies(f"{keyspace.LIBRARY}_release".encode(), times=1)
         backlog.campaigns.tick()
         assert proxy.lost == 1
     assert (backlog.waiting(), backlog.mailed()) == (0, 3)
