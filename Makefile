@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test check format bench lock clean
+.PHONY: install run phone test check format bench soak lock clean
 
 install: .venv/installed
 
@@ -37,6 +37,11 @@ format: install
 
 bench: install
 	$(BIN)/python -m tests.bench
+
+# Real processes are killed, Redis and the provider fail, and then the ledger must be right: make soak SECONDS=60
+SECONDS ?= 600
+soak: install
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

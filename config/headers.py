@@ -1,7 +1,42 @@
-"""What stands before the bytes that only Python reads: the headers of values in Redis, as parley.lua lays them down."""
+"""What stands before the bytes that only Python reads: the headers of values in Redis, as lua/values.lua lays them down."""
+
+import re
+
+import msgspec
 
 _MS = 13
 """Digits of a moment."""
+
+_LOCK = re.compile(rb"(\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """Who has a lane or an outbox, or had: it is theirs until `until`. `attempts` are the takings in a row that came to
+    nothing, this one included, the first of them at `since` (0 of a lane, where it is not kept). Times are ms.
+
+    Of an outbox, `fence` 0 says that nobody sends and the sender rests; `owner` is then how the last try was left. Of a
+    lane, moments of later attempts may follow the owner (lua/values.lua).
+    """
+
+    fence: int
+    until: int
+    attempts: int
+    since: int
+    owner: str
+
+
+def lock_in(value: bytes) -> Lock | None:
+    """The lock in a stored one; None if it cannot be read, which the functions take for no lock."""
+    found = _LOCK.fullmatch(value)
+    if found is None:
+        return None
+    fence, until, attempts, since, owner = found.groups()
+    return Lock(int(fence), int(until), int(attempts), int(since), owner.decode(errors="replace"))
+
+
+def accepted_at(mail: bytes) -> int:
+    """When the event in a mailbox's entry was accepted (ms). Raises ValueError."""
+    return int(mail[1 : 1 + _MS])
 
 
 def event_in(mail: bytes) -> tuple[int, bytes]:
@@ -13,6 +48,12 @@ def invitation_in(held: bytes) -> tuple[str, int, bytes]:
     """Of what is held, whose it is, when it was accepted (ms), and the invitation."""
     sender, _, rest = held.partition(b"\0")
     return sender.decode(), int(rest[:_MS]), rest[_MS:]
+
+
+def deadline_in(lane: bytes) -> int:
+    """When the engine wants to be called for a stored lane (ms); 0: never. 0 too if it cannot be read."""
+    parts = lane.split(b" ", 2)
+    return int(parts[1]) if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit() else 0
 
 
 def state_in(lane: bytes | None) -> bytes:
@@ -27,3 +68,9 @@ def sms_in(entry: bytes) -> bytes:
 
 def outbox_entry(channel: str, sms: bytes) -> bytes:
     return channel.encode() + b"\0" + sms
+
+
+def accepted_anew(mail: bytes, at: int) -> bytes:
+    """A mailbox's entry, as if its event had been accepted at `at` (ms). Raises ValueError if it is none."""
+    _, event = event_in(mail)
+    return mail[:1] + b"%013d" % at + event

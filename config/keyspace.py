@@ -1,7 +1,7 @@
 """Where everything lies in Redis, and how it is reached.
 
 A sender's keys and its shard's indexes share the hash tag `{k}`, k = crc32(sender) mod the number of shards, so one
-server-side function (parley.lua) changes them at once, on a single server and on Redis Cluster alike. This module
+server-side function (lua/) changes them at once, on a single server and on Redis Cluster alike. This module
 knows names and argument orders and nothing of what the values mean.
 """
 
@@ -18,7 +18,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-_SOURCE = Path(__file__).with_name("parley.lua").read_text()
+_FILES = (
+    "values", "letters", "mailboxes", "optouts", "lanes", "redress", "outboxes", "channels", "invitations", "answers",
+)  # fmt: skip
+_SOURCE = "\n".join(Path(__file__).with_name("lua").joinpath(f"{name}.lua").read_text() for name in _FILES)
 
 LIBRARY = f"parley_{blake2b(_SOURCE.encode(), digest_size=4).hexdigest()}"
 """What our server-side functions are called in Redis: by their text, so that those of two releases live side by side
@@ -36,6 +39,9 @@ START, REPLY = b"S", b"R"
 SURVEYS = "surveys"
 """Hash: survey version -> the file that it was read from, for sessions pinned to a version."""
 
+RUNS = f"{{{SURVEYS}}}:runs"
+"""Hash: process -> what it last said: see config/registry.py."""
+
 MOST_HELD_MS = 30 * 86_400_000
 """How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
 
@@ -47,6 +53,9 @@ OPTOUT_KEY, OPTOUT_CHECK = "optout-key", "optout-key-check"
 
 RETENTION = "retention"
 """There while the hour's sweep has been made: see workers/retention.py."""
+
+LIBRARIES = "libraries"
+"""Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""
 
 Command = tuple[Any, ...]
 T = TypeVar("T")
@@ -132,6 +141,11 @@ def tickets(k: int, sender: str) -> str:
     return f"{{{k}}}:tickets:{sender}"
 
 
+def tries(k: int, sender: str) -> str:
+    """What failed tries of the oldest SMS of an outbox came to."""
+    return f"{{{k}}}:tries:{sender}"
+
+
 def optouts(k: int) -> str:
     """The list of opt-outs of a shard's senders, by their keyed hashes."""
     return f"{{{k}}}:optouts"
@@ -198,14 +212,20 @@ def pause(channel: str) -> str:
     return f"{{channel:{channel}}}:pause"
 
 
+def flow(channel: str) -> str:
+    """How a channel's provider does of late, and its pace: see lua/values.lua."""
+    return f"{{channel:{channel}}}:flow"
+
+
 def call(function: str, keys: Sequence[str], args: Iterable[Any]) -> Command:
     return ("FCALL", f"{LIBRARY}_{function}", len(keys), *keys, *args)
 
 
 def accept_commands(
-    shards: int, events_in: Sequence[tuple[str, bool, bytes]]
+    shards: int, events_in: Sequence[tuple[str, bool, bytes]], ages_ms: Sequence[int] = ()
 ) -> tuple[list[Command], list[list[int]]]:
-    """Commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events.
+    """Commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
+    says how long ago each was accepted, unless all of them are new.
 
     A command answers a list of ints, one an event: 0 if nobody need be woken, else a key of QUEUE_OF.
     """
@@ -214,7 +234,8 @@ def accept_commands(
     for k, group in by_shard(enumerate(events_in), lambda item: item[1][0], shards).items():
         keys = [alarms(k), *(mailbox(k, sender) for _, (sender, _, _) in group)]
         args = ((sender, (START if start else REPLY) + event) for _, (sender, start, event) in group)
-        commands.append(call("accept", keys, chain.from_iterable(args)))
+        ages = (ages_ms[at] for at, _ in group) if ages_ms else ()
+        commands.append(call("accept", keys, chain(chain.from_iterable(args), ages)))
         positions.append([at for at, _ in group])
     return commands, positions
 
@@ -274,12 +295,12 @@ def _send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 _RETRIED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
-def connect(url: str, retries: int = RETRIES) -> redis.Redis:
+def connect(url: str, retries: int = RETRIES, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client whose calls are repeated when a reply was lost: every function of ours allows it."""
     return redis.Redis.from_url(
         url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
         socket_keepalive=True,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
         retry_on_error=list(_RETRIED),
@@ -301,5 +322,10 @@ def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
 
 
 def load_functions(client: redis.Redis) -> None:
-    """Make the server-side functions known; safe beside running processes of any release."""
-    client.function_load(FUNCTIONS, replace=True)
+    """Make the server-side functions known; safe beside running processes of any release. A server whose memory is full
+    takes none, and need not if it has them: whoever empties it must be able to start."""
+    try:
+        client.function_load(FUNCTIONS, replace=True)
+    except redis.exceptions.OutOfMemoryError:
+        if not client.function_list(LIBRARY):
+            raise

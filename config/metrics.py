@@ -1,37 +1,88 @@
 """Every number that Parley publishes, in one table.
 
 Labels are bounded: channels, queues, and words from our own code; never a phone number or a text. With
-PROMETHEUS_MULTIPROC_DIR set, all processes of a machine write there and any `web` process publishes the sum. The
-directory must be emptied before the processes start.
+PROMETHEUS_MULTIPROC_DIR set when this is first imported, whatever was imported before, all processes of a machine
+count in that directory, and any of them can tell the sum: see config/tallies.py.
 """
 
 import os
+from bisect import bisect_left
+from collections import Counter as Bins
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
+from prometheus_client.core import GaugeMetricFamily
+
+from config.tallies import FOLDER, join
 
 REGISTRY = CollectorRegistry()
 
-_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+_tallies = join(Path(os.environ[FOLDER])) if os.environ.get(FOLDER) else None
+if _tallies is not None:
+    values.ValueClass = values.MultiProcessValue(_tallies.identity)  # type: ignore[no-untyped-call]
+
 _WEBHOOK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _WAIT_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 _SEND_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Seconds(Histogram):
+    """A histogram that takes what a whole batch took at once: a lock is taken for each bucket that is hit, not for
+    each value."""
+
+    def observe_many(self, amounts: Iterable[float]) -> None:
+        amounts = list(amounts)
+        self._count(Bins([bisect_left(self._upper_bounds, amount) for amount in amounts]), sum(amounts))
+
+    def observe_times(self, amount: float, times: int) -> None:
+        """The same value, `times` times."""
+        if times:
+            self._count({bisect_left(self._upper_bounds, amount): times}, amount * times)
+
+    def _count(self, bins: dict[int, int], total: float) -> None:
+        for place, count in bins.items():
+            self._buckets[place].inc(count)
+        if bins:
+            self._sum.inc(total)
+
+
+class Seen(Gauge):
+    """A gauge that no process keeps: it is looked up when somebody asks, see config/exposition.py."""
+
+    def _metric_init(self) -> None:
+        pass
+
+    def collect(self) -> Iterable[Metric]:
+        return ()
+
+    def family(self) -> GaugeMetricFamily:
+        """What it is, to be given what was found."""
+        return GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
 
 def _counter(name: str, meaning: str, *labels: str) -> Counter:
     return Counter("parley_" + name, meaning, labels, registry=REGISTRY)
 
 
-def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
-    return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
+def _gauge(
+    name: str,
+    meaning: str,
+    *labels: str,
+    mode: Literal["livemostrecent", "mostrecent"] = "livemostrecent",
+) -> Gauge:
+    """One that a process sets: of those that live, what was set last. If `mode` is "mostrecent", what one of the dead
+    has set in the last day is true as well."""
+    return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
 
 
-def _seconds(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-    return Histogram("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
+def _seconds(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Seconds:
+    return Seconds("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
 
 
-def _seen(name: str, meaning: str, *labels: str) -> Gauge:
-    return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
+def _seen(name: str, meaning: str, *labels: str) -> Seen:
+    return Seen("parley_" + name, meaning, labels, registry=REGISTRY)
 
 
 WEBHOOKS = _counter("webhooks_total", "Webhook requests answered", "channel", "outcome")
@@ -46,10 +97,13 @@ ANSWERED = _counter(
 INBOUND = _counter("inbound_total", "Events put into mailboxes", "channel", "kind")
 DROPPED = _counter("dropped_total", "Events that a provider sent and that no lane gets", "channel", "reason")
 SPOOLED = _counter("spooled_total", "Events written to the spool, as Redis was away", "channel")
-SPOOL_REFUSED = _counter("spool_refused_total", "Events that the spool had no room for", "channel", "reason")
-SPOOL_EVENTS = _gauge("spool_events", "Events in this machine's spool")
-SPOOL_BYTES = _gauge("spool_bytes", "Bytes in this machine's spool")
-SPOOL_OLDEST_SECONDS = _gauge("spool_oldest_seconds", "Age of the oldest event in this machine's spool")
+SPOOL_REFUSED = _counter(
+    "spool_refused_total", "Events that the spool did not take, or could not hand over", "channel", "reason"
+)
+SPOOL_EVENTS = _seen("spool_events", "Events in this machine's spool")
+SPOOL_BYTES = _seen("spool_bytes", "Bytes in this machine's spool")
+SPOOL_LIMIT_BYTES = _seen("spool_limit_bytes", "The most that it may have; 0: there is no spool")
+SPOOL_OLDEST_SECONDS = _seen("spool_oldest_seconds", "Age of the oldest event in this machine's spool")
 INVITATIONS = _counter("invitations_total", "Invitations posted to the API", "channel", "outcome")
 INVITATIONS_RELEASED = _counter(
     "invitations_released_total", "Invitations whose turn came", "channel", "outcome"
@@ -71,7 +125,6 @@ INVALID_ANSWERS = _counter(
 SESSIONS_OPENED = _counter("sessions_opened_total", "Sessions opened", "channel", "survey")
 SESSIONS_ENDED = _counter("sessions_ended_total", "Sessions ended", "channel", "survey", "how")
 SMS_DECIDED = _counter("sms_decided_total", "SMS decided, to be sent", "channel")
-SMS_BUDGET_EXHAUSTED = _gauge("sms_budget_exhausted", "1 while the day's SMS are used up", "channel")
 
 RECEIPTS = _counter("receipts_total", "Receipts that brought something new of an SMS", "channel", "state")
 
@@ -97,7 +150,7 @@ LOOKUPS = _counter(
 )
 SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKETS_S, "channel")
 CIRCUITS_OPENED = _counter("circuits_opened_total", "Pauses because a provider failed too often", "channel")
-CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel")
+CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel", mode="mostrecent")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
 
 SURVEYS_REFUSED = _gauge("surveys_refused", "Survey files with errors; what ran of them runs on")
@@ -119,14 +172,14 @@ DRAMATIQ_DEAD_LETTERS = _seen(
     "dramatiq_dead_letters", "Messages in the dead-letter queues of Dramatiq's own broker"
 )
 INVITATIONS_HELD = _seen("invitations_held", "Invitations that wait for their turn", "channel")
+SMS_BUDGET_EXHAUSTED = _seen("sms_budget_exhausted", "1 while the day's SMS are used up", "channel")
 CHANNEL_PAUSED = _seen("channel_paused", "1 while nothing is sent, and by whom", "channel", "by")
-PROCESSES = _seen("processes", "Processes that have been heard of in the last minutes", "role")
+PROCESSES = _seen("processes", "Processes that have been heard of in the last seconds", "role")
 
 
-def exposition() -> bytes:
-    """All metrics in Prometheus' text format; of all this machine's processes, if they share a directory."""
-    if not os.environ.get(_MULTIPROCESS):
-        return generate_latest(REGISTRY)
-    everyone = CollectorRegistry()
-    MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
-    return generate_latest(everyone)
+def counted() -> Iterable[Metric]:
+    """What this process has counted; or all of this machine, if they share a directory."""
+    if _tallies is None:
+        return REGISTRY.collect()
+    _tallies.fold()
+    return _tallies.read()

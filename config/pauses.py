@@ -8,12 +8,18 @@ By = Literal["operator", "account", "circuit"]
 """Who paused it: a person; a fault of the account with the provider; a provider that fails too often."""
 
 
+ENDLESS_MS = 10 * 365 * 86_400_000
+"""How long a pause without an end lies there. It must have some expiry: an earlier release only sees pauses that do."""
+
+
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """`since` is ms; one by an operator may have no end."""
+    """`since` is ms, `who` the operator's name. One by an operator may have no end, outranks the others, and is ended by
+    nothing but its end or a resume. The others end when one SMS, which probes, is accepted."""
 
     by: By
     why: str
     since: int = 0
+    who: str = ""
 
 
 _decode = msgspec.json.Decoder(Pause).decode
@@ -26,3 +32,8 @@ def decode(value: bytes) -> Pause:
         return _decode(value)
     except msgspec.MsgspecError:
         return Pause(by="account", why=value.decode(errors="replace"))
+
+
+def left_ms(pttl: int) -> int | None:
+    """For how long yet, by what PTTL says of a pause that is there; None: until it is ended."""
+    return None if pttl < 0 or pttl > ENDLESS_MS // 2 else pttl

@@ -47,6 +47,12 @@ VARIABLES = (
     Variable("PARLEY_API_KEY", "simulator", "the key with which `parley invite` uses the API"),
     Variable("PARLEY_VAR", "var/", "the folder of the embedded server's data"),
     Variable(
+        "PARLEY_SPOOL",
+        "",
+        "a local folder where `web` keeps events while Redis is away; empty: none, providers send again",
+    ),
+    Variable("PARLEY_SPOOL_MB", "256", "the most that is kept there"),
+    Variable(
         "PARLEY_SHARDS", "16", "parts that the lanes are divided into; never change it once there are lanes"
     ),
     Variable("PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"),
@@ -63,6 +69,8 @@ parley.toml names."""
 _DEFAULT = {variable.name: variable.default for variable in VARIABLES}
 
 _DAY_MS = 86_400_000
+
+MOST_SPOOL_MB = 1_048_576
 
 MOST_SHARDS = 16_384
 """Redis Cluster has no more slots."""
@@ -89,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True):
     public_url: str = ""
     optout_key: Secret = Secret()
     keys: tuple[Key, ...] = ()
+    spool: Path | None = None
+    spool_bytes: int = 0
 
     @property
     def offered(self) -> frozenset[str]:
@@ -177,6 +187,8 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, "_Environment"]:
         public_url=env.public_url(),
         optout_key=Secret(env.text("PARLEY_OPTOUT_KEY")),
         keys=keys,
+        spool=Path(env.text("PARLEY_SPOOL")) if env.text("PARLEY_SPOOL") else None,
+        spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MOST_SPOOL_MB) << 20,
     )
     return settings, env
 

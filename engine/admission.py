@@ -19,23 +19,47 @@ def throttled(line: Line, policy: ChannelPolicy, now: int) -> bool:
     """Is this START one too many? If not, it is counted (GCRA: one number holds the whole bucket)."""
     if not policy.start_burst or not policy.start_per_minute:
         return False
-    spacing_ms = round(60_000 / policy.start_per_minute)
+    spacing_ms = _spacing_ms(policy)
     if line.throttle_at - (policy.start_burst - 1) * spacing_ms > now:
         return True
     line.throttle_at = max(line.throttle_at, now) + spacing_ms
     return False
 
 
+def starts_left(line: Line, policy: ChannelPolicy, now: int) -> tuple[int, int] | None:
+    """How many STARTs the throttle would let pass at `now`, and when (ms) it lets pass the next one; None without one."""
+    if not policy.start_burst or not policy.start_per_minute:
+        return None
+    spacing_ms = _spacing_ms(policy)
+    used_ms = max(0, line.throttle_at - now)
+    left = max(0, (policy.start_burst * spacing_ms - used_ms) // spacing_ms)
+    return left, max(now, line.throttle_at - (policy.start_burst - 1) * spacing_ms)
+
+
+def _spacing_ms(policy: ChannelPolicy) -> int:
+    return round(60_000 / policy.start_per_minute)
+
+
 def refusal(thread: Thread, survey: Survey, policy: ChannelPolicy, now: int) -> Refusal | None:
     """Why `survey` may not open on `thread` now; None if it may. It cools down where the last session was."""
     line, main = thread.line, thread.main
-    cools_down = line.session is None and line.ended_how in _CLOSES and survey.cooldown_ms > 0
-    if cools_down and now - line.ended_at <= survey.cooldown_ms:
+    if now <= cools_until(line, survey):
         return "cooldown"
     cap = policy.sessions_per_sender_per_day
-    if cap and main.day == day_of(now, policy) and main.opened_today >= cap:
+    if cap and opened_today(main, policy, now) >= cap:
         return "daily_cap"
     return policy.closed
+
+
+def cools_until(line: Line, survey: Survey) -> int:
+    """The last moment (ms) at which `survey` may not open again on the line; 0 if it need not cool down."""
+    cools_down = line.session is None and line.ended_how in _CLOSES and survey.cooldown_ms > 0
+    return line.ended_at + survey.cooldown_ms if cools_down else 0
+
+
+def opened_today(line: Line, policy: ChannelPolicy, now: int) -> int:
+    """How many sessions have opened on the day of `now`."""
+    return line.opened_today if line.day == day_of(now, policy) else 0
 
 
 def count_opened(line: Line, policy: ChannelPolicy, now: int) -> None:

@@ -89,6 +89,20 @@ def _apply(turn: Turn, due: Deadline) -> None:
         turn.end(channel, due.line, due.session, due.what)
 
 
+def ahead_of(turn: Turn, key: str, line: Line, session: Session) -> list[Deadline]:
+    """All that the line's open session comes to if nobody writes, and when: what comes first is first. After an end
+    there is nothing, but which end comes second is told too."""
+    survey = turn.survey_of(session)
+    expires_at = expires_after(session, survey) + 1
+    ahead = [Deadline(expires_at, key, line, session, "expired")]
+    if survey.idle_ms is not None:
+        ahead.append(Deadline(session.touched_at + survey.idle_ms + 1, key, line, session, "idle"))
+    first = _deadline(turn, key, line, session)
+    if first.what == "remind":
+        ahead.append(first)
+    return sorted(ahead, key=lambda each: (each.at, each.what != first.what))
+
+
 def _deadline(turn: Turn, key: str, line: Line, session: Session) -> Deadline:
     """A session is over when more than `idle` or `expires` has gone by; on a tie, that comes before a reminder."""
     survey = turn.survey_of(session)

@@ -138,7 +138,7 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     caused it, a letter, and a number. It never changes between tries. `originator` is the sub-number that it comes
     from; empty: the channel's number. `uncertain`: it may have been sent already, so whoever sends it asks first.
     `decided` (ms) is when; `heard` (ms) when the event was accepted whose first answer it is, 0 for any other SMS.
-    `unasked`: an invitation's, which yields to replies.
+    `unasked`: an invitation's, which yields to replies. `survey` is whose text it is.
     """
 
     id: str
@@ -151,6 +151,7 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     decided: int = 0
     heard: int = 0
     unasked: bool = False
+    survey: str = ""
 
 
 def sms_of_session(session: str, number: int) -> str:

@@ -4,13 +4,15 @@ A receipt that brings nothing new changes nothing, so receipts need not be remem
 far each of its last SMS has come, under eight bytes of a hash of its name.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 from engine.addressing import main_line, open_on
-from engine.events import Delivered, Receipt, session_of_sms
+from engine.events import Delivered, Outbound, Receipt, SmsState, session_of_sms
+from engine.lane import Lane
 from engine.turn import Turn
 
-_RANK = {"sent": 1, "failed": 2, "delivered": 3}
+_RANK: Mapping[SmsState, int] = {"sent": 1, "failed": 2, "delivered": 3}
 _MOST = 64
 """SMS of one line whose state is known. A receipt for an older one that comes again is recorded again."""
 
@@ -49,3 +51,10 @@ def _give_up(turn: Turn, receipt: Receipt) -> None:
 
 def _hashed(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
+
+
+def known_of(lane: Lane, sms: Outbound) -> SmsState:
+    """How far an SMS has come, as its receipts have told; empty if they have not, or it is long ago."""
+    line = lane.lines.get(sms.channel)
+    rank = line.receipts.get(_hashed(sms.id), 0) if line is not None else 0
+    return next((state for state, each in _RANK.items() if each == rank), "")

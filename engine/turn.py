@@ -50,9 +50,7 @@ class Turn:
         "sessions", "silenced", "surveys", "unasked", "withdrawn",
     )  # fmt: skip
 
-    def __init__(
-        self, lane: Lane, sender: str, surveys: Surveys, policy: Policy, called_at: int = 0
-    ) -> None:
+    def __init__(self, lane: Lane, sender: str, surveys: Surveys, policy: Policy, called_at: int = 0) -> None:
         self.lane = lane
         self.called_at = called_at
         self.sender = sender
@@ -102,7 +100,7 @@ class Turn:
         """One SMS of a session."""
         identity = sms_of_session(session.id, session.said)
         session.said += 1
-        self._send(identity, channel, text, step, session.id, session.originator)
+        self._send(identity, channel, text, step, session.id, session.originator, session.survey)
 
     def heard(self, sms: Sms, session: Session | None) -> None:
         """The person wrote this, in a session or outside any."""
@@ -126,7 +124,7 @@ class Turn:
         language = thread.line.language or thread.main.language
         text = fill(wordings.get(language) or wordings[survey.languages[0]], {})
         identity = f"{self.cause}r{self._replies}"
-        self._send(identity, thread.channel, text, name, "", thread.answer_from)
+        self._send(identity, thread.channel, text, name, "", thread.answer_from, survey.name)
         self._replies += 1
         return True
 
@@ -170,12 +168,13 @@ class Turn:
         return next((survey for name in names if (survey := self.surveys.current(name))), None)
 
     def _send(
-        self, identity: str, channel: str, text: str, step: str, session: str, originator: str
+        self, identity: str, channel: str, text: str, step: str, session: str, originator: str, survey: str
     ) -> None:
         heard, self._heard = self._heard, 0
         self.outbox.append(
             Outbound(
-                identity, channel, self.sender, text, session, originator, False, self.called_at, heard, self.unasked
+                identity, channel, self.sender, text, session, originator, False, self.called_at, heard, self.unasked,
+                survey,
             )
         )  # fmt: skip
         self.records.append(Said(self.now, channel, session, identity, step, text))

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import socket
 import sys
 from functools import partial
@@ -9,12 +10,14 @@ from functools import partial
 import structlog
 import uvicorn
 
+from config import registry
 from config.logs import configure
 from config.settings import Settings, exit_with_mistakes, load
 from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
 from engine.accepting import Reread, reread_surveys
 from engine.providers.opening import mistakes
+from ingest.front_door import FrontDoor
 from ingest.web import create_app
 
 log = structlog.get_logger()
@@ -40,11 +43,11 @@ def collect_seldom() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def serve(settings: Settings, surveys: Surveys) -> None:
+def serve(settings: Settings, surveys: Surveys, app: FrontDoor) -> None:
     with listen(settings.host, settings.port) as door:
         log.info("running", role="web", host=settings.host, port=settings.port)
         config = uvicorn.Config(
-            create_app(settings, surveys),
+            app,
             http="httptools",
             loop="uvloop",
             ws="none",
@@ -56,7 +59,12 @@ def serve(settings: Settings, surveys: Surveys) -> None:
             timeout_graceful_shutdown=STOP_S,
         )
         collect_seldom()
-        with repeatedly(live_surveys(settings, surveys).look, LOOK_S, "surveys"):
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again once all is done
+            signal.signal(number, lambda _number, _frame: sys.exit(0))
+        with (
+            registry.enlisted(settings.redis_url, "web"),
+            repeatedly(live_surveys(settings, surveys).look, LOOK_S, "surveys"),
+        ):
             uvicorn.Server(config).run(sockets=[door])
 
 
@@ -70,8 +78,9 @@ def main() -> None:
     with exit_with_mistakes():
         settings, surveys = load(os.environ, read_surveys, mistakes)
         settings.require_redis()
+        app = create_app(settings, surveys)
     configure(settings)
-    serve(settings, surveys)
+    serve(settings, surveys, app)
 
 
 if __name__ == "__main__":

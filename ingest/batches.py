@@ -9,21 +9,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Batches(Generic[T]):
+class Batches(Generic[T, R]):
     """Writes items with `write`, at most `most` at a time and one write at a time, in the order given."""
 
-    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]], most: int) -> None:
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[R]], most: int) -> None:
         self._write = write
         self._most = most
         self._items: list[T] = []
-        self._written: list[asyncio.Future[None]] = []
+        self._written: list[asyncio.Future[R]] = []
         self._writer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def put(self, item: T) -> asyncio.Future[None]:
-        """A future of the write that holds `item`; it raises what the write raised."""
+    def put(self, item: T) -> asyncio.Future[R]:
+        """What the write that holds `item` answers, or raises."""
         if self._loop is None:  # looked up once: Python 3.11 makes a system call of it
             self._loop = asyncio.get_running_loop()
         written = self._loop.create_future()
@@ -50,7 +51,7 @@ class Batches(Generic[T]):
         items, self._items = self._items[:most], self._items[most:]
         written, self._written = self._written[:most], self._written[most:]
         try:
-            await self._write(items)
+            answer = await self._write(items)
         except Exception as e:  # noqa: BLE001 - whoever waits is told, whatever it was
             written += self._written
             self._items, self._written = [], []
@@ -58,10 +59,10 @@ class Batches(Generic[T]):
         else:
             for future in written:
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(answer)
 
 
-def _fail(written: Sequence["asyncio.Future[None]"], why: Exception) -> None:
+def _fail(written: Sequence["asyncio.Future[R]"], why: Exception) -> None:
     for future in written:
         if not future.done():
             future.set_exception(why)

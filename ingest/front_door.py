@@ -1,6 +1,6 @@
 """The webhook that is as it should be, answered before the framework: it is the one request that comes by the million.
 
-A call to a known channel, whole in one piece, genuine, readable: its events go into their mailboxes and the
+A call to a known channel, whole in one piece, genuine, readable: its events go into their mailboxes, or the spool, and the
 provider's acknowledgement goes back. Whatever is otherwise is handed on untouched, and the Falcon application says
 what is wrong with it.
 """
@@ -10,9 +10,11 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
+import msgspec
+
 from engine.providers import Forged, Unreadable
-from ingest.mailboxes import Unwritten
-from ingest.webhooks import MOST_BYTES, RETRY_AFTER_S, Ear, Webhooks, call_of
+from ingest.mailboxes import Unspooled, Unwritten
+from ingest.webhooks import MOST_BYTES, RETRY_AFTER_S, UNAVAILABLE, Ear, Webhooks, call_of
 
 _METHODS = ("POST", "GET")
 MOST_ACKNOWLEDGEMENTS = 16
@@ -27,7 +29,6 @@ _LATER = {
     "status": 503,
     "headers": [(b"retry-after", b"%d" % RETRY_AFTER_S), (b"content-type", b"application/json")],
 }
-_WHY_LATER = {"type": "http.response.body", "body": b'{"title": "Redis does not answer"}'}
 
 
 class FrontDoor:
@@ -50,10 +51,10 @@ class FrontDoor:
             acknowledgement = await self._webhooks.hear(ear, call, arrived_s)
         except (Forged, Unreadable):
             await self._behind(scope, _again(message, receive), send)
-        except Unwritten:
+        except Unwritten as e:
             ear.unavailable.inc()
             await send(_LATER)
-            await send(_WHY_LATER)
+            await send({"type": "http.response.body", "body": _why(e)})
         else:
             await send(
                 _start(acknowledgement.status, acknowledgement.content_type, len(acknowledgement.body))
@@ -65,6 +66,12 @@ class FrontDoor:
         if scope["type"] != "http" or scope["method"] not in _METHODS:
             return None
         return self._ears.get(scope["path"])
+
+
+def _why(refusal: Unwritten) -> bytes:
+    """As Falcon would say it."""
+    more = {"description": str(refusal)} if isinstance(refusal, Unspooled) else {}
+    return msgspec.json.encode({"title": UNAVAILABLE, **more})
 
 
 @lru_cache(MOST_ACKNOWLEDGEMENTS)

@@ -1,12 +1,18 @@
 """Is this process alive, can it accept, and what has it counted?"""
 
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
 import falcon
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from config import metrics
+from config.exposition import Exposition, Found
 from engine import Surveys
 from ingest.mailboxes import Store
+from ingest.spool import EMPTY, Spool, Standing, now_ms
 
 
 class Alive:
@@ -17,12 +23,14 @@ class Alive:
 
 
 class Ready:
-    """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss."""
+    """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss. With a
+    spool it is 200 for as long as that takes events, whatever Redis does, and `spooled` says how many are in it."""
 
-    def __init__(self, surveys: Surveys, lanes: Store, broker: Store) -> None:
+    def __init__(self, surveys: Surveys, lanes: Store, broker: Store, spool: Spool | None) -> None:
         self._surveys = surveys
         self._lanes = lanes
         self._broker = broker
+        self._spool = spool
 
     async def on_get(self, req: Request, resp: Response) -> None:
         checks = {
@@ -30,13 +38,50 @@ class Ready:
             "broker": await self._broker.answers(),
             "surveys": any(True for _ in self._surveys.names()),
         }
-        resp.media = {"ready": all(checks.values()), **checks}
-        resp.status = falcon.HTTP_200 if all(checks.values()) else falcon.HTTP_503
+        spooled: dict[str, int] = {}
+        needed = all(checks.values())
+        if self._spool is not None:
+            checks["spool"] = await asyncio.to_thread(self._spool.takes)
+            spooled["spooled"] = (await asyncio.to_thread(stands, self._spool)).events
+            needed = checks["spool"] and checks["surveys"]
+        resp.media = {"ready": needed, **checks, **spooled}
+        resp.status = falcon.HTTP_200 if needed else falcon.HTTP_503
+
+
+def standing(spool: Spool | None) -> Iterable[Found]:
+    """How the machine's spool stands, for Prometheus; all zero if there is none."""
+    events, size, oldest = stands(spool) if spool else EMPTY
+    yield metrics.SPOOL_EVENTS, (), events
+    yield metrics.SPOOL_BYTES, (), size
+    yield metrics.SPOOL_LIMIT_BYTES, (), spool.most_bytes if spool else 0
+    yield metrics.SPOOL_OLDEST_SECONDS, (), max(0, now_ms() - oldest) / 1000 if oldest else 0
+
+
+def stands(spool: Spool) -> Standing:
+    """How the spool stands, as if empty while its disk does not say."""
+    try:
+        return spool.standing()
+    except OSError:
+        return EMPTY
+
+
+_READERS = 4
+"""Those who ask at once for metrics get one reading; more than these wait."""
 
 
 class Metrics:
-    """`GET /metrics`, for Prometheus: of this process, or of all on this machine."""
+    """`GET /metrics`, for Prometheus: of this process, or of all on this machine, and of what lies in Redis. It is read
+    by threads, and webhooks do not wait for it."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
+        self._reader = ThreadPoolExecutor(_READERS, "metrics")
+
+    async def process_shutdown(self, scope: object, event: object) -> None:
+        self._reader.shutdown(wait=False)
+        self._exposition.close()
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = metrics.exposition()
+        loop = asyncio.get_running_loop()
+        resp.data = await loop.run_in_executor(self._reader, self._exposition.text)
         resp.content_type = CONTENT_TYPE_LATEST

@@ -29,7 +29,7 @@ from config import faults, headers, keyspace, metrics
 from config.settings import Channel
 from engine.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
 from engine.providers import Acknowledgement
-from ingest.mailboxes import Letter, Mailboxes, Store, Unwritten
+from ingest.mailboxes import Kept, Letter, Mailboxes, Store, Unwritten
 
 log = structlog.get_logger()
 
@@ -96,14 +96,16 @@ class InPlace:
         self._mailboxes = mailboxes
         self._room = most
 
-    async def hear(self, channel: Channel, provider: Answering, letters: Sequence[Letter]) -> Acknowledgement:
-        """The answer to a webhook, once every letter is in its mailbox. Raises Unwritten."""
-        if self._room <= 0 or not _may_be_replied_to(letters):
-            await self._mailboxes.accept(letters)
+    async def hear(
+        self, channel: Channel, provider: Answering, letters: Sequence[Letter]
+    ) -> tuple[Acknowledgement, Kept]:
+        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises Unwritten."""
+        if self._room <= 0 or self._mailboxes.behind or not _may_be_replied_to(letters):
+            kept = await self._mailboxes.accept(letters)
             for letter in letters:
-                if isinstance(letter.event, Receipt):
+                if kept == "accepted" and isinstance(letter.event, Receipt):
                     await self._confirm(channel, letter.sender, letter.event)
-            return provider.acknowledgement
+            return provider.acknowledgement, kept
         self._room -= 1
         try:
             return await self._answered(channel, provider, letters)
@@ -112,20 +114,20 @@ class InPlace:
 
     async def _answered(
         self, channel: Channel, provider: Answering, letters: Sequence[Letter]
-    ) -> Acknowledgement:
+    ) -> tuple[Acknowledgement, Kept]:
         reserved = await self._reserve(channel, letters[0])
         faults.reach("after_reserve")
+        kept: Kept | None = None
         try:
-            await self._mailboxes.accept(letters)
-        except Unwritten:
-            if reserved:
+            kept = await self._mailboxes.accept(letters)
+        finally:
+            if reserved and kept != "accepted":
                 await self._release(reserved)
-            raise
-        if reserved is None:
-            return provider.acknowledgement
+        if reserved is None or kept == "spooled":
+            return provider.acknowledgement, kept
         replies = await self._replies(channel, provider, reserved)
         faults.reach("before_answer")
-        return provider.answer(replies) if replies else provider.acknowledgement
+        return (provider.answer(replies) if replies else provider.acknowledgement), kept
 
     async def _confirm(self, channel: Channel, sender: str, receipt: Receipt) -> None:
         """Settle the SMS that a receipt is about, if an answer was entrusted with it. One that failed is left to

@@ -1,7 +1,7 @@
 """`POST` and `GET /webhooks/<channel>`: what a provider has to say about a channel.
 
 A provider's call is verified, read, and answered as the provider wants it, 200 at best: once every event in it is in
-a mailbox, and never before. What is not answered 2xx the provider sends again, and a copy changes nothing. Octopush
+a mailbox or the spool, and never before. What is not answered 2xx the provider sends again, and a copy changes nothing. Octopush
 wants an answer within a second, and nothing in it.
 """
 
@@ -22,13 +22,14 @@ from engine.keywords import is_start
 from engine.providers import Acknowledgement, Call, Forged, Provider, Unreadable
 from engine.providers.opening import open_provider
 from engine.senders import normalise
-from ingest.mailboxes import Letter, Mailboxes, Unwritten
+from ingest.mailboxes import KEPT, Letter, Mailboxes, Unspooled, Unwritten
 from ingest.twiml import Answering, InPlace
 
 MOST_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""
 
 RETRY_AFTER_S = 1
+UNAVAILABLE = "Redis does not answer"
 
 MOST_WORDS, LONGEST_WORD = 1_024, 32
 
@@ -43,7 +44,7 @@ class Ear:
         self._surveys = surveys
         self._starts = lru_cache(MOST_WORDS)(self._is_start)
         self._originators = {normalise(each): each for each in channel.originators}
-        self.accepted = metrics.WEBHOOKS.labels(channel.name, "accepted")
+        self.kept = {kept: metrics.WEBHOOKS.labels(channel.name, kept) for kept in KEPT}
         self.unavailable = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
     def recognised(self, event: Inbound) -> Inbound:
@@ -105,21 +106,23 @@ class Webhooks:
         except Unwritten as e:
             ear.unavailable.inc()
             raise falcon.HTTPServiceUnavailable(
-                title="Redis does not answer", retry_after=RETRY_AFTER_S
+                title=UNAVAILABLE,
+                description=str(e) if isinstance(e, Unspooled) else None,
+                retry_after=RETRY_AFTER_S,
             ) from e
 
     on_get = on_post
 
     async def hear(self, ear: Ear, call: Call, arrived_s: float) -> Acknowledgement:
-        """How to answer, once every event in the call is in its mailbox. Raises Forged, Unreadable and Unwritten."""
+        """How to answer, once every event in the call is in its mailbox or the spool. Raises Forged, Unreadable and Unwritten."""
         ear.provider.verify(call)
         letters = list(self._letters(ear, call, arrived_s))
         if ear.in_place:
-            acknowledgement = await self._in_place.hear(ear.channel, ear.in_place, letters)
+            acknowledgement, kept = await self._in_place.hear(ear.channel, ear.in_place, letters)
         else:
-            await self._mailboxes.accept(letters)
+            kept = await self._mailboxes.accept(letters)
             acknowledgement = ear.provider.acknowledgement
-        ear.accepted.inc()
+        ear.kept[kept].inc()
         return acknowledgement
 
     def _letters(self, ear: Ear, call: Call, arrived_s: float) -> Iterable[Letter]:

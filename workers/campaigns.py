@@ -22,7 +22,7 @@ from engine.program import END, Say
 from engine.quiet import quiet_hours
 from workers.archive import forget_references
 from workers.channels import Channels
-from workers.turns import Bell
+from workers.committing import Bell
 
 log = structlog.get_logger()
 
@@ -279,14 +279,18 @@ def opening_sms(survey: Survey) -> int:
 
 def forget(client: redis.Redis, shards: int, sender: str) -> int:
     """Drop whatever is held for a person, without a trace of it but that its references are taken; how many it was."""
-    k = keyspace.shard_of(sender, shards)
     dropped = 0
-    for id_, mail in client.hscan_iter(keyspace.held_mail(k), count=PAGE):
-        if headers.invitation_in(mail)[0] == sender:
-            (held,) = _read(k, [id_, mail])
-            forget_references(client, shards, [held.id])
-            dropped += keyspace.ask(client, _unhold(held, 0, b""))
+    for held in held_for(client, keyspace.shard_of(sender, shards), sender):
+        forget_references(client, shards, [held.id])
+        dropped += keyspace.ask(client, _unhold(held, 0, b""))
     return dropped
+
+
+def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[Held]:
+    """Whatever is held for a person of shard `k`."""
+    for id_, mail in client.hscan_iter(keyspace.held_mail(k), count=PAGE):
+        if mail.startswith(sender.encode() + b"\0"):
+            yield from _read(k, [id_, mail])
 
 
 def _unhold(held: Held, keep_ms: int, records: bytes) -> keyspace.Command:

@@ -1,20 +1,81 @@
-"""What may a channel do now? Limits that span senders, and pauses, shared by all workers through Redis.
+"""What may a channel do now? Limits that span senders, pauses and circuits, shared by all workers through Redis.
 
 Permits are taken in batches from token buckets, by the server's clock. A permit taken and not used is lost: a limit
-errs on the safe side. The day's SMS are counted when they are decided, and hold back new sessions only: a
+errs on the safe side.
+
+A channel's circuit opens when its provider fails: then nothing leaves for a while, and no SMS pays for it. After that one
+SMS probes, of all processes; if it gets through the circuit is closed, else it stays open for twice as long. What
+counts is failures in a row, not their share: a provider that takes every other request is worth asking, as each SMS
+that it takes is one less to wait, and one that fails now is repeated alone. A row must span a while, or one hiccup under
+many requests at once would be an outage. A fault of the account opens it too.
+
+The day's SMS are counted when they are decided, and hold back new sessions only: a
 conversation that has begun is finished.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
+from typing import Literal
 
+import msgspec
 import redis
 
-from config import keyspace, metrics
+from config import keyspace, pauses
 from config.settings import Channel
 from engine.events import Refusal
 
 _TWO_DAYS_S = 172_800
+
+FAILURES = 5
+"""So many failures in a row open a circuit: half of all requests failing does it once in 32, one in five hardly ever."""
+
+FAILURES_SPAN_MS = 1_000
+"""And they must take so long, from the first one's beginning."""
+
+OPEN_FIRST_MS, OPEN_MOST_MS = 1_000, 60_000
+"""A circuit is open for so long at first, then for twice as long each time that its probe fails."""
+
+FAULT_MS = 60_000
+"""How long a channel whose account is at fault rests before one SMS probes."""
+
+PROBE_MS = 15_000
+"""How long a probe may take before another SMS probes: the lease of a try."""
+
+How = Literal["works", "fails", "faults", "unmade"]
+"""What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
+
+Permit = int | Literal["reply", "unasked"]
+"""What an SMS asks for that wants to leave: a permit as a reply, or as one that yields to replies; or the epoch in which
+it has booked one for now."""
+
+
+class Departures(msgspec.Struct, frozen=True):
+    """What may leave. `waits` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or, negative, in how
+    many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the provider has failed of
+    late. `reopened`: SMS that were turned away want to be brought forward, and nobody else has been told."""
+
+    epoch: int
+    failing: bool
+    reopened: bool
+    probe: bool
+    waits: list[int]
+
+
+class Circuit(msgspec.Struct, frozen=True):
+    """How a channel stands after tries: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was, and
+    whether it was `closed` just now."""
+
+    rest_ms: int = 0
+    opened: Literal["", "circuit", "account"] = ""
+    closed: bool = False
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """A pause, and for how many ms yet; None: until it is ended."""
+
+    pause: pauses.Pause
+    left_ms: int | None
 
 
 class Channels:
@@ -33,7 +94,6 @@ class Channels:
         reason: Refusal | None = None
         if limits.sms_per_day:
             left = max(0, limits.sms_per_day - self.sms_today(name, now))
-            metrics.SMS_BUDGET_EXHAUSTED.labels(name).set(left == 0)
             if left < wanted:
                 wanted, reason = left, "sms_budget"
         if limits.new_sessions_per_minute and wanted:
@@ -52,32 +112,64 @@ class Channels:
     def count_sms(self, name: str, decided: int, now: int) -> None:
         """Add to the day's SMS of a channel, if it has a cap."""
         channel = self._channels.get(name)
-        if channel is not None and (cap := channel.limits.sms_per_day):
+        if channel is not None and channel.limits.sms_per_day:
             counter = self._counter(name, now)
-            total, _ = keyspace.run(
-                self._redis, [("INCRBY", counter, decided), ("EXPIRE", counter, _TWO_DAYS_S)]
-            )
-            metrics.SMS_BUDGET_EXHAUSTED.labels(name).set(int(total) >= cap)
+            keyspace.run(self._redis, [("INCRBY", counter, decided), ("EXPIRE", counter, _TWO_DAYS_S)])
 
-    def paused(self, names: Sequence[str]) -> dict[str, int]:
-        """The paused ones of these channels, and for how many ms yet."""
-        left = keyspace.run(self._redis, [("PTTL", keyspace.pause(name)) for name in names])
-        return {name: ms for name, ms in zip(names, left, strict=True) if ms > 0}
-
-    def book(self, name: str, wanted: int) -> list[int]:
-        """A permit to send for each of `wanted` SMS: in how many ms it may leave, soonest first."""
+    def depart(self, name: str, wanted: Sequence[Permit]) -> Departures:
+        """Which of these SMS may leave on a channel now."""
         rate = self._channels[name].limits.sms_per_second
-        if not rate or not wanted:
-            return [0] * wanted
-        waits: list[int] = keyspace.ask(
-            self._redis, keyspace.call("book", [keyspace.sms_bucket(name)], (rate, max(1, rate), wanted))
+        keys = [keyspace.pause(name), keyspace.flow(name), keyspace.sms_bucket(name)]
+        epoch, failing, reopened, probe, *waits = keyspace.ask(
+            self._redis, keyspace.call("depart", keys, (rate, max(1, rate), PROBE_MS, *wanted))
         )
-        return waits
+        return Departures(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
-    def pause(self, name: str, why: str, for_ms: int) -> bool:
-        """Let nothing leave on a channel for a while; True if it was not paused already."""
-        return bool(self._redis.set(keyspace.pause(name), why, px=for_ms, nx=True))
+    def report(self, name: str, tries: Sequence[tuple[str, int, str]]) -> Circuit:
+        """Tell how tries ended, in that order: a How ("probe-" before it if it probed), ms that it took, and why."""
+        keys = [keyspace.pause(name), keyspace.flow(name)]
+        law = (FAILURES, FAILURES_SPAN_MS, OPEN_FIRST_MS, OPEN_MOST_MS, FAULT_MS)
+        rest_ms, opened, closed = keyspace.ask(
+            self._redis, keyspace.call("report", keys, (*law, *chain.from_iterable(tries)))
+        )
+        return Circuit(rest_ms, opened.decode(), bool(closed))
+
+    def pauses(self, names: Sequence[str]) -> dict[str, Paused]:
+        """The paused ones of these channels."""
+        asked = [(read, keyspace.pause(name)) for name in names for read in ("GET", "PTTL")]
+        said = keyspace.run(self._redis, asked)
+        return {
+            name: _paused(value, pttl)
+            for name, value, pttl in zip(names, said[::2], said[1::2], strict=True)
+            if value is not None
+        }
+
+    def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> Paused | None:
+        """Let nothing leave on a channel, on an operator's word, until resumed or for so long. Answers the pause that this
+        one replaces."""
+        key = keyspace.pause(name)
+        seconds, microseconds = self._redis.time()
+        said = pauses.Pause(by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who)
+        there, pttl, _ = keyspace.run(
+            self._redis,
+            [
+                ("GET", key), ("PTTL", key),
+                ("SET", key, pauses.encode(said), "PX", pauses.ENDLESS_MS if for_ms is None else for_ms),
+            ],
+        )  # fmt: skip
+        return None if there is None else _paused(there, pttl)
+
+    def resume(self, name: str) -> Paused | None:
+        """End the pause of a channel, whoever made it, and close its circuit. Answers what was ended."""
+        ended = keyspace.ask(
+            self._redis, keyspace.call("resume", [keyspace.pause(name), keyspace.flow(name)], ())
+        )
+        return _paused(*ended) if ended else None
 
     def _counter(self, name: str, now: int) -> str:
         day = datetime.fromtimestamp(now / 1000, self._channels[name].timezone).date()
         return keyspace.sms_counter(name, day.isoformat())
+
+
+def _paused(value: bytes, pttl: int) -> Paused:
+    return Paused(pauses.decode(value), pauses.left_ms(pttl))

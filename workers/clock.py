@@ -10,7 +10,7 @@ import redis
 import structlog
 
 from config import faults, keyspace, metrics
-from workers.turns import Bell
+from workers.committing import Bell
 
 log = structlog.get_logger()
 

@@ -1,79 +1,258 @@
-"""`parley dead`: what could not be handled, and why."""
+"""`parley dead`: what could not be handled, and why; and what an operator may do about it."""
 
 import json
 import os
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from operator import attrgetter
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
 import redis
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from config.settings import Settings
-from engine.events import Inbound, Outbound, decode_outbound
-from workers import letters
-from workers.drafts import read_entry
+from config import headers, keyspace
+from config.logs import configure
+from config.settings import Mistakes, Settings, exit_with_mistakes, load
+from engine import Surveys, read_surveys
+from engine.providers import Recourse, Unusable
+from engine.providers.opening import mistakes, open_provider
+from workers import dramatiq_letters, letters, versions
+from workers.channels import Channels
+from workers.doorbell import Doorbell
+from workers.dramatiq_letters import DramatiqLetter
+from workers.judging import Judged, Option
+from workers.lanes import Lanes
+from workers.letter_choice import DRAMATIQ, Deployment, Found, Wanted, find
+from workers.letter_page import brief, full, full_dramatiq, lines_of, when
 from workers.letters import DeadLetter
-from workers.reach import reach
+from workers.operators import Duration, named
+from workers.optouts import open_list
+from workers.reach import reach_both
+from workers.redress import GONE, Chosen, Done, Pace, Redress, outcome_of
+from workers.senders import sender_named
+from workers.turns import policy_of
 
 PIPE_WIDTH = 200
+PAGE = 128
+ALL_DEALT_WITH, SOME_STAY = 0, 1
+"""Exit statuses; 2 is misuse."""
+
+INTERRUPTED = 130
+
+_MOST_NAME = 80
+_MOST_TOLD = 200  # letters, one by one, on a terminal
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group()
 def dead() -> None:
-    """What could not be handled, and why.
+    """What could not be handled, and why; replay it, or drop it.
 
     \b
     Example:
-      parley dead list
+      parley dead list --reason engine_error --newer 2h
       parley dead show e5f3c0a1b2c3d4e6
+      parley dead replay --survey clinic --dry-run
+      parley dead replay --survey clinic --rate 20
+      parley dead audit --since 1d
     """
 
 
+_FILTERS = (
+    click.option("--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."),
+    click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
+    click.option("--channel", default="", help="Only of this channel."),
+    click.option("--survey", default="", help="Only about this survey."),
+    click.option("--sender", default="", help="Only of this phone number."),
+    click.option("--older", "older_ms", type=Duration(), default=0, help="Only those that fell longer ago, such as 2h."),
+    click.option("--newer", "newer_ms", type=Duration(), default=0, help="Only those that fell since, such as 2h."),
+    click.option("--error", default="", help="Only with this text in what went wrong; in any case."),
+)  # fmt: skip
+
+
+def _filters(command: _Command) -> _Command:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_ids = click.argument("ids", metavar="[ID]...", nargs=-1)
+_all = click.option("--all", "everything", is_flag=True, help="All of them, where nothing says which.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask, though there are several.")
+
+
 @dead.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_letters(as_json: bool) -> None:
-    """All dead letters, oldest first."""
-    settings, client = reach(os.environ)
-    found = sorted(stored(client, settings), key=lambda letter: letter.at)
+@_filters
+@_json
+def list_letters(as_json: bool, **filters: Any) -> None:
+    """Dead letters, oldest first; after them those that Dramatiq itself has given up.
+
+    \b
+    Example:
+      parley dead list --queue outbound --error timeout --older 10m
+    """
+    deployment = Deployment(*reach_both(os.environ))
+    found = (each.letter for each in find(deployment, _wanted((), filters)))
     if as_json:
         for letter in found:
-            click.echo(json.dumps(_plain(letter, brief=True)))
-        return
-    if not found:
-        click.echo("No dead letters.")
+            click.echo(json.dumps(brief(letter)))
         return
     table = Table(box=box.SIMPLE)
-    for column in ("id", "when (UTC)", "channel", "reason"):
+    for column in ("id", "when (UTC)", "queue", "channel", "reason"):
         table.add_column(column, no_wrap=True)
     table.add_column("why")
     for letter in found:
         table.add_row(
-            letter.id, _when(letter.at), letter.channel, letter.reason, f"{letter.code} {letter.why}".strip()
-        )
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+            letter.id, when(letter.at), letter.queue, getattr(letter, "channel", ""),
+            getattr(letter, "reason", DRAMATIQ), _why(letter),
+        )  # fmt: skip
+    if table.row_count:
+        _console().print(table)
+    else:
+        click.echo("No dead letters.")
 
 
 @dead.command()
 @click.argument("letter_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(letter_id: str, as_json: bool) -> None:
-    """One dead letter with all that is known of it. Exit status 1 if there is none with this id."""
-    settings, client = reach(os.environ)
-    letter = next((letter for letter in stored(client, settings) if letter.id == letter_id), None)
-    if letter is None:
-        raise click.ClickException(f"no dead letter {letter_id}; `parley dead list` lists them")
-    plain = _plain(letter, brief=False)
+    """One dead letter with all that is known of it: every attempt, its lane then and now, and what a replay would do.
+
+    Exit status 1 if there is none with this id.
+
+    \b
+    Example:
+      parley dead show e5f3c0a1b2c3d4e6
+    """
+    deployment = Deployment(*reach_both(os.environ))
+    found = next(find(deployment, Wanted(ids=(letter_id,))), None)
+    if found is None:
+        _none(deployment, letter_id)
+    letter = found.letter
+    plain = full_dramatiq(letter) if isinstance(letter, DramatiqLetter) else _full(deployment, letter)
     if as_json:
         click.echo(json.dumps(plain))
         return
-    for name, value in plain.items():
-        if value not in ("", None):
-            click.echo(f"{name:10} {value}")
+    for line in lines_of(plain):
+        click.echo(line)
+
+
+@dead.command()
+@_ids
+@_filters
+@_all
+@click.option("--dry-run", is_flag=True, help="Say for each what would come of it; change nothing.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="So many a second. Default: as fast as it goes.",
+)
+@click.option(
+    "--stale", is_flag=True, help="Replay stale ones too: their session is over, or another is open."
+)
+@click.option(
+    "--uncertain", is_flag=True, help="Replay SMS too that the provider may have: they may come twice."
+)
+@named
+@_yes
+@_json
+def replay(
+    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool, by: str,
+    yes: bool, as_json: bool, **filters: Any,
+) -> None:  # fmt: skip
+    """Try dead letters again: of these IDs, or all that the filters let through.
+
+    An event is applied to its lane as it is now, an SMS is put into its outbox. What has been applied already is only
+    taken away. What is stale, or fails again, or whose person has opted out, stays. Safe beside live traffic, and beside
+    another operator; killed half-way, run it again.
+
+    Exit status 0 if all are dealt with, 1 if some stay, 2 if it could not be tried.
+
+    \b
+    Example:
+      parley dead replay --reason engine_error --survey clinic --dry-run
+      parley dead replay e5f3c0a1b2c3d4e6
+      parley dead replay --queue outbound --newer 6h --rate 5 --yes
+    """  # fmt: skip
+    deployment = Deployment(*reach_both(os.environ, keyspace.RETRIES))
+    found = _chosen(deployment, ids, everything, filters)
+    options: list[Option] = [name for name, wanted in _options(stale, uncertain) if wanted]
+    redress = _redress(deployment, by, options, publish=not dry_run)
+    if dry_run:
+        done = _looked_at(redress, found, options)
+    else:
+        _confirm(found, yes, "Replay")
+        done = _replayed(redress, found, by, rate or 0.0)
+    missing = list(_missing(deployment, ids, found))
+    title = "a replay would" if dry_run else "replayed"
+    sys.exit(_tell(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
+
+
+@dead.command()
+@_ids
+@_filters
+@_all
+@named
+@_yes
+@_json
+def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool, **filters: Any) -> None:
+    """Give dead letters up for good: of these IDs, or all that the filters let through.
+
+    The audit keeps which they were, and who dropped them. Exit status 1 if one was not there.
+
+    \b
+    Example:
+      parley dead drop --reason undecodable --older 7d
+    """
+    deployment = Deployment(*reach_both(os.environ, keyspace.RETRIES))
+    found = _chosen(deployment, ids, everything, filters)
+    _confirm(found, yes, "Drop")
+    missing = list(_missing(deployment, ids, found))
+    sys.exit(_tell(chain(missing, _dropped(found, by)), len(found), "dropped", as_json=as_json))
+
+
+@dead.command()
+@click.option(
+    "--since", "since_ms", type=Duration(), default=0, help="Only of so long ago and less, such as 1d."
+)
+@_json
+def audit(since_ms: int, as_json: bool) -> None:
+    """What was done with dead letters: when, by whom, and what came of it; the newest last.
+
+    \b
+    Example:
+      parley dead audit --since 1d
+    """
+    settings, client, broker = reach_both(os.environ)
+    since = keyspace.server_ms(client) - since_ms if since_ms else 0
+    entries = [entry for k in range(settings.shards) for entry in letters.audit(client, k, since)]
+    if len(Deployment(settings, client, broker).servers) > 1:
+        entries += letters.audit(broker, 0, since)
+    entries.sort(key=attrgetter("at"))
+    if as_json:
+        for entry in entries:
+            click.echo(json.dumps({"when": when(entry.at)} | msgspec.structs.asdict(entry)))
+        return
+    table = Table("when (UTC)", "who", "letter", "kind", "reason", "channel", "outcome", box=box.SIMPLE)
+    for entry in entries:
+        table.add_row(
+            when(entry.at), entry.by, entry.id, entry.kind, entry.reason, entry.channel, entry.outcome
+        )
+    if entries:
+        _console().print(table)
+    else:
+        click.echo("Nothing was done with dead letters.")
 
 
 def stored(client: redis.Redis, settings: Settings) -> Iterator[DeadLetter]:
@@ -82,25 +261,249 @@ def stored(client: redis.Redis, settings: Settings) -> Iterator[DeadLetter]:
         yield from letters.stored(client, k)
 
 
-def _plain(letter: DeadLetter, *, brief: bool) -> dict[str, object]:
-    plain: dict[str, object] = {
-        "id": letter.id, "when": _when(letter.at), "kind": letter.kind, "channel": letter.channel,
-        "session": letter.session, "sender": letter.sender, "reason": letter.reason, "code": letter.code,
-        "why": letter.why, "attempts": letter.attempts, "version": letter.version,
-    }  # fmt: skip
-    if not brief:
-        plain["what"] = str(_what(letter))
-        plain["traceback"] = letter.traceback
-    return plain
+def _options(stale: bool, uncertain: bool) -> list[tuple[Option, bool]]:
+    return [("stale", stale), ("uncertain", uncertain)]
 
 
-def _what(letter: DeadLetter) -> Inbound | Outbound | bytes:
-    """The event or SMS in it, or its bytes if they are neither."""
+def _wanted(ids: Sequence[str], filters: dict[str, Any]) -> Wanted:
+    sender = sender_named(filters["sender"]) if filters["sender"] else ""
+    return Wanted(ids=tuple(ids), **(filters | {"sender": sender}))
+
+
+def _chosen(
+    deployment: Deployment, ids: Sequence[str], everything: bool, filters: dict[str, Any]
+) -> list[Found]:
+    """What a command is to deal with. Raises UsageError if nothing says which."""
+    wanted = _wanted(ids, filters)
+    if ids and (everything or wanted != Wanted(ids=tuple(ids))):
+        raise click.UsageError("name letters by their ids, or by filters, or say --all; not two of these")
+    if wanted.everything and not everything:
+        raise click.UsageError("say which: ids, filters such as --reason, or --all")
+    return [_light(each) for each in find(deployment, wanted)]
+
+
+def _light(found: Found) -> Found:
+    """Without what a hundred thousand of them should not hold in memory."""
+    if isinstance(found.letter, DramatiqLetter):
+        return found
+    slim = msgspec.structs.replace(found.letter, what=b"", state=None, tries=[], traceback="", why="")
+    return msgspec.structs.replace(found, letter=slim)
+
+
+def _confirm(found: Sequence[Found], yes: bool, verb: str) -> None:
+    if len(found) < 2 or yes:
+        return
+    reasons = Counter(getattr(each.letter, "reason", DRAMATIQ) for each in found)
+    said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    click.confirm(f"{verb} {len(found)} dead letters ({said})?", abort=True, err=True)
+
+
+def _missing(deployment: Deployment, ids: Sequence[str], found: Sequence[Found]) -> Iterator[Done]:
+    """Ids of which nothing is there. The audit may know what became of one."""
+    there = {each.letter.id for each in found}
+    for identity in dict.fromkeys(ids):
+        if identity not in there:
+            last = _last(deployment, identity)
+            if last:
+                yield Done(identity, "gone", f"{last.outcome}, by {last.by}")
+            else:
+                yield Done(identity, "missing", "there is none with this id; `parley dead list` lists them")
+
+
+def _last(deployment: Deployment, identity: str) -> letters.Audited | None:
+    known = (letters.last_audit(deployment.lanes, k, identity) for k in range(deployment.settings.shards))
+    return max(filter(None, known), key=attrgetter("at"), default=None)
+
+
+def _none(deployment: Deployment, identity: str) -> NoReturn:
+    last = _last(deployment, identity)
+    if last is not None:
+        raise click.ClickException(
+            f"dead letter {identity} is gone: {last.outcome} by {last.by}, {when(last.at)} UTC"
+        )
+    raise click.ClickException(f"no dead letter {identity}; `parley dead list` lists them")
+
+
+def _redress(deployment: Deployment, by: str, options: Collection[Option], *, publish: bool) -> Redress:
+    """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
+    with exit_with_mistakes():
+        settings, surveys = load(os.environ, read_surveys, mistakes)
+        client = deployment.lanes
+        optouts = open_list(client, settings.shards, settings.optout_key)
+    configure(settings)
+    if publish:
+        versions.publish(client, surveys)
+    return Redress(
+        Lanes(client, settings.shards, settings.keep_events_ms, optouts),
+        optouts,
+        surveys,
+        policy_of(settings.channels),
+        Channels(client, settings.channels),
+        Doorbell(deployment.broker),
+        _recourses(settings),
+        settings.shards,
+        by=by[:_MOST_NAME],
+        options=options,
+    )
+
+
+def _recourses(settings: Settings) -> dict[str, Recourse]:
+    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
+    found: dict[str, Recourse] = {}
+    for name, channel in settings.channels.items():
+        try:
+            found[name] = open_provider(channel, settings).recourse
+        except Unusable:
+            found[name] = "none"
+    return found
+
+
+def _full(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
+    settings, client = deployment.settings, deployment.lanes
+    k = keyspace.shard_of(letter.sender, settings.shards)
+    state = headers.state_in(keyspace.ask(client, ("GET", keyspace.lane(k, letter.sender))))
+    surveys = Surveys()
+    versions.learn(client, surveys)
+    return full(letter, state, _judged(deployment, letter), surveys)
+
+
+def _judged(deployment: Deployment, letter: DeadLetter) -> Judged | None:
+    """What a replay would do; None if no worker would run with these settings either."""
     try:
-        return decode_outbound(letter.what) if letter.kind == "sms" else read_entry(letter.what).event
-    except (msgspec.MsgspecError, ValueError):
-        return letter.what
+        load(os.environ, read_surveys, mistakes)
+    except Mistakes:
+        return None
+    (judged,) = _redress(deployment, "", (), publish=False).look([letter])
+    return judged
 
 
-def _when(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _looked_at(redress: Redress, found: Sequence[Found], options: Collection[Option]) -> Iterator[Done]:
+    """What a replay would do with each, in pages."""
+    for at in range(0, len(found), PAGE):
+        page = found[at : at + PAGE]
+        ours = _readable(page)
+        judged = redress.look_at([_to_replay(letter) for letter in ours])
+        for each in page:
+            if isinstance(each.letter, DramatiqLetter):
+                yield Done(each.letter.id, "requeued" if each.letter.readable else "failing", each.letter.why)
+            elif not each.letter.sender:
+                yield _unreadable(each.letter)
+            elif (known := judged.get(each.letter.id)) is None:
+                yield Done(each.letter.id, "gone")
+            else:
+                yield Done(each.letter.id, outcome_of(known, options), known.why, known.says)
+
+
+def _replayed(redress: Redress, found: Sequence[Found], by: str, rate: float) -> Iterator[Done]:
+    yield from redress.run([_to_replay(letter) for letter in _readable(found)], rate)
+    pace = Pace(rate)
+    for each in found:
+        if isinstance(each.letter, DramatiqLetter):
+            pace.wait(1)
+            pace.spend(1)
+            yield _requeued(each.server, each.letter, by)
+        elif not each.letter.sender:
+            yield _unreadable(each.letter)
+
+
+def _readable(found: Sequence[Found]) -> list[DeadLetter]:
+    """Our own letters, but for those of which nobody knows whose they are."""
+    return [each.letter for each in found if isinstance(each.letter, DeadLetter) and each.letter.sender]
+
+
+def _unreadable(letter: DeadLetter) -> Done:
+    return Done(letter.id, "failing", "this letter cannot be read by this release")
+
+
+def _to_replay(letter: DeadLetter) -> Chosen:
+    return Chosen(letter.id, letter.sender, letter.reason)
+
+
+def _requeued(server: redis.Redis, letter: DramatiqLetter, by: str) -> Done:
+    try:
+        there = dramatiq_letters.requeue(server, letter, by)
+    except ValueError as e:
+        return Done(letter.id, "failing", str(e))
+    return Done(letter.id, "requeued" if there else "gone")
+
+
+def _dropped(found: Sequence[Found], by: str) -> Iterator[Done]:
+    pages: dict[int, list[str]] = {}
+    for each in found:
+        if isinstance(each.letter, DramatiqLetter):
+            there = dramatiq_letters.drop(each.server, each.letter, by)
+            yield Done(each.letter.id, "dropped" if there else "gone")
+        else:
+            pages.setdefault(each.k, []).append(each.letter.id)
+    for k, ids in pages.items():
+        for at in range(0, len(ids), PAGE):
+            page = ids[at : at + PAGE]
+            gone = letters.discard(found[0].server, k, page, by, "dropped")
+            for identity, there in zip(page, gone, strict=True):
+                yield Done(identity, "dropped" if there else "gone")
+
+
+def _tell(done: Iterable[Done], total: int, title: str, *, as_json: bool, each_one: bool = False) -> int:
+    """Say what came of how many, and of each that stays, or of `each_one`; answers the exit status."""
+    counts: Counter[str] = Counter()
+    told: list[Done] = []
+    status = ALL_DEALT_WITH
+    try:
+        with _progress(total, title) as advance:
+            for each in done:
+                counts[each.outcome] += 1
+                if as_json:
+                    click.echo(json.dumps(msgspec.structs.asdict(each)))
+                elif each_one or each.outcome not in GONE:
+                    told.append(each)
+                advance()
+    except redis.RedisError as e:
+        click.echo(
+            f"Redis failed ({type(e).__name__}): what is counted is done; run it again for the rest", err=True
+        )
+        status = SOME_STAY
+    except KeyboardInterrupt:
+        click.echo("stopped: what is counted is done; run it again for the rest", err=True)
+        status = INTERRUPTED
+    if not as_json:
+        _summary(counts, told, title)
+    return status or (ALL_DEALT_WITH if all(outcome in GONE for outcome in counts) else SOME_STAY)
+
+
+@contextmanager
+def _progress(total: int, title: str) -> Iterator[Callable[[], None]]:
+    """What to call for each; with a bar, on a terminal."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield partial(bar.advance, task)
+
+
+def _summary(counts: Counter[str], told: Sequence[Done], title: str) -> None:
+    if not counts:
+        click.echo("No dead letters like that.")
+        return
+    if told:
+        table = Table("id", "outcome", "why", "SMS", box=box.SIMPLE)
+        for each in told[:_MOST_TOLD]:
+            table.add_row(each.id, each.outcome, each.why, "\n".join(each.sms))
+        _console().print(table)
+        if len(told) > _MOST_TOLD:
+            click.echo(f"... and {len(told) - _MOST_TOLD} more; --json tells of each")
+    table = Table(title, "letters", box=box.SIMPLE)
+    for outcome, count in counts.most_common():
+        table.add_row(outcome, str(count))
+    _console().print(table)
+
+
+def _why(letter: DeadLetter | DramatiqLetter) -> str:
+    if isinstance(letter, DramatiqLetter):
+        return f"{letter.actor}, {letter.retries} retries: {letter.why}".removesuffix(": ")
+    return f"{letter.code} {letter.why}".strip()
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)

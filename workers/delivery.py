@@ -1,15 +1,19 @@
 """An SMS is sent: taken from its outbox, permitted by its channel, tried once, and settled.
 
 A sender's next SMS is not touched before the last one is settled, and nothing sleeps: what must wait rests in Redis
-until its alarm. As many tries run at once as there are slots, and an SMS is not taken before there is one for it.
-What a try means for its SMS is decided in verdicts.py.
+until its alarm. Each channel has slots of its own, for as many tries at once; what has none looks again later, so that no
+channel waits for another. What a try means for its SMS is decided in verdicts.py, what it means for its channel in
+channels.py.
+
+Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has PATIENCE_S to end.
+After that it is left as by a kill: its lease ends, and the provider is asked, or told the same id again.
 """
 
 import random
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
-from threading import Semaphore, Thread
+from threading import Condition, Thread
 from time import monotonic
 
 import msgspec
@@ -18,18 +22,28 @@ import structlog
 
 from config import faults, keyspace, metrics
 from config.logs import hash_sender
+from engine import segments
 from engine.events import Outbound, decode_outbound
-from engine.providers import ChannelFault, NotFound, Outcome, RetryLater, Unknown
-from workers.channels import Channels
-from workers.outboxes import Outboxes, Settled, Take, Taken
-from workers.turns import Bell
-from workers.verdicts import CERTAIN_MS, PAUSE_MS, Settlement, Try, buried, decide, hopeless, left, settled
-from workers.wires import Wire
+from engine.providers import Accepted, ChannelFault, NotFound, Outcome, RetryLater, Unknown
+from workers.channels import Channels, Circuit, Permit
+from workers.committing import Bell
+from workers.outboxes import MOST_FORWARD, Outboxes, Settled, Take, Taken
+from workers.slots import Slots
+from workers.verdicts import (
+    CERTAIN_MS,
+    Settlement,
+    Try,
+    blame,
+    buried,
+    decide,
+    ended,
+    hopeless,
+    left,
+    settled,
+)
+from workers.wires import CONNECT_S, READ_S, Wire
 
 log = structlog.get_logger()
-
-SLOTS = 32
-"""Tries under way at once in one process."""
 
 LEASE_MS = 15_000
 """Longer than a try can take (wires.CONNECT_S + READ_S), so that nobody else begins one meanwhile."""
@@ -41,11 +55,19 @@ LOOKED_UP_FRESH_S = 5.0
 """The same for an SMS that was looked up first; so much that the lease lasts until it is sent."""
 
 
-class Delivery:
-    """One worker's deliveries. `run` is called with the senders of a wake-up; `close` ends what is under way.
+PATIENCE_S = CONNECT_S + READ_S + 0.1
+"""How long tries may go on once the process is told to stop: as long as one takes that began just before."""
 
-    Whoever runs it takes SMS, a pool of threads tries them, and one thread settles: tries that end while a settlement
-    is under way share the next one.
+SETTLED_S = 0.3
+"""And how long it may then take to settle the last of them; together less than a process has (processes.END_S)."""
+
+
+class Delivery:
+    """One worker's deliveries. `run` is called with the senders of a wake-up, by one thread; `stop` lets nothing more
+    begin, and `close` ends what is under way.
+
+    Whoever runs it takes SMS, threads try them, and one thread settles: tries that end while a settlement is under way
+    share the next one.
     """
 
     def __init__(
@@ -61,46 +83,60 @@ class Delivery:
         self._wires = wires
         self._bell = bell
         self._log_key = log_key
-        self._slots = Semaphore(SLOTS)
-        self._pool = ThreadPoolExecutor(SLOTS, "try")
+        self._changed = Condition()
+        self._slots = {name: Slots(name, self._changed) for name in wires}
+        self._failing: set[str] = set()  # channels whose circuit must be told also of what works
+        self._until_s: float | None = None
         self._made: SimpleQueue[Try | None] = SimpleQueue()
-        self._settler = Thread(target=self._settle_all, name="settle")
+        self._settler = Thread(target=self._settle_all, name="settle", daemon=True)
         self._settler.start()
 
     def run(self, _queue: str, senders: Sequence[str]) -> None:
         """Begin a try for every one of these senders whose next SMS may leave."""
-        while senders:
-            slots = self._seize(len(senders))
-            begun = 0
-            try:
-                taken_s = monotonic()
-                for take, sms in self._permitted(self._outboxes.take(senders[:slots])):
-                    self._pool.submit(self._try, take, sms, taken_s)
-                    begun += 1
-            finally:
-                self._free(slots - begun)
-            senders = senders[slots:]
+        while senders and (room := self._room()):
+            taken_s = monotonic()
+            for take, sms, probe in self._permitted(self._outboxes.take(senders[:room])):
+                self._slots[sms.channel].begin(taken_s, partial(self._try, take, sms, probe, taken_s))
+            senders = senders[room:]
+        if senders:
+            self._bell.ring(keyspace.OUTBOUND, senders)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        with self._changed:
+            if self._until_s is None:
+                self._until_s = monotonic() + PATIENCE_S
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait for the tries under way, and settle them."""
-        self._pool.shutdown(wait=True)
+        """Stop, wait for the tries under way, and settle them."""
+        self.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way(), self._patience_s())
+            if unfinished := self._under_way():
+                log.warning("tries are left under way; their leases end by themselves", tries=unfinished)
         self._made.put(None)
-        self._settler.join()
+        self._settler.join(self._patience_s() + SETTLED_S)
 
-    def _seize(self, wanted: int) -> int:
-        """Wait for one slot, and take as many more as are free."""
-        self._slots.acquire()
-        slots = 1
-        while slots < wanted and self._slots.acquire(blocking=False):
-            slots += 1
-        return slots
+    def _room(self) -> int:
+        """How many SMS to take: as many as the channel with the most slots has free. Waits for one while there is none
+        anywhere; 0 if nothing more is to begin."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._until_s is not None or self._most_free())
+            return self._most_free() if self._until_s is None else 0
 
-    def _free(self, slots: int) -> None:
-        if slots:
-            self._slots.release(slots)
+    def _most_free(self) -> int:
+        return max(slots.free for slots in self._slots.values())
 
-    def _permitted(self, takes: Sequence[Take]) -> list[Taken]:
-        """The takes whose channel lets them leave now; the others go back to rest until it does."""
+    def _under_way(self) -> int:
+        return sum(slots.taken for slots in self._slots.values())
+
+    def _patience_s(self) -> float:
+        return max(0.0, (self._until_s or 0.0) - monotonic())
+
+    def _permitted(self, takes: Sequence[Take]) -> list[tuple[Take, Outbound, bool]]:
+        """The takes whose channel lets them leave now, each with its SMS and whether it is to probe; the others go back to
+        rest until it does."""
         by_channel: dict[str, list[Taken]] = {}
         resting: list[Settled] = []
         for take in takes:
@@ -109,15 +145,14 @@ class Delivery:
                     by_channel.setdefault(sms.channel, []).append((take, sms))
                 case given_up:
                     resting.append(given_up)
-        paused = self._channels.paused(list(by_channel)) if by_channel else {}
-        permitted: list[Taken] = []
+        permitted: list[tuple[Take, Outbound, bool]] = []
         for name, pairs in by_channel.items():
-            if name in paused:
-                resting += [left(take, "untried", paused[name]) for take, _ in pairs]
-            else:
-                ready, booked = self._booked(name, pairs)
-                permitted += ready
-                resting += booked
+            pairs.sort(key=lambda pair: pair[1].unasked)
+            free = self._slots[name].free
+            resting += [left(take, "untried", self._slots[name].wait_ms()) for take, _ in pairs[free:]]
+            ready, later = self._departing(name, pairs[:free]) if free else ([], [])
+            permitted += ready
+            resting += later
         if following := self._outboxes.settle(resting):
             self._bell.ring(keyspace.OUTBOUND, following)
         return permitted
@@ -137,35 +172,44 @@ class Delivery:
 
     def _bury(self, take: Take, sms: Outbound, given_up: Settlement) -> Settled:
         self._report(sms, given_up)
-        return settled(Try(take, sms, None, 0.0), given_up)
+        earlier = self._outboxes.tries(take.sender, sms.id)
+        return settled(Try(take, sms, None, 0.0), given_up, earlier=earlier)
 
-    def _booked(self, name: str, pairs: Sequence[Taken]) -> tuple[list[Taken], list[Settled]]:
-        """Those that have a permit for now, and those that got one for later."""
-        ready = [pair for pair in pairs if pair[0].booked]
-        others = [pair for pair in pairs if not pair[0].booked]
-        later = []
-        for pair, wait_ms in zip(others, self._channels.book(name, len(others)), strict=True):
-            if wait_ms:
-                later.append(left(pair[0], "booked", wait_ms))
+    def _departing(
+        self, name: str, pairs: Sequence[Taken]
+    ) -> tuple[list[tuple[Take, Outbound, bool]], list[Settled]]:
+        """Those that may leave now, and those that rest until they may or look again."""
+        found = self._channels.depart(name, [_permit(take, sms) for take, sms in pairs])
+        (self._failing.add if found.failing or found.probe else self._failing.discard)(name)
+        if found.reopened:
+            rate = self._channels[name].limits.sms_per_second
+            self._outboxes.bring_forward(name, rate, MOST_FORWARD)
+        ready: list[tuple[Take, Outbound, bool]] = []
+        later: list[Settled] = []
+        for (take, sms), wait_ms in zip(pairs, found.waits, strict=True):
+            if wait_ms == 0:
+                ready.append((take, sms, found.probe and not ready))
+            elif wait_ms > 0:
+                later.append(left(take, "booked", wait_ms, found.epoch))
             else:
-                ready.append(pair)
+                later.append(left(take, "untried", -wait_ms))
         return ready, later
 
-    def _try(self, take: Take, sms: Outbound, taken_s: float) -> None:
+    def _try(self, take: Take, sms: Outbound, probe: bool, taken_s: float) -> None:
         begun = monotonic()
         faults.reach("before_send")
         outcome: Outcome | None = None
         uncertain = take.unknown
         try:
-            if monotonic() - taken_s < FRESH_S:
+            if self._until_s is None and monotonic() - taken_s < FRESH_S:
                 outcome, uncertain = self._attempt(take, sms, taken_s)
         except redis.RedisError as e:
             log.warning("a try was not made: Redis failed", id=sms.id, error=type(e).__name__)
         except Exception as e:
             log.exception("a try failed in our own code", id=sms.id, channel=sms.channel)
-            outcome = RetryLater(type(e).__name__, "Parley could not make the request")
+            outcome = RetryLater(type(e).__name__, "Parley could not make the request", alone=True)
         faults.reach("after_send")
-        self._made.put(Try(take, sms, outcome, monotonic() - begun, uncertain))
+        self._made.put(Try(take, sms, outcome, monotonic() - begun, uncertain, probe, taken_s))
 
     def _attempt(self, take: Take, sms: Outbound, taken_s: float) -> tuple[Outcome | None, bool]:
         """What a try came to (None: it was left), and whether the provider may have the SMS after it."""
@@ -175,7 +219,7 @@ class Delivery:
             faults.reach("after_look_up")
             if not isinstance(found, NotFound):
                 return found, isinstance(found, Unknown | ChannelFault)
-            if monotonic() - taken_s > LOOKED_UP_FRESH_S:
+            if self._until_s is not None or monotonic() - taken_s > LOOKED_UP_FRESH_S:
                 return None, True
         outcome = wire.send(sms)
         return outcome, isinstance(outcome, Unknown)
@@ -185,7 +229,7 @@ class Delivery:
         since = (take.since or take.now - CERTAIN_MS) / 1000
         found = wire.look_up(sms, since, self._outboxes.tickets(take.sender))
         if isinstance(found, RetryLater):
-            found = Unknown(found.code, found.why)
+            found = Unknown(found.code, found.why, found.alone)
         match found:
             case NotFound():
                 outcome = "not_found"
@@ -212,34 +256,65 @@ class Delivery:
             except Exception:
                 log.exception("tries are unsettled; their leases end by themselves")
             finally:
-                self._free(len(tries))
+                for made in tries:
+                    self._slots[made.sms.channel].end(made.begun_s)
 
     def _settle(self, tries: Sequence[Try]) -> None:
-        settled = [self._judge(made) for made in tries]
+        names = {made.sms.channel for made in tries}
+        circuits = {name: self._told(name, [m for m in tries if m.sms.channel == name]) for name in names}
+        settled = [self._judge(made, circuits[made.sms.channel].rest_ms) for made in tries]
         more = self._outboxes.settle(settled)
         if more:
             self._bell.ring(keyspace.OUTBOUND, more)
 
-    def _judge(self, made: Try) -> Settled:
-        """What follows from a try; what it means beyond its SMS is done here, before, since both may be done twice."""
+    def _told(self, name: str, tries: Sequence[Try]) -> Circuit:
+        """How the channel stands, now that it has been told of these tries. While all is well, it need not be told."""
+        news = list(_news(tries))
+        if not news or (name not in self._failing and all(how == "works" for how, _, _ in news)):
+            return Circuit()
+        try:
+            circuit = self._channels.report(name, news)
+        except redis.RedisError as e:
+            log.warning("a circuit was not told of tries: Redis failed", channel=name, error=type(e).__name__)
+            return Circuit()
+        if circuit.rest_ms:
+            self._failing.add(name)
+        if circuit.opened:
+            why = next((why for how, _, why in reversed(news) if not how.endswith("works")), "")
+            log.error("channel paused", channel=name, by=circuit.opened, why=why, pause_ms=circuit.rest_ms)
+            if circuit.opened == "circuit":
+                metrics.CIRCUITS_OPENED.labels(name).inc()
+        if circuit.closed:
+            log.warning("channel works again", channel=name)
+        return circuit
+
+    def _judge(self, made: Try, open_ms: int) -> Settled:
+        """What follows from a try, after which its channel's circuit is open for `open_ms`."""
         take, sms = made.take, made.sms
         if made.outcome is None:
             return Settled(take, "untried", uncertain=made.uncertain)
         pause_ms = round(self._channels[sms.channel].limits.pause_s * 1000)
         recourse = self._wires[sms.channel].recourse
-        settlement = decide(made.outcome, take.attempts + 1, pause_ms, random.random(), recourse)  # noqa: S311 (jitter)
-        metrics.SENDS.labels(sms.channel, settlement.label).inc()
-        metrics.SEND_SECONDS.labels(sms.channel).observe(made.took_s)
-        self._heed(sms, made.outcome)
+        jitter = random.random()  # noqa: S311 (jitter)
+        settlement = decide(made.outcome, take.attempts + 1, pause_ms, jitter, recourse, open_ms)
+        self._count(made, settlement)
         self._report(sms, settlement)
-        return settled(made, settlement, recourse)
+        earlier = self._outboxes.tries(take.sender, sms.id) if settlement.reason else ()
+        return settled(made, settlement, recourse, earlier)
 
-    def _heed(self, sms: Outbound, outcome: Outcome) -> None:
-        """A fault of the account concerns the channel's other SMS too."""
-        if isinstance(outcome, ChannelFault):
-            code, why = outcome.code, outcome.why
-            if self._channels.pause(sms.channel, f"{code}: {why}", PAUSE_MS):
-                log.error("channel paused", channel=sms.channel, code=code, why=why, pause_s=PAUSE_MS // 1000)
+    def _count(self, made: Try, settlement: Settlement) -> None:
+        name, sms = made.sms.channel, made.sms
+        metrics.SENDS.labels(name, settlement.label).inc()
+        metrics.SEND_SECONDS.labels(name).observe(made.took_s)
+        if not isinstance(made.outcome, Accepted):
+            metrics.SEND_ERRORS.labels(name, self._wires[name].known(settlement.code)).inc()
+            return
+        metrics.SEGMENTS.labels(name).inc(segments.count(sms.text).segments)
+        if made.outcome.credit is not None:
+            metrics.CREDIT.labels(name).set(made.outcome.credit)
+        for since, seconds in ((sms.decided, metrics.OUTBOX_SECONDS), (sms.heard, metrics.REPLY_SECONDS)):
+            if since:
+                seconds.labels(name).observe(max(0, ended(made) - since) / 1000)
 
     def _report(self, sms: Outbound, settlement: Settlement) -> None:
         if settlement.label == "accepted":
@@ -251,3 +326,24 @@ class Delivery:
             id=sms.id, channel=sms.channel, session=sms.session, sender=hash_sender(self._log_key, sms.to),
             outcome=settlement.label, code=settlement.code, why=settlement.why, rest_ms=settlement.rest_ms,
         )  # fmt: skip
+
+
+def _permit(take: Take, sms: Outbound) -> Permit:
+    """What the SMS asks its channel for."""
+    if take.permit >= 0:
+        return take.permit
+    return "unasked" if sms.unasked else "reply"
+
+
+def _news(tries: Iterable[Try]) -> Iterable[tuple[str, int, str]]:
+    """What these tries say of their provider, as Channels.report takes it."""
+    for made in tries:
+        probe = "probe-" if made.probe else ""
+        match made.outcome:
+            case None if made.probe:
+                yield f"{probe}unmade", 0, ""
+            case None:
+                pass
+            case outcome:
+                why = "" if isinstance(outcome, Accepted) else f"{outcome.code}: {outcome.why}"
+                yield f"{probe}{blame(outcome)}", round(made.took_s * 1000), why

@@ -15,7 +15,7 @@ from dramatiq import Broker, Consumer, Message, MessageProxy
 from dramatiq.actor import Actor
 from dramatiq.errors import BrokerConnectionError, QueueNotFound
 
-from config import keyspace
+from config import faults, keyspace
 
 BATCH = 128
 """Senders in one message at the most: twice 64 gave a tenth more turns a second, as fsyncs are shared."""
@@ -79,6 +79,7 @@ class _Listener(Consumer):
         senders = self._pop()
         if not senders:
             return None
+        faults.reach("after_fetch")
         with self._freed:
             self._free -= 1
         return MessageProxy(

@@ -14,11 +14,12 @@ import msgspec
 from config import headers
 from engine import Advance, Policy, Surveys, UnknownVersion, advance, stop_alone
 from engine import lane as lane_format
-from engine.events import Inbound, Mail, Outbound, Record, decode_inbound, encode
+from engine.events import Inbound, Mail, Opened, Outbound, Record, decode_inbound, encode
 from engine.lane import Lane, Line, UnreadableLane
 from engine.turn import Withdrawal
 from workers.lanes import Claim, Decision
-from workers.letters import DeadLetter, Reason, seal
+from workers.letters import MOST_TRIED, DeadLetter, Reason, Tried, seal
+from workers.met import met
 from workers.optouts import opted_out_lines
 from workers.sessions import by_session
 
@@ -26,8 +27,13 @@ MAX_ATTEMPTS = 5
 """Claims of a lane that were never committed, after which its oldest event is given up."""
 
 
+_MOST_TRACEBACK = 16_000  # characters, the innermost
+_MOST_STATE = 4_096  # bytes of a state that cannot be read
+
+
 class Draft(msgspec.Struct, kw_only=True):
-    """What claimed mail came to, not yet committed. Fields as in engine.Advance, times as in Decision."""
+    """What claimed mail came to, not yet committed. Fields as in engine.Advance, times as in Decision. `surveys` are those
+    of the sessions that were open or opened, by session."""
 
     claim: Claim
     state: bytes
@@ -40,6 +46,7 @@ class Draft(msgspec.Struct, kw_only=True):
     opt_outs: dict[str, tuple[int, str]] = {}
     sessions: list[tuple[str, int]] = []
     opened: dict[str, int] = {}
+    surveys: dict[str, str] = {}
     duplicates: int = 0
     dead: list[DeadLetter] = []
 
@@ -74,6 +81,7 @@ class Draft(msgspec.Struct, kw_only=True):
         self.records += later.records
         for channel, count in later.opened.items():
             self.opened[channel] = self.opened.get(channel, 0) + count
+        self.surveys = later.surveys | self.surveys
         self.duplicates += later.duplicates
 
     def withdraws(self, sms: Outbound) -> bool:
@@ -97,6 +105,7 @@ def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
             claim, "worker_died", f"{claim.attempts - 1} workers claimed this event and never came back"
         )
         if claim.attempts == MAX_ATTEMPTS + 1:  # should this be what kills, the next worker leaves it
+            _tell_of(whole, claim, surveys, policy)
             _hold_stop(whole, claim)
         return whole
     try:
@@ -109,8 +118,11 @@ def draft(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
 
 def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
     lane = _lane_of(claim)
+    surveys_of = _surveys_of(lane)
     mail = [read_entry(entry) for entry in claim.mail]
     step = advance(lane, claim.sender, mail, claim.now, surveys, policy)
+    if step.sessions:
+        surveys_of |= {each.session: each.survey for each in step.records if isinstance(each, Opened)}
     return Draft(
         claim=claim,
         state=lane_format.encode(step.lane),
@@ -123,8 +135,16 @@ def _advance(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         opt_outs=_opt_outs(step),
         sessions=step.sessions,
         opened=step.opened,
+        surveys=surveys_of,
         duplicates=step.duplicates,
     )
+
+
+def _surveys_of(lane: Lane) -> dict[str, str]:
+    """Which survey each open session is of."""
+    return {
+        session.id: session.survey for line in lane.lines.values() if (session := line.session) is not None
+    }
 
 
 def _lane_of(claim: Claim) -> Lane:
@@ -157,16 +177,19 @@ def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
         except Exception as e:  # noqa: BLE001 (a dead letter keeps it)
             if not mail:
                 whole.deadline = 0
-            whole.dead += _given_up(single, _reason(e), str(e), format_exc(), _event_in(mail)).dead
+            given_up = _given_up(single, _reason(e), str(e), format_exc())
+            _tell_of(given_up, single, surveys, policy)
+            whole.dead += given_up.dead
             _hold_stop(whole, single)
     return whole
 
 
 def _hold_stop(whole: Draft, claim: Claim) -> None:
-    """The claim's event is given up in `whole`; if it was a STOP, that holds all the same."""
+    """The claim's event is the last that is given up in `whole`; if it was a STOP, that holds all the same."""
     if stopped := _stopped(claim):
         stopped.deadline, stopped.keep_until = whole.deadline, whole.keep_until
         whole.then(stopped)
+        whole.dead[-1] = msgspec.structs.replace(whole.dead[-1], stopped=True)
 
 
 def _stopped(claim: Claim) -> Draft | None:
@@ -180,6 +203,7 @@ def _stopped(claim: Claim) -> Draft | None:
         lane, readable = _lane_of(claim), True
     except UnreadableLane:
         lane, readable = Lane(), False
+    surveys_of = _surveys_of(lane)
     step = stop_alone(lane, claim.sender, mail)
     if step is None:
         return None
@@ -189,6 +213,7 @@ def _stopped(claim: Claim) -> Draft | None:
         records=step.records,
         silenced=set(step.silenced),
         opt_outs=_opt_outs(step),
+        surveys=surveys_of,
     )
 
 
@@ -202,11 +227,12 @@ def _reason(error: Exception) -> Reason:
             return "engine_error"
 
 
-def _given_up(
-    claim: Claim, reason: Reason, why: str, traceback: str = "", event: Inbound | None = None
-) -> Draft:
+def _given_up(claim: Claim, reason: Reason, why: str, traceback: str = "") -> Draft:
     """The lane as it was, its mail a dead letter. A deadline that fails is given up by letting it pass."""
     what = claim.mail[0] if claim.mail else b""
+    tries = [Tried(at, "worker_died", "the worker that claimed it never came back") for at in claim.before]
+    if reason != "worker_died":
+        tries.append(Tried(claim.now, reason, why))
     letter = DeadLetter(
         id="e" + blake2b(f"{claim.sender} {claim.fence} ".encode() + what, digest_size=8).hexdigest(),
         kind="event",
@@ -215,12 +241,29 @@ def _given_up(
         at=claim.now,
         attempts=claim.attempts,
         what=what,
-        channel=event.channel if event else "",
         version=claim.fence,
         why=why,
-        traceback=traceback,
+        traceback=traceback[-_MOST_TRACEBACK:],
+        tries=tries[-MOST_TRIED:],
     )
     return Draft(claim=claim, state=claim.state, dead=[letter])
+
+
+def _tell_of(given_up: Draft, claim: Claim, surveys: Surveys, policy: Policy) -> None:
+    """What else an operator needs of the last event that was given up, as far as it can be read: the lane that it met,
+    and the session that was open where it belongs."""
+    event = _event_in(claim.mail)
+    try:
+        found = met(_lane_of(claim), event, surveys, policy)
+    except Exception:  # noqa: BLE001 (whatever failed before may fail here)
+        found = None
+    given_up.dead[-1] = msgspec.structs.replace(
+        given_up.dead[-1],
+        channel=event.channel if event else "",
+        state=found.state if found else claim.state[:_MOST_STATE],
+        session=found.session.id if found and found.session else "",
+        survey=found.survey if found else "",
+    )
 
 
 def _event_in(mail: Sequence[bytes]) -> Inbound | None:

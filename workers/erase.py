@@ -164,7 +164,11 @@ class Eraser:
         if names := self._on_the_phone(sender):
             erased.simulated = keyspace.ask(self._redis, ("UNLINK", *names))
         erased.dead_letters = letters.delete(
-            self._redis, k, lambda letter: letter.sender == sender and letter.at <= at
+            self._redis,
+            k,
+            lambda letter: letter.sender == sender and letter.at <= at,
+            "parley erase",
+            "erased",
         )
 
     def _sessions_of(self, k: int, sender: str) -> list[str]:
@@ -216,7 +220,9 @@ def _opt_outs_of(stored: bytes) -> dict[str, int]:
 
 
 def _other_keys(k: int, sender: str) -> list[str]:
-    return [name(k, sender) for name in (keyspace.lock, keyspace.outbox_lock, keyspace.tickets)]
+    return [
+        name(k, sender) for name in (keyspace.lock, keyspace.outbox_lock, keyspace.tickets, keyspace.tries)
+    ]
 
 
 @click.command()

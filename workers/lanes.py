@@ -6,8 +6,8 @@ Many lanes travel in one round trip, and nothing here looks inside a state, an e
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import attrgetter
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, Literal
 
 import msgspec
 import redis
@@ -26,6 +26,9 @@ LEASE_MS = 5_000
 MAIL_LIMIT = 64
 """Entries of one mailbox a claim takes at the most, so that a hot sender does not keep others waiting."""
 
+LOOKED_AT = 1_000
+"""Entries of a mailbox that are looked at, for a STOP among them, before a dead letter is replayed."""
+
 SESSION_MS = 48 * 3_600_000
 """How long a session is taken to last if nothing says how long its lane is kept."""
 
@@ -35,8 +38,9 @@ _KIND = {keyspace.STARTS: keyspace.START, keyspace.REPLIES: keyspace.REPLY}
 class Claim(msgspec.Struct, frozen=True):
     """A lane that is ours until the lease ends: its state as stored, and its oldest mail.
 
-    `attempts` counts this claim and those before it that were never committed; `now` is the server's time in ms.
-    `opted_out` is what the list of opt-outs says of someone who has no state: channel -> since when (ms).
+    `attempts` counts this claim and those before it that were never committed, which were made at `before` (ms); `now`
+    is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
+    since when (ms).
     """
 
     sender: str
@@ -46,6 +50,32 @@ class Claim(msgspec.Struct, frozen=True):
     state: bytes
     mail: list[bytes]
     opted_out: dict[str, int] = {}
+    before: Sequence[int] = ()
+
+
+class Reopened(msgspec.Struct, frozen=True):
+    """A lane that is ours for one of its dead letters. Fields as in Claim, but that `mail` waits for others and is only
+    looked at, and that `opted_out` is what the list says whatever the state is."""
+
+    sender: str
+    fence: int
+    now: int
+    state: bytes
+    letter: bytes
+    mail: list[bytes]
+    opted_out: dict[str, int] = {}
+
+
+class Stay(msgspec.Struct, frozen=True):
+    """Of a dead letter that stays: by whom it was tried, with what outcome for the audit (empty: none yet), and itself if
+    it has changed. `fence` is 0 if its lane could not be claimed."""
+
+    sender: str
+    fence: int
+    id: str
+    by: str
+    outcome: str
+    letter: bytes = b""
 
 
 class Claims(msgspec.Struct):
@@ -63,11 +93,20 @@ class Letter(msgspec.Struct, frozen=True):
     content: bytes
 
 
+class Dealt(msgspec.Struct, frozen=True):
+    """What the audit says of a dead letter that goes."""
+
+    id: str
+    by: str
+    outcome: str
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What a lane becomes, in one commit. `applied` mail entries leave the mailbox. `deadline` and `keep_until` are ms:
     0 for none and for ever, None for as they were. `silenced` channels and `withdrawn` sessions lose their queued SMS
     before `outbox` is added. Each of `records` becomes an entry of the archive. `sessions` (id, since when) are found by
-    their ids from now on; `opt_outs` are as in engine.Advance."""
+    their ids from now on; `opt_outs` are as in engine.Advance. Nothing is committed unless each letter of `dealt` is still
+    there; it goes."""
 
     sender: str
     fence: int
@@ -82,11 +121,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sequence[tuple[str, int]] = ()
     outbox: Sequence[tuple[str, bytes]] = ()
     dead: Sequence[Letter] = ()
+    dealt: Sequence[Dealt] = ()
 
     @property
     def rare(self) -> bool:
         """Has it anything that most decisions have nothing of?"""
-        return bool(self.sessions or self.silenced or self.withdrawn or self.dead or self.opt_outs)
+        return bool(
+            self.sessions or self.silenced or self.withdrawn or self.dead or self.opt_outs or self.dealt
+        )
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -163,6 +205,49 @@ class Lanes:
             yield sender
             yield self._optouts.hash(sender)
 
+    def reopen(
+        self, owner: str, letters: Sequence[tuple[str, str]]
+    ) -> list[Reopened | Literal["gone", "held"]]:
+        """Claim lanes for these (sender, id) dead letters, one a sender. Answers in their order."""
+        faults.reach("before_reopen")
+        options = (owner, self._lease_ms, LOOKED_AT)
+        groups = keyspace.by_shard(letters, itemgetter(0), self._shards)
+        answers = keyspace.run(
+            self.client,
+            [
+                keyspace.call("reopen", _reopen_keys(k, group), chain(options, self._lettered(group)))
+                for k, group in groups.items()
+            ],
+        )
+        faults.reach("after_reopen")
+        in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
+        reopened = {sender: _reopened(sender, answer) for (sender, _), answer in in_groups}
+        return [reopened[sender] for sender, _ in letters]
+
+    def _lettered(self, letters: Iterable[tuple[str, str]]) -> Iterator[str]:
+        for sender, letter in letters:
+            yield from (sender, self._optouts.hash(sender), letter)
+
+    def stay(self, stays: Sequence[Stay]) -> list[str | None]:
+        """Let go of lanes whose dead letters stay. Answers, for each, the queue that its mail wants now."""
+        if not stays:
+            return []
+        faults.reach("before_stay")
+        answers = keyspace.run(self.client, [self._stay(each) for each in stays])
+        faults.reach("after_stay")
+        return [keyspace.QUEUE_OF.get(answer) for answer in answers]
+
+    def _stay(self, each: Stay) -> keyspace.Command:
+        k = keyspace.shard_of(each.sender, self._shards)
+        keys = [
+            keyspace.alarms(k), keyspace.dead(k), keyspace.dead_index(k), keyspace.dead_reasons(k),
+            keyspace.dead_audit(k), keyspace.mailbox(k, each.sender), keyspace.lane(k, each.sender),
+            keyspace.lock(k, each.sender),
+        ]  # fmt: skip
+        return keyspace.call(
+            "stay", keys, (each.sender, each.fence, each.id, each.by, each.outcome, each.letter)
+        )
+
     def commit(self, decisions: Sequence[Decision]) -> list[Committed]:
         """Commit each lane, all of its decision or nothing of it. Answers in the order of the decisions."""
         faults.reach("before_commit")
@@ -197,6 +282,9 @@ class Lanes:
         yield len(decision.opt_outs)
         for channel, (at, source) in decision.opt_outs.items():
             yield from (channel, at, source)
+        yield len(decision.dealt)
+        for dealt in decision.dealt:
+            yield from (dealt.id, dealt.by, dealt.outcome)
 
     def _indexed(self, decision: Decision) -> Iterator[str | int]:
         """What each session's id leads to, and until when: as long as the archive has something of it."""
@@ -212,10 +300,17 @@ def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
     return keys
 
 
+def _reopen_keys(k: int, letters: Iterable[tuple[str, str]]) -> list[str]:
+    keys = [keyspace.fence(k), keyspace.alarms(k), keyspace.optouts(k), keyspace.dead(k)]
+    for sender, _ in letters:
+        keys += (keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender))
+    return keys
+
+
 def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
     keys = [
         keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
-        keyspace.optouts(k),
+        keyspace.optouts(k), keyspace.dead_reasons(k), keyspace.dead_audit(k),
     ]  # fmt: skip
     for decision in decisions:
         sender = decision.sender
@@ -238,10 +333,27 @@ def _sort_claim(claims: Claims, sender: str, answer: Any) -> None:
             claims.others.append(sender)
         case 3:
             claims.suspects.append(sender)
-        case [fence, attempts, now, state, opt_outs, *mail]:
+        case [fence, attempts, now, state, opt_outs, before, *mail]:
             known = opted_out_since(opt_outs) if opt_outs else {}
             if known is not None:
-                claims.held.append(Claim(sender, fence, attempts, now, state, mail, known))
+                claims.held.append(Claim(sender, fence, attempts, now, state, mail, known, _moments(before)))
+
+
+def _moments(before: bytes) -> Sequence[int]:
+    """Of claims; one by an earlier release, which did not say when it was, is left out."""
+    return [int(ms) for ms in before.split(b",") if int(ms)] if before else ()
+
+
+def _reopened(sender: str, answer: Any) -> Reopened | Literal["gone", "held"]:
+    """One of whose opt-outs nothing can be read is taken for one who is held."""
+    match answer:
+        case 0:
+            return "gone"
+        case [fence, now, state, opt_outs, letter, *mail]:
+            known = opted_out_since(opt_outs) if opt_outs else {}
+            return "held" if known is None else Reopened(sender, fence, now, state, letter, mail, known)
+        case _:
+            return "held"
 
 
 def _or_same(ms: int | None) -> int | str:

@@ -17,13 +17,14 @@ from typing import NamedTuple, TextIO, TypeVar
 
 import click
 import phonenumbers
-from phonenumbers import NumberParseException, PhoneNumberFormat
+from phonenumbers import NumberParseException
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from config.settings import Settings, exit_with_mistakes
+from engine.senders import normalise
 from workers.optouts import Entry, OptOuts, open_list
 from workers.reach import reach
 
@@ -208,18 +209,19 @@ def _number(written: str) -> str:
 
 
 def normalised(written: str) -> str:
-    """A number as lanes are called, E.164. Raises Bad."""
-    number = written.strip()
-    number = "+" + number[2:] if number.startswith("00") else number
-    if not number.startswith("+"):
+    """A number as lanes are called. Raises Bad, also for what could not be anybody's: a list would not be heeded."""
+    if not written.strip().startswith(("+", "00")):
         raise Bad(f"{written!r} is no number with its country: expected one such as +33612345678")
+    number = normalise(written.strip())
+    if number is None:
+        raise Bad(f"{written!r} is no phone number: expected 3 to 15 digits, such as +33612345678")
     try:
-        parsed = phonenumbers.parse(number)
+        possible = phonenumbers.is_possible_number(phonenumbers.parse(number))
     except NumberParseException as e:
         raise Bad(f"{written!r} is no phone number: {e}") from e
-    if not phonenumbers.is_possible_number(parsed):
+    if not possible:
         raise Bad(f"{written!r} is no phone number: it has too few or too many digits")
-    return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+    return number
 
 
 def _rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:

@@ -149,14 +149,37 @@ _LIVING = (keyspace.mailbox, keyspace.lane, keyspace.lock, keyspace.outbox)
 def open_list(client: redis.Redis, shards: int, secret: str) -> OptOuts:
     """The list, with `secret` for its key or else the one that is kept in Redis. Raises Mistakes."""
     if not secret:
-        client.set(keyspace.OPTOUT_KEY, secrets.token_hex(32), nx=True)
-        secret = keyspace.ask(client, ("GET", keyspace.OPTOUT_KEY)).decode()
-    key = blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
-    optouts = OptOuts(client, shards, key)
-    client.set(keyspace.OPTOUT_CHECK, optouts.mark, nx=True)
-    if keyspace.ask(client, ("GET", keyspace.OPTOUT_CHECK)) != optouts.mark.encode():
+        secret = _agreed(client, keyspace.OPTOUT_KEY, secrets.token_hex(32))
+    optouts = _keyed(client, shards, secret)
+    if _agreed(client, keyspace.OPTOUT_CHECK, optouts.mark) != optouts.mark:
         raise Mistakes([_ANOTHER_KEY])
     return optouts
+
+
+def _agreed(client: redis.Redis, name: str, mine: str) -> str:
+    """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing."""
+    kept: bytes | None = keyspace.ask(client, ("GET", name))
+    if kept is None:
+        client.set(name, mine, nx=True)
+        kept = keyspace.ask(client, ("GET", name))
+    return (kept or b"").decode()
+
+
+def read_list(client: redis.Redis, shards: int, secret: str) -> OptOuts | None:
+    """The same for whoever only looks: nothing is made. None if there is no list yet. Raises Mistakes."""
+    kept, check = keyspace.run(client, [("GET", keyspace.OPTOUT_KEY), ("GET", keyspace.OPTOUT_CHECK)])
+    if check is None or not (secret or kept):
+        return None
+    optouts = _keyed(client, shards, secret or kept.decode())
+    if check != optouts.mark.encode():
+        raise Mistakes([_ANOTHER_KEY])
+    return optouts
+
+
+def _keyed(client: redis.Redis, shards: int, secret: str) -> OptOuts:
+    return OptOuts(
+        client, shards, blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
+    )
 
 
 def opted_out_lines(lane: lane_format.Lane) -> dict[str, int]:

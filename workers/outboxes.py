@@ -1,7 +1,7 @@
 """Which SMS may be tried now, and what came of the try? One try at a time for each sender, oldest SMS first."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,8 +13,16 @@ from engine.events import Inbound, Outbound, encode
 from workers.lanes import Letter
 
 Verdict = Literal["done", "again", "untried", "booked"]
-"""The SMS goes (accepted or buried); it stays and the try counts; it stays as if never taken; it stays, with a permit
-for when it has rested."""
+"""The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for
+when it has rested."""
+
+MOST_FORWARD = 1_000
+"""Senders of a shard that are brought forward when a channel's pause has ended by itself; others look a little later."""
+
+PAGE = 1_000
+
+UNLIMITED = 1_000.0
+"""SMS a second by which a backlog is brought forward whose channel has no limit."""
 
 Taken = tuple["Take", Outbound]
 """A take, and its SMS, read."""
@@ -24,7 +32,8 @@ class Take(msgspec.Struct, frozen=True):
     """The oldest SMS of a sender, ours to try until the lease ends: taken at `now` (the server's ms), tried `attempts`
     times before, first at `since` (ms, 0 for never).
 
-    `unknown`: the provider may have the SMS: the last try ended so, or with its worker. `booked`: its permit is for now.
+    `unknown`: the provider may have the SMS: the last try ended so, or with its worker. `permit`: the epoch in which one
+    was booked for now; -1: none was.
     """
 
     sender: str
@@ -33,7 +42,7 @@ class Take(msgspec.Struct, frozen=True):
     attempts: int
     since: int
     unknown: bool
-    booked: bool
+    permit: int
     entry: bytes
 
     @property
@@ -41,10 +50,20 @@ class Take(msgspec.Struct, frozen=True):
         return headers.sms_in(self.entry)
 
 
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """What a failed try of an SMS came to, as it is kept beside the outbox. `at` is ms."""
+
+    sms: str
+    at: int
+    code: str
+    why: str
+
+
 class Settled(msgspec.Struct, frozen=True):
     """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the archive, `mail` to the lane.
 
     `uncertain`: the SMS stays, and the provider may have it. `ticket` is remembered, to be told apart from later SMS.
+    `epoch` is the one of a permit that is booked. `failed` is remembered while the SMS stays.
     """
 
     take: Take
@@ -55,6 +74,12 @@ class Settled(msgspec.Struct, frozen=True):
     uncertain: bool = False
     ticket: str = ""
     mail: Inbound | None = None
+    epoch: int = 0
+    failed: Attempt | None = None
+
+
+_attempt = msgspec.msgpack.Encoder()
+_read_attempt = msgspec.msgpack.Decoder(Attempt).decode
 
 
 class Outboxes:
@@ -94,14 +119,40 @@ class Outboxes:
         keys = [
             keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
             keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender),
-            keyspace.tickets(k, sender), keyspace.alarms(k), keyspace.mailbox(k, sender),
+            keyspace.tickets(k, sender), keyspace.alarms(k), keyspace.mailbox(k, sender), keyspace.dead_reasons(k),
+            keyspace.tries(k, sender),
         ]  # fmt: skip
         args = (
-            sender, each.take.fence, each.take.entry, each.verdict, each.rest_ms, self._keep_events_ms, each.records,
+            sender, each.take.fence, each.take.entry, f"{each.verdict}{each.epoch or ''}", each.rest_ms, self._keep_events_ms, each.records,
             dead.id if dead else "", dead.content if dead else b"", "?" if each.uncertain else "", each.ticket,
-            keyspace.REPLY + encode(each.mail) if each.mail is not None else b"",
+            keyspace.REPLY + encode(each.mail) if each.mail is not None else b"", each.take.since,
+            _attempt.encode(each.failed) if each.failed else b"",
         )  # fmt: skip
         return keyspace.call("settle", keys, args)
+
+    def tries(self, sender: str, sms: str) -> list[Attempt]:
+        """The failed tries of this SMS, if it is the oldest of its outbox, oldest first; no more than the last 20."""
+        k = keyspace.shard_of(sender, self._shards)
+        attempts = map(_read_attempt, keyspace.ask(self._redis, ("LRANGE", keyspace.tries(k, sender), 0, -1)))
+        return [attempt for attempt in attempts if attempt.sms == sms]
+
+    def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
+        """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
+        0: no limit), and replies first. Of each shard at most so many, those that would look soonest. Answers how many."""
+        step_ms = 1000 / (rate or UNLIMITED)
+        last = -1 if most is None else most - 1
+        shards = keyspace.run(
+            self._redis, [("ZRANGE", keyspace.outbox_alarms(k), 0, last) for k in range(self._shards)]
+        )
+        waiting = 0
+        for unasked in (0, 1):
+            for k, resting in enumerate(shards):
+                for at in range(0, len(resting), PAGE):
+                    page = [sender.decode() for sender in resting[at : at + PAGE]]
+                    keys = [keyspace.outbox_alarms(k), *_outbox_keys(k, page)]
+                    args = (channel, unasked, waiting * step_ms, step_ms, *page)
+                    waiting += keyspace.ask(self._redis, keyspace.call("forward", keys, args))
+        return waiting
 
     def tickets(self, sender: str) -> set[str]:
         """The tickets of this sender's last SMS that were accepted where repeats are not known."""
@@ -111,12 +162,15 @@ class Outboxes:
 
 
 def _take(sender: str, answer: list[Any]) -> Take:
-    fence, now, attempts, since, left, entry = answer
-    return Take(sender, fence, now, attempts, since, bool(left & 1), bool(left & 2), entry)
+    fence, now, attempts, since, left, permit, entry = answer
+    return Take(sender, fence, now, attempts, since, bool(left), permit, entry)
 
 
 def _take_keys(k: int, senders: Sequence[str]) -> list[str]:
-    keys = [keyspace.fence(k), keyspace.outbox_alarms(k)]
+    return [keyspace.fence(k), keyspace.outbox_alarms(k), *_outbox_keys(k, senders)]
+
+
+def _outbox_keys(k: int, senders: Sequence[str]) -> Iterator[str]:
     for sender in senders:
-        keys += (keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender))
-    return keys
+        yield keyspace.outbox(k, sender)
+        yield keyspace.outbox_lock(k, sender)

@@ -6,11 +6,12 @@ supervise, and one that is gone when it is killed. Scale by running more of them
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
+from threading import Thread
+from time import sleep
 
 import dramatiq
 import msgspec
@@ -18,14 +19,14 @@ import redis
 import structlog
 from dramatiq import Worker
 
-from config import keyspace
+from config import keyspace, registry
 from config.logs import configure
 from config.settings import Settings, load
 from config.watching import LOOK_S, Watch, repeatedly
 from engine import Surveys, read_surveys
 from engine.accepting import Reread, reread_surveys
 from engine.providers.opening import mistakes, open_provider
-from workers import delivery, retention, versions
+from workers import delivery, libraries, retention, slots, versions
 from workers.campaigns import Campaigns
 from workers.channels import Channels
 from workers.clock import TICK_S, Clock
@@ -39,8 +40,11 @@ from workers.wires import Wire
 
 log = structlog.get_logger()
 
-STOP_MS = 10_000
+STOP_MS = 8_000
 """How long a worker may take to finish what it holds once it is told to stop."""
+
+END_S = 9.5
+"""How long after that it is ended, whatever it does: supervisors kill after 10 s."""
 
 TURN_THREADS = 3
 """While one batch waits for Redis, another is advanced: 3 gave 12,000 turns a second, 2 gave 10,000, 4 no more."""
@@ -80,17 +84,21 @@ DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "no
 
 
 def warn_of_forgetful(client: redis.Redis) -> None:
-    """Say which settings of the server break a promise. A server that does not tell is taken at its word."""
+    """Say which settings of the server break a promise."""
+    for name, found in forgetful(client).items():
+        log.warning(
+            "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABLE[name],
+            todo=f"CONFIG SET {name} {DURABLE[name]}",
+        )  # fmt: skip
+
+
+def forgetful(client: redis.Redis) -> dict[str, str]:
+    """The settings of the server that break a promise, as they are. A server that does not tell is taken at its word."""
     try:
         found = client.config_get(*DURABLE)
     except redis.ResponseError:
-        return
-    for name, wanted in DURABLE.items():
-        if found.get(name, wanted) != wanted:
-            log.warning(
-                "Redis may lose what was acknowledged", setting=name, found=found[name], wanted=wanted,
-                todo=f"CONFIG SET {name} {wanted}",
-            )  # fmt: skip
+        return {}
+    return {name: str(found[name]) for name, wanted in DURABLE.items() if found.get(name, wanted) != wanted}
 
 
 def turns(world: World) -> Turns:
@@ -113,7 +121,7 @@ def deliveries(world: World) -> Delivery:
         Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
         Channels(world.lanes, settings.channels),
         {
-            name: Wire(open_provider(channel, settings), delivery.SLOTS)
+            name: Wire(open_provider(channel, settings), slots.SLOTS)
             for name, channel in settings.channels.items()
         },
         Doorbell(world.broker),
@@ -136,16 +144,18 @@ def conversation() -> None:
 def deliver() -> None:
     world = enter_world()
     work = deliveries(world)
-    try:
-        listen(world, keyspace.OUTBOUND, work.run, batch=delivery.SLOTS)
-    finally:
-        work.close()
+    with registry.enlisted(world.settings.redis_url, "delivery"):
+        try:
+            listen(world, keyspace.OUTBOUND, work.run, batch=slots.SLOTS, stopping=work.stop)
+        finally:
+            work.close()
 
 
 def clock() -> None:
     world = enter_world()
     log.info("running", role="clock")
     with (
+        registry.enlisted(world.settings.redis_url, "clock"),
         repeatedly(partial(tidy, world), TIDY_S, "tidy"),
         repeatedly(campaigns(world).turn, TICK_S, "campaigns"),
     ):
@@ -166,37 +176,43 @@ def campaigns(world: World) -> Campaigns:
 
 
 def tidy(world: World) -> None:
-    """Forget what was said in sessions whose time has come, the versions of surveys that nothing needs any more, and
-    the processes that are gone."""
+    """Forget what was said in sessions whose time has come, the processes that are gone, and what nothing needs any
+    more: versions of surveys, and server-side functions of earlier releases."""
     retention.sweep_hourly(world.lanes, world.settings.shards, world.surveys)
-    versions.bury(world.lanes)
+    registry.bury(world.lanes)
     for version in versions.forget(world.lanes, world.settings.keep_events_ms):
         log.info("old version of a survey forgotten", version=version)
+    libraries.forget(world.lanes, [world.lanes, world.broker])
 
 
 @contextmanager
 def live_surveys(world: World, role: str) -> Iterator[None]:
-    """Meanwhile, this process's surveys are as its folder has them, and `parley surveys` can tell that it runs them.
+    """Meanwhile, this process is known to live, its surveys are as its folder has them, and `parley surveys` can tell
+    that it runs them.
 
     A version is in Redis before any session can open on it here.
     """
-    process = f"{role}@{socket.gethostname()}:{os.getpid()}"
-    say = partial(versions.say, world.lanes, process, world.surveys)
+    url = world.settings.redis_url
+    with registry.enlisted(url, role, lambda: current_versions(world.surveys)) as say:
 
-    def take_up(reread: Reread) -> None:
-        versions.put(world.lanes, reread.current)
-        world.surveys.replace(reread.current)
-        say()
+        def take_up(reread: Reread) -> None:
+            versions.put(world.lanes, reread.current)
+            world.surveys.replace(reread.current)
+            say()
 
-    def say_again() -> None:
-        versions.publish(world.lanes, world.surveys)
-        say()
+        reread = partial(reread_surveys, running=world.surveys, needed=world.settings.offered)
+        watch = Watch(world.settings.surveys, reread, take_up)
+        publish = partial(versions.publish, world.lanes, world.surveys)
+        with (
+            repeatedly(watch.look, LOOK_S, "surveys"),
+            repeatedly(publish, versions.PUBLISH_S, "versions"),
+        ):
+            yield
 
-    reread = partial(reread_surveys, running=world.surveys, needed=world.settings.offered)
-    watch = Watch(world.settings.surveys, reread, take_up)
-    with repeatedly(watch.look, LOOK_S, "surveys"), repeatedly(say_again, versions.SAY_S, "versions"):
-        yield
-    versions.leave(world.lanes, [process])
+
+def current_versions(surveys: Surveys) -> dict[str, str]:
+    """What is offered now, by name."""
+    return {survey.name: survey.version for survey in filter(None, map(surveys.current, surveys.names()))}
 
 
 ROLES: dict[str, Callable[[], None]] = {
@@ -207,8 +223,15 @@ ROLES: dict[str, Callable[[], None]] = {
 }
 
 
-def listen(world: World, queue: str, run: Run, threads: int = 1, batch: int = BATCH) -> None:
-    """Work on what is rung on `queue` until told to stop, then finish what was begun."""
+def listen(
+    world: World,
+    queue: str,
+    run: Run,
+    threads: int = 1,
+    batch: int = BATCH,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Work on what is rung on `queue` until told to stop, then finish what was begun; `stopping` is called at once."""
     broker = Doorbell(world.broker, batch)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_door(queue, run))
     worker = Worker(broker, worker_threads=threads)
@@ -216,6 +239,7 @@ def listen(world: World, queue: str, run: Run, threads: int = 1, batch: int = BA
     worker.start()
     log.info("running", role=queue)
     stop.wait()
+    stopping()
     worker.stop(timeout=STOP_MS)
 
 
@@ -238,16 +262,34 @@ def _door(queue: str, run: Run) -> Callable[[list[str]], None]:
 
 
 class StopSignal:
-    """SIGTERM or SIGINT, waited for. Its queue may be put into by a signal handler; an Event's lock could be held by
-    the very thread that the handler interrupts."""
+    """SIGTERM or SIGINT, waited for. Its queues may be put into by a signal handler; an Event's lock could be held by
+    the very thread that the handler interrupts. A process that has not ended in time by itself, as Redis hangs, is ended:
+    what it holds is as after a kill, and its leases run out."""
 
     def __init__(self) -> None:
         self._told: SimpleQueue[int] = SimpleQueue()
+        self._doomed: SimpleQueue[int] = SimpleQueue()
+        Thread(target=self._end, name="end", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, _: self._told.put(received))
+            signal.signal(number, self._tell)
+
+    def _tell(self, number: int, _frame: object) -> None:
+        self._told.put(number)
+        self._doomed.put(number)
+
+    def _end(self) -> None:
+        self._doomed.get()
+        sleep(END_S)
+        log.warning("not ended in time; the leases of what is held end by themselves", seconds=END_S)
+        os._exit(1)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """True once the process is told to stop, False if it was not within `timeout_s`."""
+        if timeout_s is None:
+            # a signal that came while the process was stopped may be another thread's, and wakes only that one
+            while not self.wait(LOOK_S):
+                pass
+            return True
         try:
             self._told.get(timeout=timeout_s)
         except Empty:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 
 import click
+import msgspec
 import redis
 
 from config import keyspace
-from config.settings import Settings, default_broker_url, exit_with_mistakes, load_settings
+from config.settings import Secret, Settings, default_broker_url, exit_with_mistakes, load_settings
 from workers.embedded import url_of_running
+
+PATIENCE_S = 2.0
+"""How long a server may take to answer that a command can do without."""
 
 
 def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
@@ -15,17 +19,25 @@ def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
 
     Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
     """
-    settings, url = _where(environ)
-    return settings, _connected(url)
+    settings = located(environ)
+    return settings, _connected(settings.redis_url)
 
 
-def reach_both(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
-    """The same, and a client of the Redis that holds the wake-ups."""
-    settings, url = _where(environ)
-    return settings, _connected(url), _connected(settings.broker_url or default_broker_url(url))
+def reach_both(environ: Mapping[str, str], retries: int = 0) -> tuple[Settings, redis.Redis, redis.Redis]:
+    """The same, and a client of the Redis that holds the wake-ups. A call whose reply is lost is repeated so often."""
+    settings = located(environ)
+    return settings, _connected(settings.redis_url, retries), _connected(settings.broker_url, retries)
 
 
-def _where(environ: Mapping[str, str]) -> tuple[Settings, str]:
+def reach_apart(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
+    """The same, for a command that has something to say though the Redis of the wake-ups does not answer."""
+    settings = located(environ)
+    broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=PATIENCE_S)
+    return settings, _connected(settings.redis_url), broker
+
+
+def located(environ: Mapping[str, str]) -> Settings:
+    """The settings, with where the servers in use are. Ends the command with a sentence if nobody says where."""
     with exit_with_mistakes():
         settings = load_settings(environ)
     url = settings.redis_url or url_of_running(settings.var)
@@ -33,11 +45,12 @@ def _where(environ: Mapping[str, str]) -> tuple[Settings, str]:
         raise click.ClickException(
             f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the server in use"
         )
-    return settings, url
+    broker_url = settings.broker_url or default_broker_url(url)
+    return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))
 
 
-def _connected(url: str) -> redis.Redis:
-    client = keyspace.connect(url, retries=0)
+def _connected(url: str, retries: int = 0) -> redis.Redis:
+    client = keyspace.connect(url, retries)
     try:
         client.ping()
     except redis.RedisError as e:

@@ -111,4 +111,4 @@ def _whose(record: Record, shard: Shard) -> str:
 
 def _bury_for_good(client: redis.Redis, k: int, sessions: Collection[str]) -> int:
     """Delete the dead letters of these sessions; answers how many there were."""
-    return letters.delete(client, k, lambda letter: letter.session in sessions)
+    return letters.delete(client, k, lambda letter: letter.session in sessions, "keep", "not_kept")

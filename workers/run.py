@@ -6,7 +6,6 @@ configuration (exit status 2) is not.
 
 import os
 import shlex
-import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from config.channels import Channel
 from config.settings import Settings, default_broker_url, exit_with_mistakes, load
+from config.tallies import FOLDER
 from engine import read_surveys
 from engine.providers.opening import mistakes
 from workers.embedded import CannotStart, server
@@ -97,15 +97,12 @@ def _processes(settings: Settings, url: str, console: Console) -> int:
 
 
 def _environment(settings: Settings, url: str) -> Mapping[str, str]:
-    metrics = settings.var / "metrics"
-    shutil.rmtree(metrics, ignore_errors=True)
-    metrics.mkdir(parents=True)
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PARLEY_REDIS_URL": url,
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        FOLDER: str(settings.var / "metrics"),
         "PARLEY_LOG": settings.log,
         "PYTHONUNBUFFERED": "1",
     }

@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from config import registry
 from config.settings import Settings
 from config.survey_folder import survey_files
 from engine import Survey, Surveys
@@ -149,7 +150,7 @@ def _versions(settings: Settings, client: redis.Redis, known: Surveys, found: Ce
     """A version by its survey's name, from whoever says that there is one."""
     since, used = versions.times(client, versions.SINCE), versions.times(client, versions.USED)
     processes: dict[tuple[str, str], list[str]] = {}
-    for process, run in sorted(versions.runs(client).items()):
+    for process, run in registry.processes(client).items():
         for pair in run.surveys.items():
             processes.setdefault(pair, []).append(process)
     waiting: dict[tuple[str, str], Counter[str]] = {}

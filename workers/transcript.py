@@ -58,9 +58,9 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
-            click.echo(json.dumps(_plain(record), default=msgspec.structs.asdict))
+            click.echo(json.dumps(plain(record), default=msgspec.structs.asdict))
         else:
-            click.echo(f"{_when(record, zones)}  {line(record)}")
+            click.echo(f"{when(record, zones)}  {line(record)}")
 
 
 def archived(client: redis.Redis, k: int, sender: str) -> Iterator[Record]:
@@ -107,11 +107,12 @@ def _session_of(record: Record) -> str:
     return record.id if isinstance(record, Refused) else getattr(record, "session", "")
 
 
-def _plain(record: Record) -> dict[str, object]:
+def plain(record: Record) -> dict[str, object]:
+    """A record as a program reads it."""
     fields: dict[str, object] = {"event": type(record).__name__.lower()}
     return fields | msgspec.structs.asdict(record)
 
 
-def _when(record: Record, zones: dict[str, ZoneInfo]) -> str:
+def when(record: Record, zones: dict[str, ZoneInfo]) -> str:
     zone = zones.get(record.channel, ZoneInfo("UTC"))
     return datetime.fromtimestamp(record.at / 1000, zone).isoformat(" ", "seconds")

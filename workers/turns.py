@@ -7,40 +7,35 @@ spends no permit on a START that it refuses anyway. Invitations got their permit
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from time import perf_counter
 
 import msgspec
+import prometheus_client
 import structlog
 
 from config import headers, keyspace, metrics
 from config.logs import hash_sender
 from config.settings import Channel
-from engine import ChannelPolicy, Policy, Surveys, UnknownVersion, missing_versions
-from engine import lane as lane_format
+from engine import ChannelPolicy, Policy, Surveys
 from engine.events import (
     Delivered,
     Ended,
+    Heard,
+    Misread,
     Opened,
     OptedOut,
-    Record,
-    Refusal,
     Refused,
-    Unsent,
-    decode_outbound,
+    Said,
 )
 from engine.quiet import quiet_hours
-from engine.turn import WITHDRAWN
 from workers.channels import Channels
-from workers.drafts import Draft, draft, draft_one_by_one
+from workers.committing import Bell, draft_knowing, note_withdrawn, permitted, wake
+from workers.drafts import Draft
 from workers.lanes import Claim, Committed, Lanes
-from workers.versions import learn
 
 log = structlog.get_logger()
-
-
-class Bell(Protocol):
-    def ring(self, queue: str, senders: Sequence[str]) -> None: ...
 
 
 def policy_of(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
@@ -78,14 +73,18 @@ class Turns:
 
     def run(self, queue: str, senders: Sequence[str]) -> None:
         """Turn every one of these lanes that has something for `queue`; wake whoever is wanted next."""
+        begun_s = perf_counter()
         claims = self._lanes.claim(queue, senders)
-        self._turn(queue, claims.held)
+        self._turn(queue, claims.held, begun_s)
         if claims.others:
             self._bell.ring(_other(queue), claims.others)
         for sender in claims.suspects:
-            self._turn(queue, self._lanes.claim_alone(queue, sender).held)
+            begun_s = perf_counter()
+            suspect = self._lanes.claim_alone(queue, sender)
+            metrics.LEASES_LOST.labels(queue).inc(sum(claim.attempts > 1 for claim in suspect.held))
+            self._turn(queue, suspect.held, begun_s)
 
-    def _turn(self, queue: str, claims: Sequence[Claim]) -> None:
+    def _turn(self, queue: str, claims: Sequence[Claim], begun_s: float) -> None:
         if not claims:
             return
         surveys = self._surveys.still()
@@ -93,104 +92,98 @@ class Turns:
         if any(each.opened for each in drafts):
             drafts = self._admitted(drafts, surveys)
         committed = self._lanes.commit([each.decision() for each in drafts])
-        self._wake(committed)
-        self._report(queue, drafts, committed, claims[0].now)
+        took_s = perf_counter() - begun_s
+        wake(self._bell, committed)
+        self._report(queue, drafts, committed, claims[0].now, took_s)
 
     def _draft(self, claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
-        try:
-            return draft(claim, surveys, policy)
-        except UnknownVersion:
-            learn(self._lanes.client, surveys, missing_versions(lane_format.decode(claim.state), surveys))
-        try:
-            return draft(claim, surveys, policy)
-        except UnknownVersion:
-            return draft_one_by_one(claim, surveys, policy)
+        return draft_knowing(self._lanes.client, claim, surveys, policy)
 
     def _admitted(self, drafts: list[Draft], surveys: Surveys) -> list[Draft]:
         """The drafts, those that may not open the sessions they would drafted again without."""
-        now = drafts[0].claim.now
-        wanted: Counter[str] = Counter()
-        for each in drafts:
-            wanted.update(each.opened)
-        closed: dict[str, Refusal] = {}
-        left: dict[str, int] = {}
-        for channel, count in wanted.items():
-            left[channel], reason = self._door.admit(channel, count, now)
-            if reason:
-                closed[channel] = reason
-        return [self._admit(each, surveys, left, closed) for each in drafts] if closed else drafts
-
-    def _admit(
-        self, each: Draft, surveys: Surveys, left: dict[str, int], closed: Mapping[str, Refusal]
-    ) -> Draft:
-        if all(left[channel] >= count for channel, count in each.opened.items()):
-            for channel, count in each.opened.items():
-                left[channel] -= count
-            return each
+        may, closed = permitted(self._door, drafts, drafts[0].claim.now)
         policy = dict(self._policy)
         for channel, reason in closed.items():
             policy[channel] = msgspec.structs.replace(policy[channel], closed=reason)
-        return self._draft(each.claim, surveys, policy)
+        return [
+            each if admitted else self._draft(each.claim, surveys, policy)
+            for each, admitted in zip(drafts, may, strict=True)
+        ]
 
-    def _wake(self, committed: Sequence[Committed]) -> None:
-        for queue in (keyspace.STARTS, keyspace.REPLIES):
-            waiting = [each.sender for each in committed if each.wake == queue]
-            if waiting:
-                self._bell.ring(queue, waiting)
-        speaking = [each.sender for each in committed if each.speak]
-        if speaking:
-            self._bell.ring(keyspace.OUTBOUND, speaking)
-
-    def _report(self, queue: str, drafts: Sequence[Draft], committed: Sequence[Committed], now: int) -> None:
-        """Count and log what stood. Nothing here can undo it."""
+    def _report(
+        self, queue: str, drafts: Sequence[Draft], committed: Sequence[Committed], now: int, took_s: float
+    ) -> None:
+        """Count and log what stood, many lanes at once: each number that is published costs a lock. Nothing here can
+        undo it."""
         stood = [each for each, commit in zip(drafts, committed, strict=True) if commit.stood]
         metrics.TURNS.labels(queue, "committed").inc(len(stood))
+        metrics.TURN_SECONDS.labels(queue).observe_times(took_s, len(stood))
+        metrics.CLAIM_SECONDS.labels(queue).observe_many(_waited_s(stood))
         if len(stood) < len(drafts):
             metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
         if duplicates := sum(each.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
         for each, commit in zip(drafts, committed, strict=True):
             if commit.withdrawn:
-                self._note_withdrawn(each, commit, now)
+                note_withdrawn(self._lanes, each, commit, now)
         for channel, count in Counter(sms.channel for each in stood for sms in each.outbox).items():
             metrics.SMS_DECIDED.labels(channel).inc(count)
             self._door.count_sms(channel, count, now)
+        for (counter, labels), count in Counter(chain.from_iterable(map(_counts, stood))).items():
+            counter.labels(*labels).inc(count)
         for each in stood:
-            self._report_lane(each)
+            if each.opt_outs or each.dead:
+                self._log_lane(each)
 
-    def _note_withdrawn(self, each: Draft, committed: Committed, now: int) -> None:
-        """SMS that were taken back before they left: the archive says so."""
-        records: list[Record] = []
-        for entry in committed.withdrawn:
-            sms = decode_outbound(headers.sms_in(entry))
-            code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
-            records.append(Unsent(now, sms.channel, sms.session, sms.id, code, WITHDRAWN[code]))
-        self._lanes.archive(committed.sender, records)
-
-    def _report_lane(self, each: Draft) -> None:
+    def _log_lane(self, each: Draft) -> None:
         for record in each.records:
-            match record:
-                case Opened(channel=channel, survey=survey):
-                    metrics.SESSIONS_OPENED.labels(channel, survey).inc()
-                case Ended(channel=channel, how=how):
-                    metrics.SESSIONS_ENDED.labels(channel, "", how).inc()
-                case Refused(channel=channel, reason=reason):
-                    metrics.STARTS_REFUSED.labels(channel, reason).inc()
-                case Delivered(channel=channel, state=state):
-                    metrics.RECEIPTS.labels(channel, state or "other").inc()
-                case OptedOut(channel=channel):
-                    log.info(
-                        "opted out", channel=channel, sender=hash_sender(self._log_key, each.claim.sender)
-                    )
-                case _:
-                    pass
+            if type(record) is OptedOut:
+                sender = hash_sender(self._log_key, each.claim.sender)
+                log.info("opted out", channel=record.channel, sender=sender)
         for letter in each.dead:
-            metrics.DEAD_LETTERS.labels(letter.reason).inc()
             log.error(
                 "dead letter",
                 id=letter.id, reason=letter.reason, attempts=letter.attempts, channel=letter.channel,
                 sender=hash_sender(self._log_key, letter.sender), todo=f"parley dead show {letter.id}",
             )  # fmt: skip
+
+
+def _waited_s(drafts: Sequence[Draft]) -> Iterator[float]:
+    """For each event that was applied, how long it had waited to be claimed; nothing if its header is damaged."""
+    for each in drafts:
+        now = each.claim.now
+        for entry in each.claim.mail:
+            try:
+                accepted = headers.accepted_at(entry)
+            except ValueError:
+                continue
+            yield max(0, now - accepted) / 1_000
+
+
+_USUAL = frozenset((Heard, Said))
+"""Records of which there is nothing to count, and which nearly all are."""
+
+
+def _counts(each: Draft) -> Iterator[tuple[prometheus_client.Counter, tuple[str, ...]]]:
+    """What there is to count of a lane: counters, and the values of their labels."""
+    for record in each.records:
+        if type(record) in _USUAL:
+            continue
+        match record:
+            case Opened(channel=channel, survey=survey):
+                yield metrics.SESSIONS_OPENED, (channel, survey)
+            case Ended(channel=channel, session=session, how=how):
+                yield metrics.SESSIONS_ENDED, (channel, each.surveys.get(session, ""), how)
+            case Misread(session=session, step=step):
+                yield metrics.INVALID_ANSWERS, (each.surveys.get(session, ""), step)
+            case Refused(channel=channel, reason=reason):
+                yield metrics.STARTS_REFUSED, (channel, reason)
+            case Delivered(channel=channel, state=state):
+                yield metrics.RECEIPTS, (channel, state or "other")
+            case _:
+                pass
+    for letter in each.dead:
+        yield metrics.DEAD_LETTERS, (letter.reason,)
 
 
 def _other(queue: str) -> str:

@@ -4,6 +4,7 @@ A provider may have an SMS though it did not say so: the connection broke, or th
 sent it again under the same id. Any other is asked first, and where that cannot be done either, the SMS is not sent again.
 """
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -20,9 +21,10 @@ from engine.providers import (
     Unknown,
     Unreachable,
 )
+from workers.channels import FAULT_MS, How
 from workers.lanes import Letter
-from workers.letters import DeadLetter, Reason, seal
-from workers.outboxes import Settled, Take, Verdict
+from workers.letters import DeadLetter, Reason, Tried, seal
+from workers.outboxes import Attempt, Settled, Take, Verdict
 
 MAX_TRIES = 20
 """Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
@@ -35,19 +37,22 @@ CERTAIN_MS = 23 * 3_600_000
 UNSURE_MS = 10_000
 """How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
 
-PAUSE_MS = 60_000
-"""How long a channel whose account is at fault rests before one SMS tries again."""
+BEHIND_MS = 1_000
+"""How much later than others an SMS looks again at which the provider failed: so that another one probes next."""
 
 
 class Try(msgspec.Struct, frozen=True):
     """A try and how many seconds it took; without an outcome, it was not made. `uncertain`: the provider may have the
-    SMS after it."""
+    SMS after it. `probe`: its channel's circuit waits for what came of it. `begun_s` is when its slot was taken, of the
+    clock monotonic."""
 
     take: Take
     sms: Outbound
     outcome: Outcome | None
     took_s: float
     uncertain: bool = False
+    probe: bool = False
+    begun_s: float = 0.0
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -61,17 +66,38 @@ class Settlement(msgspec.Struct, frozen=True):
     reason: Reason | None = None
 
 
-def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float, recourse: Recourse) -> Settlement:
-    """What follows from `outcome` of the try number `tries`. `jitter` is in 0..1, `pause_ms` the channel's pause."""
+def blame(outcome: Outcome) -> How:
+    """What a try says of the provider. That it refuses one SMS, or one number, says that it works."""
+    match outcome:
+        case ChannelFault():
+            return "faults"
+        case RetryLater(alone=False) | Unknown(alone=False):
+            return "fails"
+        case _:
+            return "works"
+
+
+def decide(
+    outcome: Outcome, tries: int, pause_ms: int, jitter: float, recourse: Recourse, open_ms: int = 0
+) -> Settlement:
+    """What follows from `outcome` of the try number `tries`. `jitter` is in 0..1, `pause_ms` the channel's pause. If its
+    circuit is open after the try, for `open_ms`, a try at which the provider failed does not count, and the SMS looks
+    again behind others."""
+    spared_ms = open_ms + round(BEHIND_MS * (0.5 + jitter)) if open_ms and blame(outcome) != "works" else 0
     match outcome:
         case Accepted():
             return Settlement("done", pause_ms, "accepted")
+        case RetryLater(code, why) if spared_ms:
+            return Settlement("untried", spared_ms, "retry", code, why)
         case RetryLater(code, why) if tries >= MAX_TRIES:
             return Settlement("done", 0, "tries_exhausted", code, why, "tries_exhausted")
         case RetryLater(code, why):
             return Settlement("again", backoff_ms(tries, jitter), "retry", code, why)
         case Unknown(code, why) if recourse == "none":
             return Settlement("done", 0, "uncertain", code, why, "uncertain")
+        case Unknown(code, why) if spared_ms:
+            rest_ms = spared_ms if recourse == "repeat" else max(UNSURE_MS, spared_ms)
+            return Settlement("untried", rest_ms, "unknown", code, why)
         case Unknown(code, why) if tries >= MAX_TRIES:
             reason: Reason = "tries_exhausted" if recourse == "repeat" else "uncertain"
             return Settlement("done", 0, reason, code, why, reason)
@@ -85,7 +111,7 @@ def decide(outcome: Outcome, tries: int, pause_ms: int, jitter: float, recourse:
         case Unreachable(code, why):
             return Settlement("done", 0, "unreachable", code, why)
         case ChannelFault(code, why):
-            return Settlement("untried", PAUSE_MS, "channel_fault", code, why)
+            return Settlement("untried", spared_ms or FAULT_MS, "channel_fault", code, why)
         case OptedOutThere(code, why):
             return Settlement("done", 0, "opted_out", code, why)
         case _:
@@ -117,26 +143,35 @@ def backoff_ms(tries: int, jitter: float) -> int:
     return round(longest * (0.5 + jitter))
 
 
-def settled(made: Try, settlement: Settlement, recourse: Recourse = "none") -> Settled:
-    """The settlement, with all that it writes. A ticket may have to be told apart from those of later SMS, where one
-    can be asked for them."""
-    at = made.take.now + round(made.took_s * 1000)
+def settled(
+    made: Try, settlement: Settlement, recourse: Recourse = "none", earlier: Sequence[Attempt] = ()
+) -> Settled:
+    """The settlement, with all that it writes: a letter has the `earlier` tries too. A ticket may have to be told apart
+    from those of later SMS, where one can be asked for them."""
+    at = ended(made)
+    failed = Attempt(made.sms.id, at, settlement.code, settlement.why)
     accepted = made.outcome if isinstance(made.outcome, Accepted) else None
     return Settled(
         made.take,
         settlement.verdict,
         rest_ms=settlement.rest_ms,
         records=_records(made.sms, made.outcome, settlement, at),
-        dead=_letter(made.take, made.sms, settlement, at),
+        dead=_letter(made, settlement, at, (*earlier, failed)),
         uncertain=made.uncertain and settlement.verdict != "done",
         ticket=accepted.ticket if accepted and recourse == "look_up" else "",
         mail=_news(made.sms, made.outcome),
+        failed=None if settlement.verdict == "done" else failed,
     )
 
 
-def left(take: Take, verdict: Verdict, rest_ms: int) -> Settled:
+def ended(made: Try) -> int:
+    """When a try came to its end (the server's ms)."""
+    return made.take.now + round(made.took_s * 1000)
+
+
+def left(take: Take, verdict: Verdict, rest_ms: int, epoch: int = 0) -> Settled:
     """An SMS that is not tried now; what is not known of it stays so."""
-    return Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)
+    return Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown, epoch=epoch)
 
 
 def _news(sms: Outbound, outcome: Outcome | None) -> Inbound | None:
@@ -164,9 +199,10 @@ def _records(sms: Outbound, outcome: Outcome | None, settlement: Settlement, at:
     return encode([record])
 
 
-def _letter(take: Take, sms: Outbound, settlement: Settlement, at: int) -> Letter | None:
+def _letter(made: Try, settlement: Settlement, at: int, tries: Sequence[Attempt]) -> Letter | None:
     if not settlement.reason:
         return None
+    take, sms, untried = made.take, made.sms, made.outcome is None
     return seal(
         DeadLetter(
             id=f"s{sms.id}",
@@ -181,5 +217,9 @@ def _letter(take: Take, sms: Outbound, settlement: Settlement, at: int) -> Lette
             version=take.fence,
             code=settlement.code,
             why=settlement.why,
+            tries=[Tried(each.at, each.code, each.why) for each in tries],
+            survey=sms.survey,
+            uncertain=made.uncertain or settlement.reason == "uncertain" or (untried and take.unknown),
+            since=take.since,
         )
     )

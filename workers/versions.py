@@ -2,16 +2,15 @@
 session can open on it. So that a process with other files, older or newer, can go on with a session pinned to it.
 
 A version is in use while a process runs it or an open session is pinned to it. Once it has not been for as long as
-the archive is kept, so that nothing that is stored refers to it any more, it is forgotten. Four keys of one hash slot:
+the archive is kept, so that nothing that is stored refers to it any more, it is forgotten. Keys of one hash slot:
 
   surveys          hash: version -> the file that it was read from
   {surveys}:since  zset: version -> ms at which it was first put there
   {surveys}:used   zset: version -> ms at which it was last known to be in use
-  {surveys}:runs   hash: process -> which versions it runs, as it said within the last minute
+  {surveys}:runs   hash: process -> which versions it runs, and who it is: config/registry.py
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 
 import msgspec
 import redis
@@ -25,29 +24,16 @@ from workers.census import census
 
 log = structlog.get_logger()
 
-SINCE, USED, RUNS = (f"{{{keyspace.SURVEYS}}}:{name}" for name in ("since", "used", "runs"))
+SINCE, USED = (f"{{{keyspace.SURVEYS}}}:{name}" for name in ("since", "used"))
 
-SAY_S = 60.0
-"""How often a process says what it runs."""
-
-GONE_MS = 180_000
-"""A process that has said nothing for this long runs no more."""
+PUBLISH_S = 60.0
+"""How often a process says that what it runs is in use."""
 
 Stored = tuple[str, bytes]
 """A file's name and content."""
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.Decoder(Stored).decode
-
-
-class Run(msgspec.Struct, frozen=True, array_like=True):
-    """What a process ran at `at` (ms): survey -> version."""
-
-    at: int
-    surveys: dict[str, str]
-
-
-_decode_run = msgspec.msgpack.Decoder(Run).decode
 
 
 def publish(client: redis.Redis, surveys: Surveys) -> None:
@@ -57,45 +43,23 @@ def publish(client: redis.Redis, surveys: Surveys) -> None:
 
 def put(client: redis.Redis, current: Iterable[Survey]) -> None:
     """Keep these versions for the others: they are in use. A version is the hash of its file, so none is ever
-    overwritten by another."""
+    overwritten by another. If the memory is full and they are all there, that will do."""
     now = now_ms(client)
+    kept = list(current)
+    try:
+        _keep(client, kept, now)
+    except redis.exceptions.OutOfMemoryError:
+        if len(stored(client, [survey.version for survey in kept])) < len(kept):
+            raise
+
+
+def _keep(client: redis.Redis, current: Iterable[Survey], now: int) -> None:
     pipeline = client.pipeline()
     for survey in current:
         pipeline.hsetnx(keyspace.SURVEYS, survey.version, encode((survey.file, survey.source)))
         pipeline.zadd(SINCE, {survey.version: now}, nx=True)
         pipeline.zadd(USED, {survey.version: now}, gt=True)
     pipeline.execute()
-
-
-def say(client: redis.Redis, process: str, surveys: Surveys) -> None:
-    """`process` runs these."""
-    current = filter(None, map(surveys.current, surveys.names()))
-    run = Run(now_ms(client), {survey.name: survey.version for survey in current})
-    client.hset(RUNS, process, encode(run))
-
-
-def leave(client: redis.Redis, processes: Sequence[str]) -> None:
-    """These run nothing any more. If Redis is away, their silence says so."""
-    with suppress(redis.RedisError):
-        if processes:
-            client.hdel(RUNS, *processes)
-
-
-def runs(client: redis.Redis) -> dict[str, Run]:
-    """What each process that runs has said, by process."""
-    now = now_ms(client)
-    return {process: run for process, run in _said(client).items() if now - run.at <= GONE_MS}
-
-
-def bury(client: redis.Redis) -> None:
-    """Forget the processes that have gone without a word."""
-    running = runs(client)
-    leave(client, [process for process in _said(client) if process not in running])
-
-
-def _said(client: redis.Redis) -> dict[str, Run]:
-    said: dict[bytes, bytes] = keyspace.ask(client, ("HGETALL", RUNS))
-    return {process.decode(): _decode_run(run) for process, run in said.items()}
 
 
 def stored(client: redis.Redis, wanted: Collection[str] | None = None) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 A connection that never came about has carried nothing; whatever else goes wrong, the provider may have the SMS.
 """
 
+import re
 from collections.abc import Callable, Container, Iterator
 from ssl import SSLCertVerificationError
 from time import time
@@ -28,6 +29,9 @@ _NEVER_LEFT = (
     SSLCertVerificationError,
 )
 
+_HTTP = re.compile(r"http [1-5][0-9][0-9]")
+_EXCEPTIONS = frozenset(name for name, it in vars(requests.exceptions).items() if isinstance(it, type))
+
 Reading = TypeVar("Reading")
 
 
@@ -44,6 +48,12 @@ class Wire:
     def send(self, sms: Outbound) -> Outcome:
         """Try once."""
         return self._make(self._provider.write(sms, time()), self._provider.outcome)
+
+    def known(self, code: str) -> str:
+        """An outcome's code as a label of a metric: what the provider's documentation has, an HTTP status, the name of an
+        exception of requests, or "other"."""
+        known = code in self._provider.codes or code in _EXCEPTIONS or _HTTP.fullmatch(code)
+        return code if known else "other"
 
     def look_up(self, sms: Outbound, since: float, known: Container[str]) -> Outcome | NotFound:
         """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. Only if

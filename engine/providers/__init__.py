@@ -6,6 +6,7 @@ one of a closed set of outcomes. An outcome carries its decision; nothing outsid
 
 from collections.abc import Container, Sequence
 from hashlib import blake2b
+from math import isfinite
 from typing import Annotated, Literal, Protocol, assert_never
 
 import msgspec
@@ -93,23 +94,29 @@ class Acknowledgement(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The provider has the SMS. `ticket` ties receipts and replies to it; empty if an earlier try got it."""
+    """The provider has the SMS. `ticket` ties receipts and replies to it; empty if an earlier try got it. `credit` is what
+    is left in the account, in the provider's unit, if it says so."""
 
     ticket: str
+    credit: float | None = None
 
 
 class RetryLater(msgspec.Struct, frozen=True):
-    """Nothing is wrong with the SMS and the provider does not have it; the same request may be made again later."""
+    """Nothing is wrong with the SMS and the provider does not have it; the same request may be made again later.
+    `alone`: it says nothing of other SMS, such as a limit of one number."""
 
     code: str
     why: str
+    alone: bool = False
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first."""
+    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first. `alone`:
+    it says nothing of other SMS."""
 
     code: str
     why: str
+    alone: bool = False
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -165,6 +172,7 @@ class Provider(Protocol):
 
     url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
     recourse: Recourse  # with "look_up", it is a Lister
+    codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
     answers_in_place: bool  # replies may go into the answer to a webhook (ingest/twiml.py)
     acknowledgement: Acknowledgement
 
@@ -207,6 +215,15 @@ def event_id(*parts: str, key: bytes = b"") -> str:
 def our_id(said: str) -> str:
     """The id of an SMS of ours, as a provider repeats it; empty if it cannot be one."""
     return said if said.isalnum() and said.isascii() else ""
+
+
+def amount(written: bytes | str) -> float | None:
+    """What is left in an account, of a number in JSON or in a text; None if that is not what it is."""
+    try:
+        found = float(msgspec.json.decode(written, type=str | float, strict=False))
+    except (ValueError, RecursionError):
+        return None
+    return found if isfinite(found) else None
 
 
 Scalar = str | int | float | bool | None

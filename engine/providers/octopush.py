@@ -8,6 +8,7 @@ of callbacks; a `sms-campaign/send` is answered 200 or 201.
 """
 
 import re
+from collections.abc import Container
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Annotated, Literal
@@ -36,6 +37,7 @@ from engine.providers import (
     Unreadable,
     Unusable,
     Url,
+    amount,
     event_id,
     word,
 )
@@ -64,6 +66,11 @@ OUTCOMES: dict[int, type[RetryLater | ChannelFault | Unreachable]] = {
 """What an error code means, where it is neither success (120) nor the SMS's own fault (every other code). 106 (bad
 sender), 121 and 122 (no STOP mention), 151 and 152 (country not served) are as much the channel's, but do not hold up
 its other SMS."""
+
+CODES = frozenset(
+    str(code) for code in (*range(100, 134), *range(150, 161), *range(201, 211), *range(300, 309), 500, 501)
+)
+"""The return codes in its documentation."""
 
 BLACKLISTED = "BLACKLISTED_NUMBER"
 """The receipt's status if Octopush blocked the number after a STOP that it handled."""
@@ -144,6 +151,7 @@ class _Send(msgspec.Struct, omit_defaults=True):
 
 class _Reply(msgspec.Struct):
     sms_ticket: Scalar = None
+    residual_credit: msgspec.Raw = msgspec.Raw()
     code: Scalar = None
     message: Scalar = None
 
@@ -184,6 +192,7 @@ class Octopush:
     """
 
     recourse: Recourse = "repeat"
+    codes: Container[str] = CODES
     answers_in_place = False
     acknowledgement = Acknowledgement()
 
@@ -274,7 +283,7 @@ class Octopush:
         if status >= 500:
             return Unknown(code or f"http {status}", why or "Octopush is out of order")
         if 200 <= status < 300 and word(reply.sms_ticket):
-            return Accepted(word(reply.sms_ticket))
+            return Accepted(word(reply.sms_ticket), amount(bytes(reply.residual_credit)))
         if not re.fullmatch(r"[0-9]{1,6}", code):
             return Unknown(f"http {status}", "Octopush's reply is not one that we know")
         if int(code) == ALREADY_SENT:

@@ -59,6 +59,9 @@ from engine.providers.halves import decode
 NEVER_PROCESSED = "20429"
 """Too many requests: the one code after which nothing was created, even with an HTTP status of 5xx."""
 
+ONE_NUMBER = "14107"
+"""Loop protection: the one code to be repeated later that says nothing of other numbers."""
+
 _Failure = type[RetryLater | ChannelFault | Unreachable | OptedOutThere]
 
 OUTCOMES: dict[int, _Failure] = {
@@ -89,6 +92,8 @@ OUTCOMES: dict[int, _Failure] = {
 }
 """What an error code means, where it is not the SMS's own fault (every other code, such as 21408: region not enabled,
 21602: no body, 21606: this From cannot send there, 21608: a trial account's unverified To, 21617: too long)."""
+
+CODES = frozenset(map(str, (*OUTCOMES, 21408, 21602, 21606, 21608, 21617)))
 
 STATES: dict[str, SmsState] = {
     "sent": "sent",
@@ -228,6 +233,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 class Twilio:
     """The codec of one channel."""
 
+    codes: Container[str] = CODES
     acknowledgement = Acknowledgement(200, "text/xml", b"<Response/>")
 
     def __init__(self, place: Place, account: Account, options: Options) -> None:
@@ -293,7 +299,7 @@ class Twilio:
         why = word(reply.message) or word(reply.detail) or word(reply.title)
         known = _meaning(code)
         if known and (status < 500 or code == NEVER_PROCESSED):
-            return known(code, why)
+            return RetryLater(code, why, alone=True) if code == ONE_NUMBER else known(code, why)
         if status == 429:
             return RetryLater(code or "http 429", why or "Twilio has too much to do")
         if status in (401, 403, 404):
@@ -329,7 +335,8 @@ class Twilio:
             if theirs and message.sid not in known and _fold(message.body or "") == text:
                 return _fate(message)
         if page.next_page_uri and len(recent) == len(page.messages):
-            return Unknown("many", f"the last {PAGE} messages to this number do not reach back far enough")
+            why = f"the last {PAGE} messages to this number do not reach back far enough"
+            return Unknown("many", why, alone=True)
         return NotFound()
 
     def answer(self, replies: Sequence[Outbound]) -> Acknowledgement:

@@ -17,7 +17,7 @@ signature; if it does not, `fresh_s` may be raised to a day, since a repeated me
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from hmac import compare_digest
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, quote
@@ -44,6 +44,7 @@ from engine.providers import (
     Unreadable,
     Unusable,
     Url,
+    amount,
     event_id,
     our_id,
 )
@@ -72,6 +73,9 @@ OUTCOMES: dict[str, type[RetryLater | ChannelFault | Unreachable | OptedOutThere
 """What a message's status means, where it is neither success (0) nor the SMS's own fault (every other code, such as 2
 and 3: a parameter, 6: unknown prefix, 12: too long, 15: this sender may not be used there, 22: network code, 29: an
 account on trial may only text its own numbers)."""
+
+CODES = frozenset((*OUTCOMES, "2", "3", "6", "12", "15", "22", "29"))
+"""The statuses in its documentation."""
 
 STATES: dict[str, SmsState] = {
     "accepted": "sent",
@@ -148,6 +152,7 @@ class _Sent(msgspec.Struct, rename="kebab"):
     status: str | int = ""
     message_id: str = ""
     error_text: str = ""
+    remaining_balance: msgspec.Raw = msgspec.Raw()
 
 
 class _Reply(msgspec.Struct):
@@ -174,6 +179,7 @@ class Vonage:
     """The codec of one channel."""
 
     recourse: Recourse = "none"
+    codes: Container[str] = CODES
     answers_in_place = False
     acknowledgement = Acknowledgement()
 
@@ -278,7 +284,7 @@ def provider(place: Place, account: Account, options: Options) -> Vonage:
 def _judge(messages: Sequence[_Sent]) -> Outcome:
     refused = [message for message in messages if str(message.status) != ACCEPTED]
     if not refused:
-        return Accepted(messages[0].message_id)
+        return Accepted(messages[0].message_id, amount(bytes(messages[-1].remaining_balance)))
     code, why = str(refused[0].status), refused[0].error_text
     if len(refused) < len(messages):
         taken = len(messages) - len(refused)

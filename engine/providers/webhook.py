@@ -41,6 +41,7 @@ answers
 """
 
 import re
+from collections.abc import Container
 from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import Annotated, Literal, assert_never
@@ -183,6 +184,7 @@ class Webhook:
     """The codec of one channel."""
 
     recourse: Recourse = "repeat"
+    codes: Container[str] = frozenset(("unreachable", "opted_out"))
     answers_in_place = False
     acknowledgement = Acknowledgement()
 

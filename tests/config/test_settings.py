@@ -73,6 +73,15 @@ def test_defaults(deployment):
     assert list(surveys.names()) == ["clinic"]
 
 
+def test_a_spool_is_a_folder_and_a_limit_or_there_is_none(deployment):
+    assert (load(deployment())[0].spool, load(deployment(PARLEY_SPOOL=""))[0].spool) == (None, None)
+    found, _ = load(deployment(PARLEY_SPOOL="/var/spool/parley"))
+    assert (found.spool, found.spool_bytes) == (Path("/var/spool/parley"), 256 << 20)
+    for wrong in ("0", "-1", "much", "1048577"):
+        (problem,) = problems_of(deployment(PARLEY_SPOOL_MB=wrong))
+        assert problem == f"PARLEY_SPOOL_MB is {wrong!r}: expected a whole number from 1 to 1048576"
+
+
 def test_all_mistakes_are_reported_at_once(deployment):
     bad = """
     chanels = 1

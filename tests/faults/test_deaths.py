@@ -1,17 +1,22 @@
 """kill -9 of every kind of process at every step: nothing lost, nothing twice, everything in order."""
 
+from pathlib import Path
+
 import pytest
 
 DEATHS = [
     ("web", "before_accept"),
     ("web", "after_accept"),
     ("web", "before_ring"),
+    ("ratelimit", "after_fetch"),
     ("ratelimit", "after_claim"),
     ("ratelimit", "before_commit"),
     ("ratelimit", "after_commit"),
+    ("conversation", "after_fetch"),
     ("conversation", "after_claim"),
     ("conversation", "before_commit"),
     ("conversation", "after_commit"),
+    ("delivery", "after_fetch"),
     ("delivery", "after_take"),
     ("delivery", "before_send"),
     ("delivery", "after_send"),
@@ -31,6 +36,14 @@ def test_a_conversation_survives(deployment, play, name, fault):
         play.hold(range(3))
         assert victim.pid != first_life, "the fault point was never reached"
     play.judge()
+
+
+def test_whoever_is_killed_leaves_no_process_behind(deployment):
+    """A line of the Procfile is one process: it has no children that could go on without it."""
+    deployment.start()
+    for process in deployment.processes:
+        children = [file.read_text() for file in Path(f"/proc/{process.pid}/task").glob("*/children")]
+        assert "".join(children) == "", f"{process.name} has children"
 
 
 def test_a_conversation_survives_a_clock_that_puts_an_alarm_off_and_dies_before_it_rings(deployment, play):

@@ -1,18 +1,25 @@
 """The provider fails: each outcome leads where the table says, and no SMS is lost, doubled or overtaken."""
 
 import json
+import signal
 import subprocess
 from itertools import pairwise
+from time import monotonic
 
 import pytest
 
 from config import keyspace
+from engine.events import Outbound, encode
 from tests.faults.play import Play
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import inbound
 from tests.support.processes import Deployment
+from tests.support.vonage import KEY, SECRET, FakeVonage
 from tests.support.waiting import until
+from workers import delivery
+from workers.channels import Channels
+from workers.outboxes import Outboxes
 
 ANNA = clinic.number(1)
 
@@ -131,3 +138,152 @@ def test_a_stop_is_obeyed_by_a_delivery_worker_that_was_stalled_before_it_could_
     stalled.terminate()
     (confirmation,) = octopush.accepted(ANNA)
     assert "START" in confirmation.text
+
+
+def put(redis, sender, *texts, channel=clinic.CHANNEL, **more):
+    """SMS into an outbox, as a commit puts them there."""
+    k = keyspace.shard_of(sender, 16)
+    for text in texts:
+        identity = f"{sender.removeprefix('+')}{text}"
+        sms = Outbound(identity, channel, sender, text, **more)
+        redis.rpush(keyspace.outbox(k, sender), channel.encode() + b"\0" + encode(sms))
+    redis.zadd(keyspace.outbox_alarms(k), {sender: 1})
+
+
+def got(octopush):
+    """What each person got, in order."""
+    texts = {}
+    for sms in octopush.accepted():
+        texts.setdefault(sms.to, []).append(sms.text)
+    return texts
+
+
+def logged(deployment, words):
+    return sum(process.log.read_text().count(words) for process in deployment.of("delivery"))
+
+
+def test_an_outage_costs_a_probe_now_and_then_and_the_backlog_leaves_in_order_once_it_is_over(
+    deployment, octopush, own_valkey
+):
+    """Forty people, two processes: while the provider fails few requests are made, and none of them costs a try; when it
+    works again everything leaves soon, once and in order."""
+    redis = own_valkey.client()
+    octopush.control(Faults(fail_500=1.0))
+    deployment.start(web=0, ratelimit=0, conversation=0, delivery=2)
+    everyone = [clinic.number(place) for place in range(40)]
+    for person in everyone:
+        put(redis, person, "a", "b", "c")
+    until(lambda: logged(deployment, "channel paused") >= 1, 30, "the circuit is open")
+    before = len(octopush.ledger().received)
+    until(lambda: len(octopush.ledger().received) >= before + 2, 30, "it was probed")
+    octopush.control(Faults())
+    over = monotonic()
+    until(lambda: octopush.count() == 120, 40, "everything was sent")
+    assert monotonic() - over < 20
+    assert got(octopush) == {person: ["a", "b", "c"] for person in everyone}
+    assert logged(deployment, "channel paused") == 1
+    assert logged(deployment, "channel works again") == 1
+    assert redis.keys("*:dead") == []
+    until(lambda: not redis.keys("*:tries:*"), 10, "failed tries are forgotten")
+
+
+def test_a_provider_that_fails_every_other_request_keeps_its_channel_open(deployment, octopush, own_valkey):
+    octopush.control(Faults(fail_500=0.5, seed=7))
+    deployment.start(web=0, ratelimit=0, conversation=0)
+    redis = own_valkey.client()
+    everyone = [clinic.number(place) for place in range(40)]
+    for person in everyone:
+        put(redis, person, "a")
+    until(lambda: octopush.count() >= 36, 60, "nearly everything was sent")
+    assert redis.keys("*:dead") == []
+
+
+def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valkey, octopush):
+    """A backlog of 200 invitations' SMS and of 50 replies, on a channel that was paused until now."""
+    rate = 60
+    redis = own_valkey.client()
+    with Deployment(
+        own_valkey.url, own_valkey.broker_url, octopush, limits={"sms_per_second": rate}
+    ) as deployment:
+        redis.set(keyspace.pause(clinic.CHANNEL), b'{"by":"operator","why":"test","since":1}', px=86_400_000)
+        invited = [clinic.number(place) for place in range(40)]
+        asking = [clinic.number(place) for place in range(100, 125)]
+        for person in invited:
+            put(redis, person, "a", "b", "c", "d", "e", unasked=True)
+        for person in asking:
+            put(redis, person, "a", "b")
+        deployment.start(web=0, ratelimit=0, conversation=0, delivery=2)
+        until(lambda: waiting(redis) == 65, 30, "everyone has been turned away")
+        assert Channels(redis, {}).resume(clinic.CHANNEL).pause.why == "test"
+        assert Outboxes(redis, 16, 0, delivery.LEASE_MS).bring_forward(clinic.CHANNEL, rate) == 65
+        until(lambda: octopush.count() == 250, 60, "everything was sent")
+    accepted = octopush.accepted()
+    last_reply = max(at for at, sms in enumerate(accepted) if sms.to in asking)
+    first_s, last_s = accepted[0].at_s, accepted[-1].at_s
+    assert last_reply < 50 + rate // 2 + 5
+    assert last_s - first_s >= (250 - rate) / rate - 0.1
+    assert last_s - first_s < 2 * 250 / rate
+    for second in range(int(last_s - first_s)):
+        within = [sms for sms in accepted if second <= sms.at_s - first_s < second + 1]
+        assert len(within) <= (2 * rate if second == 0 else 1.5 * rate)
+    texts = got(octopush)
+    assert all(texts[person] == ["a", "b", "c", "d", "e"] for person in invited)
+    assert all(texts[person] == ["a", "b"] for person in asking)
+
+
+def waiting(redis):
+    """How many senders rest because their channel lets nothing leave."""
+    return sum(redis.get(name).endswith(b" untried") for name in redis.keys("*:outbox-lock:*"))
+
+
+def test_a_provider_that_hangs_holds_up_neither_another_channel_nor_the_end_of_its_process(
+    own_valkey, octopush
+):
+    """Octopush takes requests and answers none; Vonage works. Told to stop, the process ends within 10 s, and what it has
+    not begun is free for others at once."""
+    with FakeVonage() as vonage:
+        account = {
+            "PARLEY_VONAGE_URL": vonage.url, "PARLEY_VONAGE_KEY": KEY, "PARLEY_VONAGE_SECRET": SECRET,
+            "PARLEY_PUBLIC_URL": "https://sms.example.org",
+        }  # fmt: skip
+        redis = own_valkey.client()
+        octopush.control(Faults(hang=True))
+        with Deployment(own_valkey.url, own_valkey.broker_url, octopush, environment=account) as deployment:
+            config = deployment.folder / "parley.toml"
+            config.write_text(config.read_text() + OTHER)
+            deployment.start(web=0, ratelimit=0, conversation=0)
+            stuck = [clinic.number(place) for place in range(80)]
+            for person in stuck:
+                put(redis, person, "a")
+            until(lambda: taken(redis) >= 32, 20, "all slots of the hanging one are taken")
+            put_s = monotonic()
+            put(redis, clinic.number(900), "hello", channel="other")
+            until(lambda: vonage.sent, 10, "the other channel's SMS was sent")
+            assert monotonic() - put_s < 3
+            (process,) = deployment.of("delivery")
+            told_s = monotonic()
+            process.signal(signal.SIGTERM)
+            assert process.wait_dead(15) == 0
+            took_s = monotonic() - told_s
+            assert took_s < 10, f"it took {took_s:.1f} s"
+            assert taken(redis) == 0
+            octopush.control(Faults())
+            deployment.spawn("delivery")
+            until(lambda: octopush.count() == 80, 40, "everyone got theirs")
+            assert got(octopush) == {person: ["a"] for person in stuck}
+
+
+OTHER = """
+[channels.other]
+provider = "vonage"
+number = "+33700000099"
+surveys = ["clinic"]
+token_env = "PARLEY_CLINIC_TOKEN"
+[channels.other.limits]
+sms_per_second = 0
+"""
+
+
+def taken(redis):
+    """How many SMS are being tried, by their locks."""
+    return sum(not redis.get(name).startswith(b"0 ") for name in redis.keys("*:outbox-lock:*"))

@@ -6,13 +6,13 @@ import pytest
 import requests
 
 from config import keyspace
-from tests.support import clinic
+from tests.support import audit, clinic
 from tests.support.person import inbound
-from tests.support.processes import Deployment
+from tests.support.processes import Deployment, odd_process, procfile
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-FUNCTIONS = ["accept", "claim", "commit", "take", "settle", "tick", "ring", "book"]
+FUNCTIONS = ["accept", "claim", "commit", "take", "settle", "tick", "ring", "depart"]
 
 
 @pytest.fixture
@@ -36,6 +36,23 @@ def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, fu
     play.hold(range(5))
     until(lambda: proxy.lost, 30, "a reply was lost")
     play.judge()
+
+
+@pytest.mark.parametrize("retries", [0, 10])
+def test_replies_that_are_lost_again_and_again_harm_nobody_however_often_clients_retry(
+    deployment, play, proxy, own_valkey, retries
+):
+    deployment.start(**dict.fromkeys(procfile(), 0))
+    for role in procfile():
+        odd_process(deployment, role, f"retries-{retries}")
+    deployment.wait_ready()
+    deployment.wait_running()
+    proxy.lose_replies(keyspace.LIBRARY.encode(), times=12, every=5)
+    play.hold(range(10))
+    assert proxy.lost > 5
+    proxy.lose_replies(b"", times=0)
+    play.judge()
+    audit.settle(own_valkey.client(), own_valkey.client(own_valkey.broker_url))
 
 
 def test_without_redis_nothing_is_acknowledged_and_when_it_is_back_all_goes_on(deployment, play, proxy):
@@ -66,17 +83,6 @@ def test_conversations_survive_a_server_that_is_killed_again_and_again(
         own_valkey.kill9()
         own_valkey.start()
     talk.join()
-    play.judge()
-
-
-def test_conversations_survive_a_server_that_hangs(octopush, own_valkey, play, deployment):
-    deployment.start()
-    play.hold([0])
-    own_valkey.sigstop()
-    answer = requests.post(deployment.webhook, data=inbound(clinic.number(1), "START"), timeout=10)
-    own_valkey.sigcont()
-    assert answer.status_code == 503
-    play.hold([1, 2])
     play.judge()
 
 

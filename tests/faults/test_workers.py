@@ -5,18 +5,10 @@ from threading import Event, Thread
 import pytest
 
 from config import keyspace
-from tests.support import clinic
+from tests.support import audit, clinic
 from tests.support.person import inbound
-from tests.support.processes import Process
+from tests.support.processes import odd_process, procfile
 from tests.support.waiting import until
-
-
-def odd_worker(deployment, role, oddity):
-    """A worker of `role` with something odd about it: see tests/support/odd_worker.py."""
-    command = f"python -m tests.support.odd_worker {role} {oddity}"
-    process = Process(role, command, deployment.environment, deployment.folder / f"odd-{role}.log")
-    deployment.processes.append(process)
-    return process
 
 
 @pytest.mark.parametrize("place", ["before_commit", "after_claim"])
@@ -85,31 +77,19 @@ def test_wake_ups_doubled_late_and_for_nobody_do_nothing(deployment, play, own_v
         stop.set()
         noise.join()
     play.judge()
+    audit.settle(own_valkey.client(), broker)
 
 
-def test_an_event_that_kills_every_worker_ends_as_a_dead_letter_and_its_neighbours_are_answered(
-    deployment, play, octopush, own_valkey
-):
-    deployment.start(conversation=0)
-    odd_worker(deployment, "conversation", "dies-of-deadly")
-    with deployment.respawning():
-        play.crowd.post([inbound(clinic.number(1), text) for text in ("START", "deadly")])
-        play.hold(range(2, 8))
-        redis = own_valkey.client()
-        until(lambda: redis.exists(*map(keyspace.dead, range(16))), 90, "it is a dead letter")
-        play.crowd.post([inbound(clinic.number(1), "P1")])
-        until(lambda: len(octopush.accepted(clinic.number(1))) == 2, 30, "and what came after it is answered")
-
-
-def test_workers_whose_clocks_are_five_minutes_apart_agree(deployment, play, own_valkey):
-    deployment.start(conversation=0, ratelimit=0, delivery=0, clock=0)
-    for role in ("ratelimit", "conversation", "delivery", "clock"):
-        odd_worker(deployment, role, "clock-5min-ahead")
-        odd_worker(deployment, role, "clock-5min-behind")
+def test_workers_and_web_whose_clocks_are_five_minutes_apart_agree(deployment, play, own_valkey):
+    deployment.start(**dict.fromkeys(procfile(), 0))
+    for role in procfile():
+        odd_process(deployment, role, "clock-5min-ahead")
+        odd_process(deployment, role, "clock-5min-behind")
+    deployment.wait_ready()
+    deployment.wait_running()
     play.hold(range(20))
     play.judge()
-    for k in range(16):
-        assert not own_valkey.client().zrangebyscore(keyspace.alarms(k), "-inf", 1)
+    audit.settle(own_valkey.client(), own_valkey.client(own_valkey.broker_url))
 
 
 def test_four_sms_each_from_200_people_back_to_back_are_answered_in_order(deployment, play, octopush):

@@ -14,6 +14,7 @@ from engine.providers import Place
 from engine.providers.twilio import Account, Options, provider
 from ingest import twiml
 from ingest.mailboxes import Letter, Mailboxes, Store, Unwritten
+from ingest.spool import Spooled, open_spool
 from ingest.twiml import InPlace
 from tests.support.waiting import until
 
@@ -63,16 +64,18 @@ def lane(valkey):
     return Lane(client)
 
 
-def play(valkey, scene, most=twiml.MOST):
-    """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer."""
+def play(valkey, scene, most=twiml.MOST, spool=None):
+    """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer, and where the event is if there is a spool."""
 
     async def run():
         lanes, broker = (Store(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url))
-        mailboxes = Mailboxes(16, lanes, broker)
+        mailboxes = Mailboxes(16, lanes, broker, spool)
         in_place = InPlace(16, 86_400_000, lanes, mailboxes, most)
 
-        def hear(*events):
-            return in_place.hear(CHANNEL, TWILIO, [Letter(ANNA, event, perf_counter()) for event in events])
+        async def hear(*events):
+            letters = [Letter(ANNA, event, perf_counter()) for event in events]
+            answer, kept = await in_place.hear(CHANNEL, TWILIO, letters)
+            return (answer, kept) if spool else answer
 
         try:
             await scene(hear)
@@ -229,6 +232,23 @@ def test_an_sms_that_could_not_be_written_down_leaves_nothing_reserved(valkey, l
 
     play(valkey, scene)
     assert lane.lock() == ""
+
+
+def test_what_goes_through_the_spool_is_answered_with_nothing_and_asks_redis_nothing(
+    valkey, lane, tmp_path, monkeypatch
+):
+    """It has a reply once it is handed over, and that goes through the API."""
+    monkeypatch.setattr(Store, "run", None)
+    spool = open_spool(tmp_path / "spool", 1 << 20)
+    spool.append([Spooled(ANNA, encode(START), True, 1, "clinic", "sms")], begin=True)
+
+    async def scene(hear):
+        assert await hear(START) == (NOTHING, "spooled")
+        assert await hear(told("a1")) == (NOTHING, "spooled")
+
+    play(valkey, scene, spool=spool)
+    assert spool.standing().events == 3
+    assert lane.client.keys() == []
 
 
 def test_every_call_may_be_repeated_after_its_reply_was_lost(lane):

@@ -201,7 +201,14 @@ def test_simulation_and_a_number_too_long_for_a_sender():
 @pytest.mark.parametrize(
     "status, body, outcome",
     [
-        (201, {"sms_ticket": "sms_1", "number_of_contacts": 1, "residual_credit": 94.9}, Accepted("sms_1")),
+        (
+            201,
+            {"sms_ticket": "sms_1", "number_of_contacts": 1, "residual_credit": 94.9},
+            Accepted("sms_1", 94.9),
+        ),
+        (201, {"sms_ticket": "sms_1", "residual_credit": ["a lot"]}, Accepted("sms_1")),
+        (201, {"sms_ticket": "sms_1", "residual_credit": "nan"}, Accepted("sms_1")),
+        (201, {"sms_ticket": "sms_1", "residual_credit": 10**400}, Accepted("sms_1")),
         (200, {"sms_ticket": "sms_1"}, Accepted("sms_1")),
         (400, {"code": 120, "message": "m"}, Accepted("")),
         (400, {"code": "120", "message": "m"}, Accepted("")),

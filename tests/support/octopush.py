@@ -44,7 +44,8 @@ class Scripted(msgspec.Struct):
 class Faults(msgspec.Struct, forbid_unknown_fields=True):
     """How it misbehaves. Fractions are of requests; `script` comes first, then `hang`, then the rest.
 
-    `cut_after_accept`: the SMS is accepted, and the connection ends without an answer.
+    `cut_after_accept`: the SMS is accepted, and the connection ends without an answer. The next `reject` SMS are refused
+    for good, but for those with `spares` in their text.
     """
 
     seed: int = 0
@@ -54,6 +55,8 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     cut_after_accept: float = 0
     script: list[Scripted] = []
     hang: bool = False
+    reject: int = 0
+    spares: str = ""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -130,6 +133,7 @@ class Octopush:
     def control(self, faults: Faults) -> None:
         self.faults = faults
         self._script = list(reversed(faults.script))
+        self._reject = faults.reject
         self._random = random.Random(faults.seed)
 
     def send(self, login: bytes, key: bytes, body: bytes, now_s: float) -> Verdict:
@@ -148,11 +152,17 @@ class Octopush:
         return self._random.uniform(low, high) / 1000 if high else 0.0
 
     def _judge(self, to: str, text: str, request_id: str, now_s: float) -> Verdict:
-        verdict = self._misbehave() or self._accept(to, text, request_id, now_s)
+        verdict = self._rejected(text) or self._misbehave() or self._accept(to, text, request_id, now_s)
         status = NO_ANSWER if verdict.cut else verdict.status
         code = int(msgspec.json.decode(verdict.body).get("code", 0)) if verdict.status == 400 else 0
         self.ledger.received.append(Received(to, text, request_id, now_s, status, code))
         return verdict
+
+    def _rejected(self, text: str) -> Verdict | None:
+        if not self._reject or (self.faults.spares and self.faults.spares in text):
+            return None
+        self._reject -= 1
+        return refusal(151, "Country not served")
 
     def _misbehave(self) -> Verdict | None:
         """A refusal that has nothing to do with what was asked."""

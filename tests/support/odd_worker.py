@@ -1,28 +1,83 @@
-"""A worker of Parley's with something odd about it, to see that nobody minds:
+"""A process of Parley's with something odd about it, to see that nobody minds:
 
-python -m tests.support.odd_worker conversation dies-of-deadly
+python -m tests.support.odd_worker conversation deadly+clock-5min-ahead
 """
 
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from engine.events import Mail
-from workers import __main__, drafts
+import redis
+
+import ingest.__main__
+import workers.__main__
+from config import keyspace
+from engine import Advance, advance
+from engine.events import Mail, Sms
+from engine.lane import Lane
+from workers import drafts, lanes
+
+MEMORY = 512 << 20
+"""What a process may take beside what it has, in bytes."""
 
 
-def die_of_deadly() -> None:
-    """The process dies of every event whose text is `deadly`, while it reads it."""
+def deadly() -> None:
+    """What happens to whoever handles an event that says so: killed, ended at once, out of memory, or an error."""
     read = drafts.read_entry
 
     def read_entry(entry: bytes) -> Mail:
         if b"deadly" in entry:
             os.kill(os.getpid(), signal.SIGKILL)
+        if b"fatal" in entry:
+            os._exit(1)
         return read(entry)
 
+    def step(lane: Lane, sender: str, mail: Sequence[Mail], *more: Any) -> Advance:
+        said = {each.event.text for each in mail if isinstance(each.event, Sms)}
+        if "greedy" in said:
+            with_little_memory(lambda: bytearray(4 * MEMORY))
+        if "faulty" in said:
+            raise RuntimeError("this event is not for us")
+        return advance(lane, sender, mail, *more)
+
     drafts.read_entry = read_entry
+    vars(drafts)[advance.__name__] = step
+
+
+def short_lease() -> None:
+    """A lane that was left is free after a second."""
+    lanes.Lanes.__init__.__defaults__ = (1_000,)
+
+
+def with_little_memory(work: Callable[[], object]) -> None:
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    was = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, was[1]))
+    try:
+        work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, was)
+
+
+def retry(times: int) -> Callable[[], None]:
+    """The process repeats so often what Redis did not answer, where nothing else is said."""
+
+    def patch() -> None:
+        plain, plain_async = keyspace.connect, keyspace.connect_async
+
+        def connect(url: str, *more: Any, **named: Any) -> redis.Redis:
+            return plain(url, *more, **named) if more or named else plain(url, times)
+
+        keyspace.connect = connect
+        keyspace.connect_async = partial(plain_async, retries=times)
+
+    return patch
 
 
 def shift_clock(by_s: int) -> Callable[[], None]:
@@ -37,11 +92,19 @@ def shift_clock(by_s: int) -> Callable[[], None]:
 
 
 ODDITIES: dict[str, Callable[[], None]] = {
-    "dies-of-deadly": die_of_deadly,
+    "deadly": deadly,
+    "lease-1s": short_lease,
     "clock-5min-ahead": shift_clock(300),
     "clock-5min-behind": shift_clock(-300),
+    "retries-0": retry(0),
+    "retries-10": retry(10),
 }
 
 if __name__ == "__main__":
-    ODDITIES[sys.argv[2]]()
-    __main__.main([sys.argv[1]])
+    role, oddities = sys.argv[1:]
+    for oddity in oddities.split("+"):
+        ODDITIES[oddity]()
+    if role == "web":
+        ingest.__main__.main()
+    else:
+        workers.__main__.main([role])

@@ -5,6 +5,7 @@ few kept-alive connections and one long poll of the fake Octopush's ledger.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable
 from itertools import count
 from time import monotonic
@@ -48,7 +49,8 @@ def inbound(number: str, text: str, to: str = "+33700000001") -> bytes:
 
 
 class Person:
-    """`heard` are the SMS that came, in order; `lags_s` the time from each thing said to the answer's acceptance."""
+    """`heard` are the SMS that came, in order; `lags_s` the time from each thing said to the answer's acceptance. Whoever
+    has no `opening` has been invited."""
 
     def __init__(self, number: str, opening: str, reply: Reply) -> None:
         self.number = number
@@ -63,12 +65,17 @@ class Crowd:
     """People who talk to one webhook, and hear from one fake Octopush.
 
     `posts` counts requests, `again` those that were not acknowledged; `strays` are SMS to people who had ended.
+    Of what was acknowledged, the fraction `doubled` is posted once more, as Octopush may.
     """
 
-    def __init__(self, webhook: str, octopush: FakeOctopush, connections: int = 16) -> None:
+    def __init__(
+        self, webhook: str, octopush: FakeOctopush, connections: int = 16, doubled: float = 0.0, seed: int = 0
+    ) -> None:
         self._webhook = Address.of(webhook)
         self._desk = Address.of(octopush.base)
         self._connections = connections
+        self._doubled = doubled
+        self._chance = random.Random(seed)
         self._since = octopush.count()
         self.posts = 0
         self.again = 0
@@ -117,6 +124,8 @@ class Crowd:
         while not await self._acknowledged(connection, body):
             self.again += 1
             await asyncio.sleep(AGAIN_S)
+        if self._doubled and self._chance.random() < self._doubled:
+            await self._acknowledged(connection, body)
 
     async def _acknowledged(self, connection: Connection, body: bytes) -> bool:
         self.posts += 1
@@ -154,10 +163,12 @@ class _Party:
         """Let everybody in as soon as there is room and it is their turn."""
         begun_s = monotonic()
         for place, person in enumerate(self._people):
-            await asyncio.sleep(max(0.0, begun_s + place * self._every_s - monotonic()))
+            if (wait_s := begun_s + place * self._every_s - monotonic()) > 0:
+                await asyncio.sleep(wait_s)
             await self._room.acquire()
             self.talking[person.number] = person
-            self._say(person, person.opening)
+            if person.opening:
+                self._say(person, person.opening)
         self._invited = True
         self._look_round()
 
@@ -167,7 +178,8 @@ class _Party:
         if person is None:
             return False
         person.heard.append(sms.text)
-        person.lags_s.append(sms.at_s - person.said_at_s)
+        if person.said_at_s:
+            person.lags_s.append(sms.at_s - person.said_at_s)
         answer = person.reply(sms.text)
         if answer is None:
             self.ended.append(self.talking.pop(sms.to))

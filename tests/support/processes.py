@@ -240,6 +240,15 @@ class Deployment:
                     process.restart()
 
 
+def odd_process(deployment: Deployment, role: str, oddity: str) -> Process:
+    """One more process of `role`, with something odd about it: see odd_worker.py."""
+    log = deployment.folder / f"odd-{role}.{len(deployment.processes)}.log"
+    command = f"python -m tests.support.odd_worker {role} {oddity}"
+    process = Process(role, command, deployment.environment, log)
+    deployment.processes.append(process)
+    return process
+
+
 UNLIMITED: dict[str, Limit] = {
     "sessions_per_sender_per_day": 0,
     "start_burst": 0,

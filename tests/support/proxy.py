@@ -18,12 +18,13 @@ START_S = 10.0
 
 
 class Loss:
-    """Replies to lose: those of commands that hold `match`, `times` of them after the first `skip`."""
+    """Replies to lose: of the commands that hold `match`, each `every`th after the first `skip`, `times` in all."""
 
-    def __init__(self, match: bytes, times: int, skip: int) -> None:
+    def __init__(self, match: bytes, times: int, skip: int, every: int = 1) -> None:
         self.match = match
         self._skip = skip
         self._times = times
+        self._every = every
 
     def hits(self, sent: bytes) -> bool:
         """Is the reply to `sent` to be lost? Counts."""
@@ -32,6 +33,7 @@ class Loss:
         if self._skip:
             self._skip -= 1
             return False
+        self._skip = self._every - 1
         self._times -= 1
         return True
 
@@ -61,9 +63,9 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}{self._path}"
 
-    def lose_replies(self, match: bytes, times: int = 1, skip: int = 0) -> None:
+    def lose_replies(self, match: bytes, times: int = 1, skip: int = 0, every: int = 1) -> None:
         """Let the next commands that hold `match` (b"parley_commit") be executed, and cut before the reply."""
-        self._loss = Loss(match, times, skip)
+        self._loss = Loss(match, times, skip, every)
 
     def delay(self, seconds: float) -> None:
         """Keep every reply back for so long; 0 for no longer."""
@@ -76,6 +78,12 @@ class Proxy:
 
     def admit(self) -> None:
         self._refuses = False
+
+    def lead_to(self, url: str) -> None:
+        """Forward to another server from now on, as after a failover."""
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
+        self._run(self._cut())
 
     def close(self) -> None:
         self._refuses = True

@@ -1,8 +1,10 @@
 """A pipeline in this process, on a real Valkey: webhooks' events go in, wake-ups are answered when a test says so."""
 
+import logging
 from itertools import count
 
 import pytest
+import structlog
 
 from config import keyspace
 from config.settings import load
@@ -10,7 +12,9 @@ from engine import read_surveys
 from engine.events import Sms, decode_outbound, decode_records, encode
 from engine.keywords import is_start
 from engine.providers.opening import mistakes
+from workers import drafts
 from workers.processes import World, turns
+from workers.versions import publish
 
 SURVEY = b"""
 survey: clinic
@@ -107,3 +111,49 @@ def pipeline(valkey, tmp_path):
         return Pipeline(World(settings, surveys, client, broker))
 
     return build
+
+
+@pytest.fixture
+def logs_as_they_were():
+    """A command sends logs to its stderr, which is gone with it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers, _ = handlers, root.setLevel(level)
+
+
+@pytest.fixture
+def deploy(pipeline, monkeypatch, tmp_path, valkey, logs_as_they_were):
+    """A factory of pipelines whose deployment the commands reach."""
+
+    def build(**how):
+        town = pipeline(**how)
+        publish(town.client, town.world.surveys)
+        monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+        monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+        monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
+        return town
+
+    return build
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """What `texts` are fails in the engine for as long as they are in this set."""
+    texts = {"Ada"}
+    advance = drafts.advance
+
+    def broken(lane, sender, mail, *rest):
+        for each in mail:
+            if getattr(each.event, "text", "") in texts:
+                raise RuntimeError(f"cannot apply {len(each.event.text)} characters")
+        return advance(lane, sender, mail, *rest)
+
+    monkeypatch.setattr(drafts, "advance", broken)
+    return texts
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("workers.redress.WAITS_S", (0.01, 0.01))

@@ -158,7 +158,7 @@ def test_replies_keep_half_of_the_permits_to_send(held):
     backlog.hold(*people(30))
     backlog.campaigns.tick()
     assert backlog.mailed() == 5
-    keyspace.ask(backlog.client, keyspace.call("book", [keyspace.sms_bucket("clinic")], (10, 10, 10)))
+    keyspace.ask(backlog.client, keyspace.call("grant", [keyspace.sms_bucket("clinic")], (10, 10, 10)))
     backlog.refill()
     backlog.campaigns.tick()
     assert backlog.mailed() == 5

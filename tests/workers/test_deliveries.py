@@ -1,13 +1,25 @@
 """What is tried, and what is not tried any more: the delivery worker on a real Valkey, with a provider that obeys."""
 
+from threading import Event
+from time import monotonic
+
+import msgspec
 import pytest
 
 from config import keyspace
+from config.metrics import REGISTRY
 from engine.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
 from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLater, Unknown, Unreachable
 from tests.support.waiting import until
+from workers import delivery
+from workers import letters as dead_letters
+from workers.channels import Channels
 from workers.dead import stored
+from workers.delivery import Delivery
+from workers.erase import Eraser
+from workers.optouts import open_list
 from workers.processes import deliveries
+from workers.slots import SLOTS
 from workers.verdicts import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -21,6 +33,9 @@ class Wire:
         self.asked = []
         self.recourse = recourse
         self._answers = list(answers)
+
+    def known(self, code):
+        return code if code.isdigit() else "other"
 
     def look_up(self, sms, since, known):
         self.asked.append((sms.text, sorted(known)))
@@ -52,10 +67,10 @@ def desk(pipeline):
         work.close()
 
 
-def queue(town, sender, *texts, channel="clinic", uncertain=False):
+def queue(town, sender, *texts, channel="clinic", **more):
     k = keyspace.shard_of(sender, town.world.settings.shards)
     for text in texts:
-        sms = Outbound(f"id{text}", channel, sender, text, uncertain=uncertain)
+        sms = Outbound(f"id{text}", channel, sender, text, **more)
         entry = channel.encode() + b"\0" + encode(sms)
         town.client.rpush(keyspace.outbox(k, sender), entry)
 
@@ -348,6 +363,319 @@ def test_a_cancelled_session_says_nothing_more(desk):
     town.drain()
     assert town.said(ANNA) == []
     assert {r.code for r in town.records(ANNA) if isinstance(r, Unsent)} == {"cancelled"}
+
+
+def people(count):
+    return [f"+336{i:08}" for i in range(count)]
+
+
+def look_now(town, *senders):
+    """Each of them who rests looks now."""
+    for sender in senders:
+        if lock(town, sender)[1]:
+            set_lock(town, sender, until=1)
+    run(town, *senders)
+
+
+def idle(town):
+    until(lambda: not town.work._under_way(), 10, "all tries are settled")
+
+
+def outage(town, senders):
+    """Let the provider fail for those, as if for a while, until the circuit is open."""
+    key, flow = keyspace.pause("clinic"), keyspace.flow("clinic")
+    for _ in range(20):
+        if town.client.exists(key):
+            return
+        if town.client.hexists(flow, "began"):
+            town.client.hset(flow, "began", 1)
+        look_now(town, *senders)
+        idle(town)
+    raise AssertionError("the circuit did not open")
+
+
+def test_an_outage_opens_the_circuit_and_costs_no_sms_more_than_the_tries_before_it(desk):
+    everyone = people(10)
+    town = desk(*[RetryLater("501", "out of order")] * 200)
+    for person in everyone:
+        queue(town, person, "1", "2")
+    outage(town, everyone)
+    attempts = [lock(town, person)[1][2] for person in everyone]
+    for _ in range(50):
+        tried = len(town.wire.sent)
+        town.client.delete(keyspace.pause("clinic"))
+        look_now(town, *everyone)
+        idle(town)
+        assert len(town.wire.sent) == tried + 1
+    assert [lock(town, person)[1][2] for person in everyone] == attempts
+    assert max(map(int, attempts)) < 5
+    assert letters(town) == []
+
+
+def test_it_is_not_always_the_same_sms_that_probes(desk):
+    first, *others = everyone = people(3)
+    town = desk(*[RetryLater("501", "out of order")] * 200)
+    for person in everyone:
+        queue(town, person, person)
+    outage(town, everyone)
+    town.client.hset(keyspace.flow("clinic"), "level", 10)
+    town.client.delete(keyspace.pause("clinic"))
+    look_now(town, first)
+    idle(town)
+    look_now(town, *others)
+    assert town.wire.sent[-1] == first
+    until_ms = {person: int(lock(town, person)[1][1]) for person in everyone}
+    assert until_ms[first] > max(until_ms[person] for person in others)
+
+
+def test_an_uncertain_sms_that_was_spared_a_try_is_not_sent_after_the_provider_forgot_its_id(desk):
+    town = desk(*[UNKNOWN] * 200)
+    queue(town, ANNA, "1")
+    outage(town, [ANNA])
+    queue(town, BORIS, "2")
+    town.client.delete(keyspace.pause("clinic"))
+    run(town, BORIS)
+    idle(town)
+    _, (_, _, attempts, since, owner) = lock(town, BORIS)
+    assert (attempts, owner) == (b"0", b"untried?")
+    assert int(since) > 0
+    town.client.delete(keyspace.pause("clinic"))
+    town.wire._answers[0] = RetryLater("501", "out of order")
+    look_now(town, BORIS)
+    idle(town)
+    assert lock(town, BORIS)[1][3:] == [since, b"untried"]
+    set_lock(town, BORIS, since=int(since) - CERTAIN_MS)
+    look_now(town, BORIS)
+    until(lambda: letters(town) == [(BORIS, "uncertain")], 10, "it is put aside")
+
+
+def test_resumed_a_channel_sends_what_waits_at_its_rate(desk):
+    town = desk(sms_per_second=20)
+    everyone = people(40)
+    for person in everyone:
+        queue(town, person, "1")
+    channels = Channels(town.client, town.world.settings.channels)
+    channels.pause("clinic", "carrier incident")
+    run(town, *everyone)
+    assert town.wire.sent == []
+    ran = monotonic()
+    channels.resume("clinic")
+    assert town.work._outboxes.bring_forward("clinic", 20) == 40
+    assert town.work._outboxes.bring_forward("clinic", 20) == 40
+    now = seconds_of(town)
+    due = sorted(int(lock(town, person)[1][1]) - now for person in everyone)
+    assert due[0] <= 0
+    assert due[-1] == pytest.approx(39 * 50, abs=200 + 1_000 * (monotonic() - ran))
+    look_now(town, *everyone)
+    assert len(town.wire.sent) <= 21
+
+
+def seconds_of(town):
+    seconds, us = town.client.time()
+    return seconds * 1000 + us // 1000
+
+
+def test_a_rest_that_is_not_the_channels_is_left_alone_when_it_resumes(desk):
+    town = desk(RetryLater("501", "busy"))
+    queue(town, ANNA, "1")
+    run(town, ANNA)
+    idle(town)
+    before = lock(town, ANNA)
+    assert before[1][-1] == b"again"
+    assert town.work._outboxes.bring_forward("clinic", 0) == 0
+    assert lock(town, ANNA) == before
+
+
+def tries_of(town, sender, sms):
+    return [(each.code, each.why) for each in town.work._outboxes.tries(sender, sms)]
+
+
+def test_failed_tries_are_kept_beside_the_outbox_until_the_sms_is_done(desk):
+    town = desk(RetryLater("153", "congested"), RetryLater("501", "busy"))
+    queue(town, ANNA, "1", "2")
+    run(town, ANNA)
+    idle(town)
+    look_now(town, ANNA)
+    idle(town)
+    assert tries_of(town, ANNA, "id1") == [("153", "congested"), ("501", "busy")]
+    assert tries_of(town, ANNA, "id2") == []
+    assert letters(town) == []
+    look_now(town, ANNA)
+    idle(town)
+    assert not town.client.exists(keyspace.tries(shard(town, ANNA), ANNA))
+
+
+def test_a_dead_letter_has_every_try_of_its_sms(desk):
+    town = desk(RetryLater("153", "congested"), Rejected("121", "no STOP mention"))
+    queue(town, ANNA, "1")
+    run(town, ANNA)
+    idle(town)
+    look_now(town, ANNA)
+    idle(town)
+    (letter,) = dead_letters.stored(town.client, shard(town, ANNA))
+    assert [(tried.code, tried.why) for tried in letter.tries] == [
+        ("153", "congested"),
+        ("121", "no STOP mention"),
+    ]
+    assert 0 < letter.tries[0].at <= letter.tries[1].at == letter.at
+
+
+def test_no_more_than_twenty_tries_are_kept(desk):
+    town = desk(*[RetryLater(str(code), "busy") for code in range(100, 125)])
+    queue(town, ANNA, "1")
+    outage(town, [ANNA])
+    while len(town.wire.sent) < 24:
+        town.client.delete(keyspace.pause("clinic"))
+        look_now(town, ANNA)
+        idle(town)
+    kept = tries_of(town, ANNA, "id1")
+    assert [code for code, _ in kept] == [str(code) for code in range(104, 124)]
+
+
+def number(name, **labels):
+    return REGISTRY.get_sample_value(f"parley_{name}", {"channel": "clinic"} | labels) or 0.0
+
+
+def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(desk):
+    town = desk(Accepted("t", 94.5))
+    now = seconds_of(town)
+    names = (
+        "outbox_seconds_sum",
+        "outbox_seconds_count",
+        "reply_seconds_sum",
+        "reply_seconds_count",
+        "segments_total",
+    )
+    before = {name: number(name) for name in names}
+    queue(town, ANNA, "x" * 161, decided=now - 2_000, heard=now - 3_000)
+    queue(town, BORIS, "of an earlier release")
+    run(town, ANNA, BORIS)
+    idle(town)
+    grown = {name: number(name) - before[name] for name in names}
+    assert grown["outbox_seconds_sum"] == pytest.approx(2, abs=0.9)
+    assert grown["reply_seconds_sum"] == pytest.approx(3, abs=0.9)
+    assert (grown["outbox_seconds_count"], grown["reply_seconds_count"], grown["segments_total"]) == (1, 1, 3)
+    assert number("credit") == 94.5
+
+
+def test_errors_are_counted_by_codes_that_are_known_and_circuits_that_open(desk):
+    town = desk(Rejected("121", "no"), *[RetryLater("whatever a gateway says", "busy")] * 99)
+    before = [number("send_errors_total", code="121"), number("send_errors_total", code="other")]
+    opened = number("circuits_opened_total")
+    queue(town, ANNA, "1", "2")
+    run(town, ANNA)
+    idle(town)
+    outage(town, [ANNA])
+    assert number("send_errors_total", code="121") == before[0] + 1
+    assert number("send_errors_total", code="other") >= before[1] + 5
+    assert number("circuits_opened_total") == opened + 1
+
+
+class Hanging(Wire):
+    """Answers nothing until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.free = Event()
+
+    def send(self, sms):
+        answer = super().send(sms)
+        self.free.wait(20)
+        return answer
+
+
+@pytest.fixture
+def two_channels(desk):
+    """A delivery worker of two channels: `slow` hangs, `clinic` does not."""
+    town = desk()
+    town.work.close()
+    settings = town.world.settings
+    clinic = settings.channels["clinic"]
+    both = {"clinic": clinic, "slow": msgspec.structs.replace(clinic, name="slow")}
+    town.slow = Hanging()
+    town.work = Delivery(
+        town.work._outboxes, Channels(town.client, both), {"clinic": town.wire, "slow": town.slow},
+        town.work._bell, settings.log_key,
+    )  # fmt: skip
+    yield town
+    town.slow.free.set()
+    town.work.close()
+
+
+def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
+    town = two_channels
+    crowd = people(2 * SLOTS)
+    for person in crowd:
+        queue(town, person, "1", channel="slow")
+    run(town, *crowd)
+    until(lambda: len(town.slow.sent) == SLOTS, 10, "all its slots are taken")
+    queue(town, ANNA + "9", "2")
+    run(town, *crowd, ANNA + "9")
+    heard(town, "2")
+    assert len(town.slow.sent) == SLOTS
+    waiting = [lock(town, person)[1] for person in crowd]
+    assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS
+
+
+def test_those_without_a_slot_look_again_by_turns(two_channels):
+    town = two_channels
+    slots = town.work._slots["slow"]
+    for _ in range(SLOTS):
+        slots.begin(monotonic() - 3.2, lambda: None)
+    waits = [slots.wait_ms() for _ in range(100)]
+    assert waits[0] == pytest.approx(100, abs=30)
+    assert waits[99] == pytest.approx(10_000, abs=500)
+    for begun_s in list(slots._begun_s):
+        slots.end(begun_s)
+
+
+def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
+    town = two_channels
+    queue(town, ANNA, "1")
+    town.work.stop()
+    run(town, ANNA)
+    assert town.wire.sent == []
+    assert lock(town, ANNA)[1] == []
+    assert town.world.broker.zscore(keyspace.bell("outbound"), ANNA) is not None
+    take, sms = one_taken(town, ANNA)
+    town.work._slots["clinic"].begin(0.0, lambda: town.work._try(take, sms, False, 0.0))
+    until(lambda: lock(town, ANNA)[1] == [], 10, "it is handed back")
+    assert town.wire.sent == []
+
+
+def test_a_try_that_outlasts_all_patience_is_left_as_by_a_kill(two_channels, monkeypatch):
+    monkeypatch.setattr(delivery, "PATIENCE_S", 0.2)
+    town = two_channels
+    queue(town, ANNA, "1", channel="slow")
+    queue(town, BORIS, "2")
+    run(town, ANNA, BORIS)
+    until(lambda: town.slow.sent, 10, "it is under way")
+    told_s = monotonic()
+    town.work.close()
+    assert monotonic() - told_s < 2
+    assert int(lock(town, ANNA)[1][0]) > 0
+    assert lock(town, BORIS)[1] == []
+    set_lock(town, ANNA, until=1)
+    (take,) = town.work._outboxes.take([ANNA])
+    assert take.unknown
+
+
+def test_nothing_of_an_erased_persons_tries_is_left(desk):
+    town = desk(RetryLater("501", "busy"))
+    queue(town, ANNA, "1")
+    run(town, ANNA)
+    idle(town)
+    key = keyspace.tries(shard(town, ANNA), ANNA)
+    assert town.client.exists(key)
+    world = town.world
+    optouts = open_list(town.client, world.settings.shards, "")
+    Eraser(town.client, world.broker, world.settings, optouts).erase(ANNA)
+    assert not town.client.exists(key)
+
+
+def one_taken(town, sender):
+    (take,) = town.work._outboxes.take([sender])
+    return take, town.work._read(take)
 
 
 def shard(town, sender):

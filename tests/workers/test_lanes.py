@@ -7,7 +7,8 @@ import redis
 
 from config import keyspace
 from engine.events import OptedIn, Outbound, ProviderStop, encode
-from workers.lanes import MAIL_LIMIT, Claim, Decision, Lanes, Letter
+from workers.lanes import MAIL_LIMIT, Claim, Dealt, Decision, Lanes, Letter, Stay
+from workers.letters import DeadLetter, seal
 from workers.optouts import open_list
 from workers.outboxes import Outboxes, Settled
 
@@ -115,7 +116,7 @@ def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
         ("owner", "R", MAIL_LIMIT, LEASE_MS, 0, ANNA, "hash"),
     )
     first, again = client.execute_command(*command), client.execute_command(*command)
-    assert [first[0][i] for i in (0, 1, 5)] == [again[0][i] for i in (0, 1, 5)]
+    assert [first[0][i] for i in (0, 1, 5, 6)] == [again[0][i] for i in (0, 1, 5, 6)]
 
 
 def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
@@ -259,15 +260,15 @@ def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client
 
 
 @pytest.mark.parametrize(
-    "verdict, attempts, booked", [("again", 1, False), ("untried", 0, False), ("booked", 0, True)]
+    "verdict, attempts, permit", [("again", 1, -1), ("untried", 0, -1), ("booked", 0, 0)]
 )
-def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, booked):
+def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, permit):
     speak(client, lanes, ANNA, b"1", b"2")
     (take,) = outboxes.take([ANNA])
     outboxes.settle([Settled(take, verdict, rest_ms=60_000)])
     lapse(client, ANNA, keyspace.outbox_lock)
     (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.attempts, take.booked, take.unknown) == (b"1", attempts, booked, False)
+    assert (take.sms, take.attempts, take.permit, take.unknown) == (b"1", attempts, permit, False)
 
 
 def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_changes_nothing(
@@ -301,12 +302,6 @@ def test_a_bell_wakes_a_lane_once_however_often_it_is_rung(client):
 def test_a_bucket_grants_its_burst_and_no_more(client):
     grant = keyspace.call("grant", ["bucket"], (0.001, 5, 3))
     assert [client.execute_command(*grant) for _ in range(3)] == [3, 2, 0]
-
-
-def test_booked_permits_come_one_after_another(client):
-    waits = client.execute_command(*keyspace.call("book", ["bucket"], (10, 10, 30)))
-    assert waits[:10] == [0] * 10
-    assert waits[10:] == [100 * (i + 1) for i in range(20)]
 
 
 def test_keys_expire_once_nothing_can_need_them(client, lanes):
@@ -418,7 +413,8 @@ def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
     for rest_ms in (60_000, 0):
         lapse(client, ANNA, keyspace.outbox_lock)
         (take,) = outboxes.take([ANNA])
-        assert (take.sms, take.unknown, take.booked) == (b"1", True, verdict == "booked" and rest_ms == 0)
+        booked = verdict == "booked" and rest_ms == 0
+        assert (take.sms, take.unknown, take.permit) == (b"1", True, 0 if booked else -1)
         outboxes.settle([Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
     (take,) = outboxes.take([ANNA])
     assert take.unknown
@@ -554,3 +550,64 @@ def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(clie
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"])])
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.unknown) == (b"other", False)
+
+
+def dead_letter(client, lanes, sender, identity="e1"):
+    """A dead letter of this sender, buried by a commit."""
+    accept(client, sender, b"poison")
+    letter = DeadLetter(
+        id=identity, kind="event", reason="engine_error", sender=sender, at=1, attempts=1, what=b"R" * 40, channel="c"
+    )  # fmt: skip
+    lanes.commit([decision(claim(lanes, sender), dead=[seal(letter)])])
+    return letter
+
+
+def test_a_lane_is_reopened_by_one_and_while_nobody_holds_it(client, lanes):
+    dead_letter(client, lanes, ANNA)
+    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    assert (ours.sender, ours.mail, ours.state) == (ANNA, [], b"state")
+    assert lanes.reopen("replay-1", [(ANNA, "e1")])[0].fence == ours.fence
+    assert lanes.reopen("replay-2", [(ANNA, "e1")]) == ["held"]
+    accept(client, ANNA, b"1")
+    assert lanes.claim("replies", [ANNA]).held == []
+    assert lanes.reopen("replay-1", [(ANNA, "e2")]) == ["gone"]
+
+
+def test_a_commit_deals_with_a_letter_once_and_not_at_all_without_it(client, lanes):
+    dead_letter(client, lanes, ANNA)
+    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    dealt = Decision(
+        sender=ANNA, fence=ours.fence, applied=0, state=b"new", dealt=[Dealt("e1", "eve", "advanced")]
+    )
+    assert lanes.commit([dealt])[0].stood
+    before = everything(client)
+    assert lanes.commit([dealt])[0].stood
+    assert everything(client) == before
+    assert client.hgetall(keyspace.dead_reasons(keyspace.shard_of(ANNA, SHARDS))) == {}
+    dead_letter(client, lanes, ANNA, "e2")
+    (ours,) = lanes.reopen("replay-1", [(ANNA, "e2")])
+    lost = Decision(
+        sender=ANNA, fence=ours.fence, applied=0, state=b"no", outbox=[("c", b"sms")], dealt=[Dealt("e1", "eve", "x")]
+    )  # fmt: skip
+    assert not lanes.commit([lost])[0].stood
+    assert client.get(keyspace.lane(keyspace.shard_of(ANNA, SHARDS), ANNA)).endswith(b"state")
+
+
+def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
+    dead_letter(client, lanes, ANNA)
+    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    accept(client, ANNA, b"1")
+    stays = Stay(ANNA, ours.fence, "e1", "eve", "stale")
+    assert lanes.stay([stays]) == ["replies"]
+    before = everything(client)
+    assert lanes.stay([stays]) == [None]
+    assert everything(client) == before
+    assert bodies(claim(lanes, ANNA)) == [b"1"]
+
+
+def test_letters_that_fall_in_one_commit_keep_their_order(client, lanes):
+    accept(client, ANNA, b"1")
+    letters = [Letter(f"{10 - i}", b"x") for i in range(10)]
+    lanes.commit([decision(claim(lanes, ANNA), dead=letters)])
+    k = keyspace.shard_of(ANNA, SHARDS)
+    assert client.zrange(keyspace.dead_index(k), 0, -1) == [letter.id.encode() for letter in letters]

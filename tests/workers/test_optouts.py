@@ -11,6 +11,7 @@ from config.settings import Mistakes, Secret
 from engine import lane as lane_format
 from engine.events import Ended, Invitation, OptedIn, OptedOut, ProviderStop, Refused, Sms, encode
 from engine.lane import Lane, Line
+from engine.senders import normalise
 from workers.optout_commands import Bad, normalised, optout
 from workers.optouts import open_list
 
@@ -194,7 +195,7 @@ def test_somebody_whose_first_sms_is_being_worked_on_is_reached_by_an_import(tow
     (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
     assert claim.opted_out == {}
     call("add", ANNA)
-    town.turns._turn("starts", [claim])
+    town.turns._turn("starts", [claim], 0.0)
     assert town.said(ANNA) == ["What is your name?"]
     town.turns.run("replies", [ANNA])
     assert town.said(ANNA) == []
@@ -229,7 +230,7 @@ def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monk
     town.accept(ANNA, "hello")
     (claim,) = town.turns._lanes.claim("replies", [ANNA]).held
     assert "a worker has their lane" in CliRunner().invoke(optout, ["remove", ANNA]).output
-    town.turns._turn("replies", [claim])
+    town.turns._turn("replies", [claim], 0.0)
     assert known(town, ANNA)
 
 
@@ -270,7 +271,9 @@ def test_the_list_is_counted_and_asked(town):
     assert json.loads(call("list", ANNA, "--json"))["opted_out"]["clinic"]["source"] == "operator"
 
 
-@pytest.mark.parametrize("number", ["0612345678", "INFO", "+33", "+3361234567890123", ""])
+@pytest.mark.parametrize(
+    "number", ["0612345678", "INFO", "+33", "+3361234", "+3361234567890123", "33612345678", ""]
+)
 def test_what_is_no_number_is_refused(number):
     with pytest.raises(Bad):
         normalised(number)
@@ -279,3 +282,10 @@ def test_what_is_no_number_is_refused(number):
 @pytest.mark.parametrize("number", ["+33 6 12 34 56 78", "0033612345678", "+33(0)612345678"])
 def test_a_number_is_written_as_lanes_are_called(number):
     assert normalised(number) == "+33612345678"
+
+
+@pytest.mark.parametrize(
+    "written", ["+44 (0)7911 123456", "00 49 151-2345.6789", "+33612345678", "+54 9 11 2345 6789"]
+)
+def test_a_list_and_the_lanes_call_a_number_alike(written):
+    assert normalised(written) == normalise(written)

@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from config import keyspace
+from config import keyspace, registry
 from config.watching import LOOK_S
 from engine import Surveys, read_surveys
 from engine.accepting import reread_surveys
 from tests.support.waiting import free_port, until
-from workers import processes, turns, versions
+from workers import committing, processes, versions
 from workers.processes import live_surveys, tidy
 from workers.surveys import surveys as command
 
@@ -109,14 +109,14 @@ def test_who_looks_twice_sees_one_set_of_surveys():
 def test_all_lanes_of_a_batch_see_one_set_of_surveys(pipeline, monkeypatch):
     """The surveys change as soon as the first lane of the batch is drafted."""
     town = pipeline(ONE)
-    draft = turns.draft
+    draft = committing.draft
 
     def and_then_edit(*arguments):
         drafted = draft(*arguments)
         town.world.surveys.replace(read(clinic=TWO).still()._current.values())
         return drafted
 
-    monkeypatch.setattr(turns, "draft", and_then_edit)
+    monkeypatch.setattr(committing, "draft", and_then_edit)
     for person in (ANNA, BORIS, CLARA):
         town.accept(person, "START")
     assert len(town.woken("starts")) == 3
@@ -235,29 +235,30 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
 
 
 def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
-    monkeypatch.setattr(versions, "SAY_S", 0.01)
+    monkeypatch.setattr(versions, "PUBLISH_S", 0.01)
+    monkeypatch.setattr(registry, "SAY_S", 0.01)
     town = pipeline(ONE)
     with live_surveys(town.world, "conversation"):
         until(lambda: town.world.surveys.edition, 10 * LOOK_S, "it has looked at its folder")
         town.client.flushdb()
         until(lambda: version_of(ONE) in versions.stored(town.client), 10, "it has said so again")
-        until(lambda: versions.runs(town.client), 10, "it has said what it runs again")
+        until(lambda: registry.processes(town.client), 10, "it has said what it runs again")
 
 
-def test_a_process_says_what_it_runs_until_it_stops_or_falls_silent(pipeline):
+def test_a_process_says_what_it_runs_until_it_stops(pipeline):
     town = pipeline(ONE)
     with live_surveys(town.world, "conversation"):
-        until(lambda: versions.runs(town.client), 10, "it has said so")
-        ((process, run),) = versions.runs(town.client).items()
+        until(lambda: registry.processes(town.client), 10, "it has said so")
+        ((process, said),) = registry.processes(town.client).items()
         assert process.startswith("conversation@")
-        assert run.surveys == {"clinic": version_of(ONE)}
-    assert versions.runs(town.client) == {}
-    versions.say(town.client, "conversation@gone:1", town.world.surveys)
-    old = versions.Run(OLD_MS, {"clinic": version_of(ONE)})
-    town.client.hset(versions.RUNS, "conversation@killed:1", versions.encode(old))
-    assert list(versions.runs(town.client)) == ["conversation@gone:1"]
-    tidy(town.world)
-    assert town.client.hkeys(versions.RUNS) == [b"conversation@gone:1"]
+        assert said.surveys == {"clinic": version_of(ONE)}
+        (folder_of(town) / "clinic.yaml").write_bytes(TWO)
+        until(
+            lambda: registry.processes(town.client)[process].surveys == {"clinic": version_of(TWO)},
+            20 * LOOK_S,
+            "it says at once that it runs another version",
+        )
+    assert registry.processes(town.client) == {}
 
 
 # The command
@@ -285,7 +286,8 @@ def objects(output):
 def live(town, process="conversation@here:1"):
     """Somebody runs what the town runs."""
     versions.publish(town.client, town.world.surveys)
-    versions.say(town.client, process, town.world.surveys)
+    surveys = processes.current_versions(town.world.surveys)
+    registry.put(town.client, process, registry.Process(keyspace.server_ms(town.client), surveys))
 
 
 def test_versions_are_listed_with_who_runs_them_and_their_open_sessions(pipeline, parley):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from engine.events import Outbound
-from engine.providers import Accepted, NotFound, Request, RetryLater, Unknown
+from engine.providers import Accepted, NotFound, Request, RetryLater, Unknown, octopush, twilio, vonage
 from tests.support.waiting import free_port
 from workers import wires
 from workers.wires import Wire
@@ -168,3 +168,21 @@ def test_a_look_up_asks_with_get_and_says_what_was_found():
         assert Wire(Provider(url), 1).look_up(SMS, 0.0, {"ok"}) == NotFound()
     with server(b"") as (url, _):
         assert isinstance(Wire(Provider(url), 1).look_up(SMS, 0.0, set()), Unknown)
+
+
+@pytest.mark.parametrize(
+    "code, label",
+    [
+        ("104", "104"), ("http 503", "http 503"), ("ReadTimeout", "ReadTimeout"), ("105", "other"), ("", "other"),
+        ("http 999", "other"), ("http 5030", "other"), ("+33600000001", "other"), ("ValueError", "other"),
+    ],
+)  # fmt: skip
+def test_a_code_that_is_not_known_is_no_label(code, label):
+    provider = Provider("http://127.0.0.1:9")
+    provider.codes = frozenset(("104",))
+    assert Wire(provider, 1).known(code) == label
+
+
+def test_the_codes_of_every_provider_that_decide_something_are_labels():
+    for module in (octopush, twilio, vonage):
+        assert {str(code) for code in module.OUTCOMES} <= module.CODES

@@ -96,8 +96,8 @@ def messages(*statuses):
 
 
 OUTCOMES = [
-    (200, messages("0"), Accepted("0C0")),
-    (200, messages("0", "0", "0"), Accepted("0C0")),
+    (200, messages("0"), Accepted("0C0", 15.5)),
+    (200, messages("0", "0", "0"), Accepted("0C0", 15.5)),
     (200, messages("1"), RetryLater("1", "no")),
     (200, messages("1", "1"), RetryLater("1", "no")),
     (200, messages("0", "1"), Rejected("1", "Vonage took 1 of the SMS's 2 parts: no")),

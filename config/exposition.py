@@ -1,0 +1,121 @@
+"""What does `/metrics` say? All that this machine's processes have counted, and what lies in Redis.
+
+What lies in Redis is the deployment's, so every endpoint says the same of it: take `max` over endpoints, never `sum`.
+It is looked up once a second at the most. Of those who ask at once, one reads for all.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from threading import Lock
+from time import monotonic
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from config import metrics
+from config.metrics import Seen
+from config.settings import Settings
+from config.soundings import EARLIER, Server, Sounder, Soundings
+
+FRESH_S = 1.0
+"""How long what was found in Redis is told again."""
+
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
+"""The Procfile's lines."""
+
+Found = tuple[Seen, tuple[str, ...], float]
+"""A gauge, its labels' values, and its own."""
+
+
+class Exposition(Collector):
+    """Everything that is published, for a deployment; `more` is asked for what else is found at that moment."""
+
+    def __init__(self, settings: Settings, more: Callable[[], Iterable[Found]] = tuple) -> None:
+        self._sounder = Sounder(settings)
+        self._more = more
+        self._reading = Lock()
+        self._families: list[Metric] = []
+        self._begun_s = self._sounded_s = -inf
+        self._soundings = Soundings(lanes=Server(up=False), broker=Server(up=False))
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format. Waits for Redis for a few seconds at the most: not for an event loop."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        asked_s = monotonic()
+        with self._reading:
+            if self._begun_s < asked_s:
+                self._begun_s = monotonic()
+                self._families = self._read()
+            return self._families
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def close(self) -> None:
+        self._sounder.close()
+
+    def _read(self) -> list[Metric]:
+        if monotonic() - self._sounded_s >= FRESH_S:
+            self._soundings = self._sounder.take()
+            self._sounded_s = monotonic()
+        return [*metrics.counted(), *families([*published(self._soundings), *self._more()])]
+
+
+def families(found: Iterable[Found]) -> Iterable[GaugeMetricFamily]:
+    """Each gauge once, with all that was found of it."""
+    by_gauge: dict[Seen, GaugeMetricFamily] = {}
+    for gauge, labels, value in found:
+        if gauge not in by_gauge:
+            by_gauge[gauge] = gauge.family()
+        by_gauge[gauge].add_metric(labels, value)
+    return by_gauge.values()
+
+
+def published(found: Soundings) -> Iterator[Found]:
+    """The soundings as gauges. Of a server that is away, nothing but that."""
+    yield from _server("lanes", found.lanes)
+    yield from _server("broker", found.broker)
+    if found.lanes.up:
+        yield from _lanes(found)
+    if found.broker.up:
+        for name, queue in found.queues.items():
+            yield metrics.QUEUE_DEPTH, (name,), queue.depth
+            yield metrics.QUEUE_OLDEST_SECONDS, (name,), queue.oldest_ms / 1_000
+        yield metrics.DRAMATIQ_DEAD_LETTERS, (), sum(found.dramatiq_dead.values())
+
+
+def _server(name: str, server: Server) -> Iterator[Found]:
+    yield metrics.REDIS_UP, (name,), server.up
+    if server.memory:
+        yield metrics.REDIS_MEMORY_BYTES, (name, "used"), server.memory
+    if server.most_memory:
+        yield metrics.REDIS_MEMORY_BYTES, (name, "max"), server.most_memory
+
+
+def _lanes(found: Soundings) -> Iterator[Found]:
+    for kind, alarms in (
+        ("lane", [shard.lanes for shard in found.shards]),
+        ("outbox", [shard.outboxes for shard in found.shards]),
+    ):
+        yield metrics.ALARMS_SET, (kind,), sum(each.set for each in alarms)
+        yield metrics.ALARMS_DUE, (kind,), sum(each.due for each in alarms)
+        yield metrics.ALARMS_LATE_SECONDS, (kind,), max(each.late_ms for each in alarms) / 1_000
+    yield metrics.LANES_LOCKED, ("held",), sum(shard.held for shard in found.shards)
+    yield metrics.LANES_LOCKED, ("abandoned",), sum(shard.abandoned for shard in found.shards)
+    for reason, count in ({EARLIER: 0} | found.dead()).items():  # so that there is a sum while there are none
+        yield metrics.DEAD_LETTERS_WAITING, (reason,), count
+    yield metrics.DEAD_LETTERS_OLDEST_SECONDS, (), max(s.dead_oldest_ms for s in found.shards) / 1_000
+    for name, channel in found.channels.items():
+        yield metrics.INVITATIONS_HELD, (name,), channel.held
+        if channel.sms_cap:
+            yield metrics.SMS_BUDGET_EXHAUSTED, (name,), channel.sms_today >= channel.sms_cap
+        if channel.pause is not None:
+            yield metrics.CHANNEL_PAUSED, (name, channel.pause.by), 1
+    living = [process.role for process in found.processes.values()]
+    for role in ROLES:
+        yield metrics.PROCESSES, (role,), living.count(role)

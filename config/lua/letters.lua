@@ -1,0 +1,77 @@
+-- Dead letters: put aside, counted by reason, and taken out again, which never goes without a word in the audit.
+
+local AUDIT_MS = 34560000000 -- what operators did with dead letters is known for 400 days
+
+-- A dead letter, which is a map, as its fields, but for bytes, which cmsgpack does not know; those before it is damaged,
+-- and none if there is no letter.
+local function read_letter(letter)
+  local fields = {}
+  local head = letter and string.byte(letter) or 0
+  local at = head >= 0x80 and head <= 0x8f and 1 or MAP_HEAD[head] or 0
+  while at > 0 and at < #letter do
+    local read, after, name = pcall(cmsgpack.unpack_one, letter, at)
+    if not read or after < 0 then break end
+    local digits = LENGTH_OF_BYTES[string.byte(letter, after + 1)]
+    if digits then
+      local length = 0
+      for i = 1, digits do length = length * 256 + (string.byte(letter, after + 1 + i) or 0) end
+      at = after + 1 + digits + length
+    else
+      local value
+      read, at, value = pcall(cmsgpack.unpack_one, letter, after)
+      if not read then break end
+      fields[name] = value
+    end
+  end
+  return fields
+end
+
+-- A letter of an earlier release is not counted, and does not say so.
+local function count_letter(reasons, letter, by)
+  if not letter.counted or type(letter.reason) ~= 'string' then return end
+  if redis.call('HINCRBY', reasons, letter.reason, by) <= 0 then redis.call('HDEL', reasons, letter.reason) end
+end
+
+-- A letter that is buried again keeps its place. No two have the same: within a millisecond they follow each other by
+-- thousandths.
+local function bury(dead, index, reasons, now, id, letter)
+  count_letter(reasons, read_letter(redis.call('HGET', dead, id)), -1)
+  redis.call('HSET', dead, id, letter)
+  count_letter(reasons, read_letter(letter), 1)
+  if redis.call('ZSCORE', index, id) then return end
+  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
+  local score = math.max(now, last and tonumber(last) + 0.001 or 0)
+  redis.call('ZADD', index, string.format('%.3f', score), id)
+end
+
+-- What was done with a letter, by whom, and what came of it: neither number nor text.
+local function write_audit(audit, id, letter, by, outcome)
+  local oldest = ms(math.max(0, clock() - AUDIT_MS))
+  redis.call('XADD', audit, 'MINID', '~', oldest, '*', 'id', id, 'by', by, 'outcome', outcome,
+    'kind', tostring(letter.kind or ''), 'reason', tostring(letter.reason or ''), 'channel', tostring(letter.channel or ''))
+end
+
+-- A letter goes, and the audit says why. Answers whether it was there.
+local function exhume(dead, index, reasons, audit, id, by, outcome)
+  local stored = redis.call('HGET', dead, id)
+  redis.call('ZREM', index, id)
+  if not stored then return false end
+  local letter = read_letter(stored)
+  redis.call('HDEL', dead, id)
+  count_letter(reasons, letter, -1)
+  if redis.call('EXISTS', dead) == 0 then redis.call('DEL', reasons) end -- whatever an earlier release did to it
+  write_audit(audit, id, letter, by, outcome)
+  return true
+end
+
+-- discard: KEYS dead, dead-index, dead-reasons, dead-audit; ARGV by whom, outcome, an id each. These letters go. Answers,
+-- for each, 1 if it was there.
+local function discard(keys, args)
+  local there = {}
+  for i = 3, #args do
+    there[i - 2] = exhume(keys[1], keys[2], keys[3], keys[4], args[i], args[1], args[2]) and 1 or 0
+  end
+  return there
+end
+
+register('discard', discard, {'allow-oom'})

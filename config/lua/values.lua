@@ -1,0 +1,111 @@
+#!lua name=@library@
+-- What must happen to a lane at once, or not at all.
+--
+-- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's.
+-- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and
+-- changes nothing the second time. The files of this
+-- folder are one library, in the order that keyspace.py says; `@library@` becomes a name that no other text has, so
+-- that the functions of two releases live side by side while one follows the other. Values are bytes that only Python
+-- reads, behind small headers that are read here:
+--
+--   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
+--   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
+--   lock          fence ' ' until ' ' attempts ' ' since ' ' owner
+--                 kept beyond `until`, so that a death is counted; since: ms of the first attempt; those of a lane's
+--                 later attempts follow its owner: owner ';' ms ',' ms. With 0 attempts an operator
+--                 holds the lane for a dead letter, and if they never come back, nothing is to blame for it
+--   outbox entry  channel '\0' sms
+--   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until` (pause or backoff); its owner is then
+--                 the verdict of the last try, and a '?' after it if the provider may have the oldest SMS; or who keeps
+--                 it at rest: 'reserved <token>' for the answer of a webhook, 'entrusted <token>?' once it holds the SMS
+--                 a 'booked' has the channel's epoch after it, without which its permit is void
+--   tries         what failed tries of the oldest SMS came to, oldest first; each is only read in Python
+--   tickets       what a provider that does not know repeats called the SMS that it accepted, newest first
+--   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
+--   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
+--   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
+--   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
+--   pause         why a channel sends nothing, as JSON (config/pauses.py), for as long as it lasts
+--   flow          a channel's circuit and pace, a hash: failures (tries in a row at which the provider failed), began (ms
+--                 of the first of them); level (how often in a row the circuit opened: there while it is open), by, why,
+--                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);
+--                 epoch (ms of its end: permits booked before are void); looks, yields (ms until which looks are spread of
+--                 SMS turned away, and of those that yield), unasked (ms at which one of the latter last left)
+--   alarms        sender -> ms; an index that claim, commit, take and settle keep true, and tick reads
+
+local LOOK_MS = 2000      -- mail that nobody has looked at by then is rung again
+local BOOKED = 'booked'   -- owner of an outbox-lock at rest whose SMS has its permit
+local FORGET_MS = 604800000 -- a lock that nobody came back to
+local GONE = 'gone'       -- owner of an outbox-lock whose SMS was withdrawn while it was tried
+local TICKETS = 50        -- tickets of a sender that are remembered
+local TICKETS_MS = 172800000 -- and for how long: twice as long as an SMS may be looked up
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function ms(n)
+  return string.format('%.0f', n)
+end
+
+local function ring_for(entry)
+  if not entry then return 0 end
+  if string.sub(entry, 1, 1) == 'S' then return 1 end
+  return 2
+end
+
+local function read_lock(key)
+  local lock = redis.call('GET', key)
+  if not lock then return nil end
+  local fence, till, attempts, since, owner = string.match(lock, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  if not fence then return nil end
+  return {
+    fence = tonumber(fence), till = tonumber(till), attempts = tonumber(attempts), since = tonumber(since),
+    owner = owner,
+  }
+end
+
+local function write_lock(key, now, lock)
+  local value = table.concat({ms(lock.fence), ms(lock.till), lock.attempts, ms(lock.since), lock.owner}, ' ')
+  redis.call('SET', key, value, 'PX', ms(lock.till - now + FORGET_MS))
+end
+
+local function read_lane(key)
+  local lane = redis.call('GET', key)
+  if not lane then return 0, 0, '' end
+  local fence, deadline, at = string.match(lane, '^(%d+) (%d+) ()')
+  if not fence then return 0, 0, lane end -- damaged: whoever decodes the state will say so
+  return tonumber(fence), tonumber(deadline), string.sub(lane, at)
+end
+
+-- Alarms to set or clear, gathered so that many cost one command. `at` 0 clears.
+local function new_alarms()
+  return {set = {}, clear = {}}
+end
+
+local function note_alarm(noted, sender, at)
+  if at > 0 then
+    local n = #noted.set
+    noted.set[n + 1], noted.set[n + 2] = ms(at), sender
+  else
+    noted.clear[#noted.clear + 1] = sender
+  end
+end
+
+local function set_alarms(alarms, noted)
+  if #noted.set > 0 then redis.call('ZADD', alarms, unpack(noted.set)) end
+  if #noted.clear > 0 then redis.call('ZREM', alarms, unpack(noted.clear)) end
+end
+
+local function record(events, now, keep_ms, sender, records)
+  redis.call('XADD', events, 'MINID', '~', ms(math.max(0, now - tonumber(keep_ms))), '*', 'to', sender, 'e', records)
+end
+
+local MAP_HEAD = {[0xde] = 3, [0xdf] = 5} -- bytes; below, those of a length
+local LENGTH_OF_BYTES = {[0xc4] = 1, [0xc5] = 2, [0xc6] = 4}
+
+-- Only what takes in more is refused when the memory is full; the rest is what empties it: 'allow-oom'.
+local function register(name, callback, flags)
+  redis.register_function{function_name = '@library@_' .. name, callback = callback, flags = flags}
+end

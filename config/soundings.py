@@ -1,0 +1,333 @@
+"""How much lies in Redis, and for how long? Read from outside: nothing is claimed or changed, and ages are by the clock
+of the server on which something lies.
+
+A reading takes two round trips to each server, and waits for a second at the most at each. A server that is away is
+said to be away, and nothing is said of what lies there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import redis
+
+from config import keyspace, registry
+from config.channels import Channel
+from config.headers import lock_in
+from config.keyspace import OUTBOUND, REPLIES, STARTS, Command
+from config.pauses import Pause, decode, left_ms
+from config.settings import Settings
+
+QUEUES = (STARTS, REPLIES, OUTBOUND)
+
+PATIENCE_S = 1.0
+"""How long a server may take to answer."""
+
+LEASE_MS = 5_000
+"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/lanes.py)."""
+
+MOST_LOCKS = 4_096
+"""Locks that are looked at in one reading, of all shards together."""
+
+_SCANNED, _SCANS = 1_000, 10
+"""Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
+
+EARLIER = "earlier"
+"""The reason of dead letters of a release that did not count them by reason."""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """`why` it does not answer. `now` is its time (ms), `most_memory` 0 without a limit; both in bytes."""
+
+    up: bool
+    why: str = ""
+    now: int = 0
+    memory: int = 0
+    most_memory: int = 0
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Senders for whom a worker has been rung, and how long ago the first of them was."""
+
+    depth: int = 0
+    oldest_ms: int = 0
+
+
+class Alarms(msgspec.Struct, frozen=True):
+    """How many are set; how many of them are due, and for how long the first has been."""
+
+    set: int = 0
+    due: int = 0
+    late_ms: int = 0
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """`held` lanes are some worker's; that of `abandoned` ones has not come back within its lease. Both are counted among
+    those whose alarms are nearest, the latter without those that an operator had. `dead` letters are by reason, `dead_oldest_ms` is the age of the oldest."""
+
+    k: int
+    lanes: Alarms
+    outboxes: Alarms
+    held: int = 0
+    abandoned: int = 0
+    dead: Mapping[str, int] = {}
+    dead_oldest_ms: int = 0
+
+
+class ChannelStands(msgspec.Struct, frozen=True, kw_only=True):
+    """`held` invitations wait for their turn. `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit."""
+
+    held: int = 0
+    pause: Pause | None = None
+    pause_left_ms: int = 0
+    sms_today: int = 0
+    sms_cap: int = 0
+
+
+class Soundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. `processes` are those that live, by name; `dramatiq_dead` messages by the key they lie at."""
+
+    lanes: Server
+    broker: Server
+    shards: Sequence[Shard] = ()
+    channels: Mapping[str, ChannelStands] = {}
+    processes: Mapping[str, registry.Process] = {}
+    queues: Mapping[str, Queue] = {}
+    dramatiq_dead: Mapping[str, int] = {}
+
+    def dead(self) -> dict[str, int]:
+        """Dead letters of all shards, by reason."""
+        found: dict[str, int] = {}
+        for shard in self.shards:
+            for reason, count in shard.dead.items():
+                found[reason] = found.get(reason, 0) + count
+        return found
+
+
+class Sounder:
+    """Takes soundings of a deployment. A context manager, which lets go of the servers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lanes = keyspace.connect(settings.redis_url, 0, PATIENCE_S)
+        self._broker = keyspace.connect(settings.broker_url, 0, PATIENCE_S)
+        self._channels = settings.channels
+        self._shards = settings.shards
+
+    def take(self) -> Soundings:
+        """What lies there now. Never raises for a server that does not answer."""
+        try:
+            lanes = self._of_lanes()
+        except redis.RedisError as e:
+            lanes = {"lanes": Server(up=False, why=_why(e))}
+        try:
+            broker = self._of_broker()
+        except redis.RedisError as e:
+            broker = {"broker": Server(up=False, why=_why(e))}
+        return Soundings(**lanes, **broker)
+
+    def close(self) -> None:
+        self._lanes.close()
+        self._broker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _of_lanes(self) -> dict[str, Any]:
+        names = list(self._channels)
+        most = max(1, MOST_LOCKS // self._shards)
+        answers = _answers(
+            self._lanes,
+            [
+                *_SERVER, registry.SAID,
+                *(command for name in names for command in _of_channel(name)),
+                *(command for k in range(self._shards) for command in _of_shard(k, names, most)),
+            ],
+        )  # fmt: skip
+        server, said = _server(answers), next(answers)
+        pauses = [(next(answers), next(answers)) for _ in names]
+        firsts = [_First.read(k, names, answers) for k in range(self._shards)]
+        answers = _answers(
+            self._lanes,
+            [
+                *(("GET", _sms_counter(channel, server.now)) for channel in self._channels.values()),
+                *(command for first in firsts for command in first.then(server.now)),
+            ],
+        )
+        return {
+            "lanes": server,
+            "processes": registry.living(said, server.now),
+            "channels": {
+                channel.name: ChannelStands(
+                    held=sum(first.invitations[channel.name] for first in firsts),
+                    pause=decode(value) if value is not None else None,
+                    pause_left_ms=left_ms(left) or 0,
+                    sms_today=int(next(answers) or 0),
+                    sms_cap=channel.limits.sms_per_day,
+                )
+                for channel, (value, left) in zip(self._channels.values(), pauses, strict=True)
+            },
+            "shards": [first.shard(server.now, answers) for first in firsts],
+        }
+
+    def _of_broker(self) -> dict[str, Any]:
+        bells = [
+            command
+            for queue in QUEUES
+            for command in (("ZCARD", keyspace.bell(queue)), _first(keyspace.bell(queue)))
+        ]
+        answers = _answers(self._broker, [*_SERVER, *bells])
+        server = _server(answers)
+        queues = {}
+        for queue in QUEUES:
+            depth, first = next(answers), next(answers)
+            queues[queue] = Queue(depth, _age(first, server.now))
+        return {"broker": server, "queues": queues, "dramatiq_dead": self._dramatiq_dead()}
+
+    def _dramatiq_dead(self) -> dict[str, int]:
+        """Messages in Dramatiq's own dead-letter queues. Our broker makes none; a server that another Dramatiq uses, or
+        has used, may have some. Of a large database, not all is looked through."""
+        names: set[bytes] = set()
+        cursor = 0
+        for _ in range(_SCANS):
+            step = ("SCAN", cursor, "MATCH", "*.XQ", "COUNT", _SCANNED, "TYPE", "zset")
+            cursor, found = next(_answers(self._broker, [step]))
+            names |= set(found)
+            if not cursor:
+                break
+        keys = sorted(names)
+        return {
+            key.decode(errors="replace"): int(count)
+            for key, count in zip(keys, _answers(self._broker, [("ZCARD", key) for key in keys]), strict=True)
+        }
+
+
+class _First(msgspec.Struct, frozen=True):
+    """What a shard's first round trip found: `nearest` alarms of lanes are (sender, ms)."""
+
+    k: int
+    lanes: int
+    nearest: Sequence[tuple[bytes, float]]
+    outboxes: int
+    first_outbox: Sequence[Any]
+    reasons: Mapping[bytes, bytes]
+    letters: int
+    first_letter: Sequence[Any]
+    invitations: Mapping[str, int]
+
+    @classmethod
+    def read(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
+        """As `_of_shard` asked."""
+        return cls(
+            k, next(answers), _scored(next(answers)), next(answers), next(answers), _mapping(next(answers)),
+            next(answers), next(answers), {name: next(answers) for name in channels},
+        )  # fmt: skip
+
+    def then(self, now: int) -> Iterator[Command]:
+        """What has to be asked once the time is known."""
+        yield ("ZCOUNT", keyspace.alarms(self.k), "-inf", now)
+        yield ("ZCOUNT", keyspace.outbox_alarms(self.k), "-inf", now)
+        locks = [
+            keyspace.lock(self.k, sender.decode()) for sender, at in self.nearest if at <= now + LEASE_MS
+        ]
+        yield ("MGET", *locks) if locks else ("ECHO", b"")
+
+    def shard(self, now: int, answers: Iterator[Any]) -> Shard:
+        """As `then` asked."""
+        lanes_due, outboxes_due, stored = next(answers), next(answers), next(answers)
+        locks = [lock for value in stored or () if value and (lock := lock_in(value))]
+        held = sum(lock.until > now for lock in locks)
+        lapsed = sum(lock.until <= now and lock.attempts > 0 for lock in locks)
+        first_lane = [part for pair in self.nearest[:1] for part in pair]
+        return Shard(
+            k=self.k,
+            lanes=Alarms(self.lanes, lanes_due, _age(first_lane, now)),
+            outboxes=Alarms(self.outboxes, outboxes_due, _age(self.first_outbox, now)),
+            held=held,
+            abandoned=lapsed,
+            dead=self._dead(),
+            dead_oldest_ms=_age(self.first_letter, now),
+        )
+
+    def _dead(self) -> dict[str, int]:
+        counted = {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
+        earlier = self.letters - sum(counted.values())
+        return counted | ({EARLIER: earlier} if earlier > 0 else {})
+
+
+_SERVER: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
+
+
+def _of_channel(name: str) -> tuple[Command, ...]:
+    return (("GET", keyspace.pause(name)), ("PTTL", keyspace.pause(name)))
+
+
+def _of_shard(k: int, channels: Sequence[str], most: int) -> Iterator[Command]:
+    yield ("ZCARD", keyspace.alarms(k))
+    yield ("ZRANGE", keyspace.alarms(k), 0, most - 1, "WITHSCORES")
+    yield ("ZCARD", keyspace.outbox_alarms(k))
+    yield _first(keyspace.outbox_alarms(k))
+    yield ("HGETALL", keyspace.dead_reasons(k))
+    yield ("ZCARD", keyspace.dead_index(k))
+    yield _first(keyspace.dead_index(k))
+    for name in channels:
+        yield ("ZCARD", keyspace.held(k, name))
+
+
+def _first(key: str) -> Command:
+    return ("ZRANGE", key, 0, 0, "WITHSCORES")
+
+
+def _sms_counter(channel: Channel, now: int) -> str:
+    """Today's, on the channel's calendar."""
+    return keyspace.sms_counter(
+        channel.name, datetime.fromtimestamp(now / 1000, channel.timezone).date().isoformat()
+    )
+
+
+def _answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
+    """The answers, in one round trip. An error is raised, but for a server that does not tell about itself."""
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for command, answer in zip(commands, answers, strict=True):
+        if isinstance(answer, Exception) and command[0] != "INFO":
+            raise answer
+    return iter(answers)
+
+
+def _server(answers: Iterator[Any]) -> Server:
+    """As `_SERVER` asked."""
+    seconds, microseconds = next(answers)
+    memory = next(answers)
+    known = memory if isinstance(memory, Mapping) else {}
+    return Server(
+        up=True,
+        now=int(seconds) * 1_000 + int(microseconds) // 1_000,
+        memory=int(known.get("used_memory", 0)),
+        most_memory=int(known.get("maxmemory", 0)),
+    )
+
+
+def _scored(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
+    return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _mapping(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
+    return answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _age(first: Sequence[Any], now: int) -> int:
+    """For how many ms the first of a sorted set has been due; 0 if it is empty, or lies ahead."""
+    return max(0, now - round(float(first[1]))) if first else 0
+
+
+def _why(error: redis.RedisError) -> str:
+    return str(error) or type(error).__name__

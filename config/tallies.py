@@ -1,0 +1,359 @@
+"""What have all processes of a machine counted, those included that are dead?
+
+They share a directory (PROMETHEUS_MULTIPROC_DIR), in which prometheus-client keeps files of each. A process is known
+there by an identity that no other ever has (pids come again, and in containers all are 1), and as long as it lives it
+holds a lock on `<identity>.alive`, which ends with it however it dies.
+
+Laws. A sum never falls: what the dead have counted is folded into one file, `dead.sums`, before theirs go. A count is
+in one place: `dead.sums` names whom it has taken in, so that files of theirs which are still there, because whoever
+folded was killed, are not counted again. Whoever reads while others fold notices that `dead.sums` has been replaced,
+and reads again. A gauge is true only of the living, unless it says "mostrecent": that one is kept for a day.
+
+Files of the release before this one are named by pids, and nobody holds a lock for them: such a process is taken for
+dead once no process here has its pid.
+"""
+
+import fcntl
+import json
+import math
+import os
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from secrets import token_hex
+from time import time
+from typing import NamedTuple
+
+import msgspec
+from prometheus_client import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.utils import floatToGoString
+
+from config import faults
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+_ALIVE, _COUNTS = ".alive", ".db"
+_SUMS, _NEW_SUMS, _FOLDING = "dead.sums", "dead.sums.new", "dead.lock"
+
+_KEPT_GAUGE = "gauge_mostrecent"
+_SUMMED = ("counter", "histogram")
+_KEPT_S = 86_400.0
+"""How long the gauge of a dead process is kept, if it is of those that are."""
+
+_DAMAGED = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
+"""What prometheus-client raises where a file is torn."""
+
+
+class Series(NamedTuple):
+    """One number among many: its kind as in its file's name, and its key there, in JSON."""
+
+    kind: str
+    key: str
+
+
+class Value(NamedTuple):
+    """`at` (s since 1970) is when a gauge was set; 0 of what is summed, and of a gauge that never was."""
+
+    value: float
+    at: float = 0.0
+
+
+Tally = dict[Series, Value]
+Labels = tuple[tuple[str, str], ...]
+
+
+class Dead(msgspec.Struct, array_like=True):
+    """What lies in `dead.sums`. The files of those `taken_in` are of no account any more, and about to be removed."""
+
+    taken_in: list[str] = []
+    rows: list[tuple[str, str, float, float]] = []  # kind, key, value, at
+
+
+_decode = msgspec.msgpack.Decoder(Dead).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Tallies:
+    """What is counted in one directory, which is made if it is not there. This process's part of it begins when it is
+    first asked for its identity."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._pid = 0
+        self._identity = ""
+        self._alive = -1
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def identity(self) -> str:
+        """This process's; a child that was forked has one of its own. Asked at every count."""
+        if self._pid != os.getpid():
+            self._identity, self._alive = _be_born(self._folder)
+            self._pid = os.getpid()
+        return self._identity
+
+    def read(self) -> list[Metric]:
+        """The sums of the living and the dead, and the gauges of the living."""
+        while True:
+            with _sums(self._folder) as sums:
+                tally = _tally_of(sums.dead)
+                for identity, files in _files(self._folder).items():
+                    if identity not in sums.dead.taken_in:
+                        _add(tally, files, living=not self._is_dead(identity))
+                if sums.still_there():
+                    return _families(tally)
+
+    def fold(self) -> None:
+        """Add the sums of the dead to the file of the dead, and remove theirs; unless another process is at it, or the
+        disk is full, say. Nothing is wrong while their files stay, but that there are more and more of them."""
+        with suppress(OSError), _held(self._folder / _FOLDING, fcntl.LOCK_EX) as alone:
+            if alone:
+                self._fold()
+
+    def _fold(self) -> None:
+        with _sums(self._folder) as sums:
+            dead = sums.dead
+        files = _files(self._folder)
+        for identity in dead.taken_in:
+            self._remove(identity, files.pop(identity, []))
+        faults.reach("before_the_dead_are_known")
+        with ExitStack() as holding:
+            gone = [identity for identity in files if self._is_dead(identity, holding)]
+            if not gone:
+                return
+            files = _files(self._folder)  # with what they wrote before they died
+            tally = _tally_of(dead)
+            for identity in gone:
+                _add(tally, files.get(identity, []), living=False)
+            self._write(Dead(gone, [(*series, *value) for series, value in tally.items()]))
+            for identity in gone:
+                self._remove(identity, files.get(identity, []))
+
+    def _write(self, dead: Dead) -> None:
+        new = self._folder / _NEW_SUMS
+        with new.open("wb") as file:
+            file.write(_encode(dead))
+            file.flush()
+            faults.reach("before_sums_are_kept")
+            os.fsync(file.fileno())
+        new.rename(self._folder / _SUMS)
+        faults.reach("after_sums_are_kept")
+
+    def _remove(self, identity: str, files: list[Path]) -> None:
+        """The lock's file goes last: without it, nobody could tell that the others' owner is dead."""
+        for file in files:
+            file.unlink(missing_ok=True)
+            faults.reach("after_a_file_of_the_dead_is_gone")
+        (self._folder / f"{identity}{_ALIVE}").unlink(missing_ok=True)
+
+    def _is_dead(self, identity: str, holding: ExitStack | None = None) -> bool:
+        """Is nobody there any more who counts as this one? If so, `holding` keeps anyone from becoming it."""
+        if identity == self._identity:
+            return False
+        try:
+            with ExitStack() as briefly:
+                keep = holding or briefly
+                mode = fcntl.LOCK_EX if holding else fcntl.LOCK_SH
+                return keep.enter_context(_held(self._folder / f"{identity}{_ALIVE}", mode, make=False))
+        except FileNotFoundError:
+            return not (identity.isdigit() and _runs(int(identity)))
+
+    def _leave_to_parent(self) -> None:
+        """The lock that a fork shares with its parent is the parent's."""
+        if self._alive >= 0:
+            os.close(self._alive)
+            self._alive, self._pid, self._identity = -1, 0, ""
+
+
+def join(folder: Path) -> Tallies:
+    """What this process is to count into, from its start on. Raises OSError, with a sentence, if it cannot."""
+    try:
+        tallies = Tallies(folder)
+        tallies.identity()
+    except OSError as e:
+        expected = "expected a directory that all of this machine's processes may write to"
+        raise OSError(f"{FOLDER} is {folder}: {e.strerror}: {expected}") from e
+    tallies.fold()  # so that files do not pile up where nobody asks for the sums
+    return tallies
+
+
+def _be_born(folder: Path) -> tuple[str, int]:
+    """A new identity, and the descriptor of the lock that says that it lives. Whoever folds may take the file for a dead
+    one's before it is locked, and remove it; then another is made."""
+    while True:
+        identity = f"{os.getpid()}-{token_hex(4)}"  # no '_', which parts a file's name
+        path = folder / f"{identity}{_ALIVE}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        faults.reach("before_birth")
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            faults.reach("after_birth")
+            if _is_at(path, descriptor):
+                return identity, descriptor
+        os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
+    """True while the lock on this file is ours; False if another has it. Raises FileNotFoundError."""
+    descriptor = os.open(path, (os.O_RDWR | os.O_CREAT) if make else os.O_RDONLY, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield _is_at(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Is the open file still the one at this path?"""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+class _Sums(NamedTuple):
+    """What the file of the dead holds, if there is one; open, so that no other file can be taken for it."""
+
+    dead: Dead
+    path: Path
+    descriptor: int | None
+
+    def still_there(self) -> bool:
+        return not self.path.exists() if self.descriptor is None else _is_at(self.path, self.descriptor)
+
+
+@contextmanager
+def _sums(folder: Path) -> Iterator[_Sums]:
+    path = folder / _SUMS
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        yield _Sums(Dead(), path, None)
+        return
+    with file:
+        yield _Sums(_read_dead(file.read()), path, file.fileno())
+
+
+def _read_dead(content: bytes) -> Dead:
+    """A file that cannot be read, after a power cut, say, counts as none: the sums begin anew."""
+    try:
+        return _decode(content)
+    except msgspec.MsgspecError:
+        return Dead()
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each process that is known here, living or dead."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == _ALIVE:
+            found.setdefault(path.stem, [])
+        elif path.suffix == _COUNTS:
+            found.setdefault(path.stem.rpartition("_")[2], []).append(path)
+    return found
+
+
+def _tally_of(dead: Dead) -> Tally:
+    """The sums, and the gauges that are still kept."""
+    horizon = time() - _KEPT_S
+    return {
+        Series(kind, key): Value(value, at)
+        for kind, key, value, at in dead.rows
+        if kind in _SUMMED or at > horizon
+    }
+
+
+def _add(tally: Tally, files: list[Path], *, living: bool) -> None:
+    for file in files:
+        kind = file.stem.rpartition("_")[0]
+        if living or kind in _SUMMED or kind == _KEPT_GAUGE:
+            for key, value in _rows(file):
+                series = Series(kind, key)
+                tally[series] = _joined(kind, tally.get(series, Value(0.0)), value)
+
+
+def _joined(kind: str, one: Value, other: Value) -> Value:
+    """What two processes make together: a sum, or of a gauge what was set last."""
+    if kind in _SUMMED:
+        return Value(one.value + other.value)
+    return other if other.at > one.at else one
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Value]]:
+    """What a process counted: of a torn file, what stands before the tear; nothing of one that is gone."""
+    with suppress(FileNotFoundError, *_DAMAGED):
+        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+            if _parsed(key) is None:
+                return
+            if math.isfinite(value):
+                yield key, Value(value, at)
+
+
+@lru_cache(maxsize=16_384)
+def _parsed(key: str) -> tuple[str, str, Labels, str] | None:
+    """The metric, the sample, its labels and the metric's meaning; None if the key is torn."""
+    try:
+        metric, sample, labels, meaning = json.loads(key)
+        return metric, sample, tuple(labels.items()), meaning
+    except (ValueError, AttributeError, TypeError):
+        return None
+
+
+def _families(tally: Tally) -> list[Metric]:
+    """The series as prometheus-client publishes them, each metric once, whatever its help was in earlier releases."""
+    families: dict[str, Metric] = {}
+    samples: dict[str, dict[tuple[str, Labels], Value]] = defaultdict(dict)
+    for series, value in tally.items():
+        if parsed := _parsed(series.key):
+            metric, sample, labels, meaning = parsed
+            families[metric] = Metric(metric, meaning, series.kind.partition("_")[0])
+            place = (sample, labels)
+            samples[metric][place] = _joined(series.kind, samples[metric].get(place, Value(0.0)), value)
+    for name, family in families.items():
+        if family.type == "histogram":
+            _add_histogram(family, samples[name])
+        else:
+            _add_samples(family, samples[name])
+    return [family for family in families.values() if family.samples]
+
+
+def _add_samples(family: Metric, samples: Mapping[tuple[str, Labels], Value]) -> None:
+    for (sample, labels), value in samples.items():
+        if family.type != "gauge" or value.at:  # a gauge that was never set says nothing
+            family.add_sample(sample, dict(labels), value.value)
+
+
+def _add_histogram(family: Metric, samples: Mapping[tuple[str, Labels], Value]) -> None:
+    """Each value is counted in one bucket; what is published of a bucket includes those below it."""
+    buckets: dict[Labels, dict[float, float]] = defaultdict(dict)
+    for (_, labels), value in samples.items():
+        if bound := dict(labels).get("le"):
+            buckets[tuple(pair for pair in labels if pair[0] != "le")][float(bound)] = value.value
+    for labels, counts in buckets.items():
+        total = 0.0
+        for upper, count in sorted(counts.items()):
+            total += count
+            bound = str(floatToGoString(upper))  # type: ignore[no-untyped-call]
+            family.add_sample(family.name + "_bucket", {**dict(labels), "le": bound}, total)
+        family.add_sample(family.name + "_count", dict(labels), total)
+        summed = samples.get((family.name + "_sum", labels), Value(0.0))
+        family.add_sample(family.name + "_sum", dict(labels), summed.value)

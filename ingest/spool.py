@@ -1,0 +1,370 @@
+"""Where do events go while Redis cannot take them? Into one file of this machine, until it can.
+
+The law: an event that comes in after another of its sender was acknowledged goes behind it into the mailbox, whichever
+`web` processes of the machine they came to. (Two that are under way at once have no order, as without a spool.) Why it
+holds:
+
+1. The file is one for all processes, so what is in it has one order. An event is acknowledged when the file is synced,
+   and only whoever holds the file's lock writes.
+2. While there is anything in the file, every event goes into it. Each write asks whether there is, after the last event
+   in it has come in: what was acknowledged before is then in the file, and seen, or in the mailboxes.
+3. One process at a time hands over (`turn`: a lock that dies with its process, and then it is another's turn), in the
+   file's order, the next part once the mailboxes have the one before. The last part is handed over while nobody can
+   write, and the file is emptied before anybody can: so it does end, however much comes in meanwhile.
+4. Up to where it was handed over is noted in the file itself, after the mailboxes have it. Whoever dies in between has
+   one part handed over twice; so has a write whose reply was lost before its events were spooled. An event's id makes
+   the copy harmless, and the copy never comes before what was acknowledged earlier: that was in its mailbox by then.
+
+The law is of one machine, whose processes have the folder on a local disk. Of a sender whose SMS reach several machines
+while Redis is away, each machine's are in order, and what lies on one may be overtaken by what comes to another.
+
+A line is a CRC-32 and an event in Base64, so no damage reaches further than to the next line's beginning. A line that
+was cut off by a death was never acknowledged: whoever writes next marks it as TORN, and it is passed over. Any other
+that cannot be read is put aside, into a file beside.
+
+An event is applied at the time at which it was acknowledged, as if its mailbox had had it since then: an answer that
+was given in time is in time, and STARTs that came in over minutes are not throttled as if they had come at once. What
+is handed over is the event's age, so no clock of a machine is compared with another's, but only with itself; an age
+that only a clock that was set could explain is cut to MOST_AGE_MS. What cannot be promised: a session whose deadline
+passes while Redis is away may be ended by the clock before the answer is handed over.
+"""
+
+import errno
+import os
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from time import monotonic, sleep, time
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from config import faults
+from config.mistakes import Mistakes
+
+MOST_AGE_MS = 86_400_000
+
+LOCK_S = 2.0
+"""How long the file's lock is waited for: longer than a sync takes, or the hand-over of the last part."""
+
+LOOK_S = 0.002
+
+BLOCK = 262_144
+"""Bytes that are read at once."""
+
+ROOM = 1 << 20
+"""Bytes that the disk must have free for the spool to be ready."""
+
+TORN = b"~"
+"""The end of a line that whoever wrote it did not finish."""
+
+_HEAD = "parley-spool-1 {:013d} {:015d} {:012d}"
+_HEAD_BYTES = len(_HEAD.format(0, 0, 0)) + 10
+_PRIVATE = 0o600  # phone numbers and texts
+
+Refusal = Literal["full", "disk_full", "failed", "busy"]
+
+
+class NoRoom(Exception):
+    """The spool does not have the events. `str` is a sentence for the operator."""
+
+    def __init__(self, reason: Refusal, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class Spooled(msgspec.Struct, frozen=True, array_like=True):
+    """An event on disk: `event` as the mailbox will have it, acknowledged at `at` (ms, by this machine's clock). A field
+    may be appended with a default, never moved or removed."""
+
+    sender: str
+    event: bytes
+    start: bool
+    at: int
+    channel: str
+    kind: str
+
+    def age_ms(self, now: int) -> int:
+        return min(max(0, now - self.at), MOST_AGE_MS)
+
+
+class Place(NamedTuple):
+    """Up to where the file of `begun` (ms) is handed over: a byte, and the lines before it."""
+
+    begun: int
+    byte: int
+    lines: int
+
+
+class Part(NamedTuple):
+    """Some lines of the file: events, and lines that cannot be read. `place` is behind them; `last` says that no line
+    follows."""
+
+    events: list[Spooled]
+    damaged: list[bytes]
+    place: Place
+    last: bool
+
+
+class Standing(NamedTuple):
+    """What is in the file and not yet handed over, by lines; its size; since when the oldest waits (ms; 0: nothing)."""
+
+    events: int
+    bytes: int
+    oldest: int
+
+
+EMPTY = Standing(0, 0, 0)
+
+
+def open_spool(folder: Path, most_bytes: int) -> "Spool":
+    """The spool in `folder`, which is made if it is missing. Raises Mistakes."""
+    spool = Spool(folder, most_bytes)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        spool.prepare()
+    except OSError as e:
+        todo = "expected a folder in which this user may write; empty: no spool"
+        raise Mistakes([f"PARLEY_SPOOL is {str(folder)!r}: cannot be used ({e.strerror}): {todo}"]) from e
+    return spool
+
+
+class Spool:
+    """The file. Everything here may block, `in_use` aside: call it in a thread."""
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._folder = folder
+        self._file = str(folder / "events")
+        self._turn = folder / "turn"
+        self.damaged = folder / "damaged"
+        self.most_bytes = most_bytes
+        self._counted = Place(0, _HEAD_BYTES, 0)
+
+    def prepare(self) -> None:
+        """Try everything that will be needed. Raises OSError."""
+        for name in (self._file, self._turn):
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT, _PRIVATE))
+        self._sync_folder()
+
+    @property
+    def in_use(self) -> bool:
+        """Is there anything in it? Costs a system call. If that cannot be told there may be."""
+        try:
+            return os.stat(self._file).st_size > 0  # noqa: PTH116 - Path makes it twice as long
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def takes(self) -> bool:
+        """Would it take an event now?"""
+        try:
+            disk = os.statvfs(self._folder)
+        except OSError:
+            return False
+        room = disk.f_bavail * disk.f_frsize >= ROOM and self._size() < self.most_bytes
+        return room and os.access(self._folder, os.W_OK)
+
+    def append(self, events: Sequence[Spooled], *, begin: bool) -> int:
+        """Put them at the end, on disk. Answers the size of the file before, or -1 without a write if it was empty and
+        may not `begin`: what was in it has been handed over. Raises NoRoom, and nothing is acknowledged then."""
+        lines = b"".join(line_of(event) + b"\n" for event in events)
+        try:
+            with self.closed() as fd:
+                size = os.fstat(fd).st_size
+                if size == 0 and not begin:
+                    return -1
+                self._write(fd, size, lines)
+                return size
+        except OSError as e:
+            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise NoRoom(
+                "disk_full" if full else "failed", f"the spool cannot be written ({e.strerror})"
+            ) from e
+
+    @contextmanager
+    def closed(self) -> Iterator[int]:
+        """Nobody else writes meanwhile. Raises NoRoom if whoever does takes too long."""
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, _PRIVATE)
+        try:
+            end_s = monotonic() + LOCK_S
+            while not _locked(fd):
+                if monotonic() > end_s:
+                    raise NoRoom("busy", f"another process has held the spool for {LOCK_S:g} s")
+                sleep(LOOK_S)
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Is it this process's turn to hand over? Until the end of the block it is nobody else's."""
+        fd = os.open(self._turn, os.O_RDWR | os.O_CREAT, _PRIVATE)
+        try:
+            yield _locked(fd)
+        finally:
+            os.close(fd)
+
+    def place(self) -> Place:
+        """Up to where it was handed over. From the beginning if that cannot be told."""
+        try:
+            with open(self._file, "rb") as file:  # noqa: PTH123
+                return _place_in(file.read(_HEAD_BYTES))
+        except FileNotFoundError:
+            return _place_in(b"")
+
+    def read(self, place: Place, most: int) -> Part:
+        """At most so many lines from `place` on."""
+        with open(self._file, "rb") as file:  # noqa: PTH123
+            file.seek(place.byte)
+            lines: list[bytes] = []
+            while len(lines) < most and (line := file.readline()).endswith(b"\n"):
+                lines.append(line[:-1])
+            last = not file.readline().endswith(b"\n")
+        events: list[Spooled] = []
+        damaged: list[bytes] = []
+        for line in lines:
+            try:
+                events.append(_event_in(line))
+            except (ValueError, msgspec.MsgspecError):
+                if not line.endswith(TORN):
+                    damaged.append(line)
+        byte = place.byte + sum(map(len, lines)) + len(lines)
+        return Part(events, damaged, Place(place.begun, byte, place.lines + len(lines)), last)
+
+    def put_aside(self, lines: Sequence[bytes]) -> None:
+        """Keep lines that cannot be handed over, for a person to look at."""
+        with open(self.damaged, "ab", opener=_private) as file:
+            file.write(b"".join(line + b"\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self._sync_folder()
+
+    def move(self, place: Place) -> None:
+        """The mailboxes have what is before `place`."""
+        fd = os.open(self._file, os.O_RDWR)
+        try:
+            os.pwrite(fd, _head(place), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def empty(self, closed: int) -> None:
+        """The mailboxes have everything. `closed` is the file, at which nobody else writes."""
+        os.ftruncate(closed, 0)
+        os.fsync(closed)
+
+    def standing(self) -> Standing:
+        """Costs as much as what was added since it was asked last. Raises OSError."""
+        size = self._size()
+        if size <= _HEAD_BYTES:
+            return EMPTY
+        place = self.place()
+        begun, byte, counted = self._counted
+        if begun != place.begun or size < byte:
+            byte, counted = _HEAD_BYTES, 0
+        with open(self._file, "rb") as file:  # noqa: PTH123
+            file.seek(byte)
+            while block := file.read(BLOCK):
+                byte += len(block)
+                counted += block.count(b"\n")
+        self._counted = Place(place.begun, byte, counted)
+        waiting = max(0, counted - place.lines)
+        oldest = self.read(place, 1).events if waiting else []
+        return Standing(waiting, size, oldest[0].at if oldest else place.begun if waiting else 0)
+
+    def _write(self, fd: int, size: int, lines: bytes) -> None:
+        begun = size
+        if size < _HEAD_BYTES:  # none, or one that nobody has lived to finish
+            os.ftruncate(fd, 0)
+            size, written = 0, _head(Place(now_ms(), _HEAD_BYTES, 0)) + lines
+        else:
+            unfinished = os.pread(fd, 1, size - 1) != b"\n"
+            written = TORN + b"\n" + lines if unfinished else lines
+        if size + len(written) > self.most_bytes:
+            raise NoRoom(
+                "full",
+                f"the spool is full: {self.most_bytes >> 20} MB, as PARLEY_SPOOL_MB allows",
+            )
+        faults.reach("before_spool")
+        try:
+            _write_all(fd, written, size)
+            os.fsync(fd)
+            if begun == 0:
+                self._sync_folder()
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(fd, size)
+            raise
+        faults.reach("after_spool")
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self._file).st_size  # noqa: PTH116
+        except FileNotFoundError:
+            return 0
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def now_ms() -> int:
+    return round(time() * 1000)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, _PRIVATE)
+
+
+def _write_all(fd: int, written: bytes, at: int) -> None:
+    left = memoryview(written)
+    while left:
+        done = os.pwrite(fd, left, at)
+        left, at = left[done:], at + done
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Spooled).decode
+
+
+def line_of(event: Spooled) -> bytes:
+    payload = _encode(event)
+    return b"%08x %b" % (crc32(payload), b2a_base64(payload, newline=False))
+
+
+def _event_in(line: bytes) -> Spooled:
+    """Raises ValueError and MsgspecError."""
+    check, _, written = line.partition(b" ")
+    payload = a2b_base64(written, strict_mode=True)
+    if check != b"%08x" % crc32(payload):
+        raise ValueError("another checksum")
+    return _decode(payload)
+
+
+def _head(place: Place) -> bytes:
+    """The file's first line, which always has the same length."""
+    words = _HEAD.format(*place).encode()
+    return b"%b %08x\n" % (words, crc32(words))
+
+
+def _place_in(head: bytes) -> Place:
+    words, _, check = head.rstrip(b"\n").rpartition(b" ")
+    if len(head) < _HEAD_BYTES or check != b"%08x" % crc32(words):
+        return Place(0, _HEAD_BYTES, 0)
+    _, begun, byte, lines = words.split(b" ")
+    return Place(int(begun), int(byte), int(lines))

@@ -1,0 +1,66 @@
+"""`/metrics` tells of all processes of a machine, and keeps no webhook waiting."""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import requests
+
+from tests.support.processes import Deployment
+from tests.support.waiting import until
+
+SMS = {
+    "number": "+33612345678",
+    "text": "START",
+    "reception_date": "2020-11-04 11:11:45",
+    "message_id": "sms_1",
+}
+
+
+def test_a_redis_that_hangs_keeps_the_metrics_waiting_and_nothing_else(web, own_valkey):
+    base = web(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
+    requests.get(f"{base}/metrics", timeout=5).raise_for_status()
+    own_valkey.sigstop()
+    with ThreadPoolExecutor(1) as pool:
+        begun_s = monotonic()
+        metrics = pool.submit(
+            lambda: until(
+                lambda: (text := requests.get(f"{base}/metrics", timeout=10).text)
+                and 'parley_redis_up{server="lanes"} 0.0' in text,
+                10, "Redis is said to be away",
+            )
+        )  # fmt: skip
+        waits_s = []
+        while not metrics.done():
+            asked_s = monotonic()
+            assert requests.get(f"{base}/healthz", timeout=5).ok
+            waits_s.append(monotonic() - asked_s)
+        assert metrics.result()
+    assert 1.0 < monotonic() - begun_s < 8.0
+    assert len(waits_s) > 50
+    assert max(waits_s) < 0.9, "less than a server is waited for"
+    own_valkey.sigcont()
+
+
+def test_any_web_tells_what_all_processes_of_its_machine_have_counted(valkey, octopush, tmp_path):
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Deployment(valkey.url, valkey.broker_url, octopush, environment=shared) as deployment:
+        deployment.start()
+        requests.post(deployment.webhook, json=SMS, timeout=5).raise_for_status()
+
+        def told():
+            lines = requests.get(f"{deployment.base}/metrics", timeout=5).text.splitlines()
+            return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+        wanted = {
+            'parley_inbound_total{channel="clinic",kind="sms"}',
+            'parley_turns_total{outcome="committed",queue="starts"}',
+            'parley_sends_total{channel="clinic",outcome="accepted"}',
+        }
+        found = until(lambda: wanted <= (found := told()).keys() and found, 15, "every stage has counted")
+        assert {found[name] for name in wanted} == {"1.0"}
+        (starts,) = deployment.of("ratelimit")
+        starts.kill9()
+        starts.restart()
+        deployment.wait_running()
+        assert {told()[name] for name in wanted} == {"1.0"}
+        until(lambda: told()['parley_processes{role="delivery"}'] == "1.0", 15, "processes are told")

@@ -1,0 +1,294 @@
+"""One moment of a deployment in which there is something of everything: people at every point of a conversation, and
+everything that can be left lying by whoever died, waits, was refused or gave up.
+
+Nothing here may know more of Parley than its processes, its API and its server-side functions, so that it can be played by
+any release.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import requests
+
+from config import keyspace
+from engine.events import Cancel, Part, ProviderStop, Receipt, encode
+from tests.support.inviting import Api, key_table
+from tests.support.octopush import FakeOctopush, Faults, Scripted
+from tests.support.person import inbound
+from tests.support.processes import Deployment, Process
+from tests.support.valkey import Valkey
+from tests.support.waiting import until
+
+CHANNEL, SIMULATED = "clinic", "phones"
+SUB_NUMBER = "+33700000009"
+SHARDS = 16
+SOON_S = 30.0
+
+SURVEY = """
+survey: sampler
+start: [START]
+expires: 99999d
+cooldown: 0s
+variables: [ward]
+texts: {not_found: Text START., completed: none}
+steps:
+  - {id: name, ask: "Your name?", answer: {type: text, max: 40}}
+  - {id: age, ask: "How old are you, {name}?", answer: {type: number, min: 1, max: 120}}
+  - {id: fever, ask: "Fever, {name}?", answer: {type: yes_no}}
+  - {id: where, ask: "Where does it hurt?", answer: {type: choices, options: [head, arm, leg]}}
+  - id: how
+    ask: "How much?"
+    answer: {type: scale, from: 1, to: 5}
+    next: [{when: {below: 3}, go: again}, {go: bye}]
+  - {id: again, say: "Not much.", next: [{go: how, times: 2}, {go: bye}]}
+  - {id: bye, say: "Goodbye, {name}.", next: end}
+"""
+SAYS = ("START", "Ada", "33", "yes", "head, leg", "4")
+HEARS = (
+    "Your name?",
+    "How old are you, Ada?",
+    "Fever, Ada?",
+    "Where does it hurt?",
+    "How much?",
+    "Goodbye, Ada.",
+)
+
+
+def person(place: int) -> str:
+    return f"+336120{place:05}"
+
+
+NAMES = (
+    "half_way", "done", "stopped", "came_back", "asked", "held", "start_waits", "reply_waits", "parts", "told_stop",
+    "receipt", "cancelled", "released", "unsent", "worker_died", "sender_died", "backing_off", "booked", "uncertain",
+    "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread",
+)  # fmt: skip
+PEOPLE = {name: person(place) for place, name in enumerate(NAMES)}
+"""Who they are: what has happened to them."""
+
+
+def deployment(valkey: Valkey, octopush: FakeOctopush, surveys: Path) -> Deployment:
+    """The configuration of the scene; none of its processes runs yet."""
+    surveys.mkdir(exist_ok=True)
+    (surveys / "sampler.yaml").write_text(SURVEY)
+    limits = {"sessions_per_sender_per_day": 50, "start_burst": 50, "start_per_minute": 60, "sms_per_day": 100_000,
+              "new_sessions_per_minute": 6_000, "sms_per_second": 500}  # fmt: skip
+    made = Deployment(
+        valkey.url, valkey.broker_url, octopush, surveys=surveys, channel_surveys=("sampler",), limits=limits
+    )
+    config = made.folder / "parley.toml"
+    first = config.read_text().replace("surveys =", f'originators = ["{SUB_NUMBER}"]\nsurveys =')
+    second = f'[channels.{SIMULATED}]\nnumber = "+33700000008"\nsurveys = ["sampler"]\n[channels.{SIMULATED}.limits]\npause_s = 0\n'
+    config.write_text(first + second + key_table(channels=(CHANNEL, SIMULATED), per_minute=6_000))
+    return made
+
+
+class Scene:
+    """A deployment that is brought to the moment, step by step."""
+
+    def __init__(self, valkey: Valkey, octopush: FakeOctopush, parley: Deployment) -> None:
+        self._octopush = octopush
+        self._parley = parley
+        self._lanes = valkey.client()
+        self._broker = valkey.client(valkey.broker_url)
+        self._api: Api
+
+    def play(self) -> None:
+        """To the moment. Afterwards nothing runs any more."""
+        self._parley.start()
+        self._api = Api(self._parley.base)
+        self._talk()
+        self._give_up()
+        self._invite()
+        self._die()
+        self._leave_lying()
+
+    def says(self, name: str, *texts: str, channel: str = CHANNEL, to: str = "+33700000001") -> None:
+        url = self._parley.webhook.replace(f"/{CHANNEL}?", f"/{channel}?")
+        if channel == SIMULATED:
+            url = f"{url.partition('=')[0]}=simulator"
+        for said in texts:
+            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=10)
+            assert answer.status_code == 200, answer.text
+
+    def heard(self, name: str, count: int) -> list[str]:
+        """All that this person has got, once it is so much."""
+        until(lambda: len(self._octopush.accepted(PEOPLE[name])) >= count, SOON_S, f"{name} has {count} SMS")
+        return [sms.text for sms in self._octopush.accepted(PEOPLE[name])]
+
+    def _talk(self) -> None:
+        """Whoever needs nothing but a conversation."""
+        for place, name in enumerate(
+            ("half_way", "reply_waits", "cancelled", "receipt", "unsent", "backing_off", "booked")
+        ):
+            for count, said in enumerate(SAYS[: 3 if place else 4], 1):
+                self.says(name, said)
+                self.heard(name, count)
+        for count, said in enumerate(SAYS, 1):
+            self.says("done", said)
+            self.heard("done", count)
+        for name in ("stopped", "came_back"):
+            self.says(name, "START")
+            self.heard(name, 1)
+            self.says(name, "STOP")
+            self.heard(name, 2)
+        self.says("came_back", "START")
+        self.heard("came_back", 3)
+        for count, said in enumerate(("START", "Ada", "old", "head"), 1):
+            self.says("misread", said)
+            self.heard("misread", count)
+        self.says("parts", "START")
+        self.heard("parts", 1)
+        self._accept("parts", Part("00000000000000a1", CHANNEL, "A", "77", 1, 2))
+        self.says("told_stop", "START")
+        self.heard("told_stop", 1)
+        self.says("simulated", "START", channel=SIMULATED)
+        phone = keyspace.simulated(PEOPLE["simulated"], "sms")
+        until(lambda: self._lanes.exists(phone), SOON_S, "the simulated phone has an SMS")
+        for name in ("worker_died", "sender_died", "uncertain", "rejected", "unreadable", "undecodable"):
+            self.says(name, "START")
+            self.heard(name, 1)
+
+    def _give_up(self) -> None:
+        """Dead letters of both kinds."""
+        self._octopush.control(Faults(script=[Scripted(400, {"code": 151, "message": "Country not served"})]))
+        self.says("rejected", "Ada")
+        self._until_dead(1)
+        name = "unreadable"
+        k = keyspace.shard_of(PEOPLE[name], SHARDS)
+        lane = self._lanes.get(keyspace.lane(k, PEOPLE[name]))
+        self._lanes.set(keyspace.lane(k, PEOPLE[name]), b"1 0 no lane", keepttl=True)
+        self.says(name, "Ada")
+        self._until_dead(2)
+        self._lanes.set(keyspace.lane(k, PEOPLE[name]), lane, keepttl=True)
+        self._accept_raw("undecodable", b"no event")
+        self._until_dead(3)
+
+    def _invite(self) -> None:
+        """One who was asked, on a sub-number too; later, one whose invitation is mail, and one whose is held."""
+        for name, more in (("asked", {}), ("sub_number", {"originator": SUB_NUMBER})):
+            self._ask(name, **more)
+            self.heard(name, 1)
+        for clock in self._parley.of("clock"):
+            clock.terminate()
+        self._ask("held")
+
+    def _ask(self, name: str, **more: str) -> None:
+        answer = self._api.invite(
+            "sampler",
+            identifier=PEOPLE[name],
+            channel=CHANNEL,
+            clientReference=f"ref-{name}",
+            userSessionVariables={"ward": "7"},
+            **more,
+        )
+        assert answer.status_code == 202, answer.text
+
+    def _die(self) -> None:
+        """What is left by a worker that died with a lane in hand, and by one that died with an SMS."""
+        self._die_at("conversation", "after_claim", "worker_died")
+        self._parley.spawn("conversation")
+        self._octopush.control(Faults(script=[Scripted(500, {"code": 500}), Scripted(500, {"code": 500})]))
+        self.says("backing_off", "yes")
+        self._until_lock("backing_off", b"again")
+        self._octopush.control(Faults(cut_after_accept=1.0))
+        self.says("uncertain", "Ada")
+        self._until_lock("uncertain", b"again")
+        self._octopush.control(Faults())
+        self._die_at("delivery", "before_send", "sender_died")
+
+    def _die_at(self, role: str, fault: str, name: str) -> None:
+        for each in self._parley.of(role):
+            if each.alive:
+                each.terminate()
+        victim: Process = self._parley.spawn(role, fault)
+        self.says(name, "Ada")
+        victim.wait_dead(SOON_S)
+
+    def _leave_lying(self) -> None:
+        """Nobody delivers: SMS wait, some with a permit, promised to an answer, or kept for one. Then nobody works at all,
+        and mail of every kind waits."""
+        self.says("unsent", "yes")
+        self.says("booked", "yes")
+        for name in ("unsent", "booked"):
+            until(
+                lambda name=name: self._lanes.exists(self._key(keyspace.outbox, name)),
+                SOON_S,
+                f"{name}'s SMS waits",
+            )  # type: ignore[misc]
+        self._rest("booked", b"booked")
+        self.says("entrusted", "START")
+        until(lambda: self._lanes.exists(self._key(keyspace.outbox, "entrusted")), SOON_S, "it waits")
+        self._rest("entrusted", b"entrusted 0123456789abcdef?")
+        for role in ("ratelimit", "conversation"):
+            for each in self._parley.of(role):
+                if each.alive:
+                    each.kill9()
+        self._call("reserve", [self._key(keyspace.outbox, "reserved"), self._key(keyspace.outbox_lock, "reserved")],
+                   ("fedcba9876543210", 86_400_000))  # fmt: skip
+        self._lanes.lpush(self._key(keyspace.tickets, "done"), "sms_0000000000001")
+        self._lanes.pexpire(self._key(keyspace.tickets, "done"), 172_800_000)
+        self.says("start_waits", "START")
+        self.says("reply_waits", "yes")
+        self._accept("parts", Part("00000000000000a2", CHANNEL, "da", "77", 2, 2))
+        self._accept("told_stop", ProviderStop("00000000000000a3", CHANNEL))
+        ticket = self._octopush.accepted(PEOPLE["receipt"])[-1].ticket
+        self._accept("receipt", Receipt("00000000000000a4", CHANNEL, ticket, "DELIVERED", "delivered"))
+        self._accept("cancelled", Cancel("00000000000000a5", CHANNEL, self._session("cancelled")))
+        self._ask("released")
+        self._release("released")
+        self._lanes.set(keyspace.pause(SIMULATED), "104: out of credit", px=60_000)
+        for web in self._parley.of("web"):
+            web.terminate()
+
+    # What only the server-side functions can do, or a provider that is not in this scene
+
+    def _release(self, name: str) -> None:
+        """As a clock does; there is none."""
+        k = keyspace.shard_of(PEOPLE[name], SHARDS)
+        ids = [
+            each
+            for each, mail in self._lanes.hgetall(keyspace.held_mail(k)).items()
+            if PEOPLE[name].encode() in mail
+        ]
+        keys = [
+            keyspace.alarms(k),
+            keyspace.held(k, CHANNEL),
+            keyspace.held_mail(k),
+            keyspace.mailbox(k, PEOPLE[name]),
+        ]
+        assert self._call("release", keys, (ids[0], PEOPLE[name])) == [1]
+
+    def _rest(self, name: str, owner: bytes) -> None:
+        """Let the sender rest, as one does who waits for what `owner` says."""
+        at = int(time.time() * 1000)
+        lock = b" ".join((b"0", str(at + 2_000).encode(), b"1", str(at).encode(), owner))
+        self._lanes.set(self._key(keyspace.outbox_lock, name), lock, px=86_400_000)
+
+    def _session(self, name: str) -> str:
+        return self._octopush.accepted(PEOPLE[name])[0].request_id.rpartition("x")[0]
+
+    def _accept(self, name: str, event: object) -> None:
+        self._accept_raw(name, encode(event))
+
+    def _accept_raw(self, name: str, event: bytes) -> None:
+        commands, _ = keyspace.accept_commands(SHARDS, [(PEOPLE[name], False, event)])
+        keyspace.run(self._lanes, commands)
+        keyspace.ask(self._broker, keyspace.ring_command(keyspace.REPLIES, [PEOPLE[name]]))
+
+    def _call(self, function: str, keys: Sequence[str], args: Sequence[object]) -> object:
+        return keyspace.ask(self._lanes, keyspace.call(function, keys, args))
+
+    def _key(self, of: object, name: str) -> str:
+        return of(keyspace.shard_of(PEOPLE[name], SHARDS), PEOPLE[name])  # type: ignore[operator]
+
+    def _until_dead(self, count: int) -> None:
+        def letters() -> int:
+            return sum(self._lanes.hlen(keyspace.dead(k)) for k in range(SHARDS))
+
+        until(lambda: letters() == count, SOON_S, f"there are {count} dead letters")
+
+    def _until_lock(self, name: str, owner: bytes) -> None:
+        key = self._key(keyspace.outbox_lock, name)
+        until(lambda: owner in (self._lanes.get(key) or b""), SOON_S, f"{name} rests")

@@ -1,0 +1,174 @@
+"""What is done to a deployment, when, and to whom: drawn from a seed, so that a soak can be had again."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from threading import Event, Thread
+from time import monotonic
+from typing import NamedTuple
+
+import msgspec
+
+from config import keyspace
+from tests.support.octopush import FakeOctopush, Faults
+from tests.support.processes import Deployment, Process
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+
+EVERY_S = (0.3, 1.2)
+"""Between two deeds."""
+
+PROVIDER = {
+    "calm": Faults(delay_ms=(1, 10)),
+    "slow": Faults(delay_ms=(200, 1500)),
+    "failing": Faults(delay_ms=(1, 10), fail_500=0.3, congested_153=0.1),
+    "cutting": Faults(delay_ms=(1, 10), cut_after_accept=0.2),
+    "down": Faults(fail_500=1.0),
+    "hanging": Faults(hang=True),
+}
+PROVIDER_WEIGHTS = (6, 2, 3, 3, 1, 1)
+SPARED = "unsubscribed"
+"""In every confirmation of a STOP. If one is rejected, its letter stays: nobody may text who has opted out."""
+
+DEEDS = {
+    "kill": 40, "stop": 8, "terminate": 8, "provider": 10, "reject": 6, "lose": 8, "slow redis": 3, "cut redis": 3,
+    "kill redis": 2, "stop redis": 2, "forget redis": 3,
+}  # fmt: skip
+"""Deed -> how often, relative to the others."""
+
+
+class Deed(NamedTuple):
+    """`at_s` from the beginning; `whom` a number that picks a victim, `for_s` how long it lasts, if it does."""
+
+    at_s: float
+    name: str
+    whom: int
+    for_s: float
+    provider: str
+
+
+def schedule(seed: int, seconds: float) -> Iterator[Deed]:
+    """What happens in so many seconds. Redis has a third of the time without anything that stops it."""
+    chance = random.Random(seed)
+    at_s = 1.0
+    calm_from_s = 0.0
+    while at_s < seconds:
+        (name,) = chance.choices(list(DEEDS), list(DEEDS.values()))
+        for_s = chance.uniform(0.5, 6.5)
+        (provider,) = chance.choices(list(PROVIDER), PROVIDER_WEIGHTS)
+        deed = Deed(at_s, name, chance.randrange(1_000), for_s, provider)
+        at_s += chance.uniform(*EVERY_S)
+        if "redis" in name:
+            if deed.at_s < calm_from_s:
+                continue
+            calm_from_s = deed.at_s + 2 * for_s
+        yield deed
+
+
+class Mischief:
+    """Does what the schedule says, in a thread of its own, to all of `deployment` but `spared`. `done` counts."""
+
+    def __init__(
+        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey, proxy: Proxy, octopush: FakeOctopush,
+        *, letters: bool,
+    ) -> None:  # fmt: skip
+        self._victims = [process for process in deployment.processes if process not in spared]
+        self._valkey = valkey
+        self._proxy = proxy
+        self._octopush = octopush
+        self._letters = letters
+        self._faults = PROVIDER["calm"]
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._over = Event()
+        self.done: Counter[str] = Counter()
+        self.history: list[str] = []
+        self.failure: BaseException | None = None
+
+    def start(self, deeds: Iterator[Deed]) -> None:
+        self._thread = Thread(target=self._run, args=(deeds,), name="mischief")
+        self._thread.start()
+
+    def end(self) -> None:
+        """No more of it, and nothing that was done lasts any longer."""
+        self._over.set()
+        self._thread.join()
+        for _, undo in self._later:
+            undo()
+        self._octopush.control(PROVIDER["calm"])
+        if self.failure is not None:
+            raise self.failure
+
+    def _run(self, deeds: Iterator[Deed]) -> None:
+        begun_s = monotonic()
+        try:
+            for deed in deeds:
+                while (left_s := begun_s + deed.at_s - monotonic()) > 0:
+                    if self._over.wait(min(left_s, 0.05)):
+                        return
+                    self._undo(monotonic())
+                self._do(deed)
+        except BaseException as e:  # noqa: BLE001 (whoever ends this is told)
+            self.failure = e
+
+    def _undo(self, now_s: float) -> None:
+        due = [undo for at_s, undo in self._later if at_s <= now_s]
+        self._later = [each for each in self._later if each[0] > now_s]
+        for undo in due:
+            undo()
+
+    def _for(self, deed: Deed, undo: Callable[[], None]) -> None:
+        self._later.append((monotonic() + deed.for_s, undo))
+
+    def _do(self, deed: Deed) -> None:
+        victim = self._victims[deed.whom % len(self._victims)]
+        told = deed.name
+        match deed.name:
+            case "kill":
+                victim.kill9()
+                told = f"kill {victim.name}"
+            case "stop":
+                victim.sigstop()
+                self._for(deed, victim.sigcont)
+                told = f"stop {victim.name}"
+            case "terminate":
+                victim.sigcont()
+                victim.terminate()
+                told = f"terminate {victim.name}"
+            case "provider":
+                self._faults = PROVIDER[deed.provider]
+                self._octopush.control(self._faults)
+                self._for(deed, self._calm)
+                told = f"provider {deed.provider}"
+            case "reject":
+                if not self._letters:
+                    return
+                faults = msgspec.structs.replace(self._faults, reject=1 + deed.whom % 3, spares=SPARED)
+                self._octopush.control(faults)
+            case "lose":
+                functions = ("accept", "claim", "commit", "take", "settle", "tick", "ring")
+                function = functions[deed.whom % len(functions)]
+                self._proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=3)
+                told = f"lose {function}"
+            case "slow redis":
+                self._proxy.delay(0.03)
+                self._for(deed, lambda: self._proxy.delay(0))
+            case "cut redis":
+                self._proxy.refuse()
+                self._for(deed, self._proxy.admit)
+            case "kill redis":
+                self._valkey.kill9()
+                self._valkey.start()
+            case "stop redis":
+                self._valkey.sigstop()
+                self._for(deed, self._valkey.sigcont)
+            case "forget redis":
+                self._valkey.client().function_flush()
+                self._valkey.client(self._valkey.broker_url).flushdb()
+            case unknown:
+                raise ValueError(f"no such deed: {unknown}")
+        self.done[told] += 1
+        self.history.append(f"{deed.at_s:7.2f} {told} {deed.for_s:.1f}")
+
+    def _calm(self) -> None:
+        self._faults = PROVIDER["calm"]
+        self._octopush.control(self._faults)

@@ -1,0 +1,289 @@
+"""One soak: people talk on two channels, campaigns invite others, and mischief is done to all that runs. When it is over,
+everybody must have got what they should, once and in order, and nothing may be left behind.
+
+One process of each role is spared, and must not grow.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import quantiles
+from threading import Event, Thread
+from time import monotonic
+
+import msgspec
+
+from tests.soak import ledger
+from tests.soak.mischief import Mischief, schedule
+from tests.soak.operators import Operators
+from tests.soak.plays import Play, invite, rehearse
+from tests.support import audit
+from tests.support.clinic import CHANNEL, number
+from tests.support.inviting import Api, key_table
+from tests.support.octopush import FakeOctopush
+from tests.support.person import Crowd, Person
+from tests.support.processes import SURVEYS, Deployment, Process
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.waiting import until
+
+SURVEY = "clinic"
+CHANNELS = (CHANNEL, "harbour")
+COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2}
+INVITED = 20
+"""People whom a campaign's request asks."""
+
+WAIT_S = 180.0
+"""How long what is under way may take once nothing is disturbed any more."""
+
+SETTLE_S = 60.0
+FDS, BYTES = 96, 48 << 20
+"""By how much a process may grow from the first third of a soak to its end: connections to two channels' provider are
+kept, and memory is warmed."""
+
+
+class Report(msgspec.Struct):
+    """What was done and what came of it. `wrongs` are in words; without any, all was well."""
+
+    seed: int
+    seconds: float
+    people: int = 0
+    webhooks: int = 0
+    unacknowledged: int = 0
+    sms: int = 0
+    lags_s: list[float] = []
+    deeds: dict[str, int] = {}
+    history: list[str] = []
+    wrongs: list[str] = []
+
+    def lag_s(self, percent: int) -> float:
+        """Of the time from each thing said to the answer's acceptance."""
+        return quantiles(self.lags_s, n=100)[percent - 1] if len(self.lags_s) > 1 else 0.0
+
+
+class Group:
+    """People who talk on one channel, one after the other, until it is over. `said` and `hears` are by number."""
+
+    def __init__(
+        self, name: str, crowd: Crowd, plays: Sequence[Play], first: int, over: Event, every_s: float,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.crowd = crowd
+        self.said: dict[str, list[str]] = {}
+        self.hears: dict[str, list[str]] = {}
+        self.people: list[Person] = []
+        self.failure: BaseException | None = None
+        self._plays = plays
+        self._first = first
+        self._over = over
+        self._every_s = every_s
+        self._thread: Thread | None = None
+
+    def start(self, deadline_s: float, invite: Callable[[Sequence[str]], bool] | None = None) -> None:
+        """Let them talk as they come; or ask them to, some at a time, by `invite`."""
+        work = (lambda: self._campaign(deadline_s, invite)) if invite else (lambda: self._talk(deadline_s))
+        self._thread = Thread(target=self._guarded, args=(work,), name=self.name)
+        self._thread.start()
+
+    def join(self) -> None:
+        assert self._thread is not None
+        self._thread.join()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as e:  # noqa: BLE001 (the report tells)
+            self.failure = e
+
+    def _talk(self, deadline_s: float) -> None:
+        self.crowd.talk(self._coming(), deadline_s, at_once=2_000, every_s=self._every_s)
+
+    def _coming(self) -> Iterator[Person]:
+        place = 0
+        while not self._over.is_set():
+            yield self._person(place)
+            place += 1
+
+    def _campaign(self, deadline_s: float, ask: Callable[[Sequence[str]], bool]) -> None:
+        end_s = monotonic() + deadline_s
+        place = 0
+        while not self._over.is_set():
+            people = [self._person(place + each) for each in range(INVITED)]
+            place += INVITED
+            until(
+                lambda people=people: ask([each.number for each in people]),
+                end_s - monotonic(),
+                "all are invited",
+            )  # type: ignore[misc]
+            self.crowd.talk(people, end_s - monotonic())
+
+    def _person(self, place: int) -> Person:
+        name = f"P{place}"
+        play = self._plays[place % len(self._plays)].by(name)
+        person = play.person(number(self._first + place))
+        self.said[person.number] = [said for said in play.says if said]
+        self.hears[person.number] = play.hears
+        self.people.append(person)
+        return person
+
+
+class Growth:
+    """What processes take up, looked at now and then: their open files, and their memory in bytes."""
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self._processes = processes
+        self._seen: list[dict[str, tuple[int, int]]] = []
+
+    def look(self) -> None:
+        self._seen.append({each.name: _taken_up(each.pid) for each in self._processes})
+
+    def wrongs(self) -> Iterator[str]:
+        early, late = self._seen[: max(1, len(self._seen) // 3)], self._seen[-1]
+        for name, (fds, size) in late.items():
+            most_fds, most_size = (max(look[name][what] for look in early) for what in (0, 1))
+            if fds > most_fds + FDS:
+                yield f"{name} has {fds} open files, and had at most {most_fds} in the first third"
+            if size > most_size + BYTES:
+                yield f"{name} has {size >> 20} MiB of memory, and had at most {most_size >> 20} in the first third"
+
+
+def _taken_up(pid: int) -> tuple[int, int]:
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()), resident * os.sysconf("SC_PAGE_SIZE")
+
+
+def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
+         logs: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> Report:  # fmt: skip
+    """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
+    anything is wrong."""
+    with Valkey() as valkey, FakeOctopush() as octopush, Proxy(valkey.url) as proxy:
+        metrics = valkey.folder / "metrics"
+        metrics.mkdir()
+        broker = f"{proxy.url.removesuffix('/0')}/1"
+        with Deployment(
+            proxy.url, broker, octopush, surveys=_surveys(valkey.folder),
+            environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+        ) as deployment:  # fmt: skip
+            _second_channel(deployment)
+            deployment.start(**(copies or COPIES))
+            report = _soak(Report(seed, seconds), deployment, valkey, proxy, octopush, every_s, tell)
+            report.wrongs += _metric_wrongs(metrics, deployment)
+            if report.wrongs and logs is not None:
+                _keep_logs(deployment, report, logs)
+            return report
+
+
+def _soak(
+    report: Report, deployment: Deployment, valkey: Valkey, proxy: Proxy, octopush: FakeOctopush, every_s: float,
+    tell: Callable[[str], None],
+) -> Report:  # fmt: skip
+    api = Api(deployment.base)
+    tell("rehearsing")
+    rehearsal = Crowd(deployment.webhook, octopush)
+    plays = rehearse(rehearsal, api, CHANNEL, SURVEY, valkey, octopush)
+    before = octopush.count()
+    strangers = {sms.to for sms in octopush.accepted()}
+    spared = [deployment.of(name)[0] for name in COPIES]
+    growth = Growth(spared)
+    over = Event()
+    talking = [play for kind, play in plays.items() if kind != "invited"]
+    groups = []
+    for place, channel in enumerate(CHANNELS):
+        url = deployment.webhook.replace(f"/{CHANNEL}?", f"/{channel}?")
+        first = place * 20_000_000
+        crowd = Crowd(url, octopush, doubled=0.05, seed=report.seed)
+        groups.append(Group(channel, crowd, talking, first, over, every_s))
+        crowd = Crowd(url, octopush, doubled=0.05, seed=report.seed)
+        groups.append(
+            Group(f"{channel}'s campaign", crowd, [plays["invited"]], first + 10_000_000, over, every_s)
+        )
+    deadline_s = report.seconds + WAIT_S
+    mischief = Mischief(deployment, spared, valkey, proxy, octopush, letters=True)
+    tell("soaking")
+    operators = Operators(deployment, report.seed)
+    with deployment.respawning(), operators:
+        begun_s = monotonic()
+        for group, channel in zip(groups, [name for name in CHANNELS for _ in range(2)], strict=True):
+            ask = None if group.name == channel else _asker(Api(deployment.base), channel)
+            group.start(deadline_s, ask)
+        mischief.start(schedule(report.seed, report.seconds))
+        while (gone_s := monotonic() - begun_s) < report.seconds:
+            growth.look()
+            tell(f"{gone_s:.0f} s: {octopush.count() - before} SMS, {sum(mischief.done.values())} deeds")
+            over.wait(min(2.0, max(0.01, report.seconds - gone_s)))
+        over.set()
+        mischief.end()
+        tell("waiting for all that is under way")
+        for group in groups:
+            group.join()
+        report.deeds = dict(sorted(mischief.done.items()))
+        report.deeds |= {"replay": operators.replays, "kill replay": operators.killed}
+        report.history = mischief.history
+        report.wrongs += [f"{each.name}: {each.failure!r}" for each in groups if each.failure is not None]
+        try:
+            audit.settle(valkey.client(), valkey.client(valkey.broker_url), SETTLE_S)
+        except AssertionError as e:
+            report.wrongs += str(e).splitlines()
+    growth.look()
+    report.wrongs += growth.wrongs()
+    accepted = [sms for sms in octopush.accepted() if sms.to not in strangers]
+    told = {
+        sender: each for sender, each in ledger.stories(valkey.client()).items() if sender not in strangers
+    }
+    said = {sender: texts for group in groups for sender, texts in group.said.items()}
+    hears = {sender: texts for group in groups for sender, texts in group.hears.items()}
+    report.wrongs += ledger.wrongs(told, said, hears, accepted)
+    report.people, report.sms = len(said), len(accepted)
+    report.webhooks = sum(group.crowd.posts for group in groups)
+    report.unacknowledged = sum(group.crowd.again for group in groups)
+    report.lags_s = [lag for group in groups for person in group.people for lag in person.lags_s]
+    return report
+
+
+def _asker(api: Api, channel: str) -> Callable[[Sequence[str]], bool]:
+    return lambda numbers: invite(api, channel, SURVEY, numbers)
+
+
+def _surveys(folder: Path) -> Path:
+    """The clinic's, which anybody may take again at once."""
+    surveys = folder / "surveys"
+    surveys.mkdir()
+    text = (SURVEYS / f"{SURVEY}.yaml").read_text()
+    text, count = re.subn(r"cooldown: \w+", "cooldown: 0s", text)
+    text, reminders = re.subn(r"    remind:\n(      .*\n)+", "", text)
+    assert (count, reminders) == (1, 1)
+    (surveys / f"{SURVEY}.yaml").write_text(text)
+    return surveys
+
+
+def _second_channel(deployment: Deployment) -> None:
+    config = deployment.folder / "parley.toml"
+    first = config.read_text()
+    second = first.replace(f"channels.{CHANNEL}", f"channels.{CHANNELS[1]}").replace(
+        "+33700000001", "+33700000002"
+    )
+    config.write_text(first + second + key_table(channels=CHANNELS))
+
+
+def _metric_wrongs(folder: Path, deployment: Deployment) -> Iterator[str]:
+    """Files of processes that are gone."""
+    living = {str(process.pid) for process in deployment.processes}
+    left = [
+        file.name
+        for file in folder.iterdir()
+        if (found := re.search(r"_(\d+)\.db$", file.name)) and found[1] not in living
+    ]
+    if len(left) > 4 * len(living):
+        yield f"{len(left)} metric files of processes that are gone, such as {sorted(left)[:3]}"
+
+
+def _keep_logs(deployment: Deployment, report: Report, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for process in deployment.processes:
+        shutil.copy(process.log, folder)
+    (folder / "history").write_text(
+        "\n".join([f"seed {report.seed}", *report.history, "", *report.wrongs, ""])
+    )

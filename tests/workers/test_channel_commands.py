@@ -1,0 +1,114 @@
+"""`parley channel`: nothing leaves on a paused channel until it is resumed, and what it says is so."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from config import keyspace, pauses
+from workers.channel_commands import channel
+
+PEOPLE = ["+33600000001", "+33600000002", "+33600000003"]
+
+
+@pytest.fixture
+def call(pipeline, monkeypatch, tmp_path, valkey):
+    """A function: arguments -> output, where three SMS wait."""
+    town = pipeline(sms_per_second=10)
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    for person in PEOPLE:
+        town.accept(person, "START")
+    town.drain()
+
+    def run(*arguments, status=0):
+        result = CliRunner().invoke(channel, arguments)
+        assert result.exit_code == status, result.output
+        return result.output
+
+    run.client = town.client
+    return run
+
+
+def listed(call):
+    (row,) = (json.loads(line) for line in call("list", "--json").splitlines())
+    return row
+
+
+def test_a_pause_says_what_it_did_and_what_waits(call):
+    assert call("pause", "clinic", "--why", "carrier incident", "--as", "anna") == (
+        "clinic is paused until `parley channel resume` ends it; 3 SMS wait. What is being sent at this moment still "
+        "goes.\n"
+    )
+    row = listed(call)
+    assert (row["sms"], row["invitations"]) == (3, 0)
+    since = row["paused"].pop("since")
+    assert row["paused"] == {"by": "operator", "why": "carrier incident", "who": "anna", "left_ms": None}
+    assert keyspace.server_ms(call.client) - since < 10_000
+
+
+def test_a_pause_for_a_while_ends_by_itself(call):
+    assert "paused for 2 h" in call("pause", "clinic", "--why", "x", "--for", "2h")
+    assert 0 < call.client.pttl(keyspace.pause("clinic")) <= 2 * 3_600_000
+    assert 0 < listed(call)["paused"]["left_ms"] <= 2 * 3_600_000
+    told = json.loads(call("pause", "clinic", "--why", "x", "--for", "1s", "--json"))
+    assert (told["for_ms"], told["replaced"]["why"], told["sms"]) == (1_000, "x", 3)
+
+
+def test_who_pauses_is_whoever_types_unless_said(call):
+    call("pause", "clinic", "--why", "x")
+    assert "@" in listed(call)["paused"]["who"]
+
+
+def test_an_operators_pause_replaces_the_providers(call):
+    circuit = pauses.encode(pauses.Pause(by="circuit", why="500", since=1))
+    call.client.set(keyspace.pause("clinic"), circuit, px=60_000)
+    said = call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
+    assert "It was paused already, by the provider's failures (500): this pause replaces that." in said
+    assert listed(call)["paused"]["by"] == "operator"
+
+
+def test_a_resume_ends_any_pause_and_says_which(call):
+    call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
+    assert call("resume", "clinic") == (
+        "clinic is resumed; it was paused by an operator, anna (carrier incident). 3 SMS wait, at 10 a second.\n"
+    )
+    assert listed(call)["paused"] is None
+    assert call("resume", "clinic").startswith("clinic was not paused.")
+
+
+def test_what_rests_because_of_a_pause_is_due_at_the_channels_rate_once_it_is_resumed(call):
+    """At ten a second, three are due within 300 ms."""
+    call("pause", "clinic", "--why", "x")
+    now = keyspace.server_ms(call.client)
+    for person in PEOPLE:
+        k = keyspace.shard_of(person, 16)
+        call.client.set(keyspace.outbox_lock(k, person), f"0 {now + 3_600_000} 0 0 untried")
+        call.client.zadd(keyspace.outbox_alarms(k), {person: now + 3_600_000})
+    assert json.loads(call("resume", "clinic", "--json"))["people"] == 3
+    due = [
+        call.client.zscore(keyspace.outbox_alarms(keyspace.shard_of(person, 16)), person) for person in PEOPLE
+    ]
+    assert max(due) <= keyspace.server_ms(call.client) + 300
+
+
+@pytest.mark.parametrize("arguments", [["pause", "clinik", "--why", "x"], ["resume", "clinik"]])
+def test_an_unknown_channel_is_a_mistake_with_a_suggestion(call, arguments):
+    assert "channel clinik is unknown: did you mean clinic?" in call(*arguments, status=2)
+
+
+@pytest.mark.parametrize("written", ["soon", "0s", "-2h", "2"])
+def test_what_is_no_length_of_time_is_a_mistake(call, written):
+    assert "expected a length of time such as" in call(
+        "pause", "clinic", "--why", "x", f"--for={written}", status=2
+    )
+
+
+def test_a_pause_without_a_reason_is_refused(call):
+    call("pause", "clinic", status=2)
+
+
+def test_the_table_says_it_too(call):
+    call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
+    table = call("list")
+    assert "by an operator, anna (carrier incident)" in " ".join(table.split())

@@ -1,0 +1,342 @@
+"""What `parley dead` finds, shows and lets go; Dramatiq's own dead letters too."""
+
+import json
+import os
+
+import dramatiq
+import msgspec
+import pytest
+from dramatiq.brokers.redis import RedisBroker
+
+from config import keyspace
+from engine.events import Sms, encode
+from tests.support.waiting import until
+from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
+from workers import drafts
+from workers.erase import Eraser
+from workers.letters import DeadLetter, of_sender, seal
+from workers.optouts import open_list
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def town(deploy):
+    return deploy()
+
+
+def put(town, identity, age_ms=0, sender=ANNA, **what):
+    """A letter that fell so long ago."""
+    at = keyspace.server_ms(town.client) - age_ms
+    fields = {
+        "kind": "event",
+        "reason": "engine_error",
+        "attempts": 1,
+        "what": b"R",
+        "channel": "clinic",
+    } | what
+    letter = DeadLetter(id=identity, sender=sender, at=at, **fields)
+    k = shard(town, sender)
+    town.client.hset(keyspace.dead(k), identity, seal(letter).content)
+    town.client.zadd(keyspace.dead_index(k), {identity: at})
+    town.client.hincrby(keyspace.dead_reasons(k), letter.reason, 1)
+
+
+@pytest.mark.parametrize(
+    "filters, found",
+    [
+        ([], ["old", "sms", "start", "new"]),
+        (["--queue", "starts"], ["start"]),
+        (["--queue", "outbound"], ["sms"]),
+        (["--reason", "rejected"], ["sms"]),
+        (["--channel", "other"], ["start"]),
+        (["--survey", "clinic"], ["old"]),
+        (["--sender", "0033600000002"], ["sms"]),
+        (["--older", "2h"], ["old", "sms"]),
+        (["--newer", "2h"], ["start", "new"]),
+        (["--older", "30m", "--newer", "4h"], ["sms", "start"]),
+        (["--error", "ZERO"], ["new"]),
+        (["--error", "zero", "--reason", "rejected"], []),
+    ],
+    ids=str,
+)
+def test_each_filter_lets_through_what_it_says_in_the_order_of_their_fall(town, filters, found):
+    put(town, "old", 5 * HOUR, survey="clinic")
+    put(town, "sms", 3 * HOUR, BORIS, kind="sms", reason="rejected")
+    put(town, "start", 1 * HOUR, what=b"S", channel="other")
+    put(town, "new", why="division by zero")
+    assert [each["id"] for each in told("list", *filters)] == found
+
+
+def test_the_survey_of_an_earlier_releases_letter_is_found_in_the_archive(town):
+    town.accept(ANNA, "START")
+    town.drain()
+    put(town, "known", kind="sms", session=f"{1:016x}")
+    put(town, "unknown", kind="sms", session="aa")
+    assert [each["id"] for each in told("list", "--survey", "clinic")] == ["known"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["replay"], ["drop"], ["replay", "x", "--reason", "y"], ["replay", "x", "--all"], ["list", "--older", "soon"], ["drop", "--rate", "1"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_nothing_is_done_unless_it_is_said_which(town, arguments):
+    put(town, "x")
+    call(*arguments, status=2)
+    assert len(letters_of(town)) == 1
+
+
+def test_several_are_asked_for_and_one_is_not(town):
+    put(town, "a")
+    put(town, "b")
+    asked = call("drop", "--all", text="n\n", status=1)
+    assert "2 engine_error" in asked.stderr
+    assert len(letters_of(town)) == 2
+    call("drop", "a", status=0)
+    call("drop", "--all", status=0)
+    assert letters_of(town) == []
+    true_to_itself(town)
+
+
+def test_an_id_that_nobody_knows_is_told_and_one_that_is_gone_is_done(town):
+    put(town, "a")
+    assert [each["outcome"] for each in told("drop", "a", status=0)] == ["dropped"]
+    assert [each["outcome"] for each in told("drop", "a", status=0)] == ["gone"]
+    assert [each["outcome"] for each in told("drop", "nonsense", status=1)] == ["missing"]
+    assert "dropped by" in call("show", "a", status=1).stderr
+    assert "parley dead list" in call("show", "nonsense", status=1).stderr
+
+
+def test_the_tables_are_for_people(town, failing):
+    assert "No dead letters." in call("list", status=0).stdout
+    assert "No dead letters like that." in call("replay", "--all", status=0).stdout
+    assert "Nothing was done" in call("audit", status=0).stdout
+    fell(town, failing, ANNA)
+    assert "cannot apply 3 characters" in call("list", status=0).stdout
+    dry = call("replay", "--all", "--dry-run", status=0).stdout
+    assert "How old are you, Ada?" in dry
+    assert "advanced  1" in " ".join(dry.split()).replace("advanced 1", "advanced  1")
+    call("replay", "--all", "--as", "eve", status=0)
+    assert "eve" in call("audit", status=0).stdout
+
+
+def test_show_tells_each_attempt_the_lane_then_and_now_and_what_a_replay_would_do(town, failing):
+    fell(town, failing, ANNA)
+    (letter,) = letters_of(town)
+    shown = json.loads(call("show", letter.id, "--json", status=0).stdout)
+    assert shown["tries"][0]["code"] == "engine_error"
+    assert "RuntimeError" in shown["traceback"]
+    (then,), (now,) = shown["then"], shown["now"]
+    assert then == now
+    assert (now["session"]["survey"], now["session"]["step"]) == ("clinic", "name")
+    assert shown["replay"] == {"finding": "advance", "why": "", "sms": ["How old are you, Ada?"]}
+    town.accept(ANNA, "Bo")
+    town.drain()
+    printed = call("show", letter.id, status=0).stdout
+    assert "at step age" in printed
+    assert "answers: name='Bo'" in printed
+    assert "text='Ada'" in printed
+    assert letter.id in call("list").stdout
+
+
+def test_what_this_release_cannot_read_is_shown_and_dropped(town):
+    k = 3
+    town.client.hset(keyspace.dead(k), "odd", b"\xc1 not a letter")
+    town.client.zadd(keyspace.dead_index(k), {"odd": 5})
+    assert "cannot be read by this release" in call("show", "odd", status=0).stdout
+    assert outcomes("--all", status=1) == ["failing"]
+    call("drop", "odd", status=0)
+    assert letters_of(town) == []
+
+
+def die_claiming(town, times):
+    """So many workers claim Anna's lane and never come back; the ms of their claims."""
+    k = shard(town, ANNA)
+    claimed = []
+    for _ in range(times):
+        (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
+        claimed.append(claim.now)
+        fence, _, rest = town.client.get(keyspace.lock(k, ANNA)).split(b" ", 2)
+        town.client.set(keyspace.lock(k, ANNA), b" ".join([fence, b"1", rest]))
+    return claimed
+
+
+def test_an_event_whose_workers_died_tells_of_each_claim(town):
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "Ada")
+    claimed = die_claiming(town, drafts.MAX_ATTEMPTS)
+    town.turns.run("replies", [ANNA])
+    (letter,) = of_sender(town.client, shard(town, ANNA), ANNA)
+    assert (letter.reason, letter.attempts, letter.channel) == (
+        "worker_died",
+        drafts.MAX_ATTEMPTS + 1,
+        "clinic",
+    )
+    assert [tried.at for tried in letter.tries] == claimed
+    assert (letter.session, letter.survey) == (f"{1:016x}", "clinic")
+
+
+def test_a_lock_of_an_earlier_release_tells_of_no_claim_and_is_counted_on(town):
+    town.accept(ANNA, "Ada")
+    k = shard(town, ANNA)
+    town.client.set(keyspace.lock(k, ANNA), "1 1 5 0 0123456789abcdef")
+    town.turns.run("replies", [ANNA])
+    (letter,) = letters_of(town)
+    assert (letter.reason, letter.tries) == ("worker_died", [])
+
+
+@pytest.mark.parametrize("still", [True, False], ids=["still kills", "mended"])
+def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monkeypatch, still):
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "Ada")
+    die_claiming(town, drafts.MAX_ATTEMPTS)
+    town.turns.run("replies", [ANNA])
+    if still:
+        advance = drafts.advance
+        mine = os.getpid()
+
+        def deadly(*arguments):
+            if os.getpid() != mine:
+                os._exit(13)
+            return advance(*arguments)
+
+        monkeypatch.setattr(drafts, "advance", deadly)
+        (looked,) = told("replay", "--all", "--dry-run", status=1)
+        assert (looked["outcome"], "status 13" in looked["why"]) == ("failing", True)
+        assert outcomes("--all", status=1) == ["failing"]
+        (letter,) = letters_of(town)
+        assert (letter.reason, letter.attempts) == ("worker_died", drafts.MAX_ATTEMPTS + 2)
+    else:
+        assert outcomes("--all", status=0) == ["advanced"]
+        assert town.said(ANNA)[-1] == "How old are you, Ada?"
+    true_to_itself(town)
+
+
+def test_counts_by_reason_stay_true_whatever_is_buried_again_replayed_dropped_or_erased(town, failing):
+    fell(town, failing, ANNA, BORIS)
+    town.deposit(ANNA, b"poison")
+    town.deposit(BORIS, encode(Sms("00000000000000bb", "no such channel", "hello")))
+    town.drain()
+    assert counted(town) == {"engine_error": 3, "undecodable": 1}
+    outcomes("--reason", "undecodable", status=1)
+    assert counted(town) == {"engine_error": 3, "undecodable": 1}
+    optouts = open_list(town.client, town.world.settings.shards, "")
+    Eraser(town.client, town.world.broker, town.world.settings, optouts).erase(ANNA)
+    assert counted(town) == {"engine_error": 2}
+    true_to_itself(town)
+    erased = [entry for entry in told("audit") if entry["outcome"] == "erased"]
+    assert (len(erased), ANNA[1:] in json.dumps(told("audit"))) == (2, False)
+    outcomes("--all", status=1)
+    call("drop", "--all", status=0)
+    assert counted(town) == {}
+
+
+def test_a_count_that_an_earlier_release_left_too_high_is_set_right_with_the_last_letter(town):
+    put(town, "a")
+    town.client.hset(keyspace.dead_reasons(shard(town, ANNA)), "engine_error", 7)
+    call("drop", "a", status=0)
+    assert counted(town) == {}
+
+
+def test_a_letter_expires_never_and_its_lane_may(town):
+    """Its shard's keys have no end, though a commit of a lane that was not there leaves one that has."""
+    town.deposit(ANNA, b"poison")
+    town.drain()
+    k = shard(town, ANNA)
+    assert [town.client.pttl(key) for key in (keyspace.dead(k), keyspace.dead_index(k))] == [-1, -1]
+    assert town.client.pttl(keyspace.lane(k, ANNA)) > 0
+    outcomes("--all", status=1)
+    assert town.client.pttl(keyspace.lane(k, ANNA)) > 0
+
+
+# Dramatiq's own
+
+
+@pytest.fixture
+def stock(town, valkey):
+    """Stock Dramatiq on the server of the wake-ups: an actor that fails until it is mended, and a worker."""
+    broker = RedisBroker(url=valkey.broker_url, namespace="shop")
+    mended, done = [], []
+
+    def charge(order):
+        if not mended:
+            raise RuntimeError("the bank is closed")
+        done.append(order)
+
+    actor = dramatiq.actor(charge, broker=broker, max_retries=1, min_backoff=1, queue_name="orders")
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    for order in (1, 2):
+        actor.send(order)
+    until(lambda: broker.client.zcard("shop:orders.XQ") == 2, 30, "both are given up")
+    yield mended, done, broker
+    worker.stop()
+    broker.close()
+    broker.client.close()
+
+
+def test_what_dramatiq_gave_up_is_listed_shown_replayed_and_dropped(town, stock):
+    mended, done, broker = stock
+    put(town, "ours")
+    ours, first, second = told("list")
+    assert ours["id"] == "ours"
+    assert first["id"].startswith("d:shop:orders:")
+    assert (first["actor"], first["retries"], first["why"]) == (
+        "charge",
+        1,
+        "RuntimeError: the bank is closed",
+    )
+    assert [each["id"] for each in told("list", "--reason", "dramatiq", "--error", "BANK")] == [
+        first["id"],
+        second["id"],
+    ]
+    assert told("list", "--queue", "orders", "--channel", "clinic") == []
+    assert '"args":[' in call("show", first["id"], status=0).stdout.replace(": ", ":")
+    assert [each["outcome"] for each in told("replay", first["id"], "--dry-run", status=0)] == ["requeued"]
+    mended.append(True)
+    assert outcomes(first["id"], status=0) == ["requeued"]
+    until(lambda: done, 20, "the actor has run")
+    assert outcomes(first["id"], status=1) == ["missing"]
+    assert [each["outcome"] for each in told("drop", "--queue", "orders", status=0)] == ["dropped"]
+    assert len(done) == 1
+    assert broker.client.keys("shop:orders.XQ*") == []
+    assert [(entry["kind"], entry["outcome"]) for entry in told("audit")] == [
+        ("dramatiq", "requeued"), ("dramatiq", "dropped"),
+    ]  # fmt: skip
+
+
+def test_a_message_of_dramatiq_that_is_replayed_has_its_retries_before_it(town, stock):
+    _, _, broker = stock
+    (first, *_) = told("list", "--reason", "dramatiq")
+    assert outcomes(first["id"], status=0) == ["requeued"]
+    until(lambda: broker.client.zcard("shop:orders.XQ") == 2, 30, "it has failed again")
+    again = [each for each in told("list", "--reason", "dramatiq") if "replay-" not in each["id"]]
+    assert [each["retries"] for each in again] == [1, 1]
+
+
+def test_a_message_that_is_not_json_stays_until_it_is_dropped(town, stock):
+    broker = stock[2]
+    broker.client.zadd("old:mails.XQ", {"m1": 1})
+    broker.client.hset("old:mails.XQ.msgs", "m1", b"\x80 pickled")
+    assert outcomes("d:old:mails:m1", status=1) == ["failing"]
+    call("drop", "d:old:mails:m1", status=0)
+    assert broker.client.keys("old:*") == []
+
+
+def test_an_event_of_a_letter_is_small(town, failing):
+    """What tells copies from news stays out of it."""
+    town.accept(ANNA, "START")
+    town.drain()
+    failing.clear()
+    town.accept(ANNA, *(f"x{i}" for i in range(200)))
+    town.drain()
+    failing.add("y")
+    town.accept(ANNA, "y")
+    town.drain()
+    (letter,) = letters_of(town)
+    blob = msgspec.msgpack.encode(msgspec.structs.replace(letter, traceback=""))
+    assert len(blob) < 1_500

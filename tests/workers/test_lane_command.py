@@ -1,0 +1,365 @@
+"""`parley lane` tells what is, of real situations, and changes nothing by looking."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from config import keyspace, registry
+from config.registry import Process
+from engine.events import Invitation, Part, encode
+from engine.lane import Lane
+from engine.lane import encode as encode_lane
+from workers import versions
+from workers.lane_command import lane
+from workers.optouts import Entry
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+
+TOLD = b"""
+survey: clinic
+start: [START]
+idle: 10m
+steps:
+  - {id: name, ask: "What is your name?", answer: {type: text}}
+  - {id: age, ask: "How old are you, {name}?", answer: {type: number}, remind: {after: 2m, text: "Still there?"}}
+"""
+
+
+class Town:
+    """A pipeline, and what the command says of its people."""
+
+    def __init__(self, town):
+        self.town = town
+        self.client = town.client
+        self.shards = town.world.settings.shards
+
+    def key(self, name, sender=ANNA):
+        return name(keyspace.shard_of(sender, self.shards), sender)
+
+    def index(self, name, sender=ANNA):
+        return name(keyspace.shard_of(sender, self.shards))
+
+    def talk(self, *texts, sender=ANNA):
+        self.town.accept(sender, *texts)
+        self.town.drain()
+
+    def deliver(self, sender=ANNA):
+        """Whatever waits to leave has left."""
+        self.client.delete(self.key(keyspace.outbox, sender))
+        self.client.zrem(self.index(keyspace.outbox_alarms, sender), sender)
+        self.town.world.broker.delete(keyspace.bell("outbound"))
+
+    def ask(self, *arguments, sender=ANNA, status=0):
+        result = CliRunner().invoke(lane, [sender, *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == status, result.output
+        return result.output
+
+    def sentence(self, **options):
+        return self.told(**options)["diagnosis"]["sentence"]
+
+    def told(self, **options):
+        return json.loads(self.ask("--json", **options))
+
+
+@pytest.fixture
+def town(pipeline, monkeypatch, tmp_path, valkey):
+    """A factory of a town with one process of each role alive."""
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
+
+    def build(*survey, **limits):
+        built = Town(pipeline(*survey, **limits))
+        now = keyspace.server_ms(built.client)
+        for role in registry.WORK:
+            registry.put(built.client, f"{role}@here:1.a", Process(now, role=role, library=keyspace.LIBRARY))
+        return built
+
+    return build
+
+
+def test_nothing_is_known_of_a_stranger(town):
+    assert town().ask(status=1).startswith("Nothing is known of this number")
+
+
+@pytest.mark.parametrize("written", ["+33 6 00-00.00 01", "0033600000001"])
+def test_a_number_may_be_written_as_people_write_it(town, written):
+    assert town().told(sender=written, status=1)["sender"] == ANNA
+
+
+@pytest.mark.parametrize("arguments", [["0600000001"], [ANNA, "--channel", "clinik"]])
+def test_a_mistake_is_told(town, arguments):
+    town()
+    assert CliRunner().invoke(lane, arguments).exit_code == 2
+
+
+def test_a_session_is_shown_with_its_step_version_and_deadlines(town):
+    anna = town(TOLD)
+    anna.talk("START", "Anna")
+    anna.deliver()
+    assert anna.sentence() == "Waits for an answer to `age` of clinic; they are reminded in 2 min."
+    (thread,) = anna.told()["threads"]
+    session = thread["session"]
+    assert (session["survey"], session["step"], session["current"], session["language"]) == (
+        "clinic", "age", True, "en",
+    )  # fmt: skip
+    assert [each["what"] for each in session["ahead"]] == ["remind", "idle", "expired"]
+    assert session["ahead"][0]["at"] == anna.told()["alarm"] == anna.told()["deadline"]
+    assert [record["event"] for record in anna.told()["records"]][-2:] == ["heard", "said"]
+    screen = anna.ask()
+    assert "clinic at `age`, in en, opened 0" in screen
+    assert "How old are you, Anna?" in screen
+
+
+def test_a_session_on_a_version_that_nobody_runs_any_more_is_older(town):
+    anna = town(TOLD)
+    anna.talk("START")
+    versions.publish(anna.client, anna.town.world.surveys)
+    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
+    registry.put(anna.client, "conversation@here:1.a", newer)
+    assert "(OLDER than what runs)" in anna.ask()
+    session = anna.told()["threads"][0]["session"]
+    assert (session["current"], session["step"], session["problem"]) == (False, "name", "")
+
+
+def test_a_version_that_this_release_cannot_read_is_lost_in_words_only(town):
+    """Nothing is logged into what a program reads."""
+    anna = town(TOLD)
+    anna.talk("START")
+    version = anna.told()["threads"][0]["session"]["version"]
+    anna.client.hset(keyspace.SURVEYS, version, versions.encode(("clinic.yaml", b"steps: 7")))
+    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
+    registry.put(anna.client, "conversation@here:1.a", newer)
+    assert "cannot be read" in anna.told()["threads"][0]["session"]["problem"]
+
+
+def test_a_session_whose_version_is_lost_says_so(town):
+    anna = town(TOLD)
+    anna.talk("START")
+    anna.deliver()
+    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
+    registry.put(anna.client, "conversation@here:1.a", newer)
+    assert "is not kept anywhere, or cannot be read: whatever they send becomes" in anna.sentence()
+
+
+def test_what_is_left_of_each_limit_is_told(town):
+    anna = town(
+        start_burst=2,
+        start_per_minute=1,
+        sessions_per_sender_per_day=3,
+        new_sessions_per_minute=6,
+        sms_per_day=50,
+    )
+    for _ in range(3):
+        anna.talk("START")
+    anna.deliver()
+    (thread,) = anna.told()["threads"]
+    assert (thread["opened_today"], thread["most_today"], thread["starts_left"]) == (1, 3, 0)
+    assert thread["next_start_at"] > anna.told()["now"]
+    screen = anna.ask()
+    assert "1 of 3 sessions today, 0 STARTs left, the next in" in screen
+    assert "2 of 50 SMS today, 5 of 6 new sessions a minute left" in screen
+
+
+def test_a_throttled_start_says_when_the_next_is_let_through(town):
+    anna = town(start_burst=1, start_per_minute=1)
+    anna.talk("START", "Anna", "30")
+    anna.talk("START")
+    anna.deliver()
+    sentence = anna.sentence()
+    assert (
+        "opened nothing: too many STARTs came in a short while; the next START is let through in" in sentence
+    )
+
+
+def test_an_opt_out_is_told_by_whose_word(town):
+    anna = town()
+    anna.talk("START", "STOP")
+    anna.deliver()
+    assert re.fullmatch(
+        r"They opted out of clinic 0[.0-9]* s ago: nothing is sent on it until they say START\.",
+        anna.sentence(),
+    )
+    assert [each["source"] for each in anna.told()["opt_outs"]] == ["person"]
+
+
+def test_an_opt_out_of_somebody_without_a_lane_is_told(town):
+    anna = town()
+    anna.talk("STOP")
+    anna.client.delete(anna.key(keyspace.lane), anna.index(keyspace.events))
+    anna.deliver()
+    assert anna.sentence().startswith("They opted out of clinic")
+
+
+def test_an_opt_out_that_the_lane_has_not_heard_of_is_told(town):
+    anna = town()
+    anna.talk("START")
+    anna.deliver()
+    optouts = anna.town.turns._lanes._optouts
+    k = anna.index(lambda k: k)
+    optouts.restore([Entry(k, optouts.hash(ANNA), "clinic", 1, "import march.csv")])
+    assert anna.sentence().startswith(
+        "The list of opt-outs has them for clinic, but their lane does not know it"
+    )
+    optouts.remove(ANNA, ["clinic"], 1_000)
+    optouts.add([(ANNA, "clinic")], "operator")
+    assert "it may be in the mail that waits" in json.dumps(anna.told()["diagnosis"])
+
+
+def test_another_opt_out_key_is_said_and_hides_nothing_else(town, monkeypatch):
+    anna = town()
+    anna.talk("START")
+    monkeypatch.setenv("PARLEY_OPTOUT_KEY", "another")
+    told = anna.told()
+    assert any("PARLEY_OPTOUT_KEY" in each for each in told["unreadable"])
+    assert told["threads"][0]["session"]["step"] == "name"
+
+
+def test_looking_makes_no_opt_out_key(town, monkeypatch):
+    """The first worker makes it, and it must be the same for all."""
+    anna = town()
+    anna.client.delete(keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK)
+    anna.ask(status=1)
+    monkeypatch.setenv("PARLEY_OPTOUT_KEY", "the first worker's")
+    assert anna.told(status=1)["unreadable"] == []
+    assert not anna.client.exists(keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK)
+
+
+def test_mail_that_nobody_has_looked_at_is_counted_with_its_kind_and_age(town):
+    anna = town()
+    anna.town.accept(ANNA, "START", "Anna", "30")
+    told = anna.told()
+    assert [(each["kind"], each["text"]) for each in told["mail"]] == [
+        ("start", "START"), ("sms", "Anna"), ("sms", "30"),
+    ]  # fmt: skip
+    assert anna.sentence().startswith("3 events wait in the mailbox, the oldest for")
+    assert told["queues"]["starts"]["place"] == 0
+
+
+def test_parts_that_wait_for_the_others_are_told(town):
+    anna = town()
+    part = Part("00000000000000b1", "clinic", "hello ", "7", 1, 3)
+    anna.town.deposit(ANNA, encode(part))
+    anna.town.drain()
+    assert anna.sentence() == (
+        "1 of 3 parts of a long SMS have come; without the others it is taken as it is in 10 min."
+    )
+
+
+def test_an_invitation_that_is_held_is_told(town):
+    anna = town()
+    k = keyspace.shard_of(ANNA, anna.shards)
+    event = encode(Invitation("00000000000000a1", "clinic", "clinic"))
+    now = keyspace.server_ms(anna.client)
+    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, "00000000000000a1")]
+    until_ms = now + 3_600_000
+    keyspace.ask(
+        anna.client,
+        keyspace.call("hold", keys, ("00000000000000a1", now + 1_800_000, until_ms, ANNA, b"" + event)),
+    )
+    assert re.match(
+        r"An invitation to clinic on clinic has waited for .*; it is not sent before (30|29) min",
+        anna.sentence(),
+    )
+    assert anna.told(sender=BORIS, status=1)["invitations"] == []
+
+
+def test_a_dead_letter_is_told_with_how_to_see_it(town):
+    anna = town()
+    anna.talk("START")
+    anna.deliver()
+    anna.town.deposit(ANNA, b"\xc1 no event")
+    anna.town.drain()
+    (letter,) = anna.told()["dead"]
+    assert anna.sentence().endswith(
+        f" ago: what they sent could not be handled (undecodable); `parley dead show {letter['id']}`."
+    )
+    assert "Waits for an answer" in anna.told()["diagnosis"]["also"][0]
+
+
+def test_a_lost_alarm_is_found(town):
+    anna = town()
+    anna.town.accept(ANNA, "START")
+    anna.client.zrem(anna.index(keyspace.alarms), ANNA)
+    anna.town.world.broker.delete(keyspace.bell("starts"))
+    assert "no alarm is set, so nobody will come, which cannot be explained" in anna.sentence()
+
+
+def test_looking_changes_nothing(town):
+    anna = town(start_burst=3)
+    anna.talk("START", "Anna")
+    anna.town.accept(ANNA, "30")
+    anna.town.deposit(ANNA, b"\xc1 no event")
+
+    def everything():
+        return [
+            (name, client.dump(name), client.pexpiretime(name))
+            for client in (anna.client, anna.town.world.broker)
+            for name in sorted(client.keys())
+        ]
+
+    before = everything()
+    anna.ask()
+    anna.ask("--json", "--channel", "clinic")
+    assert everything() == before
+
+
+def damaged_lane(town):
+    town.client.set(town.key(keyspace.lane), b"7 0 " + encode_lane(Lane(format=99)))
+
+
+DAMAGE = {
+    "mail": lambda town: town.client.lpush(town.key(keyspace.mailbox), b"R\xff"),
+    "mail without a time": lambda town: town.client.lpush(town.key(keyspace.mailbox), b""),
+    "lane": lambda town: town.client.set(town.key(keyspace.lane), b"\xff\x00"),
+    "lane of a later release": damaged_lane,
+    "lock": lambda town: town.client.set(town.key(keyspace.lock), b"\xff"),
+    "outbox": lambda town: town.client.lpush(town.key(keyspace.outbox), b"\xff"),
+    "outbox, SMS": lambda town: town.client.lpush(town.key(keyspace.outbox), b"clinic\0\xa1\xff"),
+    "outbox lock": lambda town: town.client.set(town.key(keyspace.outbox_lock), b"0 1"),
+    "tries": lambda town: town.client.lpush(town.key(keyspace.tries), b"\xff"),
+    "archive": lambda town: town.client.xadd(town.index(keyspace.events), {"to": ANNA, "e": b"\xff"}),
+    "archive, no records": lambda town: town.client.xadd(town.index(keyspace.events), {"to": ANNA}),
+    "held": lambda town: town.client.hset(town.index(keyspace.held_mail), "1", ANNA.encode() + b"\0\xff"),
+    "held, another's": lambda town: town.client.hset(town.index(keyspace.held_mail), "1", b"\xff"),
+    "letter": lambda town: (
+        town.client.hset(town.index(keyspace.dead), "e1", b"\xff"),
+        town.client.zadd(town.index(keyspace.dead_index), {"e1": 1}),
+    ),
+    "pause": lambda town: town.client.set(keyspace.pause("clinic"), b"\xff", px=9_000),
+    "process": lambda town: town.client.hset(keyspace.RUNS, "web@x:1.a", b"\xff"),
+    "survey": lambda town: town.client.hset(keyspace.SURVEYS, "x", b"\xff"),
+    "opt-outs": lambda town: town.client.hset(
+        town.index(keyspace.optouts), town.town.turns._lanes._optouts.hash(ANNA), b"\xff"
+    ),
+}
+
+ELSEWHERE = {"held, another's", "letter", "pause", "process", "survey"}
+"""What does not keep the command from telling all of this person."""
+
+
+@pytest.mark.parametrize("what", sorted(DAMAGE))
+def test_what_cannot_be_read_is_said_and_hides_nothing_else(town, what):
+    anna = town()
+    anna.talk("START")
+    DAMAGE[what](anna)
+    told = anna.told()
+    if what not in ELSEWHERE:
+        assert told["unreadable"] or told["state_unreadable"]
+        said = told["diagnosis"]
+        assert any(
+            "damaged" in each or "cannot be read" in each for each in [said["sentence"], *said["also"]]
+        )
+    assert "What is your name?" in json.dumps(told["records"])
+    assert told["outbox_count"]
+    anna.ask()
+
+
+def test_a_redis_of_the_wake_ups_that_is_away_is_the_answer(town, monkeypatch):
+    anna = town()
+    anna.talk("START")
+    monkeypatch.setenv("PARLEY_BROKER_URL", "redis://127.0.0.1:1/0")
+    assert anna.sentence().startswith("The Redis of the wake-ups does not answer")

@@ -1,0 +1,287 @@
+"""What lies in Redis is told as it is, by the servers' clocks, and a server that is away costs a second at the most."""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import dramatiq
+import msgspec
+import pytest
+from dramatiq.brokers.redis import RedisBroker
+from prometheus_client import Metric
+
+from config import keyspace, metrics, pauses, registry, soundings
+from config.exposition import ROLES, Exposition, published
+from config.pauses import Pause
+from config.settings import Secret
+from config.soundings import (
+    EARLIER,
+    Alarms,
+    ChannelStands,
+    Queue,
+    Server,
+    Shard,
+    Sounder,
+    Soundings,
+)
+from engine.events import Invitation, encode
+from tests.support.processes import procfile
+from tests.workers.test_turns import die_holding
+from workers import lanes
+
+ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
+
+
+@pytest.fixture
+def town(pipeline):
+    return pipeline(sms_per_day=3)
+
+
+def take(town):
+    with Sounder(town.world.settings) as sounder:
+        return sounder.take()
+
+
+def shard_of(town, found, sender):
+    return found.shards[keyspace.shard_of(sender, town.world.settings.shards)]
+
+
+def test_an_empty_deployment(town):
+    found = take(town)
+    assert found.lanes.up
+    assert found.broker.up
+    assert found.lanes.memory > 100_000
+    assert found.lanes.most_memory == 0
+    assert found.queues == {"starts": Queue(), "replies": Queue(), "outbound": Queue()}
+    assert len(found.shards) == town.world.settings.shards
+    assert all(shard.lanes == shard.outboxes == Alarms() for shard in found.shards)
+    assert found.dead() == {}
+    assert found.channels == {"clinic": ChannelStands(sms_cap=3)}
+    assert found.dramatiq_dead == {}
+    assert (metrics.DEAD_LETTERS_WAITING, (EARLIER,), 0) in published(found), "there is a sum to compare with"
+
+
+def test_depth_and_age_of_queues_are_those_of_the_bells(town):
+    town.accept(ANNA, "START")
+    now = keyspace.server_ms(town.world.broker)
+    town.world.broker.zadd(keyspace.bell("replies"), {BORIS: now - 90_000, CLARA: now - 1_000})
+    queues = take(town).queues
+    assert queues["starts"].depth == 1
+    assert queues["starts"].oldest_ms < 10_000
+    assert queues["replies"].depth == 2
+    assert 90_000 <= queues["replies"].oldest_ms < 100_000
+
+
+def test_ages_are_by_the_servers_clock(town, monkeypatch):
+    town.accept(ANNA, "START")
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert 0 <= take(town).queues["starts"].oldest_ms < 10_000
+
+
+def test_alarms_that_are_due_and_how_late_the_first_is(town):
+    now = keyspace.server_ms(town.client)
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    town.client.zadd(keyspace.alarms(k), {ANNA: now - 30_000, BORIS: now - 10_000, CLARA: now + 60_000})
+    town.client.zadd(keyspace.outbox_alarms(k), {ANNA: now + 60_000})
+    shard = take(town).shards[k]
+    assert (shard.lanes.set, shard.lanes.due) == (3, 2)
+    assert 30_000 <= shard.lanes.late_ms < 40_000
+    assert shard.outboxes == Alarms(1, 0, 0)
+
+
+def test_lanes_are_held_while_a_lease_runs_and_abandoned_when_nobody_came_back(town):
+    town.accept(ANNA, "hello")
+    town.turns._lanes.claim("replies", [ANNA])
+    town.accept(BORIS, "hello")
+    die_holding(town, BORIS)
+    found = take(town)
+    assert (shard_of(town, found, ANNA).held, shard_of(town, found, ANNA).abandoned) == (1, 0)
+    assert (shard_of(town, found, BORIS).held, shard_of(town, found, BORIS).abandoned) == (0, 1)
+
+
+def test_a_session_that_waits_for_its_person_locks_nothing(town):
+    town.accept(ANNA, "START")
+    town.drain()
+    shard = shard_of(town, take(town), ANNA)
+    assert (shard.lanes.set, shard.held, shard.abandoned) == (1, 0, 0)
+
+
+def test_dead_letters_by_reason_and_those_that_an_earlier_release_did_not_count(town):
+    town.deposit(ANNA, b"\xc1 no event")
+    town.drain()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    now = keyspace.server_ms(town.client)
+    town.client.zadd(keyspace.dead_index(k), {"of an earlier release": now - 3_600_000})
+    found = take(town)
+    assert found.dead() == {"undecodable": 1, EARLIER: 1}
+    assert 3_600_000 <= found.shards[k].dead_oldest_ms < 3_700_000
+
+
+def test_invitations_that_wait_and_the_days_sms(town):
+    invitation = encode(Invitation("0" * 16, "clinic", "clinic"))
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, "0" * 16)]
+    later = keyspace.server_ms(town.client) + 3_600_000
+    keyspace.ask(town.client, keyspace.call("hold", keys, ("0" * 16, 0, later, ANNA, invitation)))
+    town.accept(BORIS, "START", "Bo", "old")
+    town.drain()
+    clinic = take(town).channels["clinic"]
+    assert (clinic.held, clinic.sms_today, clinic.sms_cap) == (1, 3, 3)
+    assert (metrics.SMS_BUDGET_EXHAUSTED, ("clinic",), True) in published(take(town))
+
+
+@pytest.mark.parametrize("by", ["operator", "account", "circuit"])
+def test_a_pause_by_whom_and_for_how_long(town, by):
+    pause = Pause(by=by, why="an incident", since=1)
+    town.client.set(keyspace.pause("clinic"), pauses.encode(pause), px=60_000)
+    found = take(town)
+    assert found.channels["clinic"].pause == pause
+    assert 50_000 < found.channels["clinic"].pause_left_ms <= 60_000
+    assert (metrics.CHANNEL_PAUSED, ("clinic", by), 1) in published(found)
+
+
+def test_processes_that_live(town):
+    with registry.enlisted(town.world.settings.redis_url, "delivery") as say:
+        say()
+        assert [each.role for each in take(town).processes.values()] == ["delivery"]
+
+
+def test_messages_in_dramatiqs_own_dead_letter_queues(town):
+    broker = RedisBroker(client=town.world.broker)
+    dramatiq.actor(broker=broker, queue_name="mails", actor_name="mail")(print)
+    for _ in range(3):
+        broker.enqueue(dramatiq.Message("mails", "mail", (), {}, {}))
+        (fetched,) = broker.do_fetch("mails", 1)
+        broker.do_nack("mails", msgspec.json.decode(fetched)["options"]["redis_message_id"])
+    town.world.broker.set("not.a.zset.XQ", "1")
+    assert take(town).dramatiq_dead == {"dramatiq:mails.XQ": 3}
+
+
+def test_locks_are_looked_at_for_so_many_lanes_only(town, monkeypatch):
+    monkeypatch.setattr("config.soundings.MOST_LOCKS", town.world.settings.shards)
+    people = [f"+3361{i:07}" for i in range(60)]
+    for person in people:
+        town.accept(person, "hello")
+    town.turns._lanes.claim("replies", people)
+    assert sum(shard.held for shard in take(town).shards) == town.world.settings.shards
+
+
+def test_a_server_that_is_away_is_said_to_be_and_nothing_of_what_lies_there(town):
+    town.accept(ANNA, "START")
+    town.world.broker.zadd(keyspace.bell("starts"), {ANNA: 1})
+    nobody = Secret("redis://127.0.0.1:1/0")
+    for away, there in (("lanes", "broker"), ("broker", "lanes")):
+        name = {"lanes": "redis_url", "broker": "broker_url"}[away]
+        with Sounder(msgspec.structs.replace(town.world.settings, **{name: nobody})) as sounder:
+            found = sounder.take()
+        assert getattr(found, away).up is False
+        assert getattr(found, away).why
+        assert getattr(found, there).up
+        gauges = list(published(found))
+        assert (metrics.REDIS_UP, (away,), False) in gauges
+        of = {"lanes": metrics.ALARMS_SET, "broker": metrics.QUEUE_DEPTH}
+        told = {gauge for gauge, _, _ in gauges}
+        assert of[away] not in told
+        assert of[there] in told
+
+
+def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pipeline, own_valkey):
+    world = pipeline().world
+    settings = msgspec.structs.replace(
+        world.settings, redis_url=Secret(own_valkey.url), broker_url=Secret(own_valkey.broker_url)
+    )
+    with Sounder(settings) as sounder:
+        assert sounder.take().lanes.up
+        own_valkey.sigstop()
+        begun_s = monotonic()
+        found = sounder.take()
+        assert monotonic() - begun_s < 3.0
+        assert (found.lanes.up, found.broker.up) == (False, False)
+        own_valkey.sigcont()
+        own_valkey.kill9()
+        own_valkey.start()
+        assert sounder.take().lanes.up
+
+
+def test_a_server_that_does_not_tell_its_memory_is_up(town, monkeypatch):
+    town.client.execute_command("ACL", "SETUSER", "default", "-info")
+    try:
+        found = take(town)
+    finally:
+        town.client.execute_command("ACL", "SETUSER", "default", "+info")
+    assert found.lanes.up
+    assert metrics.REDIS_MEMORY_BYTES not in {gauge for gauge, _, _ in published(found)}
+
+
+def test_every_gauge_that_no_process_keeps_is_looked_up():
+    """Those of the spool are told by `web`, which knows where it lies."""
+    everything = Soundings(
+        lanes=Server(up=True, memory=1, most_memory=2),
+        broker=Server(up=True),
+        shards=[Shard(k=0, lanes=Alarms(), outboxes=Alarms(), dead={"uncertain": 1})],
+        channels={"clinic": ChannelStands(pause=Pause(by="operator", why=""), sms_cap=1)},
+        queues={"starts": Queue()},
+    )
+    found = {
+        gauge._name for gauge, labels, _ in published(everything) if len(labels) == len(gauge._labelnames)
+    }
+    seen = {
+        each._name
+        for each in vars(metrics).values()
+        if isinstance(each, metrics.Seen) and "spool" not in each._name
+    }
+    assert found == seen
+
+
+def test_what_config_may_not_ask_of_the_workers_is_as_they_have_it():
+    assert soundings.LEASE_MS == lanes.LEASE_MS
+    assert set(ROLES) == set(procfile())
+
+
+def test_every_role_is_told_though_no_process_of_it_lives(town):
+    told = {
+        labels for gauge, labels, value in published(take(town)) if gauge is metrics.PROCESSES and not value
+    }
+    assert told == {(role,) for role in ROLES}
+
+
+def test_those_who_ask_at_once_get_one_reading_and_redis_is_asked_once_a_second(town, monkeypatch):
+    asked, read = [], []
+    of_lanes = Sounder.take
+    monkeypatch.setattr(Sounder, "take", lambda self: (asked.append(1), of_lanes(self))[1])
+    counted = metrics.counted
+    monkeypatch.setattr(metrics, "counted", lambda: (read.append(1), counted())[1])
+    exposition = Exposition(town.world.settings)
+    with ThreadPoolExecutor(16) as pool:
+        texts = list(pool.map(lambda _: exposition.text(), range(64)))
+    exposition.close()
+    assert all(b"parley_redis_up" in text for text in texts)
+    assert len(asked) <= 2
+    assert len(read) < 64
+
+
+def test_what_is_counted_is_told_at_once(town):
+    exposition = Exposition(town.world.settings)
+    exposition.text()
+    metrics.DROPPED.labels("clinic", "another_test").inc(2)
+    assert b'parley_dropped_total{channel="clinic",reason="another_test"} 2.0' in exposition.text()
+    exposition.close()
+
+
+def test_an_error_of_a_server_names_no_number(town):
+    """What lies there may be damaged: then the server is not up for us, and says so without quoting what was asked."""
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    town.client.zadd(keyspace.alarms(k), {ANNA: 1})
+    town.client.lpush(keyspace.dead_index(k), "not a sorted set")
+    found = take(town)
+    assert not found.lanes.up
+    assert "WRONGTYPE" in found.lanes.why
+    assert ANNA not in found.lanes.why
+
+
+def test_an_exposition_is_of_families_that_prometheus_knows(town):
+    exposition = Exposition(town.world.settings)
+    families = list(exposition.collect())
+    exposition.close()
+    assert all(isinstance(family, Metric) for family in families)
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))

@@ -1,0 +1,234 @@
+"""`parley status`: what was found is judged, worst first, and its exit status says the same."""
+
+import json
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from config import keyspace, registry
+from config.pauses import Pause
+from config.registry import Process
+from config.soundings import Alarms, ChannelStands, Queue, Server, Shard, Soundings
+from workers.channels import Channels
+from workers.processes import DURABLE
+from workers.status import State, judge, status
+
+NOW = 1_795_283_600_000
+MIN = 60_000
+UP = Server(up=True, now=NOW, memory=2**20)
+DOWN = Server(up=False, why="Connection refused")
+
+
+def process(role, **fields):
+    return Process(NOW, **{"role": role, "library": keyspace.LIBRARY, "release": "1.0"} | fields)
+
+
+def well(**found):
+    """A deployment in which all is well, but for this."""
+    return {
+        "lanes": UP,
+        "broker": UP,
+        "processes": {role: process(role) for role in registry.WORK},
+        "queues": {"starts": Queue(), "replies": Queue(), "outbound": Queue()},
+        "shards": [Shard(k=0, lanes=Alarms(), outboxes=Alarms())],
+        "channels": {"clinic": ChannelStands()},
+    } | found
+
+
+def shard(**fields):
+    return [Shard(**{"k": 0, "lanes": Alarms(), "outboxes": Alarms()} | fields)]
+
+
+def paused(by, left_ms=0, **fields):
+    pause = Pause(by=by, why="carrier incident", since=NOW - MIN, **fields)
+    return {"clinic": ChannelStands(pause=pause, pause_left_ms=left_ms)}
+
+
+WRONG = {
+    "lanes away": (
+        {"lanes": DOWN, "processes": {}},
+        "the Redis of the lanes does not answer (Connection refused): nothing is accepted, and nothing moves",
+    ),
+    "wake-ups away": ({"broker": DOWN}, "the Redis of the wake-ups does not answer (Connection refused)"),
+    "nobody": ({"processes": {}}, "no process of Parley lives"),
+    "no conversation and no clock": (
+        {"processes": {role: process(role) for role in ("web", "ratelimit", "delivery")}},
+        "no `conversation` and no `clock` process lives",
+    ),
+    "nearly full": (
+        {"lanes": Server(up=True, now=NOW, memory=95, most_memory=100)},
+        "the Redis of the lanes uses 95% of the memory that it may",
+    ),
+    "slow": (
+        {"queues": {"replies": Queue(900, 40_000)}},
+        "900 wait in the queue replies (replies), the first for 40 s: more `conversation` processes are needed",
+    ),
+    "late": (
+        {"shards": shard(lanes=Alarms(9, 3, 8_000))},
+        "3 lanes are due and not rung for, the first for 8 s: `clock` does not keep up",
+    ),
+    "late outboxes": ({"shards": shard(outboxes=Alarms(9, 3, 8_000))}, "3 outboxes are due and not rung for"),
+    "abandoned": ({"shards": shard(abandoned=2)}, "2 lanes are held by workers that never came back"),
+    "circuit": (
+        {"channels": paused("circuit", 40_000)},
+        "clinic is paused as its provider fails, for another 40 s (carrier incident)",
+    ),
+    "account": ({"channels": paused("account")}, "clinic is paused as its provider refuses the account"),
+    "day spent": (
+        {"channels": {"clinic": ChannelStands(sms_today=500, sms_cap=500)}},
+        "clinic has spent the day's 500 SMS",
+    ),
+    "dead letters": (
+        {"shards": shard(dead={"engine_error": 2, "earlier": 1}, dead_oldest_ms=180 * MIN)},
+        "3 dead letters (1 earlier, 2 engine_error), the oldest of 3 h ago: `parley dead list`",
+    ),
+    "Dramatiq's": (
+        {"dramatiq_dead": {"dramatiq:default.XQ": 1}},
+        "1 message in dead-letter queues of Dramatiq's own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_what_is_wrong_is_said_in_one_sentence(name):
+    found, sentence = WRONG[name]
+    (wrong,) = judge(State(Soundings(**well(**found)))).wrong
+    assert wrong.startswith(sentence)
+
+
+def test_all_is_well():
+    assert judge(State(Soundings(**well()))) == judge(State(Soundings(**well(dramatiq_dead={}))))
+    assert judge(State(Soundings(**well()))).ok
+
+
+def test_settings_that_break_a_promise_are_wrong():
+    (wrong,) = judge(State(Soundings(**well()), {"appendfsync": "everysec"})).wrong
+    assert wrong == "Redis may lose what was acknowledged: appendfsync is 'everysec', not 'always'"
+
+
+def test_the_worst_comes_first():
+    found = {name: fields for name in ("dead letters", "slow") for fields in [WRONG[name][0]]}
+    verdict = judge(State(Soundings(**well(**found["dead letters"], **found["slow"], broker=DOWN))))
+    assert [each.split()[0] for each in verdict.wrong] == ["the", "900", "3"]
+
+
+def test_what_an_operator_paused_is_known_and_not_wrong():
+    verdict = judge(State(Soundings(**well(channels=paused("operator", who="anna@ops")))))
+    assert verdict.ok
+    assert verdict.notes == [
+        "clinic is paused by an operator, anna@ops (carrier incident); `parley channel resume clinic` ends it"
+    ]
+
+
+def test_two_releases_side_by_side_are_told_and_not_wrong():
+    both = {role: process(role) for role in registry.WORK} | {
+        "old": process("web", library="parley_00000000")
+    }
+    verdict = judge(State(Soundings(**well(processes=both))))
+    assert verdict.ok
+    assert verdict.notes[0].startswith("processes of 2 releases run side by side: 1.0 (00000000), 1.0 (")
+
+
+def test_processes_of_the_earlier_release_that_do_not_say_so_are_not_missed():
+    earlier = {role: process(role, library="", release="") for role in ("ratelimit", "conversation")}
+    assert judge(State(Soundings(**well(processes=earlier)))).ok
+    assert judge(State(Soundings(**well(processes={"x": earlier["ratelimit"]})))).wrong == [
+        "no `conversation` process lives"
+    ]
+
+
+@pytest.fixture
+def call(pipeline, monkeypatch, tmp_path, valkey):
+    """A function: arguments -> result, where one process of each role lives."""
+    town = pipeline()
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    now = keyspace.server_ms(town.client)
+    for role in registry.WORK:
+        registry.put(
+            town.client, f"{role}@here:1.a", msgspec.structs.replace(process(role), at=now, per_s=7.5)
+        )
+
+    def run(*arguments):
+        result = CliRunner().invoke(status, arguments)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    run.town = town
+    return run
+
+
+def test_the_exit_status_says_what_the_first_line_says(call):
+    fine = call()
+    assert (fine.exit_code, fine.stdout.splitlines()[0].strip()) == (0, "All is well.")
+    call.town.deposit("+33600000001", b"\xc1 no event")
+    call.town.drain()
+    bad = call()
+    assert bad.exit_code == 1
+    assert bad.stdout.startswith("1 dead letter (1 undecodable), the oldest of 0")
+
+
+def test_queues_are_shown_with_who_works_on_them_and_how_much(call):
+    call.town.accept("+33600000001", "START")
+    lines = call().stdout.splitlines()
+    (starts,) = (line.split() for line in lines if line.strip().startswith("starts"))
+    assert (starts[1], starts[-3:]) == ("1", ["1", "ratelimit", "7.5"])
+
+
+def test_only_shards_in_which_something_is_are_shown_unless_all_are_wanted(call):
+    call.town.accept("+33600000001", "START")
+
+    def shards(*arguments):
+        (*_, table) = call(*arguments).stdout.partition("shard ")
+        return [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()]
+
+    assert shards() == [str(keyspace.shard_of("+33600000001", 16))]
+    assert shards("--shards") == [str(k) for k in range(16)]
+
+
+def test_a_program_reads_all_of_it(call):
+    Channels(call.town.client, call.town.world.settings.channels).pause("clinic", "carrier incident", None)
+    told = json.loads(call("--json").stdout)
+    assert (told["ok"], told["wrong"], len(told["notes"])) == (True, [], 1)
+    assert told["channels"]["clinic"]["pause"]["by"] == "operator"
+    assert told["channels"]["clinic"]["pause_left_ms"] == 0
+    assert told["processes"]["web@here:1.a"]["per_s"] == 7.5
+    assert told["queues"]["replies"] == {"depth": 0, "oldest_ms": 0}
+
+
+def test_what_breaks_a_promise_is_found_on_the_server(call, valkey):
+    call.town.client.config_set("appendfsync", "everysec")
+    try:
+        assert "Redis may lose what was acknowledged: appendfsync is 'everysec'" in call().stdout
+    finally:
+        call.town.client.config_set("appendfsync", DURABLE["appendfsync"])
+
+
+def test_servers_that_are_away_are_said_to_be(call, monkeypatch):
+    for variable in ("PARLEY_REDIS_URL", "PARLEY_BROKER_URL"):
+        monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
+    away = call()
+    assert away.exit_code == 1
+    assert away.stdout.startswith("The Redis of the lanes does not answer")
+    assert "the Redis of the wake-ups does not answer" in away.stdout
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_who_watches_sees_it_again_and_again_until_they_stop(call, monkeypatch, form):
+    """Its exit status is that of the last look."""
+    naps = iter(["accept", "stop"])
+
+    def sleep(_):
+        if next(naps) == "stop":
+            raise KeyboardInterrupt
+        call.town.deposit("+33600000001", b"\xc1 no event")
+        call.town.drain()
+
+    monkeypatch.setattr("workers.status.sleep", sleep)
+    watched = call("--watch", *form)
+    assert watched.exit_code == 1
+    assert "dead letter" in watched.stdout
+    if form:  # our log may be between the lines
+        told = [json.loads(line) for line in watched.stdout.splitlines() if line.startswith("{")]
+        assert [each["ok"] for each in told] == [True, False]

@@ -1,0 +1,225 @@
+"""`parley channel`: what channels may do now; one is paused, and resumed."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import click
+import msgspec
+import redis
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from config import keyspace
+from config.mistakes import unknown
+from config.settings import Settings
+from config.soundings import ChannelStands, Sounder
+from workers.channels import Channels, Paused
+from workers.operators import Duration, named
+from workers.outboxes import Outboxes
+from workers.reach import reach
+from workers.times import clock_time, rough
+
+PIPE_WIDTH = 160
+_PAGE = 500
+
+
+@click.group()
+def channel() -> None:
+    """What channels may do now; pause one, and resume it.
+
+    \b
+    Example:
+      parley channel list
+      parley channel pause clinic --why "carrier incident" --for 2h
+      parley channel resume clinic
+    """
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@channel.command("list")
+@_json
+def list_(as_json: bool) -> None:
+    """Every channel: whether it is paused, by whom and why, what waits, and what is left of its day.
+
+    \b
+    Example:
+      parley channel list --json | jq -r 'select(.paused) | .channel'
+    """
+    settings, client = reach(os.environ)
+    with Sounder(settings) as sounder:
+        found = sounder.take()
+    if not found.lanes.up:
+        raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
+    sms = waiting(client, settings.shards)
+    paused = Channels(client, settings.channels).pauses(list(settings.channels))
+    rows = [
+        _row(settings, name, stands, sms[name], paused.get(name)) for name, stands in found.channels.items()
+    ]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+    else:
+        _print(settings, rows, paused, found.lanes.now)
+
+
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@click.option("--why", required=True, help="What is said to whoever asks why nothing leaves.")
+@click.option(
+    "--for", "for_ms", type=Duration(), help="It ends by itself after that, such as 2h. Default: never."
+)
+@named
+@_json
+def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> None:
+    """Let nothing leave on CHANNEL, until `resume` or --for is over.
+
+    People are still heard, their sessions go on, and what is said to them waits. It holds whatever the provider does,
+    and replaces a pause that is there. Invitations wait too.
+
+    \b
+    Example:
+      parley channel pause clinic --why "carrier incident" --for 2h
+    """
+    settings, client = reach(os.environ)
+    _require(settings, name)
+    replaced = Channels(client, settings.channels).pause(name, why, for_ms, who=by)
+    sms = waiting(client, settings.shards)[name]
+    if as_json:
+        told = {"channel": name, "paused": True, "for_ms": for_ms, "replaced": _plain(replaced), "sms": sms}
+        click.echo(json.dumps(told))
+        return
+    until = f"for {rough(for_ms)}" if for_ms else "until `parley channel resume` ends it"
+    click.echo(f"{name} is paused {until}; {_count(sms)}. What is being sent at this moment still goes.")
+    if replaced is not None:
+        click.echo(f"It was paused already, by {_whose(replaced)}: this pause replaces that.")
+
+
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@_json
+def resume(name: str, as_json: bool) -> None:
+    """End the pause of CHANNEL, whoever made it. What waits goes at once, at the channel's rate.
+
+    A pause that the provider's failures made begins again if it fails again.
+
+    \b
+    Example:
+      parley channel resume clinic
+    """
+    settings, client = reach(os.environ)
+    _require(settings, name)
+    ended = Channels(client, settings.channels).resume(name)
+    rate = settings.channels[name].limits.sms_per_second
+    outboxes = Outboxes(client, settings.shards, settings.keep_events_ms, 0)
+    forward = outboxes.bring_forward(name, rate)
+    sms = waiting(client, settings.shards)[name]
+    if as_json:
+        told = {"channel": name, "paused": False, "ended": _plain(ended), "people": forward, "sms": sms}
+        click.echo(json.dumps(told))
+        return
+    was = (
+        f"{name} is resumed; it was paused by {_whose(ended)}"
+        if ended is not None
+        else f"{name} was not paused"
+    )
+    pace = f", at {rate:g} a second" if rate and sms else ""
+    click.echo(f"{was}. {_count(sms)[:1].upper()}{_count(sms)[1:]}{pace}.")
+
+
+def waiting(client: redis.Redis, shards: int) -> Counter[str]:
+    """How many SMS wait in the outboxes of all people, by channel."""
+    found: Counter[str] = Counter()
+    for k in range(shards):
+        senders = _senders(client, k)
+        while page := list(islice(senders, _PAGE)):
+            outboxes = [("LRANGE", keyspace.outbox(k, sender), 0, -1) for sender in page]
+            for entries in keyspace.run(client, outboxes):
+                found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
+    return found
+
+
+def _senders(client: redis.Redis, k: int) -> Iterator[str]:
+    """Everybody of the shard to whom something is to be sent: their outbox has an alarm."""
+    yield from {sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms(k), count=_PAGE)}
+
+
+def _require(settings: Settings, name: str) -> None:
+    if name not in settings.channels:
+        raise click.BadParameter(unknown(f"channel {name}", name, settings.channels), param_hint="CHANNEL")
+
+
+def _count(sms: int) -> str:
+    return f"{sms or 'no'} SMS {'waits' if sms == 1 else 'wait'}"
+
+
+def _whose(paused: Paused) -> str:
+    pause = paused.pause
+    whom = {
+        "operator": "an operator",
+        "account": "a fault of the account",
+        "circuit": "the provider's failures",
+    }
+    return f"{whom[pause.by]}{f', {pause.who}' if pause.who else ''} ({pause.why})"
+
+
+def _plain(paused: Paused | None) -> object:
+    return None if paused is None else msgspec.to_builtins(paused.pause) | {"left_ms": paused.left_ms}
+
+
+def _row(
+    settings: Settings, name: str, stands: ChannelStands, sms: int, paused: Paused | None
+) -> dict[str, object]:
+    channel = settings.channels[name]
+    return {
+        "channel": name,
+        "number": channel.number,
+        "provider": channel.provider,
+        "paused": _plain(paused),
+        "sms": sms,
+        "invitations": stands.held,
+        "sms_today": stands.sms_today if stands.sms_cap else None,
+        "sms_per_day": stands.sms_cap,
+        "sms_per_second": channel.limits.sms_per_second,
+    }
+
+
+def _print(
+    settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, Paused], now: int
+) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("channel", "number", "provider"):
+        table.add_column(column, no_wrap=True)
+    for column in ("SMS waiting", "invitations", "SMS today", "a second"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("paused")
+    for row in rows:
+        name = str(row["channel"])
+        today = f"{row['sms_today']} of {row['sms_per_day']}" if row["sms_per_day"] else "no cap"
+        rate = f"{row['sms_per_second']:g}" if row["sms_per_second"] else "no limit"
+        pause = Text(_paused(settings, paused[name], name, now), style="red") if name in paused else "no"
+        table.add_row(
+            name,
+            str(row["number"]),
+            str(row["provider"]),
+            str(row["sms"]),
+            str(row["invitations"]),
+            today,
+            rate,
+            pause,
+        )
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def _paused(settings: Settings, paused: Paused, name: str, now: int) -> str:
+    zone = settings.channels[name].timezone
+    since = f"since {clock_time(paused.pause.since, now, zone)}" if paused.pause.since else ""
+    until = f"until {clock_time(now + paused.left_ms, now, zone)}" if paused.left_ms is not None else ""
+    return " ".join(filter(None, (since, until, f"by {_whose(paused)}")))

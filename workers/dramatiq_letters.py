@@ -1,0 +1,123 @@
+"""Which messages has Dramatiq itself given up? Ours has no dead-letter queue, but a Redis that is shared with stock
+Dramatiq, or was taken over from it, may hold some: `<namespace>:<queue>.XQ`, a sorted set of ids by the ms at which each
+was given up, and `.XQ.msgs`, a hash of the messages.
+
+One is put back into its queue as a new message, never tried before, by one server-side function that also writes the
+audit, on the server where it lies. Not on Redis Cluster, where stock Dramatiq does not run. Dramatiq deletes what has
+been there for a week.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from config import keyspace
+
+PAGE = 500
+PREFIX = "d:"
+"""What the ids of these letters begin with, and no other's."""
+
+_DEAD = ".XQ"
+_OF_RETRIES = ("retries", "traceback", "requeue_timestamp", "eta")
+
+
+class DramatiqLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """`key` is where it lies (`<namespace>:<queue>.XQ`), `message_id` its id there, `message` itself as stored. `at` (ms)
+    is when it was given up, by its worker's clock; `why` the last line of its last traceback."""
+
+    key: str
+    message_id: str
+    at: int
+    message: bytes
+    queue: str
+    actor: str = ""
+    retries: int = 0
+    traceback: str = ""
+    readable: bool = True
+
+    @property
+    def id(self) -> str:
+        return f"{PREFIX}{self.key.removesuffix(_DEAD)}:{self.message_id}"
+
+    @property
+    def why(self) -> str:
+        lines = self.traceback.strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+def stored(client: redis.Redis) -> Iterator[DramatiqLetter]:
+    """Every message that Dramatiq has given up on this server, oldest first in each queue."""
+    names = {name.decode() for name in client.scan_iter("*" + _DEAD, count=PAGE, _type="zset")}
+    for key in sorted(names):
+        ids = sorted({(at, identity) for identity, at in client.zscan_iter(key, count=PAGE)})
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            messages = keyspace.ask(client, ("HMGET", f"{key}.msgs", *(identity for _, identity in page)))
+            for (at, identity), message in zip(page, messages, strict=True):
+                yield _read(key, identity.decode(), round(at), message or b"")
+
+
+def find(client: redis.Redis, identity: str) -> DramatiqLetter | None:
+    """The message of this id, if it is on this server."""
+    place, _, message_id = identity.removeprefix(PREFIX).rpartition(":")
+    key = place + _DEAD
+    at, message = keyspace.run(client, [("ZSCORE", key, message_id), ("HGET", f"{key}.msgs", message_id)])
+    return None if at is None else _read(key, message_id, round(float(at)), message or b"")
+
+
+def requeue(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
+    """Put it back into its queue; False if it is not there any more. Raises ValueError if it cannot be read."""
+    if not letter.readable:
+        raise ValueError("the message is not JSON, as Dramatiq's are unless it is told otherwise")
+    new_id = f"replay-{secrets.token_hex(16)}"
+    message = _anew(letter, new_id, keyspace.server_ms(client))
+    return _revive(client, letter, by, "requeued", new_id, message)
+
+
+def drop(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
+    """Let it go for good; False if it is not there any more."""
+    return _revive(client, letter, by, "dropped")
+
+
+def _revive(client: redis.Redis, letter: DramatiqLetter, by: str, outcome: str, *queued: str | bytes) -> bool:
+    queue = letter.key.removesuffix(_DEAD)
+    keys: Sequence[str] = [letter.key, f"{letter.key}.msgs", queue, f"{queue}.msgs", keyspace.dead_audit(0)]
+    args = (letter.message_id, by, outcome, letter.message, *queued)
+    return bool(keyspace.ask(client, keyspace.call("revive", keys, args)))
+
+
+def _anew(letter: DramatiqLetter, new_id: str, now: int) -> bytes:
+    """The message as if it had just been sent: no retries behind it, and not too old."""
+    message = json.loads(letter.message)
+    options = {name: each for name, each in message["options"].items() if name not in _OF_RETRIES}
+    message |= {
+        "queue_name": letter.queue,
+        "options": options | {"redis_message_id": new_id},
+        "message_timestamp": now,
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def _read(key: str, message_id: str, at: int, message: bytes) -> DramatiqLetter:
+    queue = key.removesuffix(_DEAD).rpartition(":")[2]
+    try:
+        fields: Any = json.loads(message)
+        options = fields["options"]
+        return DramatiqLetter(
+            key=key,
+            message_id=message_id,
+            at=at,
+            message=message,
+            queue=queue,
+            actor=str(fields["actor_name"]),
+            retries=int(options.get("retries", 0)),
+            traceback=str(options.get("traceback", "")),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return DramatiqLetter(
+            key=key, message_id=message_id, at=at, message=message, queue=queue, readable=False
+        )

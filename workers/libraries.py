@@ -1,0 +1,66 @@
+"""Which server-side functions does nobody call any more? Each release brings its own library (config/keyspace.py), on
+both servers. One that no living process uses, and none has used for a day, is deleted. Should it be missed all the
+same, whoever misses it loads it again.
+
+The release before this one called it `parley`, and its processes do not say so. What nobody has spoken of is taken to
+have been in use when it was first seen here.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import redis
+import structlog
+
+from config import keyspace, registry
+
+log = structlog.get_logger()
+
+UNUSED_MS = 86_400_000
+"""How long a library is kept that nobody uses."""
+
+_EARLIER = "parley"
+_OURS = re.compile(r"parley(_[0-9a-f]{8})?")
+
+
+def forget(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
+    """Delete from `servers` the libraries that are of no use any more; answers which. `lanes` is the server that knows
+    who lives."""
+    loaded = {server: _loaded(server) for server in servers}
+    now = keyspace.server_ms(lanes)
+    used = {each.library or _EARLIER for each in registry.processes(lanes).values()} | {keyspace.LIBRARY}
+    _note(lanes, used, sorted(set().union(*loaded.values())), now)
+    unused = _unused(lanes, now - UNUSED_MS)
+    for server, names in loaded.items():
+        for name in sorted(names & unused):
+            _delete(server, name)
+    if unused:
+        lanes.zrem(keyspace.LIBRARIES, *unused)
+        log.info("server-side functions of an earlier release deleted", libraries=sorted(unused))
+    return sorted(unused)
+
+
+def _loaded(server: redis.Redis) -> set[str]:
+    """The libraries of ours on one server."""
+    answers: Sequence[Sequence[bytes]] = keyspace.ask(server, ("FUNCTION", "LIST", "LIBRARYNAME", "parley*"))
+    names = (dict(zip(each[::2], each[1::2], strict=True))[b"library_name"].decode() for each in answers)
+    return {name for name in names if _OURS.fullmatch(name)}
+
+
+def _note(lanes: redis.Redis, used: Iterable[str], loaded: Sequence[str], now: int) -> None:
+    lanes.zadd(keyspace.LIBRARIES, dict.fromkeys(used, now), gt=True)
+    if loaded:
+        lanes.zadd(keyspace.LIBRARIES, dict.fromkeys(loaded, now), nx=True)
+
+
+def _unused(lanes: redis.Redis, horizon: int) -> set[str]:
+    names: list[bytes] = keyspace.ask(lanes, ("ZRANGEBYSCORE", keyspace.LIBRARIES, "-inf", horizon))
+    return {name.decode() for name in names}
+
+
+def _delete(server: redis.Redis, name: str) -> None:
+    try:
+        keyspace.ask(server, ("FUNCTION", "DELETE", name))
+    except redis.ResponseError as e:
+        if "not found" not in str(e).lower():  # another clock was faster, or both databases are on one server
+            raise

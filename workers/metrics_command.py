@@ -1,0 +1,57 @@
+"""`parley metrics`: what `web` publishes at /metrics, for a machine that runs no `web`."""
+
+import os
+import signal
+import sys
+from threading import Event
+
+import click
+from prometheus_client import start_http_server
+from rich.console import Console
+
+from config.exposition import Exposition
+from config.tallies import FOLDER
+from workers.reach import located
+
+
+@click.command()
+@click.option("--port", default=9108, show_default=True, type=click.IntRange(1, 65_535), help="Listen on it.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
+@click.option("--once", is_flag=True, help="Print the metrics and end.")
+def metrics(port: int, host: str, *, once: bool) -> None:
+    """Serve this machine's metrics to Prometheus, until Ctrl-C or SIGTERM.
+
+    `web` serves the same at /metrics: this is for machines that run other processes only. What those have counted is
+    in PROMETHEUS_MULTIPROC_DIR, which must be the same for all of them; without it, only what lies in Redis is told.
+
+    \b
+    Example:
+      PROMETHEUS_MULTIPROC_DIR=/run/parley parley metrics --host 0.0.0.0
+      parley metrics --once | grep dead_letters
+    """
+    exposition = Exposition(located(os.environ))
+    if once:
+        sys.stdout.write(exposition.text().decode())
+    else:
+        _serve(exposition, host, port)
+    exposition.close()
+
+
+def _serve(exposition: Exposition, host: str, port: int) -> None:
+    console = Console(stderr=True, highlight=False)
+    told = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: told.set())
+    try:
+        server, thread = start_http_server(port, host, exposition.registry)
+    except OSError as e:
+        console.print(
+            f"parley metrics cannot listen on {host}, port {port} ({e.strerror}): use --host, --port"
+        )
+        sys.exit(1)
+    if not os.environ.get(FOLDER):
+        console.print(f"{FOLDER} is not set: only what lies in Redis is told", style="yellow")
+    console.print(f"metrics at http://{host}:{port}/metrics")
+    told.wait()
+    server.shutdown()
+    thread.join()

@@ -1,0 +1,40 @@
+"""Who types a command, and how long do they mean? Options that commands share."""
+
+import getpass
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from engine.transcripts import duration
+
+
+def whoami() -> str:
+    """`user@host`; the number of a user who has no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def named(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--as NAME`, the argument `by`."""
+    option = click.option("--as", "by", default=whoami, show_default="user@host", help="Who does it.")
+    return option(command)
+
+
+class Duration(click.ParamType[int]):
+    """`2h`, `90s`, `1d12h`, as ms."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        ms = duration(str(value).strip())
+        if not ms:
+            self.fail(f"{value!r}: expected a length of time such as 30s, 10m, 2h or 1d12h", param, ctx)
+        return ms
