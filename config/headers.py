@@ -62,8 +62,8 @@ def state_in(lane: bytes | None) -> bytes:
 
 
 def sms_in(entry: bytes) -> bytes:
-    """The SMS in an outbox's entry."""
-    return entry[entry.index(b"\0") + 1 :]
+    """The SMS in an outbox's entry; empty if its channel does not end."""
+    return entry.partition(b"\0")[2]
 
 
 def outbox_entry(channel: str, sms: bytes) -> bytes:

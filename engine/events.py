@@ -6,7 +6,8 @@ removed, so that a release decodes what the previous one wrote. Times are millis
 Redis server's clock.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -321,6 +322,24 @@ Record = (
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-decode_inbound = msgspec.msgpack.Decoder(Inbound).decode
-decode_outbound = msgspec.msgpack.Decoder(Outbound).decode
-decode_records = msgspec.msgpack.Decoder(list[Record]).decode
+
+
+_T = TypeVar("_T")
+
+
+def _reading(decode: Callable[[bytes], _T]) -> Callable[[bytes], _T]:
+    """`decode`, which then raises nothing but msgspec.MsgspecError: msgspec has exceptions of Python's own for text that
+    is not UTF-8, and for what is nested too deeply."""
+
+    def read(blob: bytes) -> _T:
+        try:
+            return decode(blob)
+        except (UnicodeDecodeError, RecursionError) as e:
+            raise msgspec.DecodeError(str(e)) from e
+
+    return read
+
+
+decode_inbound = _reading(msgspec.msgpack.Decoder(Inbound).decode)
+decode_outbound = _reading(msgspec.msgpack.Decoder(Outbound).decode)
+decode_records = _reading(msgspec.msgpack.Decoder(list[Record]).decode)

@@ -91,7 +91,7 @@ def decode(blob: bytes | None) -> Lane:
         return Lane()
     try:
         lane = _decoder.decode(blob)
-    except msgspec.MsgspecError as e:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise UnreadableLane(f"the lane's state cannot be decoded: {e}") from e
     if lane.format != FORMAT:
         raise UnreadableLane(f"the lane's state has format {lane.format}, this release reads {FORMAT}")

@@ -89,13 +89,9 @@ class Channels:
         return self._channels[name]
 
     def admit(self, name: str, wanted: int, now: int) -> tuple[int, Refusal | None]:
-        """How many of `wanted` sessions may open, and why not all."""
+        """How many of `wanted` sessions may open, and why not all. Takes their permits."""
         limits = self._channels[name].limits
-        reason: Refusal | None = None
-        if limits.sms_per_day:
-            left = max(0, limits.sms_per_day - self.sms_today(name, now))
-            if left < wanted:
-                wanted, reason = left, "sms_budget"
+        wanted, reason = self.afford(name, wanted, now)
         if limits.new_sessions_per_minute and wanted:
             rate = limits.new_sessions_per_minute
             granted = keyspace.ask(
@@ -106,6 +102,12 @@ class Channels:
                 wanted, reason = granted, "new_sessions"
         return wanted, reason
 
+    def afford(self, name: str, wanted: int, now: int) -> tuple[int, Refusal | None]:
+        """How many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
+        cap = self._channels[name].limits.sms_per_day
+        left = max(0, cap - self.sms_today(name, now)) if cap else wanted
+        return (left, "sms_budget") if left < wanted else (wanted, None)
+
     def sms_today(self, name: str, now: int) -> int:
         return int(self._redis.get(self._counter(name, now)) or 0)
 
@@ -114,7 +116,7 @@ class Channels:
         channel = self._channels.get(name)
         if channel is not None and channel.limits.sms_per_day:
             counter = self._counter(name, now)
-            keyspace.run(self._redis, [("INCRBY", counter, decided), ("EXPIRE", counter, _TWO_DAYS_S)])
+            keyspace.ask(self._redis, keyspace.call("count", [counter], (decided, _TWO_DAYS_S)))
 
     def depart(self, name: str, wanted: Sequence[Permit]) -> Departures:
         """Which of these SMS may leave on a channel now."""

@@ -2,9 +2,10 @@
 looked for, permits for sessions, who is woken, and what the archive says of SMS that were taken back."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 import redis
 
 from config import headers, keyspace
@@ -12,7 +13,6 @@ from engine import Policy, Surveys, UnknownVersion, missing_versions
 from engine import lane as lane_format
 from engine.events import Record, Refusal, Unsent, decode_outbound
 from engine.turn import WITHDRAWN
-from workers.channels import Channels
 from workers.drafts import Draft, draft, draft_one_by_one
 from workers.lanes import Claim, Committed, Lanes
 from workers.versions import learn
@@ -35,15 +35,19 @@ def draft_knowing(client: redis.Redis, claim: Claim, surveys: Surveys, policy: P
         return draft_one_by_one(claim, surveys, policy)
 
 
-def permitted(door: Channels, drafts: Sequence[Draft], now: int) -> tuple[list[bool], Mapping[str, Refusal]]:
-    """Which of these drafts may open the sessions that they would, and by channel why not all may. Takes the permits."""
+Admit = Callable[[str, int, int], tuple[int, Refusal | None]]
+"""Of a channel and so many sessions at `now` (ms): how many may open, and why not all."""
+
+
+def permitted(admit: Admit, drafts: Sequence[Draft], now: int) -> tuple[list[bool], Mapping[str, Refusal]]:
+    """Which of these drafts may open the sessions that they would, and by channel why not all may."""
     wanted: Counter[str] = Counter()
     for each in drafts:
         wanted.update(each.opened)
     closed: dict[str, Refusal] = {}
     left: dict[str, int] = {}
     for channel, count in wanted.items():
-        left[channel], reason = door.admit(channel, count, now)
+        left[channel], reason = admit(channel, count, now)
         if reason:
             closed[channel] = reason
     return [_take(left, each.opened) for each in drafts] if closed else [True] * len(drafts), closed
@@ -72,7 +76,10 @@ def note_withdrawn(lanes: Lanes, each: Draft, committed: Committed, now: int) ->
     """SMS that were taken back before they left: the archive says so."""
     records: list[Record] = []
     for entry in committed.withdrawn:
-        sms = decode_outbound(headers.sms_in(entry))
+        try:
+            sms = decode_outbound(headers.sms_in(entry))
+        except msgspec.MsgspecError:
+            continue  # nobody knows what it was
         code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
         records.append(Unsent(now, sms.channel, sms.session, sms.id, code, WITHDRAWN[code]))
     lanes.archive(committed.sender, records)

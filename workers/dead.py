@@ -311,7 +311,10 @@ def _missing(deployment: Deployment, ids: Sequence[str], found: Sequence[Found])
 
 
 def _last(deployment: Deployment, identity: str) -> letters.Audited | None:
-    known = (letters.last_audit(deployment.lanes, k, identity) for k in range(deployment.settings.shards))
+    if identity.startswith(dramatiq_letters.PREFIX):
+        known = (letters.last_audit(server, 0, identity) for server in deployment.servers)
+    else:
+        known = (letters.last_audit(deployment.lanes, k, identity) for k in range(deployment.settings.shards))
     return max(filter(None, known), key=attrgetter("at"), default=None)
 
 

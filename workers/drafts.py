@@ -186,13 +186,17 @@ def draft_one_by_one(claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
 
 def _hold_stop(whole: Draft, claim: Claim) -> None:
     """The claim's event is the last that is given up in `whole`; if it was a STOP, that holds all the same."""
-    if stopped := _stopped(claim):
-        stopped.deadline, stopped.keep_until = whole.deadline, whole.keep_until
-        whole.then(stopped)
+    try:
+        stop = stopped(claim)
+    except Exception:  # noqa: BLE001 (its letter says what failed; neighbours do not wait for it)
+        return
+    if stop:
+        stop.deadline, stop.keep_until = whole.deadline, whole.keep_until
+        whole.then(stop)
         whole.dead[-1] = msgspec.structs.replace(whole.dead[-1], stopped=True)
 
 
-def _stopped(claim: Claim) -> Draft | None:
+def stopped(claim: Claim) -> Draft | None:
     """A claim of one event that cannot be applied as others are: a STOP holds all the same, in the list of opt-outs if
     not in the lane. None if it is no STOP."""
     try:

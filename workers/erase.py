@@ -1,7 +1,8 @@
 """`parley erase`: every trace of a person goes, but that they said stop.
 
 One server-side function removes what a commit or a delivery under way would need, so that whatever is under way can add
-nothing afterwards. What is only read, the archive, dead letters and indexes, goes after that; erasing twice, or again
+nothing afterwards; dead letters go before that, as one that is replayed makes a lane. What is only read, the archive and
+indexes, goes after that; erasing twice, or again
 after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
 """
 
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from math import inf
 
 import click
 import msgspec
@@ -84,7 +86,9 @@ class Eraser:
     def erase(self, sender: str) -> Erased:
         """Remove all of `sender`, and say how much it was. Raises Busy."""
         invitations = self._uninvite(sender)
+        dead_letters = self._erase_letters(sender)  # first, or a replay gives them a lane again
         erased, at = self._erase_lane(sender)
+        erased.dead_letters = dead_letters
         erased.alarms += self._unring(sender)
         self._erase_past(erased, sender, at)
         erased.invitations = invitations + self._uninvite(sender)
@@ -163,7 +167,12 @@ class Eraser:
         erased.archive_entries = archive.delete(self._redis, k, theirs)
         if names := self._on_the_phone(sender):
             erased.simulated = keyspace.ask(self._redis, ("UNLINK", *names))
-        erased.dead_letters = letters.delete(
+        erased.dead_letters += self._erase_letters(sender, at)
+
+    def _erase_letters(self, sender: str, at: float = inf) -> int:
+        """Remove the dead letters that fell until `at` (ms); answers how many there were."""
+        k = keyspace.shard_of(sender, self._settings.shards)
+        return letters.delete(
             self._redis,
             k,
             lambda letter: letter.sender == sender and letter.at <= at,

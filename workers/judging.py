@@ -21,7 +21,7 @@ from engine.hearing import may_be_stop
 from engine.lane import Lane, Line, UnreadableLane
 from engine.providers import Recourse
 from engine.receipts import known_of
-from workers.drafts import Draft, read_entry
+from workers.drafts import Draft, read_entry, stopped
 from workers.lanes import LOOKED_AT, Claim, Reopened
 from workers.letters import DeadLetter
 from workers.met import line_of
@@ -60,8 +60,10 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def says(self) -> list[str]:
-        """The SMS that would leave."""
-        return [sms.text for sms in self.draft.outbox] if self.draft is not None else []
+        """The SMS that would leave, with the options that it needs."""
+        if self.draft is None or self.finding in ("duplicate", "opted_out"):
+            return []
+        return [sms.text for sms in self.draft.outbox]
 
 
 def claim_for(letter: DeadLetter, lane: Reopened) -> Claim:
@@ -81,7 +83,7 @@ def as_it_is(claim: Claim) -> Draft:
 def judge_event(letter: DeadLetter, lane: Reopened, draft: Draft, surveys: Surveys, policy: Policy) -> Judged:
     """`draft` is what the engine makes of the letter's event now."""
     if letter.stopped:
-        return Judged(finding="duplicate", why="the STOP in it holds already", draft=draft)
+        return _judge_stopped(letter, lane, draft, surveys, policy)
     if draft.dead:
         return _failing(letter, draft.dead[0])
     event, accepted = _event_in(letter)
@@ -96,6 +98,28 @@ def judge_event(letter: DeadLetter, lane: Reopened, draft: Draft, surveys: Surve
     if _changes_nothing(draft, event):
         return Judged(finding="duplicate", why="nothing is left for it to change", draft=draft)
     return Judged(finding="advance", why=_refusals(draft), draft=draft, held_up=held_up)
+
+
+def _judge_stopped(
+    letter: DeadLetter, lane: Reopened, draft: Draft, surveys: Surveys, policy: Policy
+) -> Judged:
+    """A STOP that fell where the lane could not be read holds in the list alone. The lane must hear of it, once it can be
+    read: it goes by what it knows."""
+    holds = Judged(finding="duplicate", why="the STOP in it holds already", draft=draft)
+    if not lane.state or letter.channel not in lane.opted_out:
+        return holds
+    try:
+        before = lane_format.decode(lane.state)
+    except UnreadableLane:
+        return _failing(letter, draft.dead[0]) if draft.dead else holds
+    heard = letter.channel in opted_out_lines(before)
+    stop = None if heard else stopped(draft.claim)
+    if stop is None:
+        return holds
+    event, _ = _event_in(letter)
+    if why := _stale_event(letter, before, event, surveys, policy):
+        return Judged(finding="stale", why=why, draft=stop, needs=("stale",))
+    return Judged(finding="advance", why="the STOP in it holds, but the lane did not hear of it", draft=stop)
 
 
 def judge_sms(

@@ -90,12 +90,12 @@ def survey_of(letter: DeadLetter) -> str:
 
 
 def _named(deployment: Deployment, ids: Sequence[str]) -> Iterator[Found]:
+    """Whatever the order of `ids`, one person's letters are found in that of their fall."""
     ours = letters.find(deployment.lanes, deployment.settings.shards, list(dict.fromkeys(ids)))
+    for k, letter in ours.values():
+        yield Found(letter, deployment.lanes, k)
     for identity in dict.fromkeys(ids):
-        if identity in ours:
-            k, letter = ours[identity]
-            yield Found(letter, deployment.lanes, k)
-        elif identity.startswith(dramatiq_letters.PREFIX):
+        if identity not in ours and identity.startswith(dramatiq_letters.PREFIX):
             for server in deployment.servers:
                 if found := dramatiq_letters.find(server, identity):
                     yield Found(found, server)

@@ -7,6 +7,7 @@ which they fell. How many there are of each reason is counted in that call too, 
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -104,7 +105,7 @@ def read(identity: str, blob: bytes) -> DeadLetter:
     """The letter in `blob`, whatever that is: one that this release cannot read is shown, and may be dropped."""
     try:
         return decode(blob)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         why = f"this letter cannot be read by this release: {e}"
         return DeadLetter(
             id=identity, kind="event", reason="undecodable", sender="", at=0, attempts=0, what=blob, why=why
@@ -141,14 +142,20 @@ def of_sender(client: redis.Redis, k: int, sender: str) -> list[DeadLetter]:
 
 
 def find(client: redis.Redis, shards: int, ids: Sequence[str]) -> dict[str, tuple[int, DeadLetter]]:
-    """Those of these letters that are there, with their shards."""
-    found = {}
-    if ids:
-        commands = [("HMGET", keyspace.dead(k), *ids) for k in range(shards)]
-        for k, blobs in enumerate(keyspace.run(client, commands)):
-            there = ((each, blob) for each, blob in zip(ids, blobs, strict=True) if blob is not None)
-            found.update({each: (k, read(each, blob)) for each, blob in there})
-    return found
+    """Those of these letters that are there, with their shards, in the order in which they fell."""
+    if not ids:
+        return {}
+    commands: list[keyspace.Command] = []
+    for k in range(shards):
+        commands += [("HMGET", keyspace.dead(k), *ids), ("ZMSCORE", keyspace.dead_index(k), *ids)]
+    answers = keyspace.run(client, commands)
+    found = []
+    for k, (blobs, places) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
+        for each, blob, place in zip(ids, blobs, places, strict=True):
+            if blob is not None:
+                found.append((float(place or 0), each, k, read(each, blob)))
+    found.sort(key=itemgetter(0))
+    return {each: (k, letter) for _, each, k, letter in found}
 
 
 def discard(client: redis.Redis, k: int, ids: Sequence[str], by: str, outcome: str) -> list[bool]:

@@ -191,7 +191,7 @@ def opted_out_since(entry: bytes) -> dict[str, int] | None:
     """What an entry of the list says: channel -> since when (ms); None if it cannot be read."""
     try:
         return {channel: at for channel, (at, _) in _decode(entry).items()}
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         log.exception("an entry of the list of opt-outs cannot be read; its person gets no SMS")
         return None
 

@@ -21,6 +21,9 @@ MOST_FORWARD = 1_000
 
 PAGE = 1_000
 
+UNSURE_MS = 10_000
+"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
+
 UNLIMITED = 1_000.0
 """SMS a second by which a backlog is brought forward whose channel has no limit."""
 
@@ -138,7 +141,7 @@ class Outboxes:
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
-        0: no limit), and replies first. Of each shard at most so many, those that would look soonest. Answers how many."""
+        0: no limit), and replies first; none whose SMS the provider may have before UNSURE_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
         step_ms = 1000 / (rate or UNLIMITED)
         last = -1 if most is None else most - 1
         shards = keyspace.run(
@@ -150,7 +153,7 @@ class Outboxes:
                 for at in range(0, len(resting), PAGE):
                     page = [sender.decode() for sender in resting[at : at + PAGE]]
                     keys = [keyspace.outbox_alarms(k), *_outbox_keys(k, page)]
-                    args = (channel, unasked, waiting * step_ms, step_ms, *page)
+                    args = (channel, unasked, waiting * step_ms, step_ms, UNSURE_MS, *page)
                     waiting += keyspace.ask(self._redis, keyspace.call("forward", keys, args))
         return waiting
 

@@ -26,7 +26,7 @@ from engine import Policy, Surveys
 from engine.providers import Recourse
 from workers import letters
 from workers.channels import Channels
-from workers.committing import Bell, draft_knowing, note_withdrawn, permitted, wake
+from workers.committing import Admit, Bell, draft_knowing, note_withdrawn, permitted, wake
 from workers.drafts import Draft
 from workers.judging import Finding, Judged, Option, as_it_is, claim_for, judge_event, judge_sms
 from workers.lanes import LOOKED_AT, Dealt, Decision, Lanes, Reopened, Stay
@@ -99,11 +99,12 @@ class Redress:
 
     def look(self, found: Sequence[DeadLetter]) -> list[Judged]:
         """What a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
-        judged = []
+        judged: list[Judged] = []
         for at in range(0, len(found), BATCH):
             page = found[at : at + BATCH]
             pairs = zip(page, self._lanes_of(page), strict=True)
-            judged += [self._judge_safely(letter, lane) for letter, lane in pairs]
+            held = [(letter, lane, self._judge_safely(letter, lane)) for letter, lane in pairs]
+            judged += [each for _, _, each in self._admitted(held, self._door.afford)]
         return judged
 
     def look_at(self, chosen: Sequence[Chosen]) -> dict[str, Judged]:
@@ -166,7 +167,7 @@ class Redress:
         """Commit what goes, and let the lanes go of what stays."""
         going: list[_Held] = []
         staying: list[_Held] = []
-        for each in self._admitted(held):
+        for each in self._admitted(held, self._door.admit):
             _, _, judged = each
             goes = judged.draft is not None and (judged.goes(self._options) or judged.finding == "duplicate")
             (going if goes else staying).append(each)
@@ -175,12 +176,12 @@ class Redress:
             outcomes |= self._stay(staying)
         return outcomes
 
-    def _admitted(self, held: Sequence[_Held]) -> Iterator[_Held]:
+    def _admitted(self, held: Sequence[_Held], admit: Admit) -> Iterator[_Held]:
         """Those that may not open the sessions that they would are held up: their letters are not spent on a refusal."""
         opening = [
             each.draft for _, _, each in held if each.draft and each.draft.opened and each.goes(self._options)
         ]
-        may, closed = permitted(self._door, opening, held[0][1].now) if opening else ([], {})
+        may, closed = permitted(admit, opening, held[0][1].now) if opening else ([], {})
         refused = {id(draft) for draft, admitted in zip(opening, may, strict=True) if not admitted}
         why = f"no new session may open now: {', '.join(sorted(set(closed.values())))}"
         for letter, lane, judged in held:

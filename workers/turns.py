@@ -101,7 +101,7 @@ class Turns:
 
     def _admitted(self, drafts: list[Draft], surveys: Surveys) -> list[Draft]:
         """The drafts, those that may not open the sessions they would drafted again without."""
-        may, closed = permitted(self._door, drafts, drafts[0].claim.now)
+        may, closed = permitted(self._door.admit, drafts, drafts[0].claim.now)
         policy = dict(self._policy)
         for channel, reason in closed.items():
             policy[channel] = msgspec.structs.replace(policy[channel], closed=reason)
@@ -123,17 +123,19 @@ class Turns:
             metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
         if duplicates := sum(each.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
-        for each, commit in zip(drafts, committed, strict=True):
-            if commit.withdrawn:
-                note_withdrawn(self._lanes, each, commit, now)
-        for channel, count in Counter(sms.channel for each in stood for sms in each.outbox).items():
+        decided = Counter(sms.channel for each in stood for sms in each.outbox)
+        for channel, count in decided.items():
             metrics.SMS_DECIDED.labels(channel).inc(count)
-            self._door.count_sms(channel, count, now)
         for (counter, labels), count in Counter(chain.from_iterable(map(_counts, stood))).items():
             counter.labels(*labels).inc(count)
         for each in stood:
             if each.opt_outs or each.dead:
                 self._log_lane(each)
+        for channel, count in decided.items():  # from here on Redis may fail
+            self._door.count_sms(channel, count, now)
+        for each, commit in zip(drafts, committed, strict=True):
+            if commit.withdrawn:
+                note_withdrawn(self._lanes, each, commit, now)
 
     def _log_lane(self, each: Draft) -> None:
         for record in each.records:

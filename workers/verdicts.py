@@ -24,7 +24,7 @@ from engine.providers import (
 from workers.channels import FAULT_MS, How
 from workers.lanes import Letter
 from workers.letters import DeadLetter, Reason, Tried, seal
-from workers.outboxes import Attempt, Settled, Take, Verdict
+from workers.outboxes import UNSURE_MS, Attempt, Settled, Take, Verdict
 
 MAX_TRIES = 20
 """Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
@@ -33,9 +33,6 @@ BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 900_000
 
 CERTAIN_MS = 23 * 3_600_000
 """How long after its first try an SMS that the provider may have is tried again: Octopush knows its id for 24 hours."""
-
-UNSURE_MS = 10_000
-"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
 
 BEHIND_MS = 1_000
 """How much later than others an SMS looks again at which the provider failed: so that another one probes next."""

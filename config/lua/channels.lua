@@ -25,6 +25,14 @@ local function grant(keys, args)
   return granted
 end
 
+-- count: KEYS counter; ARGV SMS that were decided, seconds to keep the counter. Called twice it counts twice, on the safe
+-- side too.
+local function count(keys, args)
+  redis.call('INCRBY', keys[1], args[1])
+  redis.call('EXPIRE', keys[1], args[2])
+  return 1
+end
+
 -- A channel's flow; times are numbers, 0 if they are not there.
 local function read_flow(key)
   local flow = {failures = 0, began = 0, level = 0, opened = 0, epoch = 0, looks = 0, yields = 0, unasked = 0}
@@ -92,7 +100,8 @@ local function depart(keys, args)
 
   local left = redis.call('PTTL', pause_key)
   if left ~= -2 then
-    turn_away(flow.probing and PROBING_MS or left < 0 and RECHECK_MS or math.min(left, RECHECK_MS))
+    local probing = flow.probing and paused_by(pause_key) ~= 'operator'
+    turn_away(probing and PROBING_MS or left < 0 and RECHECK_MS or math.min(left, RECHECK_MS))
   elseif flow.level > 0 then
     pause_circuit(pause_key, flow, probe_ms)
     answer[5], from, probes = 0, 5, 1
@@ -196,23 +205,27 @@ local function resume(keys)
 end
 
 -- forward: KEYS outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV channel, 1 for those whose SMS nobody asked
--- for or 0 for the others, ms from now on which the first may look, ms between two of them, a sender each. Those who rest
--- because of the channel look sooner, if these are sooner. Answers how many of them wait for the channel.
+-- for or 0 for the others, ms from now on which the first may look, ms between two of them, ms before which nobody looks
+-- whose SMS the provider may have, a sender each. Those who rest because of the channel look sooner, if these are sooner.
+-- Answers how many of them wait for the channel.
 local function forward(keys, args)
   local now = clock()
   local channel, unasked, at, step = args[1], args[2] == '1', now + tonumber(args[3]), tonumber(args[4])
+  local sure = now + tonumber(args[5])
   local waiting = 0
-  for i = 5, #args do
-    local outbox, lock_key = keys[2 * i - 8], keys[2 * i - 7]
+  for i = 6, #args do
+    local outbox, lock_key = keys[2 * i - 10], keys[2 * i - 9]
     local lock = read_lock(lock_key)
     local verdict = lock and lock.fence == 0 and string.match(lock.owner, '^(%a+)%d*%??$')
     if verdict == 'untried' or verdict == BOOKED then
       local entry = redis.call('LINDEX', outbox, 0)
       if entry and string.match(entry, '^%Z*') == channel and (read_sms(entry)[10] == true) == unasked then
         waiting = waiting + 1
-        if lock.till > at then
-          lock.till = math.ceil(at)
-          lock.owner = 'untried' .. (string.sub(lock.owner, -1) == '?' and '?' or '')
+        local unsure = string.sub(lock.owner, -1) == '?'
+        local soonest = unsure and math.max(at, sure) or at
+        if lock.till > soonest then
+          lock.till = math.ceil(soonest)
+          lock.owner = 'untried' .. (unsure and '?' or '')
           write_lock(lock_key, now, lock)
           redis.call('ZADD', keys[1], ms(lock.till), args[i])
         end
@@ -224,6 +237,7 @@ local function forward(keys, args)
 end
 
 register('grant', grant, {'allow-oom'})
+register('count', count, {'allow-oom'})
 register('depart', depart, {'allow-oom'})
 register('report', report, {'allow-oom'})
 register('resume', resume, {'allow-oom'})

@@ -60,7 +60,7 @@ local function claim(keys, args)
   for i = 1, (#args - 5) / 2 do
     answers[i] = one(args[2 * i + 4], args[2 * i + 5], unpack(keys, 3 * i + 1, 3 * i + 3))
   end
-  local fence = #claimed > 0 and redis.call('INCRBY', keys[1], #claimed) - #claimed or 0
+  local fence = #claimed > 0 and new_fences(keys[1], now, #claimed) - 1
   for i, each in ipairs(claimed) do
     each.answer[1] = fence + i
     write_lock(each.lock, now,

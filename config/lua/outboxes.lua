@@ -38,7 +38,7 @@ local function take(keys, args)
         if booked then permit = tonumber(booked) or 0 end
       end
     end
-    local fence = redis.call('INCR', keys[1])
+    local fence = new_fences(keys[1], now, 1)
     write_lock(lock_key, now, {
       fence = fence, till = now + lease, attempts = attempts + 1, since = since > 0 and since or now,
       owner = left == 1 and owner .. '?' or owner,

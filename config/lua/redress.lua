@@ -21,7 +21,7 @@ local function reopen(keys, args)
       if lock.till > now then return 1 end
       if lock.attempts > 0 and (#mail > 0 or (deadline > 0 and deadline <= now)) then return 1 end
     end
-    local fence = mine and lock.fence or redis.call('INCR', keys[1])
+    local fence = mine and lock.fence or new_fences(keys[1], now, 1)
     if not mine then
       write_lock(lock_key, now, {fence = fence, till = now + lease, attempts = 0, since = now, owner = owner})
       note_alarm(noted, sender, now + lease)
@@ -79,10 +79,10 @@ local function revive(keys, args)
     redis.call('HSET', messages, args[5], args[6])
     redis.call('RPUSH', queue, args[5])
   end
-  write_audit(audit, id, {kind = 'dramatiq', reason = 'dramatiq'}, args[2], args[3])
+  write_audit(audit, 'd:' .. queue .. ':' .. id, {kind = 'dramatiq', reason = 'dramatiq'}, args[2], args[3])
   return 1
 end
 
 register('reopen', reopen, {'allow-oom'})
 register('stay', stay, {'allow-oom'})
-register('revive', revive, {})
+register('revive', revive, {'allow-oom'})

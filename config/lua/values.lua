@@ -71,6 +71,14 @@ local function write_lock(key, now, lock)
   redis.call('SET', key, value, 'PX', ms(lock.till - now + FORGET_MS))
 end
 
+-- The first of `many` new fencing tokens. They follow the clock: a server that has lost its tail, in a failover or a crash,
+-- gives none out twice, and nothing that was begun before can be taken for what was begun after.
+local function new_fences(key, now, many)
+  local first = math.max(tonumber(redis.call('GET', key) or '0') + 1, now * 1000)
+  redis.call('SET', key, ms(first + many - 1))
+  return first
+end
+
 local function read_lane(key)
   local lane = redis.call('GET', key)
   if not lane then return 0, 0, '' end

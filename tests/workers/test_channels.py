@@ -10,6 +10,7 @@ from tests.support.waiting import until
 from workers.channels import FAULT_MS, OPEN_MOST_MS, Channels
 from workers.verdicts import blame
 
+RECHECK_MS = 60_000
 FAILS = ("fails", 2_000, "500: out of order")
 WORKS = ("works", 10, "")
 PROBE_FAILS, PROBE_WORKS = ("probe-fails", 10, "500: again"), ("probe-works", 10, "")
@@ -162,6 +163,15 @@ def test_an_operators_pause_outranks_the_others_and_is_ended_by_no_probe(one, cl
     assert one.resume("clinic") is None
     found = one.depart("clinic", ["reply"])
     assert (found.waits, found.reopened, found.probe) == ([0], True, False)
+
+
+def test_a_probe_that_was_lost_makes_nobody_look_sooner_during_an_operators_pause(one, client):
+    opened(one)
+    wait_over(client)
+    assert one.depart("clinic", ["reply"]).probe
+    one.pause("clinic", "carrier incident")
+    client.hdel(keyspace.flow("clinic"), "looks")
+    assert one.depart("clinic", ["reply"]).waits[0] <= -RECHECK_MS
 
 
 def test_an_earlier_release_sees_a_pause_that_has_no_end(one, client):

@@ -69,6 +69,18 @@ def test_letters_of_one_person_are_replayed_in_the_order_in_which_they_fell(town
     assert town.said(ANNA)[1:] == ["How old are you, Ada?", digits, digits, "Goodbye, Ada."]
 
 
+def test_letters_that_are_named_are_replayed_in_the_order_of_their_fall_too(town, failing):
+    failing |= {"Ada", "36"}
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "Ada", "36")
+    town.drain()
+    failing.clear()
+    older, younger = [letter.id for letter in letters_of(town)]
+    assert outcomes(younger, older, status=0) == ["advanced"] * 2
+    assert town.said(ANNA)[1:] == ["How old are you, Ada?", "Goodbye, Ada."]
+
+
 def test_what_fails_again_stays_with_one_more_attempt_and_its_newest_error(town, failing):
     fell(town, failing, ANNA)
     failing.add("Ada")
@@ -141,8 +153,49 @@ def test_a_stop_that_held_though_it_fell_is_a_duplicate(town, failing):
     lane = drafts.lane_format.decode(state)
     lane.seen.clear()  # it was long ago
     town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode(lane)]))
-    assert outcomes(letter.id, status=0) == ["duplicate"]
+    (looked,) = told("replay", letter.id, "--dry-run", status=0)
+    (done,) = told("replay", letter.id, status=0)
+    assert (done["outcome"], done["sms"]) == ("duplicate", [])
+    assert looked == done
     assert not open_list(town.client, town.world.settings.shards, "").known(ANNA)
+
+
+def test_a_stop_that_fell_at_a_lane_that_could_not_be_read_is_told_to_it(town, failing):
+    failing.clear()
+    town.accept(ANNA, "START", "Ada")
+    town.drain()
+    key = keyspace.lane(shard(town, ANNA), ANNA)
+    state = town.client.get(key)
+    town.client.set(key, b"1 0 of another release")
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert [(letter.reason, letter.stopped) for letter in letters_of(town)] == [("unreadable_state", True)]
+    assert outcomes("--all", status=1) == ["failing"]
+    town.client.set(key, state)
+    assert outcomes("--all", "--dry-run") == ["advanced"]
+    assert outcomes("--all", status=0) == ["advanced"]
+    town.accept(ANNA, "36")
+    town.deposit(ANNA, encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.drain()
+    assert town.said(ANNA) == []
+    true_to_itself(town)
+
+
+def test_who_starts_again_before_their_lane_heard_of_their_stop_is_not_stopped_unasked(town, failing):
+    failing.clear()
+    town.accept(ANNA, "START")
+    town.drain()
+    key = keyspace.lane(shard(town, ANNA), ANNA)
+    state = town.client.get(key)
+    town.client.set(key, b"1 0 of another release")
+    town.accept(ANNA, "STOP")
+    town.drain()
+    town.client.set(key, state)
+    over(town)
+    another(town)
+    assert outcomes("--all", status=1) == ["stale"]
+    assert outcomes("--all", "--stale", status=0) == ["advanced"]
+    assert town.said(ANNA) == []
 
 
 def over(town):

@@ -300,12 +300,12 @@ def test_what_dramatiq_gave_up_is_listed_shown_replayed_and_dropped(town, stock)
     mended.append(True)
     assert outcomes(first["id"], status=0) == ["requeued"]
     until(lambda: done, 20, "the actor has run")
-    assert outcomes(first["id"], status=1) == ["missing"]
+    assert outcomes(first["id"], status=0) == ["gone"]
     assert [each["outcome"] for each in told("drop", "--queue", "orders", status=0)] == ["dropped"]
     assert len(done) == 1
     assert broker.client.keys("shop:orders.XQ*") == []
-    assert [(entry["kind"], entry["outcome"]) for entry in told("audit")] == [
-        ("dramatiq", "requeued"), ("dramatiq", "dropped"),
+    assert [(entry["id"], entry["kind"], entry["outcome"]) for entry in told("audit")] == [
+        (first["id"], "dramatiq", "requeued"), (second["id"], "dramatiq", "dropped"),
     ]  # fmt: skip
 
 
@@ -325,6 +325,17 @@ def test_a_message_that_is_not_json_stays_until_it_is_dropped(town, stock):
     assert outcomes("d:old:mails:m1", status=1) == ["failing"]
     call("drop", "d:old:mails:m1", status=0)
     assert broker.client.keys("old:*") == []
+
+
+def test_a_message_of_dramatiq_is_dropped_though_the_memory_is_full(town, stock):
+    broker = stock[2]
+    broker.client.config_set("maxmemory", 1)
+    try:
+        assert [each["outcome"] for each in told("drop", "--queue", "orders", "--yes", status=0)] == [
+            "dropped"
+        ] * 2
+    finally:
+        broker.client.config_set("maxmemory", 0)
 
 
 def test_an_event_of_a_letter_is_small(town, failing):

@@ -219,6 +219,14 @@ def test_starts_are_replayed_at_the_pace_of_their_channel_and_none_is_spent_on_a
     )
 
 
+def test_a_dry_run_knows_that_the_days_sms_leave_no_room_for_a_session(deploy, impatient):
+    town = deploy(sms_per_day=2)
+    many(town, 3)
+    looked = [each["outcome"] for each in told("replay", "--all", "--dry-run")]
+    assert looked == ["advanced", "advanced", "busy"]
+    assert outcomes("--all", status=1) == looked
+
+
 @pytest.mark.parametrize("function", ["commit", "discard", "reopen", "stay"])
 def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, proxy, monkeypatch, function):
     people = [f"+336{i:08}" for i in range(5)]

@@ -18,6 +18,7 @@ from workers.dead import stored
 from workers.delivery import Delivery
 from workers.erase import Eraser
 from workers.optouts import open_list
+from workers.outboxes import UNSURE_MS
 from workers.processes import deliveries
 from workers.slots import SLOTS
 from workers.verdicts import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
@@ -110,15 +111,20 @@ def heard(town, *texts):
 
 
 @pytest.mark.parametrize(
-    "channel, reason", [("a channel of the past", "unknown_channel"), ("clinic", "undecodable")]
+    "channel, damage, reason",
+    [
+        ("a channel of the past", b"1", "unknown_channel"),
+        ("clinic", b"\xc1", "undecodable"),
+        ("clinic", b"\xff", "undecodable"),
+    ],
 )
-def test_an_sms_that_cannot_be_sent_is_put_aside_alone(desk, channel, reason):
+def test_an_sms_that_cannot_be_sent_is_put_aside_alone(desk, channel, damage, reason):
     town = desk()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    if reason == "undecodable":
-        town.client.rpush(keyspace.outbox(k, ANNA), b"clinic\0garbage")
-    else:
-        queue(town, ANNA, "1", channel=channel)
+    sms = encode(Outbound("id1", channel, ANNA, "1"))
+    at = 0 if damage == b"\xc1" else sms.rindex(b"1")  # its very first byte, or its text
+    entry = channel.encode() + b"\0" + sms[:at] + damage + sms[at + 1 :]
+    town.client.rpush(keyspace.outbox(k, ANNA), entry)
     queue(town, ANNA, "2")
     queue(town, BORIS, "3")
     run(town, ANNA, BORIS)
@@ -484,6 +490,28 @@ def test_a_rest_that_is_not_the_channels_is_left_alone_when_it_resumes(desk):
     assert before[1][-1] == b"again"
     assert town.work._outboxes.bring_forward("clinic", 0) == 0
     assert lock(town, ANNA) == before
+
+
+def test_what_the_provider_may_have_is_not_asked_for_sooner_because_its_channel_works_again(desk):
+    town = desk(*[UNKNOWN] * 20, recourse="look_up")
+    everyone = people(10)
+    for person in everyone:
+        queue(town, person, person)
+    outage(town, everyone)
+    begun = seconds_of(town)
+    town.client.delete(keyspace.pause("clinic"))
+    town.wire._answers.clear()
+    for person in (
+        "+33700000001",
+        "+33700000002",
+    ):  # one probes; with the other those who wait are brought forward
+        queue(town, person, person)
+        run(town, person)
+        idle(town)
+    assert not town.client.hexists(keyspace.flow("clinic"), "held")
+    owners = {lock(town, person)[1][4] for person in everyone}
+    assert owners == {b"untried?"}
+    assert min(int(lock(town, person)[1][1]) for person in everyone) > begun + UNSURE_MS / 2
 
 
 def tries_of(town, sender, sms):

@@ -7,8 +7,9 @@ from click.testing import CliRunner
 
 from config import keyspace
 from engine import lane as lane_format
-from engine.events import Invitation, ProviderStop, Refused, Sms, encode
+from engine.events import Invitation, Outbound, ProviderStop, Refused, Sms, encode
 from engine.lane import Lane, Line
+from tests.workers.dead_letters import outcomes
 from workers import erase as erasing
 from workers.erase import Erased, Eraser, erase
 from workers.lanes import Letter
@@ -192,6 +193,35 @@ def test_a_commit_under_way_leaves_nothing(town):
     (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
     eraser(town).erase(ANNA)
     town.turns._turn("starts", [claim], 0.0)
+    assert traces(town, ANNA) == []
+
+
+def test_a_dead_letter_that_is_replayed_meanwhile_leaves_nothing(town, monkeypatch, tmp_path):
+    monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
+    town.accept(ANNA, "START")
+    town.drain()
+    sms = Outbound(f"{1:016x}x1", "clinic", ANNA, "What is your name?", f"{1:016x}", decided=1)
+    fell = DeadLetter(
+        id="x",
+        kind="sms",
+        reason="rejected",
+        sender=ANNA,
+        at=1,
+        attempts=1,
+        what=encode(sms),
+        channel="clinic",
+    )
+    outboxes = outboxes_of(town)
+    (take,) = outboxes.take([ANNA])
+    outboxes.settle([Settled(take, "done", dead=seal(fell))])
+    erase_past = Eraser._erase_past
+
+    def later(self, *arguments):
+        outcomes("--all", "--stale")
+        erase_past(self, *arguments)
+
+    monkeypatch.setattr(Eraser, "_erase_past", later)
+    assert eraser(town).erase(ANNA).dead_letters == 1
     assert traces(town, ANNA) == []
 
 

@@ -143,6 +143,43 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
     assert committed.stood
 
 
+def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client, lanes, outboxes):
+    def lose(*names):
+        for k in range(SHARDS):
+            client.delete(keyspace.fence(k), *(name(k, ANNA) for name in names))
+
+    accept(client, ANNA, b"1")
+    ours = claim(lanes, ANNA)
+    lose(keyspace.lock)
+    theirs = claim(lanes, ANNA)
+    assert [each.stood for each in lanes.commit([decision(ours)])] == [False]
+    assert [each.stood for each in lanes.commit([decision(theirs, outbox=[("c", b"sms")])])] == [True]
+    assert [
+        each.stood
+        for each in lanes.commit(
+            [
+                decision(ours),
+            ]
+        )
+    ] == [False]
+    (our_try,) = outboxes.take([ANNA])
+    lose(keyspace.outbox_lock)
+    (their_try,) = outboxes.take([ANNA])
+    before = everything(client)
+    outboxes.settle([Settled(our_try, "done")])
+    assert everything(client) == before
+    outboxes.settle([Settled(their_try, "done")])
+    assert outboxes.take([ANNA]) == []
+
+
+def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
+    ahead = (now_ms(client) + 60_000) * 1_000
+    for k in range(SHARDS):
+        client.set(keyspace.fence(k), ahead)
+    accept(client, ANNA, b"1")
+    assert claim(lanes, ANNA).fence == ahead + 1
+
+
 def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
     accept(client, ANNA, b"1")
     ours = decision(claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[Letter("x", b"x")])

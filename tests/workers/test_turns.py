@@ -17,6 +17,7 @@ from engine.events import (
     decode_records,
     encode,
 )
+from workers import drafts
 from workers.dead import stored
 from workers.drafts import MAX_ATTEMPTS
 from workers.sessions import session_of
@@ -139,6 +140,50 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_a_new_person(pipeline):
     assert town.said(ANNA) == ["What is your name?"]
 
 
+NESTED = encode(Sms("00000000000000bb", "clinic", "hello"))
+NESTED = bytes([NESTED[0] + 1]) + NESTED[1:] + b"\x91" * 5_000 + b"\x01"
+NO_TEXT = encode(Sms("00000000000000bb", "clinic", "hello")).replace(b"hello", b"hell\xff")
+
+
+@pytest.mark.parametrize("event", [NESTED, NO_TEXT])
+def test_whatever_it_is_that_cannot_be_decoded_is_put_aside_alone(pipeline, event):
+    town = pipeline()
+    town.deposit(ANNA, event)
+    town.accept(ANNA, "START")
+    town.accept(BORIS, "START")
+    town.drain()
+    assert [(letter.sender, letter.reason) for letter in letters(town)] == [(ANNA, "undecodable")]
+    assert town.said(ANNA) == town.said(BORIS) == ["What is your name?"]
+
+
+def test_a_stop_holds_though_the_state_is_damaged_in_the_middle_of_a_word(pipeline):
+    town = pipeline()
+    town.accept(ANNA, "START", "Ada")
+    town.drain()
+    key = keyspace.lane(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    town.client.set(key, town.client.get(key).replace(b"Ada", b"Ad\xff"))
+    town.accept(ANNA, "STOP")
+    town.accept(BORIS, "START")
+    town.drain()
+    (letter,) = letters(town)
+    assert (letter.sender, letter.reason, letter.stopped) == (ANNA, "unreadable_state", True)
+    assert town.said(ANNA) == []
+    assert town.said(BORIS) == ["What is your name?"]
+
+
+def test_a_stop_that_fails_even_alone_is_put_aside_alone(pipeline, monkeypatch):
+    town = pipeline()
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(drafts, "advance", broken)
+    monkeypatch.setattr(drafts, "stop_alone", broken)
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert [(letter.reason, letter.stopped) for letter in letters(town)] == [("engine_error", False)]
+
+
 def test_a_wake_up_for_nobody_for_the_wrong_queue_or_twice_does_nothing(pipeline):
     town = pipeline()
     town.turns.run("replies", [ANNA])
@@ -234,6 +279,17 @@ def test_sms_that_a_stop_withdraws_are_archived_as_unsent(pipeline):
     assert (unsent.id, unsent.code) == ("0000000000000001x0", "stopped")
 
 
+def test_a_damaged_sms_that_a_stop_withdraws_hides_no_other(pipeline):
+    town = pipeline()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    town.client.rpush(keyspace.outbox(k, ANNA), b"clinic\0\xc1")
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert [record.code for record in town.records(ANNA) if type(record) is Unsent] == ["stopped"]
+
+
 def test_poison_leaves_the_sessions_deadline_and_the_lanes_expiry_as_they_were(pipeline):
     town = pipeline()
     town.accept(ANNA, "START")
@@ -300,6 +356,20 @@ def test_what_is_waiting_is_worked_off_though_the_memory_is_full(pipeline):
     finally:
         town.client.config_set("maxmemory", 0)
     assert town.said(ANNA) == ["What is your name?"]
+
+
+def test_a_turn_counts_its_sms_though_the_memory_is_full(pipeline):
+    town = pipeline(sms_per_day=10)
+    town.accept(ANNA, "START")
+    opened = metrics.SESSIONS_OPENED.labels("clinic", "clinic")
+    before = opened._value.get()
+    town.client.config_set("maxmemory", 1)
+    try:
+        town.drain()
+    finally:
+        town.client.config_set("maxmemory", 0)
+    assert opened._value.get() == before + 1
+    assert town.turns._door.sms_today("clinic", keyspace.server_ms(town.client)) == 1
 
 
 def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):
