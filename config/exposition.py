@@ -15,14 +15,12 @@ from prometheus_client.registry import Collector
 
 from config import metrics
 from config.metrics import Seen
+from config.registry import ROLES
 from config.settings import Settings
 from config.soundings import EARLIER, Server, Sounder, Soundings
 
 FRESH_S = 1.0
 """How long what was found in Redis is told again."""
-
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
-"""The Procfile's lines."""
 
 Found = tuple[Seen, tuple[str, ...], float]
 """A gauge, its labels' values, and its own."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
 
+import hiredis
 import redis
 import redis.asyncio
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
@@ -29,7 +31,7 @@ in a rolling deployment. Each release calls its own, on the same keys."""
 
 FUNCTIONS = _SOURCE.replace("@library@", LIBRARY)
 
-STARTS, REPLIES, OUTBOUND = "starts", "replies", "outbound"
+QUEUES = STARTS, REPLIES, OUTBOUND = "starts", "replies", "outbound"
 QUEUE_OF = {1: STARTS, 2: REPLIES}
 """What the server-side functions call the queues."""
 
@@ -255,7 +257,12 @@ def ring_command(queue: str, senders: Iterable[str]) -> Command:
 
 def server_ms(client: redis.Redis) -> int:
     """The server's time."""
-    seconds, microseconds = ask(client, ("TIME",))
+    return ms_of(ask(client, ("TIME",)))
+
+
+def ms_of(time: tuple[int | bytes, int | bytes]) -> int:
+    """A server's time, of what it answers to TIME."""
+    seconds, microseconds = time
     return int(seconds) * 1_000 + int(microseconds) // 1_000
 
 
@@ -292,6 +299,23 @@ def _send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     return answers
 
 
+class _Packer:
+    """Packs a command as redis-py does, in half of its time (a quarter under asyncio, where it does not ask hiredis):
+    what it looks into every argument for, bytearrays and memoryviews, is in none of ours."""
+
+    @staticmethod
+    def pack(*args: Any) -> list[bytes]:
+        words = args[0].split()  # CONFIG GET, say
+        return [hiredis.pack_command(args if len(words) == 1 else (*words, *args[1:]))]
+
+
+class _AsyncConnection(Connection):
+    """By TLS redis-py takes a connection of its own, which packs as it always did."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        return _Packer.pack(*args)
+
+
 _RETRIED = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
@@ -305,6 +329,7 @@ def connect(url: str, retries: int = RETRIES, timeout_s: float = SOCKET_TIMEOUT_
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
         retry_on_error=list(_RETRIED),
         protocol=2,
+        command_packer=_Packer,
     )
 
 
@@ -312,6 +337,7 @@ def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
     """The same for asyncio. Whoever awaits a reply bounds the wait, which costs less than a timeout a read."""
     return redis.asyncio.Redis.from_url(
         url,
+        connection_class=_AsyncConnection,
         socket_timeout=None,
         socket_connect_timeout=1.0,
         socket_keepalive=True,

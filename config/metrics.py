@@ -7,7 +7,6 @@ count in that directory, and any of them can tell the sum: see config/tallies.py
 
 import os
 from bisect import bisect_left
-from collections import Counter as Bins
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -33,8 +32,13 @@ class Seconds(Histogram):
     each value."""
 
     def observe_many(self, amounts: Iterable[float]) -> None:
-        amounts = list(amounts)
-        self._count(Bins([bisect_left(self._upper_bounds, amount) for amount in amounts]), sum(amounts))
+        bins: dict[int, int] = {}
+        total = 0.0
+        for amount in amounts:
+            place = bisect_left(self._upper_bounds, amount)
+            bins[place] = bins.get(place, 0) + 1
+            total += amount
+        self._count(bins, total)
 
     def observe_times(self, amount: float, times: int) -> None:
         """The same value, `times` times."""

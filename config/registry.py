@@ -35,6 +35,13 @@ PATIENCE_S = 1.0
 """How long a word may take; what is not said now is said at the next turn."""
 
 
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
+"""The Procfile's lines."""
+
+UNHEARD = ("web", "delivery", "clock")
+"""Those of which a process of the release before this one does not say that it lives."""
+
+
 class Process(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much

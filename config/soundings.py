@@ -7,7 +7,6 @@ said to be away, and nothing is said of what lies there.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -16,11 +15,9 @@ import redis
 from config import keyspace, registry
 from config.channels import Channel
 from config.headers import lock_in
-from config.keyspace import OUTBOUND, REPLIES, STARTS, Command
+from config.keyspace import QUEUES, Command
 from config.pauses import Pause, decode, left_ms
 from config.settings import Settings
-
-QUEUES = (STARTS, REPLIES, OUTBOUND)
 
 PATIENCE_S = 1.0
 """How long a server may take to answer."""
@@ -107,7 +104,7 @@ class Soundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sounder:
-    """Takes soundings of a deployment. A context manager, which lets go of the servers."""
+    """Takes soundings of a deployment, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
         self._lanes = keyspace.connect(settings.redis_url, 0, PATIENCE_S)
@@ -130,14 +127,6 @@ class Sounder:
     def close(self) -> None:
         self._lanes.close()
         self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _of_lanes(self) -> dict[str, Any]:
         names = list(self._channels)
@@ -305,12 +294,12 @@ def _answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
 
 def _server(answers: Iterator[Any]) -> Server:
     """As `_SERVER` asked."""
-    seconds, microseconds = next(answers)
+    now = keyspace.ms_of(next(answers))
     memory = next(answers)
     known = memory if isinstance(memory, Mapping) else {}
     return Server(
         up=True,
-        now=int(seconds) * 1_000 + int(microseconds) // 1_000,
+        now=now,
         memory=int(known.get("used_memory", 0)),
         most_memory=int(known.get("maxmemory", 0)),
     )

@@ -277,7 +277,7 @@ class Spool:
         return Standing(waiting, size, oldest[0].at if oldest else place.begun if waiting else 0)
 
     def _write(self, fd: int, size: int, lines: bytes) -> None:
-        begun = size
+        before = size
         if size < _HEAD_BYTES:  # none, or one that nobody has lived to finish
             os.ftruncate(fd, 0)
             size, written = 0, _head(Place(now_ms(), _HEAD_BYTES, 0)) + lines
@@ -293,7 +293,7 @@ class Spool:
         try:
             _write_all(fd, written, size)
             os.fsync(fd)
-            if begun == 0:
+            if before == 0:
                 self._sync_folder()
         except OSError:
             with suppress(OSError):

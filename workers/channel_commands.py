@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 
 import click
@@ -54,7 +55,7 @@ def list_(as_json: bool) -> None:
       parley channel list --json | jq -r 'select(.paused) | .channel'
     """
     settings, client = reach(os.environ)
-    with Sounder(settings) as sounder:
+    with closing(Sounder(settings)) as sounder:
         found = sounder.take()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")

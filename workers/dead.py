@@ -4,19 +4,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
-import redis
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from config import headers, keyspace
@@ -27,6 +22,7 @@ from engine.providers import Recourse, Unusable
 from engine.providers.opening import mistakes, open_provider
 from workers import dramatiq_letters, letters, versions
 from workers.channels import Channels
+from workers.dealing import dropped, looked_at, replayed
 from workers.doorbell import Doorbell
 from workers.dramatiq_letters import DramatiqLetter
 from workers.judging import Judged, Option
@@ -36,20 +32,13 @@ from workers.letter_page import brief, full, full_dramatiq, lines_of, when
 from workers.letters import DeadLetter
 from workers.operators import Duration, named
 from workers.optouts import open_list
+from workers.outcomes import console, tell
 from workers.reach import reach_both
-from workers.redress import GONE, Chosen, Done, Pace, Redress, outcome_of
+from workers.redress import Done, Redress
 from workers.senders import sender_named
 from workers.turns import policy_of
 
-PIPE_WIDTH = 200
-PAGE = 128
-ALL_DEALT_WITH, SOME_STAY = 0, 1
-"""Exit statuses; 2 is misuse."""
-
-INTERRUPTED = 130
-
 _MOST_NAME = 80
-_MOST_TOLD = 200  # letters, one by one, on a terminal
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -117,7 +106,7 @@ def list_letters(as_json: bool, **filters: Any) -> None:
             getattr(letter, "reason", DRAMATIQ), _why(letter),
         )  # fmt: skip
     if table.row_count:
-        _console().print(table)
+        console().print(table)
     else:
         click.echo("No dead letters.")
 
@@ -190,13 +179,13 @@ def replay(
     options: list[Option] = [name for name, wanted in _options(stale, uncertain) if wanted]
     redress = _redress(deployment, by, options, publish=not dry_run)
     if dry_run:
-        done = _looked_at(redress, found, options)
+        done = looked_at(redress, found, options)
     else:
         _confirm(found, yes, "Replay")
-        done = _replayed(redress, found, by, rate or 0.0)
+        done = replayed(redress, found, by, rate or 0.0)
     missing = list(_missing(deployment, ids, found))
     title = "a replay would" if dry_run else "replayed"
-    sys.exit(_tell(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
+    sys.exit(tell(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
 
 
 @dead.command()
@@ -219,7 +208,7 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     found = _chosen(deployment, ids, everything, filters)
     _confirm(found, yes, "Drop")
     missing = list(_missing(deployment, ids, found))
-    sys.exit(_tell(chain(missing, _dropped(found, by)), len(found), "dropped", as_json=as_json))
+    sys.exit(tell(chain(missing, dropped(found, by)), len(found), "dropped", as_json=as_json))
 
 
 @dead.command()
@@ -250,15 +239,9 @@ def audit(since_ms: int, as_json: bool) -> None:
             when(entry.at), entry.by, entry.id, entry.kind, entry.reason, entry.channel, entry.outcome
         )
     if entries:
-        _console().print(table)
+        console().print(table)
     else:
         click.echo("Nothing was done with dead letters.")
-
-
-def stored(client: redis.Redis, settings: Settings) -> Iterator[DeadLetter]:
-    """Every dead letter of every shard."""
-    for k in range(settings.shards):
-        yield from letters.stored(client, k)
 
 
 def _options(stale: bool, uncertain: bool) -> list[tuple[Option, bool]]:
@@ -380,133 +363,7 @@ def _judged(deployment: Deployment, letter: DeadLetter) -> Judged | None:
     return judged
 
 
-def _looked_at(redress: Redress, found: Sequence[Found], options: Collection[Option]) -> Iterator[Done]:
-    """What a replay would do with each, in pages."""
-    for at in range(0, len(found), PAGE):
-        page = found[at : at + PAGE]
-        ours = _readable(page)
-        judged = redress.look_at([_to_replay(letter) for letter in ours])
-        for each in page:
-            if isinstance(each.letter, DramatiqLetter):
-                yield Done(each.letter.id, "requeued" if each.letter.readable else "failing", each.letter.why)
-            elif not each.letter.sender:
-                yield _unreadable(each.letter)
-            elif (known := judged.get(each.letter.id)) is None:
-                yield Done(each.letter.id, "gone")
-            else:
-                yield Done(each.letter.id, outcome_of(known, options), known.why, known.says)
-
-
-def _replayed(redress: Redress, found: Sequence[Found], by: str, rate: float) -> Iterator[Done]:
-    yield from redress.run([_to_replay(letter) for letter in _readable(found)], rate)
-    pace = Pace(rate)
-    for each in found:
-        if isinstance(each.letter, DramatiqLetter):
-            pace.wait(1)
-            pace.spend(1)
-            yield _requeued(each.server, each.letter, by)
-        elif not each.letter.sender:
-            yield _unreadable(each.letter)
-
-
-def _readable(found: Sequence[Found]) -> list[DeadLetter]:
-    """Our own letters, but for those of which nobody knows whose they are."""
-    return [each.letter for each in found if isinstance(each.letter, DeadLetter) and each.letter.sender]
-
-
-def _unreadable(letter: DeadLetter) -> Done:
-    return Done(letter.id, "failing", "this letter cannot be read by this release")
-
-
-def _to_replay(letter: DeadLetter) -> Chosen:
-    return Chosen(letter.id, letter.sender, letter.reason)
-
-
-def _requeued(server: redis.Redis, letter: DramatiqLetter, by: str) -> Done:
-    try:
-        there = dramatiq_letters.requeue(server, letter, by)
-    except ValueError as e:
-        return Done(letter.id, "failing", str(e))
-    return Done(letter.id, "requeued" if there else "gone")
-
-
-def _dropped(found: Sequence[Found], by: str) -> Iterator[Done]:
-    pages: dict[int, list[str]] = {}
-    for each in found:
-        if isinstance(each.letter, DramatiqLetter):
-            there = dramatiq_letters.drop(each.server, each.letter, by)
-            yield Done(each.letter.id, "dropped" if there else "gone")
-        else:
-            pages.setdefault(each.k, []).append(each.letter.id)
-    for k, ids in pages.items():
-        for at in range(0, len(ids), PAGE):
-            page = ids[at : at + PAGE]
-            gone = letters.discard(found[0].server, k, page, by, "dropped")
-            for identity, there in zip(page, gone, strict=True):
-                yield Done(identity, "dropped" if there else "gone")
-
-
-def _tell(done: Iterable[Done], total: int, title: str, *, as_json: bool, each_one: bool = False) -> int:
-    """Say what came of how many, and of each that stays, or of `each_one`; answers the exit status."""
-    counts: Counter[str] = Counter()
-    told: list[Done] = []
-    status = ALL_DEALT_WITH
-    try:
-        with _progress(total, title) as advance:
-            for each in done:
-                counts[each.outcome] += 1
-                if as_json:
-                    click.echo(json.dumps(msgspec.structs.asdict(each)))
-                elif each_one or each.outcome not in GONE:
-                    told.append(each)
-                advance()
-    except redis.RedisError as e:
-        click.echo(
-            f"Redis failed ({type(e).__name__}): what is counted is done; run it again for the rest", err=True
-        )
-        status = SOME_STAY
-    except KeyboardInterrupt:
-        click.echo("stopped: what is counted is done; run it again for the rest", err=True)
-        status = INTERRUPTED
-    if not as_json:
-        _summary(counts, told, title)
-    return status or (ALL_DEALT_WITH if all(outcome in GONE for outcome in counts) else SOME_STAY)
-
-
-@contextmanager
-def _progress(total: int, title: str) -> Iterator[Callable[[], None]]:
-    """What to call for each; with a bar, on a terminal."""
-    if not sys.stderr.isatty() or total < 2:
-        yield lambda: None
-        return
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield partial(bar.advance, task)
-
-
-def _summary(counts: Counter[str], told: Sequence[Done], title: str) -> None:
-    if not counts:
-        click.echo("No dead letters like that.")
-        return
-    if told:
-        table = Table("id", "outcome", "why", "SMS", box=box.SIMPLE)
-        for each in told[:_MOST_TOLD]:
-            table.add_row(each.id, each.outcome, each.why, "\n".join(each.sms))
-        _console().print(table)
-        if len(told) > _MOST_TOLD:
-            click.echo(f"... and {len(told) - _MOST_TOLD} more; --json tells of each")
-    table = Table(title, "letters", box=box.SIMPLE)
-    for outcome, count in counts.most_common():
-        table.add_row(outcome, str(count))
-    _console().print(table)
-
-
 def _why(letter: DeadLetter | DramatiqLetter) -> str:
     if isinstance(letter, DramatiqLetter):
         return f"{letter.actor}, {letter.retries} retries: {letter.why}".removesuffix(": ")
     return f"{letter.code} {letter.why}".strip()
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)

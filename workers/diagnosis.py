@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from config import headers, keyspace, pauses
+from config import headers, keyspace, pauses, registry
 from engine.events import Refused
 from engine.explaining import ENDING, REFUSAL
 from workers.campaigns import MOST_WAITING
@@ -233,8 +233,8 @@ def _rung(s: Situation, role: str, since_ms: int, before: int) -> Finding:
 
 
 def _unheard(s: Situation, role: str) -> bool:
-    """May one live that does not say so? Workers of lanes of an earlier release do say so."""
-    return s.earlier and role in ("delivery", "clock", "web")
+    """May one live that does not say so?"""
+    return s.earlier and role in registry.UNHEARD
 
 
 def _heard(s: Situation, role: str) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from config import headers
 from engine import Policy, Surveys
 from engine import lane as lane_format
+from engine.addressing import channel_of
 from engine.events import Inbound, Outbound, Part, ProviderStop, Refused, Sms, decode_outbound
 from engine.hearing import may_be_stop
 from engine.lane import Lane, Line, UnreadableLane
@@ -259,7 +260,7 @@ def _stale_sms(before: Lane, sms: Outbound) -> str:
     """The words that a session ended with are not stale: they were decided when it was over, and no other was since."""
     if not sms.session:
         return ""
-    lines = [line for key, line in before.lines.items() if key.partition(":")[0] == sms.channel]
+    lines = [line for key, line in before.lines.items() if channel_of(key) == sms.channel]
     if any(line.session is not None and line.session.id == sms.session for line in lines):
         return ""
     if any(line.session is not None for line in lines):

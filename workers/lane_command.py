@@ -21,8 +21,9 @@ from workers.diagnosis import Diagnosis, Weight, diagnose
 from workers.drafts import MAX_ATTEMPTS
 from workers.lanes import LEASE_MS
 from workers.reach import reach_apart
+from workers.reading import read
 from workers.senders import sender_named
-from workers.situation import Open, Queued, Situation, Standing, Thread, read
+from workers.situation import Open, Queued, Situation, Standing, Thread
 from workers.times import clock_time, rough
 from workers.transcript import line, plain, when
 from workers.verdicts import MAX_TRIES

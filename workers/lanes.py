@@ -5,6 +5,7 @@ Many lanes travel in one round trip, and nothing here looks inside a state, an e
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Literal
@@ -293,25 +294,35 @@ class Lanes:
             yield (decision.keep_until or at + SESSION_MS) + self._keep_events_ms
 
 
+@cache
+def _claim_indexes(k: int) -> tuple[str, ...]:
+    return keyspace.fence(k), keyspace.alarms(k), keyspace.optouts(k)
+
+
+@cache
+def _commit_indexes(k: int) -> tuple[str, ...]:
+    return (
+        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
+        keyspace.optouts(k), keyspace.dead_reasons(k), keyspace.dead_audit(k),
+    )  # fmt: skip
+
+
 def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
-    keys = [keyspace.fence(k), keyspace.alarms(k), keyspace.optouts(k)]
+    keys = [*_claim_indexes(k)]
     for sender in senders:
         keys += (keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender))
     return keys
 
 
 def _reopen_keys(k: int, letters: Iterable[tuple[str, str]]) -> list[str]:
-    keys = [keyspace.fence(k), keyspace.alarms(k), keyspace.optouts(k), keyspace.dead(k)]
+    keys = [*_claim_indexes(k), keyspace.dead(k)]
     for sender, _ in letters:
         keys += (keyspace.mailbox(k, sender), keyspace.lane(k, sender), keyspace.lock(k, sender))
     return keys
 
 
 def _commit_keys(k: int, decisions: Iterable[Decision]) -> list[str]:
-    keys = [
-        keyspace.alarms(k), keyspace.outbox_alarms(k), keyspace.events(k), keyspace.dead(k), keyspace.dead_index(k),
-        keyspace.optouts(k), keyspace.dead_reasons(k), keyspace.dead_audit(k),
-    ]  # fmt: skip
+    keys = [*_commit_indexes(k)]
     for decision in decisions:
         sender = decision.sender
         keys += (

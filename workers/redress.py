@@ -6,16 +6,9 @@ Letters of one person are replayed in the order in which they fell, and none bef
 People go side by side, many in a round trip.
 """
 
-import os
 import secrets
-import select
-import signal
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from heapq import heappop, heappush
-from itertools import islice
-from time import monotonic, sleep
 from typing import Literal
 
 import msgspec
@@ -32,15 +25,11 @@ from workers.judging import Finding, Judged, Option, as_it_is, claim_for, judge_
 from workers.lanes import LOOKED_AT, Dealt, Decision, Lanes, Reopened, Stay
 from workers.letters import MOST_TRIED, DeadLetter, Tried
 from workers.optouts import OptOuts, opted_out_since
+from workers.probing import dies
+from workers.replay_order import Chosen, Order, Pace
 
 BATCH = 128
 """People in a round trip at the most."""
-
-WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
-"""How long a letter that is held up is left alone, again and again: together longer than a lease and a tick."""
-
-PROBE_S = 10.0
-"""How long an event whose workers died may take in a process of its own."""
 
 Outcome = Literal[
     "advanced", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy", "gone", "missing", "dropped", "requeued",
@@ -54,14 +43,6 @@ _OUTCOME: Mapping[Finding, Outcome] = {
     "advance": "advanced", "duplicate": "duplicate", "stale": "stale", "opted_out": "opted_out",
     "failing": "failing", "uncertain": "uncertain", "busy": "busy",
 }  # fmt: skip
-
-
-class Chosen(msgspec.Struct, frozen=True):
-    """A letter that is to be replayed, by what is needed to find it again."""
-
-    id: str
-    sender: str
-    reason: str = ""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -127,7 +108,7 @@ class Redress:
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
-        line = _Line(chosen)
+        line = Order(chosen)
         pace = Pace(rate)
         while (batch := line.next(pace.wait(BATCH))) is not None:
             pace.spend(len(batch))
@@ -256,7 +237,7 @@ class Redress:
     def _judge_safely(self, letter: DeadLetter, lane: Reopened) -> Judged:
         """The same; an event whose workers died is tried in a process of its own first."""
         if letter.reason == "worker_died" and letter.kind == "event" and not letter.stopped:
-            why = _dies(lambda: self._judge(letter, lane))
+            why = dies(lambda: self._judge(letter, lane))
             if why:
                 failure = msgspec.structs.replace(letter, why=why)
                 return Judged(
@@ -284,8 +265,8 @@ class Redress:
                 ("HGET", keyspace.optouts(k), self._optouts.hash(letter.sender)),
                 ("LRANGE", keyspace.mailbox(k, letter.sender), 0, LOOKED_AT - 1),
             ]
-        (seconds, microseconds), *answers = keyspace.run(self._redis, commands)
-        now = int(seconds) * 1_000 + int(microseconds) // 1_000
+        time, *answers = keyspace.run(self._redis, commands)
+        now = keyspace.ms_of(time)
         return [
             Reopened(
                 letter.sender, 0, now, headers.state_in(answers[3 * i]), b"", answers[3 * i + 2],
@@ -298,69 +279,6 @@ class Redress:
         """What an entry of the list says; of everything, if it cannot be read."""
         known = opted_out_since(entry) if entry else {}
         return dict.fromkeys(self._policy, now) if known is None else known
-
-
-class _Line:
-    """Who is next? One letter of a person at a time, and whoever is held up is left alone for a while."""
-
-    def __init__(self, chosen: Sequence[Chosen]) -> None:
-        self._waiting: dict[str, deque[Chosen]] = {}
-        for each in chosen:
-            self._waiting.setdefault(each.sender, deque()).append(each)
-        self._ready = deque(self._waiting)
-        self._resting: list[tuple[float, str]] = []
-        self._put_off: dict[str, int] = {}
-
-    def next(self, most: int) -> list[Chosen] | None:
-        """The oldest letters of at most so many people whose turn it is; None if nobody is left."""
-        if not self._ready and self._resting:
-            sleep(max(0.0, self._resting[0][0] - monotonic()))
-        while self._resting and self._resting[0][0] <= monotonic():
-            self._ready.append(heappop(self._resting)[1])
-        if not self._ready:
-            return [] if self._resting else None
-        return [self._waiting[self._ready.popleft()][0] for _ in range(min(most, len(self._ready)))]
-
-    def done(self, each: Chosen) -> None:
-        """The person's next letter, if there is one, is waiting."""
-        line = self._waiting[each.sender]
-        line.popleft()
-        self._put_off.pop(each.sender, None)
-        if line:
-            self._ready.append(each.sender)
-
-    def put_off(self, each: Chosen) -> bool:
-        """Try it again a little later; False if it has been often enough."""
-        times = self._put_off.get(each.sender, 0)
-        if times == len(WAITS_S):
-            return False
-        self._put_off[each.sender] = times + 1
-        heappush(self._resting, (monotonic() + WAITS_S[times], each.sender))
-        return True
-
-    def give_up(self, each: Chosen) -> Iterator[Chosen]:
-        """The person's later letters, which are not tried."""
-        return islice(self._waiting[each.sender], 1, None)
-
-
-class Pace:
-    """So many letters a second, of which at most a second's are made up for; 0: as many as there are."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._next_s = monotonic()
-
-    def wait(self, most: int) -> int:
-        """How many may be tried now: at least one, which is waited for."""
-        if not self._rate:
-            return most
-        sleep(max(0.0, self._next_s - monotonic()))
-        self._next_s = max(self._next_s, monotonic() - 1.0)
-        return min(most, int((monotonic() - self._next_s) * self._rate) + 1)
-
-    def spend(self, tried: int) -> None:
-        if self._rate:
-            self._next_s += tried / self._rate
 
 
 def outcome_of(judged: Judged, options: Collection[Option]) -> Outcome:
@@ -384,27 +302,3 @@ def _failed(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:
         traceback=failure.traceback,
         tries=[*letter.tries, Tried(now, failure.reason, failure.why)][-MOST_TRIED:],
     )
-
-
-def _dies(judge: Callable[[], object]) -> str:
-    """How a process ends that does this, if it does not end well; empty if it does."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        with suppress(BaseException):
-            judge()
-            os.write(writing, b"!")
-        os._exit(0)
-    os.close(writing)
-    ready, _, _ = select.select([reading], [], [], PROBE_S)
-    survived = bool(ready) and os.read(reading, 1) == b"!"
-    os.close(reading)
-    if not ready:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if survived:
-        return ""
-    if not ready:
-        return f"it takes longer than {PROBE_S:.0f} s"
-    return f"it ends its process, with status {os.waitstatus_to_exitcode(status)}"

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from time import sleep
 
 import click
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from config import keyspace
 from config.pauses import Pause
-from config.registry import Process
+from config.registry import ROLES, UNHEARD, Process
 from config.settings import Settings
 from config.soundings import Server, Shard, Sounder, Soundings
 from workers.diagnosis import ROLE
@@ -32,10 +32,6 @@ from workers.times import clock_time, rough
 PIPE_WIDTH = 160
 EVERY_S = 2.0
 PATIENCE_S = 1.0
-
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
-_SILENT = ("web", "delivery", "clock")
-"""Processes that do not say that they live if they are of the earlier release."""
 
 LATE_MS = 5_000
 """A clock that keeps up leaves no alarm due for so long."""
@@ -90,7 +86,7 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
     settings = located(os.environ)
     verdict = Verdict([], [])
     telling = _json() if as_json else _screens(settings, live=watch, every_shard=shards)
-    with Sounder(settings) as sounder, telling as tell, suppress(KeyboardInterrupt):
+    with closing(Sounder(settings)) as sounder, telling as tell, suppress(KeyboardInterrupt):
         for state in _looks(settings, sounder, again=watch):
             verdict = judge(state)
             tell(state, verdict)
@@ -189,7 +185,7 @@ def _missing(found: Soundings) -> Iterator[str]:
         return
     living = {each.role for each in found.processes.values()}
     earlier = any(not each.library for each in found.processes.values())
-    missing = [role for role in ROLES if role not in living and not (earlier and role in _SILENT)]
+    missing = [role for role in ROLES if role not in living and not (earlier and role in UNHEARD)]
     if len(missing) == len(ROLES):
         yield "no process of Parley lives"
     elif missing:

@@ -44,7 +44,7 @@ def publish(client: redis.Redis, surveys: Surveys) -> None:
 def put(client: redis.Redis, current: Iterable[Survey]) -> None:
     """Keep these versions for the others: they are in use. A version is the hash of its file, so none is ever
     overwritten by another. If the memory is full and they are all there, that will do."""
-    now = now_ms(client)
+    now = keyspace.server_ms(client)
     kept = list(current)
     try:
         _keep(client, kept, now)
@@ -94,7 +94,7 @@ def learn(client: redis.Redis, surveys: Surveys, wanted: Collection[str] | None 
 def forget(client: redis.Redis, keep_ms: int) -> list[str]:
     """Forget the versions that have not been in use for `keep_ms`, and answer which. Lanes are only looked through if
     there might be one; if one of them cannot be read, nothing is forgotten."""
-    now = now_ms(client)
+    now = keyspace.server_ms(client)
     _note_unnoted(client, now)
     horizon = now - keep_ms
     unused: list[bytes] = keyspace.ask(client, ("ZRANGEBYSCORE", USED, "-inf", horizon))
@@ -129,9 +129,3 @@ def _drop(client: redis.Redis, version: str, horizon: int) -> bool:
             pipeline.zrem(USED, version)
 
     return bool(client.transaction(drop, USED))
-
-
-def now_ms(client: redis.Redis) -> int:
-    """The server's time."""
-    seconds, microseconds = client.time()
-    return int(seconds) * 1_000 + int(microseconds) // 1_000

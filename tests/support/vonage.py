@@ -3,27 +3,23 @@
 import json
 from collections import deque
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from tests.support.closing import Served
 
 KEY, SECRET = "abcd1234", "a-secret"
 CUT = "cut"
 
 
-class FakeVonage:
+class FakeVonage(Served):
     """One account. `script` are the statuses of the sends that come next ("cut": taken, and the connection ends)."""
 
     def __init__(self) -> None:
         self.script: deque[str] = deque()
         self.received: list[dict[str, str]] = []
         self.sent: list[dict[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _desk(self))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_desk(self))
 
     def take(self, sms: dict[str, str]) -> str:
         """Its status."""
@@ -34,19 +30,6 @@ class FakeVonage:
         if status in ("0", CUT):
             self.sent.append(sms)
         return status
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def reply(sms: Mapping[str, str], status: str, number: int) -> dict[str, Any]:

@@ -156,4 +156,4 @@ def failing(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("workers.redress.WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("workers.replay_order.WAITS_S", (0.01, 0.01))

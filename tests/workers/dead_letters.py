@@ -31,6 +31,12 @@ def shard(town, sender):
     return keyspace.shard_of(sender, town.world.settings.shards)
 
 
+def stored(client, settings):
+    """Every dead letter of every shard."""
+    for k in range(settings.shards):
+        yield from letters.stored(client, k)
+
+
 def letters_of(town):
     found = [each for k in range(town.world.settings.shards) for each in letters.filed(town.client, k)]
     return [each.letter for each in sorted(found, key=lambda each: each.place)]

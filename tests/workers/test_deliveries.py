@@ -11,10 +11,10 @@ from config.metrics import REGISTRY
 from engine.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
 from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLater, Unknown, Unreachable
 from tests.support.waiting import until
+from tests.workers.dead_letters import stored
 from workers import delivery
 from workers import letters as dead_letters
 from workers.channels import Channels
-from workers.dead import stored
 from workers.delivery import Delivery
 from workers.erase import Eraser
 from workers.optouts import open_list

@@ -5,7 +5,7 @@ import pytest
 from config import keyspace
 from engine import Surveys
 from engine.events import Answer, Delivered, Ended, Heard, Opened, OptedOut, Said, Sent, encode
-from workers.dead import stored
+from tests.workers.dead_letters import stored
 from workers.letters import DeadLetter, seal
 from workers.retention import sweep, sweep_hourly
 from workers.sessions import by_session

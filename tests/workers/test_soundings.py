@@ -1,6 +1,7 @@
 """What lies in Redis is told as it is, by the servers' clocks, and a server that is away costs a second at the most."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from time import monotonic
 
 import dramatiq
@@ -10,8 +11,9 @@ from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
 from config import keyspace, metrics, pauses, registry, soundings
-from config.exposition import ROLES, Exposition, published
+from config.exposition import Exposition, published
 from config.pauses import Pause
+from config.registry import ROLES
 from config.settings import Secret
 from config.soundings import (
     EARLIER,
@@ -37,7 +39,7 @@ def town(pipeline):
 
 
 def take(town):
-    with Sounder(town.world.settings) as sounder:
+    with closing(Sounder(town.world.settings)) as sounder:
         return sounder.take()
 
 
@@ -171,7 +173,7 @@ def test_a_server_that_is_away_is_said_to_be_and_nothing_of_what_lies_there(town
     nobody = Secret("redis://127.0.0.1:1/0")
     for away, there in (("lanes", "broker"), ("broker", "lanes")):
         name = {"lanes": "redis_url", "broker": "broker_url"}[away]
-        with Sounder(msgspec.structs.replace(town.world.settings, **{name: nobody})) as sounder:
+        with closing(Sounder(msgspec.structs.replace(town.world.settings, **{name: nobody}))) as sounder:
             found = sounder.take()
         assert getattr(found, away).up is False
         assert getattr(found, away).why
@@ -189,7 +191,7 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
     settings = msgspec.structs.replace(
         world.settings, redis_url=Secret(own_valkey.url), broker_url=Secret(own_valkey.broker_url)
     )
-    with Sounder(settings) as sounder:
+    with closing(Sounder(settings)) as sounder:
         assert sounder.take().lanes.up
         own_valkey.sigstop()
         begun_s = monotonic()

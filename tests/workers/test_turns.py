@@ -17,8 +17,8 @@ from engine.events import (
     decode_records,
     encode,
 )
+from tests.workers.dead_letters import stored
 from workers import drafts
-from workers.dead import stored
 from workers.drafts import MAX_ATTEMPTS
 from workers.sessions import session_of
 from workers.versions import publish

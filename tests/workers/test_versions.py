@@ -203,7 +203,7 @@ def test_what_an_earlier_release_kept_counts_as_used_now(pipeline):
 def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
     versions.publish(town.client, town.world.surveys)
-    now = versions.now_ms(town.client)
+    now = keyspace.server_ms(town.client)
     keep_ms = town.world.settings.keep_events_ms
     town.client.zadd(versions.USED, {version_of(ONE): now - keep_ms + 60_000})
     tidy(town.world)
