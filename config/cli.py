@@ -1,8 +1,9 @@
 """The `parley` command: a table of subcommands, each of which lives beside what it commands and is loaded when it
 is called."""
 
+import sys
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -45,9 +46,28 @@ class _Table(click.Group):
             return None
         return cast(click.Command, getattr(import_module(COMMANDS[name][0]), name))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as e:
+            if sentence := _of_redis(e):
+                raise click.ClickException(sentence) from e
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _of_redis(error: Exception) -> str:
+    """What a server that fails in the midst of a command says to an operator; empty if it is not that. Who has not
+    imported its client has not failed by it."""
+    redis = sys.modules.get("redis")
+    if redis is None or not isinstance(error, redis.RedisError):
+        return ""
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return "Redis is full and refuses writes: raise its `maxmemory`, then type this again"
+    return f"Redis failed ({type(error).__name__}): look at `parley status`, then type this again"
 
 
 @click.command(cls=_Table, context_settings={"help_option_names": ["-h", "--help"]})

@@ -47,8 +47,9 @@ class Exposition(Collector):
         asked_s = monotonic()
         with self._reading:
             if self._begun_s < asked_s:
-                self._begun_s = monotonic()
+                begun_s = monotonic()
                 self._families = self._read()
+                self._begun_s = begun_s  # a reading that failed is nobody's
             return self._families
 
     def describe(self) -> Iterable[Metric]:

@@ -14,12 +14,13 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.core import GaugeMetricFamily
 
-from config.tallies import FOLDER, join
+from config.tallies import FOLDER, Counts, join
 
 REGISTRY = CollectorRegistry()
 
 _tallies = join(Path(os.environ[FOLDER])) if os.environ.get(FOLDER) else None
 if _tallies is not None:
+    values.MmapedDict = Counts  # type: ignore[attr-defined,assignment]
     values.ValueClass = values.MultiProcessValue(_tallies.identity)  # type: ignore[no-untyped-call]
 
 _WEBHOOK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)

@@ -158,12 +158,13 @@ def bury(client: redis.Redis) -> None:
 
 
 def living(said: Said, now: int) -> dict[str, Process]:
-    """Of those that have said something, who lives at `now` (ms), by name."""
+    """Of those that have said something, who lives at `now` (ms), by name. Whose word is of the future said it before the
+    server's clock was set back, and would live until then."""
     read = {name.decode(): _read(name.decode(), blob) for name, blob in _pairs(said).items()}
     return {
         name: each
         for name, each in sorted(read.items())
-        if each is not None and now - each.at <= each.gone_ms
+        if each is not None and abs(now - each.at) <= each.gone_ms
     }
 
 

@@ -319,4 +319,4 @@ def _age(first: Sequence[Any], now: int) -> int:
 
 
 def _why(error: redis.RedisError) -> str:
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__

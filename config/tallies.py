@@ -4,24 +4,28 @@ They share a directory (PROMETHEUS_MULTIPROC_DIR), in which prometheus-client ke
 there by an identity that no other ever has (pids come again, and in containers all are 1), and as long as it lives it
 holds a lock on `<identity>.alive`, which ends with it however it dies.
 
-Laws. A sum never falls: what the dead have counted is folded into one file, `dead.sums`, before theirs go. A count is
-in one place: `dead.sums` names whom it has taken in, so that files of theirs which are still there, because whoever
-folded was killed, are not counted again. Whoever reads while others fold notices that `dead.sums` has been replaced,
-and reads again. A gauge is true only of the living, unless it says "mostrecent": that one is kept for a day.
+Laws. A sum never falls: what the dead have counted is folded into one file, `dead.sums`, before theirs go, and nothing
+is rounded when it is. A count is in one place: `dead.sums` names whom it has taken in, so that files of theirs which are
+still there, because whoever folded was killed, are not counted again. Whoever reads while others fold notices that
+`dead.sums` has been replaced, and reads again. A gauge is true only of the living, unless it says "mostrecent": that one
+is kept for a day.
 
 Files of the release before this one are named by pids, and nobody holds a lock for them: such a process is taken for
 dead once no process here has its pid.
 """
 
+import errno
 import fcntl
 import json
 import math
 import os
 import struct
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -43,6 +47,17 @@ _KEPT_GAUGE = "gauge_mostrecent"
 _SUMMED = ("counter", "histogram")
 _KEPT_S = 86_400.0
 """How long the gauge of a dead process is kept, if it is of those that are."""
+
+_FILE_BYTES = 1 << 16
+_ROW_BYTES = 64
+"""Of a file at first, and of a row in it without its key, at the most."""
+
+_GRAIN = 2.0**-20
+"""Parts of sums are multiples of it, so that to add them is exact, in whatever order: seconds that are folded would else
+make a sum that is smaller by its last bit, and Prometheus takes any fall for a restart from zero."""
+
+_MOST_AT_ONCE = 64
+"""Of the dead that are folded: each takes an open file, of which a process may have some hundreds."""
 
 _DAMAGED = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
 """What prometheus-client raises where a file is torn."""
@@ -122,7 +137,8 @@ class Tallies:
             self._remove(identity, files.pop(identity, []))
         faults.reach("before_the_dead_are_known")
         with ExitStack() as holding:
-            gone = [identity for identity in files if self._is_dead(identity, holding)]
+            dead_ones = (identity for identity in files if self._is_dead(identity, holding))
+            gone = list(islice(dead_ones, _MOST_AT_ONCE))
             if not gone:
                 return
             files = _files(self._folder)  # with what they wrote before they died
@@ -160,13 +176,53 @@ class Tallies:
                 mode = fcntl.LOCK_EX if holding else fcntl.LOCK_SH
                 return keep.enter_context(_held(self._folder / f"{identity}{_ALIVE}", mode, make=False))
         except FileNotFoundError:
-            return not (identity.isdigit() and _runs(int(identity)))
+            pid = identity.partition("-")[0]  # of the release before, or somebody has removed the lock's file
+            return not (pid.isdigit() and _runs(int(pid)))
 
     def _leave_to_parent(self) -> None:
         """The lock that a fork shares with its parent is the parent's."""
         if self._alive >= 0:
             os.close(self._alive)
             self._alive, self._pid, self._identity = -1, 0, ""
+
+
+class Counts(MmapedDict):
+    """One file of a process. Its blocks are on disk before anything is written to them: a write to one for which a full
+    disk has no room ends the process without a word (SIGBUS). If there is none, it goes on to count for itself alone."""
+
+    def __init__(self, filename: str) -> None:
+        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _has_room(descriptor, _FILE_BYTES):
+            Path(filename).unlink()
+            os.close(descriptor)
+            descriptor = os.memfd_create("counts")
+            filename = f"/proc/self/fd/{descriptor}"
+        super().__init__(filename)  # type: ignore[no-untyped-call]
+        os.close(descriptor)
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + _ROW_BYTES > self._capacity:
+            self._grow(2 * self._capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def _grow(self, size: int) -> None:
+        if not _has_room(self._f.fileno(), size):
+            memory = os.fdopen(os.memfd_create("counts"), "w+b")
+            memory.write(self._m)
+            memory.flush()
+            self._f.close()
+            self._f = memory
+
+
+def _has_room(descriptor: int, size: int) -> bool:
+    """Make the file so large, unless its disk is full. Not every file system can promise that there is room."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.stderr.write(f"{FOLDER}: its disk is full: what process {os.getpid()} counts is not told\n")
+            return False
+    return True
 
 
 def join(folder: Path) -> Tallies:
@@ -288,7 +344,13 @@ def _add(tally: Tally, files: list[Path], *, living: bool) -> None:
         if living or kind in _SUMMED or kind == _KEPT_GAUGE:
             for key, value in _rows(file):
                 series = Series(kind, key)
-                tally[series] = _joined(kind, tally.get(series, Value(0.0)), value)
+                part = Value(_cut(value.value)) if kind in _SUMMED else value
+                tally[series] = _joined(kind, tally.get(series, Value(0.0)), part)
+
+
+def _cut(value: float) -> float:
+    """What of one process's sum is told: a multiple of _GRAIN, which never falls as the sum does not."""
+    return math.floor(value / _GRAIN) * _GRAIN
 
 
 def _joined(kind: str, one: Value, other: Value) -> Value:

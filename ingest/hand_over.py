@@ -71,12 +71,15 @@ class HandOver:
 
     async def _empty(self) -> None:
         """Hand over part by part. Raises Unwritten, NoRoom and OSError; what was handed over by then is noted."""
-        place, most = await _thread(self._spool.place), FIRST_PART
+        place, most, settled = await _thread(self._spool.place), FIRST_PART, 0
         while not self._over.is_set():
-            part = await _thread(self._spool.read, place, most)
+            part = await _thread(self._spool.read, place, most, settled)
             if part.last:
                 if await self._finish(place, most):
                     return
+                continue
+            if part.place == place:
+                settled = await _thread(self._spool.settled)
                 continue
             await self._deliver(part, PATIENCE_S)
             await _thread(self._spool.move, part.place)

@@ -145,7 +145,7 @@ def _talk(line: Line, channel: str, console: Console) -> None:
     """Read from the terminal while another thread prints what comes."""
     console.print(
         f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.\n"
-        f"If nothing comes back, `parley transcript {line.phone}` says why.[/]"
+        f"If nothing comes back, `parley lane {line.phone}` says why.[/]"
     )
     listener = _Listener(line, console)
     listener.start()

@@ -5,7 +5,8 @@ The law: an event that comes in after another of its sender was acknowledged goe
 holds:
 
 1. The file is one for all processes, so what is in it has one order. An event is acknowledged when the file is synced,
-   and only whoever holds the file's lock writes.
+   and only whoever holds the file's lock writes. A write that the disk fails takes its lines back, so none are handed
+   over before it is over.
 2. While there is anything in the file, every event goes into it. Each write asks whether there is, after the last event
    in it has come in: what was acknowledged before is then in the file, and seen, or in the mailboxes.
 3. One process at a time hands over (`turn`: a lock that dies with its process, and then it is another's turn), in the
@@ -35,6 +36,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import Literal, NamedTuple
@@ -216,14 +218,23 @@ class Spool:
         except FileNotFoundError:
             return _place_in(b"")
 
-    def read(self, place: Place, most: int) -> Part:
-        """At most so many lines from `place` on."""
+    def settled(self) -> int:
+        """Up to which byte nobody takes back what is in the file. Raises NoRoom."""
+        with self.closed() as fd:
+            return os.fstat(fd).st_size
+
+    def read(self, place: Place, most: int, until: float = inf) -> Part:
+        """At most so many lines from `place` on, which end at the byte `until`."""
         with open(self._file, "rb") as file:  # noqa: PTH123
             file.seek(place.byte)
             lines: list[bytes] = []
-            while len(lines) < most and (line := file.readline()).endswith(b"\n"):
+            byte = place.byte
+            line = file.readline()
+            while len(lines) < most and line.endswith(b"\n") and byte + len(line) <= until:
                 lines.append(line[:-1])
-            last = not file.readline().endswith(b"\n")
+                byte += len(line)
+                line = file.readline()
+            last = not line.endswith(b"\n")
         events: list[Spooled] = []
         damaged: list[bytes] = []
         for line in lines:
@@ -232,7 +243,6 @@ class Spool:
             except (ValueError, msgspec.MsgspecError):
                 if not line.endswith(TORN):
                     damaged.append(line)
-        byte = place.byte + sum(map(len, lines)) + len(lines)
         return Part(events, damaged, Place(place.begun, byte, place.lines + len(lines)), last)
 
     def put_aside(self, lines: Sequence[bytes]) -> None:

@@ -1,12 +1,18 @@
 """The harness itself: what breaks on purpose breaks as it says, and what judges the others judges right."""
 
+from threading import Event
+from unittest.mock import Mock
+
 import pytest
 import redis
 import requests
 
+from tests.soak.mischief import Deed, Mischief
+from tests.soak.soak import Sums, metric_wrongs
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import Crowd, Person, inbound
+from tests.support.waiting import until
 
 
 def send(octopush, request_id="a1", key="key"):
@@ -77,3 +83,43 @@ def test_a_conversation_goes_through_the_real_processes_word_for_word(parley, oc
     for person in crowd.talk(people, deadline_s=30):
         assert person.heard == plays[person.number].hears
     assert octopush.count() == sum(len(play.hears) for play in plays.values())
+
+
+def test_a_soak_that_is_late_undoes_what_is_over_before_it_goes_on():
+    deployment, valkey = Mock(), Mock()
+    victim = Mock()
+    victim.terminate = lambda: Event().wait(0.3)
+    deployment.processes = [victim]
+    mischief = Mischief(deployment, [], valkey, Mock(), Mock(), letters=True)
+    mischief.start(
+        iter(
+            [
+                Deed(0.0, "stop redis", 0, 0.1, "calm"),
+                Deed(0.01, "terminate", 0, 0.1, "calm"),
+                Deed(0.2, "kill redis", 0, 0.1, "calm"),
+            ]
+        )
+    )
+    until(lambda: mischief.done["kill redis"], 5, "all is done")
+    mischief.end()
+    assert [each[0] for each in valkey.method_calls] == ["sigstop", "sigcont", "kill9", "start"]
+
+
+def test_a_soak_sees_the_metric_files_of_processes_that_are_gone(tmp_path):
+    for pid in range(30):
+        (tmp_path / f"{pid}-0a1b2c3d.alive").touch()
+        (tmp_path / f"counter_{pid}-0a1b2c3d.db").touch()
+    (tmp_path / "dead.sums").touch()
+    assert list(metric_wrongs(tmp_path, {str(pid) for pid in range(30)})) == []
+    (wrong,) = metric_wrongs(tmp_path, {"9"})
+    assert wrong.startswith("58 metric files")
+
+
+def test_a_soak_sees_a_sum_that_falls_and_minds_no_gauge():
+    sums = Sums("")
+    for turns, lanes in (("2.0", "5.0"), ("2.5", "1.0")):
+        sums.hear(f"# TYPE turns_total counter\nturns_total {turns}\n# TYPE lanes gauge\nlanes {lanes}\n")
+    assert sums.wrongs == []
+    sums.hear("# TYPE turns_total counter\nturns_total 2.4999999999999996\n")
+    sums.hear("")
+    assert len(sums.wrongs) == 2

@@ -27,6 +27,9 @@ from workers.reach import reach
 from workers.times import clock_time, rough
 
 PIPE_WIDTH = 160
+NARROW = 110
+"""A terminal that is not as wide is shown less of what is in the settings, and all of what is not."""
+
 _PAGE = 500
 
 
@@ -195,12 +198,14 @@ def _row(
 def _print(
     settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, Paused], now: int
 ) -> None:
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    wide = console.width >= NARROW
     table = Table(box=box.SIMPLE)
-    for column in ("channel", "number", "provider"):
+    for column in ("channel", "number", "provider") if wide else ("channel",):
         table.add_column(column, no_wrap=True)
     for column in ("SMS waiting", "invitations", "SMS today", "a second"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("paused")
+        table.add_column(column if wide else column.replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column("paused", min_width=20)
     for row in rows:
         name = str(row["channel"])
         today = f"{row['sms_today']} of {row['sms_per_day']}" if row["sms_per_day"] else "no cap"
@@ -208,15 +213,14 @@ def _print(
         pause = Text(_paused(settings, paused[name], name, now), style="red") if name in paused else "no"
         table.add_row(
             name,
-            str(row["number"]),
-            str(row["provider"]),
+            *((str(row["number"]), str(row["provider"])) if wide else ()),
             str(row["sms"]),
             str(row["invitations"]),
             today,
             rate,
             pause,
         )
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    console.print(table)
 
 
 def _paused(settings: Settings, paused: Paused, name: str, now: int) -> str:

@@ -4,13 +4,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
+import redis
 from rich import box
 from rich.table import Table
 
@@ -32,11 +33,14 @@ from workers.letter_page import brief, full, full_dramatiq, lines_of, when
 from workers.letters import DeadLetter
 from workers.operators import Duration, named
 from workers.optouts import open_list
-from workers.outcomes import console, tell
-from workers.reach import reach_both
+from workers.outcomes import WOULD_BE, console, tell
+from workers.reach import reach_apart, reach_both
 from workers.redress import Done, Redress
 from workers.senders import sender_named
 from workers.turns import policy_of
+
+NARROW = 110
+"""A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
 
 _MOST_NAME = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -90,25 +94,19 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     Example:
       parley dead list --queue outbound --error timeout --older 10m
     """
-    deployment = Deployment(*reach_both(os.environ))
-    found = (each.letter for each in find(deployment, _wanted((), filters)))
+    deployment = _to_look()
+    wanted = _wanted((), filters)
+    found = (each.letter for each in find(deployment, wanted))
     if as_json:
         for letter in found:
             click.echo(json.dumps(brief(letter)))
         return
-    table = Table(box=box.SIMPLE)
-    for column in ("id", "when (UTC)", "queue", "channel", "reason"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("why")
-    for letter in found:
-        table.add_row(
-            letter.id, when(letter.at), letter.queue, getattr(letter, "channel", ""),
-            getattr(letter, "reason", DRAMATIQ), _why(letter),
-        )  # fmt: skip
+    screen = console()
+    table = _listed(found, narrow=screen.width < NARROW)
     if table.row_count:
-        console().print(table)
+        screen.print(table)
     else:
-        click.echo("No dead letters.")
+        click.echo(_none_like_that(deployment, wanted))
 
 
 @dead.command()
@@ -123,7 +121,7 @@ def show(letter_id: str, as_json: bool) -> None:
     Example:
       parley dead show e5f3c0a1b2c3d4e6
     """
-    deployment = Deployment(*reach_both(os.environ))
+    deployment = _to_look()
     found = next(find(deployment, Wanted(ids=(letter_id,))), None)
     if found is None:
         _none(deployment, letter_id)
@@ -184,7 +182,7 @@ def replay(
         _confirm(found, yes, "Replay")
         done = replayed(redress, found, by, rate or 0.0)
     missing = list(_missing(deployment, ids, found))
-    title = "a replay would" if dry_run else "replayed"
+    title = WOULD_BE if dry_run else "replayed"
     sys.exit(tell(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
 
 
@@ -223,25 +221,68 @@ def audit(since_ms: int, as_json: bool) -> None:
     Example:
       parley dead audit --since 1d
     """
-    settings, client, broker = reach_both(os.environ)
+    deployment = _to_look()
+    settings, client = deployment.settings, deployment.lanes
     since = keyspace.server_ms(client) - since_ms if since_ms else 0
     entries = [entry for k in range(settings.shards) for entry in letters.audit(client, k, since)]
-    if len(Deployment(settings, client, broker).servers) > 1:
-        entries += letters.audit(broker, 0, since)
+    if len(deployment.servers) > 1:
+        entries += letters.audit(deployment.broker, 0, since)
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
             click.echo(json.dumps({"when": when(entry.at)} | msgspec.structs.asdict(entry)))
         return
-    table = Table("when (UTC)", "who", "letter", "kind", "reason", "channel", "outcome", box=box.SIMPLE)
-    for entry in entries:
-        table.add_row(
-            when(entry.at), entry.by, entry.id, entry.kind, entry.reason, entry.channel, entry.outcome
-        )
+    screen = console()
     if entries:
-        console().print(table)
+        screen.print(_audited(entries, narrow=screen.width < NARROW))
     else:
         click.echo("Nothing was done with dead letters.")
+
+
+def _to_look() -> Deployment:
+    """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
+    settings, lanes, broker = reach_apart(os.environ)
+    try:
+        broker.ping()
+    except redis.RedisError as e:
+        click.echo(
+            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is not told.",
+            err=True,
+        )
+        broker = lanes
+    return Deployment(settings, lanes, broker)
+
+
+def _listed(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
+    for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why")
+    for letter in found:
+        channel, reason = getattr(letter, "channel", ""), getattr(letter, "reason", DRAMATIQ)
+        if narrow:
+            table.add_row(letter.id, when(letter.at), channel, f"{reason}: {_why(letter)}")
+        else:
+            table.add_row(letter.id, when(letter.at), letter.queue, channel, reason, _why(letter))
+    return table
+
+
+def _none_like_that(deployment: Deployment, wanted: Wanted) -> str:
+    """That nothing was found; and what there is, as a word of a filter may be wrong."""
+    reasons = Counter() if wanted.everything else _reasons(find(deployment, Wanted()))
+    return f"No dead letters like that; there are {_counted(reasons)}." if reasons else "No dead letters."
+
+
+def _audited(entries: Iterable[letters.Audited], *, narrow: bool) -> Table:
+    table = Table(box=box.SIMPLE)
+    more = () if narrow else ("kind", "reason", "channel")
+    for column in ("when (UTC)", "who", "letter", *more, "outcome"):
+        table.add_column(column, no_wrap=column != "who")
+    for entry in entries:
+        told = (getattr(entry, each) for each in more)
+        table.add_row(when(entry.at), entry.by, entry.id, *told, entry.outcome)
+    return table
 
 
 def _options(stale: bool, uncertain: bool) -> list[tuple[Option, bool]]:
@@ -276,9 +317,16 @@ def _light(found: Found) -> Found:
 def _confirm(found: Sequence[Found], yes: bool, verb: str) -> None:
     if len(found) < 2 or yes:
         return
-    reasons = Counter(getattr(each.letter, "reason", DRAMATIQ) for each in found)
-    said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    click.confirm(f"{verb} {len(found)} dead letters ({said})?", abort=True, err=True)
+    click.confirm(f"{verb} {len(found)} dead letters ({_counted(_reasons(found))})?", abort=True, err=True)
+
+
+def _reasons(found: Iterable[Found]) -> Counter[str]:
+    return Counter(getattr(each.letter, "reason", DRAMATIQ) for each in found)
+
+
+def _counted(reasons: Counter[str]) -> str:
+    """`12 rejected, 3 engine_error`."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
 def _missing(deployment: Deployment, ids: Sequence[str], found: Sequence[Found]) -> Iterator[Done]:
@@ -312,9 +360,13 @@ def _none(deployment: Deployment, identity: str) -> NoReturn:
 
 def _redress(deployment: Deployment, by: str, options: Collection[Option], *, publish: bool) -> Redress:
     """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
-    with exit_with_mistakes():
+    try:
         settings, surveys = load(os.environ, read_surveys, mistakes)
-        client = deployment.lanes
+    except Mistakes as e:
+        problems = "\n".join(f"  {problem}" for problem in e.problems)
+        raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
+    client = deployment.lanes
+    with exit_with_mistakes():
         optouts = open_list(client, settings.shards, settings.optout_key)
     configure(settings)
     if publish:

@@ -33,6 +33,9 @@ _LATE_MS = 2_000
 _LONG_MS = 10_000
 """What somebody is rung for does not wait for so long where workers keep up."""
 
+_SILENT_MS = 12_000
+"""A process says every five seconds that it lives."""
+
 _SOON_MS = 1_000
 """A worker has a lane in its hands for less than this."""
 
@@ -219,6 +222,13 @@ def _rung(s: Situation, role: str, since_ms: int, before: int) -> Finding:
             Weight.WRONG,
             f"a worker has been rung for {rough(since_ms)}: is `{role}` running? {_heard(s, role)}",
         )
+    silent_ms = s.now - s.heard.get(role, s.now)
+    if since_ms > _LONG_MS and alive and silent_ms > _SILENT_MS:
+        return Finding(
+            Weight.HELD_UP,
+            f"a worker has been rung for {rough(since_ms)}, {ahead}: no `{role}` has been heard of for "
+            f"{rough(silent_ms)}, it may be gone",
+        )
     if since_ms > _LONG_MS:
         who = (
             f"{alive} `{role}` {'lives, and is' if alive == 1 else 'live, and are'}"
@@ -227,7 +237,7 @@ def _rung(s: Situation, role: str, since_ms: int, before: int) -> Finding:
         )
         return Finding(
             Weight.HELD_UP,
-            f"a worker has been rung for {rough(since_ms)}, {ahead}: {who} busy with others, or at a loss (see its log)",
+            f"a worker has been rung for {rough(since_ms)}, {ahead}: {who} busy with others, or stuck (see its log)",
         )
     return Finding(Weight.NORMAL, f"a worker is rung for, {ahead}")
 
@@ -281,7 +291,7 @@ def _being_sent(s: Situation, lock: headers.Lock, wait: str) -> Finding:
     since, left = s.now - (lock.until - SENDING_MS), rough(lock.until - s.now)
     tries = f" (try {lock.attempts} of {MAX_TRIES})" if lock.attempts > 1 else ""
     if since < _LONG_MS:
-        return Finding(Weight.NORMAL, f"An SMS is being sent since {rough(since)}{tries}; {wait}.")
+        return Finding(Weight.NORMAL, f"An SMS is being sent, for {rough(since)} now{tries}; {wait}.")
     return Finding(
         Weight.HELD_UP,
         f"A worker that began to send an SMS {rough(since)} ago has not come back{tries}; {wait}; it is taken up "
@@ -302,13 +312,16 @@ def _paused(s: Situation, channel: str, standing: Standing, pause: pauses.Pause,
                 f"The {channel} channel is paused by an operator{who}{since}{until}{why}; {wait}; {end}.",
             )
         case "account":
-            what = "as the provider refuses its account"
+            what, end = (
+                "as the provider refuses its account",
+                f" by itself, or at once by `parley channel resume {channel}`",
+            )
         case "circuit":
-            what = "as its provider fails"
+            what, end = "as its provider fails", ""
     again = f" in {rough(standing.pause_until - s.now)}" if standing.pause_until else ""
     return Finding(
         Weight.HELD_UP,
-        f"The {channel} channel is paused{since}, {what}{why}; {wait}; one SMS tries again{again}.",
+        f"The {channel} channel is paused{since}, {what}{why}; {wait}; one SMS tries again{again}{end}.",
     )
 
 
@@ -371,7 +384,7 @@ def _last_error(s: Situation) -> str:
     if not s.tries:
         return ""
     last = s.tries[-1]
-    return f" {rough(s.now - last.at)} ago ({last.code} {last.why})".replace(" )", ")")
+    return f" {rough(s.now - last.at)} ago ({': '.join(filter(None, (last.code, last.why)))})"
 
 
 # What waits for the person, or for a moment
@@ -509,6 +522,9 @@ def _of_refusal(s: Situation) -> Iterator[Finding]:
 
 
 def _next_start(s: Situation, refused: Refused, threads: list[Thread]) -> str:
+    if refused.reason == "sms_budget" and (standing := s.channels.get(refused.channel)) is not None:
+        spent = f"{standing.sms_today} of {standing.sms_per_day}"
+        return f" ({spent}); the day ends at midnight of the channel's time zone"
     for thread in threads:
         if refused.reason == "throttled" and thread.starts_left is not None:
             wait = thread.next_start_at - s.now

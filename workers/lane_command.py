@@ -72,7 +72,7 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(as_builtins(situation, diagnosis)))
     else:
-        console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+        console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
         console.print(screen(situation, diagnosis))
     sys.exit(1 if situation.nothing else 0)
 
@@ -237,7 +237,7 @@ def _session(s: Situation, thread: Thread, session: Open) -> Iterator[str]:
         f"{rough(s.now - session.opened_at)} ago, last SMS {rough(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
-        f", {session.misread} invalid answers" if session.misread else ""
+        f", {session.misread} invalid answer{'s' if session.misread > 1 else ''}" if session.misread else ""
     )
     if session.problem:
         yield f"  {session.problem}"
@@ -307,7 +307,7 @@ def _outbox(s: Situation) -> Iterator[str]:
         tries = f" after {lock.attempts} of {MAX_TRIES} tries" if lock.attempts else ""
         yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_moment(s, lock.until)}"
     for tried in s.tries:
-        yield f"  tried {rough(s.now - tried.at)} ago: {tried.code} {tried.why}"
+        yield f"  tried {rough(s.now - tried.at)} ago: {': '.join(filter(None, (tried.code, tried.why)))}"
 
 
 def _outbox_table(s: Situation) -> Table:

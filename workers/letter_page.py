@@ -18,6 +18,9 @@ from workers.letters import DeadLetter
 
 Plain = dict[str, Any]
 
+UNTOLD = "no worker would start with these settings and surveys; `parley check` says why"
+"""What a replay would do cannot be told."""
+
 
 def when(ms: int) -> str:
     """A moment, in UTC."""
@@ -49,7 +52,9 @@ def full(letter: DeadLetter, lane: bytes, judged: Judged | None, surveys: Survey
         "then": None if letter.state is None else state_in_words(letter.state, surveys),
         "now": state_in_words(lane, surveys),
     }
-    if judged is not None:
+    if judged is None:
+        plain["replay"] = {"finding": "unknown", "why": UNTOLD, "sms": []}
+    else:
         plain["replay"] = {"finding": judged.finding, "why": judged.why, "sms": judged.says}
     return plain
 
@@ -81,7 +86,7 @@ def lines_of(plain: Plain) -> Iterator[str]:
                 yield name
                 yield from (f"  {line}" for line in value.rstrip().splitlines())
             case "then" | "now":
-                yield from _state(f"lane {name}", value)
+                yield from _state(f"lane {name}", value, plain["kind"])
             case "replay":
                 yield from _replay(value)
             case _ if value not in ("", None):
@@ -146,7 +151,10 @@ def _tries(tries: list[Plain]) -> Iterator[str]:
             yield f"  {tried['when']}  {tried['code']} {tried['why']}".rstrip()
 
 
-def _state(name: str, state: list[Plain] | str | None) -> Iterator[str]:
+def _state(name: str, state: list[Plain] | str | None, kind: str) -> Iterator[str]:
+    if state is None and kind == "sms":
+        yield f"{name:10} not kept of an SMS; `parley transcript` has what was said"
+        return
     if not isinstance(state, list):
         yield f"{name:10} {'not known: an earlier release did not say' if state is None else state}"
         return

@@ -23,6 +23,9 @@ ALL_DEALT_WITH, SOME_STAY = 0, 1
 
 INTERRUPTED = 130
 
+WOULD_BE = "would be"
+"""Over outcomes that have not come about."""
+
 _MOST_TOLD = 200  # letters, one by one, on a terminal
 
 
@@ -37,7 +40,7 @@ def tell(done: Iterable[Done], total: int, title: str, *, as_json: bool, each_on
                 counts[each.outcome] += 1
                 if as_json:
                     click.echo(json.dumps(msgspec.structs.asdict(each)))
-                elif each_one or each.outcome not in GONE:
+                elif each_one or each.outcome not in GONE or (each.outcome == "gone" and each.why):
                     told.append(each)
                 advance()
     except redis.RedisError as e:
@@ -70,7 +73,10 @@ def _summary(counts: Counter[str], told: Sequence[Done], title: str) -> None:
         click.echo("No dead letters like that.")
         return
     if told:
-        table = Table("id", "outcome", "why", "SMS", box=box.SIMPLE)
+        table = Table(box=box.SIMPLE)
+        table.add_column("id", no_wrap=True)
+        for column in (title if title == WOULD_BE else "outcome", "why", "SMS"):
+            table.add_column(column)
         for each in told[:_MOST_TOLD]:
             table.add_row(each.id, each.outcome, each.why, "\n".join(each.sms))
         console().print(table)
@@ -80,7 +86,10 @@ def _summary(counts: Counter[str], told: Sequence[Done], title: str) -> None:
     for outcome, count in counts.most_common():
         table.add_row(outcome, str(count))
     console().print(table)
+    if title == WOULD_BE:
+        click.echo("Nothing has been changed.")
 
 
 def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    """What went wrong, and what people are told, may hold brackets, which are no markup."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False)

@@ -1,5 +1,6 @@
 """How does a command reach the Redis that is running? By PARLEY_REDIS_URL, or where `parley run` left a note."""
 
+import re
 from collections.abc import Mapping
 
 import click
@@ -20,20 +21,21 @@ def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
     Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
     """
     settings = located(environ)
-    return settings, _connected(settings.redis_url)
+    return settings, _connected("lanes", settings.redis_url)
 
 
 def reach_both(environ: Mapping[str, str], retries: int = 0) -> tuple[Settings, redis.Redis, redis.Redis]:
     """The same, and a client of the Redis that holds the wake-ups. A call whose reply is lost is repeated so often."""
     settings = located(environ)
-    return settings, _connected(settings.redis_url, retries), _connected(settings.broker_url, retries)
+    lanes = _connected("lanes", settings.redis_url, retries)
+    return settings, lanes, _connected("wake-ups", settings.broker_url, retries)
 
 
 def reach_apart(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
     """The same, for a command that has something to say though the Redis of the wake-ups does not answer."""
     settings = located(environ)
     broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=PATIENCE_S)
-    return settings, _connected(settings.redis_url), broker
+    return settings, _connected("lanes", settings.redis_url), broker
 
 
 def located(environ: Mapping[str, str]) -> Settings:
@@ -49,10 +51,17 @@ def located(environ: Mapping[str, str]) -> Settings:
     return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))
 
 
-def _connected(url: str, retries: int = 0) -> redis.Redis:
+def _connected(which: str, url: str, retries: int = 0) -> redis.Redis:
     client = keyspace.connect(url, retries)
     try:
         client.ping()
     except redis.RedisError as e:
-        raise click.ClickException(f"Redis at {url} does not answer ({type(e).__name__})") from e
+        raise click.ClickException(
+            f"the Redis of the {which} at {place(url)} does not answer ({type(e).__name__})"
+        ) from e
     return client
+
+
+def place(url: str) -> str:
+    """Which server, without the user and the password that the URL may have, before the host or as options."""
+    return re.sub("//[^/]*@", "//", url.partition("?")[0])

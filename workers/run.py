@@ -26,6 +26,7 @@ from config.tallies import FOLDER
 from engine import read_surveys
 from engine.providers.opening import mistakes
 from workers.embedded import CannotStart, server
+from workers.reach import place
 
 PROCFILE = Path(__file__).parents[1] / "Procfile"
 
@@ -119,7 +120,9 @@ def _welcome(settings: Settings, url: str, console: Console) -> None:
             )
             return
         sleep(0.1)
-    server_is = url if settings.redis_url else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
+    server_is = (
+        place(url) if settings.redis_url else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
+    )
     lines = [
         "",
         "[bold green]Parley is running.[/]",

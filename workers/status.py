@@ -6,7 +6,7 @@ The tables show what was found; `judge` says what of it is wrong, without I/O, w
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from time import sleep
 
@@ -22,8 +22,10 @@ from rich.text import Text
 from config import keyspace
 from config.pauses import Pause
 from config.registry import ROLES, UNHEARD, Process
-from config.settings import Settings
+from config.settings import Mistakes, Settings, load
 from config.soundings import Server, Shard, Sounder, Soundings
+from engine import read_surveys
+from engine.providers.opening import mistakes
 from workers.diagnosis import ROLE
 from workers.processes import DURABLE, forgetful
 from workers.reach import located
@@ -32,6 +34,8 @@ from workers.times import clock_time, rough
 PIPE_WIDTH = 160
 EVERY_S = 2.0
 PATIENCE_S = 1.0
+_READABLE = 20
+"""Columns that a sentence needs."""
 
 LATE_MS = 5_000
 """A clock that keeps up leaves no alarm due for so long."""
@@ -50,10 +54,12 @@ _QUEUED = {
 
 
 class State(msgspec.Struct, frozen=True):
-    """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged."""
+    """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged. `mistakes`:
+    of the settings and survey files as they are here, for which no process would start."""
 
     found: Soundings
     forgetful: Mapping[str, str] = {}
+    mistakes: Sequence[str] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -114,7 +120,7 @@ def _json() -> Iterator[Tell]:
 
 @contextmanager
 def _screens(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[Tell]:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
     def draw(state: State, verdict: Verdict) -> RenderableType:
         return screen(settings, state, verdict, every_shard=every_shard)
@@ -129,7 +135,15 @@ def _screens(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[T
 def look(settings: Settings, sounder: Sounder) -> State:
     """The state now. Never raises for a server that does not answer."""
     found = sounder.take()
-    return State(found, _forgetful(settings) if found.lanes.up else {})
+    return State(found, _forgetful(settings) if found.lanes.up else {}, _mistakes())
+
+
+def _mistakes() -> list[str]:
+    try:
+        load(os.environ, read_surveys, mistakes)
+    except Mistakes as e:
+        return e.problems
+    return []
 
 
 def _forgetful(settings: Settings) -> dict[str, str]:
@@ -157,17 +171,18 @@ def _wrong(state: State) -> Iterator[str]:
     yield from _late(found)
     for queue, waiting in found.queues.items():
         if waiting.oldest_ms > SLOW_MS:
+            wait = _count(waiting.depth, "waits", "wait")
             yield (
-                f"{waiting.depth} wait in the queue {queue} ({_QUEUED[queue]}), the first for {rough(waiting.oldest_ms)}: "
-                f"more `{ROLE[queue]}` processes are needed, or those that live are at a loss"
+                f"{wait} in the queue {queue} ({_QUEUED[queue]}), the first for {rough(waiting.oldest_ms)}"
+                f"{_more(found, ROLE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
         yield f"{_lanes(abandoned)} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
-            yield _paused(name, stands.pause, stands.pause_left_ms)
+            yield f"{_paused(name, stands.pause, stands.pause_left_ms)}{_TO_DO[stands.pause.by].format(name)}"
         if stands.sms_cap and stands.sms_today >= stands.sms_cap:
-            yield f"{name} has spent the day's {stands.sms_cap} SMS: new sessions are refused until midnight there"
+            yield f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused until midnight there"
     if dead := found.dead():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
@@ -177,6 +192,19 @@ def _wrong(state: State) -> Iterator[str]:
         yield f"{_count(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
     for name, value in state.forgetful.items():
         yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABLE[name]!r}"
+
+
+_TO_DO = {
+    "account": "; mend the account, then `parley channel resume {}`",
+    "circuit": "; it is tried again and again, and goes on by itself",
+}
+
+
+def _more(found: Soundings, role: str) -> str:
+    """What to do about a queue in which somebody waits; nothing where nobody works on it, which is said already."""
+    if role not in {each.role for each in found.processes.values()}:
+        return ""
+    return f": more `{role}` processes are needed, or those that live are stuck (see their log)"
 
 
 def _missing(found: Soundings) -> Iterator[str]:
@@ -195,22 +223,23 @@ def _missing(found: Soundings) -> Iterator[str]:
 def _full(which: str, server: Server) -> Iterator[str]:
     if server.most_memory and server.memory >= FULL * server.most_memory:
         share = server.memory / server.most_memory
-        yield (
-            f"the Redis of the {which} uses {share:.0%} of the memory that it may; when all is used, what comes in is "
-            "refused"
-        )
+        then = "what comes in is refused" if share >= 1 else "when all is used, what comes in is refused"
+        yield f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its `maxmemory`"
 
 
 def _late(found: Soundings) -> Iterator[str]:
-    for kind, alarms in (
-        ("lanes", [shard.lanes for shard in found.shards]),
-        ("outboxes", [shard.outboxes for shard in found.shards]),
+    roles = {each.role for each in found.processes.values()}
+    earlier = any(not each.library for each in found.processes.values())
+    why = "`clock` does not keep up" if "clock" in roles or earlier else "that is for `clock` to do"
+    for one, more, alarms in (
+        ("lane is", "lanes are", [shard.lanes for shard in found.shards]),
+        ("outbox is", "outboxes are", [shard.outboxes for shard in found.shards]),
     ):
         late_ms = max((each.late_ms for each in alarms), default=0)
         if late_ms > LATE_MS:
             yield (
-                f"{sum(each.due for each in alarms)} {kind} are due and not rung for, the first for {rough(late_ms)}: "
-                "`clock` does not keep up"
+                f"{_count(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
+                f"{rough(late_ms)}: {why}"
             )
 
 
@@ -221,16 +250,24 @@ def _notes(state: State) -> Iterator[str]:
             yield f"{_paused(name, stands.pause, stands.pause_left_ms)}; `parley channel resume {name}` ends it"
     if len(releases := sorted({_release(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
+    if state.mistakes:
+        first, *others = state.mistakes
+        more = f", and {len(others)} more" if others else ""
+        yield f"with the settings and surveys as they are here no process would start: {first}{more} (`parley check`)"
 
 
 def _paused(name: str, pause: Pause, left_ms: int) -> str:
+    return f"the {name} channel is paused {_pause(pause, left_ms)}"
+
+
+def _pause(pause: Pause, left_ms: int) -> str:
     by = {
         "operator": f"by an operator{f', {pause.who}' if pause.who else ''}",
         "account": "as its provider refuses the account",
         "circuit": "as its provider fails",
     }[pause.by]
     left = f", for another {rough(left_ms)}" if left_ms else ""
-    return f"{name} is paused {by}{left} ({pause.why})"
+    return f"{by}{left} ({pause.why})"
 
 
 def _lanes(count: int) -> str:
@@ -255,13 +292,15 @@ def _release(process: Process) -> str:
 def screen(settings: Settings, state: State, verdict: Verdict, *, every_shard: bool) -> RenderableType:
     parts: list[RenderableType] = []
     if verdict.ok:
-        parts.append(Text("All is well.", style="bold green"))
+        told = "Nothing is wrong, but mind:" if verdict.notes else "All is well."
+        parts.append(Text(told, style="bold green"))
     else:
         first, *others = verdict.wrong
         parts.append(Text(f"{first[:1].upper()}{first[1:]}.", style="bold red"))
         parts += [Text(f"- {sentence}", style="red") for sentence in others]
     parts += [Text(f"- {sentence}", style="yellow") for sentence in verdict.notes]
-    parts += [_queues(state.found), _processes(state.found), _channels(settings, state.found)]
+    tables = (_queues(state.found), _processes(state.found), _channels(settings, state.found))
+    parts += [table for table in tables if table.row_count]
     shards = [shard for shard in state.found.shards if every_shard or _busy(shard)]
     if shards:
         parts.append(_shards(shards))
@@ -303,7 +342,7 @@ def _processes(found: Soundings) -> Table:
 
 def _channels(settings: Settings, found: Soundings) -> Table:
     table = _table("channel", "SMS today", "invitations")
-    table.add_column("paused")
+    table.add_column("paused", min_width=_READABLE)
     for name, stands in found.channels.items():
         today = f"{stands.sms_today} of {stands.sms_cap}" if stands.sms_cap else "no cap"
         pause = stands.pause
@@ -315,7 +354,7 @@ def _channels(settings: Settings, found: Soundings) -> Table:
                 if pause.since
                 else "?"
             )
-            paused = Text(f"since {since}: {_paused(name, pause, stands.pause_left_ms)}", style="red")
+            paused = Text(f"since {since}, {_pause(pause, stands.pause_left_ms)}", style="red")
         table.add_row(name, today, str(stands.held), paused)
     return table
 
@@ -334,7 +373,7 @@ def _busy(shard: Shard) -> bool:
 def _shards(shards: list[Shard]) -> Table:
     table = _table(
         "shard",
-        "lanes with an alarm",
+        "lanes'\nalarms",
         "due",
         "late",
         "held",
@@ -342,8 +381,9 @@ def _shards(shards: list[Shard]) -> Table:
         "outboxes",
         "due",
         "late",
-        "dead letters",
+        "dead\nletters",
     )
+    table.collapse_padding = True
     for shard in shards:
         table.add_row(
             str(shard.k), str(shard.lanes.set), str(shard.lanes.due), _late_for(shard.lanes.late_ms), str(shard.held),

@@ -24,6 +24,6 @@ def rough(ms: float) -> str:
 
 
 def clock_time(ms: int, now: int, zone: tzinfo = UTC) -> str:
-    """A moment on that zone's clock: `02:10`, with the day if it is not that of `now`: `Nov 21 02:10`."""
+    """A moment on that zone's clock: `02:10 CET`, with the day if it is not that of `now`: `Nov 21 02:10 CET`."""
     moment, today = (datetime.fromtimestamp(each / 1_000, UTC).astimezone(zone) for each in (ms, now))
-    return moment.strftime("%H:%M" if moment.date() == today.date() else "%b %d %H:%M")
+    return moment.strftime("%H:%M %Z" if moment.date() == today.date() else "%b %d %H:%M %Z")

@@ -51,6 +51,14 @@ def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
     assert registry.GONE_MS >= 3 * registry.SAY_S * 1_000
 
 
+def test_nobody_lives_on_because_the_clock_was_set_back(client):
+    said = Process(keyspace.server_ms(client) + 3_600_000, role="web", library="parley_0")
+    registry.put(client, "web@here:1.a", said)
+    assert registry.processes(client) == {}
+    registry.bury(client)
+    assert client.hkeys(keyspace.RUNS) == []
+
+
 def test_processes_of_the_earlier_release_are_known_by_their_names(client):
     """It said when and which surveys, once a minute."""
     now = keyspace.server_ms(client)

@@ -1,12 +1,17 @@
 """What the processes of a machine count adds up, however they die, and whoever dies while it is added up."""
 
+import errno
+import fcntl
 import json
 import math
 import os
+import resource
 import signal
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from threading import Event, Thread
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -145,6 +150,94 @@ def test_sums_are_told_though_they_cannot_be_folded(tmp_path, process):
     assert published(tmp_path)[COUNTED] == 11
 
 
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=8), st.integers(0, 7))
+def test_seconds_do_not_fall_by_their_last_bit_when_they_are_folded(tmp_path_factory, waited, dies):
+    """Prometheus would take it for a restart, and count all of them again."""
+    folder = tmp_path_factory.mktemp("seconds")
+    names = ("parley_turn_seconds", "parley_turn_seconds_sum")
+    key = mmap_key(*names, (), (), "Turns")
+    with ExitStack() as living:
+        for place, much in enumerate(waited):
+            if place != dies % len(waited):
+                living.enter_context(tallies._held(folder / f"{place}-abcd.alive", fcntl.LOCK_EX))
+            file = MmapedDict(str(folder / f"histogram_{place}-abcd.db"))
+            file.write_value(mmap_key(names[0], names[0] + "_bucket", ("le",), ("+Inf",), "Turns"), 1.0, 0.0)
+            file.write_value(key, much, 0.0)
+            file.close()
+        before = published(folder)[names[1]]
+        Tallies(folder).fold()
+        assert published(folder)[names[1]] == before
+    assert before == pytest.approx(sum(waited), abs=1e-3)
+
+
+def test_a_lock_s_file_that_somebody_removed_makes_nobody_dead(tmp_path, process):
+    """Whoever cleans folders of old files does: it is not written to after its process's start."""
+    one = process()
+    one.count(3)
+    next(tmp_path.glob("*.alive")).unlink()
+    Tallies(tmp_path).fold()
+    one.count(4)
+    assert published(tmp_path)[COUNTED] == 7
+    one.kill9()
+    Tallies(tmp_path).fold()
+    assert names(tmp_path) == ["dead.lock", "dead.sums"]
+    assert published(tmp_path)[COUNTED] == 7
+
+
+def rows(number, counts):
+    """Write so many, and what is then read of them, before they are closed."""
+    for place in range(number):
+        counts.write_value(f"key {place}", float(place), 0.0)
+    with closing(counts):
+        return [counts.read_value(f"key {place}")[0] for place in range(number)]
+
+
+def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
+    """To write to a page for which a full disk has no block would be the process's death."""
+    process().count(1)
+    files = list(tmp_path.glob("*.db"))
+    assert len(files) >= 2
+    assert all(file.stat().st_blocks * 512 >= file.stat().st_size >= 65_536 for file in files)
+    counts = tallies.Counts(str(tmp_path / "counter_1-abcd.db"))
+    assert rows(5_000, counts) == list(range(5_000))
+    grown = (tmp_path / "counter_1-abcd.db").stat()
+    assert grown.st_blocks * 512 >= grown.st_size > 65_536
+
+
+def test_who_finds_the_disk_full_counts_for_itself_alone(tmp_path, monkeypatch, capsys):
+    """What it had counted on the disk by then is told."""
+    grown, new = (str(tmp_path / f"counter_{pid}-abcd.db") for pid in (1, 2))
+    early = tallies.Counts(grown)
+    early.write_value("early", 1.0, 0.0)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=full))
+    for counts in (early, tallies.Counts(new)):
+        assert rows(5_000, counts) == list(range(5_000))
+    assert names(tmp_path) == ["counter_1-abcd.db"]
+    assert next(iter(MmapedDict.read_all_values_from_file(grown)))[:2] == ("early", 1.0)
+    assert "its disk is full" in capsys.readouterr().err
+
+
+def test_however_many_have_died_they_are_folded_with_the_few_files_that_a_process_may_open(tmp_path):
+    """They pile up while the disk is full, say."""
+    key = mmap_key(COUNTED, COUNTED, (), (), "Duplicates")
+    for place in range(300):
+        (tmp_path / f"{place}-abcd.alive").touch()
+        file = MmapedDict(str(tmp_path / f"counter_{place}-abcd.db"))
+        file.write_value(key, 1.0, 0.0)
+        file.close()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        for _ in range(5):
+            Tallies(tmp_path).fold()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert names(tmp_path) == ["dead.lock", "dead.sums"]
+    assert published(tmp_path)[COUNTED] == 300
+
+
 def test_what_one_wrote_while_it_was_being_looked_at_and_died_is_taken_in(tmp_path, process):
     each = process()
     folding = process("stop:before_the_dead_are_known")
@@ -223,7 +316,7 @@ def test_processes_that_have_the_same_pid_are_two(tmp_path):
 
 @pytest.mark.parametrize("torn", ["", "zeros", "half", "garbage", "backwards"])
 def test_of_a_torn_file_what_stands_before_the_tear_counts(tmp_path, torn):
-    path = tmp_path / "counter_1-00000000.db"
+    path = tmp_path / "counter_99999999-00000000.db"
     _count(path, {"whole": 3, "torn": 4})
     content = path.read_bytes()
     (used,) = struct.unpack_from("i", content)

@@ -45,11 +45,13 @@ def letters(deployment):
 @pytest.mark.parametrize(
     "answer",
     [
-        refuse(125), refuse(126), refuse(127), refuse(128), refuse(153), refuse(500, status=500), refuse(501),
-        refuse("busy", status=429), Scripted(502), Scripted(200), Scripted(404),
-    ],
+        refuse(153),
+        refuse(500, status=500),
+        refuse("busy", status=429),
+        Scripted(502),
+    ],  # all: test_octopush.py
     ids=lambda answer: f"{answer.status}-{answer.body.get('code', '')}",
-)  # fmt: skip
+)
 def test_what_may_pass_is_tried_again(deployment, play, octopush, answer):
     octopush.control(Faults(script=[answer, answer]))
     deployment.start()
@@ -88,6 +90,11 @@ def test_what_will_never_pass_is_a_dead_letter_with_the_providers_words_and_the_
     assert "will not be sent: 151" in parley(deployment, "transcript", ANNA)[0]
 
 
+def resting(redis):
+    """How many outboxes are at rest: nobody tries their SMS now."""
+    return sum((redis.get(name) or b"").startswith(b"0 ") for name in redis.keys("*:outbox-lock:*"))
+
+
 @pytest.mark.parametrize("answer", [refuse(101, status=401), refuse(104), refuse(105)])
 def test_an_account_at_fault_pauses_the_channel_and_keeps_its_sms(
     deployment, play, octopush, own_valkey, answer
@@ -98,12 +105,8 @@ def test_an_account_at_fault_pauses_the_channel_and_keeps_its_sms(
     redis = own_valkey.client()
     until(lambda: redis.exists(keyspace.pause(clinic.CHANNEL)), 30, "the channel is paused")
     assert octopush.count() < 5
-    redis.delete(keyspace.pause(clinic.CHANNEL))
-    for k in range(16):
-        for name in redis.keys(f"{{{k}}}:outbox-lock:*"):
-            redis.delete(name)
-            sender = name.decode().rpartition(":")[2]
-            redis.zadd(keyspace.outbox_alarms(k), {sender: 1})
+    until(lambda: resting(redis) + octopush.count() == 5, 30, "whatever was not sent rests")
+    assert "resumed" in parley(deployment, "channel", "resume", clinic.CHANNEL)[0]
     until(lambda: octopush.count() == 5, 30, "all of them were sent")
     assert letters(deployment) == []
 

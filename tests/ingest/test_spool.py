@@ -1,5 +1,6 @@
 """What was put into the spool comes out of it in order, whatever was cut off or damaged; and what is in it is told."""
 
+import asyncio
 import errno
 import json
 import os
@@ -8,7 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
 
 import pytest
@@ -185,6 +186,50 @@ def test_a_sync_that_fails_acknowledges_nothing(spool, monkeypatch):
     monkeypatch.undo()
     assert refused.value.reason == "failed"
     assert numbers(rest(spool)) == [1]
+
+
+class Taking:
+    """Mailboxes, and a Redis, that take whatever they are handed."""
+
+    def __init__(self):
+        self.events = []
+
+    async def hand_over(self, events, _within_s):
+        self.events += events
+
+    async def answers(self):
+        return True
+
+
+def test_what_a_failing_disk_takes_back_does_not_hide_what_comes_in_its_place(spool, monkeypatch):
+    """Another process hands over while a large write is being synced, and gets no further than its first part."""
+    put(spool, 0)
+    taking, moved = Taking(), Event()
+    handing = hand_over.HandOver(spool, taking, taking)
+    thread = Thread(target=lambda: asyncio.run(handing.look()))
+    sync, move = os.fsync, spool.move
+
+    def once(place):
+        move(place)
+        handing._over.set()
+        moved.set()
+
+    def fail(_fd):
+        monkeypatch.setattr(os, "fsync", sync)
+        thread.start()
+        moved.wait(0.5)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(spool, "move", once)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(NoRoom):
+        put(spool, *range(1, 41))
+    thread.join()
+    put(spool, 41)
+    monkeypatch.setattr(spool, "move", move)
+    asyncio.run(hand_over.HandOver(spool, taking, taking).look())
+    assert event(41) in taking.events
+    assert not spool.in_use
 
 
 def test_what_was_written_is_synced_with_its_folder_before_it_is_acknowledged(spool, monkeypatch):

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.soak.soak import Report, soak
+from tests.soak.soak import Report, soak, spools
 
 LOGS = Path("var") / "soak"
 SHOWN = 40
@@ -29,7 +29,7 @@ def main(seconds: float, seed: int | None, every_ms: float) -> None:
     """
     console = Console()
     seed = random.randrange(1_000_000) if seed is None else seed
-    console.print(f"seed {seed}")
+    console.print(f"seed {seed}, {'with' if spools(seed) else 'without'} a spool")
     with console.status("starting …") as status:
         report = soak(
             seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …")

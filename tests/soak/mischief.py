@@ -102,10 +102,12 @@ class Mischief:
         begun_s = monotonic()
         try:
             for deed in deeds:
+                self._undo(monotonic())
                 while (left_s := begun_s + deed.at_s - monotonic()) > 0:
                     if self._over.wait(min(left_s, 0.05)):
                         return
                     self._undo(monotonic())
+                begun_s -= left_s  # what a deed that took its time put off, it puts off for all that follow
                 self._do(deed)
         except BaseException as e:  # noqa: BLE001 (whoever ends this is told)
             self.failure = e

@@ -7,13 +7,15 @@ One process of each role is spared, and must not grow.
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from statistics import quantiles
 from threading import Event, Thread
 from time import monotonic
 
 import msgspec
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.soak import ledger
 from tests.soak.mischief import Mischief, schedule
@@ -39,6 +41,9 @@ WAIT_S = 180.0
 """How long what is under way may take once nothing is disturbed any more."""
 
 SETTLE_S = 60.0
+LOOK_S = 5.0
+"""How long `/metrics` may take. It waits for each of two servers, for a second to connect and one to answer."""
+
 FDS, BYTES = 96, 48 << 20
 """By how much a process may grow from the first third of a soak to its end: connections to two channels' provider are
 kept, and memory is warmed."""
@@ -149,9 +154,48 @@ class Growth:
                 yield f"{name} has {size >> 20} MiB of memory, and had at most {most_size >> 20} in the first third"
 
 
+class Sums:
+    """What `/metrics` says was counted, looked at now and then: it never falls, whoever dies."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._before: dict[tuple[str, str], float] = {}
+        self.looks = 0
+        self.wrongs: list[str] = []
+
+    def look(self) -> None:
+        """Unless nobody answers."""
+        try:
+            answer = requests.get(self._url, timeout=LOOK_S)
+        except requests.RequestException:
+            return
+        if answer.status_code != 200:
+            self.wrongs.append(f"/metrics answers {answer.status_code}")
+            return
+        self.hear(answer.text)
+
+    def hear(self, text: str) -> None:
+        found = {
+            (sample.name, str(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            if family.type in ("counter", "histogram")
+            for sample in family.samples
+        }
+        for series, value in self._before.items():
+            if found.get(series, 0) < value:
+                self.wrongs.append(f"the sum of {series} fell from {value} to {found.get(series)}")
+        self._before = found
+        self.looks += 1
+
+
 def _taken_up(pid: int) -> tuple[int, int]:
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()), resident * os.sysconf("SC_PAGE_SIZE")
+
+
+def spools(seed: int) -> bool:
+    """Has `web` a spool in the soak with this seed?"""
+    return seed % 2 == 1
 
 
 def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
@@ -159,17 +203,22 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
     """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
     anything is wrong."""
     with Valkey() as valkey, FakeOctopush() as octopush, Proxy(valkey.url) as proxy:
-        metrics = valkey.folder / "metrics"
+        metrics, spool = valkey.folder / "metrics", valkey.folder / "spool"
         metrics.mkdir()
         broker = f"{proxy.url.removesuffix('/0')}/1"
         with Deployment(
             proxy.url, broker, octopush, surveys=_surveys(valkey.folder),
-            environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+            environment={
+                "PROMETHEUS_MULTIPROC_DIR": str(metrics), "PARLEY_SPOOL": str(spool) if spools(seed) else "",
+            },
         ) as deployment:  # fmt: skip
             _second_channel(deployment)
             deployment.start(**(copies or COPIES))
             report = _soak(Report(seed, seconds), deployment, valkey, proxy, octopush, every_s, tell)
-            report.wrongs += _metric_wrongs(metrics, deployment)
+            report.wrongs += [
+                *metric_wrongs(metrics, {str(each.pid) for each in deployment.processes}),
+                *_spool_wrongs(spool),
+            ]
             if report.wrongs and logs is not None:
                 _keep_logs(deployment, report, logs)
             return report
@@ -186,7 +235,7 @@ def _soak(
     before = octopush.count()
     strangers = {sms.to for sms in octopush.accepted()}
     spared = [deployment.of(name)[0] for name in COPIES]
-    growth = Growth(spared)
+    growth, sums = Growth(spared), Sums(f"{deployment.base}/metrics")
     over = Event()
     talking = [play for kind, play in plays.items() if kind != "invited"]
     groups = []
@@ -211,6 +260,7 @@ def _soak(
         mischief.start(schedule(report.seed, report.seconds))
         while (gone_s := monotonic() - begun_s) < report.seconds:
             growth.look()
+            sums.look()
             tell(f"{gone_s:.0f} s: {octopush.count() - before} SMS, {sum(mischief.done.values())} deeds")
             over.wait(min(2.0, max(0.01, report.seconds - gone_s)))
         over.set()
@@ -227,7 +277,10 @@ def _soak(
         except AssertionError as e:
             report.wrongs += str(e).splitlines()
     growth.look()
-    report.wrongs += growth.wrongs()
+    sums.look()
+    report.wrongs += [*growth.wrongs(), *sums.wrongs]
+    if not sums.looks:
+        report.wrongs.append("/metrics was never answered")
     accepted = [sms for sms in octopush.accepted() if sms.to not in strangers]
     told = {
         sender: each for sender, each in ledger.stories(valkey.client()).items() if sender not in strangers
@@ -267,16 +320,23 @@ def _second_channel(deployment: Deployment) -> None:
     config.write_text(first + second + key_table(channels=CHANNELS))
 
 
-def _metric_wrongs(folder: Path, deployment: Deployment) -> Iterator[str]:
-    """Files of processes that are gone."""
-    living = {str(process.pid) for process in deployment.processes}
+def metric_wrongs(folder: Path, living: Container[str]) -> Iterator[str]:
+    """Files of processes that are not among those `living`, by pid. Whoever starts or tells the sums removes them, so those
+    of the last that died may be left."""
     left = [
         file.name
         for file in folder.iterdir()
-        if (found := re.search(r"_(\d+)\.db$", file.name)) and found[1] not in living
+        if (found := re.search(r"(\d+)-[0-9a-f]+\.(db|alive)$", file.name)) and found[1] not in living
     ]
-    if len(left) > 4 * len(living):
+    if len(left) > 4 * sum(COPIES.values()):
         yield f"{len(left)} metric files of processes that are gone, such as {sorted(left)[:3]}"
+
+
+def _spool_wrongs(folder: Path) -> Iterator[str]:
+    """Events that are still there, or were put aside."""
+    for file in (folder / "events", folder / "damaged"):
+        if file.exists() and (size := file.stat().st_size):
+            yield f"the spool's file {file.name} has {size} bytes"
 
 
 def _keep_logs(deployment: Deployment, report: Report, folder: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from config import keyspace, pauses
+from config.cli import main
 from workers.channel_commands import channel
 
 PEOPLE = ["+33600000001", "+33600000002", "+33600000003"]
@@ -112,3 +113,24 @@ def test_the_table_says_it_too(call):
     call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
     table = call("list")
     assert "by an operator, anna (carrier incident)" in " ".join(table.split())
+
+
+def test_a_narrow_terminal_shows_why_a_channel_is_paused(call, monkeypatch):
+    monkeypatch.setattr("workers.channel_commands.PIPE_WIDTH", 80)
+    call("pause", "clinic", "--why", "carrier [/incident]", "--as", "anna")
+    lines = call("list").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"since", "operator,", "anna", "(carrier", "[/incident])"} <= set(" ".join(lines).split())
+
+
+def test_a_redis_that_is_full_is_told_in_a_sentence(call):
+    call.client.config_set("maxmemory", 1)
+    try:
+        result = CliRunner().invoke(main, ["channel", "pause", "clinic", "--why", "x"])
+    finally:
+        call.client.config_set("maxmemory", 0)
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "Error: Redis is full and refuses writes: raise its `maxmemory`, then type this again\n"
+    )

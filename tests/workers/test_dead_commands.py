@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import dramatiq
 import msgspec
@@ -351,3 +352,76 @@ def test_an_event_of_a_letter_is_small(town, failing):
     (letter,) = letters_of(town)
     blob = msgspec.msgpack.encode(msgspec.structs.replace(letter, traceback=""))
     assert len(blob) < 1_500
+
+
+def test_a_narrow_terminal_shows_whole_ids_and_what_went_wrong(town, monkeypatch):
+    monkeypatch.setattr("workers.outcomes.PIPE_WIDTH", 80)
+    identity = "s69e680c80d383aaax0"
+    put(town, identity, kind="sms", reason="rejected", code="151", why="Country not served")
+    listed = call("list", status=0).stdout
+    assert identity in listed
+    assert {"rejected:", "Country", "served"} <= set(listed.split())
+    put(town, "d" * 60, reason="rejected", why="long ago")
+    assert "d" * 60 in "".join(re.findall(r"d{8,}", call("list", status=0).stdout))
+    assert "long ago" in " ".join(call("list", "--error", "long", status=0).stdout.split())
+    call("drop", identity, "--as", "somebody.with.a.long.name@a.long.host.example.org", status=0)
+    audited = call("audit", status=0).stdout
+    assert {identity, "dropped"} <= set(audited.split())
+
+
+def test_brackets_are_told_as_they_are(town):
+    put(town, "a", why="expected [/b], found [yes] or [red]")
+    assert "expected [/b], found [yes] or [red]" in call("list", status=0).stdout
+    call("drop", "a", "--as", "[/anna]", status=0)
+    assert "[/anna]" in call("audit", status=0).stdout
+
+
+def test_a_filter_that_lets_nothing_through_says_what_there_is(town):
+    assert call("list", "--reason", "rejecte", status=0).stdout == "No dead letters.\n"
+    put(town, "a")
+    assert call("list", "--reason", "rejecte", status=0).stdout == (
+        "No dead letters like that; there are 1 engine_error.\n"
+    )
+
+
+def test_a_dry_run_says_that_nothing_has_been_changed(town, failing):
+    fell(town, failing, ANNA)
+    dry = call("replay", "--all", "--dry-run", status=0).stdout
+    assert "would be" in dry
+    assert dry.endswith("Nothing has been changed.\n")
+    assert "Nothing has been changed" not in call("replay", "--all", status=0).stdout
+
+
+def test_who_dealt_with_a_letter_before_is_told_to_people_too(town):
+    put(town, "a")
+    call("drop", "a", "--as", "eve", status=0)
+    assert "dropped, by eve" in call("replay", "a", status=0).stdout
+
+
+def test_letters_are_shown_while_the_redis_of_the_wake_ups_is_away(town, monkeypatch):
+    put(town, "a")
+    monkeypatch.setenv("PARLEY_BROKER_URL", "redis://127.0.0.1:1/0")
+    for arguments in (["list"], ["show", "a"], ["audit"]):
+        looked = call(*arguments, status=0)
+        assert "The Redis of the wake-ups does not answer" in looked.stderr
+    assert "a replay" in call("show", "a", status=0).stdout
+
+
+def test_where_no_worker_would_start_nothing_is_tried_and_that_is_said(town, failing, monkeypatch, tmp_path):
+    fell(town, failing, ANNA)
+    (letter,) = letters_of(town)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "clinic.yaml").write_text("survey: clinic\nsteps: []\n")
+    monkeypatch.setenv("PARLEY_SURVEYS", str(broken))
+    tried = call("replay", letter.id, status=2)
+    assert "nothing was tried" in tried.stderr
+    assert "clinic.yaml" in tried.stderr
+    assert "no worker would start" in call("show", letter.id, status=0).stdout
+
+
+def test_the_lane_then_of_an_sms_is_said_not_to_be_kept(town):
+    put(town, "s1", kind="sms", reason="rejected")
+    shown = call("show", "s1", status=0).stdout
+    assert "not kept of an SMS" in shown
+    assert "earlier release" not in shown

@@ -180,7 +180,13 @@ CASES = {
     ),
     "behind others": (
         person(**mail(age=20 * S), queues=rung("replies", place=120, since=20 * S, depth=300)),
-        HELD_UP, "behind 120 others: 2 `conversation` live, and are busy with others, or at a loss",
+        HELD_UP, "behind 120 others: 2 `conversation` live, and are busy with others, or stuck",
+    ),
+    "a worker that is silent": (
+        person(
+            **mail(age=20 * S), queues=rung("replies", since=14 * S), heard={"conversation": NOW - 15 * S}
+        ),
+        HELD_UP, "first in its queue: no `conversation` has been heard of for 15 s, it may be gone.",
     ),
     "nobody takes it": (person(**mail(age=30 * S)), HELD_UP, "a worker is rung for, or the clock rings in 2 s."),
     "no clock, due": (person(**mail(age=30 * S, alarm=-28 * S)), WRONG, "should have rung 28 s ago and has not"),
@@ -207,25 +213,28 @@ CASES = {
     "paused by an operator": (
         person(**sms(count=2), channels=paused("operator"), outbox_lock=rest("untried", 50 * S)),
         HELD_UP,
-        ('The clinic channel is paused by an operator since 15:53 ("carrier incident"); 2 SMS wait; '
+        ('The clinic channel is paused by an operator since 15:53 UTC ("carrier incident"); 2 SMS wait; '
         "`parley channel resume clinic`."),
     ),
     "paused by somebody for a while": (
         person(**sms(), channels=paused("operator", until=H, who="anna@ops")),
-        HELD_UP, "by an operator (anna@ops) since 15:53 until 18:53",
+        HELD_UP, "by an operator (anna@ops) since 15:53 UTC until 18:53 UTC",
     ),
     "circuit open": (
         person(**sms(), channels=paused("circuit", why="500: Impossible", until=40 * S)),
         HELD_UP,
-        ('The clinic channel is paused since 15:53, as its provider fails ("500: Impossible"); 1 SMS waits; one SMS tries '
+        ('The clinic channel is paused since 15:53 UTC, as its provider fails ("500: Impossible"); 1 SMS waits; one SMS tries '
         "again in 40 s."),
     ),
     "account refused": (
-        person(**sms(), channels=paused("account", why="101", until=S)), HELD_UP, "as the provider refuses its account",
+        person(**sms(), channels=paused("account", why="101", until=S)),
+        HELD_UP,
+        ('as the provider refuses its account ("101"); 1 SMS waits; one SMS tries again in 1 s by itself, or at once by '
+        "`parley channel resume clinic`."),
     ),
     "being sent": (
         person(**sms(), outbox_lock=lock(since_ms=300, lease_ms=15 * S)),
-        NORMAL, "An SMS is being sent since 0.3 s; 1 SMS waits.",
+        NORMAL, "An SMS is being sent, for 0.3 s now; 1 SMS waits.",
     ),
     "sender not back": (
         person(**sms(), outbox_lock=lock(since_ms=12 * S, lease_ms=15 * S)),
@@ -240,7 +249,7 @@ CASES = {
             **sms(), outbox_lock=rest("again", 2 * MIN, attempts=3),
             tries=[Failed(NOW - MIN, "500", "Impossible to process")],
         ),
-        HELD_UP, "the last try failed 1 min ago (500 Impossible to process); try 4 of 20 is in 2 min.",
+        HELD_UP, "the last try failed 1 min ago (500: Impossible to process); try 4 of 20 is in 2 min.",
     ),
     "uncertain": (
         person(**sms(), outbox_lock=rest("again?", 9 * S, attempts=1)), HELD_UP, "the provider may have it",
@@ -341,6 +350,13 @@ CASES = {
             threads=[thread(opened_today=5, most_today=5)],
         ),
         NORMAL, "as many sessions today as the channel allows (5 of 5)",
+    ),
+    "refused as the day's SMS are spent": (
+        person(
+            remembers=True, records=[Refused(NOW - MIN, "clinic", "1", "sms_budget")], threads=[thread()],
+            channels={"clinic": msgspec.structs.replace(CLINIC, sms_per_day=12, sms_today=12)},
+        ),
+        NORMAL, "the channel has spent the day's SMS (12 of 12); the day ends at midnight of the channel's time zone.",
     ),
     "refused to cool down": (
         person(

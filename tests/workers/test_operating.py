@@ -113,7 +113,7 @@ def test_a_paused_channel_is_the_reason_until_it_is_resumed(deployed):
     (note,) = deployed.state()["notes"]
     assert (
         note
-        == "clinic is paused by an operator, anna (carrier incident); `parley channel resume clinic` ends it"
+        == "the clinic channel is paused by an operator, anna (carrier incident); `parley channel resume clinic` ends it"
     )
     assert json.loads(deployed.run(channel, "list", "--json"))["paused"]["who"] == "anna"
     heard = deployed.heard(person)
@@ -171,9 +171,7 @@ def test_a_killed_worker_and_a_clock_that_does_not_run_are_the_reason(deployed):
     alarms = keyspace.alarms(keyspace.shard_of(person, 16))
     deployed.server.client().zincrby(alarms, -LATE_MS, person)  # as if so much time had passed
     wrong = deployed.state(wrong=True)["wrong"]
-    assert any(
-        "1 lanes are due and not rung for" in each and "`clock` does not keep up" in each for each in wrong
-    )
+    assert any("1 lane is due and not rung for" in each and "for `clock` to do" in each for each in wrong)
     assert "1 lane is held by workers that never came back" in wrong
     deployed.again("conversation", "clock")
     deployed.told(person, "Waits for an answer to `temperature`", 20)

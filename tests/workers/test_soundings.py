@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from time import monotonic
+from unittest.mock import Mock
 
 import dramatiq
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
+from config import exposition as expositions
 from config import keyspace, metrics, pauses, registry, soundings
 from config.exposition import Exposition, published
 from config.pauses import Pause
@@ -259,6 +261,17 @@ def test_those_who_ask_at_once_get_one_reading_and_redis_is_asked_once_a_second(
     assert all(b"parley_redis_up" in text for text in texts)
     assert len(asked) <= 2
     assert len(read) < 64
+
+
+def test_a_reading_that_failed_is_given_to_nobody_who_asked_at_the_same_time(town, monkeypatch):
+    monkeypatch.setattr(expositions, "monotonic", lambda: 0.0)
+    asked = Exposition(town.world.settings)
+    with monkeypatch.context() as failing:
+        failing.setattr(metrics, "counted", Mock(side_effect=PermissionError))
+        with pytest.raises(PermissionError):
+            asked.text()
+    assert b"parley_redis_up" in asked.text()
+    asked.close()
 
 
 def test_what_is_counted_is_told_at_once(town):

@@ -60,6 +60,10 @@ WRONG = {
         {"lanes": Server(up=True, now=NOW, memory=95, most_memory=100)},
         "the Redis of the lanes uses 95% of the memory that it may",
     ),
+    "full": (
+        {"lanes": Server(up=True, now=NOW, memory=101, most_memory=100)},
+        "the Redis of the lanes uses 101% of the memory that it may; what comes in is refused: raise its `maxmemory`",
+    ),
     "slow": (
         {"queues": {"replies": Queue(900, 40_000)}},
         "900 wait in the queue replies (replies), the first for 40 s: more `conversation` processes are needed",
@@ -69,15 +73,22 @@ WRONG = {
         "3 lanes are due and not rung for, the first for 8 s: `clock` does not keep up",
     ),
     "late outboxes": ({"shards": shard(outboxes=Alarms(9, 3, 8_000))}, "3 outboxes are due and not rung for"),
+    "a late outbox": ({"shards": shard(outboxes=Alarms(9, 1, 8_000))}, "1 outbox is due and not rung for"),
     "abandoned": ({"shards": shard(abandoned=2)}, "2 lanes are held by workers that never came back"),
     "circuit": (
         {"channels": paused("circuit", 40_000)},
-        "clinic is paused as its provider fails, for another 40 s (carrier incident)",
+        "the clinic channel is paused as its provider fails, for another 40 s (carrier incident); it is tried again",
     ),
-    "account": ({"channels": paused("account")}, "clinic is paused as its provider refuses the account"),
+    "account": (
+        {"channels": paused("account")},
+        (
+            "the clinic channel is paused as its provider refuses the account (carrier incident); mend the account, then "
+            "`parley channel resume clinic`"
+        ),
+    ),
     "day spent": (
         {"channels": {"clinic": ChannelStands(sms_today=500, sms_cap=500)}},
-        "clinic has spent the day's 500 SMS",
+        "the clinic channel has spent the day's 500 SMS",
     ),
     "dead letters": (
         {"shards": shard(dead={"engine_error": 2, "earlier": 1}, dead_oldest_ms=180 * MIN)},
@@ -117,7 +128,32 @@ def test_what_an_operator_paused_is_known_and_not_wrong():
     verdict = judge(State(Soundings(**well(channels=paused("operator", who="anna@ops")))))
     assert verdict.ok
     assert verdict.notes == [
-        "clinic is paused by an operator, anna@ops (carrier incident); `parley channel resume clinic` ends it"
+        "the clinic channel is paused by an operator, anna@ops (carrier incident); `parley channel resume clinic` ends it"
+    ]
+
+
+def test_where_nobody_works_nobody_is_said_to_be_too_slow():
+    rest = {role: process(role) for role in registry.WORK if role not in ("clock", "conversation")}
+    found = {
+        "processes": rest,
+        "queues": {"replies": Queue(1, 40_000)},
+        "shards": shard(lanes=Alarms(9, 1, 8_000)),
+    }
+    assert judge(State(Soundings(**well(**found)))).wrong == [
+        "no `conversation` and no `clock` process lives",
+        "1 lane is due and not rung for, the first for 8 s: that is for `clock` to do",
+        "1 waits in the queue replies (replies), the first for 40 s",
+    ]
+
+
+def test_what_would_keep_a_process_from_starting_is_known():
+    state = State(Soundings(**well()), mistakes=["clinic.yaml: no step is called 'x'", "quiz.yaml: no steps"])
+    assert judge(state).ok
+    assert judge(state).notes == [
+        (
+            "with the settings and surveys as they are here no process would start: clinic.yaml: no step is called 'x', "
+            "and 1 more (`parley check`)"
+        )
     ]
 
 
@@ -212,6 +248,29 @@ def test_servers_that_are_away_are_said_to_be(call, monkeypatch):
     assert away.exit_code == 1
     assert away.stdout.startswith("The Redis of the lanes does not answer")
     assert "the Redis of the wake-ups does not answer" in away.stdout
+    assert ".)" not in away.stdout
+    assert "queue " not in away.stdout  # no table of nothing
+
+
+def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "clinic.yaml").write_text("survey: clinic\nsteps: []\n")
+    monkeypatch.setenv("PARLEY_SURVEYS", str(broken))
+    told = call()
+    assert told.exit_code == 0
+    first, second = told.stdout.splitlines()[:2]
+    assert first.strip() == "Nothing is wrong, but mind:"
+    assert "no process would start: clinic.yaml" in second
+
+
+def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
+    monkeypatch.setattr("workers.status.PIPE_WIDTH", 80)
+    call.town.accept("+33600000001", "START")
+    (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
+    assert heading.split() == [
+        "shard", "alarms", "due", "late", "held", "abandoned", "outboxes", "due", "late", "letters",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
