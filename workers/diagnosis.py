@@ -200,12 +200,12 @@ def _coming(s: Situation, alarm: int | None, *queues: str) -> Finding:
             f"the clock should have rung {rough(s.now - alarm)} ago and has not: is `clock` running? {_heard(s, 'clock')}",
         )
     when = f"in {rough(alarm - s.now)}" if alarm > s.now else "now"
-    if not s.alive.get(role) and not _unheard(s, role):
+    if _gone(s, role):
         return Finding(
             Weight.WRONG,
             f"the clock rings again {when}, but nobody comes: is `{role}` running? {_heard(s, role)}",
         )
-    if not s.alive.get("clock") and not _unheard(s, "clock"):
+    if _gone(s, "clock"):
         return Finding(
             Weight.WRONG, f"the clock should ring {when}: is `clock` running? {_heard(s, 'clock')}"
         )
@@ -245,6 +245,11 @@ def _rung(s: Situation, role: str, since_ms: int, before: int) -> Finding:
 def _unheard(s: Situation, role: str) -> bool:
     """May one live that does not say so?"""
     return s.earlier and role in registry.UNHEARD
+
+
+def _gone(s: Situation, role: str) -> bool:
+    """Is there none that lives?"""
+    return not s.alive.get(role) and not _unheard(s, role)
 
 
 def _heard(s: Situation, role: str) -> str:
@@ -425,7 +430,7 @@ def _of_session(s: Situation, thread: Thread, session: Open) -> Finding:
         return Finding(Weight.NORMAL, f"Waits for an answer to {where}; {_COMES_TO[first.what]} about now.")
     clock = ""
     weight = Weight.NORMAL
-    if not s.alive.get("clock") and not _unheard(s, "clock"):
+    if _gone(s, "clock"):
         weight, clock = Weight.HELD_UP, f", if `clock` runs by then. {_heard(s, 'clock')}"
     return Finding(
         weight,
@@ -474,7 +479,7 @@ def _of_invitations(s: Situation) -> Iterator[Finding]:
                 Weight.HELD_UP,
                 f"{about}; the channel has spent the day's SMS ({standing.sms_today} of {standing.sms_per_day}).",
             )
-        elif not s.alive.get("clock") and not _unheard(s, "clock"):
+        elif _gone(s, "clock"):
             yield Finding(
                 Weight.WRONG, f"{about}; is `clock` running, which releases it? {_heard(s, 'clock')}."
             )

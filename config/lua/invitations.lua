@@ -71,12 +71,7 @@ local function release(keys, args)
     if mail then
       redis.call('HDEL', keys[3], id)
       local entry = 'S' .. ms(now) .. string.sub(mail, string.find(mail, '%z') + 14)
-      if redis.call('RPUSH', keys[i], entry) == 1 then
-        redis.call('ZADD', keys[1], 'LT', ms(now + LOOK_MS), sender)
-        rings[i - 3] = ring_for(entry)
-      else
-        rings[i - 3] = 0
-      end
+      rings[i - 3] = deliver(keys[1], keys[i], now, sender, entry)
     else
       rings[i - 3] = -1
     end
