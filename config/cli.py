@@ -8,31 +8,31 @@ from typing import Any, cast
 import click
 
 COMMANDS = {
-    "run": ("workers.run", "Run all of Parley on this machine."),
-    "phone": ("ingest.phone", "A phone in the terminal, texting a running Parley."),
-    "invite": ("ingest.invite", "Ask a person, or a table of people, to take a survey."),
-    "key": ("ingest.key", "Make a key to the API."),
+    "run": ("workers.commands.run", "Run all of Parley on this machine."),
+    "phone": ("ingest.commands.phone", "A phone in the terminal, texting a running Parley."),
+    "invite": ("ingest.commands.invite", "Ask a person, or a table of people, to take a survey."),
+    "key": ("ingest.commands.key", "Make a key to the API."),
     "lint": ("engine.commands.lint", "Prove that surveys end, and what they cost at most."),
     "graph": ("engine.commands.graph", "Draw a survey."),
     "chat": ("engine.commands.chat", "Play a survey in the terminal, skipping time."),
     "replay": (
-        "workers.replay",
+        "workers.commands.replay",
         "Run stored conversations again, or against another version of their survey.",
     ),
     "schema": ("engine.commands.schema", "Print the JSON Schema of survey files, for editors."),
     "surveys": (
-        "workers.surveys",
+        "workers.commands.surveys",
         "Versions of surveys, the open sessions on each, and what an upgrade would change.",
     ),
-    "check": ("workers.check", "Check the configuration and the surveys; start nothing."),
-    "status": ("workers.status", "What is wrong, who works, and what waits."),
-    "lane": ("workers.lane_command", "Everything about one phone number, and why nothing happens."),
-    "channel": ("workers.channel_commands", "What channels may do now; pause one, and resume it."),
-    "metrics": ("workers.metrics_command", "Publish the numbers of a machine without `web`."),
-    "transcript": ("workers.transcript", "What was said with one phone number."),
-    "optout": ("workers.optout_commands", "Who has opted out, and lists of them from elsewhere."),
-    "erase": ("workers.erase", "Remove every trace of a phone number, but that it opted out."),
-    "dead": ("workers.dead", "What could not be handled, and why."),
+    "check": ("workers.commands.check", "Check the configuration and the surveys; start nothing."),
+    "status": ("workers.commands.status", "What is wrong, who works, and what waits."),
+    "lane": ("workers.commands.lane", "Everything about one phone number, and why nothing happens."),
+    "channel": ("workers.commands.channel", "What channels may do now; pause one, and resume it."),
+    "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
+    "transcript": ("workers.commands.transcript", "What was said with one phone number."),
+    "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),
+    "erase": ("workers.commands.erase", "Remove every trace of a phone number, but that it opted out."),
+    "dead": ("workers.commands.dead", "What could not be handled, and why."),
 }
 """Subcommand -> the module whose attribute of that name is it, and its line in the help."""
 

@@ -10,15 +10,15 @@ from functools import partial
 import structlog
 import uvicorn
 
-from config import registry
-from config.logs import configure
-from config.settings import Settings, exit_with_mistakes, load
-from config.watching import LOOK_S, Watch, repeatedly
-from engine import Surveys, read_surveys
-from engine.accepting import Reread, reread_surveys
-from engine.providers.opening import mistakes
-from ingest.front_door import FrontDoor
+from config.settings.settings import Settings, exit_with_mistakes, load
+from config.telemetry import process_registry
+from config.telemetry.hot_reload import LOOK_S, Watch, repeatedly
+from config.telemetry.logs import configure
+from engine.proofs.survey_loader import Reread, read_surveys, reread_surveys
+from engine.providers.provider_registry import mistakes
+from engine.surveys.survey_registry import Surveys
 from ingest.web import create_app
+from ingest.webhooks.fast_path import FrontDoor
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ def serve(settings: Settings, surveys: Surveys, app: FrontDoor) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again once all is done
             signal.signal(number, lambda _number, _frame: sys.exit(0))
         with (
-            registry.enlisted(settings.redis_url, "web"),
+            process_registry.enlisted(settings.redis_url, "web"),
             repeatedly(live_surveys(settings, surveys).look, LOOK_S, "surveys"),
         ):
             uvicorn.Server(config).run(sockets=[door])

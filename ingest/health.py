@@ -8,11 +8,11 @@ import falcon
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from config import metrics
-from config.exposition import Exposition, Found
-from engine import Surveys
-from ingest.mailboxes import Store
-from ingest.spool import EMPTY, Spool, Standing, now_ms
+from config.telemetry import metrics
+from config.telemetry.exposition import Exposition, Found
+from engine.surveys.survey_registry import Surveys
+from ingest.intake.mailboxes import Store
+from ingest.intake.spool import EMPTY, Spool, Standing, now_ms
 
 
 class Alive:

@@ -7,23 +7,26 @@ import falcon.asgi
 import redis
 from falcon.asgi import Request, Response
 
-from config import keyspace
-from config.exposition import Exposition
-from config.settings import Settings
-from engine import Surveys
-from ingest import api, health, simulator
-from ingest.front_door import FrontDoor
-from ingest.hand_over import HandOver
-from ingest.mailboxes import Mailboxes, Store
-from ingest.spool import open_spool
-from ingest.twiml import InPlace
-from ingest.webhooks import RETRY_AFTER_S, UNAVAILABLE, Webhooks
+from config.settings.settings import Settings
+from config.store import keyspace
+from config.telemetry.exposition import Exposition
+from engine.surveys.survey_registry import Surveys
+from ingest import api, health
+from ingest.intake.mailboxes import Mailboxes, Store
+from ingest.intake.spool import open_spool
+from ingest.intake.spool_drain import HandOver
+from ingest.webhooks import simulated_phone
+from ingest.webhooks.channel_endpoint import RETRY_AFTER_S, UNAVAILABLE, Webhooks
+from ingest.webhooks.fast_path import FrontDoor
+from ingest.webhooks.inline_replies import InPlace
 
 
 class _Lifespan:
     """What was begun is finished before the process ends."""
 
-    def __init__(self, mailboxes: Mailboxes, phones: simulator.Phones, hand_over: HandOver | None) -> None:
+    def __init__(
+        self, mailboxes: Mailboxes, phones: simulated_phone.Phones, hand_over: HandOver | None
+    ) -> None:
         self._mailboxes = mailboxes
         self._phones = phones
         self._hand_over = hand_over
@@ -52,7 +55,7 @@ def create_app(settings: Settings, surveys: Surveys) -> FrontDoor:
     broker = Store(keyspace.connect_async(settings.broker_url))
     spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
     mailboxes = Mailboxes(settings.shards, lanes, broker, spool)
-    phones = simulator.Phones(settings.redis_url)
+    phones = simulated_phone.Phones(settings.redis_url)
     hand_over = HandOver(spool, mailboxes, lanes) if spool else None
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, hand_over)])
     app.add_error_handler(redis.RedisError, _unavailable)
@@ -67,5 +70,5 @@ def create_app(settings: Settings, surveys: Surveys) -> FrontDoor:
     app.add_route("/metrics", metrics)
     api.mount(app, settings, surveys, lanes, mailboxes)
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
-        simulator.mount(app, phones)
+        simulated_phone.mount(app, phones)
     return FrontDoor(app, webhooks)

@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from config.cli import COMMANDS
-from config.metrics import REGISTRY
-from config.settings import VARIABLES
-from engine import read_surveys
+from config.settings.settings import VARIABLES
+from config.telemetry.metrics import REGISTRY
 from engine.commands.lint import lint
-from engine.providers.opening import PROVIDERS, account_fields, option_fields
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import PROVIDERS, account_fields, option_fields
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -2,8 +2,8 @@
 
 import sys
 
-from config.settings import exit_with_mistakes
-from workers.processes import ROLES
+from config.settings.settings import exit_with_mistakes
+from workers.roles.processes import ROLES
 
 
 def main(arguments: list[str]) -> None:

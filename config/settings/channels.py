@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.contacts import read_contacts
-from config.mistakes import Secret, read_fields, unknown
+from config.settings.config_errors import Secret, read_fields, unknown
+from config.settings.contacts import read_contacts
 
 SIMULATOR = "simulator"
 """The provider that is Parley itself; also its login, its key, its channels' token, and the key of their API. It

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from config.channels import SIMULATOR, Channel, ChannelFile, Key, Limits, read_channels
-from config.mistakes import Mistakes, Secret, exit_with_mistakes, unknown
-from config.survey_folder import Files, survey_files
+from config.settings.channels import SIMULATOR, Channel, ChannelFile, Key, Limits, read_channels
+from config.settings.config_errors import Mistakes, Secret, exit_with_mistakes, unknown
+from config.settings.survey_folder import Files, survey_files
 
 __all__ = [
     "MOST_SHARDS", "VARIABLES", "Channel", "Key", "Limits", "Mistakes", "Secret", "Settings", "Variable",

@@ -42,7 +42,7 @@ SURVEYS = "surveys"
 """Hash: survey version -> the file that it was read from, for sessions pinned to a version."""
 
 RUNS = f"{{{SURVEYS}}}:runs"
-"""Hash: process -> what it last said: see config/registry.py."""
+"""Hash: process -> what it last said: see config/telemetry/process_registry.py."""
 
 MOST_HELD_MS = 30 * 86_400_000
 """How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
@@ -54,7 +54,7 @@ OPTOUT_KEY, OPTOUT_CHECK = "optout-key", "optout-key-check"
 """The secret that hides numbers in the list of opt-outs, if Parley made it; and by what the secret in use is known."""
 
 RETENTION = "retention"
-"""There while the hour's sweep has been made: see workers/retention.py."""
+"""There while the hour's sweep has been made: see workers/clock/retention.py."""
 
 LIBRARIES = "libraries"
 """Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from config import metrics
-from config.metrics import Seen
-from config.registry import ROLES
-from config.settings import Settings
-from config.soundings import EARLIER, Server, Sounder, Soundings
+from config.settings.settings import Settings
+from config.telemetry import metrics
+from config.telemetry.metrics import Seen
+from config.telemetry.process_registry import ROLES
+from config.telemetry.redis_stats import EARLIER, Server, Sounder, Soundings
 
 FRESH_S = 1.0
 """How long what was found in Redis is told again."""

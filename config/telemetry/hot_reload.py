@@ -12,8 +12,8 @@ from typing import Generic, Protocol, TypeVar
 import redis
 import structlog
 
-from config import metrics
-from config.survey_folder import Files, Folder
+from config.settings.survey_folder import Files, Folder
+from config.telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Survey(Protocol):
 
 
 class Reread(Protocol):
-    """What is current once files have changed: as engine.surveys.Reread."""
+    """What is current once files have changed: as engine.surveys.survey_registry.Reread."""
 
     @property
     def changed(self) -> Sequence[Survey]: ...

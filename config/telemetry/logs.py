@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from config.settings import LogStyle, Settings
+from config.settings.settings import LogStyle, Settings
 
 _PRIVATE = ("text", "token", "number", "phone", "key", "url", "body")
 _WITHHELD = "(withheld)"

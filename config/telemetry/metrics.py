@@ -2,7 +2,7 @@
 
 Labels are bounded: channels, queues, and words from our own code; never a phone number or a text. With
 PROMETHEUS_MULTIPROC_DIR set when this is first imported, whatever was imported before, all processes of a machine
-count in that directory, and any of them can tell the sum: see config/tallies.py.
+count in that directory, and any of them can tell the sum: see config/telemetry/multiprocess_metrics.py.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.core import GaugeMetricFamily
 
-from config.tallies import FOLDER, Counts, join
+from config.telemetry.multiprocess_metrics import FOLDER, Counts, join
 
 REGISTRY = CollectorRegistry()
 
@@ -54,7 +54,7 @@ class Seconds(Histogram):
 
 
 class Seen(Gauge):
-    """A gauge that no process keeps: it is looked up when somebody asks, see config/exposition.py."""
+    """A gauge that no process keeps: it is looked up when somebody asks, see config/telemetry/exposition.py."""
 
     def _metric_init(self) -> None:
         pass

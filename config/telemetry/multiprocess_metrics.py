@@ -36,7 +36,7 @@ from prometheus_client import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.utils import floatToGoString
 
-from config import faults
+from config.telemetry import faults
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -18,8 +18,9 @@ import msgspec
 import redis
 from prometheus_client import Counter
 
-from config import keyspace, metrics
-from config.watching import repeatedly
+from config.store import keyspace
+from config.telemetry import metrics
+from config.telemetry.hot_reload import repeatedly
 
 SAID: keyspace.Command = ("HGETALL", keyspace.RUNS)
 """Asks what `living` reads."""

@@ -12,18 +12,19 @@ from typing import Any, Self
 import msgspec
 import redis
 
-from config import keyspace, registry
-from config.channels import Channel
-from config.headers import lock_in
-from config.keyspace import QUEUES, Command
-from config.pauses import Pause, decode, left_ms
-from config.settings import Settings
+from config.settings.channels import Channel
+from config.settings.settings import Settings
+from config.store import keyspace
+from config.store.keyspace import QUEUES, Command
+from config.store.pauses import Pause, decode, left_ms
+from config.store.stored_values import lock_in
+from config.telemetry import process_registry
 
 PATIENCE_S = 1.0
 """How long a server may take to answer."""
 
 LEASE_MS = 5_000
-"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/lanes.py)."""
+"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/store/lanes.py)."""
 
 MOST_LOCKS = 4_096
 """Locks that are looked at in one reading, of all shards together."""
@@ -90,7 +91,7 @@ class Soundings(msgspec.Struct, frozen=True, kw_only=True):
     broker: Server
     shards: Sequence[Shard] = ()
     channels: Mapping[str, ChannelStands] = {}
-    processes: Mapping[str, registry.Process] = {}
+    processes: Mapping[str, process_registry.Process] = {}
     queues: Mapping[str, Queue] = {}
     dramatiq_dead: Mapping[str, int] = {}
 
@@ -134,7 +135,7 @@ class Sounder:
         answers = _answers(
             self._lanes,
             [
-                *_SERVER, registry.SAID,
+                *_SERVER, process_registry.SAID,
                 *(command for name in names for command in _of_channel(name)),
                 *(command for k in range(self._shards) for command in _of_shard(k, names, most)),
             ],
@@ -151,7 +152,7 @@ class Sounder:
         )
         return {
             "lanes": server,
-            "processes": registry.living(said, server.now),
+            "processes": process_registry.living(said, server.now),
             "channels": {
                 channel.name: ChannelStands(
                     held=sum(first.invitations[channel.name] for first in firsts),

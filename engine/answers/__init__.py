@@ -29,8 +29,8 @@ from engine.answers.readers import (
     YesNoReader,
 )
 from engine.answers.yes_no import NO, YES, read_yes_no
-from engine.events import Answer
-from engine.folding import clean
+from engine.model.events import Answer
+from engine.model.text_normalization import clean
 
 __all__ = [
     "NO", "YES", "AnythingReader", "ChoiceReader", "ChoicesReader", "DateReader", "NumberReader", "PhoneReader",

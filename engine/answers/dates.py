@@ -9,8 +9,8 @@ from datetime import date, timedelta
 
 from engine.answers.readers import DateReader, Today, Unread
 from engine.answers.vocabulary import words
-from engine.events import Answer
-from engine.folding import fold
+from engine.model.events import Answer
+from engine.model.text_normalization import fold
 
 _LONGEST = 64
 """Characters of the longest way to write a date."""

@@ -12,8 +12,8 @@ import msgspec
 
 from engine.answers.readers import LONGEST_REPLY, NumberReader, ScaleReader, Unread
 from engine.answers.vocabulary import NUMBERS, UNMISTAKABLE, words
-from engine.events import Answer
-from engine.folding import clean, fold, fold_word, trim_punctuation
+from engine.model.events import Answer
+from engine.model.text_normalization import clean, fold, fold_word, trim_punctuation
 
 _EXACT = 2**53
 """Whole numbers up to here are kept as int; msgpack holds no more than 64 bits."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from engine.answers.readers import LONGEST_REPLY, ChoiceReader, ChoicesReader, Unread
 from engine.answers.vocabulary import UNMISTAKABLE, words
-from engine.events import Answer
-from engine.folding import fold, trim_punctuation
+from engine.model.events import Answer
+from engine.model.text_normalization import fold, trim_punctuation
 
 _NUMBERED = re.compile(
     r"(?:(?:option|choice|answer|number|no|nr|choix|reponse|numero|n|valg|svar|alternativ|nummer)\W{0,3})?"

@@ -10,8 +10,8 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
 
 from engine.answers.readers import PhoneReader, Unread
-from engine.events import Answer
-from engine.folding import clean
+from engine.model.events import Answer
+from engine.model.text_normalization import clean
 
 _LONGEST = 80
 """Characters in which a number is looked for."""

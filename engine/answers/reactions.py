@@ -8,7 +8,7 @@ Norwegian ones are translations that no phone was asked about: a wording that is
 import re
 
 from engine.answers.vocabulary import words
-from engine.folding import fold
+from engine.model.text_normalization import fold
 
 _LEADS = words(
     "liked, loved, disliked, laughed at, emphasized, emphasised, questioned, reacted * to, * to",

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.patterns import Pattern
+from engine.model.patterns import Pattern
 
 Why = Literal[
     "reaction", "too_short", "too_long", "pattern", "not_a_number", "ambiguous", "decimals", "too_low", "too_high",

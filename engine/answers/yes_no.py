@@ -7,8 +7,8 @@ import re
 
 from engine.answers.readers import LONGEST_REPLY, Unread, YesNoReader
 from engine.answers.vocabulary import words
-from engine.events import Answer
-from engine.folding import fold, trim_punctuation
+from engine.model.events import Answer
+from engine.model.text_normalization import fold, trim_punctuation
 
 YES = words(
     "yes, oui, ja, true, vrai, sant",

@@ -15,16 +15,13 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from engine.chatting import BEGINS_AT, NUMBER, TIMEZONE, Phone, phone_for, playable, playing
 from engine.commands.chat_screen import Screen, keywords, state
 from engine.commands.money import Price
-from engine.events import Opened
-from engine.explaining import explain
-from engine.folding import fold
-from engine.policy import ChannelPolicy
+from engine.model.events import Opened
+from engine.model.policy import ChannelPolicy
+from engine.model.text_normalization import fold
 from engine.proofs import findings
-from engine.surveys import Surveys
-from engine.transcripts import (
+from engine.proofs.transcripts import (
     Begins,
     Came,
     Cancelled,
@@ -46,6 +43,9 @@ from engine.transcripts import (
     silent,
     written,
 )
+from engine.simulator.explanations import explain
+from engine.simulator.simulator import BEGINS_AT, NUMBER, TIMEZONE, Phone, phone_for, playable, playing
+from engine.surveys.survey_registry import Surveys
 
 PROMPT = "> "
 

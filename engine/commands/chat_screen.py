@@ -6,15 +6,15 @@ from decimal import Decimal
 from rich.console import Console
 from rich.text import Text
 
-from engine.chatting import Phone, notes
-from engine.events import Answer, Ended, Heard, Record, Said
-from engine.explaining import ENDING
-from engine.lane import Session
-from engine.program import Ask, Survey
-from engine.segments import Segments, count
-from engine.transcripts import Came, Entry, Noted, Passed, Remark, Told, Went, lasting, written
-from engine.variables import TOLD, is_variable
-from engine.wording import describe_reader
+from engine.model.events import Answer, Ended, Heard, Record, Said
+from engine.model.lane import Session
+from engine.model.segments import Segments, count
+from engine.proofs.transcripts import Came, Entry, Noted, Passed, Remark, Told, Went, lasting, written
+from engine.simulator.explanations import ENDING
+from engine.simulator.simulator import Phone, notes
+from engine.surveys.program import Ask, Survey
+from engine.surveys.variables import TOLD, is_variable
+from engine.surveys.wording import describe_reader
 
 _ALONE = {"GSM-7": 160, "UCS-2": 70}
 _JOINED = {"GSM-7": 153, "UCS-2": 67}

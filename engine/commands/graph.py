@@ -11,9 +11,9 @@ import click
 from engine.drawing import END_ID, ENTRY_ID, Drawing, draw
 from engine.drawing.dot import to_dot
 from engine.drawing.mermaid import to_mermaid
-from engine.findings import Rejected
-from engine.program import Survey
-from engine.reading import read_survey
+from engine.surveys.findings import Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_survey
 
 Form = Literal["svg", "mermaid", "dot"]
 

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from engine import proofs
 from engine.commands.money import Price
-from engine.findings import Finding, Rejected
-from engine.program import Survey
 from engine.proofs import Bound, Bounds, Stop
-from engine.proofs.keywords import clashes
-from engine.reading import read_survey
+from engine.proofs.keyword_clashes import clashes
+from engine.surveys.findings import Finding, Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_survey
 
 _PIPE_WIDTH = 200
 

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from engine import schema as of_surveys
+from engine.surveys import schema as of_surveys
 
 
 @click.command()

@@ -11,10 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from engine.graph import reachable
-from engine.program import END, Ask, Keywords, Reask, Remind, Route, Step, Survey
-from engine.texts import Slot, Template
-from engine.wording import describe, describe_reader, show_pattern, show_place
+from engine.surveys.program import END, Ask, Keywords, Reask, Remind, Route, Step, Survey
+from engine.surveys.step_graph import reachable
+from engine.surveys.texts import Slot, Template
+from engine.surveys.wording import describe, describe_reader, show_pattern, show_place
 
 ENTRY_ID = "(start)"
 END_ID = "end"

@@ -7,7 +7,7 @@ milliseconds since 1970 (UTC).
 
 import msgspec
 
-from engine.events import Answer, Ending
+from engine.model.events import Answer, Ending
 
 FORMAT = 1
 
@@ -46,7 +46,7 @@ class Line(msgspec.Struct, array_like=True):
     throttle_at: int = 0  # theoretical arrival time of the START throttle (GCRA)
     told: dict[str, int] = {}  # fixed text -> when it was last sent
     language: str = ""  # the last session's; fixed texts are told in it
-    receipts: dict[int, int] = {}  # see engine.receipts
+    receipts: dict[int, int] = {}  # see engine.turns.receipts
 
 
 class Gathered(msgspec.Struct, array_like=True):
@@ -63,7 +63,7 @@ class Gathered(msgspec.Struct, array_like=True):
 class Lane(msgspec.Struct, array_like=True):
     """`seen` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards.
 
-    `lines` are by channel, those of sub-numbers by "channel:sub-number" (engine.addressing).
+    `lines` are by channel, those of sub-numbers by "channel:sub-number" (engine.turns.session_routing).
     """
 
     format: int = FORMAT

@@ -4,7 +4,7 @@ from typing import Protocol, cast
 
 import re2
 
-from engine.folding import fold
+from engine.model.text_normalization import fold
 
 
 class Pattern(Protocol):

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.events import Refusal
-from engine.quiet import QuietHours
+from engine.model.events import Refusal
+from engine.model.quiet_hours import QuietHours
 
 
 class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,17 +10,17 @@ from functools import cached_property
 
 import msgspec
 
-from engine.findings import Finding
-from engine.program import Survey
 from engine.proofs.bounds import Bounder, in_weights, out_weights, segment_weights
 from engine.proofs.flow import Flow, endless
-from engine.proofs.keywords import commands, greedy
+from engine.proofs.keyword_clashes import commands, greedy
 from engine.proofs.regions import LONGEST_NUMBER, regions_of
 from engine.proofs.spellings import spellings, untold
 from engine.proofs.walks import Walks, asked_about, rough_walks, shown, walks_of
 from engine.proofs.weighing import Heaviest, Weights
 from engine.proofs.witness import Played, Unplayable, play
-from engine.variables import NUMBER, is_variable
+from engine.surveys.findings import Finding
+from engine.surveys.program import Survey
+from engine.surveys.variables import NUMBER, is_variable
 
 _LENIENT = ("unreachable", "shadowed", "endless")
 """What a survey that was not written for Parley may have: it ran elsewhere, and is bounded here."""

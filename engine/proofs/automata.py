@@ -9,8 +9,8 @@ from functools import lru_cache
 from interegular import InvalidSyntax, REFlags, Unsupported, parse_pattern
 from interegular.fsm import FSM
 
-from engine.patterns import Pattern
-from engine.segments import BASIC, EXTENSION
+from engine.model.patterns import Pattern
+from engine.model.segments import BASIC, EXTENSION
 
 _MOST_STATES = 2_000
 _FEW_ENOUGH = 10_000

@@ -10,10 +10,10 @@ and is answered by nothing, fixed texts aside: a STOP is confirmed once, and HEL
 from collections.abc import Callable, Collection
 from graphlib import CycleError, TopologicalSorter
 
-from engine.program import Survey
 from engine.proofs.costs import Costs
 from engine.proofs.walks import Walks, asked_about, shown, texts_of, uncounted_targets
 from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of
+from engine.surveys.program import Survey
 
 MOST_LAYERED = 100_000
 """Spots times SMS, where a session ends after a number of SMS."""

@@ -22,12 +22,12 @@ from engine.answers import (
     TextReader,
     YesNoReader,
 )
-from engine.program import Ask, Survey
+from engine.model.segments import EXTENSION, count, is_gsm
 from engine.proofs.automata import dearest_character
 from engine.proofs.regions import UNANSWERED, Region
-from engine.segments import EXTENSION, count, is_gsm
-from engine.texts import LONGEST_SMS, Slot, Template, Text, fill, slots
-from engine.variables import MESSAGES, NUMBER, TOLD, is_variable
+from engine.surveys.program import Ask, Survey
+from engine.surveys.texts import LONGEST_SMS, Slot, Template, Text, fill, slots
+from engine.surveys.variables import MESSAGES, NUMBER, TOLD, is_variable
 
 _LONGEST_NUMBER = 24
 """Characters of a float, such as -2.2250738585072014e-308."""

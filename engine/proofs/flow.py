@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from engine.findings import Finding
-from engine.graph import chatter
-from engine.program import END, Ask, Route, Step, Survey
 from engine.proofs.regions import UNANSWERED, Region, may_hold
 from engine.proofs.walks import Move, Walks, is_known, texts_of, uncounted_targets
-from engine.texts import Text, slots
-from engine.variables import CONTACT, MESSAGES, NUMBER, is_variable
-from engine.wording import describe
+from engine.surveys.findings import Finding
+from engine.surveys.program import END, Ask, Route, Step, Survey
+from engine.surveys.step_graph import chatter
+from engine.surveys.texts import Text, slots
+from engine.surveys.variables import CONTACT, MESSAGES, NUMBER, is_variable
+from engine.surveys.wording import describe
 
 
 def endless(survey: Survey) -> list[Finding]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from engine.answers import NO, YES, ChoiceReader, ChoicesReader, ScaleReader, TextReader, YesNoReader
-from engine.conditions import OneOf
-from engine.findings import Finding
-from engine.folding import fold_word
-from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, is_stop
-from engine.program import Ask, Keywords, Survey
+from engine.model.text_normalization import fold_word
 from engine.proofs.automata import common
 from engine.proofs.regions import atoms_of
-from engine.wording import show_pattern
+from engine.surveys.conditions import OneOf
+from engine.surveys.findings import Finding
+from engine.surveys.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, is_stop
+from engine.surveys.program import Ask, Keywords, Survey
+from engine.surveys.wording import show_pattern
 
 
 def clashes(surveys: Sequence[Survey]) -> list[Finding]:

@@ -32,7 +32,8 @@ from engine.answers import (
     YesNoReader,
     read,
 )
-from engine.conditions import (
+from engine.model.events import Answer
+from engine.surveys.conditions import (
     Above,
     All,
     Answered,
@@ -49,9 +50,8 @@ from engine.conditions import (
     OneOf,
     holds,
 )
-from engine.events import Answer
-from engine.program import Ask, Survey
-from engine.variables import MESSAGES, MOST_MESSAGES, NUMBER, is_variable, read_variable
+from engine.surveys.program import Ask, Survey
+from engine.surveys.variables import MESSAGES, MOST_MESSAGES, NUMBER, is_variable, read_variable
 
 TODAY = date(2030, 6, 15)
 """The day on which conversations are tried out."""

@@ -6,14 +6,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.findings import Finding
-from engine.misspelt import meant
-from engine.program import Ask, Survey, repeats_of
+from engine.model.segments import count, is_gsm
+from engine.model.suggestions import meant
 from engine.proofs.costs import widest_words
 from engine.proofs.regions import atoms_of
-from engine.segments import count, is_gsm
-from engine.texts import LONGEST_SMS, Template, Text, literal, literal_length, slots
-from engine.variables import TOLD, place_of
+from engine.surveys.findings import Finding
+from engine.surveys.program import Ask, Survey, repeats_of
+from engine.surveys.texts import LONGEST_SMS, Template, Text, literal, literal_length, slots
+from engine.surveys.variables import TOLD, place_of
 
 _AS_TOLD = re.compile(r"\{(\$[A-Za-z_][\w-]*)")
 

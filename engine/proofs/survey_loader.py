@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from engine import proofs
-from engine.findings import Rejected
-from engine.program import Survey
-from engine.reading import read_survey
-from engine.surveys import Surveys
+from engine.surveys.findings import Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
 
 
 def accept(file: str, source: bytes) -> Survey:

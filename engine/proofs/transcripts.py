@@ -58,7 +58,7 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class Invited(msgspec.Struct, frozen=True):
-    """An invitation as in engine.events; an empty `survey` is the channel's first. `expires_in` is in ms; None: as
+    """An invitation as in engine.model.events; an empty `survey` is the channel's first. `expires_in` is in ms; None: as
     the survey says."""
 
     survey: str = ""

@@ -10,10 +10,10 @@ from itertools import product
 
 import msgspec
 
-from engine.program import END, Ask, Reask, Route, Step, Survey, repeats_of, targets
 from engine.proofs.regions import UNANSWERED, Region, Regions, atoms_of, may_hold
-from engine.texts import Text, slots
-from engine.variables import MESSAGES
+from engine.surveys.program import END, Ask, Reask, Route, Step, Survey, repeats_of, targets
+from engine.surveys.texts import Text, slots
+from engine.surveys.variables import MESSAGES
 
 MOST_REMEMBERED = 200_000
 """Spots times what is remembered at each: so much is looked at in some tenths of a second."""

@@ -10,10 +10,10 @@ from operator import add
 
 import msgspec
 
-from engine.program import END, Ask, Reask, Step, Survey, repeats_of
 from engine.proofs.regions import UNANSWERED, Region
 from engine.proofs.walks import Move, Walks
-from engine.texts import Text
+from engine.surveys.program import END, Ask, Reask, Step, Survey, repeats_of
+from engine.surveys.texts import Text
 
 NOTHING_KNOWN: Mapping[str, Region] = {}
 

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.advance import Advance, advance
 from engine.answers import (
     AnythingReader,
     ChoiceReader,
@@ -27,18 +26,19 @@ from engine.answers import (
     YesNoReader,
     read,
 )
-from engine.events import Ended, Invitation, Mail, Outbound, Said, Sms
-from engine.folding import fold, fold_word
-from engine.lane import Lane
-from engine.policy import ChannelPolicy
-from engine.program import Ask, Reask, Survey
+from engine.model.events import Ended, Invitation, Mail, Outbound, Said, Sms
+from engine.model.lane import Lane
+from engine.model.policy import ChannelPolicy
+from engine.model.segments import count
+from engine.model.text_normalization import fold, fold_word
 from engine.proofs.regions import LONGEST_NUMBER, TODAY
+from engine.proofs.transcripts import Begins, Came, Entry, Invited, Passed, Told, Transcript, compose
 from engine.proofs.weighing import Visit, Weights
-from engine.segments import count
-from engine.surveys import Surveys
-from engine.transcripts import Begins, Came, Entry, Invited, Passed, Told, Transcript, compose
-from engine.turn import DAY_MS
-from engine.variables import CONTACT, NUMBER, TOLD, place_of
+from engine.surveys.program import Ask, Reask, Survey
+from engine.surveys.survey_registry import Surveys
+from engine.surveys.variables import CONTACT, NUMBER, TOLD, place_of
+from engine.turns.advance import Advance, advance
+from engine.turns.turn import DAY_MS
 
 CHANNEL = "channel"
 SENDER = "+33600000000"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol, assert_never
 import msgspec
 from msgspec import Meta
 
-from engine.events import Inbound, Outbound
+from engine.model.events import Inbound, Outbound
 
 Url = Annotated[
     str,
@@ -173,7 +173,7 @@ class Provider(Protocol):
     url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
     recourse: Recourse  # with "look_up", it is a Lister
     codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
-    answers_in_place: bool  # replies may go into the answer to a webhook (ingest/twiml.py)
+    answers_in_place: bool  # replies may go into the answer to a webhook (ingest/webhooks/inline_replies.py)
     acknowledgement: Acknowledgement
 
     def verify(self, call: Call) -> None:

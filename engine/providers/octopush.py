@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from msgspec import Meta
 
-from engine.events import Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
+from engine.model.events import Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
 from engine.providers import (
     Accepted,
     Acknowledgement,
@@ -41,7 +41,7 @@ from engine.providers import (
     event_id,
     word,
 )
-from engine.providers.halves import decode
+from engine.providers.surrogates import decode
 
 ALREADY_SENT = 120
 

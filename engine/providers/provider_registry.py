@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from engine.misspelt import meant
+from engine.model.suggestions import meant
 from engine.providers import Place, Provider, Unusable
 
 PROVIDERS: Mapping[str, str] = {

@@ -29,7 +29,7 @@ from xml.sax.saxutils import escape, quoteattr
 import msgspec
 from msgspec import Meta
 
-from engine.events import Command, Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
+from engine.model.events import Command, Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
 from engine.providers import (
     Accepted,
     Acknowledgement,
@@ -54,7 +54,7 @@ from engine.providers import (
     our_id,
     word,
 )
-from engine.providers.halves import decode
+from engine.providers.surrogates import decode
 
 NEVER_PROCESSED = "20429"
 """Too many requests: the one code after which nothing was created, even with an HTTP status of 5xx."""

@@ -25,7 +25,8 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from msgspec import Meta
 
-from engine.events import Inbound, Outbound, Part, ProviderStop, Receipt, Sms, SmsState
+from engine.model.events import Inbound, Outbound, Part, ProviderStop, Receipt, Sms, SmsState
+from engine.model.segments import is_gsm
 from engine.providers import (
     Accepted,
     Acknowledgement,
@@ -48,8 +49,7 @@ from engine.providers import (
     event_id,
     our_id,
 )
-from engine.providers.halves import decode
-from engine.segments import is_gsm
+from engine.providers.surrogates import decode
 
 ACCEPTED = "0"
 

@@ -49,7 +49,7 @@ from typing import Annotated, Literal, assert_never
 import msgspec
 from msgspec import Meta
 
-from engine.events import Command, Inbound, Outbound, Part, ProviderStop, Receipt, Sms
+from engine.model.events import Command, Inbound, Outbound, Part, ProviderStop, Receipt, Sms
 from engine.providers import (
     Accepted,
     Acknowledgement,
@@ -68,7 +68,7 @@ from engine.providers import (
     Unreadable,
     event_id,
 )
-from engine.providers.halves import decode
+from engine.providers.surrogates import decode
 
 WINDOW_S = 300
 """How far a timestamp may be from our clock, both ways."""

@@ -8,10 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any, assert_never
 
 from engine.answers import Unread, Why, read
-from engine.chatting import Moment
-from engine.conditions import Not
-from engine.conversation import answers_told
-from engine.events import (
+from engine.model.events import (
     Answer,
     Cancel,
     Delivered,
@@ -31,15 +28,18 @@ from engine.events import (
     Said,
     Sms,
 )
-from engine.folding import fold_word
-from engine.keywords import AGAIN, HELP, is_stop, survey_started
-from engine.lane import Line, Session
-from engine.policy import ChannelPolicy
-from engine.program import END, Ask, Reask, Route, Step, Survey, follow
-from engine.surveys import Surveys
-from engine.transcripts import lasting
-from engine.variables import MESSAGES, count_of, place_of, read_variable
-from engine.wording import describe, describe_reader
+from engine.model.lane import Line, Session
+from engine.model.policy import ChannelPolicy
+from engine.model.text_normalization import fold_word
+from engine.proofs.transcripts import lasting
+from engine.simulator.simulator import Moment
+from engine.surveys.conditions import Not
+from engine.surveys.keywords import AGAIN, HELP, is_stop, survey_started
+from engine.surveys.program import END, Ask, Reask, Route, Step, Survey, follow
+from engine.surveys.survey_registry import Surveys
+from engine.surveys.variables import MESSAGES, count_of, place_of, read_variable
+from engine.surveys.wording import describe, describe_reader
+from engine.turns.conversation import answers_told
 
 WHY: dict[Why, str] = {
     "reaction": "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence",

@@ -10,8 +10,7 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from engine.advance import Advance, advance
-from engine.events import (
+from engine.model.events import (
     Cancel,
     Delivered,
     Ended,
@@ -34,13 +33,14 @@ from engine.events import (
     Unsent,
     encode,
 )
-from engine.lane import Lane
-from engine.lane import decode as decode_lane
-from engine.lane import encode as encode_lane
-from engine.policy import ChannelPolicy, Policy
-from engine.program import Survey
-from engine.segments import count
-from engine.surveys import Surveys
+from engine.model.lane import Lane
+from engine.model.lane import decode as decode_lane
+from engine.model.lane import encode as encode_lane
+from engine.model.policy import ChannelPolicy, Policy
+from engine.model.segments import count
+from engine.surveys.program import Survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import Advance, advance
 
 
 class Stored(msgspec.Struct):

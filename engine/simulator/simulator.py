@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.advance import Advance, advance
-from engine.events import (
+from engine.model.events import (
     Cancel,
     Command,
     Ended,
@@ -31,15 +30,9 @@ from engine.events import (
     Sms,
     SmsState,
 )
-from engine.findings import Rejected
-from engine.graph import chatter
-from engine.keywords import is_start
-from engine.lane import Lane, Line, decode, encode
-from engine.policy import ChannelPolicy
-from engine.program import Survey
-from engine.reading import read_survey
-from engine.surveys import Surveys
-from engine.transcripts import (
+from engine.model.lane import Lane, Line, decode, encode
+from engine.model.policy import ChannelPolicy
+from engine.proofs.transcripts import (
     Came,
     Cancelled,
     Done,
@@ -55,6 +48,13 @@ from engine.transcripts import (
     Unreadable,
     Went,
 )
+from engine.surveys.findings import Rejected
+from engine.surveys.keywords import is_start
+from engine.surveys.program import Survey
+from engine.surveys.step_graph import chatter
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import Advance, advance
 
 SENDER = "+33612345678"
 NUMBER = "+33700000001"
@@ -265,7 +265,7 @@ def playable(files: Mapping[str, bytes]) -> tuple[Surveys, list[str]]:
 def phone_for(transcript: Transcript, surveys: Surveys, offered: Sequence[str] = ()) -> Phone:
     """Whoever is to play `transcript` on a channel that offers its surveys, or `offered` if it names none.
 
-    Raises engine.transcripts.Unreadable if it is of a survey that `surveys` does not have.
+    Raises engine.proofs.transcripts.Unreadable if it is of a survey that `surveys` does not have.
     """
     names = transcript.surveys or tuple(offered)
     for name in names:
@@ -281,7 +281,7 @@ def phone_for(transcript: Transcript, surveys: Surveys, offered: Sequence[str] =
 
 
 def play(transcript: Transcript, surveys: Surveys) -> Transcript:
-    """The transcript of a phone that does what is done in `transcript`. Raises engine.transcripts.Unreadable."""
+    """The transcript of a phone that does what is done in `transcript`. Raises engine.proofs.transcripts.Unreadable."""
     phone = phone_for(transcript, surveys)
     entries = tuple(entry for entries in playing(transcript.entries, phone) for entry in entries)
     return msgspec.structs.replace(transcript, entries=entries)

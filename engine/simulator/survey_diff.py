@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from engine.program import END, Ask, Keywords, Reask, Remind, Route, Say, Survey
-from engine.texts import Template, Text
-from engine.wording import describe, describe_reader
+from engine.surveys.program import END, Ask, Keywords, Reask, Remind, Route, Say, Survey
+from engine.surveys.texts import Template, Text
+from engine.surveys.wording import describe, describe_reader
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -9,9 +9,9 @@ from typing import assert_never
 
 import msgspec
 
-from engine.events import Answer
-from engine.folding import fold
-from engine.patterns import Pattern
+from engine.model.events import Answer
+from engine.model.patterns import Pattern
+from engine.model.text_normalization import fold
 
 
 class AtLeast(msgspec.Struct, frozen=True):

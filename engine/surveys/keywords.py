@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.folding import fold, fold_word, trim_punctuation
-from engine.program import Survey
+from engine.model.text_normalization import fold, fold_word, trim_punctuation
+from engine.surveys.program import Survey
 
 
 class _Current(Protocol):

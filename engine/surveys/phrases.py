@@ -24,7 +24,7 @@ from engine.answers import (
     Why,
     YesNoReader,
 )
-from engine.program import FixedText
+from engine.surveys.program import FixedText
 
 
 class _Phrases(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 
 from engine.answers import Reader, Why
-from engine.conditions import Condition, holds
-from engine.events import Answer
-from engine.patterns import Pattern
-from engine.texts import Text
+from engine.model.events import Answer
+from engine.model.patterns import Pattern
+from engine.surveys.conditions import Condition, holds
+from engine.surveys.texts import Text
 
 END = -1
 """The index that a route gives when the session is to end."""
@@ -127,7 +127,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     `source` is the file's content, `file` its name, `version` the hash of `source` as 16 hex digits. `idle_ms` is
     None where no silence ends a session. `most_sms` ends a session that has sent so many; None: its steps do.
     `variables` are the session variables that the texts and conditions know, in lower case, and how long their values
-    can get, in characters; `told` are the places of those that Parley tells by itself (engine.variables.TOLD).
+    can get, in characters; `told` are the places of those that Parley tells by itself (engine.surveys.variables.TOLD).
     `keep_ms` is how long what was said is kept once a session is over; None: as long as the deployment keeps
     everything. `lenient`: what would be an error elsewhere is a warning.
     """

@@ -12,12 +12,12 @@ from typing import Literal
 import msgspec
 
 from engine.answers import AnythingReader, PhpNumberReader, is_numeric
-from engine.compiling.texts import default_text
-from engine.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
-from engine.findings import Finding, Rejected, broken
-from engine.program import END, Ask, FixedText, Keywords, Route, Say, Step, Survey, Wait
-from engine.survey_file import convert
-from engine.texts import LONGEST_SMS, Text
+from engine.surveys.compiling.text_parsing import default_text
+from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
+from engine.surveys.findings import Finding, Rejected, broken
+from engine.surveys.program import END, Ask, FixedText, Keywords, Route, Say, Step, Survey, Wait
+from engine.surveys.survey_file import convert
+from engine.surveys.texts import LONGEST_SMS, Text
 
 MOST_SMS = 100
 """Bounds the SMS of a session, as nothing in the file could."""

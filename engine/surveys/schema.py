@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.survey_file import TAG, AskStep, Duration, Idle, SayStep, SurveyFile
+from engine.surveys.survey_file import TAG, AskStep, Duration, Idle, SayStep, SurveyFile
 
 _NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
 _POSITIVE = {"minimum": 1}

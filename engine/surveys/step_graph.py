@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from engine.program import END, Say, Step, targets
+from engine.surveys.program import END, Say, Step, targets
 
 
 def chatter(steps: Sequence[Step]) -> list[str]:

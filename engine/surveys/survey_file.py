@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from engine.misspelt import meant
+from engine.model.suggestions import meant
 
 Texts = str | dict[str, str]
 """A text, or one per language."""

@@ -6,11 +6,11 @@ A survey that could be read makes sense to the engine. Whether it ends, and may 
 from hashlib import blake2b
 from pathlib import PurePath
 
-from engine.compiling import compile_survey
-from engine.documents import SUFFIXES, Unparsable, parse
-from engine.findings import Finding, Rejected, broken
-from engine.program import Survey
-from engine.questions_json import compile_questions
+from engine.surveys.compiling import compile_survey
+from engine.surveys.documents import SUFFIXES, Unparsable, parse
+from engine.surveys.findings import Finding, Rejected, broken
+from engine.surveys.program import Survey
+from engine.surveys.questions_json import compile_questions
 
 
 def read_survey(file: str, source: bytes) -> tuple[Survey, list[Finding]]:
@@ -27,3 +27,9 @@ def read_survey(file: str, source: bytes) -> tuple[Survey, list[Finding]]:
     if isinstance(raw, list) and file.endswith(".json"):
         return compile_questions(raw, PurePath(file).stem, file, source, version)
     return compile_survey(raw, file, source, version)
+
+
+def read_stored_survey(file: str, source: bytes) -> Survey:
+    """The survey in a stored file. It ran, so nothing is proved about it again. Raises Rejected."""
+    survey, _ = read_survey(file, source)
+    return survey

@@ -7,8 +7,7 @@ current is replaced as a whole, by one assignment, while other threads read it.
 from collections.abc import Iterable
 from copy import copy
 
-from engine.program import Survey
-from engine.reading import read_survey
+from engine.surveys.program import Survey
 
 
 class Surveys:
@@ -33,10 +32,8 @@ class Surveys:
         """The names of the current surveys, in order."""
         return sorted(self._current)
 
-    def add(self, name_of_file: str, source: bytes) -> Survey:
-        """An older version, fetched from storage: known by its version only. It ran, so nothing is proved about it
-        again. Raises engine.findings.Rejected."""
-        survey, _ = read_survey(name_of_file, source)
+    def add(self, survey: Survey) -> Survey:
+        """Make an older version known, by its version only. Answers the one that is known from now on."""
         return self._versions.setdefault(survey.version, survey)
 
     def replace(self, current: Iterable[Survey]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from engine.events import Answer
-from engine.variables import TOLD, is_variable
+from engine.model.events import Answer
+from engine.surveys.variables import TOLD, is_variable
 
 LONGEST_SMS = 1224
 """Characters: eight GSM-7 segments of 153, the most that Octopush accepts."""

@@ -10,7 +10,7 @@ which number they wrote to, how many SMS they have sent.
 import re
 from collections.abc import Mapping
 
-from engine.events import Answer
+from engine.model.events import Answer
 
 LONGEST = 100
 """How long a value can get, in characters, where a survey says nothing else."""

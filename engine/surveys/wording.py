@@ -16,7 +16,8 @@ from engine.answers import (
     TextReader,
     YesNoReader,
 )
-from engine.conditions import (
+from engine.model.patterns import Pattern
+from engine.surveys.conditions import (
     Above,
     All,
     Answered,
@@ -32,8 +33,7 @@ from engine.conditions import (
     Not,
     OneOf,
 )
-from engine.patterns import Pattern
-from engine.variables import NAME, USUAL, is_variable
+from engine.surveys.variables import NAME, USUAL, is_variable
 
 _SPELLING = {each.lower(): each for each in USUAL}
 

@@ -5,11 +5,11 @@ Limits that span senders are taken elsewhere; here they are ChannelPolicy.closed
 
 from datetime import UTC, datetime
 
-from engine.addressing import Thread
-from engine.events import Ending, Refusal
-from engine.lane import Line
-from engine.policy import ChannelPolicy
-from engine.program import Survey
+from engine.model.events import Ending, Refusal
+from engine.model.lane import Line
+from engine.model.policy import ChannelPolicy
+from engine.surveys.program import Survey
+from engine.turns.session_routing import Thread
 
 _CLOSES: tuple[Ending, ...] = ("completed", "gave_up", "exhausted")
 """The ends after which a START has to cool down. Who was silent for too long, or said STOP, may begin at once."""

@@ -9,15 +9,25 @@ from typing import assert_never
 
 import msgspec
 
-from engine.deadlines import apply_due, expires_after, hear_gathered, next_of
-from engine.events import Cancel, Invitation, Mail, Outbound, Part, ProviderStop, Receipt, Record, Sms
-from engine.gathering import gather
-from engine.hearing import cancel, hear, invite, may_be_stop, opt_out
-from engine.lane import Lane
-from engine.policy import ChannelPolicy, Policy
-from engine.receipts import receive
-from engine.surveys import Surveys
-from engine.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion, Withdrawal
+from engine.model.events import (
+    Cancel,
+    Invitation,
+    Mail,
+    Outbound,
+    Part,
+    ProviderStop,
+    Receipt,
+    Record,
+    Sms,
+)
+from engine.model.lane import Lane
+from engine.model.policy import ChannelPolicy, Policy
+from engine.surveys.survey_registry import Surveys
+from engine.turns.deadlines import apply_due, expires_after, hear_gathered, next_of
+from engine.turns.inbound_sms import cancel, hear, invite, may_be_stop, opt_out
+from engine.turns.multipart import gather
+from engine.turns.receipts import receive
+from engine.turns.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion, Withdrawal
 
 __all__ = [
     "Advance",

@@ -7,14 +7,14 @@ pause apart, and the silence counts from the last of them.
 from collections.abc import Mapping
 from functools import partial
 
-from engine.addressing import Thread
 from engine.answers import Unread, Why, read
-from engine.events import Answer, Invitation, Invited, Misread, Opened, Sms
-from engine.lane import Line, Session
-from engine.program import END, Ask, Reask, Say, Survey, follow
-from engine.texts import Text, fill, opened_with
-from engine.turn import Turn, UnknownStep
-from engine.variables import CONTACT, MESSAGES, NUMBER, TOLD, count_of, place_of, read_variable
+from engine.model.events import Answer, Invitation, Invited, Misread, Opened, Sms
+from engine.model.lane import Line, Session
+from engine.surveys.program import END, Ask, Reask, Say, Survey, follow
+from engine.surveys.texts import Text, fill, opened_with
+from engine.surveys.variables import CONTACT, MESSAGES, NUMBER, TOLD, count_of, place_of, read_variable
+from engine.turns.session_routing import Thread
+from engine.turns.turn import Turn, UnknownStep
 
 _PLACES = {"contact": CONTACT, "number": NUMBER}
 """Where a session keeps what Opened.variables tells."""

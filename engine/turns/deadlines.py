@@ -9,14 +9,14 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from engine.addressing import channel_of
-from engine.conversation import remind_session
-from engine.events import Heard
-from engine.gathering import PATIENCE_MS, joined
-from engine.hearing import hear
-from engine.lane import Gathered, Line, Session
-from engine.program import Ask, Survey
-from engine.turn import Turn
+from engine.model.events import Heard
+from engine.model.lane import Gathered, Line, Session
+from engine.surveys.program import Ask, Survey
+from engine.turns.conversation import remind_session
+from engine.turns.inbound_sms import hear
+from engine.turns.multipart import PATIENCE_MS, joined
+from engine.turns.session_routing import channel_of
+from engine.turns.turn import Turn
 
 
 class Deadline(msgspec.Struct, frozen=True):

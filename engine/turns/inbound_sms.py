@@ -6,17 +6,34 @@ for the whole channel, whichever of its numbers was written to.
 
 from functools import partial
 
-from engine.addressing import Thread, heard_on, invited_on, main_line, open_on
-from engine.admission import count_opened, refusal, throttled
 from engine.answers import ChoiceReader, ChoicesReader, Reader, ScaleReader, Unread, YesNoReader, read
-from engine.conversation import answer_session, open_invited, open_session
-from engine.events import Cancel, Invitation, OptedIn, OptedOut, ProviderStop, Refusal, Refused, Sms
-from engine.folding import fold_word
-from engine.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, Started, is_stop, opts_in, survey_started
-from engine.lane import Line
-from engine.policy import ChannelPolicy
-from engine.program import Ask, FixedText, Survey
-from engine.turn import DAY_MS, Turn
+from engine.model.events import (
+    Cancel,
+    Invitation,
+    OptedIn,
+    OptedOut,
+    ProviderStop,
+    Refusal,
+    Refused,
+    Sms,
+)
+from engine.model.lane import Line
+from engine.model.policy import ChannelPolicy
+from engine.model.text_normalization import fold_word
+from engine.surveys.keywords import (
+    AMBIGUOUS_HELP,
+    AMBIGUOUS_STOP,
+    HELP,
+    Started,
+    is_stop,
+    opts_in,
+    survey_started,
+)
+from engine.surveys.program import Ask, FixedText, Survey
+from engine.turns.admission import count_opened, refusal, throttled
+from engine.turns.conversation import answer_session, open_invited, open_session
+from engine.turns.session_routing import Thread, heard_on, invited_on, main_line, open_on
+from engine.turns.turn import DAY_MS, Turn
 
 _NAMED = (ChoiceReader, ChoicesReader, ScaleReader)
 _NAMED_OR_YES = (*_NAMED, YesNoReader)

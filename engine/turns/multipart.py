@@ -7,10 +7,10 @@ later SMS with its reference or of the ninth at once, is taken as it is, joined 
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from engine.events import Part, Sms
-from engine.keywords import is_start
-from engine.lane import Gathered, Lane
-from engine.surveys import Surveys
+from engine.model.events import Part, Sms
+from engine.model.lane import Gathered, Lane
+from engine.surveys.keywords import is_start
+from engine.surveys.survey_registry import Surveys
 
 PATIENCE_MS = 600_000
 _MOST_AT_ONCE = 8

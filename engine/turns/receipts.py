@@ -7,10 +7,10 @@ far each of its last SMS has come, under eight bytes of a hash of its name.
 from collections.abc import Mapping
 from hashlib import blake2b
 
-from engine.addressing import main_line, open_on
-from engine.events import Delivered, Outbound, Receipt, SmsState, session_of_sms
-from engine.lane import Lane
-from engine.turn import Turn
+from engine.model.events import Delivered, Outbound, Receipt, SmsState, session_of_sms
+from engine.model.lane import Lane
+from engine.turns.session_routing import main_line, open_on
+from engine.turns.turn import Turn
 
 _RANK: Mapping[SmsState, int] = {"sent": 1, "failed": 2, "delivered": 3}
 _MOST = 64

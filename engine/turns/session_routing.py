@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from engine.events import Invitation, Sms
-from engine.lane import Lane, Line, Session
-from engine.policy import ChannelPolicy
+from engine.model.events import Invitation, Sms
+from engine.model.lane import Lane, Line, Session
+from engine.model.policy import ChannelPolicy
 
 MOST_LINES = 16
 """Sub-numbers of one channel that a lane remembers. With so many sessions open, nobody is invited to another."""

@@ -7,14 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from engine.addressing import Thread
-from engine.events import Ended, Ending, Heard, Outbound, Record, Said, Sms, Unsent, sms_of_session
-from engine.lane import Lane, Line, Session
-from engine.policy import ChannelPolicy, Policy
-from engine.program import FixedText, Survey
-from engine.surveys import Surveys
-from engine.texts import fill
-from engine.variables import MESSAGES, count_of
+from engine.model.events import (
+    Ended,
+    Ending,
+    Heard,
+    Outbound,
+    Record,
+    Said,
+    Sms,
+    Unsent,
+    sms_of_session,
+)
+from engine.model.lane import Lane, Line, Session
+from engine.model.policy import ChannelPolicy, Policy
+from engine.surveys.program import FixedText, Survey
+from engine.surveys.survey_registry import Surveys
+from engine.surveys.texts import fill
+from engine.surveys.variables import MESSAGES, count_of
+from engine.turns.session_routing import Thread
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000

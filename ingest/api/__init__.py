@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 
 from falcon.asgi import Request, Response
 
-from config.settings import Settings
-from engine import Surveys
+from config.settings.settings import Settings
+from engine.surveys.survey_registry import Surveys
 from ingest.api import problems
-from ingest.api.asking import Desk
+from ingest.api.authentication import Doorman
 from ingest.api.backlog import Backlog
 from ingest.api.description import Description
-from ingest.api.doorman import Doorman
+from ingest.api.invitation_parser import Desk
 from ingest.api.invitations import Invitations
 from ingest.api.problems import ApiError
 from ingest.api.sessions import Archive, SessionById, SessionByReference, Sessions
-from ingest.mailboxes import Mailboxes, Store, Unwritten
+from ingest.intake.mailboxes import Mailboxes, Store, Unwritten
 
 if TYPE_CHECKING:
     import falcon.asgi

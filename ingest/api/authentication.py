@@ -11,10 +11,10 @@ from http import HTTPStatus
 
 from falcon.asgi import Request
 
-from config import keyspace
-from config.channels import Key
+from config.settings.channels import Key
+from config.store import keyspace
 from ingest.api.problems import ApiError
-from ingest.mailboxes import Store
+from ingest.intake.mailboxes import Store
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="parley"'}
 

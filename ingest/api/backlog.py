@@ -1,4 +1,4 @@
-"""Invitations are accepted: under their reference, once, and held until the pacer (workers/campaigns.py) lets them go.
+"""Invitations are accepted: under their reference, once, and held until the pacer (workers/clock/invitation_pacer.py) lets them go.
 
 Two steps, each of which may be repeated. First the reference is taken, where it is one for all numbers; then the
 invitation is held, in its person's shard, unless it ever was. Whoever comes second, at whatever moment the first one
@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
-from config import faults, keyspace
-from engine.events import encode
-from ingest.api.asking import Asked
-from ingest.mailboxes import Store, Unwritten
+from config.store import keyspace
+from config.telemetry import faults
+from engine.model.events import encode
+from ingest.api.invitation_parser import Asked
+from ingest.intake.mailboxes import Store, Unwritten
 
 Outcome = Literal["accepted", "repeated", "conflict", "late"]
 """`repeated`: accepted before, with this content; `conflict`: with another. `late`: it was not, and comes too late."""

@@ -9,11 +9,11 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from ingest.api.asking import Body
+from ingest.api.invitation_parser import Body
 from ingest.api.invitations import LINE_TYPES, MOST, Accepted, LineResult
-from ingest.api.lines import LONGEST
+from ingest.api.ndjson import LONGEST
 from ingest.api.problems import MEDIA_TYPE, Problem
-from ingest.api.story import SessionView
+from ingest.api.session_view import SessionView
 
 _REFS = "#/components/schemas/{name}"
 _ID = {"type": "string", "pattern": "^[0-9a-f]{16}$"}

@@ -16,16 +16,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from config import keyspace
-from config.channels import SIMULATOR, Channel, Key
-from config.settings import Settings
-from engine import Survey, Surveys
-from engine.events import Invitation
-from engine.misspelt import meant
-from engine.quiet import quiet_hours
-from engine.variables import NAME, place_of
-from ingest.api.numbers import Unfit, textable
+from config.settings.channels import SIMULATOR, Channel, Key
+from config.settings.settings import Settings
+from config.store import keyspace
+from engine.model.events import Invitation
+from engine.model.quiet_hours import quiet_hours
+from engine.model.suggestions import meant
+from engine.surveys.program import Survey
+from engine.surveys.survey_registry import Surveys
+from engine.surveys.variables import NAME, place_of
 from ingest.api.problems import FieldError, pointer
+from ingest.api.textable_numbers import Unfit, textable
 
 MOST_VARIABLES = 100
 MOST_UNKNOWN = 10

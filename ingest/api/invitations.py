@@ -19,15 +19,15 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, UnsetType
 
-from config import metrics
-from config.channels import Key
-from engine import Survey
-from ingest.api.asking import Asked, Desk, Unacceptable, moment, now_ms
+from config.settings.channels import Key
+from config.telemetry import metrics
+from engine.surveys.program import Survey
+from ingest.api.authentication import Doorman
 from ingest.api.backlog import Backlog, Outcome
-from ingest.api.doorman import Doorman
-from ingest.api.lines import LONGEST, Line, Lines
+from ingest.api.invitation_parser import Asked, Desk, Unacceptable, moment, now_ms
+from ingest.api.ndjson import LONGEST, Line, Lines
 from ingest.api.problems import ApiError, FieldError
-from ingest.mailboxes import Unwritten
+from ingest.intake.mailboxes import Unwritten
 
 MOST = 100_000
 """Lines of one request."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.events import (
+from engine.model.events import (
     Answer,
     Delivered,
     Ended,
@@ -23,8 +23,8 @@ from engine.events import (
     Sent,
     Unsent,
 )
-from engine.variables import is_variable
-from ingest.api.asking import moment
+from engine.surveys.variables import is_variable
+from ingest.api.invitation_parser import moment
 
 State = Literal["held", "waiting", "open", "refused"] | Ending
 """`held`: the invitation waits for its turn. `waiting`: its turn has come, and it is about to be opened."""

@@ -17,12 +17,12 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
-from config import headers, keyspace, metrics
-from config.channels import Key
-from config.settings import Settings
-from engine import lane as lane_format
-from engine.addressing import channel_of
-from engine.events import (
+from config.settings.channels import Key
+from config.settings.settings import Settings
+from config.store import keyspace, stored_values
+from config.telemetry import metrics
+from engine.model import lane as lane_format
+from engine.model.events import (
     Cancel,
     Ended,
     Inbound,
@@ -33,14 +33,15 @@ from engine.events import (
     decode_records,
     encode,
 )
-from engine.lane import Line, UnreadableLane
-from engine.misspelt import meant
-from ingest.api import story
-from ingest.api.asking import DAY_MS, SMS, identity, moment, now_ms
-from ingest.api.doorman import Doorman
+from engine.model.lane import Line, UnreadableLane
+from engine.model.suggestions import meant
+from engine.turns.session_routing import channel_of
+from ingest.api import session_view
+from ingest.api.authentication import Doorman
+from ingest.api.invitation_parser import DAY_MS, SMS, identity, moment, now_ms
 from ingest.api.problems import ApiError
-from ingest.api.story import SessionView
-from ingest.mailboxes import Letter, Mailboxes, Store
+from ingest.api.session_view import SessionView
+from ingest.intake.mailboxes import Letter, Mailboxes, Store
 
 PAGE = 1_000
 """Entries of the archive that Redis looks at in one go."""
@@ -90,7 +91,7 @@ class Archive:
                 identifier=found.sender,
                 starts_after=moment(held.not_before),
             )
-            story.invited(view, held.invitation)
+            session_view.invited(view, held.invitation)
             return view
         return (
             await self._begun(found)
@@ -102,7 +103,7 @@ class Archive:
     async def _begun(self, found: Found) -> SessionView | None:
         """Of the archive and, while it is open, of the lane."""
         line = await self._line(found)
-        view = story.tell(found.id, found.sender, [record async for record in self._records(found)])
+        view = session_view.tell(found.id, found.sender, [record async for record in self._records(found)])
         if line is None or line[1].session is None:
             return view
         channel, session = line[0], line[1].session
@@ -119,19 +120,19 @@ class Archive:
                 opened_at=moment(session.opened_at),
             )
         if view.state == "open":
-            story.answered(view, session.answers)
+            session_view.answered(view, session.answers)
         return view
 
     async def _waiting(self, found: Found) -> SessionView | None:
         """Of the mailbox, where an invitation is when its turn has come."""
         (mail,) = await self._lanes.run([("LRANGE", keyspace.mailbox(found.k, found.sender), 0, -1)])
         for entry in mail:
-            event = _event(headers.event_in(entry)[-1])
+            event = _event(stored_values.event_in(entry)[-1])
             if isinstance(event, Invitation) and event.id == found.id:
                 view = SessionView(
                     id=found.id, state="waiting", channel=event.channel, identifier=found.sender
                 )
-                story.invited(view, event)
+                session_view.invited(view, event)
                 return view
         return None
 
@@ -147,7 +148,7 @@ class Archive:
         (mail,) = await self._lanes.run([("HGET", keyspace.held_mail(found.k), found.id)])
         if not mail:
             return None
-        invitation = _event(headers.invitation_in(mail)[-1])
+        invitation = _event(stored_values.invitation_in(mail)[-1])
         if not isinstance(invitation, Invitation):
             return None
         (not_before,) = await self._lanes.run(
@@ -181,7 +182,7 @@ class Archive:
         """The channel and line on which the session is open."""
         (stored,) = await self._lanes.run([("GET", keyspace.lane(found.k, found.sender))])
         try:
-            lane = lane_format.decode(headers.state_in(stored))
+            lane = lane_format.decode(stored_values.state_in(stored))
         except UnreadableLane:
             return None
         for key, line in lane.lines.items():
@@ -218,7 +219,7 @@ class Sessions:
         """202 if the session is about to end, 200 if nothing of it will happen any more. Raises the 409."""
         if view.state == "cancelled":
             return HTTPStatus.OK
-        if story.over(view):
+        if session_view.over(view):
             raise ApiError(
                 HTTPStatus.CONFLICT,
                 "the session is over",

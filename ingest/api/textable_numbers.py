@@ -8,7 +8,7 @@ import re
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
-from engine.senders import normalise
+from engine.model.sender_numbers import normalise
 
 EXPECTED = "expected a mobile number in full, such as +33612345678"
 

@@ -22,11 +22,11 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from config.channels import SIMULATOR
-from config.settings import local_url
+from config.settings.channels import SIMULATOR
+from config.settings.settings import local_url
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
-from ingest.people import NoTable, Row, read_people, sentence
+from ingest.commands.people import NoTable, Row, read_people, sentence
 
 CHUNK = 1_000
 TIMEOUT_S = (5, 120)

@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import click
 
-from config.channels import SIMULATOR
-from config.settings import exit_with_mistakes, load_settings
+from config.settings.channels import SIMULATOR
+from config.settings.settings import exit_with_mistakes, load_settings
 
 BYTES = 32
 

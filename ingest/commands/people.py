@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from engine.misspelt import meant
-from ingest.api.asking import Body
+from engine.model.suggestions import meant
+from ingest.api.invitation_parser import Body
 from ingest.api.problems import FieldError
 
 _FIELDS = {

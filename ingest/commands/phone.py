@@ -17,7 +17,7 @@ import requests
 from rich.console import Console
 from rich.markup import escape
 
-from engine.segments import count
+from engine.model.segments import count
 
 try:
     from readline import get_line_buffer

@@ -1,7 +1,7 @@
 """Events go into mailboxes, and then the workers that they need are rung for.
 
 `accept` returns when the event is in its mailbox, and so, with the settings that ship, on disk; or in the spool
-(ingest/spool.py), if there is one and Redis cannot take it, or has not yet taken what is there. The ring follows on its
+(ingest/intake/spool.py), if there is one and Redis cannot take it, or has not yet taken what is there. The ring follows on its
 own: a ring that fails is counted and forgotten, since the lane's alarm rings again.
 """
 
@@ -16,10 +16,11 @@ import redis
 import redis.asyncio
 import structlog
 
-from config import faults, keyspace, metrics
-from engine.events import Inbound, Sms, encode
-from ingest.batches import Batches
-from ingest.spool import NoRoom, Spool, Spooled, now_ms
+from config.store import keyspace
+from config.telemetry import faults, metrics
+from engine.model.events import Inbound, Sms, encode
+from ingest.intake.batches import Batches
+from ingest.intake.spool import NoRoom, Spool, Spooled, now_ms
 
 log = structlog.get_logger()
 

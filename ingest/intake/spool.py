@@ -44,8 +44,8 @@ from zlib import crc32
 
 import msgspec
 
-from config import faults
-from config.mistakes import Mistakes
+from config.settings.config_errors import Mistakes
+from config.telemetry import faults
 
 MOST_AGE_MS = 86_400_000
 

@@ -1,5 +1,5 @@
 """Who empties the spool, and when? Any `web` process of the machine whose turn it is, once a second, as soon as Redis
-takes events again. The law is the spool's: see ingest/spool.py.
+takes events again. The law is the spool's: see ingest/intake/spool.py.
 
 Parts are small at first and grow while all goes well, so that a Redis that does not say what it has taken is not filled
 with copies; one is under way at a time, and new requests are served between two.
@@ -12,15 +12,15 @@ from typing import TypeVar
 
 import structlog
 
-from config import faults, metrics
-from ingest.mailboxes import WRITE_S, Mailboxes, Misplaced, Store, Unwritten
-from ingest.spool import NoRoom, Part, Place, Spool, Spooled, line_of, now_ms
+from config.telemetry import faults, metrics
+from ingest.intake.mailboxes import WRITE_S, Mailboxes, Misplaced, Store, Unwritten
+from ingest.intake.spool import NoRoom, Part, Place, Spool, Spooled, line_of, now_ms
 
 log = structlog.get_logger()
 
 LOOK_S = 1.0
 FIRST_PART, LARGEST_PART = 16, 128
-"""Events. A lane remembers as many (engine/advance.py), so that a part which is handed over twice is known even if all of
+"""Events. A lane remembers as many (engine/turns/advance.py), so that a part which is handed over twice is known even if all of
 it is one person's."""
 
 PATIENCE_S = 3.0

@@ -14,16 +14,16 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from config import metrics
-from config.settings import Channel, Settings
-from engine import Surveys
-from engine.events import Inbound, Part, Sms
-from engine.keywords import is_start
+from config.settings.settings import Channel, Settings
+from config.telemetry import metrics
+from engine.model.events import Inbound, Part, Sms
+from engine.model.sender_numbers import normalise
 from engine.providers import Acknowledgement, Call, Forged, Provider, Unreadable
-from engine.providers.opening import open_provider
-from engine.senders import normalise
-from ingest.mailboxes import KEPT, Letter, Mailboxes, Unspooled, Unwritten
-from ingest.twiml import Answering, InPlace
+from engine.providers.provider_registry import open_provider
+from engine.surveys.keywords import is_start
+from engine.surveys.survey_registry import Surveys
+from ingest.intake.mailboxes import KEPT, Letter, Mailboxes, Unspooled, Unwritten
+from ingest.webhooks.inline_replies import Answering, InPlace
 
 MOST_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from engine.providers import Forged, Unreadable
-from ingest.mailboxes import Unspooled, Unwritten
-from ingest.webhooks import MOST_BYTES, RETRY_AFTER_S, UNAVAILABLE, Ear, Webhooks, call_of
+from ingest.intake.mailboxes import Unspooled, Unwritten
+from ingest.webhooks.channel_endpoint import MOST_BYTES, RETRY_AFTER_S, UNAVAILABLE, Ear, Webhooks, call_of
 
 _METHODS = ("POST", "GET")
 MOST_ACKNOWLEDGEMENTS = 16

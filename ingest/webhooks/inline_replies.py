@@ -25,11 +25,12 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from config import faults, headers, keyspace, metrics
-from config.settings import Channel
-from engine.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
+from config.settings.settings import Channel
+from config.store import keyspace, stored_values
+from config.telemetry import faults, metrics
+from engine.model.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
 from engine.providers import Acknowledgement
-from ingest.mailboxes import Kept, Letter, Mailboxes, Store, Unwritten
+from ingest.intake.mailboxes import Kept, Letter, Mailboxes, Store, Unwritten
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Entry(msgspec.Struct, frozen=True):
     def uncertain(self) -> bytes:
         """The same, marked."""
         marked = msgspec.structs.replace(self.sms, uncertain=True)
-        return headers.outbox_entry(marked.channel, encode(marked))
+        return stored_values.outbox_entry(marked.channel, encode(marked))
 
 
 class InPlace:
@@ -271,4 +272,4 @@ def _may_be_replied_to(letters: Sequence[Letter]) -> bool:
 
 
 def _read(entries: Sequence[bytes]) -> list[Entry]:
-    return [Entry(written, decode_outbound(headers.sms_in(written))) for written in entries]
+    return [Entry(written, decode_outbound(stored_values.sms_in(written))) for written in entries]

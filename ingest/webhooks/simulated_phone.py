@@ -14,9 +14,9 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Meta
 
-from config import keyspace
-from engine.segments import count
-from ingest.webhooks import read_body
+from config.store import keyspace
+from engine.model.segments import count
+from ingest.webhooks.channel_endpoint import read_body
 
 KEPT = 1_000
 """SMS of one phone."""

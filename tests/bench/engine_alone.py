@@ -10,10 +10,14 @@ from statistics import median
 from time import perf_counter
 from zoneinfo import ZoneInfo
 
-from engine import ChannelPolicy, Survey, Surveys, advance, proofs
-from engine.events import Mail, Sms
-from engine.lane import Lane, decode, encode
-from engine.reading import read_survey
+from engine import proofs
+from engine.model.events import Mail, Sms
+from engine.model.lane import Lane, decode, encode
+from engine.model.policy import ChannelPolicy
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import advance
 
 TURNS = 40
 POLICY = {"line": ChannelPolicy(surveys=("long",), timezone=ZoneInfo("Europe/Paris"), start_burst=0)}

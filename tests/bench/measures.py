@@ -21,7 +21,7 @@ import msgspec
 import redis
 import requests
 
-from config import keyspace
+from config.store import keyspace
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
 from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
@@ -34,10 +34,10 @@ from tests.support.person import Crowd, Person
 from tests.support.processes import ROOT, Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.doorbell import BATCH
-from workers.lanes import Claim, Decision
-from workers.lanes import Lanes as WorkerLanes
-from workers.optouts import open_list
+from workers.runtime.wakeup_broker import BATCH
+from workers.store.lanes import Claim, Decision
+from workers.store.lanes import Lanes as WorkerLanes
+from workers.store.optouts import open_list
 
 T = TypeVar("T")
 

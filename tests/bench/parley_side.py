@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import TypeVar
 
-from config import keyspace
-from engine.events import Sent, Sms, decode_outbound, encode
+from config.store import keyspace
+from engine.model.events import Sent, Sms, decode_outbound, encode
 from tests.support.clinic import CHANNEL
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
-from workers.delivery import LEASE_MS
-from workers.outboxes import Outboxes, Settled, Take
+from workers.sending.delivery import LEASE_MS
+from workers.store.outboxes import Outboxes, Settled, Take
 
 T = TypeVar("T")
 

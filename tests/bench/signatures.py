@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from config.settings import Settings, load
-from engine import read_surveys
+from config.settings.settings import Settings, load
+from engine.proofs.survey_loader import read_surveys
 from engine.providers import Call
-from engine.providers.opening import mistakes, open_provider
+from engine.providers.provider_registry import mistakes, open_provider
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.valkey import Valkey

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from config import metrics
+from config.telemetry import metrics
 from tests.support.prometheus import ROOT, RULES, alerts, groups, hurried, program
 
 TESTS = sorted(Path(__file__).parent.glob("alerts_*.yml"))

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from config.channels import Limits, read_channels
+from config.settings.channels import Limits, read_channels
 
 GOOD = """
 [channels.clinic]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from config.contacts import LONGEST_NAME, read_contacts
+from config.settings.contacts import LONGEST_NAME, read_contacts
 
 SHIPPED = Path(__file__).parent.parent.parent / "config" / "contacts.csv"
 

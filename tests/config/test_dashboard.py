@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from config import metrics
 from config.grafana.dashboard import WIDE, dashboard
+from config.telemetry import metrics
 from tests.support.prometheus import DASHBOARD, panels
 
 BOARD = json.loads(DASHBOARD.read_text())

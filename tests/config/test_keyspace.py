@@ -5,7 +5,7 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import keyspace
+from config.store import keyspace
 
 URL = "redis://127.0.0.1:1"
 

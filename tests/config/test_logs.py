@@ -7,7 +7,7 @@ import logging
 import pytest
 import structlog
 
-from config import logs
+from config.telemetry import logs
 
 NUMBER = "+33612345678"
 

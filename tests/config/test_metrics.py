@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from config import metrics
+from config.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_the_directory_counts_whatever_was_imported_before(tmp_path, earlier):
 def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     found = subprocess.run(
-        [sys.executable, "-c", "import config.metrics"],
+        [sys.executable, "-c", "import config.telemetry.metrics"],
         cwd=ROOT, env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "file")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -6,8 +6,9 @@ import socket
 import msgspec
 import pytest
 
-from config import keyspace, metrics, registry
-from config.registry import Process
+from config.store import keyspace
+from config.telemetry import metrics, process_registry
+from config.telemetry.process_registry import Process
 from tests.support.processes import procfile
 from tests.support.waiting import free_port, until
 
@@ -21,41 +22,46 @@ def client(valkey):
 
 def test_a_process_is_known_from_its_first_word_to_its_clean_end(client, valkey):
     before = keyspace.server_ms(client)
-    with registry.enlisted(valkey.url, "delivery"):
-        ((name, said),) = until(lambda: registry.processes(client), 5, "it has said so").items()
+    with process_registry.enlisted(valkey.url, "delivery"):
+        ((name, said),) = until(lambda: process_registry.processes(client), 5, "it has said so").items()
         assert name.startswith(f"delivery{HERE}")
         assert (said.role, said.host, said.pid) == ("delivery", socket.gethostname(), os.getpid())
         assert said.library == keyspace.LIBRARY
-        assert said.release == registry.release() != ""
+        assert said.release == process_registry.release() != ""
         assert before - 1_000 <= said.since <= said.at <= keyspace.server_ms(client)
-    assert registry.processes(client) == {}
+    assert process_registry.processes(client) == {}
 
 
 def test_two_processes_of_one_pid_are_two(client, valkey):
     """In containers all have the pid 1, and some share their host's name."""
-    with registry.enlisted(valkey.url, "clock") as say, registry.enlisted(valkey.url, "clock") as say_too:
+    with (
+        process_registry.enlisted(valkey.url, "clock") as say,
+        process_registry.enlisted(valkey.url, "clock") as say_too,
+    ):
         say()
         say_too()
-        assert registry.by_role(registry.processes(client)) == {"clock": 2}
+        assert process_registry.by_role(process_registry.processes(client)) == {"clock": 2}
 
 
 def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
     now = keyspace.server_ms(client)
     said = Process(now, role="web", library="parley_0")
-    registry.put(client, "web@here:1.a", said)
-    registry.put(client, "web@here:2.b", msgspec.structs.replace(said, at=now - registry.GONE_MS - 1_000))
-    assert list(registry.processes(client)) == ["web@here:1.a"]
-    assert registry.last_heard(keyspace.ask(client, registry.SAID)) == {"web": now}
-    registry.bury(client)
+    process_registry.put(client, "web@here:1.a", said)
+    process_registry.put(
+        client, "web@here:2.b", msgspec.structs.replace(said, at=now - process_registry.GONE_MS - 1_000)
+    )
+    assert list(process_registry.processes(client)) == ["web@here:1.a"]
+    assert process_registry.last_heard(keyspace.ask(client, process_registry.SAID)) == {"web": now}
+    process_registry.bury(client)
     assert client.hkeys(keyspace.RUNS) == [b"web@here:1.a"]
-    assert registry.GONE_MS >= 3 * registry.SAY_S * 1_000
+    assert process_registry.GONE_MS >= 3 * process_registry.SAY_S * 1_000
 
 
 def test_nobody_lives_on_because_the_clock_was_set_back(client):
     said = Process(keyspace.server_ms(client) + 3_600_000, role="web", library="parley_0")
-    registry.put(client, "web@here:1.a", said)
-    assert registry.processes(client) == {}
-    registry.bury(client)
+    process_registry.put(client, "web@here:1.a", said)
+    assert process_registry.processes(client) == {}
+    process_registry.bury(client)
     assert client.hkeys(keyspace.RUNS) == []
 
 
@@ -66,7 +72,7 @@ def test_processes_of_the_earlier_release_are_known_by_their_names(client):
         keyspace.RUNS, "ratelimit@there:12", msgspec.msgpack.encode([now - 170_000, {"clinic": "ab"}])
     )
     client.hset(keyspace.RUNS, "ratelimit@there:13", msgspec.msgpack.encode([now - 190_000, {}]))
-    ((name, said),) = registry.processes(client).items()
+    ((name, said),) = process_registry.processes(client).items()
     assert name == "ratelimit@there:12"
     assert (said.role, said.host, said.pid, said.surveys) == ("ratelimit", "there", 12, {"clinic": "ab"})
 
@@ -76,35 +82,35 @@ def test_the_earlier_release_can_read_what_this_one_says(client):
         at: int
         surveys: dict[str, str]
 
-    registry.put(client, "x", Process(7, {"clinic": "ab"}, role="conversation", library="parley_0"))
+    process_registry.put(client, "x", Process(7, {"clinic": "ab"}, role="conversation", library="parley_0"))
     assert msgspec.msgpack.decode(client.hget(keyspace.RUNS, "x"), type=Run) == Run(7, {"clinic": "ab"})
 
 
 def test_what_a_later_release_says_unreadably_is_nobody(client):
     client.hset(keyspace.RUNS, "web@here:1.a", b"\xc1")
-    assert registry.processes(client) == {}
+    assert process_registry.processes(client) == {}
 
 
 def test_a_redis_that_is_away_stops_nobody():
-    with registry.enlisted(f"redis://127.0.0.1:{free_port()}/0", "web"):
+    with process_registry.enlisted(f"redis://127.0.0.1:{free_port()}/0", "web"):
         pass
 
 
 def test_what_is_lost_is_said_again(client, valkey, monkeypatch):
-    monkeypatch.setattr(registry, "SAY_S", 0.01)
-    with registry.enlisted(valkey.url, "web"):
-        until(lambda: registry.processes(client), 5, "it has said so")
+    monkeypatch.setattr(process_registry, "SAY_S", 0.01)
+    with process_registry.enlisted(valkey.url, "web"):
+        until(lambda: process_registry.processes(client), 5, "it has said so")
         client.delete(keyspace.RUNS)
-        until(lambda: registry.processes(client), 5, "it has said so again")
+        until(lambda: process_registry.processes(client), 5, "it has said so again")
 
 
 def test_what_it_does_a_second_is_told(client, valkey, monkeypatch):
     moments = iter([0.0, 0.0, 0.5, 4.0, 4.5])
-    monkeypatch.setattr(registry, "monotonic", lambda: next(moments))
-    pace = registry._Pace("delivery")
+    monkeypatch.setattr(process_registry, "monotonic", lambda: next(moments))
+    pace = process_registry._Pace("delivery")
     metrics.SENDS.labels("clinic", "accepted").inc(8)
     assert [pace.per_s() for _ in range(4)] == [0, 0, 2, 2]
 
 
 def test_every_line_of_the_procfile_has_its_work():
-    assert set(registry.WORK) == set(procfile())
+    assert set(process_registry.WORK) == set(procfile())

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import settings
-from config.settings import VARIABLES, Mistakes, default_broker_url, load_settings
-from engine.providers.opening import mistakes
+from config.settings import settings
+from config.settings.settings import VARIABLES, Mistakes, default_broker_url, load_settings
+from engine.providers.provider_registry import mistakes
 
 GOOD = """
 [channels.clinic]

@@ -5,7 +5,7 @@ from time import perf_counter, time_ns
 
 import pytest
 
-from config.survey_folder import Folder, survey_files
+from config.settings.survey_folder import Folder, survey_files
 
 LONG_AGO_NS = time_ns() - 60_000_000_000
 
@@ -15,7 +15,7 @@ def surveys(tmp_path, monkeypatch, request):
     """A function: file name, content -> the file, written long ago. The folder is `tmp_path / "surveys"`."""
     (tmp_path / "surveys").mkdir()
     if request.param == "at rest":
-        monkeypatch.setattr("config.survey_folder.SETTLED_NS", -60_000_000_000)
+        monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", -60_000_000_000)
 
     def write(name, content, at_ns=LONG_AGO_NS):
         file = tmp_path / "surveys" / name
@@ -83,8 +83,8 @@ def test_a_mount_that_swaps_a_link_is_seen(tmp_path):
 def test_a_second_change_that_the_clock_of_the_files_does_not_show_is_seen(folder, surveys, monkeypatch):
     """Same size, same time."""
     now_ns = time_ns()
-    monkeypatch.setattr("config.survey_folder.SETTLED_NS", 60_000_000_000)
-    monkeypatch.setattr("config.survey_folder._stamp", lambda file: (now_ns, now_ns, 3, 1))
+    monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", 60_000_000_000)
+    monkeypatch.setattr("config.settings.survey_folder._stamp", lambda file: (now_ns, now_ns, 3, 1))
     surveys("clinic.yaml", b"two")
     assert folder.news() is None
     surveys("clinic.yaml", b"six")
@@ -104,9 +104,9 @@ def test_a_look_at_fifty_files_that_rest_reads_none_and_costs_little(surveys, tm
     for place in range(49):
         surveys(f"{place}.yaml", b"x" * 20_000)
     folder = Folder(tmp_path / "surveys")
-    monkeypatch.setattr("config.survey_folder.SETTLED_NS", -60_000_000_000)
+    monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", -60_000_000_000)
     assert [len(folder.news() or ()) for _ in range(2)] == [0, 50]
-    monkeypatch.setattr("config.survey_folder.survey_files", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("config.settings.survey_folder.survey_files", lambda path: pytest.fail("read again"))
     costs_s = []
     for _ in range(5):
         begun_s = perf_counter()

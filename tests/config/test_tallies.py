@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from config import metrics, tallies
-from config.tallies import Tallies
+from config.telemetry import metrics, multiprocess_metrics
+from config.telemetry.multiprocess_metrics import Tallies
 from tests.support.counting import CountingProcess
 from tests.support.waiting import until
 
@@ -160,7 +160,9 @@ def test_seconds_do_not_fall_by_their_last_bit_when_they_are_folded(tmp_path_fac
     with ExitStack() as living:
         for place, much in enumerate(waited):
             if place != dies % len(waited):
-                living.enter_context(tallies._held(folder / f"{place}-abcd.alive", fcntl.LOCK_EX))
+                living.enter_context(
+                    multiprocess_metrics._held(folder / f"{place}-abcd.alive", fcntl.LOCK_EX)
+                )
             file = MmapedDict(str(folder / f"histogram_{place}-abcd.db"))
             file.write_value(mmap_key(names[0], names[0] + "_bucket", ("le",), ("+Inf",), "Turns"), 1.0, 0.0)
             file.write_value(key, much, 0.0)
@@ -199,7 +201,7 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
     files = list(tmp_path.glob("*.db"))
     assert len(files) >= 2
     assert all(file.stat().st_blocks * 512 >= file.stat().st_size >= 65_536 for file in files)
-    counts = tallies.Counts(str(tmp_path / "counter_1-abcd.db"))
+    counts = multiprocess_metrics.Counts(str(tmp_path / "counter_1-abcd.db"))
     assert rows(5_000, counts) == list(range(5_000))
     grown = (tmp_path / "counter_1-abcd.db").stat()
     assert grown.st_blocks * 512 >= grown.st_size > 65_536
@@ -208,11 +210,11 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
 def test_who_finds_the_disk_full_counts_for_itself_alone(tmp_path, monkeypatch, capsys):
     """What it had counted on the disk by then is told."""
     grown, new = (str(tmp_path / f"counter_{pid}-abcd.db") for pid in (1, 2))
-    early = tallies.Counts(grown)
+    early = multiprocess_metrics.Counts(grown)
     early.write_value("early", 1.0, 0.0)
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=full))
-    for counts in (early, tallies.Counts(new)):
+    for counts in (early, multiprocess_metrics.Counts(new)):
         assert rows(5_000, counts) == list(range(5_000))
     assert names(tmp_path) == ["counter_1-abcd.db"]
     assert next(iter(MmapedDict.read_all_values_from_file(grown)))[:2] == ("early", 1.0)
@@ -287,7 +289,7 @@ def test_what_a_provider_said_is_left_is_true_beyond_the_death_of_who_heard_it_f
     for _ in range(2):
         assert published(tmp_path)[CREDIT] == 7
         Tallies(tmp_path).fold()
-    monkeypatch.setattr(tallies, "_KEPT_S", 0.0)
+    monkeypatch.setattr(multiprocess_metrics, "_KEPT_S", 0.0)
     assert CREDIT not in published(tmp_path)
 
 
@@ -368,7 +370,7 @@ def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_pat
 def test_many_values_at_once_are_as_if_each_had_been_observed(tmp_path_factory, amounts):
     folder = tmp_path_factory.mktemp("metrics")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(tallies.FOLDER, str(folder))
+        patch.setenv(multiprocess_metrics.FOLDER, str(folder))
         patch.setattr(values, "ValueClass", values.MultiProcessValue(Tallies(folder).identity))
         one_by_one, at_once = (
             metrics.Seconds(name, "A test", buckets=metrics._WAIT_BUCKETS_S, registry=None)

@@ -7,8 +7,8 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from config import metrics
-from config.watching import Watch, repeatedly
+from config.telemetry import metrics
+from config.telemetry.hot_reload import Watch, repeatedly
 from tests.support.waiting import until
 
 SOON_S = 10

@@ -1,4 +1,4 @@
-"""What tests of conversations share: the surveys that we ship, and the phone of engine.chatting on a channel."""
+"""What tests of conversations share: the surveys that we ship, and the phone of engine.simulator.simulator on a channel."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +6,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine import Advance, ChannelPolicy, Surveys, chatting
-from engine.chatting import BEGINS_AT as T0
-from engine.chatting import CHANNEL, Phone
-from engine.reading import read_survey
-from engine.transcripts import compose, parse
+from engine.model.policy import ChannelPolicy
+from engine.proofs.transcripts import compose, parse
+from engine.simulator import simulator
+from engine.simulator.simulator import BEGINS_AT as T0
+from engine.simulator.simulator import CHANNEL, Phone
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import Advance
 
 __all__ = ["CHANNEL", "ROOT", "SHIPPED", "T0", "Phone", "play", "policy_for", "same_bytes", "surveys_of"]
 
@@ -31,7 +34,7 @@ def policy_for(*surveys: str) -> ChannelPolicy:
 
 def play(transcript: str, surveys: Surveys) -> str:
     """The transcript of a phone that texts and waits as `transcript` says; its first line names the survey."""
-    return compose(chatting.play(parse(transcript), surveys))
+    return compose(simulator.play(parse(transcript), surveys))
 
 
 def same_bytes(one: Advance, other: Advance) -> bool:

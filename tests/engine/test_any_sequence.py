@@ -7,9 +7,7 @@ import msgspec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine import advance, missing_versions
-from engine.addressing import channel_of
-from engine.events import (
+from engine.model.events import (
     Cancel,
     Ended,
     Heard,
@@ -27,11 +25,13 @@ from engine.events import (
     decode_records,
     encode,
 )
-from engine.keywords import is_start
-from engine.lane import Lane
-from engine.lane import decode as decode_lane
-from engine.lane import encode as encode_lane
-from engine.quiet import QuietHours
+from engine.model.lane import Lane
+from engine.model.lane import decode as decode_lane
+from engine.model.lane import encode as encode_lane
+from engine.model.quiet_hours import QuietHours
+from engine.surveys.keywords import is_start
+from engine.turns.advance import advance, missing_versions
+from engine.turns.session_routing import channel_of
 from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
 
 ROUND = """

@@ -5,13 +5,13 @@ import json
 import msgspec
 import pytest
 
-from engine import read_surveys
-from engine.chatting import SENDER
-from engine.events import Ended, Opened, OptedIn, Refused
-from engine.keywords import survey_started
+from engine.model.events import Ended, Opened, OptedIn, Refused
 from engine.proofs import bounds, findings
-from engine.proofs.keywords import clashes
-from engine.reading import read_survey
+from engine.proofs.keyword_clashes import clashes
+from engine.proofs.survey_loader import read_surveys
+from engine.simulator.simulator import SENDER
+from engine.surveys.keywords import survey_started
+from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
 
 ANYTHING = "{survey: any, start: '*', cooldown: 0s, idle: 4h, steps: [{id: a, ask: 'A{$messages}', answer: {type: text, min: 0}, next: [{go: a, times: 9}]}]}"

@@ -6,15 +6,15 @@ import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine import advance
-from engine.events import Heard, Invitation, Mail, Misread, Said, Sms
-from engine.findings import Rejected
-from engine.lane import Lane, decode, encode
+from engine.model.events import Heard, Invitation, Mail, Misread, Said, Sms
+from engine.model.lane import Lane, decode, encode
+from engine.model.segments import count
 from engine.proofs import bounds, findings
-from engine.reading import read_survey
-from engine.segments import count
-from engine.surveys import Surveys
-from engine.variables import MESSAGES
+from engine.surveys.findings import Rejected
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
+from engine.surveys.variables import MESSAGES
+from engine.turns.advance import advance
 from tests.engine.chat import CHANNEL, T0, policy_for
 from tests.engine.random_surveys import surveys
 

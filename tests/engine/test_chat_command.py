@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from engine.answers import Why
 from engine.commands.chat import chat
 from engine.commands.chat_screen import cost
-from engine.events import Ending, Refusal
-from engine.explaining import ENDING, REFUSAL, WHY, explain
-from engine.segments import count
-from engine.transcripts import Invited
+from engine.model.events import Ending, Refusal
+from engine.model.segments import count
+from engine.proofs.transcripts import Invited
+from engine.simulator.explanations import ENDING, REFUSAL, WHY, explain
 from tests.engine.chat import CHANNEL, ROOT, Phone, policy_for, surveys_of
 
 CLINIC = str(ROOT / "config" / "surveys" / "clinic.yaml")

@@ -6,12 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.chatting import SENDER, playable, playing
 from engine.commands.chat_screen import state
-from engine.events import Said
-from engine.explaining import explain
-from engine.replaying import Same, replay, sessions_of
-from engine.transcripts import (
+from engine.model.events import Said
+from engine.proofs.transcripts import (
     Begins,
     Came,
     Cancelled,
@@ -31,6 +28,9 @@ from engine.transcripts import (
     parse,
     written,
 )
+from engine.simulator.explanations import explain
+from engine.simulator.session_replay import Same, replay, sessions_of
+from engine.simulator.simulator import SENDER, playable, playing
 from tests.engine.chat import CHANNEL, ROOT, SHIPPED, Phone, play, policy_for, surveys_of
 from tests.engine.random_surveys import surveys as random_surveys
 

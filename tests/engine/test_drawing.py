@@ -17,8 +17,8 @@ from engine.drawing.dot import to_dot
 from engine.drawing.lettering import excerpt, width, wrap
 from engine.drawing.mermaid import to_mermaid
 from engine.drawing.svg import to_svg
-from engine.program import END, Ask, Reask
-from engine.reading import read_survey
+from engine.surveys.program import END, Ask, Reask
+from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import ROOT, SHIPPED
 
 HOSTILE = (
@@ -352,7 +352,7 @@ def test_wrapping_loses_nothing_but_white_space():
 def test_one_survey_gives_the_same_bytes_in_every_process(form):
     """Sets have another order in another process, and fonts another width on another machine; neither shows."""
     script = (
-        f"import sys\nfrom engine.reading import read_survey\nfrom engine.drawing import draw\n"
+        f"import sys\nfrom engine.surveys.survey_reader import read_survey\nfrom engine.drawing import draw\n"
         f"from {form.__module__} import {form.__name__} as form\n"
         "survey, _ = read_survey('a.yaml', sys.stdin.buffer.read())\n"
         "drawn = form(draw(survey, 'en'))\n"

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from engine import read_surveys
 from engine.proofs import bounds, findings
-from engine.proofs.keywords import clashes
-from engine.reading import read_survey
+from engine.proofs.keyword_clashes import clashes
+from engine.proofs.survey_loader import read_surveys
+from engine.surveys.survey_reader import read_survey
 
 
 def survey(*steps, **fields):

@@ -6,15 +6,15 @@ import time
 import msgspec
 import pytest
 
-from engine import advance
-from engine.chatting import phone_for
-from engine.events import Invitation, Mail, Said, Sms
-from engine.lane import Lane
+from engine.model.events import Invitation, Mail, Said, Sms
+from engine.model.lane import Lane
+from engine.model.segments import count
 from engine.proofs import bounds, findings
-from engine.reading import read_survey
-from engine.segments import count
-from engine.surveys import Surveys
-from engine.transcripts import parse
+from engine.proofs.transcripts import parse
+from engine.simulator.simulator import phone_for
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import advance
 from tests.engine.chat import CHANNEL, T0, policy_for
 
 SENDER = "+33612345678"

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from engine.events import Ended, Invitation, Invited, Mail, Misread, Refused, decode_inbound, encode
+from engine.model.events import (
+    Ended,
+    Invitation,
+    Invited,
+    Mail,
+    Misread,
+    Refused,
+    decode_inbound,
+    encode,
+)
 from engine.proofs import bounds
 from tests.engine.chat import CHANNEL, T0, Phone, policy_for, surveys_of
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from engine.commands.chat import chat
 from engine.commands.lint import lint
 from engine.proofs import bounds
-from engine.reading import read_survey
+from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import ROOT, SHIPPED
 
 CLINIC = ROOT / "config" / "surveys" / "clinic.yaml"

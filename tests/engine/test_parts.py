@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import advance
-from engine.events import Ended, Heard, Opened, Part
-from engine.gathering import PATIENCE_MS
-from engine.lane import decode, encode
-from engine.replaying import Same, replay, sessions_of
+from engine.model.events import Ended, Heard, Opened, Part
+from engine.model.lane import decode, encode
+from engine.simulator.session_replay import Same, replay, sessions_of
+from engine.turns.advance import advance
+from engine.turns.multipart import PATIENCE_MS
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 SURVEY = """

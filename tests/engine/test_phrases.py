@@ -5,7 +5,6 @@ from datetime import date
 
 import pytest
 
-from engine import phrases
 from engine.answers import (
     AnythingReader,
     ChoiceReader,
@@ -20,9 +19,10 @@ from engine.answers import (
     YesNoReader,
     read,
 )
-from engine.patterns import compile_pattern
-from engine.phrases import fixed_text, refusal, whys, yes_no_words
-from engine.segments import count
+from engine.model.patterns import compile_pattern
+from engine.model.segments import count
+from engine.surveys import phrases
+from engine.surveys.phrases import fixed_text, refusal, whys, yes_no_words
 
 LANGUAGES = ["en", "fr", "no"]
 FIXED = ["unavailable", "not_found", "expired", "stopped", "help", "opted_in"]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from engine import read_surveys
-from engine.events import Ended, Heard, Misread, Opened, Refused
-from engine.program import Ask, Say
+from engine.model.events import Ended, Heard, Misread, Opened, Refused
 from engine.proofs import findings
+from engine.proofs.survey_loader import read_surveys
+from engine.surveys.program import Ask, Say
 from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
 
 NAME = "What is your name?"

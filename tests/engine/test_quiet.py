@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine import advance
-from engine.chatting import SENDER
-from engine.events import Ended, Mail, Said, Sms
-from engine.lane import Lane
-from engine.quiet import QuietHours
+from engine.model.events import Ended, Mail, Said, Sms
+from engine.model.lane import Lane
+from engine.model.quiet_hours import QuietHours
+from engine.simulator.simulator import SENDER
+from engine.turns.advance import advance
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 NIGHT = QuietHours(20 * 60, 8 * 60)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import advance
-from engine.events import Delivered, Ended, Heard, Mail, Receipt, Said, Sms, Unsent
-from engine.replaying import Same, replay, sessions_of
-from engine.transcripts import Invited
+from engine.model.events import Delivered, Ended, Heard, Mail, Receipt, Said, Sms, Unsent
+from engine.proofs.transcripts import Invited
+from engine.simulator.session_replay import Same, replay, sessions_of
+from engine.turns.advance import advance
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 SURVEY = """

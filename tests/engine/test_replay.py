@@ -4,9 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from engine import Surveys
-from engine.chatting import SENDER as PHONE
-from engine.events import (
+from engine.model.events import (
     Delivered,
     Ended,
     Heard,
@@ -19,9 +17,20 @@ from engine.events import (
     decode_records,
     encode,
 )
-from engine.quiet import QuietHours
-from engine.replaying import Different, Impossible, Same, Sessions, compare, course_of, replay, sessions_of
-from engine.transcripts import Invited
+from engine.model.quiet_hours import QuietHours
+from engine.proofs.transcripts import Invited
+from engine.simulator.session_replay import (
+    Different,
+    Impossible,
+    Same,
+    Sessions,
+    compare,
+    course_of,
+    replay,
+    sessions_of,
+)
+from engine.simulator.simulator import SENDER as PHONE
+from engine.surveys.survey_registry import Surveys
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 from tests.engine.test_any_sequence import POLICY, SENDER, SURVEYS, mails, play
 

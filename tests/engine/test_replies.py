@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine import folding
 from engine.answers import (
     NO,
     YES,
@@ -33,10 +32,11 @@ from engine.answers import (
 from engine.answers.dates import MONTHS
 from engine.answers.reactions import is_reaction
 from engine.answers.vocabulary import NUMBERS
-from engine.events import Answer
-from engine.folding import clean, fold, fold_word
-from engine.patterns import compile_pattern
-from engine.phrases import whys
+from engine.model import text_normalization
+from engine.model.events import Answer
+from engine.model.patterns import compile_pattern
+from engine.model.text_normalization import clean, fold, fold_word
+from engine.surveys.phrases import whys
 
 TODAY = date(2026, 11, 21)
 
@@ -1134,7 +1134,7 @@ def test_nothing_invisible_stays():
 
 def test_whatever_becomes_combining_marks_counts_as_such():
     hidden = {c for c in map(chr, range(0x110000)) if not combining(c) and combining(normalize("NFKC", c)[0])}
-    assert hidden == folding._HIDDEN_MARKS
+    assert hidden == text_normalization._HIDDEN_MARKS
 
 
 def test_a_heap_of_marks_is_cut_and_a_few_stay():

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 from engine.commands.schema import schema as command
-from engine.documents import parse
-from engine.findings import Rejected
-from engine.reading import read_survey
-from engine.schema import schema
+from engine.surveys.documents import parse
+from engine.surveys.findings import Rejected
+from engine.surveys.schema import schema
+from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import SHIPPED
 from tests.engine.random_surveys import surveys
 from tests.engine.test_survey_files import EXAMPLE

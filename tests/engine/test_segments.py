@@ -6,7 +6,7 @@ import smsutil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from engine.segments import EXTENSION, count, is_gsm, split
+from engine.model.segments import EXTENSION, count, is_gsm, split
 
 GSM_7 = gsm0338.Codec()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.senders import normalise
+from engine.model.sender_numbers import normalise
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from engine.events import Refused
-from engine.keywords import is_start
+from engine.model.events import Refused
+from engine.surveys.keywords import is_start
 from tests.engine.chat import Phone, policy_for, surveys_of
 
 ONE_QUESTION = """

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import advance
-from engine.events import Ended, Heard, Mail, OptedIn, OptedOut, Refused, Said, Sms, Unsent
-from engine.keywords import AGAIN, AMBIGUOUS_STOP, HELP, REQUESTS, START, STOP, is_start, is_stop
-from engine.lane import Lane
-from engine.transcripts import Invited
+from engine.model.events import Ended, Heard, Mail, OptedIn, OptedOut, Refused, Said, Sms, Unsent
+from engine.model.lane import Lane
+from engine.proofs.transcripts import Invited
+from engine.surveys.keywords import AGAIN, AMBIGUOUS_STOP, HELP, REQUESTS, START, STOP, is_start, is_stop
+from engine.turns.advance import advance
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 SURVEY = """

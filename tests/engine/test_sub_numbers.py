@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from engine.events import Ended, Heard, Invitation, Opened, OptedOut, Refused, Said
-from engine.lane import Lane
-from engine.lane import decode as decode_lane
-from engine.lane import encode as encode_lane
-from engine.replaying import Same, replay, sessions_of
+from engine.model.events import Ended, Heard, Invitation, Opened, OptedOut, Refused, Said
+from engine.model.lane import Lane
+from engine.model.lane import decode as decode_lane
+from engine.model.lane import encode as encode_lane
+from engine.simulator.session_replay import Same, replay, sessions_of
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 FRUIT = """

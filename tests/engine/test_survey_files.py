@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Surveys, read_surveys
-from engine.findings import Rejected
 from engine.proofs import bounds
+from engine.proofs.survey_loader import read_surveys
+from engine.surveys.findings import Rejected
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
 from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
 
 # The example in the description of the language, to the letter.
@@ -243,13 +245,13 @@ def test_what_can_be_read_is_read_beside_what_cannot():
 def test_an_older_version_is_known_by_its_content_only():
     surveys = Surveys()
     source = survey(say("a")).encode()
-    older = surveys.add("a.yaml", source)
+    older = surveys.add(read_stored_survey("a.yaml", source))
     assert surveys.version(older.version) is older
     assert len(older.version) == 16
     assert (older.source, older.file) == (source, "a.yaml")
     assert surveys.current("s") is None
     with pytest.raises(Rejected):
-        surveys.add("a.yaml", b"")
+        surveys.add(read_stored_survey("a.yaml", b""))
 
 
 def test_a_choice_is_numbered_under_its_question_and_its_label_goes_into_texts():

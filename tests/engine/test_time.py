@@ -3,9 +3,12 @@
 import msgspec
 import pytest
 
-from engine import Surveys, UnknownChannel, UnknownVersion, advance, missing_versions
-from engine.events import Mail, Sms
-from engine.lane import Lane
+from engine.model.events import Mail, Sms
+from engine.model.lane import Lane
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import advance, missing_versions
+from engine.turns.turn import UnknownChannel, UnknownVersion
 from tests.engine.chat import CHANNEL, T0, Phone, policy_for, surveys_of
 
 SURVEY = """
@@ -73,7 +76,7 @@ def test_a_session_keeps_the_version_that_it_began_with(phone):
     phone.text("START")
     newer = surveys_of({"s.yaml": SURVEY.replace("B?", "Bee?")})
     assert missing_versions(phone.lane, newer) == {phone.line.session.version}
-    newer.add("s.yaml", SURVEY.encode())
+    newer.add(read_stored_survey("s.yaml", SURVEY.encode()))
     phone.surveys = newer
     assert missing_versions(phone.lane, newer) == set()
     assert phone.text("x") == ["B?"]

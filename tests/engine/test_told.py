@@ -5,13 +5,13 @@ import json
 import msgspec
 import pytest
 
-from engine.chatting import SENDER
-from engine.events import Invitation
-from engine.findings import Rejected
-from engine.lane import decode, encode
+from engine.model.events import Invitation
+from engine.model.lane import decode, encode
 from engine.proofs import bounds, findings
-from engine.reading import read_survey
-from engine.variables import CONTACT, MESSAGES, MOST_MESSAGES, NUMBER, count_of
+from engine.simulator.simulator import SENDER
+from engine.surveys.findings import Rejected
+from engine.surveys.survey_reader import read_survey
+from engine.surveys.variables import CONTACT, MESSAGES, MOST_MESSAGES, NUMBER, count_of
 from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
 
 NUMBER_OF_OURS = "+15005550006"

@@ -3,8 +3,8 @@
 import pytest
 import re2
 
-from engine import read_surveys
-from engine.upgrades import Difference, StepChange, compare
+from engine.proofs.survey_loader import read_surveys
+from engine.simulator.survey_diff import Difference, StepChange, compare
 
 BASE = """
 survey: quiz

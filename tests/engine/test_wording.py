@@ -14,7 +14,8 @@ from engine.answers import (
     TextReader,
     YesNoReader,
 )
-from engine.conditions import (
+from engine.model.patterns import compile_folded, compile_pattern
+from engine.surveys.conditions import (
     Above,
     All,
     Answered,
@@ -28,8 +29,7 @@ from engine.conditions import (
     Not,
     OneOf,
 )
-from engine.patterns import compile_folded, compile_pattern
-from engine.wording import describe, describe_reader
+from engine.surveys.wording import describe, describe_reader
 
 OWN = AtLeast("me", 95)
 OTHER = OneOf("fever", frozenset([False]))

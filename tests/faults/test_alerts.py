@@ -17,9 +17,9 @@ from time import monotonic
 import pytest
 import requests
 
-from config import keyspace
-from config.settings import load_settings
-from engine.events import Sms, encode
+from config.settings.settings import load_settings
+from config.store import keyspace
+from engine.model.events import Sms, encode
 from tests.support import clinic
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
@@ -29,11 +29,11 @@ from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.channels import Channels
-from workers.delivery import LEASE_MS
-from workers.lanes import Lanes
-from workers.optouts import open_list
-from workers.outboxes import Outboxes
+from workers.sending.delivery import LEASE_MS
+from workers.store.channel_state import Channels
+from workers.store.lanes import Lanes
+from workers.store.optouts import open_list
+from workers.store.outboxes import Outboxes
 
 PANELS = panels()
 
@@ -226,7 +226,7 @@ class World:
         python = f"{sys.executable} -c '{QUICK}"
         web = f"{python}from ingest.__main__ import main; main()'"
         endpoint = (
-            f"{python}from workers.metrics_command import metrics; metrics()' --port {self._endpoint_port}"
+            f"{python}from workers.commands.metrics import metrics; metrics()' --port {self._endpoint_port}"
         )
         environment = self.deployment.environment
         logs = self.deployment.folder

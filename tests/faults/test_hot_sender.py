@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from config import keyspace
-from engine.events import Sms, encode
+from config.store import keyspace
+from engine.model.events import Sms, encode
 from tests.soak import ledger
 from tests.support import audit, clinic
 from tests.support.person import inbound

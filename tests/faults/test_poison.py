@@ -1,19 +1,21 @@
 """Poison: wake-ups and mail that cannot be read, and events that fail, or take their worker with them. Only they are put
 aside, and everybody else is answered."""
 
-from config import keyspace
+from config.store import keyspace
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import odd_process
 from tests.support.waiting import until
-from workers import letters
+from workers.store import dead_letter_store
 
 SHARDS = 16
 
 
 def put_aside(redis):
     """(sender, reason) of every dead letter."""
-    return sorted((each.sender, each.reason) for k in range(SHARDS) for each in letters.stored(redis, k))
+    return sorted(
+        (each.sender, each.reason) for k in range(SHARDS) for each in dead_letter_store.stored(redis, k)
+    )
 
 
 def test_events_that_kill_or_fail_are_put_aside_alone(deployment, play, octopush, own_valkey):

@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from config import keyspace
-from engine.events import Outbound, encode
+from config.store import keyspace
+from engine.model.events import Outbound, encode
 from tests.faults.play import Play
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
@@ -17,9 +17,9 @@ from tests.support.person import inbound
 from tests.support.processes import Deployment
 from tests.support.vonage import KEY, SECRET, FakeVonage
 from tests.support.waiting import until
-from workers import delivery
-from workers.channels import Channels
-from workers.outboxes import Outboxes
+from workers.sending import delivery
+from workers.store.channel_state import Channels
+from workers.store.outboxes import Outboxes
 
 ANNA = clinic.number(1)
 

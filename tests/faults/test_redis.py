@@ -5,7 +5,7 @@ from threading import Thread
 import pytest
 import requests
 
-from config import keyspace
+from config.store import keyspace
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment, odd_process, procfile

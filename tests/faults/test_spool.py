@@ -9,8 +9,8 @@ from threading import Event, Thread
 import pytest
 import uvloop
 
-from config import keyspace
-from engine.events import decode_inbound
+from config.store import keyspace
+from engine.model.events import decode_inbound
 from tests.support import clinic
 from tests.support.person import Crowd, inbound
 from tests.support.processes import Deployment

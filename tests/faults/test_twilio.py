@@ -3,7 +3,7 @@ is looked up, and each SMS is created once."""
 
 import pytest
 
-from engine.events import Delivered, Sent
+from engine.model.events import Delivered, Sent
 from tests.support import clinic
 from tests.support.twilio import Break, Cut, FakeTwilio, Refuse
 from tests.support.twilio_deployment import PATH, PUBLIC, TwilioDeployment

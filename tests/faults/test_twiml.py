@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import requests
 
-from config import keyspace
-from engine.events import Sent
-from ingest import twiml
+from config.store import keyspace
+from engine.model.events import Sent
+from ingest.webhooks import inline_replies
 from tests.support import clinic
 from tests.support.twilio import FakeTwilio
 from tests.support.twilio_deployment import TwilioDeployment
@@ -93,7 +93,7 @@ def test_what_was_decided_meanwhile_leaves_once_twilio_has_told_of_the_answer(de
     begun = monotonic()
     twilio.tell(twilio.messages[0], "sent", public=deployment.base)
     until(lambda: len(twilio.messages) == 2, 30, "the next question is sent")
-    assert monotonic() - begun < twiml.REST_MS / 2000
+    assert monotonic() - begun < inline_replies.REST_MS / 2000
     assert (twilio.sent(), directions(twilio)) == (
         [clinic.NAME, clinic.temperature("Ada")], ["outbound-reply", "outbound-api"],
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_a_lane_that_takes_too_long_answers_by_the_api(deployment, twilio):
     deployment.start(ratelimit=0)
     begun = monotonic()
     assert deployment.text(ANNA, "START").text == NOTHING
-    assert twiml.WAIT_S <= monotonic() - begun < twiml.WAIT_S + 2
+    assert inline_replies.WAIT_S <= monotonic() - begun < inline_replies.WAIT_S + 2
     assert twilio.sent() == []
     deployment.spawn("ratelimit")
     settle(deployment, 1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from config import keyspace
-from engine.events import Sent
+from config.store import keyspace
+from engine.model.events import Sent
 from tests.support import clinic
 from tests.support.twilio import Cut, FakeTwilio
 from tests.support.twilio_deployment import SHARDS, TwilioDeployment

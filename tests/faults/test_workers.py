@@ -4,7 +4,7 @@ from threading import Event, Thread
 
 import pytest
 
-from config import keyspace
+from config.store import keyspace
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import odd_process, procfile

@@ -7,9 +7,9 @@ from threading import Thread
 import pytest
 import uvicorn
 
-from config.settings import load
-from engine import read_surveys
-from engine.providers.opening import mistakes
+from config.settings.settings import load
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
 from ingest.web import create_app
 from tests.support.waiting import free_port, until
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ingest.batches import Batches
+from ingest.intake.batches import Batches
 
 
 class Writer:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from config import keyspace
-from engine.events import Invitation, decode_inbound
+from config.store import keyspace
+from engine.model.events import Invitation, decode_inbound
 from ingest.api import invitations
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
 from tests.support.proxy import Proxy
@@ -222,7 +222,7 @@ def test_a_repetition_is_one_though_it_has_expired_meanwhile(api, valkey, monkey
     soon = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "expiryTime": in_days(1)}
     assert one.invite(**soon).status_code == 202
     later = time.time() + 2 * 86_400
-    monkeypatch.setattr("ingest.api.asking.time", lambda: later)
+    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: later)
     assert one.invite(**soon).status_code == 200
     assert one.invite(**soon | {"content": "x"}).status_code == 422
     assert one.invite(**soon | {"clientReference": "s"}).status_code == 422

@@ -5,10 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace
-from ingest import invite as command
-from ingest.invite import invite
-from ingest.people import NoTable, read_people
+from config.store import keyspace
+from ingest.commands import invite as command
+from ingest.commands.invite import invite
+from ingest.commands.people import NoTable, read_people
 from tests.support.inviting import KEY, key_table
 
 SHARDS = 16

@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 from click.testing import CliRunner
 
-from ingest.key import key
+from ingest.commands.key import key
 from tests.support.inviting import Api
 
 CONFIG = '[channels.clinic]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n[channels.ward]\nnumber = "+33700000002"\nsurveys = ["clinic"]\n'

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.api.lines import Lines, TooLong
+from ingest.api.ndjson import Lines, TooLong
 
 LONGEST = 8
 PIECES = st.lists(st.text("ab\r\n", max_size=12).map(str.encode), max_size=12)

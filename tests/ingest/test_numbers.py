@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.api.numbers import Unfit, textable
+from ingest.api.textable_numbers import Unfit, textable
 
 WRITTEN = ["+33612345678", "0033612345678", "+33 6 12 34 56 78", "+33 (0)6 12.34.56.78", "+330612345678"]
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from ingest.api.asking import identity
 from ingest.api.description import describe
+from ingest.api.invitation_parser import identity
 from tests.support.inviting import KEY, Api, key_table
 
 load_all_checks()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ingest import phone
+from ingest.commands import phone
 from tests.ingest.test_simulator import send
 from tests.ingest.test_web import mail
 from tests.support.waiting import free_port

@@ -5,9 +5,9 @@ from time import time
 import pytest
 import requests
 
-from config import keyspace
-from engine import lane as lane_format
-from engine.events import (
+from config.store import keyspace
+from engine.model import lane as lane_format
+from engine.model.events import (
     Answer,
     Cancel,
     Delivered,
@@ -21,7 +21,7 @@ from engine.events import (
     decode_inbound,
     encode,
 )
-from engine.lane import Lane, Line, Session
+from engine.model.lane import Lane, Line, Session
 from ingest.api import sessions
 from tests.support.inviting import KEY, OTHER_KEY, Api, key_table
 

@@ -5,7 +5,7 @@ from threading import Thread
 import pytest
 import requests
 
-from engine.events import Outbound
+from engine.model.events import Outbound
 from engine.providers import Accepted, ChannelFault, Place, Rejected
 from engine.providers.octopush import Account, Options, provider
 

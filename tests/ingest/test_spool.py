@@ -17,13 +17,13 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import keyspace
-from config.mistakes import Mistakes
-from engine.advance import _MOST_SEEN
-from engine.events import decode_inbound
-from ingest import hand_over
-from ingest import spool as spools
-from ingest.spool import MOST_AGE_MS, NoRoom, Spool, Spooled, Standing, open_spool
+from config.settings.config_errors import Mistakes
+from config.store import keyspace
+from engine.model.events import decode_inbound
+from engine.turns.advance import _MOST_SEEN
+from ingest.intake import spool as spools
+from ingest.intake import spool_drain
+from ingest.intake.spool import MOST_AGE_MS, NoRoom, Spool, Spooled, Standing, open_spool
 from tests.ingest.test_web import SENDER, WITHIN_S, mail, metric, post, sms
 from tests.support.processes import ROOT
 from tests.support.waiting import until
@@ -205,7 +205,7 @@ def test_what_a_failing_disk_takes_back_does_not_hide_what_comes_in_its_place(sp
     """Another process hands over while a large write is being synced, and gets no further than its first part."""
     put(spool, 0)
     taking, moved = Taking(), Event()
-    handing = hand_over.HandOver(spool, taking, taking)
+    handing = spool_drain.HandOver(spool, taking, taking)
     thread = Thread(target=lambda: asyncio.run(handing.look()))
     sync, move = os.fsync, spool.move
 
@@ -227,7 +227,7 @@ def test_what_a_failing_disk_takes_back_does_not_hide_what_comes_in_its_place(sp
     thread.join()
     put(spool, 41)
     monkeypatch.setattr(spool, "move", move)
-    asyncio.run(hand_over.HandOver(spool, taking, taking).look())
+    asyncio.run(spool_drain.HandOver(spool, taking, taking).look())
     assert event(41) in taking.events
     assert not spool.in_use
 
@@ -503,7 +503,7 @@ def test_a_large_spool_keeps_nobody_waiting_while_it_is_handed_over(web, valkey,
 
 
 def test_a_lane_remembers_as_much_as_may_be_handed_over_twice():
-    assert hand_over.LARGEST_PART <= _MOST_SEEN
+    assert spool_drain.LARGEST_PART <= _MOST_SEEN
 
 
 def mail_of(valkey, sender):

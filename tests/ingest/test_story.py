@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from engine.events import (
+from engine.model.events import (
     Answer,
     Delivered,
     Ended,
@@ -17,7 +17,7 @@ from engine.events import (
     Sent,
     Unsent,
 )
-from ingest.api import story
+from ingest.api import session_view
 
 ID, OTHER = "00000000000000aa", "00000000000000bb"
 PERSON = "+33612345678"
@@ -26,7 +26,7 @@ OPENED = Opened(1_000, "clinic", ID, "clinic", "v1", "en", "+33700000011")
 
 
 def tell(*records):
-    return story.tell(ID, PERSON, records)
+    return session_view.tell(ID, PERSON, records)
 
 
 def said(*records):

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from config import keyspace
-from config.channels import Limits
-from engine.events import Outbound, ProviderStop, Receipt, Sms, decode_outbound, encode
+from config.settings.channels import Limits
+from config.store import keyspace
+from engine.model.events import Outbound, ProviderStop, Receipt, Sms, decode_outbound, encode
 from engine.providers import Place
 from engine.providers.twilio import Account, Options, provider
-from ingest import twiml
-from ingest.mailboxes import Letter, Mailboxes, Store, Unwritten
-from ingest.spool import Spooled, open_spool
-from ingest.twiml import InPlace
+from ingest.intake.mailboxes import Letter, Mailboxes, Store, Unwritten
+from ingest.intake.spool import Spooled, open_spool
+from ingest.webhooks import inline_replies
+from ingest.webhooks.inline_replies import InPlace
 from tests.support.waiting import until
 
 ANNA = "+33600000001"
@@ -64,7 +64,7 @@ def lane(valkey):
     return Lane(client)
 
 
-def play(valkey, scene, most=twiml.MOST, spool=None):
+def play(valkey, scene, most=inline_replies.MOST, spool=None):
     """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer, and where the event is if there is a spool."""
 
     async def run():
@@ -215,7 +215,7 @@ def test_an_sms_that_was_withdrawn_meanwhile_is_not_answered(valkey, lane, monke
         if place == "before_entrust":
             lane.client.delete(keyspace.outbox(K, ANNA))
 
-    monkeypatch.setattr(twiml.faults, "reach", stop)
+    monkeypatch.setattr(inline_replies.faults, "reach", stop)
     assert answered(valkey, lane, ask(1)) == NOTHING
     assert "reserved" not in lane.lock()
 

@@ -9,11 +9,11 @@ from time import monotonic, time
 import pytest
 import requests
 
-from config import keyspace
-from config.settings import load
-from engine import read_surveys
-from engine.events import Part, Receipt, Sms, decode_inbound
-from engine.providers.opening import mistakes
+from config.settings.settings import load
+from config.store import keyspace
+from engine.model.events import Part, Receipt, Sms, decode_inbound
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 

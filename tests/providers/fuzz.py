@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes
 
 import msgspec
 
-from engine.events import Inbound, decode_inbound, encode
+from engine.model.events import Inbound, decode_inbound, encode
 from engine.providers import Call, Forged, Provider, Unreadable
 
 ASCII = bytes(range(128))

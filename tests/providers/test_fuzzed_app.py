@@ -6,9 +6,9 @@ from time import time
 import msgspec
 import pytest
 
-from config.settings import load
-from engine import read_surveys
-from engine.providers.opening import mistakes
+from config.settings.settings import load
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
 from ingest.web import create_app
 from tests.providers import test_octopush, test_webhook
 from tests.providers.fuzz import fuzz_app

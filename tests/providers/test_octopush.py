@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.events import Outbound, ProviderStop, Receipt, Sms
+from engine.model.events import Outbound, ProviderStop, Receipt, Sms
 from engine.providers import (
     Accepted,
     Call,

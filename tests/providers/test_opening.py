@@ -6,10 +6,16 @@ from importlib import import_module
 import msgspec
 import pytest
 
-from config.settings import load_settings
-from engine.events import Outbound
+from config.settings.settings import load_settings
+from engine.model.events import Outbound
 from engine.providers import Provider, Unusable
-from engine.providers.opening import PROVIDERS, account_fields, mistakes, open_provider, option_fields
+from engine.providers.provider_registry import (
+    PROVIDERS,
+    account_fields,
+    mistakes,
+    open_provider,
+    option_fields,
+)
 
 NUMBER = "+33700000001"
 SECRET = "sesame sesame sesame"

@@ -11,7 +11,7 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from engine.events import Outbound
+from engine.model.events import Outbound
 from engine.providers import Accepted, ChannelFault, NotFound, OptedOutThere, Place, Unknown
 from engine.providers.twilio import Account, Options, provider
 from tests.support.twilio import SID, TOKEN, Break, FakeTwilio, Refuse

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twilio.twiml.messaging_response import MessagingResponse
 
-from engine.events import Outbound
+from engine.model.events import Outbound
 from engine.providers import Accepted, NotFound, OptedOutThere, Place, Unknown, Unreachable
 from engine.providers.twilio import PAGE, Account, Options, provider
 from tests.providers.recorded.twilio import CHANNEL, OURS, OUTCOMES, PERSON

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twilio.request_validator import RequestValidator
 
-from engine.events import Sms
+from engine.model.events import Sms
 from engine.providers import Call, Forged, Place, Unreadable, Unusable
 from engine.providers.twilio import MOST_FIELDS, Account, Options, _form, provider
 from tests.providers.fuzz import fuzz

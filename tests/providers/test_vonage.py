@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from vonage_http_client.auth import Auth
 
-from config.settings import Secret
-from engine.events import Outbound
+from config.settings.settings import Secret
+from engine.model.events import Outbound
 from engine.providers import Call, Forged, Place, Unreadable, Unusable
 from engine.providers.vonage import Account, Options, _fields, provider
 from tests.providers.fuzz import fuzz

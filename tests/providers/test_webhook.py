@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import Outbound, Part, ProviderStop, Receipt, Sms
+from engine.model.events import Outbound, Part, ProviderStop, Receipt, Sms
 from engine.providers import (
     Accepted,
     Call,

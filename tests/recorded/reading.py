@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import redis
 
-from config import headers
-from engine import lane
-from engine.events import decode_inbound, decode_outbound, decode_records
-from workers import letters
+from config.store import stored_values
+from engine.model import lane
+from engine.model.events import decode_inbound, decode_outbound, decode_records
+from workers.store import dead_letter_store
 
 Sample = dict[str, Any]
 
@@ -91,21 +91,21 @@ def _value(client: redis.Redis, kind: str, name: bytes) -> Any:
 
 
 def _mail(entry: bytes) -> Any:
-    at, event = headers.event_in(entry)
+    at, event = stored_values.event_in(entry)
     return {"at": at, "event": named(decode_inbound(event))}
 
 
 def _held(mail: bytes) -> Any:
-    sender, at, event = headers.invitation_in(mail)
+    sender, at, event = stored_values.invitation_in(mail)
     return {"sender": sender, "at": at, "event": named(decode_inbound(event))}
 
 
 def _lane(stored: bytes) -> Any:
-    return named(lane.decode(headers.state_in(stored)))
+    return named(lane.decode(stored_values.state_in(stored)))
 
 
 def _sms(entry: bytes) -> Any:
-    return named(decode_outbound(headers.sms_in(entry)))
+    return named(decode_outbound(stored_values.sms_in(entry)))
 
 
 def _records(content: bytes) -> Any:
@@ -113,7 +113,7 @@ def _records(content: bytes) -> Any:
 
 
 def _letter(content: bytes) -> Any:
-    return named(letters.decode(content))
+    return named(dead_letter_store.decode(content))
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {

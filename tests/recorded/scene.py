@@ -11,8 +11,8 @@ from pathlib import Path
 
 import requests
 
-from config import keyspace
-from engine.events import Cancel, Part, ProviderStop, Receipt, encode
+from config.store import keyspace
+from engine.model.events import Cancel, Part, ProviderStop, Receipt, encode
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
 from tests.support.person import inbound

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config import keyspace, pauses
+from config.store import keyspace, pauses
 from tests.recorded import reading
 from tests.recorded.__main__ import record
 from tests.recorded.scene import HEARS, PEOPLE, SAYS, SIMULATED, SUB_NUMBER, Scene, deployment

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import redis
 
-from engine.events import Heard, Said, Sent, Unsent
+from engine.model.events import Heard, Said, Sent, Unsent
 from tests.support.octopush import Accepted
-from workers import archive
+from workers.store import archive
 
 SHARDS = 16
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from config import keyspace
+from config.store import keyspace
 from tests.support.octopush import FakeOctopush, Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy

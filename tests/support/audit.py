@@ -1,7 +1,7 @@
 """Has anything leaked? What must be true of Redis once everything that was accepted is done.
 
 An alarm has a lane or an outbox to ring for, and whatever waits has an alarm; nothing is locked; nothing waits for
-a worker; every key is one that config/keyspace.py names, and goes by itself in the end unless it must not.
+a worker; every key is one that config/store/keyspace.py names, and goes by itself in the end unless it must not.
 """
 
 import inspect
@@ -12,18 +12,18 @@ from typing import Any
 
 import redis
 
-from config import headers, keyspace
-from engine import lane as lane_format
-from engine.lane import UnreadableLane
+from config.store import keyspace, stored_values
+from engine.model import lane as lane_format
+from engine.model.lane import UnreadableLane
 from tests.support.waiting import until
-from workers import versions
+from workers.store import survey_versions
 
 NO_KEYS = {"lane_pattern", "sender_of"}
 """Functions of keyspace.py that answer text which is no key's name."""
 
 FIXED = {
     keyspace.SURVEYS, keyspace.RUNS, keyspace.LIBRARIES, keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK, keyspace.RETENTION,
-    versions.SINCE, versions.USED,
+    survey_versions.SINCE, survey_versions.USED,
 }  # fmt: skip
 """Keys of one name."""
 
@@ -167,7 +167,7 @@ class _Shelves:
 
 def _opted_out(stored: bytes) -> bool:
     try:
-        lane = lane_format.decode(headers.state_in(stored))
+        lane = lane_format.decode(stored_values.state_in(stored))
     except UnreadableLane:
         return True
     return any(line.opted_out_at for line in lane.lines.values())

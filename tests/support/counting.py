@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from config import metrics
+from config.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ READY_S = 15.0
 
 
 class CountingProcess:
-    """It is running when this returns, unless `fault` (config/faults.py) has it first."""
+    """It is running when this returns, unless `fault` (config/telemetry/faults.py) has it first."""
 
     def __init__(self, folder: Path, fault: str = "") -> None:
         self._popen = subprocess.Popen(

@@ -17,11 +17,12 @@ import redis
 
 import ingest.__main__
 import workers.__main__
-from config import keyspace
-from engine import Advance, advance
-from engine.events import Mail, Sms
-from engine.lane import Lane
-from workers import drafts, lanes
+from config.store import keyspace
+from engine.model.events import Mail, Sms
+from engine.model.lane import Lane
+from engine.turns.advance import Advance, advance
+from workers.store import lanes
+from workers.turns import drafts
 
 MEMORY = 512 << 20
 """What a process may take beside what it has, in bytes."""

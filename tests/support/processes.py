@@ -152,7 +152,7 @@ class Deployment:
         return self._environment
 
     def spawn(self, name: str, fault: str = "", **environment: str) -> Process:
-        """Start one more copy of a Procfile line, which dies at `fault` (config/faults.py) if there is one."""
+        """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one."""
         log = self.folder / f"{name}.{len(self.processes)}.log"
         process = Process(
             name, procfile()[name], {**self._environment, "PARLEY_FAULT": fault, **environment}, log

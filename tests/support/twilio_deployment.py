@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import requests
 
-from config import keyspace
-from engine.events import OptedOut, Record, decode_records
+from config.store import keyspace
+from engine.model.events import OptedOut, Record, decode_records
 from tests.support import clinic
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import SURVEYS, UNLIMITED, Deployment

@@ -6,15 +6,15 @@ from itertools import count
 import pytest
 import structlog
 
-from config import keyspace
-from config.settings import load
-from engine import read_surveys
-from engine.events import Sms, decode_outbound, decode_records, encode
-from engine.keywords import is_start
-from engine.providers.opening import mistakes
-from workers import drafts
-from workers.processes import World, turns
-from workers.versions import publish
+from config.settings.settings import load
+from config.store import keyspace
+from engine.model.events import Sms, decode_outbound, decode_records, encode
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
+from engine.surveys.keywords import is_start
+from workers.roles.processes import World, turns
+from workers.store.survey_versions import publish
+from workers.turns import drafts
 
 SURVEY = b"""
 survey: clinic
@@ -156,4 +156,4 @@ def failing(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("workers.replay_order.WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("workers.dead_letters.replay_order.WAITS_S", (0.01, 0.01))

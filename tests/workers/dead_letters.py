@@ -4,9 +4,9 @@ import json
 
 from click.testing import CliRunner
 
-from config import keyspace
-from workers import letters
-from workers.dead import dead
+from config.store import keyspace
+from workers.commands.dead import dead
+from workers.store import dead_letter_store
 
 
 def call(*arguments, text="", status=None):
@@ -34,11 +34,13 @@ def shard(town, sender):
 def stored(client, settings):
     """Every dead letter of every shard."""
     for k in range(settings.shards):
-        yield from letters.stored(client, k)
+        yield from dead_letter_store.stored(client, k)
 
 
 def letters_of(town):
-    found = [each for k in range(town.world.settings.shards) for each in letters.filed(town.client, k)]
+    found = [
+        each for k in range(town.world.settings.shards) for each in dead_letter_store.filed(town.client, k)
+    ]
     return [each.letter for each in sorted(found, key=lambda each: each.place)]
 
 

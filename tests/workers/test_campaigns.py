@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from config import keyspace
-from engine.events import Invitation, Opened, Refused, encode
+from config.store import keyspace
+from engine.model.events import Invitation, Opened, Refused, encode
 from tests.support.proxy import Proxy
-from workers import campaigns
-from workers.campaigns import Campaigns, forget, opening_sms
-from workers.doorbell import Doorbell
+from workers.clock import invitation_pacer
+from workers.clock.invitation_pacer import Campaigns, forget, opening_sms
+from workers.runtime.wakeup_broker import Doorbell
 
 TWO_SMS = b"""
 survey: clinic
@@ -129,7 +129,7 @@ def test_what_is_due_longest_goes_first_within_a_shard(held):
 def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
     backlog = held()
     backlog.hold(*people(100))
-    waiting = [f"+4{n}" for n in range(campaigns.MOST_WAITING)]
+    waiting = [f"+4{n}" for n in range(invitation_pacer.MOST_WAITING)]
     keyspace.ask(backlog.pipeline.world.broker, keyspace.ring_command(queue, waiting[3:]))
     backlog.campaigns.tick()
     assert backlog.mailed() == 3
@@ -140,7 +140,7 @@ def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
 
 
 def test_where_there_is_not_room_for_all_channels_they_take_turns(held, monkeypatch):
-    monkeypatch.setattr(campaigns, "MOST_WAITING", 1)
+    monkeypatch.setattr(invitation_pacer, "MOST_WAITING", 1)
     backlog = held(others=("ward", "desk"))
     for channel in ("clinic", "ward", "desk"):
         backlog.hold(*people(5), channel=channel)

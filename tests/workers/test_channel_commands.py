@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace, pauses
 from config.cli import main
-from workers.channel_commands import channel
+from config.store import keyspace, pauses
+from workers.commands.channel import channel
 
 PEOPLE = ["+33600000001", "+33600000002", "+33600000003"]
 
@@ -116,7 +116,7 @@ def test_the_table_says_it_too(call):
 
 
 def test_a_narrow_terminal_shows_why_a_channel_is_paused(call, monkeypatch):
-    monkeypatch.setattr("workers.channel_commands.PIPE_WIDTH", 80)
+    monkeypatch.setattr("workers.commands.channel.PIPE_WIDTH", 80)
     call("pause", "clinic", "--why", "carrier [/incident]", "--as", "anna")
     lines = call("list").splitlines()
     assert max(map(len, lines)) <= 80

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from config import keyspace, pauses
+from config.store import keyspace, pauses
 from engine.providers import Accepted, ChannelFault, OptedOutThere, Rejected, RetryLater, Unknown, Unreachable
 from tests.support.waiting import until
-from workers.channels import FAULT_MS, OPEN_MOST_MS, Channels
-from workers.verdicts import blame
+from workers.sending.send_policy import blame
+from workers.store.channel_state import FAULT_MS, OPEN_MOST_MS, Channels
 
 RECHECK_MS = 60_000
 FAILS = ("fails", 2_000, "500: out of order")

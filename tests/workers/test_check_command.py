@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from workers.check import check
+from workers.commands.check import check
 
 
 def test_a_survey_that_no_channel_offers_is_told(monkeypatch):

@@ -2,12 +2,12 @@
 
 import shutil
 
-from config.settings import load
-from engine import read_surveys
-from engine.events import Opened
-from engine.providers.opening import mistakes
+from config.settings.settings import load
+from engine.model.events import Opened
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
 from tests.engine.chat import ROOT, SHIPPED
-from workers.turns import policy_of
+from workers.turns.turns import policy_of
 
 # The pipeline's one survey is called as its channel is.
 CONVERSATION = SHIPPED["conversation.yaml"].replace(b"survey: conversation", b"survey: clinic")

@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from config import headers, keyspace
-from engine.events import Invitation, Outbound, Receipt, Sms, decode_outbound, encode
+from config.store import keyspace, stored_values
+from engine.model.events import Invitation, Outbound, Receipt, Sms, decode_outbound, encode
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers import drafts
-from workers.lanes import Lanes
-from workers.letters import DeadLetter, discard, seal
-from workers.optouts import open_list
-from workers.outboxes import Outboxes, Settled
+from workers.store.dead_letter_store import DeadLetter, discard, seal
+from workers.store.lanes import Lanes
+from workers.store.optouts import open_list
+from workers.store.outboxes import Outboxes, Settled
+from workers.turns import drafts
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 
@@ -299,7 +299,7 @@ def buried(town, sms, reason="rejected", **what):
     """A dead letter of an SMS, as the delivery worker buries it."""
     outboxes = Outboxes(town.client, town.world.settings.shards, 3_600_000, 60_000)
     k = shard(town, sms.to)
-    town.client.rpush(keyspace.outbox(k, sms.to), headers.outbox_entry(sms.channel, encode(sms)))
+    town.client.rpush(keyspace.outbox(k, sms.to), stored_values.outbox_entry(sms.channel, encode(sms)))
     (take,) = outboxes.take([sms.to])
     letter = DeadLetter(
         id=f"s{sms.id}", kind="sms", reason=reason, sender=sms.to, at=take.now, attempts=1, what=encode(sms),
@@ -313,7 +313,7 @@ def spoken(town, sender, text="What is your name?"):
     """The SMS with this text that waits for them, taken out of the outbox."""
     key = keyspace.outbox(shard(town, sender), sender)
     for entry in town.client.lrange(key, 0, -1):
-        sms = decode_outbound(headers.sms_in(entry))
+        sms = decode_outbound(stored_values.sms_in(entry))
         if sms.text == text:
             town.client.lrem(key, 1, entry)
             return sms
@@ -582,7 +582,7 @@ def test_an_old_start_opens_a_session_that_lasts_from_now_on(deploy, failing):
     failing.clear()
     (letter,) = letters_of(town)
     k = shard(town, ANNA)
-    old = headers.accepted_anew(letter.what, letter.at - 5 * 3_600_000)
+    old = stored_values.accepted_anew(letter.what, letter.at - 5 * 3_600_000)
     town.client.hset(keyspace.dead(k), letter.id, seal(msgspec.structs.replace(letter, what=old)).content)
     assert outcomes("--all", status=0) == ["advanced"]
     assert town.client.zscore(keyspace.alarms(k), ANNA) > keyspace.server_ms(town.client)

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 
-from config import keyspace
-from engine.events import Sms, encode
+from config.store import keyspace
+from engine.model.events import Sms, encode
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers import drafts
-from workers.erase import Eraser
-from workers.letters import DeadLetter, of_sender, seal
-from workers.optouts import open_list
+from workers.commands.erase import Eraser
+from workers.store.dead_letter_store import DeadLetter, of_sender, seal
+from workers.store.optouts import open_list
+from workers.turns import drafts
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 HOUR = 3_600_000
@@ -355,7 +355,7 @@ def test_an_event_of_a_letter_is_small(town, failing):
 
 
 def test_a_narrow_terminal_shows_whole_ids_and_what_went_wrong(town, monkeypatch):
-    monkeypatch.setattr("workers.outcomes.PIPE_WIDTH", 80)
+    monkeypatch.setattr("workers.dead_letters.outcomes.PIPE_WIDTH", 80)
     identity = "s69e680c80d383aaax0"
     put(town, identity, kind="sms", reason="rejected", code="151", why="Country not served")
     listed = call("list", status=0).stdout

@@ -10,12 +10,12 @@ from time import monotonic
 
 import pytest
 
-from config import keyspace
-from engine.events import Refused, Sms, encode
+from config.store import keyspace
+from engine.model.events import Refused, Sms, encode
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers.lanes import Stay
-from workers.letters import DeadLetter, seal
+from workers.store.dead_letter_store import DeadLetter, seal
+from workers.store.lanes import Stay
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 PARLEY = str(Path(sys.executable).with_name("parley"))
@@ -249,7 +249,7 @@ def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, pro
 def test_a_redis_that_goes_away_is_told_and_the_rest_is_replayed_later(town, failing, proxy, monkeypatch):
     fell(town, failing, ANNA, BORIS)
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
-    monkeypatch.setattr("workers.redress.BATCH", 1)
+    monkeypatch.setattr("workers.dead_letters.replay.BATCH", 1)
     proxy.lose_replies(f"{keyspace.LIBRARY}_commit".encode(), times=100)
     failed = call("replay", "--all", "--yes", status=1)
     assert "run it again" in failed.stderr

@@ -6,22 +6,22 @@ from time import monotonic
 import msgspec
 import pytest
 
-from config import keyspace
-from config.metrics import REGISTRY
-from engine.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
+from config.store import keyspace
+from config.telemetry.metrics import REGISTRY
+from engine.model.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
 from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLater, Unknown, Unreachable
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
-from workers import delivery
-from workers import letters as dead_letters
-from workers.channels import Channels
-from workers.delivery import Delivery
-from workers.erase import Eraser
-from workers.optouts import open_list
-from workers.outboxes import UNSURE_MS
-from workers.processes import deliveries
-from workers.slots import SLOTS
-from workers.verdicts import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
+from workers.commands.erase import Eraser
+from workers.roles.processes import deliveries
+from workers.sending import delivery
+from workers.sending.bulkhead import SLOTS
+from workers.sending.delivery import Delivery
+from workers.sending.send_policy import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
+from workers.store import dead_letter_store as dead_letters
+from workers.store.channel_state import Channels
+from workers.store.optouts import open_list
+from workers.store.outboxes import UNSURE_MS
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.headers import Lock
-from config.pauses import Pause
-from engine.events import Refused
-from workers.diagnosis import Weight, diagnose
-from workers.situation import (
+from config.store.pauses import Pause
+from config.store.stored_values import Lock
+from engine.model.events import Refused
+from workers.diagnosis.diagnose import Weight, diagnose
+from workers.diagnosis.sender_snapshot import (
     Ahead,
     Dead,
     Failed,

@@ -8,8 +8,8 @@ import pytest
 from dramatiq import Worker
 from dramatiq.errors import QueueNotFound
 
-from config import keyspace
-from workers.doorbell import BATCH, Doorbell
+from config.store import keyspace
+from workers.runtime.wakeup_broker import BATCH, Doorbell
 
 DEADLINE_S = 10
 

@@ -5,17 +5,17 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace
-from engine import lane as lane_format
-from engine.events import Invitation, Outbound, ProviderStop, Refused, Sms, encode
-from engine.lane import Lane, Line
+from config.store import keyspace
+from engine.model import lane as lane_format
+from engine.model.events import Invitation, Outbound, ProviderStop, Refused, Sms, encode
+from engine.model.lane import Lane, Line
 from tests.workers.dead_letters import outcomes
-from workers import erase as erasing
-from workers.erase import Erased, Eraser, erase
-from workers.lanes import Letter
-from workers.letters import DeadLetter, seal
-from workers.optouts import open_list
-from workers.outboxes import Outboxes, Settled
+from workers.commands import erase as erasing
+from workers.commands.erase import Erased, Eraser, erase
+from workers.store.dead_letter_store import DeadLetter, seal
+from workers.store.lanes import Letter
+from workers.store.optouts import open_list
+from workers.store.outboxes import Outboxes, Settled
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 

@@ -6,14 +6,15 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace, registry
-from config.registry import Process
-from engine.events import Invitation, Part, encode
-from engine.lane import Lane
-from engine.lane import encode as encode_lane
-from workers import versions
-from workers.lane_command import lane
-from workers.optouts import Entry
+from config.store import keyspace
+from config.telemetry import process_registry
+from config.telemetry.process_registry import Process
+from engine.model.events import Invitation, Part, encode
+from engine.model.lane import Lane
+from engine.model.lane import encode as encode_lane
+from workers.commands.lane import lane
+from workers.store import survey_versions
+from workers.store.optouts import Entry
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 
@@ -74,8 +75,10 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
     def build(*survey, **limits):
         built = Town(pipeline(*survey, **limits))
         now = keyspace.server_ms(built.client)
-        for role in registry.WORK:
-            registry.put(built.client, f"{role}@here:1.a", Process(now, role=role, library=keyspace.LIBRARY))
+        for role in process_registry.WORK:
+            process_registry.put(
+                built.client, f"{role}@here:1.a", Process(now, role=role, library=keyspace.LIBRARY)
+            )
         return built
 
     return build
@@ -117,9 +120,9 @@ def test_a_session_is_shown_with_its_step_version_and_deadlines(town):
 def test_a_session_on_a_version_that_nobody_runs_any_more_is_older(town):
     anna = town(TOLD)
     anna.talk("START")
-    versions.publish(anna.client, anna.town.world.surveys)
+    survey_versions.publish(anna.client, anna.town.world.surveys)
     newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    registry.put(anna.client, "conversation@here:1.a", newer)
+    process_registry.put(anna.client, "conversation@here:1.a", newer)
     assert "(OLDER than what runs)" in anna.ask()
     session = anna.told()["threads"][0]["session"]
     assert (session["current"], session["step"], session["problem"]) == (False, "name", "")
@@ -130,9 +133,9 @@ def test_a_version_that_this_release_cannot_read_is_lost_in_words_only(town):
     anna = town(TOLD)
     anna.talk("START")
     version = anna.told()["threads"][0]["session"]["version"]
-    anna.client.hset(keyspace.SURVEYS, version, versions.encode(("clinic.yaml", b"steps: 7")))
+    anna.client.hset(keyspace.SURVEYS, version, survey_versions.encode(("clinic.yaml", b"steps: 7")))
     newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    registry.put(anna.client, "conversation@here:1.a", newer)
+    process_registry.put(anna.client, "conversation@here:1.a", newer)
     assert "cannot be read" in anna.told()["threads"][0]["session"]["problem"]
 
 
@@ -141,7 +144,7 @@ def test_a_session_whose_version_is_lost_says_so(town):
     anna.talk("START")
     anna.deliver()
     newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    registry.put(anna.client, "conversation@here:1.a", newer)
+    process_registry.put(anna.client, "conversation@here:1.a", newer)
     assert "is not kept anywhere, or cannot be read: whatever they send becomes" in anna.sentence()
 
 

@@ -5,12 +5,12 @@ from itertools import count
 import pytest
 import redis
 
-from config import keyspace
-from engine.events import OptedIn, Outbound, ProviderStop, encode
-from workers.lanes import MAIL_LIMIT, Claim, Dealt, Decision, Lanes, Letter, Stay
-from workers.letters import DeadLetter, seal
-from workers.optouts import open_list
-from workers.outboxes import Outboxes, Settled
+from config.store import keyspace
+from engine.model.events import OptedIn, Outbound, ProviderStop, encode
+from workers.store.dead_letter_store import DeadLetter, seal
+from workers.store.lanes import MAIL_LIMIT, Claim, Dealt, Decision, Lanes, Letter, Stay
+from workers.store.optouts import open_list
+from workers.store.outboxes import Outboxes, Settled
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 SHARDS = 4

@@ -3,14 +3,15 @@
 import msgspec
 import pytest
 
-from config import keyspace, registry
-from config.registry import Process
-from workers import libraries
-from workers.processes import tidy
+from config.store import keyspace
+from config.telemetry import process_registry
+from config.telemetry.process_registry import Process
+from workers.clock import function_libraries
+from workers.roles.processes import tidy
 
 OLD, EARLIER = "parley_0badcafe", "parley"
 CODE = "#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)"
-DAY_MS = libraries.UNUSED_MS
+DAY_MS = function_libraries.UNUSED_MS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def clean(valkey):
 
 
 def loaded(client):
-    return libraries._loaded(client)
+    return function_libraries._loaded(client)
 
 
 def a_day_later(client):
@@ -43,10 +44,10 @@ def a_day_later(client):
 def test_what_nobody_uses_goes_after_a_day_and_what_is_not_ours_stays(client):
     for name in (OLD, EARLIER, "parley_ours_not", "other"):
         load(client, name)
-    assert libraries.forget(client, [client]) == []
-    assert libraries.forget(client, [client]) == []
+    assert function_libraries.forget(client, [client]) == []
+    assert function_libraries.forget(client, [client]) == []
     a_day_later(client)
-    assert libraries.forget(client, [client]) == [EARLIER, OLD]
+    assert function_libraries.forget(client, [client]) == [EARLIER, OLD]
     assert loaded(client) == {keyspace.LIBRARY}
     assert len(keyspace.ask(client, ("FUNCTION", "LIST"))) == 3
     assert client.zrange(keyspace.LIBRARIES, 0, -1) == [keyspace.LIBRARY.encode()]
@@ -56,11 +57,11 @@ def test_what_a_living_process_uses_stays_however_old(client):
     load(client, OLD)
     load(client, EARLIER)
     now = keyspace.server_ms(client)
-    registry.put(client, "web@here:1.a", Process(now, role="web", library=OLD))
+    process_registry.put(client, "web@here:1.a", Process(now, role="web", library=OLD))
     client.hset(keyspace.RUNS, "conversation@here:2", msgspec.msgpack.encode([now, {}]))
-    libraries.forget(client, [client])
+    function_libraries.forget(client, [client])
     a_day_later(client)
-    assert libraries.forget(client, [client]) == []
+    assert function_libraries.forget(client, [client]) == []
     assert loaded(client) == {OLD, EARLIER, keyspace.LIBRARY}
 
 

@@ -6,16 +6,17 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace, registry
+from config.store import keyspace
+from config.telemetry import process_registry
 from tests.support.clinic import feverish
 from tests.support.octopush import FakeOctopush, Faults
 from tests.support.person import Crowd, inbound
 from tests.support.processes import Deployment
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
-from workers.channel_commands import channel
-from workers.lane_command import lane
-from workers.status import LATE_MS, status
+from workers.commands.channel import channel
+from workers.commands.lane import lane
+from workers.commands.status import LATE_MS, status
 
 ANNA = "+33600000001"
 
@@ -88,13 +89,13 @@ class Real:
         until(lambda: self._roles().keys() >= set(names), 20, f"{names} live again")
 
     def _roles(self):
-        return registry.by_role(registry.processes(self.server.client()))
+        return process_registry.by_role(process_registry.processes(self.server.client()))
 
 
 def test_all_is_well_while_all_runs(deployed):
     state = deployed.state()
     assert state["wrong"] == []
-    assert {each["role"] for each in state["processes"].values()} == set(registry.WORK)
+    assert {each["role"] for each in state["processes"].values()} == set(process_registry.WORK)
     assert deployed.run(status).startswith("All is well.")
 
 

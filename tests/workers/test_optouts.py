@@ -6,14 +6,23 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace
-from config.settings import Mistakes, Secret
-from engine import lane as lane_format
-from engine.events import Ended, Invitation, OptedIn, OptedOut, ProviderStop, Refused, Sms, encode
-from engine.lane import Lane, Line
-from engine.senders import normalise
-from workers.optout_commands import Bad, normalised, optout
-from workers.optouts import open_list
+from config.settings.settings import Mistakes, Secret
+from config.store import keyspace
+from engine.model import lane as lane_format
+from engine.model.events import (
+    Ended,
+    Invitation,
+    OptedIn,
+    OptedOut,
+    ProviderStop,
+    Refused,
+    Sms,
+    encode,
+)
+from engine.model.lane import Lane, Line
+from engine.model.sender_numbers import normalise
+from workers.commands.optout import Bad, normalised, optout
+from workers.store.optouts import open_list
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -224,7 +233,7 @@ def test_removing_opts_in_again_whoever_knew_of_it(town):
 
 
 def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monkeypatch):
-    monkeypatch.setattr("workers.optouts._TRIES", 2)
+    monkeypatch.setattr("workers.store.optouts._TRIES", 2)
     town.accept(ANNA, "STOP")
     town.drain()
     town.accept(ANNA, "hello")

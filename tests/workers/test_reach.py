@@ -3,7 +3,7 @@
 from click.testing import CliRunner
 
 from config.cli import main
-from workers.reach import place
+from workers.commands.connect import place
 
 
 def test_a_redis_that_does_not_answer_is_named_without_its_password(monkeypatch):

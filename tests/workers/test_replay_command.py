@@ -6,17 +6,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace
-from engine import Surveys
-from engine.events import Heard, ProviderStop, Said, decode_records, encode
-from engine.replaying import Same, sessions_of
-from engine.replaying import replay as run_again
+from config.store import keyspace
+from engine.model.events import Heard, ProviderStop, Said, decode_records, encode
+from engine.simulator.session_replay import Same, sessions_of
+from engine.simulator.session_replay import replay as run_again
+from engine.surveys.survey_registry import Surveys
 from tests.workers.conftest import SURVEY
-from workers import archive
-from workers.replay import replay
-from workers.transcript import archived
-from workers.turns import policy_of
-from workers.versions import learn, publish
+from workers.commands.replay import replay
+from workers.commands.transcript import archived
+from workers.store import archive
+from workers.store.survey_versions import learn, publish
+from workers.turns.turns import policy_of
 
 ANN, BOB, CID = "+33600000001", "+33600000002", "+33600000003"
 OTHER = SURVEY.replace(b"max: 150", b"max: 40").replace(b"Goodbye", ("ą" * 71).encode())

@@ -2,14 +2,15 @@
 
 import pytest
 
-from config import keyspace
-from engine import Surveys
-from engine.events import Answer, Delivered, Ended, Heard, Opened, OptedOut, Said, Sent, encode
+from config.store import keyspace
+from engine.model.events import Answer, Delivered, Ended, Heard, Opened, OptedOut, Said, Sent, encode
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
 from tests.workers.dead_letters import stored
-from workers.letters import DeadLetter, seal
-from workers.retention import sweep, sweep_hourly
-from workers.sessions import by_session
-from workers.versions import put
+from workers.clock.retention import sweep, sweep_hourly
+from workers.store.dead_letter_store import DeadLetter, seal
+from workers.store.session_records import by_session
+from workers.store.survey_versions import put
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 DAY = 86_400_000
@@ -24,7 +25,9 @@ def town(pipeline):
     """A pipeline whose archive a test fills by hand."""
     town = pipeline()
     known = Surveys()
-    town.brief, town.long = (known.add(f"{i}.yaml", source) for i, source in enumerate((BRIEF, LONG)))
+    town.brief, town.long = (
+        known.add(read_stored_survey(f"{i}.yaml", source)) for i, source in enumerate((BRIEF, LONG))
+    )
     put(town.client, [town.brief, town.long])
     return town
 
@@ -146,7 +149,7 @@ def test_a_real_conversation_leaves_entries_that_can_go(pipeline):
 
 
 def test_many_pages_are_swept(town, monkeypatch):
-    monkeypatch.setattr("workers.archive.PAGE", 3)
+    monkeypatch.setattr("workers.store.archive.PAGE", 3)
     for place in range(10):
         hold(town, ANNA, f"a{place}", town.brief, ended_at=DAY_0)
         hold(town, ANNA, f"b{place}", town.long, ended_at=DAY_0)

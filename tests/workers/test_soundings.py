@@ -11,13 +11,14 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
-from config import exposition as expositions
-from config import keyspace, metrics, pauses, registry, soundings
-from config.exposition import Exposition, published
-from config.pauses import Pause
-from config.registry import ROLES
-from config.settings import Secret
-from config.soundings import (
+from config.settings.settings import Secret
+from config.store import keyspace, pauses
+from config.store.pauses import Pause
+from config.telemetry import exposition as expositions
+from config.telemetry import metrics, process_registry, redis_stats
+from config.telemetry.exposition import Exposition, published
+from config.telemetry.process_registry import ROLES
+from config.telemetry.redis_stats import (
     EARLIER,
     Alarms,
     ChannelStands,
@@ -27,10 +28,10 @@ from config.soundings import (
     Sounder,
     Soundings,
 )
-from engine.events import Invitation, encode
+from engine.model.events import Invitation, encode
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
-from workers import lanes
+from workers.store import lanes
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -144,7 +145,7 @@ def test_a_pause_by_whom_and_for_how_long(town, by):
 
 
 def test_processes_that_live(town):
-    with registry.enlisted(town.world.settings.redis_url, "delivery") as say:
+    with process_registry.enlisted(town.world.settings.redis_url, "delivery") as say:
         say()
         assert [each.role for each in take(town).processes.values()] == ["delivery"]
 
@@ -161,7 +162,7 @@ def test_messages_in_dramatiqs_own_dead_letter_queues(town):
 
 
 def test_locks_are_looked_at_for_so_many_lanes_only(town, monkeypatch):
-    monkeypatch.setattr("config.soundings.MOST_LOCKS", town.world.settings.shards)
+    monkeypatch.setattr("config.telemetry.redis_stats.MOST_LOCKS", town.world.settings.shards)
     people = [f"+3361{i:07}" for i in range(60)]
     for person in people:
         town.accept(person, "hello")
@@ -237,7 +238,7 @@ def test_every_gauge_that_no_process_keeps_is_looked_up():
 
 
 def test_what_config_may_not_ask_of_the_workers_is_as_they_have_it():
-    assert soundings.LEASE_MS == lanes.LEASE_MS
+    assert redis_stats.LEASE_MS == lanes.LEASE_MS
     assert set(ROLES) == set(procfile())
 
 

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from config import keyspace, registry
-from config.pauses import Pause
-from config.registry import Process
-from config.soundings import Alarms, ChannelStands, Queue, Server, Shard, Soundings
-from workers.channels import Channels
-from workers.processes import DURABLE
-from workers.status import State, judge, status
+from config.store import keyspace
+from config.store.pauses import Pause
+from config.telemetry import process_registry
+from config.telemetry.process_registry import Process
+from config.telemetry.redis_stats import Alarms, ChannelStands, Queue, Server, Shard, Soundings
+from workers.commands.status import State, judge, status
+from workers.roles.processes import DURABLE
+from workers.store.channel_state import Channels
 
 NOW = 1_795_283_600_000
 MIN = 60_000
@@ -29,7 +30,7 @@ def well(**found):
     return {
         "lanes": UP,
         "broker": UP,
-        "processes": {role: process(role) for role in registry.WORK},
+        "processes": {role: process(role) for role in process_registry.WORK},
         "queues": {"starts": Queue(), "replies": Queue(), "outbound": Queue()},
         "shards": [Shard(k=0, lanes=Alarms(), outboxes=Alarms())],
         "channels": {"clinic": ChannelStands()},
@@ -133,7 +134,7 @@ def test_what_an_operator_paused_is_known_and_not_wrong():
 
 
 def test_where_nobody_works_nobody_is_said_to_be_too_slow():
-    rest = {role: process(role) for role in registry.WORK if role not in ("clock", "conversation")}
+    rest = {role: process(role) for role in process_registry.WORK if role not in ("clock", "conversation")}
     found = {
         "processes": rest,
         "queues": {"replies": Queue(1, 40_000)},
@@ -158,7 +159,7 @@ def test_what_would_keep_a_process_from_starting_is_known():
 
 
 def test_two_releases_side_by_side_are_told_and_not_wrong():
-    both = {role: process(role) for role in registry.WORK} | {
+    both = {role: process(role) for role in process_registry.WORK} | {
         "old": process("web", library="parley_00000000")
     }
     verdict = judge(State(Soundings(**well(processes=both))))
@@ -181,8 +182,8 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     now = keyspace.server_ms(town.client)
-    for role in registry.WORK:
-        registry.put(
+    for role in process_registry.WORK:
+        process_registry.put(
             town.client, f"{role}@here:1.a", msgspec.structs.replace(process(role), at=now, per_s=7.5)
         )
 
@@ -265,7 +266,7 @@ def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatc
 
 
 def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
-    monkeypatch.setattr("workers.status.PIPE_WIDTH", 80)
+    monkeypatch.setattr("workers.commands.status.PIPE_WIDTH", 80)
     call.town.accept("+33600000001", "START")
     (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
     assert heading.split() == [
@@ -284,7 +285,7 @@ def test_who_watches_sees_it_again_and_again_until_they_stop(call, monkeypatch, 
         call.town.deposit("+33600000001", b"\xc1 no event")
         call.town.drain()
 
-    monkeypatch.setattr("workers.status.sleep", sleep)
+    monkeypatch.setattr("workers.commands.status.sleep", sleep)
     watched = call("--watch", *form)
     assert watched.exit_code == 1
     assert "dead letter" in watched.stdout

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 
-from engine.events import (
+from engine.model.events import (
     Answer,
     Delivered,
     Ended,
@@ -23,7 +23,7 @@ from engine.events import (
     Unsent,
     encode,
 )
-from workers.transcript import line, transcript
+from workers.commands.transcript import line, transcript
 
 LINES = [
     (Opened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),

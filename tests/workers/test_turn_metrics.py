@@ -2,8 +2,9 @@
 
 import pytest
 
-from config import keyspace, metrics
-from engine.events import Cancel, Invitation, encode
+from config.store import keyspace
+from config.telemetry import metrics
+from engine.model.events import Cancel, Invitation, encode
 from tests.workers.test_turns import die_holding
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from config import keyspace, metrics
-from engine.events import (
+from config.store import keyspace
+from config.telemetry import metrics
+from engine.model.events import (
     Heard,
     Invitation,
     OptedOut,
@@ -18,10 +19,10 @@ from engine.events import (
     encode,
 )
 from tests.workers.dead_letters import stored
-from workers import drafts
-from workers.drafts import MAX_ATTEMPTS
-from workers.sessions import session_of
-from workers.versions import publish
+from workers.store.session_records import session_of
+from workers.store.survey_versions import publish
+from workers.turns import drafts
+from workers.turns.drafts import MAX_ATTEMPTS
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 

@@ -7,14 +7,17 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from config import keyspace, registry
-from config.watching import LOOK_S
-from engine import Surveys, read_surveys
-from engine.accepting import reread_surveys
+from config.store import keyspace
+from config.telemetry import process_registry
+from config.telemetry.hot_reload import LOOK_S
+from engine.proofs.survey_loader import read_surveys, reread_surveys
+from engine.surveys.survey_registry import Surveys
 from tests.support.waiting import free_port, until
-from workers import committing, processes, versions
-from workers.processes import live_surveys, tidy
-from workers.surveys import surveys as command
+from workers.commands.surveys import surveys as command
+from workers.roles import processes
+from workers.roles.processes import live_surveys, tidy
+from workers.store import survey_versions
+from workers.turns import committing
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 KEEP_MS = 1_000_000
@@ -45,8 +48,8 @@ def version_of(source):
 
 def grow_old(town, version):
     """Nobody has been using the version for long."""
-    assert town.client.zscore(versions.USED, version)
-    town.client.zadd(versions.USED, {version: OLD_MS})
+    assert town.client.zscore(survey_versions.USED, version)
+    town.client.zadd(survey_versions.USED, {version: OLD_MS})
 
 
 # What is current after a change
@@ -128,89 +131,91 @@ def test_all_lanes_of_a_batch_see_one_set_of_surveys(pipeline, monkeypatch):
 
 def test_a_version_is_kept_with_when_it_came_and_when_it_was_last_used(pipeline):
     town, version = pipeline(ONE), version_of(ONE)
-    versions.publish(town.client, town.world.surveys)
-    came = versions.times(town.client, versions.SINCE)[version]
+    survey_versions.publish(town.client, town.world.surveys)
+    came = survey_versions.times(town.client, survey_versions.SINCE)[version]
     grow_old(town, version)
-    versions.publish(town.client, town.world.surveys)
-    assert versions.times(town.client, versions.SINCE)[version] == came
-    assert versions.times(town.client, versions.USED)[version] >= came
-    assert list(versions.stored(town.client)) == [version]
+    survey_versions.publish(town.client, town.world.surveys)
+    assert survey_versions.times(town.client, survey_versions.SINCE)[version] == came
+    assert survey_versions.times(town.client, survey_versions.USED)[version] >= came
+    assert list(survey_versions.stored(town.client)) == [version]
 
 
 def test_only_what_is_wanted_is_learnt(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, read(clinic=TWO))
-    versions.publish(town.client, read(other=OTHER))
+    survey_versions.publish(town.client, read(clinic=TWO))
+    survey_versions.publish(town.client, read(other=OTHER))
     known = Surveys()
-    versions.learn(town.client, known, [version_of(TWO), "of no survey"])
+    survey_versions.learn(town.client, known, [version_of(TWO), "of no survey"])
     assert known.version(version_of(TWO)).steps[0].id == "two"
     assert known.version(version_of(OTHER)) is None
-    versions.learn(town.client, known)
+    survey_versions.learn(town.client, known)
     assert known.version(version_of(OTHER)).name == "other"
 
 
 def test_a_version_that_nobody_needs_is_forgotten(pipeline):
     town = pipeline(ONE)
     for source in (ONE, TWO):
-        versions.publish(town.client, read(clinic=source))
+        survey_versions.publish(town.client, read(clinic=source))
     grow_old(town, version_of(ONE))
-    assert versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
-    assert list(versions.stored(town.client)) == [version_of(TWO)]
-    assert versions.times(town.client, versions.SINCE).keys() == {version_of(TWO)}
-    assert versions.times(town.client, versions.USED).keys() == {version_of(TWO)}
+    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
+    assert list(survey_versions.stored(town.client)) == [version_of(TWO)]
+    assert survey_versions.times(town.client, survey_versions.SINCE).keys() == {version_of(TWO)}
+    assert survey_versions.times(town.client, survey_versions.USED).keys() == {version_of(TWO)}
 
 
 def test_a_version_stays_while_a_session_is_pinned_to_it(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, town.world.surveys)
+    survey_versions.publish(town.client, town.world.surveys)
     town.accept(ANNA, "START")
     town.drain()
     grow_old(town, version_of(ONE))
-    assert versions.forget(town.client, KEEP_MS) == []
-    assert versions.times(town.client, versions.USED)[version_of(ONE)] > OLD_MS, "a session uses it"
+    assert survey_versions.forget(town.client, KEEP_MS) == []
+    assert survey_versions.times(town.client, survey_versions.USED)[version_of(ONE)] > OLD_MS, (
+        "a session uses it"
+    )
     new = pipeline(TWO)
     new.accept(ANNA, "yes", event_id="00000000000000aa")
     new.drain()
     grow_old(town, version_of(ONE))
-    assert versions.forget(town.client, KEEP_MS) == [version_of(ONE)], "the session has ended"
+    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)], "the session has ended"
 
 
 def test_nothing_is_forgotten_while_a_lane_cannot_be_read(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, town.world.surveys)
+    survey_versions.publish(town.client, town.world.surveys)
     grow_old(town, version_of(ONE))
     town.client.set(keyspace.lane(3, ANNA), b"1 0 not a lane")
-    assert versions.forget(town.client, KEEP_MS) == []
+    assert survey_versions.forget(town.client, KEEP_MS) == []
     town.client.delete(keyspace.lane(3, ANNA))
-    assert versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
+    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
 
 
 def test_a_version_that_is_run_again_meanwhile_stays(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, town.world.surveys)
-    assert not versions._drop(town.client, version_of(ONE), horizon=OLD_MS)
-    assert list(versions.stored(town.client)) == [version_of(ONE)]
+    survey_versions.publish(town.client, town.world.surveys)
+    assert not survey_versions._drop(town.client, version_of(ONE), horizon=OLD_MS)
+    assert list(survey_versions.stored(town.client)) == [version_of(ONE)]
 
 
 def test_what_an_earlier_release_kept_counts_as_used_now(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, town.world.surveys)
-    town.client.delete(versions.USED, versions.SINCE)
-    assert versions.forget(town.client, KEEP_MS) == []
-    assert versions.times(town.client, versions.USED)[version_of(ONE)] > OLD_MS
+    survey_versions.publish(town.client, town.world.surveys)
+    town.client.delete(survey_versions.USED, survey_versions.SINCE)
+    assert survey_versions.forget(town.client, KEEP_MS) == []
+    assert survey_versions.times(town.client, survey_versions.USED)[version_of(ONE)] > OLD_MS
 
 
 def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
-    versions.publish(town.client, town.world.surveys)
+    survey_versions.publish(town.client, town.world.surveys)
     now = keyspace.server_ms(town.client)
     keep_ms = town.world.settings.keep_events_ms
-    town.client.zadd(versions.USED, {version_of(ONE): now - keep_ms + 60_000})
+    town.client.zadd(survey_versions.USED, {version_of(ONE): now - keep_ms + 60_000})
     tidy(town.world)
-    assert list(versions.stored(town.client)) == [version_of(ONE)]
-    town.client.zadd(versions.USED, {version_of(ONE): now - keep_ms})
+    assert list(survey_versions.stored(town.client)) == [version_of(ONE)]
+    town.client.zadd(survey_versions.USED, {version_of(ONE): now - keep_ms})
     tidy(town.world)
-    assert list(versions.stored(town.client)) == []
+    assert list(survey_versions.stored(town.client)) == []
 
 
 # What a process does meanwhile
@@ -231,34 +236,34 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
     assert world.surveys.current("clinic").version == version_of(ONE)
     with live_surveys(town.world, "conversation"):
         until(lambda: world.surveys.current("clinic").version == version_of(TWO), 10 * LOOK_S, "taken up")
-        assert version_of(TWO) in versions.stored(town.client)
+        assert version_of(TWO) in survey_versions.stored(town.client)
 
 
 def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
-    monkeypatch.setattr(versions, "PUBLISH_S", 0.01)
-    monkeypatch.setattr(registry, "SAY_S", 0.01)
+    monkeypatch.setattr(survey_versions, "PUBLISH_S", 0.01)
+    monkeypatch.setattr(process_registry, "SAY_S", 0.01)
     town = pipeline(ONE)
     with live_surveys(town.world, "conversation"):
         until(lambda: town.world.surveys.edition, 10 * LOOK_S, "it has looked at its folder")
         town.client.flushdb()
-        until(lambda: version_of(ONE) in versions.stored(town.client), 10, "it has said so again")
-        until(lambda: registry.processes(town.client), 10, "it has said what it runs again")
+        until(lambda: version_of(ONE) in survey_versions.stored(town.client), 10, "it has said so again")
+        until(lambda: process_registry.processes(town.client), 10, "it has said what it runs again")
 
 
 def test_a_process_says_what_it_runs_until_it_stops(pipeline):
     town = pipeline(ONE)
     with live_surveys(town.world, "conversation"):
-        until(lambda: registry.processes(town.client), 10, "it has said so")
-        ((process, said),) = registry.processes(town.client).items()
+        until(lambda: process_registry.processes(town.client), 10, "it has said so")
+        ((process, said),) = process_registry.processes(town.client).items()
         assert process.startswith("conversation@")
         assert said.surveys == {"clinic": version_of(ONE)}
         (folder_of(town) / "clinic.yaml").write_bytes(TWO)
         until(
-            lambda: registry.processes(town.client)[process].surveys == {"clinic": version_of(TWO)},
+            lambda: process_registry.processes(town.client)[process].surveys == {"clinic": version_of(TWO)},
             20 * LOOK_S,
             "it says at once that it runs another version",
         )
-    assert registry.processes(town.client) == {}
+    assert process_registry.processes(town.client) == {}
 
 
 # The command
@@ -285,9 +290,11 @@ def objects(output):
 
 def live(town, process="conversation@here:1"):
     """Somebody runs what the town runs."""
-    versions.publish(town.client, town.world.surveys)
+    survey_versions.publish(town.client, town.world.surveys)
     surveys = processes.current_versions(town.world.surveys)
-    registry.put(town.client, process, registry.Process(keyspace.server_ms(town.client), surveys))
+    process_registry.put(
+        town.client, process, process_registry.Process(keyspace.server_ms(town.client), surveys)
+    )
 
 
 def test_versions_are_listed_with_who_runs_them_and_their_open_sessions(pipeline, parley):
@@ -317,7 +324,7 @@ def test_versions_are_listed_with_who_runs_them_and_their_open_sessions(pipeline
 
 
 def test_versions_that_nobody_uses_are_listed_on_request(pipeline, parley):
-    versions.publish(pipeline(ONE).client, read(clinic=ONE))
+    survey_versions.publish(pipeline(ONE).client, read(clinic=ONE))
     pipeline(TWO)
     assert [each["version"] for each in objects(parley("--json")[1])] == [version_of(TWO)]
     both = {each["version"] for each in objects(parley("--all", "--json")[1])}
@@ -327,8 +334,8 @@ def test_versions_that_nobody_uses_are_listed_on_request(pipeline, parley):
 def test_a_version_that_this_release_cannot_read_is_listed_all_the_same(pipeline, parley):
     town = pipeline(ONE)
     live(town)
-    town.client.hset(keyspace.SURVEYS, "0" * 16, versions.encode(("old.yaml", b"steps: nonsense")))
-    town.client.zadd(versions.USED, {"0" * 16: OLD_MS})
+    town.client.hset(keyspace.SURVEYS, "0" * 16, survey_versions.encode(("old.yaml", b"steps: nonsense")))
+    town.client.zadd(survey_versions.USED, {"0" * 16: OLD_MS})
     unread, read = objects(parley("--all", "--json")[1])
     assert (unread["survey"], unread["version"], read["survey"]) == ("?", "0" * 16, "clinic")
 

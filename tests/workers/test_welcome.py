@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from config.channels import read_channels
-from config.settings import Secret
-from workers.run import webhook
+from config.settings.channels import read_channels
+from config.settings.settings import Secret
+from workers.commands.run import webhook
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from engine.events import Outbound
+from engine.model.events import Outbound
 from engine.providers import Accepted, NotFound, Request, RetryLater, Unknown, octopush, twilio, vonage
 from tests.support.waiting import free_port
-from workers import wires
-from workers.wires import Wire
+from workers.sending import http_client
+from workers.sending.http_client import Wire
 
 SMS = Outbound("aax0", "c", "+33600000001", "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -85,7 +85,7 @@ def test_a_connection_that_breaks_after_the_request_leaves_its_fate_unknown(answ
 
 
 def test_no_answer_in_time_leaves_its_fate_unknown(monkeypatch):
-    monkeypatch.setattr(wires, "READ_S", 0.05)
+    monkeypatch.setattr(http_client, "READ_S", 0.05)
     with server(None) as (url, _):
         assert isinstance(Wire(Provider(url), 1).send(SMS), Unknown)
 
@@ -105,7 +105,7 @@ def test_a_connection_that_never_came_about_carried_nothing(url):
 
 def test_a_server_that_does_not_accept_in_time_got_nothing(monkeypatch):
     """Its queue of connections is full, so that ours is never made."""
-    monkeypatch.setattr(wires, "CONNECT_S", 0.05)
+    monkeypatch.setattr(http_client, "CONNECT_S", 0.05)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

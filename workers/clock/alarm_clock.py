@@ -9,8 +9,9 @@ from typing import Protocol
 import redis
 import structlog
 
-from config import faults, keyspace, metrics
-from workers.committing import Bell
+from config.store import keyspace
+from config.telemetry import faults, metrics
+from workers.turns.committing import Bell
 
 log = structlog.get_logger()
 

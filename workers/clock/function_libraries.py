@@ -1,4 +1,4 @@
-"""Which server-side functions does nobody call any more? Each release brings its own library (config/keyspace.py), on
+"""Which server-side functions does nobody call any more? Each release brings its own library (config/store/keyspace.py), on
 both servers. One that no living process uses, and none has used for a day, is deleted. Should it be missed all the
 same, whoever misses it loads it again.
 
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 import redis
 import structlog
 
-from config import keyspace, registry
+from config.store import keyspace
+from config.telemetry import process_registry
 
 log = structlog.get_logger()
 
@@ -28,7 +29,9 @@ def forget(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
     who lives."""
     loaded = {server: _loaded(server) for server in servers}
     now = keyspace.server_ms(lanes)
-    used = {each.library or _EARLIER for each in registry.processes(lanes).values()} | {keyspace.LIBRARY}
+    used = {each.library or _EARLIER for each in process_registry.processes(lanes).values()} | {
+        keyspace.LIBRARY
+    }
     _note(lanes, used, sorted(set().union(*loaded.values())), now)
     unused = _unused(lanes, now - UNUSED_MS)
     for server, names in loaded.items():

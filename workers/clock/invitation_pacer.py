@@ -14,15 +14,16 @@ import msgspec
 import redis
 import structlog
 
-from config import faults, headers, keyspace, metrics
-from config.channels import Channel
-from engine import Survey, Surveys
-from engine.events import Invitation, Refused, decode_inbound, encode
-from engine.program import END, Say
-from engine.quiet import quiet_hours
-from workers.archive import forget_references
-from workers.channels import Channels
-from workers.committing import Bell
+from config.settings.channels import Channel
+from config.store import keyspace, stored_values
+from config.telemetry import faults, metrics
+from engine.model.events import Invitation, Refused, decode_inbound, encode
+from engine.model.quiet_hours import quiet_hours
+from engine.surveys.program import END, Say, Survey
+from engine.surveys.survey_registry import Surveys
+from workers.store.archive import forget_references
+from workers.store.channel_state import Channels
+from workers.turns.committing import Bell
 
 log = structlog.get_logger()
 
@@ -300,7 +301,7 @@ def _unhold(held: Held, keep_ms: int, records: bytes) -> keyspace.Command:
 def _read(k: int, answer: Sequence[bytes]) -> Iterator[Held]:
     """(id, mail) ... as the function `oldest` answers."""
     for id_, mail in zip(answer[::2], answer[1::2], strict=True):
-        sender, at, encoded = headers.invitation_in(mail)
+        sender, at, encoded = stored_values.invitation_in(mail)
         yield Held(id_.decode(), k, sender, at, _event(id_.decode(), encoded))
 
 

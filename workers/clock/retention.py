@@ -12,12 +12,12 @@ import msgspec
 import redis
 import structlog
 
-from config import keyspace
-from engine import Surveys
-from engine.events import Delivered, Ended, Opened, Record, Sent
-from workers import archive, letters
-from workers.sessions import session_of
-from workers.versions import learn
+from config.store import keyspace
+from engine.model.events import Delivered, Ended, Opened, Record, Sent
+from engine.surveys.survey_registry import Surveys
+from workers.store import archive, dead_letter_store
+from workers.store.session_records import session_of
+from workers.store.survey_versions import learn
 
 log = structlog.get_logger()
 
@@ -111,4 +111,4 @@ def _whose(record: Record, shard: Shard) -> str:
 
 def _bury_for_good(client: redis.Redis, k: int, sessions: Collection[str]) -> int:
     """Delete the dead letters of these sessions; answers how many there were."""
-    return letters.delete(client, k, lambda letter: letter.session in sessions, "keep", "not_kept")
+    return dead_letter_store.delete(client, k, lambda letter: letter.session in sessions, "keep", "not_kept")

@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from config import keyspace
-from config.mistakes import unknown
-from config.settings import Settings
-from config.soundings import ChannelStands, Sounder
-from workers.channels import Channels, Paused
-from workers.operators import Duration, named
-from workers.outboxes import Outboxes
-from workers.reach import reach
-from workers.times import clock_time, rough
+from config.settings.config_errors import unknown
+from config.settings.settings import Settings
+from config.store import keyspace
+from config.telemetry.redis_stats import ChannelStands, Sounder
+from workers.commands.cli_options import Duration, named
+from workers.commands.connect import reach
+from workers.runtime.formatting import clock_time, rough
+from workers.store.channel_state import Channels, Paused
+from workers.store.outboxes import Outboxes
 
 PIPE_WIDTH = 160
 NARROW = 110

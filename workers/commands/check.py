@@ -4,10 +4,12 @@ import os
 
 import click
 
-from config.settings import exit_with_mistakes, load
-from engine import Survey, proofs, read_surveys
-from engine.proofs.keywords import clashes
-from engine.providers.opening import mistakes
+from config.settings.settings import exit_with_mistakes, load
+from engine import proofs
+from engine.proofs.keyword_clashes import clashes
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
+from engine.surveys.program import Survey
 
 _DAY_MS = 86_400_000
 

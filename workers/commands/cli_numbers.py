@@ -2,7 +2,7 @@
 
 import click
 
-from engine.senders import normalise
+from engine.model.sender_numbers import normalise
 
 
 def sender_named(written: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine.transcripts import duration
+from engine.proofs.transcripts import duration
 
 
 def whoami() -> str:

@@ -7,9 +7,15 @@ import click
 import msgspec
 import redis
 
-from config import keyspace
-from config.settings import Secret, Settings, default_broker_url, exit_with_mistakes, load_settings
-from workers.embedded import url_of_running
+from config.settings.settings import (
+    Secret,
+    Settings,
+    default_broker_url,
+    exit_with_mistakes,
+    load_settings,
+)
+from config.store import keyspace
+from workers.runtime.embedded_redis import url_of_running
 
 PATIENCE_S = 2.0
 """How long a server may take to answer that a command can do without."""

@@ -15,29 +15,30 @@ import redis
 from rich import box
 from rich.table import Table
 
-from config import headers, keyspace
-from config.logs import configure
-from config.settings import Mistakes, Settings, exit_with_mistakes, load
-from engine import Surveys, read_surveys
+from config.settings.settings import Mistakes, Settings, exit_with_mistakes, load
+from config.store import keyspace, stored_values
+from config.telemetry.logs import configure
+from engine.proofs.survey_loader import read_surveys
 from engine.providers import Recourse, Unusable
-from engine.providers.opening import mistakes, open_provider
-from workers import dramatiq_letters, letters, versions
-from workers.channels import Channels
-from workers.dealing import dropped, looked_at, replayed
-from workers.doorbell import Doorbell
-from workers.dramatiq_letters import DramatiqLetter
-from workers.judging import Judged, Option
-from workers.lanes import Lanes
-from workers.letter_choice import DRAMATIQ, Deployment, Found, Wanted, find
-from workers.letter_page import brief, full, full_dramatiq, lines_of, when
-from workers.letters import DeadLetter
-from workers.operators import Duration, named
-from workers.optouts import open_list
-from workers.outcomes import WOULD_BE, console, tell
-from workers.reach import reach_apart, reach_both
-from workers.redress import Done, Redress
-from workers.senders import sender_named
-from workers.turns import policy_of
+from engine.providers.provider_registry import mistakes, open_provider
+from engine.surveys.survey_registry import Surveys
+from workers.commands.cli_numbers import sender_named
+from workers.commands.cli_options import Duration, named
+from workers.commands.connect import reach_apart, reach_both
+from workers.dead_letters.actions import dropped, looked_at, replayed
+from workers.dead_letters.filters import DRAMATIQ, Deployment, Found, Wanted, find
+from workers.dead_letters.outcomes import WOULD_BE, console, tell
+from workers.dead_letters.replay import Done, Redress
+from workers.dead_letters.replay_decision import Judged, Option
+from workers.dead_letters.view import brief, full, full_dramatiq, lines_of, when
+from workers.runtime.wakeup_broker import Doorbell
+from workers.store import dead_letter_store, dramatiq_letters, survey_versions
+from workers.store.channel_state import Channels
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.dramatiq_letters import DramatiqLetter
+from workers.store.lanes import Lanes
+from workers.store.optouts import open_list
+from workers.turns.turns import policy_of
 
 NARROW = 110
 """A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
@@ -224,9 +225,9 @@ def audit(since_ms: int, as_json: bool) -> None:
     deployment = _to_look()
     settings, client = deployment.settings, deployment.lanes
     since = keyspace.server_ms(client) - since_ms if since_ms else 0
-    entries = [entry for k in range(settings.shards) for entry in letters.audit(client, k, since)]
+    entries = [entry for k in range(settings.shards) for entry in dead_letter_store.audit(client, k, since)]
     if len(deployment.servers) > 1:
-        entries += letters.audit(deployment.broker, 0, since)
+        entries += dead_letter_store.audit(deployment.broker, 0, since)
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
@@ -274,7 +275,7 @@ def _none_like_that(deployment: Deployment, wanted: Wanted) -> str:
     return f"No dead letters like that; there are {_counted(reasons)}." if reasons else "No dead letters."
 
 
-def _audited(entries: Iterable[letters.Audited], *, narrow: bool) -> Table:
+def _audited(entries: Iterable[dead_letter_store.Audited], *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE)
     more = () if narrow else ("kind", "reason", "channel")
     for column in ("when (UTC)", "who", "letter", *more, "outcome"):
@@ -341,11 +342,14 @@ def _missing(deployment: Deployment, ids: Sequence[str], found: Sequence[Found])
                 yield Done(identity, "missing", "there is none with this id; `parley dead list` lists them")
 
 
-def _last(deployment: Deployment, identity: str) -> letters.Audited | None:
+def _last(deployment: Deployment, identity: str) -> dead_letter_store.Audited | None:
     if identity.startswith(dramatiq_letters.PREFIX):
-        known = (letters.last_audit(server, 0, identity) for server in deployment.servers)
+        known = (dead_letter_store.last_audit(server, 0, identity) for server in deployment.servers)
     else:
-        known = (letters.last_audit(deployment.lanes, k, identity) for k in range(deployment.settings.shards))
+        known = (
+            dead_letter_store.last_audit(deployment.lanes, k, identity)
+            for k in range(deployment.settings.shards)
+        )
     return max(filter(None, known), key=attrgetter("at"), default=None)
 
 
@@ -370,7 +374,7 @@ def _redress(deployment: Deployment, by: str, options: Collection[Option], *, pu
         optouts = open_list(client, settings.shards, settings.optout_key)
     configure(settings)
     if publish:
-        versions.publish(client, surveys)
+        survey_versions.publish(client, surveys)
     return Redress(
         Lanes(client, settings.shards, settings.keep_events_ms, optouts),
         optouts,
@@ -399,9 +403,9 @@ def _recourses(settings: Settings) -> dict[str, Recourse]:
 def _full(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
     settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(letter.sender, settings.shards)
-    state = headers.state_in(keyspace.ask(client, ("GET", keyspace.lane(k, letter.sender))))
+    state = stored_values.state_in(keyspace.ask(client, ("GET", keyspace.lane(k, letter.sender))))
     surveys = Surveys()
-    versions.learn(client, surveys)
+    survey_versions.learn(client, surveys)
     return full(letter, state, _judged(deployment, letter), surveys)
 
 

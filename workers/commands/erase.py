@@ -18,19 +18,20 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from config import headers, keyspace
-from config.channels import SIMULATOR
-from config.settings import Settings, exit_with_mistakes
-from engine import Surveys
-from engine import lane as lane_format
-from engine.lane import UnreadableLane
-from workers import archive, campaigns, letters
-from workers.drafts import draft_one_by_one
-from workers.lanes import Claim
-from workers.optouts import OptOuts, open_list, opted_out_lines
-from workers.reach import reach_both
-from workers.senders import sender_named
-from workers.turns import policy_of
+from config.settings.channels import SIMULATOR
+from config.settings.settings import Settings, exit_with_mistakes
+from config.store import keyspace, stored_values
+from engine.model import lane as lane_format
+from engine.model.lane import UnreadableLane
+from engine.surveys.survey_registry import Surveys
+from workers.clock import invitation_pacer
+from workers.commands.cli_numbers import sender_named
+from workers.commands.connect import reach_both
+from workers.store import archive, dead_letter_store
+from workers.store.lanes import Claim
+from workers.store.optouts import OptOuts, open_list, opted_out_lines
+from workers.turns.drafts import draft_one_by_one
+from workers.turns.turns import policy_of
 
 _WIDTH = 100  # of tables that no terminal shows
 _TRIES = 100
@@ -111,7 +112,7 @@ class Eraser:
             other_keys=other_keys,
             alarms=self._count_alarms(k, sender),
             archive_entries=sum(entry.sender == sender for entry in archive.stored(self._redis, k)),
-            dead_letters=sum(letter.sender == sender for letter in letters.stored(self._redis, k)),
+            dead_letters=sum(letter.sender == sender for letter in dead_letter_store.stored(self._redis, k)),
             sessions=len(self._sessions_of(k, sender)) - invitations,
             invitations=invitations,
             simulated=len(self._on_the_phone(sender)),
@@ -172,7 +173,7 @@ class Eraser:
     def _erase_letters(self, sender: str, at: float = inf) -> int:
         """Remove the dead letters that fell until `at` (ms); answers how many there were."""
         k = keyspace.shard_of(sender, self._settings.shards)
-        return letters.delete(
+        return dead_letter_store.delete(
             self._redis,
             k,
             lambda letter: letter.sender == sender and letter.at <= at,
@@ -205,7 +206,7 @@ class Eraser:
 
     def _count_invitations(self, k: int, sender: str) -> int:
         held = self._redis.hscan_iter(keyspace.held_mail(k), count=_PAGE)
-        return sum(headers.invitation_in(mail)[0] == sender for _, mail in held)
+        return sum(stored_values.invitation_in(mail)[0] == sender for _, mail in held)
 
     def _unring(self, sender: str) -> int:
         rung: Sequence[int] = keyspace.run(
@@ -214,7 +215,7 @@ class Eraser:
         return sum(rung)
 
     def _uninvite(self, sender: str) -> int:
-        return campaigns.forget(self._redis, self._settings.shards, sender)
+        return invitation_pacer.forget(self._redis, self._settings.shards, sender)
 
 
 _QUEUES = (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)
@@ -223,7 +224,7 @@ _QUEUES = (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)
 def _opt_outs_of(stored: bytes) -> dict[str, int]:
     """What a stored lane knows by itself; nothing if it cannot be read."""
     try:
-        return opted_out_lines(lane_format.decode(headers.state_in(stored)))
+        return opted_out_lines(lane_format.decode(stored_values.state_in(stored)))
     except UnreadableLane:
         return {}
 

@@ -14,19 +14,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from config import headers
-from engine.addressing import channel_of
-from workers.delivery import LEASE_MS as SENDING_MS
-from workers.diagnosis import Diagnosis, Weight, diagnose
-from workers.drafts import MAX_ATTEMPTS
-from workers.lanes import LEASE_MS
-from workers.reach import reach_apart
-from workers.reading import read
-from workers.senders import sender_named
-from workers.situation import Open, Queued, Situation, Standing, Thread
-from workers.times import clock_time, rough
-from workers.transcript import line, plain, when
-from workers.verdicts import MAX_TRIES
+from config.store import stored_values
+from engine.turns.session_routing import channel_of
+from workers.commands.cli_numbers import sender_named
+from workers.commands.connect import reach_apart
+from workers.commands.transcript import line, plain, when
+from workers.diagnosis.diagnose import Diagnosis, Weight, diagnose
+from workers.diagnosis.sender_snapshot import Open, Queued, Situation, Standing, Thread
+from workers.diagnosis.snapshot_reader import read
+from workers.runtime.formatting import clock_time, rough
+from workers.sending.delivery import LEASE_MS as SENDING_MS
+from workers.sending.send_policy import MAX_TRIES
+from workers.store.lanes import LEASE_MS
+from workers.turns.drafts import MAX_ATTEMPTS
 
 PIPE_WIDTH = 160
 _SHOWN = 10
@@ -165,7 +165,7 @@ def _lane(s: Situation) -> Iterator[str]:
         yield _lock(s, s.lock)
 
 
-def _lock(s: Situation, lock: headers.Lock) -> str:
+def _lock(s: Situation, lock: stored_values.Lock) -> str:
     since = rough(s.now - lock.until + LEASE_MS)
     state = f"for another {rough(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
     return (

@@ -9,9 +9,9 @@ import click
 from prometheus_client import start_http_server
 from rich.console import Console
 
-from config.exposition import Exposition
-from config.tallies import FOLDER
-from workers.reach import located
+from config.telemetry.exposition import Exposition
+from config.telemetry.multiprocess_metrics import FOLDER
+from workers.commands.connect import located
 
 
 @click.command()

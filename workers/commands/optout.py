@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from config.settings import Settings, exit_with_mistakes
-from engine.senders import normalise
-from workers.optouts import Entry, OptOuts, open_list
-from workers.reach import reach
+from config.settings.settings import Settings, exit_with_mistakes
+from engine.model.sender_numbers import normalise
+from workers.commands.connect import reach
+from workers.store.optouts import Entry, OptOuts, open_list
 
 PAGE = 500
 _WIDTH = 100  # of tables that no terminal shows

@@ -18,13 +18,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from config import keyspace
-from engine import Policy, Surveys
-from engine.chatting import SENDER, phone_for, playable, playing
-from engine.events import Record
-from engine.findings import Rejected
-from engine.program import Survey
-from engine.replaying import (
+from config.store import keyspace
+from engine.model.events import Record
+from engine.model.policy import Policy
+from engine.proofs.transcripts import Transcript, Unreadable, compose, parse
+from engine.simulator.session_replay import (
     Compared,
     Different,
     Impossible,
@@ -35,13 +33,17 @@ from engine.replaying import (
     compare,
     sessions_of,
 )
-from engine.replaying import replay as run_again
-from engine.transcripts import Transcript, Unreadable, compose, parse
-from workers import archive
-from workers.reach import reach
-from workers.transcript import archived, line
-from workers.turns import policy_of
-from workers.versions import learn
+from engine.simulator.session_replay import replay as run_again
+from engine.simulator.simulator import SENDER, phone_for, playable, playing
+from engine.surveys.findings import Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
+from workers.commands.connect import reach
+from workers.commands.transcript import archived, line
+from workers.store import archive
+from workers.store.survey_versions import learn
+from workers.turns.turns import policy_of
 
 SAME, DIFFERENT, IMPOSSIBLE = 0, 1, 2
 """Exit statuses."""
@@ -118,7 +120,7 @@ def _survey_in(path: Path) -> Survey:
 
 def _add(surveys: Surveys, path: str, content: bytes) -> None:
     try:
-        surveys.add(path, content)
+        surveys.add(read_stored_survey(path, content))
     except Rejected as e:
         _impossible(*(f"{path}: {problem}" for problem in e.problems))
 

@@ -20,15 +20,15 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from rich.console import Console
 
-from config.channels import Channel
-from config.settings import Settings, default_broker_url, exit_with_mistakes, load
-from config.tallies import FOLDER
-from engine import read_surveys
-from engine.providers.opening import mistakes
-from workers.embedded import CannotStart, server
-from workers.reach import place
+from config.settings.channels import Channel
+from config.settings.settings import Settings, default_broker_url, exit_with_mistakes, load
+from config.telemetry.multiprocess_metrics import FOLDER
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
+from workers.commands.connect import place
+from workers.runtime.embedded_redis import CannotStart, server
 
-PROCFILE = Path(__file__).parents[1] / "Procfile"
+PROCFILE = Path(__file__).parents[2] / "Procfile"
 
 READY_S = 60.0
 

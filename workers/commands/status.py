@@ -19,17 +19,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config import keyspace
-from config.pauses import Pause
-from config.registry import ROLES, UNHEARD, Process
-from config.settings import Mistakes, Settings, load
-from config.soundings import Server, Shard, Sounder, Soundings
-from engine import read_surveys
-from engine.providers.opening import mistakes
-from workers.diagnosis import ROLE
-from workers.processes import DURABLE, forgetful
-from workers.reach import located
-from workers.times import clock_time, rough
+from config.settings.settings import Mistakes, Settings, load
+from config.store import keyspace
+from config.store.pauses import Pause
+from config.telemetry.process_registry import ROLES, UNHEARD, Process
+from config.telemetry.redis_stats import Server, Shard, Sounder, Soundings
+from engine.proofs.survey_loader import read_surveys
+from engine.providers.provider_registry import mistakes
+from workers.commands.connect import located
+from workers.diagnosis.diagnose import ROLE
+from workers.roles.processes import DURABLE, forgetful
+from workers.runtime.formatting import clock_time, rough
 
 PIPE_WIDTH = 160
 EVERY_S = 2.0

@@ -15,16 +15,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from config import registry
-from config.settings import Settings
-from config.survey_folder import survey_files
-from engine import Survey, Surveys
-from engine.accepting import Reread, reread_surveys
-from engine.findings import Rejected
-from engine.upgrades import Difference, Upgrade, compare
-from workers import versions
-from workers.census import Census, census
-from workers.reach import reach
+from config.settings.settings import Settings
+from config.settings.survey_folder import survey_files
+from config.telemetry import process_registry
+from engine.proofs.survey_loader import Reread, reread_surveys
+from engine.simulator.survey_diff import Difference, Upgrade, compare
+from engine.surveys.findings import Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
+from workers.commands.connect import reach
+from workers.store import survey_versions
+from workers.store.open_sessions import Census, census
 
 PIPE_WIDTH = 200
 NOTHING = "(nothing)"
@@ -135,7 +137,7 @@ def take_stock(settings: Settings, client: redis.Redis) -> Stock:
         raise click.ClickException(f"{settings.surveys}: cannot be read ({e.strerror})") from e
     folder = reread_surveys(files, Surveys(), ())
     known = Surveys(folder.current)
-    for stored in versions.stored(client).values():
+    for stored in survey_versions.stored(client).values():
         _add(known, stored)
     return Stock(_versions(settings, client, known, found := census(client)), known, folder, found.unreadable)
 
@@ -143,14 +145,17 @@ def take_stock(settings: Settings, client: redis.Redis) -> Stock:
 def _add(known: Surveys, stored: bytes) -> None:
     """One that this release cannot read stays unknown: it is listed without its name."""
     with suppress(Rejected, msgspec.MsgspecError):
-        known.add(*versions.decode(stored))
+        known.add(read_stored_survey(*survey_versions.decode(stored)))
 
 
 def _versions(settings: Settings, client: redis.Redis, known: Surveys, found: Census) -> list[Version]:
     """A version by its survey's name, from whoever says that there is one."""
-    since, used = versions.times(client, versions.SINCE), versions.times(client, versions.USED)
+    since, used = (
+        survey_versions.times(client, survey_versions.SINCE),
+        survey_versions.times(client, survey_versions.USED),
+    )
     processes: dict[tuple[str, str], list[str]] = {}
-    for process, run in registry.processes(client).items():
+    for process, run in process_registry.processes(client).items():
         for pair in run.surveys.items():
             processes.setdefault(pair, []).append(process)
     waiting: dict[tuple[str, str], Counter[str]] = {}

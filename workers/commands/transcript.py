@@ -10,8 +10,8 @@ import click
 import msgspec
 import redis
 
-from config import keyspace
-from engine.events import (
+from config.store import keyspace
+from engine.model.events import (
     Delivered,
     Ended,
     Heard,
@@ -26,9 +26,9 @@ from engine.events import (
     Sent,
     Unsent,
 )  # fmt: skip
-from workers import archive
-from workers.reach import reach
-from workers.senders import sender_named
+from workers.commands.cli_numbers import sender_named
+from workers.commands.connect import reach
+from workers.store import archive
 
 
 @click.command()

@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterator, Sequence
 
 import redis
 
-from workers import dramatiq_letters, letters
-from workers.dramatiq_letters import DramatiqLetter
-from workers.judging import Option
-from workers.letter_choice import Found
-from workers.letters import DeadLetter
-from workers.redress import Done, Redress, outcome_of
-from workers.replay_order import Chosen, Pace
+from workers.dead_letters.filters import Found
+from workers.dead_letters.replay import Done, Redress, outcome_of
+from workers.dead_letters.replay_decision import Option
+from workers.dead_letters.replay_order import Chosen, Pace
+from workers.store import dead_letter_store, dramatiq_letters
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.dramatiq_letters import DramatiqLetter
 
 PAGE = 128
 
@@ -77,6 +77,6 @@ def dropped(found: Sequence[Found], by: str) -> Iterator[Done]:
     for k, ids in pages.items():
         for at in range(0, len(ids), PAGE):
             page = ids[at : at + PAGE]
-            gone = letters.discard(found[0].server, k, page, by, "dropped")
+            gone = dead_letter_store.discard(found[0].server, k, page, by, "dropped")
             for identity, there in zip(page, gone, strict=True):
                 yield Done(identity, "dropped" if there else "gone")

@@ -7,12 +7,12 @@ from heapq import merge
 import msgspec
 import redis
 
-from config import keyspace
-from config.settings import Settings
-from engine.events import Opened, decode_outbound
-from workers import archive, dramatiq_letters, letters
-from workers.dramatiq_letters import DramatiqLetter
-from workers.letters import DeadLetter, Filed
+from config.settings.settings import Settings
+from config.store import keyspace
+from engine.model.events import Opened, decode_outbound
+from workers.store import archive, dead_letter_store, dramatiq_letters
+from workers.store.dead_letter_store import DeadLetter, Filed
+from workers.store.dramatiq_letters import DramatiqLetter
 
 DRAMATIQ = "dramatiq"
 """The reason of what Dramatiq itself has given up."""
@@ -91,7 +91,7 @@ def survey_of(letter: DeadLetter) -> str:
 
 def _named(deployment: Deployment, ids: Sequence[str]) -> Iterator[Found]:
     """Whatever the order of `ids`, one person's letters are found in that of their fall."""
-    ours = letters.find(deployment.lanes, deployment.settings.shards, list(dict.fromkeys(ids)))
+    ours = dead_letter_store.find(deployment.lanes, deployment.settings.shards, list(dict.fromkeys(ids)))
     for k, letter in ours.values():
         yield Found(letter, deployment.lanes, k)
     for identity in dict.fromkeys(ids):
@@ -111,7 +111,11 @@ def _ours(deployment: Deployment, wanted: Wanted, now: int) -> Iterator[Found]:
 
 
 def _placed(deployment: Deployment, wanted: Wanted, k: int, now: int) -> Iterator[tuple[float, Found]]:
-    through = (each for each in letters.filed(deployment.lanes, k) if _lets_through(wanted, each.letter, now))
+    through = (
+        each
+        for each in dead_letter_store.filed(deployment.lanes, k)
+        if _lets_through(wanted, each.letter, now)
+    )
     filed = _of_survey(deployment.lanes, k, list(through), wanted.survey) if wanted.survey else through
     for each in filed:
         yield each.place, Found(each.letter, deployment.lanes, k)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from workers.redress import GONE, Done
+from workers.dead_letters.replay import GONE, Done
 
 PIPE_WIDTH = 200
 ALL_DEALT_WITH, SOME_STAY = 0, 1

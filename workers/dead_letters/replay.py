@@ -14,19 +14,28 @@ from typing import Literal
 import msgspec
 import redis
 
-from config import headers, keyspace
-from engine import Policy, Surveys
+from config.store import keyspace, stored_values
+from engine.model.policy import Policy
 from engine.providers import Recourse
-from workers import letters
-from workers.channels import Channels
-from workers.committing import Admit, Bell, draft_knowing, note_withdrawn, permitted, wake
-from workers.drafts import Draft
-from workers.judging import Finding, Judged, Option, as_it_is, claim_for, judge_event, judge_sms
-from workers.lanes import LOOKED_AT, Dealt, Decision, Lanes, Reopened, Stay
-from workers.letters import MOST_TRIED, DeadLetter, Tried
-from workers.optouts import OptOuts, opted_out_since
-from workers.probing import dies
-from workers.replay_order import Chosen, Order, Pace
+from engine.surveys.survey_registry import Surveys
+from workers.dead_letters.crash_probe import dies
+from workers.dead_letters.replay_decision import (
+    Finding,
+    Judged,
+    Option,
+    as_it_is,
+    claim_for,
+    judge_event,
+    judge_sms,
+)
+from workers.dead_letters.replay_order import Chosen, Order, Pace
+from workers.store import dead_letter_store
+from workers.store.channel_state import Channels
+from workers.store.dead_letter_store import MOST_TRIED, DeadLetter, Tried
+from workers.store.lanes import LOOKED_AT, Dealt, Decision, Lanes, Reopened, Stay
+from workers.store.optouts import OptOuts, opted_out_since
+from workers.turns.committing import Admit, Bell, draft_knowing, note_withdrawn, permitted, wake
+from workers.turns.drafts import Draft
 
 BATCH = 128
 """People in a round trip at the most."""
@@ -97,7 +106,7 @@ class Redress:
             self._redis, [("HGET", keyspace.dead(k), identity) for identity, k in k_of.items()]
         )
         there = [
-            letters.read(identity, blob)
+            dead_letter_store.read(identity, blob)
             for identity, blob in zip(k_of, blobs, strict=True)
             if blob is not None
         ]
@@ -138,7 +147,7 @@ class Redress:
                 case "held":
                     outcomes[each.id] = Done(each.id, "busy", "a worker has the lane, or had it and died")
                 case Reopened():
-                    letter = letters.read(each.id, lane.letter)
+                    letter = dead_letter_store.read(each.id, lane.letter)
                     judged = dead.get(each.id) or self._judge(letter, lane)
                     held.append((letter, lane, judged))
         outcomes |= self._settle(held)
@@ -201,7 +210,7 @@ class Redress:
         stays = [
             Stay(
                 lane.sender, lane.fence, letter.id, self._by, "" if judged.finding == "busy" else judged.finding,
-                letters.seal(_failed(letter, judged.failure, lane.now)).content if judged.failure else b"",
+                dead_letter_store.seal(_failed(letter, judged.failure, lane.now)).content if judged.failure else b"",
             )
             for letter, lane, judged in staying
         ]  # fmt: skip
@@ -223,7 +232,7 @@ class Redress:
     def _gone(self, each: Chosen) -> Done:
         """It is there no more. Perhaps we have dealt with it, and the reply was lost."""
         k = keyspace.shard_of(each.sender, self._shards)
-        last = letters.last_audit(self._redis, k, each.id)
+        last = dead_letter_store.last_audit(self._redis, k, each.id)
         return Done(each.id, "gone", f"{last.outcome}, by {last.by}" if last else "")
 
     def _judge(self, letter: DeadLetter, lane: Reopened) -> Judged:
@@ -269,7 +278,7 @@ class Redress:
         now = keyspace.ms_of(time)
         return [
             Reopened(
-                letter.sender, 0, now, headers.state_in(answers[3 * i]), b"", answers[3 * i + 2],
+                letter.sender, 0, now, stored_values.state_in(answers[3 * i]), b"", answers[3 * i + 2],
                 self._opted_out(answers[3 * i + 1], now),
             )
             for i, letter in enumerate(found)

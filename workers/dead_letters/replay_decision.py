@@ -13,21 +13,22 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from config import headers
-from engine import Policy, Surveys
-from engine import lane as lane_format
-from engine.addressing import channel_of
-from engine.events import Inbound, Outbound, Part, ProviderStop, Refused, Sms, decode_outbound
-from engine.hearing import may_be_stop
-from engine.lane import Lane, Line, UnreadableLane
+from config.store import stored_values
+from engine.model import lane as lane_format
+from engine.model.events import Inbound, Outbound, Part, ProviderStop, Refused, Sms, decode_outbound
+from engine.model.lane import Lane, Line, UnreadableLane
+from engine.model.policy import Policy
 from engine.providers import Recourse
-from engine.receipts import known_of
-from workers.drafts import Draft, read_entry, stopped
-from workers.lanes import LOOKED_AT, Claim, Reopened
-from workers.letters import DeadLetter
-from workers.met import line_of
-from workers.optouts import opted_out_lines
-from workers.verdicts import CERTAIN_MS
+from engine.surveys.survey_registry import Surveys
+from engine.turns.inbound_sms import may_be_stop
+from engine.turns.receipts import known_of
+from engine.turns.session_routing import channel_of
+from workers.sending.send_policy import CERTAIN_MS
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.lanes import LOOKED_AT, Claim, Reopened
+from workers.store.optouts import opted_out_lines
+from workers.turns.drafts import Draft, read_entry, stopped
+from workers.turns.session_lookup import line_of
 
 Finding = Literal["advance", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy"]
 """`advance`: it would be applied, or the SMS put into its outbox. `duplicate`: it has been applied, or changes nothing.
@@ -72,7 +73,7 @@ def claim_for(letter: DeadLetter, lane: Reopened) -> Claim:
     what = letter.what
     if what:
         with suppress(ValueError):  # whoever reads it will say so
-            what = headers.accepted_anew(what, lane.now)
+            what = stored_values.accepted_anew(what, lane.now)
     return Claim(lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out)
 
 

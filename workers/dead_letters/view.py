@@ -6,15 +6,15 @@ from typing import Any
 
 import msgspec
 
-from engine import Surveys
-from engine import lane as lane_format
-from engine.events import Inbound, Outbound, decode_outbound
-from engine.lane import Line, UnreadableLane
-from workers.drafts import read_entry
-from workers.dramatiq_letters import DramatiqLetter
-from workers.judging import Judged
-from workers.letter_choice import DRAMATIQ, survey_of
-from workers.letters import DeadLetter
+from engine.model import lane as lane_format
+from engine.model.events import Inbound, Outbound, decode_outbound
+from engine.model.lane import Line, UnreadableLane
+from engine.surveys.survey_registry import Surveys
+from workers.dead_letters.filters import DRAMATIQ, survey_of
+from workers.dead_letters.replay_decision import Judged
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.dramatiq_letters import DramatiqLetter
+from workers.turns.drafts import read_entry
 
 Plain = dict[str, Any]
 

@@ -12,17 +12,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from config import headers, keyspace, pauses, registry
-from engine.events import Refused
-from engine.explaining import ENDING, REFUSAL
-from workers.campaigns import MOST_WAITING
-from workers.clock import AGAIN_MS
-from workers.delivery import LEASE_MS as SENDING_MS
-from workers.drafts import MAX_ATTEMPTS
-from workers.lanes import LEASE_MS
-from workers.situation import Open, Queued, Situation, Standing, Thread
-from workers.times import clock_time, rough
-from workers.verdicts import MAX_TRIES
+from config.store import keyspace, pauses, stored_values
+from config.telemetry import process_registry
+from engine.model.events import Refused
+from engine.simulator.explanations import ENDING, REFUSAL
+from workers.clock.alarm_clock import AGAIN_MS
+from workers.clock.invitation_pacer import MOST_WAITING
+from workers.diagnosis.sender_snapshot import Open, Queued, Situation, Standing, Thread
+from workers.runtime.formatting import clock_time, rough
+from workers.sending.delivery import LEASE_MS as SENDING_MS
+from workers.sending.send_policy import MAX_TRIES
+from workers.store.lanes import LEASE_MS
+from workers.turns.drafts import MAX_ATTEMPTS
 
 ROLE = {keyspace.STARTS: "ratelimit", keyspace.REPLIES: "conversation", keyspace.OUTBOUND: "delivery"}
 """Who works on a queue."""
@@ -137,7 +138,7 @@ def _of_lane(s: Situation) -> Iterator[Finding]:
         yield Finding(found.weight, f"{found.sentence}.")
 
 
-def _in_hands(s: Situation, lock: headers.Lock, waits: str) -> Finding:
+def _in_hands(s: Situation, lock: stored_values.Lock, waits: str) -> Finding:
     """Whether the holder lives cannot be told until its lease ends."""
     since, left = s.now - (lock.until - LEASE_MS), rough(lock.until - s.now)
     if lock.owner.startswith("replay-"):
@@ -156,7 +157,7 @@ def _in_hands(s: Situation, lock: headers.Lock, waits: str) -> Finding:
     )
 
 
-def _attempt(lock: headers.Lock) -> str:
+def _attempt(lock: stored_values.Lock) -> str:
     return f" (attempt {lock.attempts} of {MAX_ATTEMPTS})" if lock.attempts > 1 else ""
 
 
@@ -244,7 +245,7 @@ def _rung(s: Situation, role: str, since_ms: int, before: int) -> Finding:
 
 def _unheard(s: Situation, role: str) -> bool:
     """May one live that does not say so?"""
-    return s.earlier and role in registry.UNHEARD
+    return s.earlier and role in process_registry.UNHEARD
 
 
 def _gone(s: Situation, role: str) -> bool:
@@ -292,7 +293,7 @@ def _of_outbox(s: Situation) -> Iterator[Finding]:
         yield Finding(found.weight, f"{found.sentence}.")
 
 
-def _being_sent(s: Situation, lock: headers.Lock, wait: str) -> Finding:
+def _being_sent(s: Situation, lock: stored_values.Lock, wait: str) -> Finding:
     since, left = s.now - (lock.until - SENDING_MS), rough(lock.until - s.now)
     tries = f" (try {lock.attempts} of {MAX_TRIES})" if lock.attempts > 1 else ""
     if since < _LONG_MS:
@@ -330,7 +331,7 @@ def _paused(s: Situation, channel: str, standing: Standing, pause: pauses.Pause,
     )
 
 
-def _resting(s: Situation, lock: headers.Lock | None, standing: Standing, wait: str) -> Finding:
+def _resting(s: Situation, lock: stored_values.Lock | None, standing: Standing, wait: str) -> Finding:
     """Nobody is sending. What kept the SMS until now says how it was left."""
     if lock is None or lock.until <= s.now:
         return _awaited(s, lock, wait)
@@ -373,7 +374,7 @@ def _resting(s: Situation, lock: headers.Lock | None, standing: Standing, wait: 
             )
 
 
-def _awaited(s: Situation, lock: headers.Lock | None, wait: str) -> Finding:
+def _awaited(s: Situation, lock: stored_values.Lock | None, wait: str) -> Finding:
     coming = _coming(s, s.outbox_alarm, keyspace.OUTBOUND)
     if lock is not None and lock.fence:
         ago = rough(s.now - lock.until + SENDING_MS)

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from config import headers, keyspace, pauses
-from engine.events import Ending, Record
+from config.store import keyspace, pauses, stored_values
+from engine.model.events import Ending, Record
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -134,7 +134,7 @@ class Invited(msgspec.Struct, frozen=True):
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """A dead letter, of kind "sms", "event" or "deadline". See workers/letters.py."""
+    """A dead letter, of kind "sms", "event" or "deadline". See workers/store/dead_letter_store.py."""
 
     id: str
     kind: str
@@ -158,7 +158,7 @@ class Situation(msgspec.Struct, kw_only=True):
     sender: str
     shard: int
     now: int
-    lock: headers.Lock | None = None
+    lock: stored_values.Lock | None = None
     mail: list[Waiting] = []
     mail_count: int = 0
     alarm: int | None = None
@@ -171,7 +171,7 @@ class Situation(msgspec.Struct, kw_only=True):
     opt_outs: list[OptedOut] = []
     outbox: list[Queued] = []
     outbox_count: int = 0
-    outbox_lock: headers.Lock | None = None
+    outbox_lock: stored_values.Lock | None = None
     outbox_alarm: int | None = None
     tries: list[Failed] = []
     invitations: list[Invited] = []

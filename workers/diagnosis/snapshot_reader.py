@@ -12,27 +12,25 @@ from typing import Any
 import msgspec
 import redis
 
-from config import headers, keyspace, pauses, registry
-from config.settings import Channel, Mistakes, Settings
-from config.survey_folder import survey_files
-from engine import Surveys
-from engine import lane as lane_format
-from engine.accepting import reread_surveys
-from engine.admission import cools_until, opened_today, starts_left
-from engine.deadlines import ahead_of
-from engine.events import Record, Sms, decode_outbound, decode_records
-from engine.findings import Rejected
-from engine.gathering import PATIENCE_MS
-from engine.lane import Lane, Line, Session, UnreadableLane
-from engine.policy import ChannelPolicy
-from engine.quiet import quiet_hours
-from engine.turn import Turn
-from workers import campaigns, letters, versions
-from workers.drafts import read_entry
-from workers.letters import DeadLetter
-from workers.optouts import read_list
-from workers.outboxes import Outboxes
-from workers.situation import (
+from config.settings.settings import Channel, Mistakes, Settings
+from config.settings.survey_folder import survey_files
+from config.store import keyspace, pauses, stored_values
+from config.telemetry import process_registry
+from engine.model import lane as lane_format
+from engine.model.events import Record, Sms, decode_outbound, decode_records
+from engine.model.lane import Lane, Line, Session, UnreadableLane
+from engine.model.policy import ChannelPolicy
+from engine.model.quiet_hours import quiet_hours
+from engine.proofs.survey_loader import reread_surveys
+from engine.surveys.findings import Rejected
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
+from engine.turns.admission import cools_until, opened_today, starts_left
+from engine.turns.deadlines import ahead_of
+from engine.turns.multipart import PATIENCE_MS
+from engine.turns.turn import Turn
+from workers.clock import invitation_pacer
+from workers.diagnosis.sender_snapshot import (
     Ahead,
     Dead,
     Failed,
@@ -47,7 +45,12 @@ from workers.situation import (
     Thread,
     Waiting,
 )
-from workers.turns import policy_of
+from workers.store import dead_letter_store, survey_versions
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.optouts import read_list
+from workers.store.outboxes import Outboxes
+from workers.turns.drafts import read_entry
+from workers.turns.turns import policy_of
 
 MOST = 200
 """Entries of a mailbox or an outbox that are looked into; the others are counted."""
@@ -112,17 +115,17 @@ class _Reading:
         return found
 
     def _read_lane(self, found: Situation, stored: bytes | None) -> None:
-        said = keyspace.ask(self._redis, registry.SAID)
-        living = registry.living(said, found.now)
-        found.alive = dict(registry.by_role(living))
-        found.heard = registry.last_heard(said)
+        said = keyspace.ask(self._redis, process_registry.SAID)
+        living = process_registry.living(said, found.now)
+        found.alive = dict(process_registry.by_role(living))
+        found.heard = process_registry.last_heard(said)
         found.earlier = any(not each.library for each in living.values())
         if stored is None:
             return
         found.remembers = True
-        found.deadline = headers.deadline_in(stored)
+        found.deadline = stored_values.deadline_in(stored)
         try:
-            lane = lane_format.decode(headers.state_in(stored))
+            lane = lane_format.decode(stored_values.state_in(stored))
         except (UnreadableLane, UnicodeDecodeError) as e:
             found.state_unreadable = str(e)
             return
@@ -143,7 +146,7 @@ class _Reading:
         ]
 
     def _surveys(
-        self, lane: Lane, living: Mapping[str, registry.Process]
+        self, lane: Lane, living: Mapping[str, process_registry.Process]
     ) -> tuple[Surveys, dict[str, set[str]]]:
         """The versions that the lane's sessions need and those that new ones would begin with; and the latter by name:
         what workers say that they run, else what is in the folder."""
@@ -152,11 +155,11 @@ class _Reading:
             for name, version in process.surveys.items():
                 running.setdefault(name, set()).add(version)
         pinned = {line.session.version for line in lane.lines.values() if line.session is not None}
-        for file in versions.stored(self._redis, pinned.union(*running.values())).values():
+        for file in survey_versions.stored(self._redis, pinned.union(*running.values())).values():
             with suppress(
                 Rejected, msgspec.MsgspecError
             ):  # a session that needs it says that it is not known
-                surveys.add(*versions.decode(file))
+                surveys.add(read_stored_survey(*survey_versions.decode(file)))
         if not running:
             with suppress(OSError):
                 folder = reread_surveys(survey_files(self._settings.surveys), surveys, ()).current
@@ -269,7 +272,9 @@ class _Reading:
             Invited(each.id, each.event.channel, each.event.survey, each.at, _ms(moment) or 0)
             for each, moment in zip(held, moments, strict=True)
         ]
-        found.dead = [_dead(letter) for letter in letters.of_sender(self._redis, self._k, self._sender)]
+        found.dead = [
+            _dead(letter) for letter in dead_letter_store.of_sender(self._redis, self._k, self._sender)
+        ]
         if found.outbox and found.outbox[0].id:
             found.tries = self._tries(found.outbox[0].id, found.unreadable)
         found.records = self._last_records(found.clock, found.unreadable)
@@ -282,10 +287,10 @@ class _Reading:
             unreadable.append(f"what earlier tries came to cannot be read: {e}")
             return []
 
-    def _held(self, unreadable: list[str]) -> list[campaigns.Held]:
-        held: dict[str, campaigns.Held] = {}  # HSCAN may show one twice
+    def _held(self, unreadable: list[str]) -> list[invitation_pacer.Held]:
+        held: dict[str, invitation_pacer.Held] = {}  # HSCAN may show one twice
         try:
-            for each in campaigns.held_for(self._redis, self._k, self._sender):
+            for each in invitation_pacer.held_for(self._redis, self._k, self._sender):
                 held[each.id] = each
         except ValueError as e:
             unreadable.append(f"an invitation that waits cannot be read: {e}")
@@ -327,7 +332,7 @@ def _waiting(entry: bytes, unreadable: list[str]) -> Waiting:
 
 def _accepted_at(entry: bytes) -> int:
     try:
-        return headers.event_in(entry)[0]
+        return stored_values.event_in(entry)[0]
     except ValueError:
         return 0
 
@@ -335,17 +340,17 @@ def _accepted_at(entry: bytes) -> int:
 def _queued(entry: bytes, unreadable: list[str]) -> Queued:
     channel = entry.partition(b"\0")[0].decode(errors="replace")
     try:
-        sms = decode_outbound(headers.sms_in(entry))
+        sms = decode_outbound(stored_values.sms_in(entry))
     except (msgspec.MsgspecError, ValueError) as e:
         unreadable.append(f"an SMS in the outbox cannot be read: {e}")
         return Queued(channel)
     return Queued(channel, sms.id, sms.text, sms.session, sms.decided, sms.uncertain, sms.unasked)
 
 
-def _lock(stored: bytes | None, what: str, unreadable: list[str]) -> headers.Lock | None:
+def _lock(stored: bytes | None, what: str, unreadable: list[str]) -> stored_values.Lock | None:
     if stored is None:
         return None
-    lock = headers.lock_in(stored)
+    lock = stored_values.lock_in(stored)
     if lock is None:
         unreadable.append(f"{what} cannot be read; workers take it for none")
     return lock

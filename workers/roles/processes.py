@@ -19,24 +19,27 @@ import redis
 import structlog
 from dramatiq import Worker
 
-from config import keyspace, registry
-from config.logs import configure
-from config.settings import Settings, load
-from config.watching import LOOK_S, Watch, repeatedly
-from engine import Surveys, read_surveys
-from engine.accepting import Reread, reread_surveys
-from engine.providers.opening import mistakes, open_provider
-from workers import delivery, libraries, retention, slots, versions
-from workers.campaigns import Campaigns
-from workers.channels import Channels
-from workers.clock import TICK_S, Clock
-from workers.delivery import Delivery
-from workers.doorbell import BATCH, Doorbell
-from workers.lanes import Lanes
-from workers.optouts import open_list
-from workers.outboxes import Outboxes
-from workers.turns import Turns
-from workers.wires import Wire
+from config.settings.settings import Settings, load
+from config.store import keyspace
+from config.telemetry import process_registry
+from config.telemetry.hot_reload import LOOK_S, Watch, repeatedly
+from config.telemetry.logs import configure
+from engine.proofs.survey_loader import Reread, read_surveys, reread_surveys
+from engine.providers.provider_registry import mistakes, open_provider
+from engine.surveys.survey_registry import Surveys
+from workers.clock import function_libraries, retention
+from workers.clock.alarm_clock import TICK_S, Clock
+from workers.clock.invitation_pacer import Campaigns
+from workers.runtime.wakeup_broker import BATCH, Doorbell
+from workers.sending import bulkhead, delivery
+from workers.sending.delivery import Delivery
+from workers.sending.http_client import Wire
+from workers.store import survey_versions
+from workers.store.channel_state import Channels
+from workers.store.lanes import Lanes
+from workers.store.optouts import open_list
+from workers.store.outboxes import Outboxes
+from workers.turns.turns import Turns
 
 log = structlog.get_logger()
 
@@ -74,7 +77,7 @@ def enter_world() -> World:
     )
     keyspace.load_functions(world.lanes)
     keyspace.load_functions(world.broker)
-    versions.publish(world.lanes, surveys)
+    survey_versions.publish(world.lanes, surveys)
     warn_of_forgetful(world.lanes)
     return world
 
@@ -121,7 +124,7 @@ def deliveries(world: World) -> Delivery:
         Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
         Channels(world.lanes, settings.channels),
         {
-            name: Wire(open_provider(channel, settings), slots.SLOTS)
+            name: Wire(open_provider(channel, settings), bulkhead.SLOTS)
             for name, channel in settings.channels.items()
         },
         Doorbell(world.broker),
@@ -144,9 +147,9 @@ def conversation() -> None:
 def deliver() -> None:
     world = enter_world()
     work = deliveries(world)
-    with registry.enlisted(world.settings.redis_url, "delivery"):
+    with process_registry.enlisted(world.settings.redis_url, "delivery"):
         try:
-            listen(world, keyspace.OUTBOUND, work.run, batch=slots.SLOTS, stopping=work.stop)
+            listen(world, keyspace.OUTBOUND, work.run, batch=bulkhead.SLOTS, stopping=work.stop)
         finally:
             work.close()
 
@@ -155,7 +158,7 @@ def clock() -> None:
     world = enter_world()
     log.info("running", role="clock")
     with (
-        registry.enlisted(world.settings.redis_url, "clock"),
+        process_registry.enlisted(world.settings.redis_url, "clock"),
         repeatedly(partial(tidy, world), TIDY_S, "tidy"),
         repeatedly(campaigns(world).turn, TICK_S, "campaigns"),
     ):
@@ -179,10 +182,10 @@ def tidy(world: World) -> None:
     """Forget what was said in sessions whose time has come, the processes that are gone, and what nothing needs any
     more: versions of surveys, and server-side functions of earlier releases."""
     retention.sweep_hourly(world.lanes, world.settings.shards, world.surveys)
-    registry.bury(world.lanes)
-    for version in versions.forget(world.lanes, world.settings.keep_events_ms):
+    process_registry.bury(world.lanes)
+    for version in survey_versions.forget(world.lanes, world.settings.keep_events_ms):
         log.info("old version of a survey forgotten", version=version)
-    libraries.forget(world.lanes, [world.lanes, world.broker])
+    function_libraries.forget(world.lanes, [world.lanes, world.broker])
 
 
 @contextmanager
@@ -193,19 +196,19 @@ def live_surveys(world: World, role: str) -> Iterator[None]:
     A version is in Redis before any session can open on it here.
     """
     url = world.settings.redis_url
-    with registry.enlisted(url, role, lambda: current_versions(world.surveys)) as say:
+    with process_registry.enlisted(url, role, lambda: current_versions(world.surveys)) as say:
 
         def take_up(reread: Reread) -> None:
-            versions.put(world.lanes, reread.current)
+            survey_versions.put(world.lanes, reread.current)
             world.surveys.replace(reread.current)
             say()
 
         reread = partial(reread_surveys, running=world.surveys, needed=world.settings.offered)
         watch = Watch(world.settings.surveys, reread, take_up)
-        publish = partial(versions.publish, world.lanes, world.surveys)
+        publish = partial(survey_versions.publish, world.lanes, world.surveys)
         with (
             repeatedly(watch.look, LOOK_S, "surveys"),
-            repeatedly(publish, versions.PUBLISH_S, "versions"),
+            repeatedly(publish, survey_versions.PUBLISH_S, "versions"),
         ):
             yield
 

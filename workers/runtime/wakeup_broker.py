@@ -15,7 +15,8 @@ from dramatiq import Broker, Consumer, Message, MessageProxy
 from dramatiq.actor import Actor
 from dramatiq.errors import BrokerConnectionError, QueueNotFound
 
-from config import faults, keyspace
+from config.store import keyspace
+from config.telemetry import faults
 
 BATCH = 128
 """Senders in one message at the most: twice 64 gave a tenth more turns a second, as fsyncs are shared."""

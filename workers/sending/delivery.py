@@ -20,16 +20,15 @@ import msgspec
 import redis
 import structlog
 
-from config import faults, keyspace, metrics
-from config.logs import hash_sender
-from engine import segments
-from engine.events import Outbound, decode_outbound
+from config.store import keyspace
+from config.telemetry import faults, metrics
+from config.telemetry.logs import hash_sender
+from engine.model import segments
+from engine.model.events import Outbound, decode_outbound
 from engine.providers import Accepted, ChannelFault, NotFound, Outcome, RetryLater, Unknown
-from workers.channels import Channels, Circuit, Permit
-from workers.committing import Bell
-from workers.outboxes import MOST_FORWARD, Outboxes, Settled, Take, Taken
-from workers.slots import Slots
-from workers.verdicts import (
+from workers.sending.bulkhead import Slots
+from workers.sending.http_client import CONNECT_S, READ_S, Wire
+from workers.sending.send_policy import (
     CERTAIN_MS,
     Settlement,
     Try,
@@ -41,7 +40,9 @@ from workers.verdicts import (
     left,
     settled,
 )
-from workers.wires import CONNECT_S, READ_S, Wire
+from workers.store.channel_state import Channels, Circuit, Permit
+from workers.store.outboxes import MOST_FORWARD, Outboxes, Settled, Take, Taken
+from workers.turns.committing import Bell
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ import requests
 import structlog
 import urllib3.exceptions
 
-from engine.events import Outbound
+from engine.model.events import Outbound
 from engine.providers import Lister, NotFound, Outcome, Provider, Request, RetryLater, Unknown
 
 log = structlog.get_logger()

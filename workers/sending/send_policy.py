@@ -9,7 +9,16 @@ from typing import assert_never
 
 import msgspec
 
-from engine.events import Inbound, Outbound, ProviderStop, Receipt, Record, Sent, Unsent, encode
+from engine.model.events import (
+    Inbound,
+    Outbound,
+    ProviderStop,
+    Receipt,
+    Record,
+    Sent,
+    Unsent,
+    encode,
+)
 from engine.providers import (
     Accepted,
     ChannelFault,
@@ -21,10 +30,10 @@ from engine.providers import (
     Unknown,
     Unreachable,
 )
-from workers.channels import FAULT_MS, How
-from workers.lanes import Letter
-from workers.letters import DeadLetter, Reason, Tried, seal
-from workers.outboxes import UNSURE_MS, Attempt, Settled, Take, Verdict
+from workers.store.channel_state import FAULT_MS, How
+from workers.store.dead_letter_store import DeadLetter, Reason, Tried, seal
+from workers.store.lanes import Letter
+from workers.store.outboxes import UNSURE_MS, Attempt, Settled, Take, Verdict
 
 MAX_TRIES = 20
 """Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""

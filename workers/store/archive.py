@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import redis
 
-from config import keyspace
-from engine.events import Record, decode_records
+from config.store import keyspace
+from engine.model.events import Record, decode_records
 
 PAGE = 1_000
 

@@ -21,9 +21,9 @@ from typing import Literal
 import msgspec
 import redis
 
-from config import keyspace, pauses
-from config.settings import Channel
-from engine.events import Refusal
+from config.settings.settings import Channel
+from config.store import keyspace, pauses
+from engine.model.events import Refusal
 
 _TWO_DAYS_S = 172_800
 

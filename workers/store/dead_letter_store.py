@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 import redis
 
-from config import keyspace
-from workers.lanes import Letter
+from config.store import keyspace
+from workers.store.lanes import Letter
 
 PAGE = 500
 

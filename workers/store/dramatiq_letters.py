@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import redis
 
-from config import keyspace
+from config.store import keyspace
 
 PAGE = 500
 PREFIX = "d:"

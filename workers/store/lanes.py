@@ -14,10 +14,11 @@ import msgspec
 import redis
 import structlog
 
-from config import faults, headers, keyspace
-from engine.events import Record, encode
-from workers.optouts import OptOuts, opted_out_since
-from workers.sessions import by_session
+from config.store import keyspace, stored_values
+from config.telemetry import faults
+from engine.model.events import Record, encode
+from workers.store.optouts import OptOuts, opted_out_since
+from workers.store.session_records import by_session
 
 log = structlog.get_logger()
 
@@ -266,7 +267,7 @@ class Lanes:
                 decision.sender, decision.fence, decision.applied, _or_same(decision.deadline),
                 _or_same(decision.keep_until), decision.state,
                 len(decision.records), *decision.records,
-                len(decision.outbox), *(headers.outbox_entry(*each) for each in decision.outbox),
+                len(decision.outbox), *(stored_values.outbox_entry(*each) for each in decision.outbox),
             )  # fmt: skip
             args += self._rare(decision) if decision.rare else (0,)
         return keyspace.call("commit", _commit_keys(k, decisions), args)

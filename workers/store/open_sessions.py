@@ -8,9 +8,9 @@ from typing import NamedTuple
 import msgspec
 import redis
 
-from config import headers, keyspace
-from engine import lane as lane_format
-from engine.lane import Lane, UnreadableLane
+from config.store import keyspace, stored_values
+from engine.model import lane as lane_format
+from engine.model.lane import Lane, UnreadableLane
 
 PAGE = 1_000
 
@@ -60,4 +60,4 @@ def _states(client: redis.Redis) -> Iterator[bytes]:
     for at in range(0, len(names), PAGE):
         for stored in keyspace.run(client, [("GET", name) for name in names[at : at + PAGE]]):
             if stored:
-                yield headers.state_in(stored)
+                yield stored_values.state_in(stored)

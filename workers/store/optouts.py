@@ -15,10 +15,10 @@ import msgspec
 import redis
 import structlog
 
-from config import keyspace
-from config.settings import Mistakes
-from engine import lane as lane_format
-from engine.events import OptedIn, ProviderStop, encode
+from config.settings.settings import Mistakes
+from config.store import keyspace
+from engine.model import lane as lane_format
+from engine.model.events import OptedIn, ProviderStop, encode
 
 log = structlog.get_logger()
 

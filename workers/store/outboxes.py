@@ -8,9 +8,10 @@ from typing import Any, Literal
 import msgspec
 import redis
 
-from config import faults, headers, keyspace
-from engine.events import Inbound, Outbound, encode
-from workers.lanes import Letter
+from config.store import keyspace, stored_values
+from config.telemetry import faults
+from engine.model.events import Inbound, Outbound, encode
+from workers.store.lanes import Letter
 
 Verdict = Literal["done", "again", "untried", "booked"]
 """The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for
@@ -50,7 +51,7 @@ class Take(msgspec.Struct, frozen=True):
 
     @property
     def sms(self) -> bytes:
-        return headers.sms_in(self.entry)
+        return stored_values.sms_in(self.entry)
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):

@@ -4,7 +4,7 @@ was said in a session can be deleted when its time has come, and nothing else wi
 from collections.abc import Iterable
 from itertools import groupby
 
-from engine.events import Delivered, Heard, Record, session_of_sms
+from engine.model.events import Delivered, Heard, Record, session_of_sms
 
 
 def session_of(record: Record) -> str:

@@ -7,7 +7,7 @@ the archive is kept, so that nothing that is stored refers to it any more, it is
   surveys          hash: version -> the file that it was read from
   {surveys}:since  zset: version -> ms at which it was first put there
   {surveys}:used   zset: version -> ms at which it was last known to be in use
-  {surveys}:runs   hash: process -> which versions it runs, and who it is: config/registry.py
+  {surveys}:runs   hash: process -> which versions it runs, and who it is: config/telemetry/process_registry.py
 """
 
 from collections.abc import Collection, Iterable
@@ -16,11 +16,12 @@ import msgspec
 import redis
 import structlog
 
-from config import keyspace
-from engine import Surveys
-from engine.findings import Rejected
-from engine.program import Survey
-from workers.census import census
+from config.store import keyspace
+from engine.surveys.findings import Rejected
+from engine.surveys.program import Survey
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import Surveys
+from workers.store.open_sessions import census
 
 log = structlog.get_logger()
 
@@ -84,7 +85,7 @@ def learn(client: redis.Redis, surveys: Surveys, wanted: Collection[str] | None 
     for version, file in stored(client, wanted).items():
         if surveys.version(version) is None:
             try:
-                surveys.add(*decode(file))
+                surveys.add(read_stored_survey(*decode(file)))
             except (Rejected, msgspec.MsgspecError) as e:
                 log.error(  # noqa: TRY400 (the sentence is in `why`)
                     "a stored survey cannot be read by this release", version=version, why=str(e)

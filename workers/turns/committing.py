@@ -8,14 +8,16 @@ from typing import Protocol
 import msgspec
 import redis
 
-from config import headers, keyspace
-from engine import Policy, Surveys, UnknownVersion, missing_versions
-from engine import lane as lane_format
-from engine.events import Record, Refusal, Unsent, decode_outbound
-from engine.turn import WITHDRAWN
-from workers.drafts import Draft, draft, draft_one_by_one
-from workers.lanes import Claim, Committed, Lanes
-from workers.versions import learn
+from config.store import keyspace, stored_values
+from engine.model import lane as lane_format
+from engine.model.events import Record, Refusal, Unsent, decode_outbound
+from engine.model.policy import Policy
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import missing_versions
+from engine.turns.turn import WITHDRAWN, UnknownVersion
+from workers.store.lanes import Claim, Committed, Lanes
+from workers.store.survey_versions import learn
+from workers.turns.drafts import Draft, draft, draft_one_by_one
 
 
 class Bell(Protocol):
@@ -77,7 +79,7 @@ def note_withdrawn(lanes: Lanes, each: Draft, committed: Committed, now: int) ->
     records: list[Record] = []
     for entry in committed.withdrawn:
         try:
-            sms = decode_outbound(headers.sms_in(entry))
+            sms = decode_outbound(stored_values.sms_in(entry))
         except msgspec.MsgspecError:
             continue  # nobody knows what it was
         code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")

@@ -11,17 +11,19 @@ from traceback import format_exc
 
 import msgspec
 
-from config import headers
-from engine import Advance, Policy, Surveys, UnknownVersion, advance, stop_alone
-from engine import lane as lane_format
-from engine.events import Inbound, Mail, Opened, Outbound, Record, decode_inbound, encode
-from engine.lane import Lane, Line, UnreadableLane
-from engine.turn import Withdrawal
-from workers.lanes import Claim, Decision
-from workers.letters import MOST_TRIED, DeadLetter, Reason, Tried, seal
-from workers.met import met
-from workers.optouts import opted_out_lines
-from workers.sessions import by_session
+from config.store import stored_values
+from engine.model import lane as lane_format
+from engine.model.events import Inbound, Mail, Opened, Outbound, Record, decode_inbound, encode
+from engine.model.lane import Lane, Line, UnreadableLane
+from engine.model.policy import Policy
+from engine.surveys.survey_registry import Surveys
+from engine.turns.advance import Advance, advance, stop_alone
+from engine.turns.turn import UnknownVersion, Withdrawal
+from workers.store.dead_letter_store import MOST_TRIED, DeadLetter, Reason, Tried, seal
+from workers.store.lanes import Claim, Decision
+from workers.store.optouts import opted_out_lines
+from workers.store.session_records import by_session
+from workers.turns.session_lookup import met
 
 MAX_ATTEMPTS = 5
 """Claims of a lane that were never committed, after which its oldest event is given up."""
@@ -91,7 +93,7 @@ class Draft(msgspec.Struct, kw_only=True):
 
 def read_entry(entry: bytes) -> Mail:
     """A mailbox's entry. Raises ValueError."""
-    at, event = headers.event_in(entry)
+    at, event = stored_values.event_in(entry)
     return Mail(at, decode_inbound(event))
 
 

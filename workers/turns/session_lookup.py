@@ -2,12 +2,13 @@
 
 import msgspec
 
-from engine import Policy, Surveys
-from engine import lane as lane_format
-from engine.addressing import heard_on, key_of, main_line
-from engine.events import Inbound, Invitation, Part, Sms
-from engine.keywords import survey_started
-from engine.lane import Lane, Line, Session
+from engine.model import lane as lane_format
+from engine.model.events import Inbound, Invitation, Part, Sms
+from engine.model.lane import Lane, Line, Session
+from engine.model.policy import Policy
+from engine.surveys.keywords import survey_started
+from engine.surveys.survey_registry import Surveys
+from engine.turns.session_routing import heard_on, key_of, main_line
 
 
 class Met(msgspec.Struct, frozen=True):

@@ -15,25 +15,18 @@ import msgspec
 import prometheus_client
 import structlog
 
-from config import headers, keyspace, metrics
-from config.logs import hash_sender
-from config.settings import Channel
-from engine import ChannelPolicy, Policy, Surveys
-from engine.events import (
-    Delivered,
-    Ended,
-    Heard,
-    Misread,
-    Opened,
-    OptedOut,
-    Refused,
-    Said,
-)
-from engine.quiet import quiet_hours
-from workers.channels import Channels
-from workers.committing import Bell, draft_knowing, note_withdrawn, permitted, wake
-from workers.drafts import Draft
-from workers.lanes import Claim, Committed, Lanes
+from config.settings.settings import Channel
+from config.store import keyspace, stored_values
+from config.telemetry import metrics
+from config.telemetry.logs import hash_sender
+from engine.model.events import Delivered, Ended, Heard, Misread, Opened, OptedOut, Refused, Said
+from engine.model.policy import ChannelPolicy, Policy
+from engine.model.quiet_hours import quiet_hours
+from engine.surveys.survey_registry import Surveys
+from workers.store.channel_state import Channels
+from workers.store.lanes import Claim, Committed, Lanes
+from workers.turns.committing import Bell, draft_knowing, note_withdrawn, permitted, wake
+from workers.turns.drafts import Draft
 
 log = structlog.get_logger()
 
@@ -170,7 +163,7 @@ def _waited_s(drafts: Sequence[Draft]) -> Iterator[float]:
         now = each.claim.now
         for entry in each.claim.mail:
             try:
-                accepted = headers.accepted_at(entry)
+                accepted = stored_values.accepted_at(entry)
             except ValueError:
                 continue
             yield max(0, now - accepted) / 1_000

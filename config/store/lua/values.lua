@@ -25,7 +25,7 @@
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
 --   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
 --   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
---   pause         why a channel sends nothing, as JSON (config/pauses.py), for as long as it lasts
+--   pause         why a channel sends nothing, as JSON (config/store/pauses.py), for as long as it lasts
 --   flow          a channel's circuit and pace, a hash: failures (tries in a row at which the provider failed), began (ms
 --                 of the first of them); level (how often in a row the circuit opened: there while it is open), by, why,
 --                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);

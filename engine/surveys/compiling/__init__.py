@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
 
 from engine.answers import Reader, Why
-from engine.compiling.answers import AnswerCompiler
-from engine.compiling.routes import RouteCompiler
-from engine.compiling.scope import Scope, Source
-from engine.compiling.texts import WORD, TextCompiler
-from engine.findings import Finding, Rejected, broken
-from engine.folding import fold, fold_word
-from engine.keywords import HELP, is_stop
-from engine.patterns import Pattern
-from engine.phrases import fixed_text, refusal, speaks, whys
-from engine.program import Ask, FixedText, Keywords, Reask, Remind, Say, Step, Survey
-from engine.survey_file import (
+from engine.model.patterns import Pattern
+from engine.model.text_normalization import fold, fold_word
+from engine.surveys.compiling.answer_compiler import AnswerCompiler
+from engine.surveys.compiling.routes import RouteCompiler
+from engine.surveys.compiling.scope import Scope, Source
+from engine.surveys.compiling.text_parsing import WORD, TextCompiler
+from engine.surveys.findings import Finding, Rejected, broken
+from engine.surveys.keywords import HELP, is_stop
+from engine.surveys.phrases import fixed_text, refusal, speaks, whys
+from engine.surveys.program import Ask, FixedText, Keywords, Reask, Remind, Say, Step, Survey
+from engine.surveys.survey_file import (
     ANYTHING,
     TAG,
     AskStep,
@@ -28,9 +28,9 @@ from engine.survey_file import (
     YesNoAnswer,
     convert,
 )
-from engine.survey_file import Keywords as KeywordsWritten
-from engine.texts import LONGEST_SMS, Text, join, literal_length
-from engine.variables import CONTACT, LONGEST, NAME, TOLD, USUAL, place_of
+from engine.surveys.survey_file import Keywords as KeywordsWritten
+from engine.surveys.texts import LONGEST_SMS, Text, join, literal_length
+from engine.surveys.variables import CONTACT, LONGEST, NAME, TOLD, USUAL, place_of
 
 __all__ = ["Rejected", "compile_survey"]
 

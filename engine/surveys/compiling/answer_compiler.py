@@ -16,11 +16,11 @@ from engine.answers import (
     TextReader,
     YesNoReader,
 )
-from engine.compiling.scope import Scope
-from engine.compiling.texts import TextCompiler, in_all_languages, option_of
-from engine.folding import fold, fold_word
-from engine.patterns import BadPattern, Pattern, compile_pattern
-from engine.survey_file import (
+from engine.model.patterns import BadPattern, Pattern, compile_pattern
+from engine.model.text_normalization import fold, fold_word
+from engine.surveys.compiling.scope import Scope
+from engine.surveys.compiling.text_parsing import TextCompiler, in_all_languages, option_of
+from engine.surveys.survey_file import (
     AnswerType,
     ChoiceAnswer,
     ChoicesAnswer,
@@ -32,7 +32,7 @@ from engine.survey_file import (
     TextAnswer,
     YesNoAnswer,
 )
-from engine.texts import Text
+from engine.surveys.texts import Text
 
 WIDEST_SCALE = 1000
 MOST_DECIMALS = 10

@@ -7,10 +7,14 @@ from typing import assert_never
 import msgspec
 
 from engine.answers import Unread, read
-from engine.compiling.answers import is_date, yes_no_reader
-from engine.compiling.scope import Scope, Source
-from engine.compiling.texts import option_of
-from engine.conditions import (
+from engine.model.events import Answer
+from engine.model.patterns import BadPattern, Pattern, compile_folded
+from engine.model.suggestions import meant
+from engine.model.text_normalization import fold
+from engine.surveys.compiling.answer_compiler import is_date, yes_no_reader
+from engine.surveys.compiling.scope import Scope, Source
+from engine.surveys.compiling.text_parsing import option_of
+from engine.surveys.conditions import (
     Above,
     All,
     Answered,
@@ -25,12 +29,8 @@ from engine.conditions import (
     Not,
     OneOf,
 )
-from engine.events import Answer
-from engine.folding import fold
-from engine.misspelt import meant
-from engine.patterns import BadPattern, Pattern, compile_folded
-from engine.program import END, Route
-from engine.survey_file import (
+from engine.surveys.program import END, Route
+from engine.surveys.survey_file import (
     Bound,
     ChoiceAnswer,
     ChoicesAnswer,
@@ -43,7 +43,7 @@ from engine.survey_file import (
     When,
     YesNoAnswer,
 )
-from engine.variables import MESSAGES, NUMBER, place_of, read_variable
+from engine.surveys.variables import MESSAGES, NUMBER, place_of, read_variable
 
 Value = str | float | bool
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from engine.findings import Finding, broken
-from engine.survey_file import AskStep, SayStep
-from engine.variables import LONGEST, TOLD, place_of
+from engine.surveys.findings import Finding, broken
+from engine.surveys.survey_file import AskStep, SayStep
+from engine.surveys.variables import LONGEST, TOLD, place_of
 
 Source = SayStep | AskStep
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from engine.compiling.scope import Scope
-from engine.phrases import decimal_point, fixed_text, yes_no_words
-from engine.program import FixedText
-from engine.survey_file import (
+from engine.surveys.compiling.scope import Scope
+from engine.surveys.phrases import decimal_point, fixed_text, yes_no_words
+from engine.surveys.program import FixedText
+from engine.surveys.survey_file import (
     ChoiceAnswer,
     ChoicesAnswer,
     FixedTexts,
@@ -17,7 +17,7 @@ from engine.survey_file import (
     Texts,
     YesNoAnswer,
 )
-from engine.texts import (
+from engine.surveys.texts import (
     LONGEST_SMS,
     Slot,
     Template,
@@ -29,7 +29,7 @@ from engine.texts import (
     split,
     with_slots,
 )
-from engine.variables import TOLD, place_of
+from engine.surveys.variables import TOLD, place_of
 
 _ODD = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
 """What looks like a placeholder, and is none. One for what Parley tells, and does not, is the proofs' to find."""

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlencode
 
-from engine.events import ProviderStop, Receipt, Sms
+from engine.model.events import ProviderStop, Receipt, Sms
 from engine.providers import (
     Accepted,
     Call,

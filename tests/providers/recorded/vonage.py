@@ -3,7 +3,7 @@
 import json
 from urllib.parse import urlencode
 
-from engine.events import Part, ProviderStop, Receipt, Sms
+from engine.model.events import Part, ProviderStop, Receipt, Sms
 from engine.providers import (
     Accepted,
     Call,
