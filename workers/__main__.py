@@ -1,16 +1,19 @@
 """`python -m workers ratelimit|conversation|delivery|clock`: one Procfile line."""
 
 import sys
+from importlib import import_module
 
 from config.settings.settings import exit_with_mistakes
-from workers.roles.processes import ROLES
+
+ROLES = ("ratelimit", "conversation", "delivery", "clock")
+"""The files of workers/roles/ that are a line of the Procfile, each with a function `run`."""
 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in ROLES:
         sys.exit(f"usage: python -m workers {'|'.join(ROLES)}")
     with exit_with_mistakes():
-        ROLES[arguments[0]]()
+        import_module(f"workers.roles.{arguments[0]}").run()
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def test_the_directory_counts_whatever_was_imported_before(tmp_path, earlier):
     folder = tmp_path / "not" / "there"
     program = (
         f"import os; {earlier}os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(folder)!r}; "
-        "from config import metrics; metrics.DUPLICATES.inc(3)"
+        "from config.telemetry import metrics; metrics.DUPLICATES.inc(3)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-    read = "from config import metrics; print([f.samples[0].value for f in metrics.counted() if f.name == 'parley_duplicates'])"
+    read = "from config.telemetry import metrics; print([f.samples[0].value for f in metrics.counted() if f.name == 'parley_duplicates'])"
     found = subprocess.run(
         [sys.executable, "-c", f"import os; os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(folder)!r}; {read}"],
         cwd=ROOT, check=True, capture_output=True, text=True,

@@ -63,7 +63,7 @@ STALL_MS = 700
 FIRES_S = 25.0
 LOOK_S = 0.2
 
-QUICK = "from config import exposition; exposition.FRESH_S = 0.05; "
+QUICK = "from config.telemetry import exposition; exposition.FRESH_S = 0.05; "
 """An endpoint reads anew for each scrape, as these are many times as frequent as in life."""
 
 LIMITS = (

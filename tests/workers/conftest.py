@@ -12,7 +12,8 @@ from engine.model.events import Sms, decode_outbound, decode_records, encode
 from engine.proofs.survey_loader import read_surveys
 from engine.providers.provider_registry import mistakes
 from engine.surveys.keywords import is_start
-from workers.roles.processes import World, turns
+from workers.roles.conversation import turns
+from workers.roles.worker_process import World
 from workers.store.survey_versions import publish
 from workers.turns import drafts
 

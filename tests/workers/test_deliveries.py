@@ -13,7 +13,7 @@ from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLa
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
 from workers.commands.erase import Eraser
-from workers.roles.processes import deliveries
+from workers.roles.delivery import deliveries
 from workers.sending import delivery
 from workers.sending.bulkhead import SLOTS
 from workers.sending.delivery import Delivery

@@ -7,7 +7,7 @@ from config.store import keyspace
 from config.telemetry import process_registry
 from config.telemetry.process_registry import Process
 from workers.clock import function_libraries
-from workers.roles.processes import tidy
+from workers.roles.clock import tidy
 
 OLD, EARLIER = "parley_0badcafe", "parley"
 CODE = "#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)"

@@ -12,7 +12,7 @@ from config.telemetry import process_registry
 from config.telemetry.process_registry import Process
 from config.telemetry.redis_stats import Alarms, ChannelStands, Queue, Server, Shard, Soundings
 from workers.commands.status import State, judge, status
-from workers.roles.processes import DURABLE
+from workers.runtime.durability import DURABLE
 from workers.store.channel_state import Channels
 
 NOW = 1_795_283_600_000

@@ -14,8 +14,9 @@ from engine.proofs.survey_loader import read_surveys, reread_surveys
 from engine.surveys.survey_registry import Surveys
 from tests.support.waiting import free_port, until
 from workers.commands.surveys import surveys as command
-from workers.roles import processes
-from workers.roles.processes import live_surveys, tidy
+from workers.roles import worker_process
+from workers.roles.clock import tidy
+from workers.roles.worker_process import live_surveys
 from workers.store import survey_versions
 from workers.turns import committing
 
@@ -229,7 +230,7 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
     """With a Redis that does not answer, nothing becomes current."""
     town = pipeline(ONE)
     away = keyspace.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
-    world = processes.World(town.world.settings, town.world.surveys, away, town.world.broker)
+    world = worker_process.World(town.world.settings, town.world.surveys, away, town.world.broker)
     (folder_of(town) / "clinic.yaml").write_bytes(TWO)
     with capture_logs() as logs, live_surveys(world, "conversation"):
         until(lambda: [line for line in logs if line.get("what") == "surveys"], 10 * LOOK_S, "it tries")
@@ -291,7 +292,7 @@ def objects(output):
 def live(town, process="conversation@here:1"):
     """Somebody runs what the town runs."""
     survey_versions.publish(town.client, town.world.surveys)
-    surveys = processes.current_versions(town.world.surveys)
+    surveys = worker_process.current_versions(town.world.surveys)
     process_registry.put(
         town.client, process, process_registry.Process(keyspace.server_ms(town.client), surveys)
     )

@@ -28,7 +28,7 @@ from engine.proofs.survey_loader import read_surveys
 from engine.providers.provider_registry import mistakes
 from workers.commands.connect import located
 from workers.diagnosis.diagnose import ROLE
-from workers.roles.processes import DURABLE, forgetful
+from workers.runtime.durability import DURABLE, forgetful
 from workers.runtime.formatting import clock_time, rough
 
 PIPE_WIDTH = 160

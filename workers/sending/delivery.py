@@ -60,7 +60,7 @@ PATIENCE_S = CONNECT_S + READ_S + 0.1
 """How long tries may go on once the process is told to stop: as long as one takes that began just before."""
 
 SETTLED_S = 0.3
-"""And how long it may then take to settle the last of them; together less than a process has (processes.END_S)."""
+"""And how long it may then take to settle the last of them; together less than a process has (worker_process.END_S)."""
 
 
 class Delivery:

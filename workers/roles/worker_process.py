@@ -1,4 +1,5 @@
-"""What does each Procfile line run? A process of one role, from the environment alone, until SIGTERM or SIGINT.
+"""What is a worker process? It reads the environment alone, reaches both Redis servers, works on one queue until SIGTERM
+or SIGINT, and finishes what it holds.
 
 Dramatiq's Worker runs here in the process itself, without its command line's master and pipes: one process to
 supervise, and one that is gone when it is killed. Scale by running more of them.
@@ -25,21 +26,11 @@ from config.telemetry import process_registry
 from config.telemetry.hot_reload import LOOK_S, Watch, repeatedly
 from config.telemetry.logs import configure
 from engine.proofs.survey_loader import Reread, read_surveys, reread_surveys
-from engine.providers.provider_registry import mistakes, open_provider
+from engine.providers.provider_registry import mistakes
 from engine.surveys.survey_registry import Surveys
-from workers.clock import function_libraries, retention
-from workers.clock.alarm_clock import TICK_S, Clock
-from workers.clock.invitation_pacer import Campaigns
+from workers.runtime.durability import warn_of_forgetful
 from workers.runtime.wakeup_broker import BATCH, Doorbell
-from workers.sending import bulkhead, delivery
-from workers.sending.delivery import Delivery
-from workers.sending.http_client import Wire
 from workers.store import survey_versions
-from workers.store.channel_state import Channels
-from workers.store.lanes import Lanes
-from workers.store.optouts import open_list
-from workers.store.outboxes import Outboxes
-from workers.turns.turns import Turns
 
 log = structlog.get_logger()
 
@@ -48,12 +39,6 @@ STOP_MS = 8_000
 
 END_S = 9.5
 """How long after that it is ended, whatever it does: supervisors kill after 10 s."""
-
-TURN_THREADS = 3
-"""While one batch waits for Redis, another is advanced: 3 gave 12,000 turns a second, 2 gave 10,000, 4 no more."""
-
-TIDY_S = 3_600.0
-"""How often versions of surveys that nobody needs are looked for."""
 
 Run = Callable[[str, Sequence[str]], None]
 
@@ -80,112 +65,6 @@ def enter_world() -> World:
     survey_versions.publish(world.lanes, surveys)
     warn_of_forgetful(world.lanes)
     return world
-
-
-DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-"""Redis settings without which an acknowledged SMS can be lost."""
-
-
-def warn_of_forgetful(client: redis.Redis) -> None:
-    """Say which settings of the server break a promise."""
-    for name, found in forgetful(client).items():
-        log.warning(
-            "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABLE[name],
-            todo=f"CONFIG SET {name} {DURABLE[name]}",
-        )  # fmt: skip
-
-
-def forgetful(client: redis.Redis) -> dict[str, str]:
-    """The settings of the server that break a promise, as they are. A server that does not tell is taken at its word."""
-    try:
-        found = client.config_get(*DURABLE)
-    except redis.ResponseError:
-        return {}
-    return {name: str(found[name]) for name, wanted in DURABLE.items() if found.get(name, wanted) != wanted}
-
-
-def turns(world: World) -> Turns:
-    """The work of both the rate-limit and the conversation worker."""
-    settings = world.settings
-    optouts = open_list(world.lanes, settings.shards, settings.optout_key)
-    return Turns(
-        Lanes(world.lanes, settings.shards, settings.keep_events_ms, optouts),
-        world.surveys,
-        settings.channels,
-        Channels(world.lanes, settings.channels),
-        Doorbell(world.broker),
-        settings.log_key,
-    )
-
-
-def deliveries(world: World) -> Delivery:
-    settings = world.settings
-    return Delivery(
-        Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
-        Channels(world.lanes, settings.channels),
-        {
-            name: Wire(open_provider(channel, settings), bulkhead.SLOTS)
-            for name, channel in settings.channels.items()
-        },
-        Doorbell(world.broker),
-        settings.log_key,
-    )
-
-
-def ratelimit() -> None:
-    world = enter_world()
-    with live_surveys(world, "ratelimit"):
-        listen(world, keyspace.STARTS, turns(world).run)
-
-
-def conversation() -> None:
-    world = enter_world()
-    with live_surveys(world, "conversation"):
-        listen(world, keyspace.REPLIES, turns(world).run, threads=TURN_THREADS)
-
-
-def deliver() -> None:
-    world = enter_world()
-    work = deliveries(world)
-    with process_registry.enlisted(world.settings.redis_url, "delivery"):
-        try:
-            listen(world, keyspace.OUTBOUND, work.run, batch=bulkhead.SLOTS, stopping=work.stop)
-        finally:
-            work.close()
-
-
-def clock() -> None:
-    world = enter_world()
-    log.info("running", role="clock")
-    with (
-        process_registry.enlisted(world.settings.redis_url, "clock"),
-        repeatedly(partial(tidy, world), TIDY_S, "tidy"),
-        repeatedly(campaigns(world).turn, TICK_S, "campaigns"),
-    ):
-        Clock(world.lanes, world.settings.shards, Doorbell(world.broker)).run(StopSignal())
-
-
-def campaigns(world: World) -> Campaigns:
-    settings = world.settings
-    return Campaigns(
-        world.lanes,
-        world.broker,
-        settings.channels,
-        world.surveys,
-        Doorbell(world.broker),
-        shards=settings.shards,
-        keep_events_ms=settings.keep_events_ms,
-    )
-
-
-def tidy(world: World) -> None:
-    """Forget what was said in sessions whose time has come, the processes that are gone, and what nothing needs any
-    more: versions of surveys, and server-side functions of earlier releases."""
-    retention.sweep_hourly(world.lanes, world.settings.shards, world.surveys)
-    process_registry.bury(world.lanes)
-    for version in survey_versions.forget(world.lanes, world.settings.keep_events_ms):
-        log.info("old version of a survey forgotten", version=version)
-    function_libraries.forget(world.lanes, [world.lanes, world.broker])
 
 
 @contextmanager
@@ -216,14 +95,6 @@ def live_surveys(world: World, role: str) -> Iterator[None]:
 def current_versions(surveys: Surveys) -> dict[str, str]:
     """What is offered now, by name."""
     return {survey.name: survey.version for survey in filter(None, map(surveys.current, surveys.names()))}
-
-
-ROLES: dict[str, Callable[[], None]] = {
-    "ratelimit": ratelimit,
-    "conversation": conversation,
-    "delivery": deliver,
-    "clock": clock,
-}
 
 
 def listen(
