@@ -37,7 +37,7 @@ COMMANDS = {
 """Subcommand -> the module whose attribute of that name is it, and its line in the help."""
 
 
-class _Table(click.Group):
+class _CommandGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -50,7 +50,7 @@ class _Table(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as e:
-            if sentence := _of_redis(e):
+            if sentence := _redis_failure_sentence(e):
                 raise click.ClickException(sentence) from e
             raise
 
@@ -59,7 +59,7 @@ class _Table(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-def _of_redis(error: Exception) -> str:
+def _redis_failure_sentence(error: Exception) -> str:
     """What a server that fails in the midst of a command says to an operator; empty if it is not that. Who has not
     imported its client has not failed by it."""
     redis = sys.modules.get("redis")
@@ -70,7 +70,7 @@ def _of_redis(error: Exception) -> str:
     return f"Redis failed ({type(error).__name__}): look at `parley status`, then type this again"
 
 
-@click.command(cls=_Table, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="parley")
 def main() -> None:
     """Two-way SMS conversations."""

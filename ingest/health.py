@@ -9,24 +9,26 @@ from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from config.telemetry import metrics
-from config.telemetry.exposition import Exposition, Found
-from engine.surveys.survey_registry import Surveys
-from ingest.intake.mailboxes import Store
-from ingest.intake.spool import EMPTY, Spool, Standing, now_ms
+from config.telemetry.exposition import GaugeReading, MetricsExposition
+from engine.surveys.survey_registry import SurveyRegistry
+from ingest.intake.mailboxes import AsyncRedisClient
+from ingest.intake.spool import EMPTY_STATUS, Spool, SpoolStatus, now_ms
 
 
-class Alive:
+class LivenessResource:
     """`GET /healthz`: 200 from a process that serves."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.media = {"ok": True}
 
 
-class Ready:
+class ReadinessResource:
     """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss. With a
     spool it is 200 for as long as that takes events, whatever Redis does, and `spooled` says how many are in it."""
 
-    def __init__(self, surveys: Surveys, lanes: Store, broker: Store, spool: Spool | None) -> None:
+    def __init__(
+        self, surveys: SurveyRegistry, lanes: AsyncRedisClient, broker: AsyncRedisClient, spool: Spool | None
+    ) -> None:
         self._surveys = surveys
         self._lanes = lanes
         self._broker = broker
@@ -34,48 +36,48 @@ class Ready:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         checks = {
-            "redis": await self._lanes.answers(),
-            "broker": await self._broker.answers(),
-            "surveys": any(True for _ in self._surveys.names()),
+            "redis": await self._lanes.is_reachable(),
+            "broker": await self._broker.is_reachable(),
+            "surveys": any(True for _ in self._surveys.current_names()),
         }
         spooled: dict[str, int] = {}
         needed = all(checks.values())
         if self._spool is not None:
-            checks["spool"] = await asyncio.to_thread(self._spool.takes)
-            spooled["spooled"] = (await asyncio.to_thread(stands, self._spool)).events
+            checks["spool"] = await asyncio.to_thread(self._spool.has_room)
+            spooled["spooled"] = (await asyncio.to_thread(spool_status, self._spool)).events
             needed = checks["spool"] and checks["surveys"]
         resp.media = {"ready": needed, **checks, **spooled}
         resp.status = falcon.HTTP_200 if needed else falcon.HTTP_503
 
 
-def standing(spool: Spool | None) -> Iterable[Found]:
+def spool_gauges(spool: Spool | None) -> Iterable[GaugeReading]:
     """How the machine's spool stands, for Prometheus; all zero if there is none."""
-    events, size, oldest = stands(spool) if spool else EMPTY
+    events, size, oldest = spool_status(spool) if spool else EMPTY_STATUS
     yield metrics.SPOOL_EVENTS, (), events
     yield metrics.SPOOL_BYTES, (), size
-    yield metrics.SPOOL_LIMIT_BYTES, (), spool.most_bytes if spool else 0
+    yield metrics.SPOOL_LIMIT_BYTES, (), spool.max_bytes if spool else 0
     yield metrics.SPOOL_OLDEST_SECONDS, (), max(0, now_ms() - oldest) / 1000 if oldest else 0
 
 
-def stands(spool: Spool) -> Standing:
+def spool_status(spool: Spool) -> SpoolStatus:
     """How the spool stands, as if empty while its disk does not say."""
     try:
-        return spool.standing()
+        return spool.read_status()
     except OSError:
-        return EMPTY
+        return EMPTY_STATUS
 
 
-_READERS = 4
+_READER_THREADS = 4
 """Those who ask at once for metrics get one reading; more than these wait."""
 
 
-class Metrics:
+class MetricsResource:
     """`GET /metrics`, for Prometheus: of this process, or of all on this machine, and of what lies in Redis. It is read
     by threads, and webhooks do not wait for it."""
 
-    def __init__(self, exposition: Exposition) -> None:
+    def __init__(self, exposition: MetricsExposition) -> None:
         self._exposition = exposition
-        self._reader = ThreadPoolExecutor(_READERS, "metrics")
+        self._reader = ThreadPoolExecutor(_READER_THREADS, "metrics")
 
     async def process_shutdown(self, scope: object, event: object) -> None:
         self._reader.shutdown(wait=False)

@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from config.cli import COMMANDS
-from config.settings.settings import VARIABLES
+from config.settings.settings import ENVIRONMENT_VARIABLES
 from config.telemetry.metrics import REGISTRY
 from engine.commands.lint import lint
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import PROVIDERS, account_fields, option_fields
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import PROVIDER_MODULES, account_setting_fields, option_setting_fields
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,16 +25,16 @@ def rows(name):
 
 
 def settings():
-    variables = [*VARIABLES, *account_fields()]
+    variables = [*ENVIRONMENT_VARIABLES, *account_setting_fields()]
     return [f"| `{v.name}` | {f'`{v.default}`' if v.default else ''} | {v.meaning} |" for v in variables]
 
 
 def options():
     return [
         f"| `{name}` | `{field.name}` | {f'`{field.default}`' if field.default else ''} | {field.meaning} |"
-        for name in PROVIDERS
+        for name in PROVIDER_MODULES
         if name != "simulator"
-        for field in option_fields(name)
+        for field in option_setting_fields(name)
     ]
 
 
@@ -57,9 +57,9 @@ def test_a_table_is_the_one_in_the_code(table):
 
 def test_the_example_survey_is_one():
     (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    surveys, problems = read_surveys({"clinic.yaml": example.encode()})
+    surveys, problems = load_surveys({"clinic.yaml": example.encode()})
     assert problems == []
-    assert list(surveys.names()) == ["clinic"]
+    assert list(surveys.current_names()) == ["clinic"]
 
 
 def test_what_lint_prints_is_what_it_prints(monkeypatch):

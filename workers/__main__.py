@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from config.settings.settings import exit_with_mistakes
+from config.settings.settings import exit_on_config_error
 
 ROLES = ("ratelimit", "conversation", "delivery", "clock")
 """The files of workers/roles/ that are a line of the Procfile, each with a function `run`."""
@@ -12,7 +12,7 @@ ROLES = ("ratelimit", "conversation", "delivery", "clock")
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in ROLES:
         sys.exit(f"usage: python -m workers {'|'.join(ROLES)}")
-    with exit_with_mistakes():
+    with exit_on_config_error():
         import_module(f"workers.roles.{arguments[0]}").run()
 
 

@@ -13,19 +13,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-WIDE = 24
-HIGH = 8
-PER_LINE = 3
-SCHEMA = 39
+DASHBOARD_WIDTH = 24
+PANEL_HEIGHT = 8
+PANELS_PER_LINE = 3
+GRAFANA_SCHEMA_VERSION = 39
 """Grafana 11's; later ones migrate it by themselves."""
 
-_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _DEPLOYMENT = 'job=~"$job"'
 _MACHINE = 'job=~"$job", instance=~"$instance"'
 _CHANNEL = 'channel=~"$channel"'
 
 
-class Query(NamedTuple):
+class PromQuery(NamedTuple):
     expr: str
     legend: str
 
@@ -36,200 +36,204 @@ class Panel(NamedTuple):
     title: str
     unit: str
     means: str
-    queries: Sequence[Query]
+    queries: Sequence[PromQuery]
     kind: str = "timeseries"
     stacked: bool = False
 
 
-class Row(NamedTuple):
+class PanelRow(NamedTuple):
     title: str
     panels: Sequence[Panel]
 
 
-def _labels(*parts: str) -> str:
+def _label_matchers(*parts: str) -> str:
     return "{" + ", ".join(part for part in parts if part) + "}"
 
 
-def per_second(counter: str, by: str, where: str = _CHANNEL) -> Query:
+def rate_by(counter: str, by: str, where: str = _CHANNEL) -> PromQuery:
     """How often a second, by these labels."""
-    selector = f"parley_{counter}_total{_labels(_MACHINE, where)}"
-    return Query(f"sum by ({by}) (rate({selector}[$__rate_interval]))", _legend(by))
+    selector = f"parley_{counter}_total{_label_matchers(_MACHINE, where)}"
+    return PromQuery(f"sum by ({by}) (rate({selector}[$__rate_interval]))", _legend_template(by))
 
 
-def in_all(counter: str, by: str, span: str, where: str = _CHANNEL) -> Query:
+def increase_by(counter: str, by: str, span: str, where: str = _CHANNEL) -> PromQuery:
     """How many in the last `span`, by these labels."""
-    selector = f"parley_{counter}_total{_labels(_MACHINE, where)}"
-    return Query(f"sum by ({by}) (increase({selector}[{span}]))", _legend(by))
+    selector = f"parley_{counter}_total{_label_matchers(_MACHINE, where)}"
+    return PromQuery(f"sum by ({by}) (increase({selector}[{span}]))", _legend_template(by))
 
 
-def seconds(histogram: str, by: str = "", where: str = "") -> list[Query]:
+def latency_quantiles(histogram: str, by: str = "", where: str = "") -> list[PromQuery]:
     """The median, and what one in a hundred exceeds."""
-    selector = f"parley_{histogram}_seconds_bucket{_labels(_MACHINE, where)}"
+    selector = f"parley_{histogram}_seconds_bucket{_label_matchers(_MACHINE, where)}"
     labels = f"{by}, le" if by else "le"
     return [
-        Query(
+        PromQuery(
             f"histogram_quantile({share}, sum by ({labels}) (rate({selector}[$__rate_interval])))",
-            f"{name} {_legend(by)}".strip(),
+            f"{name} {_legend_template(by)}".strip(),
         )
         for share, name in ((0.5, "p50"), (0.99, "p99"))
     ]
 
 
-def in_redis(gauge: str, by: str = "", where: str = "") -> Query:
+def redis_gauge(gauge: str, by: str = "", where: str = "") -> PromQuery:
     """What every endpoint reads from Redis alike."""
     labels = f" by ({by})" if by else ""
-    return Query(f"max{labels} (parley_{gauge}{_labels(_DEPLOYMENT, where)})", _legend(by) or "now")
+    return PromQuery(
+        f"max{labels} (parley_{gauge}{_label_matchers(_DEPLOYMENT, where)})", _legend_template(by) or "now"
+    )
 
 
-def on_machines(gauge: str, by: str = "instance", how: str = "max", where: str = "") -> Query:
+def machine_gauge(gauge: str, by: str = "instance", how: str = "max", where: str = "") -> PromQuery:
     """What each machine knows for itself."""
-    return Query(f"{how} by ({by}) (parley_{gauge}{_labels(_MACHINE, where)})", _legend(by))
+    return PromQuery(
+        f"{how} by ({by}) (parley_{gauge}{_label_matchers(_MACHINE, where)})", _legend_template(by)
+    )
 
 
-def _legend(by: str) -> str:
+def _legend_template(by: str) -> str:
     return " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",") if label)
 
 
-_FIRING = _labels(_DEPLOYMENT, 'alertstate="firing"')
-_ACCEPTED = _labels(_MACHINE, _CHANNEL, 'outcome="accepted"')
+_FIRING = _label_matchers(_DEPLOYMENT, 'alertstate="firing"')
+_ACCEPTED = _label_matchers(_MACHINE, _CHANNEL, 'outcome="accepted"')
 
-ROWS = [
-    Row("At a glance", [
+DASHBOARD_ROWS = [
+    PanelRow("At a glance", [
         Panel("Alerts that fire", "short", "Each has a paragraph in README.md, For operators.",
-              [Query(f"count(ALERTS{_FIRING}) or vector(0)", "alerts")], "stat"),
+              [PromQuery(f"count(ALERTS{_FIRING}) or vector(0)", "alerts")], "stat"),
         Panel("Dead letters", "short", "Events and SMS that a person must look at: parley dead list.",
-              [Query(f"sum(max by (reason) (parley_dead_letters_waiting{_labels(_DEPLOYMENT)})) or vector(0)", "letters")],
+              [PromQuery(f"sum(max by (reason) (parley_dead_letters_waiting{_label_matchers(_DEPLOYMENT)})) or vector(0)", "letters")],
               "stat"),
         Panel("Longest wait for a worker", "s", "How long the first in the slowest queue has been waiting.",
-              [in_redis("queue_oldest_seconds")], "stat"),
+              [redis_gauge("queue_oldest_seconds")], "stat"),
         Panel("Processes", "short", "Processes that have been heard of lately, by role. 0 is an alert.",
-              [in_redis("processes", "role")], "stat"),
+              [redis_gauge("processes", "role")], "stat"),
         Panel("Redis answers", "short", "1 if the server answers. `lanes` holds everything; `broker` only wake-ups.",
-              [in_redis("redis_up", "server")], "stat"),
+              [redis_gauge("redis_up", "server")], "stat"),
         Panel("SMS in the last 24 hours", "short", "SMS that providers have accepted.",
-              [in_all("sends", "channel", "24h", _CHANNEL + ', outcome="accepted"')], "stat"),
+              [increase_by("sends", "channel", "24h", _CHANNEL + ', outcome="accepted"')], "stat"),
     ]),
-    Row("Flow", [
+    PanelRow("Flow", [
         Panel("Webhooks answered", "reqps", "By outcome. `unavailable` was a 503, `forbidden` bore a wrong secret.",
-              [per_second("webhooks", "channel, outcome")], stacked=True),
+              [rate_by("webhooks", "channel, outcome")], stacked=True),
         Panel("Events accepted", "ops", "Events put into mailboxes, by kind: SMS, receipts, STOPs told by providers.",
-              [per_second("inbound", "channel, kind")], stacked=True),
+              [rate_by("inbound", "channel, kind")], stacked=True),
         Panel("Turns", "ops", "Lanes advanced. A stale turn came after its lease, changed nothing, and was done again.",
-              [per_second("turns", "queue, outcome", "")], stacked=True),
+              [rate_by("turns", "queue, outcome", "")], stacked=True),
         Panel("SMS decided, and accepted by the provider", "ops", "The two run together, but for STOPs and pauses.",
-              [Query(per_second("sms_decided", "channel").expr, "{{channel}} decided"),
-               Query(f"sum by (channel) (rate(parley_sends_total{_ACCEPTED}[$__rate_interval]))", "{{channel}} accepted")]),
+              [PromQuery(rate_by("sms_decided", "channel").expr, "{{channel}} decided"),
+               PromQuery(f"sum by (channel) (rate(parley_sends_total{_ACCEPTED}[$__rate_interval]))", "{{channel}} accepted")]),
         Panel("Sessions opened", "ops", "By survey.",
-              [per_second("sessions_opened", "channel, survey")], stacked=True),
+              [rate_by("sessions_opened", "channel, survey")], stacked=True),
         Panel("Sessions ended", "ops", "By how: completed, idle, expired, gave_up, stopped ...",
-              [per_second("sessions_ended", "survey, how")], stacked=True),
+              [rate_by("sessions_ended", "survey, how")], stacked=True),
         Panel("Receipts", "ops", "What providers told of SMS later, by state.",
-              [per_second("receipts", "channel, state")], stacked=True),
+              [rate_by("receipts", "channel, state")], stacked=True),
         Panel("Invitations posted", "ops", "By outcome: accepted, or why not.",
-              [per_second("invitations", "channel, outcome")], stacked=True),
+              [rate_by("invitations", "channel, outcome")], stacked=True),
         Panel("Invitations let go", "ops", "Invitations whose turn came: they yield to replies.",
-              [per_second("invitations_released", "channel, outcome")], stacked=True),
+              [rate_by("invitations_released", "channel, outcome")], stacked=True),
     ]),
-    Row("Latency, stage by stage", [
+    PanelRow("Latency, stage by stage", [
         Panel("Webhook to provider, as one", "s", "From a webhook's acceptance until the provider has the first reply.",
-              seconds("reply", "channel", _CHANNEL)),
-        Panel("Webhook to mailbox", "s", "Until an event is on disk and the provider is answered.", seconds("webhook")),
+              latency_quantiles("reply", "channel", _CHANNEL)),
+        Panel("Webhook to mailbox", "s", "Until an event is on disk and the provider is answered.", latency_quantiles("webhook")),
         Panel("Accepted to claimed", "s", "What an event waits for a worker. Long: more workers of that queue.",
-              seconds("claim", "queue")),
-        Panel("Claim to commit", "s", "One turn of a batch of lanes. A lease is 5 s.", seconds("turn", "queue")),
+              latency_quantiles("claim", "queue")),
+        Panel("Claim to commit", "s", "One turn of a batch of lanes. A lease is 5 s.", latency_quantiles("turn", "queue")),
         Panel("Decided to sent", "s", "What an SMS waits in its outbox, pauses between two SMS included.",
-              seconds("outbox", "channel", _CHANNEL)),
+              latency_quantiles("outbox", "channel", _CHANNEL)),
         Panel("One request to the provider", "s", "Without an answer for 6 s, its fate is unknown.",
-              seconds("send", "channel", _CHANNEL)),
+              latency_quantiles("send", "channel", _CHANNEL)),
     ]),
-    Row("Backlog", [
+    PanelRow("Backlog", [
         Panel("Senders who wait for a worker", "short", "Depth of the queues of wake-ups.",
-              [in_redis("queue_depth", "queue")]),
+              [redis_gauge("queue_depth", "queue")]),
         Panel("The first has been waiting", "s", "Oldest wake-up of each queue.",
-              [in_redis("queue_oldest_seconds", "queue")]),
+              [redis_gauge("queue_oldest_seconds", "queue")]),
         Panel("Alarms", "short", "Lanes and outboxes that wait for a worker or a moment: open work, not a fault.",
-              [in_redis("alarms", "kind")]),
-        Panel("Alarms due", "short", "Due, and not yet rung by a clock.", [in_redis("alarms_due", "kind")]),
+              [redis_gauge("alarms", "kind")]),
+        Panel("Alarms due", "short", "Due, and not yet rung by a clock.", [redis_gauge("alarms_due", "kind")]),
         Panel("Alarms late", "s", "How long the first has been due. Above a few seconds, no clock is alive.",
-              [in_redis("alarms_late_seconds", "kind")]),
+              [redis_gauge("alarms_late_seconds", "kind")]),
         Panel("Lanes locked", "short", "Held by a worker now; or abandoned by one that never came back, until taken up.",
-              [in_redis("lanes_locked", "state")]),
+              [redis_gauge("lanes_locked", "state")]),
         Panel("Alarms rung by the clock", "ops", "Deadlines, retries, rests between SMS, and wake-ups that were lost.",
-              [per_second("wakeups", "queue", "")]),
+              [rate_by("wakeups", "queue", "")]),
         Panel("Wake-ups that failed, leases that were lost", "ops", "The broker's Redis fails; a worker died or froze.",
-              [Query(per_second("rings_failed", "queue", "").expr, "{{queue}} not rung"),
-               Query(per_second("leases_lost", "queue", "").expr, "{{queue}} lease lost")]),
+              [PromQuery(rate_by("rings_failed", "queue", "").expr, "{{queue}} not rung"),
+               PromQuery(rate_by("leases_lost", "queue", "").expr, "{{queue}} lease lost")]),
         Panel("Invitations that wait", "short", "For their pace, the end of quiet hours, or the day's SMS.",
-              [in_redis("invitations_held", "channel", _CHANNEL)]),
+              [redis_gauge("invitations_held", "channel", _CHANNEL)]),
         Panel("Spool", "short", "Events on a machine's disk, acknowledged while Redis was away.",
-              [on_machines("spool_events")]),
+              [machine_gauge("spool_events")]),
         Panel("Spool in bytes", "bytes", "Against PARLEY_SPOOL_MB of that machine.",
-              [Query(on_machines("spool_bytes").expr, "{{instance}}"),
-               Query(on_machines("spool_limit_bytes").expr, "{{instance}} limit")]),
+              [PromQuery(machine_gauge("spool_bytes").expr, "{{instance}}"),
+               PromQuery(machine_gauge("spool_limit_bytes").expr, "{{instance}} limit")]),
         Panel("Age of the spool", "s", "The oldest event on a machine's disk.",
-              [on_machines("spool_oldest_seconds")]),
+              [machine_gauge("spool_oldest_seconds")]),
         Panel("Spooled and refused", "ops", "Into the spool; and not taken by it, by reason.",
-              [Query(per_second("spooled", "channel").expr, "{{channel}} spooled"),
-               Query(per_second("spool_refused", "reason", "").expr, "refused: {{reason}}")]),
+              [PromQuery(rate_by("spooled", "channel").expr, "{{channel}} spooled"),
+               PromQuery(rate_by("spool_refused", "reason", "").expr, "refused: {{reason}}")]),
     ]),
-    Row("Refusals", [
+    PanelRow("Refusals", [
         Panel("STARTs that opened nothing", "ops", "By reason: a person's caps, the channel's, or an opt-out.",
-              [per_second("starts_refused", "channel, reason")], stacked=True),
+              [rate_by("starts_refused", "channel, reason")], stacked=True),
         Panel("Answers that could not be read", "ops", "By step: a question that many misread should be worded anew.",
-              [per_second("invalid_answers", "survey, step", "")], stacked=True),
+              [rate_by("invalid_answers", "survey, step", "")], stacked=True),
         Panel("Events dropped", "ops", "From senders that are no number, or that are our own.",
-              [per_second("dropped", "channel, reason")]),
+              [rate_by("dropped", "channel, reason")]),
         Panel("Copies", "ops", "Events that came again, and changed nothing.",
-              [Query(f"sum (rate(parley_duplicates_total{_labels(_MACHINE)}[$__rate_interval]))", "copies")]),
+              [PromQuery(f"sum (rate(parley_duplicates_total{_label_matchers(_MACHINE)}[$__rate_interval]))", "copies")]),
     ]),
-    Row("Dead letters", [
+    PanelRow("Dead letters", [
         Panel("Waiting", "short", "By reason. They never vanish by themselves.",
-              [in_redis("dead_letters_waiting", "reason")], stacked=True),
-        Panel("Put aside in an hour", "short", "By reason.", [in_all("dead_letters", "reason", "1h", "")]),
-        Panel("Age of the oldest", "s", "Somebody waits for each.", [in_redis("dead_letters_oldest_seconds")]),
-        Panel("Dramatiq's own", "short", "Parley puts nothing there.", [in_redis("dramatiq_dead_letters")]),
+              [redis_gauge("dead_letters_waiting", "reason")], stacked=True),
+        Panel("Put aside in an hour", "short", "By reason.", [increase_by("dead_letters", "reason", "1h", "")]),
+        Panel("Age of the oldest", "s", "Somebody waits for each.", [redis_gauge("dead_letters_oldest_seconds")]),
+        Panel("Dramatiq's own", "short", "Parley puts nothing there.", [redis_gauge("dramatiq_dead_letters")]),
     ]),
-    Row("Providers", [
+    PanelRow("Providers", [
         Panel("Attempts to send", "ops", "By outcome.",
-              [per_second("sends", "channel, outcome")], stacked=True),
+              [rate_by("sends", "channel, outcome")], stacked=True),
         Panel("Error codes", "ops", "Attempts that were not accepted, by the provider's code, HTTP status or exception.",
-              [per_second("send_errors", "channel, code")]),
+              [rate_by("send_errors", "channel, code")]),
         Panel("Paused", "short", "1 while nothing is sent: by an operator, the account's fault, or the circuit.",
-              [in_redis("channel_paused", "channel, by", _CHANNEL)]),
+              [redis_gauge("channel_paused", "channel, by", _CHANNEL)]),
         Panel("Circuits opened in an hour", "short", "A provider that flaps opens it again and again.",
-              [in_all("circuits_opened", "channel", "1h")]),
+              [increase_by("circuits_opened", "channel", "1h")]),
         Panel("SMS looked up", "ops", "SMS of unknown fate that a provider was asked about.",
-              [per_second("lookups", "channel, outcome")]),
+              [rate_by("lookups", "channel, outcome")]),
         Panel("Replies in the webhook's answer", "ops", "With Twilio's answer = twiml, by outcome.",
-              [per_second("answers", "channel, outcome")]),
+              [rate_by("answers", "channel, outcome")]),
     ]),
-    Row("Spend", [
+    PanelRow("Spend", [
         Panel("Segments in an hour", "short", "What is paid for: parts of accepted SMS, by our count.",
-              [in_all("segments", "channel", "1h")]),
+              [increase_by("segments", "channel", "1h")]),
         Panel("SMS in an hour", "short", "SMS that the provider accepted.",
-              [in_all("sends", "channel", "1h", _CHANNEL + ', outcome="accepted"')]),
+              [increase_by("sends", "channel", "1h", _CHANNEL + ', outcome="accepted"')]),
         Panel("Segments an SMS", "short", "Above one: long texts, or a letter that GSM-7 has not.",
-              [Query(f"sum by (channel) (increase(parley_segments_total{_labels(_MACHINE, _CHANNEL)}[1h])) / "
+              [PromQuery(f"sum by (channel) (increase(parley_segments_total{_label_matchers(_MACHINE, _CHANNEL)}[1h])) / "
                      f"sum by (channel) (increase(parley_sends_total{_ACCEPTED}[1h]))", "{{channel}}")]),
         Panel("Credit left", "short", "What the provider last said, in its own unit.",
-              [on_machines("credit", "channel", "min", _CHANNEL)]),
+              [machine_gauge("credit", "channel", "min", _CHANNEL)]),
         Panel("The day's SMS used up", "short", "1 until midnight: no conversation opens.",
-              [in_redis("sms_budget_exhausted", "channel", _CHANNEL)]),
+              [redis_gauge("sms_budget_exhausted", "channel", _CHANNEL)]),
     ]),
-    Row("Processes and Redis", [
+    PanelRow("Processes and Redis", [
         Panel("Processes alive", "short", "By role, as they say of themselves every few seconds.",
-              [in_redis("processes", "role")]),
+              [redis_gauge("processes", "role")]),
         Panel("Endpoints", "short", "1 if Prometheus reaches it.",
-              [Query(f"max by (instance) (up{_labels(_MACHINE)})", "{{instance}}")]),
+              [PromQuery(f"max by (instance) (up{_label_matchers(_MACHINE)})", "{{instance}}")]),
         Panel("Redis memory", "bytes", "In use, and maxmemory if there is one. Full, it refuses writes.",
-              [in_redis("redis_memory_bytes", "server, kind")]),
+              [redis_gauge("redis_memory_bytes", "server, kind")]),
         Panel("Survey files refused", "short", "Files with errors; what ran of them runs on.",
-              [on_machines("surveys_refused")]),
+              [machine_gauge("surveys_refused")]),
     ]),
 ]  # fmt: skip
 
 
-def dashboard() -> dict[str, Any]:
+def build_dashboard() -> dict[str, Any]:
     """What Grafana imports."""
     return {
         "id": None,
@@ -237,30 +241,34 @@ def dashboard() -> dict[str, Any]:
         "title": "Parley",
         "description": "Two-way SMS conversations. What to do about what you see: README.md, For operators.",
         "tags": ["parley", "sms"],
-        "schemaVersion": SCHEMA,
+        "schemaVersion": GRAFANA_SCHEMA_VERSION,
         "editable": True,
         "graphTooltip": 1,
         "refresh": "30s",
         "timezone": "browser",
         "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": _variables()},
-        "panels": _panels(),
+        "templating": {"list": _template_variables()},
+        "panels": _layout_panels(),
     }
 
 
-def _variables() -> list[dict[str, Any]]:
+def _template_variables() -> list[dict[str, Any]]:
     source = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
     return [
         source,
-        _variable("job", "Deployment", 'label_values(up{job=~"parley.*"}, job)', several=False),
-        _variable("instance", "Endpoint", f"label_values(up{_labels(_DEPLOYMENT)}, instance)"),
-        _variable(
-            "channel", "Channel", f"label_values(parley_webhooks_total{_labels(_DEPLOYMENT)}, channel)"
+        _template_variable("job", "Deployment", 'label_values(up{job=~"parley.*"}, job)', several=False),
+        _template_variable(
+            "instance", "Endpoint", f"label_values(up{_label_matchers(_DEPLOYMENT)}, instance)"
+        ),
+        _template_variable(
+            "channel",
+            "Channel",
+            f"label_values(parley_webhooks_total{_label_matchers(_DEPLOYMENT)}, channel)",
         ),
     ]
 
 
-def _variable(name: str, label: str, query: str, *, several: bool = True) -> dict[str, Any]:
+def _template_variable(name: str, label: str, query: str, *, several: bool = True) -> dict[str, Any]:
     """One that Prometheus knows the values of. `several` may be chosen at once, and all are at first."""
     every = {
         "includeAll": True,
@@ -272,7 +280,7 @@ def _variable(name: str, label: str, query: str, *, several: bool = True) -> dic
         "name": name,
         "label": label,
         "type": "query",
-        "datasource": _SOURCE,
+        "datasource": _DATASOURCE,
         "definition": query,
         "query": {"query": query, "refId": "StandardVariableQuery"},
         "refresh": 2,
@@ -281,12 +289,12 @@ def _variable(name: str, label: str, query: str, *, several: bool = True) -> dic
     }
 
 
-def _panels() -> list[dict[str, Any]]:
+def _layout_panels() -> list[dict[str, Any]]:
     panels: list[dict[str, Any]] = []
     top = 0
-    width = WIDE // PER_LINE
-    for row in ROWS:
-        place = {"x": 0, "y": top, "w": WIDE, "h": 1}
+    width = DASHBOARD_WIDTH // PANELS_PER_LINE
+    for row in DASHBOARD_ROWS:
+        place = {"x": 0, "y": top, "w": DASHBOARD_WIDTH, "h": 1}
         panels.append(
             {
                 "id": len(panels) + 1,
@@ -299,14 +307,14 @@ def _panels() -> list[dict[str, Any]]:
         )
         top += 1
         for number, panel in enumerate(row.panels):
-            line, column = divmod(number, PER_LINE)
-            place = {"x": column * width, "y": top + line * HIGH, "w": width, "h": HIGH}
-            panels.append({"id": len(panels) + 1, **_panel(panel), "gridPos": place})
-        top += -(-len(row.panels) // PER_LINE) * HIGH
+            line, column = divmod(number, PANELS_PER_LINE)
+            place = {"x": column * width, "y": top + line * PANEL_HEIGHT, "w": width, "h": PANEL_HEIGHT}
+            panels.append({"id": len(panels) + 1, **_panel_json(panel), "gridPos": place})
+        top += -(-len(row.panels) // PANELS_PER_LINE) * PANEL_HEIGHT
     return panels
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel_json(panel: Panel) -> dict[str, Any]:
     looks: dict[str, Any] = {"unit": panel.unit, "min": 0}
     options: dict[str, Any] = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
@@ -325,13 +333,13 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "type": panel.kind,
         "title": panel.title,
         "description": panel.means,
-        "datasource": _SOURCE,
+        "datasource": _DATASOURCE,
         "fieldConfig": {"defaults": looks, "overrides": []},
         "options": options,
         "targets": [
             {
                 "refId": chr(ord("A") + place),
-                "datasource": _SOURCE,
+                "datasource": _DATASOURCE,
                 "expr": query.expr,
                 "legendFormat": query.legend,
             }
@@ -341,4 +349,4 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(build_dashboard(), indent=2) + "\n")

@@ -15,37 +15,37 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, read_fields, unknown
+from config.settings.config_errors import Secret, read_fields, unknown_name_problem
 from config.settings.contacts import read_contacts
 
 SIMULATOR = "simulator"
 """The provider that is Parley itself; also its login, its key, its channels' token, and the key of their API. It
 keeps no secrets."""
 
-_ENV = "_env"
+_ENV_SUFFIX = "_env"
 
-_REPORTED = Secret("x" * 64)
+_REPORTED_SECRET = Secret("x" * 64)
 """Stands for a secret whose absence has been reported."""
 
-NotNegative = Annotated[int, Meta(ge=0)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
 
-_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME_PATTERN = "([01][0-9]|2[0-3]):[0-5][0-9]"
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ChannelLimits(msgspec.Struct, frozen=True):
     """What a channel allows; 0 means no limit. Days are those of the channel's time zone."""
 
-    sessions_per_sender_per_day: NotNegative = 5
-    start_burst: NotNegative = 3
+    sessions_per_sender_per_day: NonNegativeInt = 5
+    start_burst: NonNegativeInt = 3
     start_per_minute: Annotated[float, Meta(ge=0)] = 1
-    new_sessions_per_minute: NotNegative = 0
-    sms_per_day: NotNegative = 0
+    new_sessions_per_minute: NonNegativeInt = 0
+    sms_per_day: NonNegativeInt = 0
     sms_per_second: Annotated[float, Meta(ge=0)] = 10
     invitations_per_second: Annotated[float, Meta(ge=0)] = 0  # 0: half of sms_per_second
     pause_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
 
 
-class ChannelFile(msgspec.Struct, frozen=True):
+class ChannelTable(msgspec.Struct, frozen=True):
     """`[channels.<name>]` as it is written in parley.toml, without what its provider knows."""
 
     number: Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{2,14}\Z")]
@@ -54,20 +54,20 @@ class ChannelFile(msgspec.Struct, frozen=True):
     token_env: str = ""
     timezone: str = "UTC"
     originators: list[Annotated[str, Meta(pattern=r"^\+?[1-9][0-9]{2,14}\Z")]] = []
-    quiet_hours: Annotated[str, Meta(pattern=rf"^({_TIME}-{_TIME})?\Z")] = ""
+    quiet_hours: Annotated[str, Meta(pattern=rf"^({_TIME_PATTERN}-{_TIME_PATTERN})?\Z")] = ""
     contacts: str = ""
     limits: dict[str, Any] = {}
 
 
-class KeyFile(msgspec.Struct, frozen=True):
+class ApiKeyTable(msgspec.Struct, frozen=True):
     """`[keys.<name>]` as it is written in parley.toml: who may use the API. `sha256` is of the key, in hex."""
 
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     channels: Annotated[list[str], Meta(min_length=1)]
-    requests_per_minute: NotNegative = 600
+    requests_per_minute: NonNegativeInt = 600
 
 
-class Key(msgspec.Struct, frozen=True):
+class ApiKey(msgspec.Struct, frozen=True):
     """Whoever shows the key whose hash is `sha256` may invite on `channels`, and see and cancel their sessions."""
 
     name: str
@@ -90,7 +90,7 @@ class Channel(msgspec.Struct, frozen=True):
     surveys: tuple[str, ...]
     token: Secret
     timezone: ZoneInfo
-    limits: Limits
+    limits: ChannelLimits
     options: Mapping[str, Any] = {}
     secrets: Mapping[str, Secret] = {}
     originators: tuple[str, ...] = ()
@@ -100,25 +100,27 @@ class Channel(msgspec.Struct, frozen=True):
 
 def read_channels(
     path: Path, environ: Mapping[str, str], problems: list[str]
-) -> tuple[dict[str, Channel], tuple[Key, ...]]:
+) -> tuple[dict[str, Channel], tuple[ApiKey, ...]]:
     """The channels and keys in the file at `path`. What has mistakes is made too, so that all of them are found."""
-    document = _document(path, problems)
+    document = _read_toml(path, problems)
     if document is None:
         return {}, ()
     known = ("channels", "keys")
-    problems += [unknown(f"{path}: {name}", name, known) for name in document if name not in known]
+    problems += [
+        unknown_name_problem(f"{path}: {name}", name, known) for name in document if name not in known
+    ]
     tables = document.get("channels", {})
     if not isinstance(tables, dict) or not tables:
         problems.append(f"{path}: no channels: expected at least one table [channels.<name>]")
         return {}, ()
     channels = {
-        name: _ChannelTable(path, name, environ, problems).read(written) for name, written in tables.items()
+        name: _ChannelReader(path, name, environ, problems).read(written) for name, written in tables.items()
     }
     problems += _shared_numbers(path, channels.values())
-    return channels, _keys(path, document.get("keys", {}), channels, problems)
+    return channels, _read_keys(path, document.get("keys", {}), channels, problems)
 
 
-def _document(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
@@ -130,7 +132,7 @@ def _document(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return None
 
 
-class _ChannelTable:
+class _ChannelReader:
     """One `[channels.<name>]`, and where its mistakes are told."""
 
     def __init__(self, path: Path, name: str, environ: Mapping[str, str], problems: list[str]) -> None:
@@ -142,50 +144,52 @@ class _ChannelTable:
 
     def read(self, raw: object) -> Channel:
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
-            self._tell(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
-        ours, options = _divided(raw)
-        written = read_fields(self._place, ChannelFile(number="", surveys=[]), ours, self._problems)
-        named = [name for name in options if name.endswith(_ENV)]
+            self._add_problem(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
+        ours, options = _split_provider_options(raw)
+        written = read_fields(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
+        named = [name for name in options if name.endswith(_ENV_SUFFIX)]
         return Channel(
             name=self._name,
             provider=written.provider,
             number=written.number,
             surveys=tuple(written.surveys),
-            token=self._token(written),
-            timezone=self._timezone(written.timezone),
-            limits=read_fields(f"{self._place}.limits", Limits(), written.limits, self._problems),
+            token=self._webhook_token(written),
+            timezone=self._read_timezone(written.timezone),
+            limits=read_fields(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
             options={name: value for name, value in options.items() if name not in named},
-            secrets={name.removesuffix(_ENV): self._secret(name, options[name]) for name in named},
+            secrets={
+                name.removesuffix(_ENV_SUFFIX): self._read_secret(name, options[name]) for name in named
+            },
             originators=tuple(written.originators),
             quiet_minutes=self._quiet_minutes(written.quiet_hours),
-            contacts=self._contacts(written.contacts),
+            contacts=self._read_contacts(written.contacts),
         )
 
-    def _tell(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         self._problems.append(self._place + problem)
 
-    def _token(self, written: ChannelFile) -> Secret:
+    def _webhook_token(self, written: ChannelTable) -> Secret:
         if not written.token_env:
             return Secret(SIMULATOR if written.provider == SIMULATOR else "")
-        return self._secret("token_env", written.token_env)
+        return self._read_secret("token_env", written.token_env)
 
-    def _secret(self, field: str, variable: object) -> Secret:
+    def _read_secret(self, field: str, variable: object) -> Secret:
         """What the variable holds. `variable` may be the secret itself by mistake, so it is shown only if a name."""
         if not isinstance(variable, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
-            what = field.removesuffix(_ENV)
-            self._tell(f".{field}: expected the name of a variable, in capitals, not the {what}")
+            what = field.removesuffix(_ENV_SUFFIX)
+            self._add_problem(f".{field}: expected the name of a variable, in capitals, not the {what}")
         elif not self._environ.get(variable):
-            what = field.removesuffix(_ENV)
-            self._tell(f".{field}: the variable {variable} is not set: expected the {what} in it")
+            what = field.removesuffix(_ENV_SUFFIX)
+            self._add_problem(f".{field}: the variable {variable} is not set: expected the {what} in it")
         else:
             return Secret(self._environ[variable])
-        return _REPORTED
+        return _REPORTED_SECRET
 
-    def _timezone(self, name: str) -> ZoneInfo:
+    def _read_timezone(self, name: str) -> ZoneInfo:
         try:
             return ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            self._tell(f".timezone is {name!r}: expected a zone such as Europe/Paris")
+            self._add_problem(f".timezone is {name!r}: expected a zone such as Europe/Paris")
             return ZoneInfo("UTC")
 
     def _quiet_minutes(self, written: str) -> tuple[int, int] | None:
@@ -194,10 +198,10 @@ class _ChannelTable:
             return None
         begins, ends = (int(time[:2]) * 60 + int(time[3:]) for time in written.split("-"))
         if begins == ends:
-            self._tell(f".quiet_hours is {written!r}: expected two different times of the day")
+            self._add_problem(f".quiet_hours is {written!r}: expected two different times of the day")
         return begins, ends
 
-    def _contacts(self, written: str) -> Mapping[str, str]:
+    def _read_contacts(self, written: str) -> Mapping[str, str]:
         """The names in that file, which is looked for beside parley.toml."""
         if not written:
             return {}
@@ -206,11 +210,11 @@ class _ChannelTable:
         return names
 
 
-def _divided(raw: object) -> tuple[object, dict[str, Any]]:
+def _split_provider_options(raw: object) -> tuple[object, dict[str, Any]]:
     """What every channel may say, and what is left for its provider."""
     if not isinstance(raw, dict):
         return raw, {}
-    ours = {name: value for name, value in raw.items() if name in ChannelFile.__struct_fields__}
+    ours = {name: value for name, value in raw.items() if name in ChannelTable.__struct_fields__}
     return ours, {name: value for name, value in raw.items() if name not in ours}
 
 
@@ -231,21 +235,23 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
             owners.setdefault(digits, channel.name)
 
 
-def _keys(path: Path, raw: object, channels: Mapping[str, Channel], problems: list[str]) -> tuple[Key, ...]:
+def _read_keys(
+    path: Path, raw: object, channels: Mapping[str, Channel], problems: list[str]
+) -> tuple[ApiKey, ...]:
     """The keys of the API. Where nothing is real, neither is the key."""
     if not isinstance(raw, dict):
         problems.append(f"{path}: keys is {raw!r}: expected tables [keys.<name>]")
         return ()
     if not raw and all(channel.provider == SIMULATOR for channel in channels.values()):
-        return (_key(SIMULATOR, KeyFile(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
+        return (_api_key(SIMULATOR, ApiKeyTable(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
     written = {
-        name: read_fields(f"{path}: keys.{name}", KeyFile("", []), table, problems)
+        name: read_fields(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
         for name, table in raw.items()
     }
     owners: dict[str, str] = {}
     for name, key in written.items():
         problems += [
-            unknown(f"{path}: keys.{name}.channels: {channel}", channel, channels)
+            unknown_name_problem(f"{path}: keys.{name}.channels: {channel}", channel, channels)
             for channel in key.channels
             if channel not in channels
         ]
@@ -253,8 +259,10 @@ def _keys(path: Path, raw: object, channels: Mapping[str, Channel], problems: li
             problems.append(
                 f"{path}: keys.{name}.sha256: keys.{owners[key.sha256]} has it, expected a key of its own"
             )
-    return tuple(_key(name, key) for name, key in written.items())
+    return tuple(_api_key(name, key) for name, key in written.items())
 
 
-def _key(name: str, written: KeyFile) -> Key:
-    return Key(name, bytes.fromhex(written.sha256), frozenset(written.channels), written.requests_per_minute)
+def _api_key(name: str, written: ApiKeyTable) -> ApiKey:
+    return ApiKey(
+        name, bytes.fromhex(written.sha256), frozenset(written.channels), written.requests_per_minute
+    )

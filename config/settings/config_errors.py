@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-Shape = TypeVar("Shape", bound=msgspec.Struct)
+FieldsStruct = TypeVar("FieldsStruct", bound=msgspec.Struct)
 
 
-class Mistakes(Exception):
+class ConfigError(Exception):
     """The settings cannot be used. `problems` are lines for the operator."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -29,23 +29,23 @@ class Secret(str):
 
 
 @contextmanager
-def exit_with_mistakes() -> Iterator[None]:
+def exit_on_config_error() -> Iterator[None]:
     """For entry points: mistakes go to stderr, one a line, and the process ends with status 2."""
     try:
         yield
-    except Mistakes as mistakes:
+    except ConfigError as mistakes:
         for problem in mistakes.problems:
             sys.stderr.write(problem + "\n")
         sys.exit(2)
 
 
-def read_fields(place: str, fallback: Shape, raw: object, problems: list[str]) -> Shape:
+def read_fields(place: str, fallback: FieldsStruct, raw: object, problems: list[str]) -> FieldsStruct:
     """The table `raw`, read field by field so that each wrong one is reported; those stay as in `fallback`."""
     if not isinstance(raw, dict):
         problems.append(f"{place} is {raw!r}: expected a table")
         return fallback
     fields = {field.name: field for field in msgspec.structs.fields(fallback)}
-    problems += [unknown(f"{place}.{name}", name, fields) for name in raw if name not in fields]
+    problems += [unknown_name_problem(f"{place}.{name}", name, fields) for name in raw if name not in fields]
     values: dict[str, Any] = {}
     for name, field in fields.items():
         try:
@@ -54,12 +54,12 @@ def read_fields(place: str, fallback: Shape, raw: object, problems: list[str]) -
             elif field.required:
                 problems.append(f"{place}.{name} is missing")
         except msgspec.ValidationError as e:
-            found = "" if name in _UNSAID else f" is {raw[name]!r}"
-            problems.append(f"{place}.{name}{found}: {_expected(name, str(e))}")
+            found = "" if name in _FIELDS_BESIDE_SECRETS else f" is {raw[name]!r}"
+            problems.append(f"{place}.{name}{found}: {_expected_sentence(name, str(e))}")
     return msgspec.structs.replace(fallback, **values)
 
 
-_SENTENCES = {
+_PATTERN_SENTENCES = {
     "number": "expected a number in full, + and 3 to 15 digits, such as +33700000001",
     "originators": "expected numbers of 3 to 15 digits, with or without a +",
     "quiet_hours": "expected two times of the day, such as 21:00-08:00",
@@ -67,17 +67,17 @@ _SENTENCES = {
 }
 """Where a pattern says less."""
 
-_UNSAID = ("token_env", "sha256")
+_FIELDS_BESIDE_SECRETS = ("token_env", "sha256")
 """Fields that stand beside a secret, which may have been written there instead."""
 
 
-def _expected(name: str, why: str) -> str:
-    if name in _SENTENCES and "regex" in why:
-        return _SENTENCES[name]
+def _expected_sentence(name: str, why: str) -> str:
+    if name in _PATTERN_SENTENCES and "regex" in why:
+        return _PATTERN_SENTENCES[name]
     return why[:1].lower() + why[1:].replace("`", "")
 
 
-def unknown(place: str, name: str, known: Iterable[str]) -> str:
+def unknown_name_problem(place: str, name: str, known: Iterable[str]) -> str:
     """The line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
     known = list(known)
     near = get_close_matches(name, known, n=1)

@@ -2,7 +2,7 @@
 
 Everything is checked before anything starts, and every mistake is reported at once, each in one line: where, what
 was found, what was expected. No secret is ever part of such a line, nor of a `repr`. What only providers understand
-of it they check themselves: see `load`.
+of it they check themselves: see `load_settings_and_surveys`.
 """
 
 import sys
@@ -14,65 +14,84 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from config.settings.channels import SIMULATOR, Channel, ChannelFile, Key, Limits, read_channels
-from config.settings.config_errors import Mistakes, Secret, exit_with_mistakes, unknown
-from config.settings.survey_folder import Files, survey_files
+from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_channels
+from config.settings.config_errors import ConfigError, Secret, exit_on_config_error, unknown_name_problem
+from config.settings.survey_folder import SurveyFiles, read_survey_files
 
 __all__ = [
-    "MOST_SHARDS", "VARIABLES", "Channel", "Key", "Limits", "Mistakes", "Secret", "Settings", "Variable",
-    "default_broker_url", "exit_with_mistakes", "load", "load_settings",
+    "ENVIRONMENT_VARIABLES",
+    "MAX_SHARDS",
+    "ApiKey",
+    "Channel",
+    "ChannelLimits",
+    "ConfigError",
+    "EnvironmentVariable",
+    "Secret",
+    "Settings",
+    "default_broker_url",
+    "exit_on_config_error",
+    "load_settings",
+    "load_settings_and_surveys",
 ]  # fmt: skip
 
 LogStyle = Literal["json", "console"]
 
 
-class Variable(NamedTuple):
+class EnvironmentVariable(NamedTuple):
     name: str
     default: str
     meaning: str
 
 
-VARIABLES = (
-    Variable("PARLEY_CONFIG", "config/parley.toml", "the file that describes the channels"),
-    Variable("PARLEY_SURVEYS", "config/surveys/", "the folder of survey files (.yaml, .yml, .json)"),
-    Variable("PARLEY_HOST", "127.0.0.1", "the address on which `web` listens"),
-    Variable("PARLEY_PORT", "8000", "the port on which `web` listens"),
-    Variable(
+ENVIRONMENT_VARIABLES = (
+    EnvironmentVariable("PARLEY_CONFIG", "config/parley.toml", "the file that describes the channels"),
+    EnvironmentVariable(
+        "PARLEY_SURVEYS", "config/surveys/", "the folder of survey files (.yaml, .yml, .json)"
+    ),
+    EnvironmentVariable("PARLEY_HOST", "127.0.0.1", "the address on which `web` listens"),
+    EnvironmentVariable("PARLEY_PORT", "8000", "the port on which `web` listens"),
+    EnvironmentVariable(
         "PARLEY_PUBLIC_URL",
         "",
         "where the world reaches `web`, such as https://sms.example.org; providers sign and call it",
     ),
-    Variable("PARLEY_REDIS_URL", "", "the Redis that holds the lanes; empty: `parley run` starts one"),
-    Variable("PARLEY_BROKER_URL", "", "the Redis of the wake-ups; empty: the lanes' server, next database"),
-    Variable("PARLEY_API_KEY", "simulator", "the key with which `parley invite` uses the API"),
-    Variable("PARLEY_VAR", "var/", "the folder of the embedded server's data"),
-    Variable(
+    EnvironmentVariable(
+        "PARLEY_REDIS_URL", "", "the Redis that holds the lanes; empty: `parley run` starts one"
+    ),
+    EnvironmentVariable(
+        "PARLEY_BROKER_URL", "", "the Redis of the wake-ups; empty: the lanes' server, next database"
+    ),
+    EnvironmentVariable("PARLEY_API_KEY", "simulator", "the key with which `parley invite` uses the API"),
+    EnvironmentVariable("PARLEY_VAR", "var/", "the folder of the embedded server's data"),
+    EnvironmentVariable(
         "PARLEY_SPOOL",
         "",
         "a local folder where `web` keeps events while Redis is away; empty: none, providers send again",
     ),
-    Variable("PARLEY_SPOOL_MB", "256", "the most that is kept there"),
-    Variable(
+    EnvironmentVariable("PARLEY_SPOOL_MB", "256", "the most that is kept there"),
+    EnvironmentVariable(
         "PARLEY_SHARDS", "16", "parts that the lanes are divided into; never change it once there are lanes"
     ),
-    Variable("PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"),
-    Variable(
+    EnvironmentVariable(
+        "PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"
+    ),
+    EnvironmentVariable(
         "PARLEY_OPTOUT_KEY",
         "",
         "the secret that hides numbers in the list of opt-outs; empty: one made once, kept in Redis",
     ),
-    Variable("PARLEY_LOG", "", "json or console; empty: console on a terminal, else json"),
+    EnvironmentVariable("PARLEY_LOG", "", "json or console; empty: console on a terminal, else json"),
 )
 """Every environment variable, beside those of providers' accounts (`PARLEY_<PROVIDER>_<FIELD>`) and those that
 parley.toml names."""
 
-_DEFAULT = {variable.name: variable.default for variable in VARIABLES}
+_DEFAULT_VALUES = {variable.name: variable.default for variable in ENVIRONMENT_VARIABLES}
 
 _DAY_MS = 86_400_000
 
-MOST_SPOOL_MB = 1_048_576
+MAX_SPOOL_MB = 1_048_576
 
-MOST_SHARDS = 16_384
+MAX_SHARDS = 16_384
 """Redis Cluster has no more slots."""
 
 
@@ -96,12 +115,12 @@ class Settings(msgspec.Struct, frozen=True):
     surveys: Path
     public_url: str = ""
     optout_key: Secret = Secret()
-    keys: tuple[Key, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
     spool: Path | None = None
     spool_bytes: int = 0
 
     @property
-    def offered(self) -> frozenset[str]:
+    def offered_surveys(self) -> frozenset[str]:
         """The surveys that channels offer, by name."""
         return frozenset(name for channel in self.channels.values() for name in channel.surveys)
 
@@ -117,23 +136,25 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def channel_fields(self) -> Sequence[str]:
         """What any channel may say in parley.toml, whatever its provider is."""
-        return ChannelFile.__struct_fields__
+        return ChannelTable.__struct_fields__
 
     def require_redis(self) -> None:
         """Raises Mistakes if this process was started on its own and not told where the lanes are."""
         if not self.redis_url:
             todo = "a process started on its own needs it, e.g. redis://127.0.0.1:6379/0"
-            raise Mistakes([f"PARLEY_REDIS_URL is not set: `parley run` starts a server and sets it; {todo}"])
+            raise ConfigError(
+                [f"PARLEY_REDIS_URL is not set: `parley run` starts a server and sets it; {todo}"]
+            )
 
 
 class Named(Protocol):
-    def names(self) -> Iterable[str]: ...
+    def current_names(self) -> Iterable[str]: ...
 
 
 Surveys = TypeVar("Surveys", bound=Named)
 
 
-def load(
+def load_settings_and_surveys(
     environ: Mapping[str, str],
     read_surveys: Callable[[Mapping[str, bytes]], tuple[Surveys, list[str]]],
     check_providers: Callable[[Settings, str], list[str]],
@@ -143,12 +164,12 @@ def load(
     `read_surveys` takes file name -> content, answers surveys and problems. `check_providers` answers what providers
     find wrong with the settings, which are in the file that it is told.
     """
-    settings, env = _settings(environ)
+    settings, env = _read_settings(environ)
     path = env.text("PARLEY_CONFIG")
     env.problems += check_providers(settings, path)
-    surveys = _surveys(settings, path, read_surveys, env.problems)
+    surveys = _read_and_check_surveys(settings, path, read_surveys, env.problems)
     if env.problems or surveys is None:
-        raise Mistakes(env.problems)
+        raise ConfigError(env.problems)
     return settings, surveys
 
 
@@ -157,16 +178,16 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
     Raises Mistakes, with all of them.
     """
-    settings, env = _settings(environ)
+    settings, env = _read_settings(environ)
     if env.problems:
-        raise Mistakes(env.problems)
+        raise ConfigError(env.problems)
     return settings
 
 
-def _settings(environ: Mapping[str, str]) -> tuple[Settings, "_Environment"]:
+def _read_settings(environ: Mapping[str, str]) -> tuple[Settings, "_EnvironmentReader"]:
     """The settings, of no use if the environment that comes with them has problems."""
     problems: list[str] = []
-    env = _Environment(environ, problems)
+    env = _EnvironmentReader(environ, problems)
     redis_url, broker_url = env.redis_urls()
     host, port = env.text("PARLEY_HOST"), env.number("PARLEY_PORT", 1, 65_535)
     channels, keys = read_channels(Path(env.text("PARLEY_CONFIG")), environ, problems)
@@ -175,12 +196,12 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, "_Environment"]:
         channels=channels,
         redis_url=redis_url,
         broker_url=broker_url,
-        accounts={name: _account(name, environ) for name in providers - {SIMULATOR}}
-        | {SIMULATOR: _simulator(host, port)},
+        accounts={name: _provider_account(name, environ) for name in providers - {SIMULATOR}}
+        | {SIMULATOR: _simulator_account(host, port)},
         host=host,
         port=port,
         var=Path(env.text("PARLEY_VAR")),
-        shards=env.number("PARLEY_SHARDS", 1, MOST_SHARDS),
+        shards=env.number("PARLEY_SHARDS", 1, MAX_SHARDS),
         keep_events_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
         log=env.log_style(),
         surveys=Path(env.text("PARLEY_SURVEYS")),
@@ -188,12 +209,12 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, "_Environment"]:
         optout_key=Secret(env.text("PARLEY_OPTOUT_KEY")),
         keys=keys,
         spool=Path(env.text("PARLEY_SPOOL")) if env.text("PARLEY_SPOOL") else None,
-        spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MOST_SPOOL_MB) << 20,
+        spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MAX_SPOOL_MB) << 20,
     )
     return settings, env
 
 
-class _Environment:
+class _EnvironmentReader:
     """The environment, read by the table of VARIABLES. What is wrong with it is added to `problems`."""
 
     def __init__(self, environ: Mapping[str, str], problems: list[str]) -> None:
@@ -201,14 +222,14 @@ class _Environment:
         self.problems = problems
 
     def text(self, name: str) -> str:
-        return self._environ.get(name) or _DEFAULT[name]
+        return self._environ.get(name) or _DEFAULT_VALUES[name]
 
     def number(self, name: str, least: int, most: int) -> int:
         written = self.text(name)
         if written.isascii() and written.isdigit() and least <= int(written[:9]) <= most:
             return int(written)
         self.problems.append(f"{name} is {written!r}: expected a whole number from {least} to {most}")
-        return int(_DEFAULT[name])
+        return int(_DEFAULT_VALUES[name])
 
     def log_style(self) -> LogStyle:
         match self.text("PARLEY_LOG"):
@@ -226,7 +247,7 @@ class _Environment:
         """The lanes' and the broker's. They may hold passwords, so a mistake does not show them."""
         lanes, broker = self.text("PARLEY_REDIS_URL"), self.text("PARLEY_BROKER_URL")
         for name, url in (("PARLEY_REDIS_URL", lanes), ("PARLEY_BROKER_URL", broker)):
-            if url and _scheme(url) not in ("redis", "rediss", "unix"):
+            if url and _url_scheme(url) not in ("redis", "rediss", "unix"):
                 self.problems.append(
                     f"{name}: expected a URL that begins with redis://, rediss:// or unix://"
                 )
@@ -243,27 +264,27 @@ class _Environment:
     def public_url(self) -> str:
         written = self.text("PARLEY_PUBLIC_URL")
         url = written.rstrip("/")
-        if written and not _is_base(url):
+        if written and not _is_base_url(url):
             self.problems.append(
                 f"PARLEY_PUBLIC_URL is {written!r}: expected http:// or https://, a host, and no ? or #, "
                 "such as https://sms.example.org"
             )
-            return _TOLD_URL
+            return _REPORTED_URL
         return url
 
 
-_TOLD_URL = "https://public-url.invalid"
+_REPORTED_URL = "https://public-url.invalid"
 """Stands for a PARLEY_PUBLIC_URL whose mistake has been told: nobody is to say that it is missing."""
 
 
-def _scheme(url: str) -> str:
+def _url_scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
     except ValueError:
         return ""
 
 
-def _is_base(url: str) -> bool:
+def _is_base_url(url: str) -> bool:
     """Can a path be put behind it?"""
     try:
         parts = urlsplit(url)
@@ -282,7 +303,7 @@ def default_broker_url(url: str) -> str:
     return parts._replace(path=f"/{int(number) + 1}").geturl()
 
 
-def _account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:
+def _provider_account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:
     """What the environment says of the account with a provider, whose fields only the provider knows."""
     prefix = f"PARLEY_{provider.upper()}_"
     return {
@@ -299,36 +320,38 @@ def local_url(host: str, port: int | str) -> str:
     return f"http://{authority}:{port}"
 
 
-def _simulator(host: str, port: int) -> dict[str, Secret]:
+def _simulator_account(host: str, port: int) -> dict[str, Secret]:
     """The account with ourselves."""
     url = f"{local_url(host, port)}/simulator/v1/public"
     return {"url": Secret(url), "login": Secret(SIMULATOR), "key": Secret(SIMULATOR)}
 
 
-def _surveys(
+def _read_and_check_surveys(
     settings: Settings,
     path: str,
     read_surveys: Callable[[Mapping[str, bytes]], tuple[Surveys, list[str]]],
     problems: list[str],
 ) -> Surveys | None:
     """The surveys of the settings' folder, to which the channels of the file `path` refer."""
-    files = _survey_files(settings.surveys, problems)
+    files = _read_survey_files(settings.surveys, problems)
     if not files:
         return None
     surveys, found = read_surveys(files)
     problems += found
-    known = surveys.names()
+    known = surveys.current_names()
     broken = {Path(name).stem for name in files} if found else set()
     for channel in settings.channels.values():
         for wanted in channel.surveys:
             if wanted not in known and wanted not in broken:
-                problems.append(unknown(f"{path}: channels.{channel.name}.surveys: {wanted}", wanted, known))
+                problems.append(
+                    unknown_name_problem(f"{path}: channels.{channel.name}.surveys: {wanted}", wanted, known)
+                )
     return surveys
 
 
-def _survey_files(folder: Path, problems: list[str]) -> Files:
+def _read_survey_files(folder: Path, problems: list[str]) -> SurveyFiles:
     try:
-        files = survey_files(folder)
+        files = read_survey_files(folder)
     except OSError as e:
         problems.append(
             f"{folder}: cannot be read ({e.strerror}): set PARLEY_SURVEYS to the folder of surveys"

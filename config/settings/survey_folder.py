@@ -8,57 +8,59 @@ half.
 from pathlib import Path
 from time import time_ns
 
-SUFFIXES = (".yaml", ".yml", ".json")
+SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
-SETTLED_NS = 2_000_000_000
+MTIME_GRANULARITY_NS = 2_000_000_000
 """Two changes of a file within this may bear the same time: no file system's clock is coarser."""
 
-Files = dict[str, bytes]
+SurveyFiles = dict[str, bytes]
 """File name -> content."""
 
-_Stamp = tuple[int, int, int, int]
+_FileStamp = tuple[int, int, int, int]
 
 
-def survey_files(folder: Path) -> Files:
+def read_survey_files(folder: Path) -> SurveyFiles:
     """Every survey file in `folder`. Raises OSError."""
-    return {file.name: file.read_bytes() for file in _paths(folder)}
+    return {file.name: file.read_bytes() for file in _survey_paths(folder)}
 
 
-def _paths(folder: Path) -> list[Path]:
+def _survey_paths(folder: Path) -> list[Path]:
     """Hidden files are others' business: an editor's, or the mount's."""
     return sorted(
-        file for file in folder.iterdir() if file.suffix in SUFFIXES and not file.name.startswith(".")
+        file for file in folder.iterdir() if file.suffix in SURVEY_SUFFIXES and not file.name.startswith(".")
     )
 
 
-class Folder:
+class SurveyFolder:
     """A folder of surveys, looked at again and again. Contents are read only if a file seems to have changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamps: dict[str, _Stamp] | None = None
+        self._stamps: dict[str, _FileStamp] | None = None
         self._settled = False
-        self._seen: Files = {}
-        self._answered: Files | None = None
+        self._last_seen: SurveyFiles = {}
+        self._last_answered: SurveyFiles | None = None
 
-    def news(self) -> Files | None:
+    def changed_files(self) -> SurveyFiles | None:
         """All the files, if they are not what they were at the last answer and are what they were at the last look;
         else None. Raises OSError."""
-        stamps = {file.name: _stamp(file) for file in _paths(self.path)}
+        stamps = {file.name: _file_stamp(file) for file in _survey_paths(self.path)}
         if not (self._settled and stamps == self._stamps):
-            now_ns, before = time_ns(), self._seen
-            self._seen = survey_files(self.path)
+            now_ns, before = time_ns(), self._last_seen
+            self._last_seen = read_survey_files(self.path)
             self._stamps = stamps
-            self._settled = all(now_ns - max(times) > SETTLED_NS for *times, _, _ in stamps.values())
-            if self._seen != before:
+            self._settled = all(
+                now_ns - max(times) > MTIME_GRANULARITY_NS for *times, _, _ in stamps.values()
+            )
+            if self._last_seen != before:
                 return None
-        if self._seen == self._answered:
+        if self._last_seen == self._last_answered:
             return None
-        self._answered = self._seen
-        return self._seen
+        self._last_answered = self._last_seen
+        return self._last_seen
 
 
-def _stamp(file: Path) -> _Stamp:
+def _file_stamp(file: Path) -> _FileStamp:
     """What differs once the file has: times in ns, size, and which file it is."""
     found = file.stat()
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -4,36 +4,36 @@ from typing import Literal
 
 import msgspec
 
-By = Literal["operator", "account", "circuit"]
+PausedBy = Literal["operator", "account", "circuit"]
 """Who paused it: a person; a fault of the account with the provider; a provider that fails too often."""
 
 
-ENDLESS_MS = 10 * 365 * 86_400_000
+ENDLESS_PAUSE_MS = 10 * 365 * 86_400_000
 """How long a pause without an end lies there. It must have some expiry: an earlier release only sees pauses that do."""
 
 
-class Pause(msgspec.Struct, frozen=True, kw_only=True):
+class StoredPause(msgspec.Struct, frozen=True, kw_only=True):
     """`since` is ms, `who` the operator's name. One by an operator may have no end, outranks the others, and is ended by
     nothing but its end or a resume. The others end when one SMS, which probes, is accepted."""
 
-    by: By
+    by: PausedBy
     why: str
     since: int = 0
     who: str = ""
 
 
-_decode = msgspec.json.Decoder(Pause).decode
-encode = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(StoredPause).decode
+encode_pause = msgspec.json.Encoder().encode
 
 
-def decode(value: bytes) -> Pause:
+def decode_pause(value: bytes) -> StoredPause:
     """The pause in `value`. An earlier release wrote no more than why, and paused for the account's faults alone."""
     try:
-        return _decode(value)
+        return _decode_json(value)
     except msgspec.MsgspecError:
-        return Pause(by="account", why=value.decode(errors="replace"))
+        return StoredPause(by="account", why=value.decode(errors="replace"))
 
 
-def left_ms(pttl: int) -> int | None:
+def pause_left_ms(pttl: int) -> int | None:
     """For how long yet, by what PTTL says of a pause that is there; None: until it is ended."""
-    return None if pttl < 0 or pttl > ENDLESS_MS // 2 else pttl
+    return None if pttl < 0 or pttl > ENDLESS_PAUSE_MS // 2 else pttl

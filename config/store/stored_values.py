@@ -4,13 +4,13 @@ import re
 
 import msgspec
 
-_MS = 13
+_MS_DIGITS = 13
 """Digits of a moment."""
 
-_LOCK = re.compile(rb"(\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
+_LOCK_PATTERN = re.compile(rb"(\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
 
 
-class Lock(msgspec.Struct, frozen=True):
+class StoredLock(msgspec.Struct, frozen=True):
     """Who has a lane or an outbox, or had: it is theirs until `until`. `attempts` are the takings in a row that came to
     nothing, this one included, the first of them at `since` (0 of a lane, where it is not kept). Times are ms.
 
@@ -25,43 +25,43 @@ class Lock(msgspec.Struct, frozen=True):
     owner: str
 
 
-def lock_in(value: bytes) -> Lock | None:
+def parse_lock(value: bytes) -> StoredLock | None:
     """The lock in a stored one; None if it cannot be read, which the functions take for no lock."""
-    found = _LOCK.fullmatch(value)
+    found = _LOCK_PATTERN.fullmatch(value)
     if found is None:
         return None
     fence, until, attempts, since, owner = found.groups()
-    return Lock(int(fence), int(until), int(attempts), int(since), owner.decode(errors="replace"))
+    return StoredLock(int(fence), int(until), int(attempts), int(since), owner.decode(errors="replace"))
 
 
-def accepted_at(mail: bytes) -> int:
+def mail_accepted_ms(mail: bytes) -> int:
     """When the event in a mailbox's entry was accepted (ms). Raises ValueError."""
-    return int(mail[1 : 1 + _MS])
+    return int(mail[1 : 1 + _MS_DIGITS])
 
 
-def event_in(mail: bytes) -> tuple[int, bytes]:
+def parse_mail(mail: bytes) -> tuple[int, bytes]:
     """Of a mailbox's entry, when its event was accepted (ms), and the event. Raises ValueError."""
-    return int(mail[1 : 1 + _MS]), mail[1 + _MS :]
+    return int(mail[1 : 1 + _MS_DIGITS]), mail[1 + _MS_DIGITS :]
 
 
-def invitation_in(held: bytes) -> tuple[str, int, bytes]:
+def parse_held_invitation(held: bytes) -> tuple[str, int, bytes]:
     """Of what is held, whose it is, when it was accepted (ms), and the invitation."""
     sender, _, rest = held.partition(b"\0")
-    return sender.decode(), int(rest[:_MS]), rest[_MS:]
+    return sender.decode(), int(rest[:_MS_DIGITS]), rest[_MS_DIGITS:]
 
 
-def deadline_in(lane: bytes) -> int:
+def lane_deadline_ms(lane: bytes) -> int:
     """When the engine wants to be called for a stored lane (ms); 0: never. 0 too if it cannot be read."""
     parts = lane.split(b" ", 2)
     return int(parts[1]) if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit() else 0
 
 
-def state_in(lane: bytes | None) -> bytes:
+def lane_state(lane: bytes | None) -> bytes:
     """The state in a stored lane; empty if there is none."""
     return lane.split(b" ", 2)[-1] if lane else b""
 
 
-def sms_in(entry: bytes) -> bytes:
+def outbox_sms(entry: bytes) -> bytes:
     """The SMS in an outbox's entry; empty if its channel does not end."""
     return entry.partition(b"\0")[2]
 
@@ -70,7 +70,7 @@ def outbox_entry(channel: str, sms: bytes) -> bytes:
     return channel.encode() + b"\0" + sms
 
 
-def accepted_anew(mail: bytes, at: int) -> bytes:
+def with_accepted_ms(mail: bytes, at: int) -> bytes:
     """A mailbox's entry, as if its event had been accepted at `at` (ms). Raises ValueError if it is none."""
-    _, event = event_in(mail)
+    _, event = parse_mail(mail)
     return mail[:1] + b"%013d" % at + event

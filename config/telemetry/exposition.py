@@ -15,27 +15,27 @@ from prometheus_client.registry import Collector
 
 from config.settings.settings import Settings
 from config.telemetry import metrics
-from config.telemetry.metrics import Seen
+from config.telemetry.metrics import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
-from config.telemetry.redis_stats import EARLIER, Server, Sounder, Soundings
+from config.telemetry.redis_stats import EARLIER_RELEASE_REASON, RedisStats, ServerStats, StatsReader
 
-FRESH_S = 1.0
+STATS_CACHE_S = 1.0
 """How long what was found in Redis is told again."""
 
-Found = tuple[Seen, tuple[str, ...], float]
+GaugeReading = tuple[ScrapeTimeGauge, tuple[str, ...], float]
 """A gauge, its labels' values, and its own."""
 
 
-class Exposition(Collector):
+class MetricsExposition(Collector):
     """Everything that is published, for a deployment; `more` is asked for what else is found at that moment."""
 
-    def __init__(self, settings: Settings, more: Callable[[], Iterable[Found]] = tuple) -> None:
-        self._sounder = Sounder(settings)
-        self._more = more
+    def __init__(self, settings: Settings, more: Callable[[], Iterable[GaugeReading]] = tuple) -> None:
+        self._stats_reader = StatsReader(settings)
+        self._more_gauges = more
         self._reading = Lock()
         self._families: list[Metric] = []
-        self._begun_s = self._sounded_s = -inf
-        self._soundings = Soundings(lanes=Server(up=False), broker=Server(up=False))
+        self._begun_s = self._stats_read_s = -inf
+        self._redis_stats = RedisStats(lanes=ServerStats(up=False), broker=ServerStats(up=False))
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
@@ -48,7 +48,7 @@ class Exposition(Collector):
         with self._reading:
             if self._begun_s < asked_s:
                 begun_s = monotonic()
-                self._families = self._read()
+                self._families = self._collect_families()
                 self._begun_s = begun_s  # a reading that failed is nobody's
             return self._families
 
@@ -56,31 +56,34 @@ class Exposition(Collector):
         return ()
 
     def close(self) -> None:
-        self._sounder.close()
+        self._stats_reader.close()
 
-    def _read(self) -> list[Metric]:
-        if monotonic() - self._sounded_s >= FRESH_S:
-            self._soundings = self._sounder.take()
-            self._sounded_s = monotonic()
-        return [*metrics.counted(), *families([*published(self._soundings), *self._more()])]
+    def _collect_families(self) -> list[Metric]:
+        if monotonic() - self._stats_read_s >= STATS_CACHE_S:
+            self._redis_stats = self._stats_reader.read()
+            self._stats_read_s = monotonic()
+        return [
+            *metrics.collect_counted(),
+            *gauge_families([*redis_gauges(self._redis_stats), *self._more_gauges()]),
+        ]
 
 
-def families(found: Iterable[Found]) -> Iterable[GaugeMetricFamily]:
+def gauge_families(found: Iterable[GaugeReading]) -> Iterable[GaugeMetricFamily]:
     """Each gauge once, with all that was found of it."""
-    by_gauge: dict[Seen, GaugeMetricFamily] = {}
+    by_gauge: dict[ScrapeTimeGauge, GaugeMetricFamily] = {}
     for gauge, labels, value in found:
         if gauge not in by_gauge:
-            by_gauge[gauge] = gauge.family()
+            by_gauge[gauge] = gauge.metric_family()
         by_gauge[gauge].add_metric(labels, value)
     return by_gauge.values()
 
 
-def published(found: Soundings) -> Iterator[Found]:
+def redis_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     """The soundings as gauges. Of a server that is away, nothing but that."""
-    yield from _server("lanes", found.lanes)
-    yield from _server("broker", found.broker)
+    yield from _server_gauges("lanes", found.lanes)
+    yield from _server_gauges("broker", found.broker)
     if found.lanes.up:
-        yield from _lanes(found)
+        yield from _lane_gauges(found)
     if found.broker.up:
         for name, queue in found.queues.items():
             yield metrics.QUEUE_DEPTH, (name,), queue.depth
@@ -88,7 +91,7 @@ def published(found: Soundings) -> Iterator[Found]:
         yield metrics.DRAMATIQ_DEAD_LETTERS, (), sum(found.dramatiq_dead.values())
 
 
-def _server(name: str, server: Server) -> Iterator[Found]:
+def _server_gauges(name: str, server: ServerStats) -> Iterator[GaugeReading]:
     yield metrics.REDIS_UP, (name,), server.up
     if server.memory:
         yield metrics.REDIS_MEMORY_BYTES, (name, "used"), server.memory
@@ -96,17 +99,19 @@ def _server(name: str, server: Server) -> Iterator[Found]:
         yield metrics.REDIS_MEMORY_BYTES, (name, "max"), server.most_memory
 
 
-def _lanes(found: Soundings) -> Iterator[Found]:
+def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     for kind, alarms in (
         ("lane", [shard.lanes for shard in found.shards]),
         ("outbox", [shard.outboxes for shard in found.shards]),
     ):
-        yield metrics.ALARMS_SET, (kind,), sum(each.set for each in alarms)
+        yield metrics.ALARMS_WAITING, (kind,), sum(each.set for each in alarms)
         yield metrics.ALARMS_DUE, (kind,), sum(each.due for each in alarms)
         yield metrics.ALARMS_LATE_SECONDS, (kind,), max(each.late_ms for each in alarms) / 1_000
     yield metrics.LANES_LOCKED, ("held",), sum(shard.held for shard in found.shards)
     yield metrics.LANES_LOCKED, ("abandoned",), sum(shard.abandoned for shard in found.shards)
-    for reason, count in ({EARLIER: 0} | found.dead()).items():  # so that there is a sum while there are none
+    for reason, count in (
+        {EARLIER_RELEASE_REASON: 0} | found.dead_by_reason()
+    ).items():  # so that there is a sum while there are none
         yield metrics.DEAD_LETTERS_WAITING, (reason,), count
     yield metrics.DEAD_LETTERS_OLDEST_SECONDS, (), max(s.dead_oldest_ms for s in found.shards) / 1_000
     for name, channel in found.channels.items():

@@ -6,7 +6,7 @@ import signal
 from threading import get_ident
 
 
-class _Fault:
+class _InjectedFault:
     def __init__(self, spec: str) -> None:
         self.signal = signal.SIGSTOP if spec.startswith("stop:") else signal.SIGKILL
         self.place, _, nth = spec.removeprefix("stop:").partition("@")
@@ -20,5 +20,5 @@ class _Fault:
             signal.pthread_kill(get_ident(), self.signal)  # this very thread stops here, not a little later
 
 
-_fault = _Fault(os.environ.get("PARLEY_FAULT", ""))
+_fault = _InjectedFault(os.environ.get("PARLEY_FAULT", ""))
 reach = _fault.reach

@@ -12,15 +12,15 @@ from typing import Generic, Protocol, TypeVar
 import redis
 import structlog
 
-from config.settings.survey_folder import Files, Folder
+from config.settings.survey_folder import SurveyFiles, SurveyFolder
 from config.telemetry import metrics
 
 log = structlog.get_logger()
 
-LOOK_S = 0.5
+RELOAD_INTERVAL_S = 0.5
 """Between two looks, so that a change is taken up within a second and a bit."""
 
-END_S = 1.0
+JOIN_TIMEOUT_S = 1.0
 """How long what is under way may take once it is to end."""
 
 
@@ -49,33 +49,35 @@ class Reread(Protocol):
 R = TypeVar("R", bound=Reread)
 
 
-class Watch(Generic[R]):
+class SurveyReloader(Generic[R]):
     """Keeps a process's surveys as its folder has them. `reread` decides what a change comes to, and `take_up` does
     it; while that fails, for Redis does not answer, it is tried again at each look."""
 
-    def __init__(self, folder: Path, reread: Callable[[Files], R], take_up: Callable[[R], None]) -> None:
-        self._folder = Folder(folder)
+    def __init__(
+        self, folder: Path, reread: Callable[[SurveyFiles], R], take_up: Callable[[R], None]
+    ) -> None:
+        self._folder = SurveyFolder(folder)
         self._reread = reread
-        self._take_up = take_up
-        self._waiting: tuple[Files, R] | None = None
+        self._apply = take_up
+        self._pending: tuple[SurveyFiles, R] | None = None
         self._unreadable = ""
-        self._refused: Files = {}
+        self._refused: SurveyFiles = {}
         self._kept: set[str] = set()
 
-    def look(self) -> None:
+    def check_folder(self) -> None:
         """One look. Raises what `take_up` raises."""
-        files = self._news()
+        files = self._changed_files()
         if files is not None:
-            self._waiting = (files, self._reread(files))
-        if self._waiting is not None:
-            files, reread = self._waiting
-            self._take_up(reread)
-            self._waiting = None
-            self._tell(files, reread)
+            self._pending = (files, self._reread(files))
+        if self._pending is not None:
+            files, reread = self._pending
+            self._apply(reread)
+            self._pending = None
+            self._log_result(files, reread)
 
-    def _news(self) -> Files | None:
+    def _changed_files(self) -> SurveyFiles | None:
         try:
-            files = self._folder.news()
+            files = self._folder.changed_files()
         except OSError as e:
             if str(e) != self._unreadable:
                 log.error("the surveys cannot be read; those that run go on", why=str(e))  # noqa: TRY400
@@ -84,7 +86,7 @@ class Watch(Generic[R]):
         self._unreadable = ""
         return files
 
-    def _tell(self, files: Files, reread: R) -> None:
+    def _log_result(self, files: SurveyFiles, reread: R) -> None:
         for survey in reread.changed:
             log.info("survey taken up", survey=survey.name, version=survey.version, file=survey.file)
         for name in reread.gone:
@@ -106,14 +108,14 @@ class Watch(Generic[R]):
 
 
 @contextmanager
-def repeatedly(do: Callable[[], None], every_s: float, what: str) -> Iterator[None]:
+def run_periodically(do: Callable[[], None], every_s: float, what: str) -> Iterator[None]:
     """Meanwhile, `do` is done at once and every `every_s` seconds, in a thread of its own that is called `what`."""
     stop = Event()
 
     def loop() -> None:
-        failed = _try(do, what, "")
+        failed = _run_once(do, what, "")
         while not stop.wait(every_s):
-            failed = _try(do, what, failed)
+            failed = _run_once(do, what, failed)
 
     thread = Thread(target=loop, name=what, daemon=True)
     thread.start()
@@ -121,10 +123,10 @@ def repeatedly(do: Callable[[], None], every_s: float, what: str) -> Iterator[No
         yield
     finally:
         stop.set()
-        thread.join(END_S)
+        thread.join(JOIN_TIMEOUT_S)
 
 
-def _try(do: Callable[[], None], what: str, failed: str) -> str:
+def _run_once(do: Callable[[], None], what: str, failed: str) -> str:
     """Do it. Answers how it failed, which is said unless it `failed` so before; "" if it did not."""
     try:
         do()

@@ -16,11 +16,11 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from config.settings.settings import LogStyle, Settings
 
-_PRIVATE = ("text", "token", "number", "phone", "key", "url", "body")
+_PRIVATE_FIELDS = ("text", "token", "number", "phone", "key", "url", "body")
 _WITHHELD = "(withheld)"
-_HASHED = re.compile(r"[0-9a-f]{10}")
-_PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0-9 +.*]*[a-zA-Z]")
-_PHONE = re.compile(r"\+[0-9]{5,15}|\b[0-9]{8,15}\b")
+_HASH_PATTERN = re.compile(r"[0-9a-f]{10}")
+_PLACEHOLDER_PATTERN = re.compile(r"%(\(\w+\))?[-#0-9 +.*]*[a-zA-Z]")
+_PHONE_PATTERN = re.compile(r"\+[0-9]{5,15}|\b[0-9]{8,15}\b")
 
 
 def hash_sender(key: bytes, sender: str) -> str:
@@ -28,26 +28,29 @@ def hash_sender(key: bytes, sender: str) -> str:
     return blake2b(sender.encode(), key=key, digest_size=5).hexdigest()
 
 
-def configure(settings: Settings) -> None:
+def configure_logging(settings: Settings) -> None:
     """Send our lines and the libraries' to stderr. Calling it again replaces what it did."""
     style = settings.log
     chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        withhold,
+        withhold_private_fields,
     ]
     structlog.configure(
-        processors=[*chain, *_renderers(style)],
+        processors=[*chain, *_rendering_processors(style)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_without_arguments)
+    handler.addFilter(_drop_arguments)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=chain,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering_processors(style),
+            ],
         )
     )
     root = logging.getLogger()
@@ -55,31 +58,35 @@ def configure(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
 
 
-def _renderers(style: LogStyle) -> list[Processor]:
+def _rendering_processors(style: LogStyle) -> list[Processor]:
     """The last steps. Tracebacks come plain: the pretty ones print local variables, which hold people's texts."""
     if style == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _mask]
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+            _mask_phone_numbers,
+        ]
     plain = structlog.dev.plain_traceback
     console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    return [console, _mask]
+    return [console, _mask_phone_numbers]
 
 
-def withhold(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+def withhold_private_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     """A processor: the fields that hold what is private keep their names and lose their values."""
-    for name in _PRIVATE:
+    for name in _PRIVATE_FIELDS:
         if name in line:
             line[name] = _WITHHELD
-    if "sender" in line and not _HASHED.fullmatch(str(line["sender"])):
+    if "sender" in line and not _HASH_PATTERN.fullmatch(str(line["sender"])):
         line["sender"] = _WITHHELD
     return line
 
 
-def _mask(_: WrappedLogger, __: str, rendered: Any) -> str:
+def _mask_phone_numbers(_: WrappedLogger, __: str, rendered: Any) -> str:
     """A processor after the renderer: no phone number in whatever text came of the line."""
-    return _PHONE.sub("+(withheld)", rendered)
+    return _PHONE_PATTERN.sub("+(withheld)", rendered)
 
 
-def _without_arguments(record: logging.LogRecord) -> bool:
+def _drop_arguments(record: logging.LogRecord) -> bool:
     if record.args:
-        record.msg, record.args = _PLACEHOLDER.sub("…", str(record.msg)), ()
+        record.msg, record.args = _PLACEHOLDER_PATTERN.sub("…", str(record.msg)), ()
     return True

@@ -14,21 +14,21 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.core import GaugeMetricFamily
 
-from config.telemetry.multiprocess_metrics import FOLDER, Counts, join
+from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE, PreallocatedMmapDict, join_folder
 
 REGISTRY = CollectorRegistry()
 
-_tallies = join(Path(os.environ[FOLDER])) if os.environ.get(FOLDER) else None
-if _tallies is not None:
-    values.MmapedDict = Counts  # type: ignore[attr-defined,assignment]
-    values.ValueClass = values.MultiProcessValue(_tallies.identity)  # type: ignore[no-untyped-call]
+_multiprocess = join_folder(Path(os.environ[FOLDER_VARIABLE])) if os.environ.get(FOLDER_VARIABLE) else None
+if _multiprocess is not None:
+    values.MmapedDict = PreallocatedMmapDict  # type: ignore[attr-defined,assignment]
+    values.ValueClass = values.MultiProcessValue(_multiprocess.process_identity)  # type: ignore[no-untyped-call]
 
 _WEBHOOK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _WAIT_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 _SEND_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Seconds(Histogram):
+class BatchHistogram(Histogram):
     """A histogram that takes what a whole batch took at once: a lock is taken for each bucket that is hit, not for
     each value."""
 
@@ -39,21 +39,21 @@ class Seconds(Histogram):
             place = bisect_left(self._upper_bounds, amount)
             bins[place] = bins.get(place, 0) + 1
             total += amount
-        self._count(bins, total)
+        self._add_to_buckets(bins, total)
 
     def observe_times(self, amount: float, times: int) -> None:
         """The same value, `times` times."""
         if times:
-            self._count({bisect_left(self._upper_bounds, amount): times}, amount * times)
+            self._add_to_buckets({bisect_left(self._upper_bounds, amount): times}, amount * times)
 
-    def _count(self, bins: dict[int, int], total: float) -> None:
+    def _add_to_buckets(self, bins: dict[int, int], total: float) -> None:
         for place, count in bins.items():
             self._buckets[place].inc(count)
         if bins:
             self._sum.inc(total)
 
 
-class Seen(Gauge):
+class ScrapeTimeGauge(Gauge):
     """A gauge that no process keeps: it is looked up when somebody asks, see config/telemetry/exposition.py."""
 
     def _metric_init(self) -> None:
@@ -62,7 +62,7 @@ class Seen(Gauge):
     def collect(self) -> Iterable[Metric]:
         return ()
 
-    def family(self) -> GaugeMetricFamily:
+    def metric_family(self) -> GaugeMetricFamily:
         """What it is, to be given what was found."""
         return GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
@@ -82,21 +82,21 @@ def _gauge(
     return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
 
 
-def _seconds(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Seconds:
-    return Seconds("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> BatchHistogram:
+    return BatchHistogram("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
 
 
-def _seen(name: str, meaning: str, *labels: str) -> Seen:
-    return Seen("parley_" + name, meaning, labels, registry=REGISTRY)
+def _scrape_time_gauge(name: str, meaning: str, *labels: str) -> ScrapeTimeGauge:
+    return ScrapeTimeGauge("parley_" + name, meaning, labels, registry=REGISTRY)
 
 
 WEBHOOKS = _counter("webhooks_total", "Webhook requests answered", "channel", "outcome")
-WEBHOOK_SECONDS = _seconds(
+WEBHOOK_SECONDS = _histogram(
     "webhook_seconds",
     "From a webhook's arrival until it is in the mailbox; of each write, the longest",
     _WEBHOOK_BUCKETS_S,
 )
-ANSWERED = _counter(
+ANSWERS = _counter(
     "answers_total", "Webhooks that the replies may answer, by what came of it", "channel", "outcome"
 )
 INBOUND = _counter("inbound_total", "Events put into mailboxes", "channel", "kind")
@@ -105,21 +105,25 @@ SPOOLED = _counter("spooled_total", "Events written to the spool, as Redis was a
 SPOOL_REFUSED = _counter(
     "spool_refused_total", "Events that the spool did not take, or could not hand over", "channel", "reason"
 )
-SPOOL_EVENTS = _seen("spool_events", "Events in this machine's spool")
-SPOOL_BYTES = _seen("spool_bytes", "Bytes in this machine's spool")
-SPOOL_LIMIT_BYTES = _seen("spool_limit_bytes", "The most that it may have; 0: there is no spool")
-SPOOL_OLDEST_SECONDS = _seen("spool_oldest_seconds", "Age of the oldest event in this machine's spool")
+SPOOL_EVENTS = _scrape_time_gauge("spool_events", "Events in this machine's spool")
+SPOOL_BYTES = _scrape_time_gauge("spool_bytes", "Bytes in this machine's spool")
+SPOOL_LIMIT_BYTES = _scrape_time_gauge("spool_limit_bytes", "The most that it may have; 0: there is no spool")
+SPOOL_OLDEST_SECONDS = _scrape_time_gauge(
+    "spool_oldest_seconds", "Age of the oldest event in this machine's spool"
+)
 INVITATIONS = _counter("invitations_total", "Invitations posted to the API", "channel", "outcome")
 INVITATIONS_RELEASED = _counter(
     "invitations_released_total", "Invitations whose turn came", "channel", "outcome"
 )
 RINGS_FAILED = _counter("rings_failed_total", "Wake-ups not rung; the lane's alarm rings later", "queue")
-ALARMS = _counter("wakeups_total", "Lanes that were due and were rung by the clock", "queue")
+WAKEUPS = _counter("wakeups_total", "Lanes that were due and were rung by the clock", "queue")
 
-CLAIM_SECONDS = _seconds(
+CLAIM_SECONDS = _histogram(
     "claim_seconds", "From an event's acceptance until a worker claims it", _WAIT_BUCKETS_S, "queue"
 )
-TURN_SECONDS = _seconds("turn_seconds", "From the claim of a lane until its commit", _WAIT_BUCKETS_S, "queue")
+TURN_SECONDS = _histogram(
+    "turn_seconds", "From the claim of a lane until its commit", _WAIT_BUCKETS_S, "queue"
+)
 TURNS = _counter("turns_total", "Lanes advanced", "queue", "outcome")
 LEASES_LOST = _counter("leases_lost_total", "Lanes claimed whose last worker never came back", "queue")
 DUPLICATES = _counter("duplicates_total", "Events that had been applied before, and changed nothing")
@@ -133,13 +137,13 @@ SMS_DECIDED = _counter("sms_decided_total", "SMS decided, to be sent", "channel"
 
 RECEIPTS = _counter("receipts_total", "Receipts that brought something new of an SMS", "channel", "state")
 
-OUTBOX_SECONDS = _seconds(
+OUTBOX_SECONDS = _histogram(
     "outbox_seconds",
     "From an SMS's decision until the provider has it, pauses included",
     _WAIT_BUCKETS_S,
     "channel",
 )
-REPLY_SECONDS = _seconds(
+REPLY_SECONDS = _histogram(
     "reply_seconds",
     "From a webhook's acceptance until the provider has the first reply",
     _WAIT_BUCKETS_S,
@@ -153,7 +157,7 @@ SEGMENTS = _counter("segments_total", "Parts of the SMS that the provider accept
 LOOKUPS = _counter(
     "lookups_total", "SMS of unknown fate that a provider was asked about", "channel", "outcome"
 )
-SEND_SECONDS = _seconds("send_seconds", "One request to a provider", _SEND_BUCKETS_S, "channel")
+SEND_SECONDS = _histogram("send_seconds", "One request to a provider", _SEND_BUCKETS_S, "channel")
 CIRCUITS_OPENED = _counter("circuits_opened_total", "Pauses because a provider failed too often", "channel")
 CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel", mode="mostrecent")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
@@ -161,30 +165,44 @@ DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a pe
 SURVEYS_REFUSED = _gauge("surveys_refused", "Survey files with errors; what ran of them runs on")
 
 # What lies in Redis, which every endpoint reads for itself when it is asked: take `max`, not `sum`, over endpoints.
-REDIS_UP = _seen("redis_up", "1 if this server answers", "server")
-REDIS_MEMORY_BYTES = _seen(
+REDIS_UP = _scrape_time_gauge("redis_up", "1 if this server answers", "server")
+REDIS_MEMORY_BYTES = _scrape_time_gauge(
     "redis_memory_bytes", "Memory in use, and the most it may use if limited", "server", "kind"
 )
-QUEUE_DEPTH = _seen("queue_depth", "Senders whom a worker of this queue has been rung for", "queue")
-QUEUE_OLDEST_SECONDS = _seen("queue_oldest_seconds", "How long the first of them has been waiting", "queue")
-ALARMS_SET = _seen("alarms", "Lanes that wait for a worker or a moment, outboxes with SMS", "kind")
-ALARMS_DUE = _seen("alarms_due", "Those that are due, and not yet rung", "kind")
-ALARMS_LATE_SECONDS = _seen("alarms_late_seconds", "For how long the first of them has been due", "kind")
-LANES_LOCKED = _seen("lanes_locked", "Lanes that a worker holds, or held and never came back to", "state")
-DEAD_LETTERS_WAITING = _seen("dead_letters_waiting", "Dead letters that nobody has dealt with", "reason")
-DEAD_LETTERS_OLDEST_SECONDS = _seen("dead_letters_oldest_seconds", "Age of the oldest of them")
-DRAMATIQ_DEAD_LETTERS = _seen(
+QUEUE_DEPTH = _scrape_time_gauge(
+    "queue_depth", "Senders whom a worker of this queue has been rung for", "queue"
+)
+QUEUE_OLDEST_SECONDS = _scrape_time_gauge(
+    "queue_oldest_seconds", "How long the first of them has been waiting", "queue"
+)
+ALARMS_WAITING = _scrape_time_gauge(
+    "alarms", "Lanes that wait for a worker or a moment, outboxes with SMS", "kind"
+)
+ALARMS_DUE = _scrape_time_gauge("alarms_due", "Those that are due, and not yet rung", "kind")
+ALARMS_LATE_SECONDS = _scrape_time_gauge(
+    "alarms_late_seconds", "For how long the first of them has been due", "kind"
+)
+LANES_LOCKED = _scrape_time_gauge(
+    "lanes_locked", "Lanes that a worker holds, or held and never came back to", "state"
+)
+DEAD_LETTERS_WAITING = _scrape_time_gauge(
+    "dead_letters_waiting", "Dead letters that nobody has dealt with", "reason"
+)
+DEAD_LETTERS_OLDEST_SECONDS = _scrape_time_gauge("dead_letters_oldest_seconds", "Age of the oldest of them")
+DRAMATIQ_DEAD_LETTERS = _scrape_time_gauge(
     "dramatiq_dead_letters", "Messages in the dead-letter queues of Dramatiq's own broker"
 )
-INVITATIONS_HELD = _seen("invitations_held", "Invitations that wait for their turn", "channel")
-SMS_BUDGET_EXHAUSTED = _seen("sms_budget_exhausted", "1 while the day's SMS are used up", "channel")
-CHANNEL_PAUSED = _seen("channel_paused", "1 while nothing is sent, and by whom", "channel", "by")
-PROCESSES = _seen("processes", "Processes that have been heard of in the last seconds", "role")
+INVITATIONS_HELD = _scrape_time_gauge("invitations_held", "Invitations that wait for their turn", "channel")
+SMS_BUDGET_EXHAUSTED = _scrape_time_gauge(
+    "sms_budget_exhausted", "1 while the day's SMS are used up", "channel"
+)
+CHANNEL_PAUSED = _scrape_time_gauge("channel_paused", "1 while nothing is sent, and by whom", "channel", "by")
+PROCESSES = _scrape_time_gauge("processes", "Processes that have been heard of in the last seconds", "role")
 
 
-def counted() -> Iterable[Metric]:
+def collect_counted() -> Iterable[Metric]:
     """What this process has counted; or all of this machine, if they share a directory."""
-    if _tallies is None:
+    if _multiprocess is None:
         return REGISTRY.collect()
-    _tallies.fold()
-    return _tallies.read()
+    _multiprocess.fold_dead()
+    return _multiprocess.read_metrics()

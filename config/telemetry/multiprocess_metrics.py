@@ -38,61 +38,61 @@ from prometheus_client.utils import floatToGoString
 
 from config.telemetry import faults
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-_ALIVE, _COUNTS = ".alive", ".db"
-_SUMS, _NEW_SUMS, _FOLDING = "dead.sums", "dead.sums.new", "dead.lock"
+_ALIVE_SUFFIX, _COUNTS_SUFFIX = ".alive", ".db"
+_SUMS_FILE, _NEW_SUMS_FILE, _FOLD_LOCK_FILE = "dead.sums", "dead.sums.new", "dead.lock"
 
-_KEPT_GAUGE = "gauge_mostrecent"
-_SUMMED = ("counter", "histogram")
-_KEPT_S = 86_400.0
+_KEPT_GAUGE_KIND = "gauge_mostrecent"
+_SUMMED_KINDS = ("counter", "histogram")
+_GAUGE_KEPT_S = 86_400.0
 """How long the gauge of a dead process is kept, if it is of those that are."""
 
 _FILE_BYTES = 1 << 16
 _ROW_BYTES = 64
 """Of a file at first, and of a row in it without its key, at the most."""
 
-_GRAIN = 2.0**-20
+_SUM_PRECISION = 2.0**-20
 """Parts of sums are multiples of it, so that to add them is exact, in whatever order: seconds that are folded would else
 make a sum that is smaller by its last bit, and Prometheus takes any fall for a restart from zero."""
 
-_MOST_AT_ONCE = 64
+_MAX_FOLDED_AT_ONCE = 64
 """Of the dead that are folded: each takes an open file, of which a process may have some hundreds."""
 
-_DAMAGED = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
+_DAMAGED_FILE_ERRORS = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
 """What prometheus-client raises where a file is torn."""
 
 
-class Series(NamedTuple):
+class SeriesKey(NamedTuple):
     """One number among many: its kind as in its file's name, and its key there, in JSON."""
 
     kind: str
     key: str
 
 
-class Value(NamedTuple):
+class SeriesValue(NamedTuple):
     """`at` (s since 1970) is when a gauge was set; 0 of what is summed, and of a gauge that never was."""
 
     value: float
     at: float = 0.0
 
 
-Tally = dict[Series, Value]
-Labels = tuple[tuple[str, str], ...]
+SeriesValues = dict[SeriesKey, SeriesValue]
+LabelPairs = tuple[tuple[str, str], ...]
 
 
-class Dead(msgspec.Struct, array_like=True):
+class DeadSums(msgspec.Struct, array_like=True):
     """What lies in `dead.sums`. The files of those `taken_in` are of no account any more, and about to be removed."""
 
     taken_in: list[str] = []
     rows: list[tuple[str, str, float, float]] = []  # kind, key, value, at
 
 
-_decode = msgspec.msgpack.Decoder(Dead).decode
-_encode = msgspec.msgpack.Encoder().encode
+_decode_dead = msgspec.msgpack.Decoder(DeadSums).decode
+_encode_dead = msgspec.msgpack.Encoder().encode
 
 
-class Tallies:
+class MultiprocessMetrics:
     """What is counted in one directory, which is made if it is not there. This process's part of it begins when it is
     first asked for its identity."""
 
@@ -101,70 +101,70 @@ class Tallies:
         self._folder = folder
         self._pid = 0
         self._identity = ""
-        self._alive = -1
-        os.register_at_fork(after_in_child=self._leave_to_parent)
+        self._alive_descriptor = -1
+        os.register_at_fork(after_in_child=self._forget_after_fork)
 
-    def identity(self) -> str:
+    def process_identity(self) -> str:
         """This process's; a child that was forked has one of its own. Asked at every count."""
         if self._pid != os.getpid():
-            self._identity, self._alive = _be_born(self._folder)
+            self._identity, self._alive_descriptor = _create_identity(self._folder)
             self._pid = os.getpid()
         return self._identity
 
-    def read(self) -> list[Metric]:
+    def read_metrics(self) -> list[Metric]:
         """The sums of the living and the dead, and the gauges of the living."""
         while True:
-            with _sums(self._folder) as sums:
-                tally = _tally_of(sums.dead)
-                for identity, files in _files(self._folder).items():
+            with _open_sums(self._folder) as sums:
+                tally = _kept_values(sums.dead)
+                for identity, files in _files_by_process(self._folder).items():
                     if identity not in sums.dead.taken_in:
-                        _add(tally, files, living=not self._is_dead(identity))
-                if sums.still_there():
-                    return _families(tally)
+                        _add_files(tally, files, living=not self._is_dead(identity))
+                if sums.is_current():
+                    return _metric_families(tally)
 
-    def fold(self) -> None:
+    def fold_dead(self) -> None:
         """Add the sums of the dead to the file of the dead, and remove theirs; unless another process is at it, or the
         disk is full, say. Nothing is wrong while their files stay, but that there are more and more of them."""
-        with suppress(OSError), _held(self._folder / _FOLDING, fcntl.LOCK_EX) as alone:
+        with suppress(OSError), _file_lock(self._folder / _FOLD_LOCK_FILE, fcntl.LOCK_EX) as alone:
             if alone:
-                self._fold()
+                self._fold_alone()
 
-    def _fold(self) -> None:
-        with _sums(self._folder) as sums:
+    def _fold_alone(self) -> None:
+        with _open_sums(self._folder) as sums:
             dead = sums.dead
-        files = _files(self._folder)
+        files = _files_by_process(self._folder)
         for identity in dead.taken_in:
-            self._remove(identity, files.pop(identity, []))
+            self._remove_files(identity, files.pop(identity, []))
         faults.reach("before_the_dead_are_known")
         with ExitStack() as holding:
             dead_ones = (identity for identity in files if self._is_dead(identity, holding))
-            gone = list(islice(dead_ones, _MOST_AT_ONCE))
+            gone = list(islice(dead_ones, _MAX_FOLDED_AT_ONCE))
             if not gone:
                 return
-            files = _files(self._folder)  # with what they wrote before they died
-            tally = _tally_of(dead)
+            files = _files_by_process(self._folder)  # with what they wrote before they died
+            tally = _kept_values(dead)
             for identity in gone:
-                _add(tally, files.get(identity, []), living=False)
-            self._write(Dead(gone, [(*series, *value) for series, value in tally.items()]))
+                _add_files(tally, files.get(identity, []), living=False)
+            self._write_sums(DeadSums(gone, [(*series, *value) for series, value in tally.items()]))
             for identity in gone:
-                self._remove(identity, files.get(identity, []))
+                self._remove_files(identity, files.get(identity, []))
 
-    def _write(self, dead: Dead) -> None:
-        new = self._folder / _NEW_SUMS
+    def _write_sums(self, dead: DeadSums) -> None:
+        new = self._folder / _NEW_SUMS_FILE
         with new.open("wb") as file:
-            file.write(_encode(dead))
+            file.write(_encode_dead(dead))
             file.flush()
             faults.reach("before_sums_are_kept")
             os.fsync(file.fileno())
-        new.rename(self._folder / _SUMS)
+        new.rename(self._folder / _SUMS_FILE)
         faults.reach("after_sums_are_kept")
 
-    def _remove(self, identity: str, files: list[Path]) -> None:
+    def _remove_files(self, identity: str, files: list[Path]) -> None:
         """The lock's file goes last: without it, nobody could tell that the others' owner is dead."""
         for file in files:
             file.unlink(missing_ok=True)
             faults.reach("after_a_file_of_the_dead_is_gone")
-        (self._folder / f"{identity}{_ALIVE}").unlink(missing_ok=True)
+        (self._folder / f"{identity}{_ALIVE_SUFFIX}").unlink(missing_ok=True)
 
     def _is_dead(self, identity: str, holding: ExitStack | None = None) -> bool:
         """Is nobody there any more who counts as this one? If so, `holding` keeps anyone from becoming it."""
@@ -174,19 +174,21 @@ class Tallies:
             with ExitStack() as briefly:
                 keep = holding or briefly
                 mode = fcntl.LOCK_EX if holding else fcntl.LOCK_SH
-                return keep.enter_context(_held(self._folder / f"{identity}{_ALIVE}", mode, make=False))
+                return keep.enter_context(
+                    _file_lock(self._folder / f"{identity}{_ALIVE_SUFFIX}", mode, make=False)
+                )
         except FileNotFoundError:
             pid = identity.partition("-")[0]  # of the release before, or somebody has removed the lock's file
-            return not (pid.isdigit() and _runs(int(pid)))
+            return not (pid.isdigit() and _process_exists(int(pid)))
 
-    def _leave_to_parent(self) -> None:
+    def _forget_after_fork(self) -> None:
         """The lock that a fork shares with its parent is the parent's."""
-        if self._alive >= 0:
-            os.close(self._alive)
-            self._alive, self._pid, self._identity = -1, 0, ""
+        if self._alive_descriptor >= 0:
+            os.close(self._alive_descriptor)
+            self._alive_descriptor, self._pid, self._identity = -1, 0, ""
 
 
-class Counts(MmapedDict):
+class PreallocatedMmapDict(MmapedDict):
     """One file of a process. Its blocks are on disk before anything is written to them: a write to one for which a full
     disk has no room ends the process without a word (SIGBUS). If there is none, it goes on to count for itself alone."""
 
@@ -202,10 +204,10 @@ class Counts(MmapedDict):
 
     def _init_value(self, key: str) -> None:
         if self._used + len(key.encode()) + _ROW_BYTES > self._capacity:
-            self._grow(2 * self._capacity)
+            self._grow_file(2 * self._capacity)
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
-    def _grow(self, size: int) -> None:
+    def _grow_file(self, size: int) -> None:
         if not _has_room(self._f.fileno(), size):
             memory = os.fdopen(os.memfd_create("counts"), "w+b")
             memory.write(self._m)
@@ -220,41 +222,43 @@ def _has_room(descriptor: int, size: int) -> bool:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.stderr.write(f"{FOLDER}: its disk is full: what process {os.getpid()} counts is not told\n")
+            sys.stderr.write(
+                f"{FOLDER_VARIABLE}: its disk is full: what process {os.getpid()} counts is not told\n"
+            )
             return False
     return True
 
 
-def join(folder: Path) -> Tallies:
+def join_folder(folder: Path) -> MultiprocessMetrics:
     """What this process is to count into, from its start on. Raises OSError, with a sentence, if it cannot."""
     try:
-        tallies = Tallies(folder)
-        tallies.identity()
+        tallies = MultiprocessMetrics(folder)
+        tallies.process_identity()
     except OSError as e:
         expected = "expected a directory that all of this machine's processes may write to"
-        raise OSError(f"{FOLDER} is {folder}: {e.strerror}: {expected}") from e
-    tallies.fold()  # so that files do not pile up where nobody asks for the sums
+        raise OSError(f"{FOLDER_VARIABLE} is {folder}: {e.strerror}: {expected}") from e
+    tallies.fold_dead()  # so that files do not pile up where nobody asks for the sums
     return tallies
 
 
-def _be_born(folder: Path) -> tuple[str, int]:
+def _create_identity(folder: Path) -> tuple[str, int]:
     """A new identity, and the descriptor of the lock that says that it lives. Whoever folds may take the file for a dead
     one's before it is locked, and remove it; then another is made."""
     while True:
         identity = f"{os.getpid()}-{token_hex(4)}"  # no '_', which parts a file's name
-        path = folder / f"{identity}{_ALIVE}"
+        path = folder / f"{identity}{_ALIVE_SUFFIX}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         faults.reach("before_birth")
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             faults.reach("after_birth")
-            if _is_at(path, descriptor):
+            if _is_same_file(path, descriptor):
                 return identity, descriptor
         os.close(descriptor)
 
 
 @contextmanager
-def _held(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
+def _file_lock(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
     """True while the lock on this file is ours; False if another has it. Raises FileNotFoundError."""
     descriptor = os.open(path, (os.O_RDWR | os.O_CREAT) if make else os.O_RDONLY, 0o644)
     try:
@@ -263,12 +267,12 @@ def _held(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield _is_at(path, descriptor)
+            yield _is_same_file(path, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     """Is the open file still the one at this path?"""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -276,7 +280,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _runs(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -286,92 +290,94 @@ def _runs(pid: int) -> bool:
     return True
 
 
-class _Sums(NamedTuple):
+class _OpenSums(NamedTuple):
     """What the file of the dead holds, if there is one; open, so that no other file can be taken for it."""
 
-    dead: Dead
+    dead: DeadSums
     path: Path
     descriptor: int | None
 
-    def still_there(self) -> bool:
-        return not self.path.exists() if self.descriptor is None else _is_at(self.path, self.descriptor)
+    def is_current(self) -> bool:
+        return (
+            not self.path.exists() if self.descriptor is None else _is_same_file(self.path, self.descriptor)
+        )
 
 
 @contextmanager
-def _sums(folder: Path) -> Iterator[_Sums]:
-    path = folder / _SUMS
+def _open_sums(folder: Path) -> Iterator[_OpenSums]:
+    path = folder / _SUMS_FILE
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        yield _Sums(Dead(), path, None)
+        yield _OpenSums(DeadSums(), path, None)
         return
     with file:
-        yield _Sums(_read_dead(file.read()), path, file.fileno())
+        yield _OpenSums(_decode_sums(file.read()), path, file.fileno())
 
 
-def _read_dead(content: bytes) -> Dead:
+def _decode_sums(content: bytes) -> DeadSums:
     """A file that cannot be read, after a power cut, say, counts as none: the sums begin anew."""
     try:
-        return _decode(content)
+        return _decode_dead(content)
     except msgspec.MsgspecError:
-        return Dead()
+        return DeadSums()
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
+def _files_by_process(folder: Path) -> dict[str, list[Path]]:
     """The files of each process that is known here, living or dead."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix == _ALIVE:
+        if path.suffix == _ALIVE_SUFFIX:
             found.setdefault(path.stem, [])
-        elif path.suffix == _COUNTS:
+        elif path.suffix == _COUNTS_SUFFIX:
             found.setdefault(path.stem.rpartition("_")[2], []).append(path)
     return found
 
 
-def _tally_of(dead: Dead) -> Tally:
+def _kept_values(dead: DeadSums) -> SeriesValues:
     """The sums, and the gauges that are still kept."""
-    horizon = time() - _KEPT_S
+    horizon = time() - _GAUGE_KEPT_S
     return {
-        Series(kind, key): Value(value, at)
+        SeriesKey(kind, key): SeriesValue(value, at)
         for kind, key, value, at in dead.rows
-        if kind in _SUMMED or at > horizon
+        if kind in _SUMMED_KINDS or at > horizon
     }
 
 
-def _add(tally: Tally, files: list[Path], *, living: bool) -> None:
+def _add_files(tally: SeriesValues, files: list[Path], *, living: bool) -> None:
     for file in files:
         kind = file.stem.rpartition("_")[0]
-        if living or kind in _SUMMED or kind == _KEPT_GAUGE:
-            for key, value in _rows(file):
-                series = Series(kind, key)
-                part = Value(_cut(value.value)) if kind in _SUMMED else value
-                tally[series] = _joined(kind, tally.get(series, Value(0.0)), part)
+        if living or kind in _SUMMED_KINDS or kind == _KEPT_GAUGE_KIND:
+            for key, value in _read_rows(file):
+                series = SeriesKey(kind, key)
+                part = SeriesValue(_round_down(value.value)) if kind in _SUMMED_KINDS else value
+                tally[series] = _combine_values(kind, tally.get(series, SeriesValue(0.0)), part)
 
 
-def _cut(value: float) -> float:
+def _round_down(value: float) -> float:
     """What of one process's sum is told: a multiple of _GRAIN, which never falls as the sum does not."""
-    return math.floor(value / _GRAIN) * _GRAIN
+    return math.floor(value / _SUM_PRECISION) * _SUM_PRECISION
 
 
-def _joined(kind: str, one: Value, other: Value) -> Value:
+def _combine_values(kind: str, one: SeriesValue, other: SeriesValue) -> SeriesValue:
     """What two processes make together: a sum, or of a gauge what was set last."""
-    if kind in _SUMMED:
-        return Value(one.value + other.value)
+    if kind in _SUMMED_KINDS:
+        return SeriesValue(one.value + other.value)
     return other if other.at > one.at else one
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Value]]:
+def _read_rows(file: Path) -> Iterator[tuple[str, SeriesValue]]:
     """What a process counted: of a torn file, what stands before the tear; nothing of one that is gone."""
-    with suppress(FileNotFoundError, *_DAMAGED):
+    with suppress(FileNotFoundError, *_DAMAGED_FILE_ERRORS):
         for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
-            if _parsed(key) is None:
+            if _parse_key(key) is None:
                 return
             if math.isfinite(value):
-                yield key, Value(value, at)
+                yield key, SeriesValue(value, at)
 
 
 @lru_cache(maxsize=16_384)
-def _parsed(key: str) -> tuple[str, str, Labels, str] | None:
+def _parse_key(key: str) -> tuple[str, str, LabelPairs, str] | None:
     """The metric, the sample, its labels and the metric's meaning; None if the key is torn."""
     try:
         metric, sample, labels, meaning = json.loads(key)
@@ -380,16 +386,18 @@ def _parsed(key: str) -> tuple[str, str, Labels, str] | None:
         return None
 
 
-def _families(tally: Tally) -> list[Metric]:
+def _metric_families(tally: SeriesValues) -> list[Metric]:
     """The series as prometheus-client publishes them, each metric once, whatever its help was in earlier releases."""
     families: dict[str, Metric] = {}
-    samples: dict[str, dict[tuple[str, Labels], Value]] = defaultdict(dict)
+    samples: dict[str, dict[tuple[str, LabelPairs], SeriesValue]] = defaultdict(dict)
     for series, value in tally.items():
-        if parsed := _parsed(series.key):
+        if parsed := _parse_key(series.key):
             metric, sample, labels, meaning = parsed
             families[metric] = Metric(metric, meaning, series.kind.partition("_")[0])
             place = (sample, labels)
-            samples[metric][place] = _joined(series.kind, samples[metric].get(place, Value(0.0)), value)
+            samples[metric][place] = _combine_values(
+                series.kind, samples[metric].get(place, SeriesValue(0.0)), value
+            )
     for name, family in families.items():
         if family.type == "histogram":
             _add_histogram(family, samples[name])
@@ -398,15 +406,15 @@ def _families(tally: Tally) -> list[Metric]:
     return [family for family in families.values() if family.samples]
 
 
-def _add_samples(family: Metric, samples: Mapping[tuple[str, Labels], Value]) -> None:
+def _add_samples(family: Metric, samples: Mapping[tuple[str, LabelPairs], SeriesValue]) -> None:
     for (sample, labels), value in samples.items():
         if family.type != "gauge" or value.at:  # a gauge that was never set says nothing
             family.add_sample(sample, dict(labels), value.value)
 
 
-def _add_histogram(family: Metric, samples: Mapping[tuple[str, Labels], Value]) -> None:
+def _add_histogram(family: Metric, samples: Mapping[tuple[str, LabelPairs], SeriesValue]) -> None:
     """Each value is counted in one bucket; what is published of a bucket includes those below it."""
-    buckets: dict[Labels, dict[float, float]] = defaultdict(dict)
+    buckets: dict[LabelPairs, dict[float, float]] = defaultdict(dict)
     for (_, labels), value in samples.items():
         if bound := dict(labels).get("le"):
             buckets[tuple(pair for pair in labels if pair[0] != "le")][float(bound)] = value.value
@@ -417,5 +425,5 @@ def _add_histogram(family: Metric, samples: Mapping[tuple[str, Labels], Value]) 
             bound = str(floatToGoString(upper))  # type: ignore[no-untyped-call]
             family.add_sample(family.name + "_bucket", {**dict(labels), "le": bound}, total)
         family.add_sample(family.name + "_count", dict(labels), total)
-        summed = samples.get((family.name + "_sum", labels), Value(0.0))
+        summed = samples.get((family.name + "_sum", labels), SeriesValue(0.0))
         family.add_sample(family.name + "_sum", dict(labels), summed.value)

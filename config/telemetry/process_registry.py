@@ -20,30 +20,30 @@ from prometheus_client import Counter
 
 from config.store import keyspace
 from config.telemetry import metrics
-from config.telemetry.hot_reload import repeatedly
+from config.telemetry.hot_reload import run_periodically
 
-SAID: keyspace.Command = ("HGETALL", keyspace.RUNS)
+HEARTBEATS_COMMAND: keyspace.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""
 
-SAY_S = 5.0
-GONE_MS = 20_000
+HEARTBEAT_INTERVAL_S = 5.0
+HEARTBEAT_EXPIRY_MS = 20_000
 """A process that has said nothing for this long lives no more."""
 
-_GONE_EARLIER_MS = 180_000
+_EARLIER_HEARTBEAT_EXPIRY_MS = 180_000
 """The same for one of the earlier release, which speaks once a minute."""
 
-PATIENCE_S = 1.0
+HEARTBEAT_TIMEOUT_S = 1.0
 """How long a word may take; what is not said now is said at the next turn."""
 
 
 ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
 """The Procfile's lines."""
 
-UNHEARD = ("web", "delivery", "clock")
+UNHEARD_EARLIER_ROLES = ("web", "delivery", "clock")
 """Those of which a process of the release before this one does not say that it lives."""
 
 
-class Process(msgspec.Struct, frozen=True, array_like=True):
+class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much
     it did a second since it spoke last: see WORK. Times are the server's ms. The release before this one told the first
@@ -60,75 +60,77 @@ class Process(msgspec.Struct, frozen=True, array_like=True):
     per_s: float = 0.0
 
     @property
-    def gone_ms(self) -> int:
-        return GONE_MS if self.library else _GONE_EARLIER_MS
+    def expiry_ms(self) -> int:
+        return HEARTBEAT_EXPIRY_MS if self.library else _EARLIER_HEARTBEAT_EXPIRY_MS
 
 
-WORK: Mapping[str, Counter] = {
+WORK_COUNTERS: Mapping[str, Counter] = {
     "web": metrics.INBOUND,
     "ratelimit": metrics.TURNS,
     "conversation": metrics.TURNS,
     "delivery": metrics.SENDS,
-    "clock": metrics.ALARMS,
+    "clock": metrics.WAKEUPS,
 }
 """What a process of each role does."""
 
-_decode = msgspec.msgpack.Decoder(Process).decode
-encode = msgspec.msgpack.encode
+_decode_heartbeat = msgspec.msgpack.Decoder(ProcessHeartbeat).decode
+encode_heartbeat = msgspec.msgpack.encode
 
-Said = Mapping[bytes, bytes] | Sequence[bytes]
+HeartbeatsReply = Mapping[bytes, bytes] | Sequence[bytes]
 """The answer to SAID, as redis-py gives it by itself or in a pipeline."""
 
 
 @contextmanager
-def enlisted(
+def send_heartbeats(
     url: str, role: str, surveys: Callable[[], dict[str, str]] = dict
 ) -> Iterator[Callable[[], None]]:
     """Meanwhile, this process is known to live, and to run `surveys()` (version by name). Gives what says so at once,
     which raises redis.RedisError."""
-    client = keyspace.connect(url, retries=0, timeout_s=PATIENCE_S)
+    client = keyspace.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
     name = f"{role}@{host}:{pid}.{token_hex(2)}"  # containers may share a host's name, and all have the pid 1
-    pace = _Pace(role)
+    pace = _WorkRate(role)
 
-    def say() -> None:
-        now = keyspace.server_ms(client)
+    def send_heartbeat() -> None:
+        now = keyspace.server_time_ms(client)
         since = now - round((monotonic() - begun_s) * 1_000)
-        me = Process(now, surveys(), role, host, pid, since, keyspace.LIBRARY, release(), pace.per_s())
-        put(client, name, me)
+        me = ProcessHeartbeat(
+            now, surveys(), role, host, pid, since, keyspace.LIBRARY_NAME, package_version(), pace.per_s()
+        )
+        store_heartbeat(client, name, me)
 
     try:
-        with repeatedly(say, SAY_S, "registry"):
-            yield say
+        with run_periodically(send_heartbeat, HEARTBEAT_INTERVAL_S, "registry"):
+            yield send_heartbeat
     finally:
         with suppress(redis.RedisError):  # its silence will say so
-            leave(client, [name])
+            remove_processes(client, [name])
         client.close()
 
 
-class _Pace:
+class _WorkRate:
     """How much a process does a second."""
 
     def __init__(self, role: str) -> None:
-        self._counter = WORK[role]
-        self._last = (monotonic(), self._done())
+        self._counter = WORK_COUNTERS[role]
+        self._last_reading = (monotonic(), self._work_done())
         self._per_s = 0.0
 
     def per_s(self) -> float:
         """Since the last time that this was asked, if it was not just now."""
-        (then_s, before), now_s = self._last, monotonic()
+        (then_s, before), now_s = self._last_reading, monotonic()
         if now_s - then_s >= 1:
-            done = self._done()
+            done = self._work_done()
             self._per_s = round((done - before) / (now_s - then_s), 1)
-            self._last = (now_s, done)
+            self._last_reading = (now_s, done)
         return self._per_s
 
-    def _done(self) -> float:
+    def _work_done(self) -> float:
         samples = (sample for metric in self._counter.collect() for sample in metric.samples)
         return sum(sample.value for sample in samples if sample.name.endswith("_total"))
 
 
-def release() -> str:
+def package_version() -> str:
     """The package's version; empty if it is not installed."""
     try:
         return version("parley")
@@ -136,56 +138,56 @@ def release() -> str:
         return ""
 
 
-def put(client: redis.Redis, name: str, process: Process) -> None:
-    keyspace.ask(client, ("HSET", keyspace.RUNS, name, encode(process)))
+def store_heartbeat(client: redis.Redis, name: str, process: ProcessHeartbeat) -> None:
+    keyspace.run_command(client, ("HSET", keyspace.PROCESSES_KEY, name, encode_heartbeat(process)))
 
 
-def leave(client: redis.Redis, names: Iterable[str]) -> None:
+def remove_processes(client: redis.Redis, names: Iterable[str]) -> None:
     """These live no more."""
     if names := list(names):
-        keyspace.ask(client, ("HDEL", keyspace.RUNS, *names))
+        keyspace.run_command(client, ("HDEL", keyspace.PROCESSES_KEY, *names))
 
 
-def processes(client: redis.Redis) -> dict[str, Process]:
+def living_processes(client: redis.Redis) -> dict[str, ProcessHeartbeat]:
     """Those that live, by name."""
-    return living(keyspace.ask(client, SAID), keyspace.server_ms(client))
+    return parse_living(keyspace.run_command(client, HEARTBEATS_COMMAND), keyspace.server_time_ms(client))
 
 
-def bury(client: redis.Redis) -> None:
+def remove_dead_processes(client: redis.Redis) -> None:
     """Forget those that have gone without a word."""
-    said = keyspace.ask(client, SAID)
-    alive = living(said, keyspace.server_ms(client))
-    leave(client, (name for name in map(bytes.decode, _pairs(said)) if name not in alive))
+    said = keyspace.run_command(client, HEARTBEATS_COMMAND)
+    alive = parse_living(said, keyspace.server_time_ms(client))
+    remove_processes(client, (name for name in map(bytes.decode, _reply_pairs(said)) if name not in alive))
 
 
-def living(said: Said, now: int) -> dict[str, Process]:
+def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
     """Of those that have said something, who lives at `now` (ms), by name. Whose word is of the future said it before the
     server's clock was set back, and would live until then."""
-    read = {name.decode(): _read(name.decode(), blob) for name, blob in _pairs(said).items()}
+    read = {name.decode(): _parse_heartbeat(name.decode(), blob) for name, blob in _reply_pairs(said).items()}
     return {
         name: each
         for name, each in sorted(read.items())
-        if each is not None and abs(now - each.at) <= each.gone_ms
+        if each is not None and abs(now - each.at) <= each.expiry_ms
     }
 
 
-def last_heard(said: Said) -> dict[str, int]:
+def last_heard(said: HeartbeatsReply) -> dict[str, int]:
     """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour."""
     heard: dict[str, int] = {}
-    for name, blob in _pairs(said).items():
-        if (process := _read(name.decode(), blob)) is not None:
+    for name, blob in _reply_pairs(said).items():
+        if (process := _parse_heartbeat(name.decode(), blob)) is not None:
             heard[process.role] = max(process.at, heard.get(process.role, 0))
     return heard
 
 
-def by_role(living: Mapping[str, Process]) -> Multiset[str]:
+def count_by_role(living: Mapping[str, ProcessHeartbeat]) -> Multiset[str]:
     return Multiset(each.role for each in living.values())
 
 
-def _read(name: str, blob: bytes) -> Process | None:
+def _parse_heartbeat(name: str, blob: bytes) -> ProcessHeartbeat | None:
     """What it said; None if a later release said it in a way that this one cannot read. Its role is in its name."""
     try:
-        process = _decode(blob)
+        process = _decode_heartbeat(blob)
     except msgspec.MsgspecError:
         return None
     if process.role:
@@ -195,5 +197,5 @@ def _read(name: str, blob: bytes) -> Process | None:
     return msgspec.structs.replace(process, role=role, host=host, pid=int(pid) if pid.isdigit() else 0)
 
 
-def _pairs(said: Said) -> Mapping[bytes, bytes]:
+def _reply_pairs(said: HeartbeatsReply) -> Mapping[bytes, bytes]:
     return said if isinstance(said, Mapping) else dict(zip(said[::2], said[1::2], strict=True))

@@ -16,27 +16,27 @@ from config.settings.channels import Channel
 from config.settings.settings import Settings
 from config.store import keyspace
 from config.store.keyspace import QUEUES, Command
-from config.store.pauses import Pause, decode, left_ms
-from config.store.stored_values import lock_in
+from config.store.pauses import StoredPause, decode_pause, pause_left_ms
+from config.store.stored_values import parse_lock
 from config.telemetry import process_registry
 
-PATIENCE_S = 1.0
+STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
 
-LEASE_MS = 5_000
+LANE_LEASE_MS = 5_000
 """A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/store/lanes.py)."""
 
-MOST_LOCKS = 4_096
+MAX_LOCKS_READ = 4_096
 """Locks that are looked at in one reading, of all shards together."""
 
-_SCANNED, _SCANS = 1_000, 10
+_SCAN_COUNT, _MAX_SCAN_STEPS = 1_000, 10
 """Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
 
-EARLIER = "earlier"
+EARLIER_RELEASE_REASON = "earlier"
 """The reason of dead letters of a release that did not count them by reason."""
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
+class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """`why` it does not answer. `now` is its time (ms), `most_memory` 0 without a limit; both in bytes."""
 
     up: bool
@@ -46,14 +46,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     most_memory: int = 0
 
 
-class Queue(msgspec.Struct, frozen=True):
+class QueueStats(msgspec.Struct, frozen=True):
     """Senders for whom a worker has been rung, and how long ago the first of them was."""
 
     depth: int = 0
     oldest_ms: int = 0
 
 
-class Alarms(msgspec.Struct, frozen=True):
+class AlarmStats(msgspec.Struct, frozen=True):
     """How many are set; how many of them are due, and for how long the first has been."""
 
     set: int = 0
@@ -61,41 +61,41 @@ class Alarms(msgspec.Struct, frozen=True):
     late_ms: int = 0
 
 
-class Shard(msgspec.Struct, frozen=True, kw_only=True):
+class ShardStats(msgspec.Struct, frozen=True, kw_only=True):
     """`held` lanes are some worker's; that of `abandoned` ones has not come back within its lease. Both are counted among
     those whose alarms are nearest, the latter without those that an operator had. `dead` letters are by reason, `dead_oldest_ms` is the age of the oldest."""
 
     k: int
-    lanes: Alarms
-    outboxes: Alarms
+    lanes: AlarmStats
+    outboxes: AlarmStats
     held: int = 0
     abandoned: int = 0
     dead: Mapping[str, int] = {}
     dead_oldest_ms: int = 0
 
 
-class ChannelStands(msgspec.Struct, frozen=True, kw_only=True):
+class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
     """`held` invitations wait for their turn. `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit."""
 
     held: int = 0
-    pause: Pause | None = None
+    pause: StoredPause | None = None
     pause_left_ms: int = 0
     sms_today: int = 0
     sms_cap: int = 0
 
 
-class Soundings(msgspec.Struct, frozen=True, kw_only=True):
+class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `processes` are those that live, by name; `dramatiq_dead` messages by the key they lie at."""
 
-    lanes: Server
-    broker: Server
-    shards: Sequence[Shard] = ()
-    channels: Mapping[str, ChannelStands] = {}
-    processes: Mapping[str, process_registry.Process] = {}
-    queues: Mapping[str, Queue] = {}
+    lanes: ServerStats
+    broker: ServerStats
+    shards: Sequence[ShardStats] = ()
+    channels: Mapping[str, ChannelStats] = {}
+    processes: Mapping[str, process_registry.ProcessHeartbeat] = {}
+    queues: Mapping[str, QueueStats] = {}
     dramatiq_dead: Mapping[str, int] = {}
 
-    def dead(self) -> dict[str, int]:
+    def dead_by_reason(self) -> dict[str, int]:
         """Dead letters of all shards, by reason."""
         found: dict[str, int] = {}
         for shard in self.shards:
@@ -104,101 +104,109 @@ class Soundings(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-class Sounder:
+class StatsReader:
     """Takes soundings of a deployment, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._lanes = keyspace.connect(settings.redis_url, 0, PATIENCE_S)
-        self._broker = keyspace.connect(settings.broker_url, 0, PATIENCE_S)
+        self._lanes = keyspace.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
+        self._broker = keyspace.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
         self._channels = settings.channels
         self._shards = settings.shards
 
-    def take(self) -> Soundings:
+    def read(self) -> RedisStats:
         """What lies there now. Never raises for a server that does not answer."""
         try:
-            lanes = self._of_lanes()
+            lanes = self._read_lanes()
         except redis.RedisError as e:
-            lanes = {"lanes": Server(up=False, why=_why(e))}
+            lanes = {"lanes": ServerStats(up=False, why=_error_sentence(e))}
         try:
-            broker = self._of_broker()
+            broker = self._read_broker()
         except redis.RedisError as e:
-            broker = {"broker": Server(up=False, why=_why(e))}
-        return Soundings(**lanes, **broker)
+            broker = {"broker": ServerStats(up=False, why=_error_sentence(e))}
+        return RedisStats(**lanes, **broker)
 
     def close(self) -> None:
         self._lanes.close()
         self._broker.close()
 
-    def _of_lanes(self) -> dict[str, Any]:
+    def _read_lanes(self) -> dict[str, Any]:
         names = list(self._channels)
-        most = max(1, MOST_LOCKS // self._shards)
-        answers = _answers(
+        most = max(1, MAX_LOCKS_READ // self._shards)
+        answers = _pipeline_answers(
             self._lanes,
             [
-                *_SERVER, process_registry.SAID,
-                *(command for name in names for command in _of_channel(name)),
-                *(command for k in range(self._shards) for command in _of_shard(k, names, most)),
+                *_SERVER_COMMANDS, process_registry.HEARTBEATS_COMMAND,
+                *(command for name in names for command in _channel_commands(name)),
+                *(command for k in range(self._shards) for command in _shard_commands(k, names, most)),
             ],
         )  # fmt: skip
-        server, said = _server(answers), next(answers)
+        server, said = _server_stats(answers), next(answers)
         pauses = [(next(answers), next(answers)) for _ in names]
-        firsts = [_First.read(k, names, answers) for k in range(self._shards)]
-        answers = _answers(
+        firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(self._shards)]
+        answers = _pipeline_answers(
             self._lanes,
             [
-                *(("GET", _sms_counter(channel, server.now)) for channel in self._channels.values()),
-                *(command for first in firsts for command in first.then(server.now)),
+                *(
+                    ("GET", _todays_sms_counter_key(channel, server.now))
+                    for channel in self._channels.values()
+                ),
+                *(command for first in firsts for command in first.followup_commands(server.now)),
             ],
         )
         return {
             "lanes": server,
-            "processes": process_registry.living(said, server.now),
+            "processes": process_registry.parse_living(said, server.now),
             "channels": {
-                channel.name: ChannelStands(
+                channel.name: ChannelStats(
                     held=sum(first.invitations[channel.name] for first in firsts),
-                    pause=decode(value) if value is not None else None,
-                    pause_left_ms=left_ms(left) or 0,
+                    pause=decode_pause(value) if value is not None else None,
+                    pause_left_ms=pause_left_ms(left) or 0,
                     sms_today=int(next(answers) or 0),
                     sms_cap=channel.limits.sms_per_day,
                 )
                 for channel, (value, left) in zip(self._channels.values(), pauses, strict=True)
             },
-            "shards": [first.shard(server.now, answers) for first in firsts],
+            "shards": [first.shard_stats(server.now, answers) for first in firsts],
         }
 
-    def _of_broker(self) -> dict[str, Any]:
+    def _read_broker(self) -> dict[str, Any]:
         bells = [
             command
             for queue in QUEUES
-            for command in (("ZCARD", keyspace.bell(queue)), _first(keyspace.bell(queue)))
+            for command in (
+                ("ZCARD", keyspace.wakeup_queue_key(queue)),
+                _first_entry_command(keyspace.wakeup_queue_key(queue)),
+            )
         ]
-        answers = _answers(self._broker, [*_SERVER, *bells])
-        server = _server(answers)
+        answers = _pipeline_answers(self._broker, [*_SERVER_COMMANDS, *bells])
+        server = _server_stats(answers)
         queues = {}
         for queue in QUEUES:
             depth, first = next(answers), next(answers)
-            queues[queue] = Queue(depth, _age(first, server.now))
-        return {"broker": server, "queues": queues, "dramatiq_dead": self._dramatiq_dead()}
+            queues[queue] = QueueStats(depth, _first_age_ms(first, server.now))
+        return {"broker": server, "queues": queues, "dramatiq_dead": self._read_dramatiq_dead()}
 
-    def _dramatiq_dead(self) -> dict[str, int]:
+    def _read_dramatiq_dead(self) -> dict[str, int]:
         """Messages in Dramatiq's own dead-letter queues. Our broker makes none; a server that another Dramatiq uses, or
         has used, may have some. Of a large database, not all is looked through."""
         names: set[bytes] = set()
         cursor = 0
-        for _ in range(_SCANS):
-            step = ("SCAN", cursor, "MATCH", "*.XQ", "COUNT", _SCANNED, "TYPE", "zset")
-            cursor, found = next(_answers(self._broker, [step]))
+        for _ in range(_MAX_SCAN_STEPS):
+            step = ("SCAN", cursor, "MATCH", "*.XQ", "COUNT", _SCAN_COUNT, "TYPE", "zset")
+            cursor, found = next(_pipeline_answers(self._broker, [step]))
             names |= set(found)
             if not cursor:
                 break
         keys = sorted(names)
         return {
             key.decode(errors="replace"): int(count)
-            for key, count in zip(keys, _answers(self._broker, [("ZCARD", key) for key in keys]), strict=True)
+            for key, count in zip(
+                keys, _pipeline_answers(self._broker, [("ZCARD", key) for key in keys]), strict=True
+            )
         }
 
 
-class _First(msgspec.Struct, frozen=True):
+class _ShardFirstTrip(msgspec.Struct, frozen=True):
     """What a shard's first round trip found: `nearest` alarms of lanes are (sender, ms)."""
 
     k: int
@@ -212,76 +220,78 @@ class _First(msgspec.Struct, frozen=True):
     invitations: Mapping[str, int]
 
     @classmethod
-    def read(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
-        """As `_of_shard` asked."""
+    def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
+        """As `_shard_commands` asked."""
         return cls(
-            k, next(answers), _scored(next(answers)), next(answers), next(answers), _mapping(next(answers)),
+            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), _hash_reply(next(answers)),
             next(answers), next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
-    def then(self, now: int) -> Iterator[Command]:
+    def followup_commands(self, now: int) -> Iterator[Command]:
         """What has to be asked once the time is known."""
-        yield ("ZCOUNT", keyspace.alarms(self.k), "-inf", now)
-        yield ("ZCOUNT", keyspace.outbox_alarms(self.k), "-inf", now)
+        yield ("ZCOUNT", keyspace.lane_alarms_key(self.k), "-inf", now)
+        yield ("ZCOUNT", keyspace.outbox_alarms_key(self.k), "-inf", now)
         locks = [
-            keyspace.lock(self.k, sender.decode()) for sender, at in self.nearest if at <= now + LEASE_MS
+            keyspace.lane_lock_key(self.k, sender.decode())
+            for sender, at in self.nearest
+            if at <= now + LANE_LEASE_MS
         ]
         yield ("MGET", *locks) if locks else ("ECHO", b"")
 
-    def shard(self, now: int, answers: Iterator[Any]) -> Shard:
-        """As `then` asked."""
+    def shard_stats(self, now: int, answers: Iterator[Any]) -> ShardStats:
+        """As `followup_commands` asked."""
         lanes_due, outboxes_due, stored = next(answers), next(answers), next(answers)
-        locks = [lock for value in stored or () if value and (lock := lock_in(value))]
+        locks = [lock for value in stored or () if value and (lock := parse_lock(value))]
         held = sum(lock.until > now for lock in locks)
         lapsed = sum(lock.until <= now and lock.attempts > 0 for lock in locks)
         first_lane = [part for pair in self.nearest[:1] for part in pair]
-        return Shard(
+        return ShardStats(
             k=self.k,
-            lanes=Alarms(self.lanes, lanes_due, _age(first_lane, now)),
-            outboxes=Alarms(self.outboxes, outboxes_due, _age(self.first_outbox, now)),
+            lanes=AlarmStats(self.lanes, lanes_due, _first_age_ms(first_lane, now)),
+            outboxes=AlarmStats(self.outboxes, outboxes_due, _first_age_ms(self.first_outbox, now)),
             held=held,
             abandoned=lapsed,
-            dead=self._dead(),
-            dead_oldest_ms=_age(self.first_letter, now),
+            dead=self._dead_by_reason(),
+            dead_oldest_ms=_first_age_ms(self.first_letter, now),
         )
 
-    def _dead(self) -> dict[str, int]:
+    def _dead_by_reason(self) -> dict[str, int]:
         counted = {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
         earlier = self.letters - sum(counted.values())
-        return counted | ({EARLIER: earlier} if earlier > 0 else {})
+        return counted | ({EARLIER_RELEASE_REASON: earlier} if earlier > 0 else {})
 
 
-_SERVER: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
+_SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
 
 
-def _of_channel(name: str) -> tuple[Command, ...]:
-    return (("GET", keyspace.pause(name)), ("PTTL", keyspace.pause(name)))
+def _channel_commands(name: str) -> tuple[Command, ...]:
+    return (("GET", keyspace.pause_key(name)), ("PTTL", keyspace.pause_key(name)))
 
 
-def _of_shard(k: int, channels: Sequence[str], most: int) -> Iterator[Command]:
-    yield ("ZCARD", keyspace.alarms(k))
-    yield ("ZRANGE", keyspace.alarms(k), 0, most - 1, "WITHSCORES")
-    yield ("ZCARD", keyspace.outbox_alarms(k))
-    yield _first(keyspace.outbox_alarms(k))
-    yield ("HGETALL", keyspace.dead_reasons(k))
-    yield ("ZCARD", keyspace.dead_index(k))
-    yield _first(keyspace.dead_index(k))
+def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Command]:
+    yield ("ZCARD", keyspace.lane_alarms_key(k))
+    yield ("ZRANGE", keyspace.lane_alarms_key(k), 0, most - 1, "WITHSCORES")
+    yield ("ZCARD", keyspace.outbox_alarms_key(k))
+    yield _first_entry_command(keyspace.outbox_alarms_key(k))
+    yield ("HGETALL", keyspace.dead_letter_reasons_key(k))
+    yield ("ZCARD", keyspace.dead_letter_index_key(k))
+    yield _first_entry_command(keyspace.dead_letter_index_key(k))
     for name in channels:
-        yield ("ZCARD", keyspace.held(k, name))
+        yield ("ZCARD", keyspace.held_ids_key(k, name))
 
 
-def _first(key: str) -> Command:
+def _first_entry_command(key: str) -> Command:
     return ("ZRANGE", key, 0, 0, "WITHSCORES")
 
 
-def _sms_counter(channel: Channel, now: int) -> str:
+def _todays_sms_counter_key(channel: Channel, now: int) -> str:
     """Today's, on the channel's calendar."""
-    return keyspace.sms_counter(
+    return keyspace.sms_counter_key(
         channel.name, datetime.fromtimestamp(now / 1000, channel.timezone).date().isoformat()
     )
 
 
-def _answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
+def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
     """The answers, in one round trip. An error is raised, but for a server that does not tell about itself."""
     pipeline = client.pipeline(transaction=False)
     for command in commands:
@@ -293,12 +303,12 @@ def _answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
     return iter(answers)
 
 
-def _server(answers: Iterator[Any]) -> Server:
-    """As `_SERVER` asked."""
-    now = keyspace.ms_of(next(answers))
+def _server_stats(answers: Iterator[Any]) -> ServerStats:
+    """As `_SERVER_COMMANDS` asked."""
+    now = keyspace.time_reply_ms(next(answers))
     memory = next(answers)
     known = memory if isinstance(memory, Mapping) else {}
-    return Server(
+    return ServerStats(
         up=True,
         now=now,
         memory=int(known.get("used_memory", 0)),
@@ -306,18 +316,18 @@ def _server(answers: Iterator[Any]) -> Server:
     )
 
 
-def _scored(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
+def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
     return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _mapping(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
+def _hash_reply(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
     return answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
-def _age(first: Sequence[Any], now: int) -> int:
+def _first_age_ms(first: Sequence[Any], now: int) -> int:
     """For how many ms the first of a sorted set has been due; 0 if it is empty, or lies ahead."""
     return max(0, now - round(float(first[1]))) if first else 0
 
 
-def _why(error: redis.RedisError) -> str:
+def _error_sentence(error: redis.RedisError) -> str:
     return str(error).rstrip(".") or type(error).__name__

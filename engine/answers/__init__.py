@@ -17,6 +17,8 @@ from engine.answers.readers import (
     ChoiceReader,
     ChoicesReader,
     DateReader,
+    InvalidAnswer,
+    InvalidReason,
     NumberReader,
     PhoneReader,
     PhpNumberReader,
@@ -24,28 +26,41 @@ from engine.answers.readers import (
     ScaleReader,
     TextReader,
     Today,
-    Unread,
-    Why,
     YesNoReader,
 )
-from engine.answers.yes_no import NO, YES, read_yes_no
+from engine.answers.yes_no import NO_WORDS, YES_WORDS, read_yes_no
 from engine.model.events import Answer
-from engine.model.text_normalization import clean
+from engine.model.text_normalization import clean_text
 
 __all__ = [
-    "NO", "YES", "AnythingReader", "ChoiceReader", "ChoicesReader", "DateReader", "NumberReader", "PhoneReader",
-    "PhpNumberReader", "Reader", "ScaleReader", "TextReader", "Today", "Unread", "Why", "YesNoReader", "is_numeric",
-    "read",
+    "NO_WORDS",
+    "YES_WORDS",
+    "AnythingReader",
+    "ChoiceReader",
+    "ChoicesReader",
+    "DateReader",
+    "InvalidAnswer",
+    "InvalidReason",
+    "NumberReader",
+    "PhoneReader",
+    "PhpNumberReader",
+    "Reader",
+    "ScaleReader",
+    "TextReader",
+    "Today",
+    "YesNoReader",
+    "is_numeric",
+    "read_answer",
 ]  # fmt: skip
 
-_OF_PHP = (AnythingReader, PhpNumberReader)
+_PHP_READERS = (AnythingReader, PhpNumberReader)
 """questions.json knows nothing of reactions."""
 
 
-def read(reader: Reader, sms: str, today: Today) -> Answer | Unread:
+def read_answer(reader: Reader, sms: str, today: Today) -> Answer | InvalidAnswer:
     """The answer, or why there is none. `today` is called for a date only."""
-    if (not sms.isascii() or '"' in sms) and not isinstance(reader, _OF_PHP) and is_reaction(sms):
-        return Unread("reaction")
+    if (not sms.isascii() or '"' in sms) and not isinstance(reader, _PHP_READERS) and is_reaction(sms):
+        return InvalidAnswer("reaction")
     match reader:
         case TextReader():
             return _read_text(reader, sms)
@@ -71,12 +86,12 @@ def read(reader: Reader, sms: str, today: Today) -> Answer | Unread:
             assert_never(reader)
 
 
-def _read_text(reader: TextReader, sms: str) -> Answer | Unread:
-    text = clean(sms)
+def _read_text(reader: TextReader, sms: str) -> Answer | InvalidAnswer:
+    text = clean_text(sms)
     if len(text) < reader.min:
-        return Unread("too_short")
+        return InvalidAnswer("too_short")
     if len(text) > reader.max:
-        return Unread("too_long")
+        return InvalidAnswer("too_long")
     if reader.pattern is not None and reader.pattern.fullmatch(text) is None:
-        return Unread("pattern")
+        return InvalidAnswer("pattern")
     return Answer(sms, text)

@@ -10,31 +10,31 @@ from itertools import takewhile
 
 import msgspec
 
-from engine.answers.readers import LONGEST_REPLY, NumberReader, ScaleReader, Unread
-from engine.answers.vocabulary import NUMBERS, UNMISTAKABLE, words
+from engine.answers.readers import LONGEST_REPLY, InvalidAnswer, NumberReader, ScaleReader
+from engine.answers.vocabulary import NUMBER_WORDS, UNAMBIGUOUS_NUMBER_WORDS, word_set
 from engine.model.events import Answer
-from engine.model.text_normalization import clean, fold, fold_word, trim_punctuation
+from engine.model.text_normalization import clean_text, fold_text, fold_word, trim_punctuation
 
-_EXACT = 2**53
+_LARGEST_EXACT = 2**53
 """Whole numbers up to here are kept as int; msgpack holds no more than 64 bits."""
 
-_LONGEST = 80
+_LONGEST_NUMBER = 80
 """Characters in which a number is looked for."""
 
 _MOST_WORDS = 8
 
-_PHONE = 8
+_PHONE_DIGITS = 8
 """Digits from which a number that begins with + or 0 is a phone number, or a code."""
 
-_PLAIN = re.compile(r"([+-]?)(?=[\d.,])(\d*)(?:([.,])(\d+))?")
-_RUN = re.compile(
+_PLAIN_NUMBER = re.compile(r"([+-]?)(?=[\d.,])(\d*)(?:([.,])(\d+))?")
+_DIGIT_RUN = re.compile(
     r"(?<!\d)[1-9]\d{0,2}"  # 1 250 or 1'250,50; 1,250.50 or 1,250,000; 1.250,50 or 1.250.000
     r"(?:(?:[ ']\d{3})+(?:[.,]\d+)?|(?:,\d{3})+\.\d+|(?:\.\d{3})+,\d+|(?:,\d{3}){2,}|(?:\.\d{3}){2,})(?![.,]?\d)"
     r"|\d+(?:[.,]\d+)?"
     r"|(?<![^\s(])[.,]\d+"
 )
 _OUT_OF = re.compile(r"(?<![\d.,/])(\d{1,4}) ?(?:/|out of|of|sur|av|von) ?(\d{1,4})(?![\d/]|[.,]\d)")
-_LETTERS = re.compile(r"[^\W\d_]+|🔟")
+_LETTER_RUN = re.compile(r"[^\W\d_]+|🔟")
 _PHP_NUMBER = re.compile(r"[ \t\n\r\v\f]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\r\v\f]*")
 
 _SPELLED_ALIKE = str.maketrans(
@@ -45,7 +45,7 @@ _SPELLED_ALIKE = str.maketrans(
     | {"\u066b": ".", "\u066c": ",", "\u20e3": ""}  # Arabic points; what draws a key around a digit
 )
 
-_UNITS = words(
+_UNIT_WORDS = word_set(
     "c, f, kg, g, mg, t, km, m, cm, mm, lb, lbs, oz, st, ft, l, dl, cl, ml, x, pcs, stk, fois",
     "h, hr, hrs, hour, hours, min, mins, s, sec, d, days, j, jour, jours, mois, y, yr, yrs, yo, an, ans, ar",
     "er, e, eme, nd, rd, th",
@@ -53,12 +53,12 @@ _UNITS = words(
 )
 """What may follow a digit without a blank, folded. `2day` and `4ever` are no numbers."""
 
-_NEXT_TO_IT = frozenset("/\\^+-*\xd7÷@_~#%&=|<>≤≥±")
-_BEFORE = _NEXT_TO_IT - frozenset("~#=*")
-_AFTER = _NEXT_TO_IT - frozenset("%")
+_FORBIDDEN_NEIGHBOURS = frozenset("/\\^+-*\xd7÷@_~#%&=|<>≤≥±")
+_FORBIDDEN_BEFORE = _FORBIDDEN_NEIGHBOURS - frozenset("~#=*")
+_FORBIDDEN_AFTER = _FORBIDDEN_NEIGHBOURS - frozenset("%")
 """No number has such a character before it, or after it."""
 
-_MAKES_ANOTHER = words(
+_NUMBER_CHANGING_WORDS = word_set(
     "half, halves, demi, demie, halv, halve, halvt, halvannen, quarter, quarters, quart, quarts, kvart",
     "hundred, hundreds, thousand, thousands, million, millions, billion, billions, dozen, dozens, k",
     "cent, cents, mille, millier, milliers, milliard, milliards, douzaine, hundre, tusen, millioner, dusin",
@@ -75,111 +75,117 @@ _MAKES_ANOTHER = words(
     "vingt, trente, quarante, cinquante, soixante, septante, huitante, nonante",
     "elleve, tolv, tretten, fjorten, femten, seksten, sytten, atten, nitten",
     "tjue, tretti, forti, femti, seksti, sytti, atti, nitti",
-) | frozenset(word for word, number in UNMISTAKABLE.items() if number > 1)
+) | frozenset(word for word, number in UNAMBIGUOUS_NUMBER_WORDS.items() if number > 1)
 """Words, folded, with which a number is another one, or a part of one, a time or a date."""
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _ParsedNumber(msgspec.Struct, frozen=True):
     """A number, and how many digits were after its point."""
 
     value: int | float
     decimals: int
 
 
-def read_number(reader: NumberReader, sms: str) -> Answer | Unread:
+def read_number(reader: NumberReader, sms: str) -> Answer | InvalidAnswer:
     number = _number_in(sms)
-    if isinstance(number, Unread):
+    if isinstance(number, InvalidAnswer):
         return number
     if reader.decimals is not None and number.decimals > reader.decimals:
-        return Unread("decimals")
+        return InvalidAnswer("decimals")
     if reader.min is not None and number.value < reader.min:
-        return Unread("too_low")
+        return InvalidAnswer("too_low")
     if reader.max is not None and number.value > reader.max:
-        return Unread("too_high")
+        return InvalidAnswer("too_high")
     return Answer(sms, number.value)
 
 
-def read_scale(reader: ScaleReader, sms: str) -> Answer | Unread:
+def read_scale(reader: ScaleReader, sms: str) -> Answer | InvalidAnswer:
     if len(sms) < 4 and sms.isascii() and sms.isdigit():
         number: int | None = int(sms)
     else:
         number = _scale_number(reader, sms)
     if number is None:
-        return Unread("not_a_number")
+        return InvalidAnswer("not_a_number")
     if number < reader.low:
-        return Unread("too_low")
-    return Unread("too_high") if number > reader.high else Answer(sms, number)
+        return InvalidAnswer("too_low")
+    return InvalidAnswer("too_high") if number > reader.high else Answer(sms, number)
 
 
 def _scale_number(reader: ScaleReader, sms: str) -> int | None:
     """By its label, in words, as `8/10`, or as any whole number is written."""
     if len(sms) > LONGEST_REPLY:
         return None
-    text = fold(sms)
+    text = fold_text(sms)
     word = trim_punctuation(text)
-    for named in (reader.labels.get(text), reader.labels.get(word), NUMBERS.get(word)):
+    for named in (reader.labels.get(text), reader.labels.get(word), NUMBER_WORDS.get(word)):
         if named is not None:
             return named
-    if (out_of := _OUT_OF.search(text)) and len(_RUN.findall(text)) == 2:
+    if (out_of := _OUT_OF.search(text)) and len(_DIGIT_RUN.findall(text)) == 2:
         alone = _stands_alone(text[: out_of.start()], text[out_of.end() :])
         return int(out_of[1]) if alone and int(out_of[2]) == reader.high else None
     number = _number_in(sms)
-    if isinstance(number, Unread) or number.value != int(number.value):
+    if isinstance(number, InvalidAnswer) or number.value != int(number.value):
         return None
     return int(number.value)
 
 
-def _number_in(sms: str) -> _Written | Unread:
-    found = _PLAIN.fullmatch(sms) if len(sms) <= _LONGEST else None
+def _number_in(sms: str) -> _ParsedNumber | InvalidAnswer:
+    found = _PLAIN_NUMBER.fullmatch(sms) if len(sms) <= _LONGEST_NUMBER else None
     if found is None:
-        text = clean(sms.translate(_SPELLED_ALIKE)) if len(sms) <= LONGEST_REPLY else sms
-        if len(text) > _LONGEST:
-            return Unread("not_a_number")
-        found = _PLAIN.fullmatch(text)
+        text = clean_text(sms.translate(_SPELLED_ALIKE)) if len(sms) <= LONGEST_REPLY else sms
+        if len(text) > _LONGEST_NUMBER:
+            return InvalidAnswer("not_a_number")
+        found = _PLAIN_NUMBER.fullmatch(text)
         if found is None:
             return _number_among(text)
     sign, whole, separator, fraction = found.groups()
-    return _written(sign, whole, separator, fraction)
+    return _number_from_parts(sign, whole, separator, fraction)
 
 
-def _written(sign: str, whole: str, separator: str | None, fraction: str | None) -> _Written | Unread:
+def _number_from_parts(
+    sign: str, whole: str, separator: str | None, fraction: str | None
+) -> _ParsedNumber | InvalidAnswer:
     if separator == "," and fraction and len(fraction) == 3 and whole.lstrip("0"):
-        return Unread("ambiguous")
-    if len(whole) >= _PHONE and (sign == "+" or whole[0] == "0"):
-        return Unread("not_a_number")
+        return InvalidAnswer("ambiguous")
+    if len(whole) >= _PHONE_DIGITS and (sign == "+" or whole[0] == "0"):
+        return InvalidAnswer("not_a_number")
     if fraction:
-        return _Written(float(f"{sign}{whole}.{fraction}") + 0.0, len(fraction))  # -0.0 becomes 0.0
+        return _ParsedNumber(float(f"{sign}{whole}.{fraction}") + 0.0, len(fraction))  # -0.0 becomes 0.0
     number = int(sign + whole)
-    return _Written(number if abs(number) < _EXACT else float(number), 0)
+    return _ParsedNumber(number if abs(number) < _LARGEST_EXACT else float(number), 0)
 
 
-def _number_among(text: str) -> _Written | Unread:
+def _number_among(text: str) -> _ParsedNumber | InvalidAnswer:
     """The one number among a few words, or the word that is a number."""
-    runs = list(_RUN.finditer(text))
+    runs = list(_DIGIT_RUN.finditer(text))
     if not runs:
-        number = NUMBERS.get(fold_word(text))
-        return Unread("not_a_number") if number is None else _Written(number, 0)
+        number = NUMBER_WORDS.get(fold_word(text))
+        return InvalidAnswer("not_a_number") if number is None else _ParsedNumber(number, 0)
     before, after = text[: runs[0].start()], text[runs[-1].end() :]
     sign = ""
     if before[-1:] in ("+", "-"):
         before, sign = before[:-1], before[-1]
     if len(runs) > 1 or not _stands_alone(before, after):
-        return Unread("ambiguous")
-    return _written(sign, *_parts(runs[0].group()))
+        return InvalidAnswer("ambiguous")
+    return _number_from_parts(sign, *_split_digit_run(runs[0].group()))
 
 
 def _stands_alone(before: str, after: str) -> bool:
     """Does what comes before and after a number leave it what it is?"""
     unit = "".join(takewhile(str.isalpha, after.removeprefix("°")))
-    if unit and fold(unit) not in _UNITS:
+    if unit and fold_text(unit) not in _UNIT_WORDS:
         return False
-    if before[-1:].isalpha() or before.rstrip()[-1:] in _BEFORE or after.lstrip()[:1] in _AFTER:
+    if (
+        before[-1:].isalpha()
+        or before.rstrip()[-1:] in _FORBIDDEN_BEFORE
+        or after.lstrip()[:1] in _FORBIDDEN_AFTER
+    ):
         return False
-    around = _LETTERS.findall(fold(f"{before} {after}"))
-    return len(around) <= _MOST_WORDS and _MAKES_ANOTHER.isdisjoint(around)
+    around = _LETTER_RUN.findall(fold_text(f"{before} {after}"))
+    return len(around) <= _MOST_WORDS and _NUMBER_CHANGING_WORDS.isdisjoint(around)
 
 
-def _parts(run: str) -> tuple[str, str | None, str | None]:
+def _split_digit_run(run: str) -> tuple[str, str | None, str | None]:
     """Whole part, point and fraction of a run that _RUN found."""
     digits = run.replace(" ", "").replace("'", "")
     points = [c for c in digits if c in ".,"]
@@ -193,8 +199,8 @@ def _parts(run: str) -> tuple[str, str | None, str | None]:
     return whole.replace(points[0], ""), ".", fraction
 
 
-def read_php_number(sms: str) -> Answer | Unread:
-    return Answer(sms, float(sms)) if is_numeric(sms) else Unread("not_a_number")
+def read_php_number(sms: str) -> Answer | InvalidAnswer:
+    return Answer(sms, float(sms)) if is_numeric(sms) else InvalidAnswer("not_a_number")
 
 
 def is_numeric(text: str) -> bool:

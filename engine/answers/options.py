@@ -6,27 +6,29 @@ What an author wrote wins over what we would make of it: a label may hold an `an
 import re
 from collections.abc import Mapping
 
-from engine.answers.readers import LONGEST_REPLY, ChoiceReader, ChoicesReader, Unread
-from engine.answers.vocabulary import UNMISTAKABLE, words
+from engine.answers.readers import LONGEST_REPLY, ChoiceReader, ChoicesReader, InvalidAnswer
+from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS, word_set
 from engine.model.events import Answer
-from engine.model.text_normalization import fold, trim_punctuation
+from engine.model.text_normalization import fold_text, trim_punctuation
 
-_NUMBERED = re.compile(
+_NUMBERED_OPTION = re.compile(
     r"(?:(?:option|choice|answer|number|no|nr|choix|reponse|numero|n|valg|svar|alternativ|nummer)\W{0,3})?"
     r"(\d{1,3})(?:\W{1,3}(.+))?"
 )
 """`option 2`, `n° 2`, `2. Green`."""
 
-_SEPARATOR = re.compile(r"[\s,;/&+.()*#\u2022-]+|(?:and|et|og|plus)(?!\w)")
-_ALL = words("all, all of them, all of these, everything, tous, toutes, tout, alle, alle sammen, alt")
+_OPTION_SEPARATOR = re.compile(r"[\s,;/&+.()*#\u2022-]+|(?:and|et|og|plus)(?!\w)")
+_ALL_WORDS = word_set(
+    "all, all of them, all of these, everything, tous, toutes, tout, alle, alle sammen, alt"
+)
 
 
-def read_choice(reader: ChoiceReader, sms: str) -> Answer | Unread:
-    place = _place(reader.places, fold(sms)) if len(sms) <= LONGEST_REPLY else None
-    return Unread("no_such_option") if place is None else Answer(sms, reader.ids[place], place)
+def read_choice(reader: ChoiceReader, sms: str) -> Answer | InvalidAnswer:
+    place = _find_option(reader.places, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
+    return InvalidAnswer("no_such_option") if place is None else Answer(sms, reader.ids[place], place)
 
 
-def _place(places: Mapping[str, int], text: str) -> int | None:
+def _find_option(places: Mapping[str, int], text: str) -> int | None:
     """Where in the list the option is that `text`, folded, names."""
     place = places.get(text)
     if place is not None:
@@ -35,9 +37,9 @@ def _place(places: Mapping[str, int], text: str) -> int | None:
     place = places.get(word)
     if place is not None:
         return place
-    if word in UNMISTAKABLE:
-        return places.get(str(UNMISTAKABLE[word]))
-    numbered = _NUMBERED.fullmatch(word)
+    if word in UNAMBIGUOUS_NUMBER_WORDS:
+        return places.get(str(UNAMBIGUOUS_NUMBER_WORDS[word]))
+    numbered = _NUMBERED_OPTION.fullmatch(word)
     if numbered is None:
         return None
     number, label = numbered.groups()
@@ -45,26 +47,26 @@ def _place(places: Mapping[str, int], text: str) -> int | None:
     return place if label is None or places.get(label) == place else None
 
 
-def read_choices(reader: ChoicesReader, sms: str) -> Answer | Unread:
-    places = _places(reader, fold(sms)) if len(sms) <= LONGEST_REPLY else None
+def read_choices(reader: ChoicesReader, sms: str) -> Answer | InvalidAnswer:
+    places = _find_options(reader, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
     if not places:
-        return Unread("no_such_option")
+        return InvalidAnswer("no_such_option")
     if len(places) < reader.least:
-        return Unread("too_few")
+        return InvalidAnswer("too_few")
     if len(places) > reader.most:
-        return Unread("too_many")
+        return InvalidAnswer("too_many")
     indexes = tuple(sorted(places))
     return Answer(sms, tuple(reader.ids[place] for place in indexes), indexes=indexes)
 
 
-def _places(reader: ChoicesReader, text: str) -> set[int] | None:
+def _find_options(reader: ChoicesReader, text: str) -> set[int] | None:
     """The options that `text`, folded, names; None if there is anything else in it."""
-    one = _place(reader.places, text)
+    one = _find_option(reader.places, text)
     if one is not None:
         return {one}
-    if trim_punctuation(text) in _ALL:
+    if trim_punctuation(text) in _ALL_WORDS:
         return set(range(len(reader.ids)))
-    names = _by_first_character(reader.places)
+    names = _names_by_first_character(reader.places)
     found: set[int] = set()
     at = 0
     while at < len(text):
@@ -72,7 +74,7 @@ def _places(reader: ChoicesReader, text: str) -> set[int] | None:
         if name:
             found.add(reader.places[name])
             at += len(name)
-        elif (separator := _SEPARATOR.match(text, at)) and not _is_range(text, separator):
+        elif (separator := _OPTION_SEPARATOR.match(text, at)) and not _is_range(text, separator):
             at = separator.end()
         else:
             return None
@@ -88,7 +90,7 @@ def _is_range(text: str, separator: re.Match[str]) -> bool:
     )
 
 
-def _by_first_character(places: Mapping[str, int]) -> dict[str, list[str]]:
+def _names_by_first_character(places: Mapping[str, int]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in sorted(places, key=len, reverse=True):
         names.setdefault(name[0], []).append(name)

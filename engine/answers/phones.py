@@ -9,31 +9,31 @@ import re
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
 
-from engine.answers.readers import PhoneReader, Unread
+from engine.answers.readers import InvalidAnswer, PhoneReader
 from engine.model.events import Answer
-from engine.model.text_normalization import clean
+from engine.model.text_normalization import clean_text
 
-_LONGEST = 80
+_LONGEST_PHONE = 80
 """Characters in which a number is looked for."""
 
-_WRITTEN = re.compile(r"[^\d+*#]*?(\+|\(\+)?(\d[\d\s().,/'\u2010-\u2015\u2212-]*)[^\d+*#]*")
+_PHONE_AMONG_WORDS = re.compile(r"[^\d+*#]*?(\+|\(\+)?(\d[\d\s().,/'\u2010-\u2015\u2212-]*)[^\d+*#]*")
 """One number, among words that have no digits. What dials (`*31#`) is none."""
 
-_BLANKS = re.compile(r"\D+")
+_NON_DIGITS = re.compile(r"\D+")
 
 
-def read_phone(reader: PhoneReader, sms: str) -> Answer | Unread:
-    text = clean(sms) if len(sms) <= _LONGEST else ""
-    found = _WRITTEN.fullmatch(text)
+def read_phone(reader: PhoneReader, sms: str) -> Answer | InvalidAnswer:
+    text = clean_text(sms) if len(sms) <= _LONGEST_PHONE else ""
+    found = _PHONE_AMONG_WORDS.fullmatch(text)
     if found is None:
-        return Unread("not_a_phone")
-    digits = _BLANKS.sub("", found[2])
+        return InvalidAnswer("not_a_phone")
+    digits = _NON_DIGITS.sub("", found[2])
     international = found[1] is not None or digits.startswith("00")
-    number = _parsed(f"+{digits.removeprefix('00')}" if international else digits, reader.country)
-    return Unread("not_a_phone") if number is None else Answer(sms, number)
+    number = _to_e164(f"+{digits.removeprefix('00')}" if international else digits, reader.country)
+    return InvalidAnswer("not_a_phone") if number is None else Answer(sms, number)
 
 
-def _parsed(digits: str, country: str | None) -> str | None:
+def _to_e164(digits: str, country: str | None) -> str | None:
     """The number in E.164; None if its country, or its length, cannot be one's."""
     try:
         number = phonenumbers.parse(digits, country)

@@ -7,10 +7,10 @@ Norwegian ones are translations that no phone was asked about: a wording that is
 
 import re
 
-from engine.answers.vocabulary import words
-from engine.model.text_normalization import fold
+from engine.answers.vocabulary import word_set
+from engine.model.text_normalization import fold_text
 
-_LEADS = words(
+_REACTION_LEADS = word_set(
     "liked, loved, disliked, laughed at, emphasized, emphasised, questioned, reacted * to, * to",
     "reacted with a sticker to, removed a like from, removed a heart from, removed a dislike from, removed a laugh from",
     "removed an exclamation from, removed an exclamation mark from, removed a question mark from, removed * from",
@@ -25,8 +25,8 @@ _LEADS = words(
 )
 """What comes before the quotation, folded; * stands for emoji."""
 
-_OPENING = re.compile('["“„«]')
-_CLOSING = ('"', "”", "“", "»", "…", "...")
+_OPENING_QUOTE = re.compile('["“„«]')
+_CLOSING_QUOTES = ('"', "”", "“", "»", "…", "...")
 """The quotation of a long SMS may be cut."""
 
 _EMOJI = re.compile(r"[^\w\s'*]+")
@@ -35,15 +35,15 @@ _HAIR_SPACE = "\u200a"
 
 
 def is_reaction(sms: str) -> bool:
-    if _is_googles(sms):
+    if _is_google_reaction(sms):
         return True
-    opening = _OPENING.search(sms, 0, _LONGEST_LEAD)
-    if opening is None or not sms.rstrip().endswith(_CLOSING):
+    opening = _OPENING_QUOTE.search(sms, 0, _LONGEST_LEAD)
+    if opening is None or not sms.rstrip().endswith(_CLOSING_QUOTES):
         return False
-    lead = _EMOJI.sub(" * ", fold(sms[: opening.start()]))
-    return " ".join(lead.split()) in _LEADS
+    lead = _EMOJI.sub(" * ", fold_text(sms[: opening.start()]))
+    return " ".join(lead.split()) in _REACTION_LEADS
 
 
-def _is_googles(sms: str) -> bool:
+def _is_google_reaction(sms: str) -> bool:
     """Google Messages marks what it writes, in every language: hair spaces around the quotation and at the end."""
     return sms.startswith(_HAIR_SPACE) and sms.endswith(_HAIR_SPACE) and sms.count(_HAIR_SPACE) >= 4

@@ -6,19 +6,19 @@ from typing import Literal
 
 import msgspec
 
-from engine.model.patterns import Pattern
+from engine.model.patterns import CompiledPattern
 
-Why = Literal[
+InvalidReason = Literal[
     "reaction", "too_short", "too_long", "pattern", "not_a_number", "ambiguous", "decimals", "too_low", "too_high",
     "no_such_option", "too_few", "too_many", "not_yes_or_no", "not_a_date", "no_year", "no_such_day", "too_early",
     "too_late", "not_a_phone",
 ]  # fmt: skip
 
 
-class Unread(msgspec.Struct, frozen=True):
+class InvalidAnswer(msgspec.Struct, frozen=True):
     """The SMS is no answer."""
 
-    why: Why
+    reason: InvalidReason
 
 
 class TextReader(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class TextReader(msgspec.Struct, frozen=True):
 
     min: int
     max: int
-    pattern: Pattern | None = None
+    pattern: CompiledPattern | None = None
 
 
 class NumberReader(msgspec.Struct, frozen=True):

@@ -1,12 +1,12 @@
 """Tables of words that people write, folded, and the numbers that they write out."""
 
 
-def words(*groups: str) -> frozenset[str]:
+def word_set(*groups: str) -> frozenset[str]:
     """What the groups list, separated by commas."""
     return frozenset(word.strip() for group in groups for word in group.split(","))
 
 
-NUMBERS: dict[str, int] = {
+NUMBER_WORDS: dict[str, int] = {
     word: number
     for number, listed in enumerate(
         (
@@ -23,9 +23,11 @@ NUMBERS: dict[str, int] = {
             "ten, dix, ti, 🔟",
         )
     )
-    for word in words(listed)
+    for word in word_set(listed)
 }
 """English, French, Norwegian. No word of one language is another number in another."""
 
-UNMISTAKABLE = {word: number for word, number in NUMBERS.items() if word not in ("en", "to", "ni", "fire")}
+UNAMBIGUOUS_NUMBER_WORDS = {
+    word: number for word, number in NUMBER_WORDS.items() if word not in ("en", "to", "ni", "fire")
+}
 """Those that are no other word in another of the languages: `en` is one in Norwegian, and `in` in French."""

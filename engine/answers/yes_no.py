@@ -5,12 +5,12 @@ The whole reply must be such a word: nothing is made of a sentence that has one 
 
 import re
 
-from engine.answers.readers import LONGEST_REPLY, Unread, YesNoReader
-from engine.answers.vocabulary import words
+from engine.answers.readers import LONGEST_REPLY, InvalidAnswer, YesNoReader
+from engine.answers.vocabulary import word_set
 from engine.model.events import Answer
-from engine.model.text_normalization import fold, trim_punctuation
+from engine.model.text_normalization import fold_text, trim_punctuation
 
-YES = words(
+YES_WORDS = word_set(
     "yes, oui, ja, true, vrai, sant",
     "y, o, j, k",  # the letter that saves typing
     "yeah, yep, yup, yea, yess, ouais, ouai, ouep, oue, ui, jada, jepp, japp, jo",  # as it is said
@@ -20,7 +20,7 @@ YES = words(
     "yes i do, yes i am, yes i have, yes it is, yes we do, yes we are, yes i will, yes i can",  # said in full
     "yes yes, oui oui, ja ja, mais oui, bah oui, ben oui, javisst, ja visst",  # with force
 )
-NO = words(
+NO_WORDS = word_set(
     "no, non, nei, nein, false, faux, usant",
     "n",
     "nope, nah, nop, nan, nn, neida, niks",
@@ -32,7 +32,7 @@ NO = words(
 )
 """Folded, without punctuation. No word of one language means the opposite in another."""
 
-_THUMBS = {
+_EMOJI_MEANINGS = {
     "👍": True,
     "👌": True,
     "✅": True,
@@ -45,34 +45,34 @@ _THUMBS = {
 }
 """Other emoji say neither, and do not stand in the way of a word."""
 
-_MARKS = re.compile(r"[\W_]+")
-_STRETCHED = re.compile(r"(\w)\1\1+")
+_NON_WORD_CHARACTERS = re.compile(r"[\W_]+")
+_REPEATED_LETTER = re.compile(r"(\w)\1\1+")
 
 
-def read_yes_no(reader: YesNoReader, sms: str) -> Answer | Unread:
+def read_yes_no(reader: YesNoReader, sms: str) -> Answer | InvalidAnswer:
     if len(sms) > LONGEST_REPLY:
-        return Unread("not_yes_or_no")
-    text = fold(sms)
+        return InvalidAnswer("not_yes_or_no")
+    text = fold_text(sms)
     word = trim_punctuation(text)
     if word in reader.yes:
         return Answer(sms, True)
     if word in reader.no:
         return Answer(sms, False)
-    if text.isascii() and (word in YES or word in NO):
-        return Answer(sms, word in YES)
-    yes = _spelled_freely(text)
-    return Unread("not_yes_or_no") if yes is None else Answer(sms, yes)
+    if text.isascii() and (word in YES_WORDS or word in NO_WORDS):
+        return Answer(sms, word in YES_WORDS)
+    yes = _read_free_spelling(text)
+    return InvalidAnswer("not_yes_or_no") if yes is None else Answer(sms, yes)
 
 
-def _spelled_freely(text: str) -> bool | None:
+def _read_free_spelling(text: str) -> bool | None:
     """`Yes, please!!`, `yesss`, `yes 👍`, `👍🏽`; None if it says neither, or both."""
-    word = _MARKS.sub(" ", text).strip()
-    said = {_THUMBS[c] for c in text if c in _THUMBS}
-    for spelling in (word, _STRETCHED.sub(r"\1", word)):
-        if spelling in YES:
+    word = _NON_WORD_CHARACTERS.sub(" ", text).strip()
+    said = {_EMOJI_MEANINGS[c] for c in text if c in _EMOJI_MEANINGS}
+    for spelling in (word, _REPEATED_LETTER.sub(r"\1", word)):
+        if spelling in YES_WORDS:
             said.add(True)
             break
-        if spelling in NO:
+        if spelling in NO_WORDS:
             said.add(False)
             break
     else:

@@ -15,39 +15,47 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from engine.commands.chat_screen import Screen, keywords, state
-from engine.commands.money import Price
-from engine.model.events import Opened
+from engine.commands.chat_screen import ChatScreen, describe_keywords, describe_state
+from engine.commands.money import PriceType
+from engine.model.events import SessionOpened
 from engine.model.policy import ChannelPolicy
-from engine.model.text_normalization import fold
-from engine.proofs import findings
+from engine.model.text_normalization import fold_text
+from engine.proofs import survey_findings
 from engine.proofs.transcripts import (
-    Begins,
-    Came,
-    Cancelled,
-    Done,
-    Entry,
-    Invited,
-    Passed,
+    ChannelDetails,
+    PersonInvited,
+    PersonUnreachable,
+    ProviderOptOut,
     Remark,
-    Stopped,
-    Told,
+    SessionCancelled,
+    SmsIn,
+    TimePassed,
     Transcript,
-    Unreachable,
-    Unreadable,
-    compose,
-    duration,
-    lasting,
-    parse,
+    TranscriptAction,
+    TranscriptEntry,
+    TranscriptError,
+    TranscriptStart,
+    compact_duration,
+    format_entry,
+    format_transcript,
+    has_only_actions,
+    parse_duration,
+    parse_transcript,
     quoted_if_needed,
-    silent,
-    written,
 )
-from engine.simulator.explanations import explain
-from engine.simulator.simulator import BEGINS_AT, NUMBER, TIMEZONE, Phone, phone_for, playable, playing
-from engine.surveys.survey_registry import Surveys
+from engine.simulator.explanations import explain_moment
+from engine.simulator.simulator import (
+    DEFAULT_START_MS,
+    DEFAULT_TIMEZONE,
+    SIMULATED_NUMBER,
+    SimulatedPhone,
+    phone_for,
+    play_entries,
+    playable_surveys,
+)
+from engine.surveys.survey_registry import SurveyRegistry
 
-PROMPT = "> "
+CHAT_PROMPT = "> "
 
 _COMMANDS = {
     "/wait": ("[2h]", "let time go by; without a time, until something is due"),
@@ -77,7 +85,7 @@ _COMMANDS = {
     "--contact", default="", metavar="NAME", help="Be somebody whom the channel knows by this name."
 )
 @click.option("--number", default="", metavar="NUMBER", help="The channel's number, as in +33700000001.")
-@click.option("--price", type=Price(), help="What one segment costs, to show money.")
+@click.option("--price", type=PriceType(), help="What one segment costs, to show money.")
 @click.option(
     "--save", "save", type=click.Path(dir_okay=False, path_type=Path), help="Write the transcript there."
 )
@@ -104,130 +112,134 @@ def chat(
       parley chat clinic.yaml --script tests/goldens/clinic-fever.txt
     """
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-    surveys, offered = _read(files)
-    invited = _invitation(language, variables, content)
-    first: list[Done] = [Told(number, contact)] if number or contact else []
+    surveys, offered = _read_surveys(files)
+    invited = _parse_invitation(language, variables, content)
+    first: list[TranscriptAction] = [ChannelDetails(number, contact)] if number or contact else []
     first += [invited] if invited is not None else []
     if script is not None:
         if first or begins:
             raise click.UsageError("a script says itself who is known, who is invited and when it begins")
-        _follow(console, script, surveys, offered, price, save)
+        _play_script(console, script, surveys, offered, price, save)
         return
     if save is not None and not save.parent.is_dir():
         raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
-    talk = _Chat(console, surveys, offered, price, _begins(begins, timezone), first)
+    talk = _InteractiveChat(console, surveys, offered, price, _parse_start(begins, timezone), first)
     talk.greet()
-    for line in _typed(console):
-        if not talk.take(line):
+    for line in _typed_lines(console):
+        if not talk.take_line(line):
             break
     if save is not None:
-        talk.save(save)
+        talk.save_transcript(save)
 
 
-def _read(files: Sequence[Path]) -> tuple[Surveys, tuple[str, ...]]:
+def _read_surveys(files: Sequence[Path]) -> tuple[SurveyRegistry, tuple[str, ...]]:
     """The surveys, and their names in the order of the files. Ends the command if one has problems."""
     try:
         sources = {str(path): path.read_bytes() for path in files}
     except OSError as e:
-        _refuse(f"{e.filename}: cannot be read ({e.strerror})")
-    surveys, problems = playable(sources)
+        _exit_refused(f"{e.filename}: cannot be read ({e.strerror})")
+    surveys, problems = playable_surveys(sources)
     if problems:
-        _refuse(*problems)
-    by_file = {survey.file: name for name in surveys.names() if (survey := surveys.current(name))}
+        _exit_refused(*problems)
+    by_file = {survey.file: name for name in surveys.current_names() if (survey := surveys.current(name))}
     return surveys, tuple(dict.fromkeys(by_file[file] for file in sources))
 
 
-def _refuse(*problems: str) -> NoReturn:
+def _exit_refused(*problems: str) -> NoReturn:
     for problem in problems:
         click.echo(problem, err=True)
     sys.exit(2)
 
 
-def _invitation(language: str, variables: Sequence[str], content: str) -> Invited | None:
+def _parse_invitation(language: str, variables: Sequence[str], content: str) -> PersonInvited | None:
     if not (language or variables or content):
         return None
     pairs = [written.partition("=") for written in variables]
     if wrong := [key + sign for key, sign, _ in pairs if not key or not sign]:
         raise click.UsageError(f"--var {wrong[0]}: expected a key and a value, as in agentId=7")
-    return Invited(language=language, content=content, variables={key: value for key, _, value in pairs})
+    return PersonInvited(
+        language=language, content=content, variables={key: value for key, _, value in pairs}
+    )
 
 
-def _begins(written: str, timezone: str) -> Begins:
+def _parse_start(written: str, timezone: str) -> TranscriptStart:
     if not written:
         now = datetime.now(UTC).replace(second=0, microsecond=0)
         written = now.strftime("%Y-%m-%dT%H:%MZ")
     try:
-        begins = parse(f"@ {written} {timezone}").begins
-    except Unreadable as e:
+        begins = parse_transcript(f"@ {written} {timezone}").begins
+    except TranscriptError as e:
         raise click.UsageError(f"--at or --timezone: {str(e).removeprefix('line 1: ')}") from None
-    return begins or Begins(BEGINS_AT, TIMEZONE)
+    return begins or TranscriptStart(DEFAULT_START_MS, DEFAULT_TIMEZONE)
 
 
-def _typed(console: Console) -> Iterator[str]:
+def _typed_lines(console: Console) -> Iterator[str]:
     """What is typed, line by line. What comes from elsewhere is shown, too."""
     if not sys.stdin.isatty():
         for line in sys.stdin.buffer:
             typed = line.decode(errors="replace").rstrip("\r\n")
-            console.print(Text((PROMPT + quoted_if_needed(typed)) if typed else PROMPT.strip(), "bold cyan"))
+            console.print(
+                Text((CHAT_PROMPT + quoted_if_needed(typed)) if typed else CHAT_PROMPT.strip(), "bold cyan")
+            )
             yield typed
         return
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 (editing and a history for `input`, where Python has it)
     while True:
         try:
-            yield input(PROMPT).encode(errors="replace").decode()
+            yield input(CHAT_PROMPT).encode(errors="replace").decode()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
 
 
-def _follow(
+def _play_script(
     console: Console,
     script: Path,
-    surveys: Surveys,
+    surveys: SurveyRegistry,
     offered: tuple[str, ...],
     price: Decimal | None,
     save: Path | None,
 ) -> None:
     """Play a transcript, and end with status 1 if what is said is not what it says."""
     try:
-        transcript = parse(script.read_text(encoding="utf-8"))
+        transcript = parse_transcript(script.read_text(encoding="utf-8"))
         phone = phone_for(transcript, surveys, offered)
-    except (OSError, UnicodeDecodeError, Unreadable) as e:
-        _refuse(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
+    except (OSError, UnicodeDecodeError, TranscriptError) as e:
+        _exit_refused(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
     if all(isinstance(entry, Remark) for entry in transcript.entries):
-        _refuse(f"{script}: nothing happens in it: expected lines such as > START")
+        _exit_refused(f"{script}: nothing happens in it: expected lines such as > START")
     transcript = msgspec.structs.replace(transcript, surveys=transcript.surveys or offered)
-    screen = Screen(console, phone, price)
-    played: list[Entry] = []
-    for entries in playing(transcript.entries, phone):
-        screen.entry(entries[0])
-        screen.outcome(entries[0])
+    screen = ChatScreen(console, phone, price)
+    played: list[TranscriptEntry] = []
+    for entries in play_entries(transcript.entries, phone):
+        screen.print_entry(entries[0])
+        screen.print_outcome(entries[0])
         played += entries
     outcome = msgspec.structs.replace(transcript, entries=tuple(played))
     if save is not None:
-        _write(save, outcome)
-    if not silent(transcript.entries) and outcome != transcript:
-        wanted, came = compose(transcript).splitlines(), compose(outcome).splitlines()
+        _write_transcript(save, outcome)
+    if not has_only_actions(transcript.entries) and outcome != transcript:
+        wanted, came = format_transcript(transcript).splitlines(), format_transcript(outcome).splitlines()
         console.print(f"\n{script} says otherwise: - is what it says, + is what came")
         for line in list(unified_diff(wanted, came, lineterm="", n=2))[2:]:
             console.print(Text(line, {"-": "red", "+": "green", "@": "dim"}.get(line[0], "")))
         sys.exit(1)
 
 
-def _write(path: Path, transcript: Transcript) -> None:
+def _write_transcript(path: Path, transcript: Transcript) -> None:
     try:
-        path.write_text(compose(transcript), encoding="utf-8")
+        path.write_text(format_transcript(transcript), encoding="utf-8")
     except OSError as e:
         raise click.ClickException(f"{path} cannot be written: {e.strerror}") from e
 
 
-class _Chat:
+class _InteractiveChat:
     """A conversation while somebody types."""
 
     def __init__(
-        self, console: Console, surveys: Surveys, offered: tuple[str, ...], price: Decimal | None, begins: Begins,
-        first: Sequence[Done],
+        self, console: Console, surveys: SurveyRegistry, offered: tuple[str, ...], price: Decimal | None, begins: TranscriptStart,
+        first: Sequence[TranscriptAction],
     ) -> None:  # fmt: skip
         self._console = console
         self._surveys = surveys
@@ -235,10 +247,10 @@ class _Chat:
         self._begins = begins
         self._first = first
         self._phone = self._new_phone()
-        self._screen = Screen(console, self._phone, price)
-        self._entries: list[Entry] = []
-        self._past: list[tuple[Phone, int]] = []
-        self._doors: dict[str, Callable[[str], None]] = {
+        self._screen = ChatScreen(console, self._phone, price)
+        self._entries: list[TranscriptEntry] = []
+        self._undo_stack: list[tuple[SimulatedPhone, int]] = []
+        self._command_handlers: dict[str, Callable[[str], None]] = {
             "/wait": self._wait, "/why": self._why, "/state": self._state, "/back": self._back,
             "/restart": self._restart, "/save": self._save, "/sms": self._sms, "/invite": self._invite,
             "/stopped": self._stopped, "/cancelled": self._cancelled, "/unreachable": self._unreachable,
@@ -252,144 +264,151 @@ class _Chat:
                 self._console.print(
                     Text(f"{name}{title}", "bold"), Text(f"({survey.file}, version {survey.version})", "dim")
                 )
-                self._screen.dim(f"  {keywords(survey)}")
-                if any(finding.level == "error" for finding in findings(survey)):
+                self._screen.print_dim(f"  {describe_keywords(survey)}")
+                if any(finding.level == "error" for finding in survey_findings(survey)):
                     self._complain(f"it may not run: `parley lint {survey.file}` says why")
-        self._screen.dim(
+        self._screen.print_dim(
             "Time stands still until you /wait. /why explains, /help says what else; Ctrl-D leaves."
         )
         for done in self._first:
-            self._do(done, shown=True)
+            self._play_action(done, shown=True)
 
-    def take(self, line: str) -> bool:
+    def take_line(self, line: str) -> bool:
         """Do what was typed; False if it was goodbye."""
         if not line.strip():
             return True
         if not line.startswith("/"):
-            self._do(Came(line))
+            self._play_action(SmsIn(line))
             return True
         command, _, rest = line.partition(" ")
         if command == "/quit":
             return False
-        door = self._doors.get(command)
+        door = self._command_handlers.get(command)
         if door is None:
             self._complain(f"there is no {command}: /help names what there is; to text it, /sms {line}")
         else:
             door(rest.strip())
         return True
 
-    def save(self, path: Path) -> None:
+    def save_transcript(self, path: Path) -> None:
         title = next((s.title for name in self._offered if (s := self._surveys.current(name))), "")
-        usual = self._begins == Begins(BEGINS_AT, TIMEZONE)
+        usual = self._begins == TranscriptStart(DEFAULT_START_MS, DEFAULT_TIMEZONE)
         transcript = Transcript(
             self._offered, title, (Remark(), *self._entries), None if usual else self._begins
         )
-        _write(path, transcript)
-        self._screen.dim(f"written to {path}: play it with --script")
+        _write_transcript(path, transcript)
+        self._screen.print_dim(f"written to {path}: play it with --script")
 
-    def _do(self, done: Done, *, shown: bool = False) -> None:
-        self._past.append((self._phone.twin(), len(self._entries)))
+    def _play_action(self, done: TranscriptAction, *, shown: bool = False) -> None:
+        self._undo_stack.append((self._phone.clone(), len(self._entries)))
         if shown:
-            self._screen.entry(done)
-        self._entries += [done, *self._phone.do(done)]
-        self._screen.outcome(done)
-        if isinstance(done, Invited):
-            self._spoken(done.language)
+            self._screen.print_entry(done)
+        self._entries += [done, *self._phone.play_action(done)]
+        self._screen.print_outcome(done)
+        if isinstance(done, PersonInvited):
+            self._check_language(done.language)
 
-    def _spoken(self, wanted: str) -> None:
+    def _check_language(self, wanted: str) -> None:
         """Complain if an invitation asked for a language that the survey does not have."""
         opened = next(
-            (each for moment in self._phone.moments for each in moment.records if isinstance(each, Opened)),
+            (
+                each
+                for moment in self._phone.moments
+                for each in moment.records
+                if isinstance(each, SessionOpened)
+            ),
             None,
         )
-        if opened is not None and wanted and fold(opened.language) != fold(wanted):
+        if opened is not None and wanted and fold_text(opened.language) != fold_text(wanted):
             self._complain(f"'{opened.survey}' has no texts in {wanted!r}, and speaks {opened.language}")
 
     def _wait(self, written: str) -> None:
         alarm = self._phone.alarm
-        ms = duration(written) if written else None
+        ms = parse_duration(written) if written else None
         if not written and alarm is not None:
             ms = max(0, alarm - self._phone.now)
-            self._screen.dim(f"  {lasting(ms)} go by")
+            self._screen.print_dim(f"  {compact_duration(ms)} go by")
         if ms is None and written:
             self._complain(f"found {written!r}, expected how long, as in /wait 2h, /wait 1d2h or /wait 90s")
         elif ms is None:
             self._complain("nothing is due, however long you wait: say how long, as in /wait 2h")
         else:
-            self._do(Passed(ms))
+            self._play_action(TimePassed(ms))
 
     def _why(self, _: str) -> None:
         phone = self._phone
         lines = [
             line
             for moment in phone.moments
-            for line in explain(moment, phone.channel, phone.surveys, phone.policy)
+            for line in explain_moment(moment, phone.channel, phone.surveys, phone.policy)
         ]
         for line in lines or ["Nothing has happened yet."]:
             self._console.print(Text("  " + line, "magenta"))
 
     def _state(self, _: str) -> None:
-        for line in state(self._phone):
-            self._screen.dim("  " + line)
+        for line in describe_state(self._phone):
+            self._screen.print_dim("  " + line)
 
     def _back(self, _: str) -> None:
-        if not self._past:
+        if not self._undo_stack:
             self._complain("nothing has happened yet")
             return
-        self._phone, kept = self._past.pop()
+        self._phone, kept = self._undo_stack.pop()
         undone = self._entries[kept]
         del self._entries[kept:]
-        self._screen.look_at(self._phone)
-        self._screen.dim(f"  taken back: {written(undone)}")
+        self._screen.switch_phone(self._phone)
+        self._screen.print_dim(f"  taken back: {format_entry(undone)}")
 
     def _restart(self, _: str) -> None:
-        self._phone, self._entries, self._past = self._new_phone(), [], []
-        self._screen.look_at(self._phone)
-        self._screen.dim("  as if nothing had happened")
+        self._phone, self._entries, self._undo_stack = self._new_phone(), [], []
+        self._screen.switch_phone(self._phone)
+        self._screen.print_dim("  as if nothing had happened")
         for done in self._first:
-            self._do(done, shown=True)
+            self._play_action(done, shown=True)
 
     def _save(self, written: str) -> None:
         if not written:
             self._complain("expected a file, as in /save tests/goldens/clinic-fever.txt")
             return
         try:
-            self.save(Path(written))
+            self.save_transcript(Path(written))
         except click.ClickException as e:
             self._complain(e.message)
 
     def _sms(self, written: str) -> None:
-        self._as_transcript(f"> {written}")
+        self._play_transcript_line(f"> {written}")
 
     def _invite(self, written: str) -> None:
-        self._as_transcript(f"! invited {written}")
+        self._play_transcript_line(f"! invited {written}")
 
     def _stopped(self, _: str) -> None:
-        self._do(Stopped())
+        self._play_action(ProviderOptOut())
 
     def _cancelled(self, _: str) -> None:
-        self._do(Cancelled())
+        self._play_action(SessionCancelled())
 
     def _unreachable(self, why: str) -> None:
-        self._do(Unreachable(why))
+        self._play_action(PersonUnreachable(why))
 
-    def _as_transcript(self, line: str) -> None:
+    def _play_transcript_line(self, line: str) -> None:
         try:
-            (entry,) = parse(line).entries
-        except Unreadable as e:
+            (entry,) = parse_transcript(line).entries
+        except TranscriptError as e:
             self._complain(str(e).removeprefix("line 1: "))
             return
-        if isinstance(entry, (Came, Invited)):
-            self._do(entry)
+        if isinstance(entry, (SmsIn, PersonInvited)):
+            self._play_action(entry)
 
     def _help(self, _: str) -> None:
         for command, (argument, meaning) in _COMMANDS.items():
-            self._screen.dim(f"  {f'{command} {argument}':<14}{meaning}")
-        self._screen.dim("  Anything else is texted.")
+            self._screen.print_dim(f"  {f'{command} {argument}':<14}{meaning}")
+        self._screen.print_dim("  Anything else is texted.")
 
     def _complain(self, sentence: str) -> None:
         self._console.print(Text(f"  {sentence}", "red"))
 
-    def _new_phone(self) -> Phone:
-        policy = ChannelPolicy(surveys=self._offered, timezone=ZoneInfo(self._begins.timezone), number=NUMBER)
-        return Phone(self._surveys, policy, now=self._begins.at)
+    def _new_phone(self) -> SimulatedPhone:
+        policy = ChannelPolicy(
+            surveys=self._offered, timezone=ZoneInfo(self._begins.timezone), number=SIMULATED_NUMBER
+        )
+        return SimulatedPhone(self._surveys, policy, now=self._begins.at)

@@ -8,16 +8,22 @@ from typing import Literal, assert_never
 
 import click
 
-from engine.drawing import END_ID, ENTRY_ID, Drawing, draw
+from engine.drawing import END_ID, ENTRY_ID, Drawing, draw_survey
 from engine.drawing.dot import to_dot
 from engine.drawing.mermaid import to_mermaid
-from engine.surveys.findings import Rejected
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
 
-Form = Literal["svg", "mermaid", "dot"]
+DrawingForm = Literal["svg", "mermaid", "dot"]
 
-_SUFFIXES: dict[str, Form] = {".svg": "svg", ".mmd": "mermaid", ".md": "mermaid", ".dot": "dot", ".gv": "dot"}
+_FORM_BY_SUFFIX: dict[str, DrawingForm] = {
+    ".svg": "svg",
+    ".mmd": "mermaid",
+    ".md": "mermaid",
+    ".dot": "dot",
+    ".gv": "dot",
+}
 _STDOUT = "-"
 
 
@@ -32,7 +38,9 @@ _STDOUT = "-"
 @click.option("--output", "-o", help="A file to write, or - for standard output.")
 @click.option("--language", help="Of the texts. By default the survey's first.")
 @click.option("--dearest", is_flag=True, help="Mark the path that costs the most segments.")
-def graph(file: Path, form: Form | None, output: str | None, language: str | None, dearest: bool) -> None:
+def graph(
+    file: Path, form: DrawingForm | None, output: str | None, language: str | None, dearest: bool
+) -> None:
     """Draw the survey in FILE: its steps, and the routes that the engine follows.
 
     An SVG goes to <survey>.svg in this folder unless the output is piped; text is printed. OUTPUT's ending chooses
@@ -45,12 +53,12 @@ def graph(file: Path, form: Form | None, output: str | None, language: str | Non
       parley graph clinic.yaml --dearest --output clinic.svg
       parley graph clinic.yaml --as mermaid --language "no"
     """
-    survey = _read(file)
-    chosen = form or _form(output)
-    spoken = _language(survey, language)
+    survey = _read_file(file)
+    chosen = form or _output_form(output)
+    spoken = _chosen_language(survey, language)
     highlight = dearest_edges(survey, spoken) if dearest else ()
-    drawing = draw(survey, spoken, highlight, f"the dearest path in {spoken}")
-    _write(_drawn(drawing, chosen, output), _target(survey, chosen, output))
+    drawing = draw_survey(survey, spoken, highlight, f"the dearest path in {spoken}")
+    _write_drawing(_render_drawing(drawing, chosen, output), _target_path(survey, chosen, output))
 
 
 def dearest_edges(survey: Survey, language: str) -> Collection[tuple[str, str]]:
@@ -64,29 +72,29 @@ def dearest_edges(survey: Survey, language: str) -> Collection[tuple[str, str]]:
     return list(pairwise((ENTRY_ID, *path, END_ID)))
 
 
-def _read(file: Path) -> Survey:
+def _read_file(file: Path) -> Survey:
     """What lint would refuse can be read, and is worth seeing."""
     try:
         survey, _ = read_survey(file.name, file.read_bytes())
-    except Rejected as e:
+    except InvalidSurveyError as e:
         for problem in e.problems:
             click.echo(f"{file.name}: {problem}", err=True)
         sys.exit(2)
     return survey
 
 
-def _form(output: str | None) -> Form:
+def _output_form(output: str | None) -> DrawingForm:
     if output in (None, _STDOUT):
         return "svg"
     suffix = Path(output).suffix.lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in _FORM_BY_SUFFIX:
         raise click.BadParameter(
-            f"its ending says no form: use {', '.join(_SUFFIXES)}, or --as", param_hint="--output"
+            f"its ending says no form: use {', '.join(_FORM_BY_SUFFIX)}, or --as", param_hint="--output"
         )
-    return _SUFFIXES[suffix]
+    return _FORM_BY_SUFFIX[suffix]
 
 
-def _language(survey: Survey, wanted: str | None) -> str:
+def _chosen_language(survey: Survey, wanted: str | None) -> str:
     if wanted is None:
         return survey.languages[0]
     if wanted not in survey.languages:
@@ -94,7 +102,7 @@ def _language(survey: Survey, wanted: str | None) -> str:
     return wanted
 
 
-def _drawn(drawing: Drawing, form: Form, output: str | None) -> bytes:
+def _render_drawing(drawing: Drawing, form: DrawingForm, output: str | None) -> bytes:
     match form:
         case "svg":
             from engine.drawing.svg import to_svg  # noqa: PLC0415 (text needs no Graphviz)
@@ -111,7 +119,7 @@ def _drawn(drawing: Drawing, form: Form, output: str | None) -> bytes:
             assert_never(form)
 
 
-def _target(survey: Survey, form: Form, output: str | None) -> Path | None:
+def _target_path(survey: Survey, form: DrawingForm, output: str | None) -> Path | None:
     """The file to write; None: standard output."""
     if output is not None:
         return None if output == _STDOUT else Path(output)
@@ -122,7 +130,7 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _write(drawn: bytes, target: Path | None) -> None:
+def _write_drawing(drawn: bytes, target: Path | None) -> None:
     if target is None:
         click.echo(drawn, nl=False)
         return

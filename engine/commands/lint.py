@@ -13,27 +13,27 @@ from rich.console import Console
 from rich.text import Text
 
 from engine import proofs
-from engine.commands.money import Price
-from engine.proofs import Bound, Bounds, Stop
-from engine.proofs.keyword_clashes import clashes
-from engine.surveys.findings import Finding, Rejected
+from engine.commands.money import PriceType
+from engine.proofs import PathStop, SessionBounds, UpperBound
+from engine.proofs.keyword_clashes import keyword_clashes
+from engine.surveys.findings import InvalidSurveyError, SurveyFinding
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
 
-_PIPE_WIDTH = 200
+_PIPED_LINE_WIDTH = 200
 
 
-class Report(msgspec.Struct, frozen=True, omit_defaults=False):
+class LintReport(msgspec.Struct, frozen=True, omit_defaults=False):
     """What is told about one file. `bounds` is None for a survey that does not compile, or does not end."""
 
     file: str
     survey: str
     version: str
-    findings: list[Finding]
-    bounds: Bounds | None
+    findings: list[SurveyFinding]
+    bounds: SessionBounds | None
 
     @property
-    def errors(self) -> int:
+    def error_count(self) -> int:
         return sum(finding.level == "error" for finding in self.findings)
 
 
@@ -41,7 +41,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=False):
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--price", type=Price(), help="Money for one segment, such as 0.05; in your own currency.")
+@click.option("--price", type=PriceType(), help="Money for one segment, such as 0.05; in your own currency.")
 @click.option(
     "--json",
     "as_json",
@@ -69,42 +69,44 @@ def lint(
       parley lint --json clinic.yaml
       parley lint --dearest en clinic.yaml > dearest.txt
     """
-    reports: list[Report] = []
+    reports: list[LintReport] = []
     surveys: list[Survey] = []
     for file in files:
-        report, survey = _look_at(file)
+        report, survey = _lint_file(file)
         reports.append(report)
         surveys += [survey] if survey else []
     if dearest is not None:
         _print_dearest(reports, dearest)
         return
-    across = clashes(surveys)
+    across = keyword_clashes(surveys)
     if as_json:
-        for report in [*reports, *([Report("", "", "", across, None)] if across else [])]:
-            click.echo(json.dumps(_plain(report, price)))
+        for report in [*reports, *([LintReport("", "", "", across, None)] if across else [])]:
+            click.echo(json.dumps(_report_json(report, price)))
     else:
-        _print(reports, across, price)
-    errors = sum(report.errors for report in reports)
+        _print_reports(reports, across, price)
+    errors = sum(report.error_count for report in reports)
     warnings = len(across) + sum(len(report.findings) for report in reports) - errors
     sys.exit(1 if errors or (strict and warnings) else 0)
 
 
-def _look_at(file: Path) -> tuple[Report, Survey | None]:
+def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
     try:
         survey, written = read_survey(file.name, file.read_bytes())
-    except Rejected as e:
-        return Report(str(file), "", "", e.findings, None), None
-    proof = proofs.Proof(survey)
+    except InvalidSurveyError as e:
+        return LintReport(str(file), "", "", e.findings, None), None
+    proof = proofs.SurveyProof(survey)
     found = [*proof.findings(), *written]
     found.sort(key=lambda finding: finding.level)
-    return Report(str(file), survey.name, survey.version, found, proof.bounds()), survey
+    return LintReport(str(file), survey.name, survey.version, found, proof.bounds()), survey
 
 
 # -- for people
 
 
-def _print(reports: list[Report], across: list[Finding], price: Decimal | None) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=True)
+def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price: Decimal | None) -> None:
+    console = Console(
+        width=None if sys.stdout.isatty() else _PIPED_LINE_WIDTH, highlight=False, soft_wrap=True
+    )
     for report in reports:
         known = f" ({report.survey}, version {report.version})" if report.survey else ""
         console.print(Text.assemble((report.file, "bold"), (known, "dim")))
@@ -115,12 +117,12 @@ def _print(reports: list[Report], across: list[Finding], price: Decimal | None) 
         console.print()
     for finding in across:
         _print_finding(console, finding)
-    errors = sum(report.errors for report in reports)
+    errors = sum(report.error_count for report in reports)
     warnings = len(across) + sum(len(report.findings) for report in reports) - errors
     console.print(f"{_many(len(reports), 'file')}, {_many(errors, 'error')}, {_many(warnings, 'warning')}")
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_finding(console: Console, finding: SurveyFinding) -> None:
     style = "bold red" if finding.level == "error" else "yellow"
     where = f"step '{finding.step}', " if finding.step else ""
     console.print(Text.assemble("  ", (f"{finding.level:<8}", style), where, finding.reason))
@@ -128,7 +130,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
         console.print(Text.assemble("           ", (finding.mend, "dim")))
 
 
-def _print_bounds(console: Console, bounds: Bounds, price: Decimal | None) -> None:
+def _print_bounds(console: Console, bounds: SessionBounds, price: Decimal | None) -> None:
     console.print(
         f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person does."
     )
@@ -136,23 +138,23 @@ def _print_bounds(console: Console, bounds: Bounds, price: Decimal | None) -> No
         cost = f", {price * bound.most} at {price} each" if price is not None else ""
         console.print(f"  {language}: {_at_most(bound, 'segment')}{cost}")
         if bound.path:
-            console.print(Text.assemble("      by ", (" -> ".join(_stops(bound.path)), "cyan")))
+            console.print(Text.assemble("      by ", (" -> ".join(_format_stops(bound.path)), "cyan")))
 
 
-def _stops(path: Iterable[Stop]) -> Iterator[str]:
+def _format_stops(path: Iterable[PathStop]) -> Iterator[str]:
     """The stops of a path, those that are the same one after the other together."""
-    for stop, same in groupby(map(_stop, path)):
+    for stop, same in groupby(map(_format_stop, path)):
         often = len(list(same))
         yield f"{stop} ({often} times)" if often > 2 else " -> ".join([stop] * often)
 
 
-def _stop(stop: Stop) -> str:
+def _format_stop(stop: PathStop) -> str:
     said = f" x{stop.said}" if stop.said > 1 else ""
     reminded = f" +{_many(stop.reminded, 'reminder')}" if stop.reminded else ""
     return f"{stop.step}{said}{reminded}"
 
 
-def _at_most(bound: Bound, noun: str = "") -> str:
+def _at_most(bound: UpperBound, noun: str = "") -> str:
     most = _many(bound.most, noun) if noun else str(bound.most)
     return f"at most {most}" if bound.attained else f"no more than {most} (perhaps less)"
 
@@ -161,7 +163,7 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _print_dearest(reports: list[Report], language: str) -> None:
+def _print_dearest(reports: list[LintReport], language: str) -> None:
     for report in reports:
         if report.bounds is None or language not in report.bounds.segments:
             raise click.ClickException(f"{report.file}: no dearest conversation in '{language}' is known")
@@ -171,7 +173,7 @@ def _print_dearest(reports: list[Report], language: str) -> None:
 # -- for programs
 
 
-def _plain(report: Report, price: Decimal | None) -> dict[str, object]:
+def _report_json(report: LintReport, price: Decimal | None) -> dict[str, object]:
     plain: dict[str, object] = msgspec.to_builtins(report)
     if price is not None and report.bounds is not None:
         plain["cost"] = {

@@ -5,7 +5,7 @@ from decimal import Decimal, InvalidOperation
 import click
 
 
-class Price(click.ParamType[Decimal]):
+class PriceType(click.ParamType[Decimal]):
     """Not below 0, and finite; with a point, as a comma would be read in two ways."""
 
     name = "price"

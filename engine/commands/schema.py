@@ -19,4 +19,4 @@ def schema() -> None:
     Then begin a survey with the line
       # yaml-language-server: $schema=survey.schema.json
     """
-    click.echo(json.dumps(of_surveys.schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(of_surveys.survey_schema(), indent=2, ensure_ascii=False))

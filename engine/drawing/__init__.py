@@ -11,26 +11,35 @@ from typing import Literal
 
 import msgspec
 
-from engine.surveys.program import END, Ask, Keywords, Reask, Remind, Route, Step, Survey
-from engine.surveys.step_graph import reachable
-from engine.surveys.texts import Slot, Template
-from engine.surveys.wording import describe, describe_reader, show_pattern, show_place
+from engine.surveys.program import (
+    END_INDEX,
+    QuestionStep,
+    ReaskInvalid,
+    ReminderRule,
+    Route,
+    StartKeywords,
+    Survey,
+    SurveyStep,
+)
+from engine.surveys.step_graph import reachable_steps
+from engine.surveys.texts import TemplateSlot, TextTemplate
+from engine.surveys.wording import describe_condition, describe_reader, show_pattern, show_step_or_variable
 
 ENTRY_ID = "(start)"
 END_ID = "end"
 """What stands for the entry and for the end where edges are named by steps; neither can be a step's id."""
 
-Kind = Literal["entry", "ask", "say", "end"]
+NodeKind = Literal["entry", "ask", "say", "end"]
 
 
-class Node(msgspec.Struct, frozen=True):
+class DrawingNode(msgspec.Struct, frozen=True):
     """`key` is unique in the drawing, and safe in every form. `step` is a step's id, ENTRY_ID or END_ID.
 
     `text` is what is sent, by lines, or the keywords; `notes` are what is said in small beneath it.
     """
 
     key: str
-    kind: Kind
+    kind: NodeKind
     step: str
     text: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -38,7 +47,7 @@ class Node(msgspec.Struct, frozen=True):
     marked: bool = False
 
 
-class Edge(msgspec.Struct, frozen=True):
+class DrawingEdge(msgspec.Struct, frozen=True):
     """`tail` and `head` are keys. `gives_up`: taken after invalid answers, not by a condition."""
 
     tail: str
@@ -54,12 +63,12 @@ class Drawing(msgspec.Struct, frozen=True):
 
     title: str
     subtitle: str
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
+    nodes: tuple[DrawingNode, ...]
+    edges: tuple[DrawingEdge, ...]
     legend: str = ""
 
 
-def draw(
+def draw_survey(
     survey: Survey, language: str, highlight: Collection[tuple[str, str]] = (), legend: str = ""
 ) -> Drawing:
     """`survey` with its texts in `language`.
@@ -67,24 +76,24 @@ def draw(
     `highlight` are the edges to mark, as pairs of steps' ids, ENTRY_ID and END_ID among them; their nodes are marked
     too. `legend` says what they are.
     """
-    reached = reachable(survey.steps, [0])
-    edges = [Edge(_ENTRY_KEY, "s0")]
+    reached = reachable_steps(survey.steps, [0])
+    edges = [DrawingEdge(_ENTRY_KEY, "s0")]
     for place, step in enumerate(survey.steps):
-        edges += _edges(place, step, unreached=place not in reached)
-    nodes = [_entry(survey.start)]
+        edges += _step_edges(place, step, unreached=place not in reached)
+    nodes = [_entry_node(survey.start)]
     for place, step in enumerate(survey.steps):
-        nodes.append(_node(place, step, language, unreached=place not in reached))
+        nodes.append(_step_node(place, step, language, unreached=place not in reached))
         if any(edge.head == _end_key(place) for edge in edges):
-            nodes.append(Node(_end_key(place), "end", END_ID, unreached=place not in reached))
-    title = plain(survey.title or survey.name)
+            nodes.append(DrawingNode(_end_key(place), "end", END_ID, unreached=place not in reached))
+    title = plain_line(survey.title or survey.name)
     name = [survey.name] if title != survey.name else []
     subtitle = " · ".join((*name, f"version {survey.version}", language))
-    return _mark(Drawing(title, subtitle, tuple(nodes), tuple(edges)), highlight, legend)
+    return _mark_highlight(Drawing(title, subtitle, tuple(nodes), tuple(edges)), highlight, legend)
 
 
-def plain(text: str) -> str:
+def plain_line(text: str) -> str:
     """`text` in one line, without what has no picture and what XML cannot hold."""
-    return " ".join("".join(_visible(c) for c in text).split())
+    return " ".join("".join(_visible_character(c) for c in text).split())
 
 
 # -- nodes
@@ -92,7 +101,7 @@ def plain(text: str) -> str:
 _ENTRY_KEY = "entry"
 
 
-def _key(place: int) -> str:
+def _step_key(place: int) -> str:
     return f"s{place}"
 
 
@@ -100,42 +109,42 @@ def _end_key(place: int) -> str:
     return f"e{place}"
 
 
-def _node(place: int, step: Step, language: str, *, unreached: bool) -> Node:
+def _step_node(place: int, step: SurveyStep, language: str, *, unreached: bool) -> DrawingNode:
     notes = ["never reached"] if unreached else []
-    if isinstance(step, Ask):
-        notes = [describe_reader(step.reader), *_reminders(step.remind), *notes]
-    kind: Kind = "ask" if isinstance(step, Ask) else "say"
-    text = _lines(_shown(step.text[language]))
-    return Node(_key(place), kind, step.id, text, tuple(map(plain, notes)), unreached)
+    if isinstance(step, QuestionStep):
+        notes = [describe_reader(step.reader), *_reminder_notes(step.remind), *notes]
+    kind: NodeKind = "ask" if isinstance(step, QuestionStep) else "say"
+    text = _plain_lines(_format_template(step.text[language]))
+    return DrawingNode(_step_key(place), kind, step.id, text, tuple(map(plain_line, notes)), unreached)
 
 
-def _entry(start: Keywords) -> Node:
+def _entry_node(start: StartKeywords) -> DrawingNode:
     several = len(start.languages) > 1
     words = [(word.upper(), language) for word, language in start.words.items()]
     words += [(show_pattern(pattern), language) for pattern, language in start.patterns]
-    words += [("any SMS", start.anything)] if start.anything else []
+    words += [("any SMS", start.any_sms_language)] if start.any_sms_language else []
     text = (f"{word} ({language})" if several else word for word, language in words)
-    return Node(_ENTRY_KEY, "entry", ENTRY_ID, tuple(map(plain, text)))
+    return DrawingNode(_ENTRY_KEY, "entry", ENTRY_ID, tuple(map(plain_line, text)))
 
 
-def _reminders(remind: Remind | None) -> Iterable[str]:
+def _reminder_notes(remind: ReminderRule | None) -> Iterable[str]:
     if remind is not None:
         often = f", {remind.times} times" if remind.times > 1 else ""
-        yield f"reminder after {_duration(remind.after_ms)}{often}"
+        yield f"reminder after {_format_duration(remind.after_ms)}{often}"
 
 
-def _shown(template: Template) -> str:
+def _format_template(template: TextTemplate) -> str:
     """The text with its placeholders as an author writes them."""
     if isinstance(template, str):
         return template
-    return "".join(_placeholder(each) if isinstance(each, Slot) else each for each in template)
+    return "".join(_format_placeholder(each) if isinstance(each, TemplateSlot) else each for each in template)
 
 
-def _placeholder(slot: Slot) -> str:
-    return f"{{{show_place(slot.step).strip(chr(39))}}}"
+def _format_placeholder(slot: TemplateSlot) -> str:
+    return f"{{{show_step_or_variable(slot.step).strip(chr(39))}}}"
 
 
-def _duration(ms: int) -> str:
+def _format_duration(ms: int) -> str:
     """As an author writes it."""
     for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)):
         if ms % length == 0:
@@ -143,11 +152,11 @@ def _duration(ms: int) -> str:
     return f"{ms / 1000:g}s"
 
 
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line for line in map(plain, text.splitlines()) if line)
+def _plain_lines(text: str) -> tuple[str, ...]:
+    return tuple(line for line in map(plain_line, text.splitlines()) if line)
 
 
-def _visible(c: str) -> str:
+def _visible_character(c: str) -> str:
     if c.isspace():
         return " "
     unfit = c in "\ufffe\uffff" or unicodedata.category(c) in ("Cc", "Cs")
@@ -157,22 +166,24 @@ def _visible(c: str) -> str:
 # -- edges
 
 
-def _edges(place: int, step: Step, *, unreached: bool) -> Iterable[Edge]:
-    for route, label in zip(step.routes, _labels(step), strict=True):
-        yield Edge(_key(place), _head(place, route.go), plain(label), unreached=unreached)
-    if isinstance(step, Ask) and isinstance(step.invalid, Reask):
-        go = END if step.invalid.give_up is None else step.invalid.give_up
+def _step_edges(place: int, step: SurveyStep, *, unreached: bool) -> Iterable[DrawingEdge]:
+    for route, label in zip(step.routes, _route_labels(step), strict=True):
+        yield DrawingEdge(
+            _step_key(place), _head_key(place, route.go), plain_line(label), unreached=unreached
+        )
+    if isinstance(step, QuestionStep) and isinstance(step.invalid, ReaskInvalid):
+        go = END_INDEX if step.invalid.give_up is None else step.invalid.give_up
         label = f"after {step.invalid.attempts} invalid answer{'s' if step.invalid.attempts > 1 else ''}"
-        yield Edge(_key(place), _head(place, go), label, gives_up=True, unreached=unreached)
+        yield DrawingEdge(_step_key(place), _head_key(place, go), label, gives_up=True, unreached=unreached)
 
 
-def _head(place: int, go: int) -> str:
-    return _end_key(place) if go == END else _key(go)
+def _head_key(place: int, go: int) -> str:
+    return _end_key(place) if go == END_INDEX else _step_key(go)
 
 
-def _labels(step: Step) -> Sequence[str]:
+def _route_labels(step: SurveyStep) -> Sequence[str]:
     """What opens each route. They are tried in order, which is written where it may matter."""
-    labels = [_label(route, step.id) for route in step.routes]
+    labels = [_route_label(route, step.id) for route in step.routes]
     if len(labels) > 1 and not labels[-1]:
         labels[-1] = "otherwise"
     if len(labels) > 2:
@@ -180,8 +191,8 @@ def _labels(step: Step) -> Sequence[str]:
     return labels
 
 
-def _label(route: Route, step: str) -> str:
-    when = "" if route.when is None else describe(route.when, step)
+def _route_label(route: Route, step: str) -> str:
+    when = "" if route.when is None else describe_condition(route.when, step)
     if route.times is None:
         return when
     count = "once only" if route.times == 1 else f"up to {route.times} times"
@@ -191,7 +202,7 @@ def _label(route: Route, step: str) -> str:
 # -- marks
 
 
-def _mark(drawing: Drawing, highlight: Collection[tuple[str, str]], legend: str) -> Drawing:
+def _mark_highlight(drawing: Drawing, highlight: Collection[tuple[str, str]], legend: str) -> Drawing:
     """A `give_up` is marked only if no route leads the same way."""
     step = {node.key: node.step for node in drawing.nodes}
     ways = [(step[edge.tail], step[edge.head]) for edge in drawing.edges]

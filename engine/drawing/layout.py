@@ -22,7 +22,7 @@ class Point(msgspec.Struct, frozen=True):
     y: float
 
 
-class Arrow(msgspec.Struct, frozen=True):
+class LayoutArrow(msgspec.Struct, frozen=True):
     """From one node to another. `label` is the room that its label needs, if it has one."""
 
     tail: str
@@ -30,7 +30,7 @@ class Arrow(msgspec.Struct, frozen=True):
     label: Size | None = None
 
 
-class Way(msgspec.Struct, frozen=True):
+class ArrowPath(msgspec.Struct, frozen=True):
     """`curve` is a start and then three points for each Bezier segment; `tip` is where the arrow ends."""
 
     curve: tuple[Point, ...]
@@ -43,21 +43,21 @@ class Layout(msgspec.Struct, frozen=True):
 
     size: Size
     nodes: dict[str, Point]
-    ways: tuple[Way, ...]
+    ways: tuple[ArrowPath, ...]
 
 
-def lay_out(nodes: dict[str, Size], arrows: Sequence[Arrow]) -> Layout:
+def lay_out(nodes: dict[str, Size], arrows: Sequence[LayoutArrow]) -> Layout:
     """`nodes` are sizes by key; keys are letters and digits."""
-    graph = pygraphviz.AGraph(string=_dot(nodes, arrows))
+    graph = pygraphviz.AGraph(string=_sizes_as_dot(nodes, arrows))
     try:
         graph.layout(prog="dot")
         *_, width, height = map(float, graph.graph_attr["bb"].split(","))
         page = Size(width, height)
         return Layout(
             page,
-            {key: _point(graph.get_node(key).attr["pos"], page) for key in nodes},
+            {key: _parse_point(graph.get_node(key).attr["pos"], page) for key in nodes},
             tuple(
-                _way(graph.get_edge(arrow.tail, arrow.head, str(n)).attr, arrow, page)
+                _arrow_path(graph.get_edge(arrow.tail, arrow.head, str(n)).attr, arrow, page)
                 for n, arrow in enumerate(arrows)
             ),
         )
@@ -65,20 +65,23 @@ def lay_out(nodes: dict[str, Size], arrows: Sequence[Arrow]) -> Layout:
         graph.close()
 
 
-def _dot(nodes: dict[str, Size], arrows: Sequence[Arrow]) -> str:
+def _sizes_as_dot(nodes: dict[str, Size], arrows: Sequence[LayoutArrow]) -> str:
     lines = [
         'digraph { graph [nodesep=0.35 ranksep=0.45]; node [shape=box fixedsize=true label=""];',
         *(
             f"{key} [width={size.width / _POINTS_PER_INCH:.4f} height={size.height / _POINTS_PER_INCH:.4f}];"
             for key, size in nodes.items()
         ),
-        *(f"{arrow.tail} -> {arrow.head} [key={n}{_room(arrow)}];" for n, arrow in enumerate(arrows)),
+        *(
+            f"{arrow.tail} -> {arrow.head} [key={n}{_label_attribute(arrow)}];"
+            for n, arrow in enumerate(arrows)
+        ),
         "}",
     ]
     return "\n".join(lines)
 
 
-def _room(arrow: Arrow) -> str:
+def _label_attribute(arrow: LayoutArrow) -> str:
     """An empty label of the size that the arrow's label has."""
     if arrow.label is None:
         return ""
@@ -86,12 +89,14 @@ def _room(arrow: Arrow) -> str:
     return f' label=<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" {size}><TR><TD></TD></TR></TABLE>>'
 
 
-def _way(attributes: dict[str, str], arrow: Arrow, page: Size) -> Way:
+def _arrow_path(attributes: dict[str, str], arrow: LayoutArrow, page: Size) -> ArrowPath:
     tip, *curve = attributes["pos"].split()
-    label = _point(attributes["lp"], page) if arrow.label else None
-    return Way(tuple(_point(each, page) for each in curve), _point(tip.removeprefix("e,"), page), label)
+    label = _parse_point(attributes["lp"], page) if arrow.label else None
+    return ArrowPath(
+        tuple(_parse_point(each, page) for each in curve), _parse_point(tip.removeprefix("e,"), page), label
+    )
 
 
-def _point(written: str, page: Size) -> Point:
+def _parse_point(written: str, page: Size) -> Point:
     x, y = map(float, written.split(","))
     return Point(x, page.height - y)

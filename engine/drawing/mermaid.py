@@ -7,13 +7,13 @@ the very last: so every sign that any of these could take for its own is written
 import re
 from collections.abc import Iterable
 
-from engine.drawing import Drawing, Edge, Node
-from engine.drawing.lettering import excerpt
+from engine.drawing import Drawing, DrawingEdge, DrawingNode
+from engine.drawing.lettering import excerpt_lines
 
-_HARMLESS = re.compile(r"[^\W_]+|[ ,?!']|(?<=[^\W\d_])\.(?=\s|$)|[^\x00-\x7f]")
+_HARMLESS_TEXT = re.compile(r"[^\W_]+|[ ,?!']|(?<=[^\W\d_])\.(?=\s|$)|[^\x00-\x7f]")
 """Letters, digits and what has no meaning anywhere; a full stop after a word, but not in `1.` or `www.`"""
 
-_CLASSES = (
+_CLASS_DEFINITIONS = (
     "classDef ask fill:#e6f0fa,stroke:#1b1b1b,color:#1b1b1b",
     "classDef say fill:#ffffff,stroke:#1b1b1b,color:#1b1b1b",
     "classDef entry fill:#1b1b1b,stroke:#1b1b1b,color:#ffffff",
@@ -21,52 +21,52 @@ _CLASSES = (
     "classDef unreached fill:#ffffff,stroke:#666666,color:#666666,stroke-dasharray:5 3",
     "classDef marked stroke:#b34700,stroke-width:4px",
 )
-_BRACKETS = {"ask": ("[", "]"), "say": ("(", ")"), "entry": ("([", "])"), "end": ("([", "])")}
+_NODE_BRACKETS = {"ask": ("[", "]"), "say": ("(", ")"), "entry": ("([", "])"), "end": ("([", "])")}
 
 
 def to_mermaid(drawing: Drawing) -> str:
     lines = [
-        *_comment(drawing),
+        *_comment_lines(drawing),
         "flowchart TD",
-        *(f"  {each}" for each in _CLASSES),
-        *(f"  {_node(node)}" for node in drawing.nodes),
-        *(f"  {_edge(edge)}" for edge in drawing.edges),
-        *(f"  {each}" for each in _styles(drawing)),
+        *(f"  {each}" for each in _CLASS_DEFINITIONS),
+        *(f"  {_node_line(node)}" for node in drawing.nodes),
+        *(f"  {_edge_line(edge)}" for edge in drawing.edges),
+        *(f"  {each}" for each in _style_lines(drawing)),
         "",
     ]
     return "\n".join(lines)
 
 
-def _comment(drawing: Drawing) -> Iterable[str]:
+def _comment_lines(drawing: Drawing) -> Iterable[str]:
     """Mermaid takes `%%{` for a directive."""
     for each in (drawing.title, drawing.subtitle, drawing.legend and f"Thick: {drawing.legend}"):
         if each:
             yield f"%% {each.replace('{', '(').replace('}', ')')}"
 
 
-def _node(node: Node) -> str:
-    left, right = _BRACKETS[node.kind]
-    return f'{node.key}{left}"{_label(node)}"{right}'
+def _node_line(node: DrawingNode) -> str:
+    left, right = _NODE_BRACKETS[node.kind]
+    return f'{node.key}{left}"{_node_label(node)}"{right}'
 
 
-def _label(node: Node) -> str:
+def _node_label(node: DrawingNode) -> str:
     if node.kind in ("entry", "end"):
-        return "<br/>".join(f"<b>{_escaped(each)}</b>" for each in (node.text or (node.step,)))
+        return "<br/>".join(f"<b>{_escape_label(each)}</b>" for each in (node.text or (node.step,)))
     lines = [
-        f"<b>{_escaped(node.step)}</b>",
-        *map(_escaped, excerpt(node.text)),
-        *(f"<small>{_escaped(note)}</small>" for note in node.notes),
+        f"<b>{_escape_label(node.step)}</b>",
+        *map(_escape_label, excerpt_lines(node.text)),
+        *(f"<small>{_escape_label(note)}</small>" for note in node.notes),
     ]
     return "<br/>".join(lines)
 
 
-def _edge(edge: Edge) -> str:
+def _edge_line(edge: DrawingEdge) -> str:
     arrow = "-.->" if edge.gives_up else "==>" if edge.marked else "-->"
-    label = f'|"{_escaped(edge.label)}"|' if edge.label else ""
+    label = f'|"{_escape_label(edge.label)}"|' if edge.label else ""
     return f"{edge.tail} {arrow}{label} {edge.head}"
 
 
-def _styles(drawing: Drawing) -> Iterable[str]:
+def _style_lines(drawing: Drawing) -> Iterable[str]:
     """Which nodes look how; a class that comes later is stronger."""
     for node in drawing.nodes:
         yield f"class {node.key} {'finish' if node.kind == 'end' else node.kind}"
@@ -79,6 +79,6 @@ def _styles(drawing: Drawing) -> Iterable[str]:
             yield f"linkStyle {number} stroke:#b34700,stroke-width:4px"
 
 
-def _escaped(text: str) -> str:
-    harmless = {place for found in _HARMLESS.finditer(text) for place in range(*found.span())}
+def _escape_label(text: str) -> str:
+    harmless = {place for found in _HARMLESS_TEXT.finditer(text) for place in range(*found.span())}
     return "".join(c if place in harmless else f"#{ord(c)};" for place, c in enumerate(text))

@@ -25,11 +25,11 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     indexes: tuple[int, ...] = ()
 
 
-Command = Literal["", "stop", "help", "start"]
+HandledCommand = Literal["", "stop", "help", "start"]
 """What a provider took an SMS for, and answered by itself."""
 
 
-class Sms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
+class InboundSms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     """One SMS from a person (MO).
 
     `id` is 16 hex digits, the same whenever the provider sends the same SMS again. `start` says that ingest
@@ -44,11 +44,11 @@ class Sms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     text: str
     start: bool = False
     reply_to: str = ""
-    handled: Command = ""
+    handled: HandledCommand = ""
     originator: str = ""
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
+class SmsPart(msgspec.Struct, frozen=True, array_like=True, tag="part"):
     """One part of a long SMS whose parts the provider hands over one by one, in any order.
 
     `reference` is the same in all `total` parts of an SMS, and used again for later ones; `number` counts from 1.
@@ -77,7 +77,7 @@ SmsState = Literal["", "sent", "failed", "delivered"]
 """What a receipt says of an SMS, in the order in which a state may follow another; empty: nothing new."""
 
 
-class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+class DeliveryReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     """What became of an SMS: the provider's `ticket` for it and, where the provider repeats it, our own id `sms`.
 
     `status` is the provider's own word. `permanent`: it failed because the number cannot get SMS, now or later.
@@ -94,7 +94,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     sms: str = ""
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+class CancelSession(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     """Whoever invited wants the session ended, and nothing more of it sent."""
 
     id: str
@@ -122,17 +122,17 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     originator: str = ""
 
 
-Inbound = Sms | Part | ProviderStop | Receipt | Invitation | Cancel
+InboundEvent = InboundSms | SmsPart | ProviderStop | DeliveryReceipt | Invitation | CancelSession
 
 
 class Mail(msgspec.Struct, frozen=True):
     """An inbound event as it lies in a mailbox: the event, and when it was accepted."""
 
     at: int
-    event: Inbound
+    event: InboundEvent
 
 
-class Outbound(msgspec.Struct, frozen=True, array_like=True):
+class OutboundSms(msgspec.Struct, frozen=True, array_like=True):
     """One SMS that a lane decided to send (MT).
 
     `id` is letters and digits only (Octopush's `request_id` allows no more): the id of the event or session that
@@ -155,30 +155,30 @@ class Outbound(msgspec.Struct, frozen=True, array_like=True):
     survey: str = ""
 
 
-def sms_of_session(session: str, number: int) -> str:
+def session_sms_id(session: str, number: int) -> str:
     """The id of a session's SMS: which of them it is counts from 0."""
     return f"{session}x{number}"
 
 
-def session_of_sms(identity: str) -> str:
+def session_of_sms_id(identity: str) -> str:
     """The session of an SMS with this id; empty if it is of none."""
     session, x, _ = identity.rpartition("x")
     return session if x else ""
 
 
-Refusal = Literal[
+RefusalReason = Literal[
     "throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open", "opted_out", "unknown_survey",
     "expired", "cancelled",
 ]  # fmt: skip
 """Why a START or an invitation opened nothing."""
 
-Ending = Literal[
+SessionEnding = Literal[
     "completed", "expired", "idle", "gave_up", "stopped", "restarted", "exhausted", "cancelled", "unreachable"
 ]
 """How a session ended."""
 
 
-class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
+class SessionOpened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
     at: int
     channel: str
     session: str
@@ -191,7 +191,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
     ] = {}  # what the channel tells a session about the person, beside an invitation's
 
 
-class Invited(msgspec.Struct, frozen=True, array_like=True, tag="invited"):
+class SessionInvited(msgspec.Struct, frozen=True, array_like=True, tag="invited"):
     """The session was opened by an invitation, and by this one."""
 
     at: int
@@ -200,7 +200,7 @@ class Invited(msgspec.Struct, frozen=True, array_like=True, tag="invited"):
     invitation: Invitation
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
+class SmsReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     """An SMS from the person was applied; `session` is empty if it belonged to none."""
 
     at: int
@@ -209,11 +209,11 @@ class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     id: str
     text: str
     reply_to: str = ""
-    handled: Command = ""
+    handled: HandledCommand = ""
     originator: str = ""
 
 
-class Misread(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
+class AnswerRejected(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
     """The SMS just heard was no answer to the step that was asked."""
 
     at: int
@@ -223,7 +223,7 @@ class Misread(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
     why: str
 
 
-class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
+class SmsDecided(msgspec.Struct, frozen=True, array_like=True, tag="said"):
     """An SMS to the person was decided. `step` is a step's id, or the name of a fixed text."""
 
     at: int
@@ -234,7 +234,7 @@ class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
     text: str
 
 
-class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
+class SmsSent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     """The provider accepted an SMS and gave it a ticket."""
 
     at: int
@@ -244,7 +244,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     ticket: str
 
 
-class Unsent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
+class SmsNotSent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
     """An SMS will not leave: refused by the provider, given up, or withdrawn by a STOP."""
 
     at: int
@@ -255,27 +255,27 @@ class Unsent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
     why: str
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+class OpeningRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """A START or an invitation opened nothing."""
 
     at: int
     channel: str
     id: str
-    reason: Refusal
+    reason: RefusalReason
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
+class SessionEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     """A session is over. `answers` are the person's, by step, and its variables, by "$" and key: the result."""
 
     at: int
     channel: str
     session: str
-    how: Ending
+    how: SessionEnding
     answers: dict[str, Answer] = {}
     why: str = ""  # what the provider said, if the number is unreachable
 
 
-class OptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
+class PersonOptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
     """Evidence of a STOP: the event that carried it, its text as written, and whether the provider told us."""
 
     at: int
@@ -286,13 +286,13 @@ class OptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
     source: str = ""
 
 
-class OptedIn(msgspec.Struct, frozen=True, array_like=True, tag="opted_in"):
+class PersonOptedIn(msgspec.Struct, frozen=True, array_like=True, tag="opted_in"):
     at: int
     channel: str
     id: str
 
 
-class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+class ReceiptRecorded(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     """A provider's receipt that brought something new. Fields as in Receipt."""
 
     at: int
@@ -305,41 +305,41 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     sms: str = ""
 
 
-Record = (
-    Opened
-    | Invited
-    | Heard
-    | Misread
-    | Said
-    | Sent
-    | Unsent
-    | Refused
-    | Ended
-    | OptedOut
-    | OptedIn
-    | Delivered
+ArchiveRecord = (
+    SessionOpened
+    | SessionInvited
+    | SmsReceived
+    | AnswerRejected
+    | SmsDecided
+    | SmsSent
+    | SmsNotSent
+    | OpeningRefused
+    | SessionEnded
+    | PersonOptedOut
+    | PersonOptedIn
+    | ReceiptRecorded
 )
 
 _encoder = msgspec.msgpack.Encoder()
-encode = _encoder.encode
+encode_event = _encoder.encode
 
 
 _T = TypeVar("_T")
 
 
-def _reading(decode: Callable[[bytes], _T]) -> Callable[[bytes], _T]:
+def _with_msgspec_errors(decode: Callable[[bytes], _T]) -> Callable[[bytes], _T]:
     """`decode`, which then raises nothing but msgspec.MsgspecError: msgspec has exceptions of Python's own for text that
     is not UTF-8, and for what is nested too deeply."""
 
-    def read(blob: bytes) -> _T:
+    def decode_or_raise(blob: bytes) -> _T:
         try:
             return decode(blob)
         except (UnicodeDecodeError, RecursionError) as e:
             raise msgspec.DecodeError(str(e)) from e
 
-    return read
+    return decode_or_raise
 
 
-decode_inbound = _reading(msgspec.msgpack.Decoder(Inbound).decode)
-decode_outbound = _reading(msgspec.msgpack.Decoder(Outbound).decode)
-decode_records = _reading(msgspec.msgpack.Decoder(list[Record]).decode)
+decode_inbound = _with_msgspec_errors(msgspec.msgpack.Decoder(InboundEvent).decode)
+decode_outbound = _with_msgspec_errors(msgspec.msgpack.Decoder(OutboundSms).decode)
+decode_records = _with_msgspec_errors(msgspec.msgpack.Decoder(list[ArchiveRecord]).decode)

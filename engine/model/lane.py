@@ -7,9 +7,9 @@ milliseconds since 1970 (UTC).
 
 import msgspec
 
-from engine.model.events import Answer, Ending
+from engine.model.events import Answer, SessionEnding
 
-FORMAT = 1
+LANE_FORMAT = 1
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -20,60 +20,60 @@ class Session(msgspec.Struct, array_like=True):
     version: str
     language: str
     opened_at: int
-    touched_at: int  # the last SMS either way
+    last_sms_at: int  # the last SMS either way
     step: int = -1
-    misread: int = 0  # invalid answers to the step that is asked now
-    reminded: int = 0
+    invalid_answers: int = 0  # invalid answers to the step that is asked now
+    reminders_sent: int = 0
     asked_at: int = 0
-    said: int = 0  # SMS decided so far; numbers their ids
+    sms_count: int = 0  # SMS decided so far; numbers their ids
     answers: dict[str, Answer] = {}  # by step; a session variable's by "$" and its key in lower case
     expires_at: int = 0  # as the invitation wants it; 0: as the survey says
-    taken: dict[int, int] = {}  # how often each counted route was taken, by Route.counter
+    routes_taken: dict[int, int] = {}  # how often each counted route was taken, by Route.counter
     originator: str = ""  # the sub-number that its SMS come from; empty: the channel's number
 
 
-class Line(msgspec.Struct, array_like=True):
+class ChannelLine(msgspec.Struct, array_like=True):
     """What one channel and one person share; or, of a sub-number that a session has for its own, that session and
     how it ended."""
 
     session: Session | None = None
     ended_at: int = 0
-    ended_how: Ending | None = None
+    ended_how: SessionEnding | None = None
     ended_survey: str = ""
     opted_out_at: int = 0  # 0: not opted out
-    day: int = 0  # ordinal of the day, in the channel's time zone, that `opened_today` counts
+    counted_day: int = 0  # ordinal of the day, in the channel's time zone, that `opened_today` counts
     opened_today: int = 0
     throttle_at: int = 0  # theoretical arrival time of the START throttle (GCRA)
-    told: dict[str, int] = {}  # fixed text -> when it was last sent
+    fixed_texts_sent: dict[str, int] = {}  # fixed text -> when it was last sent
     language: str = ""  # the last session's; fixed texts are told in it
     receipts: dict[int, int] = {}  # see engine.turns.receipts
 
 
-class Gathered(msgspec.Struct, array_like=True):
-    """Parts of a long SMS, while some are missing. `parts` are (id, text) by number; the first came at `since`."""
+class PartialSms(msgspec.Struct, array_like=True):
+    """Parts of a long SMS, while some are missing. `parts` are (id, text) by number; the first came at `first_part_at`."""
 
     channel: str
     originator: str
     reference: str
     total: int
-    since: int
+    first_part_at: int
     parts: dict[int, tuple[str, str]] = {}
 
 
 class Lane(msgspec.Struct, array_like=True):
-    """`seen` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards.
+    """`applied_events` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards.
 
     `lines` are by channel, those of sub-numbers by "channel:sub-number" (engine.turns.session_routing).
     """
 
-    format: int = FORMAT
+    format: int = LANE_FORMAT
     clock: int = 0
-    lines: dict[str, Line] = {}
-    seen: dict[str, int] = {}
-    gathered: list[Gathered] = []
+    lines: dict[str, ChannelLine] = {}
+    applied_events: dict[str, int] = {}
+    partial_sms: list[PartialSms] = []
 
 
-class UnreadableLane(Exception):
+class UnreadableLaneError(Exception):
     """The stored state is not one that this release can read. It is never taken for a new person's."""
 
 
@@ -81,18 +81,20 @@ _decoder = msgspec.msgpack.Decoder(Lane)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(lane: Lane) -> bytes:
+def encode_lane(lane: Lane) -> bytes:
     return _encoder.encode(lane)
 
 
-def decode(blob: bytes | None) -> Lane:
+def decode_lane(blob: bytes | None) -> Lane:
     """The lane in `blob`; a new one for None. Raises UnreadableLane."""
     if not blob:
         return Lane()
     try:
         lane = _decoder.decode(blob)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise UnreadableLane(f"the lane's state cannot be decoded: {e}") from e
-    if lane.format != FORMAT:
-        raise UnreadableLane(f"the lane's state has format {lane.format}, this release reads {FORMAT}")
+        raise UnreadableLaneError(f"the lane's state cannot be decoded: {e}") from e
+    if lane.format != LANE_FORMAT:
+        raise UnreadableLaneError(
+            f"the lane's state has format {lane.format}, this release reads {LANE_FORMAT}"
+        )
     return lane

@@ -4,10 +4,10 @@ from typing import Protocol, cast
 
 import re2
 
-from engine.model.text_normalization import fold
+from engine.model.text_normalization import fold_text
 
 
-class Pattern(Protocol):
+class CompiledPattern(Protocol):
     @property
     def pattern(self) -> str:
         """As it was compiled."""
@@ -18,30 +18,30 @@ class Pattern(Protocol):
         ...
 
 
-class BadPattern(ValueError):
+class BadPatternError(ValueError):
     """RE2 refuses the pattern. The message is RE2's."""
 
 
-def compile_pattern(source: str) -> Pattern:
+def compile_pattern(source: str) -> CompiledPattern:
     """`source` as written. Raises BadPattern."""
-    return _compile(source, case_sensitive=True)
+    return _compile_re2(source, case_sensitive=True)
 
 
-def compile_folded(source: str) -> Pattern:
+def compile_folded(source: str) -> CompiledPattern:
     """`source` to be matched against folded text: its case does not count, nor do its accents. Raises BadPattern."""
-    return _compile("".join(c if c.isascii() else fold(c) for c in source), case_sensitive=False)
+    return _compile_re2("".join(c if c.isascii() else fold_text(c) for c in source), case_sensitive=False)
 
 
-def _compile(source: str, *, case_sensitive: bool) -> Pattern:
+def _compile_re2(source: str, *, case_sensitive: bool) -> CompiledPattern:
     options = re2.Options()
     options.log_errors = False
     options.case_sensitive = case_sensitive
     try:
-        return cast(Pattern, re2.compile(source, options))
+        return cast(CompiledPattern, re2.compile(source, options))
     except re2.error as e:
-        raise BadPattern(_sentence(e)) from None
+        raise BadPatternError(_error_sentence(e)) from None
 
 
-def _sentence(error: Exception) -> str:
+def _error_sentence(error: Exception) -> str:
     why = error.args[0] if error.args else "RE2 refuses it"
     return why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.model.events import Refusal
+from engine.model.events import RefusalReason
 from engine.model.quiet_hours import QuietHours
 
 
@@ -25,12 +25,12 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     start_burst: int = 3
     start_per_minute: float = 1
     pause_ms: int = 2000
-    closed: Refusal | None = None
+    closed: RefusalReason | None = None
     number: str = ""
     originators: tuple[str, ...] = ()
     quiet: QuietHours | None = None
     contacts: Mapping[str, str] = {}
 
 
-Policy = Mapping[str, ChannelPolicy]
+ChannelPolicies = Mapping[str, ChannelPolicy]
 """By channel name."""

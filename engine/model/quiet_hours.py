@@ -14,8 +14,8 @@ import msgspec
 import phonenumbers
 import phonenumbers.timezone
 
-_REMEMBERED = 4_096
-_ROUNDS = 8
+_CACHED_NUMBERS = 4_096
+_MOST_ROUNDS = 8
 """More than the edges of all quiet hours of one country's zones in a day."""
 
 
@@ -25,23 +25,23 @@ class QuietHours(msgspec.Struct, frozen=True):
     begins: int
     ends: int
 
-    def awake_at(self, number: str, at: int, home: ZoneInfo) -> int:
+    def next_awake_at(self, number: str, at: int, home: ZoneInfo) -> int:
         """The first moment (ms) from `at` on at which `number` may be texted."""
-        zones = _zones(number) or (home,)
+        zones = _time_zones_of(number) or (home,)
         moment = datetime.fromtimestamp(at / 1000, UTC)
-        awake = self._awake(moment, zones)
+        awake = self._next_awake(moment, zones)
         return at if awake == moment else round(awake.timestamp() * 1000)
 
-    def _awake(self, moment: datetime, zones: Sequence[ZoneInfo]) -> datetime:
+    def _next_awake(self, moment: datetime, zones: Sequence[ZoneInfo]) -> datetime:
         """If no moment of the day suits all zones, the last one tried is as good as any."""
-        for _ in range(_ROUNDS):
-            later = max(self._ends_after(moment, zone) for zone in zones)
+        for _ in range(_MOST_ROUNDS):
+            later = max(self._quiet_end(moment, zone) for zone in zones)
             if later == moment:
                 return moment
             moment = later
         return moment
 
-    def _ends_after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+    def _quiet_end(self, moment: datetime, zone: ZoneInfo) -> datetime:
         """`moment`, or the end of the quiet hours that it falls into in `zone`."""
         there = moment.astimezone(zone)
         minute = there.hour * 60 + there.minute
@@ -57,22 +57,22 @@ class QuietHours(msgspec.Struct, frozen=True):
         return max(moment, end.astimezone(UTC), again.astimezone(UTC))
 
 
-def quiet_hours(minutes: tuple[int, int] | None) -> QuietHours | None:
+def quiet_hours_from_minutes(minutes: tuple[int, int] | None) -> QuietHours | None:
     """Those that a channel has, by the minutes of the day at which they begin and end."""
     return QuietHours(*minutes) if minutes else None
 
 
-@lru_cache(_REMEMBERED)
-def _zones(number: str) -> tuple[ZoneInfo, ...]:
+@lru_cache(_CACHED_NUMBERS)
+def _time_zones_of(number: str) -> tuple[ZoneInfo, ...]:
     """Where the number may be; empty if nobody knows."""
     try:
         names = phonenumbers.timezone.time_zones_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
         return ()
-    return tuple(zone for name in names if (zone := _zone(name)) is not None)
+    return tuple(zone for name in names if (zone := _load_zone(name)) is not None)
 
 
-def _zone(name: str) -> ZoneInfo | None:
+def _load_zone(name: str) -> ZoneInfo | None:
     if name == phonenumbers.timezone.UNKNOWN_TIMEZONE:
         return None
     try:

@@ -6,15 +6,15 @@ codes and the numbers of documentation pass. Names ("INFO"), hidden senders and 
 
 import re
 
-_CANONICAL = re.compile(r"\+[1-9][0-9]{2,14}")
-_TRUNK = re.compile(r"^(\+|00)([0-9 .-]+)\(0\)")
+_E164_NUMBER = re.compile(r"\+[1-9][0-9]{2,14}")
+_TRUNK_PREFIX = re.compile(r"^(\+|00)([0-9 .-]+)\(0\)")
 _PUNCTUATION = re.compile(r"[\s().\-/\u00ad\u200b-\u200e\u2010-\u2015\u2060\ufeff]+")
 
 
-def normalise(written: str) -> str | None:
+def normalize_number(written: str) -> str | None:
     """`0033 6.12-34` -> `+3361234`, `336…` -> `+336…`, `+33 (0)6…` -> `+336…`; None if it is no number."""
-    if _CANONICAL.fullmatch(written):
+    if _E164_NUMBER.fullmatch(written):
         return written
-    digits = _PUNCTUATION.sub("", _TRUNK.sub(r"\1\2", written[:64]))
+    digits = _PUNCTUATION.sub("", _TRUNK_PREFIX.sub(r"\1\2", written[:64]))
     number = "+" + digits.removeprefix("+").removeprefix("00")
-    return number if _CANONICAL.fullmatch(number) else None
+    return number if _E164_NUMBER.fullmatch(number) else None

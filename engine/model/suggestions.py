@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a sentence that says so, such as ": did you mean fever?". Empty if nothing is near."""
     spelling = {each.lower(): each for each in known}
     near = get_close_matches(word.lower(), spelling, n=1, cutoff=0.7)

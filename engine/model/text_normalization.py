@@ -12,7 +12,7 @@ import re
 import string
 from unicodedata import category, combining, normalize
 
-_INVISIBLE = re.compile(
+_INVISIBLE_CHARACTERS = re.compile(
     "["
     "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # Cc but white space
     "\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064"  # Cf
@@ -23,21 +23,21 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variation selectors
     "]+"
 )
-_LONG_WINDED = re.compile(
+_LONG_EXPANSIONS = re.compile(
     "([\u2057\u222d\u2230\u2a0c\u3300-\u3357\u337f\u33ae\u33af\ufdf0-\ufdfc"
     "\U0001d15e-\U0001d164\U0001d1bb-\U0001d1c0]+)"
 )
 """Arabic and Japanese words in one character, notes, integrals: NFKC writes them out in up to 18 characters."""
 
-_ENDS = string.punctuation + " "
+_EDGE_CHARACTERS = string.punctuation + " "
 
-_HEAP = 30
+_MOST_COMBINING_MARKS = 30
 """Combining marks on one character."""
 
 _HIDDEN_MARKS = frozenset("\u0f73\u0f75\u0f81\uff9e\uff9f")
 """Tibetan vowels and Japanese voice marks that only NFKC makes combining marks of."""
 
-_ALIKE = str.maketrans(
+_LOOKALIKES = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201b\u02bc\xb4", "'")  # quotes, and an accent that stands alone
     | dict.fromkeys("\u201c\u201d\u201e\xab\xbb", '"')
     | dict.fromkeys("\u2010\u2012\u2013\u2014\u2212", "-")  # hyphen, dashes, minus
@@ -47,37 +47,37 @@ _ALIKE = str.maketrans(
 """What phones put for a character of the keyboard, and letters that Unicode does not call accented."""
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """`text` in NFKC, without invisible characters, its runs of white space single spaces, trimmed."""
     if text.isascii() and text.isprintable():
         return text.strip() if "  " not in text else " ".join(text.split())
-    return " ".join(_nfkc(_INVISIBLE.sub("", text)).split())
+    return " ".join(_normalize_nfkc(_INVISIBLE_CHARACTERS.sub("", text)).split())
 
 
-def fold(text: str) -> str:
+def fold_text(text: str) -> str:
     """`text` cleaned, its case, accents, quotes and dashes folded: "  ＡＲＲÊＴ " is "arret"."""
-    text = clean(text)
+    text = clean_text(text)
     if text.isascii():
         return text.lower()
     bare = "".join([c for c in normalize("NFD", text.casefold()) if c < "\u0300" or category(c)[0] != "M"])
-    return clean(bare.casefold().translate(_ALIKE))
+    return clean_text(bare.casefold().translate(_LOOKALIKES))
 
 
 def fold_word(text: str) -> str:
     """`text` folded, and what is no letter or digit at its ends removed: "«Stop»! 😡" is "stop"."""
-    return trim_punctuation(fold(text))
+    return trim_punctuation(fold_text(text))
 
 
 def trim_punctuation(text: str) -> str:
     """`text` without punctuation, symbols, emoji and white space at its ends; nothing but emoji stays."""
-    text = text.strip(_ENDS)
+    text = text.strip(_EDGE_CHARACTERS)
     if text.isascii():
         return text
-    text = _trim(text, "P")
-    return _trim(text, "PS") or text
+    text = _trim_categories(text, "P")
+    return _trim_categories(text, "PS") or text
 
 
-def _trim(text: str, categories: str) -> str:
+def _trim_categories(text: str, categories: str) -> str:
     """`text` without white space, and characters of these categories of Unicode, at its ends."""
     start, end = 0, len(text)
     while start < end and _is_edge(text[start], categories):
@@ -88,20 +88,20 @@ def _trim(text: str, categories: str) -> str:
 
 
 def _is_edge(c: str, categories: str) -> bool:
-    return c in _ENDS or category(c)[0] in categories
+    return c in _EDGE_CHARACTERS or category(c)[0] in categories
 
 
-def _nfkc(text: str) -> str:
+def _normalize_nfkc(text: str) -> str:
     if text.isascii():
         return text
-    parts = _LONG_WINDED.split(_without_heaps(text))
+    parts = _LONG_EXPANSIONS.split(_cap_combining_marks(text))
     parts[::2] = [normalize("NFKC", part) for part in parts[::2]]
     return "".join(parts)
 
 
-def _without_heaps(text: str) -> str:
+def _cap_combining_marks(text: str) -> str:
     """`text` with _HEAP marks in a row at most, as NFKC will write them: a mark may become two."""
-    if len(text) <= _HEAP // 2:
+    if len(text) <= _MOST_COMBINING_MARKS // 2:
         return text
     kinds = set(text)
     if not any(map(combining, kinds)) and kinds.isdisjoint(_HIDDEN_MARKS):
@@ -111,6 +111,6 @@ def _without_heaps(text: str) -> str:
     height = 0
     for c in text:
         height = marks[c] + (height if combining(c) or c in _HIDDEN_MARKS else 0)
-        if height <= _HEAP:
+        if height <= _MOST_COMBINING_MARKS:
             kept.append(c)
     return "".join(kept)

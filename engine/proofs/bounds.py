@@ -10,74 +10,78 @@ and is answered by nothing, fixed texts aside: a STOP is confirmed once, and HEL
 from collections.abc import Callable, Collection
 from graphlib import CycleError, TopologicalSorter
 
-from engine.proofs.costs import Costs
-from engine.proofs.walks import Walks, asked_about, shown, texts_of, uncounted_targets
-from engine.proofs.weighing import NOTHING_KNOWN, Heaviest, Weighing, Weights, load_of
+from engine.proofs.costs import TextCosts
+from engine.proofs.walks import WalkGraph, condition_places, text_places, texts_of, uncounted_targets
+from engine.proofs.weighing import NOTHING_KNOWN, HeaviestWalk, WalkWeigher, WalkWeights, step_load
 from engine.surveys.program import Survey
 
-MOST_LAYERED = 100_000
+MAX_LAYERED_SPOTS = 100_000
 """Spots times SMS, where a session ends after a number of SMS."""
 
-MOST_TRIED = 20_000_000
+MAX_CHOICES = 20_000_000
 """The same, times repetitions and reminders at a question."""
 
 
-def out_weights() -> Weights:
-    return Weights(lambda _text, _known: 1, 0)
+def out_weights() -> WalkWeights:
+    return WalkWeights(lambda _text, _known: 1, 0)
 
 
-def in_weights() -> Weights:
-    return Weights(lambda _text, _known: 0, 1)
+def in_weights() -> WalkWeights:
+    return WalkWeights(lambda _text, _known: 0, 1)
 
 
-def segment_weights(survey: Survey, language: str) -> Weights:
-    return Weights(Costs(survey, language).segments, 0)
+def segment_weights(survey: Survey, language: str) -> WalkWeights:
+    return WalkWeights(TextCosts(survey, language).most_segments, 0)
 
 
-class Bounder:
+class BoundFinder:
     """Finds the heaviest walks of one survey."""
 
-    def __init__(self, survey: Survey, walks: Callable[[Collection[str]], Walks | None]) -> None:
+    def __init__(self, survey: Survey, walks: Callable[[Collection[str]], WalkGraph | None]) -> None:
         """`walks` gives the walks on which these places are remembered, or None if that is too much to look at."""
         self._survey = survey
-        self._walks, self._last_first = _affordable(survey, walks)
+        self._walks, self._last_first = _affordable_walks(survey, walks)
 
-    def heaviest(self, weights: Weights) -> Heaviest:
+    def heaviest_walk(self, weights: WalkWeights) -> HeaviestWalk:
         if self._walks is None:
-            return Heaviest(_coarse(self._survey, weights))
-        weighing = Weighing(self._survey, self._walks, weights)
+            return HeaviestWalk(_coarse_bound(self._survey, weights))
+        weighing = WalkWeigher(self._survey, self._walks, weights)
         if self._last_first is not None:
-            return weighing.whole(self._last_first)
-        return Heaviest(None) if self._survey.most_sms is None else weighing.cut(self._survey.most_sms)
+            return weighing.heaviest_complete(self._last_first)
+        return (
+            HeaviestWalk(None)
+            if self._survey.most_sms is None
+            else weighing.heaviest_within(self._survey.most_sms)
+        )
 
 
-def _affordable(
-    survey: Survey, walks_with: Callable[[Collection[str]], Walks | None]
-) -> tuple[Walks | None, list[int] | None]:
+def _affordable_walks(
+    survey: Survey, walks_with: Callable[[Collection[str]], WalkGraph | None]
+) -> tuple[WalkGraph | None, list[int] | None]:
     """The walks, and their spots last first if every walk may be gone to its end; None, if none can be afforded."""
-    conditions = asked_about(survey.steps)
-    for remembered in (conditions | shown(survey), conditions, set[str]()):
+    conditions = condition_places(survey.steps)
+    for remembered in (conditions | text_places(survey), conditions, set[str]()):
         if (walks := walks_with(remembered)) is None:
             continue
         last_first, most = _last_first(walks), survey.most_sms
         if most is None:
             return walks, last_first
         if last_first is not None:
-            sms_out = Weighing(survey, walks, out_weights()).whole(last_first).bound or 0
+            sms_out = WalkWeigher(survey, walks, out_weights()).heaviest_complete(last_first).bound or 0
             if sms_out <= most:
                 return walks, last_first
-        if len(walks.spots) * most <= MOST_LAYERED and _tried(survey, walks, most) <= MOST_TRIED:
+        if len(walks.spots) * most <= MAX_LAYERED_SPOTS and _choice_count(survey, walks, most) <= MAX_CHOICES:
             return walks, None
     return None, None
 
 
-def _tried(survey: Survey, walks: Walks, most: int) -> int:
-    loads = [load_of(survey, step, out_weights(), NOTHING_KNOWN) for step in survey.steps]
+def _choice_count(survey: Survey, walks: WalkGraph, most: int) -> int:
+    loads = [step_load(survey, step, out_weights(), NOTHING_KNOWN) for step in survey.steps]
     beside = [min(most, 1 + load.repeats + load.reminders) for load in loads]
     return most * sum(beside[spot.step] for spot in walks.spots if spot.step >= 0)
 
 
-def _last_first(walks: Walks) -> list[int] | None:
+def _last_first(walks: WalkGraph) -> list[int] | None:
     """The spots' numbers, each after those that it leads to; None if walks go round."""
     follows = {number: [move.to for move in moves] for number, moves in enumerate(walks.moves)}
     try:
@@ -86,7 +90,7 @@ def _last_first(walks: Walks) -> list[int] | None:
         return None
 
 
-def _coarse(survey: Survey, weights: Weights) -> int | None:
+def _coarse_bound(survey: Survey, weights: WalkWeights) -> int | None:
     """Between two counted routes no step comes twice, so much can come as often as counted routes can be taken; and no
     SMS is dearer than the dearest."""
     bounds = []
@@ -102,8 +106,8 @@ def _coarse(survey: Survey, weights: Weights) -> int | None:
         return min(bounds) + weights.sms_in if bounds else None
     along: dict[int, int] = {}
     for place in last_first:
-        load = load_of(survey, survey.steps[place], weights, NOTHING_KNOWN)
-        along[place] = load.whole + max((along[each] for each in follows[place]), default=0)
+        load = step_load(survey, survey.steps[place], weights, NOTHING_KNOWN)
+        along[place] = load.total_weight + max((along[each] for each in follows[place]), default=0)
     times = sum(route.times or 0 for step in survey.steps for route in step.routes)
     completed = survey.texts.get("completed")
     closing = weights.text(completed, NOTHING_KNOWN) if completed else 0

@@ -5,59 +5,67 @@ that offers both is ever started by them. Answers that are commands: a STOP, a H
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from engine.answers import NO, YES, ChoiceReader, ChoicesReader, ScaleReader, TextReader, YesNoReader
+from engine.answers import (
+    NO_WORDS,
+    YES_WORDS,
+    ChoiceReader,
+    ChoicesReader,
+    ScaleReader,
+    TextReader,
+    YesNoReader,
+)
 from engine.model.text_normalization import fold_word
-from engine.proofs.automata import common
+from engine.proofs.automata import common_text
 from engine.proofs.regions import atoms_of
 from engine.surveys.conditions import OneOf
-from engine.surveys.findings import Finding
-from engine.surveys.keywords import AMBIGUOUS_HELP, AMBIGUOUS_STOP, HELP, is_stop
-from engine.surveys.program import Ask, Keywords, Survey
+from engine.surveys.findings import SurveyFinding
+from engine.surveys.keywords import AMBIGUOUS_HELP_WORDS, AMBIGUOUS_STOP_WORDS, HELP_WORDS, is_stop
+from engine.surveys.program import QuestionStep, StartKeywords, Survey
 from engine.surveys.wording import show_pattern
 
 
-def clashes(surveys: Sequence[Survey]) -> list[Finding]:
+def keyword_clashes(surveys: Sequence[Survey]) -> list[SurveyFinding]:
     """A warning for each two surveys of one channel, in its order, that one SMS would start.
 
     Keywords come before a survey that any SMS starts, in whatever order the channel has them.
     """
     return [
-        Finding(
+        SurveyFinding(
             "warning", "keyword", "", f"{text} starts '{one.name}' and would start '{other.name}' as well",
             "give them keywords of their own, or offer them on different channels",
         )
         for one, other in combinations(surveys, 2)
-        if (text := _in_both(one, other)) is not None
+        if (text := _common_start(one, other)) is not None
     ]  # fmt: skip
 
 
-def commands(survey: Survey) -> list[Finding]:
+def command_answers(survey: Survey) -> list[SurveyFinding]:
     """A warning for each word that a question takes for an answer, and that never comes to be one."""
-    compared = _compared(survey)
+    compared = _compared_by_step(survey)
     return [
-        Finding(
+        SurveyFinding(
             "warning", "command", step.id, f"'{word}' is no answer that can be given: it is a {command}",
             "let it be said in another word",
         )
-        for step in survey.steps if isinstance(step, Ask)
-        for word in _words(step, compared)
-        if (command := _command(survey, step, word)) is not None
+        for step in survey.steps if isinstance(step, QuestionStep)
+        for word in _expected_words(step, compared)
+        if (command := _command_meaning(survey, step, word)) is not None
     ]  # fmt: skip
 
 
-def greedy(survey: Survey) -> list[Finding]:
+def greedy_patterns(survey: Survey) -> list[SurveyFinding]:
     """A warning for each pattern that takes whatever a person texts, also what is another survey's keyword."""
     return [
-        Finding(
+        SurveyFinding(
             "warning", "keyword", "", f"the keyword {show_pattern(pattern)} matches any SMS, other surveys' keywords too",
             'write "*", which is any SMS that nothing else waits for',
         )
         for pattern, language in survey.start.patterns
-        if not Keywords({}, ((pattern, language),)).names("", "")
+        if not StartKeywords({}, ((pattern, language),)).names_survey("", "")
     ]  # fmt: skip
 
 
-def _compared(survey: Survey) -> dict[str, set[str]]:
+def _compared_by_step(survey: Survey) -> dict[str, set[str]]:
     """The values that conditions compare answers with, by step."""
     values: dict[str, set[str]] = {}
     for step in survey.steps:
@@ -68,7 +76,7 @@ def _compared(survey: Survey) -> dict[str, set[str]]:
     return values
 
 
-def _words(step: Ask, compared: Mapping[str, set[str]]) -> list[str]:
+def _expected_words(step: QuestionStep, compared: Mapping[str, set[str]]) -> list[str]:
     """Words that the author expects for an answer."""
     match step.reader:
         case ChoiceReader(places=places) | ChoicesReader(places=places):
@@ -76,37 +84,39 @@ def _words(step: Ask, compared: Mapping[str, set[str]]) -> list[str]:
         case ScaleReader(labels=labels):
             return sorted(labels)
         case YesNoReader(yes=yes, no=no):
-            return sorted(yes | no | YES | NO)
+            return sorted(yes | no | YES_WORDS | NO_WORDS)
         case TextReader():
             return sorted(compared.get(step.id, ()))
         case _:
             return []
 
 
-def _command(survey: Survey, step: Ask, word: str) -> str | None:
+def _command_meaning(survey: Survey, step: QuestionStep, word: str) -> str | None:
     """What the word is instead, in the order in which an SMS is heard."""
-    if is_stop(word) and (word not in AMBIGUOUS_STOP or isinstance(step.reader, TextReader)):
+    if is_stop(word) and (word not in AMBIGUOUS_STOP_WORDS or isinstance(step.reader, TextReader)):
         return "STOP, whatever is being asked"
-    if word in HELP and (word not in AMBIGUOUS_HELP or isinstance(step.reader, (TextReader, YesNoReader))):
+    if word in HELP_WORDS and (
+        word not in AMBIGUOUS_HELP_WORDS or isinstance(step.reader, (TextReader, YesNoReader))
+    ):
         return "HELP, whatever is being asked"
-    if survey.again != "answer" and survey.start.match(word, word) is not None:
+    if survey.again != "answer" and survey.start.match_language(word, word) is not None:
         return "keyword, which starts the survey"
     return None
 
 
-def _in_both(one: Survey, other: Survey) -> str | None:
+def _common_start(one: Survey, other: Survey) -> str | None:
     """An SMS that starts both, in words; None if none is known."""
-    if one.start.anything and other.start.anything:
+    if one.start.any_sms_language and other.start.any_sms_language:
         return "any SMS"
     for survey, another in ((one, other), (other, one)):
         for word in survey.start.words:
-            if another.start.match(word, fold_word(word)) is not None:
+            if another.start.match_language(word, fold_word(word)) is not None:
                 return f"'{word}'"
-    return next((f"'{text}'" for text in _by_patterns(one, other)), None)
+    return next((f"'{text}'" for text in _pattern_overlaps(one, other)), None)
 
 
-def _by_patterns(one: Survey, other: Survey) -> Iterator[str]:
+def _pattern_overlaps(one: Survey, other: Survey) -> Iterator[str]:
     for first, _ in one.start.patterns:
         for second, _ in other.start.patterns:
-            if (text := common(first, second)) is not None:
+            if (text := common_text(first, second)) is not None:
                 yield text

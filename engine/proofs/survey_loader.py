@@ -8,22 +8,22 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from engine import proofs
-from engine.surveys.findings import Rejected
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 
 
-def accept(file: str, source: bytes) -> Survey:
+def load_survey(file: str, source: bytes) -> Survey:
     """The survey in a file, if it may run. Raises Rejected."""
     survey, _ = read_survey(file, source)
-    errors = [finding for finding in proofs.findings(survey) if finding.level == "error"]
+    errors = [finding for finding in proofs.survey_findings(survey) if finding.level == "error"]
     if errors:
-        raise Rejected(errors)
+        raise InvalidSurveyError(errors)
     return survey
 
 
-class Reread(msgspec.Struct, frozen=True):
+class ReloadResult(msgspec.Struct, frozen=True):
     """What is current once files have changed.
 
     `changed` are those of `current` that were not; `gone` the names that are no longer. `refused` is file -> what is
@@ -38,26 +38,28 @@ class Reread(msgspec.Struct, frozen=True):
     kept: tuple[str, ...]
 
 
-def read_surveys(files: Mapping[str, bytes]) -> tuple[Surveys, list[str]]:
+def load_surveys(files: Mapping[str, bytes]) -> tuple[SurveyRegistry, list[str]]:
     """The surveys in `files` (file name -> content), and every problem of those that cannot be read, as sentences."""
-    read, refused = _read_all(files, Surveys())
+    read, refused = _load_all(files, SurveyRegistry())
     problems = [f"{file}: {problem}" for file in sorted(refused) for problem in refused[file]]
-    return Surveys(read.values()), problems
+    return SurveyRegistry(read.values()), problems
 
 
-def reread_surveys(files: Mapping[str, bytes], running: Surveys, needed: Collection[str]) -> Reread:
+def reload_surveys(
+    files: Mapping[str, bytes], running: SurveyRegistry, needed: Collection[str]
+) -> ReloadResult:
     """What is to be current after `running`, now that `files` (file name -> content) are what there is.
 
     A file with problems changes nothing, and no other file suffers from it. `needed` are names that may not go.
     """
-    was = {name: survey for name in running.names() if (survey := running.current(name))}
-    read, refused = _read_all(files, running)
+    was = {name: survey for name in running.current_names() if (survey := running.current(name))}
+    read, refused = _load_all(files, running)
     current = dict(read)
     for name, survey in was.items():
         if survey.file in refused or name in needed:
             current.setdefault(name, survey)
     kept = (name for name, survey in was.items() if name not in read and survey.file not in refused)
-    return Reread(
+    return ReloadResult(
         current=tuple(current.values()),
         changed=tuple(each for each in current.values() if was.get(each.name) is not each),
         gone=tuple(sorted(was.keys() - current.keys())),
@@ -66,16 +68,18 @@ def reread_surveys(files: Mapping[str, bytes], running: Surveys, needed: Collect
     )
 
 
-def _read_all(files: Mapping[str, bytes], running: Surveys) -> tuple[dict[str, Survey], dict[str, list[str]]]:
+def _load_all(
+    files: Mapping[str, bytes], running: SurveyRegistry
+) -> tuple[dict[str, Survey], dict[str, list[str]]]:
     """The surveys in `files` by name, and the problems of the other files. Of two files with one survey, the one
     that is running comes first."""
-    owners = {survey.file for name in running.names() if (survey := running.current(name))}
+    owners = {survey.file for name in running.current_names() if (survey := running.current(name))}
     read: dict[str, Survey] = {}
     refused: dict[str, list[str]] = {}
     for file in sorted(files, key=lambda file: (file not in owners, file)):
         try:
-            survey = _same(file, files[file], running) or accept(file, files[file])
-        except Rejected as e:
+            survey = _unchanged_survey(file, files[file], running) or load_survey(file, files[file])
+        except InvalidSurveyError as e:
             refused[file] = e.problems
             continue
         if (other := read.get(survey.name)) is not None:
@@ -85,7 +89,7 @@ def _read_all(files: Mapping[str, bytes], running: Surveys) -> tuple[dict[str, S
     return read, refused
 
 
-def _same(file: str, source: bytes, running: Surveys) -> Survey | None:
+def _unchanged_survey(file: str, source: bytes, running: SurveyRegistry) -> Survey | None:
     """The running survey of this very file and content, so that it need not be compiled again."""
-    current = (running.current(name) for name in running.names())
+    current = (running.current(name) for name in running.current_names())
     return next((each for each in current if each and each.file == file and each.source == source), None)

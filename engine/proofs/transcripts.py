@@ -15,7 +15,7 @@ r"""A conversation as plain text: what tests keep as goldens, and what `parley c
 
 A line of text stands as it is, its blanks at the ends apart, unless one could not see what it is. An empty one, one
 with blanks at its ends or a quotation mark at its beginning, or with anything invisible in it, stands in quotation
-marks, in which \" \\ \n \r \t, \u2028 and \u{e0067} mean what they do in other languages. What `compose` writes, `parse` reads
+marks, in which \" \\ \n \r \t, \u2028 and \u{e0067} mean what they do in other languages. What `format_transcript` writes, `parse_transcript` reads
 as it was; a carriage return before a line feed, as some editors write, does not count.
 """
 
@@ -29,35 +29,35 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 
-class Unreadable(ValueError):
+class TranscriptError(ValueError):
     """The text is no transcript. The message is a sentence with the line's number and what was expected."""
 
 
-class Came(msgspec.Struct, frozen=True):
+class SmsIn(msgspec.Struct, frozen=True):
     """An SMS from the person."""
 
     text: str
 
 
-class Went(msgspec.Struct, frozen=True):
+class SmsOut(msgspec.Struct, frozen=True):
     """An SMS to the person."""
 
     text: str
 
 
-class Passed(msgspec.Struct, frozen=True):
+class TimePassed(msgspec.Struct, frozen=True):
     """Time went by."""
 
     ms: int
 
 
-class Noted(msgspec.Struct, frozen=True):
+class DecisionNote(msgspec.Struct, frozen=True):
     """What was decided besides."""
 
     what: str
 
 
-class Invited(msgspec.Struct, frozen=True):
+class PersonInvited(msgspec.Struct, frozen=True):
     """An invitation as in engine.model.events; an empty `survey` is the channel's first. `expires_in` is in ms; None: as
     the survey says."""
 
@@ -69,24 +69,24 @@ class Invited(msgspec.Struct, frozen=True):
     reference: str = ""
 
 
-class Stopped(msgspec.Struct, frozen=True):
+class ProviderOptOut(msgspec.Struct, frozen=True):
     """The provider tells that the person opted out with it."""
 
     text: str = ""
 
 
-class Told(msgspec.Struct, frozen=True):
+class ChannelDetails(msgspec.Struct, frozen=True):
     """From here on the channel has this number, and knows the person by this name. Empty: as nobody told."""
 
     number: str = ""
     contact: str = ""
 
 
-class Cancelled(msgspec.Struct, frozen=True):
+class SessionCancelled(msgspec.Struct, frozen=True):
     """Whoever invited wants no more of the open session."""
 
 
-class Unreachable(msgspec.Struct, frozen=True):
+class PersonUnreachable(msgspec.Struct, frozen=True):
     """The provider tells that the last SMS failed, and that the number gets none."""
 
     why: str = ""
@@ -98,13 +98,21 @@ class Remark(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-Done = Came | Passed | Invited | Stopped | Cancelled | Unreachable | Told
+TranscriptAction = (
+    SmsIn
+    | TimePassed
+    | PersonInvited
+    | ProviderOptOut
+    | SessionCancelled
+    | PersonUnreachable
+    | ChannelDetails
+)
 """What is done to the engine. The rest is its doing, or nobody's."""
 
-Entry = Done | Went | Noted | Remark
+TranscriptEntry = TranscriptAction | SmsOut | DecisionNote | Remark
 
 
-class Begins(msgspec.Struct, frozen=True):
+class TranscriptStart(msgspec.Struct, frozen=True):
     """`at` in ms; `timezone` as in Europe/Paris."""
 
     at: int
@@ -116,109 +124,117 @@ class Transcript(msgspec.Struct, frozen=True):
 
     surveys: tuple[str, ...]
     title: str
-    entries: tuple[Entry, ...]
-    begins: Begins | None = None
+    entries: tuple[TranscriptEntry, ...]
+    begins: TranscriptStart | None = None
 
 
-_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION = re.compile(
+_UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_DURATION_PATTERN = re.compile(
     r"(?=[0-9])(?:([0-9]{1,9})d)? ?(?:([0-9]{1,9})h)? ?(?:([0-9]{1,9})m(?!s))? ?(?:([0-9]{1,9})s)? ?(?:([0-9]{1,9})ms)?"
 )
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_QUOTED_TEXT = r'"(?:[^"\\]|\\.)*"'
 _BARE_NAME = r"[\w.-]+(?: [\w.-]+)*"
-_NAME = re.compile(rf"{_QUOTED}|{_BARE_NAME}")
-_FIELD = re.compile(rf"(\$?)({_QUOTED}|[\w.-]+)=({_QUOTED}|[^\s\"]+)(?:\s+|$)")
-_WORD = re.compile(r"[^\s\"]+")
-_KEY = re.compile(r"[\w.-]+")
-_ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_MEANT = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
-_WRITTEN = {meant: "\\" + escape for escape, meant in _MEANT.items()}
-_SECOND_MS = timedelta(milliseconds=1)
+_SURVEY_NAME = re.compile(rf"{_QUOTED_TEXT}|{_BARE_NAME}")
+_FIELD_PATTERN = re.compile(rf"(\$?)({_QUOTED_TEXT}|[\w.-]+)=({_QUOTED_TEXT}|[^\s\"]+)(?:\s+|$)")
+_BARE_VALUE = re.compile(r"[^\s\"]+")
+_BARE_KEY = re.compile(r"[\w.-]+")
+_ESCAPE_SEQUENCE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPED_CHARACTERS = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
+_ESCAPES_BY_CHARACTER = {meant: "\\" + escape for escape, meant in _ESCAPED_CHARACTERS.items()}
+_ONE_MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_LEADS = "> < + * ! # at its beginning, or two blanks before a further line of an SMS"
+_EXPECTED_LEADS = "> < + * ! # at its beginning, or two blanks before a further line of an SMS"
 
 
-def compose(transcript: Transcript) -> str:
+def format_transcript(transcript: Transcript) -> str:
     """The text of a transcript."""
     lines = (
-        [_head(transcript)] if transcript.surveys or transcript.title or _remarks_first(transcript) else []
+        [_format_head(transcript)]
+        if transcript.surveys or transcript.title or _remarks_first(transcript)
+        else []
     )
     if transcript.begins is not None:
-        lines.append(f"@ {_moment(transcript.begins.at)} {transcript.begins.timezone}")
-    return "".join(line + "\n" for line in (*lines, *map(written, transcript.entries)))
+        lines.append(f"@ {_format_time(transcript.begins.at)} {transcript.begins.timezone}")
+    return "".join(line + "\n" for line in (*lines, *map(format_entry, transcript.entries)))
 
 
-def written(entry: Entry) -> str:
+def format_entry(entry: TranscriptEntry) -> str:
     """The line or lines of one entry, without the last line feed."""
     match entry:
-        case Came(text):
-            return "> " + _lines(text)
-        case Went(text):
-            return "< " + _lines(text)
-        case Passed(ms):
-            return "+" + lasting(ms)
-        case Noted(what):
+        case SmsIn(text):
+            return "> " + _format_sms(text)
+        case SmsOut(text):
+            return "< " + _format_sms(text)
+        case TimePassed(ms):
+            return "+" + compact_duration(ms)
+        case DecisionNote(what):
             return "* " + quoted_if_needed(what)
-        case Invited():
-            return _invitation(entry)
-        case Stopped(text):
-            return "! stopped" + (f" text={_value(text)}" if text else "")
-        case Cancelled():
+        case PersonInvited():
+            return _format_invitation(entry)
+        case ProviderOptOut(text):
+            return "! stopped" + (f" text={_format_value(text)}" if text else "")
+        case SessionCancelled():
             return "! cancelled"
-        case Unreachable(why):
-            return "! unreachable" + (f" why={_value(why)}" if why else "")
-        case Told(number, contact):
+        case PersonUnreachable(why):
+            return "! unreachable" + (f" why={_format_value(why)}" if why else "")
+        case ChannelDetails(number, contact):
             fields = [("number", number), ("contact", contact)]
-            return "! told" + "".join(f" {name}={_value(value)}" for name, value in fields if value)
+            return "! told" + "".join(f" {name}={_format_value(value)}" for name, value in fields if value)
         case Remark(text):
             return "# " + quoted_if_needed(text) if text else ""
         case _:
             assert_never(entry)
 
 
-def lasting(ms: int) -> str:
+def compact_duration(ms: int) -> str:
     """A length of time as it is written: `1h30m`. `ms` is not negative."""
     parts: list[str] = []
-    for unit, length in _MS.items():
+    for unit, length in _UNIT_MS.items():
         whole, ms = divmod(ms, length)
         parts += [f"{whole}{unit}"] if whole else []
     return "".join(parts) or "0s"
 
 
-def duration(text: str) -> int | None:
+def parse_duration(text: str) -> int | None:
     """The ms in `1d2h`, `1h 30m`, `90s`, `500ms`; None if it is no such thing."""
-    found = _DURATION.fullmatch(text)
+    found = _DURATION_PATTERN.fullmatch(text)
     if found is None:
         return None
-    return sum(int(count or 0) * ms for count, ms in zip(found.groups(), _MS.values(), strict=True))
+    return sum(int(count or 0) * ms for count, ms in zip(found.groups(), _UNIT_MS.values(), strict=True))
 
 
 def quoted_if_needed(line: str) -> str:
     """`line` as it is, or in quotation marks if one could not see what it is."""
-    plain = line and line == line.strip() and line[0] != '"' and not any(map(_invisible, line))
-    return line if plain else _quoted(line)
+    plain = line and line == line.strip() and line[0] != '"' and not any(map(_is_invisible, line))
+    return line if plain else _quote_text(line)
 
 
-def _lines(text: str) -> str:
+def _format_sms(text: str) -> str:
     return "\n  ".join(map(quoted_if_needed, text.split("\n")))
 
 
-def _quoted(text: str) -> str:
-    return '"' + "".join(_WRITTEN.get(c) or (_escaped(c) if _invisible(c) else c) for c in text) + '"'
+def _quote_text(text: str) -> str:
+    return (
+        '"'
+        + "".join(
+            _ESCAPES_BY_CHARACTER.get(c) or (_escape_character(c) if _is_invisible(c) else c) for c in text
+        )
+        + '"'
+    )
 
 
-def _escaped(c: str) -> str:
+def _escape_character(c: str) -> str:
     return f"\\u{ord(c):04x}" if c <= "\uffff" else f"\\u{{{ord(c):x}}}"
 
 
-def _invisible(c: str) -> bool:
+def _is_invisible(c: str) -> bool:
     return c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp")
 
 
-def _head(transcript: Transcript) -> str:
+def _format_head(transcript: Transcript) -> str:
     names = ", ".join(
-        name if re.fullmatch(_BARE_NAME, name) else _quoted(name) for name in transcript.surveys
+        name if re.fullmatch(_BARE_NAME, name) else _quote_text(name) for name in transcript.surveys
     )
     title = f": {quoted_if_needed(transcript.title)}" if transcript.title else ""
     return f"# {names}{title}".rstrip()
@@ -228,222 +244,231 @@ def _remarks_first(transcript: Transcript) -> bool:
     return isinstance(next(iter(transcript.entries), None), Remark)
 
 
-def _moment(at: int) -> str:
-    moment = _EPOCH + at * _SECOND_MS
+def _format_time(at: int) -> str:
+    moment = _EPOCH + at * _ONE_MILLISECOND
     if at % 60_000 == 0:
         return moment.strftime("%Y-%m-%dT%H:%MZ").rjust(17, "0")
     precision = "seconds" if at % 1000 == 0 else "milliseconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
-def _invitation(entry: Invited) -> str:
+def _format_invitation(entry: PersonInvited) -> str:
     fields = [("survey", entry.survey), ("language", entry.language)]
-    fields += [(f"${_key(name)}", value) for name, value in entry.variables.items()]
+    fields += [(f"${_format_key(name)}", value) for name, value in entry.variables.items()]
     fields += [("content", entry.content), ("reference", entry.reference)]
-    parts = [f" {name}={_value(value)}" for name, value in fields if value or name.startswith("$")]
+    parts = [f" {name}={_format_value(value)}" for name, value in fields if value or name.startswith("$")]
     if entry.expires_in is not None:
         sign = "-" if entry.expires_in < 0 else ""
-        parts.append(f" expires={sign}{lasting(abs(entry.expires_in))}")
+        parts.append(f" expires={sign}{compact_duration(abs(entry.expires_in))}")
     return "! invited" + "".join(parts)
 
 
-def _key(name: str) -> str:
-    return name if _KEY.fullmatch(name) else _quoted(name)
+def _format_key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _quote_text(name)
 
 
-def _value(value: str) -> str:
-    return value if _WORD.fullmatch(value) and not any(map(_invisible, value)) else _quoted(value)
+def _format_value(value: str) -> str:
+    return (
+        value if _BARE_VALUE.fullmatch(value) and not any(map(_is_invisible, value)) else _quote_text(value)
+    )
 
 
-def parse(text: str) -> Transcript:
+def parse_transcript(text: str) -> Transcript:
     """The transcript in `text`. Raises Unreadable."""
     lines = [line.rstrip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     if lines[-1] == "":
         lines.pop()
-    reader = _Reader()
+    reader = _TranscriptParser()
     for number, line in enumerate(lines, 1):
         try:
-            reader.read(number, line)
-        except Unreadable as e:
-            raise Unreadable(f"line {number}: {e}") from None
+            reader.parse_line(number, line)
+        except TranscriptError as e:
+            raise TranscriptError(f"line {number}: {e}") from None
     return Transcript(reader.surveys, reader.title, tuple(reader.entries), reader.begins)
 
 
-class _Reader:
+class _TranscriptParser:
     """A transcript while it is read, line by line."""
 
     def __init__(self) -> None:
         self.surveys: tuple[str, ...] = ()
         self.title = ""
-        self.begins: Begins | None = None
-        self.entries: list[Entry] = []
+        self.begins: TranscriptStart | None = None
+        self.entries: list[TranscriptEntry] = []
 
-    def read(self, number: int, line: str) -> None:
+    def parse_line(self, number: int, line: str) -> None:
         lead, rest = line[:1], line[1:].strip()
         match lead:
             case "#" if number == 1:
-                self.surveys, self.title = _names(rest)
+                self.surveys, self.title = _parse_head(rest)
             case "#":
-                self.entries.append(Remark(_remark(rest)))
+                self.entries.append(Remark(_parse_remark(rest)))
             case "@" if not self.entries and self.begins is None:
-                self.begins = _begins(rest)
+                self.begins = _parse_start(rest)
             case "@":
-                raise Unreadable("expected the time at which it begins once, before anything happens")
+                raise TranscriptError("expected the time at which it begins once, before anything happens")
             case " " if line.startswith("  "):
-                self._further(rest)
+                self._continue_sms(rest)
             case _:
-                self.entries.append(_entry(line, lead, rest))
+                self.entries.append(_parse_entry(line, lead, rest))
 
-    def _further(self, written_line: str) -> None:
-        text = _unquoted(written_line)
+    def _continue_sms(self, written_line: str) -> None:
+        text = _unquote_text(written_line)
         match self.entries[-1] if self.entries else None:
-            case Came(before):
-                self.entries[-1] = Came(f"{before}\n{text}")
-            case Went(before):
-                self.entries[-1] = Went(f"{before}\n{text}")
+            case SmsIn(before):
+                self.entries[-1] = SmsIn(f"{before}\n{text}")
+            case SmsOut(before):
+                self.entries[-1] = SmsOut(f"{before}\n{text}")
             case _:
-                raise Unreadable(f"there is no SMS above that it could continue: expected {_LEADS}")
+                raise TranscriptError(
+                    f"there is no SMS above that it could continue: expected {_EXPECTED_LEADS}"
+                )
 
 
-def _entry(line: str, lead: str, rest: str) -> Entry:
+def _parse_entry(line: str, lead: str, rest: str) -> TranscriptEntry:
     match lead:
         case "":
             return Remark()
         case ">":
-            return Came(_unquoted(rest))
+            return SmsIn(_unquote_text(rest))
         case "<":
-            return Went(_unquoted(rest))
+            return SmsOut(_unquote_text(rest))
         case "*":
-            return Noted(_unquoted(rest))
-        case "+" if (ms := duration(rest)) is not None:
-            return Passed(ms)
+            return DecisionNote(_unquote_text(rest))
+        case "+" if (ms := parse_duration(rest)) is not None:
+            return TimePassed(ms)
         case "+":
-            raise Unreadable(f"found {line!r}, expected how long it is, as in +31s, +5m, +2h30m, +1d")
+            raise TranscriptError(f"found {line!r}, expected how long it is, as in +31s, +5m, +2h30m, +1d")
         case "!":
-            return _outside(rest)
+            return _parse_event(rest)
         case _:
-            raise Unreadable(f"found {line[:40]!r}, expected {_LEADS}")
+            raise TranscriptError(f"found {line[:40]!r}, expected {_EXPECTED_LEADS}")
 
 
-def _unquoted(text: str) -> str:
+def _unquote_text(text: str) -> str:
     if not text.startswith('"'):
         return text
-    if re.fullmatch(_QUOTED, text) is None:
-        raise Unreadable(
+    if re.fullmatch(_QUOTED_TEXT, text) is None:
+        raise TranscriptError(
             f"found {text[:40]}, expected a quotation mark at its end, too; a text that begins with one is written "
             r'"\"Yes\", she said"'
         )
-    return _ESCAPE.sub(_meant, text[1:-1])
+    return _ESCAPE_SEQUENCE.sub(_unescape_match, text[1:-1])
 
 
-def _meant(escape: re.Match[str]) -> str:
+def _unescape_match(escape: re.Match[str]) -> str:
     long, short, letter = escape.groups()
     if letter is not None:
-        if letter not in _MEANT:
-            raise Unreadable(
+        if letter not in _ESCAPED_CHARACTERS:
+            raise TranscriptError(
                 rf"\{letter} means nothing: expected \n \r \t \" \\ or a character's number as in \u2028"
             )
-        return _MEANT[letter]
+        return _ESCAPED_CHARACTERS[letter]
     number = int(long or short, 16)
     if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
-        raise Unreadable(rf"{escape[0]} is no character: expected its number in Unicode, as in \u{{1f600}}")
+        raise TranscriptError(
+            rf"{escape[0]} is no character: expected its number in Unicode, as in \u{{1f600}}"
+        )
     return chr(number)
 
 
-def _remark(text: str) -> str:
+def _parse_remark(text: str) -> str:
     """Remarks are free: one that only looks quoted is what it is."""
     try:
-        return _unquoted(text)
-    except Unreadable:
+        return _unquote_text(text)
+    except TranscriptError:
         return text
 
 
-def _names(text: str) -> tuple[tuple[str, ...], str]:
+def _parse_head(text: str) -> tuple[tuple[str, ...], str]:
     names: list[str] = []
     if not text or text[0] == ":":
-        return (), _unquoted(text[1:].strip())
-    while (found := _NAME.match(text)) is not None:
-        names.append(_unquoted(found[0]))
+        return (), _unquote_text(text[1:].strip())
+    while (found := _SURVEY_NAME.match(text)) is not None:
+        names.append(_unquote_text(found[0]))
         text = text[found.end() :].lstrip()
         if not text or text[0] == ":":
-            return tuple(names), _unquoted(text[1:].strip())
+            return tuple(names), _unquote_text(text[1:].strip())
         if text[0] != ",":
             break
         text = text[1:].lstrip()
-    raise Unreadable("expected the survey's name and a title, as in `# clinic: a fever is asked about`")
+    raise TranscriptError("expected the survey's name and a title, as in `# clinic: a fever is asked about`")
 
 
-def _begins(text: str) -> Begins:
+def _parse_start(text: str) -> TranscriptStart:
     when, _, zone = text.partition(" ")
     try:
         at = datetime.fromisoformat(when)
         if at.utcoffset() is None:
             raise ValueError(when)  # noqa: TRY301 (a time without a zone is as wrong as no time)
-        return Begins((at - _EPOCH) // _SECOND_MS, ZoneInfo(zone.strip()).key)
+        return TranscriptStart((at - _EPOCH) // _ONE_MILLISECOND, ZoneInfo(zone.strip()).key)
     except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
-        raise Unreadable(
+        raise TranscriptError(
             f"found {text!r}, expected a time and a zone, as in 2026-11-21T10:30Z Europe/Paris"
         ) from None
 
 
-def _outside(text: str) -> Entry:
+def _parse_event(text: str) -> TranscriptEntry:
     what, _, rest = text.partition(" ")
-    fields, variables = _fields(rest.strip())
+    fields, variables = _parse_fields(rest.strip())
     match what:
         case "invited":
             expires = fields.pop("expires", "")
-            entry: Entry = Invited(
+            entry: TranscriptEntry = PersonInvited(
                 fields.pop("survey", ""),
                 fields.pop("language", ""),
                 fields.pop("content", ""),
                 variables,
-                _signed(expires) if expires else None,
+                _parse_signed_duration(expires) if expires else None,
                 fields.pop("reference", ""),
             )
             known = "survey, language, content, expires, reference, or a variable as in $agentId=7"
         case "stopped":
-            entry, known = Stopped(fields.pop("text", "")), "text"
+            entry, known = ProviderOptOut(fields.pop("text", "")), "text"
         case "cancelled":
-            entry, known = Cancelled(), "field"
+            entry, known = SessionCancelled(), "field"
         case "unreachable":
-            entry, known = Unreachable(fields.pop("why", "")), "why"
+            entry, known = PersonUnreachable(fields.pop("why", "")), "why"
         case "told":
-            entry, known = Told(fields.pop("number", ""), fields.pop("contact", "")), "number, contact"
+            entry, known = (
+                ChannelDetails(fields.pop("number", ""), fields.pop("contact", "")),
+                "number, contact",
+            )
         case _:
-            raise Unreadable(
+            raise TranscriptError(
                 f"found {what!r}, expected `invited`, `stopped`, `cancelled`, `unreachable` or `told`"
             )
     if what != "invited":
         fields |= {f"${name}": value for name, value in variables.items()}
     if fields:
-        raise Unreadable(f"'{what}' knows no {', '.join(fields)}: expected {known}")
+        raise TranscriptError(f"'{what}' knows no {', '.join(fields)}: expected {known}")
     return entry
 
 
-def _fields(text: str) -> tuple[dict[str, str], dict[str, str]]:
+def _parse_fields(text: str) -> tuple[dict[str, str], dict[str, str]]:
     """Fields and variables, by name."""
     fields: dict[str, str] = {}
     variables: dict[str, str] = {}
     while text:
-        found = _FIELD.match(text)
+        found = _FIELD_PATTERN.match(text)
         if found is None:
-            raise Unreadable(f'found {text[:40]!r}, expected name=value or name="a value with blanks"')
+            raise TranscriptError(f'found {text[:40]!r}, expected name=value or name="a value with blanks"')
         mark, name, value = found.groups()
         into = variables if mark else fields
-        if (key := _unquoted(name)) in into:
-            raise Unreadable(f"{mark}{key} is given twice")
-        into[key] = _unquoted(value)
+        if (key := _unquote_text(name)) in into:
+            raise TranscriptError(f"{mark}{key} is given twice")
+        into[key] = _unquote_text(value)
         text = text[found.end() :]
     return fields, variables
 
 
-def _signed(text: str) -> int:
-    ms = duration(text.removeprefix("-"))
+def _parse_signed_duration(text: str) -> int:
+    ms = parse_duration(text.removeprefix("-"))
     if ms is None:
-        raise Unreadable(f"found expires={text}, expected how long, as in expires=2h")
+        raise TranscriptError(f"found expires={text}, expected how long, as in expires=2h")
     return -ms if text.startswith("-") else ms
 
 
-def silent(entries: Iterable[Entry]) -> bool:
+def has_only_actions(entries: Iterable[TranscriptEntry]) -> bool:
     """Does a transcript say only what is done to the engine, and not what it does?"""
-    return not any(isinstance(entry, (Went, Noted)) for entry in entries)
+    return not any(isinstance(entry, (SmsOut, DecisionNote)) for entry in entries)

@@ -10,55 +10,64 @@ from itertools import product
 
 import msgspec
 
-from engine.proofs.regions import UNANSWERED, Region, Regions, atoms_of, may_hold
-from engine.surveys.program import END, Ask, Reask, Route, Step, Survey, repeats_of, targets
-from engine.surveys.texts import Text, slots
-from engine.surveys.variables import MESSAGES
+from engine.proofs.regions import UNANSWERED, AnswerRegion, RegionSet, atoms_of, may_hold
+from engine.surveys.program import (
+    END_INDEX,
+    QuestionStep,
+    ReaskInvalid,
+    Route,
+    Survey,
+    SurveyStep,
+    reask_texts,
+    successor_indexes,
+)
+from engine.surveys.texts import LocalizedText, template_slots
+from engine.surveys.variables import MESSAGES_KEY
 
-MOST_REMEMBERED = 200_000
+MAX_REMEMBERED = 200_000
 """Spots times what is remembered at each: so much is looked at in some tenths of a second."""
 
-OVER = -2
+ENDED_EARLY = -2
 """Where a session is that ended without having been completed."""
 
-Known = tuple[int, ...]
+KnownRegions = tuple[int, ...]
 """The regions of the remembered places, by number; 0 is unanswered or forgotten."""
 
 
-class Spot(msgspec.Struct, frozen=True):
+class WalkSpot(msgspec.Struct, frozen=True):
     """A step's index, END or OVER; what is known there; how often each counted route was taken."""
 
     step: int
-    known: Known
+    known: KnownRegions
     taken: tuple[int, ...]
 
 
-class Move(msgspec.Struct, frozen=True):
+class WalkMove(msgspec.Struct, frozen=True):
     """On to the spot with number `to`. `region` is the answer's; None where none was given.
 
     `gave_up`: after the last invalid answer. `route` is the number among the step's routes, -1 for none of them.
     """
 
     to: int
-    region: Region | None = None
+    region: AnswerRegion | None = None
     gave_up: bool = False
     route: int = -1
 
 
-class TooMany(Exception):
+class TooManySpotsError(Exception):
     """There is more to remember than MOST_REMEMBERED."""
 
 
-class Walks(msgspec.Struct, frozen=True):
+class WalkGraph(msgspec.Struct, frozen=True):
     """Every spot that can be reached, the moves from each, and where walks begin."""
 
-    spots: list[Spot]
-    moves: list[list[Move]]
+    spots: list[WalkSpot]
+    moves: list[list[WalkMove]]
     begin: list[int]
     remembered: tuple[str, ...]
-    regions: Mapping[str, Regions]
+    regions: Mapping[str, RegionSet]
 
-    def known_at(self, spot: Spot) -> dict[str, Region]:
+    def regions_at(self, spot: WalkSpot) -> dict[str, AnswerRegion]:
         """What is known there, for those who fill in texts. What is forgotten may be anything."""
         return {
             place: self.regions[place].every[number - 1] if number else UNANSWERED
@@ -66,21 +75,25 @@ class Walks(msgspec.Struct, frozen=True):
         }
 
 
-def walks_of(survey: Survey, regions: Mapping[str, Regions], remembered: Collection[str]) -> Walks | None:
+def explore_walks(
+    survey: Survey, regions: Mapping[str, RegionSet], remembered: Collection[str]
+) -> WalkGraph | None:
     """Every walk, with these places remembered; None if that is too much to look at. How many SMS a person has sent
     changes with every answer, so it may be anything at any spot."""
     try:
-        return _Explorer(survey, regions, tuple(sorted((regions.keys() & remembered) - {MESSAGES}))).explore()
-    except TooMany:
+        return _WalkExplorer(
+            survey, regions, tuple(sorted((regions.keys() & remembered) - {MESSAGES_KEY}))
+        ).explore()
+    except TooManySpotsError:
         return None
 
 
-def rough_walks(survey: Survey, regions: Mapping[str, Regions]) -> Walks:
+def rough_walks(survey: Survey, regions: Mapping[str, RegionSet]) -> WalkGraph:
     """Every walk, with nothing remembered and nothing counted: a counted route may be open or used up."""
-    return _Explorer(survey, regions, (), counting=False).explore()
+    return _WalkExplorer(survey, regions, (), counting=False).explore()
 
 
-def asked_about(steps: Sequence[Step]) -> set[str]:
+def condition_places(steps: Sequence[SurveyStep]) -> set[str]:
     """Places that the conditions of another step than their own ask about."""
     return {
         atom.step
@@ -91,7 +104,7 @@ def asked_about(steps: Sequence[Step]) -> set[str]:
     }
 
 
-def shown(survey: Survey) -> set[str]:
+def text_places(survey: Survey) -> set[str]:
     """Places that texts put in."""
     texts = [text for step in survey.steps for text in texts_of(step)]
     completed = survey.texts.get("completed")
@@ -99,29 +112,33 @@ def shown(survey: Survey) -> set[str]:
         slot.step
         for text in (*texts, *([completed] if completed else ()))
         for template in text.values()
-        for slot in slots(template)
+        for slot in template_slots(template)
     }
 
 
-def uncounted_targets(step: Step) -> list[int]:
+def uncounted_targets(step: SurveyStep) -> list[int]:
     """The steps that may follow any number of times."""
     went = [route.go for route in step.routes if route.times is None]
-    if isinstance(step, Ask) and isinstance(step.invalid, Reask) and step.invalid.give_up is not None:
+    if (
+        isinstance(step, QuestionStep)
+        and isinstance(step.invalid, ReaskInvalid)
+        and step.invalid.give_up is not None
+    ):
         went.append(step.invalid.give_up)
-    return [go for go in went if go != END]
+    return [go for go in went if go != END_INDEX]
 
 
-def texts_of(step: Step) -> list[Text]:
+def texts_of(step: SurveyStep) -> list[LocalizedText]:
     """Every text of a step that can be sent, each once."""
-    if not isinstance(step, Ask):
+    if not isinstance(step, QuestionStep):
         return [step.text]
-    return [step.text, *repeats_of(step), *([step.remind.text] if step.remind else [])]
+    return [step.text, *reask_texts(step), *([step.remind.text] if step.remind else [])]
 
 
 def open_routes(
     routes: Sequence[Route],
-    answers: Mapping[str, Region],
-    regions: Mapping[str, Regions],
+    answers: Mapping[str, AnswerRegion],
+    regions: Mapping[str, RegionSet],
     taken: Sequence[int] = (),
 ) -> Iterator[int]:
     """The numbers of the routes that may be taken. Without `taken`, a counted one may be used up or not."""
@@ -134,11 +151,11 @@ def open_routes(
             return
 
 
-class _Explorer:
+class _WalkExplorer:
     def __init__(
         self,
         survey: Survey,
-        regions: Mapping[str, Regions],
+        regions: Mapping[str, RegionSet],
         remembered: tuple[str, ...],
         *,
         counting: bool = True,
@@ -150,19 +167,21 @@ class _Explorer:
         self._place = {place: number for number, place in enumerate(remembered)}
         counted = sum(route.times is not None for step in survey.steps for route in step.routes)
         self._counters = range(counted if counting else 0)
-        self._most = max(2 * len(self._steps), MOST_REMEMBERED // (10 + len(remembered)))
-        self._wanted, self._counted = self._alive()
-        self._numbers: dict[Spot, int] = {}
-        self._spots: list[Spot] = []
+        self._max_spots = max(2 * len(self._steps), MAX_REMEMBERED // (10 + len(remembered)))
+        self._wanted, self._counted = self._analyse_liveness()
+        self._spot_numbers: dict[WalkSpot, int] = {}
+        self._spots: list[WalkSpot] = []
 
-    def explore(self) -> Walks:
-        begin = [self._number(0, known, (0,) * len(self._counters)) for known in self._beginnings()]
-        moves: list[list[Move]] = []
+    def explore(self) -> WalkGraph:
+        begin = [
+            self._spot_number(0, known, (0,) * len(self._counters)) for known in self._initial_knowledge()
+        ]
+        moves: list[list[WalkMove]] = []
         while len(moves) < len(self._spots):
-            moves.append(_distinct(self._moves(self._spots[len(moves)])))
-        return Walks(self._spots, moves, sorted(set(begin)), self._remembered, self._regions)
+            moves.append(_distinct_moves(self._moves_from(self._spots[len(moves)])))
+        return WalkGraph(self._spots, moves, sorted(set(begin)), self._remembered, self._regions)
 
-    def _beginnings(self) -> Iterator[Known]:
+    def _initial_knowledge(self) -> Iterator[KnownRegions]:
         """Nothing is answered; a variable is there from the beginning, and may be anything."""
         options = [
             range(1, len(self._regions[place].every) + 1) if place.startswith("$") else (0,)
@@ -170,110 +189,118 @@ class _Explorer:
         ]
         return product(*options)
 
-    def _number(self, step: int, known: Known, taken: tuple[int, ...]) -> int:
+    def _spot_number(self, step: int, known: KnownRegions, taken: tuple[int, ...]) -> int:
         """The spot's number. What no later step asks about is forgotten."""
         wanted, counted = self._wanted.get(step, frozenset()), self._counted.get(step, frozenset())
-        spot = Spot(
+        spot = WalkSpot(
             step,
             tuple(number if place in wanted else 0 for place, number in enumerate(known)),
             tuple(number if counter in counted else 0 for counter, number in enumerate(taken)),
         )
-        if spot not in self._numbers:
-            if len(self._spots) >= self._most:
-                raise TooMany
-            self._numbers[spot] = len(self._spots)
+        if spot not in self._spot_numbers:
+            if len(self._spots) >= self._max_spots:
+                raise TooManySpotsError
+            self._spot_numbers[spot] = len(self._spots)
             self._spots.append(spot)
-        return self._numbers[spot]
+        return self._spot_numbers[spot]
 
-    def _moves(self, spot: Spot) -> Iterator[Move]:
+    def _moves_from(self, spot: WalkSpot) -> Iterator[WalkMove]:
         if spot.step < 0:
             return
         step = self._steps[spot.step]
         answers = {
-            self._remembered[place]: self._at(place, spot.known[place]) for place in self._wanted[spot.step]
+            self._remembered[place]: self._known_region(place, spot.known[place])
+            for place in self._wanted[spot.step]
         }
-        if not isinstance(step, Ask):
-            yield from self._onward(step, spot, spot.known, answers, None)
+        if not isinstance(step, QuestionStep):
+            yield from self._moves_onward(step, spot, spot.known, answers, None)
             return
         own = self._place.get(step.id)
         for number, region in enumerate(self._regions[step.id].every, 1):
             answers[step.id] = region
             known = spot.known if own is None else (*spot.known[:own], number, *spot.known[own + 1 :])
-            yield from self._onward(step, spot, known, answers, region)
-        if isinstance(step.invalid, Reask):
-            to = OVER if step.invalid.give_up is None else step.invalid.give_up
-            yield Move(self._number(to, spot.known, spot.taken), gave_up=True)
+            yield from self._moves_onward(step, spot, known, answers, region)
+        if isinstance(step.invalid, ReaskInvalid):
+            to = ENDED_EARLY if step.invalid.give_up is None else step.invalid.give_up
+            yield WalkMove(self._spot_number(to, spot.known, spot.taken), gave_up=True)
 
-    def _at(self, place: int, number: int) -> Region:
+    def _known_region(self, place: int, number: int) -> AnswerRegion:
         return self._regions[self._remembered[place]].every[number - 1] if number else UNANSWERED
 
-    def _onward(
-        self, step: Step, spot: Spot, known: Known, answers: Mapping[str, Region], region: Region | None
-    ) -> Iterator[Move]:
-        for number in self._open(step, spot, answers):
+    def _moves_onward(
+        self,
+        step: SurveyStep,
+        spot: WalkSpot,
+        known: KnownRegions,
+        answers: Mapping[str, AnswerRegion],
+        region: AnswerRegion | None,
+    ) -> Iterator[WalkMove]:
+        for number in self._usable_routes(step, spot, answers):
             route = step.routes[number]
             taken = list(spot.taken)
             if route.times is not None and self._counters:
                 taken[route.counter] += 1
-            yield Move(self._number(route.go, known, tuple(taken)), region, route=number)
+            yield WalkMove(self._spot_number(route.go, known, tuple(taken)), region, route=number)
 
-    def _open(self, step: Step, spot: Spot, answers: Mapping[str, Region]) -> Iterable[int]:
+    def _usable_routes(
+        self, step: SurveyStep, spot: WalkSpot, answers: Mapping[str, AnswerRegion]
+    ) -> Iterable[int]:
         """The numbers of the routes that may be taken, however many SMS the person has sent: at a question, one."""
-        if MESSAGES not in self._regions:
+        if MESSAGES_KEY not in self._regions:
             return open_routes(step.routes, answers, self._regions, spot.taken)
-        counts = self._regions[MESSAGES].every
-        least = 1 if isinstance(step, Ask) else 0
+        counts = self._regions[MESSAGES_KEY].every
+        least = 1 if isinstance(step, QuestionStep) else 0
         return sorted({
             number
             for count in counts
             if count.sms is None or int(count.sms) >= least
-            for number in open_routes(step.routes, {**answers, MESSAGES: count}, self._regions, spot.taken)
+            for number in open_routes(step.routes, {**answers, MESSAGES_KEY: count}, self._regions, spot.taken)
         })  # fmt: skip
 
-    def _alive(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
+    def _analyse_liveness(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
         """For each step, END included, the remembered places and the counters that it or a later one asks about."""
-        wanted = {END: self._bits(_slots_in(self._completed))}
-        counted = {END: 0}
+        wanted = {END_INDEX: self._place_bits(_slots_in(self._completed))}
+        counted = {END_INDEX: 0}
         for place, step in enumerate(self._steps):
             about = {
                 atom.step for route in step.routes for atom in atoms_of(route.when) if atom.step != step.id
             }
-            wanted[place] = self._bits(about.union(*(_slots_in(text) for text in texts_of(step))))
+            wanted[place] = self._place_bits(about.union(*(_slots_in(text) for text in texts_of(step))))
             counted[place] = sum(1 << route.counter for route in step.routes if route.times is not None)
         for bits in (wanted, counted):
-            _spread(self._steps, bits)
+            _propagate_liveness(self._steps, bits)
         return (
             {step: _numbers_in(bits, len(self._remembered)) for step, bits in wanted.items()},
             {step: _numbers_in(bits, len(self._counters)) for step, bits in counted.items()},
         )
 
-    def _bits(self, places: Iterable[str]) -> int:
+    def _place_bits(self, places: Iterable[str]) -> int:
         return sum(1 << self._place[place] for place in set(places) if place in self._place)
 
 
-def _distinct(moves: Iterable[Move]) -> list[Move]:
+def _distinct_moves(moves: Iterable[WalkMove]) -> list[WalkMove]:
     """One of those that lead to the same spot by the same route: one for which an SMS is known, if there is any."""
-    kept: dict[tuple[int, bool, int], Move] = {}
+    kept: dict[tuple[int, bool, int], WalkMove] = {}
     for move in moves:
         key = (move.to, move.gave_up, move.route)
         other = kept.get(key)
-        if other is None or (is_known(move) and not is_known(other)):
+        if other is None or (has_known_sms(move) and not has_known_sms(other)):
             kept[key] = move
     return list(kept.values())
 
 
-def is_known(move: Move) -> bool:
+def has_known_sms(move: WalkMove) -> bool:
     return move.region is None or move.region.sms is not None
 
 
-def _spread(steps: Sequence[Step], bits: dict[int, int]) -> None:
+def _propagate_liveness(steps: Sequence[SurveyStep], bits: dict[int, int]) -> None:
     """Let every step want what the steps after it want."""
     changed = True
     while changed:
         changed = False
         for place in range(len(steps) - 1, -1, -1):
             wanted = bits[place]
-            for go in targets(steps[place]):
+            for go in successor_indexes(steps[place]):
                 wanted |= bits[go]
             changed = changed or wanted != bits[place]
             bits[place] = wanted
@@ -283,5 +310,5 @@ def _numbers_in(bits: int, count: int) -> frozenset[int]:
     return frozenset(number for number in range(count) if bits >> number & 1)
 
 
-def _slots_in(text: Text | None) -> set[str]:
-    return {slot.step for template in (text or {}).values() for slot in slots(template)}
+def _slots_in(text: LocalizedText | None) -> set[str]:
+    return {slot.step for template in (text or {}).values() for slot in template_slots(template)}

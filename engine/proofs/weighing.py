@@ -10,42 +10,42 @@ from operator import add
 
 import msgspec
 
-from engine.proofs.regions import UNANSWERED, Region
-from engine.proofs.walks import Move, Walks
-from engine.surveys.program import END, Ask, Reask, Step, Survey, repeats_of
-from engine.surveys.texts import Text
+from engine.proofs.regions import UNANSWERED, AnswerRegion
+from engine.proofs.walks import WalkGraph, WalkMove
+from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, Survey, SurveyStep, reask_texts
+from engine.surveys.texts import LocalizedText
 
-NOTHING_KNOWN: Mapping[str, Region] = {}
+NOTHING_KNOWN: Mapping[str, AnswerRegion] = {}
 
 
-class Weights(msgspec.Struct, frozen=True):
+class WalkWeights(msgspec.Struct, frozen=True):
     """What counts: a text that is sent, and an SMS that comes in."""
 
-    text: Callable[[Text, Mapping[str, Region]], int]
+    text: Callable[[LocalizedText, Mapping[str, AnswerRegion]], int]
     sms_in: int
 
 
-class Visit(msgspec.Struct, frozen=True):
+class StepVisit(msgspec.Struct, frozen=True):
     """A walk comes by a step: it is repeated and reminded of so often, then left by `move`; None: never left."""
 
     step: int
     repeats: int
     reminders: int
-    move: Move | None
+    move: WalkMove | None
 
 
-class Heaviest(msgspec.Struct, frozen=True):
+class HeaviestWalk(msgspec.Struct, frozen=True):
     """`bound` is None if there is none; `visits` is a walk that comes to it, empty if none is known.
 
     `variables` are the session variables that it begins with, those that conditions ask about.
     """
 
     bound: int | None
-    visits: tuple[Visit, ...] = ()
-    variables: Mapping[str, Region] = {}
+    visits: tuple[StepVisit, ...] = ()
+    variables: Mapping[str, AnswerRegion] = {}
 
 
-class Load(msgspec.Struct, frozen=True):
+class SpotLoad(msgspec.Struct, frozen=True):
     """What a session weighs at one spot: the text, each repetition and reminder of which there may be so many, and
     what comes in when it moves on. Where a session is over, `text` is what is said at the end."""
 
@@ -57,40 +57,40 @@ class Load(msgspec.Struct, frozen=True):
     leave: int = 0
 
     @property
-    def whole(self) -> int:
+    def total_weight(self) -> int:
         return self.text + self.repeats * self.repeat + self.reminders * self.remind + self.leave
 
-    def beside(self, sms: int) -> tuple[int, int, int]:
+    def weigh_extras(self, sms: int) -> tuple[int, int, int]:
         """The heaviest choice of so many SMS beside the text: its weight, repetitions, reminders."""
         repeats = min(sms, self.repeats) if self.repeat >= self.remind else max(0, sms - self.reminders)
         return repeats * self.repeat + (sms - repeats) * self.remind, repeats, sms - repeats
 
 
-class Choice(msgspec.Struct, frozen=True):
+class SpotChoice(msgspec.Struct, frozen=True):
     """The best that can be done at a spot with so many SMS left."""
 
     weight: int
     repeats: int = 0
     reminders: int = 0
-    move: Move | None = None
+    move: WalkMove | None = None
 
 
-class _Window:
+class _SpotWindow:
     """One spot, while the number of SMS left grows: the best of what may be sent there, and of what follows."""
 
-    def __init__(self, load: Load, moves: Sequence[Move]) -> None:
+    def __init__(self, load: SpotLoad, moves: Sequence[WalkMove]) -> None:
         self._load = load
         self._answers = [move for move in moves if not move.gave_up]
         self._giving_up = next((move for move in moves if move.gave_up), None)
-        self._beside = [load.beside(sms) for sms in range(load.repeats + load.reminders + 1)]
+        self._beside = [load.weigh_extras(sms) for sms in range(load.repeats + load.reminders + 1)]
         self._extras = [extra for extra, _, _ in reversed(self._beside)]
         worn = load.repeats * load.repeat
         self._worn = [worn + reminders * load.remind for reminders in range(load.reminders, -1, -1)]
         self._ahead: list[int] = []  # by SMS left, the best after an answer
-        self._ahead_by: list[Move] = []
+        self._ahead_by: list[WalkMove] = []
         self._given_up: list[int] = []
 
-    def grow(self, layer: Sequence[Choice]) -> None:
+    def add_layer(self, layer: Sequence[SpotChoice]) -> None:
         """What each spot comes to with one SMS more."""
         if self._answers:
             best = max(self._answers, key=lambda move: layer[move.to].weight)
@@ -99,25 +99,25 @@ class _Window:
         if self._giving_up:
             self._given_up.append(layer[self._giving_up.to].weight)
 
-    def choose(self) -> Choice:
+    def best_choice(self) -> SpotChoice:
         """The best with so many SMS left."""
         load = self._load
-        best = Choice(load.text + load.leave)
+        best = SpotChoice(load.text + load.leave)
         if self._answers:
-            weight, sms = _best(self._extras, self._ahead)
+            weight, sms = _best_sum(self._extras, self._ahead)
             _, repeats, reminders = self._beside[sms]
             move = self._ahead_by[len(self._ahead) - 1 - sms]
-            best = Choice(load.text + load.leave + weight, repeats, reminders, move)
+            best = SpotChoice(load.text + load.leave + weight, repeats, reminders, move)
         # nobody gives up before the question was repeated as often as it can be
         if self._giving_up and len(self._given_up) > load.repeats:
-            weight, reminders = _best(self._worn, self._given_up[: len(self._given_up) - load.repeats])
+            weight, reminders = _best_sum(self._worn, self._given_up[: len(self._given_up) - load.repeats])
             weight += load.text + load.leave
             if weight > best.weight or best.move is None:
-                best = Choice(weight, load.repeats, reminders, self._giving_up)
+                best = SpotChoice(weight, load.repeats, reminders, self._giving_up)
         return best
 
 
-def _best(extras: Sequence[int], ahead: Sequence[int]) -> tuple[int, int]:
+def _best_sum(extras: Sequence[int], ahead: Sequence[int]) -> tuple[int, int]:
     """The best of `extras` (the last is that of none) with what is ahead of those left; and of how many."""
     most = min(len(extras), len(ahead))
     sums = list(map(add, extras[len(extras) - most :], ahead[len(ahead) - most :]))
@@ -125,89 +125,95 @@ def _best(extras: Sequence[int], ahead: Sequence[int]) -> tuple[int, int]:
     return best, sums[::-1].index(best)
 
 
-class Weighing:
+class WalkWeigher:
     """One weight over all walks."""
 
-    def __init__(self, survey: Survey, walks: Walks, weights: Weights) -> None:
+    def __init__(self, survey: Survey, walks: WalkGraph, weights: WalkWeights) -> None:
         self._walks = walks
         self._sms_in = weights.sms_in
-        self._known = [walks.known_at(spot) for spot in walks.spots]
+        self._known = [walks.regions_at(spot) for spot in walks.spots]
         self._loads = [
-            _load(survey, spot.step, weights, known)
+            _spot_load(survey, spot.step, weights, known)
             for spot, known in zip(walks.spots, self._known, strict=True)
         ]
 
-    def whole(self, last_first: Sequence[int]) -> Heaviest:
+    def heaviest_complete(self, last_first: Sequence[int]) -> HeaviestWalk:
         """The heaviest of walks that are all gone to their ends. `last_first`: the spots' numbers in such an order."""
         best: dict[int, int] = {}
-        left_by: dict[int, Move] = {}
+        left_by: dict[int, WalkMove] = {}
         for number in last_first:
-            best[number] = self._loads[number].whole
+            best[number] = self._loads[number].total_weight
             if moves := self._walks.moves[number]:
                 left_by[number] = max(moves, key=lambda move: best[move.to])
                 best[number] += best[left_by[number].to]
         first = max(self._walks.begin, key=lambda number: best[number])
-        visits: list[Visit] = []
+        visits: list[StepVisit] = []
         number = first
         while number in left_by:
             load, move = self._loads[number], left_by[number]
-            visits.append(Visit(self._walks.spots[number].step, load.repeats, load.reminders, move))
+            visits.append(StepVisit(self._walks.spots[number].step, load.repeats, load.reminders, move))
             number = move.to
-        return self._found(best[first], visits, first)
+        return self._with_start(best[first], visits, first)
 
-    def cut(self, most: int) -> Heaviest:
+    def heaviest_within(self, most: int) -> HeaviestWalk:
         """The heaviest of walks on which a session is over when it would send more than `most` SMS."""
-        windows = [_Window(load, moves) for load, moves in zip(self._loads, self._walks.moves, strict=True)]
-        layers = [[Choice(0)] * len(windows)]  # by SMS left, then by spot
+        windows = [
+            _SpotWindow(load, moves) for load, moves in zip(self._loads, self._walks.moves, strict=True)
+        ]
+        layers = [[SpotChoice(0)] * len(windows)]  # by SMS left, then by spot
         for _ in range(most):
             for window in windows:
-                window.grow(layers[-1])
-            layers.append([window.choose() for window in windows])
+                window.add_layer(layers[-1])
+            layers.append([window.best_choice() for window in windows])
         first = max(self._walks.begin, key=lambda number: layers[most][number].weight)
-        visits: list[Visit] = []
+        visits: list[StepVisit] = []
         number, left = first, most
         while (place := self._walks.spots[number].step) >= 0 and left:
             choice = layers[left][number]
-            visits.append(Visit(place, choice.repeats, choice.reminders, choice.move))
+            visits.append(StepVisit(place, choice.repeats, choice.reminders, choice.move))
             if choice.move is None:
                 break
             left -= 1 + choice.repeats + choice.reminders
             number = choice.move.to
-        return self._found(layers[most][first].weight, visits, first)
+        return self._with_start(layers[most][first].weight, visits, first)
 
-    def _found(self, weight: int, visits: Sequence[Visit], begin: int) -> Heaviest:
+    def _with_start(self, weight: int, visits: Sequence[StepVisit], begin: int) -> HeaviestWalk:
         """With what came in first: the START."""
         variables = {
             place: region for place, region in self._known[begin].items() if region is not UNANSWERED
         }
-        return Heaviest(weight + self._sms_in, tuple(visits), variables)
+        return HeaviestWalk(weight + self._sms_in, tuple(visits), variables)
 
 
-def _load(survey: Survey, place: int, weights: Weights, known: Mapping[str, Region]) -> Load:
+def _spot_load(
+    survey: Survey, place: int, weights: WalkWeights, known: Mapping[str, AnswerRegion]
+) -> SpotLoad:
     if place < 0:
         completed = survey.texts.get("completed")
-        return Load(weights.text(completed, known) if completed and place == END else 0)
-    return load_of(survey, survey.steps[place], weights, known)
+        return SpotLoad(weights.text(completed, known) if completed and place == END_INDEX else 0)
+    return step_load(survey, survey.steps[place], weights, known)
 
 
-def load_of(survey: Survey, step: Step, weights: Weights, known: Mapping[str, Region]) -> Load:
+def step_load(
+    survey: Survey, step: SurveyStep, weights: WalkWeights, known: Mapping[str, AnswerRegion]
+) -> SpotLoad:
     """What a session weighs at a step where the answers are `known`."""
     text = weights.text(step.text, known)
-    if not isinstance(step, Ask):
-        return Load(text)
-    repeated = [weights.text(each, known) for each in repeats_of(step)]
+    if not isinstance(step, QuestionStep):
+        return SpotLoad(text)
+    repeated = [weights.text(each, known) for each in reask_texts(step)]
     remind = weights.text(step.remind.text, known) if step.remind else 0
-    return Load(
+    return SpotLoad(
         text=text,
         repeat=max(repeated) + weights.sms_in if repeated else 0,
-        repeats=step.invalid.attempts - 1 if isinstance(step.invalid, Reask) and repeated else 0,
+        repeats=step.invalid.attempts - 1 if isinstance(step.invalid, ReaskInvalid) and repeated else 0,
         remind=remind,
-        reminders=_reminders(survey, step) if remind else 0,
+        reminders=_reminder_count(survey, step) if remind else 0,
         leave=weights.sms_in,
     )
 
 
-def _reminders(survey: Survey, step: Ask) -> int:
+def _reminder_count(survey: Survey, step: QuestionStep) -> int:
     """How many reminders there is time for before the session is over. When it expires is for an invitation to say."""
     remind = step.remind
     if remind is None or (survey.idle_ms is not None and remind.after_ms > survey.idle_ms):

@@ -15,37 +15,48 @@ from engine.answers import (
     ChoiceReader,
     ChoicesReader,
     DateReader,
+    InvalidAnswer,
+    InvalidReason,
     NumberReader,
     PhoneReader,
     PhpNumberReader,
     Reader,
     ScaleReader,
     TextReader,
-    Unread,
-    Why,
     YesNoReader,
-    read,
+    read_answer,
 )
-from engine.model.events import Ended, Invitation, Mail, Outbound, Said, Sms
+from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
-from engine.model.segments import count
-from engine.model.text_normalization import fold, fold_word
-from engine.proofs.regions import LONGEST_NUMBER, TODAY
-from engine.proofs.transcripts import Begins, Came, Entry, Invited, Passed, Told, Transcript, compose
-from engine.proofs.weighing import Visit, Weights
-from engine.surveys.program import Ask, Reask, Survey
-from engine.surveys.survey_registry import Surveys
-from engine.surveys.variables import CONTACT, NUMBER, TOLD, place_of
-from engine.turns.advance import Advance, advance
+from engine.model.segments import count_segments
+from engine.model.text_normalization import fold_text, fold_word
+from engine.proofs.regions import LONGEST_CHANNEL_NUMBER, PROOF_DAY
+from engine.proofs.transcripts import (
+    ChannelDetails,
+    PersonInvited,
+    SmsIn,
+    TimePassed,
+    Transcript,
+    TranscriptEntry,
+    TranscriptStart,
+    format_transcript,
+)
+from engine.proofs.weighing import StepVisit, WalkWeights
+from engine.surveys.program import QuestionStep, ReaskInvalid, Survey
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.surveys.variables import BUILTIN_VARIABLES, CONTACT_KEY, NUMBER_KEY, answer_key
+from engine.turns.advance import Effects, advance
 from engine.turns.turn import DAY_MS
 
-CHANNEL = "channel"
-SENDER = "+33600000000"
-START_MS = int(datetime(TODAY.year, TODAY.month, TODAY.day, 8, tzinfo=UTC).timestamp() * 1000)
+PROOF_CHANNEL = "channel"
+PROOF_SENDER = "+33600000000"
+PROOF_START_MS = int(
+    datetime(PROOF_DAY.year, PROOF_DAY.month, PROOF_DAY.day, 8, tzinfo=UTC).timestamp() * 1000
+)
 
 
-class Played(msgspec.Struct, frozen=True):
+class PlayedWalk(msgspec.Struct, frozen=True):
     """`script` is what the person does, as a transcript that `parley chat` plays."""
 
     sms_out: int
@@ -54,150 +65,162 @@ class Played(msgspec.Struct, frozen=True):
     script: str
 
 
-class Unplayable(Exception):
+class UnplayableWalkError(Exception):
     """Nobody knows an SMS that takes the walk where it goes."""
 
 
-def play(
+def play_walk(
     survey: Survey,
-    visits: Sequence[Visit],
+    visits: Sequence[StepVisit],
     language: str,
     variables: Mapping[str, str],
-    weights: Weights,
-) -> Played:
+    weights: WalkWeights,
+) -> PlayedWalk:
     """Raises Unplayable. Of `variables`, those that begin with $ are told by the channel, the others by an inviter."""
-    told = {key: value for key, value in variables.items() if place_of(key) in TOLD}
-    person = _Person(survey, told)
+    told = {key: value for key, value in variables.items() if answer_key(key) in BUILTIN_VARIABLES}
+    person = _SimulatedPerson(survey, told)
     silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]
-    lasts_ms = sum(n * step.remind.after_ms for n, step in silences if isinstance(step, Ask) and step.remind)
+    lasts_ms = sum(
+        n * step.remind.after_ms for n, step in silences if isinstance(step, QuestionStep) and step.remind
+    )
     invited = {key: value for key, value in variables.items() if key not in told}
-    person.open(language, invited, lasts_ms + DAY_MS if lasts_ms > survey.expires_ms - DAY_MS else None)
+    person.open_session(
+        language, invited, lasts_ms + DAY_MS if lasts_ms > survey.expires_ms - DAY_MS else None
+    )
     for visit in visits:
         step = survey.steps[visit.step]
-        if isinstance(step, Ask) and person.is_asked:
-            person.take_time(visit.reminders)
+        if isinstance(step, QuestionStep) and person.is_asked:
+            person.wait_for_reminders(visit.reminders)
             for text in _texts_for(visit, step, weights):
                 if person.is_asked:
-                    person.text(text)
-    return person.played(f"a conversation that comes to the bound, in {language}")
+                    person.send_sms(text)
+    return person.summarize_walk(f"a conversation that comes to the bound, in {language}")
 
 
-class _Person:
+class _SimulatedPerson:
     """Somebody who texts one survey, on a lane of their own."""
 
     def __init__(self, survey: Survey, told: Mapping[str, str]) -> None:
         self._survey = survey
-        self._surveys = Surveys([survey])
-        line = Told(told.get(NUMBER[1:], LONGEST_NUMBER), told.get(CONTACT[1:], ""))
+        self._surveys = SurveyRegistry([survey])
+        line = ChannelDetails(told.get(NUMBER_KEY[1:], LONGEST_CHANNEL_NUMBER), told.get(CONTACT_KEY[1:], ""))
         self._policy = {
-            CHANNEL: ChannelPolicy(
+            PROOF_CHANNEL: ChannelPolicy(
                 surveys=(survey.name,),
                 timezone=ZoneInfo("UTC"),
                 start_burst=0,
                 number=line.number,
-                contacts={SENDER: line.contact} if line.contact else {},
+                contacts={PROOF_SENDER: line.contact} if line.contact else {},
             )
         }
         self._lane = Lane()
-        self._now = START_MS
+        self._now = PROOF_START_MS
         self._alarm: int | None = None
-        self._out: list[Outbound] = []
-        self._script: list[Entry] = [line] if survey.told else []
+        self._sms_out: list[OutboundSms] = []
+        self._script: list[TranscriptEntry] = [line] if survey.told else []
         self._count = 0
-        self._heard = 0
+        self._sms_in = 0
 
     @property
     def is_asked(self) -> bool:
-        return self._lane.lines[CHANNEL].session is not None
+        return self._lane.lines[PROOF_CHANNEL].session is not None
 
-    def open(self, language: str, variables: Mapping[str, str], expires_in: int | None) -> None:
+    def open_session(self, language: str, variables: Mapping[str, str], expires_in: int | None) -> None:
         """START, or an invitation where a START would not do."""
         start = self._survey.start
-        keywords = {start.anything: "x"} | {of: word for word, of in reversed(list(start.words.items()))}
+        keywords = {start.any_sms_language: "x"} | {
+            of: word for word, of in reversed(list(start.words.items()))
+        }
         if variables or language not in keywords or expires_in is not None:
-            self._script.append(Invited(language=language, variables=dict(variables), expires_in=expires_in))
+            self._script.append(
+                PersonInvited(language=language, variables=dict(variables), expires_in=expires_in)
+            )
             invitation = Invitation(
-                self._identity(), CHANNEL, self._survey.name, language, variables=dict(variables),
+                self._next_id(), PROOF_CHANNEL, self._survey.name, language, variables=dict(variables),
                 expires_at=0 if expires_in is None else self._now + expires_in,
             )  # fmt: skip
-            self._take(advance(
-                self._lane, SENDER, [Mail(self._now, invitation)], self._now, self._surveys, self._policy
+            self._record_advance(advance(
+                self._lane, PROOF_SENDER, [Mail(self._now, invitation)], self._now, self._surveys, self._policy
             ))  # fmt: skip
         else:
-            self.text(keywords[language], start=True)
+            self.send_sms(keywords[language], start=True)
 
-    def text(self, text: str, *, start: bool = False) -> None:
-        self._script.append(Came(text))
-        keyword = self._survey.start.match(fold(text), fold_word(text)) is not None
-        sms = Sms(self._identity(), CHANNEL, text, start or keyword)
-        self._take(advance(
-            self._lane, SENDER, [Mail(self._now, sms)], self._now, self._surveys, self._policy
+    def send_sms(self, text: str, *, start: bool = False) -> None:
+        self._script.append(SmsIn(text))
+        keyword = self._survey.start.match_language(fold_text(text), fold_word(text)) is not None
+        sms = InboundSms(self._next_id(), PROOF_CHANNEL, text, start or keyword)
+        self._record_advance(advance(
+            self._lane, PROOF_SENDER, [Mail(self._now, sms)], self._now, self._surveys, self._policy
         ))  # fmt: skip
 
-    def take_time(self, reminders: int) -> None:
+    def wait_for_reminders(self, reminders: int) -> None:
         """Be silent until so many reminders have come."""
         for _ in range(reminders):
             if self._alarm is None:
                 return
             waited = self._alarm - self._now
-            self._script.append(Passed(waited))
+            self._script.append(TimePassed(waited))
             self._now += waited
-            self._take(advance(self._lane, SENDER, [], self._now, self._surveys, self._policy), came=False)
+            self._record_advance(
+                advance(self._lane, PROOF_SENDER, [], self._now, self._surveys, self._policy), came=False
+            )
 
-    def played(self, title: str) -> Played:
-        return Played(
-            sms_out=len(self._out),
-            sms_in=self._heard,
-            segments=sum(count(sms.text).segments for sms in self._out),
-            script=compose(
-                Transcript((self._survey.name,), title, tuple(self._script), Begins(START_MS, "UTC"))
+    def summarize_walk(self, title: str) -> PlayedWalk:
+        return PlayedWalk(
+            sms_out=len(self._sms_out),
+            sms_in=self._sms_in,
+            segments=sum(count_segments(sms.text).segments for sms in self._sms_out),
+            script=format_transcript(
+                Transcript(
+                    (self._survey.name,), title, tuple(self._script), TranscriptStart(PROOF_START_MS, "UTC")
+                )
             ),
         )
 
-    def _identity(self) -> str:
+    def _next_id(self) -> str:
         self._count += 1
         return f"{self._count:016x}"
 
-    def _take(self, advanced: Advance, *, came: bool = True) -> None:
+    def _record_advance(self, advanced: Effects, *, came: bool = True) -> None:
         """An SMS counts as heard if it moved the session: STOP, HELP and a START that is ignored do not."""
         moved = any(
-            (isinstance(record, Said) and record.session)
-            or (isinstance(record, Ended) and record.how != "stopped")
+            (isinstance(record, SmsDecided) and record.session)
+            or (isinstance(record, SessionEnded) and record.how != "stopped")
             for record in advanced.records
         )
-        self._heard += came and moved
-        self._out += [sms for sms in advanced.outbox if sms.session]
+        self._sms_in += came and moved
+        self._sms_out += [sms for sms in advanced.outbox if sms.session]
         self._alarm = advanced.alarm
 
 
-def _texts_for(visit: Visit, step: Ask, weights: Weights) -> Iterator[str]:
+def _texts_for(visit: StepVisit, step: QuestionStep, weights: WalkWeights) -> Iterator[str]:
     """What is texted while the session is at the step: invalid answers, then what leads on."""
     gave_up = visit.move is not None and visit.move.gave_up
     if visit.repeats or gave_up:
-        yield from [_misread(step, weights)] * (visit.repeats + gave_up)
+        yield from [_dearest_invalid(step, weights)] * (visit.repeats + gave_up)
     if visit.move is not None and visit.move.region is not None:
         if visit.move.region.sms is None:
-            raise Unplayable
+            raise UnplayableWalkError
         yield visit.move.region.sms
 
 
-def _misread(step: Ask, weights: Weights) -> str:
+def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
     """The invalid answer that weighs most."""
-    if not isinstance(step.invalid, Reask):
-        raise Unplayable
-    found: dict[Why, str] = {}
-    for text in _invalid(step.reader):
-        answer = read(step.reader, text, lambda: TODAY)
-        if isinstance(answer, Unread):
-            found.setdefault(answer.why, text)
+    if not isinstance(step.invalid, ReaskInvalid):
+        raise UnplayableWalkError
+    found: dict[InvalidReason, str] = {}
+    for text in _invalid_texts(step.reader):
+        answer = read_answer(step.reader, text, lambda: PROOF_DAY)
+        if isinstance(answer, InvalidAnswer):
+            found.setdefault(answer.reason, text)
     known = [why for why in found if why in step.invalid.texts]
     if not known:
-        raise Unplayable
+        raise UnplayableWalkError
     texts = step.invalid.texts
     return found[max(known, key=lambda why: weights.text(texts[why], {}))]
 
 
-def _invalid(reader: Reader) -> Iterator[str]:
+def _invalid_texts(reader: Reader) -> Iterator[str]:
     """SMS that are no answers, for every reason that there may be."""
     match reader:
         case TextReader(max=longest):

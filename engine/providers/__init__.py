@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Protocol, assert_never
 import msgspec
 from msgspec import Meta
 
-from engine.model.events import Inbound, Outbound
+from engine.model.events import InboundEvent, OutboundSms
 
-Url = Annotated[
+BaseUrl = Annotated[
     str,
     Meta(
         pattern=r"^https?://[^\s/?#@:]+[^\s?#@]*\Z",
@@ -35,7 +35,7 @@ SecretText = Annotated[str, Meta(extra={"secret": True})]
 """An option `x` of this type is not written into parley.toml: `x_env` there names the variable that holds it."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ProviderChannel(msgspec.Struct, frozen=True):
     """A channel, as far as its provider needs to know it. `number` and `originators` are as parley.toml has them.
 
     `token` is what `token_env` names; empty if it names nothing. `webhook_url` is what the provider calls, without a
@@ -49,7 +49,7 @@ class Place(msgspec.Struct, frozen=True):
     webhook_url: str = ""
 
 
-class Unusable(Exception):
+class UnusableChannelError(Exception):
     """A channel's settings cannot work with its provider. `problems` are lines: what was found, what was expected.
 
     They follow "config/parley.toml: channels.<name>: ", and hold no secret.
@@ -60,15 +60,15 @@ class Unusable(Exception):
         self.problems = problems
 
 
-class Forged(Exception):
+class ForgedWebhookError(Exception):
     """A webhook does not prove that it comes from the provider: 403. The message says what is missing or wrong."""
 
 
-class Unreadable(Exception):
+class UnreadableWebhookError(Exception):
     """A webhook's body is none of the provider's forms. The message is a sentence for the provider's operator."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class WebhookCall(msgspec.Struct, frozen=True):
     """A webhook as it came in. `query` is without its question mark, header names are lower case, as ASGI has both.
 
     `now` is in seconds since 1970, by the clock of the machine that was called.
@@ -85,7 +85,7 @@ class Call(msgspec.Struct, frozen=True):
         return next((value for known, value in self.headers if known == name), None)
 
 
-class Acknowledgement(msgspec.Struct, frozen=True):
+class WebhookResponse(msgspec.Struct, frozen=True):
     """How a webhook is answered whose events are in their mailboxes."""
 
     status: int = 200
@@ -93,7 +93,7 @@ class Acknowledgement(msgspec.Struct, frozen=True):
     body: bytes = b""
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class SendAccepted(msgspec.Struct, frozen=True):
     """The provider has the SMS. `ticket` ties receipts and replies to it; empty if an earlier try got it. `credit` is what
     is left in the account, in the provider's unit, if it says so."""
 
@@ -103,30 +103,30 @@ class Accepted(msgspec.Struct, frozen=True):
 
 class RetryLater(msgspec.Struct, frozen=True):
     """Nothing is wrong with the SMS and the provider does not have it; the same request may be made again later.
-    `alone`: it says nothing of other SMS, such as a limit of one number."""
+    `this_sms_only`: it says nothing of other SMS, such as a limit of one number."""
 
     code: str
     why: str
-    alone: bool = False
+    this_sms_only: bool = False
 
 
-class Unknown(msgspec.Struct, frozen=True):
-    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first. `alone`:
+class OutcomeUnknown(msgspec.Struct, frozen=True):
+    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first. `this_sms_only`:
     it says nothing of other SMS."""
 
     code: str
     why: str
-    alone: bool = False
+    this_sms_only: bool = False
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class SendRejected(msgspec.Struct, frozen=True):
     """This SMS will never be accepted as it is: to the dead letters with it."""
 
     code: str
     why: str
 
 
-class Unreachable(msgspec.Struct, frozen=True):
+class NumberUnreachable(msgspec.Struct, frozen=True):
     """This number will never get an SMS: its session is over."""
 
     code: str
@@ -140,14 +140,22 @@ class ChannelFault(msgspec.Struct, frozen=True):
     why: str
 
 
-class OptedOutThere(msgspec.Struct, frozen=True):
+class OptedOutAtProvider(msgspec.Struct, frozen=True):
     """The provider will not text this person, who told it to stop."""
 
     code: str
     why: str
 
 
-Outcome = Accepted | RetryLater | Unknown | Rejected | Unreachable | ChannelFault | OptedOutThere
+SendOutcome = (
+    SendAccepted
+    | RetryLater
+    | OutcomeUnknown
+    | SendRejected
+    | NumberUnreachable
+    | ChannelFault
+    | OptedOutAtProvider
+)
 
 
 Recourse = Literal["repeat", "look_up", "none"]
@@ -155,11 +163,11 @@ Recourse = Literal["repeat", "look_up", "none"]
 it first; nothing, so that it is never sent again."""
 
 
-class NotFound(msgspec.Struct, frozen=True):
+class SmsNotFound(msgspec.Struct, frozen=True):
     """The provider does not have the SMS that was looked up: it may be sent."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class ProviderRequest(msgspec.Struct, frozen=True):
     """A request to make; without a body, a GET."""
 
     url: str
@@ -172,37 +180,37 @@ class Provider(Protocol):
 
     url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
     recourse: Recourse  # with "look_up", it is a Lister
-    codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
-    answers_in_place: bool  # replies may go into the answer to a webhook (ingest/webhooks/inline_replies.py)
-    acknowledgement: Acknowledgement
+    known_codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
+    replies_inline: bool  # replies may go into the answer to a webhook (ingest/webhooks/inline_replies.py)
+    webhook_response: WebhookResponse
 
-    def verify(self, call: Call) -> None:
+    def verify_webhook(self, call: WebhookCall) -> None:
         """Raises Forged unless the provider made this call."""
         ...
 
-    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+    def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """The (sender as the provider wrote it, event) pairs in a verified webhook. Raises Unreadable."""
         ...
 
-    def write(self, sms: Outbound, now: float) -> Request:
+    def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
         """The request that sends `sms`, made `now` (seconds since 1970)."""
         ...
 
-    def outcome(self, status: int, body: bytes) -> Outcome:
+    def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the reply to that request means."""
         ...
 
 
-class Lister(Provider, Protocol):
+class LookupProvider(Provider, Protocol):
     """A provider that can be asked which SMS it has."""
 
-    def look_up(self, sms: Outbound, since: float) -> Request:
+    def write_lookup_request(self, sms: OutboundSms, since: float) -> ProviderRequest:
         """The request that asks for what was sent to that number from `since` (seconds) on."""
         ...
 
-    def found(
-        self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]
-    ) -> Outcome | NotFound:
+    def read_lookup_reply(
+        self, sms: OutboundSms, since: float, status: int, body: bytes, known: Container[str]
+    ) -> SendOutcome | SmsNotFound:
         """What the reply to that request says of `sms`; tickets in `known` belong to other SMS."""
         ...
 
@@ -212,12 +220,12 @@ def event_id(*parts: str, key: bytes = b"") -> str:
     return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8, key=key).hexdigest()
 
 
-def our_id(said: str) -> str:
+def our_sms_id(said: str) -> str:
     """The id of an SMS of ours, as a provider repeats it; empty if it cannot be one."""
     return said if said.isalnum() and said.isascii() else ""
 
 
-def amount(written: bytes | str) -> float | None:
+def parse_credit(written: bytes | str) -> float | None:
     """What is left in an account, of a number in JSON or in a text; None if that is not what it is."""
     try:
         found = float(msgspec.json.decode(written, type=str | float, strict=False))
@@ -226,11 +234,11 @@ def amount(written: bytes | str) -> float | None:
     return found if isfinite(found) else None
 
 
-Scalar = str | int | float | bool | None
+JsonScalar = str | int | float | bool | None
 """What providers write where a text is meant."""
 
 
-def word(value: Scalar) -> str:
+def scalar_text(value: JsonScalar) -> str:
     """A field's value as text; numbers may come as numbers, and what is missing is empty."""
     match value:
         case str():

@@ -17,35 +17,35 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from msgspec import Meta
 
-from engine.model.events import Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
+from engine.model.events import DeliveryReceipt, InboundEvent, InboundSms, OutboundSms, ProviderStop, SmsState
 from engine.providers import (
-    Accepted,
-    Acknowledgement,
-    Call,
+    BaseUrl,
     ChannelFault,
-    Forged,
+    ForgedWebhookError,
     HeaderText,
-    Outcome,
-    Place,
+    JsonScalar,
+    NumberUnreachable,
+    OutcomeUnknown,
+    ProviderChannel,
+    ProviderRequest,
     Recourse,
-    Rejected,
-    Request,
     RetryLater,
-    Scalar,
-    Unknown,
-    Unreachable,
-    Unreadable,
-    Unusable,
-    Url,
-    amount,
+    SendAccepted,
+    SendOutcome,
+    SendRejected,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
+    WebhookResponse,
     event_id,
-    word,
+    parse_credit,
+    scalar_text,
 )
-from engine.providers.surrogates import decode
+from engine.providers.surrogates import decode_json
 
-ALREADY_SENT = 120
+ALREADY_SENT_CODE = 120
 
-OUTCOMES: dict[int, type[RetryLater | ChannelFault | Unreachable]] = {
+OUTCOMES_BY_CODE: dict[int, type[RetryLater | ChannelFault | NumberUnreachable]] = {
     101: ChannelFault,  # incorrect login details
     104: ChannelFault,  # out of credit
     105: ChannelFault,  # low balance, the last order awaits validation
@@ -53,12 +53,12 @@ OUTCOMES: dict[int, type[RetryLater | ChannelFault | Unreachable]] = {
     109: ChannelFault,  # key missing
     113: ChannelFault,  # account not validated
     114: ChannelFault,  # account under investigation for fraud
-    117: Unreachable,  # no correct number
+    117: NumberUnreachable,  # no correct number
     125: RetryLater,  # undefined error
     126: RetryLater,  # campaign awaits approval
     127: RetryLater,  # campaign in progress
     128: RetryLater,  # too many attempts
-    150: Unreachable,  # unknown prefix
+    150: NumberUnreachable,  # unknown prefix
     153: RetryLater,  # route congested
     500: RetryLater,  # impossible to process
     501: RetryLater,  # connection error
@@ -67,15 +67,15 @@ OUTCOMES: dict[int, type[RetryLater | ChannelFault | Unreachable]] = {
 sender), 121 and 122 (no STOP mention), 151 and 152 (country not served) are as much the channel's, but do not hold up
 its other SMS."""
 
-CODES = frozenset(
+KNOWN_CODES = frozenset(
     str(code) for code in (*range(100, 134), *range(150, 161), *range(201, 211), *range(300, 309), 500, 501)
 )
 """The return codes in its documentation."""
 
-BLACKLISTED = "BLACKLISTED_NUMBER"
+BLACKLISTED_STATUS = "BLACKLISTED_NUMBER"
 """The receipt's status if Octopush blocked the number after a STOP that it handled."""
 
-STATES: dict[str, tuple[SmsState, str]] = {
+STATES_BY_STATUS: dict[str, tuple[SmsState, str]] = {
     "ACK": ("sent", ""),
     "PROCESSED": ("sent", ""),
     "TRANSMITTED": ("sent", ""),
@@ -85,24 +85,24 @@ STATES: dict[str, tuple[SmsState, str]] = {
     "NOT_ALLOWED": ("failed", "this route is not allowed"),
     "BAD_DESTINATION": ("failed", "the number does not exist"),
     "INVALID_DESTINATION_ADDRESS": ("failed", "the number does not exist"),
-    BLACKLISTED: ("failed", "the person has opted out with Octopush"),
+    BLACKLISTED_STATUS: ("failed", "the person has opted out with Octopush"),
     "OUT_OF_DATE": ("failed", "the phone could not be reached in time"),
     "EXPIRED": ("failed", "the phone could not be reached in time"),
     "UNKNOWN_DELIVERY": ("failed", "nobody knows whether the phone got it"),
 }
 """What a receipt's status says, and why; any other, such as READ or CLICKED, says nothing new."""
 
-PERMANENT = frozenset(("BAD_DESTINATION", "INVALID_DESTINATION_ADDRESS"))
+PERMANENT_STATUSES = frozenset(("BAD_DESTINATION", "INVALID_DESTINATION_ADDRESS"))
 """Statuses of numbers that will never get an SMS."""
 
-_MOST_FIELDS = 100
-_SENDER = re.compile(r"[0-9]{3,11}")  # letters are allowed too; a channel has only numbers
+_MOST_FORM_FIELDS = 100
+_SENDER_PATTERN = re.compile(r"[0-9]{3,11}")  # letters are allowed too; a channel has only numbers
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """An account with Octopush, or with what speaks as Octopush does."""
 
-    url: Annotated[Url, Meta(description="Octopush's API")] = "https://api.octopush.com/v1/public"
+    url: Annotated[BaseUrl, Meta(description="Octopush's API")] = "https://api.octopush.com/v1/public"
     login: Annotated[HeaderText, Meta(description="its api-login; a channel with Octopush needs it")]
     key: Annotated[HeaderText, Meta(description="its api-key; a channel with Octopush needs it")]
 
@@ -120,26 +120,26 @@ class Options(msgspec.Struct, frozen=True):
     simulation_mode: Annotated[bool, Meta(description="true: Octopush checks, and sends nothing")] = False
 
 
-class _Callback(msgspec.Struct):
+class _OctopushCallback(msgspec.Struct):
     """Every field that a callback may have, of any kind, as JSON or as the legacy form."""
 
-    number: Scalar = None
-    text: Scalar = None
-    sim_card_number: Scalar = None
-    message_id: Scalar = None
-    status: Scalar = None
-    reception_date: Scalar = None
-    answer_date: Scalar = None
-    delivery_date: Scalar = None
-    stop_date: Scalar = None
+    number: JsonScalar = None
+    text: JsonScalar = None
+    sim_card_number: JsonScalar = None
+    message_id: JsonScalar = None
+    status: JsonScalar = None
+    reception_date: JsonScalar = None
+    answer_date: JsonScalar = None
+    delivery_date: JsonScalar = None
+    stop_date: JsonScalar = None
 
 
-class _Recipient(msgspec.Struct):
+class _OctopushRecipient(msgspec.Struct):
     phone_number: str
 
 
-class _Send(msgspec.Struct, omit_defaults=True):
-    recipients: list[_Recipient]
+class _OctopushSend(msgspec.Struct, omit_defaults=True):
+    recipients: list[_OctopushRecipient]
     text: str
     type: str
     purpose: str
@@ -149,19 +149,19 @@ class _Send(msgspec.Struct, omit_defaults=True):
     simulation_mode: bool = False
 
 
-class _Reply(msgspec.Struct):
-    sms_ticket: Scalar = None
+class _OctopushReply(msgspec.Struct):
+    sms_ticket: JsonScalar = None
     residual_credit: msgspec.Raw = msgspec.Raw()
-    code: Scalar = None
-    message: Scalar = None
+    code: JsonScalar = None
+    message: JsonScalar = None
 
 
-_decode_callback = msgspec.json.Decoder(_Callback).decode
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_encode = msgspec.json.Encoder().encode
+_decode_callback = msgspec.json.Decoder(_OctopushCallback).decode
+_decode_reply = msgspec.json.Decoder(_OctopushReply).decode
+_encode_send = msgspec.json.Encoder().encode
 
 
-def provider(place: Place, account: Account, options: Options) -> "Octopush":
+def make_provider(place: ProviderChannel, account: Account, options: Options) -> "Octopush":
     """Octopush's codec of a channel. Raises Unusable."""
     problems = []
     if not place.token:
@@ -171,17 +171,17 @@ def provider(place: Place, account: Account, options: Options) -> "Octopush":
     problems += [
         f"originators has {each!r}: expected at most 11 digits, as Octopush allows no more"
         for each in place.originators
-        if not _sender(each)
+        if not _sender_digits(each)
     ]
     if problems:
-        raise Unusable(*problems)
+        raise UnusableChannelError(*problems)
     return Octopush(place, account, options)
 
 
-def _sender(number: str) -> str:
+def _sender_digits(number: str) -> str:
     """The digits of a number, if Octopush takes so many."""
     digits = number.removeprefix("+")
-    return digits if _SENDER.fullmatch(digits) else ""
+    return digits if _SENDER_PATTERN.fullmatch(digits) else ""
 
 
 class Octopush:
@@ -192,11 +192,11 @@ class Octopush:
     """
 
     recourse: Recourse = "repeat"
-    codes: Container[str] = CODES
-    answers_in_place = False
-    acknowledgement = Acknowledgement()
+    known_codes: Container[str] = KNOWN_CODES
+    replies_inline = False
+    webhook_response = WebhookResponse()
 
-    def __init__(self, place: Place, account: Account, options: Options) -> None:
+    def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
         self.url = account.url.rstrip("/")
         self._send_url = f"{self.url}/sms-campaign/send"
         self._headers = {
@@ -204,122 +204,142 @@ class Octopush:
             "api-login": account.login,
             "api-key": account.key,
         }
-        self._sender = _sender(place.number)
+        self._sender = _sender_digits(place.number)
         self._token = place.token.encode()
         self._query = b"token=" + quote(place.token).encode()
         self._id_key = blake2b(self._token, digest_size=32).digest()
         self._options = options
 
-    def verify(self, call: Call) -> None:
+    def verify_webhook(self, call: WebhookCall) -> None:
         """Octopush calls the URL that it was given, so its token is first looked for as we write it."""
-        if not compare_digest(call.query, self._query) and not compare_digest(_token(call), self._token):
-            raise Forged("wrong token")
+        if not compare_digest(call.query, self._query) and not compare_digest(
+            _query_token(call), self._token
+        ):
+            raise ForgedWebhookError("wrong token")
 
-    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+    def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """The events of a callback: one, and a stop beside a receipt that says the number is blacklisted.
 
         Raises Unreadable.
         """
-        callback = _parse(call.body)
-        sender, text, ticket = word(callback.number), word(callback.text), word(callback.message_id)
+        callback = _parse_callback(call.body)
+        sender, text, ticket = (
+            scalar_text(callback.number),
+            scalar_text(callback.text),
+            scalar_text(callback.message_id),
+        )
         if not sender.strip():
-            raise Unreadable("the callback has no number")
+            raise UnreadableWebhookError("the callback has no number")
         if callback.delivery_date is not None:
-            return self._receipt(channel, sender, ticket, word(callback.status))
+            return self._receipt_events(channel, sender, ticket, scalar_text(callback.status))
         if callback.stop_date is not None:
-            at = word(callback.stop_date)
-            return [(sender, ProviderStop(self._id("stop", channel, sender, text, at), channel, text))]
-        received = word(callback.reception_date) or word(callback.answer_date)
+            at = scalar_text(callback.stop_date)
+            return [(sender, ProviderStop(self._event_id("stop", channel, sender, text, at), channel, text))]
+        received = scalar_text(callback.reception_date) or scalar_text(callback.answer_date)
         if received or callback.text is not None:
-            to = word(callback.sim_card_number)
-            id_ = self._id("sms", channel, sender, to, text, received, ticket)
-            return [(sender, Sms(id_, channel, text, reply_to=ticket, originator=to))]
-        raise Unreadable("the callback has neither a text nor a reception_date, delivery_date or stop_date")
+            to = scalar_text(callback.sim_card_number)
+            id_ = self._event_id("sms", channel, sender, to, text, received, ticket)
+            return [(sender, InboundSms(id_, channel, text, reply_to=ticket, originator=to))]
+        raise UnreadableWebhookError(
+            "the callback has neither a text nor a reception_date, delivery_date or stop_date"
+        )
 
-    def _receipt(self, channel: str, sender: str, ticket: str, status: str) -> list[tuple[str, Inbound]]:
+    def _receipt_events(
+        self, channel: str, sender: str, ticket: str, status: str
+    ) -> list[tuple[str, InboundEvent]]:
         known = status.upper()
-        state, why = STATES.get(known, ("", ""))
+        state, why = STATES_BY_STATUS.get(known, ("", ""))
         failed = state == "failed"
-        receipt = Receipt(
-            self._id("receipt", channel, sender, ticket, status),
+        receipt = DeliveryReceipt(
+            self._event_id("receipt", channel, sender, ticket, status),
             channel,
             ticket,
             status,
             state,
             code=status if failed else "",
             why=why,
-            permanent=known in PERMANENT,
+            permanent=known in PERMANENT_STATUSES,
         )
-        if known != BLACKLISTED:
+        if known != BLACKLISTED_STATUS:
             return [(sender, receipt)]
-        stop = ProviderStop(self._id("stop", channel, sender, ticket, status), channel)
+        stop = ProviderStop(self._event_id("stop", channel, sender, ticket, status), channel)
         return [(sender, receipt), (sender, stop)]
 
-    def write(self, sms: Outbound, now: float) -> Request:
+    def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
         """A campaign of one SMS. Its id is the `request_id`, by which Octopush knows a repetition for 24 hours."""
-        body = _Send(
-            recipients=[_Recipient(sms.to)],
+        body = _OctopushSend(
+            recipients=[_OctopushRecipient(sms.to)],
             text=sms.text,
             type="sms_premium",
             purpose=self._options.purpose,
             request_id=sms.id,
             with_replies=self._options.with_replies,
-            sender=_sender(sms.originator) or self._sender,
+            sender=_sender_digits(sms.originator) or self._sender,
             simulation_mode=self._options.simulation_mode,
         )
-        return Request(self._send_url, self._headers, _encode(body))
+        return ProviderRequest(self._send_url, self._headers, _encode_send(body))
 
-    def outcome(self, status: int, body: bytes) -> Outcome:
+    def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the reply to a send means; what cannot be understood is unknown."""
         try:
             reply = _decode_reply(body)
         except (ValueError, RecursionError):
-            reply = _Reply()
-        code, why = word(reply.code), word(reply.message)
+            reply = _OctopushReply()
+        code, why = scalar_text(reply.code), scalar_text(reply.message)
         if status in (401, 403):
             return ChannelFault(code or f"http {status}", why or "Octopush refuses the login")
         if status == 429:
             return RetryLater(code or "http 429", why or "Octopush is busy")
         if status >= 500:
-            return Unknown(code or f"http {status}", why or "Octopush is out of order")
-        if 200 <= status < 300 and word(reply.sms_ticket):
-            return Accepted(word(reply.sms_ticket), amount(bytes(reply.residual_credit)))
+            return OutcomeUnknown(code or f"http {status}", why or "Octopush is out of order")
+        if 200 <= status < 300 and scalar_text(reply.sms_ticket):
+            return SendAccepted(scalar_text(reply.sms_ticket), parse_credit(bytes(reply.residual_credit)))
         if not re.fullmatch(r"[0-9]{1,6}", code):
-            return Unknown(f"http {status}", "Octopush's reply is not one that we know")
-        if int(code) == ALREADY_SENT:
-            return Accepted("")
-        return OUTCOMES.get(int(code), Rejected)(code, why)
+            return OutcomeUnknown(f"http {status}", "Octopush's reply is not one that we know")
+        if int(code) == ALREADY_SENT_CODE:
+            return SendAccepted("")
+        return OUTCOMES_BY_CODE.get(int(code), SendRejected)(code, why)
 
-    def _id(self, *parts: str) -> str:
+    def _event_id(self, *parts: str) -> str:
         return event_id(*parts, key=self._id_key)
 
 
-def _token(call: Call) -> bytes:
+def _query_token(call: WebhookCall) -> bytes:
     """The query's token, however it is written."""
     try:
-        fields = parse_qsl(call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        fields = parse_qsl(
+            call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FORM_FIELDS
+        )
     except ValueError:
         return b""
     return dict(fields).get("token", "").encode("utf-8", "replace")
 
 
-def _parse(body: bytes) -> _Callback:
+def _parse_callback(body: bytes) -> _OctopushCallback:
     """JSON or a form, whatever the content type said."""
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     try:
-        return decode(_decode_callback, body) if body.startswith(b"{") else _parse_form(body)
+        return decode_json(_decode_callback, body) if body.startswith(b"{") else _parse_form(body)
     except (ValueError, RecursionError) as e:
-        raise Unreadable("the body is neither a JSON object nor a form") from e
+        raise UnreadableWebhookError("the body is neither a JSON object nor a form") from e
 
 
-def _parse_form(body: bytes) -> _Callback:
+def _parse_form(body: bytes) -> _OctopushCallback:
     fields = body.decode("ascii")
     try:
         pairs = parse_qsl(
-            fields, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=_MOST_FIELDS
+            fields,
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=_MOST_FORM_FIELDS,
         )
     except UnicodeDecodeError:
         pairs = parse_qsl(
-            fields, keep_blank_values=True, encoding="cp1252", errors="replace", max_num_fields=_MOST_FIELDS
+            fields,
+            keep_blank_values=True,
+            encoding="cp1252",
+            errors="replace",
+            max_num_fields=_MOST_FORM_FIELDS,
         )
-    return msgspec.convert(dict(pairs), _Callback)
+    return msgspec.convert(dict(pairs), _OctopushCallback)

@@ -19,10 +19,10 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from engine.model.suggestions import meant
-from engine.providers import Place, Provider, Unusable
+from engine.model.suggestions import did_you_mean
+from engine.providers import Provider, ProviderChannel, UnusableChannelError
 
-PROVIDERS: Mapping[str, str] = {
+PROVIDER_MODULES: Mapping[str, str] = {
     "octopush": "engine.providers.octopush",
     "simulator": "engine.providers.octopush",
     "twilio": "engine.providers.twilio",
@@ -31,15 +31,15 @@ PROVIDERS: Mapping[str, str] = {
 }
 """Name -> module. The simulator speaks as Octopush does, so that a trial runs what production runs."""
 
-_OWN = ("simulator",)
+_WITHOUT_ACCOUNT = ("simulator",)
 """Their accounts are with ourselves, and nobody configures them."""
 
 
-TOLD = "x" * 64
+REPORTED_STAND_IN = "x" * 64
 """Stands for a setting whose mistake has been told, so that what else is wrong can be found."""
 
 
-class _Channel(Protocol):
+class _ChannelSettings(Protocol):
     @property
     def name(self) -> str: ...
     @property
@@ -56,9 +56,9 @@ class _Channel(Protocol):
     def secrets(self) -> Mapping[str, str]: ...
 
 
-class _Settings(Protocol):
+class _ProviderSettings(Protocol):
     @property
-    def channels(self) -> Mapping[str, _Channel]: ...
+    def channels(self) -> Mapping[str, _ChannelSettings]: ...
     @property
     def accounts(self) -> Mapping[str, Mapping[str, str]]: ...
     @property
@@ -67,15 +67,15 @@ class _Settings(Protocol):
     def channel_fields(self) -> Sequence[str]: ...
 
 
-class _Module(Protocol):
+class _ProviderModule(Protocol):
     """What PROVIDERS names."""
 
     Account: type[msgspec.Struct]
     Options: type[msgspec.Struct]
-    provider: Callable[[Place, Any, Any], Provider]
+    make_provider: Callable[[ProviderChannel, Any, Any], Provider]
 
 
-class Field(NamedTuple):
+class SettingField(NamedTuple):
     """A setting of a provider, for a reader: the variable or key, its default ("" if it must be set), what it is."""
 
     name: str
@@ -83,78 +83,86 @@ class Field(NamedTuple):
     meaning: str
 
 
-def open_provider(channel: _Channel, settings: _Settings) -> Provider:
+def open_provider(channel: _ChannelSettings, settings: _ProviderSettings) -> Provider:
     """The provider of a channel whose settings have no mistakes. Raises Unusable if they have."""
     found: list[str] = []
-    provider = _opened(channel, settings, f"channels.{channel.name}", found)
+    provider = _open_or_report(channel, settings, f"channels.{channel.name}", found)
     if provider is None:
-        raise Unusable(*found)
+        raise UnusableChannelError(*found)
     return provider
 
 
-def mistakes(settings: _Settings, file: str) -> list[str]:
+def provider_mistakes(settings: _ProviderSettings, file: str) -> list[str]:
     """What providers find wrong with the settings, whose channels are described in `file`: a line each, no two alike."""
     found: list[str] = []
     for channel in settings.channels.values():
-        _opened(channel, settings, f"{file}: channels.{channel.name}", found)
+        _open_or_report(channel, settings, f"{file}: channels.{channel.name}", found)
     return list(dict.fromkeys(found))
 
 
-def account_fields() -> list[Field]:
+def account_setting_fields() -> list[SettingField]:
     """The environment variables of all providers' accounts."""
     return [
-        Field(_variable(name, field.name), _default(field), _meta(field).description)
-        for name, module in PROVIDERS.items()
-        if name not in _OWN
-        for field in msgspec.structs.fields(_module(module).Account)
+        SettingField(
+            _account_variable(name, field.name), _default_text(field), _field_meta(field).description
+        )
+        for name, module in PROVIDER_MODULES.items()
+        if name not in _WITHOUT_ACCOUNT
+        for field in msgspec.structs.fields(_load_module(module).Account)
     ]
 
 
-def option_fields(provider: str) -> list[Field]:
+def option_setting_fields(provider: str) -> list[SettingField]:
     """What a channel of this provider may say in parley.toml beside what every channel may."""
     return [
-        Field(_key(field), _default(field), _meta(field).description)
-        for field in msgspec.structs.fields(_module(PROVIDERS[provider]).Options)
+        SettingField(_option_key(field), _default_text(field), _field_meta(field).description)
+        for field in msgspec.structs.fields(_load_module(PROVIDER_MODULES[provider]).Options)
     ]
 
 
-def _opened(channel: _Channel, settings: _Settings, where: str, found: list[str]) -> Provider | None:
+def _open_or_report(
+    channel: _ChannelSettings, settings: _ProviderSettings, where: str, found: list[str]
+) -> Provider | None:
     """The provider, or None once everything that is in its way has been added to `found`."""
     before = len(found)
-    found += [f"{where}.{problem}" for problem in _unread(channel, settings.channel_fields)]
-    if channel.provider not in PROVIDERS:
-        found.append(f"{where}.provider is {channel.provider!r}{_instead(channel.provider, list(PROVIDERS))}")
+    found += [f"{where}.{problem}" for problem in _unused_keys(channel, settings.channel_fields)]
+    if channel.provider not in PROVIDER_MODULES:
+        found.append(
+            f"{where}.provider is {channel.provider!r}{_expected_instead(channel.provider, list(PROVIDER_MODULES))}"
+        )
         return None
-    module = _module(PROVIDERS[channel.provider])
-    account = _account(module.Account, channel.provider, settings, found)
-    options = _options(module.Options, channel, where, found)
+    module = _load_module(PROVIDER_MODULES[channel.provider])
+    account = _read_account(module.Account, channel.provider, settings, found)
+    options = _read_options(module.Options, channel, where, found)
     try:
-        provider = module.provider(_place(channel, settings.public_url), account, options)
-    except Unusable as unusable:
+        provider = module.make_provider(_provider_channel(channel, settings.public_url), account, options)
+    except UnusableChannelError as unusable:
         found += [f"{where}: {problem}" for problem in unusable.problems]
         return None
     return provider if len(found) == before else None
 
 
-def _place(channel: _Channel, public_url: str) -> Place:
+def _provider_channel(channel: _ChannelSettings, public_url: str) -> ProviderChannel:
     webhook_url = f"{public_url}/webhooks/{channel.name}" if public_url else ""
-    return Place(channel.name, channel.number, channel.token, channel.originators, webhook_url)
+    return ProviderChannel(channel.name, channel.number, channel.token, channel.originators, webhook_url)
 
 
 @cache
-def _module(name: str) -> _Module:
-    return cast(_Module, import_module(name))
+def _load_module(name: str) -> _ProviderModule:
+    return cast(_ProviderModule, import_module(name))
 
 
-Shape = TypeVar("Shape", bound=msgspec.Struct)
+SettingStruct = TypeVar("SettingStruct", bound=msgspec.Struct)
 
 
-def _account(shape: type[Shape], provider: str, settings: _Settings, found: list[str]) -> Shape:
+def _read_account(
+    shape: type[SettingStruct], provider: str, settings: _ProviderSettings, found: list[str]
+) -> SettingStruct:
     """The account with a provider, from the environment's texts."""
     values = settings.accounts[provider]
     read: dict[str, Any] = {}
     for field in msgspec.structs.fields(shape):
-        variable = _variable(provider, field.name)
+        variable = _account_variable(provider, field.name)
         try:
             if field.name in values:
                 read[field.name] = msgspec.convert(values[field.name], field.type, strict=False)
@@ -166,11 +174,13 @@ def _account(shape: type[Shape], provider: str, settings: _Settings, found: list
                 )
         except msgspec.ValidationError as e:
             read |= _stand_in(field)
-            found.append(f"{variable}: {_expected(field, e)}")
+            found.append(f"{variable}: {_expected_sentence(field, e)}")
     return shape(**read)
 
 
-def _options(shape: type[Shape], channel: _Channel, where: str, found: list[str]) -> Shape:
+def _read_options(
+    shape: type[SettingStruct], channel: _ChannelSettings, where: str, found: list[str]
+) -> SettingStruct:
     """The channel's options. Those that are secret come from the environment, and others may."""
     read: dict[str, Any] = {}
     for field in msgspec.structs.fields(shape):
@@ -178,12 +188,14 @@ def _options(shape: type[Shape], channel: _Channel, where: str, found: list[str]
         try:
             if name in channel.secrets:
                 read[name] = msgspec.convert(channel.secrets[name], field.type, strict=False)
-            elif name in channel.options and not _meta(field).secret:
+            elif name in channel.options and not _field_meta(field).secret:
                 read[name] = msgspec.convert(channel.options[name], field.type)
             elif field.required:
                 read |= _stand_in(field)
-                holds = "the name of a variable that holds " if _meta(field).secret else ""
-                found.append(f"{where}.{_key(field)} is missing: expected {holds}{_meta(field).description}")
+                holds = "the name of a variable that holds " if _field_meta(field).secret else ""
+                found.append(
+                    f"{where}.{_option_key(field)} is missing: expected {holds}{_field_meta(field).description}"
+                )
         except msgspec.ValidationError as e:
             read |= _stand_in(field)
             what = (
@@ -191,48 +203,50 @@ def _options(shape: type[Shape], channel: _Channel, where: str, found: list[str]
                 if name in channel.secrets
                 else f"{name} is {channel.options[name]!r}"
             )
-            found.append(f"{where}.{what}: {_expected(field, e)}")
+            found.append(f"{where}.{what}: {_expected_sentence(field, e)}")
     return shape(**read)
 
 
 def _stand_in(field: FieldInfo) -> dict[str, str]:
     """TOLD for a text, and for what has no default; else its default stands."""
-    return {field.name: TOLD} if field.required or get_args(field.type)[:1] == (str,) else {}
+    return {field.name: REPORTED_STAND_IN} if field.required or get_args(field.type)[:1] == (str,) else {}
 
 
-def _unread(channel: _Channel, channel_fields: Sequence[str]) -> Iterator[str]:
+def _unused_keys(channel: _ChannelSettings, channel_fields: Sequence[str]) -> Iterator[str]:
     """Keys that nobody reads. Their values stay unsaid: they may be secrets in the wrong place."""
-    fields = _option_fields(channel.provider)
-    known = [*channel_fields, *map(_key, fields.values())]
+    fields = _options_by_name(channel.provider)
+    known = [*channel_fields, *map(_option_key, fields.values())]
     for name in (*channel.options, *(f"{secret}_env" for secret in channel.secrets)):
         if name.removesuffix("_env") not in fields:
-            yield f"{name} is {_whose(name.removesuffix('_env')) or 'unknown' + _instead(name, known)}"
+            yield f"{name} is {_belongs_elsewhere(name.removesuffix('_env')) or 'unknown' + _expected_instead(name, known)}"
     for name in channel.options:
-        if name in fields and _meta(fields[name]).secret:
+        if name in fields and _field_meta(fields[name]).secret:
             yield f"{name}: expected {name}_env instead, which names the variable that holds it"
         elif name in channel.secrets:
             yield f"{name} is there beside {name}_env: expected one of the two"
 
 
-def _option_fields(provider: str) -> dict[str, FieldInfo]:
+def _options_by_name(provider: str) -> dict[str, FieldInfo]:
     """A provider's own options; of a provider that does not exist, those of all: one of them was meant."""
-    modules = [PROVIDERS[provider]] if provider in PROVIDERS else PROVIDERS.values()
+    modules = [PROVIDER_MODULES[provider]] if provider in PROVIDER_MODULES else PROVIDER_MODULES.values()
     return {
-        field.name: field for module in modules for field in msgspec.structs.fields(_module(module).Options)
+        field.name: field
+        for module in modules
+        for field in msgspec.structs.fields(_load_module(module).Options)
     }
 
 
-def _whose(name: str) -> str:
+def _belongs_elsewhere(name: str) -> str:
     """Another provider that has this option."""
-    owners = [provider for provider in PROVIDERS if name in _option_fields(provider)]
+    owners = [provider for provider in PROVIDER_MODULES if name in _options_by_name(provider)]
     return f"for the provider {owners[0]} only: take it out" if owners else ""
 
 
-def _instead(name: str, known: Sequence[str]) -> str:
-    return meant(name, known) or f": expected {', '.join(known)}"
+def _expected_instead(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(name, known) or f": expected {', '.join(known)}"
 
 
-class _Meta(NamedTuple):
+class _FieldMeta(NamedTuple):
     """What a field's annotations say of it, the outermost first."""
 
     description: str
@@ -240,33 +254,35 @@ class _Meta(NamedTuple):
     secret: bool
 
 
-def _meta(field: FieldInfo) -> _Meta:
+def _field_meta(field: FieldInfo) -> _FieldMeta:
     said = [each for each in reversed(get_args(field.type)[1:]) if isinstance(each, Meta)]
     extra: dict[str, Any] = {}
     for each in reversed(said):
         extra |= each.extra or {}
     description = next((each.description for each in said if each.description), "")
-    return _Meta(description, extra.get("expected", ""), extra.get("secret", False))
+    return _FieldMeta(description, extra.get("expected", ""), extra.get("secret", False))
 
 
-def _expected(field: FieldInfo, error: msgspec.ValidationError) -> str:
+def _expected_sentence(field: FieldInfo, error: msgspec.ValidationError) -> str:
     """The field's own sentence, or one that says nothing of the value."""
     words = get_args(next(iter(get_args(field.type)), None))
-    if expected := _meta(field).expected or " or ".join(word for word in words if isinstance(word, str)):
+    if expected := _field_meta(field).expected or " or ".join(
+        word for word in words if isinstance(word, str)
+    ):
         return f"expected {expected}"
     why = str(error).replace("`", "")
     return why[:1].lower() + why[1:]
 
 
-def _variable(provider: str, field: str) -> str:
+def _account_variable(provider: str, field: str) -> str:
     return f"PARLEY_{provider.upper()}_{field.upper()}"
 
 
-def _key(field: FieldInfo) -> str:
-    return f"{field.name}_env" if _meta(field).secret else field.name
+def _option_key(field: FieldInfo) -> str:
+    return f"{field.name}_env" if _field_meta(field).secret else field.name
 
 
-def _default(field: FieldInfo) -> str:
+def _default_text(field: FieldInfo) -> str:
     if field.required or field.default in ("", None, msgspec.NODEFAULT):
         return ""
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

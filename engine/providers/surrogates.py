@@ -9,7 +9,7 @@ import msgspec
 Decoded = TypeVar("Decoded")
 
 
-def decode(decoder: Callable[[bytes], Decoded], body: bytes) -> Decoded:
+def decode_json(decoder: Callable[[bytes], Decoded], body: bytes) -> Decoded:
     """What `decoder` makes of JSON, with a `?` for every such half. Raises ValueError and RecursionError."""
     try:
         return decoder(body)

@@ -29,62 +29,70 @@ from xml.sax.saxutils import escape, quoteattr
 import msgspec
 from msgspec import Meta
 
-from engine.model.events import Command, Inbound, Outbound, ProviderStop, Receipt, Sms, SmsState
-from engine.providers import (
-    Accepted,
-    Acknowledgement,
-    Call,
-    ChannelFault,
-    Forged,
-    NotFound,
-    OptedOutThere,
-    Outcome,
-    Place,
-    Recourse,
-    Rejected,
-    Request,
-    RetryLater,
-    Scalar,
-    Unknown,
-    Unreachable,
-    Unreadable,
-    Unusable,
-    Url,
-    event_id,
-    our_id,
-    word,
+from engine.model.events import (
+    DeliveryReceipt,
+    HandledCommand,
+    InboundEvent,
+    InboundSms,
+    OutboundSms,
+    ProviderStop,
+    SmsState,
 )
-from engine.providers.surrogates import decode
+from engine.providers import (
+    BaseUrl,
+    ChannelFault,
+    ForgedWebhookError,
+    JsonScalar,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
+    ProviderChannel,
+    ProviderRequest,
+    Recourse,
+    RetryLater,
+    SendAccepted,
+    SendOutcome,
+    SendRejected,
+    SmsNotFound,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
+    WebhookResponse,
+    event_id,
+    our_sms_id,
+    scalar_text,
+)
+from engine.providers.surrogates import decode_json
 
-NEVER_PROCESSED = "20429"
+NEVER_PROCESSED_CODE = "20429"
 """Too many requests: the one code after which nothing was created, even with an HTTP status of 5xx."""
 
-ONE_NUMBER = "14107"
+LOOP_PROTECTION_CODE = "14107"
 """Loop protection: the one code to be repeated later that says nothing of other numbers."""
 
-_Failure = type[RetryLater | ChannelFault | Unreachable | OptedOutThere]
+_SendFailure = type[RetryLater | ChannelFault | NumberUnreachable | OptedOutAtProvider]
 
-OUTCOMES: dict[int, _Failure] = {
+OUTCOMES_BY_CODE: dict[int, _SendFailure] = {
     14107: RetryLater,  # too many replies to one number in 30 s: loop protection
     20003: ChannelFault,  # permission denied: login
     20005: ChannelFault,  # account not active
     20404: ChannelFault,  # no such account
     20429: RetryLater,  # too many requests at once; never processed
-    21211: Unreachable,  # To is no phone number
+    21211: NumberUnreachable,  # To is no phone number
     21212: ChannelFault,  # From is no number of the account
     21603: ChannelFault,  # From is missing
-    21610: OptedOutThere,  # the recipient is unsubscribed
+    21610: OptedOutAtProvider,  # the recipient is unsubscribed
     21611: RetryLater,  # the sender's queue of ten hours is full
-    21612: Unreachable,  # no way from this From to this To
-    21614: Unreachable,  # To is no mobile
+    21612: NumberUnreachable,  # no way from this From to this To
+    21614: NumberUnreachable,  # To is no mobile
     21659: ChannelFault,  # From is no Twilio number
     21660: ChannelFault,  # From belongs to another account
     21701: ChannelFault,  # no such messaging service
     21703: ChannelFault,  # the messaging service has no numbers
     30001: RetryLater,  # queue overflow
     30002: ChannelFault,  # account suspended
-    30005: Unreachable,  # unknown destination handset
-    30006: Unreachable,  # landline, or a carrier that cannot be reached
+    30005: NumberUnreachable,  # unknown destination handset
+    30006: NumberUnreachable,  # landline, or a carrier that cannot be reached
     30017: RetryLater,  # carrier congested
     30022: RetryLater,  # rate of the US 10DLC campaign exceeded
     30023: RetryLater,  # daily cap of the US carrier reached
@@ -93,9 +101,9 @@ OUTCOMES: dict[int, _Failure] = {
 """What an error code means, where it is not the SMS's own fault (every other code, such as 21408: region not enabled,
 21602: no body, 21606: this From cannot send there, 21608: a trial account's unverified To, 21617: too long)."""
 
-CODES = frozenset(map(str, (*OUTCOMES, 21408, 21602, 21606, 21608, 21617)))
+KNOWN_CODES = frozenset(map(str, (*OUTCOMES_BY_CODE, 21408, 21602, 21606, 21608, 21617)))
 
-STATES: dict[str, SmsState] = {
+STATES_BY_STATUS: dict[str, SmsState] = {
     "sent": "sent",
     "partially_delivered": "sent",
     "delivered": "delivered",
@@ -106,7 +114,7 @@ STATES: dict[str, SmsState] = {
 }
 """What a message's status says; accepted, scheduled, queued and sending say nothing new."""
 
-WHYS = {
+WHYS_BY_CODE = {
     "21211": "this is no phone number",
     "21610": "the person has opted out with Twilio",
     "21612": "Twilio has no way to this number",
@@ -121,34 +129,36 @@ WHYS = {
 }
 """Reasons in a status callback, which carries the code alone."""
 
-STOP_WORDS = frozenset(("STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"))
-HELP_WORDS = frozenset(("HELP", "INFO"))
-START_WORDS = frozenset(("START", "YES", "UNSTOP"))
+TWILIO_STOP_WORDS = frozenset(("STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"))
+TWILIO_HELP_WORDS = frozenset(("HELP", "INFO"))
+TWILIO_START_WORDS = frozenset(("START", "YES", "UNSTOP"))
 """Twilio answers these by default, if they are the whole SMS."""
 
-LONGEST = 1_600
+LONGEST_MESSAGE = 1_600
 """Characters of a message."""
 
-MOST_FIELDS = 1_000
-PAGE = 200
+MOST_WEBHOOK_PARAMETERS = 1_000
+LOOKUP_PAGE_SIZE = 200
 """Messages that one look-up lists, newest first."""
 
-CLOCKS_S = 300.0
+CLOCK_DIFFERENCE_S = 300.0
 """How far Twilio's clock and ours may be apart."""
 
-_CODE = re.compile(r"[0-9]{1,6}")
+_ERROR_CODE = re.compile(r"[0-9]{1,6}")
 _SHORT_CODE = re.compile(r"\+[0-9]{3,6}")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SMART = str.maketrans("\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014", "'''\"\"\"--")  # quotes and dashes
-_ALGORITHMS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
+_SMART_ENCODING = str.maketrans(
+    "\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014", "'''\"\"\"--"
+)  # quotes and dashes
+_SIGNATURE_ALGORITHMS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
 
-Fields = Sequence[tuple[bytes, bytes]]
+FormPairs = Sequence[tuple[bytes, bytes]]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """An account with Twilio, or with what speaks as Twilio does."""
 
-    url: Annotated[Url, Meta(description="Twilio's API")] = "https://api.twilio.com"
+    url: Annotated[BaseUrl, Meta(description="Twilio's API")] = "https://api.twilio.com"
     sid: Annotated[
         str,
         Meta(
@@ -200,45 +210,45 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = "retain"
 
 
-class _Message(msgspec.Struct):
+class _TwilioMessage(msgspec.Struct):
     """A message, or an error in either of Twilio's two shapes (its own, and RFC 9457)."""
 
-    sid: Scalar = None
-    code: Scalar = None
-    message: Scalar = None
-    title: Scalar = None
-    detail: Scalar = None
+    sid: JsonScalar = None
+    code: JsonScalar = None
+    message: JsonScalar = None
+    title: JsonScalar = None
+    detail: JsonScalar = None
 
 
-class _Listed(msgspec.Struct):
+class _ListedMessage(msgspec.Struct):
     sid: str
     direction: str
     status: str
     date_created: str
     to: str | None = None
     body: str | None = None
-    error_code: Scalar = None
+    error_code: JsonScalar = None
 
 
-class _Page(msgspec.Struct):
-    messages: list[_Listed]
+class _MessagePage(msgspec.Struct):
+    messages: list[_ListedMessage]
     next_page_uri: str | None = None
 
 
-_decode_message = msgspec.json.Decoder(_Message).decode
-_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_message = msgspec.json.Decoder(_TwilioMessage).decode
+_decode_page = msgspec.json.Decoder(_MessagePage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class Twilio:
     """The codec of one channel."""
 
-    codes: Container[str] = CODES
-    acknowledgement = Acknowledgement(200, "text/xml", b"<Response/>")
+    known_codes: Container[str] = KNOWN_CODES
+    webhook_response = WebhookResponse(200, "text/xml", b"<Response/>")
 
-    def __init__(self, place: Place, account: Account, options: Options) -> None:
-        self.answers_in_place = options.answer == "twiml"
-        self.recourse: Recourse = "look_up" if _keeps(options) else "none"
+    def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
+        self.replies_inline = options.answer == "twiml"
+        self.recourse: Recourse = "look_up" if _keeps_messages(options) else "none"
         self._webhook_url = place.webhook_url
         self._signed_urls = [url.encode() for url in _with_and_without_port(place.webhook_url)]
         self._token = account.token.encode()
@@ -255,51 +265,55 @@ class Twilio:
         self._login = {"Authorization": "Basic " + b64encode(login.encode()).decode()}
         self._form = {"Content-Type": "application/x-www-form-urlencoded", **self._login}
 
-    def verify(self, call: Call) -> None:
+    def verify_webhook(self, call: WebhookCall) -> None:
         """Raises Forged unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
         given = call.header(b"x-twilio-signature")
         if not given:
-            raise Forged("the header X-Twilio-Signature is missing: is this Twilio?")
-        if call.query.count(b"&") + call.body.count(b"&") >= MOST_FIELDS:
-            raise Forged(f"more than {MOST_FIELDS} parameters")
-        secret, algorithm = self._signing(call.header(b"x-twilio-webhooks-signature-settings"))
+            raise ForgedWebhookError("the header X-Twilio-Signature is missing: is this Twilio?")
+        if call.query.count(b"&") + call.body.count(b"&") >= MOST_WEBHOOK_PARAMETERS:
+            raise ForgedWebhookError(f"more than {MOST_WEBHOOK_PARAMETERS} parameters")
+        secret, algorithm = self._signing_secret(call.header(b"x-twilio-webhooks-signature-settings"))
         rest = (b"?" + call.query if call.query else b"") + _signed_parameters(call)
         for url in self._signed_urls:
             if compare_digest(b64encode(hmac_digest(secret, url + rest, algorithm)), given):
                 return
-        raise Forged(
+        raise ForgedWebhookError(
             "X-Twilio-Signature is wrong: is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
         )
 
-    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+    def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """An SMS, or what became of one of ours: a receipt, and a stop beside it if that is the reason."""
-        fields = _fields(call)
+        fields = _webhook_fields(call)
         sid = fields.get("MessageSid") or fields.get("SmsSid") or fields.get("SmsMessageSid", "")
         if not sid:
-            raise Unreadable("the webhook has no MessageSid: is it one of Twilio's Messaging?")
+            raise UnreadableWebhookError("the webhook has no MessageSid: is it one of Twilio's Messaging?")
         status = (fields.get("MessageStatus") or fields.get("SmsStatus", "")).lower()
         if status in ("", "receiving", "received"):
-            return [self._sms(channel, sid, fields)]
-        return self._receipt(channel, sid, status, fields, _ours(call.query))
+            return [self._sms_event(channel, sid, fields)]
+        return self._receipt_events(channel, sid, status, fields, _callback_sms_id(call.query))
 
-    def write(self, sms: Outbound, now: float) -> Request:
+    def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
         """A message to create."""
-        fields = {"To": _address(sms.to), "Body": sms.text, **self._sender(sms), **self._fixed}
+        fields = {"To": _twilio_number(sms.to), "Body": sms.text, **self._sender_fields(sms), **self._fixed}
         if self._webhook_url:
-            fields["StatusCallback"] = self._callback(sms)
-        return Request(self._messages_url, self._form, urlencode(fields).encode())
+            fields["StatusCallback"] = self._callback_url(sms)
+        return ProviderRequest(self._messages_url, self._form, urlencode(fields).encode())
 
-    def outcome(self, status: int, body: bytes) -> Outcome:
+    def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the reply to a message's creation means."""
-        reply = _reply(body)
+        reply = _decode_reply(body)
         if 200 <= status < 300:
-            sid = word(reply.sid)
-            return Accepted(sid) if sid else Unknown(f"http {status}", "Twilio's reply has no sid")
-        code = word(reply.code)
-        why = word(reply.message) or word(reply.detail) or word(reply.title)
-        known = _meaning(code)
-        if known and (status < 500 or code == NEVER_PROCESSED):
-            return RetryLater(code, why, alone=True) if code == ONE_NUMBER else known(code, why)
+            sid = scalar_text(reply.sid)
+            return SendAccepted(sid) if sid else OutcomeUnknown(f"http {status}", "Twilio's reply has no sid")
+        code = scalar_text(reply.code)
+        why = scalar_text(reply.message) or scalar_text(reply.detail) or scalar_text(reply.title)
+        known = _failure_of_code(code)
+        if known and (status < 500 or code == NEVER_PROCESSED_CODE):
+            return (
+                RetryLater(code, why, this_sms_only=True)
+                if code == LOOP_PROTECTION_CODE
+                else known(code, why)
+            )
         if status == 429:
             return RetryLater(code or "http 429", why or "Twilio has too much to do")
         if status in (401, 403, 404):
@@ -307,131 +321,137 @@ class Twilio:
                 code or f"http {status}", why or "Twilio does not know the account, or its login"
             )
         if status < 400 or status == 408 or status >= 500:
-            return Unknown(code or f"http {status}", why or "Twilio did not say whether it has the SMS")
-        return Rejected(code or f"http {status}", why or "Twilio refuses the SMS")
+            return OutcomeUnknown(
+                code or f"http {status}", why or "Twilio did not say whether it has the SMS"
+            )
+        return SendRejected(code or f"http {status}", why or "Twilio refuses the SMS")
 
-    def look_up(self, sms: Outbound, since: float) -> Request:
+    def write_lookup_request(self, sms: OutboundSms, since: float) -> ProviderRequest:
         """The newest messages to that number, whenever they were sent: one that waits has no date sent yet."""
-        asked = {"To": _address(sms.to), "PageSize": str(PAGE)}
+        asked = {"To": _twilio_number(sms.to), "PageSize": str(LOOKUP_PAGE_SIZE)}
         if not self._service:
-            asked["From"] = self._sender(sms)["From"]
-        return Request(f"{self._messages_url}?{urlencode(asked)}", self._login)
+            asked["From"] = self._sender_fields(sms)["From"]
+        return ProviderRequest(f"{self._messages_url}?{urlencode(asked)}", self._login)
 
-    def found(
-        self, sms: Outbound, since: float, status: int, body: bytes, known: Container[str]
-    ) -> Outcome | NotFound:
+    def read_lookup_reply(
+        self, sms: OutboundSms, since: float, status: int, body: bytes, known: Container[str]
+    ) -> SendOutcome | SmsNotFound:
         """The oldest message from `since` on that says what `sms` says and is no other SMS's."""
         if status != 200:
-            return Unknown(f"http {status}", "Twilio does not list its messages")
+            return OutcomeUnknown(f"http {status}", "Twilio does not list its messages")
         try:
             page = _decode_page(body)
-            dates = [_seconds(message.date_created) for message in page.messages]
+            dates = [_parse_date(message.date_created) for message in page.messages]
         except (ValueError, RecursionError):
-            return Unknown("unreadable", "Twilio's list of messages is not one that we know")
-        recent = [message for message, at in zip(page.messages, dates, strict=True) if at >= since - CLOCKS_S]
-        to, text = _address(sms.to), _fold(sms.text)
+            return OutcomeUnknown("unreadable", "Twilio's list of messages is not one that we know")
+        recent = [
+            message
+            for message, at in zip(page.messages, dates, strict=True)
+            if at >= since - CLOCK_DIFFERENCE_S
+        ]
+        to, text = _twilio_number(sms.to), _comparable_text(sms.text)
         for message in reversed(recent):
             theirs = message.to == to and message.direction.startswith("outbound")
-            if theirs and message.sid not in known and _fold(message.body or "") == text:
-                return _fate(message)
+            if theirs and message.sid not in known and _comparable_text(message.body or "") == text:
+                return _listed_outcome(message)
         if page.next_page_uri and len(recent) == len(page.messages):
-            why = f"the last {PAGE} messages to this number do not reach back far enough"
-            return Unknown("many", why, alone=True)
-        return NotFound()
+            why = f"the last {LOOKUP_PAGE_SIZE} messages to this number do not reach back far enough"
+            return OutcomeUnknown("many", why, this_sms_only=True)
+        return SmsNotFound()
 
-    def answer(self, replies: Sequence[Outbound]) -> Acknowledgement:
+    def write_inline_replies(self, replies: Sequence[OutboundSms]) -> WebhookResponse:
         """A webhook's answer with these SMS in it, in this order."""
-        messages = "".join(self._message(sms) for sms in replies)
+        messages = "".join(self._message_xml(sms) for sms in replies)
         twiml = f'<?xml version="1.0" encoding="UTF-8"?><Response>{messages}</Response>'
-        return Acknowledgement(200, "text/xml", twiml.encode())
+        return WebhookResponse(200, "text/xml", twiml.encode())
 
-    def fits_an_answer(self, sms: Outbound) -> bool:
+    def fits_inline(self, sms: OutboundSms) -> bool:
         """Can `sms` go into a webhook's answer? Twilio drops what is too long or says nothing, and tells nobody."""
-        return len(sms.text) <= LONGEST and bool(_fold(sms.text))
+        return len(sms.text) <= LONGEST_MESSAGE and bool(_comparable_text(sms.text))
 
-    def _signing(self, settings: bytes | None) -> tuple[bytes, str]:
+    def _signing_secret(self, settings: bytes | None) -> tuple[bytes, str]:
         """The secret and the hash of a signature, by the header that says so; without one, the token and SHA-1."""
         if settings is None:
-            return self._token, _ALGORITHMS["HMAC_SHA1"]
-        said = dict(_pair(part) for part in settings.decode("latin-1").split(","))
-        algorithm = _ALGORITHMS.get((said.get("algorithm") or "HMAC_SHA1").upper())
+            return self._token, _SIGNATURE_ALGORITHMS["HMAC_SHA1"]
+        said = dict(_split_pair(part) for part in settings.decode("latin-1").split(","))
+        algorithm = _SIGNATURE_ALGORITHMS.get((said.get("algorithm") or "HMAC_SHA1").upper())
         if algorithm is None:
-            raise Forged(
+            raise ForgedWebhookError(
                 "X-Twilio-Webhooks-Signature-Settings names an algorithm other than HMAC_SHA1 and HMAC_SHA256"
             )
         key = said.get("key")
         if not key:
             return self._token, algorithm
         if key not in self._shared_keys:
-            raise Forged(
+            raise ForgedWebhookError(
                 "X-Twilio-Webhooks-Signature-Settings names a key that PARLEY_TWILIO_SHARED_KEYS has not"
             )
         return self._shared_keys[key], algorithm
 
-    def _sms(self, channel: str, sid: str, fields: dict[str, str]) -> tuple[str, Inbound]:
+    def _sms_event(self, channel: str, sid: str, fields: dict[str, str]) -> tuple[str, InboundEvent]:
         sender = fields.get("From", "")
         if not sender.strip():
-            raise Unreadable("the webhook has no From")
+            raise UnreadableWebhookError("the webhook has no From")
         text = fields.get("Body", "")
-        handled = self._handled(text, fields.get("OptOutType", ""))
-        return sender, Sms(
+        handled = self._handled_command(text, fields.get("OptOutType", ""))
+        return sender, InboundSms(
             event_id("sms", channel, sid), channel, text, handled=handled, originator=fields.get("To", "")
         )
 
-    def _handled(self, text: str, opt_out_type: str) -> Command:
+    def _handled_command(self, text: str, opt_out_type: str) -> HandledCommand:
         """The command that Twilio has answered itself."""
         said = opt_out_type.upper()
         if not said and self._default_keywords:
             said = text.strip().upper()
-        if said in STOP_WORDS:
+        if said in TWILIO_STOP_WORDS:
             return "stop"
-        if said in HELP_WORDS:
+        if said in TWILIO_HELP_WORDS:
             return "help"
-        return "start" if said in START_WORDS else ""
+        return "start" if said in TWILIO_START_WORDS else ""
 
-    def _receipt(
+    def _receipt_events(
         self, channel: str, sid: str, status: str, fields: dict[str, str], ours: str
-    ) -> list[tuple[str, Inbound]]:
+    ) -> list[tuple[str, InboundEvent]]:
         recipient = fields.get("To", "")
         if not recipient.strip():
-            raise Unreadable("the status callback has no To")
-        state, code = STATES.get(status, ""), fields.get("ErrorCode", "")
+            raise UnreadableWebhookError("the status callback has no To")
+        state, code = STATES_BY_STATUS.get(status, ""), fields.get("ErrorCode", "")
         if code == "0":
             code = ""
-        meaning = _meaning(code)
-        receipt = Receipt(
+        meaning = _failure_of_code(code)
+        receipt = DeliveryReceipt(
             event_id("receipt", channel, sid, status),
             channel,
             sid,
             status,
             state,
             code,
-            fields.get("ErrorMessage") or WHYS.get(code, ""),
-            permanent=state == "failed" and meaning is Unreachable,
+            fields.get("ErrorMessage") or WHYS_BY_CODE.get(code, ""),
+            permanent=state == "failed" and meaning is NumberUnreachable,
             sms=ours,
         )
-        events: list[tuple[str, Inbound]] = [(recipient, receipt)]
-        if meaning is OptedOutThere:
+        events: list[tuple[str, InboundEvent]] = [(recipient, receipt)]
+        if meaning is OptedOutAtProvider:
             events.append((recipient, ProviderStop(event_id("stop", channel, sid), channel)))
         return events
 
-    def _sender(self, sms: Outbound) -> dict[str, str]:
+    def _sender_fields(self, sms: OutboundSms) -> dict[str, str]:
         if not self._service:
-            return {"From": _address(sms.originator or self._number)}
-        chosen = {"From": _address(sms.originator)} if sms.originator else {}
+            return {"From": _twilio_number(sms.originator or self._number)}
+        chosen = {"From": _twilio_number(sms.originator)} if sms.originator else {}
         return {"MessagingServiceSid": self._service, **chosen}
 
-    def _callback(self, sms: Outbound) -> str:
+    def _callback_url(self, sms: OutboundSms) -> str:
         return f"{self._webhook_url}?sms={sms.id}"
 
-    def _message(self, sms: Outbound) -> str:
-        sender = self._sender(sms).get("From", "")
-        attributes = {"to": _address(sms.to), "from": sender, "statusCallback": self._callback(sms)}
+    def _message_xml(self, sms: OutboundSms) -> str:
+        sender = self._sender_fields(sms).get("From", "")
+        attributes = {"to": _twilio_number(sms.to), "from": sender, "statusCallback": self._callback_url(sms)}
         written = "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items() if value)
-        return f"<Message{written}>{_xml(sms.text)}</Message>"
+        return f"<Message{written}>{_escape_xml(sms.text)}</Message>"
 
 
-def provider(place: Place, account: Account, options: Options) -> Twilio:
+def make_provider(place: ProviderChannel, account: Account, options: Options) -> Twilio:
     """The provider of a channel. Raises Unusable."""
     problems = []
     if not place.webhook_url:
@@ -440,19 +460,19 @@ def provider(place: Place, account: Account, options: Options) -> Twilio:
         problems.append(
             "one of PARLEY_TWILIO_KEY_SID and PARLEY_TWILIO_KEY_SECRET is not set: expected both or none"
         )
-    if any(not all(_pair(each)) for each in account.shared_keys.split(",") if each.strip()):
+    if any(not all(_split_pair(each)) for each in account.shared_keys.split(",") if each.strip()):
         problems.append("PARLEY_TWILIO_SHARED_KEYS cannot be read: expected id=secret, separated by commas")
-    if options.answer == "twiml" and not _keeps(options):
+    if options.answer == "twiml" and not _keeps_messages(options):
         problems.append(
             'answer = "twiml" needs Twilio to keep texts and numbers, where lost answers are looked up: '
             'expected content_retention and address_retention to be "retain"'
         )
     if problems:
-        raise Unusable(*problems)
+        raise UnusableChannelError(*problems)
     return Twilio(place, account, options)
 
 
-def _keeps(options: Options) -> bool:
+def _keeps_messages(options: Options) -> bool:
     """Can a message be found again by its text and its recipient?"""
     return options.content_retention == "retain" and options.address_retention == "retain"
 
@@ -467,10 +487,10 @@ def _with_and_without_port(url: str) -> list[str]:
 
 
 def _shared_keys(written: str) -> dict[str, bytes]:
-    return {name: secret.encode() for name, secret in map(_pair, written.split(",")) if name and secret}
+    return {name: secret.encode() for name, secret in map(_split_pair, written.split(",")) if name and secret}
 
 
-def _pair(written: str) -> tuple[str, str]:
+def _split_pair(written: str) -> tuple[str, str]:
     name, _, value = written.partition("=")
     return name.strip(), value.strip()
 
@@ -487,7 +507,7 @@ def _fixed_fields(options: Options) -> dict[str, str]:
     return fields
 
 
-def _signed_parameters(call: Call) -> bytes:
+def _signed_parameters(call: WebhookCall) -> bytes:
     """What a signature covers beside the URL: nothing of a GET; of a form, each distinct value of each key, in order.
 
     Another body's hash is in the URL. Raises Forged if the hash is wrong.
@@ -496,19 +516,19 @@ def _signed_parameters(call: Call) -> bytes:
         return b""
     if (said := _body_hash(call.query)) is not None:
         if not compare_digest(sha256(call.body).hexdigest().encode(), said.lower()):
-            raise Forged("bodySHA256 is not the hash of the body")
+            raise ForgedWebhookError("bodySHA256 is not the hash of the body")
         return b""
-    return b"".join(key + value for key, value in sorted(set(_form(call.body))))
+    return b"".join(key + value for key, value in sorted(set(_form_pairs(call.body))))
 
 
 def _body_hash(query: bytes) -> bytes | None:
     if b"bodySHA256=" not in query:
         return None
-    return next((value for key, value in _form(query) if key == b"bodySHA256"), None)
+    return next((value for key, value in _form_pairs(query) if key == b"bodySHA256"), None)
 
 
 @lru_cache(2)  # a webhook is verified, then read
-def _form(written: bytes) -> Fields:
+def _form_pairs(written: bytes) -> FormPairs:
     """A form's pairs; blank values are values. In bytes, since that is what was signed."""
     pairs = []
     for part in written.replace(b"+", b" ").split(b"&"):
@@ -520,66 +540,68 @@ def _form(written: bytes) -> Fields:
     return pairs
 
 
-def _fields(call: Call) -> dict[str, str]:
+def _webhook_fields(call: WebhookCall) -> dict[str, str]:
     """The parameters of a verified call; of several values of one, the first. Raises Unreadable."""
     if call.method == "GET":
-        return _texts(_form(call.query))
+        return _decode_pairs(_form_pairs(call.query))
     if _body_hash(call.query) is None:
-        return _texts(_form(call.body))
+        return _decode_pairs(_form_pairs(call.body))
     try:
-        said = decode(_decode_fields, call.body)
+        said = decode_json(_decode_fields, call.body)
     except (ValueError, RecursionError) as e:
-        raise Unreadable("the body is no JSON object") from e
-    return {key: word(value) for key, value in said.items() if isinstance(value, str | int | float)}
+        raise UnreadableWebhookError("the body is no JSON object") from e
+    return {key: scalar_text(value) for key, value in said.items() if isinstance(value, str | int | float)}
 
 
-def _texts(fields: Fields) -> dict[str, str]:
+def _decode_pairs(fields: FormPairs) -> dict[str, str]:
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in reversed(fields)}
 
 
-def _ours(query: bytes) -> str:
+def _callback_sms_id(query: bytes) -> str:
     """The id of our SMS, from the URL that we gave for its status callbacks."""
-    said = next((value for key, value in _form(query) if key == b"sms"), b"")
-    return our_id(said.decode(errors="replace"))
+    said = next((value for key, value in _form_pairs(query) if key == b"sms"), b"")
+    return our_sms_id(said.decode(errors="replace"))
 
 
-def _reply(body: bytes) -> _Message:
+def _decode_reply(body: bytes) -> _TwilioMessage:
     try:
         return _decode_message(body)
     except (ValueError, RecursionError):
-        return _Message()
+        return _TwilioMessage()
 
 
-def _seconds(date: str) -> float:
+def _parse_date(date: str) -> float:
     """An RFC 2822 date in seconds since 1970; Twilio's are GMT, whether they say so or not. Raises ValueError."""
     at = parsedate_to_datetime(date)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _fate(message: _Listed) -> Outcome:
+def _listed_outcome(message: _ListedMessage) -> SendOutcome:
     """What became of a message that Twilio has."""
-    code = word(message.error_code)
-    meaning = _meaning(code)
-    if STATES.get(message.status) == "failed" and (meaning is Unreachable or meaning is OptedOutThere):
-        return meaning(code, WHYS.get(code, ""))
-    return Accepted(message.sid)
+    code = scalar_text(message.error_code)
+    meaning = _failure_of_code(code)
+    if STATES_BY_STATUS.get(message.status) == "failed" and (
+        meaning is NumberUnreachable or meaning is OptedOutAtProvider
+    ):
+        return meaning(code, WHYS_BY_CODE.get(code, ""))
+    return SendAccepted(message.sid)
 
 
-def _meaning(code: str) -> _Failure | None:
-    return OUTCOMES.get(int(code)) if _CODE.fullmatch(code) else None
+def _failure_of_code(code: str) -> _SendFailure | None:
+    return OUTCOMES_BY_CODE.get(int(code)) if _ERROR_CODE.fullmatch(code) else None
 
 
-def _address(number: str) -> str:
+def _twilio_number(number: str) -> str:
     """A number as Twilio has it: a short code has no plus."""
     return number.removeprefix("+") if _SHORT_CODE.fullmatch(number) else number
 
 
-def _fold(text: str) -> str:
+def _comparable_text(text: str) -> str:
     """What is left of a text however Twilio stores it: its smart encoding and its XML reader change some characters."""
-    folded = unicodedata.normalize("NFKC", _NOT_IN_XML.sub("", text)).translate(_SMART)
+    folded = unicodedata.normalize("NFKC", _NOT_IN_XML.sub("", text)).translate(_SMART_ENCODING)
     return " ".join(folded.split())
 
 
-def _xml(text: str) -> str:
+def _escape_xml(text: str) -> str:
     """Text in XML, without what XML cannot hold."""
     return escape(_NOT_IN_XML.sub("", text), {"\r": "&#13;"})

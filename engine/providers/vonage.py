@@ -25,39 +25,47 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from msgspec import Meta
 
-from engine.model.events import Inbound, Outbound, Part, ProviderStop, Receipt, Sms, SmsState
+from engine.model.events import (
+    DeliveryReceipt,
+    InboundEvent,
+    InboundSms,
+    OutboundSms,
+    ProviderStop,
+    SmsPart,
+    SmsState,
+)
 from engine.model.segments import is_gsm
 from engine.providers import (
-    Accepted,
-    Acknowledgement,
-    Call,
+    BaseUrl,
     ChannelFault,
-    Forged,
-    OptedOutThere,
-    Outcome,
-    Place,
+    ForgedWebhookError,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
+    ProviderChannel,
+    ProviderRequest,
     Recourse,
-    Rejected,
-    Request,
     RetryLater,
-    Unknown,
-    Unreachable,
-    Unreadable,
-    Unusable,
-    Url,
-    amount,
+    SendAccepted,
+    SendOutcome,
+    SendRejected,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
+    WebhookResponse,
     event_id,
-    our_id,
+    our_sms_id,
+    parse_credit,
 )
-from engine.providers.surrogates import decode
+from engine.providers.surrogates import decode_json
 
-ACCEPTED = "0"
+ACCEPTED_STATUS = "0"
 
-OUTCOMES: dict[str, type[RetryLater | ChannelFault | Unreachable | OptedOutThere]] = {
+OUTCOMES_BY_CODE: dict[str, type[RetryLater | ChannelFault | NumberUnreachable | OptedOutAtProvider]] = {
     "1": RetryLater,  # throttled
     "4": ChannelFault,  # invalid credentials
     "5": RetryLater,  # internal error
-    "7": Unreachable,  # number barred
+    "7": NumberUnreachable,  # number barred
     "8": ChannelFault,  # account barred
     "9": ChannelFault,  # no credit
     "10": RetryLater,  # too many connections
@@ -66,18 +74,18 @@ OUTCOMES: dict[str, type[RetryLater | ChannelFault | Unreachable | OptedOutThere
     "14": ChannelFault,  # invalid signature
     "23": ChannelFault,  # invalid callback URL: PARLEY_PUBLIC_URL
     "32": ChannelFault,  # both signature and secret
-    "33": Unreachable,  # number deactivated
-    "34": Unreachable,  # invalid recipient
-    "101": OptedOutThere,  # the person left a US short code's campaign
+    "33": NumberUnreachable,  # number deactivated
+    "34": NumberUnreachable,  # invalid recipient
+    "101": OptedOutAtProvider,  # the person left a US short code's campaign
 }
 """What a message's status means, where it is neither success (0) nor the SMS's own fault (every other code, such as 2
 and 3: a parameter, 6: unknown prefix, 12: too long, 15: this sender may not be used there, 22: network code, 29: an
 account on trial may only text its own numbers)."""
 
-CODES = frozenset((*OUTCOMES, "2", "3", "6", "12", "15", "22", "29"))
+KNOWN_CODES = frozenset((*OUTCOMES_BY_CODE, "2", "3", "6", "12", "15", "22", "29"))
 """The statuses in its documentation."""
 
-STATES: dict[str, SmsState] = {
+STATES_BY_STATUS: dict[str, SmsState] = {
     "accepted": "sent",
     "buffered": "sent",
     "delivered": "delivered",
@@ -89,13 +97,13 @@ STATES: dict[str, SmsState] = {
 }
 """What a receipt's status says; `unknown` says nothing."""
 
-OPTED_OUT = "9"
+OPTED_OUT_CODE = "9"
 """The receipt's err-code if the person asked not to get these SMS."""
 
-PERMANENT = frozenset(("3", "4", "12", "14"))
+PERMANENT_CODES = frozenset(("3", "4", "12", "14"))
 """Err-codes of numbers that get no SMS, now or later."""
 
-WHYS = {
+WHYS_BY_CODE = {
     "1": "no reason is known",
     "2": "the phone is switched off or out of reach",
     "3": "this number is no longer in use",
@@ -114,18 +122,18 @@ WHYS = {
     "99": "the route failed",
 }
 
-MOST_PARTS = 255
-MOST_FIELDS = 100
+MOST_PARTS_OF_ONE_SMS = 255
+MOST_WEBHOOK_PARAMETERS = 100
 
-_STAMP = re.compile(r"[0-9]{1,12}")
-_COUNT = re.compile(r"[0-9]{1,3}")
-_IN_A_VALUE = str.maketrans("&=", "__")
+_TIMESTAMP_PATTERN = re.compile(r"[0-9]{1,12}")
+_PART_NUMBER = re.compile(r"[0-9]{1,3}")
+_SIGNED_VALUE_ESCAPES = str.maketrans("&=", "__")
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """An account with Vonage, or with what speaks as Vonage does."""
 
-    url: Annotated[Url, Meta(description="Vonage's SMS API")] = "https://rest.nexmo.com"
+    url: Annotated[BaseUrl, Meta(description="Vonage's SMS API")] = "https://rest.nexmo.com"
     key: Annotated[str, Meta(min_length=1, description="the account's API key")]
     secret: Annotated[str, Meta(min_length=1, description="the account's API secret")]
     signature_secret: Annotated[
@@ -148,18 +156,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = 300
 
 
-class _Sent(msgspec.Struct, rename="kebab"):
+class _VonageMessage(msgspec.Struct, rename="kebab"):
     status: str | int = ""
     message_id: str = ""
     error_text: str = ""
     remaining_balance: msgspec.Raw = msgspec.Raw()
 
 
-class _Reply(msgspec.Struct):
-    messages: list[_Sent] = []
+class _VonageReply(msgspec.Struct):
+    messages: list[_VonageMessage] = []
 
 
-class _Send(msgspec.Struct, rename={"client_ref": "client-ref"}, omit_defaults=True):
+class _VonageSend(msgspec.Struct, rename={"client_ref": "client-ref"}, omit_defaults=True):
     api_key: str
     api_secret: str
     to: str
@@ -170,8 +178,8 @@ class _Send(msgspec.Struct, rename={"client_ref": "client-ref"}, omit_defaults=T
     callback: str = ""
 
 
-_encode = msgspec.json.Encoder().encode
-_decode_reply = msgspec.json.Decoder(_Reply).decode
+_encode_send = msgspec.json.Encoder().encode
+_decode_reply = msgspec.json.Decoder(_VonageReply).decode
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
@@ -179,11 +187,11 @@ class Vonage:
     """The codec of one channel."""
 
     recourse: Recourse = "none"
-    codes: Container[str] = CODES
-    answers_in_place = False
-    acknowledgement = Acknowledgement()
+    known_codes: Container[str] = KNOWN_CODES
+    replies_inline = False
+    webhook_response = WebhookResponse()
 
-    def __init__(self, place: Place, account: Account, options: Options) -> None:
+    def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
         self.url = account.url.rstrip("/")
         self._send_url = f"{self.url}/sms/json"
         self._key = str(
@@ -198,30 +206,32 @@ class Vonage:
         token = "" if account.signature_secret else f"?token={quote(place.token, safe='')}"
         self._callback = place.webhook_url and place.webhook_url + token
 
-    def verify(self, call: Call) -> None:
+    def verify_webhook(self, call: WebhookCall) -> None:
         """Raises Forged unless `call` is signed and fresh or, where nothing is signed, knows the token."""
         try:
-            fields = _fields(call) if self._signature_secret else _pairs(call.query)
-        except Unreadable as e:
-            raise Forged(str(e)) from e
+            fields = _webhook_fields(call) if self._signature_secret else _parse_form(call.query)
+        except UnreadableWebhookError as e:
+            raise ForgedWebhookError(str(e)) from e
         if self._signature_secret:
             self._verify_signature(fields, call.now)
         elif not compare_digest(fields.get("token", "").encode(), self._token):
-            raise Forged("the channel's token is missing in the URL, or wrong")
+            raise ForgedWebhookError("the channel's token is missing in the URL, or wrong")
 
-    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+    def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """An SMS, a part of one, or a receipt, with a stop beside it if that is the reason. Raises Unreadable."""
-        fields = _fields(call)
+        fields = _webhook_fields(call)
         message, person = fields.get("messageId", ""), fields.get("msisdn", "")
         if not message or not person.strip():
-            raise Unreadable("the webhook has no messageId or no msisdn: is it one of Vonage's SMS API?")
+            raise UnreadableWebhookError(
+                "the webhook has no messageId or no msisdn: is it one of Vonage's SMS API?"
+            )
         if "status" in fields and "text" not in fields:
-            return _receipt(channel, message, person, fields)
-        return [(person, _sms(channel, message, fields))]
+            return _receipt_events(channel, message, person, fields)
+        return [(person, _sms_event(channel, message, fields))]
 
-    def write(self, sms: Outbound, now: float) -> Request:
+    def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
         """A request to send. `client-ref` comes back with each receipt, whichever message of a long SMS it is for."""
-        body = _Send(
+        body = _VonageSend(
             api_key=self._key,
             api_secret=self._secret,
             sender=(sms.originator or self._number).removeprefix("+"),
@@ -231,126 +241,132 @@ class Vonage:
             client_ref=sms.id,
             callback=self._callback,
         )
-        return Request(self._send_url, {"Content-Type": "application/json"}, _encode(body))
+        return ProviderRequest(self._send_url, {"Content-Type": "application/json"}, _encode_send(body))
 
-    def outcome(self, status: int, body: bytes) -> Outcome:
+    def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the reply means: 200 even for errors, with a status for each message that the text was split into."""
         if status in (401, 403):
             return ChannelFault(f"http {status}", "Vonage refuses the login")
         if status == 429:
             return RetryLater("http 429", "Vonage has too much to do")
         if 400 <= status < 500 and status != 408:
-            return Rejected(f"http {status}", "Vonage refuses the request")
+            return SendRejected(f"http {status}", "Vonage refuses the request")
         try:
             messages = _decode_reply(body).messages if status == 200 else []
         except (ValueError, RecursionError):
             messages = []
         if not messages:
-            return Unknown(f"http {status}", "Vonage did not say whether it has the SMS")
-        return _judge(messages)
+            return OutcomeUnknown(f"http {status}", "Vonage did not say whether it has the SMS")
+        return _outcome_of_parts(messages)
 
     def _verify_signature(self, fields: Mapping[str, str], now: float) -> None:
         given, stamp = fields.get("sig", ""), fields.get("timestamp", "")
-        if not given or not _STAMP.fullmatch(stamp):
-            raise Forged(
+        if not given or not _TIMESTAMP_PATTERN.fullmatch(stamp):
+            raise ForgedWebhookError(
                 "sig or timestamp is missing: has Vonage been asked to sign this account's webhooks?"
             )
         signed = "".join(
-            f"&{key}={value.translate(_IN_A_VALUE)}" for key, value in sorted(fields.items()) if key != "sig"
+            f"&{key}={value.translate(_SIGNED_VALUE_ESCAPES)}"
+            for key, value in sorted(fields.items())
+            if key != "sig"
         )
         if not compare_digest(
-            self._signature(signed.encode(errors="replace")), given.lower().encode(errors="replace")
+            self._compute_signature(signed.encode(errors="replace")), given.lower().encode(errors="replace")
         ):
-            raise Forged("sig is wrong: are PARLEY_VONAGE_SIGNATURE_SECRET and _METHOD those of the account?")
+            raise ForgedWebhookError(
+                "sig is wrong: are PARLEY_VONAGE_SIGNATURE_SECRET and _METHOD those of the account?"
+            )
         if abs(now - int(stamp)) > self._fresh_s:
-            raise Forged(f"the webhook's timestamp is more than {self._fresh_s} s from now")
+            raise ForgedWebhookError(f"the webhook's timestamp is more than {self._fresh_s} s from now")
 
-    def _signature(self, signed: bytes) -> bytes:
+    def _compute_signature(self, signed: bytes) -> bytes:
         if self._method == "md5hash":
             return hashlib.md5(signed + self._signature_secret).hexdigest().encode()  # noqa: S324 (Vonage's choice)
         return hmac.digest(self._signature_secret, signed, self._method).hex().encode()
 
 
-def provider(place: Place, account: Account, options: Options) -> Vonage:
+def make_provider(place: ProviderChannel, account: Account, options: Options) -> Vonage:
     """The provider of a channel. Raises Unusable."""
     if not account.signature_secret and not place.token:
-        raise Unusable(
+        raise UnusableChannelError(
             "anyone could speak for Vonage: expected token_env (and ?token=... in the URL that Vonage calls), "
             "or PARLEY_VONAGE_SIGNATURE_SECRET"
         )
     return Vonage(place, account, options)
 
 
-def _judge(messages: Sequence[_Sent]) -> Outcome:
-    refused = [message for message in messages if str(message.status) != ACCEPTED]
+def _outcome_of_parts(messages: Sequence[_VonageMessage]) -> SendOutcome:
+    refused = [message for message in messages if str(message.status) != ACCEPTED_STATUS]
     if not refused:
-        return Accepted(messages[0].message_id, amount(bytes(messages[-1].remaining_balance)))
+        return SendAccepted(messages[0].message_id, parse_credit(bytes(messages[-1].remaining_balance)))
     code, why = str(refused[0].status), refused[0].error_text
     if len(refused) < len(messages):
         taken = len(messages) - len(refused)
-        return Rejected(code, f"Vonage took {taken} of the SMS's {len(messages)} parts: {why}")
-    return OUTCOMES.get(code, Rejected)(code, why)
+        return SendRejected(code, f"Vonage took {taken} of the SMS's {len(messages)} parts: {why}")
+    return OUTCOMES_BY_CODE.get(code, SendRejected)(code, why)
 
 
-def _sms(channel: str, message: str, fields: Mapping[str, str]) -> Sms | Part:
+def _sms_event(channel: str, message: str, fields: Mapping[str, str]) -> InboundSms | SmsPart:
     """An SMS, or a part of one; what says that it is a part and not which is taken for a whole."""
     text, to = fields.get("text", ""), fields.get("to", "")
     if fields.get("concat", "").lower() == "true":
         reference, number, total = (fields.get(f"concat-{name}", "") for name in ("ref", "part", "total"))
         if (
-            _COUNT.fullmatch(number)
-            and _COUNT.fullmatch(total)
-            and 1 <= int(number) <= int(total) <= MOST_PARTS
+            _PART_NUMBER.fullmatch(number)
+            and _PART_NUMBER.fullmatch(total)
+            and 1 <= int(number) <= int(total) <= MOST_PARTS_OF_ONE_SMS
         ):
-            return Part(
+            return SmsPart(
                 event_id("part", channel, message), channel, text, reference, int(number), int(total), to
             )
-    return Sms(event_id("sms", channel, message), channel, text, originator=to)
+    return InboundSms(event_id("sms", channel, message), channel, text, originator=to)
 
 
-def _receipt(channel: str, message: str, person: str, fields: Mapping[str, str]) -> list[tuple[str, Inbound]]:
+def _receipt_events(
+    channel: str, message: str, person: str, fields: Mapping[str, str]
+) -> list[tuple[str, InboundEvent]]:
     status, code = fields["status"].lower(), fields.get("err-code", "")
     if code == "0":
         code = ""
-    state = STATES.get(status, "")
-    receipt = Receipt(
+    state = STATES_BY_STATUS.get(status, "")
+    receipt = DeliveryReceipt(
         event_id("receipt", channel, message, status),
         channel,
         message,
         status,
         state,
         code,
-        WHYS.get(code, ""),
-        permanent=state == "failed" and code in PERMANENT,
-        sms=our_id(fields.get("client-ref", "")),
+        WHYS_BY_CODE.get(code, ""),
+        permanent=state == "failed" and code in PERMANENT_CODES,
+        sms=our_sms_id(fields.get("client-ref", "")),
     )
-    events: list[tuple[str, Inbound]] = [(person, receipt)]
-    if state == "failed" and code == OPTED_OUT:
+    events: list[tuple[str, InboundEvent]] = [(person, receipt)]
+    if state == "failed" and code == OPTED_OUT_CODE:
         events.append((person, ProviderStop(event_id("stop", channel, message), channel)))
     return events
 
 
-def _fields(call: Call) -> dict[str, str]:
+def _webhook_fields(call: WebhookCall) -> dict[str, str]:
     """The parameters: the query's of a GET, else the body's, JSON or a form. Raises Unreadable."""
     if call.method == "GET":
-        return _pairs(call.query)
+        return _parse_form(call.query)
     body = call.body.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not body.startswith(b"{"):
-        return _pairs(body)
+        return _parse_form(body)
     try:
-        return {key: str(value) for key, value in decode(_decode_fields, body).items()}
+        return {key: str(value) for key, value in decode_json(_decode_fields, body).items()}
     except (ValueError, RecursionError) as e:
-        raise Unreadable("the body is neither a form nor a JSON object") from e
+        raise UnreadableWebhookError("the body is neither a form nor a JSON object") from e
 
 
-def _pairs(written: bytes) -> dict[str, str]:
+def _parse_form(written: bytes) -> dict[str, str]:
     try:
         pairs = parse_qsl(
             written.decode(errors="replace"),
             keep_blank_values=True,
             errors="replace",
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MOST_WEBHOOK_PARAMETERS,
         )
     except ValueError as e:
-        raise Unreadable(f"more than {MOST_FIELDS} parameters") from e
+        raise UnreadableWebhookError(f"more than {MOST_WEBHOOK_PARAMETERS} parameters") from e
     return dict(pairs)

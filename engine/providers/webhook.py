@@ -49,35 +49,43 @@ from typing import Annotated, Literal, assert_never
 import msgspec
 from msgspec import Meta
 
-from engine.model.events import Command, Inbound, Outbound, Part, ProviderStop, Receipt, Sms
+from engine.model.events import (
+    DeliveryReceipt,
+    HandledCommand,
+    InboundEvent,
+    InboundSms,
+    OutboundSms,
+    ProviderStop,
+    SmsPart,
+)
 from engine.providers import (
-    Accepted,
-    Acknowledgement,
-    Call,
     ChannelFault,
-    Forged,
-    OptedOutThere,
-    Outcome,
-    Place,
+    ForgedWebhookError,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    ProviderChannel,
+    ProviderRequest,
     Recourse,
-    Rejected,
-    Request,
     RetryLater,
     SecretText,
-    Unreachable,
-    Unreadable,
+    SendAccepted,
+    SendOutcome,
+    SendRejected,
+    UnreadableWebhookError,
+    WebhookCall,
+    WebhookResponse,
     event_id,
 )
-from engine.providers.surrogates import decode
+from engine.providers.surrogates import decode_json
 
-WINDOW_S = 300
+TIMESTAMP_WINDOW_S = 300
 """How far a timestamp may be from our clock, both ways."""
 
-MOST_EVENTS = 100
+MOST_EVENTS_PER_POST = 100
 MOST_SIGNATURES = 8
 
-_LONGEST_CODE, _LONGEST_WHY = 64, 300
-_TIMESTAMP = re.compile(rb"[0-9]{1,12}")
+_LONGEST_GATEWAY_CODE, _LONGEST_GATEWAY_WHY = 64, 300
+_TIMESTAMP_PATTERN = re.compile(rb"[0-9]{1,12}")
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -105,33 +113,33 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-_Id = Annotated[str, Meta(min_length=1, max_length=200)]
-_Number = Annotated[str, Meta(min_length=1, max_length=64)]
-_Count = Annotated[int, Meta(ge=1, le=255)]
+_GatewayId = Annotated[str, Meta(min_length=1, max_length=200)]
+_PhoneNumber = Annotated[str, Meta(min_length=1, max_length=64)]
+_PartCount = Annotated[int, Meta(ge=1, le=255)]
 
 
-class _Sms(msgspec.Struct, tag_field="type", tag="sms"):
-    id: _Id
+class _GatewaySms(msgspec.Struct, tag_field="type", tag="sms"):
+    id: _GatewayId
     text: str
-    from_: _Number = msgspec.field(name="from")
+    from_: _PhoneNumber = msgspec.field(name="from")
     to: str = ""
     reply_to: str = ""
-    handled: Command = ""
+    handled: HandledCommand = ""
 
 
-class _Part(msgspec.Struct, tag_field="type", tag="part"):
-    id: _Id
+class _GatewayPart(msgspec.Struct, tag_field="type", tag="part"):
+    id: _GatewayId
     text: str
-    reference: _Id
-    number: _Count
-    total: _Count
-    from_: _Number = msgspec.field(name="from")
+    reference: _GatewayId
+    number: _PartCount
+    total: _PartCount
+    from_: _PhoneNumber = msgspec.field(name="from")
     to: str = ""
 
 
-class _Receipt(msgspec.Struct, tag_field="type", tag="receipt"):
-    id: _Id
-    to: _Number
+class _GatewayReceipt(msgspec.Struct, tag_field="type", tag="receipt"):
+    id: _GatewayId
+    to: _PhoneNumber
     status: Literal["sent", "delivered", "failed"]
     ticket: str = ""
     sms: str = ""
@@ -140,16 +148,16 @@ class _Receipt(msgspec.Struct, tag_field="type", tag="receipt"):
     permanent: bool = False
 
 
-class _Stop(msgspec.Struct, tag_field="type", tag="stop"):
-    id: _Id
-    from_: _Number = msgspec.field(name="from")
+class _GatewayStop(msgspec.Struct, tag_field="type", tag="stop"):
+    id: _GatewayId
+    from_: _PhoneNumber = msgspec.field(name="from")
     text: str = ""
 
 
-_Event = _Sms | _Part | _Receipt | _Stop
+_GatewayEvent = _GatewaySms | _GatewayPart | _GatewayReceipt | _GatewayStop
 
 
-class _Send(msgspec.Struct):
+class _GatewaySend(msgspec.Struct):
     id: str
     channel: str
     from_: str = msgspec.field(name="from")
@@ -158,88 +166,90 @@ class _Send(msgspec.Struct):
     session: str
 
 
-class _Reply(msgspec.Struct):
+class _GatewayReply(msgspec.Struct):
     ticket: str | int | None = None
     code: str | int | None = None
     why: str | None = None
 
 
-_decode_one = msgspec.json.Decoder(_Event).decode
-_decode_many = msgspec.json.Decoder(Annotated[list[_Event], Meta(max_length=MOST_EVENTS)]).decode
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_encode = msgspec.json.Encoder().encode
+_decode_one = msgspec.json.Decoder(_GatewayEvent).decode
+_decode_many = msgspec.json.Decoder(
+    Annotated[list[_GatewayEvent], Meta(max_length=MOST_EVENTS_PER_POST)]
+).decode
+_decode_reply = msgspec.json.Decoder(_GatewayReply).decode
+_encode_send = msgspec.json.Encoder().encode
 
 
-def provider(place: Place, account: Account, options: Options) -> "Webhook":  # noqa: ARG001 (no account)
+def make_provider(place: ProviderChannel, account: Account, options: Options) -> "WebhookGateway":  # noqa: ARG001 (no account)
     """The codec of a channel behind a gateway."""
-    return Webhook(place, options)
+    return WebhookGateway(place, options)
 
 
-def signature(secret: bytes, timestamp: bytes, body: bytes) -> str:
+def sign_body(secret: bytes, timestamp: bytes, body: bytes) -> str:
     """What goes into Parley-Signature."""
     return "v1=" + digest(secret, timestamp + b"." + body, sha256).hex()
 
 
-class Webhook:
+class WebhookGateway:
     """The codec of one channel."""
 
     recourse: Recourse = "repeat"
-    codes: Container[str] = frozenset(("unreachable", "opted_out"))
-    answers_in_place = False
-    acknowledgement = Acknowledgement()
+    known_codes: Container[str] = frozenset(("unreachable", "opted_out"))
+    replies_inline = False
+    webhook_response = WebhookResponse()
 
-    def __init__(self, place: Place, options: Options) -> None:
+    def __init__(self, place: ProviderChannel, options: Options) -> None:
         self.url = options.send_url
         self._number = place.number
         self._secret = options.secret.encode()
 
-    def verify(self, call: Call) -> None:
+    def verify_webhook(self, call: WebhookCall) -> None:
         """Raises Forged unless the call is signed, and now."""
         timestamp, signatures = call.header(b"parley-timestamp"), call.header(b"parley-signature")
         if timestamp is None or signatures is None:
-            raise Forged("expected the headers Parley-Timestamp and Parley-Signature")
-        if not _TIMESTAMP.fullmatch(timestamp):
-            raise Forged("Parley-Timestamp: expected seconds since 1970")
-        right = signature(self._secret, timestamp, call.body).encode()
+            raise ForgedWebhookError("expected the headers Parley-Timestamp and Parley-Signature")
+        if not _TIMESTAMP_PATTERN.fullmatch(timestamp):
+            raise ForgedWebhookError("Parley-Timestamp: expected seconds since 1970")
+        right = sign_body(self._secret, timestamp, call.body).encode()
         given = signatures.split(b",", MOST_SIGNATURES - 1)
         if not any(compare_digest(right, each.strip()) for each in given):
-            raise Forged("Parley-Signature: none of them is right for this timestamp and body")
-        if abs(call.now - int(timestamp)) > WINDOW_S:
-            raise Forged(
-                f"Parley-Timestamp: more than {WINDOW_S} s from our clock, which says {int(call.now)}"
+            raise ForgedWebhookError("Parley-Signature: none of them is right for this timestamp and body")
+        if abs(call.now - int(timestamp)) > TIMESTAMP_WINDOW_S:
+            raise ForgedWebhookError(
+                f"Parley-Timestamp: more than {TIMESTAMP_WINDOW_S} s from our clock, which says {int(call.now)}"
             )
 
-    def read(self, channel: str, call: Call) -> list[tuple[str, Inbound]]:
+    def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """The events in the body's objects, in their order. Raises Unreadable, and then reads none."""
-        return [_inbound(channel, event) for event in _events(call.body)]
+        return [_inbound_event(channel, event) for event in _decode_events(call.body)]
 
-    def write(self, sms: Outbound, now: float) -> Request:
+    def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
         """The SMS as signed JSON."""
         sender = sms.originator or self._number
-        body = _encode(_Send(sms.id, sms.channel, sender, sms.to, sms.text, sms.session))
+        body = _encode_send(_GatewaySend(sms.id, sms.channel, sender, sms.to, sms.text, sms.session))
         timestamp = str(int(now))
         headers = {
             "Content-Type": "application/json",
             "Parley-Timestamp": timestamp,
-            "Parley-Signature": signature(self._secret, timestamp.encode(), body),
+            "Parley-Signature": sign_body(self._secret, timestamp.encode(), body),
         }
-        return Request(self.url, headers, body)
+        return ProviderRequest(self.url, headers, body)
 
-    def outcome(self, status: int, body: bytes) -> Outcome:
+    def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the gateway's reply means: see the module."""
         try:
             reply = _decode_reply(body)
         except (ValueError, RecursionError):
-            reply = _Reply()
-        code = str(reply.code or f"http {status}")[:_LONGEST_CODE]
-        why = (reply.why or "")[:_LONGEST_WHY]
+            reply = _GatewayReply()
+        code = str(reply.code or f"http {status}")[:_LONGEST_GATEWAY_CODE]
+        why = (reply.why or "")[:_LONGEST_GATEWAY_WHY]
         match status:
             case 409:
-                return Accepted("")
+                return SendAccepted("")
             case _ if 200 <= status < 300:
-                return Accepted("" if reply.ticket is None else str(reply.ticket))
+                return SendAccepted("" if reply.ticket is None else str(reply.ticket))
             case 400 | 413 | 422:
-                return _refusal(code, why or "the gateway refuses the SMS")
+                return _rejection_outcome(code, why or "the gateway refuses the SMS")
             case 408 | 425 | 429:
                 return RetryLater(code, why or "the gateway is busy")
             case _ if status >= 500:
@@ -248,59 +258,61 @@ class Webhook:
                 return ChannelFault(code, why or "the gateway refuses us: are send_url and the secret right?")
 
 
-def _refusal(code: str, why: str) -> Outcome:
+def _rejection_outcome(code: str, why: str) -> SendOutcome:
     match code:
         case "unreachable":
-            return Unreachable(code, why)
+            return NumberUnreachable(code, why)
         case "opted_out":
-            return OptedOutThere(code, why)
+            return OptedOutAtProvider(code, why)
         case _:
-            return Rejected(code, why)
+            return SendRejected(code, why)
 
 
-def _events(body: bytes) -> list[_Event]:
+def _decode_events(body: bytes) -> list[_GatewayEvent]:
     try:
-        return decode(_decode, body)
+        return decode_json(_decode_one_or_many, body)
     except msgspec.ValidationError as e:
-        raise Unreadable(f"{str(e)[:1].lower()}{str(e)[1:]}") from e
+        raise UnreadableWebhookError(f"{str(e)[:1].lower()}{str(e)[1:]}") from e
     except (ValueError, RecursionError) as e:
-        raise Unreadable("the body is not JSON") from e
+        raise UnreadableWebhookError("the body is not JSON") from e
 
 
-def _decode(body: bytes) -> list[_Event]:
+def _decode_one_or_many(body: bytes) -> list[_GatewayEvent]:
     return _decode_many(body) if body.lstrip().startswith(b"[") else [_decode_one(body)]
 
 
-def _inbound(channel: str, event: _Event) -> tuple[str, Inbound]:
+def _inbound_event(channel: str, event: _GatewayEvent) -> tuple[str, InboundEvent]:
     """The event and whose it is. Raises Unreadable for what no type can say."""
     match event:
-        case _Sms():
+        case _GatewaySms():
             id_, handled = event_id("sms", channel, event.id), event.handled
-            sms = Sms(id_, channel, event.text, False, event.reply_to, handled, event.to)
+            sms = InboundSms(id_, channel, event.text, False, event.reply_to, handled, event.to)
             return event.from_, sms
-        case _Part():
+        case _GatewayPart():
             if event.number > event.total:
-                raise Unreadable(f"part {event.number} of {event.total}: expected no more than there are")
+                raise UnreadableWebhookError(
+                    f"part {event.number} of {event.total}: expected no more than there are"
+                )
             id_ = event_id("part", channel, event.id)
-            part = Part(id_, channel, event.text, event.reference, event.number, event.total, event.to)
+            part = SmsPart(id_, channel, event.text, event.reference, event.number, event.total, event.to)
             return event.from_, part
-        case _Receipt():
+        case _GatewayReceipt():
             if not event.ticket and not event.sms:
-                raise Unreadable("a receipt has neither a ticket nor sms, the id of our SMS")
+                raise UnreadableWebhookError("a receipt has neither a ticket nor sms, the id of our SMS")
             failed = event.status == "failed"
-            receipt = Receipt(
+            receipt = DeliveryReceipt(
                 event_id("receipt", channel, event.id),
                 channel,
                 event.ticket,
                 event.status,
                 event.status,
-                code=event.code[:_LONGEST_CODE],
-                why=event.why[:_LONGEST_WHY],
+                code=event.code[:_LONGEST_GATEWAY_CODE],
+                why=event.why[:_LONGEST_GATEWAY_WHY],
                 permanent=event.permanent and failed,
                 sms=event.sms,
             )
             return event.to, receipt
-        case _Stop():
+        case _GatewayStop():
             return event.from_, ProviderStop(event_id("stop", channel, event.id), channel, event.text)
         case _:
             assert_never(event)

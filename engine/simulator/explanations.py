@@ -7,41 +7,49 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, assert_never
 
-from engine.answers import Unread, Why, read
+from engine.answers import InvalidAnswer, InvalidReason, read_answer
 from engine.model.events import (
     Answer,
-    Cancel,
-    Delivered,
-    Ended,
-    Ending,
-    Heard,
+    CancelSession,
+    DeliveryReceipt,
+    InboundSms,
     Invitation,
-    Invited,
-    Opened,
-    OptedIn,
-    OptedOut,
-    Part,
+    OpeningRefused,
+    PersonOptedIn,
+    PersonOptedOut,
     ProviderStop,
-    Receipt,
-    Refusal,
-    Refused,
-    Said,
-    Sms,
+    ReceiptRecorded,
+    RefusalReason,
+    SessionEnded,
+    SessionEnding,
+    SessionInvited,
+    SessionOpened,
+    SmsDecided,
+    SmsPart,
+    SmsReceived,
 )
-from engine.model.lane import Line, Session
+from engine.model.lane import ChannelLine, Session
 from engine.model.policy import ChannelPolicy
 from engine.model.text_normalization import fold_word
-from engine.proofs.transcripts import lasting
-from engine.simulator.simulator import Moment
+from engine.proofs.transcripts import compact_duration
+from engine.simulator.simulator import LaneMoment
 from engine.surveys.conditions import Not
-from engine.surveys.keywords import AGAIN, HELP, is_stop, survey_started
-from engine.surveys.program import END, Ask, Reask, Route, Step, Survey, follow
-from engine.surveys.survey_registry import Surveys
-from engine.surveys.variables import MESSAGES, count_of, place_of, read_variable
-from engine.surveys.wording import describe, describe_reader
-from engine.turns.conversation import answers_told
+from engine.surveys.keywords import HELP_WORDS, OPT_IN_YES_WORDS, is_stop, match_start
+from engine.surveys.program import (
+    END_INDEX,
+    QuestionStep,
+    ReaskInvalid,
+    Route,
+    Survey,
+    SurveyStep,
+    choose_route,
+)
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.surveys.variables import MESSAGES_KEY, answer_key, message_count, read_variable
+from engine.surveys.wording import describe_condition, describe_reader
+from engine.turns.conversation import builtin_answers
 
-WHY: dict[Why, str] = {
+INVALID_REASONS: dict[InvalidReason, str] = {
     "reaction": "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence",
     "too_short": "it is too short",
     "too_long": "it is too long",
@@ -64,7 +72,7 @@ WHY: dict[Why, str] = {
 }
 """Why a reply was no answer."""
 
-REFUSAL: dict[Refusal, str] = {
+REFUSAL_REASONS: dict[RefusalReason, str] = {
     "throttled": "too many STARTs came in a short while",
     "daily_cap": "this person has begun as many sessions today as the channel allows",
     "cooldown": "the last session ended less than the survey's `cooldown` ago",
@@ -78,7 +86,7 @@ REFUSAL: dict[Refusal, str] = {
 }
 """Why nothing opened."""
 
-ENDING: dict[Ending, str] = {
+ENDING_REASONS: dict[SessionEnding, str] = {
     "completed": "its last step was reached",
     "expired": "its time was over (`expires`, or the invitation's)",
     "idle": "there was silence for longer than `idle`",
@@ -92,266 +100,288 @@ ENDING: dict[Ending, str] = {
 """Why a session ended."""
 
 
-_UNTOLD = "Nothing is said: the survey has no fixed text for this, or it was told less than an hour ago."
+_NOTHING_SAID = (
+    "Nothing is said: the survey has no fixed text for this, or it was told less than an hour ago."
+)
 
 
-def explain(moment: Moment, channel: str, surveys: Surveys, policy: ChannelPolicy) -> list[str]:
+def explain_moment(
+    moment: LaneMoment, channel: str, surveys: SurveyRegistry, policy: ChannelPolicy
+) -> list[str]:
     """What the engine made of the moment on `channel`, and why, a sentence a line."""
-    return list(_Moment(moment, channel, surveys, policy).sentences())
+    return list(_MomentExplainer(moment, channel, surveys, policy).sentences())
 
 
-class _Moment:
+class _MomentExplainer:
     """A moment, and what is known about it."""
 
-    def __init__(self, moment: Moment, channel: str, surveys: Surveys, policy: ChannelPolicy) -> None:
+    def __init__(
+        self, moment: LaneMoment, channel: str, surveys: SurveyRegistry, policy: ChannelPolicy
+    ) -> None:
         self._moment = moment
         self._surveys = surveys
         self._policy = policy
-        self._line = moment.before.lines.get(channel) or Line()
+        self._line = moment.before.lines.get(channel) or ChannelLine()
 
     def sentences(self) -> Iterator[str]:
         match self._moment.event:
             case None:
-                yield from self._alarm()
-            case Sms() as sms:
-                yield from self._sms(sms)
+                yield from self._explain_alarm()
+            case InboundSms() as sms:
+                yield from self._explain_sms(sms)
             case Invitation():
-                yield from self._invitation()
+                yield from self._explain_invitation()
             case ProviderStop():
-                yield from self._stop()
-            case Cancel():
-                yield from self._cancel()
-            case Receipt():
-                yield from self._receipt()
-            case Part():
-                yield from self._part()
+                yield from self._explain_stop()
+            case CancelSession():
+                yield from self._explain_cancel()
+            case DeliveryReceipt():
+                yield from self._explain_receipt()
+            case SmsPart():
+                yield from self._explain_part()
             case other:
                 assert_never(other)
 
-    def _sms(self, sms: Sms) -> Iterator[str]:
+    def _explain_sms(self, sms: InboundSms) -> Iterator[str]:
         session = self._line.session
         if sms.handled:
             yield f"The provider took it for a {sms.handled.upper()} and has answered it."
             if sms.handled == "help":
                 return
-        if self._first(OptedIn):
-            kind = "as good as a START" if fold_word(sms.text) in AGAIN else "a START"
+        if self._first_record(PersonOptedIn):
+            kind = "as good as a START" if fold_word(sms.text) in OPT_IN_YES_WORDS else "a START"
             yield f"It is {kind}: they are opted in again."
-        if self._first(OptedOut):
-            yield from self._stop()
-        elif opened := self._first(Opened):
-            yield from self._opened(opened)
-        elif refused := self._first(Refused):
-            yield f"It is a START, which opened nothing: {REFUSAL[refused.reason]}."
-            yield from self._told()
-        elif self._first(OptedIn):
-            yield from self._told()
+        if self._first_record(PersonOptedOut):
+            yield from self._explain_stop()
+        elif opened := self._first_record(SessionOpened):
+            yield from self._explain_opening(opened)
+        elif refused := self._first_record(OpeningRefused):
+            yield f"It is a START, which opened nothing: {REFUSAL_REASONS[refused.reason]}."
+            yield from self._fixed_texts_sent()
+        elif self._first_record(PersonOptedIn):
+            yield from self._fixed_texts_sent()
         elif self._is_help(sms):
             yield "It is a HELP, whatever is being asked."
-            yield from self._told("" if self._line.opted_out_at else _UNTOLD)
-        elif session is not None and (heard := self._first(Heard)) and heard.session == session.id:
-            yield from self._answered(session, sms)
+            yield from self._fixed_texts_sent("" if self._line.opted_out_at else _NOTHING_SAID)
+        elif (
+            session is not None and (heard := self._first_record(SmsReceived)) and heard.session == session.id
+        ):
+            yield from self._explain_answer(session, sms)
         else:
-            yield from self._outside(sms)
+            yield from self._explain_without_session(sms)
 
-    def _stop(self) -> Iterator[str]:
-        if self._first(OptedOut) is None:
+    def _explain_stop(self) -> Iterator[str]:
+        if self._first_record(PersonOptedOut) is None:
             yield "They had opted out already: nothing changes, and nothing is said."
             return
         yield "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say START."
-        yield from self._over()
-        yield from self._told()
+        yield from self._explain_ending()
+        yield from self._fixed_texts_sent()
 
-    def _cancel(self) -> Iterator[str]:
+    def _explain_cancel(self) -> Iterator[str]:
         yield "Whoever invited wants no more of the session: what has not left of it is withdrawn."
-        yield from self._over()
+        yield from self._explain_ending()
 
-    def _receipt(self) -> Iterator[str]:
-        told = self._first(Delivered)
+    def _explain_receipt(self) -> Iterator[str]:
+        told = self._first_record(ReceiptRecorded)
         if told is None:
             yield "It tells nothing new of its SMS."
             return
         yield f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
-        yield from self._over()
+        yield from self._explain_ending()
 
-    def _part(self) -> Iterator[str]:
+    def _explain_part(self) -> Iterator[str]:
         """What the whole SMS came to is explained as if it had come in one."""
-        heard = [record for record in self._moment.records if isinstance(record, Heard)]
+        heard = [record for record in self._moment.records if isinstance(record, SmsReceived)]
         if not heard:
             yield "It is a part of an SMS: the others are waited for."
         for whole in heard:
             yield "With it an SMS is whole, or as whole as it will be."
-            yield from self._sms(Sms(whole.id, whole.channel, whole.text, originator=whole.originator))
+            yield from self._explain_sms(
+                InboundSms(whole.id, whole.channel, whole.text, originator=whole.originator)
+            )
 
-    def _outside(self, sms: Sms) -> Iterator[str]:
-        if self._line.opted_out_at and self._first(OptedIn) is None:
+    def _explain_without_session(self, sms: InboundSms) -> Iterator[str]:
+        if self._line.opted_out_at and self._first_record(PersonOptedIn) is None:
             again = " again" if is_stop(fold_word(sms.text)) else ""
             yield f"They have opted out{again}: nothing is said until they say START."
             return
         how = self._line.ended_how
-        last = f" The last one ended: {ENDING[how]}." if how else ""
+        last = f" The last one ended: {ENDING_REASONS[how]}." if how else ""
         yield f"No session is open, and it is no keyword.{last}"
-        yield from self._told(_UNTOLD)
+        yield from self._fixed_texts_sent(_NOTHING_SAID)
 
-    def _told(self, otherwise: str = "") -> Iterator[str]:
+    def _fixed_texts_sent(self, otherwise: str = "") -> Iterator[str]:
         """Which fixed texts were sent; `otherwise` if none was."""
-        said = (record for record in self._moment.records if isinstance(record, Said) and not record.session)
+        said = (
+            record for record in self._moment.records if isinstance(record, SmsDecided) and not record.session
+        )
         told = [f"The fixed text `{record.step}` answers." for record in said]
         yield from told or ([otherwise] if otherwise else [])
 
-    def _invitation(self) -> Iterator[str]:
-        if refused := self._first(Refused):
-            yield f"The invitation opened nothing: {REFUSAL[refused.reason]}."
-        elif opened := self._first(Opened):
-            yield from self._opened(opened)
+    def _explain_invitation(self) -> Iterator[str]:
+        if refused := self._first_record(OpeningRefused):
+            yield f"The invitation opened nothing: {REFUSAL_REASONS[refused.reason]}."
+        elif opened := self._first_record(SessionOpened):
+            yield from self._explain_opening(opened)
 
-    def _opened(self, opened: Opened) -> Iterator[str]:
-        survey = self._surveys.version(opened.version)
-        if self._line.session is not None and (restarted := self._first(Ended)):
-            yield f"The open session ended: {ENDING[restarted.how]}."
-        invited = self._first(Invited)
+    def _explain_opening(self, opened: SessionOpened) -> Iterator[str]:
+        survey = self._surveys.by_version(opened.version)
+        if self._line.session is not None and (restarted := self._first_record(SessionEnded)):
+            yield f"The open session ended: {ENDING_REASONS[restarted.how]}."
+        invited = self._first_record(SessionInvited)
         by = "It is a keyword that" if self._is_keyword() else "Nothing else waits for it, so it"
         by = "The invitation" if invited else by
         first = f", '{survey.steps[0].id}'" if survey is not None else ""
         yield f"{by} opened a session of '{opened.survey}' in {opened.language}, at its first step{first}."
         if survey is not None:
-            yield from self._way(survey, 0, self._after_opening(opened, invited), {})
-        yield from self._over(opened.session)
+            yield from self._explain_path(survey, 0, self._after_opening(opened, invited), {})
+        yield from self._explain_ending(opened.session)
 
     def _is_keyword(self) -> bool:
         """Or did it start a survey that any SMS starts?"""
         event = self._moment.event
         started = (
-            survey_started(event.text, self._policy.surveys, self._surveys)
-            if isinstance(event, Sms)
+            match_start(event.text, self._policy.surveys, self._surveys)
+            if isinstance(event, InboundSms)
             else None
         )
-        return started is None or started.named
+        return started is None or started.names_survey
 
-    def _after_opening(self, opened: Opened, invited: Invited | None) -> dict[str, Answer]:
+    def _after_opening(self, opened: SessionOpened, invited: SessionInvited | None) -> dict[str, Answer]:
         variables = invited.invitation.variables if invited is not None else {}
         return {
-            **{place_of(key): read_variable(value) for key, value in variables.items()},
-            **answers_told(opened.variables),
-            MESSAGES: count_of(0 if invited is not None else 1),
+            **{answer_key(key): read_variable(value) for key, value in variables.items()},
+            **builtin_answers(opened.variables),
+            MESSAGES_KEY: message_count(0 if invited is not None else 1),
         }
 
-    def _answered(self, session: Session, sms: Sms) -> Iterator[str]:
-        survey = self._surveys.version(session.version)
+    def _explain_answer(self, session: Session, sms: InboundSms) -> Iterator[str]:
+        survey = self._surveys.by_version(session.version)
         step = survey.steps[session.step] if survey is not None else None
-        if survey is None or not isinstance(step, Ask):
+        if survey is None or not isinstance(step, QuestionStep):
             return
         yield f"'{step.id}' was asked: {describe_reader(step.reader)}."
-        answer = read(step.reader, sms.text, self._today)
-        if isinstance(answer, Unread):
-            yield from self._misread(survey, session, step, answer.why)
+        answer = read_answer(step.reader, sms.text, self._local_date)
+        if isinstance(answer, InvalidAnswer):
+            yield from self._explain_invalid_answer(survey, session, step, answer.reason)
         else:
-            yield f"It was read as {_value(answer)}."
-            answers, taken = {**session.answers, step.id: answer}, dict(session.taken)
-            if (messages := answers.get(MESSAGES)) is not None:
-                answers[MESSAGES] = count_of(int(messages.raw) + 1)
-            route = follow(step.routes, answers, taken)
-            yield from _route(step, route, taken, survey)
-            yield from self._way(survey, route.go, answers, taken)
-        yield from self._over()
+            yield f"It was read as {_format_value(answer)}."
+            answers, taken = {**session.answers, step.id: answer}, dict(session.routes_taken)
+            if (messages := answers.get(MESSAGES_KEY)) is not None:
+                answers[MESSAGES_KEY] = message_count(int(messages.raw) + 1)
+            route = choose_route(step.routes, answers, taken)
+            yield from _explain_route(step, route, taken, survey)
+            yield from self._explain_path(survey, route.go, answers, taken)
+        yield from self._explain_ending()
 
-    def _misread(self, survey: Survey, session: Session, step: Ask, why: Why) -> Iterator[str]:
-        yield f"It was not read: {WHY[why]}."
+    def _explain_invalid_answer(
+        self, survey: Survey, session: Session, step: QuestionStep, why: InvalidReason
+    ) -> Iterator[str]:
+        yield f"It was not read: {INVALID_REASONS[why]}."
         if why == "reaction":
             return
-        if not isinstance(step.invalid, Reask):
+        if not isinstance(step.invalid, ReaskInvalid):
             yield "Such a reply changes nothing here, and nothing is said."
             return
-        nth, attempts = session.misread + 1, step.invalid.attempts
+        nth, attempts = session.invalid_answers + 1, step.invalid.attempts
         if nth < attempts:
             yield f"That is invalid answer {nth} of {attempts}, so it is asked again."
         elif step.invalid.give_up is None:
             yield f"That is invalid answer {nth} of {attempts}, and there is no `give_up`."
         else:
             go = step.invalid.give_up
-            yield f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_named(survey, go)}."
-            yield from self._way(survey, go, session.answers, dict(session.taken))
+            yield f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_step_name(survey, go)}."
+            yield from self._explain_path(survey, go, session.answers, dict(session.routes_taken))
 
-    def _way(
+    def _explain_path(
         self, survey: Survey, place: int, answers: dict[str, Answer], taken: dict[int, int]
     ) -> Iterator[str]:
         """From `place` through statements to the next question, as far as it was said."""
-        said = [record.step for record in self._moment.records if isinstance(record, Said) and record.session]
-        while place != END and said:
+        said = [
+            record.step
+            for record in self._moment.records
+            if isinstance(record, SmsDecided) and record.session
+        ]
+        while place != END_INDEX and said:
             step = survey.steps[place]
             said.pop(0)
-            if isinstance(step, Ask):
+            if isinstance(step, QuestionStep):
                 yield f"'{step.id}' asks for {describe_reader(step.reader)}, and waits."
                 return
-            route = follow(step.routes, answers, taken)
-            yield from _route(step, route, taken, survey)
+            route = choose_route(step.routes, answers, taken)
+            yield from _explain_route(step, route, taken, survey)
             place = route.go
 
-    def _over(self, session: str = "") -> Iterator[str]:
+    def _explain_ending(self, session: str = "") -> Iterator[str]:
         """How the session ended; by default the one that was open before."""
         session = session or (self._line.session.id if self._line.session is not None else "")
         for record in self._moment.records:
-            if isinstance(record, Said) and record.session == session and record.step == "completed":
+            if isinstance(record, SmsDecided) and record.session == session and record.step == "completed":
                 yield "The fixed text `completed` is said."
-            if isinstance(record, Ended) and record.session == session:
-                yield f"The session ended: {ENDING[record.how]}."
+            if isinstance(record, SessionEnded) and record.session == session:
+                yield f"The session ended: {ENDING_REASONS[record.how]}."
 
-    def _alarm(self) -> Iterator[str]:
+    def _explain_alarm(self) -> Iterator[str]:
         session = self._line.session
-        waited = f" {lasting(self._moment.at - session.touched_at)} after the last SMS" if session else ""
+        waited = (
+            f" {compact_duration(self._moment.at - session.last_sms_at)} after the last SMS"
+            if session
+            else ""
+        )
         for record in self._moment.records:
             match record:
-                case Said(step=step):
+                case SmsDecided(step=step):
                     yield f"Nobody wrote:{waited} a reminder of '{step}' was due."
-                case Ended(how=how):
-                    yield f"Nobody wrote:{waited} the session ended: {ENDING[how]}."
+                case SessionEnded(how=how):
+                    yield f"Nobody wrote:{waited} the session ended: {ENDING_REASONS[how]}."
                 case _:
                     pass
 
-    def _first(self, kind: type[Any]) -> Any:
+    def _first_record(self, kind: type[Any]) -> Any:
         return next((record for record in self._moment.records if isinstance(record, kind)), None)
 
-    def _is_help(self, sms: Sms) -> bool:
+    def _is_help(self, sms: InboundSms) -> bool:
         """Words for help may also be answers, which say or end something in the session."""
-        said = (record for record in self._moment.records if not isinstance(record, Heard))
-        told_only = all(isinstance(record, Said) and not record.session for record in said)
-        return fold_word(sms.text) in HELP and told_only
+        said = (record for record in self._moment.records if not isinstance(record, SmsReceived))
+        told_only = all(isinstance(record, SmsDecided) and not record.session for record in said)
+        return fold_word(sms.text) in HELP_WORDS and told_only
 
-    def _today(self) -> date:
+    def _local_date(self) -> date:
         moment = datetime.fromtimestamp(self._moment.at / 1000, UTC)
         return moment.astimezone(self._policy.timezone).date()
 
 
-def _route(step: Step, route: Route, taken: dict[int, int], survey: Survey) -> Iterator[str]:
+def _explain_route(step: SurveyStep, route: Route, taken: dict[int, int], survey: Survey) -> Iterator[str]:
     """Why this route of the step, which is counted in `taken`."""
     passed_over = step.routes[: next(place for place, each in enumerate(step.routes) if each is route)]
     for each in passed_over:
-        yield f"  not to {_named(survey, each.go)}: {_closed(each, step, taken)}"
+        yield f"  not to {_step_name(survey, each.go)}: {_closed_reason(each, step, taken)}"
     if route.times is not None:
         taken[route.counter] = taken.get(route.counter, 0) + 1
     if route.when is not None:
-        because = f": {describe(route.when, step.id)}"
+        because = f": {describe_condition(route.when, step.id)}"
     else:
         because = ": otherwise" if passed_over else ", which follows"
     times = f" (time {taken[route.counter]} of {route.times})" if route.times is not None else ""
-    yield f"  on to {_named(survey, route.go)}{because}{times}"
+    yield f"  on to {_step_name(survey, route.go)}{because}{times}"
 
 
-def _closed(route: Route, step: Step, taken: dict[int, int]) -> str:
+def _closed_reason(route: Route, step: SurveyStep, taken: dict[int, int]) -> str:
     if route.times is not None and taken.get(route.counter, 0) >= route.times:
-        return f"it was taken {_times(route.times)} already"
-    return describe(Not(route.when), step.id) if route.when is not None else "it is not open"
+        return f"it was taken {_format_times(route.times)} already"
+    return describe_condition(Not(route.when), step.id) if route.when is not None else "it is not open"
 
 
-def _times(count: int) -> str:
+def _format_times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _named(survey: Survey, place: int) -> str:
-    return "the end" if place == END else f"'{survey.steps[place].id}'"
+def _step_name(survey: Survey, place: int) -> str:
+    return "the end" if place == END_INDEX else f"'{survey.steps[place].id}'"
 
 
-def _value(answer: Answer) -> str:
+def _format_value(answer: Answer) -> str:
     match answer.value:
         case bool(value):
             return "yes" if value else "no"
@@ -362,8 +392,8 @@ def _value(answer: Answer) -> str:
         case str(value):
             return f"'{value}'"
         case values:
-            return _list(values)
+            return _join_options(values)
 
 
-def _list(values: Sequence[str]) -> str:
+def _join_options(values: Sequence[str]) -> str:
     return " and ".join(f"'{value}'" for value in values) or "nothing"

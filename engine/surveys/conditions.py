@@ -10,8 +10,8 @@ from typing import assert_never
 import msgspec
 
 from engine.model.events import Answer
-from engine.model.patterns import Pattern
-from engine.model.text_normalization import fold
+from engine.model.patterns import CompiledPattern
+from engine.model.text_normalization import fold_text
 
 
 class AtLeast(msgspec.Struct, frozen=True):
@@ -41,36 +41,36 @@ class OneOf(msgspec.Struct, frozen=True):
     values: frozenset[str | int | float | bool]
 
 
-class Matches(msgspec.Struct, frozen=True):
+class MatchesPattern(msgspec.Struct, frozen=True):
     """`pattern` matches all of the folded answer."""
 
     step: str
-    pattern: Pattern
+    pattern: CompiledPattern
 
 
-class Contains(msgspec.Struct, frozen=True):
+class ContainsWord(msgspec.Struct, frozen=True):
     """One of `words`, folded, occurs in the folded answer."""
 
     step: str
     words: tuple[str, ...]
 
 
-class Includes(msgspec.Struct, frozen=True):
+class IncludesOption(msgspec.Struct, frozen=True):
     """One of `options` is among the several that were chosen."""
 
     step: str
     options: frozenset[str]
 
 
-class Answered(msgspec.Struct, frozen=True):
+class StepAnswered(msgspec.Struct, frozen=True):
     step: str
 
 
-class All(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True):
     conditions: tuple["Condition", ...]
 
 
-class Any(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True):
     conditions: tuple["Condition", ...]
 
 
@@ -78,41 +78,43 @@ class Not(msgspec.Struct, frozen=True):
     condition: "Condition"
 
 
-Atom = AtLeast | AtMost | Above | Below | OneOf | Matches | Contains | Includes | Answered
-Condition = Atom | All | Any | Not
+AtomicCondition = (
+    AtLeast | AtMost | Above | Below | OneOf | MatchesPattern | ContainsWord | IncludesOption | StepAnswered
+)
+Condition = AtomicCondition | AllOf | AnyOf | Not
 
 
-def holds(condition: Condition, answers: Mapping[str, Answer]) -> bool:
+def condition_holds(condition: Condition, answers: Mapping[str, Answer]) -> bool:
     match condition:
         case AtLeast(step, bound):
-            return (sign := _compare(answers, step, bound)) is not None and sign >= 0
+            return (sign := _compare_with_bound(answers, step, bound)) is not None and sign >= 0
         case AtMost(step, bound):
-            return (sign := _compare(answers, step, bound)) is not None and sign <= 0
+            return (sign := _compare_with_bound(answers, step, bound)) is not None and sign <= 0
         case Above(step, bound):
-            return (sign := _compare(answers, step, bound)) is not None and sign > 0
+            return (sign := _compare_with_bound(answers, step, bound)) is not None and sign > 0
         case Below(step, bound):
-            return (sign := _compare(answers, step, bound)) is not None and sign < 0
+            return (sign := _compare_with_bound(answers, step, bound)) is not None and sign < 0
         case OneOf(step, values):
-            return step in answers and _comparable(answers[step]) in values
-        case Matches(step, pattern):
-            return step in answers and pattern.fullmatch(_text(answers[step])) is not None
-        case Contains(step, words):
-            return step in answers and any(word in _text(answers[step]) for word in words)
-        case Includes(step, options):
-            return step in answers and not options.isdisjoint(_several(answers[step]))
-        case Answered(step):
+            return step in answers and _comparable_value(answers[step]) in values
+        case MatchesPattern(step, pattern):
+            return step in answers and pattern.fullmatch(_folded_text(answers[step])) is not None
+        case ContainsWord(step, words):
+            return step in answers and any(word in _folded_text(answers[step]) for word in words)
+        case IncludesOption(step, options):
+            return step in answers and not options.isdisjoint(_chosen_options(answers[step]))
+        case StepAnswered(step):
             return step in answers
-        case All(conditions):
-            return all(holds(each, answers) for each in conditions)
-        case Any(conditions):
-            return any(holds(each, answers) for each in conditions)
+        case AllOf(conditions):
+            return all(condition_holds(each, answers) for each in conditions)
+        case AnyOf(conditions):
+            return any(condition_holds(each, answers) for each in conditions)
         case Not(condition=inner):
-            return not holds(inner, answers)
+            return not condition_holds(inner, answers)
         case _:
             assert_never(condition)
 
 
-def _compare(answers: Mapping[str, Answer], step: str, bound: float | str) -> int | None:
+def _compare_with_bound(answers: Mapping[str, Answer], step: str, bound: float | str) -> int | None:
     """-1, 0 or 1 as the answer is below, at or above `bound`; None if it is no such thing."""
     answer = answers.get(step)
     if answer is None:
@@ -125,20 +127,20 @@ def _compare(answers: Mapping[str, Answer], step: str, bound: float | str) -> in
     return None
 
 
-def _comparable(answer: Answer) -> str | int | float | bool | None:
+def _comparable_value(answer: Answer) -> str | int | float | bool | None:
     match answer.value:
         case str(value) if answer.index < 0:
-            return fold(value)
+            return fold_text(value)
         case tuple(values):
             return values[0] if len(values) == 1 else None
         case value:
             return value
 
 
-def _several(answer: Answer) -> tuple[str, ...]:
+def _chosen_options(answer: Answer) -> tuple[str, ...]:
     return answer.value if isinstance(answer.value, tuple) else ()
 
 
-def _text(answer: Answer) -> str:
+def _folded_text(answer: Answer) -> str:
     """A number as it was written, so that what one matches is what one sees."""
-    return fold(answer.value if isinstance(answer.value, str) else answer.raw)
+    return fold_text(answer.value if isinstance(answer.value, str) else answer.raw)

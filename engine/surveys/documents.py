@@ -10,89 +10,96 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-SUFFIXES = (".yaml", ".yml", ".json")
+SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class Unparsable(ValueError):
+class DocumentSyntaxError(ValueError):
     """The bytes are not what the file's name promises. The message is a sentence without the file's name."""
 
 
-class _Constructor(SafeConstructor):
+class _YamlConstructor(SafeConstructor):
     """YAML 1.2 has no dates: 2026-02-30 is whatever the field that it stands in says of it."""
 
 
-_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+_YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
-def parse(file: str, source: bytes) -> object:
+def parse_document(file: str, source: bytes) -> object:
     """The value in `source`, JSON or YAML by the name of its file. Raises Unparsable."""
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise Unparsable(f"byte {e.start} is not UTF-8") from None
+        raise DocumentSyntaxError(f"byte {e.start} is not UTF-8") from None
     try:
-        return _whole(_json(text) if file.endswith(".json") else _yaml(text), frozenset())
+        return _join_surrogates_within(
+            _parse_json(text) if file.endswith(".json") else _parse_yaml(text), frozenset()
+        )
     except RecursionError:
-        raise Unparsable("it is nested too deeply") from None
+        raise DocumentSyntaxError("it is nested too deeply") from None
 
 
-def _whole(value: object, within: frozenset[int]) -> object:
+def _join_surrogates_within(value: object, within: frozenset[int]) -> object:
     """`value`, in whose texts an emoji that is written as two escapes is one character, as it is in JSON."""
     if id(value) in within:
         return value
     match value:
         case str():
-            return _joined(value)
+            return _join_surrogates(value)
         case dict():
             inside = within | {id(value)}
-            return {_whole(key, inside): _whole(each, inside) for key, each in value.items()}
+            return {
+                _join_surrogates_within(key, inside): _join_surrogates_within(each, inside)
+                for key, each in value.items()
+            }
         case list():
             inside = within | {id(value)}
-            return [_whole(each, inside) for each in value]
+            return [_join_surrogates_within(each, inside) for each in value]
         case _:
             return value
 
 
-def _joined(text: str) -> str:
+def _join_surrogates(text: str) -> str:
     if text.isascii():
         return text
     try:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
-        raise Unparsable(f"{text[:20]!r} holds half a character: \\ud800 to \\udfff stand in pairs") from None
+        raise DocumentSyntaxError(
+            f"{text[:20]!r} holds half a character: \\ud800 to \\udfff stand in pairs"
+        ) from None
 
 
-def _json(text: str) -> object:
+def _parse_json(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except json.JSONDecodeError as e:
-        raise Unparsable(f"line {e.lineno}, column {e.colno}: {e.msg}") from None
+        raise DocumentSyntaxError(f"line {e.lineno}, column {e.colno}: {e.msg}") from None
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise Unparsable(f"the key '{twice}' stands twice in one object")
+        raise DocumentSyntaxError(f"the key '{twice}' stands twice in one object")
     return mapping
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise Unparsable(f"{name} is not JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise DocumentSyntaxError(f"{name} is not JSON")
 
 
-def _yaml(text: str) -> object:
+def _parse_yaml(text: str) -> object:
     try:
         yaml = YAML(typ="safe", pure=True)
-        yaml.Constructor = _Constructor
+        yaml.Constructor = _YamlConstructor
         return yaml.load(text)
     except MarkedYAMLError as e:
         where = (
             f"line {e.problem_mark.line + 1}, column {e.problem_mark.column + 1}: " if e.problem_mark else ""
         )
-        raise Unparsable(where + (e.problem or "this is not YAML").splitlines()[0]) from None
+        raise DocumentSyntaxError(where + (e.problem or "this is not YAML").splitlines()[0]) from None
     except (YAMLError, ValueError) as e:
-        raise Unparsable(
+        raise DocumentSyntaxError(
             f"this is not YAML: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
         ) from None

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 
-class Finding(msgspec.Struct, frozen=True):
+class SurveyFinding(msgspec.Struct, frozen=True):
     """An `error` keeps a survey from running, a `warning` does not.
 
     `step` is an id, empty if it is about the survey as a whole. `reason` and `mend` are for a person, `code` for a
@@ -23,15 +23,15 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{where}{self.reason}" + (f": {self.mend}" if self.mend else "")
 
 
-class Rejected(Exception):
+class InvalidSurveyError(Exception):
     """The survey cannot run. `problems` are sentences without the file's name, one for each finding."""
 
-    def __init__(self, findings: "list[Finding]") -> None:
+    def __init__(self, findings: "list[SurveyFinding]") -> None:
         self.findings = findings
         self.problems = [str(each) for each in findings]
         super().__init__("; ".join(self.problems))
 
 
-def broken(reason: str, step: str = "") -> Finding:
+def invalid_file_finding(reason: str, step: str = "") -> SurveyFinding:
     """An error that makes the file no survey at all."""
-    return Finding("error", "invalid", step, reason)
+    return SurveyFinding("error", "invalid", step, reason)

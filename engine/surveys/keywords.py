@@ -16,44 +16,44 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.model.text_normalization import fold, fold_word, trim_punctuation
+from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
 from engine.surveys.program import Survey
 
 
-class _Current(Protocol):
+class _SurveyLookup(Protocol):
     def current(self, name: str) -> Survey | None: ...
 
 
-_CHOICE = re.compile(r"\{([^{}]*)\}")
+_INNERMOST_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
-def _words(*written: str) -> frozenset[str]:
+def _folded_phrases(*written: str) -> frozenset[str]:
     """Folded words and phrases, written with commas between them; {a|b} is either."""
     phrases = (each for line in written for each in line.split(","))
-    return frozenset(fold_word(each) for phrase in phrases for each in _spelled_out(phrase))
+    return frozenset(fold_word(each) for phrase in phrases for each in _expand_braces(phrase))
 
 
-def _spelled_out(phrase: str) -> Iterator[str]:
+def _expand_braces(phrase: str) -> Iterator[str]:
     """Every way to read the braces, of which the innermost are read first."""
-    choice = _CHOICE.search(phrase)
+    choice = _INNERMOST_BRACES.search(phrase)
     if choice is None:
         yield phrase
         return
     for either in choice[1].split("|"):
-        yield from _spelled_out(phrase[: choice.start()] + either + phrase[choice.end() :])
+        yield from _expand_braces(phrase[: choice.start()] + either + phrase[choice.end() :])
 
 
-STOP = _words(
+STOP_WORDS = _folded_phrases(
     "stop, stopall, stop all, unsubscribe, cancel, end, quit, revoke, optout, opt-out, opt out, remove",
     "unsub, unsuscribe, unsubcribe",
     "arret, arrete, arreter, arretez, arrett, désabonner, désabonnez, désabonnement",
     "désinscrire, désinscrivez, désinscription",
     "stopp, avmeld, abmelden, baja",
 )
-AMBIGUOUS_STOP = _words("end, cancel, quit, remove, baja")
+AMBIGUOUS_STOP_WORDS = _folded_phrases("end, cancel, quit, remove, baja")
 """Words that may also be an answer; every other STOP is a STOP, whatever is being asked."""
 
-REQUESTS = _words(
+STOP_SENTENCES = _folded_phrases(
     "stop {it|this|messages|texts|sms|texting|messaging|{the|these|all|your} {messages|texts|sms}}",
     "stop {texting|messaging|contacting|spamming} me, {quit|cease} {texting|messaging|contacting} me",
     "stop sending {messages|texts|sms|these|me messages|me texts|me sms|me these}",
@@ -80,84 +80,86 @@ REQUESTS = _words(
 )
 """Sentences that are a STOP, as they are without courtesy and with blanks for punctuation."""
 
-_COURTESY = re.compile(
+_COURTESY_WORDS = re.compile(
     r"\b(?:please|pls|plz|thanks|thank you|thx|now|ok|okay|svp|stp|s'?il (?:vous|te) plait|merci|maintenant|bitte|"
     r"danke|takk|na|jetzt|por favor|gracias|ya)\b"
 )
-_STUTTER = re.compile(r"(?:s+t+o+p+ ?)+")
-_WORD = re.compile(r"[\w']+")
-_LONGEST = 80
+_REPEATED_STOP = re.compile(r"(?:s+t+o+p+ ?)+")
+_WORD_PATTERN = re.compile(r"[\w']+")
+_LONGEST_STOP = 80
 
-_TELLING = frozenset(max(phrase.split(), key=len) for phrase in STOP | REQUESTS)
+_STOP_INDICATORS = frozenset(max(phrase.split(), key=len) for phrase in STOP_WORDS | STOP_SENTENCES)
 """A word of each, by which nearly every answer is told apart at once."""
 
-HELP = _words("help, info, aide")
-AMBIGUOUS_HELP = _words("info")
+HELP_WORDS = _folded_phrases("help, info, aide")
+AMBIGUOUS_HELP_WORDS = _folded_phrases("info")
 
-START = _words("start, unstop")
+START_WORDS = _folded_phrases("start, unstop")
 """Words that opt a person in again, whatever a survey's own keywords are."""
 
-AGAIN = _words("yes, oui, ja, sí")
+OPT_IN_YES_WORDS = _folded_phrases("yes, oui, ja, sí")
 """Words that opt a person in again, and mean nothing of the kind to anybody who is not opted out."""
 
 
 def is_stop(word: str) -> bool:
     """Is a folded SMS without the punctuation at its ends a STOP? See AMBIGUOUS_STOP, too."""
-    if word in STOP:
+    if word in STOP_WORDS:
         return True
-    if not word[:1].isalpha() or len(word) > _LONGEST:
+    if not word[:1].isalpha() or len(word) > _LONGEST_STOP:
         return False
-    words = _WORD.findall(word)
-    may_ask = not _TELLING.isdisjoint(words) or ("st" in word and "op" in word)
+    words = _WORD_PATTERN.findall(word)
+    may_ask = not _STOP_INDICATORS.isdisjoint(words) or ("st" in word and "op" in word)
     return may_ask and _asks_to_stop(" ".join(words))
 
 
 def _asks_to_stop(words: str) -> bool:
-    plain = " ".join(_COURTESY.sub(" ", words).split())
+    plain = " ".join(_COURTESY_WORDS.sub(" ", words).split())
     return (
-        (plain in STOP and plain not in AMBIGUOUS_STOP)
-        or plain in REQUESTS
-        or bool(_STUTTER.fullmatch(plain))
+        (plain in STOP_WORDS and plain not in AMBIGUOUS_STOP_WORDS)
+        or plain in STOP_SENTENCES
+        or bool(_REPEATED_STOP.fullmatch(plain))
     )
 
 
-def is_start(text: str, channel_surveys: Sequence[str], surveys: _Current) -> bool:
+def is_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) -> bool:
     """Is `text` a START on a channel that offers `channel_surveys`? A STOP or HELP never is."""
-    folded = fold(text)
+    folded = fold_text(text)
     word = trim_punctuation(folded)
-    if word in HELP or is_stop(word):
+    if word in HELP_WORDS or is_stop(word):
         return False
-    return word in START or _first_match(folded, word, channel_surveys, surveys) is not None
+    return word in START_WORDS or _first_survey_match(folded, word, channel_surveys, surveys) is not None
 
 
-class Started(NamedTuple):
+class StartMatch(NamedTuple):
     """The survey that an SMS starts, in which language, and whether the SMS names it: any SMS starts some."""
 
     survey: Survey
     language: str
-    named: bool
+    names_survey: bool
 
 
-def survey_started(text: str, channel_surveys: Sequence[str], surveys: _Current) -> Started | None:
+def match_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) -> StartMatch | None:
     """The first of `channel_surveys` that has a keyword like `text`, else the first that anything starts."""
-    folded = fold(text)
-    return _first_match(folded, trim_punctuation(folded), channel_surveys, surveys)
+    folded = fold_text(text)
+    return _first_survey_match(folded, trim_punctuation(folded), channel_surveys, surveys)
 
 
-def opts_in(text: str, started: Started | None) -> bool:
+def is_opt_in(text: str, started: StartMatch | None) -> bool:
     """Does an SMS of a person who is opted out opt them in again? Not if it could be anything."""
     word = fold_word(text)
-    return word in START or word in AGAIN or (started is not None and started.named)
+    return word in START_WORDS or word in OPT_IN_YES_WORDS or (started is not None and started.names_survey)
 
 
-def _first_match(folded: str, word: str, names: Iterable[str], surveys: _Current) -> Started | None:
-    by_anything: Started | None = None
+def _first_survey_match(
+    folded: str, word: str, names: Iterable[str], surveys: _SurveyLookup
+) -> StartMatch | None:
+    by_anything: StartMatch | None = None
     for name in names:
         survey = surveys.current(name)
         if survey is None:
             continue
-        if language := survey.start.match(folded, word):
-            return Started(survey, language, survey.start.names(folded, word))
-        if by_anything is None and survey.start.anything:
-            by_anything = Started(survey, survey.start.anything, named=False)
+        if language := survey.start.match_language(folded, word):
+            return StartMatch(survey, language, survey.start.names_survey(folded, word))
+        if by_anything is None and survey.start.any_sms_language:
+            by_anything = StartMatch(survey, survey.start.any_sms_language, names_survey=False)
     return by_anything

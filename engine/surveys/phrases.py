@@ -15,29 +15,29 @@ from engine.answers import (
     ChoiceReader,
     ChoicesReader,
     DateReader,
+    InvalidReason,
     NumberReader,
     PhoneReader,
     PhpNumberReader,
     Reader,
     ScaleReader,
     TextReader,
-    Why,
     YesNoReader,
 )
 from engine.surveys.program import FixedText
 
 
-class _Phrases(msgspec.Struct, frozen=True, kw_only=True):
+class _LanguagePhrases(msgspec.Struct, frozen=True, kw_only=True):
     """A language's sentences, with places for names and numbers in braces.
 
-    `expected` are by what an answer may be, see `_expectation`; `limits` are what follows a number or a date: `low`
+    `expected` are by what an answer may be, see `_answer_expectation`; `limits` are what follows a number or a date: `low`
     is for a least one, `high` for a greatest one, `both` for a range. `dates` writes a day, by the order of its parts.
     """
 
     no: str
     yes: str
     fixed: Mapping[FixedText, str]
-    wrong: Mapping[Why, str]
+    wrong: Mapping[InvalidReason, str]
     expected: Mapping[str, str]
     number_limits: Mapping[str, str]
     date_limits: Mapping[str, str]
@@ -46,7 +46,7 @@ class _Phrases(msgspec.Struct, frozen=True, kw_only=True):
     point: str
 
 
-_ENGLISH = _Phrases(
+_ENGLISH = _LanguagePhrases(
     no="no",
     yes="yes",
     fixed={
@@ -104,7 +104,7 @@ _ENGLISH = _Phrases(
     today="today",
     point=".",
 )
-_FRENCH = _Phrases(
+_FRENCH = _LanguagePhrases(
     no="non",
     yes="oui",
     fixed={
@@ -162,7 +162,7 @@ _FRENCH = _Phrases(
     today="aujourd'hui",
     point=",",
 )
-_NORWEGIAN = _Phrases(
+_NORWEGIAN = _LanguagePhrases(
     no="nei",
     yes="ja",
     fixed={
@@ -218,19 +218,19 @@ _NORWEGIAN = _Phrases(
 )
 _PHRASES = {"en": _ENGLISH, "fr": _FRENCH, "no": _NORWEGIAN, "nb": _NORWEGIAN, "nn": _NORWEGIAN}
 
-_PAST = date(1999, 12, 31)
-_FUTURE = date(2030, 12, 31)
+_PAST_EXAMPLE = date(1999, 12, 31)
+_FUTURE_EXAMPLE = date(2030, 12, 31)
 """Days to show how a date is written. Their 31 tells the day from the month."""
 
 
-def speaks(language: str) -> bool:
+def has_phrases(language: str) -> bool:
     """Is there a table for it?"""
     return language.lower().partition("-")[0] in _PHRASES
 
 
 def decimal_point(language: str) -> str:
     """What stands before a number's decimals."""
-    return _phrases(language).point
+    return _phrases_for(language).point
 
 
 def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") -> str | None:
@@ -238,7 +238,7 @@ def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") ->
 
     `stopped`, `help` and `opted_in` open with the survey's title, since a person must be told who answers (CTIA).
     """
-    sentence = _phrases(language).fixed.get(name)
+    sentence = _phrases_for(language).fixed.get(name)
     if sentence is None:
         return None
     brand = f"{title}: " if title and name in ("stopped", "help", "opted_in") else ""
@@ -247,22 +247,26 @@ def fixed_text(name: FixedText, language: str, keyword: str, title: str = "") ->
 
 def yes_no_words(language: str) -> tuple[str, str]:
     """The words for no and yes, in this order."""
-    phrases = _phrases(language)
+    phrases = _phrases_for(language)
     return phrases.no, phrases.yes
 
 
-def whys(reader: Reader) -> tuple[Why, ...]:
+def invalid_reasons(reader: Reader) -> tuple[InvalidReason, ...]:
     """Every reason for which `reader` may refuse an SMS, but for a reaction, of which nobody is told."""
     match reader:
         case TextReader(min=shortest, pattern=pattern):
-            return (*_if(shortest > 0, "too_short"), "too_long", *_if(pattern is not None, "pattern"))
+            return (
+                *_reason_if(shortest > 0, "too_short"),
+                "too_long",
+                *_reason_if(pattern is not None, "pattern"),
+            )
         case NumberReader(min=low, max=high, decimals=decimals):
             return (
                 "not_a_number",
                 "ambiguous",
-                *_if(decimals is not None, "decimals"),
-                *_if(low is not None, "too_low"),
-                *_if(high is not None, "too_high"),
+                *_reason_if(decimals is not None, "decimals"),
+                *_reason_if(low is not None, "too_low"),
+                *_reason_if(high is not None, "too_high"),
             )
         case ScaleReader():
             return "not_a_number", "too_low", "too_high"
@@ -271,14 +275,18 @@ def whys(reader: Reader) -> tuple[Why, ...]:
         case ChoiceReader():
             return ("no_such_option",)
         case ChoicesReader(ids=ids, least=least, most=most):
-            return ("no_such_option", *_if(least > 1, "too_few"), *_if(most < len(ids), "too_many"))
+            return (
+                "no_such_option",
+                *_reason_if(least > 1, "too_few"),
+                *_reason_if(most < len(ids), "too_many"),
+            )
         case DateReader(min=first, max=last):
             return (
                 "not_a_date",
                 "no_year",
                 "no_such_day",
-                *_if(first is not None, "too_early"),
-                *_if(last is not None, "too_late"),
+                *_reason_if(first is not None, "too_early"),
+                *_reason_if(last is not None, "too_late"),
             )
         case PhoneReader():
             return ("not_a_phone",)
@@ -290,23 +298,23 @@ def whys(reader: Reader) -> tuple[Why, ...]:
             assert_never(reader)
 
 
-def refusal(reader: Reader, why: Why, language: str) -> str:
-    """What to tell a person whose answer `reader` refused: why, of its `whys`, and what it takes instead."""
-    phrases = _phrases(language)
-    expected = phrases.expected["other"] if why == "pattern" else _expectation(reader, phrases)
+def invalid_answer_text(reader: Reader, why: InvalidReason, language: str) -> str:
+    """What to tell a person whose answer `reader` refused: why, of its `invalid_reasons`, and what it takes instead."""
+    phrases = _phrases_for(language)
+    expected = phrases.expected["other"] if why == "pattern" else _answer_expectation(reader, phrases)
     return f"{phrases.wrong[why]} {expected}"
 
 
-def _phrases(language: str) -> _Phrases:
+def _phrases_for(language: str) -> _LanguagePhrases:
     """The table for a language such as `no`, `nb-NO` or `fr-CA`."""
     return _PHRASES.get(language.lower().partition("-")[0], _ENGLISH)
 
 
-def _if(given: bool, why: Why) -> tuple[Why, ...]:
+def _reason_if(given: bool, why: InvalidReason) -> tuple[InvalidReason, ...]:
     return (why,) if given else ()
 
 
-def _expectation(reader: Reader, phrases: _Phrases) -> str:
+def _answer_expectation(reader: Reader, phrases: _LanguagePhrases) -> str:
     """A sentence that says which answers `reader` takes."""
     match reader:
         case TextReader(min=shortest, max=longest):
@@ -316,7 +324,7 @@ def _expectation(reader: Reader, phrases: _Phrases) -> str:
             return _number_expectation(reader, phrases)
         case ScaleReader(low=low, high=high):
             return phrases.expected["whole"].format(
-                limits=_limits(phrases.number_limits, f"{low}", f"{high}")
+                limits=_limits_phrase(phrases.number_limits, f"{low}", f"{high}")
             )
         case YesNoReader():
             return phrases.expected["yes_no"]
@@ -336,16 +344,16 @@ def _expectation(reader: Reader, phrases: _Phrases) -> str:
             assert_never(reader)
 
 
-def _number_expectation(reader: NumberReader, phrases: _Phrases) -> str:
+def _number_expectation(reader: NumberReader, phrases: _LanguagePhrases) -> str:
     name = {None: "number", 0: "whole", 1: "one_decimal"}.get(reader.decimals, "decimals")
     low, high = (
-        None if bound is None else _number(bound, phrases.point) for bound in (reader.min, reader.max)
+        None if bound is None else _format_number(bound, phrases.point) for bound in (reader.min, reader.max)
     )
-    limits = _limits(phrases.number_limits, low, high)
+    limits = _limits_phrase(phrases.number_limits, low, high)
     return phrases.expected[name].format(limits=limits, decimals=reader.decimals)
 
 
-def _choices_expectation(reader: ChoicesReader, phrases: _Phrases) -> str:
+def _choices_expectation(reader: ChoicesReader, phrases: _LanguagePhrases) -> str:
     name = "choices" if reader.least < reader.most else "one_choice" if reader.most == 1 else "exact_choices"
     return phrases.expected[name].format(
         least=reader.least,
@@ -355,37 +363,37 @@ def _choices_expectation(reader: ChoicesReader, phrases: _Phrases) -> str:
     )
 
 
-def _date_expectation(reader: DateReader, phrases: _Phrases) -> str:
+def _date_expectation(reader: DateReader, phrases: _LanguagePhrases) -> str:
     form = phrases.dates[reader.order]
     days = [
-        phrases.today if limit == "today" else limit and _day(date.fromisoformat(limit), form)
+        phrases.today if limit == "today" else limit and _format_day(date.fromisoformat(limit), form)
         for limit in (reader.min, reader.max)
     ]
     return phrases.expected["date"].format(
-        example=_day(_example(reader), form), limits=_limits(phrases.date_limits, *days)
+        example=_format_day(_example_day(reader), form), limits=_limits_phrase(phrases.date_limits, *days)
     )
 
 
-def _example(reader: DateReader) -> date:
+def _example_day(reader: DateReader) -> date:
     """A day that `reader` takes, if that can be known when its survey is read."""
     for limit in (reader.max, reader.min):
         if limit is not None and limit != "today":
             return date.fromisoformat(limit)
-    return _PAST if reader.max else _FUTURE
+    return _PAST_EXAMPLE if reader.max else _FUTURE_EXAMPLE
 
 
-def _limits(limits: Mapping[str, str], low: str | None, high: str | None) -> str:
+def _limits_phrase(limits: Mapping[str, str], low: str | None, high: str | None) -> str:
     if low is None and high is None:
         return ""
     name = "low" if high is None else "high" if low is None else "both"
     return limits[name].format(low=low, high=high)
 
 
-def _number(number: float, point: str) -> str:
+def _format_number(number: float, point: str) -> str:
     """Without an exponent, nor a point that nothing follows."""
     written = f"{number:.9f}".rstrip("0").rstrip(".")
     return written.replace(".", point)
 
 
-def _day(day: date, form: str) -> str:
+def _format_day(day: date, form: str) -> str:
     return day.strftime(form)

@@ -8,16 +8,16 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers import Reader, Why
+from engine.answers import InvalidReason, Reader
 from engine.model.events import Answer
-from engine.model.patterns import Pattern
-from engine.surveys.conditions import Condition, holds
-from engine.surveys.texts import Text
+from engine.model.patterns import CompiledPattern
+from engine.surveys.conditions import Condition, condition_holds
+from engine.surveys.texts import LocalizedText
 
-END = -1
+END_INDEX = -1
 """The index that a route gives when the session is to end."""
 
-Again = Literal["ignore", "answer", "restart"]
+MidSessionStart = Literal["ignore", "answer", "restart"]
 """What a START does to a session that is open already."""
 
 FixedText = Literal[
@@ -39,70 +39,72 @@ class Route(msgspec.Struct, frozen=True):
     implied: bool = False
 
 
-class Reask(msgspec.Struct, frozen=True):
+class ReaskInvalid(msgspec.Struct, frozen=True):
     """An invalid answer is told so and asked again, until `attempts` of them lead to `give_up`, or end it all.
 
-    `texts` say so, by Unread.why: every one that the step's reader may give.
+    `texts` say so, by InvalidAnswer.reason: every one that the step's reader may give.
     """
 
-    texts: Mapping[Why, Text]
+    texts: Mapping[InvalidReason, LocalizedText]
     attempts: int
     give_up: int | None = None
 
 
-class Wait(msgspec.Struct, frozen=True):
+class IgnoreInvalid(msgspec.Struct, frozen=True):
     """An invalid answer changes nothing and is not told so."""
 
 
-class Remind(msgspec.Struct, frozen=True):
+class ReminderRule(msgspec.Struct, frozen=True):
     after_ms: int
     times: int
-    text: Text
+    text: LocalizedText
 
 
-class Say(msgspec.Struct, frozen=True):
+class StatementStep(msgspec.Struct, frozen=True):
     """Sent, and the session goes on at once. The last of `routes` has no condition."""
 
     id: str
-    text: Text
+    text: LocalizedText
     routes: tuple[Route, ...]
 
 
-class Ask(msgspec.Struct, frozen=True):
+class QuestionStep(msgspec.Struct, frozen=True):
     """Sent, and the session waits for an answer. The last of `routes` has no condition."""
 
     id: str
-    text: Text
+    text: LocalizedText
     reader: Reader
-    invalid: Reask | Wait
+    invalid: ReaskInvalid | IgnoreInvalid
     routes: tuple[Route, ...]
-    remind: Remind | None = None
+    remind: ReminderRule | None = None
 
 
-Step = Say | Ask
+SurveyStep = StatementStep | QuestionStep
 
 
-_NOBODYS_TEXTS = ("xqzjkvwx", "xqzj 7 kvwx, qjxz!")
+_IMPLAUSIBLE_TEXTS = ("xqzjkvwx", "xqzj 7 kvwx, qjxz!")
 """What nobody writes, so that a pattern which matches it matches anything."""
 
 
-class Keywords(msgspec.Struct, frozen=True):
+class StartKeywords(msgspec.Struct, frozen=True):
     """What starts a survey, and in which language: folded words, and patterns that match all of a folded SMS.
 
-    `anything` is the language in which an SMS starts it that nothing else is waiting for; empty: none does.
+    `any_sms_language` is the language in which an SMS starts it that nothing else is waiting for; empty: none does.
     """
 
     words: Mapping[str, str]
-    patterns: tuple[tuple[Pattern, str], ...] = ()
-    anything: str = ""
+    patterns: tuple[tuple[CompiledPattern, str], ...] = ()
+    any_sms_language: str = ""
 
     @property
     def languages(self) -> set[str]:
         """Those in which it starts."""
         of_patterns = {language for _, language in self.patterns}
-        return {*self.words.values(), *of_patterns} | ({self.anything} if self.anything else set())
+        return {*self.words.values(), *of_patterns} | (
+            {self.any_sms_language} if self.any_sms_language else set()
+        )
 
-    def match(self, folded: str, word: str) -> str | None:
+    def match_language(self, folded: str, word: str) -> str | None:
         """The keyword's language, None if there is no such keyword. `word` is `folded` without the punctuation at
         its ends."""
         for spelling in (folded, word):
@@ -114,11 +116,11 @@ class Keywords(msgspec.Struct, frozen=True):
                 return language
         return None
 
-    def names(self, folded: str, word: str) -> bool:
+    def names_survey(self, folded: str, word: str) -> bool:
         """Is an SMS that matches one that names the survey, and not just any SMS, which starts it too?"""
         if folded in self.words or word in self.words:
             return True
-        return all(self.match(text, text) is None for text in _NOBODYS_TEXTS)
+        return all(self.match_language(text, text) is None for text in _IMPLAUSIBLE_TEXTS)
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +129,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     `source` is the file's content, `file` its name, `version` the hash of `source` as 16 hex digits. `idle_ms` is
     None where no silence ends a session. `most_sms` ends a session that has sent so many; None: its steps do.
     `variables` are the session variables that the texts and conditions know, in lower case, and how long their values
-    can get, in characters; `told` are the places of those that Parley tells by itself (engine.surveys.variables.TOLD).
+    can get, in characters; `told` are the places of those that Parley tells by itself (engine.surveys.variables.BUILTIN_VARIABLES).
     `keep_ms` is how long what was said is kept once a session is over; None: as long as the deployment keeps
     everything. `lenient`: what would be an error elsewhere is a warning.
     """
@@ -138,40 +140,44 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     title: str
     languages: tuple[str, ...]
-    start: Keywords
+    start: StartKeywords
     idle_ms: int | None
     expires_ms: int
     cooldown_ms: int
-    again: Again
+    again: MidSessionStart
     most_sms: int | None
-    texts: Mapping[FixedText, Text]
-    steps: tuple[Step, ...]
+    texts: Mapping[FixedText, LocalizedText]
+    steps: tuple[SurveyStep, ...]
     variables: Mapping[str, int] = {}
     told: frozenset[str] = frozenset()
     keep_ms: int | None = None
     lenient: bool = False
 
 
-def follow(routes: Sequence[Route], answers: Mapping[str, Answer], taken: Mapping[int, int]) -> Route:
+def choose_route(routes: Sequence[Route], answers: Mapping[str, Answer], taken: Mapping[int, int]) -> Route:
     """The first route that is open. `taken` counts those that may be taken a number of times only."""
     for route in routes:
         if (route.times is None or taken.get(route.counter, 0) < route.times) and (
-            route.when is None or holds(route.when, answers)
+            route.when is None or condition_holds(route.when, answers)
         ):
             return route
     raise AssertionError("the last route has no condition and no count")
 
 
-def repeats_of(step: Step) -> list[Text]:
+def reask_texts(step: SurveyStep) -> list[LocalizedText]:
     """The different texts that an invalid answer to the step can be told; none, if the first one is the last."""
-    if not isinstance(step, Ask) or not isinstance(step.invalid, Reask) or step.invalid.attempts == 1:
+    if (
+        not isinstance(step, QuestionStep)
+        or not isinstance(step.invalid, ReaskInvalid)
+        or step.invalid.attempts == 1
+    ):
         return []
     return list({id(text): text for text in step.invalid.texts.values()}.values())
 
 
-def targets(step: Step) -> list[int]:
+def successor_indexes(step: SurveyStep) -> list[int]:
     """Every index that may follow `step`, END included."""
     went = [route.go for route in step.routes]
-    if isinstance(step, Ask) and isinstance(step.invalid, Reask):
-        went.append(END if step.invalid.give_up is None else step.invalid.give_up)
+    if isinstance(step, QuestionStep) and isinstance(step.invalid, ReaskInvalid):
+        went.append(END_INDEX if step.invalid.give_up is None else step.invalid.give_up)
     return went

@@ -12,24 +12,34 @@ from typing import Literal
 import msgspec
 
 from engine.answers import AnythingReader, PhpNumberReader, is_numeric
-from engine.surveys.compiling.text_parsing import default_text
+from engine.surveys.compiling.text_parsing import fixed_text_by_language
 from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
-from engine.surveys.findings import Finding, Rejected, broken
-from engine.surveys.program import END, Ask, FixedText, Keywords, Route, Say, Step, Survey, Wait
-from engine.surveys.survey_file import convert
-from engine.surveys.texts import LONGEST_SMS, Text
+from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
+from engine.surveys.program import (
+    END_INDEX,
+    FixedText,
+    IgnoreInvalid,
+    QuestionStep,
+    Route,
+    StartKeywords,
+    StatementStep,
+    Survey,
+    SurveyStep,
+)
+from engine.surveys.survey_file import convert_with_problems
+from engine.surveys.texts import LONGEST_SMS, LocalizedText
 
-MOST_SMS = 100
+MOST_SESSION_SMS = 100
 """Bounds the SMS of a session, as nothing in the file could."""
 
 _SESSION_OVER = -2
 _THRESHOLD_MS = 30_000
 _LANGUAGE = "en"
 
-Number = int | float | str
-Operator = Literal[">=", ">", "<=", "<", "==", "!="]
+JsonNumber = int | float | str
+ComparisonOperator = Literal[">=", ">", "<=", "<", "==", "!="]
 
-_CONDITIONS: Mapping[Operator, Callable[[str, float], Condition]] = {
+_CONDITION_BY_OPERATOR: Mapping[ComparisonOperator, Callable[[str, float], Condition]] = {
     ">=": AtLeast,
     ">": Above,
     "<=": AtMost,
@@ -39,24 +49,24 @@ _CONDITIONS: Mapping[Operator, Callable[[str, float], Condition]] = {
 }
 
 
-class Item(msgspec.Struct, frozen=True):
+class QuestionItem(msgspec.Struct, frozen=True):
     """One element of the array. The script ignores every other key, and so do we."""
 
     text: str
-    next: Number | None = None
-    condition: Operator | None = None
-    value: Number | None = None
-    true_next: Number | None = None
-    false_next: Number | None = None
+    next: JsonNumber | None = None
+    condition: ComparisonOperator | None = None
+    value: JsonNumber | None = None
+    true_next: JsonNumber | None = None
+    false_next: JsonNumber | None = None
 
 
 def compile_questions(
     raw: Sequence[object], name: str, file: str, source: bytes, version: str
-) -> tuple[Survey, list[Finding]]:
+) -> tuple[Survey, list[SurveyFinding]]:
     """The survey in a parsed questions.json, and no warnings. Raises Rejected."""
-    steps, problems = _steps(raw)
+    steps, problems = _compile_items(raw)
     if problems:
-        raise Rejected(list(map(broken, problems)))
+        raise InvalidSurveyError(list(map(invalid_file_finding, problems)))
     survey = Survey(
         name=name,
         version=version,
@@ -64,12 +74,12 @@ def compile_questions(
         file=file,
         title="",
         languages=(_LANGUAGE,),
-        start=Keywords({"start": _LANGUAGE}),
+        start=StartKeywords({"start": _LANGUAGE}),
         idle_ms=_THRESHOLD_MS,
         expires_ms=86_400_000,
         cooldown_ms=_THRESHOLD_MS,
         again="answer",
-        most_sms=MOST_SMS,
+        most_sms=MOST_SESSION_SMS,
         texts=_fixed_texts(),
         steps=tuple(steps),
         lenient=True,
@@ -77,69 +87,71 @@ def compile_questions(
     return survey, []
 
 
-def _fixed_texts() -> dict[FixedText, Text]:
+def _fixed_texts() -> dict[FixedText, LocalizedText]:
     names: tuple[FixedText, ...] = ("stopped", "help", "opted_in")
-    return {name: text for name in names if (text := default_text(name, [_LANGUAGE], "START"))}
+    return {name: text for name in names if (text := fixed_text_by_language(name, [_LANGUAGE], "START"))}
 
 
-def _steps(raw: Sequence[object]) -> tuple[list[Step], list[str]]:
+def _compile_items(raw: Sequence[object]) -> tuple[list[SurveyStep], list[str]]:
     if not raw:
         return [], ["questions file need to have at least 1 question"]
-    steps: list[Step] = []
+    steps: list[SurveyStep] = []
     problems: list[str] = []
     for place, each in enumerate(raw):
-        item, found = convert(each, Item)
+        item, found = convert_with_problems(each, QuestionItem)
         if item:
-            reading = _Reading(item, len(raw))
-            steps.append(reading.step(str(place)))
+            reading = _ItemCompiler(item, len(raw))
+            steps.append(reading.compile_step(str(place)))
             found += reading.problems
         problems += [f"item {place}, {problem}" for problem in found]
     return steps, problems
 
 
-class _Reading:
+class _ItemCompiler:
     """One item being read, and what is wrong with it."""
 
-    def __init__(self, item: Item, count: int) -> None:
+    def __init__(self, item: QuestionItem, count: int) -> None:
         self.problems: list[str] = []
         self._item = item
         self._count = count
 
-    def step(self, identity: str) -> Step:
+    def compile_step(self, identity: str) -> SurveyStep:
         item = self._item
         if not item.text.strip() or len(item.text) > LONGEST_SMS:
             self.problems.append(
                 f"field text: 1 to {LONGEST_SMS} characters are expected, it has {len(item.text)}"
             )
-        text: Text = {_LANGUAGE: item.text}
+        text: LocalizedText = {_LANGUAGE: item.text}
         if item.condition is None:
-            following = Route(None, self._target("next", item.next))
-            if following.go == END:
-                return Say(identity, text, (following,))
-            return Ask(identity, text, AnythingReader(), Wait(), (following,))
-        routes = self._branches(identity, item.condition)
-        if item.next is not None and self._target("next", item.next) == END:
-            return Say(identity, text, (Route(None, END),))
-        return Ask(identity, text, PhpNumberReader(), Wait(), routes)
+            following = Route(None, self._target_index("next", item.next))
+            if following.go == END_INDEX:
+                return StatementStep(identity, text, (following,))
+            return QuestionStep(identity, text, AnythingReader(), IgnoreInvalid(), (following,))
+        routes = self._compile_branches(identity, item.condition)
+        if item.next is not None and self._target_index("next", item.next) == END_INDEX:
+            return StatementStep(identity, text, (Route(None, END_INDEX),))
+        return QuestionStep(identity, text, PhpNumberReader(), IgnoreInvalid(), routes)
 
-    def _branches(self, identity: str, operator: Operator) -> tuple[Route, ...]:
-        condition = _CONDITIONS[operator](identity, self._number("value", self._item.value))
+    def _compile_branches(self, identity: str, operator: ComparisonOperator) -> tuple[Route, ...]:
+        condition = _CONDITION_BY_OPERATOR[operator](
+            identity, self._required_number("value", self._item.value)
+        )
         return (
-            Route(condition, self._target("true_next", self._item.true_next)),
-            Route(None, self._target("false_next", self._item.false_next)),
+            Route(condition, self._target_index("true_next", self._item.true_next)),
+            Route(None, self._target_index("false_next", self._item.false_next)),
         )
 
-    def _target(self, field: str, written: Number | None) -> int:
-        number = self._number(field, written)
+    def _target_index(self, field: str, written: JsonNumber | None) -> int:
+        number = self._required_number(field, written)
         if number == _SESSION_OVER:
-            return END
+            return END_INDEX
         if not (number.is_integer() and 0 <= number < self._count):
             if written is not None:
                 self.problems.append(f"field {field}: there is no item {written}")
-            return END
+            return END_INDEX
         return int(number)
 
-    def _number(self, field: str, written: Number | None) -> float:
+    def _required_number(self, field: str, written: JsonNumber | None) -> float:
         if written is None:
             self.problems.append(f"field {field} is missing")
         elif isinstance(written, str) and not is_numeric(written):

@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 
-from engine.surveys.survey_file import TAG, AskStep, Duration, Idle, SayStep, SurveyFile
+from engine.surveys.survey_file import LANGUAGE_TAG, AskStep, Duration, DurationOrNone, SayStep, SurveyFile
 
-_NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
+_NAME_PATTERN = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
 _POSITIVE = {"minimum": 1}
 _NOT_EMPTY = {"minItems": 1}
 
-_FURTHER: dict[str, dict[str, dict[str, Any]]] = {
+_FIELD_LIMITS: dict[str, dict[str, dict[str, Any]]] = {
     "SurveyFile": {
-        "survey": _NAME, "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{TAG.pattern}$"}}, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
+        "survey": _NAME_PATTERN, "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{LANGUAGE_TAG.pattern}$"}}, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
     },
-    "SayStep": {"id": _NAME},
-    "AskStep": {"id": _NAME, "attempts": _POSITIVE},
+    "SayStep": {"id": _NAME_PATTERN},
+    "AskStep": {"id": _NAME_PATTERN, "attempts": _POSITIVE},
     "Goto": {"times": _POSITIVE},
     "Reminder": {"times": _POSITIVE},
     "TextAnswer": {"min": {"minimum": 0}, "max": _POSITIVE},
@@ -32,7 +32,7 @@ _FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
-_QUESTIONS = {
+_QUESTIONS_SCHEMA = {
     "type": "array",
     "title": "Octopush's questions.json: position is id",
     "minItems": 1,
@@ -48,12 +48,12 @@ _QUESTIONS = {
 }
 
 
-def schema() -> dict[str, Any]:
+def survey_schema() -> dict[str, Any]:
     """The schema of every file that `parley` reads as a survey."""
     _, parts = msgspec.json.schema_components(
-        [SurveyFile, SayStep, AskStep], schema_hook=_written, ref_template="#/$defs/{name}"
+        [SurveyFile, SayStep, AskStep], schema_hook=_duration_schema, ref_template="#/$defs/{name}"
     )
-    for name, further in _FURTHER.items():
+    for name, further in _FIELD_LIMITS.items():
         for field, limits in further.items():
             parts[name]["properties"][field].update(limits)
     parts["SurveyFile"]["properties"]["steps"]["items"] = {
@@ -66,15 +66,15 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A Parley survey",
         "if": {"type": "array"},
-        "then": _QUESTIONS,
+        "then": _QUESTIONS_SCHEMA,
         "else": {"$ref": "#/$defs/SurveyFile"},
         "$defs": parts,
     }
 
 
-def _written(wanted: type) -> dict[str, Any]:
+def _duration_schema(wanted: type) -> dict[str, Any]:
     if wanted is Duration:
         return {"type": "string", "pattern": "^[0-9]{1,6}[smhd]$"}
-    if wanted is Idle:
+    if wanted is DurationOrNone:
         return {"type": "string", "pattern": "^([0-9]{1,6}[smhd]|none)$"}
     raise NotImplementedError

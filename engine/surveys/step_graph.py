@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from engine.surveys.program import END, Say, Step, targets
+from engine.surveys.program import END_INDEX, StatementStep, SurveyStep, successor_indexes
 
 
-def chatter(steps: Sequence[Step]) -> list[str]:
+def endless_statements(steps: Sequence[SurveyStep]) -> list[str]:
     """A problem for statements that follow each other for ever."""
-    says = {place: step for place, step in enumerate(steps) if isinstance(step, Say)}
-    graph = {place: [each for each in targets(step) if each in says] for place, step in says.items()}
+    says = {place: step for place, step in enumerate(steps) if isinstance(step, StatementStep)}
+    graph = {
+        place: [each for each in successor_indexes(step) if each in says] for place, step in says.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as e:
@@ -19,13 +21,13 @@ def chatter(steps: Sequence[Step]) -> list[str]:
     return []
 
 
-def reachable(steps: Sequence[Step], start: Iterable[int]) -> set[int]:
+def reachable_steps(steps: Sequence[SurveyStep], start: Iterable[int]) -> set[int]:
     """The indexes that routes lead to from `start`, these included."""
     found: set[int] = set()
-    waiting = [place for place in start if place != END]
+    waiting = [place for place in start if place != END_INDEX]
     while waiting:
         place = waiting.pop()
         if place not in found:
             found.add(place)
-            waiting += [each for each in targets(steps[place]) if each != END]
+            waiting += [each for each in successor_indexes(steps[place]) if each != END_INDEX]
     return found

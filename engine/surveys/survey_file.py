@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from engine.model.suggestions import meant
+from engine.model.suggestions import did_you_mean
 
-Texts = str | dict[str, str]
+WrittenText = str | dict[str, str]
 """A text, or one per language."""
 
 
@@ -29,7 +29,7 @@ class Duration:
         self.ms = int(found[1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[found[2]]
 
 
-class Idle:
+class DurationOrNone:
     """A Duration, or `none`: `ms` is None then."""
 
     __slots__ = ("ms",)
@@ -55,7 +55,7 @@ class ScaleAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
     to: int
     from_: int = msgspec.field(name="from", default=1)
-    labels: dict[str, Texts] = {}
+    labels: dict[str, WrittenText] = {}
 
 
 class YesNoAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="yes_no"):
@@ -67,7 +67,7 @@ class YesNoAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
-    label: Texts
+    label: WrittenText
     aliases: list[str] = []
 
 
@@ -101,7 +101,7 @@ AnswerType = (
     TextAnswer | NumberAnswer | ScaleAnswer | YesNoAnswer | ChoiceAnswer | ChoicesAnswer | DateAnswer | PhoneAnswer
 )  # fmt: skip
 
-Bound = int | float | str
+WrittenBound = int | float | str
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,10 +110,10 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     answer: str | None = None
     variable: str | None = None
-    at_least: Bound | None = None
-    at_most: Bound | None = None
-    above: Bound | None = None
-    below: Bound | None = None
+    at_least: WrittenBound | None = None
+    at_most: WrittenBound | None = None
+    above: WrittenBound | None = None
+    below: WrittenBound | None = None
     equals: str | int | float | bool | None = None
     one_of: list[str | int | float | bool] | None = None
     matches: str | None = None
@@ -132,54 +132,54 @@ class Goto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: int | None = None
 
 
-Next = str | list[Goto]
+WrittenRoutes = str | list[Goto]
 
 
 class Reminder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Duration
-    text: Texts
+    text: WrittenText
     times: int = 1
 
 
 class SayStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
-    say: Texts
-    next: Next | None = None
+    say: WrittenText
+    next: WrittenRoutes | None = None
 
 
 class AskStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
-    ask: Texts
+    ask: WrittenText
     answer: AnswerType
-    invalid: Texts | None = None
+    invalid: WrittenText | None = None
     attempts: int = 3
     give_up: str | None = None
-    next: Next | None = None
+    next: WrittenRoutes | None = None
     remind: Reminder | None = None
 
 
 class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Each a text, or `none`. `completed` and `refused` are `none` unless written."""
 
-    completed: Texts | None = None
-    unavailable: Texts | None = None
-    not_found: Texts | None = None
-    expired: Texts | None = None
-    refused: Texts | None = None
-    stopped: Texts | None = None
-    help: Texts | None = None
-    opted_in: Texts | None = None
+    completed: WrittenText | None = None
+    unavailable: WrittenText | None = None
+    not_found: WrittenText | None = None
+    expired: WrittenText | None = None
+    refused: WrittenText | None = None
+    stopped: WrittenText | None = None
+    help: WrittenText | None = None
+    opted_in: WrittenText | None = None
 
 
-Keywords = str | list[str] | dict[str, str | list[str]]
+WrittenKeywords = str | list[str] | dict[str, str | list[str]]
 """One, several, or either by language. ANYTHING is no word, but whatever is none of the channel's keywords."""
 
-ANYTHING = "*"
+ANY_SMS = "*"
 
-TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 """A language (BCP 47, simplified)."""
 
-Variables = list[str] | dict[str, int]
+DeclaredVariables = list[str] | dict[str, int]
 """Session variables by name; a mapping says how long each value can get, in characters."""
 
 
@@ -190,22 +190,22 @@ class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     survey: str
     steps: list[Any]
     title: str = ""
-    start: Keywords = "START"
+    start: WrittenKeywords = "START"
     languages: tuple[str, ...] = ("en",)
-    idle: Idle = msgspec.field(default_factory=lambda: Idle("none"))
+    idle: DurationOrNone = msgspec.field(default_factory=lambda: DurationOrNone("none"))
     expires: Duration = msgspec.field(default_factory=lambda: Duration("3d"))
     cooldown: Duration = msgspec.field(default_factory=lambda: Duration("30s"))
     again: Literal["ignore", "answer", "restart"] = "ignore"
     most_sms: int | None = None
     keep: Duration | None = None
-    variables: Variables = []
+    variables: DeclaredVariables = []
     texts: FixedTexts = FixedTexts()
 
 
 T = TypeVar("T")
-Path = tuple[str | int, ...]
+ValuePath = tuple[str | int, ...]
 
-_FIELDS = frozenset(
+_FIELD_NAMES = frozenset(
     field.encode_name
     for struct in (
         SurveyFile, SayStep, AskStep, Goto, When, Reminder, Option, FixedTexts, TextAnswer, NumberAnswer, ScaleAnswer,
@@ -215,7 +215,7 @@ _FIELDS = frozenset(
 )  # fmt: skip
 """Every word that is a field somewhere."""
 
-_EXPECTED = {
+_TYPE_WORDS = {
     "str": "a text",
     "int": "a whole number",
     "float": "a number",
@@ -224,132 +224,134 @@ _EXPECTED = {
     "array": "a list",
     "null": "",
 }
-_CLOSED = {
+_ALLOWED_WORDS = {
     "type": "text, number, scale, yes_no, choice, choices, date or phone",
     "order": "dmy or mdy",
     "again": "ignore, answer or restart",
     "condition": ">=, >, <=, <, == or !=",
 }
-_KINDS: dict[type, str] = {
+_JSON_TYPES: dict[type, str] = {
     str: "str", int: "int", float: "float", bool: "bool", dict: "object", list: "array", type(None): "null",
 }  # fmt: skip
-_GONE = object()
+_DELETED = object()
 _STAND_INS: tuple[object, ...] = ("", {}, [], {"go": "end"}, {"type": "yes_no"}, "1s", 0)
-_WRITTEN: dict[type, str] = {
+_DURATION_WORDS: dict[type, str] = {
     Duration: "a duration such as 30s, 10m, 2h or 3d",
-    Idle: "a duration such as 30s, 10m, 2h or 3d, or none",
+    DurationOrNone: "a duration such as 30s, 10m, 2h or 3d, or none",
 }
 
 
-def convert(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
+def convert_with_problems(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
     """`raw` as `to`, and a sentence for everything that is wrong with it.
 
     What is wrong with a field that may be left out is left out, so that the rest can be looked at; with more than
     that, there is no value.
     """
     problems: list[str] = []
-    mended: dict[Path, Iterator[object]] = {}
+    mended: dict[ValuePath, Iterator[object]] = {}
     faithful = True
     try:
-        holder = [_own(raw)]
+        holder = [_plain_copy(raw)]
     except RecursionError:
         return None, ["it refers to itself"]
     while True:
         try:
-            converted = msgspec.convert(holder[0], to, dec_hook=_duration)
+            converted = msgspec.convert(holder[0], to, dec_hook=_decode_duration)
         except msgspec.ValidationError as e:
-            problem = _explain(str(e), holder[0])
+            problem = _explain_error(str(e), holder[0])
         else:
             return (converted if faithful else None), problems
-        path = next((path for path in _prefixes(problem.path) if path in mended), problem.path)
+        path = next((path for path in _path_prefixes(problem.path) if path in mended), problem.path)
         if path not in mended:
             problems.append(problem.sentence)
-            mended[path] = iter(((_GONE,) if problem.deletable else ()) + _STAND_INS)
+            mended[path] = iter(((_DELETED,) if problem.deletable else ()) + _STAND_INS)
         stand_in = next(mended[path], None)
         if stand_in is None:
             return None, problems
-        faithful = faithful and stand_in is _GONE and len(path) == 1
-        _mend(holder, path, stand_in)
+        faithful = faithful and stand_in is _DELETED and len(path) == 1
+        _replace_at(holder, path, stand_in)
 
 
-def _prefixes(path: Path) -> Iterator[Path]:
+def _path_prefixes(path: ValuePath) -> Iterator[ValuePath]:
     """The ways to whatever holds the value at `path`, and to it, outermost first."""
     return (path[:length] for length in range(len(path) + 1))
 
 
-def _mend(holder: list[Any], path: Path, stand_in: object) -> None:
+def _replace_at(holder: list[Any], path: ValuePath, stand_in: object) -> None:
     """Put `stand_in` where `path` leads from the one element of `holder`."""
     *way, last = (0, *path)
-    mapping = _at(holder, tuple(way))
-    if stand_in is _GONE:
+    mapping = _value_at(holder, tuple(way))
+    if stand_in is _DELETED:
         mapping.pop(last, None)
     else:
         mapping[last] = copy.copy(stand_in)
 
 
-def _own(raw: object) -> Any:
+def _plain_copy(raw: object) -> Any:
     """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out.
 
     What YAML has beside JSON becomes text, as it would be there: whole numbers that are keys, and dates.
     """
     match raw:
         case dict():
-            return {str(key) if type(key) is int else key: _own(value) for key, value in raw.items()}
+            return {str(key) if type(key) is int else key: _plain_copy(value) for key, value in raw.items()}
         case list():
-            return [_own(value) for value in raw]
+            return [_plain_copy(value) for value in raw]
         case date():
             return raw.isoformat()
         case _:
             return raw
 
 
-def _duration(wanted: type, written: object) -> object:
-    expected = _WRITTEN[wanted]
+def _decode_duration(wanted: type, written: object) -> object:
+    expected = _DURATION_WORDS[wanted]
     if not isinstance(written, str):
         raise ValueError(expected)  # noqa: TRY004 (msgspec wants a ValueError)
     try:
-        return Duration(written) if wanted is Duration else Idle(written)
+        return Duration(written) if wanted is Duration else DurationOrNone(written)
     except ValueError:
         raise ValueError(expected) from None
 
 
-class _Problem(msgspec.Struct, frozen=True):
+class _ConversionProblem(msgspec.Struct, frozen=True):
     """`sentence` is about the value at `path`; if `deletable`, the rest can be looked at without it."""
 
-    path: Path
+    path: ValuePath
     sentence: str
     deletable: bool
 
 
-def _explain(message: str, raw: object) -> _Problem:
+def _explain_error(message: str, raw: object) -> _ConversionProblem:
     """Where msgspec's message points, and our sentence for it."""
     what, _, where = message.partition(" - at `")
     got = re.search(r"got `(\w+)`", what)
-    path = _path(where.removeprefix("key` in `").removesuffix("`"), raw, got[1] if got else "")
+    path = _parse_path(where.removeprefix("key` in `").removesuffix("`"), raw, got[1] if got else "")
     if where.startswith("key` in `"):
-        key = next(key for key in _at(raw, path) if not isinstance(key, str))
-        return _Problem(
-            (*path, key), f"{_field(path)}: found the key {key!r}, expected a text", deletable=True
+        key = next(key for key in _value_at(raw, path) if not isinstance(key, str))
+        return _ConversionProblem(
+            (*path, key), f"{_field_name(path)}: found the key {key!r}, expected a text", deletable=True
         )
     if missing := re.search(r"missing required field `(.+)`", what):
         path = (*path, missing[1])
-        return _Problem(path, f"{_field(path)} is missing", deletable=False)
+        return _ConversionProblem(path, f"{_field_name(path)} is missing", deletable=False)
     if unknown := re.search(r"unknown field `(.+)`", what, re.DOTALL):
         path = (*path, unknown[1])
-        return _Problem(path, f"{_field(path)} is {_unknown(unknown[1])}", deletable=True)
-    sentence = f"{_field(path)}: found {_shown(_at(raw, path))}, expected {_expected(what, path)}"
-    return _Problem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
+        return _ConversionProblem(
+            path, f"{_field_name(path)} is {_describe_unknown_field(unknown[1])}", deletable=True
+        )
+    sentence = f"{_field_name(path)}: found {_describe_value(_value_at(raw, path))}, expected {_describe_expected(what, path)}"
+    return _ConversionProblem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
 
 
-def _unknown(field: str) -> str:
-    return "not one of those here" if field in _FIELDS else f"unknown{meant(field, _FIELDS)}"
+def _describe_unknown_field(field: str) -> str:
+    return "not one of those here" if field in _FIELD_NAMES else f"unknown{did_you_mean(field, _FIELD_NAMES)}"
 
 
-def _expected(what: str, path: Path) -> str:
+def _describe_expected(what: str, path: ValuePath) -> str:
     if what.startswith("Invalid"):
-        return _CLOSED.get(str(path[-1]) if path else "", "another value")
+        return _ALLOWED_WORDS.get(str(path[-1]) if path else "", "another value")
     if types := re.match(r"Expected `([^`]+)`", what):
-        words = dict.fromkeys(_EXPECTED.get(each, each) for each in types[1].split(" | "))
+        words = dict.fromkeys(_TYPE_WORDS.get(each, each) for each in types[1].split(" | "))
         if "a number" in words:
             words.pop("a whole number", None)
         if path[-1:] == ("answer",) and "a mapping" in words:
@@ -358,42 +360,42 @@ def _expected(what: str, path: Path) -> str:
     return what
 
 
-def _path(where: str, raw: object, got: str) -> Path:
+def _parse_path(where: str, raw: object, got: str) -> ValuePath:
     """Where msgspec points. It does not tell a mapping's key, but that there is a `got` in its value."""
-    path: Path = ()
+    path: ValuePath = ()
     places = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
     for number, (field, place) in enumerate(places):
         if place == "...":
             further = tuple(each or int(index) for each, index in places[number + 1 :] if index != "...")
-            mapping = _at(raw, path)
-            keys = [key for key, value in mapping.items() if _kind_at(value, further) == got]
+            mapping = _value_at(raw, path)
+            keys = [key for key, value in mapping.items() if _json_type_at(value, further) == got]
             path = (*path, keys[0] if keys else next(iter(mapping)))
         else:
             path = (*path, field or int(place))
     return path
 
 
-def _kind_at(value: Any, path: Path) -> str:
+def _json_type_at(value: Any, path: ValuePath) -> str:
     """What msgspec calls the value there; empty if there is none."""
     try:
-        return _KINDS.get(type(_at(value, path)), "")
+        return _JSON_TYPES.get(type(_value_at(value, path)), "")
     except (LookupError, TypeError):
         return ""
 
 
-def _at(raw: Any, path: Path) -> Any:
+def _value_at(raw: Any, path: ValuePath) -> Any:
     for key in path:
         raw = raw[key]
     return raw
 
 
-def _field(path: Path) -> str:
+def _field_name(path: ValuePath) -> str:
     if not path:
         return "the whole of it"
     return "field " + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     match value:
         case dict():
             return "a mapping"

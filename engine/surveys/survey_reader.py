@@ -7,22 +7,26 @@ from hashlib import blake2b
 from pathlib import PurePath
 
 from engine.surveys.compiling import compile_survey
-from engine.surveys.documents import SUFFIXES, Unparsable, parse
-from engine.surveys.findings import Finding, Rejected, broken
+from engine.surveys.documents import SURVEY_SUFFIXES, DocumentSyntaxError, parse_document
+from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
 from engine.surveys.program import Survey
 from engine.surveys.questions_json import compile_questions
 
 
-def read_survey(file: str, source: bytes) -> tuple[Survey, list[Finding]]:
+def read_survey(file: str, source: bytes) -> tuple[Survey, list[SurveyFinding]]:
     """The survey in a file, and warnings about how it is written. Raises Rejected."""
-    if not file.endswith(SUFFIXES):
-        raise Rejected(
-            [broken(f"a survey's file is called {', '.join('*' + suffix for suffix in SUFFIXES)}")]
+    if not file.endswith(SURVEY_SUFFIXES):
+        raise InvalidSurveyError(
+            [
+                invalid_file_finding(
+                    f"a survey's file is called {', '.join('*' + suffix for suffix in SURVEY_SUFFIXES)}"
+                )
+            ]
         )
     try:
-        raw = parse(file, source)
-    except Unparsable as e:
-        raise Rejected([broken(str(e))]) from None
+        raw = parse_document(file, source)
+    except DocumentSyntaxError as e:
+        raise InvalidSurveyError([invalid_file_finding(str(e))]) from None
     version = blake2b(source, digest_size=8).hexdigest()
     if isinstance(raw, list) and file.endswith(".json"):
         return compile_questions(raw, PurePath(file).stem, file, source, version)

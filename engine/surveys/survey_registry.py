@@ -10,7 +10,7 @@ from copy import copy
 from engine.surveys.program import Survey
 
 
-class Surveys:
+class SurveyRegistry:
     """Every version that is known. `current` answers for what is deployed, `version` for what a session began with.
 
     `edition` grows whenever other surveys become current.
@@ -24,19 +24,19 @@ class Surveys:
     def current(self, name: str) -> Survey | None:
         return self._current.get(name)
 
-    def version(self, version: str) -> Survey | None:
+    def by_version(self, version: str) -> Survey | None:
         """`version` is Survey.version, the hash of its source."""
         return self._versions.get(version)
 
-    def names(self) -> list[str]:
+    def current_names(self) -> list[str]:
         """The names of the current surveys, in order."""
         return sorted(self._current)
 
-    def add(self, survey: Survey) -> Survey:
+    def add_version(self, survey: Survey) -> Survey:
         """Make an older version known, by its version only. Answers the one that is known from now on."""
         return self._versions.setdefault(survey.version, survey)
 
-    def replace(self, current: Iterable[Survey]) -> None:
+    def replace_current(self, current: Iterable[Survey]) -> None:
         """From now on these are current, and nothing else. Versions that were stay known."""
         by_name = {survey.name: survey for survey in current}
         for survey in by_name.values():
@@ -44,6 +44,6 @@ class Surveys:
         self._current = by_name
         self.edition += 1
 
-    def still(self) -> "Surveys":
+    def snapshot(self) -> "SurveyRegistry":
         """The same, in which what is current now stays so: whoever looks twice sees one set of surveys."""
         return copy(self)

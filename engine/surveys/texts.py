@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from engine.model.events import Answer
-from engine.surveys.variables import TOLD, is_variable
+from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
 
 LONGEST_SMS = 1224
 """Characters: eight GSM-7 segments of 153, the most that Octopush accepts."""
 
 
-class Slot(msgspec.Struct, frozen=True):
+class TemplateSlot(msgspec.Struct, frozen=True):
     """Where a step's answer goes, or a session variable ("$key").
 
     `labels` are a choice's options, or the words for no and yes, in the text's language. `longest` cuts what is put
@@ -25,94 +25,94 @@ class Slot(msgspec.Struct, frozen=True):
 
     step: str
     default: str | None = None
-    longest: int | None = None
+    max_length: int | None = None
     labels: tuple[str, ...] = ()
-    point: str = "."
+    decimal_point: str = "."
 
-    def pointed(self, point: str) -> "Slot":
+    def with_decimal_point(self, point: str) -> "TemplateSlot":
         return msgspec.structs.replace(self, point=point)
 
-    def labelled(self, labels: Iterable[str]) -> "Slot":
+    def with_labels(self, labels: Iterable[str]) -> "TemplateSlot":
         return msgspec.structs.replace(self, labels=tuple(labels))
 
-    def about(self, step: str, longest: int) -> "Slot":
+    def for_variable(self, step: str, longest: int) -> "TemplateSlot":
         """The slot of a session variable, which is cut to `longest` at any rate."""
-        cut_to = longest if self.longest is None else min(longest, self.longest)
+        cut_to = longest if self.max_length is None else min(longest, self.max_length)
         return msgspec.structs.replace(self, step=step, longest=cut_to)
 
 
-Template = str | tuple[str | Slot, ...]
-Text = Mapping[str, Template]
+TextTemplate = str | tuple[str | TemplateSlot, ...]
+LocalizedText = Mapping[str, TextTemplate]
 """Language -> template, complete for the survey's languages."""
 
-_TOLD = "|".join(re.escape(place[1:]) for place in TOLD)
-_PLACEHOLDER = re.compile(rf"\{{((?i:{_TOLD})|[A-Za-z_][\w-]*)(?:\|([^{{}}]*?))?(?::(\d+))?\}}")
+_BUILTIN_NAMES = "|".join(re.escape(place[1:]) for place in BUILTIN_VARIABLES)
+_PLACEHOLDER = re.compile(rf"\{{((?i:{_BUILTIN_NAMES})|[A-Za-z_][\w-]*)(?:\|([^{{}}]*?))?(?::(\d+))?\}}")
 
 
-def split(text: str) -> Template:
+def parse_template(text: str) -> TextTemplate:
     """`text` with its placeholders as slots: `{name}`, `{name|default}`, `{name:20}`, and what Parley tells, `{$contact}`.
     Other braces are literal."""
-    parts: list[str | Slot] = []
+    parts: list[str | TemplateSlot] = []
     end = 0
     for found in _PLACEHOLDER.finditer(text):
         name, default, longest = found.groups()
-        parts += [text[end : found.start()], Slot(name, default, int(longest) if longest else None)]
+        parts += [text[end : found.start()], TemplateSlot(name, default, int(longest) if longest else None)]
         end = found.end()
     if not parts:
         return text
     return tuple(part for part in (*parts, text[end:]) if part != "")
 
 
-def slots(template: Template) -> list[Slot]:
-    return [] if isinstance(template, str) else [part for part in template if isinstance(part, Slot)]
+def template_slots(template: TextTemplate) -> list[TemplateSlot]:
+    return [] if isinstance(template, str) else [part for part in template if isinstance(part, TemplateSlot)]
 
 
-def with_slots(template: Template, resolved: Callable[[Slot], Slot]) -> Template:
+def map_slots(template: TextTemplate, resolved: Callable[[TemplateSlot], TemplateSlot]) -> TextTemplate:
     """`template`, each of its slots as `resolved` gives it."""
     if isinstance(template, str):
         return template
     return tuple(part if isinstance(part, str) else resolved(part) for part in template)
 
 
-def join(*templates: Template) -> Template:
+def join_templates(*templates: TextTemplate) -> TextTemplate:
     """One template after the other."""
-    parts: list[str | Slot] = []
+    parts: list[str | TemplateSlot] = []
     for template in templates:
         parts += [template] if isinstance(template, str) else template
     return "".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else tuple(parts)
 
 
-def literal(template: Template) -> str:
+def literal_text(template: TextTemplate) -> str:
     """`template` without what its slots hold."""
     return "".join(part for part in template if isinstance(part, str))
 
 
-def literal_length(template: Template) -> int:
+def literal_length(template: TextTemplate) -> int:
     """Characters of `template` without what its slots hold."""
-    return len(literal(template))
+    return len(literal_text(template))
 
 
-def opened_with(content: str, text: str) -> str:
+def prepend_content(content: str, text: str) -> str:
     """The first SMS of an invited session, whose inviter gave it an opening of its own; cut to LONGEST_SMS."""
     return f"{content} {text}"[:LONGEST_SMS]
 
 
-def fill(template: Template, answers: Mapping[str, Answer]) -> str:
+def fill_template(template: TextTemplate, answers: Mapping[str, Answer]) -> str:
     """The text to send, cut to LONGEST_SMS."""
     if isinstance(template, str):
         return template
-    return "".join([part if isinstance(part, str) else _put_in(part, answers) for part in template])[
+    return "".join([part if isinstance(part, str) else _fill_slot(part, answers) for part in template])[
         :LONGEST_SMS
     ]
 
 
-def _put_in(slot: Slot, answers: Mapping[str, Answer]) -> str:
+def _fill_slot(slot: TemplateSlot, answers: Mapping[str, Answer]) -> str:
     answer = answers.get(slot.step)
-    words = "" if answer is None else _words_of(answer, slot)[: slot.longest]
+    words = "" if answer is None else _answer_words(answer, slot)[: slot.max_length]
     return words or slot.default or ""
 
 
-def _words_of(answer: Answer, slot: Slot) -> str:
+def _answer_words(answer: Answer, slot: TemplateSlot) -> str:
     """A number without ornament, a label for an option; what an inviter wrote, as it was written."""
     labels = slot.labels
     match answer.value:
@@ -125,4 +125,4 @@ def _words_of(answer: Answer, slot: Slot) -> str:
         case tuple(values):
             return ", ".join(labels[place] for place in answer.indexes) if labels else ", ".join(values)
         case number:
-            return str(number).replace(".", slot.point)
+            return str(number).replace(".", slot.decimal_point)

@@ -16,42 +16,42 @@ from engine.answers import (
     TextReader,
     YesNoReader,
 )
-from engine.model.patterns import Pattern
+from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import (
     Above,
-    All,
-    Answered,
-    Any,
+    AllOf,
+    AnyOf,
     AtLeast,
     AtMost,
-    Atom,
+    AtomicCondition,
     Below,
     Condition,
-    Contains,
-    Includes,
-    Matches,
+    ContainsWord,
+    IncludesOption,
+    MatchesPattern,
     Not,
     OneOf,
+    StepAnswered,
 )
-from engine.surveys.variables import NAME, USUAL, is_variable
+from engine.surveys.variables import KEY_PATTERN, PUZZEL_KEYS, is_variable
 
-_SPELLING = {each.lower(): each for each in USUAL}
+_USUAL_SPELLINGS = {each.lower(): each for each in PUZZEL_KEYS}
 
 
-def describe(condition: Condition, about: str) -> str:
+def describe_condition(condition: Condition, about: str) -> str:
     """`condition` in words: "at least 95", "is yes", "'fever' is no and agentId is 7".
 
     `about` is the id of the step whose route it is; the words leave it out. Empty: they leave nothing out.
     """
     match condition:
-        case All(conditions):
-            return _combined(conditions, " and ", "always", about)
-        case Any(conditions):
-            return _combined(conditions, " or ", "never", about)
+        case AllOf(conditions):
+            return _describe_combined(conditions, " and ", "always", about)
+        case AnyOf(conditions):
+            return _describe_combined(conditions, " or ", "never", about)
         case Not(condition=inner):
-            return _denied(inner, about)
+            return _describe_negated(inner, about)
         case _:
-            return _sentence(condition, about, negated=False)
+            return _describe_atom(condition, about, negated=False)
 
 
 def describe_reader(reader: Reader) -> str:
@@ -61,9 +61,9 @@ def describe_reader(reader: Reader) -> str:
             length = f"{least} to {most}" if least > 1 else f"up to {most}"
             return f"text, {length} characters" + (f", like {show_pattern(pattern)}" if pattern else "")
         case NumberReader():
-            return _number(reader)
+            return _describe_number(reader)
         case ScaleReader(low, high):
-            return f"scale {_between(low, high)}"
+            return f"scale {_format_range(low, high)}"
         case YesNoReader():
             return "yes or no"
         case ChoiceReader(ids):
@@ -71,7 +71,7 @@ def describe_reader(reader: Reader) -> str:
         case ChoicesReader(ids, _, least, most):
             return f"{least} of {len(ids)}" if least == most else f"{least} to {most} of {len(ids)}"
         case DateReader(first, last):
-            return _range("date", first, last, f"from {first} to {last}")
+            return _range_phrase("date", first, last, f"from {first} to {last}")
         case PhoneReader(country):
             return f"phone number ({country})" if country else "phone number"
         case AnythingReader():
@@ -82,7 +82,7 @@ def describe_reader(reader: Reader) -> str:
             assert_never(reader)
 
 
-def show_pattern(pattern: Pattern) -> str:
+def show_pattern(pattern: CompiledPattern) -> str:
     """Its source between slashes."""
     return f"/{getattr(pattern, 'pattern', '...')}/"
 
@@ -93,109 +93,109 @@ def show_value(value: str | float | bool) -> str:
         case bool(yes):
             return "yes" if yes else "no"
         case str(text):
-            return text if NAME.fullmatch(text) else f"'{text}'"
+            return text if KEY_PATTERN.fullmatch(text) else f"'{text}'"
         case float(number) if number.is_integer() and abs(number) < 2**53:
             return str(int(number))
         case number:
             return str(number)
 
 
-def show_place(place: str) -> str:
+def show_step_or_variable(place: str) -> str:
     """What holds an answer: a variable by its name, a step by its id in quotes."""
     if not is_variable(place):
         return f"'{place}'"
     key = place.removeprefix("$")
-    return _SPELLING.get(key, key)
+    return _USUAL_SPELLINGS.get(key, key)
 
 
-def _combined(conditions: Sequence[Condition], joint: str, empty: str, about: str) -> str:
+def _describe_combined(conditions: Sequence[Condition], joint: str, empty: str, about: str) -> str:
     if len(conditions) == 1:
-        return describe(conditions[0], about)
-    return joint.join(_bracketed(each, about) for each in conditions) or empty
+        return describe_condition(conditions[0], about)
+    return joint.join(_describe_bracketed(each, about) for each in conditions) or empty
 
 
-def _bracketed(condition: Condition, about: str) -> str:
-    words = describe(condition, about)
-    return f"({words})" if isinstance(condition, All | Any) and len(condition.conditions) > 1 else words
+def _describe_bracketed(condition: Condition, about: str) -> str:
+    words = describe_condition(condition, about)
+    return f"({words})" if isinstance(condition, AllOf | AnyOf) and len(condition.conditions) > 1 else words
 
 
-def _denied(condition: Condition, about: str) -> str:
+def _describe_negated(condition: Condition, about: str) -> str:
     match condition:
-        case All() | Any():
-            return f"not ({describe(condition, about)})"
+        case AllOf() | AnyOf():
+            return f"not ({describe_condition(condition, about)})"
         case Not(condition=inner):
-            return describe(inner, about)
+            return describe_condition(inner, about)
         case _:
-            return _sentence(condition, about, negated=True)
+            return _describe_atom(condition, about, negated=True)
 
 
-def _sentence(atom: Atom, about: str, *, negated: bool) -> str:
-    words = _predicate(atom, negated=negated)
+def _describe_atom(atom: AtomicCondition, about: str, *, negated: bool) -> str:
+    words = _atom_predicate(atom, negated=negated)
     if atom.step != about:
-        return f"{show_place(atom.step)} {words}"
+        return f"{show_step_or_variable(atom.step)} {words}"
     return words if isinstance(atom, OneOf) else words.removeprefix("is ")
 
 
-def _predicate(atom: Atom, *, negated: bool) -> str:
+def _atom_predicate(atom: AtomicCondition, *, negated: bool) -> str:
     """What `atom` says of the place that it looks at."""
     be = "is not" if negated else "is"
     match atom:
         case AtLeast(bound=bound):
-            return f"{be} {_compared('at least', 'on or after', bound)}"
+            return f"{be} {_bound_phrase('at least', 'on or after', bound)}"
         case AtMost(bound=bound):
-            return f"{be} {_compared('at most', 'on or before', bound)}"
+            return f"{be} {_bound_phrase('at most', 'on or before', bound)}"
         case Above(bound=bound):
-            return f"{be} {_compared('above', 'after', bound)}"
+            return f"{be} {_bound_phrase('above', 'after', bound)}"
         case Below(bound=bound):
-            return f"{be} {_compared('below', 'before', bound)}"
+            return f"{be} {_bound_phrase('below', 'before', bound)}"
         case OneOf(values=values) if negated and len(values) > 1:
-            return f"is none of {_values(values, 'and')}"
+            return f"is none of {_list_values(values, 'and')}"
         case OneOf(values=values):
-            return f"{be} {_values(values, 'or')}"
-        case Matches(pattern=pattern):
+            return f"{be} {_list_values(values, 'or')}"
+        case MatchesPattern(pattern=pattern):
             return f"{'does not match' if negated else 'matches'} {show_pattern(pattern)}"
-        case Contains(words=words):
+        case ContainsWord(words=words):
             quoted = [f"'{each}'" for each in words]
-            return f"{'does not contain' if negated else 'contains'} {_listed(quoted, 'or')}"
-        case Includes(options=options):
-            return f"{'does not include' if negated else 'includes'} {_values(options, 'or')}"
-        case Answered():
+            return f"{'does not contain' if negated else 'contains'} {_join_words(quoted, 'or')}"
+        case IncludesOption(options=options):
+            return f"{'does not include' if negated else 'includes'} {_list_values(options, 'or')}"
+        case StepAnswered():
             return f"{be} answered"
         case _:
             assert_never(atom)
 
 
-def _compared(number: str, day: str, bound: float | str) -> str:
+def _bound_phrase(number: str, day: str, bound: float | str) -> str:
     """A bound that is a date takes other words than a number."""
     return f"{day} {bound}" if isinstance(bound, str) else f"{number} {show_value(bound)}"
 
 
-def _values(values: Collection[str | int | float | bool], last: str) -> str:
+def _list_values(values: Collection[str | int | float | bool], last: str) -> str:
     """In an order of their own, as a set has none: numbers by size, then words by the alphabet."""
     ordered = sorted(values, key=lambda each: (isinstance(each, str), each))
-    return _listed([show_value(each) for each in ordered], last) if ordered else "nothing"
+    return _join_words([show_value(each) for each in ordered], last) if ordered else "nothing"
 
 
-def _listed(words: Sequence[str], last: str) -> str:
+def _join_words(words: Sequence[str], last: str) -> str:
     """ "a, b or c", where `last` is "or"."""
     *before, final = words
     return f"{', '.join(before)} {last} {final}" if before else final
 
 
-def _number(reader: NumberReader) -> str:
+def _describe_number(reader: NumberReader) -> str:
     kind = "whole number" if reader.decimals == 0 else "number"
     low, high = reader.min, reader.max
-    both = "" if low is None or high is None else _between(low, high)
-    lead = _range(
+    both = "" if low is None or high is None else _format_range(low, high)
+    lead = _range_phrase(
         kind,
         None if low is None else show_value(low),
         None if high is None else show_value(high),
         both,
     )
-    return f"{lead}, up to {_counted(reader.decimals, 'decimal')}" if reader.decimals else lead
+    return f"{lead}, up to {_pluralize(reader.decimals, 'decimal')}" if reader.decimals else lead
 
 
-def _range(kind: str, low: str | None, high: str | None, both: str) -> str:
+def _range_phrase(kind: str, low: str | None, high: str | None, both: str) -> str:
     """`kind`, and what it is limited to; by `both` if it is at both ends."""
     match low, high:
         case None, None:
@@ -208,11 +208,11 @@ def _range(kind: str, low: str | None, high: str | None, both: str) -> str:
             return f"{kind} {both}"
 
 
-def _between(low: float, high: float) -> str:
+def _format_range(low: float, high: float) -> str:
     """With an en dash, where no minus sign can be mistaken for one."""
     joint = "\N{EN DASH}" if low >= 0 else " to "
     return f"{show_value(low)}{joint}{show_value(high)}"
 
 
-def _counted(count: int, thing: str) -> str:
+def _pluralize(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

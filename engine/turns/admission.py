@@ -5,17 +5,17 @@ Limits that span senders are taken elsewhere; here they are ChannelPolicy.closed
 
 from datetime import UTC, datetime
 
-from engine.model.events import Ending, Refusal
-from engine.model.lane import Line
+from engine.model.events import RefusalReason, SessionEnding
+from engine.model.lane import ChannelLine
 from engine.model.policy import ChannelPolicy
 from engine.surveys.program import Survey
-from engine.turns.session_routing import Thread
+from engine.turns.session_routing import ConversationThread
 
-_CLOSES: tuple[Ending, ...] = ("completed", "gave_up", "exhausted")
+_COOLDOWN_ENDINGS: tuple[SessionEnding, ...] = ("completed", "gave_up", "exhausted")
 """The ends after which a START has to cool down. Who was silent for too long, or said STOP, may begin at once."""
 
 
-def throttled(line: Line, policy: ChannelPolicy, now: int) -> bool:
+def throttle_start(line: ChannelLine, policy: ChannelPolicy, now: int) -> bool:
     """Is this START one too many? If not, it is counted (GCRA: one number holds the whole bucket)."""
     if not policy.start_burst or not policy.start_per_minute:
         return False
@@ -26,7 +26,7 @@ def throttled(line: Line, policy: ChannelPolicy, now: int) -> bool:
     return False
 
 
-def starts_left(line: Line, policy: ChannelPolicy, now: int) -> tuple[int, int] | None:
+def throttle_allowance(line: ChannelLine, policy: ChannelPolicy, now: int) -> tuple[int, int] | None:
     """How many STARTs the throttle would let pass at `now`, and when (ms) it lets pass the next one; None without one."""
     if not policy.start_burst or not policy.start_per_minute:
         return None
@@ -40,36 +40,38 @@ def _spacing_ms(policy: ChannelPolicy) -> int:
     return round(60_000 / policy.start_per_minute)
 
 
-def refusal(thread: Thread, survey: Survey, policy: ChannelPolicy, now: int) -> Refusal | None:
+def refusal_reason(
+    thread: ConversationThread, survey: Survey, policy: ChannelPolicy, now: int
+) -> RefusalReason | None:
     """Why `survey` may not open on `thread` now; None if it may. It cools down where the last session was."""
     line, main = thread.line, thread.main
-    if now <= cools_until(line, survey):
+    if now <= cooldown_until(line, survey):
         return "cooldown"
     cap = policy.sessions_per_sender_per_day
-    if cap and opened_today(main, policy, now) >= cap:
+    if cap and sessions_opened_today(main, policy, now) >= cap:
         return "daily_cap"
     return policy.closed
 
 
-def cools_until(line: Line, survey: Survey) -> int:
+def cooldown_until(line: ChannelLine, survey: Survey) -> int:
     """The last moment (ms) at which `survey` may not open again on the line; 0 if it need not cool down."""
-    cools_down = line.session is None and line.ended_how in _CLOSES and survey.cooldown_ms > 0
+    cools_down = line.session is None and line.ended_how in _COOLDOWN_ENDINGS and survey.cooldown_ms > 0
     return line.ended_at + survey.cooldown_ms if cools_down else 0
 
 
-def opened_today(line: Line, policy: ChannelPolicy, now: int) -> int:
+def sessions_opened_today(line: ChannelLine, policy: ChannelPolicy, now: int) -> int:
     """How many sessions have opened on the day of `now`."""
-    return line.opened_today if line.day == day_of(now, policy) else 0
+    return line.opened_today if line.counted_day == calendar_day(now, policy) else 0
 
 
-def count_opened(line: Line, policy: ChannelPolicy, now: int) -> None:
+def count_opened_session(line: ChannelLine, policy: ChannelPolicy, now: int) -> None:
     """A session has opened: it counts against the day's cap."""
-    today = day_of(now, policy)
-    if line.day != today:
-        line.day, line.opened_today = today, 0
+    today = calendar_day(now, policy)
+    if line.counted_day != today:
+        line.counted_day, line.opened_today = today, 0
     line.opened_today += 1
 
 
-def day_of(now: int, policy: ChannelPolicy) -> int:
+def calendar_day(now: int, policy: ChannelPolicy) -> int:
     """The ordinal of the calendar day on which `now` falls where the channel is."""
     return datetime.fromtimestamp(now / 1000, UTC).astimezone(policy.timezone).toordinal()

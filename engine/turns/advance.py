@@ -10,42 +10,53 @@ from typing import assert_never
 import msgspec
 
 from engine.model.events import (
-    Cancel,
+    ArchiveRecord,
+    CancelSession,
+    DeliveryReceipt,
+    InboundSms,
     Invitation,
     Mail,
-    Outbound,
-    Part,
+    OutboundSms,
     ProviderStop,
-    Receipt,
-    Record,
-    Sms,
+    SmsPart,
 )
 from engine.model.lane import Lane
-from engine.model.policy import ChannelPolicy, Policy
-from engine.surveys.survey_registry import Surveys
-from engine.turns.deadlines import apply_due, expires_after, hear_gathered, next_of
-from engine.turns.inbound_sms import cancel, hear, invite, may_be_stop, opt_out
-from engine.turns.multipart import gather
-from engine.turns.receipts import receive
-from engine.turns.turn import DAY_MS, HOUR_MS, Turn, UnknownChannel, UnknownVersion, Withdrawal
+from engine.model.policy import ChannelPolicies, ChannelPolicy
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.deadlines import (
+    apply_due_deadlines,
+    apply_joined_parts,
+    next_deadline,
+    session_expires_after,
+)
+from engine.turns.inbound_sms import (
+    apply_cancellation,
+    apply_invitation,
+    apply_opt_out,
+    apply_sms,
+    may_be_stop,
+)
+from engine.turns.multipart import collect_part
+from engine.turns.receipts import apply_receipt
+from engine.turns.turn import DAY_MS, HOUR_MS, Turn, UnknownChannelError, UnknownVersionError, WithdrawalCode
 
 __all__ = [
-    "Advance",
+    "ChannelPolicies",
     "ChannelPolicy",
-    "Policy",
-    "UnknownChannel",
-    "UnknownVersion",
+    "Effects",
+    "UnknownChannelError",
+    "UnknownVersionError",
     "advance",
-    "missing_versions",
-    "stop_alone",
+    "apply_stop_only",
+    "missing_survey_versions",
 ]
 
-_SEEN_MS = DAY_MS
-_MOST_SEEN = 128
-_REMEMBERED_MS = 48 * HOUR_MS
+_DUPLICATES_KNOWN_MS = DAY_MS
+_MOST_APPLIED_EVENTS = 128
+_LANE_KEPT_MS = 48 * HOUR_MS
 
 
-class Advance(msgspec.Struct):
+class Effects(msgspec.Struct):
     """What is to be committed, all of it or nothing.
 
     `alarm` (ms) is when `advance` wants to be called though no SMS comes; it may lie in the past. `silenced` are
@@ -57,11 +68,11 @@ class Advance(msgspec.Struct):
     """
 
     lane: Lane
-    outbox: list[Outbound]
-    records: list[Record]
+    outbox: list[OutboundSms]
+    records: list[ArchiveRecord]
     alarm: int | None
     silenced: list[str]
-    withdrawn: dict[str, Withdrawal]
+    withdrawn: dict[str, WithdrawalCode]
     sessions: list[tuple[str, int]]
     opened: dict[str, int]
     opt_outs: dict[str, tuple[int, str]]
@@ -70,19 +81,19 @@ class Advance(msgspec.Struct):
 
 
 def advance(
-    lane: Lane, sender: str, mail: Sequence[Mail], now: int, surveys: Surveys, policy: Policy
-) -> Advance:
+    lane: Lane, sender: str, mail: Sequence[Mail], now: int, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> Effects:
     """Apply `mail` in order, or, if there is none, the deadlines that are due at `now` (ms). Changes `lane`.
 
     Raises UnknownVersion and UnknownChannel.
     """
     turn = Turn(lane, sender, surveys, policy, now)
     for each in mail:
-        _apply(turn, each)
+        _apply_mail(turn, each)
     if not mail:
-        apply_due(turn, now)
-    deadline = next_of(turn)
-    return Advance(
+        apply_due_deadlines(turn, now)
+    deadline = next_deadline(turn)
+    return Effects(
         lane=lane,
         outbox=turn.outbox,
         records=turn.records,
@@ -92,26 +103,26 @@ def advance(
         sessions=turn.sessions,
         opened=turn.opened,
         opt_outs=turn.opt_outs,
-        keep_until=_keep_until(turn, now),
+        keep_until=_keep_lane_until(turn, now),
         duplicates=turn.duplicates,
     )
 
 
-def stop_alone(lane: Lane, sender: str, mail: Mail) -> Advance | None:
+def apply_stop_only(lane: Lane, sender: str, mail: Mail) -> Effects | None:
     """Apply `mail` to a lane that cannot be advanced, if it is a STOP, or a word that may be one, and new. No survey is
     asked, so nothing is said, and `alarm` and `keep_until` mean nothing. Changes `lane`."""
     event = mail.event
-    if not (isinstance(event, ProviderStop) or (isinstance(event, Sms) and may_be_stop(event))):
+    if not (isinstance(event, ProviderStop) or (isinstance(event, InboundSms) and may_be_stop(event))):
         return None
-    if event.id in lane.seen:
+    if event.id in lane.applied_events:
         return None
-    turn = Turn(lane, sender, Surveys(), {})
-    turn.begin(max(lane.clock, mail.at), event.id)
-    if isinstance(event, Sms):
-        turn.heard(event, None)
-    opt_out(turn, event)
-    _remember(lane, event.id)
-    return Advance(
+    turn = Turn(lane, sender, SurveyRegistry(), {})
+    turn.begin_event(max(lane.clock, mail.at), event.id)
+    if isinstance(event, InboundSms):
+        turn.record_received(event, None)
+    apply_opt_out(turn, event)
+    _mark_applied(lane, event.id)
+    return Effects(
         lane=lane,
         outbox=[],
         records=turn.records,
@@ -126,57 +137,57 @@ def stop_alone(lane: Lane, sender: str, mail: Mail) -> Advance | None:
     )
 
 
-def missing_versions(lane: Lane, surveys: Surveys) -> set[str]:
+def missing_survey_versions(lane: Lane, surveys: SurveyRegistry) -> set[str]:
     """The versions that open sessions are pinned to and `surveys` does not know."""
     pinned = {line.session.version for line in lane.lines.values() if line.session is not None}
-    return {version for version in pinned if surveys.version(version) is None}
+    return {version for version in pinned if surveys.by_version(version) is None}
 
 
-def _apply(turn: Turn, mail: Mail) -> None:
+def _apply_mail(turn: Turn, mail: Mail) -> None:
     event = mail.event
-    if event.id in turn.lane.seen:
+    if event.id in turn.lane.applied_events:
         turn.duplicates += 1
         return
     policy = turn.channel_policy(event.channel)
     now = max(turn.lane.clock, mail.at)
-    apply_due(turn, now)
-    turn.begin(now, event.id, mail.at, unasked=type(event) is Invitation)
+    apply_due_deadlines(turn, now)
+    turn.begin_event(now, event.id, mail.at, unasked=type(event) is Invitation)
     match event:
-        case Sms():
-            hear(turn, event, policy)
-        case Part():
-            for gathered in gather(turn.lane, event, now):
-                hear_gathered(turn, gathered)
+        case InboundSms():
+            apply_sms(turn, event, policy)
+        case SmsPart():
+            for gathered in collect_part(turn.lane, event, now):
+                apply_joined_parts(turn, gathered)
         case Invitation():
-            invite(turn, event, policy)
-        case Cancel():
-            cancel(turn, event)
+            apply_invitation(turn, event, policy)
+        case CancelSession():
+            apply_cancellation(turn, event)
         case ProviderStop():
-            opt_out(turn, event)
-        case Receipt():
-            receive(turn, event)
+            apply_opt_out(turn, event)
+        case DeliveryReceipt():
+            apply_receipt(turn, event)
             return  # what is known of an SMS tells copies from news
         case _:
             assert_never(event)
-    _remember(turn.lane, event.id)
+    _mark_applied(turn.lane, event.id)
 
 
-def _remember(lane: Lane, event: str) -> None:
+def _mark_applied(lane: Lane, event: str) -> None:
     """Note that the event is applied, and forget those so old that no provider sends them again."""
-    lane.seen[event] = lane.clock
-    horizon = lane.clock - _SEEN_MS
+    lane.applied_events[event] = lane.clock
+    horizon = lane.clock - _DUPLICATES_KNOWN_MS
     while True:
-        oldest = next(iter(lane.seen))
-        if lane.seen[oldest] >= horizon and len(lane.seen) <= _MOST_SEEN:
+        oldest = next(iter(lane.applied_events))
+        if lane.applied_events[oldest] >= horizon and len(lane.applied_events) <= _MOST_APPLIED_EVENTS:
             return
-        del lane.seen[oldest]
+        del lane.applied_events[oldest]
 
 
-def _keep_until(turn: Turn, now: int) -> int:
+def _keep_lane_until(turn: Turn, now: int) -> int:
     """Two days from now, longer than any cap or repetition looks back, and a day after the last deadline. An opt-out
     need not be kept here: the list of opt-outs has it."""
-    until = max(turn.lane.clock, now) + _REMEMBERED_MS
+    until = max(turn.lane.clock, now) + _LANE_KEPT_MS
     for line in turn.lane.lines.values():
         if line.session is not None:
-            until = max(until, expires_after(line.session, turn.survey_of(line.session)) + DAY_MS)
+            until = max(until, session_expires_after(line.session, turn.survey_of(line.session)) + DAY_MS)
     return until

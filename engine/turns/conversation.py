@@ -7,195 +7,209 @@ pause apart, and the silence counts from the last of them.
 from collections.abc import Mapping
 from functools import partial
 
-from engine.answers import Unread, Why, read
-from engine.model.events import Answer, Invitation, Invited, Misread, Opened, Sms
-from engine.model.lane import Line, Session
-from engine.surveys.program import END, Ask, Reask, Say, Survey, follow
-from engine.surveys.texts import Text, fill, opened_with
-from engine.surveys.variables import CONTACT, MESSAGES, NUMBER, TOLD, count_of, place_of, read_variable
-from engine.turns.session_routing import Thread
-from engine.turns.turn import Turn, UnknownStep
+from engine.answers import InvalidAnswer, InvalidReason, read_answer
+from engine.model.events import Answer, AnswerRejected, InboundSms, Invitation, SessionInvited, SessionOpened
+from engine.model.lane import ChannelLine, Session
+from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
+from engine.surveys.texts import LocalizedText, fill_template, prepend_content
+from engine.surveys.variables import (
+    BUILTIN_VARIABLES,
+    CONTACT_KEY,
+    MESSAGES_KEY,
+    NUMBER_KEY,
+    answer_key,
+    message_count,
+    read_variable,
+)
+from engine.turns.session_routing import ConversationThread
+from engine.turns.turn import Turn, UnknownStepError
 
-_PLACES = {"contact": CONTACT, "number": NUMBER}
-"""Where a session keeps what Opened.variables tells."""
+_BUILTIN_KEYS = {"contact": CONTACT_KEY, "number": NUMBER_KEY}
+"""Where a session keeps what SessionOpened.variables tells."""
 
 
-class Conversation:
+class SessionRunner:
     """One open session while a turn lasts. Made when the turn comes to it, dropped afterwards."""
 
     __slots__ = ("_channel", "_content", "_line", "_said_before", "_session", "_survey", "_turn")
 
-    def __init__(self, turn: Turn, channel: str, line: Line, session: Session, survey: Survey) -> None:
+    def __init__(self, turn: Turn, channel: str, line: ChannelLine, session: Session, survey: Survey) -> None:
         self._turn = turn
         self._channel = channel
         self._line = line
         self._session = session
         self._survey = survey
-        self._said_before = session.said
+        self._said_before = session.sms_count
         self._content = ""
 
-    def answer(self, sms: Sms) -> None:
+    def handle_answer(self, sms: InboundSms) -> None:
         """What the person wrote, read by the step that was asked."""
         turn, session = self._turn, self._session
-        turn.heard(sms, session)
-        step = self._asked()
-        answer = read(step.reader, sms.text, partial(turn.today, self._channel))
-        if isinstance(answer, Unread):
-            turn.records.append(Misread(turn.now, self._channel, session.id, step.id, answer.why))
-            if isinstance(step.invalid, Reask) and answer.why != "reaction":
-                self._misread(step.invalid, step, answer.why)
-                self._touch()
+        turn.record_received(sms, session)
+        step = self._asked_step()
+        answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
+        if isinstance(answer, InvalidAnswer):
+            turn.records.append(AnswerRejected(turn.now, self._channel, session.id, step.id, answer.reason))
+            if isinstance(step.invalid, ReaskInvalid) and answer.reason != "reaction":
+                self._handle_invalid(step.invalid, step, answer.reason)
+                self._update_last_sms_at()
             return
         session.answers[step.id] = answer
-        self._go(self._after(step))
-        self._touch()
+        self._run_steps_from(self._next_step(step))
+        self._update_last_sms_at()
 
-    def start(self, content: str = "") -> None:
+    def say_opening(self, content: str = "") -> None:
         """Say the first SMS, which `content` opens, and what follows it."""
         self._content = content
-        self._go(0)
-        self._touch()
+        self._run_steps_from(0)
+        self._update_last_sms_at()
 
-    def remind(self) -> None:
+    def send_reminder(self) -> None:
         """The step that was asked has waited long enough for a reminder."""
-        step = self._asked()
-        if step.remind is not None and self._say(step.id, step.remind.text):
-            self._session.reminded += 1
-            self._session.asked_at = self._last_leaves_at()
-            self._touch()
+        step = self._asked_step()
+        if step.remind is not None and self._send_text(step.id, step.remind.text):
+            self._session.reminders_sent += 1
+            self._session.asked_at = self._last_sms_leaves_at()
+            self._update_last_sms_at()
 
-    def _asked(self) -> Ask:
+    def _asked_step(self) -> QuestionStep:
         step = self._survey.steps[self._session.step]
-        if not isinstance(step, Ask):
-            raise UnknownStep(f"session {self._session.id} waits at '{step.id}', which asks nothing")
+        if not isinstance(step, QuestionStep):
+            raise UnknownStepError(f"session {self._session.id} waits at '{step.id}', which asks nothing")
         return step
 
-    def _misread(self, invalid: Reask, step: Ask, why: Why) -> None:
+    def _handle_invalid(self, invalid: ReaskInvalid, step: QuestionStep, why: InvalidReason) -> None:
         session = self._session
-        session.misread += 1
-        if session.misread < invalid.attempts:
-            if self._say(step.id, invalid.texts[why]):
-                session.asked_at = self._last_leaves_at()
+        session.invalid_answers += 1
+        if session.invalid_answers < invalid.attempts:
+            if self._send_text(step.id, invalid.texts[why]):
+                session.asked_at = self._last_sms_leaves_at()
         elif invalid.give_up is not None:
-            self._go(invalid.give_up)
+            self._run_steps_from(invalid.give_up)
         else:
-            self._turn.end(self._channel, self._line, self._session, "gave_up")
+            self._turn.end_session(self._channel, self._line, self._session, "gave_up")
 
-    def _go(self, place: int) -> None:
+    def _run_steps_from(self, place: int) -> None:
         """Say what there is to say from `place` on, up to the next question or the end."""
-        while place != END:
+        while place != END_INDEX:
             step = self._survey.steps[place]
-            if not self._say(step.id, step.text):
+            if not self._send_text(step.id, step.text):
                 return
-            if isinstance(step, Ask):
-                self._wait(place)
+            if isinstance(step, QuestionStep):
+                self._wait_for_answer(place)
                 return
-            place = self._after(step)
-        self._complete()
+            place = self._next_step(step)
+        self._complete_session()
 
-    def _after(self, step: Say | Ask) -> int:
+    def _next_step(self, step: StatementStep | QuestionStep) -> int:
         session = self._session
-        route = follow(step.routes, session.answers, session.taken)
+        route = choose_route(step.routes, session.answers, session.routes_taken)
         if route.times is not None:
-            session.taken[route.counter] = session.taken.get(route.counter, 0) + 1
+            session.routes_taken[route.counter] = session.routes_taken.get(route.counter, 0) + 1
         return route.go
 
-    def _wait(self, place: int) -> None:
+    def _wait_for_answer(self, place: int) -> None:
         session = self._session
-        session.step, session.misread, session.reminded = place, 0, 0
-        session.asked_at = self._last_leaves_at()
+        session.step, session.invalid_answers, session.reminders_sent = place, 0, 0
+        session.asked_at = self._last_sms_leaves_at()
 
-    def _complete(self) -> None:
+    def _complete_session(self) -> None:
         completed = self._survey.texts.get("completed")
-        if completed is None or self._say("completed", completed):
-            self._turn.end(self._channel, self._line, self._session, "completed")
+        if completed is None or self._send_text("completed", completed):
+            self._turn.end_session(self._channel, self._line, self._session, "completed")
 
-    def _say(self, step: str, text: Text) -> bool:
+    def _send_text(self, step: str, text: LocalizedText) -> bool:
         """Send one SMS; False if the session has sent all that it may, and is over."""
         session = self._session
-        if self._survey.most_sms is not None and session.said >= self._survey.most_sms:
-            self._turn.end(self._channel, self._line, self._session, "exhausted")
+        if self._survey.most_sms is not None and session.sms_count >= self._survey.most_sms:
+            self._turn.end_session(self._channel, self._line, self._session, "exhausted")
             return False
-        words = fill(text[session.language], session.answers)
+        words = fill_template(text[session.language], session.answers)
         if self._content:
-            words, self._content = opened_with(self._content, words), ""
-        self._turn.say(self._channel, session, step, words)
+            words, self._content = prepend_content(self._content, words), ""
+        self._turn.send_session_text(self._channel, session, step, words)
         return True
 
-    def _touch(self) -> None:
-        self._session.touched_at = self._last_leaves_at()
+    def _update_last_sms_at(self) -> None:
+        self._session.last_sms_at = self._last_sms_leaves_at()
 
-    def _last_leaves_at(self) -> int:
+    def _last_sms_leaves_at(self) -> int:
         """Those of an earlier turn may leave later than this turn's."""
-        return max(self._session.touched_at, self._turn.now + self._paused_ms())
+        return max(self._session.last_sms_at, self._turn.now + self._total_pause_ms())
 
-    def _paused_ms(self) -> int:
+    def _total_pause_ms(self) -> int:
         """How long after the first of this turn's SMS the last one leaves."""
-        said = self._session.said - self._said_before
+        said = self._session.sms_count - self._said_before
         return (said - 1) * self._turn.channel_policy(self._channel).pause_ms if said > 1 else 0
 
 
-def open_session(turn: Turn, thread: Thread, survey: Survey, language: str, sms: Sms) -> None:
+def open_session(
+    turn: Turn, thread: ConversationThread, survey: Survey, language: str, sms: InboundSms
+) -> None:
     """A START opens a session of the survey's current version and its first SMS are said."""
     turn.opened[sms.channel] = turn.opened.get(sms.channel, 0) + 1
     session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
-    conversation = _open(turn, thread, survey, session, sms.originator)
-    turn.heard(sms, session)
-    conversation.start()
+    conversation = _open_on_thread(turn, thread, survey, session, sms.originator)
+    turn.record_received(sms, session)
+    conversation.say_opening()
 
 
-def open_invited(turn: Turn, thread: Thread, survey: Survey, invitation: Invitation) -> None:
+def open_invited_session(
+    turn: Turn, thread: ConversationThread, survey: Survey, invitation: Invitation
+) -> None:
     """An invitation opens a session, in its language if the survey has it, with its variables and content."""
     language = invitation.language if invitation.language in survey.languages else survey.languages[0]
-    variables = {place_of(key): read_variable(value) for key, value in invitation.variables.items()}
+    variables = {answer_key(key): read_variable(value) for key, value in invitation.variables.items()}
     session = Session(
         invitation.id, survey.name, survey.version, language, turn.now, turn.now,
-        answers={place: value for place, value in variables.items() if place not in TOLD},
+        answers={place: value for place, value in variables.items() if place not in BUILTIN_VARIABLES},
         expires_at=invitation.expires_at,
     )  # fmt: skip
-    conversation = _open(turn, thread, survey, session, thread.originator)
-    turn.records.append(Invited(turn.now, invitation.channel, invitation.id, invitation))
-    conversation.start(invitation.content)
+    conversation = _open_on_thread(turn, thread, survey, session, thread.originator)
+    turn.records.append(SessionInvited(turn.now, invitation.channel, invitation.id, invitation))
+    conversation.say_opening(invitation.content)
 
 
-def _open(turn: Turn, thread: Thread, survey: Survey, session: Session, address: str) -> Conversation:
+def _open_on_thread(
+    turn: Turn, thread: ConversationThread, survey: Survey, session: Session, address: str
+) -> SessionRunner:
     """`address` is the one of ours that the person wrote to, or is written to from; empty: the channel's."""
-    thread.keep(turn.lane)
+    thread.store_line(turn.lane)
     thread.line.session = session
     thread.line.language = session.language
     session.originator = thread.originator
     turn.sessions.append((session.id, turn.now))
-    told = _told(turn, thread.channel, survey, address)
-    session.answers |= answers_told(told)
-    if MESSAGES in survey.told:
-        session.answers[MESSAGES] = count_of(0)
+    told = _builtin_variables(turn, thread.channel, survey, address)
+    session.answers |= builtin_answers(told)
+    if MESSAGES_KEY in survey.told:
+        session.answers[MESSAGES_KEY] = message_count(0)
     turn.records.append(
-        Opened(
+        SessionOpened(
             turn.now, thread.channel, session.id, survey.name, survey.version, session.language,
             session.originator, told,
         )
     )  # fmt: skip
-    return Conversation(turn, thread.channel, thread.line, session, survey)
+    return SessionRunner(turn, thread.channel, thread.line, session, survey)
 
 
-def _told(turn: Turn, channel: str, survey: Survey, address: str) -> dict[str, str]:
+def _builtin_variables(turn: Turn, channel: str, survey: Survey, address: str) -> dict[str, str]:
     """What the channel knows of the person, as far as the survey speaks of it."""
     if not survey.told:
         return {}
     policy = turn.channel_policy(channel)
     known = {"contact": policy.contacts.get(turn.sender, ""), "number": address or policy.number}
-    return {key: value for key, value in known.items() if value and _PLACES[key] in survey.told}
+    return {key: value for key, value in known.items() if value and _BUILTIN_KEYS[key] in survey.told}
 
 
-def answers_told(told: Mapping[str, str]) -> dict[str, Answer]:
-    """Opened.variables as a session keeps them."""
-    return {_PLACES[key]: read_variable(value) for key, value in told.items() if key in _PLACES}
+def builtin_answers(told: Mapping[str, str]) -> dict[str, Answer]:
+    """SessionOpened.variables as a session keeps them."""
+    return {_BUILTIN_KEYS[key]: read_variable(value) for key, value in told.items() if key in _BUILTIN_KEYS}
 
 
-def answer_session(turn: Turn, channel: str, line: Line, session: Session, sms: Sms) -> None:
+def answer_session(turn: Turn, channel: str, line: ChannelLine, session: Session, sms: InboundSms) -> None:
     """An SMS is the answer to what the open session asked."""
-    Conversation(turn, channel, line, session, turn.survey_of(session)).answer(sms)
+    SessionRunner(turn, channel, line, session, turn.survey_of(session)).handle_answer(sms)
 
 
-def remind_session(turn: Turn, channel: str, line: Line, session: Session) -> None:
-    Conversation(turn, channel, line, session, turn.survey_of(session)).remind()
+def remind_session(turn: Turn, channel: str, line: ChannelLine, session: Session) -> None:
+    SessionRunner(turn, channel, line, session, turn.survey_of(session)).send_reminder()

@@ -9,118 +9,120 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from engine.model.events import Heard
-from engine.model.lane import Gathered, Line, Session
-from engine.surveys.program import Ask, Survey
+from engine.model.events import SmsReceived
+from engine.model.lane import ChannelLine, PartialSms, Session
+from engine.surveys.program import QuestionStep, Survey
 from engine.turns.conversation import remind_session
-from engine.turns.inbound_sms import hear
-from engine.turns.multipart import PATIENCE_MS, joined
-from engine.turns.session_routing import channel_of
+from engine.turns.inbound_sms import apply_sms
+from engine.turns.multipart import PARTS_TIMEOUT_MS, join_parts
+from engine.turns.session_routing import channel_of_key
 from engine.turns.turn import Turn
 
 
-class Deadline(msgspec.Struct, frozen=True):
-    """At `at` (ms), the open session of the line, which the lane has under `key`, comes to `what`."""
+class SessionDeadline(msgspec.Struct, frozen=True):
+    """At `at` (ms), the open session of the line, which the lane has under `key`, comes to `kind`."""
 
     at: int
     key: str
-    line: Line
+    line: ChannelLine
     session: Session
-    what: Literal["idle", "expired", "remind"]
+    kind: Literal["idle", "expired", "remind"]
 
 
-class Overdue(msgspec.Struct, frozen=True):
+class PartsDeadline(msgspec.Struct, frozen=True):
     """At `at` (ms), no more parts are waited for."""
 
     at: int
-    gathered: Gathered
+    gathered: PartialSms
 
 
-def next_of(turn: Turn) -> Deadline | Overdue | None:
+def next_deadline(turn: Turn) -> SessionDeadline | PartsDeadline | None:
     """The lane's earliest deadline."""
-    first: Deadline | Overdue | None = None
+    first: SessionDeadline | PartsDeadline | None = None
     for key, line in turn.lane.lines.items():
         if line.session is not None:
-            deadline = _deadline(turn, key, line, line.session)
+            deadline = _next_session_deadline(turn, key, line, line.session)
             if first is None or deadline.at < first.at:
                 first = deadline
-    for gathered in turn.lane.gathered:
-        overdue = Overdue(gathered.since + PATIENCE_MS, gathered)
+    for gathered in turn.lane.partial_sms:
+        overdue = PartsDeadline(gathered.first_part_at + PARTS_TIMEOUT_MS, gathered)
         if first is None or overdue.at < first.at:
             first = overdue
     return first
 
 
-def apply_due(turn: Turn, until: int) -> None:
+def apply_due_deadlines(turn: Turn, until: int) -> None:
     """Apply every deadline that is due at `until` (ms) or before."""
-    while (deadline := next_of(turn)) is not None and deadline.at <= until:
-        turn.begin(max(turn.lane.clock, deadline.at))
+    while (deadline := next_deadline(turn)) is not None and deadline.at <= until:
+        turn.begin_event(max(turn.lane.clock, deadline.at))
         match deadline:
-            case Deadline():
-                _apply(turn, deadline)
-            case Overdue(gathered=gathered):
-                turn.lane.gathered.remove(gathered)
-                hear_gathered(turn, gathered)
+            case SessionDeadline():
+                _apply_session_deadline(turn, deadline)
+            case PartsDeadline(gathered=gathered):
+                turn.lane.partial_sms.remove(gathered)
+                apply_joined_parts(turn, gathered)
             case _:
                 assert_never(deadline)
 
 
-def hear_gathered(turn: Turn, gathered: Gathered) -> None:
+def apply_joined_parts(turn: Turn, gathered: PartialSms) -> None:
     """Apply what parts have come as one SMS, now."""
     policy = turn.policy.get(gathered.channel)
-    sms = joined(gathered, policy.surveys if policy is not None else (), turn.surveys)
-    turn.begin(turn.now, sms.id)
+    sms = join_parts(gathered, policy.surveys if policy is not None else (), turn.surveys)
+    turn.begin_event(turn.now, sms.id)
     if policy is not None:
-        hear(turn, sms, policy)
+        apply_sms(turn, sms, policy)
     else:  # the channel has been taken out of the settings meanwhile
-        turn.records.append(Heard(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator))
+        turn.records.append(
+            SmsReceived(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator)
+        )
 
 
-def expires_after(session: Session, survey: Survey) -> int:
+def session_expires_after(session: Session, survey: Survey) -> int:
     """The last moment (ms) of a session, however lively it is: its invitation's, or else the survey's."""
     return session.expires_at or session.opened_at + survey.expires_ms
 
 
-def _apply(turn: Turn, due: Deadline) -> None:
-    channel = channel_of(due.key)
-    if due.what == "remind":
+def _apply_session_deadline(turn: Turn, due: SessionDeadline) -> None:
+    channel = channel_of_key(due.key)
+    if due.kind == "remind":
         remind_session(turn, channel, due.line, due.session)
     else:
-        turn.end(channel, due.line, due.session, due.what)
+        turn.end_session(channel, due.line, due.session, due.kind)
 
 
-def ahead_of(turn: Turn, key: str, line: Line, session: Session) -> list[Deadline]:
+def session_deadlines(turn: Turn, key: str, line: ChannelLine, session: Session) -> list[SessionDeadline]:
     """All that the line's open session comes to if nobody writes, and when: what comes first is first. After an end
     there is nothing, but which end comes second is told too."""
     survey = turn.survey_of(session)
-    expires_at = expires_after(session, survey) + 1
-    ahead = [Deadline(expires_at, key, line, session, "expired")]
+    expires_at = session_expires_after(session, survey) + 1
+    ahead = [SessionDeadline(expires_at, key, line, session, "expired")]
     if survey.idle_ms is not None:
-        ahead.append(Deadline(session.touched_at + survey.idle_ms + 1, key, line, session, "idle"))
-    first = _deadline(turn, key, line, session)
-    if first.what == "remind":
+        ahead.append(SessionDeadline(session.last_sms_at + survey.idle_ms + 1, key, line, session, "idle"))
+    first = _next_session_deadline(turn, key, line, session)
+    if first.kind == "remind":
         ahead.append(first)
-    return sorted(ahead, key=lambda each: (each.at, each.what != first.what))
+    return sorted(ahead, key=lambda each: (each.at, each.kind != first.kind))
 
 
-def _deadline(turn: Turn, key: str, line: Line, session: Session) -> Deadline:
+def _next_session_deadline(turn: Turn, key: str, line: ChannelLine, session: Session) -> SessionDeadline:
     """A session is over when more than `idle` or `expires` has gone by; on a tie, that comes before a reminder."""
     survey = turn.survey_of(session)
-    expires_at = expires_after(session, survey) + 1
-    idle_at = expires_at + 1 if survey.idle_ms is None else session.touched_at + survey.idle_ms + 1
+    expires_at = session_expires_after(session, survey) + 1
+    idle_at = expires_at + 1 if survey.idle_ms is None else session.last_sms_at + survey.idle_ms + 1
     over_at = min(idle_at, expires_at)
     step = survey.steps[session.step]
-    if isinstance(step, Ask) and (remind := step.remind) and session.reminded < remind.times:
+    if isinstance(step, QuestionStep) and (remind := step.remind) and session.reminders_sent < remind.times:
         remind_at = session.asked_at + remind.after_ms
         if remind_at < over_at:
-            remind_at = _awake_at(turn, channel_of(key), remind_at)
+            remind_at = _after_quiet_hours(turn, channel_of_key(key), remind_at)
         if remind_at < over_at:
-            return Deadline(remind_at, key, line, session, "remind")
-    return Deadline(over_at, key, line, session, "idle" if idle_at <= expires_at else "expired")
+            return SessionDeadline(remind_at, key, line, session, "remind")
+    return SessionDeadline(over_at, key, line, session, "idle" if idle_at <= expires_at else "expired")
 
 
-def _awake_at(turn: Turn, channel: str, at: int) -> int:
+def _after_quiet_hours(turn: Turn, channel: str, at: int) -> int:
     policy = turn.policy.get(channel)
     if policy is None or policy.quiet is None:
         return at
-    return policy.quiet.awake_at(turn.sender, at, policy.timezone)
+    return policy.quiet.next_awake_at(turn.sender, at, policy.timezone)

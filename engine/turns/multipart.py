@@ -7,56 +7,56 @@ later SMS with its reference or of the ninth at once, is taken as it is, joined 
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from engine.model.events import Part, Sms
-from engine.model.lane import Gathered, Lane
+from engine.model.events import InboundSms, SmsPart
+from engine.model.lane import Lane, PartialSms
 from engine.surveys.keywords import is_start
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 
-PATIENCE_MS = 600_000
-_MOST_AT_ONCE = 8
-_MOST_PARTS = 32
+PARTS_TIMEOUT_MS = 600_000
+_MOST_PARTIAL_SMS = 8
+_MOST_PARTS_PER_SMS = 32
 """Twilio and Octopush allow ten or less; 255 is what the header could say (3GPP TS 23.040, 9.2.3.24.1)."""
 
 
-def gather(lane: Lane, part: Part, now: int) -> list[Gathered]:
+def collect_part(lane: Lane, part: SmsPart, now: int) -> list[PartialSms]:
     """Put a part to those that have come; what is to be taken as an SMS now, oldest first."""
-    if not 1 <= part.number <= part.total <= _MOST_PARTS:
-        return [_begin(part, now)]
-    taken: list[Gathered] = []
-    of = next((each for each in lane.gathered if _belongs(part, each)), None)
+    if not 1 <= part.number <= part.total <= _MOST_PARTS_PER_SMS:
+        return [_start_partial_sms(part, now)]
+    taken: list[PartialSms] = []
+    of = next((each for each in lane.partial_sms if _is_part_of(part, each)), None)
     if of is not None and (before := of.parts.get(part.number)) is not None:
         if before[1] == part.text:
             return []
-        lane.gathered.remove(of)
+        lane.partial_sms.remove(of)
         taken.append(of)
         of = None
     if of is None:
-        of = _begin(part, now)
-        if len(lane.gathered) >= _MOST_AT_ONCE:
-            taken.append(lane.gathered.pop(0))
-        lane.gathered.append(of)
+        of = _start_partial_sms(part, now)
+        if len(lane.partial_sms) >= _MOST_PARTIAL_SMS:
+            taken.append(lane.partial_sms.pop(0))
+        lane.partial_sms.append(of)
     else:
         of.parts[part.number] = (part.id, part.text)
     if len(of.parts) == of.total:
-        lane.gathered.remove(of)
+        lane.partial_sms.remove(of)
         taken.append(of)
     return taken
 
 
-def joined(of: Gathered, offered: Sequence[str], surveys: Surveys) -> Sms:
+def join_parts(of: PartialSms, offered: Sequence[str], surveys: SurveyRegistry) -> InboundSms:
     """The SMS that the parts make. Its id comes of theirs."""
     parts = [of.parts[number] for number in sorted(of.parts)]
     identity = blake2b(" ".join(part for part, _ in parts).encode(), digest_size=8).hexdigest()
     text = "".join(text for _, text in parts)
-    return Sms(identity, of.channel, text, is_start(text, offered, surveys), originator=of.originator)
+    return InboundSms(identity, of.channel, text, is_start(text, offered, surveys), originator=of.originator)
 
 
-def _begin(part: Part, now: int) -> Gathered:
+def _start_partial_sms(part: SmsPart, now: int) -> PartialSms:
     first = {part.number: (part.id, part.text)}
-    return Gathered(part.channel, part.originator, part.reference, part.total, now, first)
+    return PartialSms(part.channel, part.originator, part.reference, part.total, now, first)
 
 
-def _belongs(part: Part, of: Gathered) -> bool:
+def _is_part_of(part: SmsPart, of: PartialSms) -> bool:
     return (part.channel, part.originator, part.reference, part.total) == (
         of.channel, of.originator, of.reference, of.total,
     )  # fmt: skip

@@ -9,61 +9,61 @@ from collections.abc import Iterator
 
 import msgspec
 
-from engine.model.events import Invitation, Sms
-from engine.model.lane import Lane, Line, Session
+from engine.model.events import InboundSms, Invitation
+from engine.model.lane import ChannelLine, Lane, Session
 from engine.model.policy import ChannelPolicy
 
-MOST_LINES = 16
+MOST_SUB_NUMBERS = 16
 """Sub-numbers of one channel that a lane remembers. With so many sessions open, nobody is invited to another."""
 
 
-class Thread(msgspec.Struct, frozen=True):
+class ConversationThread(msgspec.Struct, frozen=True):
     """Where an event belongs: the `line` it is on, which goes over `originator` (empty: the channel's number), and
     the channel's own line, `main`. `answer_from` is the address that answers outside any session."""
 
     channel: str
     originator: str
-    line: Line
-    main: Line
+    line: ChannelLine
+    main: ChannelLine
     answer_from: str = ""
 
     @property
     def session(self) -> Session | None:
         return self.line.session
 
-    def keep(self, lane: Lane) -> None:
+    def store_line(self, lane: Lane) -> None:
         """Let the lane have the line, now that a session opens on it."""
-        key = key_of(self.channel, self.originator)
+        key = line_key(self.channel, self.originator)
         if key not in lane.lines:
-            _forget_ended(lane, self.channel)
+            _drop_oldest_ended(lane, self.channel)
             lane.lines[key] = self.line
 
 
-def key_of(channel: str, originator: str = "") -> str:
+def line_key(channel: str, originator: str = "") -> str:
     """Where a lane keeps a line. No channel's name has a colon."""
     return f"{channel}:{originator}" if originator else channel
 
 
-def channel_of(key: str) -> str:
+def channel_of_key(key: str) -> str:
     return key.partition(":")[0]
 
 
-def main_line(lane: Lane, channel: str) -> Line:
+def main_line(lane: Lane, channel: str) -> ChannelLine:
     """The channel's own line, made if the lane has none."""
     line = lane.lines.get(channel)
     if line is None:
-        line = lane.lines[channel] = Line()
+        line = lane.lines[channel] = ChannelLine()
     return line
 
 
-def open_on(lane: Lane, channel: str) -> Iterator[tuple[Line, Session]]:
+def open_sessions(lane: Lane, channel: str) -> Iterator[tuple[ChannelLine, Session]]:
     """The sessions that are open on the channel, whatever their address."""
     for key, line in lane.lines.items():
-        if line.session is not None and channel_of(key) == channel:
+        if line.session is not None and channel_of_key(key) == channel:
             yield line, line.session
 
 
-def heard_on(lane: Lane, sms: Sms, policy: ChannelPolicy, *, starts: bool) -> Thread:
+def route_sms(lane: Lane, sms: InboundSms, policy: ChannelPolicy, *, starts: bool) -> ConversationThread:
     """Where an SMS belongs. One that `starts` a survey does so on the address that it was written to.
 
     An address that is neither the channel's nor a session's is taken for the channel's number.
@@ -71,36 +71,36 @@ def heard_on(lane: Lane, sms: Sms, policy: ChannelPolicy, *, starts: bool) -> Th
     main = main_line(lane, sms.channel)
     address = sms.originator
     if not address or address == policy.number:
-        return Thread(sms.channel, "", main, main)
-    line = lane.lines.get(key_of(sms.channel, address))
+        return ConversationThread(sms.channel, "", main, main)
+    line = lane.lines.get(line_key(sms.channel, address))
     if line is None and address not in policy.originators:
-        return Thread(sms.channel, "", main, main)
+        return ConversationThread(sms.channel, "", main, main)
     if starts or (line is not None and (line.session is not None or main.session is None)):
-        return Thread(sms.channel, address, line or Line(), main, address)
-    return Thread(sms.channel, "", main, main, address)
+        return ConversationThread(sms.channel, address, line or ChannelLine(), main, address)
+    return ConversationThread(sms.channel, "", main, main, address)
 
 
-def invited_on(lane: Lane, invitation: Invitation, policy: ChannelPolicy) -> Thread | None:
+def route_invitation(lane: Lane, invitation: Invitation, policy: ChannelPolicy) -> ConversationThread | None:
     """Where an invited session may open; None if it is open there already, or nowhere is free."""
     channel = invitation.channel
     main = main_line(lane, channel)
-    busy = {session.originator for _, session in open_on(lane, channel)}
+    busy = {session.originator for _, session in open_sessions(lane, channel)}
     wanted = "" if invitation.originator == policy.number else invitation.originator
     offered = (wanted,) if invitation.originator else ("", *policy.originators)
     free = next((each for each in offered if each not in busy), None)
-    if free is None or (free and len(busy - {""}) >= MOST_LINES):
+    if free is None or (free and len(busy - {""}) >= MOST_SUB_NUMBERS):
         return None
-    line = lane.lines.get(key_of(channel, free)) or Line()
-    return Thread(channel, free, line, main, free)
+    line = lane.lines.get(line_key(channel, free)) or ChannelLine()
+    return ConversationThread(channel, free, line, main, free)
 
 
-def _forget_ended(lane: Lane, channel: str) -> None:
+def _drop_oldest_ended(lane: Lane, channel: str) -> None:
     """Make room for one more sub-number, at the cost of the one whose session ended first."""
     ended = [
         (line.ended_at, key)
         for key, line in lane.lines.items()
-        if key != channel and channel_of(key) == channel and line.session is None
+        if key != channel and channel_of_key(key) == channel and line.session is None
     ]
-    subs = sum(key != channel and channel_of(key) == channel for key in lane.lines)
-    for _, key in sorted(ended)[: max(0, subs + 1 - MOST_LINES)]:
+    subs = sum(key != channel and channel_of_key(key) == channel for key in lane.lines)
+    for _, key in sorted(ended)[: max(0, subs + 1 - MOST_SUB_NUMBERS)]:
         del lane.lines[key]

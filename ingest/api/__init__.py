@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 from falcon.asgi import Request, Response
 
 from config.settings.settings import Settings
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from ingest.api import problems
-from ingest.api.authentication import Doorman
-from ingest.api.backlog import Backlog
-from ingest.api.description import Description
-from ingest.api.invitation_parser import Desk
-from ingest.api.invitations import Invitations
+from ingest.api.authentication import ApiAuthenticator
+from ingest.api.backlog import InvitationIntake
+from ingest.api.description import OpenApiResource
+from ingest.api.invitation_parser import InvitationParser
+from ingest.api.invitations import InvitationsResource
 from ingest.api.problems import ApiError
-from ingest.api.sessions import Archive, SessionById, SessionByReference, Sessions
-from ingest.intake.mailboxes import Mailboxes, Store, Unwritten
+from ingest.api.sessions import SessionAccess, SessionArchive, SessionById, SessionByReference
+from ingest.intake.mailboxes import AsyncRedisClient, MailboxWriter, RedisUnavailableError
 
 if TYPE_CHECKING:
     import falcon.asgi
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RETRY_AFTER_S = "1"
 
 
-async def _later(
+async def _redis_unavailable(
     _req: Request, _resp: Response | None, error: BaseException, _params: dict[str, object]
 ) -> None:
     raise ApiError(
@@ -31,22 +31,23 @@ async def _later(
     ) from error
 
 
-def mount(
+def add_routes(
     app: "falcon.asgi.App[Request, Response]",
     settings: Settings,
-    surveys: Surveys,
-    lanes: Store,
-    mailboxes: Mailboxes,
+    surveys: SurveyRegistry,
+    lanes: AsyncRedisClient,
+    mailboxes: MailboxWriter,
 ) -> None:
     """Add the API's routes, and have its errors said as problems."""
-    doorman = Doorman(settings.keys, lanes)
-    desk = Desk(settings, surveys)
-    sessions = Sessions(settings, doorman, Archive(settings, lanes), mailboxes)
-    app.set_error_serializer(problems.serialize)
-    app.add_error_handler(Unwritten, _later)
+    doorman = ApiAuthenticator(settings.keys, lanes)
+    desk = InvitationParser(settings, surveys)
+    sessions = SessionAccess(settings, doorman, SessionArchive(settings, lanes), mailboxes)
+    app.set_error_serializer(problems.serialize_error)
+    app.add_error_handler(RedisUnavailableError, _redis_unavailable)
     app.add_route(
-        "/v1/surveys/{survey}/invitations", Invitations(doorman, desk, Backlog(settings.shards, lanes))
+        "/v1/surveys/{survey}/invitations",
+        InvitationsResource(doorman, desk, InvitationIntake(settings.shards, lanes)),
     )
     app.add_route("/v1/sessions", SessionByReference(sessions))
     app.add_route("/v1/sessions/{session}", SessionById(sessions))
-    app.add_route("/v1/openapi.json", Description())
+    app.add_route("/v1/openapi.json", OpenApiResource())

@@ -11,23 +11,23 @@ from http import HTTPStatus
 
 from falcon.asgi import Request
 
-from config.settings.channels import Key
+from config.settings.channels import ApiKey
 from config.store import keyspace
 from ingest.api.problems import ApiError
-from ingest.intake.mailboxes import Store
+from ingest.intake.mailboxes import AsyncRedisClient
 
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="parley"'}
+_BEARER_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="parley"'}
 
 
-class Doorman:
-    def __init__(self, keys: Sequence[Key], lanes: Store) -> None:
+class ApiAuthenticator:
+    def __init__(self, keys: Sequence[ApiKey], lanes: AsyncRedisClient) -> None:
         self._keys = keys
         self._lanes = lanes
 
-    async def admit(self, req: Request) -> Key:
+    async def authenticate(self, req: Request) -> ApiKey:
         """The key that was shown, if it may be used now. Raises the 401 or 429, and Unwritten."""
-        key = self._shown(req.get_header("Authorization") or "")
-        if key.requests_per_minute and not await self._granted(key):
+        key = self._presented_key(req.get_header("Authorization") or "")
+        if key.requests_per_minute and not await self._within_rate(key):
             wait_s = math.ceil(60 / key.requests_per_minute)
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -37,14 +37,14 @@ class Doorman:
             )
         return key
 
-    def _shown(self, authorization: str) -> Key:
+    def _presented_key(self, authorization: str) -> ApiKey:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise ApiError(
                 HTTPStatus.UNAUTHORIZED,
                 "no key",
                 "expected the header `Authorization: Bearer <key>`; `parley key` makes one",
-                headers=_CHALLENGE,
+                headers=_BEARER_CHALLENGE,
             )
         digest = sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
         fitting = [key for key in self._keys if compare_digest(key.sha256, digest)]
@@ -53,12 +53,14 @@ class Doorman:
                 HTTPStatus.UNAUTHORIZED,
                 "wrong key",
                 "no key of this deployment is this one",
-                headers=_CHALLENGE,
+                headers=_BEARER_CHALLENGE,
             )
         return fitting[0]
 
-    async def _granted(self, key: Key) -> bool:
+    async def _within_rate(self, key: ApiKey) -> bool:
         rate = key.requests_per_minute
-        bucket = keyspace.request_bucket(key.name)
-        (granted,) = await self._lanes.run([keyspace.call("grant", [bucket], (rate / 60, rate, 1))])
+        bucket = keyspace.request_bucket_key(key.name)
+        (granted,) = await self._lanes.run_commands(
+            [keyspace.function_call("grant", [bucket], (rate / 60, rate, 1))]
+        )
         return bool(granted)

@@ -12,89 +12,95 @@ from typing import Literal
 
 from config.store import keyspace
 from config.telemetry import faults
-from engine.model.events import encode
-from ingest.api.invitation_parser import Asked
-from ingest.intake.mailboxes import Store, Unwritten
+from engine.model.events import encode_event
+from ingest.api.invitation_parser import InvitationRequest
+from ingest.intake.mailboxes import AsyncRedisClient, RedisUnavailableError
 
-Outcome = Literal["accepted", "repeated", "conflict", "late"]
+InvitationOutcome = Literal["accepted", "repeated", "conflict", "late"]
 """`repeated`: accepted before, with this content; `conflict`: with another. `late`: it was not, and comes too late."""
 
-TRIES = 3
-PAUSE_S = 0.2
+ACCEPT_TRIES = 3
+RETRY_PAUSE_S = 0.2
 """Between two tries, growing."""
 
 
-class Backlog:
-    def __init__(self, shards: int, lanes: Store) -> None:
+class InvitationIntake:
+    def __init__(self, shards: int, lanes: AsyncRedisClient) -> None:
         self._shards = shards
         self._lanes = lanes
 
-    async def accept(self, asked: Sequence[Asked]) -> list[Outcome]:
+    async def accept(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
         """What came of each, in this order. What is accepted is on disk. Raises Unwritten, and may be repeated then."""
-        for tried in range(1, TRIES):
+        for tried in range(1, ACCEPT_TRIES):
             try:
-                return await self._accept(asked)
-            except Unwritten:
-                await asyncio.sleep(PAUSE_S * tried)
-        return await self._accept(asked)
+                return await self._accept_once(asked)
+            except RedisUnavailableError:
+                await asyncio.sleep(RETRY_PAUSE_S * tried)
+        return await self._accept_once(asked)
 
-    async def _accept(self, asked: Sequence[Asked]) -> list[Outcome]:
-        outcomes: list[Outcome] = ["accepted"] * len(asked)
-        late = [at for at, each in enumerate(asked) if each.late]
-        for at, known in zip(late, await self._known([asked[at] for at in late]), strict=True):
+    async def _accept_once(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
+        outcomes: list[InvitationOutcome] = ["accepted"] * len(asked)
+        late = [at for at, each in enumerate(asked) if each.late_errors]
+        for at, known in zip(late, await self._already_accepted([asked[at] for at in late]), strict=True):
             if not known:
                 outcomes[at] = "late"
-        await self._refer(asked, outcomes)
+        await self._take_references(asked, outcomes)
         faults.reach("after_refer")
-        await self._hold(asked, outcomes)
+        await self._hold_invitations(asked, outcomes)
         faults.reach("after_hold")
         return outcomes
 
-    async def _known(self, asked: Sequence[Asked]) -> list[bool]:
+    async def _already_accepted(self, asked: Sequence[InvitationRequest]) -> list[bool]:
         """Is this very invitation referred to already, or one that is forgotten on purpose?"""
-        names = [keyspace.reference(self._shards, each.event.id) for each in asked]
-        found = await self._lanes.run([("GET", name) for name in names]) if names else []
+        names = [keyspace.reference_key(self._shards, each.event.id) for each in asked]
+        found = await self._lanes.run_commands([("GET", name) for name in names]) if names else []
         return [stored in (each.fingerprint.encode(), b"") for stored, each in zip(found, asked, strict=True)]
 
-    async def _refer(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
+    async def _take_references(
+        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome]
+    ) -> None:
         """Take the references of those that have one; without, nothing can be the same."""
-        wanted = [at for at in _accepted(outcomes) if asked[at].event.reference]
-        groups = keyspace.by_shard(wanted, lambda at: asked[at].event.id, self._shards)
+        wanted = [at for at in _accepted_positions(outcomes) if asked[at].event.reference]
+        groups = keyspace.group_by_shard(wanted, lambda at: asked[at].event.id, self._shards)
         commands = []
         for group in groups.values():
-            keys = [keyspace.reference(self._shards, asked[at].event.id) for at in group]
+            keys = [keyspace.reference_key(self._shards, asked[at].event.id) for at in group]
             args = chain.from_iterable((asked[at].fingerprint, asked[at].known_until) for at in group)
-            commands.append(keyspace.call("refer", keys, args))
-        await self._note(commands, list(groups.values()), outcomes, {0: "conflict", -1: "repeated"})
+            commands.append(keyspace.function_call("refer", keys, args))
+        await self._run_and_record(commands, list(groups.values()), outcomes, {0: "conflict", -1: "repeated"})
 
-    async def _hold(self, asked: Sequence[Asked], outcomes: list[Outcome]) -> None:
-        groups = keyspace.by_shard(_accepted(outcomes), lambda at: asked[at].sender, self._shards)
+    async def _hold_invitations(
+        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome]
+    ) -> None:
+        groups = keyspace.group_by_shard(
+            _accepted_positions(outcomes), lambda at: asked[at].sender, self._shards
+        )
         commands = []
         for k, group in groups.items():
-            keys = [keyspace.held_mail(k)]
+            keys = [keyspace.held_invitations_key(k)]
             args: list[str | int | bytes] = []
             for each in (asked[at] for at in group):
                 event = each.event
-                keys += (keyspace.held(k, event.channel), keyspace.session(k, event.id))
-                args += (event.id, each.not_before, each.known_until, each.sender, encode(event))
-            commands.append(keyspace.call("hold", keys, args))
-        await self._note(commands, list(groups.values()), outcomes, {0: "repeated"})
+                keys += (keyspace.held_ids_key(k, event.channel), keyspace.session_key(k, event.id))
+                args += (event.id, each.not_before, each.known_until, each.sender, encode_event(event))
+            commands.append(keyspace.function_call("hold", keys, args))
+        await self._run_and_record(commands, list(groups.values()), outcomes, {0: "repeated"})
         for at, each in enumerate(asked):
             if outcomes[at] == "repeated" and not each.event.reference:
                 outcomes[at] = "accepted"  # by a try whose reply was lost
 
-    async def _note(
+    async def _run_and_record(
         self,
         commands: Sequence[keyspace.Command],
         groups: Sequence[Sequence[int]],
-        outcomes: list[Outcome],
-        meaning: Mapping[int, Outcome],
+        outcomes: list[InvitationOutcome],
+        meaning: Mapping[int, InvitationOutcome],
     ) -> None:
         """Run the commands. What is answered an int that has a meaning has come out so."""
-        answers = await self._lanes.run(commands) if commands else []
+        answers = await self._lanes.run_commands(commands) if commands else []
         for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
             outcomes[at] = meaning.get(answer, outcomes[at])
 
 
-def _accepted(outcomes: Sequence[Outcome]) -> list[int]:
+def _accepted_positions(outcomes: Sequence[InvitationOutcome]) -> list[int]:
     return [at for at, outcome in enumerate(outcomes) if outcome == "accepted"]

@@ -10,15 +10,15 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from ingest.api.invitation_parser import Body
-from ingest.api.invitations import LINE_TYPES, MOST, Accepted, LineResult
-from ingest.api.ndjson import LONGEST
-from ingest.api.problems import MEDIA_TYPE, Problem
+from ingest.api.invitations import LINE_TYPES, MAX_LINES, Accepted, LineResult
+from ingest.api.ndjson import MAX_LINE_BYTES
+from ingest.api.problems import PROBLEM_MEDIA_TYPE, Problem
 from ingest.api.session_view import SessionView
 
-_REFS = "#/components/schemas/{name}"
-_ID = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_REF_TEMPLATE = "#/components/schemas/{name}"
+_SESSION_ID_SCHEMA = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 
-_WHY: Mapping[HTTPStatus, str] = {
+_PROBLEM_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
     HTTPStatus.BAD_REQUEST: "The request cannot be read.",
     HTTPStatus.UNAUTHORIZED: "No key, or none of this deployment.",
     HTTPStatus.FORBIDDEN: "The key is not for this channel.",
@@ -30,31 +30,31 @@ _WHY: Mapping[HTTPStatus, str] = {
     HTTPStatus.TOO_MANY_REQUESTS: "The key has been used too often: `Retry-After` says in how many seconds it may be again.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Redis does not answer. Send it again: what has a `clientReference` is done once.",
 }
-_ALWAYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_HEADERS = {
+_COMMON_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_REQUIRED_HEADERS = {
     HTTPStatus.UNAUTHORIZED: "WWW-Authenticate",
     HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
     HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
 }
 
 
-class Description:
+class OpenApiResource:
     """The Falcon resource. Anybody may read it: it says nothing of a deployment."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = _encoded()
+        resp.data = _encoded_document()
 
 
 @cache
-def _encoded() -> bytes:
-    return msgspec.json.encode(describe())
+def _encoded_document() -> bytes:
+    return msgspec.json.encode(openapi_document())
 
 
-def describe() -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """The whole document."""
     (body, accepted, line, problem, session), components = msgspec.json.schema_components(
-        (Body, Accepted, LineResult, Problem, SessionView), ref_template=_REFS
+        (Body, Accepted, LineResult, Problem, SessionView), ref_template=_REF_TEMPLATE
     )
     return {
         "openapi": "3.1.0",
@@ -66,11 +66,11 @@ def describe() -> dict[str, Any]:
         },
         "security": [{"key": []}],
         "paths": {
-            "/v1/surveys/{survey}/invitations": {"post": _invite(body, accepted, line, problem)},
-            "/v1/sessions": {"get": _by_reference(session, problem)},
+            "/v1/surveys/{survey}/invitations": {"post": _invite_operation(body, accepted, line, problem)},
+            "/v1/sessions": {"get": _session_by_reference_operation(session, problem)},
             "/v1/sessions/{session}": {
-                "get": _by_id(session, problem),
-                "delete": _cancel(session, problem),
+                "get": _session_operation(session, problem),
+                "delete": _cancel_operation(session, problem),
             },
         },
         "components": {
@@ -86,15 +86,15 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _invite(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]:
+def _invite_operation(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]:
     lines = (
-        f"One invitation a line, up to {MOST:,} lines of {LONGEST:,} bytes. Answered when all have been read, with a line "
+        f"One invitation a line, up to {MAX_LINES:,} lines of {MAX_LINE_BYTES:,} bytes. Answered when all have been read, with a line "
         "for each, in order; empty lines are skipped."
     )
     return {
         "operationId": "invite",
         "summary": "Invite one person, or many, to a survey",
-        "parameters": [_in_path("survey", "The survey's name.", {"type": "string"})],
+        "parameters": [_path_parameter("survey", "The survey's name.", {"type": "string"})],
         "requestBody": {
             "required": True,
             "content": {
@@ -103,7 +103,7 @@ def _invite(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]
             },
         },
         "responses": {
-            "202": _answer("Accepted: it is on disk.", accepted),
+            "202": _json_response("Accepted: it is on disk.", accepted),
             "200": {
                 "description": "Accepted before, with this content. Or: what came of each line.",
                 "content": {
@@ -111,7 +111,7 @@ def _invite(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]
                     LINE_TYPES[0]: {"schema": {"type": "string", "x-line": line}},
                 },
             },
-            **_problems(
+            **_problem_responses(
                 problem,
                 HTTPStatus.FORBIDDEN,
                 HTTPStatus.NOT_FOUND,
@@ -124,63 +124,74 @@ def _invite(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]
     }
 
 
-def _by_reference(session: Any, problem: Any) -> dict[str, Any]:
+def _session_by_reference_operation(session: Any, problem: Any) -> dict[str, Any]:
     return {
         "operationId": "sessionByReference",
         "summary": "The session that was asked for under a reference",
         "parameters": [
-            _in_query(
+            _query_parameter(
                 "clientReference", "As in the invitation.", {"type": "string", "minLength": 1}, required=True
             ),
-            _in_query("channel", "Needed where the key has several.", {"type": "string"}, required=False),
+            _query_parameter(
+                "channel", "Needed where the key has several.", {"type": "string"}, required=False
+            ),
         ],
         "responses": {
-            "200": _answer("As it stands.", session),
-            **_problems(problem, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+            "200": _json_response("As it stands.", session),
+            **_problem_responses(problem, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
         },
     }
 
 
-def _by_id(session: Any, problem: Any) -> dict[str, Any]:
+def _session_operation(session: Any, problem: Any) -> dict[str, Any]:
     return {
         "operationId": "session",
         "summary": "What became of a session: its state, answers and transcript",
-        "parameters": [_in_path("session", "Its id.", _ID)],
-        "responses": {"200": _answer("As it stands.", session), **_problems(problem, HTTPStatus.NOT_FOUND)},
-    }
-
-
-def _cancel(session: Any, problem: Any) -> dict[str, Any]:
-    return {
-        "operationId": "cancel",
-        "summary": "End a session, or withdraw an invitation",
-        "parameters": [_in_path("session", "Its id.", _ID)],
+        "parameters": [_path_parameter("session", "Its id.", _SESSION_ID_SCHEMA)],
         "responses": {
-            "200": _answer("Nothing of it will happen any more.", session),
-            "202": _answer("It is about to end; what it has queued is not sent.", session),
-            **_problems(problem, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+            "200": _json_response("As it stands.", session),
+            **_problem_responses(problem, HTTPStatus.NOT_FOUND),
         },
     }
 
 
-def _answer(description: str, schema: Any) -> dict[str, Any]:
+def _cancel_operation(session: Any, problem: Any) -> dict[str, Any]:
+    return {
+        "operationId": "cancel",
+        "summary": "End a session, or withdraw an invitation",
+        "parameters": [_path_parameter("session", "Its id.", _SESSION_ID_SCHEMA)],
+        "responses": {
+            "200": _json_response("Nothing of it will happen any more.", session),
+            "202": _json_response("It is about to end; what it has queued is not sent.", session),
+            **_problem_responses(problem, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        },
+    }
+
+
+def _json_response(description: str, schema: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _problems(schema: Any, *statuses: HTTPStatus) -> dict[str, Any]:
-    return {str(status.value): _problem(status, schema) for status in sorted({*statuses, *_ALWAYS})}
+def _problem_responses(schema: Any, *statuses: HTTPStatus) -> dict[str, Any]:
+    return {
+        str(status.value): _problem_response(status, schema)
+        for status in sorted({*statuses, *_COMMON_STATUSES})
+    }
 
 
-def _problem(status: HTTPStatus, schema: Any) -> dict[str, Any]:
-    problem: dict[str, Any] = {"description": _WHY[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-    if status in _HEADERS:
-        problem["headers"] = {_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+def _problem_response(status: HTTPStatus, schema: Any) -> dict[str, Any]:
+    problem: dict[str, Any] = {
+        "description": _PROBLEM_DESCRIPTIONS[status],
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
+    }
+    if status in _REQUIRED_HEADERS:
+        problem["headers"] = {_REQUIRED_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
     return problem
 
 
-def _in_path(name: str, description: str, schema: Any) -> dict[str, Any]:
+def _path_parameter(name: str, description: str, schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
-def _in_query(name: str, description: str, schema: Any, *, required: bool) -> dict[str, Any]:
+def _query_parameter(name: str, description: str, schema: Any, *, required: bool) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}

@@ -16,37 +16,37 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from config.settings.channels import SIMULATOR, Channel, Key
+from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
 from engine.model.events import Invitation
-from engine.model.quiet_hours import quiet_hours
-from engine.model.suggestions import meant
+from engine.model.quiet_hours import quiet_hours_from_minutes
+from engine.model.suggestions import did_you_mean
 from engine.surveys.program import Survey
-from engine.surveys.survey_registry import Surveys
-from engine.surveys.variables import NAME, place_of
-from ingest.api.problems import FieldError, pointer
-from ingest.api.textable_numbers import Unfit, textable
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.surveys.variables import KEY_PATTERN, answer_key
+from ingest.api.problems import FieldError, json_pointer
+from ingest.api.textable_numbers import UntextableNumberError, textable_number
 
-MOST_VARIABLES = 100
-MOST_UNKNOWN = 10
+MAX_VARIABLES = 100
+MAX_UNKNOWN_FIELDS = 10
 """Fields that do not exist and are told: guessing what each was meant to be takes its time, and all others wait."""
 
-LONGEST_VALUE = 1_000
+MAX_VALUE_LENGTH = 1_000
 DAY_MS = 86_400_000
 YEAR_MS = 366 * DAY_MS
 
-SMS = "SMS"
+SMS_CHANNEL = "SMS"
 """As a channel: the only one that there is to choose."""
 
-Value = str | int | float | bool
+VariableValue = str | int | float | bool
 
 
 class Variable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One session variable, as Puzzel writes it."""
 
     key: Annotated[str, Meta(max_length=64, examples=["agentid"])]
-    value: Value
+    value: VariableValue
 
 
 class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -69,7 +69,7 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
             "survey.",
             examples=["clinic"],
         ),
-    ] = SMS
+    ] = SMS_CHANNEL
     content: Annotated[
         str, Meta(max_length=612, description="Opens the first SMS.", examples=["Hello Ada,"])
     ] = ""
@@ -91,7 +91,7 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         ),
     ] = ""
     user_session_variables: Annotated[
-        list[Variable] | dict[str, Value],
+        list[Variable] | dict[str, VariableValue],
         Meta(description="What texts and conditions know of the person; keys in any case."),
     ] = []
     language: Annotated[
@@ -104,7 +104,7 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     ] = ""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class InvitationRequest(msgspec.Struct, frozen=True):
     """An invitation that may be accepted. Times are ms; `known_until` is how long its reference is remembered.
 
     `late` is what is wrong with it by now, if it was not accepted earlier.
@@ -115,10 +115,10 @@ class Asked(msgspec.Struct, frozen=True):
     not_before: int
     known_until: int
     fingerprint: str
-    late: Sequence[FieldError] = ()
+    late_errors: Sequence[FieldError] = ()
 
 
-class Unacceptable(Exception):
+class InvitationRejectedError(Exception):
     """An invitation that is not accepted, and all that is wrong with it."""
 
     def __init__(self, status: HTTPStatus, title: str, errors: Sequence[FieldError]) -> None:
@@ -128,50 +128,53 @@ class Unacceptable(Exception):
         self.errors = errors
 
 
-class Desk:
+class InvitationParser:
     """Reads invitations to the surveys of a deployment, as they stand."""
 
-    def __init__(self, settings: Settings, surveys: Surveys) -> None:
+    def __init__(self, settings: Settings, surveys: SurveyRegistry) -> None:
         self._surveys = surveys
         self._channels = settings.channels
         self._keep_ms = settings.keep_events_ms
-        self._quiet = {
-            name: quiet_hours(channel.quiet_minutes) for name, channel in settings.channels.items()
+        self._quiet_hours = {
+            name: quiet_hours_from_minutes(channel.quiet_minutes)
+            for name, channel in settings.channels.items()
         }
-        self._ours = {channel.number for channel in settings.channels.values()} | {
+        self._own_numbers = {channel.number for channel in settings.channels.values()} | {
             number for channel in settings.channels.values() for number in channel.originators
         }
 
-    def survey(self, name: str) -> Survey | None:
+    def offered_survey(self, name: str) -> Survey | None:
         """The survey of this name, if a channel offers it."""
         offered = any(name in channel.surveys for channel in self._channels.values())
         return self._surveys.current(name) if offered else None
 
-    def read(self, body: bytes, survey: Survey, key: Key, now: int) -> Asked:
+    def parse(self, body: bytes, survey: Survey, key: ApiKey, now: int) -> InvitationRequest:
         """The invitation in a body. Raises Unacceptable."""
         wrong: list[FieldError] = []
-        written = _written(body, wrong)
-        asked = self._checked(written, survey, key, now, wrong) if written is not None else None
+        written = _decode_body(body, wrong)
+        asked = self._build_request(written, survey, key, now, wrong) if written is not None else None
         if asked is None or wrong:
-            raise Unacceptable(HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong)
+            raise InvitationRejectedError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong
+            )
         return asked
 
-    def _checked(
-        self, written: Body, survey: Survey, key: Key, now: int, wrong: list[FieldError]
-    ) -> Asked | None:
-        channel = self._channel(written, survey, key, wrong)
-        expires_at, late = _expiry(written.expiry_time, now, wrong)
-        language = _language(written.language, survey, wrong)
-        variables = _variables(written.user_session_variables, wrong)
+    def _build_request(
+        self, written: Body, survey: Survey, key: ApiKey, now: int, wrong: list[FieldError]
+    ) -> InvitationRequest | None:
+        channel = self._resolve_channel(written, survey, key, wrong)
+        expires_at, late = _parse_expiry(written.expiry_time, now, wrong)
+        language = _resolve_language(written.language, survey, wrong)
+        variables = _parse_variables(written.user_session_variables, wrong)
         if channel is None:
             return None
-        told = any(error.pointer == pointer("identifier") for error in wrong)
-        sender = "" if told else self._sender(written.identifier, channel, wrong)
+        told = any(error.pointer == json_pointer("identifier") for error in wrong)
+        sender = "" if told else self._resolve_sender(written.identifier, channel, wrong)
         _check_originator(written.originator, channel, wrong)
         if wrong:
             return None
         event = Invitation(
-            id=identity(channel.name, written.client_reference),
+            id=derive_session_id(channel.name, written.client_reference),
             channel=channel.name,
             survey=survey.name,
             language=language,
@@ -181,55 +184,67 @@ class Desk:
             reference=written.client_reference,
             originator=written.originator,
         )
-        quiet = self._quiet[channel.name]
-        not_before = quiet.awake_at(sender, now, channel.timezone) if quiet else now
-        known_until = max(expires_at, now + keyspace.MOST_HELD_MS) + self._keep_ms
-        return Asked(sender, event, not_before, known_until, _fingerprint(sender, event), late)
+        quiet = self._quiet_hours[channel.name]
+        not_before = quiet.next_awake_at(sender, now, channel.timezone) if quiet else now
+        known_until = max(expires_at, now + keyspace.MAX_HELD_MS) + self._keep_ms
+        return InvitationRequest(
+            sender, event, not_before, known_until, _content_fingerprint(sender, event), late
+        )
 
-    def _channel(self, written: Body, survey: Survey, key: Key, wrong: list[FieldError]) -> Channel | None:
+    def _resolve_channel(
+        self, written: Body, survey: Survey, key: ApiKey, wrong: list[FieldError]
+    ) -> Channel | None:
         name = written.channel
         allowed = [name for name in self._channels if name in key.channels]
-        if name not in self._channels and name in (SMS, ""):
+        if name not in self._channels and name in (SMS_CHANNEL, ""):
             offering = [each for each in allowed if survey.name in self._channels[each].surveys]
             if len(offering) == 1:
                 return self._channels[offering[0]]
-            _complain(wrong, "channel", f"expected the name of one: {_either(offering or allowed)}")
+            _add_error(wrong, "channel", f"expected the name of one: {_join_with_or(offering or allowed)}")
             return None
         if name not in self._channels:
-            _complain(
-                wrong, "channel", f"no such channel{meant(name, allowed) or f': expected {_either(allowed)}'}"
+            _add_error(
+                wrong,
+                "channel",
+                f"no such channel{did_you_mean(name, allowed) or f': expected {_join_with_or(allowed)}'}",
             )
             return None
         if name not in key.channels:
-            why = FieldError(pointer("channel"), f"this key may not use it: expected {_either(allowed)}")
-            raise Unacceptable(HTTPStatus.FORBIDDEN, "the key is not for this channel", [*wrong, why])
+            why = FieldError(
+                json_pointer("channel"), f"this key may not use it: expected {_join_with_or(allowed)}"
+            )
+            raise InvitationRejectedError(
+                HTTPStatus.FORBIDDEN, "the key is not for this channel", [*wrong, why]
+            )
         channel = self._channels[name]
         if survey.name not in channel.surveys:
-            _complain(
-                wrong, "channel", f"it does not offer {survey.name}: it offers {_either(channel.surveys)}"
+            _add_error(
+                wrong,
+                "channel",
+                f"it does not offer {survey.name}: it offers {_join_with_or(channel.surveys)}",
             )
             return None
         return channel
 
-    def _sender(self, identifier: str, channel: Channel, wrong: list[FieldError]) -> str:
+    def _resolve_sender(self, identifier: str, channel: Channel, wrong: list[FieldError]) -> str:
         try:
-            sender = textable(identifier, simulated=channel.provider == SIMULATOR)
-        except Unfit as e:
-            _complain(wrong, "identifier", str(e))
+            sender = textable_number(identifier, simulated=channel.provider == SIMULATOR)
+        except UntextableNumberError as e:
+            _add_error(wrong, "identifier", str(e))
             return ""
-        if sender in self._ours:
-            _complain(wrong, "identifier", "this is a number of ours: expected a person's")
+        if sender in self._own_numbers:
+            _add_error(wrong, "identifier", "this is a number of ours: expected a person's")
         return sender
 
 
-_FIELDS = {field.encode_name: field for field in msgspec.structs.fields(Body)}
-_read_body = msgspec.json.Decoder(Body).decode
+_BODY_FIELDS = {field.encode_name: field for field in msgspec.structs.fields(Body)}
+_decode_whole_body = msgspec.json.Decoder(Body).decode
 
 
-def _written(body: bytes, wrong: list[FieldError]) -> Body | None:
+def _decode_body(body: bytes, wrong: list[FieldError]) -> Body | None:
     """The body; one with mistakes too, as far as it can be read, so that all of them are found."""
     try:
-        return _read_body(body)
+        return _decode_whole_body(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass
     try:
@@ -240,35 +255,35 @@ def _written(body: bytes, wrong: list[FieldError]) -> Body | None:
     if not isinstance(raw, dict):
         wrong.append(FieldError("", "expected an object"))
         return None
-    return _fields(raw, wrong)
+    return _decode_fields(raw, wrong)
 
 
-def _fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
+def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
     """Read field by field: a wrong one is told, and left as if it were not there."""
-    for name in islice((name for name in raw if name not in _FIELDS), MOST_UNKNOWN):
-        near = meant(name, _FIELDS) or f": expected {', '.join(_FIELDS)}"
-        _complain(wrong, name, f"no such field{near}")
+    for name in islice((name for name in raw if name not in _BODY_FIELDS), MAX_UNKNOWN_FIELDS):
+        near = did_you_mean(name, _BODY_FIELDS) or f": expected {', '.join(_BODY_FIELDS)}"
+        _add_error(wrong, name, f"no such field{near}")
     values: dict[str, Any] = {}
-    for name, field in _FIELDS.items():
+    for name, field in _BODY_FIELDS.items():
         if name in raw:
             try:
                 values[field.name] = msgspec.convert(raw[name], field.type)
             except msgspec.ValidationError as e:
-                wrong.append(_converted(name, str(e)))
+                wrong.append(_conversion_error(name, str(e)))
         elif field.required:
-            _complain(wrong, name, "it is missing")
+            _add_error(wrong, name, "it is missing")
     return Body(**({"identifier": ""} | values))
 
 
-def _converted(name: str, why: str) -> FieldError:
+def _conversion_error(name: str, why: str) -> FieldError:
     """msgspec's sentence; what it says of a place within the field goes into the pointer."""
     sentence, _, path = why.partition(" - at ")
     within = path.strip("`").removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
-    return FieldError(pointer(name, *parts), sentence[:1].lower() + sentence[1:].replace("`", ""))
+    return FieldError(json_pointer(name, *parts), sentence[:1].lower() + sentence[1:].replace("`", ""))
 
 
-def _expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
+def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
     """The moment in ms, 0 for none; and what is wrong with it unless it was accepted earlier."""
     if not written:
         return 0, []
@@ -277,17 +292,17 @@ def _expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[
     except msgspec.ValidationError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        _complain(wrong, "expiryTime", "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
+        _add_error(wrong, "expiryTime", "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
         return 0, []
     expires_at = round(moment.timestamp() * 1000)
     if expires_at > now + YEAR_MS:
-        _complain(wrong, "expiryTime", "expected a moment within a year")
+        _add_error(wrong, "expiryTime", "expected a moment within a year")
     if expires_at <= now:
-        return expires_at, [FieldError(pointer("expiryTime"), "it is past: expected a moment to come")]
+        return expires_at, [FieldError(json_pointer("expiryTime"), "it is past: expected a moment to come")]
     return expires_at, []
 
 
-def _language(written: str, survey: Survey, wrong: list[FieldError]) -> str:
+def _resolve_language(written: str, survey: Survey, wrong: list[FieldError]) -> str:
     """The survey's language that is wanted: `en` for `en-GB` too. Empty: whatever comes first there."""
     if not written:
         return ""
@@ -295,54 +310,62 @@ def _language(written: str, survey: Survey, wrong: list[FieldError]) -> str:
     wanted = written.lower().replace("_", "-")
     found = spoken.get(wanted) or spoken.get(wanted.partition("-")[0])
     if found is None:
-        _complain(wrong, "language", f"the survey does not speak it: expected {_either(survey.languages)}")
+        _add_error(
+            wrong, "language", f"the survey does not speak it: expected {_join_with_or(survey.languages)}"
+        )
         return ""
     return found
 
 
-def _variables(written: list[Variable] | dict[str, Value], wrong: list[FieldError]) -> dict[str, str]:
+def _parse_variables(
+    written: list[Variable] | dict[str, VariableValue], wrong: list[FieldError]
+) -> dict[str, str]:
     """By key, as written; two keys that differ in case are one."""
     if isinstance(written, dict):
-        pairs = [(key, value, pointer("userSessionVariables", key)) for key, value in written.items()]
+        pairs = [(key, value, json_pointer("userSessionVariables", key)) for key, value in written.items()]
     else:
         pairs = [
-            (each.key, each.value, pointer("userSessionVariables", place))
+            (each.key, each.value, json_pointer("userSessionVariables", place))
             for place, each in enumerate(written)
         ]
-    if len(pairs) > MOST_VARIABLES:
-        _complain(wrong, "userSessionVariables", f"expected {MOST_VARIABLES} at the most")
+    if len(pairs) > MAX_VARIABLES:
+        _add_error(wrong, "userSessionVariables", f"expected {MAX_VARIABLES} at the most")
         return {}
     variables: dict[str, str] = {}
     taken: set[str] = set()
     for key, value, place in pairs:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        if len(key) > 64 or not NAME.fullmatch(key):
+        if len(key) > 64 or not KEY_PATTERN.fullmatch(key):
             wrong.append(
                 FieldError(place, "expected a key of letters, digits, - and _, not beginning with a digit")
             )
-        elif place_of(key) in taken:
+        elif answer_key(key) in taken:
             wrong.append(FieldError(place, "this key is there already; keys are alike in any case"))
-        elif len(text) > LONGEST_VALUE:
-            wrong.append(FieldError(place, f"expected a value of {LONGEST_VALUE} characters at the most"))
-        taken.add(place_of(key))
+        elif len(text) > MAX_VALUE_LENGTH:
+            wrong.append(FieldError(place, f"expected a value of {MAX_VALUE_LENGTH} characters at the most"))
+        taken.add(answer_key(key))
         variables[key] = text
     return variables
 
 
 def _check_originator(written: str, channel: Channel, wrong: list[FieldError]) -> None:
     if written and written not in channel.originators:
-        known = f"expected {_either(channel.originators)}" if channel.originators else "the channel has none"
-        _complain(wrong, "originator", f"no such sub-number: {known}")
+        known = (
+            f"expected {_join_with_or(channel.originators)}"
+            if channel.originators
+            else "the channel has none"
+        )
+        _add_error(wrong, "originator", f"no such sub-number: {known}")
 
 
-def identity(channel: str, reference: str) -> str:
+def derive_session_id(channel: str, reference: str) -> str:
     """The id of the session that is asked for under a reference."""
     if not reference:
         return secrets.token_hex(8)
     return blake2b(f"{channel}\0{reference}".encode(), digest_size=8, person=b"invitation").hexdigest()
 
 
-def _fingerprint(sender: str, event: Invitation) -> str:
+def _content_fingerprint(sender: str, event: Invitation) -> str:
     """Equal for equal content. The order of variables is none of it."""
     content = (
         sender, event.survey, event.language, event.content, sorted(event.variables.items()), event.expires_at,
@@ -351,16 +374,16 @@ def _fingerprint(sender: str, event: Invitation) -> str:
     return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
 
 
-def _complain(wrong: list[FieldError], field: str, detail: str) -> None:
-    wrong.append(FieldError(pointer(field), detail))
+def _add_error(wrong: list[FieldError], field: str, detail: str) -> None:
+    wrong.append(FieldError(json_pointer(field), detail))
 
 
-def _either(names: Iterable[str]) -> str:
+def _join_with_or(names: Iterable[str]) -> str:
     listed = list(names)
     return " or ".join(listed) if listed else "it has none"
 
 
-def moment(ms: int) -> datetime:
+def utc_datetime(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 

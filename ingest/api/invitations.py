@@ -19,47 +19,53 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, UnsetType
 
-from config.settings.channels import Key
+from config.settings.channels import ApiKey
 from config.telemetry import metrics
 from engine.surveys.program import Survey
-from ingest.api.authentication import Doorman
-from ingest.api.backlog import Backlog, Outcome
-from ingest.api.invitation_parser import Asked, Desk, Unacceptable, moment, now_ms
-from ingest.api.ndjson import LONGEST, Line, Lines
+from ingest.api.authentication import ApiAuthenticator
+from ingest.api.backlog import InvitationIntake, InvitationOutcome
+from ingest.api.invitation_parser import (
+    InvitationParser,
+    InvitationRejectedError,
+    InvitationRequest,
+    now_ms,
+    utc_datetime,
+)
+from ingest.api.ndjson import MAX_LINE_BYTES, LineSplitter, SplitLine
 from ingest.api.problems import ApiError, FieldError
-from ingest.intake.mailboxes import Unwritten
+from ingest.intake.mailboxes import RedisUnavailableError
 
-MOST = 100_000
+MAX_LINES = 100_000
 """Lines of one request."""
 
-MOST_BYTES = 512 * 1024 * 1024
+MAX_REQUEST_BYTES = 512 * 1024 * 1024
 """Of a request, read or not."""
 
 LINE_TYPES = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 
-SLICE = 64
+INVITATIONS_PER_WRITE = 64
 """Invitations in one write."""
 
-BREATH = 16
+LINES_PER_STEP = 16
 """Lines that are read in one go: about a millisecond."""
 
-GULP = 8_192
+BYTES_PER_STEP = 8_192
 """Bytes that are taken apart in one go."""
 
-IN_MEMORY = 2 * 1024 * 1024
-PIECE = 65_536
-ERRORS_OF_A_LINE = 10
+RESULTS_IN_MEMORY_BYTES = 2 * 1024 * 1024
+RESPONSE_CHUNK_BYTES = 65_536
+MAX_ERRORS_PER_LINE = 10
 
-_STATUS: dict[Outcome, HTTPStatus] = {
+_STATUS_OF_OUTCOME: dict[InvitationOutcome, HTTPStatus] = {
     "accepted": HTTPStatus.ACCEPTED,
     "repeated": HTTPStatus.OK,
     "conflict": HTTPStatus.CONFLICT,
     "late": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-TOO_MANY = f"this line and what follows is not read: expected {MOST} lines at the most"
-TOO_LONG = f"expected a line of {LONGEST} bytes at the most"
-AGAIN = "Redis does not answer: send this line and what follows again"
-CONFLICT = FieldError(
+TOO_MANY_LINES = f"this line and what follows is not read: expected {MAX_LINES} lines at the most"
+LINE_TOO_LONG = f"expected a line of {MAX_LINE_BYTES} bytes at the most"
+SEND_LINE_AGAIN = "Redis does not answer: send this line and what follows again"
+REFERENCE_CONFLICT = FieldError(
     "/clientReference", "it stands for an invitation of another content: expected one of its own"
 )
 
@@ -85,163 +91,169 @@ class LineResult(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
     errors: Sequence[FieldError] | UnsetType = UNSET
 
 
-Entry = Asked | LineResult
+LineEntry = InvitationRequest | LineResult
 """What a line came to before it is written: an invitation, or why there is none."""
 
 
-class Invitations:
+class InvitationsResource:
     """The Falcon resource."""
 
-    def __init__(self, doorman: Doorman, desk: Desk, backlog: Backlog) -> None:
-        self._doorman = doorman
-        self._desk = desk
-        self._backlog = backlog
+    def __init__(self, doorman: ApiAuthenticator, desk: InvitationParser, backlog: InvitationIntake) -> None:
+        self._authenticator = doorman
+        self._parser = desk
+        self._intake = backlog
 
     async def on_post(self, req: Request, resp: Response, survey: str) -> None:
-        key = await self._doorman.admit(req)
-        found = self._desk.survey(survey)
+        key = await self._authenticator.authenticate(req)
+        found = self._parser.offered_survey(survey)
         if found is None:
             raise ApiError(HTTPStatus.NOT_FOUND, "no such survey", "no channel of this deployment offers it")
         media_type = (req.content_type or "").partition(";")[0].strip().lower()
         if media_type in LINE_TYPES:
-            await self._many(req, resp, found, key)
+            await self._invite_many(req, resp, found, key)
         elif media_type in ("application/json", ""):
-            await self._one(req, resp, found, key)
+            await self._invite_one(req, resp, found, key)
         else:
             expected = f"expected application/json, or {LINE_TYPES[0]} for a line each"
             raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown media type", expected)
 
-    async def _one(self, req: Request, resp: Response, survey: Survey, key: Key) -> None:
-        body = await req.stream.read(LONGEST + 1)
-        if len(body) > LONGEST:
-            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LONGEST} bytes")
+    async def _invite_one(self, req: Request, resp: Response, survey: Survey, key: ApiKey) -> None:
+        body = await req.stream.read(MAX_LINE_BYTES + 1)
+        if len(body) > MAX_LINE_BYTES:
+            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_LINE_BYTES} bytes")
         try:
-            asked = self._desk.read(body, survey, key, now_ms())
-        except Unacceptable as e:
-            _count_refused(e)
+            asked = self._parser.parse(body, survey, key, now_ms())
+        except InvitationRejectedError as e:
+            _count_rejected(e)
             raise ApiError(e.status, e.title, errors=e.errors) from e
-        (outcome,) = await self._backlog.accept([asked])
-        _count(asked.event.channel, outcome)
+        (outcome,) = await self._intake.accept([asked])
+        _count_outcome(asked.event.channel, outcome)
         if outcome in ("conflict", "late"):
             raise ApiError(
-                _STATUS[outcome], "the invitation cannot be accepted", errors=_errors(asked, outcome)
+                _STATUS_OF_OUTCOME[outcome],
+                "the invitation cannot be accepted",
+                errors=_outcome_errors(asked, outcome),
             )
-        resp.status = str(_STATUS[outcome].value)
+        resp.status = str(_STATUS_OF_OUTCOME[outcome].value)
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode(
             Accepted(
                 id=asked.event.id,
                 session=asked.event.id,
                 client_reference=asked.event.reference,
-                starts_after=moment(asked.not_before),
+                starts_after=utc_datetime(asked.not_before),
             )
         )
 
-    async def _many(self, req: Request, resp: Response, survey: Survey, key: Key) -> None:
-        batch = _Batch(self._desk, self._backlog, survey, key)
+    async def _invite_many(self, req: Request, resp: Response, survey: Survey, key: ApiKey) -> None:
+        batch = _LineBatch(self._parser, self._intake, survey, key)
         try:
-            await batch.read(req)
+            await batch.read_request(req)
         except BaseException:
             batch.close()
             raise
         resp.content_type = LINE_TYPES[0]
         resp.content_length = batch.length
-        resp.stream = batch.answer()
+        resp.stream = batch.stream_results()
 
 
-class _Batch:
+class _LineBatch:
     """One request of many lines."""
 
-    def __init__(self, desk: Desk, backlog: Backlog, survey: Survey, key: Key) -> None:
-        self._desk = desk
-        self._backlog = backlog
+    def __init__(
+        self, desk: InvitationParser, backlog: InvitationIntake, survey: Survey, key: ApiKey
+    ) -> None:
+        self._parser = desk
+        self._intake = backlog
         self._survey = survey
         self._key = key
-        self._answers = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (closed when it has been sent)
-        self._lines = 0
-        self._slice: list[tuple[int, Entry]] = []
+        self._results = SpooledTemporaryFile(RESULTS_IN_MEMORY_BYTES)  # noqa: SIM115 (closed when it has been sent)
+        self._lines_seen = 0
+        self._slice: list[tuple[int, LineEntry]] = []
         self._writing: asyncio.Task[None] | None = None
         self._redis_fails = False
         self.length = 0
 
-    async def read(self, req: Request) -> None:
+    async def read_request(self, req: Request) -> None:
         """Take the body line by line; all of it, since whoever is still writing does not listen."""
-        lines = Lines()
+        lines = LineSplitter()
         size = 0
         try:
             async for chunk in req.stream:
                 size += len(chunk)
-                if size > MOST_BYTES:
-                    raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES} bytes")
-                for at in range(0, len(chunk), GULP):
-                    await self._take(lines.feed(chunk[at : at + GULP]))
-            await self._take(lines.end())
-            await self._write_on()
-            await self._write_on()
+                if size > MAX_REQUEST_BYTES:
+                    raise ApiError(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_REQUEST_BYTES} bytes"
+                    )
+                for at in range(0, len(chunk), BYTES_PER_STEP):
+                    await self._take_lines(lines.feed(chunk[at : at + BYTES_PER_STEP]))
+            await self._take_lines(lines.finish())
+            await self._start_write()
+            await self._start_write()
         finally:
             if self._writing is not None:
                 await asyncio.wait([self._writing])
-        self.length = self._answers.tell()
-        self._answers.seek(0)
+        self.length = self._results.tell()
+        self._results.seek(0)
 
-    async def answer(self) -> AsyncIterator[bytes]:
+    async def stream_results(self) -> AsyncIterator[bytes]:
         try:
-            while piece := self._answers.read(PIECE):
+            while piece := self._results.read(RESPONSE_CHUNK_BYTES):
                 yield piece
         finally:
             self.close()
 
     def close(self) -> None:
-        self._answers.close()
+        self._results.close()
 
-    async def _take(self, lines: Sequence[Line]) -> None:
+    async def _take_lines(self, lines: Sequence[SplitLine]) -> None:
         left = iter(lines)
-        while breath := list(islice(left, BREATH)):
+        while breath := list(islice(left, LINES_PER_STEP)):
             for line in breath:
-                self._lines += 1
-                if line and self._lines <= MOST + 1:
-                    self._slice.append((self._lines, self._read(self._lines, line)))
-            if len(self._slice) >= SLICE:
-                await self._write_on()
+                self._lines_seen += 1
+                if line and self._lines_seen <= MAX_LINES + 1:
+                    self._slice.append((self._lines_seen, self._parse_line(self._lines_seen, line)))
+            if len(self._slice) >= INVITATIONS_PER_WRITE:
+                await self._start_write()
             else:
                 await asyncio.sleep(0)
 
-    def _read(self, number: int, line: Line) -> Entry:
-        if number > MOST:
-            return _refused(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_MANY)
+    def _parse_line(self, number: int, line: SplitLine) -> LineEntry:
+        if number > MAX_LINES:
+            return _refused_line(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_MANY_LINES)
         if self._redis_fails:
-            return _refused(number, HTTPStatus.SERVICE_UNAVAILABLE, AGAIN)
+            return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, SEND_LINE_AGAIN)
         if not isinstance(line, bytes):
-            return _refused(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LONG)
+            return _refused_line(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, LINE_TOO_LONG)
         try:
-            return self._desk.read(line, self._survey, self._key, now_ms())
-        except Unacceptable as e:
-            _count_refused(e)
-            return LineResult(line=number, status=e.status, errors=e.errors[:ERRORS_OF_A_LINE])
+            return self._parser.parse(line, self._survey, self._key, now_ms())
+        except InvitationRejectedError as e:
+            _count_rejected(e)
+            return LineResult(line=number, status=e.status, errors=e.errors[:MAX_ERRORS_PER_LINE])
 
-    async def _write_on(self) -> None:
+    async def _start_write(self) -> None:
         """Have what is read written, once what was read before it is."""
         if self._writing is not None:
             await self._writing
         entries, self._slice = self._slice, []
-        self._writing = asyncio.create_task(self._write(entries))
+        self._writing = asyncio.create_task(self._write_slice(entries))
 
-    async def _write(self, entries: Sequence[tuple[int, Entry]]) -> None:
-        asked = [entry for _, entry in entries if isinstance(entry, Asked)]
-        outcomes = iter(await self._accept(asked))
+    async def _write_slice(self, entries: Sequence[tuple[int, LineEntry]]) -> None:
+        asked = [entry for _, entry in entries if isinstance(entry, InvitationRequest)]
+        outcomes = iter(await self._accept_slice(asked))
         results = [
-            _result(number, entry, next(outcomes)) if isinstance(entry, Asked) else entry
+            _line_result(number, entry, next(outcomes)) if isinstance(entry, InvitationRequest) else entry
             for number, entry in entries
         ]
-        self._answers.write(b"".join([_encode(result) + b"\n" for result in results]))
+        self._results.write(b"".join([_encode(result) + b"\n" for result in results]))
 
-    async def _accept(self, asked: Sequence[Asked]) -> Sequence[Outcome | None]:
+    async def _accept_slice(self, asked: Sequence[InvitationRequest]) -> Sequence[InvitationOutcome | None]:
         """What came of each: None if Redis does not answer, and then nothing more is tried in this request."""
         if self._redis_fails:
             return [None] * len(asked)
         try:
-            return await self._backlog.accept(asked)
-        except Unwritten:
+            return await self._intake.accept(asked)
+        except RedisUnavailableError:
             self._redis_fails = True
             return [None] * len(asked)
 
@@ -249,36 +261,36 @@ class _Batch:
 _encode = msgspec.json.Encoder().encode
 
 
-def _result(number: int, asked: Asked, outcome: Outcome | None) -> LineResult:
+def _line_result(number: int, asked: InvitationRequest, outcome: InvitationOutcome | None) -> LineResult:
     if outcome is None:
-        return _refused(number, HTTPStatus.SERVICE_UNAVAILABLE, AGAIN)
-    _count(asked.event.channel, outcome)
-    errors = _errors(asked, outcome)
+        return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, SEND_LINE_AGAIN)
+    _count_outcome(asked.event.channel, outcome)
+    errors = _outcome_errors(asked, outcome)
     return LineResult(
         line=number,
-        status=_STATUS[outcome],
+        status=_STATUS_OF_OUTCOME[outcome],
         id=UNSET if errors else asked.event.id,
         errors=errors or UNSET,
     )
 
 
-def _refused(number: int, status: HTTPStatus, why: str) -> LineResult:
+def _refused_line(number: int, status: HTTPStatus, why: str) -> LineResult:
     return LineResult(line=number, status=status, errors=[FieldError("", why)])
 
 
-def _errors(asked: Asked, outcome: Outcome) -> Sequence[FieldError]:
+def _outcome_errors(asked: InvitationRequest, outcome: InvitationOutcome) -> Sequence[FieldError]:
     match outcome:
         case "conflict":
-            return [CONFLICT]
+            return [REFERENCE_CONFLICT]
         case "late":
-            return asked.late
+            return asked.late_errors
         case _:
             return []
 
 
-def _count(channel: str, outcome: str) -> None:
+def _count_outcome(channel: str, outcome: str) -> None:
     metrics.INVITATIONS.labels(channel, outcome).inc()
 
 
-def _count_refused(refused: Unacceptable) -> None:
-    _count("", "forbidden" if refused.status == HTTPStatus.FORBIDDEN else "invalid")
+def _count_rejected(refused: InvitationRejectedError) -> None:
+    _count_outcome("", "forbidden" if refused.status == HTTPStatus.FORBIDDEN else "invalid")

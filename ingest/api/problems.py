@@ -10,8 +10,8 @@ import msgspec
 from falcon.app_helpers import default_serialize_error
 from msgspec import Meta
 
-PREFIX = "/v1/"
-MEDIA_TYPE = "application/problem+json"
+API_PREFIX = "/v1/"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -41,18 +41,18 @@ class ApiError(falcon.HTTPError):
         self.errors = errors
 
 
-def serialize(req: Any, resp: Any, error: falcon.HTTPError) -> None:
+def serialize_error(req: Any, resp: Any, error: falcon.HTTPError) -> None:
     """Falcon's error serializer: problems for the API, what Falcon always does for everything else."""
-    if not req.path.startswith(PREFIX):
+    if not req.path.startswith(API_PREFIX):
         default_serialize_error(req, resp, error)
         return
     errors = error.errors if isinstance(error, ApiError) else ()
-    resp.content_type = MEDIA_TYPE
+    resp.content_type = PROBLEM_MEDIA_TYPE
     resp.data = msgspec.json.encode(
         Problem(error.title or "", error.status_code, error.description or "", errors)
     )
 
 
-def pointer(*parts: str | int) -> str:
+def json_pointer(*parts: str | int) -> str:
     """`pointer("a", 1, "b/c")` is `/a/1/b~1c`."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

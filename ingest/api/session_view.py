@@ -9,32 +9,32 @@ from msgspec import UNSET, Meta, UnsetType
 
 from engine.model.events import (
     Answer,
-    Delivered,
-    Ended,
-    Ending,
-    Heard,
+    ArchiveRecord,
     Invitation,
-    Invited,
-    Opened,
-    Record,
-    Refusal,
-    Refused,
-    Said,
-    Sent,
-    Unsent,
+    OpeningRefused,
+    ReceiptRecorded,
+    RefusalReason,
+    SessionEnded,
+    SessionEnding,
+    SessionInvited,
+    SessionOpened,
+    SmsDecided,
+    SmsNotSent,
+    SmsReceived,
+    SmsSent,
 )
 from engine.surveys.variables import is_variable
-from ingest.api.invitation_parser import moment
+from ingest.api.invitation_parser import utc_datetime
 
-State = Literal["held", "waiting", "open", "refused"] | Ending
+SessionState = Literal["held", "waiting", "open", "refused"] | SessionEnding
 """`held`: the invitation waits for its turn. `waiting`: its turn has come, and it is about to be opened."""
 
 SmsProgress = Literal["decided", "accepted", "sent", "delivered", "failed"]
 
-_ORDER: tuple[SmsProgress, ...] = ("decided", "accepted", "sent", "failed", "delivered")
+_PROGRESS_ORDER: tuple[SmsProgress, ...] = ("decided", "accepted", "sent", "failed", "delivered")
 """A state is followed by a later one only, in whatever order receipts come."""
 
-_ENDINGS: frozenset[str] = frozenset(Ending.__args__)  # type: ignore[attr-defined]
+_ENDED_STATES: frozenset[str] = frozenset(SessionEnding.__args__)  # type: ignore[attr-defined]
 
 
 class AnswerView(msgspec.Struct, kw_only=True, frozen=True):
@@ -60,9 +60,9 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
     """A session, or the invitation to it."""
 
     id: str
-    state: State
+    state: SessionState
     reason: Annotated[
-        Refusal | Literal["dead_letter"] | UnsetType, Meta(description="Why nothing opened.")
+        RefusalReason | Literal["dead_letter"] | UnsetType, Meta(description="Why nothing opened.")
     ] = UNSET
     channel: str
     identifier: Annotated[str, Meta(description="The person's number.")]
@@ -82,11 +82,11 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
     transcript: list[SmsView] = []
 
 
-def over(view: SessionView) -> bool:
-    return view.state == "refused" or view.state in _ENDINGS
+def is_over(view: SessionView) -> bool:
+    return view.state == "refused" or view.state in _ENDED_STATES
 
 
-def invited(view: SessionView, invitation: Invitation) -> None:
+def add_invitation(view: SessionView, invitation: Invitation) -> None:
     """What an invitation says of the session."""
     view.survey, view.language = invitation.survey, view.language or invitation.language
     view.originator = view.originator or invitation.originator
@@ -94,24 +94,24 @@ def invited(view: SessionView, invitation: Invitation) -> None:
     view.variables = dict(invitation.variables) | view.variables
 
 
-def answered(view: SessionView, answers: Mapping[str, Answer]) -> None:
+def add_answers(view: SessionView, answers: Mapping[str, Answer]) -> None:
     """A session's answers, in which its variables are too."""
-    view.answers = {step: _answer(answer) for step, answer in answers.items() if not is_variable(step)}
+    view.answers = {step: _answer_view(answer) for step, answer in answers.items() if not is_variable(step)}
     view.variables = {place[1:]: answer.raw for place, answer in answers.items() if is_variable(place)}
 
 
-def tell(session: str, sender: str, records: Iterable[Record]) -> SessionView | None:
+def build_view(session: str, sender: str, records: Iterable[ArchiveRecord]) -> SessionView | None:
     """The session as its records have it; None if none of them says that it opened, or why it did not.
 
     Records of other sessions among them are none of it.
     """
-    story = _Story(session, sender)
+    story = _ViewBuilder(session, sender)
     for record in records:
-        story.add(record)
+        story.add_record(record)
     return story.view
 
 
-class _Story:
+class _ViewBuilder:
     def __init__(self, session: str, sender: str) -> None:
         self._session = session
         self._sender = sender
@@ -119,23 +119,23 @@ class _Story:
         self._tickets: dict[str, str] = {}
         self.view: SessionView | None = None
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: ArchiveRecord) -> None:
         match record:
-            case Opened() if record.session == self._session:
-                self._open(record)
-            case Refused() if record.id == self._session and self.view is None:
-                self._refuse(record)
-            case Delivered():
-                self._receive(record)
-            case Invited() | Heard() | Said() | Sent() | Unsent() | Ended() if (
-                record.session == self._session
-            ):
+            case SessionOpened() if record.session == self._session:
+                self._add_opened(record)
+            case OpeningRefused() if record.id == self._session and self.view is None:
+                self._add_refused(record)
+            case ReceiptRecorded():
+                self._add_receipt(record)
+            case (
+                SessionInvited() | SmsReceived() | SmsDecided() | SmsSent() | SmsNotSent() | SessionEnded()
+            ) if record.session == self._session:
                 if self.view is not None:
-                    self._go_on(self.view, record)
+                    self._add_event(self.view, record)
             case _:
                 pass
 
-    def _open(self, record: Opened) -> None:
+    def _add_opened(self, record: SessionOpened) -> None:
         self.view = SessionView(
             id=self._session,
             state="open",
@@ -145,10 +145,10 @@ class _Story:
             version=record.version,
             language=record.language,
             originator=record.originator,
-            opened_at=moment(record.at),
+            opened_at=utc_datetime(record.at),
         )
 
-    def _refuse(self, record: Refused) -> None:
+    def _add_refused(self, record: OpeningRefused) -> None:
         cancelled = record.reason == "cancelled"
         self.view = SessionView(
             id=self._session,
@@ -156,41 +156,49 @@ class _Story:
             reason=UNSET if cancelled else record.reason,
             channel=record.channel,
             identifier=self._sender,
-            ended_at=moment(record.at),
+            ended_at=utc_datetime(record.at),
         )
 
-    def _go_on(self, view: SessionView, record: Invited | Heard | Said | Sent | Unsent | Ended) -> None:
+    def _add_event(
+        self,
+        view: SessionView,
+        record: SessionInvited | SmsReceived | SmsDecided | SmsSent | SmsNotSent | SessionEnded,
+    ) -> None:
         match record:
-            case Invited(invitation=invitation):
-                invited(view, invitation)
-            case Heard(at=at, text=text):
-                view.transcript.append(SmsView(at=moment(at), from_="person", text=text))
-            case Said(at=at, id=sms, text=text):
-                said = SmsView(at=moment(at), from_="us", text=text, state="decided")
+            case SessionInvited(invitation=invitation):
+                add_invitation(view, invitation)
+            case SmsReceived(at=at, text=text):
+                view.transcript.append(SmsView(at=utc_datetime(at), from_="person", text=text))
+            case SmsDecided(at=at, id=sms, text=text):
+                said = SmsView(at=utc_datetime(at), from_="us", text=text, state="decided")
                 self._sms[sms] = said
                 view.transcript.append(said)
-            case Sent(id=sms, ticket=ticket):
+            case SmsSent(id=sms, ticket=ticket):
                 self._tickets[ticket] = sms
-                self._progress(sms, "accepted")
-            case Unsent(id=sms, code=code, why=why):
-                self._progress(sms, "failed", f"{code} {why}".strip())
-            case Ended(at=at, how=how, answers=answers, why=why):
-                view.state, view.ended_at, view.why = how, moment(at), why or UNSET
-                answered(view, answers)
+                self._advance_sms(sms, "accepted")
+            case SmsNotSent(id=sms, code=code, why=why):
+                self._advance_sms(sms, "failed", f"{code} {why}".strip())
+            case SessionEnded(at=at, how=how, answers=answers, why=why):
+                view.state, view.ended_at, view.why = how, utc_datetime(at), why or UNSET
+                add_answers(view, answers)
 
-    def _receive(self, record: Delivered) -> None:
+    def _add_receipt(self, record: ReceiptRecorded) -> None:
         sms = record.sms or self._tickets.get(record.ticket, "")
         if record.state:
-            self._progress(sms, record.state, f"{record.code} {record.why}".strip())
+            self._advance_sms(sms, record.state, f"{record.code} {record.why}".strip())
 
-    def _progress(self, sms: str, state: SmsProgress, why: str = "") -> None:
+    def _advance_sms(self, sms: str, state: SmsProgress, why: str = "") -> None:
         said = self._sms.get(sms)
-        if said is not None and said.state is not UNSET and _ORDER.index(state) > _ORDER.index(said.state):
+        if (
+            said is not None
+            and said.state is not UNSET
+            and _PROGRESS_ORDER.index(state) > _PROGRESS_ORDER.index(said.state)
+        ):
             said.state = state
             said.why = why if why and state == "failed" else UNSET
 
 
-def _answer(answer: Answer) -> AnswerView:
+def _answer_view(answer: Answer) -> AnswerView:
     several = isinstance(answer.value, tuple)
     return AnswerView(
         raw=answer.raw,

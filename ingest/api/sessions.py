@@ -17,37 +17,37 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
-from config.settings.channels import Key
+from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import keyspace, stored_values
 from config.telemetry import metrics
 from engine.model import lane as lane_format
 from engine.model.events import (
-    Cancel,
-    Ended,
-    Inbound,
+    ArchiveRecord,
+    CancelSession,
+    InboundEvent,
     Invitation,
-    Record,
-    Refused,
+    OpeningRefused,
+    SessionEnded,
     decode_inbound,
     decode_records,
-    encode,
+    encode_event,
 )
-from engine.model.lane import Line, UnreadableLane
-from engine.model.suggestions import meant
-from engine.turns.session_routing import channel_of
+from engine.model.lane import ChannelLine, UnreadableLaneError
+from engine.model.suggestions import did_you_mean
+from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
-from ingest.api.authentication import Doorman
-from ingest.api.invitation_parser import DAY_MS, SMS, identity, moment, now_ms
+from ingest.api.authentication import ApiAuthenticator
+from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, now_ms, utc_datetime
 from ingest.api.problems import ApiError
 from ingest.api.session_view import SessionView
-from ingest.intake.mailboxes import Letter, Mailboxes, Store
+from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter
 
-PAGE = 1_000
+ARCHIVE_PAGE_SIZE = 1_000
 """Entries of the archive that Redis looks at in one go."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class SessionLocation(msgspec.Struct, frozen=True):
     """Where a session is: its person's shard, and from when (ms) on the archive knows of it."""
 
     id: str
@@ -56,54 +56,56 @@ class Found(msgspec.Struct, frozen=True):
     since: int
 
 
-class Held(msgspec.Struct, frozen=True):
+class PendingInvitation(msgspec.Struct, frozen=True):
     """An invitation that waits for its turn, not before `not_before` (ms)."""
 
     invitation: Invitation
     not_before: int
 
 
-class Archive:
+class SessionArchive:
     """What is known of sessions, wherever it lies."""
 
-    def __init__(self, settings: Settings, lanes: Store) -> None:
+    def __init__(self, settings: Settings, lanes: AsyncRedisClient) -> None:
         self._shards = settings.shards
         self._keep_ms = settings.keep_events_ms
         self._channels = settings.channels
         self._lanes = lanes
 
-    async def find(self, session: str) -> Found | None:
+    async def find(self, session: str) -> SessionLocation | None:
         """All shards are asked, in one round trip."""
-        names = [("GET", keyspace.session(k, session)) for k in range(self._shards)]
-        for k, value in enumerate(await self._lanes.run(names)):
+        names = [("GET", keyspace.session_key(k, session)) for k in range(self._shards)]
+        for k, value in enumerate(await self._lanes.run_commands(names)):
             if value:
                 since, _, sender = value.decode().partition(" ")
-                return Found(session, k, sender, int(since))
+                return SessionLocation(session, k, sender, int(since))
         return None
 
-    async def view(self, found: Found) -> SessionView | None:
+    async def view(self, found: SessionLocation) -> SessionView | None:
         """The session as it stands; None if nothing is known of it any more."""
-        if held := await self.held(found):
+        if held := await self.held_invitation(found):
             view = SessionView(
                 id=found.id,
                 state="held",
                 channel=held.invitation.channel,
                 identifier=found.sender,
-                starts_after=moment(held.not_before),
+                starts_after=utc_datetime(held.not_before),
             )
-            session_view.invited(view, held.invitation)
+            session_view.add_invitation(view, held.invitation)
             return view
         return (
-            await self._begun(found)
-            or await self._waiting(found)
-            or await self._begun(found)
-            or self._lost(found)
+            await self._begun_view(found)
+            or await self._waiting_view(found)
+            or await self._begun_view(found)
+            or self._lost_view(found)
         )
 
-    async def _begun(self, found: Found) -> SessionView | None:
+    async def _begun_view(self, found: SessionLocation) -> SessionView | None:
         """Of the archive and, while it is open, of the lane."""
-        line = await self._line(found)
-        view = session_view.tell(found.id, found.sender, [record async for record in self._records(found)])
+        line = await self._find_open_line(found)
+        view = session_view.build_view(
+            found.id, found.sender, [record async for record in self._session_records(found)]
+        )
         if line is None or line[1].session is None:
             return view
         channel, session = line[0], line[1].session
@@ -117,26 +119,28 @@ class Archive:
                 version=session.version,
                 language=session.language,
                 originator=session.originator,
-                opened_at=moment(session.opened_at),
+                opened_at=utc_datetime(session.opened_at),
             )
         if view.state == "open":
-            session_view.answered(view, session.answers)
+            session_view.add_answers(view, session.answers)
         return view
 
-    async def _waiting(self, found: Found) -> SessionView | None:
+    async def _waiting_view(self, found: SessionLocation) -> SessionView | None:
         """Of the mailbox, where an invitation is when its turn has come."""
-        (mail,) = await self._lanes.run([("LRANGE", keyspace.mailbox(found.k, found.sender), 0, -1)])
+        (mail,) = await self._lanes.run_commands(
+            [("LRANGE", keyspace.mailbox_key(found.k, found.sender), 0, -1)]
+        )
         for entry in mail:
-            event = _event(stored_values.event_in(entry)[-1])
+            event = _decode_event(stored_values.parse_mail(entry)[-1])
             if isinstance(event, Invitation) and event.id == found.id:
                 view = SessionView(
                     id=found.id, state="waiting", channel=event.channel, identifier=found.sender
                 )
-                session_view.invited(view, event)
+                session_view.add_invitation(view, event)
                 return view
         return None
 
-    def _lost(self, found: Found) -> SessionView | None:
+    def _lost_view(self, found: SessionLocation) -> SessionView | None:
         """Nowhere, though it was accepted so little ago that the archive would know: an operator has to look."""
         if not found.id or now_ms() - found.since > self._keep_ms:
             return None
@@ -144,65 +148,71 @@ class Archive:
             id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
         )
 
-    async def held(self, found: Found) -> Held | None:
-        (mail,) = await self._lanes.run([("HGET", keyspace.held_mail(found.k), found.id)])
+    async def held_invitation(self, found: SessionLocation) -> PendingInvitation | None:
+        (mail,) = await self._lanes.run_commands([("HGET", keyspace.held_invitations_key(found.k), found.id)])
         if not mail:
             return None
-        invitation = _event(stored_values.invitation_in(mail)[-1])
+        invitation = _decode_event(stored_values.parse_held_invitation(mail)[-1])
         if not isinstance(invitation, Invitation):
             return None
-        (not_before,) = await self._lanes.run(
-            [("ZSCORE", keyspace.held(found.k, invitation.channel), found.id)]
+        (not_before,) = await self._lanes.run_commands(
+            [("ZSCORE", keyspace.held_ids_key(found.k, invitation.channel), found.id)]
         )
-        return Held(invitation, round(float(not_before or 0)))
+        return PendingInvitation(invitation, round(float(not_before or 0)))
 
-    async def withdraw(self, found: Found, invitation: Invitation, now: int) -> bool:
+    async def withdraw_invitation(self, found: SessionLocation, invitation: Invitation, now: int) -> bool:
         """Hold it no more; False if its turn came first."""
-        records = encode([Refused(now, invitation.channel, found.id, "cancelled")])
+        records = encode_event([OpeningRefused(now, invitation.channel, found.id, "cancelled")])
         unhold = keyspace.unhold_command(
             found.k, invitation.channel, found.id, found.sender, self._keep_ms, records
         )
-        (was_held,) = await self._lanes.run([unhold])
+        (was_held,) = await self._lanes.run_commands([unhold])
         return bool(was_held)
 
-    async def _records(self, found: Found) -> AsyncIterator[Record]:
+    async def _session_records(self, found: SessionLocation) -> AsyncIterator[ArchiveRecord]:
         """The person's records from the session's beginning on."""
         after, until = str(found.since), "+"
         while after:
-            args = (after, until, PAGE, found.sender)
-            (answer,) = await self._lanes.run([keyspace.call("trace", [keyspace.events(found.k)], args)])
+            args = (after, until, ARCHIVE_PAGE_SIZE, found.sender)
+            (answer,) = await self._lanes.run_commands(
+                [keyspace.function_call("trace", [keyspace.events_key(found.k)], args)]
+            )
             for blob in answer[1:]:
                 for record in decode_records(blob):
                     yield record
-                    if _closes(record, found.id):
+                    if _closes_session(record, found.id):
                         until = str(record.at + DAY_MS)
             after = f"({answer[0].decode()}" if answer[0] else ""
 
-    async def _line(self, found: Found) -> tuple[str, Line] | None:
+    async def _find_open_line(self, found: SessionLocation) -> tuple[str, ChannelLine] | None:
         """The channel and line on which the session is open."""
-        (stored,) = await self._lanes.run([("GET", keyspace.lane(found.k, found.sender))])
+        (stored,) = await self._lanes.run_commands([("GET", keyspace.lane_key(found.k, found.sender))])
         try:
-            lane = lane_format.decode(stored_values.state_in(stored))
-        except UnreadableLane:
+            lane = lane_format.decode_lane(stored_values.lane_state(stored))
+        except UnreadableLaneError:
             return None
         for key, line in lane.lines.items():
             if line.session is not None and line.session.id == found.id:
-                return channel_of(key), line
+                return channel_of_key(key), line
         return None
 
 
-class Sessions:
+class SessionAccess:
     """What the resources of one session share."""
 
-    def __init__(self, settings: Settings, doorman: Doorman, archive: Archive, mailboxes: Mailboxes) -> None:
+    def __init__(
+        self, settings: Settings, doorman: ApiAuthenticator, archive: SessionArchive, mailboxes: MailboxWriter
+    ) -> None:
         self.channels = settings.channels
-        self.doorman = doorman
+        self.authenticator = doorman
         self.archive = archive
         self._mailboxes = mailboxes
 
-    async def look_up(self, key: Key, session: str, channel: str = "") -> tuple[Found, SessionView]:
+    async def look_up(
+        self, key: ApiKey, session: str, channel: str = ""
+    ) -> tuple[SessionLocation, SessionView]:
         """The session, if there is one that the key may see; `channel` is its own, if that is known. Raises the 404."""
-        found = await self.archive.find(session) if _ID.fullmatch(session) else None
+        found = await self.archive.find(session) if _SESSION_ID.fullmatch(session) else None
         view = await self.archive.view(found) if found else None
         if found is None or view is None or not self._may_see(key, view.channel or channel):
             raise ApiError(
@@ -211,75 +221,77 @@ class Sessions:
         view.channel = view.channel or channel
         return found, view
 
-    def _may_see(self, key: Key, channel: str) -> bool:
+    def _may_see(self, key: ApiKey, channel: str) -> bool:
         """A session of which nobody knows the channel any more is for whoever may see them all."""
         return channel in key.channels if channel else set(self.channels) <= set(key.channels)
 
-    async def cancel(self, found: Found, view: SessionView) -> HTTPStatus:
+    async def cancel(self, found: SessionLocation, view: SessionView) -> HTTPStatus:
         """202 if the session is about to end, 200 if nothing of it will happen any more. Raises the 409."""
         if view.state == "cancelled":
             return HTTPStatus.OK
-        if session_view.over(view):
+        if session_view.is_over(view):
             raise ApiError(
                 HTTPStatus.CONFLICT,
                 "the session is over",
                 f"its state is {view.state}: there is nothing to cancel",
             )
-        held = await self.archive.held(found)
-        if held and await self.archive.withdraw(found, held.invitation, now_ms()):
-            view.state, view.ended_at = "cancelled", moment(now_ms())
+        held = await self.archive.held_invitation(found)
+        if held and await self.archive.withdraw_invitation(found, held.invitation, now_ms()):
+            view.state, view.ended_at = "cancelled", utc_datetime(now_ms())
             view.starts_after = UNSET
             metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
             return HTTPStatus.OK
-        event = Cancel(_cancelling(found.id), view.channel, found.id)
-        await self._mailboxes.accept([Letter(found.sender, event, perf_counter())])
+        event = CancelSession(_cancel_event_id(found.id), view.channel, found.id)
+        await self._mailboxes.accept([InboundItem(found.sender, event, perf_counter())])
         return HTTPStatus.ACCEPTED
 
 
 class SessionById:
     """`/v1/sessions/<id>`."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, sessions: SessionAccess) -> None:
+        self._access = sessions
 
     async def on_get(self, req: Request, resp: Response, session: str) -> None:
-        key = await self._sessions.doorman.admit(req)
-        _, view = await self._sessions.look_up(key, session)
-        _show(resp, view)
+        key = await self._access.authenticator.authenticate(req)
+        _, view = await self._access.look_up(key, session)
+        _write_view(resp, view)
 
     async def on_delete(self, req: Request, resp: Response, session: str) -> None:
-        key = await self._sessions.doorman.admit(req)
-        found, view = await self._sessions.look_up(key, session)
-        resp.status = str((await self._sessions.cancel(found, view)).value)
-        _show(resp, view)
+        key = await self._access.authenticator.authenticate(req)
+        found, view = await self._access.look_up(key, session)
+        resp.status = str((await self._access.cancel(found, view)).value)
+        _write_view(resp, view)
 
 
 class SessionByReference:
     """`/v1/sessions?clientReference=…&channel=…`."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, sessions: SessionAccess) -> None:
+        self._access = sessions
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        key = await self._sessions.doorman.admit(req)
+        key = await self._access.authenticator.authenticate(req)
         for name in req.params:
-            if name not in _QUERY:
-                hint = meant(name, _QUERY) or f": expected {' and '.join(_QUERY)}"
+            if name not in _QUERY_PARAMETERS:
+                hint = (
+                    did_you_mean(name, _QUERY_PARAMETERS) or f": expected {' and '.join(_QUERY_PARAMETERS)}"
+                )
                 raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", f"no such parameter, {name}{hint}")
         reference = req.get_param("clientReference") or ""
         if not reference:
             raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", "expected ?clientReference=…")
-        channel = self._channel(key, req.get_param("channel") or "")
-        _, view = await self._sessions.look_up(key, identity(channel, reference), channel)
+        channel = self._chosen_channel(key, req.get_param("channel") or "")
+        _, view = await self._access.look_up(key, derive_session_id(channel, reference), channel)
         view.client_reference = reference  # which records of a refusal don't tell
-        _show(resp, view)
+        _write_view(resp, view)
 
-    def _channel(self, key: Key, name: str) -> str:
+    def _chosen_channel(self, key: ApiKey, name: str) -> str:
         """The channel that is meant: the key's only one, if none is named."""
-        allowed = [each for each in self._sessions.channels if each in key.channels]
+        allowed = [each for each in self._access.channels if each in key.channels]
         if name in allowed:
             return name
-        if name in ("", SMS) and len(allowed) == 1:
+        if name in ("", SMS_CHANNEL) and len(allowed) == 1:
             return allowed[0]
         expected = " or ".join(allowed)
         raise ApiError(
@@ -288,33 +300,33 @@ class SessionByReference:
 
 
 _encode = msgspec.json.Encoder().encode
-_QUERY = ("clientReference", "channel")
-_ID = re.compile(r"[0-9a-f]{16}")
+_QUERY_PARAMETERS = ("clientReference", "channel")
+_SESSION_ID = re.compile(r"[0-9a-f]{16}")
 
 
-def _show(resp: Response, view: SessionView) -> None:
+def _write_view(resp: Response, view: SessionView) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encode(view)
 
 
-def _cancelling(session: str) -> str:
+def _cancel_event_id(session: str) -> str:
     """The id of the event that cancels a session: the same, however often it is wanted."""
     return blake2b(session.encode(), digest_size=8, person=b"cancel").hexdigest()
 
 
-def _closes(record: Record, session: str) -> bool:
+def _closes_session(record: ArchiveRecord, session: str) -> bool:
     match record:
-        case Ended():
+        case SessionEnded():
             return record.session == session
-        case Refused():
+        case OpeningRefused():
             return record.id == session
         case _:
             return False
 
 
-def _event(encoded: bytes) -> Inbound | None:
+def _decode_event(encoded: bytes) -> InboundEvent | None:
     try:
-        event: Inbound = decode_inbound(encoded)
+        event: InboundEvent = decode_inbound(encoded)
     except msgspec.MsgspecError:
         return None
     return event

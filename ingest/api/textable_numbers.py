@@ -8,13 +8,13 @@ import re
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
-from engine.model.sender_numbers import normalise
+from engine.model.sender_numbers import normalize_number
 
-EXPECTED = "expected a mobile number in full, such as +33612345678"
+EXPECTED_NUMBER = "expected a mobile number in full, such as +33612345678"
 
-_MOBILE = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
+_MOBILE_TYPES = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
-_NOBODYS = re.compile(
+_FICTIONAL_NUMBER = re.compile(
     r"\+(?:"
     r"1[2-9][0-9]{2}55501[0-9]{2}"  # 555-0100 to 555-0199 in every area: the North American plan's, for fiction
     r"|447700900[0-9]{3}"  # Ofcom's, for drama
@@ -27,28 +27,30 @@ _NOBODYS = re.compile(
 """Mobile numbers that regulators keep for films, books and documentation."""
 
 
-class Unfit(Exception):
+class UntextableNumberError(Exception):
     """We may not text it. The message says why, without the number."""
 
 
-def textable(written: str, *, simulated: bool) -> str:
+def textable_number(written: str, *, simulated: bool) -> str:
     """The number in E.164. Raises Unfit."""
-    number = normalise(written) if written.lstrip().startswith(("+", "00")) else None
+    number = normalize_number(written) if written.lstrip().startswith(("+", "00")) else None
     if number is None:
-        raise Unfit(EXPECTED)
-    return number if simulated else _mobile(number)
+        raise UntextableNumberError(EXPECTED_NUMBER)
+    return number if simulated else _mobile_number(number)
 
 
-def _mobile(number: str) -> str:
-    if _NOBODYS.fullmatch(number):
-        raise Unfit(f"this number is kept for films and documentation, and nobody has it: {EXPECTED}")
+def _mobile_number(number: str) -> str:
+    if _FICTIONAL_NUMBER.fullmatch(number):
+        raise UntextableNumberError(
+            f"this number is kept for films and documentation, and nobody has it: {EXPECTED_NUMBER}"
+        )
     try:
         parsed = phonenumbers.parse(number)
     except NumberParseException:
-        raise Unfit(f"no country has this code: {EXPECTED}") from None
+        raise UntextableNumberError(f"no country has this code: {EXPECTED_NUMBER}") from None
     kind = phonenumbers.number_type(parsed)
     if kind == PhoneNumberType.UNKNOWN:
-        raise Unfit(f"no number of this country looks like this: {EXPECTED}")
-    if kind not in _MOBILE:
-        raise Unfit(f"this is no mobile, and gets no SMS: {EXPECTED}")
+        raise UntextableNumberError(f"no number of this country looks like this: {EXPECTED_NUMBER}")
+    if kind not in _MOBILE_TYPES:
+        raise UntextableNumberError(f"this is no mobile, and gets no SMS: {EXPECTED_NUMBER}")
     return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)

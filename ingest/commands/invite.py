@@ -26,22 +26,22 @@ from config.settings.channels import SIMULATOR
 from config.settings.settings import local_url
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
-from ingest.commands.people import NoTable, Row, read_people, sentence
+from ingest.commands.people import InvitationRow, PeopleFileError, error_sentence, read_people
 
-CHUNK = 1_000
-TIMEOUT_S = (5, 120)
-TRIES = 6
-PAUSE_S = 0.5
+ROWS_PER_REQUEST = 1_000
+HTTP_TIMEOUT_S = (5, 120)
+POST_TRIES = 6
+RETRY_PAUSE_S = 0.5
 """Before the second try; doubled before each later one."""
 
-_ACCEPTED, _REPEATED = 202, 200
+_STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
-class Unreachable(click.ClickException):
+class InvitationApiError(click.ClickException):
     """The API did not do what it was asked, and asking again will not help."""
 
 
-class Api:
+class InvitationApi:
     """HTTP to one survey's invitations."""
 
     def __init__(self, url: str, key: str, survey: str, again: str) -> None:
@@ -53,43 +53,43 @@ class Api:
         self._session.headers["Authorization"] = f"Bearer {key}"
         self._session.headers["Content-Type"] = LINE_TYPES[0]
 
-    def invite(self, rows: Sequence[Row]) -> list[LineResult]:
+    def invite(self, rows: Sequence[InvitationRow]) -> list[LineResult]:
         """What came of each row. Raises Unreachable."""
         results: dict[int, LineResult] = {}
         left = list(range(len(rows)))
-        for tried in range(TRIES):
+        for tried in range(POST_TRIES):
             if tried:
-                sleep(PAUSE_S * 2 ** (tried - 1))
-            answers = self._post([rows[place] for place in left], last=tried == TRIES - 1)
+                sleep(RETRY_PAUSE_S * 2 ** (tried - 1))
+            answers = self._post_rows([rows[place] for place in left], last=tried == POST_TRIES - 1)
             results |= dict(zip(left, answers, strict=False))
             left = [place for place in left if place not in results or results[place].status >= 500]
             if not left:
                 break
         return [results[place] for place in range(len(rows))]
 
-    def _post(self, rows: Sequence[Row], *, last: bool) -> list[LineResult]:
+    def _post_rows(self, rows: Sequence[InvitationRow], *, last: bool) -> list[LineResult]:
         body = b"".join(msgspec.json.encode(row.body) + b"\n" for row in rows)
         try:
-            reply = self._session.post(self._url, data=body, timeout=TIMEOUT_S)
+            reply = self._session.post(self._url, data=body, timeout=HTTP_TIMEOUT_S)
         except requests.RequestException as e:
             if last:
-                raise Unreachable(
+                raise InvitationApiError(
                     f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where with --url; "
                     f"then {self._again}"
                 ) from e
             return []
         match reply.status_code:
-            case requests.codes.ok if (results := _results(reply.content, len(rows))) or not last:
+            case requests.codes.ok if (results := _decode_results(reply.content, len(rows))) or not last:
                 return results
             case requests.codes.too_many_requests if not last:
-                sleep(float(reply.headers.get("Retry-After", PAUSE_S)))
+                sleep(float(reply.headers.get("Retry-After", RETRY_PAUSE_S)))
                 return []
             case status if status >= 500 and not last:
                 return []
             case _:
-                raise Unreachable(self._complaint(reply))
+                raise InvitationApiError(self._failure_sentence(reply))
 
-    def _complaint(self, reply: requests.Response) -> str:
+    def _failure_sentence(self, reply: requests.Response) -> str:
         match reply.status_code:
             case 401:
                 return (
@@ -98,7 +98,7 @@ class Api:
             case 404:
                 return f"no channel there offers a survey called {self._survey}"
             case status:
-                return f"{self._url} answered {status}: {_why(reply.content)}"
+                return f"{self._url} answered {status}: {_problem_sentence(reply.content)}"
 
 
 @click.command()
@@ -153,31 +153,31 @@ def invite(
     ):
         if not _is_text(written):
             raise click.UsageError(f"{written!r}: expected text in UTF-8")
-    fixed = _fixed(
+    fixed = _given_fields(
         channel=channel, language=language, content=content, expiryTime=expires, originator=originator,
-        userSessionVariables=_variables(variables),
+        userSessionVariables=_parse_variables(variables),
     )  # fmt: skip
-    rows = _rows(number, file, survey, fixed, reference)
+    rows = _read_rows(number, file, survey, fixed, reference)
     again = "run this command again, nobody is invited twice"
     if file is None and not reference:
         again = f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is invited twice"
-    api = Api(_url(url), _key(), survey, again)
-    report = _Report(str(file) if file else "", as_json=as_json)
+    api = InvitationApi(_api_url(url), _api_key(), survey, again)
+    report = _InviteReport(str(file) if file else "", as_json=as_json)
     if dry_run:
-        report.would(rows)
+        report.show_dry_run(rows)
         return
     try:
-        with report.progress(len(rows)) as advance:
-            for chunk in _chunks(rows):
+        with report.progress_bar(len(rows)) as advance:
+            for chunk in _row_chunks(rows):
                 for row, result in zip(chunk, api.invite(chunk), strict=True):
-                    report.note(row, result)
+                    report.note_result(row, result)
                 advance(len(chunk))
     except KeyboardInterrupt:
-        report.cut_off(again)
-    report.close()
+        report.exit_interrupted(again)
+    report.exit_with_summary()
 
 
-class _Report:
+class _InviteReport:
     """What came of it all, said as it comes."""
 
     def __init__(self, file: str, *, as_json: bool) -> None:
@@ -186,10 +186,12 @@ class _Report:
         self._counts: Counter[int] = Counter()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def progress(self, total: int) -> "_Bar":
-        return _Bar(self._console, total, shown=total > CHUNK and self._console.is_terminal)
+    def progress_bar(self, total: int) -> "_ProgressBar":
+        return _ProgressBar(
+            self._console, total, shown=total > ROWS_PER_REQUEST and self._console.is_terminal
+        )
 
-    def would(self, rows: Sequence[Row]) -> None:
+    def show_dry_run(self, rows: Sequence[InvitationRow]) -> None:
         """Of a dry run."""
         if self._as_json:
             for row in rows:
@@ -202,7 +204,7 @@ class _Report:
         for row in rows[:1]:
             click.echo(json.dumps(row.body, indent=2, ensure_ascii=False))
 
-    def note(self, row: Row, result: LineResult) -> None:
+    def note_result(self, row: InvitationRow, result: LineResult) -> None:
         self._counts[result.status] += 1
         errors = result.errors or []
         if self._as_json:
@@ -212,29 +214,31 @@ class _Report:
             click.echo(json.dumps(said))
         for error in [] if self._as_json else errors:
             where = f"{self._file}, line {row.line}: " if self._file else ""
-            self._console.print(where + sentence(error), markup=False)
+            self._console.print(where + error_sentence(error), markup=False)
 
-    def close(self) -> None:
+    def exit_with_summary(self) -> None:
         """Sum up, and end with status 1 if somebody was not invited."""
         if not self._as_json:
-            click.echo(self._sum())
-        if self._refused:
+            click.echo(self._summary_sentence())
+        if self._refused_count:
             raise SystemExit(1)
 
-    def cut_off(self, again: str) -> NoReturn:
+    def exit_interrupted(self, again: str) -> NoReturn:
         """Say how far it came, and how to go on."""
-        self._console.print(f"Interrupted. So far: {self._sum()} To go on, {again}.", markup=False)
+        self._console.print(
+            f"Interrupted. So far: {self._summary_sentence()} To go on, {again}.", markup=False
+        )
         raise SystemExit(1)
 
     @property
-    def _refused(self) -> int:
-        return self._counts.total() - self._counts[_ACCEPTED] - self._counts[_REPEATED]
+    def _refused_count(self) -> int:
+        return self._counts.total() - self._counts[_STATUS_ACCEPTED] - self._counts[_STATUS_REPEATED]
 
-    def _sum(self) -> str:
-        return f"{self._counts[_ACCEPTED]} invited, {self._counts[_REPEATED]} had been before, {self._refused} refused."
+    def _summary_sentence(self) -> str:
+        return f"{self._counts[_STATUS_ACCEPTED]} invited, {self._counts[_STATUS_REPEATED]} had been before, {self._refused_count} refused."
 
 
-class _Bar:
+class _ProgressBar:
     """A progress bar, if there is anything to wait for and somebody to see it."""
 
     def __init__(self, console: Console, total: int, *, shown: bool) -> None:
@@ -253,12 +257,12 @@ class _Bar:
         self._progress.advance(self._task, done)
 
 
-def _rows(
+def _read_rows(
     number: str | None, file: Path | None, survey: str, fixed: dict[str, Any], reference: str
-) -> list[Row]:
+) -> list[InvitationRow]:
     if file is None:
         return [
-            Row(
+            InvitationRow(
                 0,
                 {
                     **fixed,
@@ -269,7 +273,7 @@ def _rows(
         ]
     try:
         return list(read_people(file, survey, fixed, reference))
-    except NoTable as e:
+    except PeopleFileError as e:
         raise click.UsageError(str(e)) from e
     except OSError as e:
         raise click.UsageError(f"{file}: cannot be read ({e.strerror})") from e
@@ -280,11 +284,11 @@ def _is_text(written: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in written)
 
 
-def _fixed(**fields: Any) -> dict[str, Any]:
+def _given_fields(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _variables(written: Iterable[str]) -> dict[str, str]:
+def _parse_variables(written: Iterable[str]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for each in written:
         key, equals, value = each.partition("=")
@@ -294,7 +298,7 @@ def _variables(written: Iterable[str]) -> dict[str, str]:
     return variables
 
 
-def _key() -> str:
+def _api_key() -> str:
     """The key to the API. Keys are made of such letters alone, and a header takes no others."""
     key = os.environ.get("PARLEY_API_KEY") or SIMULATOR
     if not re.fullmatch(r"[!-~]+", key):
@@ -304,9 +308,9 @@ def _key() -> str:
     return key
 
 
-def _url(written: str) -> str:
+def _api_url(written: str) -> str:
     if not written:
-        return _base()
+        return _default_api_url()
     if not re.match(r"https?://[^/]", written):
         raise click.UsageError(
             f"--url {written}: expected http:// or https:// and a host, such as http://127.0.0.1:8000"
@@ -314,20 +318,20 @@ def _url(written: str) -> str:
     return written.rstrip("/")
 
 
-def _base() -> str:
+def _default_api_url() -> str:
     """Where the API is, as `web` is told by the same variables."""
     if public := os.environ.get("PARLEY_PUBLIC_URL"):
         return public.rstrip("/")
     return local_url(os.environ.get("PARLEY_HOST") or "127.0.0.1", os.environ.get("PARLEY_PORT") or 8000)
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _row_chunks(rows: Iterable[InvitationRow]) -> Iterator[list[InvitationRow]]:
     left = iter(rows)
-    while chunk := list(islice(left, CHUNK)):
+    while chunk := list(islice(left, ROWS_PER_REQUEST)):
         yield chunk
 
 
-def _results(body: bytes, wanted: int) -> list[LineResult]:
+def _decode_results(body: bytes, wanted: int) -> list[LineResult]:
     """In the order of the lines; fewer if the answer was cut off."""
     try:
         results = [msgspec.json.decode(line, type=LineResult) for line in body.splitlines()]
@@ -336,10 +340,10 @@ def _results(body: bytes, wanted: int) -> list[LineResult]:
     return results if len(results) == wanted else []
 
 
-def _why(body: bytes) -> str:
+def _problem_sentence(body: bytes) -> str:
     try:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
         return body[:200].decode(errors="replace")
     errors: Sequence[FieldError] = problem.errors
-    return "; ".join([problem.title, problem.detail, *map(sentence, errors)]).strip("; ")
+    return "; ".join([problem.title, problem.detail, *map(error_sentence, errors)]).strip("; ")

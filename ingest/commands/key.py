@@ -8,9 +8,9 @@ from hashlib import sha256
 import click
 
 from config.settings.channels import SIMULATOR
-from config.settings.settings import exit_with_mistakes, load_settings
+from config.settings.settings import exit_on_config_error, load_settings
 
-BYTES = 32
+KEY_BYTES = 32
 
 
 @click.command()
@@ -38,23 +38,23 @@ def key(name: str, channels: tuple[str, ...], requests_per_minute: int) -> None:
         raise click.UsageError(
             f"{name}: expected a name of 1 to 32 of a-z, 0-9, - and _, other than {SIMULATOR}"
         )
-    with exit_with_mistakes():
+    with exit_on_config_error():
         settings = load_settings(os.environ)
     for channel in channels:
         if channel not in settings.channels:
             raise click.UsageError(f"--channel {channel}: expected one of {', '.join(settings.channels)}")
     if any(each.name == name for each in settings.keys):
         raise click.UsageError(f"{name}: parley.toml has a key of this name: expected another")
-    made = f"parley_{secrets.token_urlsafe(BYTES)}"
+    made = f"parley_{secrets.token_urlsafe(KEY_BYTES)}"
     click.echo(made)
     click.echo(
         f"\nPut this into parley.toml and restart `web`; the key itself is not kept anywhere:\n\n"
-        f"{table(name, made, channels or tuple(settings.channels), requests_per_minute)}",
+        f"{key_table(name, made, channels or tuple(settings.channels), requests_per_minute)}",
         err=True,
     )
 
 
-def table(name: str, made: str, channels: tuple[str, ...], requests_per_minute: int) -> str:
+def key_table(name: str, made: str, channels: tuple[str, ...], requests_per_minute: int) -> str:
     """`[keys.<name>]` for parley.toml."""
     listed = ", ".join(f'"{channel}"' for channel in channels)
     return (

@@ -13,31 +13,31 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from engine.model.suggestions import meant
+from engine.model.suggestions import did_you_mean
 from ingest.api.invitation_parser import Body
 from ingest.api.problems import FieldError
 
-_FIELDS = {
+_INVITATION_FIELDS = {
     field.encode_name.lower(): field.encode_name
     for field in msgspec.structs.fields(Body)
     if field.encode_name != "userSessionVariables"
 }
-_NUMBER_TOO = ("number", "phone")
+_NUMBER_ALIASES = ("number", "phone")
 _DELIMITERS = ",;\t"
 
 
-class NoTable(Exception):
+class PeopleFileError(Exception):
     """The file is not a table of people. The message says why."""
 
 
-class Row(NamedTuple):
+class InvitationRow(NamedTuple):
     """One row: the line of the file on which it ends, and its invitation."""
 
     line: int
     body: dict[str, Any]
 
 
-def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: str) -> Iterator[Row]:
+def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: str) -> Iterator[InvitationRow]:
     """The invitations in a file. `fixed` are fields that every one has unless its row says otherwise; `reference` is put
     before the references made here. Raises NoTable and OSError."""
     line = 0
@@ -45,43 +45,51 @@ def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: st
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             delimiter = max(_DELIMITERS, key=head.count)
-            columns = _columns(next(csv.reader([head], delimiter=delimiter), []), path)
+            columns = _column_fields(next(csv.reader([head], delimiter=delimiter), []), path)
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             for cells in rows:
                 line = rows.line_num + 1
                 if any(cells[len(columns) :]):
-                    raise NoTable(
+                    raise PeopleFileError(
                         f"{path}: line {line} has more cells than the header has columns: put what holds a "
                         f"{delimiter!r} in quotation marks"
                     )
                 if any(cells):
-                    yield Row(line, _invitation(columns, cells, survey, fixed, reference))
+                    yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))
     except UnicodeDecodeError as e:
-        raise NoTable(f"{path}: not UTF-8 after line {line}: expected a file saved as UTF-8") from e
+        raise PeopleFileError(f"{path}: not UTF-8 after line {line}: expected a file saved as UTF-8") from e
     except csv.Error as e:
-        raise NoTable(
+        raise PeopleFileError(
             f"{path}: cannot be read after line {line}: {e}; is there a quotation mark without its other?"
         ) from e
 
 
-def _columns(names: list[str], path: Path) -> list[str]:
+def _column_fields(names: list[str], path: Path) -> list[str]:
     """For each column, its field, or `$` and the name of a variable; empty for one without a name."""
-    fields = [_FIELDS.get(name.strip().lower(), f"${name.strip()}" if name.strip() else "") for name in names]
+    fields = [
+        _INVITATION_FIELDS.get(name.strip().lower(), f"${name.strip()}" if name.strip() else "")
+        for name in names
+    ]
     if "identifier" not in fields:
-        numbers = [at for at, name in enumerate(names) if name.strip().lower() in _NUMBER_TOO]
+        numbers = [at for at, name in enumerate(names) if name.strip().lower() in _NUMBER_ALIASES]
         if not numbers:
             near = next(
-                (hint for name in names if (hint := meant(name.strip(), ["identifier", *_NUMBER_TOO]))), ""
+                (
+                    hint
+                    for name in names
+                    if (hint := did_you_mean(name.strip(), ["identifier", *_NUMBER_ALIASES]))
+                ),
+                "",
             )
-            raise NoTable(f"{path}: no column with numbers: expected one called identifier{near}")
+            raise PeopleFileError(f"{path}: no column with numbers: expected one called identifier{near}")
         fields[numbers[0]] = "identifier"
     twice = next((field for field in fields if field and fields.count(field) > 1), None)
     if twice:
-        raise NoTable(f"{path}: two columns are called {twice.removeprefix('$')}: expected one")
+        raise PeopleFileError(f"{path}: two columns are called {twice.removeprefix('$')}: expected one")
     return fields
 
 
-def _invitation(
+def _invitation_body(
     columns: list[str], cells: list[str], survey: str, fixed: Mapping[str, Any], reference: str
 ) -> dict[str, Any]:
     body: dict[str, Any] = dict(fixed)
@@ -97,16 +105,16 @@ def _invitation(
     if variables:
         body["userSessionVariables"] = variables
     if "clientReference" not in body:
-        body["clientReference"] = f"{reference}{'-' if reference else ''}{digest(survey, body)}"
+        body["clientReference"] = f"{reference}{'-' if reference else ''}{row_digest(survey, body)}"
     return body
 
 
-def digest(survey: str, body: Mapping[str, Any]) -> str:
+def row_digest(survey: str, body: Mapping[str, Any]) -> str:
     """24 hex digits, the same for the same invitation to the same survey."""
     content = msgspec.json.encode([survey, body], order="sorted")
     return blake2b(content, digest_size=12, person=b"invitation row").hexdigest()
 
 
-def sentence(error: FieldError) -> str:
+def error_sentence(error: FieldError) -> str:
     """`/identifier` and why, as one line."""
     return f"{error.pointer.removeprefix('/')}: {error.detail}" if error.pointer else error.detail

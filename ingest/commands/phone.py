@@ -17,7 +17,7 @@ import requests
 from rich.console import Console
 from rich.markup import escape
 
-from engine.model.segments import count
+from engine.model.segments import count_segments
 
 try:
     from readline import get_line_buffer
@@ -27,17 +27,17 @@ except ImportError:  # a Python built without it: the line being typed is not sh
         return ""
 
 
-TIMEOUT_S = 5
+HTTP_TIMEOUT_S = 5
 PROMPT = "> "
-POLL_S = 20
+POLL_WAIT_S = 20
 """How long one question for new SMS waits; the simulator's limit."""
 
 
-class Unreachable(click.ClickException):
+class SimulatedPhoneError(click.ClickException):
     """Parley is not there, or is not one that a simulated phone can text."""
 
 
-class Line:
+class PhoneConnection:
     """HTTP between one phone and one channel of Parley, texting `to`: one of its originators, or empty, its number."""
 
     def __init__(self, url: str, channel: str, token: str, phone: str, to: str = "") -> None:
@@ -45,48 +45,48 @@ class Line:
         self._channel = channel
         self._token = token
         self.phone = phone
-        self._to = to
-        self.last = self._ask(after="latest", wait=0, timeout_s=TIMEOUT_S)["last"]
+        self._originator = to
+        self.last_id = self._poll_messages(after="latest", wait=0, timeout_s=HTTP_TIMEOUT_S)["last"]
         self._ticket = ""
 
-    def text(self, words: str) -> None:
+    def send_sms(self, words: str) -> None:
         """Send an SMS to the channel."""
         now = datetime.now().astimezone()
         callback = {
             "message_id": self._ticket,
             "number": self.phone,
             "text": words,
-            "sim_card_number": self._to,
+            "sim_card_number": self._originator,
             "reception_date": now.isoformat(sep=" "),
         }
-        reply = _request(
+        reply = _http_request(
             "POST",
             f"{self._url}/webhooks/{self._channel}",
-            TIMEOUT_S,
+            HTTP_TIMEOUT_S,
             params={"token": self._token},
             json=callback,
         )
         if reply.status_code != requests.codes.ok:
-            _complain(reply, self._channel)
+            _raise_failure(reply, self._channel)
 
-    def receive(self, wait_s: float) -> list[dict[str, Any]]:
+    def receive_sms(self, wait_s: float) -> list[dict[str, Any]]:
         """The SMS that have come since the last call, waiting for the first."""
-        answer = self._ask(after=self.last, wait=wait_s, timeout_s=wait_s + TIMEOUT_S)
-        self.last = answer["last"]
+        answer = self._poll_messages(after=self.last_id, wait=wait_s, timeout_s=wait_s + HTTP_TIMEOUT_S)
+        self.last_id = answer["last"]
         messages: list[dict[str, Any]] = answer["messages"]
         if messages:
             self._ticket = messages[-1]["ticket"]
         return messages
 
-    def _ask(self, *, after: str, wait: float, timeout_s: float) -> dict[str, Any]:
-        reply = _request(
+    def _poll_messages(self, *, after: str, wait: float, timeout_s: float) -> dict[str, Any]:
+        reply = _http_request(
             "GET",
             f"{self._url}/simulator/phones/{self.phone}",
             timeout_s,
             params={"after": after, "wait": str(wait)},
         )
         if reply.status_code != requests.codes.ok:
-            _complain(reply, self._channel)
+            _raise_failure(reply, self._channel)
         answer: dict[str, Any] = reply.json()
         return answer
 
@@ -119,35 +119,35 @@ def phone(phone: str, channel: str, to: str, url: str, token: str, settle_s: flo
     if not re.fullmatch(r"\+[0-9]{4,15}", phone):
         raise click.UsageError(f"--from {phone}: a number in full is expected, as in +33612345678")
     base = url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}"
-    line = Line(base, channel, token, phone, to)
+    line = PhoneConnection(base, channel, token, phone, to)
     console = Console(highlight=False, soft_wrap=True)
     if sys.stdin.isatty():
-        _talk(line, channel, console)
+        _talk_interactively(line, channel, console)
     else:
-        _follow(line, console, (words.rstrip("\r\n") for words in sys.stdin), settle_s)
+        _play_script(line, console, (words.rstrip("\r\n") for words in sys.stdin), settle_s)
 
 
-def _follow(line: Line, console: Console, script: Iterator[str], settle_s: float) -> None:
+def _play_script(line: PhoneConnection, console: Console, script: Iterator[str], settle_s: float) -> None:
     """Text each line, and print what comes until nothing has for `settle_s` seconds."""
     for words in script:
         if not words.strip():
             continue
-        console.print(_sent(words))
-        line.text(words)
+        console.print(_sent_markup(words))
+        line.send_sms(words)
         quiet_at = monotonic() + settle_s
         while (left_s := quiet_at - monotonic()) > 0:
-            for message in line.receive(min(left_s, POLL_S)):
-                console.print(_received(message))
+            for message in line.receive_sms(min(left_s, POLL_WAIT_S)):
+                console.print(_received_markup(message))
                 quiet_at = monotonic() + settle_s
 
 
-def _talk(line: Line, channel: str, console: Console) -> None:
+def _talk_interactively(line: PhoneConnection, channel: str, console: Console) -> None:
     """Read from the terminal while another thread prints what comes."""
     console.print(
         f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.\n"
         f"If nothing comes back, `parley lane {line.phone}` says why.[/]"
     )
-    listener = _Listener(line, console)
+    listener = _SmsPrinter(line, console)
     listener.start()
     while listener.is_alive():
         try:
@@ -155,66 +155,72 @@ def _talk(line: Line, channel: str, console: Console) -> None:
         except (EOFError, KeyboardInterrupt):
             break
         if words.strip():
-            line.text(words)
+            line.send_sms(words)
     console.print()
 
 
-class _Listener(Thread):
+class _SmsPrinter(Thread):
     """Prints SMS as they come, above the line that is being typed."""
 
-    def __init__(self, line: Line, console: Console) -> None:
+    def __init__(self, line: PhoneConnection, console: Console) -> None:
         super().__init__(daemon=True)
-        self._line = line
+        self._connection = line
         self._console = console
 
     def run(self) -> None:
         while True:
             try:
-                messages = self._line.receive(POLL_S)
-            except Unreachable as e:
-                self._print(f"[red]{escape(e.message)}[/]")
+                messages = self._connection.receive_sms(POLL_WAIT_S)
+            except SimulatedPhoneError as e:
+                self._print_above_prompt(f"[red]{escape(e.message)}[/]")
                 return
             for message in messages:
-                self._print(_received(message))
+                self._print_above_prompt(_received_markup(message))
 
-    def _print(self, markup: str) -> None:
+    def _print_above_prompt(self, markup: str) -> None:
         self._console.file.write("\r\x1b[K")
         self._console.print(markup)
         self._console.file.write(PROMPT + get_line_buffer())
         self._console.file.flush()
 
 
-def _sent(words: str) -> str:
+def _sent_markup(words: str) -> str:
     return f"[bold cyan]> {escape(words)}[/]"
 
 
-def _received(message: dict[str, Any]) -> str:
+def _received_markup(message: dict[str, Any]) -> str:
     at = datetime.fromtimestamp(message["at_ms"] / 1000).astimezone()
-    segments = count(message["text"]).segments
+    segments = count_segments(message["text"]).segments
     cost = f"{segments} segment" + ("" if segments == 1 else "s")
     return f"[dim]{at:%H:%M:%S}[/]  {escape(message['text'])}  [dim]({cost})[/]"
 
 
-def _request(method: str, url: str, timeout_s: float, **options: Any) -> requests.Response:
+def _http_request(method: str, url: str, timeout_s: float, **options: Any) -> requests.Response:
     try:
         return requests.request(method, url, timeout=timeout_s, **options)
     except requests.ConnectionError as e:
-        raise Unreachable(f"nothing listens at {url}: start `parley run`, or say where with --url") from e
+        raise SimulatedPhoneError(
+            f"nothing listens at {url}: start `parley run`, or say where with --url"
+        ) from e
     except requests.RequestException as e:
-        raise Unreachable(f"{url} does not answer ({type(e).__name__}): is `parley run` still well?") from e
+        raise SimulatedPhoneError(
+            f"{url} does not answer ({type(e).__name__}): is `parley run` still well?"
+        ) from e
 
 
-def _complain(reply: requests.Response, channel: str) -> NoReturn:
+def _raise_failure(reply: requests.Response, channel: str) -> NoReturn:
     match reply.status_code:
         case 403:
-            raise Unreachable(f"the channel {channel} has another token: give it with --token")
+            raise SimulatedPhoneError(f"the channel {channel} has another token: give it with --token")
         case 404 if "/webhooks/" in reply.url:
-            raise Unreachable(f"there is no channel {channel}: name one of parley.toml's with --channel")
+            raise SimulatedPhoneError(
+                f"there is no channel {channel}: name one of parley.toml's with --channel"
+            )
         case 404:
-            raise Unreachable(
+            raise SimulatedPhoneError(
                 'no channel there uses the simulator: set provider = "simulator" in parley.toml'
             )
         case 503:
-            raise Unreachable("Parley's Redis does not answer; nothing was sent, try again")
+            raise SimulatedPhoneError("Parley's Redis does not answer; nothing was sent, try again")
         case status:
-            raise Unreachable(f"Parley answered {status}: {reply.text[:200]}")
+            raise SimulatedPhoneError(f"Parley answered {status}: {reply.text[:200]}")

@@ -12,18 +12,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Batches(Generic[T, R]):
+class WriteBatcher(Generic[T, R]):
     """Writes items with `write`, at most `most` at a time and one write at a time, in the order given."""
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[R]], most: int) -> None:
         self._write = write
-        self._most = most
+        self._max_items = most
         self._items: list[T] = []
         self._written: list[asyncio.Future[R]] = []
         self._writer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def put(self, item: T) -> asyncio.Future[R]:
+    def submit(self, item: T) -> asyncio.Future[R]:
         """What the write that holds `item` answers, or raises."""
         if self._loop is None:  # looked up once: Python 3.11 makes a system call of it
             self._loop = asyncio.get_running_loop()
@@ -31,15 +31,15 @@ class Batches(Generic[T, R]):
         self._items.append(item)
         self._written.append(written)
         if self._writer is None:
-            self._writer = self._loop.create_task(self._run())
+            self._writer = self._loop.create_task(self._write_all())
         return written
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Until nothing is waiting to be written."""
         while self._writer is not None:
             await asyncio.wait([self._writer])
 
-    async def _run(self) -> None:
+    async def _write_all(self) -> None:
         try:
             while self._items:
                 await self._write_next()
@@ -47,7 +47,7 @@ class Batches(Generic[T, R]):
             self._writer = None
 
     async def _write_next(self) -> None:
-        most = self._most
+        most = self._max_items
         items, self._items = self._items[:most], self._items[most:]
         written, self._written = self._written[:most], self._written[most:]
         try:
@@ -55,14 +55,14 @@ class Batches(Generic[T, R]):
         except Exception as e:  # noqa: BLE001 - whoever waits is told, whatever it was
             written += self._written
             self._items, self._written = [], []
-            _fail(written, e)
+            _fail_futures(written, e)
         else:
             for future in written:
                 if not future.done():
                     future.set_result(answer)
 
 
-def _fail(written: Sequence["asyncio.Future[R]"], why: Exception) -> None:
+def _fail_futures(written: Sequence["asyncio.Future[R]"], why: Exception) -> None:
     for future in written:
         if not future.done():
             future.set_exception(why)

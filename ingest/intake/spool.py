@@ -9,7 +9,7 @@ holds:
    over before it is over.
 2. While there is anything in the file, every event goes into it. Each write asks whether there is, after the last event
    in it has come in: what was acknowledged before is then in the file, and seen, or in the mailboxes.
-3. One process at a time hands over (`turn`: a lock that dies with its process, and then it is another's turn), in the
+3. One process at a time hands over (`drain_lock`: a lock that dies with its process, and then it is another's turn), in the
    file's order, the next part once the mailboxes have the one before. The last part is handed over while nobody can
    write, and the file is emptied before anybody can: so it does end, however much comes in meanwhile.
 4. Up to where it was handed over is noted in the file itself, after the mailboxes have it. Whoever dies in between has
@@ -44,41 +44,41 @@ from zlib import crc32
 
 import msgspec
 
-from config.settings.config_errors import Mistakes
+from config.settings.config_errors import ConfigError
 from config.telemetry import faults
 
-MOST_AGE_MS = 86_400_000
+MAX_AGE_MS = 86_400_000
 
-LOCK_S = 2.0
+LOCK_TIMEOUT_S = 2.0
 """How long the file's lock is waited for: longer than a sync takes, or the hand-over of the last part."""
 
-LOOK_S = 0.002
+LOCK_POLL_S = 0.002
 
-BLOCK = 262_144
+READ_BLOCK_BYTES = 262_144
 """Bytes that are read at once."""
 
-ROOM = 1 << 20
+MIN_FREE_BYTES = 1 << 20
 """Bytes that the disk must have free for the spool to be ready."""
 
-TORN = b"~"
+TORN_MARK = b"~"
 """The end of a line that whoever wrote it did not finish."""
 
-_HEAD = "parley-spool-1 {:013d} {:015d} {:012d}"
-_HEAD_BYTES = len(_HEAD.format(0, 0, 0)) + 10
-_PRIVATE = 0o600  # phone numbers and texts
+_HEADER_FORMAT = "parley-spool-1 {:013d} {:015d} {:012d}"
+_HEADER_BYTES = len(_HEADER_FORMAT.format(0, 0, 0)) + 10
+_PRIVATE_MODE = 0o600  # phone numbers and texts
 
-Refusal = Literal["full", "disk_full", "failed", "busy"]
+SpoolRefusal = Literal["full", "disk_full", "failed", "busy"]
 
 
-class NoRoom(Exception):
+class SpoolError(Exception):
     """The spool does not have the events. `str` is a sentence for the operator."""
 
-    def __init__(self, reason: Refusal, sentence: str) -> None:
+    def __init__(self, reason: SpoolRefusal, sentence: str) -> None:
         super().__init__(sentence)
         self.reason = reason
 
 
-class Spooled(msgspec.Struct, frozen=True, array_like=True):
+class SpooledEvent(msgspec.Struct, frozen=True, array_like=True):
     """An event on disk: `event` as the mailbox will have it, acknowledged at `at` (ms, by this machine's clock). A field
     may be appended with a default, never moved or removed."""
 
@@ -90,36 +90,36 @@ class Spooled(msgspec.Struct, frozen=True, array_like=True):
     kind: str
 
     def age_ms(self, now: int) -> int:
-        return min(max(0, now - self.at), MOST_AGE_MS)
+        return min(max(0, now - self.at), MAX_AGE_MS)
 
 
-class Place(NamedTuple):
+class SpoolPosition(NamedTuple):
     """Up to where the file of `begun` (ms) is handed over: a byte, and the lines before it."""
 
-    begun: int
+    begun_ms: int
     byte: int
     lines: int
 
 
-class Part(NamedTuple):
+class SpoolPart(NamedTuple):
     """Some lines of the file: events, and lines that cannot be read. `place` is behind them; `last` says that no line
     follows."""
 
-    events: list[Spooled]
+    events: list[SpooledEvent]
     damaged: list[bytes]
-    place: Place
+    end_position: SpoolPosition
     last: bool
 
 
-class Standing(NamedTuple):
+class SpoolStatus(NamedTuple):
     """What is in the file and not yet handed over, by lines; its size; since when the oldest waits (ms; 0: nothing)."""
 
     events: int
     bytes: int
-    oldest: int
+    oldest_ms: int
 
 
-EMPTY = Standing(0, 0, 0)
+EMPTY_STATUS = SpoolStatus(0, 0, 0)
 
 
 def open_spool(folder: Path, most_bytes: int) -> "Spool":
@@ -127,10 +127,10 @@ def open_spool(folder: Path, most_bytes: int) -> "Spool":
     spool = Spool(folder, most_bytes)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        spool.prepare()
+        spool.create_files()
     except OSError as e:
         todo = "expected a folder in which this user may write; empty: no spool"
-        raise Mistakes([f"PARLEY_SPOOL is {str(folder)!r}: cannot be used ({e.strerror}): {todo}"]) from e
+        raise ConfigError([f"PARLEY_SPOOL is {str(folder)!r}: cannot be used ({e.strerror}): {todo}"]) from e
     return spool
 
 
@@ -140,15 +140,15 @@ class Spool:
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._folder = folder
         self._file = str(folder / "events")
-        self._turn = folder / "turn"
-        self.damaged = folder / "damaged"
-        self.most_bytes = most_bytes
-        self._counted = Place(0, _HEAD_BYTES, 0)
+        self._drain_lock_file = folder / "turn"
+        self.damaged_file = folder / "damaged"
+        self.max_bytes = most_bytes
+        self._counted = SpoolPosition(0, _HEADER_BYTES, 0)
 
-    def prepare(self) -> None:
+    def create_files(self) -> None:
         """Try everything that will be needed. Raises OSError."""
-        for name in (self._file, self._turn):
-            os.close(os.open(name, os.O_RDWR | os.O_CREAT, _PRIVATE))
+        for name in (self._file, self._drain_lock_file):
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE))
         self._sync_folder()
 
     @property
@@ -161,69 +161,69 @@ class Spool:
         except OSError:
             return True
 
-    def takes(self) -> bool:
+    def has_room(self) -> bool:
         """Would it take an event now?"""
         try:
             disk = os.statvfs(self._folder)
         except OSError:
             return False
-        room = disk.f_bavail * disk.f_frsize >= ROOM and self._size() < self.most_bytes
+        room = disk.f_bavail * disk.f_frsize >= MIN_FREE_BYTES and self._file_size() < self.max_bytes
         return room and os.access(self._folder, os.W_OK)
 
-    def append(self, events: Sequence[Spooled], *, begin: bool) -> int:
+    def append(self, events: Sequence[SpooledEvent], *, begin: bool) -> int:
         """Put them at the end, on disk. Answers the size of the file before, or -1 without a write if it was empty and
         may not `begin`: what was in it has been handed over. Raises NoRoom, and nothing is acknowledged then."""
-        lines = b"".join(line_of(event) + b"\n" for event in events)
+        lines = b"".join(encode_line(event) + b"\n" for event in events)
         try:
-            with self.closed() as fd:
+            with self.locked_file() as fd:
                 size = os.fstat(fd).st_size
                 if size == 0 and not begin:
                     return -1
-                self._write(fd, size, lines)
+                self._write_lines(fd, size, lines)
                 return size
         except OSError as e:
             full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise NoRoom(
+            raise SpoolError(
                 "disk_full" if full else "failed", f"the spool cannot be written ({e.strerror})"
             ) from e
 
     @contextmanager
-    def closed(self) -> Iterator[int]:
+    def locked_file(self) -> Iterator[int]:
         """Nobody else writes meanwhile. Raises NoRoom if whoever does takes too long."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, _PRIVATE)
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE)
         try:
-            end_s = monotonic() + LOCK_S
-            while not _locked(fd):
+            end_s = monotonic() + LOCK_TIMEOUT_S
+            while not _try_lock(fd):
                 if monotonic() > end_s:
-                    raise NoRoom("busy", f"another process has held the spool for {LOCK_S:g} s")
-                sleep(LOOK_S)
+                    raise SpoolError("busy", f"another process has held the spool for {LOCK_TIMEOUT_S:g} s")
+                sleep(LOCK_POLL_S)
             yield fd
         finally:
             os.close(fd)
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
+    def drain_lock(self) -> Iterator[bool]:
         """Is it this process's turn to hand over? Until the end of the block it is nobody else's."""
-        fd = os.open(self._turn, os.O_RDWR | os.O_CREAT, _PRIVATE)
+        fd = os.open(self._drain_lock_file, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE)
         try:
-            yield _locked(fd)
+            yield _try_lock(fd)
         finally:
             os.close(fd)
 
-    def place(self) -> Place:
+    def read_position(self) -> SpoolPosition:
         """Up to where it was handed over. From the beginning if that cannot be told."""
         try:
             with open(self._file, "rb") as file:  # noqa: PTH123
-                return _place_in(file.read(_HEAD_BYTES))
+                return _decode_header(file.read(_HEADER_BYTES))
         except FileNotFoundError:
-            return _place_in(b"")
+            return _decode_header(b"")
 
-    def settled(self) -> int:
+    def settled_bytes(self) -> int:
         """Up to which byte nobody takes back what is in the file. Raises NoRoom."""
-        with self.closed() as fd:
+        with self.locked_file() as fd:
             return os.fstat(fd).st_size
 
-    def read(self, place: Place, most: int, until: float = inf) -> Part:
+    def read_part(self, place: SpoolPosition, most: int, until: float = inf) -> SpoolPart:
         """At most so many lines from `place` on, which end at the byte `until`."""
         with open(self._file, "rb") as file:  # noqa: PTH123
             file.seek(place.byte)
@@ -235,69 +235,69 @@ class Spool:
                 byte += len(line)
                 line = file.readline()
             last = not line.endswith(b"\n")
-        events: list[Spooled] = []
+        events: list[SpooledEvent] = []
         damaged: list[bytes] = []
         for line in lines:
             try:
-                events.append(_event_in(line))
+                events.append(_decode_line(line))
             except (ValueError, msgspec.MsgspecError):
-                if not line.endswith(TORN):
+                if not line.endswith(TORN_MARK):
                     damaged.append(line)
-        return Part(events, damaged, Place(place.begun, byte, place.lines + len(lines)), last)
+        return SpoolPart(events, damaged, SpoolPosition(place.begun_ms, byte, place.lines + len(lines)), last)
 
     def put_aside(self, lines: Sequence[bytes]) -> None:
         """Keep lines that cannot be handed over, for a person to look at."""
-        with open(self.damaged, "ab", opener=_private) as file:
+        with open(self.damaged_file, "ab", opener=_open_private) as file:
             file.write(b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
         self._sync_folder()
 
-    def move(self, place: Place) -> None:
+    def save_position(self, place: SpoolPosition) -> None:
         """The mailboxes have what is before `place`."""
         fd = os.open(self._file, os.O_RDWR)
         try:
-            os.pwrite(fd, _head(place), 0)
+            os.pwrite(fd, _encode_header(place), 0)
             os.fsync(fd)
         finally:
             os.close(fd)
 
-    def empty(self, closed: int) -> None:
+    def truncate_file(self, closed: int) -> None:
         """The mailboxes have everything. `closed` is the file, at which nobody else writes."""
         os.ftruncate(closed, 0)
         os.fsync(closed)
 
-    def standing(self) -> Standing:
+    def read_status(self) -> SpoolStatus:
         """Costs as much as what was added since it was asked last. Raises OSError."""
-        size = self._size()
-        if size <= _HEAD_BYTES:
-            return EMPTY
-        place = self.place()
+        size = self._file_size()
+        if size <= _HEADER_BYTES:
+            return EMPTY_STATUS
+        place = self.read_position()
         begun, byte, counted = self._counted
-        if begun != place.begun or size < byte:
-            byte, counted = _HEAD_BYTES, 0
+        if begun != place.begun_ms or size < byte:
+            byte, counted = _HEADER_BYTES, 0
         with open(self._file, "rb") as file:  # noqa: PTH123
             file.seek(byte)
-            while block := file.read(BLOCK):
+            while block := file.read(READ_BLOCK_BYTES):
                 byte += len(block)
                 counted += block.count(b"\n")
-        self._counted = Place(place.begun, byte, counted)
+        self._counted = SpoolPosition(place.begun_ms, byte, counted)
         waiting = max(0, counted - place.lines)
-        oldest = self.read(place, 1).events if waiting else []
-        return Standing(waiting, size, oldest[0].at if oldest else place.begun if waiting else 0)
+        oldest = self.read_part(place, 1).events if waiting else []
+        return SpoolStatus(waiting, size, oldest[0].at if oldest else place.begun_ms if waiting else 0)
 
-    def _write(self, fd: int, size: int, lines: bytes) -> None:
+    def _write_lines(self, fd: int, size: int, lines: bytes) -> None:
         before = size
-        if size < _HEAD_BYTES:  # none, or one that nobody has lived to finish
+        if size < _HEADER_BYTES:  # none, or one that nobody has lived to finish
             os.ftruncate(fd, 0)
-            size, written = 0, _head(Place(now_ms(), _HEAD_BYTES, 0)) + lines
+            size, written = 0, _encode_header(SpoolPosition(now_ms(), _HEADER_BYTES, 0)) + lines
         else:
             unfinished = os.pread(fd, 1, size - 1) != b"\n"
-            written = TORN + b"\n" + lines if unfinished else lines
-        if size + len(written) > self.most_bytes:
-            raise NoRoom(
+            written = TORN_MARK + b"\n" + lines if unfinished else lines
+        if size + len(written) > self.max_bytes:
+            raise SpoolError(
                 "full",
-                f"the spool is full: {self.most_bytes >> 20} MB, as PARLEY_SPOOL_MB allows",
+                f"the spool is full: {self.max_bytes >> 20} MB, as PARLEY_SPOOL_MB allows",
             )
         faults.reach("before_spool")
         try:
@@ -311,7 +311,7 @@ class Spool:
             raise
         faults.reach("after_spool")
 
-    def _size(self) -> int:
+    def _file_size(self) -> int:
         try:
             return os.stat(self._file).st_size  # noqa: PTH116
         except FileNotFoundError:
@@ -329,7 +329,7 @@ def now_ms() -> int:
     return round(time() * 1000)
 
 
-def _locked(fd: int) -> bool:
+def _try_lock(fd: int) -> bool:
     try:
         flock(fd, LOCK_EX | LOCK_NB)
     except BlockingIOError:
@@ -337,8 +337,8 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, _PRIVATE)
+def _open_private(name: str, flags: int) -> int:
+    return os.open(name, flags, _PRIVATE_MODE)
 
 
 def _write_all(fd: int, written: bytes, at: int) -> None:
@@ -348,33 +348,33 @@ def _write_all(fd: int, written: bytes, at: int) -> None:
         left, at = left[done:], at + done
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Spooled).decode
+_encode_event = msgspec.msgpack.Encoder().encode
+_decode_event = msgspec.msgpack.Decoder(SpooledEvent).decode
 
 
-def line_of(event: Spooled) -> bytes:
-    payload = _encode(event)
+def encode_line(event: SpooledEvent) -> bytes:
+    payload = _encode_event(event)
     return b"%08x %b" % (crc32(payload), b2a_base64(payload, newline=False))
 
 
-def _event_in(line: bytes) -> Spooled:
+def _decode_line(line: bytes) -> SpooledEvent:
     """Raises ValueError and MsgspecError."""
     check, _, written = line.partition(b" ")
     payload = a2b_base64(written, strict_mode=True)
     if check != b"%08x" % crc32(payload):
         raise ValueError("another checksum")
-    return _decode(payload)
+    return _decode_event(payload)
 
 
-def _head(place: Place) -> bytes:
+def _encode_header(place: SpoolPosition) -> bytes:
     """The file's first line, which always has the same length."""
-    words = _HEAD.format(*place).encode()
+    words = _HEADER_FORMAT.format(*place).encode()
     return b"%b %08x\n" % (words, crc32(words))
 
 
-def _place_in(head: bytes) -> Place:
+def _decode_header(head: bytes) -> SpoolPosition:
     words, _, check = head.rstrip(b"\n").rpartition(b" ")
-    if len(head) < _HEAD_BYTES or check != b"%08x" % crc32(words):
-        return Place(0, _HEAD_BYTES, 0)
+    if len(head) < _HEADER_BYTES or check != b"%08x" % crc32(words):
+        return SpoolPosition(0, _HEADER_BYTES, 0)
     _, begun, byte, lines = words.split(b" ")
-    return Place(int(begun), int(byte), int(lines))
+    return SpoolPosition(int(begun), int(byte), int(lines))

@@ -16,133 +16,160 @@ from falcon.asgi import Request, Response
 
 from config.settings.settings import Channel, Settings
 from config.telemetry import metrics
-from engine.model.events import Inbound, Part, Sms
-from engine.model.sender_numbers import normalise
-from engine.providers import Acknowledgement, Call, Forged, Provider, Unreadable
+from engine.model.events import InboundEvent, InboundSms, SmsPart
+from engine.model.sender_numbers import normalize_number
+from engine.providers import (
+    ForgedWebhookError,
+    Provider,
+    UnreadableWebhookError,
+    WebhookCall,
+    WebhookResponse,
+)
 from engine.providers.provider_registry import open_provider
 from engine.surveys.keywords import is_start
-from engine.surveys.survey_registry import Surveys
-from ingest.intake.mailboxes import KEPT, Letter, Mailboxes, Unspooled, Unwritten
-from ingest.webhooks.inline_replies import Answering, InPlace
+from engine.surveys.survey_registry import SurveyRegistry
+from ingest.intake.mailboxes import (
+    ACCEPT_OUTCOMES,
+    InboundItem,
+    MailboxWriter,
+    RedisAndSpoolUnavailableError,
+    RedisUnavailableError,
+)
+from ingest.webhooks.inline_replies import InlineReplies, InlineReplyProvider
 
-MOST_BYTES = 65_536
+MAX_BODY_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""
 
 RETRY_AFTER_S = 1
-UNAVAILABLE = "Redis does not answer"
+UNAVAILABLE_TITLE = "Redis does not answer"
 
-MOST_WORDS, LONGEST_WORD = 1_024, 32
+MAX_CACHED_TEXTS, MAX_CACHED_TEXT_LENGTH = 1_024, 32
 
 
-class Ear:
+class ChannelEndpoint:
     """One channel's side of the wire: who may speak, in which provider's tongue."""
 
-    def __init__(self, channel: Channel, provider: Provider, surveys: Surveys) -> None:
+    def __init__(self, channel: Channel, provider: Provider, surveys: SurveyRegistry) -> None:
         self.channel = channel
         self.provider = provider
-        self.in_place = cast(Answering, provider) if provider.answers_in_place else None
+        self.inline_provider = cast(InlineReplyProvider, provider) if provider.replies_inline else None
         self._surveys = surveys
-        self._starts = lru_cache(MOST_WORDS)(self._is_start)
-        self._originators = {normalise(each): each for each in channel.originators}
-        self.kept = {kept: metrics.WEBHOOKS.labels(channel.name, kept) for kept in KEPT}
-        self.unavailable = metrics.WEBHOOKS.labels(channel.name, "unavailable")
+        self._cached_is_start = lru_cache(MAX_CACHED_TEXTS)(self._is_start)
+        self._originators = {normalize_number(each): each for each in channel.originators}
+        self.outcome_counters = {
+            kept: metrics.WEBHOOKS.labels(channel.name, kept) for kept in ACCEPT_OUTCOMES
+        }
+        self.unavailable_counter = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
-    def recognised(self, event: Inbound) -> Inbound:
+    def annotate_event(self, event: InboundEvent) -> InboundEvent:
         """The event; an SMS that starts a survey says so, and which of the channel's originators it was sent to."""
         match event:
-            case Sms():
-                originator = self._sent_to(event.originator)
+            case InboundSms():
+                originator = self._originator_of(event.originator)
                 start = event.handled in ("", "start") and self._starts_survey(event.text)
                 if not start and originator == event.originator:
                     return event
                 return msgspec.structs.replace(event, start=start, originator=originator)
-            case Part():
-                return msgspec.structs.replace(event, originator=self._sent_to(event.originator))
+            case SmsPart():
+                return msgspec.structs.replace(event, originator=self._originator_of(event.originator))
             case _:
                 return event
 
-    def _sent_to(self, to: str) -> str:
+    def _originator_of(self, to: str) -> str:
         """The one of the channel's originators that `to` is, as the settings write it; empty if it is none."""
-        return self._originators.get(normalise(to), "") if to and self._originators else ""
+        return self._originators.get(normalize_number(to), "") if to and self._originators else ""
 
     def _starts_survey(self, text: str) -> bool:
         """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered, for as
         long as the surveys stay as they are."""
         edition = self._surveys.edition
-        return self._starts(text, edition) if len(text) <= LONGEST_WORD else self._is_start(text, edition)
+        return (
+            self._cached_is_start(text, edition)
+            if len(text) <= MAX_CACHED_TEXT_LENGTH
+            else self._is_start(text, edition)
+        )
 
     def _is_start(self, text: str, edition: int) -> bool:
         return is_start(text, self.channel.surveys, self._surveys)
 
 
-class Webhooks:
+class WebhooksResource:
     """The Falcon resource. Senders that no lane can answer, and our own numbers, are counted and dropped."""
 
-    def __init__(self, settings: Settings, surveys: Surveys, mailboxes: Mailboxes, in_place: InPlace) -> None:
+    def __init__(
+        self, settings: Settings, surveys: SurveyRegistry, mailboxes: MailboxWriter, in_place: InlineReplies
+    ) -> None:
         channels = settings.channels.values()
-        self.ears = {
-            channel.name: Ear(channel, open_provider(channel, settings), surveys) for channel in channels
+        self.endpoints = {
+            channel.name: ChannelEndpoint(channel, open_provider(channel, settings), surveys)
+            for channel in channels
         }
-        self._own = {
-            normalise(number) for channel in channels for number in (channel.number, *channel.originators)
+        self._own_numbers = {
+            normalize_number(number)
+            for channel in channels
+            for number in (channel.number, *channel.originators)
         }
         self._mailboxes = mailboxes
-        self._in_place = in_place
+        self._inline_replies = in_place
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
         arrived_s = perf_counter()
-        ear = self.ears.get(channel)
+        ear = self.endpoints.get(channel)
         if ear is None:
             raise falcon.HTTPNotFound(title="no such channel")
-        call = call_of(req.scope, await read_body(req, channel))
+        call = webhook_call(req.scope, await read_body(req, channel))
         try:
-            answer(resp, await self.hear(ear, call, arrived_s))
-        except Forged as e:
+            write_provider_response(resp, await self.handle(ear, call, arrived_s))
+        except ForgedWebhookError as e:
             metrics.WEBHOOKS.labels(channel, "forbidden").inc()
             raise falcon.HTTPForbidden(title="forbidden", description=str(e)) from e
-        except Unreadable as e:
+        except UnreadableWebhookError as e:
             metrics.WEBHOOKS.labels(channel, "unreadable").inc()
             raise falcon.HTTPBadRequest(title="unreadable", description=str(e)) from e
-        except Unwritten as e:
-            ear.unavailable.inc()
+        except RedisUnavailableError as e:
+            ear.unavailable_counter.inc()
             raise falcon.HTTPServiceUnavailable(
-                title=UNAVAILABLE,
-                description=str(e) if isinstance(e, Unspooled) else None,
+                title=UNAVAILABLE_TITLE,
+                description=str(e) if isinstance(e, RedisAndSpoolUnavailableError) else None,
                 retry_after=RETRY_AFTER_S,
             ) from e
 
     on_get = on_post
 
-    async def hear(self, ear: Ear, call: Call, arrived_s: float) -> Acknowledgement:
+    async def handle(self, ear: ChannelEndpoint, call: WebhookCall, arrived_s: float) -> WebhookResponse:
         """How to answer, once every event in the call is in its mailbox or the spool. Raises Forged, Unreadable and Unwritten."""
-        ear.provider.verify(call)
-        letters = list(self._letters(ear, call, arrived_s))
-        if ear.in_place:
-            acknowledgement, kept = await self._in_place.hear(ear.channel, ear.in_place, letters)
+        ear.provider.verify_webhook(call)
+        letters = list(self._inbound_items(ear, call, arrived_s))
+        if ear.inline_provider:
+            acknowledgement, kept = await self._inline_replies.handle(
+                ear.channel, ear.inline_provider, letters
+            )
         else:
             kept = await self._mailboxes.accept(letters)
-            acknowledgement = ear.provider.acknowledgement
-        ear.kept[kept].inc()
+            acknowledgement = ear.provider.webhook_response
+        ear.outcome_counters[kept].inc()
         return acknowledgement
 
-    def _letters(self, ear: Ear, call: Call, arrived_s: float) -> Iterable[Letter]:
+    def _inbound_items(
+        self, ear: ChannelEndpoint, call: WebhookCall, arrived_s: float
+    ) -> Iterable[InboundItem]:
         name = ear.channel.name
-        for written, event in ear.provider.read(name, call):
-            sender = normalise(written)
+        for written, event in ear.provider.read_webhook(name, call):
+            sender = normalize_number(written)
             if sender is None:
                 metrics.DROPPED.labels(name, "not_a_number").inc()
-            elif sender in self._own:
+            elif sender in self._own_numbers:
                 metrics.DROPPED.labels(name, "own_number").inc()
             else:
-                yield Letter(sender, ear.recognised(event), arrived_s)
+                yield InboundItem(sender, ear.annotate_event(event), arrived_s)
 
 
-def call_of(scope: Mapping[str, Any], body: bytes) -> Call:
+def webhook_call(scope: Mapping[str, Any], body: bytes) -> WebhookCall:
     """A webhook as ASGI hands it over."""
-    return Call(scope["method"], scope["query_string"], scope["headers"], body, time())
+    return WebhookCall(scope["method"], scope["query_string"], scope["headers"], body, time())
 
 
-def answer(resp: Response, acknowledgement: Acknowledgement) -> None:
+def write_provider_response(resp: Response, acknowledgement: WebhookResponse) -> None:
     resp.status = acknowledgement.status
     if acknowledgement.content_type:
         resp.content_type = acknowledgement.content_type
@@ -152,10 +179,10 @@ def answer(resp: Response, acknowledgement: Acknowledgement) -> None:
 async def read_body(req: Request, channel: str) -> bytes:
     """The whole body. Raises the 413 if it is too long, said or found, and a 400 if it was cut off."""
     said = req.content_length
-    body = b"" if said and said > MOST_BYTES else await req.stream.read(MOST_BYTES + 1)
-    if (said or len(body)) > MOST_BYTES:
+    body = b"" if said and said > MAX_BODY_BYTES else await req.stream.read(MAX_BODY_BYTES + 1)
+    if (said or len(body)) > MAX_BODY_BYTES:
         metrics.WEBHOOKS.labels(channel, "too_large").inc()
-        raise falcon.HTTPContentTooLarge(title=f"more than {MOST_BYTES} bytes")
+        raise falcon.HTTPContentTooLarge(title=f"more than {MAX_BODY_BYTES} bytes")
     if said and len(body) < said:
         metrics.WEBHOOKS.labels(channel, "unreadable").inc()
         raise falcon.HTTPBadRequest(title="unreadable", description="the body was cut off")

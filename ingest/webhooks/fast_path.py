@@ -12,70 +12,79 @@ from typing import Any
 
 import msgspec
 
-from engine.providers import Forged, Unreadable
-from ingest.intake.mailboxes import Unspooled, Unwritten
-from ingest.webhooks.channel_endpoint import MOST_BYTES, RETRY_AFTER_S, UNAVAILABLE, Ear, Webhooks, call_of
+from engine.providers import ForgedWebhookError, UnreadableWebhookError
+from ingest.intake.mailboxes import RedisAndSpoolUnavailableError, RedisUnavailableError
+from ingest.webhooks.channel_endpoint import (
+    MAX_BODY_BYTES,
+    RETRY_AFTER_S,
+    UNAVAILABLE_TITLE,
+    ChannelEndpoint,
+    WebhooksResource,
+    webhook_call,
+)
 
-_METHODS = ("POST", "GET")
-MOST_ACKNOWLEDGEMENTS = 16
+_WEBHOOK_METHODS = ("POST", "GET")
+MAX_CACHED_STARTS = 16
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiScope = dict[str, Any]
+AsgiReceive = Callable[[], Awaitable[Mapping[str, Any]]]
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[AsgiScope, AsgiReceive, AsgiSend], Awaitable[None]]
 
-_LATER = {
+_UNAVAILABLE_START = {
     "type": "http.response.start",
     "status": 503,
     "headers": [(b"retry-after", b"%d" % RETRY_AFTER_S), (b"content-type", b"application/json")],
 }
 
 
-class FrontDoor:
+class WebhookFastPath:
     """An ASGI application in front of `behind`."""
 
-    def __init__(self, behind: App, webhooks: Webhooks) -> None:
-        self._behind = behind
+    def __init__(self, behind: AsgiApp, webhooks: WebhooksResource) -> None:
+        self._application = behind
         self._webhooks = webhooks
-        self._ears = {f"/webhooks/{ear.channel.name}": ear for ear in webhooks.ears.values()}
+        self._endpoints = {f"/webhooks/{ear.channel.name}": ear for ear in webhooks.endpoints.values()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ear = self._known(scope)
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        ear = self._known_endpoint(scope)
         if ear is None:
-            await self._behind(scope, receive, send)
+            await self._application(scope, receive, send)
             return
         arrived_s = perf_counter()
         message = await receive()
         try:
-            call = call_of(scope, _whole_body(message))
-            acknowledgement = await self._webhooks.hear(ear, call, arrived_s)
-        except (Forged, Unreadable):
-            await self._behind(scope, _again(message, receive), send)
-        except Unwritten as e:
-            ear.unavailable.inc()
-            await send(_LATER)
-            await send({"type": "http.response.body", "body": _why(e)})
+            call = webhook_call(scope, _whole_body(message))
+            acknowledgement = await self._webhooks.handle(ear, call, arrived_s)
+        except (ForgedWebhookError, UnreadableWebhookError):
+            await self._application(scope, _receive_again(message, receive), send)
+        except RedisUnavailableError as e:
+            ear.unavailable_counter.inc()
+            await send(_UNAVAILABLE_START)
+            await send({"type": "http.response.body", "body": _unavailable_body(e)})
         else:
             await send(
-                _start(acknowledgement.status, acknowledgement.content_type, len(acknowledgement.body))
+                _response_start(
+                    acknowledgement.status, acknowledgement.content_type, len(acknowledgement.body)
+                )
             )
             await send({"type": "http.response.body", "body": acknowledgement.body})
 
-    def _known(self, scope: Scope) -> Ear | None:
+    def _known_endpoint(self, scope: AsgiScope) -> ChannelEndpoint | None:
         """Whoever speaks, if this is a webhook."""
-        if scope["type"] != "http" or scope["method"] not in _METHODS:
+        if scope["type"] != "http" or scope["method"] not in _WEBHOOK_METHODS:
             return None
-        return self._ears.get(scope["path"])
+        return self._endpoints.get(scope["path"])
 
 
-def _why(refusal: Unwritten) -> bytes:
+def _unavailable_body(refusal: RedisUnavailableError) -> bytes:
     """As Falcon would say it."""
-    more = {"description": str(refusal)} if isinstance(refusal, Unspooled) else {}
-    return msgspec.json.encode({"title": UNAVAILABLE, **more})
+    more = {"description": str(refusal)} if isinstance(refusal, RedisAndSpoolUnavailableError) else {}
+    return msgspec.json.encode({"title": UNAVAILABLE_TITLE, **more})
 
 
-@lru_cache(MOST_ACKNOWLEDGEMENTS)
-def _start(status: int, content_type: str, length: int) -> dict[str, Any]:
+@lru_cache(MAX_CACHED_STARTS)
+def _response_start(status: int, content_type: str, length: int) -> dict[str, Any]:
     headers = [(b"content-length", b"%d" % length)]
     if content_type:
         headers.append((b"content-type", content_type.encode()))
@@ -85,16 +94,16 @@ def _start(status: int, content_type: str, length: int) -> dict[str, Any]:
 def _whole_body(message: Mapping[str, Any]) -> bytes:
     """The body, if it came in one piece and is not too long. Raises Unreadable."""
     body: bytes = message.get("body", b"")
-    if message["type"] != "http.request" or message.get("more_body") or len(body) > MOST_BYTES:
-        raise Unreadable("the body is not here, or not all of it, or too long")
+    if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_BYTES:
+        raise UnreadableWebhookError("the body is not here, or not all of it, or too long")
     return body
 
 
-def _again(message: Mapping[str, Any], receive: Receive) -> Receive:
+def _receive_again(message: Mapping[str, Any], receive: AsgiReceive) -> AsgiReceive:
     """`receive`, as if `message` had not been taken from it."""
     taken = [message]
 
-    async def first() -> Mapping[str, Any]:
+    async def receive_once() -> Mapping[str, Any]:
         return taken.pop() if taken else await receive()
 
-    return first
+    return receive_once

@@ -28,42 +28,55 @@ import structlog
 from config.settings.settings import Channel
 from config.store import keyspace, stored_values
 from config.telemetry import faults, metrics
-from engine.model.events import Outbound, Receipt, Sent, Sms, decode_outbound, encode
-from engine.providers import Acknowledgement
-from ingest.intake.mailboxes import Kept, Letter, Mailboxes, Store, Unwritten
+from engine.model.events import (
+    DeliveryReceipt,
+    InboundSms,
+    OutboundSms,
+    SmsSent,
+    decode_outbound,
+    encode_event,
+)
+from engine.providers import WebhookResponse
+from ingest.intake.mailboxes import (
+    AcceptOutcome,
+    AsyncRedisClient,
+    InboundItem,
+    MailboxWriter,
+    RedisUnavailableError,
+)
 
 log = structlog.get_logger()
 
-WAIT_S = 3.0
+LANE_WAIT_S = 3.0
 """How long a lane may take. Twilio waits for 15 s."""
 
-LEASE_MS = 5_000
+RESERVATION_MS = 5_000
 """WAIT_S, and a round trip or two to a slow Redis. If `web` dies, delivery goes on after it."""
 
-REST_MS = 20_000
+ANSWER_LOOKUP_DELAY_MS = 20_000
 """How long an answer may be under way before the provider is asked what became of it: more than Twilio waits."""
 
-FIRST_LOOK_S, LONGEST_LOOK_S = 0.004, 0.1
+FIRST_POLL_S, LONGEST_POLL_S = 0.004, 0.1
 """How soon it is looked whether a lane has advanced: twice as long each time."""
 
-MOST = 256
+MAX_WAITING_WEBHOOKS = 256
 """Webhooks of one process that wait at once: when lanes are slow, looking at more of them would make them slower."""
 
-BUSY, LOST = 0, -1
+LANE_BUSY, RESERVATION_LOST = 0, -1
 """What `overhear` answers instead of entries."""
 
 
-class Answering(Protocol):
+class InlineReplyProvider(Protocol):
     """A provider that takes replies in the answer to a webhook, and can be asked for them later."""
 
-    acknowledgement: Acknowledgement
+    webhook_response: WebhookResponse
 
-    def fits_an_answer(self, sms: Outbound) -> bool: ...
+    def fits_inline(self, sms: OutboundSms) -> bool: ...
 
-    def answer(self, replies: Sequence[Outbound]) -> Acknowledgement: ...
+    def write_inline_replies(self, replies: Sequence[OutboundSms]) -> WebhookResponse: ...
 
 
-class Reserved(msgspec.Struct, frozen=True):
+class ReservedOutbox(msgspec.Struct, frozen=True):
     """An outbox that delivery workers leave alone, for as long as its lock has this token. The lane is waited for until
     `end_s`, of the clock perf_counter."""
 
@@ -72,204 +85,232 @@ class Reserved(msgspec.Struct, frozen=True):
     end_s: float
 
 
-class Entry(msgspec.Struct, frozen=True):
+class OutboxEntry(msgspec.Struct, frozen=True):
     """An SMS as it waits in the outbox."""
 
     written: bytes
-    sms: Outbound
+    sms: OutboundSms
 
     @property
-    def uncertain(self) -> bytes:
+    def marked_uncertain(self) -> bytes:
         """The same, marked."""
         marked = msgspec.structs.replace(self.sms, uncertain=True)
-        return stored_values.outbox_entry(marked.channel, encode(marked))
+        return stored_values.outbox_entry(marked.channel, encode_event(marked))
 
 
-class InPlace:
+class InlineReplies:
     """The answers of this process."""
 
     def __init__(
-        self, shards: int, keep_events_ms: int, lanes: Store, mailboxes: Mailboxes, most: int = MOST
+        self,
+        shards: int,
+        keep_events_ms: int,
+        lanes: AsyncRedisClient,
+        mailboxes: MailboxWriter,
+        most: int = MAX_WAITING_WEBHOOKS,
     ) -> None:
         self._shards = shards
         self._keep_events_ms = keep_events_ms
         self._lanes = lanes
         self._mailboxes = mailboxes
-        self._room = most
+        self._free_waits = most
 
-    async def hear(
-        self, channel: Channel, provider: Answering, letters: Sequence[Letter]
-    ) -> tuple[Acknowledgement, Kept]:
+    async def handle(
+        self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
+    ) -> tuple[WebhookResponse, AcceptOutcome]:
         """The answer to a webhook, once every letter is in its mailbox or the spool. Raises Unwritten."""
-        if self._room <= 0 or self._mailboxes.behind or not _may_be_replied_to(letters):
+        if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(letters):
             kept = await self._mailboxes.accept(letters)
             for letter in letters:
-                if kept == "accepted" and isinstance(letter.event, Receipt):
-                    await self._confirm(channel, letter.sender, letter.event)
-            return provider.acknowledgement, kept
-        self._room -= 1
+                if kept == "accepted" and isinstance(letter.event, DeliveryReceipt):
+                    await self._confirm_receipt(channel, letter.sender, letter.event)
+            return provider.webhook_response, kept
+        self._free_waits -= 1
         try:
-            return await self._answered(channel, provider, letters)
+            return await self._answer_inline(channel, provider, letters)
         finally:
-            self._room += 1
+            self._free_waits += 1
 
-    async def _answered(
-        self, channel: Channel, provider: Answering, letters: Sequence[Letter]
-    ) -> tuple[Acknowledgement, Kept]:
-        reserved = await self._reserve(channel, letters[0])
+    async def _answer_inline(
+        self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
+    ) -> tuple[WebhookResponse, AcceptOutcome]:
+        reserved = await self._reserve_outbox(channel, letters[0])
         faults.reach("after_reserve")
-        kept: Kept | None = None
+        kept: AcceptOutcome | None = None
         try:
             kept = await self._mailboxes.accept(letters)
         finally:
             if reserved and kept != "accepted":
-                await self._release(reserved)
+                await self._release_outbox(reserved)
         if reserved is None or kept == "spooled":
-            return provider.acknowledgement, kept
-        replies = await self._replies(channel, provider, reserved)
+            return provider.webhook_response, kept
+        replies = await self._attached_replies(channel, provider, reserved)
         faults.reach("before_answer")
-        return (provider.answer(replies) if replies else provider.acknowledgement), kept
+        return (provider.write_inline_replies(replies) if replies else provider.webhook_response), kept
 
-    async def _confirm(self, channel: Channel, sender: str, receipt: Receipt) -> None:
+    async def _confirm_receipt(self, channel: Channel, sender: str, receipt: DeliveryReceipt) -> None:
         """Settle the SMS that a receipt is about, if an answer was entrusted with it. One that failed is left to
         whoever asks the provider, who learns why; so is all of it if Redis fails."""
         if not receipt.sms or not receipt.ticket or receipt.state == "failed":
             return
         k = keyspace.shard_of(sender, self._shards)
-        outbox = keyspace.outbox(k, sender)
+        outbox = keyspace.outbox_key(k, sender)
         try:
-            (waiting,) = await self._lanes.run([("LRANGE", outbox, 0, -1)])
-            entrusted = [entry for entry in _read(waiting) if entry.sms.uncertain]
+            (waiting,) = await self._lanes.run_commands([("LRANGE", outbox, 0, -1)])
+            entrusted = [entry for entry in _decode_entries(waiting) if entry.sms.uncertain]
             found = next((entry for entry in entrusted if entry.sms.id == receipt.sms), None)
             if found is None:
                 return
             keys = [
-                keyspace.outbox_alarms(k), keyspace.events(k), outbox, keyspace.outbox_lock(k, sender),
-                keyspace.tickets(k, sender),
+                keyspace.outbox_alarms_key(k), keyspace.events_key(k), outbox, keyspace.outbox_lock_key(k, sender),
+                keyspace.tickets_key(k, sender),
             ]  # fmt: skip
-            sent = Sent(round(time() * 1000), channel.name, found.sms.session, found.sms.id, receipt.ticket)
+            sent = SmsSent(
+                round(time() * 1000), channel.name, found.sms.session, found.sms.id, receipt.ticket
+            )
             pause_ms = round(channel.limits.pause_s * 1000)
             args = (
-                sender, found.written, int(len(entrusted) > 1), pause_ms, self._keep_events_ms, encode([sent]),
+                sender, found.written, int(len(entrusted) > 1), pause_ms, self._keep_events_ms, encode_event([sent]),
                 receipt.ticket,
             )  # fmt: skip
-            (more,) = await self._lanes.run([keyspace.call("confirm", keys, args)])
-        except (Unwritten, ValueError):
+            (more,) = await self._lanes.run_commands([keyspace.function_call("confirm", keys, args)])
+        except (RedisUnavailableError, ValueError):
             return
         if more:
-            self._mailboxes.ring(keyspace.OUTBOUND, sender)
+            self._mailboxes.wake(keyspace.OUTBOUND_QUEUE, sender)
 
-    async def _reserve(self, channel: Channel, letter: Letter) -> Reserved | None:
+    async def _reserve_outbox(self, channel: Channel, letter: InboundItem) -> ReservedOutbox | None:
         """The outbox of whoever wrote, if it is free."""
         sender = letter.sender
         k = keyspace.shard_of(sender, self._shards)
-        keys = [keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender)]
-        reserved = Reserved(sender, secrets.token_hex(8), letter.arrived_s + WAIT_S)
+        keys = [keyspace.outbox_key(k, sender), keyspace.outbox_lock_key(k, sender)]
+        reserved = ReservedOutbox(sender, secrets.token_hex(8), letter.arrived_s + LANE_WAIT_S)
         try:
-            (free,) = await self._lanes.run([keyspace.call("reserve", keys, (reserved.token, LEASE_MS))])
-        except Unwritten:
+            (free,) = await self._lanes.run_commands(
+                [keyspace.function_call("reserve", keys, (reserved.token, RESERVATION_MS))]
+            )
+        except RedisUnavailableError:
             return None
         if not free:
-            metrics.ANSWERED.labels(channel.name, "busy").inc()
+            metrics.ANSWERS.labels(channel.name, "busy").inc()
             return None
         return reserved
 
-    async def _replies(self, channel: Channel, provider: Answering, reserved: Reserved) -> list[Outbound]:
+    async def _attached_replies(
+        self, channel: Channel, provider: InlineReplyProvider, reserved: ReservedOutbox
+    ) -> list[OutboundSms]:
         """The SMS that are the answer's from now on. None if they come too late, or anything is in the way."""
-        outcome, replies = "failed", list[Outbound]()
+        outcome, replies = "failed", list[OutboundSms]()
         try:
-            outcome, replies = await self._entrusted(channel, provider, reserved)
-        except Unwritten:
+            outcome, replies = await self._try_attach(channel, provider, reserved)
+        except RedisUnavailableError:
             log.warning("replies go through the API: Redis failed", channel=channel.name)
         except ValueError:
             log.warning("replies go through the API: they cannot be read", channel=channel.name)
         if not replies:
-            await self._release(reserved)
-        metrics.ANSWERED.labels(channel.name, outcome).inc()
+            await self._release_outbox(reserved)
+        metrics.ANSWERS.labels(channel.name, outcome).inc()
         return replies
 
-    async def _entrusted(
-        self, channel: Channel, provider: Answering, reserved: Reserved
-    ) -> tuple[str, list[Outbound]]:
-        waiting = await self._advanced(reserved)
+    async def _try_attach(
+        self, channel: Channel, provider: InlineReplyProvider, reserved: ReservedOutbox
+    ) -> tuple[str, list[OutboundSms]]:
+        waiting = await self._wait_for_advance(reserved)
         if waiting is None:
             return "late", []
         entries = list(
             takewhile(
-                lambda e: e.sms.channel == channel.name and provider.fits_an_answer(e.sms), _read(waiting)
+                lambda e: e.sms.channel == channel.name and provider.fits_inline(e.sms),
+                _decode_entries(waiting),
             )
         )
         if not entries:
             return ("api" if waiting else "silent"), []
-        if not await self._permitted(channel, len(entries)):
+        if not await self._has_permits(channel, len(entries)):
             return "api", []
         return (
             ("answered", [entry.sms for entry in entries])
-            if await self._entrust(reserved, entries)
+            if await self._attach_entries(reserved, entries)
             else ("late", [])
         )
 
-    async def _advanced(self, reserved: Reserved) -> list[bytes] | None:
+    async def _wait_for_advance(self, reserved: ReservedOutbox) -> list[bytes] | None:
         """What waits in the outbox once the lane has advanced; None if it has not within WAIT_S."""
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
         keys = [
-            keyspace.mailbox(k, sender),
-            keyspace.lock(k, sender),
-            keyspace.outbox(k, sender),
-            keyspace.outbox_lock(k, sender),
+            keyspace.mailbox_key(k, sender),
+            keyspace.lane_lock_key(k, sender),
+            keyspace.outbox_key(k, sender),
+            keyspace.outbox_lock_key(k, sender),
         ]
-        overhear = keyspace.call("overhear", keys, (reserved.token,))
-        look_s = FIRST_LOOK_S
+        overhear = keyspace.function_call("overhear", keys, (reserved.token,))
+        look_s = FIRST_POLL_S
         while perf_counter() < reserved.end_s:
             await asyncio.sleep(look_s)
-            look_s = min(2 * look_s, LONGEST_LOOK_S)
-            (answer,) = await self._lanes.run([overhear])
-            if answer == LOST:
+            look_s = min(2 * look_s, LONGEST_POLL_S)
+            (answer,) = await self._lanes.run_commands([overhear])
+            if answer == RESERVATION_LOST:
                 return None
-            if answer != BUSY:
+            if answer != LANE_BUSY:
                 entries: list[bytes] = answer
                 return entries
         return None
 
-    async def _permitted(self, channel: Channel, wanted: int) -> bool:
+    async def _has_permits(self, channel: Channel, wanted: int) -> bool:
         """May so many SMS leave on the channel now?"""
         rate = channel.limits.sms_per_second
-        commands: list[keyspace.Command] = [("EXISTS", keyspace.pause(channel.name))]
+        commands: list[keyspace.Command] = [("EXISTS", keyspace.pause_key(channel.name))]
         if rate:
-            bucket = [keyspace.sms_bucket(channel.name)]
-            commands.append(keyspace.call("grant", bucket, (rate, max(1, rate), wanted)))
-        paused, *granted = await self._lanes.run(commands)
+            bucket = [keyspace.sms_bucket_key(channel.name)]
+            commands.append(keyspace.function_call("grant", bucket, (rate, max(1, rate), wanted)))
+        paused, *granted = await self._lanes.run_commands(commands)
         return not paused and all(permits >= wanted for permits in granted)
 
-    async def _entrust(self, reserved: Reserved, entries: Sequence[Entry]) -> bool:
+    async def _attach_entries(self, reserved: ReservedOutbox, entries: Sequence[OutboxEntry]) -> bool:
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
-        keys = [keyspace.outbox_alarms(k), keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender)]
-        marks = [part for entry in entries for part in (entry.written, entry.uncertain)]
+        keys = [
+            keyspace.outbox_alarms_key(k),
+            keyspace.outbox_key(k, sender),
+            keyspace.outbox_lock_key(k, sender),
+        ]
+        marks = [part for entry in entries for part in (entry.written, entry.marked_uncertain)]
         faults.reach("before_entrust")
-        (stood,) = await self._lanes.run(
-            [keyspace.call("entrust", keys, (sender, reserved.token, REST_MS, *marks))]
+        (stood,) = await self._lanes.run_commands(
+            [
+                keyspace.function_call(
+                    "entrust", keys, (sender, reserved.token, ANSWER_LOOKUP_DELAY_MS, *marks)
+                )
+            ]
         )
         faults.reach("after_entrust")
         return bool(stood)
 
-    async def _release(self, reserved: Reserved) -> None:
+    async def _release_outbox(self, reserved: ReservedOutbox) -> None:
         """Let delivery workers at the outbox again; should that fail, they are once the lease ends."""
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
-        keys = [keyspace.outbox_alarms(k), keyspace.outbox(k, sender), keyspace.outbox_lock(k, sender)]
+        keys = [
+            keyspace.outbox_alarms_key(k),
+            keyspace.outbox_key(k, sender),
+            keyspace.outbox_lock_key(k, sender),
+        ]
         try:
-            (waits,) = await self._lanes.run([keyspace.call("unreserve", keys, (sender, reserved.token))])
-        except Unwritten:
+            (waits,) = await self._lanes.run_commands(
+                [keyspace.function_call("unreserve", keys, (sender, reserved.token))]
+            )
+        except RedisUnavailableError:
             return
         if waits:
-            self._mailboxes.ring(keyspace.OUTBOUND, sender)
+            self._mailboxes.wake(keyspace.OUTBOUND_QUEUE, sender)
 
 
-def _may_be_replied_to(letters: Sequence[Letter]) -> bool:
+def _can_be_answered_inline(letters: Sequence[InboundItem]) -> bool:
     """Is it one SMS, and not one that the provider has answered itself?"""
     return (
-        len(letters) == 1 and isinstance(letters[0].event, Sms) and letters[0].event.handled in ("", "start")
+        len(letters) == 1
+        and isinstance(letters[0].event, InboundSms)
+        and letters[0].event.handled in ("", "start")
     )
 
 
-def _read(entries: Sequence[bytes]) -> list[Entry]:
-    return [Entry(written, decode_outbound(stored_values.sms_in(written))) for written in entries]
+def _decode_entries(entries: Sequence[bytes]) -> list[OutboxEntry]:
+    return [OutboxEntry(written, decode_outbound(stored_values.outbox_sms(written))) for written in entries]

@@ -15,22 +15,22 @@ from falcon.asgi import Request, Response
 from msgspec import Meta
 
 from config.store import keyspace
-from engine.model.segments import count
+from engine.model.segments import count_segments
 from ingest.webhooks.channel_endpoint import read_body
 
-KEPT = 1_000
+KEPT_SMS = 1_000
 """SMS of one phone."""
 
 KEPT_S = 86_400
-MOST_WAIT_S = 20
-MOST_CHARACTERS = 1_224
+MAX_WAIT_S = 20
+MAX_CHARACTERS = 1_224
 
-NEW = "latest"
-"""As `after`: only what comes from now on."""
+LATEST_ID = "latest"
+"""As `sms_after`: only what comes from now on."""
 
-_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
+_STREAM_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 
-_STORE = """
+_STORE_SCRIPT = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 0 end
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[2], ARGV[2])
@@ -38,21 +38,21 @@ return 1
 """
 
 
-class Recipient(msgspec.Struct):
+class CampaignRecipient(msgspec.Struct):
     phone_number: str
 
 
-class Send(msgspec.Struct):
+class SmsCampaign(msgspec.Struct):
     """A campaign, as far as it is simulated."""
 
-    recipients: Annotated[list[Recipient], Meta(max_length=500)] = []
+    recipients: Annotated[list[CampaignRecipient], Meta(max_length=500)] = []
     text: str = ""
     purpose: str = "wholesale"
     sender: str = ""
     request_id: str = ""
 
 
-def refusal(send: Send, login: str | None, key: str | None) -> tuple[int, str] | None:
+def campaign_refusal(send: SmsCampaign, login: str | None, key: str | None) -> tuple[int, str] | None:
     """Octopush's code and sentence for a campaign that it would not send."""
     if not login or not key:
         return 101, "Incorrect login details."
@@ -60,64 +60,64 @@ def refusal(send: Send, login: str | None, key: str | None) -> tuple[int, str] |
         return 103, "The recipients are missing."
     if not send.text:
         return 107, "The text is missing."
-    if len(send.text) > MOST_CHARACTERS:
-        return 102, f"The text has more than {MOST_CHARACTERS} characters."
+    if len(send.text) > MAX_CHARACTERS:
+        return 102, f"The text has more than {MAX_CHARACTERS} characters."
     if send.purpose == "wholesale" and "STOP" not in send.text:
         return 121, "STOP mention ([STOP au 30101]) is missing from your text."
     return None
 
 
-class Phones:
+class SimulatedPhones:
     """The SMS that simulated phones have received."""
 
     def __init__(self, url: str) -> None:
         """They are kept in the Redis at `url`."""
         self._client = keyspace.connect_async(url)
 
-    async def store(self, phone: str, send: Send, ticket: str) -> bool:
+    async def store_sms(self, phone: str, send: SmsCampaign, ticket: str) -> bool:
         """Put an SMS into `phone`; False if one with this request_id is there already."""
         fields = ("from", send.sender, "text", send.text, "ticket", ticket)
-        keys = (keyspace.simulated(phone, f"request:{send.request_id or ticket}"), _stream(phone))
-        return bool(await self._client.eval(_STORE, 2, *keys, ticket, KEPT_S, KEPT, *fields))
+        keys = (keyspace.simulator_key(phone, f"request:{send.request_id or ticket}"), _sms_stream_key(phone))
+        return bool(await self._client.eval(_STORE_SCRIPT, 2, *keys, ticket, KEPT_S, KEPT_SMS, *fields))
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def newest(self, phone: str) -> str:
+    async def newest_id(self, phone: str) -> str:
         """The id of the last SMS."""
-        entries: Any = await self._client.xrevrange(_stream(phone), count=1)
+        entries: Any = await self._client.xrevrange(_sms_stream_key(phone), count=1)
         return str(entries[0][0].decode()) if entries else "0-0"
 
-    async def after(self, phone: str, last: str, wait_s: float) -> list[dict[str, Any]]:
+    async def sms_after(self, phone: str, last: str, wait_s: float) -> list[dict[str, Any]]:
         """The SMS after the one with id `last`, waiting for the first of them."""
         block = max(1, round(wait_s * 1000)) if wait_s else None
-        streams: Any = await self._client.xread({_stream(phone): last}, block=block, count=KEPT)
-        return [_message(id_, fields) for _, entries in streams or [] for id_, fields in entries]
+        streams: Any = await self._client.xread({_sms_stream_key(phone): last}, block=block, count=KEPT_SMS)
+        return [_message_json(id_, fields) for _, entries in streams or [] for id_, fields in entries]
 
 
-class SendResource:
+class CampaignResource:
     """`POST /simulator/v1/public/sms-campaign/send`."""
 
-    def __init__(self, phones: Phones) -> None:
+    def __init__(self, phones: SimulatedPhones) -> None:
         self._phones = phones
 
     async def on_post(self, req: Request, resp: Response) -> None:
         try:
-            send = msgspec.json.decode(await read_body(req, "simulator"), type=Send)
+            send = msgspec.json.decode(await read_body(req, "simulator"), type=SmsCampaign)
         except ValueError as e:
             raise falcon.HTTPBadRequest(title="not a campaign", description=str(e)) from e
-        refused = refusal(send, req.get_header("api-login"), req.get_header("api-key"))
+        refused = campaign_refusal(send, req.get_header("api-login"), req.get_header("api-key"))
         ticket = f"sms_{secrets.token_hex(7)[:13]}"
         if refused is None:
             stored = [
-                await self._phones.store(recipient.phone_number, send, ticket)
+                await self._phones.store_sms(recipient.phone_number, send, ticket)
                 for recipient in send.recipients
             ]
             if not any(stored):
                 refused = 120, "An SMS with this request_id was sent already."
         if refused is None:
             resp.status = falcon.HTTP_201
-            resp.media = _success(send, ticket)
+            resp.media = _success_json(send, ticket)
         else:
             resp.status = falcon.HTTP_400
             resp.media = {"code": refused[0], "message": refused[1]}
@@ -126,46 +126,44 @@ class SendResource:
 class PhoneResource:
     """`GET /simulator/phones/<number>`."""
 
-    def __init__(self, phones: Phones) -> None:
+    def __init__(self, phones: SimulatedPhones) -> None:
         self._phones = phones
 
     async def on_get(self, req: Request, resp: Response, number: str) -> None:
         last = req.get_param("after", default="0-0")
-        wait_s = req.get_param_as_float(
-            "wait", min_value=0, max_value=MOST_WAIT_S, default=float(MOST_WAIT_S)
-        )
-        if last != NEW and not _ID.fullmatch(last):
+        wait_s = req.get_param_as_float("wait", min_value=0, max_value=MAX_WAIT_S, default=float(MAX_WAIT_S))
+        if last != LATEST_ID and not _STREAM_ID.fullmatch(last):
             raise falcon.HTTPInvalidParam("expected an id that came with an SMS, or latest", "after")
         messages: list[dict[str, Any]] = []
-        if last == NEW:
-            last = await self._phones.newest(number)
+        if last == LATEST_ID:
+            last = await self._phones.newest_id(number)
         else:
-            messages = await self._phones.after(number, last, wait_s)
+            messages = await self._phones.sms_after(number, last, wait_s)
         resp.media = {"messages": messages, "last": messages[-1]["id"] if messages else last}
 
 
-def mount(app: "falcon.asgi.App[Request, Response]", phones: Phones) -> None:
+def add_routes(app: "falcon.asgi.App[Request, Response]", phones: SimulatedPhones) -> None:
     """Add the simulator's routes."""
-    app.add_route("/simulator/v1/public/sms-campaign/send", SendResource(phones))
+    app.add_route("/simulator/v1/public/sms-campaign/send", CampaignResource(phones))
     app.add_route("/simulator/phones/{number}", PhoneResource(phones))
 
 
-def _stream(phone: str) -> str:
-    return keyspace.simulated(phone, "sms")
+def _sms_stream_key(phone: str) -> str:
+    return keyspace.simulator_key(phone, "sms")
 
 
-def _message(id_: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
+def _message_json(id_: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
     at_ms, _, _ = id_.decode().partition("-")
     said = {name.decode(): value.decode() for name, value in fields.items()}
     return {"id": id_.decode(), "at_ms": int(at_ms), **said}
 
 
-def _success(send: Send, ticket: str) -> dict[str, Any]:
+def _success_json(send: SmsCampaign, ticket: str) -> dict[str, Any]:
     contacts = len(send.recipients)
     return {
         "sms_ticket": ticket,
         "number_of_contacts": contacts,
-        "number_of_sms_needed": count(send.text).segments * contacts,
+        "number_of_sms_needed": count_segments(send.text).segments * contacts,
         "residual_credit": 1_000.0,
         "total_cost": 0.0,
     }

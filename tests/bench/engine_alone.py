@@ -11,12 +11,12 @@ from time import perf_counter
 from zoneinfo import ZoneInfo
 
 from engine import proofs
-from engine.model.events import Mail, Sms
-from engine.model.lane import Lane, decode, encode
+from engine.model.events import InboundSms, Mail
+from engine.model.lane import Lane, decode_lane, encode_lane
 from engine.model.policy import ChannelPolicy
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.advance import advance
 
 TURNS = 40
@@ -56,21 +56,21 @@ def survey_of(steps: int) -> Survey:
 def turn_us(survey: Survey, sessions: int) -> tuple[float, float]:
     """Microseconds of one turn: of `advance` alone, and with the lane decoded before and encoded after it. Medians of
     the sessions' means."""
-    surveys = Surveys([survey])
+    surveys = SurveyRegistry([survey])
     alone: list[float] = []
     whole: list[float] = []
     for _ in range(sessions):
-        blob = encode(Lane())
+        blob = encode_lane(Lane())
         inside = around = 0.0
         for turn in range(TURNS):
             text = ANSWERS[(turn - 1) % len(ANSWERS)][1] if turn else "START"
-            mail = [Mail(NOW + turn * 1000, Sms(f"{turn:016x}", "line", text, turn == 0))]
+            mail = [Mail(NOW + turn * 1000, InboundSms(f"{turn:016x}", "line", text, turn == 0))]
             began = perf_counter()
-            lane = decode(blob)
+            lane = decode_lane(blob)
             middle = perf_counter()
             advanced = advance(lane, SENDER, mail, NOW + turn * 1000, surveys, POLICY)
             after = perf_counter()
-            blob = encode(advanced.lane)
+            blob = encode_lane(advanced.lane)
             around += perf_counter() - began
             inside += after - middle
             if not advanced.outbox[0].text.startswith(f"Question {turn},"):
@@ -84,7 +84,7 @@ def proof_s(survey: Survey) -> float:
     """Seconds to read a survey, find what is wrong with it, and bound it: what `parley lint` does."""
     began = perf_counter()
     read, _ = read_survey(survey.file, survey.source)
-    proof = proofs.Proof(read)
+    proof = proofs.SurveyProof(read)
     found, bounds = proof.findings(), proof.bounds()
     took = perf_counter() - began
     if (

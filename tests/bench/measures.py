@@ -34,10 +34,10 @@ from tests.support.person import Crowd, Person
 from tests.support.processes import ROOT, Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.runtime.wakeup_broker import BATCH
-from workers.store.lanes import Claim, Decision
-from workers.store.lanes import Lanes as WorkerLanes
-from workers.store.optouts import open_list
+from workers.runtime.wakeup_broker import WAKEUP_BATCH
+from workers.store.lanes import LaneClaim, LaneDecision
+from workers.store.lanes import LaneStore as WorkerLanes
+from workers.store.optouts import open_opt_out_list
 
 T = TypeVar("T")
 
@@ -198,7 +198,7 @@ def _parley_turns(bench: Bench) -> float:
             worker.sigstop()
             worker.wait_stopped()
             lanes.put((sender, play.says[step]) for sender, play in people.items())
-            lanes.ring(keyspace.REPLIES, senders)
+            lanes.ring(keyspace.REPLIES_QUEUE, senders)
             begun_s = monotonic()
             worker.sigcont()
             lanes.wait_spoken(len(senders))
@@ -248,15 +248,15 @@ def _bare_turns(bench: Bench) -> float:
         lanes.take_unsent(senders)
         lanes.put((sender, "Ada") for sender in senders)
         client = keyspace.connect(bench.valkey.url)
-        bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_list(client, SHARDS, ""))
+        bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_opt_out_list(client, SHARDS, ""))
         begun_s = monotonic()
-        for batch in batches(senders, BATCH):
-            bare.commit([_decision(claim) for claim in bare.claim(keyspace.REPLIES, batch).held])
+        for batch in batches(senders, WAKEUP_BATCH):
+            bare.commit([_decision(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])
         return len(senders) / (monotonic() - begun_s)
 
 
-def _decision(claim: Claim) -> Decision:
-    return Decision(
+def _decision(claim: LaneClaim) -> LaneDecision:
+    return LaneDecision(
         sender=claim.sender,
         fence=claim.fence,
         applied=len(claim.mail),
@@ -318,7 +318,8 @@ def _load(url: str, seconds: float) -> Load:
 def _mail_count(client: redis.Redis) -> int:
     names = list(client.scan_iter("*:mail:*", count=10_000))
     return sum(
-        sum(keyspace.run(client, [("LLEN", name) for name in batch])) for batch in batches(names, 1_000)
+        sum(keyspace.run_commands(client, [("LLEN", name) for name in batch]))
+        for batch in batches(names, 1_000)
     )
 
 
@@ -552,7 +553,7 @@ def _invite(bench: Bench, deployment: Deployment, count: int) -> None:
 
 def _held(bench: Bench) -> int:
     client = bench.valkey.client()
-    return sum(client.zcard(keyspace.held(k, clinic.CHANNEL)) for k in range(SHARDS))
+    return sum(client.zcard(keyspace.held_ids_key(k, clinic.CHANNEL)) for k in range(SHARDS))
 
 
 def campaign(bench: Bench) -> Measure:
@@ -582,11 +583,11 @@ def campaign(bench: Bench) -> Measure:
 
 def _hide(bench: Bench) -> None:
     """Put what is held where no clock looks."""
-    _rename(bench, lambda k: (keyspace.held(k, clinic.CHANNEL), _hidden(k)))
+    _rename(bench, lambda k: (keyspace.held_ids_key(k, clinic.CHANNEL), _hidden(k)))
 
 
 def _show(bench: Bench) -> None:
-    _rename(bench, lambda k: (_hidden(k), keyspace.held(k, clinic.CHANNEL)))
+    _rename(bench, lambda k: (_hidden(k), keyspace.held_ids_key(k, clinic.CHANNEL)))
 
 
 def _hidden(k: int) -> str:

@@ -6,12 +6,12 @@ from itertools import count, islice
 from typing import TypeVar
 
 from config.store import keyspace
-from engine.model.events import Sent, Sms, decode_outbound, encode
+from engine.model.events import InboundSms, SmsSent, decode_outbound, encode_event
 from tests.support.clinic import CHANNEL
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
-from workers.sending.delivery import LEASE_MS
-from workers.store.outboxes import Outboxes, Settled, Take
+from workers.sending.delivery import OUTBOX_LEASE_MS
+from workers.store.outboxes import OutboxLease, OutboxStore, OutboxUpdate
 
 T = TypeVar("T")
 
@@ -32,64 +32,64 @@ class Lanes:
         self._broker = valkey.client(valkey.broker_url)
         for client in (self._lanes, self._broker):
             keyspace.load_functions(client)
-        self._outboxes = Outboxes(self._lanes, SHARDS, KEEP_EVENTS_MS, LEASE_MS)
+        self._outboxes = OutboxStore(self._lanes, SHARDS, KEEP_EVENTS_MS, OUTBOX_LEASE_MS)
 
     def put(self, texts: Iterable[tuple[str, str]], *, start: bool = False) -> None:
         """Mail from each of these senders, accepted as ingest does; nobody is woken."""
         for batch in batches(texts, BATCH):
             events = [
-                (sender, start, encode(Sms(f"{next(_ids):016x}", CHANNEL, text, start)))
+                (sender, start, encode_event(InboundSms(f"{next(_ids):016x}", CHANNEL, text, start)))
                 for sender, text in batch
             ]
-            keyspace.run(self._lanes, keyspace.accept_commands(SHARDS, events)[0])
+            keyspace.run_commands(self._lanes, keyspace.accept_commands(SHARDS, events)[0])
 
     def ring(self, queue: str, senders: Sequence[str]) -> None:
         for batch in batches(senders, BATCH):
-            keyspace.run(self._broker, [keyspace.ring_command(queue, batch)])
+            keyspace.run_commands(self._broker, [keyspace.wake_command(queue, batch)])
 
     def wait_spoken(self, lanes: int) -> None:
         """Until so many lanes have an SMS to send. Nothing may be delivering meanwhile."""
-        outbound = keyspace.bell(keyspace.OUTBOUND)
+        outbound = keyspace.wakeup_queue_key(keyspace.OUTBOUND_QUEUE)
         until(lambda: self._broker.zcard(outbound) == lanes, FILL_S, f"{lanes} lanes have something to send")
 
     def open_sessions(self, senders: Sequence[str]) -> None:
         """Have the rate-limit worker open a session for each, by START."""
         self.put(((sender, "START") for sender in senders), start=True)
-        self.ring(keyspace.STARTS, senders)
+        self.ring(keyspace.STARTS_QUEUE, senders)
         self.wait_spoken(len(senders))
 
     def take_unsent(self, senders: Sequence[str]) -> dict[str, list[str]]:
         """The SMS that wait, by sender; they wait no longer, and nobody is told that they were sent."""
         texts: dict[str, list[str]] = {}
         for batch in batches(senders, BATCH):
-            names = [keyspace.outbox(keyspace.shard_of(sender, SHARDS), sender) for sender in batch]
-            entries = keyspace.run(self._lanes, [("LRANGE", name, 0, -1) for name in names])
+            names = [keyspace.outbox_key(keyspace.shard_of(sender, SHARDS), sender) for sender in batch]
+            entries = keyspace.run_commands(self._lanes, [("LRANGE", name, 0, -1) for name in names])
             texts |= {
                 sender: [_text(entry) for entry in found]
                 for sender, found in zip(batch, entries, strict=True)
             }
             self._lanes.delete(*names)
-        self._lanes.delete(*(keyspace.outbox_alarms(k) for k in range(SHARDS)))
-        self._broker.delete(keyspace.bell(keyspace.OUTBOUND))
+        self._lanes.delete(*(keyspace.outbox_alarms_key(k) for k in range(SHARDS)))
+        self._broker.delete(keyspace.wakeup_queue_key(keyspace.OUTBOUND_QUEUE))
         return texts
 
     def send_all(self, senders: Sequence[str]) -> dict[str, list[str]]:
         """The SMS that wait, by sender, each settled as sent, as the delivery worker does."""
         with ThreadPoolExecutor(SENDING_THREADS) as pool:
             sent = [pair for pairs in pool.map(self._send, list(batches(senders, BATCH))) for pair in pairs]
-        self._broker.delete(keyspace.bell(keyspace.OUTBOUND))
+        self._broker.delete(keyspace.wakeup_queue_key(keyspace.OUTBOUND_QUEUE))
         return {sender: [text] for sender, text in sent}
 
     def _send(self, senders: Sequence[str]) -> list[tuple[str, str]]:
-        takes = self._outboxes.take(senders)
-        self._outboxes.settle([_sent(take) for take in takes])
-        return [(take.sender, decode_outbound(take.sms).text) for take in takes]
+        takes = self._outboxes.lease_oldest(senders)
+        self._outboxes.apply_updates([_sent(take) for take in takes])
+        return [(take.sender, decode_outbound(take.sms_bytes).text) for take in takes]
 
 
-def _sent(take: Take) -> Settled:
-    sms = decode_outbound(take.sms)
-    sent = Sent(take.now, sms.channel, sms.session, sms.id, "sms_5f3fbce61266e")
-    return Settled(take, "done", records=encode([sent]))
+def _sent(take: OutboxLease) -> OutboxUpdate:
+    sms = decode_outbound(take.sms_bytes)
+    sent = SmsSent(take.now, sms.channel, sms.session, sms.id, "sms_5f3fbce61266e")
+    return OutboxUpdate(take, "done", records=encode_event([sent]))
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

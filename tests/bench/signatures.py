@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from config.settings.settings import Settings, load
-from engine.proofs.survey_loader import read_surveys
-from engine.providers import Call
-from engine.providers.provider_registry import mistakes, open_provider
+from config.settings.settings import Settings, load_settings_and_surveys
+from engine.proofs.survey_loader import load_surveys
+from engine.providers import WebhookCall
+from engine.providers.provider_registry import open_provider, provider_mistakes
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.valkey import Valkey
@@ -57,7 +57,7 @@ def signature_costs(valkey: Valkey, octopush: FakeOctopush) -> dict[str, tuple[f
             "PARLEY_CONFIG": str(path), "PARLEY_SURVEYS": str(SURVEYS), "PARLEY_PUBLIC_URL": PUBLIC, "WORD": SECRET,
             "PARLEY_TWILIO_SID": TWILIO_SID, "PARLEY_TWILIO_TOKEN": TWILIO_TOKEN,
         }  # fmt: skip
-        settings, _ = load(environment, read_surveys, mistakes)
+        settings, _ = load_settings_and_surveys(environment, load_surveys, provider_mistakes)
         calls = {"webhook": _webhooks(), "twilio": _twilios()}
         with Deployment(valkey.url, valkey.broker_url, octopush, environment=environment) as deployment:
             web = deployment.spawn("web")
@@ -68,8 +68,8 @@ def signature_costs(valkey: Valkey, octopush: FakeOctopush) -> dict[str, tuple[f
             }
 
 
-def _verify_us(settings: Settings, name: str, calls: Sequence[Call]) -> float:
-    verify = open_provider(settings.channels[name], settings).verify
+def _verify_us(settings: Settings, name: str, calls: Sequence[WebhookCall]) -> float:
+    verify = open_provider(settings.channels[name], settings).verify_webhook
     begun_s = process_time()
     for _ in range(TIMES):
         for call in calls:
@@ -77,7 +77,7 @@ def _verify_us(settings: Settings, name: str, calls: Sequence[Call]) -> float:
     return (process_time() - begun_s) / len(calls) / TIMES * 1e6
 
 
-def _webhook_us(deployment: Deployment, pid: int, name: str, calls: Sequence[Call]) -> float:
+def _webhook_us(deployment: Deployment, pid: int, name: str, calls: Sequence[WebhookCall]) -> float:
     address = Address.of(f"{deployment.base}/webhooks/{name}")
     asyncio.run(_all(address, calls))
     begun_s = _cpu_s(pid)
@@ -86,12 +86,12 @@ def _webhook_us(deployment: Deployment, pid: int, name: str, calls: Sequence[Cal
     return (_cpu_s(pid) - begun_s) / len(calls) / TIMES * 1e6
 
 
-async def _all(address: Address, calls: Sequence[Call]) -> None:
+async def _all(address: Address, calls: Sequence[WebhookCall]) -> None:
     waiting = iter(calls)
     await asyncio.gather(*(_client(address, waiting) for _ in range(AT_ONCE)))
 
 
-async def _client(address: Address, calls: Iterator[Call]) -> None:
+async def _client(address: Address, calls: Iterator[WebhookCall]) -> None:
     async with Connection(address.host, address.port) as connection:
         for call in calls:
             headers: Mapping[str, str] = {name.decode(): value.decode() for name, value in call.headers}
@@ -104,7 +104,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _webhooks() -> list[Call]:
+def _webhooks() -> list[WebhookCall]:
     now = time()
     timestamp = str(int(now)).encode()
     calls = []
@@ -119,11 +119,11 @@ def _webhooks() -> list[Call]:
         body = json.dumps(told).encode()
         right = "v1=" + hmac.digest(SECRET.encode(), timestamp + b"." + body, "sha256").hex()
         headers = [(b"parley-timestamp", timestamp), (b"parley-signature", right.encode())]
-        calls.append(Call("POST", b"", headers, body, now))
+        calls.append(WebhookCall("POST", b"", headers, body, now))
     return calls
 
 
-def _twilios() -> list[Call]:
+def _twilios() -> list[WebhookCall]:
     """With the fields that Twilio sends with an SMS."""
     validator = RequestValidator(TWILIO_TOKEN)
     calls = []
@@ -140,5 +140,5 @@ def _twilios() -> list[Call]:
             (b"content-type", b"application/x-www-form-urlencoded"),
             (b"x-twilio-signature", right.encode()),
         ]  # fmt: skip
-        calls.append(Call("POST", b"", headers, urlencode(fields).encode(), time()))
+        calls.append(WebhookCall("POST", b"", headers, urlencode(fields).encode(), time()))
     return calls

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from config.settings.channels import Limits, read_channels
+from config.settings.channels import ChannelLimits, read_channels
 
 GOOD = """
 [channels.clinic]
@@ -43,7 +43,7 @@ def test_a_channel_is_its_number_and_defaults(read):
     assert problems == []
     assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "UTC")
     assert (clinic.originators, clinic.quiet_minutes, clinic.contacts) == ((), None, {})
-    assert clinic.limits == Limits()
+    assert clinic.limits == ChannelLimits()
 
 
 def test_what_no_channel_has_is_the_providers_to_understand(read):

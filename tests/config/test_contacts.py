@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings.contacts import LONGEST_NAME, read_contacts
+from config.settings.contacts import MAX_NAME_LENGTH, read_contacts
 
 SHIPPED = Path(__file__).parent.parent.parent / "config" / "contacts.csv"
 
@@ -63,7 +63,7 @@ def test_a_name_is_whatever_people_are_called(read):
         ("+14158675308", "line 3: found 1 field, expected a number and a name"),
         ("+14158675308,Organa,Leia", "line 3: found 3 fields, expected a number and a name"),
         ("+14158675308;Rey", "line 3: found 1 field"),
-        (f"+14158675308,{'x' * (LONGEST_NAME + 1)}", "line 3: the name has 101 characters, expected 100"),
+        (f"+14158675308,{'x' * (MAX_NAME_LENGTH + 1)}", "line 3: the name has 101 characters, expected 100"),
         ('+14158675308,"Rey\nSkywalker"', "line 3: the name has a line break"),
         ("+14158675308,R\u200dey", "line 3: the name has a line break or another invisible"),
         ("+12349013030,Rey", "line 3: this is the number of line 2 again"),

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from config.grafana.dashboard import WIDE, dashboard
+from config.grafana.dashboard import DASHBOARD_WIDTH, build_dashboard
 from config.telemetry import metrics
 from tests.support.prometheus import DASHBOARD, panels
 
@@ -25,7 +25,7 @@ def labels_of():
 
 
 def test_the_file_is_what_its_source_makes():
-    assert dashboard() == BOARD, "python -m config.grafana.dashboard > config/grafana/parley.json"
+    assert build_dashboard() == BOARD, "python -m config.grafana.dashboard > config/grafana/parley.json"
 
 
 def test_grafana_is_asked_for_nothing_that_the_file_does_not_bring():
@@ -48,7 +48,7 @@ def test_panels_are_told_apart_and_lie_side_by_side():
             for y in range(place["y"], place["y"] + place["h"])
         }
         assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= WIDE
+        assert place["x"] + place["w"] <= DASHBOARD_WIDTH
         taken |= cells
 
 

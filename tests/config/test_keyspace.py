@@ -23,7 +23,7 @@ def test_a_command_is_packed_as_redis_py_packs_it(name, rest):
 
 
 def test_both_clients_pack_without_looking_into_each_argument():
-    assert keyspace.connect(URL).connection_pool.make_connection()._command_packer is keyspace._Packer
+    assert keyspace.connect(URL).connection_pool.make_connection()._command_packer is keyspace._HiredisPacker
     assert type(keyspace.connect_async(URL).connection_pool.make_connection()) is keyspace._AsyncConnection
 
 

@@ -25,7 +25,7 @@ def written(request, monkeypatch):
     before = root.handlers, root.level
     with monkeypatch.context() as patch:
         patch.setattr("sys.stderr", stream)
-        logs.configure(Settings(request.param))
+        logs.configure_logging(Settings(request.param))
     yield stream.getvalue
     root.handlers, root.level = before
     structlog.reset_defaults()

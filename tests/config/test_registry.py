@@ -8,7 +8,7 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry import metrics, process_registry
-from config.telemetry.process_registry import Process
+from config.telemetry.process_registry import ProcessHeartbeat
 from tests.support.processes import procfile
 from tests.support.waiting import free_port, until
 
@@ -21,58 +21,66 @@ def client(valkey):
 
 
 def test_a_process_is_known_from_its_first_word_to_its_clean_end(client, valkey):
-    before = keyspace.server_ms(client)
-    with process_registry.enlisted(valkey.url, "delivery"):
-        ((name, said),) = until(lambda: process_registry.processes(client), 5, "it has said so").items()
+    before = keyspace.server_time_ms(client)
+    with process_registry.send_heartbeats(valkey.url, "delivery"):
+        ((name, said),) = until(
+            lambda: process_registry.living_processes(client), 5, "it has said so"
+        ).items()
         assert name.startswith(f"delivery{HERE}")
         assert (said.role, said.host, said.pid) == ("delivery", socket.gethostname(), os.getpid())
-        assert said.library == keyspace.LIBRARY
-        assert said.release == process_registry.release() != ""
-        assert before - 1_000 <= said.since <= said.at <= keyspace.server_ms(client)
-    assert process_registry.processes(client) == {}
+        assert said.library == keyspace.LIBRARY_NAME
+        assert said.release == process_registry.package_version() != ""
+        assert before - 1_000 <= said.since <= said.at <= keyspace.server_time_ms(client)
+    assert process_registry.living_processes(client) == {}
 
 
 def test_two_processes_of_one_pid_are_two(client, valkey):
     """In containers all have the pid 1, and some share their host's name."""
     with (
-        process_registry.enlisted(valkey.url, "clock") as say,
-        process_registry.enlisted(valkey.url, "clock") as say_too,
+        process_registry.send_heartbeats(valkey.url, "clock") as say,
+        process_registry.send_heartbeats(valkey.url, "clock") as say_too,
     ):
         say()
         say_too()
-        assert process_registry.by_role(process_registry.processes(client)) == {"clock": 2}
+        assert process_registry.count_by_role(process_registry.living_processes(client)) == {"clock": 2}
 
 
 def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
-    now = keyspace.server_ms(client)
-    said = Process(now, role="web", library="parley_0")
-    process_registry.put(client, "web@here:1.a", said)
-    process_registry.put(
-        client, "web@here:2.b", msgspec.structs.replace(said, at=now - process_registry.GONE_MS - 1_000)
+    now = keyspace.server_time_ms(client)
+    said = ProcessHeartbeat(now, role="web", library="parley_0")
+    process_registry.store_heartbeat(client, "web@here:1.a", said)
+    process_registry.store_heartbeat(
+        client,
+        "web@here:2.b",
+        msgspec.structs.replace(said, at=now - process_registry.HEARTBEAT_EXPIRY_MS - 1_000),
     )
-    assert list(process_registry.processes(client)) == ["web@here:1.a"]
-    assert process_registry.last_heard(keyspace.ask(client, process_registry.SAID)) == {"web": now}
-    process_registry.bury(client)
-    assert client.hkeys(keyspace.RUNS) == [b"web@here:1.a"]
-    assert process_registry.GONE_MS >= 3 * process_registry.SAY_S * 1_000
+    assert list(process_registry.living_processes(client)) == ["web@here:1.a"]
+    assert process_registry.last_heard(keyspace.run_command(client, process_registry.HEARTBEATS_COMMAND)) == {
+        "web": now
+    }
+    process_registry.remove_dead_processes(client)
+    assert client.hkeys(keyspace.PROCESSES_KEY) == [b"web@here:1.a"]
+    assert process_registry.HEARTBEAT_EXPIRY_MS >= 3 * process_registry.HEARTBEAT_INTERVAL_S * 1_000
 
 
 def test_nobody_lives_on_because_the_clock_was_set_back(client):
-    said = Process(keyspace.server_ms(client) + 3_600_000, role="web", library="parley_0")
-    process_registry.put(client, "web@here:1.a", said)
-    assert process_registry.processes(client) == {}
-    process_registry.bury(client)
-    assert client.hkeys(keyspace.RUNS) == []
+    said = ProcessHeartbeat(keyspace.server_time_ms(client) + 3_600_000, role="web", library="parley_0")
+    process_registry.store_heartbeat(client, "web@here:1.a", said)
+    assert process_registry.living_processes(client) == {}
+    process_registry.remove_dead_processes(client)
+    assert client.hkeys(keyspace.PROCESSES_KEY) == []
 
 
 def test_processes_of_the_earlier_release_are_known_by_their_names(client):
     """It said when and which surveys, once a minute."""
-    now = keyspace.server_ms(client)
+    now = keyspace.server_time_ms(client)
     client.hset(
-        keyspace.RUNS, "ratelimit@there:12", msgspec.msgpack.encode([now - 170_000, {"clinic": "ab"}])
+        keyspace.PROCESSES_KEY,
+        "ratelimit@there:12",
+        msgspec.msgpack.encode([now - 170_000, {"clinic": "ab"}]),
     )
-    client.hset(keyspace.RUNS, "ratelimit@there:13", msgspec.msgpack.encode([now - 190_000, {}]))
-    ((name, said),) = process_registry.processes(client).items()
+    client.hset(keyspace.PROCESSES_KEY, "ratelimit@there:13", msgspec.msgpack.encode([now - 190_000, {}]))
+    ((name, said),) = process_registry.living_processes(client).items()
     assert name == "ratelimit@there:12"
     assert (said.role, said.host, said.pid, said.surveys) == ("ratelimit", "there", 12, {"clinic": "ab"})
 
@@ -82,35 +90,39 @@ def test_the_earlier_release_can_read_what_this_one_says(client):
         at: int
         surveys: dict[str, str]
 
-    process_registry.put(client, "x", Process(7, {"clinic": "ab"}, role="conversation", library="parley_0"))
-    assert msgspec.msgpack.decode(client.hget(keyspace.RUNS, "x"), type=Run) == Run(7, {"clinic": "ab"})
+    process_registry.store_heartbeat(
+        client, "x", ProcessHeartbeat(7, {"clinic": "ab"}, role="conversation", library="parley_0")
+    )
+    assert msgspec.msgpack.decode(client.hget(keyspace.PROCESSES_KEY, "x"), type=Run) == Run(
+        7, {"clinic": "ab"}
+    )
 
 
 def test_what_a_later_release_says_unreadably_is_nobody(client):
-    client.hset(keyspace.RUNS, "web@here:1.a", b"\xc1")
-    assert process_registry.processes(client) == {}
+    client.hset(keyspace.PROCESSES_KEY, "web@here:1.a", b"\xc1")
+    assert process_registry.living_processes(client) == {}
 
 
 def test_a_redis_that_is_away_stops_nobody():
-    with process_registry.enlisted(f"redis://127.0.0.1:{free_port()}/0", "web"):
+    with process_registry.send_heartbeats(f"redis://127.0.0.1:{free_port()}/0", "web"):
         pass
 
 
 def test_what_is_lost_is_said_again(client, valkey, monkeypatch):
     monkeypatch.setattr(process_registry, "SAY_S", 0.01)
-    with process_registry.enlisted(valkey.url, "web"):
-        until(lambda: process_registry.processes(client), 5, "it has said so")
-        client.delete(keyspace.RUNS)
-        until(lambda: process_registry.processes(client), 5, "it has said so again")
+    with process_registry.send_heartbeats(valkey.url, "web"):
+        until(lambda: process_registry.living_processes(client), 5, "it has said so")
+        client.delete(keyspace.PROCESSES_KEY)
+        until(lambda: process_registry.living_processes(client), 5, "it has said so again")
 
 
 def test_what_it_does_a_second_is_told(client, valkey, monkeypatch):
     moments = iter([0.0, 0.0, 0.5, 4.0, 4.5])
     monkeypatch.setattr(process_registry, "monotonic", lambda: next(moments))
-    pace = process_registry._Pace("delivery")
+    pace = process_registry._WorkRate("delivery")
     metrics.SENDS.labels("clinic", "accepted").inc(8)
     assert [pace.per_s() for _ in range(4)] == [0, 0, 2, 2]
 
 
 def test_every_line_of_the_procfile_has_its_work():
-    assert set(process_registry.WORK) == set(procfile())
+    assert set(process_registry.WORK_COUNTERS) == set(procfile())

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import settings
-from config.settings.settings import VARIABLES, Mistakes, default_broker_url, load_settings
-from engine.providers.provider_registry import mistakes
+from config.settings.settings import ENVIRONMENT_VARIABLES, ConfigError, default_broker_url, load_settings
+from engine.providers.provider_registry import provider_mistakes
 
 GOOD = """
 [channels.clinic]
@@ -33,7 +33,7 @@ def read_surveys(files):
 
 
 def load(environ, read=read_surveys):
-    return settings.load(environ, read, mistakes)
+    return settings.load_settings_and_surveys(environ, read, provider_mistakes)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def deployment(tmp_path):
 
 
 def problems_of(environ, read=read_surveys):
-    with pytest.raises(Mistakes) as raised:
+    with pytest.raises(ConfigError) as raised:
         load(environ, read)
     return raised.value.problems
 
@@ -61,8 +61,8 @@ def test_what_ships_is_valid_and_shows_every_limit():
     shipped, _ = load(environ)
     text = Path("config/parley.toml").read_text()
     assert list(shipped.channels) == ["clinic"]
-    assert all(f"\n{name} = " in text for name in settings.Limits.__struct_fields__)
-    assert shipped.channels["clinic"].limits == settings.Limits(), "the file shows the defaults"
+    assert all(f"\n{name} = " in text for name in settings.ChannelLimits.__struct_fields__)
+    assert shipped.channels["clinic"].limits == settings.ChannelLimits(), "the file shows the defaults"
 
 
 def test_defaults(deployment):
@@ -176,8 +176,8 @@ def test_surveys_problems_and_their_absence_are_told(deployment, tmp_path):
 
 def test_commands_get_the_settings_whatever_the_surveys_are(deployment, tmp_path):
     found = load_settings({**deployment(), "PARLEY_SURVEYS": str(tmp_path / "nowhere")})
-    assert (found.surveys, found.offered) == (tmp_path / "nowhere", {"clinic"})
-    with pytest.raises(Mistakes, match="PARLEY_PORT"):
+    assert (found.surveys, found.offered_surveys) == (tmp_path / "nowhere", {"clinic"})
+    with pytest.raises(ConfigError, match="PARLEY_PORT"):
         load_settings(deployment(PARLEY_PORT="none"))
 
 
@@ -222,7 +222,7 @@ def test_only_the_environment_is_asked_for_accounts_and_only_of_providers_in_use
 
 def test_a_process_on_its_own_is_told_that_it_needs_redis(deployment):
     found, _ = load(deployment())
-    with pytest.raises(Mistakes, match="parley run"):
+    with pytest.raises(ConfigError, match="parley run"):
         found.require_redis()
 
 
@@ -233,18 +233,18 @@ def test_alike_configured_machines_hash_alike_and_others_do_not(deployment):
 
 
 def test_mistakes_end_a_process_with_status_2(capsys):
-    with pytest.raises(SystemExit) as ended, settings.exit_with_mistakes():
-        raise Mistakes(["one", "two"])
+    with pytest.raises(SystemExit) as ended, settings.exit_on_config_error():
+        raise ConfigError(["one", "two"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "one\ntwo\n"
 
 
 @given(
     st.dictionaries(
-        st.sampled_from([v.name for v in VARIABLES]),
+        st.sampled_from([v.name for v in ENVIRONMENT_VARIABLES]),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
     )
 )
 def test_no_environment_raises_anything_but_mistakes(environ):
-    with suppress(Mistakes):
+    with suppress(ConfigError):
         load(environ)

@@ -5,7 +5,7 @@ from time import perf_counter, time_ns
 
 import pytest
 
-from config.settings.survey_folder import Folder, survey_files
+from config.settings.survey_folder import SurveyFolder, read_survey_files
 
 LONG_AGO_NS = time_ns() - 60_000_000_000
 
@@ -15,7 +15,7 @@ def surveys(tmp_path, monkeypatch, request):
     """A function: file name, content -> the file, written long ago. The folder is `tmp_path / "surveys"`."""
     (tmp_path / "surveys").mkdir()
     if request.param == "at rest":
-        monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", -60_000_000_000)
+        monkeypatch.setattr("config.settings.survey_folder.MTIME_GRANULARITY_NS", -60_000_000_000)
 
     def write(name, content, at_ns=LONG_AGO_NS):
         file = tmp_path / "surveys" / name
@@ -30,10 +30,10 @@ def surveys(tmp_path, monkeypatch, request):
 @pytest.fixture
 def folder(surveys, tmp_path):
     """The folder, looked at until it was at rest."""
-    folder = Folder(tmp_path / "surveys")
-    assert folder.news() is None, "one look tells nothing"
-    assert folder.news() == {"clinic.yaml": b"one"}
-    assert folder.news() is None
+    folder = SurveyFolder(tmp_path / "surveys")
+    assert folder.changed_files() is None, "one look tells nothing"
+    assert folder.changed_files() == {"clinic.yaml": b"one"}
+    assert folder.changed_files() is None
     return folder
 
 
@@ -73,18 +73,18 @@ def test_a_mount_that_swaps_a_link_is_seen(tmp_path):
         (mount / name / "clinic.yaml").write_bytes(content)
     (mount / "..data").symlink_to("..1")
     (mount / "clinic.yaml").symlink_to("..data/clinic.yaml")
-    folder = Folder(mount)
-    assert [folder.news() for _ in range(2)][1] == {"clinic.yaml": b"one"}
+    folder = SurveyFolder(mount)
+    assert [folder.changed_files() for _ in range(2)][1] == {"clinic.yaml": b"one"}
     (mount / "..new").symlink_to("..2")
     (mount / "..new").rename(mount / "..data")
-    assert [folder.news() for _ in range(2)][1] == {"clinic.yaml": b"two"}
+    assert [folder.changed_files() for _ in range(2)][1] == {"clinic.yaml": b"two"}
 
 
 def test_a_second_change_that_the_clock_of_the_files_does_not_show_is_seen(folder, surveys, monkeypatch):
     """Same size, same time."""
     now_ns = time_ns()
-    monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", 60_000_000_000)
-    monkeypatch.setattr("config.settings.survey_folder._stamp", lambda file: (now_ns, now_ns, 3, 1))
+    monkeypatch.setattr("config.settings.survey_folder.MTIME_GRANULARITY_NS", 60_000_000_000)
+    monkeypatch.setattr("config.settings.survey_folder._file_stamp", lambda file: (now_ns, now_ns, 3, 1))
     surveys("clinic.yaml", b"two")
     assert folder.news() is None
     surveys("clinic.yaml", b"six")
@@ -103,17 +103,19 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_then_as_before(folder, sur
 def test_a_look_at_fifty_files_that_rest_reads_none_and_costs_little(surveys, tmp_path, monkeypatch):
     for place in range(49):
         surveys(f"{place}.yaml", b"x" * 20_000)
-    folder = Folder(tmp_path / "surveys")
-    monkeypatch.setattr("config.settings.survey_folder.SETTLED_NS", -60_000_000_000)
-    assert [len(folder.news() or ()) for _ in range(2)] == [0, 50]
-    monkeypatch.setattr("config.settings.survey_folder.survey_files", lambda path: pytest.fail("read again"))
+    folder = SurveyFolder(tmp_path / "surveys")
+    monkeypatch.setattr("config.settings.survey_folder.MTIME_GRANULARITY_NS", -60_000_000_000)
+    assert [len(folder.changed_files() or ()) for _ in range(2)] == [0, 50]
+    monkeypatch.setattr(
+        "config.settings.survey_folder.read_survey_files", lambda path: pytest.fail("read again")
+    )
     costs_s = []
     for _ in range(5):
         begun_s = perf_counter()
-        assert folder.news() is None
+        assert folder.changed_files() is None
         costs_s.append(perf_counter() - begun_s)
     assert min(costs_s) < 0.005
 
 
 def test_files_are_read_by_name(surveys, tmp_path):
-    assert survey_files(tmp_path / "surveys") == {"clinic.yaml": b"one"}
+    assert read_survey_files(tmp_path / "surveys") == {"clinic.yaml": b"one"}

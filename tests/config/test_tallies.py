@@ -20,7 +20,7 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from config.telemetry import metrics, multiprocess_metrics
-from config.telemetry.multiprocess_metrics import Tallies
+from config.telemetry.multiprocess_metrics import MultiprocessMetrics
 from tests.support.counting import CountingProcess
 from tests.support.waiting import until
 
@@ -30,7 +30,7 @@ REFUSED, CREDIT = "parley_surveys_refused", "parley_credit"
 
 def published(folder):
     """Sample's name -> value, of those without a bucket."""
-    families = Tallies(folder).read()
+    families = MultiprocessMetrics(folder).read_metrics()
     return {
         each.name: each.value for family in families for each in family.samples if "le" not in each.labels
     }
@@ -85,7 +85,7 @@ def test_sums_are_exact_and_never_fall_while_processes_die_and_come_again(tmp_pa
         numbers = [each[kind] for each in seen]
         assert numbers == sorted(numbers)
     assert len(names(tmp_path)) < 5 * 5 + 4, "the files of the dead have gone"
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
     assert published(tmp_path) == found
 
@@ -111,7 +111,7 @@ def test_whoever_is_killed_while_it_folds_neither_loses_nor_doubles_a_count(tmp_
     survivor.count(1)
     for _ in range(2):
         assert published(tmp_path)[COUNTED] == published(tmp_path)[TURNS] == 108
-        Tallies(tmp_path).fold()
+        MultiprocessMetrics(tmp_path).fold_dead()
     assert len([name for name in names(tmp_path) if name.endswith(".alive")]) == 2
 
 
@@ -122,7 +122,7 @@ def test_whoever_hangs_while_it_folds_keeps_nobody_from_reading(tmp_path, proces
     for fault in ("stop:before_sums_are_kept", "stop:after_a_file_of_the_dead_is_gone"):
         hanging = process(fault)
         until(lambda pid=hanging.pid: _state(pid) == "T", 10, "it has stopped")
-        Tallies(tmp_path).fold()
+        MultiprocessMetrics(tmp_path).fold_dead()
         assert published(tmp_path)[COUNTED] == 3
         hanging.kill9()
 
@@ -130,11 +130,11 @@ def test_whoever_hangs_while_it_folds_keeps_nobody_from_reading(tmp_path, proces
 def test_one_that_is_taken_for_dead_while_it_is_being_born_is_born_again(tmp_path, process):
     each = process("stop:before_birth")
     until(lambda: _state(each.pid) == "T", 10, "it has stopped")
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     os.kill(each.pid, signal.SIGCONT)
     each.wait_ready()
     each.count(3)
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     each.count(4)
     assert published(tmp_path)[COUNTED] == 7
 
@@ -161,14 +161,14 @@ def test_seconds_do_not_fall_by_their_last_bit_when_they_are_folded(tmp_path_fac
         for place, much in enumerate(waited):
             if place != dies % len(waited):
                 living.enter_context(
-                    multiprocess_metrics._held(folder / f"{place}-abcd.alive", fcntl.LOCK_EX)
+                    multiprocess_metrics._file_lock(folder / f"{place}-abcd.alive", fcntl.LOCK_EX)
                 )
             file = MmapedDict(str(folder / f"histogram_{place}-abcd.db"))
             file.write_value(mmap_key(names[0], names[0] + "_bucket", ("le",), ("+Inf",), "Turns"), 1.0, 0.0)
             file.write_value(key, much, 0.0)
             file.close()
         before = published(folder)[names[1]]
-        Tallies(folder).fold()
+        MultiprocessMetrics(folder).fold_dead()
         assert published(folder)[names[1]] == before
     assert before == pytest.approx(sum(waited), abs=1e-3)
 
@@ -178,11 +178,11 @@ def test_a_lock_s_file_that_somebody_removed_makes_nobody_dead(tmp_path, process
     one = process()
     one.count(3)
     next(tmp_path.glob("*.alive")).unlink()
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     one.count(4)
     assert published(tmp_path)[COUNTED] == 7
     one.kill9()
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
     assert published(tmp_path)[COUNTED] == 7
 
@@ -201,7 +201,7 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
     files = list(tmp_path.glob("*.db"))
     assert len(files) >= 2
     assert all(file.stat().st_blocks * 512 >= file.stat().st_size >= 65_536 for file in files)
-    counts = multiprocess_metrics.Counts(str(tmp_path / "counter_1-abcd.db"))
+    counts = multiprocess_metrics.PreallocatedMmapDict(str(tmp_path / "counter_1-abcd.db"))
     assert rows(5_000, counts) == list(range(5_000))
     grown = (tmp_path / "counter_1-abcd.db").stat()
     assert grown.st_blocks * 512 >= grown.st_size > 65_536
@@ -210,11 +210,11 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
 def test_who_finds_the_disk_full_counts_for_itself_alone(tmp_path, monkeypatch, capsys):
     """What it had counted on the disk by then is told."""
     grown, new = (str(tmp_path / f"counter_{pid}-abcd.db") for pid in (1, 2))
-    early = multiprocess_metrics.Counts(grown)
+    early = multiprocess_metrics.PreallocatedMmapDict(grown)
     early.write_value("early", 1.0, 0.0)
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=full))
-    for counts in (early, multiprocess_metrics.Counts(new)):
+    for counts in (early, multiprocess_metrics.PreallocatedMmapDict(new)):
         assert rows(5_000, counts) == list(range(5_000))
     assert names(tmp_path) == ["counter_1-abcd.db"]
     assert next(iter(MmapedDict.read_all_values_from_file(grown)))[:2] == ("early", 1.0)
@@ -233,7 +233,7 @@ def test_however_many_have_died_they_are_folded_with_the_few_files_that_a_proces
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
         for _ in range(5):
-            Tallies(tmp_path).fold()
+            MultiprocessMetrics(tmp_path).fold_dead()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
@@ -288,7 +288,7 @@ def test_what_a_provider_said_is_left_is_true_beyond_the_death_of_who_heard_it_f
     first.kill9()
     for _ in range(2):
         assert published(tmp_path)[CREDIT] == 7
-        Tallies(tmp_path).fold()
+        MultiprocessMetrics(tmp_path).fold_dead()
     monkeypatch.setattr(multiprocess_metrics, "_KEPT_S", 0.0)
     assert CREDIT not in published(tmp_path)
 
@@ -301,7 +301,7 @@ def test_a_child_counts_for_itself_and_does_not_keep_its_parent_alive(tmp_path, 
         until(lambda: published(tmp_path)[COUNTED] == 4, 10, "both have counted")
         parent.gauge(7)
         parent.kill9()
-        Tallies(tmp_path).fold()
+        MultiprocessMetrics(tmp_path).fold_dead()
         assert published(tmp_path)[COUNTED] == 4
         assert REFUSED not in published(tmp_path)
         assert [name for name in names(tmp_path) if name.endswith(".alive")] == [
@@ -312,8 +312,8 @@ def test_a_child_counts_for_itself_and_does_not_keep_its_parent_alive(tmp_path, 
 
 
 def test_processes_that_have_the_same_pid_are_two(tmp_path):
-    one, other = Tallies(tmp_path), Tallies(tmp_path)
-    assert one.identity() == one.identity() != other.identity()
+    one, other = MultiprocessMetrics(tmp_path), MultiprocessMetrics(tmp_path)
+    assert one.process_identity() == one.process_identity() != other.process_identity()
 
 
 @pytest.mark.parametrize("torn", ["", "zeros", "half", "garbage", "backwards"])
@@ -341,7 +341,7 @@ def test_of_a_torn_file_what_stands_before_the_tear_counts(tmp_path, torn):
         found = published(tmp_path)
         assert {name: value for name, value in found.items() if name == "parley_whole_total"} == expected
         assert all(math.isfinite(value) for value in found.values())
-        Tallies(tmp_path).fold()
+        MultiprocessMetrics(tmp_path).fold_dead()
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
 
 
@@ -351,7 +351,7 @@ def test_files_of_the_earlier_release_are_named_by_pids(tmp_path, process):
     gone.kill9()
     _count(tmp_path / f"counter_{os.getpid()}.db", {"living": 3})
     _count(tmp_path / f"counter_{gone.pid}.db", {"dead": 4})
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     assert published(tmp_path)["parley_living_total"] == 3
     assert published(tmp_path)["parley_dead_total"] == 4
     assert [name for name in names(tmp_path) if name.endswith(".db")] == [f"counter_{os.getpid()}.db"]
@@ -361,7 +361,7 @@ def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_pat
     _count(tmp_path / "counter_1-00000000.db", {"turns": 3}, "as it was worded")
     _count(tmp_path / "counter_1-00000001.db", {"turns": 4}, "as it is worded")
     assert published(tmp_path) == {"parley_turns_total": 7}
-    Tallies(tmp_path).fold()
+    MultiprocessMetrics(tmp_path).fold_dead()
     assert published(tmp_path) == {"parley_turns_total": 7}
 
 
@@ -370,17 +370,19 @@ def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_pat
 def test_many_values_at_once_are_as_if_each_had_been_observed(tmp_path_factory, amounts):
     folder = tmp_path_factory.mktemp("metrics")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(multiprocess_metrics.FOLDER, str(folder))
-        patch.setattr(values, "ValueClass", values.MultiProcessValue(Tallies(folder).identity))
+        patch.setenv(multiprocess_metrics.FOLDER_VARIABLE, str(folder))
+        patch.setattr(
+            values, "ValueClass", values.MultiProcessValue(MultiprocessMetrics(folder).process_identity)
+        )
         one_by_one, at_once = (
-            metrics.Seconds(name, "A test", buckets=metrics._WAIT_BUCKETS_S, registry=None)
+            metrics.BatchHistogram(name, "A test", buckets=metrics._WAIT_BUCKETS_S, registry=None)
             for name in ("one_by_one", "at_once")
         )
         for amount in amounts:
             one_by_one.observe(amount)
         at_once.observe_many(iter(amounts[1:]))
         at_once.observe_times(amounts[0] if amounts else 1.0, len(amounts[:1]))
-    found = {family.name: family.samples for family in Tallies(folder).read()}
+    found = {family.name: family.samples for family in MultiprocessMetrics(folder).read_metrics()}
     for expected, sample in zip(found["one_by_one"], found["at_once"], strict=True):
         assert expected.name.removeprefix("one_by_one") == sample.name.removeprefix("at_once")
         assert expected.labels == sample.labels

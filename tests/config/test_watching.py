@@ -8,7 +8,7 @@ import redis
 from structlog.testing import capture_logs
 
 from config.telemetry import metrics
-from config.telemetry.hot_reload import Watch, repeatedly
+from config.telemetry.hot_reload import SurveyReloader, run_periodically
 from tests.support.waiting import until
 
 SOON_S = 10
@@ -46,7 +46,7 @@ class Place:
         self.folder = folder
         self.taken = []
         self.error = None
-        self.watch = Watch(folder, reread, self.take_up)
+        self.watch = SurveyReloader(folder, reread, self.take_up)
 
     def take_up(self, found):
         if self.error is not None:
@@ -60,7 +60,7 @@ class Place:
         """What is logged meanwhile, as (event, what it is about)."""
         with capture_logs() as logs:
             for _ in range(times):
-                self.watch.look()
+                self.watch.check_folder()
         return [(line["log_level"], line.get("file") or line.get("survey")) for line in logs]
 
 
@@ -161,7 +161,7 @@ def test_what_is_done_repeatedly_outlives_its_failures_and_tells_each_kind_once(
         if not failures:
             done.set()
 
-    with capture_logs() as logs, repeatedly(do, 0.001, "a test"):
+    with capture_logs() as logs, run_periodically(do, 0.001, "a test"):
         until(done.is_set, SOON_S, "it is done at last")
     assert [(line["log_level"], line["what"]) for line in logs] == [
         ("warning", "a test"),

@@ -7,23 +7,33 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from engine.model.policy import ChannelPolicy
-from engine.proofs.transcripts import compose, parse
+from engine.proofs.transcripts import format_transcript, parse_transcript
 from engine.simulator import simulator
-from engine.simulator.simulator import BEGINS_AT as T0
-from engine.simulator.simulator import CHANNEL, Phone
+from engine.simulator.simulator import DEFAULT_START_MS as T0
+from engine.simulator.simulator import SIMULATED_CHANNEL, SimulatedPhone
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.survey_registry import Surveys
-from engine.turns.advance import Advance
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.advance import Effects
 
-__all__ = ["CHANNEL", "ROOT", "SHIPPED", "T0", "Phone", "play", "policy_for", "same_bytes", "surveys_of"]
+__all__ = [
+    "ROOT",
+    "SHIPPED",
+    "SIMULATED_CHANNEL",
+    "T0",
+    "SimulatedPhone",
+    "play",
+    "policy_for",
+    "same_bytes",
+    "surveys_of",
+]
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = {path.name: path.read_bytes() for path in sorted((ROOT / "config" / "surveys").iterdir())}
 
 
-def surveys_of(files: Mapping[str, bytes | str]) -> Surveys:
+def surveys_of(files: Mapping[str, bytes | str]) -> SurveyRegistry:
     """The surveys in `files`. Nothing is proved about them, so that a test may look at what could not run."""
-    return Surveys(
+    return SurveyRegistry(
         read_survey(name, text.encode() if isinstance(text, str) else text)[0] for name, text in files.items()
     )
 
@@ -32,10 +42,10 @@ def policy_for(*surveys: str) -> ChannelPolicy:
     return ChannelPolicy(surveys=surveys, timezone=ZoneInfo("Europe/Paris"))
 
 
-def play(transcript: str, surveys: Surveys) -> str:
+def play(transcript: str, surveys: SurveyRegistry) -> str:
     """The transcript of a phone that texts and waits as `transcript` says; its first line names the survey."""
-    return compose(simulator.play(parse(transcript), surveys))
+    return format_transcript(simulator.play_transcript(parse_transcript(transcript), surveys))
 
 
-def same_bytes(one: Advance, other: Advance) -> bool:
+def same_bytes(one: Effects, other: Effects) -> bool:
     return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)

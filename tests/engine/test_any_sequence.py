@@ -8,30 +8,28 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.model.events import (
-    Cancel,
-    Ended,
-    Heard,
+    CancelSession,
+    DeliveryReceipt,
+    InboundSms,
     Invitation,
     Mail,
-    Opened,
-    OptedIn,
-    OptedOut,
-    Part,
+    PersonOptedIn,
+    PersonOptedOut,
     ProviderStop,
-    Receipt,
-    Said,
-    Sms,
-    Unsent,
+    SessionEnded,
+    SessionOpened,
+    SmsDecided,
+    SmsNotSent,
+    SmsPart,
+    SmsReceived,
     decode_records,
-    encode,
+    encode_event,
 )
-from engine.model.lane import Lane
-from engine.model.lane import decode as decode_lane
-from engine.model.lane import encode as encode_lane
+from engine.model.lane import Lane, decode_lane, encode_lane
 from engine.model.quiet_hours import QuietHours
 from engine.surveys.keywords import is_start
-from engine.turns.advance import advance, missing_versions
-from engine.turns.session_routing import channel_of
+from engine.turns.advance import advance, missing_survey_versions
+from engine.turns.session_routing import channel_of_key
 from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
 
 ROUND = """
@@ -104,7 +102,7 @@ def events(draw, identity):
         case "stop":
             return ProviderStop(identity, channel, draw(TEXTS), draw(st.sampled_from(["", "import"])))
         case "cancel":
-            return Cancel(identity, channel, draw(NAMES))
+            return CancelSession(identity, channel, draw(NAMES))
         case "invitation":
             survey = draw(st.sampled_from(POLICY[channel].surveys))
             variables = draw(st.sampled_from([{}, {"agentId": "7", "$contact": "Finn", "$messages": "x"}]))
@@ -115,19 +113,19 @@ def events(draw, identity):
         case "receipt":
             state = draw(st.sampled_from(["", "sent", "failed", "delivered"]))
             sms = draw(st.just("") | NAMES.map("{}x0".format) | NAMES.map("{}r0".format))
-            return Receipt(
+            return DeliveryReceipt(
                 identity, channel, "sms_1", "S", state, permanent=draw(st.booleans()), sms=sms, why="gone"
             )
         case "part":
             reference, number = draw(st.sampled_from(["1", "2"])), draw(st.integers(1, 3))
-            return Part(
+            return SmsPart(
                 identity, channel, draw(TEXTS), reference, number, draw(st.integers(1, 3)), originator
             )
         case _:
             text = draw(TEXTS)
             start = is_start(text, POLICY[channel].surveys, SURVEYS) or draw(st.integers(0, 20)) == 0
             handled = draw(st.sampled_from(["", "", "", "", "", "", "stop", "help", "start"]))
-            return Sms(identity, channel, text, start, handled=handled, originator=originator)
+            return InboundSms(identity, channel, text, start, handled=handled, originator=originator)
 
 
 @st.composite
@@ -166,7 +164,7 @@ def ring_alarms(steps, before):
 
 def lasting_records(steps):
     """All records but those that depend on what had left before a STOP."""
-    return [record for each in steps for record in each.records if not isinstance(record, Unsent)]
+    return [record for each in steps for record in each.records if not isinstance(record, SmsNotSent)]
 
 
 @settings(max_examples=150, deadline=None)
@@ -179,46 +177,48 @@ def test_bounds_hold_whatever_comes(mail):
         assert each.lane.clock >= clock
         clock = each.lane.clock
         assert decode_lane(encode_lane(each.lane)) == each.lane
-        assert decode_records(encode(each.records)) == each.records
-        assert len(each.lane.seen) <= 128
-        assert missing_versions(each.lane, SURVEYS) == set()
-        waits = any(line.session for line in each.lane.lines.values()) or each.lane.gathered
+        assert decode_records(encode_event(each.records)) == each.records
+        assert len(each.lane.applied_events) <= 128
+        assert missing_survey_versions(each.lane, SURVEYS) == set()
+        waits = any(line.session for line in each.lane.lines.values()) or each.lane.partial_sms
         assert (each.alarm is not None) == bool(waits)
         assert each.keep_until >= clock + 2 * 86_400_000
-        assert len(each.lane.gathered) <= 8
+        assert len(each.lane.partial_sms) <= 8
         assert all(len(line.receipts) <= 64 for line in each.lane.lines.values())
         for record in each.records:
             match record:
-                case Opened(session=session, version=version):
-                    most[session] = SURVEYS.version(version).most_sms or math.inf
-                case Said(session=session, id=identity) if session:
+                case SessionOpened(session=session, version=version):
+                    most[session] = SURVEYS.by_version(version).most_sms or math.inf
+                case SmsDecided(session=session, id=identity) if session:
                     assert identity == f"{session}x{spoken[session]}"
                     spoken[session] += 1
-                case Heard(channel=channel, handled=handled):
+                case SmsReceived(channel=channel, handled=handled):
                     confirmed = handled == "stop"
-                case OptedOut(channel=channel, by_provider=by_provider):
+                case PersonOptedOut(channel=channel, by_provider=by_provider):
                     silent.add(channel)
                     unconfirmed = not (by_provider or confirmed)
                     assert each.opt_outs[channel][0] in (0, record.at)
-                case OptedIn(channel=channel):
+                case PersonOptedIn(channel=channel):
                     silent.remove(channel)
                     assert channel in each.opt_outs
                 case _:
                     pass
-            if isinstance(record, Said) and record.channel in silent:
+            if isinstance(record, SmsDecided) and record.channel in silent:
                 assert (record.step, unconfirmed) == ("stopped", True)
                 unconfirmed = False
         opted_out = {key for key, line in each.lane.lines.items() if line.opted_out_at}
         assert opted_out == silent
-        assert not any(line.session for key, line in each.lane.lines.items() if channel_of(key) in silent)
-        gone = {record.id for record in each.records if isinstance(record, Unsent)}
-        said = [record.id for record in each.records if isinstance(record, Said) and record.id not in gone]
+        assert not any(line.session for key, line in each.lane.lines.items() if channel_of_key(key) in silent)
+        gone = {record.id for record in each.records if isinstance(record, SmsNotSent)}
+        said = [
+            record.id for record in each.records if isinstance(record, SmsDecided) and record.id not in gone
+        ]
         assert [sms.id for sms in each.outbox] == said
         assert all(sms.text and sms.to == SENDER for sms in each.outbox)
     assert all(spoken[session] <= most[session] for session in spoken)
     said = [sms.id for each in steps for sms in each.outbox]
     assert len(said) == len(set(said))
-    ended = [record.session for each in steps for record in each.records if isinstance(record, Ended)]
+    ended = [record.session for each in steps for record in each.records if isinstance(record, SessionEnded)]
     assert len(ended) == len(set(ended))
 
 
@@ -245,7 +245,7 @@ def test_batches_and_late_alarms_make_no_difference(mail, cut):
 @settings(max_examples=100, deadline=None)
 @given(mails(ordered=True))
 def test_a_second_copy_changes_nothing(mail):
-    assume(mail and not isinstance(mail[-1].event, Receipt))
+    assume(mail and not isinstance(mail[-1].event, DeliveryReceipt))
     lane, last = play(mail)[-1].lane, mail[-1]
     again = step(lane, [Mail(last.at + 1, last.event)], last.at + 1)
     assert (again.duplicates, again.outbox, again.records) == (1, [], [])
@@ -256,7 +256,7 @@ def test_a_second_copy_changes_nothing(mail):
 @given(mails(ordered=True), st.sampled_from(["", "sent", "failed", "delivered"]), st.booleans())
 def test_a_second_receipt_changes_nothing(mail, state, permanent):
     at = mail[-1].at if mail else T0
-    receipt = Mail(at, Receipt("e" * 16, "round", "t", "s", state, permanent=permanent))
+    receipt = Mail(at, DeliveryReceipt("e" * 16, "round", "t", "s", state, permanent=permanent))
     lane = play([*mail, receipt])[-1].lane
     again = step(lane, [receipt], at)
     assert (again.outbox, again.records, again.withdrawn) == ([], [], {})
@@ -266,7 +266,7 @@ def test_a_second_receipt_changes_nothing(mail, state, permanent):
 def test_ids_older_than_a_day_are_forgotten_and_never_more_than_128_kept():
     lane = Lane()
     for number in range(300):
-        lane = step(lane, [Mail(T0 + number, Cancel(f"{number:016x}", "round", "s"))], T0).lane
-    assert list(lane.seen) == [f"{number:016x}" for number in range(172, 300)]
-    lane = step(lane, [Mail(T0 + 86_400_000 + 290, Cancel("f" * 16, "round", "s"))], T0).lane
-    assert list(lane.seen) == [*(f"{number:016x}" for number in range(290, 300)), "f" * 16]
+        lane = step(lane, [Mail(T0 + number, CancelSession(f"{number:016x}", "round", "s"))], T0).lane
+    assert list(lane.applied_events) == [f"{number:016x}" for number in range(172, 300)]
+    lane = step(lane, [Mail(T0 + 86_400_000 + 290, CancelSession("f" * 16, "round", "s"))], T0).lane
+    assert list(lane.applied_events) == [*(f"{number:016x}" for number in range(290, 300)), "f" * 16]

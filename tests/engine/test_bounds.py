@@ -6,16 +6,16 @@ import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import Heard, Invitation, Mail, Misread, Said, Sms
-from engine.model.lane import Lane, decode, encode
-from engine.model.segments import count
-from engine.proofs import bounds, findings
-from engine.surveys.findings import Rejected
+from engine.model.events import AnswerRejected, InboundSms, Invitation, Mail, SmsDecided, SmsReceived
+from engine.model.lane import Lane, decode_lane, encode_lane
+from engine.model.segments import count_segments
+from engine.proofs import survey_bounds, survey_findings
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.survey_registry import Surveys
-from engine.surveys.variables import MESSAGES
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.surveys.variables import MESSAGES_KEY
 from engine.turns.advance import advance
-from tests.engine.chat import CHANNEL, T0, policy_for
+from tests.engine.chat import SIMULATED_CHANNEL, T0, policy_for
 from tests.engine.random_surveys import surveys
 
 MANY_ARE_REFUSED = [HealthCheck.filter_too_much]
@@ -50,9 +50,9 @@ def compiled(source):
     """The survey, if there is nothing wrong with it."""
     try:
         survey, _ = read_survey("s.json", source)
-    except Rejected:
+    except InvalidSurveyError:
         assume(False)
-    assume(not any(finding.level == "error" for finding in findings(survey)))
+    assume(not any(finding.level == "error" for finding in survey_findings(survey)))
     return survey
 
 
@@ -66,19 +66,21 @@ class Session:
     @classmethod
     def opened(cls, survey, variables, name):
         start = (
-            Invitation("i", CHANNEL, "s", variables=variables)
+            Invitation("i", SIMULATED_CHANNEL, "s", variables=variables)
             if variables
-            else Sms("i", CHANNEL, "START", True)
+            else InboundSms("i", SIMULATED_CHANNEL, "START", True)
         )
-        return cls(survey, name, encode(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
+        return cls(survey, name, encode_lane(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
 
     @property
     def open(self):
-        return decode(self.lane).lines[CHANNEL].session
+        return decode_lane(self.lane).lines[SIMULATED_CHANNEL].session
 
     def heard(self, text):
         """The session after the SMS; None if that changed nothing."""
-        after = self._advanced(Sms(f"e{self.totals}{text}", CHANNEL, text, text == "START"), self.now + 1000)
+        after = self._advanced(
+            InboundSms(f"e{self.totals}{text}", SIMULATED_CHANNEL, text, text == "START"), self.now + 1000
+        )
         return None if after.state() == self.state() else after
 
     def waited(self):
@@ -90,10 +92,10 @@ class Session:
         if session is None:
             return None
         return (
-            session.step, session.misread, session.reminded, session.said if self.survey.most_sms else 0,
-            tuple(sorted(session.taken.items())),
+            session.step, session.invalid_answers, session.reminders_sent, session.sms_count if self.survey.most_sms else 0,
+            tuple(sorted(session.routes_taken.items())),
             tuple(
-                (step, min(answer.value, SOON) if step == MESSAGES else answer.value, answer.indexes)
+                (step, min(answer.value, SOON) if step == MESSAGES_KEY else answer.value, answer.indexes)
                 for step, answer in sorted(session.answers.items())
             ),
         )  # fmt: skip
@@ -101,20 +103,30 @@ class Session:
     def _advanced(self, event, now):
         limits = msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)
         contacts = {SENDER: self.name} if self.name else {}
-        policy = {CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)}
+        policy = {
+            SIMULATED_CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)
+        }
         mail = [Mail(now, event)] if event else []
-        advanced = advance(decode(self.lane), SENDER, mail, now, Surveys([self.survey]), policy)
-        said = [record.text for record in advanced.records if isinstance(record, Said) and record.session]
-        moved = sum(isinstance(record, Heard) for record in advanced.records if event and event.id != "i")
-        if any(isinstance(record, Misread) for record in advanced.records) and not said:
-            moved = int(advanced.lane.lines[CHANNEL].session is None)
+        advanced = advance(decode_lane(self.lane), SENDER, mail, now, SurveyRegistry([self.survey]), policy)
+        said = [
+            record.text for record in advanced.records if isinstance(record, SmsDecided) and record.session
+        ]
+        moved = sum(
+            isinstance(record, SmsReceived) for record in advanced.records if event and event.id != "i"
+        )
+        if any(isinstance(record, AnswerRejected) for record in advanced.records) and not said:
+            moved = int(advanced.lane.lines[SIMULATED_CHANNEL].session is None)
         out, came, segments = self.totals
-        totals = (out + len(said), came + moved, segments + sum(count(text).segments for text in said))
-        return Session(self.survey, self.name, encode(advanced.lane), now, advanced.alarm, totals)
+        totals = (
+            out + len(said),
+            came + moved,
+            segments + sum(count_segments(text).segments for text in said),
+        )
+        return Session(self.survey, self.name, encode_lane(advanced.lane), now, advanced.alarm, totals)
 
 
 def limits(survey):
-    proved = bounds(survey)
+    proved = survey_bounds(survey)
     return proved.sms_out, proved.sms_in, proved.segments["en"]
 
 

@@ -6,14 +6,14 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 
-from engine.answers import Why
+from engine.answers import InvalidReason
 from engine.commands.chat import chat
-from engine.commands.chat_screen import cost
-from engine.model.events import Ending, Refusal
-from engine.model.segments import count
-from engine.proofs.transcripts import Invited
-from engine.simulator.explanations import ENDING, REFUSAL, WHY, explain
-from tests.engine.chat import CHANNEL, ROOT, Phone, policy_for, surveys_of
+from engine.commands.chat_screen import describe_cost
+from engine.model.events import RefusalReason, SessionEnding
+from engine.model.segments import count_segments
+from engine.proofs.transcripts import PersonInvited
+from engine.simulator.explanations import ENDING_REASONS, INVALID_REASONS, REFUSAL_REASONS, explain_moment
+from tests.engine.chat import ROOT, SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 CLINIC = str(ROOT / "config" / "surveys" / "clinic.yaml")
 CONVERSATION = str(ROOT / "config" / "surveys" / "conversation.yaml")
@@ -96,7 +96,7 @@ def test_a_session_that_is_over_says_how_and_what_it_came_to(ages):
     ],
 )
 def test_what_a_text_costs(text, costs):
-    assert cost(count(text)) == costs
+    assert describe_cost(count_segments(text)) == costs
 
 
 def test_the_greeting_names_every_survey_and_how_it_begins(ages):
@@ -408,18 +408,22 @@ def test_an_option_that_says_nothing_is_refused(options):
 
 @pytest.fixture
 def phone():
-    return Phone(surveys_of({"ages.yaml": SURVEY}), policy_for("ages"))
+    return SimulatedPhone(surveys_of({"ages.yaml": SURVEY}), policy_for("ages"))
 
 
 def why(phone):
     moments = phone.moments
-    return [line for each in moments for line in explain(each, CHANNEL, phone.surveys, phone.policy)]
+    return [
+        line
+        for each in moments
+        for line in explain_moment(each, SIMULATED_CHANNEL, phone.surveys, phone.policy)
+    ]
 
 
 def test_why_has_a_sentence_for_whatever_the_engine_can_say():
-    assert set(WHY) == set(get_args(Why))
-    assert set(REFUSAL) == set(get_args(Refusal))
-    assert set(ENDING) == set(get_args(Ending))
+    assert set(INVALID_REASONS) == set(get_args(InvalidReason))
+    assert set(REFUSAL_REASONS) == set(get_args(RefusalReason))
+    assert set(ENDING_REASONS) == set(get_args(SessionEnding))
 
 
 def test_why_a_session_opened(phone):
@@ -433,7 +437,7 @@ def test_why_a_session_opened(phone):
 
 def test_why_a_session_that_asks_nothing_is_over_at_once():
     survey = "{survey: s, start: HI, steps: [{id: a, say: Hi.}], texts: {completed: Bye.}}"
-    phone = Phone(surveys_of({"s.yaml": survey}), policy_for("s"))
+    phone = SimulatedPhone(surveys_of({"s.yaml": survey}), policy_for("s"))
     phone.text("HI")
     assert why(phone) == [
         "It is a keyword that opened a session of 's' in en, at its first step, 'a'.",
@@ -476,7 +480,7 @@ def test_why_other_routes_were_not(phone):
 
 
 def test_why_a_variable_counts(phone):
-    phone.do(Invited(variables={"agentId": "7"}))
+    phone.do(PersonInvited(variables={"agentId": "7"}))
     assert why(phone)[0] == "The invitation opened a session of 'ages' in en, at its first step, 'hello'."
     phone.text("30")
     assert "  on to 'agent': agentId is 7" in why(phone)
@@ -503,7 +507,7 @@ def test_why_a_reply_was_no_answer(phone):
 def test_why_a_reaction_changes_nothing(phone):
     phone.text("AGE")
     phone.text("Liked “How old are you?”")
-    assert why(phone)[1:] == [f"It was not read: {WHY['reaction']}."]
+    assert why(phone)[1:] == [f"It was not read: {INVALID_REASONS['reaction']}."]
 
 
 def test_why_of_what_is_said_whatever_is_asked(phone):
@@ -547,7 +551,7 @@ def test_why_of_what_others_do(phone):
     phone.receipt("failed", permanent=True, why="unknown")
     assert why(phone) == [
         "The provider tells of an SMS: failed, unknown.",
-        f"The session ended: {ENDING['unreachable']}.",
+        f"The session ended: {ENDING_REASONS['unreachable']}.",
     ]
     phone.text("END", handled="stop")
     assert why(phone)[:2] == [
@@ -577,7 +581,7 @@ def test_why_outside_a_session(phone):
     phone.text("AGE")
     phone.text("16")
     phone.text("AGE")
-    assert why(phone)[0] == f"It is a START, which opened nothing: {REFUSAL['cooldown']}."
+    assert why(phone)[0] == f"It is a START, which opened nothing: {REFUSAL_REASONS['cooldown']}."
 
 
 def test_why_an_alarm_rang(phone):
@@ -585,7 +589,7 @@ def test_why_an_alarm_rang(phone):
     phone.wait(3_600_000)
     assert why(phone)[-2:] == [
         "Nobody wrote: 5m after the last SMS a reminder of 'age' was due.",
-        f"Nobody wrote: 10m1ms after the last SMS the session ended: {ENDING['idle']}.",
+        f"Nobody wrote: 10m1ms after the last SMS the session ended: {ENDING_REASONS['idle']}.",
     ]
 
 

@@ -6,32 +6,32 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.commands.chat_screen import state
-from engine.model.events import Said
+from engine.commands.chat_screen import describe_state
+from engine.model.events import SmsDecided
 from engine.proofs.transcripts import (
-    Begins,
-    Came,
-    Cancelled,
-    Invited,
-    Noted,
-    Passed,
+    ChannelDetails,
+    DecisionNote,
+    PersonInvited,
+    PersonUnreachable,
+    ProviderOptOut,
     Remark,
-    Stopped,
-    Told,
+    SessionCancelled,
+    SmsIn,
+    SmsOut,
+    TimePassed,
     Transcript,
-    Unreachable,
-    Unreadable,
-    Went,
-    compose,
-    duration,
-    lasting,
-    parse,
-    written,
+    TranscriptError,
+    TranscriptStart,
+    compact_duration,
+    format_entry,
+    format_transcript,
+    parse_duration,
+    parse_transcript,
 )
-from engine.simulator.explanations import explain
-from engine.simulator.session_replay import Same, replay, sessions_of
-from engine.simulator.simulator import SENDER, playable, playing
-from tests.engine.chat import CHANNEL, ROOT, SHIPPED, Phone, play, policy_for, surveys_of
+from engine.simulator.explanations import explain_moment
+from engine.simulator.session_replay import ReplayedSame, replay_session, sessions_of
+from engine.simulator.simulator import SIMULATED_SENDER, play_entries, playable_surveys
+from tests.engine.chat import ROOT, SHIPPED, SIMULATED_CHANNEL, SimulatedPhone, play, policy_for, surveys_of
 from tests.engine.random_surveys import surveys as random_surveys
 
 GOLDENS = sorted((ROOT / "tests" / "goldens").glob("*.txt"))
@@ -60,12 +60,12 @@ STRANGE = st.text(
 TEXTS = st.text(max_size=40) | STRANGE
 MS = st.integers(0, 10**12)
 ENTRIES = st.one_of(
-    st.builds(Came, TEXTS),
-    st.builds(Went, TEXTS),
-    st.builds(Passed, MS),
-    st.builds(Noted, TEXTS),
+    st.builds(SmsIn, TEXTS),
+    st.builds(SmsOut, TEXTS),
+    st.builds(TimePassed, MS),
+    st.builds(DecisionNote, TEXTS),
     st.builds(
-        Invited,
+        PersonInvited,
         TEXTS,
         TEXTS,
         TEXTS,
@@ -73,14 +73,14 @@ ENTRIES = st.one_of(
         st.none() | st.integers(-(10**12), 10**12),
         TEXTS,
     ),
-    st.builds(Stopped, TEXTS),
-    st.builds(Unreachable, TEXTS),
-    st.just(Cancelled()),
-    st.builds(Told, TEXTS, TEXTS),
+    st.builds(ProviderOptOut, TEXTS),
+    st.builds(PersonUnreachable, TEXTS),
+    st.just(SessionCancelled()),
+    st.builds(ChannelDetails, TEXTS, TEXTS),
     st.builds(Remark, TEXTS),
 )
 BEGINNINGS = st.builds(
-    Begins,
+    TranscriptStart,
     st.integers(-62_135_596_800_000, 253_402_300_799_999),
     st.sampled_from(["Europe/Paris", "UTC", "America/St_Johns"]),
 )
@@ -96,10 +96,10 @@ BEGINNINGS = st.builds(
     )
 )
 def test_what_is_written_is_read_as_it_was(transcript):
-    text = compose(transcript)
-    assert parse(text) == transcript
-    assert parse(text.replace("\n", "\r\n")) == transcript  # as a Windows editor saves it
-    assert compose(parse(text)) == text
+    text = format_transcript(transcript)
+    assert parse_transcript(text) == transcript
+    assert parse_transcript(text.replace("\n", "\r\n")) == transcript  # as a Windows editor saves it
+    assert format_transcript(parse_transcript(text)) == text
     text.encode()
     assert set(text) <= {"\n"} | {c for c in text if c.isprintable() or c > "\x9f"}
 
@@ -107,65 +107,65 @@ def test_what_is_written_is_read_as_it_was(transcript):
 @pytest.mark.parametrize(
     "entry, line",
     [
-        (Came("START"), "> START"),
-        (Came(""), '> ""'),
-        (Came(" hi"), '> " hi"'),
-        (Came("hi "), '> "hi "'),
-        (Came('"quoted"'), r'> "\"quoted\""'),
-        (Came("a\\b"), r"> a\b"),
-        (Came("> # + * ! <"), "> > # + * ! <"),
-        (Went("Two\nlines"), "< Two\n  lines"),
-        (Went("Two\n\n paragraphs"), '< Two\n  ""\n  " paragraphs"'),
-        (Went("Ça va\u00a0?"), r'< "Ça va\u00a0?"'),
-        (Came("a\u2028b\rc\td\x1b"), r'> "a\u2028b\rc\td\u001b"'),
-        (Came("\U0001f3f4\U000e0067"), '> "\U0001f3f4' + r'\u{e0067}"'),
-        (Came("👍🏽 ☺️"), "> 👍🏽 ☺️"),
-        (Passed(0), "+0s"),
-        (Passed(31_000), "+31s"),
-        (Passed(93_600_000), "+1d2h"),
-        (Passed(1_001), "+1s1ms"),
-        (Noted("refused: cooldown"), "* refused: cooldown"),
-        (Invited(), "! invited"),
+        (SmsIn("START"), "> START"),
+        (SmsIn(""), '> ""'),
+        (SmsIn(" hi"), '> " hi"'),
+        (SmsIn("hi "), '> "hi "'),
+        (SmsIn('"quoted"'), r'> "\"quoted\""'),
+        (SmsIn("a\\b"), r"> a\b"),
+        (SmsIn("> # + * ! <"), "> > # + * ! <"),
+        (SmsOut("Two\nlines"), "< Two\n  lines"),
+        (SmsOut("Two\n\n paragraphs"), '< Two\n  ""\n  " paragraphs"'),
+        (SmsOut("Ça va\u00a0?"), r'< "Ça va\u00a0?"'),
+        (SmsIn("a\u2028b\rc\td\x1b"), r'> "a\u2028b\rc\td\u001b"'),
+        (SmsIn("\U0001f3f4\U000e0067"), '> "\U0001f3f4' + r'\u{e0067}"'),
+        (SmsIn("👍🏽 ☺️"), "> 👍🏽 ☺️"),
+        (TimePassed(0), "+0s"),
+        (TimePassed(31_000), "+31s"),
+        (TimePassed(93_600_000), "+1d2h"),
+        (TimePassed(1_001), "+1s1ms"),
+        (DecisionNote("refused: cooldown"), "* refused: cooldown"),
+        (PersonInvited(), "! invited"),
         (
-            Invited("s", "no", "Hei, du!", {"agentId": "7", "a b": "", "language": "x y"}, 7_200_000, "r=1"),
+            PersonInvited("s", "no", "Hei, du!", {"agentId": "7", "a b": "", "language": "x y"}, 7_200_000, "r=1"),
             '! invited survey=s language=no $agentId=7 $"a b"="" $language="x y" content="Hei, du!" reference=r=1 expires=2h',
         ),
-        (Invited(expires_in=-60_000), "! invited expires=-1m"),
-        (Stopped(), "! stopped"),
-        (Stopped("STOP now"), '! stopped text="STOP now"'),
-        (Cancelled(), "! cancelled"),
-        (Unreachable("unknown number"), '! unreachable why="unknown number"'),
-        (Told("+15005550006", "Rey"), "! told number=+15005550006 contact=Rey"),
-        (Told(contact="Leia Organa"), '! told contact="Leia Organa"'),
-        (Told(), "! told"),
+        (PersonInvited(expires_in=-60_000), "! invited expires=-1m"),
+        (ProviderOptOut(), "! stopped"),
+        (ProviderOptOut("STOP now"), '! stopped text="STOP now"'),
+        (SessionCancelled(), "! cancelled"),
+        (PersonUnreachable("unknown number"), '! unreachable why="unknown number"'),
+        (ChannelDetails("+15005550006", "Rey"), "! told number=+15005550006 contact=Rey"),
+        (ChannelDetails(contact="Leia Organa"), '! told contact="Leia Organa"'),
+        (ChannelDetails(), "! told"),
         (Remark(), ""),
         (Remark("a remark"), "# a remark"),
     ],
 )  # fmt: skip
 def test_an_entry_is_written(entry, line):
-    assert written(entry) == line
-    assert parse(f"# s\n{line}\n").entries == (entry,)
+    assert format_entry(entry) == line
+    assert parse_transcript(f"# s\n{line}\n").entries == (entry,)
 
 
 @pytest.mark.parametrize(
     "text, transcript",
     [
         ("", Transcript((), "", ())),
-        ("> hi", Transcript((), "", (Came("hi"),))),
-        ("\ufeff# s: t\r\n> hi  \r\n", Transcript(("s",), "t", (Came("hi"),))),
+        ("> hi", Transcript((), "", (SmsIn("hi"),))),
+        ("\ufeff# s: t\r\n> hi  \r\n", Transcript(("s",), "t", (SmsIn("hi"),))),
         ("# one, two: both", Transcript(("one", "two"), "both", ())),
         ('# "my: survey", b', Transcript(("my: survey", "b"), "", ())),
-        ("# s\n>\n<", Transcript(("s",), "", (Came(""), Went("")))),
-        ("# s\n+1d 2h 30m\n+90s", Transcript(("s",), "", (Passed(95_400_000), Passed(90_000)))),
+        ("# s\n>\n<", Transcript(("s",), "", (SmsIn(""), SmsOut("")))),
+        ("# s\n+1d 2h 30m\n+90s", Transcript(("s",), "", (TimePassed(95_400_000), TimePassed(90_000)))),
         ('# s\n# "just" a remark', Transcript(("s",), "", (Remark('"just" a remark'),))),
         (
             "# s\n@ 2026-11-21T11:30+01:00 Europe/Paris",
-            Transcript(("s",), "", (), Begins(1_795_257_000_000, "Europe/Paris")),
+            Transcript(("s",), "", (), TranscriptStart(1_795_257_000_000, "Europe/Paris")),
         ),
     ],
 )
 def test_a_transcript_may_be_written_by_hand(text, transcript):
-    assert parse(text) == transcript
+    assert parse_transcript(text) == transcript
 
 
 @pytest.mark.parametrize(
@@ -205,28 +205,29 @@ def test_a_transcript_may_be_written_by_hand(text, transcript):
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_what_was_expected(text, problem):
-    with pytest.raises(Unreadable) as e:
-        parse(text)
+    with pytest.raises(TranscriptError) as e:
+        parse_transcript(text)
     assert str(e.value).startswith(problem)
 
 
 @given(MS)
 def test_a_length_of_time_is_read_as_it_was_written(ms):
-    assert duration(lasting(ms)) == ms
+    assert parse_duration(compact_duration(ms)) == ms
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from('><+*!#@"\\ \nu{}0a=$dhms:,'), max_size=30))
 def test_no_text_breaks_the_reader(text):
     try:
-        transcript = parse(text)
-    except Unreadable:
+        transcript = parse_transcript(text)
+    except TranscriptError:
         return
-    assert parse(compose(transcript)) == transcript
+    assert parse_transcript(format_transcript(transcript)) == transcript
 
 
 def test_a_transcript_of_a_survey_that_is_not_there_says_so(surveys):
     with pytest.raises(
-        Unreadable, match="of the survey 'nothing': expected one of those given, appointment, clinic, conv"
+        TranscriptError,
+        match="of the survey 'nothing': expected one of those given, appointment, clinic, conv",
     ):
         play("# nothing: at all\n> START\n", surveys)
 
@@ -249,61 +250,63 @@ def test_a_conversation_may_begin_at_any_time_and_hold_whatever_can_happen(surve
 
 
 def test_what_is_played_is_what_a_phone_does(surveys):
-    phone = Phone(surveys, policy_for("clinic"))
-    came = list(playing([Remark("x"), Came("START"), Went("ignored"), Passed(660_000)], phone))
+    phone = SimulatedPhone(surveys, policy_for("clinic"))
+    came = list(play_entries([Remark("x"), SmsIn("START"), SmsOut("ignored"), TimePassed(660_000)], phone))
     assert came == [
         [Remark("x")],
-        [Came("START"), Went("What is your name?")],
-        [Passed(660_000), Noted("idle")],
+        [SmsIn("START"), SmsOut("What is your name?")],
+        [TimePassed(660_000), DecisionNote("idle")],
     ]
 
 
 DONE = st.one_of(
     st.builds(
-        Came,
+        SmsIn,
         st.sampled_from(["START", "STOP", "HELP", "yes", "1", "2", "1 2", "2030-01-02", "x", ""]) | TEXTS,
     ),
-    st.builds(Passed, st.sampled_from([0, 1_000, 60_000, 600_000, 3_600_000, 86_400_000])),
+    st.builds(TimePassed, st.sampled_from([0, 1_000, 60_000, 600_000, 3_600_000, 86_400_000])),
     st.builds(
-        Invited, content=TEXTS, variables=st.dictionaries(st.sampled_from(["k", "K", "x"]), TEXTS, max_size=2)
+        PersonInvited,
+        content=TEXTS,
+        variables=st.dictionaries(st.sampled_from(["k", "K", "x"]), TEXTS, max_size=2),
     ),
-    st.builds(Stopped, TEXTS),
-    st.builds(Unreachable, TEXTS),
-    st.just(Cancelled()),
-    st.builds(Told, st.sampled_from(["", "+15005550006"]), st.sampled_from(["", "Rey"]) | TEXTS),
+    st.builds(ProviderOptOut, TEXTS),
+    st.builds(PersonUnreachable, TEXTS),
+    st.just(SessionCancelled()),
+    st.builds(ChannelDetails, st.sampled_from(["", "+15005550006"]), st.sampled_from(["", "Rey"]) | TEXTS),
 )
 
 
 @settings(max_examples=150, deadline=None)
 @given(random_surveys(), st.lists(DONE, max_size=12))
 def test_whatever_is_said_and_done_plays_again_is_replayed_and_can_be_explained(source, done):
-    surveys, problems = playable({"s.json": source})
+    surveys, problems = playable_surveys({"s.json": source})
     assume(not problems)
-    transcript = play(compose(Transcript(("s",), "", (Came("START"), *done))), surveys)
+    transcript = play(format_transcript(Transcript(("s",), "", (SmsIn("START"), *done))), surveys)
     assert play(transcript, surveys) == transcript
 
-    phone = Phone(surveys, policy_for("s"))
-    for entry in [Came("START"), *done]:
-        phone.do(entry)
+    phone = SimulatedPhone(surveys, policy_for("s"))
+    for entry in [SmsIn("START"), *done]:
+        phone.play_action(entry)
         for moment in phone.moments:
-            why = " ".join(explain(moment, CHANNEL, surveys, phone.policy))
-            said = [record for record in moment.records if isinstance(record, Said)]
+            why = " ".join(explain_moment(moment, SIMULATED_CHANNEL, surveys, phone.policy))
+            said = [record for record in moment.records if isinstance(record, SmsDecided)]
             assert all(
                 f"'{record.step}'" in why or f"`{record.step}`" in why
                 for record in said
                 if record.step != "completed"
             )
-        assert list(state(phone))
-    for session in sessions_of(SENDER, phone.records):
-        assert replay(session, surveys, {CHANNEL: phone.policy}) == Same()
+        assert list(describe_state(phone))
+    for session in sessions_of(SIMULATED_SENDER, phone.records):
+        assert replay_session(session, surveys, {SIMULATED_CHANNEL: phone.policy}) == ReplayedSame()
 
 
 def test_a_twin_has_a_future_of_its_own(surveys):
-    phone = Phone(surveys, policy_for("clinic"))
+    phone = SimulatedPhone(surveys, policy_for("clinic"))
     phone.text("START")
-    twin = phone.twin()
+    twin = phone.clone()
     twin.wait(660_000)
-    assert twin.line.session is None
-    assert phone.line.session is not None
+    assert twin.channel_state.session is None
+    assert phone.channel_state.session is not None
     assert phone.text("Ann") == ["What is your temperature, Ann? (Fahrenheit, e.g. 98.6)"]
     assert (len(phone.records), len(twin.records)) == (5, 4)

@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 import pygraphviz
 import pytest
 
-from engine.drawing import END_ID, ENTRY_ID, draw, plain
+from engine.drawing import END_ID, ENTRY_ID, draw_survey, plain_line
 from engine.drawing.dot import to_dot
-from engine.drawing.lettering import excerpt, width, wrap
+from engine.drawing.lettering import excerpt_lines, text_width, wrap_lines
 from engine.drawing.mermaid import to_mermaid
 from engine.drawing.svg import to_svg
-from engine.surveys.program import END, Ask, Reask
+from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid
 from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import ROOT, SHIPPED
 
@@ -98,12 +98,12 @@ def long(count=40):
 
 def followed(survey):
     """Every way that the engine may go on, as often as it may: from, to, by giving up?"""
-    ids = {place: step.id for place, step in enumerate(survey.steps)} | {END: END_ID}
+    ids = {place: step.id for place, step in enumerate(survey.steps)} | {END_INDEX: END_ID}
     ways = [(ENTRY_ID, ids[0], False)]
     for step in survey.steps:
         ways += [(step.id, ids[route.go], False) for route in step.routes]
-        if isinstance(step, Ask) and isinstance(step.invalid, Reask):
-            give_up = END if step.invalid.give_up is None else step.invalid.give_up
+        if isinstance(step, QuestionStep) and isinstance(step.invalid, ReaskInvalid):
+            give_up = END_INDEX if step.invalid.give_up is None else step.invalid.give_up
             ways.append((step.id, ids[give_up], True))
     return Counter(ways)
 
@@ -147,11 +147,11 @@ def in_mermaid(drawing):
 @pytest.mark.parametrize("survey", all_surveys(), ids=lambda survey: survey.name)
 @pytest.mark.parametrize("seen", [in_svg, in_dot, in_mermaid])
 def test_every_route_of_the_engine_is_drawn_once_and_nothing_else(survey, seen):
-    assert seen(draw(survey, survey.languages[0])) == followed(survey)
+    assert seen(draw_survey(survey, survey.languages[0])) == followed(survey)
 
 
 def test_a_route_says_what_opens_it_and_when_it_is_tried():
-    drawing = draw(survey_of(SURVEY), "en")
+    drawing = draw_survey(survey_of(SURVEY), "en")
     assert [edge.label for edge in drawing.edges if edge.tail == "s1"] == [
         "1. at most 17", "2. above 130 (once only)", "3. agentId is 7", "4. is 99", "otherwise",
         "after 2 invalid answers",
@@ -159,11 +159,11 @@ def test_a_route_says_what_opens_it_and_when_it_is_tried():
 
 
 def test_the_only_route_of_a_step_says_nothing():
-    assert [edge.label for edge in draw(survey_of(SURVEY), "en").edges if edge.tail == "s0"] == [""]
+    assert [edge.label for edge in draw_survey(survey_of(SURVEY), "en").edges if edge.tail == "s0"] == [""]
 
 
 def test_a_node_shows_the_text_in_the_language_the_answer_type_and_the_reminder():
-    entry, hello, age, *_ = draw(survey_of(SURVEY), "no").nodes
+    entry, hello, age, *_ = draw_survey(survey_of(SURVEY), "no").nodes
     assert entry.text == ("START (en)", "BEGYNN (no)")
     assert hello.text == ("Hei",)
     assert age.text == ("Hvor gammel er du?",)
@@ -171,14 +171,14 @@ def test_a_node_shows_the_text_in_the_language_the_answer_type_and_the_reminder(
 
 
 def test_a_placeholder_is_shown_by_its_name():
-    assert draw(survey_of(SURVEY), "en").nodes[1].text == ("Hi {agentId}",)
+    assert draw_survey(survey_of(SURVEY), "en").nodes[1].text == ("Hi {agentId}",)
 
 
 # -- marks
 
 
 def test_a_step_that_nothing_leads_to_is_said_to_be_so_in_every_form():
-    drawing = draw(shipped("tutorial"), "en")
+    drawing = draw_survey(shipped("tutorial"), "en")
     assert [node.step for node in drawing.nodes if node.unreached] == ["2"]
     assert [(edge.tail, edge.head) for edge in drawing.edges if edge.unreached] == [("s2", "s3")]
     (found,) = [title for classes, title in groups(to_svg(drawing), "node") if "unreached" in classes]
@@ -189,13 +189,13 @@ def test_a_step_that_nothing_leads_to_is_said_to_be_so_in_every_form():
 
 
 def test_no_step_of_the_clinic_is_marked_in_any_way():
-    drawing = draw(shipped("clinic"), "en")
+    drawing = draw_survey(shipped("clinic"), "en")
     assert not any(part.unreached or part.marked for part in (*drawing.nodes, *drawing.edges))
 
 
 def test_a_path_is_marked_with_its_nodes_and_a_legend():
     path = [(ENTRY_ID, "name"), ("name", "temperature"), ("temperature", "healthy"), ("healthy", END_ID)]
-    drawing = draw(shipped("clinic"), "en", path, "the dearest path")
+    drawing = draw_survey(shipped("clinic"), "en", path, "the dearest path")
     svg = to_svg(drawing)
     assert {title.split(":")[0] for classes, title in groups(svg, "edge") if "marked" in classes} == {
         f"{tail} → {head}" for tail, head in path
@@ -209,27 +209,29 @@ def test_a_path_is_marked_with_its_nodes_and_a_legend():
 
 def test_a_path_over_a_give_up_marks_it_only_where_no_route_leads_the_same_way():
     survey = survey_of(SURVEY)
-    over = draw(survey, "en", [("age", "sorry"), ("age", END_ID)]).edges
+    over = draw_survey(survey, "en", [("age", "sorry"), ("age", END_ID)]).edges
     assert [edge.label for edge in over if edge.marked] == [
         "3. agentId is 7",
         "otherwise",
         "after 2 invalid answers",
     ]
-    clinic = draw(shipped("clinic"), "en", [("name", END_ID)]).edges
+    clinic = draw_survey(shipped("clinic"), "en", [("name", END_ID)]).edges
     assert [(edge.tail, edge.gives_up) for edge in clinic if edge.marked] == [("s0", True)]
-    both = draw(survey_of(hostile()), "en", [("end-", END_ID)]).edges
+    both = draw_survey(survey_of(hostile()), "en", [("end-", END_ID)]).edges
     assert [edge.label for edge in both if edge.marked] == ["otherwise"]
 
 
 def test_where_nothing_is_marked_there_is_no_legend():
-    drawing = draw(shipped("clinic"), "en", [("fever", "name")], "the dearest path")
+    drawing = draw_survey(shipped("clinic"), "en", [("fever", "name")], "the dearest path")
     assert drawing.legend == ""
 
 
 def test_a_step_called_start_is_not_the_entry():
     """The ids that stand for the entry and the end are none that an author can give."""
     survey = survey_of(SURVEY)
-    assert [edge.tail for edge in draw(survey, "en", [("start", "age")]).edges if edge.marked] == ["s0"]
+    assert [edge.tail for edge in draw_survey(survey, "en", [("start", "age")]).edges if edge.marked] == [
+        "s0"
+    ]
     assert {ENTRY_ID, END_ID}.isdisjoint(step.id for step in survey.steps)
 
 
@@ -237,7 +239,7 @@ def test_a_step_called_start_is_not_the_entry():
 
 
 def test_a_hostile_text_is_only_a_text_in_svg():
-    root = ET.fromstring(to_svg(draw(survey_of(hostile()), "en")))
+    root = ET.fromstring(to_svg(draw_survey(survey_of(hostile()), "en")))
     assert {each.tag.removeprefix(SVG) for each in root.iter()} == {
         "svg", "title", "rect", "text", "g", "path", "polygon",
     }  # fmt: skip
@@ -248,7 +250,7 @@ def test_a_hostile_text_is_only_a_text_in_svg():
 def test_what_xml_cannot_hold_does_not_break_it(bad):
     """No such sign need come through a file: the drawing does not rely on its reader."""
     survey = survey_of(json.dumps([{"text": f"a{bad}b", "next": -2}]), "q.json")
-    drawing = draw(survey, "en")
+    drawing = draw_survey(survey, "en")
     ET.fromstring(to_svg(drawing))
     to_dot(drawing).encode()
     to_mermaid(drawing).encode()
@@ -256,12 +258,12 @@ def test_what_xml_cannot_hold_does_not_break_it(bad):
 
 def test_a_sign_newer_than_the_tables_of_python_is_shown():
     newer = "\U0001fae8 \U0001fae9"
-    assert plain(newer) == newer
-    assert width(newer) > 2, "and has the room of an emoji"
+    assert plain_line(newer) == newer
+    assert text_width(newer) > 2, "and has the room of an emoji"
 
 
 def test_a_hostile_text_is_only_a_text_in_dot():
-    graph = pygraphviz.AGraph(string=to_dot(draw(survey_of(hostile()), "en")))
+    graph = pygraphviz.AGraph(string=to_dot(draw_survey(survey_of(hostile()), "en")))
     assert {str(node) for node in graph.nodes()} == {
         ENTRY_ID,
         "end-",
@@ -281,7 +283,7 @@ def test_a_hostile_text_is_only_a_text_in_dot():
 
 def test_mermaid_sees_no_sign_of_its_own_in_a_text():
     """Markdown, HTML, quotes, comments, brackets: all of them come as entities, which it puts back at the very end."""
-    labels = re.findall(r'"([^"\n]*)"', to_mermaid(draw(survey_of(hostile()), "en")))
+    labels = re.findall(r'"([^"\n]*)"', to_mermaid(draw_survey(survey_of(hostile()), "en")))
     assert labels
     for label in labels:
         bare = re.sub(r"#\d+;|</?b>|</?small>|<br/>", "", label)
@@ -292,7 +294,7 @@ def test_mermaid_sees_no_sign_of_its_own_in_a_text():
 
 def test_no_line_of_mermaid_is_taken_for_a_style():
     """It strips the semicolon that ends a line with `style...:...#...;`, and with it what closes an entity."""
-    lines = to_mermaid(draw(survey_of(hostile()), "en")).splitlines()
+    lines = to_mermaid(draw_survey(survey_of(hostile()), "en")).splitlines()
     drawn = [line for line in lines if not line.startswith("%%")]
     assert not [line for line in drawn if re.search(r"(style|classDef).*:\S*#.*;", line)]
 
@@ -309,19 +311,19 @@ def boxes(svg):
 
 @pytest.mark.parametrize("survey", all_surveys(), ids=lambda survey: survey.name)
 def test_every_line_of_a_node_is_within_its_box(survey):
-    for rect, texts in boxes(to_svg(draw(survey, survey.languages[0]))):
+    for rect, texts in boxes(to_svg(draw_survey(survey, survey.languages[0]))):
         left, top, wide, tall = (float(rect.get(each)) for each in ("x", "y", "width", "height"))
         for text in texts:
             size = float(text.get("font-size"))
             bold = 1.13 if text.get("font-weight") else 1
             assert left < float(text.get("x"))
-            assert float(text.get("x")) + width(text.text) * size * bold < left + wide
+            assert float(text.get("x")) + text_width(text.text) * size * bold < left + wide
             assert top + size * 0.7 < float(text.get("y")) < top + tall - size * 0.2
 
 
 def test_a_long_text_is_cut_and_told_whole_to_who_points_at_it():
     survey = survey_of(long(2))
-    svg = to_svg(draw(survey, "en"))
+    svg = to_svg(draw_survey(survey, "en"))
     shown = [[text.text for text in texts] for _, texts in boxes(svg)][1]
     assert len(shown) == 1 + 5 + 1
     assert shown[5].endswith("…")
@@ -333,16 +335,16 @@ def test_a_long_text_is_cut_and_told_whole_to_who_points_at_it():
     "text", ["a " * 200, "x" * 300, "日本語" * 60, "https://example.com/" + "path/" * 40]
 )
 def test_no_line_is_wider_than_it_may_be(text):
-    assert max(map(width, excerpt([text]))) <= 17
-    assert len(excerpt([text])) == 5
+    assert max(map(text_width, excerpt_lines([text]))) <= 17
+    assert len(excerpt_lines([text])) == 5
 
 
 def test_a_word_too_long_for_a_line_breaks_after_a_sign_that_joins():
-    assert wrap("a_rather_long_name-for-a-step", 12, 9) == ["a_rather_long_name-", "for-a-step"]
+    assert wrap_lines("a_rather_long_name-for-a-step", 12, 9) == ["a_rather_long_name-", "for-a-step"]
 
 
 def test_wrapping_loses_nothing_but_white_space():
-    assert "".join(wrap(HOSTILE * 3, 9, 999)).replace(" ", "") == (HOSTILE * 3).replace(" ", "")
+    assert "".join(wrap_lines(HOSTILE * 3, 9, 999)).replace(" ", "") == (HOSTILE * 3).replace(" ", "")
 
 
 # -- the same everywhere
@@ -378,10 +380,10 @@ def test_one_survey_gives_the_same_bytes_in_every_process(form):
 def test_forty_steps_are_drawn_in_under_two_seconds():
     survey = survey_of(long())
     began = time.perf_counter()
-    to_svg(draw(survey, "en"))
+    to_svg(draw_survey(survey, "en"))
     assert time.perf_counter() - began < 2
 
 
 def test_laying_out_says_nothing_in_the_terminal(capfd):
-    to_svg(draw(survey_of(hostile()), "en"))
+    to_svg(draw_survey(survey_of(hostile()), "en"))
     assert capfd.readouterr() == ("", "")

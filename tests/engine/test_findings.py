@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from engine.proofs import bounds, findings
-from engine.proofs.keyword_clashes import clashes
-from engine.proofs.survey_loader import read_surveys
+from engine.proofs import survey_bounds, survey_findings
+from engine.proofs.keyword_clashes import keyword_clashes
+from engine.proofs.survey_loader import load_surveys
 from engine.surveys.survey_reader import read_survey
 
 
@@ -37,7 +37,9 @@ DATE = {"type": "date", "min": "2026-01-01", "max": "2026-12-31"}
 def found(*steps, **fields):
     """Level, step and sentence of everything found."""
     compiled, written = read_survey("s.json", survey(*steps, **fields))
-    return [(each.level, each.code, each.step, each.reason) for each in (*findings(compiled), *written)]
+    return [
+        (each.level, each.code, each.step, each.reason) for each in (*survey_findings(compiled), *written)
+    ]
 
 
 def test_a_survey_in_which_all_is_well_is_told_nothing():
@@ -145,12 +147,12 @@ def test_it_ends_or_is_refused(steps, fields, problem):
     endless = [(step, reason) for _, code, step, reason in found(*steps, **fields) if code == "endless"]
     if problem is None:
         assert endless == []
-        assert bounds(read_survey("s.json", survey(*steps, **fields))[0]) is not None
+        assert survey_bounds(read_survey("s.json", survey(*steps, **fields))[0]) is not None
     else:
         ((step, reason),) = endless
         assert step == problem[0]
         assert reason.startswith(problem[1])
-        assert read_surveys({"s.json": survey(*steps, **fields)})[1]
+        assert load_surveys({"s.json": survey(*steps, **fields)})[1]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_keywords_of_two_surveys_that_one_sms_matches_are_found(one, other, text
         read_survey(f"{name}.json", survey(say("a"), start=keyword, survey=name))[0]
         for name, keyword in (("one", one), ("other", other))
     )
-    warned = [finding.reason for finding in clashes([first, second])]
+    warned = [finding.reason for finding in keyword_clashes([first, second])]
     if text is None:
         assert warned == []
     else:
@@ -304,8 +306,8 @@ def test_keywords_of_two_surveys_that_one_sms_matches_are_found(one, other, text
 
 def test_a_survey_with_errors_does_not_start_and_warnings_do_not_matter():
     unreachable = survey(say("a", next="end"), say("b"))
-    surveys, problems = read_surveys(
+    surveys, problems = load_surveys(
         {"s.json": unreachable, "t.json": survey(say("a", "{who|x}"), survey="t")}
     )
     assert problems == ["s.json: step 'b', it is never reached: let a route lead to it, or take it out"]
-    assert surveys.names() == ["t"]
+    assert surveys.current_names() == ["t"]

@@ -6,16 +6,16 @@ import time
 import msgspec
 import pytest
 
-from engine.model.events import Invitation, Mail, Said, Sms
+from engine.model.events import InboundSms, Invitation, Mail, SmsDecided
 from engine.model.lane import Lane
-from engine.model.segments import count
-from engine.proofs import bounds, findings
-from engine.proofs.transcripts import parse
+from engine.model.segments import count_segments
+from engine.proofs import survey_bounds, survey_findings
+from engine.proofs.transcripts import parse_transcript
 from engine.simulator.simulator import phone_for
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.advance import advance
-from tests.engine.chat import CHANNEL, T0, policy_for
+from tests.engine.chat import SIMULATED_CHANNEL, T0, policy_for
 
 SENDER = "+33612345678"
 
@@ -39,24 +39,24 @@ def to(go, **when):
 
 def sent(of, *events):
     """The session's SMS. An event is after how many ms, and what: a text, None, variables or an invitation."""
-    policy = {CHANNEL: msgspec.structs.replace(policy_for("s"), start_burst=0)}
+    policy = {SIMULATED_CHANNEL: msgspec.structs.replace(policy_for("s"), start_burst=0)}
     lane, now, texts = Lane(), T0, []
     for number, (waited, what) in enumerate(events):
         now += waited
         match what:
             case str():
-                event = Sms(f"e{number}", CHANNEL, what, what == "START")
+                event = InboundSms(f"e{number}", SIMULATED_CHANNEL, what, what == "START")
             case dict():
-                event = Invitation(f"e{number}", CHANNEL, "s", **what)
+                event = Invitation(f"e{number}", SIMULATED_CHANNEL, "s", **what)
             case _:
                 event = None
-        done = advance(lane, SENDER, [Mail(now, event)] if event else [], now, Surveys([of]), policy)
-        texts += [record.text for record in done.records if isinstance(record, Said) and record.session]
+        done = advance(lane, SENDER, [Mail(now, event)] if event else [], now, SurveyRegistry([of]), policy)
+        texts += [record.text for record in done.records if isinstance(record, SmsDecided) and record.session]
     return texts
 
 
 def errors(of):
-    return [(each.code, each.step) for each in findings(of) if each.level == "error"]
+    return [(each.code, each.step) for each in survey_findings(of) if each.level == "error"]
 
 
 NUMBER = {"type": "number", "min": 0}
@@ -112,7 +112,7 @@ def test_a_placeholder_that_nobody_can_leave_empty_is_no_error():
     for steps in (implied, guarded, words):
         of = survey(*steps)
         assert errors(of) == []
-        assert [each.code for each in findings(of)] == ["unanswered"]
+        assert [each.code for each in survey_findings(of)] == ["unanswered"]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_a_placeholder_that_nobody_can_leave_empty_is_no_error():
 )
 def test_a_text_takes_no_more_segments_than_were_said(answer, said, text):
     of = survey(ask("a", "?", answer), say("b", text), variables={"k": 3})
-    most = bounds(of).segments["en"].most
-    assert sum(count(each).segments for each in sent(of, (0, "START"), (1000, said))) <= most
+    most = survey_bounds(of).segments["en"].most
+    assert sum(count_segments(each).segments for each in sent(of, (0, "START"), (1000, said))) <= most
 
 
 def test_a_variable_that_is_empty_lets_the_default_stand():
@@ -140,46 +140,46 @@ def test_a_variable_that_is_empty_lets_the_default_stand():
         say("b", "{k|" + "x" * 161 + "}"),
         variables={"k": 3},
     )
-    most = bounds(of).segments["en"].most
+    most = survey_bounds(of).segments["en"].most
     out = sent(of, (0, {"variables": {"k": ""}}), (1000, "yes"))
-    assert sum(count(each).segments for each in out) <= most
+    assert sum(count_segments(each).segments for each in out) <= most
 
 
 def test_an_invitation_that_lasts_longer_leaves_time_for_more_reminders():
     of = survey(ask("a", remind={"after": "40m", "times": 3, "text": "!"}), expires="1h")
     out = sent(of, (0, {"expires_at": T0 + 10**8}), (3 * 2_400_000, None))
     assert len(out) == 4
-    assert bounds(of).sms_out.most == 4
-    assert bounds(of).sms_out.attained
+    assert survey_bounds(of).sms_out.most == 4
+    assert survey_bounds(of).sms_out.attained
 
 
 def test_whoever_answers_before_all_has_been_said_is_not_silent_for_longer_than_idle():
     steps = [say("x"), say("y"), say("z"), ask("a", attempts=2, remind={"after": "5s", "text": "!"})]
     of = survey(*steps, idle="1s")
-    assert len(sent(of, (0, "START"), (0, "?"), (5_500, None))) <= bounds(of).sms_out.most
+    assert len(sent(of, (0, "START"), (0, "?"), (5_500, None))) <= survey_bounds(of).sms_out.most
 
 
 def test_what_is_texted_to_a_session_that_is_over_is_not_counted_as_heard():
     reminded = {"remind": {"after": "40m", "text": "!"}}
     of = survey(ask("a", **reminded), ask("b", **reminded), expires="1h")
-    proved = bounds(of)
+    proved = survey_bounds(of)
     assert (proved.sms_in.most, proved.sms_in.attained) == (3, True)
-    transcript = parse(proved.sms_in.script)
-    phone = phone_for(transcript, Surveys([of]))
+    transcript = parse_transcript(proved.sms_in.script)
+    phone = phone_for(transcript, SurveyRegistry([of]))
     for entry in transcript.entries:
         assert phone.lane.lines == {} or phone.lane.lines[phone.channel].session is not None
-        phone.do(entry)
+        phone.play_action(entry)
 
 
 @pytest.mark.parametrize("keyword", ["no", "[a-z]o"])
 def test_a_keyword_in_the_middle_of_a_session_is_no_answer_that_attains_anything(keyword):
     of = survey(ask("a"), say("b"), start=["GO!", keyword])
-    for bound in (bounds(of).sms_out, bounds(of).sms_in):
-        transcript = parse(bound.script)
-        phone = phone_for(transcript, Surveys([of]))
+    for bound in (survey_bounds(of).sms_out, survey_bounds(of).sms_in):
+        transcript = parse_transcript(bound.script)
+        phone = phone_for(transcript, SurveyRegistry([of]))
         for entry in transcript.entries:
-            phone.do(entry)
-        said = sum(isinstance(record, Said) and bool(record.session) for record in phone.records)
+            phone.play_action(entry)
+        said = sum(isinstance(record, SmsDecided) and bool(record.session) for record in phone.records)
         assert bound.attained == (said == 2)
 
 
@@ -189,7 +189,7 @@ def test_the_coarse_bound_knows_what_is_said_at_the_end():
         most_sms=20, texts={"completed": "x" * 1224},
     )  # fmt: skip
     out = sent(of, (0, "START"), *[(1000, "no")] * 17)
-    assert sum(count(each).segments for each in out) <= bounds(of).segments["en"].most
+    assert sum(count_segments(each).segments for each in out) <= survey_bounds(of).segments["en"].most
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,6 @@ def test_the_coarse_bound_knows_what_is_said_at_the_end():
 def test_it_is_proved_in_no_time(steps, fields):
     begun = time.perf_counter()
     of = survey(*steps, **fields)
-    findings(of)
-    assert bounds(of) is not None
+    survey_findings(of)
+    assert survey_bounds(of) is not None
     assert time.perf_counter() - begun < 4

@@ -5,17 +5,17 @@ import json
 import pytest
 
 from engine.model.events import (
-    Ended,
+    AnswerRejected,
     Invitation,
-    Invited,
     Mail,
-    Misread,
-    Refused,
+    OpeningRefused,
+    SessionEnded,
+    SessionInvited,
     decode_inbound,
-    encode,
+    encode_event,
 )
-from engine.proofs import bounds
-from tests.engine.chat import CHANNEL, T0, Phone, policy_for, surveys_of
+from engine.proofs import survey_bounds
+from tests.engine.chat import SIMULATED_CHANNEL, T0, SimulatedPhone, policy_for, surveys_of
 
 HOUR_MS = 3_600_000
 
@@ -34,12 +34,12 @@ def say(identity, text="!", **fields):
 
 
 def phone_for(*steps, **fields):
-    return Phone(surveys_of({"s.json": survey(*steps, **fields)}), policy_for("s"))
+    return SimulatedPhone(surveys_of({"s.json": survey(*steps, **fields)}), policy_for("s"))
 
 
 def invited(phone, number=1, **fields):
     """What is said to an invitation."""
-    invitation = Invitation(f"{number:015x}f", CHANNEL, fields.pop("survey", "s"), **fields)
+    invitation = Invitation(f"{number:015x}f", SIMULATED_CHANNEL, fields.pop("survey", "s"), **fields)
     return [sms.text for sms in phone.apply(invitation)]
 
 
@@ -71,7 +71,7 @@ def test_several_choices_are_stored_by_id_and_place_and_shown_by_label():
     assert phone.text("START") == ["Which?\n1. Red\n2. Green\n3. blue"]
     assert phone.text("2")[0].startswith("That is too few.")
     assert phone.text("blue and 1") == ["Red, blue?"]
-    answer = phone.line.session.answers["a"]
+    answer = phone.channel_state.session.answers["a"]
     assert (answer.raw, answer.value, answer.index, answer.indexes) == (
         "blue and 1",
         ("r", "blue"),
@@ -84,7 +84,7 @@ def test_a_choice_is_shown_from_1_and_stored_from_0():
     phone = phone_for(ask("a", "?", {"type": "choice", "options": ["x", "y"]}), ask("b"))
     assert phone.text("START") == ["?\n1. x\n2. y"]
     phone.text("2")
-    answer = phone.line.session.answers["a"]
+    answer = phone.channel_state.session.answers["a"]
     assert (answer.value, answer.index) == ("y", 1)
 
 
@@ -110,7 +110,7 @@ def test_today_is_the_channels():
     phone.text("START")
     assert phone.text("16/01/2027")[0].startswith("That is too late.")
     assert phone.text("16/01/2027", after_ms=HOUR_MS) == []
-    assert phone.line.ended_how == "completed"
+    assert phone.channel_state.ended_how == "completed"
 
 
 def test_words_of_another_language_are_yes_and_no_where_the_author_says_so():
@@ -130,10 +130,10 @@ def test_a_reaction_is_no_answer_changes_nothing_and_is_answered_by_nothing():
     phone.text("START")
     for _ in range(3):
         assert phone.text("Liked “Name?”") == []
-    assert [record.why for record in phone.seen(Misread)] == ["reaction"] * 3
-    assert phone.line.session.misread == 0
+    assert [record.why for record in phone.records_of(AnswerRejected)] == ["reaction"] * 3
+    assert phone.channel_state.session.invalid_answers == 0
     assert phone.text("Ann") == []
-    assert phone.line.ended_how == "completed"
+    assert phone.channel_state.ended_how == "completed"
 
 
 # -- invitations and session variables
@@ -151,7 +151,7 @@ def test_an_invitation_opens_a_session_with_its_language_content_and_variables()
     variables = {"agentId": "Kari {x}", "queuekey": "VIP"}
     said = invited(phone, language="no", content="Fra butikken:", variables=variables, reference="ref")
     assert said == ["Fra butikken: Hei", "Hjalp Kari {x}?"]
-    assert phone.seen(Invited)[0].invitation.reference == "ref"
+    assert phone.records_of(SessionInvited)[0].invitation.reference == "ref"
     assert phone.text("ja") == ["?"]
 
 
@@ -199,9 +199,9 @@ def test_an_invitation_may_say_when_its_session_ends():
     phone = phone_for(ask("a"), expires="1h")
     invited(phone, expires_at=T0 + 5 * HOUR_MS)
     phone.wait(5 * HOUR_MS)
-    assert phone.seen(Ended) == []
+    assert phone.records_of(SessionEnded) == []
     phone.wait(1)
-    assert [record.how for record in phone.seen(Ended)] == ["expired"]
+    assert [record.how for record in phone.records_of(SessionEnded)] == ["expired"]
 
 
 def test_an_invitation_that_cannot_be_opened_says_why_and_sends_nothing():
@@ -212,7 +212,7 @@ def test_an_invitation_that_cannot_be_opened_says_why_and_sends_nothing():
     assert invited(phone, number=4) == []
     phone.text("STOP")
     assert invited(phone, number=5) == []
-    assert [record.reason for record in phone.seen(Refused)] == [
+    assert [record.reason for record in phone.records_of(OpeningRefused)] == [
         "unknown_survey", "expired", "already_open", "opted_out",
     ]  # fmt: skip
 
@@ -221,7 +221,7 @@ def test_an_invitation_that_comes_twice_opens_once():
     phone = phone_for(ask("a"))
     assert invited(phone) == ["?"]
     assert invited(phone) == []
-    assert phone.last.duplicates == 1
+    assert phone.last_advance.duplicates == 1
 
 
 # -- languages
@@ -259,26 +259,26 @@ def test_without_idle_only_the_absolute_end_counts():
     phone = phone_for(ask("a"), expires="3d")
     phone.text("START")
     phone.wait(3 * 24 * HOUR_MS)
-    assert phone.line.session is not None
+    assert phone.channel_state.session is not None
     phone.wait(1)
-    assert phone.line.ended_how == "expired"
+    assert phone.channel_state.ended_how == "expired"
     assert phone_for(ask("a"), idle="none").surveys.current("s").idle_ms is None
 
 
 def test_statements_before_the_first_question_are_an_sms_each():
     phone = phone_for(say("a", "One"), say("b", "Two"), ask("c", "Three?"))
     assert phone.text("START") == ["One", "Two", "Three?"]
-    assert phone.line.session.asked_at == T0 + 2 * 2000  # the third leaves two pauses later
+    assert phone.channel_state.session.asked_at == T0 + 2 * 2000  # the third leaves two pauses later
 
 
 def test_an_author_may_cut_a_session_short_of_what_its_steps_could_send():
     phone = phone_for(ask("a", attempts=3), say("b"), most_sms=2)
-    assert bounds(phone.surveys.current("s")).sms_out.most == 2
+    assert survey_bounds(phone.surveys.current("s")).sms_out.most == 2
     assert [len(phone.text(text)) for text in ("START", "?", "yes")] == [1, 1, 0]
-    assert phone.line.ended_how == "exhausted"
+    assert phone.channel_state.ended_how == "exhausted"
 
 
 def test_mail_is_of_all_kinds():
     """An invitation survives the mailbox."""
-    invitation = Invitation("f" * 16, CHANNEL, "s", "no", "Hei", {"agentId": "7"}, T0, "ref")
-    assert decode_inbound(encode(Mail(T0, invitation).event)) == invitation
+    invitation = Invitation("f" * 16, SIMULATED_CHANNEL, "s", "no", "Hei", {"agentId": "7"}, T0, "ref")
+    assert decode_inbound(encode_event(Mail(T0, invitation).event)) == invitation

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from engine.commands.chat import chat
 from engine.commands.lint import lint
-from engine.proofs import bounds
+from engine.proofs import survey_bounds
 from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import ROOT, SHIPPED
 
@@ -103,7 +103,7 @@ def test_one_segment_is_one(written):
 def test_the_dearest_conversation_can_be_played_and_costs_what_was_said(name, tmp_path):
     file = CLINIC.parent / name
     survey, _ = read_survey(name, file.read_bytes())
-    for language, bound in bounds(survey).segments.items():
+    for language, bound in survey_bounds(survey).segments.items():
         script = tmp_path / "dearest.txt"
         script.write_text(run(file, "--dearest", language).output)
         played = CliRunner().invoke(chat, [str(file), "--script", str(script)])
@@ -133,5 +133,5 @@ def test_a_survey_of_1000_steps_is_proved_in_about_a_second(shape):
     source = json.dumps({"survey": "s", "steps": steps, **({"most_sms": 60} if shape == "cycle" else {})})
     survey, _ = read_survey("s.json", source.encode())
     began = time.process_time()
-    assert bounds(survey).sms_out.most
+    assert survey_bounds(survey).sms_out.most
     assert time.process_time() - began < 10

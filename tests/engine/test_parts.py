@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import Ended, Heard, Opened, Part
-from engine.model.lane import decode, encode
-from engine.simulator.session_replay import Same, replay, sessions_of
+from engine.model.events import SessionEnded, SessionOpened, SmsPart, SmsReceived
+from engine.model.lane import decode_lane, encode_lane
+from engine.simulator.session_replay import ReplayedSame, replay_session, sessions_of
 from engine.turns.advance import advance
-from engine.turns.multipart import PATIENCE_MS
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from engine.turns.multipart import PARTS_TIMEOUT_MS
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 SURVEY = """
 survey: s
@@ -26,7 +26,7 @@ WHOLE = "".join(TEXTS)
 
 
 def new_phone(*texts):
-    phone = Phone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
+    phone = SimulatedPhone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
     for text in texts:
         phone.text(text)
     return phone
@@ -39,11 +39,13 @@ def phone():
 
 def part(number, total=3, reference="7", identity=None, text=None, originator=""):
     text = TEXTS[number - 1] if text is None else text
-    return Part(identity or f"{reference}-{number}", CHANNEL, text, reference, number, total, originator)
+    return SmsPart(
+        identity or f"{reference}-{number}", SIMULATED_CHANNEL, text, reference, number, total, originator
+    )
 
 
 def heard(phone):
-    return [record.text for record in phone.seen(Heard)]
+    return [record.text for record in phone.seen(SmsReceived)]
 
 
 @pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
@@ -51,16 +53,16 @@ def test_parts_in_any_order_are_one_sms_with_one_id(order):
     phone = new_phone("START")
     for place, number in enumerate(order):
         phone.wait(1000)
-        out = phone.apply(part(number))
+        out = phone.apply_event(part(number))
         assert [sms.text for sms in out] == (["B?"] if place == 2 else [])
     assert heard(phone) == ["START", WHOLE]
-    (again,) = [record.id for record in phone.seen(Heard)][1:]
+    (again,) = [record.id for record in phone.records_of(SmsReceived)][1:]
     assert len(again) == 16
     other = new_phone("START")
     for number in (1, 2, 3):
-        other.apply(part(number))
-    assert other.seen(Heard)[1].id == again
-    assert phone.lane.gathered == []
+        other.apply_event(part(number))
+    assert other.records_of(SmsReceived)[1].id == again
+    assert phone.lane.partial_sms == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -71,9 +73,9 @@ def test_doubles_are_harmless_in_any_order(comes):
     missing = {1, 2, 3}
     for place, (number, another) in enumerate(comes):
         event = part(number, identity=f"other-{place}" if another else None)
-        if not missing and event.id not in phone.lane.seen:
+        if not missing and event.id not in phone.lane.applied_events:
             continue  # it would be a later SMS with the same reference
-        phone.apply(event)
+        phone.apply_event(event)
         missing.discard(number)
     assert heard(phone) == ["START"] + ([WHOLE] if not missing else [])
 
@@ -81,12 +83,12 @@ def test_doubles_are_harmless_in_any_order(comes):
 def test_what_is_not_whole_after_ten_minutes_is_heard_as_it_is(phone):
     phone.apply(part(3))
     phone.apply(part(1))
-    assert phone.last.alarm == phone.now + PATIENCE_MS
-    assert phone.wait(PATIENCE_MS - 1) == []
+    assert phone.last.alarm == phone.now + PARTS_TIMEOUT_MS
+    assert phone.wait(PARTS_TIMEOUT_MS - 1) == []
     assert phone.wait(1) == ["B?"]
     assert heard(phone) == ["START", "One, three."]
     phone.apply(part(2, identity="late"))
-    phone.wait(PATIENCE_MS)
+    phone.wait(PARTS_TIMEOUT_MS)
     assert heard(phone) == ["START", "One, three.", "two, "]
 
 
@@ -118,21 +120,21 @@ def test_a_lane_waits_for_a_bounded_number_and_drops_nothing(phone):
     for number in range(20):
         phone.apply(part(1, reference=str(number), text=f"{number} "))
         assert len(phone.lane.gathered) <= 8
-    phone.wait(PATIENCE_MS)
+    phone.wait(PARTS_TIMEOUT_MS)
     assert heard(phone)[1:] == [f"{number} " for number in range(20)]
 
 
 def test_a_stop_and_a_start_in_parts_are_known_when_they_are_whole():
     phone = new_phone()
-    phone.apply(part(2, 2, text="me more"))
+    phone.apply_event(part(2, 2, text="me more"))
     assert phone.part("Tell ", 1, 2, "7") == ["A?"]
-    assert phone.last.opened == {CHANNEL: 1}
-    (opened,) = phone.seen(Opened)
-    assert opened.session == phone.seen(Heard)[0].id
-    phone.apply(part(1, 2, "8", text="stop texting "))
-    assert not phone.line.opted_out_at
-    phone.apply(part(2, 2, "8", text="me please"))
-    assert phone.line.opted_out_at
+    assert phone.last_advance.opened == {SIMULATED_CHANNEL: 1}
+    (opened,) = phone.records_of(SessionOpened)
+    assert opened.session == phone.records_of(SmsReceived)[0].id
+    phone.apply_event(part(1, 2, "8", text="stop texting "))
+    assert not phone.channel_state.opted_out_at
+    phone.apply_event(part(2, 2, "8", text="me please"))
+    assert phone.channel_state.opted_out_at
 
 
 def test_another_sms_is_not_held_up(phone):
@@ -153,16 +155,16 @@ def test_a_session_heard_in_parts_comes_out_the_same(phone):
         phone.wait(500)
         phone.apply(part(number))
     phone.apply(part(1, reference="9"))
-    phone.wait(PATIENCE_MS)
-    assert [ended.how for ended in phone.seen(Ended)] == ["completed"]
+    phone.wait(PARTS_TIMEOUT_MS)
+    assert [ended.how for ended in phone.seen(SessionEnded)] == ["completed"]
     (session,) = sessions_of("+33612345678", phone.records)
-    assert replay(session, phone.surveys, {CHANNEL: phone.policy}) == Same()
+    assert replay_session(session, phone.surveys, {SIMULATED_CHANNEL: phone.policy}) == ReplayedSame()
 
 
 def test_parts_of_a_channel_that_is_gone_stop_nothing(phone):
     phone.apply(part(1))
-    lane = decode(encode(phone.lane))
+    lane = decode_lane(encode_lane(phone.lane))
     lane.lines.clear()
-    done = advance(lane, "+33", [], phone.now + PATIENCE_MS, phone.surveys, {})
+    done = advance(lane, "+33", [], phone.now + PARTS_TIMEOUT_MS, phone.surveys, {})
     assert [record.text for record in done.records] == ["One, "]
     assert (done.alarm, done.outbox) == (None, [])

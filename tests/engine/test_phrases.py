@@ -10,19 +10,19 @@ from engine.answers import (
     ChoiceReader,
     ChoicesReader,
     DateReader,
+    InvalidAnswer,
     NumberReader,
     PhoneReader,
     PhpNumberReader,
     ScaleReader,
     TextReader,
-    Unread,
     YesNoReader,
-    read,
+    read_answer,
 )
 from engine.model.patterns import compile_pattern
-from engine.model.segments import count
+from engine.model.segments import count_segments
 from engine.surveys import phrases
-from engine.surveys.phrases import fixed_text, refusal, whys, yes_no_words
+from engine.surveys.phrases import fixed_text, invalid_answer_text, invalid_reasons, yes_no_words
 
 LANGUAGES = ["en", "fr", "no"]
 FIXED = ["unavailable", "not_found", "expired", "stopped", "help", "opted_in"]
@@ -68,17 +68,19 @@ def today():
 
 @pytest.mark.parametrize("reader, refused", REFUSED)
 def test_a_reader_has_the_whys_that_it_gives_and_no_others(reader, refused):
-    assert set(whys(reader)) == set(refused)
+    assert set(invalid_reasons(reader)) == set(refused)
     for why, sms in refused.items():
-        assert read(reader, sms, today) == Unread(why)
+        assert read_answer(reader, sms, today) == InvalidAnswer(why)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("reader, refused", REFUSED)
 def test_every_refusal_is_one_segment_of_whole_sentences(reader, refused, language):
     for why in refused:
-        sentence = refusal(reader, why, language)
-        assert (count(sentence).encoding, count(sentence).segments) == ("GSM-7", 1), sentence
+        sentence = invalid_answer_text(reader, why, language)
+        assert (count_segments(sentence).encoding, count_segments(sentence).segments) == ("GSM-7", 1), (
+            sentence
+        )
         assert re.fullmatch(r"[A-ZÅÆØ][^{}]+\. [A-ZÅÆØ][^{}]+\.", sentence), sentence
         assert "None" not in sentence
 
@@ -87,7 +89,7 @@ def test_every_refusal_is_one_segment_of_whole_sentences(reader, refused, langua
 @pytest.mark.parametrize("name", FIXED)
 def test_every_fixed_text_is_one_segment(name, language):
     sentence = fixed_text(name, language, "UNDERSØK", "Online clinic check-up")
-    assert (count(sentence).encoding, count(sentence).segments) == ("GSM-7", 1), sentence
+    assert (count_segments(sentence).encoding, count_segments(sentence).segments) == ("GSM-7", 1), sentence
     assert "UNDERSØK" in sentence
 
 
@@ -171,28 +173,28 @@ def test_no_language_borrows_a_sentence(one, other):
     ],
 )
 def test_a_refusal_says_why_and_what_is_expected(reader, why, language, sentence):
-    assert refusal(reader, why, language) == sentence
+    assert invalid_answer_text(reader, why, language) == sentence
 
 
 @pytest.mark.parametrize("reader", [reader for reader, _ in REFUSED if isinstance(reader, DateReader)])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_date_that_a_refusal_shows_is_one_that_is_taken(reader, language):
-    shown = re.search(r"\d+[./]\d+[./]\d+", refusal(reader, "not_a_date", language))
-    assert not isinstance(read(reader, shown.group(), today), Unread)
+    shown = re.search(r"\d+[./]\d+[./]\d+", invalid_answer_text(reader, "not_a_date", language))
+    assert not isinstance(read_answer(reader, shown.group(), today), InvalidAnswer)
 
 
 @pytest.mark.parametrize("reader", [reader for reader, _ in REFUSED if isinstance(reader, ChoicesReader)])
 def test_the_choice_that_a_refusal_shows_is_one_that_is_taken(reader):
-    shown = re.search(r"such as ([\d ]+)", refusal(reader, "no_such_option", "en"))
+    shown = re.search(r"such as ([\d ]+)", invalid_answer_text(reader, "no_such_option", "en"))
     if shown:
-        assert not isinstance(read(reader, shown[1], today), Unread)
+        assert not isinstance(read_answer(reader, shown[1], today), InvalidAnswer)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_words_for_no_and_yes_are_read_as_such(language):
     no, yes = yes_no_words(language)
-    assert read(YesNoReader(), no, today).value is False
-    assert read(YesNoReader(), yes, today).value is True
+    assert read_answer(YesNoReader(), no, today).value is False
+    assert read_answer(YesNoReader(), yes, today).value is True
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from engine.model.events import Ended, Heard, Misread, Opened, Refused
-from engine.proofs import findings
-from engine.proofs.survey_loader import read_surveys
-from engine.surveys.program import Ask, Say
-from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
+from engine.model.events import AnswerRejected, OpeningRefused, SessionEnded, SessionOpened, SmsReceived
+from engine.proofs import survey_findings
+from engine.proofs.survey_loader import load_surveys
+from engine.surveys.program import QuestionStep, StatementStep
+from tests.engine.chat import SHIPPED, SimulatedPhone, policy_for, surveys_of
 
 NAME = "What is your name?"
 TEMPERATURE = "What is your temperature (Fahrenheit, digits and dot only in format XX.XX)?"
@@ -19,15 +19,15 @@ HEALTHY = "Your health is good. Have a nice day!"
 
 @pytest.fixture
 def phone():
-    return Phone(surveys_of(SHIPPED), policy_for("tutorial"))
+    return SimulatedPhone(surveys_of(SHIPPED), policy_for("tutorial"))
 
 
 def phone_with(*items):
-    return Phone(surveys_of({"q.json": json.dumps(items)}), policy_for("q"))
+    return SimulatedPhone(surveys_of({"q.json": json.dumps(items)}), policy_for("q"))
 
 
 def problems_of(*items):
-    return read_surveys({"q.json": json.dumps(items).encode()})[1]
+    return load_surveys({"q.json": json.dumps(items).encode()})[1]
 
 
 def test_start_sends_item_0(phone):
@@ -48,13 +48,13 @@ def test_no_number_sends_nothing_and_changes_nothing_but_is_recorded(phone, sms)
     before = phone.line.session
     assert phone.text(sms, after_ms=1000) == []
     assert phone.line.session == before
-    assert [type(record) for record in phone.last.records] == [Heard, Misread]
+    assert [type(record) for record in phone.last.records] == [SmsReceived, AnswerRejected]
 
 
 def test_an_item_whose_next_is_minus_2_closes_the_session_at_once(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
-    assert phone.seen(Ended)[-1].how == "completed"
+    assert phone.seen(SessionEnded)[-1].how == "completed"
     assert phone.line.session is None
 
 
@@ -63,7 +63,7 @@ def test_a_target_of_minus_2_ends_without_a_word():
     phone.text("START")
     assert phone.text("0") == ["A?"]
     assert phone.text("1") == []
-    assert phone.line.ended_how == "completed"
+    assert phone.channel_state.ended_how == "completed"
 
 
 def test_exactly_30_s_of_silence_are_allowed(phone):
@@ -84,7 +84,7 @@ def test_start_within_30_s_of_a_close_is_ignored(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
     assert phone.text("START", after_ms=30_000) == []
-    assert [record.reason for record in phone.seen(Refused)] == ["cooldown"]
+    assert [record.reason for record in phone.seen(OpeningRefused)] == ["cooldown"]
     assert phone.text("START", after_ms=1) == [NAME]
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_said_outside_a_session(phone):
 def test_every_text_in_and_out_is_recorded(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
-    session = phone.seen(Opened)[0].session
+    session = phone.seen(SessionOpened)[0].session
     texts = [record.text for record in phone.records if hasattr(record, "text")]
     assert texts == ["START", NAME, "Ann", TEMPERATURE, "80", HEALTHY]
     assert {record.session for record in phone.records} == {session}
@@ -145,14 +145,21 @@ def test_texts_are_not_interpreted():
 
 
 def test_an_item_that_nothing_reaches_is_a_warning():
-    (finding,) = findings(surveys_of(SHIPPED).current("tutorial"))
+    (finding,) = survey_findings(surveys_of(SHIPPED).current("tutorial"))
     assert (finding.level, finding.code, finding.step) == ("warning", "unreachable", "2")
-    assert read_surveys({"tutorial.json": SHIPPED["tutorial.json"]})[1] == []
+    assert load_surveys({"tutorial.json": SHIPPED["tutorial.json"]})[1] == []
 
 
 def test_questions_wait_and_statements_do_not():
     steps = surveys_of(SHIPPED).current("tutorial").steps
-    assert [type(step) for step in steps] == [Ask, Ask, Ask, Ask, Say, Say]
+    assert [type(step) for step in steps] == [
+        QuestionStep,
+        QuestionStep,
+        QuestionStep,
+        QuestionStep,
+        StatementStep,
+        StatementStep,
+    ]
 
 
 def test_all_problems_are_told_at_once():

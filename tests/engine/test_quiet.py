@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import Ended, Mail, Said, Sms
+from engine.model.events import InboundSms, Mail, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.quiet_hours import QuietHours
-from engine.simulator.simulator import SENDER
+from engine.simulator.simulator import SIMULATED_SENDER
 from engine.turns.advance import advance
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 NIGHT = QuietHours(20 * 60, 8 * 60)
 NOON = QuietHours(12 * 60, 14 * 60)
@@ -43,14 +43,14 @@ def ms(*when, zone="Europe/Paris"):
 def test_whoever_is_texted_at_night_is_texted_at_eight_where_they_are(number):
     zone = NUMBERS[number]
     for when in ((2027, 1, 15, 20, 0), (2027, 1, 15, 23, 59), (2027, 1, 16, 0, 0), (2027, 1, 16, 7, 59)):
-        assert NIGHT.awake_at(number, ms(*when, zone=zone), PARIS) == ms(2027, 1, 16, 8, zone=zone)
+        assert NIGHT.next_awake_at(number, ms(*when, zone=zone), PARIS) == ms(2027, 1, 16, 8, zone=zone)
     for when in ((2027, 1, 15, 19, 59), (2027, 1, 16, 8, 0)):
-        assert NIGHT.awake_at(number, ms(*when, zone=zone), PARIS) == ms(*when, zone=zone)
+        assert NIGHT.next_awake_at(number, ms(*when, zone=zone), PARIS) == ms(*when, zone=zone)
 
 
 def test_where_a_country_has_several_zones_it_must_be_day_in_all():
     number = "+61491570156"  # an Australian mobile: from Sydney to the Cocos Islands
-    awake = NIGHT.awake_at(number, ms(2027, 1, 15, 7, zone="Australia/Sydney"), PARIS)
+    awake = NIGHT.next_awake_at(number, ms(2027, 1, 15, 7, zone="Australia/Sydney"), PARIS)
     assert awake == ms(2027, 1, 15, 8, zone="Indian/Cocos")
 
 
@@ -64,7 +64,7 @@ def test_whatever_the_hours_the_moment_is_the_first_that_is_not_quiet(day, begin
     assume(day != (2027, 3, 28) or not 120 <= ends < 180)  # no such time on that day: up to an hour late
     quiet = QuietHours(begins, ends)
     at = ms(*day) + minute * 60_000
-    awake = quiet.awake_at(SENDER, at, PARIS)
+    awake = quiet.next_awake_at(SIMULATED_SENDER, at, PARIS)
 
     def is_quiet(moment):
         there = datetime.fromtimestamp(moment / 1000, UTC).astimezone(PARIS)
@@ -79,29 +79,29 @@ def test_whatever_the_hours_the_moment_is_the_first_that_is_not_quiet(day, begin
 
 def quiet_phone(idle="2d", quiet=NIGHT):
     policy = msgspec.structs.replace(policy_for("s"), quiet=quiet)
-    return Phone(surveys_of({"s.yaml": SURVEY.format(idle=idle)}), policy, now=ms(2027, 1, 15, 17))
+    return SimulatedPhone(surveys_of({"s.yaml": SURVEY.format(idle=idle)}), policy, now=ms(2027, 1, 15, 17))
 
 
 def test_a_reminder_waits_for_the_morning_and_the_next_one_counts_from_it():
     phone = quiet_phone()
     phone.text("START")
-    assert phone.last.alarm == ms(2027, 1, 16, 8)
+    assert phone.last_advance.alarm == ms(2027, 1, 16, 8)
     assert phone.wait(15 * 3_600_000) == ["Still there?"]
-    assert phone.seen(Said)[-1].at == ms(2027, 1, 16, 8)
-    assert phone.last.alarm == ms(2027, 1, 16, 12)
+    assert phone.records_of(SmsDecided)[-1].at == ms(2027, 1, 16, 8)
+    assert phone.last_advance.alarm == ms(2027, 1, 16, 12)
 
 
 def test_a_reminder_by_day_does_not_wait():
     phone = quiet_phone(quiet=NOON)
     phone.text("START")
-    assert phone.last.alarm == ms(2027, 1, 15, 21)
+    assert phone.last_advance.alarm == ms(2027, 1, 15, 21)
 
 
 def test_a_session_that_is_over_by_morning_is_not_reminded():
     phone = quiet_phone(idle="5h")
     phone.text("START")
     assert phone.wait(3 * 86_400_000) == []
-    assert [ended.how for ended in phone.seen(Ended)] == ["idle"]
+    assert [ended.how for ended in phone.records_of(SessionEnded)] == ["idle"]
 
 
 def test_a_reply_is_never_held_back():
@@ -114,10 +114,10 @@ def test_a_reply_is_never_held_back():
 @pytest.mark.parametrize("number", sorted(NUMBERS))
 def test_a_reminder_comes_by_day_where_the_person_is(number):
     surveys = surveys_of({"s.yaml": SURVEY.format(idle="2d")})
-    policy = {CHANNEL: msgspec.structs.replace(policy_for("s"), quiet=NIGHT)}
+    policy = {SIMULATED_CHANNEL: msgspec.structs.replace(policy_for("s"), quiet=NIGHT)}
     for hour in range(24):
         now = ms(2027, 1, 15, hour)
-        start = Mail(now, Sms("1" * 16, CHANNEL, "START", start=True))
+        start = Mail(now, InboundSms("1" * 16, SIMULATED_CHANNEL, "START", start=True))
         alarm = advance(Lane(), number, [start], now, surveys, policy).alarm
         there = datetime.fromtimestamp(alarm / 1000, ZoneInfo(NUMBERS[number]))
         assert 8 <= there.hour < 20

@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import Delivered, Ended, Heard, Mail, Receipt, Said, Sms, Unsent
-from engine.proofs.transcripts import Invited
-from engine.simulator.session_replay import Same, replay, sessions_of
+from engine.model.events import (
+    DeliveryReceipt,
+    InboundSms,
+    Mail,
+    ReceiptRecorded,
+    SessionEnded,
+    SmsDecided,
+    SmsNotSent,
+    SmsReceived,
+)
+from engine.proofs.transcripts import PersonInvited
+from engine.simulator.session_replay import ReplayedSame, replay_session, sessions_of
 from engine.turns.advance import advance
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 SURVEY = """
 survey: s
@@ -27,13 +36,13 @@ POLICY = msgspec.structs.replace(policy_for("s"), originators=("100", "200"))
 
 @pytest.fixture
 def phone():
-    phone = Phone(surveys_of({"s.yaml": SURVEY}), POLICY)
+    phone = SimulatedPhone(surveys_of({"s.yaml": SURVEY}), POLICY)
     phone.text("START")
     return phone
 
 
 def told(phone):
-    return [record.state for record in phone.seen(Delivered)]
+    return [record.state for record in phone.seen(ReceiptRecorded)]
 
 
 @pytest.mark.parametrize(
@@ -57,11 +66,11 @@ def test_a_receipt_makes_a_record_only_if_it_leads_forwards(phone, order, name):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["t1", "t2", "t3"]), st.sampled_from(sorted(RANK))), max_size=20))
 def test_whatever_comes_each_sms_ends_where_it_came_farthest(receipts):
-    phone = Phone(surveys_of({"s.yaml": SURVEY}), POLICY)
+    phone = SimulatedPhone(surveys_of({"s.yaml": SURVEY}), POLICY)
     for ticket, state in receipts:
         phone.receipt(state, ticket=ticket)
     for ticket in {ticket for ticket, _ in receipts}:
-        states = [record.state for record in phone.seen(Delivered) if record.ticket == ticket]
+        states = [record.state for record in phone.records_of(ReceiptRecorded) if record.ticket == ticket]
         assert states == sorted(set(states), key=RANK.__getitem__)
         assert RANK[states[-1]] == max(RANK[state] for each, state in receipts if each == ticket)
 
@@ -77,21 +86,24 @@ def test_receipts_do_not_crowd_out_what_tells_a_second_copy_of_an_sms(phone):
 
 def test_a_receipt_of_the_previous_release_is_recorded_once(phone):
     for identity in ("a", "b", "a", "b"):
-        phone.apply(Receipt(identity, CHANNEL, "t", "ACK"))
-    assert [(record.status, record.state) for record in phone.seen(Delivered)] == [("ACK", ""), ("ACK", "")]
+        phone.apply(DeliveryReceipt(identity, SIMULATED_CHANNEL, "t", "ACK"))
+    assert [(record.status, record.state) for record in phone.seen(ReceiptRecorded)] == [
+        ("ACK", ""),
+        ("ACK", ""),
+    ]
 
 
 def test_a_number_that_gets_no_sms_ends_the_session_with_the_reason(phone):
     phone.text("x")
     phone.receipt("failed", permanent=True, why="unknown subscriber")
-    (ended,) = phone.seen(Ended)
+    (ended,) = phone.seen(SessionEnded)
     assert (ended.how, ended.why) == ("unreachable", "unknown subscriber")
     assert [answer.raw for answer in ended.answers.values()] == ["x"]
     assert phone.last.withdrawn == {ended.session: "unreachable"}
     assert phone.last.silenced == []
     assert phone.last.alarm is None
     assert not phone.line.opted_out_at
-    assert isinstance(phone.records[-1], Ended)
+    assert isinstance(phone.records[-1], SessionEnded)
 
 
 @pytest.mark.parametrize("before", ["failed", "delivered"])
@@ -102,35 +114,40 @@ def test_what_failed_already_or_was_delivered_ends_nothing(phone, before):
 
 
 def test_only_the_session_of_the_sms_ends(phone):
-    phone.invite(Invited())
-    first, second = (said.id for said in phone.seen(Said))
+    phone.invite(PersonInvited())
+    first, second = (said.id for said in phone.seen(SmsDecided))
     phone.receipt("failed", sms=second, permanent=True)
-    assert [ended.session for ended in phone.seen(Ended)] == [second.partition("x")[0]]
+    assert [ended.session for ended in phone.seen(SessionEnded)] == [second.partition("x")[0]]
     assert phone.line.session.id == first.partition("x")[0]
     phone.receipt("failed", sms="0123456789abcdefx4", permanent=True)
-    assert len(phone.seen(Ended)) == 1
+    assert len(phone.seen(SessionEnded)) == 1
     assert phone.last.withdrawn == {"0123456789abcdef": "unreachable"}
 
 
 @pytest.mark.parametrize("name", [{"ticket": "SM1"}, {"sms": "0123456789abcdefr0"}])
 def test_without_the_name_of_a_session_every_open_one_ends(phone, name):
-    phone.invite(Invited())
+    phone.invite(PersonInvited())
     phone.receipt("failed", permanent=True, **name)
-    assert [ended.how for ended in phone.seen(Ended)] == ["unreachable"] * 2
+    assert [ended.how for ended in phone.seen(SessionEnded)] == ["unreachable"] * 2
 
 
 def test_what_the_same_batch_decided_is_taken_back(phone):
     session = phone.line.session.id
     mail = [
-        Mail(phone.now, Sms("a", CHANNEL, "x")),
-        Mail(phone.now, Receipt("b", CHANNEL, "t", "failed", "failed", permanent=True, sms=f"{session}x0")),
+        Mail(phone.now, InboundSms("a", SIMULATED_CHANNEL, "x")),
+        Mail(
+            phone.now,
+            DeliveryReceipt(
+                "b", SIMULATED_CHANNEL, "t", "failed", "failed", permanent=True, sms=f"{session}x0"
+            ),
+        ),
     ]
-    batch = advance(phone.lane, "+33", mail, phone.now, phone.surveys, {CHANNEL: phone.policy})
+    batch = advance(phone.lane, "+33", mail, phone.now, phone.surveys, {SIMULATED_CHANNEL: phone.policy})
     assert batch.outbox == []
-    assert [(each.id, each.code) for each in batch.records if isinstance(each, Unsent)] == [
+    assert [(each.id, each.code) for each in batch.records if isinstance(each, SmsNotSent)] == [
         (f"{session}x1", "unreachable")
     ]
-    assert any(isinstance(each, Heard) for each in batch.records)
+    assert any(isinstance(each, SmsReceived) for each in batch.records)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "unreachable"])
@@ -140,10 +157,10 @@ def test_a_session_that_ended_from_outside_comes_out_the_same(phone, how):
     phone.cancel() if how == "cancelled" else phone.receipt("failed", permanent=True, why="gone")
     (session,) = sessions_of("+33612345678", phone.records)
     assert session.ended.how == how
-    assert replay(session, phone.surveys, {CHANNEL: POLICY}) == Same()
+    assert replay_session(session, phone.surveys, {SIMULATED_CHANNEL: POLICY}) == ReplayedSame()
     records = [
-        msgspec.structs.replace(each, answers={}) if isinstance(each, Ended) else each
+        msgspec.structs.replace(each, answers={}) if isinstance(each, SessionEnded) else each
         for each in phone.records
     ]
     (old,) = sessions_of("+33612345678", records)
-    assert replay(old, phone.surveys, {CHANNEL: POLICY}) == Same()
+    assert replay_session(old, phone.surveys, {SIMULATED_CHANNEL: POLICY}) == ReplayedSame()

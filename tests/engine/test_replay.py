@@ -5,33 +5,33 @@ import pytest
 from hypothesis import given, settings
 
 from engine.model.events import (
-    Delivered,
-    Ended,
-    Heard,
-    Misread,
-    Opened,
-    OptedOut,
-    Said,
-    Sent,
-    Sms,
+    AnswerRejected,
+    InboundSms,
+    PersonOptedOut,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionOpened,
+    SmsDecided,
+    SmsReceived,
+    SmsSent,
     decode_records,
-    encode,
+    encode_event,
 )
 from engine.model.quiet_hours import QuietHours
-from engine.proofs.transcripts import Invited
+from engine.proofs.transcripts import PersonInvited
 from engine.simulator.session_replay import (
-    Different,
-    Impossible,
-    Same,
-    Sessions,
-    compare,
+    ReplayedDifferent,
+    ReplayedSame,
+    ReplayImpossible,
+    SessionCollector,
     course_of,
-    replay,
+    replay_on_version,
+    replay_session,
     sessions_of,
 )
-from engine.simulator.simulator import SENDER as PHONE
-from engine.surveys.survey_registry import Surveys
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from engine.simulator.simulator import SIMULATED_SENDER as PHONE
+from engine.surveys.survey_registry import SurveyRegistry
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 from tests.engine.test_any_sequence import POLICY, SENDER, SURVEYS, mails, play
 
 SURVEY = """
@@ -50,17 +50,17 @@ steps:
 CHANGED = SURVEY.replace("max: 150", "max: 99").replace(
     "{id: bye, say: ", "{id: thanks, say: " + "ç" * 71 + ", next: end}\n  - {id: bye, say: "
 )
-POLICIES = {CHANNEL: policy_for("ages")}
+POLICIES = {SIMULATED_CHANNEL: policy_for("ages")}
 
 
 @pytest.fixture
 def phone():
-    return Phone(surveys_of({"ages.yaml": SURVEY}), POLICIES[CHANNEL])
+    return SimulatedPhone(surveys_of({"ages.yaml": SURVEY}), POLICIES[SIMULATED_CHANNEL])
 
 
 def stored(phone):
     """The phone's sessions, as the archive would give them back."""
-    return list(sessions_of(PHONE, decode_records(encode(phone.records))))
+    return list(sessions_of(PHONE, decode_records(encode_event(phone.records))))
 
 
 def the_session(phone):
@@ -69,7 +69,7 @@ def the_session(phone):
 
 
 def version(text):
-    (survey,) = (found := surveys_of({"ages.yaml": text})).names()
+    (survey,) = (found := surveys_of({"ages.yaml": text})).current_names()
     return found.current(survey)
 
 
@@ -80,11 +80,11 @@ def test_any_session_comes_out_the_same(mail):
     records = [record for step in steps for record in step.records]
     sessions = list(sessions_of(SENDER, records))
     assert sorted(session.id for session in sessions) == sorted(
-        record.session for record in records if isinstance(record, Opened)
+        record.session for record in records if isinstance(record, SessionOpened)
     )
     for session in sessions:
         assert session.records[0] in records
-        assert replay(session, SURVEYS, POLICY) == Same()
+        assert replay_session(session, SURVEYS, POLICY) == ReplayedSame()
 
 
 @settings(max_examples=50, deadline=None)
@@ -92,8 +92,8 @@ def test_any_session_comes_out_the_same(mail):
 def test_on_its_own_version_nothing_differs(mail):
     records = [record for step in play(mail) for record in step.records]
     for session in sessions_of(SENDER, records):
-        survey = SURVEYS.version(session.opened.version)
-        assert compare(session, survey, SURVEYS, POLICY).same
+        survey = SURVEYS.by_version(session.opened.version)
+        assert replay_on_version(session, survey, SURVEYS, POLICY).is_same
 
 
 ENDS = {
@@ -111,23 +111,23 @@ def test_however_it_ended_it_comes_out_the_same(phone, how):
         phone.wait(done) if isinstance(done, int) else phone.text(done, after_ms=1000)
     first = stored(phone)[0]
     assert first.ended.how == how
-    assert replay(first, phone.surveys, POLICIES) == Same()
+    assert replay_session(first, phone.surveys, POLICIES) == ReplayedSame()
 
 
 def test_a_session_by_invitation_comes_out_the_same(phone):
-    phone.invite(Invited(content="Hi!", variables={"agentId": "7"}, expires_in=60_000))
+    phone.invite(PersonInvited(content="Hi!", variables={"agentId": "7"}, expires_in=60_000))
     phone.wait(60_001)
     session = the_session(phone)
     assert session.ended.how == "expired"
-    assert replay(session, phone.surveys, POLICIES) == Same()
+    assert replay_session(session, phone.surveys, POLICIES) == ReplayedSame()
 
 
 def test_a_stop_by_the_provider_comes_out_the_same(phone):
     phone.text("AGE")
     phone.provider_stop()
     session = the_session(phone)
-    assert isinstance(session.records[-2], OptedOut)
-    assert replay(session, phone.surveys, POLICIES) == Same()
+    assert isinstance(session.records[-2], PersonOptedOut)
+    assert replay_session(session, phone.surveys, POLICIES) == ReplayedSame()
 
 
 def test_a_session_that_has_not_ended_runs_as_far_as_it_is_stored(phone):
@@ -135,7 +135,7 @@ def test_a_session_that_has_not_ended_runs_as_far_as_it_is_stored(phone):
     phone.wait(400_000)
     session = the_session(phone)
     assert session.records[-1].text == "Well?"
-    assert replay(session, phone.surveys, POLICIES) == Same()
+    assert replay_session(session, phone.surveys, POLICIES) == ReplayedSame()
 
 
 def test_what_is_told_outside_a_session_and_what_became_of_its_sms_are_no_part_of_it(phone):
@@ -146,11 +146,11 @@ def test_what_is_told_outside_a_session_and_what_became_of_its_sms_are_no_part_o
     session = the_session(phone)
     assert all(record.session == session.id for record in session.records)
     phone.records += [
-        Sent(phone.now, CHANNEL, session.id, "x", "t"),
-        Delivered(phone.now, CHANNEL, "t", "OK"),
+        SmsSent(phone.now, SIMULATED_CHANNEL, session.id, "x", "t"),
+        ReceiptRecorded(phone.now, SIMULATED_CHANNEL, "t", "OK"),
     ]
     assert the_session(phone).records == session.records
-    assert replay(session, phone.surveys, POLICIES) == Same()
+    assert replay_session(session, phone.surveys, POLICIES) == ReplayedSame()
 
 
 @pytest.mark.parametrize(
@@ -166,20 +166,20 @@ def test_what_is_told_outside_a_session_and_what_became_of_its_sms_are_no_part_o
 def test_a_limit_of_today_does_not_hold_up_a_session_of_yesterday(phone, limit):
     for text in ("AGE", "30", "AGE", "30", "Ann", "AGE"):
         phone.text(text, after_ms=61_000)
-    tight = {CHANNEL: msgspec.structs.replace(POLICIES[CHANNEL], **limit)}
-    assert [replay(each, phone.surveys, tight) for each in stored(phone)] == [Same()] * 3
+    tight = {SIMULATED_CHANNEL: msgspec.structs.replace(POLICIES[SIMULATED_CHANNEL], **limit)}
+    assert [replay_session(each, phone.surveys, tight) for each in stored(phone)] == [ReplayedSame()] * 3
 
 
 def test_an_sms_that_was_forgotten_and_came_again_is_heard_again():
     lively = SURVEY.replace("idle: 10m", "idle: none").replace("expires: 1h", "expires: 3d")
-    phone = Phone(surveys_of({"ages.yaml": lively}), POLICIES[CHANNEL])
+    phone = SimulatedPhone(surveys_of({"ages.yaml": lively}), POLICIES[SIMULATED_CHANNEL])
     phone.text("AGE")
-    phone.apply(Sms("a" * 16, CHANNEL, "x"))
+    phone.apply_event(InboundSms("a" * 16, SIMULATED_CHANNEL, "x"))
     phone.wait(90_000_000)
     phone.cancel("another session")
-    phone.apply(Sms("a" * 16, CHANNEL, "x"))
-    assert len(phone.seen(Misread)) == 2
-    assert replay(the_session(phone), phone.surveys, POLICIES) == Same()
+    phone.apply_event(InboundSms("a" * 16, SIMULATED_CHANNEL, "x"))
+    assert len(phone.records_of(AnswerRejected)) == 2
+    assert replay_session(the_session(phone), phone.surveys, POLICIES) == ReplayedSame()
 
 
 def test_a_restarted_session_runs_though_another_version_followed_it(phone):
@@ -188,25 +188,25 @@ def test_a_restarted_session_runs_though_another_version_followed_it(phone):
     phone.text("AGE")
     first, second = stored(phone)
     assert first.opened.version != second.opened.version
-    assert [replay(each, phone.surveys, POLICIES) for each in (first, second)] == [Same()] * 2
+    assert [replay_session(each, phone.surveys, POLICIES) for each in (first, second)] == [ReplayedSame()] * 2
 
 
 def test_what_the_channel_told_of_the_person_is_told_again_though_it_would_be_told_otherwise_now():
     names = SURVEY.replace("say: Hello.", "say: 'Hello {$contact|you} from {$number}, {$messages}'")
     assert names != SURVEY
-    known = msgspec.structs.replace(POLICIES[CHANNEL], number="100", contacts={PHONE: "Rey"})
-    phone = Phone(surveys_of({"ages.yaml": names}), known)
+    known = msgspec.structs.replace(POLICIES[SIMULATED_CHANNEL], number="100", contacts={PHONE: "Rey"})
+    phone = SimulatedPhone(surveys_of({"ages.yaml": names}), known)
     assert phone.text("AGE")[0].startswith("Hello Rey from 100, 1")
     phone.text("HELP")
     phone.text("30")
     session = the_session(phone)
     assert session.opened.variables == {"contact": "Rey", "number": "100"}
     assert session.records[-1].text != ""
-    now = {CHANNEL: msgspec.structs.replace(known, number="200", contacts={PHONE: "Finn"})}
-    assert replay(session, phone.surveys, now) == Same()
+    now = {SIMULATED_CHANNEL: msgspec.structs.replace(known, number="200", contacts={PHONE: "Finn"})}
+    assert replay_session(session, phone.surveys, now) == ReplayedSame()
     phone.text("STOP")
     assert the_session(phone).ended.answers["$$messages"].value == 4
-    assert replay(the_session(phone), phone.surveys, now) == Same()
+    assert replay_session(the_session(phone), phone.surveys, now) == ReplayedSame()
 
 
 def test_a_stop_that_the_provider_handled_and_a_start_after_it_come_out_the_same(phone):
@@ -218,15 +218,15 @@ def test_a_stop_that_the_provider_handled_and_a_start_after_it_come_out_the_same
     phone.provider_stop("", source="import march.csv")
     first, second = stored(phone)
     assert (first.ended.how, second.ended.how) == ("stopped", "stopped")
-    assert [replay(each, phone.surveys, POLICIES) for each in (first, second)] == [Same()] * 2
+    assert [replay_session(each, phone.surveys, POLICIES) for each in (first, second)] == [ReplayedSame()] * 2
 
 
 def test_a_reminder_that_waited_for_the_morning_comes_out_the_same():
-    quiet = msgspec.structs.replace(POLICIES[CHANNEL], quiet=QuietHours(9 * 60, 9 * 60 + 4))
-    phone = Phone(surveys_of({"ages.yaml": SURVEY}), quiet, now=1_800_000_000_000 - 3 * 60_000)
+    quiet = msgspec.structs.replace(POLICIES[SIMULATED_CHANNEL], quiet=QuietHours(9 * 60, 9 * 60 + 4))
+    phone = SimulatedPhone(surveys_of({"ages.yaml": SURVEY}), quiet, now=1_800_000_000_000 - 3 * 60_000)
     phone.text("AGE")
     phone.wait(900_000)
-    assert replay(the_session(phone), phone.surveys, {CHANNEL: quiet}) == Same()
+    assert replay_session(the_session(phone), phone.surveys, {SIMULATED_CHANNEL: quiet}) == ReplayedSame()
 
 
 # What differs
@@ -249,25 +249,29 @@ def tampered(session, place, **fields):
 def test_each_tampered_record_is_found_where_it_is(phone, whole):
     found = 0
     for place, record in enumerate(whole.records):
-        if isinstance(record, (Said, Misread, Ended)):
-            fields = {"how": "gave_up"} if isinstance(record, Ended) else {"step": "other"}
-            came = replay(tampered(whole, place, **fields), phone.surveys, POLICIES)
-            assert came == Different(place, msgspec.structs.replace(record, **fields), record)
+        if isinstance(record, (SmsDecided, AnswerRejected, SessionEnded)):
+            fields = {"how": "gave_up"} if isinstance(record, SessionEnded) else {"step": "other"}
+            came = replay_session(tampered(whole, place, **fields), phone.surveys, POLICIES)
+            assert came == ReplayedDifferent(place, msgspec.structs.replace(record, **fields), record)
             found += 1
     assert found == 7
 
 
 def test_a_tampered_sms_shows_in_what_follows_it(phone, whole):
     place = next(place for place, record in enumerate(whole.records) if getattr(record, "text", "") == "30")
-    came = replay(tampered(whole, place, text="thirty"), phone.surveys, POLICIES)
-    assert (came.place, type(came.came_out)) == (place + 1, Misread)
+    came = replay_session(tampered(whole, place, text="thirty"), phone.surveys, POLICIES)
+    assert (came.place, type(came.came_out)) == (place + 1, AnswerRejected)
 
 
 def test_a_missing_and_a_further_record_are_found(phone, whole):
     short = msgspec.structs.replace(whole, records=whole.records[:-1])
-    assert replay(short, phone.surveys, POLICIES) == Different(len(short.records), None, whole.records[-1])
+    assert replay_session(short, phone.surveys, POLICIES) == ReplayedDifferent(
+        len(short.records), None, whole.records[-1]
+    )
     long = msgspec.structs.replace(whole, records=[*whole.records, whole.records[-1]])
-    assert replay(long, phone.surveys, POLICIES) == Different(len(whole.records), whole.records[-1], None)
+    assert replay_session(long, phone.surveys, POLICIES) == ReplayedDifferent(
+        len(whole.records), whole.records[-1], None
+    )
 
 
 def test_a_deadline_at_another_time_is_told_both_ways(phone):
@@ -275,15 +279,15 @@ def test_a_deadline_at_another_time_is_told_both_ways(phone):
     phone.wait(3_600_000)
     session = the_session(phone)
     place = len(session.records) - 1
-    came = replay(tampered(session, place, at=session.ended.at - 1), phone.surveys, POLICIES)
+    came = replay_session(tampered(session, place, at=session.ended.at - 1), phone.surveys, POLICIES)
     assert (came.place, came.stored.at, came.came_out.at) == (place, session.ended.at - 1, session.ended.at)
 
 
 def test_the_pause_of_the_channel_counts(phone):
     phone.text("AGE")
     phone.wait(3_600_000)
-    hasty = {CHANNEL: msgspec.structs.replace(POLICIES[CHANNEL], pause_ms=0)}
-    assert isinstance(replay(the_session(phone), phone.surveys, hasty), Different)
+    hasty = {SIMULATED_CHANNEL: msgspec.structs.replace(POLICIES[SIMULATED_CHANNEL], pause_ms=0)}
+    assert isinstance(replay_session(the_session(phone), phone.surveys, hasty), ReplayedDifferent)
 
 
 # What cannot be run
@@ -293,25 +297,27 @@ def test_a_session_whose_beginning_is_gone_cannot_be_run(phone, whole):
     for cut in range(1, len(whole.records)):
         (rest,) = sessions_of(whole.sender, whole.records[cut:])
         assert rest.id == whole.id
-        assert replay(rest, phone.surveys, POLICIES) == Impossible("its beginning is no longer stored")
-        assert compare(rest, version(CHANGED), phone.surveys, POLICIES) == Impossible(
+        assert replay_session(rest, phone.surveys, POLICIES) == ReplayImpossible(
+            "its beginning is no longer stored"
+        )
+        assert replay_on_version(rest, version(CHANGED), phone.surveys, POLICIES) == ReplayImpossible(
             "its beginning is no longer stored"
         )
 
 
 def test_a_version_or_a_channel_that_is_gone_is_named(phone, whole):
     gone = f"version {whole.opened.version} of the survey 'ages' is no longer stored"
-    assert replay(whole, Surveys(), POLICIES) == Impossible(gone)
-    assert replay(whole, phone.surveys, {}) == Impossible(
-        f"its channel '{CHANNEL}' is not in the settings any more"
+    assert replay_session(whole, SurveyRegistry(), POLICIES) == ReplayImpossible(gone)
+    assert replay_session(whole, phone.surveys, {}) == ReplayImpossible(
+        f"its channel '{SIMULATED_CHANNEL}' is not in the settings any more"
     )
 
 
 def test_a_session_that_breaks_the_engine_is_told_and_hides_no_other(phone, whole):
     survey = phone.surveys.current("ages")
     broken = msgspec.structs.replace(survey, steps=survey.steps[:1])
-    came = compare(whole, broken, phone.surveys, POLICIES)
-    assert isinstance(came, Impossible)
+    came = replay_on_version(whole, broken, phone.surveys, POLICIES)
+    assert isinstance(came, ReplayImpossible)
     assert came.why.startswith("the engine fails on it: ")
 
 
@@ -319,73 +325,75 @@ def test_a_session_that_breaks_the_engine_is_told_and_hides_no_other(phone, whol
 
 
 def test_only_sessions_that_have_not_ended_are_held():
-    found, surveys = Sessions(), surveys_of({"ages.yaml": SURVEY})
+    found, surveys = SessionCollector(), surveys_of({"ages.yaml": SURVEY})
     ended = []
     for number in range(20):
-        phone = Phone(surveys, POLICIES[CHANNEL])
+        phone = SimulatedPhone(surveys, POLICIES[SIMULATED_CHANNEL])
         for text in ("AGE", "30", "Ann")[: 3 if number % 5 else 2]:
             phone.text(text)
         for record in phone.records:
-            ended += found.add(f"+{number}", [record])
+            ended += found.add_records(f"+{number}", [record])
     assert [session.sender for session in ended] == [f"+{number}" for number in range(20) if number % 5]
-    assert [session.sender for session in found.rest()] == ["+0", "+5", "+10", "+15"]
-    assert all(replay(session, surveys, POLICIES) == Same() for session in ended)
+    assert [session.sender for session in found.unended_sessions()] == ["+0", "+5", "+10", "+15"]
+    assert all(replay_session(session, surveys, POLICIES) == ReplayedSame() for session in ended)
 
 
 # Against another version
 
 
 def test_the_same_version_makes_no_difference(phone, whole):
-    came = compare(whole, version(SURVEY), phone.surveys, POLICIES)
-    assert came.same
+    came = replay_on_version(whole, version(SURVEY), phone.surveys, POLICIES)
+    assert came.is_same
     assert came.before.path == ("hello", "age", "age", "name", "bye")
     assert (came.before.outcome, came.before.sms, came.before.segments) == ("completed", 5, 5)
     assert list(came.before.misread.values()) == [("age", "not_a_number")]
-    assert (came.parts_at, came.no_longer_read) == (None, [])
+    assert (came.diverges_at, came.no_longer_read) == (None, [])
 
 
 def test_what_another_version_changes_is_named(phone):
     for text in ("AGE", "120", "Ann"):
         phone.text(text)
-    came = compare(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
-    assert not came.same
+    came = replay_on_version(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
+    assert not came.is_same
     assert came.after.path == ("hello", "age", "age", "age", "age")
-    assert came.parts_at == 2
+    assert came.diverges_at == 2
     assert came.no_longer_read == [("age", "too_high"), ("age", "not_a_number")]
     assert (came.before.outcome, came.after.outcome) == ("completed", "idle")
     for text in ("AGE", "30", "Ann"):
         phone.text(text, after_ms=1000)
-    came = compare(stored(phone)[1], version(CHANGED), phone.surveys, POLICIES)
-    assert (came.after.path[came.parts_at], came.after.sms, came.after.segments) == ("thanks", 4, 5)
+    came = replay_on_version(stored(phone)[1], version(CHANGED), phone.surveys, POLICIES)
+    assert (came.after.path[came.diverges_at], came.after.sms, came.after.segments) == ("thanks", 4, 5)
     assert (came.before.outcome, came.after.outcome) == ("completed", "completed")
 
 
 def test_a_session_that_another_version_would_not_open(phone, whole):
-    came = compare(whole, version(SURVEY.replace("start: AGE", "start: YEARS")), phone.surveys, POLICIES)
+    came = replay_on_version(
+        whole, version(SURVEY.replace("start: AGE", "start: YEARS")), phone.surveys, POLICIES
+    )
     assert (came.after.outcome, came.after.sms) == ("not opened", 0)
 
 
 def test_an_open_session_is_compared_as_far_as_it_went(phone):
     phone.text("AGE")
-    came = compare(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
-    assert came.same
+    came = replay_on_version(the_session(phone), version(CHANGED), phone.surveys, POLICIES)
+    assert came.is_same
     assert came.after.outcome == "open"
 
 
 def test_a_restarted_session_is_restarted_on_the_other_version_too(phone):
     phone.text("AGE")
     phone.text("AGE")
-    came = compare(stored(phone)[0], version(CHANGED), phone.surveys, POLICIES)
+    came = replay_on_version(stored(phone)[0], version(CHANGED), phone.surveys, POLICIES)
     assert came.after.outcome == "restarted"
 
 
 def test_a_session_of_another_survey_is_not_compared(phone, whole):
     other = version(SURVEY.replace("survey: ages", "survey: years"))
-    assert compare(whole, other, phone.surveys, POLICIES) == Impossible(
+    assert replay_on_version(whole, other, phone.surveys, POLICIES) == ReplayImpossible(
         "it is of the survey 'ages', not of 'years'"
     )
 
 
 def test_a_course_counts_segments_and_not_only_sms():
-    said = Said(0, CHANNEL, "1", "1x0", "a", "ç" * 71)
-    assert course_of([Heard(0, CHANNEL, "1", "1", "AGE"), said]).segments == 2
+    said = SmsDecided(0, SIMULATED_CHANNEL, "1", "1x0", "a", "ç" * 71)
+    assert course_of([SmsReceived(0, SIMULATED_CHANNEL, "1", "1", "AGE"), said]).segments == 2

@@ -9,34 +9,34 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.answers import (
-    NO,
-    YES,
+    NO_WORDS,
+    YES_WORDS,
     AnythingReader,
     ChoiceReader,
     ChoicesReader,
     DateReader,
+    InvalidAnswer,
     NumberReader,
     PhoneReader,
     PhpNumberReader,
     ScaleReader,
     TextReader,
-    Unread,
     YesNoReader,
     dates,
     is_numeric,
     numbers,
     options,
     reactions,
-    read,
+    read_answer,
 )
-from engine.answers.dates import MONTHS
+from engine.answers.dates import MONTH_NUMBERS
 from engine.answers.reactions import is_reaction
-from engine.answers.vocabulary import NUMBERS
+from engine.answers.vocabulary import NUMBER_WORDS
 from engine.model import text_normalization
 from engine.model.events import Answer
 from engine.model.patterns import compile_pattern
-from engine.model.text_normalization import clean, fold, fold_word
-from engine.surveys.phrases import whys
+from engine.model.text_normalization import clean_text, fold_text, fold_word
+from engine.surveys.phrases import invalid_reasons
 
 TODAY = date(2026, 11, 21)
 
@@ -51,8 +51,8 @@ def no_day():
 
 def value(reader, sms):
     """What `sms` is read as, or why it is not."""
-    answer = read(reader, sms, today)
-    return answer.why if isinstance(answer, Unread) else answer.value
+    answer = read_answer(reader, sms, today)
+    return answer.reason if isinstance(answer, InvalidAnswer) else answer.value
 
 
 # -- text
@@ -141,7 +141,7 @@ TEMPERATURE = NumberReader(min=80, max=115)
     ],
 )
 def test_a_number_is_read_as_people_write_it(sms, number):
-    answer = read(TEMPERATURE, sms, no_day)
+    answer = read_answer(TEMPERATURE, sms, no_day)
     assert answer == Answer(sms, number)
     assert type(answer.value) is type(number)
 
@@ -390,7 +390,7 @@ def test_a_scale_takes_its_whole_numbers_and_no_others(number):
     ],
 )
 def test_yes_in_many_words(sms):
-    assert read(YesNoReader(), sms, no_day) == Answer(sms, True)
+    assert read_answer(YesNoReader(), sms, no_day) == Answer(sms, True)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_yes_in_many_words(sms):
     ],
 )
 def test_no_in_many_words(sms):
-    assert read(YesNoReader(), sms, no_day) == Answer(sms, False)
+    assert read_answer(YesNoReader(), sms, no_day) == Answer(sms, False)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_words_of_the_author_win():
 
 
 def test_no_word_is_both_yes_and_no():
-    assert not YES & NO
+    assert not YES_WORDS & NO_WORDS
 
 
 # -- choice
@@ -491,7 +491,7 @@ COLOURS = ChoiceReader(
     ],
 )
 def test_an_option_is_chosen_by_number_label_or_alias(sms, place):
-    assert read(COLOURS, sms, no_day) == Answer(sms, COLOURS.ids[place], place)
+    assert read_answer(COLOURS, sms, no_day) == Answer(sms, COLOURS.ids[place], place)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +557,7 @@ A, B, C, D = TOPPINGS.ids
     ],
 )
 def test_several_options_are_chosen(sms, ids):
-    answer = read(TOPPINGS, sms, no_day)
+    answer = read_answer(TOPPINGS, sms, no_day)
     assert answer == Answer(sms, ids, -1, tuple(map(TOPPINGS.ids.index, ids)))
 
 
@@ -681,7 +681,7 @@ ANY_DAY = DateReader()
     ],
 )
 def test_a_date_is_read_as_people_write_it(sms, day):
-    assert read(ANY_DAY, sms, today) == Answer(sms, day)
+    assert read_answer(ANY_DAY, sms, today) == Answer(sms, day)
 
 
 @pytest.mark.parametrize(
@@ -764,14 +764,14 @@ def test_a_date_is_read_as_it_was_printed(day, order):
 
 @given(st.dates(date(1900, 1, 1), date(2099, 12, 31)))
 def test_a_date_is_read_with_every_name_of_its_month(day):
-    for name in (name for name, month in MONTHS.items() if month == day.month):
+    for name in (name for name, month in MONTH_NUMBERS.items() if month == day.month):
         for printed in (f"{day.day}. {name} {day.year}", f"{name} {day.day}, {day.year}"):
             assert value(ANY_DAY, printed) == day.isoformat()
 
 
 def test_the_day_is_asked_for_only_where_it_matters():
-    assert isinstance(read(DateReader(min="2026-01-01"), "21 nov 2026", no_day), Answer)
-    assert isinstance(read(ANY_DAY, "21/11/2026", no_day), Answer)
+    assert isinstance(read_answer(DateReader(min="2026-01-01"), "21 nov 2026", no_day), Answer)
+    assert isinstance(read_answer(ANY_DAY, "21/11/2026", no_day), Answer)
 
 
 # -- phone
@@ -859,9 +859,11 @@ REACTIONS = [
 def test_a_reaction_is_no_answer(sms):
     for reader in READERS.values():
         if isinstance(reader, AnythingReader | PhpNumberReader):
-            assert not isinstance(reader, AnythingReader) or read(reader, sms, today) == Answer(sms, sms)
+            assert not isinstance(reader, AnythingReader) or read_answer(reader, sms, today) == Answer(
+                sms, sms
+            )
         else:
-            assert read(reader, sms, today) == Unread("reaction")
+            assert read_answer(reader, sms, today) == InvalidAnswer("reaction")
 
 
 @pytest.mark.parametrize(
@@ -888,7 +890,7 @@ def test_an_answer_is_no_reaction(sms):
 
 
 def test_questions_json_knows_nothing_of_reactions():
-    assert read(PhpNumberReader(), "Liked “98”", today) == Unread("not_a_number")
+    assert read_answer(PhpNumberReader(), "Liked “98”", today) == InvalidAnswer("not_a_number")
 
 
 # -- questions.json
@@ -900,7 +902,7 @@ def test_questions_json_knows_nothing_of_reactions():
 )
 def test_php_takes_it_for_a_number(sms):
     assert is_numeric(sms)
-    assert isinstance(read(PhpNumberReader(), sms, no_day), Answer)
+    assert isinstance(read_answer(PhpNumberReader(), sms, no_day), Answer)
 
 
 @pytest.mark.parametrize(
@@ -908,7 +910,7 @@ def test_php_takes_it_for_a_number(sms):
     ["", " ", ".", "98,6", "98.6F", "1e", "e1", "0x1A", "1_000", "- 5", "inf", "nan", "９８", "1\xa0", "--1"],
 )
 def test_php_does_not_take_it_for_a_number(sms):
-    assert read(PhpNumberReader(), sms, no_day) == Unread("not_a_number")
+    assert read_answer(PhpNumberReader(), sms, no_day) == InvalidAnswer("not_a_number")
 
 
 # -- every reader, every SMS
@@ -938,7 +940,19 @@ pieces = (
     st.text(st.characters(), min_size=1, max_size=8)  # surrogates and unassigned ones too
     | st.sampled_from([*"0123456789", *",.;:/-+()'\" \n\xa0\u200b#*&", "🔟", "½", "²", "٣", "\u0345\u0316"])
     | st.sampled_from(
-        [*YES, *NO, *NUMBERS, *MONTHS, "salt and oil", "red", "1,", "2026", "21/11", "06 12", "and "]
+        [
+            *YES_WORDS,
+            *NO_WORDS,
+            *NUMBER_WORDS,
+            *MONTH_NUMBERS,
+            "salt and oil",
+            "red",
+            "1,",
+            "2026",
+            "21/11",
+            "06 12",
+            "and ",
+        ]
     )
     | st.sampled_from(
         ["\ufdfa", "\u3316", "각", "\u1f82", "👨‍👩‍👧", "Liked “", "”", "\ufe0f\u20e3", "\u0301"]
@@ -961,9 +975,9 @@ sms_texts = (
 @example("\ud83d")
 def test_no_text_whatever_raises_and_its_answer_is_one_of_its_type(sms):
     for reader in READERS.values():
-        answer = read(reader, sms, today)
-        if isinstance(answer, Unread):
-            assert answer.why in (*whys(reader), "reaction")
+        answer = read_answer(reader, sms, today)
+        if isinstance(answer, InvalidAnswer):
+            assert answer.reason in (*invalid_reasons(reader), "reaction")
         else:
             assert answer.raw == sms
             assert _is_of(reader, answer)
@@ -1028,7 +1042,7 @@ def _least_ns(reader, sms):
     least = BUDGET_NS
     for _ in range(25):
         begun = time.thread_time_ns()
-        read(reader, sms, today)
+        read_answer(reader, sms, today)
         least = min(least, time.thread_time_ns() - begun)
         if least < BUDGET_NS:
             break
@@ -1041,36 +1055,44 @@ def _least_ns(reader, sms):
 @pytest.mark.parametrize(
     "table",
     [
-        *(YES, NO, NUMBERS, MONTHS, numbers._UNITS, numbers._MAKES_ANOTHER, options._ALL),
-        *(dates._IGNORED, dates._NAMED, reactions._LEADS),
+        *(
+            YES_WORDS,
+            NO_WORDS,
+            NUMBER_WORDS,
+            MONTH_NUMBERS,
+            numbers._UNIT_WORDS,
+            numbers._NUMBER_CHANGING_WORDS,
+            options._ALL_WORDS,
+        ),
+        *(dates._IGNORED_WORDS, dates._RELATIVE_DAYS, reactions._REACTION_LEADS),
     ],
 )
 def test_a_table_of_words_is_folded(table):
-    assert [word for word in table if word != fold(word)] == []
+    assert [word for word in table if word != fold_text(word)] == []
 
 
-@pytest.mark.parametrize("word", sorted(YES | NO))
+@pytest.mark.parametrize("word", sorted(YES_WORDS | NO_WORDS))
 def test_every_word_for_yes_and_no_is_reached(word):
     for written in (word, f"{word.upper()}!", word.replace(" ", ", ")):
-        assert value(YesNoReader(), written) is (word in YES)
+        assert value(YesNoReader(), written) is (word in YES_WORDS)
 
 
-@pytest.mark.parametrize("word, number", sorted(NUMBERS.items()))
+@pytest.mark.parametrize("word, number", sorted(NUMBER_WORDS.items()))
 def test_every_number_word_is_read(word, number):
     assert value(ScaleReader(0, 10), f"{word}!") == value(NumberReader(), f"{word}.") == number
 
 
-@pytest.mark.parametrize("words, days", sorted(dates._NAMED.items()))
+@pytest.mark.parametrize("words, days", sorted(dates._RELATIVE_DAYS.items()))
 def test_every_word_for_a_day_is_read(words, days):
     assert value(ANY_DAY, words) == (TODAY + timedelta(days=days)).isoformat()
 
 
-@pytest.mark.parametrize("lead", sorted(reactions._LEADS))
+@pytest.mark.parametrize("lead", sorted(reactions._REACTION_LEADS))
 def test_every_wording_of_a_reaction_is_known(lead):
     assert is_reaction(f"{lead.replace('*', '👍🏽').capitalize()} “Hi”")
 
 
-@pytest.mark.parametrize("word", sorted(numbers._MAKES_ANOTHER))
+@pytest.mark.parametrize("word", sorted(numbers._NUMBER_CHANGING_WORDS))
 def test_no_number_is_read_beside_a_word_that_makes_another_of_it(word):
     assert value(NumberReader(), f"{word} 3") == value(NumberReader(), f"3 {word}") == "ambiguous"
 
@@ -1083,8 +1105,8 @@ def test_no_number_is_read_beside_a_word_that_makes_another_of_it(word):
 @example("\u0f81" * 31)
 @example("\ufe70" + "\u0301" * 29 + "\u0344" * 2)
 def test_folding_is_idempotent(text):
-    assert clean(clean(text)) == clean(text)
-    assert fold(fold(text)) == fold(text)
+    assert clean_text(clean_text(text)) == clean_text(text)
+    assert fold_text(fold_text(text)) == fold_text(text)
     assert fold_word(fold_word(text)) == fold_word(text)
 
 
@@ -1104,7 +1126,7 @@ def test_folding_is_idempotent(text):
     ],
 )
 def test_two_spellings_fold_into_one(text, folded):
-    assert fold(text) == folded
+    assert fold_text(text) == folded
 
 
 @pytest.mark.parametrize(
@@ -1129,7 +1151,7 @@ def test_nothing_invisible_stays():
         for c in map(chr, range(0x110000))
         if category(c) in ("Cc", "Cf", "Cs") and not c.isspace() and c != "\xad"
     ]
-    assert clean("a" + "".join(invisible) + "b") == "ab"
+    assert clean_text("a" + "".join(invisible) + "b") == "ab"
 
 
 def test_whatever_becomes_combining_marks_counts_as_such():
@@ -1138,6 +1160,6 @@ def test_whatever_becomes_combining_marks_counts_as_such():
 
 
 def test_a_heap_of_marks_is_cut_and_a_few_stay():
-    assert clean("e\u0323\u0302") == "ệ"
-    assert clean("x\u0323\u0302" * 40) == "x\u0323\u0302" * 40
-    assert len(clean("e" + "\u0301\u0316" * 800)) <= 32
+    assert clean_text("e\u0323\u0302") == "ệ"
+    assert clean_text("x\u0323\u0302" * 40) == "x\u0323\u0302" * 40
+    assert len(clean_text("e" + "\u0301\u0316" * 800)) <= 32

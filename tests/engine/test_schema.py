@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 from engine.commands.schema import schema as command
-from engine.surveys.documents import parse
-from engine.surveys.findings import Rejected
-from engine.surveys.schema import schema
+from engine.surveys.documents import parse_document
+from engine.surveys.findings import InvalidSurveyError
+from engine.surveys.schema import survey_schema
 from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import SHIPPED
 from tests.engine.random_surveys import surveys
 from tests.engine.test_survey_files import EXAMPLE
 
-SCHEMA = Draft202012Validator(schema())
+SCHEMA = Draft202012Validator(survey_schema())
 
 GOOD = {
     "survey": "s",
@@ -67,18 +67,21 @@ def changed(way, value):
 def is_read(survey):
     try:
         read_survey("s.json", json.dumps(survey).encode())
-    except Rejected:
+    except InvalidSurveyError:
         return False
     return True
 
 
 @pytest.mark.parametrize("file", SHIPPED)
 def test_every_shipped_survey_is_accepted(file):
-    assert list(SCHEMA.iter_errors(json.loads(json.dumps(parse(file, SHIPPED[file]), default=str)))) == []
+    assert (
+        list(SCHEMA.iter_errors(json.loads(json.dumps(parse_document(file, SHIPPED[file]), default=str))))
+        == []
+    )
 
 
 def test_the_example_and_everything_that_can_be_written_is_accepted():
-    assert list(SCHEMA.iter_errors(parse("clinic.yaml", EXAMPLE.encode()))) == []
+    assert list(SCHEMA.iter_errors(parse_document("clinic.yaml", EXAMPLE.encode()))) == []
     assert list(SCHEMA.iter_errors(GOOD)) == []
     assert is_read(GOOD)
 
@@ -159,5 +162,5 @@ def test_a_broken_questions_file_is_refused(items):
 def test_the_command_prints_it():
     printed = CliRunner().invoke(command)
     assert printed.exit_code == 0
-    assert json.loads(printed.output) == json.loads(json.dumps(schema()))
-    Draft202012Validator.check_schema(schema())
+    assert json.loads(printed.output) == json.loads(json.dumps(survey_schema()))
+    Draft202012Validator.check_schema(survey_schema())

@@ -6,7 +6,7 @@ import smsutil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from engine.model.segments import EXTENSION, count, is_gsm, split
+from engine.model.segments import GSM_EXTENSION, count_segments, is_gsm, split_segments
 
 GSM_7 = gsm0338.Codec()
 
@@ -45,7 +45,7 @@ texts = (
     ],
 )
 def test_gsm_7_never_splits_an_escape_pair(text, segments):
-    assert (count(text).encoding, count(text).segments) == ("GSM-7", segments)
+    assert (count_segments(text).encoding, count_segments(text).segments) == ("GSM-7", segments)
 
 
 @pytest.mark.parametrize(
@@ -65,19 +65,19 @@ def test_gsm_7_never_splits_an_escape_pair(text, segments):
     ],
 )
 def test_ucs_2_never_splits_a_surrogate_pair(text, segments):
-    assert (count(text).encoding, count(text).segments) == ("UCS-2", segments)
+    assert (count_segments(text).encoding, count_segments(text).segments) == ("UCS-2", segments)
 
 
 @pytest.mark.parametrize(
     "character, units", [("Ç", 1), ("\f", 2), ("é", 1), ("\n", 1), ("{", 2), ("~", 2), ("_", 1)]
 )
 def test_septets_of_a_character(character, units):
-    assert (count(character).encoding, count(character).units) == ("GSM-7", units)
+    assert (count_segments(character).encoding, count_segments(character).units) == ("GSM-7", units)
 
 
 @pytest.mark.parametrize("character", NEARLY_GSM)
 def test_one_such_character_turns_the_text_into_ucs_2(character):
-    assert count("a" * 100 + character).encoding == "UCS-2"
+    assert count_segments("a" * 100 + character).encoding == "UCS-2"
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_one_such_character_turns_the_text_into_ucs_2(character):
     ],
 )
 def test_a_reference_of_16_bits_leaves_a_septet_and_a_unit_less(text, header, segments):
-    assert count(text, header).segments == segments
+    assert count_segments(text, header).segments == segments
 
 
 @given(texts)
 def test_units_fit_into_the_segments_and_no_segment_is_spare(text):
-    counted = count(text)
+    counted = count_segments(text)
     alone, joined = (160, 153) if counted.encoding == "GSM-7" else (70, 67)
     if counted.segments == 1:
         assert counted.units <= alone
@@ -110,9 +110,9 @@ def test_units_fit_into_the_segments_and_no_segment_is_spare(text):
 @given(texts, st.sampled_from([6, 7]))
 @example("", 6)
 def test_the_parts_are_the_text_and_fit_and_are_as_many_as_counted(text, header):
-    parts = split(text, header)
+    parts = split_segments(text, header)
     assert "".join(parts) == text
-    assert len(parts) == count(text, header).segments
+    assert len(parts) == count_segments(text, header).segments
     if len(parts) > 1:
         room = (153 if is_gsm(text) else 67) - (header - 6)
         for part, after in zip(parts, [*parts[1:], ""], strict=True):
@@ -138,7 +138,7 @@ def test_gsm0338_writes_the_same_texts_in_as_many_septets(text):
         assert not is_gsm(text)
     else:
         assert is_gsm(text)
-        assert count(text).units == septets
+        assert count_segments(text).units == septets
 
 
 def test_gsm0338_writes_an_esc_and_we_do_not():
@@ -148,7 +148,7 @@ def test_gsm0338_writes_an_esc_and_we_do_not():
 
 def test_gsm0338_has_the_same_extension_table():
     every = map(chr, range(0xD800))
-    assert {c for c in every if c != "\x1b" and _septets(c) == 2} == EXTENSION
+    assert {c for c in every if c != "\x1b" and _septets(c) == 2} == GSM_EXTENSION
 
 
 def _septets(character):
@@ -161,11 +161,11 @@ def test_smsutil_splits_into_the_same_parts(text):
     assume(text and "\x1b" not in text)
     theirs = smsutil.split(text)
     assert is_gsm(text) == smsutil.is_valid_gsm(text) == (theirs.encoding == "gsm0338")
-    assert split(text) == [part.content for part in theirs.parts]
+    assert split_segments(text) == [part.content for part in theirs.parts]
 
 
 def test_smsutil_takes_esc_for_a_character_and_nothing_for_ucs_2():
     assert smsutil.is_valid_gsm("\x1b")
     assert not is_gsm("\x1b")
     assert smsutil.split("").encoding == "utf_16_be"
-    assert count("").encoding == "GSM-7"
+    assert count_segments("").encoding == "GSM-7"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.sender_numbers import normalise
+from engine.model.sender_numbers import normalize_number
 
 
 @pytest.mark.parametrize(
@@ -15,22 +15,24 @@ from engine.model.sender_numbers import normalise
      "00 33 6 12 34 56 78", "\u202a+33612345678".replace("\u202a", "\u200e"), "+33\u00a0612345678"],
 )  # fmt: skip
 def test_one_phone(written):
-    assert normalise(written) == "+33612345678"
+    assert normalize_number(written) == "+33612345678"
 
 
 @pytest.mark.parametrize("written, sender", [("36111", "+36111"), ("+336000123", "+336000123")])
 def test_short_codes_and_documentation_numbers_pass(written, sender):
-    assert normalise(written) == sender
+    assert normalize_number(written) == sender
 
 
 @pytest.mark.parametrize(
     "written", ["", "+", "INFO", "Orange", "0612345678", "12", "1" * 16, "+33 6x", "\0", "+٣٣٦١٢٣٤"]
 )
 def test_who_cannot_be_answered_is_nobody(written):
-    assert normalise(written) is None
+    assert normalize_number(written) is None
 
 
 @given(st.text() | st.from_regex(r"[+0-9 ().-]{1,30}"))
 def test_the_result_is_canonical_and_stays(written):
-    sender = normalise(written)
-    assert sender is None or (re.fullmatch(r"\+[1-9][0-9]{2,14}", sender) and normalise(sender) == sender)
+    sender = normalize_number(written)
+    assert sender is None or (
+        re.fullmatch(r"\+[1-9][0-9]{2,14}", sender) and normalize_number(sender) == sender
+    )

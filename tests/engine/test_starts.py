@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from engine.model.events import Refused
+from engine.model.events import OpeningRefused
 from engine.surveys.keywords import is_start
-from tests.engine.chat import Phone, policy_for, surveys_of
+from tests.engine.chat import SimulatedPhone, policy_for, surveys_of
 
 ONE_QUESTION = """
 survey: {name}
@@ -24,11 +24,11 @@ QUESTIONS = ["How are you?"]
 def phone_with(again="ignore", **limits):
     survey = ONE_QUESTION.format(name="mood", again=again)
     policy = msgspec.structs.replace(policy_for("mood"), **limits)
-    return Phone(surveys_of({"mood.yaml": survey}), policy)
+    return SimulatedPhone(surveys_of({"mood.yaml": survey}), policy)
 
 
 def refusals(phone):
-    return [record.reason for record in phone.seen(Refused)]
+    return [record.reason for record in phone.seen(OpeningRefused)]
 
 
 @pytest.mark.parametrize("text", ["START", "start", " Start! ", "ＳＴＡＲＴ", "début", "DEBUTER", "Débuter."])
@@ -55,9 +55,9 @@ def test_start_and_unstop_are_starts_whatever_the_keywords():
 
 def test_of_two_surveys_that_match_the_first_of_the_channel_opens():
     files = {f"{name}.yaml": ONE_QUESTION.format(name=name, again="ignore") for name in ("one", "two")}
-    phone = Phone(surveys_of(files), policy_for("two", "one"))
+    phone = SimulatedPhone(surveys_of(files), policy_for("two", "one"))
     phone.text("START")
-    assert phone.line.session.survey == "two"
+    assert phone.channel_state.session.survey == "two"
 
 
 def test_starts_beyond_the_burst_are_throttled_and_told_so_once():
@@ -87,10 +87,10 @@ def test_the_daily_cap_counts_days_of_the_channels_time_zone():
 def test_a_start_while_a_session_is_open_is_ignored():
     phone = phone_with(again="ignore")
     phone.text("START")
-    before = phone.line.session
+    before = phone.channel_state.session
     assert phone.text("START", after_ms=1000) == []
     assert refusals(phone) == ["already_open"]
-    assert phone.line.session == before
+    assert phone.channel_state.session == before
 
 
 def test_a_start_while_a_session_is_open_is_an_answer():
@@ -104,7 +104,7 @@ def test_a_start_while_a_session_is_open_begins_again():
     phone.text("START")
     phone.text("fine")
     assert phone.text("START") == QUESTIONS
-    assert phone.line.ended_how == "restarted"
+    assert phone.channel_state.ended_how == "restarted"
 
 
 def test_a_start_after_a_close_cools_down_without_a_word():
@@ -132,8 +132,8 @@ def test_a_closed_channel_opens_nothing_and_says_nothing(reason):
     phone = phone_with(closed=reason)
     assert phone.text("START") == []
     assert refusals(phone) == [reason]
-    assert phone.last.opened == {}
-    assert phone.line.session is None
+    assert phone.last_advance.opened == {}
+    assert phone.channel_state.session is None
 
 
 def test_a_closed_channel_lets_a_conversation_finish():

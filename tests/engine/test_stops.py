@@ -4,12 +4,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import Ended, Heard, Mail, OptedIn, OptedOut, Refused, Said, Sms, Unsent
+from engine.model.events import (
+    InboundSms,
+    Mail,
+    OpeningRefused,
+    PersonOptedIn,
+    PersonOptedOut,
+    SessionEnded,
+    SmsDecided,
+    SmsNotSent,
+    SmsReceived,
+)
 from engine.model.lane import Lane
-from engine.proofs.transcripts import Invited
-from engine.surveys.keywords import AGAIN, AMBIGUOUS_STOP, HELP, REQUESTS, START, STOP, is_start, is_stop
+from engine.proofs.transcripts import PersonInvited
+from engine.surveys.keywords import (
+    AMBIGUOUS_STOP_WORDS,
+    HELP_WORDS,
+    OPT_IN_YES_WORDS,
+    START_WORDS,
+    STOP_SENTENCES,
+    STOP_WORDS,
+    is_start,
+    is_stop,
+)
 from engine.turns.advance import advance
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 SURVEY = """
 survey: colours
@@ -57,7 +76,7 @@ POLITE = [
 
 @pytest.fixture
 def phone():
-    return Phone(surveys_of({"colours.yaml": SURVEY}), policy_for("colours"))
+    return SimulatedPhone(surveys_of({"colours.yaml": SURVEY}), policy_for("colours"))
 
 
 def bring_to(phone, state, language="en"):
@@ -67,17 +86,17 @@ def bring_to(phone, state, language="en"):
 
 def unconfirmed(phone):
     """Opted out, everything over and withdrawn, and evidence of it."""
-    (evidence,) = phone.seen(OptedOut)
+    (evidence,) = phone.seen(PersonOptedOut)
     assert phone.line.opted_out_at == evidence.at
     assert phone.line.session is None
-    assert len([each for each in phone.seen(Ended) if each.how == "stopped"]) <= 1
+    assert len([each for each in phone.seen(SessionEnded) if each.how == "stopped"]) <= 1
     return evidence
 
 
 @pytest.mark.parametrize("handled", ["", "stop"])
 @pytest.mark.parametrize("language", sorted(KEYWORDS))
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("word", sorted(STOP - AMBIGUOUS_STOP))
+@pytest.mark.parametrize("word", sorted(STOP_WORDS - AMBIGUOUS_STOP_WORDS))
 def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provider_did(
     phone, word, state, language, handled
 ):
@@ -89,14 +108,14 @@ def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provi
     assert evidence.by_provider is False
     if state != "opted out":
         assert (evidence.at, evidence.text) == (phone.now, word.upper())
-        assert phone.last.silenced == [CHANNEL]
-        assert phone.last.opt_outs == {CHANNEL: (phone.now, "person")}
-    assert phone.seen(Heard)[-1].handled == handled
+        assert phone.last.silenced == [SIMULATED_CHANNEL]
+        assert phone.last.opt_outs == {SIMULATED_CHANNEL: (phone.now, "person")}
+    assert phone.seen(SmsReceived)[-1].handled == handled
     assert phone.text(word, after_ms=1000) == []
-    assert len(phone.seen(OptedOut)) == 1
+    assert len(phone.seen(PersonOptedOut)) == 1
 
 
-@pytest.mark.parametrize("request_", sorted(REQUESTS))
+@pytest.mark.parametrize("request_", sorted(STOP_SENTENCES))
 @pytest.mark.parametrize("state", ["a text is asked", "a choice is asked", "no session ever"])
 def test_a_plain_request_is_a_stop_in_every_state(phone, state, request_):
     bring_to(phone, state)
@@ -153,7 +172,7 @@ def test_no_stop_is_a_start_and_courtesy_makes_no_difference(words):
 
 
 @pytest.mark.parametrize("state", sorted(STATES.keys() - {"opted out"}))
-@pytest.mark.parametrize("word", sorted(AMBIGUOUS_STOP))
+@pytest.mark.parametrize("word", sorted(AMBIGUOUS_STOP_WORDS))
 def test_an_ambiguous_stop_word_is_an_answer_only_where_the_choice_that_is_asked_has_it(phone, state, word):
     bring_to(phone, state)
     phone.text(word, after_ms=1000)
@@ -161,7 +180,7 @@ def test_an_ambiguous_stop_word_is_an_answer_only_where_the_choice_that_is_asked
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("word", [*sorted(AMBIGUOUS_STOP), "red", "hello"])
+@pytest.mark.parametrize("word", [*sorted(AMBIGUOUS_STOP_WORDS), "red", "hello"])
 def test_what_the_provider_took_for_a_stop_is_one_whatever_is_asked(phone, state, word):
     bring_to(phone, state)
     assert phone.text(word, after_ms=1000, handled="stop") == []
@@ -172,8 +191,10 @@ def test_the_stop_is_evidence_and_ends_the_session_with_its_answers(phone):
     phone.text("START")
     phone.text("fine")
     phone.text("Stop!")
-    assert phone.seen(OptedOut) == [OptedOut(phone.now, CHANNEL, f"{3:016x}", "Stop!", by_provider=False)]
-    (ended,) = phone.seen(Ended)
+    assert phone.seen(PersonOptedOut) == [
+        PersonOptedOut(phone.now, SIMULATED_CHANNEL, f"{3:016x}", "Stop!", by_provider=False)
+    ]
+    (ended,) = phone.seen(SessionEnded)
     assert (ended.session, ended.how) == (f"{1:016x}", "stopped")
     assert {step: answer.value for step, answer in ended.answers.items()} == {"mood": "fine"}
 
@@ -184,22 +205,22 @@ def test_whoever_opted_out_hears_nothing(phone, text):
     assert phone.text(text, after_ms=86_400_000) == []
     assert phone.last.silenced == []
     assert phone.last.opt_outs == {}
-    assert isinstance(phone.last.records[-1], Heard)
+    assert isinstance(phone.last.records[-1], SmsReceived)
 
 
 def test_whoever_opted_out_is_not_invited(phone):
     phone.text("STOP")
-    assert phone.invite(Invited()) == []
-    assert [each.reason for each in phone.seen(Refused)] == ["opted_out"]
+    assert phone.invite(PersonInvited()) == []
+    assert [each.reason for each in phone.seen(OpeningRefused)] == ["opted_out"]
 
 
 def test_a_survey_that_anything_starts_opts_nobody_in(phone):
     open_to_all = "{survey: open, start: '.+', steps: [{id: a, ask: A?, answer: {type: text}}]}"
-    phone = Phone(surveys_of({"open.yaml": open_to_all}), policy_for("open"))
+    phone = SimulatedPhone(surveys_of({"open.yaml": open_to_all}), policy_for("open"))
     assert phone.text("hello") == ["A?"]
     phone.text("STOP")
     assert phone.text("hello") == []
-    assert phone.line.opted_out_at
+    assert phone.channel_state.opted_out_at
     assert phone.text("START") == ["A?"]
 
 
@@ -208,20 +229,20 @@ def test_a_stop_told_by_another_is_not_confirmed_and_says_who_told(phone, source
     phone.text("START")
     assert phone.provider_stop(source=source) == []
     assert phone.provider_stop() == []
-    assert [(record.by_provider, record.source) for record in phone.seen(OptedOut)] == [(True, source)]
+    assert [(record.by_provider, record.source) for record in phone.seen(PersonOptedOut)] == [(True, source)]
     assert phone.line.session is None
 
 
 def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
     mail = [
-        Mail(phone.now, Sms("a", CHANNEL, "START", start=True)),
-        Mail(phone.now, Sms("b", CHANNEL, "STOP")),
+        Mail(phone.now, InboundSms("a", SIMULATED_CHANNEL, "START", start=True)),
+        Mail(phone.now, InboundSms("b", SIMULATED_CHANNEL, "STOP")),
     ]
-    batch = advance(Lane(), "+33", mail, phone.now, phone.surveys, {CHANNEL: phone.policy})
+    batch = advance(Lane(), "+33", mail, phone.now, phone.surveys, {SIMULATED_CHANNEL: phone.policy})
     assert [sms.id for sms in batch.outbox] == ["br0"]
-    said = [record.id for record in batch.records if isinstance(record, Said)]
+    said = [record.id for record in batch.records if isinstance(record, SmsDecided)]
     assert said == ["ax0", "ax1", "br0"]
-    assert [record.id for record in batch.records if isinstance(record, Unsent)] == ["ax0", "ax1"]
+    assert [record.id for record in batch.records if isinstance(record, SmsNotSent)] == ["ax0", "ax1"]
 
 
 # Back in
@@ -231,12 +252,12 @@ def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
 def test_a_start_that_is_a_keyword_opts_in_again_and_opens_a_session(phone, word):
     phone.text("STOP")
     assert phone.text(word) == ["Welcome!", "How are you?"]
-    assert len(phone.seen(OptedIn)) == 1
-    assert phone.last.opt_outs == {CHANNEL: (0, "person")}
+    assert len(phone.seen(PersonOptedIn)) == 1
+    assert phone.last.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
 
 
 @pytest.mark.parametrize("language", sorted(KEYWORDS))
-@pytest.mark.parametrize("word", sorted((START | AGAIN) - {"start"}))
+@pytest.mark.parametrize("word", sorted((START_WORDS | OPT_IN_YES_WORDS) - {"start"}))
 def test_what_is_as_good_as_a_start_opts_in_again_and_is_confirmed_once(phone, word, language):
     bring_to(phone, "opted out", language)
     (said,) = phone.text(word.capitalize() + ".")
@@ -244,7 +265,7 @@ def test_what_is_as_good_as_a_start_opts_in_again_and_is_confirmed_once(phone, w
     assert said == phone.surveys.current("colours").texts["opted_in"][language]
     assert not phone.line.opted_out_at
     assert phone.line.session is None
-    assert phone.last.opt_outs == {CHANNEL: (0, "person")}
+    assert phone.last.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
     assert phone.text(word) != [said]
 
 
@@ -256,11 +277,11 @@ def test_no_second_confirmation_where_the_provider_confirms_a_start(phone):
     assert phone.text("START", handled="start") == ["Welcome!", "How are you?"]
 
 
-@pytest.mark.parametrize("word", sorted(AGAIN))
+@pytest.mark.parametrize("word", sorted(OPT_IN_YES_WORDS))
 def test_a_yes_is_an_answer_to_anybody_who_is_not_opted_out(phone, word):
     bring_to(phone, "a text is asked")
     assert phone.text(word) == ["Which one?\n1. Red\n2. Neither"]
-    assert phone.seen(OptedIn) == []
+    assert phone.seen(PersonOptedIn) == []
 
 
 def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
@@ -268,13 +289,13 @@ def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
     phone.text("STOP")
     (said,) = phone.text("START")  # the survey cools down
     assert said == phone.surveys.current("colours").texts["opted_in"]["en"]
-    assert [each.reason for each in phone.seen(Refused)] == ["cooldown"]
+    assert [each.reason for each in phone.seen(OpeningRefused)] == ["cooldown"]
 
 
 # HELP
 
 
-@pytest.mark.parametrize("word", sorted(HELP))
+@pytest.mark.parametrize("word", sorted(HELP_WORDS))
 def test_help_leaves_the_session_as_it_was(phone, word):
     phone.text("START")
     before = phone.line.session
@@ -288,7 +309,7 @@ def test_help_that_the_provider_gave_is_noted_and_not_given_again(phone):
     before = phone.line.session
     assert phone.text("HELP", handled="help") == []
     assert phone.line.session == before
-    assert phone.seen(Heard)[-1].handled == "help"
+    assert phone.seen(SmsReceived)[-1].handled == "help"
 
 
 def test_info_is_an_answer_where_the_choice_that_is_asked_has_it(phone):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.proofs import bounds
-from engine.proofs.survey_loader import read_surveys
-from engine.surveys.findings import Rejected
+from engine.proofs import survey_bounds
+from engine.proofs.survey_loader import load_surveys
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey
-from engine.surveys.survey_registry import Surveys
-from tests.engine.chat import SHIPPED, Phone, policy_for, surveys_of
+from engine.surveys.survey_registry import SurveyRegistry
+from tests.engine.chat import SHIPPED, SimulatedPhone, policy_for, surveys_of
 
 # The example in the description of the language, to the letter.
 EXAMPLE = """
@@ -50,7 +50,7 @@ steps:
 
 
 def problems_of(text, file="f.yaml"):
-    problems = read_surveys({file: dedent(text).encode()})[1]
+    problems = load_surveys({file: dedent(text).encode()})[1]
     assert all(problem.startswith(f"{file}: ") for problem in problems)
     return [problem.removeprefix(f"{file}: ") for problem in problems]
 
@@ -68,7 +68,7 @@ def say(identity, text="!", **fields):
 
 
 def phone_for(text):
-    return Phone(surveys_of({"s.yaml": text}), policy_for("s"))
+    return SimulatedPhone(surveys_of({"s.yaml": text}), policy_for("s"))
 
 
 def test_the_example_is_read_and_bounded():
@@ -76,7 +76,7 @@ def test_the_example_is_read_and_bounded():
     assert example.languages == ("en", "no")
     assert (example.idle_ms, example.expires_ms, example.cooldown_ms) == (30_000, 259_200_000, 30_000)
     # 3 times the name, 3 times the temperature, 3 times the fever and no reminder in 30 s of silence, the doctor
-    assert bounds(example).sms_out.most == 3 + 3 + 3 + 1
+    assert survey_bounds(example).sms_out.most == 3 + 3 + 3 + 1
 
 
 def test_a_norwegian_no_is_a_language_and_a_duplicate_key_an_error():
@@ -229,7 +229,7 @@ def test_a_file_is_refused_for(text, problem):
 
 
 def test_two_files_cannot_hold_one_survey():
-    surveys, problems = read_surveys(
+    surveys, problems = load_surveys(
         {"a.yaml": survey(say("a")).encode(), "b.json": survey(say("b")).encode()}
     )
     assert problems == ["b.json: the survey 's' is in a.yaml already"]
@@ -237,21 +237,21 @@ def test_two_files_cannot_hold_one_survey():
 
 
 def test_what_can_be_read_is_read_beside_what_cannot():
-    surveys, problems = read_surveys({"a.yaml": b"\xff", "b.yaml": survey(say("b")).encode()})
+    surveys, problems = load_surveys({"a.yaml": b"\xff", "b.yaml": survey(say("b")).encode()})
     assert problems == ["a.yaml: byte 0 is not UTF-8"]
-    assert surveys.names() == ["s"]
+    assert surveys.current_names() == ["s"]
 
 
 def test_an_older_version_is_known_by_its_content_only():
-    surveys = Surveys()
+    surveys = SurveyRegistry()
     source = survey(say("a")).encode()
-    older = surveys.add(read_stored_survey("a.yaml", source))
-    assert surveys.version(older.version) is older
+    older = surveys.add_version(read_stored_survey("a.yaml", source))
+    assert surveys.by_version(older.version) is older
     assert len(older.version) == 16
     assert (older.source, older.file) == (source, "a.yaml")
     assert surveys.current("s") is None
-    with pytest.raises(Rejected):
-        surveys.add(read_stored_survey("a.yaml", b""))
+    with pytest.raises(InvalidSurveyError):
+        surveys.add_version(read_stored_survey("a.yaml", b""))
 
 
 def test_a_choice_is_numbered_under_its_question_and_its_label_goes_into_texts():
@@ -349,13 +349,13 @@ def test_too_many_invalid_answers_give_up():
     phone.text("START")
     assert phone.text("what") == ["That is neither yes nor no. Please answer yes or no. ?"]
     assert phone.text("what") == ["Bye"]
-    assert phone.line.ended_how == "completed"
+    assert phone.channel_state.ended_how == "completed"
 
 
 def test_a_cycle_is_exhausted_at_most_sms():
     phone = phone_for(survey(ask("a", "Again?", next="a"), most_sms=4))
     assert [phone.text(text) for text in ("START", "y", "y", "y", "y")] == [["Again?"]] * 4 + [[]]
-    assert phone.line.ended_how == "exhausted"
+    assert phone.channel_state.ended_how == "exhausted"
 
 
 def test_completed_is_said_at_the_end_and_none_is_nothing():
@@ -404,10 +404,10 @@ def test_no_file_whatever_raises(data):
         for key in way:
             holder = holder[key]
         holder[last] = data.draw(VALUES)
-    surveys, problems = read_surveys({"f.json": json.dumps(document[0]).encode()})
-    assert surveys.names() or problems
+    surveys, problems = load_surveys({"f.json": json.dumps(document[0]).encode()})
+    assert surveys.current_names() or problems
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from(["f.yaml", "f.json", "f.yml", "f"]))
 def test_no_bytes_whatever_raise(source, file):
-    assert read_surveys({file: source})[1]
+    assert load_surveys({file: source})[1]

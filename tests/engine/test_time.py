@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 
-from engine.model.events import Mail, Sms
+from engine.model.events import InboundSms, Mail
 from engine.model.lane import Lane
 from engine.surveys.survey_reader import read_stored_survey
-from engine.surveys.survey_registry import Surveys
-from engine.turns.advance import advance, missing_versions
-from engine.turns.turn import UnknownChannel, UnknownVersion
-from tests.engine.chat import CHANNEL, T0, Phone, policy_for, surveys_of
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.advance import advance, missing_survey_versions
+from engine.turns.turn import UnknownChannelError, UnknownVersionError
+from tests.engine.chat import SIMULATED_CHANNEL, T0, SimulatedPhone, policy_for, surveys_of
 
 SURVEY = """
 survey: s
@@ -26,7 +26,7 @@ MINUTE_MS = 60_000
 
 @pytest.fixture
 def phone():
-    return Phone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
+    return SimulatedPhone(surveys_of({"s.yaml": SURVEY}), policy_for("s"))
 
 
 def test_silence_counts_from_the_last_sms_of_a_turn_as_they_leave_a_pause_apart(phone):
@@ -57,8 +57,10 @@ def test_a_session_ends_at_its_absolute_end_however_lively(phone):
 
 def test_with_mail_only_deadlines_before_it_are_applied_and_the_alarm_may_lie_in_the_past(phone):
     phone.text("START")
-    mail = [Mail(phone.now + 1000, Sms("f" * 16, CHANNEL, "x"))]
-    late = advance(phone.lane, "+33", mail, phone.now + 86_400_000, phone.surveys, {CHANNEL: phone.policy})
+    mail = [Mail(phone.now + 1000, InboundSms("f" * 16, SIMULATED_CHANNEL, "x"))]
+    late = advance(
+        phone.lane, "+33", mail, phone.now + 86_400_000, phone.surveys, {SIMULATED_CHANNEL: phone.policy}
+    )
     assert [sms.text for sms in late.outbox] == ["B?"]
     assert late.alarm < phone.now + 86_400_000
 
@@ -67,7 +69,7 @@ def test_nothing_due_changes_nothing(phone):
     phone.text("START")
     before = msgspec.msgpack.encode(phone.lane)
     assert phone.wait(1000) == []
-    nothing = advance(phone.lane, "+33", [], phone.now, phone.surveys, {CHANNEL: phone.policy})
+    nothing = advance(phone.lane, "+33", [], phone.now, phone.surveys, {SIMULATED_CHANNEL: phone.policy})
     assert (nothing.outbox, nothing.records) == ([], [])
     assert msgspec.msgpack.encode(nothing.lane) == before
 
@@ -75,19 +77,19 @@ def test_nothing_due_changes_nothing(phone):
 def test_a_session_keeps_the_version_that_it_began_with(phone):
     phone.text("START")
     newer = surveys_of({"s.yaml": SURVEY.replace("B?", "Bee?")})
-    assert missing_versions(phone.lane, newer) == {phone.line.session.version}
-    newer.add(read_stored_survey("s.yaml", SURVEY.encode()))
+    assert missing_survey_versions(phone.lane, newer) == {phone.line.session.version}
+    newer.add_version(read_stored_survey("s.yaml", SURVEY.encode()))
     phone.surveys = newer
-    assert missing_versions(phone.lane, newer) == set()
+    assert missing_survey_versions(phone.lane, newer) == set()
     assert phone.text("x") == ["B?"]
 
 
 def test_a_version_or_a_channel_that_is_not_known_is_an_error(phone):
     phone.text("START")
-    with pytest.raises(UnknownVersion):
-        advance(phone.lane, "+33", [], T0, Surveys(), {CHANNEL: phone.policy})
-    with pytest.raises(UnknownChannel):
-        advance(Lane(), "+33", [Mail(T0, Sms("a", "gone", "x"))], T0, phone.surveys, {})
+    with pytest.raises(UnknownVersionError):
+        advance(phone.lane, "+33", [], T0, SurveyRegistry(), {SIMULATED_CHANNEL: phone.policy})
+    with pytest.raises(UnknownChannelError):
+        advance(Lane(), "+33", [Mail(T0, InboundSms("a", "gone", "x"))], T0, phone.surveys, {})
 
 
 def test_a_lane_is_kept_two_days_or_as_long_as_its_session_may_last(phone):

@@ -6,13 +6,19 @@ import msgspec
 import pytest
 
 from engine.model.events import Invitation
-from engine.model.lane import decode, encode
-from engine.proofs import bounds, findings
-from engine.simulator.simulator import SENDER
-from engine.surveys.findings import Rejected
+from engine.model.lane import decode_lane, encode_lane
+from engine.proofs import survey_bounds, survey_findings
+from engine.simulator.simulator import SIMULATED_SENDER
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_survey
-from engine.surveys.variables import CONTACT, MESSAGES, MOST_MESSAGES, NUMBER, count_of
-from tests.engine.chat import CHANNEL, Phone, policy_for, surveys_of
+from engine.surveys.variables import (
+    CONTACT_KEY,
+    MESSAGES_KEY,
+    MOST_COUNTED_MESSAGES,
+    NUMBER_KEY,
+    message_count,
+)
+from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 
 NUMBER_OF_OURS = "+15005550006"
 
@@ -35,28 +41,28 @@ def to(go, times=None, **when):
 
 
 def phone_for(*steps, contact="Rey", number=NUMBER_OF_OURS, **fields):
-    contacts = {SENDER: contact} if contact else {}
+    contacts = {SIMULATED_SENDER: contact} if contact else {}
     policy = msgspec.structs.replace(policy_for("s"), number=number, contacts=contacts)
-    return Phone(surveys_of({"s.json": survey(*steps, **fields)}), policy)
+    return SimulatedPhone(surveys_of({"s.json": survey(*steps, **fields)}), policy)
 
 
 def found(*steps, **fields):
     """Level, step and sentence of everything found."""
     compiled, written = read_survey("s.json", survey(*steps, **fields).encode())
-    return [(each.level, each.step, str(each)) for each in (*findings(compiled), *written)]
+    return [(each.level, each.step, str(each)) for each in (*survey_findings(compiled), *written)]
 
 
 def problems(*steps, **fields):
     try:
         read_survey("s.json", survey(*steps, **fields).encode())
-    except Rejected as e:
+    except InvalidSurveyError as e:
         return e.problems
     return []
 
 
 def most_segments(*steps, **fields):
     compiled, _ = read_survey("s.json", survey(*steps, **fields).encode())
-    return bounds(compiled).segments["en"]
+    return survey_bounds(compiled).segments["en"]
 
 
 # -- what is put in
@@ -95,7 +101,7 @@ def test_every_sms_of_a_session_is_counted_whatever_it_is():
 
 def test_whoever_was_invited_has_sent_nothing_yet():
     phone = phone_for(ask("a", "{$messages} {$contact}"), say("b", "{$messages}"))
-    said = phone.apply(Invitation("0f", CHANNEL, "s"))
+    said = phone.apply_event(Invitation("0f", SIMULATED_CHANNEL, "s"))
     assert [sms.text for sms in said] == ["0 Rey"]
     assert phone.text("yes") == ["1"]
 
@@ -108,22 +114,22 @@ def test_the_count_begins_anew_with_every_session():
 
 
 def test_the_count_stops_where_texts_were_proved_to_have_their_length():
-    assert (count_of(7).raw, count_of(7).value) == ("7", 7)
-    assert count_of(MOST_MESSAGES) == count_of(MOST_MESSAGES + 1)
+    assert (message_count(7).raw, message_count(7).value) == ("7", 7)
+    assert message_count(MOST_COUNTED_MESSAGES) == message_count(MOST_COUNTED_MESSAGES + 1)
 
 
 def test_what_an_inviter_calls_the_same_is_something_else():
     text = "{contact} {number} {messages} / {$contact} {$number} {$messages}"
     phone = phone_for(say("a", text), variables=["contact", "number", "messages"])
     variables = {"contact": "A", "number": "B", "messages": "C"}
-    said = phone.apply(Invitation("0f", CHANNEL, "s", variables=variables))
+    said = phone.apply_event(Invitation("0f", SIMULATED_CHANNEL, "s", variables=variables))
     assert [sms.text for sms in said] == ["A B C / Rey +15005550006 0"]
 
 
 @pytest.mark.parametrize("key", ["$number", "$messages", "$MESSAGES"])
 def test_no_inviter_tells_what_parley_tells(key):
     phone = phone_for(say("a", "{$number} {$messages}"))
-    said = phone.apply(Invitation("0f", CHANNEL, "s", variables={key: "forged"}))
+    said = phone.apply_event(Invitation("0f", SIMULATED_CHANNEL, "s", variables={key: "forged"}))
     assert [sms.text for sms in said] == ["+15005550006 0"]
 
 
@@ -131,18 +137,18 @@ def test_a_survey_that_is_told_nothing_keeps_nothing():
     told, untold = phone_for(ask("a", "{$messages}")), phone_for(ask("a", "?"))
     told.text("START")
     untold.text("START")
-    assert set(told.line.session.answers) == {MESSAGES}
-    assert untold.line.session.answers == {}
-    assert decode(encode(told.lane)) == told.lane
+    assert set(told.channel_state.session.answers) == {MESSAGES_KEY}
+    assert untold.channel_state.session.answers == {}
+    assert decode_lane(encode_lane(told.lane)) == told.lane
 
 
 @pytest.mark.parametrize(
     "text, condition, told",
     [
         ("?", None, set()),
-        ("{$contact|x}", None, {CONTACT}),
-        ("{$NUMBER}{$messages}", None, {NUMBER, MESSAGES}),
-        ("?", {"not": {"variable": "$messages", "equals": 3}}, {MESSAGES}),
+        ("{$contact|x}", None, {CONTACT_KEY}),
+        ("{$NUMBER}{$messages}", None, {NUMBER_KEY, MESSAGES_KEY}),
+        ("?", {"not": {"variable": "$messages", "equals": 3}}, {MESSAGES_KEY}),
         ("{contact} {messages}", None, set()),
     ],
 )

@@ -3,8 +3,8 @@
 import pytest
 import re2
 
-from engine.proofs.survey_loader import read_surveys
-from engine.simulator.survey_diff import Difference, StepChange, compare
+from engine.proofs.survey_loader import load_surveys
+from engine.simulator.survey_diff import FieldDifference, StepChange, diff_versions
 
 BASE = """
 survey: quiz
@@ -37,7 +37,7 @@ steps:
 
 def survey(text):
     re2.purge()  # or the same pattern would be the same object
-    surveys, problems = read_surveys({"quiz.yaml": text.encode()})
+    surveys, problems = load_surveys({"quiz.yaml": text.encode()})
     assert problems == []
     return surveys.current("quiz")
 
@@ -48,7 +48,7 @@ def upgrade(*changes):
     for was, now in changes:
         assert was in new
         new = new.replace(was, now)
-    return compare(survey(BASE), survey(new))
+    return diff_versions(survey(BASE), survey(new))
 
 
 def test_a_version_does_not_differ_from_itself_nor_by_a_comment():
@@ -76,7 +76,7 @@ def test_a_version_does_not_differ_from_itself_nor_by_a_comment():
 def test_a_step_that_changed_says_what(change, step, field, was, now):
     (changed,) = upgrade(change).steps
     assert (changed.step, changed.kind) == (step, "changed")
-    assert changed.differences == (Difference(field, was, now),)
+    assert changed.differences == (FieldDifference(field, was, now),)
 
 
 def test_what_words_do_not_tell_is_a_difference_all_the_same():
@@ -86,8 +86,8 @@ def test_what_words_do_not_tell_is_a_difference_all_the_same():
         for aliases in ("", ", aliases: [ruby]")
     )
     old, new = (text.replace("at_least: 18", "equals: red") for text in (old, new))
-    (changed,) = compare(survey(old), survey(new)).steps
-    assert Difference("answer", "1 of 2", "1 of 2") in changed.differences
+    (changed,) = diff_versions(survey(old), survey(new)).steps
+    assert FieldDifference("answer", "1 of 2", "1 of 2") in changed.differences
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_steps_that_come_and_go_are_told_and_so_is_where_their_neighbours_lead()
         ("age", "changed"), ("old", "added"), ("young", "removed")
     ]  # fmt: skip
     assert found.steps[0].differences == (
-        Difference("next", "bye if at least 18; young", "bye if at least 18; old"),
+        FieldDifference("next", "bye if at least 18; young", "bye if at least 18; old"),
     )
     assert found.steps[1] == StepChange("old", "added")
 
@@ -127,7 +127,7 @@ def test_a_step_put_between_is_told_of_the_step_before_it():
     between = '  - {id: well, say: {en: "Well.", fr: "Bien."}}\n  - id: bye\n'
     found = upgrade(("  - id: bye\n", between))
     assert [(step.step, step.kind) for step in found.steps] == [("young", "changed"), ("well", "added")]
-    assert found.steps[0].differences == (Difference("next", "bye", "well"),)
+    assert found.steps[0].differences == (FieldDifference("next", "bye", "well"),)
 
 
 def test_a_statement_that_becomes_a_question_is_both():

@@ -17,19 +17,19 @@ from engine.answers import (
 from engine.model.patterns import compile_folded, compile_pattern
 from engine.surveys.conditions import (
     Above,
-    All,
-    Answered,
-    Any,
+    AllOf,
+    AnyOf,
     AtLeast,
     AtMost,
     Below,
-    Contains,
-    Includes,
-    Matches,
+    ContainsWord,
+    IncludesOption,
+    MatchesPattern,
     Not,
     OneOf,
+    StepAnswered,
 )
-from engine.surveys.wording import describe, describe_reader
+from engine.surveys.wording import describe_condition, describe_reader
 
 OWN = AtLeast("me", 95)
 OTHER = OneOf("fever", frozenset([False]))
@@ -47,47 +47,47 @@ OTHER = OneOf("fever", frozenset([False]))
     (OneOf("me", frozenset([10, 2, 1.5])), "is 1.5, 2 or 10"),
     (OneOf("me", frozenset(["b", "c", "a"])), "is a, b or c"),
     (OneOf("me", frozenset()), "is nothing"),
-    (Matches("me", compile_folded("check ?up")), "matches /check ?up/"),
-    (Contains("me", ("bad", "so so")), "contains 'bad' or 'so so'"),
-    (Includes("me", frozenset(["y", "x"])), "includes x or y"),
-    (Answered("me"), "answered"),
+    (MatchesPattern("me", compile_folded("check ?up")), "matches /check ?up/"),
+    (ContainsWord("me", ("bad", "so so")), "contains 'bad' or 'so so'"),
+    (IncludesOption("me", frozenset(["y", "x"])), "includes x or y"),
+    (StepAnswered("me"), "answered"),
     (OTHER, "'fever' is no"),
     (AtLeast("fever", 3), "'fever' is at least 3"),
     (OneOf("$agentid", frozenset([7.0])), "agentId is 7"),
     (OneOf("$colour", frozenset(["red"])), "colour is red"),
 ])  # fmt: skip
 def test_a_condition_says_what_it_compares_and_leaves_its_own_step_out(condition, words):
-    assert describe(condition, "me") == words
+    assert describe_condition(condition, "me") == words
 
 
 @pytest.mark.parametrize("condition, words", [
     (Not(OWN), "not at least 95"),
     (Not(OTHER), "'fever' is not no"),
     (Not(OneOf("me", frozenset([1, 2]))), "is none of 1 and 2"),
-    (Not(Answered("fever")), "'fever' is not answered"),
-    (Not(Contains("me", ("bad",))), "does not contain 'bad'"),
-    (Not(Matches("me", compile_folded("x"))), "does not match /x/"),
-    (Not(Includes("me", frozenset(["x"]))), "does not include x"),
+    (Not(StepAnswered("fever")), "'fever' is not answered"),
+    (Not(ContainsWord("me", ("bad",))), "does not contain 'bad'"),
+    (Not(MatchesPattern("me", compile_folded("x"))), "does not match /x/"),
+    (Not(IncludesOption("me", frozenset(["x"]))), "does not include x"),
     (Not(Not(OWN)), "at least 95"),
-    (Not(All((OWN, OTHER))), "not (at least 95 and 'fever' is no)"),
+    (Not(AllOf((OWN, OTHER))), "not (at least 95 and 'fever' is no)"),
 ])  # fmt: skip
 def test_a_denial_keeps_its_meaning(condition, words):
-    assert describe(condition, "me") == words
+    assert describe_condition(condition, "me") == words
 
 
 @pytest.mark.parametrize("condition, words", [
-    (All((OWN, OTHER)), "at least 95 and 'fever' is no"),
-    (Any((OWN, All((OTHER, Answered("me"))))), "at least 95 or ('fever' is no and answered)"),
-    (All((Any((OWN,)), OTHER)), "at least 95 and 'fever' is no"),
-    (All(()), "always"),
-    (Any(()), "never"),
+    (AllOf((OWN, OTHER)), "at least 95 and 'fever' is no"),
+    (AnyOf((OWN, AllOf((OTHER, StepAnswered("me"))))), "at least 95 or ('fever' is no and answered)"),
+    (AllOf((AnyOf((OWN,)), OTHER)), "at least 95 and 'fever' is no"),
+    (AllOf(()), "always"),
+    (AnyOf(()), "never"),
 ])  # fmt: skip
 def test_what_is_combined_is_bracketed_where_it_could_be_misread(condition, words):
-    assert describe(condition, "me") == words
+    assert describe_condition(condition, "me") == words
 
 
 def test_about_no_step_every_step_is_named():
-    assert describe(OWN, "") == "'me' is at least 95"
+    assert describe_condition(OWN, "") == "'me' is at least 95"
 
 
 @pytest.mark.parametrize("reader, words", [

@@ -19,7 +19,7 @@ import requests
 
 from config.settings.settings import load_settings
 from config.store import keyspace
-from engine.model.events import Sms, encode
+from engine.model.events import InboundSms, encode_event
 from tests.support import clinic
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
@@ -29,11 +29,11 @@ from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.sending.delivery import LEASE_MS
-from workers.store.channel_state import Channels
-from workers.store.lanes import Lanes
-from workers.store.optouts import open_list
-from workers.store.outboxes import Outboxes
+from workers.sending.delivery import OUTBOX_LEASE_MS
+from workers.store.channel_state import ChannelStore
+from workers.store.lanes import LaneStore
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore
 
 PANELS = panels()
 
@@ -176,7 +176,7 @@ class World:
         (self.deployment.folder / "parley.toml").write_text(CONFIGURATION)
         self.lanes, self.broker = self.lanes_server.client(), self.broker_server.client()
         self.settings = load_settings(self.deployment.environment)
-        self.channels = Channels(self.lanes, self.settings.channels)
+        self.channels = ChannelStore(self.lanes, self.settings.channels)
         self._endpoint_port = free_port()
         self._serve(folder)
 
@@ -205,17 +205,19 @@ class World:
     def resume(self, name):
         """As `parley channel resume` does."""
         self.channels.resume(name)
-        outboxes = Outboxes(self.lanes, self.settings.shards, self.settings.keep_events_ms, LEASE_MS)
+        outboxes = OutboxStore(
+            self.lanes, self.settings.shards, self.settings.keep_events_ms, OUTBOX_LEASE_MS
+        )
         outboxes.bring_forward(name, self.settings.channels[name].limits.sms_per_second)
 
     def accept(self, sender, event):
         """As `web` does, but nobody is rung for."""
         commands, _ = keyspace.accept_commands(self.settings.shards, [(sender, False, event)])
-        keyspace.run(self.lanes, commands)
+        keyspace.run_commands(self.lanes, commands)
 
     def age(self, server, name, member, by_s):
         """Let something have been there for so long."""
-        server.zadd(name, {member: keyspace.server_ms(server) - by_s * 1_000})
+        server.zadd(name, {member: keyspace.server_time_ms(server) - by_s * 1_000})
 
     def memory(self, share):
         """Let the lanes' server be as full as that; without a limit if 0."""
@@ -355,7 +357,7 @@ def what_takes_long(story, world, town):
     story.broken("ParleyNewDeadLetters", "ParleyManyDeadLetters", "ParleyRepliesSlow", *LONG)
     flood = town.number()
     shards = world.settings.shards
-    lost = Lanes(world.lanes, shards, 0, open_list(world.lanes, shards, ""))
+    lost = LaneStore(world.lanes, shards, 0, open_opt_out_list(world.lanes, shards, ""))
     town.also += [
         lambda: town.post("poll", b"{}", token="forged"),
         lambda: town.start(number=flood),
@@ -372,9 +374,9 @@ def what_takes_long(story, world, town):
         sender = town.number()
         world.accept(sender, b"garbage")
     story.wait("ParleyNewDeadLetters", "ParleyManyDeadLetters")
-    k = next(k for k in range(world.settings.shards) if world.lanes.zcard(keyspace.dead_index(k)))
-    (letter,) = world.lanes.zrange(keyspace.dead_index(k), 0, 0)
-    world.age(world.lanes, keyspace.dead_index(k), letter, 4 * 86_400)
+    k = next(k for k in range(world.settings.shards) if world.lanes.zcard(keyspace.dead_letter_index_key(k)))
+    (letter,) = world.lanes.zrange(keyspace.dead_letter_index_key(k), 0, 0)
+    world.age(world.lanes, keyspace.dead_letter_index_key(k), letter, 4 * 86_400)
 
 
 def accepted_with(credit):
@@ -391,8 +393,8 @@ def accepted_with(credit):
 
 def never_come_back(world, lanes, sender):
     """A worker takes up an SMS, and is gone."""
-    world.accept(sender, encode(Sms(f"lost{sender}", "clinic", "hello")))
-    lanes.claim(keyspace.REPLIES, [sender])
+    world.accept(sender, encode_event(InboundSms(f"lost{sender}", "clinic", "hello")))
+    lanes.claim(keyspace.REPLIES_QUEUE, [sender])
 
 
 def the_provider(story, world):
@@ -426,8 +428,8 @@ def roles(story, world):
     story.wait("ParleyNothingLeaves", "ParleyRoleMissing")
     story.broken("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
     world.end("ratelimit", "conversation", "clock")
-    world.age(world.broker, keyspace.bell(keyspace.REPLIES), "+33699999999", 90)
-    world.age(world.lanes, keyspace.alarms(0), "+33699999999", 90)
+    world.age(world.broker, keyspace.wakeup_queue_key(keyspace.REPLIES_QUEUE), "+33699999999", 90)
+    world.age(world.lanes, keyspace.lane_alarms_key(0), "+33699999999", 90)
     story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
     world.begin("delivery", "ratelimit", "conversation", "clock")
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from config.store import keyspace
-from engine.model.events import Sms, encode
+from engine.model.events import InboundSms, encode_event
 from tests.soak import ledger
 from tests.support import audit, clinic
 from tests.support.person import inbound
@@ -18,16 +18,16 @@ SHARDS = 16
 
 def flood(redis, broker, over):
     """As `web` does, which would take longer over it: at least so many, and on until it is `over`. Answers how many."""
-    mailbox = keyspace.mailbox(keyspace.shard_of(HOT, SHARDS), HOT)
+    mailbox = keyspace.mailbox_key(keyspace.shard_of(HOT, SHARDS), HOT)
     said = 0
     while said < SMS or not over.is_set():
         events = [
-            (HOT, False, encode(Sms(f"{number:016x}", clinic.CHANNEL, f"said {number}")))
+            (HOT, False, encode_event(InboundSms(f"{number:016x}", clinic.CHANNEL, f"said {number}")))
             for number in range(said, said + AT_ONCE)
         ]
         commands, _ = keyspace.accept_commands(SHARDS, events)
-        keyspace.run(redis, commands)
-        keyspace.ask(broker, keyspace.ring_command(keyspace.REPLIES, [HOT]))
+        keyspace.run_commands(redis, commands)
+        keyspace.run_command(broker, keyspace.wake_command(keyspace.REPLIES_QUEUE, [HOT]))
         said += AT_ONCE
         until(lambda: redis.llen(mailbox) < SMS // 2, 60, "half of it is handled")
     return said
@@ -51,4 +51,4 @@ def test_a_flood_from_one_sender_keeps_nobody_waiting(deployment, play, own_valk
     audit.settle(redis, broker, deadline_s=120)
     heard = [text for _, text in ledger.stories(redis)[HOT].heard]
     assert heard == ["START", *(f"said {number}" for number in range(said))]
-    assert not any(redis.exists(keyspace.dead(k)) for k in range(SHARDS))
+    assert not any(redis.exists(keyspace.dead_letters_key(k)) for k in range(SHARDS))

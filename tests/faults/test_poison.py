@@ -14,7 +14,9 @@ SHARDS = 16
 def put_aside(redis):
     """(sender, reason) of every dead letter."""
     return sorted(
-        (each.sender, each.reason) for k in range(SHARDS) for each in dead_letter_store.stored(redis, k)
+        (each.sender, each.reason)
+        for k in range(SHARDS)
+        for each in dead_letter_store.scan_unordered(redis, k)
     )
 
 
@@ -48,12 +50,15 @@ def test_wake_ups_and_mail_that_cannot_be_read_harm_nobody(deployment, play, own
     deployment.start()
     broken, stranger = clinic.number(1), clinic.number(2)
     k = keyspace.shard_of(broken, SHARDS)
-    entry = keyspace.call(
-        "accept", [keyspace.alarms(k), keyspace.mailbox(k, broken)], (broken, b"R\xc1 no event")
+    entry = keyspace.function_call(
+        "accept", [keyspace.lane_alarms_key(k), keyspace.mailbox_key(k, broken)], (broken, b"R\xc1 no event")
     )
-    keyspace.ask(redis, entry)
-    for queue in (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND):
-        broker.zadd(keyspace.bell(queue), {b"\xff\xfe": 1, b"": 2, b"x" * 100_000: 3, stranger.encode(): 4})
+    keyspace.run_command(redis, entry)
+    for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE):
+        broker.zadd(
+            keyspace.wakeup_queue_key(queue),
+            {b"\xff\xfe": 1, b"": 2, b"x" * 100_000: 3, stranger.encode(): 4},
+        )
     play.hold(range(10, 16))
     play.judge()
     until(lambda: put_aside(redis) == [(broken, "undecodable")], 30, "the mail is put aside")

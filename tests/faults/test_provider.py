@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from config.store import keyspace
-from engine.model.events import Outbound, encode
+from engine.model.events import OutboundSms, encode_event
 from tests.faults.play import Play
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
@@ -18,8 +18,8 @@ from tests.support.processes import Deployment
 from tests.support.vonage import KEY, SECRET, FakeVonage
 from tests.support.waiting import until
 from workers.sending import delivery
-from workers.store.channel_state import Channels
-from workers.store.outboxes import Outboxes
+from workers.store.channel_state import ChannelStore
+from workers.store.outboxes import OutboxStore
 
 ANNA = clinic.number(1)
 
@@ -103,7 +103,7 @@ def test_an_account_at_fault_pauses_the_channel_and_keeps_its_sms(
     deployment.start()
     play.crowd.post([inbound(clinic.number(place), "START") for place in range(5)])
     redis = own_valkey.client()
-    until(lambda: redis.exists(keyspace.pause(clinic.CHANNEL)), 30, "the channel is paused")
+    until(lambda: redis.exists(keyspace.pause_key(clinic.CHANNEL)), 30, "the channel is paused")
     assert octopush.count() < 5
     until(lambda: resting(redis) + octopush.count() == 5, 30, "whatever was not sent rests")
     assert "resumed" in parley(deployment, "channel", "resume", clinic.CHANNEL)[0]
@@ -148,9 +148,9 @@ def put(redis, sender, *texts, channel=clinic.CHANNEL, **more):
     k = keyspace.shard_of(sender, 16)
     for text in texts:
         identity = f"{sender.removeprefix('+')}{text}"
-        sms = Outbound(identity, channel, sender, text, **more)
-        redis.rpush(keyspace.outbox(k, sender), channel.encode() + b"\0" + encode(sms))
-    redis.zadd(keyspace.outbox_alarms(k), {sender: 1})
+        sms = OutboundSms(identity, channel, sender, text, **more)
+        redis.rpush(keyspace.outbox_key(k, sender), channel.encode() + b"\0" + encode_event(sms))
+    redis.zadd(keyspace.outbox_alarms_key(k), {sender: 1})
 
 
 def got(octopush):
@@ -208,7 +208,9 @@ def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valk
     with Deployment(
         own_valkey.url, own_valkey.broker_url, octopush, limits={"sms_per_second": rate}
     ) as deployment:
-        redis.set(keyspace.pause(clinic.CHANNEL), b'{"by":"operator","why":"test","since":1}', px=86_400_000)
+        redis.set(
+            keyspace.pause_key(clinic.CHANNEL), b'{"by":"operator","why":"test","since":1}', px=86_400_000
+        )
         invited = [clinic.number(place) for place in range(40)]
         asking = [clinic.number(place) for place in range(100, 125)]
         for person in invited:
@@ -217,8 +219,8 @@ def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valk
             put(redis, person, "a", "b")
         deployment.start(web=0, ratelimit=0, conversation=0, delivery=2)
         until(lambda: waiting(redis) == 65, 30, "everyone has been turned away")
-        assert Channels(redis, {}).resume(clinic.CHANNEL).pause.why == "test"
-        assert Outboxes(redis, 16, 0, delivery.LEASE_MS).bring_forward(clinic.CHANNEL, rate) == 65
+        assert ChannelStore(redis, {}).resume(clinic.CHANNEL).pause.why == "test"
+        assert OutboxStore(redis, 16, 0, delivery.OUTBOX_LEASE_MS).bring_forward(clinic.CHANNEL, rate) == 65
         until(lambda: octopush.count() == 250, 60, "everything was sent")
     accepted = octopush.accepted()
     last_reply = max(at for at, sms in enumerate(accepted) if sms.to in asking)

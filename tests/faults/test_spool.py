@@ -94,7 +94,7 @@ class Talkers:
 
 def mail(client, sender):
     """Of each event in a mailbox: its id, its text, and when it was accepted (ms)."""
-    entries = client.lrange(keyspace.mailbox(keyspace.shard_of(sender, SHARDS), sender), 0, -1)
+    entries = client.lrange(keyspace.mailbox_key(keyspace.shard_of(sender, SHARDS), sender), 0, -1)
     events = [(int(entry[1:14]), decode_inbound(entry[14:])) for entry in entries]
     return [(event.id, event.text, at) for at, event in events]
 

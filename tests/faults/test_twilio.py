@@ -3,7 +3,7 @@ is looked up, and each SMS is created once."""
 
 import pytest
 
-from engine.model.events import Delivered, Sent
+from engine.model.events import ReceiptRecorded, SmsSent
 from tests.support import clinic
 from tests.support.twilio import Break, Cut, FakeTwilio, Refuse
 from tests.support.twilio_deployment import PATH, PUBLIC, TwilioDeployment
@@ -26,7 +26,7 @@ def deployment(own_valkey, twilio):
 
 def settled(deployment, count=1):
     """Until so many SMS have left the outbox as sent."""
-    until(lambda: len(of(deployment, Sent)) == count, 30, f"{count} SMS are settled")
+    until(lambda: len(of(deployment, SmsSent)) == count, 30, f"{count} SMS are settled")
     assert deployment.waiting(ANNA) == 0
 
 
@@ -44,7 +44,7 @@ def test_a_conversation_and_what_became_of_its_sms(deployment, twilio):
     message = twilio.messages[0]
     for status in ("delivered", "sent", "delivered"):
         assert twilio.tell(message, status, public=deployment.base).status_code == 200
-    (first, _), receipts = of(deployment, Sent), lambda: of(deployment, Delivered)
+    (first, _), receipts = of(deployment, SmsSent), lambda: of(deployment, ReceiptRecorded)
     until(receipts, 30, "the receipt was applied")
     assert first.ticket == message["sid"]
     assert message["status_callback"] == f"{PUBLIC}{PATH}?sms={first.id}"
@@ -71,7 +71,7 @@ def test_a_message_whose_creation_was_not_confirmed_is_found_and_not_created_aga
     settled(deployment)
     assert twilio.sent(ANNA) == [clinic.NAME]
     assert [request.method for request in twilio.received] == ["POST", "GET"]
-    assert of(deployment, Sent)[0].ticket == twilio.messages[0]["sid"]
+    assert of(deployment, SmsSent)[0].ticket == twilio.messages[0]["sid"]
 
 
 def test_a_message_that_was_not_created_after_all_is_created_once_its_absence_is_certain(deployment, twilio):

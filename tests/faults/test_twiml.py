@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from config.store import keyspace
-from engine.model.events import Sent
+from engine.model.events import SmsSent
 from ingest.webhooks import inline_replies
 from tests.support import clinic
 from tests.support.twilio import FakeTwilio
@@ -46,7 +46,7 @@ def settle(deployment, count):
     def sent():
         if deployment.resting(ANNA):
             deployment.hurry(ANNA)
-        return sum(isinstance(record, Sent) for record in deployment.records(ANNA)) == count
+        return sum(isinstance(record, SmsSent) for record in deployment.records(ANNA)) == count
 
     until(sent, 30, f"{count} SMS are settled")
     assert deployment.waiting(ANNA) == 0
@@ -63,7 +63,7 @@ def test_replies_are_in_the_answer_and_are_found_with_the_provider_later(deploym
     assert said(deployment.text(ANNA, "Ada").text) == [clinic.temperature("Ada")]
     settle(deployment, 2)
     assert (posts(twilio), directions(twilio)) == ([], ["outbound-reply"] * 2)
-    assert [record.ticket for record in deployment.records(ANNA) if isinstance(record, Sent)] == [
+    assert [record.ticket for record in deployment.records(ANNA) if isinstance(record, SmsSent)] == [
         message["sid"] for message in twilio.messages
     ]
     (first, _) = twilio.messages
@@ -79,7 +79,7 @@ def test_whoever_writes_again_soon_is_answered_in_place_once_twilio_has_told_of_
         assert said(deployment.text(ANNA, text).text) == [reply]
         assert twilio.tell(twilio.messages[-1], "sent", public=deployment.base).status_code == 200
         assert (deployment.waiting(ANNA), deployment.resting(ANNA)) == (0, False)
-    assert [record.ticket for record in deployment.records(ANNA) if isinstance(record, Sent)] == [
+    assert [record.ticket for record in deployment.records(ANNA) if isinstance(record, SmsSent)] == [
         message["sid"] for message in twilio.messages
     ]
     assert {request.method for request in twilio.received} == set()
@@ -93,7 +93,7 @@ def test_what_was_decided_meanwhile_leaves_once_twilio_has_told_of_the_answer(de
     begun = monotonic()
     twilio.tell(twilio.messages[0], "sent", public=deployment.base)
     until(lambda: len(twilio.messages) == 2, 30, "the next question is sent")
-    assert monotonic() - begun < inline_replies.REST_MS / 2000
+    assert monotonic() - begun < inline_replies.ANSWER_LOOKUP_DELAY_MS / 2000
     assert (twilio.sent(), directions(twilio)) == (
         [clinic.NAME, clinic.temperature("Ada")], ["outbound-reply", "outbound-api"],
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_a_lane_that_takes_too_long_answers_by_the_api(deployment, twilio):
     deployment.start(ratelimit=0)
     begun = monotonic()
     assert deployment.text(ANNA, "START").text == NOTHING
-    assert inline_replies.WAIT_S <= monotonic() - begun < inline_replies.WAIT_S + 2
+    assert inline_replies.LANE_WAIT_S <= monotonic() - begun < inline_replies.LANE_WAIT_S + 2
     assert twilio.sent() == []
     deployment.spawn("ratelimit")
     settle(deployment, 1)
@@ -214,11 +214,11 @@ def test_a_stop_takes_the_entrusted_reply_with_it(deployment, twilio):
 
 def test_a_paused_channel_answers_nothing(deployment, twilio):
     deployment.start()
-    deployment.redis.set(keyspace.pause(clinic.CHANNEL), "no credit")
+    deployment.redis.set(keyspace.pause_key(clinic.CHANNEL), "no credit")
     assert deployment.text(ANNA, "START").text == NOTHING
     assert twilio.sent() == []
     assert not deployment.reserved(ANNA)
-    deployment.redis.delete(keyspace.pause(clinic.CHANNEL))
+    deployment.redis.delete(keyspace.pause_key(clinic.CHANNEL))
     deployment.hurry(ANNA)
     settle(deployment, 1)
     assert directions(twilio) == ["outbound-api"]

@@ -3,7 +3,7 @@
 import pytest
 
 from config.store import keyspace
-from engine.model.events import Sent
+from engine.model.events import SmsSent
 from tests.support import clinic
 from tests.support.twilio import Cut, FakeTwilio
 from tests.support.twilio_deployment import SHARDS, TwilioDeployment
@@ -27,15 +27,15 @@ def deployment(own_valkey, twilio):
 def end_lease(deployment):
     """Let the lease of the worker that died, or the rest after its try, be over now."""
     k = keyspace.shard_of(ANNA, SHARDS)
-    name = keyspace.outbox_lock(k, ANNA)
+    name = keyspace.outbox_lock_key(k, ANNA)
     if lock := deployment.redis.get(name):
         fence, _, rest = lock.split(b" ", 2)
         deployment.redis.set(name, b" ".join((fence, b"1", rest)), keepttl=True)
-    deployment.redis.zadd(keyspace.outbox_alarms(k), {ANNA: 1})
+    deployment.redis.zadd(keyspace.outbox_alarms_key(k), {ANNA: 1})
 
 
 def tickets(deployment):
-    return [record.ticket for record in deployment.records(ANNA) if isinstance(record, Sent)]
+    return [record.ticket for record in deployment.records(ANNA) if isinstance(record, SmsSent)]
 
 
 @pytest.mark.parametrize(

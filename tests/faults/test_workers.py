@@ -66,8 +66,8 @@ def test_wake_ups_doubled_late_and_for_nobody_do_nothing(deployment, play, own_v
 
     def ring():
         while not stop.is_set():
-            for queue in (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND):
-                keyspace.ask(broker, keyspace.ring_command(queue, everybody))
+            for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE):
+                keyspace.run_command(broker, keyspace.wake_command(queue, everybody))
 
     noise = Thread(target=ring)
     noise.start()

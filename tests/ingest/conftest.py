@@ -7,9 +7,9 @@ from threading import Thread
 import pytest
 import uvicorn
 
-from config.settings.settings import load
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
+from config.settings.settings import load_settings_and_surveys
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
 from ingest.web import create_app
 from tests.support.waiting import free_port, until
 
@@ -42,7 +42,9 @@ def web(valkey) -> Iterator[Callable[..., str]]:
                 "PARLEY_REDIS_URL": valkey.url,
                 "PARLEY_BROKER_URL": valkey.broker_url,
             }
-            settings, surveys = load({**own, **variables}, read_surveys, mistakes)
+            settings, surveys = load_settings_and_surveys(
+                {**own, **variables}, load_surveys, provider_mistakes
+            )
             return stack.enter_context(serving(create_app(settings, surveys), port))
 
         yield start

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ingest.intake.batches import Batches
+from ingest.intake.batches import WriteBatcher
 
 
 class Writer:
@@ -13,7 +13,7 @@ class Writer:
     def __init__(self, most=512):
         self.writes = []
         self.gates = []
-        self.batches = Batches(self.write, most)
+        self.batches = WriteBatcher(self.write, most)
 
     async def write(self, items):
         self.writes.append(list(items))
@@ -30,7 +30,7 @@ async def turns(n=5):
 def test_alone_an_item_is_written_at_once():
     async def run():
         writer = Writer()
-        put = writer.batches.put("a")
+        put = writer.batches.submit("a")
         await turns()
         assert writer.writes == [["a"]]
         assert not put.done()
@@ -43,14 +43,14 @@ def test_alone_an_item_is_written_at_once():
 def test_what_gathers_during_a_write_shares_the_next_up_to_the_most():
     async def run():
         writer = Writer(most=3)
-        puts = [writer.batches.put(0)]
+        puts = [writer.batches.submit(0)]
         await turns()
-        puts += [writer.batches.put(n) for n in range(1, 6)]
+        puts += [writer.batches.submit(n) for n in range(1, 6)]
         for gate in range(3):
             await turns()
             writer.gates[gate].set_result(None)
         await asyncio.gather(*puts)
-        await writer.batches.drained()
+        await writer.batches.wait_drained()
         assert writer.writes == [[0], [1, 2, 3], [4, 5]]
 
     asyncio.run(run())
@@ -59,13 +59,13 @@ def test_what_gathers_during_a_write_shares_the_next_up_to_the_most():
 def test_a_failed_write_fails_all_that_wait_and_the_next_item_begins_anew():
     async def run():
         writer = Writer(most=1)
-        puts = [writer.batches.put(n) for n in range(3)]
+        puts = [writer.batches.submit(n) for n in range(3)]
         await turns()
         writer.gates[0].set_exception(OSError("gone"))
         for put in puts:
             with pytest.raises(OSError, match="gone"):
                 await put
-        again = writer.batches.put(9)
+        again = writer.batches.submit(9)
         await turns()
         writer.gates[1].set_result(None)
         await again
@@ -77,7 +77,7 @@ def test_a_failed_write_fails_all_that_wait_and_the_next_item_begins_anew():
 def test_a_request_that_went_away_disturbs_nobody():
     async def run():
         writer = Writer()
-        gone, stays = writer.batches.put("gone"), writer.batches.put("stays")
+        gone, stays = writer.batches.submit("gone"), writer.batches.submit("stays")
         await turns()
         gone.cancel()
         writer.gates[0].set_result(None)

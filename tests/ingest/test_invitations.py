@@ -64,8 +64,10 @@ def held(valkey, channel="clinic"):
     client = valkey.client()
     mails = {}
     for k in range(SHARDS):
-        ids = set(client.zrange(keyspace.held(k, channel), 0, -1))
-        mails |= {id_: mail for id_, mail in client.hgetall(keyspace.held_mail(k)).items() if id_ in ids}
+        ids = set(client.zrange(keyspace.held_ids_key(k, channel), 0, -1))
+        mails |= {
+            id_: mail for id_, mail in client.hgetall(keyspace.held_invitations_key(k)).items() if id_ in ids
+        }
     return [
         (mail.split(b"\0", 1)[0].decode(), decode_inbound(mail.split(b"\0", 1)[1][13:]))
         for mail in mails.values()
@@ -246,7 +248,7 @@ def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, fu
     with Proxy(valkey.url) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
-        proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=2)
+        proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=2)
         reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
         assert reply.status_code in (200, 202)
         assert proxy.lost == 2
@@ -274,9 +276,9 @@ def test_forgotten_on_purpose_it_is_still_not_accepted_again(api, valkey):
     identity = one.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     client = valkey.client()
     k = keyspace.shard_of(PERSON, SHARDS)
-    client.delete(keyspace.held(k, "clinic"), keyspace.held_mail(k))
-    client.set(keyspace.session(k, identity), "", xx=True, keepttl=True)
-    client.set(keyspace.reference(SHARDS, identity), "", xx=True, keepttl=True)
+    client.delete(keyspace.held_ids_key(k, "clinic"), keyspace.held_invitations_key(k))
+    client.set(keyspace.session_key(k, identity), "", xx=True, keepttl=True)
+    client.set(keyspace.reference_key(SHARDS, identity), "", xx=True, keepttl=True)
     for person in (PERSON, OTHER):
         assert one.invite(identifier=person, channel="clinic", clientReference="r").status_code == 200
     late = one.invite(
@@ -340,7 +342,7 @@ def test_in_quiet_hours_it_is_held_until_they_end(api, valkey):
     starts = datetime.fromisoformat(quiet_in_paris)
     assert starts > datetime.now(UTC) + timedelta(minutes=30)
     k = keyspace.shard_of(PERSON, SHARDS)
-    ((_, score),) = valkey.client().zrange(keyspace.held(k, "clinic"), 0, -1, withscores=True)
+    ((_, score),) = valkey.client().zrange(keyspace.held_ids_key(k, "clinic"), 0, -1, withscores=True)
     assert score == round(starts.timestamp() * 1000)
 
 
@@ -414,7 +416,7 @@ def test_whoever_writes_it_all_before_reading_gets_every_result(api, valkey):
 
 
 def test_if_redis_goes_away_the_lines_after_say_503_and_may_be_sent_again(api, own_valkey, monkeypatch):
-    monkeypatch.setattr("ingest.api.backlog.PAUSE_S", 0.01)
+    monkeypatch.setattr("ingest.api.backlog.RETRY_PAUSE_S", 0.01)
     one = api(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
     body = [json.dumps(each).encode() + b"\n" for each in people(600)]
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from config.store import keyspace
 from ingest.commands import invite as command
 from ingest.commands.invite import invite
-from ingest.commands.people import NoTable, read_people
+from ingest.commands.people import PeopleFileError, read_people
 from tests.support.inviting import KEY, key_table
 
 SHARDS = 16
@@ -45,7 +45,7 @@ def table(tmp_path):
 
 
 def held(valkey):
-    return sum(valkey.client().zcard(keyspace.held(k, "clinic")) for k in range(SHARDS))
+    return sum(valkey.client().zcard(keyspace.held_ids_key(k, "clinic")) for k in range(SHARDS))
 
 
 def test_one_person(run, valkey):
@@ -108,7 +108,7 @@ def test_a_chunk_that_is_cut_off_is_sent_again(run, table, valkey, monkeypatch):
     """The first answer of each chunk gets lost after the API has accepted it."""
     monkeypatch.setattr(command, "CHUNK", 10)
     monkeypatch.setattr(command, "PAUSE_S", 0.0)
-    post, lost = command.Api._post, []
+    post, lost = command.InvitationApi._post_rows, []
 
     def losing(self, rows, *, last):
         answers = post(self, rows, last=last)
@@ -117,7 +117,7 @@ def test_a_chunk_that_is_cut_off_is_sent_again(run, table, valkey, monkeypatch):
             return []
         return answers
 
-    monkeypatch.setattr(command.Api, "_post", losing)
+    monkeypatch.setattr(command.InvitationApi, "_post", losing)
     file = table("identifier", *(f"+336{12_000_000 + n:08d}" for n in range(25)))
     assert run("--csv", file).exit_code == 0
     assert (held(valkey), len(lost)) == (25, 3)
@@ -160,7 +160,7 @@ def test_a_key_that_no_header_holds_is_told(run, monkeypatch, key):
 
 def test_whoever_interrupts_it_is_told_how_far_it_came(run, table, monkeypatch, valkey):
     monkeypatch.setattr(command, "CHUNK", 10)
-    invite_chunk, done_before = command.Api.invite, []
+    invite_chunk, done_before = command.InvitationApi.invite, []
 
     def interrupted(self, rows):
         if done_before:
@@ -168,7 +168,7 @@ def test_whoever_interrupts_it_is_told_how_far_it_came(run, table, monkeypatch, 
         done_before.append(rows)
         return invite_chunk(self, rows)
 
-    monkeypatch.setattr(command.Api, "invite", interrupted)
+    monkeypatch.setattr(command.InvitationApi, "invite", interrupted)
     file = table("phone", *[f"+336{12_000_000 + n:08d}" for n in range(30)])
     done = run("--csv", file)
     assert (done.exit_code, held(valkey)) == (1, 10)
@@ -209,7 +209,7 @@ def test_tables_as_spreadsheets_write_them(table, delimiter, encoding):
     "head, why", [("name", "expected one called identifier"), ("identifer", "did you mean identifier"), ("phone,x,x", "two columns"), ("", "no column")]
 )  # fmt: skip
 def test_what_is_no_table_of_people_is_told_why(table, head, why):
-    with pytest.raises(NoTable, match=why):
+    with pytest.raises(PeopleFileError, match=why):
         rows(table(head, "+336"))
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_table_of_people_is_told_why(table, head, why):
     ],
 )
 def test_nobody_is_invited_by_a_table_whose_cells_are_out_of_place(table, lines, why):
-    with pytest.raises(NoTable, match=why):
+    with pytest.raises(PeopleFileError, match=why):
         rows(table("identifier,name", *lines))
 
 
@@ -230,5 +230,5 @@ def test_empty_cells_beyond_the_last_column_are_nothing(table):
 
 
 def test_a_table_in_another_encoding_is_told_so(table):
-    with pytest.raises(NoTable, match="saved as UTF-8"):
+    with pytest.raises(PeopleFileError, match="saved as UTF-8"):
         rows(table("identifier,name", "+336,Zoé", encoding="latin-1"))

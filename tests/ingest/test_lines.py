@@ -3,16 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.api.ndjson import Lines, TooLong
+from ingest.api.ndjson import LineSplitter, LineTooLong
 
 LONGEST = 8
 PIECES = st.lists(st.text("ab\r\n", max_size=12).map(str.encode), max_size=12)
 
 
 def taken_apart(pieces):
-    lines = Lines(LONGEST)
+    lines = LineSplitter(LONGEST)
     whole = [line for piece in pieces for line in lines.feed(piece)]
-    return whole + lines.end()
+    return whole + lines.finish()
 
 
 @given(PIECES)
@@ -21,13 +21,13 @@ def test_how_a_body_is_cut_into_pieces_makes_no_difference(pieces):
     *ended, rest = body.split(b"\n")
     expected = ended + [rest] * bool(rest)
     assert taken_apart(pieces) == [
-        TooLong if len(line) > LONGEST else line.removesuffix(b"\r") for line in expected
+        LineTooLong if len(line) > LONGEST else line.removesuffix(b"\r") for line in expected
     ]
 
 
 @given(PIECES)
 def test_no_more_is_kept_than_a_line(pieces):
-    lines = Lines(LONGEST)
+    lines = LineSplitter(LONGEST)
     for piece in pieces:
         lines.feed(piece)
         assert len(lines._rest) <= LONGEST

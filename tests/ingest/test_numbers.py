@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.api.textable_numbers import Unfit, textable
+from ingest.api.textable_numbers import UntextableNumberError, textable_number
 
 WRITTEN = ["+33612345678", "0033612345678", "+33 6 12 34 56 78", "+33 (0)6 12.34.56.78", "+330612345678"]
 
 
 @pytest.mark.parametrize("written", WRITTEN)
 def test_a_mobile_is_one_number_however_it_is_written(written):
-    assert textable(written, simulated=False) == "+33612345678"
+    assert textable_number(written, simulated=False) == "+33612345678"
 
 
 @pytest.mark.parametrize(
@@ -33,23 +33,23 @@ def test_a_mobile_is_one_number_however_it_is_written(written):
     ],
 )
 def test_a_number_that_is_no_mobile_is_refused_and_told_why(written, why):
-    with pytest.raises(Unfit, match=why):
-        textable(written, simulated=False)
+    with pytest.raises(UntextableNumberError, match=why):
+        textable_number(written, simulated=False)
 
 
 @pytest.mark.parametrize("written", ["+12025550200", "+61491570155", "+46701740700"])
 def test_only_what_regulators_keep_is_nobodys(written):
-    assert textable(written, simulated=False) == written
+    assert textable_number(written, simulated=False) == written
 
 
 @pytest.mark.parametrize("written", ["+33639981234", "+12025550123", "+999123456789"])
 def test_a_simulated_channel_takes_whatever_can_be_dialled(written):
-    assert textable(written, simulated=True) == written
+    assert textable_number(written, simulated=True) == written
 
 
 def test_a_simulated_channel_wants_numbers_in_full_too():
-    with pytest.raises(Unfit):
-        textable("0612345678", simulated=True)
+    with pytest.raises(UntextableNumberError):
+        textable_number("0612345678", simulated=True)
 
 
 MOBILES = [
@@ -63,7 +63,7 @@ def test_every_countrys_example_of_a_mobile_is_one_unless_it_is_nobodys(number):
     """In North America the examples themselves are 555-0123."""
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     if written.startswith("+1") and "55501" in written:
-        with pytest.raises(Unfit, match="nobody"):
-            textable(written, simulated=False)
+        with pytest.raises(UntextableNumberError, match="nobody"):
+            textable_number(written, simulated=False)
     else:
-        assert textable(written, simulated=False) == written
+        assert textable_number(written, simulated=False) == written

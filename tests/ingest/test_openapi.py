@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from ingest.api.description import describe
-from ingest.api.invitation_parser import identity
+from ingest.api.description import openapi_document
+from ingest.api.invitation_parser import derive_session_id
 from tests.support.inviting import KEY, Api, key_table
 
 load_all_checks()
 EXAMPLES = 60
-KNOWN = identity("clinic", "r")
+KNOWN = derive_session_id("clinic", "r")
 NOT_OURS = {
     "positive_data_acceptance",  # a number may be no mobile, a channel not there: what is well-formed may be refused
     "max_response_time",
@@ -23,7 +23,7 @@ NOT_OURS = {
 
 def narrowed():
     """The description, in which what depends on the deployment is what the deployment has."""
-    described = msgspec.json.decode(msgspec.json.encode(describe()))
+    described = msgspec.json.decode(msgspec.json.encode(openapi_document()))
     (survey,) = described["paths"]["/v1/surveys/{survey}/invitations"]["post"]["parameters"]
     survey["schema"]["enum"] = ["clinic"]
     fields = described["components"]["schemas"]["Body"]["properties"]
@@ -46,7 +46,7 @@ def narrowed():
 
 
 SCHEMA = narrowed()
-OPERATIONS = [(path, method) for path, methods in describe()["paths"].items() for method in methods]
+OPERATIONS = [(path, method) for path, methods in openapi_document()["paths"].items() for method in methods]
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def test_the_api_is_as_described(base, path, method, mode):
 
 def test_the_description_is_served_to_anybody(base):
     reply = requests.get(f"{base}/v1/openapi.json", timeout=5)
-    assert reply.content == msgspec.json.encode(describe())
+    assert reply.content == msgspec.json.encode(openapi_document())
 
 
 def test_every_field_of_puzzels_survey_is_described():
-    fields = describe()["components"]["schemas"]["Body"]["properties"]
+    fields = openapi_document()["components"]["schemas"]["Body"]["properties"]
     puzzels = {
         "identifier",
         "identifierType",

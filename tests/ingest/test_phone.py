@@ -35,13 +35,13 @@ def test_it_may_text_one_of_the_channels_originators(web, valkey, tmp_path):
 def test_replies_are_shown_with_their_segments(web, monkeypatch):
     base = web()
     send(base, "before the phone was switched on", "a0")
-    text = phone.Line.text
+    text = phone.PhoneConnection.send_sms
 
     def texted_and_answered(line, words):
         text(line, words)
         send(base, "What is your [name]? ç" + "x" * 70, "a1")
 
-    monkeypatch.setattr(phone.Line, "text", texted_and_answered)
+    monkeypatch.setattr(phone.PhoneConnection, "text", texted_and_answered)
     result = call(base)
     assert "What is your [name]? ç" in result.output
     assert "(2 segments)" in result.output

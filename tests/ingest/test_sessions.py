@@ -9,19 +9,19 @@ from config.store import keyspace
 from engine.model import lane as lane_format
 from engine.model.events import (
     Answer,
-    Cancel,
-    Delivered,
-    Ended,
-    Heard,
+    CancelSession,
     Invitation,
-    Opened,
-    Refused,
-    Said,
-    Sent,
+    OpeningRefused,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionOpened,
+    SmsDecided,
+    SmsReceived,
+    SmsSent,
     decode_inbound,
-    encode,
+    encode_event,
 )
-from engine.model.lane import Lane, Line, Session
+from engine.model.lane import ChannelLine, Lane, Session
 from ingest.api import sessions
 from tests.support.inviting import KEY, OTHER_KEY, Api, key_table
 
@@ -37,8 +37,8 @@ surveys = ["clinic"]
 number = "+33700000003"
 surveys = ["clinic"]
 """
-OPENED = Opened(1_000, "clinic", ID, "clinic", "v1", "en")
-SAID = Said(1_000, "clinic", ID, f"{ID}x0", "name", "Name?")
+OPENED = SessionOpened(1_000, "clinic", ID, "clinic", "v1", "en")
+SAID = SmsDecided(1_000, "clinic", ID, f"{ID}x0", "name", "Name?")
 
 
 @pytest.fixture
@@ -65,29 +65,29 @@ class Store:
         self.client = valkey.client()
 
     def index(self, since=1_000):
-        self.client.set(keyspace.session(K, ID), f"{since} {PERSON}")
+        self.client.set(keyspace.session_key(K, ID), f"{since} {PERSON}")
 
     def archive(self, *records, at):
-        self.client.xadd(keyspace.events(K), {"to": PERSON, "e": encode(records)}, id=f"{at}-*")
+        self.client.xadd(keyspace.events_key(K), {"to": PERSON, "e": encode_event(records)}, id=f"{at}-*")
 
     def lane(self, session, line="clinic"):
-        state = lane_format.encode(Lane(lines={line: Line(session=session)}))
-        self.client.set(keyspace.lane(K, PERSON), b"7 0 " + state)
+        state = lane_format.encode_lane(Lane(lines={line: ChannelLine(session=session)}))
+        self.client.set(keyspace.lane_key(K, PERSON), b"7 0 " + state)
 
     def mail(self):
         return [
-            decode_inbound(entry[14:]) for entry in self.client.lrange(keyspace.mailbox(K, PERSON), 0, -1)
+            decode_inbound(entry[14:]) for entry in self.client.lrange(keyspace.mailbox_key(K, PERSON), 0, -1)
         ]
 
     def release(self, identity):
         """As the pacer does."""
         keys = [
-            keyspace.alarms(K),
-            keyspace.held(K, "clinic"),
-            keyspace.held_mail(K),
-            keyspace.mailbox(K, PERSON),
+            keyspace.lane_alarms_key(K),
+            keyspace.held_ids_key(K, "clinic"),
+            keyspace.held_invitations_key(K),
+            keyspace.mailbox_key(K, PERSON),
         ]
-        keyspace.ask(self.client, keyspace.call("release", keys, (identity, PERSON)))
+        keyspace.run_command(self.client, keyspace.function_call("release", keys, (identity, PERSON)))
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def test_an_invitation_that_is_held_is_found_by_reference_and_by_id(api):
 def test_one_that_was_refused_is_told_with_the_reference_that_found_it(api, store):
     identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     store.release(identity)
-    store.client.delete(keyspace.mailbox(K, PERSON))
+    store.client.delete(keyspace.mailbox_key(K, PERSON))
     now = round(time() * 1000)
-    store.archive(Refused(now, "clinic", identity, "opted_out"), at=now)
+    store.archive(OpeningRefused(now, "clinic", identity, "opted_out"), at=now)
     found = api.find(clientReference="r", channel="clinic").json()
     assert (found["state"], found["reason"], found["clientReference"]) == ("refused", "opted_out", "r")
 
@@ -122,14 +122,14 @@ def test_one_whose_turn_has_come_waits_and_can_be_cancelled_once(api, store):
     assert [api.cancel(identity).status_code for _ in range(2)] == [202, 202]
     invitation, cancel, again = store.mail()
     assert isinstance(invitation, Invitation)
-    assert cancel == again == Cancel(cancel.id, "clinic", identity)
+    assert cancel == again == CancelSession(cancel.id, "clinic", identity)
 
 
 def test_an_open_session_has_its_answers_from_the_lane_and_its_sms_from_the_archive(api, store):
     store.index()
     store.archive(OPENED, SAID, at=1_001)
-    store.archive(Sent(1_200, "clinic", ID, f"{ID}x0", "t"), at=1_200)
-    store.archive(Heard(1_500, "clinic", ID, "e", "Ada", ""), at=1_500)
+    store.archive(SmsSent(1_200, "clinic", ID, f"{ID}x0", "t"), at=1_200)
+    store.archive(SmsReceived(1_500, "clinic", ID, "e", "Ada", ""), at=1_500)
     answers = {"name": Answer("Ada", "Ada"), "$agentid": Answer("7", 7)}
     store.lane(Session(ID, "clinic", "v1", "en", 1_000, 1_500, answers=answers), line="clinic:+33700000011")
     session = api.session(ID).json()
@@ -152,25 +152,27 @@ def test_a_session_is_found_among_many_entries_of_others(api, store, monkeypatch
     monkeypatch.setattr(sessions, "PAGE", 3)
     store.index()
     for at in range(1_000, 1_020):
-        store.client.xadd(keyspace.events(K), {"to": "+4412345", "e": encode([OPENED])}, id=f"{at}-*")
+        store.client.xadd(
+            keyspace.events_key(K), {"to": "+4412345", "e": encode_event([OPENED])}, id=f"{at}-*"
+        )
         if at == 1_007:
             store.archive(OPENED, SAID, at=at)
-    store.archive(Ended(1_100, "clinic", ID, "expired"), at=1_100)
+    store.archive(SessionEnded(1_100, "clinic", ID, "expired"), at=1_100)
     session = api.session(ID).json()
     assert (session["state"], len(session["transcript"])) == ("expired", 1)
 
 
 def test_a_receipt_of_the_day_after_is_told_and_the_archive_is_not_read_beyond(api, store):
     store.index()
-    store.archive(OPENED, SAID, Ended(1_000, "clinic", ID, "completed"), at=1_000)
+    store.archive(OPENED, SAID, SessionEnded(1_000, "clinic", ID, "completed"), at=1_000)
     day = 86_400_000
-    store.archive(Delivered(day, "clinic", "t", "D", "delivered", sms=f"{ID}x0"), at=day)
+    store.archive(ReceiptRecorded(day, "clinic", "t", "D", "delivered", sms=f"{ID}x0"), at=day)
     assert api.session(ID).json()["transcript"][0]["state"] == "delivered"
 
 
 def test_what_is_over_cannot_be_cancelled(api, store):
     store.index()
-    store.archive(OPENED, SAID, Ended(1_000, "clinic", ID, "completed"), at=1_000)
+    store.archive(OPENED, SAID, SessionEnded(1_000, "clinic", ID, "completed"), at=1_000)
     reply = api.cancel(ID)
     assert (reply.status_code, reply.json()["title"]) == (409, "the session is over")
     assert store.mail() == []
@@ -180,7 +182,7 @@ def test_one_that_was_accepted_and_is_nowhere_has_to_be_looked_for(api, store):
     """The worker gave it up: it is among the dead letters. Once the archive would have forgotten it, so have we."""
     identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     store.release(identity)
-    store.client.delete(keyspace.mailbox(K, PERSON))
+    store.client.delete(keyspace.mailbox_key(K, PERSON))
     session = api.find(clientReference="r").json()
     assert (session["id"], session["state"], session["reason"]) == (identity, "refused", "dead_letter")
     store.index(since=1)
@@ -208,7 +210,7 @@ def test_one_that_is_nowhere_is_seen_by_whoever_may_see_every_channel(base, stor
     mine, theirs, both = Api(base), Api(base, OTHER_KEY), Api(base, "both")
     identity = mine.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     store.release(identity)
-    store.client.delete(keyspace.mailbox(K, PERSON))
+    store.client.delete(keyspace.mailbox_key(K, PERSON))
     assert [each.session(identity).status_code for each in (theirs, mine, both)] == [404, 404, 200]
     assert theirs.cancel(identity).status_code == 404
     found = mine.find(clientReference="r").json()

@@ -5,9 +5,9 @@ from threading import Thread
 import pytest
 import requests
 
-from engine.model.events import Outbound
-from engine.providers import Accepted, ChannelFault, Place, Rejected
-from engine.providers.octopush import Account, Options, provider
+from engine.model.events import OutboundSms
+from engine.providers import ChannelFault, ProviderChannel, SendAccepted, SendRejected
+from engine.providers.octopush import Account, Options, make_provider
 
 PHONE = "+33698765432"
 
@@ -16,10 +16,10 @@ def send(base, text="Hello", id_="abc1s1", *, login="l", key="k", purpose="alert
     """What the production codec makes of the simulator's answer."""
     url = f"{base}/simulator/v1/public"
     account = Account(url=url, login=login, key=key)
-    codec = provider(Place("clinic", "+33700000001", "t"), account, Options(purpose=purpose))
-    request = codec.write(Outbound(id_, "clinic", PHONE, text), now=0)
+    codec = make_provider(ProviderChannel("clinic", "+33700000001", "t"), account, Options(purpose=purpose))
+    request = codec.write_send_request(OutboundSms(id_, "clinic", PHONE, text), now=0)
     reply = requests.post(request.url, headers=request.headers, data=request.body, timeout=5)
-    return codec.outcome(reply.status_code, reply.content)
+    return codec.read_send_reply(reply.status_code, reply.content)
 
 
 def ask(base, after, wait=0):
@@ -31,9 +31,9 @@ def ask(base, after, wait=0):
 def test_a_phone_receives_each_sms_once_in_order(web):
     base = web()
     first, again, second = send(base, "1"), send(base, "1"), send(base, "2", "abc1s2")
-    assert isinstance(first, Accepted)
+    assert isinstance(first, SendAccepted)
     assert first.ticket.startswith("sms_")
-    assert again == Accepted("")
+    assert again == SendAccepted("")
     answer = ask(base, "0-0")
     assert [message["text"] for message in answer["messages"]] == ["1", "2"]
     assert [message["ticket"] for message in answer["messages"]] == [first.ticket, second.ticket]
@@ -56,9 +56,9 @@ def test_waiting_ends_with_the_first_sms(web):
     "how, outcome",
     [
         ({"login": ""}, ChannelFault),
-        ({"text": ""}, Rejected),
-        ({"text": "x" * 1225}, Rejected),
-        ({"purpose": "wholesale"}, Rejected),
+        ({"text": ""}, SendRejected),
+        ({"text": "x" * 1225}, SendRejected),
+        ({"purpose": "wholesale"}, SendRejected),
     ],
 )
 def test_refusals_carry_octopushs_codes(web, how, outcome):

@@ -17,13 +17,13 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.settings.config_errors import Mistakes
+from config.settings.config_errors import ConfigError
 from config.store import keyspace
 from engine.model.events import decode_inbound
-from engine.turns.advance import _MOST_SEEN
+from engine.turns.advance import _MOST_APPLIED_EVENTS
 from ingest.intake import spool as spools
 from ingest.intake import spool_drain
-from ingest.intake.spool import MOST_AGE_MS, NoRoom, Spool, Spooled, Standing, open_spool
+from ingest.intake.spool import MAX_AGE_MS, Spool, SpooledEvent, SpoolError, SpoolStatus, open_spool
 from tests.ingest.test_web import SENDER, WITHIN_S, mail, metric, post, sms
 from tests.support.processes import ROOT
 from tests.support.waiting import until
@@ -33,7 +33,7 @@ NOW = 1_795_000_000_000
 
 
 def event(number, text="x", at=NOW):
-    return Spooled(f"+336{number:08}", text.encode(), False, at, "clinic", "sms")
+    return SpooledEvent(f"+336{number:08}", text.encode(), False, at, "clinic", "sms")
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_what_was_put_in_comes_out_in_order_part_by_part_and_the_place_outlives_
     spool.move(first.place)
     other = Spool(spool.damaged.parent, MOST)
     second = rest(other, 2)
-    assert (numbers(second), second.last, second.place.lines) == ([3, 4], False, 4)
-    other.move(second.place)
+    assert (numbers(second), second.last, second.end_position.lines) == ([3, 4], False, 4)
+    other.save_position(second.end_position)
     last = rest(spool)
     assert (numbers(last), last.last) == ([5], True)
 
@@ -143,9 +143,9 @@ def test_a_place_that_cannot_be_read_is_the_beginning(spool):
 
 def test_a_full_spool_takes_nothing_more_and_loses_nothing(tmp_path):
     spool = open_spool(tmp_path / "full", 1_000)
-    assert spool.takes()
+    assert spool.has_room()
     put(spool, 1, 2)
-    with pytest.raises(NoRoom, match="PARLEY_SPOOL_MB") as refused:
+    with pytest.raises(SpoolError, match="PARLEY_SPOOL_MB") as refused:
         put(spool, 3, text="x" * 900)
     assert refused.value.reason == "full"
     put(spool, 4)
@@ -166,7 +166,7 @@ def test_a_disk_that_is_full_refuses_what_it_has_no_room_for_and_harms_nothing(s
     """The kernel writes what it can, and that is taken back."""
     put(spool, 1)
     size = len(content(spool))
-    with files_of_at_most(size + 40), pytest.raises(NoRoom) as refused:
+    with files_of_at_most(size + 40), pytest.raises(SpoolError) as refused:
         put(spool, 2, 3)
     assert refused.value.reason == "disk_full"
     assert len(content(spool)) == size
@@ -181,7 +181,7 @@ def test_a_sync_that_fails_acknowledges_nothing(spool, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(spools.os, "fsync", fail)
-    with pytest.raises(NoRoom, match="Input/output error") as refused:
+    with pytest.raises(SpoolError, match="Input/output error") as refused:
         put(spool, 2)
     monkeypatch.undo()
     assert refused.value.reason == "failed"
@@ -205,13 +205,13 @@ def test_what_a_failing_disk_takes_back_does_not_hide_what_comes_in_its_place(sp
     """Another process hands over while a large write is being synced, and gets no further than its first part."""
     put(spool, 0)
     taking, moved = Taking(), Event()
-    handing = spool_drain.HandOver(spool, taking, taking)
-    thread = Thread(target=lambda: asyncio.run(handing.look()))
+    handing = spool_drain.SpoolDrain(spool, taking, taking)
+    thread = Thread(target=lambda: asyncio.run(handing.drain_if_ours()))
     sync, move = os.fsync, spool.move
 
     def once(place):
         move(place)
-        handing._over.set()
+        handing._stopping.set()
         moved.set()
 
     def fail(_fd):
@@ -222,12 +222,12 @@ def test_what_a_failing_disk_takes_back_does_not_hide_what_comes_in_its_place(sp
 
     monkeypatch.setattr(spool, "move", once)
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(NoRoom):
+    with pytest.raises(SpoolError):
         put(spool, *range(1, 41))
     thread.join()
     put(spool, 41)
     monkeypatch.setattr(spool, "move", move)
-    asyncio.run(spool_drain.HandOver(spool, taking, taking).look())
+    asyncio.run(spool_drain.SpoolDrain(spool, taking, taking).drain_if_ours())
     assert event(41) in taking.events
     assert not spool.in_use
 
@@ -245,16 +245,16 @@ def test_what_was_written_is_synced_with_its_folder_before_it_is_acknowledged(sp
 
 def test_it_is_one_process_s_turn_until_it_is_over(spool):
     other = Spool(spool.damaged.parent, MOST)
-    with spool.turn() as ours, other.turn() as theirs:
+    with spool.turn() as ours, other.drain_lock() as theirs:
         assert (ours, theirs) == (True, False)
-    with other.turn() as theirs:
+    with other.drain_lock() as theirs:
         assert theirs
 
 
 def test_whoever_writes_waits_for_whoever_writes_but_not_for_ever(spool, monkeypatch):
     monkeypatch.setattr(spools, "LOCK_S", 0.2)
     other = Spool(spool.damaged.parent, MOST)
-    with spool.closed(), pytest.raises(NoRoom) as refused:
+    with spool.closed(), pytest.raises(SpoolError) as refused:
         put(other, 1)
     assert refused.value.reason == "busy"
     monkeypatch.undo()
@@ -277,20 +277,20 @@ def test_however_often_it_is_asked_it_tells_what_there_is(tmp_path_factory, step
                 put(spool, number, number, at=NOW + number)
                 waiting += [number, number]
             case "move" if waiting:
-                spool.move(rest(spool, 1).place)
+                spool.save_position(rest(spool, 1).end_position)
                 del waiting[0]
             case "empty":
-                with spool.closed() as file:
-                    spool.empty(file)
+                with spool.locked_file() as file:
+                    spool.truncate_file(file)
                 waiting.clear()
             case "other":
-                spool = Spool(spool.damaged.parent, MOST)
+                spool = Spool(spool.damaged_file.parent, MOST)
         size = len(content(spool))
-        assert spool.standing() == Standing(len(waiting), size, NOW + waiting[0] if waiting else 0)
+        assert spool.read_status() == SpoolStatus(len(waiting), size, NOW + waiting[0] if waiting else 0)
 
 
 def test_ages_are_of_one_clock_and_never_of_the_future_nor_of_another_age():
-    assert [event(1, at=NOW - ago).age_ms(NOW) for ago in (0, 70_000, -5, NOW)] == [0, 70_000, 0, MOST_AGE_MS]
+    assert [event(1, at=NOW - ago).age_ms(NOW) for ago in (0, 70_000, -5, NOW)] == [0, 70_000, 0, MAX_AGE_MS]
 
 
 RECORDED = b"7fbf07c1 lqwrMzM2MDAwMDAwMDHEBZOjc21zw88AAAGh7lZeAKZjbGluaWOjc21z"
@@ -300,13 +300,13 @@ RECORDED = b"7fbf07c1 lqwrMzM2MDAwMDAwMDHEBZOjc21zw88AAAGh7lZeAKZjbGluaWOjc21z"
 def test_a_line_of_the_first_release_is_read_for_ever(spool):
     put(spool, 1)
     change(spool, content(spool).splitlines(keepends=True)[0] + RECORDED + b"\n")
-    assert rest(spool).events == [Spooled("+33600000001", b"\x93\xa3sms", True, NOW, "clinic", "sms")]
+    assert rest(spool).events == [SpooledEvent("+33600000001", b"\x93\xa3sms", True, NOW, "clinic", "sms")]
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "no/where"])
 def test_a_folder_that_cannot_be_used_ends_the_process_at_its_start_with_a_sentence(tmp_path, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(Mistakes, match=r"PARLEY_SPOOL is '.*': cannot be used .*: expected a folder"):
+    with pytest.raises(ConfigError, match=r"PARLEY_SPOOL is '.*': cannot be used .*: expected a folder"):
         open_spool(tmp_path / folder, MOST)
 
 
@@ -421,7 +421,7 @@ def test_how_the_spool_stands_is_told(spooling, own_valkey):
 
 def accepted(valkey):
     """When each SMS in the mailbox was accepted (ms), and its text."""
-    entries = valkey.client().lrange(keyspace.mailbox(keyspace.shard_of(SENDER, 16), SENDER), 0, -1)
+    entries = valkey.client().lrange(keyspace.mailbox_key(keyspace.shard_of(SENDER, 16), SENDER), 0, -1)
     return [(int(entry[1:14]), decode_inbound(entry[14:]).text) for entry in entries]
 
 
@@ -457,7 +457,7 @@ def test_a_mailbox_that_is_none_stops_nobody_else(spooling, own_valkey, tmp_path
     """What it was for is put aside, with what was damaged on the disk."""
     base, other = spooling, "+33612345679"
     before = metric(base, 'parley_spool_refused_total{channel="",reason="damaged"}')
-    own_valkey.client().set(keyspace.mailbox(keyspace.shard_of(SENDER, 16), SENDER), "no list")
+    own_valkey.client().set(keyspace.mailbox_key(keyspace.shard_of(SENDER, 16), SENDER), "no list")
     own_valkey.stop()
     for text, number in enumerate([other, SENDER, other]):
         assert post(base, sms(text, number)).status_code == 200
@@ -503,11 +503,11 @@ def test_a_large_spool_keeps_nobody_waiting_while_it_is_handed_over(web, valkey,
 
 
 def test_a_lane_remembers_as_much_as_may_be_handed_over_twice():
-    assert spool_drain.LARGEST_PART <= _MOST_SEEN
+    assert spool_drain.LARGEST_PART_EVENTS <= _MOST_APPLIED_EVENTS
 
 
 def mail_of(valkey, sender):
-    entries = valkey.client().lrange(keyspace.mailbox(keyspace.shard_of(sender, 16), sender), 0, -1)
+    entries = valkey.client().lrange(keyspace.mailbox_key(keyspace.shard_of(sender, 16), sender), 0, -1)
     return [entry[14:] for entry in entries]
 
 

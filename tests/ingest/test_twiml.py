@@ -7,31 +7,38 @@ from types import SimpleNamespace
 
 import pytest
 
-from config.settings.channels import Limits
+from config.settings.channels import ChannelLimits
 from config.store import keyspace
-from engine.model.events import Outbound, ProviderStop, Receipt, Sms, decode_outbound, encode
-from engine.providers import Place
-from engine.providers.twilio import Account, Options, provider
-from ingest.intake.mailboxes import Letter, Mailboxes, Store, Unwritten
-from ingest.intake.spool import Spooled, open_spool
+from engine.model.events import (
+    DeliveryReceipt,
+    InboundSms,
+    OutboundSms,
+    ProviderStop,
+    decode_outbound,
+    encode_event,
+)
+from engine.providers import ProviderChannel
+from engine.providers.twilio import Account, Options, make_provider
+from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter, RedisUnavailableError
+from ingest.intake.spool import SpooledEvent, open_spool
 from ingest.webhooks import inline_replies
-from ingest.webhooks.inline_replies import InPlace
+from ingest.webhooks.inline_replies import InlineReplies
 from tests.support.waiting import until
 
 ANNA = "+33600000001"
 K = keyspace.shard_of(ANNA, 16)
-CHANNEL = SimpleNamespace(name="clinic", limits=Limits(sms_per_second=0, pause_s=0))
-TWILIO = provider(
-    Place("clinic", "+33700000001", webhook_url="https://sms.example.org/w"),
+CHANNEL = SimpleNamespace(name="clinic", limits=ChannelLimits(sms_per_second=0, pause_s=0))
+TWILIO = make_provider(
+    ProviderChannel("clinic", "+33700000001", webhook_url="https://sms.example.org/w"),
     Account(sid="AC" + "5e" * 16, token="12345"),
     Options(answer="twiml"),
 )
-START = Sms("0" * 16, "clinic", "START", True)
-NOTHING = TWILIO.acknowledgement
+START = InboundSms("0" * 16, "clinic", "START", True)
+NOTHING = TWILIO.webhook_response
 
 
 def ask(number, text="What is your name?", channel="clinic"):
-    return Outbound(f"a{number}", channel, ANNA, text)
+    return OutboundSms(f"a{number}", channel, ANNA, text)
 
 
 class Lane:
@@ -42,19 +49,19 @@ class Lane:
 
     def advance(self, *replies):
         """Apply all mail, and put these into the outbox, as a commit does."""
-        entries = [sms.channel.encode() + b"\0" + encode(sms) for sms in replies]
+        entries = [sms.channel.encode() + b"\0" + encode_event(sms) for sms in replies]
         pipeline = self.client.pipeline(transaction=True)
-        pipeline.delete(keyspace.mailbox(K, ANNA))
+        pipeline.delete(keyspace.mailbox_key(K, ANNA))
         if entries:
-            pipeline.rpush(keyspace.outbox(K, ANNA), *entries)
+            pipeline.rpush(keyspace.outbox_key(K, ANNA), *entries)
         pipeline.execute()
 
     def entries(self):
-        written = self.client.lrange(keyspace.outbox(K, ANNA), 0, -1)
+        written = self.client.lrange(keyspace.outbox_key(K, ANNA), 0, -1)
         return [decode_outbound(entry.partition(b"\0")[2]) for entry in written]
 
     def lock(self):
-        return (self.client.get(keyspace.outbox_lock(K, ANNA)) or b"").decode()
+        return (self.client.get(keyspace.outbox_lock_key(K, ANNA)) or b"").decode()
 
 
 @pytest.fixture
@@ -64,17 +71,19 @@ def lane(valkey):
     return Lane(client)
 
 
-def play(valkey, scene, most=inline_replies.MOST, spool=None):
+def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
     """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer, and where the event is if there is a spool."""
 
     async def run():
-        lanes, broker = (Store(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url))
-        mailboxes = Mailboxes(16, lanes, broker, spool)
-        in_place = InPlace(16, 86_400_000, lanes, mailboxes, most)
+        lanes, broker = (
+            AsyncRedisClient(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url)
+        )
+        mailboxes = MailboxWriter(16, lanes, broker, spool)
+        in_place = InlineReplies(16, 86_400_000, lanes, mailboxes, most)
 
         async def hear(*events):
-            letters = [Letter(ANNA, event, perf_counter()) for event in events]
-            answer, kept = await in_place.hear(CHANNEL, TWILIO, letters)
+            letters = [InboundItem(ANNA, event, perf_counter()) for event in events]
+            answer, kept = await in_place.handle(CHANNEL, TWILIO, letters)
             return (answer, kept) if spool else answer
 
         try:
@@ -87,7 +96,7 @@ def play(valkey, scene, most=inline_replies.MOST, spool=None):
 
 async def heard(lane):
     """Until the SMS is in the mailbox."""
-    there = partial(lane.client.exists, keyspace.mailbox(K, ANNA))
+    there = partial(lane.client.exists, keyspace.mailbox_key(K, ANNA))
     await asyncio.to_thread(until, there, 10, "the SMS is in the mailbox")
 
 
@@ -109,11 +118,11 @@ def test_what_is_answered_stays_in_the_outbox_marked_and_rests(valkey, lane):
     assert answered(valkey, lane, ask(1), ask(2, "Well?")).body.count(b"<Message") == 2
     assert [sms.uncertain for sms in lane.entries()] == [True, True]
     assert (lane.lock()[:2], lane.lock()[-1]) == ("0 ", "?")
-    assert lane.client.zscore(keyspace.outbox_alarms(K), ANNA) is not None
+    assert lane.client.zscore(keyspace.outbox_alarms_key(K), ANNA) is not None
 
 
 def told(sms, state="sent", ticket="SM1"):
-    return Receipt(f"r{sms}{state}", "clinic", ticket, state, state, sms=sms)
+    return DeliveryReceipt(f"r{sms}{state}", "clinic", ticket, state, state, sms=sms)
 
 
 def test_the_outbox_rests_until_every_sms_of_the_answer_was_told_of(valkey, lane):
@@ -127,7 +136,7 @@ def test_the_outbox_rests_until_every_sms_of_the_answer_was_told_of(valkey, lane
 
     play(valkey, scene)
     assert (lane.entries(), lane.lock()) == ([], "")
-    assert lane.client.zscore(keyspace.outbox_alarms(K), ANNA) is None
+    assert lane.client.zscore(keyspace.outbox_alarms_key(K), ANNA) is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,7 @@ def test_a_receipt_that_does_not_say_that_it_is_there_settles_nothing(valkey, la
 
 def test_a_receipt_while_a_worker_asks_is_left_to_the_worker(valkey, lane):
     answered(valkey, lane, ask(1))
-    lane.client.set(keyspace.outbox_lock(K, ANNA), "7 99999999999999 1 1 owner?")
+    lane.client.set(keyspace.outbox_lock_key(K, ANNA), "7 99999999999999 1 1 owner?")
     play(valkey, lambda hear: hear(told("a1")))
     assert [sms.id for sms in lane.entries()] == ["a1"]
 
@@ -176,10 +185,10 @@ def test_an_outbox_with_something_in_it_is_left_to_delivery(valkey, lane):
 @pytest.mark.parametrize(
     "events",
     [
-        [Receipt("1" * 16, "clinic", "SM1", "sent")],
+        [DeliveryReceipt("1" * 16, "clinic", "SM1", "sent")],
         [ProviderStop("1" * 16, "clinic")],
-        [Sms("1" * 16, "clinic", "STOP", handled="stop")],
-        [START, Receipt("1" * 16, "clinic", "SM1", "sent")],
+        [InboundSms("1" * 16, "clinic", "STOP", handled="stop")],
+        [START, DeliveryReceipt("1" * 16, "clinic", "SM1", "sent")],
     ],
 )
 def test_what_gets_no_reply_is_not_waited_for(valkey, lane, events):
@@ -188,7 +197,7 @@ def test_what_gets_no_reply_is_not_waited_for(valkey, lane, events):
 
     play(valkey, scene)
     assert lane.lock() == ""
-    assert lane.client.llen(keyspace.mailbox(K, ANNA)) == len(events)
+    assert lane.client.llen(keyspace.mailbox_key(K, ANNA)) == len(events)
 
 
 def test_only_so_many_wait_at_once_and_the_others_are_answered_with_nothing(valkey, lane):
@@ -199,7 +208,7 @@ def test_only_so_many_wait_at_once_and_the_others_are_answered_with_nothing(valk
         assert not waiting.done()
         lane.advance(ask(1))
         assert b"name" in (await waiting).body
-        lane.client.delete(keyspace.outbox(K, ANNA), keyspace.outbox_lock(K, ANNA))
+        lane.client.delete(keyspace.outbox_key(K, ANNA), keyspace.outbox_lock_key(K, ANNA))
         again = asyncio.ensure_future(hear(START))
         await heard(lane)
         lane.advance(ask(2))
@@ -213,7 +222,7 @@ def test_an_sms_that_was_withdrawn_meanwhile_is_not_answered(valkey, lane, monke
 
     def stop(place):
         if place == "before_entrust":
-            lane.client.delete(keyspace.outbox(K, ANNA))
+            lane.client.delete(keyspace.outbox_key(K, ANNA))
 
     monkeypatch.setattr(inline_replies.faults, "reach", stop)
     assert answered(valkey, lane, ask(1)) == NOTHING
@@ -222,12 +231,12 @@ def test_an_sms_that_was_withdrawn_meanwhile_is_not_answered(valkey, lane, monke
 
 def test_an_sms_that_could_not_be_written_down_leaves_nothing_reserved(valkey, lane, monkeypatch):
     async def refuse(self, letters):
-        raise Unwritten("no")
+        raise RedisUnavailableError("no")
 
-    monkeypatch.setattr(Mailboxes, "accept", refuse)
+    monkeypatch.setattr(MailboxWriter, "accept", refuse)
 
     async def scene(hear):
-        with pytest.raises(Unwritten):
+        with pytest.raises(RedisUnavailableError):
             await hear(START)
 
     play(valkey, scene)
@@ -238,26 +247,32 @@ def test_what_goes_through_the_spool_is_answered_with_nothing_and_asks_redis_not
     valkey, lane, tmp_path, monkeypatch
 ):
     """It has a reply once it is handed over, and that goes through the API."""
-    monkeypatch.setattr(Store, "run", None)
+    monkeypatch.setattr(AsyncRedisClient, "run", None)
     spool = open_spool(tmp_path / "spool", 1 << 20)
-    spool.append([Spooled(ANNA, encode(START), True, 1, "clinic", "sms")], begin=True)
+    spool.append([SpooledEvent(ANNA, encode_event(START), True, 1, "clinic", "sms")], begin=True)
 
     async def scene(hear):
         assert await hear(START) == (NOTHING, "spooled")
         assert await hear(told("a1")) == (NOTHING, "spooled")
 
     play(valkey, scene, spool=spool)
-    assert spool.standing().events == 3
+    assert spool.read_status().events == 3
     assert lane.client.keys() == []
 
 
 def test_every_call_may_be_repeated_after_its_reply_was_lost(lane):
     keyspace.load_functions(lane.client)
-    outbox, lock, alarms = keyspace.outbox(K, ANNA), keyspace.outbox_lock(K, ANNA), keyspace.outbox_alarms(K)
+    outbox, lock, alarms = (
+        keyspace.outbox_key(K, ANNA),
+        keyspace.outbox_lock_key(K, ANNA),
+        keyspace.outbox_alarms_key(K),
+    )
     entry, marked = b"clinic\0one", b"clinic\0two"
 
     def twice(function, keys, *args):
-        first, second = (keyspace.ask(lane.client, keyspace.call(function, keys, args)) for _ in range(2))
+        first, second = (
+            keyspace.run_command(lane.client, keyspace.function_call(function, keys, args)) for _ in range(2)
+        )
         assert first == second
         return first
 

@@ -9,11 +9,11 @@ from time import monotonic, time
 import pytest
 import requests
 
-from config.settings.settings import load
+from config.settings.settings import load_settings_and_surveys
 from config.store import keyspace
-from engine.model.events import Part, Receipt, Sms, decode_inbound
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
+from engine.model.events import DeliveryReceipt, InboundSms, SmsPart, decode_inbound
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -33,13 +33,14 @@ def sms(text="98.6", number=SENDER, date="2020-11-04 11:11:45"):
 
 def mail(valkey, sender=SENDER):
     """The events in a mailbox, with the byte that says which worker they are for."""
-    entries = valkey.client().lrange(keyspace.mailbox(keyspace.shard_of(sender, SHARDS), sender), 0, -1)
+    entries = valkey.client().lrange(keyspace.mailbox_key(keyspace.shard_of(sender, SHARDS), sender), 0, -1)
     return [(entry[:1], decode_inbound(entry[1 + 13 :])) for entry in entries]
 
 
 def rung(valkey, queue):
     return [
-        sender.decode() for sender in valkey.client(valkey.broker_url).zrange(keyspace.bell(queue), 0, -1)
+        sender.decode()
+        for sender in valkey.client(valkey.broker_url).zrange(keyspace.wakeup_queue_key(queue), 0, -1)
     ]
 
 
@@ -52,15 +53,15 @@ def test_an_sms_is_in_its_mailbox_when_200_comes_back(web, valkey):
     reply = post(web(), sms(" Yes\n"))
     assert (reply.status_code, reply.content, reply.headers["content-length"]) == (200, b"", "0")
     ((kind, event),) = mail(valkey)
-    assert kind == keyspace.REPLY
-    assert event == Sms(event.id, "clinic", " Yes\n", reply_to="sms_1")
+    assert kind == keyspace.REPLY_PREFIX
+    assert event == InboundSms(event.id, "clinic", " Yes\n", reply_to="sms_1")
     until(lambda: rung(valkey, "replies") == [SENDER], 5, "the conversation worker is rung for")
 
 
 def test_a_start_goes_to_the_rate_limit_worker(web, valkey):
     assert post(web(), sms("start")).status_code == 200
     ((kind, event),) = mail(valkey)
-    assert (kind, event.start) == (keyspace.START, True)
+    assert (kind, event.start) == (keyspace.START_PREFIX, True)
     until(lambda: rung(valkey, "starts") == [SENDER], 5, "the rate-limit worker is rung for")
 
 
@@ -75,7 +76,7 @@ def test_a_receipt_is_an_event_of_whom_it_was_sent_to(web, valkey):
     body = {"number": SENDER, "message_id": "sms_9", "status": "DELIVERED", "delivery_date": "x"}
     assert post(web(), body).status_code == 200
     ((_, event),) = mail(valkey)
-    assert event == Receipt(event.id, "clinic", "sms_9", "DELIVERED", "delivered")
+    assert event == DeliveryReceipt(event.id, "clinic", "sms_9", "DELIVERED", "delivered")
 
 
 GATEWAY = """
@@ -133,7 +134,7 @@ def test_an_sms_says_which_originator_it_was_sent_to_as_the_settings_write_it(we
         "+36111",
         "",
     ]
-    assert [type(event) for event in events] == [Sms] * 6 + [Part] * 2
+    assert [type(event) for event in events] == [InboundSms] * 6 + [SmsPart] * 2
 
 
 def test_originators_do_not_talk_to_themselves(web, valkey, tmp_path):
@@ -272,7 +273,7 @@ def test_the_simulator_is_not_there_unless_a_channel_uses_it(web, tmp_path):
     (tmp_path / "parley.toml").write_text(toml)
     secrets = {"REAL": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}
     environ = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), **secrets}
-    assert load(environ, read_surveys, mistakes)
+    assert load_settings_and_surveys(environ, load_surveys, provider_mistakes)
     base = web(**environ)
     assert requests.get(f"{base}/simulator/phones/+336", timeout=5).status_code == 404
     assert post(base, sms(), token="s3cr3t", channel="real").status_code == 200

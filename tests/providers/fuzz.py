@@ -12,8 +12,8 @@ from urllib.parse import quote_from_bytes
 
 import msgspec
 
-from engine.model.events import Inbound, decode_inbound, encode
-from engine.providers import Call, Forged, Provider, Unreadable
+from engine.model.events import InboundEvent, decode_inbound, encode_event
+from engine.providers import ForgedWebhookError, Provider, UnreadableWebhookError, WebhookCall
 
 ASCII = bytes(range(128))
 TIMES = 100_000
@@ -21,7 +21,7 @@ TIMES_BY_APP = 3_000
 SEED = 4
 
 App = Callable[..., Awaitable[None]]
-Sign = Callable[[Call], Call]
+Sign = Callable[[WebhookCall], WebhookCall]
 """What makes a call genuine: its headers and query are those that the provider would have sent."""
 
 PIECES = (
@@ -33,7 +33,7 @@ PIECES = (
 """What has broken a parser before."""
 
 
-def mutants(calls: Sequence[Call], times: int, seed: int = SEED) -> Iterator[Call]:
+def mutants(calls: Sequence[WebhookCall], times: int, seed: int = SEED) -> Iterator[WebhookCall]:
     """`times` calls, each one of `calls` with one to four things broken."""
     dice = random.Random(seed)
     for _ in range(times):
@@ -44,7 +44,11 @@ def mutants(calls: Sequence[Call], times: int, seed: int = SEED) -> Iterator[Cal
 
 
 def fuzz(
-    provider: Provider, channel: str, calls: Sequence[Call], sign: Sign | None = None, times: int = TIMES
+    provider: Provider,
+    channel: str,
+    calls: Sequence[WebhookCall],
+    sign: Sign | None = None,
+    times: int = TIMES,
 ) -> None:
     """Every mutant is Forged, Unreadable, or events; enough of them get as far as being read."""
     read = 0
@@ -60,7 +64,7 @@ def fuzz(
 
 
 async def fuzz_app(
-    app: App, channel: str, calls: Sequence[Call], sign: Sign | None = None, times: int = TIMES_BY_APP
+    app: App, channel: str, calls: Sequence[WebhookCall], sign: Sign | None = None, times: int = TIMES_BY_APP
 ) -> Counter[int]:
     """How often the web application answered what; it answers every mutant, and never 5xx.
 
@@ -79,7 +83,7 @@ async def fuzz_app(
     return statuses
 
 
-async def asked(app: App, channel: str, call: Call, pieces: int = 1) -> int:
+async def asked(app: App, channel: str, call: WebhookCall, pieces: int = 1) -> int:
     """The status of the application's answer to a call."""
     scope = {
         "type": "http",
@@ -127,28 +131,28 @@ async def _ended(app: App) -> None:
     await app({"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}, receive, send)
 
 
-def _signed(calls: Iterator[Call], sign: Sign | None) -> Iterator[Call]:
+def _signed(calls: Iterator[WebhookCall], sign: Sign | None) -> Iterator[WebhookCall]:
     for number, call in enumerate(calls):
         yield sign(call) if sign and number % 2 else call
 
 
-def _heard(provider: Provider, channel: str, call: Call) -> list[tuple[str, Inbound]] | str:
+def _heard(provider: Provider, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]] | str:
     """The events, or why not."""
     try:
-        provider.verify(call)
-        return provider.read(channel, call)
-    except (Forged, Unreadable) as refused:
+        provider.verify_webhook(call)
+        return provider.read_webhook(channel, call)
+    except (ForgedWebhookError, UnreadableWebhookError) as refused:
         return str(refused)
 
 
-def _storable(channel: str, sender: str, event: Inbound) -> None:
+def _storable(channel: str, sender: str, event: InboundEvent) -> None:
     assert isinstance(sender, str)
     assert event.channel == channel
     assert len(event.id) == 16
-    assert decode_inbound(encode(event)) == event
+    assert decode_inbound(encode_event(event)) == event
 
 
-def _broken(call: Call, calls: Sequence[Call], dice: random.Random) -> Call:
+def _broken(call: WebhookCall, calls: Sequence[WebhookCall], dice: random.Random) -> WebhookCall:
     match dice.randrange(10):
         case 0:
             return msgspec.structs.replace(call, query=_bytes(call.query, dice))

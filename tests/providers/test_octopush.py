@@ -7,21 +7,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.model.events import Outbound, ProviderStop, Receipt, Sms
+from engine.model.events import DeliveryReceipt, InboundSms, OutboundSms, ProviderStop
 from engine.providers import (
-    Accepted,
-    Call,
     ChannelFault,
-    Forged,
-    Place,
-    Rejected,
+    ForgedWebhookError,
+    NumberUnreachable,
+    OutcomeUnknown,
+    ProviderChannel,
     RetryLater,
-    Unknown,
-    Unreachable,
-    Unreadable,
-    Unusable,
+    SendAccepted,
+    SendRejected,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
 )
-from engine.providers.octopush import OUTCOMES, STATES, Account, Options, provider
+from engine.providers.octopush import OUTCOMES_BY_CODE, STATES_BY_STATUS, Account, Options, make_provider
 from tests.providers.fuzz import fuzz
 
 URL = "https://api.octopush.com/v1/public"
@@ -30,18 +30,18 @@ NOW = 1_700_000_000.0
 
 def octopush(number="+33700000001", token="t", url=URL, originators=(), **options):
     account = Account(login="me@example.com", key="k3y", url=url)
-    return provider(Place("clinic", number, token, originators), account, Options(**options))
+    return make_provider(ProviderChannel("clinic", number, token, originators), account, Options(**options))
 
 
 codec = octopush()
 
 
 def call(body, query=b"token=t"):
-    return Call("POST", query, [(b"content-type", b"application/json")], body, NOW)
+    return WebhookCall("POST", query, [(b"content-type", b"application/json")], body, NOW)
 
 
 def read(body, channel="clinic"):
-    return codec.read(channel, call(body))
+    return codec.read_webhook(channel, call(body))
 
 
 def read_one(body):
@@ -80,7 +80,9 @@ RECORDED = [call(body) for body in (INBOUND, RECEIPT, STOP, LEGACY)]
 def test_inbound(body, sender, text, ticket):
     found, event = read_one(body)
     assert found == sender
-    assert event == Sms(event.id, "clinic", text, reply_to=ticket, originator="12345" if ticket else "")
+    assert event == InboundSms(
+        event.id, "clinic", text, reply_to=ticket, originator="12345" if ticket else ""
+    )
     assert len(event.id) == 16
     assert int(event.id, 16) >= 0
 
@@ -88,14 +90,14 @@ def test_inbound(body, sender, text, ticket):
 def test_a_receipt_and_a_stop_are_told_apart_by_their_dates():
     sender, receipt = read_one(RECEIPT)
     assert sender == "+33600000000"
-    assert receipt == Receipt(receipt.id, "clinic", "sms_1", "DELIVERED", "delivered")
+    assert receipt == DeliveryReceipt(receipt.id, "clinic", "sms_1", "DELIVERED", "delivered")
     sender, stop = read_one(STOP)
     assert (sender, stop) == ("+33600000000", ProviderStop(stop.id, "clinic", "stop"))
 
 
 def test_a_receipt_that_says_blacklisted_is_a_stop_too():
     (_, receipt), (_, stop) = read(RECEIPT.replace(b"DELIVERED", b"BLACKLISTED_NUMBER"))
-    assert isinstance(receipt, Receipt)
+    assert isinstance(receipt, DeliveryReceipt)
     assert isinstance(stop, ProviderStop)
     assert receipt.id != stop.id
 
@@ -104,7 +106,7 @@ def test_a_receipt_that_says_blacklisted_is_a_stop_too():
     "body", [b"", b"{}", b"[]", b"null", b"hello", b"\xff", b'{"number":"+336"}', b"a=1", INBOUND[:-1]]
 )
 def test_what_is_no_callback_is_unreadable(body):
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableWebhookError):
         read(body)
 
 
@@ -133,7 +135,7 @@ callbacks = st.dictionaries(names, scalars | st.lists(scalars) | st.dictionaries
 def test_no_body_raises_anything_but_unreadable(body):
     try:
         events = read(body)
-    except Unreadable:
+    except UnreadableWebhookError:
         return
     assert events
     assert all(sender.strip() and len(event.id) == 16 for sender, event in events)
@@ -148,14 +150,14 @@ def test_json_and_form_say_the_same(fields):
         return
     try:
         expected = read(json.dumps(fields).encode())
-    except Unreadable:
+    except UnreadableWebhookError:
         return
     assert read(form) == expected
 
 
 def test_an_id_is_the_same_for_the_same_sms_only():
     def id_of(body, channel="clinic", token="t"):
-        return octopush(token=token).read(channel, call(body))[0][1].id
+        return octopush(token=token).read_webhook(channel, call(body))[0][1].id
 
     assert id_of(INBOUND) == id_of(INBOUND)
     different = {
@@ -173,7 +175,7 @@ def test_an_id_is_the_same_for_the_same_sms_only():
 
 
 def test_a_send_is_one_recipient_with_the_ids_request_id():
-    request = codec.write(Outbound("abc1s2", "clinic", "+33612345678", "Ça va ?", "s"), NOW)
+    request = codec.write_send_request(OutboundSms("abc1s2", "clinic", "+33612345678", "Ça va ?", "s"), NOW)
     assert request.url == f"{URL}/sms-campaign/send"
     assert request.headers == {
         "Content-Type": "application/json",
@@ -193,7 +195,7 @@ def test_a_send_is_one_recipient_with_the_ids_request_id():
 
 def test_simulation_and_a_number_too_long_for_a_sender():
     simulating = octopush(number="+3370000000123", simulation_mode=True)
-    body = json.loads(simulating.write(Outbound("a", "clinic", "+336", "x"), NOW).body)
+    body = json.loads(simulating.write_send_request(OutboundSms("a", "clinic", "+336", "x"), NOW).body)
     assert body["simulation_mode"] is True
     assert "sender" not in body
 
@@ -204,44 +206,44 @@ def test_simulation_and_a_number_too_long_for_a_sender():
         (
             201,
             {"sms_ticket": "sms_1", "number_of_contacts": 1, "residual_credit": 94.9},
-            Accepted("sms_1", 94.9),
+            SendAccepted("sms_1", 94.9),
         ),
-        (201, {"sms_ticket": "sms_1", "residual_credit": ["a lot"]}, Accepted("sms_1")),
-        (201, {"sms_ticket": "sms_1", "residual_credit": "nan"}, Accepted("sms_1")),
-        (201, {"sms_ticket": "sms_1", "residual_credit": 10**400}, Accepted("sms_1")),
-        (200, {"sms_ticket": "sms_1"}, Accepted("sms_1")),
-        (400, {"code": 120, "message": "m"}, Accepted("")),
-        (400, {"code": "120", "message": "m"}, Accepted("")),
-        (400, {"code": 121, "message": "STOP mention"}, Rejected("121", "STOP mention")),
-        (400, {"code": 117}, Unreachable("117", "")),
-        (400, {"code": 150, "message": "m"}, Unreachable("150", "m")),
-        (400, {"code": 151, "message": "m"}, Rejected("151", "m")),
-        (500, {"code": 500, "message": "m"}, Unknown("500", "m")),
-        (201, {}, Unknown("http 201", "Octopush's reply is not one that we know")),
+        (201, {"sms_ticket": "sms_1", "residual_credit": ["a lot"]}, SendAccepted("sms_1")),
+        (201, {"sms_ticket": "sms_1", "residual_credit": "nan"}, SendAccepted("sms_1")),
+        (201, {"sms_ticket": "sms_1", "residual_credit": 10**400}, SendAccepted("sms_1")),
+        (200, {"sms_ticket": "sms_1"}, SendAccepted("sms_1")),
+        (400, {"code": 120, "message": "m"}, SendAccepted("")),
+        (400, {"code": "120", "message": "m"}, SendAccepted("")),
+        (400, {"code": 121, "message": "STOP mention"}, SendRejected("121", "STOP mention")),
+        (400, {"code": 117}, NumberUnreachable("117", "")),
+        (400, {"code": 150, "message": "m"}, NumberUnreachable("150", "m")),
+        (400, {"code": 151, "message": "m"}, SendRejected("151", "m")),
+        (500, {"code": 500, "message": "m"}, OutcomeUnknown("500", "m")),
+        (201, {}, OutcomeUnknown("http 201", "Octopush's reply is not one that we know")),
         (400, {"code": "104", "message": "credit"}, ChannelFault("104", "credit")),
         (400, {"code": 101, "message": "login"}, ChannelFault("101", "login")),
         (400, {"code": 153, "message": "busy"}, RetryLater("153", "busy")),
     ],
 )
 def test_outcomes(status, body, outcome):
-    assert codec.outcome(status, json.dumps(body).encode()) == outcome
+    assert codec.read_send_reply(status, json.dumps(body).encode()) == outcome
 
 
 @pytest.mark.parametrize(
-    "status, kind", [(401, ChannelFault), (403, ChannelFault), (429, RetryLater), (502, Unknown)]
+    "status, kind", [(401, ChannelFault), (403, ChannelFault), (429, RetryLater), (502, OutcomeUnknown)]
 )
 def test_some_statuses_need_no_body(status, kind):
-    assert isinstance(codec.outcome(status, b"<html>"), kind)
+    assert isinstance(codec.read_send_reply(status, b"<html>"), kind)
 
 
-@pytest.mark.parametrize("code", OUTCOMES)
+@pytest.mark.parametrize("code", OUTCOMES_BY_CODE)
 def test_the_table_decides(code):
-    assert isinstance(codec.outcome(400, b'{"code":"%d"}' % code), OUTCOMES[code])
+    assert isinstance(codec.read_send_reply(400, b'{"code":"%d"}' % code), OUTCOMES_BY_CODE[code])
 
 
 @given(st.integers(200, 599), st.binary() | callbacks.map(lambda c: json.dumps(c).encode()))
 def test_no_reply_raises_and_only_a_ticket_is_success(status, body):
-    assert not isinstance(codec.outcome(status, body), Accepted)
+    assert not isinstance(codec.read_send_reply(status, body), SendAccepted)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_a_receipts_status_is_one_of_ours_with_a_reason_where_it_failed(status, 
 
 def test_every_status_in_the_table_is_in_the_test_above():
     (parametrize,) = test_a_receipts_status_is_one_of_ours_with_a_reason_where_it_failed.pytestmark
-    assert set(STATES) <= {status for status, _, _ in parametrize.args[1]}
+    assert set(STATES_BY_STATUS) <= {status for status, _, _ in parametrize.args[1]}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_every_status_in_the_table_is_in_the_test_above():
     ],
 )
 def test_a_callback_with_the_token_is_octopushs(query, token):
-    octopush(token=token).verify(call(INBOUND, query))
+    octopush(token=token).verify_webhook(call(INBOUND, query))
 
 
 @pytest.mark.parametrize(
@@ -296,12 +298,12 @@ def test_a_callback_with_the_token_is_octopushs(query, token):
     [b"", b"token", b"token=", b"token=T", b"token=tt", b"Token=t", b"token=%ff", b"\xff\xfe", b"&".join([b"a=1"] * 200)],
 )  # fmt: skip
 def test_a_callback_without_it_is_forged(query):
-    with pytest.raises(Forged):
-        codec.verify(call(INBOUND, query))
+    with pytest.raises(ForgedWebhookError):
+        codec.verify_webhook(call(INBOUND, query))
 
 
 def test_a_channel_needs_a_token_and_originators_that_octopush_takes():
-    with pytest.raises(Unusable) as raised:
+    with pytest.raises(UnusableChannelError) as raised:
         octopush(token="", originators=("+33700000002", "19601234567890"))
     assert len(raised.value.problems) == 2
     assert "token_env is missing" in raised.value.problems[0]
@@ -309,8 +311,8 @@ def test_a_channel_needs_a_token_and_originators_that_octopush_takes():
 
 
 def test_an_sms_comes_from_its_sessions_originator():
-    sms = Outbound("a", "clinic", "+336", "x", originator="+33700000002")
-    assert json.loads(codec.write(sms, NOW).body)["sender"] == "33700000002"
+    sms = OutboundSms("a", "clinic", "+336", "x", originator="+33700000002")
+    assert json.loads(codec.write_send_request(sms, NOW).body)["sender"] == "33700000002"
 
 
 def test_100_000_callbacks_at_random_are_events_or_refused():

@@ -7,14 +7,14 @@ import msgspec
 import pytest
 
 from config.settings.settings import load_settings
-from engine.model.events import Outbound
-from engine.providers import Provider, Unusable
+from engine.model.events import OutboundSms
+from engine.providers import Provider, UnusableChannelError
 from engine.providers.provider_registry import (
-    PROVIDERS,
-    account_fields,
-    mistakes,
+    PROVIDER_MODULES,
+    account_setting_fields,
     open_provider,
-    option_fields,
+    option_setting_fields,
+    provider_mistakes,
 )
 
 NUMBER = "+33700000001"
@@ -34,7 +34,7 @@ def settings(tmp_path):
 
 
 def found(settings):
-    return [line.removeprefix("F: channels.clinic") for line in mistakes(settings, "F")]
+    return [line.removeprefix("F: channels.clinic") for line in provider_mistakes(settings, "F")]
 
 
 OCTOPUSH = {"PARLEY_OCTOPUSH_LOGIN": "me@example.com", "PARLEY_OCTOPUSH_KEY": "k3y", "TOKEN": "t0ken"}
@@ -45,7 +45,7 @@ def test_the_simulator_is_octopush_against_ourselves(settings):
     made = settings("", PARLEY_PORT="9000", PARLEY_HOST="0.0.0.0")
     assert found(made) == []
     provider = open_provider(made.channels["clinic"], made)
-    request = provider.write(Outbound("a", "clinic", "+336", "x"), 0)
+    request = provider.write_send_request(OutboundSms("a", "clinic", "+336", "x"), 0)
     assert request.url == "http://127.0.0.1:9000/simulator/v1/public/sms-campaign/send"
     assert request.headers["api-key"] == "simulator"
 
@@ -55,7 +55,9 @@ def test_an_account_is_in_the_environment_and_its_url_may_end_in_a_slash(setting
         'provider = "octopush"\ntoken_env = "TOKEN"', PARLEY_OCTOPUSH_URL="http://fake:1/v1/", **OCTOPUSH
     )
     assert found(made) == []
-    request = open_provider(made.channels["clinic"], made).write(Outbound("a", "clinic", "+336", "x"), 0)
+    request = open_provider(made.channels["clinic"], made).write_send_request(
+        OutboundSms("a", "clinic", "+336", "x"), 0
+    )
     assert (request.url, request.headers["api-login"]) == (
         "http://fake:1/v1/sms-campaign/send",
         "me@example.com",
@@ -67,7 +69,7 @@ def test_an_account_is_in_the_environment_and_its_url_may_end_in_a_slash(setting
     "lines, environ, lines_found",
     [
         ('provider = "octopussy"', {}, [".provider is 'octopussy': did you mean octopush?"]),
-        ('provider = "smoke"', {}, [f".provider is 'smoke': expected {', '.join(PROVIDERS)}"]),
+        ('provider = "smoke"', {}, [f".provider is 'smoke': expected {', '.join(PROVIDER_MODULES)}"]),
         ("with_reply = true", {}, [".with_reply is unknown: did you mean with_replies?"]),
         ("timezon = 'UTC'", {}, [".timezon is unknown: did you mean timezone?"]),
         ('purpose = "ads"', {}, [".purpose is 'ads': expected alert or wholesale"]),
@@ -97,7 +99,7 @@ def test_every_mistake_is_a_line_and_no_line_shows_a_secret(settings, lines, env
     made = settings(lines, **environ)
     assert found(made) == lines_found
     assert "sesame" not in "\n".join(found(made))
-    with pytest.raises(Unusable) as raised:
+    with pytest.raises(UnusableChannelError) as raised:
         open_provider(made.channels["clinic"], made)
     assert len(raised.value.problems) == len(lines_found)
 
@@ -106,7 +108,9 @@ def test_any_option_may_come_from_the_environment(settings):
     lines = 'provider = "octopush"\ntoken_env = "TOKEN"\nsimulation_mode_env = "DRY"\n'
     made = settings(lines, DRY="true", **OCTOPUSH)
     assert found(made) == []
-    sent = open_provider(made.channels["clinic"], made).write(Outbound("a", "clinic", "+336", "x"), 0)
+    sent = open_provider(made.channels["clinic"], made).write_send_request(
+        OutboundSms("a", "clinic", "+336", "x"), 0
+    )
     assert msgspec.json.decode(sent.body)["simulation_mode"] is True
 
 
@@ -126,11 +130,12 @@ def test_a_provider_that_needs_the_public_url_says_so(settings):
     )
 
 
-@pytest.mark.parametrize("name", sorted(PROVIDERS))
+@pytest.mark.parametrize("name", sorted(PROVIDER_MODULES))
 def test_every_setting_of_a_provider_is_described(name):
-    module = import_module(PROVIDERS[name])
+    module = import_module(PROVIDER_MODULES[name])
     assert all(
-        field.meaning and "|" not in field.meaning for field in [*account_fields(), *option_fields(name)]
+        field.meaning and "|" not in field.meaning
+        for field in [*account_setting_fields(), *option_setting_fields(name)]
     )
     for shape in (module.Account, module.Options):
         assert shape.__struct_config__.frozen
@@ -138,7 +143,7 @@ def test_every_setting_of_a_provider_is_described(name):
 
 
 def test_the_account_of_the_simulator_is_nobodys_to_set():
-    names = [field.name for field in account_fields()]
+    names = [field.name for field in account_setting_fields()]
     assert names[:3] == ["PARLEY_OCTOPUSH_URL", "PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY"]
     assert not [name for name in names if "SIMULATOR" in name]
     assert len(set(names)) == len(names)

@@ -11,15 +11,22 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from engine.model.events import Outbound
-from engine.providers import Accepted, ChannelFault, NotFound, OptedOutThere, Place, Unknown
-from engine.providers.twilio import Account, Options, provider
+from engine.model.events import OutboundSms
+from engine.providers import (
+    ChannelFault,
+    OptedOutAtProvider,
+    OutcomeUnknown,
+    ProviderChannel,
+    SendAccepted,
+    SmsNotFound,
+)
+from engine.providers.twilio import Account, Options, make_provider
 from tests.support.twilio import SID, TOKEN, Break, FakeTwilio, Refuse
 
 DESCRIPTION = Path(__file__).with_name("recorded") / "twilio_messages_openapi.json"
 PERSON, OURS = "+33612345678", "+33700000001"
 WEBHOOK = "https://sms.example.org/webhooks/clinic"
-ASK = Outbound("a1b2c3x1", "clinic", PERSON, "Température (°F) ?")
+ASK = OutboundSms("a1b2c3x1", "clinic", PERSON, "Température (°F) ?")
 
 
 @pytest.fixture
@@ -29,8 +36,8 @@ def fake():
 
 
 def codec(fake, token=TOKEN, **options):
-    return provider(
-        Place("clinic", OURS, webhook_url=WEBHOOK),
+    return make_provider(
+        ProviderChannel("clinic", OURS, webhook_url=WEBHOOK),
         Account(url=fake.url, sid=SID, token=token),
         Options(**options),
     )
@@ -67,12 +74,17 @@ def described(fake):
 )  # fmt: skip
 def test_a_send_and_a_look_up_are_as_described_and_so_are_the_fakes_replies(fake, described, options):
     twilio = codec(fake, **options)
-    reply = described(twilio.write(ASK, 0))
+    reply = described(twilio.write_send_request(ASK, 0))
     (message,) = fake.messages
-    assert twilio.outcome(reply.status_code, reply.content) == Accepted(message["sid"])
-    listed = described(twilio.look_up(ASK, 0))
-    assert twilio.found(ASK, 0, listed.status_code, listed.content, ()) == Accepted(message["sid"])
-    assert twilio.found(ASK, 0, listed.status_code, listed.content, {message["sid"]}) == NotFound()
+    assert twilio.read_send_reply(reply.status_code, reply.content) == SendAccepted(message["sid"])
+    listed = described(twilio.write_lookup_request(ASK, 0))
+    assert twilio.read_lookup_reply(ASK, 0, listed.status_code, listed.content, ()) == SendAccepted(
+        message["sid"]
+    )
+    assert (
+        twilio.read_lookup_reply(ASK, 0, listed.status_code, listed.content, {message["sid"]})
+        == SmsNotFound()
+    )
 
 
 def test_the_examples_in_the_description_are_read(fake):
@@ -84,25 +96,25 @@ def test_the_examples_in_the_description_are_read(fake):
     assert created
     assert pages
     for example in created.values():
-        assert codec(fake).outcome(201, json.dumps(example["value"]).encode()) == Accepted(
+        assert codec(fake).read_send_reply(201, json.dumps(example["value"]).encode()) == SendAccepted(
             example["value"]["sid"]
         )
     for example in pages.values():
-        outcome = codec(fake).found(ASK, 0, 200, json.dumps(example["value"]).encode(), ())
-        assert outcome == NotFound() or isinstance(outcome, Unknown)
+        outcome = codec(fake).read_lookup_reply(ASK, 0, 200, json.dumps(example["value"]).encode(), ())
+        assert outcome == SmsNotFound() or isinstance(outcome, OutcomeUnknown)
 
 
 @pytest.mark.parametrize("problem", [False, True])
 def test_errors_of_either_shape_mean_the_same(fake, problem):
     fake.script += [Refuse(21610, problem=problem), Break()]
-    _, reply = make(codec(fake).write(ASK, 0))
-    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), OptedOutThere)
+    _, reply = make(codec(fake).write_send_request(ASK, 0))
+    assert isinstance(codec(fake).read_send_reply(reply.status_code, reply.content), OptedOutAtProvider)
     assert not fake.messages
-    _, reply = make(codec(fake).write(ASK, 0))
-    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), Unknown)
+    _, reply = make(codec(fake).write_send_request(ASK, 0))
+    assert isinstance(codec(fake).read_send_reply(reply.status_code, reply.content), OutcomeUnknown)
     assert fake.sent() == [ASK.text]
-    _, reply = make(codec(fake, token="wrong").write(ASK, 0))
-    assert isinstance(codec(fake).outcome(reply.status_code, reply.content), ChannelFault)
+    _, reply = make(codec(fake, token="wrong").write_send_request(ASK, 0))
+    assert isinstance(codec(fake).read_send_reply(reply.status_code, reply.content), ChannelFault)
 
 
 class _Here(TwilioHttpClient):
@@ -121,12 +133,12 @@ def test_twilios_own_client_and_ours_see_the_same_messages(fake):
     theirs = client.messages.create(
         to=PERSON, from_=OURS, body=ASK.text, status_callback=f"{WEBHOOK}?sms={ASK.id}"
     )
-    make(codec(fake).write(ASK, 0))
+    make(codec(fake).write_send_request(ASK, 0))
     one, other = fake.received
     assert one.fields == other.fields
     assert [message.body for message in client.messages.list(to=PERSON, from_=OURS)] == [ASK.text] * 2
-    _, listed = make(codec(fake).look_up(ASK, 0))
-    assert codec(fake).found(ASK, 0, 200, listed.content, ()) == Accepted(theirs.sid)
+    _, listed = make(codec(fake).write_lookup_request(ASK, 0))
+    assert codec(fake).read_lookup_reply(ASK, 0, 200, listed.content, ()) == SendAccepted(theirs.sid)
     fake.script.append(Refuse(21211))
     with pytest.raises(TwilioRestException) as caught:
         client.messages.create(to="1", from_=OURS, body="x")

@@ -13,21 +13,28 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twilio.twiml.messaging_response import MessagingResponse
 
-from engine.model.events import Outbound
-from engine.providers import Accepted, NotFound, OptedOutThere, Place, Unknown, Unreachable
-from engine.providers.twilio import PAGE, Account, Options, provider
+from engine.model.events import OutboundSms
+from engine.providers import (
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
+    ProviderChannel,
+    SendAccepted,
+    SmsNotFound,
+)
+from engine.providers.twilio import LOOKUP_PAGE_SIZE, Account, Options, make_provider
 from tests.providers.recorded.twilio import CHANNEL, OURS, OUTCOMES, PERSON
 
 URL = "https://sms.example.org/webhooks/clinic"
 ACCOUNT = Account(sid="AC" + "5e" * 16, token="12345", url="https://api.twilio.com/")
 MESSAGES = f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT.sid}/Messages.json"
 SERVICE = "MG" + "0a" * 16
-ASK = Outbound("a1b2c3x1", CHANNEL, PERSON, "What is your name?")
+ASK = OutboundSms("a1b2c3x1", CHANNEL, PERSON, "What is your name?")
 NOW = 1_800_000_000.0
 
 
 def codec(account=ACCOUNT, number=OURS, **options):
-    return provider(Place(CHANNEL, number, webhook_url=URL), account, Options(**options))
+    return make_provider(ProviderChannel(CHANNEL, number, webhook_url=URL), account, Options(**options))
 
 
 PLAIN = {"To": PERSON, "From": OURS, "Body": ASK.text, "StatusCallback": f"{URL}?sms=a1b2c3x1"}
@@ -66,7 +73,7 @@ def test_a_send(twilio, sms, fields):
 
 def test_an_api_key_takes_the_tokens_place_in_requests():
     def login(account):
-        scheme, _, said = codec(account).write(ASK, NOW).headers["Authorization"].partition(" ")
+        scheme, _, said = codec(account).write_send_request(ASK, NOW).headers["Authorization"].partition(" ")
         return scheme, b64decode(said).decode()
 
     assert login(ACCOUNT) == ("Basic", f"{ACCOUNT.sid}:12345")
@@ -75,7 +82,7 @@ def test_an_api_key_takes_the_tokens_place_in_requests():
 
 @pytest.mark.parametrize("status, body, outcome", OUTCOMES)
 def test_outcomes(status, body, outcome):
-    assert codec().outcome(status, body) == outcome
+    assert codec().read_send_reply(status, body) == outcome
 
 
 @given(
@@ -83,8 +90,8 @@ def test_outcomes(status, body, outcome):
     st.binary(max_size=60) | st.text(max_size=20).map(lambda t: json.dumps({"code": t, "sid": t}).encode()),
 )
 def test_no_reply_raises(status, body):
-    codec().outcome(status, body)
-    codec().found(ASK, NOW, status, body, ())
+    codec().read_send_reply(status, body)
+    codec().read_lookup_reply(ASK, NOW, status, body, ())
 
 
 def listed(sid, at=NOW, **more):
@@ -97,16 +104,16 @@ def listed(sid, at=NOW, **more):
 
 def found(*messages, known=(), sms=ASK, more=None, twilio=None):
     page = json.dumps({"messages": messages, "next_page_uri": more}).encode()
-    return (twilio or codec()).found(sms, NOW, 200, page, known)
+    return (twilio or codec()).read_lookup_reply(sms, NOW, 200, page, known)
 
 
 def test_a_look_up_asks_for_all_to_that_number_and_not_by_the_date_sent_which_a_waiting_message_has_not():
-    request = codec().look_up(ASK, NOW)
+    request = codec().write_lookup_request(ASK, NOW)
     asked = dict(parse_qsl(urlsplit(request.url).query))
     assert (request.url.partition("?")[0], request.body) == (MESSAGES, b"")
-    assert asked == {"To": PERSON, "From": OURS, "PageSize": str(PAGE)}
-    assert "From" not in codec(messaging_service=SERVICE).look_up(ASK, NOW).url
-    assert "%2B33700000099" in codec().look_up(replace(ASK, originator="+33700000099"), NOW).url
+    assert asked == {"To": PERSON, "From": OURS, "PageSize": str(LOOKUP_PAGE_SIZE)}
+    assert "From" not in codec(messaging_service=SERVICE).write_lookup_request(ASK, NOW).url
+    assert "%2B33700000099" in codec().write_lookup_request(replace(ASK, originator="+33700000099"), NOW).url
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_a_look_up_asks_for_all_to_that_number_and_not_by_the_date_sent_which_a_
     ],
 )
 def test_an_sms_is_found_by_its_text(message):
-    assert found(listed("SM2", body="Another?"), message) == Accepted("SM1")
+    assert found(listed("SM2", body="Another?"), message) == SendAccepted("SM1")
 
 
 @pytest.mark.parametrize(
@@ -137,14 +144,14 @@ def test_an_sms_is_found_by_its_text(message):
     ],
 )
 def test_older_ones_other_ones_and_those_of_other_sms_are_not_it(message):
-    assert found(message, known={"SM0"}) == NotFound()
+    assert found(message, known={"SM0"}) == SmsNotFound()
 
 
 def test_of_two_alike_the_older_one_is_taken_first():
     later, earlier = listed("SM2", at=NOW + 60), listed("SM1", at=NOW + 1)
-    assert found(later, earlier) == Accepted("SM1")
-    assert found(later, earlier, known={"SM1"}) == Accepted("SM2")
-    assert found(later, earlier, known={"SM1", "SM2"}) == NotFound()
+    assert found(later, earlier) == SendAccepted("SM1")
+    assert found(later, earlier, known={"SM1"}) == SendAccepted("SM2")
+    assert found(later, earlier, known={"SM1", "SM2"}) == SmsNotFound()
 
 
 @pytest.mark.parametrize(
@@ -157,20 +164,20 @@ def test_of_two_alike_the_older_one_is_taken_first():
     ],
 )
 def test_what_smart_encoding_and_xml_change_is_still_the_same_text(text, stored):
-    assert found(listed("SM1", body=stored), sms=replace(ASK, text=text)) == Accepted("SM1")
+    assert found(listed("SM1", body=stored), sms=replace(ASK, text=text)) == SendAccepted("SM1")
 
 
 def test_a_message_that_failed_for_good_says_so():
-    assert found(listed("SM1", status="undelivered", error_code=30005)) == Unreachable(
+    assert found(listed("SM1", status="undelivered", error_code=30005)) == NumberUnreachable(
         "30005", "this number is unknown"
     )
-    assert isinstance(found(listed("SM1", status="failed", error_code=21610)), OptedOutThere)
+    assert isinstance(found(listed("SM1", status="failed", error_code=21610)), OptedOutAtProvider)
 
 
 def test_a_list_that_does_not_reach_back_far_enough_is_no_proof():
     crowd = [listed(f"SM{i}", body="x") for i in range(3)]
-    assert isinstance(found(*crowd, more="/next"), Unknown)
-    assert found(*crowd, listed("SMold", at=NOW - 1000), more="/next") == NotFound()
+    assert isinstance(found(*crowd, more="/next"), OutcomeUnknown)
+    assert found(*crowd, listed("SMold", at=NOW - 1000), more="/next") == SmsNotFound()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,7 @@ def test_a_list_that_does_not_reach_back_far_enough_is_no_proof():
     [(500, b""), (401, b"{}"), (429, b"{}"), (200, b"{}"), (200, b"<"), (200, b'{"messages": [{}]}')],
 )
 def test_a_look_up_that_failed_says_nothing(status, body):
-    assert isinstance(codec().found(ASK, NOW, status, body, ()), Unknown)
+    assert isinstance(codec().read_lookup_reply(ASK, NOW, status, body, ()), OutcomeUnknown)
 
 
 def test_what_twilio_does_not_keep_cannot_be_looked_up():
@@ -200,25 +207,27 @@ xml_texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cn")
 
 @given(st.lists(xml_texts | st.sampled_from(["<Message/>", "]]>", "a & b", "\"'\t\n", "&#13;"]), max_size=3))
 def test_replies_in_an_answer_are_the_twiml_that_twilios_package_makes(texts):
-    answer = codec().answer([replace(ASK, text=text) for text in texts])
+    answer = codec().write_inline_replies([replace(ASK, text=text) for text in texts])
     assert (answer.status, answer.content_type) == (200, "text/xml")
     assert canonicalize(answer.body.decode()) == twiml(*texts)
 
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_whatever_a_text_holds_the_answer_is_xml_and_what_is_sent_is_found_again(text):
-    document = ET.fromstring(codec().answer([replace(ASK, text=text)]).body)
+    document = ET.fromstring(codec().write_inline_replies([replace(ASK, text=text)]).body)
     body = document[0].text or ""
-    if codec().fits_an_answer(replace(ASK, text=text)):
-        assert found(listed("SM1", body=body), sms=replace(ASK, text=text)) == Accepted("SM1")
+    if codec().fits_inline(replace(ASK, text=text)):
+        assert found(listed("SM1", body=body), sms=replace(ASK, text=text)) == SendAccepted("SM1")
 
 
 def test_what_an_answer_cannot_hold_goes_by_the_api():
-    assert codec().fits_an_answer(replace(ASK, text="x" * 1600))
-    assert not codec().fits_an_answer(replace(ASK, text="x" * 1601))
-    assert not codec().fits_an_answer(replace(ASK, text=" \0\n"))
+    assert codec().fits_inline(replace(ASK, text="x" * 1600))
+    assert not codec().fits_inline(replace(ASK, text="x" * 1601))
+    assert not codec().fits_inline(replace(ASK, text=" \0\n"))
 
 
 def test_nothing_to_say_is_an_empty_response():
-    assert codec().acknowledgement.body == b"<Response/>"
-    assert canonicalize(codec().answer([]).body.decode()) == canonicalize(str(MessagingResponse()))
+    assert codec().webhook_response.body == b"<Response/>"
+    assert canonicalize(codec().write_inline_replies([]).body.decode()) == canonicalize(
+        str(MessagingResponse())
+    )

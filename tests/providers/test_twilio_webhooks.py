@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twilio.request_validator import RequestValidator
 
-from engine.model.events import Sms
-from engine.providers import Call, Forged, Place, Unreadable, Unusable
-from engine.providers.twilio import MOST_FIELDS, Account, Options, _form, provider
+from engine.model.events import InboundSms
+from engine.providers import (
+    ForgedWebhookError,
+    ProviderChannel,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
+)
+from engine.providers.twilio import MOST_WEBHOOK_PARAMETERS, Account, Options, _form_pairs, make_provider
 from tests.providers.fuzz import fuzz
 from tests.providers.recorded.twilio import CHANNEL, SMS, STATUS, WEBHOOKS, form, get
 
@@ -23,7 +29,9 @@ ACCOUNT = Account(sid="AC" + "5e" * 16, token="12345", shared_keys="webhooks_sha
 
 
 def codec(url=URL, **options):
-    return provider(Place(CHANNEL, "+33700000001", webhook_url=url), ACCOUNT, Options(**options))
+    return make_provider(
+        ProviderChannel(CHANNEL, "+33700000001", webhook_url=url), ACCOUNT, Options(**options)
+    )
 
 
 class Many(dict):
@@ -46,8 +54,8 @@ def signed(call, url=URL, params=None, secret="12345", settings=""):
 
 
 def forged(call, twilio=None):
-    with pytest.raises(Forged) as caught:
-        (twilio or codec()).verify(call)
+    with pytest.raises(ForgedWebhookError) as caught:
+        (twilio or codec()).verify_webhook(call)
     return str(caught.value)
 
 
@@ -62,7 +70,7 @@ def vector(signature, fields=VECTOR, query=b"foo=1&bar=2", settings="", body=Non
     headers = [(b"x-twilio-signature", signature)]
     if settings:
         headers.append((b"x-twilio-webhooks-signature-settings", settings.encode()))
-    return Call("POST", query, headers, urlencode(fields).encode() if body is None else body, 0.0)
+    return WebhookCall("POST", query, headers, urlencode(fields).encode() if body is None else body, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +102,7 @@ def vector(signature, fields=VECTOR, query=b"foo=1&bar=2", settings="", body=Non
 )  # fmt: skip
 def test_the_vectors_of_twilios_own_tests(url, call):
     twilio = codec(url)
-    twilio.verify(call)
+    twilio.verify_webhook(call)
     forged(replace(call, query=call.query + b"&a=b"), twilio)
     forged(replace(call, body=call.body + b"&a=b"), twilio)
 
@@ -122,7 +130,7 @@ def test_a_form_is_accepted_as_it_was_signed_and_not_otherwise(params, settings)
     """Any parameters, known or not, blank or not, several values of one: Twilio's validator signs, ours agrees."""
     call = form([(key, value) for key, values in params.items() for value in values])
     genuine = signed(call, params=Many(params), secret=secret_of(settings), settings=settings)
-    codec().verify(genuine)
+    codec().verify_webhook(genuine)
     forged(replace(genuine, body=genuine.body + (b"&" if genuine.body else b"") + b"New=1"))
     forged(replace(genuine, query=b"sms=1"))
     forged(signed(call, params=Many(params), secret="another", settings=settings))
@@ -132,16 +140,16 @@ def test_a_form_is_accepted_as_it_was_signed_and_not_otherwise(params, settings)
 def test_a_get_is_accepted_as_it_was_signed_and_not_otherwise(params, settings):
     call = get([(key, value) for key, values in params.items() for value in values])
     genuine = signed(call, secret=secret_of(settings), settings=settings)
-    codec().verify(genuine)
+    codec().verify_webhook(genuine)
     forged(replace(genuine, query=genuine.query + b"&New=1"))
 
 
 @given(st.binary(max_size=200), st.binary(max_size=10), ways)
 def test_json_is_accepted_with_the_hash_that_its_signed_url_has_and_not_otherwise(body, other, settings):
     query = b"a=1&bodySHA256=" + sha256(body).hexdigest().encode()
-    call = Call("POST", query, [(b"content-type", b"application/json")], body, 0.0)
+    call = WebhookCall("POST", query, [(b"content-type", b"application/json")], body, 0.0)
     genuine = signed(call, secret=secret_of(settings), settings=settings)
-    codec().verify(genuine)
+    codec().verify_webhook(genuine)
     if other:
         forged(replace(genuine, body=body + other))
 
@@ -150,7 +158,7 @@ def test_json_is_accepted_with_the_hash_that_its_signed_url_has_and_not_otherwis
     "url", ["https://[2001:db8::1]:8443/w", "https://u:pw@h.example/w", "https://u:pw@h.example:8443/w"]
 )
 def test_ports_of_addresses_and_of_urls_with_a_login_are_told_from_what_they_look_like(url):
-    codec(url).verify(signed(form(SMS), url, SMS))
+    codec(url).verify_webhook(signed(form(SMS), url, SMS))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_what_is_wrong_with_a_signature_is_said_without_the_secret(headers, why)
 
 
 def test_a_body_of_too_many_parameters_is_not_even_sorted():
-    params = {f"p{i}": "" for i in range(MOST_FIELDS + 1)}
+    params = {f"p{i}": "" for i in range(MOST_WEBHOOK_PARAMETERS + 1)}
     assert "parameters" in forged(signed(form(params), params=params))
 
 
@@ -182,29 +190,29 @@ def without_id(event):
 
 @pytest.mark.parametrize("call, events", [row[1:] for row in WEBHOOKS], ids=[row[0] for row in WEBHOOKS])
 def test_webhooks(call, events):
-    found = codec().read(CHANNEL, call)
+    found = codec().read_webhook(CHANNEL, call)
     assert [(sender, without_id(event)) for sender, event in found] == events
     assert all(len(event.id) == 16 and int(event.id, 16) >= 0 for _, event in found)
     assert len({event.id for _, event in found}) == len(found)
-    assert codec().read(CHANNEL, call) == found
+    assert codec().read_webhook(CHANNEL, call) == found
 
 
 def test_json_says_what_a_form_says():
     body = json.dumps(SMS | {"NumMedia": 0, "Flag": True, "Nothing": None, "More": [1]}).encode()
-    call = Call("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
-    assert codec().read(CHANNEL, call) == codec().read(CHANNEL, form(SMS))
+    call = WebhookCall("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
+    assert codec().read_webhook(CHANNEL, call) == codec().read_webhook(CHANNEL, form(SMS))
 
 
 def test_json_with_half_an_emoji_is_heard_without_it():
     body = json.dumps(SMS | {"Body": "yes \ud83d"}).encode()
-    call = Call("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
-    ((_, sms),) = codec().read(CHANNEL, call)
+    call = WebhookCall("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
+    ((_, sms),) = codec().read_webhook(CHANNEL, call)
     assert sms.text == "yes ?"
 
 
 def test_the_same_sms_has_the_same_id_whatever_else_twilio_says_of_it_and_another_has_another():
     def one(call):
-        ((_, event),) = codec().read(CHANNEL, call)
+        ((_, event),) = codec().read_webhook(CHANNEL, call)
         return event.id
 
     again = form(SMS | {"ErrorCode": "11200", "ErrorUrl": "https://x", "Body": "changed"})
@@ -215,8 +223,8 @@ def test_the_same_sms_has_the_same_id_whatever_else_twilio_says_of_it_and_anothe
 
 @pytest.mark.parametrize("word", ["STOP", "QUIT", "HELP"])
 def test_a_number_whose_words_twilio_does_not_answer_leaves_them_to_us(word):
-    ((_, event),) = codec(default_keywords=False).read(CHANNEL, form(SMS | {"Body": word}))
-    assert isinstance(event, Sms)
+    ((_, event),) = codec(default_keywords=False).read_webhook(CHANNEL, form(SMS | {"Body": word}))
+    assert isinstance(event, InboundSms)
     assert event.handled == ""
 
 
@@ -224,13 +232,13 @@ def test_a_number_whose_words_twilio_does_not_answer_leaves_them_to_us(word):
     "call",
     [
         form({}), form({"MessageSid": "SM1"}), form({"MessageSid": "SM1", "From": " "}), get({}), form(STATUS | {"To": ""}),
-        Call("POST", b"bodySHA256=0", [], b"[]", 0.0), Call("POST", b"bodySHA256=0", [], b"\xff", 0.0),
-        Call("POST", b"bodySHA256=0", [], b'{"a":' + b"[" * 60_000, 0.0),
+        WebhookCall("POST", b"bodySHA256=0", [], b"[]", 0.0), WebhookCall("POST", b"bodySHA256=0", [], b"\xff", 0.0),
+        WebhookCall("POST", b"bodySHA256=0", [], b'{"a":' + b"[" * 60_000, 0.0),
     ],
 )  # fmt: skip
 def test_what_is_no_webhook_of_messaging_is_unreadable(call):
-    with pytest.raises(Unreadable):
-        codec().read(CHANNEL, call)
+    with pytest.raises(UnreadableWebhookError):
+        codec().read_webhook(CHANNEL, call)
 
 
 @pytest.mark.parametrize(
@@ -244,14 +252,14 @@ def test_what_is_no_webhook_of_messaging_is_unreadable(call):
     ],
 )
 def test_settings_that_cannot_work_are_said_so(account, options, url, said):
-    with pytest.raises(Unusable, match=said):
-        provider(Place(CHANNEL, "+33700000001", webhook_url=url), account, options)
+    with pytest.raises(UnusableChannelError, match=said):
+        make_provider(ProviderChannel(CHANNEL, "+33700000001", webhook_url=url), account, options)
 
 
 def resigned(call):
     """A mutant with the signature that Twilio would give it, were its bytes Twilio's."""
     rest = (b"?" + call.query if call.query else b"") + b"".join(
-        key + value for key, value in sorted(set(_form(call.body))) if call.method == "POST"
+        key + value for key, value in sorted(set(_form_pairs(call.body))) if call.method == "POST"
     )
     if b"bodySHA256" in call.query:
         return call

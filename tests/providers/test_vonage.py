@@ -11,24 +11,30 @@ from msgspec.structs import replace
 from vonage_http_client.auth import Auth
 
 from config.settings.settings import Secret
-from engine.model.events import Outbound
-from engine.providers import Call, Forged, Place, Unreadable, Unusable
-from engine.providers.vonage import Account, Options, _fields, provider
+from engine.model.events import OutboundSms
+from engine.providers import (
+    ForgedWebhookError,
+    ProviderChannel,
+    UnreadableWebhookError,
+    UnusableChannelError,
+    WebhookCall,
+)
+from engine.providers.vonage import Account, Options, _webhook_fields, make_provider
 from tests.providers.fuzz import fuzz
 from tests.providers.recorded.vonage import CHANNEL, OUTCOMES, RECEIPT, SMS, WEBHOOKS, as_json, form, get
 
 URL = "https://sms.example.org/webhooks/clinic"
 NOW = 1_577_880_000
-PLACE = Place(CHANNEL, "+447700900000", token="t0ken", webhook_url=URL)
+PLACE = ProviderChannel(CHANNEL, "+447700900000", token="t0ken", webhook_url=URL)
 ACCOUNT = Account(key="abcd1234", secret="a-secret")
-ASK = Outbound("a1b2c3x1", CHANNEL, "+447700900001", "What is your name?")
+ASK = OutboundSms("a1b2c3x1", CHANNEL, "+447700900001", "What is your name?")
 
-vonage = provider(PLACE, ACCOUNT, Options())
+vonage = make_provider(PLACE, ACCOUNT, Options())
 
 
 def signing(method, fresh_s=300):
     account = replace(ACCOUNT, signature_secret="secret", signature_method=method)
-    return provider(PLACE, account, Options(fresh_s=fresh_s))
+    return make_provider(PLACE, account, Options(fresh_s=fresh_s))
 
 
 def theirs(params, method):
@@ -48,7 +54,7 @@ def at(call, now=NOW):
 
 
 def forged(codec, call):
-    with pytest.raises(Forged) as caught:
+    with pytest.raises(ForgedWebhookError) as caught:
         codec.verify(call)
     assert "secret" not in str(caught.value).split()
     return str(caught.value)
@@ -65,8 +71,8 @@ names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=10).filter(
 @given(params=st.dictionaries(names, st.text(st.characters(codec="utf-8"), max_size=20), max_size=6))
 def test_what_was_signed_is_accepted_and_nothing_else(params, method, way):
     codec, genuine = signing(method), theirs(params, method)
-    codec.verify(at(way(genuine)))
-    codec.verify(at(way(genuine | {"sig": genuine["sig"].upper()})))
+    codec.verify_webhook(at(way(genuine)))
+    codec.verify_webhook(at(way(genuine | {"sig": genuine["sig"].upper()})))
     assert "wrong" in forged(codec, at(way(genuine | {"new": "1"})))
     assert "wrong" in forged(codec, at(way(genuine | {"timestamp": str(NOW + 1)})))
     assert "missing" in forged(codec, at(way(params)))
@@ -79,38 +85,38 @@ def test_the_vector_in_which_values_hold_what_separates_them():
         "sig": "d377bce920f29022f8c5ebc2b74455e07d8627e9457ee8fd1dbbc7c553472818",
     }  # fmt: skip
     for way in (get, form, as_json):
-        signing("sha256").verify(at(way(params)))
+        signing("sha256").verify_webhook(at(way(params)))
 
 
 @pytest.mark.parametrize("away", [-301, 301])
 def test_a_signed_webhook_is_fresh_or_refused(away):
     call = get(theirs(SMS, "sha256"))
-    signing("sha256").verify(at(call, NOW + away * 300 // 301))
+    signing("sha256").verify_webhook(at(call, NOW + away * 300 // 301))
     assert "timestamp" in forged(signing("sha256"), at(call, NOW + away))
-    signing("sha256", fresh_s=86_400).verify(at(call, NOW + away))
+    signing("sha256", fresh_s=86_400).verify_webhook(at(call, NOW + away))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"", b"&".join([b"a=1"] * 101)])
 def test_what_cannot_be_read_is_not_signed(body):
-    forged(signing("sha256"), Call("POST", b"", [], body, NOW))
+    forged(signing("sha256"), WebhookCall("POST", b"", [], body, NOW))
 
 
 def test_without_signatures_the_token_is_asked_for():
     for way in (get, form, as_json):
-        vonage.verify(way(SMS))
+        vonage.verify_webhook(way(SMS))
         forged(vonage, at(way(SMS)))
         forged(vonage, replace(way(SMS), query=b"token=wrong"))
     forged(vonage, replace(form(SMS), query=b"", body=urlencode({"token": "t0ken"} | SMS).encode()))
 
 
 def test_somebody_must_be_proven_to_speak():
-    with pytest.raises(Unusable, match="token_env"):
-        provider(Place(CHANNEL, "+447700900000", webhook_url=URL), ACCOUNT, Options())
+    with pytest.raises(UnusableChannelError, match="token_env"):
+        make_provider(ProviderChannel(CHANNEL, "+447700900000", webhook_url=URL), ACCOUNT, Options())
 
 
 @pytest.mark.parametrize("call, events", [row[1:] for row in WEBHOOKS], ids=[row[0] for row in WEBHOOKS])
 def test_webhooks(call, events):
-    found = vonage.read(CHANNEL, call)
+    found = vonage.read_webhook(CHANNEL, call)
     assert [(sender, replace(event, id="")) for sender, event in found] == events
     assert all(len(event.id) == 16 and int(event.id, 16) >= 0 for _, event in found)
     assert len({event.id for _, event in found}) == len(found)
@@ -118,11 +124,11 @@ def test_webhooks(call, events):
 
 def test_an_sms_that_is_told_again_has_the_same_id_by_whatever_way():
     ids = {
-        vonage.read(CHANNEL, way(SMS | {"message-timestamp": str(way)}))[0][1].id
+        vonage.read_webhook(CHANNEL, way(SMS | {"message-timestamp": str(way)}))[0][1].id
         for way in (get, form, as_json)
     }
     assert len(ids) == 1
-    assert ids != {vonage.read(CHANNEL, form(SMS | {"messageId": "0B"}))[0][1].id}
+    assert ids != {vonage.read_webhook(CHANNEL, form(SMS | {"messageId": "0B"}))[0][1].id}
 
 
 @pytest.mark.parametrize(
@@ -137,8 +143,8 @@ def test_an_sms_that_is_told_again_has_the_same_id_by_whatever_way():
     ],
 )
 def test_what_is_no_webhook_is_unreadable(call):
-    with pytest.raises(Unreadable):
-        vonage.read(CHANNEL, call)
+    with pytest.raises(UnreadableWebhookError):
+        vonage.read_webhook(CHANNEL, call)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_what_is_no_webhook_is_unreadable(call):
     ],
 )
 def test_a_send(sms, changed):
-    request = vonage.write(sms, 0.0)
+    request = vonage.write_send_request(sms, 0.0)
     assert (request.url, request.headers) == (
         "https://rest.nexmo.com/sms/json",
         {"Content-Type": "application/json"},
@@ -164,24 +170,26 @@ def test_a_send(sms, changed):
 
 
 def test_secrets_that_hide_themselves_are_written_out():
-    hidden = provider(PLACE, replace(ACCOUNT, key=Secret("abcd1234"), secret=Secret("a-secret")), Options())
-    assert hidden.write(ASK, 0.0).body == vonage.write(ASK, 0.0).body
+    hidden = make_provider(
+        PLACE, replace(ACCOUNT, key=Secret("abcd1234"), secret=Secret("a-secret")), Options()
+    )
+    assert hidden.write_send_request(ASK, 0.0).body == vonage.write_send_request(ASK, 0.0).body
 
 
 def test_signed_receipts_need_no_token_and_without_a_public_url_the_accounts_own_is_called():
-    assert json.loads(signing("md5").write(ASK, 0.0).body)["callback"] == URL
-    there = provider(replace(PLACE, webhook_url=""), ACCOUNT, Options())
-    assert "callback" not in json.loads(there.write(ASK, 0.0).body)
+    assert json.loads(signing("md5").write_send_request(ASK, 0.0).body)["callback"] == URL
+    there = make_provider(replace(PLACE, webhook_url=""), ACCOUNT, Options())
+    assert "callback" not in json.loads(there.write_send_request(ASK, 0.0).body)
 
 
 @pytest.mark.parametrize("status, body, outcome", OUTCOMES)
 def test_outcomes(status, body, outcome):
-    assert vonage.outcome(status, body) == outcome
+    assert vonage.read_send_reply(status, body) == outcome
 
 
 @given(st.integers(100, 599), st.binary(max_size=60))
 def test_no_reply_raises(status, body):
-    vonage.outcome(status, body)
+    vonage.read_send_reply(status, body)
 
 
 def test_what_vonage_may_have_is_never_sent_again_since_it_cannot_be_asked():
@@ -195,8 +203,8 @@ def with_token(call):
 def resigned(call):
     """A mutant, as Vonage would have signed it, were it Vonage's."""
     try:
-        params = _fields(call)
-    except Unreadable:
+        params = _webhook_fields(call)
+    except UnreadableWebhookError:
         return at(call)
     return at(form(theirs({k: v for k, v in params.items() if k not in ("sig", "timestamp")}, "md5hash")))
 

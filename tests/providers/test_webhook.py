@@ -11,28 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.events import Outbound, Part, ProviderStop, Receipt, Sms
+from engine.model.events import DeliveryReceipt, InboundSms, OutboundSms, ProviderStop, SmsPart
 from engine.providers import (
-    Accepted,
-    Call,
     ChannelFault,
-    Forged,
-    OptedOutThere,
-    Place,
-    Rejected,
+    ForgedWebhookError,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    ProviderChannel,
     RetryLater,
-    Unreachable,
-    Unreadable,
+    SendAccepted,
+    SendRejected,
+    UnreadableWebhookError,
+    WebhookCall,
     webhook,
 )
-from engine.providers.webhook import Account, Options, provider
+from engine.providers.webhook import Account, Options, make_provider
 from tests.providers.fuzz import fuzz
 
 NOW = 1_700_000_000
 SECRET = "a secret of sixteen or more"
 URL = "https://gateway.example.org/send?tenant=7"
 
-codec = provider(Place("clinic", "+33700000001"), Account(), Options(send_url=URL, secret=SECRET))
+codec = make_provider(
+    ProviderChannel("clinic", "+33700000001"), Account(), Options(send_url=URL, secret=SECRET)
+)
 
 
 def hmac_sha256(key, message):
@@ -46,7 +48,7 @@ def signed(body, at=NOW, secret=SECRET, now=NOW):
     timestamp = str(at).encode()
     right = hmac_sha256(secret.encode(), timestamp + b"." + body).encode()
     headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v1=" + right)]
-    return Call("POST", b"", headers, body, now)
+    return WebhookCall("POST", b"", headers, body, now)
 
 
 def call(*objects):
@@ -55,8 +57,8 @@ def call(*objects):
 
 
 def read(recorded):
-    codec.verify(recorded)
-    return codec.read("clinic", recorded)
+    codec.verify_webhook(recorded)
+    return codec.read_webhook("clinic", recorded)
 
 
 SMS = {"type": "sms", "id": "gw-1", "from": "+33612345678", "to": "19601", "text": "Ça va 👍",
@@ -77,14 +79,14 @@ STOP = {"type": "stop", "id": "gw-5", "from": "+33612345678", "text": "STOP"}
 HANDLED = {"type": "sms", "id": "gw-6", "from": "+33612345678", "text": "stop", "handled": "stop"}
 
 IN = [
-    (SMS, "+33612345678", Sms("", "clinic", "Ça va 👍", reply_to="t-9", originator="19601")),
-    (PART, "33612345678", Part("", "clinic", "…", "77", 2, 3)),
-    (RECEIPT, "+33612345678", Receipt("", "clinic", "t-9", "delivered", "delivered")),
-    (FAILED, "+33612345678", Receipt("", "clinic", "", "failed", "failed", "12", "unknown number", True, "abc1s2")),
+    (SMS, "+33612345678", InboundSms("", "clinic", "Ça va 👍", reply_to="t-9", originator="19601")),
+    (PART, "33612345678", SmsPart("", "clinic", "…", "77", 2, 3)),
+    (RECEIPT, "+33612345678", DeliveryReceipt("", "clinic", "t-9", "delivered", "delivered")),
+    (FAILED, "+33612345678", DeliveryReceipt("", "clinic", "", "failed", "failed", "12", "unknown number", True, "abc1s2")),
     (STOP, "+33612345678", ProviderStop("", "clinic", "STOP")),
-    (HANDLED, "+33612345678", Sms("", "clinic", "stop", handled="stop")),
-    (RECEIPT | {"permanent": True}, "+33612345678", Receipt("", "clinic", "t-9", "delivered", "delivered")),
-    (SMS | {"text": "", "from": "Orange", "more": {"x": [1]}}, "Orange", Sms("", "clinic", "", reply_to="t-9", originator="19601")),
+    (HANDLED, "+33612345678", InboundSms("", "clinic", "stop", handled="stop")),
+    (RECEIPT | {"permanent": True}, "+33612345678", DeliveryReceipt("", "clinic", "t-9", "delivered", "delivered")),
+    (SMS | {"text": "", "from": "Orange", "more": {"x": [1]}}, "Orange", InboundSms("", "clinic", "", reply_to="t-9", originator="19601")),
 ]  # fmt: skip
 RECORDED = [call(SMS), call(PART), call(RECEIPT), call(FAILED), call(STOP), call(HANDLED, SMS, RECEIPT)]
 
@@ -99,11 +101,11 @@ def test_in(written, sender, event):
 
 def test_an_array_is_read_in_its_order_and_as_a_whole_or_not_at_all():
     events = read(call(SMS, STOP, RECEIPT))
-    assert [type(event) for _, event in events] == [Sms, ProviderStop, Receipt]
-    with pytest.raises(Unreadable, match=r"id.*\$\[1\]"):
+    assert [type(event) for _, event in events] == [InboundSms, ProviderStop, DeliveryReceipt]
+    with pytest.raises(UnreadableWebhookError, match=r"id.*\$\[1\]"):
         read(call(SMS, {"type": "stop", "from": "+336"}, RECEIPT))
     assert len(read(call(*[SMS] * 100))) == 100
-    with pytest.raises(Unreadable, match="length <= 100"):
+    with pytest.raises(UnreadableWebhookError, match="length <= 100"):
         read(call(*[SMS] * 101))
 
 
@@ -127,7 +129,7 @@ def test_an_array_is_read_in_its_order_and_as_a_whole_or_not_at_all():
     ],
 )  # fmt: skip
 def test_what_is_none_of_the_forms_is_unreadable(body, why):
-    with pytest.raises(Unreadable) as raised:
+    with pytest.raises(UnreadableWebhookError) as raised:
         read(signed(body))
     assert why in str(raised.value)
 
@@ -139,7 +141,7 @@ def test_half_an_emoji_is_a_question_mark():
 
 def test_an_events_id_is_its_gateways_id_on_this_channel():
     def id_of(channel="clinic", **fields):
-        return codec.read(channel, call(SMS | fields))[0][1].id
+        return codec.read_webhook(channel, call(SMS | fields))[0][1].id
 
     assert id_of() == id_of(text="other", to="", reply_to="")
     assert (
@@ -148,7 +150,7 @@ def test_an_events_id_is_its_gateways_id_on_this_channel():
                 id_of(),
                 id_of(id="gw-2"),
                 id_of(channel="other"),
-                codec.read("clinic", call(STOP | {"id": "gw-1"}))[0][1].id,
+                codec.read_webhook("clinic", call(STOP | {"id": "gw-1"}))[0][1].id,
             }
         )
         == 4
@@ -159,14 +161,14 @@ def test_a_vector():
     """Computed by `printf %s '1700000000.{}' | openssl dgst -sha256 -hmac 'a secret of sixteen or more'`."""
     vector = b"v1=be8d935f59549ff92d35b0d08f66280fd7c7894c071284b87cf4a8e4f432a69d"
     headers = [(b"parley-timestamp", b"1700000000"), (b"parley-signature", vector)]
-    codec.verify(Call("POST", b"", headers, b"{}", NOW))
-    assert webhook.signature(SECRET.encode(), b"1700000000", b"{}").encode() == vector
+    codec.verify_webhook(WebhookCall("POST", b"", headers, b"{}", NOW))
+    assert webhook.sign_body(SECRET.encode(), b"1700000000", b"{}").encode() == vector
 
 
 @given(st.binary(max_size=200), st.text(min_size=16, max_size=100), st.integers(0, 2**33))
 def test_an_independent_computation_agrees(body, secret, at):
-    other = provider(Place("clinic", "+337"), Account(), Options(send_url=URL, secret=secret))
-    other.verify(signed(body, at, secret, now=at))
+    other = make_provider(ProviderChannel("clinic", "+337"), Account(), Options(send_url=URL, secret=secret))
+    other.verify_webhook(signed(body, at, secret, now=at))
 
 
 def with_headers(*headers, now=NOW):
@@ -200,40 +202,40 @@ TIMESTAMP, SIGNATURE = RECORDED[0].headers
     ],
 )
 def test_a_wrong_or_missing_signature_is_forged(forged):
-    with pytest.raises(Forged):
-        codec.verify(forged)
+    with pytest.raises(ForgedWebhookError):
+        codec.verify_webhook(forged)
 
 
 @pytest.mark.parametrize("late_s", [0, 300, -300])
 def test_within_five_minutes_both_ways_it_is_taken(late_s):
-    codec.verify(signed(b"{}", now=NOW + late_s))
+    codec.verify_webhook(signed(b"{}", now=NOW + late_s))
 
 
 @pytest.mark.parametrize("late_s", [301, -301, 10**9])
 def test_before_and_after_it_is_refused(late_s):
-    with pytest.raises(Forged, match="more than 300 s"):
-        codec.verify(signed(b"{}", now=NOW + late_s))
+    with pytest.raises(ForgedWebhookError, match="more than 300 s"):
+        codec.verify_webhook(signed(b"{}", now=NOW + late_s))
 
 
 def test_one_right_signature_of_several_is_enough():
     old = signed(RECORDED[0].body, secret="the secret before this one").headers[1][1]
-    codec.verify(with_headers(TIMESTAMP, (b"parley-signature", old + b", " + SIGNATURE[1])))
+    codec.verify_webhook(with_headers(TIMESTAMP, (b"parley-signature", old + b", " + SIGNATURE[1])))
 
 
 def test_a_replay_is_the_same_event_while_it_is_accepted_and_then_it_is_refused():
     recorded = call(SMS)
     assert read(recorded) == read(msgspec.structs.replace(recorded, now=NOW + 299.0))
-    with pytest.raises(Forged):
+    with pytest.raises(ForgedWebhookError):
         read(msgspec.structs.replace(recorded, now=NOW + 400.0))
 
 
 OUT = [
     (
-        Outbound("abc1s2", "clinic", "+33612345678", "Ça va ?", "s1"),
+        OutboundSms("abc1s2", "clinic", "+33612345678", "Ça va ?", "s1"),
         {"id": "abc1s2", "channel": "clinic", "from": "+33700000001", "to": "+33612345678", "text": "Ça va ?", "session": "s1"},
     ),
     (
-        Outbound("a", "clinic", "+336", "x", originator="19601"),
+        OutboundSms("a", "clinic", "+336", "x", originator="19601"),
         {"id": "a", "channel": "clinic", "from": "19601", "to": "+336", "text": "x", "session": ""},
     ),
 ]  # fmt: skip
@@ -241,7 +243,7 @@ OUT = [
 
 @pytest.mark.parametrize("sms, body", OUT)
 def test_out(sms, body):
-    request = codec.write(sms, NOW + 0.9)
+    request = codec.write_send_request(sms, NOW + 0.9)
     assert (request.url, json.loads(request.body)) == (URL, body)
     assert request.headers == {
         "Content-Type": "application/json",
@@ -251,25 +253,25 @@ def test_out(sms, body):
 
 
 def test_what_we_send_cannot_be_sent_back_to_us():
-    request = codec.write(OUT[0][0], NOW)
+    request = codec.write_send_request(OUT[0][0], NOW)
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
-    with pytest.raises(Unreadable, match="type"):
-        read(Call("POST", b"", headers, request.body, NOW))
+    with pytest.raises(UnreadableWebhookError, match="type"):
+        read(WebhookCall("POST", b"", headers, request.body, NOW))
 
 
 @pytest.mark.parametrize(
     "status, body, outcome",
     [
-        (200, b'{"ticket": "t-9"}', Accepted("t-9")),
-        (202, b'{"ticket": 7, "more": []}', Accepted("7")),
-        (204, b"", Accepted("")),
-        (200, b"OK", Accepted("")),
-        (409, b"", Accepted("")),
-        (400, b'{"code": "too_long", "why": "w"}', Rejected("too_long", "w")),
-        (422, b'{"code": 7}', Rejected("7", "the gateway refuses the SMS")),
-        (413, b"", Rejected("http 413", "the gateway refuses the SMS")),
-        (400, b'{"code": "unreachable", "why": "w"}', Unreachable("unreachable", "w")),
-        (422, b'{"code": "opted_out", "why": "w"}', OptedOutThere("opted_out", "w")),
+        (200, b'{"ticket": "t-9"}', SendAccepted("t-9")),
+        (202, b'{"ticket": 7, "more": []}', SendAccepted("7")),
+        (204, b"", SendAccepted("")),
+        (200, b"OK", SendAccepted("")),
+        (409, b"", SendAccepted("")),
+        (400, b'{"code": "too_long", "why": "w"}', SendRejected("too_long", "w")),
+        (422, b'{"code": 7}', SendRejected("7", "the gateway refuses the SMS")),
+        (413, b"", SendRejected("http 413", "the gateway refuses the SMS")),
+        (400, b'{"code": "unreachable", "why": "w"}', NumberUnreachable("unreachable", "w")),
+        (422, b'{"code": "opted_out", "why": "w"}', OptedOutAtProvider("opted_out", "w")),
         (500, b'{"code": "unreachable", "why": "w"}', RetryLater("unreachable", "w")),
         (503, b"", RetryLater("http 503", "the gateway is out of order")),
         (429, b"[" * 9_999, RetryLater("http 429", "the gateway is busy")),
@@ -278,16 +280,16 @@ def test_what_we_send_cannot_be_sent_back_to_us():
         (403, b"", ChannelFault("http 403", "the gateway refuses us: are send_url and the secret right?")),
         (404, b"", ChannelFault("http 404", "the gateway refuses us: are send_url and the secret right?")),
         (302, b"", ChannelFault("http 302", "the gateway refuses us: are send_url and the secret right?")),
-        (400, b'{"code": "%b", "why": "%b"}' % (b"c" * 99, b"w" * 999), Rejected("c" * 64, "w" * 300)),
+        (400, b'{"code": "%b", "why": "%b"}' % (b"c" * 99, b"w" * 999), SendRejected("c" * 64, "w" * 300)),
     ],
 )  # fmt: skip
 def test_outcomes(status, body, outcome):
-    assert codec.outcome(status, body) == outcome
+    assert codec.read_send_reply(status, body) == outcome
 
 
 @given(st.integers(100, 599), st.binary())
 def test_no_reply_raises(status, body):
-    codec.outcome(status, body)
+    codec.read_send_reply(status, body)
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the shell's way to sign needs openssl")
@@ -300,7 +302,7 @@ def test_the_shell_lines_of_the_docstring_sign():
     printed = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, check=True).stdout
     timestamp, right = printed.split()
     headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v1=" + right)]
-    codec.verify(Call("POST", b"", headers, body, float(timestamp)))
+    codec.verify_webhook(WebhookCall("POST", b"", headers, body, float(timestamp)))
 
 
 def resigned(recorded):

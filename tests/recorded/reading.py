@@ -91,21 +91,21 @@ def _value(client: redis.Redis, kind: str, name: bytes) -> Any:
 
 
 def _mail(entry: bytes) -> Any:
-    at, event = stored_values.event_in(entry)
+    at, event = stored_values.parse_mail(entry)
     return {"at": at, "event": named(decode_inbound(event))}
 
 
 def _held(mail: bytes) -> Any:
-    sender, at, event = stored_values.invitation_in(mail)
+    sender, at, event = stored_values.parse_held_invitation(mail)
     return {"sender": sender, "at": at, "event": named(decode_inbound(event))}
 
 
 def _lane(stored: bytes) -> Any:
-    return named(lane.decode(stored_values.state_in(stored)))
+    return named(lane.decode_lane(stored_values.lane_state(stored)))
 
 
 def _sms(entry: bytes) -> Any:
-    return named(decode_outbound(stored_values.sms_in(entry)))
+    return named(decode_outbound(stored_values.outbox_sms(entry)))
 
 
 def _records(content: bytes) -> Any:
@@ -113,7 +113,7 @@ def _records(content: bytes) -> Any:
 
 
 def _letter(content: bytes) -> Any:
-    return named(dead_letter_store.decode(content))
+    return named(dead_letter_store.decode_dead_letter(content))
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {
@@ -142,7 +142,7 @@ def means(key: str, value: Any) -> Any:
 def _read(reader: Callable[[bytes], Any], value: str) -> Any:
     try:
         return reader(raw(value))
-    except (ValueError, lane.UnreadableLane):
+    except (ValueError, lane.UnreadableLaneError):
         return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from config.store import keyspace
-from engine.model.events import Cancel, Part, ProviderStop, Receipt, encode
+from engine.model.events import CancelSession, DeliveryReceipt, ProviderStop, SmsPart, encode_event
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
 from tests.support.person import inbound
@@ -140,11 +140,11 @@ class Scene:
             self.heard("misread", count)
         self.says("parts", "START")
         self.heard("parts", 1)
-        self._accept("parts", Part("00000000000000a1", CHANNEL, "A", "77", 1, 2))
+        self._accept("parts", SmsPart("00000000000000a1", CHANNEL, "A", "77", 1, 2))
         self.says("told_stop", "START")
         self.heard("told_stop", 1)
         self.says("simulated", "START", channel=SIMULATED)
-        phone = keyspace.simulated(PEOPLE["simulated"], "sms")
+        phone = keyspace.simulator_key(PEOPLE["simulated"], "sms")
         until(lambda: self._lanes.exists(phone), SOON_S, "the simulated phone has an SMS")
         for name in ("worker_died", "sender_died", "uncertain", "rejected", "unreadable", "undecodable"):
             self.says(name, "START")
@@ -157,11 +157,11 @@ class Scene:
         self._until_dead(1)
         name = "unreadable"
         k = keyspace.shard_of(PEOPLE[name], SHARDS)
-        lane = self._lanes.get(keyspace.lane(k, PEOPLE[name]))
-        self._lanes.set(keyspace.lane(k, PEOPLE[name]), b"1 0 no lane", keepttl=True)
+        lane = self._lanes.get(keyspace.lane_key(k, PEOPLE[name]))
+        self._lanes.set(keyspace.lane_key(k, PEOPLE[name]), b"1 0 no lane", keepttl=True)
         self.says(name, "Ada")
         self._until_dead(2)
-        self._lanes.set(keyspace.lane(k, PEOPLE[name]), lane, keepttl=True)
+        self._lanes.set(keyspace.lane_key(k, PEOPLE[name]), lane, keepttl=True)
         self._accept_raw("undecodable", b"no event")
         self._until_dead(3)
 
@@ -213,32 +213,34 @@ class Scene:
         self.says("booked", "yes")
         for name in ("unsent", "booked"):
             until(
-                lambda name=name: self._lanes.exists(self._key(keyspace.outbox, name)),
+                lambda name=name: self._lanes.exists(self._key(keyspace.outbox_key, name)),
                 SOON_S,
                 f"{name}'s SMS waits",
             )  # type: ignore[misc]
         self._rest("booked", b"booked")
         self.says("entrusted", "START")
-        until(lambda: self._lanes.exists(self._key(keyspace.outbox, "entrusted")), SOON_S, "it waits")
+        until(lambda: self._lanes.exists(self._key(keyspace.outbox_key, "entrusted")), SOON_S, "it waits")
         self._rest("entrusted", b"entrusted 0123456789abcdef?")
         for role in ("ratelimit", "conversation"):
             for each in self._parley.of(role):
                 if each.alive:
                     each.kill9()
-        self._call("reserve", [self._key(keyspace.outbox, "reserved"), self._key(keyspace.outbox_lock, "reserved")],
+        self._call("reserve", [self._key(keyspace.outbox_key, "reserved"), self._key(keyspace.outbox_lock_key, "reserved")],
                    ("fedcba9876543210", 86_400_000))  # fmt: skip
-        self._lanes.lpush(self._key(keyspace.tickets, "done"), "sms_0000000000001")
-        self._lanes.pexpire(self._key(keyspace.tickets, "done"), 172_800_000)
+        self._lanes.lpush(self._key(keyspace.tickets_key, "done"), "sms_0000000000001")
+        self._lanes.pexpire(self._key(keyspace.tickets_key, "done"), 172_800_000)
         self.says("start_waits", "START")
         self.says("reply_waits", "yes")
-        self._accept("parts", Part("00000000000000a2", CHANNEL, "da", "77", 2, 2))
+        self._accept("parts", SmsPart("00000000000000a2", CHANNEL, "da", "77", 2, 2))
         self._accept("told_stop", ProviderStop("00000000000000a3", CHANNEL))
         ticket = self._octopush.accepted(PEOPLE["receipt"])[-1].ticket
-        self._accept("receipt", Receipt("00000000000000a4", CHANNEL, ticket, "DELIVERED", "delivered"))
-        self._accept("cancelled", Cancel("00000000000000a5", CHANNEL, self._session("cancelled")))
+        self._accept(
+            "receipt", DeliveryReceipt("00000000000000a4", CHANNEL, ticket, "DELIVERED", "delivered")
+        )
+        self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
         self._release("released")
-        self._lanes.set(keyspace.pause(SIMULATED), "104: out of credit", px=60_000)
+        self._lanes.set(keyspace.pause_key(SIMULATED), "104: out of credit", px=60_000)
         for web in self._parley.of("web"):
             web.terminate()
 
@@ -249,14 +251,14 @@ class Scene:
         k = keyspace.shard_of(PEOPLE[name], SHARDS)
         ids = [
             each
-            for each, mail in self._lanes.hgetall(keyspace.held_mail(k)).items()
+            for each, mail in self._lanes.hgetall(keyspace.held_invitations_key(k)).items()
             if PEOPLE[name].encode() in mail
         ]
         keys = [
-            keyspace.alarms(k),
-            keyspace.held(k, CHANNEL),
-            keyspace.held_mail(k),
-            keyspace.mailbox(k, PEOPLE[name]),
+            keyspace.lane_alarms_key(k),
+            keyspace.held_ids_key(k, CHANNEL),
+            keyspace.held_invitations_key(k),
+            keyspace.mailbox_key(k, PEOPLE[name]),
         ]
         assert self._call("release", keys, (ids[0], PEOPLE[name])) == [1]
 
@@ -264,31 +266,31 @@ class Scene:
         """Let the sender rest, as one does who waits for what `owner` says."""
         at = int(time.time() * 1000)
         lock = b" ".join((b"0", str(at + 2_000).encode(), b"1", str(at).encode(), owner))
-        self._lanes.set(self._key(keyspace.outbox_lock, name), lock, px=86_400_000)
+        self._lanes.set(self._key(keyspace.outbox_lock_key, name), lock, px=86_400_000)
 
     def _session(self, name: str) -> str:
         return self._octopush.accepted(PEOPLE[name])[0].request_id.rpartition("x")[0]
 
     def _accept(self, name: str, event: object) -> None:
-        self._accept_raw(name, encode(event))
+        self._accept_raw(name, encode_event(event))
 
     def _accept_raw(self, name: str, event: bytes) -> None:
         commands, _ = keyspace.accept_commands(SHARDS, [(PEOPLE[name], False, event)])
-        keyspace.run(self._lanes, commands)
-        keyspace.ask(self._broker, keyspace.ring_command(keyspace.REPLIES, [PEOPLE[name]]))
+        keyspace.run_commands(self._lanes, commands)
+        keyspace.run_command(self._broker, keyspace.wake_command(keyspace.REPLIES_QUEUE, [PEOPLE[name]]))
 
     def _call(self, function: str, keys: Sequence[str], args: Sequence[object]) -> object:
-        return keyspace.ask(self._lanes, keyspace.call(function, keys, args))
+        return keyspace.run_command(self._lanes, keyspace.function_call(function, keys, args))
 
     def _key(self, of: object, name: str) -> str:
         return of(keyspace.shard_of(PEOPLE[name], SHARDS), PEOPLE[name])  # type: ignore[operator]
 
     def _until_dead(self, count: int) -> None:
         def letters() -> int:
-            return sum(self._lanes.hlen(keyspace.dead(k)) for k in range(SHARDS))
+            return sum(self._lanes.hlen(keyspace.dead_letters_key(k)) for k in range(SHARDS))
 
         until(lambda: letters() == count, SOON_S, f"there are {count} dead letters")
 
     def _until_lock(self, name: str, owner: bytes) -> None:
-        key = self._key(keyspace.outbox_lock, name)
+        key = self._key(keyspace.outbox_lock_key, name)
         until(lambda: owner in (self._lanes.get(key) or b""), SOON_S, f"{name} rests")

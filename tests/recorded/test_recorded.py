@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 RELEASES = sorted(Path(__file__).parent.glob("*.jsonl"))
 
-ELSEWHERE = {"invitation_bucket", "flow", "tries", "dead_reasons", "dead_audit", keyspace.LIBRARIES}
+ELSEWHERE = {"invitation_bucket", "flow", "tries", "dead_reasons", "dead_audit", keyspace.LIBRARIES_KEY}
 """Kinds of keys that the scene need not have."""
 
 ANSWERED = {
@@ -56,7 +56,7 @@ def test_all_that_a_release_wrote_means_what_it_meant(release):
 def test_this_release_goes_on_with_what_a_release_left(release, own_valkey, tmp_path):
     lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
     reading.restore(lanes, broker, recorded(release))
-    assert pauses.decode(lanes.get(keyspace.pause(SIMULATED))).why == "104: out of credit"
+    assert pauses.decode_pause(lanes.get(keyspace.pause_key(SIMULATED))).why == "104: out of credit"
     with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:
         parley.start()
         scene = Scene(own_valkey, octopush, parley)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import redis
 
-from engine.model.events import Heard, Said, Sent, Unsent
+from engine.model.events import SmsDecided, SmsNotSent, SmsReceived, SmsSent
 from tests.support.octopush import Accepted
 from workers.store import archive
 
@@ -25,17 +25,17 @@ def stories(client: redis.Redis) -> dict[str, Story]:
     """By sender."""
     found: dict[str, Story] = {}
     for k in range(SHARDS):
-        for entry in archive.stored(client, k):
+        for entry in archive.scan_entries(client, k):
             story = found.setdefault(entry.sender, Story())
             for record in entry.records:
                 match record:
-                    case Heard(id=identity, text=text):
+                    case SmsReceived(id=identity, text=text):
                         story.heard.append((identity, text))
-                    case Said(id=identity, text=text):
+                    case SmsDecided(id=identity, text=text):
                         story.said.append((identity, text))
-                    case Sent(id=identity):
+                    case SmsSent(id=identity):
                         story.sent.append(identity)
-                    case Unsent(id=identity):
+                    case SmsNotSent(id=identity):
                         story.unsent.append(identity)
                     case _:
                         pass

@@ -149,7 +149,7 @@ class Mischief:
             case "lose":
                 functions = ("accept", "claim", "commit", "take", "settle", "tick", "ring")
                 function = functions[deed.whom % len(functions)]
-                self._proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=3)
+                self._proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
                 told = f"lose {function}"
             case "slow redis":
                 self._proxy.delay(0.03)

@@ -14,7 +14,7 @@ import redis
 
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
-from engine.model.lane import UnreadableLane
+from engine.model.lane import UnreadableLaneError
 from tests.support.waiting import until
 from workers.store import survey_versions
 
@@ -22,8 +22,8 @@ NO_KEYS = {"lane_pattern", "sender_of"}
 """Functions of keyspace.py that answer text which is no key's name."""
 
 FIXED = {
-    keyspace.SURVEYS, keyspace.RUNS, keyspace.LIBRARIES, keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK, keyspace.RETENTION,
-    survey_versions.SINCE, survey_versions.USED,
+    keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY,
+    survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
 }  # fmt: skip
 """Keys of one name."""
 
@@ -113,12 +113,12 @@ class _Shelves:
             if stored is None:
                 continue
             if deadline := int(stored.split(b" ", 2)[1]):
-                deadlines[keyspace.sender_of(name)] = deadline
+                deadlines[keyspace.sender_of_key(name)] = deadline
             if self._redis.pttl(name) == -1 and not _opted_out(stored):
                 yield f"{name} would stay for ever"
         alarms = self._scores("alarms")
         for name in self._of.get("mailbox", []):
-            yield f"{name} has mail, and its alarm is {alarms.get(keyspace.sender_of(name))}"
+            yield f"{name} has mail, and its alarm is {alarms.get(keyspace.sender_of_key(name))}"
         for name in self._of.get("lock", []):
             yield f"{name} is locked: {self._bytes(name)!r}"
         for sender in sorted(alarms.keys() | deadlines.keys()):
@@ -128,7 +128,7 @@ class _Shelves:
     def outbox_wrongs(self) -> Iterator[str]:
         alarms = self._scores("outbox_alarms")
         for name in self._of.get("outbox", []):
-            sender = keyspace.sender_of(name)
+            sender = keyspace.sender_of_key(name)
             yield f"{name} has {self._redis.llen(name)} SMS, and its alarm is {alarms.pop(sender, None)}"
         for sender in sorted(alarms):
             yield f"an alarm for the outbox of {sender}, which is empty"
@@ -167,15 +167,18 @@ class _Shelves:
 
 def _opted_out(stored: bytes) -> bool:
     try:
-        lane = lane_format.decode(stored_values.state_in(stored))
-    except UnreadableLane:
+        lane = lane_format.decode_lane(stored_values.lane_state(stored))
+    except UnreadableLaneError:
         return True
     return any(line.opted_out_at for line in lane.lines.values())
 
 
 def _broker_wrongs(client: redis.Redis) -> Iterator[str]:
     """Bells alone, and nobody rung for."""
-    bells = {keyspace.bell(queue) for queue in (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)}
+    bells = {
+        keyspace.wakeup_queue_key(queue)
+        for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE)
+    }
     for raw in client.scan_iter(count=PAGE):
         name = raw.decode(errors="replace")
         if name not in bells:

@@ -18,9 +18,9 @@ import redis
 import ingest.__main__
 import workers.__main__
 from config.store import keyspace
-from engine.model.events import Mail, Sms
+from engine.model.events import InboundSms, Mail
 from engine.model.lane import Lane
-from engine.turns.advance import Advance, advance
+from engine.turns.advance import Effects, advance
 from workers.store import lanes
 from workers.turns import drafts
 
@@ -30,7 +30,7 @@ MEMORY = 512 << 20
 
 def deadly() -> None:
     """What happens to whoever handles an event that says so: killed, ended at once, out of memory, or an error."""
-    read = drafts.read_entry
+    read = drafts.decode_mail
 
     def read_entry(entry: bytes) -> Mail:
         if b"deadly" in entry:
@@ -39,21 +39,21 @@ def deadly() -> None:
             os._exit(1)
         return read(entry)
 
-    def step(lane: Lane, sender: str, mail: Sequence[Mail], *more: Any) -> Advance:
-        said = {each.event.text for each in mail if isinstance(each.event, Sms)}
+    def step(lane: Lane, sender: str, mail: Sequence[Mail], *more: Any) -> Effects:
+        said = {each.event.text for each in mail if isinstance(each.event, InboundSms)}
         if "greedy" in said:
             with_little_memory(lambda: bytearray(4 * MEMORY))
         if "faulty" in said:
             raise RuntimeError("this event is not for us")
         return advance(lane, sender, mail, *more)
 
-    drafts.read_entry = read_entry
+    drafts.decode_mail = read_entry
     vars(drafts)[advance.__name__] = step
 
 
 def short_lease() -> None:
     """A lane that was left is free after a second."""
-    lanes.Lanes.__init__.__defaults__ = (1_000,)
+    lanes.LaneStore.__init__.__defaults__ = (1_000,)
 
 
 def with_little_memory(work: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import requests
 
 from config.store import keyspace
-from engine.model.events import OptedOut, Record, decode_records
+from engine.model.events import ArchiveRecord, PersonOptedOut, decode_records
 from tests.support import clinic
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import SURVEYS, UNLIMITED, Deployment
@@ -59,11 +59,11 @@ class TwilioDeployment(Deployment):
 
     def waiting(self, sender: str) -> int:
         """How many SMS are in their outbox."""
-        return int(self.redis.llen(keyspace.outbox(keyspace.shard_of(sender, SHARDS), sender)))
+        return int(self.redis.llen(keyspace.outbox_key(keyspace.shard_of(sender, SHARDS), sender)))
 
     def mail(self, sender: str) -> int:
         """How many events are in their mailbox."""
-        return int(self.redis.llen(keyspace.mailbox(keyspace.shard_of(sender, SHARDS), sender)))
+        return int(self.redis.llen(keyspace.mailbox_key(keyspace.shard_of(sender, SHARDS), sender)))
 
     def reserved(self, sender: str) -> bool:
         """Is their outbox kept for a webhook's answer?"""
@@ -75,13 +75,13 @@ class TwilioDeployment(Deployment):
         lock = self._lock(sender)
         if lock is not None and lock.startswith(b"0 "):
             fence, _, rest = lock.split(b" ", 2)
-            self.redis.set(keyspace.outbox_lock(k, sender), b" ".join((fence, b"1", rest)), keepttl=True)
-        self.redis.zadd(keyspace.outbox_alarms(k), {sender: 1})
+            self.redis.set(keyspace.outbox_lock_key(k, sender), b" ".join((fence, b"1", rest)), keepttl=True)
+        self.redis.zadd(keyspace.outbox_alarms_key(k), {sender: 1})
 
     def resting(self, sender: str) -> bool:
         """Does their outbox's lock say that the provider may have the oldest SMS, and nobody tries it?"""
         k = keyspace.shard_of(sender, SHARDS)
-        lock: Any = self.redis.get(keyspace.outbox_lock(k, sender))
+        lock: Any = self.redis.get(keyspace.outbox_lock_key(k, sender))
         return (
             lock is not None
             and lock.startswith(b"0 ")
@@ -90,11 +90,11 @@ class TwilioDeployment(Deployment):
         )
 
     def opted_out(self, sender: str) -> bool:
-        return any(isinstance(record, OptedOut) for record in self.records(sender))
+        return any(isinstance(record, PersonOptedOut) for record in self.records(sender))
 
-    def records(self, sender: str) -> list[Record]:
+    def records(self, sender: str) -> list[ArchiveRecord]:
         """What the archive holds of them."""
-        entries: Any = self.redis.xrange(keyspace.events(keyspace.shard_of(sender, SHARDS)))
+        entries: Any = self.redis.xrange(keyspace.events_key(keyspace.shard_of(sender, SHARDS)))
         return [
             record
             for _, fields in entries
@@ -103,5 +103,5 @@ class TwilioDeployment(Deployment):
         ]
 
     def _lock(self, sender: str) -> bytes | None:
-        lock: Any = self.redis.get(keyspace.outbox_lock(keyspace.shard_of(sender, SHARDS), sender))
+        lock: Any = self.redis.get(keyspace.outbox_lock_key(keyspace.shard_of(sender, SHARDS), sender))
         return None if lock is None else bytes(lock)

@@ -6,15 +6,15 @@ from itertools import count
 import pytest
 import structlog
 
-from config.settings.settings import load
+from config.settings.settings import load_settings_and_surveys
 from config.store import keyspace
-from engine.model.events import Sms, decode_outbound, decode_records, encode
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
+from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
 from engine.surveys.keywords import is_start
-from workers.roles.conversation import turns
-from workers.roles.worker_process import World
-from workers.store.survey_versions import publish
+from workers.roles.conversation import build_turn_runner
+from workers.roles.worker_process import WorkerContext
+from workers.store.survey_versions import publish_current
 from workers.turns import drafts
 
 SURVEY = b"""
@@ -45,7 +45,7 @@ class Pipeline:
     def __init__(self, world):
         self.world = world
         self.client = world.lanes
-        self.turns = turns(world)
+        self.turns = build_turn_runner(world)
         self._ids = count(1)
 
     def accept(self, sender, *texts, event_id=None):
@@ -53,21 +53,23 @@ class Pipeline:
         surveys = self.world.surveys
         for text in texts:
             start = is_start(text, ["clinic"], surveys)
-            sms = Sms(event_id or f"{next(self._ids):016x}", "clinic", text, start)
-            self.deposit(sender, encode(sms), start=start)
+            sms = InboundSms(event_id or f"{next(self._ids):016x}", "clinic", text, start)
+            self.deposit(sender, encode_event(sms), start=start)
 
     def deposit(self, sender, event, *, start=False):
         commands, _ = keyspace.accept_commands(self.world.settings.shards, [(sender, start, event)])
-        ((wake,),) = keyspace.run(self.client, commands)
+        ((wake,),) = keyspace.run_commands(self.client, commands)
         if wake:
-            keyspace.ask(self.world.broker, keyspace.ring_command(keyspace.QUEUE_OF[wake], [sender]))
+            keyspace.run_command(
+                self.world.broker, keyspace.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
+            )
 
     def woken(self, queue):
         """Answer the bell of one queue once; the senders that were rung for."""
-        popped = self.world.broker.zpopmin(keyspace.bell(queue), 64)
+        popped = self.world.broker.zpopmin(keyspace.wakeup_queue_key(queue), 64)
         senders = [sender.decode() for sender, _ in popped]
         if senders:
-            self.turns.run(queue, senders)
+            self.turns.handle_wakeup(queue, senders)
         return senders
 
     def drain(self):
@@ -78,7 +80,7 @@ class Pipeline:
     def said(self, sender):
         """What was decided to be sent to them and has not left, oldest first."""
         k = keyspace.shard_of(sender, self.world.settings.shards)
-        entries = self.client.lrange(keyspace.outbox(k, sender), 0, -1)
+        entries = self.client.lrange(keyspace.outbox_key(k, sender), 0, -1)
         return [decode_outbound(entry.split(b"\0", 1)[1]).text for entry in entries]
 
     def records(self, sender):
@@ -86,7 +88,7 @@ class Pipeline:
         k = keyspace.shard_of(sender, self.world.settings.shards)
         return [
             record
-            for _, fields in self.client.xrange(keyspace.events(k))
+            for _, fields in self.client.xrange(keyspace.events_key(k))
             if fields[b"to"] == sender.encode()
             for record in decode_records(fields[b"e"])
         ]
@@ -106,10 +108,10 @@ def pipeline(valkey, tmp_path):
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
         }
-        settings, surveys = load(environ, read_surveys, mistakes)
+        settings, surveys = load_settings_and_surveys(environ, load_surveys, provider_mistakes)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
         keyspace.load_functions(client)
-        return Pipeline(World(settings, surveys, client, broker))
+        return Pipeline(WorkerContext(settings, surveys, client, broker))
 
     return build
 
@@ -130,7 +132,7 @@ def deploy(pipeline, monkeypatch, tmp_path, valkey, logs_as_they_were):
 
     def build(**how):
         town = pipeline(**how)
-        publish(town.client, town.world.surveys)
+        publish_current(town.client, town.world.surveys)
         monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
         monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
         monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
@@ -157,4 +159,4 @@ def failing(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("workers.dead_letters.replay_order.WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("workers.dead_letters.replay_order.BUSY_WAITS_S", (0.01, 0.01))

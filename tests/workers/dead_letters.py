@@ -34,21 +34,23 @@ def shard(town, sender):
 def stored(client, settings):
     """Every dead letter of every shard."""
     for k in range(settings.shards):
-        yield from dead_letter_store.stored(client, k)
+        yield from dead_letter_store.scan_unordered(client, k)
 
 
 def letters_of(town):
     found = [
-        each for k in range(town.world.settings.shards) for each in dead_letter_store.filed(town.client, k)
+        each
+        for k in range(town.world.settings.shards)
+        for each in dead_letter_store.scan_in_order(town.client, k)
     ]
-    return [each.letter for each in sorted(found, key=lambda each: each.place)]
+    return [each.letter for each in sorted(found, key=lambda each: each.index_score)]
 
 
 def counted(town):
     """How many letters there are by reason, as is kept beside them."""
     found = {}
     for k in range(town.world.settings.shards):
-        for reason, count in town.client.hgetall(keyspace.dead_reasons(k)).items():
+        for reason, count in town.client.hgetall(keyspace.dead_letter_reasons_key(k)).items():
             found[reason.decode()] = found.get(reason.decode(), 0) + int(count)
     return found
 
@@ -57,7 +59,9 @@ def true_to_itself(town):
     """The index, the letters and their counts say the same."""
     there = letters_of(town)
     for k in range(town.world.settings.shards):
-        assert town.client.zcard(keyspace.dead_index(k)) == town.client.hlen(keyspace.dead(k))
+        assert town.client.zcard(keyspace.dead_letter_index_key(k)) == town.client.hlen(
+            keyspace.dead_letters_key(k)
+        )
     reasons = [letter.reason for letter in there if letter.counted]
     assert counted(town) == {reason: reasons.count(reason) for reason in set(reasons)}
 

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from config.store import keyspace
-from engine.model.events import Invitation, Opened, Refused, encode
+from engine.model.events import Invitation, OpeningRefused, SessionOpened, encode_event
 from tests.support.proxy import Proxy
 from workers.clock import invitation_pacer
-from workers.clock.invitation_pacer import Campaigns, forget, opening_sms
-from workers.runtime.wakeup_broker import Doorbell
+from workers.clock.invitation_pacer import InvitationPacer, forget_invitations, max_opening_sms
+from workers.runtime.wakeup_broker import WakeupBroker
 
 TWO_SMS = b"""
 survey: clinic
@@ -33,9 +33,9 @@ class Held:
             name: msgspec.structs.replace(each, **channel) for name, each in self.settings.channels.items()
         }
         channels |= dict.fromkeys(others, channels["clinic"])
-        self.campaigns = Campaigns(
+        self.campaigns = InvitationPacer(
             client or pipeline.client, pipeline.world.broker, channels, pipeline.world.surveys,
-            Doorbell(pipeline.world.broker), shards=self.settings.shards, keep_events_ms=86_400_000,
+            WakeupBroker(pipeline.world.broker), shards=self.settings.shards, keep_events_ms=86_400_000,
         )  # fmt: skip
 
     def hold(self, *senders, not_before=0, channel="clinic", **fields):
@@ -43,13 +43,17 @@ class Held:
             identity = f"{int(sender[1:]):016x}" if channel == "clinic" else f"{channel}{sender}"
             event = Invitation(identity, channel, "clinic", **fields)
             k = keyspace.shard_of(sender, self.settings.shards)
-            keys = [keyspace.held_mail(k), keyspace.held(k, channel), keyspace.session(k, event.id)]
+            keys = [
+                keyspace.held_invitations_key(k),
+                keyspace.held_ids_key(k, channel),
+                keyspace.session_key(k, event.id),
+            ]
             until = round((datetime.now(UTC) + timedelta(days=60)).timestamp() * 1000)
-            args = (event.id, not_before, until, sender, encode(event))
-            keyspace.ask(self.client, keyspace.call("hold", keys, args))
+            args = (event.id, not_before, until, sender, encode_event(event))
+            keyspace.run_command(self.client, keyspace.function_call("hold", keys, args))
 
     def waiting(self, channel="clinic"):
-        return sum(self.client.zcard(keyspace.held(k, channel)) for k in range(self.settings.shards))
+        return sum(self.client.zcard(keyspace.held_ids_key(k, channel)) for k in range(self.settings.shards))
 
     def mailed(self):
         """Invitations in mailboxes."""
@@ -61,7 +65,7 @@ class Held:
 
     def refill(self):
         """As if a while had gone by."""
-        self.client.delete(keyspace.invitation_bucket("clinic"))
+        self.client.delete(keyspace.invitation_bucket_key("clinic"))
 
 
 def now_ms():
@@ -108,7 +112,7 @@ def test_unless_told_otherwise_it_is_half_of_the_smss(held, pace, sms, spacing_m
     before = backlog.server_ms()
     backlog.campaigns.tick()
     assert backlog.mailed() == 1
-    full_at = float(backlog.client.get(keyspace.invitation_bucket("clinic")))
+    full_at = float(backlog.client.get(keyspace.invitation_bucket_key("clinic")))
     assert before + spacing_ms <= full_at <= backlog.server_ms() + spacing_ms
 
 
@@ -129,11 +133,11 @@ def test_what_is_due_longest_goes_first_within_a_shard(held):
 def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
     backlog = held()
     backlog.hold(*people(100))
-    waiting = [f"+4{n}" for n in range(invitation_pacer.MOST_WAITING)]
-    keyspace.ask(backlog.pipeline.world.broker, keyspace.ring_command(queue, waiting[3:]))
+    waiting = [f"+4{n}" for n in range(invitation_pacer.MAX_LANES_WAITING)]
+    keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting[3:]))
     backlog.campaigns.tick()
     assert backlog.mailed() == 3
-    keyspace.ask(backlog.pipeline.world.broker, keyspace.ring_command(queue, waiting))
+    keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting))
     backlog.refill()
     backlog.campaigns.tick()
     assert backlog.mailed() == 3
@@ -158,7 +162,9 @@ def test_replies_keep_half_of_the_permits_to_send(held):
     backlog.hold(*people(30))
     backlog.campaigns.tick()
     assert backlog.mailed() == 5
-    keyspace.ask(backlog.client, keyspace.call("grant", [keyspace.sms_bucket("clinic")], (10, 10, 10)))
+    keyspace.run_command(
+        backlog.client, keyspace.function_call("grant", [keyspace.sms_bucket_key("clinic")], (10, 10, 10))
+    )
     backlog.refill()
     backlog.campaigns.tick()
     assert backlog.mailed() == 5
@@ -167,7 +173,7 @@ def test_replies_keep_half_of_the_permits_to_send(held):
 def test_a_channel_that_pauses_invites_nobody(held):
     backlog = held()
     backlog.hold(*people(3))
-    backlog.client.set(keyspace.pause("clinic"), "402", px=60_000)
+    backlog.client.set(keyspace.pause_key("clinic"), "402", px=60_000)
     backlog.campaigns.tick()
     assert (backlog.waiting(), backlog.mailed()) == (3, 0)
 
@@ -177,12 +183,12 @@ def test_the_days_sms_are_never_exceeded(pipeline, survey, per_session):
     backlog = Held(pipeline(**({"survey": survey} if survey else {}), sms_per_day=11))
     backlog.hold(*people(40))
     for _ in range(4):
-        backlog.campaigns.tick()
+        backlog.campaigns.release_round()
         backlog.refill()
     assert backlog.mailed() == 11 // per_session
     backlog.pipeline.drain()
     backlog.client.delete(*backlog.client.keys("*:released:*"))  # a minute later
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     backlog.pipeline.drain()
     said = sum(len(backlog.pipeline.said(sender)) for sender in people(40))
     assert said == 11 // per_session * per_session
@@ -208,7 +214,7 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
     backlog.hold(*people(1))
     backlog.campaigns.tick()
     k = keyspace.shard_of(people(1)[0], 16)
-    ((_, score),) = backlog.client.zrange(keyspace.held(k, "clinic"), 0, -1, withscores=True)
+    ((_, score),) = backlog.client.zrange(keyspace.held_ids_key(k, "clinic"), 0, -1, withscores=True)
     assert score > now.timestamp() * 1000
     assert backlog.mailed() == 0
 
@@ -218,7 +224,7 @@ def test_what_has_expired_is_refused_and_costs_nobody_a_turn(held):
     backlog.hold(people(2)[0], expires_at=1_000)
     backlog.campaigns.tick()
     (refused,) = backlog.pipeline.records(people(2)[0])
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, OpeningRefused)
     assert refused.reason == "expired"
     backlog.hold(people(2)[1])
     backlog.campaigns.tick()
@@ -229,9 +235,11 @@ def test_several_clocks_release_each_once(held):
     backlog = held()
     backlog.hold(*people(40))
     others = [Held(backlog.pipeline) for _ in range(3)]
-    oldest = [each.campaigns._oldest("clinic", each.campaigns._standings()["clinic"], 40) for each in others]
+    oldest = [
+        each.campaigns._oldest_due("clinic", each.campaigns._read_backlogs()["clinic"], 40) for each in others
+    ]
     for each, found in zip(others, oldest, strict=True):
-        each.campaigns._lanes_rung("clinic", found)
+        each.campaigns._release_to_mailboxes("clinic", found)
     assert (backlog.waiting(), backlog.mailed()) == (0, 40)
 
 
@@ -239,7 +247,7 @@ def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
     with Proxy(valkey.url) as proxy:
         backlog = held(client=keyspace.connect(proxy.url))
         backlog.hold(*people(3))
-        proxy.lose_replies(f"{keyspace.LIBRARY}_release".encode(), times=1)
+        proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_release".encode(), times=1)
         backlog.campaigns.tick()
         assert proxy.lost == 1
     assert (backlog.waiting(), backlog.mailed()) == (0, 3)
@@ -254,7 +262,7 @@ def test_an_invitation_needs_no_second_permit_beside_a_start_that_gets_none(held
     backlog.pipeline.accept(other, "START")
     backlog.pipeline.drain()
     assert backlog.pipeline.said(sender) == ["What is your name?"]
-    assert any(isinstance(record, Opened) for record in backlog.pipeline.records(sender))
+    assert any(isinstance(record, SessionOpened) for record in backlog.pipeline.records(sender))
     assert backlog.pipeline.said(other) == []
 
 
@@ -263,24 +271,24 @@ def test_one_that_cannot_be_read_holds_up_nobody(held):
     sender, other = people(2)
     backlog.hold(sender, other)
     k = keyspace.shard_of(sender, 16)
-    (id_,) = backlog.client.hkeys(keyspace.held_mail(k))
-    backlog.client.hset(keyspace.held_mail(k), id_, f"{sender}\0{now_ms()}".encode() + b"\xc1")
+    (id_,) = backlog.client.hkeys(keyspace.held_invitations_key(k))
+    backlog.client.hset(keyspace.held_invitations_key(k), id_, f"{sender}\0{now_ms()}".encode() + b"\xc1")
     backlog.campaigns.tick()
     backlog.pipeline.drain()
     assert backlog.pipeline.said(other) == ["What is your name?"]
-    assert backlog.client.hlen(keyspace.dead(k)) == 1
+    assert backlog.client.hlen(keyspace.dead_letters_key(k)) == 1
 
 
 def test_forgetting_a_person_drops_what_is_held_for_them_alone(held):
     backlog = held()
     sender, *others = [each for each in people(300) if keyspace.shard_of(each, 16) == 5]
     backlog.hold(sender, *others)
-    assert forget(backlog.client, 16, sender) == 1
-    assert forget(backlog.client, 16, sender) == 0
+    assert forget_invitations(backlog.client, 16, sender) == 1
+    assert forget_invitations(backlog.client, 16, sender) == 0
     assert backlog.waiting() == len(others)
-    assert backlog.client.get(keyspace.session(5, f"{int(sender[1:]):016x}")) == b""
+    assert backlog.client.get(keyspace.session_key(5, f"{int(sender[1:]):016x}")) == b""
 
 
 def test_how_many_sms_a_session_begins_with(pipeline):
-    assert opening_sms(pipeline().world.surveys.current("clinic")) == 1
-    assert opening_sms(pipeline(survey=TWO_SMS).world.surveys.current("clinic")) == 2
+    assert max_opening_sms(pipeline().world.surveys.current("clinic")) == 1
+    assert max_opening_sms(pipeline(survey=TWO_SMS).world.surveys.current("clinic")) == 2

@@ -45,12 +45,12 @@ def test_a_pause_says_what_it_did_and_what_waits(call):
     assert (row["sms"], row["invitations"]) == (3, 0)
     since = row["paused"].pop("since")
     assert row["paused"] == {"by": "operator", "why": "carrier incident", "who": "anna", "left_ms": None}
-    assert keyspace.server_ms(call.client) - since < 10_000
+    assert keyspace.server_time_ms(call.client) - since < 10_000
 
 
 def test_a_pause_for_a_while_ends_by_itself(call):
     assert "paused for 2 h" in call("pause", "clinic", "--why", "x", "--for", "2h")
-    assert 0 < call.client.pttl(keyspace.pause("clinic")) <= 2 * 3_600_000
+    assert 0 < call.client.pttl(keyspace.pause_key("clinic")) <= 2 * 3_600_000
     assert 0 < listed(call)["paused"]["left_ms"] <= 2 * 3_600_000
     told = json.loads(call("pause", "clinic", "--why", "x", "--for", "1s", "--json"))
     assert (told["for_ms"], told["replaced"]["why"], told["sms"]) == (1_000, "x", 3)
@@ -62,8 +62,8 @@ def test_who_pauses_is_whoever_types_unless_said(call):
 
 
 def test_an_operators_pause_replaces_the_providers(call):
-    circuit = pauses.encode(pauses.Pause(by="circuit", why="500", since=1))
-    call.client.set(keyspace.pause("clinic"), circuit, px=60_000)
+    circuit = pauses.encode_pause(pauses.StoredPause(by="circuit", why="500", since=1))
+    call.client.set(keyspace.pause_key("clinic"), circuit, px=60_000)
     said = call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
     assert "It was paused already, by the provider's failures (500): this pause replaces that." in said
     assert listed(call)["paused"]["by"] == "operator"
@@ -81,16 +81,17 @@ def test_a_resume_ends_any_pause_and_says_which(call):
 def test_what_rests_because_of_a_pause_is_due_at_the_channels_rate_once_it_is_resumed(call):
     """At ten a second, three are due within 300 ms."""
     call("pause", "clinic", "--why", "x")
-    now = keyspace.server_ms(call.client)
+    now = keyspace.server_time_ms(call.client)
     for person in PEOPLE:
         k = keyspace.shard_of(person, 16)
-        call.client.set(keyspace.outbox_lock(k, person), f"0 {now + 3_600_000} 0 0 untried")
-        call.client.zadd(keyspace.outbox_alarms(k), {person: now + 3_600_000})
+        call.client.set(keyspace.outbox_lock_key(k, person), f"0 {now + 3_600_000} 0 0 untried")
+        call.client.zadd(keyspace.outbox_alarms_key(k), {person: now + 3_600_000})
     assert json.loads(call("resume", "clinic", "--json"))["people"] == 3
     due = [
-        call.client.zscore(keyspace.outbox_alarms(keyspace.shard_of(person, 16)), person) for person in PEOPLE
+        call.client.zscore(keyspace.outbox_alarms_key(keyspace.shard_of(person, 16)), person)
+        for person in PEOPLE
     ]
-    assert max(due) <= keyspace.server_ms(call.client) + 300
+    assert max(due) <= keyspace.server_time_ms(call.client) + 300
 
 
 @pytest.mark.parametrize("arguments", [["pause", "clinik", "--why", "x"], ["resume", "clinik"]])

@@ -5,10 +5,18 @@ from itertools import pairwise
 import pytest
 
 from config.store import keyspace, pauses
-from engine.providers import Accepted, ChannelFault, OptedOutThere, Rejected, RetryLater, Unknown, Unreachable
+from engine.providers import (
+    ChannelFault,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
+    RetryLater,
+    SendAccepted,
+    SendRejected,
+)
 from tests.support.waiting import until
-from workers.sending.send_policy import blame
-from workers.store.channel_state import FAULT_MS, OPEN_MOST_MS, Channels
+from workers.sending.send_policy import provider_health
+from workers.store.channel_state import ACCOUNT_FAULT_REST_MS, CIRCUIT_OPEN_MAX_MS, ChannelStore
 
 RECHECK_MS = 60_000
 FAILS = ("fails", 2_000, "500: out of order")
@@ -22,7 +30,7 @@ def channels(pipeline):
 
     def build(**limits):
         world = pipeline(**limits).world
-        return Channels(world.lanes, world.settings.channels)
+        return ChannelStore(world.lanes, world.settings.channels)
 
     return build
 
@@ -39,7 +47,7 @@ def client(valkey):
 
 def wait_over(client):
     """Let the pause that there is be over now."""
-    key = keyspace.pause("clinic")
+    key = keyspace.pause_key("clinic")
     client.pexpire(key, 1)
     until(lambda: not client.exists(key), 5, "the pause is over")
 
@@ -78,14 +86,14 @@ def test_a_hiccup_under_many_requests_at_once_is_no_outage(one):
 @pytest.mark.parametrize(
     "outcome, says",
     [
-        (Accepted("t"), "works"), (Rejected("121", "no"), "works"), (Unreachable("150", "no"), "works"),
-        (OptedOutThere("21610", "no"), "works"), (RetryLater("14107", "one number", alone=True), "works"),
-        (RetryLater("153", "congested"), "fails"), (Unknown("ReadTimeout", "no answer"), "fails"),
+        (SendAccepted("t"), "works"), (SendRejected("121", "no"), "works"), (NumberUnreachable("150", "no"), "works"),
+        (OptedOutAtProvider("21610", "no"), "works"), (RetryLater("14107", "one number", this_sms_only=True), "works"),
+        (RetryLater("153", "congested"), "fails"), (OutcomeUnknown("ReadTimeout", "no answer"), "fails"),
         (ChannelFault("104", "credit"), "faults"),
     ],
 )  # fmt: skip
 def test_failures_of_single_numbers_say_nothing_against_the_provider(outcome, says):
-    assert blame(outcome) == says
+    assert provider_health(outcome) == says
 
 
 def test_one_sms_probes_across_all_processes(one, channels, client):
@@ -105,7 +113,16 @@ def test_a_failed_probe_opens_for_twice_as_long_up_to_a_minute_and_an_accepted_o
         wait_over(client)
         assert one.depart("clinic", ["reply"]).probe
         rests.append(one.report("clinic", [PROBE_FAILS]).rest_ms)
-    expected = [2_000, 4_000, 8_000, 16_000, 32_000, OPEN_MOST_MS, OPEN_MOST_MS, OPEN_MOST_MS]
+    expected = [
+        2_000,
+        4_000,
+        8_000,
+        16_000,
+        32_000,
+        CIRCUIT_OPEN_MAX_MS,
+        CIRCUIT_OPEN_MAX_MS,
+        CIRCUIT_OPEN_MAX_MS,
+    ]
     assert rests == pytest.approx(expected, rel=0.05)
     wait_over(client)
     assert one.depart("clinic", ["reply"]).probe
@@ -128,7 +145,7 @@ def test_a_probe_whose_process_died_holds_up_nobody_for_longer_than_a_lease(one,
     opened(one)
     wait_over(client)
     assert one.depart("clinic", ["reply"]).probe
-    assert 0 < client.pttl(keyspace.pause("clinic")) <= 15_000
+    assert 0 < client.pttl(keyspace.pause_key("clinic")) <= 15_000
     wait_over(client)
     assert one.depart("clinic", ["reply"]).probe
 
@@ -137,7 +154,7 @@ def test_a_fault_of_the_account_pauses_until_one_sms_gets_through(one, client):
     fault = ("faults", 10, "104: credit")
     assert one.report("clinic", [fault, fault]).opened == "account"
     assert one.report("clinic", [fault]).opened == ""
-    assert FAULT_MS - 2_000 < client.pttl(keyspace.pause("clinic")) <= FAULT_MS
+    assert ACCOUNT_FAULT_REST_MS - 2_000 < client.pttl(keyspace.pause_key("clinic")) <= ACCOUNT_FAULT_REST_MS
     wait_over(client)
     assert one.depart("clinic", ["reply", "reply"]).probe
     one.report("clinic", [("probe-faults", 10, "104: credit")])
@@ -170,23 +187,23 @@ def test_a_probe_that_was_lost_makes_nobody_look_sooner_during_an_operators_paus
     wait_over(client)
     assert one.depart("clinic", ["reply"]).probe
     one.pause("clinic", "carrier incident")
-    client.hdel(keyspace.flow("clinic"), "looks")
+    client.hdel(keyspace.circuit_state_key("clinic"), "looks")
     assert one.depart("clinic", ["reply"]).waits[0] <= -RECHECK_MS
 
 
 def test_an_earlier_release_sees_a_pause_that_has_no_end(one, client):
     one.pause("clinic", "carrier incident")
-    assert client.pttl(keyspace.pause("clinic")) > 365 * 86_400_000
+    assert client.pttl(keyspace.pause_key("clinic")) > 365 * 86_400_000
     one.pause("clinic", "carrier incident", 7_200_000)
     (paused,) = one.pauses(["clinic"]).values()
     assert 7_100_000 < paused.left_ms <= 7_200_000
 
 
 def test_a_pause_of_an_earlier_release_is_obeyed(one, client):
-    client.set(keyspace.pause("clinic"), "104: no credit", px=60_000)
+    client.set(keyspace.pause_key("clinic"), "104: no credit", px=60_000)
     assert one.depart("clinic", ["reply"]).waits[0] < 0
     (paused,) = one.pauses(["clinic"]).values()
-    assert paused.pause == pauses.Pause(by="account", why="104: no credit")
+    assert paused.pause == pauses.StoredPause(by="account", why="104: no credit")
 
 
 def test_whoever_waits_for_a_pause_looks_at_the_channels_rate(channels, client):
@@ -224,8 +241,8 @@ def test_unasked_sms_do_not_starve_on_a_channel_full_of_replies(channels, client
     one.depart("clinic", ["unasked"])
     one.depart("clinic", ["reply"] * 100)
     assert one.depart("clinic", ["unasked"]).waits[0] < 0
-    left_ms = int(client.hget(keyspace.flow("clinic"), "unasked")) - 5_001
-    client.hset(keyspace.flow("clinic"), "unasked", left_ms)
+    left_ms = int(client.hget(keyspace.circuit_state_key("clinic"), "unasked")) - 5_001
+    client.hset(keyspace.circuit_state_key("clinic"), "unasked", left_ms)
     waits = one.depart("clinic", ["unasked"] * 3).waits
     assert [wait > 0 for wait in waits] == [True, False, False]
 

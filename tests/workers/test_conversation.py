@@ -2,12 +2,12 @@
 
 import shutil
 
-from config.settings.settings import load
-from engine.model.events import Opened
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
+from config.settings.settings import load_settings_and_surveys
+from engine.model.events import SessionOpened
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
 from tests.engine.chat import ROOT, SHIPPED
-from workers.turns.turns import policy_of
+from workers.turns.turns import channel_policies
 
 # The pipeline's one survey is called as its channel is.
 CONVERSATION = SHIPPED["conversation.yaml"].replace(b"survey: conversation", b"survey: clinic")
@@ -37,7 +37,7 @@ def test_what_spans_senders_bounds_it_too(pipeline):
     line.accept("+33622222222", "Hi")
     line.drain()
     opened = [each for sender in ("+33611111111", "+33622222222") for each in line.records(sender)]
-    assert sum(isinstance(record, Opened) for record in opened) == 1
+    assert sum(isinstance(record, SessionOpened) for record in opened) == 1
 
 
 def test_the_channel_that_we_describe_knows_the_people_of_the_example(tmp_path):
@@ -47,6 +47,6 @@ def test_the_channel_that_we_describe_knows_the_people_of_the_example(tmp_path):
         "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
         "PARLEY_SURVEYS": str(ROOT / "config" / "surveys"),
     }
-    settings, _ = load(environ, read_surveys, mistakes)
-    policy = policy_of(settings.channels)["conversation"]
+    settings, _ = load_settings_and_surveys(environ, load_surveys, provider_mistakes)
+    policy = channel_policies(settings.channels)["conversation"]
     assert (policy.number, policy.contacts["+14158675308"]) == ("+15005550006", "Rey")

@@ -4,12 +4,19 @@ import msgspec
 import pytest
 
 from config.store import keyspace, stored_values
-from engine.model.events import Invitation, Outbound, Receipt, Sms, decode_outbound, encode
+from engine.model.events import (
+    DeliveryReceipt,
+    InboundSms,
+    Invitation,
+    OutboundSms,
+    decode_outbound,
+    encode_event,
+)
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers.store.dead_letter_store import DeadLetter, discard, seal
-from workers.store.lanes import Lanes
-from workers.store.optouts import open_list
-from workers.store.outboxes import Outboxes, Settled
+from workers.store.dead_letter_store import DeadLetter, discard, encode_dead_letter
+from workers.store.lanes import LaneStore
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore, OutboxUpdate
 from workers.turns import drafts
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -98,7 +105,7 @@ def test_what_fails_again_stays_with_one_more_attempt_and_its_newest_error(town,
 
 def test_another_error_is_told_and_counted_under_its_reason(town, failing):
     fell(town, failing, ANNA)
-    key = keyspace.lane(shard(town, ANNA), ANNA)
+    key = keyspace.lane_key(shard(town, ANNA), ANNA)
     state = town.client.get(key)
     town.client.set(key, b"1 0 corrupt")
     assert outcomes("--all", status=1) == ["failing"]
@@ -111,7 +118,7 @@ def test_another_error_is_told_and_counted_under_its_reason(town, failing):
 
 
 @pytest.mark.parametrize(
-    "poison", [b"not msgpack", encode(Sms("00000000000000bb", "no such channel", "hello"))]
+    "poison", [b"not msgpack", encode_event(InboundSms("00000000000000bb", "no such channel", "hello"))]
 )
 def test_what_cannot_be_applied_at_all_stays_until_it_is_dropped(town, poison):
     town.deposit(ANNA, poison)
@@ -148,23 +155,23 @@ def test_a_stop_that_held_though_it_fell_is_a_duplicate(town, failing):
     (letter,) = [letter for letter in letters_of(town) if letter.stopped]
     town.accept(ANNA, "START")
     town.drain()
-    key = keyspace.lane(shard(town, ANNA), ANNA)
+    key = keyspace.lane_key(shard(town, ANNA), ANNA)
     fence, deadline, state = town.client.get(key).split(b" ", 2)
-    lane = drafts.lane_format.decode(state)
-    lane.seen.clear()  # it was long ago
-    town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode(lane)]))
+    lane = drafts.lane_format.decode_lane(state)
+    lane.applied_events.clear()  # it was long ago
+    town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode_lane(lane)]))
     (looked,) = told("replay", letter.id, "--dry-run", status=0)
     (done,) = told("replay", letter.id, status=0)
     assert (done["outcome"], done["sms"]) == ("duplicate", [])
     assert looked == done
-    assert not open_list(town.client, town.world.settings.shards, "").known(ANNA)
+    assert not open_opt_out_list(town.client, town.world.settings.shards, "").opt_outs_of(ANNA)
 
 
 def test_a_stop_that_fell_at_a_lane_that_could_not_be_read_is_told_to_it(town, failing):
     failing.clear()
     town.accept(ANNA, "START", "Ada")
     town.drain()
-    key = keyspace.lane(shard(town, ANNA), ANNA)
+    key = keyspace.lane_key(shard(town, ANNA), ANNA)
     state = town.client.get(key)
     town.client.set(key, b"1 0 of another release")
     town.accept(ANNA, "STOP")
@@ -175,7 +182,7 @@ def test_a_stop_that_fell_at_a_lane_that_could_not_be_read_is_told_to_it(town, f
     assert outcomes("--all", "--dry-run") == ["advanced"]
     assert outcomes("--all", status=0) == ["advanced"]
     town.accept(ANNA, "36")
-    town.deposit(ANNA, encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.deposit(ANNA, encode_event(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
     town.drain()
     assert town.said(ANNA) == []
     true_to_itself(town)
@@ -185,7 +192,7 @@ def test_who_starts_again_before_their_lane_heard_of_their_stop_is_not_stopped_u
     failing.clear()
     town.accept(ANNA, "START")
     town.drain()
-    key = keyspace.lane(shard(town, ANNA), ANNA)
+    key = keyspace.lane_key(shard(town, ANNA), ANNA)
     state = town.client.get(key)
     town.client.set(key, b"1 0 of another release")
     town.accept(ANNA, "STOP")
@@ -239,8 +246,8 @@ def earlier(town, letter):
         del fields[name]
     k = shard(town, letter.sender)
     blob = msgspec.msgpack.encode(fields | {"session": ""})
-    town.client.hset(keyspace.dead(k), letter.id, blob)
-    town.client.zadd(keyspace.dead_index(k), {letter.id: letter.at})
+    town.client.hset(keyspace.dead_letters_key(k), letter.id, blob)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {letter.id: letter.at})
 
 
 def test_letters_of_an_earlier_release_are_not_counted_and_spoil_no_count(town, failing):
@@ -262,10 +269,10 @@ def test_a_session_pinned_to_another_version_is_stale(town, failing):
     fell(town, failing, ANNA)
     (letter,) = letters_of(town)
     k = shard(town, ANNA)
-    lane = drafts.lane_format.decode(letter.state)
+    lane = drafts.lane_format.decode_lane(letter.state)
     lane.lines["clinic"].session.version = "0" * 16
-    moved = msgspec.structs.replace(letter, state=drafts.lane_format.encode(lane))
-    town.client.hset(keyspace.dead(k), letter.id, seal(moved).content)
+    moved = msgspec.structs.replace(letter, state=drafts.lane_format.encode_lane(lane))
+    town.client.hset(keyspace.dead_letters_key(k), letter.id, encode_dead_letter(moved).content)
     (looked,) = told("replay", "--all", "--dry-run")
     assert (looked["outcome"], "version" in looked["why"]) == ("stale", True)
 
@@ -284,12 +291,12 @@ def test_a_deadline_that_failed_is_applied_by_its_replay(town, failing, monkeypa
     k = shard(town, ANNA)
     with monkeypatch.context() as patched:
         patched.setattr(drafts, "advance", lambda *_: 1 / 0)
-        fence, _, state = town.client.get(keyspace.lane(k, ANNA)).split(b" ", 2)
-        town.client.set(keyspace.lane(k, ANNA), b" ".join([fence, b"1", state]))
+        fence, _, state = town.client.get(keyspace.lane_key(k, ANNA)).split(b" ", 2)
+        town.client.set(keyspace.lane_key(k, ANNA), b" ".join([fence, b"1", state]))
         town.turns.run("replies", [ANNA])
-    assert town.client.zscore(keyspace.alarms(k), ANNA) is None
+    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) is None
     assert outcomes("--all", status=0) == ["advanced"]
-    assert town.client.zscore(keyspace.alarms(k), ANNA) is not None
+    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) is not None
 
 
 # SMS
@@ -297,23 +304,25 @@ def test_a_deadline_that_failed_is_applied_by_its_replay(town, failing, monkeypa
 
 def buried(town, sms, reason="rejected", **what):
     """A dead letter of an SMS, as the delivery worker buries it."""
-    outboxes = Outboxes(town.client, town.world.settings.shards, 3_600_000, 60_000)
+    outboxes = OutboxStore(town.client, town.world.settings.shards, 3_600_000, 60_000)
     k = shard(town, sms.to)
-    town.client.rpush(keyspace.outbox(k, sms.to), stored_values.outbox_entry(sms.channel, encode(sms)))
-    (take,) = outboxes.take([sms.to])
+    town.client.rpush(
+        keyspace.outbox_key(k, sms.to), stored_values.outbox_entry(sms.channel, encode_event(sms))
+    )
+    (take,) = outboxes.lease_oldest([sms.to])
     letter = DeadLetter(
-        id=f"s{sms.id}", kind="sms", reason=reason, sender=sms.to, at=take.now, attempts=1, what=encode(sms),
+        id=f"s{sms.id}", kind="sms", reason=reason, sender=sms.to, at=take.now, attempts=1, what=encode_event(sms),
         channel=sms.channel, session=sms.session, why="no", survey=sms.survey, **what,
     )  # fmt: skip
-    outboxes.settle([Settled(take, "done", dead=seal(letter))])
+    outboxes.apply_updates([OutboxUpdate(take, "done", dead_letter=encode_dead_letter(letter))])
     return letter
 
 
 def spoken(town, sender, text="What is your name?"):
     """The SMS with this text that waits for them, taken out of the outbox."""
-    key = keyspace.outbox(shard(town, sender), sender)
+    key = keyspace.outbox_key(shard(town, sender), sender)
     for entry in town.client.lrange(key, 0, -1):
-        sms = decode_outbound(stored_values.sms_in(entry))
+        sms = decode_outbound(stored_values.outbox_sms(entry))
         if sms.text == text:
             town.client.lrem(key, 1, entry)
             return sms
@@ -335,7 +344,7 @@ def test_an_sms_is_put_at_the_end_of_its_outbox_and_delivery_is_woken(town):
         [second.text],
     ]
     assert town.said(ANNA) == [first.text, second.text]
-    assert town.world.broker.zrange(keyspace.bell("outbound"), 0, -1) == [ANNA.encode()]
+    assert town.world.broker.zrange(keyspace.wakeup_queue_key("outbound"), 0, -1) == [ANNA.encode()]
     assert letters_of(town) == []
     true_to_itself(town)
 
@@ -383,14 +392,16 @@ def test_an_sms_whose_receipt_has_come_is_a_duplicate(town):
     town.drain()
     sms = spoken(town, ANNA)
     buried(town, sms, "uncertain")
-    town.deposit(ANNA, encode(Receipt("r1", "clinic", "t", "delivered", "delivered", sms=sms.id)))
+    town.deposit(
+        ANNA, encode_event(DeliveryReceipt("r1", "clinic", "t", "delivered", "delivered", sms=sms.id))
+    )
     town.drain()
     assert outcomes("--all", "--uncertain", status=0) == ["duplicate"]
     assert town.said(ANNA) == []
 
 
 def test_an_sms_for_a_channel_that_is_no_more_fails_until_it_is_back(town):
-    buried(town, Outbound("aax0", "gone", ANNA, "hello"), "unknown_channel")
+    buried(town, OutboundSms("aax0", "gone", ANNA, "hello"), "unknown_channel")
     (done,) = told("replay", "--all", "--yes", status=1)
     assert (done["outcome"], "gone" in done["why"]) == ("failing", True)
 
@@ -423,21 +434,21 @@ def invitation_after_stop(town, failing):
     failing.clear()
     town.accept(ANNA, "STOP")
     town.drain()
-    event = encode(Invitation("00000000000000a1", "clinic", "clinic"))
+    event = encode_event(Invitation("00000000000000a1", "clinic", "clinic"))
     k = shard(town, ANNA)
-    entry = keyspace.START + b"%013d" % (keyspace.server_ms(town.client) + 1_000) + event
+    entry = keyspace.START_PREFIX + b"%013d" % (keyspace.server_time_ms(town.client) + 1_000) + event
     letter = DeadLetter(
         id="ea1", kind="event", reason="engine_error", sender=ANNA, at=1, attempts=1, what=entry
     )
-    town.client.hset(keyspace.dead(k), "ea1", seal(letter).content)
-    town.client.zadd(keyspace.dead_index(k), {"ea1": 1})
+    town.client.hset(keyspace.dead_letters_key(k), "ea1", encode_dead_letter(letter).content)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {"ea1": 1})
 
 
 def sms_and_no_lane(town, failing):
     """What is left of the person is an entry in the list."""
     sms_then_stop(town, failing)
     town.drain()
-    town.client.delete(keyspace.lane(shard(town, ANNA), ANNA))
+    town.client.delete(keyspace.lane_key(shard(town, ANNA), ANNA))
 
 
 OPTED_OUT = [answer_then_stop, start_then_stop, sms_then_stop, invitation_after_stop, sms_and_no_lane]
@@ -447,12 +458,12 @@ OPTED_OUT = [answer_then_stop, start_then_stop, sms_then_stop, invitation_after_
 def test_who_has_opted_out_is_texted_by_no_option(town, failing, way):
     way(town, failing)
     town.drain()
-    town.client.delete(keyspace.outbox(shard(town, ANNA), ANNA))
+    town.client.delete(keyspace.outbox_key(shard(town, ANNA), ANNA))
     assert outcomes("--all", "--stale", "--uncertain", status=1) == ["opted_out"]
     town.drain()
     assert town.said(ANNA) == []
     assert len(letters_of(town)) == 1
-    assert open_list(town.client, town.world.settings.shards, "").known(ANNA)
+    assert open_opt_out_list(town.client, town.world.settings.shards, "").opt_outs_of(ANNA)
 
 
 @pytest.mark.parametrize("way", [answer_then_stop, sms_then_stop])
@@ -460,9 +471,11 @@ def test_who_is_in_the_list_alone_is_texted_by_no_option(town, failing, way):
     """An operator's list has them, and their lane has not heard of it yet."""
     way(town, failing)
     k = shard(town, ANNA)
-    town.client.delete(keyspace.mailbox(k, ANNA), keyspace.outbox(k, ANNA))
-    open_list(town.client, town.world.settings.shards, "").add([(ANNA, "clinic")], "operator")
-    town.client.delete(keyspace.mailbox(k, ANNA))
+    town.client.delete(keyspace.mailbox_key(k, ANNA), keyspace.outbox_key(k, ANNA))
+    open_opt_out_list(town.client, town.world.settings.shards, "").add_opt_outs(
+        [(ANNA, "clinic")], "operator"
+    )
+    town.client.delete(keyspace.mailbox_key(k, ANNA))
     assert outcomes("--all", "--stale", "--uncertain", status=1) == ["opted_out"]
     assert town.said(ANNA) == []
 
@@ -495,12 +508,12 @@ def uncertain_then_stop(town, failing):
 )
 def test_nothing_is_sent_past_a_stop_that_waits_in_the_mailbox(town, failing, impatient, way):
     way(town, failing)
-    town.client.delete(keyspace.outbox(shard(town, ANNA), ANNA))
+    town.client.delete(keyspace.outbox_key(shard(town, ANNA), ANNA))
     options = ["--stale", "--uncertain"]
     assert outcomes("--all", *options, status=1) == ["busy"]
     assert town.said(ANNA) == []
     town.drain()
-    town.client.delete(keyspace.outbox(shard(town, ANNA), ANNA))
+    town.client.delete(keyspace.outbox_key(shard(town, ANNA), ANNA))
     assert outcomes("--all", *options, status=1) == ["opted_out"]
     assert town.said(ANNA) == []
 
@@ -518,7 +531,7 @@ def test_a_stop_that_nobody_applied_is_applied_though_its_session_is_over(town, 
     town.accept(ANNA, "Ada", "36")
     town.drain()
     assert outcomes("--all", status=0) == ["advanced"]
-    assert open_list(town.client, town.world.settings.shards, "").known(ANNA)
+    assert open_opt_out_list(town.client, town.world.settings.shards, "").opt_outs_of(ANNA)
 
 
 def test_a_start_sent_after_the_stop_is_the_persons_own_word(town, failing):
@@ -535,13 +548,13 @@ def test_a_start_sent_after_the_stop_is_the_persons_own_word(town, failing):
 
 def meanwhile(monkeypatch, name, happens):
     """Something happens after a lane is reopened, and before `name` of Lanes is called."""
-    then = getattr(Lanes, name)
+    then = getattr(LaneStore, name)
 
     def later(self, *arguments):
         happens()
         return then(self, *arguments)
 
-    monkeypatch.setattr(Lanes, name, later)
+    monkeypatch.setattr(LaneStore, name, later)
 
 
 def test_a_letter_that_is_dropped_while_it_is_replayed_changes_nothing(town, failing, monkeypatch):
@@ -582,10 +595,14 @@ def test_an_old_start_opens_a_session_that_lasts_from_now_on(deploy, failing):
     failing.clear()
     (letter,) = letters_of(town)
     k = shard(town, ANNA)
-    old = stored_values.accepted_anew(letter.what, letter.at - 5 * 3_600_000)
-    town.client.hset(keyspace.dead(k), letter.id, seal(msgspec.structs.replace(letter, what=old)).content)
+    old = stored_values.with_accepted_ms(letter.what, letter.at - 5 * 3_600_000)
+    town.client.hset(
+        keyspace.dead_letters_key(k),
+        letter.id,
+        encode_dead_letter(msgspec.structs.replace(letter, what=old)).content,
+    )
     assert outcomes("--all", status=0) == ["advanced"]
-    assert town.client.zscore(keyspace.alarms(k), ANNA) > keyspace.server_ms(town.client)
+    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) > keyspace.server_time_ms(town.client)
     town.turns.run("replies", [ANNA])
     town.accept(ANNA, "Ada")
     town.drain()
@@ -599,8 +616,8 @@ def test_a_lane_whose_worker_died_with_mail_is_left_to_workers_and_its_attempts_
     town.accept(ANNA, "Bo")
     k = shard(town, ANNA)
     town.turns._lanes.claim("replies", [ANNA])
-    fence, _, rest = town.client.get(keyspace.lock(k, ANNA)).split(b" ", 2)
-    town.client.set(keyspace.lock(k, ANNA), b" ".join([fence, b"1", rest]))
+    fence, _, rest = town.client.get(keyspace.lane_lock_key(k, ANNA)).split(b" ", 2)
+    town.client.set(keyspace.lane_lock_key(k, ANNA), b" ".join([fence, b"1", rest]))
     assert outcomes("--all", status=1) == ["busy"]
     (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
     assert claim.attempts == 2
@@ -617,22 +634,24 @@ def test_a_deadlines_reminder_is_not_sent_to_who_is_in_the_list_alone(deploy):
     town.accept(ANNA, "START")
     town.drain()
     k = shard(town, ANNA)
-    key = keyspace.lane(k, ANNA)
+    key = keyspace.lane_key(k, ANNA)
     fence, deadline, state = town.client.get(key).split(b" ", 2)
-    lane = drafts.lane_format.decode(state)
+    lane = drafts.lane_format.decode_lane(state)
     for moment in ("opened_at", "touched_at", "asked_at"):
         session = lane.lines["clinic"].session
         setattr(session, moment, getattr(session, moment) - 6 * 60_000)
-    town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode(lane)]))
-    at = keyspace.server_ms(town.client)
+    town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode_lane(lane)]))
+    at = keyspace.server_time_ms(town.client)
     letter = DeadLetter(
         id="e1", kind="event", reason="engine_error", sender=ANNA, at=at, attempts=1, what=b""
     )
-    town.client.hset(keyspace.dead(k), "e1", seal(letter).content)
-    town.client.zadd(keyspace.dead_index(k), {"e1": at})
+    town.client.hset(keyspace.dead_letters_key(k), "e1", encode_dead_letter(letter).content)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {"e1": at})
     (looked,) = told("replay", "--all", "--dry-run", status=0)
     assert looked["sms"] == ["Still there?"]
-    open_list(town.client, town.world.settings.shards, "").add([(ANNA, "clinic")], "operator")
-    town.client.delete(keyspace.mailbox(k, ANNA))
+    open_opt_out_list(town.client, town.world.settings.shards, "").add_opt_outs(
+        [(ANNA, "clinic")], "operator"
+    )
+    town.client.delete(keyspace.mailbox_key(k, ANNA))
     assert outcomes("--all", "--stale", status=1) == ["opted_out"]
     assert town.said(ANNA) == ["Name?"]

@@ -10,12 +10,12 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 
 from config.store import keyspace
-from engine.model.events import Sms, encode
+from engine.model.events import InboundSms, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers.commands.erase import Eraser
-from workers.store.dead_letter_store import DeadLetter, of_sender, seal
-from workers.store.optouts import open_list
+from workers.commands.erase import SenderEraser
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter, find_by_sender
+from workers.store.optouts import open_opt_out_list
 from workers.turns import drafts
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -29,7 +29,7 @@ def town(deploy):
 
 def put(town, identity, age_ms=0, sender=ANNA, **what):
     """A letter that fell so long ago."""
-    at = keyspace.server_ms(town.client) - age_ms
+    at = keyspace.server_time_ms(town.client) - age_ms
     fields = {
         "kind": "event",
         "reason": "engine_error",
@@ -39,9 +39,9 @@ def put(town, identity, age_ms=0, sender=ANNA, **what):
     } | what
     letter = DeadLetter(id=identity, sender=sender, at=at, **fields)
     k = shard(town, sender)
-    town.client.hset(keyspace.dead(k), identity, seal(letter).content)
-    town.client.zadd(keyspace.dead_index(k), {identity: at})
-    town.client.hincrby(keyspace.dead_reasons(k), letter.reason, 1)
+    town.client.hset(keyspace.dead_letters_key(k), identity, encode_dead_letter(letter).content)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {identity: at})
+    town.client.hincrby(keyspace.dead_letter_reasons_key(k), letter.reason, 1)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_show_tells_each_attempt_the_lane_then_and_now_and_what_a_replay_would_d
 
 def test_what_this_release_cannot_read_is_shown_and_dropped(town):
     k = 3
-    town.client.hset(keyspace.dead(k), "odd", b"\xc1 not a letter")
-    town.client.zadd(keyspace.dead_index(k), {"odd": 5})
+    town.client.hset(keyspace.dead_letters_key(k), "odd", b"\xc1 not a letter")
+    town.client.zadd(keyspace.dead_letter_index_key(k), {"odd": 5})
     assert "cannot be read by this release" in call("show", "odd", status=0).stdout
     assert outcomes("--all", status=1) == ["failing"]
     call("drop", "odd", status=0)
@@ -159,8 +159,8 @@ def die_claiming(town, times):
     for _ in range(times):
         (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
         claimed.append(claim.now)
-        fence, _, rest = town.client.get(keyspace.lock(k, ANNA)).split(b" ", 2)
-        town.client.set(keyspace.lock(k, ANNA), b" ".join([fence, b"1", rest]))
+        fence, _, rest = town.client.get(keyspace.lane_lock_key(k, ANNA)).split(b" ", 2)
+        town.client.set(keyspace.lane_lock_key(k, ANNA), b" ".join([fence, b"1", rest]))
     return claimed
 
 
@@ -168,12 +168,12 @@ def test_an_event_whose_workers_died_tells_of_each_claim(town):
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "Ada")
-    claimed = die_claiming(town, drafts.MAX_ATTEMPTS)
+    claimed = die_claiming(town, drafts.MAX_CLAIM_ATTEMPTS)
     town.turns.run("replies", [ANNA])
-    (letter,) = of_sender(town.client, shard(town, ANNA), ANNA)
+    (letter,) = find_by_sender(town.client, shard(town, ANNA), ANNA)
     assert (letter.reason, letter.attempts, letter.channel) == (
         "worker_died",
-        drafts.MAX_ATTEMPTS + 1,
+        drafts.MAX_CLAIM_ATTEMPTS + 1,
         "clinic",
     )
     assert [tried.at for tried in letter.tries] == claimed
@@ -183,7 +183,7 @@ def test_an_event_whose_workers_died_tells_of_each_claim(town):
 def test_a_lock_of_an_earlier_release_tells_of_no_claim_and_is_counted_on(town):
     town.accept(ANNA, "Ada")
     k = shard(town, ANNA)
-    town.client.set(keyspace.lock(k, ANNA), "1 1 5 0 0123456789abcdef")
+    town.client.set(keyspace.lane_lock_key(k, ANNA), "1 1 5 0 0123456789abcdef")
     town.turns.run("replies", [ANNA])
     (letter,) = letters_of(town)
     assert (letter.reason, letter.tries) == ("worker_died", [])
@@ -194,7 +194,7 @@ def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monke
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "Ada")
-    die_claiming(town, drafts.MAX_ATTEMPTS)
+    die_claiming(town, drafts.MAX_CLAIM_ATTEMPTS)
     town.turns.run("replies", [ANNA])
     if still:
         advance = drafts.advance
@@ -210,7 +210,7 @@ def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monke
         assert (looked["outcome"], "status 13" in looked["why"]) == ("failing", True)
         assert outcomes("--all", status=1) == ["failing"]
         (letter,) = letters_of(town)
-        assert (letter.reason, letter.attempts) == ("worker_died", drafts.MAX_ATTEMPTS + 2)
+        assert (letter.reason, letter.attempts) == ("worker_died", drafts.MAX_CLAIM_ATTEMPTS + 2)
     else:
         assert outcomes("--all", status=0) == ["advanced"]
         assert town.said(ANNA)[-1] == "How old are you, Ada?"
@@ -220,13 +220,13 @@ def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monke
 def test_counts_by_reason_stay_true_whatever_is_buried_again_replayed_dropped_or_erased(town, failing):
     fell(town, failing, ANNA, BORIS)
     town.deposit(ANNA, b"poison")
-    town.deposit(BORIS, encode(Sms("00000000000000bb", "no such channel", "hello")))
+    town.deposit(BORIS, encode_event(InboundSms("00000000000000bb", "no such channel", "hello")))
     town.drain()
     assert counted(town) == {"engine_error": 3, "undecodable": 1}
     outcomes("--reason", "undecodable", status=1)
     assert counted(town) == {"engine_error": 3, "undecodable": 1}
-    optouts = open_list(town.client, town.world.settings.shards, "")
-    Eraser(town.client, town.world.broker, town.world.settings, optouts).erase(ANNA)
+    optouts = open_opt_out_list(town.client, town.world.settings.shards, "")
+    SenderEraser(town.client, town.world.broker, town.world.settings, optouts).erase(ANNA)
     assert counted(town) == {"engine_error": 2}
     true_to_itself(town)
     erased = [entry for entry in told("audit") if entry["outcome"] == "erased"]
@@ -238,7 +238,7 @@ def test_counts_by_reason_stay_true_whatever_is_buried_again_replayed_dropped_or
 
 def test_a_count_that_an_earlier_release_left_too_high_is_set_right_with_the_last_letter(town):
     put(town, "a")
-    town.client.hset(keyspace.dead_reasons(shard(town, ANNA)), "engine_error", 7)
+    town.client.hset(keyspace.dead_letter_reasons_key(shard(town, ANNA)), "engine_error", 7)
     call("drop", "a", status=0)
     assert counted(town) == {}
 
@@ -248,10 +248,12 @@ def test_a_letter_expires_never_and_its_lane_may(town):
     town.deposit(ANNA, b"poison")
     town.drain()
     k = shard(town, ANNA)
-    assert [town.client.pttl(key) for key in (keyspace.dead(k), keyspace.dead_index(k))] == [-1, -1]
-    assert town.client.pttl(keyspace.lane(k, ANNA)) > 0
+    assert [
+        town.client.pttl(key) for key in (keyspace.dead_letters_key(k), keyspace.dead_letter_index_key(k))
+    ] == [-1, -1]
+    assert town.client.pttl(keyspace.lane_key(k, ANNA)) > 0
     outcomes("--all", status=1)
-    assert town.client.pttl(keyspace.lane(k, ANNA)) > 0
+    assert town.client.pttl(keyspace.lane_key(k, ANNA)) > 0
 
 
 # Dramatiq's own
@@ -355,7 +357,7 @@ def test_an_event_of_a_letter_is_small(town, failing):
 
 
 def test_a_narrow_terminal_shows_whole_ids_and_what_went_wrong(town, monkeypatch):
-    monkeypatch.setattr("workers.dead_letters.outcomes.PIPE_WIDTH", 80)
+    monkeypatch.setattr("workers.dead_letters.outcomes.PIPED_OUTPUT_WIDTH", 80)
     identity = "s69e680c80d383aaax0"
     put(town, identity, kind="sms", reason="rejected", code="151", why="Country not served")
     listed = call("list", status=0).stdout

@@ -11,11 +11,11 @@ from time import monotonic
 import pytest
 
 from config.store import keyspace
-from engine.model.events import Refused, Sms, encode
+from engine.model.events import InboundSms, OpeningRefused, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers.store.dead_letter_store import DeadLetter, seal
-from workers.store.lanes import Stay
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
+from workers.store.lanes import KeptDeadLetter
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 PARLEY = str(Path(sys.executable).with_name("parley"))
@@ -49,7 +49,7 @@ def parley(tmp_path):
 def lapse(town, *people):
     """Let the leases of whoever holds these lanes end, without waiting for it."""
     for person in people:
-        name = keyspace.lock(shard(town, person), person)
+        name = keyspace.lane_lock_key(shard(town, person), person)
         if lock := town.client.get(name):
             fence, _, rest = lock.split(b" ", 2)
             town.client.set(name, b" ".join([fence, b"1", rest]))
@@ -130,7 +130,9 @@ def test_live_traffic_of_the_same_person_goes_on_in_order_and_nothing_is_lost(to
         replaying = parley("replay", "--all", "--yes", "--stale")
         for i in range(30):
             for person in people:
-                town.deposit(person, encode(Sms(f"f{person[-4:]}{i:011x}", "clinic", f"live {i}")))
+                town.deposit(
+                    person, encode_event(InboundSms(f"f{person[-4:]}{i:011x}", "clinic", f"live {i}"))
+                )
         assert replaying.wait(60) == 0
         for k in range(town.world.settings.shards):
             until(
@@ -171,27 +173,27 @@ def test_what_is_held_for_a_moment_is_waited_for(town, failing, parley):
     calls = town.client.info("commandstats")["cmdstat_fcall"]["calls"]
     replaying = parley("replay", "--all")
     until(lambda: town.client.info("commandstats")["cmdstat_fcall"]["calls"] > calls, 20, "it has been tried")
-    town.turns._lanes.stay([Stay(ANNA, claim.fence, "", "nobody", "")])
+    town.turns._lanes.stay([KeptDeadLetter(ANNA, claim.fence, "", "nobody", "")])
     assert replaying.wait(20) == 0
     assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
 
 
 def many(town, count):
     """So many people's STARTs are dead letters. Put there as `bury` would, but in few round trips."""
-    at = keyspace.server_ms(town.client)
+    at = keyspace.server_time_ms(town.client)
     letters = [
         DeadLetter(
             id=f"e{i:08}", kind="event", reason="engine_error", sender=f"+336{i:08}", at=at, attempts=1, state=b"",
-            what=keyspace.START + b"%013d" % at + encode(Sms(f"{i:016x}", "clinic", "START", start=True)),
+            what=keyspace.START_PREFIX + b"%013d" % at + encode_event(InboundSms(f"{i:016x}", "clinic", "START", start=True)),
         )
         for i in range(count)
     ]  # fmt: skip
     pipeline = town.client.pipeline(transaction=False)
     for place, letter in enumerate(letters):
         k = shard(town, letter.sender)
-        pipeline.hset(keyspace.dead(k), letter.id, seal(letter).content)
-        pipeline.zadd(keyspace.dead_index(k), {letter.id: at + place / 1_000})
-        pipeline.hincrby(keyspace.dead_reasons(k), "engine_error", 1)
+        pipeline.hset(keyspace.dead_letters_key(k), letter.id, encode_dead_letter(letter).content)
+        pipeline.zadd(keyspace.dead_letter_index_key(k), {letter.id: at + place / 1_000})
+        pipeline.hincrby(keyspace.dead_letter_reasons_key(k), "engine_error", 1)
     pipeline.execute()
     return letters
 
@@ -215,7 +217,9 @@ def test_starts_are_replayed_at_the_pace_of_their_channel_and_none_is_spent_on_a
     assert Counter(outcomes("--all", status=1)) == {"advanced": 3, "busy": 7}
     assert len(letters_of(town)) == 7
     assert not any(
-        isinstance(record, Refused) for letter in letters_of(town) for record in town.records(letter.sender)
+        isinstance(record, OpeningRefused)
+        for letter in letters_of(town)
+        for record in town.records(letter.sender)
     )
 
 
@@ -234,7 +238,7 @@ def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, pro
     town.deposit(CLARA, b"poison")
     town.drain()
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
-    proxy.lose_replies(f"{keyspace.LIBRARY}_{function}".encode(), times=3)
+    proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
     assert set(outcomes("--reason", "engine_error")) <= {"advanced", "gone"}
     assert set(outcomes("--reason", "undecodable", status=1)) == {"failing"}
     told("drop", "--all", status=0)
@@ -249,8 +253,8 @@ def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, pro
 def test_a_redis_that_goes_away_is_told_and_the_rest_is_replayed_later(town, failing, proxy, monkeypatch):
     fell(town, failing, ANNA, BORIS)
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
-    monkeypatch.setattr("workers.dead_letters.replay.BATCH", 1)
-    proxy.lose_replies(f"{keyspace.LIBRARY}_commit".encode(), times=100)
+    monkeypatch.setattr("workers.dead_letters.replay.REPLAY_BATCH", 1)
+    proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_commit".encode(), times=100)
     failed = call("replay", "--all", "--yes", status=1)
     assert "run it again" in failed.stderr
     proxy.lose_replies(b"", times=0)

@@ -8,20 +8,41 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry.metrics import REGISTRY
-from engine.model.events import Cancel, Ended, Outbound, Receipt, Unsent, encode
-from engine.providers import Accepted, ChannelFault, NotFound, Rejected, RetryLater, Unknown, Unreachable
+from engine.model.events import (
+    CancelSession,
+    DeliveryReceipt,
+    OutboundSms,
+    SessionEnded,
+    SmsNotSent,
+    encode_event,
+)
+from engine.providers import (
+    ChannelFault,
+    NumberUnreachable,
+    OutcomeUnknown,
+    RetryLater,
+    SendAccepted,
+    SendRejected,
+    SmsNotFound,
+)
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
-from workers.commands.erase import Eraser
-from workers.roles.delivery import deliveries
+from workers.commands.erase import SenderEraser
+from workers.roles.delivery import build_delivery_runner
 from workers.sending import delivery
-from workers.sending.bulkhead import SLOTS
-from workers.sending.delivery import Delivery
-from workers.sending.send_policy import CERTAIN_MS, MAX_TRIES, Settlement, backoff_ms, decide
+from workers.sending.bulkhead import SLOTS_PER_CHANNEL
+from workers.sending.delivery import DeliveryRunner
+from workers.sending.send_policy import (
+    MAX_SEND_ATTEMPTS,
+    REPEATABLE_FOR_MS,
+    SendDecision,
+    backoff_ms,
+    decide_after_attempt,
+)
 from workers.store import dead_letter_store as dead_letters
-from workers.store.channel_state import Channels
-from workers.store.optouts import open_list
-from workers.store.outboxes import UNSURE_MS
+from workers.store.channel_state import ChannelStore
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import UNCERTAIN_REST_MS
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 
@@ -44,7 +65,7 @@ class Wire:
 
     def send(self, sms):
         self.sent.append(sms.text)
-        answer = self._answers.pop(0) if self._answers else Accepted("ticket")
+        answer = self._answers.pop(0) if self._answers else SendAccepted("ticket")
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -58,8 +79,8 @@ def desk(pipeline):
     def build(*answers, recourse="repeat", **limits):
         town = pipeline(**limits)
         town.wire = Wire(*answers, recourse=recourse)
-        town.work = deliveries(town.world)
-        town.work._wires = {"clinic": town.wire}
+        town.work = build_delivery_runner(town.world)
+        town.work._clients = {"clinic": town.wire}
         works.append(town.work)
         return town
 
@@ -71,14 +92,14 @@ def desk(pipeline):
 def queue(town, sender, *texts, channel="clinic", **more):
     k = keyspace.shard_of(sender, town.world.settings.shards)
     for text in texts:
-        sms = Outbound(f"id{text}", channel, sender, text, **more)
-        entry = channel.encode() + b"\0" + encode(sms)
-        town.client.rpush(keyspace.outbox(k, sender), entry)
+        sms = OutboundSms(f"id{text}", channel, sender, text, **more)
+        entry = channel.encode() + b"\0" + encode_event(sms)
+        town.client.rpush(keyspace.outbox_key(k, sender), entry)
 
 
 def lock(town, sender):
     """The fields of a sender's outbox lock: fence, until, attempts, since, owner."""
-    name = keyspace.outbox_lock(keyspace.shard_of(sender, town.world.settings.shards), sender)
+    name = keyspace.outbox_lock_key(keyspace.shard_of(sender, town.world.settings.shards), sender)
     value = town.client.get(name)
     return name, value.split(b" ") if value else []
 
@@ -121,10 +142,10 @@ def heard(town, *texts):
 def test_an_sms_that_cannot_be_sent_is_put_aside_alone(desk, channel, damage, reason):
     town = desk()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    sms = encode(Outbound("id1", channel, ANNA, "1"))
+    sms = encode_event(OutboundSms("id1", channel, ANNA, "1"))
     at = 0 if damage == b"\xc1" else sms.rindex(b"1")  # its very first byte, or its text
     entry = channel.encode() + b"\0" + sms[:at] + damage + sms[at + 1 :]
-    town.client.rpush(keyspace.outbox(k, ANNA), entry)
+    town.client.rpush(keyspace.outbox_key(k, ANNA), entry)
     queue(town, ANNA, "2")
     queue(town, BORIS, "3")
     run(town, ANNA, BORIS)
@@ -150,7 +171,7 @@ def test_an_sms_whose_workers_all_die_is_put_aside(desk):
     town = desk()
     queue(town, ANNA, "1", "2")
     town.work._outboxes.take([ANNA])
-    set_lock(town, ANNA, until=1, attempts=MAX_TRIES)
+    set_lock(town, ANNA, until=1, attempts=MAX_SEND_ATTEMPTS)
     run(town, ANNA)
     run(town, ANNA)
     heard(town, "2")
@@ -161,7 +182,7 @@ def test_an_sms_that_the_provider_may_have_is_not_tried_after_it_forgot_the_id(d
     town = desk()
     queue(town, ANNA, "1")
     town.work._outboxes.take([ANNA])
-    set_lock(town, ANNA, until=1, since=int(lock(town, ANNA)[1][3]) - CERTAIN_MS - 1)
+    set_lock(town, ANNA, until=1, since=int(lock(town, ANNA)[1][3]) - REPEATABLE_FOR_MS - 1)
     run(town, ANNA)
     until(lambda: letters(town) == [(ANNA, "uncertain")], 10, "it is put aside")
     assert town.wire.sent == []
@@ -194,7 +215,7 @@ def test_booked_permits_that_were_not_used_in_time_are_void(desk):
     assert len(town.wire.sent) < 20
 
 
-UNKNOWN = Unknown("ReadTimeout", "the provider gave no answer")
+UNKNOWN = OutcomeUnknown("ReadTimeout", "the provider gave no answer")
 
 
 def settled(town, sender, owner):
@@ -208,7 +229,7 @@ def settled(town, sender, owner):
 
 
 def test_an_sms_that_the_provider_may_have_is_looked_up_later_and_found(desk):
-    town = desk(UNKNOWN, Accepted("SM1"), recourse="look_up")
+    town = desk(UNKNOWN, SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1", "2")
     run(town, ANNA)
     assert settled(town, ANNA, b"again?") > 8_000
@@ -224,7 +245,7 @@ def test_an_sms_that_the_provider_may_have_is_looked_up_later_and_found(desk):
 
 
 def test_an_sms_that_the_provider_does_not_have_is_sent_then(desk):
-    town = desk(UNKNOWN, NotFound(), recourse="look_up")
+    town = desk(UNKNOWN, SmsNotFound(), recourse="look_up")
     queue(town, ANNA, "1")
     run(town, ANNA)
     settled(town, ANNA, b"again?")
@@ -234,13 +255,13 @@ def test_an_sms_that_the_provider_does_not_have_is_sent_then(desk):
 
 @pytest.mark.parametrize("answer", [UNKNOWN, RetryLater("20429", "busy"), ChannelFault("20003", "login")])
 def test_while_it_cannot_be_asked_nothing_is_sent_again(desk, answer):
-    town = desk(UNKNOWN, answer, Accepted("SM1"), recourse="look_up")
+    town = desk(UNKNOWN, answer, SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1")
     run(town, ANNA)
     settled(town, ANNA, b"again?")
     run(town, ANNA)
     settled(town, ANNA, b"untried?" if isinstance(answer, ChannelFault) else b"again?")
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.delete(keyspace.pause_key("clinic"))
     run(town, ANNA)
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is settled")
     heard(town, "1")
@@ -248,21 +269,21 @@ def test_while_it_cannot_be_asked_nothing_is_sent_again(desk, answer):
 
 
 def test_a_pause_forgets_nothing(desk):
-    town = desk(UNKNOWN, Accepted("SM1"), recourse="look_up")
+    town = desk(UNKNOWN, SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1")
     run(town, ANNA)
     settled(town, ANNA, b"again?")
-    town.client.set(keyspace.pause("clinic"), "credit", px=60_000)
+    town.client.set(keyspace.pause_key("clinic"), "credit", px=60_000)
     run(town, ANNA)
     settled(town, ANNA, b"untried?")
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.delete(keyspace.pause_key("clinic"))
     run(town, ANNA)
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is settled")
     heard(town, "1")
 
 
 def test_tickets_of_earlier_sms_are_told_apart_from_one_that_is_looked_up(desk):
-    town = desk(Accepted("SM1"), UNKNOWN, NotFound(), recourse="look_up")
+    town = desk(SendAccepted("SM1"), UNKNOWN, SmsNotFound(), recourse="look_up")
     queue(town, ANNA, "same", "same")
     run(town, ANNA)
     until(lambda: lock(town, ANNA)[1] == [], 10, "the first is settled")
@@ -275,7 +296,7 @@ def test_tickets_of_earlier_sms_are_told_apart_from_one_that_is_looked_up(desk):
 
 @pytest.mark.parametrize("how", ["its worker died", "it was put into an answer"])
 def test_an_sms_of_unknown_fate_is_looked_up_before_anything_is_sent(desk, how):
-    town = desk(Accepted("SM1"), recourse="look_up")
+    town = desk(SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1", uncertain=how == "it was put into an answer")
     if how == "its worker died":
         town.work._outboxes.take([ANNA])
@@ -287,7 +308,7 @@ def test_an_sms_of_unknown_fate_is_looked_up_before_anything_is_sent(desk, how):
 
 
 def outbox_of(town, sender):
-    return keyspace.outbox(keyspace.shard_of(sender, town.world.settings.shards), sender)
+    return keyspace.outbox_key(keyspace.shard_of(sender, town.world.settings.shards), sender)
 
 
 def test_an_sms_of_unknown_fate_is_never_sent_again_where_it_cannot_be_asked_about(desk):
@@ -313,9 +334,9 @@ def test_an_sms_whose_fate_stays_unknown_goes_to_the_dead_letters(desk, why):
     run(town, ANNA)
     settled(town, ANNA, b"again?")
     if why == "old":
-        set_lock(town, ANNA, since=int(lock(town, ANNA)[1][3]) - CERTAIN_MS - 1)
+        set_lock(town, ANNA, since=int(lock(town, ANNA)[1][3]) - REPEATABLE_FOR_MS - 1)
     else:
-        set_lock(town, ANNA, attempts=MAX_TRIES)
+        set_lock(town, ANNA, attempts=MAX_SEND_ATTEMPTS)
     run(town, ANNA)
     until(lambda: letters(town) == [(ANNA, "uncertain")], 10, "it is put aside")
     heard(town, "1")
@@ -326,23 +347,23 @@ def test_a_try_that_was_certainly_not_made_may_be_old(desk):
     queue(town, ANNA, "1")
     run(town, ANNA)
     settled(town, ANNA, b"again")
-    set_lock(town, ANNA, since=int(lock(town, ANNA)[1][3]) - CERTAIN_MS - 1)
+    set_lock(town, ANNA, since=int(lock(town, ANNA)[1][3]) - REPEATABLE_FOR_MS - 1)
     run(town, ANNA)
     heard(town, "1", "1")
     assert town.wire.asked == []
 
 
 def test_a_number_that_gets_no_sms_ends_its_session(desk):
-    town = desk(Unreachable("21211", "no such number"))
+    town = desk(NumberUnreachable("21211", "no such number"))
     town.accept(ANNA, "START")
     town.drain()
     queue(town, ANNA, "a second one")
     run(town, ANNA)
-    until(lambda: town.client.exists(keyspace.mailbox(shard(town, ANNA), ANNA)), 10, "the lane is told")
+    until(lambda: town.client.exists(keyspace.mailbox_key(shard(town, ANNA), ANNA)), 10, "the lane is told")
     town.turns.run("replies", [ANNA])
-    ended = [record for record in town.records(ANNA) if isinstance(record, Ended)]
+    ended = [record for record in town.records(ANNA) if isinstance(record, SessionEnded)]
     assert [(record.how, record.why) for record in ended] == [("unreachable", "no such number")]
-    assert [r.code for r in town.records(ANNA) if isinstance(r, Unsent)] == ["21211"]
+    assert [r.code for r in town.records(ANNA) if isinstance(r, SmsNotSent)] == ["21211"]
     assert letters(town) == []
 
 
@@ -350,13 +371,13 @@ def test_what_a_session_has_queued_goes_with_it_when_its_number_is_unreachable(d
     town = desk()
     town.accept(ANNA, "START", "Ada")
     town.drain()
-    receipt = Receipt(
+    receipt = DeliveryReceipt(
         "r1", "clinic", "t", "failed", "failed", "30006", "a landline", True, "0000000000000001x0"
     )
-    town.deposit(ANNA, encode(receipt))
+    town.deposit(ANNA, encode_event(receipt))
     town.drain()
     assert town.said(ANNA) == []
-    unsent = [r for r in town.records(ANNA) if isinstance(r, Unsent)]
+    unsent = [r for r in town.records(ANNA) if isinstance(r, SmsNotSent)]
     assert {r.code for r in unsent} == {"unreachable"}
     assert [r.id for r in unsent] == ["0000000000000001x0", "0000000000000001x1"]
 
@@ -365,10 +386,10 @@ def test_a_cancelled_session_says_nothing_more(desk):
     town = desk()
     town.accept(ANNA, "START", "Ada")
     town.drain()
-    town.deposit(ANNA, encode(Cancel("c1", "clinic", "0000000000000001")))
+    town.deposit(ANNA, encode_event(CancelSession("c1", "clinic", "0000000000000001")))
     town.drain()
     assert town.said(ANNA) == []
-    assert {r.code for r in town.records(ANNA) if isinstance(r, Unsent)} == {"cancelled"}
+    assert {r.code for r in town.records(ANNA) if isinstance(r, SmsNotSent)} == {"cancelled"}
 
 
 def people(count):
@@ -389,7 +410,7 @@ def idle(town):
 
 def outage(town, senders):
     """Let the provider fail for those, as if for a while, until the circuit is open."""
-    key, flow = keyspace.pause("clinic"), keyspace.flow("clinic")
+    key, flow = keyspace.pause_key("clinic"), keyspace.circuit_state_key("clinic")
     for _ in range(20):
         if town.client.exists(key):
             return
@@ -409,7 +430,7 @@ def test_an_outage_opens_the_circuit_and_costs_no_sms_more_than_the_tries_before
     attempts = [lock(town, person)[1][2] for person in everyone]
     for _ in range(50):
         tried = len(town.wire.sent)
-        town.client.delete(keyspace.pause("clinic"))
+        town.client.delete(keyspace.pause_key("clinic"))
         look_now(town, *everyone)
         idle(town)
         assert len(town.wire.sent) == tried + 1
@@ -424,8 +445,8 @@ def test_it_is_not_always_the_same_sms_that_probes(desk):
     for person in everyone:
         queue(town, person, person)
     outage(town, everyone)
-    town.client.hset(keyspace.flow("clinic"), "level", 10)
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.hset(keyspace.circuit_state_key("clinic"), "level", 10)
+    town.client.delete(keyspace.pause_key("clinic"))
     look_now(town, first)
     idle(town)
     look_now(town, *others)
@@ -439,18 +460,18 @@ def test_an_uncertain_sms_that_was_spared_a_try_is_not_sent_after_the_provider_f
     queue(town, ANNA, "1")
     outage(town, [ANNA])
     queue(town, BORIS, "2")
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.delete(keyspace.pause_key("clinic"))
     run(town, BORIS)
     idle(town)
     _, (_, _, attempts, since, owner) = lock(town, BORIS)
     assert (attempts, owner) == (b"0", b"untried?")
     assert int(since) > 0
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.delete(keyspace.pause_key("clinic"))
     town.wire._answers[0] = RetryLater("501", "out of order")
     look_now(town, BORIS)
     idle(town)
     assert lock(town, BORIS)[1][3:] == [since, b"untried"]
-    set_lock(town, BORIS, since=int(since) - CERTAIN_MS)
+    set_lock(town, BORIS, since=int(since) - REPEATABLE_FOR_MS)
     look_now(town, BORIS)
     until(lambda: letters(town) == [(BORIS, "uncertain")], 10, "it is put aside")
 
@@ -460,7 +481,7 @@ def test_resumed_a_channel_sends_what_waits_at_its_rate(desk):
     everyone = people(40)
     for person in everyone:
         queue(town, person, "1")
-    channels = Channels(town.client, town.world.settings.channels)
+    channels = ChannelStore(town.client, town.world.settings.channels)
     channels.pause("clinic", "carrier incident")
     run(town, *everyone)
     assert town.wire.sent == []
@@ -499,7 +520,7 @@ def test_what_the_provider_may_have_is_not_asked_for_sooner_because_its_channel_
         queue(town, person, person)
     outage(town, everyone)
     begun = seconds_of(town)
-    town.client.delete(keyspace.pause("clinic"))
+    town.client.delete(keyspace.pause_key("clinic"))
     town.wire._answers.clear()
     for person in (
         "+33700000001",
@@ -508,10 +529,10 @@ def test_what_the_provider_may_have_is_not_asked_for_sooner_because_its_channel_
         queue(town, person, person)
         run(town, person)
         idle(town)
-    assert not town.client.hexists(keyspace.flow("clinic"), "held")
+    assert not town.client.hexists(keyspace.circuit_state_key("clinic"), "held")
     owners = {lock(town, person)[1][4] for person in everyone}
     assert owners == {b"untried?"}
-    assert min(int(lock(town, person)[1][1]) for person in everyone) > begun + UNSURE_MS / 2
+    assert min(int(lock(town, person)[1][1]) for person in everyone) > begun + UNCERTAIN_REST_MS / 2
 
 
 def tries_of(town, sender, sms):
@@ -530,17 +551,17 @@ def test_failed_tries_are_kept_beside_the_outbox_until_the_sms_is_done(desk):
     assert letters(town) == []
     look_now(town, ANNA)
     idle(town)
-    assert not town.client.exists(keyspace.tries(shard(town, ANNA), ANNA))
+    assert not town.client.exists(keyspace.failed_attempts_key(shard(town, ANNA), ANNA))
 
 
 def test_a_dead_letter_has_every_try_of_its_sms(desk):
-    town = desk(RetryLater("153", "congested"), Rejected("121", "no STOP mention"))
+    town = desk(RetryLater("153", "congested"), SendRejected("121", "no STOP mention"))
     queue(town, ANNA, "1")
     run(town, ANNA)
     idle(town)
     look_now(town, ANNA)
     idle(town)
-    (letter,) = dead_letters.stored(town.client, shard(town, ANNA))
+    (letter,) = dead_letters.scan_unordered(town.client, shard(town, ANNA))
     assert [(tried.code, tried.why) for tried in letter.tries] == [
         ("153", "congested"),
         ("121", "no STOP mention"),
@@ -553,7 +574,7 @@ def test_no_more_than_twenty_tries_are_kept(desk):
     queue(town, ANNA, "1")
     outage(town, [ANNA])
     while len(town.wire.sent) < 24:
-        town.client.delete(keyspace.pause("clinic"))
+        town.client.delete(keyspace.pause_key("clinic"))
         look_now(town, ANNA)
         idle(town)
     kept = tries_of(town, ANNA, "id1")
@@ -565,7 +586,7 @@ def number(name, **labels):
 
 
 def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(desk):
-    town = desk(Accepted("t", 94.5))
+    town = desk(SendAccepted("t", 94.5))
     now = seconds_of(town)
     names = (
         "outbox_seconds_sum",
@@ -587,7 +608,7 @@ def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(des
 
 
 def test_errors_are_counted_by_codes_that_are_known_and_circuits_that_open(desk):
-    town = desk(Rejected("121", "no"), *[RetryLater("whatever a gateway says", "busy")] * 99)
+    town = desk(SendRejected("121", "no"), *[RetryLater("whatever a gateway says", "busy")] * 99)
     before = [number("send_errors_total", code="121"), number("send_errors_total", code="other")]
     opened = number("circuits_opened_total")
     queue(town, ANNA, "1", "2")
@@ -621,8 +642,8 @@ def two_channels(desk):
     clinic = settings.channels["clinic"]
     both = {"clinic": clinic, "slow": msgspec.structs.replace(clinic, name="slow")}
     town.slow = Hanging()
-    town.work = Delivery(
-        town.work._outboxes, Channels(town.client, both), {"clinic": town.wire, "slow": town.slow},
+    town.work = DeliveryRunner(
+        town.work._outboxes, ChannelStore(town.client, both), {"clinic": town.wire, "slow": town.slow},
         town.work._bell, settings.log_key,
     )  # fmt: skip
     yield town
@@ -632,23 +653,23 @@ def two_channels(desk):
 
 def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
     town = two_channels
-    crowd = people(2 * SLOTS)
+    crowd = people(2 * SLOTS_PER_CHANNEL)
     for person in crowd:
         queue(town, person, "1", channel="slow")
     run(town, *crowd)
-    until(lambda: len(town.slow.sent) == SLOTS, 10, "all its slots are taken")
+    until(lambda: len(town.slow.sent) == SLOTS_PER_CHANNEL, 10, "all its slots are taken")
     queue(town, ANNA + "9", "2")
     run(town, *crowd, ANNA + "9")
     heard(town, "2")
-    assert len(town.slow.sent) == SLOTS
+    assert len(town.slow.sent) == SLOTS_PER_CHANNEL
     waiting = [lock(town, person)[1] for person in crowd]
-    assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS
+    assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS_PER_CHANNEL
 
 
 def test_those_without_a_slot_look_again_by_turns(two_channels):
     town = two_channels
     slots = town.work._slots["slow"]
-    for _ in range(SLOTS):
+    for _ in range(SLOTS_PER_CHANNEL):
         slots.begin(monotonic() - 3.2, lambda: None)
     waits = [slots.wait_ms() for _ in range(100)]
     assert waits[0] == pytest.approx(100, abs=30)
@@ -664,7 +685,7 @@ def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
     run(town, ANNA)
     assert town.wire.sent == []
     assert lock(town, ANNA)[1] == []
-    assert town.world.broker.zscore(keyspace.bell("outbound"), ANNA) is not None
+    assert town.world.broker.zscore(keyspace.wakeup_queue_key("outbound"), ANNA) is not None
     take, sms = one_taken(town, ANNA)
     town.work._slots["clinic"].begin(0.0, lambda: town.work._try(take, sms, False, 0.0))
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is handed back")
@@ -693,11 +714,11 @@ def test_nothing_of_an_erased_persons_tries_is_left(desk):
     queue(town, ANNA, "1")
     run(town, ANNA)
     idle(town)
-    key = keyspace.tries(shard(town, ANNA), ANNA)
+    key = keyspace.failed_attempts_key(shard(town, ANNA), ANNA)
     assert town.client.exists(key)
     world = town.world
-    optouts = open_list(town.client, world.settings.shards, "")
-    Eraser(town.client, world.broker, world.settings, optouts).erase(ANNA)
+    optouts = open_opt_out_list(town.client, world.settings.shards, "")
+    SenderEraser(town.client, world.broker, world.settings, optouts).erase(ANNA)
     assert not town.client.exists(key)
 
 
@@ -713,22 +734,22 @@ def shard(town, sender):
 @pytest.mark.parametrize(
     "outcome, tries, expected",
     [
-        (Accepted("t"), 1, Settlement("done", 2_000, "accepted")),
-        (RetryLater("153", "busy"), 1, Settlement("again", 1_000, "retry", "153", "busy")),
-        (RetryLater("153", "busy"), 5, Settlement("again", 16_000, "retry", "153", "busy")),
+        (SendAccepted("t"), 1, SendDecision("done", 2_000, "accepted")),
+        (RetryLater("153", "busy"), 1, SendDecision("again", 1_000, "retry", "153", "busy")),
+        (RetryLater("153", "busy"), 5, SendDecision("again", 16_000, "retry", "153", "busy")),
         (
             RetryLater("153", "busy"),
-            MAX_TRIES,
-            Settlement("done", 0, "tries_exhausted", "153", "busy", "tries_exhausted"),
+            MAX_SEND_ATTEMPTS,
+            SendDecision("done", 0, "tries_exhausted", "153", "busy", "tries_exhausted"),
         ),
-        (UNKNOWN, 5, Settlement("again", 16_000, "unknown", UNKNOWN.code, UNKNOWN.why)),
-        (Unreachable("150", "no"), 1, Settlement("done", 0, "unreachable", "150", "no")),
-        (Rejected("151", "no"), 1, Settlement("done", 0, "rejected", "151", "no", "rejected")),
-        (ChannelFault("104", "no"), 1, Settlement("untried", 60_000, "channel_fault", "104", "no")),
+        (UNKNOWN, 5, SendDecision("again", 16_000, "unknown", UNKNOWN.code, UNKNOWN.why)),
+        (NumberUnreachable("150", "no"), 1, SendDecision("done", 0, "unreachable", "150", "no")),
+        (SendRejected("151", "no"), 1, SendDecision("done", 0, "rejected", "151", "no", "rejected")),
+        (ChannelFault("104", "no"), 1, SendDecision("untried", 60_000, "channel_fault", "104", "no")),
     ],
 )
 def test_each_outcome_has_its_consequence(outcome, tries, expected):
-    assert decide(outcome, tries, 2_000, 0.5, "repeat") == expected
+    assert decide_after_attempt(outcome, tries, 2_000, 0.5, "repeat") == expected
 
 
 def test_backoff_is_jittered_and_bounded():

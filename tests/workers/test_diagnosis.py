@@ -7,36 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.store.pauses import Pause
-from config.store.stored_values import Lock
-from engine.model.events import Refused
-from workers.diagnosis.diagnose import Weight, diagnose
+from config.store.pauses import StoredPause
+from config.store.stored_values import StoredLock
+from engine.model.events import OpeningRefused
+from workers.diagnosis.diagnose import Severity, diagnose
 from workers.diagnosis.sender_snapshot import (
-    Ahead,
-    Dead,
-    Failed,
-    Invited,
-    Open,
-    OptedOut,
-    Parts,
-    Queued,
-    Rung,
-    Situation,
-    Standing,
-    Thread,
-    Waiting,
+    ChannelStatus,
+    ConversationStatus,
+    DeadLetterSummary,
+    FailedAttempt,
+    IncompleteSms,
+    OpenSession,
+    OptOutStatus,
+    QueuedSms,
+    QueuePosition,
+    SenderSnapshot,
+    UpcomingDeadline,
+    WaitingInvitation,
+    WaitingMail,
 )
 
 NOW = 1_795_283_600_000
 S, MIN, H = 1_000, 60_000, 3_600_000
 ALIVE = {"web": 1, "ratelimit": 1, "conversation": 2, "delivery": 1, "clock": 1}
-QUEUES = {name: Rung(0, 0) for name in ("starts", "replies", "outbound")}
-CLINIC = Standing(timezone="UTC", sms_per_second=10)
+QUEUES = {name: QueuePosition(0, 0) for name in ("starts", "replies", "outbound")}
+CLINIC = ChannelStatus(timezone="UTC", sms_per_second=10)
 
 
 def person(**known):
     """Somebody of whom nothing is known but that, where all runs well."""
-    base = Situation(
+    base = SenderSnapshot(
         sender="+33600000001", shard=3, now=NOW, alive=ALIVE, queues=QUEUES, channels={"clinic": CLINIC}
     )
     return msgspec.structs.replace(base, **known)
@@ -47,31 +47,31 @@ def without(*roles):
 
 
 def lock(*, since_ms, attempts=1, owner="ab", lease_ms=5 * S, fence=7):
-    return Lock(fence, NOW - since_ms + lease_ms, attempts, NOW, owner)
+    return StoredLock(fence, NOW - since_ms + lease_ms, attempts, NOW, owner)
 
 
 def rest(owner, for_ms, attempts=0):
-    return Lock(0, NOW + for_ms, attempts, NOW, owner)
+    return StoredLock(0, NOW + for_ms, attempts, NOW, owner)
 
 
 def mail(*, count=1, age=0, kind="sms", alarm=2 * S, **more):
     queue = "starts" if kind in ("start", "invitation") else "replies"
-    waiting = [Waiting(kind, NOW - age, "clinic", "yes", queue)] * count
+    waiting = [WaitingMail(kind, NOW - age, "clinic", "yes", queue)] * count
     return {"mail": waiting, "mail_count": count, "alarm": None if alarm is None else NOW + alarm} | more
 
 
 def sms(*, count=1, alarm=2 * S, channel="clinic", **more):
-    outbox = [Queued(channel, f"1x{n}", "How old?", "1", NOW - 10 * S) for n in range(count)]
+    outbox = [QueuedSms(channel, f"1x{n}", "How old?", "1", NOW - 10 * S) for n in range(count)]
     return {
         "outbox": outbox, "outbox_count": count, "outbox_alarm": None if alarm is None else NOW + alarm
     } | more  # fmt: skip
 
 
 def session(*, ahead=((7 * MIN, "idle"), (3 * H, "expired")), problem="", touched=3 * MIN, **more):
-    opened = Open(
+    opened = OpenSession(
         id="1", survey="clinic", version="ab", current=True, step="temperature", language="en",
         opened_at=NOW - H, touched_at=NOW - touched, misread=0, problem=problem,
-        ahead=[Ahead(NOW + at, what) for at, what in ahead],
+        ahead=[UpcomingDeadline(NOW + at, what) for at, what in ahead],
     )  # fmt: skip
     deadline = NOW + ahead[0][0]
     known = {"remembers": True, "clock": NOW - touched, "alarm": deadline, "deadline": deadline}
@@ -87,23 +87,23 @@ def thread(**fields):
         "ended_how": None,
         "ended_survey": "",
     }
-    return Thread(**none | fields)
+    return ConversationStatus(**none | fields)
 
 
 def rung(queue, *, place=0, since=0, depth=1):
-    return QUEUES | {queue: Rung(depth, since, place, since)}
+    return QUEUES | {queue: QueuePosition(depth, since, place, since)}
 
 
 def paused(by, *, why="carrier incident", until=0, who=""):
-    pause = Pause(by=by, why=why, since=NOW - 2 * H, who=who)
+    pause = StoredPause(by=by, why=why, since=NOW - 2 * H, who=who)
     return {"clinic": msgspec.structs.replace(CLINIC, pause=pause, pause_until=until and NOW + until)}
 
 
 def letter(age, kind="event"):
-    return [Dead("e1", kind, "engine_error", NOW - age, "clinic", "1", "boom")]
+    return [DeadLetterSummary("e1", kind, "engine_error", NOW - age, "clinic", "1", "boom")]
 
 
-WRONG, HELD_UP, NORMAL, QUIET = Weight.WRONG, Weight.HELD_UP, Weight.NORMAL, Weight.QUIET
+WRONG, HELD_UP, NORMAL, QUIET = Severity.WRONG, Severity.HELD_UP, Severity.NORMAL, Severity.QUIET
 
 CASES = {
     # nobody knows them, or nothing is under way
@@ -247,7 +247,7 @@ CASES = {
     "tried in vain": (
         person(
             **sms(), outbox_lock=rest("again", 2 * MIN, attempts=3),
-            tries=[Failed(NOW - MIN, "500", "Impossible to process")],
+            tries=[FailedAttempt(NOW - MIN, "500", "Impossible to process")],
         ),
         HELD_UP, "the last try failed 1 min ago (500: Impossible to process); try 4 of 20 is in 2 min.",
     ),
@@ -287,86 +287,86 @@ CASES = {
     ),
     "version lost": (person(**session(problem="version ab is lost")), WRONG, "is open, but version ab is lost"),
     "parts": (
-        person(remembers=True, gathered=[Parts("clinic", 1, 3, NOW + MIN)]),
+        person(remembers=True, gathered=[IncompleteSms("clinic", 1, 3, NOW + MIN)]),
         NORMAL, "1 of 3 parts of a long SMS have come; without the others it is taken as it is in 1 min.",
     ),
     "invited": (
-        person(invitations=[Invited("1", "clinic", "clinic", NOW - H, NOW - H)]),
+        person(invitations=[WaitingInvitation("1", "clinic", "clinic", NOW - H, NOW - H)]),
         NORMAL, "An invitation to clinic on clinic has waited for 1 h; its turn comes at the channel's pace.",
     ),
     "invited for later": (
-        person(invitations=[Invited("1", "clinic", "clinic", NOW, NOW + H)]), NORMAL, "not sent before 1 h from now",
+        person(invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW + H)]), NORMAL, "not sent before 1 h from now",
     ),
     "invited on a paused channel": (
-        person(invitations=[Invited("1", "clinic", "clinic", NOW, NOW)], channels=paused("operator")),
+        person(invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW)], channels=paused("operator")),
         HELD_UP, "paused by an operator",
     ),
     "invited in quiet hours": (
         person(
-            invitations=[Invited("1", "clinic", "clinic", NOW, NOW)],
+            invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW)],
             channels={"clinic": msgspec.structs.replace(CLINIC, quiet_until=NOW + H)},
         ),
         NORMAL, "it is quiet where they are, for 1 h",
     ),
     "invited when the day is spent": (
         person(
-            invitations=[Invited("1", "clinic", "clinic", NOW, NOW)],
+            invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW)],
             channels={"clinic": msgspec.structs.replace(CLINIC, sms_per_day=5, sms_today=5)},
         ),
         HELD_UP, "the channel has spent the day's SMS (5 of 5)",
     ),
     "invited, others first": (
         person(
-            invitations=[Invited("1", "clinic", "clinic", NOW, NOW)], queues=QUEUES | {"replies": Rung(900, S)}
+            invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW)], queues=QUEUES | {"replies": QueuePosition(900, S)}
         ),
         HELD_UP, "900 lanes wait for workers",
     ),
     "invited, no clock": (
-        person(invitations=[Invited("1", "clinic", "clinic", NOW, NOW)], alive=without("clock")),
+        person(invitations=[WaitingInvitation("1", "clinic", "clinic", NOW, NOW)], alive=without("clock")),
         WRONG, "is `clock` running, which releases it?",
     ),
     "invited on no channel": (
-        person(invitations=[Invited("1", "gone", "clinic", NOW, NOW)]), WRONG, "no channel is called so",
+        person(invitations=[WaitingInvitation("1", "gone", "clinic", NOW, NOW)]), WRONG, "no channel is called so",
     ),
     "opted out": (
-        person(opt_outs=[OptedOut("clinic", NOW - H, "import march.csv")]),
+        person(opt_outs=[OptOutStatus("clinic", NOW - H, "import march.csv")]),
         NORMAL, "They opted out of clinic 1 h ago, by the word of import march.csv: nothing is sent on it until",
     ),
     "opted out, as only the list knows": (
-        person(remembers=True, opt_outs=[OptedOut("clinic", NOW - H, "import march.csv")]),
+        person(remembers=True, opt_outs=[OptOutStatus("clinic", NOW - H, "import march.csv")]),
         HELD_UP,
         "The list of opt-outs has them for clinic, but their lane does not know it: what is open goes on.",
     ),
     "throttled": (
         person(
-            remembers=True, records=[Refused(NOW - 20 * S, "clinic", "1", "throttled")],
+            remembers=True, records=[OpeningRefused(NOW - 20 * S, "clinic", "1", "throttled")],
             threads=[thread(starts_left=0, next_start_at=NOW + 40 * S)],
         ),
         NORMAL, "opened nothing: too many STARTs came in a short while; the next START is let through in 40 s.",
     ),
     "capped": (
         person(
-            remembers=True, records=[Refused(NOW - MIN, "clinic", "1", "daily_cap")],
+            remembers=True, records=[OpeningRefused(NOW - MIN, "clinic", "1", "daily_cap")],
             threads=[thread(opened_today=5, most_today=5)],
         ),
         NORMAL, "as many sessions today as the channel allows (5 of 5)",
     ),
     "refused as the day's SMS are spent": (
         person(
-            remembers=True, records=[Refused(NOW - MIN, "clinic", "1", "sms_budget")], threads=[thread()],
+            remembers=True, records=[OpeningRefused(NOW - MIN, "clinic", "1", "sms_budget")], threads=[thread()],
             channels={"clinic": msgspec.structs.replace(CLINIC, sms_per_day=12, sms_today=12)},
         ),
         NORMAL, "the channel has spent the day's SMS (12 of 12); the day ends at midnight of the channel's time zone.",
     ),
     "refused to cool down": (
         person(
-            remembers=True, records=[Refused(NOW - MIN, "clinic", "1", "cooldown")],
+            remembers=True, records=[OpeningRefused(NOW - MIN, "clinic", "1", "cooldown")],
             threads=[thread(ended_at=NOW - H, ended_how="completed", cools={"clinic": NOW + H})],
         ),
         NORMAL, "clinic may begin again in 1 h.",
     ),
     "refused long before a session": (
-        person(**session() | {"records": [Refused(NOW - H, "clinic", "1", "throttled")]}),
+        person(**session() | {"records": [OpeningRefused(NOW - H, "clinic", "1", "throttled")]}),
         NORMAL, "Waits for an answer",
     ),
     # what went wrong
@@ -396,7 +396,7 @@ def test_a_situation_has_its_sentence(name):
     situation, weight, sentence = CASES[name]
     diagnosis = diagnose(situation)
     assert sentence in diagnosis.sentence
-    assert diagnosis.weight == weight
+    assert diagnosis.severity == weight
     assert diagnosis.sentence[0].isupper() or diagnosis.sentence[0].isdigit()
     assert diagnosis.sentence.endswith(".")
     assert ".." not in diagnosis.sentence
@@ -405,7 +405,7 @@ def test_a_situation_has_its_sentence(name):
 def test_the_gravest_comes_first_and_the_others_are_told_too():
     diagnosis = diagnose(
         person(
-            **session(), dead=letter(MIN), outbox=[Queued("clinic", "1x0")], outbox_count=1, outbox_alarm=NOW + S,
+            **session(), dead=letter(MIN), outbox=[QueuedSms("clinic", "1x0")], outbox_count=1, outbox_alarm=NOW + S,
             alive=without("delivery"),
         )
     )  # fmt: skip
@@ -434,7 +434,7 @@ def some(*choices):
         some(
             {"dead": letter(S)},
             {"state_unreadable": "format 9"},
-            {"opt_outs": [OptedOut("clinic", NOW, in_lane=True)]},
+            {"opt_outs": [OptOutStatus("clinic", NOW, in_lane=True)]},
         ),
     )
 )
@@ -444,8 +444,8 @@ def test_whatever_the_situation_what_waits_is_told(parts):
     situation = person(**known)
     diagnosis = diagnose(situation)
     told = " ".join([diagnosis.sentence, *diagnosis.also])
-    waits = situation.mail_count or situation.outbox_count or situation.sessions or situation.dead
-    assert diagnosis.weight > QUIET or not waits
+    waits = situation.mail_count or situation.outbox_count or situation.open_sessions or situation.dead
+    assert diagnosis.severity > QUIET or not waits
     if situation.outbox_count:
         assert re.search(r"\bSMS waits?\b", told)
     if situation.mail_count and situation.lock is None:
@@ -453,4 +453,4 @@ def test_whatever_the_situation_what_waits_is_told(parts):
     if situation.dead:
         assert "parley dead show" in told
     if situation.broker:
-        assert diagnosis.weight == WRONG
+        assert diagnosis.severity == WRONG

@@ -9,7 +9,7 @@ from dramatiq import Worker
 from dramatiq.errors import QueueNotFound
 
 from config.store import keyspace
-from workers.runtime.wakeup_broker import BATCH, Doorbell
+from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
 
 DEADLINE_S = 10
 
@@ -18,7 +18,7 @@ DEADLINE_S = 10
 def broker(valkey):
     client = valkey.client()
     keyspace.load_functions(client)
-    return Doorbell(client)
+    return WakeupBroker(client)
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def senders(count):
 
 
 def test_what_waits_is_taken_in_batches_in_the_order_rung(broker, worker, woken):
-    broker.ring("replies", senders(BATCH + 6))
+    broker.ring("replies", senders(WAKEUP_BATCH + 6))
     worker(woken.put)
-    assert woken.get(timeout=DEADLINE_S) == senders(BATCH + 6)[:BATCH]
-    assert woken.get(timeout=DEADLINE_S) == senders(BATCH + 6)[BATCH:]
+    assert woken.get(timeout=DEADLINE_S) == senders(WAKEUP_BATCH + 6)[:WAKEUP_BATCH]
+    assert woken.get(timeout=DEADLINE_S) == senders(WAKEUP_BATCH + 6)[WAKEUP_BATCH:]
 
 
 def test_a_lone_wake_up_goes_straight_through(broker, worker, woken):
@@ -61,7 +61,7 @@ def test_a_lone_wake_up_goes_straight_through(broker, worker, woken):
 def test_a_message_sent_the_dramatiq_way_rings_the_same_bell(broker, woken):
     actor = dramatiq.actor(woken.put, broker=broker, actor_name="replies", queue_name="replies")
     actor.send(["+33600000001"])
-    assert broker._redis.zcard(keyspace.bell("replies")) == 1
+    assert broker._redis.zcard(keyspace.wakeup_queue_key("replies")) == 1
 
 
 def test_a_wake_up_cannot_be_delayed(broker, woken):
@@ -85,13 +85,13 @@ def test_a_busy_worker_leaves_the_rest_to_others_and_a_stopped_one_gives_back_wh
         busy.set()
         done.wait(DEADLINE_S)
 
-    broker.ring("replies", senders(10 * BATCH))
+    broker.ring("replies", senders(10 * WAKEUP_BATCH))
     running = worker(wake)
     assert busy.wait(DEADLINE_S)
-    assert broker._redis.zcard(keyspace.bell("replies")) >= 7 * BATCH
+    assert broker._redis.zcard(keyspace.wakeup_queue_key("replies")) >= 7 * WAKEUP_BATCH
     for thread in running.workers:
         thread.stop()
     done.set()
     running.stop()
     begun = sum(len(woken.get()) for _ in range(woken.qsize()))
-    assert begun + broker._redis.zcard(keyspace.bell("replies")) == 10 * BATCH
+    assert begun + broker._redis.zcard(keyspace.wakeup_queue_key("replies")) == 10 * WAKEUP_BATCH

@@ -7,15 +7,22 @@ from click.testing import CliRunner
 
 from config.store import keyspace
 from engine.model import lane as lane_format
-from engine.model.events import Invitation, Outbound, ProviderStop, Refused, Sms, encode
-from engine.model.lane import Lane, Line
+from engine.model.events import (
+    InboundSms,
+    Invitation,
+    OpeningRefused,
+    OutboundSms,
+    ProviderStop,
+    encode_event,
+)
+from engine.model.lane import ChannelLine, Lane
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
-from workers.commands.erase import Erased, Eraser, erase
-from workers.store.dead_letter_store import DeadLetter, seal
-from workers.store.lanes import Letter
-from workers.store.optouts import open_list
-from workers.store.outboxes import Outboxes, Settled
+from workers.commands.erase import ErasureCounts, SenderEraser, erase
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
+from workers.store.lanes import EncodedDeadLetter
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore, OutboxUpdate
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 
@@ -25,12 +32,12 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
-    town.optouts = open_list(town.client, town.world.settings.shards, "")
+    town.optouts = open_opt_out_list(town.client, town.world.settings.shards, "")
     return town
 
 
 def eraser(town):
-    return Eraser(town.client, town.world.broker, town.world.settings, town.optouts)
+    return SenderEraser(town.client, town.world.broker, town.world.settings, town.optouts)
 
 
 def shard(town, sender):
@@ -69,13 +76,19 @@ def live(town, sender):
     town.accept(sender, "STOP", "START")
     town.drain()
     outboxes = outboxes_of(town)
-    (take,) = outboxes.take([sender])
-    outboxes.settle([Settled(take, "done", ticket="SM1", dead=Letter("x" + sender[-1], letter(sender)))])
+    (take,) = outboxes.lease_oldest([sender])
+    outboxes.apply_updates(
+        [
+            OutboxUpdate(
+                take, "done", ticket="SM1", dead_letter=EncodedDeadLetter("x" + sender[-1], letter(sender))
+            )
+        ]
+    )
     town.accept(sender, "Bo", "not yet applied")
 
 
 def letter(sender):
-    return seal(
+    return encode_dead_letter(
         DeadLetter(
             id="x" + sender[-1], kind="sms", reason="rejected", sender=sender, at=1, attempts=1, what=b""
         )
@@ -83,7 +96,7 @@ def letter(sender):
 
 
 def outboxes_of(town):
-    return Outboxes(town.client, town.world.settings.shards, 3_600_000, 60_000)
+    return OutboxStore(town.client, town.world.settings.shards, 3_600_000, 60_000)
 
 
 def test_no_trace_is_left_of_one_and_all_of_the_other(town):
@@ -91,27 +104,33 @@ def test_no_trace_is_left_of_one_and_all_of_the_other(town):
     live(town, ANNA)
     before = traces(town, BORIS)
     assert len(traces(town, ANNA)) >= 9
-    looked, erased = eraser(town).look(ANNA), eraser(town).erase(ANNA)
+    looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
     assert looked == erased
-    assert erased == Erased(
+    assert erased == ErasureCounts(
         lanes=1, mail=2, sms=erased.sms, other_keys=1, alarms=erased.alarms, archive_entries=erased.archive_entries,
         dead_letters=2, sessions=3,
     )  # fmt: skip
     assert min(erased.sms, erased.alarms, erased.archive_entries) > 0
     assert traces(town, ANNA) == []
     assert traces(town, BORIS) == before
-    assert eraser(town).erase(ANNA) == Erased()
+    assert eraser(town).erase(ANNA) == ErasureCounts()
 
 
 def test_an_invitation_that_waits_is_never_released(town):
     k, identity = shard(town, ANNA), "00000000000000a1"
-    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, identity)]
-    held = (identity, 0, 4_000_000_000_000, ANNA, encode(Invitation(identity, "clinic", "clinic")))
-    keyspace.ask(town.client, keyspace.call("hold", keys, held))
-    assert eraser(town).look(ANNA).invitations == 1
+    keys = [
+        keyspace.held_invitations_key(k),
+        keyspace.held_ids_key(k, "clinic"),
+        keyspace.session_key(k, identity),
+    ]
+    held = (identity, 0, 4_000_000_000_000, ANNA, encode_event(Invitation(identity, "clinic", "clinic")))
+    keyspace.run_command(town.client, keyspace.function_call("hold", keys, held))
+    assert eraser(town).count_traces(ANNA).invitations == 1
     assert eraser(town).erase(ANNA).invitations == 1
     assert traces(town, ANNA) == []
-    assert town.client.get(keyspace.session(k, identity)) == b"", "the same invitation is still recognised"
+    assert town.client.get(keyspace.session_key(k, identity)) == b"", (
+        "the same invitation is still recognised"
+    )
 
 
 def test_that_they_said_stop_is_kept(town):
@@ -119,22 +138,24 @@ def test_that_they_said_stop_is_kept(town):
     town.drain()
     assert eraser(town).erase(ANNA).opt_outs == 1
     assert traces(town, ANNA) == []
-    town.deposit(ANNA, encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.deposit(ANNA, encode_event(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
     town.drain()
-    assert [record.reason for record in town.records(ANNA) if isinstance(record, Refused)] == ["opted_out"]
+    assert [record.reason for record in town.records(ANNA) if isinstance(record, OpeningRefused)] == [
+        "opted_out"
+    ]
     town.accept(ANNA, "START")
     town.drain()
     assert town.said(ANNA) == ["What is your name?"]
 
 
 @pytest.mark.parametrize(
-    "event", [Sms("b1", "clinic", "Stop."), Sms("b1", "clinic", "x", handled="stop"), ProviderStop("b1", "clinic")],
+    "event", [InboundSms("b1", "clinic", "Stop."), InboundSms("b1", "clinic", "x", handled="stop"), ProviderStop("b1", "clinic")],
     ids=["word", "handled", "callback"],
 )  # fmt: skip
 def test_a_stop_that_nobody_has_applied_yet_is_kept(town, event):
     town.accept(ANNA, "START")
     town.drain()
-    town.deposit(ANNA, encode(event))
+    town.deposit(ANNA, encode_event(event))
     eraser(town).erase(ANNA)
     assert list(town.optouts.known(ANNA)) == ["clinic"]
 
@@ -148,42 +169,54 @@ def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
 
 def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
     k = shard(town, ANNA)
-    state = lane_format.encode(Lane(lines={"clinic": Line(opted_out_at=7)}))
-    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + state)
+    state = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
+    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + state)
     eraser(town).erase(ANNA)
     assert town.optouts.known(ANNA) == {"clinic": (7, "unknown")}
 
 
 def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):
     k, event = shard(town, ANNA), Invitation("00000000000000a1", "clinic", "clinic")
-    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, event.id)]
-    keyspace.ask(town.client, keyspace.call("hold", keys, (event.id, 0, 2**43, ANNA, encode(event))))
-    looked, erased = eraser(town).look(ANNA), eraser(town).erase(ANNA)
-    assert looked == erased == Erased(invitations=1)
+    keys = [
+        keyspace.held_invitations_key(k),
+        keyspace.held_ids_key(k, "clinic"),
+        keyspace.session_key(k, event.id),
+    ]
+    keyspace.run_command(
+        town.client, keyspace.function_call("hold", keys, (event.id, 0, 2**43, ANNA, encode_event(event)))
+    )
+    looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
+    assert looked == erased == ErasureCounts(invitations=1)
 
 
 def test_no_number_can_be_tried_against_what_an_invitation_left(town):
     """Its fingerprint is of the number and of what the inviter knows; the reference stays taken."""
     shards, (held, opened) = town.world.settings.shards, ("00000000000000a1", "00000000000000a2")
     k, event = shard(town, ANNA), Invitation(held, "clinic", "clinic", reference="r")
-    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, held)]
-    keyspace.ask(town.client, keyspace.call("hold", keys, (held, 0, 2**43, ANNA, encode(event))))
-    town.client.set(keyspace.session(k, opened), f"1 {ANNA}")
+    keys = [
+        keyspace.held_invitations_key(k),
+        keyspace.held_ids_key(k, "clinic"),
+        keyspace.session_key(k, held),
+    ]
+    keyspace.run_command(
+        town.client, keyspace.function_call("hold", keys, (held, 0, 2**43, ANNA, encode_event(event)))
+    )
+    town.client.set(keyspace.session_key(k, opened), f"1 {ANNA}")
     for identity in (held, opened):
-        town.client.set(keyspace.reference(shards, identity), "a fingerprint", px=1_000_000)
+        town.client.set(keyspace.reference_key(shards, identity), "a fingerprint", px=1_000_000)
     eraser(town).erase(ANNA)
     for identity in (held, opened):
-        name = keyspace.reference(shards, identity)
+        name = keyspace.reference_key(shards, identity)
         assert (town.client.get(name), town.client.pttl(name) > 0) == (b"", True)
-        again = keyspace.call("refer", [name], ("a fingerprint", 2**43))
-        assert keyspace.ask(town.client, again) == [-1]
+        again = keyspace.function_call("refer", [name], ("a fingerprint", 2**43))
+        assert keyspace.run_command(town.client, again) == [-1]
 
 
 def test_what_the_simulated_phone_got_goes_too(town):
     for sender in (ANNA, BORIS):
-        town.client.set(keyspace.simulated(sender, "request:1x0"), "sms_1")
-        town.client.xadd(keyspace.simulated(sender, "sms"), {"text": "What is your name?"})
-    assert (eraser(town).look(ANNA).simulated, eraser(town).erase(ANNA).simulated) == (2, 2)
+        town.client.set(keyspace.simulator_key(sender, "request:1x0"), "sms_1")
+        town.client.xadd(keyspace.simulator_key(sender, "sms"), {"text": "What is your name?"})
+    assert (eraser(town).count_traces(ANNA).simulated, eraser(town).erase(ANNA).simulated) == (2, 2)
     assert traces(town, ANNA) == []
     assert len(traces(town, BORIS)) == 2
 
@@ -200,7 +233,7 @@ def test_a_dead_letter_that_is_replayed_meanwhile_leaves_nothing(town, monkeypat
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
     town.accept(ANNA, "START")
     town.drain()
-    sms = Outbound(f"{1:016x}x1", "clinic", ANNA, "What is your name?", f"{1:016x}", decided=1)
+    sms = OutboundSms(f"{1:016x}x1", "clinic", ANNA, "What is your name?", f"{1:016x}", decided=1)
     fell = DeadLetter(
         id="x",
         kind="sms",
@@ -208,19 +241,19 @@ def test_a_dead_letter_that_is_replayed_meanwhile_leaves_nothing(town, monkeypat
         sender=ANNA,
         at=1,
         attempts=1,
-        what=encode(sms),
+        what=encode_event(sms),
         channel="clinic",
     )
     outboxes = outboxes_of(town)
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([Settled(take, "done", dead=seal(fell))])
-    erase_past = Eraser._erase_past
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, "done", dead_letter=encode_dead_letter(fell))])
+    erase_past = SenderEraser._erase_history
 
     def later(self, *arguments):
         outcomes("--all", "--stale")
         erase_past(self, *arguments)
 
-    monkeypatch.setattr(Eraser, "_erase_past", later)
+    monkeypatch.setattr(SenderEraser, "_erase_past", later)
     assert eraser(town).erase(ANNA).dead_letters == 1
     assert traces(town, ANNA) == []
 
@@ -242,17 +275,17 @@ def test_a_delivery_under_way_leaves_nothing(town):
     town.accept(ANNA, "START")
     town.drain()
     outboxes = outboxes_of(town)
-    (take,) = outboxes.take([ANNA])
+    (take,) = outboxes.lease_oldest([ANNA])
     eraser(town).erase(ANNA)
-    outboxes.settle(
+    outboxes.apply_updates(
         [
-            Settled(
+            OutboxUpdate(
                 take,
                 "done",
                 records=b"r",
                 ticket="SM1",
-                dead=Letter("x", b"x"),
-                mail=ProviderStop("s", "clinic"),
+                dead_letter=EncodedDeadLetter("x", b"x"),
+                lane_mail=ProviderStop("s", "clinic"),
             )
         ]
     )
@@ -277,7 +310,7 @@ def test_what_a_stop_withdrew_is_not_archived_after_an_erasure(town, monkeypatch
 
 def test_mail_that_comes_while_it_is_looked_at_is_looked_at_too(town, monkeypatch):
     town.accept(ANNA, "START")
-    alive = Eraser._alive
+    alive = SenderEraser._read_mail_and_state
 
     def one_more(self, k, sender):
         found = alive(self, k, sender)
@@ -287,7 +320,7 @@ def test_mail_that_comes_while_it_is_looked_at_is_looked_at_too(town, monkeypatc
         return found
 
     stopped = []
-    monkeypatch.setattr(Eraser, "_alive", one_more)
+    monkeypatch.setattr(SenderEraser, "_alive", one_more)
     erased = eraser(town).erase(ANNA)
     assert (erased.mail, erased.opt_outs) == (2, 1)
 
@@ -296,7 +329,7 @@ def test_a_lane_that_changes_while_it_is_looked_at_is_looked_at_again(town, monk
     """They opt in again between: the list must not have it otherwise."""
     town.accept(ANNA, "STOP")
     town.drain()
-    alive = Eraser._alive
+    alive = SenderEraser._read_mail_and_state
 
     def one_more(self, k, sender):
         found = alive(self, k, sender)
@@ -307,21 +340,21 @@ def test_a_lane_that_changes_while_it_is_looked_at_is_looked_at_again(town, monk
         return found
 
     started = []
-    monkeypatch.setattr(Eraser, "_alive", one_more)
+    monkeypatch.setattr(SenderEraser, "_alive", one_more)
     assert eraser(town).erase(ANNA).opt_outs == 0
 
 
 def test_a_lane_that_never_rests_is_told(town, monkeypatch):
     monkeypatch.setattr(erasing, "_TRIES", 3)
-    alive = Eraser._alive
+    alive = SenderEraser._read_mail_and_state
 
     def one_more(self, k, sender):
         found = alive(self, k, sender)
         town.accept(ANNA, "hello")
         return found
 
-    monkeypatch.setattr(Eraser, "_alive", one_more)
-    with pytest.raises(erasing.Busy):
+    monkeypatch.setattr(SenderEraser, "_alive", one_more)
+    with pytest.raises(erasing.LaneBusyError):
         eraser(town).erase(ANNA)
 
 

@@ -8,13 +8,12 @@ from click.testing import CliRunner
 
 from config.store import keyspace
 from config.telemetry import process_registry
-from config.telemetry.process_registry import Process
-from engine.model.events import Invitation, Part, encode
-from engine.model.lane import Lane
-from engine.model.lane import encode as encode_lane
+from config.telemetry.process_registry import ProcessHeartbeat
+from engine.model.events import Invitation, SmsPart, encode_event
+from engine.model.lane import Lane, encode_lane
 from workers.commands.lane import lane
 from workers.store import survey_versions
-from workers.store.optouts import Entry
+from workers.store.optouts import OptOutEntry
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 
@@ -48,9 +47,9 @@ class Town:
 
     def deliver(self, sender=ANNA):
         """Whatever waits to leave has left."""
-        self.client.delete(self.key(keyspace.outbox, sender))
-        self.client.zrem(self.index(keyspace.outbox_alarms, sender), sender)
-        self.town.world.broker.delete(keyspace.bell("outbound"))
+        self.client.delete(self.key(keyspace.outbox_key, sender))
+        self.client.zrem(self.index(keyspace.outbox_alarms_key, sender), sender)
+        self.town.world.broker.delete(keyspace.wakeup_queue_key("outbound"))
 
     def ask(self, *arguments, sender=ANNA, status=0):
         result = CliRunner().invoke(lane, [sender, *arguments])
@@ -74,10 +73,12 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
 
     def build(*survey, **limits):
         built = Town(pipeline(*survey, **limits))
-        now = keyspace.server_ms(built.client)
-        for role in process_registry.WORK:
-            process_registry.put(
-                built.client, f"{role}@here:1.a", Process(now, role=role, library=keyspace.LIBRARY)
+        now = keyspace.server_time_ms(built.client)
+        for role in process_registry.WORK_COUNTERS:
+            process_registry.store_heartbeat(
+                built.client,
+                f"{role}@here:1.a",
+                ProcessHeartbeat(now, role=role, library=keyspace.LIBRARY_NAME),
             )
         return built
 
@@ -120,9 +121,11 @@ def test_a_session_is_shown_with_its_step_version_and_deadlines(town):
 def test_a_session_on_a_version_that_nobody_runs_any_more_is_older(town):
     anna = town(TOLD)
     anna.talk("START")
-    survey_versions.publish(anna.client, anna.town.world.surveys)
-    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    process_registry.put(anna.client, "conversation@here:1.a", newer)
+    survey_versions.publish_current(anna.client, anna.town.world.surveys)
+    newer = ProcessHeartbeat(
+        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+    )
+    process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "(OLDER than what runs)" in anna.ask()
     session = anna.told()["threads"][0]["session"]
     assert (session["current"], session["step"], session["problem"]) == (False, "name", "")
@@ -133,9 +136,13 @@ def test_a_version_that_this_release_cannot_read_is_lost_in_words_only(town):
     anna = town(TOLD)
     anna.talk("START")
     version = anna.told()["threads"][0]["session"]["version"]
-    anna.client.hset(keyspace.SURVEYS, version, survey_versions.encode(("clinic.yaml", b"steps: 7")))
-    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    process_registry.put(anna.client, "conversation@here:1.a", newer)
+    anna.client.hset(
+        keyspace.SURVEYS_KEY, version, survey_versions.encode_survey_file(("clinic.yaml", b"steps: 7"))
+    )
+    newer = ProcessHeartbeat(
+        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+    )
+    process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "cannot be read" in anna.told()["threads"][0]["session"]["problem"]
 
 
@@ -143,8 +150,10 @@ def test_a_session_whose_version_is_lost_says_so(town):
     anna = town(TOLD)
     anna.talk("START")
     anna.deliver()
-    newer = Process(keyspace.server_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY)
-    process_registry.put(anna.client, "conversation@here:1.a", newer)
+    newer = ProcessHeartbeat(
+        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+    )
+    process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "is not kept anywhere, or cannot be read: whatever they send becomes" in anna.sentence()
 
 
@@ -192,7 +201,7 @@ def test_an_opt_out_is_told_by_whose_word(town):
 def test_an_opt_out_of_somebody_without_a_lane_is_told(town):
     anna = town()
     anna.talk("STOP")
-    anna.client.delete(anna.key(keyspace.lane), anna.index(keyspace.events))
+    anna.client.delete(anna.key(keyspace.lane_key), anna.index(keyspace.events_key))
     anna.deliver()
     assert anna.sentence().startswith("They opted out of clinic")
 
@@ -203,7 +212,7 @@ def test_an_opt_out_that_the_lane_has_not_heard_of_is_told(town):
     anna.deliver()
     optouts = anna.town.turns._lanes._optouts
     k = anna.index(lambda k: k)
-    optouts.restore([Entry(k, optouts.hash(ANNA), "clinic", 1, "import march.csv")])
+    optouts.restore([OptOutEntry(k, optouts.hash(ANNA), "clinic", 1, "import march.csv")])
     assert anna.sentence().startswith(
         "The list of opt-outs has them for clinic, but their lane does not know it"
     )
@@ -224,11 +233,11 @@ def test_another_opt_out_key_is_said_and_hides_nothing_else(town, monkeypatch):
 def test_looking_makes_no_opt_out_key(town, monkeypatch):
     """The first worker makes it, and it must be the same for all."""
     anna = town()
-    anna.client.delete(keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK)
+    anna.client.delete(keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY)
     anna.ask(status=1)
     monkeypatch.setenv("PARLEY_OPTOUT_KEY", "the first worker's")
     assert anna.told(status=1)["unreadable"] == []
-    assert not anna.client.exists(keyspace.OPTOUT_KEY, keyspace.OPTOUT_CHECK)
+    assert not anna.client.exists(keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY)
 
 
 def test_mail_that_nobody_has_looked_at_is_counted_with_its_kind_and_age(town):
@@ -244,8 +253,8 @@ def test_mail_that_nobody_has_looked_at_is_counted_with_its_kind_and_age(town):
 
 def test_parts_that_wait_for_the_others_are_told(town):
     anna = town()
-    part = Part("00000000000000b1", "clinic", "hello ", "7", 1, 3)
-    anna.town.deposit(ANNA, encode(part))
+    part = SmsPart("00000000000000b1", "clinic", "hello ", "7", 1, 3)
+    anna.town.deposit(ANNA, encode_event(part))
     anna.town.drain()
     assert anna.sentence() == (
         "1 of 3 parts of a long SMS have come; without the others it is taken as it is in 10 min."
@@ -255,13 +264,19 @@ def test_parts_that_wait_for_the_others_are_told(town):
 def test_an_invitation_that_is_held_is_told(town):
     anna = town()
     k = keyspace.shard_of(ANNA, anna.shards)
-    event = encode(Invitation("00000000000000a1", "clinic", "clinic"))
-    now = keyspace.server_ms(anna.client)
-    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, "00000000000000a1")]
+    event = encode_event(Invitation("00000000000000a1", "clinic", "clinic"))
+    now = keyspace.server_time_ms(anna.client)
+    keys = [
+        keyspace.held_invitations_key(k),
+        keyspace.held_ids_key(k, "clinic"),
+        keyspace.session_key(k, "00000000000000a1"),
+    ]
     until_ms = now + 3_600_000
-    keyspace.ask(
+    keyspace.run_command(
         anna.client,
-        keyspace.call("hold", keys, ("00000000000000a1", now + 1_800_000, until_ms, ANNA, b"" + event)),
+        keyspace.function_call(
+            "hold", keys, ("00000000000000a1", now + 1_800_000, until_ms, ANNA, b"" + event)
+        ),
     )
     assert re.match(
         r"An invitation to clinic on clinic has waited for .*; it is not sent before (30|29) min",
@@ -286,8 +301,8 @@ def test_a_dead_letter_is_told_with_how_to_see_it(town):
 def test_a_lost_alarm_is_found(town):
     anna = town()
     anna.town.accept(ANNA, "START")
-    anna.client.zrem(anna.index(keyspace.alarms), ANNA)
-    anna.town.world.broker.delete(keyspace.bell("starts"))
+    anna.client.zrem(anna.index(keyspace.lane_alarms_key), ANNA)
+    anna.town.world.broker.delete(keyspace.wakeup_queue_key("starts"))
     assert "no alarm is set, so nobody will come, which cannot be explained" in anna.sentence()
 
 
@@ -311,32 +326,34 @@ def test_looking_changes_nothing(town):
 
 
 def damaged_lane(town):
-    town.client.set(town.key(keyspace.lane), b"7 0 " + encode_lane(Lane(format=99)))
+    town.client.set(town.key(keyspace.lane_key), b"7 0 " + encode_lane(Lane(format=99)))
 
 
 DAMAGE = {
-    "mail": lambda town: town.client.lpush(town.key(keyspace.mailbox), b"R\xff"),
-    "mail without a time": lambda town: town.client.lpush(town.key(keyspace.mailbox), b""),
-    "lane": lambda town: town.client.set(town.key(keyspace.lane), b"\xff\x00"),
+    "mail": lambda town: town.client.lpush(town.key(keyspace.mailbox_key), b"R\xff"),
+    "mail without a time": lambda town: town.client.lpush(town.key(keyspace.mailbox_key), b""),
+    "lane": lambda town: town.client.set(town.key(keyspace.lane_key), b"\xff\x00"),
     "lane of a later release": damaged_lane,
-    "lock": lambda town: town.client.set(town.key(keyspace.lock), b"\xff"),
-    "outbox": lambda town: town.client.lpush(town.key(keyspace.outbox), b"\xff"),
-    "outbox, SMS": lambda town: town.client.lpush(town.key(keyspace.outbox), b"clinic\0\xa1\xff"),
-    "outbox lock": lambda town: town.client.set(town.key(keyspace.outbox_lock), b"0 1"),
-    "tries": lambda town: town.client.lpush(town.key(keyspace.tries), b"\xff"),
-    "archive": lambda town: town.client.xadd(town.index(keyspace.events), {"to": ANNA, "e": b"\xff"}),
-    "archive, no records": lambda town: town.client.xadd(town.index(keyspace.events), {"to": ANNA}),
-    "held": lambda town: town.client.hset(town.index(keyspace.held_mail), "1", ANNA.encode() + b"\0\xff"),
-    "held, another's": lambda town: town.client.hset(town.index(keyspace.held_mail), "1", b"\xff"),
-    "letter": lambda town: (
-        town.client.hset(town.index(keyspace.dead), "e1", b"\xff"),
-        town.client.zadd(town.index(keyspace.dead_index), {"e1": 1}),
+    "lock": lambda town: town.client.set(town.key(keyspace.lane_lock_key), b"\xff"),
+    "outbox": lambda town: town.client.lpush(town.key(keyspace.outbox_key), b"\xff"),
+    "outbox, SMS": lambda town: town.client.lpush(town.key(keyspace.outbox_key), b"clinic\0\xa1\xff"),
+    "outbox lock": lambda town: town.client.set(town.key(keyspace.outbox_lock_key), b"0 1"),
+    "tries": lambda town: town.client.lpush(town.key(keyspace.failed_attempts_key), b"\xff"),
+    "archive": lambda town: town.client.xadd(town.index(keyspace.events_key), {"to": ANNA, "e": b"\xff"}),
+    "archive, no records": lambda town: town.client.xadd(town.index(keyspace.events_key), {"to": ANNA}),
+    "held": lambda town: town.client.hset(
+        town.index(keyspace.held_invitations_key), "1", ANNA.encode() + b"\0\xff"
     ),
-    "pause": lambda town: town.client.set(keyspace.pause("clinic"), b"\xff", px=9_000),
-    "process": lambda town: town.client.hset(keyspace.RUNS, "web@x:1.a", b"\xff"),
-    "survey": lambda town: town.client.hset(keyspace.SURVEYS, "x", b"\xff"),
+    "held, another's": lambda town: town.client.hset(town.index(keyspace.held_invitations_key), "1", b"\xff"),
+    "letter": lambda town: (
+        town.client.hset(town.index(keyspace.dead_letters_key), "e1", b"\xff"),
+        town.client.zadd(town.index(keyspace.dead_letter_index_key), {"e1": 1}),
+    ),
+    "pause": lambda town: town.client.set(keyspace.pause_key("clinic"), b"\xff", px=9_000),
+    "process": lambda town: town.client.hset(keyspace.PROCESSES_KEY, "web@x:1.a", b"\xff"),
+    "survey": lambda town: town.client.hset(keyspace.SURVEYS_KEY, "x", b"\xff"),
     "opt-outs": lambda town: town.client.hset(
-        town.index(keyspace.optouts), town.town.turns._lanes._optouts.hash(ANNA), b"\xff"
+        town.index(keyspace.optouts_key), town.town.turns._lanes._optouts.hash(ANNA), b"\xff"
     ),
 }
 

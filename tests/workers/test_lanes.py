@@ -6,11 +6,19 @@ import pytest
 import redis
 
 from config.store import keyspace
-from engine.model.events import OptedIn, Outbound, ProviderStop, encode
-from workers.store.dead_letter_store import DeadLetter, seal
-from workers.store.lanes import MAIL_LIMIT, Claim, Dealt, Decision, Lanes, Letter, Stay
-from workers.store.optouts import open_list
-from workers.store.outboxes import Outboxes, Settled
+from engine.model.events import OutboundSms, PersonOptedIn, ProviderStop, encode_event
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
+from workers.store.lanes import (
+    MAX_CLAIMED_MAIL,
+    DeadLetterResolution,
+    EncodedDeadLetter,
+    KeptDeadLetter,
+    LaneClaim,
+    LaneDecision,
+    LaneStore,
+)
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore, OutboxUpdate
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 SHARDS = 4
@@ -27,21 +35,21 @@ def client(valkey):
 
 @pytest.fixture
 def lanes(client):
-    return Lanes(client, SHARDS, 3_600_000, open_list(client, SHARDS, ""), lease_ms=LEASE_MS)
+    return LaneStore(client, SHARDS, 3_600_000, open_opt_out_list(client, SHARDS, ""), lease_ms=LEASE_MS)
 
 
 @pytest.fixture
 def outboxes(client):
-    return Outboxes(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
+    return OutboxStore(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
 
 
 def accept(client, sender, *events, start=False):
     commands, _ = keyspace.accept_commands(SHARDS, [(sender, start, event) for event in events])
-    (answer,) = keyspace.run(client, commands)
+    (answer,) = keyspace.run_commands(client, commands)
     return answer
 
 
-def claim(lanes, sender, queue="replies") -> Claim:
+def claim(lanes, sender, queue="replies") -> LaneClaim:
     (held,) = lanes.claim(queue, [sender]).held
     return held
 
@@ -51,7 +59,9 @@ def bodies(claim):
 
 
 def decision(claim, **what):
-    return Decision(sender=claim.sender, fence=claim.fence, applied=len(claim.mail), state=b"state", **what)
+    return LaneDecision(
+        sender=claim.sender, fence=claim.fence, applied=len(claim.mail), state=b"state", **what
+    )
 
 
 def now_ms(client):
@@ -59,7 +69,7 @@ def now_ms(client):
     return seconds * 1000 + us // 1000
 
 
-def lapse(client, sender, key=keyspace.lock):
+def lapse(client, sender, key=keyspace.lane_lock_key):
     """Let the lease of whoever holds this end, without waiting for it."""
     name = key(keyspace.shard_of(sender, SHARDS), sender)
     fence, _, attempts, since, owner = client.get(name).split(b" ", 4)
@@ -78,8 +88,8 @@ def test_only_the_first_event_of_an_empty_mailbox_rings(client):
 
 
 def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):
-    accept(client, ANNA, *(b"%d" % i for i in range(MAIL_LIMIT + 1)))
-    assert bodies(claim(lanes, ANNA)) == [b"%d" % i for i in range(MAIL_LIMIT)]
+    accept(client, ANNA, *(b"%d" % i for i in range(MAX_CLAIMED_MAIL + 1)))
+    assert bodies(claim(lanes, ANNA)) == [b"%d" % i for i in range(MAX_CLAIMED_MAIL)]
 
 
 def test_a_claim_takes_only_its_queues_mail_and_says_whose_the_rest_is(client, lanes):
@@ -103,17 +113,17 @@ def test_a_held_lane_cannot_be_claimed_and_its_neighbour_can(client, lanes):
 def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
     accept(client, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
-    command = keyspace.call(
+    command = keyspace.function_call(
         "claim",
         [
-            keyspace.fence(k),
-            keyspace.alarms(k),
-            keyspace.optouts(k),
-            keyspace.mailbox(k, ANNA),
-            keyspace.lane(k, ANNA),
-            keyspace.lock(k, ANNA),
+            keyspace.fence_key(k),
+            keyspace.lane_alarms_key(k),
+            keyspace.optouts_key(k),
+            keyspace.mailbox_key(k, ANNA),
+            keyspace.lane_key(k, ANNA),
+            keyspace.lane_lock_key(k, ANNA),
         ],
-        ("owner", "R", MAIL_LIMIT, LEASE_MS, 0, ANNA, "hash"),
+        ("owner", "R", MAX_CLAIMED_MAIL, LEASE_MS, 0, ANNA, "hash"),
     )
     first, again = client.execute_command(*command), client.execute_command(*command)
     assert [first[0][i] for i in (0, 1, 5, 6)] == [again[0][i] for i in (0, 1, 5, 6)]
@@ -132,7 +142,7 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
                 records=[b"r"],
                 outbox=[("c", b"sms")],
                 silenced=["c"],
-                dead=[Letter("x", b"x")],
+                dead=[EncodedDeadLetter("x", b"x")],
                 deadline=5,
             )
         ]
@@ -146,11 +156,11 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
 def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client, lanes, outboxes):
     def lose(*names):
         for k in range(SHARDS):
-            client.delete(keyspace.fence(k), *(name(k, ANNA) for name in names))
+            client.delete(keyspace.fence_key(k), *(name(k, ANNA) for name in names))
 
     accept(client, ANNA, b"1")
     ours = claim(lanes, ANNA)
-    lose(keyspace.lock)
+    lose(keyspace.lane_lock_key)
     theirs = claim(lanes, ANNA)
     assert [each.stood for each in lanes.commit([decision(ours)])] == [False]
     assert [each.stood for each in lanes.commit([decision(theirs, outbox=[("c", b"sms")])])] == [True]
@@ -163,26 +173,28 @@ def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client,
         )
     ] == [False]
     (our_try,) = outboxes.take([ANNA])
-    lose(keyspace.outbox_lock)
+    lose(keyspace.outbox_lock_key)
     (their_try,) = outboxes.take([ANNA])
     before = everything(client)
-    outboxes.settle([Settled(our_try, "done")])
+    outboxes.settle([OutboxUpdate(our_try, "done")])
     assert everything(client) == before
-    outboxes.settle([Settled(their_try, "done")])
+    outboxes.settle([OutboxUpdate(their_try, "done")])
     assert outboxes.take([ANNA]) == []
 
 
 def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
     ahead = (now_ms(client) + 60_000) * 1_000
     for k in range(SHARDS):
-        client.set(keyspace.fence(k), ahead)
+        client.set(keyspace.fence_key(k), ahead)
     accept(client, ANNA, b"1")
     assert claim(lanes, ANNA).fence == ahead + 1
 
 
 def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
     accept(client, ANNA, b"1")
-    ours = decision(claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[Letter("x", b"x")])
+    ours = decision(
+        claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[EncodedDeadLetter("x", b"x")]
+    )
     (first,) = lanes.commit([ours])
     before = everything(client)
     (again,) = lanes.commit([ours])
@@ -229,7 +241,7 @@ def test_the_alarm_is_true_after_every_step(client, lanes):
     k = keyspace.shard_of(ANNA, SHARDS)
 
     def alarm():
-        return client.zscore(keyspace.alarms(k), ANNA)
+        return client.zscore(keyspace.lane_alarms_key(k), ANNA)
 
     accept(client, ANNA, b"1")
     accepted = alarm()
@@ -237,7 +249,7 @@ def test_the_alarm_is_true_after_every_step(client, lanes):
     assert alarm() == held.now + LEASE_MS > accepted
     lanes.commit([decision(held, deadline=held.now + 99_000)])
     assert alarm() == held.now + 99_000
-    client.zadd(keyspace.alarms(k), {ANNA: 1})
+    client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
     assert lanes.claim("replies", [ANNA]).held == []
     assert alarm() == held.now + 99_000
     accept(client, ANNA, b"2")
@@ -248,8 +260,10 @@ def test_the_alarm_is_true_after_every_step(client, lanes):
 def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
     accept(client, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
-    client.zadd(keyspace.alarms(k), {ANNA: 1})
-    tick = keyspace.call("tick", [keyspace.alarms(k), keyspace.outbox_alarms(k)], (100, 5_000))
+    client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
+    tick = keyspace.function_call(
+        "tick", [keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k)], (100, 5_000)
+    )
     assert client.execute_command(*tick)[0] == [ANNA.encode()]
     assert client.execute_command(*tick)[0] == []
 
@@ -266,7 +280,7 @@ def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_ad
 def outgoing(outboxes, sender):
     """The next SMS of this sender, taken and accepted."""
     (take,) = outboxes.take([sender])
-    outboxes.settle([Settled(take, "done")])
+    outboxes.settle([OutboxUpdate(take, "done")])
     return take.sms
 
 
@@ -281,7 +295,7 @@ def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
     (take,) = outboxes.take([ANNA])
     assert take.sms == b"1"
     assert outboxes.take([ANNA]) == []
-    assert outboxes.settle([Settled(take, "done")]) == [ANNA]
+    assert outboxes.settle([OutboxUpdate(take, "done")]) == [ANNA]
     assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == [b"2", b"3"]
     assert outboxes.take([ANNA]) == []
 
@@ -289,10 +303,10 @@ def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
 def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
     (take,) = outboxes.take([ANNA])
-    assert outboxes.settle([Settled(take, "done", rest_ms=60_000)]) == []
+    assert outboxes.settle([OutboxUpdate(take, "done", rest_ms=60_000)]) == []
     speak(client, lanes, ANNA, b"2")
     assert outboxes.take([ANNA]) == []
-    lapse(client, ANNA, keyspace.outbox_lock)
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     assert outgoing(outboxes, ANNA) == b"2"
 
 
@@ -302,8 +316,8 @@ def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client
 def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, permit):
     speak(client, lanes, ANNA, b"1", b"2")
     (take,) = outboxes.take([ANNA])
-    outboxes.settle([Settled(take, verdict, rest_ms=60_000)])
-    lapse(client, ANNA, keyspace.outbox_lock)
+    outboxes.settle([OutboxUpdate(take, verdict, rest_ms=60_000)])
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.attempts, take.permit, take.unknown) == (b"1", attempts, permit, False)
 
@@ -313,11 +327,14 @@ def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_cha
 ):
     speak(client, lanes, ANNA, b"1")
     (dead,) = outboxes.take([ANNA])
-    lapse(client, ANNA, keyspace.outbox_lock)
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     (take,) = outboxes.take([ANNA])
     assert (take.attempts, take.unknown) == (1, True)
     before = everything(client)
-    assert outboxes.settle([Settled(dead, "done", records=b"r", dead=Letter("x", b"x"))]) == []
+    assert (
+        outboxes.settle([OutboxUpdate(dead, "done", records=b"r", dead_letter=EncodedDeadLetter("x", b"x"))])
+        == []
+    )
     assert everything(client) == before
 
 
@@ -326,18 +343,18 @@ def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes
     (take,) = outboxes.take([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    outboxes.settle([Settled(take, "done")])
+    outboxes.settle([OutboxUpdate(take, "done")])
     assert outgoing(outboxes, ANNA) == b"bye"
 
 
 def test_a_bell_wakes_a_lane_once_however_often_it_is_rung(client):
-    assert client.execute_command(*keyspace.ring_command("replies", [ANNA, BORIS])) == 2
-    assert client.execute_command(*keyspace.ring_command("replies", [BORIS, ANNA])) == 0
-    assert client.zcard(keyspace.bell("replies")) == 2
+    assert client.execute_command(*keyspace.wake_command("replies", [ANNA, BORIS])) == 2
+    assert client.execute_command(*keyspace.wake_command("replies", [BORIS, ANNA])) == 0
+    assert client.zcard(keyspace.wakeup_queue_key("replies")) == 2
 
 
 def test_a_bucket_grants_its_burst_and_no_more(client):
-    grant = keyspace.call("grant", ["bucket"], (0.001, 5, 3))
+    grant = keyspace.function_call("grant", ["bucket"], (0.001, 5, 3))
     assert [client.execute_command(*grant) for _ in range(3)] == [3, 2, 0]
 
 
@@ -346,17 +363,19 @@ def test_keys_expire_once_nothing_can_need_them(client, lanes):
     held = claim(lanes, ANNA)
     lanes.commit([decision(held, keep_until=held.now + 3_600_000)])
     k = keyspace.shard_of(ANNA, SHARDS)
-    assert 0 < client.pttl(keyspace.lane(k, ANNA)) <= 3_600_000
-    assert not client.exists(keyspace.mailbox(k, ANNA), keyspace.lock(k, ANNA), keyspace.outbox(k, ANNA))
+    assert 0 < client.pttl(keyspace.lane_key(k, ANNA)) <= 3_600_000
+    assert not client.exists(
+        keyspace.mailbox_key(k, ANNA), keyspace.lane_lock_key(k, ANNA), keyspace.outbox_key(k, ANNA)
+    )
 
 
 def test_a_function_refuses_nothing_silently(client):
     with pytest.raises(redis.ResponseError):
-        client.execute_command(*keyspace.call("unheard_of", ["x"], ()))
+        client.execute_command(*keyspace.function_call("unheard_of", ["x"], ()))
 
 
 def sms(session, number):
-    return encode(Outbound(f"{session}x{number}", "c", ANNA, "text", session))
+    return encode_event(OutboundSms(f"{session}x{number}", "c", ANNA, "text", session))
 
 
 def test_withdrawing_a_session_takes_its_sms_and_no_other(client, lanes, outboxes):
@@ -376,9 +395,9 @@ def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lane
     held = claim(lanes, ANNA)
     lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
     k = keyspace.shard_of(ANNA, SHARDS)
-    assert client.get(keyspace.session(k, "aa")) == b"5 " + ANNA.encode()
-    assert client.get(keyspace.session(k, "bb")) == b"6 " + ANNA.encode()
-    assert client.pexpiretime(keyspace.session(k, "aa")) == held.now + 1_000 + 3_600_000
+    assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
+    assert client.get(keyspace.session_key(k, "bb")) == b"6 " + ANNA.encode()
+    assert client.pexpiretime(keyspace.session_key(k, "aa")) == held.now + 1_000 + 3_600_000
 
 
 def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_sooner(client, lanes):
@@ -387,12 +406,12 @@ def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_so
     held = claim(lanes, ANNA)
     k = keyspace.shard_of(ANNA, SHARDS)
     long, short = held.now + 9_000_000, held.now + 2_000
-    client.set(keyspace.session(k, "aa"), b"1 " + ANNA.encode(), pxat=long)
-    client.set(keyspace.session(k, "bb"), b"1 " + ANNA.encode(), pxat=short)
+    client.set(keyspace.session_key(k, "aa"), b"1 " + ANNA.encode(), pxat=long)
+    client.set(keyspace.session_key(k, "bb"), b"1 " + ANNA.encode(), pxat=short)
     lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
-    assert client.get(keyspace.session(k, "aa")) == b"5 " + ANNA.encode()
-    assert client.pexpiretime(keyspace.session(k, "aa")) == long
-    assert client.pexpiretime(keyspace.session(k, "bb")) == held.now + 1_000 + 3_600_000
+    assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
+    assert client.pexpiretime(keyspace.session_key(k, "aa")) == long
+    assert client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + 3_600_000
 
 
 def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
@@ -411,24 +430,24 @@ def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
 
 
 def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
-    optouts = open_list(client, SHARDS, "")
+    optouts = open_opt_out_list(client, SHARDS, "")
     accept(client, ANNA, b"stop")
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
     (new,) = lanes.claim_alone("replies", ANNA).held
     lanes.commit([decision(old, opt_outs={"a": (7, "person")})])
-    assert optouts.known(ANNA) == {}
+    assert optouts.opt_outs_of(ANNA) == {}
     lanes.commit([decision(new, opt_outs={"a": (7, "person"), "b": (8, "provider")})])
-    assert optouts.known(ANNA) == {"a": (7, "person"), "b": (8, "provider")}
+    assert optouts.opt_outs_of(ANNA) == {"a": (7, "person"), "b": (8, "provider")}
     accept(client, ANNA, b"start")
     lanes.commit([decision(claim(lanes, ANNA), opt_outs={"a": (7, "unknown"), "b": (0, "")})])
-    assert optouts.known(ANNA) == {"a": (7, "person")}
-    assert optouts.known(BORIS) == {}
-    assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts(keyspace.shard_of(ANNA, SHARDS))))
+    assert optouts.opt_outs_of(ANNA) == {"a": (7, "person")}
+    assert optouts.opt_outs_of(BORIS) == {}
+    assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts_key(keyspace.shard_of(ANNA, SHARDS))))
 
 
 def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
-    open_list(client, SHARDS, "").add([(ANNA, "c"), (BORIS, "c")], "import")
+    open_opt_out_list(client, SHARDS, "").add_opt_outs([(ANNA, "c"), (BORIS, "c")], "import")
     for person in (ANNA, BORIS):
         accept(client, person, b"1")
     first = claim(lanes, ANNA)
@@ -446,16 +465,16 @@ def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
 ):
     speak(client, lanes, ANNA, b"1", b"2")
     (take,) = outboxes.take([ANNA])
-    outboxes.settle([Settled(take, "again", rest_ms=1, uncertain=True)])
+    outboxes.settle([OutboxUpdate(take, "again", rest_ms=1, uncertain=True)])
     for rest_ms in (60_000, 0):
-        lapse(client, ANNA, keyspace.outbox_lock)
+        lapse(client, ANNA, keyspace.outbox_lock_key)
         (take,) = outboxes.take([ANNA])
         booked = verdict == "booked" and rest_ms == 0
         assert (take.sms, take.unknown, take.permit) == (b"1", True, 0 if booked else -1)
-        outboxes.settle([Settled(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
+        outboxes.settle([OutboxUpdate(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
     (take,) = outboxes.take([ANNA])
     assert take.unknown
-    outboxes.settle([Settled(take, "done")])
+    outboxes.settle([OutboxUpdate(take, "done")])
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.unknown, take.attempts) == (b"2", False, 0)
 
@@ -463,12 +482,12 @@ def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
 def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
     (take,) = outboxes.take([ANNA])
-    outboxes.settle([Settled(take, "again", uncertain=True)])
+    outboxes.settle([OutboxUpdate(take, "again", uncertain=True)])
     k = keyspace.shard_of(ANNA, SHARDS)
     keys = [
-        keyspace.fence(k), keyspace.outbox_alarms(k), keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)
+        keyspace.fence_key(k), keyspace.outbox_alarms_key(k), keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)
     ]  # fmt: skip
-    command = keyspace.call("take", keys, ("owner", LEASE_MS, ANNA))
+    command = keyspace.function_call("take", keys, ("owner", LEASE_MS, ANNA))
     (first,), (again,) = client.execute_command(*command), client.execute_command(*command)
     assert [first[i] for i in (0, 2, 3, 4, 5)] == [again[i] for i in (0, 2, 3, 4, 5)]
     assert again[4] == 1
@@ -479,7 +498,7 @@ def test_an_sms_after_one_that_was_withdrawn_while_its_worker_died_was_never_tri
     outboxes.take([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    lapse(client, ANNA, keyspace.outbox_lock)
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.unknown, take.attempts, take.since) == (b"bye", False, 0, 0)
 
@@ -488,14 +507,14 @@ def test_what_a_settlement_tells_the_lane_and_remembers_stands_or_falls_with_it(
     speak(client, lanes, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
     (old,) = outboxes.take([ANNA])
-    lapse(client, ANNA, keyspace.outbox_lock)
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     (new,) = outboxes.take([ANNA])
     news = {"mail": ProviderStop("aa", "c"), "ticket": "SM1"}
-    outboxes.settle([Settled(old, "done", **news)])
-    assert not client.exists(keyspace.mailbox(k, ANNA), keyspace.tickets(k, ANNA))
+    outboxes.settle([OutboxUpdate(old, "done", **news)])
+    assert not client.exists(keyspace.mailbox_key(k, ANNA), keyspace.tickets_key(k, ANNA))
     for _ in range(2):
-        outboxes.settle([Settled(new, "done", **news)])
-    assert bodies(claim(lanes, ANNA)) == [encode(ProviderStop("aa", "c"))]
+        outboxes.settle([OutboxUpdate(new, "done", **news)])
+    assert bodies(claim(lanes, ANNA)) == [encode_event(ProviderStop("aa", "c"))]
     assert outboxes.tickets(ANNA) == {"SM1"}
 
 
@@ -503,18 +522,18 @@ def test_the_last_fifty_tickets_of_a_sender_are_remembered(client, lanes, outbox
     speak(client, lanes, ANNA, *(b"%d" % i for i in range(60)))
     for i in range(60):
         (take,) = outboxes.take([ANNA])
-        outboxes.settle([Settled(take, "done", ticket=f"SM{i}")])
+        outboxes.settle([OutboxUpdate(take, "done", ticket=f"SM{i}")])
     assert outboxes.tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
-    assert 0 < client.pttl(keyspace.tickets(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
+    assert 0 < client.pttl(keyspace.tickets_key(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
 
 
 def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
-    lanes.archive(ANNA, [OptedIn(1, "c", "")])
+    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
     assert not client.keys("*:events")
     accept(client, ANNA, b"1")
     lanes.commit([decision(claim(lanes, ANNA))])
-    lanes.archive(ANNA, [OptedIn(1, "c", "")])
-    assert client.xlen(keyspace.events(keyspace.shard_of(ANNA, SHARDS))) == 1
+    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
+    assert client.xlen(keyspace.events_key(keyspace.shard_of(ANNA, SHARDS))) == 1
 
 
 def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client, lanes, outboxes):
@@ -522,14 +541,14 @@ def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client
     (take,) = outboxes.take([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    assert outboxes.settle([Settled(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
+    assert outboxes.settle([OutboxUpdate(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
     (after,) = outboxes.take([ANNA])
     assert (after.sms, after.unknown, after.attempts, after.since) == (b"bye", False, 0, 0)
 
 
 def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"first")
-    outbox = keyspace.outbox(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
     client.rpush(outbox, *(b"c\0%d" % i for i in range(9_000)))
     accept(client, ANNA, b"stop")
     (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
@@ -543,7 +562,7 @@ def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outbox
         [decision(claim(lanes, ANNA), outbox=[("c", b"%d" % i) for i in range(9_000)])]
     )
     assert (committed.stood, committed.speak) == (True, True)
-    outbox = keyspace.outbox(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
     assert client.lrange(outbox, 0, -1) == [b"c\0%d" % i for i in range(9_000)]
 
 
@@ -551,38 +570,43 @@ def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(cli
     """An answer may still be on its way with both of them."""
     ours, theirs = "00000000000000aa", "00000000000000ab"
     k = keyspace.shard_of(ANNA, SHARDS)
-    keys = [keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)]
-    keyspace.ask(client, keyspace.call("reserve", keys, ("token", 5_000)))
+    keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
+    keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
     accept(client, ANNA, b"1")
     lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("c", sms(theirs, 0))])])
     marked = [
-        encode(Outbound(f"{each}x0", "c", ANNA, "text", each, uncertain=True)) for each in (ours, theirs)
+        encode_event(OutboundSms(f"{each}x0", "c", ANNA, "text", each, uncertain=True))
+        for each in (ours, theirs)
     ]
     marks = [b"c\0" + each for each in (sms(ours, 0), marked[0], sms(theirs, 0), marked[1])]
-    entrust = keyspace.call("entrust", [keyspace.outbox_alarms(k), *keys], (ANNA, "token", 20_000, *marks))
-    assert keyspace.ask(client, entrust) == 1
+    entrust = keyspace.function_call(
+        "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
+    )
+    assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"cancel")
     lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours], outbox=[("c", b"later")])])
     assert outboxes.take([ANNA]) == []
-    lapse(client, ANNA, keyspace.outbox_lock)
+    lapse(client, ANNA, keyspace.outbox_lock_key)
     (take,) = outboxes.take([ANNA])
     assert (take.sms, take.unknown) == (marked[1], True)
-    outboxes.settle([Settled(take, "done")])
+    outboxes.settle([OutboxUpdate(take, "done")])
     assert outgoing(outboxes, ANNA) == b"later"
 
 
 def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(client, lanes, outboxes):
     k, ours = keyspace.shard_of(ANNA, SHARDS), "00000000000000aa"
-    keys = [keyspace.outbox(k, ANNA), keyspace.outbox_lock(k, ANNA)]
-    keyspace.ask(client, keyspace.call("reserve", keys, ("token", 5_000)))
+    keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
+    keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
     accept(client, ANNA, b"1")
     lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("d", b"other")])])
     marks = (
         b"c\0" + sms(ours, 0),
-        b"c\0" + encode(Outbound(f"{ours}x0", "c", ANNA, "text", ours, uncertain=True)),
+        b"c\0" + encode_event(OutboundSms(f"{ours}x0", "c", ANNA, "text", ours, uncertain=True)),
     )
-    entrust = keyspace.call("entrust", [keyspace.outbox_alarms(k), *keys], (ANNA, "token", 20_000, *marks))
-    assert keyspace.ask(client, entrust) == 1
+    entrust = keyspace.function_call(
+        "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
+    )
+    assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"])])
     (take,) = outboxes.take([ANNA])
@@ -595,7 +619,7 @@ def dead_letter(client, lanes, sender, identity="e1"):
     letter = DeadLetter(
         id=identity, kind="event", reason="engine_error", sender=sender, at=1, attempts=1, what=b"R" * 40, channel="c"
     )  # fmt: skip
-    lanes.commit([decision(claim(lanes, sender), dead=[seal(letter)])])
+    lanes.commit([decision(claim(lanes, sender), dead=[encode_dead_letter(letter)])])
     return letter
 
 
@@ -613,28 +637,32 @@ def test_a_lane_is_reopened_by_one_and_while_nobody_holds_it(client, lanes):
 def test_a_commit_deals_with_a_letter_once_and_not_at_all_without_it(client, lanes):
     dead_letter(client, lanes, ANNA)
     (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
-    dealt = Decision(
-        sender=ANNA, fence=ours.fence, applied=0, state=b"new", dealt=[Dealt("e1", "eve", "advanced")]
+    dealt = LaneDecision(
+        sender=ANNA,
+        fence=ours.fence,
+        applied=0,
+        state=b"new",
+        resolutions=[DeadLetterResolution("e1", "eve", "advanced")],
     )
     assert lanes.commit([dealt])[0].stood
     before = everything(client)
     assert lanes.commit([dealt])[0].stood
     assert everything(client) == before
-    assert client.hgetall(keyspace.dead_reasons(keyspace.shard_of(ANNA, SHARDS))) == {}
+    assert client.hgetall(keyspace.dead_letter_reasons_key(keyspace.shard_of(ANNA, SHARDS))) == {}
     dead_letter(client, lanes, ANNA, "e2")
     (ours,) = lanes.reopen("replay-1", [(ANNA, "e2")])
-    lost = Decision(
-        sender=ANNA, fence=ours.fence, applied=0, state=b"no", outbox=[("c", b"sms")], dealt=[Dealt("e1", "eve", "x")]
+    lost = LaneDecision(
+        sender=ANNA, fence=ours.fence, applied=0, state=b"no", outbox=[("c", b"sms")], resolutions=[DeadLetterResolution("e1", "eve", "x")]
     )  # fmt: skip
     assert not lanes.commit([lost])[0].stood
-    assert client.get(keyspace.lane(keyspace.shard_of(ANNA, SHARDS), ANNA)).endswith(b"state")
+    assert client.get(keyspace.lane_key(keyspace.shard_of(ANNA, SHARDS), ANNA)).endswith(b"state")
 
 
 def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
     dead_letter(client, lanes, ANNA)
     (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
     accept(client, ANNA, b"1")
-    stays = Stay(ANNA, ours.fence, "e1", "eve", "stale")
+    stays = KeptDeadLetter(ANNA, ours.fence, "e1", "eve", "stale")
     assert lanes.stay([stays]) == ["replies"]
     before = everything(client)
     assert lanes.stay([stays]) == [None]
@@ -644,7 +672,9 @@ def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
 
 def test_letters_that_fall_in_one_commit_keep_their_order(client, lanes):
     accept(client, ANNA, b"1")
-    letters = [Letter(f"{10 - i}", b"x") for i in range(10)]
+    letters = [EncodedDeadLetter(f"{10 - i}", b"x") for i in range(10)]
     lanes.commit([decision(claim(lanes, ANNA), dead=letters)])
     k = keyspace.shard_of(ANNA, SHARDS)
-    assert client.zrange(keyspace.dead_index(k), 0, -1) == [letter.id.encode() for letter in letters]
+    assert client.zrange(keyspace.dead_letter_index_key(k), 0, -1) == [
+        letter.id.encode() for letter in letters
+    ]

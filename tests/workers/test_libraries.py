@@ -5,13 +5,13 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry import process_registry
-from config.telemetry.process_registry import Process
+from config.telemetry.process_registry import ProcessHeartbeat
 from workers.clock import function_libraries
-from workers.roles.clock import tidy
+from workers.roles.clock import run_housekeeping
 
 OLD, EARLIER = "parley_0badcafe", "parley"
 CODE = "#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)"
-DAY_MS = function_libraries.UNUSED_MS
+DAY_MS = function_libraries.UNUSED_LIBRARY_KEPT_MS
 
 
 @pytest.fixture
@@ -32,49 +32,49 @@ def clean(valkey):
 
 
 def loaded(client):
-    return function_libraries._loaded(client)
+    return function_libraries._loaded_libraries(client)
 
 
 def a_day_later(client):
     """As if all that was noted had been noted a day ago."""
-    for name, _ in client.zscan_iter(keyspace.LIBRARIES):
-        client.zincrby(keyspace.LIBRARIES, -DAY_MS - 1, name)
+    for name, _ in client.zscan_iter(keyspace.LIBRARIES_KEY):
+        client.zincrby(keyspace.LIBRARIES_KEY, -DAY_MS - 1, name)
 
 
 def test_what_nobody_uses_goes_after_a_day_and_what_is_not_ours_stays(client):
     for name in (OLD, EARLIER, "parley_ours_not", "other"):
         load(client, name)
-    assert function_libraries.forget(client, [client]) == []
-    assert function_libraries.forget(client, [client]) == []
+    assert function_libraries.delete_unused_libraries(client, [client]) == []
+    assert function_libraries.delete_unused_libraries(client, [client]) == []
     a_day_later(client)
-    assert function_libraries.forget(client, [client]) == [EARLIER, OLD]
-    assert loaded(client) == {keyspace.LIBRARY}
-    assert len(keyspace.ask(client, ("FUNCTION", "LIST"))) == 3
-    assert client.zrange(keyspace.LIBRARIES, 0, -1) == [keyspace.LIBRARY.encode()]
+    assert function_libraries.delete_unused_libraries(client, [client]) == [EARLIER, OLD]
+    assert loaded(client) == {keyspace.LIBRARY_NAME}
+    assert len(keyspace.run_command(client, ("FUNCTION", "LIST"))) == 3
+    assert client.zrange(keyspace.LIBRARIES_KEY, 0, -1) == [keyspace.LIBRARY_NAME.encode()]
 
 
 def test_what_a_living_process_uses_stays_however_old(client):
     load(client, OLD)
     load(client, EARLIER)
-    now = keyspace.server_ms(client)
-    process_registry.put(client, "web@here:1.a", Process(now, role="web", library=OLD))
-    client.hset(keyspace.RUNS, "conversation@here:2", msgspec.msgpack.encode([now, {}]))
-    function_libraries.forget(client, [client])
+    now = keyspace.server_time_ms(client)
+    process_registry.store_heartbeat(client, "web@here:1.a", ProcessHeartbeat(now, role="web", library=OLD))
+    client.hset(keyspace.PROCESSES_KEY, "conversation@here:2", msgspec.msgpack.encode([now, {}]))
+    function_libraries.delete_unused_libraries(client, [client])
     a_day_later(client)
-    assert function_libraries.forget(client, [client]) == []
-    assert loaded(client) == {OLD, EARLIER, keyspace.LIBRARY}
+    assert function_libraries.delete_unused_libraries(client, [client]) == []
+    assert loaded(client) == {OLD, EARLIER, keyspace.LIBRARY_NAME}
 
 
 def test_a_library_that_is_missed_all_the_same_is_loaded_again(client):
-    keyspace.ask(client, ("FUNCTION", "DELETE", keyspace.LIBRARY))
-    assert keyspace.ask(client, keyspace.ring_command("starts", ["+33600000001"])) == 1
-    assert loaded(client) == {keyspace.LIBRARY}
+    keyspace.run_command(client, ("FUNCTION", "DELETE", keyspace.LIBRARY_NAME))
+    assert keyspace.run_command(client, keyspace.wake_command("starts", ["+33600000001"])) == 1
+    assert loaded(client) == {keyspace.LIBRARY_NAME}
 
 
 def test_the_clock_tidies_both_servers(pipeline):
     world = pipeline().world
     load(world.broker, OLD)
-    tidy(world)
+    run_housekeeping(world)
     a_day_later(world.lanes)
-    tidy(world)
-    assert loaded(world.broker) == {keyspace.LIBRARY}
+    run_housekeeping(world)
+    assert loaded(world.broker) == {keyspace.LIBRARY_NAME}

@@ -16,7 +16,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import until
 from workers.commands.channel import channel
 from workers.commands.lane import lane
-from workers.commands.status import LATE_MS, status
+from workers.commands.status import ALARM_LATE_MS, status
 
 ANNA = "+33600000001"
 
@@ -89,13 +89,13 @@ class Real:
         until(lambda: self._roles().keys() >= set(names), 20, f"{names} live again")
 
     def _roles(self):
-        return process_registry.by_role(process_registry.processes(self.server.client()))
+        return process_registry.count_by_role(process_registry.living_processes(self.server.client()))
 
 
 def test_all_is_well_while_all_runs(deployed):
     state = deployed.state()
     assert state["wrong"] == []
-    assert {each["role"] for each in state["processes"].values()} == set(process_registry.WORK)
+    assert {each["role"] for each in state["processes"].values()} == set(process_registry.WORK_COUNTERS)
     assert deployed.run(status).startswith("All is well.")
 
 
@@ -169,8 +169,8 @@ def test_a_killed_worker_and_a_clock_that_does_not_run_are_the_reason(deployed):
     assert re.search(r"it is taken up again in \d", sentence)
     deployed.told(person, "never came back; an SMS waits in the mailbox", 8)
     deployed.told(person, "is `clock` running? No such process has been heard of.")
-    alarms = keyspace.alarms(keyspace.shard_of(person, 16))
-    deployed.server.client().zincrby(alarms, -LATE_MS, person)  # as if so much time had passed
+    alarms = keyspace.lane_alarms_key(keyspace.shard_of(person, 16))
+    deployed.server.client().zincrby(alarms, -ALARM_LATE_MS, person)  # as if so much time had passed
     wrong = deployed.state(wrong=True)["wrong"]
     assert any("1 lane is due and not rung for" in each and "for `clock` to do" in each for each in wrong)
     assert "1 lane is held by workers that never came back" in wrong

@@ -6,23 +6,23 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config.settings.settings import Mistakes, Secret
+from config.settings.settings import ConfigError, Secret
 from config.store import keyspace
 from engine.model import lane as lane_format
 from engine.model.events import (
-    Ended,
+    InboundSms,
     Invitation,
-    OptedIn,
-    OptedOut,
+    OpeningRefused,
+    PersonOptedIn,
+    PersonOptedOut,
     ProviderStop,
-    Refused,
-    Sms,
-    encode,
+    SessionEnded,
+    encode_event,
 )
-from engine.model.lane import Lane, Line
-from engine.model.sender_numbers import normalise
-from workers.commands.optout import Bad, normalised, optout
-from workers.store.optouts import open_list
+from engine.model.lane import ChannelLine, Lane
+from engine.model.sender_numbers import normalize_number
+from workers.commands.optout import InvalidEntryError, optout, parse_phone_number
+from workers.store.optouts import open_opt_out_list
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -46,16 +46,16 @@ def shard(town, sender):
 
 
 def known(town, sender):
-    return open_list(town.client, town.world.settings.shards, "").known(sender)
+    return open_opt_out_list(town.client, town.world.settings.shards, "").opt_outs_of(sender)
 
 
 def forget_lane(town, sender):
     """Its time is over."""
-    town.client.delete(keyspace.lane(shard(town, sender), sender))
+    town.client.delete(keyspace.lane_key(shard(town, sender), sender))
 
 
 def invite(town, sender, identity):
-    town.deposit(sender, encode(Invitation(identity, "clinic", "clinic")), start=True)
+    town.deposit(sender, encode_event(Invitation(identity, "clinic", "clinic")), start=True)
     town.drain()
 
 
@@ -63,10 +63,12 @@ def test_a_stop_outlives_its_lane_and_a_start_ends_it(town):
     town.accept(ANNA, "STOP")
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == ["person"]
-    assert 0 < town.client.pttl(keyspace.lane(shard(town, ANNA), ANNA)) <= 72 * 3_600_000
+    assert 0 < town.client.pttl(keyspace.lane_key(shard(town, ANNA), ANNA)) <= 72 * 3_600_000
     forget_lane(town, ANNA)
     invite(town, ANNA, "00000000000000a1")
-    assert [record.reason for record in town.records(ANNA) if isinstance(record, Refused)] == ["opted_out"]
+    assert [record.reason for record in town.records(ANNA) if isinstance(record, OpeningRefused)] == [
+        "opted_out"
+    ]
     forget_lane(town, ANNA)
     town.accept(ANNA, "START")
     town.drain()
@@ -78,8 +80,8 @@ def test_a_stop_outlives_its_lane_and_a_start_ends_it(town):
 
 
 def test_what_providers_tell_is_known_by_its_source(town):
-    town.deposit(ANNA, encode(ProviderStop("s1", "clinic")))
-    town.deposit(BORIS, encode(ProviderStop("s2", "clinic", source="import x.csv")))
+    town.deposit(ANNA, encode_event(ProviderStop("s1", "clinic")))
+    town.deposit(BORIS, encode_event(ProviderStop("s2", "clinic", source="import x.csv")))
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == ["provider"]
     assert [source for _, source in known(town, BORIS).values()] == ["import x.csv"]
@@ -87,8 +89,8 @@ def test_what_providers_tell_is_known_by_its_source(town):
 
 def test_a_lane_of_an_earlier_release_enters_the_list_with_its_next_commit(town):
     k = shard(town, ANNA)
-    old = lane_format.encode(Lane(lines={"clinic": Line(opted_out_at=7)}))
-    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + old)
+    old = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
+    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + old)
     town.accept(ANNA, "hello?")
     town.drain()
     assert known(town, ANNA) == {"clinic": (7, "unknown")}
@@ -96,8 +98,8 @@ def test_a_lane_of_an_earlier_release_enters_the_list_with_its_next_commit(town)
 
 
 def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):
-    optouts = open_list(town.client, town.world.settings.shards, "")
-    town.client.hset(keyspace.optouts(shard(town, ANNA)), optouts.hash(ANNA), "garbage")
+    optouts = open_opt_out_list(town.client, town.world.settings.shards, "")
+    town.client.hset(keyspace.optouts_key(shard(town, ANNA)), optouts.hash_number(ANNA), "garbage")
     town.accept(ANNA, "START")
     town.accept(BORIS, "START")
     town.drain()
@@ -107,7 +109,7 @@ def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):
 
 @pytest.mark.parametrize(
     "event, source",
-    [(Sms("b1", "clinic", "Stop."), "person"), (Sms("b1", "clinic", "?", handled="stop"), "person"),
+    [(InboundSms("b1", "clinic", "Stop."), "person"), (InboundSms("b1", "clinic", "?", handled="stop"), "person"),
      (ProviderStop("b1", "clinic"), "provider")],
     ids=["word", "handled", "callback"],
 )  # fmt: skip
@@ -115,24 +117,24 @@ def test_a_stop_holds_though_the_survey_of_its_session_is_not_known(town, event,
     """Nothing else of the lane can be advanced, so it is not confirmed, and is among the dead letters too."""
     town.accept(ANNA, "START")
     town.drain()
-    name = keyspace.lane(shard(town, ANNA), ANNA)
-    lane = lane_format.decode(town.client.get(name).split(b" ", 2)[2])
+    name = keyspace.lane_key(shard(town, ANNA), ANNA)
+    lane = lane_format.decode_lane(town.client.get(name).split(b" ", 2)[2])
     lane.lines["clinic"].session.version = "nobody knows it"
-    town.client.set(name, b"7 0 " + lane_format.encode(lane))
-    town.deposit(ANNA, encode(event))
+    town.client.set(name, b"7 0 " + lane_format.encode_lane(lane))
+    town.deposit(ANNA, encode_event(event))
     town.accept(ANNA, "Ada")
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == [source]
     assert town.said(ANNA) == []
-    stop, end = [record for record in town.records(ANNA) if isinstance(record, OptedOut | Ended)]
+    stop, end = [record for record in town.records(ANNA) if isinstance(record, PersonOptedOut | SessionEnded)]
     assert (stop.id, end.how) == ("b1", "stopped")
-    assert town.client.hlen(keyspace.dead(shard(town, ANNA))) == 1
+    assert town.client.hlen(keyspace.dead_letters_key(shard(town, ANNA))) == 1
 
 
 def test_a_stop_holds_though_the_lane_cannot_be_read(town):
     town.accept(ANNA, "START")
     town.drain()
-    town.client.set(keyspace.lane(shard(town, ANNA), ANNA), b"7 0 garbage")
+    town.client.set(keyspace.lane_key(shard(town, ANNA), ANNA), b"7 0 garbage")
     town.accept(ANNA, "STOP")
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == ["person"]
@@ -153,18 +155,18 @@ def test_no_number_is_in_the_list(town):
 
 def test_another_key_is_refused_in_one_sentence(town):
     town.client.flushdb()
-    open_list(town.client, 16, "one")
-    open_list(town.client, 16, Secret("one"))
-    with pytest.raises(Mistakes, match="PARLEY_OPTOUT_KEY is not the key"):
-        open_list(town.client, 16, "two")
-    with pytest.raises(Mistakes, match="PARLEY_OPTOUT_KEY is not the key"):
-        open_list(town.client, 16, "")
+    open_opt_out_list(town.client, 16, "one")
+    open_opt_out_list(town.client, 16, Secret("one"))
+    with pytest.raises(ConfigError, match="PARLEY_OPTOUT_KEY is not the key"):
+        open_opt_out_list(town.client, 16, "two")
+    with pytest.raises(ConfigError, match="PARLEY_OPTOUT_KEY is not the key"):
+        open_opt_out_list(town.client, 16, "")
 
 
 def test_a_key_that_parley_made_may_be_set_later(town):
-    made = open_list(town.client, 16, "")
-    secret = town.client.get(keyspace.OPTOUT_KEY).decode()
-    assert open_list(town.client, 16, secret).hash(ANNA) == made.hash(ANNA)
+    made = open_opt_out_list(town.client, 16, "")
+    secret = town.client.get(keyspace.OPTOUT_SECRET_KEY).decode()
+    assert open_opt_out_list(town.client, 16, secret).hash_number(ANNA) == made.hash_number(ANNA)
     assert len(secret) == 64
 
 
@@ -189,8 +191,8 @@ def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tm
         "line 5: no channel", "line 6: '12'", "line 7: '+1'", "line 8: 'Anna'",
     ]  # fmt: skip
     town.turns.run("replies", [ANNA])
-    assert [record.how for record in town.records(ANNA) if isinstance(record, Ended)] == ["stopped"]
-    assert [record.source for record in town.records(ANNA) if isinstance(record, OptedOut)] == [
+    assert [record.how for record in town.records(ANNA) if isinstance(record, SessionEnded)] == ["stopped"]
+    assert [record.source for record in town.records(ANNA) if isinstance(record, PersonOptedOut)] == [
         "import blocked.csv"
     ]
     assert town.said(ANNA) == []
@@ -225,7 +227,7 @@ def test_removing_opts_in_again_whoever_knew_of_it(town):
     town.drain()
     call("add", BORIS)
     assert call("remove", ANNA, BORIS, CLARA) == "2 removed\n"
-    assert isinstance(town.records(ANNA)[-1], OptedIn)
+    assert isinstance(town.records(ANNA)[-1], PersonOptedIn)
     for place, person in enumerate((ANNA, BORIS)):
         invite(town, person, f"{place:016x}")
         assert town.said(person)[-1] == "What is your name?"
@@ -233,7 +235,7 @@ def test_removing_opts_in_again_whoever_knew_of_it(town):
 
 
 def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monkeypatch):
-    monkeypatch.setattr("workers.store.optouts._TRIES", 2)
+    monkeypatch.setattr("workers.store.optouts._REMOVE_ATTEMPTS", 2)
     town.accept(ANNA, "STOP")
     town.drain()
     town.accept(ANNA, "hello")
@@ -245,7 +247,7 @@ def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monk
 
 def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch):
     monkeypatch.setenv("PARLEY_OPTOUT_KEY", "ours")
-    for key in (keyspace.OPTOUT_CHECK, keyspace.OPTOUT_KEY):
+    for key in (keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.OPTOUT_SECRET_KEY):
         town.client.delete(key)
     call("add", ANNA, BORIS)
     exported = call("export")
@@ -254,11 +256,11 @@ def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch
     town.client.flushdb()
     keyspace.load_functions(town.client)
     k = shard(town, ANNA)
-    town.client.set(keyspace.lane(k, ANNA), b"1 0 " + lane_format.encode(Lane()))
+    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + lane_format.encode_lane(Lane()))
     assert call("import", "-", text=exported) == "2 new, 0 known, 0 lines of no use\n"
     assert call("list", "--json") == before
     assert call("export").splitlines() == exported.splitlines()
-    assert town.client.exists(keyspace.mailbox(k, ANNA)), "a lane that is there is told"
+    assert town.client.exists(keyspace.mailbox_key(k, ANNA)), "a lane that is there is told"
     monkeypatch.setenv("PARLEY_OPTOUT_KEY", "theirs")
     town.client.flushdb()
     assert "another key" in CliRunner().invoke(optout, ["import", "-"], input=exported).output
@@ -284,17 +286,17 @@ def test_the_list_is_counted_and_asked(town):
     "number", ["0612345678", "INFO", "+33", "+3361234", "+3361234567890123", "33612345678", ""]
 )
 def test_what_is_no_number_is_refused(number):
-    with pytest.raises(Bad):
-        normalised(number)
+    with pytest.raises(InvalidEntryError):
+        parse_phone_number(number)
 
 
 @pytest.mark.parametrize("number", ["+33 6 12 34 56 78", "0033612345678", "+33(0)612345678"])
 def test_a_number_is_written_as_lanes_are_called(number):
-    assert normalised(number) == "+33612345678"
+    assert parse_phone_number(number) == "+33612345678"
 
 
 @pytest.mark.parametrize(
     "written", ["+44 (0)7911 123456", "00 49 151-2345.6789", "+33612345678", "+54 9 11 2345 6789"]
 )
 def test_a_list_and_the_lanes_call_a_number_alike(written):
-    assert normalised(written) == normalise(written)
+    assert parse_phone_number(written) == normalize_number(written)

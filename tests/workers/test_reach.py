@@ -3,7 +3,7 @@
 from click.testing import CliRunner
 
 from config.cli import main
-from workers.commands.connect import place
+from workers.commands.connect import url_without_credentials
 
 
 def test_a_redis_that_does_not_answer_is_named_without_its_password(monkeypatch):
@@ -16,7 +16,10 @@ def test_a_redis_that_does_not_answer_is_named_without_its_password(monkeypatch)
 
 
 def test_a_place_is_the_url_without_what_is_secret():
-    assert place("rediss://:s3cret@redis.example.org:6380/2") == "rediss://redis.example.org:6380/2"
-    assert place("unix:///run/redis.sock") == "unix:///run/redis.sock"
-    assert place("unix://anna:s3cret@/run/redis.sock?db=1") == "unix:///run/redis.sock"
-    assert place("redis://here:6379?password=s3cret") == "redis://here:6379"
+    assert (
+        url_without_credentials("rediss://:s3cret@redis.example.org:6380/2")
+        == "rediss://redis.example.org:6380/2"
+    )
+    assert url_without_credentials("unix:///run/redis.sock") == "unix:///run/redis.sock"
+    assert url_without_credentials("unix://anna:s3cret@/run/redis.sock?db=1") == "unix:///run/redis.sock"
+    assert url_without_credentials("redis://here:6379?password=s3cret") == "redis://here:6379"

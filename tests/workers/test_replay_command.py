@@ -7,16 +7,16 @@ import pytest
 from click.testing import CliRunner
 
 from config.store import keyspace
-from engine.model.events import Heard, ProviderStop, Said, decode_records, encode
-from engine.simulator.session_replay import Same, sessions_of
-from engine.simulator.session_replay import replay as run_again
-from engine.surveys.survey_registry import Surveys
+from engine.model.events import ProviderStop, SmsDecided, SmsReceived, decode_records, encode_event
+from engine.simulator.session_replay import ReplayedSame, sessions_of
+from engine.simulator.session_replay import replay_session as run_again
+from engine.surveys.survey_registry import SurveyRegistry
 from tests.workers.conftest import SURVEY
 from workers.commands.replay import replay
-from workers.commands.transcript import archived
+from workers.commands.transcript import archived_records
 from workers.store import archive
-from workers.store.survey_versions import learn, publish
-from workers.turns.turns import policy_of
+from workers.store.survey_versions import load_versions, publish_current
+from workers.turns.turns import channel_policies
 
 ANN, BOB, CID = "+33600000001", "+33600000002", "+33600000003"
 OTHER = SURVEY.replace(b"max: 150", b"max: 40").replace(b"Goodbye", ("ą" * 71).encode())
@@ -26,7 +26,7 @@ OTHER = SURVEY.replace(b"max: 150", b"max: 40").replace(b"Goodbye", ("ą" * 71).
 def deployment(pipeline, valkey, tmp_path, monkeypatch):
     """A pipeline through which three people went, and the environment of a command beside it."""
     line = pipeline()
-    publish(line.client, line.world.surveys)
+    publish_current(line.client, line.world.surveys)
     for sender, texts in {
         ANN: ["START", "Ann", "old", "39"],
         BOB: ["hello", "START", "Bob", "50", "thanks", "START", "STOP"],
@@ -35,7 +35,7 @@ def deployment(pipeline, valkey, tmp_path, monkeypatch):
         for text in texts:
             line.accept(sender, text)
             line.drain()
-    line.deposit(CID, encode(ProviderStop("f" * 16, "clinic", "STOP")))
+    line.deposit(CID, encode_event(ProviderStop("f" * 16, "clinic", "STOP")))
     line.drain()
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
@@ -62,12 +62,12 @@ def objects(result):
 def tamper(line, sender, kind, **fields):
     """Change the last record of a kind, as if it had been stored so."""
     k = keyspace.shard_of(sender, line.world.settings.shards)
-    entries = line.client.xrange(keyspace.events(k))
-    line.client.delete(keyspace.events(k))
+    entries = line.client.xrange(keyspace.events_key(k))
+    line.client.delete(keyspace.events_key(k))
     records = list(line_records(entries, sender))
     place = max(place for place, record in enumerate(records) if isinstance(record, kind))
     records[place] = msgspec.structs.replace(records[place], **fields)
-    line.client.xadd(keyspace.events(k), {"to": sender, "e": encode(records)})
+    line.client.xadd(keyspace.events_key(k), {"to": sender, "e": encode_event(records)})
 
 
 def line_records(entries, sender):
@@ -77,14 +77,14 @@ def line_records(entries, sender):
 
 
 def test_what_the_pipeline_stored_comes_out_byte_for_byte(deployment):
-    surveys = Surveys()
-    learn(deployment.client, surveys)
-    policy = policy_of(deployment.world.settings.channels)
+    surveys = SurveyRegistry()
+    load_versions(deployment.client, surveys)
+    policy = channel_policies(deployment.world.settings.channels)
     endings = []
     for sender in (ANN, BOB, CID):
         k = keyspace.shard_of(sender, deployment.world.settings.shards)
-        for session in sessions_of(sender, archived(deployment.client, k, sender)):
-            assert run_again(session, surveys, policy) == Same()
+        for session in sessions_of(sender, archived_records(deployment.client, k, sender)):
+            assert run_again(session, surveys, policy) == ReplayedSame()
             endings.append(session.ended.how)
     assert endings == ["completed", "completed", "stopped", "stopped"]
 
@@ -104,7 +104,7 @@ def test_one_session_may_be_named(deployment):
 
 
 def test_a_record_that_was_tampered_with_is_found(deployment):
-    tamper(deployment, ANN, Said, text="Goodbye, Bob.")
+    tamper(deployment, ANN, SmsDecided, text="Goodbye, Bob.")
     result = call(ANN)
     assert result.exit_code == 1
     assert "differs at record 10 of 11\n" in result.output
@@ -155,10 +155,10 @@ def test_a_session_whose_beginning_is_gone_is_said_to_be(deployment):
     k = keyspace.shard_of(ANN, deployment.world.settings.shards)
     first = next(
         entry
-        for entry, fields in deployment.client.xrange(keyspace.events(k))
+        for entry, fields in deployment.client.xrange(keyspace.events_key(k))
         if fields[b"to"] == ANN.encode()
     )
-    deployment.client.xdel(keyspace.events(k), first)
+    deployment.client.xdel(keyspace.events_key(k), first)
     result = call(ANN)
     assert result.exit_code == 2
     assert "cannot be run again: its beginning is no longer stored\n" in result.output
@@ -168,7 +168,7 @@ def test_a_session_whose_beginning_is_gone_is_said_to_be(deployment):
 
 
 def test_a_version_that_redis_has_not_may_be_given(deployment, tmp_path):
-    deployment.client.delete(keyspace.SURVEYS)
+    deployment.client.delete(keyspace.SURVEYS_KEY)
     result = call(ANN)
     assert result.exit_code == 2
     assert "of the survey 'clinic' is no longer stored" in result.output
@@ -305,7 +305,7 @@ def test_nothing_archived_of_a_sender_is_told_with_status_2(deployment):
 
 def test_what_was_heard_is_what_runs(deployment):
     """Tampering with what a person wrote shows in what was said next, or in the result."""
-    tamper(deployment, ANN, Heard, text="40")
+    tamper(deployment, ANN, SmsReceived, text="40")
     assert "differs at record 11 of 11\n" in call(ANN).output  # the age is not said anywhere
-    tamper(deployment, ANN, Heard, text="old")
+    tamper(deployment, ANN, SmsReceived, text="old")
     assert "differs at record 10 of 11\n" in call(ANN).output

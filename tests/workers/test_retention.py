@@ -3,14 +3,24 @@
 import pytest
 
 from config.store import keyspace
-from engine.model.events import Answer, Delivered, Ended, Heard, Opened, OptedOut, Said, Sent, encode
+from engine.model.events import (
+    Answer,
+    PersonOptedOut,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionOpened,
+    SmsDecided,
+    SmsReceived,
+    SmsSent,
+    encode_event,
+)
 from engine.surveys.survey_reader import read_stored_survey
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from tests.workers.dead_letters import stored
-from workers.clock.retention import sweep, sweep_hourly
-from workers.store.dead_letter_store import DeadLetter, seal
-from workers.store.session_records import by_session
-from workers.store.survey_versions import put
+from workers.clock.retention import sweep_expired, sweep_hourly
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
+from workers.store.session_records import group_by_session
+from workers.store.survey_versions import store_versions
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 DAY = 86_400_000
@@ -24,11 +34,11 @@ LONG = b"survey: long\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
 def town(pipeline):
     """A pipeline whose archive a test fills by hand."""
     town = pipeline()
-    known = Surveys()
+    known = SurveyRegistry()
     town.brief, town.long = (
-        known.add(read_stored_survey(f"{i}.yaml", source)) for i, source in enumerate((BRIEF, LONG))
+        known.add_version(read_stored_survey(f"{i}.yaml", source)) for i, source in enumerate((BRIEF, LONG))
     )
-    put(town.client, [town.brief, town.long])
+    store_versions(town.client, [town.brief, town.long])
     return town
 
 
@@ -38,28 +48,30 @@ def shard(town, sender):
 
 def write(town, sender, *records, together=False):
     """Entries of the archive: one a run of records of one session, as a commit has them."""
-    for entry in [list(records)] if together else by_session(records):
-        town.client.xadd(keyspace.events(shard(town, sender)), {"to": sender, "e": encode(entry)})
+    for entry in [list(records)] if together else group_by_session(records):
+        town.client.xadd(keyspace.events_key(shard(town, sender)), {"to": sender, "e": encode_event(entry)})
 
 
 def hold(town, sender, session, survey, ended_at=None):
     """A session that is in the archive, in a dead letter and in the index."""
     write(
         town, sender,
-        Opened(DAY_0, "clinic", session, survey.name, survey.version, "en"),
-        Heard(DAY_0, "clinic", session, "e1", "I feel ill"),
-        Said(DAY_0, "clinic", session, f"{session}x0", "a", "A?"),
-        Sent(DAY_0, "clinic", session, f"{session}x0", f"ticket-{session}"),
+        SessionOpened(DAY_0, "clinic", session, survey.name, survey.version, "en"),
+        SmsReceived(DAY_0, "clinic", session, "e1", "I feel ill"),
+        SmsDecided(DAY_0, "clinic", session, f"{session}x0", "a", "A?"),
+        SmsSent(DAY_0, "clinic", session, f"{session}x0", f"ticket-{session}"),
     )  # fmt: skip
     if ended_at is not None:
-        write(town, sender, Ended(ended_at, "clinic", session, "completed", {"a": Answer("yes", True)}))
+        write(
+            town, sender, SessionEnded(ended_at, "clinic", session, "completed", {"a": Answer("yes", True)})
+        )
     k = shard(town, sender)
     letter = DeadLetter(
         id=f"s{session}", kind="sms", reason="rejected", sender=sender, at=DAY_0, attempts=1, what=b"", session=session
     )  # fmt: skip
-    town.client.hset(keyspace.dead(k), letter.id, seal(letter).content)
-    town.client.zadd(keyspace.dead_index(k), {letter.id: DAY_0})
-    town.client.set(keyspace.session(k, session), f"{DAY_0} {sender}", px=10**9)
+    town.client.hset(keyspace.dead_letters_key(k), letter.id, encode_dead_letter(letter).content)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {letter.id: DAY_0})
+    town.client.set(keyspace.session_key(k, session), f"{DAY_0} {sender}", px=10**9)
 
 
 def sessions_in(town, sender):
@@ -71,7 +83,7 @@ def letters(town):
 
 
 def clean(town, days):
-    return sweep(town.client, town.world.settings.shards, Surveys(), DAY_0 + round(days * DAY))
+    return sweep_expired(town.client, town.world.settings.shards, SurveyRegistry(), DAY_0 + round(days * DAY))
 
 
 def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):
@@ -94,10 +106,10 @@ def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):
 
 def test_whose_it_was_is_found_no_more_though_that_it_was_is(town):
     hold(town, ANNA, "aa", town.brief, ended_at=DAY_0)
-    reference = keyspace.reference(town.world.settings.shards, "aa")
+    reference = keyspace.reference_key(town.world.settings.shards, "aa")
     town.client.set(reference, "a hash with the number in it", px=1_000_000)
     clean(town, 3)
-    for key in (keyspace.session(shard(town, ANNA), "aa"), reference):
+    for key in (keyspace.session_key(shard(town, ANNA), "aa"), reference):
         assert town.client.get(key) == b""
         assert town.client.pttl(key) > 0
 
@@ -106,17 +118,17 @@ def test_receipts_go_with_their_session_and_evidence_of_a_stop_stays(town):
     hold(town, ANNA, "aa", town.brief)
     write(
         town, ANNA,
-        Delivered(DAY_0, "clinic", "t", "delivered", "delivered", sms="aax0"),
-        Delivered(DAY_0, "clinic", "ticket-aa", "DELIVERED"),
-        Heard(DAY_0, "clinic", "aa", "e2", "STOP"),
-        OptedOut(DAY_0, "clinic", "e2", "STOP"),
-        Ended(DAY_0, "clinic", "aa", "stopped"),
+        ReceiptRecorded(DAY_0, "clinic", "t", "delivered", "delivered", sms="aax0"),
+        ReceiptRecorded(DAY_0, "clinic", "ticket-aa", "DELIVERED"),
+        SmsReceived(DAY_0, "clinic", "aa", "e2", "STOP"),
+        PersonOptedOut(DAY_0, "clinic", "e2", "STOP"),
+        SessionEnded(DAY_0, "clinic", "aa", "stopped"),
     )  # fmt: skip
-    write(town, ANNA, Delivered(DAY_0, "clinic", "of no session", "DELIVERED"))
+    write(town, ANNA, ReceiptRecorded(DAY_0, "clinic", "of no session", "DELIVERED"))
     clean(town, 3)
     assert town.records(ANNA) == [
-        OptedOut(DAY_0, "clinic", "e2", "STOP"),
-        Delivered(DAY_0, "clinic", "of no session", "DELIVERED"),
+        PersonOptedOut(DAY_0, "clinic", "e2", "STOP"),
+        ReceiptRecorded(DAY_0, "clinic", "of no session", "DELIVERED"),
     ]
 
 
@@ -124,32 +136,34 @@ def test_receipts_go_with_their_session_and_evidence_of_a_stop_stays(town):
 def test_an_entry_of_several_sessions_goes_when_all_of_them_are_due(town, apart, gone):
     """No commit of this release makes one."""
     for session, ended_at in (("aa", DAY_0), ("bb", DAY_0 + apart * DAY)):
-        write(town, ANNA, Opened(DAY_0, "clinic", session, "brief", town.brief.version, "en"))
-        write(town, ANNA, Ended(ended_at, "clinic", session, "completed"))
-    both = [Heard(DAY_0, "clinic", session, "e1", "x") for session in ("aa", "bb")]
+        write(town, ANNA, SessionOpened(DAY_0, "clinic", session, "brief", town.brief.version, "en"))
+        write(town, ANNA, SessionEnded(ended_at, "clinic", session, "completed"))
+    both = [SmsReceived(DAY_0, "clinic", session, "e1", "x") for session in ("aa", "bb")]
     write(town, ANNA, *both, together=True)
     clean(town, 3)
-    assert [record for record in town.records(ANNA) if isinstance(record, Heard)] == ([] if gone else both)
+    assert [record for record in town.records(ANNA) if isinstance(record, SmsReceived)] == (
+        [] if gone else both
+    )
 
 
 def test_a_real_conversation_leaves_entries_that_can_go(pipeline):
     """What the engine decides in one commit is laid down by session."""
     town = pipeline(BRIEF.replace(b"brief", b"clinic"))
-    put(town.client, [town.world.surveys.current("clinic")])
+    store_versions(town.client, [town.world.surveys.current("clinic")])
     town.accept(ANNA, "START", "STOP")
     town.drain()
     town.accept(BORIS, "START")
     town.drain()
     now = town.records(ANNA)[-1].at
-    assert any(isinstance(record, OptedOut) for record in town.records(ANNA))
-    sweep(town.client, town.world.settings.shards, Surveys(), now + 3 * DAY)
+    assert any(isinstance(record, PersonOptedOut) for record in town.records(ANNA))
+    sweep_expired(town.client, town.world.settings.shards, SurveyRegistry(), now + 3 * DAY)
     assert sessions_in(town, ANNA) == {""}
-    assert any(isinstance(record, OptedOut) for record in town.records(ANNA))
+    assert any(isinstance(record, PersonOptedOut) for record in town.records(ANNA))
     assert town.records(BORIS)
 
 
 def test_many_pages_are_swept(town, monkeypatch):
-    monkeypatch.setattr("workers.store.archive.PAGE", 3)
+    monkeypatch.setattr("workers.store.archive.ARCHIVE_PAGE_SIZE", 3)
     for place in range(10):
         hold(town, ANNA, f"a{place}", town.brief, ended_at=DAY_0)
         hold(town, ANNA, f"b{place}", town.long, ended_at=DAY_0)
@@ -159,10 +173,10 @@ def test_many_pages_are_swept(town, monkeypatch):
 
 def test_one_clock_sweeps_in_an_hour(town):
     def look():
-        return sweep_hourly(town.client, town.world.settings.shards, Surveys())
+        return sweep_hourly(town.client, town.world.settings.shards, SurveyRegistry())
 
     assert look() is not None
     assert look() is None
-    assert 0 < town.client.pttl(keyspace.RETENTION) < 3_600_000
-    town.client.delete(keyspace.RETENTION)
+    assert 0 < town.client.pttl(keyspace.RETENTION_KEY) < 3_600_000
+    town.client.delete(keyspace.RETENTION_KEY)
     assert look() is not None

@@ -13,22 +13,22 @@ from prometheus_client import Metric
 
 from config.settings.settings import Secret
 from config.store import keyspace, pauses
-from config.store.pauses import Pause
+from config.store.pauses import StoredPause
 from config.telemetry import exposition as expositions
 from config.telemetry import metrics, process_registry, redis_stats
-from config.telemetry.exposition import Exposition, published
+from config.telemetry.exposition import MetricsExposition, redis_gauges
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import (
-    EARLIER,
-    Alarms,
-    ChannelStands,
-    Queue,
-    Server,
-    Shard,
-    Sounder,
-    Soundings,
+    EARLIER_RELEASE_REASON,
+    AlarmStats,
+    ChannelStats,
+    QueueStats,
+    RedisStats,
+    ServerStats,
+    ShardStats,
+    StatsReader,
 )
-from engine.model.events import Invitation, encode
+from engine.model.events import Invitation, encode_event
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
 from workers.store import lanes
@@ -42,8 +42,8 @@ def town(pipeline):
 
 
 def take(town):
-    with closing(Sounder(town.world.settings)) as sounder:
-        return sounder.take()
+    with closing(StatsReader(town.world.settings)) as sounder:
+        return sounder.read()
 
 
 def shard_of(town, found, sender):
@@ -56,19 +56,21 @@ def test_an_empty_deployment(town):
     assert found.broker.up
     assert found.lanes.memory > 100_000
     assert found.lanes.most_memory == 0
-    assert found.queues == {"starts": Queue(), "replies": Queue(), "outbound": Queue()}
+    assert found.queues == {"starts": QueueStats(), "replies": QueueStats(), "outbound": QueueStats()}
     assert len(found.shards) == town.world.settings.shards
-    assert all(shard.lanes == shard.outboxes == Alarms() for shard in found.shards)
-    assert found.dead() == {}
-    assert found.channels == {"clinic": ChannelStands(sms_cap=3)}
+    assert all(shard.lanes == shard.outboxes == AlarmStats() for shard in found.shards)
+    assert found.dead_by_reason() == {}
+    assert found.channels == {"clinic": ChannelStats(sms_cap=3)}
     assert found.dramatiq_dead == {}
-    assert (metrics.DEAD_LETTERS_WAITING, (EARLIER,), 0) in published(found), "there is a sum to compare with"
+    assert (metrics.DEAD_LETTERS_WAITING, (EARLIER_RELEASE_REASON,), 0) in redis_gauges(found), (
+        "there is a sum to compare with"
+    )
 
 
 def test_depth_and_age_of_queues_are_those_of_the_bells(town):
     town.accept(ANNA, "START")
-    now = keyspace.server_ms(town.world.broker)
-    town.world.broker.zadd(keyspace.bell("replies"), {BORIS: now - 90_000, CLARA: now - 1_000})
+    now = keyspace.server_time_ms(town.world.broker)
+    town.world.broker.zadd(keyspace.wakeup_queue_key("replies"), {BORIS: now - 90_000, CLARA: now - 1_000})
     queues = take(town).queues
     assert queues["starts"].depth == 1
     assert queues["starts"].oldest_ms < 10_000
@@ -83,14 +85,16 @@ def test_ages_are_by_the_servers_clock(town, monkeypatch):
 
 
 def test_alarms_that_are_due_and_how_late_the_first_is(town):
-    now = keyspace.server_ms(town.client)
+    now = keyspace.server_time_ms(town.client)
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    town.client.zadd(keyspace.alarms(k), {ANNA: now - 30_000, BORIS: now - 10_000, CLARA: now + 60_000})
-    town.client.zadd(keyspace.outbox_alarms(k), {ANNA: now + 60_000})
+    town.client.zadd(
+        keyspace.lane_alarms_key(k), {ANNA: now - 30_000, BORIS: now - 10_000, CLARA: now + 60_000}
+    )
+    town.client.zadd(keyspace.outbox_alarms_key(k), {ANNA: now + 60_000})
     shard = take(town).shards[k]
     assert (shard.lanes.set, shard.lanes.due) == (3, 2)
     assert 30_000 <= shard.lanes.late_ms < 40_000
-    assert shard.outboxes == Alarms(1, 0, 0)
+    assert shard.outboxes == AlarmStats(1, 0, 0)
 
 
 def test_lanes_are_held_while_a_lease_runs_and_abandoned_when_nobody_came_back(town):
@@ -114,38 +118,44 @@ def test_dead_letters_by_reason_and_those_that_an_earlier_release_did_not_count(
     town.deposit(ANNA, b"\xc1 no event")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    now = keyspace.server_ms(town.client)
-    town.client.zadd(keyspace.dead_index(k), {"of an earlier release": now - 3_600_000})
+    now = keyspace.server_time_ms(town.client)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {"of an earlier release": now - 3_600_000})
     found = take(town)
-    assert found.dead() == {"undecodable": 1, EARLIER: 1}
+    assert found.dead_by_reason() == {"undecodable": 1, EARLIER_RELEASE_REASON: 1}
     assert 3_600_000 <= found.shards[k].dead_oldest_ms < 3_700_000
 
 
 def test_invitations_that_wait_and_the_days_sms(town):
-    invitation = encode(Invitation("0" * 16, "clinic", "clinic"))
+    invitation = encode_event(Invitation("0" * 16, "clinic", "clinic"))
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    keys = [keyspace.held_mail(k), keyspace.held(k, "clinic"), keyspace.session(k, "0" * 16)]
-    later = keyspace.server_ms(town.client) + 3_600_000
-    keyspace.ask(town.client, keyspace.call("hold", keys, ("0" * 16, 0, later, ANNA, invitation)))
+    keys = [
+        keyspace.held_invitations_key(k),
+        keyspace.held_ids_key(k, "clinic"),
+        keyspace.session_key(k, "0" * 16),
+    ]
+    later = keyspace.server_time_ms(town.client) + 3_600_000
+    keyspace.run_command(
+        town.client, keyspace.function_call("hold", keys, ("0" * 16, 0, later, ANNA, invitation))
+    )
     town.accept(BORIS, "START", "Bo", "old")
     town.drain()
     clinic = take(town).channels["clinic"]
     assert (clinic.held, clinic.sms_today, clinic.sms_cap) == (1, 3, 3)
-    assert (metrics.SMS_BUDGET_EXHAUSTED, ("clinic",), True) in published(take(town))
+    assert (metrics.SMS_BUDGET_EXHAUSTED, ("clinic",), True) in redis_gauges(take(town))
 
 
 @pytest.mark.parametrize("by", ["operator", "account", "circuit"])
 def test_a_pause_by_whom_and_for_how_long(town, by):
-    pause = Pause(by=by, why="an incident", since=1)
-    town.client.set(keyspace.pause("clinic"), pauses.encode(pause), px=60_000)
+    pause = StoredPause(by=by, why="an incident", since=1)
+    town.client.set(keyspace.pause_key("clinic"), pauses.encode_pause(pause), px=60_000)
     found = take(town)
     assert found.channels["clinic"].pause == pause
     assert 50_000 < found.channels["clinic"].pause_left_ms <= 60_000
-    assert (metrics.CHANNEL_PAUSED, ("clinic", by), 1) in published(found)
+    assert (metrics.CHANNEL_PAUSED, ("clinic", by), 1) in redis_gauges(found)
 
 
 def test_processes_that_live(town):
-    with process_registry.enlisted(town.world.settings.redis_url, "delivery") as say:
+    with process_registry.send_heartbeats(town.world.settings.redis_url, "delivery") as say:
         say()
         assert [each.role for each in take(town).processes.values()] == ["delivery"]
 
@@ -162,7 +172,7 @@ def test_messages_in_dramatiqs_own_dead_letter_queues(town):
 
 
 def test_locks_are_looked_at_for_so_many_lanes_only(town, monkeypatch):
-    monkeypatch.setattr("config.telemetry.redis_stats.MOST_LOCKS", town.world.settings.shards)
+    monkeypatch.setattr("config.telemetry.redis_stats.MAX_LOCKS_READ", town.world.settings.shards)
     people = [f"+3361{i:07}" for i in range(60)]
     for person in people:
         town.accept(person, "hello")
@@ -172,18 +182,18 @@ def test_locks_are_looked_at_for_so_many_lanes_only(town, monkeypatch):
 
 def test_a_server_that_is_away_is_said_to_be_and_nothing_of_what_lies_there(town):
     town.accept(ANNA, "START")
-    town.world.broker.zadd(keyspace.bell("starts"), {ANNA: 1})
+    town.world.broker.zadd(keyspace.wakeup_queue_key("starts"), {ANNA: 1})
     nobody = Secret("redis://127.0.0.1:1/0")
     for away, there in (("lanes", "broker"), ("broker", "lanes")):
         name = {"lanes": "redis_url", "broker": "broker_url"}[away]
-        with closing(Sounder(msgspec.structs.replace(town.world.settings, **{name: nobody}))) as sounder:
-            found = sounder.take()
+        with closing(StatsReader(msgspec.structs.replace(town.world.settings, **{name: nobody}))) as sounder:
+            found = sounder.read()
         assert getattr(found, away).up is False
         assert getattr(found, away).why
         assert getattr(found, there).up
-        gauges = list(published(found))
+        gauges = list(redis_gauges(found))
         assert (metrics.REDIS_UP, (away,), False) in gauges
-        of = {"lanes": metrics.ALARMS_SET, "broker": metrics.QUEUE_DEPTH}
+        of = {"lanes": metrics.ALARMS_WAITING, "broker": metrics.QUEUE_DEPTH}
         told = {gauge for gauge, _, _ in gauges}
         assert of[away] not in told
         assert of[there] in told
@@ -194,17 +204,17 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
     settings = msgspec.structs.replace(
         world.settings, redis_url=Secret(own_valkey.url), broker_url=Secret(own_valkey.broker_url)
     )
-    with closing(Sounder(settings)) as sounder:
-        assert sounder.take().lanes.up
+    with closing(StatsReader(settings)) as sounder:
+        assert sounder.read().lanes.up
         own_valkey.sigstop()
         begun_s = monotonic()
-        found = sounder.take()
+        found = sounder.read()
         assert monotonic() - begun_s < 3.0
         assert (found.lanes.up, found.broker.up) == (False, False)
         own_valkey.sigcont()
         own_valkey.kill9()
         own_valkey.start()
-        assert sounder.take().lanes.up
+        assert sounder.read().lanes.up
 
 
 def test_a_server_that_does_not_tell_its_memory_is_up(town, monkeypatch):
@@ -214,48 +224,50 @@ def test_a_server_that_does_not_tell_its_memory_is_up(town, monkeypatch):
     finally:
         town.client.execute_command("ACL", "SETUSER", "default", "+info")
     assert found.lanes.up
-    assert metrics.REDIS_MEMORY_BYTES not in {gauge for gauge, _, _ in published(found)}
+    assert metrics.REDIS_MEMORY_BYTES not in {gauge for gauge, _, _ in redis_gauges(found)}
 
 
 def test_every_gauge_that_no_process_keeps_is_looked_up():
     """Those of the spool are told by `web`, which knows where it lies."""
-    everything = Soundings(
-        lanes=Server(up=True, memory=1, most_memory=2),
-        broker=Server(up=True),
-        shards=[Shard(k=0, lanes=Alarms(), outboxes=Alarms(), dead={"uncertain": 1})],
-        channels={"clinic": ChannelStands(pause=Pause(by="operator", why=""), sms_cap=1)},
-        queues={"starts": Queue()},
+    everything = RedisStats(
+        lanes=ServerStats(up=True, memory=1, most_memory=2),
+        broker=ServerStats(up=True),
+        shards=[ShardStats(k=0, lanes=AlarmStats(), outboxes=AlarmStats(), dead={"uncertain": 1})],
+        channels={"clinic": ChannelStats(pause=StoredPause(by="operator", why=""), sms_cap=1)},
+        queues={"starts": QueueStats()},
     )
     found = {
-        gauge._name for gauge, labels, _ in published(everything) if len(labels) == len(gauge._labelnames)
+        gauge._name for gauge, labels, _ in redis_gauges(everything) if len(labels) == len(gauge._labelnames)
     }
     seen = {
         each._name
         for each in vars(metrics).values()
-        if isinstance(each, metrics.Seen) and "spool" not in each._name
+        if isinstance(each, metrics.ScrapeTimeGauge) and "spool" not in each._name
     }
     assert found == seen
 
 
 def test_what_config_may_not_ask_of_the_workers_is_as_they_have_it():
-    assert redis_stats.LEASE_MS == lanes.LEASE_MS
+    assert redis_stats.LANE_LEASE_MS == lanes.LANE_LEASE_MS
     assert set(ROLES) == set(procfile())
 
 
 def test_every_role_is_told_though_no_process_of_it_lives(town):
     told = {
-        labels for gauge, labels, value in published(take(town)) if gauge is metrics.PROCESSES and not value
+        labels
+        for gauge, labels, value in redis_gauges(take(town))
+        if gauge is metrics.PROCESSES and not value
     }
     assert told == {(role,) for role in ROLES}
 
 
 def test_those_who_ask_at_once_get_one_reading_and_redis_is_asked_once_a_second(town, monkeypatch):
     asked, read = [], []
-    of_lanes = Sounder.take
-    monkeypatch.setattr(Sounder, "take", lambda self: (asked.append(1), of_lanes(self))[1])
-    counted = metrics.counted
+    of_lanes = StatsReader.read
+    monkeypatch.setattr(StatsReader, "take", lambda self: (asked.append(1), of_lanes(self))[1])
+    counted = metrics.collect_counted
     monkeypatch.setattr(metrics, "counted", lambda: (read.append(1), counted())[1])
-    exposition = Exposition(town.world.settings)
+    exposition = MetricsExposition(town.world.settings)
     with ThreadPoolExecutor(16) as pool:
         texts = list(pool.map(lambda _: exposition.text(), range(64)))
     exposition.close()
@@ -266,7 +278,7 @@ def test_those_who_ask_at_once_get_one_reading_and_redis_is_asked_once_a_second(
 
 def test_a_reading_that_failed_is_given_to_nobody_who_asked_at_the_same_time(town, monkeypatch):
     monkeypatch.setattr(expositions, "monotonic", lambda: 0.0)
-    asked = Exposition(town.world.settings)
+    asked = MetricsExposition(town.world.settings)
     with monkeypatch.context() as failing:
         failing.setattr(metrics, "counted", Mock(side_effect=PermissionError))
         with pytest.raises(PermissionError):
@@ -276,7 +288,7 @@ def test_a_reading_that_failed_is_given_to_nobody_who_asked_at_the_same_time(tow
 
 
 def test_what_is_counted_is_told_at_once(town):
-    exposition = Exposition(town.world.settings)
+    exposition = MetricsExposition(town.world.settings)
     exposition.text()
     metrics.DROPPED.labels("clinic", "another_test").inc(2)
     assert b'parley_dropped_total{channel="clinic",reason="another_test"} 2.0' in exposition.text()
@@ -286,8 +298,8 @@ def test_what_is_counted_is_told_at_once(town):
 def test_an_error_of_a_server_names_no_number(town):
     """What lies there may be damaged: then the server is not up for us, and says so without quoting what was asked."""
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    town.client.zadd(keyspace.alarms(k), {ANNA: 1})
-    town.client.lpush(keyspace.dead_index(k), "not a sorted set")
+    town.client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
+    town.client.lpush(keyspace.dead_letter_index_key(k), "not a sorted set")
     found = take(town)
     assert not found.lanes.up
     assert "WRONGTYPE" in found.lanes.why
@@ -295,7 +307,7 @@ def test_an_error_of_a_server_names_no_number(town):
 
 
 def test_an_exposition_is_of_families_that_prometheus_knows(town):
-    exposition = Exposition(town.world.settings)
+    exposition = MetricsExposition(town.world.settings)
     families = list(exposition.collect())
     exposition.close()
     assert all(isinstance(family, Metric) for family in families)

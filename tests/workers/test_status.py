@@ -7,22 +7,31 @@ import pytest
 from click.testing import CliRunner
 
 from config.store import keyspace
-from config.store.pauses import Pause
+from config.store.pauses import StoredPause
 from config.telemetry import process_registry
-from config.telemetry.process_registry import Process
-from config.telemetry.redis_stats import Alarms, ChannelStands, Queue, Server, Shard, Soundings
-from workers.commands.status import State, judge, status
-from workers.runtime.durability import DURABLE
-from workers.store.channel_state import Channels
+from config.telemetry.process_registry import ProcessHeartbeat
+from config.telemetry.redis_stats import (
+    AlarmStats,
+    ChannelStats,
+    QueueStats,
+    RedisStats,
+    ServerStats,
+    ShardStats,
+)
+from workers.commands.status import DeploymentState, assess_health, status
+from workers.runtime.durability import DURABILITY_SETTINGS
+from workers.store.channel_state import ChannelStore
 
 NOW = 1_795_283_600_000
 MIN = 60_000
-UP = Server(up=True, now=NOW, memory=2**20)
-DOWN = Server(up=False, why="Connection refused")
+UP = ServerStats(up=True, now=NOW, memory=2**20)
+DOWN = ServerStats(up=False, why="Connection refused")
 
 
 def process(role, **fields):
-    return Process(NOW, **{"role": role, "library": keyspace.LIBRARY, "release": "1.0"} | fields)
+    return ProcessHeartbeat(
+        NOW, **{"role": role, "library": keyspace.LIBRARY_NAME, "release": "1.0"} | fields
+    )
 
 
 def well(**found):
@@ -30,20 +39,20 @@ def well(**found):
     return {
         "lanes": UP,
         "broker": UP,
-        "processes": {role: process(role) for role in process_registry.WORK},
-        "queues": {"starts": Queue(), "replies": Queue(), "outbound": Queue()},
-        "shards": [Shard(k=0, lanes=Alarms(), outboxes=Alarms())],
-        "channels": {"clinic": ChannelStands()},
+        "processes": {role: process(role) for role in process_registry.WORK_COUNTERS},
+        "queues": {"starts": QueueStats(), "replies": QueueStats(), "outbound": QueueStats()},
+        "shards": [ShardStats(k=0, lanes=AlarmStats(), outboxes=AlarmStats())],
+        "channels": {"clinic": ChannelStats()},
     } | found
 
 
 def shard(**fields):
-    return [Shard(**{"k": 0, "lanes": Alarms(), "outboxes": Alarms()} | fields)]
+    return [ShardStats(**{"k": 0, "lanes": AlarmStats(), "outboxes": AlarmStats()} | fields)]
 
 
 def paused(by, left_ms=0, **fields):
-    pause = Pause(by=by, why="carrier incident", since=NOW - MIN, **fields)
-    return {"clinic": ChannelStands(pause=pause, pause_left_ms=left_ms)}
+    pause = StoredPause(by=by, why="carrier incident", since=NOW - MIN, **fields)
+    return {"clinic": ChannelStats(pause=pause, pause_left_ms=left_ms)}
 
 
 WRONG = {
@@ -58,23 +67,29 @@ WRONG = {
         "no `conversation` and no `clock` process lives",
     ),
     "nearly full": (
-        {"lanes": Server(up=True, now=NOW, memory=95, most_memory=100)},
+        {"lanes": ServerStats(up=True, now=NOW, memory=95, most_memory=100)},
         "the Redis of the lanes uses 95% of the memory that it may",
     ),
     "full": (
-        {"lanes": Server(up=True, now=NOW, memory=101, most_memory=100)},
+        {"lanes": ServerStats(up=True, now=NOW, memory=101, most_memory=100)},
         "the Redis of the lanes uses 101% of the memory that it may; what comes in is refused: raise its `maxmemory`",
     ),
     "slow": (
-        {"queues": {"replies": Queue(900, 40_000)}},
+        {"queues": {"replies": QueueStats(900, 40_000)}},
         "900 wait in the queue replies (replies), the first for 40 s: more `conversation` processes are needed",
     ),
     "late": (
-        {"shards": shard(lanes=Alarms(9, 3, 8_000))},
+        {"shards": shard(lanes=AlarmStats(9, 3, 8_000))},
         "3 lanes are due and not rung for, the first for 8 s: `clock` does not keep up",
     ),
-    "late outboxes": ({"shards": shard(outboxes=Alarms(9, 3, 8_000))}, "3 outboxes are due and not rung for"),
-    "a late outbox": ({"shards": shard(outboxes=Alarms(9, 1, 8_000))}, "1 outbox is due and not rung for"),
+    "late outboxes": (
+        {"shards": shard(outboxes=AlarmStats(9, 3, 8_000))},
+        "3 outboxes are due and not rung for",
+    ),
+    "a late outbox": (
+        {"shards": shard(outboxes=AlarmStats(9, 1, 8_000))},
+        "1 outbox is due and not rung for",
+    ),
     "abandoned": ({"shards": shard(abandoned=2)}, "2 lanes are held by workers that never came back"),
     "circuit": (
         {"channels": paused("circuit", 40_000)},
@@ -88,7 +103,7 @@ WRONG = {
         ),
     ),
     "day spent": (
-        {"channels": {"clinic": ChannelStands(sms_today=500, sms_cap=500)}},
+        {"channels": {"clinic": ChannelStats(sms_today=500, sms_cap=500)}},
         "the clinic channel has spent the day's 500 SMS",
     ),
     "dead letters": (
@@ -105,28 +120,32 @@ WRONG = {
 @pytest.mark.parametrize("name", sorted(WRONG))
 def test_what_is_wrong_is_said_in_one_sentence(name):
     found, sentence = WRONG[name]
-    (wrong,) = judge(State(Soundings(**well(**found)))).wrong
+    (wrong,) = assess_health(DeploymentState(RedisStats(**well(**found)))).wrong
     assert wrong.startswith(sentence)
 
 
 def test_all_is_well():
-    assert judge(State(Soundings(**well()))) == judge(State(Soundings(**well(dramatiq_dead={}))))
-    assert judge(State(Soundings(**well()))).ok
+    assert assess_health(DeploymentState(RedisStats(**well()))) == assess_health(
+        DeploymentState(RedisStats(**well(dramatiq_dead={})))
+    )
+    assert assess_health(DeploymentState(RedisStats(**well()))).ok
 
 
 def test_settings_that_break_a_promise_are_wrong():
-    (wrong,) = judge(State(Soundings(**well()), {"appendfsync": "everysec"})).wrong
+    (wrong,) = assess_health(DeploymentState(RedisStats(**well()), {"appendfsync": "everysec"})).wrong
     assert wrong == "Redis may lose what was acknowledged: appendfsync is 'everysec', not 'always'"
 
 
 def test_the_worst_comes_first():
     found = {name: fields for name in ("dead letters", "slow") for fields in [WRONG[name][0]]}
-    verdict = judge(State(Soundings(**well(**found["dead letters"], **found["slow"], broker=DOWN))))
+    verdict = assess_health(
+        DeploymentState(RedisStats(**well(**found["dead letters"], **found["slow"], broker=DOWN)))
+    )
     assert [each.split()[0] for each in verdict.wrong] == ["the", "900", "3"]
 
 
 def test_what_an_operator_paused_is_known_and_not_wrong():
-    verdict = judge(State(Soundings(**well(channels=paused("operator", who="anna@ops")))))
+    verdict = assess_health(DeploymentState(RedisStats(**well(channels=paused("operator", who="anna@ops")))))
     assert verdict.ok
     assert verdict.notes == [
         "the clinic channel is paused by an operator, anna@ops (carrier incident); `parley channel resume clinic` ends it"
@@ -134,13 +153,17 @@ def test_what_an_operator_paused_is_known_and_not_wrong():
 
 
 def test_where_nobody_works_nobody_is_said_to_be_too_slow():
-    rest = {role: process(role) for role in process_registry.WORK if role not in ("clock", "conversation")}
+    rest = {
+        role: process(role)
+        for role in process_registry.WORK_COUNTERS
+        if role not in ("clock", "conversation")
+    }
     found = {
         "processes": rest,
-        "queues": {"replies": Queue(1, 40_000)},
-        "shards": shard(lanes=Alarms(9, 1, 8_000)),
+        "queues": {"replies": QueueStats(1, 40_000)},
+        "shards": shard(lanes=AlarmStats(9, 1, 8_000)),
     }
-    assert judge(State(Soundings(**well(**found)))).wrong == [
+    assert assess_health(DeploymentState(RedisStats(**well(**found)))).wrong == [
         "no `conversation` and no `clock` process lives",
         "1 lane is due and not rung for, the first for 8 s: that is for `clock` to do",
         "1 waits in the queue replies (replies), the first for 40 s",
@@ -148,9 +171,11 @@ def test_where_nobody_works_nobody_is_said_to_be_too_slow():
 
 
 def test_what_would_keep_a_process_from_starting_is_known():
-    state = State(Soundings(**well()), mistakes=["clinic.yaml: no step is called 'x'", "quiz.yaml: no steps"])
-    assert judge(state).ok
-    assert judge(state).notes == [
+    state = DeploymentState(
+        RedisStats(**well()), mistakes=["clinic.yaml: no step is called 'x'", "quiz.yaml: no steps"]
+    )
+    assert assess_health(state).ok
+    assert assess_health(state).notes == [
         (
             "with the settings and surveys as they are here no process would start: clinic.yaml: no step is called 'x', "
             "and 1 more (`parley check`)"
@@ -159,20 +184,20 @@ def test_what_would_keep_a_process_from_starting_is_known():
 
 
 def test_two_releases_side_by_side_are_told_and_not_wrong():
-    both = {role: process(role) for role in process_registry.WORK} | {
+    both = {role: process(role) for role in process_registry.WORK_COUNTERS} | {
         "old": process("web", library="parley_00000000")
     }
-    verdict = judge(State(Soundings(**well(processes=both))))
+    verdict = assess_health(DeploymentState(RedisStats(**well(processes=both))))
     assert verdict.ok
     assert verdict.notes[0].startswith("processes of 2 releases run side by side: 1.0 (00000000), 1.0 (")
 
 
 def test_processes_of_the_earlier_release_that_do_not_say_so_are_not_missed():
     earlier = {role: process(role, library="", release="") for role in ("ratelimit", "conversation")}
-    assert judge(State(Soundings(**well(processes=earlier)))).ok
-    assert judge(State(Soundings(**well(processes={"x": earlier["ratelimit"]})))).wrong == [
-        "no `conversation` process lives"
-    ]
+    assert assess_health(DeploymentState(RedisStats(**well(processes=earlier)))).ok
+    assert assess_health(
+        DeploymentState(RedisStats(**well(processes={"x": earlier["ratelimit"]})))
+    ).wrong == ["no `conversation` process lives"]
 
 
 @pytest.fixture
@@ -181,9 +206,9 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
-    now = keyspace.server_ms(town.client)
-    for role in process_registry.WORK:
-        process_registry.put(
+    now = keyspace.server_time_ms(town.client)
+    for role in process_registry.WORK_COUNTERS:
+        process_registry.store_heartbeat(
             town.client, f"{role}@here:1.a", msgspec.structs.replace(process(role), at=now, per_s=7.5)
         )
 
@@ -225,7 +250,9 @@ def test_only_shards_in_which_something_is_are_shown_unless_all_are_wanted(call)
 
 
 def test_a_program_reads_all_of_it(call):
-    Channels(call.town.client, call.town.world.settings.channels).pause("clinic", "carrier incident", None)
+    ChannelStore(call.town.client, call.town.world.settings.channels).pause(
+        "clinic", "carrier incident", None
+    )
     told = json.loads(call("--json").stdout)
     assert (told["ok"], told["wrong"], len(told["notes"])) == (True, [], 1)
     assert told["channels"]["clinic"]["pause"]["by"] == "operator"
@@ -239,7 +266,7 @@ def test_what_breaks_a_promise_is_found_on_the_server(call, valkey):
     try:
         assert "Redis may lose what was acknowledged: appendfsync is 'everysec'" in call().stdout
     finally:
-        call.town.client.config_set("appendfsync", DURABLE["appendfsync"])
+        call.town.client.config_set("appendfsync", DURABILITY_SETTINGS["appendfsync"])
 
 
 def test_servers_that_are_away_are_said_to_be(call, monkeypatch):

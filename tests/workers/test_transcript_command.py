@@ -7,53 +7,53 @@ from click.testing import CliRunner
 
 from engine.model.events import (
     Answer,
-    Delivered,
-    Ended,
-    Heard,
+    AnswerRejected,
+    ArchiveRecord,
     Invitation,
-    Invited,
-    Misread,
-    Opened,
-    OptedIn,
-    OptedOut,
-    Record,
-    Refused,
-    Said,
-    Sent,
-    Unsent,
-    encode,
+    OpeningRefused,
+    PersonOptedIn,
+    PersonOptedOut,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionInvited,
+    SessionOpened,
+    SmsDecided,
+    SmsNotSent,
+    SmsReceived,
+    SmsSent,
+    encode_event,
 )
-from workers.commands.transcript import line, transcript
+from workers.commands.transcript import format_record, transcript
 
 LINES = [
-    (Opened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),
+    (SessionOpened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),
     (
-        Opened(0, "c", "1", "clinic", "ab12", "en", "26199", {"contact": "Rey"}),
+        SessionOpened(0, "c", "1", "clinic", "ab12", "en", "26199", {"contact": "Rey"}),
         "-- session 1 opened: clinic, version ab12, from 26199",
     ),
-    (Invited(0, "c", "1", Invitation("1", "c", "clinic", reference="r7")), "-- by an invitation r7"),
-    (Heard(0, "c", "1", "2", "hello"), "> hello"),
-    (Heard(0, "c", "1", "2", "stop", handled="stop"), "> stop  (a STOP, which the provider answered)"),
-    (Misread(0, "c", "1", "age", "too_low"), "-- no answer to age: too_low"),
-    (Said(0, "c", "1", "1x0", "age", "How old?"), "< How old?"),
-    (Sent(0, "c", "1", "1x0", "SM1"), "-- 1x0 accepted by the provider as SM1"),
+    (SessionInvited(0, "c", "1", Invitation("1", "c", "clinic", reference="r7")), "-- by an invitation r7"),
+    (SmsReceived(0, "c", "1", "2", "hello"), "> hello"),
+    (SmsReceived(0, "c", "1", "2", "stop", handled="stop"), "> stop  (a STOP, which the provider answered)"),
+    (AnswerRejected(0, "c", "1", "age", "too_low"), "-- no answer to age: too_low"),
+    (SmsDecided(0, "c", "1", "1x0", "age", "How old?"), "< How old?"),
+    (SmsSent(0, "c", "1", "1x0", "SM1"), "-- 1x0 accepted by the provider as SM1"),
     (
-        Unsent(0, "c", "1", "1x0", "cancelled", "withdrawn"),
+        SmsNotSent(0, "c", "1", "1x0", "cancelled", "withdrawn"),
         "-- 1x0 will not be sent: cancelled withdrawn",
     ),
-    (Refused(0, "c", "1", "cooldown"), "-- refused, 1: cooldown"),
-    (Ended(0, "c", "1", "completed", {"age": Answer("7", 7)}), "-- session 1 ended: completed"),
-    (Ended(0, "c", "1", "unreachable", why="unknown"), "-- session 1 ended: unreachable, unknown"),
-    (OptedOut(0, "c", "1", "stop"), "-- opted out"),
-    (OptedOut(0, "c", "1", "stop", by_provider=True), "-- opted out, as the provider tells"),
+    (OpeningRefused(0, "c", "1", "cooldown"), "-- refused, 1: cooldown"),
+    (SessionEnded(0, "c", "1", "completed", {"age": Answer("7", 7)}), "-- session 1 ended: completed"),
+    (SessionEnded(0, "c", "1", "unreachable", why="unknown"), "-- session 1 ended: unreachable, unknown"),
+    (PersonOptedOut(0, "c", "1", "stop"), "-- opted out"),
+    (PersonOptedOut(0, "c", "1", "stop", by_provider=True), "-- opted out, as the provider tells"),
     (
-        OptedOut(0, "c", "1", "", by_provider=True, source="import march.csv"),
+        PersonOptedOut(0, "c", "1", "", by_provider=True, source="import march.csv"),
         "-- opted out, as import march.csv tells",
     ),
-    (OptedIn(0, "c", "1"), "-- opted in again"),
-    (Delivered(0, "c", "SM1", "DELIVERED"), "-- SM1 DELIVERED"),
+    (PersonOptedIn(0, "c", "1"), "-- opted in again"),
+    (ReceiptRecorded(0, "c", "SM1", "DELIVERED"), "-- SM1 DELIVERED"),
     (
-        Delivered(0, "c", "SM1", "undelivered", "failed", "30005", "unknown handset", "1x0"),
+        ReceiptRecorded(0, "c", "SM1", "undelivered", "failed", "30005", "unknown handset", "1x0"),
         "-- 1x0 failed: 30005 unknown handset",
     ),
 ]
@@ -61,11 +61,11 @@ LINES = [
 
 @pytest.mark.parametrize("record, expected", LINES)
 def test_a_record_is_a_line(record, expected):
-    assert line(record) == expected
+    assert format_record(record) == expected
 
 
 def test_no_record_is_left_out():
-    assert {type(record) for record, _ in LINES} == set(get_args(Record))
+    assert {type(record) for record, _ in LINES} == set(get_args(ArchiveRecord))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     town.accept("+33600000001", "STOP")
     town.drain()
-    town.deposit("+33600000001", encode(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
+    town.deposit("+33600000001", encode_event(Invitation("00000000000000a1", "clinic", "clinic")), start=True)
     town.drain()
     return lambda *arguments: CliRunner().invoke(transcript, [*arguments])
 

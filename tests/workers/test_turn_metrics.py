@@ -4,7 +4,7 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry import metrics
-from engine.model.events import Cancel, Invitation, encode
+from engine.model.events import CancelSession, Invitation, encode_event
 from tests.workers.test_turns import die_holding
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
@@ -25,7 +25,7 @@ def counted():
 def _samples():
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in metrics.counted()
+        for family in metrics.collect_counted()
         for sample in family.samples
     }
 
@@ -61,9 +61,9 @@ def test_a_session_that_is_over_as_soon_as_it_opens_is_counted_with_its_survey(p
 def test_a_session_that_a_cancellation_ends_is_counted_too(pipeline, counted):
     town = pipeline()
     session = "a" * 16
-    town.deposit(ANNA, encode(Invitation(session, "clinic", "clinic")), start=True)
+    town.deposit(ANNA, encode_event(Invitation(session, "clinic", "clinic")), start=True)
     town.drain()
-    town.deposit(ANNA, encode(Cancel("b" * 16, "clinic", session)))
+    town.deposit(ANNA, encode_event(CancelSession("b" * 16, "clinic", session)))
     town.drain()
     assert counted("sessions_opened_total", channel="clinic", survey="clinic") == 1
     assert counted("sessions_ended_total", channel="clinic", survey="clinic", how="cancelled") == 1
@@ -86,7 +86,7 @@ def test_what_is_not_committed_is_not_counted(pipeline, counted):
     town = pipeline()
     town.accept(ANNA, "START")
     (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
-    town.client.delete(keyspace.lock(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA))
+    town.client.delete(keyspace.lane_lock_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA))
     town.turns._turn("starts", [claim], 0.0)
     assert counted("turns_total", queue="starts", outcome="stale") == 1
     assert counted("sessions_opened_total", channel="clinic", survey="clinic") == 0
@@ -112,9 +112,9 @@ def test_a_wait_is_from_acceptance_to_the_claim_by_the_servers_clock(pipeline, c
     town = pipeline()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
     town.accept(ANNA, "hello", "again")
-    accepted = keyspace.server_ms(town.client) - 20_000
-    for place, entry in enumerate(town.client.lrange(keyspace.mailbox(k, ANNA), 0, -1)):
-        town.client.lset(keyspace.mailbox(k, ANNA), place, b"R%013d" % accepted + entry[14:])
+    accepted = keyspace.server_time_ms(town.client) - 20_000
+    for place, entry in enumerate(town.client.lrange(keyspace.mailbox_key(k, ANNA), 0, -1)):
+        town.client.lset(keyspace.mailbox_key(k, ANNA), place, b"R%013d" % accepted + entry[14:])
     town.drain()
     assert counted("claim_seconds_bucket", queue="replies", le="10.0") == 0
     assert counted("claim_seconds_bucket", queue="replies", le="30.0") == 2
@@ -125,7 +125,7 @@ def test_mail_whose_header_is_damaged_is_no_wait_and_harms_no_other(pipeline, co
     town = pipeline()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
     town.accept(ANNA, "hello")
-    town.client.rpush(keyspace.mailbox(k, ANNA), b"Rnot a moment")
+    town.client.rpush(keyspace.mailbox_key(k, ANNA), b"Rnot a moment")
     town.drain()
     assert counted("turns_total", queue="replies", outcome="committed") == 1
     assert counted("claim_seconds_count", queue="replies") == 1

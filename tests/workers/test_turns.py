@@ -7,22 +7,22 @@ from redis.exceptions import OutOfMemoryError
 from config.store import keyspace
 from config.telemetry import metrics
 from engine.model.events import (
-    Heard,
+    DeliveryReceipt,
+    InboundSms,
     Invitation,
-    OptedOut,
-    Part,
-    Receipt,
-    Refused,
-    Sms,
-    Unsent,
+    OpeningRefused,
+    PersonOptedOut,
+    SmsNotSent,
+    SmsPart,
+    SmsReceived,
     decode_records,
-    encode,
+    encode_event,
 )
 from tests.workers.dead_letters import stored
-from workers.store.session_records import session_of
-from workers.store.survey_versions import publish
+from workers.store.session_records import session_of_record
+from workers.store.survey_versions import publish_current
 from workers.turns import drafts
-from workers.turns.drafts import MAX_ATTEMPTS
+from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -33,7 +33,7 @@ def letters(pipeline):
 
 def lapse(pipeline, sender):
     """Let the lease of whoever holds this lane end, without waiting for it."""
-    name = keyspace.lock(keyspace.shard_of(sender, pipeline.world.settings.shards), sender)
+    name = keyspace.lane_lock_key(keyspace.shard_of(sender, pipeline.world.settings.shards), sender)
     fence, _, attempts, since, owner = pipeline.client.get(name).split(b" ")
     pipeline.client.set(name, b" ".join([fence, b"1", attempts, since, owner]))
 
@@ -72,7 +72,7 @@ def test_a_webhook_sent_again_changes_nothing(pipeline):
 
 
 @pytest.mark.parametrize(
-    "poison", [b"not msgpack", encode(Sms("00000000000000bb", "no such channel", "hello"))]
+    "poison", [b"not msgpack", encode_event(InboundSms("00000000000000bb", "no such channel", "hello"))]
 )
 def test_an_event_that_cannot_be_applied_is_put_aside_alone(pipeline, poison):
     town = pipeline()
@@ -103,13 +103,13 @@ def test_an_event_that_kills_its_workers_is_put_aside_and_its_neighbours_are_not
     die_holding(town, ANNA, BORIS)
     town.turns.run("replies", [ANNA])
     assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
-    for _ in range(MAX_ATTEMPTS - 1):
+    for _ in range(MAX_CLAIM_ATTEMPTS - 1):
         assert letters(town) == []
         die_holding(town, BORIS)
     town.turns.run("replies", [BORIS])
     town.drain()
     (letter,) = letters(town)
-    assert (letter.reason, letter.sender, letter.attempts) == ("worker_died", BORIS, MAX_ATTEMPTS + 1)
+    assert (letter.reason, letter.sender, letter.attempts) == ("worker_died", BORIS, MAX_CLAIM_ATTEMPTS + 1)
     assert town.said(BORIS)[1:] == ["How old are you, Bo?", "Goodbye, Bo."]
 
 
@@ -119,19 +119,19 @@ def test_a_stop_that_is_given_up_unread_holds_unless_that_too_kills(pipeline, mo
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "STOP")
-    for _ in range(MAX_ATTEMPTS + more):
+    for _ in range(MAX_CLAIM_ATTEMPTS + more):
         die_holding(town, ANNA)
     town.turns.run("replies", [ANNA])
     (letter,) = letters(town)
-    assert (letter.reason, letter.attempts) == ("worker_died", MAX_ATTEMPTS + 1 + more)
-    assert any(isinstance(record, OptedOut) for record in town.records(ANNA)) == holds
+    assert (letter.reason, letter.attempts) == ("worker_died", MAX_CLAIM_ATTEMPTS + 1 + more)
+    assert any(isinstance(record, PersonOptedOut) for record in town.records(ANNA)) == holds
 
 
 def test_a_state_that_cannot_be_read_is_not_taken_for_a_new_person(pipeline):
     town = pipeline()
     town.accept(ANNA, "START")
     town.drain()
-    key = keyspace.lane(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    key = keyspace.lane_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
     town.client.set(key, b"1 0 corrupt")
     town.accept(ANNA, "Ada")
     town.drain()
@@ -141,9 +141,9 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_a_new_person(pipeline):
     assert town.said(ANNA) == ["What is your name?"]
 
 
-NESTED = encode(Sms("00000000000000bb", "clinic", "hello"))
+NESTED = encode_event(InboundSms("00000000000000bb", "clinic", "hello"))
 NESTED = bytes([NESTED[0] + 1]) + NESTED[1:] + b"\x91" * 5_000 + b"\x01"
-NO_TEXT = encode(Sms("00000000000000bb", "clinic", "hello")).replace(b"hello", b"hell\xff")
+NO_TEXT = encode_event(InboundSms("00000000000000bb", "clinic", "hello")).replace(b"hello", b"hell\xff")
 
 
 @pytest.mark.parametrize("event", [NESTED, NO_TEXT])
@@ -161,7 +161,7 @@ def test_a_stop_holds_though_the_state_is_damaged_in_the_middle_of_a_word(pipeli
     town = pipeline()
     town.accept(ANNA, "START", "Ada")
     town.drain()
-    key = keyspace.lane(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    key = keyspace.lane_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
     town.client.set(key, town.client.get(key).replace(b"Ada", b"Ad\xff"))
     town.accept(ANNA, "STOP")
     town.accept(BORIS, "START")
@@ -205,7 +205,9 @@ def test_a_channel_opens_no_more_sessions_a_minute_than_it_may(pipeline):
         town.accept(person, "START")
     town.drain()
     assert sum(bool(town.said(person)) for person in people) == 3
-    refusals = [record for person in people for record in town.records(person) if isinstance(record, Refused)]
+    refusals = [
+        record for person in people for record in town.records(person) if isinstance(record, OpeningRefused)
+    ]
     assert {refusal.reason for refusal in refusals} == {"new_sessions"}
 
 
@@ -247,11 +249,11 @@ def test_a_flood_of_starts_never_occupies_the_conversation_worker(pipeline):
 
 def test_a_session_goes_on_with_the_version_it_began_with(pipeline):
     old = pipeline()
-    publish(old.client, old.world.surveys)
+    publish_current(old.client, old.world.surveys)
     old.accept(ANNA, "START")
     old.drain()
     new = pipeline(b"survey: clinic\nsteps: [{id: other, ask: Other?, answer: {type: yes_no}}]")
-    publish(new.client, new.world.surveys)
+    publish_current(new.client, new.world.surveys)
     new.accept(ANNA, "Ada", event_id="00000000000000aa")
     new.accept(BORIS, "START", event_id="00000000000000bb")
     new.drain()
@@ -276,19 +278,19 @@ def test_sms_that_a_stop_withdraws_are_archived_as_unsent(pipeline):
     town.drain()
     town.accept(ANNA, "STOP")
     town.drain()
-    (unsent,) = [record for record in town.records(ANNA) if isinstance(record, Unsent)]
+    (unsent,) = [record for record in town.records(ANNA) if isinstance(record, SmsNotSent)]
     assert (unsent.id, unsent.code) == ("0000000000000001x0", "stopped")
 
 
 def test_a_damaged_sms_that_a_stop_withdraws_hides_no_other(pipeline):
     town = pipeline()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    town.client.rpush(keyspace.outbox(k, ANNA), b"clinic\0\xc1")
+    town.client.rpush(keyspace.outbox_key(k, ANNA), b"clinic\0\xc1")
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "STOP")
     town.drain()
-    assert [record.code for record in town.records(ANNA) if type(record) is Unsent] == ["stopped"]
+    assert [record.code for record in town.records(ANNA) if type(record) is SmsNotSent] == ["stopped"]
 
 
 def test_poison_leaves_the_sessions_deadline_and_the_lanes_expiry_as_they_were(pipeline):
@@ -296,11 +298,11 @@ def test_poison_leaves_the_sessions_deadline_and_the_lanes_expiry_as_they_were(p
     town.accept(ANNA, "START")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    lane = keyspace.lane(k, ANNA)
+    lane = keyspace.lane_key(k, ANNA)
 
     def times():
         deadline = town.client.get(lane).split(b" ")[1]
-        return deadline, town.client.pexpiretime(lane), town.client.zscore(keyspace.alarms(k), ANNA)
+        return deadline, town.client.pexpiretime(lane), town.client.zscore(keyspace.lane_alarms_key(k), ANNA)
 
     before = times()
     town.deposit(ANNA, b"poison")
@@ -319,7 +321,7 @@ def test_a_damaged_lane_stops_nobody_else_of_its_shard(pipeline):
     for person in [ANNA, *mates]:
         town.accept(person, "START")
     town.drain()
-    town.client.set(keyspace.lane(keyspace.shard_of(ANNA, shards), ANNA), b"garbage")
+    town.client.set(keyspace.lane_key(keyspace.shard_of(ANNA, shards), ANNA), b"garbage")
     for person in [ANNA, *mates]:
         town.accept(person, "Ada")
     town.drain()
@@ -337,13 +339,13 @@ def test_a_lane_that_cannot_be_committed_harms_no_other(pipeline):
         if keyspace.shard_of(person, shards) == keyspace.shard_of(ANNA, shards)
     )
     k = keyspace.shard_of(ANNA, shards)
-    town.client.set(keyspace.outbox(k, ANNA), "not a list")
+    town.client.set(keyspace.outbox_key(k, ANNA), "not a list")
     town.accept(mate, "START")
     town.accept(ANNA, "START")
     town.drain()
     assert town.said(mate) == ["What is your name?"]
-    assert town.client.zscore(keyspace.outbox_alarms(k), mate)
-    assert town.client.zscore(keyspace.alarms(k), ANNA)
+    assert town.client.zscore(keyspace.outbox_alarms_key(k), mate)
+    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA)
 
 
 def test_what_is_waiting_is_worked_off_though_the_memory_is_full(pipeline):
@@ -370,7 +372,7 @@ def test_a_turn_counts_its_sms_though_the_memory_is_full(pipeline):
     finally:
         town.client.config_set("maxmemory", 0)
     assert opened._value.get() == before + 1
-    assert town.turns._door.sms_today("clinic", keyspace.server_ms(town.client)) == 1
+    assert town.turns._door.sms_today("clinic", keyspace.server_time_ms(town.client)) == 1
 
 
 def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):
@@ -384,8 +386,8 @@ def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):
 
 def test_a_stored_version_that_cannot_be_read_hides_no_other(pipeline):
     old = pipeline()
-    publish(old.client, old.world.surveys)
-    old.client.hset(keyspace.SURVEYS, "0" * 16, msgspec.msgpack.encode(("old.yaml", b"steps: nonsense")))
+    publish_current(old.client, old.world.surveys)
+    old.client.hset(keyspace.SURVEYS_KEY, "0" * 16, msgspec.msgpack.encode(("old.yaml", b"steps: nonsense")))
     old.accept(ANNA, "START")
     old.drain()
     new = pipeline(b"survey: clinic\nsteps: [{id: other, ask: Other?, answer: {type: yes_no}}]")
@@ -395,7 +397,7 @@ def test_a_stored_version_that_cannot_be_read_hides_no_other(pipeline):
 
 
 def invite(town, sender, identity):
-    town.deposit(sender, encode(Invitation(identity, "clinic", "clinic")), start=True)
+    town.deposit(sender, encode_event(Invitation(identity, "clinic", "clinic")), start=True)
 
 
 def test_invitations_take_no_permits_as_they_have_theirs(pipeline):
@@ -416,7 +418,9 @@ def test_a_start_in_parts_needs_a_permit_too(pipeline):
     people = [f"+336{i:08}" for i in range(10)]
     for person in people:
         for number, text in ((2, "RT"), (1, "STA")):
-            town.deposit(person, encode(Part(f"{person[1:]}{number}", "clinic", text, "7", number, 2)))
+            town.deposit(
+                person, encode_event(SmsPart(f"{person[1:]}{number}", "clinic", text, "7", number, 2))
+            )
     town.drain()
     assert sum(bool(town.said(person)) for person in people) == 3
 
@@ -428,8 +432,8 @@ def test_receipts_are_counted_once_by_what_they_say(pipeline):
     count = metrics.RECEIPTS.labels("clinic", "delivered")._value
     before = count.get()
     for place, state in enumerate(("delivered", "sent", "delivered")):
-        receipt = Receipt(f"r{place}", "clinic", "t", state, state, sms="0000000000000001x0")
-        town.deposit(ANNA, encode(receipt))
+        receipt = DeliveryReceipt(f"r{place}", "clinic", "t", state, state, sms="0000000000000001x0")
+        town.deposit(ANNA, encode_event(receipt))
     town.drain()
     assert count.get() == before + 1
 
@@ -440,11 +444,11 @@ def test_the_archive_holds_one_session_or_none_in_each_entry(pipeline):
     town.accept(ANNA, "START", "STOP", "START", "Ada", "36", "hello?", "STOP")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    entries = [decode_records(fields[b"e"]) for _, fields in town.client.xrange(keyspace.events(k))]
-    owners = [{session_of(record) for record in entry} for entry in entries]
+    entries = [decode_records(fields[b"e"]) for _, fields in town.client.xrange(keyspace.events_key(k))]
+    owners = [{session_of_record(record) for record in entry} for entry in entries]
     assert all(len(owner) == 1 for owner in owners)
     assert {f"{1:016x}", f"{3:016x}"} < set.union(*owners)
-    assert any(isinstance(record, Heard) and record.text == "START" for record in entries[0])
+    assert any(isinstance(record, SmsReceived) and record.text == "START" for record in entries[0])
 
 
 def test_sessions_and_refused_invitations_are_found_by_their_ids(pipeline):
@@ -455,6 +459,6 @@ def test_sessions_and_refused_invitations_are_found_by_their_ids(pipeline):
     town.drain()
     shards = town.world.settings.shards
     for person, session in ((ANNA, f"{1:016x}"), (BORIS, "00000000000000b1"), (BORIS, "00000000000000b2")):
-        key = keyspace.session(keyspace.shard_of(person, shards), session)
+        key = keyspace.session_key(keyspace.shard_of(person, shards), session)
         assert town.client.get(key).endswith(b" " + person.encode())
         assert town.client.pttl(key) > town.world.settings.keep_events_ms

@@ -9,14 +9,14 @@ from structlog.testing import capture_logs
 
 from config.store import keyspace
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import LOOK_S
-from engine.proofs.survey_loader import read_surveys, reread_surveys
-from engine.surveys.survey_registry import Surveys
+from config.telemetry.hot_reload import RELOAD_INTERVAL_S
+from engine.proofs.survey_loader import load_surveys, reload_surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from tests.support.waiting import free_port, until
 from workers.commands.surveys import surveys as command
 from workers.roles import worker_process
-from workers.roles.clock import tidy
-from workers.roles.worker_process import live_surveys
+from workers.roles.clock import run_housekeeping
+from workers.roles.worker_process import hot_reloaded_surveys
 from workers.store import survey_versions
 from workers.turns import committing
 
@@ -32,25 +32,25 @@ BROKEN = b"survey: clinic\nsteps: [{id: one, ask: 7}]\n"
 
 def read(**files):
     """The surveys of these files, `clinic=ONE` being clinic.yaml."""
-    surveys, problems = read_surveys({f"{name}.yaml": source for name, source in files.items()})
+    surveys, problems = load_surveys({f"{name}.yaml": source for name, source in files.items()})
     assert problems == []
     return surveys
 
 
 def reread(surveys, needed=(), **files):
     """What a change of the folder to these files comes to."""
-    return reread_surveys({f"{name}.yaml": source for name, source in files.items()}, surveys, needed)
+    return reload_surveys({f"{name}.yaml": source for name, source in files.items()}, surveys, needed)
 
 
 def version_of(source):
-    (survey,) = (surveys := read(clinic=source)).names()
+    (survey,) = (surveys := read(clinic=source)).current_names()
     return surveys.current(survey).version
 
 
 def grow_old(town, version):
     """Nobody has been using the version for long."""
-    assert town.client.zscore(survey_versions.USED, version)
-    town.client.zadd(survey_versions.USED, {version: OLD_MS})
+    assert town.client.zscore(survey_versions.LAST_USED_KEY, version)
+    town.client.zadd(survey_versions.LAST_USED_KEY, {version: OLD_MS})
 
 
 # What is current after a change
@@ -60,10 +60,10 @@ def test_what_changed_is_current_and_what_was_is_still_known():
     surveys = read(clinic=ONE, other=OTHER)
     was = surveys.current("clinic")
     found = reread(surveys, clinic=TWO, other=OTHER)
-    surveys.replace(found.current)
+    surveys.replace_current(found.current)
     assert [each.steps[0].id for each in found.changed] == ["two"]
     assert surveys.current("clinic").steps[0].id == "two"
-    assert surveys.version(was.version) is was
+    assert surveys.by_version(was.version) is was
     assert (found.gone, found.refused, found.kept) == ((), {}, ())
 
 
@@ -103,21 +103,23 @@ def test_a_survey_that_no_file_holds_goes_unless_it_is_needed():
 
 def test_who_looks_twice_sees_one_set_of_surveys():
     surveys = read(clinic=ONE)
-    still, edition = surveys.still(), surveys.edition
-    surveys.replace(reread(surveys, clinic=TWO).current)
+    still, edition = surveys.snapshot(), surveys.edition
+    surveys.replace_current(reread(surveys, clinic=TWO).current)
     assert still.current("clinic").version == version_of(ONE)
-    assert still.version(version_of(TWO)) is surveys.current("clinic"), "though it learns what others learn"
+    assert still.by_version(version_of(TWO)) is surveys.current("clinic"), (
+        "though it learns what others learn"
+    )
     assert (still.edition, surveys.edition > edition) == (edition, True)
 
 
 def test_all_lanes_of_a_batch_see_one_set_of_surveys(pipeline, monkeypatch):
     """The surveys change as soon as the first lane of the batch is drafted."""
     town = pipeline(ONE)
-    draft = committing.draft
+    draft = committing.draft_lane
 
     def and_then_edit(*arguments):
         drafted = draft(*arguments)
-        town.world.surveys.replace(read(clinic=TWO).still()._current.values())
+        town.world.surveys.replace(read(clinic=TWO).snapshot()._current.values())
         return drafted
 
     monkeypatch.setattr(committing, "draft", and_then_edit)
@@ -132,91 +134,95 @@ def test_all_lanes_of_a_batch_see_one_set_of_surveys(pipeline, monkeypatch):
 
 def test_a_version_is_kept_with_when_it_came_and_when_it_was_last_used(pipeline):
     town, version = pipeline(ONE), version_of(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
-    came = survey_versions.times(town.client, survey_versions.SINCE)[version]
+    survey_versions.publish_current(town.client, town.world.surveys)
+    came = survey_versions.version_times(town.client, survey_versions.FIRST_STORED_KEY)[version]
     grow_old(town, version)
-    survey_versions.publish(town.client, town.world.surveys)
-    assert survey_versions.times(town.client, survey_versions.SINCE)[version] == came
-    assert survey_versions.times(town.client, survey_versions.USED)[version] >= came
-    assert list(survey_versions.stored(town.client)) == [version]
+    survey_versions.publish_current(town.client, town.world.surveys)
+    assert survey_versions.version_times(town.client, survey_versions.FIRST_STORED_KEY)[version] == came
+    assert survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version] >= came
+    assert list(survey_versions.stored_versions(town.client)) == [version]
 
 
 def test_only_what_is_wanted_is_learnt(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, read(clinic=TWO))
-    survey_versions.publish(town.client, read(other=OTHER))
-    known = Surveys()
-    survey_versions.learn(town.client, known, [version_of(TWO), "of no survey"])
-    assert known.version(version_of(TWO)).steps[0].id == "two"
-    assert known.version(version_of(OTHER)) is None
-    survey_versions.learn(town.client, known)
-    assert known.version(version_of(OTHER)).name == "other"
+    survey_versions.publish_current(town.client, read(clinic=TWO))
+    survey_versions.publish_current(town.client, read(other=OTHER))
+    known = SurveyRegistry()
+    survey_versions.load_versions(town.client, known, [version_of(TWO), "of no survey"])
+    assert known.by_version(version_of(TWO)).steps[0].id == "two"
+    assert known.by_version(version_of(OTHER)) is None
+    survey_versions.load_versions(town.client, known)
+    assert known.by_version(version_of(OTHER)).name == "other"
 
 
 def test_a_version_that_nobody_needs_is_forgotten(pipeline):
     town = pipeline(ONE)
     for source in (ONE, TWO):
-        survey_versions.publish(town.client, read(clinic=source))
+        survey_versions.publish_current(town.client, read(clinic=source))
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
-    assert list(survey_versions.stored(town.client)) == [version_of(TWO)]
-    assert survey_versions.times(town.client, survey_versions.SINCE).keys() == {version_of(TWO)}
-    assert survey_versions.times(town.client, survey_versions.USED).keys() == {version_of(TWO)}
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)]
+    assert list(survey_versions.stored_versions(town.client)) == [version_of(TWO)]
+    assert survey_versions.version_times(town.client, survey_versions.FIRST_STORED_KEY).keys() == {
+        version_of(TWO)
+    }
+    assert survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY).keys() == {
+        version_of(TWO)
+    }
 
 
 def test_a_version_stays_while_a_session_is_pinned_to_it(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
+    survey_versions.publish_current(town.client, town.world.surveys)
     town.accept(ANNA, "START")
     town.drain()
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget(town.client, KEEP_MS) == []
-    assert survey_versions.times(town.client, survey_versions.USED)[version_of(ONE)] > OLD_MS, (
-        "a session uses it"
-    )
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
+    assert (
+        survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version_of(ONE)] > OLD_MS
+    ), "a session uses it"
     new = pipeline(TWO)
     new.accept(ANNA, "yes", event_id="00000000000000aa")
     new.drain()
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)], "the session has ended"
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)], "the session has ended"
 
 
 def test_nothing_is_forgotten_while_a_lane_cannot_be_read(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
+    survey_versions.publish_current(town.client, town.world.surveys)
     grow_old(town, version_of(ONE))
-    town.client.set(keyspace.lane(3, ANNA), b"1 0 not a lane")
-    assert survey_versions.forget(town.client, KEEP_MS) == []
-    town.client.delete(keyspace.lane(3, ANNA))
-    assert survey_versions.forget(town.client, KEEP_MS) == [version_of(ONE)]
+    town.client.set(keyspace.lane_key(3, ANNA), b"1 0 not a lane")
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
+    town.client.delete(keyspace.lane_key(3, ANNA))
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)]
 
 
 def test_a_version_that_is_run_again_meanwhile_stays(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
-    assert not survey_versions._drop(town.client, version_of(ONE), horizon=OLD_MS)
-    assert list(survey_versions.stored(town.client)) == [version_of(ONE)]
+    survey_versions.publish_current(town.client, town.world.surveys)
+    assert not survey_versions._delete_if_unused(town.client, version_of(ONE), horizon=OLD_MS)
+    assert list(survey_versions.stored_versions(town.client)) == [version_of(ONE)]
 
 
 def test_what_an_earlier_release_kept_counts_as_used_now(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
-    town.client.delete(survey_versions.USED, survey_versions.SINCE)
-    assert survey_versions.forget(town.client, KEEP_MS) == []
-    assert survey_versions.times(town.client, survey_versions.USED)[version_of(ONE)] > OLD_MS
+    survey_versions.publish_current(town.client, town.world.surveys)
+    town.client.delete(survey_versions.LAST_USED_KEY, survey_versions.FIRST_STORED_KEY)
+    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
+    assert survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version_of(ONE)] > OLD_MS
 
 
 def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
-    survey_versions.publish(town.client, town.world.surveys)
-    now = keyspace.server_ms(town.client)
+    survey_versions.publish_current(town.client, town.world.surveys)
+    now = keyspace.server_time_ms(town.client)
     keep_ms = town.world.settings.keep_events_ms
-    town.client.zadd(survey_versions.USED, {version_of(ONE): now - keep_ms + 60_000})
-    tidy(town.world)
-    assert list(survey_versions.stored(town.client)) == [version_of(ONE)]
-    town.client.zadd(survey_versions.USED, {version_of(ONE): now - keep_ms})
-    tidy(town.world)
-    assert list(survey_versions.stored(town.client)) == []
+    town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): now - keep_ms + 60_000})
+    run_housekeeping(town.world)
+    assert list(survey_versions.stored_versions(town.client)) == [version_of(ONE)]
+    town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): now - keep_ms})
+    run_housekeeping(town.world)
+    assert list(survey_versions.stored_versions(town.client)) == []
 
 
 # What a process does meanwhile
@@ -230,41 +236,55 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
     """With a Redis that does not answer, nothing becomes current."""
     town = pipeline(ONE)
     away = keyspace.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
-    world = worker_process.World(town.world.settings, town.world.surveys, away, town.world.broker)
+    world = worker_process.WorkerContext(town.world.settings, town.world.surveys, away, town.world.broker)
     (folder_of(town) / "clinic.yaml").write_bytes(TWO)
-    with capture_logs() as logs, live_surveys(world, "conversation"):
-        until(lambda: [line for line in logs if line.get("what") == "surveys"], 10 * LOOK_S, "it tries")
+    with capture_logs() as logs, hot_reloaded_surveys(world, "conversation"):
+        until(
+            lambda: [line for line in logs if line.get("what") == "surveys"],
+            10 * RELOAD_INTERVAL_S,
+            "it tries",
+        )
     assert world.surveys.current("clinic").version == version_of(ONE)
-    with live_surveys(town.world, "conversation"):
-        until(lambda: world.surveys.current("clinic").version == version_of(TWO), 10 * LOOK_S, "taken up")
-        assert version_of(TWO) in survey_versions.stored(town.client)
+    with hot_reloaded_surveys(town.world, "conversation"):
+        until(
+            lambda: world.surveys.current("clinic").version == version_of(TWO),
+            10 * RELOAD_INTERVAL_S,
+            "taken up",
+        )
+        assert version_of(TWO) in survey_versions.stored_versions(town.client)
 
 
 def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
     monkeypatch.setattr(survey_versions, "PUBLISH_S", 0.01)
     monkeypatch.setattr(process_registry, "SAY_S", 0.01)
     town = pipeline(ONE)
-    with live_surveys(town.world, "conversation"):
-        until(lambda: town.world.surveys.edition, 10 * LOOK_S, "it has looked at its folder")
+    with hot_reloaded_surveys(town.world, "conversation"):
+        until(lambda: town.world.surveys.edition, 10 * RELOAD_INTERVAL_S, "it has looked at its folder")
         town.client.flushdb()
-        until(lambda: version_of(ONE) in survey_versions.stored(town.client), 10, "it has said so again")
-        until(lambda: process_registry.processes(town.client), 10, "it has said what it runs again")
+        until(
+            lambda: version_of(ONE) in survey_versions.stored_versions(town.client),
+            10,
+            "it has said so again",
+        )
+        until(lambda: process_registry.living_processes(town.client), 10, "it has said what it runs again")
 
 
 def test_a_process_says_what_it_runs_until_it_stops(pipeline):
     town = pipeline(ONE)
-    with live_surveys(town.world, "conversation"):
-        until(lambda: process_registry.processes(town.client), 10, "it has said so")
-        ((process, said),) = process_registry.processes(town.client).items()
+    with hot_reloaded_surveys(town.world, "conversation"):
+        until(lambda: process_registry.living_processes(town.client), 10, "it has said so")
+        ((process, said),) = process_registry.living_processes(town.client).items()
         assert process.startswith("conversation@")
         assert said.surveys == {"clinic": version_of(ONE)}
         (folder_of(town) / "clinic.yaml").write_bytes(TWO)
         until(
-            lambda: process_registry.processes(town.client)[process].surveys == {"clinic": version_of(TWO)},
-            20 * LOOK_S,
+            lambda: (
+                process_registry.living_processes(town.client)[process].surveys == {"clinic": version_of(TWO)}
+            ),
+            20 * RELOAD_INTERVAL_S,
             "it says at once that it runs another version",
         )
-    assert process_registry.processes(town.client) == {}
+    assert process_registry.living_processes(town.client) == {}
 
 
 # The command
@@ -291,10 +311,10 @@ def objects(output):
 
 def live(town, process="conversation@here:1"):
     """Somebody runs what the town runs."""
-    survey_versions.publish(town.client, town.world.surveys)
+    survey_versions.publish_current(town.client, town.world.surveys)
     surveys = worker_process.current_versions(town.world.surveys)
-    process_registry.put(
-        town.client, process, process_registry.Process(keyspace.server_ms(town.client), surveys)
+    process_registry.store_heartbeat(
+        town.client, process, process_registry.ProcessHeartbeat(keyspace.server_time_ms(town.client), surveys)
     )
 
 
@@ -325,7 +345,7 @@ def test_versions_are_listed_with_who_runs_them_and_their_open_sessions(pipeline
 
 
 def test_versions_that_nobody_uses_are_listed_on_request(pipeline, parley):
-    survey_versions.publish(pipeline(ONE).client, read(clinic=ONE))
+    survey_versions.publish_current(pipeline(ONE).client, read(clinic=ONE))
     pipeline(TWO)
     assert [each["version"] for each in objects(parley("--json")[1])] == [version_of(TWO)]
     both = {each["version"] for each in objects(parley("--all", "--json")[1])}
@@ -335,8 +355,10 @@ def test_versions_that_nobody_uses_are_listed_on_request(pipeline, parley):
 def test_a_version_that_this_release_cannot_read_is_listed_all_the_same(pipeline, parley):
     town = pipeline(ONE)
     live(town)
-    town.client.hset(keyspace.SURVEYS, "0" * 16, survey_versions.encode(("old.yaml", b"steps: nonsense")))
-    town.client.zadd(survey_versions.USED, {"0" * 16: OLD_MS})
+    town.client.hset(
+        keyspace.SURVEYS_KEY, "0" * 16, survey_versions.encode_survey_file(("old.yaml", b"steps: nonsense"))
+    )
+    town.client.zadd(survey_versions.LAST_USED_KEY, {"0" * 16: OLD_MS})
     unread, read = objects(parley("--all", "--json")[1])
     assert (unread["survey"], unread["version"], read["survey"]) == ("?", "0" * 16, "clinic")
 

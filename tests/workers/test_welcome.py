@@ -5,7 +5,7 @@ import pytest
 
 from config.settings.channels import read_channels
 from config.settings.settings import Secret
-from workers.commands.run import webhook
+from workers.commands.run import webhook_url
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def channel(tmp_path):
 
 
 def test_a_webhook_that_a_token_opens_is_told_without_it(channel):
-    assert webhook(channel, "http://127.0.0.1:8000") == "http://127.0.0.1:8000/webhooks/clinic?token=…"
+    assert webhook_url(channel, "http://127.0.0.1:8000") == "http://127.0.0.1:8000/webhooks/clinic?token=…"
 
 
 def test_a_webhook_that_is_signed_is_its_url(channel):
     signed = msgspec.structs.replace(channel, provider="twilio", token=Secret(""))
-    assert webhook(signed, "https://sms.example.org") == "https://sms.example.org/webhooks/clinic"
+    assert webhook_url(signed, "https://sms.example.org") == "https://sms.example.org/webhooks/clinic"

@@ -12,35 +12,44 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from engine.model.events import Outbound
-from engine.providers import Accepted, NotFound, Request, RetryLater, Unknown, octopush, twilio, vonage
+from engine.model.events import OutboundSms
+from engine.providers import (
+    OutcomeUnknown,
+    ProviderRequest,
+    RetryLater,
+    SendAccepted,
+    SmsNotFound,
+    octopush,
+    twilio,
+    vonage,
+)
 from tests.support.waiting import free_port
 from workers.sending import http_client
-from workers.sending.http_client import Wire
+from workers.sending.http_client import ProviderClient
 
-SMS = Outbound("aax0", "c", "+33600000001", "hello")
+SMS = OutboundSms("aax0", "c", "+33600000001", "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Provider:
     """Sends to `url` whatever it is given, and takes any answer for an acceptance."""
 
-    def __init__(self, url, *, recourse="look_up", reads=lambda: Accepted("t")):
+    def __init__(self, url, *, recourse="look_up", reads=lambda: SendAccepted("t")):
         self.url = url
         self.recourse = recourse
         self._reads = reads
 
     def write(self, sms, now):
-        return Request(f"{self.url}/send", {"Content-Type": "text/plain"}, sms.text.encode())
+        return ProviderRequest(f"{self.url}/send", {"Content-Type": "text/plain"}, sms.text.encode())
 
     def outcome(self, status, body):
         return self._reads()
 
     def look_up(self, sms, since):
-        return Request(f"{self.url}/sent?to={sms.to[1:]}", {"Accept": "text/plain"})
+        return ProviderRequest(f"{self.url}/sent?to={sms.to[1:]}", {"Accept": "text/plain"})
 
     def found(self, sms, since, status, body, known):
-        return Accepted(body.decode()) if body.decode() not in known else NotFound()
+        return SendAccepted(body.decode()) if body.decode() not in known else SmsNotFound()
 
 
 @contextmanager
@@ -71,7 +80,7 @@ def server(answer):
 
 def test_an_answer_is_read():
     with server(OK) as (url, read):
-        assert Wire(Provider(url), 1).send(SMS) == Accepted("t")
+        assert ProviderClient(Provider(url), 1).send(SMS) == SendAccepted("t")
     assert read[0].startswith(b"POST /send ")
     assert read[0].endswith(b"\r\n\r\nhello")
 
@@ -81,13 +90,13 @@ def test_an_answer_is_read():
 )
 def test_a_connection_that_breaks_after_the_request_leaves_its_fate_unknown(answer):
     with server(answer) as (url, _):
-        assert isinstance(Wire(Provider(url), 1).send(SMS), Unknown)
+        assert isinstance(ProviderClient(Provider(url), 1).send(SMS), OutcomeUnknown)
 
 
 def test_no_answer_in_time_leaves_its_fate_unknown(monkeypatch):
     monkeypatch.setattr(http_client, "READ_S", 0.05)
     with server(None) as (url, _):
-        assert isinstance(Wire(Provider(url), 1).send(SMS), Unknown)
+        assert isinstance(ProviderClient(Provider(url), 1).send(SMS), OutcomeUnknown)
 
 
 def test_an_answer_that_parley_cannot_read_leaves_its_fate_unknown():
@@ -95,12 +104,12 @@ def test_an_answer_that_parley_cannot_read_leaves_its_fate_unknown():
         raise KeyError("sid")
 
     with server(OK) as (url, _):
-        assert isinstance(Wire(Provider(url, reads=fails), 1).send(SMS), Unknown)
+        assert isinstance(ProviderClient(Provider(url, reads=fails), 1).send(SMS), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "http://"])
 def test_a_connection_that_never_came_about_carried_nothing(url):
-    assert isinstance(Wire(Provider(url.format(port=free_port())), 1).send(SMS), RetryLater)
+    assert isinstance(ProviderClient(Provider(url.format(port=free_port())), 1).send(SMS), RetryLater)
 
 
 def test_a_server_that_does_not_accept_in_time_got_nothing(monkeypatch):
@@ -111,7 +120,7 @@ def test_a_server_that_does_not_accept_in_time_got_nothing(monkeypatch):
         listener.listen(0)
         address = listener.getsockname()
         with socket.create_connection(address), crowded(address):
-            outcome = Wire(Provider(f"http://127.0.0.1:{address[1]}"), 1).send(SMS)
+            outcome = ProviderClient(Provider(f"http://127.0.0.1:{address[1]}"), 1).send(SMS)
     assert outcome == RetryLater("ConnectTimeout", "the provider cannot be reached")
 
 
@@ -139,7 +148,7 @@ def test_a_certificate_that_nobody_vouches_for_got_nothing(tmp_path):
 
         thread = Thread(target=serve)
         thread.start()
-        outcome = Wire(Provider(f"https://127.0.0.1:{listener.getsockname()[1]}"), 1).send(SMS)
+        outcome = ProviderClient(Provider(f"https://127.0.0.1:{listener.getsockname()[1]}"), 1).send(SMS)
         thread.join(5)
     assert outcome == RetryLater("SSLError", "the provider cannot be reached")
 
@@ -162,12 +171,12 @@ def certificate(folder):
 
 def test_a_look_up_asks_with_get_and_says_what_was_found():
     with server(OK) as (url, read):
-        assert Wire(Provider(url), 1).look_up(SMS, 0.0, {"other"}) == Accepted("ok")
+        assert ProviderClient(Provider(url), 1).look_up(SMS, 0.0, {"other"}) == SendAccepted("ok")
     assert read[0].startswith(b"GET /sent?to=33600000001 ")
     with server(OK) as (url, _):
-        assert Wire(Provider(url), 1).look_up(SMS, 0.0, {"ok"}) == NotFound()
+        assert ProviderClient(Provider(url), 1).look_up(SMS, 0.0, {"ok"}) == SmsNotFound()
     with server(b"") as (url, _):
-        assert isinstance(Wire(Provider(url), 1).look_up(SMS, 0.0, set()), Unknown)
+        assert isinstance(ProviderClient(Provider(url), 1).look_up(SMS, 0.0, set()), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +189,7 @@ def test_a_look_up_asks_with_get_and_says_what_was_found():
 def test_a_code_that_is_not_known_is_no_label(code, label):
     provider = Provider("http://127.0.0.1:9")
     provider.codes = frozenset(("104",))
-    assert Wire(provider, 1).known(code) == label
+    assert ProviderClient(provider, 1).metric_code(code) == label
 
 
 def test_the_codes_of_every_provider_that_decide_something_are_labels():

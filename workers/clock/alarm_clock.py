@@ -11,56 +11,64 @@ import structlog
 
 from config.store import keyspace
 from config.telemetry import faults, metrics
-from workers.turns.committing import Bell
+from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
 
-TICK_S = 0.25
-AGAIN_MS = 5_000
+MAX_TICK_S = 0.25
+ALARM_REPEAT_MS = 5_000
 """After this long, an alarm that nobody answered is rung again."""
 
-MOST = 1_000
+MAX_ALARMS_PER_TICK = 1_000
 """Alarms of one shard in one tick."""
 
-AFTER_AN_ERROR_S = 1.0
+REDIS_RETRY_S = 1.0
 
 
-class Stop(Protocol):
+class StopEvent(Protocol):
     def wait(self, timeout_s: float) -> bool:
         """True if the process is to stop; False after `timeout_s`."""
         ...
 
 
-class Clock:
-    def __init__(self, client: redis.Redis, shards: int, bell: Bell) -> None:
+class AlarmClock:
+    def __init__(self, client: redis.Redis, shards: int, waker: WorkerWaker) -> None:
         self._redis = client
-        self._ticks = [
-            keyspace.call("tick", [keyspace.alarms(k), keyspace.outbox_alarms(k)], (MOST, AGAIN_MS))
+        self._tick_commands = [
+            keyspace.function_call(
+                "tick",
+                [keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k)],
+                (MAX_ALARMS_PER_TICK, ALARM_REPEAT_MS),
+            )
             for k in range(shards)
         ]
-        self._bell = bell
+        self._waker = waker
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: StopEvent) -> None:
         """Tick until `stop` says so. An unreachable Redis is waited for."""
         wait_s = 0.0
         while not stop.wait(wait_s):
             try:
-                wait_s = self.tick()
+                wait_s = self.wake_due()
             except redis.RedisError as e:
-                log.warning("the clock cannot reach Redis", error=str(e), retry_s=AFTER_AN_ERROR_S)
-                wait_s = AFTER_AN_ERROR_S
+                log.warning("the clock cannot reach Redis", error=str(e), retry_s=REDIS_RETRY_S)
+                wait_s = REDIS_RETRY_S
 
-    def tick(self) -> float:
+    def wake_due(self) -> float:
         """Ring for what is due; how many seconds may pass until the next tick."""
-        answers = keyspace.run(self._redis, self._ticks)
+        answers = keyspace.run_commands(self._redis, self._tick_commands)
         if any(lanes or outboxes for lanes, outboxes, _ in answers):
             faults.reach("after_tick")
-        self._ring(keyspace.REPLIES, [sender.decode() for lanes, _, _ in answers for sender in lanes])
-        self._ring(keyspace.OUTBOUND, [sender.decode() for _, outboxes, _ in answers for sender in outboxes])
+        self._wake_senders(
+            keyspace.REPLIES_QUEUE, [sender.decode() for lanes, _, _ in answers for sender in lanes]
+        )
+        self._wake_senders(
+            keyspace.OUTBOUND_QUEUE, [sender.decode() for _, outboxes, _ in answers for sender in outboxes]
+        )
         nearest: float = min((wait_ms for _, _, wait_ms in answers if wait_ms >= 0), default=math.inf)
-        return min(TICK_S, nearest / 1000)
+        return min(MAX_TICK_S, nearest / 1000)
 
-    def _ring(self, queue: str, senders: list[str]) -> None:
+    def _wake_senders(self, queue: str, senders: list[str]) -> None:
         if senders:
-            self._bell.ring(queue, senders)
-            metrics.ALARMS.labels(queue).inc(len(senders))
+            self._waker.wake(queue, senders)
+            metrics.WAKEUPS.labels(queue).inc(len(senders))

@@ -17,53 +17,57 @@ from config.telemetry import process_registry
 
 log = structlog.get_logger()
 
-UNUSED_MS = 86_400_000
+UNUSED_LIBRARY_KEPT_MS = 86_400_000
 """How long a library is kept that nobody uses."""
 
-_EARLIER = "parley"
-_OURS = re.compile(r"parley(_[0-9a-f]{8})?")
+_UNNAMED_RELEASE_LIBRARY = "parley"
+_LIBRARY_NAME = re.compile(r"parley(_[0-9a-f]{8})?")
 
 
-def forget(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
+def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
     """Delete from `servers` the libraries that are of no use any more; answers which. `lanes` is the server that knows
     who lives."""
-    loaded = {server: _loaded(server) for server in servers}
-    now = keyspace.server_ms(lanes)
-    used = {each.library or _EARLIER for each in process_registry.processes(lanes).values()} | {
-        keyspace.LIBRARY
-    }
-    _note(lanes, used, sorted(set().union(*loaded.values())), now)
-    unused = _unused(lanes, now - UNUSED_MS)
+    loaded = {server: _loaded_libraries(server) for server in servers}
+    now = keyspace.server_time_ms(lanes)
+    used = {
+        each.library or _UNNAMED_RELEASE_LIBRARY for each in process_registry.living_processes(lanes).values()
+    } | {keyspace.LIBRARY_NAME}
+    _record_use(lanes, used, sorted(set().union(*loaded.values())), now)
+    unused = _unused_since(lanes, now - UNUSED_LIBRARY_KEPT_MS)
     for server, names in loaded.items():
         for name in sorted(names & unused):
-            _delete(server, name)
+            _delete_library(server, name)
     if unused:
-        lanes.zrem(keyspace.LIBRARIES, *unused)
+        lanes.zrem(keyspace.LIBRARIES_KEY, *unused)
         log.info("server-side functions of an earlier release deleted", libraries=sorted(unused))
     return sorted(unused)
 
 
-def _loaded(server: redis.Redis) -> set[str]:
+def _loaded_libraries(server: redis.Redis) -> set[str]:
     """The libraries of ours on one server."""
-    answers: Sequence[Sequence[bytes]] = keyspace.ask(server, ("FUNCTION", "LIST", "LIBRARYNAME", "parley*"))
+    answers: Sequence[Sequence[bytes]] = keyspace.run_command(
+        server, ("FUNCTION", "LIST", "LIBRARYNAME", "parley*")
+    )
     names = (dict(zip(each[::2], each[1::2], strict=True))[b"library_name"].decode() for each in answers)
-    return {name for name in names if _OURS.fullmatch(name)}
+    return {name for name in names if _LIBRARY_NAME.fullmatch(name)}
 
 
-def _note(lanes: redis.Redis, used: Iterable[str], loaded: Sequence[str], now: int) -> None:
-    lanes.zadd(keyspace.LIBRARIES, dict.fromkeys(used, now), gt=True)
+def _record_use(lanes: redis.Redis, used: Iterable[str], loaded: Sequence[str], now: int) -> None:
+    lanes.zadd(keyspace.LIBRARIES_KEY, dict.fromkeys(used, now), gt=True)
     if loaded:
-        lanes.zadd(keyspace.LIBRARIES, dict.fromkeys(loaded, now), nx=True)
+        lanes.zadd(keyspace.LIBRARIES_KEY, dict.fromkeys(loaded, now), nx=True)
 
 
-def _unused(lanes: redis.Redis, horizon: int) -> set[str]:
-    names: list[bytes] = keyspace.ask(lanes, ("ZRANGEBYSCORE", keyspace.LIBRARIES, "-inf", horizon))
+def _unused_since(lanes: redis.Redis, horizon: int) -> set[str]:
+    names: list[bytes] = keyspace.run_command(
+        lanes, ("ZRANGEBYSCORE", keyspace.LIBRARIES_KEY, "-inf", horizon)
+    )
     return {name.decode() for name in names}
 
 
-def _delete(server: redis.Redis, name: str) -> None:
+def _delete_library(server: redis.Redis, name: str) -> None:
     try:
-        keyspace.ask(server, ("FUNCTION", "DELETE", name))
+        keyspace.run_command(server, ("FUNCTION", "DELETE", name))
     except redis.ResponseError as e:
         if "not found" not in str(e).lower():  # another clock was faster, or both databases are on one server
             raise

@@ -17,38 +17,38 @@ import structlog
 from config.settings.channels import Channel
 from config.store import keyspace, stored_values
 from config.telemetry import faults, metrics
-from engine.model.events import Invitation, Refused, decode_inbound, encode
-from engine.model.quiet_hours import quiet_hours
-from engine.surveys.program import END, Say, Survey
-from engine.surveys.survey_registry import Surveys
+from engine.model.events import Invitation, OpeningRefused, decode_inbound, encode_event
+from engine.model.quiet_hours import quiet_hours_from_minutes
+from engine.surveys.program import END_INDEX, StatementStep, Survey
+from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.archive import forget_references
-from workers.store.channel_state import Channels
-from workers.turns.committing import Bell
+from workers.store.channel_state import ChannelStore
+from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
 
-MOST_WAITING = 64
+MAX_LANES_WAITING = 64
 """With so many lanes waiting for a worker, nobody else is invited."""
 
-USUAL_PACE = 100.0
+DEFAULT_INVITATIONS_PER_SECOND = 100.0
 """Invitations a second on a channel whose SMS have no limit."""
 
-ROUND_S = 0.05
+RELEASE_PAUSE_S = 0.05
 """Between two releases: many at once would be a crowd that a reply has to wait behind."""
 
-TURN_S = 5.0
+RELEASE_RUN_S = 5.0
 """How long one turn lasts at the most, while there is anything to release."""
 
-BURST_S = 0.1
+PACE_BURST_S = 0.1
 """The pace's permits gather for no longer, so that a backlog which had to stop does not catch up in a rush."""
 
-SLOT_MS = 60_000
+RESERVATION_SPAN_MS = 60_000
 """What was released in this and the last span counts against the day's SMS, as it may not be decided yet."""
 
-PAGE = 1_000
+HELD_SCAN_COUNT = 1_000
 
 
-class Held(msgspec.Struct, frozen=True):
+class UnreleasedInvitation(msgspec.Struct, frozen=True):
     """An invitation that waits: for whom, since when (ms), and in which shard."""
 
     id: str
@@ -58,7 +58,7 @@ class Held(msgspec.Struct, frozen=True):
     event: Invitation
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ChannelBacklog(msgspec.Struct, frozen=True):
     """A channel's backlog by shard, at `now` (ms): what is held in all, and what may be released by now."""
 
     now: int
@@ -66,16 +66,16 @@ class Standing(msgspec.Struct, frozen=True):
     due: Mapping[int, int]
 
 
-class Campaigns:
-    """What a clock does for invitations. `turn` once a while."""
+class InvitationPacer:
+    """What a clock does for invitations. `release_until_done` once a while."""
 
     def __init__(
         self,
         lanes: redis.Redis,
         broker: redis.Redis,
         channels: Mapping[str, Channel],
-        surveys: Surveys,
-        bell: Bell,
+        surveys: SurveyRegistry,
+        waker: WorkerWaker,
         *,
         shards: int,
         keep_events_ms: int,
@@ -84,41 +84,42 @@ class Campaigns:
         self._broker = broker
         self._channels = channels
         self._surveys = surveys
-        self._bell = bell
-        self._door = Channels(lanes, channels)
+        self._waker = waker
+        self._channel_store = ChannelStore(lanes, channels)
         self._shards = shards
         self._keep_ms = keep_events_ms
-        self._first = 0  # whose turn it is to come first, where there is not room for all channels
-        self._dues = [
-            keyspace.call("due", [keyspace.held(k, name) for name in channels], ()) for k in range(shards)
+        self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
+        self._backlog_commands = [
+            keyspace.function_call("due", [keyspace.held_ids_key(k, name) for name in channels], ())
+            for k in range(shards)
         ]
 
-    def turn(self) -> None:
+    def release_until_done(self) -> None:
         """Release what may be released, a little at a time, until nothing is due or it is time to be asked again."""
-        until_s = monotonic() + TURN_S
-        while self.tick() and monotonic() < until_s:
-            sleep(ROUND_S)
+        until_s = monotonic() + RELEASE_RUN_S
+        while self.release_round() and monotonic() < until_s:
+            sleep(RELEASE_PAUSE_S)
 
-    def tick(self) -> bool:
+    def release_round(self) -> bool:
         """Release what may be released now. False if nothing is due on any channel."""
-        standings = self._standings()
+        standings = self._read_backlogs()
         if not any(any(each.due.values()) for each in standings.values()):
             return False
-        room = MOST_WAITING - self._waiting()
+        room = MAX_LANES_WAITING - self._lanes_waiting()
         names = list(standings)
-        self._first = (self._first + 1) % len(names)
-        for name in names[self._first :] + names[: self._first]:
+        self._first_channel = (self._first_channel + 1) % len(names)
+        for name in names[self._first_channel :] + names[: self._first_channel]:
             due = sum(standings[name].due.values())
             if due and room > 0:
-                room -= self._release(name, standings[name], min(due, room))
+                room -= self._release_on_channel(name, standings[name], min(due, room))
         return True
 
-    def _standings(self) -> dict[str, Standing]:
-        answers = keyspace.run(self._lanes, self._dues)
-        standings: dict[str, Standing] = {}
+    def _read_backlogs(self) -> dict[str, ChannelBacklog]:
+        answers = keyspace.run_commands(self._lanes, self._backlog_commands)
+        standings: dict[str, ChannelBacklog] = {}
         for place, name in enumerate(self._channels):
             held, due = 2 * place + 1, 2 * place + 2
-            standing = Standing(
+            standing = ChannelBacklog(
                 answers[0][0],
                 sum(each[held] for each in answers),
                 {k: each[due] for k, each in enumerate(answers)},
@@ -126,33 +127,37 @@ class Campaigns:
             standings[name] = standing
         return standings
 
-    def _waiting(self) -> int:
+    def _lanes_waiting(self) -> int:
         """Lanes that wait for the busiest kind of worker."""
-        queues = (keyspace.STARTS, keyspace.REPLIES, keyspace.OUTBOUND)
-        bells = [("ZCARD", keyspace.bell(queue)) for queue in queues]
-        return max(int(waiting) for waiting in keyspace.run(self._broker, bells))
+        queues = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE)
+        bells = [("ZCARD", keyspace.wakeup_queue_key(queue)) for queue in queues]
+        return max(int(waiting) for waiting in keyspace.run_commands(self._broker, bells))
 
-    def _release(self, name: str, standing: Standing, wanted: int) -> int:
+    def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
         wanted = self._room_to_send(name, standing.now, wanted)
-        awake = self._awake(name, standing.now, self._oldest(name, standing, wanted)) if wanted else []
-        permitted = self._permitted(name, standing.now, awake)
+        awake = (
+            self._outside_quiet_hours(name, standing.now, self._oldest_due(name, standing, wanted))
+            if wanted
+            else []
+        )
+        permitted = self._within_limits(name, standing.now, awake)
         if not permitted:
             return 0
         faults.reach("before_release")
-        rings = self._lanes_rung(name, permitted)
+        rings = self._release_to_mailboxes(name, permitted)
         faults.reach("after_release")
         metrics.INVITATIONS_RELEASED.labels(name, "released").inc(sum(ring >= 0 for _, ring in rings))
-        for ring, queue in keyspace.QUEUE_OF.items():
+        for ring, queue in keyspace.QUEUE_BY_NUMBER.items():
             senders = [sender for sender, rung in rings if rung == ring]
             if senders:
-                self._bell.ring(queue, senders)
+                self._waker.wake(queue, senders)
         return len(permitted)
 
     def _room_to_send(self, name: str, now: int, wanted: int) -> int:
         """How many SMS the channel could send at once and keep half of its permits for replies; none if it pauses."""
-        paused, full_at = keyspace.run(
-            self._lanes, [("EXISTS", keyspace.pause(name)), ("GET", keyspace.sms_bucket(name))]
+        paused, full_at = keyspace.run_commands(
+            self._lanes, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
         )
         if paused:
             return 0
@@ -163,149 +168,171 @@ class Campaigns:
         used = max(0.0, float(full_at or 0) - now) * rate / 1000
         return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
 
-    def _oldest(self, name: str, standing: Standing, wanted: int) -> list[Held]:
+    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[UnreleasedInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""
-        shares = {k: share for k, share in _shares(standing.due, wanted).items() if share}
-        answers = keyspace.run(
+        shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
+        answers = keyspace.run_commands(
             self._lanes,
             [
-                keyspace.call("oldest", [keyspace.held(k, name), keyspace.held_mail(k)], (share,))
+                keyspace.function_call(
+                    "oldest", [keyspace.held_ids_key(k, name), keyspace.held_invitations_key(k)], (share,)
+                )
                 for k, share in shares.items()
             ],
         )
-        return [each for k, answer in zip(shares, answers, strict=True) for each in _read(k, answer[1:])]
+        return [
+            each
+            for k, answer in zip(shares, answers, strict=True)
+            for each in _decode_unreleased(k, answer[1:])
+        ]
 
-    def _awake(self, name: str, now: int, oldest: Sequence[Held]) -> list[Held]:
+    def _outside_quiet_hours(
+        self, name: str, now: int, oldest: Sequence[UnreleasedInvitation]
+    ) -> list[UnreleasedInvitation]:
         """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
         channel = self._channels[name]
-        quiet = quiet_hours(channel.quiet_minutes)
+        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
         awake = []
         later: list[keyspace.Command] = []
-        expired: list[Held] = []
+        expired: list[UnreleasedInvitation] = []
         for each in oldest:
-            if _expired(each, now):
+            if _is_expired(each, now):
                 expired.append(each)
-            elif quiet and (moment := quiet.awake_at(each.sender, now, channel.timezone)) > now:
-                later.append(("ZADD", keyspace.held(each.k, name), "XX", moment, each.id))
+            elif quiet and (moment := quiet.next_awake_at(each.sender, now, channel.timezone)) > now:
+                later.append(("ZADD", keyspace.held_ids_key(each.k, name), "XX", moment, each.id))
             else:
                 awake.append(each)
         if later:
-            keyspace.run(self._lanes, later)
-        self._refuse(name, now, expired)
+            keyspace.run_commands(self._lanes, later)
+        self._refuse_expired(name, now, expired)
         return awake
 
-    def _refuse(self, name: str, now: int, expired: Sequence[Held]) -> None:
+    def _refuse_expired(self, name: str, now: int, expired: Sequence[UnreleasedInvitation]) -> None:
         if expired:
-            keyspace.run(
+            keyspace.run_commands(
                 self._lanes,
                 [
-                    _unhold(each, self._keep_ms, encode([Refused(now, name, each.id, "expired")]))
+                    _unhold_command(
+                        each, self._keep_ms, encode_event([OpeningRefused(now, name, each.id, "expired")])
+                    )
                     for each in expired
                 ],
             )
             metrics.INVITATIONS_RELEASED.labels(name, "expired").inc(len(expired))
 
-    def _permitted(self, name: str, now: int, awake: Sequence[Held]) -> Sequence[Held]:
+    def _within_limits(
+        self, name: str, now: int, awake: Sequence[UnreleasedInvitation]
+    ) -> Sequence[UnreleasedInvitation]:
         """As many as the channel's pace, its day's SMS and its new sessions a minute allow."""
-        paced = self._paced(name, len(awake))
-        admitted = self._door.admit(name, paced, now)[0] if paced else 0
-        return awake[: self._reserved(name, now, awake[:admitted])]
+        paced = self._take_pace_permits(name, len(awake))
+        admitted = self._channel_store.admit_sessions(name, paced, now)[0] if paced else 0
+        return awake[: self._reserve_daily_sms(name, now, awake[:admitted])]
 
-    def _paced(self, name: str, wanted: int) -> int:
+    def _take_pace_permits(self, name: str, wanted: int) -> int:
         limits = self._channels[name].limits
-        pace = limits.invitations_per_second or limits.sms_per_second / 2 or USUAL_PACE
+        pace = limits.invitations_per_second or limits.sms_per_second / 2 or DEFAULT_INVITATIONS_PER_SECOND
         if not wanted:
             return 0
-        bucket = keyspace.invitation_bucket(name)
-        granted: int = keyspace.ask(
-            self._lanes, keyspace.call("grant", [bucket], (pace, max(1.0, pace * BURST_S), wanted))
+        bucket = keyspace.invitation_bucket_key(name)
+        granted: int = keyspace.run_command(
+            self._lanes,
+            keyspace.function_call("grant", [bucket], (pace, max(1.0, pace * PACE_BURST_S), wanted)),
         )
         return granted
 
-    def _reserved(self, name: str, now: int, wanted: Sequence[Held]) -> int:
+    def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[UnreleasedInvitation]) -> int:
         """How many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
         cap = self._channels[name].limits.sms_per_day
         if not cap or not wanted:
             return len(wanted)
-        needs = [self._opening(each.event.survey) for each in wanted]
-        slot = keyspace.released(name, now // SLOT_MS)
-        before = keyspace.released(name, now // SLOT_MS - 1)
-        reserved, _, earlier = keyspace.run(
-            self._lanes, [("INCRBY", slot, sum(needs)), ("PEXPIRE", slot, 3 * SLOT_MS), ("GET", before)]
+        needs = [self._opening_sms_of(each.event.survey) for each in wanted]
+        slot = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS)
+        before = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS - 1)
+        reserved, _, earlier = keyspace.run_commands(
+            self._lanes,
+            [("INCRBY", slot, sum(needs)), ("PEXPIRE", slot, 3 * RESERVATION_SPAN_MS), ("GET", before)],
         )
-        left = cap - self._door.sms_today(name, now) - int(earlier or 0) - (int(reserved) - sum(needs))
+        left = (
+            cap - self._channel_store.sms_today(name, now) - int(earlier or 0) - (int(reserved) - sum(needs))
+        )
         fitting = 0
         while fitting < len(needs) and sum(needs[: fitting + 1]) <= left:
             fitting += 1
         if unused := sum(needs[fitting:]):
-            keyspace.ask(self._lanes, ("DECRBY", slot, unused))
+            keyspace.run_command(self._lanes, ("DECRBY", slot, unused))
         return fitting
 
-    def _opening(self, survey: str) -> int:
+    def _opening_sms_of(self, survey: str) -> int:
         known = self._surveys.current(survey)
-        return opening_sms(known) if known else 1
+        return max_opening_sms(known) if known else 1
 
-    def _lanes_rung(self, name: str, permitted: Sequence[Held]) -> list[tuple[str, int]]:
+    def _release_to_mailboxes(
+        self, name: str, permitted: Sequence[UnreleasedInvitation]
+    ) -> list[tuple[str, int]]:
         """Make them mail. Answers (sender, whom to wake) for each, as the function `release` does."""
-        groups: dict[int, list[Held]] = {}
+        groups: dict[int, list[UnreleasedInvitation]] = {}
         for each in permitted:
             groups.setdefault(each.k, []).append(each)
         commands = []
         for k, group in groups.items():
-            keys = [keyspace.alarms(k), keyspace.held(k, name), keyspace.held_mail(k)]
-            keys += [keyspace.mailbox(k, each.sender) for each in group]
+            keys = [
+                keyspace.lane_alarms_key(k),
+                keyspace.held_ids_key(k, name),
+                keyspace.held_invitations_key(k),
+            ]
+            keys += [keyspace.mailbox_key(k, each.sender) for each in group]
             args = chain.from_iterable((each.id, each.sender) for each in group)
-            commands.append(keyspace.call("release", keys, args))
-        rings = chain.from_iterable(keyspace.run(self._lanes, commands))
+            commands.append(keyspace.function_call("release", keys, args))
+        rings = chain.from_iterable(keyspace.run_commands(self._lanes, commands))
         return [
             (each.sender, ring)
             for each, ring in zip(chain.from_iterable(groups.values()), rings, strict=True)
         ]
 
 
-def opening_sms(survey: Survey) -> int:
+def max_opening_sms(survey: Survey) -> int:
     """The most SMS that a session begins with, before it waits for an answer."""
-    longest: dict[int, int] = {END: 1 if "completed" in survey.texts else 0}
+    longest: dict[int, int] = {END_INDEX: 1 if "completed" in survey.texts else 0}
 
-    def from_(place: int) -> int:
+    def most_sms_from(place: int) -> int:
         if place not in longest:
             step = survey.steps[place]
             longest[place] = 1  # should it lead back to itself
-            if isinstance(step, Say):
-                longest[place] = 1 + max(from_(route.go) for route in step.routes)
+            if isinstance(step, StatementStep):
+                longest[place] = 1 + max(most_sms_from(route.go) for route in step.routes)
         return longest[place]
 
-    return max(1, from_(0))
+    return max(1, most_sms_from(0))
 
 
-def forget(client: redis.Redis, shards: int, sender: str) -> int:
+def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     """Drop whatever is held for a person, without a trace of it but that its references are taken; how many it was."""
     dropped = 0
-    for held in held_for(client, keyspace.shard_of(sender, shards), sender):
+    for held in unreleased_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
-        dropped += keyspace.ask(client, _unhold(held, 0, b""))
+        dropped += keyspace.run_command(client, _unhold_command(held, 0, b""))
     return dropped
 
 
-def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[Held]:
+def unreleased_for(client: redis.Redis, k: int, sender: str) -> Iterator[UnreleasedInvitation]:
     """Whatever is held for a person of shard `k`."""
-    for id_, mail in client.hscan_iter(keyspace.held_mail(k), count=PAGE):
+    for id_, mail in client.hscan_iter(keyspace.held_invitations_key(k), count=HELD_SCAN_COUNT):
         if mail.startswith(sender.encode() + b"\0"):
-            yield from _read(k, [id_, mail])
+            yield from _decode_unreleased(k, [id_, mail])
 
 
-def _unhold(held: Held, keep_ms: int, records: bytes) -> keyspace.Command:
+def _unhold_command(held: UnreleasedInvitation, keep_ms: int, records: bytes) -> keyspace.Command:
     return keyspace.unhold_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
 
 
-def _read(k: int, answer: Sequence[bytes]) -> Iterator[Held]:
+def _decode_unreleased(k: int, answer: Sequence[bytes]) -> Iterator[UnreleasedInvitation]:
     """(id, mail) ... as the function `oldest` answers."""
     for id_, mail in zip(answer[::2], answer[1::2], strict=True):
-        sender, at, encoded = stored_values.invitation_in(mail)
-        yield Held(id_.decode(), k, sender, at, _event(id_.decode(), encoded))
+        sender, at, encoded = stored_values.parse_held_invitation(mail)
+        yield UnreleasedInvitation(id_.decode(), k, sender, at, _decode_invitation(id_.decode(), encoded))
 
 
-def _event(identity: str, encoded: bytes) -> Invitation:
+def _decode_invitation(identity: str, encoded: bytes) -> Invitation:
     """The invitation. One that cannot be read goes its way like others: the worker makes it a dead letter."""
     try:
         event = decode_inbound(encoded)
@@ -314,13 +341,13 @@ def _event(identity: str, encoded: bytes) -> Invitation:
     return event if isinstance(event, Invitation) else Invitation(identity, "", "")
 
 
-def _expired(held: Held, now: int) -> bool:
+def _is_expired(held: UnreleasedInvitation, now: int) -> bool:
     return (
-        bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MOST_HELD_MS
+        bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MAX_HELD_MS
     )
 
 
-def _shares(due: Mapping[int, int], wanted: int) -> dict[int, int]:
+def _split_by_shard(due: Mapping[int, int], wanted: int) -> dict[int, int]:
     """`wanted` spread over the shards as what is due is: the rests go to those with the largest."""
     total = sum(due.values())
     if total <= wanted:

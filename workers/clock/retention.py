@@ -13,21 +13,21 @@ import redis
 import structlog
 
 from config.store import keyspace
-from engine.model.events import Delivered, Ended, Opened, Record, Sent
-from engine.surveys.survey_registry import Surveys
+from engine.model.events import ArchiveRecord, ReceiptRecorded, SessionEnded, SessionOpened, SmsSent
+from engine.surveys.survey_registry import SurveyRegistry
 from workers.store import archive, dead_letter_store
-from workers.store.session_records import session_of
-from workers.store.survey_versions import learn
+from workers.store.session_records import session_of_record
+from workers.store.survey_versions import load_versions
 
 log = structlog.get_logger()
 
-EVERY_MS = 3_540_000
+SWEEP_INTERVAL_MS = 3_540_000
 """A little less than the hour between a clock's looks, so that each look of a lone clock finds the lock free."""
 
 _PAGE = 500
 
 
-class Swept(msgspec.Struct):
+class SweepCounts(msgspec.Struct):
     """What was deleted."""
 
     sessions: int = 0
@@ -35,31 +35,31 @@ class Swept(msgspec.Struct):
     dead_letters: int = 0
 
 
-class Shard(msgspec.Struct):
-    """What a shard's archive says of sessions that are not kept as long as the rest: `due` are over for long enough.
-    `tickets` tell whose SMS a receipt is about that names only its ticket."""
+class ExpiringSessions(msgspec.Struct):
+    """What a shard's archive says of sessions that are not kept as long as the rest: `due_sessions` are over for long enough.
+    `session_by_ticket` tell whose SMS a receipt is about that names only its ticket."""
 
-    due: set[str]
-    tickets: dict[str, str]
+    due_sessions: set[str]
+    session_by_ticket: dict[str, str]
 
 
-def sweep_hourly(client: redis.Redis, shards: int, surveys: Surveys) -> Swept | None:
-    """`sweep`, unless someone has within the hour."""
-    if not client.set(keyspace.RETENTION, "", nx=True, px=EVERY_MS):
+def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> SweepCounts | None:
+    """`sweep_expired`, unless someone has within the hour."""
+    if not client.set(keyspace.RETENTION_KEY, "", nx=True, px=SWEEP_INTERVAL_MS):
         return None
-    swept = sweep(client, shards, surveys, keyspace.server_ms(client))
+    swept = sweep_expired(client, shards, surveys, keyspace.server_time_ms(client))
     if swept.sessions:
         log.info("what was said in old sessions is deleted", **msgspec.structs.asdict(swept))
     return swept
 
 
-def sweep(client: redis.Redis, shards: int, surveys: Surveys, now: int) -> Swept:
+def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now: int) -> SweepCounts:
     """Delete what is due at `now` (ms)."""
-    learn(client, surveys)
-    versions: list[bytes] = keyspace.ask(client, ("HKEYS", keyspace.SURVEYS))
-    known = filter(None, (surveys.version(version.decode()) for version in versions))
+    load_versions(client, surveys)
+    versions: list[bytes] = keyspace.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
+    known = filter(None, (surveys.by_version(version.decode()) for version in versions))
     keeps = {survey.version: survey.keep_ms for survey in known if survey.keep_ms is not None}
-    swept = Swept()
+    swept = SweepCounts()
     if keeps:
         for k in range(shards):
             _sweep_shard(client, shards, k, keeps, now, swept)
@@ -67,48 +67,50 @@ def sweep(client: redis.Redis, shards: int, surveys: Surveys, now: int) -> Swept
 
 
 def _sweep_shard(
-    client: redis.Redis, shards: int, k: int, keeps: Mapping[str, int], now: int, swept: Swept
+    client: redis.Redis, shards: int, k: int, keeps: Mapping[str, int], now: int, swept: SweepCounts
 ) -> None:
-    shard = _look_through(client, k, keeps, now)
-    if not shard.due:
+    shard = _find_expiring(client, k, keeps, now)
+    if not shard.due_sessions:
         return
-    swept.sessions += len(shard.due)
-    swept.entries += archive.delete(client, k, _entries_of(client, k, shard))
-    swept.dead_letters += _bury_for_good(client, k, shard.due)
-    archive.forget_references(client, shards, shard.due)
-    archive.forget_sessions(client, k, shard.due)
+    swept.sessions += len(shard.due_sessions)
+    swept.entries += archive.delete_entries(client, k, _due_entries(client, k, shard))
+    swept.dead_letters += _delete_dead_letters(client, k, shard.due_sessions)
+    archive.forget_references(client, shards, shard.due_sessions)
+    archive.forget_sessions(client, k, shard.due_sessions)
 
 
-def _look_through(client: redis.Redis, k: int, keeps: Mapping[str, int], now: int) -> Shard:
+def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: int) -> ExpiringSessions:
     kept: dict[str, int] = {}
-    shard = Shard(set(), {})
-    for entry in archive.stored(client, k):
+    shard = ExpiringSessions(set(), {})
+    for entry in archive.scan_entries(client, k):
         for record in entry.records:
             match record:
-                case Opened(session=session, version=version) if version in keeps:
+                case SessionOpened(session=session, version=version) if version in keeps:
                     kept[session] = keeps[version]
-                case Ended(at=at, session=session) if session in kept and at + kept[session] < now:
-                    shard.due.add(session)
-                case Sent(session=session, ticket=ticket) if session in kept and ticket:
-                    shard.tickets[ticket] = session
+                case SessionEnded(at=at, session=session) if session in kept and at + kept[session] < now:
+                    shard.due_sessions.add(session)
+                case SmsSent(session=session, ticket=ticket) if session in kept and ticket:
+                    shard.session_by_ticket[ticket] = session
                 case _:
                     pass
     return shard
 
 
-def _entries_of(client: redis.Redis, k: int, shard: Shard) -> Iterator[bytes]:
+def _due_entries(client: redis.Redis, k: int, shard: ExpiringSessions) -> Iterator[bytes]:
     """The entries that hold nothing but what is due."""
-    for entry in archive.stored(client, k):
-        if all(_whose(record, shard) in shard.due for record in entry.records):
+    for entry in archive.scan_entries(client, k):
+        if all(_resolve_session(record, shard) in shard.due_sessions for record in entry.records):
             yield entry.id
 
 
-def _whose(record: Record, shard: Shard) -> str:
-    if isinstance(record, Delivered) and not record.sms:
-        return shard.tickets.get(record.ticket, "")
-    return session_of(record)
+def _resolve_session(record: ArchiveRecord, shard: ExpiringSessions) -> str:
+    if isinstance(record, ReceiptRecorded) and not record.sms:
+        return shard.session_by_ticket.get(record.ticket, "")
+    return session_of_record(record)
 
 
-def _bury_for_good(client: redis.Redis, k: int, sessions: Collection[str]) -> int:
+def _delete_dead_letters(client: redis.Redis, k: int, sessions: Collection[str]) -> int:
     """Delete the dead letters of these sessions; answers how many there were."""
-    return dead_letter_store.delete(client, k, lambda letter: letter.session in sessions, "keep", "not_kept")
+    return dead_letter_store.delete_matching(
+        client, k, lambda letter: letter.session in sessions, "keep", "not_kept"
+    )

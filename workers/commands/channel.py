@@ -16,21 +16,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.config_errors import unknown
+from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store import keyspace
-from config.telemetry.redis_stats import ChannelStands, Sounder
-from workers.commands.cli_options import Duration, named
-from workers.commands.connect import reach
-from workers.runtime.formatting import clock_time, rough
-from workers.store.channel_state import Channels, Paused
-from workers.store.outboxes import Outboxes
+from config.telemetry.redis_stats import ChannelStats, StatsReader
+from workers.commands.cli_options import DurationParam, operator_option
+from workers.commands.connect import connect_lanes
+from workers.runtime.formatting import format_clock_time, format_duration
+from workers.store.channel_state import ActivePause, ChannelStore
+from workers.store.outboxes import OutboxStore
 
 PIPE_WIDTH = 160
-NARROW = 110
+NARROW_WIDTH = 110
 """A terminal that is not as wide is shown less of what is in the settings, and all of what is not."""
 
-_PAGE = 500
+_SENDERS_PAGE = 500
 
 
 @click.group()
@@ -45,43 +45,44 @@ def channel() -> None:
     """
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @channel.command("list")
-@_json
-def list_(as_json: bool) -> None:
+@_json_option
+def list_channels(as_json: bool) -> None:
     """Every channel: whether it is paused, by whom and why, what waits, and what is left of its day.
 
     \b
     Example:
       parley channel list --json | jq -r 'select(.paused) | .channel'
     """
-    settings, client = reach(os.environ)
-    with closing(Sounder(settings)) as sounder:
-        found = sounder.take()
+    settings, client = connect_lanes(os.environ)
+    with closing(StatsReader(settings)) as sounder:
+        found = sounder.read()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
-    sms = waiting(client, settings.shards)
-    paused = Channels(client, settings.channels).pauses(list(settings.channels))
+    sms = count_waiting_sms(client, settings.shards)
+    paused = ChannelStore(client, settings.channels).active_pauses(list(settings.channels))
     rows = [
-        _row(settings, name, stands, sms[name], paused.get(name)) for name, stands in found.channels.items()
+        _channel_row(settings, name, stands, sms[name], paused.get(name))
+        for name, stands in found.channels.items()
     ]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
     else:
-        _print(settings, rows, paused, found.lanes.now)
+        _print_channels(settings, rows, paused, found.lanes.now)
 
 
 @channel.command()
 @click.argument("name", metavar="CHANNEL")
 @click.option("--why", required=True, help="What is said to whoever asks why nothing leaves.")
 @click.option(
-    "--for", "for_ms", type=Duration(), help="It ends by itself after that, such as 2h. Default: never."
+    "--for", "for_ms", type=DurationParam(), help="It ends by itself after that, such as 2h. Default: never."
 )
-@named
-@_json
+@operator_option
+@_json_option
 def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> None:
     """Let nothing leave on CHANNEL, until `resume` or --for is over.
 
@@ -92,23 +93,31 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     Example:
       parley channel pause clinic --why "carrier incident" --for 2h
     """
-    settings, client = reach(os.environ)
-    _require(settings, name)
-    replaced = Channels(client, settings.channels).pause(name, why, for_ms, who=by)
-    sms = waiting(client, settings.shards)[name]
+    settings, client = connect_lanes(os.environ)
+    _require_channel(settings, name)
+    replaced = ChannelStore(client, settings.channels).pause(name, why, for_ms, who=by)
+    sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
-        told = {"channel": name, "paused": True, "for_ms": for_ms, "replaced": _plain(replaced), "sms": sms}
+        told = {
+            "channel": name,
+            "paused": True,
+            "for_ms": for_ms,
+            "replaced": _pause_fields(replaced),
+            "sms": sms,
+        }
         click.echo(json.dumps(told))
         return
-    until = f"for {rough(for_ms)}" if for_ms else "until `parley channel resume` ends it"
-    click.echo(f"{name} is paused {until}; {_count(sms)}. What is being sent at this moment still goes.")
+    until = f"for {format_duration(for_ms)}" if for_ms else "until `parley channel resume` ends it"
+    click.echo(
+        f"{name} is paused {until}; {_waiting_clause(sms)}. What is being sent at this moment still goes."
+    )
     if replaced is not None:
-        click.echo(f"It was paused already, by {_whose(replaced)}: this pause replaces that.")
+        click.echo(f"It was paused already, by {_pause_cause(replaced)}: this pause replaces that.")
 
 
 @channel.command()
 @click.argument("name", metavar="CHANNEL")
-@_json
+@_json_option
 def resume(name: str, as_json: bool) -> None:
     """End the pause of CHANNEL, whoever made it. What waits goes at once, at the channel's rate.
 
@@ -118,53 +127,63 @@ def resume(name: str, as_json: bool) -> None:
     Example:
       parley channel resume clinic
     """
-    settings, client = reach(os.environ)
-    _require(settings, name)
-    ended = Channels(client, settings.channels).resume(name)
+    settings, client = connect_lanes(os.environ)
+    _require_channel(settings, name)
+    ended = ChannelStore(client, settings.channels).resume(name)
     rate = settings.channels[name].limits.sms_per_second
-    outboxes = Outboxes(client, settings.shards, settings.keep_events_ms, 0)
+    outboxes = OutboxStore(client, settings.shards, settings.keep_events_ms, 0)
     forward = outboxes.bring_forward(name, rate)
-    sms = waiting(client, settings.shards)[name]
+    sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
-        told = {"channel": name, "paused": False, "ended": _plain(ended), "people": forward, "sms": sms}
+        told = {
+            "channel": name,
+            "paused": False,
+            "ended": _pause_fields(ended),
+            "people": forward,
+            "sms": sms,
+        }
         click.echo(json.dumps(told))
         return
     was = (
-        f"{name} is resumed; it was paused by {_whose(ended)}"
+        f"{name} is resumed; it was paused by {_pause_cause(ended)}"
         if ended is not None
         else f"{name} was not paused"
     )
     pace = f", at {rate:g} a second" if rate and sms else ""
-    click.echo(f"{was}. {_count(sms)[:1].upper()}{_count(sms)[1:]}{pace}.")
+    click.echo(f"{was}. {_waiting_clause(sms)[:1].upper()}{_waiting_clause(sms)[1:]}{pace}.")
 
 
-def waiting(client: redis.Redis, shards: int) -> Counter[str]:
+def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
     """How many SMS wait in the outboxes of all people, by channel."""
     found: Counter[str] = Counter()
     for k in range(shards):
-        senders = _senders(client, k)
-        while page := list(islice(senders, _PAGE)):
-            outboxes = [("LRANGE", keyspace.outbox(k, sender), 0, -1) for sender in page]
-            for entries in keyspace.run(client, outboxes):
+        senders = _senders_with_outbox(client, k)
+        while page := list(islice(senders, _SENDERS_PAGE)):
+            outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for sender in page]
+            for entries in keyspace.run_commands(client, outboxes):
                 found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
     return found
 
 
-def _senders(client: redis.Redis, k: int) -> Iterator[str]:
+def _senders_with_outbox(client: redis.Redis, k: int) -> Iterator[str]:
     """Everybody of the shard to whom something is to be sent: their outbox has an alarm."""
-    yield from {sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms(k), count=_PAGE)}
+    yield from {
+        sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms_key(k), count=_SENDERS_PAGE)
+    }
 
 
-def _require(settings: Settings, name: str) -> None:
+def _require_channel(settings: Settings, name: str) -> None:
     if name not in settings.channels:
-        raise click.BadParameter(unknown(f"channel {name}", name, settings.channels), param_hint="CHANNEL")
+        raise click.BadParameter(
+            unknown_name_problem(f"channel {name}", name, settings.channels), param_hint="CHANNEL"
+        )
 
 
-def _count(sms: int) -> str:
+def _waiting_clause(sms: int) -> str:
     return f"{sms or 'no'} SMS {'waits' if sms == 1 else 'wait'}"
 
 
-def _whose(paused: Paused) -> str:
+def _pause_cause(paused: ActivePause) -> str:
     pause = paused.pause
     whom = {
         "operator": "an operator",
@@ -174,19 +193,19 @@ def _whose(paused: Paused) -> str:
     return f"{whom[pause.by]}{f', {pause.who}' if pause.who else ''} ({pause.why})"
 
 
-def _plain(paused: Paused | None) -> object:
+def _pause_fields(paused: ActivePause | None) -> object:
     return None if paused is None else msgspec.to_builtins(paused.pause) | {"left_ms": paused.left_ms}
 
 
-def _row(
-    settings: Settings, name: str, stands: ChannelStands, sms: int, paused: Paused | None
+def _channel_row(
+    settings: Settings, name: str, stands: ChannelStats, sms: int, paused: ActivePause | None
 ) -> dict[str, object]:
     channel = settings.channels[name]
     return {
         "channel": name,
         "number": channel.number,
         "provider": channel.provider,
-        "paused": _plain(paused),
+        "paused": _pause_fields(paused),
         "sms": sms,
         "invitations": stands.held,
         "sms_today": stands.sms_today if stands.sms_cap else None,
@@ -195,11 +214,11 @@ def _row(
     }
 
 
-def _print(
-    settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, Paused], now: int
+def _print_channels(
+    settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, ActivePause], now: int
 ) -> None:
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-    wide = console.width >= NARROW
+    wide = console.width >= NARROW_WIDTH
     table = Table(box=box.SIMPLE)
     for column in ("channel", "number", "provider") if wide else ("channel",):
         table.add_column(column, no_wrap=True)
@@ -210,7 +229,9 @@ def _print(
         name = str(row["channel"])
         today = f"{row['sms_today']} of {row['sms_per_day']}" if row["sms_per_day"] else "no cap"
         rate = f"{row['sms_per_second']:g}" if row["sms_per_second"] else "no limit"
-        pause = Text(_paused(settings, paused[name], name, now), style="red") if name in paused else "no"
+        pause = (
+            Text(_pause_clause(settings, paused[name], name, now), style="red") if name in paused else "no"
+        )
         table.add_row(
             name,
             *((str(row["number"]), str(row["provider"])) if wide else ()),
@@ -223,8 +244,10 @@ def _print(
     console.print(table)
 
 
-def _paused(settings: Settings, paused: Paused, name: str, now: int) -> str:
+def _pause_clause(settings: Settings, paused: ActivePause, name: str, now: int) -> str:
     zone = settings.channels[name].timezone
-    since = f"since {clock_time(paused.pause.since, now, zone)}" if paused.pause.since else ""
-    until = f"until {clock_time(now + paused.left_ms, now, zone)}" if paused.left_ms is not None else ""
-    return " ".join(filter(None, (since, until, f"by {_whose(paused)}")))
+    since = f"since {format_clock_time(paused.pause.since, now, zone)}" if paused.pause.since else ""
+    until = (
+        f"until {format_clock_time(now + paused.left_ms, now, zone)}" if paused.left_ms is not None else ""
+    )
+    return " ".join(filter(None, (since, until, f"by {_pause_cause(paused)}")))

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from engine.proofs.transcripts import duration
+from engine.proofs.transcripts import parse_duration
 
 
-def whoami() -> str:
+def operator_name() -> str:
     """`user@host`; the number of a user who has no name."""
     try:
         user = getpass.getuser()
@@ -20,13 +20,13 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def named(command: Callable[..., Any]) -> Callable[..., Any]:
+def operator_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--as NAME`, the argument `by`."""
-    option = click.option("--as", "by", default=whoami, show_default="user@host", help="Who does it.")
+    option = click.option("--as", "by", default=operator_name, show_default="user@host", help="Who does it.")
     return option(command)
 
 
-class Duration(click.ParamType[int]):
+class DurationParam(click.ParamType[int]):
     """`2h`, `90s`, `1d12h`, as ms."""
 
     name = "duration"
@@ -34,7 +34,7 @@ class Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        ms = duration(str(value).strip())
+        ms = parse_duration(str(value).strip())
         if not ms:
             self.fail(f"{value!r}: expected a length of time such as 30s, 10m, 2h or 1d12h", param, ctx)
         return ms

@@ -11,42 +11,42 @@ from config.settings.settings import (
     Secret,
     Settings,
     default_broker_url,
-    exit_with_mistakes,
+    exit_on_config_error,
     load_settings,
 )
 from config.store import keyspace
 from workers.runtime.embedded_redis import url_of_running
 
-PATIENCE_S = 2.0
+OPTIONAL_REDIS_TIMEOUT_S = 2.0
 """How long a server may take to answer that a command can do without."""
 
 
-def reach(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
+def connect_lanes(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
     """The settings, and a client of the Redis that holds the lanes. Ends the command with a sentence if there is none.
 
     Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
     """
-    settings = located(environ)
-    return settings, _connected("lanes", settings.redis_url)
+    settings = load_settings_in_use(environ)
+    return settings, _connect_or_exit("lanes", settings.redis_url)
 
 
-def reach_both(environ: Mapping[str, str], retries: int = 0) -> tuple[Settings, redis.Redis, redis.Redis]:
+def connect_both(environ: Mapping[str, str], retries: int = 0) -> tuple[Settings, redis.Redis, redis.Redis]:
     """The same, and a client of the Redis that holds the wake-ups. A call whose reply is lost is repeated so often."""
-    settings = located(environ)
-    lanes = _connected("lanes", settings.redis_url, retries)
-    return settings, lanes, _connected("wake-ups", settings.broker_url, retries)
+    settings = load_settings_in_use(environ)
+    lanes = _connect_or_exit("lanes", settings.redis_url, retries)
+    return settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries)
 
 
-def reach_apart(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
+def connect_tolerating_broker(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
     """The same, for a command that has something to say though the Redis of the wake-ups does not answer."""
-    settings = located(environ)
-    broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=PATIENCE_S)
-    return settings, _connected("lanes", settings.redis_url), broker
+    settings = load_settings_in_use(environ)
+    broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
+    return settings, _connect_or_exit("lanes", settings.redis_url), broker
 
 
-def located(environ: Mapping[str, str]) -> Settings:
+def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
     """The settings, with where the servers in use are. Ends the command with a sentence if nobody says where."""
-    with exit_with_mistakes():
+    with exit_on_config_error():
         settings = load_settings(environ)
     url = settings.redis_url or url_of_running(settings.var)
     if not url:
@@ -57,17 +57,17 @@ def located(environ: Mapping[str, str]) -> Settings:
     return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))
 
 
-def _connected(which: str, url: str, retries: int = 0) -> redis.Redis:
+def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
     client = keyspace.connect(url, retries)
     try:
         client.ping()
     except redis.RedisError as e:
         raise click.ClickException(
-            f"the Redis of the {which} at {place(url)} does not answer ({type(e).__name__})"
+            f"the Redis of the {which} at {url_without_credentials(url)} does not answer ({type(e).__name__})"
         ) from e
     return client
 
 
-def place(url: str) -> str:
+def url_without_credentials(url: str) -> str:
     """Which server, without the user and the password that the URL may have, before the host or as options."""
     return re.sub("//[^/]*@", "//", url.partition("?")[0])

@@ -15,35 +15,47 @@ import redis
 from rich import box
 from rich.table import Table
 
-from config.settings.settings import Mistakes, Settings, exit_with_mistakes, load
+from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
 from config.store import keyspace, stored_values
-from config.telemetry.logs import configure
-from engine.proofs.survey_loader import read_surveys
-from engine.providers import Recourse, Unusable
-from engine.providers.provider_registry import mistakes, open_provider
-from engine.surveys.survey_registry import Surveys
-from workers.commands.cli_numbers import sender_named
-from workers.commands.cli_options import Duration, named
-from workers.commands.connect import reach_apart, reach_both
-from workers.dead_letters.actions import dropped, looked_at, replayed
-from workers.dead_letters.filters import DRAMATIQ, Deployment, Found, Wanted, find
-from workers.dead_letters.outcomes import WOULD_BE, console, tell
-from workers.dead_letters.replay import Done, Redress
-from workers.dead_letters.replay_decision import Judged, Option
-from workers.dead_letters.view import brief, full, full_dramatiq, lines_of, when
-from workers.runtime.wakeup_broker import Doorbell
+from config.telemetry.logs import configure_logging
+from engine.proofs.survey_loader import load_surveys
+from engine.providers import Recourse, UnusableChannelError
+from engine.providers.provider_registry import open_provider, provider_mistakes
+from engine.surveys.survey_registry import SurveyRegistry
+from workers.commands.cli_numbers import parse_sender_argument
+from workers.commands.cli_options import DurationParam, operator_option
+from workers.commands.connect import connect_both, connect_tolerating_broker
+from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
+from workers.dead_letters.filters import (
+    DRAMATIQ_REASON,
+    DeadLetterFilter,
+    Deployment,
+    LocatedDeadLetter,
+    find_dead_letters,
+)
+from workers.dead_letters.outcomes import DRY_RUN_TITLE, outcome_console, report_outcomes
+from workers.dead_letters.replay import DeadLetterReplayer, LetterResult
+from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
+from workers.dead_letters.view import (
+    detail_lines,
+    dramatiq_letter_details,
+    format_utc,
+    letter_details,
+    letter_summary,
+)
+from workers.runtime.wakeup_broker import WakeupBroker
 from workers.store import dead_letter_store, dramatiq_letters, survey_versions
-from workers.store.channel_state import Channels
+from workers.store.channel_state import ChannelStore
 from workers.store.dead_letter_store import DeadLetter
 from workers.store.dramatiq_letters import DramatiqLetter
-from workers.store.lanes import Lanes
-from workers.store.optouts import open_list
-from workers.turns.turns import policy_of
+from workers.store.lanes import LaneStore
+from workers.store.optouts import open_opt_out_list
+from workers.turns.turns import channel_policies
 
-NARROW = 110
+NARROW_WIDTH = 110
 """A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
 
-_MOST_NAME = 80
+_MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -61,33 +73,33 @@ def dead() -> None:
     """
 
 
-_FILTERS = (
+_FILTER_OPTIONS = (
     click.option("--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."),
     click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
     click.option("--channel", default="", help="Only of this channel."),
     click.option("--survey", default="", help="Only about this survey."),
     click.option("--sender", default="", help="Only of this phone number."),
-    click.option("--older", "older_ms", type=Duration(), default=0, help="Only those that fell longer ago, such as 2h."),
-    click.option("--newer", "newer_ms", type=Duration(), default=0, help="Only those that fell since, such as 2h."),
+    click.option("--older", "older_ms", type=DurationParam(), default=0, help="Only those that fell longer ago, such as 2h."),
+    click.option("--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."),
     click.option("--error", default="", help="Only with this text in what went wrong; in any case."),
 )  # fmt: skip
 
 
-def _filters(command: _Command) -> _Command:
-    for option in reversed(_FILTERS):
+def _filter_options(command: _Command) -> _Command:
+    for option in reversed(_FILTER_OPTIONS):
         command = option(command)
     return command
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-_ids = click.argument("ids", metavar="[ID]...", nargs=-1)
-_all = click.option("--all", "everything", is_flag=True, help="All of them, where nothing says which.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask, though there are several.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
+_all_option = click.option("--all", "everything", is_flag=True, help="All of them, where nothing says which.")
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask, though there are several.")
 
 
 @dead.command("list")
-@_filters
-@_json
+@_filter_options
+@_json_option
 def list_letters(as_json: bool, **filters: Any) -> None:
     """Dead letters, oldest first; after them those that Dramatiq itself has given up.
 
@@ -95,19 +107,19 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     Example:
       parley dead list --queue outbound --error timeout --older 10m
     """
-    deployment = _to_look()
-    wanted = _wanted((), filters)
-    found = (each.letter for each in find(deployment, wanted))
+    deployment = _open_for_reading()
+    wanted = _parse_filters((), filters)
+    found = (each.letter for each in find_dead_letters(deployment, wanted))
     if as_json:
         for letter in found:
-            click.echo(json.dumps(brief(letter)))
+            click.echo(json.dumps(letter_summary(letter)))
         return
-    screen = console()
-    table = _listed(found, narrow=screen.width < NARROW)
+    screen = outcome_console()
+    table = _letter_table(found, narrow=screen.width < NARROW_WIDTH)
     if table.row_count:
         screen.print(table)
     else:
-        click.echo(_none_like_that(deployment, wanted))
+        click.echo(_no_match_sentence(deployment, wanted))
 
 
 @dead.command()
@@ -122,23 +134,27 @@ def show(letter_id: str, as_json: bool) -> None:
     Example:
       parley dead show e5f3c0a1b2c3d4e6
     """
-    deployment = _to_look()
-    found = next(find(deployment, Wanted(ids=(letter_id,))), None)
+    deployment = _open_for_reading()
+    found = next(find_dead_letters(deployment, DeadLetterFilter(ids=(letter_id,))), None)
     if found is None:
-        _none(deployment, letter_id)
+        _fail_not_found(deployment, letter_id)
     letter = found.letter
-    plain = full_dramatiq(letter) if isinstance(letter, DramatiqLetter) else _full(deployment, letter)
+    plain = (
+        dramatiq_letter_details(letter)
+        if isinstance(letter, DramatiqLetter)
+        else _read_letter_details(deployment, letter)
+    )
     if as_json:
         click.echo(json.dumps(plain))
         return
-    for line in lines_of(plain):
+    for line in detail_lines(plain):
         click.echo(line)
 
 
 @dead.command()
-@_ids
-@_filters
-@_all
+@_ids_argument
+@_filter_options
+@_all_option
 @click.option("--dry-run", is_flag=True, help="Say for each what would come of it; change nothing.")
 @click.option(
     "--rate",
@@ -152,9 +168,9 @@ def show(letter_id: str, as_json: bool) -> None:
 @click.option(
     "--uncertain", is_flag=True, help="Replay SMS too that the provider may have: they may come twice."
 )
-@named
-@_yes
-@_json
+@operator_option
+@_yes_option
+@_json_option
 def replay(
     ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool, by: str,
     yes: bool, as_json: bool, **filters: Any,
@@ -173,27 +189,27 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = Deployment(*reach_both(os.environ, keyspace.RETRIES))
-    found = _chosen(deployment, ids, everything, filters)
-    options: list[Option] = [name for name, wanted in _options(stale, uncertain) if wanted]
-    redress = _redress(deployment, by, options, publish=not dry_run)
+    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    found = _select_letters(deployment, ids, everything, filters)
+    options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
+    redress = _build_replayer(deployment, by, options, publish=not dry_run)
     if dry_run:
-        done = looked_at(redress, found, options)
+        done = preview_letters(redress, found, options)
     else:
-        _confirm(found, yes, "Replay")
-        done = replayed(redress, found, by, rate or 0.0)
-    missing = list(_missing(deployment, ids, found))
-    title = WOULD_BE if dry_run else "replayed"
-    sys.exit(tell(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
+        _confirm_if_many(found, yes, "Replay")
+        done = replay_letters(redress, found, by, rate or 0.0)
+    missing = list(_results_of_missing(deployment, ids, found))
+    title = DRY_RUN_TITLE if dry_run else "replayed"
+    sys.exit(report_outcomes(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
 
 
 @dead.command()
-@_ids
-@_filters
-@_all
-@named
-@_yes
-@_json
+@_ids_argument
+@_filter_options
+@_all_option
+@operator_option
+@_yes_option
+@_json_option
 def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool, **filters: Any) -> None:
     """Give dead letters up for good: of these IDs, or all that the filters let through.
 
@@ -203,18 +219,18 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = Deployment(*reach_both(os.environ, keyspace.RETRIES))
-    found = _chosen(deployment, ids, everything, filters)
-    _confirm(found, yes, "Drop")
-    missing = list(_missing(deployment, ids, found))
-    sys.exit(tell(chain(missing, dropped(found, by)), len(found), "dropped", as_json=as_json))
+    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    found = _select_letters(deployment, ids, everything, filters)
+    _confirm_if_many(found, yes, "Drop")
+    missing = list(_results_of_missing(deployment, ids, found))
+    sys.exit(report_outcomes(chain(missing, drop_letters(found, by)), len(found), "dropped", as_json=as_json))
 
 
 @dead.command()
 @click.option(
-    "--since", "since_ms", type=Duration(), default=0, help="Only of so long ago and less, such as 1d."
+    "--since", "since_ms", type=DurationParam(), default=0, help="Only of so long ago and less, such as 1d."
 )
-@_json
+@_json_option
 def audit(since_ms: int, as_json: bool) -> None:
     """What was done with dead letters: when, by whom, and what came of it; the newest last.
 
@@ -222,27 +238,29 @@ def audit(since_ms: int, as_json: bool) -> None:
     Example:
       parley dead audit --since 1d
     """
-    deployment = _to_look()
+    deployment = _open_for_reading()
     settings, client = deployment.settings, deployment.lanes
-    since = keyspace.server_ms(client) - since_ms if since_ms else 0
-    entries = [entry for k in range(settings.shards) for entry in dead_letter_store.audit(client, k, since)]
-    if len(deployment.servers) > 1:
-        entries += dead_letter_store.audit(deployment.broker, 0, since)
+    since = keyspace.server_time_ms(client) - since_ms if since_ms else 0
+    entries = [
+        entry for k in range(settings.shards) for entry in dead_letter_store.scan_audit(client, k, since)
+    ]
+    if len(deployment.distinct_servers) > 1:
+        entries += dead_letter_store.scan_audit(deployment.broker, 0, since)
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
-            click.echo(json.dumps({"when": when(entry.at)} | msgspec.structs.asdict(entry)))
+            click.echo(json.dumps({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry)))
         return
-    screen = console()
+    screen = outcome_console()
     if entries:
-        screen.print(_audited(entries, narrow=screen.width < NARROW))
+        screen.print(_audit_table(entries, narrow=screen.width < NARROW_WIDTH))
     else:
         click.echo("Nothing was done with dead letters.")
 
 
-def _to_look() -> Deployment:
+def _open_for_reading() -> Deployment:
     """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
-    settings, lanes, broker = reach_apart(os.environ)
+    settings, lanes, broker = connect_tolerating_broker(os.environ)
     try:
         broker.ping()
     except redis.RedisError as e:
@@ -254,60 +272,68 @@ def _to_look() -> Deployment:
     return Deployment(settings, lanes, broker)
 
 
-def _listed(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
+def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
     for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
         table.add_column(column, no_wrap=True)
     table.add_column("why")
     for letter in found:
-        channel, reason = getattr(letter, "channel", ""), getattr(letter, "reason", DRAMATIQ)
+        channel, reason = getattr(letter, "channel", ""), getattr(letter, "reason", DRAMATIQ_REASON)
         if narrow:
-            table.add_row(letter.id, when(letter.at), channel, f"{reason}: {_why(letter)}")
+            table.add_row(letter.id, format_utc(letter.at), channel, f"{reason}: {_error_text(letter)}")
         else:
-            table.add_row(letter.id, when(letter.at), letter.queue, channel, reason, _why(letter))
+            table.add_row(
+                letter.id, format_utc(letter.at), letter.queue, channel, reason, _error_text(letter)
+            )
     return table
 
 
-def _none_like_that(deployment: Deployment, wanted: Wanted) -> str:
+def _no_match_sentence(deployment: Deployment, wanted: DeadLetterFilter) -> str:
     """That nothing was found; and what there is, as a word of a filter may be wrong."""
-    reasons = Counter() if wanted.everything else _reasons(find(deployment, Wanted()))
-    return f"No dead letters like that; there are {_counted(reasons)}." if reasons else "No dead letters."
+    reasons = (
+        Counter() if wanted.is_empty else _count_reasons(find_dead_letters(deployment, DeadLetterFilter()))
+    )
+    return (
+        f"No dead letters like that; there are {_format_reason_counts(reasons)}."
+        if reasons
+        else "No dead letters."
+    )
 
 
-def _audited(entries: Iterable[dead_letter_store.Audited], *, narrow: bool) -> Table:
+def _audit_table(entries: Iterable[dead_letter_store.AuditEntry], *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE)
     more = () if narrow else ("kind", "reason", "channel")
     for column in ("when (UTC)", "who", "letter", *more, "outcome"):
         table.add_column(column, no_wrap=column != "who")
     for entry in entries:
         told = (getattr(entry, each) for each in more)
-        table.add_row(when(entry.at), entry.by, entry.id, *told, entry.outcome)
+        table.add_row(format_utc(entry.at), entry.by, entry.id, *told, entry.outcome)
     return table
 
 
-def _options(stale: bool, uncertain: bool) -> list[tuple[Option, bool]]:
+def _replay_option_flags(stale: bool, uncertain: bool) -> list[tuple[ReplayOption, bool]]:
     return [("stale", stale), ("uncertain", uncertain)]
 
 
-def _wanted(ids: Sequence[str], filters: dict[str, Any]) -> Wanted:
-    sender = sender_named(filters["sender"]) if filters["sender"] else ""
-    return Wanted(ids=tuple(ids), **(filters | {"sender": sender}))
+def _parse_filters(ids: Sequence[str], filters: dict[str, Any]) -> DeadLetterFilter:
+    sender = parse_sender_argument(filters["sender"]) if filters["sender"] else ""
+    return DeadLetterFilter(ids=tuple(ids), **(filters | {"sender": sender}))
 
 
-def _chosen(
+def _select_letters(
     deployment: Deployment, ids: Sequence[str], everything: bool, filters: dict[str, Any]
-) -> list[Found]:
+) -> list[LocatedDeadLetter]:
     """What a command is to deal with. Raises UsageError if nothing says which."""
-    wanted = _wanted(ids, filters)
-    if ids and (everything or wanted != Wanted(ids=tuple(ids))):
+    wanted = _parse_filters(ids, filters)
+    if ids and (everything or wanted != DeadLetterFilter(ids=tuple(ids))):
         raise click.UsageError("name letters by their ids, or by filters, or say --all; not two of these")
-    if wanted.everything and not everything:
+    if wanted.is_empty and not everything:
         raise click.UsageError("say which: ids, filters such as --reason, or --all")
-    return [_light(each) for each in find(deployment, wanted)]
+    return [_without_content(each) for each in find_dead_letters(deployment, wanted)]
 
 
-def _light(found: Found) -> Found:
+def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
     """Without what a hundred thousand of them should not hold in memory."""
     if isinstance(found.letter, DramatiqLetter):
         return found
@@ -315,111 +341,125 @@ def _light(found: Found) -> Found:
     return msgspec.structs.replace(found, letter=slim)
 
 
-def _confirm(found: Sequence[Found], yes: bool, verb: str) -> None:
+def _confirm_if_many(found: Sequence[LocatedDeadLetter], yes: bool, verb: str) -> None:
     if len(found) < 2 or yes:
         return
-    click.confirm(f"{verb} {len(found)} dead letters ({_counted(_reasons(found))})?", abort=True, err=True)
+    click.confirm(
+        f"{verb} {len(found)} dead letters ({_format_reason_counts(_count_reasons(found))})?",
+        abort=True,
+        err=True,
+    )
 
 
-def _reasons(found: Iterable[Found]) -> Counter[str]:
-    return Counter(getattr(each.letter, "reason", DRAMATIQ) for each in found)
+def _count_reasons(found: Iterable[LocatedDeadLetter]) -> Counter[str]:
+    return Counter(getattr(each.letter, "reason", DRAMATIQ_REASON) for each in found)
 
 
-def _counted(reasons: Counter[str]) -> str:
+def _format_reason_counts(reasons: Counter[str]) -> str:
     """`12 rejected, 3 engine_error`."""
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
-def _missing(deployment: Deployment, ids: Sequence[str], found: Sequence[Found]) -> Iterator[Done]:
+def _results_of_missing(
+    deployment: Deployment, ids: Sequence[str], found: Sequence[LocatedDeadLetter]
+) -> Iterator[LetterResult]:
     """Ids of which nothing is there. The audit may know what became of one."""
     there = {each.letter.id for each in found}
     for identity in dict.fromkeys(ids):
         if identity not in there:
-            last = _last(deployment, identity)
+            last = _last_audit_entry(deployment, identity)
             if last:
-                yield Done(identity, "gone", f"{last.outcome}, by {last.by}")
+                yield LetterResult(identity, "gone", f"{last.outcome}, by {last.by}")
             else:
-                yield Done(identity, "missing", "there is none with this id; `parley dead list` lists them")
+                yield LetterResult(
+                    identity, "missing", "there is none with this id; `parley dead list` lists them"
+                )
 
 
-def _last(deployment: Deployment, identity: str) -> dead_letter_store.Audited | None:
-    if identity.startswith(dramatiq_letters.PREFIX):
-        known = (dead_letter_store.last_audit(server, 0, identity) for server in deployment.servers)
+def _last_audit_entry(deployment: Deployment, identity: str) -> dead_letter_store.AuditEntry | None:
+    if identity.startswith(dramatiq_letters.DRAMATIQ_ID_PREFIX):
+        known = (
+            dead_letter_store.last_audit_entry(server, 0, identity) for server in deployment.distinct_servers
+        )
     else:
         known = (
-            dead_letter_store.last_audit(deployment.lanes, k, identity)
+            dead_letter_store.last_audit_entry(deployment.lanes, k, identity)
             for k in range(deployment.settings.shards)
         )
     return max(filter(None, known), key=attrgetter("at"), default=None)
 
 
-def _none(deployment: Deployment, identity: str) -> NoReturn:
-    last = _last(deployment, identity)
+def _fail_not_found(deployment: Deployment, identity: str) -> NoReturn:
+    last = _last_audit_entry(deployment, identity)
     if last is not None:
         raise click.ClickException(
-            f"dead letter {identity} is gone: {last.outcome} by {last.by}, {when(last.at)} UTC"
+            f"dead letter {identity} is gone: {last.outcome} by {last.by}, {format_utc(last.at)} UTC"
         )
     raise click.ClickException(f"no dead letter {identity}; `parley dead list` lists them")
 
 
-def _redress(deployment: Deployment, by: str, options: Collection[Option], *, publish: bool) -> Redress:
+def _build_replayer(
+    deployment: Deployment, by: str, options: Collection[ReplayOption], *, publish: bool
+) -> DeadLetterReplayer:
     """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
     try:
-        settings, surveys = load(os.environ, read_surveys, mistakes)
-    except Mistakes as e:
+        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+    except ConfigError as e:
         problems = "\n".join(f"  {problem}" for problem in e.problems)
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
     client = deployment.lanes
-    with exit_with_mistakes():
-        optouts = open_list(client, settings.shards, settings.optout_key)
-    configure(settings)
+    with exit_on_config_error():
+        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
+    configure_logging(settings)
     if publish:
-        survey_versions.publish(client, surveys)
-    return Redress(
-        Lanes(client, settings.shards, settings.keep_events_ms, optouts),
+        survey_versions.publish_current(client, surveys)
+    return DeadLetterReplayer(
+        LaneStore(client, settings.shards, settings.keep_events_ms, optouts),
         optouts,
         surveys,
-        policy_of(settings.channels),
-        Channels(client, settings.channels),
-        Doorbell(deployment.broker),
-        _recourses(settings),
+        channel_policies(settings.channels),
+        ChannelStore(client, settings.channels),
+        WakeupBroker(deployment.broker),
+        _recourses_by_channel(settings),
         settings.shards,
-        by=by[:_MOST_NAME],
+        by=by[:_MAX_NAME_LENGTH],
         options=options,
     )
 
 
-def _recourses(settings: Settings) -> dict[str, Recourse]:
+def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
     """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
     found: dict[str, Recourse] = {}
     for name, channel in settings.channels.items():
         try:
             found[name] = open_provider(channel, settings).recourse
-        except Unusable:
+        except UnusableChannelError:
             found[name] = "none"
     return found
 
 
-def _full(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
+def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
     settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(letter.sender, settings.shards)
-    state = stored_values.state_in(keyspace.ask(client, ("GET", keyspace.lane(k, letter.sender))))
-    surveys = Surveys()
-    survey_versions.learn(client, surveys)
-    return full(letter, state, _judged(deployment, letter), surveys)
+    state = stored_values.lane_state(
+        keyspace.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
+    )
+    surveys = SurveyRegistry()
+    survey_versions.load_versions(client, surveys)
+    return letter_details(letter, state, _preview_replay(deployment, letter), surveys)
 
 
-def _judged(deployment: Deployment, letter: DeadLetter) -> Judged | None:
+def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecision | None:
     """What a replay would do; None if no worker would run with these settings either."""
     try:
-        load(os.environ, read_surveys, mistakes)
-    except Mistakes:
+        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+    except ConfigError:
         return None
-    (judged,) = _redress(deployment, "", (), publish=False).look([letter])
+    (judged,) = _build_replayer(deployment, "", (), publish=False).preview([letter])
     return judged
 
 
-def _why(letter: DeadLetter | DramatiqLetter) -> str:
+def _error_text(letter: DeadLetter | DramatiqLetter) -> str:
     if isinstance(letter, DramatiqLetter):
         return f"{letter.actor}, {letter.retries} retries: {letter.why}".removesuffix(": ")
     return f"{letter.code} {letter.why}".strip()

@@ -15,26 +15,32 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
-from engine.turns.session_routing import channel_of
-from workers.commands.cli_numbers import sender_named
-from workers.commands.connect import reach_apart
-from workers.commands.transcript import line, plain, when
-from workers.diagnosis.diagnose import Diagnosis, Weight, diagnose
-from workers.diagnosis.sender_snapshot import Open, Queued, Situation, Standing, Thread
-from workers.diagnosis.snapshot_reader import read
-from workers.runtime.formatting import clock_time, rough
-from workers.sending.delivery import LEASE_MS as SENDING_MS
-from workers.sending.send_policy import MAX_TRIES
-from workers.store.lanes import LEASE_MS
-from workers.turns.drafts import MAX_ATTEMPTS
+from engine.turns.session_routing import channel_of_key
+from workers.commands.cli_numbers import parse_sender_argument
+from workers.commands.connect import connect_tolerating_broker
+from workers.commands.transcript import format_record, format_record_time, record_fields
+from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
+from workers.diagnosis.sender_snapshot import (
+    ChannelStatus,
+    ConversationStatus,
+    OpenSession,
+    QueuedSms,
+    SenderSnapshot,
+)
+from workers.diagnosis.snapshot_reader import read_snapshot
+from workers.runtime.formatting import format_clock_time, format_duration
+from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
+from workers.sending.send_policy import MAX_SEND_ATTEMPTS
+from workers.store.lanes import LANE_LEASE_MS
+from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 PIPE_WIDTH = 160
-_SHOWN = 10
-_STYLE = {
-    Weight.QUIET: "bold",
-    Weight.NORMAL: "bold green",
-    Weight.HELD_UP: "bold yellow",
-    Weight.WRONG: "bold red",
+_ENTRIES_SHOWN = 10
+_SEVERITY_STYLE = {
+    Severity.QUIET: "bold",
+    Severity.NORMAL: "bold green",
+    Severity.HELD_UP: "bold yellow",
+    Severity.WRONG: "bold red",
 }
 
 
@@ -55,59 +61,59 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
       parley lane +33612345678
       parley lane +33612345678 --json | jq -r .diagnosis.sentence
     """
-    sender = sender_named(sender)
-    settings, lanes, broker = reach_apart(os.environ)
+    sender = parse_sender_argument(sender)
+    settings, lanes, broker = connect_tolerating_broker(os.environ)
     if channel and channel not in settings.channels:
         raise click.BadParameter(
             f"no channel is called {channel}; there are {', '.join(settings.channels)}",
             param_hint="--channel",
         )
     try:
-        situation = read(settings, lanes, broker, sender)
+        situation = read_snapshot(settings, lanes, broker, sender)
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e
     if channel:
-        situation = of_channel(situation, channel)
+        situation = restrict_to_channel(situation, channel)
     diagnosis = diagnose(situation)
     if as_json:
         click.echo(json.dumps(as_builtins(situation, diagnosis)))
     else:
         console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-        console.print(screen(situation, diagnosis))
-    sys.exit(1 if situation.nothing else 0)
+        console.print(render_lane(situation, diagnosis))
+    sys.exit(1 if situation.is_unknown else 0)
 
 
-def of_channel(s: Situation, channel: str) -> Situation:
+def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
     """What of it concerns one channel. The lane, its mailbox and its outbox are one for all channels, and stay whole."""
     return msgspec.structs.replace(
         s,
         threads=[each for each in s.threads if each.channel == channel],
         gathered=[each for each in s.gathered if each.channel == channel],
-        opt_outs=[each for each in s.opt_outs if channel_of(each.channel) == channel],
+        opt_outs=[each for each in s.opt_outs if channel_of_key(each.channel) == channel],
         invitations=[each for each in s.invitations if each.channel == channel],
         dead=[each for each in s.dead if each.channel in ("", channel)],
         records=[each for each in s.records if each.channel == channel],
     )
 
 
-def as_builtins(s: Situation, diagnosis: Diagnosis) -> dict[str, object]:
+def as_builtins(s: SenderSnapshot, diagnosis: Diagnosis) -> dict[str, object]:
     told: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(s, records=[]))
-    told["records"] = [plain(record) for record in s.records]
+    told["records"] = [record_fields(record) for record in s.records]
     told["diagnosis"] = {
         "sentence": diagnosis.sentence,
-        "weight": diagnosis.weight.name.lower(),
+        "weight": diagnosis.severity.name.lower(),
         "also": diagnosis.also,
     }
     return json.loads(json.dumps(told, default=msgspec.to_builtins))  # type: ignore[no-any-return]
 
 
-def screen(s: Situation, diagnosis: Diagnosis) -> RenderableType:
-    parts: list[RenderableType] = [Text(diagnosis.sentence, style=_STYLE[diagnosis.weight])]
+def render_lane(s: SenderSnapshot, diagnosis: Diagnosis) -> RenderableType:
+    parts: list[RenderableType] = [Text(diagnosis.sentence, style=_SEVERITY_STYLE[diagnosis.severity])]
     parts += [Text(f"- {sentence}") for sentence in diagnosis.also]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column()
-    for label, lines in _rows(s):
+    for label, lines in _screen_rows(s):
         if lines := list(lines):
             grid.add_row(label, Text("\n".join(lines)))
     parts += [Text(), grid]
@@ -116,17 +122,17 @@ def screen(s: Situation, diagnosis: Diagnosis) -> RenderableType:
     return Group(*parts)
 
 
-def _rows(s: Situation) -> Iterator[tuple[str, Iterable[str]]]:
-    yield "lane", _lane(s)
-    yield "mailbox", _mailbox(s)
-    yield "next alarm", _alarms(s)
-    yield "sessions", _sessions(s)
-    yield "limits", _limits(s)
-    yield "channels", _channels(s)
+def _screen_rows(s: SenderSnapshot) -> Iterator[tuple[str, Iterable[str]]]:
+    yield "lane", _lane_lines(s)
+    yield "mailbox", _mailbox_lines(s)
+    yield "next alarm", _alarm_lines(s)
+    yield "sessions", _session_lines(s)
+    yield "limits", _limit_lines(s)
+    yield "channels", _channel_lines(s)
     yield (
         "opted out",
         (
-            f"of {each.channel} {rough(s.now - each.since)} ago"
+            f"of {each.channel} {format_duration(s.now - each.since)} ago"
             + (f", by {each.source}" if each.source else "")
             + ("" if each.in_lane else ", as the list says")
             for each in s.opt_outs
@@ -135,78 +141,87 @@ def _rows(s: Situation) -> Iterator[tuple[str, Iterable[str]]]:
     yield (
         "invitations",
         (
-            f"{each.id} to {each.survey} on {each.channel}, waiting for {rough(s.now - each.at)}"
-            + (f", not before {rough(each.not_before - s.now)} from now" if each.not_before > s.now else "")
+            f"{each.id} to {each.survey} on {each.channel}, waiting for {format_duration(s.now - each.at)}"
+            + (
+                f", not before {format_duration(each.not_before - s.now)} from now"
+                if each.not_before > s.now
+                else ""
+            )
             for each in s.invitations
         ),
     )
-    yield "wake-ups", _wake_ups(s)
+    yield "wake-ups", _wakeup_lines(s)
     yield (
         "dead letters",
         (
-            f"{each.id}  {rough(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: {each.why}"
+            f"{each.id}  {format_duration(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: {each.why}"
             for each in s.dead
         ),
     )
     zones = {name: ZoneInfo(each.timezone) for name, each in s.channels.items()}
-    yield "last events", (f"{when(record, zones)}  {line(record)}" for record in s.records)
+    yield (
+        "last events",
+        (f"{format_record_time(record, zones)}  {format_record(record)}" for record in s.records),
+    )
     yield "unreadable", s.unreadable
-    yield "outbox", _outbox(s)
+    yield "outbox", _outbox_lock_lines(s)
 
 
-def _lane(s: Situation) -> Iterator[str]:
+def _lane_lines(s: SenderSnapshot) -> Iterator[str]:
     if s.state_unreadable:
         yield f"UNREADABLE: {s.state_unreadable}"
     elif s.remembers:
-        yield f"in shard {s.shard}, last changed by what happened {rough(s.now - s.clock)} ago"
+        yield f"in shard {s.shard}, last changed by what happened {format_duration(s.now - s.clock)} ago"
     else:
         yield f"none in shard {s.shard}: nothing is remembered of this number"
     if s.lock is not None:
-        yield _lock(s, s.lock)
+        yield _lock_sentence(s, s.lock)
 
 
-def _lock(s: Situation, lock: stored_values.Lock) -> str:
-    since = rough(s.now - lock.until + LEASE_MS)
-    state = f"for another {rough(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
-    return (
-        f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of {MAX_ATTEMPTS}"
+def _lock_sentence(s: SenderSnapshot, lock: stored_values.StoredLock) -> str:
+    since = format_duration(s.now - lock.until + LANE_LEASE_MS)
+    state = (
+        f"for another {format_duration(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
     )
+    return f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of {MAX_CLAIM_ATTEMPTS}"
 
 
-def _mailbox(s: Situation) -> Iterator[str]:
-    for each in s.mail[:_SHOWN]:
-        age = f"{rough(s.now - each.at)} ago" if each.at else "nobody knows when"
+def _mailbox_lines(s: SenderSnapshot) -> Iterator[str]:
+    for each in s.mail[:_ENTRIES_SHOWN]:
+        age = f"{format_duration(s.now - each.at)} ago" if each.at else "nobody knows when"
         yield f"{each.kind} on {each.channel or '?'}, {age}" + (
-            f"  > {_short(each.text)}" if each.text else ""
+            f"  > {_truncate_text(each.text)}" if each.text else ""
         )
-    if s.mail_count > _SHOWN:
-        yield f"and {s.mail_count - min(_SHOWN, len(s.mail))} more"
+    if s.mail_count > _ENTRIES_SHOWN:
+        yield f"and {s.mail_count - min(_ENTRIES_SHOWN, len(s.mail))} more"
 
 
-def _alarms(s: Situation) -> Iterator[str]:
+def _alarm_lines(s: SenderSnapshot) -> Iterator[str]:
     if s.alarm is not None:
-        yield f"lane: {_moment(s, s.alarm)}, {_why(s)}"
+        yield f"lane: {_format_moment(s, s.alarm)}, {_lane_alarm_reason(s)}"
     if s.outbox_alarm is not None:
-        yield f"outbox: {_moment(s, s.outbox_alarm)}, {_outbox_why(s)}"
+        yield f"outbox: {_format_moment(s, s.outbox_alarm)}, {_outbox_alarm_reason(s)}"
 
 
-def _moment(s: Situation, at: int) -> str:
-    return f"in {rough(at - s.now)}" if at > s.now else f"due for {rough(s.now - at)}"
+def _format_moment(s: SenderSnapshot, at: int) -> str:
+    return f"in {format_duration(at - s.now)}" if at > s.now else f"due for {format_duration(s.now - at)}"
 
 
-def _why(s: Situation) -> str:
+def _lane_alarm_reason(s: SenderSnapshot) -> str:
     if s.lock is not None:
         return "when the lease of whoever claimed it is over"
     if s.mail_count:
         return "to look whether the mail has been seen to"
     ahead = [
-        (each.at, f"{each.what} of {session.survey}") for _, session in s.sessions for each in session.ahead
+        (each.at, f"{each.what} of {session.survey}")
+        for _, session in s.open_sessions
+        for each in session.ahead
     ]
     ahead += [(parts.until, "parts of an SMS that stayed alone") for parts in s.gathered]
     return min(ahead)[1] if ahead else "for a deadline"
 
 
-def _outbox_why(s: Situation) -> str:
+def _outbox_alarm_reason(s: SenderSnapshot) -> str:
     lock = s.outbox_lock
     if lock is None:
         return "to look whether the SMS has been seen to"
@@ -215,26 +230,26 @@ def _outbox_why(s: Situation) -> str:
     return "when the sender has rested"
 
 
-def _sessions(s: Situation) -> Iterator[str]:
-    for thread, session in s.sessions:
-        yield from _session(s, thread, session)
+def _session_lines(s: SenderSnapshot) -> Iterator[str]:
+    for thread, session in s.open_sessions:
+        yield from _open_session_lines(s, thread, session)
     for thread in s.threads:
         if thread.session is None and thread.ended_at:
             over = f" over {thread.originator}" if thread.originator else ""
             yield (
                 f"{thread.channel}{over}: none open; the last, of {thread.ended_survey}, ended {thread.ended_how} "
-                f"{rough(s.now - thread.ended_at)} ago"
+                f"{format_duration(s.now - thread.ended_at)} ago"
             )
     for parts in s.gathered:
         yield f"{parts.channel}: {parts.came} of {parts.total} parts of a long SMS"
 
 
-def _session(s: Situation, thread: Thread, session: Open) -> Iterator[str]:
+def _open_session_lines(s: SenderSnapshot, thread: ConversationStatus, session: OpenSession) -> Iterator[str]:
     over = f" over {thread.originator}" if thread.originator else ""
     age = {True: "current", False: "OLDER than what runs", None: "nobody says what runs"}[session.current]
     yield (
         f"{thread.channel}{over}: {session.survey} at `{session.step}`, in {session.language}, opened "
-        f"{rough(s.now - session.opened_at)} ago, last SMS {rough(s.now - session.touched_at)} ago"
+        f"{format_duration(s.now - session.opened_at)} ago, last SMS {format_duration(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
         f", {session.misread} invalid answer{'s' if session.misread > 1 else ''}" if session.misread else ""
@@ -243,93 +258,104 @@ def _session(s: Situation, thread: Thread, session: Open) -> Iterator[str]:
         yield f"  {session.problem}"
     elif session.ahead:
         yield "  if nobody writes: " + ", ".join(
-            f"{each.what} {_moment(s, each.at)}" for each in session.ahead
+            f"{each.what} {_format_moment(s, each.at)}" for each in session.ahead
         )
 
 
-def _limits(s: Situation) -> Iterator[str]:
+def _limit_lines(s: SenderSnapshot) -> Iterator[str]:
     for thread in s.threads:
         parts = []
         if thread.most_today:
             parts.append(f"{thread.opened_today} of {thread.most_today} sessions today")
         if thread.starts_left is not None:
             later = (
-                f", the next in {rough(thread.next_start_at - s.now)}" if thread.next_start_at > s.now else ""
+                f", the next in {format_duration(thread.next_start_at - s.now)}"
+                if thread.next_start_at > s.now
+                else ""
             )
             parts.append(f"{thread.starts_left} STARTs left{later}")
-        parts += [f"{survey} cools down for {rough(until - s.now)}" for survey, until in thread.cools.items()]
+        parts += [
+            f"{survey} cools down for {format_duration(until - s.now)}"
+            for survey, until in thread.cools.items()
+        ]
         if parts:
             yield f"{thread.channel}{f' over {thread.originator}' if thread.originator else ''}: {', '.join(parts)}"
 
 
-def _channels(s: Situation) -> Iterator[str]:
+def _channel_lines(s: SenderSnapshot) -> Iterator[str]:
     concerned = {each.channel for each in s.threads} | {each.channel for each in s.mail}
     concerned |= {each.channel for each in s.outbox} | {each.channel for each in s.invitations}
     concerned |= {each.channel for each in s.opt_outs}
     for name, standing in s.channels.items():
         if name in concerned or not concerned:
-            yield f"{name}: {', '.join(_standing(s, standing)) or 'no limits'}"
+            yield f"{name}: {', '.join(_channel_clauses(s, standing)) or 'no limits'}"
 
 
-def _standing(s: Situation, standing: Standing) -> Iterator[str]:
+def _channel_clauses(s: SenderSnapshot, standing: ChannelStatus) -> Iterator[str]:
     if (pause := standing.pause) is not None:
         zone = ZoneInfo(standing.timezone)
-        until = f" until {clock_time(standing.pause_until, s.now, zone)}" if standing.pause_until else ""
-        since = f" since {clock_time(pause.since, s.now, zone)}" if pause.since else ""
+        until = (
+            f" until {format_clock_time(standing.pause_until, s.now, zone)}" if standing.pause_until else ""
+        )
+        since = f" since {format_clock_time(pause.since, s.now, zone)}" if pause.since else ""
         yield f"PAUSED by {pause.by}{since}{until} ({pause.why})"
     if standing.sms_per_day:
         yield f"{standing.sms_today} of {standing.sms_per_day} SMS today"
     if standing.sms_per_second:
-        behind = f", booked for {rough(standing.behind_ms)} ahead" if standing.behind_ms else ""
+        behind = f", booked for {format_duration(standing.behind_ms)} ahead" if standing.behind_ms else ""
         yield f"{standing.sms_per_second:g} SMS a second{behind}"
     if standing.sessions_per_minute:
         yield f"{standing.sessions_left} of {standing.sessions_per_minute} new sessions a minute left"
     if standing.quiet_until:
-        yield f"quiet where they are for {rough(standing.quiet_until - s.now)}"
+        yield f"quiet where they are for {format_duration(standing.quiet_until - s.now)}"
 
 
-def _wake_ups(s: Situation) -> Iterator[str]:
+def _wakeup_lines(s: SenderSnapshot) -> Iterator[str]:
     if s.broker:
         yield f"the Redis of the wake-ups does not answer: {s.broker}"
     for queue, rung in s.queues.items():
         if rung.place is not None:
-            yield f"{queue}: rung for {rough(rung.since_ms)}, {rung.place} of {rung.depth} before"
+            yield f"{queue}: rung for {format_duration(rung.since_ms)}, {rung.place} of {rung.depth} before"
 
 
-def _outbox(s: Situation) -> Iterator[str]:
+def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
     if (lock := s.outbox_lock) is None:
         return
     if lock.fence:
-        since = rough(s.now - lock.until + SENDING_MS)
-        state = f"for another {rough(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
-        yield f"taken by a worker {since} ago, {state}; try {lock.attempts} of {MAX_TRIES}"
+        since = format_duration(s.now - lock.until + SENDING_MS)
+        state = (
+            f"for another {format_duration(lock.until - s.now)}"
+            if lock.until > s.now
+            else "whose lease is over"
+        )
+        yield f"taken by a worker {since} ago, {state}; try {lock.attempts} of {MAX_SEND_ATTEMPTS}"
     else:
-        tries = f" after {lock.attempts} of {MAX_TRIES} tries" if lock.attempts else ""
-        yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_moment(s, lock.until)}"
+        tries = f" after {lock.attempts} of {MAX_SEND_ATTEMPTS} tries" if lock.attempts else ""
+        yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_format_moment(s, lock.until)}"
     for tried in s.tries:
-        yield f"  tried {rough(s.now - tried.at)} ago: {': '.join(filter(None, (tried.code, tried.why)))}"
+        yield f"  tried {format_duration(s.now - tried.at)} ago: {': '.join(filter(None, (tried.code, tried.why)))}"
 
 
-def _outbox_table(s: Situation) -> Table:
+def _outbox_table(s: SenderSnapshot) -> Table:
     table = Table(box=box.SIMPLE)
     for column in ("SMS", "channel", "decided", "state"):
         table.add_column(column, no_wrap=True)
     table.add_column("text")
-    for place, sms in enumerate(s.outbox[:_SHOWN]):
-        decided = f"{rough(s.now - sms.decided)} ago" if sms.decided else "?"
+    for place, sms in enumerate(s.outbox[:_ENTRIES_SHOWN]):
+        decided = f"{format_duration(s.now - sms.decided)} ago" if sms.decided else "?"
         table.add_row(
             Text(sms.id or "unreadable"),
             Text(sms.channel),
             decided,
             _sms_state(s, place, sms),
-            Text(_short(sms.text)),
+            Text(_truncate_text(sms.text)),
         )
-    if s.outbox_count > _SHOWN:
-        table.add_row(f"and {s.outbox_count - _SHOWN} more")
+    if s.outbox_count > _ENTRIES_SHOWN:
+        table.add_row(f"and {s.outbox_count - _ENTRIES_SHOWN} more")
     return table
 
 
-def _sms_state(s: Situation, place: int, sms: Queued) -> str:
+def _sms_state(s: SenderSnapshot, place: int, sms: QueuedSms) -> str:
     lock = s.outbox_lock
     uncertain = sms.uncertain or (
         place == 0
@@ -344,6 +370,6 @@ def _sms_state(s: Situation, place: int, sms: Queued) -> str:
     return ", ".join(told) or "waits"
 
 
-def _short(text: str, most: int = 60) -> str:
+def _truncate_text(text: str, most: int = 60) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"

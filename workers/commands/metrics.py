@@ -9,9 +9,9 @@ import click
 from prometheus_client import start_http_server
 from rich.console import Console
 
-from config.telemetry.exposition import Exposition
-from config.telemetry.multiprocess_metrics import FOLDER
-from workers.commands.connect import located
+from config.telemetry.exposition import MetricsExposition
+from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from workers.commands.connect import load_settings_in_use
 
 
 @click.command()
@@ -29,15 +29,15 @@ def metrics(port: int, host: str, *, once: bool) -> None:
       PROMETHEUS_MULTIPROC_DIR=/run/parley parley metrics --host 0.0.0.0
       parley metrics --once | grep dead_letters
     """
-    exposition = Exposition(located(os.environ))
+    exposition = MetricsExposition(load_settings_in_use(os.environ))
     if once:
         sys.stdout.write(exposition.text().decode())
     else:
-        _serve(exposition, host, port)
+        _serve_metrics(exposition, host, port)
     exposition.close()
 
 
-def _serve(exposition: Exposition, host: str, port: int) -> None:
+def _serve_metrics(exposition: MetricsExposition, host: str, port: int) -> None:
     console = Console(stderr=True, highlight=False)
     told = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -49,8 +49,8 @@ def _serve(exposition: Exposition, host: str, port: int) -> None:
             f"parley metrics cannot listen on {host}, port {port} ({e.strerror}): use --host, --port"
         )
         sys.exit(1)
-    if not os.environ.get(FOLDER):
-        console.print(f"{FOLDER} is not set: only what lies in Redis is told", style="yellow")
+    if not os.environ.get(FOLDER_VARIABLE):
+        console.print(f"{FOLDER_VARIABLE} is not set: only what lies in Redis is told", style="yellow")
     console.print(f"metrics at http://{host}:{port}/metrics")
     told.wait()
     server.shutdown()

@@ -23,24 +23,24 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from config.settings.settings import Settings, exit_with_mistakes
-from engine.model.sender_numbers import normalise
-from workers.commands.connect import reach
-from workers.store.optouts import Entry, OptOuts, open_list
+from config.settings.settings import Settings, exit_on_config_error
+from engine.model.sender_numbers import normalize_number
+from workers.commands.connect import connect_lanes
+from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
 
-PAGE = 500
-_WIDTH = 100  # of tables that no terminal shows
-_EXPORTED = ["channel", "time", "source", "shard"]
+IMPORT_PAGE = 500
+_PIPE_WIDTH = 100  # of tables that no terminal shows
+_EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
 """The columns of an export beside the first, whose head tells the key: `hash <mark>`."""
 
 T = TypeVar("T")
 
 
-class Bad(Exception):
+class InvalidEntryError(Exception):
     """A line of a list is of no use. The message says why."""
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """What came of an import: new entries, those that the list had, and what is wrong with the other lines."""
 
     new: int
@@ -60,23 +60,23 @@ def optout() -> None:
     """
 
 
-_channels = click.option(
+_channels_option = click.option(
     "--channel", "channels", multiple=True, help="Only this channel; may be repeated. Default: every channel."
 )
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
 @optout.command("list")
 @click.argument("number", default="")
-@_json
-def list_(number: str, as_json: bool) -> None:
+@_json_option
+def list_opt_outs(number: str, as_json: bool) -> None:
     """How many opted out, by channel and source; or whether, when and how one NUMBER did.
 
     Exit status 1 if NUMBER did not opt out of any channel.
     """
-    _, optouts = _open()
+    _, optouts = _open_opt_outs()
     if number:
-        sys.exit(_tell(optouts, _number(number), as_json))
+        sys.exit(_print_opt_outs_of(optouts, _parse_number_argument(number), as_json))
     counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
     if as_json:
         click.echo(
@@ -89,45 +89,51 @@ def list_(number: str, as_json: bool) -> None:
     table = Table("channel", "source", "people", box=box.SIMPLE)
     for (channel, source), people in sorted(counts.items()):
         table.add_row(channel, source, str(people))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 @optout.command()
 @click.argument("numbers", nargs=-1, required=True)
-@_channels
-@_json
+@_channels_option
+@_json_option
 def add(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
     """Opt NUMBERS out, as if they had said stop. Their open sessions end."""
-    settings, optouts = _open()
-    people = [(_number(each), channel) for each in numbers for channel in _chosen(settings, channels)]
-    new = optouts.add(people, "operator")
-    _say(as_json, f"{new} new, {len(people) - new} known", new=new, known=len(people) - new)
+    settings, optouts = _open_opt_outs()
+    people = [
+        (_parse_number_argument(each), channel)
+        for each in numbers
+        for channel in _selected_channels(settings, channels)
+    ]
+    new = optouts.add_opt_outs(people, "operator")
+    _print_counts(as_json, f"{new} new, {len(people) - new} known", new=new, known=len(people) - new)
 
 
 @optout.command()
 @click.argument("numbers", nargs=-1, required=True)
-@_channels
-@_json
+@_channels_option
+@_json_option
 def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
     """Forget that NUMBERS opted out: they may be texted again. Only if they have asked for it.
 
     Somebody who texts START is removed without this.
     """
-    settings, optouts = _open()
+    settings, optouts = _open_opt_outs()
     removed = 0
     for each in numbers:
-        gone = optouts.remove(_number(each), _chosen(settings, channels), settings.keep_events_ms)
+        gone = optouts.remove_opt_outs(
+            _parse_number_argument(each), _selected_channels(settings, channels), settings.keep_events_ms
+        )
         if gone is None:
             raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
         removed += gone
-    _say(as_json, f"{removed} removed", removed=removed)
+    _print_counts(as_json, f"{removed} removed", removed=removed)
 
 
 @optout.command("import")
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
-@_channels
-@_json
-def import_(file: TextIO, channels: Sequence[str], as_json: bool) -> None:
+@_channels_option
+@_json_option
+def import_opt_outs(file: TextIO, channels: Sequence[str], as_json: bool) -> None:
     """Opt out the people in FILE: a number a line, or CSV of numbers and channels, or what `export` wrote.
 
     A line without a channel is about those of --channel. Several channels of a line are apart by spaces. Open sessions
@@ -137,18 +143,20 @@ def import_(file: TextIO, channels: Sequence[str], as_json: bool) -> None:
     Example:
       parley optout import blocked.csv --channel clinic
     """
-    settings, optouts = _open()
+    settings, optouts = _open_opt_outs()
     name = str(getattr(file, "name", "-"))
-    rows = _rows(file, name)
+    rows = _read_rows(file, name)
     if rows and rows[0][1][0].startswith("hash "):
-        imported = _restore(settings, optouts, rows)
+        imported = _restore_export(settings, optouts, rows)
     else:
         source = f"import {Path(name).name}"
-        imported = _add_all(optouts, rows, _chosen(settings, channels), [*settings.channels], source)
+        imported = _import_numbers(
+            optouts, rows, _selected_channels(settings, channels), [*settings.channels], source
+        )
     for line in imported.bad:
         click.echo(f"{name}: {line}", err=True)
     sentence = f"{imported.new} new, {imported.known} known, {len(imported.bad)} lines of no use"
-    _say(as_json, sentence, new=imported.new, known=imported.known, bad=len(imported.bad))
+    _print_counts(as_json, sentence, new=imported.new, known=imported.known, bad=len(imported.bad))
     sys.exit(1 if imported.bad else 0)
 
 
@@ -163,35 +171,44 @@ def export() -> None:
     Example:
       parley optout export > optouts.csv
     """
-    settings, optouts = _open()
+    settings, optouts = _open_opt_outs()
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([f"hash {optouts.mark}", *_EXPORTED])
+    writer.writerow([f"hash {optouts.key_fingerprint}", *_EXPORT_COLUMNS])
     for entry in optouts.entries():
         writer.writerow(
-            [entry.hash, entry.channel, _when(entry.at), entry.source, f"{entry.shard}/{settings.shards}"]
+            [
+                entry.hash,
+                entry.channel,
+                _format_utc_ms(entry.at),
+                entry.source,
+                f"{entry.shard}/{settings.shards}",
+            ]
         )
 
 
-def _open() -> tuple[Settings, OptOuts]:
-    settings, client = reach(os.environ)
-    with exit_with_mistakes():
-        return settings, open_list(client, settings.shards, settings.optout_key)
+def _open_opt_outs() -> tuple[Settings, OptOutList]:
+    settings, client = connect_lanes(os.environ)
+    with exit_on_config_error():
+        return settings, open_opt_out_list(client, settings.shards, settings.optout_key)
 
 
-def _tell(optouts: OptOuts, number: str, as_json: bool) -> int:
-    known = optouts.known(number)
+def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:
+    known = optouts.opt_outs_of(number)
     if as_json:
-        plain = {channel: {"since": _when(at), "source": source} for channel, (at, source) in known.items()}
+        plain = {
+            channel: {"since": _format_utc_ms(at), "source": source}
+            for channel, (at, source) in known.items()
+        }
         click.echo(json.dumps({"number": number, "opted_out": plain}))
     elif known:
         for channel, (at, source) in sorted(known.items()):
-            click.echo(f"{number} opted out of {channel} at {_when(at)}, by {source}")
+            click.echo(f"{number} opted out of {channel} at {_format_utc_ms(at)}, by {source}")
     else:
         click.echo(f"{number} has not opted out")
     return 0 if known else 1
 
 
-def _chosen(settings: Settings, channels: Sequence[str]) -> list[str]:
+def _selected_channels(settings: Settings, channels: Sequence[str]) -> list[str]:
     for each in channels:
         if each not in settings.channels:
             known = ", ".join(settings.channels)
@@ -201,30 +218,34 @@ def _chosen(settings: Settings, channels: Sequence[str]) -> list[str]:
     return [*(channels or settings.channels)]
 
 
-def _number(written: str) -> str:
+def _parse_number_argument(written: str) -> str:
     try:
-        return normalised(written)
-    except Bad as e:
+        return parse_phone_number(written)
+    except InvalidEntryError as e:
         raise click.BadParameter(str(e), param_hint="NUMBER") from e
 
 
-def normalised(written: str) -> str:
+def parse_phone_number(written: str) -> str:
     """A number as lanes are called. Raises Bad, also for what could not be anybody's: a list would not be heeded."""
     if not written.strip().startswith(("+", "00")):
-        raise Bad(f"{written!r} is no number with its country: expected one such as +33612345678")
-    number = normalise(written.strip())
+        raise InvalidEntryError(
+            f"{written!r} is no number with its country: expected one such as +33612345678"
+        )
+    number = normalize_number(written.strip())
     if number is None:
-        raise Bad(f"{written!r} is no phone number: expected 3 to 15 digits, such as +33612345678")
+        raise InvalidEntryError(
+            f"{written!r} is no phone number: expected 3 to 15 digits, such as +33612345678"
+        )
     try:
         possible = phonenumbers.is_possible_number(phonenumbers.parse(number))
     except NumberParseException as e:
-        raise Bad(f"{written!r} is no phone number: {e}") from e
+        raise InvalidEntryError(f"{written!r} is no phone number: {e}") from e
     if not possible:
-        raise Bad(f"{written!r} is no phone number: it has too few or too many digits")
+        raise InvalidEntryError(f"{written!r} is no phone number: it has too few or too many digits")
     return number
 
 
-def _rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:
+def _read_rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:
     """(line, cells) of every line that is not empty."""
     try:
         text = file.read()
@@ -236,87 +257,93 @@ def _rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:
     return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
 
 
-def _add_all(
-    optouts: OptOuts,
+def _import_numbers(
+    optouts: OptOutList,
     rows: Sequence[tuple[int, list[str]]],
     chosen: Sequence[str],
     known: Sequence[str],
     source: str,
-) -> Imported:
+) -> ImportResult:
     people: list[tuple[str, str]] = []
     bad: list[str] = []
-    for line, cells in _without_head(rows):
+    for line, cells in _without_header(rows):
         try:
-            number = normalised(cells[0])
-            named = [_known(each, known) for each in " ".join(cells[1:]).split()]
-        except Bad as e:
+            number = parse_phone_number(cells[0])
+            named = [_require_known_channel(each, known) for each in " ".join(cells[1:]).split()]
+        except InvalidEntryError as e:
             bad.append(f"line {line}: {e}")
         else:
             people += ((number, channel) for channel in named or chosen)
     people = list(dict.fromkeys(people))
-    new = sum(optouts.add(page, source) for page in _shown(list(_pages(people))))
-    return Imported(new, len(people) - new, bad)
+    new = sum(optouts.add_opt_outs(page, source) for page in _with_progress_bar(list(_split_pages(people))))
+    return ImportResult(new, len(people) - new, bad)
 
 
-def _without_head(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+def _without_header(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
     has_head = bool(rows) and not any(map(str.isdigit, rows[0][1][0]))
     return rows[1:] if has_head else rows
 
 
-def _restore(settings: Settings, optouts: OptOuts, rows: Sequence[tuple[int, list[str]]]) -> Imported:
-    if rows[0][1][0] != f"hash {optouts.mark}":
+def _restore_export(
+    settings: Settings, optouts: OptOutList, rows: Sequence[tuple[int, list[str]]]
+) -> ImportResult:
+    if rows[0][1][0] != f"hash {optouts.key_fingerprint}":
         raise click.ClickException(
             "this list was exported with another key: set PARLEY_OPTOUT_KEY to that one"
         )
-    entries: list[Entry] = []
+    entries: list[OptOutEntry] = []
     bad: list[str] = []
     for line, cells in rows[1:]:
         try:
-            entries.append(_entry(cells, settings.shards, settings.channels))
-        except Bad as e:
+            entries.append(_parse_exported_entry(cells, settings.shards, settings.channels))
+        except InvalidEntryError as e:
             bad.append(f"line {line}: {e}")
-    new = sum(optouts.restore(page) for page in _shown(list(_pages(entries))))
-    optouts.tell(entries)
-    return Imported(new, len(entries) - new, bad)
+    new = sum(optouts.restore(page) for page in _with_progress_bar(list(_split_pages(entries))))
+    optouts.opt_out_lanes(entries)
+    return ImportResult(new, len(entries) - new, bad)
 
 
-def _entry(cells: Sequence[str], shards: int, channels: Iterable[str]) -> Entry:
-    if len(cells) != 1 + len(_EXPORTED):
-        raise Bad(f"{len(cells)} cells: expected {1 + len(_EXPORTED)}, hash, {', '.join(_EXPORTED)}")
+def _parse_exported_entry(cells: Sequence[str], shards: int, channels: Iterable[str]) -> OptOutEntry:
+    if len(cells) != 1 + len(_EXPORT_COLUMNS):
+        raise InvalidEntryError(
+            f"{len(cells)} cells: expected {1 + len(_EXPORT_COLUMNS)}, hash, {', '.join(_EXPORT_COLUMNS)}"
+        )
     hash_, channel, time, source, shard = cells
     place, _, of = shard.partition("/")
     if of != str(shards) or not place.isdigit() or int(place) >= shards:
-        raise Bad(
+        raise InvalidEntryError(
             f"its shard is {shard!r}: expected one of {shards}; only a list of as many PARLEY_SHARDS fits"
         )
     try:
         at = datetime.fromisoformat(time)
         bytes.fromhex(hash_)
     except ValueError as e:
-        raise Bad(f"its hash or time is not one that `export` writes: {e}") from e
-    return Entry(int(place), hash_, _known(channel, channels), round(at.timestamp() * 1000), source)
+        raise InvalidEntryError(f"its hash or time is not one that `export` writes: {e}") from e
+    return OptOutEntry(
+        int(place), hash_, _require_known_channel(channel, channels), round(at.timestamp() * 1000), source
+    )
 
 
-def _known(channel: str, known: Iterable[str]) -> str:
+def _require_known_channel(channel: str, known: Iterable[str]) -> str:
     if channel not in known:
-        raise Bad(f"no channel is called {channel!r}; there are {', '.join(known)}")
+        raise InvalidEntryError(f"no channel is called {channel!r}; there are {', '.join(known)}")
     return channel
 
 
-def _pages(items: Sequence[T]) -> Iterator[list[T]]:
+def _split_pages(items: Sequence[T]) -> Iterator[list[T]]:
     waiting = iter(items)
-    while page := list(islice(waiting, PAGE)):
+    while page := list(islice(waiting, IMPORT_PAGE)):
         yield page
 
 
-def _shown(pages: list[T]) -> Iterable[T]:
+def _with_progress_bar(pages: list[T]) -> Iterable[T]:
     """With a progress bar, on a terminal."""
     return track(pages, "importing", console=Console(stderr=True)) if sys.stderr.isatty() else pages
 
 
-def _say(as_json: bool, sentence: str, **counts: int) -> None:
+def _print_counts(as_json: bool, sentence: str, **counts: int) -> None:
     click.echo(json.dumps(counts) if as_json else sentence)
 
 
-def _when(ms: int) -> str:
+def _format_utc_ms(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -19,37 +19,37 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from config.store import keyspace
-from engine.model.events import Record
-from engine.model.policy import Policy
-from engine.proofs.transcripts import Transcript, Unreadable, compose, parse
+from engine.model.events import ArchiveRecord
+from engine.model.policy import ChannelPolicies
+from engine.proofs.transcripts import Transcript, TranscriptError, format_transcript, parse_transcript
 from engine.simulator.session_replay import (
-    Compared,
-    Different,
-    Impossible,
-    Replayed,
-    Same,
-    Sessions,
-    Stored,
-    compare,
+    RecordedSession,
+    ReplayedDifferent,
+    ReplayedSame,
+    ReplayImpossible,
+    SessionCollector,
+    SessionComparison,
+    SessionReplayResult,
+    replay_on_version,
     sessions_of,
 )
-from engine.simulator.session_replay import replay as run_again
-from engine.simulator.simulator import SENDER, phone_for, playable, playing
-from engine.surveys.findings import Rejected
+from engine.simulator.session_replay import replay_session as run_again
+from engine.simulator.simulator import SIMULATED_SENDER, phone_for, play_entries, playable_surveys
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
-from engine.surveys.survey_registry import Surveys
-from workers.commands.connect import reach
-from workers.commands.transcript import archived, line
+from engine.surveys.survey_registry import SurveyRegistry
+from workers.commands.connect import connect_lanes
+from workers.commands.transcript import archived_records, format_record
 from workers.store import archive
-from workers.store.survey_versions import learn
-from workers.turns.turns import policy_of
+from workers.store.survey_versions import load_versions
+from workers.turns.turns import channel_policies
 
-SAME, DIFFERENT, IMPOSSIBLE = 0, 1, 2
+EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = 0, 1, 2
 """Exit statuses."""
 
-_MOST_NAMED = 10
-_WIDTH = 160  # of tables that no terminal shows
+_MAX_LISTED = 10
+_PIPE_WIDTH = 160  # of tables that no terminal shows
 
 
 @click.command()
@@ -85,121 +85,123 @@ def replay(
         raise click.UsageError(
             "name a transcript or a sender, or say --all" + (", not both" if source else "")
         )
-    other = _survey_in(against) if against is not None else None
-    show = _Json() if as_json else _Terminal()
+    other = _compile_survey_file(against) if against is not None else None
+    show = _JsonWriter() if as_json else _TerminalWriter()
     if source and not re.fullmatch(r"\+[0-9]+", source):
-        sys.exit(_replay_transcript(show, Path(source), _sources(files), session, other))
-    settings, client = reach(os.environ)
-    surveys = Surveys()
-    learn(client, surveys)
-    for path, content in _sources(files).items():
-        _add(surveys, path, content)
-    run = _Rerun(surveys, policy_of(settings.channels), other)
+        sys.exit(_replay_transcript(show, Path(source), _read_survey_files(files), session, other))
+    settings, client = connect_lanes(os.environ)
+    surveys = SurveyRegistry()
+    load_versions(client, surveys)
+    for path, content in _read_survey_files(files).items():
+        _add_survey(surveys, path, content)
+    run = _SessionRerunner(surveys, channel_policies(settings.channels), other)
     if everything:
-        sys.exit(show.tally(run, _archive(client, settings.shards)))
+        sys.exit(show.write_totals(run, _archived_sessions(client, settings.shards)))
     k = keyspace.shard_of(source, settings.shards)
-    found = sessions_of(source, archived(client, k, source))
+    found = sessions_of(source, archived_records(client, k, source))
     named = f"session {session} of {source}" if session else f"session of {source}"
-    sys.exit(show.sessions(run, _only(session, found), named))
+    sys.exit(show.write_sessions(run, _filter_sessions(session, found), named))
 
 
-def _sources(files: Iterable[Path]) -> dict[str, bytes]:
+def _read_survey_files(files: Iterable[Path]) -> dict[str, bytes]:
     try:
         return {str(path): path.read_bytes() for path in files}
     except OSError as e:
-        _impossible(f"{e.filename}: cannot be read ({e.strerror})")
+        _exit_impossible(f"{e.filename}: cannot be read ({e.strerror})")
 
 
-def _survey_in(path: Path) -> Survey:
-    surveys, problems = playable(_sources([path]))
+def _compile_survey_file(path: Path) -> Survey:
+    surveys, problems = playable_surveys(_read_survey_files([path]))
     if problems:
-        _impossible(*problems)
-    (survey,) = filter(None, map(surveys.current, surveys.names()))
+        _exit_impossible(*problems)
+    (survey,) = filter(None, map(surveys.current, surveys.current_names()))
     return survey
 
 
-def _add(surveys: Surveys, path: str, content: bytes) -> None:
+def _add_survey(surveys: SurveyRegistry, path: str, content: bytes) -> None:
     try:
-        surveys.add(read_stored_survey(path, content))
-    except Rejected as e:
-        _impossible(*(f"{path}: {problem}" for problem in e.problems))
+        surveys.add_version(read_stored_survey(path, content))
+    except InvalidSurveyError as e:
+        _exit_impossible(*(f"{path}: {problem}" for problem in e.problems))
 
 
-def _impossible(*why: str) -> NoReturn:
+def _exit_impossible(*why: str) -> NoReturn:
     for sentence in why:
         click.echo(sentence, err=True)
-    sys.exit(IMPOSSIBLE)
+    sys.exit(EXIT_IMPOSSIBLE)
 
 
-def _only(session: str, found: Iterable[Stored]) -> Iterator[Stored]:
+def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator[RecordedSession]:
     return (stored for stored in found if not session or stored.id == session)
 
 
-def _archive(client: redis.Redis, shards: int) -> Iterator[Stored]:
+def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSession]:
     """Every session that is in the archive now, page by page: held are only those that have not ended."""
-    until = str(keyspace.server_ms(client))
+    until = str(keyspace.server_time_ms(client))
     for k in range(shards):
-        found = Sessions()
-        for entry in archive.stored(client, k, until):
-            yield from found.add(entry.sender, entry.records)
-        yield from found.rest()
+        found = SessionCollector()
+        for entry in archive.scan_entries(client, k, until):
+            yield from found.add_records(entry.sender, entry.records)
+        yield from found.unended_sessions()
 
 
 def _replay_transcript(
-    show: "_Show", path: Path, sources: dict[str, bytes], session: str, other: Survey | None
+    show: "_ResultWriter", path: Path, sources: dict[str, bytes], session: str, other: Survey | None
 ) -> int:
     """The transcript is what is stored; its survey says what comes out."""
     if not path.exists():
-        _impossible(f"{path} is no transcript, and no sender either: one is written as in +33612345678")
+        _exit_impossible(f"{path} is no transcript, and no sender either: one is written as in +33612345678")
     if not sources:
-        _impossible(f"{path}: name the file of its survey with --survey")
-    surveys, problems = playable(sources)
+        _exit_impossible(f"{path}: name the file of its survey with --survey")
+    surveys, problems = playable_surveys(sources)
     if problems:
-        _impossible(*problems)
+        _exit_impossible(*problems)
     try:
-        transcript = parse(path.read_text(encoding="utf-8"))
-        phone = phone_for(transcript, surveys, surveys.names())
-    except (OSError, UnicodeDecodeError, Unreadable) as e:
-        _impossible(f"{path}: {e.strerror if isinstance(e, OSError) else e}")
-    entries = tuple(entry for done in playing(transcript.entries, phone) for entry in done)
+        transcript = parse_transcript(path.read_text(encoding="utf-8"))
+        phone = phone_for(transcript, surveys, surveys.current_names())
+    except (OSError, UnicodeDecodeError, TranscriptError) as e:
+        _exit_impossible(f"{path}: {e.strerror if isinstance(e, OSError) else e}")
+    entries = tuple(entry for done in play_entries(transcript.entries, phone) for entry in done)
     if other is None:
-        return show.transcript(path, transcript, msgspec.structs.replace(transcript, entries=entries))
-    run = _Rerun(surveys, {phone.channel: phone.policy}, other)
-    return show.sessions(run, _only(session, sessions_of(SENDER, phone.records)), str(path))
+        return show.write_transcript(path, transcript, msgspec.structs.replace(transcript, entries=entries))
+    run = _SessionRerunner(surveys, {phone.channel: phone.policy}, other)
+    return show.write_sessions(
+        run, _filter_sessions(session, sessions_of(SIMULATED_SENDER, phone.records)), str(path)
+    )
 
 
-class _Rerun:
+class _SessionRerunner:
     """How each session is run: again as it was, or on another version."""
 
-    def __init__(self, surveys: Surveys, policy: Policy, other: Survey | None) -> None:
+    def __init__(self, surveys: SurveyRegistry, policy: ChannelPolicies, other: Survey | None) -> None:
         self._surveys = surveys
         self._policy = policy
         self.other = other
 
-    def __call__(self, stored: Stored) -> Replayed | Compared:
+    def __call__(self, stored: RecordedSession) -> SessionReplayResult | SessionComparison:
         if self.other is None:
             return run_again(stored, self._surveys, self._policy)
-        return compare(stored, self.other, self._surveys, self._policy)
+        return replay_on_version(stored, self.other, self._surveys, self._policy)
 
 
-def _status(verdicts: Collection[int]) -> int:
+def _combined_exit_status(verdicts: Collection[int]) -> int:
     """The exit status for what came of some sessions."""
-    return next((status for status in (DIFFERENT, SAME) if status in verdicts), IMPOSSIBLE)
+    return next((status for status in (EXIT_DIFFERENT, EXIT_SAME) if status in verdicts), EXIT_IMPOSSIBLE)
 
 
-def _verdict(came: Replayed | Compared) -> int:
+def _exit_status_of_result(came: SessionReplayResult | SessionComparison) -> int:
     match came:
-        case Same():
-            return SAME
-        case Different():
-            return DIFFERENT
-        case Impossible():
-            return IMPOSSIBLE
-        case Compared():
-            return SAME if came.same else DIFFERENT
+        case ReplayedSame():
+            return EXIT_SAME
+        case ReplayedDifferent():
+            return EXIT_DIFFERENT
+        case ReplayImpossible():
+            return EXIT_IMPOSSIBLE
+        case SessionComparison():
+            return EXIT_SAME if came.is_same else EXIT_DIFFERENT
 
 
-class Tally:
+class RerunTotals:
     """What came of many sessions, in bounded memory."""
 
     def __init__(self) -> None:
@@ -212,18 +214,18 @@ class Tally:
         self.segments = [0, 0]
         self.no_longer_read: Counter[tuple[str, str]] = Counter()
 
-    def add(self, stored: Stored, came: Replayed | Compared) -> None:
-        verdict = _verdict(came)
+    def add(self, stored: RecordedSession, came: SessionReplayResult | SessionComparison) -> None:
+        verdict = _exit_status_of_result(came)
         self.verdicts[verdict] += 1
-        if isinstance(came, Impossible):
+        if isinstance(came, ReplayImpossible):
             self.impossible[came.why] += 1
-        if verdict == DIFFERENT and len(self.different) < _MOST_NAMED:
+        if verdict == EXIT_DIFFERENT and len(self.different) < _MAX_LISTED:
             self.different.append({"sender": stored.sender, "session": stored.id})
-        if isinstance(came, Compared):
-            self._add_compared(came)
+        if isinstance(came, SessionComparison):
+            self._add_comparison(came)
 
-    def _add_compared(self, came: Compared) -> None:
-        self.paths += came.parts_at is not None
+    def _add_comparison(self, came: SessionComparison) -> None:
+        self.paths += came.diverges_at is not None
         self.outcomes[came.before.outcome, came.after.outcome] += 1
         for place, course in enumerate((came.before, came.after)):
             self.sms[place] += course.sms
@@ -231,48 +233,54 @@ class Tally:
         self.no_longer_read.update(came.no_longer_read)
 
     @property
-    def status(self) -> int:
-        return _status(self.verdicts)
+    def exit_status(self) -> int:
+        return _combined_exit_status(self.verdicts)
 
 
-class _Show:
+class _ResultWriter:
     """Where results go. Each method answers with the exit status."""
 
-    def transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
+    def write_transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
         raise NotImplementedError
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
+    def write_sessions(self, run: _SessionRerunner, found: Iterable[RecordedSession], named: str) -> int:
         raise NotImplementedError
 
-    def tally(self, run: _Rerun, found: Iterable[Stored]) -> int:
-        tally = Tally()
+    def write_totals(self, run: _SessionRerunner, found: Iterable[RecordedSession]) -> int:
+        tally = RerunTotals()
         for stored in found:
             tally.add(stored, run(stored))
-        self.summary(run, tally)
-        return tally.status
+        self.write_summary(run, tally)
+        return tally.exit_status
 
-    def summary(self, run: _Rerun, tally: Tally) -> None:
+    def write_summary(self, run: _SessionRerunner, tally: RerunTotals) -> None:
         raise NotImplementedError
 
 
-class _Json(_Show):
+class _JsonWriter(_ResultWriter):
     """One object a line."""
 
-    def transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
-        self._print({"transcript": str(path), "result": _result(stored == came), "diff": _diff(stored, came)})
-        return SAME if stored == came else DIFFERENT
+    def write_transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
+        self._print_object(
+            {
+                "transcript": str(path),
+                "result": _result_word(stored == came),
+                "diff": _diff_lines(stored, came),
+            }
+        )
+        return EXIT_SAME if stored == came else EXIT_DIFFERENT
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
+    def write_sessions(self, run: _SessionRerunner, found: Iterable[RecordedSession], named: str) -> int:
         results = []
         for stored in found:
             results.append(came := run(stored))
-            self._print({"sender": stored.sender, "session": stored.id, **_plain(came)})
-        return _status([_verdict(came) for came in results])
+            self._print_object({"sender": stored.sender, "session": stored.id, **_result_fields(came)})
+        return _combined_exit_status([_exit_status_of_result(came) for came in results])
 
-    def summary(self, run: _Rerun, tally: Tally) -> None:
+    def write_summary(self, run: _SessionRerunner, tally: RerunTotals) -> None:
         summary: dict[str, Any] = {
-            "same": tally.verdicts[SAME],
-            "different": tally.verdicts[DIFFERENT],
+            "same": tally.verdicts[EXIT_SAME],
+            "different": tally.verdicts[EXIT_DIFFERENT],
             "impossible": dict(tally.impossible),
             "first_different": tally.different,
         }
@@ -290,52 +298,54 @@ class _Json(_Show):
                     for (step, why), replies in tally.no_longer_read.most_common()
                 ],
             }
-        self._print(summary)
+        self._print_object(summary)
 
-    def _print(self, what: dict[str, Any]) -> None:
+    def _print_object(self, what: dict[str, Any]) -> None:
         click.echo(json.dumps(what, default=msgspec.structs.asdict))
 
 
-def _result(same: bool) -> str:
+def _result_word(same: bool) -> str:
     return "same" if same else "different"
 
 
-def _plain(came: Replayed | Compared) -> dict[str, Any]:
+def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, Any]:
     match came:
-        case Same():
+        case ReplayedSame():
             return {"result": "same"}
-        case Different(place, stored, came_out):
+        case ReplayedDifferent(place, stored, came_out):
             return {
                 "result": "different",
                 "record": place,
-                "stored": _event(stored),
-                "came_out": _event(came_out),
+                "stored": _event_fields(stored),
+                "came_out": _event_fields(came_out),
             }
-        case Impossible(why):
+        case ReplayImpossible(why):
             return {"result": "impossible", "why": why}
-        case Compared():
+        case SessionComparison():
             return {
-                "result": _result(came.same),
+                "result": _result_word(came.is_same),
                 "before": msgspec.to_builtins(came.before),
                 "after": msgspec.to_builtins(came.after),
-                "parts_at": came.parts_at,
+                "parts_at": came.diverges_at,
                 "no_longer_read": [{"step": step, "why": why} for step, why in came.no_longer_read],
             }
 
 
-def _event(record: Record | None) -> dict[str, Any] | None:
+def _event_fields(record: ArchiveRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
     return {"event": type(record).__name__.lower()} | msgspec.structs.asdict(record)
 
 
-def _diff(stored: Transcript, came: Transcript) -> list[str]:
+def _diff_lines(stored: Transcript, came: Transcript) -> list[str]:
     """What is stored with -, what came out with +."""
-    lines = unified_diff(compose(stored).splitlines(), compose(came).splitlines(), lineterm="", n=2)
+    lines = unified_diff(
+        format_transcript(stored).splitlines(), format_transcript(came).splitlines(), lineterm="", n=2
+    )
     return list(lines)[2:]
 
 
-class _Terminal(_Show):
+class _TerminalWriter(_ResultWriter):
     """Lines and tables."""
 
     def __init__(self) -> None:
@@ -344,59 +354,59 @@ class _Terminal(_Show):
             soft_wrap=True,
             emoji=False,
             markup=False,
-            width=None if sys.stdout.isatty() else _WIDTH,
+            width=None if sys.stdout.isatty() else _PIPE_WIDTH,
         )
 
-    def transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
+    def write_transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
         if stored == came:
             self._console.print(f"{path} comes out the same.")
-            return SAME
+            return EXIT_SAME
         self._console.print(f"{path} comes out otherwise: - is what it says, + is what came out")
-        for written in _diff(stored, came):
+        for written in _diff_lines(stored, came):
             self._console.print(Text(written, {"-": "red", "+": "green"}.get(written[0], "dim")))
-        return DIFFERENT
+        return EXIT_DIFFERENT
 
-    def sessions(self, run: _Rerun, found: Iterable[Stored], named: str) -> int:
+    def write_sessions(self, run: _SessionRerunner, found: Iterable[RecordedSession], named: str) -> int:
         results = [(stored, run(stored)) for stored in found]
         if not results:
-            _impossible(f"no {named} is archived; a sender is written as in +33612345678")
-        compared = [came for _, came in results if isinstance(came, Compared)]
+            _exit_impossible(f"no {named} is archived; a sender is written as in +33612345678")
+        compared = [came for _, came in results if isinstance(came, SessionComparison)]
         if compared:
-            self._console.print(_table(compared), soft_wrap=False)
+            self._console.print(_comparison_table(compared), soft_wrap=False)
         for stored, came in results:
-            if not isinstance(came, Compared):
-                self._verdict(stored, came)
-        return _status([_verdict(came) for _, came in results])
+            if not isinstance(came, SessionComparison):
+                self._print_result(stored, came)
+        return _combined_exit_status([_exit_status_of_result(came) for _, came in results])
 
-    def _verdict(self, stored: Stored, came: Replayed) -> None:
+    def _print_result(self, stored: RecordedSession, came: SessionReplayResult) -> None:
         named = f"session {stored.id}" + (f" of {stored.opened.survey}" if stored.opened else "")
         match came:
-            case Same():
+            case ReplayedSame():
                 self._console.print(
                     f"{named}: its {len(stored.records)} records come out the same, byte for byte"
                 )
-            case Impossible(why):
+            case ReplayImpossible(why):
                 self._console.print(Text(f"{named}: cannot be run again: {why}", "yellow"))
-            case Different(place, was, now):
+            case ReplayedDifferent(place, was, now):
                 self._console.print(
                     Text(f"{named}: differs at record {place + 1} of {len(stored.records)}", "red")
                 )
-                self._console.print(Text(f"  stored:   {_shown(was)}"))
-                self._console.print(Text(f"  came out: {_shown(now)}"))
+                self._console.print(Text(f"  stored:   {_describe_record(was)}"))
+                self._console.print(Text(f"  came out: {_describe_record(now)}"))
 
-    def summary(self, run: _Rerun, tally: Tally) -> None:
+    def write_summary(self, run: _SessionRerunner, tally: RerunTotals) -> None:
         put = self._console.print
         kinds = ("same", "different", "cannot be run again")
         put("sessions: " + ", ".join(f"{tally.verdicts[kind]} {says}" for kind, says in enumerate(kinds)))
-        for why, sessions in tally.impossible.most_common(_MOST_NAMED):
+        for why, sessions in tally.impossible.most_common(_MAX_LISTED):
             put(f"  {sessions}: {why}")
         if run.other is not None:
-            self._compared(run.other, tally)
+            self._print_comparison(run.other, tally)
         for each in tally.different:
             against = f" --against {shlex.quote(run.other.file)}" if run.other is not None else ""
             put(f"  see: parley replay {each['sender']} --session {each['session']}{against}")
 
-    def _compared(self, other: Survey, tally: Tally) -> None:
+    def _print_comparison(self, other: Survey, tally: RerunTotals) -> None:
         put = self._console.print
         put(f"on {other.file}, version {other.version}:")
         put(f"  another path: {tally.paths}")
@@ -404,19 +414,19 @@ class _Terminal(_Show):
             put(f"  {before}, {'as before' if before == after else f'now {after}'}: {sessions}")
         put(f"  SMS out: {tally.sms[0]}, now {tally.sms[1]}")
         put(f"  segments: {tally.segments[0]}, now {tally.segments[1]}")
-        for (step, why), replies in tally.no_longer_read.most_common(_MOST_NAMED):
+        for (step, why), replies in tally.no_longer_read.most_common(_MAX_LISTED):
             put(f"  replies to '{step}' that are no longer read, {why}: {replies}")
 
 
-def _shown(record: Record | None) -> str:
+def _describe_record(record: ArchiveRecord | None) -> str:
     return (
         "nothing more"
         if record is None
-        else f"{line(record)}   {json.dumps(_event(record), default=msgspec.structs.asdict)}"
+        else f"{format_record(record)}   {json.dumps(_event_fields(record), default=msgspec.structs.asdict)}"
     )
 
 
-def _table(compared: Sequence[Compared]) -> Table:
+def _comparison_table(compared: Sequence[SessionComparison]) -> Table:
     """Before and after, a row a session."""
     columns = ("session", "path", "outcome", "SMS out", "segments", "no longer read")
     table = Table(*(Column(each, overflow="fold") for each in columns))
@@ -424,28 +434,28 @@ def _table(compared: Sequence[Compared]) -> Table:
         before, after = each.before, each.after
         table.add_row(
             each.id,
-            _paths(each),
-            _change(before.outcome, after.outcome),
-            _change(before.sms, after.sms),
-            _change(before.segments, after.segments),
+            _format_both_paths(each),
+            _format_change(before.outcome, after.outcome),
+            _format_change(before.sms, after.sms),
+            _format_change(before.segments, after.segments),
             "\n".join(f"{step}: {why}" for step, why in each.no_longer_read),
         )
     return table
 
 
-def _change(before: object, after: object) -> str:
+def _format_change(before: object, after: object) -> str:
     return str(before) if before == after else f"{before} → {after}"
 
 
-def _paths(compared: Compared) -> str:
+def _format_both_paths(compared: SessionComparison) -> str:
     """Both paths as far as the first difference."""
-    place = compared.parts_at
+    place = compared.diverges_at
     if place is None:
         return "same"
-    return f"before: {_path(compared.before.path, place)}\nafter: {_path(compared.after.path, place)}"
+    return f"before: {_format_path(compared.before.path, place)}\nafter: {_format_path(compared.after.path, place)}"
 
 
-def _path(path: Sequence[str], place: int) -> str:
+def _format_path(path: Sequence[str], place: int) -> str:
     shown = [*path[max(0, place - 2) : place + 1]]
     if place >= len(path):
         shown.append("no more")

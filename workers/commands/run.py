@@ -21,18 +21,23 @@ from honcho.manager import Manager
 from rich.console import Console
 
 from config.settings.channels import Channel
-from config.settings.settings import Settings, default_broker_url, exit_with_mistakes, load
-from config.telemetry.multiprocess_metrics import FOLDER
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
-from workers.commands.connect import place
-from workers.runtime.embedded_redis import CannotStart, server
+from config.settings.settings import (
+    Settings,
+    default_broker_url,
+    exit_on_config_error,
+    load_settings_and_surveys,
+)
+from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
+from workers.commands.connect import url_without_credentials
+from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
 
-READY_S = 60.0
+READY_TIMEOUT_S = 60.0
 
-_AGAIN = """
+_RESTART_LOOP = """
 while :; do
   {command}
   status=$?
@@ -54,74 +59,76 @@ def run() -> None:
       parley run
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
-    with exit_with_mistakes():
-        settings, _ = load(os.environ, read_surveys, mistakes)
+    with exit_on_config_error():
+        settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
     console = Console(highlight=False)
     try:
-        _require_free(settings)
-        with _redis(settings) as url:
-            status = _processes(settings, url, console)
-    except CannotStart as e:
+        _require_free_port(settings)
+        with _running_redis(settings) as url:
+            status = _run_processes(settings, url, console)
+    except EmbeddedServerError as e:
         console.print(f"parley cannot start: {e}", style="red")
         status = 1
     sys.exit(status)
 
 
-def _require_free(settings: Settings) -> None:
+def _require_free_port(settings: Settings) -> None:
     """Several `web` processes may share a port, so one that was left over would go unnoticed. Raises CannotStart."""
     try:
         socket.create_connection((settings.host, settings.port), timeout=1).close()
     except OSError:
         return
-    raise CannotStart(
+    raise EmbeddedServerError(
         f"something listens on {settings.host}, port {settings.port} already: stop it, or set PARLEY_PORT"
     )
 
 
 @contextmanager
-def _redis(settings: Settings) -> Iterator[str]:
+def _running_redis(settings: Settings) -> Iterator[str]:
     if settings.redis_url:
         yield settings.redis_url
     else:
-        with server(settings.var) as url:
+        with run_embedded_server(settings.var) as url:
             yield url
 
 
-def _processes(settings: Settings, url: str, console: Console) -> int:
+def _run_processes(settings: Settings, url: str, console: Console) -> int:
     manager = Manager()
-    environment = _environment(settings, url)
+    environment = _process_environment(settings, url)
     for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
-        manager.add_process(name, _AGAIN.format(command=command), env=environment)
-    Thread(target=_welcome, args=(settings, url, console), daemon=True).start()
+        manager.add_process(name, _RESTART_LOOP.format(command=command), env=environment)
+    Thread(target=_print_welcome, args=(settings, url, console), daemon=True).start()
     manager.loop()
     return 0 if manager.returncode in (130, 143) else manager.returncode or 0
 
 
-def _environment(settings: Settings, url: str) -> Mapping[str, str]:
+def _process_environment(settings: Settings, url: str) -> Mapping[str, str]:
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PARLEY_REDIS_URL": url,
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
-        FOLDER: str(settings.var / "metrics"),
+        FOLDER_VARIABLE: str(settings.var / "metrics"),
         "PARLEY_LOG": settings.log,
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _welcome(settings: Settings, url: str, console: Console) -> None:
+def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     """Say where everything is once it answers, and what to try."""
     base = f"http://{settings.host}:{settings.port}"
-    deadline = monotonic() + READY_S
-    while not _ready(base):
+    deadline = monotonic() + READY_TIMEOUT_S
+    while not _is_web_ready(base):
         if monotonic() > deadline:
             console.print(
-                f"Parley is not ready after {READY_S:.0f} s: look at the lines above, and at {base}/readyz"
+                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at {base}/readyz"
             )
             return
         sleep(0.1)
     server_is = (
-        place(url) if settings.redis_url else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
+        url_without_credentials(url)
+        if settings.redis_url
+        else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
     )
     lines = [
         "",
@@ -132,7 +139,7 @@ def _welcome(settings: Settings, url: str, console: Console) -> None:
     for channel in settings.channels.values():
         lines += [
             f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}",
-            f"  webhook   {webhook(channel, settings.public_url or base)}",
+            f"  webhook   {webhook_url(channel, settings.public_url or base)}",
         ]
     lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
@@ -141,12 +148,12 @@ def _welcome(settings: Settings, url: str, console: Console) -> None:
     console.print("\n".join(lines), soft_wrap=True)
 
 
-def webhook(channel: Channel, base: str) -> str:
+def webhook_url(channel: Channel, base: str) -> str:
     """What the channel's provider has to call, with its secret left out."""
     return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 
-def _ready(base: str) -> bool:
+def _is_web_ready(base: str) -> bool:
     try:
         return requests.get(f"{base}/readyz", timeout=1).status_code == 200
     except requests.RequestException:

@@ -1,6 +1,6 @@
 """`parley status`: what is wrong, who works, and what waits.
 
-The tables show what was found; `judge` says what of it is wrong, without I/O, worst first.
+The tables show what was found; `assess_health` says what of it is wrong, without I/O, worst first.
 """
 
 import json
@@ -19,50 +19,50 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import Mistakes, Settings, load
+from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
 from config.store import keyspace
-from config.store.pauses import Pause
-from config.telemetry.process_registry import ROLES, UNHEARD, Process
-from config.telemetry.redis_stats import Server, Shard, Sounder, Soundings
-from engine.proofs.survey_loader import read_surveys
-from engine.providers.provider_registry import mistakes
-from workers.commands.connect import located
-from workers.diagnosis.diagnose import ROLE
-from workers.runtime.durability import DURABLE, forgetful
-from workers.runtime.formatting import clock_time, rough
+from config.store.pauses import StoredPause
+from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
+from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
+from engine.proofs.survey_loader import load_surveys
+from engine.providers.provider_registry import provider_mistakes
+from workers.commands.connect import load_settings_in_use
+from workers.diagnosis.diagnose import ROLE_OF_QUEUE
+from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
+from workers.runtime.formatting import format_clock_time, format_duration
 
 PIPE_WIDTH = 160
-EVERY_S = 2.0
-PATIENCE_S = 1.0
-_READABLE = 20
+WATCH_INTERVAL_S = 2.0
+REDIS_TIMEOUT_S = 1.0
+_SENTENCE_WIDTH = 20
 """Columns that a sentence needs."""
 
-LATE_MS = 5_000
+ALARM_LATE_MS = 5_000
 """A clock that keeps up leaves no alarm due for so long."""
 
-SLOW_MS = 30_000
+QUEUE_SLOW_MS = 30_000
 """Workers that keep up leave nobody in a queue for so long."""
 
-FULL = 0.9
+MEMORY_FULL_SHARE = 0.9
 """Of the memory that a server may use: what comes in is refused when all of it is used."""
 
-_QUEUED = {
-    keyspace.STARTS: "STARTs",
-    keyspace.REPLIES: "replies",
-    keyspace.OUTBOUND: "SMS to send",
+_QUEUE_CONTENT = {
+    keyspace.STARTS_QUEUE: "STARTs",
+    keyspace.REPLIES_QUEUE: "replies",
+    keyspace.OUTBOUND_QUEUE: "SMS to send",
 }
 
 
-class State(msgspec.Struct, frozen=True):
+class DeploymentState(msgspec.Struct, frozen=True):
     """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged. `mistakes`:
     of the settings and survey files as they are here, for which no process would start."""
 
-    found: Soundings
+    found: RedisStats
     forgetful: Mapping[str, str] = {}
     mistakes: Sequence[str] = ()
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class HealthVerdict(msgspec.Struct, frozen=True):
     """What is wrong, worst first, and what is worth knowing. Sentences."""
 
     wrong: list[str]
@@ -89,145 +89,147 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
       parley status
       parley status --json | jq -r '.wrong[]'
     """
-    settings = located(os.environ)
-    verdict = Verdict([], [])
-    telling = _json() if as_json else _screens(settings, live=watch, every_shard=shards)
-    with closing(Sounder(settings)) as sounder, telling as tell, suppress(KeyboardInterrupt):
-        for state in _looks(settings, sounder, again=watch):
-            verdict = judge(state)
+    settings = load_settings_in_use(os.environ)
+    verdict = HealthVerdict([], [])
+    telling = _json_printer() if as_json else _screen_printer(settings, live=watch, every_shard=shards)
+    with closing(StatsReader(settings)) as sounder, telling as tell, suppress(KeyboardInterrupt):
+        for state in _watch_states(settings, sounder, again=watch):
+            verdict = assess_health(state)
             tell(state, verdict)
     sys.exit(0 if verdict.ok else 1)
 
 
-Tell = Callable[[State, Verdict], None]
+StatePrinter = Callable[[DeploymentState, HealthVerdict], None]
 
 
-def _looks(settings: Settings, sounder: Sounder, *, again: bool) -> Iterator[State]:
-    yield look(settings, sounder)
+def _watch_states(settings: Settings, sounder: StatsReader, *, again: bool) -> Iterator[DeploymentState]:
+    yield read_state(settings, sounder)
     while again:
-        sleep(EVERY_S)
-        yield look(settings, sounder)
+        sleep(WATCH_INTERVAL_S)
+        yield read_state(settings, sounder)
 
 
 @contextmanager
-def _json() -> Iterator[Tell]:
-    def tell(state: State, verdict: Verdict) -> None:
+def _json_printer() -> Iterator[StatePrinter]:
+    def print_json(state: DeploymentState, verdict: HealthVerdict) -> None:
         told = {"ok": verdict.ok, "wrong": verdict.wrong, "notes": verdict.notes}
         click.echo(json.dumps(told | as_builtins(state)))
 
-    yield tell
+    yield print_json
 
 
 @contextmanager
-def _screens(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[Tell]:
+def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[StatePrinter]:
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
-    def draw(state: State, verdict: Verdict) -> RenderableType:
-        return screen(settings, state, verdict, every_shard=every_shard)
+    def draw_screen(state: DeploymentState, verdict: HealthVerdict) -> RenderableType:
+        return render_status(settings, state, verdict, every_shard=every_shard)
 
     if not live:
-        yield lambda state, verdict: console.print(draw(state, verdict))
+        yield lambda state, verdict: console.print(draw_screen(state, verdict))
         return
     with Live(console=console, auto_refresh=False) as shown:
-        yield lambda state, verdict: shown.update(draw(state, verdict), refresh=True)
+        yield lambda state, verdict: shown.update(draw_screen(state, verdict), refresh=True)
 
 
-def look(settings: Settings, sounder: Sounder) -> State:
+def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
     """The state now. Never raises for a server that does not answer."""
-    found = sounder.take()
-    return State(found, _forgetful(settings) if found.lanes.up else {}, _mistakes())
+    found = sounder.read()
+    return DeploymentState(found, _non_durable_settings(settings) if found.lanes.up else {}, _config_errors())
 
 
-def _mistakes() -> list[str]:
+def _config_errors() -> list[str]:
     try:
-        load(os.environ, read_surveys, mistakes)
-    except Mistakes as e:
+        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+    except ConfigError as e:
         return e.problems
     return []
 
 
-def _forgetful(settings: Settings) -> dict[str, str]:
-    with keyspace.connect(settings.redis_url, 0, PATIENCE_S) as client:
+def _non_durable_settings(settings: Settings) -> dict[str, str]:
+    with keyspace.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
-            return forgetful(client)
+            return durability_gaps(client)
         except redis.RedisError:
             return {}
 
 
-def judge(state: State) -> Verdict:
+def assess_health(state: DeploymentState) -> HealthVerdict:
     """What of it is wrong."""
-    return Verdict(list(_wrong(state)), list(_notes(state)))
+    return HealthVerdict(list(_health_problems(state)), list(_health_notes(state)))
 
 
-def _wrong(state: State) -> Iterator[str]:
+def _health_problems(state: DeploymentState) -> Iterator[str]:
     found = state.found
     if not found.lanes.up:
         yield f"the Redis of the lanes does not answer ({found.lanes.why}): nothing is accepted, and nothing moves"
     if not found.broker.up:
         yield f"the Redis of the wake-ups does not answer ({found.broker.why}): no worker is woken"
-    yield from _missing(found)
-    yield from _full("lanes", found.lanes)
-    yield from _full("wake-ups", found.broker)
-    yield from _late(found)
+    yield from _missing_role_problems(found)
+    yield from _memory_problems("lanes", found.lanes)
+    yield from _memory_problems("wake-ups", found.broker)
+    yield from _overdue_alarm_problems(found)
     for queue, waiting in found.queues.items():
-        if waiting.oldest_ms > SLOW_MS:
-            wait = _count(waiting.depth, "waits", "wait")
+        if waiting.oldest_ms > QUEUE_SLOW_MS:
+            wait = _pluralize(waiting.depth, "waits", "wait")
             yield (
-                f"{wait} in the queue {queue} ({_QUEUED[queue]}), the first for {rough(waiting.oldest_ms)}"
-                f"{_more(found, ROLE[queue])}"
+                f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for {format_duration(waiting.oldest_ms)}"
+                f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
-        yield f"{_lanes(abandoned)} held by workers that never came back"
+        yield f"{_pluralize_lanes(abandoned)} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
-            yield f"{_paused(name, stands.pause, stands.pause_left_ms)}{_TO_DO[stands.pause.by].format(name)}"
+            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}{_PAUSE_REMEDY[stands.pause.by].format(name)}"
         if stands.sms_cap and stands.sms_today >= stands.sms_cap:
             yield f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused until midnight there"
-    if dead := found.dead():
+    if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
-        letters = _count(sum(dead.values()), "dead letter", "dead letters")
-        yield f"{letters} ({reasons}), the oldest of {rough(oldest)} ago: `parley dead list`"
+        letters = _pluralize(sum(dead.values()), "dead letter", "dead letters")
+        yield f"{letters} ({reasons}), the oldest of {format_duration(oldest)} ago: `parley dead list`"
     if others := sum(found.dramatiq_dead.values()):
-        yield f"{_count(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
+        yield f"{_pluralize(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
     for name, value in state.forgetful.items():
-        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABLE[name]!r}"
+        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABILITY_SETTINGS[name]!r}"
 
 
-_TO_DO = {
+_PAUSE_REMEDY = {
     "account": "; mend the account, then `parley channel resume {}`",
     "circuit": "; it is tried again and again, and goes on by itself",
 }
 
 
-def _more(found: Soundings, role: str) -> str:
+def _backlog_remedy(found: RedisStats, role: str) -> str:
     """What to do about a queue in which somebody waits; nothing where nobody works on it, which is said already."""
     if role not in {each.role for each in found.processes.values()}:
         return ""
     return f": more `{role}` processes are needed, or those that live are stuck (see their log)"
 
 
-def _missing(found: Soundings) -> Iterator[str]:
+def _missing_role_problems(found: RedisStats) -> Iterator[str]:
     """Roles that nobody has. A process of the earlier release may be one of those that do not say so."""
     if not found.lanes.up:
         return
     living = {each.role for each in found.processes.values()}
     earlier = any(not each.library for each in found.processes.values())
-    missing = [role for role in ROLES if role not in living and not (earlier and role in UNHEARD)]
+    missing = [
+        role for role in ROLES if role not in living and not (earlier and role in UNHEARD_EARLIER_ROLES)
+    ]
     if len(missing) == len(ROLES):
         yield "no process of Parley lives"
     elif missing:
         yield f"no {' and no '.join(f'`{role}`' for role in missing)} process lives"
 
 
-def _full(which: str, server: Server) -> Iterator[str]:
-    if server.most_memory and server.memory >= FULL * server.most_memory:
+def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
+    if server.most_memory and server.memory >= MEMORY_FULL_SHARE * server.most_memory:
         share = server.memory / server.most_memory
         then = "what comes in is refused" if share >= 1 else "when all is used, what comes in is refused"
         yield f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its `maxmemory`"
 
 
-def _late(found: Soundings) -> Iterator[str]:
+def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
     roles = {each.role for each in found.processes.values()}
     earlier = any(not each.library for each in found.processes.values())
     why = "`clock` does not keep up" if "clock" in roles or earlier else "that is for `clock` to do"
@@ -236,19 +238,19 @@ def _late(found: Soundings) -> Iterator[str]:
         ("outbox is", "outboxes are", [shard.outboxes for shard in found.shards]),
     ):
         late_ms = max((each.late_ms for each in alarms), default=0)
-        if late_ms > LATE_MS:
+        if late_ms > ALARM_LATE_MS:
             yield (
-                f"{_count(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
-                f"{rough(late_ms)}: {why}"
+                f"{_pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
+                f"{format_duration(late_ms)}: {why}"
             )
 
 
-def _notes(state: State) -> Iterator[str]:
+def _health_notes(state: DeploymentState) -> Iterator[str]:
     found = state.found
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by == "operator":
-            yield f"{_paused(name, stands.pause, stands.pause_left_ms)}; `parley channel resume {name}` ends it"
-    if len(releases := sorted({_release(each) for each in found.processes.values()})) > 1:
+            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; `parley channel resume {name}` ends it"
+    if len(releases := sorted({_release_label(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
     if state.mistakes:
         first, *others = state.mistakes
@@ -256,29 +258,29 @@ def _notes(state: State) -> Iterator[str]:
         yield f"with the settings and surveys as they are here no process would start: {first}{more} (`parley check`)"
 
 
-def _paused(name: str, pause: Pause, left_ms: int) -> str:
-    return f"the {name} channel is paused {_pause(pause, left_ms)}"
+def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
+    return f"the {name} channel is paused {_pause_clause(pause, left_ms)}"
 
 
-def _pause(pause: Pause, left_ms: int) -> str:
+def _pause_clause(pause: StoredPause, left_ms: int) -> str:
     by = {
         "operator": f"by an operator{f', {pause.who}' if pause.who else ''}",
         "account": "as its provider refuses the account",
         "circuit": "as its provider fails",
     }[pause.by]
-    left = f", for another {rough(left_ms)}" if left_ms else ""
+    left = f", for another {format_duration(left_ms)}" if left_ms else ""
     return f"{by}{left} ({pause.why})"
 
 
-def _lanes(count: int) -> str:
-    return _count(count, "lane is", "lanes are")
+def _pluralize_lanes(count: int) -> str:
+    return _pluralize(count, "lane is", "lanes are")
 
 
-def _count(count: int, one: str, more: str) -> str:
+def _pluralize(count: int, one: str, more: str) -> str:
     return f"{count} {one if count == 1 else more}"
 
 
-def _release(process: Process) -> str:
+def _release_label(process: ProcessHeartbeat) -> str:
     return (
         f"{process.release or '?'} ({process.library.removeprefix('parley_')})"
         if process.library
@@ -289,7 +291,9 @@ def _release(process: Process) -> str:
 # The screen
 
 
-def screen(settings: Settings, state: State, verdict: Verdict, *, every_shard: bool) -> RenderableType:
+def render_status(
+    settings: Settings, state: DeploymentState, verdict: HealthVerdict, *, every_shard: bool
+) -> RenderableType:
     parts: list[RenderableType] = []
     if verdict.ok:
         told = "Nothing is wrong, but mind:" if verdict.notes else "All is well."
@@ -299,50 +303,52 @@ def screen(settings: Settings, state: State, verdict: Verdict, *, every_shard: b
         parts.append(Text(f"{first[:1].upper()}{first[1:]}.", style="bold red"))
         parts += [Text(f"- {sentence}", style="red") for sentence in others]
     parts += [Text(f"- {sentence}", style="yellow") for sentence in verdict.notes]
-    tables = (_queues(state.found), _processes(state.found), _channels(settings, state.found))
+    tables = (_queue_table(state.found), _process_table(state.found), _channel_table(settings, state.found))
     parts += [table for table in tables if table.row_count]
-    shards = [shard for shard in state.found.shards if every_shard or _busy(shard)]
+    shards = [shard for shard in state.found.shards if every_shard or _is_busy_shard(shard)]
     if shards:
-        parts.append(_shards(shards))
-    parts.append(_servers(state.found))
+        parts.append(_shard_table(shards))
+    parts.append(_server_table(state.found))
     return Group(*parts)
 
 
-def _table(*columns: str) -> Table:
+def _new_table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
     return table
 
 
-def _queues(found: Soundings) -> Table:
-    table = _table("queue", "waiting", "oldest", "workers", "a second")
+def _queue_table(found: RedisStats) -> Table:
+    table = _new_table("queue", "waiting", "oldest", "workers", "a second")
     for queue, stands in found.queues.items():
-        alive = [each for each in found.processes.values() if each.role == ROLE[queue]]
-        oldest = rough(stands.oldest_ms) if stands.depth else "-"
+        alive = [each for each in found.processes.values() if each.role == ROLE_OF_QUEUE[queue]]
+        oldest = format_duration(stands.oldest_ms) if stands.depth else "-"
         per_s = sum(each.per_s for each in alive)
-        table.add_row(queue, str(stands.depth), oldest, f"{len(alive)} {ROLE[queue]}", f"{per_s:.1f}")
+        table.add_row(
+            queue, str(stands.depth), oldest, f"{len(alive)} {ROLE_OF_QUEUE[queue]}", f"{per_s:.1f}"
+        )
     return table
 
 
-def _processes(found: Soundings) -> Table:
-    table = _table("process", "release", "up for", "heard", "a second")
+def _process_table(found: RedisStats) -> Table:
+    table = _new_table("process", "release", "up for", "heard", "a second")
     now = found.lanes.now
     for each in found.processes.values():
-        since = rough(now - each.since) if each.since else "?"
+        since = format_duration(now - each.since) if each.since else "?"
         table.add_row(
             Text(f"{each.role}@{each.host}:{each.pid}"),
-            Text(_release(each)),
+            Text(_release_label(each)),
             since,
-            f"{rough(now - each.at)} ago",
+            f"{format_duration(now - each.at)} ago",
             f"{each.per_s:.1f}",
         )
     return table
 
 
-def _channels(settings: Settings, found: Soundings) -> Table:
-    table = _table("channel", "SMS today", "invitations")
-    table.add_column("paused", min_width=_READABLE)
+def _channel_table(settings: Settings, found: RedisStats) -> Table:
+    table = _new_table("channel", "SMS today", "invitations")
+    table.add_column("paused", min_width=_SENTENCE_WIDTH)
     for name, stands in found.channels.items():
         today = f"{stands.sms_today} of {stands.sms_cap}" if stands.sms_cap else "no cap"
         pause = stands.pause
@@ -350,16 +356,16 @@ def _channels(settings: Settings, found: Soundings) -> Table:
             paused = Text("no")
         else:
             since = (
-                clock_time(pause.since, found.lanes.now, settings.channels[name].timezone)
+                format_clock_time(pause.since, found.lanes.now, settings.channels[name].timezone)
                 if pause.since
                 else "?"
             )
-            paused = Text(f"since {since}, {_pause(pause, stands.pause_left_ms)}", style="red")
+            paused = Text(f"since {since}, {_pause_clause(pause, stands.pause_left_ms)}", style="red")
         table.add_row(name, today, str(stands.held), paused)
     return table
 
 
-def _busy(shard: Shard) -> bool:
+def _is_busy_shard(shard: ShardStats) -> bool:
     return bool(
         shard.lanes.set
         or shard.outboxes.set
@@ -370,8 +376,8 @@ def _busy(shard: Shard) -> bool:
     )
 
 
-def _shards(shards: list[Shard]) -> Table:
-    table = _table(
+def _shard_table(shards: list[ShardStats]) -> Table:
+    table = _new_table(
         "shard",
         "lanes'\nalarms",
         "due",
@@ -386,38 +392,38 @@ def _shards(shards: list[Shard]) -> Table:
     table.collapse_padding = True
     for shard in shards:
         table.add_row(
-            str(shard.k), str(shard.lanes.set), str(shard.lanes.due), _late_for(shard.lanes.late_ms), str(shard.held),
-            str(shard.abandoned), str(shard.outboxes.set), str(shard.outboxes.due), _late_for(shard.outboxes.late_ms),
+            str(shard.k), str(shard.lanes.set), str(shard.lanes.due), _format_lateness(shard.lanes.late_ms), str(shard.held),
+            str(shard.abandoned), str(shard.outboxes.set), str(shard.outboxes.due), _format_lateness(shard.outboxes.late_ms),
             str(sum(shard.dead.values())),
         )  # fmt: skip
     return table
 
 
-def _late_for(ms: int) -> str:
-    return rough(ms) if ms else "-"
+def _format_lateness(ms: int) -> str:
+    return format_duration(ms) if ms else "-"
 
 
-def _servers(found: Soundings) -> Table:
-    table = _table("server", "answers", "memory")
+def _server_table(found: RedisStats) -> Table:
+    table = _new_table("server", "answers", "memory")
     for name, server in (("lanes", found.lanes), ("wake-ups", found.broker)):
-        most = f" of {_mb(server.most_memory)}" if server.most_memory else ""
+        most = f" of {_format_mebibytes(server.most_memory)}" if server.most_memory else ""
         table.add_row(
             name,
             "yes" if server.up else f"no: {server.why}",
-            f"{_mb(server.memory)}{most}" if server.up else "-",
+            f"{_format_mebibytes(server.memory)}{most}" if server.up else "-",
         )
     return table
 
 
-def _mb(octets: int) -> str:
+def _format_mebibytes(octets: int) -> str:
     return f"{octets / 1_048_576:.1f} MiB"
 
 
-def as_builtins(state: State) -> dict[str, object]:
+def as_builtins(state: DeploymentState) -> dict[str, object]:
     """The state with processes as objects; on the wire they are arrays."""
     found = state.found
     processes = {
-        name: {field: getattr(each, field) for field in Process.__struct_fields__}
+        name: {field: getattr(each, field) for field in ProcessHeartbeat.__struct_fields__}
         for name, each in found.processes.items()
     }
     plain: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(found, processes={}))

@@ -16,23 +16,23 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings.settings import Settings
-from config.settings.survey_folder import survey_files
+from config.settings.survey_folder import read_survey_files
 from config.telemetry import process_registry
-from engine.proofs.survey_loader import Reread, reread_surveys
-from engine.simulator.survey_diff import Difference, Upgrade, compare
-from engine.surveys.findings import Rejected
+from engine.proofs.survey_loader import ReloadResult, reload_surveys
+from engine.simulator.survey_diff import FieldDifference, SurveyDiff, diff_versions
+from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
-from engine.surveys.survey_registry import Surveys
-from workers.commands.connect import reach
+from engine.surveys.survey_registry import SurveyRegistry
+from workers.commands.connect import connect_lanes
 from workers.store import survey_versions
-from workers.store.open_sessions import Census, census
+from workers.store.open_sessions import OpenSessions, count_open_sessions
 
 PIPE_WIDTH = 200
-NOTHING = "(nothing)"
+EMPTY_VALUE = "(nothing)"
 
 
-class Version(msgspec.Struct, frozen=True):
+class SurveyVersion(msgspec.Struct, frozen=True):
     """One version of one survey.
 
     `processes` are those that run it. `since` (when Redis got it) and `used` (when it was last known to be in use) are
@@ -56,24 +56,24 @@ class Version(msgspec.Struct, frozen=True):
         return bool(self.processes or self.open_sessions)
 
 
-class Stock(msgspec.Struct, frozen=True):
+class SurveyInventory(msgspec.Struct, frozen=True):
     """All there is to know. `known` holds every version that this release can read, `folder` what PARLEY_SURVEYS holds;
     `unreadable` lanes may have open sessions that are not counted."""
 
-    versions: list[Version]
-    known: Surveys
-    folder: Reread
+    versions: list[SurveyVersion]
+    known: SurveyRegistry
+    folder: ReloadResult
     unreadable: int
 
 
-class Change(msgspec.Struct, frozen=True):
+class SurveyChange(msgspec.Struct, frozen=True):
     """What becomes of a version that is in use: `new` replaces it; without, no file holds the survey any more. Without
     `old`, nobody has run the survey yet."""
 
     survey: str
-    old: Version | None
+    old: SurveyVersion | None
     new: Survey | None
-    upgrade: Upgrade | None = None
+    upgrade: SurveyDiff | None = None
 
 
 @click.group(invoke_without_command=True)
@@ -92,13 +92,13 @@ def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    stock = take_stock(*reach(os.environ))
+    stock = read_inventory(*connect_lanes(os.environ))
     shown = [each for each in stock.versions if everything or each.in_use or each.in_folder]
     if as_json:
         _print_json(map(msgspec.to_builtins, shown))
     else:
-        _print_table(_table(shown))
-    _end(stock, as_json=as_json)
+        _print_table(_version_table(shown))
+    _report_refused_files(stock, as_json=as_json)
 
 
 @surveys.command()
@@ -114,64 +114,71 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     Example:
       PARLEY_SURVEYS=new-surveys/ parley surveys upgrade clinic
     """
-    stock = take_stock(*reach(os.environ))
+    stock = read_inventory(*connect_lanes(os.environ))
     known = sorted({each.survey for each in stock.versions})
     if unknown := [name for name in names if name not in known]:
         raise click.ClickException(f"no survey is called {unknown[0]}: expected {', '.join(known)}")
-    changes = [change for change in changes_of(stock) if not names or change.survey in names]
+    changes = [change for change in pending_changes(stock) if not names or change.survey in names]
     if as_json:
-        _print_json(map(_plain, changes))
+        _print_json(map(_change_fields, changes))
     else:
-        for line in _lines(changes):
+        for line in _change_lines(changes):
             click.echo(line)
         if not changes and not stock.folder.refused:
             click.echo("Nothing would change.")
-    _end(stock, as_json=as_json)
+    _report_refused_files(stock, as_json=as_json)
 
 
-def take_stock(settings: Settings, client: redis.Redis) -> Stock:
+def read_inventory(settings: Settings, client: redis.Redis) -> SurveyInventory:
     """Every version that Redis or the folder knows, by survey and age."""
     try:
-        files = survey_files(settings.surveys)
+        files = read_survey_files(settings.surveys)
     except OSError as e:
         raise click.ClickException(f"{settings.surveys}: cannot be read ({e.strerror})") from e
-    folder = reread_surveys(files, Surveys(), ())
-    known = Surveys(folder.current)
-    for stored in survey_versions.stored(client).values():
-        _add(known, stored)
-    return Stock(_versions(settings, client, known, found := census(client)), known, folder, found.unreadable)
+    folder = reload_surveys(files, SurveyRegistry(), ())
+    known = SurveyRegistry(folder.current)
+    for stored in survey_versions.stored_versions(client).values():
+        _add_stored_version(known, stored)
+    return SurveyInventory(
+        _list_versions(settings, client, known, found := count_open_sessions(client)),
+        known,
+        folder,
+        found.unreadable,
+    )
 
 
-def _add(known: Surveys, stored: bytes) -> None:
+def _add_stored_version(known: SurveyRegistry, stored: bytes) -> None:
     """One that this release cannot read stays unknown: it is listed without its name."""
-    with suppress(Rejected, msgspec.MsgspecError):
-        known.add(read_stored_survey(*survey_versions.decode(stored)))
+    with suppress(InvalidSurveyError, msgspec.MsgspecError):
+        known.add_version(read_stored_survey(*survey_versions.decode_survey_file(stored)))
 
 
-def _versions(settings: Settings, client: redis.Redis, known: Surveys, found: Census) -> list[Version]:
+def _list_versions(
+    settings: Settings, client: redis.Redis, known: SurveyRegistry, found: OpenSessions
+) -> list[SurveyVersion]:
     """A version by its survey's name, from whoever says that there is one."""
     since, used = (
-        survey_versions.times(client, survey_versions.SINCE),
-        survey_versions.times(client, survey_versions.USED),
+        survey_versions.version_times(client, survey_versions.FIRST_STORED_KEY),
+        survey_versions.version_times(client, survey_versions.LAST_USED_KEY),
     )
     processes: dict[tuple[str, str], list[str]] = {}
-    for process, run in process_registry.processes(client).items():
+    for process, run in process_registry.living_processes(client).items():
         for pair in run.surveys.items():
             processes.setdefault(pair, []).append(process)
     waiting: dict[tuple[str, str], Counter[str]] = {}
-    for place, count in found.open.items():
+    for place, count in found.by_position.items():
         waiting.setdefault((place.survey, place.version), Counter())[
-            _step(known, place.version, place.step)
+            _step_id(known, place.version, place.step)
         ] += count
-    folder = {(name, survey.version) for name in known.names() if (survey := known.current(name))}
+    folder = {(name, survey.version) for name in known.current_names() if (survey := known.current(name))}
     named = {*processes, *waiting, *folder}
     others = used.keys() - {version for _, version in named}
-    named |= {(survey.name if (survey := known.version(version)) else "?", version) for version in others}
+    named |= {(survey.name if (survey := known.by_version(version)) else "?", version) for version in others}
     rows = (
-        Version(
+        SurveyVersion(
             survey=name,
             version=version,
-            file=survey.file if (survey := known.version(version)) else "",
+            file=survey.file if (survey := known.by_version(version)) else "",
             in_folder=(name, version) in folder,
             processes=processes.get((name, version), []),
             since=since.get(version, 0),
@@ -185,29 +192,31 @@ def _versions(settings: Settings, client: redis.Redis, known: Surveys, found: Ce
     return sorted(rows, key=lambda row: (row.survey, row.since or sys.maxsize, row.version))
 
 
-def _step(known: Surveys, version: str, step: int) -> str:
-    survey = known.version(version)
+def _step_id(known: SurveyRegistry, version: str, step: int) -> str:
+    survey = known.by_version(version)
     return survey.steps[step].id if survey is not None and 0 <= step < len(survey.steps) else "?"
 
 
-def changes_of(stock: Stock) -> list[Change]:
+def pending_changes(stock: SurveyInventory) -> list[SurveyChange]:
     """What the folder would change about every version that is in use, and what it adds. What it refuses changes
     nothing."""
     in_use = [each for each in stock.versions if each.in_use]
     changes = [
-        _change(old, stock) for old in in_use if not old.in_folder and old.file not in stock.folder.refused
+        _change_of_version(old, stock)
+        for old in in_use
+        if not old.in_folder and old.file not in stock.folder.refused
     ]
-    new = set(stock.known.names()) - {each.survey for each in in_use}
-    return [*changes, *(Change(name, None, stock.known.current(name)) for name in sorted(new))]
+    new = set(stock.known.current_names()) - {each.survey for each in in_use}
+    return [*changes, *(SurveyChange(name, None, stock.known.current(name)) for name in sorted(new))]
 
 
-def _change(old: Version, stock: Stock) -> Change:
-    was, new = stock.known.version(old.version), stock.known.current(old.survey)
-    found = compare(was, new) if was is not None and new is not None else None
-    return Change(old.survey, old, new, found)
+def _change_of_version(old: SurveyVersion, stock: SurveyInventory) -> SurveyChange:
+    was, new = stock.known.by_version(old.version), stock.known.current(old.survey)
+    found = diff_versions(was, new) if was is not None and new is not None else None
+    return SurveyChange(old.survey, old, new, found)
 
 
-def _table(shown: Iterable[Version]) -> Table:
+def _version_table(shown: Iterable[SurveyVersion]) -> Table:
     table = Table(box=box.SIMPLE)
     for column in ("survey", "version", "file", "in the folder", "run by", "since (UTC)"):
         table.add_column(column, no_wrap=True)
@@ -215,7 +224,7 @@ def _table(shown: Iterable[Version]) -> Table:
     table.add_column("channels")
     for each in shown:
         table.add_row(
-            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _run_by(each), _when(each.since),
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), _format_utc(each.since),
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table
@@ -229,28 +238,28 @@ def _print_table(table: Table) -> None:
     console.print(table)
 
 
-def _run_by(version: Version) -> str:
+def _count_processes_by_role(version: SurveyVersion) -> str:
     """Processes of the workers, by role."""
     roles = Counter(process.partition("@")[0] for process in version.processes)
     return ", ".join(f"{count} {role}" for role, count in roles.items()) or "-"
 
 
-def _when(ms: int) -> str:
+def _format_utc(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms else "-"
 
 
-def _lines(changes: Sequence[Change]) -> Iterator[str]:
+def _change_lines(changes: Sequence[SurveyChange]) -> Iterator[str]:
     for change in changes:
         old, new = change.old, change.new
         came = f"from {old.version} " if old is not None else ""
         to = f"to {new.version} ({new.file})" if new is not None else "no file holds it any more"
         yield click.style(f"{change.survey}, {came}{to}", bold=True)
-        yield from (f"  {line}" for line in _about(change))
+        yield from (f"  {line}" for line in _concerned_lines(change))
         if change.upgrade is not None:
-            yield from _body(change.upgrade)
+            yield from _upgrade_lines(change.upgrade)
 
 
-def _about(change: Change) -> Iterator[str]:
+def _concerned_lines(change: SurveyChange) -> Iterator[str]:
     """Whom the change concerns."""
     old = change.old
     if old is None:
@@ -262,40 +271,40 @@ def _about(change: Change) -> Iterator[str]:
         yield "this release cannot read the old version"
     elif not change.upgrade:
         yield "it says and does the same"
-    yield f"run by: {_run_by(old)}"
+    yield f"run by: {_count_processes_by_role(old)}"
     if old.open_sessions:
         where = ", ".join(f"{count} at {step}" for step, count in sorted(old.waiting.items()))
         yield f"open sessions, which end as they began: {old.open_sessions} ({where})"
 
 
-_SIGN = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
+_SIGN_OF_KIND = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
 
-def _body(upgrade: Upgrade) -> Iterator[str]:
+def _upgrade_lines(upgrade: SurveyDiff) -> Iterator[str]:
     for each in upgrade.whole:
-        yield from _difference("  ", each)
+        yield from _difference_lines("  ", each)
     for step in upgrade.steps:
-        sign, colour = _SIGN[step.kind]
+        sign, colour = _SIGN_OF_KIND[step.kind]
         yield click.style(f"  {sign} step {step.step}", fg=colour)
         for each in step.differences:
-            yield from _difference("      ", each)
+            yield from _difference_lines("      ", each)
 
 
-def _difference(margin: str, each: Difference) -> Iterator[str]:
+def _difference_lines(margin: str, each: FieldDifference) -> Iterator[str]:
     was, now = _one_line(each.was), _one_line(each.now)
     if was == now:
         yield f"{margin}{each.field}: {now} (accepts or means something else)"
     else:
         yield f"{margin}{each.field}:"
-        yield click.style(f"{margin}  - {was or NOTHING}", fg="red")
-        yield click.style(f"{margin}  + {now or NOTHING}", fg="green")
+        yield click.style(f"{margin}  - {was or EMPTY_VALUE}", fg="red")
+        yield click.style(f"{margin}  + {now or EMPTY_VALUE}", fg="green")
 
 
 def _one_line(text: str) -> str:
     return " ⏎ ".join(text.splitlines())
 
 
-def _plain(change: Change) -> dict[str, object]:
+def _change_fields(change: SurveyChange) -> dict[str, object]:
     old, new = change.old, change.new
     return {
         "survey": change.survey,
@@ -313,7 +322,7 @@ def _print_json(objects: Iterable[Mapping[str, object]]) -> None:
         click.echo(json.dumps(each))
 
 
-def _end(stock: Stock, *, as_json: bool) -> None:
+def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
     """Say what hinders, and end with the status that says so too."""
     if as_json:
         _print_json({"refused": file, "problems": why} for file, why in stock.folder.refused.items())

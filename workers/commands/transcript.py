@@ -12,22 +12,22 @@ import redis
 
 from config.store import keyspace
 from engine.model.events import (
-    Delivered,
-    Ended,
-    Heard,
-    Invited,
-    Misread,
-    Opened,
-    OptedIn,
-    OptedOut,
-    Record,
-    Refused,
-    Said,
-    Sent,
-    Unsent,
+    AnswerRejected,
+    ArchiveRecord,
+    OpeningRefused,
+    PersonOptedIn,
+    PersonOptedOut,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionInvited,
+    SessionOpened,
+    SmsDecided,
+    SmsNotSent,
+    SmsReceived,
+    SmsSent,
 )  # fmt: skip
-from workers.commands.cli_numbers import sender_named
-from workers.commands.connect import reach
+from workers.commands.cli_numbers import parse_sender_argument
+from workers.commands.connect import connect_lanes
 from workers.store import archive
 
 
@@ -44,11 +44,13 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     Example:
       parley transcript +33612345678
     """
-    sender = sender_named(sender)
-    settings, client = reach(os.environ)
+    sender = parse_sender_argument(sender)
+    settings, client = connect_lanes(os.environ)
     k = keyspace.shard_of(sender, settings.shards)
     records = [
-        record for record in archived(client, k, sender) if not session or _session_of(record) == session
+        record
+        for record in archived_records(client, k, sender)
+        if not session or _session_of(record) == session
     ]
     if not records:
         raise click.ClickException(
@@ -58,61 +60,61 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
-            click.echo(json.dumps(plain(record), default=msgspec.structs.asdict))
+            click.echo(json.dumps(record_fields(record), default=msgspec.structs.asdict))
         else:
-            click.echo(f"{when(record, zones)}  {line(record)}")
+            click.echo(f"{format_record_time(record, zones)}  {format_record(record)}")
 
 
-def archived(client: redis.Redis, k: int, sender: str) -> Iterator[Record]:
+def archived_records(client: redis.Redis, k: int, sender: str) -> Iterator[ArchiveRecord]:
     """Every record of one sender in shard `k`, oldest first."""
-    for entry in archive.stored(client, k):
+    for entry in archive.scan_entries(client, k):
         if entry.sender == sender:
             yield from entry.records
 
 
-def line(record: Record) -> str:
+def format_record(record: ArchiveRecord) -> str:
     """A record as a person reads it: `>` came in, `<` went out, `--` is about them."""
     match record:
-        case Heard(text=text, handled=handled):
+        case SmsReceived(text=text, handled=handled):
             return f"> {text}" + (f"  (a {handled.upper()}, which the provider answered)" if handled else "")
-        case Said(text=text):
+        case SmsDecided(text=text):
             return f"< {text}".replace("\n", "\n" + " " * 29)
-        case Opened(session=session, survey=survey, version=version, originator=originator):
+        case SessionOpened(session=session, survey=survey, version=version, originator=originator):
             over = f", from {originator}" if originator else ""
             return f"-- session {session} opened: {survey}, version {version}{over}"
-        case Invited(invitation=invitation):
+        case SessionInvited(invitation=invitation):
             return f"-- by an invitation {invitation.reference}".rstrip()
-        case Ended(session=session, how=how, why=why):
+        case SessionEnded(session=session, how=how, why=why):
             return f"-- session {session} ended: {how}" + (f", {why}" if why else "")
-        case Misread(step=step, why=why):
+        case AnswerRejected(step=step, why=why):
             return f"-- no answer to {step}: {why}"
-        case Sent(id=id, ticket=ticket):
+        case SmsSent(id=id, ticket=ticket):
             return f"-- {id} accepted by the provider" + (f" as {ticket}" if ticket else " at an earlier try")
-        case Unsent(id=id, code=code, why=why):
+        case SmsNotSent(id=id, code=code, why=why):
             return f"-- {id} will not be sent: {code} {why}".rstrip()
-        case Refused(id=id, reason=reason):
+        case OpeningRefused(id=id, reason=reason):
             return f"-- refused, {id}: {reason}"
-        case OptedOut(by_provider=by_provider, source=source):
+        case PersonOptedOut(by_provider=by_provider, source=source):
             teller = source or "the provider"
             return "-- opted out" + (f", as {teller} tells" if by_provider else "")
-        case OptedIn():
+        case PersonOptedIn():
             return "-- opted in again"
-        case Delivered(ticket=ticket, status=status, state=state, code=code, why=why, sms=sms):
+        case ReceiptRecorded(ticket=ticket, status=status, state=state, code=code, why=why, sms=sms):
             because = " ".join(each for each in (code, why) if each)
             return f"-- {sms or ticket} {state or status}" + (f": {because}" if because else "")
 
 
-def _session_of(record: Record) -> str:
+def _session_of(record: ArchiveRecord) -> str:
     """An invitation that opened nothing has the id that its session would have had."""
-    return record.id if isinstance(record, Refused) else getattr(record, "session", "")
+    return record.id if isinstance(record, OpeningRefused) else getattr(record, "session", "")
 
 
-def plain(record: Record) -> dict[str, object]:
+def record_fields(record: ArchiveRecord) -> dict[str, object]:
     """A record as a program reads it."""
     fields: dict[str, object] = {"event": type(record).__name__.lower()}
     return fields | msgspec.structs.asdict(record)
 
 
-def when(record: Record, zones: dict[str, ZoneInfo]) -> str:
+def format_record_time(record: ArchiveRecord, zones: dict[str, ZoneInfo]) -> str:
     zone = zones.get(record.channel, ZoneInfo("UTC"))
     return datetime.fromtimestamp(record.at / 1000, zone).isoformat(" ", "seconds")

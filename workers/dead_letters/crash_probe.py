@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-PROBE_S = 10.0
+CRASH_PROBE_TIMEOUT_S = 10.0
 """How long an event whose workers died may take in a process of its own."""
 
 
-def dies(judge: Callable[[], object]) -> str:
+def crash_reason(judge: Callable[[], object]) -> str:
     """How a process ends that does this, if it does not end well; empty if it does."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -21,7 +21,7 @@ def dies(judge: Callable[[], object]) -> str:
             os.write(writing, b"!")
         os._exit(0)
     os.close(writing)
-    ready, _, _ = select.select([reading], [], [], PROBE_S)
+    ready, _, _ = select.select([reading], [], [], CRASH_PROBE_TIMEOUT_S)
     survived = bool(ready) and os.read(reading, 1) == b"!"
     os.close(reading)
     if not ready:
@@ -30,5 +30,5 @@ def dies(judge: Callable[[], object]) -> str:
     if survived:
         return ""
     if not ready:
-        return f"it takes longer than {PROBE_S:.0f} s"
+        return f"it takes longer than {CRASH_PROBE_TIMEOUT_S:.0f} s"
     return f"it ends its process, with status {os.waitstatus_to_exitcode(status)}"

@@ -9,16 +9,16 @@ import redis
 
 from config.settings.settings import Settings
 from config.store import keyspace
-from engine.model.events import Opened, decode_outbound
+from engine.model.events import SessionOpened, decode_outbound
 from workers.store import archive, dead_letter_store, dramatiq_letters
-from workers.store.dead_letter_store import DeadLetter, Filed
+from workers.store.dead_letter_store import DeadLetter, IndexedDeadLetter
 from workers.store.dramatiq_letters import DramatiqLetter
 
-DRAMATIQ = "dramatiq"
+DRAMATIQ_REASON = "dramatiq"
 """The reason of what Dramatiq itself has given up."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """What to look for; empty fields let everything through. Ages are in ms; `error` is part of what went wrong, in any
     case."""
 
@@ -33,13 +33,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     newer_ms: int = 0
 
     @property
-    def everything(self) -> bool:
-        return self == Wanted()
+    def is_empty(self) -> bool:
+        return self == DeadLetterFilter()
 
     @property
-    def ours_only(self) -> bool:
+    def excludes_dramatiq(self) -> bool:
         """Does it ask for what only our own letters have?"""
-        return bool(self.channel or self.survey or self.sender or self.reason not in ("", DRAMATIQ))
+        return bool(self.channel or self.survey or self.sender or self.reason not in ("", DRAMATIQ_REASON))
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -50,13 +50,13 @@ class Deployment(msgspec.Struct, frozen=True):
     broker: redis.Redis
 
     @property
-    def servers(self) -> list[redis.Redis]:
+    def distinct_servers(self) -> list[redis.Redis]:
         """Both, or the one that they are."""
-        same = _place(self.lanes) == _place(self.broker)
+        same = _server_address(self.lanes) == _server_address(self.broker)
         return [self.broker] if same else [self.broker, self.lanes]
 
 
-class Found(msgspec.Struct, frozen=True):
+class LocatedDeadLetter(msgspec.Struct, frozen=True):
     """A letter and where it lies: on `server`, of ours in shard `k`."""
 
     letter: DeadLetter | DramatiqLetter
@@ -64,22 +64,22 @@ class Found(msgspec.Struct, frozen=True):
     k: int = -1
 
 
-def find(deployment: Deployment, wanted: Wanted) -> Iterator[Found]:
+def find_dead_letters(deployment: Deployment, wanted: DeadLetterFilter) -> Iterator[LocatedDeadLetter]:
     """What is wanted and there."""
     if wanted.ids:
-        yield from _named(deployment, wanted.ids)
+        yield from _find_by_ids(deployment, wanted.ids)
         return
-    now = keyspace.server_ms(deployment.lanes)
-    if wanted.reason != DRAMATIQ:
-        yield from _ours(deployment, wanted, now)
-    if not wanted.ours_only:
-        for server in deployment.servers:
-            for letter in dramatiq_letters.stored(server):
-                if _lets_through(wanted, letter, now):
-                    yield Found(letter, server)
+    now = keyspace.server_time_ms(deployment.lanes)
+    if wanted.reason != DRAMATIQ_REASON:
+        yield from _find_ours(deployment, wanted, now)
+    if not wanted.excludes_dramatiq:
+        for server in deployment.distinct_servers:
+            for letter in dramatiq_letters.scan_letters(server):
+                if _matches_filter(wanted, letter, now):
+                    yield LocatedDeadLetter(letter, server)
 
 
-def survey_of(letter: DeadLetter) -> str:
+def survey_of_dead_letter(letter: DeadLetter) -> str:
     """The survey that a letter is about, as far as it says."""
     if letter.survey or letter.kind != "sms":
         return letter.survey
@@ -89,53 +89,65 @@ def survey_of(letter: DeadLetter) -> str:
         return ""
 
 
-def _named(deployment: Deployment, ids: Sequence[str]) -> Iterator[Found]:
+def _find_by_ids(deployment: Deployment, ids: Sequence[str]) -> Iterator[LocatedDeadLetter]:
     """Whatever the order of `ids`, one person's letters are found in that of their fall."""
-    ours = dead_letter_store.find(deployment.lanes, deployment.settings.shards, list(dict.fromkeys(ids)))
+    ours = dead_letter_store.find_by_ids(
+        deployment.lanes, deployment.settings.shards, list(dict.fromkeys(ids))
+    )
     for k, letter in ours.values():
-        yield Found(letter, deployment.lanes, k)
+        yield LocatedDeadLetter(letter, deployment.lanes, k)
     for identity in dict.fromkeys(ids):
-        if identity not in ours and identity.startswith(dramatiq_letters.PREFIX):
-            for server in deployment.servers:
-                if found := dramatiq_letters.find(server, identity):
-                    yield Found(found, server)
+        if identity not in ours and identity.startswith(dramatiq_letters.DRAMATIQ_ID_PREFIX):
+            for server in deployment.distinct_servers:
+                if found := dramatiq_letters.find_by_id(server, identity):
+                    yield LocatedDeadLetter(found, server)
                     break
 
 
-def _ours(deployment: Deployment, wanted: Wanted, now: int) -> Iterator[Found]:
+def _find_ours(deployment: Deployment, wanted: DeadLetterFilter, now: int) -> Iterator[LocatedDeadLetter]:
     shards = deployment.settings.shards
     of = [keyspace.shard_of(wanted.sender, shards)] if wanted.sender else range(shards)
-    streams = [_placed(deployment, wanted, k, now) for k in of]
+    streams = [_scan_shard(deployment, wanted, k, now) for k in of]
     for _, found in merge(*streams, key=lambda each: each[0]):
         yield found
 
 
-def _placed(deployment: Deployment, wanted: Wanted, k: int, now: int) -> Iterator[tuple[float, Found]]:
+def _scan_shard(
+    deployment: Deployment, wanted: DeadLetterFilter, k: int, now: int
+) -> Iterator[tuple[float, LocatedDeadLetter]]:
     through = (
         each
-        for each in dead_letter_store.filed(deployment.lanes, k)
-        if _lets_through(wanted, each.letter, now)
+        for each in dead_letter_store.scan_in_order(deployment.lanes, k)
+        if _matches_filter(wanted, each.letter, now)
     )
-    filed = _of_survey(deployment.lanes, k, list(through), wanted.survey) if wanted.survey else through
+    filed = _filter_by_survey(deployment.lanes, k, list(through), wanted.survey) if wanted.survey else through
     for each in filed:
-        yield each.place, Found(each.letter, deployment.lanes, k)
+        yield each.index_score, LocatedDeadLetter(each.letter, deployment.lanes, k)
 
 
-def _of_survey(client: redis.Redis, k: int, filed: Sequence[Filed], survey: str) -> list[Filed]:
+def _filter_by_survey(
+    client: redis.Redis, k: int, filed: Sequence[IndexedDeadLetter], survey: str
+) -> list[IndexedDeadLetter]:
     """Those that are about `survey`. What a letter of an earlier release does not say, the archive may know."""
-    silent = {each.letter.session for each in filed if each.letter.session and not survey_of(each.letter)}
+    silent = {
+        each.letter.session
+        for each in filed
+        if each.letter.session and not survey_of_dead_letter(each.letter)
+    }
     opened: dict[str, str] = {}
     if silent:
-        for entry in archive.stored(client, k):
+        for entry in archive.scan_entries(client, k):
             for record in entry.records:
-                if isinstance(record, Opened) and record.session in silent:
+                if isinstance(record, SessionOpened) and record.session in silent:
                     opened[record.session] = record.survey
     return [
-        each for each in filed if (survey_of(each.letter) or opened.get(each.letter.session, "")) == survey
+        each
+        for each in filed
+        if (survey_of_dead_letter(each.letter) or opened.get(each.letter.session, "")) == survey
     ]
 
 
-def _lets_through(wanted: Wanted, letter: DeadLetter | DramatiqLetter, now: int) -> bool:
+def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLetter, now: int) -> bool:
     """All filters but that of the survey."""
     age_ms = now - letter.at
     if wanted.queue not in ("", letter.queue) or age_ms < wanted.older_ms:
@@ -153,8 +165,8 @@ def _lets_through(wanted: Wanted, letter: DeadLetter | DramatiqLetter, now: int)
     )
 
 
-_CONNECTION = ("host", "port", "path", "db")
+_SERVER_ADDRESS_FIELDS = ("host", "port", "path", "db")
 
 
-def _place(client: redis.Redis) -> list[object]:
-    return [client.connection_pool.connection_kwargs.get(each) for each in _CONNECTION]
+def _server_address(client: redis.Redis) -> list[object]:
+    return [client.connection_pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS]

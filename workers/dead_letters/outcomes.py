@@ -15,49 +15,53 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from workers.dead_letters.replay import GONE, Done
+from workers.dead_letters.replay import GONE_OUTCOMES, LetterResult
 
-PIPE_WIDTH = 200
-ALL_DEALT_WITH, SOME_STAY = 0, 1
+PIPED_OUTPUT_WIDTH = 200
+EXIT_ALL_RESOLVED, EXIT_SOME_KEPT = 0, 1
 """Exit statuses; 2 is misuse."""
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
-WOULD_BE = "would be"
+DRY_RUN_TITLE = "would be"
 """Over outcomes that have not come about."""
 
-_MOST_TOLD = 200  # letters, one by one, on a terminal
+_MAX_ROWS_SHOWN = 200  # letters, one by one, on a terminal
 
 
-def tell(done: Iterable[Done], total: int, title: str, *, as_json: bool, each_one: bool = False) -> int:
+def report_outcomes(
+    done: Iterable[LetterResult], total: int, title: str, *, as_json: bool, each_one: bool = False
+) -> int:
     """Say what came of how many, and of each that stays, or of `each_one`; answers the exit status."""
     counts: Counter[str] = Counter()
-    told: list[Done] = []
-    status = ALL_DEALT_WITH
+    told: list[LetterResult] = []
+    status = EXIT_ALL_RESOLVED
     try:
-        with _progress(total, title) as advance:
+        with _progress_bar(total, title) as advance:
             for each in done:
                 counts[each.outcome] += 1
                 if as_json:
                     click.echo(json.dumps(msgspec.structs.asdict(each)))
-                elif each_one or each.outcome not in GONE or (each.outcome == "gone" and each.why):
+                elif each_one or each.outcome not in GONE_OUTCOMES or (each.outcome == "gone" and each.why):
                     told.append(each)
                 advance()
     except redis.RedisError as e:
         click.echo(
             f"Redis failed ({type(e).__name__}): what is counted is done; run it again for the rest", err=True
         )
-        status = SOME_STAY
+        status = EXIT_SOME_KEPT
     except KeyboardInterrupt:
         click.echo("stopped: what is counted is done; run it again for the rest", err=True)
-        status = INTERRUPTED
+        status = EXIT_INTERRUPTED
     if not as_json:
-        _summary(counts, told, title)
-    return status or (ALL_DEALT_WITH if all(outcome in GONE for outcome in counts) else SOME_STAY)
+        _print_summary(counts, told, title)
+    return status or (
+        EXIT_ALL_RESOLVED if all(outcome in GONE_OUTCOMES for outcome in counts) else EXIT_SOME_KEPT
+    )
 
 
 @contextmanager
-def _progress(total: int, title: str) -> Iterator[Callable[[], None]]:
+def _progress_bar(total: int, title: str) -> Iterator[Callable[[], None]]:
     """What to call for each; with a bar, on a terminal."""
     if not sys.stderr.isatty() or total < 2:
         yield lambda: None
@@ -68,28 +72,28 @@ def _progress(total: int, title: str) -> Iterator[Callable[[], None]]:
         yield partial(bar.advance, task)
 
 
-def _summary(counts: Counter[str], told: Sequence[Done], title: str) -> None:
+def _print_summary(counts: Counter[str], told: Sequence[LetterResult], title: str) -> None:
     if not counts:
         click.echo("No dead letters like that.")
         return
     if told:
         table = Table(box=box.SIMPLE)
         table.add_column("id", no_wrap=True)
-        for column in (title if title == WOULD_BE else "outcome", "why", "SMS"):
+        for column in (title if title == DRY_RUN_TITLE else "outcome", "why", "SMS"):
             table.add_column(column)
-        for each in told[:_MOST_TOLD]:
+        for each in told[:_MAX_ROWS_SHOWN]:
             table.add_row(each.id, each.outcome, each.why, "\n".join(each.sms))
-        console().print(table)
-        if len(told) > _MOST_TOLD:
-            click.echo(f"... and {len(told) - _MOST_TOLD} more; --json tells of each")
+        outcome_console().print(table)
+        if len(told) > _MAX_ROWS_SHOWN:
+            click.echo(f"... and {len(told) - _MAX_ROWS_SHOWN} more; --json tells of each")
     table = Table(title, "letters", box=box.SIMPLE)
     for outcome, count in counts.most_common():
         table.add_row(outcome, str(count))
-    console().print(table)
-    if title == WOULD_BE:
+    outcome_console().print(table)
+    if title == DRY_RUN_TITLE:
         click.echo("Nothing has been changed.")
 
 
-def console() -> Console:
+def outcome_console() -> Console:
     """What went wrong, and what people are told, may hold brackets, which are no markup."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else PIPED_OUTPUT_WIDTH, markup=False, highlight=False)

@@ -15,293 +15,319 @@ import msgspec
 import redis
 
 from config.store import keyspace, stored_values
-from engine.model.policy import Policy
+from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
-from engine.surveys.survey_registry import Surveys
-from workers.dead_letters.crash_probe import dies
+from engine.surveys.survey_registry import SurveyRegistry
+from workers.dead_letters.crash_probe import crash_reason
 from workers.dead_letters.replay_decision import (
-    Finding,
-    Judged,
-    Option,
-    as_it_is,
-    claim_for,
-    judge_event,
-    judge_sms,
+    ReplayDecision,
+    ReplayFinding,
+    ReplayOption,
+    claim_for_letter,
+    decide_event_replay,
+    decide_sms_replay,
+    unchanged_draft,
 )
-from workers.dead_letters.replay_order import Chosen, Order, Pace
+from workers.dead_letters.replay_order import LetterReference, ReplayPacer, ReplayQueue
 from workers.store import dead_letter_store
-from workers.store.channel_state import Channels
-from workers.store.dead_letter_store import MOST_TRIED, DeadLetter, Tried
-from workers.store.lanes import LOOKED_AT, Dealt, Decision, Lanes, Reopened, Stay
-from workers.store.optouts import OptOuts, opted_out_since
-from workers.turns.committing import Admit, Bell, draft_knowing, note_withdrawn, permitted, wake
-from workers.turns.drafts import Draft
+from workers.store.channel_state import ChannelStore
+from workers.store.dead_letter_store import MAX_ATTEMPTS_KEPT, DeadLetter, DeadLetterAttempt
+from workers.store.lanes import (
+    MAX_MAIL_INSPECTED,
+    DeadLetterResolution,
+    KeptDeadLetter,
+    LaneDecision,
+    LaneStore,
+    ReplayClaim,
+)
+from workers.store.optouts import OptOutList, decode_opt_out_times
+from workers.turns.committing import (
+    SessionAdmission,
+    WorkerWaker,
+    archive_withdrawn,
+    draft_with_versions,
+    permit_drafts,
+    wake_after_commit,
+)
+from workers.turns.drafts import LaneDraft
 
-BATCH = 128
+REPLAY_BATCH = 128
 """People in a round trip at the most."""
 
-Outcome = Literal[
+LetterOutcome = Literal[
     "advanced", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy", "gone", "missing", "dropped", "requeued",
 ]  # fmt: skip
 """What came of a letter. `gone`: another dealt with it before its turn came. `missing`: nobody knows of one."""
 
-GONE: Collection[Outcome] = ("advanced", "duplicate", "gone", "dropped", "requeued")
+GONE_OUTCOMES: Collection[LetterOutcome] = ("advanced", "duplicate", "gone", "dropped", "requeued")
 """Outcomes after which the letter is there no more."""
 
-_OUTCOME: Mapping[Finding, Outcome] = {
+_OUTCOME_OF_FINDING: Mapping[ReplayFinding, LetterOutcome] = {
     "advance": "advanced", "duplicate": "duplicate", "stale": "stale", "opted_out": "opted_out",
     "failing": "failing", "uncertain": "uncertain", "busy": "busy",
 }  # fmt: skip
 
 
-class Done(msgspec.Struct, frozen=True):
+class LetterResult(msgspec.Struct, frozen=True):
     """What came of a letter, or would: `why`, and the SMS that leave."""
 
     id: str
-    outcome: Outcome
+    outcome: LetterOutcome
     why: str = ""
     sms: Sequence[str] = ()
 
 
-_Held = tuple[DeadLetter, Reopened, Judged]
+_ClaimedLetter = tuple[DeadLetter, ReplayClaim, ReplayDecision]
 """A letter, its lane, which is ours, and what was judged."""
 
 
-class Redress:
+class DeadLetterReplayer:
     """What replays letters in one Redis, in the name of `by`. `options` are replayed too."""
 
     def __init__(
-        self, lanes: Lanes, optouts: OptOuts, surveys: Surveys, policy: Policy, door: Channels, bell: Bell,
-        recourses: Mapping[str, Recourse], shards: int, *, by: str, options: Collection[Option] = (),
+        self, lanes: LaneStore, optouts: OptOutList, surveys: SurveyRegistry, policy: ChannelPolicies, door: ChannelStore, bell: WorkerWaker,
+        recourses: Mapping[str, Recourse], shards: int, *, by: str, options: Collection[ReplayOption] = (),
     ) -> None:  # fmt: skip
         self._lanes = lanes
         self._redis = lanes.client
         self._optouts = optouts
         self._surveys = surveys
         self._policy = policy
-        self._door = door
-        self._bell = bell
+        self._channels = door
+        self._wakeups = bell
         self._recourses = recourses
         self._shards = shards
-        self._by = by
+        self._operator = by
         self._options = options
         self._owner = f"replay-{secrets.token_hex(8)}"
 
-    def look(self, found: Sequence[DeadLetter]) -> list[Judged]:
+    def preview(self, found: Sequence[DeadLetter]) -> list[ReplayDecision]:
         """What a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
-        judged: list[Judged] = []
-        for at in range(0, len(found), BATCH):
-            page = found[at : at + BATCH]
-            pairs = zip(page, self._lanes_of(page), strict=True)
-            held = [(letter, lane, self._judge_safely(letter, lane)) for letter, lane in pairs]
-            judged += [each for _, _, each in self._admitted(held, self._door.afford)]
+        judged: list[ReplayDecision] = []
+        for at in range(0, len(found), REPLAY_BATCH):
+            page = found[at : at + REPLAY_BATCH]
+            pairs = zip(page, self._read_lanes(page), strict=True)
+            held = [(letter, lane, self._decide_after_probe(letter, lane)) for letter, lane in pairs]
+            judged += [each for _, _, each in self._hold_up_refused(held, self._channels.afford_sessions)]
         return judged
 
-    def look_at(self, chosen: Sequence[Chosen]) -> dict[str, Judged]:
+    def preview_by_id(self, chosen: Sequence[LetterReference]) -> dict[str, ReplayDecision]:
         """The same by id, of those that are still there."""
         if not chosen:
             return {}
         k_of = {each.id: keyspace.shard_of(each.sender, self._shards) for each in chosen}
-        blobs = keyspace.run(
-            self._redis, [("HGET", keyspace.dead(k), identity) for identity, k in k_of.items()]
+        blobs = keyspace.run_commands(
+            self._redis, [("HGET", keyspace.dead_letters_key(k), identity) for identity, k in k_of.items()]
         )
         there = [
-            dead_letter_store.read(identity, blob)
+            dead_letter_store.decode_or_placeholder(identity, blob)
             for identity, blob in zip(k_of, blobs, strict=True)
             if blob is not None
         ]
-        return {letter.id: judged for letter, judged in zip(there, self.look(there), strict=True)}
+        return {letter.id: judged for letter, judged in zip(there, self.preview(there), strict=True)}
 
-    def run(self, chosen: Sequence[Chosen], rate: float = 0.0) -> Iterator[Done]:
+    def replay(self, chosen: Sequence[LetterReference], rate: float = 0.0) -> Iterator[LetterResult]:
         """Replay these letters, `rate` a second if that is not 0, and tell of each. They are in the order of their fall.
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
-        line = Order(chosen)
-        pace = Pace(rate)
-        while (batch := line.next(pace.wait(BATCH))) is not None:
-            pace.spend(len(batch))
-            for each, done in zip(batch, self._replay(batch), strict=True):
+        line = ReplayQueue(chosen)
+        pace = ReplayPacer(rate)
+        while (batch := line.next_batch(pace.wait_for_permits(REPLAY_BATCH))) is not None:
+            pace.count_tried(len(batch))
+            for each, done in zip(batch, self._replay_batch(batch), strict=True):
                 if done.outcome == "busy" and line.put_off(each):
                     continue
                 yield done
                 if done.outcome == "busy":
-                    self._note_busy(each)
+                    self._audit_busy(each)
                     why = "an older letter of this person is held up"
-                    yield from (Done(later.id, "busy", why) for later in line.give_up(each))
+                    yield from (LetterResult(later.id, "busy", why) for later in line.later_letters(each))
                 else:
-                    line.done(each)
+                    line.mark_done(each)
 
-    def _replay(self, batch: Sequence[Chosen]) -> list[Done]:
+    def _replay_batch(self, batch: Sequence[LetterReference]) -> list[LetterResult]:
         """One letter each of several people."""
         if not batch:
             return []
-        dead = self._probed([each for each in batch if each.reason == "worker_died"])
-        lanes = self._lanes.reopen(self._owner, [(each.sender, each.id) for each in batch])
-        outcomes: dict[str, Done] = {}
-        held: list[_Held] = []
+        dead = self._crashing_letters([each for each in batch if each.reason == "worker_died"])
+        lanes = self._lanes.claim_for_replay(self._owner, [(each.sender, each.id) for each in batch])
+        outcomes: dict[str, LetterResult] = {}
+        held: list[_ClaimedLetter] = []
         for each, lane in zip(batch, lanes, strict=True):
             match lane:
                 case "gone":
-                    outcomes[each.id] = self._gone(each)
+                    outcomes[each.id] = self._result_of_gone(each)
                 case "held":
-                    outcomes[each.id] = Done(each.id, "busy", "a worker has the lane, or had it and died")
-                case Reopened():
-                    letter = dead_letter_store.read(each.id, lane.letter)
-                    judged = dead.get(each.id) or self._judge(letter, lane)
+                    outcomes[each.id] = LetterResult(
+                        each.id, "busy", "a worker has the lane, or had it and died"
+                    )
+                case ReplayClaim():
+                    letter = dead_letter_store.decode_or_placeholder(each.id, lane.letter)
+                    judged = dead.get(each.id) or self._decide_replay(letter, lane)
                     held.append((letter, lane, judged))
-        outcomes |= self._settle(held)
+        outcomes |= self._commit_or_release(held)
         return [outcomes[each.id] for each in batch]
 
-    def _settle(self, held: Sequence[_Held]) -> dict[str, Done]:
+    def _commit_or_release(self, held: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         """Commit what goes, and let the lanes go of what stays."""
-        going: list[_Held] = []
-        staying: list[_Held] = []
-        for each in self._admitted(held, self._door.admit):
+        going: list[_ClaimedLetter] = []
+        staying: list[_ClaimedLetter] = []
+        for each in self._hold_up_refused(held, self._channels.admit_sessions):
             _, _, judged = each
-            goes = judged.draft is not None and (judged.goes(self._options) or judged.finding == "duplicate")
+            goes = judged.draft is not None and (
+                judged.permits_replay(self._options) or judged.finding == "duplicate"
+            )
             (going if goes else staying).append(each)
-        outcomes = self._commit(going) if going else {}
+        outcomes = self._commit_letters(going) if going else {}
         if staying:
-            outcomes |= self._stay(staying)
+            outcomes |= self._release_kept(staying)
         return outcomes
 
-    def _admitted(self, held: Sequence[_Held], admit: Admit) -> Iterator[_Held]:
+    def _hold_up_refused(
+        self, held: Sequence[_ClaimedLetter], admit: SessionAdmission
+    ) -> Iterator[_ClaimedLetter]:
         """Those that may not open the sessions that they would are held up: their letters are not spent on a refusal."""
         opening = [
-            each.draft for _, _, each in held if each.draft and each.draft.opened and each.goes(self._options)
+            each.draft
+            for _, _, each in held
+            if each.draft and each.draft.opened_by_channel and each.permits_replay(self._options)
         ]
-        may, closed = permitted(admit, opening, held[0][1].now) if opening else ([], {})
+        may, closed = permit_drafts(admit, opening, held[0][1].now) if opening else ([], {})
         refused = {id(draft) for draft, admitted in zip(opening, may, strict=True) if not admitted}
         why = f"no new session may open now: {', '.join(sorted(set(closed.values())))}"
         for letter, lane, judged in held:
             denied = id(judged.draft) in refused
-            yield letter, lane, Judged(finding="busy", why=why) if denied else judged
+            yield letter, lane, ReplayDecision(finding="busy", why=why) if denied else judged
 
-    def _commit(self, going: Sequence[_Held]) -> dict[str, Done]:
-        drafts = [_committed_of(judged) for _, _, judged in going]
+    def _commit_letters(self, going: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
+        drafts = [_draft_to_commit(judged) for _, _, judged in going]
         decisions = [
-            self._decision(letter, judged, draft)
+            self._build_decision(letter, judged, draft)
             for (letter, _, judged), draft in zip(going, drafts, strict=True)
         ]
         committed = self._lanes.commit(decisions)
-        stood = [each for each in committed if each.stood]
+        stood = [each for each in committed if each.succeeded]
         with suppress(redis.RedisError):  # the lanes' alarms ring later
-            wake(self._bell, stood)
+            wake_after_commit(self._wakeups, stood)
         outcomes = {}
         for (letter, lane, judged), draft, commit in zip(going, drafts, committed, strict=True):
-            if not commit.stood:
-                outcomes[letter.id] = Done(letter.id, "busy", "another took the lane meanwhile")
+            if not commit.succeeded:
+                outcomes[letter.id] = LetterResult(letter.id, "busy", "another took the lane meanwhile")
                 continue
-            outcomes[letter.id] = Done(
+            outcomes[letter.id] = LetterResult(
                 letter.id, outcome_of(judged, self._options), judged.why, [sms.text for sms in draft.outbox]
             )
-            if commit.withdrawn:
-                note_withdrawn(self._lanes, draft, commit, lane.now)
+            if commit.withdrawn_entries:
+                archive_withdrawn(self._lanes, draft, commit, lane.now)
             for sms in draft.outbox:
-                self._door.count_sms(sms.channel, 1, lane.now)
+                self._channels.count_sms(sms.channel, 1, lane.now)
         return outcomes
 
-    def _decision(self, letter: DeadLetter, judged: Judged, draft: Draft) -> Decision:
-        dealt = Dealt(letter.id, self._by, outcome_of(judged, self._options))
-        return msgspec.structs.replace(draft.decision(), applied=0, dealt=[dealt])
+    def _build_decision(self, letter: DeadLetter, judged: ReplayDecision, draft: LaneDraft) -> LaneDecision:
+        dealt = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
+        return msgspec.structs.replace(draft.to_decision(), applied=0, dealt=[dealt])
 
-    def _stay(self, staying: Sequence[_Held]) -> dict[str, Done]:
+    def _release_kept(self, staying: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         stays = [
-            Stay(
-                lane.sender, lane.fence, letter.id, self._by, "" if judged.finding == "busy" else judged.finding,
-                dead_letter_store.seal(_failed(letter, judged.failure, lane.now)).content if judged.failure else b"",
+            KeptDeadLetter(
+                lane.sender, lane.fence, letter.id, self._operator, "" if judged.finding == "busy" else judged.finding,
+                dead_letter_store.encode_dead_letter(_with_failed_attempt(letter, judged.failure, lane.now)).content if judged.failure else b"",
             )
             for letter, lane, judged in staying
         ]  # fmt: skip
         wanted: dict[str, list[str]] = {}
-        for (_, lane, _), queue in zip(staying, self._lanes.stay(stays), strict=True):
+        for (_, lane, _), queue in zip(staying, self._lanes.release_kept(stays), strict=True):
             if queue is not None:
                 wanted.setdefault(queue, []).append(lane.sender)
         with suppress(redis.RedisError):
             for queue, senders in wanted.items():
-                self._bell.ring(queue, senders)
+                self._wakeups.wake(queue, senders)
         return {
-            letter.id: Done(letter.id, _OUTCOME[judged.finding], judged.why, judged.says)
+            letter.id: LetterResult(
+                letter.id, _OUTCOME_OF_FINDING[judged.finding], judged.why, judged.sms_texts
+            )
             for letter, _, judged in staying
         }
 
-    def _note_busy(self, each: Chosen) -> None:
-        self._lanes.stay([Stay(each.sender, 0, each.id, self._by, "busy")])
+    def _audit_busy(self, each: LetterReference) -> None:
+        self._lanes.release_kept([KeptDeadLetter(each.sender, 0, each.id, self._operator, "busy")])
 
-    def _gone(self, each: Chosen) -> Done:
+    def _result_of_gone(self, each: LetterReference) -> LetterResult:
         """It is there no more. Perhaps we have dealt with it, and the reply was lost."""
         k = keyspace.shard_of(each.sender, self._shards)
-        last = dead_letter_store.last_audit(self._redis, k, each.id)
-        return Done(each.id, "gone", f"{last.outcome}, by {last.by}" if last else "")
+        last = dead_letter_store.last_audit_entry(self._redis, k, each.id)
+        return LetterResult(each.id, "gone", f"{last.outcome}, by {last.by}" if last else "")
 
-    def _judge(self, letter: DeadLetter, lane: Reopened) -> Judged:
+    def _decide_replay(self, letter: DeadLetter, lane: ReplayClaim) -> ReplayDecision:
         if letter.kind == "sms":
-            judged = judge_sms(letter, lane, self._policy, self._recourses)
+            judged = decide_sms_replay(letter, lane, self._policy, self._recourses)
         else:
-            draft = draft_knowing(self._redis, claim_for(letter, lane), self._surveys, self._policy)
-            judged = judge_event(letter, lane, draft, self._surveys, self._policy)
-        return judged.under(self._options)
+            draft = draft_with_versions(
+                self._redis, claim_for_letter(letter, lane), self._surveys, self._policy
+            )
+            judged = decide_event_replay(letter, lane, draft, self._surveys, self._policy)
+        return judged.with_options(self._options)
 
-    def _judge_safely(self, letter: DeadLetter, lane: Reopened) -> Judged:
+    def _decide_after_probe(self, letter: DeadLetter, lane: ReplayClaim) -> ReplayDecision:
         """The same; an event whose workers died is tried in a process of its own first."""
         if letter.reason == "worker_died" and letter.kind == "event" and not letter.stopped:
-            why = dies(lambda: self._judge(letter, lane))
+            why = crash_reason(lambda: self._decide_replay(letter, lane))
             if why:
                 failure = msgspec.structs.replace(letter, why=why)
-                return Judged(
+                return ReplayDecision(
                     finding="failing", why=f"with the same error, worker_died: {why}", failure=failure
                 )
-        return self._judge(letter, lane)
+        return self._decide_replay(letter, lane)
 
-    def _probed(self, suspects: Sequence[Chosen]) -> dict[str, Judged]:
+    def _crashing_letters(self, suspects: Sequence[LetterReference]) -> dict[str, ReplayDecision]:
         """Of letters whose workers died, those whose event kills a process again. Tried before their lanes are claimed,
         as it may take longer than a lease."""
-        judged = self.look_at(suspects)
+        judged = self.preview_by_id(suspects)
         return {
             identity: each
             for identity, each in judged.items()
             if each.failure is not None and each.failure.reason == "worker_died"
         }
 
-    def _lanes_of(self, found: Sequence[DeadLetter]) -> list[Reopened]:
+    def _read_lanes(self, found: Sequence[DeadLetter]) -> list[ReplayClaim]:
         """The lanes of these letters as they stand, read without claiming them."""
         commands: list[keyspace.Command] = [("TIME",)]
         for letter in found:
             k = keyspace.shard_of(letter.sender, self._shards)
             commands += [
-                ("GET", keyspace.lane(k, letter.sender)),
-                ("HGET", keyspace.optouts(k), self._optouts.hash(letter.sender)),
-                ("LRANGE", keyspace.mailbox(k, letter.sender), 0, LOOKED_AT - 1),
+                ("GET", keyspace.lane_key(k, letter.sender)),
+                ("HGET", keyspace.optouts_key(k), self._optouts.hash_number(letter.sender)),
+                ("LRANGE", keyspace.mailbox_key(k, letter.sender), 0, MAX_MAIL_INSPECTED - 1),
             ]
-        time, *answers = keyspace.run(self._redis, commands)
-        now = keyspace.ms_of(time)
+        time, *answers = keyspace.run_commands(self._redis, commands)
+        now = keyspace.time_reply_ms(time)
         return [
-            Reopened(
-                letter.sender, 0, now, stored_values.state_in(answers[3 * i]), b"", answers[3 * i + 2],
-                self._opted_out(answers[3 * i + 1], now),
+            ReplayClaim(
+                letter.sender, 0, now, stored_values.lane_state(answers[3 * i]), b"", answers[3 * i + 2],
+                self._decode_opt_outs(answers[3 * i + 1], now),
             )
             for i, letter in enumerate(found)
         ]  # fmt: skip
 
-    def _opted_out(self, entry: bytes | None, now: int) -> dict[str, int]:
+    def _decode_opt_outs(self, entry: bytes | None, now: int) -> dict[str, int]:
         """What an entry of the list says; of everything, if it cannot be read."""
-        known = opted_out_since(entry) if entry else {}
+        known = decode_opt_out_times(entry) if entry else {}
         return dict.fromkeys(self._policy, now) if known is None else known
 
 
-def outcome_of(judged: Judged, options: Collection[Option]) -> Outcome:
+def outcome_of(judged: ReplayDecision, options: Collection[ReplayOption]) -> LetterOutcome:
     """What a replay with these options comes to: what goes by an option has advanced."""
-    return "advanced" if judged.goes(options) else _OUTCOME[judged.finding]
+    return "advanced" if judged.permits_replay(options) else _OUTCOME_OF_FINDING[judged.finding]
 
 
-def _committed_of(judged: Judged) -> Draft:
+def _draft_to_commit(judged: ReplayDecision) -> LaneDraft:
     """What is committed: of a duplicate, nothing but that the letter goes."""
     assert judged.draft is not None  # noqa: S101 (whoever commits has looked)
-    return as_it_is(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
+    return unchanged_draft(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
 
 
-def _failed(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:
+def _with_failed_attempt(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:
     """The letter after one more attempt, which failed."""
     return msgspec.structs.replace(
         letter,
@@ -309,5 +335,5 @@ def _failed(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:
         reason=failure.reason,
         why=failure.why,
         traceback=failure.traceback,
-        tries=[*letter.tries, Tried(now, failure.reason, failure.why)][-MOST_TRIED:],
+        tries=[*letter.tries, DeadLetterAttempt(now, failure.reason, failure.why)][-MAX_ATTEMPTS_KEPT:],
     )

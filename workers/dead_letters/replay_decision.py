@@ -15,181 +15,199 @@ import msgspec
 
 from config.store import stored_values
 from engine.model import lane as lane_format
-from engine.model.events import Inbound, Outbound, Part, ProviderStop, Refused, Sms, decode_outbound
-from engine.model.lane import Lane, Line, UnreadableLane
-from engine.model.policy import Policy
+from engine.model.events import (
+    InboundEvent,
+    InboundSms,
+    OpeningRefused,
+    OutboundSms,
+    ProviderStop,
+    SmsPart,
+    decode_outbound,
+)
+from engine.model.lane import ChannelLine, Lane, UnreadableLaneError
+from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
-from engine.surveys.survey_registry import Surveys
+from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.inbound_sms import may_be_stop
-from engine.turns.receipts import known_of
-from engine.turns.session_routing import channel_of
-from workers.sending.send_policy import CERTAIN_MS
+from engine.turns.receipts import known_sms_state
+from engine.turns.session_routing import channel_of_key
+from workers.sending.send_policy import REPEATABLE_FOR_MS
 from workers.store.dead_letter_store import DeadLetter
-from workers.store.lanes import LOOKED_AT, Claim, Reopened
-from workers.store.optouts import opted_out_lines
-from workers.turns.drafts import Draft, read_entry, stopped
-from workers.turns.session_lookup import line_of
+from workers.store.lanes import MAX_MAIL_INSPECTED, LaneClaim, ReplayClaim
+from workers.store.optouts import opt_outs_in_lane
+from workers.turns.drafts import LaneDraft, decode_mail, draft_stop_alone
+from workers.turns.session_lookup import line_of_event
 
-Finding = Literal["advance", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy"]
+ReplayFinding = Literal["advance", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy"]
 """`advance`: it would be applied, or the SMS put into its outbox. `duplicate`: it has been applied, or changes nothing.
 `busy`: not now. The others are in the module's docstring, or `uncertain`: the provider may have the SMS."""
 
-Option = Literal["stale", "uncertain"]
+ReplayOption = Literal["stale", "uncertain"]
 """What is replayed only if the operator says so."""
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay would come to, and `why`. `draft` is what it would commit, unless it would fail; `failure` what it
     would fail with. `needs` are the options without which it is not replayed, and `held_up` is why it must not be
     committed now, whatever they are."""
 
-    finding: Finding
+    finding: ReplayFinding
     why: str = ""
-    draft: Draft | None = None
+    draft: LaneDraft | None = None
     failure: DeadLetter | None = None
-    needs: tuple[Option, ...] = ()
+    needs: tuple[ReplayOption, ...] = ()
     held_up: str = ""
 
-    def goes(self, options: Collection[Option]) -> bool:
+    def permits_replay(self, options: Collection[ReplayOption]) -> bool:
         """Is the letter replayed, with these options?"""
         return self.finding in ("advance", "stale", "uncertain") and set(self.needs) <= {*options}
 
-    def under(self, options: Collection[Option]) -> "Judged":
+    def with_options(self, options: Collection[ReplayOption]) -> "ReplayDecision":
         """The same, once it is known what the operator wants."""
-        if self.held_up and self.goes(options):
-            return Judged(finding="busy", why=self.held_up)
+        if self.held_up and self.permits_replay(options):
+            return ReplayDecision(finding="busy", why=self.held_up)
         return self
 
     @property
-    def says(self) -> list[str]:
+    def sms_texts(self) -> list[str]:
         """The SMS that would leave, with the options that it needs."""
         if self.draft is None or self.finding in ("duplicate", "opted_out"):
             return []
         return [sms.text for sms in self.draft.outbox]
 
 
-def claim_for(letter: DeadLetter, lane: Reopened) -> Claim:
+def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
     """The lane as the engine is to see it, the letter its only mail, accepted now."""
     what = letter.what
     if what:
         with suppress(ValueError):  # whoever reads it will say so
-            what = stored_values.accepted_anew(what, lane.now)
-    return Claim(lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out)
+            what = stored_values.with_accepted_ms(what, lane.now)
+    return LaneClaim(lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out)
 
 
-def as_it_is(claim: Claim) -> Draft:
+def unchanged_draft(claim: LaneClaim) -> LaneDraft:
     """The lane left as it is."""
-    return Draft(claim=claim, state=claim.state)
+    return LaneDraft(claim=claim, state=claim.state)
 
 
-def judge_event(letter: DeadLetter, lane: Reopened, draft: Draft, surveys: Surveys, policy: Policy) -> Judged:
+def decide_event_replay(
+    letter: DeadLetter, lane: ReplayClaim, draft: LaneDraft, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> ReplayDecision:
     """`draft` is what the engine makes of the letter's event now."""
     if letter.stopped:
-        return _judge_stopped(letter, lane, draft, surveys, policy)
-    if draft.dead:
-        return _failing(letter, draft.dead[0])
-    event, accepted = _event_in(letter)
-    before = lane_format.decode(lane.state)
+        return _decide_stop_replay(letter, lane, draft, surveys, policy)
+    if draft.dead_letters:
+        return _failing_decision(letter, draft.dead_letters[0])
+    event, accepted = _decode_letter_event(letter)
+    before = lane_format.decode_lane(lane.state)
     if draft.duplicates:
-        return Judged(finding="duplicate", why="it has been applied", draft=draft)
-    if why := _opted_out(lane, before, draft, event, accepted):
-        return Judged(finding="opted_out", why=why, draft=draft)
-    held_up = _stop_waits(lane) if draft.outbox else ""
-    if why := _stale_event(letter, before, event, surveys, policy) or _refused(draft):
-        return Judged(finding="stale", why=why, draft=draft, needs=("stale",), held_up=held_up)
+        return ReplayDecision(finding="duplicate", why="it has been applied", draft=draft)
+    if why := _opt_out_reason(lane, before, draft, event, accepted):
+        return ReplayDecision(finding="opted_out", why=why, draft=draft)
+    held_up = _waiting_stop_reason(lane) if draft.outbox else ""
+    if why := _stale_event_reason(letter, before, event, surveys, policy) or _late_invitation_reason(draft):
+        return ReplayDecision(finding="stale", why=why, draft=draft, needs=("stale",), held_up=held_up)
     if _changes_nothing(draft, event):
-        return Judged(finding="duplicate", why="nothing is left for it to change", draft=draft)
-    return Judged(finding="advance", why=_refusals(draft), draft=draft, held_up=held_up)
+        return ReplayDecision(finding="duplicate", why="nothing is left for it to change", draft=draft)
+    return ReplayDecision(finding="advance", why=_refusal_sentence(draft), draft=draft, held_up=held_up)
 
 
-def _judge_stopped(
-    letter: DeadLetter, lane: Reopened, draft: Draft, surveys: Surveys, policy: Policy
-) -> Judged:
+def _decide_stop_replay(
+    letter: DeadLetter, lane: ReplayClaim, draft: LaneDraft, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> ReplayDecision:
     """A STOP that fell where the lane could not be read holds in the list alone. The lane must hear of it, once it can be
     read: it goes by what it knows."""
-    holds = Judged(finding="duplicate", why="the STOP in it holds already", draft=draft)
+    holds = ReplayDecision(finding="duplicate", why="the STOP in it holds already", draft=draft)
     if not lane.state or letter.channel not in lane.opted_out:
         return holds
     try:
-        before = lane_format.decode(lane.state)
-    except UnreadableLane:
-        return _failing(letter, draft.dead[0]) if draft.dead else holds
-    heard = letter.channel in opted_out_lines(before)
-    stop = None if heard else stopped(draft.claim)
+        before = lane_format.decode_lane(lane.state)
+    except UnreadableLaneError:
+        return _failing_decision(letter, draft.dead_letters[0]) if draft.dead_letters else holds
+    heard = letter.channel in opt_outs_in_lane(before)
+    stop = None if heard else draft_stop_alone(draft.claim)
     if stop is None:
         return holds
-    event, _ = _event_in(letter)
-    if why := _stale_event(letter, before, event, surveys, policy):
-        return Judged(finding="stale", why=why, draft=stop, needs=("stale",))
-    return Judged(finding="advance", why="the STOP in it holds, but the lane did not hear of it", draft=stop)
+    event, _ = _decode_letter_event(letter)
+    if why := _stale_event_reason(letter, before, event, surveys, policy):
+        return ReplayDecision(finding="stale", why=why, draft=stop, needs=("stale",))
+    return ReplayDecision(
+        finding="advance", why="the STOP in it holds, but the lane did not hear of it", draft=stop
+    )
 
 
-def judge_sms(
-    letter: DeadLetter, lane: Reopened, policy: Policy, recourses: Mapping[str, Recourse]
-) -> Judged:
+def decide_sms_replay(
+    letter: DeadLetter, lane: ReplayClaim, policy: ChannelPolicies, recourses: Mapping[str, Recourse]
+) -> ReplayDecision:
     """`recourses` say by channel what may be done about an SMS that the provider may have."""
-    claim = claim_for(letter, lane)
+    claim = claim_for_letter(letter, lane)
     try:
         sms = decode_outbound(letter.what)
-        before = lane_format.decode(lane.state)
-    except (msgspec.MsgspecError, UnreadableLane) as e:
-        unreadable = isinstance(e, UnreadableLane)
+        before = lane_format.decode_lane(lane.state)
+    except (msgspec.MsgspecError, UnreadableLaneError) as e:
+        unreadable = isinstance(e, UnreadableLaneError)
         reason: Literal["unreadable_state", "undecodable"] = (
             "unreadable_state" if unreadable else "undecodable"
         )
-        return _failing(letter, msgspec.structs.replace(letter, reason=reason, why=str(e), traceback=""))
+        return _failing_decision(
+            letter, msgspec.structs.replace(letter, reason=reason, why=str(e), traceback="")
+        )
     if sms.channel not in policy:
         why = f"no channel is called '{sms.channel}'"
-        return _failing(letter, msgspec.structs.replace(letter, reason="unknown_channel", why=why))
+        return _failing_decision(letter, msgspec.structs.replace(letter, reason="unknown_channel", why=why))
     recourse = recourses.get(sms.channel, "none")
-    draft = as_it_is(claim)
-    draft.outbox = [_sent_again(sms, recourse, letter, lane.now)]
+    draft = unchanged_draft(claim)
+    draft.outbox = [_prepare_resend(sms, recourse, letter, lane.now)]
     if _opted_out_since(lane, before, sms.channel):
-        return Judged(finding="opted_out", why=f"they have opted out of {sms.channel}", draft=draft)
-    if known_of(before, sms) in ("sent", "delivered"):
+        return ReplayDecision(finding="opted_out", why=f"they have opted out of {sms.channel}", draft=draft)
+    if known_sms_state(before, sms) in ("sent", "delivered"):
         why = "a receipt says that the provider has it"
-        return Judged(finding="duplicate", why=why, draft=as_it_is(claim))
-    held_up = _stop_waits(lane)
-    stale = _stale_sms(before, sms)
-    if _may_be_there(letter, recourse, lane.now):
+        return ReplayDecision(finding="duplicate", why=why, draft=unchanged_draft(claim))
+    held_up = _waiting_stop_reason(lane)
+    stale = _stale_sms_reason(before, sms)
+    if _provider_may_have(letter, recourse, lane.now):
         why = "the provider may have it" + (f", and {stale}" if stale else "")
-        needs: tuple[Option, ...] = ("uncertain", "stale") if stale else ("uncertain",)
-        return Judged(finding="uncertain", why=why, draft=draft, needs=needs, held_up=held_up)
+        needs: tuple[ReplayOption, ...] = ("uncertain", "stale") if stale else ("uncertain",)
+        return ReplayDecision(finding="uncertain", why=why, draft=draft, needs=needs, held_up=held_up)
     if stale:
-        return Judged(finding="stale", why=stale, draft=draft, needs=("stale",), held_up=held_up)
-    return Judged(finding="advance", draft=draft, held_up=held_up)
+        return ReplayDecision(finding="stale", why=stale, draft=draft, needs=("stale",), held_up=held_up)
+    return ReplayDecision(finding="advance", draft=draft, held_up=held_up)
 
 
-def _event_in(letter: DeadLetter) -> tuple[Inbound | None, int]:
+def _decode_letter_event(letter: DeadLetter) -> tuple[InboundEvent | None, int]:
     """The event (None: a deadline), and when it was accepted (ms)."""
     if not letter.what:
         return None, letter.at
-    mail = read_entry(letter.what)
+    mail = decode_mail(letter.what)
     return mail.event, mail.at
 
 
-def _failing(letter: DeadLetter, failure: DeadLetter) -> Judged:
+def _failing_decision(letter: DeadLetter, failure: DeadLetter) -> ReplayDecision:
     same = (letter.reason, letter.why) == (failure.reason, failure.why)
     why = f"{failure.reason}: {failure.why}"
-    return Judged(
+    return ReplayDecision(
         finding="failing", why=f"with the same error, {why}" if same else f"now with {why}", failure=failure
     )
 
 
-def _opted_out_since(lane: Reopened, before: Lane, channel: str) -> int:
+def _opted_out_since(lane: ReplayClaim, before: Lane, channel: str) -> int:
     """Since when (ms) the person has opted out of the channel, as the lane or the list says; 0: they have not."""
-    return max(opted_out_lines(before).get(channel, 0), lane.opted_out.get(channel, 0))
+    return max(opt_outs_in_lane(before).get(channel, 0), lane.opted_out.get(channel, 0))
 
 
-def _opted_out(lane: Reopened, before: Lane, draft: Draft, event: Inbound | None, accepted: int) -> str:
+def _opt_out_reason(
+    lane: ReplayClaim, before: Lane, draft: LaneDraft, event: InboundEvent | None, accepted: int
+) -> str:
     """Why the event must not be applied, or its SMS not be sent, to somebody who opted out; empty if they may."""
-    if isinstance(event, Sms | Part) or any(type(record) is Refused for record in draft.records):
+    if isinstance(event, InboundSms | SmsPart) or any(
+        type(record) is OpeningRefused for record in draft.records
+    ):
         channel = event.channel if event is not None else ""
         since = _opted_out_since(lane, before, channel)
-        stops = isinstance(event, Sms) and may_be_stop(event) and not draft.outbox
+        stops = isinstance(event, InboundSms) and may_be_stop(event) and not draft.outbox
         if since and not stops and not _opts_in(lane, before, draft, channel, accepted):
             return f"they have opted out of {channel}"
-        if any(type(record) is Refused and record.reason == "opted_out" for record in draft.records):
+        if any(type(record) is OpeningRefused and record.reason == "opted_out" for record in draft.records):
             return f"they have opted out of {channel}"
     for sms in draft.outbox:
         since = _opted_out_since(lane, before, sms.channel)
@@ -198,42 +216,48 @@ def _opted_out(lane: Reopened, before: Lane, draft: Draft, event: Inbound | None
     return ""
 
 
-def _opts_in(lane: Reopened, before: Lane, draft: Draft, channel: str, accepted: int) -> bool:
+def _opts_in(lane: ReplayClaim, before: Lane, draft: LaneDraft, channel: str, accepted: int) -> bool:
     """Do they opt in again by this very event, which they sent after they had opted out? Only if the lane knows of the
     opt-out: what the list alone says is still on its way there."""
     at, _ = draft.opt_outs.get(channel, (-1, ""))
-    since = opted_out_lines(before).get(channel, 0) if before.lines else lane.opted_out.get(channel, 0)
+    since = opt_outs_in_lane(before).get(channel, 0) if before.lines else lane.opted_out.get(channel, 0)
     return at == 0 and 0 < since < accepted and lane.opted_out.get(channel, since) <= since
 
 
-def _stale_event(
-    letter: DeadLetter, before: Lane, event: Inbound | None, surveys: Surveys, policy: Policy
+def _stale_event_reason(
+    letter: DeadLetter,
+    before: Lane,
+    event: InboundEvent | None,
+    surveys: SurveyRegistry,
+    policy: ChannelPolicies,
 ) -> str:
     if event is None:
-        return _stale_deadline(letter, before)
-    line = line_of(before, event, surveys, policy)
-    if line is None or (isinstance(event, Sms) and may_be_stop(event) and line.session is None):
+        return _stale_deadline_reason(letter, before)
+    line = line_of_event(before, event, surveys, policy)
+    if line is None or (isinstance(event, InboundSms) and may_be_stop(event) and line.session is None):
         return ""  # a STOP that nobody has gone back on holds, however late
-    then = _line_then(letter, event, surveys, policy)
-    return _stale_by_time(letter, line) if then is None else _stale_by_session(letter, then, line)
+    then = _line_at_failure(letter, event, surveys, policy)
+    return _stale_time_reason(letter, line) if then is None else _stale_session_reason(letter, then, line)
 
 
-def _line_then(letter: DeadLetter, event: Inbound, surveys: Surveys, policy: Policy) -> Line | None:
+def _line_at_failure(
+    letter: DeadLetter, event: InboundEvent, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> ChannelLine | None:
     """What the event met when it was given up; None if that is not known."""
     if letter.state is None:
         return None
     try:
-        return line_of(lane_format.decode(letter.state), event, surveys, policy)
-    except UnreadableLane:
+        return line_of_event(lane_format.decode_lane(letter.state), event, surveys, policy)
+    except UnreadableLaneError:
         return None
 
 
-def _stale_by_session(letter: DeadLetter, then: Line, line: Line) -> str:
+def _stale_session_reason(letter: DeadLetter, then: ChannelLine, line: ChannelLine) -> str:
     """What was open there when it fell is known."""
     was, session = then.session, line.session
     if session is None:
         if was is not None:
-            return f"session {was.id} is over" + _how(line)
+            return f"session {was.id} is over" + _ending_clause(line)
         return "a session has begun and ended there since" if line.ended_at > letter.at else ""
     if was is None or session.id != was.id:
         return f"another session is open there, {session.id}"
@@ -242,26 +266,26 @@ def _stale_by_session(letter: DeadLetter, then: Line, line: Line) -> str:
     return ""
 
 
-def _stale_by_time(letter: DeadLetter, line: Line) -> str:
+def _stale_time_reason(letter: DeadLetter, line: ChannelLine) -> str:
     """A letter of an earlier release does not say what was open."""
     if line.session is not None and line.session.opened_at > letter.at:
         return f"another session is open there, {line.session.id}"
     if line.ended_at > letter.at:
-        return "the session that was open there is over" + _how(line)
+        return "the session that was open there is over" + _ending_clause(line)
     return ""
 
 
-def _stale_deadline(letter: DeadLetter, before: Lane) -> str:
+def _stale_deadline_reason(letter: DeadLetter, before: Lane) -> str:
     if letter.state is None or any(line.session is not None for line in before.lines.values()):
         return ""
     return "no session is open any more"
 
 
-def _stale_sms(before: Lane, sms: Outbound) -> str:
+def _stale_sms_reason(before: Lane, sms: OutboundSms) -> str:
     """The words that a session ended with are not stale: they were decided when it was over, and no other was since."""
     if not sms.session:
         return ""
-    lines = [line for key, line in before.lines.items() if channel_of(key) == sms.channel]
+    lines = [line for key, line in before.lines.items() if channel_of_key(key) == sms.channel]
     if any(line.session is not None and line.session.id == sms.session for line in lines):
         return ""
     if any(line.session is not None for line in lines):
@@ -272,23 +296,23 @@ def _stale_sms(before: Lane, sms: Outbound) -> str:
     return f"session {sms.session} is over"
 
 
-def _how(line: Line) -> str:
+def _ending_clause(line: ChannelLine) -> str:
     return f", {line.ended_how}" if line.ended_how else ""
 
 
-def _refused(draft: Draft) -> str:
+def _late_invitation_reason(draft: LaneDraft) -> str:
     """An invitation that comes too late opens nothing, and would be gone."""
     late = {"already_open": "a session is open there", "expired": "the invitation has expired"}
-    reasons = (record.reason for record in draft.records if type(record) is Refused)
+    reasons = (record.reason for record in draft.records if type(record) is OpeningRefused)
     return next((late[reason] for reason in reasons if reason in late), "")
 
 
-def _refusals(draft: Draft) -> str:
-    reasons = [record.reason for record in draft.records if type(record) is Refused]
+def _refusal_sentence(draft: LaneDraft) -> str:
+    reasons = [record.reason for record in draft.records if type(record) is OpeningRefused]
     return f"it would be refused: {', '.join(reasons)}" if reasons else ""
 
 
-def _changes_nothing(draft: Draft, event: Inbound | None) -> bool:
+def _changes_nothing(draft: LaneDraft, event: InboundEvent | None) -> bool:
     """A deadline that is not due yet is set again, and so changes something."""
     if event is None and draft.deadline:
         return False
@@ -297,55 +321,55 @@ def _changes_nothing(draft: Draft, event: Inbound | None) -> bool:
     )
 
 
-def _stop_waits(lane: Reopened) -> str:
+def _waiting_stop_reason(lane: ReplayClaim) -> str:
     """Nothing is sent while a STOP may be about to be applied."""
-    if len(lane.mail) >= LOOKED_AT:
+    if len(lane.mail) >= MAX_MAIL_INSPECTED:
         return "much mail waits to be applied first"
-    if any(map(_may_stop, _readable(lane.mail))):
+    if any(map(_may_stop, _readable_events(lane.mail))):
         return "mail waits that may be a STOP"
     return ""
 
 
-def _readable(mail: Iterable[bytes]) -> Iterable[Inbound]:
+def _readable_events(mail: Iterable[bytes]) -> Iterable[InboundEvent]:
     for entry in mail:
         try:
-            yield read_entry(entry).event
+            yield decode_mail(entry).event
         except (msgspec.MsgspecError, ValueError):
             continue
 
 
-def _may_stop(event: Inbound) -> bool:
+def _may_stop(event: InboundEvent) -> bool:
     match event:
         case ProviderStop():
             return True
-        case Sms():
+        case InboundSms():
             return may_be_stop(event)
-        case Part():
+        case SmsPart():
             return True  # who knows what the others say
         case _:
             return False
 
 
-def _may_be_there(letter: DeadLetter, recourse: Recourse, now: int) -> bool:
+def _provider_may_have(letter: DeadLetter, recourse: Recourse, now: int) -> bool:
     """May the provider have the SMS, so that it would leave twice? One that drops an id that it has had does not, for as
     long as it knows it. An earlier release did not say how the last tries ended."""
     exhausted = letter.reason == "tries_exhausted" and not letter.since
     match recourse:
         case "repeat":
-            since = letter.since or letter.at - _TRIED_FOR_MS
-            known = now - since < CERTAIN_MS
-            return (letter.uncertain or exhausted or letter.reason in _UNSURE) and not known
+            since = letter.since or letter.at - _MAX_TRYING_MS
+            known = now - since < REPEATABLE_FOR_MS
+            return (letter.uncertain or exhausted or letter.reason in _UNSURE_REASONS) and not known
         case "look_up" | "none":
-            return letter.uncertain or letter.reason in _UNSURE
+            return letter.uncertain or letter.reason in _UNSURE_REASONS
         case _:
             assert_never(recourse)
 
 
-_UNSURE = ("uncertain", "worker_died")
-_TRIED_FOR_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by verdicts.MAX_TRIES
+_UNSURE_REASONS = ("uncertain", "worker_died")
+_MAX_TRYING_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by verdicts.MAX_TRIES
 
 
-def _sent_again(sms: Outbound, recourse: Recourse, letter: DeadLetter, now: int) -> Outbound:
+def _prepare_resend(sms: OutboundSms, recourse: Recourse, letter: DeadLetter, now: int) -> OutboundSms:
     """The SMS as it is put into its outbox: a provider that can be asked is asked for it first, if it may have it."""
-    unsure = recourse == "look_up" and _may_be_there(letter, recourse, now)
+    unsure = recourse == "look_up" and _provider_may_have(letter, recourse, now)
     return msgspec.structs.replace(sms, uncertain=unsure, decided=now, heard=0)

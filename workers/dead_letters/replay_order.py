@@ -8,11 +8,11 @@ from time import monotonic, sleep
 
 import msgspec
 
-WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
+BUSY_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
 """How long a letter that is held up is left alone, again and again: together longer than a lease and a tick."""
 
 
-class Chosen(msgspec.Struct, frozen=True):
+class LetterReference(msgspec.Struct, frozen=True):
     """A letter that is to be replayed, by what is needed to find it again."""
 
     id: str
@@ -20,18 +20,18 @@ class Chosen(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Order:
+class ReplayQueue:
     """Who is next? One letter of a person at a time, and whoever is held up is left alone for a while."""
 
-    def __init__(self, chosen: Sequence[Chosen]) -> None:
-        self._waiting: dict[str, deque[Chosen]] = {}
+    def __init__(self, chosen: Sequence[LetterReference]) -> None:
+        self._waiting: dict[str, deque[LetterReference]] = {}
         for each in chosen:
             self._waiting.setdefault(each.sender, deque()).append(each)
         self._ready = deque(self._waiting)
         self._resting: list[tuple[float, str]] = []
         self._put_off: dict[str, int] = {}
 
-    def next(self, most: int) -> list[Chosen] | None:
+    def next_batch(self, most: int) -> list[LetterReference] | None:
         """The oldest letters of at most so many people whose turn it is; None if nobody is left."""
         if not self._ready and self._resting:
             sleep(max(0.0, self._resting[0][0] - monotonic()))
@@ -41,7 +41,7 @@ class Order:
             return [] if self._resting else None
         return [self._waiting[self._ready.popleft()][0] for _ in range(min(most, len(self._ready)))]
 
-    def done(self, each: Chosen) -> None:
+    def mark_done(self, each: LetterReference) -> None:
         """The person's next letter, if there is one, is waiting."""
         line = self._waiting[each.sender]
         line.popleft()
@@ -49,28 +49,28 @@ class Order:
         if line:
             self._ready.append(each.sender)
 
-    def put_off(self, each: Chosen) -> bool:
+    def put_off(self, each: LetterReference) -> bool:
         """Try it again a little later; False if it has been often enough."""
         times = self._put_off.get(each.sender, 0)
-        if times == len(WAITS_S):
+        if times == len(BUSY_WAITS_S):
             return False
         self._put_off[each.sender] = times + 1
-        heappush(self._resting, (monotonic() + WAITS_S[times], each.sender))
+        heappush(self._resting, (monotonic() + BUSY_WAITS_S[times], each.sender))
         return True
 
-    def give_up(self, each: Chosen) -> Iterator[Chosen]:
+    def later_letters(self, each: LetterReference) -> Iterator[LetterReference]:
         """The person's later letters, which are not tried."""
         return islice(self._waiting[each.sender], 1, None)
 
 
-class Pace:
+class ReplayPacer:
     """So many letters a second, of which at most a second's are made up for; 0: as many as there are."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._next_s = monotonic()
 
-    def wait(self, most: int) -> int:
+    def wait_for_permits(self, most: int) -> int:
         """How many may be tried now: at least one, which is waited for."""
         if not self._rate:
             return most
@@ -78,6 +78,6 @@ class Pace:
         self._next_s = max(self._next_s, monotonic() - 1.0)
         return min(most, int((monotonic() - self._next_s) * self._rate) + 1)
 
-    def spend(self, tried: int) -> None:
+    def count_tried(self, tried: int) -> None:
         if self._rate:
             self._next_s += tried / self._rate

@@ -3,10 +3,10 @@
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
-from engine.model.events import Ending, Record
+from engine.model.events import ArchiveRecord, SessionEnding
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class WaitingMail(msgspec.Struct, frozen=True):
     """An entry of the mailbox, accepted at `at` (ms; 0 if it cannot be told). `kind` is the event's, "start" for a
     START, "unreadable" for what is none. `queue` is whose work it is: invitations are for the worker of STARTs."""
 
@@ -14,10 +14,10 @@ class Waiting(msgspec.Struct, frozen=True):
     at: int = 0
     channel: str = ""
     text: str = ""
-    queue: str = keyspace.REPLIES
+    queue: str = keyspace.REPLIES_QUEUE
 
 
-class Queued(msgspec.Struct, frozen=True):
+class QueuedSms(msgspec.Struct, frozen=True):
     """An SMS in the outbox, decided at `decided` (ms; 0: an earlier release did not say). `uncertain`: the provider may
     have it. One that cannot be read has no id."""
 
@@ -30,7 +30,7 @@ class Queued(msgspec.Struct, frozen=True):
     unasked: bool = False
 
 
-class Failed(msgspec.Struct, frozen=True):
+class FailedAttempt(msgspec.Struct, frozen=True):
     """A try of the oldest SMS that came to nothing."""
 
     at: int
@@ -38,14 +38,14 @@ class Failed(msgspec.Struct, frozen=True):
     why: str
 
 
-class Ahead(msgspec.Struct, frozen=True):
+class UpcomingDeadline(msgspec.Struct, frozen=True):
     """What a session comes to at `at` (ms) if nobody writes."""
 
     at: int
     what: str
 
 
-class Open(msgspec.Struct, frozen=True, kw_only=True):
+class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
     """An open session. `current`: its version is what a new one would begin with (None: nobody says what that is).
     `ahead` is in order of time; empty, with `problem`, if its version is not known."""
 
@@ -58,19 +58,19 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: int
     touched_at: int
     misread: int
-    ahead: list[Ahead]
+    ahead: list[UpcomingDeadline]
     problem: str = ""
 
 
-class Thread(msgspec.Struct, frozen=True, kw_only=True):
+class ConversationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation with the person: on a channel, over its own number or a sub-number. Limits are the channel's:
     of the day's sessions and STARTs, 0 or None is no limit. `cools`: survey -> until when it cannot begin again."""
 
     channel: str
     originator: str
-    session: Open | None
+    session: OpenSession | None
     ended_at: int
-    ended_how: Ending | None
+    ended_how: SessionEnding | None
     ended_survey: str
     opened_today: int = 0
     most_today: int = 0
@@ -79,7 +79,7 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     cools: dict[str, int] = {}
 
 
-class Parts(msgspec.Struct, frozen=True):
+class IncompleteSms(msgspec.Struct, frozen=True):
     """A long SMS of which parts are missing. At `until` (ms) it is taken as it is."""
 
     channel: str
@@ -88,7 +88,7 @@ class Parts(msgspec.Struct, frozen=True):
     until: int
 
 
-class OptedOut(msgspec.Struct, frozen=True):
+class OptOutStatus(msgspec.Struct, frozen=True):
     """Known to the list of opt-outs, to the lane, or to both. The lane's word counts, where there is one; `source` is by
     whose word it was, empty if only the lane knows."""
 
@@ -98,12 +98,12 @@ class OptedOut(msgspec.Struct, frozen=True):
     in_lane: bool = False
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a channel allows now. `sessions_left` may be opened at once. `pause_until` 0: without end. `behind_ms` is how far ahead permits to send are booked.
     `quiet_until` 0: it is not quiet where the person is. In caps, 0 is none."""
 
     timezone: str
-    pause: pauses.Pause | None = None
+    pause: pauses.StoredPause | None = None
     pause_until: int = 0
     sms_today: int = 0
     sms_per_day: int = 0
@@ -114,7 +114,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     sessions_left: int = 0
 
 
-class Rung(msgspec.Struct, frozen=True):
+class QueuePosition(msgspec.Struct, frozen=True):
     """A queue of wake-ups: how many are in it, for how long (ms) the first, and where the person is (None: not there)."""
 
     depth: int
@@ -123,7 +123,7 @@ class Rung(msgspec.Struct, frozen=True):
     since_ms: int = 0
 
 
-class Invited(msgspec.Struct, frozen=True):
+class WaitingInvitation(msgspec.Struct, frozen=True):
     """An invitation that waits, since `at` (ms). It is not released before `not_before` (ms)."""
 
     id: str
@@ -133,7 +133,7 @@ class Invited(msgspec.Struct, frozen=True):
     not_before: int
 
 
-class Dead(msgspec.Struct, frozen=True):
+class DeadLetterSummary(msgspec.Struct, frozen=True):
     """A dead letter, of kind "sms", "event" or "deadline". See workers/store/dead_letter_store.py."""
 
     id: str
@@ -145,7 +145,7 @@ class Dead(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class Situation(msgspec.Struct, kw_only=True):
+class SenderSnapshot(msgspec.Struct, kw_only=True):
     """Everything about one person. Times are the lanes' server's, in ms; `now` is when it was read.
 
     `alarm` and `outbox_alarm` are when the clock rings (None: never); `deadline` is what the engine asked for (0: none).
@@ -158,27 +158,27 @@ class Situation(msgspec.Struct, kw_only=True):
     sender: str
     shard: int
     now: int
-    lock: stored_values.Lock | None = None
-    mail: list[Waiting] = []
+    lock: stored_values.StoredLock | None = None
+    mail: list[WaitingMail] = []
     mail_count: int = 0
     alarm: int | None = None
     deadline: int = 0
     remembers: bool = False
     state_unreadable: str = ""
     clock: int = 0
-    threads: list[Thread] = []
-    gathered: list[Parts] = []
-    opt_outs: list[OptedOut] = []
-    outbox: list[Queued] = []
+    threads: list[ConversationStatus] = []
+    gathered: list[IncompleteSms] = []
+    opt_outs: list[OptOutStatus] = []
+    outbox: list[QueuedSms] = []
     outbox_count: int = 0
-    outbox_lock: stored_values.Lock | None = None
+    outbox_lock: stored_values.StoredLock | None = None
     outbox_alarm: int | None = None
-    tries: list[Failed] = []
-    invitations: list[Invited] = []
-    dead: list[Dead] = []
-    records: list[Record] = []
-    channels: dict[str, Standing] = {}
-    queues: dict[str, Rung] = {}
+    tries: list[FailedAttempt] = []
+    invitations: list[WaitingInvitation] = []
+    dead: list[DeadLetterSummary] = []
+    records: list[ArchiveRecord] = []
+    channels: dict[str, ChannelStatus] = {}
+    queues: dict[str, QueuePosition] = {}
     broker: str = ""
     alive: dict[str, int] = {}
     heard: dict[str, int] = {}
@@ -186,11 +186,11 @@ class Situation(msgspec.Struct, kw_only=True):
     unreadable: list[str] = []
 
     @property
-    def sessions(self) -> list[tuple[Thread, Open]]:
+    def open_sessions(self) -> list[tuple[ConversationStatus, OpenSession]]:
         return [(thread, thread.session) for thread in self.threads if thread.session is not None]
 
     @property
-    def nothing(self) -> bool:
+    def is_unknown(self) -> bool:
         """Is nothing known of this person?"""
         return not (
             self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs or self.invitations

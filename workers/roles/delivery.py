@@ -3,34 +3,40 @@
 from config.store import keyspace
 from config.telemetry import process_registry
 from engine.providers.provider_registry import open_provider
-from workers.roles.worker_process import World, enter_world, listen
-from workers.runtime.wakeup_broker import Doorbell
+from workers.roles.worker_process import WorkerContext, consume_wakeups, open_worker_context
+from workers.runtime.wakeup_broker import WakeupBroker
 from workers.sending import bulkhead, delivery
-from workers.sending.delivery import Delivery
-from workers.sending.http_client import Wire
-from workers.store.channel_state import Channels
-from workers.store.outboxes import Outboxes
+from workers.sending.delivery import DeliveryRunner
+from workers.sending.http_client import ProviderClient
+from workers.store.channel_state import ChannelStore
+from workers.store.outboxes import OutboxStore
 
 
 def run() -> None:
-    world = enter_world()
-    work = deliveries(world)
-    with process_registry.enlisted(world.settings.redis_url, "delivery"):
+    world = open_worker_context()
+    work = build_delivery_runner(world)
+    with process_registry.send_heartbeats(world.settings.redis_url, "delivery"):
         try:
-            listen(world, keyspace.OUTBOUND, work.run, batch=bulkhead.SLOTS, stopping=work.stop)
+            consume_wakeups(
+                world,
+                keyspace.OUTBOUND_QUEUE,
+                work.handle_wakeup,
+                batch=bulkhead.SLOTS_PER_CHANNEL,
+                stopping=work.stop,
+            )
         finally:
             work.close()
 
 
-def deliveries(world: World) -> Delivery:
+def build_delivery_runner(world: WorkerContext) -> DeliveryRunner:
     settings = world.settings
-    return Delivery(
-        Outboxes(world.lanes, settings.shards, settings.keep_events_ms, delivery.LEASE_MS),
-        Channels(world.lanes, settings.channels),
+    return DeliveryRunner(
+        OutboxStore(world.lanes, settings.shards, settings.keep_events_ms, delivery.OUTBOX_LEASE_MS),
+        ChannelStore(world.lanes, settings.channels),
         {
-            name: Wire(open_provider(channel, settings), bulkhead.SLOTS)
+            name: ProviderClient(open_provider(channel, settings), bulkhead.SLOTS_PER_CHANNEL)
             for name, channel in settings.channels.items()
         },
-        Doorbell(world.broker),
+        WakeupBroker(world.broker),
         settings.log_key,
     )

@@ -5,23 +5,27 @@ import structlog
 
 log = structlog.get_logger()
 
-DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+DURABILITY_SETTINGS = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 """Redis settings without which an acknowledged SMS can be lost."""
 
 
-def warn_of_forgetful(client: redis.Redis) -> None:
+def warn_of_durability_gaps(client: redis.Redis) -> None:
     """Say which settings of the server break a promise."""
-    for name, found in forgetful(client).items():
+    for name, found in durability_gaps(client).items():
         log.warning(
-            "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABLE[name],
-            todo=f"CONFIG SET {name} {DURABLE[name]}",
+            "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABILITY_SETTINGS[name],
+            todo=f"CONFIG SET {name} {DURABILITY_SETTINGS[name]}",
         )  # fmt: skip
 
 
-def forgetful(client: redis.Redis) -> dict[str, str]:
+def durability_gaps(client: redis.Redis) -> dict[str, str]:
     """The settings of the server that break a promise, as they are. A server that does not tell is taken at its word."""
     try:
-        found = client.config_get(*DURABLE)
+        found = client.config_get(*DURABILITY_SETTINGS)
     except redis.ResponseError:
         return {}
-    return {name: str(found[name]) for name, wanted in DURABLE.items() if found.get(name, wanted) != wanted}
+    return {
+        name: str(found[name])
+        for name, wanted in DURABILITY_SETTINGS.items()
+        if found.get(name, wanted) != wanted
+    }

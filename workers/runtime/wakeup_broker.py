@@ -18,17 +18,17 @@ from dramatiq.errors import BrokerConnectionError, QueueNotFound
 from config.store import keyspace
 from config.telemetry import faults
 
-BATCH = 128
+WAKEUP_BATCH = 128
 """Senders in one message at the most: twice 64 gave a tenth more turns a second, as fsyncs are shared."""
 
-WAIT_S = 1.0
+POP_TIMEOUT_S = 1.0
 """How long one blocking pop waits, and so how soon a consumer notices that it should stop."""
 
 
-class Doorbell(Broker):
+class WakeupBroker(Broker):
     """A Dramatiq broker whose queues are bells in `client`'s Redis. One actor a queue, called with senders."""
 
-    def __init__(self, client: redis.Redis, batch: int = BATCH) -> None:
+    def __init__(self, client: redis.Redis, batch: int = WAKEUP_BATCH) -> None:
         super().__init__(middleware=[])
         self._redis = client
         self._batch = batch
@@ -46,57 +46,59 @@ class Doorbell(Broker):
     def enqueue(self, message: Message, *, delay: int | None = None) -> Message:  # type: ignore[type-arg]
         if delay is not None:
             raise ValueError("a wake-up cannot be delayed: a lane that wants one later has an alarm")
-        self.ring(message.queue_name, message.args[0])
+        self.wake(message.queue_name, message.args[0])
         return message
 
-    def ring(self, queue: str, senders: Iterable[str]) -> None:
+    def wake(self, queue: str, senders: Iterable[str]) -> None:
         """Wake a worker of `queue` for these senders, at least once each."""
-        keyspace.ask(self._redis, keyspace.ring_command(queue, senders))
+        keyspace.run_command(self._redis, keyspace.wake_command(queue, senders))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
-        return _Listener(self, self._redis, queue_name, self._actor_of[queue_name], prefetch, self._batch)
+        return _WakeupConsumer(
+            self, self._redis, queue_name, self._actor_of[queue_name], prefetch, self._batch
+        )
 
 
-class _Listener(Consumer):
+class _WakeupConsumer(Consumer):
     """Pops what has gathered on a bell, and holds back while `prefetch` messages are being worked on."""
 
     def __init__(
-        self, broker: Doorbell, client: redis.Redis, queue: str, actor: str, prefetch: int, batch: int
+        self, broker: WakeupBroker, client: redis.Redis, queue: str, actor: str, prefetch: int, batch: int
     ) -> None:
         self._broker = broker
         self._redis = client
         self._queue = queue
         self._actor = actor
-        self._free = prefetch
-        self._command = ("BZMPOP", WAIT_S, 1, keyspace.bell(queue), "MIN", "COUNT", batch)
+        self._free_capacity = prefetch
+        self._command = ("BZMPOP", POP_TIMEOUT_S, 1, keyspace.wakeup_queue_key(queue), "MIN", "COUNT", batch)
         self._freed = Condition()
 
     def __next__(self) -> MessageProxy | None:
         with self._freed:
-            if not self._freed.wait_for(lambda: self._free > 0, timeout=WAIT_S):
+            if not self._freed.wait_for(lambda: self._free_capacity > 0, timeout=POP_TIMEOUT_S):
                 return None
-        senders = self._pop()
+        senders = self._pop_senders()
         if not senders:
             return None
         faults.reach("after_fetch")
         with self._freed:
-            self._free -= 1
+            self._free_capacity -= 1
         return MessageProxy(
             Message(queue_name=self._queue, actor_name=self._actor, args=(senders,), kwargs={}, options={})
         )
 
-    def _pop(self) -> list[str]:
+    def _pop_senders(self) -> list[str]:
         try:
-            popped = keyspace.ask(self._redis, self._command)
+            popped = keyspace.run_command(self._redis, self._command)
         except redis.RedisError as e:
-            raise _away(e) from e
+            raise _connection_error(e) from e
         return [sender.decode() for sender, _ in popped[1]] if popped else []
 
     def ack(self, message: MessageProxy) -> None:
         with self._freed:
-            self._free += 1
+            self._free_capacity += 1
             self._freed.notify()
 
     nack = ack  # a worker that failed has lost a hint; the lane's alarm has it still
@@ -105,10 +107,10 @@ class _Listener(Consumer):
         """Ring again for what was popped and not begun, so that others need not wait for the alarm."""
         try:
             for message in messages:
-                self._broker.ring(self._queue, message.args[0])
+                self._broker.wake(self._queue, message.args[0])
         except redis.RedisError as e:
-            raise _away(e) from e
+            raise _connection_error(e) from e
 
 
-def _away(e: redis.RedisError) -> BrokerConnectionError:
+def _connection_error(e: redis.RedisError) -> BrokerConnectionError:
     return BrokerConnectionError(f"the broker's Redis does not answer: {e}")  # type: ignore[no-untyped-call]

@@ -24,47 +24,47 @@ from config.store import keyspace
 from config.telemetry import faults, metrics
 from config.telemetry.logs import hash_sender
 from engine.model import segments
-from engine.model.events import Outbound, decode_outbound
-from engine.providers import Accepted, ChannelFault, NotFound, Outcome, RetryLater, Unknown
-from workers.sending.bulkhead import Slots
-from workers.sending.http_client import CONNECT_S, READ_S, Wire
+from engine.model.events import OutboundSms, decode_outbound
+from engine.providers import ChannelFault, OutcomeUnknown, RetryLater, SendAccepted, SendOutcome, SmsNotFound
+from workers.sending.bulkhead import ChannelBulkhead
+from workers.sending.http_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ProviderClient
 from workers.sending.send_policy import (
-    CERTAIN_MS,
-    Settlement,
-    Try,
-    blame,
-    buried,
-    decide,
-    ended,
-    hopeless,
-    left,
-    settled,
+    REPEATABLE_FOR_MS,
+    SendAttempt,
+    SendDecision,
+    decide_after_attempt,
+    decide_before_attempt,
+    ended_at_ms,
+    give_up_untried,
+    leave_untried,
+    outbox_update,
+    provider_health,
 )
-from workers.store.channel_state import Channels, Circuit, Permit
-from workers.store.outboxes import MOST_FORWARD, Outboxes, Settled, Take, Taken
-from workers.turns.committing import Bell
+from workers.store.channel_state import ChannelStore, CircuitState, PermitRequest
+from workers.store.outboxes import MAX_BROUGHT_FORWARD, LeasedSms, OutboxLease, OutboxStore, OutboxUpdate
+from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
 
-LEASE_MS = 15_000
+OUTBOX_LEASE_MS = 15_000
 """Longer than a try can take (wires.CONNECT_S + READ_S), so that nobody else begins one meanwhile."""
 
-FRESH_S = 2.0
+MAX_START_DELAY_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
 
-LOOKED_UP_FRESH_S = 5.0
+MAX_START_DELAY_AFTER_LOOK_UP_S = 5.0
 """The same for an SMS that was looked up first; so much that the lease lasts until it is sent."""
 
 
-PATIENCE_S = CONNECT_S + READ_S + 0.1
+IN_FLIGHT_TIMEOUT_S = CONNECT_TIMEOUT_S + READ_TIMEOUT_S + 0.1
 """How long tries may go on once the process is told to stop: as long as one takes that began just before."""
 
-SETTLED_S = 0.3
+LAST_UPDATE_TIMEOUT_S = 0.3
 """And how long it may then take to settle the last of them; together less than a process has (worker_process.END_S)."""
 
 
-class Delivery:
-    """One worker's deliveries. `run` is called with the senders of a wake-up, by one thread; `stop` lets nothing more
+class DeliveryRunner:
+    """One worker's deliveries. `handle_wakeup` is called with the senders of a wake-up, by one thread; `stop` lets nothing more
     begin, and `close` ends what is under way.
 
     Whoever runs it takes SMS, threads try them, and one thread settles: tries that end while a settlement is under way
@@ -73,213 +73,228 @@ class Delivery:
 
     def __init__(
         self,
-        outboxes: Outboxes,
-        channels: Channels,
-        wires: Mapping[str, Wire],
-        bell: Bell,
+        outboxes: OutboxStore,
+        channels: ChannelStore,
+        clients: Mapping[str, ProviderClient],
+        waker: WorkerWaker,
         log_key: bytes,
     ) -> None:
         self._outboxes = outboxes
         self._channels = channels
-        self._wires = wires
-        self._bell = bell
+        self._clients = clients
+        self._waker = waker
         self._log_key = log_key
         self._changed = Condition()
-        self._slots = {name: Slots(name, self._changed) for name in wires}
-        self._failing: set[str] = set()  # channels whose circuit must be told also of what works
-        self._until_s: float | None = None
-        self._made: SimpleQueue[Try | None] = SimpleQueue()
-        self._settler = Thread(target=self._settle_all, name="settle", daemon=True)
-        self._settler.start()
+        self._bulkheads = {name: ChannelBulkhead(name, self._changed) for name in clients}
+        self._failing_channels: set[str] = set()  # channels whose circuit must be told also of what works
+        self._stop_deadline_s: float | None = None
+        self._ended_attempts: SimpleQueue[SendAttempt | None] = SimpleQueue()
+        self._update_thread = Thread(target=self._update_outboxes_until_closed, name="settle", daemon=True)
+        self._update_thread.start()
 
-    def run(self, _queue: str, senders: Sequence[str]) -> None:
+    def handle_wakeup(self, _queue: str, senders: Sequence[str]) -> None:
         """Begin a try for every one of these senders whose next SMS may leave."""
-        while senders and (room := self._room()):
+        while senders and (room := self._wait_for_free_slots()):
             taken_s = monotonic()
-            for take, sms, probe in self._permitted(self._outboxes.take(senders[:room])):
-                self._slots[sms.channel].begin(taken_s, partial(self._try, take, sms, probe, taken_s))
+            for take, sms, probe in self._select_sendable(self._outboxes.lease_oldest(senders[:room])):
+                self._bulkheads[sms.channel].run_in_slot(
+                    taken_s, partial(self._run_attempt, take, sms, probe, taken_s)
+                )
             senders = senders[room:]
         if senders:
-            self._bell.ring(keyspace.OUTBOUND, senders)
+            self._waker.wake(keyspace.OUTBOUND_QUEUE, senders)
 
     def stop(self) -> None:
         """Begin nothing more."""
         with self._changed:
-            if self._until_s is None:
-                self._until_s = monotonic() + PATIENCE_S
+            if self._stop_deadline_s is None:
+                self._stop_deadline_s = monotonic() + IN_FLIGHT_TIMEOUT_S
             self._changed.notify_all()
 
     def close(self) -> None:
         """Stop, wait for the tries under way, and settle them."""
         self.stop()
         with self._changed:
-            self._changed.wait_for(lambda: not self._under_way(), self._patience_s())
-            if unfinished := self._under_way():
+            self._changed.wait_for(lambda: not self._attempts_in_flight(), self._remaining_stop_s())
+            if unfinished := self._attempts_in_flight():
                 log.warning("tries are left under way; their leases end by themselves", tries=unfinished)
-        self._made.put(None)
-        self._settler.join(self._patience_s() + SETTLED_S)
+        self._ended_attempts.put(None)
+        self._update_thread.join(self._remaining_stop_s() + LAST_UPDATE_TIMEOUT_S)
 
-    def _room(self) -> int:
+    def _wait_for_free_slots(self) -> int:
         """How many SMS to take: as many as the channel with the most slots has free. Waits for one while there is none
         anywhere; 0 if nothing more is to begin."""
         with self._changed:
-            self._changed.wait_for(lambda: self._until_s is not None or self._most_free())
-            return self._most_free() if self._until_s is None else 0
+            self._changed.wait_for(lambda: self._stop_deadline_s is not None or self._most_free_slots())
+            return self._most_free_slots() if self._stop_deadline_s is None else 0
 
-    def _most_free(self) -> int:
-        return max(slots.free for slots in self._slots.values())
+    def _most_free_slots(self) -> int:
+        return max(slots.free_slots for slots in self._bulkheads.values())
 
-    def _under_way(self) -> int:
-        return sum(slots.taken for slots in self._slots.values())
+    def _attempts_in_flight(self) -> int:
+        return sum(slots.taken_slots for slots in self._bulkheads.values())
 
-    def _patience_s(self) -> float:
-        return max(0.0, (self._until_s or 0.0) - monotonic())
+    def _remaining_stop_s(self) -> float:
+        return max(0.0, (self._stop_deadline_s or 0.0) - monotonic())
 
-    def _permitted(self, takes: Sequence[Take]) -> list[tuple[Take, Outbound, bool]]:
+    def _select_sendable(self, takes: Sequence[OutboxLease]) -> list[tuple[OutboxLease, OutboundSms, bool]]:
         """The takes whose channel lets them leave now, each with its SMS and whether it is to probe; the others go back to
         rest until it does."""
-        by_channel: dict[str, list[Taken]] = {}
-        resting: list[Settled] = []
+        by_channel: dict[str, list[LeasedSms]] = {}
+        resting: list[OutboxUpdate] = []
         for take in takes:
-            match self._read(take):
-                case Outbound() as sms:
+            match self._decode_or_give_up(take):
+                case OutboundSms() as sms:
                     by_channel.setdefault(sms.channel, []).append((take, sms))
                 case given_up:
                     resting.append(given_up)
-        permitted: list[tuple[Take, Outbound, bool]] = []
+        permitted: list[tuple[OutboxLease, OutboundSms, bool]] = []
         for name, pairs in by_channel.items():
             pairs.sort(key=lambda pair: pair[1].unasked)
-            free = self._slots[name].free
-            resting += [left(take, "untried", self._slots[name].wait_ms()) for take, _ in pairs[free:]]
-            ready, later = self._departing(name, pairs[:free]) if free else ([], [])
+            free = self._bulkheads[name].free_slots
+            resting += [
+                leave_untried(take, "untried", self._bulkheads[name].slot_wait_ms())
+                for take, _ in pairs[free:]
+            ]
+            ready, later = self._acquire_permits(name, pairs[:free]) if free else ([], [])
             permitted += ready
             resting += later
-        if following := self._outboxes.settle(resting):
-            self._bell.ring(keyspace.OUTBOUND, following)
+        if following := self._outboxes.apply_updates(resting):
+            self._waker.wake(keyspace.OUTBOUND_QUEUE, following)
         return permitted
 
-    def _read(self, take: Take) -> Outbound | Settled:
+    def _decode_or_give_up(self, take: OutboxLease) -> OutboundSms | OutboxUpdate:
         """The SMS, or what settles one that must not be tried."""
         try:
-            sms = decode_outbound(take.sms)
+            sms = decode_outbound(take.sms_bytes)
         except msgspec.MsgspecError as e:
-            sms = Outbound(f"{take.fence}", "", take.sender, "")
-            return self._bury(take, sms, buried("undecodable", f"the SMS cannot be read: {e}"))
-        wire = self._wires.get(sms.channel)
+            sms = OutboundSms(f"{take.fence}", "", take.sender, "")
+            return self._give_up(take, sms, give_up_untried("undecodable", f"the SMS cannot be read: {e}"))
+        wire = self._clients.get(sms.channel)
         if wire is None:
-            return self._bury(take, sms, buried("unknown_channel", "its channel is no longer configured"))
-        given_up = hopeless(take, sms, wire.recourse)
-        return self._bury(take, sms, given_up) if given_up else sms
+            return self._give_up(
+                take, sms, give_up_untried("unknown_channel", "its channel is no longer configured")
+            )
+        given_up = decide_before_attempt(take, sms, wire.recourse)
+        return self._give_up(take, sms, given_up) if given_up else sms
 
-    def _bury(self, take: Take, sms: Outbound, given_up: Settlement) -> Settled:
-        self._report(sms, given_up)
-        earlier = self._outboxes.tries(take.sender, sms.id)
-        return settled(Try(take, sms, None, 0.0), given_up, earlier=earlier)
+    def _give_up(self, take: OutboxLease, sms: OutboundSms, given_up: SendDecision) -> OutboxUpdate:
+        self._log_unaccepted(sms, given_up)
+        earlier = self._outboxes.failed_attempts(take.sender, sms.id)
+        return outbox_update(SendAttempt(take, sms, None, 0.0), given_up, earlier=earlier)
 
-    def _departing(
-        self, name: str, pairs: Sequence[Taken]
-    ) -> tuple[list[tuple[Take, Outbound, bool]], list[Settled]]:
+    def _acquire_permits(
+        self, name: str, pairs: Sequence[LeasedSms]
+    ) -> tuple[list[tuple[OutboxLease, OutboundSms, bool]], list[OutboxUpdate]]:
         """Those that may leave now, and those that rest until they may or look again."""
-        found = self._channels.depart(name, [_permit(take, sms) for take, sms in pairs])
-        (self._failing.add if found.failing or found.probe else self._failing.discard)(name)
+        found = self._channels.acquire_send_permits(name, [_permit_request(take, sms) for take, sms in pairs])
+        (self._failing_channels.add if found.failing or found.probe else self._failing_channels.discard)(name)
         if found.reopened:
             rate = self._channels[name].limits.sms_per_second
-            self._outboxes.bring_forward(name, rate, MOST_FORWARD)
-        ready: list[tuple[Take, Outbound, bool]] = []
-        later: list[Settled] = []
-        for (take, sms), wait_ms in zip(pairs, found.waits, strict=True):
+            self._outboxes.bring_forward(name, rate, MAX_BROUGHT_FORWARD)
+        ready: list[tuple[OutboxLease, OutboundSms, bool]] = []
+        later: list[OutboxUpdate] = []
+        for (take, sms), wait_ms in zip(pairs, found.waits_ms, strict=True):
             if wait_ms == 0:
                 ready.append((take, sms, found.probe and not ready))
             elif wait_ms > 0:
-                later.append(left(take, "booked", wait_ms, found.epoch))
+                later.append(leave_untried(take, "booked", wait_ms, found.epoch))
             else:
-                later.append(left(take, "untried", -wait_ms))
+                later.append(leave_untried(take, "untried", -wait_ms))
         return ready, later
 
-    def _try(self, take: Take, sms: Outbound, probe: bool, taken_s: float) -> None:
+    def _run_attempt(self, take: OutboxLease, sms: OutboundSms, probe: bool, taken_s: float) -> None:
         begun = monotonic()
         faults.reach("before_send")
-        outcome: Outcome | None = None
-        uncertain = take.unknown
+        outcome: SendOutcome | None = None
+        uncertain = take.uncertain
         try:
-            if self._until_s is None and monotonic() - taken_s < FRESH_S:
-                outcome, uncertain = self._attempt(take, sms, taken_s)
+            if self._stop_deadline_s is None and monotonic() - taken_s < MAX_START_DELAY_S:
+                outcome, uncertain = self._look_up_or_send(take, sms, taken_s)
         except redis.RedisError as e:
             log.warning("a try was not made: Redis failed", id=sms.id, error=type(e).__name__)
         except Exception as e:
             log.exception("a try failed in our own code", id=sms.id, channel=sms.channel)
-            outcome = RetryLater(type(e).__name__, "Parley could not make the request", alone=True)
+            outcome = RetryLater(type(e).__name__, "Parley could not make the request", this_sms_only=True)
         faults.reach("after_send")
-        self._made.put(Try(take, sms, outcome, monotonic() - begun, uncertain, probe, taken_s))
+        self._ended_attempts.put(
+            SendAttempt(take, sms, outcome, monotonic() - begun, uncertain, probe, taken_s)
+        )
 
-    def _attempt(self, take: Take, sms: Outbound, taken_s: float) -> tuple[Outcome | None, bool]:
+    def _look_up_or_send(
+        self, take: OutboxLease, sms: OutboundSms, taken_s: float
+    ) -> tuple[SendOutcome | None, bool]:
         """What a try came to (None: it was left), and whether the provider may have the SMS after it."""
-        wire = self._wires[sms.channel]
-        if wire.recourse == "look_up" and (take.unknown or sms.uncertain):
+        wire = self._clients[sms.channel]
+        if wire.recourse == "look_up" and (take.uncertain or sms.uncertain):
             found = self._look_up(wire, take, sms)
             faults.reach("after_look_up")
-            if not isinstance(found, NotFound):
-                return found, isinstance(found, Unknown | ChannelFault)
-            if self._until_s is not None or monotonic() - taken_s > LOOKED_UP_FRESH_S:
+            if not isinstance(found, SmsNotFound):
+                return found, isinstance(found, OutcomeUnknown | ChannelFault)
+            if self._stop_deadline_s is not None or monotonic() - taken_s > MAX_START_DELAY_AFTER_LOOK_UP_S:
                 return None, True
         outcome = wire.send(sms)
-        return outcome, isinstance(outcome, Unknown)
+        return outcome, isinstance(outcome, OutcomeUnknown)
 
-    def _look_up(self, wire: Wire, take: Take, sms: Outbound) -> Outcome | NotFound:
+    def _look_up(
+        self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms
+    ) -> SendOutcome | SmsNotFound:
         """Whether the provider has an SMS that it may have. An answer about anything but the SMS leaves that open."""
-        since = (take.since or take.now - CERTAIN_MS) / 1000
-        found = wire.look_up(sms, since, self._outboxes.tickets(take.sender))
+        since = (take.first_attempt_ms or take.now - REPEATABLE_FOR_MS) / 1000
+        found = wire.look_up(sms, since, self._outboxes.recent_tickets(take.sender))
         if isinstance(found, RetryLater):
-            found = Unknown(found.code, found.why, found.alone)
+            found = OutcomeUnknown(found.code, found.why, found.this_sms_only)
         match found:
-            case NotFound():
+            case SmsNotFound():
                 outcome = "not_found"
-            case Unknown() | ChannelFault():
+            case OutcomeUnknown() | ChannelFault():
                 outcome = "unknown"
             case _:
                 outcome = "found"
         metrics.LOOKUPS.labels(sms.channel, outcome).inc()
         return found
 
-    def _settle_all(self) -> None:
+    def _update_outboxes_until_closed(self) -> None:
         """Settle tries as they are made, until None comes."""
         last = False
         while not last:
-            waiting = [self._made.get()]
-            while not self._made.empty():
-                waiting.append(self._made.get())
+            waiting = [self._ended_attempts.get()]
+            while not self._ended_attempts.empty():
+                waiting.append(self._ended_attempts.get())
             tries = [made for made in waiting if made is not None]
             last = len(tries) < len(waiting)
             try:
-                self._settle(tries)
+                self._update_outboxes(tries)
             except redis.RedisError as e:
                 log.warning("tries are unsettled; their leases end by themselves", error=type(e).__name__)
             except Exception:
                 log.exception("tries are unsettled; their leases end by themselves")
             finally:
                 for made in tries:
-                    self._slots[made.sms.channel].end(made.begun_s)
+                    self._bulkheads[made.sms.channel].release_slot(made.slot_taken_s)
 
-    def _settle(self, tries: Sequence[Try]) -> None:
+    def _update_outboxes(self, tries: Sequence[SendAttempt]) -> None:
         names = {made.sms.channel for made in tries}
-        circuits = {name: self._told(name, [m for m in tries if m.sms.channel == name]) for name in names}
-        settled = [self._judge(made, circuits[made.sms.channel].rest_ms) for made in tries]
-        more = self._outboxes.settle(settled)
+        circuits = {
+            name: self._report_to_circuit(name, [m for m in tries if m.sms.channel == name]) for name in names
+        }
+        settled = [self._decide_update(made, circuits[made.sms.channel].rest_ms) for made in tries]
+        more = self._outboxes.apply_updates(settled)
         if more:
-            self._bell.ring(keyspace.OUTBOUND, more)
+            self._waker.wake(keyspace.OUTBOUND_QUEUE, more)
 
-    def _told(self, name: str, tries: Sequence[Try]) -> Circuit:
+    def _report_to_circuit(self, name: str, tries: Sequence[SendAttempt]) -> CircuitState:
         """How the channel stands, now that it has been told of these tries. While all is well, it need not be told."""
-        news = list(_news(tries))
-        if not news or (name not in self._failing and all(how == "works" for how, _, _ in news)):
-            return Circuit()
+        news = list(_circuit_reports(tries))
+        if not news or (name not in self._failing_channels and all(how == "works" for how, _, _ in news)):
+            return CircuitState()
         try:
-            circuit = self._channels.report(name, news)
+            circuit = self._channels.report_results(name, news)
         except redis.RedisError as e:
             log.warning("a circuit was not told of tries: Redis failed", channel=name, error=type(e).__name__)
-            return Circuit()
+            return CircuitState()
         if circuit.rest_ms:
-            self._failing.add(name)
+            self._failing_channels.add(name)
         if circuit.opened:
             why = next((why for how, _, why in reversed(news) if not how.endswith("works")), "")
             log.error("channel paused", channel=name, by=circuit.opened, why=why, pause_ms=circuit.rest_ms)
@@ -289,55 +304,57 @@ class Delivery:
             log.warning("channel works again", channel=name)
         return circuit
 
-    def _judge(self, made: Try, open_ms: int) -> Settled:
+    def _decide_update(self, made: SendAttempt, open_ms: int) -> OutboxUpdate:
         """What follows from a try, after which its channel's circuit is open for `open_ms`."""
-        take, sms = made.take, made.sms
+        take, sms = made.lease, made.sms
         if made.outcome is None:
-            return Settled(take, "untried", uncertain=made.uncertain)
+            return OutboxUpdate(take, "untried", uncertain=made.uncertain)
         pause_ms = round(self._channels[sms.channel].limits.pause_s * 1000)
-        recourse = self._wires[sms.channel].recourse
+        recourse = self._clients[sms.channel].recourse
         jitter = random.random()  # noqa: S311 (jitter)
-        settlement = decide(made.outcome, take.attempts + 1, pause_ms, jitter, recourse, open_ms)
-        self._count(made, settlement)
-        self._report(sms, settlement)
-        earlier = self._outboxes.tries(take.sender, sms.id) if settlement.reason else ()
-        return settled(made, settlement, recourse, earlier)
+        settlement = decide_after_attempt(
+            made.outcome, take.attempts + 1, pause_ms, jitter, recourse, open_ms
+        )
+        self._count_attempt(made, settlement)
+        self._log_unaccepted(sms, settlement)
+        earlier = self._outboxes.failed_attempts(take.sender, sms.id) if settlement.dead_letter_reason else ()
+        return outbox_update(made, settlement, recourse, earlier)
 
-    def _count(self, made: Try, settlement: Settlement) -> None:
+    def _count_attempt(self, made: SendAttempt, settlement: SendDecision) -> None:
         name, sms = made.sms.channel, made.sms
-        metrics.SENDS.labels(name, settlement.label).inc()
+        metrics.SENDS.labels(name, settlement.outcome_label).inc()
         metrics.SEND_SECONDS.labels(name).observe(made.took_s)
-        if not isinstance(made.outcome, Accepted):
-            metrics.SEND_ERRORS.labels(name, self._wires[name].known(settlement.code)).inc()
+        if not isinstance(made.outcome, SendAccepted):
+            metrics.SEND_ERRORS.labels(name, self._clients[name].metric_code(settlement.code)).inc()
             return
-        metrics.SEGMENTS.labels(name).inc(segments.count(sms.text).segments)
+        metrics.SEGMENTS.labels(name).inc(segments.count_segments(sms.text).segments)
         if made.outcome.credit is not None:
             metrics.CREDIT.labels(name).set(made.outcome.credit)
         for since, seconds in ((sms.decided, metrics.OUTBOX_SECONDS), (sms.heard, metrics.REPLY_SECONDS)):
             if since:
-                seconds.labels(name).observe(max(0, ended(made) - since) / 1000)
+                seconds.labels(name).observe(max(0, ended_at_ms(made) - since) / 1000)
 
-    def _report(self, sms: Outbound, settlement: Settlement) -> None:
-        if settlement.label == "accepted":
+    def _log_unaccepted(self, sms: OutboundSms, settlement: SendDecision) -> None:
+        if settlement.outcome_label == "accepted":
             return
-        if settlement.reason:
-            metrics.DEAD_LETTERS.labels(settlement.reason).inc()
-        (log.error if settlement.reason else log.warning)(
+        if settlement.dead_letter_reason:
+            metrics.DEAD_LETTERS.labels(settlement.dead_letter_reason).inc()
+        (log.error if settlement.dead_letter_reason else log.warning)(
             "sms not accepted",
             id=sms.id, channel=sms.channel, session=sms.session, sender=hash_sender(self._log_key, sms.to),
-            outcome=settlement.label, code=settlement.code, why=settlement.why, rest_ms=settlement.rest_ms,
+            outcome=settlement.outcome_label, code=settlement.code, why=settlement.why, rest_ms=settlement.rest_ms,
         )  # fmt: skip
 
 
-def _permit(take: Take, sms: Outbound) -> Permit:
+def _permit_request(take: OutboxLease, sms: OutboundSms) -> PermitRequest:
     """What the SMS asks its channel for."""
-    if take.permit >= 0:
-        return take.permit
+    if take.permit_epoch >= 0:
+        return take.permit_epoch
     return "unasked" if sms.unasked else "reply"
 
 
-def _news(tries: Iterable[Try]) -> Iterable[tuple[str, int, str]]:
-    """What these tries say of their provider, as Channels.report takes it."""
+def _circuit_reports(tries: Iterable[SendAttempt]) -> Iterable[tuple[str, int, str]]:
+    """What these tries say of their provider, as ChannelStore.report_results takes it."""
     for made in tries:
         probe = "probe-" if made.probe else ""
         match made.outcome:
@@ -346,5 +363,5 @@ def _news(tries: Iterable[Try]) -> Iterable[tuple[str, int, str]]:
             case None:
                 pass
             case outcome:
-                why = "" if isinstance(outcome, Accepted) else f"{outcome.code}: {outcome.why}"
-                yield f"{probe}{blame(outcome)}", round(made.took_s * 1000), why
+                why = "" if isinstance(outcome, SendAccepted) else f"{outcome.code}: {outcome.why}"
+                yield f"{probe}{provider_health(outcome)}", round(made.took_s * 1000), why

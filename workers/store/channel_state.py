@@ -23,34 +23,34 @@ import redis
 
 from config.settings.settings import Channel
 from config.store import keyspace, pauses
-from engine.model.events import Refusal
+from engine.model.events import RefusalReason
 
 _TWO_DAYS_S = 172_800
 
-FAILURES = 5
+CIRCUIT_FAILURES = 5
 """So many failures in a row open a circuit: half of all requests failing does it once in 32, one in five hardly ever."""
 
-FAILURES_SPAN_MS = 1_000
+CIRCUIT_FAILURES_SPAN_MS = 1_000
 """And they must take so long, from the first one's beginning."""
 
-OPEN_FIRST_MS, OPEN_MOST_MS = 1_000, 60_000
+CIRCUIT_OPEN_MIN_MS, CIRCUIT_OPEN_MAX_MS = 1_000, 60_000
 """A circuit is open for so long at first, then for twice as long each time that its probe fails."""
 
-FAULT_MS = 60_000
+ACCOUNT_FAULT_REST_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS probes."""
 
-PROBE_MS = 15_000
+CIRCUIT_PROBE_LEASE_MS = 15_000
 """How long a probe may take before another SMS probes: the lease of a try."""
 
-How = Literal["works", "fails", "faults", "unmade"]
+ProviderHealth = Literal["works", "fails", "faults", "unmade"]
 """What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
 
-Permit = int | Literal["reply", "unasked"]
+PermitRequest = int | Literal["reply", "unasked"]
 """What an SMS asks for that wants to leave: a permit as a reply, or as one that yields to replies; or the epoch in which
 it has booked one for now."""
 
 
-class Departures(msgspec.Struct, frozen=True):
+class SendPermits(msgspec.Struct, frozen=True):
     """What may leave. `waits` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or, negative, in how
     many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the provider has failed of
     late. `reopened`: SMS that were turned away want to be brought forward, and nobody else has been told."""
@@ -59,10 +59,10 @@ class Departures(msgspec.Struct, frozen=True):
     failing: bool
     reopened: bool
     probe: bool
-    waits: list[int]
+    waits_ms: list[int]
 
 
-class Circuit(msgspec.Struct, frozen=True):
+class CircuitState(msgspec.Struct, frozen=True):
     """How a channel stands after tries: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was, and
     whether it was `closed` just now."""
 
@@ -71,14 +71,14 @@ class Circuit(msgspec.Struct, frozen=True):
     closed: bool = False
 
 
-class Paused(msgspec.Struct, frozen=True):
+class ActivePause(msgspec.Struct, frozen=True):
     """A pause, and for how many ms yet; None: until it is ended."""
 
-    pause: pauses.Pause
+    pause: pauses.StoredPause
     left_ms: int | None
 
 
-class Channels:
+class ChannelStore:
     """The deployment's channels as they stand. Times are the server's, in ms."""
 
     def __init__(self, client: redis.Redis, channels: Mapping[str, Channel]) -> None:
@@ -88,90 +88,106 @@ class Channels:
     def __getitem__(self, name: str) -> Channel:
         return self._channels[name]
 
-    def admit(self, name: str, wanted: int, now: int) -> tuple[int, Refusal | None]:
+    def admit_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
         """How many of `wanted` sessions may open, and why not all. Takes their permits."""
         limits = self._channels[name].limits
-        wanted, reason = self.afford(name, wanted, now)
+        wanted, reason = self.afford_sessions(name, wanted, now)
         if limits.new_sessions_per_minute and wanted:
             rate = limits.new_sessions_per_minute
-            granted = keyspace.ask(
+            granted = keyspace.run_command(
                 self._redis,
-                keyspace.call("grant", [keyspace.session_bucket(name)], (rate / 60, rate, wanted)),
+                keyspace.function_call(
+                    "grant", [keyspace.session_bucket_key(name)], (rate / 60, rate, wanted)
+                ),
             )
             if granted < wanted:
                 wanted, reason = granted, "new_sessions"
         return wanted, reason
 
-    def afford(self, name: str, wanted: int, now: int) -> tuple[int, Refusal | None]:
+    def afford_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
         """How many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
         cap = self._channels[name].limits.sms_per_day
         left = max(0, cap - self.sms_today(name, now)) if cap else wanted
         return (left, "sms_budget") if left < wanted else (wanted, None)
 
     def sms_today(self, name: str, now: int) -> int:
-        return int(self._redis.get(self._counter(name, now)) or 0)
+        return int(self._redis.get(self._sms_counter_key(name, now)) or 0)
 
     def count_sms(self, name: str, decided: int, now: int) -> None:
         """Add to the day's SMS of a channel, if it has a cap."""
         channel = self._channels.get(name)
         if channel is not None and channel.limits.sms_per_day:
-            counter = self._counter(name, now)
-            keyspace.ask(self._redis, keyspace.call("count", [counter], (decided, _TWO_DAYS_S)))
+            counter = self._sms_counter_key(name, now)
+            keyspace.run_command(
+                self._redis, keyspace.function_call("count", [counter], (decided, _TWO_DAYS_S))
+            )
 
-    def depart(self, name: str, wanted: Sequence[Permit]) -> Departures:
+    def acquire_send_permits(self, name: str, wanted: Sequence[PermitRequest]) -> SendPermits:
         """Which of these SMS may leave on a channel now."""
         rate = self._channels[name].limits.sms_per_second
-        keys = [keyspace.pause(name), keyspace.flow(name), keyspace.sms_bucket(name)]
-        epoch, failing, reopened, probe, *waits = keyspace.ask(
-            self._redis, keyspace.call("depart", keys, (rate, max(1, rate), PROBE_MS, *wanted))
+        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name), keyspace.sms_bucket_key(name)]
+        epoch, failing, reopened, probe, *waits = keyspace.run_command(
+            self._redis,
+            keyspace.function_call("depart", keys, (rate, max(1, rate), CIRCUIT_PROBE_LEASE_MS, *wanted)),
         )
-        return Departures(epoch, bool(failing), bool(reopened), bool(probe), waits)
+        return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
-    def report(self, name: str, tries: Sequence[tuple[str, int, str]]) -> Circuit:
+    def report_results(self, name: str, tries: Sequence[tuple[str, int, str]]) -> CircuitState:
         """Tell how tries ended, in that order: a How ("probe-" before it if it probed), ms that it took, and why."""
-        keys = [keyspace.pause(name), keyspace.flow(name)]
-        law = (FAILURES, FAILURES_SPAN_MS, OPEN_FIRST_MS, OPEN_MOST_MS, FAULT_MS)
-        rest_ms, opened, closed = keyspace.ask(
-            self._redis, keyspace.call("report", keys, (*law, *chain.from_iterable(tries)))
+        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name)]
+        law = (
+            CIRCUIT_FAILURES,
+            CIRCUIT_FAILURES_SPAN_MS,
+            CIRCUIT_OPEN_MIN_MS,
+            CIRCUIT_OPEN_MAX_MS,
+            ACCOUNT_FAULT_REST_MS,
         )
-        return Circuit(rest_ms, opened.decode(), bool(closed))
+        rest_ms, opened, closed = keyspace.run_command(
+            self._redis, keyspace.function_call("report", keys, (*law, *chain.from_iterable(tries)))
+        )
+        return CircuitState(rest_ms, opened.decode(), bool(closed))
 
-    def pauses(self, names: Sequence[str]) -> dict[str, Paused]:
+    def active_pauses(self, names: Sequence[str]) -> dict[str, ActivePause]:
         """The paused ones of these channels."""
-        asked = [(read, keyspace.pause(name)) for name in names for read in ("GET", "PTTL")]
-        said = keyspace.run(self._redis, asked)
+        asked = [(read, keyspace.pause_key(name)) for name in names for read in ("GET", "PTTL")]
+        said = keyspace.run_commands(self._redis, asked)
         return {
-            name: _paused(value, pttl)
+            name: _parse_pause(value, pttl)
             for name, value, pttl in zip(names, said[::2], said[1::2], strict=True)
             if value is not None
         }
 
-    def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> Paused | None:
+    def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> ActivePause | None:
         """Let nothing leave on a channel, on an operator's word, until resumed or for so long. Answers the pause that this
         one replaces."""
-        key = keyspace.pause(name)
+        key = keyspace.pause_key(name)
         seconds, microseconds = self._redis.time()
-        said = pauses.Pause(by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who)
-        there, pttl, _ = keyspace.run(
+        said = pauses.StoredPause(
+            by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who
+        )
+        there, pttl, _ = keyspace.run_commands(
             self._redis,
             [
                 ("GET", key), ("PTTL", key),
-                ("SET", key, pauses.encode(said), "PX", pauses.ENDLESS_MS if for_ms is None else for_ms),
+                ("SET", key, pauses.encode_pause(said), "PX", pauses.ENDLESS_PAUSE_MS if for_ms is None else for_ms),
             ],
         )  # fmt: skip
-        return None if there is None else _paused(there, pttl)
+        return None if there is None else _parse_pause(there, pttl)
 
-    def resume(self, name: str) -> Paused | None:
+    def resume(self, name: str) -> ActivePause | None:
         """End the pause of a channel, whoever made it, and close its circuit. Answers what was ended."""
-        ended = keyspace.ask(
-            self._redis, keyspace.call("resume", [keyspace.pause(name), keyspace.flow(name)], ())
+        ended = keyspace.run_command(
+            self._redis,
+            keyspace.function_call(
+                "resume", [keyspace.pause_key(name), keyspace.circuit_state_key(name)], ()
+            ),
         )
-        return _paused(*ended) if ended else None
+        return _parse_pause(*ended) if ended else None
 
-    def _counter(self, name: str, now: int) -> str:
+    def _sms_counter_key(self, name: str, now: int) -> str:
         day = datetime.fromtimestamp(now / 1000, self._channels[name].timezone).date()
-        return keyspace.sms_counter(name, day.isoformat())
+        return keyspace.sms_counter_key(name, day.isoformat())
 
 
-def _paused(value: bytes, pttl: int) -> Paused:
-    return Paused(pauses.decode(value), pauses.left_ms(pttl))
+def _parse_pause(value: bytes, pttl: int) -> ActivePause:
+    return ActivePause(pauses.decode_pause(value), pauses.pause_left_ms(pttl))

@@ -14,14 +14,14 @@ import msgspec
 import redis
 
 from config.store import keyspace
-from workers.store.lanes import Letter
+from workers.store.lanes import EncodedDeadLetter
 
-PAGE = 500
+DEAD_LETTER_PAGE_SIZE = 500
 
-MOST_TRIED = 20
+MAX_ATTEMPTS_KEPT = 20
 """Attempts that a letter tells of, the newest ones."""
 
-Reason = Literal[
+DeadLetterReason = Literal[
     "undecodable", "unreadable_state", "engine_error", "worker_died",
     "unknown_channel", "rejected", "tries_exhausted", "uncertain",
 ]  # fmt: skip
@@ -29,7 +29,7 @@ Reason = Literal[
 and can no longer be asked by its id, or could not be asked in all its tries, or ever."""
 
 
-class Tried(msgspec.Struct, frozen=True, array_like=True):
+class DeadLetterAttempt(msgspec.Struct, frozen=True, array_like=True):
     """An attempt at `at` (ms), and what came of it."""
 
     at: int
@@ -50,7 +50,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     kind: Literal["event", "sms"]
-    reason: Reason
+    reason: DeadLetterReason
     sender: str
     at: int
     attempts: int
@@ -61,7 +61,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     why: str = ""
     traceback: str = ""
-    tries: list[Tried] = []
+    tries: list[DeadLetterAttempt] = []
     state: bytes | None = None
     survey: str = ""
     uncertain: bool = False
@@ -73,19 +73,19 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     def queue(self) -> str:
         """Of the worker that gave it up."""
         if self.kind == "sms":
-            return keyspace.OUTBOUND
-        return keyspace.STARTS if self.what[:1] == keyspace.START else keyspace.REPLIES
+            return keyspace.OUTBOUND_QUEUE
+        return keyspace.STARTS_QUEUE if self.what[:1] == keyspace.START_PREFIX else keyspace.REPLIES_QUEUE
 
 
-class Filed(msgspec.Struct, frozen=True):
+class IndexedDeadLetter(msgspec.Struct, frozen=True):
     """A letter in its place: in the order of `place` those of a shard fell. It is the ms at which each did, and
     thousandths where several did at once."""
 
-    place: float
+    index_score: float
     letter: DeadLetter
 
 
-class Audited(msgspec.Struct, frozen=True):
+class AuditEntry(msgspec.Struct, frozen=True):
     """What was done with a letter at `at` (ms), by whom, and what came of it."""
 
     at: int
@@ -97,14 +97,14 @@ class Audited(msgspec.Struct, frozen=True):
     channel: str
 
 
-_encoder = msgspec.msgpack.Encoder()
-decode = msgspec.msgpack.Decoder(DeadLetter).decode
+_dead_letter_encoder = msgspec.msgpack.Encoder()
+decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 
 
-def read(identity: str, blob: bytes) -> DeadLetter:
+def decode_or_placeholder(identity: str, blob: bytes) -> DeadLetter:
     """The letter in `blob`, whatever that is: one that this release cannot read is shown, and may be dropped."""
     try:
-        return decode(blob)
+        return decode_dead_letter(blob)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         why = f"this letter cannot be read by this release: {e}"
         return DeadLetter(
@@ -112,48 +112,60 @@ def read(identity: str, blob: bytes) -> DeadLetter:
         )
 
 
-def seal(letter: DeadLetter) -> Letter:
+def encode_dead_letter(letter: DeadLetter) -> EncodedDeadLetter:
     """The letter as a commit takes it."""
-    return Letter(letter.id, _encoder.encode(msgspec.structs.replace(letter, counted=True)))
+    return EncodedDeadLetter(
+        letter.id, _dead_letter_encoder.encode(msgspec.structs.replace(letter, counted=True))
+    )
 
 
-def stored(client: redis.Redis, k: int) -> Iterator[DeadLetter]:
+def scan_unordered(client: redis.Redis, k: int) -> Iterator[DeadLetter]:
     """Every dead letter of shard `k`, in no order."""
-    for identity, blob in client.hscan_iter(keyspace.dead(k), count=PAGE):
-        yield read(identity.decode(), blob)
+    for identity, blob in client.hscan_iter(keyspace.dead_letters_key(k), count=DEAD_LETTER_PAGE_SIZE):
+        yield decode_or_placeholder(identity.decode(), blob)
 
 
-def filed(client: redis.Redis, k: int) -> Iterator[Filed]:
+def scan_in_order(client: redis.Redis, k: int) -> Iterator[IndexedDeadLetter]:
     """Every dead letter of shard `k` that is there now, in the order in which they fell, read page by page."""
     places = sorted(
-        {(place, identity) for identity, place in client.zscan_iter(keyspace.dead_index(k), count=PAGE)}
+        {
+            (place, identity)
+            for identity, place in client.zscan_iter(
+                keyspace.dead_letter_index_key(k), count=DEAD_LETTER_PAGE_SIZE
+            )
+        }
     )
     waiting = iter(places)
-    while page := list(islice(waiting, PAGE)):
-        blobs = keyspace.ask(client, ("HMGET", keyspace.dead(k), *(identity for _, identity in page)))
+    while page := list(islice(waiting, DEAD_LETTER_PAGE_SIZE)):
+        blobs = keyspace.run_command(
+            client, ("HMGET", keyspace.dead_letters_key(k), *(identity for _, identity in page))
+        )
         for (place, identity), blob in zip(page, blobs, strict=True):
             if blob is not None:
-                yield Filed(place, read(identity.decode(), blob))
+                yield IndexedDeadLetter(place, decode_or_placeholder(identity.decode(), blob))
 
 
-def of_sender(client: redis.Redis, k: int, sender: str) -> list[DeadLetter]:
+def find_by_sender(client: redis.Redis, k: int, sender: str) -> list[DeadLetter]:
     """One person's dead letters, in the order in which they fell."""
-    return [each.letter for each in filed(client, k) if each.letter.sender == sender]
+    return [each.letter for each in scan_in_order(client, k) if each.letter.sender == sender]
 
 
-def find(client: redis.Redis, shards: int, ids: Sequence[str]) -> dict[str, tuple[int, DeadLetter]]:
+def find_by_ids(client: redis.Redis, shards: int, ids: Sequence[str]) -> dict[str, tuple[int, DeadLetter]]:
     """Those of these letters that are there, with their shards, in the order in which they fell."""
     if not ids:
         return {}
     commands: list[keyspace.Command] = []
     for k in range(shards):
-        commands += [("HMGET", keyspace.dead(k), *ids), ("ZMSCORE", keyspace.dead_index(k), *ids)]
-    answers = keyspace.run(client, commands)
+        commands += [
+            ("HMGET", keyspace.dead_letters_key(k), *ids),
+            ("ZMSCORE", keyspace.dead_letter_index_key(k), *ids),
+        ]
+    answers = keyspace.run_commands(client, commands)
     found = []
     for k, (blobs, places) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
         for each, blob, place in zip(ids, blobs, places, strict=True):
             if blob is not None:
-                found.append((float(place or 0), each, k, read(each, blob)))
+                found.append((float(place or 0), each, k, decode_or_placeholder(each, blob)))
     found.sort(key=itemgetter(0))
     return {each: (k, letter) for _, each, k, letter in found}
 
@@ -162,37 +174,51 @@ def discard(client: redis.Redis, k: int, ids: Sequence[str], by: str, outcome: s
     """Let these letters of shard `k` go; the audit says by whom and why. Answers, for each, whether it was there."""
     if not ids:
         return []
-    keys = [keyspace.dead(k), keyspace.dead_index(k), keyspace.dead_reasons(k), keyspace.dead_audit(k)]
-    there = keyspace.ask(client, keyspace.call("discard", keys, (by, outcome, *ids)))
+    keys = [
+        keyspace.dead_letters_key(k),
+        keyspace.dead_letter_index_key(k),
+        keyspace.dead_letter_reasons_key(k),
+        keyspace.dead_letter_audit_key(k),
+    ]
+    there = keyspace.run_command(client, keyspace.function_call("discard", keys, (by, outcome, *ids)))
     return [bool(each) for each in there]
 
 
-def delete(
+def delete_matching(
     client: redis.Redis, k: int, concerned: Callable[[DeadLetter], bool], by: str, outcome: str
 ) -> int:
     """Let the dead letters of shard `k` go that are `concerned`; answers how many there were."""
-    ids = [letter.id for letter in stored(client, k) if concerned(letter)]
-    return sum(sum(discard(client, k, ids[at : at + PAGE], by, outcome)) for at in range(0, len(ids), PAGE))
+    ids = [letter.id for letter in scan_unordered(client, k) if concerned(letter)]
+    return sum(
+        sum(discard(client, k, ids[at : at + DEAD_LETTER_PAGE_SIZE], by, outcome))
+        for at in range(0, len(ids), DEAD_LETTER_PAGE_SIZE)
+    )
 
 
-def audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[Audited]:
+def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEntry]:
     """What was done with letters of shard `k` from `since` (ms) on, oldest first."""
     after = str(since)
-    while page := keyspace.ask(client, ("XRANGE", keyspace.dead_audit(k), after, "+", "COUNT", PAGE)):
+    while page := keyspace.run_command(
+        client, ("XRANGE", keyspace.dead_letter_audit_key(k), after, "+", "COUNT", DEAD_LETTER_PAGE_SIZE)
+    ):
         for entry in page:
-            yield _audited(*entry)
+            yield _parse_audit_entry(*entry)
         after = "(" + page[-1][0].decode()
 
 
-def last_audit(client: redis.Redis, k: int, identity: str) -> Audited | None:
+def last_audit_entry(client: redis.Redis, k: int, identity: str) -> AuditEntry | None:
     """The last thing that was done with this letter, if it is among the last of its shard."""
-    entries = keyspace.ask(client, ("XREVRANGE", keyspace.dead_audit(k), "+", "-", "COUNT", PAGE))
-    return next((each for each in (_audited(*entry) for entry in entries) if each.id == identity), None)
+    entries = keyspace.run_command(
+        client, ("XREVRANGE", keyspace.dead_letter_audit_key(k), "+", "-", "COUNT", DEAD_LETTER_PAGE_SIZE)
+    )
+    return next(
+        (each for each in (_parse_audit_entry(*entry) for entry in entries) if each.id == identity), None
+    )
 
 
-def _audited(entry_id: bytes, fields: dict[bytes, bytes]) -> Audited:
+def _parse_audit_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> AuditEntry:
     words = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
     at = int(entry_id.partition(b"-")[0])
-    return Audited(
+    return AuditEntry(
         at, *(words.get(name, "") for name in ("id", "by", "outcome", "kind", "reason", "channel"))
     )

@@ -17,12 +17,12 @@ import redis
 
 from config.store import keyspace
 
-PAGE = 500
-PREFIX = "d:"
+DRAMATIQ_SCAN_COUNT = 500
+DRAMATIQ_ID_PREFIX = "d:"
 """What the ids of these letters begin with, and no other's."""
 
-_DEAD = ".XQ"
-_OF_RETRIES = ("retries", "traceback", "requeue_timestamp", "eta")
+_DEAD_QUEUE_SUFFIX = ".XQ"
+_RETRY_OPTIONS = ("retries", "traceback", "requeue_timestamp", "eta")
 
 
 class DramatiqLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class DramatiqLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        return f"{PREFIX}{self.key.removesuffix(_DEAD)}:{self.message_id}"
+        return f"{DRAMATIQ_ID_PREFIX}{self.key.removesuffix(_DEAD_QUEUE_SUFFIX)}:{self.message_id}"
 
     @property
     def why(self) -> str:
@@ -49,24 +49,31 @@ class DramatiqLetter(msgspec.Struct, frozen=True, kw_only=True):
         return lines[-1].strip() if lines else ""
 
 
-def stored(client: redis.Redis) -> Iterator[DramatiqLetter]:
+def scan_letters(client: redis.Redis) -> Iterator[DramatiqLetter]:
     """Every message that Dramatiq has given up on this server, oldest first in each queue."""
-    names = {name.decode() for name in client.scan_iter("*" + _DEAD, count=PAGE, _type="zset")}
+    names = {
+        name.decode()
+        for name in client.scan_iter("*" + _DEAD_QUEUE_SUFFIX, count=DRAMATIQ_SCAN_COUNT, _type="zset")
+    }
     for key in sorted(names):
-        ids = sorted({(at, identity) for identity, at in client.zscan_iter(key, count=PAGE)})
-        for start in range(0, len(ids), PAGE):
-            page = ids[start : start + PAGE]
-            messages = keyspace.ask(client, ("HMGET", f"{key}.msgs", *(identity for _, identity in page)))
+        ids = sorted({(at, identity) for identity, at in client.zscan_iter(key, count=DRAMATIQ_SCAN_COUNT)})
+        for start in range(0, len(ids), DRAMATIQ_SCAN_COUNT):
+            page = ids[start : start + DRAMATIQ_SCAN_COUNT]
+            messages = keyspace.run_command(
+                client, ("HMGET", f"{key}.msgs", *(identity for _, identity in page))
+            )
             for (at, identity), message in zip(page, messages, strict=True):
-                yield _read(key, identity.decode(), round(at), message or b"")
+                yield _decode_message(key, identity.decode(), round(at), message or b"")
 
 
-def find(client: redis.Redis, identity: str) -> DramatiqLetter | None:
+def find_by_id(client: redis.Redis, identity: str) -> DramatiqLetter | None:
     """The message of this id, if it is on this server."""
-    place, _, message_id = identity.removeprefix(PREFIX).rpartition(":")
-    key = place + _DEAD
-    at, message = keyspace.run(client, [("ZSCORE", key, message_id), ("HGET", f"{key}.msgs", message_id)])
-    return None if at is None else _read(key, message_id, round(float(at)), message or b"")
+    place, _, message_id = identity.removeprefix(DRAMATIQ_ID_PREFIX).rpartition(":")
+    key = place + _DEAD_QUEUE_SUFFIX
+    at, message = keyspace.run_commands(
+        client, [("ZSCORE", key, message_id), ("HGET", f"{key}.msgs", message_id)]
+    )
+    return None if at is None else _decode_message(key, message_id, round(float(at)), message or b"")
 
 
 def requeue(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
@@ -74,26 +81,34 @@ def requeue(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
     if not letter.readable:
         raise ValueError("the message is not JSON, as Dramatiq's are unless it is told otherwise")
     new_id = f"replay-{secrets.token_hex(16)}"
-    message = _anew(letter, new_id, keyspace.server_ms(client))
-    return _revive(client, letter, by, "requeued", new_id, message)
+    message = _renewed_message(letter, new_id, keyspace.server_time_ms(client))
+    return _take_from_dead_queue(client, letter, by, "requeued", new_id, message)
 
 
 def drop(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
     """Let it go for good; False if it is not there any more."""
-    return _revive(client, letter, by, "dropped")
+    return _take_from_dead_queue(client, letter, by, "dropped")
 
 
-def _revive(client: redis.Redis, letter: DramatiqLetter, by: str, outcome: str, *queued: str | bytes) -> bool:
-    queue = letter.key.removesuffix(_DEAD)
-    keys: Sequence[str] = [letter.key, f"{letter.key}.msgs", queue, f"{queue}.msgs", keyspace.dead_audit(0)]
+def _take_from_dead_queue(
+    client: redis.Redis, letter: DramatiqLetter, by: str, outcome: str, *queued: str | bytes
+) -> bool:
+    queue = letter.key.removesuffix(_DEAD_QUEUE_SUFFIX)
+    keys: Sequence[str] = [
+        letter.key,
+        f"{letter.key}.msgs",
+        queue,
+        f"{queue}.msgs",
+        keyspace.dead_letter_audit_key(0),
+    ]
     args = (letter.message_id, by, outcome, letter.message, *queued)
-    return bool(keyspace.ask(client, keyspace.call("revive", keys, args)))
+    return bool(keyspace.run_command(client, keyspace.function_call("revive", keys, args)))
 
 
-def _anew(letter: DramatiqLetter, new_id: str, now: int) -> bytes:
+def _renewed_message(letter: DramatiqLetter, new_id: str, now: int) -> bytes:
     """The message as if it had just been sent: no retries behind it, and not too old."""
     message = json.loads(letter.message)
-    options = {name: each for name, each in message["options"].items() if name not in _OF_RETRIES}
+    options = {name: each for name, each in message["options"].items() if name not in _RETRY_OPTIONS}
     message |= {
         "queue_name": letter.queue,
         "options": options | {"redis_message_id": new_id},
@@ -102,8 +117,8 @@ def _anew(letter: DramatiqLetter, new_id: str, now: int) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def _read(key: str, message_id: str, at: int, message: bytes) -> DramatiqLetter:
-    queue = key.removesuffix(_DEAD).rpartition(":")[2]
+def _decode_message(key: str, message_id: str, at: int, message: bytes) -> DramatiqLetter:
+    queue = key.removesuffix(_DEAD_QUEUE_SUFFIX).rpartition(":")[2]
     try:
         fields: Any = json.loads(message)
         options = fields["options"]

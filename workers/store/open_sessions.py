@@ -10,12 +10,12 @@ import redis
 
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
-from engine.model.lane import Lane, UnreadableLane
+from engine.model.lane import Lane, UnreadableLaneError
 
-PAGE = 1_000
+LANE_SCAN_COUNT = 1_000
 
 
-class Place(NamedTuple):
+class SessionPosition(NamedTuple):
     """Where a session waits. `step` is an index into the steps of the version."""
 
     survey: str
@@ -23,41 +23,43 @@ class Place(NamedTuple):
     step: int
 
 
-class Census(msgspec.Struct):
+class OpenSessions(msgspec.Struct):
     """Open sessions by place. `unreadable` lanes may have some more."""
 
-    open: Counter[Place]
+    by_position: Counter[SessionPosition]
     unreadable: int = 0
 
-    def versions(self) -> Counter[str]:
+    def count_by_version(self) -> Counter[str]:
         """Open sessions by version."""
         found: Counter[str] = Counter()
-        for place, count in self.open.items():
+        for place, count in self.by_position.items():
             found[place.version] += count
         return found
 
 
-def census(client: redis.Redis) -> Census:
+def count_open_sessions(client: redis.Redis) -> OpenSessions:
     """Every open session that was there before this began, and is still."""
-    found = Census(Counter())
-    for state in _states(client):
+    found = OpenSessions(Counter())
+    for state in _scan_lane_states(client):
         try:
-            found.open.update(_places(lane_format.decode(state)))
-        except UnreadableLane:
+            found.by_position.update(_session_positions(lane_format.decode_lane(state)))
+        except UnreadableLaneError:
             found.unreadable += 1
     return found
 
 
-def _places(lane: Lane) -> Iterator[Place]:
+def _session_positions(lane: Lane) -> Iterator[SessionPosition]:
     for line in lane.lines.values():
         if (session := line.session) is not None:
-            yield Place(session.survey, session.version, session.step)
+            yield SessionPosition(session.survey, session.version, session.step)
 
 
-def _states(client: redis.Redis) -> Iterator[bytes]:
+def _scan_lane_states(client: redis.Redis) -> Iterator[bytes]:
     """Each lane's state once, though SCAN may name a lane twice."""
-    names = list(set(client.scan_iter(keyspace.lane_pattern(), count=PAGE)))
-    for at in range(0, len(names), PAGE):
-        for stored in keyspace.run(client, [("GET", name) for name in names[at : at + PAGE]]):
+    names = list(set(client.scan_iter(keyspace.lane_key_pattern(), count=LANE_SCAN_COUNT)))
+    for at in range(0, len(names), LANE_SCAN_COUNT):
+        for stored in keyspace.run_commands(
+            client, [("GET", name) for name in names[at : at + LANE_SCAN_COUNT]]
+        ):
             if stored:
-                yield stored_values.state_in(stored)
+                yield stored_values.lane_state(stored)

@@ -15,28 +15,28 @@ import msgspec
 import redis
 import structlog
 
-from config.settings.settings import Mistakes
+from config.settings.settings import ConfigError
 from config.store import keyspace
 from engine.model import lane as lane_format
-from engine.model.events import OptedIn, ProviderStop, encode
+from engine.model.events import PersonOptedIn, ProviderStop, encode_event
 
 log = structlog.get_logger()
 
-PAGE = 500
+OPT_OUT_SCAN_COUNT = 500
 
-_ANOTHER_KEY = (
+_WRONG_KEY_MESSAGE = (
     "PARLEY_OPTOUT_KEY is not the key that the list of opt-outs in this Redis was made with: expected that key, or no "
     "PARLEY_OPTOUT_KEY if there was none; with another, people who said stop would not be known. If the key is lost, "
-    f"so is the list: delete the Redis key {keyspace.OPTOUT_CHECK}, and import the opted-out numbers anew"
+    f"so is the list: delete the Redis key {keyspace.OPTOUT_SECRET_CHECK_KEY}, and import the opted-out numbers anew"
 )
 
-Known = dict[str, tuple[int, str]]
+OptOutsByChannel = dict[str, tuple[int, str]]
 """Channel -> since when (ms), and whose word it was: `person`, `provider`, or where an operator had it from."""
 
-_decode = msgspec.json.Decoder(Known).decode
+_decode_opt_outs = msgspec.json.Decoder(OptOutsByChannel).decode
 
 
-class Entry(msgspec.Struct, frozen=True):
+class OptOutEntry(msgspec.Struct, frozen=True):
     """One person's opt-out from one channel, by hash; `shard` is the person's."""
 
     shard: int
@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True):
     source: str
 
 
-class OptOuts:
+class OptOutList:
     """The list in one Redis, read and written with its key."""
 
     def __init__(self, client: redis.Redis, shards: int, key: bytes) -> None:
@@ -56,166 +56,176 @@ class OptOuts:
         self._number = blake2b(digest_size=16, key=key, person=b"parley number")
 
     @property
-    def mark(self) -> str:
+    def key_fingerprint(self) -> str:
         """By what the key is known."""
         return blake2b(key=self._key, digest_size=8, person=b"parley check").hexdigest()
 
-    def hash(self, sender: str) -> str:
+    def hash_number(self, sender: str) -> str:
         hashed = self._number.copy()
         hashed.update(sender.encode())
         return hashed.hexdigest()
 
-    def known(self, sender: str) -> Known:
+    def opt_outs_of(self, sender: str) -> OptOutsByChannel:
         """All that the list has of one person. Raises msgspec.MsgspecError if it cannot be read."""
-        name = keyspace.optouts(keyspace.shard_of(sender, self._shards))
-        entry = keyspace.ask(self._redis, ("HGET", name, self.hash(sender)))
-        return _decode(entry) if entry else {}
+        name = keyspace.optouts_key(keyspace.shard_of(sender, self._shards))
+        entry = keyspace.run_command(self._redis, ("HGET", name, self.hash_number(sender)))
+        return _decode_opt_outs(entry) if entry else {}
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[OptOutEntry]:
         """The whole list."""
         for k in range(self._shards):
-            for field, entry in self._redis.hscan_iter(keyspace.optouts(k), count=PAGE):
-                for channel, (at, source) in _decode(entry).items():
-                    yield Entry(k, field.decode(), channel, at, source)
+            for field, entry in self._redis.hscan_iter(keyspace.optouts_key(k), count=OPT_OUT_SCAN_COUNT):
+                for channel, (at, source) in _decode_opt_outs(entry).items():
+                    yield OptOutEntry(k, field.decode(), channel, at, source)
 
-    def add(self, people: Sequence[tuple[str, str]], source: str) -> int:
+    def add_opt_outs(self, people: Sequence[tuple[str, str]], source: str) -> int:
         """Opt these (sender, channel) out, as of now; answers how many were not yet. Open sessions end."""
         run = secrets.token_hex(8)
         commands = []
-        for k, group in keyspace.by_shard(people, lambda each: each[0], self._shards).items():
-            keys, args = [keyspace.optouts(k), keyspace.alarms(k)], []
+        for k, group in keyspace.group_by_shard(people, lambda each: each[0], self._shards).items():
+            keys, args = [keyspace.optouts_key(k), keyspace.lane_alarms_key(k)], []
             for sender, channel in group:
-                mail = keyspace.REPLY + encode(_stop(run, sender, channel, source))
-                keys += [each(k, sender) for each in _LIVING]
-                args += [sender, self.hash(sender), channel, 0, source, mail]
-            commands.append(keyspace.call("opt_out", keys, args))
-        return sum(chain.from_iterable(keyspace.run(self._redis, commands)))
+                mail = keyspace.REPLY_PREFIX + encode_event(_stop_event(run, sender, channel, source))
+                keys += [each(k, sender) for each in _KEYS_OF_LANE]
+                args += [sender, self.hash_number(sender), channel, 0, source, mail]
+            commands.append(keyspace.function_call("opt_out", keys, args))
+        return sum(chain.from_iterable(keyspace.run_commands(self._redis, commands)))
 
-    def restore(self, entries: Sequence[Entry]) -> int:
+    def restore(self, entries: Sequence[OptOutEntry]) -> int:
         """Take over entries of another list that was made with the same key; answers how many are new. Lanes are not
-        told: see `tell`."""
+        told: see `opt_out_lanes`."""
         commands = []
-        for k, group in _by_shard(entries).items():
-            keys = [keyspace.optouts(k), keyspace.alarms(k)]
+        for k, group in _group_by_shard(entries).items():
+            keys = [keyspace.optouts_key(k), keyspace.lane_alarms_key(k)]
             args = [("", each.hash, each.channel, each.at, each.source, "") for each in group]
-            commands.append(keyspace.call("opt_out", keys, chain.from_iterable(args)))
-        return sum(chain.from_iterable(keyspace.run(self._redis, commands)))
+            commands.append(keyspace.function_call("opt_out", keys, chain.from_iterable(args)))
+        return sum(chain.from_iterable(keyspace.run_commands(self._redis, commands)))
 
-    def tell(self, entries: Iterable[Entry]) -> int:
+    def opt_out_lanes(self, entries: Iterable[OptOutEntry]) -> int:
         """Opt out the lanes of those of these people who have one; answers how many."""
         run = secrets.token_hex(8)
-        by_hash: dict[str, list[Entry]] = {}
+        by_hash: dict[str, list[OptOutEntry]] = {}
         for entry in entries:
             by_hash.setdefault(entry.hash, []).append(entry)
         told = 0
-        for name in self._redis.scan_iter(keyspace.lane_pattern(), count=PAGE):
-            sender = keyspace.sender_of(name.decode())
-            for entry in by_hash.get(self.hash(sender), ()):
-                stop = encode(_stop(run, sender, entry.channel, entry.source))
+        for name in self._redis.scan_iter(keyspace.lane_key_pattern(), count=OPT_OUT_SCAN_COUNT):
+            sender = keyspace.sender_of_key(name.decode())
+            for entry in by_hash.get(self.hash_number(sender), ()):
+                stop = encode_event(_stop_event(run, sender, entry.channel, entry.source))
                 commands, _ = keyspace.accept_commands(self._shards, [(sender, False, stop)])
-                keyspace.run(self._redis, commands)
+                keyspace.run_commands(self._redis, commands)
                 told += 1
         return told
 
-    def remove(self, sender: str, channels: Sequence[str], keep_events_ms: int) -> int | None:
+    def remove_opt_outs(self, sender: str, channels: Sequence[str], keep_events_ms: int) -> int | None:
         """Forget that this person opted out of these channels: they may be texted again. Answers of how many of them
         they had; None if a worker has their lane in its hands, again and again."""
         k = keyspace.shard_of(sender, self._shards)
-        keys = [keyspace.optouts(k), keyspace.lane(k, sender), keyspace.lock(k, sender)]
-        for _ in range(_TRIES):
-            stored = keyspace.ask(self._redis, ("GET", keyspace.lane(k, sender))) or b""
-            amended, released = _released(stored, channels)
-            known: int = keyspace.ask(
-                self._redis, keyspace.call("opt_in", keys, (self.hash(sender), stored, amended, *channels))
+        keys = [keyspace.optouts_key(k), keyspace.lane_key(k, sender), keyspace.lane_lock_key(k, sender)]
+        for _ in range(_REMOVE_ATTEMPTS):
+            stored = keyspace.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
+            amended, released = _without_opt_outs(stored, channels)
+            known: int = keyspace.run_command(
+                self._redis,
+                keyspace.function_call(
+                    "opt_in", keys, (self.hash_number(sender), stored, amended, *channels)
+                ),
             )
             if known >= 0:
-                now = keyspace.server_ms(self._redis)
-                records = encode([OptedIn(now, channel, "") for channel in released])
+                now = keyspace.server_time_ms(self._redis)
+                records = encode_event([PersonOptedIn(now, channel, "") for channel in released])
                 if released:
                     note = (sender, keep_events_ms, records)
-                    keyspace.ask(
+                    keyspace.run_command(
                         self._redis,
-                        keyspace.call("note", [keyspace.events(k), keyspace.lane(k, sender)], note),
+                        keyspace.function_call(
+                            "note", [keyspace.events_key(k), keyspace.lane_key(k, sender)], note
+                        ),
                     )
                 return max(known, len(released))
         return None
 
 
-_TRIES = 50
-_LIVING = (keyspace.mailbox, keyspace.lane, keyspace.lock, keyspace.outbox)
+_REMOVE_ATTEMPTS = 50
+_KEYS_OF_LANE = (keyspace.mailbox_key, keyspace.lane_key, keyspace.lane_lock_key, keyspace.outbox_key)
 """A sender who has one of these keys has a lane, or is getting one."""
 
 
-def open_list(client: redis.Redis, shards: int, secret: str) -> OptOuts:
+def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList:
     """The list, with `secret` for its key or else the one that is kept in Redis. Raises Mistakes."""
     if not secret:
-        secret = _agreed(client, keyspace.OPTOUT_KEY, secrets.token_hex(32))
-    optouts = _keyed(client, shards, secret)
-    if _agreed(client, keyspace.OPTOUT_CHECK, optouts.mark) != optouts.mark:
-        raise Mistakes([_ANOTHER_KEY])
+        secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, secrets.token_hex(32))
+    optouts = _list_with_secret(client, shards, secret)
+    if (
+        _get_or_set(client, keyspace.OPTOUT_SECRET_CHECK_KEY, optouts.key_fingerprint)
+        != optouts.key_fingerprint
+    ):
+        raise ConfigError([_WRONG_KEY_MESSAGE])
     return optouts
 
 
-def _agreed(client: redis.Redis, name: str, mine: str) -> str:
+def _get_or_set(client: redis.Redis, name: str, mine: str) -> str:
     """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing."""
-    kept: bytes | None = keyspace.ask(client, ("GET", name))
+    kept: bytes | None = keyspace.run_command(client, ("GET", name))
     if kept is None:
         client.set(name, mine, nx=True)
-        kept = keyspace.ask(client, ("GET", name))
+        kept = keyspace.run_command(client, ("GET", name))
     return (kept or b"").decode()
 
 
-def read_list(client: redis.Redis, shards: int, secret: str) -> OptOuts | None:
+def find_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList | None:
     """The same for whoever only looks: nothing is made. None if there is no list yet. Raises Mistakes."""
-    kept, check = keyspace.run(client, [("GET", keyspace.OPTOUT_KEY), ("GET", keyspace.OPTOUT_CHECK)])
+    kept, check = keyspace.run_commands(
+        client, [("GET", keyspace.OPTOUT_SECRET_KEY), ("GET", keyspace.OPTOUT_SECRET_CHECK_KEY)]
+    )
     if check is None or not (secret or kept):
         return None
-    optouts = _keyed(client, shards, secret or kept.decode())
-    if check != optouts.mark.encode():
-        raise Mistakes([_ANOTHER_KEY])
+    optouts = _list_with_secret(client, shards, secret or kept.decode())
+    if check != optouts.key_fingerprint.encode():
+        raise ConfigError([_WRONG_KEY_MESSAGE])
     return optouts
 
 
-def _keyed(client: redis.Redis, shards: int, secret: str) -> OptOuts:
-    return OptOuts(
+def _list_with_secret(client: redis.Redis, shards: int, secret: str) -> OptOutList:
+    return OptOutList(
         client, shards, blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
     )
 
 
-def opted_out_lines(lane: lane_format.Lane) -> dict[str, int]:
+def opt_outs_in_lane(lane: lane_format.Lane) -> dict[str, int]:
     """What a lane knows by itself: channel -> since when (ms). Only a channel's own line knows of opt-outs."""
     return {channel: line.opted_out_at for channel, line in lane.lines.items() if line.opted_out_at}
 
 
-def opted_out_since(entry: bytes) -> dict[str, int] | None:
+def decode_opt_out_times(entry: bytes) -> dict[str, int] | None:
     """What an entry of the list says: channel -> since when (ms); None if it cannot be read."""
     try:
-        return {channel: at for channel, (at, _) in _decode(entry).items()}
+        return {channel: at for channel, (at, _) in _decode_opt_outs(entry).items()}
     except (msgspec.MsgspecError, UnicodeDecodeError):
         log.exception("an entry of the list of opt-outs cannot be read; its person gets no SMS")
         return None
 
 
-def _stop(run: str, sender: str, channel: str, source: str) -> ProviderStop:
+def _stop_event(run: str, sender: str, channel: str, source: str) -> ProviderStop:
     """The same for all calls of one run, so that a call whose reply was lost may be repeated."""
     identity = blake2b(f"{run} {sender} {channel}".encode(), digest_size=8).hexdigest()
     return ProviderStop(identity, channel, source=source)
 
 
-def _by_shard(entries: Iterable[Entry]) -> Mapping[int, list[Entry]]:
-    groups: dict[int, list[Entry]] = {}
+def _group_by_shard(entries: Iterable[OptOutEntry]) -> Mapping[int, list[OptOutEntry]]:
+    groups: dict[int, list[OptOutEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.shard, []).append(entry)
     return groups
 
 
-def _released(stored: bytes, channels: Sequence[str]) -> tuple[bytes, list[str]]:
+def _without_opt_outs(stored: bytes, channels: Sequence[str]) -> tuple[bytes, list[str]]:
     """A stored lane with these channels' opt-outs taken from it, and which it had. Raises UnreadableLane."""
     fence, deadline, state = stored.split(b" ", 2) if stored else (b"", b"", b"")
-    lane = lane_format.decode(state)
-    released = [channel for channel in opted_out_lines(lane) if channel in channels]
+    lane = lane_format.decode_lane(state)
+    released = [channel for channel in opt_outs_in_lane(lane) if channel in channels]
     for channel in released:
         lane.lines[channel].opted_out_at = 0
     if not released:
         return stored, []
-    return b" ".join([fence, deadline, lane_format.encode(lane)]), released
+    return b" ".join([fence, deadline, lane_format.encode_lane(lane)]), released

@@ -4,10 +4,10 @@ was said in a session can be deleted when its time has come, and nothing else wi
 from collections.abc import Iterable
 from itertools import groupby
 
-from engine.model.events import Delivered, Heard, Record, session_of_sms
+from engine.model.events import ArchiveRecord, ReceiptRecorded, SmsReceived, session_of_sms_id
 
 
-def session_of(record: Record) -> str:
+def session_of_record(record: ArchiveRecord) -> str:
     """The id of the session; if the record is of none, empty or an id that no session has.
 
     An SMS that was heard in no session may have opened one, which is called by its id then. A receipt belongs to its
@@ -17,14 +17,14 @@ def session_of(record: Record) -> str:
     if session:
         return session
     match record:
-        case Heard(id=identity):
+        case SmsReceived(id=identity):
             return identity
-        case Delivered(sms=sms):
-            return session_of_sms(sms)
+        case ReceiptRecorded(sms=sms):
+            return session_of_sms_id(sms)
         case _:
             return ""
 
 
-def by_session(records: Iterable[Record]) -> list[list[Record]]:
+def group_by_session(records: Iterable[ArchiveRecord]) -> list[list[ArchiveRecord]]:
     """The records in their order, in runs of one session or of none."""
-    return [list(run) for _, run in groupby(records, session_of)]
+    return [list(run) for _, run in groupby(records, session_of_record)]

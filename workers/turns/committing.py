@@ -10,52 +10,58 @@ import redis
 
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
-from engine.model.events import Record, Refusal, Unsent, decode_outbound
-from engine.model.policy import Policy
-from engine.surveys.survey_registry import Surveys
-from engine.turns.advance import missing_versions
-from engine.turns.turn import WITHDRAWN, UnknownVersion
-from workers.store.lanes import Claim, Committed, Lanes
-from workers.store.survey_versions import learn
-from workers.turns.drafts import Draft, draft, draft_one_by_one
+from engine.model.events import ArchiveRecord, RefusalReason, SmsNotSent, decode_outbound
+from engine.model.policy import ChannelPolicies
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.advance import missing_survey_versions
+from engine.turns.turn import WITHDRAWAL_REASONS, UnknownVersionError
+from workers.store.lanes import CommitResult, LaneClaim, LaneStore
+from workers.store.survey_versions import load_versions
+from workers.turns.drafts import LaneDraft, draft_event_by_event, draft_lane
 
 
-class Bell(Protocol):
-    def ring(self, queue: str, senders: Sequence[str]) -> None: ...
+class WorkerWaker(Protocol):
+    def wake(self, queue: str, senders: Sequence[str]) -> None: ...
 
 
-def draft_knowing(client: redis.Redis, claim: Claim, surveys: Surveys, policy: Policy) -> Draft:
+def draft_with_versions(
+    client: redis.Redis, claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> LaneDraft:
     """`draft`, having looked for the versions that a session needs and `surveys` does not know. Never raises for what a
     lane or an event holds."""
     try:
-        return draft(claim, surveys, policy)
-    except UnknownVersion:
-        learn(client, surveys, missing_versions(lane_format.decode(claim.state), surveys))
+        return draft_lane(claim, surveys, policy)
+    except UnknownVersionError:
+        load_versions(client, surveys, missing_survey_versions(lane_format.decode_lane(claim.state), surveys))
     try:
-        return draft(claim, surveys, policy)
-    except UnknownVersion:
-        return draft_one_by_one(claim, surveys, policy)
+        return draft_lane(claim, surveys, policy)
+    except UnknownVersionError:
+        return draft_event_by_event(claim, surveys, policy)
 
 
-Admit = Callable[[str, int, int], tuple[int, Refusal | None]]
+SessionAdmission = Callable[[str, int, int], tuple[int, RefusalReason | None]]
 """Of a channel and so many sessions at `now` (ms): how many may open, and why not all."""
 
 
-def permitted(admit: Admit, drafts: Sequence[Draft], now: int) -> tuple[list[bool], Mapping[str, Refusal]]:
+def permit_drafts(
+    admit: SessionAdmission, drafts: Sequence[LaneDraft], now: int
+) -> tuple[list[bool], Mapping[str, RefusalReason]]:
     """Which of these drafts may open the sessions that they would, and by channel why not all may."""
     wanted: Counter[str] = Counter()
     for each in drafts:
-        wanted.update(each.opened)
-    closed: dict[str, Refusal] = {}
+        wanted.update(each.opened_by_channel)
+    closed: dict[str, RefusalReason] = {}
     left: dict[str, int] = {}
     for channel, count in wanted.items():
         left[channel], reason = admit(channel, count, now)
         if reason:
             closed[channel] = reason
-    return [_take(left, each.opened) for each in drafts] if closed else [True] * len(drafts), closed
+    return [_take_permits(left, each.opened_by_channel) for each in drafts] if closed else [True] * len(
+        drafts
+    ), closed
 
 
-def _take(left: dict[str, int], opened: Mapping[str, int]) -> bool:
+def _take_permits(left: dict[str, int], opened: Mapping[str, int]) -> bool:
     if not all(left[channel] >= count for channel, count in opened.items()):
         return False
     for channel, count in opened.items():
@@ -63,25 +69,25 @@ def _take(left: dict[str, int], opened: Mapping[str, int]) -> bool:
     return True
 
 
-def wake(bell: Bell, committed: Sequence[Committed]) -> None:
+def wake_after_commit(waker: WorkerWaker, committed: Sequence[CommitResult]) -> None:
     """Ring for whoever these lanes want next."""
-    for queue in (keyspace.STARTS, keyspace.REPLIES):
-        waiting = [each.sender for each in committed if each.wake == queue]
+    for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE):
+        waiting = [each.sender for each in committed if each.wake_queue == queue]
         if waiting:
-            bell.ring(queue, waiting)
-    speaking = [each.sender for each in committed if each.speak]
+            waker.wake(queue, waiting)
+    speaking = [each.sender for each in committed if each.wake_delivery]
     if speaking:
-        bell.ring(keyspace.OUTBOUND, speaking)
+        waker.wake(keyspace.OUTBOUND_QUEUE, speaking)
 
 
-def note_withdrawn(lanes: Lanes, each: Draft, committed: Committed, now: int) -> None:
+def archive_withdrawn(lanes: LaneStore, each: LaneDraft, committed: CommitResult, now: int) -> None:
     """SMS that were taken back before they left: the archive says so."""
-    records: list[Record] = []
-    for entry in committed.withdrawn:
+    records: list[ArchiveRecord] = []
+    for entry in committed.withdrawn_entries:
         try:
-            sms = decode_outbound(stored_values.sms_in(entry))
+            sms = decode_outbound(stored_values.outbox_sms(entry))
         except msgspec.MsgspecError:
             continue  # nobody knows what it was
         code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
-        records.append(Unsent(now, sms.channel, sms.session, sms.id, code, WITHDRAWN[code]))
-    lanes.archive(committed.sender, records)
+        records.append(SmsNotSent(now, sms.channel, sms.session, sms.id, code, WITHDRAWAL_REASONS[code]))
+    lanes.archive_records(committed.sender, records)

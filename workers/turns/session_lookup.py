@@ -3,20 +3,20 @@
 import msgspec
 
 from engine.model import lane as lane_format
-from engine.model.events import Inbound, Invitation, Part, Sms
-from engine.model.lane import Lane, Line, Session
-from engine.model.policy import Policy
-from engine.surveys.keywords import survey_started
-from engine.surveys.survey_registry import Surveys
-from engine.turns.session_routing import heard_on, key_of, main_line
+from engine.model.events import InboundEvent, InboundSms, Invitation, SmsPart
+from engine.model.lane import ChannelLine, Lane, Session
+from engine.model.policy import ChannelPolicies
+from engine.surveys.keywords import match_start
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.session_routing import line_key, main_line, route_sms
 
 
-class Met(msgspec.Struct, frozen=True):
+class LaneAtFailure(msgspec.Struct, frozen=True):
     """`state` is the lane without what tells copies from news. `line` is where the event belongs, None for one that
     belongs to no line; `survey` is that of its session, or the one that the event asks for."""
 
     state: bytes
-    line: Line | None
+    line: ChannelLine | None
     survey: str
 
     @property
@@ -24,39 +24,45 @@ class Met(msgspec.Struct, frozen=True):
         return self.line.session if self.line is not None else None
 
 
-def met(lane: Lane, event: Inbound | None, surveys: Surveys, policy: Policy) -> Met:
+def lane_at_failure(
+    lane: Lane, event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> LaneAtFailure:
     """What `event` (None: a deadline) meets in `lane`. Raises KeyError for a channel that is not known."""
-    state = lane_format.encode(msgspec.structs.replace(lane, seen={}, gathered=[]))
-    line = line_of(lane_format.decode(state), event, surveys, policy)
+    state = lane_format.encode_lane(msgspec.structs.replace(lane, seen={}, gathered=[]))
+    line = line_of_event(lane_format.decode_lane(state), event, surveys, policy)
     session = line.session if line is not None else None
-    return Met(state, line, session.survey if session is not None else _asked_for(event, surveys, policy))
+    return LaneAtFailure(
+        state, line, session.survey if session is not None else _requested_survey(event, surveys, policy)
+    )
 
 
-def line_of(lane: Lane, event: Inbound | None, surveys: Surveys, policy: Policy) -> Line | None:
+def line_of_event(
+    lane: Lane, event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies
+) -> ChannelLine | None:
     """The line that a person's event belongs to. May change `lane`."""
     match event:
-        case Sms():
-            starts = event.start and _started(event, surveys, policy) is not None
-            return heard_on(lane, event, policy[event.channel], starts=starts).line
-        case Part():
-            whole = Sms(event.id, event.channel, event.text, originator=event.originator)
-            return heard_on(lane, whole, policy[event.channel], starts=False).line
+        case InboundSms():
+            starts = event.start and _started_survey(event, surveys, policy) is not None
+            return route_sms(lane, event, policy[event.channel], starts=starts).line
+        case SmsPart():
+            whole = InboundSms(event.id, event.channel, event.text, originator=event.originator)
+            return route_sms(lane, whole, policy[event.channel], starts=False).line
         case Invitation():
-            return lane.lines.get(key_of(event.channel, event.originator)) or main_line(lane, event.channel)
+            return lane.lines.get(line_key(event.channel, event.originator)) or main_line(lane, event.channel)
         case _:
             return None
 
 
-def _asked_for(event: Inbound | None, surveys: Surveys, policy: Policy) -> str:
+def _requested_survey(event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies) -> str:
     match event:
         case Invitation(survey=survey):
             return survey
-        case Sms(start=True):
-            return _started(event, surveys, policy) or ""
+        case InboundSms(start=True):
+            return _started_survey(event, surveys, policy) or ""
         case _:
             return ""
 
 
-def _started(sms: Sms, surveys: Surveys, policy: Policy) -> str | None:
-    started = survey_started(sms.text, policy[sms.channel].surveys, surveys)
+def _started_survey(sms: InboundSms, surveys: SurveyRegistry, policy: ChannelPolicies) -> str | None:
+    started = match_start(sms.text, policy[sms.channel].surveys, surveys)
     return started.survey.name if started is not None else None

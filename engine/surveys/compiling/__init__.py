@@ -6,59 +6,77 @@ All problems of a file are found in one go. Each names the step by its id, and t
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
 
-from engine.answers import Reader, Why
-from engine.model.patterns import Pattern
-from engine.model.text_normalization import fold, fold_word
+from engine.answers import InvalidReason, Reader
+from engine.model.patterns import CompiledPattern
+from engine.model.text_normalization import fold_text, fold_word
 from engine.surveys.compiling.answer_compiler import AnswerCompiler
 from engine.surveys.compiling.routes import RouteCompiler
-from engine.surveys.compiling.scope import Scope, Source
-from engine.surveys.compiling.text_parsing import WORD, TextCompiler
-from engine.surveys.findings import Finding, Rejected, broken
-from engine.surveys.keywords import HELP, is_stop
-from engine.surveys.phrases import fixed_text, refusal, speaks, whys
-from engine.surveys.program import Ask, FixedText, Keywords, Reask, Remind, Say, Step, Survey
+from engine.surveys.compiling.scope import CompilerScope, WrittenStep
+from engine.surveys.compiling.text_parsing import PLAIN_KEYWORD, TextCompiler
+from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
+from engine.surveys.keywords import HELP_WORDS, is_stop
+from engine.surveys.phrases import fixed_text, has_phrases, invalid_answer_text, invalid_reasons
+from engine.surveys.program import (
+    FixedText,
+    QuestionStep,
+    ReaskInvalid,
+    ReminderRule,
+    StartKeywords,
+    StatementStep,
+    Survey,
+    SurveyStep,
+)
 from engine.surveys.survey_file import (
-    ANYTHING,
-    TAG,
+    ANY_SMS,
+    LANGUAGE_TAG,
     AskStep,
+    DeclaredVariables,
     Reminder,
     SayStep,
     SurveyFile,
-    Variables,
     YesNoAnswer,
-    convert,
+    convert_with_problems,
 )
-from engine.surveys.survey_file import Keywords as KeywordsWritten
-from engine.surveys.texts import LONGEST_SMS, Text, join, literal_length
-from engine.surveys.variables import CONTACT, LONGEST, NAME, TOLD, USUAL, place_of
+from engine.surveys.survey_file import WrittenKeywords as KeywordsWritten
+from engine.surveys.texts import LONGEST_SMS, LocalizedText, join_templates, literal_length
+from engine.surveys.variables import (
+    BUILTIN_VARIABLES,
+    CONTACT_KEY,
+    KEY_PATTERN,
+    LONGEST_VALUE,
+    PUZZEL_KEYS,
+    answer_key,
+)
 
-__all__ = ["Rejected", "compile_survey"]
+__all__ = ["InvalidSurveyError", "compile_survey"]
 
-_A_NAME = "letters from a to z, digits, - and _ that begin with a letter"
+_NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
 
-def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple[Survey, list[Finding]]:
+def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple[Survey, list[SurveyFinding]]:
     """The survey in a parsed file, and warnings about how it is written. Raises Rejected."""
     if not isinstance(raw, dict):
-        raise Rejected([broken("it holds no survey: the fields `survey` and `steps` are expected")])
-    header, problems = convert(raw, SurveyFile)
-    sources, findings = _sources(raw.get("steps"))
-    languages = header.languages if header else tuple(_texts_in(raw.get("languages"))) or ("en",)
-    variables = _variables(header.variables) if header else {}
-    scope = Scope(languages, _ids(raw.get("steps")), sources, variables)
+        raise InvalidSurveyError(
+            [invalid_file_finding("it holds no survey: the fields `survey` and `steps` are expected")]
+        )
+    header, problems = convert_with_problems(raw, SurveyFile)
+    sources, findings = _convert_steps(raw.get("steps"))
+    languages = header.languages if header else tuple(_strings_in(raw.get("languages"))) or ("en",)
+    variables = _variable_lengths(header.variables) if header else {}
+    scope = CompilerScope(languages, _step_indexes(raw.get("steps")), sources, variables)
     compiler = _StepCompiler(scope)
-    keywords = compiler.keywords(header.start if header else _texts_in(raw.get("start")))
-    texts = compiler.texts.fixed(header.texts, header.start, header.title) if header else {}
-    steps = [compiler.step(place, each) for place, each in enumerate(sources) if each is not None]
+    keywords = compiler.compile_keywords(header.start if header else _strings_in(raw.get("start")))
+    texts = compiler.texts.compile_fixed_texts(header.texts, header.start, header.title) if header else {}
+    steps = [compiler.compile_step(place, each) for place, each in enumerate(sources) if each is not None]
     found = [
-        *map(broken, problems),
+        *map(invalid_file_finding, problems),
         *findings,
         *(_header_findings(header) if header else ()),
-        *(_unspoken(header, sources) if header else ()),
+        *(_unspoken_language_warnings(header, sources) if header else ()),
         *scope.findings,
     ]
     if header is None or any(each.level == "error" for each in found):
-        raise Rejected([each for each in found if each.level == "error"])
+        raise InvalidSurveyError([each for each in found if each.level == "error"])
     survey = Survey(
         name=header.survey,
         version=version,
@@ -75,16 +93,16 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         texts=texts,
         steps=tuple(steps),
         variables=scope.variables,
-        told=frozenset(place for place in TOLD if place[1:] in scope.variables),
+        told=frozenset(place for place in BUILTIN_VARIABLES if place[1:] in scope.variables),
         keep_ms=header.keep.ms if header.keep is not None else None,
     )
     return survey, found
 
 
-def _header_findings(header: SurveyFile) -> list[Finding]:
+def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
     problems: list[str] = []
-    if not NAME.fullmatch(header.survey):
-        problems.append(f"field survey: found '{header.survey}', expected {_A_NAME}")
+    if not KEY_PATTERN.fullmatch(header.survey):
+        problems.append(f"field survey: found '{header.survey}', expected {_NAME_RULE}")
     if header.keep is not None and header.keep.ms == 0:
         problems.append("field keep: found no time at all, expected at least 1s, or 30d for 30 days")
     if header.most_sms is not None and header.most_sms < 1:
@@ -94,7 +112,7 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
     problems += [
         f"field languages: found '{each}', expected a tag such as en, fr or pt-BR"
         for each in header.languages
-        if not TAG.fullmatch(each)
+        if not LANGUAGE_TAG.fullmatch(each)
     ]
     if len(set(header.languages)) < len(header.languages):
         problems.append("field languages: one of them stands there twice")
@@ -105,14 +123,16 @@ def _header_findings(header: SurveyFile) -> list[Finding]:
             if not 1 <= longest <= LONGEST_SMS
         ]
     problems += [
-        f"field variables: found '{name}', expected {_A_NAME}"
+        f"field variables: found '{name}', expected {_NAME_RULE}"
         for name in header.variables
-        if not NAME.fullmatch(name) and place_of(name) != CONTACT
+        if not KEY_PATTERN.fullmatch(name) and answer_key(name) != CONTACT_KEY
     ]
-    return [broken(each) for each in problems]
+    return [invalid_file_finding(each) for each in problems]
 
 
-def _unspoken(header: SurveyFile, sources: Iterable[Source | None]) -> Iterator[Finding]:
+def _unspoken_language_warnings(
+    header: SurveyFile, sources: Iterable[WrittenStep | None]
+) -> Iterator[SurveyFinding]:
     """Where we would say something in a language in which we have no words."""
     ours = [
         f"`texts.{name}`"
@@ -130,61 +150,61 @@ def _unspoken(header: SurveyFile, sources: Iterable[Source | None]) -> Iterator[
         and not (each.answer.yes and each.answer.no)
     ]
     for language in header.languages:
-        if ours and not speaks(language):
+        if ours and not has_phrases(language):
             more = f" and {len(ours) - 3} more" if len(ours) > 3 else ""
             reason = f"we have no words in '{language}', and would speak English: {', '.join(ours[:3])}{more}"
-            yield Finding("warning", "unspoken_language", "", reason, f"write them in '{language}'")
+            yield SurveyFinding("warning", "unspoken_language", "", reason, f"write them in '{language}'")
 
 
-def _variables(declared: Variables) -> dict[str, int]:
+def _variable_lengths(declared: DeclaredVariables) -> dict[str, int]:
     """Lower case -> longest value. What is declared, and what needs no declaration."""
-    longest = declared if isinstance(declared, dict) else dict.fromkeys(declared, LONGEST)
-    return dict.fromkeys((each.lower() for each in USUAL), LONGEST) | {
+    longest = declared if isinstance(declared, dict) else dict.fromkeys(declared, LONGEST_VALUE)
+    return dict.fromkeys((each.lower() for each in PUZZEL_KEYS), LONGEST_VALUE) | {
         name.lower(): each for name, each in longest.items()
     }
 
 
-def _texts_in(written: object) -> list[str]:
+def _strings_in(written: object) -> list[str]:
     """What of a list in a header with problems can be read, so that the rest of the file is looked at too."""
     return [each for each in written if isinstance(each, str)] if isinstance(written, list) else []
 
 
-def _sources(raw: object) -> tuple[list[Source | None], list[Finding]]:
+def _convert_steps(raw: object) -> tuple[list[WrittenStep | None], list[SurveyFinding]]:
     """The steps as written, None for those that cannot be converted."""
     if not isinstance(raw, list):
         return [], []
     if not raw:
-        return [], [broken("field steps: at least one step is expected")]
-    sources: list[Source | None] = []
-    findings: list[Finding] = []
+        return [], [invalid_file_finding("field steps: at least one step is expected")]
+    sources: list[WrittenStep | None] = []
+    findings: list[SurveyFinding] = []
     for place, each in enumerate(raw):
-        source, problems = _source(each)
+        source, problems = _convert_step(each)
         sources.append(source)
-        findings += [_in_step(each, place, problem) for problem in problems]
+        findings += [_step_finding(each, place, problem) for problem in problems]
     return sources, findings
 
 
-def _source(raw: object) -> tuple[Source | None, list[str]]:
+def _convert_step(raw: object) -> tuple[WrittenStep | None, list[str]]:
     if not isinstance(raw, dict):
         return None, ["a mapping with `say` or `ask` is expected"]
     if "ask" in raw and "say" in raw:
         return None, ["either `say` or `ask` is expected, not both"]
     if "ask" in raw:
-        return convert(raw, AskStep)
+        return convert_with_problems(raw, AskStep)
     if "say" in raw:
-        return convert(raw, SayStep)
+        return convert_with_problems(raw, SayStep)
     return None, ["either `say` or `ask` is expected"]
 
 
-def _in_step(raw: object, place: int, problem: str) -> Finding:
+def _step_finding(raw: object, place: int, problem: str) -> SurveyFinding:
     """`problem` is about the step `raw`; one without an id is known by its number."""
     identity = raw.get("id") if isinstance(raw, dict) else None
     if isinstance(identity, str):
-        return broken(problem, identity)
-    return broken(f"step number {place + 1}, {problem}")
+        return invalid_file_finding(problem, identity)
+    return invalid_file_finding(f"step number {place + 1}, {problem}")
 
 
-def _ids(raw: object) -> dict[str, int]:
+def _step_indexes(raw: object) -> dict[str, int]:
     """Step id -> index, also of the steps that cannot be converted, so that routes to them are no second problem."""
     ids: dict[str, int] = {}
     for place, each in enumerate(raw if isinstance(raw, list) else []):
@@ -196,92 +216,104 @@ def _ids(raw: object) -> dict[str, int]:
 class _StepCompiler:
     """Compiles step by step, and notes what is wrong with each in its scope."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: CompilerScope) -> None:
         self._scope = scope
         self.texts = TextCompiler(scope)
         self._answers = AnswerCompiler(scope, self.texts)
         self._routes = RouteCompiler(scope)
 
-    def step(self, place: int, source: Source) -> Step:
+    def compile_step(self, place: int, source: WrittenStep) -> SurveyStep:
         scope = self._scope
-        scope.step = source.id
-        if source.id == "end" or not NAME.fullmatch(source.id):
-            scope.problem(f"field id: found '{source.id}', expected {_A_NAME}, and not 'end'")
-        if scope.ids[source.id] != place:
-            scope.problem("field id: another step has the same id")
+        scope.current_step = source.id
+        if source.id == "end" or not KEY_PATTERN.fullmatch(source.id):
+            scope.add_error(f"field id: found '{source.id}', expected {_NAME_RULE}, and not 'end'")
+        if scope.index_by_id[source.id] != place:
+            scope.add_error("field id: another step has the same id")
         match source:
             case SayStep():
-                return Say(source.id, self.texts.text("say", source.say), self._routes.routes(place, source))
+                return StatementStep(
+                    source.id,
+                    self.texts.compile_text("say", source.say),
+                    self._routes.compile_routes(place, source),
+                )
             case AskStep():
-                return self._ask(place, source)
+                return self._compile_ask(place, source)
             case _:
                 assert_never(source)
 
-    def _ask(self, place: int, source: AskStep) -> Ask:
-        reader = self._answers.reader(source.answer)
-        text = self.texts.text("ask", source.ask, options=self._answers.listed(source.answer))
-        return Ask(
+    def _compile_ask(self, place: int, source: AskStep) -> QuestionStep:
+        reader = self._answers.compile_reader(source.answer)
+        text = self.texts.compile_text("ask", source.ask, options=self._answers.option_lines(source.answer))
+        return QuestionStep(
             id=source.id,
             text=text,
             reader=reader,
-            invalid=Reask(
-                texts=self._reasks(source, text, reader),
+            invalid=ReaskInvalid(
+                texts=self._compile_reasks(source, text, reader),
                 attempts=source.attempts,
-                give_up=self._routes.go("give_up", source.give_up) if source.give_up is not None else None,
+                give_up=self._routes.resolve_step("give_up", source.give_up)
+                if source.give_up is not None
+                else None,
             ),
-            routes=self._routes.routes(place, source),
-            remind=self._remind(source.remind) if source.remind else None,
+            routes=self._routes.compile_routes(place, source),
+            remind=self._compile_reminder(source.remind) if source.remind else None,
         )
 
-    def _reasks(self, source: AskStep, question: Text, reader: Reader) -> Mapping[Why, Text]:
+    def _compile_reasks(
+        self, source: AskStep, question: LocalizedText, reader: Reader
+    ) -> Mapping[InvalidReason, LocalizedText]:
         """What is said to each kind of invalid answer: the author's text or ours, and the question again."""
         if source.attempts < 1:
-            self._scope.problem(f"field attempts: found {source.attempts}, expected 1 or more")
+            self._scope.add_error(f"field attempts: found {source.attempts}, expected 1 or more")
         if source.invalid is not None:
-            told = self._before(self.texts.text("invalid", source.invalid), question)
-            return dict.fromkeys(whys(reader), told)
+            told = self._join_reask(self.texts.compile_text("invalid", source.invalid), question)
+            return dict.fromkeys(invalid_reasons(reader), told)
         return {
-            why: self._before({each: refusal(reader, why, each) for each in self._scope.languages}, question)
-            for why in whys(reader)
+            why: self._join_reask(
+                {each: invalid_answer_text(reader, why, each) for each in self._scope.languages}, question
+            )
+            for why in invalid_reasons(reader)
         }
 
-    def _before(self, told: Text, question: Text) -> Text:
-        reask = {each: join(told[each], " ", question[each]) for each in question}
+    def _join_reask(self, told: LocalizedText, question: LocalizedText) -> LocalizedText:
+        reask = {each: join_templates(told[each], " ", question[each]) for each in question}
         if any(literal_length(each) > LONGEST_SMS for each in reask.values()):
-            self._scope.problem(
+            self._scope.add_error(
                 f"field invalid: with the question after it, it is longer than {LONGEST_SMS} characters"
             )
         return reask
 
-    def _remind(self, source: Reminder) -> Remind:
+    def _compile_reminder(self, source: Reminder) -> ReminderRule:
         if source.times < 1:
-            self._scope.problem(f"field remind.times: found {source.times}, expected 1 or more")
+            self._scope.add_error(f"field remind.times: found {source.times}, expected 1 or more")
         if source.after.ms == 0:
-            self._scope.problem("field remind.after: found no time at all, expected at least 1s")
-        return Remind(source.after.ms, source.times, self.texts.text("remind.text", source.text))
+            self._scope.add_error("field remind.after: found no time at all, expected at least 1s")
+        return ReminderRule(
+            source.after.ms, source.times, self.texts.compile_text("remind.text", source.text)
+        )
 
-    def keywords(self, written: KeywordsWritten) -> Keywords:
+    def compile_keywords(self, written: KeywordsWritten) -> StartKeywords:
         scope = self._scope
         words: dict[str, str] = {}
-        patterns: list[tuple[Pattern, str]] = []
+        patterns: list[tuple[CompiledPattern, str]] = []
         anything = ""
-        for language, each in _by_language(written, scope.language):
+        for language, each in _language_keyword_pairs(written, scope.default_language):
             if language not in scope.languages:
-                scope.problem(f"field start: '{language}' is none of the survey's languages")
-            if each.strip() == ANYTHING:
+                scope.add_error(f"field start: '{language}' is none of the survey's languages")
+            if each.strip() == ANY_SMS:
                 anything = anything or language
             elif not each.strip():
-                scope.problem("field start: a keyword is empty, and an SMS without a text would start it")
-            elif fold_word(each) in HELP or is_stop(fold_word(each)):
-                scope.problem(f"field start: '{each}' is a word for STOP or HELP")
-            elif WORD.fullmatch(each):
-                words.setdefault(fold(each), language)
-            elif pattern := self._routes.pattern("start", each):
+                scope.add_error("field start: a keyword is empty, and an SMS without a text would start it")
+            elif fold_word(each) in HELP_WORDS or is_stop(fold_word(each)):
+                scope.add_error(f"field start: '{each}' is a word for STOP or HELP")
+            elif PLAIN_KEYWORD.fullmatch(each):
+                words.setdefault(fold_text(each), language)
+            elif pattern := self._routes.compile_folded_pattern("start", each):
                 patterns.append((pattern, language))
-        return Keywords(words, tuple(patterns), anything)
+        return StartKeywords(words, tuple(patterns), anything)
 
 
-def _by_language(written: KeywordsWritten, default: str) -> list[tuple[str, str]]:
+def _language_keyword_pairs(written: KeywordsWritten, default: str) -> list[tuple[str, str]]:
     """Language and keyword, one pair for each keyword."""
     by_language = written if isinstance(written, dict) else {default: written}
     return [

@@ -6,32 +6,31 @@ from typing import assert_never
 
 import msgspec
 
-from engine.answers import Unread, read
+from engine.answers import InvalidAnswer, read_answer
 from engine.model.events import Answer
-from engine.model.patterns import BadPattern, Pattern, compile_folded
-from engine.model.suggestions import meant
-from engine.model.text_normalization import fold
+from engine.model.patterns import BadPatternError, CompiledPattern, compile_folded
+from engine.model.suggestions import did_you_mean
+from engine.model.text_normalization import fold_text
 from engine.surveys.compiling.answer_compiler import is_date, yes_no_reader
-from engine.surveys.compiling.scope import Scope, Source
-from engine.surveys.compiling.text_parsing import option_of
+from engine.surveys.compiling.scope import CompilerScope, WrittenStep
+from engine.surveys.compiling.text_parsing import normalize_option
 from engine.surveys.conditions import (
     Above,
-    All,
-    Answered,
-    Any,
+    AllOf,
+    AnyOf,
     AtLeast,
     AtMost,
     Below,
     Condition,
-    Contains,
-    Includes,
-    Matches,
+    ContainsWord,
+    IncludesOption,
+    MatchesPattern,
     Not,
     OneOf,
+    StepAnswered,
 )
-from engine.surveys.program import END, Route
+from engine.surveys.program import END_INDEX, Route
 from engine.surveys.survey_file import (
-    Bound,
     ChoiceAnswer,
     ChoicesAnswer,
     DateAnswer,
@@ -41,27 +40,30 @@ from engine.surveys.survey_file import (
     ScaleAnswer,
     TextAnswer,
     When,
+    WrittenBound,
     YesNoAnswer,
 )
-from engine.surveys.variables import MESSAGES, NUMBER, place_of, read_variable
+from engine.surveys.variables import MESSAGES_KEY, NUMBER_KEY, answer_key, read_variable
 
-Value = str | float | bool
+ComparisonValue = str | float | bool
 
 
 class RouteCompiler:
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: CompilerScope) -> None:
         self._scope = scope
 
-    def routes(self, place: int, source: Source) -> tuple[Route, ...]:
+    def compile_routes(self, place: int, source: WrittenStep) -> tuple[Route, ...]:
         """The routes of a step. The last one is always open: if the author left it out, it leads to the step after."""
-        following = Route(None, place + 1 if place + 1 < len(self._scope.sources) else END)
+        following = Route(None, place + 1 if place + 1 < len(self._scope.written_steps) else END_INDEX)
         match source.next:
             case None:
                 return (following,)
             case str():
-                return (Route(None, self.go("next", source.next)),)
+                return (Route(None, self.resolve_step("next", source.next)),)
             case list():
-                routes = [self._route(f"next[{n}]", each, source) for n, each in enumerate(source.next)]
+                routes = [
+                    self._compile_route(f"next[{n}]", each, source) for n, each in enumerate(source.next)
+                ]
                 self._check_order(source.next)
                 if all(map(_is_limited, routes)):
                     return (*routes, msgspec.structs.replace(following, implied=True))
@@ -69,75 +71,75 @@ class RouteCompiler:
             case _:
                 assert_never(source.next)
 
-    def go(self, field: str, target: str) -> int:
+    def resolve_step(self, field: str, target: str) -> int:
         if target == "end":
-            return END
-        if target not in self._scope.ids:
-            self._scope.problem(
-                f"field {field}: no step is called '{target}'{meant(target, [*self._scope.ids, 'end'])}"
+            return END_INDEX
+        if target not in self._scope.index_by_id:
+            self._scope.add_error(
+                f"field {field}: no step is called '{target}'{did_you_mean(target, [*self._scope.index_by_id, 'end'])}"
             )
-        return self._scope.ids.get(target, END)
+        return self._scope.index_by_id.get(target, END_INDEX)
 
-    def pattern(self, field: str, source: str) -> Pattern | None:
+    def compile_folded_pattern(self, field: str, source: str) -> CompiledPattern | None:
         """A pattern for folded text."""
         try:
             return compile_folded(source)
-        except BadPattern as e:
-            self._scope.problem(f"field {field}: RE2 refuses '{source}': {e}")
+        except BadPatternError as e:
+            self._scope.add_error(f"field {field}: RE2 refuses '{source}': {e}")
             return None
 
-    def _route(self, field: str, source: Goto, step: Source) -> Route:
-        go = self.go(f"{field}.go", source.go)
-        when = self._condition(f"{field}.when", source.when, step) if source.when else None
+    def _compile_route(self, field: str, source: Goto, step: WrittenStep) -> Route:
+        go = self.resolve_step(f"{field}.go", source.go)
+        when = self._compile_condition(f"{field}.when", source.when, step) if source.when else None
         if source.times is None:
             return Route(when, go)
         if source.times < 1:
-            self._scope.problem(f"field {field}.times: found {source.times}, expected 1 or more")
-        return Route(when, go, source.times, self._scope.counter())
+            self._scope.add_error(f"field {field}.times: found {source.times}, expected 1 or more")
+        return Route(when, go, source.times, self._scope.next_counter())
 
     def _check_order(self, written: list[Goto]) -> None:
         for n, each in enumerate(written[:-1]):
             if each.when is None and each.times is None:
-                self._scope.problem(
+                self._scope.add_error(
                     f"field next[{n + 1}]: it is never tried, since next[{n}] has no condition: put that one last"
                 )
                 return
 
     # -- conditions
 
-    def _condition(self, field: str, when: When, step: Source) -> Condition:
-        about = self._about(field, when, step)
+    def _compile_condition(self, field: str, when: When, step: WrittenStep) -> Condition:
+        about = self._condition_subject(field, when, step)
         conditions = [
-            *self._bounds(field, when, about),
-            *self._comparisons(field, when, about),
-            *self._combined(field, when, step),
+            *self._bound_conditions(field, when, about),
+            *self._value_conditions(field, when, about),
+            *self._nested_conditions(field, when, step),
         ]
         if not conditions:
-            self._scope.problem(f"field {field}: it holds no condition")
-        return conditions[0] if len(conditions) == 1 else All(tuple(conditions))
+            self._scope.add_error(f"field {field}: it holds no condition")
+        return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
 
-    def _about(self, field: str, when: When, step: Source) -> str:
+    def _condition_subject(self, field: str, when: When, step: WrittenStep) -> str:
         """What the condition compares: a step's id, or a session variable's place."""
         scope = self._scope
         if when.variable is not None:
             if when.answer is not None:
-                scope.problem(f"field {field}: either `answer` or `variable` is expected, not both")
-            scope.variable(when.variable)
-            return place_of(when.variable)
+                scope.add_error(f"field {field}: either `answer` or `variable` is expected, not both")
+            scope.use_variable(when.variable)
+            return answer_key(when.variable)
         if when.answer is None:
             if isinstance(step, SayStep) and not (when.all or when.any or when.not_):
-                scope.problem(f"field {field}: a `say` has no answer; name a question with `answer`")
+                scope.add_error(f"field {field}: a `say` has no answer; name a question with `answer`")
             return step.id
-        if when.answer not in scope.ids:
-            scope.problem(
-                f"field {field}.answer: no step is called '{when.answer}'{meant(when.answer, scope.ids)}"
+        if when.answer not in scope.index_by_id:
+            scope.add_error(
+                f"field {field}.answer: no step is called '{when.answer}'{did_you_mean(when.answer, scope.index_by_id)}"
             )
-        elif scope.says(when.answer):
-            scope.problem(f"field {field}.answer: '{when.answer}' asks nothing")
+        elif scope.is_statement(when.answer):
+            scope.add_error(f"field {field}.answer: '{when.answer}' asks nothing")
         return when.answer
 
-    def _bounds(self, field: str, when: When, about: str) -> Iterable[Condition]:
-        written: dict[str, tuple[type[AtLeast | AtMost | Above | Below], Bound | None]] = {
+    def _bound_conditions(self, field: str, when: When, about: str) -> Iterable[Condition]:
+        written: dict[str, tuple[type[AtLeast | AtMost | Above | Below], WrittenBound | None]] = {
             "at_least": (AtLeast, when.at_least),
             "at_most": (AtMost, when.at_most),
             "above": (Above, when.above),
@@ -148,97 +150,98 @@ class RouteCompiler:
                 self._check_bound(f"{field}.{name}", bound, about)
                 yield condition(about, bound)
 
-    def _check_bound(self, field: str, bound: Bound, about: str) -> None:
-        asked = self._scope.asks.get(about)
+    def _check_bound(self, field: str, bound: WrittenBound, about: str) -> None:
+        asked = self._scope.questions_by_id.get(about)
         match asked.answer if asked else None:
             case DateAnswer():
                 if not is_date(bound):
-                    self._scope.problem(f"field {field}: found '{bound}', expected a date as YYYY-MM-DD")
-            case None if about == NUMBER:
-                self._scope.problem(
+                    self._scope.add_error(f"field {field}: found '{bound}', expected a date as YYYY-MM-DD")
+            case None if about == NUMBER_KEY:
+                self._scope.add_error(
                     f"field {field}: no number of a channel is more than another: "
                     "expected equals, one_of, matches or contains"
                 )
             case NumberAnswer() | ScaleAnswer() | None:
                 if isinstance(bound, str):
-                    self._scope.problem(f"field {field}: found '{bound}', expected a number")
+                    self._scope.add_error(f"field {field}: found '{bound}', expected a number")
             case _:
-                self._scope.problem(f"field {field}: the answer to '{about}' is no number")
+                self._scope.add_error(f"field {field}: the answer to '{about}' is no number")
 
-    def _check_told(self, field: str, written: Value, about: str) -> None:
-        if about == NUMBER and not isinstance(written, str):
-            self._scope.problem(
+    def _check_builtin_variable(self, field: str, written: ComparisonValue, about: str) -> None:
+        if about == NUMBER_KEY and not isinstance(written, str):
+            self._scope.add_error(
                 f'field {field}: found {written}, expected a number in quotation marks, as in "+33700000001"'
             )
-        if about == MESSAGES and (isinstance(written, bool) or not isinstance(written, (int, float))):
-            self._scope.problem(f"field {field}: found '{written}', but $messages is a number")
+        if about == MESSAGES_KEY and (isinstance(written, bool) or not isinstance(written, (int, float))):
+            self._scope.add_error(f"field {field}: found '{written}', but $messages is a number")
 
-    def _comparisons(self, field: str, when: When, about: str) -> Iterable[Condition]:
+    def _value_conditions(self, field: str, when: When, about: str) -> Iterable[Condition]:
         if when.equals is not None:
-            yield OneOf(about, frozenset([self._value(f"{field}.equals", when.equals, about)]))
+            yield OneOf(about, frozenset([self._convert_value(f"{field}.equals", when.equals, about)]))
         if when.one_of is not None:
-            values = [self._value(f"{field}.one_of", each, about) for each in when.one_of]
+            values = [self._convert_value(f"{field}.one_of", each, about) for each in when.one_of]
             yield OneOf(about, frozenset(values))
         if when.matches is not None:
-            pattern = self.pattern(f"{field}.matches", when.matches)
-            yield Matches(about, pattern) if pattern else Answered(about)
+            pattern = self.compile_folded_pattern(f"{field}.matches", when.matches)
+            yield MatchesPattern(about, pattern) if pattern else StepAnswered(about)
         if when.contains is not None:
-            yield self._contains(field, when.contains, about)
+            yield self._contains_condition(field, when.contains, about)
         if when.answered is not None:
-            yield Answered(about) if when.answered else Not(Answered(about))
+            yield StepAnswered(about) if when.answered else Not(StepAnswered(about))
 
-    def _contains(self, field: str, written: str | list[str], about: str) -> Condition:
+    def _contains_condition(self, field: str, written: str | list[str], about: str) -> Condition:
         words = [written] if isinstance(written, str) else written
         if not words:
-            self._scope.problem(f"field {field}.contains: at least one is expected")
-        asked = self._scope.asks.get(about)
+            self._scope.add_error(f"field {field}.contains: at least one is expected")
+        asked = self._scope.questions_by_id.get(about)
         if asked and isinstance(asked.answer, ChoicesAnswer):
-            values = [self._value(f"{field}.contains", each, about) for each in words]
-            return Includes(about, frozenset(map(str, values)))
-        return Contains(about, tuple(map(fold, words)))
+            values = [self._convert_value(f"{field}.contains", each, about) for each in words]
+            return IncludesOption(about, frozenset(map(str, values)))
+        return ContainsWord(about, tuple(map(fold_text, words)))
 
-    def _combined(self, field: str, when: When, step: Source) -> Iterable[Condition]:
-        for name, written, combined in (("all", when.all, All), ("any", when.any, Any)):
+    def _nested_conditions(self, field: str, when: When, step: WrittenStep) -> Iterable[Condition]:
+        for name, written, combined in (("all", when.all, AllOf), ("any", when.any, AnyOf)):
             if written is not None:
                 yield combined(
                     tuple(
-                        self._condition(f"{field}.{name}[{n}]", each, step) for n, each in enumerate(written)
+                        self._compile_condition(f"{field}.{name}[{n}]", each, step)
+                        for n, each in enumerate(written)
                     )
                 )
         if when.not_ is not None:
-            yield Not(self._condition(f"{field}.not", when.not_, step))
+            yield Not(self._compile_condition(f"{field}.not", when.not_, step))
 
-    def _value(self, field: str, written: Value, about: str) -> Value:
+    def _convert_value(self, field: str, written: ComparisonValue, about: str) -> ComparisonValue:
         """What the reader of `about` gives for the answer that the author wrote."""
-        asked = self._scope.asks.get(about)
+        asked = self._scope.questions_by_id.get(about)
         if asked is None:
-            self._check_told(field, written, about)
+            self._check_builtin_variable(field, written, about)
             value = read_variable(str(written)).value
-            return fold(value) if isinstance(value, str) else float(str(value))
+            return fold_text(value) if isinstance(value, str) else float(str(value))
         match asked.answer:
             case NumberAnswer() | ScaleAnswer():
                 if isinstance(written, bool) or not isinstance(written, (int, float)):
-                    self._scope.problem(
+                    self._scope.add_error(
                         f"field {field}: found '{written}', but the answer to '{about}' is a number"
                     )
                 return written
             case YesNoAnswer() if not isinstance(written, bool):
-                answer = read(yes_no_reader(asked.answer), str(written), lambda: date.min)
-                if isinstance(answer, Unread):
-                    self._scope.problem(
+                answer = read_answer(yes_no_reader(asked.answer), str(written), lambda: date.min)
+                if isinstance(answer, InvalidAnswer):
+                    self._scope.add_error(
                         f"field {field}: found '{written}', but the answer to '{about}' is yes or no"
                     )
                 return isinstance(answer, Answer) and bool(answer.value)
             case ChoiceAnswer(options=options) | ChoicesAnswer(options=options):
-                if written not in [option_of(each).id for each in options]:
-                    self._scope.problem(f"field {field}: '{about}' has no option '{written}'")
+                if written not in [normalize_option(each).id for each in options]:
+                    self._scope.add_error(f"field {field}: '{about}' has no option '{written}'")
                 return written
             case DateAnswer():
                 if not is_date(written):
-                    self._scope.problem(f"field {field}: found '{written}', expected a date as YYYY-MM-DD")
+                    self._scope.add_error(f"field {field}: found '{written}', expected a date as YYYY-MM-DD")
                 return written
             case TextAnswer():
-                return fold(str(written))
+                return fold_text(str(written))
             case _:
                 return written
 

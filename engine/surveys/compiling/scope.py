@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from engine.surveys.findings import Finding, broken
+from engine.surveys.findings import SurveyFinding, invalid_file_finding
 from engine.surveys.survey_file import AskStep, SayStep
-from engine.surveys.variables import LONGEST, TOLD, place_of
+from engine.surveys.variables import BUILTIN_VARIABLES, LONGEST_VALUE, answer_key
 
-Source = SayStep | AskStep
+WrittenStep = SayStep | AskStep
 
 
-class Scope:
+class CompilerScope:
     """One file. `sources` are its steps as written, None for those that cannot be converted; `ids` knows them all.
 
     `variables` (lower case -> longest value, in characters) grows as texts and conditions name further ones.
@@ -19,42 +19,42 @@ class Scope:
         self,
         languages: Sequence[str],
         ids: Mapping[str, int],
-        sources: Sequence[Source | None],
+        sources: Sequence[WrittenStep | None],
         variables: dict[str, int],
     ) -> None:
         self.languages = languages
-        self.ids = ids
-        self.sources = sources
-        self.asks = {each.id: each for each in sources if isinstance(each, AskStep)}
+        self.index_by_id = ids
+        self.written_steps = sources
+        self.questions_by_id = {each.id: each for each in sources if isinstance(each, AskStep)}
         self.variables = variables
-        self.findings: list[Finding] = []
-        self.step = ""
-        self._counters = 0
+        self.findings: list[SurveyFinding] = []
+        self.current_step = ""
+        self._counters_used = 0
 
     @property
-    def language(self) -> str:
+    def default_language(self) -> str:
         """The first, which is the default."""
         return self.languages[0] if self.languages else ""
 
-    def problem(self, sentence: str) -> None:
-        self._note(broken(sentence, self.step))
+    def add_error(self, sentence: str) -> None:
+        self._add_finding(invalid_file_finding(sentence, self.current_step))
 
-    def warn(self, code: str, reason: str, mend: str) -> None:
-        self._note(Finding("warning", code, self.step, reason, mend))
+    def add_warning(self, code: str, reason: str, mend: str) -> None:
+        self._add_finding(SurveyFinding("warning", code, self.current_step, reason, mend))
 
-    def says(self, step: str) -> bool:
+    def is_statement(self, step: str) -> bool:
         """Is `step` known to ask nothing?"""
-        return isinstance(self.sources[self.ids[step]], SayStep)
+        return isinstance(self.written_steps[self.index_by_id[step]], SayStep)
 
-    def variable(self, key: str) -> None:
+    def use_variable(self, key: str) -> None:
         """A text or a condition names this session variable."""
-        self.variables.setdefault(key.lower(), TOLD.get(place_of(key), LONGEST))
+        self.variables.setdefault(key.lower(), BUILTIN_VARIABLES.get(answer_key(key), LONGEST_VALUE))
 
-    def counter(self) -> int:
+    def next_counter(self) -> int:
         """The next free number for a route that is counted."""
-        self._counters += 1
-        return self._counters - 1
+        self._counters_used += 1
+        return self._counters_used - 1
 
-    def _note(self, finding: Finding) -> None:
+    def _add_finding(self, finding: SurveyFinding) -> None:
         if finding not in self.findings:  # a text is looked at once per language
             self.findings.append(finding)

@@ -2,16 +2,16 @@
 
 from urllib.parse import urlencode
 
-from engine.model.events import ProviderStop, Receipt, Sms
+from engine.model.events import DeliveryReceipt, InboundSms, ProviderStop
 from engine.providers import (
-    Accepted,
-    Call,
     ChannelFault,
-    OptedOutThere,
-    Rejected,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
     RetryLater,
-    Unknown,
-    Unreachable,
+    SendAccepted,
+    SendRejected,
+    WebhookCall,
 )
 
 CHANNEL = "clinic"
@@ -35,19 +35,19 @@ STATUS = {
 
 def form(fields, query=b""):
     headers = [(b"content-type", b"application/x-www-form-urlencoded; charset=UTF-8")]
-    return Call("POST", query, headers, urlencode(fields).encode(), 0.0)
+    return WebhookCall("POST", query, headers, urlencode(fields).encode(), 0.0)
 
 
 def get(fields):
-    return Call("GET", urlencode(fields).encode(), [], b"", 0.0)
+    return WebhookCall("GET", urlencode(fields).encode(), [], b"", 0.0)
 
 
 def _sms(text, handled=""):
-    return (PERSON, Sms("", CHANNEL, text, handled=handled, originator=OURS))
+    return (PERSON, InboundSms("", CHANNEL, text, handled=handled, originator=OURS))
 
 
 def _receipt(status, state="", code="", why="", *, permanent=False, sms=""):
-    return (PERSON, Receipt("", CHANNEL, SID, status, state, code, why, permanent, sms))
+    return (PERSON, DeliveryReceipt("", CHANNEL, SID, status, state, code, why, permanent, sms))
 
 
 WEBHOOKS = [
@@ -99,33 +99,33 @@ def error(code, message="no", status=400):
 PROBLEM = b'{"type":"https://www.twilio.com/docs/errors/21610","title":"Unsubscribed","status":400,"code":21610,"detail":"x"}'
 
 OUTCOMES = [
-    (201, b'{"sid": "SM1", "status": "queued", "error_code": null}', Accepted("SM1")),
-    (200, b'{"sid": "SM1"}', Accepted("SM1")),
-    (201, b"{}", Unknown("http 201", "Twilio's reply has no sid")),
-    (400, error(21610), OptedOutThere("21610", "no")),
-    (400, PROBLEM, OptedOutThere("21610", "x")),
-    (400, error(21211), Unreachable("21211", "no")),
-    (400, error(21614), Unreachable("21614", "no")),
-    (400, error(21612), Unreachable("21612", "no")),
+    (201, b'{"sid": "SM1", "status": "queued", "error_code": null}', SendAccepted("SM1")),
+    (200, b'{"sid": "SM1"}', SendAccepted("SM1")),
+    (201, b"{}", OutcomeUnknown("http 201", "Twilio's reply has no sid")),
+    (400, error(21610), OptedOutAtProvider("21610", "no")),
+    (400, PROBLEM, OptedOutAtProvider("21610", "x")),
+    (400, error(21211), NumberUnreachable("21211", "no")),
+    (400, error(21614), NumberUnreachable("21614", "no")),
+    (400, error(21612), NumberUnreachable("21612", "no")),
     (400, error(21611), RetryLater("21611", "no")),
     (429, error(20429, status=429), RetryLater("20429", "no")),
     (429, b"", RetryLater("http 429", "Twilio has too much to do")),
     (503, error(20429, status=503), RetryLater("20429", "no")),
-    (503, b"", Unknown("http 503", "Twilio did not say whether it has the SMS")),
-    (500, error(20500, status=500), Unknown("20500", "no")),
-    (500, error(21611, status=500), Unknown("21611", "no")),
-    (502, b"<html>", Unknown("http 502", "Twilio did not say whether it has the SMS")),
-    (302, b"", Unknown("http 302", "Twilio did not say whether it has the SMS")),
+    (503, b"", OutcomeUnknown("http 503", "Twilio did not say whether it has the SMS")),
+    (500, error(20500, status=500), OutcomeUnknown("20500", "no")),
+    (500, error(21611, status=500), OutcomeUnknown("21611", "no")),
+    (502, b"<html>", OutcomeUnknown("http 502", "Twilio did not say whether it has the SMS")),
+    (302, b"", OutcomeUnknown("http 302", "Twilio did not say whether it has the SMS")),
     (401, error(20003, "Authenticate", 401), ChannelFault("20003", "Authenticate")),
     (401, b"", ChannelFault("http 401", "Twilio does not know the account, or its login")),
     (404, error(20404, status=404), ChannelFault("20404", "no")),
     (400, error(21212), ChannelFault("21212", "no")),
-    (400, error(21408), Rejected("21408", "no")),
-    (400, error(21602), Rejected("21602", "no")),
-    (400, error(21606), Rejected("21606", "no")),
-    (400, error(21608), Rejected("21608", "no")),
-    (400, error(21617), Rejected("21617", "no")),
-    (400, b'{"code": 1' + b"0" * 5000 + b"}", Rejected("http 400", "Twilio refuses the SMS")),
-    (418, b"[]", Rejected("http 418", "Twilio refuses the SMS")),
+    (400, error(21408), SendRejected("21408", "no")),
+    (400, error(21602), SendRejected("21602", "no")),
+    (400, error(21606), SendRejected("21606", "no")),
+    (400, error(21608), SendRejected("21608", "no")),
+    (400, error(21617), SendRejected("21617", "no")),
+    (400, b'{"code": 1' + b"0" * 5000 + b"}", SendRejected("http 400", "Twilio refuses the SMS")),
+    (418, b"[]", SendRejected("http 418", "Twilio refuses the SMS")),
 ]
 """(HTTP status, body, outcome) of a message's creation."""

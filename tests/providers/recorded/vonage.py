@@ -3,16 +3,16 @@
 import json
 from urllib.parse import urlencode
 
-from engine.model.events import Part, ProviderStop, Receipt, Sms
+from engine.model.events import DeliveryReceipt, InboundSms, ProviderStop, SmsPart
 from engine.providers import (
-    Accepted,
-    Call,
     ChannelFault,
-    OptedOutThere,
-    Rejected,
+    NumberUnreachable,
+    OptedOutAtProvider,
+    OutcomeUnknown,
     RetryLater,
-    Unknown,
-    Unreachable,
+    SendAccepted,
+    SendRejected,
+    WebhookCall,
 )
 
 CHANNEL = "clinic"
@@ -36,23 +36,23 @@ RECEIPT = {
 
 
 def get(fields):
-    return Call("GET", urlencode({"token": "t0ken"} | fields).encode(), [], b"", 0.0)
+    return WebhookCall("GET", urlencode({"token": "t0ken"} | fields).encode(), [], b"", 0.0)
 
 
 def form(fields):
-    return Call("POST", b"token=t0ken", [], urlencode(fields).encode(), 0.0)
+    return WebhookCall("POST", b"token=t0ken", [], urlencode(fields).encode(), 0.0)
 
 
 def as_json(fields):
-    return Call("POST", b"token=t0ken", [], json.dumps(fields).encode(), 0.0)
+    return WebhookCall("POST", b"token=t0ken", [], json.dumps(fields).encode(), 0.0)
 
 
 def _sms(text):
-    return (PERSON, Sms("", CHANNEL, text, originator=OURS))
+    return (PERSON, InboundSms("", CHANNEL, text, originator=OURS))
 
 
 def _receipt(status, state="", code="", why="", *, permanent=False):
-    return (PERSON, Receipt("", CHANNEL, ID, status, state, code, why, permanent, "a1b2c3x1"))
+    return (PERSON, DeliveryReceipt("", CHANNEL, ID, status, state, code, why, permanent, "a1b2c3x1"))
 
 
 WEBHOOKS = [
@@ -62,8 +62,8 @@ WEBHOOKS = [
     ("unicode", as_json(SMS | {"type": "unicode", "text": "été 🌡"}), [_sms("été 🌡")]),
     ("half an emoji", as_json(SMS | {"type": "unicode", "text": "été \ud83c"}), [_sms("été ?")]),
     ("binary", form({k: v for k, v in SMS.items() if k != "text"} | {"type": "binary", "data": "00", "udh": "0"}), [_sms("")]),
-    ("a part", get(PART), [(PERSON, Part("", CHANNEL, "ing al", "93", 2, 3, OURS))]),
-    ("a part as JSON", as_json(PART), [(PERSON, Part("", CHANNEL, "ing al", "93", 2, 3, OURS))]),
+    ("a part", get(PART), [(PERSON, SmsPart("", CHANNEL, "ing al", "93", 2, 3, OURS))]),
+    ("a part as JSON", as_json(PART), [(PERSON, SmsPart("", CHANNEL, "ing al", "93", 2, 3, OURS))]),
     ("a part of none", form(PART | {"concat-total": "x"}), [_sms("ing al")]),
     ("a part beyond the last", form(PART | {"concat-part": "4"}), [_sms("ing al")]),
     ("delivered", as_json(RECEIPT), [_receipt("delivered", "delivered")]),
@@ -96,34 +96,34 @@ def messages(*statuses):
 
 
 OUTCOMES = [
-    (200, messages("0"), Accepted("0C0", 15.5)),
-    (200, messages("0", "0", "0"), Accepted("0C0", 15.5)),
+    (200, messages("0"), SendAccepted("0C0", 15.5)),
+    (200, messages("0", "0", "0"), SendAccepted("0C0", 15.5)),
     (200, messages("1"), RetryLater("1", "no")),
     (200, messages("1", "1"), RetryLater("1", "no")),
-    (200, messages("0", "1"), Rejected("1", "Vonage took 1 of the SMS's 2 parts: no")),
-    (200, messages("9", "0", "0"), Rejected("9", "Vonage took 2 of the SMS's 3 parts: no")),
-    (200, messages("2"), Rejected("2", "no")),
-    (200, messages("3"), Rejected("3", "no")),
+    (200, messages("0", "1"), SendRejected("1", "Vonage took 1 of the SMS's 2 parts: no")),
+    (200, messages("9", "0", "0"), SendRejected("9", "Vonage took 2 of the SMS's 3 parts: no")),
+    (200, messages("2"), SendRejected("2", "no")),
+    (200, messages("3"), SendRejected("3", "no")),
     (200, messages("4"), ChannelFault("4", "no")),
     (200, messages("5"), RetryLater("5", "no")),
-    (200, messages("6"), Rejected("6", "no")),
-    (200, messages("7"), Unreachable("7", "no")),
+    (200, messages("6"), SendRejected("6", "no")),
+    (200, messages("7"), NumberUnreachable("7", "no")),
     (200, messages("8"), ChannelFault("8", "no")),
     (200, messages("9"), ChannelFault("9", "no")),
     (200, messages("10"), RetryLater("10", "no")),
-    (200, messages("12"), Rejected("12", "no")),
-    (200, messages("15"), Rejected("15", "no")),
-    (200, messages("29"), Rejected("29", "no")),
-    (200, messages("33"), Unreachable("33", "no")),
-    (200, messages("101"), OptedOutThere("101", "no")),
-    (200, b'{"message-count": "1", "messages": [{"status": 0, "message-id": "0C0"}]}', Accepted("0C0")),
-    (200, messages(), Unknown("http 200", "Vonage did not say whether it has the SMS")),
-    (200, b"<html>", Unknown("http 200", "Vonage did not say whether it has the SMS")),
-    (500, b"", Unknown("http 500", "Vonage did not say whether it has the SMS")),
-    (503, messages("0"), Unknown("http 503", "Vonage did not say whether it has the SMS")),
-    (302, b"", Unknown("http 302", "Vonage did not say whether it has the SMS")),
+    (200, messages("12"), SendRejected("12", "no")),
+    (200, messages("15"), SendRejected("15", "no")),
+    (200, messages("29"), SendRejected("29", "no")),
+    (200, messages("33"), NumberUnreachable("33", "no")),
+    (200, messages("101"), OptedOutAtProvider("101", "no")),
+    (200, b'{"message-count": "1", "messages": [{"status": 0, "message-id": "0C0"}]}', SendAccepted("0C0")),
+    (200, messages(), OutcomeUnknown("http 200", "Vonage did not say whether it has the SMS")),
+    (200, b"<html>", OutcomeUnknown("http 200", "Vonage did not say whether it has the SMS")),
+    (500, b"", OutcomeUnknown("http 500", "Vonage did not say whether it has the SMS")),
+    (503, messages("0"), OutcomeUnknown("http 503", "Vonage did not say whether it has the SMS")),
+    (302, b"", OutcomeUnknown("http 302", "Vonage did not say whether it has the SMS")),
     (401, b"", ChannelFault("http 401", "Vonage refuses the login")),
     (429, b"", RetryLater("http 429", "Vonage has too much to do")),
-    (400, b"", Rejected("http 400", "Vonage refuses the request")),
+    (400, b"", SendRejected("http 400", "Vonage refuses the request")),
 ]
 """(HTTP status, body, outcome) of a send."""
