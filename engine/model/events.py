@@ -320,6 +320,35 @@ ArchiveRecord = (
     | ReceiptRecorded
 )
 
+PUBLISHED_NAMES: dict[type[InboundEvent | OutboundSms | ArchiveRecord], str] = {
+    InboundSms: "Sms",
+    SmsPart: "Part",
+    ProviderStop: "ProviderStop",
+    DeliveryReceipt: "Receipt",
+    Invitation: "Invitation",
+    CancelSession: "Cancel",
+    OutboundSms: "Outbound",
+    SessionOpened: "Opened",
+    SessionInvited: "Invited",
+    SmsReceived: "Heard",
+    AnswerRejected: "Misread",
+    SmsDecided: "Said",
+    SmsSent: "Sent",
+    SmsNotSent: "Unsent",
+    OpeningRefused: "Refused",
+    SessionEnded: "Ended",
+    PersonOptedOut: "OptedOut",
+    PersonOptedIn: "OptedIn",
+    ReceiptRecorded: "Delivered",
+}
+"""What events and records are called where people and programs read them: `--json`, metric labels, `parley dead show`."""
+
+
+def kind_of(event: InboundEvent | OutboundSms | ArchiveRecord) -> str:
+    """Return an event's or record's published name in lower case, as JSON and metric labels spell it."""
+    return PUBLISHED_NAMES[type(event)].lower()
+
+
 _encoder = msgspec.msgpack.Encoder()
 encode_event = _encoder.encode
 

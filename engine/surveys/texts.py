@@ -30,7 +30,7 @@ class TemplateSlot(msgspec.Struct, frozen=True):
     decimal_point: str = "."
 
     def with_decimal_point(self, point: str) -> "TemplateSlot":
-        return msgspec.structs.replace(self, point=point)
+        return msgspec.structs.replace(self, decimal_point=point)
 
     def with_labels(self, labels: Iterable[str]) -> "TemplateSlot":
         return msgspec.structs.replace(self, labels=tuple(labels))
@@ -38,7 +38,7 @@ class TemplateSlot(msgspec.Struct, frozen=True):
     def for_variable(self, step: str, longest: int) -> "TemplateSlot":
         """The slot of a session variable, which is cut to `longest` at any rate."""
         cut_to = longest if self.max_length is None else min(longest, self.max_length)
-        return msgspec.structs.replace(self, step=step, longest=cut_to)
+        return msgspec.structs.replace(self, step=step, max_length=cut_to)
 
 
 TextTemplate = str | tuple[str | TemplateSlot, ...]

@@ -18,7 +18,7 @@ import structlog
 
 from config.store import keyspace
 from config.telemetry import faults, metrics
-from engine.model.events import InboundEvent, InboundSms, encode_event
+from engine.model.events import InboundEvent, InboundSms, encode_event, kind_of
 from ingest.intake.batches import WriteBatcher
 from ingest.intake.spool import Spool, SpooledEvent, SpoolError, now_ms
 
@@ -237,7 +237,7 @@ class MailboxWriter:
 
 
 def _event_kind(letter: InboundItem) -> str:
-    return type(letter.event).__name__.lower()
+    return kind_of(letter.event)
 
 
 def _count_inbound(events: Iterable[tuple[str, str]]) -> None:

@@ -109,7 +109,7 @@ def test_a_redis_that_is_away_stops_nobody():
 
 
 def test_what_is_lost_is_said_again(client, valkey, monkeypatch):
-    monkeypatch.setattr(process_registry, "SAY_S", 0.01)
+    monkeypatch.setattr(process_registry, "HEARTBEAT_INTERVAL_S", 0.01)
     with process_registry.send_heartbeats(valkey.url, "web"):
         until(lambda: process_registry.living_processes(client), 5, "it has said so")
         client.delete(keyspace.PROCESSES_KEY)

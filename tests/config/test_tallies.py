@@ -289,7 +289,7 @@ def test_what_a_provider_said_is_left_is_true_beyond_the_death_of_who_heard_it_f
     for _ in range(2):
         assert published(tmp_path)[CREDIT] == 7
         MultiprocessMetrics(tmp_path).fold_dead()
-    monkeypatch.setattr(multiprocess_metrics, "_KEPT_S", 0.0)
+    monkeypatch.setattr(multiprocess_metrics, "_GAUGE_KEPT_S", 0.0)
     assert CREDIT not in published(tmp_path)
 
 

@@ -110,10 +110,10 @@ def test_a_survey_that_runs_without_a_file_is_told_once(place):
 def test_what_cannot_be_taken_up_is_tried_again_at_each_look(place):
     place.write("one")
     place.error = redis.ConnectionError("away")
-    place.watch.look()
+    place.watch.check_folder()
     for _ in range(2):
         with pytest.raises(redis.ConnectionError):
-            place.watch.look()
+            place.watch.check_folder()
     place.error = None
     assert place.looks(1) == [("info", "clinic.yaml")]
     assert len(place.taken) == 1
@@ -121,12 +121,12 @@ def test_what_cannot_be_taken_up_is_tried_again_at_each_look(place):
 
 def test_what_is_newer_overtakes_what_waits(place):
     place.write("one")
-    place.watch.look()
+    place.watch.check_folder()
     place.error = redis.ConnectionError("away")
     place.write("two")
     for _ in range(3):
         try:
-            place.watch.look()
+            place.watch.check_folder()
         except redis.ConnectionError:
             continue
     place.error = None

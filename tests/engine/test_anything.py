@@ -133,7 +133,7 @@ def test_a_hundred_sms_are_counted_and_the_next_one_is_a_first_one_again(convers
     said = [conversation.text(f"SMS {n}", after_ms=60_000) for n in range(1, 102)]
     assert said[:100] == [[f"Rey has messaged +15005550006 {n} times"] for n in range(1, 101)]
     assert said[100] == ["Rey has messaged +15005550006 1 times"]
-    assert [record.how for record in conversation.seen(SessionEnded)] == ["completed"]
+    assert [record.how for record in conversation.records_of(SessionEnded)] == ["completed"]
 
 
 def test_what_it_comes_to_at_most_is_what_somebody_comes_to_who_just_writes(conversation):
@@ -149,7 +149,7 @@ def test_four_hours_of_silence_end_it_without_a_word_and_not_a_moment_less(conve
     conversation.text("Hi")
     assert conversation.text("Hi", after_ms=hours_ms) == ["Rey has messaged +15005550006 2 times"]
     assert conversation.wait(hours_ms + 1) == []
-    assert [record.how for record in conversation.seen(SessionEnded)] == ["idle"]
+    assert [record.how for record in conversation.records_of(SessionEnded)] == ["idle"]
     assert conversation.text("Hi") == ["Rey has messaged +15005550006 1 times"]
 
 

@@ -480,7 +480,7 @@ def test_why_other_routes_were_not(phone):
 
 
 def test_why_a_variable_counts(phone):
-    phone.do(PersonInvited(variables={"agentId": "7"}))
+    phone.play_action(PersonInvited(variables={"agentId": "7"}))
     assert why(phone)[0] == "The invitation opened a session of 'ages' in en, at its first step, 'hello'."
     phone.text("30")
     assert "  on to 'agent': agentId is 7" in why(phone)

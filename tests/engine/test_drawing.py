@@ -354,10 +354,10 @@ def test_wrapping_loses_nothing_but_white_space():
 def test_one_survey_gives_the_same_bytes_in_every_process(form):
     """Sets have another order in another process, and fonts another width on another machine; neither shows."""
     script = (
-        f"import sys\nfrom engine.surveys.survey_reader import read_survey\nfrom engine.drawing import draw\n"
+        f"import sys\nfrom engine.surveys.survey_reader import read_survey\nfrom engine.drawing import draw_survey\n"
         f"from {form.__module__} import {form.__name__} as form\n"
         "survey, _ = read_survey('a.yaml', sys.stdin.buffer.read())\n"
-        "drawn = form(draw(survey, 'en'))\n"
+        "drawn = form(draw_survey(survey, 'en'))\n"
         "sys.stdout.buffer.write(drawn if isinstance(drawn, bytes) else drawn.encode())"
     )
     source = json.dumps({"survey": "mixed", "steps": [

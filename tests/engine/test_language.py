@@ -40,7 +40,7 @@ def phone_for(*steps, **fields):
 def invited(phone, number=1, **fields):
     """What is said to an invitation."""
     invitation = Invitation(f"{number:015x}f", SIMULATED_CHANNEL, fields.pop("survey", "s"), **fields)
-    return [sms.text for sms in phone.apply(invitation)]
+    return [sms.text for sms in phone.apply_event(invitation)]
 
 
 # -- answers

@@ -45,7 +45,7 @@ def part(number, total=3, reference="7", identity=None, text=None, originator=""
 
 
 def heard(phone):
-    return [record.text for record in phone.seen(SmsReceived)]
+    return [record.text for record in phone.records_of(SmsReceived)]
 
 
 @pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
@@ -81,45 +81,45 @@ def test_doubles_are_harmless_in_any_order(comes):
 
 
 def test_what_is_not_whole_after_ten_minutes_is_heard_as_it_is(phone):
-    phone.apply(part(3))
-    phone.apply(part(1))
-    assert phone.last.alarm == phone.now + PARTS_TIMEOUT_MS
+    phone.apply_event(part(3))
+    phone.apply_event(part(1))
+    assert phone.last_advance.alarm == phone.now + PARTS_TIMEOUT_MS
     assert phone.wait(PARTS_TIMEOUT_MS - 1) == []
     assert phone.wait(1) == ["B?"]
     assert heard(phone) == ["START", "One, three."]
-    phone.apply(part(2, identity="late"))
+    phone.apply_event(part(2, identity="late"))
     phone.wait(PARTS_TIMEOUT_MS)
     assert heard(phone) == ["START", "One, three.", "two, "]
 
 
 def test_a_reference_is_used_again(phone):
     for number in (1, 2, 3):
-        phone.apply(part(number))
+        phone.apply_event(part(number))
     for number in (2, 1):
-        phone.apply(part(number, total=2, identity=f"later-{number}"))
+        phone.apply_event(part(number, total=2, identity=f"later-{number}"))
     assert heard(phone) == ["START", WHOLE, "One, two, "]
 
 
 def test_a_reference_that_is_used_again_too_early_begins_anew(phone):
-    phone.apply(part(1))
-    phone.apply(part(1, identity="x", text="Quite "))
+    phone.apply_event(part(1))
+    phone.apply_event(part(1, identity="x", text="Quite "))
     assert heard(phone) == ["START", "One, "]
-    phone.apply(part(2, identity="y", text="another "))
-    phone.apply(part(3, identity="z", text="text"))
+    phone.apply_event(part(2, identity="y", text="another "))
+    phone.apply_event(part(3, identity="z", text="text"))
     assert heard(phone) == ["START", "One, ", "Quite another text"]
 
 
 @pytest.mark.parametrize("number, total", [(0, 3), (4, 3), (1, 1), (1, 0), (1, 33), (-1, -1), (2, 255)])
 def test_a_part_that_cannot_be_one_is_an_sms_of_its_own(phone, number, total):
-    phone.apply(part(number, total, text="hm"))
+    phone.apply_event(part(number, total, text="hm"))
     assert heard(phone) == ["START", "hm"]
-    assert phone.lane.gathered == []
+    assert phone.lane.partial_sms == []
 
 
 def test_a_lane_waits_for_a_bounded_number_and_drops_nothing(phone):
     for number in range(20):
-        phone.apply(part(1, reference=str(number), text=f"{number} "))
-        assert len(phone.lane.gathered) <= 8
+        phone.apply_event(part(1, reference=str(number), text=f"{number} "))
+        assert len(phone.lane.partial_sms) <= 8
     phone.wait(PARTS_TIMEOUT_MS)
     assert heard(phone)[1:] == [f"{number} " for number in range(20)]
 
@@ -138,31 +138,31 @@ def test_a_stop_and_a_start_in_parts_are_known_when_they_are_whole():
 
 
 def test_another_sms_is_not_held_up(phone):
-    phone.apply(part(1))
+    phone.apply_event(part(1))
     assert phone.text("quick") == ["B?"]
     assert heard(phone) == ["START", "quick"]
 
 
 def test_parts_to_different_numbers_are_different_sms(phone):
-    phone.apply(part(1, 2))
-    phone.apply(part(2, 2, originator="100", identity="o"))
+    phone.apply_event(part(1, 2))
+    phone.apply_event(part(2, 2, originator="100", identity="o"))
     assert heard(phone) == ["START"]
-    assert len(phone.lane.gathered) == 2
+    assert len(phone.lane.partial_sms) == 2
 
 
 def test_a_session_heard_in_parts_comes_out_the_same(phone):
     for number in (3, 1, 2):
         phone.wait(500)
-        phone.apply(part(number))
-    phone.apply(part(1, reference="9"))
+        phone.apply_event(part(number))
+    phone.apply_event(part(1, reference="9"))
     phone.wait(PARTS_TIMEOUT_MS)
-    assert [ended.how for ended in phone.seen(SessionEnded)] == ["completed"]
+    assert [ended.how for ended in phone.records_of(SessionEnded)] == ["completed"]
     (session,) = sessions_of("+33612345678", phone.records)
     assert replay_session(session, phone.surveys, {SIMULATED_CHANNEL: phone.policy}) == ReplayedSame()
 
 
 def test_parts_of_a_channel_that_is_gone_stop_nothing(phone):
-    phone.apply(part(1))
+    phone.apply_event(part(1))
     lane = decode_lane(encode_lane(phone.lane))
     lane.lines.clear()
     done = advance(lane, "+33", [], phone.now + PARTS_TIMEOUT_MS, phone.surveys, {})

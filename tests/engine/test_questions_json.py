@@ -45,17 +45,17 @@ def test_the_condition_is_at_least(phone, sms, said):
 def test_no_number_sends_nothing_and_changes_nothing_but_is_recorded(phone, sms):
     phone.text("START")
     phone.text("Ann")
-    before = phone.line.session
+    before = phone.channel_state.session
     assert phone.text(sms, after_ms=1000) == []
-    assert phone.line.session == before
-    assert [type(record) for record in phone.last.records] == [SmsReceived, AnswerRejected]
+    assert phone.channel_state.session == before
+    assert [type(record) for record in phone.last_advance.records] == [SmsReceived, AnswerRejected]
 
 
 def test_an_item_whose_next_is_minus_2_closes_the_session_at_once(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
-    assert phone.seen(SessionEnded)[-1].how == "completed"
-    assert phone.line.session is None
+    assert phone.records_of(SessionEnded)[-1].how == "completed"
+    assert phone.channel_state.session is None
 
 
 def test_a_target_of_minus_2_ends_without_a_word():
@@ -70,7 +70,7 @@ def test_exactly_30_s_of_silence_are_allowed(phone):
     phone.text("START")
     assert phone.text("Ann", after_ms=30_000) == [TEMPERATURE]
     assert phone.text("98.6", after_ms=30_001) == []
-    assert phone.line.ended_how == "idle"
+    assert phone.channel_state.ended_how == "idle"
 
 
 def test_an_expired_session_can_only_be_started_again(phone):
@@ -84,14 +84,14 @@ def test_start_within_30_s_of_a_close_is_ignored(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
     assert phone.text("START", after_ms=30_000) == []
-    assert [record.reason for record in phone.seen(OpeningRefused)] == ["cooldown"]
+    assert [record.reason for record in phone.records_of(OpeningRefused)] == ["cooldown"]
     assert phone.text("START", after_ms=1) == [NAME]
 
 
 def test_start_in_a_live_session_is_the_answer(phone):
     phone.text("START")
     assert phone.text("START") == [TEMPERATURE]
-    assert phone.line.session.answers["0"].value == "START"
+    assert phone.channel_state.session.answers["0"].value == "START"
 
 
 def test_nothing_is_said_outside_a_session(phone):
@@ -101,7 +101,7 @@ def test_nothing_is_said_outside_a_session(phone):
 def test_every_text_in_and_out_is_recorded(phone):
     for text in ("START", "Ann", "80"):
         phone.text(text)
-    session = phone.seen(SessionOpened)[0].session
+    session = phone.records_of(SessionOpened)[0].session
     texts = [record.text for record in phone.records if hasattr(record, "text")]
     assert texts == ["START", NAME, "Ann", TEMPERATURE, "80", HEALTHY]
     assert {record.session for record in phone.records} == {session}

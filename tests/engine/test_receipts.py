@@ -42,7 +42,7 @@ def phone():
 
 
 def told(phone):
-    return [record.state for record in phone.seen(ReceiptRecorded)]
+    return [record.state for record in phone.records_of(ReceiptRecorded)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_receipt_makes_a_record_only_if_it_leads_forwards(phone, order, name):
         for again in order[: order.index(state) + 1]:
             phone.receipt(again, **name)
     assert told(phone) == expected
-    assert phone.line.session is not None
+    assert phone.channel_state.session is not None
 
 
 @settings(max_examples=100, deadline=None)
@@ -76,18 +76,18 @@ def test_whatever_comes_each_sms_ends_where_it_came_farthest(receipts):
 
 
 def test_receipts_do_not_crowd_out_what_tells_a_second_copy_of_an_sms(phone):
-    seen = dict(phone.lane.seen)
+    seen = dict(phone.lane.applied_events)
     for number in range(300):
         phone.receipt("delivered", ticket=f"t{number}")
-    assert phone.lane.seen == seen
-    assert len(phone.line.receipts) == 64
-    assert phone.last.duplicates == 0
+    assert phone.lane.applied_events == seen
+    assert len(phone.channel_state.receipts) == 64
+    assert phone.last_advance.duplicates == 0
 
 
 def test_a_receipt_of_the_previous_release_is_recorded_once(phone):
     for identity in ("a", "b", "a", "b"):
-        phone.apply(DeliveryReceipt(identity, SIMULATED_CHANNEL, "t", "ACK"))
-    assert [(record.status, record.state) for record in phone.seen(ReceiptRecorded)] == [
+        phone.apply_event(DeliveryReceipt(identity, SIMULATED_CHANNEL, "t", "ACK"))
+    assert [(record.status, record.state) for record in phone.records_of(ReceiptRecorded)] == [
         ("ACK", ""),
         ("ACK", ""),
     ]
@@ -96,13 +96,13 @@ def test_a_receipt_of_the_previous_release_is_recorded_once(phone):
 def test_a_number_that_gets_no_sms_ends_the_session_with_the_reason(phone):
     phone.text("x")
     phone.receipt("failed", permanent=True, why="unknown subscriber")
-    (ended,) = phone.seen(SessionEnded)
+    (ended,) = phone.records_of(SessionEnded)
     assert (ended.how, ended.why) == ("unreachable", "unknown subscriber")
     assert [answer.raw for answer in ended.answers.values()] == ["x"]
-    assert phone.last.withdrawn == {ended.session: "unreachable"}
-    assert phone.last.silenced == []
-    assert phone.last.alarm is None
-    assert not phone.line.opted_out_at
+    assert phone.last_advance.withdrawn == {ended.session: "unreachable"}
+    assert phone.last_advance.silenced == []
+    assert phone.last_advance.alarm is None
+    assert not phone.channel_state.opted_out_at
     assert isinstance(phone.records[-1], SessionEnded)
 
 
@@ -110,29 +110,29 @@ def test_a_number_that_gets_no_sms_ends_the_session_with_the_reason(phone):
 def test_what_failed_already_or_was_delivered_ends_nothing(phone, before):
     phone.receipt(before)
     phone.receipt("failed", permanent=True)
-    assert phone.line.session is not None
+    assert phone.channel_state.session is not None
 
 
 def test_only_the_session_of_the_sms_ends(phone):
     phone.invite(PersonInvited())
-    first, second = (said.id for said in phone.seen(SmsDecided))
+    first, second = (said.id for said in phone.records_of(SmsDecided))
     phone.receipt("failed", sms=second, permanent=True)
-    assert [ended.session for ended in phone.seen(SessionEnded)] == [second.partition("x")[0]]
-    assert phone.line.session.id == first.partition("x")[0]
+    assert [ended.session for ended in phone.records_of(SessionEnded)] == [second.partition("x")[0]]
+    assert phone.channel_state.session.id == first.partition("x")[0]
     phone.receipt("failed", sms="0123456789abcdefx4", permanent=True)
-    assert len(phone.seen(SessionEnded)) == 1
-    assert phone.last.withdrawn == {"0123456789abcdef": "unreachable"}
+    assert len(phone.records_of(SessionEnded)) == 1
+    assert phone.last_advance.withdrawn == {"0123456789abcdef": "unreachable"}
 
 
 @pytest.mark.parametrize("name", [{"ticket": "SM1"}, {"sms": "0123456789abcdefr0"}])
 def test_without_the_name_of_a_session_every_open_one_ends(phone, name):
     phone.invite(PersonInvited())
     phone.receipt("failed", permanent=True, **name)
-    assert [ended.how for ended in phone.seen(SessionEnded)] == ["unreachable"] * 2
+    assert [ended.how for ended in phone.records_of(SessionEnded)] == ["unreachable"] * 2
 
 
 def test_what_the_same_batch_decided_is_taken_back(phone):
-    session = phone.line.session.id
+    session = phone.channel_state.session.id
     mail = [
         Mail(phone.now, InboundSms("a", SIMULATED_CHANNEL, "x")),
         Mail(

@@ -184,7 +184,7 @@ def test_an_sms_that_was_forgotten_and_came_again_is_heard_again():
 
 def test_a_restarted_session_runs_though_another_version_followed_it(phone):
     phone.text("AGE")
-    phone.surveys.replace([version(CHANGED)])
+    phone.surveys.replace_current([version(CHANGED)])
     phone.text("AGE")
     first, second = stored(phone)
     assert first.opened.version != second.opened.version

@@ -28,7 +28,7 @@ def phone_with(again="ignore", **limits):
 
 
 def refusals(phone):
-    return [record.reason for record in phone.seen(OpeningRefused)]
+    return [record.reason for record in phone.records_of(OpeningRefused)]
 
 
 @pytest.mark.parametrize("text", ["START", "start", " Start! ", "ＳＴＡＲＴ", "début", "DEBUTER", "Débuter."])

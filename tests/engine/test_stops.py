@@ -86,10 +86,10 @@ def bring_to(phone, state, language="en"):
 
 def unconfirmed(phone):
     """Opted out, everything over and withdrawn, and evidence of it."""
-    (evidence,) = phone.seen(PersonOptedOut)
-    assert phone.line.opted_out_at == evidence.at
-    assert phone.line.session is None
-    assert len([each for each in phone.seen(SessionEnded) if each.how == "stopped"]) <= 1
+    (evidence,) = phone.records_of(PersonOptedOut)
+    assert phone.channel_state.opted_out_at == evidence.at
+    assert phone.channel_state.session is None
+    assert len([each for each in phone.records_of(SessionEnded) if each.how == "stopped"]) <= 1
     return evidence
 
 
@@ -108,11 +108,11 @@ def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provi
     assert evidence.by_provider is False
     if state != "opted out":
         assert (evidence.at, evidence.text) == (phone.now, word.upper())
-        assert phone.last.silenced == [SIMULATED_CHANNEL]
-        assert phone.last.opt_outs == {SIMULATED_CHANNEL: (phone.now, "person")}
-    assert phone.seen(SmsReceived)[-1].handled == handled
+        assert phone.last_advance.silenced == [SIMULATED_CHANNEL]
+        assert phone.last_advance.opt_outs == {SIMULATED_CHANNEL: (phone.now, "person")}
+    assert phone.records_of(SmsReceived)[-1].handled == handled
     assert phone.text(word, after_ms=1000) == []
-    assert len(phone.seen(PersonOptedOut)) == 1
+    assert len(phone.records_of(PersonOptedOut)) == 1
 
 
 @pytest.mark.parametrize("request_", sorted(STOP_SENTENCES))
@@ -127,7 +127,7 @@ def test_a_plain_request_is_a_stop_in_every_state(phone, state, request_):
 @pytest.mark.parametrize("word", ["STOP", "stop", "Arrêt", "ＳＴＯＰ", "Désabonner", "Stop  All", "opt-out"])
 def test_a_stop_word_stops_in_every_spelling_and_however_politely(phone, spelling, word):
     phone.text(spelling.format(word))
-    assert phone.line.opted_out_at
+    assert phone.channel_state.opted_out_at
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_stop_word_stops_in_every_spelling_and_however_politely(phone, spellin
 )  # fmt: skip
 def test_what_a_reasonable_person_takes_for_a_stop_is_one(phone, text):
     phone.text(text)
-    assert phone.line.opted_out_at
+    assert phone.channel_state.opted_out_at
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_a_reasonable_person_takes_for_a_stop_is_one(phone, text):
 def test_what_may_be_an_answer_is_no_stop(phone, text):
     phone.text("START")
     phone.text(text)
-    assert not phone.line.opted_out_at
+    assert not phone.channel_state.opted_out_at
 
 
 @settings(max_examples=300, deadline=None)
@@ -176,7 +176,7 @@ def test_no_stop_is_a_start_and_courtesy_makes_no_difference(words):
 def test_an_ambiguous_stop_word_is_an_answer_only_where_the_choice_that_is_asked_has_it(phone, state, word):
     bring_to(phone, state)
     phone.text(word, after_ms=1000)
-    assert bool(phone.line.opted_out_at) == (state != "a choice is asked")
+    assert bool(phone.channel_state.opted_out_at) == (state != "a choice is asked")
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -191,10 +191,10 @@ def test_the_stop_is_evidence_and_ends_the_session_with_its_answers(phone):
     phone.text("START")
     phone.text("fine")
     phone.text("Stop!")
-    assert phone.seen(PersonOptedOut) == [
+    assert phone.records_of(PersonOptedOut) == [
         PersonOptedOut(phone.now, SIMULATED_CHANNEL, f"{3:016x}", "Stop!", by_provider=False)
     ]
-    (ended,) = phone.seen(SessionEnded)
+    (ended,) = phone.records_of(SessionEnded)
     assert (ended.session, ended.how) == (f"{1:016x}", "stopped")
     assert {step: answer.value for step, answer in ended.answers.items()} == {"mood": "fine"}
 
@@ -203,15 +203,15 @@ def test_the_stop_is_evidence_and_ends_the_session_with_its_answers(phone):
 def test_whoever_opted_out_hears_nothing(phone, text):
     phone.text("STOP")
     assert phone.text(text, after_ms=86_400_000) == []
-    assert phone.last.silenced == []
-    assert phone.last.opt_outs == {}
-    assert isinstance(phone.last.records[-1], SmsReceived)
+    assert phone.last_advance.silenced == []
+    assert phone.last_advance.opt_outs == {}
+    assert isinstance(phone.last_advance.records[-1], SmsReceived)
 
 
 def test_whoever_opted_out_is_not_invited(phone):
     phone.text("STOP")
     assert phone.invite(PersonInvited()) == []
-    assert [each.reason for each in phone.seen(OpeningRefused)] == ["opted_out"]
+    assert [each.reason for each in phone.records_of(OpeningRefused)] == ["opted_out"]
 
 
 def test_a_survey_that_anything_starts_opts_nobody_in(phone):
@@ -229,8 +229,8 @@ def test_a_stop_told_by_another_is_not_confirmed_and_says_who_told(phone, source
     phone.text("START")
     assert phone.provider_stop(source=source) == []
     assert phone.provider_stop() == []
-    assert [(record.by_provider, record.source) for record in phone.seen(PersonOptedOut)] == [(True, source)]
-    assert phone.line.session is None
+    assert [(record.by_provider, record.source) for record in phone.records_of(PersonOptedOut)] == [(True, source)]
+    assert phone.channel_state.session is None
 
 
 def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
@@ -252,8 +252,8 @@ def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
 def test_a_start_that_is_a_keyword_opts_in_again_and_opens_a_session(phone, word):
     phone.text("STOP")
     assert phone.text(word) == ["Welcome!", "How are you?"]
-    assert len(phone.seen(PersonOptedIn)) == 1
-    assert phone.last.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
+    assert len(phone.records_of(PersonOptedIn)) == 1
+    assert phone.last_advance.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
 
 
 @pytest.mark.parametrize("language", sorted(KEYWORDS))
@@ -263,16 +263,16 @@ def test_what_is_as_good_as_a_start_opts_in_again_and_is_confirmed_once(phone, w
     (said,) = phone.text(word.capitalize() + ".")
     assert said.startswith("Colours: ")
     assert said == phone.surveys.current("colours").texts["opted_in"][language]
-    assert not phone.line.opted_out_at
-    assert phone.line.session is None
-    assert phone.last.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
+    assert not phone.channel_state.opted_out_at
+    assert phone.channel_state.session is None
+    assert phone.last_advance.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
     assert phone.text(word) != [said]
 
 
 def test_no_second_confirmation_where_the_provider_confirms_a_start(phone):
     phone.text("STOP", handled="stop")
     assert phone.text("YES", handled="start") == []
-    assert not phone.line.opted_out_at
+    assert not phone.channel_state.opted_out_at
     phone.text("STOP", handled="stop")
     assert phone.text("START", handled="start") == ["Welcome!", "How are you?"]
 
@@ -281,7 +281,7 @@ def test_no_second_confirmation_where_the_provider_confirms_a_start(phone):
 def test_a_yes_is_an_answer_to_anybody_who_is_not_opted_out(phone, word):
     bring_to(phone, "a text is asked")
     assert phone.text(word) == ["Which one?\n1. Red\n2. Neither"]
-    assert phone.seen(PersonOptedIn) == []
+    assert phone.records_of(PersonOptedIn) == []
 
 
 def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
@@ -289,7 +289,7 @@ def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
     phone.text("STOP")
     (said,) = phone.text("START")  # the survey cools down
     assert said == phone.surveys.current("colours").texts["opted_in"]["en"]
-    assert [each.reason for each in phone.seen(OpeningRefused)] == ["cooldown"]
+    assert [each.reason for each in phone.records_of(OpeningRefused)] == ["cooldown"]
 
 
 # HELP
@@ -298,18 +298,18 @@ def test_a_start_that_opens_nothing_says_that_they_are_in_again(phone):
 @pytest.mark.parametrize("word", sorted(HELP_WORDS))
 def test_help_leaves_the_session_as_it_was(phone, word):
     phone.text("START")
-    before = phone.line.session
+    before = phone.channel_state.session
     assert len(phone.text(word, after_ms=5000)) == 1
-    assert phone.line.session == before
+    assert phone.channel_state.session == before
     assert phone.text(word) == []
 
 
 def test_help_that_the_provider_gave_is_noted_and_not_given_again(phone):
     phone.text("START")
-    before = phone.line.session
+    before = phone.channel_state.session
     assert phone.text("HELP", handled="help") == []
-    assert phone.line.session == before
-    assert phone.seen(SmsReceived)[-1].handled == "help"
+    assert phone.channel_state.session == before
+    assert phone.records_of(SmsReceived)[-1].handled == "help"
 
 
 def test_info_is_an_answer_where_the_choice_that_is_asked_has_it(phone):

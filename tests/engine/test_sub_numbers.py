@@ -40,14 +40,14 @@ def phone():
 def invited(phone, survey="fruit", originator=""):
     """The SMS that an invitation sends, or the reason why it does not."""
     event = Invitation(f"f{len(phone.records):015x}", SIMULATED_CHANNEL, survey, originator=originator)
-    out = phone.apply(event)
-    refused = [each.reason for each in phone.last.records if isinstance(each, OpeningRefused)]
+    out = phone.apply_event(event)
+    refused = [each.reason for each in phone.last_advance.records if isinstance(each, OpeningRefused)]
     return refused[0] if refused else [(sms.originator, sms.text) for sms in out]
 
 
 def said(phone, text, originator="", **more):
     phone.text(text, originator=originator, **more)
-    return [(sms.originator, sms.text) for sms in phone.last.outbox]
+    return [(sms.originator, sms.text) for sms in phone.last_advance.outbox]
 
 
 def test_a_person_holds_two_surveys_at_once_and_each_answer_goes_to_the_one_it_was_written_to(phone):
@@ -57,11 +57,11 @@ def test_a_person_holds_two_surveys_at_once_and_each_answer_goes_to_the_one_it_w
     assert said(phone, "pear") == [("", "How many?")]
     assert said(phone, "2", ONE) == [(ONE, "Thanks for oak.")]
     assert said(phone, "5", MAIN) == [("", "Thanks for pear.")]
-    assert {(each.session, each.originator) for each in phone.seen(SessionOpened)} == {
-        (phone.seen(SessionOpened)[0].session, ""),
-        (phone.seen(SessionOpened)[1].session, ONE),
+    assert {(each.session, each.originator) for each in phone.records_of(SessionOpened)} == {
+        (phone.records_of(SessionOpened)[0].session, ""),
+        (phone.records_of(SessionOpened)[1].session, ONE),
     }
-    assert [sorted(each.answers) for each in phone.seen(SessionEnded)] == [["kind", "many"]] * 2
+    assert [sorted(each.answers) for each in phone.records_of(SessionEnded)] == [["kind", "many"]] * 2
 
 
 def test_the_same_survey_may_be_held_twice_and_when_no_number_is_free_nobody_is_invited(phone):
@@ -96,7 +96,7 @@ def test_a_keyword_opens_a_session_on_the_number_it_was_written_to(phone):
     assert said(phone, "FRUIT") == [("", "Which fruit?")]
     assert said(phone, "TREE", ONE) == [(ONE, "Which tree?")]
     assert said(phone, "TREE", ONE) == [(ONE, "Which tree?")]
-    assert [each.how for each in phone.seen(SessionEnded)] == ["restarted"]
+    assert [each.how for each in phone.records_of(SessionEnded)] == ["restarted"]
     assert said(phone, "oak", ONE) == [(ONE, "How many?")]
     assert said(phone, "pear") == [("", "How many?")]
 
@@ -128,10 +128,10 @@ def test_a_stop_to_any_number_ends_every_session_of_the_channel(phone, written_t
     for survey in ("fruit", "tree", "fruit"):
         invited(phone, survey)
     assert len(said(phone, "STOP", written_to)) == 1
-    assert [each.how for each in phone.seen(SessionEnded)] == ["stopped"] * 3
-    assert phone.last.silenced == [SIMULATED_CHANNEL]
-    assert phone.last.alarm is None
-    assert len(phone.seen(PersonOptedOut)) == 1
+    assert [each.how for each in phone.records_of(SessionEnded)] == ["stopped"] * 3
+    assert phone.last_advance.silenced == [SIMULATED_CHANNEL]
+    assert phone.last_advance.alarm is None
+    assert len(phone.records_of(PersonOptedOut)) == 1
     assert said(phone, "oak", ONE) == []
     assert invited(phone, "tree", TWO) == "opted_out"
     assert said(phone, "UNSTOP", TWO)[0][0] == TWO
@@ -143,9 +143,9 @@ def test_limits_are_the_persons_whatever_the_number(phone):
     said(phone, "FRUIT")
     said(phone, "TREE", ONE)
     said(phone, "TREE", TWO)
-    assert [each.reason for each in phone.seen(OpeningRefused)] == ["daily_cap"]
+    assert [each.reason for each in phone.records_of(OpeningRefused)] == ["daily_cap"]
     said(phone, "TREE", TWO)
-    assert [each.reason for each in phone.seen(OpeningRefused)] == ["daily_cap", "throttled"]
+    assert [each.reason for each in phone.records_of(OpeningRefused)] == ["daily_cap", "throttled"]
 
 
 def test_each_session_has_its_own_deadlines(phone):
@@ -155,25 +155,25 @@ def test_each_session_has_its_own_deadlines(phone):
     said(phone, "oak", ONE)
     assert phone.wait(9 * MINUTE_MS) == []
     phone.wait(MINUTE_MS)
-    assert [(sms.originator, sms.text) for sms in phone.last.outbox] == [(ONE, "How many now?")]
+    assert [(sms.originator, sms.text) for sms in phone.last_advance.outbox] == [(ONE, "How many now?")]
     phone.wait(120 * MINUTE_MS)
-    assert [each.how for each in phone.seen(SessionEnded)] == ["idle", "idle"]
-    assert phone.last.alarm is None
+    assert [each.how for each in phone.records_of(SessionEnded)] == ["idle", "idle"]
+    assert phone.last_advance.alarm is None
 
 
 def test_a_cancel_ends_one_session_and_takes_back_its_sms_only(phone):
     invited(phone)
     invited(phone, "tree")
-    first, second = (each.session for each in phone.seen(SessionOpened))
+    first, second = (each.session for each in phone.records_of(SessionOpened))
     assert phone.cancel(second) == []
-    assert phone.last.withdrawn == {second: "cancelled"}
-    assert phone.last.silenced == []
-    assert [(each.session, each.how) for each in phone.seen(SessionEnded)] == [(second, "cancelled")]
+    assert phone.last_advance.withdrawn == {second: "cancelled"}
+    assert phone.last_advance.silenced == []
+    assert [(each.session, each.how) for each in phone.records_of(SessionEnded)] == [(second, "cancelled")]
     assert said(phone, "pear") == [("", "How many?")]
     phone.cancel(second)
     phone.cancel("no such session")
-    assert len(phone.seen(SessionEnded)) == 1
-    assert phone.line.session.id == first
+    assert len(phone.records_of(SessionEnded)) == 1
+    assert phone.channel_state.session.id == first
 
 
 def test_a_lane_remembers_a_bounded_number_of_numbers(phone):
@@ -208,7 +208,7 @@ def test_sessions_that_ran_beside_each_other_come_out_the_same(phone):
     said(phone, "FRUIT", TWO, after_ms=1000)
     phone.wait(11 * MINUTE_MS)
     said(phone, "3", MAIN)
-    phone.cancel(next(each.session for each in phone.seen(SessionOpened) if each.originator == ONE))
+    phone.cancel(next(each.session for each in phone.records_of(SessionOpened) if each.originator == ONE))
     said(phone, "STOP", ONE)
     found = list(sessions_of("+33612345678", phone.records))
     assert [(each.opened.originator, each.ended.how) for each in found] == [
@@ -229,5 +229,5 @@ def test_sessions_that_ran_beside_each_other_come_out_the_same(phone):
 def test_every_sms_is_heard_with_the_number_it_was_written_to(phone):
     said(phone, "FRUIT", ONE)
     said(phone, "pear", ONE)
-    assert [each.originator for each in phone.seen(SmsReceived)] == [ONE, ONE]
-    assert len({each.id for each in phone.seen(SmsDecided)}) == 2
+    assert [each.originator for each in phone.records_of(SmsReceived)] == [ONE, ONE]
+    assert len({each.id for each in phone.records_of(SmsDecided)}) == 2

@@ -31,8 +31,8 @@ def phone():
 
 def test_silence_counts_from_the_last_sms_of_a_turn_as_they_leave_a_pause_apart(phone):
     phone.text("START")
-    assert phone.line.session.touched_at == phone.now + 2 * 2000
-    assert phone.last.alarm == phone.now + 2 * 2000 + 4 * MINUTE_MS
+    assert phone.channel_state.session.touched_at == phone.now + 2 * 2000
+    assert phone.last_advance.alarm == phone.now + 2 * 2000 + 4 * MINUTE_MS
 
 
 def test_reminders_come_as_often_as_written_and_keep_the_session_alive(phone):
@@ -40,18 +40,18 @@ def test_reminders_come_as_often_as_written_and_keep_the_session_alive(phone):
     assert phone.wait(4 * MINUTE_MS + 4000) == ["Still there?"]
     assert phone.wait(4 * MINUTE_MS) == ["Still there?"]
     assert phone.wait(10 * MINUTE_MS) == []
-    assert phone.line.session is not None
+    assert phone.channel_state.session is not None
     phone.wait(1)
-    assert phone.line.ended_how == "idle"
+    assert phone.channel_state.ended_how == "idle"
 
 
 def test_a_session_ends_at_its_absolute_end_however_lively(phone):
     phone.text("START")
     for _ in range(12):
         phone.text("x", after_ms=5 * MINUTE_MS)
-    assert phone.line.session is not None
+    assert phone.channel_state.session is not None
     phone.wait(1)
-    assert phone.line.ended_how == "expired"
+    assert phone.channel_state.ended_how == "expired"
     assert phone.text("x") == ["Your session has expired. Text START to begin again."]
 
 
@@ -77,7 +77,7 @@ def test_nothing_due_changes_nothing(phone):
 def test_a_session_keeps_the_version_that_it_began_with(phone):
     phone.text("START")
     newer = surveys_of({"s.yaml": SURVEY.replace("B?", "Bee?")})
-    assert missing_survey_versions(phone.lane, newer) == {phone.line.session.version}
+    assert missing_survey_versions(phone.lane, newer) == {phone.channel_state.session.version}
     newer.add_version(read_stored_survey("s.yaml", SURVEY.encode()))
     phone.surveys = newer
     assert missing_survey_versions(phone.lane, newer) == set()
@@ -94,6 +94,6 @@ def test_a_version_or_a_channel_that_is_not_known_is_an_error(phone):
 
 def test_a_lane_is_kept_two_days_or_as_long_as_its_session_may_last(phone):
     phone.text("START")
-    assert phone.last.keep_until == phone.now + 48 * 60 * MINUTE_MS
+    assert phone.last_advance.keep_until == phone.now + 48 * 60 * MINUTE_MS
     phone.text("STOP")
-    assert phone.last.keep_until == phone.now + 48 * 60 * MINUTE_MS  # the list of opt-outs outlasts it
+    assert phone.last_advance.keep_until == phone.now + 48 * 60 * MINUTE_MS  # the list of opt-outs outlasts it

@@ -66,7 +66,7 @@ PLAIN = {"To": PERSON, "From": OURS, "Body": ASK.text, "StatusCallback": f"{URL}
     ],
 )
 def test_a_send(twilio, sms, fields):
-    request = twilio.write(sms, NOW)
+    request = twilio.write_send_request(sms, NOW)
     assert (request.url, request.headers["Content-Type"]) == (MESSAGES, "application/x-www-form-urlencoded")
     assert dict(parse_qsl(request.body.decode(), strict_parsing=True)) == fields
 

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from config.store import keyspace
-from engine.model.events import ArchiveRecord
+from engine.model.events import ArchiveRecord, kind_of
 from engine.model.policy import ChannelPolicies
 from engine.proofs.transcripts import Transcript, TranscriptError, format_transcript, parse_transcript
 from engine.simulator.session_replay import (
@@ -334,7 +334,7 @@ def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, A
 def _event_fields(record: ArchiveRecord | None) -> dict[str, Any] | None:
     if record is None:
         return None
-    return {"event": type(record).__name__.lower()} | msgspec.structs.asdict(record)
+    return {"event": kind_of(record)} | msgspec.structs.asdict(record)
 
 
 def _diff_lines(stored: Transcript, came: Transcript) -> list[str]:

@@ -25,6 +25,7 @@ from engine.model.events import (
     SmsNotSent,
     SmsReceived,
     SmsSent,
+    kind_of,
 )  # fmt: skip
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_lanes
@@ -111,7 +112,7 @@ def _session_of(record: ArchiveRecord) -> str:
 
 def record_fields(record: ArchiveRecord) -> dict[str, object]:
     """A record as a program reads it."""
-    fields: dict[str, object] = {"event": type(record).__name__.lower()}
+    fields: dict[str, object] = {"event": kind_of(record)}
     return fields | msgspec.structs.asdict(record)
 
 

@@ -226,7 +226,7 @@ class DeadLetterReplayer:
 
     def _build_decision(self, letter: DeadLetter, judged: ReplayDecision, draft: LaneDraft) -> LaneDecision:
         dealt = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
-        return msgspec.structs.replace(draft.to_decision(), applied=0, dealt=[dealt])
+        return msgspec.structs.replace(draft.to_decision(), applied=0, resolutions=[dealt])
 
     def _release_kept(self, staying: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         stays = [

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from engine.model import lane as lane_format
-from engine.model.events import InboundEvent, OutboundSms, decode_outbound
+from engine.model.events import PUBLISHED_NAMES, InboundEvent, OutboundSms, decode_outbound
 from engine.model.lane import ChannelLine, UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
@@ -124,7 +124,9 @@ def _fields_in_words(what: InboundEvent | OutboundSms) -> str:
         for name, value in msgspec.structs.asdict(what).items()
         if value not in ("", 0, False) and value != {}
     }
-    return f"{type(what).__name__}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+    return (
+        f"{PUBLISHED_NAMES[type(what)]}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+    )
 
 
 def _line_details(key: str, line: ChannelLine, surveys: SurveyRegistry) -> JsonObject:

@@ -17,7 +17,7 @@ from config.settings.survey_folder import read_survey_files
 from config.store import keyspace, pauses, stored_values
 from config.telemetry import process_registry
 from engine.model import lane as lane_format
-from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records
+from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
 from engine.model.lane import ChannelLine, Lane, Session, UnreadableLaneError
 from engine.model.policy import ChannelPolicy
 from engine.model.quiet_hours import quiet_hours_from_minutes
@@ -337,7 +337,7 @@ def _waiting_mail(entry: bytes, unreadable: list[str]) -> WaitingMail:
         unreadable.append(f"an entry of the mailbox cannot be read: {e}")
         return WaitingMail("unreadable", _accepted_at(entry), queue=queue)
     event = mail.event
-    kind = type(event).__name__.lower()
+    kind = kind_of(event)
     if queue == keyspace.STARTS_QUEUE and isinstance(event, InboundSms):
         kind = "start"
     return WaitingMail(kind, mail.at, event.channel, getattr(event, "text", ""), queue)

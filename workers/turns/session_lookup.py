@@ -28,7 +28,7 @@ def lane_at_failure(
     lane: Lane, event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> LaneAtFailure:
     """What `event` (None: a deadline) meets in `lane`. Raises KeyError for a channel that is not known."""
-    state = lane_format.encode_lane(msgspec.structs.replace(lane, seen={}, gathered=[]))
+    state = lane_format.encode_lane(msgspec.structs.replace(lane, applied_events={}, partial_sms=[]))
     line = line_of_event(lane_format.decode_lane(state), event, surveys, policy)
     session = line.session if line is not None else None
     return LaneAtFailure(
