@@ -95,7 +95,7 @@ _ACCEPTED = _labels(_MACHINE, _CHANNEL, 'outcome="accepted"')
 
 ROWS = [
     Row("At a glance", [
-        Panel("Alerts that fire", "short", "Each has a paragraph in README.md, For operators.",
+        Panel("Alerts that fire", "short", "Each has a paragraph in config/prometheus/RUNBOOK.md.",
               [Query(f"count(ALERTS{_FIRING}) or vector(0)", "alerts")], "stat"),
         Panel("Dead letters", "short", "Events and SMS that a person must look at: parley dead list.",
               [Query(f"sum(max by (reason) (parley_dead_letters_waiting{_labels(_DEPLOYMENT)})) or vector(0)", "letters")],
@@ -235,7 +235,7 @@ def dashboard() -> dict[str, Any]:
         "id": None,
         "uid": "parley-operators",
         "title": "Parley",
-        "description": "Two-way SMS conversations. What to do about what you see: README.md, For operators.",
+        "description": "Two-way SMS conversations. What to do about what you see: config/prometheus/RUNBOOK.md.",
         "tags": ["parley", "sms"],
         "schemaVersion": SCHEMA,
         "editable": True,
