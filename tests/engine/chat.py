@@ -15,7 +15,11 @@ from engine.transcripts import compose, parse
 __all__ = ["CHANNEL", "ROOT", "SHIPPED", "T0", "Phone", "play", "policy_for", "same_bytes", "surveys_of"]
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = {path.name: path.read_bytes() for path in sorted((ROOT / "config" / "surveys").iterdir())}
+SHIPPED = {
+    path.name: path.read_bytes()
+    for path in sorted((ROOT / "config" / "surveys").iterdir())
+    if path.suffix in (".yaml", ".json")
+}
 
 
 def surveys_of(files: Mapping[str, bytes | str]) -> Surveys:
