@@ -99,7 +99,7 @@ _ACCEPTED = _label_matchers(_MACHINE, _CHANNEL, 'outcome="accepted"')
 
 DASHBOARD_ROWS = [
     PanelRow("At a glance", [
-        Panel("Alerts that fire", "short", "Each has a paragraph in README.md, For operators.",
+        Panel("Alerts that fire", "short", "Each has a paragraph in config/prometheus/RUNBOOK.md.",
               [PromQuery(f"count(ALERTS{_FIRING}) or vector(0)", "alerts")], "stat"),
         Panel("Dead letters", "short", "Events and SMS that a person must look at: parley dead list.",
               [PromQuery(f"sum(max by (reason) (parley_dead_letters_waiting{_label_matchers(_DEPLOYMENT)})) or vector(0)", "letters")],
@@ -239,7 +239,7 @@ def build_dashboard() -> dict[str, Any]:
         "id": None,
         "uid": "parley-operators",
         "title": "Parley",
-        "description": "Two-way SMS conversations. What to do about what you see: README.md, For operators.",
+        "description": "Two-way SMS conversations. What to do about what you see: config/prometheus/RUNBOOK.md.",
         "tags": ["parley", "sms"],
         "schemaVersion": GRAFANA_SCHEMA_VERSION,
         "editable": True,

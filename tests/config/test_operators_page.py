@@ -1,30 +1,26 @@
-"""What the README tells operators to type exists, down to the option."""
-
-import re
+"""What the documents tell people to type exists, down to the option."""
 
 import click
 import pytest
 
 from config.cli import main
-from tests.support.prometheus import ROOT
+from tests.support import documents
+from tests.support.documents import RUNBOOK
 
-README = (ROOT / "README.md").read_text()
-(PAGE,) = re.findall(r"^## For operators\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
-COMMANDS = sorted(set(re.findall(r"`(parley [^`]+)`", PAGE)))
+COMMANDS = sorted(set().union(*map(documents.commands, documents.documents().values())))
 
 
-def test_the_page_names_commands():
-    assert {"parley status", "parley dead list", "parley lane <number>"} <= set(COMMANDS)
-    assert not [line for line in PAGE.splitlines() if line.count("`") % 2], (
-        "a command is broken over two lines"
+def test_the_runbook_names_commands():
+    assert {"parley status", "parley dead list", "parley lane <number>"} <= documents.commands(
+        RUNBOOK.read_text()
     )
 
 
 @pytest.mark.parametrize("typed", COMMANDS)
-def test_a_command_that_it_names_exists(typed):
+def test_a_command_that_is_named_exists(typed):
     command, words = main, typed.split()[1:]
     with click.Context(main) as context:
-        while isinstance(command, click.Group):
+        while isinstance(command, click.Group) and words and not words[0].startswith(("-", "<")):
             name = words.pop(0)
             command = command.get_command(context, name)
             assert command is not None, f"there is no {name} in {typed}"

@@ -28,7 +28,11 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = {path.name: path.read_bytes() for path in sorted((ROOT / "config" / "surveys").iterdir())}
+SHIPPED = {
+    path.name: path.read_bytes()
+    for path in sorted((ROOT / "config" / "surveys").iterdir())
+    if path.suffix in (".yaml", ".json")
+}
 
 
 def surveys_of(files: Mapping[str, bytes | str]) -> SurveyRegistry:

@@ -229,7 +229,9 @@ def test_a_stop_told_by_another_is_not_confirmed_and_says_who_told(phone, source
     phone.text("START")
     assert phone.provider_stop(source=source) == []
     assert phone.provider_stop() == []
-    assert [(record.by_provider, record.source) for record in phone.records_of(PersonOptedOut)] == [(True, source)]
+    assert [(record.by_provider, record.source) for record in phone.records_of(PersonOptedOut)] == [
+        (True, source)
+    ]
     assert phone.channel_state.session is None
 
 

@@ -96,4 +96,6 @@ def test_a_lane_is_kept_two_days_or_as_long_as_its_session_may_last(phone):
     phone.text("START")
     assert phone.last_advance.keep_until == phone.now + 48 * 60 * MINUTE_MS
     phone.text("STOP")
-    assert phone.last_advance.keep_until == phone.now + 48 * 60 * MINUTE_MS  # the list of opt-outs outlasts it
+    assert (
+        phone.last_advance.keep_until == phone.now + 48 * 60 * MINUTE_MS
+    )  # the list of opt-outs outlasts it

@@ -18,7 +18,7 @@ from engine.model.lane import UnreadableLaneError
 from tests.support.waiting import until
 from workers.store import survey_versions
 
-NO_KEYS = {"lane_pattern", "sender_of"}
+NO_KEYS = {"lane_key_pattern", "sender_of_key"}
 """Functions of keyspace.py that answer text which is no key's name."""
 
 FIXED = {
@@ -28,8 +28,8 @@ FIXED = {
 """Keys of one name."""
 
 PASSING = {
-    "lock", "outbox_lock", "tickets", "session", "reference", "sms_bucket", "session_bucket", "sms_counter",
-    "invitation_bucket", "released", "request_bucket", "flow", "tries",
+    "lane_lock_key", "outbox_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
+    "invitation_bucket_key", "released_sms_key", "request_bucket_key", "circuit_state_key", "failed_attempts_key",
 }  # fmt: skip
 """Kinds of keys that go by themselves, whatever happens."""
 
