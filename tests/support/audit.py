@@ -108,7 +108,7 @@ class _Shelves:
 
     def lane_wrongs(self) -> Iterator[str]:
         deadlines = {}
-        for name in self._of.get("lane", []):
+        for name in self._of.get("lane_key", []):
             stored = self._bytes(name)
             if stored is None:
                 continue
@@ -117,7 +117,7 @@ class _Shelves:
             if self._redis.pttl(name) == -1 and not _opted_out(stored):
                 yield f"{name} would stay for ever"
         alarms = self._scores("alarms")
-        for name in self._of.get("mailbox", []):
+        for name in self._of.get("mailbox_key", []):
             yield f"{name} has mail, and its alarm is {alarms.get(keyspace.sender_of_key(name))}"
         for name in self._of.get("lock", []):
             yield f"{name} is locked: {self._bytes(name)!r}"
@@ -127,7 +127,7 @@ class _Shelves:
 
     def outbox_wrongs(self) -> Iterator[str]:
         alarms = self._scores("outbox_alarms")
-        for name in self._of.get("outbox", []):
+        for name in self._of.get("outbox_key", []):
             sender = keyspace.sender_of_key(name)
             yield f"{name} has {self._redis.llen(name)} SMS, and its alarm is {alarms.pop(sender, None)}"
         for sender in sorted(alarms):
