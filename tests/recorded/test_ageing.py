@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.recorded import reading
-from tests.recorded.ageing import DAY_MS, DAYS, LAYOUTS, MOMENTS_MS, Move, aged, recorded_at
+from tests.recorded.ageing import DAY_MS, DAYS, LAYOUTS, MOMENTS_MS, TOKENS, Move, aged, recorded_at
 from tests.support import audit
 
 RELEASES = sorted(Path(__file__).parent.glob("*.jsonl"))
@@ -149,5 +149,7 @@ def later(value, ms):
             return [later(each, ms) for each in value]
         case int() if value in MOMENTS_MS:
             return value + ms
+        case int() if value in TOKENS:
+            return value + ms * 1_000
         case _:
             return value
