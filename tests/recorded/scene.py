@@ -115,7 +115,7 @@ class Scene:
         if channel == SIMULATED:
             url = f"{url.partition('=')[0]}=simulator"
         for said in texts:
-            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=10)
+            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=60)
             assert answer.status_code == 200, answer.text
 
     def heard(self, name: str, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from dramatiq.errors import QueueNotFound
 from config import keyspace
 from workers.doorbell import BATCH, Doorbell
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 @pytest.fixture

@@ -245,7 +245,8 @@ def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
         until(lambda: registry.processes(town.client), 10, "it has said what it runs again")
 
 
-def test_a_process_says_what_it_runs_until_it_stops(pipeline):
+def test_a_process_says_what_it_runs_until_it_stops(pipeline, monkeypatch):
+    monkeypatch.setattr(registry, "SAY_S", 3_600.0)
     town = pipeline(ONE)
     with live_surveys(town.world, "conversation"):
         until(lambda: registry.processes(town.client), 10, "it has said so")
