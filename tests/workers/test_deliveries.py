@@ -601,8 +601,9 @@ def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(des
     run(town, ANNA, BORIS)
     idle(town)
     grown = {name: number(name) - before[name] for name in names}
-    assert grown["outbox_seconds_sum"] == pytest.approx(2, abs=0.9)
-    assert grown["reply_seconds_sum"] == pytest.approx(3, abs=0.9)
+    took_s = (seconds_of(town) - now) / 1_000
+    assert 2 <= grown["outbox_seconds_sum"] <= 2 + took_s
+    assert 3 <= grown["reply_seconds_sum"] <= 3 + took_s
     assert (grown["outbox_seconds_count"], grown["reply_seconds_count"], grown["segments_total"]) == (1, 1, 3)
     assert number("credit") == 94.5
 
@@ -629,7 +630,7 @@ class Hanging(Wire):
 
     def send(self, sms):
         answer = super().send(sms)
-        self.free.wait(20)
+        self.free.wait(60)
         return answer
 
 
@@ -666,14 +667,15 @@ def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
     assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS_PER_CHANNEL
 
 
-def test_those_without_a_slot_look_again_by_turns(two_channels):
+def test_those_without_a_slot_look_again_by_turns(two_channels, monkeypatch):
     town = two_channels
     slots = town.work._slots["slow"]
+    monkeypatch.setattr("workers.sending.bulkhead.monotonic", lambda: 100.0)
     for _ in range(SLOTS_PER_CHANNEL):
-        slots.begin(monotonic() - 3.2, lambda: None)
+        slots.begin(96.8, lambda: None)
     waits = [slots.wait_ms() for _ in range(100)]
-    assert waits[0] == pytest.approx(100, abs=30)
-    assert waits[99] == pytest.approx(10_000, abs=500)
+    assert waits[0] == pytest.approx(100, abs=1)
+    assert waits[99] == pytest.approx(10_000, abs=1)
     for begun_s in list(slots._begun_s):
         slots.end(begun_s)
 
@@ -701,7 +703,7 @@ def test_a_try_that_outlasts_all_patience_is_left_as_by_a_kill(two_channels, mon
     until(lambda: town.slow.sent, 10, "it is under way")
     told_s = monotonic()
     town.work.close()
-    assert monotonic() - told_s < 2
+    assert monotonic() - told_s < 15
     assert int(lock(town, ANNA)[1][0]) > 0
     assert lock(town, BORIS)[1] == []
     set_lock(town, ANNA, until=1)

@@ -11,7 +11,7 @@ from dramatiq.errors import QueueNotFound
 from config.store import keyspace
 from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 @pytest.fixture

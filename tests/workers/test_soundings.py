@@ -209,7 +209,7 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
         own_valkey.sigstop()
         begun_s = monotonic()
         found = sounder.read()
-        assert monotonic() - begun_s < 3.0
+        assert monotonic() - begun_s < keyspace.SOCKET_TIMEOUT_S, "sooner than other clients give up"
         assert (found.lanes.up, found.broker.up) == (False, False)
         own_valkey.sigcont()
         own_valkey.kill9()

@@ -269,7 +269,8 @@ def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
         until(lambda: process_registry.living_processes(town.client), 10, "it has said what it runs again")
 
 
-def test_a_process_says_what_it_runs_until_it_stops(pipeline):
+def test_a_process_says_what_it_runs_until_it_stops(pipeline, monkeypatch):
+    monkeypatch.setattr(process_registry, "SAY_S", 3_600.0)
     town = pipeline(ONE)
     with hot_reloaded_surveys(town.world, "conversation"):
         until(lambda: process_registry.living_processes(town.client), 10, "it has said so")

@@ -75,7 +75,7 @@ def server(answer):
         thread = Thread(target=serve)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", read
-    thread.join(5)
+    thread.join(60)
 
 
 def test_an_answer_is_read():
@@ -149,7 +149,7 @@ def test_a_certificate_that_nobody_vouches_for_got_nothing(tmp_path):
         thread = Thread(target=serve)
         thread.start()
         outcome = ProviderClient(Provider(f"https://127.0.0.1:{listener.getsockname()[1]}"), 1).send(SMS)
-        thread.join(5)
+        thread.join(60)
     assert outcome == RetryLater("SSLError", "the provider cannot be reached")
 
 
