@@ -672,7 +672,7 @@ def test_those_without_a_slot_look_again_by_turns(two_channels, monkeypatch):
     slots = town.work._slots["slow"]
     monkeypatch.setattr("workers.sending.bulkhead.monotonic", lambda: 100.0)
     for _ in range(SLOTS_PER_CHANNEL):
-        slots.begin(96.8, lambda: None)
+        slots.run_in_slot(96.8, lambda: None)
     waits = [slots.wait_ms() for _ in range(100)]
     assert waits[0] == pytest.approx(100, abs=1)
     assert waits[99] == pytest.approx(10_000, abs=1)

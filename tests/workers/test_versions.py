@@ -256,7 +256,7 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
 
 def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
     monkeypatch.setattr(survey_versions, "PUBLISH_S", 0.01)
-    monkeypatch.setattr(process_registry, "SAY_S", 0.01)
+    monkeypatch.setattr(process_registry, "HEARTBEAT_INTERVAL_S", 0.01)
     town = pipeline(ONE)
     with hot_reloaded_surveys(town.world, "conversation"):
         until(lambda: town.world.surveys.edition, 10 * RELOAD_INTERVAL_S, "it has looked at its folder")
@@ -270,7 +270,7 @@ def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
 
 
 def test_a_process_says_what_it_runs_until_it_stops(pipeline, monkeypatch):
-    monkeypatch.setattr(process_registry, "SAY_S", 3_600.0)
+    monkeypatch.setattr(process_registry, "HEARTBEAT_INTERVAL_S", 3_600.0)
     town = pipeline(ONE)
     with hot_reloaded_surveys(town.world, "conversation"):
         until(lambda: process_registry.living_processes(town.client), 10, "it has said so")
