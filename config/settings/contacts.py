@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
+from engine.model.plurals import pluralize
+
 CONTACTS_HEADER = ["number", "name"]
 
 MAX_NAME_LENGTH = 100
@@ -96,7 +98,7 @@ def _row_problem(fields: list[str], lines: dict[str, int]) -> str:
     """What is wrong with a row; `lines` are those of the numbers above it. Empty: nothing."""
     if len(fields) != len(CONTACTS_HEADER):
         return (
-            f"found {len(fields)} field{'' if len(fields) == 1 else 's'}, expected a number and a name; a name with a "
+            f"found {pluralize(len(fields), 'field')}, expected a number and a name; a name with a "
             "comma stands in quotation marks"
         )
     number, name = fields

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from engine.commands.chat_screen import ChatScreen, describe_keywords, describe_state
 from engine.commands.money import PriceType
+from engine.model.durations import compact_duration, parse_duration
 from engine.model.events import SessionOpened
 from engine.model.policy import ChannelPolicy
 from engine.model.text_normalization import fold_text
@@ -35,11 +36,9 @@ from engine.proofs.transcripts import (
     TranscriptEntry,
     TranscriptError,
     TranscriptStart,
-    compact_duration,
     format_entry,
     format_transcript,
     has_only_actions,
-    parse_duration,
     parse_transcript,
     quoted_if_needed,
 )

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from engine import proofs
 from engine.commands.money import PriceType
+from engine.model.plurals import pluralize
 from engine.proofs import PathStop, SessionBounds, UpperBound
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.surveys.findings import InvalidSurveyError, SurveyFinding
@@ -119,7 +120,9 @@ def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price
         _print_finding(console, finding)
     errors = sum(report.error_count for report in reports)
     warnings = len(across) + sum(len(report.findings) for report in reports) - errors
-    console.print(f"{_many(len(reports), 'file')}, {_many(errors, 'error')}, {_many(warnings, 'warning')}")
+    console.print(
+        f"{pluralize(len(reports), 'file')}, {pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}"
+    )
 
 
 def _print_finding(console: Console, finding: SurveyFinding) -> None:
@@ -150,17 +153,13 @@ def _format_stops(path: Iterable[PathStop]) -> Iterator[str]:
 
 def _format_stop(stop: PathStop) -> str:
     said = f" x{stop.said}" if stop.said > 1 else ""
-    reminded = f" +{_many(stop.reminded, 'reminder')}" if stop.reminded else ""
+    reminded = f" +{pluralize(stop.reminded, 'reminder')}" if stop.reminded else ""
     return f"{stop.step}{said}{reminded}"
 
 
 def _at_most(bound: UpperBound, noun: str = "") -> str:
-    most = _many(bound.most, noun) if noun else str(bound.most)
+    most = pluralize(bound.most, noun) if noun else str(bound.most)
     return f"at most {most}" if bound.attained else f"no more than {most} (perhaps less)"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _print_dearest(reports: list[LintReport], language: str) -> None:

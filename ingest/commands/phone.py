@@ -17,6 +17,7 @@ import requests
 from rich.console import Console
 from rich.markup import escape
 
+from engine.model.plurals import pluralize
 from engine.model.segments import count_segments
 
 try:
@@ -190,8 +191,7 @@ def _sent_markup(words: str) -> str:
 
 def _received_markup(message: dict[str, Any]) -> str:
     at = datetime.fromtimestamp(message["at_ms"] / 1000).astimezone()
-    segments = count_segments(message["text"]).segments
-    cost = f"{segments} segment" + ("" if segments == 1 else "s")
+    cost = pluralize(count_segments(message["text"]).segments, "segment")
     return f"[dim]{at:%H:%M:%S}[/]  {escape(message['text'])}  [dim]({cost})[/]"
 
 

@@ -20,9 +20,10 @@ from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store import keyspace
 from config.telemetry.redis_stats import ChannelStats, StatsReader
+from engine.model.durations import format_duration
+from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
-from workers.runtime.formatting import format_clock_time, format_duration
 from workers.store.channel_state import ActivePause, ChannelStore
 from workers.store.outboxes import OutboxStore
 

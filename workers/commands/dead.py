@@ -18,6 +18,7 @@ from rich.table import Table
 from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
+from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import load_surveys
 from engine.providers import Recourse, UnusableChannelError
 from engine.providers.provider_registry import open_provider, provider_mistakes
@@ -39,7 +40,6 @@ from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
     detail_lines,
     dramatiq_letter_details,
-    format_utc,
     letter_details,
     letter_summary,
 )

@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_tolerating_broker
@@ -28,7 +31,6 @@ from workers.diagnosis.sender_snapshot import (
     SenderSnapshot,
 )
 from workers.diagnosis.snapshot_reader import read_snapshot
-from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.lanes import LANE_LEASE_MS
@@ -252,7 +254,7 @@ def _open_session_lines(s: SenderSnapshot, thread: ConversationStatus, session: 
         f"{format_duration(s.now - session.opened_at)} ago, last SMS {format_duration(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
-        f", {session.misread} invalid answer{'s' if session.misread > 1 else ''}" if session.misread else ""
+        f", {pluralize(session.misread, 'invalid answer')}" if session.misread else ""
     )
     if session.problem:
         yield f"  {session.problem}"

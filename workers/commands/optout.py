@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
@@ -25,6 +25,7 @@ from rich.table import Table
 
 from config.settings.settings import Settings, exit_on_config_error
 from engine.model.sender_numbers import normalize_number
+from engine.model.timestamps import format_utc_ms
 from workers.commands.connect import connect_lanes
 from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
 
@@ -179,7 +180,7 @@ def export() -> None:
             [
                 entry.hash,
                 entry.channel,
-                _format_utc_ms(entry.at),
+                format_utc_ms(entry.at),
                 entry.source,
                 f"{entry.shard}/{settings.shards}",
             ]
@@ -196,13 +197,12 @@ def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:
     known = optouts.opt_outs_of(number)
     if as_json:
         plain = {
-            channel: {"since": _format_utc_ms(at), "source": source}
-            for channel, (at, source) in known.items()
+            channel: {"since": format_utc_ms(at), "source": source} for channel, (at, source) in known.items()
         }
         click.echo(json.dumps({"number": number, "opted_out": plain}))
     elif known:
         for channel, (at, source) in sorted(known.items()):
-            click.echo(f"{number} opted out of {channel} at {_format_utc_ms(at)}, by {source}")
+            click.echo(f"{number} opted out of {channel} at {format_utc_ms(at)}, by {source}")
     else:
         click.echo(f"{number} has not opted out")
     return 0 if known else 1
@@ -343,7 +343,3 @@ def _with_progress_bar(pages: list[T]) -> Iterable[T]:
 
 def _print_counts(as_json: bool, sentence: str, **counts: int) -> None:
     click.echo(json.dumps(counts) if as_json else sentence)
-
-
-def _format_utc_ms(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from config.store import keyspace
-from engine.model.events import ArchiveRecord, kind_of
+from engine.model.events import ArchiveRecord
 from engine.model.policy import ChannelPolicies
 from engine.proofs.transcripts import Transcript, TranscriptError, format_transcript, parse_transcript
 from engine.simulator.session_replay import (
@@ -40,7 +40,7 @@ from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.connect import connect_lanes
-from workers.commands.transcript import archived_records, format_record
+from workers.commands.transcript import archived_records, format_record, record_fields
 from workers.store import archive
 from workers.store.survey_versions import load_versions
 from workers.turns.turns import channel_policies
@@ -316,8 +316,8 @@ def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, A
             return {
                 "result": "different",
                 "record": place,
-                "stored": _event_fields(stored),
-                "came_out": _event_fields(came_out),
+                "stored": None if stored is None else record_fields(stored),
+                "came_out": None if came_out is None else record_fields(came_out),
             }
         case ReplayImpossible(why):
             return {"result": "impossible", "why": why}
@@ -329,12 +329,6 @@ def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, A
                 "parts_at": came.diverges_at,
                 "no_longer_read": [{"step": step, "why": why} for step, why in came.no_longer_read],
             }
-
-
-def _event_fields(record: ArchiveRecord | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    return {"event": kind_of(record)} | msgspec.structs.asdict(record)
 
 
 def _diff_lines(stored: Transcript, came: Transcript) -> list[str]:
@@ -422,7 +416,7 @@ def _describe_record(record: ArchiveRecord | None) -> str:
     return (
         "nothing more"
         if record is None
-        else f"{format_record(record)}   {json.dumps(_event_fields(record), default=msgspec.structs.asdict)}"
+        else f"{format_record(record)}   {json.dumps(record_fields(record), default=msgspec.structs.asdict)}"
     )
 
 

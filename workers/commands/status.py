@@ -24,12 +24,14 @@ from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
-from workers.runtime.formatting import format_clock_time, format_duration
 
 PIPE_WIDTH = 160
 WATCH_INTERVAL_S = 2.0
@@ -171,13 +173,13 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     yield from _overdue_alarm_problems(found)
     for queue, waiting in found.queues.items():
         if waiting.oldest_ms > QUEUE_SLOW_MS:
-            wait = _pluralize(waiting.depth, "waits", "wait")
+            wait = pluralize(waiting.depth, "waits", "wait")
             yield (
                 f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for {format_duration(waiting.oldest_ms)}"
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
-        yield f"{_pluralize_lanes(abandoned)} held by workers that never came back"
+        yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
             yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}{_PAUSE_REMEDY[stands.pause.by].format(name)}"
@@ -186,10 +188,10 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
-        letters = _pluralize(sum(dead.values()), "dead letter", "dead letters")
+        letters = pluralize(sum(dead.values()), "dead letter")
         yield f"{letters} ({reasons}), the oldest of {format_duration(oldest)} ago: `parley dead list`"
     if others := sum(found.dramatiq_dead.values()):
-        yield f"{_pluralize(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
+        yield f"{pluralize(others, 'message')} in dead-letter queues of Dramatiq's own: `parley dead list`"
     for name, value in state.forgetful.items():
         yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABILITY_SETTINGS[name]!r}"
 
@@ -240,7 +242,7 @@ def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
         late_ms = max((each.late_ms for each in alarms), default=0)
         if late_ms > ALARM_LATE_MS:
             yield (
-                f"{_pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
+                f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
                 f"{format_duration(late_ms)}: {why}"
             )
 
@@ -270,14 +272,6 @@ def _pause_clause(pause: StoredPause, left_ms: int) -> str:
     }[pause.by]
     left = f", for another {format_duration(left_ms)}" if left_ms else ""
     return f"{by}{left} ({pause.why})"
-
-
-def _pluralize_lanes(count: int) -> str:
-    return _pluralize(count, "lane is", "lanes are")
-
-
-def _pluralize(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
 
 
 def _release_label(process: ProcessHeartbeat) -> str:

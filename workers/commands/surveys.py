@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -18,6 +17,7 @@ from rich.table import Table
 from config.settings.settings import Settings
 from config.settings.survey_folder import read_survey_files
 from config.telemetry import process_registry
+from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import ReloadResult, reload_surveys
 from engine.simulator.survey_diff import FieldDifference, SurveyDiff, diff_versions
 from engine.surveys.findings import InvalidSurveyError
@@ -224,7 +224,7 @@ def _version_table(shown: Iterable[SurveyVersion]) -> Table:
     table.add_column("channels")
     for each in shown:
         table.add_row(
-            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), _format_utc(each.since),
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table
@@ -242,10 +242,6 @@ def _count_processes_by_role(version: SurveyVersion) -> str:
     """Processes of the workers, by role."""
     roles = Counter(process.partition("@")[0] for process in version.processes)
     return ", ".join(f"{count} {role}" for role, count in roles.items()) or "-"
-
-
-def _format_utc(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms else "-"
 
 
 def _change_lines(changes: Sequence[SurveyChange]) -> Iterator[str]:

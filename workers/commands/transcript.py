@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import click
@@ -27,6 +26,7 @@ from engine.model.events import (
     SmsSent,
     kind_of,
 )  # fmt: skip
+from engine.model.timestamps import format_local
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_lanes
 from workers.store import archive
@@ -118,4 +118,4 @@ def record_fields(record: ArchiveRecord) -> dict[str, object]:
 
 def format_record_time(record: ArchiveRecord, zones: dict[str, ZoneInfo]) -> str:
     zone = zones.get(record.channel, ZoneInfo("UTC"))
-    return datetime.fromtimestamp(record.at / 1000, zone).isoformat(" ", "seconds")
+    return format_local(record.at, zone)

@@ -1,7 +1,6 @@
 """How is a dead letter shown? What it is, every attempt, and the lane then and now, in words; the same as JSON."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ import msgspec
 from engine.model import lane as lane_format
 from engine.model.events import PUBLISHED_NAMES, InboundEvent, OutboundSms, decode_outbound
 from engine.model.lane import ChannelLine, UnreadableLaneError
+from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
 from workers.dead_letters.replay_decision import ReplayDecision
@@ -20,11 +20,6 @@ JsonObject = dict[str, Any]
 
 REPLAY_UNKNOWN = "no worker would start with these settings and surveys; `parley check` says why"
 """What a replay would do cannot be told."""
-
-
-def format_utc(ms: int) -> str:
-    """A moment, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:

@@ -14,7 +14,9 @@ import msgspec
 
 from config.store import keyspace, pauses, stored_values
 from config.telemetry import process_registry
+from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
+from engine.model.timestamps import format_clock_time
 from engine.simulator.explanations import ENDING_REASONS, REFUSAL_REASONS
 from workers.clock.alarm_clock import ALARM_REPEAT_MS
 from workers.clock.invitation_pacer import MAX_LANES_WAITING
@@ -25,7 +27,6 @@ from workers.diagnosis.sender_snapshot import (
     QueuedSms,
     SenderSnapshot,
 )
-from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.lanes import LANE_LEASE_MS
