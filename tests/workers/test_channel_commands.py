@@ -117,7 +117,7 @@ def test_the_table_says_it_too(call):
 
 
 def test_a_narrow_terminal_shows_why_a_channel_is_paused(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.channel.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call("pause", "clinic", "--why", "carrier [/incident]", "--as", "anna")
     lines = call("list").splitlines()
     assert max(map(len, lines)) <= 80

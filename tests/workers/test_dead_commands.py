@@ -357,7 +357,7 @@ def test_an_event_of_a_letter_is_small(town, failing):
 
 
 def test_a_narrow_terminal_shows_whole_ids_and_what_went_wrong(town, monkeypatch):
-    monkeypatch.setattr("workers.dead_letters.outcomes.PIPED_OUTPUT_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     identity = "s69e680c80d383aaax0"
     put(town, identity, kind="sms", reason="rejected", code="151", why="Country not served")
     listed = call("list", status=0).stdout

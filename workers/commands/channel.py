@@ -1,8 +1,6 @@
 """`parley channel`: what channels may do now; one is paused, and resumed."""
 
-import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,25 +9,20 @@ from itertools import islice
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store import keyspace
 from config.telemetry.redis_stats import ChannelStats, StatsReader
+from engine.commands.json_output import print_json
+from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
 from engine.model.durations import format_duration
 from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
 from workers.store.channel_state import ActivePause, ChannelStore
 from workers.store.outboxes import OutboxStore
-
-PIPE_WIDTH = 160
-NARROW_WIDTH = 110
-"""A terminal that is not as wide is shown less of what is in the settings, and all of what is not."""
 
 _SENDERS_PAGE = 500
 
@@ -71,7 +64,7 @@ def list_channels(as_json: bool) -> None:
     ]
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row))
+            print_json(row)
     else:
         _print_channels(settings, rows, paused, found.lanes.now)
 
@@ -106,7 +99,7 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
             "replaced": _pause_fields(replaced),
             "sms": sms,
         }
-        click.echo(json.dumps(told))
+        print_json(told)
         return
     until = f"for {format_duration(for_ms)}" if for_ms else "until `parley channel resume` ends it"
     click.echo(
@@ -143,7 +136,7 @@ def resume(name: str, as_json: bool) -> None:
             "people": forward,
             "sms": sms,
         }
-        click.echo(json.dumps(told))
+        print_json(told)
         return
     was = (
         f"{name} is resumed; it was paused by {_pause_cause(ended)}"
@@ -218,9 +211,9 @@ def _channel_row(
 def _print_channels(
     settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, ActivePause], now: int
 ) -> None:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = open_console()
     wide = console.width >= NARROW_WIDTH
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("channel", "number", "provider") if wide else ("channel",):
         table.add_column(column, no_wrap=True)
     for column in ("SMS waiting", "invitations", "SMS today", "a second"):

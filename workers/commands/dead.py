@@ -1,6 +1,5 @@
 """`parley dead`: what could not be handled, and why; and what an operator may do about it."""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -12,12 +11,13 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 import redis
-from rich import box
 from rich.table import Table
 
 from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
+from engine.commands.json_output import print_json
+from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
 from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import load_surveys
 from engine.providers import Recourse, UnusableChannelError
@@ -34,7 +34,7 @@ from workers.dead_letters.filters import (
     LocatedDeadLetter,
     find_dead_letters,
 )
-from workers.dead_letters.outcomes import DRY_RUN_TITLE, outcome_console, report_outcomes
+from workers.dead_letters.outcomes import DRY_RUN_TITLE, report_outcomes
 from workers.dead_letters.replay import DeadLetterReplayer, LetterResult
 from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
@@ -51,9 +51,6 @@ from workers.store.dramatiq_letters import DramatiqLetter
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
 from workers.turns.turns import channel_policies
-
-NARROW_WIDTH = 110
-"""A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
 
 _MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -112,9 +109,9 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     found = (each.letter for each in find_dead_letters(deployment, wanted))
     if as_json:
         for letter in found:
-            click.echo(json.dumps(letter_summary(letter)))
+            print_json(letter_summary(letter))
         return
-    screen = outcome_console()
+    screen = open_console()
     table = _letter_table(found, narrow=screen.width < NARROW_WIDTH)
     if table.row_count:
         screen.print(table)
@@ -145,7 +142,7 @@ def show(letter_id: str, as_json: bool) -> None:
         else _read_letter_details(deployment, letter)
     )
     if as_json:
-        click.echo(json.dumps(plain))
+        print_json(plain)
         return
     for line in detail_lines(plain):
         click.echo(line)
@@ -249,9 +246,9 @@ def audit(since_ms: int, as_json: bool) -> None:
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
-            click.echo(json.dumps({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry)))
+            print_json({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry))
         return
-    screen = outcome_console()
+    screen = open_console()
     if entries:
         screen.print(_audit_table(entries, narrow=screen.width < NARROW_WIDTH))
     else:
@@ -273,7 +270,7 @@ def _open_for_reading() -> Deployment:
 
 
 def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
     for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
         table.add_column(column, no_wrap=True)
@@ -302,7 +299,7 @@ def _no_match_sentence(deployment: Deployment, wanted: DeadLetterFilter) -> str:
 
 
 def _audit_table(entries: Iterable[dead_letter_store.AuditEntry], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     more = () if narrow else ("kind", "reason", "channel")
     for column in ("when (UTC)", "who", "letter", *more, "outcome"):
         table.add_column(column, no_wrap=column != "who")

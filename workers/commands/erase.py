@@ -6,21 +6,19 @@ indexes, goes after that; erasing twice, or again
 after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
 """
 
-import json
 import os
-import sys
 from collections.abc import Sequence
 from math import inf
 
 import click
 import msgspec
 import redis
-from rich.console import Console
-from rich.table import Table
 
 from config.settings.channels import SIMULATOR
 from config.settings.settings import Settings, exit_on_config_error
 from config.store import keyspace, stored_values
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
@@ -33,7 +31,6 @@ from workers.store.optouts import OptOutList, open_opt_out_list, opt_outs_in_lan
 from workers.turns.drafts import draft_event_by_event
 from workers.turns.turns import channel_policies
 
-_PIPE_WIDTH = 100  # of tables that no terminal shows
 _MAX_ERASE_ATTEMPTS = 100
 _SCAN_COUNT = 1_000
 
@@ -274,7 +271,7 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     except LaneBusyError as e:
         raise click.ClickException(str(e)) from e
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run} | msgspec.structs.asdict(erased)))
+        print_json({"dry_run": dry_run} | msgspec.structs.asdict(erased))
     else:
         _print_counts(erased, "would be removed" if dry_run else "removed")
 
@@ -287,7 +284,7 @@ def _build_eraser() -> SenderEraser:
 
 
 def _print_counts(erased: ErasureCounts, head: str) -> None:
-    table = Table("", head, box=None)
+    table = simple_table("", head)
     for name, count in msgspec.structs.asdict(erased).items():
         table.add_row(_COUNT_LABELS[name], str(count))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    open_console().print(table)

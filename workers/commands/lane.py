@@ -9,12 +9,14 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
@@ -36,7 +38,6 @@ from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.lanes import LANE_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
-PIPE_WIDTH = 160
 _ENTRIES_SHOWN = 10
 _SEVERITY_STYLE = {
     Severity.QUIET: "bold",
@@ -78,11 +79,10 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
         situation = restrict_to_channel(situation, channel)
     diagnosis = diagnose(situation)
     if as_json:
-        click.echo(json.dumps(as_builtins(situation, diagnosis)))
+        print_json(as_builtins(situation, diagnosis))
     else:
-        console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-        console.print(render_lane(situation, diagnosis))
-    sys.exit(1 if situation.is_unknown else 0)
+        open_console().print(render_lane(situation, diagnosis))
+    sys.exit(EXIT_PROBLEMS if situation.is_unknown else EXIT_OK)
 
 
 def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
@@ -339,7 +339,7 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
 
 
 def _outbox_table(s: SenderSnapshot) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("SMS", "channel", "decided", "state"):
         table.add_column(column, no_wrap=True)
     table.add_column("text")

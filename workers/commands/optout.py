@@ -5,32 +5,28 @@ same key is: as a copy, or for another deployment with as many shards.
 """
 
 import csv
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
 import click
 import phonenumbers
 from phonenumbers import NumberParseException
-from rich import box
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from config.settings.settings import Settings, exit_on_config_error
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import json_line, print_json
+from engine.commands.terminal import open_console, progress_bar, simple_table
 from engine.model.sender_numbers import normalize_number
 from engine.model.timestamps import format_utc_ms
 from workers.commands.connect import connect_lanes
 from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
 
 IMPORT_PAGE = 500
-_PIPE_WIDTH = 100  # of tables that no terminal shows
 _EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
 """The columns of an export beside the first, whose head tells the key: `hash <mark>`."""
 
@@ -80,17 +76,15 @@ def list_opt_outs(number: str, as_json: bool) -> None:
         sys.exit(_print_opt_outs_of(optouts, _parse_number_argument(number), as_json))
     counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
     if as_json:
-        click.echo(
-            json.dumps([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
-        )
+        print_json([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
         return
     if not counts:
         click.echo("Nobody has opted out.")
         return
-    table = Table("channel", "source", "people", box=box.SIMPLE)
+    table = simple_table("channel", "source", "people")
     for (channel, source), people in sorted(counts.items()):
         table.add_row(channel, source, str(people))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    open_console().print(table)
 
 
 @optout.command()
@@ -158,7 +152,7 @@ def import_opt_outs(file: TextIO, channels: Sequence[str], as_json: bool) -> Non
         click.echo(f"{name}: {line}", err=True)
     sentence = f"{imported.new} new, {imported.known} known, {len(imported.bad)} lines of no use"
     _print_counts(as_json, sentence, new=imported.new, known=imported.known, bad=len(imported.bad))
-    sys.exit(1 if imported.bad else 0)
+    sys.exit(EXIT_PROBLEMS if imported.bad else EXIT_OK)
 
 
 @optout.command()
@@ -199,13 +193,13 @@ def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:
         plain = {
             channel: {"since": format_utc_ms(at), "source": source} for channel, (at, source) in known.items()
         }
-        click.echo(json.dumps({"number": number, "opted_out": plain}))
+        print_json({"number": number, "opted_out": plain})
     elif known:
         for channel, (at, source) in sorted(known.items()):
             click.echo(f"{number} opted out of {channel} at {format_utc_ms(at)}, by {source}")
     else:
         click.echo(f"{number} has not opted out")
-    return 0 if known else 1
+    return EXIT_OK if known else EXIT_PROBLEMS
 
 
 def _selected_channels(settings: Settings, channels: Sequence[str]) -> list[str]:
@@ -275,7 +269,7 @@ def _import_numbers(
         else:
             people += ((number, channel) for channel in named or chosen)
     people = list(dict.fromkeys(people))
-    new = sum(optouts.add_opt_outs(page, source) for page in _with_progress_bar(list(_split_pages(people))))
+    new = _sum_by_pages(people, lambda page: optouts.add_opt_outs(page, source))
     return ImportResult(new, len(people) - new, bad)
 
 
@@ -298,7 +292,7 @@ def _restore_export(
             entries.append(_parse_exported_entry(cells, settings.shards, settings.channels))
         except InvalidEntryError as e:
             bad.append(f"line {line}: {e}")
-    new = sum(optouts.restore(page) for page in _with_progress_bar(list(_split_pages(entries))))
+    new = _sum_by_pages(entries, optouts.restore)
     optouts.opt_out_lanes(entries)
     return ImportResult(new, len(entries) - new, bad)
 
@@ -330,16 +324,16 @@ def _require_known_channel(channel: str, known: Iterable[str]) -> str:
     return channel
 
 
-def _split_pages(items: Sequence[T]) -> Iterator[list[T]]:
-    waiting = iter(items)
-    while page := list(islice(waiting, IMPORT_PAGE)):
-        yield page
-
-
-def _with_progress_bar(pages: list[T]) -> Iterable[T]:
-    """With a progress bar, on a terminal."""
-    return track(pages, "importing", console=Console(stderr=True)) if sys.stderr.isatty() else pages
+def _sum_by_pages(items: Sequence[T], store_page: Callable[[Sequence[T]], int]) -> int:
+    """Store the items page by page, under a progress bar, and sum up what `store_page` answers."""
+    total = 0
+    with progress_bar(len(items), "importing", shown_from=2 * IMPORT_PAGE) as advance:
+        for at in range(0, len(items), IMPORT_PAGE):
+            page = items[at : at + IMPORT_PAGE]
+            total += store_page(page)
+            advance(len(page))
+    return total
 
 
 def _print_counts(as_json: bool, sentence: str, **counts: int) -> None:
-    click.echo(json.dumps(counts) if as_json else sentence)
+    click.echo(json_line(counts) if as_json else sentence)

@@ -3,7 +3,6 @@
 The tables show what was found; `assess_health` says what of it is wrong, without I/O, worst first.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import click
 import msgspec
 import redis
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +23,9 @@ from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
@@ -33,7 +35,6 @@ from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
 
-PIPE_WIDTH = 160
 WATCH_INTERVAL_S = 2.0
 REDIS_TIMEOUT_S = 1.0
 _SENTENCE_WIDTH = 20
@@ -98,7 +99,7 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
         for state in _watch_states(settings, sounder, again=watch):
             verdict = assess_health(state)
             tell(state, verdict)
-    sys.exit(0 if verdict.ok else 1)
+    sys.exit(EXIT_OK if verdict.ok else EXIT_PROBLEMS)
 
 
 StatePrinter = Callable[[DeploymentState, HealthVerdict], None]
@@ -113,16 +114,16 @@ def _watch_states(settings: Settings, sounder: StatsReader, *, again: bool) -> I
 
 @contextmanager
 def _json_printer() -> Iterator[StatePrinter]:
-    def print_json(state: DeploymentState, verdict: HealthVerdict) -> None:
+    def print_state(state: DeploymentState, verdict: HealthVerdict) -> None:
         told = {"ok": verdict.ok, "wrong": verdict.wrong, "notes": verdict.notes}
-        click.echo(json.dumps(told | as_builtins(state)))
+        print_json(told | as_builtins(state))
 
-    yield print_json
+    yield print_state
 
 
 @contextmanager
 def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[StatePrinter]:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = open_console()
 
     def draw_screen(state: DeploymentState, verdict: HealthVerdict) -> RenderableType:
         return render_status(settings, state, verdict, every_shard=every_shard)

@@ -1,6 +1,5 @@
 """`parley surveys`: which versions of which surveys are in use, and what would an upgrade change?"""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -10,13 +9,14 @@ from contextlib import suppress
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from config.settings.settings import Settings
 from config.settings.survey_folder import read_survey_files
 from config.telemetry import process_registry
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import ReloadResult, reload_surveys
 from engine.simulator.survey_diff import FieldDifference, SurveyDiff, diff_versions
@@ -28,7 +28,6 @@ from workers.commands.connect import connect_lanes
 from workers.store import survey_versions
 from workers.store.open_sessions import OpenSessions, count_open_sessions
 
-PIPE_WIDTH = 200
 EMPTY_VALUE = "(nothing)"
 
 
@@ -95,7 +94,7 @@ def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
     stock = read_inventory(*connect_lanes(os.environ))
     shown = [each for each in stock.versions if everything or each.in_use or each.in_folder]
     if as_json:
-        _print_json(map(msgspec.to_builtins, shown))
+        _print_json_lines(map(msgspec.to_builtins, shown))
     else:
         _print_table(_version_table(shown))
     _report_refused_files(stock, as_json=as_json)
@@ -120,7 +119,7 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
         raise click.ClickException(f"no survey is called {unknown[0]}: expected {', '.join(known)}")
     changes = [change for change in pending_changes(stock) if not names or change.survey in names]
     if as_json:
-        _print_json(map(_change_fields, changes))
+        _print_json_lines(map(_change_fields, changes))
     else:
         for line in _change_lines(changes):
             click.echo(line)
@@ -217,7 +216,7 @@ def _change_of_version(old: SurveyVersion, stock: SurveyInventory) -> SurveyChan
 
 
 def _version_table(shown: Iterable[SurveyVersion]) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("survey", "version", "file", "in the folder", "run by", "since (UTC)"):
         table.add_column(column, no_wrap=True)
     table.add_column("open sessions", justify="right")
@@ -232,9 +231,9 @@ def _version_table(shown: Iterable[SurveyVersion]) -> Table:
 
 def _print_table(table: Table) -> None:
     """As wide as it needs: in a narrow terminal lines that go on below say more than columns cut to an ellipsis."""
-    console = Console(width=PIPE_WIDTH)
-    if sys.stdout.isatty():
-        console.width = max(Console().width, console.measure(table).maximum)
+    console = open_console()
+    if console.is_terminal:
+        console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
 
 
@@ -313,15 +312,15 @@ def _change_fields(change: SurveyChange) -> dict[str, object]:
     }
 
 
-def _print_json(objects: Iterable[Mapping[str, object]]) -> None:
+def _print_json_lines(objects: Iterable[Mapping[str, object]]) -> None:
     for each in objects:
-        click.echo(json.dumps(each))
+        print_json(each)
 
 
 def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
     """Say what hinders, and end with the status that says so too."""
     if as_json:
-        _print_json({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
+        _print_json_lines({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
     else:
         for file, problems in stock.folder.refused.items():
             click.secho(f"{file} has errors and is refused; what ran of it runs on", fg="red")
@@ -330,4 +329,4 @@ def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
     if stock.unreadable:
         click.echo(f"{stock.unreadable} lanes cannot be read; their sessions are not counted", err=True)
     if stock.folder.refused:
-        sys.exit(1)
+        sys.exit(EXIT_PROBLEMS)

@@ -1,6 +1,5 @@
 """`parley transcript`: what was said with one phone number, from the archive."""
 
-import json
 import os
 from collections.abc import Iterator
 from zoneinfo import ZoneInfo
@@ -10,6 +9,7 @@ import msgspec
 import redis
 
 from config.store import keyspace
+from engine.commands.json_output import print_json
 from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
@@ -61,7 +61,7 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
-            click.echo(json.dumps(record_fields(record), default=msgspec.structs.asdict))
+            print_json(record_fields(record))
         else:
             click.echo(f"{format_record_time(record, zones)}  {format_record(record)}")
 
