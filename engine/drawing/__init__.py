@@ -24,8 +24,7 @@ from engine.surveys.program import (
     SurveyStep,
 )
 from engine.surveys.step_graph import reachable_steps
-from engine.surveys.texts import TemplateSlot, TextTemplate
-from engine.surveys.wording import describe_condition, describe_reader, show_pattern, show_step_or_variable
+from engine.surveys.wording import describe_condition, describe_reader, show_pattern, show_template
 
 ENTRY_ID = "(start)"
 END_ID = "end"
@@ -116,7 +115,7 @@ def _step_node(place: int, step: SurveyStep, language: str, *, unreached: bool) 
     if isinstance(step, QuestionStep):
         notes = [describe_reader(step.reader), *_reminder_notes(step.remind), *notes]
     kind: NodeKind = "ask" if isinstance(step, QuestionStep) else "say"
-    text = _plain_lines(_format_template(step.text[language]))
+    text = _plain_lines(show_template(step.text[language]))
     return DrawingNode(_step_key(place), kind, step.id, text, tuple(map(plain_line, notes)), unreached)
 
 
@@ -133,17 +132,6 @@ def _reminder_notes(remind: ReminderRule | None) -> Iterable[str]:
     if remind is not None:
         often = f", {remind.times} times" if remind.times > 1 else ""
         yield f"reminder after {survey_duration(remind.after_ms)}{often}"
-
-
-def _format_template(template: TextTemplate) -> str:
-    """The text with its placeholders as an author writes them."""
-    if isinstance(template, str):
-        return template
-    return "".join(_format_placeholder(each) if isinstance(each, TemplateSlot) else each for each in template)
-
-
-def _format_placeholder(slot: TemplateSlot) -> str:
-    return f"{{{show_step_or_variable(slot.step).strip(chr(39))}}}"
 
 
 def _plain_lines(text: str) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from engine.surveys.program import (
     StatementStep,
     Survey,
 )
-from engine.surveys.texts import LocalizedText, TextTemplate
-from engine.surveys.wording import describe_condition, describe_reader
+from engine.surveys.texts import LocalizedText
+from engine.surveys.wording import describe_condition, describe_reader, show_template
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -164,16 +164,10 @@ def _text_fields(field: str, text: LocalizedText, survey: Survey) -> _ComparedFi
     several = len(survey.languages) > 1
     return {
         f"{field} ({language})" if several else field: _ComparedField(
-            _comparable_value(template), _format_template(template)
+            _comparable_value(template), show_template(template)
         )
         for language, template in text.items()
     }
-
-
-def _format_template(template: TextTemplate) -> str:
-    if isinstance(template, str):
-        return template
-    return "".join(part if isinstance(part, str) else f"{{{part.step}}}" for part in template)
 
 
 def _list_keywords(start: StartKeywords) -> str:
