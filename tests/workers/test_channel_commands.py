@@ -65,7 +65,7 @@ def test_an_operators_pause_replaces_the_providers(call):
     circuit = pauses.encode_pause(pauses.StoredPause(by="circuit", why="500", since=1))
     call.client.set(keyspace.pause_key("clinic"), circuit, px=60_000)
     said = call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
-    assert "It was paused already, by the provider's failures (500): this pause replaces that." in said
+    assert "It was paused already, as its provider fails (500): this pause replaces that." in said
     assert listed(call)["paused"]["by"] == "operator"
 
 

@@ -21,6 +21,7 @@ from engine.model.durations import format_duration
 from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
+from workers.diagnosis.pause_wording import pause_cause_and_reason
 from workers.store.channel_state import ActivePause, ChannelStore
 from workers.store.outboxes import OutboxStore
 
@@ -106,7 +107,9 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
         f"{name} is paused {until}; {_waiting_clause(sms)}. What is being sent at this moment still goes."
     )
     if replaced is not None:
-        click.echo(f"It was paused already, by {_pause_cause(replaced)}: this pause replaces that.")
+        click.echo(
+            f"It was paused already, {pause_cause_and_reason(replaced.pause)}: this pause replaces that."
+        )
 
 
 @channel.command()
@@ -139,7 +142,7 @@ def resume(name: str, as_json: bool) -> None:
         print_json(told)
         return
     was = (
-        f"{name} is resumed; it was paused by {_pause_cause(ended)}"
+        f"{name} is resumed; it was paused {pause_cause_and_reason(ended.pause)}"
         if ended is not None
         else f"{name} was not paused"
     )
@@ -175,16 +178,6 @@ def _require_channel(settings: Settings, name: str) -> None:
 
 def _waiting_clause(sms: int) -> str:
     return f"{sms or 'no'} SMS {'waits' if sms == 1 else 'wait'}"
-
-
-def _pause_cause(paused: ActivePause) -> str:
-    pause = paused.pause
-    whom = {
-        "operator": "an operator",
-        "account": "a fault of the account",
-        "circuit": "the provider's failures",
-    }
-    return f"{whom[pause.by]}{f', {pause.who}' if pause.who else ''} ({pause.why})"
 
 
 def _pause_fields(paused: ActivePause | None) -> object:
@@ -244,4 +237,4 @@ def _pause_clause(settings: Settings, paused: ActivePause, name: str, now: int) 
     until = (
         f"until {format_clock_time(now + paused.left_ms, now, zone)}" if paused.left_ms is not None else ""
     )
-    return " ".join(filter(None, (since, until, f"by {_pause_cause(paused)}")))
+    return " ".join(filter(None, (since, until, pause_cause_and_reason(paused.pause))))

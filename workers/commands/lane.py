@@ -25,6 +25,7 @@ from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_tolerating_broker
 from workers.commands.transcript import format_record, format_record_time, record_fields
 from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
+from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -300,7 +301,7 @@ def _channel_clauses(s: SenderSnapshot, standing: ChannelStatus) -> Iterator[str
             f" until {format_clock_time(standing.pause_until, s.now, zone)}" if standing.pause_until else ""
         )
         since = f" since {format_clock_time(pause.since, s.now, zone)}" if pause.since else ""
-        yield f"PAUSED by {pause.by}{since}{until} ({pause.why})"
+        yield f"PAUSED {pause_cause(pause)}{since}{until} ({pause.why})"
     if standing.sms_per_day:
         yield f"{standing.sms_today} of {standing.sms_per_day} SMS today"
     if standing.sms_per_second:

@@ -33,6 +33,7 @@ from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
+from workers.diagnosis.pause_wording import pause_cause
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
 
 WATCH_INTERVAL_S = 2.0
@@ -266,13 +267,8 @@ def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
 
 
 def _pause_clause(pause: StoredPause, left_ms: int) -> str:
-    by = {
-        "operator": f"by an operator{f', {pause.who}' if pause.who else ''}",
-        "account": "as its provider refuses the account",
-        "circuit": "as its provider fails",
-    }[pause.by]
     left = f", for another {format_duration(left_ms)}" if left_ms else ""
-    return f"{by}{left} ({pause.why})"
+    return f"{pause_cause(pause)}{left} ({pause.why})"
 
 
 def _release_label(process: ProcessHeartbeat) -> str:
