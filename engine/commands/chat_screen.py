@@ -33,7 +33,7 @@ _MOST_DEADLINES = 8
 
 
 class ChatScreen:
-    """Shows what a phone does, and what comes of it."""
+    """Prints what a simulated phone does, and what comes of it."""
 
     def __init__(self, console: Console, phone: SimulatedPhone, price: Decimal | None) -> None:
         self.console = console
@@ -54,7 +54,7 @@ class ChatScreen:
         self.console.print(Text(format_entry(entry), style))
 
     def print_outcome(self, done: TranscriptEntry) -> None:
-        """What came of it, with what it costs, how long it took if time went by, and what is waited for."""
+        """Print the SMS and decisions that followed, their cost, how long they took if time went by, and what is waited for."""
         if isinstance(done, (Remark, ChannelDetails)):
             return
         phone = self._phone
@@ -96,7 +96,7 @@ class ChatScreen:
         self.print_dim(f"  {silence}{waits}so far {self._summarize_records(self._phone.records)}")
 
     def _summarize_records(self, records: Sequence[ArchiveRecord]) -> str:
-        """What they come to."""
+        """Sum up records: SMS in and out, segments, and money if a price is known."""
         said = [count_segments(record.text).segments for record in records if isinstance(record, SmsDecided)]
         heard = sum(isinstance(record, SmsReceived) for record in records)
         money = f", {sum(said) * self._price}" if self._price is not None else ""

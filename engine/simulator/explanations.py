@@ -314,7 +314,7 @@ class _MomentExplainer:
             place = route.go
 
     def _explain_ending(self, session: str = "") -> Iterator[str]:
-        """How the session ended; by default the one that was open before."""
+        """Explain how the session ended, if it did; `session` defaults to the one that was open before the moment."""
         session = session or (self._line.session.id if self._line.session is not None else "")
         for record in self._moment.records:
             if isinstance(record, SmsDecided) and record.session == session and record.step == "completed":

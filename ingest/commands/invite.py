@@ -55,7 +55,7 @@ class InvitationApi:
         self._session.headers["Content-Type"] = LINE_TYPES[0]
 
     def invite(self, rows: Sequence[InvitationRow]) -> list[LineResult]:
-        """What came of each row. Raises Unreachable."""
+        """The result of each row, in their order. Raises InvitationApiError."""
         results: dict[int, LineResult] = {}
         left = list(range(len(rows)))
         for tried in range(POST_TRIES):
@@ -179,7 +179,7 @@ def invite(
 
 
 class _InviteReport:
-    """What came of it all, said as it comes."""
+    """Prints the result of each invitation as it comes, and sums them up."""
 
     def __init__(self, file: str, *, as_json: bool) -> None:
         self._file = file
@@ -191,7 +191,7 @@ class _InviteReport:
         return progress_bar(total, "inviting", shown_from=ROWS_PER_REQUEST + 1, console=self._console)
 
     def show_dry_run(self, rows: Sequence[InvitationRow]) -> None:
-        """Of a dry run."""
+        """Print what would be invited: every body as JSON, or a sentence and the first."""
         if self._as_json:
             for row in rows:
                 print_json({"line": row.line, **row.body})

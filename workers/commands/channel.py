@@ -151,7 +151,7 @@ def resume(name: str, as_json: bool) -> None:
 
 
 def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
-    """How many SMS wait in the outboxes of all people, by channel."""
+    """Count the SMS in all outboxes by channel."""
     found: Counter[str] = Counter()
     for k in range(shards):
         senders = _senders_with_outbox(client, k)
@@ -163,7 +163,7 @@ def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
 
 
 def _senders_with_outbox(client: redis.Redis, k: int) -> Iterator[str]:
-    """Everybody of the shard to whom something is to be sent: their outbox has an alarm."""
+    """The senders of shard `k` whose outbox has an alarm, which each non-empty outbox has."""
     yield from {
         sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms_key(k), count=_SENDERS_PAGE)
     }

@@ -256,7 +256,7 @@ def audit(since_ms: int, as_json: bool) -> None:
 
 
 def _open_for_reading() -> Deployment:
-    """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
+    """Connect for a command that changes nothing. If the wake-ups' Redis is down, warn and use the lanes' Redis in its place."""
     settings, lanes, broker = connect_tolerating_broker(os.environ)
     try:
         broker.ping()
@@ -331,7 +331,7 @@ def _select_letters(
 
 
 def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
-    """Without what a hundred thousand of them should not hold in memory."""
+    """The letter without its content, state, attempts and traceback, so that a hundred thousand fit in memory."""
     if isinstance(found.letter, DramatiqLetter):
         return found
     slim = msgspec.structs.replace(found.letter, what=b"", state=None, tries=[], traceback="", why="")
@@ -360,7 +360,7 @@ def _format_reason_counts(reasons: Counter[str]) -> str:
 def _results_of_missing(
     deployment: Deployment, ids: Sequence[str], found: Sequence[LocatedDeadLetter]
 ) -> Iterator[LetterResult]:
-    """Ids of which nothing is there. The audit may know what became of one."""
+    """A result for each id of which there is no letter: `gone` if the audit has it, else `missing`."""
     there = {each.letter.id for each in found}
     for identity in dict.fromkeys(ids):
         if identity not in there:
@@ -398,7 +398,8 @@ def _fail_not_found(deployment: Deployment, identity: str) -> NoReturn:
 def _build_replayer(
     deployment: Deployment, by: str, options: Collection[ReplayOption], *, publish: bool
 ) -> DeadLetterReplayer:
-    """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
+    """Build a replayer with this deployment's settings and surveys. Raises UsageError if they have errors; with `publish`,
+    stores the surveys' versions first."""
     try:
         settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
     except ConfigError as e:
@@ -425,7 +426,7 @@ def _build_replayer(
 
 
 def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
+    """Each channel's recourse for an SMS that its provider may have; `none` if the provider cannot be opened."""
     found: dict[str, Recourse] = {}
     for name, channel in settings.channels.items():
         try:

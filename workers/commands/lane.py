@@ -87,7 +87,7 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
 
 
 def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
-    """What of it concerns one channel. The lane, its mailbox and its outbox are one for all channels, and stay whole."""
+    """The snapshot restricted to one channel. The lane, its mailbox and its outbox serve all channels, and are kept whole."""
     return msgspec.structs.replace(
         s,
         threads=[each for each in s.threads if each.channel == channel],

@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 class InvalidEntryError(Exception):
-    """A line of a list is of no use. The message says why."""
+    """A line of an imported list is invalid. The message says why."""
 
 
 class ImportResult(NamedTuple):
-    """What came of an import: new entries, those that the list had, and what is wrong with the other lines."""
+    """The result of an import: opt-outs added, opt-outs that were listed already, and a sentence for each invalid line."""
 
     new: int
     known: int

@@ -130,7 +130,8 @@ def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator
 
 
 def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSession]:
-    """Every session that is in the archive now, page by page: held are only those that have not ended."""
+    """Every session in the archive now, shard by shard, read page by page. Only those that have not ended are held in
+    memory."""
     until = str(keyspace.server_time_ms(client))
     for k in range(shards):
         found = SessionCollector()
@@ -142,7 +143,7 @@ def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSes
 def _replay_transcript(
     show: "_ResultWriter", path: Path, sources: dict[str, bytes], session: str, other: Survey | None
 ) -> int:
-    """The transcript is what is stored; its survey says what comes out."""
+    """Replay the transcript at `path` on the survey in `sources`, or compare with `other`. Returns the exit status."""
     if not path.exists():
         exit_unusable(f"{path} is no transcript, and no sender either: one is written as in +33612345678")
     if not sources:
@@ -179,7 +180,7 @@ class _SessionRerunner:
 
 
 def _combined_exit_status(verdicts: Collection[int]) -> int:
-    """The exit status for what came of some sessions."""
+    """The exit status of several results: different if any differs, else same if any is, else impossible."""
     return next((status for status in (EXIT_DIFFERENT, EXIT_SAME) if status in verdicts), EXIT_IMPOSSIBLE)
 
 

@@ -76,7 +76,8 @@ def run() -> None:
 
 
 def _require_free_port(settings: Settings) -> None:
-    """Several `web` processes may share a port, so one that was left over would go unnoticed. Raises CannotStart."""
+    """Raise EmbeddedServerError if the host and port are taken: several `web` processes may share a port, so a leftover one
+    would go unnoticed."""
     try:
         socket.create_connection((settings.host, settings.port), timeout=1).close()
     except OSError:
@@ -157,7 +158,7 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
 
 
 def webhook_url(channel: Channel, base: str) -> str:
-    """What the channel's provider has to call, with its secret left out."""
+    """The URL that the channel's provider calls, with its token left out: `https://host/webhooks/clinic?token=…`."""
     return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 

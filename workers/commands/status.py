@@ -58,8 +58,9 @@ _QUEUE_CONTENT = {
 
 
 class DeploymentState(msgspec.Struct, frozen=True):
-    """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged. `mistakes`:
-    of the settings and survey files as they are here, for which no process would start."""
+    """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
+    it may lose acknowledged data. `mistakes`: errors in the settings and survey files on this machine, with which no
+    process would start."""
 
     found: RedisStats
     forgetful: Mapping[str, str] = {}
@@ -67,7 +68,7 @@ class DeploymentState(msgspec.Struct, frozen=True):
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
-    """What is wrong, worst first, and what is worth knowing. Sentences."""
+    """Sentences for the operator: `wrong` problems, worst first, and `notes` that need no action."""
 
     wrong: list[str]
     notes: list[str]
@@ -159,7 +160,7 @@ def _non_durable_settings(settings: Settings) -> dict[str, str]:
 
 
 def assess_health(state: DeploymentState) -> HealthVerdict:
-    """What of it is wrong."""
+    """Name the problems in `state`, worst first, and the notes. No I/O."""
     return HealthVerdict(list(_health_problems(state)), list(_health_notes(state)))
 
 
@@ -205,7 +206,8 @@ _PAUSE_REMEDY = {
 
 
 def _backlog_remedy(found: RedisStats, role: str) -> str:
-    """What to do about a queue in which somebody waits; nothing where nobody works on it, which is said already."""
+    """The remedy for a queue with a backlog, a clause; empty if no process of `role` lives, as that problem is listed by
+    itself."""
     if role not in {each.role for each in found.processes.values()}:
         return ""
     return f": more `{role}` processes are needed, or those that live are stuck (see their log)"

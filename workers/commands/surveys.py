@@ -155,7 +155,7 @@ def _add_stored_version(known: SurveyRegistry, stored: bytes) -> None:
 def _list_versions(
     settings: Settings, client: redis.Redis, known: SurveyRegistry, found: OpenSessions
 ) -> list[SurveyVersion]:
-    """A version by its survey's name, from whoever says that there is one."""
+    """Every survey version that the folder, a living process, an open session or Redis names, sorted by survey and age."""
     since, used = (
         survey_versions.version_times(client, survey_versions.FIRST_STORED_KEY),
         survey_versions.version_times(client, survey_versions.LAST_USED_KEY),
@@ -318,7 +318,7 @@ def _print_json_lines(objects: Iterable[Mapping[str, object]]) -> None:
 
 
 def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
-    """Say what hinders, and end with the status that says so too."""
+    """Print the refused files and the count of unreadable lanes; exit with EXIT_PROBLEMS if a file was refused."""
     if as_json:
         _print_json_lines({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
     else:

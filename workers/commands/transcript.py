@@ -74,7 +74,7 @@ def archived_records(client: redis.Redis, k: int, sender: str) -> Iterator[Archi
 
 
 def format_record(record: ArchiveRecord) -> str:
-    """A record as a person reads it: `>` came in, `<` went out, `--` is about them."""
+    """Format a record for a terminal: `> ` before an inbound SMS, `< ` before an outbound one, `-- ` before anything else."""
     match record:
         case SmsReceived(text=text, handled=handled):
             return f"> {text}" + (f"  (a {handled.upper()}, which the provider answered)" if handled else "")
@@ -106,12 +106,12 @@ def format_record(record: ArchiveRecord) -> str:
 
 
 def _session_of(record: ArchiveRecord) -> str:
-    """An invitation that opened nothing has the id that its session would have had."""
+    """The record's session id. A refused invitation's own id is the id that its session would have had."""
     return record.id if isinstance(record, OpeningRefused) else getattr(record, "session", "")
 
 
 def record_fields(record: ArchiveRecord) -> dict[str, object]:
-    """A record as a program reads it."""
+    """The record's fields as a dict for JSON, with `event` naming its type."""
     fields: dict[str, object] = {"event": kind_of(record)}
     return fields | msgspec.structs.asdict(record)
 

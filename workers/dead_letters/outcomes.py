@@ -20,7 +20,8 @@ _MAX_ROWS_SHOWN = 200  # letters, one by one, on a terminal
 def report_outcomes(
     done: Iterable[LetterResult], total: int, title: str, *, as_json: bool, each_one: bool = False
 ) -> int:
-    """Say what came of how many, and of each that stays, or of `each_one`; answers the exit status."""
+    """Print how many came to which outcome, and each letter that stays (all of them with `each_one`). Returns the exit
+    status."""
     counts: Counter[str] = Counter()
     told: list[LetterResult] = []
     status = EXIT_OK
