@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from engine.answers import InvalidAnswer, InvalidReason, read_answer
-from engine.model.events import Answer, AnswerRejected, InboundSms, Invitation, SessionInvited, SessionOpened
+from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened
 from engine.model.lane import ChannelLine, Session
 from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
 from engine.surveys.texts import LocalizedText, fill_template, prepend_content
@@ -49,7 +49,7 @@ class SessionRunner:
         step = self._asked_step()
         answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
         if isinstance(answer, InvalidAnswer):
-            turn.records.append(AnswerRejected(turn.now, self._channel, session.id, step.id, answer.reason))
+            turn.record_rejected(self._channel, session, step.id, answer.reason)
             if isinstance(step.invalid, ReaskInvalid) and answer.reason != "reaction":
                 self._handle_invalid(step.invalid, step, answer.reason)
                 self._update_last_sms_at()
@@ -147,7 +147,7 @@ def open_session(
     turn: Turn, thread: ConversationThread, survey: Survey, language: str, sms: InboundSms
 ) -> None:
     """A START opens a session of the survey's current version and its first SMS are said."""
-    turn.opened[sms.channel] = turn.opened.get(sms.channel, 0) + 1
+    turn.count_opened(sms.channel)
     session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
     conversation = _open_on_thread(turn, thread, survey, session, sms.originator)
     turn.record_received(sms, session)
@@ -166,7 +166,7 @@ def open_invited_session(
         expires_at=invitation.expires_at,
     )  # fmt: skip
     conversation = _open_on_thread(turn, thread, survey, session, thread.originator)
-    turn.records.append(SessionInvited(turn.now, invitation.channel, invitation.id, invitation))
+    turn.effects.records.append(SessionInvited(turn.now, invitation.channel, invitation.id, invitation))
     conversation.say_opening(invitation.content)
 
 
@@ -178,12 +178,12 @@ def _open_on_thread(
     thread.line.session = session
     thread.line.language = session.language
     session.originator = thread.originator
-    turn.sessions.append((session.id, turn.now))
+    turn.effects.sessions.append((session.id, turn.now))
     told = _builtin_variables(turn, thread.channel, survey, address)
     session.answers |= builtin_answers(told)
     if MESSAGES_KEY in survey.told:
         session.answers[MESSAGES_KEY] = message_count(0)
-    turn.records.append(
+    turn.effects.records.append(
         SessionOpened(
             turn.now, thread.channel, session.id, survey.name, survey.version, session.language,
             session.originator, told,

@@ -73,7 +73,7 @@ def apply_joined_parts(turn: Turn, gathered: PartialSms) -> None:
     if policy is not None:
         apply_sms(turn, sms, policy)
     else:  # the channel has been taken out of the settings meanwhile
-        turn.records.append(
+        turn.effects.records.append(
             SmsReceived(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator)
         )
 

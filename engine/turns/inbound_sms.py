@@ -82,10 +82,10 @@ def apply_invitation(turn: Turn, invitation: Invitation, policy: ChannelPolicy) 
     main = main_line(turn.lane, invitation.channel)
     reason = _invitation_refusal(main, thread, invitation, turn.now)
     if survey is None or thread is None or reason:
-        turn.records.append(
+        turn.effects.records.append(
             OpeningRefused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey")
         )
-        turn.sessions.append((invitation.id, turn.now))
+        turn.effects.sessions.append((invitation.id, turn.now))
         return
     count_opened_session(main, policy, turn.now)
     open_invited_session(turn, thread, survey, invitation)
@@ -118,10 +118,12 @@ def apply_opt_out(turn: Turn, stop: InboundSms | ProviderStop) -> bool:
     if main.opted_out_at:
         return False
     by_provider, source = (True, stop.source) if isinstance(stop, ProviderStop) else (False, "")
-    turn.records.append(PersonOptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source))
+    turn.effects.records.append(
+        PersonOptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source)
+    )
     turn.withdraw_channel(stop.channel)
     main.opted_out_at = turn.now
-    turn.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
+    turn.effects.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
     for line, session in list(open_sessions(turn.lane, stop.channel)):
         turn.end_session(stop.channel, line, session, "stopped")
     return True
@@ -159,14 +161,14 @@ def _handle_opted_out(
         turn.record_received(sms, thread.session)
         return
     thread.main.opted_out_at = 0
-    turn.opt_outs[sms.channel] = (0, "person")
-    turn.records.append(PersonOptedIn(turn.now, sms.channel, sms.id))
-    decided = len(turn.outbox)
+    turn.effects.opt_outs[sms.channel] = (0, "person")
+    turn.effects.records.append(PersonOptedIn(turn.now, sms.channel, sms.id))
+    decided = len(turn.effects.outbox)
     if started is not None:
         _handle_start(turn, thread, sms, started, policy)
     else:
         turn.record_received(sms, thread.session)
-    if len(turn.outbox) == decided and sms.handled != "start":
+    if len(turn.effects.outbox) == decided and sms.handled != "start":
         turn.send_fixed_text(thread, "opted_in", _fixed_texts_of(turn, thread, policy))
 
 
@@ -200,7 +202,7 @@ def _refuse_start(
     turn: Turn, thread: ConversationThread, sms: InboundSms, survey: Survey, reason: RefusalReason
 ) -> None:
     turn.record_received(sms, None)
-    turn.records.append(OpeningRefused(turn.now, sms.channel, sms.id, reason))
+    turn.effects.records.append(OpeningRefused(turn.now, sms.channel, sms.id, reason))
     if reason in ("throttled", "daily_cap"):
         turn.send_fixed_text_rarely(thread, "refused", survey, every_ms=DAY_MS)
 

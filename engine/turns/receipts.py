@@ -27,7 +27,7 @@ def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
     known[name] = rank
     while len(known) > _MOST_KNOWN_SMS:
         del known[next(iter(known))]
-    turn.records.append(
+    turn.effects.records.append(
         ReceiptRecorded(
             turn.now, receipt.channel, receipt.ticket, receipt.status, receipt.state, receipt.code, receipt.why,
             receipt.sms,
