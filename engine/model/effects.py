@@ -77,6 +77,11 @@ class Effects(msgspec.Struct, kw_only=True):
         self.survey_by_session |= later.survey_by_session
         self.duplicates += later.duplicates
 
+    @property
+    def changes_only_times(self) -> bool:
+        """Return whether nothing is committed but the lane itself, its alarm and how long it is kept."""
+        return self == Effects(alarm=self.alarm, keep_until=self.keep_until, duplicates=self.duplicates)
+
     def withdraws(self, sms: OutboundSms) -> bool:
         """Return whether an SMS that was queued before must not leave any more."""
         return sms.channel in self.silenced or sms.session in self.withdrawn

@@ -3,48 +3,34 @@
 import pytest
 
 from engine.model.effects import Effects
-from engine.model.events import OutboundSms, PersonOptedIn
+from engine.model.events import OutboundSms
+from tests.support.full_effects import full_effects
 
 
 def sms(identity, channel="c", session=""):
     return OutboundSms(identity, channel, "+33600000001", "text", session)
 
 
-def full():
-    """Effects of which every field says something."""
-    return Effects(
-        outbox=[sms("a")],
-        records=[PersonOptedIn(1, "c", "a")],
-        alarm=5,
-        keep_until=6,
-        silenced=["d"],
-        withdrawn={"s": "cancelled"},
-        sessions=[("s", 1)],
-        opt_outs={"d": (1, "person")},
-        opened_by_channel={"c": 1},
-        survey_by_session={"s": "ages"},
-        duplicates=1,
-    )
-
-
 @pytest.mark.parametrize("field", Effects.__struct_fields__)
 def test_no_field_is_lost_when_effects_are_merged(field):
-    assert getattr(full(), field) != getattr(Effects(), field), "let `full` say something of it"
-    first, last = Effects(), full()
-    first.merge_later(full())
+    assert getattr(full_effects(), field) != getattr(Effects(), field), (
+        "let `full_effects` say something of it"
+    )
+    first, last = Effects(), full_effects()
+    first.merge_later(full_effects())
     last.merge_later(Effects())
-    assert getattr(first, field) == getattr(last, field) == getattr(full(), field)
+    assert getattr(first, field) == getattr(last, field) == getattr(full_effects(), field)
 
 
 def test_merging_leaves_the_later_effects_as_they_are():
-    later, merged = full(), full()
+    later, merged = full_effects(), full_effects()
     merged.merge_later(later)
     merged.merge_later(Effects(silenced=["e"], sessions=[("t", 2)], outbox=[sms("b")]))
-    assert later == full()
+    assert later == full_effects()
 
 
 def test_counts_add_up_lists_grow_and_the_last_times_hold():
-    whole = full()
+    whole = full_effects()
     whole.merge_later(
         Effects(
             outbox=[sms("b")],
@@ -85,3 +71,9 @@ def test_an_opt_out_that_is_only_said_again_keeps_whose_word_it_was():
     assert whole.opt_outs == {"c": (5, "provider"), "d": (6, "unknown")}
     whole.merge_later(Effects(opt_outs={"c": (0, "person")}))
     assert whole.opt_outs["c"] == (0, "person")
+
+
+@pytest.mark.parametrize("field", Effects.__struct_fields__)
+def test_what_is_more_than_an_alarm_and_a_time_to_be_kept_is_a_change(field):
+    only = Effects(**{field: getattr(full_effects(), field)})
+    assert only.changes_only_times == (field in ("alarm", "keep_until", "duplicates"))

@@ -36,7 +36,7 @@ from workers.store.lanes import (
     MAX_MAIL_INSPECTED,
     DeadLetterResolution,
     KeptDeadLetter,
-    LaneDecision,
+    LaneDraft,
     LaneStore,
     ReplayClaim,
 )
@@ -49,7 +49,6 @@ from workers.turns.committing import (
     permit_drafts,
     wake_after_commit,
 )
-from workers.turns.drafts import LaneDraft
 
 REPLAY_BATCH = 128
 """People in a round trip at the most."""
@@ -191,7 +190,7 @@ class DeadLetterReplayer:
         opening = [
             each.draft
             for _, _, each in held
-            if each.draft and each.draft.opened_by_channel and each.permits_replay(self._options)
+            if each.draft and each.draft.effects.opened_by_channel and each.permits_replay(self._options)
         ]
         may, closed = permit_drafts(admit, opening, held[0][1].now) if opening else ([], {})
         refused = {id(draft) for draft, admitted in zip(opening, may, strict=True) if not admitted}
@@ -201,12 +200,8 @@ class DeadLetterReplayer:
             yield letter, lane, ReplayDecision(finding="busy", why=why) if denied else judged
 
     def _commit_letters(self, going: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
-        drafts = [_draft_to_commit(judged) for _, _, judged in going]
-        decisions = [
-            self._build_decision(letter, judged, draft)
-            for (letter, _, judged), draft in zip(going, drafts, strict=True)
-        ]
-        committed = self._lanes.commit(decisions)
+        drafts = [self._resolving_draft(letter, judged) for letter, _, judged in going]
+        committed = self._lanes.commit(drafts)
         stood = [each for each in committed if each.succeeded]
         with suppress(redis.RedisError):  # the lanes' alarms ring later
             wake_after_commit(self._wakeups, stood)
@@ -216,17 +211,23 @@ class DeadLetterReplayer:
                 outcomes[letter.id] = LetterResult(letter.id, "busy", "another took the lane meanwhile")
                 continue
             outcomes[letter.id] = LetterResult(
-                letter.id, outcome_of(judged, self._options), judged.why, [sms.text for sms in draft.outbox]
+                letter.id,
+                outcome_of(judged, self._options),
+                judged.why,
+                [sms.text for sms in draft.effects.outbox],
             )
             if commit.withdrawn_entries:
-                archive_withdrawn(self._lanes, draft, commit, lane.now)
-            for sms in draft.outbox:
+                archive_withdrawn(self._lanes, draft.effects, commit, lane.now)
+            for sms in draft.effects.outbox:
                 self._channels.count_sms(sms.channel, 1, lane.now)
         return outcomes
 
-    def _build_decision(self, letter: DeadLetter, judged: ReplayDecision, draft: LaneDraft) -> LaneDecision:
-        dealt = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
-        return msgspec.structs.replace(draft.to_decision(), applied=0, resolutions=[dealt])
+    def _resolving_draft(self, letter: DeadLetter, judged: ReplayDecision) -> LaneDraft:
+        """Return what is committed when the letter goes: of a duplicate, nothing but that it goes."""
+        assert judged.draft is not None  # noqa: S101 (whoever commits has looked)
+        draft = unchanged_draft(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
+        resolution = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
+        return msgspec.structs.replace(draft, resolutions=[resolution])
 
     def _release_kept(self, staying: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         stays = [
@@ -319,12 +320,6 @@ class DeadLetterReplayer:
 def outcome_of(judged: ReplayDecision, options: Collection[ReplayOption]) -> LetterOutcome:
     """What a replay with these options comes to: what goes by an option has advanced."""
     return "advanced" if judged.permits_replay(options) else _OUTCOME_OF_FINDING[judged.finding]
-
-
-def _draft_to_commit(judged: ReplayDecision) -> LaneDraft:
-    """What is committed: of a duplicate, nothing but that the letter goes."""
-    assert judged.draft is not None  # noqa: S101 (whoever commits has looked)
-    return unchanged_draft(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
 
 
 def _with_failed_attempt(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:

@@ -33,9 +33,9 @@ from engine.turns.receipts import known_sms_state
 from engine.turns.session_routing import channel_of_key
 from workers.sending.send_policy import REPEATABLE_FOR_MS
 from workers.store.dead_letter_store import DeadLetter
-from workers.store.lanes import MAX_MAIL_INSPECTED, LaneClaim, ReplayClaim
+from workers.store.lanes import MAX_MAIL_INSPECTED, LaneClaim, LaneDraft, ReplayClaim
 from workers.store.optouts import opt_outs_in_lane
-from workers.turns.drafts import LaneDraft, decode_mail, draft_stop_alone
+from workers.turns.drafts import decode_mail, draft_stop_alone
 from workers.turns.session_lookup import line_of_event
 
 ReplayFinding = Literal["advance", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy"]
@@ -73,7 +73,7 @@ class ReplayDecision(msgspec.Struct, frozen=True, kw_only=True):
         """The SMS that would leave, with the options that it needs."""
         if self.draft is None or self.finding in ("duplicate", "opted_out"):
             return []
-        return [sms.text for sms in self.draft.outbox]
+        return [sms.text for sms in self.draft.effects.outbox]
 
 
 def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
@@ -86,7 +86,7 @@ def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
 
 
 def unchanged_draft(claim: LaneClaim) -> LaneDraft:
-    """The lane left as it is."""
+    """Draft the lane as it is."""
     return LaneDraft(claim=claim, state=claim.state)
 
 
@@ -100,11 +100,11 @@ def decide_event_replay(
         return _failing_decision(letter, draft.dead_letters[0])
     event, accepted = _decode_letter_event(letter)
     before = lane_format.decode_lane(lane.state)
-    if draft.duplicates:
+    if draft.effects.duplicates:
         return ReplayDecision(finding="duplicate", why="it has been applied", draft=draft)
     if why := _opt_out_reason(lane, before, draft, event, accepted):
         return ReplayDecision(finding="opted_out", why=why, draft=draft)
-    held_up = _waiting_stop_reason(lane) if draft.outbox else ""
+    held_up = _waiting_stop_reason(lane) if draft.effects.outbox else ""
     if why := _stale_event_reason(letter, before, event, surveys, policy) or _late_invitation_reason(draft):
         return ReplayDecision(finding="stale", why=why, draft=draft, needs=("stale",), held_up=held_up)
     if _changes_nothing(draft, event):
@@ -157,7 +157,7 @@ def decide_sms_replay(
         return _failing_decision(letter, msgspec.structs.replace(letter, reason="unknown_channel", why=why))
     recourse = recourses.get(sms.channel, "none")
     draft = unchanged_draft(claim)
-    draft.outbox = [_prepare_resend(sms, recourse, letter, lane.now)]
+    draft.effects.outbox = [_prepare_resend(sms, recourse, letter, lane.now)]
     if _opted_out_since(lane, before, sms.channel):
         return ReplayDecision(finding="opted_out", why=f"they have opted out of {sms.channel}", draft=draft)
     if known_sms_state(before, sms) in ("sent", "delivered"):
@@ -200,16 +200,19 @@ def _opt_out_reason(
 ) -> str:
     """Why the event must not be applied, or its SMS not be sent, to somebody who opted out; empty if they may."""
     if isinstance(event, InboundSms | SmsPart) or any(
-        type(record) is OpeningRefused for record in draft.records
+        type(record) is OpeningRefused for record in draft.effects.records
     ):
         channel = event.channel if event is not None else ""
         since = _opted_out_since(lane, before, channel)
-        stops = isinstance(event, InboundSms) and may_be_stop(event) and not draft.outbox
+        stops = isinstance(event, InboundSms) and may_be_stop(event) and not draft.effects.outbox
         if since and not stops and not _opts_in(lane, before, draft, channel, accepted):
             return f"they have opted out of {channel}"
-        if any(type(record) is OpeningRefused and record.reason == "opted_out" for record in draft.records):
+        if any(
+            type(record) is OpeningRefused and record.reason == "opted_out"
+            for record in draft.effects.records
+        ):
             return f"they have opted out of {channel}"
-    for sms in draft.outbox:
+    for sms in draft.effects.outbox:
         since = _opted_out_since(lane, before, sms.channel)
         if since and not _opts_in(lane, before, draft, sms.channel, accepted):
             return f"they have opted out of {sms.channel}"
@@ -219,7 +222,7 @@ def _opt_out_reason(
 def _opts_in(lane: ReplayClaim, before: Lane, draft: LaneDraft, channel: str, accepted: int) -> bool:
     """Do they opt in again by this very event, which they sent after they had opted out? Only if the lane knows of the
     opt-out: what the list alone says is still on its way there."""
-    at, _ = draft.opt_outs.get(channel, (-1, ""))
+    at, _ = draft.effects.opt_outs.get(channel, (-1, ""))
     since = opt_outs_in_lane(before).get(channel, 0) if before.lines else lane.opted_out.get(channel, 0)
     return at == 0 and 0 < since < accepted and lane.opted_out.get(channel, since) <= since
 
@@ -303,22 +306,20 @@ def _ending_clause(line: ChannelLine) -> str:
 def _late_invitation_reason(draft: LaneDraft) -> str:
     """An invitation that comes too late opens nothing, and would be gone."""
     late = {"already_open": "a session is open there", "expired": "the invitation has expired"}
-    reasons = (record.reason for record in draft.records if type(record) is OpeningRefused)
+    reasons = (record.reason for record in draft.effects.records if type(record) is OpeningRefused)
     return next((late[reason] for reason in reasons if reason in late), "")
 
 
 def _refusal_sentence(draft: LaneDraft) -> str:
-    reasons = [record.reason for record in draft.records if type(record) is OpeningRefused]
+    reasons = [record.reason for record in draft.effects.records if type(record) is OpeningRefused]
     return f"it would be refused: {', '.join(reasons)}" if reasons else ""
 
 
 def _changes_nothing(draft: LaneDraft, event: InboundEvent | None) -> bool:
     """A deadline that is not due yet is set again, and so changes something."""
-    if event is None and draft.deadline:
+    if event is None and draft.effects.alarm:
         return False
-    return not (
-        draft.records or draft.outbox or draft.silenced or draft.withdrawn or draft.opt_outs or draft.sessions
-    )
+    return draft.effects.changes_only_times
 
 
 def _waiting_stop_reason(lane: ReplayClaim) -> str:
