@@ -1,6 +1,6 @@
-"""How is a dead letter replayed? As a turn of its own: the lane is claimed with the very lock that workers take, the
-letter's event is the only mail, and the commit that applies it takes the letter away and writes the audit. So nothing
-interleaves, a STOP and a second operator neither; and whoever dies half-way leaves the letter, and a lease that ends.
+"""Replays dead letters, each as a turn of its own: the lane is claimed with the very lock that workers take, the letter's
+event is the only mail, and the commit that applies it takes the letter away and writes the audit. So nothing interleaves,
+neither a STOP nor a second operator; and a process that dies half-way leaves the letter, and a lease that ends.
 
 Letters of one person are replayed in the order in which they fell, and none before an older one that is only held up.
 People go side by side, many in a round trip.
@@ -68,7 +68,7 @@ _OUTCOME_OF_FINDING: Mapping[ReplayFinding, LetterOutcome] = {
 
 
 class LetterResult(msgspec.Struct, frozen=True):
-    """What came of a letter, or would: `why`, and the SMS that leave."""
+    """The outcome of a letter's replay, or of its preview: `why`, and the texts of the SMS that leave."""
 
     id: str
     outcome: LetterOutcome
@@ -77,11 +77,11 @@ class LetterResult(msgspec.Struct, frozen=True):
 
 
 _ClaimedLetter = tuple[DeadLetter, ReplayClaim, ReplayDecision]
-"""A letter, its lane, which is ours, and what was judged."""
+"""A letter, its claimed lane, and the decision about it."""
 
 
 class DeadLetterReplayer:
-    """What replays letters in one Redis, in the name of `by`. `options` are replayed too."""
+    """Replays letters in one Redis, in the name of `by`, with these `options`."""
 
     def __init__(
         self, lanes: LaneStore, optouts: OptOutList, surveys: SurveyRegistry, policy: ChannelPolicies, door: ChannelStore, bell: WorkerWaker,
@@ -101,7 +101,7 @@ class DeadLetterReplayer:
         self._owner = f"replay-{secrets.token_hex(8)}"
 
     def preview(self, found: Sequence[DeadLetter]) -> list[ReplayDecision]:
-        """What a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
+        """Return what a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
         judged: list[ReplayDecision] = []
         for at in range(0, len(found), REPLAY_BATCH):
             page = found[at : at + REPLAY_BATCH]
@@ -111,7 +111,7 @@ class DeadLetterReplayer:
         return judged
 
     def preview_by_id(self, chosen: Sequence[LetterReference]) -> dict[str, ReplayDecision]:
-        """The same by id, of those that are still there."""
+        """Return the same by id, of those that are still there."""
         if not chosen:
             return {}
         k_of = {each.id: keyspace.shard_of(each.sender, self._shards) for each in chosen}
@@ -126,7 +126,8 @@ class DeadLetterReplayer:
         return {letter.id: judged for letter, judged in zip(there, self.preview(there), strict=True)}
 
     def replay(self, chosen: Sequence[LetterReference], rate: float = 0.0) -> Iterator[LetterResult]:
-        """Replay these letters, `rate` a second if that is not 0, and tell of each. They are in the order of their fall.
+        """Replay these letters, which are in the order in which they fell, `rate` a second if that is not 0, and yield the
+        outcome of each.
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
@@ -169,7 +170,7 @@ class DeadLetterReplayer:
         return [outcomes[each.id] for each in batch]
 
     def _commit_or_release(self, held: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
-        """Commit what goes, and let the lanes go of what stays."""
+        """Commit the letters that go, and release the lanes of those that stay."""
         going: list[_ClaimedLetter] = []
         staying: list[_ClaimedLetter] = []
         for each in self._hold_up_refused(held, self._channels.admit_sessions):
