@@ -19,8 +19,7 @@ from engine.model.lane import ChannelLine, Lane
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
 from workers.commands.erase import ErasureCounts, SenderEraser, erase
-from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
-from workers.store.lanes import EncodedDeadLetter
+from workers.store.dead_letter_store import DeadLetter, EncodedDeadLetter, encode_dead_letter
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore, OutboxUpdate
 
