@@ -192,14 +192,6 @@ def test_two_releases_side_by_side_are_told_and_not_wrong():
     assert verdict.notes[0].startswith("processes of 2 releases run side by side: 1.0 (00000000), 1.0 (")
 
 
-def test_processes_of_the_earlier_release_that_do_not_say_so_are_not_missed():
-    earlier = {role: process(role, library="", release="") for role in ("ratelimit", "conversation")}
-    assert assess_health(DeploymentState(RedisStats(**well(processes=earlier)))).ok
-    assert assess_health(
-        DeploymentState(RedisStats(**well(processes={"x": earlier["ratelimit"]})))
-    ).wrong == ["no `conversation` process lives"]
-
-
 @pytest.fixture
 def call(pipeline, monkeypatch, tmp_path, valkey):
     """A function: arguments -> result, where one process of each role lives."""
