@@ -151,7 +151,7 @@ class SenderEraser:
         return mail, stored or b""
 
     def _opt_outs_to_keep(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
-        """What the list must say of them, once what waits is applied: to a lane that knows their opt-outs and nothing
+        """What is to change in the list, once what waits is applied: to a lane that knows their opt-outs and nothing
         else, so that a survey which cannot be found loses no STOP, and a word that may be one is."""
         known = (
             _opt_outs_in_state(stored)
@@ -160,7 +160,7 @@ class SenderEraser:
         )
         claim = LaneClaim(sender, 0, 1, keyspace.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return {channel: (at, "unknown") for channel, at in known.items()} | applied.opt_outs
+        return applied.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
         """Remove what was written until `at` (ms)."""

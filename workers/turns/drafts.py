@@ -25,7 +25,7 @@ from engine.model.events import (
 from engine.model.lane import ChannelLine, Lane, UnreadableLaneError
 from engine.model.policy import ChannelPolicies
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.advance import Effects, advance, apply_stop_only
+from engine.turns.advance import advance, apply_stop_only
 from engine.turns.turn import UnknownVersionError, WithdrawalCode
 from workers.store.dead_letter_store import (
     MAX_ATTEMPTS_KEPT,
@@ -35,7 +35,6 @@ from workers.store.dead_letter_store import (
     encode_dead_letter,
 )
 from workers.store.lanes import LaneClaim, LaneDecision
-from workers.store.optouts import opt_outs_in_lane
 from workers.store.session_records import group_by_session
 from workers.turns.session_lookup import lane_at_failure
 
@@ -89,10 +88,7 @@ class LaneDraft(msgspec.Struct, kw_only=True):
         self.outbox = [sms for sms in self.outbox if not later.withdraws_sms(sms)] + later.outbox
         self.silenced |= later.silenced
         self.withdrawn |= later.withdrawn
-        for channel, (at, source) in later.opt_outs.items():
-            # what is only said again does not say by whose word it was
-            if self.opt_outs.get(channel, (-1, ""))[0] != at:
-                self.opt_outs[channel] = (at, source)
+        self.opt_outs |= later.opt_outs
         self.sessions += later.sessions
         self.records += later.records
         for channel, count in later.opened_by_channel.items():
@@ -148,7 +144,7 @@ def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPol
         records=step.records,
         silenced=set(step.silenced),
         withdrawn=step.withdrawn,
-        opt_outs=_listed_opt_outs(step),
+        opt_outs=step.opt_outs,
         sessions=step.sessions,
         opened_by_channel=step.opened,
         survey_by_session=surveys_of,
@@ -169,17 +165,6 @@ def _decode_lane(claim: LaneClaim) -> Lane:
     if not claim.state:
         lane.lines.update({channel: ChannelLine(opted_out_at=at) for channel, at in claim.opted_out.items()})
     return lane
-
-
-def _listed_opt_outs(step: Effects) -> dict[str, tuple[int, str]]:
-    """What the list of opt-outs must say. What the lane knows is said again at every commit, as a lane of an earlier
-    release is not in the list."""
-    known = opt_outs_in_lane(step.lane)
-    return (
-        {channel: (at, "unknown") for channel, at in known.items()} | step.opt_outs
-        if known
-        else step.opt_outs
-    )
 
 
 def draft_event_by_event(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies) -> LaneDraft:
@@ -232,7 +217,7 @@ def draft_stop_alone(claim: LaneClaim) -> LaneDraft | None:
         state=lane_format.encode_lane(step.lane) if readable else claim.state,
         records=step.records,
         silenced=set(step.silenced),
-        opt_outs=_listed_opt_outs(step),
+        opt_outs=step.opt_outs,
         survey_by_session=surveys_of,
     )
 
