@@ -56,7 +56,9 @@ def test_what_a_living_process_uses_stays_however_old(client):
     now = keyspace.server_time_ms(client)
     for library, role in ((OLD, "web"), (EARLIER, "conversation")):
         load(client, library)
-        process_registry.store_heartbeat(client, f"{role}@here:1.a", ProcessHeartbeat(now, role=role, library=library))
+        process_registry.store_heartbeat(
+            client, f"{role}@here:1.a", ProcessHeartbeat(now, role=role, library=library)
+        )
     function_libraries.delete_unused_libraries(client, [client])
     a_day_later(client)
     assert function_libraries.delete_unused_libraries(client, [client]) == []

@@ -107,7 +107,7 @@ WRONG = {
         "the clinic channel has spent the day's 500 SMS",
     ),
     "dead letters": (
-        {"shards": shard(dead={"engine_error": 2, "earlier": 1}, dead_oldest_ms=180 * MIN)},
+        {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
         "3 dead letters (1 earlier, 2 engine_error), the oldest of 3 h ago: `parley dead list`",
     ),
     "Dramatiq's": (

@@ -27,7 +27,9 @@ def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) 
     who lives."""
     loaded = {server: _loaded_libraries(server) for server in servers}
     now = keyspace.server_time_ms(lanes)
-    used = {each.library for each in process_registry.living_processes(lanes).values()} | {keyspace.LIBRARY_NAME}
+    used = {each.library for each in process_registry.living_processes(lanes).values()} | {
+        keyspace.LIBRARY_NAME
+    }
     _record_use(lanes, used, sorted(set().union(*loaded.values())), now)
     unused = _unused_since(lanes, now - UNUSED_LIBRARY_KEPT_MS)
     for server, names in loaded.items():

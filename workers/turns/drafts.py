@@ -12,6 +12,7 @@ from traceback import format_exc
 import msgspec
 
 from config.store import stored_values
+from config.store.dead_letter_reasons import DeadLetterReason
 from engine.model import lane as lane_format
 from engine.model.events import (
     ArchiveRecord,
@@ -31,7 +32,6 @@ from workers.store.dead_letter_store import (
     MAX_ATTEMPTS_KEPT,
     DeadLetter,
     DeadLetterAttempt,
-    DeadLetterReason,
     encode_dead_letter,
 )
 from workers.store.lanes import LaneClaim, LaneDecision
