@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test check format bench soak lock clean
+.PHONY: install run phone test check format figures bench soak lock clean
 
 install: .venv/installed
 
@@ -34,6 +34,10 @@ check: install
 format: install
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+# How easily does a stranger find his way? The names, folders and imports of the source in numbers.
+figures: install
+	@$(BIN)/python -m tests.figures
 
 bench: install
 	$(BIN)/python -m tests.bench
