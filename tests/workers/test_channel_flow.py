@@ -199,6 +199,12 @@ def test_a_pause_lasts_as_long_as_it_is_said_to(one, client):
     assert 7_100_000 < paused.left_ms <= 7_200_000
 
 
+def test_whoever_tries_while_an_operators_pause_has_no_end_rests(one):
+    opened(one)
+    one.pause("clinic", "carrier incident")
+    assert one.report_results("clinic", [FAILS]).rest_ms == RECHECK_MS
+
+
 def test_a_pause_that_a_later_release_wrote_is_obeyed(one, client):
     value = '{"by":"regulator","why":"quiet week"}'
     client.set(keyspace.pause_key("clinic"), value, px=60_000)
