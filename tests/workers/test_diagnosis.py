@@ -195,9 +195,6 @@ CASES = {
         person(**mail(alarm=None)),
         WRONG, "which cannot be explained; `redis-cli ZADD '{3}:alarms' 0 +33600000001` sets one.",
     ),
-    "earlier release's clock is silent": (
-        person(**mail(), alive=without("clock", "delivery"), earlier=True), NORMAL, "a worker is rung for",
-    ),
     "deadline overdue": (
         person(**session(ahead=((-20 * S, "idle"),)) | {"alarm": NOW - 20 * S}),
         WRONG, "What was to happen 20 s ago is due; the clock should have rung 20 s ago",
@@ -428,7 +425,7 @@ def some(*choices):
         ),
         some(session(), session(problem="lost"), session(ahead=((-H, "idle"),))),
         some({"lock": lock(since_ms=S)}, {"lock": lock(since_ms=H, attempts=4)}),
-        some({"alive": {}}, {"alive": {}, "earlier": True}, {"alive": without("clock")}),
+        some({"alive": {}}, {"alive": without("clock")}),
         some({"queues": {}, "broker": "TimeoutError"}, {"queues": rung("replies", since=H)}),
         some({"channels": paused("operator")}, {"channels": paused("circuit", until=S)}, {"channels": {}}),
         some(

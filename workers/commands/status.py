@@ -21,7 +21,7 @@ from rich.text import Text
 from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
 from config.store import keyspace
 from config.store.pauses import StoredPause
-from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
+from config.telemetry.process_registry import ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
@@ -214,14 +214,11 @@ def _backlog_remedy(found: RedisStats, role: str) -> str:
 
 
 def _missing_role_problems(found: RedisStats) -> Iterator[str]:
-    """Roles that nobody has. A process of the earlier release may be one of those that do not say so."""
+    """Roles that nobody has."""
     if not found.lanes.up:
         return
     living = {each.role for each in found.processes.values()}
-    earlier = any(not each.library for each in found.processes.values())
-    missing = [
-        role for role in ROLES if role not in living and not (earlier and role in UNHEARD_EARLIER_ROLES)
-    ]
+    missing = [role for role in ROLES if role not in living]
     if len(missing) == len(ROLES):
         yield "no process of Parley lives"
     elif missing:
@@ -237,8 +234,7 @@ def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
 
 def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
     roles = {each.role for each in found.processes.values()}
-    earlier = any(not each.library for each in found.processes.values())
-    why = "`clock` does not keep up" if "clock" in roles or earlier else "that is for `clock` to do"
+    why = "`clock` does not keep up" if "clock" in roles else "that is for `clock` to do"
     for one, more, alarms in (
         ("lane is", "lanes are", [shard.lanes for shard in found.shards]),
         ("outbox is", "outboxes are", [shard.outboxes for shard in found.shards]),
@@ -274,11 +270,7 @@ def _pause_clause(pause: StoredPause, left_ms: int) -> str:
 
 
 def _release_label(process: ProcessHeartbeat) -> str:
-    return (
-        f"{process.release or '?'} ({process.library.removeprefix('parley_')})"
-        if process.library
-        else "earlier"
-    )
+    return f"{process.release or '?'} ({process.library.removeprefix('parley_')})"
 
 
 # The screen

@@ -158,7 +158,7 @@ def _lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str
         yield f"{name:10} not kept of an SMS; `parley transcript` has what was said"
         return
     if not isinstance(state, list):
-        yield f"{name:10} {'not known: an earlier release did not say' if state is None else state}"
+        yield f"{name:10} {'not known' if state is None else state}"
         return
     yield f"{name:10} {'nothing is known of them' if not state else ''}".rstrip()
     for line in state:

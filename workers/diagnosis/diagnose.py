@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
-from config.telemetry import process_registry
 from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
 from engine.model.timestamps import format_clock_time
@@ -236,7 +235,7 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
     ahead = (
         f"behind {before} others" if before > 1 else "behind one other" if before else "first in its queue"
     )
-    if not alive and not _may_run_unheard(s, role):
+    if not alive:
         return DiagnosticFinding(
             Severity.WRONG,
             f"a worker has been rung for {format_duration(since_ms)}: is `{role}` running? {_last_heard_sentence(s, role)}",
@@ -261,14 +260,9 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
     return DiagnosticFinding(Severity.NORMAL, f"a worker is rung for, {ahead}")
 
 
-def _may_run_unheard(s: SenderSnapshot, role: str) -> bool:
-    """May one live that does not say so?"""
-    return s.earlier and role in process_registry.UNHEARD_EARLIER_ROLES
-
-
 def _is_role_missing(s: SenderSnapshot, role: str) -> bool:
     """Is there none that lives?"""
-    return not s.alive.get(role) and not _may_run_unheard(s, role)
+    return not s.alive.get(role)
 
 
 def _last_heard_sentence(s: SenderSnapshot, role: str) -> str:

@@ -9,6 +9,7 @@ from typing import assert_never
 
 import msgspec
 
+from config.store.dead_letter_reasons import DeadLetterReason
 from engine.model.events import (
     ArchiveRecord,
     DeliveryReceipt,
@@ -34,7 +35,6 @@ from workers.store.channel_state import ACCOUNT_FAULT_REST_MS, ProviderHealth
 from workers.store.dead_letter_store import (
     DeadLetter,
     DeadLetterAttempt,
-    DeadLetterReason,
     EncodedDeadLetter,
     encode_dead_letter,
 )

@@ -393,8 +393,8 @@ def _add_claim_answer(claims: ClaimResult, sender: str, answer: Any) -> None:
 
 
 def _parse_claim_times(before: bytes) -> Sequence[int]:
-    """Of claims; one by an earlier release, which did not say when it was, is left out."""
-    return [int(ms) for ms in before.split(b",") if int(ms)] if before else ()
+    """Of claims."""
+    return [int(ms) for ms in before.split(b",")] if before else ()
 
 
 def _parse_replay_claim(sender: str, answer: Any) -> ReplayClaim | Literal["gone", "held"]:
