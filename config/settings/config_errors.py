@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import msgspec
+
+from engine.model.suggestions import expected_instead
 
 FieldsStruct = TypeVar("FieldsStruct", bound=msgspec.Struct)
 
@@ -78,13 +79,5 @@ def _expected_sentence(name: str, why: str) -> str:
 
 
 def unknown_name_problem(place: str, name: str, known: Iterable[str]) -> str:
-    """The line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
-    known = list(known)
-    near = get_close_matches(name, known, n=1)
-    return f"{place} is unknown" + (
-        f": did you mean {near[0]}?"
-        if near
-        else f": expected {', '.join(known)}"
-        if known
-        else ": there is none"
-    )
+    """Write the line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
+    return f"{place} is unknown{expected_instead(name, known)}"

@@ -17,14 +17,11 @@ from config.settings.settings import Settings
 from config.store import keyspace
 from config.store.keyspace import QUEUES, Command
 from config.store.pauses import StoredPause, decode_pause, pause_left_ms
-from config.store.stored_values import parse_lock
+from config.store.stored_values import LANE_LEASE_MS, parse_lock
 from config.telemetry import process_registry
 
 STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
-
-LANE_LEASE_MS = 5_000
-"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/store/lanes.py)."""
 
 MAX_LOCKS_READ = 4_096
 """Locks that are looked at in one reading, of all shards together."""
@@ -231,7 +228,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         """What has to be asked once the time is known."""
         yield ("ZCOUNT", keyspace.lane_alarms_key(self.k), "-inf", now)
         yield ("ZCOUNT", keyspace.outbox_alarms_key(self.k), "-inf", now)
-        locks = [
+        locks = [  # a claimed lane's alarm is the end of its lease, so it is no further ahead
             keyspace.lane_lock_key(self.k, sender.decode())
             for sender, at in self.nearest
             if at <= now + LANE_LEASE_MS

@@ -20,8 +20,7 @@ from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
 from engine.model.events import Invitation
-from engine.model.quiet_hours import quiet_hours_from_minutes
-from engine.model.suggestions import did_you_mean
+from engine.model.suggestions import expected_instead
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import KEY_PATTERN, answer_key
@@ -135,10 +134,6 @@ class InvitationParser:
         self._surveys = surveys
         self._channels = settings.channels
         self._keep_ms = settings.keep_events_ms
-        self._quiet_hours = {
-            name: quiet_hours_from_minutes(channel.quiet_minutes)
-            for name, channel in settings.channels.items()
-        }
         self._own_numbers = {channel.number for channel in settings.channels.values()} | {
             number for channel in settings.channels.values() for number in channel.originators
         }
@@ -184,8 +179,7 @@ class InvitationParser:
             reference=written.client_reference,
             originator=written.originator,
         )
-        quiet = self._quiet_hours[channel.name]
-        not_before = quiet.next_awake_at(sender, now, channel.timezone) if quiet else now
+        not_before = channel.quiet.next_awake_at(sender, now, channel.timezone) if channel.quiet else now
         known_until = max(expires_at, now + keyspace.MAX_HELD_MS) + self._keep_ms
         return InvitationRequest(
             sender, event, not_before, known_until, _content_fingerprint(sender, event), late
@@ -206,7 +200,7 @@ class InvitationParser:
             _add_error(
                 wrong,
                 "channel",
-                f"no such channel{did_you_mean(name, allowed) or f': expected {_join_with_or(allowed)}'}",
+                f"no such channel{expected_instead(name, allowed, joined_by=' or ')}",
             )
             return None
         if name not in key.channels:
@@ -261,8 +255,7 @@ def _decode_body(body: bytes, wrong: list[FieldError]) -> Body | None:
 def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
     """Read field by field: a wrong one is told, and left as if it were not there."""
     for name in islice((name for name in raw if name not in _BODY_FIELDS), MAX_UNKNOWN_FIELDS):
-        near = did_you_mean(name, _BODY_FIELDS) or f": expected {', '.join(_BODY_FIELDS)}"
-        _add_error(wrong, name, f"no such field{near}")
+        _add_error(wrong, name, f"no such field{expected_instead(name, _BODY_FIELDS)}")
     values: dict[str, Any] = {}
     for name, field in _BODY_FIELDS.items():
         if name in raw:

@@ -34,7 +34,7 @@ from engine.model.events import (
     encode_event,
 )
 from engine.model.lane import ChannelLine, UnreadableLaneError
-from engine.model.suggestions import did_you_mean
+from engine.model.suggestions import expected_instead
 from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
 from ingest.api.authentication import ApiAuthenticator
@@ -274,9 +274,7 @@ class SessionByReference:
         key = await self._access.authenticator.authenticate(req)
         for name in req.params:
             if name not in _QUERY_PARAMETERS:
-                hint = (
-                    did_you_mean(name, _QUERY_PARAMETERS) or f": expected {' and '.join(_QUERY_PARAMETERS)}"
-                )
+                hint = expected_instead(name, _QUERY_PARAMETERS, joined_by=" and ")
                 raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", f"no such parameter, {name}{hint}")
         reference = req.get_param("clientReference") or ""
         if not reference:

@@ -7,6 +7,7 @@ import pytest
 
 from config.store import keyspace
 from engine.model.events import Invitation, OpeningRefused, SessionOpened, encode_event
+from engine.model.quiet_hours import QuietHours
 from tests.support.proxy import Proxy
 from workers.clock import invitation_pacer
 from workers.clock.invitation_pacer import InvitationPacer, forget_invitations, max_opening_sms
@@ -210,7 +211,7 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
     """The channel is in UTC, the person in France, where it is an hour or two later."""
     now = datetime.now(UTC)
     minutes = (now.hour * 60 + now.minute) % 1440
-    backlog = held(channel={"quiet_minutes": (minutes, (minutes + 180) % 1440)})
+    backlog = held(channel={"quiet": QuietHours(minutes, (minutes + 180) % 1440)})
     backlog.hold(*people(1))
     backlog.campaigns.tick()
     k = keyspace.shard_of(people(1)[0], 16)

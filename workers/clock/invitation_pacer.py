@@ -18,7 +18,6 @@ from config.settings.channels import Channel
 from config.store import keyspace, stored_values
 from config.telemetry import faults, metrics
 from engine.model.events import Invitation, OpeningRefused, decode_inbound, encode_event
-from engine.model.quiet_hours import quiet_hours_from_minutes
 from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.archive import forget_references
@@ -191,14 +190,16 @@ class InvitationPacer:
     ) -> list[UnreleasedInvitation]:
         """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
         channel = self._channels[name]
-        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
         awake = []
         later: list[keyspace.Command] = []
         expired: list[UnreleasedInvitation] = []
         for each in oldest:
             if _is_expired(each, now):
                 expired.append(each)
-            elif quiet and (moment := quiet.next_awake_at(each.sender, now, channel.timezone)) > now:
+            elif (
+                channel.quiet
+                and (moment := channel.quiet.next_awake_at(each.sender, now, channel.timezone)) > now
+            ):
                 later.append(("ZADD", keyspace.held_ids_key(each.k, name), "XX", moment, each.id))
             else:
                 awake.append(each)

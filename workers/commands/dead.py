@@ -15,12 +15,13 @@ import redis
 from rich import box
 from rich.table import Table
 
-from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
+from config.settings.channels import channel_policies
+from config.settings.settings import ConfigError, Settings, exit_on_config_error
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
-from engine.proofs.survey_loader import load_surveys
 from engine.providers import Recourse, UnusableChannelError
-from engine.providers.provider_registry import open_provider, provider_mistakes
+from engine.providers.provider_registry import open_provider
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
@@ -50,7 +51,6 @@ from workers.store.dead_letter_store import DeadLetter
 from workers.store.dramatiq_letters import DramatiqLetter
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
-from workers.turns.turns import channel_policies
 
 NARROW_WIDTH = 110
 """A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
@@ -403,7 +403,7 @@ def _build_replayer(
 ) -> DeadLetterReplayer:
     """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
     try:
-        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys()
     except ConfigError as e:
         problems = "\n".join(f"  {problem}" for problem in e.problems)
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
@@ -430,9 +430,9 @@ def _build_replayer(
 def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
     """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
     found: dict[str, Recourse] = {}
-    for name, channel in settings.channels.items():
+    for name in settings.channels:
         try:
-            found[name] = open_provider(channel, settings).recourse
+            found[name] = open_provider(settings.provider_settings(name)).recourse
         except UnusableChannelError:
             found[name] = "none"
     return found
@@ -452,7 +452,7 @@ def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str
 def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecision | None:
     """What a replay would do; None if no worker would run with these settings either."""
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError:
         return None
     (judged,) = _build_replayer(deployment, "", (), publish=False).preview([letter])

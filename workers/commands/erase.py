@@ -18,7 +18,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from config.settings.channels import SIMULATOR
+from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import Settings, exit_on_config_error
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
@@ -31,7 +31,6 @@ from workers.store import archive, dead_letter_store
 from workers.store.lanes import LaneClaim
 from workers.store.optouts import OptOutList, open_opt_out_list, opt_outs_in_lane
 from workers.turns.drafts import draft_event_by_event
-from workers.turns.turns import channel_policies
 
 _PIPE_WIDTH = 100  # of tables that no terminal shows
 _MAX_ERASE_ATTEMPTS = 100

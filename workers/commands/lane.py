@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from config.store.stored_values import LANE_LEASE_MS
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_tolerating_broker
@@ -31,7 +32,6 @@ from workers.diagnosis.snapshot_reader import read_snapshot
 from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 PIPE_WIDTH = 160

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from config.settings.channels import channel_policies
 from config.store import keyspace
 from engine.model.events import ArchiveRecord, kind_of
 from engine.model.policy import ChannelPolicies
@@ -43,7 +44,6 @@ from workers.commands.connect import connect_lanes
 from workers.commands.transcript import archived_records, format_record
 from workers.store import archive
 from workers.store.survey_versions import load_versions
-from workers.turns.turns import channel_policies
 
 EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = 0, 1, 2
 """Exit statuses."""

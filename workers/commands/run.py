@@ -25,11 +25,9 @@ from config.settings.settings import (
     Settings,
     default_broker_url,
     exit_on_config_error,
-    load_settings_and_surveys,
 )
+from config.settings.startup_check import load_settings_and_surveys
 from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import url_without_credentials
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 
@@ -60,7 +58,7 @@ def run() -> None:
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
     with exit_on_config_error():
-        settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, _ = load_settings_and_surveys()
     console = Console(highlight=False)
     try:
         _require_free_port(settings)

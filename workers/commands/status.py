@@ -19,13 +19,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
+from config.settings.settings import ConfigError, Settings
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
@@ -140,7 +139,7 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
 
 def _config_errors() -> list[str]:
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError as e:
         return e.problems
     return []

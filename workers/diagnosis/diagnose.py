@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
+from config.store.stored_values import LANE_LEASE_MS
 from config.telemetry import process_registry
 from engine.model.events import OpeningRefused
 from engine.simulator.explanations import ENDING_REASONS, REFUSAL_REASONS
@@ -28,7 +29,6 @@ from workers.diagnosis.sender_snapshot import (
 from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 ROLE_OF_QUEUE = {

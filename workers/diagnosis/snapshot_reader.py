@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import redis
 
-from config.settings.settings import Channel, ConfigError, Settings
+from config.settings.channels import Channel, channel_policies
+from config.settings.settings import ConfigError, Settings
 from config.settings.survey_folder import read_survey_files
 from config.store import keyspace, pauses, stored_values
 from config.telemetry import process_registry
@@ -20,7 +21,6 @@ from engine.model import lane as lane_format
 from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
 from engine.model.lane import ChannelLine, Lane, Session, UnreadableLaneError
 from engine.model.policy import ChannelPolicy
-from engine.model.quiet_hours import quiet_hours_from_minutes
 from engine.proofs.survey_loader import reload_surveys
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey
@@ -50,7 +50,6 @@ from workers.store.dead_letter_store import DeadLetter
 from workers.store.optouts import find_opt_out_list
 from workers.store.outboxes import OutboxStore
 from workers.turns.drafts import decode_mail
-from workers.turns.turns import channel_policies
 
 ENTRIES_READ = 200
 """Entries of a mailbox or an outbox that are looked into; the others are counted."""
@@ -244,8 +243,7 @@ class _SnapshotReader:
         )
 
     def _quiet_until(self, channel: Channel, now: int) -> int:
-        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
-        awake_at = quiet.next_awake_at(self._sender, now, channel.timezone) if quiet else now
+        awake_at = channel.quiet.next_awake_at(self._sender, now, channel.timezone) if channel.quiet else now
         return awake_at if awake_at > now else 0
 
     def _read_opt_outs(self, found: SenderSnapshot) -> None:

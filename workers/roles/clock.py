@@ -5,7 +5,7 @@ from functools import partial
 import structlog
 
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import run_periodically
+from config.telemetry.periodic_task import run_periodically
 from workers.clock import function_libraries, retention
 from workers.clock.alarm_clock import MAX_TICK_S, AlarmClock
 from workers.clock.invitation_pacer import InvitationPacer

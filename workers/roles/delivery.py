@@ -34,8 +34,8 @@ def build_delivery_runner(world: WorkerContext) -> DeliveryRunner:
         OutboxStore(world.lanes, settings.shards, settings.keep_events_ms, delivery.OUTBOX_LEASE_MS),
         ChannelStore(world.lanes, settings.channels),
         {
-            name: ProviderClient(open_provider(channel, settings), bulkhead.SLOTS_PER_CHANNEL)
-            for name, channel in settings.channels.items()
+            name: ProviderClient(open_provider(settings.provider_settings(name)), bulkhead.SLOTS_PER_CHANNEL)
+            for name in settings.channels
         },
         WakeupBroker(world.broker),
         settings.log_key,

@@ -20,13 +20,14 @@ import redis
 import structlog
 from dramatiq import Worker
 
-from config.settings.settings import Settings, load_settings_and_surveys
+from config.settings.settings import Settings
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader, run_periodically
+from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
-from engine.proofs.survey_loader import ReloadResult, load_surveys, reload_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.telemetry.periodic_task import run_periodically
+from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.runtime.durability import warn_of_durability_gaps
 from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
@@ -54,7 +55,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
 
 def open_worker_context() -> WorkerContext:
     """Read the configuration, reach both Redis servers, and make our functions and surveys known there."""
-    settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+    settings, surveys = load_settings_and_surveys()
     settings.require_redis()
     configure_logging(settings)
     world = WorkerContext(
@@ -77,16 +78,16 @@ def hot_reloaded_surveys(world: WorkerContext, role: str) -> Iterator[None]:
     url = world.settings.redis_url
     with process_registry.send_heartbeats(url, role, lambda: current_versions(world.surveys)) as say:
 
-        def apply_reload(reread: ReloadResult) -> None:
-            survey_versions.store_versions(world.lanes, reread.current)
-            world.surveys.replace_current(reread.current)
+        def apply_reload(result: ReloadResult) -> None:
+            survey_versions.store_versions(world.lanes, result.current)
+            world.surveys.replace_current(result.current)
             say()
 
-        reread = partial(reload_surveys, running=world.surveys, needed=world.settings.offered_surveys)
-        watch = SurveyReloader(world.settings.surveys, reread, apply_reload)
+        settings = world.settings
+        reloader = SurveyReloader(settings.surveys, world.surveys, settings.offered_surveys, apply_reload)
         publish = partial(survey_versions.publish_current, world.lanes, world.surveys)
         with (
-            run_periodically(watch.check_folder, RELOAD_INTERVAL_S, "surveys"),
+            run_periodically(reloader.check_folder, RELOAD_INTERVAL_S, "surveys"),
             run_periodically(publish, survey_versions.VERSION_PUBLISH_INTERVAL_S, "versions"),
         ):
             yield
