@@ -74,6 +74,7 @@ class InvitationPacer:
         broker: redis.Redis,
         channels: Mapping[str, Channel],
         surveys: SurveyRegistry,
+        channel_store: ChannelStore,
         waker: WorkerWaker,
         *,
         shards: int,
@@ -84,7 +85,7 @@ class InvitationPacer:
         self._channels = channels
         self._surveys = surveys
         self._waker = waker
-        self._channel_store = ChannelStore(lanes, channels)
+        self._channel_store = channel_store
         self._shards = shards
         self._keep_ms = keep_events_ms
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels

@@ -23,8 +23,7 @@ from config.telemetry.redis_stats import ChannelStats, StatsReader
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
 from workers.runtime.formatting import format_clock_time, format_duration
-from workers.store.channel_state import ActivePause, ChannelStore
-from workers.store.outboxes import OutboxStore
+from workers.store.channel_state import ActivePause
 
 PIPE_WIDTH = 160
 NARROW_WIDTH = 110
@@ -57,13 +56,14 @@ def list_channels(as_json: bool) -> None:
     Example:
       parley channel list --json | jq -r 'select(.paused) | .channel'
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     with closing(StatsReader(settings)) as sounder:
         found = sounder.read()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
     sms = count_waiting_sms(client, settings.shards)
-    paused = ChannelStore(client, settings.channels).active_pauses(list(settings.channels))
+    paused = deployment.channel_store().active_pauses(list(settings.channels))
     rows = [
         _channel_row(settings, name, stands, sms[name], paused.get(name))
         for name, stands in found.channels.items()
@@ -93,9 +93,10 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     Example:
       parley channel pause clinic --why "carrier incident" --for 2h
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    replaced = ChannelStore(client, settings.channels).pause(name, why, for_ms, who=by)
+    replaced = deployment.channel_store().pause(name, why, for_ms, who=by)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {
@@ -127,12 +128,12 @@ def resume(name: str, as_json: bool) -> None:
     Example:
       parley channel resume clinic
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    ended = ChannelStore(client, settings.channels).resume(name)
+    ended = deployment.channel_store().resume(name)
     rate = settings.channels[name].limits.sms_per_second
-    outboxes = OutboxStore(client, settings.shards, settings.keep_events_ms, 0)
-    forward = outboxes.bring_forward(name, rate)
+    forward = deployment.outbox_store().bring_forward(name, rate)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {

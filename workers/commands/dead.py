@@ -15,22 +15,18 @@ import redis
 from rich import box
 from rich.table import Table
 
-from config.settings.channels import channel_policies
-from config.settings.settings import ConfigError, Settings, exit_on_config_error
+from config.settings.settings import ConfigError, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
-from engine.providers import Recourse, UnusableChannelError
-from engine.providers.provider_registry import open_provider
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_both, connect_tolerating_broker
+from workers.commands.connect import connect_both, connect_lanes
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
 from workers.dead_letters.filters import (
     DRAMATIQ_REASON,
     DeadLetterFilter,
-    Deployment,
     LocatedDeadLetter,
     find_dead_letters,
 )
@@ -44,13 +40,11 @@ from workers.dead_letters.view import (
     letter_details,
     letter_summary,
 )
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.roles.composition import build_dead_letter_replayer
 from workers.store import dead_letter_store, dramatiq_letters, survey_versions
-from workers.store.channel_state import ChannelStore
 from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
-from workers.store.lanes import LaneStore
-from workers.store.optouts import open_opt_out_list
 
 NARROW_WIDTH = 110
 """A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
@@ -189,7 +183,7 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
@@ -219,7 +213,7 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     _confirm_if_many(found, yes, "Drop")
     missing = list(_results_of_missing(deployment, ids, found))
@@ -260,16 +254,16 @@ def audit(since_ms: int, as_json: bool) -> None:
 
 def _open_for_reading() -> Deployment:
     """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
+    deployment = connect_lanes(os.environ)
     try:
-        broker.ping()
+        deployment.broker.ping()
     except redis.RedisError as e:
         click.echo(
             f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is not told.",
             err=True,
         )
-        broker = lanes
-    return Deployment(settings, lanes, broker)
+        return msgspec.structs.replace(deployment, broker=deployment.lanes)
+    return deployment
 
 
 def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
@@ -407,35 +401,14 @@ def _build_replayer(
     except ConfigError as e:
         problems = "\n".join(f"  {problem}" for problem in e.problems)
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
-    client = deployment.lanes
     with exit_on_config_error():
-        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
+        replayer = build_dead_letter_replayer(
+            msgspec.structs.replace(deployment, surveys=surveys), by[:_MAX_NAME_LENGTH], options
+        )
     configure_logging(settings)
     if publish:
-        survey_versions.publish_current(client, surveys)
-    return DeadLetterReplayer(
-        LaneStore(client, settings.shards, settings.keep_events_ms, optouts),
-        optouts,
-        surveys,
-        channel_policies(settings.channels),
-        ChannelStore(client, settings.channels),
-        WakeupBroker(deployment.broker),
-        _recourses_by_channel(settings),
-        settings.shards,
-        by=by[:_MAX_NAME_LENGTH],
-        options=options,
-    )
-
-
-def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
-    found: dict[str, Recourse] = {}
-    for name in settings.channels:
-        try:
-            found[name] = open_provider(settings.provider_settings(name)).recourse
-        except UnusableChannelError:
-            found[name] = "none"
-    return found
+        survey_versions.publish_current(deployment.lanes, surveys)
+    return replayer
 
 
 def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from config.store import stored_values
 from config.store.stored_values import LANE_LEASE_MS
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
-from workers.commands.connect import connect_tolerating_broker
+from workers.commands.connect import connect_lanes
 from workers.commands.transcript import format_record, format_record_time, record_fields
 from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
 from workers.diagnosis.sender_snapshot import (
@@ -30,8 +30,8 @@ from workers.diagnosis.sender_snapshot import (
 )
 from workers.diagnosis.snapshot_reader import read_snapshot
 from workers.runtime.formatting import format_clock_time, format_duration
-from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
+from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 PIPE_WIDTH = 160
@@ -62,14 +62,14 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
       parley lane +33612345678 --json | jq -r .diagnosis.sentence
     """
     sender = parse_sender_argument(sender)
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
-    if channel and channel not in settings.channels:
+    deployment = connect_lanes(os.environ)
+    if channel and channel not in deployment.settings.channels:
         raise click.BadParameter(
-            f"no channel is called {channel}; there are {', '.join(settings.channels)}",
+            f"no channel is called {channel}; there are {', '.join(deployment.settings.channels)}",
             param_hint="--channel",
         )
     try:
-        situation = read_snapshot(settings, lanes, broker, sender)
+        situation = read_snapshot(deployment, sender)
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e
     if channel:
@@ -322,7 +322,7 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
     if (lock := s.outbox_lock) is None:
         return
     if lock.fence:
-        since = format_duration(s.now - lock.until + SENDING_MS)
+        since = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         state = (
             f"for another {format_duration(lock.until - s.now)}"
             if lock.until > s.now

@@ -26,7 +26,7 @@ from rich.table import Table
 from config.settings.settings import Settings, exit_on_config_error
 from engine.model.sender_numbers import normalize_number
 from workers.commands.connect import connect_lanes
-from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
+from workers.store.optouts import OptOutEntry, OptOutList
 
 IMPORT_PAGE = 500
 _PIPE_WIDTH = 100  # of tables that no terminal shows
@@ -187,9 +187,9 @@ def export() -> None:
 
 
 def _open_opt_outs() -> tuple[Settings, OptOutList]:
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
     with exit_on_config_error():
-        return settings, open_opt_out_list(client, settings.shards, settings.optout_key)
+        return deployment.settings, deployment.open_opt_out_list()
 
 
 def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:

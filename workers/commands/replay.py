@@ -89,8 +89,8 @@ def replay(
     show = _JsonWriter() if as_json else _TerminalWriter()
     if source and not re.fullmatch(r"\+[0-9]+", source):
         sys.exit(_replay_transcript(show, Path(source), _read_survey_files(files), session, other))
-    settings, client = connect_lanes(os.environ)
-    surveys = SurveyRegistry()
+    deployment = connect_lanes(os.environ)
+    settings, client, surveys = deployment.settings, deployment.lanes, deployment.surveys
     load_versions(client, surveys)
     for path, content in _read_survey_files(files).items():
         _add_survey(surveys, path, content)

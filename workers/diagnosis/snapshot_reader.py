@@ -13,7 +13,7 @@ import msgspec
 import redis
 
 from config.settings.channels import Channel, channel_policies
-from config.settings.settings import ConfigError, Settings
+from config.settings.settings import ConfigError
 from config.settings.survey_folder import read_survey_files
 from config.store import keyspace, pauses, stored_values
 from config.telemetry import process_registry
@@ -47,8 +47,7 @@ from workers.diagnosis.sender_snapshot import (
 )
 from workers.store import dead_letter_store, survey_versions
 from workers.store.dead_letter_store import DeadLetter
-from workers.store.optouts import find_opt_out_list
-from workers.store.outboxes import OutboxStore
+from workers.store.deployment import Deployment
 from workers.turns.drafts import decode_mail
 
 ENTRIES_READ = 200
@@ -60,24 +59,25 @@ _ARCHIVE_PAGES_READ = 20
 """Pages of a shard's archive that are looked through for a person's last records."""
 
 
-def read_snapshot(settings: Settings, lanes: redis.Redis, broker: redis.Redis, sender: str) -> SenderSnapshot:
-    """The situation. A broker that does not answer is a part of it; raises redis.RedisError for the lanes' server."""
-    return _SnapshotReader(settings, lanes, sender).read(broker)
+def read_snapshot(deployment: Deployment, sender: str) -> SenderSnapshot:
+    """Read the snapshot. A broker that does not answer is a part of it; raises redis.RedisError for the lanes' server."""
+    return _SnapshotReader(deployment, sender).read()
 
 
 class _SnapshotReader:
     """One reading, while it is made."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, sender: str) -> None:
-        self._settings = settings
-        self._redis = client
+    def __init__(self, deployment: Deployment, sender: str) -> None:
+        self._deployment = deployment
+        self._settings = deployment.settings
+        self._redis = deployment.lanes
         self._sender = sender
-        self._k = keyspace.shard_of(sender, settings.shards)
-        self._policy = channel_policies(settings.channels)
+        self._k = keyspace.shard_of(sender, self._settings.shards)
+        self._policy = channel_policies(self._settings.channels)
 
-    def read(self, broker: redis.Redis) -> SenderSnapshot:
+    def read(self) -> SenderSnapshot:
         found = self._read_live_state()
-        self._read_queues(found, broker)
+        self._read_queues(found, self._deployment.broker)
         self._read_channels(found)
         self._read_opt_outs(found)
         self._search_shard(found)
@@ -249,7 +249,7 @@ class _SnapshotReader:
     def _read_opt_outs(self, found: SenderSnapshot) -> None:
         """The list of opt-outs knows by whose word, and those of people who have no lane."""
         try:
-            optouts = find_opt_out_list(self._redis, self._settings.shards, self._settings.optout_key)
+            optouts = self._deployment.find_opt_out_list()
             known = optouts.opt_outs_of(self._sender) if optouts is not None else {}
         except ConfigError:
             found.unreadable.append(
@@ -288,11 +288,10 @@ class _SnapshotReader:
         found.records = self._last_records(found.clock, found.unreadable)
 
     def _failed_attempts(self, sms: str, unreadable: list[str]) -> list[FailedAttempt]:
-        outboxes = OutboxStore(self._redis, self._settings.shards, 0, 0)
         try:
             return [
                 FailedAttempt(each.at, each.code, each.why)
-                for each in outboxes.failed_attempts(self._sender, sms)
+                for each in self._deployment.outbox_store().failed_attempts(self._sender, sms)
             ]
         except (msgspec.MsgspecError, ValueError) as e:
             unreadable.append(f"what earlier tries came to cannot be read: {e}")

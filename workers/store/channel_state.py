@@ -24,6 +24,7 @@ import redis
 from config.settings.settings import Channel
 from config.store import keyspace, pauses
 from engine.model.events import RefusalReason
+from workers.store.outboxes import OUTBOX_LEASE_MS
 
 _TWO_DAYS_S = 172_800
 
@@ -38,9 +39,6 @@ CIRCUIT_OPEN_MIN_MS, CIRCUIT_OPEN_MAX_MS = 1_000, 60_000
 
 ACCOUNT_FAULT_REST_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS probes."""
-
-CIRCUIT_PROBE_LEASE_MS = 15_000
-"""How long a probe may take before another SMS probes: the lease of a try."""
 
 ProviderHealth = Literal["works", "fails", "faults", "unmade"]
 """What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
@@ -123,12 +121,13 @@ class ChannelStore:
             )
 
     def acquire_send_permits(self, name: str, wanted: Sequence[PermitRequest]) -> SendPermits:
-        """Which of these SMS may leave on a channel now."""
+        """Return which of these SMS may leave on a channel now. A probe may take as long as the lease of an attempt, before
+        another SMS probes."""
         rate = self._channels[name].limits.sms_per_second
         keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name), keyspace.sms_bucket_key(name)]
         epoch, failing, reopened, probe, *waits = keyspace.run_command(
             self._redis,
-            keyspace.function_call("depart", keys, (rate, max(1, rate), CIRCUIT_PROBE_LEASE_MS, *wanted)),
+            keyspace.function_call("depart", keys, (rate, max(1, rate), OUTBOX_LEASE_MS, *wanted)),
         )
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 

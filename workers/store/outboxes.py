@@ -13,6 +13,10 @@ from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
 from workers.store.lanes import EncodedDeadLetter
 
+OUTBOX_LEASE_MS = 15_000
+"""Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
+meanwhile."""
+
 SmsDisposition = Literal["done", "again", "untried", "booked"]
 """The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for
 when it has rested."""
@@ -87,7 +91,9 @@ _decode_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 
 
 class OutboxStore:
-    def __init__(self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int) -> None:
+    def __init__(
+        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS
+    ) -> None:
         self._redis = client
         self._shards = shards
         self._keep_events_ms = keep_events_ms
