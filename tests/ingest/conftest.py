@@ -9,7 +9,7 @@ import uvicorn
 
 from config.settings.startup_check import load_settings_and_surveys
 from ingest.web import create_app
-from tests.support.waiting import free_port, until
+from tests.support.waiting import HANG_S, free_port, until
 
 START_S = 10
 
@@ -25,7 +25,7 @@ def serving(app, port) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(START_S)
+        thread.join(HANG_S)
 
 
 @pytest.fixture

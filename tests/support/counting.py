@@ -11,7 +11,7 @@ from config.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 
-READY_S = 15.0
+READY_S = 60.0
 
 
 class CountingProcess:

@@ -50,7 +50,7 @@ def accept(client, sender, *events, start=False):
 
 
 def claim(lanes, sender, queue="replies") -> LaneClaim:
-    (held,) = lanes.claim(queue, [sender]).held
+    (held,) = lanes.claim(queue, [sender]).claimed
     return held
 
 
@@ -95,11 +95,11 @@ def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):
 def test_a_claim_takes_only_its_queues_mail_and_says_whose_the_rest_is(client, lanes):
     accept(client, ANNA, b"start", start=True)
     accept(client, ANNA, b"reply")
-    assert lanes.claim("replies", [ANNA]).others == [ANNA]
+    assert lanes.claim("replies", [ANNA]).other_queue == [ANNA]
     first = claim(lanes, ANNA, "starts")
     assert bodies(first) == [b"start"]
     (committed,) = lanes.commit([decision(first)])
-    assert committed.wake == "replies"
+    assert committed.wake_queue == "replies"
     assert bodies(claim(lanes, ANNA)) == [b"reply"]
 
 
@@ -107,7 +107,7 @@ def test_a_held_lane_cannot_be_claimed_and_its_neighbour_can(client, lanes):
     accept(client, ANNA, b"1")
     accept(client, BORIS, b"1")
     claim(lanes, ANNA)
-    assert [held.sender for held in lanes.claim("replies", [ANNA, BORIS]).held] == [BORIS]
+    assert [held.sender for held in lanes.claim("replies", [ANNA, BORIS]).claimed] == [BORIS]
 
 
 def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
@@ -133,7 +133,7 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
     accept(client, ANNA, b"1")
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
-    (new,) = lanes.claim_alone("replies", ANNA).held
+    (new,) = lanes.claim_suspect("replies", ANNA).claimed
     before = everything(client)
     (stale,) = lanes.commit(
         [
@@ -142,15 +142,15 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
                 records=[b"r"],
                 outbox=[("c", b"sms")],
                 silenced=["c"],
-                dead=[EncodedDeadLetter("x", b"x")],
+                dead_letters=[EncodedDeadLetter("x", b"x")],
                 deadline=5,
             )
         ]
     )
-    assert not stale.stood
+    assert not stale.succeeded
     assert everything(client) == before
     (committed,) = lanes.commit([decision(new)])
-    assert committed.stood
+    assert committed.succeeded
 
 
 def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client, lanes, outboxes):
@@ -162,24 +162,24 @@ def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client,
     ours = claim(lanes, ANNA)
     lose(keyspace.lane_lock_key)
     theirs = claim(lanes, ANNA)
-    assert [each.stood for each in lanes.commit([decision(ours)])] == [False]
-    assert [each.stood for each in lanes.commit([decision(theirs, outbox=[("c", b"sms")])])] == [True]
+    assert [each.succeeded for each in lanes.commit([decision(ours)])] == [False]
+    assert [each.succeeded for each in lanes.commit([decision(theirs, outbox=[("c", b"sms")])])] == [True]
     assert [
-        each.stood
+        each.succeeded
         for each in lanes.commit(
             [
                 decision(ours),
             ]
         )
     ] == [False]
-    (our_try,) = outboxes.take([ANNA])
+    (our_try,) = outboxes.lease_oldest([ANNA])
     lose(keyspace.outbox_lock_key)
-    (their_try,) = outboxes.take([ANNA])
+    (their_try,) = outboxes.lease_oldest([ANNA])
     before = everything(client)
-    outboxes.settle([OutboxUpdate(our_try, "done")])
+    outboxes.apply_updates([OutboxUpdate(our_try, "done")])
     assert everything(client) == before
-    outboxes.settle([OutboxUpdate(their_try, "done")])
-    assert outboxes.take([ANNA]) == []
+    outboxes.apply_updates([OutboxUpdate(their_try, "done")])
+    assert outboxes.lease_oldest([ANNA]) == []
 
 
 def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
@@ -193,13 +193,16 @@ def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_a
 def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
     accept(client, ANNA, b"1")
     ours = decision(
-        claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[EncodedDeadLetter("x", b"x")]
+        claim(lanes, ANNA),
+        records=[b"r"],
+        outbox=[("c", b"sms")],
+        dead_letters=[EncodedDeadLetter("x", b"x")],
     )
     (first,) = lanes.commit([ours])
     before = everything(client)
     (again,) = lanes.commit([ours])
-    assert again.stood
-    assert again.speak == first.speak
+    assert again.succeeded
+    assert again.wake_delivery == first.wake_delivery
     assert everything(client) == before
 
 
@@ -208,19 +211,21 @@ def test_mail_that_came_during_a_turn_is_rung_by_its_commit(client, lanes):
     first = claim(lanes, ANNA)
     assert accept(client, ANNA, b"2") == [0]
     (committed,) = lanes.commit([decision(first)])
-    assert committed.wake == "replies"
+    assert committed.wake_queue == "replies"
     assert bodies(claim(lanes, ANNA)) == [b"2"]
 
 
 def test_a_lane_whose_holder_died_is_suspect_and_its_attempts_are_counted(client, lanes):
     accept(client, ANNA, b"1")
     for attempt in range(1, 4):
-        (held,) = (lanes.claim_alone("replies", ANNA) if attempt > 1 else lanes.claim("replies", [ANNA])).held
+        (held,) = (
+            lanes.claim_suspect("replies", ANNA) if attempt > 1 else lanes.claim("replies", [ANNA])
+        ).claimed
         assert held.attempts == attempt
         assert lanes.claim("replies", [ANNA]).suspects == []
         lapse(client, ANNA)
         assert lanes.claim("replies", [ANNA]).suspects == [ANNA]
-    (held,) = lanes.claim_alone("replies", ANNA).held
+    (held,) = lanes.claim_suspect("replies", ANNA).claimed
     lanes.commit([decision(held)])
     accept(client, ANNA, b"2")
     assert claim(lanes, ANNA).attempts == 1
@@ -230,7 +235,7 @@ def test_a_lane_without_mail_is_claimed_only_when_its_deadline_is_due(client, la
     accept(client, ANNA, b"1")
     first = claim(lanes, ANNA)
     lanes.commit([decision(first, deadline=first.now + 3_600_000)])
-    assert lanes.claim("replies", [ANNA]).held == []
+    assert lanes.claim("replies", [ANNA]).claimed == []
     accept(client, ANNA, b"2")
     second = claim(lanes, ANNA)
     lanes.commit([decision(second, deadline=second.now)])
@@ -250,7 +255,7 @@ def test_the_alarm_is_true_after_every_step(client, lanes):
     lanes.commit([decision(held, deadline=held.now + 99_000)])
     assert alarm() == held.now + 99_000
     client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
-    assert lanes.claim("replies", [ANNA]).held == []
+    assert lanes.claim("replies", [ANNA]).claimed == []
     assert alarm() == held.now + 99_000
     accept(client, ANNA, b"2")
     lanes.commit([decision(claim(lanes, ANNA), deadline=0)])
@@ -273,15 +278,15 @@ def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_ad
     lanes.commit([decision(claim(lanes, ANNA), outbox=[("a", b"1"), ("b", b"2"), ("a", b"3")])])
     accept(client, ANNA, b"stop")
     (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["a"], outbox=[("a", b"bye")])])
-    assert committed.withdrawn == [b"a\x001", b"a\x003"]
+    assert committed.withdrawn_entries == [b"a\x001", b"a\x003"]
     assert [outgoing(outboxes, ANNA) for _ in range(2)] == [b"2", b"bye"]
 
 
 def outgoing(outboxes, sender):
     """The next SMS of this sender, taken and accepted."""
-    (take,) = outboxes.take([sender])
-    outboxes.settle([OutboxUpdate(take, "done")])
-    return take.sms
+    (take,) = outboxes.lease_oldest([sender])
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    return take.sms_bytes
 
 
 def speak(client, lanes, sender, *texts):
@@ -290,22 +295,22 @@ def speak(client, lanes, sender, *texts):
 
 
 def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
-    assert speak(client, lanes, ANNA, b"1", b"2").speak
-    assert not speak(client, lanes, ANNA, b"3").speak
-    (take,) = outboxes.take([ANNA])
-    assert take.sms == b"1"
-    assert outboxes.take([ANNA]) == []
-    assert outboxes.settle([OutboxUpdate(take, "done")]) == [ANNA]
+    assert speak(client, lanes, ANNA, b"1", b"2").wake_delivery
+    assert not speak(client, lanes, ANNA, b"3").wake_delivery
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert take.sms_bytes == b"1"
+    assert outboxes.lease_oldest([ANNA]) == []
+    assert outboxes.apply_updates([OutboxUpdate(take, "done")]) == [ANNA]
     assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == [b"2", b"3"]
-    assert outboxes.take([ANNA]) == []
+    assert outboxes.lease_oldest([ANNA]) == []
 
 
 def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
-    assert outboxes.settle([OutboxUpdate(take, "done", rest_ms=60_000)]) == []
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert outboxes.apply_updates([OutboxUpdate(take, "done", rest_ms=60_000)]) == []
     speak(client, lanes, ANNA, b"2")
-    assert outboxes.take([ANNA]) == []
+    assert outboxes.lease_oldest([ANNA]) == []
     lapse(client, ANNA, keyspace.outbox_lock_key)
     assert outgoing(outboxes, ANNA) == b"2"
 
@@ -315,24 +320,31 @@ def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client
 )
 def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, permit):
     speak(client, lanes, ANNA, b"1", b"2")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, verdict, rest_ms=60_000)])
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, verdict, rest_ms=60_000)])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.attempts, take.permit, take.unknown) == (b"1", attempts, permit, False)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.attempts, take.permit_epoch, take.uncertain) == (
+        b"1",
+        attempts,
+        permit,
+        False,
+    )
 
 
 def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_changes_nothing(
     client, lanes, outboxes
 ):
     speak(client, lanes, ANNA, b"1")
-    (dead,) = outboxes.take([ANNA])
+    (dead,) = outboxes.lease_oldest([ANNA])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.attempts, take.unknown) == (1, True)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.attempts, take.uncertain) == (1, True)
     before = everything(client)
     assert (
-        outboxes.settle([OutboxUpdate(dead, "done", records=b"r", dead_letter=EncodedDeadLetter("x", b"x"))])
+        outboxes.apply_updates(
+            [OutboxUpdate(dead, "done", records=b"r", dead_letter=EncodedDeadLetter("x", b"x"))]
+        )
         == []
     )
     assert everything(client) == before
@@ -340,10 +352,10 @@ def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_cha
 
 def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
+    (take,) = outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    outboxes.settle([OutboxUpdate(take, "done")])
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
     assert outgoing(outboxes, ANNA) == b"bye"
 
 
@@ -386,7 +398,7 @@ def test_withdrawing_a_session_takes_its_sms_and_no_other(client, lanes, outboxe
     lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", entry) for entry in entries])])
     accept(client, ANNA, b"cancel")
     (committed,) = lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours])])
-    assert committed.withdrawn == [b"c\0" + entries[0], b"c\0" + entries[3]]
+    assert committed.withdrawn_entries == [b"c\0" + entries[0], b"c\0" + entries[3]]
     assert [outgoing(outboxes, ANNA) for _ in range(3)] == [entries[1], entries[2], entries[4]]
 
 
@@ -418,12 +430,12 @@ def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
     people = [f"+336{i:08}" for i in range(40)]
     for person in people:
         accept(client, person, b"1")
-    held = lanes.claim("replies", people).held
+    held = lanes.claim("replies", people).claimed
     decisions = [
         decision(each, keep_until=each.now + 60_000, sessions=[(f"{i}a", i), (f"{i}b", i)][: i % 3])
         for i, each in enumerate(held)
     ]
-    assert all(committed.stood for committed in lanes.commit(decisions))
+    assert all(committed.succeeded for committed in lanes.commit(decisions))
     found = {key.rpartition(b":")[2].decode() for key in client.keys("*:session:*")}
     assert found == {identity for each in decisions for identity, _ in each.sessions}
     assert len(client.keys("*:lane:*")) == len(people)
@@ -434,7 +446,7 @@ def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
     accept(client, ANNA, b"stop")
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
-    (new,) = lanes.claim_alone("replies", ANNA).held
+    (new,) = lanes.claim_suspect("replies", ANNA).claimed
     lanes.commit([decision(old, opt_outs={"a": (7, "person")})])
     assert optouts.opt_outs_of(ANNA) == {}
     lanes.commit([decision(new, opt_outs={"a": (7, "person"), "b": (8, "provider")})])
@@ -454,7 +466,7 @@ def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
     assert list(first.opted_out) == ["c"]
     lanes.commit([decision(first)])
     accept(client, ANNA, b"2")
-    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).held}
+    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).claimed}
     assert both[ANNA] == {}
     assert list(both[BORIS]) == ["c"]
 
@@ -464,25 +476,25 @@ def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
     client, lanes, outboxes, verdict
 ):
     speak(client, lanes, ANNA, b"1", b"2")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, "again", rest_ms=1, uncertain=True)])
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, "again", rest_ms=1, uncertain=True)])
     for rest_ms in (60_000, 0):
         lapse(client, ANNA, keyspace.outbox_lock_key)
-        (take,) = outboxes.take([ANNA])
+        (take,) = outboxes.lease_oldest([ANNA])
         booked = verdict == "booked" and rest_ms == 0
-        assert (take.sms, take.unknown, take.permit) == (b"1", True, 0 if booked else -1)
-        outboxes.settle([OutboxUpdate(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
-    (take,) = outboxes.take([ANNA])
-    assert take.unknown
-    outboxes.settle([OutboxUpdate(take, "done")])
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown, take.attempts) == (b"2", False, 0)
+        assert (take.sms_bytes, take.uncertain, take.permit_epoch) == (b"1", True, 0 if booked else -1)
+        outboxes.apply_updates([OutboxUpdate(take, verdict, rest_ms=rest_ms, uncertain=take.uncertain)])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert take.uncertain
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.uncertain, take.attempts) == (b"2", False, 0)
 
 
 def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, "again", uncertain=True)])
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, "again", uncertain=True)])
     k = keyspace.shard_of(ANNA, SHARDS)
     keys = [
         keyspace.fence_key(k), keyspace.outbox_alarms_key(k), keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)
@@ -495,55 +507,55 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
 
 def test_an_sms_after_one_that_was_withdrawn_while_its_worker_died_was_never_tried(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
-    outboxes.take([ANNA])
+    outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown, take.attempts, take.since) == (b"bye", False, 0, 0)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.uncertain, take.attempts, take.first_attempt_ms) == (b"bye", False, 0, 0)
 
 
 def test_what_a_settlement_tells_the_lane_and_remembers_stands_or_falls_with_it(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
-    (old,) = outboxes.take([ANNA])
+    (old,) = outboxes.lease_oldest([ANNA])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (new,) = outboxes.take([ANNA])
-    news = {"mail": ProviderStop("aa", "c"), "ticket": "SM1"}
-    outboxes.settle([OutboxUpdate(old, "done", **news)])
+    (new,) = outboxes.lease_oldest([ANNA])
+    news = {"lane_mail": ProviderStop("aa", "c"), "ticket": "SM1"}
+    outboxes.apply_updates([OutboxUpdate(old, "done", **news)])
     assert not client.exists(keyspace.mailbox_key(k, ANNA), keyspace.tickets_key(k, ANNA))
     for _ in range(2):
-        outboxes.settle([OutboxUpdate(new, "done", **news)])
+        outboxes.apply_updates([OutboxUpdate(new, "done", **news)])
     assert bodies(claim(lanes, ANNA)) == [encode_event(ProviderStop("aa", "c"))]
-    assert outboxes.tickets(ANNA) == {"SM1"}
+    assert outboxes.recent_tickets(ANNA) == {"SM1"}
 
 
 def test_the_last_fifty_tickets_of_a_sender_are_remembered(client, lanes, outboxes):
     speak(client, lanes, ANNA, *(b"%d" % i for i in range(60)))
     for i in range(60):
-        (take,) = outboxes.take([ANNA])
-        outboxes.settle([OutboxUpdate(take, "done", ticket=f"SM{i}")])
-    assert outboxes.tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
+        (take,) = outboxes.lease_oldest([ANNA])
+        outboxes.apply_updates([OutboxUpdate(take, "done", ticket=f"SM{i}")])
+    assert outboxes.recent_tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
     assert 0 < client.pttl(keyspace.tickets_key(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
 
 
 def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
-    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
+    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
     assert not client.keys("*:events")
     accept(client, ANNA, b"1")
     lanes.commit([decision(claim(lanes, ANNA))])
-    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
+    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
     assert client.xlen(keyspace.events_key(keyspace.shard_of(ANNA, SHARDS))) == 1
 
 
 def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client, lanes, outboxes):
     speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
+    (take,) = outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    assert outboxes.settle([OutboxUpdate(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
-    (after,) = outboxes.take([ANNA])
-    assert (after.sms, after.unknown, after.attempts, after.since) == (b"bye", False, 0, 0)
+    assert outboxes.apply_updates([OutboxUpdate(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
+    (after,) = outboxes.lease_oldest([ANNA])
+    assert (after.sms_bytes, after.uncertain, after.attempts, after.first_attempt_ms) == (b"bye", False, 0, 0)
 
 
 def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outboxes):
@@ -552,7 +564,11 @@ def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outb
     client.rpush(outbox, *(b"c\0%d" % i for i in range(9_000)))
     accept(client, ANNA, b"stop")
     (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    assert (committed.stood, committed.speak, len(committed.withdrawn)) == (True, True, 9_001)
+    assert (committed.succeeded, committed.wake_delivery, len(committed.withdrawn_entries)) == (
+        True,
+        True,
+        9_001,
+    )
     assert outgoing(outboxes, ANNA) == b"bye"
 
 
@@ -561,7 +577,7 @@ def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outbox
     (committed,) = lanes.commit(
         [decision(claim(lanes, ANNA), outbox=[("c", b"%d" % i) for i in range(9_000)])]
     )
-    assert (committed.stood, committed.speak) == (True, True)
+    assert (committed.succeeded, committed.wake_delivery) == (True, True)
     outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
     assert client.lrange(outbox, 0, -1) == [b"c\0%d" % i for i in range(9_000)]
 
@@ -585,11 +601,11 @@ def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(cli
     assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"cancel")
     lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours], outbox=[("c", b"later")])])
-    assert outboxes.take([ANNA]) == []
+    assert outboxes.lease_oldest([ANNA]) == []
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown) == (marked[1], True)
-    outboxes.settle([OutboxUpdate(take, "done")])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.uncertain) == (marked[1], True)
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
     assert outgoing(outboxes, ANNA) == b"later"
 
 
@@ -609,8 +625,8 @@ def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(clie
     assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"stop")
     lanes.commit([decision(claim(lanes, ANNA), silenced=["c"])])
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown) == (b"other", False)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.uncertain) == (b"other", False)
 
 
 def dead_letter(client, lanes, sender, identity="e1"):
@@ -619,24 +635,24 @@ def dead_letter(client, lanes, sender, identity="e1"):
     letter = DeadLetter(
         id=identity, kind="event", reason="engine_error", sender=sender, at=1, attempts=1, what=b"R" * 40, channel="c"
     )  # fmt: skip
-    lanes.commit([decision(claim(lanes, sender), dead=[encode_dead_letter(letter)])])
+    lanes.commit([decision(claim(lanes, sender), dead_letters=[encode_dead_letter(letter)])])
     return letter
 
 
 def test_a_lane_is_reopened_by_one_and_while_nobody_holds_it(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     assert (ours.sender, ours.mail, ours.state) == (ANNA, [], b"state")
-    assert lanes.reopen("replay-1", [(ANNA, "e1")])[0].fence == ours.fence
-    assert lanes.reopen("replay-2", [(ANNA, "e1")]) == ["held"]
+    assert lanes.claim_for_replay("replay-1", [(ANNA, "e1")])[0].fence == ours.fence
+    assert lanes.claim_for_replay("replay-2", [(ANNA, "e1")]) == ["held"]
     accept(client, ANNA, b"1")
-    assert lanes.claim("replies", [ANNA]).held == []
-    assert lanes.reopen("replay-1", [(ANNA, "e2")]) == ["gone"]
+    assert lanes.claim("replies", [ANNA]).claimed == []
+    assert lanes.claim_for_replay("replay-1", [(ANNA, "e2")]) == ["gone"]
 
 
 def test_a_commit_deals_with_a_letter_once_and_not_at_all_without_it(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     dealt = LaneDecision(
         sender=ANNA,
         fence=ours.fence,
@@ -644,28 +660,28 @@ def test_a_commit_deals_with_a_letter_once_and_not_at_all_without_it(client, lan
         state=b"new",
         resolutions=[DeadLetterResolution("e1", "eve", "advanced")],
     )
-    assert lanes.commit([dealt])[0].stood
+    assert lanes.commit([dealt])[0].succeeded
     before = everything(client)
-    assert lanes.commit([dealt])[0].stood
+    assert lanes.commit([dealt])[0].succeeded
     assert everything(client) == before
     assert client.hgetall(keyspace.dead_letter_reasons_key(keyspace.shard_of(ANNA, SHARDS))) == {}
     dead_letter(client, lanes, ANNA, "e2")
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e2")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e2")])
     lost = LaneDecision(
         sender=ANNA, fence=ours.fence, applied=0, state=b"no", outbox=[("c", b"sms")], resolutions=[DeadLetterResolution("e1", "eve", "x")]
     )  # fmt: skip
-    assert not lanes.commit([lost])[0].stood
+    assert not lanes.commit([lost])[0].succeeded
     assert client.get(keyspace.lane_key(keyspace.shard_of(ANNA, SHARDS), ANNA)).endswith(b"state")
 
 
 def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     accept(client, ANNA, b"1")
     stays = KeptDeadLetter(ANNA, ours.fence, "e1", "eve", "stale")
-    assert lanes.stay([stays]) == ["replies"]
+    assert lanes.release_kept([stays]) == ["replies"]
     before = everything(client)
-    assert lanes.stay([stays]) == [None]
+    assert lanes.release_kept([stays]) == [None]
     assert everything(client) == before
     assert bodies(claim(lanes, ANNA)) == [b"1"]
 
@@ -673,7 +689,7 @@ def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
 def test_letters_that_fall_in_one_commit_keep_their_order(client, lanes):
     accept(client, ANNA, b"1")
     letters = [EncodedDeadLetter(f"{10 - i}", b"x") for i in range(10)]
-    lanes.commit([decision(claim(lanes, ANNA), dead=letters)])
+    lanes.commit([decision(claim(lanes, ANNA), dead_letters=letters)])
     k = keyspace.shard_of(ANNA, SHARDS)
     assert client.zrange(keyspace.dead_letter_index_key(k), 0, -1) == [
         letter.id.encode() for letter in letters
