@@ -135,7 +135,7 @@ class InvitationPacer:
 
     def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
-        wanted = self._room_to_send(name, standing.now, wanted)
+        wanted = self._channel_store.spare_send_permits(name, wanted, standing.now)
         awake = (
             self._outside_quiet_hours(name, standing.now, self._oldest_due(name, standing, wanted))
             if wanted
@@ -153,20 +153,6 @@ class InvitationPacer:
             if senders:
                 self._waker.wake(queue, senders)
         return len(permitted)
-
-    def _room_to_send(self, name: str, now: int, wanted: int) -> int:
-        """How many SMS the channel could send at once and keep half of its permits for replies; none if it pauses."""
-        paused, full_at = keyspace.run_commands(
-            self._lanes, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
-        )
-        if paused:
-            return 0
-        rate = self._channels[name].limits.sms_per_second
-        if not rate:
-            return wanted
-        burst = max(1.0, rate)
-        used = max(0.0, float(full_at or 0) - now) * rate / 1000
-        return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
 
     def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[UnreleasedInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""

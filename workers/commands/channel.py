@@ -19,11 +19,11 @@ from rich.text import Text
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store import keyspace
+from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
 from workers.runtime.formatting import format_clock_time, format_duration
-from workers.store.channel_state import ActivePause
 
 PIPE_WIDTH = 160
 NARROW_WIDTH = 110

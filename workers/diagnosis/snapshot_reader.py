@@ -6,7 +6,6 @@ hides nothing else.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,7 +14,8 @@ import redis
 from config.settings.channels import Channel, channel_policies
 from config.settings.settings import ConfigError
 from config.settings.survey_folder import read_survey_files
-from config.store import keyspace, pauses, stored_values
+from config.store import keyspace, stored_values
+from config.store.channel_readings import ChannelReading
 from config.telemetry import process_registry
 from engine.model import lane as lane_format
 from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
@@ -211,32 +211,25 @@ class _SnapshotReader:
             )
 
     def _read_channels(self, found: SenderSnapshot) -> None:
-        names = list(self._settings.channels)
-        commands: list[keyspace.Command] = []
-        for name, channel in self._settings.channels.items():
-            day = datetime.fromtimestamp(found.now / 1000, UTC).astimezone(channel.timezone).date()
-            commands += [
-                ("GET", keyspace.pause_key(name)), ("PTTL", keyspace.pause_key(name)),
-                ("GET", keyspace.sms_counter_key(name, day.isoformat())), ("GET", keyspace.sms_bucket_key(name)),
-                ("GET", keyspace.session_bucket_key(name)),
-            ]  # fmt: skip
-        answers = keyspace.run_commands(self._redis, commands)
-        for place, name in enumerate(names):
-            found.channels[name] = self._channel_status(name, answers[5 * place : 5 * place + 5], found.now)
+        readings = self._deployment.channel_store().read(found.now)
+        found.channels = {
+            name: self._channel_status(name, reading, found.now) for name, reading in readings.items()
+        }
 
-    def _channel_status(self, name: str, answers: Sequence[Any], now: int) -> ChannelStatus:
-        paused, pttl, sms_today, full_at, sessions_full_at = answers
+    def _channel_status(self, name: str, reading: ChannelReading, now: int) -> ChannelStatus:
         channel = self._settings.channels[name]
         rate, sessions = channel.limits.sms_per_second, channel.limits.new_sessions_per_minute
-        opened = max(0.0, float(sessions_full_at or 0) - now) * sessions / 60_000
+        opened = max(0.0, reading.session_bucket_full_at - now) * sessions / 60_000
+        booked_ms = reading.sms_bucket_full_at - now - max(1, rate) * 1000 / rate if rate else 0
+        paused = reading.pause
         return ChannelStatus(
             timezone=channel.timezone.key,
-            pause=pauses.decode_pause(paused) if paused is not None else None,
-            pause_until=now + left_ms if (left_ms := pauses.pause_left_ms(pttl)) else 0,
-            sms_today=int(sms_today or 0),
+            pause=paused.pause if paused else None,
+            pause_until=now + paused.left_ms if paused and paused.left_ms else 0,
+            sms_today=reading.sms_today,
             sms_per_day=channel.limits.sms_per_day,
             sms_per_second=rate,
-            behind_ms=max(0, round(float(full_at or 0) - now - max(1, rate) * 1000 / rate)) if rate else 0,
+            behind_ms=max(0, round(booked_ms)),
             quiet_until=self._quiet_until(channel, now),
             sessions_per_minute=sessions,
             sessions_left=max(0, int(sessions - opened + 1e-6)),
