@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, read_fields, unknown_name_problem
+from config.settings.config_errors import Secret, read_table, unknown_name_problem
 from config.settings.contacts import read_contacts
 from engine.model.policy import ChannelPolicy
 from engine.model.quiet_hours import QuietHours
@@ -168,7 +168,7 @@ class _ChannelReader:
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
             self._add_problem(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
         ours, options = _split_provider_options(raw)
-        written = read_fields(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
+        written = read_table(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
         named = [name for name in options if name.endswith(_ENV_SUFFIX)]
         return Channel(
             name=self._name,
@@ -177,7 +177,7 @@ class _ChannelReader:
             surveys=tuple(written.surveys),
             token=self._webhook_token(written),
             timezone=self._read_timezone(written.timezone),
-            limits=read_fields(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
+            limits=read_table(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
             options={name: value for name, value in options.items() if name not in named},
             secrets={
                 name.removesuffix(_ENV_SUFFIX): self._read_secret(name, options[name]) for name in named
@@ -267,7 +267,7 @@ def _read_keys(
     if not raw and all(channel.provider == SIMULATOR for channel in channels.values()):
         return (_api_key(SIMULATOR, ApiKeyTable(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
     written = {
-        name: read_fields(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
+        name: read_table(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
         for name, table in raw.items()
     }
     owners: dict[str, str] = {}

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
+from engine.model.field_reader import FieldProblem, read_fields
 from engine.model.suggestions import expected_instead
 from engine.providers import Provider, ProviderChannel, UnusableChannelError
 
@@ -145,51 +146,40 @@ def _read_account(
     shape: type[SettingStruct], settings: ProviderSettings, first_channel: str, found: list[str]
 ) -> SettingStruct:
     """Read the account with a provider from the environment's texts."""
-    provider, values = settings.provider, settings.account
-    read: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
-        variable = _account_variable(provider, field.name)
-        try:
-            if field.name in values:
-                read[field.name] = msgspec.convert(values[field.name], field.type, strict=False)
-            elif field.required:
-                read |= _stand_in(field)
-                found.append(
-                    f"{variable} is not set: expected it, as channel {first_channel} has the provider {provider}"
-                )
-        except msgspec.ValidationError as e:
-            read |= _stand_in(field)
-            found.append(f"{variable}: {_expected_sentence(field, e)}")
+    read, problems = read_fields(msgspec.structs.fields(shape), {}, texts=settings.account)
+    for wrong in problems:
+        read |= _stand_in(wrong.field)
+        variable = _account_variable(settings.provider, wrong.field.name)
+        found.append(
+            f"{variable}: {_expected_sentence(wrong)}"
+            if wrong.sentence
+            else f"{variable} is not set: expected it, as channel {first_channel} has the provider {settings.provider}"
+        )
     return shape(**read)
 
 
 def _read_options(
-    shape: type[SettingStruct], channel: ProviderSettings, where: str, found: list[str]
+    shape: type[SettingStruct], settings: ProviderSettings, where: str, found: list[str]
 ) -> SettingStruct:
     """Read the channel's options. Those that are secret come from the environment, and others may."""
-    read: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
-        name = field.name
-        try:
-            if name in channel.secrets:
-                read[name] = msgspec.convert(channel.secrets[name], field.type, strict=False)
-            elif name in channel.options and not _field_meta(field).secret:
-                read[name] = msgspec.convert(channel.options[name], field.type)
-            elif field.required:
-                read |= _stand_in(field)
-                holds = "the name of a variable that holds " if _field_meta(field).secret else ""
-                found.append(
-                    f"{where}.{_option_key(field)} is missing: expected {holds}{_field_meta(field).description}"
-                )
-        except msgspec.ValidationError as e:
-            read |= _stand_in(field)
-            what = (
-                f"{name}_env: in its variable"
-                if name in channel.secrets
-                else f"{name} is {channel.options[name]!r}"
-            )
-            found.append(f"{where}.{what}: {_expected_sentence(field, e)}")
+    fields = msgspec.structs.fields(shape)
+    secret = [field.name for field in fields if _field_meta(field).secret]
+    written = {name: value for name, value in settings.options.items() if name not in secret}
+    read, problems = read_fields(fields, written, texts=settings.secrets)
+    for wrong in problems:
+        read |= _stand_in(wrong.field)
+        found.append(f"{where}.{_option_problem(wrong, settings)}")
     return shape(**read)
+
+
+def _option_problem(wrong: FieldProblem, settings: ProviderSettings) -> str:
+    name, meta = wrong.field.name, _field_meta(wrong.field)
+    if not wrong.sentence:
+        holds = "the name of a variable that holds " if meta.secret else ""
+        return f"{_option_key(wrong.field)} is missing: expected {holds}{meta.description}"
+    if name in settings.secrets:
+        return f"{name}_env: in its variable: {_expected_sentence(wrong)}"
+    return f"{name} is {settings.options[name]!r}: {_expected_sentence(wrong)}"
 
 
 def _stand_in(field: FieldInfo) -> dict[str, str]:
@@ -244,15 +234,14 @@ def _field_meta(field: FieldInfo) -> _FieldMeta:
     return _FieldMeta(description, extra.get("expected", ""), extra.get("secret", False))
 
 
-def _expected_sentence(field: FieldInfo, error: msgspec.ValidationError) -> str:
+def _expected_sentence(wrong: FieldProblem) -> str:
     """The field's own sentence, or one that says nothing of the value."""
-    words = get_args(next(iter(get_args(field.type)), None))
-    if expected := _field_meta(field).expected or " or ".join(
+    words = get_args(next(iter(get_args(wrong.field.type)), None))
+    if expected := _field_meta(wrong.field).expected or " or ".join(
         word for word in words if isinstance(word, str)
     ):
         return f"expected {expected}"
-    why = str(error).replace("`", "")
-    return why[:1].lower() + why[1:]
+    return wrong.sentence
 
 
 def _account_variable(provider: str, field: str) -> str:

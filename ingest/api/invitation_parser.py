@@ -1,7 +1,7 @@
-"""What is an invitation? A body as Puzzel's SendSurvey has it, read field by field: every field that is wrong is told.
+"""Parses invitations: a body as Puzzel's SendSurvey has it, field by field, so that every wrong field is reported.
 
-Reading is pure. What it makes has an id of its own: the hash of the channel and the inviter's reference, or chance
-where there is no reference; so the same reference is the same session, however often it is posted.
+Parsing does no I/O. A session id is the hash of the channel and the inviter's reference, so the same reference is the
+same session however often it is posted; without a reference it is random.
 """
 
 import secrets
@@ -20,6 +20,7 @@ from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
 from engine.model.events import Invitation
+from engine.model.field_reader import FieldProblem, read_fields
 from engine.model.suggestions import expected_instead
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
@@ -144,7 +145,7 @@ class InvitationParser:
         return self._surveys.current(name) if offered else None
 
     def parse(self, body: bytes, survey: Survey, key: ApiKey, now: int) -> InvitationRequest:
-        """The invitation in a body. Raises Unacceptable."""
+        """The invitation in a body. Raises InvitationRejectedError."""
         wrong: list[FieldError] = []
         written = _decode_body(body, wrong)
         asked = self._build_request(written, survey, key, now, wrong) if written is not None else None
@@ -253,31 +254,24 @@ def _decode_body(body: bytes, wrong: list[FieldError]) -> Body | None:
 
 
 def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
-    """Read field by field: a wrong one is told, and left as if it were not there."""
+    """Read the body field by field; report each wrong one, and leave it out."""
     for name in islice((name for name in raw if name not in _BODY_FIELDS), MAX_UNKNOWN_FIELDS):
         _add_error(wrong, name, f"no such field{expected_instead(name, _BODY_FIELDS)}")
-    values: dict[str, Any] = {}
-    for name, field in _BODY_FIELDS.items():
-        if name in raw:
-            try:
-                values[field.name] = msgspec.convert(raw[name], field.type)
-            except msgspec.ValidationError as e:
-                wrong.append(_conversion_error(name, str(e)))
-        elif field.required:
-            _add_error(wrong, name, "it is missing")
+    values, problems = read_fields(_BODY_FIELDS.values(), raw)
+    wrong += map(_field_error, problems)
     return Body(**({"identifier": ""} | values))
 
 
-def _conversion_error(name: str, why: str) -> FieldError:
-    """msgspec's sentence; what it says of a place within the field goes into the pointer."""
-    sentence, _, path = why.partition(" - at ")
-    within = path.strip("`").removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
+def _field_error(problem: FieldProblem) -> FieldError:
+    """What msgspec says of a place within the field goes into the pointer."""
+    within = problem.path.replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
-    return FieldError(json_pointer(name, *parts), sentence[:1].lower() + sentence[1:].replace("`", ""))
+    return FieldError(json_pointer(problem.field.encode_name, *parts), problem.sentence or "it is missing")
 
 
 def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
-    """The moment in ms, 0 for none; and what is wrong with it unless it was accepted earlier."""
+    """Return the moment (ms; 0: none) and the errors that hold only for an invitation that was not accepted earlier: one
+    accepted in time may be posted again after it."""
     if not written:
         return 0, []
     try:
