@@ -98,6 +98,7 @@ def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
 
 def as_builtins(s: SenderSnapshot, diagnosis: Diagnosis) -> dict[str, object]:
     told: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(s, records=[]))
+    told["tries"] = [msgspec.structs.asdict(attempt) for attempt in s.tries]
     told["records"] = [record_fields(record) for record in s.records]
     told["diagnosis"] = {
         "sentence": diagnosis.sentence,

@@ -16,6 +16,7 @@ from config.settings.settings import ConfigError
 from config.settings.survey_folder import read_survey_files
 from config.store import keyspace, stored_values
 from config.store.channel_readings import ChannelReading
+from config.store.held_invitations import HeldInvitation
 from config.telemetry import process_registry
 from engine.model import lane as lane_format
 from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
@@ -34,7 +35,6 @@ from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
     DeadLetterSummary,
-    FailedAttempt,
     IncompleteSms,
     OpenSession,
     OptOutStatus,
@@ -46,7 +46,7 @@ from workers.diagnosis.sender_snapshot import (
     WaitingMail,
 )
 from workers.store import dead_letter_store, survey_versions
-from workers.store.dead_letter_store import DeadLetter
+from workers.store.dead_letter_store import DeadLetter, FailedAttempt
 from workers.store.deployment import Deployment
 from workers.turns.drafts import decode_mail
 
@@ -282,18 +282,15 @@ class _SnapshotReader:
 
     def _failed_attempts(self, sms: str, unreadable: list[str]) -> list[FailedAttempt]:
         try:
-            return [
-                FailedAttempt(each.at, each.code, each.why)
-                for each in self._deployment.outbox_store().failed_attempts(self._sender, sms)
-            ]
+            return self._deployment.outbox_store().failed_attempts(self._sender, sms)
         except (msgspec.MsgspecError, ValueError) as e:
             unreadable.append(f"what earlier tries came to cannot be read: {e}")
             return []
 
-    def _held_invitations(self, unreadable: list[str]) -> list[invitation_pacer.UnreleasedInvitation]:
-        held: dict[str, invitation_pacer.UnreleasedInvitation] = {}  # HSCAN may show one twice
+    def _held_invitations(self, unreadable: list[str]) -> list[HeldInvitation]:
+        held: dict[str, HeldInvitation] = {}  # HSCAN may show one twice
         try:
-            for each in invitation_pacer.unreleased_for(self._redis, self._k, self._sender):
+            for each in invitation_pacer.held_for(self._redis, self._k, self._sender):
                 held[each.id] = each
         except ValueError as e:
             unreadable.append(f"an invitation that waits cannot be read: {e}")

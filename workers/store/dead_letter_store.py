@@ -29,8 +29,8 @@ DeadLetterReason = Literal[
 and can no longer be asked by its id, or could not be asked in all its tries, or ever."""
 
 
-class DeadLetterAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """An attempt at `at` (ms), and what came of it."""
+class FailedAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt at `at` (ms) to apply an event or to send an SMS, and why it failed."""
 
     at: int
     code: str = ""
@@ -61,7 +61,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     why: str = ""
     traceback: str = ""
-    tries: list[DeadLetterAttempt] = []
+    tries: list[FailedAttempt] = []
     state: bytes | None = None
     survey: str = ""
     uncertain: bool = False

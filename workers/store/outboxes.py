@@ -11,6 +11,7 @@ import redis
 from config.store import keyspace, stored_values
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
+from workers.store.dead_letter_store import FailedAttempt
 from workers.store.lanes import EncodedDeadLetter
 
 OUTBOX_LEASE_MS = 15_000
@@ -59,7 +60,7 @@ class OutboxLease(msgspec.Struct, frozen=True):
 
 
 class StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """What a failed try of an SMS came to, as it is kept beside the outbox. `at` is ms."""
+    """A failed attempt to send the SMS `sms`, as it is stored beside the outbox."""
 
     sms: str
     at: int
@@ -140,14 +141,14 @@ class OutboxStore:
         )  # fmt: skip
         return keyspace.function_call("settle", keys, args)
 
-    def failed_attempts(self, sender: str, sms: str) -> list[StoredAttempt]:
+    def failed_attempts(self, sender: str, sms: str) -> list[FailedAttempt]:
         """The failed tries of this SMS, if it is the oldest of its outbox, oldest first; no more than the last 20."""
         k = keyspace.shard_of(sender, self._shards)
         attempts = map(
             _decode_attempt,
             keyspace.run_command(self._redis, ("LRANGE", keyspace.failed_attempts_key(k, sender), 0, -1)),
         )
-        return [attempt for attempt in attempts if attempt.sms == sms]
+        return [FailedAttempt(each.at, each.code, each.why) for each in attempts if each.sms == sms]
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
