@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from config.settings.settings import Settings
 from config.telemetry import metrics
-from config.telemetry.metrics import ScrapeTimeGauge
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import EARLIER_RELEASE_REASON, RedisStats, ServerStats, StatsReader
 

@@ -17,6 +17,7 @@ from config.store.pauses import StoredPause
 from config.telemetry import exposition as expositions
 from config.telemetry import metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import (
     EARLIER_RELEASE_REASON,
@@ -241,7 +242,7 @@ def test_every_gauge_that_no_process_keeps_is_looked_up():
     seen = {
         each._name
         for each in vars(metrics).values()
-        if isinstance(each, metrics.ScrapeTimeGauge) and "spool" not in each._name
+        if isinstance(each, ScrapeTimeGauge) and "spool" not in each._name
     }
     assert found == seen
 

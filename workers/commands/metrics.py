@@ -10,7 +10,7 @@ from prometheus_client import start_http_server
 from rich.console import Console
 
 from config.telemetry.exposition import MetricsExposition
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.telemetry.library_internals import FOLDER_VARIABLE
 from workers.commands.connect import load_settings_in_use
 
 

