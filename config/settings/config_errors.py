@@ -7,13 +7,14 @@ from typing import TypeVar
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.model.field_reader import FieldProblem, read_fields
 from engine.model.suggestions import expected_instead
 
 FieldsStruct = TypeVar("FieldsStruct", bound=msgspec.Struct)
 
 
-class ConfigError(Exception):
+class ConfigError(ParleyError):
     """The settings cannot be used. `problems` are lines for the operator."""
 
     def __init__(self, problems: Sequence[str]) -> None:

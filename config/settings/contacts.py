@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
+from engine.model.errors import ParleyError
+
 CONTACTS_HEADER = ["number", "name"]
 
 MAX_NAME_LENGTH = 100
@@ -46,7 +48,7 @@ def read_contacts(path: Path) -> tuple[dict[str, str], list[str]]:
     return contacts, problems
 
 
-class _ContactsFileError(Exception):
+class _ContactsFileError(ParleyError):
     """From here on the file cannot be read as contacts. The message says why."""
 
 

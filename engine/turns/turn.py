@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
 
+from engine.model.errors import ParleyError
 from engine.model.events import (
     ArchiveRecord,
     InboundSms,
@@ -39,15 +40,15 @@ WITHDRAWAL_REASONS: Mapping[WithdrawalCode, str] = {
 """Why an SMS that was decided will not leave, by the code in its Unsent."""
 
 
-class UnknownVersionError(Exception):
+class UnknownVersionError(ParleyError):
     """An open session is pinned to a version of a survey that this process was not given."""
 
 
-class UnknownStepError(Exception):
+class UnknownStepError(ParleyError):
     """An open session waits at a step that asks nothing. Its state is corrupt."""
 
 
-class UnknownChannelError(Exception):
+class UnknownChannelError(ParleyError):
     """An event came in on a channel that has no policy."""
 
 

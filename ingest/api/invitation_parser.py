@@ -19,6 +19,7 @@ from msgspec import Meta
 from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
+from engine.model.errors import ParleyError
 from engine.model.events import Invitation
 from engine.model.field_reader import FieldProblem, read_fields
 from engine.model.suggestions import expected_instead
@@ -118,7 +119,7 @@ class InvitationRequest(msgspec.Struct, frozen=True):
     late_errors: Sequence[FieldError] = ()
 
 
-class InvitationRejectedError(Exception):
+class InvitationRejectedError(ParleyError):
     """An invitation that is not accepted, and all that is wrong with it."""
 
     def __init__(self, status: HTTPStatus, title: str, errors: Sequence[FieldError]) -> None:

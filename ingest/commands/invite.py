@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from config.settings.channels import SIMULATOR
 from config.settings.settings import local_url
+from engine.model.errors import ParleyError
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.commands.people import InvitationRow, PeopleFileError, error_sentence, read_people
@@ -37,7 +38,7 @@ RETRY_PAUSE_S = 0.5
 _STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
-class InvitationApiError(click.ClickException):
+class InvitationApiError(ParleyError, click.ClickException):
     """The API did not do what it was asked, and asking again will not help."""
 
 

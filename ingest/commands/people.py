@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.model.suggestions import did_you_mean
 from ingest.api.invitation_parser import Body
 from ingest.api.problems import FieldError
@@ -26,7 +27,7 @@ _NUMBER_ALIASES = ("number", "phone")
 _DELIMITERS = ",;\t"
 
 
-class PeopleFileError(Exception):
+class PeopleFileError(ParleyError):
     """The file is not a table of people. The message says why."""
 
 

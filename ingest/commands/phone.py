@@ -17,6 +17,7 @@ import requests
 from rich.console import Console
 from rich.markup import escape
 
+from engine.model.errors import ParleyError
 from engine.model.segments import count_segments
 
 try:
@@ -33,7 +34,7 @@ POLL_WAIT_S = 20
 """How long one question for new SMS waits; the simulator's limit."""
 
 
-class SimulatedPhoneError(click.ClickException):
+class SimulatedPhoneError(ParleyError, click.ClickException):
     """Parley is not there, or is not one that a simulated phone can text."""
 
 

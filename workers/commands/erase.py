@@ -21,6 +21,7 @@ from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import exit_on_config_error
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
+from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.clock import invitation_pacer
@@ -68,7 +69,7 @@ _COUNT_LABELS = {
 }
 
 
-class LaneBusyError(Exception):
+class LaneBusyError(ParleyError):
     """The lane changed each time that it was looked at."""
 
 

@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from config.settings.settings import Settings, exit_on_config_error
+from engine.model.errors import ParleyError
 from engine.model.sender_numbers import normalize_number
 from workers.commands.connect import connect_lanes
 from workers.store.optouts import OptOutEntry, OptOutList
@@ -36,7 +37,7 @@ _EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
 T = TypeVar("T")
 
 
-class InvalidEntryError(Exception):
+class InvalidEntryError(ParleyError):
     """A line of a list is of no use. The message says why."""
 
 

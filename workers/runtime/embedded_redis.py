@@ -17,11 +17,12 @@ from time import monotonic, sleep
 import redis
 
 from config.telemetry.library_internals import valkey_server_path
+from engine.model.errors import ParleyError
 
 EMBEDDED_START_TIMEOUT_S = 20.0
 
 
-class EmbeddedServerError(Exception):
+class EmbeddedServerError(ParleyError):
     """The embedded server did not start; the message says why and what to do."""
 
 
