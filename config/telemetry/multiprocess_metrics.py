@@ -9,9 +9,6 @@ is rounded when it is. A count is in one place: `dead.sums` names whom it has ta
 still there, because whoever folded was killed, are not counted again. Whoever reads while others fold notices that
 `dead.sums` has been replaced, and reads again. A gauge is true only of the living, unless it says "mostrecent": that one
 is kept for a day.
-
-Files of the release before this one are named by pids, and nobody holds a lock for them: such a process is taken for
-dead once no process here has its pid.
 """
 
 import fcntl
@@ -169,7 +166,7 @@ class MultiprocessMetrics:
                     _file_lock(self._folder / f"{identity}{_ALIVE_SUFFIX}", mode, make=False)
                 )
         except FileNotFoundError:
-            pid = identity.partition("-")[0]  # of the release before, or somebody has removed the lock's file
+            pid = identity.partition("-")[0]  # somebody has removed the lock's file
             return not (pid.isdigit() and _process_exists(int(pid)))
 
     def _forget_after_fork(self) -> None:
@@ -337,7 +334,7 @@ def _parse_key(key: str) -> tuple[str, str, LabelPairs, str] | None:
 
 
 def _metric_families(tally: SeriesValues) -> list[Metric]:
-    """The series as prometheus-client publishes them, each metric once, whatever its help was in earlier releases."""
+    """The series as prometheus-client publishes them, each metric once, whatever its help is in another release."""
     families: dict[str, Metric] = {}
     samples: dict[str, dict[tuple[str, LabelPairs], SeriesValue]] = defaultdict(dict)
     for series, value in tally.items():

@@ -29,9 +29,6 @@ MAX_LOCKS_READ = 4_096
 _SCAN_COUNT, _MAX_SCAN_STEPS = 1_000, 10
 """Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
 
-EARLIER_RELEASE_REASON = "earlier"
-"""The reason of dead letters of a release that did not count them by reason."""
-
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """`why` it does not answer. `now` is its time (ms), `most_memory` 0 without a limit; both in bytes."""
@@ -207,7 +204,6 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     outboxes: int
     first_outbox: Sequence[Any]
     reasons: Mapping[bytes, bytes]
-    letters: int
     first_letter: Sequence[Any]
     invitations: Mapping[str, int]
 
@@ -216,7 +212,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         """As `_shard_commands` asked."""
         return cls(
             k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), _hash_reply(next(answers)),
-            next(answers), next(answers), {name: next(answers) for name in channels},
+            next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
     def followup_commands(self, now: int) -> Iterator[Command]:
@@ -248,9 +244,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         )
 
     def _dead_by_reason(self) -> dict[str, int]:
-        counted = {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
-        earlier = self.letters - sum(counted.values())
-        return counted | ({EARLIER_RELEASE_REASON: earlier} if earlier > 0 else {})
+        return {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
 
 
 _SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
@@ -273,7 +267,6 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
     yield ("ZCARD", keyspace.outbox_alarms_key(k))
     yield _first_entry_command(keyspace.outbox_alarms_key(k))
     yield ("HGETALL", keyspace.dead_letter_reasons_key(k))
-    yield ("ZCARD", keyspace.dead_letter_index_key(k))
     yield _first_entry_command(keyspace.dead_letter_index_key(k))
     for name in channels:
         yield ("ZCARD", keyspace.held_ids_key(k, name))

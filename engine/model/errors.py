@@ -6,6 +6,7 @@ fields, never by its text.
 ParleyError
     ConfigError                        config.settings.config_errors
     _ContactsFileError                 config.settings.contacts
+    CsvFileError                       config.settings.csv_files
     UnreadableLaneError                engine.model.lane
     BadPatternError                    engine.model.patterns
     TranscriptError                    engine.proofs.transcripts
@@ -29,6 +30,7 @@ ParleyError
         RedisAndSpoolUnavailableError  ingest.intake.mailboxes
         WrongRedisTypeError            ingest.intake.mailboxes
     SpoolError                         ingest.intake.spool
+    InvalidNumberError                 workers.commands.cli_numbers
     LaneBusyError                      workers.commands.erase
     InvalidEntryError                  workers.commands.optout
     EmbeddedServerError                workers.runtime.embedded_redis

@@ -38,7 +38,7 @@ from engine.model.policy import ChannelPolicies, ChannelPolicy
 from engine.model.segments import count_segments
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.advance import Effects, advance
+from engine.turns.advance import advance
 
 
 class RecordedSession(msgspec.Struct):
@@ -228,16 +228,9 @@ def _first_difference(
     for place in range(max(len(stored), len(came_out))):
         was = stored[place] if place < len(stored) else None
         now = came_out[place] if place < len(came_out) else None
-        if encode_event(was) != encode_event(_as_old(was, now)):
+        if encode_event(was) != encode_event(now):
             return ReplayedDifferent(place, was, now)
     return ReplayedSame()
-
-
-def _as_old(was: ArchiveRecord | None, now: ArchiveRecord | None) -> ArchiveRecord | None:
-    """What came out, as an earlier release recorded it: the end of a session without its result."""
-    if isinstance(was, SessionEnded) and isinstance(now, SessionEnded) and not was.answers:
-        return msgspec.structs.replace(now, answers={})
-    return now
 
 
 SessionOutcome = SessionEnding | Literal["open", "not opened"]
@@ -399,9 +392,9 @@ class _SessionRun:
         lane = decode_lane(encode_lane(self._lane))
         lane.applied_events.clear()  # what is stored was applied
         channel = self._stored.channel
-        came: Effects = advance(lane, self._stored.sender, mail, now, self._surveys, {channel: self._policy})
-        self._lane, self._alarm = came.lane, came.alarm
-        self._records += [self._as_stored(record) for record in came.records if self._is_ours(record)]
+        effects = advance(lane, self._stored.sender, mail, now, self._surveys, {channel: self._policy})
+        self._lane, self._alarm = lane, effects.alarm or None
+        self._records += [self._as_stored(record) for record in effects.records if self._is_ours(record)]
 
     def _as_stored(self, record: ArchiveRecord) -> ArchiveRecord:
         """What stands in for something that lay outside the session is recorded as that was."""

@@ -345,16 +345,18 @@ def test_of_a_torn_file_what_stands_before_the_tear_counts(tmp_path, torn):
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
 
 
-def test_files_of_the_earlier_release_are_named_by_pids(tmp_path, process):
+def test_files_whose_lock_somebody_removed_are_judged_by_pids(tmp_path, process):
     """Those of a pid that is here are somebody's; those of another are folded."""
     gone = process()
     gone.kill9()
-    _count(tmp_path / f"counter_{os.getpid()}.db", {"living": 3})
-    _count(tmp_path / f"counter_{gone.pid}.db", {"dead": 4})
+    _count(tmp_path / f"counter_{os.getpid()}-0badcafe.db", {"living": 3})
+    _count(tmp_path / f"counter_{gone.pid}-0badcafe.db", {"dead": 4})
     MultiprocessMetrics(tmp_path).fold_dead()
     assert published(tmp_path)["parley_living_total"] == 3
     assert published(tmp_path)["parley_dead_total"] == 4
-    assert [name for name in names(tmp_path) if name.endswith(".db")] == [f"counter_{os.getpid()}.db"]
+    assert [name for name in names(tmp_path) if name.endswith(".db")] == [
+        f"counter_{os.getpid()}-0badcafe.db"
+    ]
 
 
 def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_path):

@@ -216,7 +216,7 @@ def test_what_is_no_table_of_people_is_told_why(table, head, why):
 @pytest.mark.parametrize(
     "lines, why",
     [
-        (["+336,Ann", '+337,"Bob', "+338,Cy"], "after line 2: .* quotation mark"),
+        (["+336,Ann", '+337,"Bob', "+338,Cy"], "line 3: .* quotation mark"),
         (["+336,Ann", "+337,Hello Bob, how are you?"], "line 3 has more cells"),
     ],
 )

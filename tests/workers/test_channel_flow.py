@@ -199,19 +199,26 @@ def test_a_probe_that_was_lost_makes_nobody_look_sooner_during_an_operators_paus
     assert one.acquire_send_permits("clinic", ["reply"]).waits_ms[0] <= -RECHECK_MS
 
 
-def test_an_earlier_release_sees_a_pause_that_has_no_end(one, client):
+def test_a_pause_lasts_as_long_as_it_is_said_to(one, client):
     one.pause("clinic", "carrier incident")
-    assert client.pttl(keyspace.pause_key("clinic")) > 365 * 86_400_000
+    assert client.pttl(keyspace.pause_key("clinic")) == -1
     one.pause("clinic", "carrier incident", 7_200_000)
     (paused,) = one.active_pauses(["clinic"]).values()
     assert 7_100_000 < paused.left_ms <= 7_200_000
 
 
-def test_a_pause_of_an_earlier_release_is_obeyed(one, client):
-    client.set(keyspace.pause_key("clinic"), "104: no credit", px=60_000)
+def test_whoever_tries_while_an_operators_pause_has_no_end_rests(one):
+    opened(one)
+    one.pause("clinic", "carrier incident")
+    assert one.report_results("clinic", [FAILS]).rest_ms == RECHECK_MS
+
+
+def test_a_pause_that_a_later_release_wrote_is_obeyed(one, client):
+    value = '{"by":"regulator","why":"quiet week"}'
+    client.set(keyspace.pause_key("clinic"), value, px=60_000)
     assert one.acquire_send_permits("clinic", ["reply"]).waits_ms[0] < 0
     (paused,) = one.active_pauses(["clinic"]).values()
-    assert paused.pause == pauses.StoredPause(by="account", why="104: no credit")
+    assert paused.pause == pauses.StoredPause(by="account", why=value)
 
 
 def test_whoever_waits_for_a_pause_looks_at_the_channels_rate(channels, client):

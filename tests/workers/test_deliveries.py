@@ -597,7 +597,7 @@ def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(des
     )
     before = {name: number(name) for name in names}
     queue(town, ANNA, "x" * 161, decided=now - 2_000, heard=now - 3_000)
-    queue(town, BORIS, "of an earlier release")
+    queue(town, BORIS, "of an age that nobody knows")
     run(town, ANNA, BORIS)
     idle(town)
     grown = {name: number(name) - before[name] for name in names}

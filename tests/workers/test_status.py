@@ -107,7 +107,7 @@ WRONG = {
         "the clinic channel has spent the day's 500 SMS",
     ),
     "dead letters": (
-        {"shards": shard(dead={"engine_error": 2, "earlier": 1}, dead_oldest_ms=180 * MIN)},
+        {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
         "3 dead letters (1 earlier, 2 engine_error), the oldest of 3 h ago: `parley dead list`",
     ),
     "Dramatiq's": (
@@ -190,14 +190,6 @@ def test_two_releases_side_by_side_are_told_and_not_wrong():
     verdict = assess_health(DeploymentState(RedisStats(**well(processes=both))))
     assert verdict.ok
     assert verdict.notes[0].startswith("processes of 2 releases run side by side: 1.0 (00000000), 1.0 (")
-
-
-def test_processes_of_the_earlier_release_that_do_not_say_so_are_not_missed():
-    earlier = {role: process(role, library="", release="") for role in ("ratelimit", "conversation")}
-    assert assess_health(DeploymentState(RedisStats(**well(processes=earlier)))).ok
-    assert assess_health(
-        DeploymentState(RedisStats(**well(processes={"x": earlier["ratelimit"]})))
-    ).wrong == ["no `conversation` process lives"]
 
 
 @pytest.fixture
@@ -293,7 +285,7 @@ def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatc
 
 
 def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.status.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call.town.accept("+33600000001", "START")
     (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
     assert heading.split() == [

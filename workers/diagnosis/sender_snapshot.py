@@ -19,8 +19,8 @@ class WaitingMail(msgspec.Struct, frozen=True):
 
 
 class QueuedSms(msgspec.Struct, frozen=True):
-    """An SMS in the outbox, decided at `decided` (ms; 0: an earlier release did not say). `uncertain`: the provider may
-    have it. One that cannot be read has no id."""
+    """An SMS in the outbox, decided at `decided` (ms; 0: not known). `uncertain`: the provider may have it. One
+    that cannot be read has no id."""
 
     channel: str
     id: str = ""
@@ -144,8 +144,7 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     `alarm` and `outbox_alarm` are when the clock rings (None: never); `deadline` is what the engine asked for (0: none).
     `remembers`: there is a lane, last changed by what happened at `clock`. `unreadable` are sentences, one for each
     thing that cannot be read, `state_unreadable` says it of the lane; `broker` says why the server of the wake-ups does
-    not answer. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not; `earlier`:
-    there are processes of a release whose web, delivery and clock do not say that they live.
+    not answer. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not.
     """
 
     sender: str
@@ -175,7 +174,6 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     broker: str = ""
     alive: dict[str, int] = {}
     heard: dict[str, int] = {}
-    earlier: bool = False
     unreadable: list[str] = []
 
     @property

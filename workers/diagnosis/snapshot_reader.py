@@ -121,7 +121,6 @@ class _SnapshotReader:
         living = process_registry.parse_living(said, found.now)
         found.alive = dict(process_registry.count_by_role(living))
         found.heard = process_registry.last_heard(said)
-        found.earlier = any(not each.library for each in living.values())
         if stored is None:
             return
         found.remembers = True

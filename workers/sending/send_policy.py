@@ -9,6 +9,7 @@ from typing import assert_never
 
 import msgspec
 
+from config.store.dead_letter_reasons import DeadLetterReason
 from engine.model.events import (
     ArchiveRecord,
     DeliveryReceipt,
@@ -31,8 +32,12 @@ from engine.providers import (
     SendRejected,
 )
 from workers.store.channel_state import ACCOUNT_FAULT_REST_MS, ProviderHealth
-from workers.store.dead_letter_store import DeadLetter, DeadLetterReason, FailedAttempt, encode_dead_letter
-from workers.store.lanes import EncodedDeadLetter
+from workers.store.dead_letter_store import (
+    DeadLetter,
+    EncodedDeadLetter,
+    FailedAttempt,
+    encode_dead_letter,
+)
 from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, SmsDisposition, StoredAttempt
 
 MAX_SEND_ATTEMPTS = 20

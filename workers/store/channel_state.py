@@ -187,13 +187,10 @@ class ChannelStore:
         said = pauses.StoredPause(
             by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who
         )
+        end = () if for_ms is None else ("PX", for_ms)
         there, pttl, _ = keyspace.run_commands(
-            self._redis,
-            [
-                *pause_commands(name),
-                ("SET", key, pauses.encode_pause(said), "PX", pauses.ENDLESS_PAUSE_MS if for_ms is None else for_ms),
-            ],
-        )  # fmt: skip
+            self._redis, [*pause_commands(name), ("SET", key, pauses.encode_pause(said), *end)]
+        )
         return parse_pause(there, pttl)
 
     def resume(self, name: str) -> ActivePause | None:

@@ -11,8 +11,7 @@ import redis
 from config.store import keyspace, stored_values
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
-from workers.store.dead_letter_store import FailedAttempt
-from workers.store.lanes import EncodedDeadLetter
+from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 
 OUTBOX_LEASE_MS = 15_000
 """Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
