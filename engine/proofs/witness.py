@@ -27,6 +27,7 @@ from engine.answers import (
     read_answer,
 )
 from engine.model.effects import Effects
+from engine.model.errors import ParleyError
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
@@ -66,7 +67,7 @@ class PlayedWalk(msgspec.Struct, frozen=True):
     script: str
 
 
-class UnplayableWalkError(Exception):
+class UnplayableWalkError(ParleyError):
     """Nobody knows an SMS that takes the walk where it goes."""
 
 

@@ -1,10 +1,16 @@
 """What a channel allows, on a real Valkey: its circuit, its pauses, and who goes first when its rate is short."""
 
+from contextlib import closing
+from datetime import datetime
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from config.store import keyspace, pauses
+from config.store.channel_readings import daily_sms_key
+from config.telemetry.redis_stats import StatsReader
 from engine.providers import (
     ChannelFault,
     NumberUnreachable,
@@ -15,10 +21,12 @@ from engine.providers import (
     SendRejected,
 )
 from tests.support.waiting import until
+from workers.diagnosis.snapshot_reader import read_snapshot
 from workers.sending.send_policy import provider_health
 from workers.store.channel_state import ACCOUNT_FAULT_REST_MS, CIRCUIT_OPEN_MAX_MS, ChannelStore
 
 RECHECK_MS = 60_000
+KIRITIMATI = ZoneInfo("Pacific/Kiritimati")  # 14 hours ahead of UTC: mostly another day than anywhere
 FAILS = ("fails", 2_000, "500: out of order")
 WORKS = ("works", 10, "")
 PROBE_FAILS, PROBE_WORKS = ("probe-fails", 10, "500: again"), ("probe-works", 10, "")
@@ -273,3 +281,29 @@ def test_permits_booked_before_a_pause_are_void_after_it_and_cost_nothing(channe
     assert after.epoch > before.epoch
     assert all(0 < wait <= 400 for wait in after.waits_ms)
     assert one.acquire_send_permits("clinic", [after.epoch]).waits_ms == [0]
+
+
+def test_a_channels_day_is_counted_and_read_by_its_own_calendar_wherever_it_is_looked_at(pipeline):
+    town = pipeline(sms_per_day=10, new_sessions_per_minute=3)
+    channels = {
+        "clinic": msgspec.structs.replace(town.world.settings.channels["clinic"], timezone=KIRITIMATI)
+    }
+    settings = msgspec.structs.replace(town.world.settings, channels=channels)
+    world = msgspec.structs.replace(town.world, settings=settings)
+    store, now = world.channel_store(), keyspace.server_time_ms(world.lanes)
+    store.count_sms("clinic", 4, now)
+    store.admit_sessions("clinic", 2, now)
+    store.pause("clinic", "why not", 60_000)
+    (reading,) = store.read(now).values()
+    assert (reading.sms_today, reading.pause.pause.why, store.sms_today("clinic", now)) == (4, "why not", 4)
+    assert reading.session_bucket_full_at > now > reading.sms_bucket_full_at == 0
+    with closing(StatsReader(settings)) as stats:
+        assert stats.read().channels["clinic"].sms_today == 4
+    assert read_snapshot(world, "+33600000001").channels["clinic"].sms_today == 4
+
+
+def test_a_day_begins_at_midnight_where_the_channel_is():
+    midnight = round(datetime(2026, 3, 1, tzinfo=KIRITIMATI).timestamp() * 1000)
+    days = [daily_sms_key("clinic", KIRITIMATI, midnight + ms)[-10:] for ms in (-1, 0)]
+    assert days == ["2026-02-28", "2026-03-01"]
+    assert daily_sms_key("clinic", ZoneInfo("UTC"), midnight).endswith("2026-02-28")
