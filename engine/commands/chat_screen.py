@@ -6,8 +6,10 @@ from decimal import Decimal
 from rich.console import Console
 from rich.text import Text
 
+from engine.model.durations import compact_duration
 from engine.model.events import Answer, ArchiveRecord, SessionEnded, SmsDecided, SmsReceived
 from engine.model.lane import Session
+from engine.model.plurals import pluralize
 from engine.model.segments import SegmentCount, count_segments
 from engine.proofs.transcripts import (
     ChannelDetails,
@@ -17,7 +19,6 @@ from engine.proofs.transcripts import (
     SmsOut,
     TimePassed,
     TranscriptEntry,
-    compact_duration,
     format_entry,
 )
 from engine.simulator.explanations import ENDING_REASONS
@@ -31,7 +32,7 @@ _MOST_DEADLINES = 8
 
 
 class ChatScreen:
-    """Shows what a phone does, and what comes of it."""
+    """Prints what a simulated phone does, and what comes of it."""
 
     def __init__(self, console: Console, phone: SimulatedPhone, price: Decimal | None) -> None:
         self.console = console
@@ -52,7 +53,7 @@ class ChatScreen:
         self.console.print(Text(format_entry(entry), style))
 
     def print_outcome(self, done: TranscriptEntry) -> None:
-        """What came of it, with what it costs, how long it took if time went by, and what is waited for."""
+        """Print the SMS and decisions that followed, their cost, how long they took if time went by, and what is waited for."""
         if isinstance(done, (Remark, ChannelDetails)):
             return
         phone = self._phone
@@ -94,11 +95,11 @@ class ChatScreen:
         self.print_dim(f"  {silence}{waits}so far {self._summarize_records(self._phone.records)}")
 
     def _summarize_records(self, records: Sequence[ArchiveRecord]) -> str:
-        """What they come to."""
+        """Sum up records: SMS in and out, segments, and money if a price is known."""
         said = [count_segments(record.text).segments for record in records if isinstance(record, SmsDecided)]
         heard = sum(isinstance(record, SmsReceived) for record in records)
         money = f", {sum(said) * self._price}" if self._price is not None else ""
-        return f"{heard} SMS in, {len(said)} out, {_many(sum(said), 'segment')}{money}"
+        return f"{heard} SMS in, {len(said)} out, {pluralize(sum(said), 'segment')}{money}"
 
 
 def describe_cost(segments: SegmentCount) -> str:
@@ -108,7 +109,7 @@ def describe_cost(segments: SegmentCount) -> str:
         if segments.segments == 1
         else _JOINED_SEGMENT_UNITS[segments.encoding] * segments.segments
     )
-    return f"{_many(segments.segments, 'segment')} {segments.encoding}, {segments.units}/{holds}"
+    return f"{pluralize(segments.segments, 'segment')} {segments.encoding}, {segments.units}/{holds}"
 
 
 def describe_keywords(survey: Survey) -> str:
@@ -147,8 +148,8 @@ def describe_state(phone: SimulatedPhone) -> Iterator[str]:
 
 
 def _describe_counts(session: Session) -> str:
-    counts = [_many(session.invalid_answers, "invalid answer")] if session.invalid_answers else []
-    counts += [_many(session.reminders_sent, "reminder")] if session.reminders_sent else []
+    counts = [pluralize(session.invalid_answers, "invalid answer")] if session.invalid_answers else []
+    counts += [pluralize(session.reminders_sent, "reminder")] if session.reminders_sent else []
     return f" ({', '.join(counts)})" if counts else ""
 
 
@@ -189,7 +190,3 @@ def _session_of(record: ArchiveRecord) -> str:
 
 def _format_offset(at: int, since: int | None) -> str:
     return "" if since is None else f"+{compact_duration((at - since) // 1000 * 1000)} "
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

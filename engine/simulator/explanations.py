@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any, assert_never
 
 from engine.answers import REACTION, InvalidAnswer, InvalidReason, explain_invalid_answer, read_answer
+from engine.model.durations import compact_duration
 from engine.model.events import (
     Answer,
     CancelSession,
@@ -31,7 +32,6 @@ from engine.model.events import (
 from engine.model.lane import ChannelLine, Session
 from engine.model.policy import ChannelPolicy
 from engine.model.text_normalization import fold_word
-from engine.proofs.transcripts import compact_duration
 from engine.simulator.simulator import LaneMoment
 from engine.surveys.conditions import Not
 from engine.surveys.keywords import HELP_WORDS, OPT_IN_YES_WORDS, is_stop, match_start
@@ -291,7 +291,7 @@ class _MomentExplainer:
             place = route.go
 
     def _explain_ending(self, session: str = "") -> Iterator[str]:
-        """How the session ended; by default the one that was open before."""
+        """Explain how the session ended, if it did; `session` defaults to the one that was open before the moment."""
         session = session or (self._line.session.id if self._line.session is not None else "")
         for record in self._moment.records:
             if isinstance(record, SmsDecided) and record.session == session and record.step == "completed":

@@ -22,6 +22,7 @@ from engine.surveys.conditions import (
     OneOf,
     StepAnswered,
 )
+from engine.surveys.texts import TextTemplate
 from engine.surveys.variables import KEY_PATTERN, PUZZEL_KEYS, is_variable
 
 _USUAL_SPELLINGS = {each.lower(): each for each in PUZZEL_KEYS}
@@ -61,10 +62,19 @@ def show_value(value: str | float | bool) -> str:
 
 def show_step_or_variable(place: str) -> str:
     """What holds an answer: a variable by its name, a step by its id in quotes."""
-    if not is_variable(place):
-        return f"'{place}'"
+    return _place_name(place) if is_variable(place) else f"'{place}'"
+
+
+def _place_name(place: str) -> str:
     key = place.removeprefix("$")
-    return _USUAL_SPELLINGS.get(key, key)
+    return _USUAL_SPELLINGS.get(key, key) if is_variable(place) else place
+
+
+def show_template(template: TextTemplate) -> str:
+    """A text with its placeholders as an author writes them: `Thanks, {name}`."""
+    if isinstance(template, str):
+        return template
+    return "".join(part if isinstance(part, str) else f"{{{_place_name(part.step)}}}" for part in template)
 
 
 def _describe_combined(conditions: Sequence[Condition], joint: str, empty: str, about: str) -> str:

@@ -391,7 +391,7 @@ def test_a_thousand_at_once_twice_are_a_thousand(api, valkey):
 
 
 def test_too_many_lines_are_told_where_it_stopped(api, valkey, monkeypatch):
-    monkeypatch.setattr(invitations, "MOST", 150)
+    monkeypatch.setattr(invitations, "MAX_LINES", 150)
     results = api().invite_all(people(400))
     assert [each["status"] for each in results] == [202] * 150 + [413]
     assert results[-1]["line"] == 151

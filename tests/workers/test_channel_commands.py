@@ -65,7 +65,7 @@ def test_an_operators_pause_replaces_the_providers(call):
     circuit = pauses.encode_pause(pauses.StoredPause(by="circuit", why="500", since=1))
     call.client.set(keyspace.pause_key("clinic"), circuit, px=60_000)
     said = call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
-    assert "It was paused already, by the provider's failures (500): this pause replaces that." in said
+    assert "It was paused already, as its provider fails (500): this pause replaces that." in said
     assert listed(call)["paused"]["by"] == "operator"
 
 
@@ -117,7 +117,7 @@ def test_the_table_says_it_too(call):
 
 
 def test_a_narrow_terminal_shows_why_a_channel_is_paused(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.channel.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call("pause", "clinic", "--why", "carrier [/incident]", "--as", "anna")
     lines = call("list").splitlines()
     assert max(map(len, lines)) <= 80

@@ -91,7 +91,7 @@ def test_a_lane_whose_replay_died_is_taken_up_by_workers_and_nothing_is_blamed(t
     assert town.woken("replies") == [ANNA]
     assert town.said(ANNA) == ["What is your name?"], "the lease holds"
     lapse(town, ANNA)
-    (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
+    (claim,) = town.turns._lanes.claim_suspect("replies", ANNA).claimed
     assert (claim.attempts, len(claim.mail)) == (1, 2)
 
 
@@ -144,7 +144,7 @@ def test_live_traffic_of_the_same_person_goes_on_in_order_and_nothing_is_lost(to
         stop.set()
         worker.join()
     for person in people:
-        heard = [record.text for record in town.records(person) if type(record).__name__ == "Heard"]
+        heard = [record.text for record in town.records(person) if type(record).__name__ == "SmsReceived"]
         assert [text for text in heard if text.startswith("live")] == [f"live {i}" for i in range(30)]
         assert [text for text in heard if text.startswith("fell")] == [f"fell {i}" for i in range(5)]
     assert letters_of(town) == []
@@ -169,11 +169,11 @@ def test_a_younger_letter_never_goes_before_an_older_one_that_is_held_up(town, f
 def test_what_is_held_for_a_moment_is_waited_for(town, failing, parley):
     fell(town, failing, ANNA)
     town.accept(ANNA, "live")
-    (claim,) = town.turns._lanes.claim("replies", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("replies", [ANNA]).claimed
     calls = town.client.info("commandstats")["cmdstat_fcall"]["calls"]
     replaying = parley("replay", "--all")
     until(lambda: town.client.info("commandstats")["cmdstat_fcall"]["calls"] > calls, 20, "it has been tried")
-    town.turns._lanes.stay([KeptDeadLetter(ANNA, claim.fence, "", "nobody", "")])
+    town.turns._lanes.release_kept([KeptDeadLetter(ANNA, claim.fence, "", "nobody", "")])
     assert replaying.wait(120) == 0
     assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
 

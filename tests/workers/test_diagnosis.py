@@ -218,7 +218,7 @@ CASES = {
     ),
     "paused by somebody for a while": (
         person(**sms(), channels=paused("operator", until=H, who="anna@ops")),
-        HELD_UP, "by an operator (anna@ops) since 15:53 UTC until 18:53 UTC",
+        HELD_UP, "by an operator, anna@ops since 15:53 UTC until 18:53 UTC",
     ),
     "circuit open": (
         person(**sms(), channels=paused("circuit", why="500: Impossible", until=40 * S)),
@@ -229,7 +229,7 @@ CASES = {
     "account refused": (
         person(**sms(), channels=paused("account", why="101", until=S)),
         HELD_UP,
-        ('as the provider refuses its account ("101"); 1 SMS waits; one SMS tries again in 1 s by itself, or at once by '
+        ('as its provider refuses the account ("101"); 1 SMS waits; one SMS tries again in 1 s by itself, or at once by '
         "`parley channel resume clinic`."),
     ),
     "being sent": (

@@ -21,7 +21,8 @@ from engine.model.events import (
 )
 from engine.model.lane import ChannelLine, Lane
 from engine.model.sender_numbers import normalize_number
-from workers.commands.optout import InvalidEntryError, optout, parse_phone_number
+from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_number, parse_sender_argument
+from workers.commands.optout import optout
 from workers.store.optouts import open_opt_out_list
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
@@ -190,7 +191,7 @@ def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tm
     assert re.findall(r"line \d+: (?:no channel|'[^']*')", result.stderr) == [
         "line 5: no channel", "line 6: '12'", "line 7: '+1'", "line 8: 'Anna'",
     ]  # fmt: skip
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert [record.how for record in town.records(ANNA) if isinstance(record, SessionEnded)] == ["stopped"]
     assert [record.source for record in town.records(ANNA) if isinstance(record, PersonOptedOut)] == [
         "import blocked.csv"
@@ -203,12 +204,12 @@ def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tm
 
 def test_somebody_whose_first_sms_is_being_worked_on_is_reached_by_an_import(town):
     town.accept(ANNA, "START")
-    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).claimed
     assert claim.opted_out == {}
     call("add", ANNA)
-    town.turns._turn("starts", [claim], 0.0)
+    town.turns._turn_claims("starts", [claim], 0.0)
     assert town.said(ANNA) == ["What is your name?"]
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert town.said(ANNA) == []
 
 
@@ -217,7 +218,7 @@ def test_somebody_who_opted_in_again_after_an_import_can_be_imported_again(town)
     town.accept(ANNA, "START")
     town.drain()
     call("add", ANNA)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert known(town, ANNA)
     assert town.said(ANNA) == []
 
@@ -239,9 +240,9 @@ def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monk
     town.accept(ANNA, "STOP")
     town.drain()
     town.accept(ANNA, "hello")
-    (claim,) = town.turns._lanes.claim("replies", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("replies", [ANNA]).claimed
     assert "a worker has their lane" in CliRunner().invoke(optout, ["remove", ANNA]).output
-    town.turns._turn("replies", [claim], 0.0)
+    town.turns._turn_claims("replies", [claim], 0.0)
     assert known(town, ANNA)
 
 
@@ -286,17 +287,17 @@ def test_the_list_is_counted_and_asked(town):
     "number", ["0612345678", "INFO", "+33", "+3361234", "+3361234567890123", "33612345678", ""]
 )
 def test_what_is_no_number_is_refused(number):
-    with pytest.raises(InvalidEntryError):
-        parse_phone_number(number)
+    with pytest.raises(InvalidNumberError):
+        parse_reachable_number(number)
 
 
 @pytest.mark.parametrize("number", ["+33 6 12 34 56 78", "0033612345678", "+33(0)612345678"])
 def test_a_number_is_written_as_lanes_are_called(number):
-    assert parse_phone_number(number) == "+33612345678"
+    assert parse_reachable_number(number) == "+33612345678"
 
 
 @pytest.mark.parametrize(
     "written", ["+44 (0)7911 123456", "00 49 151-2345.6789", "+33612345678", "+54 9 11 2345 6789"]
 )
 def test_a_list_and_the_lanes_call_a_number_alike(written):
-    assert parse_phone_number(written) == normalize_number(written)
+    assert parse_reachable_number(written) == parse_sender_argument(written) == normalize_number(written)

@@ -293,7 +293,7 @@ def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatc
 
 
 def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.status.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call.town.accept("+33600000001", "START")
     (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
     assert heading.split() == [

@@ -1,6 +1,5 @@
 """`parley dead`: what could not be handled, and why; and what an operator may do about it."""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -12,12 +11,14 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 import redis
-from rich import box
 from rich.table import Table
 
 from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
+from engine.commands.json_output import print_json
+from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
+from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import load_surveys
 from engine.providers import Recourse, UnusableChannelError
 from engine.providers.provider_registry import open_provider, provider_mistakes
@@ -33,13 +34,12 @@ from workers.dead_letters.filters import (
     LocatedDeadLetter,
     find_dead_letters,
 )
-from workers.dead_letters.outcomes import DRY_RUN_TITLE, outcome_console, report_outcomes
+from workers.dead_letters.outcomes import DRY_RUN_TITLE, report_outcomes
 from workers.dead_letters.replay import DeadLetterReplayer, LetterResult
 from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
     detail_lines,
     dramatiq_letter_details,
-    format_utc,
     letter_details,
     letter_summary,
 )
@@ -51,9 +51,6 @@ from workers.store.dramatiq_letters import DramatiqLetter
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
 from workers.turns.turns import channel_policies
-
-NARROW_WIDTH = 110
-"""A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
 
 _MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -112,9 +109,9 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     found = (each.letter for each in find_dead_letters(deployment, wanted))
     if as_json:
         for letter in found:
-            click.echo(json.dumps(letter_summary(letter)))
+            print_json(letter_summary(letter))
         return
-    screen = outcome_console()
+    screen = open_console()
     table = _letter_table(found, narrow=screen.width < NARROW_WIDTH)
     if table.row_count:
         screen.print(table)
@@ -145,7 +142,7 @@ def show(letter_id: str, as_json: bool) -> None:
         else _read_letter_details(deployment, letter)
     )
     if as_json:
-        click.echo(json.dumps(plain))
+        print_json(plain)
         return
     for line in detail_lines(plain):
         click.echo(line)
@@ -249,9 +246,9 @@ def audit(since_ms: int, as_json: bool) -> None:
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
-            click.echo(json.dumps({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry)))
+            print_json({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry))
         return
-    screen = outcome_console()
+    screen = open_console()
     if entries:
         screen.print(_audit_table(entries, narrow=screen.width < NARROW_WIDTH))
     else:
@@ -259,7 +256,7 @@ def audit(since_ms: int, as_json: bool) -> None:
 
 
 def _open_for_reading() -> Deployment:
-    """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
+    """Connect for a command that changes nothing. If the wake-ups' Redis is down, warn and use the lanes' Redis in its place."""
     settings, lanes, broker = connect_tolerating_broker(os.environ)
     try:
         broker.ping()
@@ -273,7 +270,7 @@ def _open_for_reading() -> Deployment:
 
 
 def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
     for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
         table.add_column(column, no_wrap=True)
@@ -302,7 +299,7 @@ def _no_match_sentence(deployment: Deployment, wanted: DeadLetterFilter) -> str:
 
 
 def _audit_table(entries: Iterable[dead_letter_store.AuditEntry], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     more = () if narrow else ("kind", "reason", "channel")
     for column in ("when (UTC)", "who", "letter", *more, "outcome"):
         table.add_column(column, no_wrap=column != "who")
@@ -334,7 +331,7 @@ def _select_letters(
 
 
 def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
-    """Without what a hundred thousand of them should not hold in memory."""
+    """The letter without its content, state, attempts and traceback, so that a hundred thousand fit in memory."""
     if isinstance(found.letter, DramatiqLetter):
         return found
     slim = msgspec.structs.replace(found.letter, what=b"", state=None, tries=[], traceback="", why="")
@@ -363,7 +360,7 @@ def _format_reason_counts(reasons: Counter[str]) -> str:
 def _results_of_missing(
     deployment: Deployment, ids: Sequence[str], found: Sequence[LocatedDeadLetter]
 ) -> Iterator[LetterResult]:
-    """Ids of which nothing is there. The audit may know what became of one."""
+    """A result for each id of which there is no letter: `gone` if the audit has it, else `missing`."""
     there = {each.letter.id for each in found}
     for identity in dict.fromkeys(ids):
         if identity not in there:
@@ -401,7 +398,8 @@ def _fail_not_found(deployment: Deployment, identity: str) -> NoReturn:
 def _build_replayer(
     deployment: Deployment, by: str, options: Collection[ReplayOption], *, publish: bool
 ) -> DeadLetterReplayer:
-    """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
+    """Build a replayer with this deployment's settings and surveys. Raises UsageError if they have errors; with `publish`,
+    stores the surveys' versions first."""
     try:
         settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
     except ConfigError as e:
@@ -428,7 +426,7 @@ def _build_replayer(
 
 
 def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
+    """Each channel's recourse for an SMS that its provider may have; `none` if the provider cannot be opened."""
     found: dict[str, Recourse] = {}
     for name, channel in settings.channels.items():
         try:

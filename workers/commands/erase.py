@@ -6,21 +6,19 @@ indexes, goes after that; erasing twice, or again
 after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
 """
 
-import json
 import os
-import sys
 from collections.abc import Sequence
 from math import inf
 
 import click
 import msgspec
 import redis
-from rich.console import Console
-from rich.table import Table
 
 from config.settings.channels import SIMULATOR
 from config.settings.settings import Settings, exit_on_config_error
 from config.store import keyspace, stored_values
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
@@ -33,13 +31,12 @@ from workers.store.optouts import OptOutList, open_opt_out_list, opt_outs_in_lan
 from workers.turns.drafts import draft_event_by_event
 from workers.turns.turns import channel_policies
 
-_PIPE_WIDTH = 100  # of tables that no terminal shows
 _MAX_ERASE_ATTEMPTS = 100
 _SCAN_COUNT = 1_000
 
 
 class ErasureCounts(msgspec.Struct):
-    """How much of a person was there. `opt_outs` are kept, without the number."""
+    """How many of each kind of trace were removed, or would be. `opt_outs` are kept, as hashes."""
 
     lanes: int = 0
     mail: int = 0
@@ -74,7 +71,7 @@ class LaneBusyError(Exception):
 
 
 class SenderEraser:
-    """What one deployment has of people, and how it is removed."""
+    """Finds and removes every trace of a sender in one deployment."""
 
     def __init__(
         self, client: redis.Redis, broker: redis.Redis, settings: Settings, optouts: OptOutList
@@ -85,7 +82,7 @@ class SenderEraser:
         self._optouts = optouts
 
     def erase(self, sender: str) -> ErasureCounts:
-        """Remove all of `sender`, and say how much it was. Raises Busy."""
+        """Remove every trace of `sender`, and count them. Raises LaneBusyError."""
         invitations = self._remove_invitations(sender)
         dead_letters = self._erase_dead_letters(sender)  # first, or a replay gives them a lane again
         erased, at = self._erase_lane(sender)
@@ -97,7 +94,7 @@ class SenderEraser:
         return erased
 
     def count_traces(self, sender: str) -> ErasureCounts:
-        """How much `erase` would remove."""
+        """Count what `erase` would remove."""
         k = keyspace.shard_of(sender, self._settings.shards)
         mail, sms = keyspace.run_commands(
             self._redis, [("LLEN", name(k, sender)) for name in (keyspace.mailbox_key, keyspace.outbox_key)]
@@ -122,7 +119,8 @@ class SenderEraser:
         )
 
     def _erase_lane(self, sender: str) -> tuple[ErasureCounts, int]:
-        """Remove what is alive; how much it was, and when that was (ms)."""
+        """Remove the lane's own keys in one call. Returns the counts, and the server's time of the removal (ms). Raises
+        LaneBusyError if the lane changed at each attempt."""
         k = keyspace.shard_of(sender, self._settings.shards)
         keys = [
             keyspace.optouts_key(k), keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k),
@@ -151,8 +149,8 @@ class SenderEraser:
         return mail, stored or b""
 
     def _opt_outs_to_keep(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
-        """What the list must say of them, once what waits is applied: to a lane that knows their opt-outs and nothing
-        else, so that a survey which cannot be found loses no STOP, and a word that may be one is."""
+        """The opt-outs to keep (channel -> (ms, source)): those known, and those that unapplied mail adds. The mail is applied
+        to a lane that holds opt-outs only, so that a survey which cannot be loaded loses no STOP."""
         known = (
             _opt_outs_in_state(stored)
             if stored
@@ -160,10 +158,10 @@ class SenderEraser:
         )
         claim = LaneClaim(sender, 0, 1, keyspace.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return {channel: (at, "unknown") for channel, at in known.items()} | applied.opt_outs
+        return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
-        """Remove what was written until `at` (ms)."""
+        """Remove the archive entries, session ids and dead letters written until `at` (ms), and add them to `erased`."""
         k = keyspace.shard_of(sender, self._settings.shards)
         theirs = (
             entry.id for entry in archive.scan_entries(self._redis, k, str(at)) if entry.sender == sender
@@ -188,7 +186,7 @@ class SenderEraser:
         )
 
     def _session_ids_of(self, k: int, sender: str) -> list[str]:
-        """The ids that lead to this person."""
+        """The session ids of shard `k` that are indexed to `sender`. Scans every session key of the shard."""
         names = list(set(self._redis.scan_iter(keyspace.session_key(k, "*"), count=_SCAN_COUNT)))
         found = []
         for at in range(0, len(names), _SCAN_COUNT):
@@ -199,7 +197,8 @@ class SenderEraser:
         return found
 
     def _simulated_keys(self, sender: str) -> list[bytes]:
-        """Where the simulator keeps what it carried to them: it keeps a day's, for `parley phone`."""
+        """The keys of SMS that the simulator delivered to `sender`, kept for a day for `parley phone`; none without a simulator
+        channel."""
         if all(channel.provider != SIMULATOR for channel in self._settings.channels.values()):
             return []
         return list(set(self._redis.scan_iter(keyspace.simulator_key(sender, "*"), count=_SCAN_COUNT)))
@@ -231,7 +230,7 @@ _QUEUES = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEU
 
 
 def _opt_outs_in_state(stored: bytes) -> dict[str, int]:
-    """What a stored lane knows by itself; nothing if it cannot be read."""
+    """The opt-outs (channel -> since, ms) in a stored lane; none if it cannot be read."""
     try:
         return opt_outs_in_lane(lane_format.decode_lane(stored_values.lane_state(stored)))
     except UnreadableLaneError:
@@ -274,7 +273,7 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     except LaneBusyError as e:
         raise click.ClickException(str(e)) from e
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run} | msgspec.structs.asdict(erased)))
+        print_json({"dry_run": dry_run} | msgspec.structs.asdict(erased))
     else:
         _print_counts(erased, "would be removed" if dry_run else "removed")
 
@@ -287,7 +286,7 @@ def _build_eraser() -> SenderEraser:
 
 
 def _print_counts(erased: ErasureCounts, head: str) -> None:
-    table = Table("", head, box=None)
+    table = simple_table("", head)
     for name, count in msgspec.structs.asdict(erased).items():
         table.add_row(_COUNT_LABELS[name], str(count))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    open_console().print(table)

@@ -9,17 +9,23 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_tolerating_broker
 from workers.commands.transcript import format_record, format_record_time, record_fields
 from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
+from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -28,13 +34,11 @@ from workers.diagnosis.sender_snapshot import (
     SenderSnapshot,
 )
 from workers.diagnosis.snapshot_reader import read_snapshot
-from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.lanes import LANE_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
-PIPE_WIDTH = 160
 _ENTRIES_SHOWN = 10
 _SEVERITY_STYLE = {
     Severity.QUIET: "bold",
@@ -76,15 +80,14 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
         situation = restrict_to_channel(situation, channel)
     diagnosis = diagnose(situation)
     if as_json:
-        click.echo(json.dumps(as_builtins(situation, diagnosis)))
+        print_json(as_builtins(situation, diagnosis))
     else:
-        console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-        console.print(render_lane(situation, diagnosis))
-    sys.exit(1 if situation.is_unknown else 0)
+        open_console().print(render_lane(situation, diagnosis))
+    sys.exit(EXIT_PROBLEMS if situation.is_unknown else EXIT_OK)
 
 
 def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
-    """What of it concerns one channel. The lane, its mailbox and its outbox are one for all channels, and stay whole."""
+    """The snapshot restricted to one channel. The lane, its mailbox and its outbox serve all channels, and are kept whole."""
     return msgspec.structs.replace(
         s,
         threads=[each for each in s.threads if each.channel == channel],
@@ -252,7 +255,7 @@ def _open_session_lines(s: SenderSnapshot, thread: ConversationStatus, session: 
         f"{format_duration(s.now - session.opened_at)} ago, last SMS {format_duration(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
-        f", {session.misread} invalid answer{'s' if session.misread > 1 else ''}" if session.misread else ""
+        f", {pluralize(session.misread, 'invalid answer')}" if session.misread else ""
     )
     if session.problem:
         yield f"  {session.problem}"
@@ -298,7 +301,7 @@ def _channel_clauses(s: SenderSnapshot, standing: ChannelStatus) -> Iterator[str
             f" until {format_clock_time(standing.pause_until, s.now, zone)}" if standing.pause_until else ""
         )
         since = f" since {format_clock_time(pause.since, s.now, zone)}" if pause.since else ""
-        yield f"PAUSED by {pause.by}{since}{until} ({pause.why})"
+        yield f"PAUSED {pause_cause(pause)}{since}{until} ({pause.why})"
     if standing.sms_per_day:
         yield f"{standing.sms_today} of {standing.sms_per_day} SMS today"
     if standing.sms_per_second:
@@ -337,7 +340,7 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
 
 
 def _outbox_table(s: SenderSnapshot) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("SMS", "channel", "decided", "state"):
         table.add_column(column, no_wrap=True)
     table.add_column("text")

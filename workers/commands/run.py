@@ -19,6 +19,7 @@ import requests
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from rich.console import Console
+from rich.text import Text
 
 from config.settings.channels import Channel
 from config.settings.settings import (
@@ -28,6 +29,8 @@ from config.settings.settings import (
     load_settings_and_surveys,
 )
 from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.terminal import open_console
 from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import url_without_credentials
@@ -61,19 +64,20 @@ def run() -> None:
     """
     with exit_on_config_error():
         settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
-    console = Console(highlight=False)
+    console = open_console(soft_wrap=True)
     try:
         _require_free_port(settings)
         with _running_redis(settings) as url:
             status = _run_processes(settings, url, console)
     except EmbeddedServerError as e:
         console.print(f"parley cannot start: {e}", style="red")
-        status = 1
+        status = EXIT_PROBLEMS
     sys.exit(status)
 
 
 def _require_free_port(settings: Settings) -> None:
-    """Several `web` processes may share a port, so one that was left over would go unnoticed. Raises CannotStart."""
+    """Raise EmbeddedServerError if the host and port are taken: several `web` processes may share a port, so a leftover one
+    would go unnoticed."""
     try:
         socket.create_connection((settings.host, settings.port), timeout=1).close()
     except OSError:
@@ -130,9 +134,9 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
         if settings.redis_url
         else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
     )
-    lines = [
+    lines: list[str | Text] = [
         "",
-        "[bold green]Parley is running.[/]",
+        Text("Parley is running.", "bold green"),
         f"  web       {base}   (health: /readyz, metrics: /metrics)",
     ]
     lines += [f"  redis     {server_is}"]
@@ -144,12 +148,17 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         phone = shlex.quote(os.path.relpath(Path(sys.executable).with_name("parley"))) + " phone"
-        lines += [f"  Try it: in another terminal, [bold]{phone}[/], and text START. Stop with Ctrl-C.", ""]
-    console.print("\n".join(lines), soft_wrap=True)
+        lines += [
+            Text.assemble(
+                "  Try it: in another terminal, ", (phone, "bold"), ", and text START. Stop with Ctrl-C."
+            ),
+            "",
+        ]
+    console.print(*lines, sep="\n")
 
 
 def webhook_url(channel: Channel, base: str) -> str:
-    """What the channel's provider has to call, with its secret left out."""
+    """The URL that the channel's provider calls, with its token left out: `https://host/webhooks/clinic?token=…`."""
     return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 

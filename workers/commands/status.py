@@ -3,7 +3,6 @@
 The tables show what was found; `assess_health` says what of it is wrong, without I/O, worst first.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import click
 import msgspec
 import redis
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,14 +23,19 @@ from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
+from workers.diagnosis.pause_wording import pause_cause
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
-from workers.runtime.formatting import format_clock_time, format_duration
 
-PIPE_WIDTH = 160
 WATCH_INTERVAL_S = 2.0
 REDIS_TIMEOUT_S = 1.0
 _SENTENCE_WIDTH = 20
@@ -54,8 +58,9 @@ _QUEUE_CONTENT = {
 
 
 class DeploymentState(msgspec.Struct, frozen=True):
-    """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged. `mistakes`:
-    of the settings and survey files as they are here, for which no process would start."""
+    """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
+    it may lose acknowledged data. `mistakes`: errors in the settings and survey files on this machine, with which no
+    process would start."""
 
     found: RedisStats
     forgetful: Mapping[str, str] = {}
@@ -63,7 +68,7 @@ class DeploymentState(msgspec.Struct, frozen=True):
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
-    """What is wrong, worst first, and what is worth knowing. Sentences."""
+    """Sentences for the operator: `wrong` problems, worst first, and `notes` that need no action."""
 
     wrong: list[str]
     notes: list[str]
@@ -96,7 +101,7 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
         for state in _watch_states(settings, sounder, again=watch):
             verdict = assess_health(state)
             tell(state, verdict)
-    sys.exit(0 if verdict.ok else 1)
+    sys.exit(EXIT_OK if verdict.ok else EXIT_PROBLEMS)
 
 
 StatePrinter = Callable[[DeploymentState, HealthVerdict], None]
@@ -111,16 +116,16 @@ def _watch_states(settings: Settings, sounder: StatsReader, *, again: bool) -> I
 
 @contextmanager
 def _json_printer() -> Iterator[StatePrinter]:
-    def print_json(state: DeploymentState, verdict: HealthVerdict) -> None:
+    def print_state(state: DeploymentState, verdict: HealthVerdict) -> None:
         told = {"ok": verdict.ok, "wrong": verdict.wrong, "notes": verdict.notes}
-        click.echo(json.dumps(told | as_builtins(state)))
+        print_json(told | as_builtins(state))
 
-    yield print_json
+    yield print_state
 
 
 @contextmanager
 def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[StatePrinter]:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = open_console()
 
     def draw_screen(state: DeploymentState, verdict: HealthVerdict) -> RenderableType:
         return render_status(settings, state, verdict, every_shard=every_shard)
@@ -155,7 +160,7 @@ def _non_durable_settings(settings: Settings) -> dict[str, str]:
 
 
 def assess_health(state: DeploymentState) -> HealthVerdict:
-    """What of it is wrong."""
+    """Name the problems in `state`, worst first, and the notes. No I/O."""
     return HealthVerdict(list(_health_problems(state)), list(_health_notes(state)))
 
 
@@ -171,13 +176,13 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     yield from _overdue_alarm_problems(found)
     for queue, waiting in found.queues.items():
         if waiting.oldest_ms > QUEUE_SLOW_MS:
-            wait = _pluralize(waiting.depth, "waits", "wait")
+            wait = pluralize(waiting.depth, "waits", "wait")
             yield (
                 f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for {format_duration(waiting.oldest_ms)}"
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
-        yield f"{_pluralize_lanes(abandoned)} held by workers that never came back"
+        yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
             yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}{_PAUSE_REMEDY[stands.pause.by].format(name)}"
@@ -186,10 +191,10 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
-        letters = _pluralize(sum(dead.values()), "dead letter", "dead letters")
+        letters = pluralize(sum(dead.values()), "dead letter")
         yield f"{letters} ({reasons}), the oldest of {format_duration(oldest)} ago: `parley dead list`"
     if others := sum(found.dramatiq_dead.values()):
-        yield f"{_pluralize(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
+        yield f"{pluralize(others, 'message')} in dead-letter queues of Dramatiq's own: `parley dead list`"
     for name, value in state.forgetful.items():
         yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABILITY_SETTINGS[name]!r}"
 
@@ -201,7 +206,8 @@ _PAUSE_REMEDY = {
 
 
 def _backlog_remedy(found: RedisStats, role: str) -> str:
-    """What to do about a queue in which somebody waits; nothing where nobody works on it, which is said already."""
+    """The remedy for a queue with a backlog, a clause; empty if no process of `role` lives, as that problem is listed by
+    itself."""
     if role not in {each.role for each in found.processes.values()}:
         return ""
     return f": more `{role}` processes are needed, or those that live are stuck (see their log)"
@@ -240,7 +246,7 @@ def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
         late_ms = max((each.late_ms for each in alarms), default=0)
         if late_ms > ALARM_LATE_MS:
             yield (
-                f"{_pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
+                f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
                 f"{format_duration(late_ms)}: {why}"
             )
 
@@ -263,21 +269,8 @@ def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
 
 
 def _pause_clause(pause: StoredPause, left_ms: int) -> str:
-    by = {
-        "operator": f"by an operator{f', {pause.who}' if pause.who else ''}",
-        "account": "as its provider refuses the account",
-        "circuit": "as its provider fails",
-    }[pause.by]
     left = f", for another {format_duration(left_ms)}" if left_ms else ""
-    return f"{by}{left} ({pause.why})"
-
-
-def _pluralize_lanes(count: int) -> str:
-    return _pluralize(count, "lane is", "lanes are")
-
-
-def _pluralize(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
+    return f"{pause_cause(pause)}{left} ({pause.why})"
 
 
 def _release_label(process: ProcessHeartbeat) -> str:

@@ -19,8 +19,8 @@ DRAMATIQ_REASON = "dramatiq"
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for; empty fields let everything through. Ages are in ms; `error` is part of what went wrong, in any
-    case."""
+    """Selects dead letters; empty fields let everything through. Ages are in ms; `error` is searched for in what went wrong,
+    in any case."""
 
     ids: Sequence[str] = ()
     queue: str = ""
@@ -65,7 +65,7 @@ class LocatedDeadLetter(msgspec.Struct, frozen=True):
 
 
 def find_dead_letters(deployment: Deployment, wanted: DeadLetterFilter) -> Iterator[LocatedDeadLetter]:
-    """What is wanted and there."""
+    """Yield the letters that the filter selects: ours oldest first, then Dramatiq's."""
     if wanted.ids:
         yield from _find_by_ids(deployment, wanted.ids)
         return

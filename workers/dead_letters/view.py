@@ -1,7 +1,6 @@
 """How is a dead letter shown? What it is, every attempt, and the lane then and now, in words; the same as JSON."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ import msgspec
 from engine.model import lane as lane_format
 from engine.model.events import PUBLISHED_NAMES, InboundEvent, OutboundSms, decode_outbound
 from engine.model.lane import ChannelLine, UnreadableLaneError
+from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
 from workers.dead_letters.replay_decision import ReplayDecision
@@ -22,13 +22,8 @@ REPLAY_UNKNOWN = "no worker would start with these settings and surveys; `parley
 """What a replay would do cannot be told."""
 
 
-def format_utc(ms: int) -> str:
-    """A moment, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
-    """A letter without what fills screens."""
+    """A letter's identifying fields as a JSON object: no content, state, attempts or traceback."""
     if isinstance(letter, DramatiqLetter):
         return {
             "id": letter.id, "when": format_utc(letter.at), "kind": DRAMATIQ_REASON, "queue": letter.queue,
@@ -45,7 +40,8 @@ def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
 def letter_details(
     letter: DeadLetter, lane: bytes, judged: ReplayDecision | None, surveys: SurveyRegistry
 ) -> JsonObject:
-    """All that is known of a letter of ours: `lane` is its lane's state now, `judged` what a replay would do."""
+    """All fields of a letter as a JSON object. `lane` is the lane's state now, `judged` the decision of a replay (None: no
+    worker would start)."""
     plain = letter_summary(letter) | {
         "accepted": _accepted_time(letter),
         "what": _content_in_words(letter),
@@ -72,7 +68,7 @@ def dramatiq_letter_details(letter: DramatiqLetter) -> JsonObject:
 
 
 def describe_lane_state(state: bytes, surveys: SurveyRegistry) -> list[JsonObject] | str:
-    """What a lane knows, a line each; a sentence if it cannot be read."""
+    """The lines of a stored lane as JSON objects; a sentence if it cannot be read."""
     try:
         lane = lane_format.decode_lane(state)
     except UnreadableLaneError as e:
@@ -81,7 +77,7 @@ def describe_lane_state(state: bytes, surveys: SurveyRegistry) -> list[JsonObjec
 
 
 def detail_lines(plain: JsonObject) -> Iterator[str]:
-    """A letter, as it is printed."""
+    """Format a letter's details for a terminal, line by line."""
     for name, value in plain.items():
         match name:
             case "tries":

@@ -14,10 +14,13 @@ import msgspec
 
 from config.store import keyspace, pauses, stored_values
 from config.telemetry import process_registry
+from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
+from engine.model.timestamps import format_clock_time
 from engine.simulator.explanations import ENDING_REASONS, REFUSAL_REASONS
 from workers.clock.alarm_clock import ALARM_REPEAT_MS
 from workers.clock.invitation_pacer import MAX_LANES_WAITING
+from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -25,7 +28,6 @@ from workers.diagnosis.sender_snapshot import (
     QueuedSms,
     SenderSnapshot,
 )
-from workers.runtime.formatting import format_clock_time, format_duration
 from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.lanes import LANE_LEASE_MS
@@ -334,22 +336,19 @@ def _paused_channel_finding(
     why = f' ("{pause.why}")' if pause.why else ""
     match pause.by:
         case "operator":
-            end, who = f"`parley channel resume {channel}`", f" ({pause.who})" if pause.who else ""
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"The {channel} channel is paused by an operator{who}{since}{until}{why}; {wait}; {end}.",
+                f"The {channel} channel is paused {pause_cause(pause)}{since}{until}{why}; {wait}; "
+                f"`parley channel resume {channel}`.",
             )
         case "account":
-            what, end = (
-                "as the provider refuses its account",
-                f" by itself, or at once by `parley channel resume {channel}`",
-            )
+            end = f" by itself, or at once by `parley channel resume {channel}`"
         case "circuit":
-            what, end = "as its provider fails", ""
+            end = ""
     again = f" in {format_duration(standing.pause_until - s.now)}" if standing.pause_until else ""
     return DiagnosticFinding(
         Severity.HELD_UP,
-        f"The {channel} channel is paused{since}, {what}{why}; {wait}; one SMS tries again{again}{end}.",
+        f"The {channel} channel is paused{since}, {pause_cause(pause)}{why}; {wait}; one SMS tries again{again}{end}.",
     )
 
 
