@@ -13,8 +13,15 @@ from engine.answers.text_answers import TextAnswer
 from engine.answers.yes_no import YesNoAnswer
 
 AnyAnswerSpec = (
-    TextAnswer | NumberAnswer | ScaleAnswer | YesNoAnswer | ChoiceAnswer | ChoicesAnswer | DateAnswer | PhoneAnswer
-)  # fmt: skip
+    TextAnswer
+    | NumberAnswer
+    | ScaleAnswer
+    | YesNoAnswer
+    | ChoiceAnswer
+    | ChoicesAnswer
+    | DateAnswer
+    | PhoneAnswer
+)
 """What an author may write under `answer`."""
 
 ANSWER_SPECS: tuple[type[AnswerSpec], ...] = get_args(AnyAnswerSpec)
