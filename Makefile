@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test check format figures bench soak shifted busy lock clean
+.PHONY: install run phone test check format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
 
@@ -46,6 +46,11 @@ bench: install
 SECONDS ?= 600
 soak: install
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+# The soak, with half of each role's processes of the last release's commit, forward and back: make upgrade SECONDS=20
+upgrade: SECONDS = 60
+upgrade: install
+	$(BIN)/python -m tests.upgrade --seconds $(SECONDS)
 
 # The tests on another day: no test may depend on the day it runs. Every process sees a clock, and times of files, that are
 # so many days ahead (tests/support/shifted_clock.c; a C compiler makes it), but for Prometheus, which is asked for ages.
