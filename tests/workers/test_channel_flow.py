@@ -53,14 +53,15 @@ def paused_by(one):
     return {name: paused.pause.by for name, paused in one.pauses(["clinic"]).items()}
 
 
-def test_failures_in_a_row_open_the_circuit_and_whoever_opened_it_is_told_once(one, channels):
+def test_failures_in_a_row_open_the_circuit_and_whoever_opened_it_is_told_once(one, channels, monkeypatch):
+    monkeypatch.setattr("workers.channels.OPEN_FIRST_MS", 30_000)  # or it may be over before it is looked at
     assert one.report("clinic", [FAILS] * 4).rest_ms == 0
     assert paused_by(one) == {}
     assert channels().report("clinic", [FAILS]).opened == "circuit"
     assert one.report("clinic", [FAILS] * 5).opened == ""
     (paused,) = one.pauses(["clinic"]).values()
     assert (paused.pause.by, paused.pause.why) == ("circuit", FAILS[2])
-    assert 0 < paused.left_ms <= 1_000
+    assert 0 < paused.left_ms <= 30_000
 
 
 def test_a_provider_that_takes_every_other_request_is_not_paused(one):
@@ -137,7 +138,7 @@ def test_a_fault_of_the_account_pauses_until_one_sms_gets_through(one, client):
     fault = ("faults", 10, "104: credit")
     assert one.report("clinic", [fault, fault]).opened == "account"
     assert one.report("clinic", [fault]).opened == ""
-    assert FAULT_MS - 2_000 < client.pttl(keyspace.pause("clinic")) <= FAULT_MS
+    assert FAULT_MS - 30_000 < client.pttl(keyspace.pause("clinic")) <= FAULT_MS
     wait_over(client)
     assert one.depart("clinic", ["reply", "reply"]).probe
     one.report("clinic", [("probe-faults", 10, "104: credit")])
@@ -192,10 +193,12 @@ def test_a_pause_of_an_earlier_release_is_obeyed(one, client):
 def test_whoever_waits_for_a_pause_looks_at_the_channels_rate(channels, client):
     one = channels(sms_per_second=10)
     one.pause("clinic", "carrier incident", 50_000)
+    begun = keyspace.server_ms(client)
     waits = [-wait for wait in one.depart("clinic", ["reply"] * 100).waits]
     assert client.pttl(keyspace.pause("clinic")) <= waits[0] <= 50_000
     assert waits[-1] - waits[0] == pytest.approx(9_900, abs=10)
-    assert -one.depart("clinic", ["reply"]).waits[0] > waits[-1]
+    (later,) = one.depart("clinic", ["reply"]).waits
+    assert keyspace.server_ms(client) - later > begun + waits[-1]
 
 
 def test_replies_book_ahead_and_unasked_sms_yield_until_those_are_through(channels, client):
