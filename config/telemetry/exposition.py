@@ -80,7 +80,7 @@ def gauge_families(found: Iterable[GaugeReading]) -> Iterable[GaugeMetricFamily]
 
 
 def redis_gauges(found: RedisStats) -> Iterator[GaugeReading]:
-    """The soundings as gauges. Of a server that is away, nothing but that."""
+    """Yield what was read from Redis as gauges; of a server that does not answer, only that."""
     yield from _server_gauges("lanes", found.lanes)
     yield from _server_gauges("broker", found.broker)
     if found.lanes.up:

@@ -43,7 +43,8 @@ PROOF_START_MS = int(
 
 
 class PlayedWalk(msgspec.Struct, frozen=True):
-    """`script` is what the person does, as a transcript that `parley chat` plays."""
+    """Counts of a played conversation. `script` is what its person does, as a transcript that `parley chat --script`
+    plays."""
 
     sms_out: int
     sms_in: int
@@ -52,7 +53,7 @@ class PlayedWalk(msgspec.Struct, frozen=True):
 
 
 class UnplayableWalkError(ParleyError):
-    """Nobody knows an SMS that takes the walk where it goes."""
+    """The walk needs an SMS, or a value of a variable, that is not known."""
 
 
 def play_walk(
@@ -62,7 +63,9 @@ def play_walk(
     variables: Mapping[str, str],
     weights: WalkWeights,
 ) -> PlayedWalk:
-    """Raises Unplayable. Of `variables`, those that begin with $ are told by the channel, the others by an inviter."""
+    """Play `visits` with the engine, and count SMS and segments. Raises Unplayable.
+
+    `variables` with a $ are supplied by the channel, all others by the invitation."""
     told = {key: value for key, value in variables.items() if answer_key(key) in BUILTIN_VARIABLES}
     person = _SimulatedPerson(survey, told)
     silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]

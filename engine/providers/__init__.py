@@ -112,8 +112,8 @@ class RetryLater(msgspec.Struct, frozen=True):
 
 
 class OutcomeUnknown(msgspec.Struct, frozen=True):
-    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first. `this_sms_only`:
-    it says nothing of other SMS."""
+    """The outcome of the send is unknown: the provider may have the SMS. Its `recourse` says whether it is repeated,
+    looked up or given up. `alone`: the failure says nothing of other SMS."""
 
     code: str
     why: str
@@ -160,8 +160,8 @@ SendOutcome = (
 
 
 Recourse = Literal["repeat", "look_up", "none"]
-"""What may be done about an SMS that the provider may have: send it again, as it drops an id that it has had; ask for
-it first; nothing, so that it is never sent again."""
+"""What to do with an SMS that the provider may have: `repeat` it (the provider drops an id that it has had),
+`write_lookup_request` whether it has it, or `none`: never send it again."""
 
 
 class SmsNotFound(msgspec.Struct, frozen=True):

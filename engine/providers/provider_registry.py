@@ -37,7 +37,7 @@ _WITHOUT_ACCOUNT = ("simulator",)
 
 
 REPORTED_STAND_IN = "x" * 64
-"""Stands for a setting whose mistake has been told, so that what else is wrong can be found."""
+"""Stands in for a setting whose error has been reported, so that the remaining settings can still be checked."""
 
 
 class ProviderSettings(msgspec.Struct, frozen=True):
@@ -188,7 +188,8 @@ def _stand_in(field: FieldInfo) -> dict[str, str]:
 
 
 def _unused_keys(channel: ProviderSettings) -> Iterator[str]:
-    """Keys that nobody reads. Their values stay unsaid: they may be secrets in the wrong place."""
+    """Yield an error for each key of the channel that no provider option or channel field reads. Values are never
+    shown: they may be secrets in the wrong place."""
     fields = _options_by_name(channel.provider)
     known = [*channel.channel_fields, *map(_option_key, fields.values())]
     for name in (*channel.options, *(f"{secret}_env" for secret in channel.secrets)):

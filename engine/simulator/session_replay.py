@@ -68,7 +68,7 @@ class RecordedSession(msgspec.Struct):
 
 
 class SessionCollector:
-    """Sessions as they are found in the archive, read from its beginning. Only those that have not ended are held."""
+    """Collects sessions from the archive's records, read from its beginning. Holds only those that have not ended."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], dict[str, RecordedSession]] = {}
@@ -397,7 +397,8 @@ class _SessionRun:
         self._records += [self._as_stored(record) for record in effects.records if self._is_ours(record)]
 
     def _as_stored(self, record: ArchiveRecord) -> ArchiveRecord:
-        """What stands in for something that lay outside the session is recorded as that was."""
+        """Return the record with the original values of what the run replaced: the invitation's originator, and a
+        STOP that belonged to another session."""
         match record:
             case SessionInvited():
                 asked = next(

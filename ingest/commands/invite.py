@@ -40,7 +40,7 @@ _STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
 class InvitationApiError(ParleyError, click.ClickException):
-    """The API did not do what it was asked, and asking again will not help."""
+    """The API cannot be reached, or refuses the request in a way that another try will not change."""
 
 
 class InvitationApi:

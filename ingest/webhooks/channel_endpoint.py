@@ -47,7 +47,7 @@ MAX_CACHED_TEXTS, MAX_CACHED_TEXT_LENGTH = 1_024, 32
 
 
 class ChannelEndpoint:
-    """One channel's side of the wire: who may speak, in which provider's tongue."""
+    """One channel's webhook: its provider, and which texts start a survey there."""
 
     def __init__(self, channel: Channel, provider: Provider, surveys: SurveyRegistry) -> None:
         self.channel = channel

@@ -322,7 +322,7 @@ def _changes_nothing(draft: LaneDraft, event: InboundEvent | None) -> bool:
 
 
 def _waiting_stop_reason(lane: ReplayClaim) -> str:
-    """Nothing is sent while a STOP may be about to be applied."""
+    """Why no SMS may be sent now: mail waits that may be a STOP, or more of it than is looked at; empty if none does."""
     if len(lane.mail) >= MAX_MAIL_INSPECTED:
         return "much mail waits to be applied first"
     if any(map(_may_stop, _readable_events(lane.mail))):

@@ -82,8 +82,8 @@ class IncompleteSms(msgspec.Struct, frozen=True):
 
 
 class OptOutStatus(msgspec.Struct, frozen=True):
-    """Known to the list of opt-outs, to the lane, or to both. The lane's word counts, where there is one; `source` is by
-    whose word it was, empty if only the lane knows."""
+    """An opt-out of `channel`, in the list of opt-outs, the lane, or both (`in_lane`). The lane's date wins. `source`
+    says who reported it; empty if only the lane has it."""
 
     channel: str
     since: int
