@@ -25,6 +25,7 @@ from config.settings.settings import local_url
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json, print_json_document
 from engine.commands.terminal import open_console, progress_bar
+from engine.model.errors import ParleyError
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.commands.people import InvitationRow, PeopleFileError, error_sentence, read_people
@@ -38,7 +39,7 @@ RETRY_PAUSE_S = 0.5
 _STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
-class InvitationApiError(click.ClickException):
+class InvitationApiError(ParleyError, click.ClickException):
     """The API did not do what it was asked, and asking again will not help."""
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from config.store.stored_values import LANE_LEASE_MS
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
@@ -22,7 +23,7 @@ from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
-from workers.commands.connect import connect_tolerating_broker
+from workers.commands.connect import connect_lanes
 from workers.commands.transcript import format_record, format_record_time, record_fields
 from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
 from workers.diagnosis.pause_wording import pause_cause
@@ -34,9 +35,8 @@ from workers.diagnosis.sender_snapshot import (
     SenderSnapshot,
 )
 from workers.diagnosis.snapshot_reader import read_snapshot
-from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
+from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 _ENTRIES_SHOWN = 10
@@ -66,14 +66,14 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
       parley lane +33612345678 --json | jq -r .diagnosis.sentence
     """
     sender = parse_sender_argument(sender)
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
-    if channel and channel not in settings.channels:
+    deployment = connect_lanes(os.environ)
+    if channel and channel not in deployment.settings.channels:
         raise click.BadParameter(
-            f"no channel is called {channel}; there are {', '.join(settings.channels)}",
+            f"no channel is called {channel}; there are {', '.join(deployment.settings.channels)}",
             param_hint="--channel",
         )
     try:
-        situation = read_snapshot(settings, lanes, broker, sender)
+        situation = read_snapshot(deployment, sender)
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e
     if channel:
@@ -101,6 +101,7 @@ def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
 
 def as_builtins(s: SenderSnapshot, diagnosis: Diagnosis) -> dict[str, object]:
     told: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(s, records=[]))
+    told["tries"] = [msgspec.structs.asdict(attempt) for attempt in s.tries]
     told["records"] = [record_fields(record) for record in s.records]
     told["diagnosis"] = {
         "sentence": diagnosis.sentence,
@@ -334,7 +335,7 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
     if (lock := s.outbox_lock) is None:
         return
     if lock.fence:
-        since = format_duration(s.now - lock.until + SENDING_MS)
+        since = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         state = (
             f"for another {format_duration(lock.until - s.now)}"
             if lock.until > s.now

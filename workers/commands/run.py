@@ -26,13 +26,11 @@ from config.settings.settings import (
     Settings,
     default_broker_url,
     exit_on_config_error,
-    load_settings_and_surveys,
 )
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.settings.startup_check import load_settings_and_surveys
+from config.telemetry.library_internals import FOLDER_VARIABLE
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import url_without_credentials
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 
@@ -63,7 +61,7 @@ def run() -> None:
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
     with exit_on_config_error():
-        settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, _ = load_settings_and_surveys()
     console = open_console(soft_wrap=True)
     try:
         _require_free_port(settings)

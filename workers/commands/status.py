@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
+from config.settings.settings import ConfigError, Settings
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, ProcessHeartbeat
@@ -29,8 +30,6 @@ from engine.commands.terminal import open_console
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
@@ -145,7 +144,7 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
 
 def _config_errors() -> list[str]:
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError as e:
         return e.problems
     return []

@@ -46,7 +46,8 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
       parley transcript +33612345678
     """
     sender = parse_sender_argument(sender)
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(sender, settings.shards)
     records = [
         record
