@@ -49,7 +49,7 @@ async def _redis_unavailable(
 
 
 def create_app(settings: Settings, surveys: SurveyRegistry) -> WebhookFastPath:
-    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises Mistakes if
+    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
     the spool cannot be used."""
     lanes = AsyncRedisClient(keyspace.connect_async(settings.redis_url))
     broker = AsyncRedisClient(keyspace.connect_async(settings.broker_url))

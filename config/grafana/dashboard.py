@@ -5,7 +5,7 @@ Grafana imports parley.json, which this prints, so change it here:
     python -m config.grafana.dashboard > config/grafana/parley.json
 
 Counters and histograms are each machine's own, and are summed over instances; gauges that every endpoint reads from
-Redis are the same everywhere, so the greatest is taken. The arrangement is left to right, PER_LINE panels a line.
+Redis are the same everywhere, so the greatest is taken. The arrangement is left to right, PANELS_PER_LINE panels a line.
 """
 
 import json

@@ -1,6 +1,6 @@
 """parley.toml: the channels of a deployment, and the keys of those who may invite.
 
-What a channel says beyond the fields of ChannelFile is its provider's to understand: it is kept as written. A field
+What a channel says beyond the fields of ChannelTable is its provider's to understand: it is kept as written. A field
 `x_env` names the environment variable that holds the secret `x`.
 """
 

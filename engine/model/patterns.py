@@ -24,12 +24,12 @@ class BadPatternError(ParleyError, ValueError):
 
 
 def compile_pattern(source: str) -> CompiledPattern:
-    """`source` as written. Raises BadPattern."""
+    """`source` as written. Raises BadPatternError."""
     return _compile_re2(source, case_sensitive=True)
 
 
 def compile_folded(source: str) -> CompiledPattern:
-    """`source` to be matched against folded text: its case does not count, nor do its accents. Raises BadPattern."""
+    """`source` to be matched against folded text: its case does not count, nor do its accents. Raises BadPatternError."""
     return _compile_re2("".join(c if c.isascii() else fold_text(c) for c in source), case_sensitive=False)
 
 

@@ -160,7 +160,7 @@ class SurveyProof:
 
 def _initial_variables(survey: Survey, heaviest: HeaviestWalk) -> dict[str, str]:
     """Return the variables that the invitation and the channel supply for the played walk: the values that its
-    conditions need, and the costliest values for variables that only texts use. Raises Unplayable if a needed
+    conditions need, and the costliest values for variables that only texts use. Raises UnplayableWalkError if a needed
     value is unknown."""
     asked = {atom for atom in condition_places(survey.steps) if is_variable(atom)}
     variables = {

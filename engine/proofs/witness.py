@@ -63,7 +63,7 @@ def play_walk(
     variables: Mapping[str, str],
     weights: WalkWeights,
 ) -> PlayedWalk:
-    """Play `visits` with the engine, and count SMS and segments. Raises Unplayable.
+    """Play `visits` with the engine, and count SMS and segments. Raises UnplayableWalkError.
 
     `variables` with a $ are supplied by the channel, all others by the invitation."""
     told = {key: value for key, value in variables.items() if answer_key(key) in BUILTIN_VARIABLES}

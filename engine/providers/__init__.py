@@ -186,7 +186,7 @@ class Provider(Protocol):
     webhook_response: WebhookResponse
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless the provider made this call."""
+        """Raises ForgedWebhookError unless the provider made this call."""
         ...
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:

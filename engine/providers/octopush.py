@@ -162,7 +162,7 @@ _encode_send = msgspec.json.Encoder().encode
 
 
 def make_provider(place: ProviderChannel, account: Account, options: Options) -> "Octopush":
-    """Octopush's codec of a channel. Raises Unusable."""
+    """Octopush's codec of a channel. Raises UnusableChannelError."""
     problems = []
     if not place.token:
         problems.append(

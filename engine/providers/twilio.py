@@ -268,7 +268,7 @@ class Twilio:
         self._form = {"Content-Type": "application/x-www-form-urlencoded", **self._login}
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
+        """Raises ForgedWebhookError unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
         given = call.header(b"x-twilio-signature")
         if not given:
             raise ForgedWebhookError("the header X-Twilio-Signature is missing: is this Twilio?")
@@ -455,7 +455,7 @@ class Twilio:
 
 
 def make_provider(place: ProviderChannel, account: Account, options: Options) -> Twilio:
-    """The provider of a channel. Raises Unusable."""
+    """The provider of a channel. Raises UnusableChannelError."""
     problems = []
     if not place.webhook_url:
         problems.append("PARLEY_PUBLIC_URL is not set: expected it, as Twilio signs the URL that it calls")
@@ -513,7 +513,7 @@ def _fixed_fields(options: Options) -> dict[str, str]:
 def _signed_parameters(call: WebhookCall) -> bytes:
     """What a signature covers beside the URL: nothing of a GET; of a form, each distinct value of each key, in order.
 
-    Another body's hash is in the URL. Raises Forged if the hash is wrong.
+    Another body's hash is in the URL. Raises ForgedWebhookError if the hash is wrong.
     """
     if call.method == "GET":
         return b""

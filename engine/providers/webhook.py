@@ -208,7 +208,7 @@ class WebhookGateway:
         self._secret = options.secret.encode()
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless the call is signed, and now."""
+        """Raises ForgedWebhookError unless the call is signed, and now."""
         timestamp, signatures = call.header(b"parley-timestamp"), call.header(b"parley-signature")
         if timestamp is None or signatures is None:
             raise ForgedWebhookError("expected the headers Parley-Timestamp and Parley-Signature")

@@ -27,7 +27,7 @@ _YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.
 
 
 def parse_document(file: str, source: bytes) -> object:
-    """The value in `source`, JSON or YAML by the name of its file. Raises Unparsable."""
+    """The value in `source`, JSON or YAML by the name of its file. Raises DocumentSyntaxError."""
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as e:

@@ -103,7 +103,7 @@ OPT_IN_YES_WORDS = _folded_phrases("yes, oui, ja, sí")
 
 
 def is_stop(word: str) -> bool:
-    """Is a folded SMS without the punctuation at its ends a STOP? See AMBIGUOUS_STOP, too."""
+    """Is a folded SMS without the punctuation at its ends a STOP? See AMBIGUOUS_STOP_WORDS, too."""
     if word in STOP_WORDS:
         return True
     if not word[:1].isalpha() or len(word) > _LONGEST_STOP:

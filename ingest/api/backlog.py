@@ -30,7 +30,7 @@ class InvitationIntake:
         self._lanes = lanes
 
     async def accept(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
-        """What came of each, in this order. What is accepted is on disk. Raises Unwritten, and may be repeated then."""
+        """What came of each, in this order. What is accepted is on disk. Raises RedisUnavailableError, and may be repeated then."""
         for tried in range(1, ACCEPT_TRIES):
             try:
                 return await self._accept_once(asked)

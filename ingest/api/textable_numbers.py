@@ -33,7 +33,7 @@ class UntextableNumberError(ParleyError):
 
 
 def textable_number(written: str, *, simulated: bool) -> str:
-    """The number in E.164. Raises Unfit."""
+    """The number in E.164. Raises UntextableNumberError."""
     number = normalize_number(written) if written.lstrip().startswith(("+", "00")) else None
     if number is None:
         raise UntextableNumberError(EXPECTED_NUMBER)

@@ -71,7 +71,7 @@ class AsyncRedisClient:
     async def run_commands(
         self, commands: Sequence[keyspace.Command], within_s: float = WRITE_TIMEOUT_S
     ) -> list[Any]:
-        """The answers to function calls, in one round trip. Raises Unwritten."""
+        """The answers to function calls, in one round trip. Raises RedisUnavailableError."""
         try:
             async with asyncio.timeout(within_s):
                 try:
@@ -134,7 +134,7 @@ class MailboxWriter:
         return self._spool is not None and self._spool.in_use
 
     async def accept(self, letters: Sequence[InboundItem]) -> AcceptOutcome:
-        """Returns once every letter is in its mailbox, or some in the spool. Raises Unwritten."""
+        """Returns once every letter is in its mailbox, or some in the spool. Raises RedisUnavailableError."""
         kept: AcceptOutcome = "accepted"
         for written in [self._item_writes.submit(letter) for letter in letters]:
             if await written == "spooled":
@@ -142,7 +142,7 @@ class MailboxWriter:
         return kept
 
     async def accept_spooled(self, events: Sequence[SpooledEvent], within_s: float) -> None:
-        """Returns once what was spooled is in its mailboxes. Raises Unwritten."""
+        """Returns once what was spooled is in its mailboxes. Raises RedisUnavailableError."""
         now = now_ms()
         entries = [(each.sender, each.start, each.event) for each in events]
         await self._put_in_mailboxes(entries, [each.age_ms(now) for each in events], within_s)
@@ -187,7 +187,7 @@ class MailboxWriter:
     async def _put_in_mailboxes(
         self, entries: Sequence[MailEntry], ages_ms: Sequence[int] = (), within_s: float = WRITE_TIMEOUT_S
     ) -> None:
-        """Have events in their mailboxes, and ring. Raises Unwritten."""
+        """Have events in their mailboxes, and ring. Raises RedisUnavailableError."""
         commands, positions = keyspace.accept_commands(self._shards, entries, ages_ms)
         answers = await self._lanes.run_commands(commands, within_s)
         for wakes, at in zip(answers, positions, strict=True):
@@ -199,7 +199,7 @@ class MailboxWriter:
         self, spool: Spool, letters: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""
     ) -> bool:
         """Have events in the spool. `why` they cannot go to their mailboxes; if they could once nothing is before them,
-        it answers False when that is so, and has done nothing. Raises Unspooled."""
+        it answers False when that is so, and has done nothing. Raises RedisAndSpoolUnavailableError."""
         now = now_ms()
         events = [
             SpooledEvent(sender, event, start, now, letter.event.channel, _event_kind(letter))

@@ -26,7 +26,7 @@ that cannot be read is put aside, into a file beside.
 An event is applied at the time at which it was acknowledged, as if its mailbox had had it since then: an answer that
 was given in time is in time, and STARTs that came in over minutes are not throttled as if they had come at once. What
 is handed over is the event's age, so no clock of a machine is compared with another's, but only with itself; an age
-that only a clock that was set could explain is cut to MOST_AGE_MS. What cannot be promised: a session whose deadline
+that only a clock that was set could explain is cut to MAX_AGE_MS. What cannot be promised: a session whose deadline
 passes while Redis is away may be ended by the clock before the answer is handed over.
 """
 
@@ -124,7 +124,7 @@ EMPTY_STATUS = SpoolStatus(0, 0, 0)
 
 
 def open_spool(folder: Path, most_bytes: int) -> "Spool":
-    """The spool in `folder`, which is made if it is missing. Raises Mistakes."""
+    """The spool in `folder`, which is made if it is missing. Raises ConfigError."""
     spool = Spool(folder, most_bytes)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

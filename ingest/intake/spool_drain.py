@@ -77,7 +77,7 @@ class SpoolDrain:
                 await self._drain_parts()
 
     async def _drain_parts(self) -> None:
-        """Hand over part by part. Raises Unwritten, NoRoom and OSError; what was handed over by then is noted."""
+        """Hand over part by part. Raises RedisUnavailableError, SpoolError and OSError; what was handed over by then is noted."""
         place, most, settled = await _in_thread(self._spool.read_position), FIRST_PART_EVENTS, 0
         while not self._stopping.is_set():
             part = await _in_thread(self._spool.read_part, place, most, settled)

@@ -139,7 +139,7 @@ class WebhooksResource:
     on_get = on_post
 
     async def handle(self, ear: ChannelEndpoint, call: WebhookCall, arrived_s: float) -> WebhookResponse:
-        """How to answer, once every event in the call is in its mailbox or the spool. Raises Forged, Unreadable and Unwritten."""
+        """How to answer, once every event in the call is in its mailbox or the spool. Raises ForgedWebhookError, Unreadable and RedisUnavailableError."""
         ear.provider.verify_webhook(call)
         letters = list(self._inbound_items(ear, call, arrived_s))
         if ear.inline_provider:

@@ -7,7 +7,7 @@ Never both, and an answer that got lost is no lost reply:
 2. When the lane has advanced (its mailbox is empty, and nobody holds it), the SMS that wait in the outbox are marked
    uncertain, all at once and only if they still are what they were; only then are they answered. They stay in the outbox.
 3. A status callback that tells of one settles it: the provider has it. A person who writes again soon is thus answered
-   at once. What nobody has told of, REST_MS later a delivery worker asks the provider for. What it has is settled; what
+   at once. What nobody has told of, ANSWER_LOOKUP_DELAY_MS later a delivery worker asks the provider for. What it has is settled; what
    it has not is sent.
 
 So whoever dies when, each SMS is found at the provider or sent by the API. A lane that takes longer than WAIT_S, a
@@ -118,7 +118,7 @@ class InlineReplies:
     async def handle(
         self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
     ) -> tuple[WebhookResponse, AcceptOutcome]:
-        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises Unwritten."""
+        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises RedisUnavailableError."""
         if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(letters):
             kept = await self._mailboxes.accept(letters)
             for letter in letters:

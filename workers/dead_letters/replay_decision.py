@@ -365,7 +365,7 @@ def _provider_may_have(letter: DeadLetter, recourse: Recourse, now: int) -> bool
 
 
 _UNSURE_REASONS = ("uncertain", "worker_died")
-_MAX_TRYING_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by verdicts.MAX_TRIES
+_MAX_TRYING_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by send_policy.MAX_SEND_ATTEMPTS
 
 
 def _prepare_resend(sms: OutboundSms, recourse: Recourse, letter: DeadLetter, now: int) -> OutboundSms:

@@ -28,7 +28,7 @@ class EmbeddedServerError(ParleyError):
 
 @contextmanager
 def run_embedded_server(var: Path) -> Iterator[str]:
-    """The URL of a Valkey with its data under `var`, running for as long as the context. Raises CannotStart."""
+    """The URL of a Valkey with its data under `var`, running for as long as the context. Raises EmbeddedServerError."""
     data = (var / "valkey").resolve()
     data.mkdir(parents=True, exist_ok=True)
     with _exclusive_lock(data / "lock"):

@@ -5,7 +5,7 @@ until its alarm. Each channel has slots of its own, for as many tries at once; w
 channel waits for another. What a try means for its SMS is decided in verdicts.py, what it means for its channel in
 channels.py.
 
-Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has PATIENCE_S to end.
+Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has IN_FLIGHT_TIMEOUT_S to end.
 After that it is left as by a kill: its lease ends, and the provider is asked, or told the same id again.
 """
 

@@ -41,7 +41,7 @@ from workers.store.dead_letter_store import (
 from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, SmsDisposition, StoredAttempt
 
 MAX_SEND_ATTEMPTS = 20
-"""Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
+"""Some three hours, by BACKOFF_MIN_MS and BACKOFF_MAX_MS."""
 
 BACKOFF_MIN_MS, BACKOFF_MAX_MS = 1_000, 900_000
 

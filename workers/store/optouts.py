@@ -152,7 +152,7 @@ _KEYS_OF_LANE = (keyspace.mailbox_key, keyspace.lane_key, keyspace.lane_lock_key
 
 
 def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList:
-    """The list, with `secret` for its key or else the one that is kept in Redis. Raises Mistakes."""
+    """The list, with `secret` for its key or else the one that is kept in Redis. Raises ConfigError."""
     if not secret:
         secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, secrets.token_hex(32))
     optouts = _list_with_secret(client, shards, secret)
@@ -174,7 +174,7 @@ def _get_or_set(client: redis.Redis, name: str, mine: str) -> str:
 
 
 def find_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList | None:
-    """The same for whoever only looks: nothing is made. None if there is no list yet. Raises Mistakes."""
+    """The same for whoever only looks: nothing is made. None if there is no list yet. Raises ConfigError."""
     kept, check = keyspace.run_commands(
         client, [("GET", keyspace.OPTOUT_SECRET_KEY), ("GET", keyspace.OPTOUT_SECRET_CHECK_KEY)]
     )
@@ -220,7 +220,7 @@ def _group_by_shard(entries: Iterable[OptOutEntry]) -> Mapping[int, list[OptOutE
 
 
 def _without_opt_outs(stored: bytes, channels: Sequence[str]) -> tuple[bytes, list[str]]:
-    """A stored lane with these channels' opt-outs taken from it, and which it had. Raises UnreadableLane."""
+    """A stored lane with these channels' opt-outs taken from it, and which it had. Raises UnreadableLaneError."""
     fence, deadline, state = stored.split(b" ", 2) if stored else (b"", b"", b"")
     lane = lane_format.decode_lane(state)
     released = [channel for channel in opt_outs_in_lane(lane) if channel in channels]

@@ -151,7 +151,7 @@ class OutboxStore:
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
-        0: no limit), and replies first; none whose SMS the provider may have before UNSURE_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
+        0: no limit), and replies first; none whose SMS the provider may have before UNCERTAIN_REST_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
         step_ms = 1000 / (rate or UNLIMITED_SMS_PER_SECOND)
         last = -1 if most is None else most - 1
         shards = keyspace.run_commands(

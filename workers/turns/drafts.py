@@ -2,7 +2,7 @@
 
 One bad event never takes another with it: when the engine fails on a lane's mail, its events are tried one at a
 time, and only the ones that fail are given up, though a STOP among them holds. An event that kills its process is
-known by the attempts that the claim counted; it is tried alone, and given up unread after MAX_ATTEMPTS.
+known by the attempts that the claim counted; it is tried alone, and given up unread after MAX_CLAIM_ATTEMPTS.
 """
 
 from collections.abc import Sequence
