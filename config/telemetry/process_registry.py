@@ -1,8 +1,8 @@
 """Which processes live? Each says so every few seconds, with its role, its release and what it runs; one that has been
 silent for a few turns is gone. A clean end says so too.
 
-They are in one hash, process -> what it said, which the release before this one reads and writes as well: it knew the
-first two fields, and wrote once a minute. Redis away is only waited for: nothing but what operators see depends on it.
+They are in one hash, process -> what it said, in which each release reads what those beside it write: a field may be
+appended. Redis away is only waited for: nothing but what operators see depends on it.
 """
 
 import os
@@ -20,7 +20,7 @@ from prometheus_client import Counter
 
 from config.store import keyspace
 from config.telemetry import metrics
-from config.telemetry.hot_reload import run_periodically
+from config.telemetry.periodic_task import run_periodically
 
 HEARTBEATS_COMMAND: keyspace.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""
@@ -29,9 +29,6 @@ HEARTBEAT_INTERVAL_S = 5.0
 HEARTBEAT_EXPIRY_MS = 20_000
 """A process that has said nothing for this long lives no more."""
 
-_EARLIER_HEARTBEAT_EXPIRY_MS = 180_000
-"""The same for one of the earlier release, which speaks once a minute."""
-
 HEARTBEAT_TIMEOUT_S = 1.0
 """How long a word may take; what is not said now is said at the next turn."""
 
@@ -39,15 +36,11 @@ HEARTBEAT_TIMEOUT_S = 1.0
 ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
 """The Procfile's lines."""
 
-UNHEARD_EARLIER_ROLES = ("web", "delivery", "clock")
-"""Those of which a process of the release before this one does not say that it lives."""
-
 
 class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much
-    it did a second since it spoke last: see WORK. Times are the server's ms. The release before this one told the first
-    two alone."""
+    it did a second since it spoke last: see WORK_COUNTERS. Times are the server's ms."""
 
     at: int
     surveys: dict[str, str] = {}
@@ -58,10 +51,6 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     library: str = ""
     release: str = ""
     per_s: float = 0.0
-
-    @property
-    def expiry_ms(self) -> int:
-        return HEARTBEAT_EXPIRY_MS if self.library else _EARLIER_HEARTBEAT_EXPIRY_MS
 
 
 WORK_COUNTERS: Mapping[str, Counter] = {
@@ -163,19 +152,19 @@ def remove_dead_processes(client: redis.Redis) -> None:
 def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
     """Of those that have said something, who lives at `now` (ms), by name. Whose word is of the future said it before the
     server's clock was set back, and would live until then."""
-    read = {name.decode(): _parse_heartbeat(name.decode(), blob) for name, blob in _reply_pairs(said).items()}
+    read = {name.decode(): _parse_heartbeat(blob) for name, blob in _reply_pairs(said).items()}
     return {
         name: each
         for name, each in sorted(read.items())
-        if each is not None and abs(now - each.at) <= each.expiry_ms
+        if each is not None and abs(now - each.at) <= HEARTBEAT_EXPIRY_MS
     }
 
 
 def last_heard(said: HeartbeatsReply) -> dict[str, int]:
     """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour."""
     heard: dict[str, int] = {}
-    for name, blob in _reply_pairs(said).items():
-        if (process := _parse_heartbeat(name.decode(), blob)) is not None:
+    for blob in _reply_pairs(said).values():
+        if (process := _parse_heartbeat(blob)) is not None:
             heard[process.role] = max(process.at, heard.get(process.role, 0))
     return heard
 
@@ -184,17 +173,12 @@ def count_by_role(living: Mapping[str, ProcessHeartbeat]) -> Multiset[str]:
     return Multiset(each.role for each in living.values())
 
 
-def _parse_heartbeat(name: str, blob: bytes) -> ProcessHeartbeat | None:
-    """What it said; None if a later release said it in a way that this one cannot read. Its role is in its name."""
+def _parse_heartbeat(blob: bytes) -> ProcessHeartbeat | None:
+    """What a process said; None if a later release said it in a way that this one cannot read."""
     try:
-        process = _decode_heartbeat(blob)
+        return _decode_heartbeat(blob)
     except msgspec.MsgspecError:
         return None
-    if process.role:
-        return process
-    role, _, place = name.partition("@")
-    host, _, pid = place.rpartition(":")
-    return msgspec.structs.replace(process, role=role, host=host, pid=int(pid) if pid.isdigit() else 0)
 
 
 def _reply_pairs(said: HeartbeatsReply) -> Mapping[bytes, bytes]:

@@ -23,7 +23,8 @@ _REACTION_EXPLAINED = (
 
 
 def read_answer(reader: AnswerReader, sms: str, today: Today) -> Answer | InvalidAnswer:
-    """The answer, or why there is none. `today` is called for a date only."""
+    """Read `sms` with `reader`: an Answer, or InvalidAnswer with the reason. `today` is called only if the question
+    is for a date."""
     if (not sms.isascii() or '"' in sms) and not reader.takes_reactions and is_reaction(sms):
         return InvalidAnswer(REACTION)
     return reader.read_reply(sms, today)

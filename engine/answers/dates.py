@@ -40,7 +40,7 @@ _ORDERS_BY_SHAPE = (
     (re.compile("M[12][24]?"), "mdy"),
 )
 _YEARLESS_SHAPE = re.compile("[12][12]|[12]M|M[12]")
-"""Shapes of dates: see _shape."""
+"""The shapes (see _token_shape) of dates without a year."""
 
 _DATE_TOKEN = re.compile(r"\d+|[^\W\d_]+")
 _UNEXPECTED_CHARACTER = re.compile(r"[^\w\s/.,'()!-]|_")
@@ -329,7 +329,8 @@ def _possible_orders(reader: DateReader, shape: str) -> tuple[str, ...]:
 
 
 def _parse_eight_digits(reader: DateReader, digits: str) -> date | InvalidAnswer:
-    """`21112026` or `20261121`. No eight digits are a day of these centuries both ways."""
+    """Read eight digits as DDMMYYYY (or MMDDYYYY) or YYYYMMDD. No eight digits are a day between 1900 and 2099 both
+    ways."""
     ends = [int(digits[:2]), int(digits[2:4]), int(digits[4:])]
     begins = [int(digits[:4]), int(digits[4:6]), int(digits[6:])]
     for order, numbers in [("ymd", begins), *((order, ends) for order in _possible_orders(reader, "224"))]:
@@ -349,7 +350,8 @@ def _existing_date(order: str, numbers: list[int]) -> date | None:
 
 
 def _full_year(year: int, reader: DateReader, today: Today) -> int:
-    """A year of two digits: the last such year that is not too late, and no more than _AHEAD years ahead."""
+    """Complete a year of two digits: the last such year that is not after `reader.max`, and at most _YEARS_AHEAD
+    years from now."""
     last = today().year + _YEARS_AHEAD
     if reader.max is not None:
         last = min(last, int(_resolve_limit(reader.max, today)[:4]))

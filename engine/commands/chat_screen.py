@@ -75,7 +75,8 @@ class ChatScreen:
         if isinstance(record, SessionEnded):
             of_session = [each for each in self._phone.records if _session_of(each) == record.session]
             self.print_dim(
-                f"  the session is over, as {ENDING_REASONS[record.how]}: {self._summarize_records(of_session)}"
+                f"  the session is over, as {ENDING_REASONS[record.how]}: "
+                f"{self._summarize_records(of_session)}"
             )
         return isinstance(record, SmsDecided) or bool(found)
 
@@ -121,7 +122,10 @@ def describe_keywords(survey: Survey) -> str:
         for pattern, language in survey.start.patterns
     ]
     named += [("anything", survey.start.any_sms_language)] if survey.start.any_sms_language else []
-    return f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to begin."
+    return (
+        f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to "
+        "begin."
+    )
 
 
 def describe_state(phone: SimulatedPhone) -> Iterator[str]:

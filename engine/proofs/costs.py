@@ -24,7 +24,7 @@ _CHARACTERS_BY_COST = "x€я😀"
 
 
 class TextCosts:
-    """Of one survey's texts in one language."""
+    """Computes the most segments of one survey's texts in one language."""
 
     def __init__(self, survey: Survey, language: str) -> None:
         self._language = language
@@ -33,7 +33,8 @@ class TextCosts:
         self._counted: dict[str, int] = {}
 
     def most_segments(self, text: LocalizedText, known: Mapping[str, AnswerRegion]) -> int:
-        """The most segments of `text` where the answers are as `known` tells, and others may be anything."""
+        """Return the most segments of `text` if the answers lie in the regions `known`, and other places hold
+        anything."""
         return self._count_segments(self.dearest_text(text, known))
 
     def dearest_text(self, text: LocalizedText, known: Mapping[str, AnswerRegion]) -> str:
@@ -53,7 +54,8 @@ class TextCosts:
         return max(filled, key=self._count_segments)
 
     def _slot_values(self, slot: TemplateSlot, region: AnswerRegion | None) -> list[str]:
-        """What may stand in the slot: everything that could be the dearest."""
+        """Return the values that could make the slot costliest: the default of an unanswered one, the region's
+        answer, or the longest values its reader admits."""
         if region is UNANSWERED:
             return [slot.default or ""]
         reader = self._readers.get(slot.step)
@@ -111,8 +113,9 @@ def _may_be_empty(slot: TemplateSlot, reader: AnswerReader | None) -> bool:
 
 
 def _fill_costliest(template: TextTemplate, values: Mapping[int, str], opening: int) -> str:
-    """The first `opening` characters are the author's. Shorter values would let in what is cut off here: where that
-    is dearer than what it would replace, a text at least as dear as either."""
+    """Fill the template and cut it to LONGEST_SMS. A shorter value would let characters back in that are cut off
+    here: if one of them costs more than a character that it would replace, return a text of the costlier kind
+    instead. The first `opening` characters are the author's and never replaced."""
     text = "".join([part if isinstance(part, str) else values[id(part)] for part in template])
     if len(text) <= LONGEST_SMS:
         return text
@@ -124,6 +127,7 @@ def _fill_costliest(template: TextTemplate, values: Mapping[int, str], opening: 
 
 
 def _cost_rank(c: str) -> int:
+    """Rank a character by cost: 0 GSM-7 basic, 1 GSM-7 extension, 2 UCS-2, 3 UCS-2 surrogate pair."""
     if is_gsm(c):
         return int(c in GSM_EXTENSION)
     return 3 if c > "\uffff" else 2

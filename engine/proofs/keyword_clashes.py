@@ -1,6 +1,7 @@
-"""Which SMS mean something else than an author thinks? Keywords that start two surveys: only the first of a channel
-that offers both is ever started by them. Answers that are commands: a STOP, a HELP, a START come first.
-"""
+"""Find SMS that mean something else than the author expects.
+
+Two surveys of a channel with the same keyword: only the first ever starts. Answers that are also commands: STOP, HELP
+and START are handled before a question's reader."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -31,7 +32,7 @@ def keyword_clashes(surveys: Sequence[Survey]) -> list[SurveyFinding]:
 
 
 def command_answers(survey: Survey) -> list[SurveyFinding]:
-    """A warning for each word that a question takes for an answer, and that never comes to be one."""
+    """Warn of each word that a question accepts but that is handled as STOP, HELP or a keyword first."""
     compared = _compared_by_step(survey)
     return [
         SurveyFinding(
@@ -68,7 +69,8 @@ def _compared_by_step(survey: Survey) -> dict[str, set[str]]:
 
 
 def _command_meaning(survey: Survey, step: QuestionStep, word: str) -> str | None:
-    """What the word is instead, in the order in which an SMS is heard."""
+    """Return, as a phrase, the command that the word is handled as, in the order of engine.hearing; None if it
+    reaches the question."""
     taken = step.reader.takes_commands
     if is_stop(word) and not (word in AMBIGUOUS_STOP_WORDS and "stop" in taken):
         return "STOP, whatever is being asked"

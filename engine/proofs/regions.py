@@ -45,7 +45,7 @@ from engine.surveys.variables import (
 )
 
 PROOF_DAY = date(2030, 6, 15)
-"""The day on which conversations are tried out."""
+"""The fixed date that readers take for today while the proofs try answers."""
 
 _MAX_FREE_ATOMS = 5
 """Of so many conditions about one free text, every combination is looked at; of more, none is known."""
@@ -74,7 +74,8 @@ UNANSWERED = AnswerRegion(frozenset())
 
 
 class RegionSet(msgspec.Struct, frozen=True):
-    """Those of one place (a step's id or a variable's). `known`: its `atoms` are exactly told apart by them."""
+    """The regions of one place (a step's id or a variable's). `known`: every possible answer lies in one of `every`,
+    as far as `atoms` tell answers apart."""
 
     atoms: tuple[AtomicCondition, ...]
     every: tuple[AnswerRegion, ...]
@@ -191,7 +192,8 @@ def _true_atoms(atoms: Iterable[AtomicCondition], answer: Answer) -> frozenset[A
 def _untried_regions(
     atoms: Sequence[AtomicCondition], tried: set[frozenset[AtomicCondition]]
 ) -> Iterator[AnswerRegion]:
-    """Every other combination of conditions, where one that was not met may exist all the same."""
+    """Yield a region for every other combination of atoms that may exist though no candidate reached it. Yields none
+    if the candidates are complete."""
     if len(atoms) > _MAX_FREE_ATOMS:
         if not tried:  # somebody can answer, though we don't know how
             yield AnswerRegion(frozenset())
@@ -214,7 +216,8 @@ def _is_thinkable(atoms: Sequence[AtomicCondition], true: frozenset[AtomicCondit
 
 
 def _variable_regions(place: str, atoms: tuple[AtomicCondition, ...], longest: int) -> RegionSet:
-    """What an inviter tells may be anything, or not there at all. What Parley tells is always there, but for names."""
+    """Return the regions of a variable. An inviter's may hold anything or be absent; of Parley's own, $number and
+    $messages are always there, $contact need not be."""
     asked = _asked_conditions(atoms)
     if place == MESSAGES_KEY:
         counts = {

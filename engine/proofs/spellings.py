@@ -46,7 +46,8 @@ def spelling_findings(survey: Survey) -> list[SurveyFinding]:
 
 
 def unknown_builtin_variables(survey: Survey) -> list[SurveyFinding]:
-    """An error wherever something is named as if Parley told it, and it does not."""
+    """Report each `{$name}` in a text or condition that is none of the variables Parley supplies (see
+    variables.TOLD)."""
     named: dict[tuple[str, str], None] = {}
     for where, _, text in _located_texts(survey):
         for template in text.values():
@@ -162,7 +163,7 @@ def _longest_values(survey: Survey) -> dict[str, int]:
 
 
 def _untranslated_texts(survey: Survey) -> list[SurveyFinding]:
-    """Texts that are the same in every language, which may be meant."""
+    """Warn once if steps have the same text in every language, which may be intended."""
     if len(survey.languages) == 1:
         return []
     same = [step.id for step in survey.steps if len(set(step.text.values())) == 1]

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.answers import InvalidAnswer, InvalidReason, read_answer
 from engine.model.effects import Effects
+from engine.model.errors import ParleyError
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
@@ -42,7 +43,8 @@ PROOF_START_MS = int(
 
 
 class PlayedWalk(msgspec.Struct, frozen=True):
-    """`script` is what the person does, as a transcript that `parley chat` plays."""
+    """Counts of a played conversation. `script` is what its person does, as a transcript that `parley chat --script`
+    plays."""
 
     sms_out: int
     sms_in: int
@@ -50,8 +52,8 @@ class PlayedWalk(msgspec.Struct, frozen=True):
     script: str
 
 
-class UnplayableWalkError(Exception):
-    """Nobody knows an SMS that takes the walk where it goes."""
+class UnplayableWalkError(ParleyError):
+    """The walk needs an SMS, or a value of a variable, that is not known."""
 
 
 def play_walk(
@@ -61,7 +63,9 @@ def play_walk(
     variables: Mapping[str, str],
     weights: WalkWeights,
 ) -> PlayedWalk:
-    """Raises Unplayable. Of `variables`, those that begin with $ are told by the channel, the others by an inviter."""
+    """Play `visits` with the engine, and count SMS and segments. Raises Unplayable.
+
+    `variables` with a $ are supplied by the channel, all others by the invitation."""
     told = {key: value for key, value in variables.items() if answer_key(key) in BUILTIN_VARIABLES}
     person = _SimulatedPerson(survey, told)
     silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]

@@ -151,7 +151,10 @@ class _MomentExplainer:
         if self._first_record(PersonOptedOut) is None:
             yield "They had opted out already: nothing changes, and nothing is said."
             return
-        yield "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say START."
+        yield (
+            "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say "
+            "START."
+        )
         yield from self._explain_ending()
         yield from self._fixed_texts_sent()
 
@@ -164,7 +167,9 @@ class _MomentExplainer:
         if told is None:
             yield "It tells nothing new of its SMS."
             return
-        yield f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
+        yield (
+            f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
+        )
         yield from self._explain_ending()
 
     def _explain_part(self) -> Iterator[str]:
@@ -268,7 +273,9 @@ class _MomentExplainer:
             yield f"That is invalid answer {nth} of {attempts}, and there is no `give_up`."
         else:
             go = step.invalid.give_up
-            yield f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_step_name(survey, go)}."
+            yield (
+                f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_step_name(survey, go)}."
+            )
             yield from self._explain_path(survey, go, session.answers, dict(session.routes_taken))
 
     def _explain_path(

@@ -107,7 +107,7 @@ def _compile_items(raw: Sequence[object]) -> tuple[list[SurveyStep], list[str]]:
 
 
 class _ItemCompiler:
-    """One item being read, and what is wrong with it."""
+    """Compiles one item of the array, and collects its problems."""
 
     def __init__(self, item: QuestionItem, count: int) -> None:
         self.problems: list[str] = []

@@ -1,7 +1,7 @@
-"""What the author of a survey writes, field by field, and how it is told what is wrong with it.
+"""The survey language as types, and the conversion of parsed YAML or JSON to them.
 
-`convert` reports every problem of a value at once: what it finds wrong it mends in a copy, and looks again.
-"""
+`convert_with_problems` reports every problem of a value at once: it replaces what it reports in a copy, and converts
+again."""
 
 import copy
 import re
@@ -197,11 +197,10 @@ _DURATION_WORDS: dict[type, str] = {
 
 
 def convert_with_problems(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
-    """`raw` as `to`, and a sentence for everything that is wrong with it.
+    """Convert `raw` to the type `to`, and return a sentence for each of its problems.
 
-    What is wrong with a field that may be left out is left out, so that the rest can be looked at; with more than
-    that, there is no value.
-    """
+    An optional field of the top level that is wrong, or an unknown one, is left out, and the value is returned
+    without it; with any other problem the value is None."""
     problems: list[str] = []
     mended: dict[ValuePath, Iterator[object]] = {}
     faithful = True
@@ -243,10 +242,8 @@ def _replace_at(holder: list[Any], path: ValuePath, stand_in: object) -> None:
 
 
 def _plain_copy(raw: object) -> Any:
-    """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out.
-
-    What YAML has beside JSON becomes text, as it would be there: whole numbers that are keys, and dates.
-    """
+    """Copy `raw` without shared parts: YAML's aliases become copies. YAML's whole-number keys and dates become texts,
+    as JSON has them. Raises RecursionError if it contains itself."""
     match raw:
         case dict():
             return {str(key) if type(key) is int else key: _plain_copy(value) for key, value in raw.items()}
@@ -316,7 +313,8 @@ def _describe_expected(what: str, path: ValuePath) -> str:
 
 
 def _parse_path(where: str, raw: object, got: str) -> ValuePath:
-    """Where msgspec points. It does not tell a mapping's key, but that there is a `got` in its value."""
+    """Parse the path at the end of msgspec's message. msgspec writes `[...]` for any key of a mapping: it is resolved
+    to the first key whose value holds something of the JSON type `got`."""
     path: ValuePath = ()
     places = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
     for number, (field, place) in enumerate(places):

@@ -61,7 +61,7 @@ def show_value(value: str | float | bool) -> str:
 
 
 def show_step_or_variable(place: str) -> str:
-    """What holds an answer: a variable by its name, a step by its id in quotes."""
+    """Name the subject of a condition: a session variable by its key, a step by its id in quotes."""
     return _place_name(place) if is_variable(place) else f"'{place}'"
 
 

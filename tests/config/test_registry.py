@@ -8,7 +8,7 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry import metrics, process_registry
-from config.telemetry.process_registry import ProcessHeartbeat
+from config.telemetry.process_registry import ProcessHeartbeat, encode_heartbeat
 from tests.support.processes import procfile
 from tests.support.waiting import free_port, until
 
@@ -71,31 +71,14 @@ def test_nobody_lives_on_because_the_clock_was_set_back(client):
     assert client.hkeys(keyspace.PROCESSES_KEY) == []
 
 
-def test_processes_of_the_earlier_release_are_known_by_their_names(client):
-    """It said when and which surveys, once a minute."""
+def test_what_a_later_release_says_beside_what_this_one_knows_is_passed_over(client):
     now = keyspace.server_time_ms(client)
-    client.hset(
-        keyspace.PROCESSES_KEY,
-        "ratelimit@there:12",
-        msgspec.msgpack.encode([now - 170_000, {"clinic": "ab"}]),
+    known = msgspec.msgpack.decode(
+        encode_heartbeat(ProcessHeartbeat(now, {"clinic": "ab"}, role="web", library="parley_0"))
     )
-    client.hset(keyspace.PROCESSES_KEY, "ratelimit@there:13", msgspec.msgpack.encode([now - 190_000, {}]))
-    ((name, said),) = process_registry.living_processes(client).items()
-    assert name == "ratelimit@there:12"
-    assert (said.role, said.host, said.pid, said.surveys) == ("ratelimit", "there", 12, {"clinic": "ab"})
-
-
-def test_the_earlier_release_can_read_what_this_one_says(client):
-    class Run(msgspec.Struct, frozen=True, array_like=True):
-        at: int
-        surveys: dict[str, str]
-
-    process_registry.store_heartbeat(
-        client, "x", ProcessHeartbeat(7, {"clinic": "ab"}, role="conversation", library="parley_0")
-    )
-    assert msgspec.msgpack.decode(client.hget(keyspace.PROCESSES_KEY, "x"), type=Run) == Run(
-        7, {"clinic": "ab"}
-    )
+    client.hset(keyspace.PROCESSES_KEY, "web@here:1.a", msgspec.msgpack.encode([*known, "more", {"yet": 1}]))
+    (said,) = process_registry.living_processes(client).values()
+    assert said == ProcessHeartbeat(now, {"clinic": "ab"}, role="web", library="parley_0")
 
 
 def test_what_a_later_release_says_unreadably_is_nobody(client):

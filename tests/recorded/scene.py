@@ -1,10 +1,11 @@
 """One moment of a deployment in which there is something of everything: people at every point of a conversation, and
 everything that can be left lying by whoever died, waits, was refused or gave up.
 
-Nothing here may know more of Parley than its processes, its API and its server-side functions, so that it can be played by
-any release.
+Nothing here may know more of Parley than its processes, its API, its commands and its server-side functions, so that it
+can be played by any release.
 """
 
+import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,8 +29,10 @@ SOON_S = 30.0
 LEFT_MS = 60_000
 """How long what would go soon is there after the scene."""
 
-EXPIRES_DAYS = 39
-"""How long the session of `expiring` lasts."""
+WHY_PAUSED = "the phones are being counted"
+
+EXPIRES_DAYS = 39.5
+"""How long the session of `expiring` lasts. Its lane is kept for a day more, and must be there after 40 of them."""
 
 SURVEY = """
 survey: sampler
@@ -69,6 +72,7 @@ NAMES = (
     "half_way", "done", "stopped", "came_back", "asked", "held", "start_waits", "reply_waits", "parts", "told_stop",
     "receipt", "cancelled", "released", "unsent", "worker_died", "sender_died", "backing_off", "booked", "uncertain",
     "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread", "expiring",
+    "dropped",
 )  # fmt: skip
 PEOPLE = {name: person(place) for place, name in enumerate(NAMES)}
 """Who they are: what has happened to them."""
@@ -157,7 +161,11 @@ class Scene:
             self.heard(name, 1)
 
     def _give_up(self) -> None:
-        """Dead letters of both kinds."""
+        """Dead letters of both kinds; of one more, only the audit knows."""
+        self._accept_raw("dropped", b"no event")
+        self._until_dead(1)
+        self._command("dead", "drop", "--all", "--yes")
+        self._until_dead(0)
         self._octopush.control(Faults(script=[Scripted(400, {"code": 151, "message": "Country not served"})]))
         self.says("rejected", "Ada")
         self._until_dead(1)
@@ -252,10 +260,11 @@ class Scene:
         self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
         self._release("released")
-        self._lanes.set(keyspace.pause_key(SIMULATED), "104: out of credit", px=LEFT_MS)
+        self._command("channel", "pause", SIMULATED, "--why", WHY_PAUSED)
         for bucket in (
             keyspace.sms_bucket_key(CHANNEL),
             keyspace.session_bucket_key(CHANNEL),
+            keyspace.invitation_bucket_key(CHANNEL),
             keyspace.request_bucket_key("tests"),
         ):
             self._take_permit(bucket)
@@ -309,6 +318,10 @@ class Scene:
 
     def _key(self, of: object, name: str) -> str:
         return of(keyspace.shard_of(PEOPLE[name], SHARDS), PEOPLE[name])  # type: ignore[operator]
+
+    def _command(self, *arguments: str) -> None:
+        """What an operator types."""
+        subprocess.run(["parley", *arguments], env=self._parley.environment, check=True, capture_output=True)
 
     def _until_dead(self, count: int) -> None:
         def letters() -> int:

@@ -15,7 +15,6 @@ from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
     DeadLetterSummary,
-    FailedAttempt,
     IncompleteSms,
     OpenSession,
     OptOutStatus,
@@ -26,6 +25,7 @@ from workers.diagnosis.sender_snapshot import (
     WaitingInvitation,
     WaitingMail,
 )
+from workers.store.dead_letter_store import FailedAttempt
 
 NOW = 1_795_283_600_000
 S, MIN, H = 1_000, 60_000, 3_600_000
@@ -194,9 +194,6 @@ CASES = {
     "mail without alarm": (
         person(**mail(alarm=None)),
         WRONG, "which cannot be explained; `redis-cli ZADD '{3}:alarms' 0 +33600000001` sets one.",
-    ),
-    "earlier release's clock is silent": (
-        person(**mail(), alive=without("clock", "delivery"), earlier=True), NORMAL, "a worker is rung for",
     ),
     "deadline overdue": (
         person(**session(ahead=((-20 * S, "idle"),)) | {"alarm": NOW - 20 * S}),
@@ -428,7 +425,7 @@ def some(*choices):
         ),
         some(session(), session(problem="lost"), session(ahead=((-H, "idle"),))),
         some({"lock": lock(since_ms=S)}, {"lock": lock(since_ms=H, attempts=4)}),
-        some({"alive": {}}, {"alive": {}, "earlier": True}, {"alive": without("clock")}),
+        some({"alive": {}}, {"alive": without("clock")}),
         some({"queues": {}, "broker": "TimeoutError"}, {"queues": rung("replies", since=H)}),
         some({"channels": paused("operator")}, {"channels": paused("circuit", until=S)}, {"channels": {}}),
         some(

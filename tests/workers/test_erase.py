@@ -6,7 +6,6 @@ import pytest
 from click.testing import CliRunner
 
 from config.store import keyspace
-from engine.model import lane as lane_format
 from engine.model.events import (
     InboundSms,
     Invitation,
@@ -15,7 +14,6 @@ from engine.model.events import (
     ProviderStop,
     encode_event,
 )
-from engine.model.lane import ChannelLine, Lane
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
 from workers.commands.erase import ErasureCounts, SenderEraser, erase
@@ -36,7 +34,7 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
 
 
 def eraser(town):
-    return SenderEraser(town.client, town.world.broker, town.world.settings, town.optouts)
+    return SenderEraser(town.world, town.optouts)
 
 
 def shard(town, sender):
@@ -164,14 +162,6 @@ def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
     town.drain()
     town.accept(ANNA, "START")
     assert eraser(town).erase(ANNA).opt_outs == 0
-
-
-def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
-    k = shard(town, ANNA)
-    state = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
-    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + state)
-    eraser(town).erase(ANNA)
-    assert town.optouts.opt_outs_of(ANNA) == {"clinic": (7, "unknown")}
 
 
 def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):

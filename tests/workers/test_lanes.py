@@ -198,7 +198,7 @@ def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client,
     assert outboxes.lease_oldest([ANNA]) == []
 
 
-def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
+def test_fences_go_on_from_those_that_were_given_out_though_a_clock_was_ahead(client, lanes):
     ahead = (now_ms(client) + 60_000) * 1_000
     for k in range(SHARDS):
         client.set(keyspace.fence_key(k), ahead)

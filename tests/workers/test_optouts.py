@@ -19,7 +19,7 @@ from engine.model.events import (
     SessionEnded,
     encode_event,
 )
-from engine.model.lane import ChannelLine, Lane
+from engine.model.lane import Lane
 from engine.model.sender_numbers import normalize_number
 from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_number, parse_sender_argument
 from workers.commands.optout import optout
@@ -86,16 +86,6 @@ def test_what_providers_tell_is_known_by_its_source(town):
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == ["provider"]
     assert [source for _, source in known(town, BORIS).values()] == ["import x.csv"]
-
-
-def test_a_lane_of_an_earlier_release_enters_the_list_with_its_next_commit(town):
-    k = shard(town, ANNA)
-    old = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
-    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + old)
-    town.accept(ANNA, "hello?")
-    town.drain()
-    assert known(town, ANNA) == {"clinic": (7, "unknown")}
-    assert town.said(ANNA) == []
 
 
 def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
@@ -204,14 +205,6 @@ def test_a_version_that_is_run_again_meanwhile_stays(pipeline):
     assert list(survey_versions.stored_versions(town.client)) == [version_of(ONE)]
 
 
-def test_what_an_earlier_release_kept_counts_as_used_now(pipeline):
-    town = pipeline(ONE)
-    survey_versions.publish_current(town.client, town.world.surveys)
-    town.client.delete(survey_versions.LAST_USED_KEY, survey_versions.FIRST_STORED_KEY)
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
-    assert survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version_of(ONE)] > OLD_MS
-
-
 def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
     survey_versions.publish_current(town.client, town.world.surveys)
@@ -236,7 +229,7 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
     """With a Redis that does not answer, nothing becomes current."""
     town = pipeline(ONE)
     away = keyspace.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
-    world = worker_process.WorkerContext(town.world.settings, town.world.surveys, away, town.world.broker)
+    world = msgspec.structs.replace(town.world, lanes=away)
     (folder_of(town) / "clinic.yaml").write_bytes(TWO)
     with capture_logs() as logs, hot_reloaded_surveys(world, "conversation"):
         until(

@@ -2,7 +2,7 @@
 
 A letter stays until an operator deals with it, its person is erased, or the survey that it belongs to says how long what
 was said is kept; whatever takes it away writes the audit in the same call. Each shard has its letters in the order in
-which they fell. How many there are of each reason is counted in that call too, but for those of earlier releases.
+which they fell. How many there are of each reason is counted in that call too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,22 +14,16 @@ import msgspec
 import redis
 
 from config.store import keyspace
+from config.store.dead_letter_reasons import DeadLetterReason
 
 DEAD_LETTER_PAGE_SIZE = 500
 
 MAX_ATTEMPTS_KEPT = 20
 """Attempts that a letter tells of, the newest ones."""
 
-DeadLetterReason = Literal[
-    "undecodable", "unreadable_state", "engine_error", "worker_died",
-    "unknown_channel", "rejected", "tries_exhausted", "uncertain",
-]  # fmt: skip
-"""`worker_died`: each worker that took it up was gone before it was done. `uncertain`: the provider may have the SMS,
-and can no longer be asked by its id, or could not be asked in all its tries, or ever."""
 
-
-class DeadLetterAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """An attempt at `at` (ms), and what came of it."""
+class FailedAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt at `at` (ms) to apply an event or to send an SMS, and why it failed."""
 
     at: int
     code: str = ""
@@ -43,8 +37,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     Of an event, `state` is the lane then, without what no operator needs (None: not known), `session` and `survey` what
     was open where it belongs, and `stopped` says that it is a STOP, which holds all the same. Of an SMS, `survey` is whose
-    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it. `counted`: its
-    reason is counted.
+    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it.
     """
 
     id: str
@@ -60,13 +53,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     why: str = ""
     traceback: str = ""
-    tries: list[DeadLetterAttempt] = []
+    tries: list[FailedAttempt] = []
     state: bytes | None = None
     survey: str = ""
     uncertain: bool = False
     since: int = 0
     stopped: bool = False
-    counted: bool = False
 
     @property
     def queue(self) -> str:
@@ -119,10 +111,8 @@ class EncodedDeadLetter(msgspec.Struct, frozen=True):
 
 
 def encode_dead_letter(letter: DeadLetter) -> EncodedDeadLetter:
-    """Encode a dead letter for a commit, marked as counted."""
-    return EncodedDeadLetter(
-        letter.id, _dead_letter_encoder.encode(msgspec.structs.replace(letter, counted=True))
-    )
+    """Encode a dead letter for a commit."""
+    return EncodedDeadLetter(letter.id, _dead_letter_encoder.encode(letter))
 
 
 def scan_unordered(client: redis.Redis, k: int) -> Iterator[DeadLetter]:

@@ -100,7 +100,6 @@ def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
     """Forget the versions that have not been in use for `keep_ms`, and answer which. Lanes are only looked through if
     there might be one; if one of them cannot be read, nothing is forgotten."""
     now = keyspace.server_time_ms(client)
-    _mark_unmarked_used(client, now)
     horizon = now - keep_ms
     unused: list[bytes] = keyspace.run_command(client, ("ZRANGEBYSCORE", LAST_USED_KEY, "-inf", horizon))
     stale = {version.decode() for version in unused}
@@ -113,13 +112,6 @@ def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
     if pinned := stale & found.count_by_version().keys():
         client.zadd(LAST_USED_KEY, dict.fromkeys(pinned, now), gt=True)
     return [version for version in sorted(stale - pinned) if _delete_if_unused(client, version, horizon)]
-
-
-def _mark_unmarked_used(client: redis.Redis, now: int) -> None:
-    """An earlier release kept versions without saying when they were in use: as far as we know, they are now."""
-    versions: list[bytes] = keyspace.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
-    if versions:
-        client.zadd(LAST_USED_KEY, dict.fromkeys(versions, now), nx=True)
 
 
 def _delete_if_unused(client: redis.Redis, version: str, horizon: int) -> bool:

@@ -54,7 +54,7 @@ local function write_flow(key, fields)
   redis.call('PEXPIRE', key, ms(FORGET_MS))
 end
 
--- Who paused a channel; nil if nobody has. An earlier release wrote no more than why, for the account's faults alone.
+-- Who paused a channel; nil if nobody has. What cannot be read is taken for the account's, as in config/store/pauses.py.
 local function paused_by(key)
   local pause = redis.call('GET', key)
   if not pause then return nil end
@@ -191,7 +191,9 @@ local function report(keys, args)
   if opened ~= '' or flow.rest then new.held = 1 end
   if flow.rest or flow.level == 0 then new.probing = 0 end
   write_flow(flow_key, new)
-  local rest = flow.level > 0 and math.min(RECHECK_MS, math.max(0, redis.call('PTTL', pause_key))) or 0
+  local left = redis.call('PTTL', pause_key)
+  if left == -1 then left = RECHECK_MS end
+  local rest = flow.level > 0 and math.min(RECHECK_MS, math.max(0, left)) or 0
   return {rest, opened, closed}
 end
 

@@ -2,8 +2,8 @@
 
 local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
 
--- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all (0: an earlier
--- release did not say), and the owner with the ms of the others.
+-- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all, and the owner
+-- with the ms of the others.
 local function earlier(lock, now, owner)
   local later = string.match(lock.owner, ';(.*)$')
   local before = ms(lock.since) .. (later and ',' .. later or '')

@@ -26,9 +26,9 @@ local function read_letter(letter)
   return fields
 end
 
--- A letter of an earlier release is not counted, and does not say so.
+-- One whose reason cannot be read, being damaged, is not counted.
 local function count_letter(reasons, letter, by)
-  if not letter.counted or type(letter.reason) ~= 'string' then return end
+  if type(letter.reason) ~= 'string' then return end
   if redis.call('HINCRBY', reasons, letter.reason, by) <= 0 then redis.call('HDEL', reasons, letter.reason) end
 end
 
@@ -59,7 +59,6 @@ local function exhume(dead, index, reasons, audit, id, by, outcome)
   local letter = read_letter(stored)
   redis.call('HDEL', dead, id)
   count_letter(reasons, letter, -1)
-  if redis.call('EXISTS', dead) == 0 then redis.call('DEL', reasons) end -- whatever an earlier release did to it
   write_audit(audit, id, letter, by, outcome)
   return true
 end

@@ -1,7 +1,6 @@
-"""A survey file into a program, or the sentences that say why not.
+"""Compile a parsed survey file into a Survey, or report every problem that it has.
 
-All problems of a file are found in one go. Each names the step by its id, and the field.
-"""
+All problems of a file are found in one pass. Each names the step by its id, and the field."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
@@ -54,7 +53,8 @@ _NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
 
 def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple[Survey, list[SurveyFinding]]:
-    """The survey in a parsed file, and warnings about how it is written. Raises Rejected."""
+    """Compile a parsed survey file (`raw`) into a Survey, with warnings about how it is written. Raises Rejected,
+    which holds every error."""
     if not isinstance(raw, dict):
         raise InvalidSurveyError(
             [invalid_file_finding("it holds no survey: the fields `survey` and `steps` are expected")]
@@ -133,7 +133,8 @@ def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
 def _unspoken_language_warnings(
     header: SurveyFile, sources: Iterable[WrittenStep | None]
 ) -> Iterator[SurveyFinding]:
-    """Where we would say something in a language in which we have no words."""
+    """Yield a warning for each language of the survey in which Parley has no phrases of its own and the author left
+    some to it."""
     ours = [
         f"`texts.{name}`"
         for name in header.texts.__struct_fields__
@@ -155,7 +156,8 @@ def _unspoken_language_warnings(
 
 
 def _variable_lengths(declared: DeclaredVariables) -> dict[str, int]:
-    """Lower case -> longest value. What is declared, and what needs no declaration."""
+    """Map each session variable, in lower case, to the longest value it may have, in characters: the declared ones
+    and PUZZEL_KEYS, which need no declaration."""
     longest = declared if isinstance(declared, dict) else dict.fromkeys(declared, LONGEST_VALUE)
     return dict.fromkeys((each.lower() for each in PUZZEL_KEYS), LONGEST_VALUE) | {
         name.lower(): each for name, each in longest.items()
@@ -163,12 +165,13 @@ def _variable_lengths(declared: DeclaredVariables) -> dict[str, int]:
 
 
 def _strings_in(written: object) -> list[str]:
-    """What of a list in a header with problems can be read, so that the rest of the file is looked at too."""
+    """Return the strings of a header's list, also of one that has problems, so that the rest of the file can be
+    checked."""
     return [each for each in written if isinstance(each, str)] if isinstance(written, list) else []
 
 
 def _convert_steps(raw: object) -> tuple[list[WrittenStep | None], list[SurveyFinding]]:
-    """The steps as written, None for those that cannot be converted."""
+    """Convert the steps, and report their problems. A step that cannot be converted is None, so that indexes stay."""
     if not isinstance(raw, list):
         return [], []
     if not raw:
@@ -203,7 +206,8 @@ def _step_finding(raw: object, place: int, problem: str) -> SurveyFinding:
 
 
 def _step_indexes(raw: object) -> dict[str, int]:
-    """Step id -> index, also of the steps that cannot be converted, so that routes to them are no second problem."""
+    """Map step ids to indexes, steps that cannot be converted included: a route to one of them is then no second
+    problem."""
     ids: dict[str, int] = {}
     for place, each in enumerate(raw if isinstance(raw, list) else []):
         if isinstance(each, dict) and isinstance(each.get("id"), str):
@@ -260,7 +264,8 @@ class _StepCompiler:
     def _compile_reasks(
         self, source: AskStep, question: LocalizedText, reader: AnswerReader
     ) -> Mapping[InvalidReason, LocalizedText]:
-        """What is said to each kind of invalid answer: the author's text or ours, and the question again."""
+        """Return the SMS for each reason for which `reader` rejects an answer: the author's `invalid` or Parley's
+        phrase, then the question again."""
         if source.attempts < 1:
             self._scope.add_error(f"field attempts: found {source.attempts}, expected 1 or more")
         if source.invalid is not None:
@@ -274,6 +279,8 @@ class _StepCompiler:
         }
 
     def _join_reask(self, told: LocalizedText, question: LocalizedText) -> LocalizedText:
+        """Join a rejection and the question after it, in every language. Reports a problem if the two exceed
+        LONGEST_SMS characters."""
         reask = {each: join_templates(told[each], " ", question[each]) for each in question}
         if any(literal_length(each) > LONGEST_SMS for each in reask.values()):
             self._scope.add_error(
@@ -312,7 +319,7 @@ class _StepCompiler:
 
 
 def _language_keyword_pairs(written: KeywordsWritten, default: str) -> list[tuple[str, str]]:
-    """Language and keyword, one pair for each keyword."""
+    """List the start keywords as pairs (language, keyword)."""
     by_language = written if isinstance(written, dict) else {default: written}
     return [
         (language, each)

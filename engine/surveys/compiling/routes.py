@@ -54,6 +54,8 @@ class RouteCompiler:
                 assert_never(source.next)
 
     def resolve_step(self, field: str, target: str) -> int:
+        """Return the index of the step called `target`, END for `end`. Reports an unknown step, and returns END for
+        it."""
         if target == "end":
             return END_INDEX
         if target not in self._scope.index_by_id:
@@ -63,7 +65,7 @@ class RouteCompiler:
         return self._scope.index_by_id.get(target, END_INDEX)
 
     def compile_folded_pattern(self, field: str, source: str) -> CompiledPattern | None:
-        """A pattern for folded text."""
+        """Compile a pattern that matches folded text; None, and a problem, if RE2 refuses it."""
         try:
             return compile_folded(source)
         except BadPatternError as e:
@@ -101,7 +103,7 @@ class RouteCompiler:
         return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
 
     def _condition_subject(self, field: str, when: When, step: WrittenStep) -> str:
-        """What the condition compares: a step's id, or a session variable's place."""
+        """Return the subject of a condition: a step's id, or "$" and a session variable's key in lower case."""
         scope = self._scope
         if when.variable is not None:
             if when.answer is not None:
@@ -147,6 +149,7 @@ class RouteCompiler:
         return lambda sentence: self._scope.add_error(f"field {field}: {sentence}")
 
     def _check_builtin_variable(self, field: str, written: ComparedValue, about: str) -> None:
+        """Report a value that cannot equal the built-in variable `about`: $number is a text, $messages a number."""
         if about == NUMBER_KEY and not isinstance(written, str):
             self._scope.add_error(
                 f'field {field}: found {written}, expected a number in quotation marks, as in "+33700000001"'
@@ -191,7 +194,7 @@ class RouteCompiler:
             yield Not(self._compile_condition(f"{field}.not", when.not_, step))
 
     def _convert_value(self, field: str, written: ComparedValue, about: str) -> ComparedValue:
-        """What the reader of `about` gives for the answer that the author wrote."""
+        """Convert the value that the author compares with to the type and spelling that the reader of `about` gives."""
         asked = self._scope.questions_by_id.get(about)
         if asked is None:
             self._check_builtin_variable(field, written, about)
@@ -201,5 +204,5 @@ class RouteCompiler:
 
 
 def _is_limited(route: Route) -> bool:
-    """May the route be closed?"""
+    """Return whether the route may be closed: it has a condition, or a count."""
     return route.when is not None or route.times is not None

@@ -24,7 +24,7 @@ from engine.surveys.texts import (
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 
 _MALFORMED_PLACEHOLDER = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
-"""What looks like a placeholder, and is none. One for what Parley tells, and does not, is the proofs' to find."""
+"""Text in braces that resembles a placeholder and is none. An unknown `{$name}` is left to the proofs."""
 
 PLAIN_KEYWORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
@@ -37,10 +37,8 @@ class TextCompiler:
     def compile_text(
         self, field: str, written: WrittenText, *, options: Sequence[LocalizedText] = (), plain: bool = False
     ) -> LocalizedText:
-        """A text in every language; where one is missing, in the first. A `plain` text has no placeholders.
-
-        `options` follow it, a line each.
-        """
+        """Compile a text for every language of the survey; a missing translation is replaced by the first language's.
+        A `plain` text has no placeholders. `options` follow the text, a line each."""
         scope = self._scope
         by_language = dict.fromkeys(scope.languages, written) if isinstance(written, str) else written
         for language in by_language:
@@ -76,7 +74,8 @@ class TextCompiler:
     def compile_fixed_texts(
         self, written: FixedTexts, start: WrittenKeywords, title: str
     ) -> dict[FixedText, LocalizedText]:
-        """Every fixed text that is not silenced, the author's or ours."""
+        """Compile the fixed texts: the author's, Parley's default where there is none, nothing for those set to
+        `none`."""
         texts: dict[FixedText, LocalizedText] = {}
         for field in written.__struct_fields__:
             name = cast(FixedText, field)
@@ -149,7 +148,8 @@ def fixed_text_by_language(
 
 
 def main_keyword(start: WrittenKeywords, language: str = "") -> str:
-    """The keyword that a person is told to send: the first one that is a plain word, if possible in `language`."""
+    """Return the keyword that texts tell a person to send: the first that is a plain word, of `language` if it has
+    one, else "START"."""
     by_language = start if isinstance(start, dict) else {language: start}
     order = [by_language[language]] if language in by_language else []
     for written in (*order, *by_language.values()):
