@@ -10,6 +10,7 @@ from engine.answers.scales import ScaleAnswer
 from engine.answers.several_choices import ChoicesAnswer
 from engine.answers.single_choice import ChoiceAnswer
 from engine.answers.text_answers import TextAnswer
+from engine.answers.times_of_day import TimeAnswer
 from engine.answers.yes_no import YesNoAnswer
 
 AnyAnswerSpec = (
@@ -20,6 +21,7 @@ AnyAnswerSpec = (
     | ChoiceAnswer
     | ChoicesAnswer
     | DateAnswer
+    | TimeAnswer
     | PhoneAnswer
 )
 """What an author may write under `answer`."""

@@ -2,7 +2,7 @@
 has its rows here, and then holds what test_replies.py, test_phrases.py and the random surveys say of every type.
 """
 
-from datetime import date
+from datetime import date, time
 
 from engine.answers.dates import DateReader
 from engine.answers.numbers import NumberReader
@@ -12,6 +12,7 @@ from engine.answers.scales import ScaleReader
 from engine.answers.several_choices import ChoicesReader
 from engine.answers.single_choice import ChoiceReader
 from engine.answers.text_answers import TextReader
+from engine.answers.times_of_day import TimeReader
 from engine.answers.yes_no import YesNoReader
 from engine.model.patterns import compile_pattern
 
@@ -31,6 +32,7 @@ WRITTEN = [
     {"type": "scale", "from": 1, "to": 3, "labels": {"1": "bad", "3": "good"}},
     {"type": "text", "max": 5},
     {"type": "date", "min": "2030-01-01", "max": "2030-01-03"},
+    {"type": "time", "min": "09:00", "max": "17:00"},
 ]  # fmt: skip
 """Answers as an author writes them: of which random surveys are made."""
 
@@ -42,6 +44,7 @@ COMPARED = {
     "scale": [{"at_least": 2}, {"below": 2}, {"equals": 3}],
     "text": [{"equals": "yes"}, {"contains": "a"}, {"matches": "[0-9]+"}],
     "date": [{"at_least": "2030-01-02"}, {"below": "2030-01-02"}],
+    "time": [{"at_least": "12:00"}, {"below": "12:00"}, {"equals": "17:00"}],
 }
 """By type, conditions on such answers."""
 
@@ -49,6 +52,7 @@ REPLIES = [
     "yes", "no", "1", "2", "3", "0", "1.5", "1 2", "2 3", "1 3", "2030-01-01", "2030-01-02", "2030-01-03",
     "😀" * 5, "a" + "😀" * 4, "ab", "12", "yes" + "\U0001e8d0" * 2, "12" + "\U0001e8d0" * 3, "?", "", "xxxxxx", "99", "-1", "1 2 3", "0.001",
     "1.99999999999999", "1,250", "31/02/2030", "31/12", "2031-01-01", "2029-01-01",
+    "09:00", "12:00", "17:00", "08:59", "17:01", "8:30", "25:00", "14:30 or 15:00",
 ]  # fmt: skip
 """An answer of each region that COMPARED makes of WRITTEN, the dearest among them, and an SMS that is none for each
 reason."""
@@ -82,6 +86,8 @@ READERS = {
     "choices": TOPPINGS,
     "birthday": DateReader(max="today"),
     "appointment": DateReader(min="today", max="2030-12-31", order="mdy"),
+    "any time": TimeReader(),
+    "office hours": TimeReader("09:00", "17:00"),
     "phone": PhoneReader("FR"),
     "world phone": PhoneReader(),
     "anything": AnythingReader(),
@@ -108,6 +114,10 @@ def is_answer_of(reader, answer):
             return least <= len(value) <= most and value == tuple(ids[place] for place in answer.indexes)
         case DateReader():
             return date.fromisoformat(value).isoformat() == value
+        case TimeReader(low, high):
+            return time.fromisoformat(value).strftime("%H:%M") == value and (low or "") <= value <= (
+                high or "24"
+            )
         case PhoneReader():
             return value[0] == "+" and value[1:].isdecimal() and value.isascii()
         case AnythingReader():
@@ -119,6 +129,7 @@ def is_answer_of(reader, answer):
 COLOUR_IDS = ("red", "green", "blue", "pink")
 COLOUR_PLACES = {"1": 0, "2": 1, "3": 2, "4": 3}
 
+NO_TIME = {"not_a_time": "soon", "ambiguous": "14:30 or 15:00", "am_or_pm": "8:30", "no_such_time": "25:00"}
 NO_DATE = {"not_a_date": "soon", "no_year": "21 nov", "no_such_day": "0/0/2020"}
 
 # Each reader, and for each of its whys an SMS that it refuses for it.
@@ -143,6 +154,10 @@ REFUSED = [
     (DateReader("today", "2030-12-31", "mdy"), NO_DATE | {"too_early": "hier", "too_late": "01/01/2031"}),
     (DateReader(max="today"), NO_DATE | {"too_late": "22/11/2026"}),
     (DateReader(min="today"), NO_DATE | {"too_early": "20/11/2026"}),
+    (TimeReader(), NO_TIME),
+    (TimeReader("09:00"), NO_TIME | {"too_early": "08:59"}),
+    (TimeReader(max="17:00"), NO_TIME | {"too_late": "17:01"}),
+    (TimeReader("09:00", "17:00"), NO_TIME | {"too_early": "8 am", "too_late": "23h"}),
     (PhoneReader(), {"not_a_phone": "06 12 34 56 78"}),
     (PhoneReader("FR"), {"not_a_phone": "12"}),
     (PhpNumberReader(), {"not_a_number": "hot"}),
