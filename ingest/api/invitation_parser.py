@@ -264,7 +264,7 @@ def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
 
 
 def _field_error(problem: FieldProblem) -> FieldError:
-    """What msgspec says of a place within the field goes into the pointer."""
+    """Convert a problem; a place within the field goes into the pointer."""
     within = problem.path.replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
     return FieldError(json_pointer(problem.field.encode_name, *parts), problem.sentence or "it is missing")

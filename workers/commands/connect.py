@@ -65,5 +65,5 @@ def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
 
 
 def url_without_credentials(url: str) -> str:
-    """Which server, without the user and the password that the URL may have, before the host or as options."""
+    """Return the URL without the user and the password that it may have, before the host or as options."""
     return re.sub("//[^/]*@", "//", url.partition("?")[0])
