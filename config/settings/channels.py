@@ -254,8 +254,8 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
             digits = number.removeprefix("+")
             if digits and digits in owners:
                 yield (
-                    f"{path}: channels.{channel.name}.{field} is {number!r}: channel {owners[digits]} has it, "
-                    "expected a number of its own"
+                    f"{path}: channels.{channel.name}.{field} is {number!r}: "
+                    f"channel {owners[digits]} has it, expected a number of its own"
                 )
             owners.setdefault(digits, channel.name)
 

@@ -241,8 +241,8 @@ class _EnvironmentReader:
             broker = default_broker_url(lanes)
             if not broker:
                 self._problems.append(
-                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: expected "
-                    "redis://host:port/number there, or the broker's own URL"
+                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: "
+                    "expected redis://host:port/number there, or the broker's own URL"
                 )
         return Secret(lanes), Secret(broker)
 

@@ -212,8 +212,8 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
         """Take the answers to `_shard_commands`."""
         return cls(
-            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), _hash_reply(next(answers)),
-            next(answers), {name: next(answers) for name in channels},
+            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers),
+            _hash_reply(next(answers)), next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
     def followup_commands(self, now: int) -> Iterator[Command]:

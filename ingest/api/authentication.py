@@ -33,7 +33,8 @@ class ApiAuthenticator:
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many requests",
-                f"the key {key.name} allows {key.requests_per_minute} a minute: many invitations fit into one request",
+                f"the key {key.name} allows {key.requests_per_minute} a minute: "
+                "many invitations fit into one request",
                 headers={"Retry-After": str(wait_s)},
             )
         return key

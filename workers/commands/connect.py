@@ -47,7 +47,8 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
     url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(
-            f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the server in use"
+            f"nothing is running on {settings.var}: "
+            "start `parley run`, or set PARLEY_REDIS_URL to the server in use"
         )
     broker_url = settings.broker_url or default_broker_url(url)
     return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))

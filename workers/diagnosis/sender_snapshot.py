@@ -186,6 +186,6 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     def is_unknown(self) -> bool:
         """Whether nothing is known of this person."""
         return not (
-            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs or self.invitations
-            or self.dead or self.records or self.unreadable
+            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs
+            or self.invitations or self.dead or self.records or self.unreadable
         )  # fmt: skip
