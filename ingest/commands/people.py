@@ -47,7 +47,8 @@ def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: st
         for line, cells in rows:
             if any(cells[len(columns) :]):
                 raise PeopleFileError(
-                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds a comma, a "
+                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds "
+                    "a comma, a "
                     "semicolon or a tab in quotation marks"
                 )
             yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))

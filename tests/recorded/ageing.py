@@ -125,7 +125,7 @@ LAYOUTS: dict[str, Layout] = {
         _timeless,
     ),
 }  # fmt: skip
-"""By kind of key (config/keyspace.py). Scores and ids of streams are moved whatever the kind is."""
+"""By kind of key (config/store/keyspace.py). Scores and ids of streams are moved whatever the kind is."""
 
 NAMES: dict[str, Callable[[Move, str], str]] = {"released_sms_key": Move.minute, "sms_counter_key": Move.date}
 """Kinds whose names end with a time, behind the last colon."""

@@ -31,8 +31,8 @@ LEFT_MS = 60_000
 
 WHY_PAUSED = "the phones are being counted"
 
-EXPIRES_DAYS = 39
-"""How long the session of `expiring` lasts."""
+EXPIRES_DAYS = 39.5
+"""How long the session of `expiring` lasts. Its lane is kept for a day more, and must be there after 40 of them."""
 
 SURVEY = """
 survey: sampler

@@ -1,4 +1,4 @@
-"""What an earlier release left in Redis is read as it was meant, and gone on with."""
+"""What a release before this one left in Redis is read as it was meant, and gone on with."""
 
 import json
 import subprocess

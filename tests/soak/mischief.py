@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from config.store import keyspace
 from tests.support.octopush import FakeOctopush, Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy
@@ -149,7 +148,7 @@ class Mischief:
             case "lose":
                 functions = ("accept", "claim", "commit", "take", "settle", "tick", "ring")
                 function = functions[deed.whom % len(functions)]
-                self._proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
+                self._proxy.lose_replies(f"_{function}\r\n".encode(), times=3)  # of whatever release
                 told = f"lose {function}"
             case "slow redis":
                 self._proxy.delay(0.03)

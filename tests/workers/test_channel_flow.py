@@ -69,14 +69,17 @@ def paused_by(one):
     return {name: paused.pause.by for name, paused in one.active_pauses(["clinic"]).items()}
 
 
-def test_failures_in_a_row_open_the_circuit_and_whoever_opened_it_is_told_once(one, channels):
+def test_failures_in_a_row_open_the_circuit_and_whoever_opened_it_is_told_once(one, channels, monkeypatch):
+    monkeypatch.setattr(
+        "workers.store.channel_state.CIRCUIT_OPEN_MIN_MS", 30_000
+    )  # or it may be over before it is looked at
     assert one.report_results("clinic", [FAILS] * 4).rest_ms == 0
     assert paused_by(one) == {}
     assert channels().report_results("clinic", [FAILS]).opened == "circuit"
     assert one.report_results("clinic", [FAILS] * 5).opened == ""
     (paused,) = one.active_pauses(["clinic"]).values()
     assert (paused.pause.by, paused.pause.why) == ("circuit", FAILS[2])
-    assert 0 < paused.left_ms <= 1_000
+    assert 0 < paused.left_ms <= 30_000
 
 
 def test_a_provider_that_takes_every_other_request_is_not_paused(one):
@@ -162,7 +165,7 @@ def test_a_fault_of_the_account_pauses_until_one_sms_gets_through(one, client):
     fault = ("faults", 10, "104: credit")
     assert one.report_results("clinic", [fault, fault]).opened == "account"
     assert one.report_results("clinic", [fault]).opened == ""
-    assert ACCOUNT_FAULT_REST_MS - 2_000 < client.pttl(keyspace.pause_key("clinic")) <= ACCOUNT_FAULT_REST_MS
+    assert ACCOUNT_FAULT_REST_MS - 30_000 < client.pttl(keyspace.pause_key("clinic")) <= ACCOUNT_FAULT_REST_MS
     wait_over(client)
     assert one.acquire_send_permits("clinic", ["reply", "reply"]).probe
     one.report_results("clinic", [("probe-faults", 10, "104: credit")])
@@ -224,10 +227,12 @@ def test_a_pause_that_a_later_release_wrote_is_obeyed(one, client):
 def test_whoever_waits_for_a_pause_looks_at_the_channels_rate(channels, client):
     one = channels(sms_per_second=10)
     one.pause("clinic", "carrier incident", 50_000)
+    begun = keyspace.server_time_ms(client)
     waits = [-wait for wait in one.acquire_send_permits("clinic", ["reply"] * 100).waits_ms]
     assert client.pttl(keyspace.pause_key("clinic")) <= waits[0] <= 50_000
     assert waits[-1] - waits[0] == pytest.approx(9_900, abs=10)
-    assert -one.acquire_send_permits("clinic", ["reply"]).waits_ms[0] > waits[-1]
+    (later,) = one.acquire_send_permits("clinic", ["reply"]).waits_ms
+    assert keyspace.server_time_ms(client) - later > begun + waits[-1]
 
 
 def test_replies_book_ahead_and_unasked_sms_yield_until_those_are_through(channels, client):

@@ -108,7 +108,7 @@ WRONG = {
     ),
     "dead letters": (
         {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
-        "3 dead letters (1 earlier, 2 engine_error), the oldest of 3 h ago: `parley dead list`",
+        "3 dead letters (2 engine_error, 1 rejected), the oldest of 3 h ago: `parley dead list`",
     ),
     "Dramatiq's": (
         {"dramatiq_dead": {"dramatiq:default.XQ": 1}},

@@ -32,7 +32,8 @@ def check() -> None:
             if survey.keep_ms and survey.keep_ms > settings.keep_events_ms:
                 days = settings.keep_events_ms // _DAY_MS
                 click.echo(
-                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
+                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for "
+                    "everything"
                 )
         for finding in keyword_clashes(list(filter(None, map(surveys.current, channel.surveys)))):
             click.echo(f"  warning: {finding}")

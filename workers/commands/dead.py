@@ -65,15 +65,25 @@ def dead() -> None:
 
 
 _FILTER_OPTIONS = (
-    click.option("--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."),
+    click.option(
+        "--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."
+    ),
     click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
     click.option("--channel", default="", help="Only of this channel."),
     click.option("--survey", default="", help="Only about this survey."),
     click.option("--sender", default="", help="Only of this phone number."),
-    click.option("--older", "older_ms", type=DurationParam(), default=0, help="Only those that fell longer ago, such as 2h."),
-    click.option("--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."),
+    click.option(
+        "--older",
+        "older_ms",
+        type=DurationParam(),
+        default=0,
+        help="Only those that fell longer ago, such as 2h.",
+    ),
+    click.option(
+        "--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."
+    ),
     click.option("--error", default="", help="Only with this text in what went wrong; in any case."),
-)  # fmt: skip
+)
 
 
 def _filter_options(command: _Command) -> _Command:
@@ -163,8 +173,8 @@ def show(letter_id: str, as_json: bool) -> None:
 @_yes_option
 @_json_option
 def replay(
-    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool, by: str,
-    yes: bool, as_json: bool, **filters: Any,
+    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool,
+    by: str, yes: bool, as_json: bool, **filters: Any,
 ) -> None:  # fmt: skip
     """Try dead letters again: of these IDs, or all that the filters let through.
 
@@ -256,7 +266,8 @@ def _open_for_reading() -> Deployment:
         deployment.broker.ping()
     except redis.RedisError as e:
         click.echo(
-            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is not told.",
+            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is "
+            "not told.",
             err=True,
         )
         return msgspec.structs.replace(deployment, broker=deployment.lanes)

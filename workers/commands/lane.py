@@ -158,7 +158,8 @@ def _screen_rows(s: SenderSnapshot) -> Iterator[tuple[str, Iterable[str]]]:
     yield (
         "dead letters",
         (
-            f"{each.id}  {format_duration(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: {each.why}"
+            f"{each.id}  {format_duration(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: "
+            f"{each.why}"
             for each in s.dead
         ),
     )
@@ -187,7 +188,10 @@ def _lock_sentence(s: SenderSnapshot, lock: stored_values.StoredLock) -> str:
     state = (
         f"for another {format_duration(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
     )
-    return f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of {MAX_CLAIM_ATTEMPTS}"
+    return (
+        f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of "
+        f"{MAX_CLAIM_ATTEMPTS}"
+    )
 
 
 def _mailbox_lines(s: SenderSnapshot) -> Iterator[str]:
@@ -241,7 +245,8 @@ def _session_lines(s: SenderSnapshot) -> Iterator[str]:
         if thread.session is None and thread.ended_at:
             over = f" over {thread.originator}" if thread.originator else ""
             yield (
-                f"{thread.channel}{over}: none open; the last, of {thread.ended_survey}, ended {thread.ended_how} "
+                f"{thread.channel}{over}: none open; the last, of {thread.ended_survey}, ended "
+                f"{thread.ended_how} "
                 f"{format_duration(s.now - thread.ended_at)} ago"
             )
     for parts in s.gathered:
@@ -253,7 +258,8 @@ def _open_session_lines(s: SenderSnapshot, thread: ConversationStatus, session: 
     age = {True: "current", False: "OLDER than what runs", None: "nobody says what runs"}[session.current]
     yield (
         f"{thread.channel}{over}: {session.survey} at `{session.step}`, in {session.language}, opened "
-        f"{format_duration(s.now - session.opened_at)} ago, last SMS {format_duration(s.now - session.touched_at)} ago"
+        f"{format_duration(s.now - session.opened_at)} ago, last SMS "
+        f"{format_duration(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
         f", {pluralize(session.misread, 'invalid answer')}" if session.misread else ""
@@ -283,7 +289,10 @@ def _limit_lines(s: SenderSnapshot) -> Iterator[str]:
             for survey, until in thread.cools.items()
         ]
         if parts:
-            yield f"{thread.channel}{f' over {thread.originator}' if thread.originator else ''}: {', '.join(parts)}"
+            yield (
+                f"{thread.channel}{f' over {thread.originator}' if thread.originator else ''}: "
+                f"{', '.join(parts)}"
+            )
 
 
 def _channel_lines(s: SenderSnapshot) -> Iterator[str]:
@@ -337,7 +346,10 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
         tries = f" after {lock.attempts} of {MAX_SEND_ATTEMPTS} tries" if lock.attempts else ""
         yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_format_moment(s, lock.until)}"
     for tried in s.tries:
-        yield f"  tried {format_duration(s.now - tried.at)} ago: {': '.join(filter(None, (tried.code, tried.why)))}"
+        yield (
+            f"  tried {format_duration(s.now - tried.at)} ago: "
+            f"{': '.join(filter(None, (tried.code, tried.why)))}"
+        )
 
 
 def _outbox_table(s: SenderSnapshot) -> Table:

@@ -432,7 +432,10 @@ def _format_both_paths(compared: SessionComparison) -> str:
     place = compared.diverges_at
     if place is None:
         return "same"
-    return f"before: {_format_path(compared.before.path, place)}\nafter: {_format_path(compared.after.path, place)}"
+    return (
+        f"before: {_format_path(compared.before.path, place)}\nafter: "
+        f"{_format_path(compared.after.path, place)}"
+    )
 
 
 def _format_path(path: Sequence[str], place: int) -> str:

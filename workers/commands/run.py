@@ -123,7 +123,8 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     while not _is_web_ready(base):
         if monotonic() > deadline:
             console.print(
-                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at {base}/readyz"
+                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at "
+                f"{base}/readyz"
             )
             return
         sleep(0.1)
@@ -140,7 +141,7 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     lines += [f"  redis     {server_is}"]
     for channel in settings.channels.values():
         lines += [
-            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}",
+            f"  channel   {_describe_channel(channel)}",
             f"  webhook   {webhook_url(channel, settings.public_url or base)}",
         ]
     lines += [""]
@@ -153,6 +154,10 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
             "",
         ]
     console.print(*lines, sep="\n")
+
+
+def _describe_channel(channel: Channel) -> str:
+    return f"{channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
 
 
 def webhook_url(channel: Channel, base: str) -> str:

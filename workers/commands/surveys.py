@@ -225,7 +225,8 @@ def _version_table(shown: Iterable[SurveyVersion]) -> Table:
     table.add_column("channels")
     for each in shown:
         table.add_row(
-            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no",
+            _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table
