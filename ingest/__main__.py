@@ -36,7 +36,8 @@ def open_listening_socket(host: str, port: int) -> socket.socket:
 
 
 def tune_garbage_collector() -> None:
-    """What is loaded by now stays, so the collector need not look at it; a request leaves few cycles behind."""
+    """Freeze everything that is loaded by now, and let the garbage collector run rarely: a request leaves few
+    cycles behind."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

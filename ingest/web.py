@@ -22,7 +22,7 @@ from ingest.webhooks.inline_replies import InlineReplies
 
 
 class _Lifespan:
-    """What was begun is finished before the process ends."""
+    """Starts what runs beside requests, and finishes what was begun before the process ends."""
 
     def __init__(
         self, mailboxes: MailboxWriter, phones: simulated_phone.SimulatedPhones, hand_over: SpoolDrain | None

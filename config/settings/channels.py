@@ -35,7 +35,7 @@ _TIME_PATTERN = "([01][0-9]|2[0-3]):[0-5][0-9]"
 
 
 class ChannelLimits(msgspec.Struct, frozen=True):
-    """What a channel allows; 0 means no limit. Days are those of the channel's time zone."""
+    """The limits of a channel; 0 means no limit. Days are those of the channel's time zone."""
 
     sessions_per_sender_per_day: NonNegativeInt = 5
     start_burst: NonNegativeInt = 3
@@ -70,7 +70,8 @@ class ApiKeyTable(msgspec.Struct, frozen=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """Whoever shows the key whose hash is `sha256` may invite on `channels`, and see and cancel their sessions."""
+    """A key to the API, by the SHA-256 of which it is known: its holder may invite on `channels`, and see and
+    cancel their sessions."""
 
     name: str
     sha256: bytes
@@ -100,7 +101,7 @@ class Channel(msgspec.Struct, frozen=True):
     contacts: Mapping[str, str] = {}
 
     def policy(self) -> ChannelPolicy:
-        """What the engine needs to know of it."""
+        """Convert it to what the engine knows of a channel."""
         return ChannelPolicy(
             surveys=self.surveys,
             timezone=self.timezone,
@@ -116,14 +117,15 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
-    """The engine's view of the channels, by name."""
+    """Convert channels to the engine's policies, by name."""
     return {name: channel.policy() for name, channel in channels.items()}
 
 
 def read_channels(
     path: Path, environ: Mapping[str, str], problems: list[str]
 ) -> tuple[dict[str, Channel], tuple[ApiKey, ...]]:
-    """The channels and keys in the file at `path`. What has mistakes is made too, so that all of them are found."""
+    """Read the channels and keys in the file at `path`. Those with mistakes are made too, so that all mistakes are
+    found."""
     document = _read_toml(path, problems)
     if document is None:
         return {}, ()
@@ -155,7 +157,7 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 class _ChannelReader:
-    """One `[channels.<name>]`, and where its mistakes are told."""
+    """Reads one `[channels.<name>]`, and adds its mistakes to `problems`."""
 
     def __init__(self, path: Path, name: str, environ: Mapping[str, str], problems: list[str]) -> None:
         self._folder = path.parent
@@ -196,7 +198,8 @@ class _ChannelReader:
         return self._read_secret("token_env", written.token_env)
 
     def _read_secret(self, field: str, variable: object) -> Secret:
-        """What the variable holds. `variable` may be the secret itself by mistake, so it is shown only if a name."""
+        """Return the secret in the environment variable `variable`. That may be the secret itself by mistake, so
+        it is shown only if it looks like a name."""
         if not isinstance(variable, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
             what = field.removesuffix(_ENV_SUFFIX)
             self._add_problem(f".{field}: expected the name of a variable, in capitals, not the {what}")
@@ -224,7 +227,7 @@ class _ChannelReader:
         return QuietHours(begins, ends)
 
     def _read_contacts(self, written: str) -> Mapping[str, str]:
-        """The names in that file, which is looked for beside parley.toml."""
+        """Read the file of contacts, which is looked for beside parley.toml."""
         if not written:
             return {}
         names, problems = read_contacts(self._folder / written)
@@ -233,7 +236,7 @@ class _ChannelReader:
 
 
 def _split_provider_options(raw: object) -> tuple[object, dict[str, Any]]:
-    """What every channel may say, and what is left for its provider."""
+    """Split a table into what every channel may say, and what is left for its provider."""
     if not isinstance(raw, dict):
         return raw, {}
     ours = {name: value for name, value in raw.items() if name in ChannelTable.__struct_fields__}
@@ -241,7 +244,7 @@ def _split_provider_options(raw: object) -> tuple[object, dict[str, Any]]:
 
 
 def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
-    """Numbers and originators that two have: nobody could tell which of them was written to."""
+    """Report numbers and originators that two channels have: nobody could tell which of them was written to."""
     owners: dict[str, str] = {}
     for channel in channels:
         for field, number in (
@@ -251,8 +254,8 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
             digits = number.removeprefix("+")
             if digits and digits in owners:
                 yield (
-                    f"{path}: channels.{channel.name}.{field} is {number!r}: channel {owners[digits]} has it, "
-                    "expected a number of its own"
+                    f"{path}: channels.{channel.name}.{field} is {number!r}: "
+                    f"channel {owners[digits]} has it, expected a number of its own"
                 )
             owners.setdefault(digits, channel.name)
 
@@ -260,7 +263,7 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
 def _read_keys(
     path: Path, raw: object, channels: Mapping[str, Channel], problems: list[str]
 ) -> tuple[ApiKey, ...]:
-    """The keys of the API. Where nothing is real, neither is the key."""
+    """Read the keys of the API. Where all channels are simulated, there is a simulated key too."""
     if not isinstance(raw, dict):
         problems.append(f"{path}: keys is {raw!r}: expected tables [keys.<name>]")
         return ()

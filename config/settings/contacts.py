@@ -61,7 +61,7 @@ def _contact_rows(source: bytes) -> Iterator[CsvRow]:
 
 
 def _row_problem(fields: list[str], lines: dict[str, int]) -> str:
-    """What is wrong with a row; `lines` are those of the numbers above it. Empty: nothing."""
+    """Say what is wrong with a row; "" if nothing is. `lines` are those of the numbers above it."""
     if len(fields) != len(CONTACTS_HEADER):
         return (
             f"found {pluralize(len(fields), 'field')}, expected a number and a name; a name with a "

@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True):
         return blake2b("\0".join(secrets).encode(), digest_size=32, person=b"parley log").digest()
 
     def provider_settings(self, name: str) -> ProviderSettings:
-        """What the provider of the channel `name` is told."""
+        """Collect what the provider of the channel `name` needs to know."""
         channel = self.channels[name]
         webhook_url = f"{self.public_url}/webhooks/{name}" if self.public_url else ""
         return ProviderSettings(
@@ -241,8 +241,8 @@ class _EnvironmentReader:
             broker = default_broker_url(lanes)
             if not broker:
                 self._problems.append(
-                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: expected "
-                    "redis://host:port/number there, or the broker's own URL"
+                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: "
+                    "expected redis://host:port/number there, or the broker's own URL"
                 )
         return Secret(lanes), Secret(broker)
 
@@ -280,7 +280,8 @@ def _is_base_url(url: str) -> bool:
 
 
 def default_broker_url(url: str) -> str:
-    """The same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`; "" if the URL has none."""
+    """Return the URL of the same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`; "" if the
+    URL has none."""
     parts = urlsplit(url)
     number = parts.path.strip("/") or "0"
     if parts.scheme == "unix" or not number.isdigit() or "db=" in parts.query:
@@ -289,7 +290,7 @@ def default_broker_url(url: str) -> str:
 
 
 def _provider_account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:
-    """What the environment says of the account with a provider, whose fields only the provider knows."""
+    """Read the account with a provider, whose fields only the provider knows, from the environment."""
     prefix = f"PARLEY_{provider.upper()}_"
     return {
         name.removeprefix(prefix).lower(): Secret(value)

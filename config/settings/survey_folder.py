@@ -1,5 +1,5 @@
-"""What is in the folder of surveys, and is it still the same? Looked at, not listened to: folders that are mounted
-from elsewhere tell nobody of changes, and a look costs microseconds.
+"""Watches the folder of surveys by looking at it: folders that are mounted from elsewhere tell nobody of changes, and
+a look costs microseconds.
 
 A file is taken as it is once two looks in a row found it the same, so that one which is being written is not read by
 half.
@@ -61,6 +61,6 @@ class SurveyFolder:
 
 
 def _file_stamp(file: Path) -> _FileStamp:
-    """What differs once the file has: times in ns, size, and which file it is."""
+    """Return what differs once the file has changed: times in ns, size, and which file it is."""
     found = file.stat()
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

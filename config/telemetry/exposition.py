@@ -1,7 +1,7 @@
-"""What does `/metrics` say? All that this machine's processes have counted, and what lies in Redis.
+"""Publishes the metrics: all that this machine's processes have counted, and what lies in Redis.
 
 What lies in Redis is the deployment's, so every endpoint says the same of it: take `max` over endpoints, never `sum`.
-It is looked up once a second at the most. Of those who ask at once, one reads for all.
+It is read once a second at the most. Of those who ask at once, one reads for all.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
 
 STATS_CACHE_S = 1.0
-"""How long what was found in Redis is told again."""
+"""How long a reading of Redis is published again."""
 
 GaugeReading = tuple[ScrapeTimeGauge, tuple[str, ...], float]
 """A gauge, its labels' values, and its own."""

@@ -73,7 +73,8 @@ class SurveyReloader:
                 )  # fmt: skip
         for name in set(result.kept) - self._kept:
             log.error(
-                "no file holds this survey any more; it runs on, as a channel offers it, but no process can start",
+                "no file holds this survey any more; it runs on, as a channel offers it, "
+                "but no process can start",
                 survey=name,
             )
         self._refused = {file: files[file] for file in result.refused}

@@ -26,7 +26,7 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _FILE_BYTES = 1 << 16
 _ROW_BYTES = 64
-"""Of a file at first, and of a row in it without its key, at the most."""
+"""Sizes: of a new file; and, at the most, of a row in it without its key."""
 
 
 def count_in_folder(process_identity: Callable[[], str]) -> None:
@@ -102,7 +102,7 @@ class BatchHistogram(Histogram):
         self._add_to_buckets(bins, total)
 
     def observe_times(self, amount: float, times: int) -> None:
-        """The same value, `times` times."""
+        """Observe the same value `times` times."""
         if times:
             self._add_to_buckets({bisect_left(self._upper_bounds, amount): times}, amount * times)
 
@@ -123,7 +123,7 @@ class ScrapeTimeGauge(Gauge):
         return ()
 
     def metric_family(self) -> GaugeMetricFamily:
-        """What it is, to be given what was found."""
+        """Return its metric family, without samples."""
         return GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
 

@@ -165,7 +165,7 @@ PROCESSES = _scrape_time_gauge("processes", "Processes that have been heard of i
 
 
 def collect_counted() -> Iterable[Metric]:
-    """What this process has counted; or all of this machine, if they share a directory."""
+    """Return what this process has counted, or all processes of this machine, if they share a directory."""
     if _multiprocess is None:
         return REGISTRY.collect()
     _multiprocess.fold_dead()

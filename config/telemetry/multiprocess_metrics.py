@@ -45,10 +45,10 @@ _SUM_PRECISION = 2.0**-20
 make a sum that is smaller by its last bit, and Prometheus takes any fall for a restart from zero."""
 
 _MAX_FOLDED_AT_ONCE = 64
-"""Of the dead that are folded: each takes an open file, of which a process may have some hundreds."""
+"""Processes folded at once: each takes an open file, of which a process may have some hundreds."""
 
 _DAMAGED_FILE_ERRORS = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
-"""What prometheus-client raises where a file is torn."""
+"""The errors that prometheus-client raises where a file is torn."""
 
 
 class SeriesKey(NamedTuple):
@@ -70,7 +70,8 @@ LabelPairs = tuple[tuple[str, str], ...]
 
 
 class DeadSums(msgspec.Struct, array_like=True):
-    """What lies in `dead.sums`. The files of those `taken_in` are of no account any more, and about to be removed."""
+    """The content of `dead.sums`. The files of the processes `taken_in` do not count any more, and are about to be
+    removed."""
 
     taken_in: list[str] = []
     rows: list[tuple[str, str, float, float]] = []  # kind, key, value, at
@@ -155,7 +156,8 @@ class MultiprocessMetrics:
         (self._folder / f"{identity}{_ALIVE_SUFFIX}").unlink(missing_ok=True)
 
     def _is_dead(self, identity: str, holding: ExitStack | None = None) -> bool:
-        """Is nobody there any more who counts as this one? If so, `holding` keeps anyone from becoming it."""
+        """Whether the process of this identity is dead. If so, `holding` keeps its lock, so that no process
+        becomes it."""
         if identity == self._identity:
             return False
         try:
@@ -177,7 +179,7 @@ class MultiprocessMetrics:
 
 
 def join_folder(folder: Path) -> MultiprocessMetrics:
-    """What this process is to count into, from its start on. Raises OSError, with a sentence, if it cannot."""
+    """Open the directory that this process counts into from now on. Raises OSError, with a sentence."""
     try:
         tallies = MultiprocessMetrics(folder)
         tallies.process_identity()
@@ -220,7 +222,7 @@ def _file_lock(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Is the open file still the one at this path?"""
+    """Whether the open file is still the one at this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -238,7 +240,7 @@ def _process_exists(pid: int) -> bool:
 
 
 class _OpenSums(NamedTuple):
-    """What the file of the dead holds, if there is one; open, so that no other file can be taken for it."""
+    """The content of `dead.sums`, if there is one; open, so that no other file can be taken for it."""
 
     dead: DeadSums
     path: Path
@@ -307,14 +309,14 @@ def _round_down(value: float) -> float:
 
 
 def _combine_values(kind: str, one: SeriesValue, other: SeriesValue) -> SeriesValue:
-    """What two processes make together: a sum, or of a gauge what was set last."""
+    """Combine the values of two processes: a sum, or of a gauge what was set last."""
     if kind in _SUMMED_KINDS:
         return SeriesValue(one.value + other.value)
     return other if other.at > one.at else one
 
 
 def _read_rows(file: Path) -> Iterator[tuple[str, SeriesValue]]:
-    """What a process counted: of a torn file, what stands before the tear; nothing of one that is gone."""
+    """Yield what a process counted: of a torn file, what stands before the tear; nothing of a file that is gone."""
     with suppress(FileNotFoundError, *_DAMAGED_FILE_ERRORS):
         for key, value, at in read_counts(file):
             if _parse_key(key) is None:

@@ -30,7 +30,7 @@ HEARTBEAT_EXPIRY_MS = 20_000
 """A process that has said nothing for this long lives no more."""
 
 HEARTBEAT_TIMEOUT_S = 1.0
-"""How long a word may take; what is not said now is said at the next turn."""
+"""How long storing a heartbeat may take; if it fails, the next one follows in HEARTBEAT_INTERVAL_S."""
 
 
 ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
@@ -60,7 +60,7 @@ WORK_COUNTERS: Mapping[str, Counter] = {
     "delivery": metrics.SENDS,
     "clock": metrics.WAKEUPS,
 }
-"""What a process of each role does."""
+"""The counter of each role's work."""
 
 _decode_heartbeat = msgspec.msgpack.Decoder(ProcessHeartbeat).decode
 encode_heartbeat = msgspec.msgpack.encode
@@ -73,8 +73,8 @@ HeartbeatsReply = Mapping[bytes, bytes] | Sequence[bytes]
 def send_heartbeats(
     url: str, role: str, surveys: Callable[[], dict[str, str]] = dict
 ) -> Iterator[Callable[[], None]]:
-    """Meanwhile, this process is known to live, and to run `surveys()` (version by name). Gives what says so at once,
-    which raises redis.RedisError."""
+    """Send this process's heartbeats until the block ends; `surveys()` gives the versions that it runs by name.
+    Yields a function that sends one at once, and raises redis.RedisError."""
     client = keyspace.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
     name = f"{role}@{host}:{pid}.{token_hex(2)}"  # containers may share a host's name, and all have the pid 1
@@ -98,7 +98,7 @@ def send_heartbeats(
 
 
 class _WorkRate:
-    """How much a process does a second."""
+    """Measures how much a process does a second."""
 
     def __init__(self, role: str) -> None:
         self._counter = WORK_COUNTERS[role]
@@ -138,7 +138,7 @@ def remove_processes(client: redis.Redis, names: Iterable[str]) -> None:
 
 
 def living_processes(client: redis.Redis) -> dict[str, ProcessHeartbeat]:
-    """Those that live, by name."""
+    """Read the processes that live, by name."""
     return parse_living(keyspace.run_command(client, HEARTBEATS_COMMAND), keyspace.server_time_ms(client))
 
 
@@ -150,8 +150,9 @@ def remove_dead_processes(client: redis.Redis) -> None:
 
 
 def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
-    """Of those that have said something, who lives at `now` (ms), by name. Whose word is of the future said it before the
-    server's clock was set back, and would live until then."""
+    """Return the processes, by name, whose heartbeat is at most HEARTBEAT_EXPIRY_MS from `now` (ms, the server's).
+    One from the future was stored before the server's clock was set back, and counts as dead too if it is further
+    off than that."""
     read = {name.decode(): _parse_heartbeat(blob) for name, blob in _reply_pairs(said).items()}
     return {
         name: each
@@ -174,7 +175,7 @@ def count_by_role(living: Mapping[str, ProcessHeartbeat]) -> Multiset[str]:
 
 
 def _parse_heartbeat(blob: bytes) -> ProcessHeartbeat | None:
-    """What a process said; None if a later release said it in a way that this one cannot read."""
+    """Decode a heartbeat; None if a later release wrote it in a way that this one cannot read."""
     try:
         return _decode_heartbeat(blob)
     except msgspec.MsgspecError:

@@ -1,8 +1,8 @@
-"""How much lies in Redis, and for how long? Read from outside: nothing is claimed or changed, and ages are by the clock
-of the server on which something lies.
+"""Reads how much lies in Redis, and for how long. It is read from outside: nothing is claimed or changed, and ages
+are by the clock of the server on which something lies.
 
-A reading takes two round trips to each server, and waits for a second at the most at each. A server that is away is
-said to be away, and nothing is said of what lies there.
+A reading takes two round trips to each server, and waits for a second at the most at each. Of a server that does not
+answer, only that is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class QueueStats(msgspec.Struct, frozen=True):
 
 
 class AlarmStats(msgspec.Struct, frozen=True):
-    """How many are set; how many of them are due, and for how long the first has been."""
+    """Alarms: how many are `set`, how many of them are `due`, and for how long (ms) the first has been."""
 
     set: int = 0
     due: int = 0
@@ -79,7 +79,8 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `processes` are those that live, by name; `dramatiq_dead` messages by the key they lie at."""
+    """One reading of both servers. `processes` are those that live, by name; `dramatiq_dead` counts messages by
+    the key they lie at."""
 
     lanes: ServerStats
     broker: ServerStats
@@ -99,7 +100,7 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatsReader:
-    """Takes soundings of a deployment, until it is closed."""
+    """Reads the statistics of a deployment, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
         self._lanes = keyspace.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
@@ -108,7 +109,7 @@ class StatsReader:
         self._shards = settings.shards
 
     def read(self) -> RedisStats:
-        """What lies there now. Never raises for a server that does not answer."""
+        """Take one reading. Never raises for a server that does not answer."""
         try:
             lanes = self._read_lanes()
         except redis.RedisError as e:
@@ -196,7 +197,7 @@ class StatsReader:
 
 
 class _ShardFirstTrip(msgspec.Struct, frozen=True):
-    """What a shard's first round trip found: `nearest` alarms of lanes are (sender, ms)."""
+    """The answers of a shard's first round trip: `nearest` alarms of lanes are (sender, ms)."""
 
     k: int
     lanes: int
@@ -209,14 +210,14 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
-        """As `_shard_commands` asked."""
+        """Take the answers to `_shard_commands`."""
         return cls(
-            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), _hash_reply(next(answers)),
-            next(answers), {name: next(answers) for name in channels},
+            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers),
+            _hash_reply(next(answers)), next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
     def followup_commands(self, now: int) -> Iterator[Command]:
-        """What has to be asked once the time is known."""
+        """Yield the commands that need the server's time."""
         yield ("ZCOUNT", keyspace.lane_alarms_key(self.k), "-inf", now)
         yield ("ZCOUNT", keyspace.outbox_alarms_key(self.k), "-inf", now)
         locks = [  # a claimed lane's alarm is the end of its lease, so it is no further ahead
@@ -227,7 +228,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         yield ("MGET", *locks) if locks else ("ECHO", b"")
 
     def shard_stats(self, now: int, answers: Iterator[Any]) -> ShardStats:
-        """As `followup_commands` asked."""
+        """Take the answers to `followup_commands`."""
         lanes_due, outboxes_due, stored = next(answers), next(answers), next(answers)
         locks = [lock for value in stored or () if value and (lock := parse_lock(value))]
         held = sum(lock.until > now for lock in locks)
@@ -289,7 +290,7 @@ def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Itera
 
 
 def _server_stats(answers: Iterator[Any]) -> ServerStats:
-    """As `_SERVER_COMMANDS` asked."""
+    """Take the answers to `_SERVER_COMMANDS`."""
     now = keyspace.time_reply_ms(next(answers))
     memory = next(answers)
     known = memory if isinstance(memory, Mapping) else {}

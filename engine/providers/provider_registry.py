@@ -153,7 +153,8 @@ def _read_account(
         found.append(
             f"{variable}: {_expected_sentence(wrong)}"
             if wrong.sentence
-            else f"{variable} is not set: expected it, as channel {first_channel} has the provider {settings.provider}"
+            else f"{variable} is not set: expected it, "
+            f"as channel {first_channel} has the provider {settings.provider}"
         )
     return shape(**read)
 
@@ -194,7 +195,8 @@ def _unused_keys(channel: ProviderSettings) -> Iterator[str]:
     known = [*channel.channel_fields, *map(_option_key, fields.values())]
     for name in (*channel.options, *(f"{secret}_env" for secret in channel.secrets)):
         if name.removesuffix("_env") not in fields:
-            yield f"{name} is {_belongs_elsewhere(name.removesuffix('_env')) or 'unknown' + expected_instead(name, known)}"
+            elsewhere = _belongs_elsewhere(name.removesuffix("_env"))
+            yield f"{name} is {elsewhere or 'unknown' + expected_instead(name, known)}"
     for name in channel.options:
         if name in fields and _field_meta(fields[name]).secret:
             yield f"{name}: expected {name}_env instead, which names the variable that holds it"

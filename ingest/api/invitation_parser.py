@@ -57,7 +57,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="The person's mobile number in E.164. A simulated channel takes any that can be dialled.",
+            description="The person's mobile number in E.164. "
+            "A simulated channel takes any that can be dialled.",
             examples=["+33612345678"],
         ),
     ]
@@ -66,8 +67,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="A channel of this deployment; or `SMS`, or nothing, where the key has only one that offers the "
-            "survey.",
+            description="A channel of this deployment; or `SMS`, or nothing, "
+            "where the key has only one that offers the survey.",
             examples=["clinic"],
         ),
     ] = SMS_CHANNEL
@@ -78,8 +79,9 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=128,
-            description="Yours, one for each invitation on a channel. The same again with the same content is the same "
-            "session, so an invitation with a reference may be posted until it is answered.",
+            description="Yours, one for each invitation on a channel. The same again with the same "
+            "content is the same session, so an invitation with a reference may be posted "
+            "until it is answered.",
             examples=["visit-4711"],
         ),
     ] = ""
@@ -87,7 +89,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="When the session ends, in RFC 3339 with a zone, within a year. Without it the survey says.",
+            description="When the session ends, in RFC 3339 with a zone, within a year. "
+            "Without it the survey says.",
             examples=["2026-12-01T18:00:00+01:00"],
         ),
     ] = ""
@@ -264,7 +267,7 @@ def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
 
 
 def _field_error(problem: FieldProblem) -> FieldError:
-    """What msgspec says of a place within the field goes into the pointer."""
+    """Convert a problem; a place within the field goes into the pointer."""
     within = problem.path.replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
     return FieldError(json_pointer(problem.field.encode_name, *parts), problem.sentence or "it is missing")
@@ -356,8 +359,8 @@ def derive_session_id(channel: str, reference: str) -> str:
 def _content_fingerprint(sender: str, event: Invitation) -> str:
     """Equal for equal content. The order of variables is none of it."""
     content = (
-        sender, event.survey, event.language, event.content, sorted(event.variables.items()), event.expires_at,
-        event.originator,
+        sender, event.survey, event.language, event.content, sorted(event.variables.items()),
+        event.expires_at, event.originator,
     )  # fmt: skip
     return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
 

@@ -58,7 +58,8 @@ class SessionLocation(msgspec.Struct, frozen=True):
 
 
 class SessionArchive:
-    """What is known of sessions, wherever it lies."""
+    """Finds sessions and builds their views, from wherever they are: held, in a mailbox, in a lane or in the
+    archive."""
 
     def __init__(self, settings: Settings, lanes: AsyncRedisClient) -> None:
         self._shards = settings.shards
@@ -67,7 +68,7 @@ class SessionArchive:
         self._lanes = lanes
 
     async def find(self, session: str) -> SessionLocation | None:
-        """All shards are asked, in one round trip."""
+        """Find the session's shard and person. All shards are asked, in one round trip."""
         names = [("GET", keyspace.session_key(k, session)) for k in range(self._shards)]
         for k, value in enumerate(await self._lanes.run_commands(names)):
             if value:
@@ -95,7 +96,7 @@ class SessionArchive:
         )
 
     async def _begun_view(self, found: SessionLocation) -> SessionView | None:
-        """Of the archive and, while it is open, of the lane."""
+        """Build the view from the archive and, while it is open, from the lane."""
         line = await self._find_open_line(found)
         view = session_view.build_view(
             found.id, found.sender, [record async for record in self._session_records(found)]
@@ -120,7 +121,7 @@ class SessionArchive:
         return view
 
     async def _waiting_view(self, found: SessionLocation) -> SessionView | None:
-        """Of the mailbox, where an invitation is when its turn has come."""
+        """Build the view from the mailbox, where an invitation is when its turn has come."""
         (mail,) = await self._lanes.run_commands(
             [("LRANGE", keyspace.mailbox_key(found.k, found.sender), 0, -1)]
         )
@@ -135,7 +136,8 @@ class SessionArchive:
         return None
 
     def _lost_view(self, found: SessionLocation) -> SessionView | None:
-        """Nowhere, though it was accepted so little ago that the archive would know: an operator has to look."""
+        """Return a view that says `dead_letter`: the invitation was accepted so recently that the archive would
+        know its end, and it is nowhere, so it became a dead letter. None if it is older, or never was."""
         if not found.id or now_ms() - found.since > self._keep_ms:
             return None
         return SessionView(
@@ -193,7 +195,7 @@ class SessionArchive:
 
 
 class SessionAccess:
-    """What the resources of one session share."""
+    """Looks sessions up and cancels them, for the resources of the API."""
 
     def __init__(
         self, settings: Settings, doorman: ApiAuthenticator, archive: SessionArchive, mailboxes: MailboxWriter
@@ -217,7 +219,8 @@ class SessionAccess:
         return found, view
 
     def _may_see(self, key: ApiKey, channel: str) -> bool:
-        """A session of which nobody knows the channel any more is for whoever may see them all."""
+        """Whether the key is for the session's channel; where the channel is no longer known, whether it is for
+        all."""
         return channel in key.channels if channel else set(self.channels) <= set(key.channels)
 
     async def cancel(self, found: SessionLocation, view: SessionView) -> HTTPStatus:

@@ -37,13 +37,13 @@ RELEASE_PAUSE_S = 0.05
 """Between two releases: many at once would be a crowd that a reply has to wait behind."""
 
 RELEASE_RUN_S = 5.0
-"""How long one turn lasts at the most, while there is anything to release."""
+"""How long one run of `release_until_done` lasts at the most."""
 
 PACE_BURST_S = 0.1
 """The pace's permits gather for no longer, so that a backlog which had to stop does not catch up in a rush."""
 
 RESERVATION_SPAN_MS = 60_000
-"""What was released in this and the last span counts against the day's SMS, as it may not be decided yet."""
+"""What was released in this and the last such span counts against the day's SMS, as it may not be decided yet."""
 
 HELD_SCAN_COUNT = 1_000
 
@@ -57,7 +57,7 @@ class ChannelBacklog(msgspec.Struct, frozen=True):
 
 
 class InvitationPacer:
-    """What a clock does for invitations. `release_until_done` once a while."""
+    """Releases invitations: a clock calls `release_until_done` every MAX_TICK_S."""
 
     def __init__(
         self,
@@ -164,7 +164,8 @@ class InvitationPacer:
     def _outside_quiet_hours(
         self, name: str, now: int, oldest: Sequence[HeldInvitation]
     ) -> list[HeldInvitation]:
-        """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
+        """Return the invitations whose person may be texted now. The others are put off, or refused if they
+        expired meanwhile."""
         channel = self._channels[name]
         awake = []
         later: list[keyspace.Command] = []
@@ -200,7 +201,7 @@ class InvitationPacer:
     def _within_limits(
         self, name: str, now: int, awake: Sequence[HeldInvitation]
     ) -> Sequence[HeldInvitation]:
-        """As many as the channel's pace, its day's SMS and its new sessions a minute allow."""
+        """Return as many as the channel's pace, its day's SMS and its new sessions a minute allow."""
         paced = self._take_pace_permits(name, len(awake))
         admitted = self._channel_store.admit_sessions(name, paced, now)[0] if paced else 0
         return awake[: self._reserve_daily_sms(name, now, awake[:admitted])]
@@ -218,7 +219,7 @@ class InvitationPacer:
         return granted
 
     def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[HeldInvitation]) -> int:
-        """How many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
+        """Count how many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
         cap = self._channels[name].limits.sms_per_day
         if not cap or not wanted:
             return len(wanted)

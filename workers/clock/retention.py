@@ -28,7 +28,7 @@ _PAGE = 500
 
 
 class SweepCounts(msgspec.Struct):
-    """What was deleted."""
+    """Counts of what a sweep deleted."""
 
     sessions: int = 0
     entries: int = 0
@@ -36,8 +36,8 @@ class SweepCounts(msgspec.Struct):
 
 
 class ExpiringSessions(msgspec.Struct):
-    """What a shard's archive says of sessions that are not kept as long as the rest: `due_sessions` are over for long enough.
-    `session_by_ticket` tell whose SMS a receipt is about that names only its ticket."""
+    """The sessions of a shard that are not kept as long as the rest: `due_sessions` ended long enough ago.
+    `session_by_ticket` tells whose SMS a receipt is about that names only its ticket."""
 
     due_sessions: set[str]
     session_by_ticket: dict[str, str]

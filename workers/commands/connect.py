@@ -47,8 +47,8 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
     url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(
-            f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the "
-            "server in use"
+            f"nothing is running on {settings.var}: "
+            "start `parley run`, or set PARLEY_REDIS_URL to the server in use"
         )
     broker_url = settings.broker_url or default_broker_url(url)
     return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))
@@ -66,5 +66,5 @@ def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
 
 
 def url_without_credentials(url: str) -> str:
-    """Which server, without the user and the password that the URL may have, before the host or as options."""
+    """Return the URL without the user and the password that it may have, before the host or as options."""
     return re.sub("//[^/]*@", "//", url.partition("?")[0])

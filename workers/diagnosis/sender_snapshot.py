@@ -1,4 +1,5 @@
-"""What is known of one person at this moment? Words for it; reading.py finds it, diagnosis.py says what follows from it."""
+"""Everything that is known of one person at a moment, as types; snapshot_reader.py reads it, diagnose.py says what
+follows from it."""
 
 import msgspec
 
@@ -32,7 +33,7 @@ class QueuedSms(msgspec.Struct, frozen=True):
 
 
 class UpcomingDeadline(msgspec.Struct, frozen=True):
-    """What a session comes to at `at` (ms) if nobody writes."""
+    """What happens to a session at `at` (ms) if nobody writes."""
 
     at: int
     what: str
@@ -92,8 +93,9 @@ class OptOutStatus(msgspec.Struct, frozen=True):
 
 
 class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel allows now. `sessions_left` may be opened at once. `pause_until` 0: without end. `behind_ms` is how far ahead permits to send are booked.
-    `quiet_until` 0: it is not quiet where the person is. In caps, 0 is none."""
+    """The state and the limits of a channel. `sessions_left` may be opened at once. `pause_until` 0: without end.
+    `behind_ms` is how far ahead permits to send are booked. `quiet_until` 0: it is not quiet where the person is.
+    In limits, 0 is none."""
 
     timezone: str
     pause: pauses.StoredPause | None = None
@@ -182,8 +184,8 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
 
     @property
     def is_unknown(self) -> bool:
-        """Is nothing known of this person?"""
+        """Whether nothing is known of this person."""
         return not (
-            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs or self.invitations
-            or self.dead or self.records or self.unreadable
+            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs
+            or self.invitations or self.dead or self.records or self.unreadable
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""How is all that is known of one person read? In a few round trips; nothing is claimed or changed.
+"""Reads all that is known of one person in a few round trips; nothing is claimed or changed.
 
-What belongs together is read at once, so that the picture is of one moment. What cannot be read is told in words, and
-hides nothing else.
+What belongs together is read at once, so that the picture is of one moment. What cannot be read is reported as a
+sentence, and hides nothing else.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -259,7 +259,7 @@ class _SnapshotReader:
         found.opt_outs = [each for _, each in sorted((by_lane | listed).items())]
 
     def _search_shard(self, found: SenderSnapshot) -> None:
-        """What is looked for among that of others: invitations, dead letters, the archive."""
+        """Search what lies with that of others: invitations, dead letters, the archive."""
         held = self._held_invitations(found.unreadable)
         moments = keyspace.run_commands(
             self._redis,

@@ -18,8 +18,8 @@ from workers.turns.turns import TurnRunner
 
 
 def build_turn_runner(deployment: Deployment) -> TurnRunner:
-    """The work of both the rate-limit and the conversation worker. Raises ConfigError if the list of opt-outs has another
-    key than the settings'."""
+    """Build what both the rate-limit and the conversation worker run. Raises ConfigError if the list of opt-outs
+    has another key than the settings'."""
     return TurnRunner(
         deployment.lane_store(deployment.open_opt_out_list()),
         deployment.surveys,
@@ -66,8 +66,8 @@ def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:
 def build_dead_letter_replayer(
     deployment: Deployment, operator: str, options: Collection[ReplayOption]
 ) -> DeadLetterReplayer:
-    """What replays as this deployment's workers would. Raises ConfigError if the list of opt-outs has another key than the
-    settings'."""
+    """Build what replays dead letters as this deployment's workers would. Raises ConfigError if the list of
+    opt-outs has another key than the settings'."""
     settings, optouts = deployment.settings, deployment.open_opt_out_list()
     return DeadLetterReplayer(
         deployment.lane_store(optouts),
@@ -84,7 +84,7 @@ def build_dead_letter_replayer(
 
 
 def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
+    """Each channel's recourse for an SMS that its provider may have; `none` if the provider cannot be opened."""
     found: dict[str, Recourse] = {}
     for name in settings.channels:
         try:

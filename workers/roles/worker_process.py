@@ -1,4 +1,4 @@
-"""What is a worker process? It reads the environment alone, reaches both Redis servers, works on one queue until SIGTERM
+"""Runs a worker process: it reads the environment alone, reaches both Redis servers, works on one queue until SIGTERM
 or SIGINT, and finishes what it holds.
 
 Dramatiq's Worker runs here in the process itself, without its command line's master and pipes: one process to
@@ -60,8 +60,8 @@ def open_deployment() -> Deployment:
 
 @contextmanager
 def hot_reloaded_surveys(deployment: Deployment, role: str) -> Iterator[None]:
-    """Meanwhile, this process is known to live, its surveys are as its folder has them, and `parley surveys` can tell
-    that it runs them.
+    """Send this process's heartbeats with the versions that it runs, and keep its surveys as its folder has them,
+    until the block ends.
 
     A version is in Redis before any session can open on it here.
     """
@@ -86,7 +86,7 @@ def hot_reloaded_surveys(deployment: Deployment, role: str) -> Iterator[None]:
 
 
 def current_versions(surveys: SurveyRegistry) -> dict[str, str]:
-    """What is offered now, by name."""
+    """Return the versions of the current surveys, by name."""
     return {
         survey.name: survey.version for survey in filter(None, map(surveys.current, surveys.current_names()))
     }
@@ -100,7 +100,8 @@ def consume_wakeups(
     batch: int = WAKEUP_BATCH,
     stopping: Callable[[], None] = lambda: None,
 ) -> None:
-    """Work on what is rung on `queue` until told to stop, then finish what was begun; `stopping` is called at once."""
+    """Work on the wake-ups of `queue` until told to stop, then finish what was begun; `stopping` is called at
+    once."""
     broker = deployment.wakeup_broker(batch)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_wakeup_actor(queue, run))
     worker = Worker(broker, worker_threads=threads)

@@ -49,17 +49,18 @@ ACCOUNT_FAULT_REST_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS probes."""
 
 ProviderHealth = Literal["works", "fails", "faults", "unmade"]
-"""What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
+"""What an attempt says of the provider: `faults` is the account's fault, `unmade` a probe that was not made."""
 
 PermitRequest = int | Literal["reply", "unasked"]
-"""What an SMS asks for that wants to leave: a permit as a reply, or as one that yields to replies; or the epoch in which
-it has booked one for now."""
+"""A request for a permit to send: as a reply, or as an SMS that yields to replies; or the epoch in which one has
+been booked for now."""
 
 
 class SendPermits(msgspec.Struct, frozen=True):
-    """What may leave. `waits` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or, negative, in how
-    many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the provider has failed of
-    late. `reopened`: SMS that were turned away want to be brought forward, and nobody else has been told."""
+    """Permits to send. `waits_ms` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or,
+    negative, in how many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the
+    provider has failed of late. `reopened`: the channel's pause is over, SMS that were turned away are to be
+    brought forward, and no other worker has been told."""
 
     epoch: int
     failing: bool
@@ -69,8 +70,8 @@ class SendPermits(msgspec.Struct, frozen=True):
 
 
 class CircuitState(msgspec.Struct, frozen=True):
-    """How a channel stands after tries: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was, and
-    whether it was `closed` just now."""
+    """The circuit after attempts: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was,
+    and whether it was `closed` just now."""
 
     rest_ms: int = 0
     opened: Literal["", "circuit", "account"] = ""
@@ -88,7 +89,7 @@ class ChannelStore:
         return self._channels[name]
 
     def admit_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
-        """How many of `wanted` sessions may open, and why not all. Takes their permits."""
+        """Take permits for up to `wanted` new sessions; return how many may open, and why not all."""
         limits = self._channels[name].limits
         wanted, reason = self.afford_sessions(name, wanted, now)
         if limits.new_sessions_per_minute and wanted:
@@ -104,7 +105,7 @@ class ChannelStore:
         return wanted, reason
 
     def afford_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
-        """How many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
+        """Return how many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
         cap = self._channels[name].limits.sms_per_day
         left = max(0, cap - self.sms_today(name, now)) if cap else wanted
         return (left, "sms_budget") if left < wanted else (wanted, None)
@@ -122,8 +123,8 @@ class ChannelStore:
             )
 
     def spare_send_permits(self, name: str, wanted: int, now: int) -> int:
-        """How many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0 while it is paused.
-        Takes nothing."""
+        """Return how many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0
+        while the channel is paused. Takes nothing."""
         paused, full_at = keyspace.run_commands(
             self._redis, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
         )
@@ -170,7 +171,7 @@ class ChannelStore:
         return {name: paused for name, paused in zip(names, pauses, strict=True) if paused is not None}
 
     def read(self, now: int) -> dict[str, ChannelReading]:
-        """What Redis holds of each channel, at `now`."""
+        """Read each channel, by name, at `now`."""
         commands = [
             command
             for name, channel in self._channels.items()
