@@ -16,11 +16,11 @@ from config.settings.channels import ApiKeyTable, ChannelLimits, ChannelTable
 from config.settings.settings import ENVIRONMENT_VARIABLES
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.telemetry.metrics import REGISTRY
+from engine.answers.type_registry import ANSWER_SPECS
 from engine.commands.lint import lint
 from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import PROVIDER_MODULES, account_setting_fields, option_setting_fields
 from engine.surveys.survey_file import (
-    AnswerType,
     AskStep,
     FixedTexts,
     Goto,
@@ -197,7 +197,7 @@ def test_settings_metrics_and_alerts_that_they_name_exist():
 
 def test_the_language_is_described_whole():
     section = documents.section(SURVEYS, "## Answers")
-    types = {answer.__struct_config__.tag: answer for answer in get_args(AnswerType)}
+    types = {answer.__struct_config__.tag: answer for answer in ANSWER_SPECS}
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(types)
     for name, answer in types.items():
         (row,) = re.findall(rf"^\| `{name}` \|.*$", section, re.MULTILINE)

@@ -15,8 +15,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, read_fields, unknown_name_problem
+from config.settings.config_errors import Secret, read_table, unknown_name_problem
 from config.settings.contacts import read_contacts
+from engine.model.policy import ChannelPolicy
+from engine.model.quiet_hours import QuietHours
 
 SIMULATOR = "simulator"
 """The provider that is Parley itself; also its login, its key, its channels' token, and the key of their API. It
@@ -80,8 +82,8 @@ class Channel(msgspec.Struct, frozen=True):
     """A number that people text, and what it does.
 
     `options` are what its provider alone knows, as written; `secrets` those of them that came from the environment.
-    `originators` are sub-numbers. `quiet_minutes` are minutes of the day from which and until which we begin nothing.
-    `contacts` are people's names, by number.
+    `originators` are sub-numbers. While it is `quiet` where a person is, we begin nothing with them. `contacts` are
+    people's names, by number.
     """
 
     name: str
@@ -94,8 +96,28 @@ class Channel(msgspec.Struct, frozen=True):
     options: Mapping[str, Any] = {}
     secrets: Mapping[str, Secret] = {}
     originators: tuple[str, ...] = ()
-    quiet_minutes: tuple[int, int] | None = None
+    quiet: QuietHours | None = None
     contacts: Mapping[str, str] = {}
+
+    def policy(self) -> ChannelPolicy:
+        """What the engine needs to know of it."""
+        return ChannelPolicy(
+            surveys=self.surveys,
+            timezone=self.timezone,
+            sessions_per_sender_per_day=self.limits.sessions_per_sender_per_day,
+            start_burst=self.limits.start_burst,
+            start_per_minute=self.limits.start_per_minute,
+            pause_ms=round(self.limits.pause_s * 1000),
+            number=self.number,
+            originators=self.originators,
+            quiet=self.quiet,
+            contacts=self.contacts,
+        )
+
+
+def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
+    """The engine's view of the channels, by name."""
+    return {name: channel.policy() for name, channel in channels.items()}
 
 
 def read_channels(
@@ -146,7 +168,7 @@ class _ChannelReader:
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
             self._add_problem(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
         ours, options = _split_provider_options(raw)
-        written = read_fields(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
+        written = read_table(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
         named = [name for name in options if name.endswith(_ENV_SUFFIX)]
         return Channel(
             name=self._name,
@@ -155,13 +177,13 @@ class _ChannelReader:
             surveys=tuple(written.surveys),
             token=self._webhook_token(written),
             timezone=self._read_timezone(written.timezone),
-            limits=read_fields(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
+            limits=read_table(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
             options={name: value for name, value in options.items() if name not in named},
             secrets={
                 name.removesuffix(_ENV_SUFFIX): self._read_secret(name, options[name]) for name in named
             },
             originators=tuple(written.originators),
-            quiet_minutes=self._quiet_minutes(written.quiet_hours),
+            quiet=self._read_quiet_hours(written.quiet_hours),
             contacts=self._read_contacts(written.contacts),
         )
 
@@ -192,14 +214,14 @@ class _ChannelReader:
             self._add_problem(f".timezone is {name!r}: expected a zone such as Europe/Paris")
             return ZoneInfo("UTC")
 
-    def _quiet_minutes(self, written: str) -> tuple[int, int] | None:
-        """`21:00-08:00` -> (1260, 480)."""
+    def _read_quiet_hours(self, written: str) -> QuietHours | None:
+        """Read `21:00-08:00`, which is from minute 1260 of the day to minute 480."""
         if not written:
             return None
         begins, ends = (int(time[:2]) * 60 + int(time[3:]) for time in written.split("-"))
         if begins == ends:
             self._add_problem(f".quiet_hours is {written!r}: expected two different times of the day")
-        return begins, ends
+        return QuietHours(begins, ends)
 
     def _read_contacts(self, written: str) -> Mapping[str, str]:
         """The names in that file, which is looked for beside parley.toml."""
@@ -245,7 +267,7 @@ def _read_keys(
     if not raw and all(channel.provider == SIMULATOR for channel in channels.values()):
         return (_api_key(SIMULATOR, ApiKeyTable(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
     written = {
-        name: read_fields(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
+        name: read_table(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
         for name, table in raw.items()
     }
     owners: dict[str, str] = {}

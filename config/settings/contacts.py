@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config.settings.csv_files import CsvFileError, CsvRow, read_csv_rows
+from engine.model.errors import ParleyError
 from engine.model.plurals import pluralize
 
 CONTACTS_HEADER = ["number", "name"]
@@ -44,7 +45,7 @@ def read_contacts(path: Path) -> tuple[dict[str, str], list[str]]:
     return contacts, problems
 
 
-class _ContactsFileError(Exception):
+class _ContactsFileError(ParleyError):
     """The file's header is not that of contacts. The message says why."""
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import NamedTuple, TextIO
 
+from engine.model.errors import ParleyError
+
 CELL_DELIMITERS = ",;\t"
 
 
-class CsvFileError(Exception):
+class CsvFileError(ParleyError):
     """From a line on this is no CSV in UTF-8. The message says on which line, why, and what mends it."""
 
 

@@ -8,7 +8,7 @@ half.
 from pathlib import Path
 from time import time_ns
 
-SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
+from engine.surveys.documents import SURVEY_SUFFIXES
 
 MTIME_GRANULARITY_NS = 2_000_000_000
 """Two changes of a file within this may bear the same time: no file system's clock is coarser."""
@@ -42,8 +42,8 @@ class SurveyFolder:
         self._last_answered: SurveyFiles | None = None
 
     def changed_files(self) -> SurveyFiles | None:
-        """All the files, if they are not what they were at the last answer and are what they were at the last look;
-        else None. Raises OSError."""
+        """Return all files if they differ from the last ones returned and have stayed the same for two looks; else None.
+        Raises OSError."""
         stamps = {file.name: _file_stamp(file) for file in _survey_paths(self.path)}
         if not (self._settled and stamps == self._stamps):
             now_ns, before = time_ns(), self._last_seen

@@ -7,6 +7,9 @@ import msgspec
 _MS_DIGITS = 13
 """Digits of a moment."""
 
+LANE_LEASE_MS = 5_000
+"""How long the claim of a lane holds: after a kill -9, it waits this long and a tick of the clock."""
+
 _LOCK_PATTERN = re.compile(rb"(\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
 
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from config.settings.settings import Settings
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.telemetry import metrics
-from config.telemetry.metrics import ScrapeTimeGauge
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
 

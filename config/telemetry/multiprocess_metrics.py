@@ -11,13 +11,11 @@ still there, because whoever folded was killed, are not counted again. Whoever r
 is kept for a day.
 """
 
-import errno
 import fcntl
 import json
 import math
 import os
 import struct
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,12 +28,9 @@ from typing import NamedTuple
 
 import msgspec
 from prometheus_client import Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.utils import floatToGoString
 
 from config.telemetry import faults
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from config.telemetry.library_internals import FOLDER_VARIABLE, format_bound, read_counts
 
 _ALIVE_SUFFIX, _COUNTS_SUFFIX = ".alive", ".db"
 _SUMS_FILE, _NEW_SUMS_FILE, _FOLD_LOCK_FILE = "dead.sums", "dead.sums.new", "dead.lock"
@@ -44,10 +39,6 @@ _KEPT_GAUGE_KIND = "gauge_mostrecent"
 _SUMMED_KINDS = ("counter", "histogram")
 _GAUGE_KEPT_S = 86_400.0
 """How long the gauge of a dead process is kept, if it is of those that are."""
-
-_FILE_BYTES = 1 << 16
-_ROW_BYTES = 64
-"""Of a file at first, and of a row in it without its key, at the most."""
 
 _SUM_PRECISION = 2.0**-20
 """Parts of sums are multiples of it, so that to add them is exact, in whatever order: seconds that are folded would else
@@ -185,47 +176,6 @@ class MultiprocessMetrics:
             self._alive_descriptor, self._pid, self._identity = -1, 0, ""
 
 
-class PreallocatedMmapDict(MmapedDict):
-    """One file of a process. Its blocks are on disk before anything is written to them: a write to one for which a full
-    disk has no room ends the process without a word (SIGBUS). If there is none, it goes on to count for itself alone."""
-
-    def __init__(self, filename: str) -> None:
-        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _has_room(descriptor, _FILE_BYTES):
-            Path(filename).unlink()
-            os.close(descriptor)
-            descriptor = os.memfd_create("counts")
-            filename = f"/proc/self/fd/{descriptor}"
-        super().__init__(filename)  # type: ignore[no-untyped-call]
-        os.close(descriptor)
-
-    def _init_value(self, key: str) -> None:
-        if self._used + len(key.encode()) + _ROW_BYTES > self._capacity:
-            self._grow_file(2 * self._capacity)
-        super()._init_value(key)  # type: ignore[no-untyped-call]
-
-    def _grow_file(self, size: int) -> None:
-        if not _has_room(self._f.fileno(), size):
-            memory = os.fdopen(os.memfd_create("counts"), "w+b")
-            memory.write(self._m)
-            memory.flush()
-            self._f.close()
-            self._f = memory
-
-
-def _has_room(descriptor: int, size: int) -> bool:
-    """Make the file so large, unless its disk is full. Not every file system can promise that there is room."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.stderr.write(
-                f"{FOLDER_VARIABLE}: its disk is full: what process {os.getpid()} counts is not told\n"
-            )
-            return False
-    return True
-
-
 def join_folder(folder: Path) -> MultiprocessMetrics:
     """What this process is to count into, from its start on. Raises OSError, with a sentence, if it cannot."""
     try:
@@ -239,8 +189,8 @@ def join_folder(folder: Path) -> MultiprocessMetrics:
 
 
 def _create_identity(folder: Path) -> tuple[str, int]:
-    """A new identity, and the descriptor of the lock that says that it lives. Whoever folds may take the file for a dead
-    one's before it is locked, and remove it; then another is made."""
+    """Create an identity, and return it with the descriptor of its locked `.alive` file. A folding process may remove the
+    file before it is locked; then another is made."""
     while True:
         identity = f"{os.getpid()}-{token_hex(4)}"  # no '_', which parts a file's name
         path = folder / f"{identity}{_ALIVE_SUFFIX}"
@@ -352,7 +302,7 @@ def _add_files(tally: SeriesValues, files: list[Path], *, living: bool) -> None:
 
 
 def _round_down(value: float) -> float:
-    """What of one process's sum is told: a multiple of _GRAIN, which never falls as the sum does not."""
+    """Round a sum down to a multiple of _SUM_PRECISION; as the sum never falls, neither does the result."""
     return math.floor(value / _SUM_PRECISION) * _SUM_PRECISION
 
 
@@ -366,7 +316,7 @@ def _combine_values(kind: str, one: SeriesValue, other: SeriesValue) -> SeriesVa
 def _read_rows(file: Path) -> Iterator[tuple[str, SeriesValue]]:
     """What a process counted: of a torn file, what stands before the tear; nothing of one that is gone."""
     with suppress(FileNotFoundError, *_DAMAGED_FILE_ERRORS):
-        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+        for key, value, at in read_counts(file):
             if _parse_key(key) is None:
                 return
             if math.isfinite(value):
@@ -419,7 +369,7 @@ def _add_histogram(family: Metric, samples: Mapping[tuple[str, LabelPairs], Seri
         total = 0.0
         for upper, count in sorted(counts.items()):
             total += count
-            bound = str(floatToGoString(upper))  # type: ignore[no-untyped-call]
+            bound = format_bound(upper)
             family.add_sample(family.name + "_bucket", {**dict(labels), "le": bound}, total)
         family.add_sample(family.name + "_count", dict(labels), total)
         summed = samples.get((family.name + "_sum", labels), SeriesValue(0.0))

@@ -20,7 +20,7 @@ from prometheus_client import Counter
 
 from config.store import keyspace
 from config.telemetry import metrics
-from config.telemetry.hot_reload import run_periodically
+from config.telemetry.periodic_task import run_periodically
 
 HEARTBEATS_COMMAND: keyspace.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""

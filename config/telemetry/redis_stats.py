@@ -6,7 +6,6 @@ said to be away, and nothing is said of what lies there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Self
 
 import msgspec
@@ -15,16 +14,14 @@ import redis
 from config.settings.channels import Channel
 from config.settings.settings import Settings
 from config.store import keyspace
+from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
 from config.store.keyspace import QUEUES, Command
-from config.store.pauses import StoredPause, decode_pause, pause_left_ms
-from config.store.stored_values import parse_lock
+from config.store.pauses import StoredPause
+from config.store.stored_values import LANE_LEASE_MS, parse_lock
 from config.telemetry import process_registry
 
 STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
-
-LANE_LEASE_MS = 5_000
-"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/store/lanes.py)."""
 
 MAX_LOCKS_READ = 4_096
 """Locks that are looked at in one reading, of all shards together."""
@@ -133,19 +130,18 @@ class StatsReader:
             self._lanes,
             [
                 *_SERVER_COMMANDS, process_registry.HEARTBEATS_COMMAND,
-                *(command for name in names for command in _channel_commands(name)),
                 *(command for k in range(self._shards) for command in _shard_commands(k, names, most)),
             ],
         )  # fmt: skip
         server, said = _server_stats(answers), next(answers)
-        pauses = [(next(answers), next(answers)) for _ in names]
         firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(self._shards)]
         answers = _pipeline_answers(
             self._lanes,
             [
                 *(
-                    ("GET", _todays_sms_counter_key(channel, server.now))
+                    command
                     for channel in self._channels.values()
+                    for command in reading_commands(channel.name, channel.timezone, server.now)
                 ),
                 *(command for first in firsts for command in first.followup_commands(server.now)),
             ],
@@ -154,14 +150,10 @@ class StatsReader:
             "lanes": server,
             "processes": process_registry.parse_living(said, server.now),
             "channels": {
-                channel.name: ChannelStats(
-                    held=sum(first.invitations[channel.name] for first in firsts),
-                    pause=decode_pause(value) if value is not None else None,
-                    pause_left_ms=pause_left_ms(left) or 0,
-                    sms_today=int(next(answers) or 0),
-                    sms_cap=channel.limits.sms_per_day,
+                channel.name: _channel_stats(
+                    channel, sum(first.invitations[channel.name] for first in firsts), parse_reading(answers)
                 )
-                for channel, (value, left) in zip(self._channels.values(), pauses, strict=True)
+                for channel in self._channels.values()
             },
             "shards": [first.shard_stats(server.now, answers) for first in firsts],
         }
@@ -227,7 +219,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         """What has to be asked once the time is known."""
         yield ("ZCOUNT", keyspace.lane_alarms_key(self.k), "-inf", now)
         yield ("ZCOUNT", keyspace.outbox_alarms_key(self.k), "-inf", now)
-        locks = [
+        locks = [  # a claimed lane's alarm is the end of its lease, so it is no further ahead
             keyspace.lane_lock_key(self.k, sender.decode())
             for sender, at in self.nearest
             if at <= now + LANE_LEASE_MS
@@ -258,8 +250,15 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
 _SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
 
 
-def _channel_commands(name: str) -> tuple[Command, ...]:
-    return (("GET", keyspace.pause_key(name)), ("PTTL", keyspace.pause_key(name)))
+def _channel_stats(channel: Channel, held: int, reading: ChannelReading) -> ChannelStats:
+    paused = reading.pause
+    return ChannelStats(
+        held=held,
+        pause=paused.pause if paused else None,
+        pause_left_ms=paused.left_ms or 0 if paused else 0,
+        sms_today=reading.sms_today,
+        sms_cap=channel.limits.sms_per_day,
+    )
 
 
 def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Command]:
@@ -275,13 +274,6 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
 
 def _first_entry_command(key: str) -> Command:
     return ("ZRANGE", key, 0, 0, "WITHSCORES")
-
-
-def _todays_sms_counter_key(channel: Channel, now: int) -> str:
-    """Today's, on the channel's calendar."""
-    return keyspace.sms_counter_key(
-        channel.name, datetime.fromtimestamp(now / 1000, channel.timezone).date().isoformat()
-    )
 
 
 def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:

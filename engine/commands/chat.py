@@ -228,8 +228,8 @@ class _InteractiveChat:
     """A conversation while somebody types."""
 
     def __init__(
-        self, console: Console, surveys: SurveyRegistry, offered: tuple[str, ...], price: Decimal | None, begins: TranscriptStart,
-        first: Sequence[TranscriptAction],
+        self, console: Console, surveys: SurveyRegistry, offered: tuple[str, ...], price: Decimal | None,
+        begins: TranscriptStart, first: Sequence[TranscriptAction],
     ) -> None:  # fmt: skip
         self._console = console
         self._surveys = surveys

@@ -25,7 +25,6 @@ from engine.simulator.explanations import ENDING_REASONS
 from engine.simulator.simulator import SimulatedPhone, decision_notes
 from engine.surveys.program import QuestionStep, Survey
 from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
-from engine.surveys.wording import describe_reader
 
 _SINGLE_SEGMENT_UNITS = {"GSM-7": 160, "UCS-2": 70}
 _JOINED_SEGMENT_UNITS = {"GSM-7": 153, "UCS-2": 67}
@@ -76,7 +75,8 @@ class ChatScreen:
         if isinstance(record, SessionEnded):
             of_session = [each for each in self._phone.records if _session_of(each) == record.session]
             self.print_dim(
-                f"  the session is over, as {ENDING_REASONS[record.how]}: {self._summarize_records(of_session)}"
+                f"  the session is over, as {ENDING_REASONS[record.how]}: "
+                f"{self._summarize_records(of_session)}"
             )
         return isinstance(record, SmsDecided) or bool(found)
 
@@ -91,7 +91,7 @@ class ChatScreen:
 
     def _print_status(self, *, in_silence: bool) -> None:
         step = _open_question(self._phone)
-        waits = f"waits for {describe_reader(step.reader)}; " if step is not None else ""
+        waits = f"waits for {step.reader.describe_answers()}; " if step is not None else ""
         silence = "nothing is said; " if in_silence else ""
         self.print_dim(f"  {silence}{waits}so far {self._summarize_records(self._phone.records)}")
 
@@ -122,7 +122,10 @@ def describe_keywords(survey: Survey) -> str:
         for pattern, language in survey.start.patterns
     ]
     named += [("anything", survey.start.any_sms_language)] if survey.start.any_sms_language else []
-    return f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to begin."
+    return (
+        f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to "
+        "begin."
+    )
 
 
 def describe_state(phone: SimulatedPhone) -> Iterator[str]:
@@ -141,7 +144,7 @@ def describe_state(phone: SimulatedPhone) -> Iterator[str]:
     step = _open_question(phone)
     yield f"session of '{session.survey}', version {session.version}, in {session.language}"
     if step is not None:
-        yield f"waits at '{step.id}' for {describe_reader(step.reader)}{_describe_counts(session)}"
+        yield f"waits at '{step.id}' for {step.reader.describe_answers()}{_describe_counts(session)}"
     for place, answer in session.answers.items():
         name = place[1:] if place in BUILTIN_VARIABLES else place
         yield f"{'' if is_variable(place) else '  '}{name} = {_format_answer(answer)}"

@@ -133,7 +133,8 @@ def _print_finding(console: Console, finding: SurveyFinding) -> None:
 
 def _print_bounds(console: Console, bounds: SessionBounds, price: Decimal | None) -> None:
     console.print(
-        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person does."
+        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person "
+        "does."
     )
     for language, bound in bounds.segments.items():
         cost = f", {price * bound.most} at {price} each" if price is not None else ""

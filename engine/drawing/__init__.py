@@ -24,7 +24,7 @@ from engine.surveys.program import (
     SurveyStep,
 )
 from engine.surveys.step_graph import reachable_steps
-from engine.surveys.wording import describe_condition, describe_reader, show_pattern, show_template
+from engine.surveys.wording import describe_condition, show_pattern, show_template
 
 ENTRY_ID = "(start)"
 END_ID = "end"
@@ -113,7 +113,7 @@ def _end_key(place: int) -> str:
 def _step_node(place: int, step: SurveyStep, language: str, *, unreached: bool) -> DrawingNode:
     notes = ["never reached"] if unreached else []
     if isinstance(step, QuestionStep):
-        notes = [describe_reader(step.reader), *_reminder_notes(step.remind), *notes]
+        notes = [step.reader.describe_answers(), *_reminder_notes(step.remind), *notes]
     kind: NodeKind = "ask" if isinstance(step, QuestionStep) else "say"
     text = _plain_lines(show_template(step.text[language]))
     return DrawingNode(_step_key(place), kind, step.id, text, tuple(map(plain_line, notes)), unreached)

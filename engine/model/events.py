@@ -15,8 +15,8 @@ import msgspec
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """`raw` is what the person wrote, unchanged; `value` is how it was read.
 
-    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. A date's
-    is YYYY-MM-DD, a phone number's E.164.
+    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. Each type
+    writes its values in one way, whatever was written: a date as YYYY-MM-DD, a phone number as E.164.
     """
 
     raw: str

@@ -7,6 +7,7 @@ milliseconds since 1970 (UTC).
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.model.events import Answer, SessionEnding
 
 LANE_FORMAT = 1
@@ -73,7 +74,7 @@ class Lane(msgspec.Struct, array_like=True):
     partial_sms: list[PartialSms] = []
 
 
-class UnreadableLaneError(Exception):
+class UnreadableLaneError(ParleyError):
     """The stored state is not one that this release can read. It is never taken for a new person's."""
 
 

@@ -4,6 +4,7 @@ from typing import Protocol, cast
 
 import re2
 
+from engine.model.errors import ParleyError
 from engine.model.text_normalization import fold_text
 
 
@@ -18,7 +19,7 @@ class CompiledPattern(Protocol):
         ...
 
 
-class BadPatternError(ValueError):
+class BadPatternError(ParleyError, ValueError):
     """RE2 refuses the pattern. The message is RE2's."""
 
 

@@ -57,11 +57,6 @@ class QuietHours(msgspec.Struct, frozen=True):
         return max(moment, end.astimezone(UTC), again.astimezone(UTC))
 
 
-def quiet_hours_from_minutes(minutes: tuple[int, int] | None) -> QuietHours | None:
-    """Those that a channel has, by the minutes of the day at which they begin and end."""
-    return QuietHours(*minutes) if minutes else None
-
-
 @lru_cache(_CACHED_NUMBERS)
 def _time_zones_of(number: str) -> tuple[ZoneInfo, ...]:
     """Where the number may be; empty if nobody knows."""

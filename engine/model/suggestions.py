@@ -9,3 +9,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     spelling = {each.lower(): each for each in known}
     near = get_close_matches(word.lower(), spelling, n=1, cutoff=0.7)
     return f": did you mean {spelling[near[0]]}?" if near else ""
+
+
+def expected_instead(word: str, known: Iterable[str], joined_by: str = ", ") -> str:
+    """Return the same, or what was expected where nothing is near: ": expected fever, cough"."""
+    known = list(known)
+    return did_you_mean(word, known) or (
+        f": expected {joined_by.join(known)}" if known else ": there is none"
+    )

@@ -6,20 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.model.segments import count_segments, is_gsm
+from engine.model.segments import LONGEST_SMS, count_segments, is_gsm
 from engine.model.suggestions import did_you_mean
-from engine.proofs.costs import widest_words
+from engine.proofs.costs import longest_answer
 from engine.proofs.regions import atoms_of
 from engine.surveys.findings import SurveyFinding
 from engine.surveys.program import QuestionStep, Survey, reask_texts
-from engine.surveys.texts import (
-    LONGEST_SMS,
-    LocalizedText,
-    TextTemplate,
-    literal_length,
-    literal_text,
-    template_slots,
-)
+from engine.surveys.texts import LocalizedText, TextTemplate, literal_length, literal_text, template_slots
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 
 _BUILTIN_NAME = re.compile(r"\{(\$[A-Za-z_][\w-]*)")
@@ -164,7 +157,7 @@ def _longest_values(survey: Survey) -> dict[str, int]:
     """Characters that a placeholder can get, options aside."""
     variables = {answer_key(name): longest for name, longest in survey.variables.items()}
     return variables | {
-        step.id: len(widest_words(step.reader)) for step in survey.steps if isinstance(step, QuestionStep)
+        step.id: longest_answer(step.reader) for step in survey.steps if isinstance(step, QuestionStep)
     }
 
 

@@ -29,9 +29,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from engine.model.durations import compact_duration, parse_duration
+from engine.model.errors import ParleyError
 
 
-class TranscriptError(ValueError):
+class TranscriptError(ParleyError, ValueError):
     """The text is no transcript. The message is a sentence with the line's number and what was expected."""
 
 

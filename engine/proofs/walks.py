@@ -10,6 +10,7 @@ from itertools import product
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.proofs.regions import UNANSWERED, AnswerRegion, RegionSet, atoms_of, may_hold
 from engine.surveys.program import (
     END_INDEX,
@@ -54,7 +55,7 @@ class WalkMove(msgspec.Struct, frozen=True):
     route: int = -1
 
 
-class TooManySpotsError(Exception):
+class TooManySpotsError(ParleyError):
     """There is more to remember than MOST_REMEMBERED."""
 
 

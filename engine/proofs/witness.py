@@ -5,28 +5,13 @@ A walk is turned into what a person texts and how long they are silent; what the
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import assert_never
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    InvalidAnswer,
-    InvalidReason,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-    read_answer,
-)
+from engine.answers import InvalidAnswer, InvalidReason, read_answer
 from engine.model.effects import Effects
+from engine.model.errors import ParleyError
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
@@ -66,7 +51,7 @@ class PlayedWalk(msgspec.Struct, frozen=True):
     script: str
 
 
-class UnplayableWalkError(Exception):
+class UnplayableWalkError(ParleyError):
     """Nobody knows an SMS that takes the walk where it goes."""
 
 
@@ -210,7 +195,7 @@ def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
     if not isinstance(step.invalid, ReaskInvalid):
         raise UnplayableWalkError
     found: dict[InvalidReason, str] = {}
-    for text in _invalid_texts(step.reader):
+    for text in step.reader.invalid_replies():
         answer = read_answer(step.reader, text, lambda: PROOF_DAY)
         if isinstance(answer, InvalidAnswer):
             found.setdefault(answer.reason, text)
@@ -219,30 +204,3 @@ def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
         raise UnplayableWalkError
     texts = step.invalid.texts
     return found[max(known, key=lambda why: weights.text(texts[why], {}))]
-
-
-def _invalid_texts(reader: Reader) -> Iterator[str]:
-    """SMS that are no answers, for every reason that there may be."""
-    match reader:
-        case TextReader(max=longest):
-            yield from ("x" * (longest + 1), "", "?", "0", "x")
-        case NumberReader(min=low, max=high) | ScaleReader(low=low, high=high):
-            yield from ("?", "1,250", "0.1234567890123")
-            yield from (
-                f"{low - 1:f}" if low is not None else "",
-                f"{high + 1:f}" if high is not None else "",
-            )
-            yield from (
-                f"{low - 1:.0f}" if low is not None else "",
-                f"{high + 1:.0f}" if high is not None else "",
-            )
-        case ChoicesReader(ids=ids):
-            yield from ("?", " ".join(str(number + 1) for number in range(len(ids))), "1", "0")
-        case DateReader():
-            yield from ("?", "1/1", "31/02/2030", "31/2", "0001-01-01", "9999-12-31")
-        case ChoiceReader() | YesNoReader() | PhoneReader() | PhpNumberReader():
-            yield from ("?", "0")
-        case AnythingReader():
-            return
-        case _:
-            assert_never(reader)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Protocol, assert_never
 import msgspec
 from msgspec import Meta
 
+from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, OutboundSms
 
 BaseUrl = Annotated[
@@ -49,7 +50,7 @@ class ProviderChannel(msgspec.Struct, frozen=True):
     webhook_url: str = ""
 
 
-class UnusableChannelError(Exception):
+class UnusableChannelError(ParleyError):
     """A channel's settings cannot work with its provider. `problems` are lines: what was found, what was expected.
 
     They follow "config/parley.toml: channels.<name>: ", and hold no secret.
@@ -60,11 +61,11 @@ class UnusableChannelError(Exception):
         self.problems = problems
 
 
-class ForgedWebhookError(Exception):
+class ForgedWebhookError(ParleyError):
     """A webhook does not prove that it comes from the provider: 403. The message says what is missing or wrong."""
 
 
-class UnreadableWebhookError(Exception):
+class UnreadableWebhookError(ParleyError):
     """A webhook's body is none of the provider's forms. The message is a sentence for the provider's operator."""
 
 

@@ -166,7 +166,8 @@ def make_provider(place: ProviderChannel, account: Account, options: Options) ->
     problems = []
     if not place.token:
         problems.append(
-            "token_env is missing: expected the name of a variable with the token that Octopush's callbacks carry"
+            "token_env is missing: expected the name of a variable "
+            "with the token that Octopush's callbacks carry"
         )
     problems += [
         f"originators has {each!r}: expected at most 11 digits, as Octopush allows no more"

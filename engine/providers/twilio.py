@@ -189,13 +189,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     default_keywords: Annotated[
         bool,
         Meta(
-            description="Twilio answers STOP and HELP itself; false for short codes, or if it was switched off"
+            description="Twilio answers STOP and HELP itself; "
+            "false for short codes, or if it was switched off"
         ),
     ] = True
     answer: Annotated[
         Literal["api", "twiml"],
         Meta(
-            description="replies go through the API, or into the webhook's answer if they are there within 3 s"
+            description="replies go through the API, "
+            "or into the webhook's answer if they are there within 3 s"
         ),
     ] = "api"
     validity_s: Annotated[
@@ -278,7 +280,8 @@ class Twilio:
             if compare_digest(b64encode(hmac_digest(secret, url + rest, algorithm)), given):
                 return
         raise ForgedWebhookError(
-            "X-Twilio-Signature is wrong: is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
+            "X-Twilio-Signature is wrong: "
+            "is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
         )
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:

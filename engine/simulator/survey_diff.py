@@ -21,7 +21,7 @@ from engine.surveys.program import (
     Survey,
 )
 from engine.surveys.texts import LocalizedText
-from engine.surveys.wording import describe_condition, describe_reader, show_template
+from engine.surveys.wording import describe_condition, show_template
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ def _step_fields(survey: Survey, step: StatementStep | QuestionStep) -> _Compare
     """What a step is made of, as authors call it; where it leads, by the ids of steps."""
     facets = _text_fields("ask" if isinstance(step, QuestionStep) else "say", step.text, survey)
     if isinstance(step, QuestionStep):
-        facets["answer"] = _ComparedField(_comparable_value(step.reader), describe_reader(step.reader))
+        facets["answer"] = _ComparedField(_comparable_value(step.reader), step.reader.describe_answers())
         facets |= _invalid_fields(step, survey)
         if step.remind is not None:
             facets |= _reminder_fields(step.remind, survey)

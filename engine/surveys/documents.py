@@ -10,10 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from engine.model.errors import ParleyError
+
 SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class DocumentSyntaxError(ValueError):
+class DocumentSyntaxError(ParleyError, ValueError):
     """The bytes are not what the file's name promises. The message is a sentence without the file's name."""
 
 

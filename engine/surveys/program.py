@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers import InvalidReason, Reader
+from engine.answers import AnswerReader, InvalidReason
 from engine.model.events import Answer
 from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import Condition, condition_holds
@@ -73,7 +73,7 @@ class QuestionStep(msgspec.Struct, frozen=True):
 
     id: str
     text: LocalizedText
-    reader: Reader
+    reader: AnswerReader
     invalid: ReaskInvalid | IgnoreInvalid
     routes: tuple[Route, ...]
     remind: ReminderRule | None = None

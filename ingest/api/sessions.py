@@ -20,6 +20,7 @@ from msgspec import UNSET
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import keyspace, stored_values
+from config.store.held_invitations import HeldInvitation, decode_held_invitation
 from config.telemetry import metrics
 from engine.model import lane as lane_format
 from engine.model.events import (
@@ -34,7 +35,7 @@ from engine.model.events import (
     encode_event,
 )
 from engine.model.lane import ChannelLine, UnreadableLaneError
-from engine.model.suggestions import did_you_mean
+from engine.model.suggestions import expected_instead
 from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
 from ingest.api.authentication import ApiAuthenticator
@@ -54,13 +55,6 @@ class SessionLocation(msgspec.Struct, frozen=True):
     k: int
     sender: str
     since: int
-
-
-class PendingInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits for its turn, not before `not_before` (ms)."""
-
-    invitation: Invitation
-    not_before: int
 
 
 class SessionArchive:
@@ -87,11 +81,11 @@ class SessionArchive:
             view = SessionView(
                 id=found.id,
                 state="held",
-                channel=held.invitation.channel,
+                channel=held.event.channel,
                 identifier=found.sender,
-                starts_after=utc_datetime(held.not_before),
+                starts_after=utc_datetime(await self._not_before_ms(held)),
             )
-            session_view.add_invitation(view, held.invitation)
+            session_view.add_invitation(view, held.event)
             return view
         return (
             await self._begun_view(found)
@@ -148,24 +142,25 @@ class SessionArchive:
             id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
         )
 
-    async def held_invitation(self, found: SessionLocation) -> PendingInvitation | None:
-        (mail,) = await self._lanes.run_commands([("HGET", keyspace.held_invitations_key(found.k), found.id)])
-        if not mail:
-            return None
-        invitation = _decode_event(stored_values.parse_held_invitation(mail)[-1])
-        if not isinstance(invitation, Invitation):
-            return None
-        (not_before,) = await self._lanes.run_commands(
-            [("ZSCORE", keyspace.held_ids_key(found.k, invitation.channel), found.id)]
+    async def held_invitation(self, found: SessionLocation) -> HeldInvitation | None:
+        """The session's invitation, while it waits for its turn; None too if it cannot be read."""
+        (stored,) = await self._lanes.run_commands(
+            [("HGET", keyspace.held_invitations_key(found.k), found.id)]
         )
-        return PendingInvitation(invitation, round(float(not_before or 0)))
+        held = decode_held_invitation(found.id, found.k, stored) if stored else None
+        return held if held and held.is_readable else None
 
-    async def withdraw_invitation(self, found: SessionLocation, invitation: Invitation, now: int) -> bool:
+    async def _not_before_ms(self, held: HeldInvitation) -> int:
+        """Before when it is not released (ms)."""
+        key = keyspace.held_ids_key(held.k, held.event.channel)
+        (not_before,) = await self._lanes.run_commands([("ZSCORE", key, held.id)])
+        return round(float(not_before or 0))
+
+    async def withdraw_invitation(self, held: HeldInvitation, now: int) -> bool:
         """Hold it no more; False if its turn came first."""
-        records = encode_event([OpeningRefused(now, invitation.channel, found.id, "cancelled")])
-        unhold = keyspace.unhold_command(
-            found.k, invitation.channel, found.id, found.sender, self._keep_ms, records
-        )
+        channel = held.event.channel
+        records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
+        unhold = keyspace.unhold_command(held.k, channel, held.id, held.sender, self._keep_ms, records)
         (was_held,) = await self._lanes.run_commands([unhold])
         return bool(was_held)
 
@@ -236,7 +231,7 @@ class SessionAccess:
                 f"its state is {view.state}: there is nothing to cancel",
             )
         held = await self.archive.held_invitation(found)
-        if held and await self.archive.withdraw_invitation(found, held.invitation, now_ms()):
+        if held and await self.archive.withdraw_invitation(held, now_ms()):
             view.state, view.ended_at = "cancelled", utc_datetime(now_ms())
             view.starts_after = UNSET
             metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
@@ -274,9 +269,7 @@ class SessionByReference:
         key = await self._access.authenticator.authenticate(req)
         for name in req.params:
             if name not in _QUERY_PARAMETERS:
-                hint = (
-                    did_you_mean(name, _QUERY_PARAMETERS) or f": expected {' and '.join(_QUERY_PARAMETERS)}"
-                )
+                hint = expected_instead(name, _QUERY_PARAMETERS, joined_by=" and ")
                 raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", f"no such parameter, {name}{hint}")
         reference = req.get_param("clientReference") or ""
         if not reference:

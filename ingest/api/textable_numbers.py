@@ -8,6 +8,7 @@ import re
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
+from engine.model.errors import ParleyError
 from engine.model.sender_numbers import normalize_number
 
 EXPECTED_NUMBER = "expected a mobile number in full, such as +33612345678"
@@ -27,7 +28,7 @@ _FICTIONAL_NUMBER = re.compile(
 """Mobile numbers that regulators keep for films, books and documentation."""
 
 
-class UntextableNumberError(Exception):
+class UntextableNumberError(ParleyError):
     """We may not text it. The message says why, without the number."""
 
 

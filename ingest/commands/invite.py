@@ -25,6 +25,7 @@ from config.settings.settings import local_url
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json, print_json_document
 from engine.commands.terminal import open_console, progress_bar
+from engine.model.errors import ParleyError
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.commands.people import InvitationRow, PeopleFileError, error_sentence, read_people
@@ -38,7 +39,7 @@ RETRY_PAUSE_S = 0.5
 _STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
-class InvitationApiError(click.ClickException):
+class InvitationApiError(ParleyError, click.ClickException):
     """The API did not do what it was asked, and asking again will not help."""
 
 
@@ -75,7 +76,8 @@ class InvitationApi:
         except requests.RequestException as e:
             if last:
                 raise InvitationApiError(
-                    f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where with --url; "
+                    f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where "
+                    "with --url; "
                     f"then {self._again}"
                 ) from e
             return []
@@ -130,7 +132,8 @@ class InvitationApi:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: what came of each invitation.")
 def invite(
     number: str | None, file: Path | None, survey: str, channel: str, language: str, content: str,
-    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool, as_json: bool,
+    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Ask a person, or a table of people, to take a survey.
 
@@ -161,7 +164,10 @@ def invite(
     rows = _read_rows(number, file, survey, fixed, reference)
     again = "run this command again, nobody is invited twice"
     if file is None and not reference:
-        again = f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is invited twice"
+        again = (
+            f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is "
+            "invited twice"
+        )
     api = InvitationApi(_api_url(url), _api_key(), survey, again)
     report = _InviteReport(str(file) if file else "", as_json=as_json)
     if dry_run:
@@ -232,7 +238,10 @@ class _InviteReport:
         return self._counts.total() - self._counts[_STATUS_ACCEPTED] - self._counts[_STATUS_REPEATED]
 
     def _summary_sentence(self) -> str:
-        return f"{self._counts[_STATUS_ACCEPTED]} invited, {self._counts[_STATUS_REPEATED]} had been before, {self._refused_count} refused."
+        return (
+            f"{self._counts[_STATUS_ACCEPTED]} invited, {self._counts[_STATUS_REPEATED]} had been before, "
+            f"{self._refused_count} refused."
+        )
 
 
 def _read_rows(

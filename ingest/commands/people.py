@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from config.settings.csv_files import CsvFileError, read_csv_rows
+from engine.model.errors import ParleyError
 from engine.model.suggestions import did_you_mean
 from ingest.api.invitation_parser import Body
 from ingest.api.problems import FieldError
@@ -25,7 +26,7 @@ _INVITATION_FIELDS = {
 _NUMBER_ALIASES = ("number", "phone")
 
 
-class PeopleFileError(Exception):
+class PeopleFileError(ParleyError):
     """The file is not a table of people. The message says why."""
 
 
@@ -46,7 +47,8 @@ def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: st
         for line, cells in rows:
             if any(cells[len(columns) :]):
                 raise PeopleFileError(
-                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds a comma, a "
+                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds "
+                    "a comma, a "
                     "semicolon or a tab in quotation marks"
                 )
             yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))

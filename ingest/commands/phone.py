@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.commands.terminal import PROMPT, open_console
+from engine.model.errors import ParleyError
 from engine.model.plurals import pluralize
 from engine.model.segments import count_segments
 
@@ -34,7 +35,7 @@ POLL_WAIT_S = 20
 """How long one question for new SMS waits; the simulator's limit."""
 
 
-class SimulatedPhoneError(click.ClickException):
+class SimulatedPhoneError(ParleyError, click.ClickException):
     """Parley is not there, or is not one that a simulated phone can text."""
 
 

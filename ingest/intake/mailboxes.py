@@ -18,6 +18,7 @@ import structlog
 
 from config.store import keyspace
 from config.telemetry import faults, metrics
+from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, InboundSms, encode_event, kind_of
 from ingest.intake.batches import WriteBatcher
 from ingest.intake.spool import Spool, SpooledEvent, SpoolError, now_ms
@@ -37,7 +38,7 @@ AcceptOutcome = Literal["accepted", "spooled"]
 ACCEPT_OUTCOMES: tuple[AcceptOutcome, ...] = get_args(AcceptOutcome)
 
 
-class RedisUnavailableError(Exception):
+class RedisUnavailableError(ParleyError):
     """Redis did not confirm in time. The event may be in the mailbox; sent again, it is applied once."""
 
 

@@ -46,6 +46,7 @@ import msgspec
 
 from config.settings.config_errors import ConfigError
 from config.telemetry import faults
+from engine.model.errors import ParleyError
 
 MAX_AGE_MS = 86_400_000
 
@@ -70,7 +71,7 @@ _PRIVATE_MODE = 0o600  # phone numbers and texts
 SpoolRefusal = Literal["full", "disk_full", "failed", "busy"]
 
 
-class SpoolError(Exception):
+class SpoolError(ParleyError):
     """The spool does not have the events. `str` is a sentence for the operator."""
 
     def __init__(self, reason: SpoolRefusal, sentence: str) -> None:

@@ -101,7 +101,9 @@ class WebhooksResource:
     ) -> None:
         channels = settings.channels.values()
         self.endpoints = {
-            channel.name: ChannelEndpoint(channel, open_provider(channel, settings), surveys)
+            channel.name: ChannelEndpoint(
+                channel, open_provider(settings.provider_settings(channel.name)), surveys
+            )
             for channel in channels
         }
         self._own_numbers = {

@@ -10,8 +10,7 @@ from engine.model.events import InboundSms, SmsSent, decode_outbound, encode_eve
 from tests.support.clinic import CHANNEL
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
-from workers.sending.delivery import OUTBOX_LEASE_MS
-from workers.store.outboxes import OutboxLease, OutboxStore, OutboxUpdate
+from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxLease, OutboxStore, OutboxUpdate
 
 T = TypeVar("T")
 

@@ -29,11 +29,10 @@ from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.sending.delivery import OUTBOX_LEASE_MS
 from workers.store.channel_state import ChannelStore
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
-from workers.store.outboxes import OutboxStore
+from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxStore
 
 PANELS = panels()
 

@@ -230,5 +230,5 @@ def test_empty_cells_beyond_the_last_column_are_nothing(table):
 
 
 def test_a_table_in_another_encoding_is_told_so(table):
-    with pytest.raises(PeopleFileError, match="saved as UTF-8"):
+    with pytest.raises(PeopleFileError, match="line 2: it is not UTF-8: save the file as CSV in UTF-8"):
         rows(table("identifier,name", "+336,Zoé", encoding="latin-1"))

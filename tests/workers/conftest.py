@@ -6,14 +6,12 @@ from itertools import count
 import pytest
 import structlog
 
-from config.settings.settings import load_settings_and_surveys
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from engine.surveys.keywords import is_start
-from workers.roles.conversation import build_turn_runner
-from workers.roles.worker_process import WorkerContext
+from workers.roles.composition import build_turn_runner
+from workers.store.deployment import Deployment
 from workers.store.survey_versions import publish_current
 from workers.turns import drafts
 
@@ -108,10 +106,10 @@ def pipeline(valkey, tmp_path):
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
         }
-        settings, surveys = load_settings_and_surveys(environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
         keyspace.load_functions(client)
-        return Pipeline(WorkerContext(settings, surveys, client, broker))
+        return Pipeline(Deployment(settings, client, broker, surveys))
 
     return build
 

@@ -7,10 +7,11 @@ import pytest
 
 from config.store import keyspace
 from engine.model.events import Invitation, OpeningRefused, SessionOpened, encode_event
+from engine.model.quiet_hours import QuietHours
 from tests.support.proxy import Proxy
 from workers.clock import invitation_pacer
-from workers.clock.invitation_pacer import InvitationPacer, forget_invitations, max_opening_sms
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.clock.invitation_pacer import forget_invitations, max_opening_sms
+from workers.roles.composition import build_invitation_pacer
 
 TWO_SMS = b"""
 survey: clinic
@@ -33,10 +34,10 @@ class Held:
             name: msgspec.structs.replace(each, **channel) for name, each in self.settings.channels.items()
         }
         channels |= dict.fromkeys(others, channels["clinic"])
-        self.campaigns = InvitationPacer(
-            client or pipeline.client, pipeline.world.broker, channels, pipeline.world.surveys,
-            WakeupBroker(pipeline.world.broker), shards=self.settings.shards, keep_events_ms=86_400_000,
-        )  # fmt: skip
+        settings = msgspec.structs.replace(self.settings, channels=channels, keep_events_ms=86_400_000)
+        self.campaigns = build_invitation_pacer(
+            msgspec.structs.replace(pipeline.world, settings=settings, lanes=client or pipeline.client)
+        )
 
     def hold(self, *senders, not_before=0, channel="clinic", **fields):
         for sender in senders:
@@ -210,7 +211,7 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
     """The channel is in UTC, the person in France, where it is an hour or two later."""
     now = datetime.now(UTC)
     minutes = (now.hour * 60 + now.minute) % 1440
-    backlog = held(channel={"quiet_minutes": (minutes, (minutes + 180) % 1440)})
+    backlog = held(channel={"quiet": QuietHours(minutes, (minutes + 180) % 1440)})
     backlog.hold(*people(1))
     backlog.campaigns.release_round()
     k = keyspace.shard_of(people(1)[0], 16)

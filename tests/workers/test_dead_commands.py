@@ -209,7 +209,7 @@ def test_counts_by_reason_stay_true_whatever_is_buried_again_replayed_dropped_or
     outcomes("--reason", "undecodable", status=1)
     assert counted(town) == {"engine_error": 3, "undecodable": 1}
     optouts = open_opt_out_list(town.client, town.world.settings.shards, "")
-    SenderEraser(town.client, town.world.broker, town.world.settings, optouts).erase(ANNA)
+    SenderEraser(town.world, optouts).erase(ANNA)
     assert counted(town) == {"engine_error": 2}
     true_to_itself(town)
     erased = [entry for entry in told("audit") if entry["outcome"] == "erased"]

@@ -28,7 +28,7 @@ from engine.providers import (
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
 from workers.commands.erase import SenderEraser
-from workers.roles.delivery import build_delivery_runner
+from workers.roles.composition import build_delivery_runner
 from workers.sending import delivery
 from workers.sending.bulkhead import SLOTS_PER_CHANNEL
 from workers.sending.delivery import DeliveryRunner
@@ -720,7 +720,7 @@ def test_nothing_of_an_erased_persons_tries_is_left(desk):
     assert town.client.exists(key)
     world = town.world
     optouts = open_opt_out_list(town.client, world.settings.shards, "")
-    SenderEraser(town.client, world.broker, world.settings, optouts).erase(ANNA)
+    SenderEraser(world, optouts).erase(ANNA)
     assert not town.client.exists(key)
 
 

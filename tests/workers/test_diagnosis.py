@@ -15,7 +15,6 @@ from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
     DeadLetterSummary,
-    FailedAttempt,
     IncompleteSms,
     OpenSession,
     OptOutStatus,
@@ -26,6 +25,7 @@ from workers.diagnosis.sender_snapshot import (
     WaitingInvitation,
     WaitingMail,
 )
+from workers.store.dead_letter_store import FailedAttempt
 
 NOW = 1_795_283_600_000
 S, MIN, H = 1_000, 60_000, 3_600_000

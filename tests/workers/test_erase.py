@@ -34,7 +34,7 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
 
 
 def eraser(town):
-    return SenderEraser(town.client, town.world.broker, town.world.settings, town.optouts)
+    return SenderEraser(town.world, town.optouts)
 
 
 def shard(town, sender):

@@ -11,8 +11,11 @@ from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
 from engine.model.events import Invitation, SmsPart, encode_event
 from engine.model.lane import Lane, encode_lane
-from workers.commands.lane import lane
+from workers.commands.lane import as_builtins, lane
+from workers.diagnosis.diagnose import diagnose
+from workers.diagnosis.sender_snapshot import SenderSnapshot
 from workers.store import survey_versions
+from workers.store.dead_letter_store import FailedAttempt
 from workers.store.optouts import OptOutEntry
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -35,23 +38,23 @@ class Town:
         self.client = town.client
         self.shards = town.world.settings.shards
 
-    def key(self, name, sender=ANNA):
+    def key(self, name, sender="+33600000001"):
         return name(keyspace.shard_of(sender, self.shards), sender)
 
-    def index(self, name, sender=ANNA):
+    def index(self, name, sender="+33600000001"):
         return name(keyspace.shard_of(sender, self.shards))
 
-    def talk(self, *texts, sender=ANNA):
+    def talk(self, *texts, sender="+33600000001"):
         self.town.accept(sender, *texts)
         self.town.drain()
 
-    def deliver(self, sender=ANNA):
+    def deliver(self, sender="+33600000001"):
         """Whatever waits to leave has left."""
         self.client.delete(self.key(keyspace.outbox_key, sender))
         self.client.zrem(self.index(keyspace.outbox_alarms_key, sender), sender)
         self.town.world.broker.delete(keyspace.wakeup_queue_key("outbound"))
 
-    def ask(self, *arguments, sender=ANNA, status=0):
+    def ask(self, *arguments, sender="+33600000001", status=0):
         result = CliRunner().invoke(lane, [sender, *arguments])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert result.exit_code == status, result.output
@@ -383,3 +386,10 @@ def test_a_redis_of_the_wake_ups_that_is_away_is_the_answer(town, monkeypatch):
     anna.talk("START")
     monkeypatch.setenv("PARLEY_BROKER_URL", "redis://127.0.0.1:1/0")
     assert anna.sentence().startswith("The Redis of the wake-ups does not answer")
+
+
+def test_attempts_that_failed_are_objects_in_json():
+    found = SenderSnapshot(
+        sender="+33600000001", shard=0, now=9, tries=[FailedAttempt(5, "500", "Try again")]
+    )
+    assert as_builtins(found, diagnose(found))["tries"] == [{"at": 5, "code": "500", "why": "Try again"}]

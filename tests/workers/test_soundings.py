@@ -16,8 +16,9 @@ from config.store import keyspace, pauses
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.store.pauses import StoredPause
 from config.telemetry import exposition as expositions
-from config.telemetry import metrics, process_registry, redis_stats
+from config.telemetry import metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import (
     AlarmStats,
@@ -31,7 +32,6 @@ from config.telemetry.redis_stats import (
 from engine.model.events import Invitation, encode_event
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
-from workers.store import lanes
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -246,13 +246,12 @@ def test_every_gauge_that_no_process_keeps_is_looked_up():
     seen = {
         each._name
         for each in vars(metrics).values()
-        if isinstance(each, metrics.ScrapeTimeGauge) and "spool" not in each._name
+        if isinstance(each, ScrapeTimeGauge) and "spool" not in each._name
     }
     assert found == seen
 
 
-def test_what_config_may_not_ask_of_the_workers_is_as_they_have_it():
-    assert redis_stats.LANE_LEASE_MS == lanes.LANE_LEASE_MS
+def test_the_roles_are_the_lines_of_the_procfile():
     assert set(ROLES) == set(procfile())
 
 

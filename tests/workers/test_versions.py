@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
@@ -228,7 +229,7 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
     """With a Redis that does not answer, nothing becomes current."""
     town = pipeline(ONE)
     away = keyspace.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
-    world = worker_process.WorkerContext(town.world.settings, town.world.surveys, away, town.world.broker)
+    world = msgspec.structs.replace(town.world, lanes=away)
     (folder_of(town) / "clinic.yaml").write_bytes(TWO)
     with capture_logs() as logs, hot_reloaded_surveys(world, "conversation"):
         until(

@@ -15,10 +15,10 @@ import redis
 import structlog
 
 from config.settings.channels import Channel
-from config.store import keyspace, stored_values
+from config.store import keyspace
+from config.store.held_invitations import HeldInvitation, decode_held_invitation
 from config.telemetry import faults, metrics
-from engine.model.events import Invitation, OpeningRefused, decode_inbound, encode_event
-from engine.model.quiet_hours import quiet_hours_from_minutes
+from engine.model.events import OpeningRefused, encode_event
 from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.archive import forget_references
@@ -48,16 +48,6 @@ RESERVATION_SPAN_MS = 60_000
 HELD_SCAN_COUNT = 1_000
 
 
-class UnreleasedInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits: for whom, since when (ms), and in which shard."""
-
-    id: str
-    k: int
-    sender: str
-    at: int
-    event: Invitation
-
-
 class ChannelBacklog(msgspec.Struct, frozen=True):
     """A channel's backlog by shard, at `now` (ms): what is held in all, and what may be released by now."""
 
@@ -75,6 +65,7 @@ class InvitationPacer:
         broker: redis.Redis,
         channels: Mapping[str, Channel],
         surveys: SurveyRegistry,
+        channel_store: ChannelStore,
         waker: WorkerWaker,
         *,
         shards: int,
@@ -85,7 +76,7 @@ class InvitationPacer:
         self._channels = channels
         self._surveys = surveys
         self._waker = waker
-        self._channel_store = ChannelStore(lanes, channels)
+        self._channel_store = channel_store
         self._shards = shards
         self._keep_ms = keep_events_ms
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
@@ -135,7 +126,7 @@ class InvitationPacer:
 
     def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
-        wanted = self._room_to_send(name, standing.now, wanted)
+        wanted = self._channel_store.spare_send_permits(name, wanted, standing.now)
         awake = (
             self._outside_quiet_hours(name, standing.now, self._oldest_due(name, standing, wanted))
             if wanted
@@ -154,21 +145,7 @@ class InvitationPacer:
                 self._waker.wake(queue, senders)
         return len(permitted)
 
-    def _room_to_send(self, name: str, now: int, wanted: int) -> int:
-        """How many SMS the channel could send at once and keep half of its permits for replies; none if it pauses."""
-        paused, full_at = keyspace.run_commands(
-            self._lanes, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
-        )
-        if paused:
-            return 0
-        rate = self._channels[name].limits.sms_per_second
-        if not rate:
-            return wanted
-        burst = max(1.0, rate)
-        used = max(0.0, float(full_at or 0) - now) * rate / 1000
-        return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
-
-    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[UnreleasedInvitation]:
+    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""
         shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
         answers = keyspace.run_commands(
@@ -181,24 +158,24 @@ class InvitationPacer:
             ],
         )
         return [
-            each
-            for k, answer in zip(shares, answers, strict=True)
-            for each in _decode_unreleased(k, answer[1:])
+            each for k, answer in zip(shares, answers, strict=True) for each in _decode_held(k, answer[1:])
         ]
 
     def _outside_quiet_hours(
-        self, name: str, now: int, oldest: Sequence[UnreleasedInvitation]
-    ) -> list[UnreleasedInvitation]:
+        self, name: str, now: int, oldest: Sequence[HeldInvitation]
+    ) -> list[HeldInvitation]:
         """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
         channel = self._channels[name]
-        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
         awake = []
         later: list[keyspace.Command] = []
-        expired: list[UnreleasedInvitation] = []
+        expired: list[HeldInvitation] = []
         for each in oldest:
             if _is_expired(each, now):
                 expired.append(each)
-            elif quiet and (moment := quiet.next_awake_at(each.sender, now, channel.timezone)) > now:
+            elif (
+                channel.quiet
+                and (moment := channel.quiet.next_awake_at(each.sender, now, channel.timezone)) > now
+            ):
                 later.append(("ZADD", keyspace.held_ids_key(each.k, name), "XX", moment, each.id))
             else:
                 awake.append(each)
@@ -207,7 +184,7 @@ class InvitationPacer:
         self._refuse_expired(name, now, expired)
         return awake
 
-    def _refuse_expired(self, name: str, now: int, expired: Sequence[UnreleasedInvitation]) -> None:
+    def _refuse_expired(self, name: str, now: int, expired: Sequence[HeldInvitation]) -> None:
         if expired:
             keyspace.run_commands(
                 self._lanes,
@@ -221,8 +198,8 @@ class InvitationPacer:
             metrics.INVITATIONS_RELEASED.labels(name, "expired").inc(len(expired))
 
     def _within_limits(
-        self, name: str, now: int, awake: Sequence[UnreleasedInvitation]
-    ) -> Sequence[UnreleasedInvitation]:
+        self, name: str, now: int, awake: Sequence[HeldInvitation]
+    ) -> Sequence[HeldInvitation]:
         """As many as the channel's pace, its day's SMS and its new sessions a minute allow."""
         paced = self._take_pace_permits(name, len(awake))
         admitted = self._channel_store.admit_sessions(name, paced, now)[0] if paced else 0
@@ -240,7 +217,7 @@ class InvitationPacer:
         )
         return granted
 
-    def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[UnreleasedInvitation]) -> int:
+    def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[HeldInvitation]) -> int:
         """How many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
         cap = self._channels[name].limits.sms_per_day
         if not cap or not wanted:
@@ -266,11 +243,9 @@ class InvitationPacer:
         known = self._surveys.current(survey)
         return max_opening_sms(known) if known else 1
 
-    def _release_to_mailboxes(
-        self, name: str, permitted: Sequence[UnreleasedInvitation]
-    ) -> list[tuple[str, int]]:
+    def _release_to_mailboxes(self, name: str, permitted: Sequence[HeldInvitation]) -> list[tuple[str, int]]:
         """Make them mail. Answers (sender, whom to wake) for each, as the function `release` does."""
-        groups: dict[int, list[UnreleasedInvitation]] = {}
+        groups: dict[int, list[HeldInvitation]] = {}
         for each in permitted:
             groups.setdefault(each.k, []).append(each)
         commands = []
@@ -308,40 +283,30 @@ def max_opening_sms(survey: Survey) -> int:
 def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     """Drop whatever is held for a person, without a trace of it but that its references are taken; how many it was."""
     dropped = 0
-    for held in unreleased_for(client, keyspace.shard_of(sender, shards), sender):
+    for held in held_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
         dropped += keyspace.run_command(client, _unhold_command(held, 0, b""))
     return dropped
 
 
-def unreleased_for(client: redis.Redis, k: int, sender: str) -> Iterator[UnreleasedInvitation]:
+def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[HeldInvitation]:
     """Whatever is held for a person of shard `k`."""
     for id_, mail in client.hscan_iter(keyspace.held_invitations_key(k), count=HELD_SCAN_COUNT):
         if mail.startswith(sender.encode() + b"\0"):
-            yield from _decode_unreleased(k, [id_, mail])
+            yield from _decode_held(k, [id_, mail])
 
 
-def _unhold_command(held: UnreleasedInvitation, keep_ms: int, records: bytes) -> keyspace.Command:
+def _unhold_command(held: HeldInvitation, keep_ms: int, records: bytes) -> keyspace.Command:
     return keyspace.unhold_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
 
 
-def _decode_unreleased(k: int, answer: Sequence[bytes]) -> Iterator[UnreleasedInvitation]:
-    """(id, mail) ... as the function `oldest` answers."""
-    for id_, mail in zip(answer[::2], answer[1::2], strict=True):
-        sender, at, encoded = stored_values.parse_held_invitation(mail)
-        yield UnreleasedInvitation(id_.decode(), k, sender, at, _decode_invitation(id_.decode(), encoded))
+def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:
+    """(id, invitation) ... as the function `oldest` answers."""
+    for identity, stored in zip(answer[::2], answer[1::2], strict=True):
+        yield decode_held_invitation(identity.decode(), k, stored)
 
 
-def _decode_invitation(identity: str, encoded: bytes) -> Invitation:
-    """The invitation. One that cannot be read goes its way like others: the worker makes it a dead letter."""
-    try:
-        event = decode_inbound(encoded)
-    except msgspec.MsgspecError:
-        event = None
-    return event if isinstance(event, Invitation) else Invitation(identity, "", "")
-
-
-def _is_expired(held: UnreleasedInvitation, now: int) -> bool:
+def _is_expired(held: HeldInvitation, now: int) -> bool:
     return (
         bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MAX_HELD_MS
     )

@@ -14,6 +14,7 @@ from rich.text import Text
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store import keyspace
+from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
 from engine.commands.json_output import print_json
 from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
@@ -22,8 +23,6 @@ from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
 from workers.diagnosis.pause_wording import pause_cause_and_reason
-from workers.store.channel_state import ActivePause, ChannelStore
-from workers.store.outboxes import OutboxStore
 
 _SENDERS_PAGE = 500
 
@@ -52,13 +51,14 @@ def list_channels(as_json: bool) -> None:
     Example:
       parley channel list --json | jq -r 'select(.paused) | .channel'
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     with closing(StatsReader(settings)) as sounder:
         found = sounder.read()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
     sms = count_waiting_sms(client, settings.shards)
-    paused = ChannelStore(client, settings.channels).active_pauses(list(settings.channels))
+    paused = deployment.channel_store().active_pauses(list(settings.channels))
     rows = [
         _channel_row(settings, name, stands, sms[name], paused.get(name))
         for name, stands in found.channels.items()
@@ -88,9 +88,10 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     Example:
       parley channel pause clinic --why "carrier incident" --for 2h
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    replaced = ChannelStore(client, settings.channels).pause(name, why, for_ms, who=by)
+    replaced = deployment.channel_store().pause(name, why, for_ms, who=by)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {
@@ -124,12 +125,12 @@ def resume(name: str, as_json: bool) -> None:
     Example:
       parley channel resume clinic
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    ended = ChannelStore(client, settings.channels).resume(name)
+    ended = deployment.channel_store().resume(name)
     rate = settings.channels[name].limits.sms_per_second
-    outboxes = OutboxStore(client, settings.shards, settings.keep_events_ms, 0)
-    forward = outboxes.bring_forward(name, rate)
+    forward = deployment.outbox_store().bring_forward(name, rate)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {

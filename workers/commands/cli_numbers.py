@@ -8,10 +8,11 @@ that is to be heeded takes only numbers that somebody can have, and only with th
 import click
 import phonenumbers
 
+from engine.model.errors import ParleyError
 from engine.model.sender_numbers import normalize_number
 
 
-class InvalidNumberError(Exception):
+class InvalidNumberError(ParleyError):
     """It is no number that somebody can be reached at. The message says why."""
 
 

@@ -13,24 +13,21 @@ import msgspec
 import redis
 from rich.table import Table
 
-from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
+from config.settings.settings import ConfigError, exit_on_config_error
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, stored_values
 from config.telemetry.logs import configure_logging
 from engine.commands.json_output import print_json
 from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
 from engine.model.timestamps import format_utc
-from engine.proofs.survey_loader import load_surveys
-from engine.providers import Recourse, UnusableChannelError
-from engine.providers.provider_registry import open_provider, provider_mistakes
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_both, connect_tolerating_broker
+from workers.commands.connect import connect_both, connect_lanes
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
 from workers.dead_letters.filters import (
     DRAMATIQ_REASON,
     DeadLetterFilter,
-    Deployment,
     LocatedDeadLetter,
     find_dead_letters,
 )
@@ -43,14 +40,11 @@ from workers.dead_letters.view import (
     letter_details,
     letter_summary,
 )
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.roles.composition import build_dead_letter_replayer
 from workers.store import dead_letter_store, dramatiq_letters, survey_versions
-from workers.store.channel_state import ChannelStore
 from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
-from workers.store.lanes import LaneStore
-from workers.store.optouts import open_opt_out_list
-from workers.turns.turns import channel_policies
 
 _MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -71,15 +65,25 @@ def dead() -> None:
 
 
 _FILTER_OPTIONS = (
-    click.option("--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."),
+    click.option(
+        "--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."
+    ),
     click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
     click.option("--channel", default="", help="Only of this channel."),
     click.option("--survey", default="", help="Only about this survey."),
     click.option("--sender", default="", help="Only of this phone number."),
-    click.option("--older", "older_ms", type=DurationParam(), default=0, help="Only those that fell longer ago, such as 2h."),
-    click.option("--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."),
+    click.option(
+        "--older",
+        "older_ms",
+        type=DurationParam(),
+        default=0,
+        help="Only those that fell longer ago, such as 2h.",
+    ),
+    click.option(
+        "--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."
+    ),
     click.option("--error", default="", help="Only with this text in what went wrong; in any case."),
-)  # fmt: skip
+)
 
 
 def _filter_options(command: _Command) -> _Command:
@@ -169,8 +173,8 @@ def show(letter_id: str, as_json: bool) -> None:
 @_yes_option
 @_json_option
 def replay(
-    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool, by: str,
-    yes: bool, as_json: bool, **filters: Any,
+    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool,
+    by: str, yes: bool, as_json: bool, **filters: Any,
 ) -> None:  # fmt: skip
     """Try dead letters again: of these IDs, or all that the filters let through.
 
@@ -186,7 +190,7 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
@@ -216,7 +220,7 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     _confirm_if_many(found, yes, "Drop")
     missing = list(_results_of_missing(deployment, ids, found))
@@ -257,16 +261,17 @@ def audit(since_ms: int, as_json: bool) -> None:
 
 def _open_for_reading() -> Deployment:
     """Connect for a command that changes nothing. If the wake-ups' Redis is down, warn and use the lanes' Redis in its place."""
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
+    deployment = connect_lanes(os.environ)
     try:
-        broker.ping()
+        deployment.broker.ping()
     except redis.RedisError as e:
         click.echo(
-            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is not told.",
+            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is "
+            "not told.",
             err=True,
         )
-        broker = lanes
-    return Deployment(settings, lanes, broker)
+        return msgspec.structs.replace(deployment, broker=deployment.lanes)
+    return deployment
 
 
 def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
@@ -401,39 +406,18 @@ def _build_replayer(
     """Build a replayer with this deployment's settings and surveys. Raises UsageError if they have errors; with `publish`,
     stores the surveys' versions first."""
     try:
-        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys()
     except ConfigError as e:
         problems = "\n".join(f"  {problem}" for problem in e.problems)
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
-    client = deployment.lanes
     with exit_on_config_error():
-        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
+        replayer = build_dead_letter_replayer(
+            msgspec.structs.replace(deployment, surveys=surveys), by[:_MAX_NAME_LENGTH], options
+        )
     configure_logging(settings)
     if publish:
-        survey_versions.publish_current(client, surveys)
-    return DeadLetterReplayer(
-        LaneStore(client, settings.shards, settings.keep_events_ms, optouts),
-        optouts,
-        surveys,
-        channel_policies(settings.channels),
-        ChannelStore(client, settings.channels),
-        WakeupBroker(deployment.broker),
-        _recourses_by_channel(settings),
-        settings.shards,
-        by=by[:_MAX_NAME_LENGTH],
-        options=options,
-    )
-
-
-def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """Each channel's recourse for an SMS that its provider may have; `none` if the provider cannot be opened."""
-    found: dict[str, Recourse] = {}
-    for name, channel in settings.channels.items():
-        try:
-            found[name] = open_provider(channel, settings).recourse
-        except UnusableChannelError:
-            found[name] = "none"
-    return found
+        survey_versions.publish_current(deployment.lanes, surveys)
+    return replayer
 
 
 def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
@@ -450,7 +434,7 @@ def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str
 def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecision | None:
     """What a replay would do; None if no worker would run with these settings either."""
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError:
         return None
     (judged,) = _build_replayer(deployment, "", (), publish=False).preview([letter])

@@ -12,24 +12,24 @@ from math import inf
 
 import click
 import msgspec
-import redis
 
-from config.settings.channels import SIMULATOR
-from config.settings.settings import Settings, exit_on_config_error
+from config.settings.channels import SIMULATOR, channel_policies
+from config.settings.settings import exit_on_config_error
 from config.store import keyspace, stored_values
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
+from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both
 from workers.store import archive, dead_letter_store
+from workers.store.deployment import Deployment
 from workers.store.lanes import LaneClaim
-from workers.store.optouts import OptOutList, open_opt_out_list, opt_outs_in_lane
+from workers.store.optouts import OptOutList, opt_outs_in_lane
 from workers.turns.drafts import draft_event_by_event
-from workers.turns.turns import channel_policies
 
 _MAX_ERASE_ATTEMPTS = 100
 _SCAN_COUNT = 1_000
@@ -66,19 +66,17 @@ _COUNT_LABELS = {
 }
 
 
-class LaneBusyError(Exception):
+class LaneBusyError(ParleyError):
     """The lane changed each time that it was looked at."""
 
 
 class SenderEraser:
     """Finds and removes every trace of a sender in one deployment."""
 
-    def __init__(
-        self, client: redis.Redis, broker: redis.Redis, settings: Settings, optouts: OptOutList
-    ) -> None:
-        self._redis = client
-        self._broker = broker
-        self._settings = settings
+    def __init__(self, deployment: Deployment, optouts: OptOutList) -> None:
+        self._redis = deployment.lanes
+        self._broker = deployment.broker
+        self._settings = deployment.settings
         self._optouts = optouts
 
     def erase(self, sender: str) -> ErasureCounts:
@@ -279,10 +277,9 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 
 def _build_eraser() -> SenderEraser:
-    settings, client, broker = connect_both(os.environ)
+    deployment = connect_both(os.environ)
     with exit_on_config_error():
-        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
-    return SenderEraser(client, broker, settings, optouts)
+        return SenderEraser(deployment, deployment.open_opt_out_list())
 
 
 def _print_counts(erased: ErasureCounts, head: str) -> None:

@@ -9,7 +9,7 @@ import click
 from prometheus_client import start_http_server
 
 from config.telemetry.exposition import MetricsExposition
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.telemetry.library_internals import FOLDER_VARIABLE
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
 from workers.commands.connect import load_settings_in_use

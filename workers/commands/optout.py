@@ -20,10 +20,11 @@ from config.settings.settings import Settings, exit_on_config_error
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import json_line, print_json
 from engine.commands.terminal import open_console, progress_bar, simple_table
+from engine.model.errors import ParleyError
 from engine.model.timestamps import format_utc_ms
 from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_argument, parse_reachable_number
 from workers.commands.connect import connect_lanes
-from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
+from workers.store.optouts import OptOutEntry, OptOutList
 
 IMPORT_PAGE = 500
 _EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
@@ -32,7 +33,7 @@ _EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
 T = TypeVar("T")
 
 
-class InvalidEntryError(Exception):
+class InvalidEntryError(ParleyError):
     """A line of an imported list is invalid. The message says why."""
 
 
@@ -174,9 +175,9 @@ def export() -> None:
 
 
 def _open_opt_outs() -> tuple[Settings, OptOutList]:
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
     with exit_on_config_error():
-        return settings, open_opt_out_list(client, settings.shards, settings.optout_key)
+        return deployment.settings, deployment.open_opt_out_list()
 
 
 def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:

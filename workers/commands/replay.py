@@ -16,6 +16,7 @@ import redis
 from rich.table import Table
 from rich.text import Text
 
+from config.settings.channels import channel_policies
 from config.store import keyspace
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE, exit_unusable
 from engine.commands.json_output import json_line, print_json
@@ -44,7 +45,6 @@ from workers.commands.connect import connect_lanes
 from workers.commands.transcript import archived_records, format_record, record_fields
 from workers.store import archive
 from workers.store.survey_versions import load_versions
-from workers.turns.turns import channel_policies
 
 EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE
 """What came of a session, and the exit status that says so."""
@@ -89,8 +89,8 @@ def replay(
     show = _JsonWriter() if as_json else _TerminalWriter()
     if source and not re.fullmatch(r"\+[0-9]+", source):
         sys.exit(_replay_transcript(show, Path(source), _read_survey_files(files), session, other))
-    settings, client = connect_lanes(os.environ)
-    surveys = SurveyRegistry()
+    deployment = connect_lanes(os.environ)
+    settings, client, surveys = deployment.settings, deployment.lanes, deployment.surveys
     load_versions(client, surveys)
     for path, content in _read_survey_files(files).items():
         _add_survey(surveys, path, content)
@@ -432,7 +432,10 @@ def _format_both_paths(compared: SessionComparison) -> str:
     place = compared.diverges_at
     if place is None:
         return "same"
-    return f"before: {_format_path(compared.before.path, place)}\nafter: {_format_path(compared.after.path, place)}"
+    return (
+        f"before: {_format_path(compared.before.path, place)}\nafter: "
+        f"{_format_path(compared.after.path, place)}"
+    )
 
 
 def _format_path(path: Sequence[str], place: int) -> str:

@@ -26,13 +26,11 @@ from config.settings.settings import (
     Settings,
     default_broker_url,
     exit_on_config_error,
-    load_settings_and_surveys,
 )
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.settings.startup_check import load_settings_and_surveys
+from config.telemetry.library_internals import FOLDER_VARIABLE
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import url_without_credentials
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 
@@ -63,7 +61,7 @@ def run() -> None:
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
     with exit_on_config_error():
-        settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, _ = load_settings_and_surveys()
     console = open_console(soft_wrap=True)
     try:
         _require_free_port(settings)
@@ -125,7 +123,8 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     while not _is_web_ready(base):
         if monotonic() > deadline:
             console.print(
-                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at {base}/readyz"
+                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at "
+                f"{base}/readyz"
             )
             return
         sleep(0.1)
@@ -142,7 +141,7 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     lines += [f"  redis     {server_is}"]
     for channel in settings.channels.values():
         lines += [
-            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}",
+            f"  channel   {_describe_channel(channel)}",
             f"  webhook   {webhook_url(channel, settings.public_url or base)}",
         ]
     lines += [""]
@@ -155,6 +154,10 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
             "",
         ]
     console.print(*lines, sep="\n")
+
+
+def _describe_channel(channel: Channel) -> str:
+    return f"{channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
 
 
 def webhook_url(channel: Channel, base: str) -> str:

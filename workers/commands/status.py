@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
+from config.settings.settings import ConfigError, Settings
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, ProcessHeartbeat
@@ -29,8 +30,6 @@ from engine.commands.terminal import open_console
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
@@ -145,7 +144,7 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
 
 def _config_errors() -> list[str]:
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError as e:
         return e.problems
     return []
@@ -167,7 +166,10 @@ def assess_health(state: DeploymentState) -> HealthVerdict:
 def _health_problems(state: DeploymentState) -> Iterator[str]:
     found = state.found
     if not found.lanes.up:
-        yield f"the Redis of the lanes does not answer ({found.lanes.why}): nothing is accepted, and nothing moves"
+        yield (
+            f"the Redis of the lanes does not answer ({found.lanes.why}): nothing is accepted, and nothing "
+            "moves"
+        )
     if not found.broker.up:
         yield f"the Redis of the wake-ups does not answer ({found.broker.why}): no worker is woken"
     yield from _missing_role_problems(found)
@@ -178,16 +180,21 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
         if waiting.oldest_ms > QUEUE_SLOW_MS:
             wait = pluralize(waiting.depth, "waits", "wait")
             yield (
-                f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for {format_duration(waiting.oldest_ms)}"
+                f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for "
+                f"{format_duration(waiting.oldest_ms)}"
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
         yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
-            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}{_PAUSE_REMEDY[stands.pause.by].format(name)}"
+            paused = _paused_sentence(name, stands.pause, stands.pause_left_ms)
+            yield paused + _PAUSE_REMEDY[stands.pause.by].format(name)
         if stands.sms_cap and stands.sms_today >= stands.sms_cap:
-            yield f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused until midnight there"
+            yield (
+                f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused "
+                "until midnight there"
+            )
     if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
@@ -229,7 +236,10 @@ def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
     if server.most_memory and server.memory >= MEMORY_FULL_SHARE * server.most_memory:
         share = server.memory / server.most_memory
         then = "what comes in is refused" if share >= 1 else "when all is used, what comes in is refused"
-        yield f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its `maxmemory`"
+        yield (
+            f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its "
+            "`maxmemory`"
+        )
 
 
 def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
@@ -242,8 +252,8 @@ def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
         late_ms = max((each.late_ms for each in alarms), default=0)
         if late_ms > ALARM_LATE_MS:
             yield (
-                f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
-                f"{format_duration(late_ms)}: {why}"
+                f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, "
+                f"the first for {format_duration(late_ms)}: {why}"
             )
 
 
@@ -251,13 +261,19 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
     found = state.found
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by == "operator":
-            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; `parley channel resume {name}` ends it"
+            yield (
+                f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; "
+                f"`parley channel resume {name}` ends it"
+            )
     if len(releases := sorted({_release_label(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
     if state.mistakes:
         first, *others = state.mistakes
         more = f", and {len(others)} more" if others else ""
-        yield f"with the settings and surveys as they are here no process would start: {first}{more} (`parley check`)"
+        yield (
+            f"with the settings and surveys as they are here no process would start: {first}{more} "
+            "(`parley check`)"
+        )
 
 
 def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
@@ -377,8 +393,10 @@ def _shard_table(shards: list[ShardStats]) -> Table:
     table.collapse_padding = True
     for shard in shards:
         table.add_row(
-            str(shard.k), str(shard.lanes.set), str(shard.lanes.due), _format_lateness(shard.lanes.late_ms), str(shard.held),
-            str(shard.abandoned), str(shard.outboxes.set), str(shard.outboxes.due), _format_lateness(shard.outboxes.late_ms),
+            str(shard.k),
+            str(shard.lanes.set), str(shard.lanes.due), _format_lateness(shard.lanes.late_ms),
+            str(shard.held), str(shard.abandoned),
+            str(shard.outboxes.set), str(shard.outboxes.due), _format_lateness(shard.outboxes.late_ms),
             str(sum(shard.dead.values())),
         )  # fmt: skip
     return table

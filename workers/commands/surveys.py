@@ -26,6 +26,7 @@ from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.connect import connect_lanes
 from workers.store import survey_versions
+from workers.store.deployment import Deployment
 from workers.store.open_sessions import OpenSessions, count_open_sessions
 
 EMPTY_VALUE = "(nothing)"
@@ -91,7 +92,7 @@ def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    stock = read_inventory(*connect_lanes(os.environ))
+    stock = read_inventory(connect_lanes(os.environ))
     shown = [each for each in stock.versions if everything or each.in_use or each.in_folder]
     if as_json:
         _print_json_lines(map(msgspec.to_builtins, shown))
@@ -113,7 +114,7 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     Example:
       PARLEY_SURVEYS=new-surveys/ parley surveys upgrade clinic
     """
-    stock = read_inventory(*connect_lanes(os.environ))
+    stock = read_inventory(connect_lanes(os.environ))
     known = sorted({each.survey for each in stock.versions})
     if unknown := [name for name in names if name not in known]:
         raise click.ClickException(f"no survey is called {unknown[0]}: expected {', '.join(known)}")
@@ -128,8 +129,9 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     _report_refused_files(stock, as_json=as_json)
 
 
-def read_inventory(settings: Settings, client: redis.Redis) -> SurveyInventory:
+def read_inventory(deployment: Deployment) -> SurveyInventory:
     """Every version that Redis or the folder knows, by survey and age."""
+    settings, client = deployment.settings, deployment.lanes
     try:
         files = read_survey_files(settings.surveys)
     except OSError as e:
@@ -223,7 +225,8 @@ def _version_table(shown: Iterable[SurveyVersion]) -> Table:
     table.add_column("channels")
     for each in shown:
         table.add_row(
-            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no",
+            _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table

@@ -46,7 +46,8 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
       parley transcript +33612345678
     """
     sender = parse_sender_argument(sender)
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(sender, settings.shards)
     records = [
         record
@@ -55,8 +56,10 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     ]
     if not records:
         raise click.ClickException(
-            f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations that wait for "
-            "their turn are not there yet, and what is older than PARLEY_KEEP_DAYS or its survey's `keep` is gone"
+            f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations "
+            "that wait for "
+            "their turn are not there yet, and what is older than PARLEY_KEEP_DAYS or its survey's `keep` is "
+            "gone"
         )
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:

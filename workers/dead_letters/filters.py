@@ -7,11 +7,11 @@ from heapq import merge
 import msgspec
 import redis
 
-from config.settings.settings import Settings
 from config.store import keyspace
 from engine.model.events import decode_outbound
 from workers.store import dead_letter_store, dramatiq_letters
 from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
 
 DRAMATIQ_REASON = "dramatiq"
@@ -40,20 +40,6 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     def excludes_dramatiq(self) -> bool:
         """Does it ask for what only our own letters have?"""
         return bool(self.channel or self.survey or self.sender or self.reason not in ("", DRAMATIQ_REASON))
-
-
-class Deployment(msgspec.Struct, frozen=True):
-    """Where letters lie."""
-
-    settings: Settings
-    lanes: redis.Redis
-    broker: redis.Redis
-
-    @property
-    def distinct_servers(self) -> list[redis.Redis]:
-        """Both, or the one that they are."""
-        same = _server_address(self.lanes) == _server_address(self.broker)
-        return [self.broker] if same else [self.broker, self.lanes]
 
 
 class LocatedDeadLetter(msgspec.Struct, frozen=True):
@@ -139,10 +125,3 @@ def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLette
         and wanted.sender in ("", letter.sender)
         and wanted.error.casefold() in said.casefold()
     )
-
-
-_SERVER_ADDRESS_FIELDS = ("host", "port", "path", "db")
-
-
-def _server_address(client: redis.Redis) -> list[object]:
-    return [client.connection_pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS]

@@ -31,7 +31,7 @@ from workers.dead_letters.replay_decision import (
 from workers.dead_letters.replay_order import LetterReference, ReplayPacer, ReplayQueue
 from workers.store import dead_letter_store
 from workers.store.channel_state import ChannelStore
-from workers.store.dead_letter_store import MAX_ATTEMPTS_KEPT, DeadLetter, DeadLetterAttempt
+from workers.store.dead_letter_store import MAX_ATTEMPTS_KEPT, DeadLetter, FailedAttempt
 from workers.store.lanes import (
     MAX_MAIL_INSPECTED,
     DeadLetterResolution,
@@ -331,5 +331,5 @@ def _with_failed_attempt(letter: DeadLetter, failure: DeadLetter, now: int) -> D
         reason=failure.reason,
         why=failure.why,
         traceback=failure.traceback,
-        tries=[*letter.tries, DeadLetterAttempt(now, failure.reason, failure.why)][-MAX_ATTEMPTS_KEPT:],
+        tries=[*letter.tries, FailedAttempt(now, failure.reason, failure.why)][-MAX_ATTEMPTS_KEPT:],
     )

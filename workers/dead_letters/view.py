@@ -31,7 +31,8 @@ def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
         }  # fmt: skip
     return {
         "id": letter.id, "when": format_utc(letter.at), "kind": letter.kind, "queue": letter.queue,
-        "channel": letter.channel, "survey": survey_of_dead_letter(letter), "session": letter.session, "sender": letter.sender,
+        "channel": letter.channel, "survey": survey_of_dead_letter(letter), "session": letter.session,
+        "sender": letter.sender,
         "reason": letter.reason, "code": letter.code, "why": letter.why, "attempts": letter.attempts,
         "version": letter.version,
     }  # fmt: skip
@@ -169,7 +170,8 @@ def _lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str
         if session := line.get("session"):
             answers = ", ".join(f"{name}={raw!r}" for name, raw in session["answers"].items())
             yield (
-                f"    session {session['id']} of {session['survey']} ({session['version']}), at step {session['step']}, "
+                f"    session {session['id']} of {session['survey']} ({session['version']}), at step "
+                f"{session['step']}, "
                 f"last SMS {session['touched']}"
             )
             if answers:

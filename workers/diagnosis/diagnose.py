@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
+from config.store.stored_values import LANE_LEASE_MS
 from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
 from engine.model.timestamps import format_clock_time
@@ -27,9 +28,8 @@ from workers.diagnosis.sender_snapshot import (
     QueuedSms,
     SenderSnapshot,
 )
-from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
+from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 ROLE_OF_QUEUE = {
@@ -308,7 +308,7 @@ def _outbox_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
 
 
 def _sending_finding(s: SenderSnapshot, lock: stored_values.StoredLock, wait: str) -> DiagnosticFinding:
-    since, left = s.now - (lock.until - SENDING_MS), format_duration(lock.until - s.now)
+    since, left = s.now - (lock.until - OUTBOX_LEASE_MS), format_duration(lock.until - s.now)
     tries = f" (try {lock.attempts} of {MAX_SEND_ATTEMPTS})" if lock.attempts > 1 else ""
     if since < _LONG_WAIT_MS:
         return DiagnosticFinding(
@@ -398,7 +398,7 @@ def _unclaimed_outbox_finding(
 ) -> DiagnosticFinding:
     coming = _pickup_finding(s, s.outbox_alarm, keyspace.OUTBOUND_QUEUE)
     if lock is not None and lock.fence:
-        ago = format_duration(s.now - lock.until + SENDING_MS)
+        ago = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         return DiagnosticFinding(
             max(Severity.HELD_UP, coming.severity),
             f"A worker that began to send an SMS {ago} ago never came back, so the provider may have it; {wait}; "

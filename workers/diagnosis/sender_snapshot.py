@@ -4,6 +4,7 @@ import msgspec
 
 from config.store import keyspace, pauses, stored_values
 from engine.model.events import ArchiveRecord, SessionEnding
+from workers.store.dead_letter_store import FailedAttempt
 
 
 class WaitingMail(msgspec.Struct, frozen=True):
@@ -28,14 +29,6 @@ class QueuedSms(msgspec.Struct, frozen=True):
     decided: int = 0
     uncertain: bool = False
     unasked: bool = False
-
-
-class FailedAttempt(msgspec.Struct, frozen=True):
-    """A try of the oldest SMS that came to nothing."""
-
-    at: int
-    code: str
-    why: str
 
 
 class UpcomingDeadline(msgspec.Struct, frozen=True):
@@ -124,7 +117,7 @@ class QueuePosition(msgspec.Struct, frozen=True):
 
 
 class WaitingInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits, since `at` (ms). It is not released before `not_before` (ms)."""
+    """An invitation that waits, since `at` (ms), without its content. It is not released before `not_before` (ms)."""
 
     id: str
     channel: str

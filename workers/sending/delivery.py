@@ -46,9 +46,6 @@ from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
 
-OUTBOX_LEASE_MS = 15_000
-"""Longer than a try can take (wires.CONNECT_S + READ_S), so that nobody else begins one meanwhile."""
-
 MAX_START_DELAY_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
 

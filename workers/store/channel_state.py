@@ -14,7 +14,6 @@ conversation that has begun is finished.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Literal
 
@@ -23,7 +22,17 @@ import redis
 
 from config.settings.settings import Channel
 from config.store import keyspace, pauses
+from config.store.channel_readings import (
+    ActivePause,
+    ChannelReading,
+    daily_sms_key,
+    parse_pause,
+    parse_reading,
+    pause_commands,
+    reading_commands,
+)
 from engine.model.events import RefusalReason
+from workers.store.outboxes import OUTBOX_LEASE_MS
 
 _TWO_DAYS_S = 172_800
 
@@ -38,9 +47,6 @@ CIRCUIT_OPEN_MIN_MS, CIRCUIT_OPEN_MAX_MS = 1_000, 60_000
 
 ACCOUNT_FAULT_REST_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS probes."""
-
-CIRCUIT_PROBE_LEASE_MS = 15_000
-"""How long a probe may take before another SMS probes: the lease of a try."""
 
 ProviderHealth = Literal["works", "fails", "faults", "unmade"]
 """What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
@@ -69,13 +75,6 @@ class CircuitState(msgspec.Struct, frozen=True):
     rest_ms: int = 0
     opened: Literal["", "circuit", "account"] = ""
     closed: bool = False
-
-
-class ActivePause(msgspec.Struct, frozen=True):
-    """A pause, and for how many ms yet; None: until it is ended."""
-
-    pause: pauses.StoredPause
-    left_ms: int | None
 
 
 class ChannelStore:
@@ -111,24 +110,40 @@ class ChannelStore:
         return (left, "sms_budget") if left < wanted else (wanted, None)
 
     def sms_today(self, name: str, now: int) -> int:
-        return int(self._redis.get(self._sms_counter_key(name, now)) or 0)
+        return int(self._redis.get(self._daily_sms_key(name, now)) or 0)
 
     def count_sms(self, name: str, decided: int, now: int) -> None:
         """Add to the day's SMS of a channel, if it has a cap."""
         channel = self._channels.get(name)
         if channel is not None and channel.limits.sms_per_day:
-            counter = self._sms_counter_key(name, now)
+            counter = self._daily_sms_key(name, now)
             keyspace.run_command(
                 self._redis, keyspace.function_call("count", [counter], (decided, _TWO_DAYS_S))
             )
 
+    def spare_send_permits(self, name: str, wanted: int, now: int) -> int:
+        """How many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0 while it is paused.
+        Takes nothing."""
+        paused, full_at = keyspace.run_commands(
+            self._redis, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
+        )
+        if paused:
+            return 0
+        rate = self._channels[name].limits.sms_per_second
+        if not rate:
+            return wanted
+        burst = max(1.0, rate)
+        used = max(0.0, float(full_at or 0) - now) * rate / 1000
+        return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
+
     def acquire_send_permits(self, name: str, wanted: Sequence[PermitRequest]) -> SendPermits:
-        """Which of these SMS may leave on a channel now."""
+        """Return which of these SMS may leave on a channel now. A probe may take as long as the lease of an attempt, before
+        another SMS probes."""
         rate = self._channels[name].limits.sms_per_second
         keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name), keyspace.sms_bucket_key(name)]
         epoch, failing, reopened, probe, *waits = keyspace.run_command(
             self._redis,
-            keyspace.function_call("depart", keys, (rate, max(1, rate), CIRCUIT_PROBE_LEASE_MS, *wanted)),
+            keyspace.function_call("depart", keys, (rate, max(1, rate), OUTBOX_LEASE_MS, *wanted)),
         )
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
@@ -149,13 +164,20 @@ class ChannelStore:
 
     def active_pauses(self, names: Sequence[str]) -> dict[str, ActivePause]:
         """The paused ones of these channels."""
-        asked = [(read, keyspace.pause_key(name)) for name in names for read in ("GET", "PTTL")]
-        said = keyspace.run_commands(self._redis, asked)
-        return {
-            name: _parse_pause(value, pttl)
-            for name, value, pttl in zip(names, said[::2], said[1::2], strict=True)
-            if value is not None
-        }
+        asked = [command for name in names for command in pause_commands(name)]
+        answers = keyspace.run_commands(self._redis, asked)
+        pauses = map(parse_pause, answers[::2], answers[1::2])
+        return {name: paused for name, paused in zip(names, pauses, strict=True) if paused is not None}
+
+    def read(self, now: int) -> dict[str, ChannelReading]:
+        """What Redis holds of each channel, at `now`."""
+        commands = [
+            command
+            for name, channel in self._channels.items()
+            for command in reading_commands(name, channel.timezone, now)
+        ]
+        answers = iter(keyspace.run_commands(self._redis, commands))
+        return {name: parse_reading(answers) for name in self._channels}
 
     def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> ActivePause | None:
         """Let nothing leave on a channel, on an operator's word, until resumed or for so long. Answers the pause that this
@@ -167,9 +189,9 @@ class ChannelStore:
         )
         end = () if for_ms is None else ("PX", for_ms)
         there, pttl, _ = keyspace.run_commands(
-            self._redis, [("GET", key), ("PTTL", key), ("SET", key, pauses.encode_pause(said), *end)]
+            self._redis, [*pause_commands(name), ("SET", key, pauses.encode_pause(said), *end)]
         )
-        return None if there is None else _parse_pause(there, pttl)
+        return parse_pause(there, pttl)
 
     def resume(self, name: str) -> ActivePause | None:
         """End the pause of a channel, whoever made it, and close its circuit. Answers what was ended."""
@@ -179,12 +201,7 @@ class ChannelStore:
                 "resume", [keyspace.pause_key(name), keyspace.circuit_state_key(name)], ()
             ),
         )
-        return _parse_pause(*ended) if ended else None
+        return parse_pause(*ended) if ended else None
 
-    def _sms_counter_key(self, name: str, now: int) -> str:
-        day = datetime.fromtimestamp(now / 1000, self._channels[name].timezone).date()
-        return keyspace.sms_counter_key(name, day.isoformat())
-
-
-def _parse_pause(value: bytes, pttl: int) -> ActivePause:
-    return ActivePause(pauses.decode_pause(value), pauses.pause_left_ms(pttl))
+    def _daily_sms_key(self, name: str, now: int) -> str:
+        return daily_sms_key(name, self._channels[name].timezone, now)

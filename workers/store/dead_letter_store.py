@@ -22,8 +22,8 @@ MAX_ATTEMPTS_KEPT = 20
 """Attempts that a letter tells of, the newest ones."""
 
 
-class DeadLetterAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """An attempt at `at` (ms), and what came of it."""
+class FailedAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt at `at` (ms) to apply an event or to send an SMS, and why it failed."""
 
     at: int
     code: str = ""
@@ -53,7 +53,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     why: str = ""
     traceback: str = ""
-    tries: list[DeadLetterAttempt] = []
+    tries: list[FailedAttempt] = []
     state: bytes | None = None
     survey: str = ""
     uncertain: bool = False

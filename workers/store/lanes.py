@@ -25,9 +25,6 @@ from workers.store.session_records import group_by_session
 
 log = structlog.get_logger()
 
-LANE_LEASE_MS = 5_000
-"""How long a claim holds: after a kill -9, a lane waits this long and a tick of the clock."""
-
 MAX_CLAIMED_MAIL = 64
 """Entries of one mailbox a claim takes at the most, so that a hot sender does not keep others waiting."""
 
@@ -159,7 +156,7 @@ class LaneStore:
         shards: int,
         keep_events_ms: int,
         optouts: OptOutList,
-        lease_ms: int = LANE_LEASE_MS,
+        lease_ms: int = stored_values.LANE_LEASE_MS,
     ) -> None:
         self.client = client
         self._optouts = optouts

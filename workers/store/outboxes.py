@@ -11,7 +11,11 @@ import redis
 from config.store import keyspace, stored_values
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
-from workers.store.dead_letter_store import EncodedDeadLetter
+from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
+
+OUTBOX_LEASE_MS = 15_000
+"""Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
+meanwhile."""
 
 SmsDisposition = Literal["done", "again", "untried", "booked"]
 """The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for
@@ -55,7 +59,7 @@ class OutboxLease(msgspec.Struct, frozen=True):
 
 
 class StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """What a failed try of an SMS came to, as it is kept beside the outbox. `at` is ms."""
+    """A failed attempt to send the SMS `sms`, as it is stored beside the outbox."""
 
     sms: str
     at: int
@@ -87,7 +91,9 @@ _decode_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 
 
 class OutboxStore:
-    def __init__(self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int) -> None:
+    def __init__(
+        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS
+    ) -> None:
         self._redis = client
         self._shards = shards
         self._keep_events_ms = keep_events_ms
@@ -134,14 +140,14 @@ class OutboxStore:
         )  # fmt: skip
         return keyspace.function_call("settle", keys, args)
 
-    def failed_attempts(self, sender: str, sms: str) -> list[StoredAttempt]:
+    def failed_attempts(self, sender: str, sms: str) -> list[FailedAttempt]:
         """The failed tries of this SMS, if it is the oldest of its outbox, oldest first; no more than the last 20."""
         k = keyspace.shard_of(sender, self._shards)
         attempts = map(
             _decode_attempt,
             keyspace.run_command(self._redis, ("LRANGE", keyspace.failed_attempts_key(k, sender), 0, -1)),
         )
-        return [attempt for attempt in attempts if attempt.sms == sms]
+        return [FailedAttempt(each.at, each.code, each.why) for each in attempts if each.sms == sms]
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;

@@ -27,7 +27,7 @@ from engine.turns.turn import UnknownVersionError
 from workers.store.dead_letter_store import (
     MAX_ATTEMPTS_KEPT,
     DeadLetter,
-    DeadLetterAttempt,
+    FailedAttempt,
 )
 from workers.store.lanes import LaneClaim, LaneDraft
 from workers.turns.session_lookup import lane_at_failure
@@ -146,11 +146,11 @@ def _draft_dead_letter(
     """Draft the lane as it is, its mail a dead letter. A deadline that fails is given up by letting it pass."""
     what = claim.mail[0] if claim.mail else b""
     tries = [
-        DeadLetterAttempt(at, "worker_died", "the worker that claimed it never came back")
+        FailedAttempt(at, "worker_died", "the worker that claimed it never came back")
         for at in claim.earlier_claims_ms
     ]
     if reason != "worker_died":
-        tries.append(DeadLetterAttempt(claim.now, reason, why))
+        tries.append(FailedAttempt(claim.now, reason, why))
     letter = DeadLetter(
         id="e" + blake2b(f"{claim.sender} {claim.fence} ".encode() + what, digest_size=8).hexdigest(),
         kind="event",

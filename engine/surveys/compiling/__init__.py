@@ -6,16 +6,17 @@ All problems of a file are found in one go. Each names the step by its id, and t
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
 
-from engine.answers import InvalidReason, Reader
+from engine.answers import AnswerReader, InvalidReason, invalid_answer_text, invalid_reasons
+from engine.answers.translations import has_words_for
 from engine.model.patterns import CompiledPattern
+from engine.model.segments import LONGEST_SMS
 from engine.model.text_normalization import fold_text, fold_word
-from engine.surveys.compiling.answer_compiler import AnswerCompiler
 from engine.surveys.compiling.routes import RouteCompiler
 from engine.surveys.compiling.scope import CompilerScope, WrittenStep
 from engine.surveys.compiling.text_parsing import PLAIN_KEYWORD, TextCompiler
 from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
 from engine.surveys.keywords import HELP_WORDS, is_stop
-from engine.surveys.phrases import fixed_text, has_phrases, invalid_answer_text, invalid_reasons
+from engine.surveys.phrases import fixed_text
 from engine.surveys.program import (
     FixedText,
     QuestionStep,
@@ -34,11 +35,10 @@ from engine.surveys.survey_file import (
     Reminder,
     SayStep,
     SurveyFile,
-    YesNoAnswer,
     convert_with_problems,
 )
 from engine.surveys.survey_file import WrittenKeywords as KeywordsWritten
-from engine.surveys.texts import LONGEST_SMS, LocalizedText, join_templates, literal_length
+from engine.surveys.texts import LocalizedText, join_templates, literal_length
 from engine.surveys.variables import (
     BUILTIN_VARIABLES,
     CONTACT_KEY,
@@ -143,14 +143,12 @@ def _unspoken_language_warnings(
         f"`invalid` of '{each.id}'" for each in sources if isinstance(each, AskStep) and each.invalid is None
     ]
     ours += [
-        f"the words for yes and no of '{each.id}'"
+        f"{words} of '{each.id}'"
         for each in sources
-        if isinstance(each, AskStep)
-        and isinstance(each.answer, YesNoAnswer)
-        and not (each.answer.yes and each.answer.no)
+        if isinstance(each, AskStep) and (words := each.answer.default_words())
     ]
     for language in header.languages:
-        if ours and not has_phrases(language):
+        if ours and not has_words_for(language):
             more = f" and {len(ours) - 3} more" if len(ours) > 3 else ""
             reason = f"we have no words in '{language}', and would speak English: {', '.join(ours[:3])}{more}"
             yield SurveyFinding("warning", "unspoken_language", "", reason, f"write them in '{language}'")
@@ -219,7 +217,6 @@ class _StepCompiler:
     def __init__(self, scope: CompilerScope) -> None:
         self._scope = scope
         self.texts = TextCompiler(scope)
-        self._answers = AnswerCompiler(scope, self.texts)
         self._routes = RouteCompiler(scope)
 
     def compile_step(self, place: int, source: WrittenStep) -> SurveyStep:
@@ -242,8 +239,9 @@ class _StepCompiler:
                 assert_never(source)
 
     def _compile_ask(self, place: int, source: AskStep) -> QuestionStep:
-        reader = self._answers.compile_reader(source.answer)
-        text = self.texts.compile_text("ask", source.ask, options=self._answers.option_lines(source.answer))
+        reader = source.answer.compile_reader(self._scope.add_error)
+        options = self.texts.compile_option_lines(source.answer.option_lines())
+        text = self.texts.compile_text("ask", source.ask, options=options)
         return QuestionStep(
             id=source.id,
             text=text,
@@ -260,7 +258,7 @@ class _StepCompiler:
         )
 
     def _compile_reasks(
-        self, source: AskStep, question: LocalizedText, reader: Reader
+        self, source: AskStep, question: LocalizedText, reader: AnswerReader
     ) -> Mapping[InvalidReason, LocalizedText]:
         """What is said to each kind of invalid answer: the author's text or ours, and the question again."""
         if source.attempts < 1:

@@ -1,19 +1,15 @@
 """Routes: `next` and its conditions, with steps by index and values as the readers give them."""
 
 from collections.abc import Iterable
-from datetime import date
 from typing import assert_never
 
 import msgspec
 
-from engine.answers import InvalidAnswer, read_answer
-from engine.model.events import Answer
+from engine.answers.answer_type import ComparedValue, ReportProblem
 from engine.model.patterns import BadPatternError, CompiledPattern, compile_folded
 from engine.model.suggestions import did_you_mean
 from engine.model.text_normalization import fold_text
-from engine.surveys.compiling.answer_compiler import is_date, yes_no_reader
 from engine.surveys.compiling.scope import CompilerScope, WrittenStep
-from engine.surveys.compiling.text_parsing import normalize_option
 from engine.surveys.conditions import (
     Above,
     AllOf,
@@ -30,22 +26,8 @@ from engine.surveys.conditions import (
     StepAnswered,
 )
 from engine.surveys.program import END_INDEX, Route
-from engine.surveys.survey_file import (
-    ChoiceAnswer,
-    ChoicesAnswer,
-    DateAnswer,
-    Goto,
-    NumberAnswer,
-    SayStep,
-    ScaleAnswer,
-    TextAnswer,
-    When,
-    WrittenBound,
-    YesNoAnswer,
-)
+from engine.surveys.survey_file import Goto, SayStep, When, WrittenBound
 from engine.surveys.variables import MESSAGES_KEY, NUMBER_KEY, answer_key, read_variable
-
-ComparisonValue = str | float | bool
 
 
 class RouteCompiler:
@@ -151,23 +133,20 @@ class RouteCompiler:
                 yield condition(about, bound)
 
     def _check_bound(self, field: str, bound: WrittenBound, about: str) -> None:
-        asked = self._scope.questions_by_id.get(about)
-        match asked.answer if asked else None:
-            case DateAnswer():
-                if not is_date(bound):
-                    self._scope.add_error(f"field {field}: found '{bound}', expected a date as YYYY-MM-DD")
-            case None if about == NUMBER_KEY:
-                self._scope.add_error(
-                    f"field {field}: no number of a channel is more than another: "
-                    "expected equals, one_of, matches or contains"
-                )
-            case NumberAnswer() | ScaleAnswer() | None:
-                if isinstance(bound, str):
-                    self._scope.add_error(f"field {field}: found '{bound}', expected a number")
-            case _:
-                self._scope.add_error(f"field {field}: the answer to '{about}' is no number")
+        asked, report = self._scope.questions_by_id.get(about), self._reporter(field)
+        if asked is not None:
+            asked.answer.check_bound(bound, about, report)
+        elif about == NUMBER_KEY:
+            report(
+                "no number of a channel is more than another: expected equals, one_of, matches or contains"
+            )
+        elif isinstance(bound, str):
+            report(f"found '{bound}', expected a number")
 
-    def _check_builtin_variable(self, field: str, written: ComparisonValue, about: str) -> None:
+    def _reporter(self, field: str) -> ReportProblem:
+        return lambda sentence: self._scope.add_error(f"field {field}: {sentence}")
+
+    def _check_builtin_variable(self, field: str, written: ComparedValue, about: str) -> None:
         if about == NUMBER_KEY and not isinstance(written, str):
             self._scope.add_error(
                 f'field {field}: found {written}, expected a number in quotation marks, as in "+33700000001"'
@@ -194,7 +173,7 @@ class RouteCompiler:
         if not words:
             self._scope.add_error(f"field {field}.contains: at least one is expected")
         asked = self._scope.questions_by_id.get(about)
-        if asked and isinstance(asked.answer, ChoicesAnswer):
+        if asked and asked.answer.has_several_values:
             values = [self._convert_value(f"{field}.contains", each, about) for each in words]
             return IncludesOption(about, frozenset(map(str, values)))
         return ContainsWord(about, tuple(map(fold_text, words)))
@@ -211,39 +190,14 @@ class RouteCompiler:
         if when.not_ is not None:
             yield Not(self._compile_condition(f"{field}.not", when.not_, step))
 
-    def _convert_value(self, field: str, written: ComparisonValue, about: str) -> ComparisonValue:
+    def _convert_value(self, field: str, written: ComparedValue, about: str) -> ComparedValue:
         """What the reader of `about` gives for the answer that the author wrote."""
         asked = self._scope.questions_by_id.get(about)
         if asked is None:
             self._check_builtin_variable(field, written, about)
             value = read_variable(str(written)).value
             return fold_text(value) if isinstance(value, str) else float(str(value))
-        match asked.answer:
-            case NumberAnswer() | ScaleAnswer():
-                if isinstance(written, bool) or not isinstance(written, (int, float)):
-                    self._scope.add_error(
-                        f"field {field}: found '{written}', but the answer to '{about}' is a number"
-                    )
-                return written
-            case YesNoAnswer() if not isinstance(written, bool):
-                answer = read_answer(yes_no_reader(asked.answer), str(written), lambda: date.min)
-                if isinstance(answer, InvalidAnswer):
-                    self._scope.add_error(
-                        f"field {field}: found '{written}', but the answer to '{about}' is yes or no"
-                    )
-                return isinstance(answer, Answer) and bool(answer.value)
-            case ChoiceAnswer(options=options) | ChoicesAnswer(options=options):
-                if written not in [normalize_option(each).id for each in options]:
-                    self._scope.add_error(f"field {field}: '{about}' has no option '{written}'")
-                return written
-            case DateAnswer():
-                if not is_date(written):
-                    self._scope.add_error(f"field {field}: found '{written}', expected a date as YYYY-MM-DD")
-                return written
-            case TextAnswer():
-                return fold_text(str(written))
-            case _:
-                return written
+        return asked.answer.convert_compared(written, about, self._reporter(field))
 
 
 def _is_limited(route: Route) -> bool:

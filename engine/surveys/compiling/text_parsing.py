@@ -4,21 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from engine.answers.answer_type import OptionLine, WrittenText
+from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.scope import CompilerScope
-from engine.surveys.phrases import decimal_point, fixed_text, yes_no_words
+from engine.surveys.phrases import fixed_text
 from engine.surveys.program import FixedText
-from engine.surveys.survey_file import (
-    ChoiceAnswer,
-    ChoicesAnswer,
-    FixedTexts,
-    NumberAnswer,
-    Option,
-    WrittenKeywords,
-    WrittenText,
-    YesNoAnswer,
-)
+from engine.surveys.survey_file import FixedTexts, WrittenKeywords
 from engine.surveys.texts import (
-    LONGEST_SMS,
     LocalizedText,
     TemplateSlot,
     TextTemplate,
@@ -71,6 +63,16 @@ class TextCompiler:
             text[language] = self._compile_template(field, wording, language, listed, plain)
         return text
 
+    def compile_option_lines(self, lines: Iterable[OptionLine]) -> list[LocalizedText]:
+        """The lines that follow a question."""
+        return [
+            {
+                language: f"{line.lead} {words}"
+                for language, words in self.compile_text(line.field, line.label, plain=True).items()
+            }
+            for line in lines
+        ]
+
     def compile_fixed_texts(
         self, written: FixedTexts, start: WrittenKeywords, title: str
     ) -> dict[FixedText, LocalizedText]:
@@ -118,17 +120,7 @@ class TextCompiler:
         scope = self._scope
         asked = scope.questions_by_id.get(slot.step)
         if asked is not None:
-            match asked.answer:
-                case ChoiceAnswer(options=options) | ChoicesAnswer(options=options):
-                    return slot.with_labels(
-                        option_label(normalize_option(each), language) for each in options
-                    )
-                case YesNoAnswer():
-                    return slot.with_labels(yes_no_words(language))
-                case NumberAnswer():
-                    return slot.with_decimal_point(decimal_point(language))
-                case _:
-                    return slot
+            return slot.with_words(asked.answer.slot_words(language))
         if slot.step in scope.index_by_id:
             if scope.is_statement(slot.step):
                 scope.add_error(f"field {field}: {{{slot.step}}} names a statement, which has no answer")
@@ -165,17 +157,3 @@ def main_keyword(start: WrittenKeywords, language: str = "") -> str:
             if PLAIN_KEYWORD.fullmatch(each):
                 return each
     return "START"
-
-
-def normalize_option(written: str | Option) -> Option:
-    return Option(written, written) if isinstance(written, str) else written
-
-
-def option_label(option: Option, language: str) -> str:
-    if isinstance(option.label, str):
-        return option.label
-    return option.label.get(language) or next(iter(option.label.values()), "")
-
-
-def all_translations(text: WrittenText) -> list[str]:
-    return [text] if isinstance(text, str) else list(text.values())
