@@ -52,6 +52,8 @@ def main(seconds: float, seed: int | None, every_ms: float, commit: str) -> None
         raise click.ClickException(str(e)) from e
     print_report(console, report, LOGS)
     console.print(f"{rollout.replaced} processes were replaced by another release's.")
+    if not report.wrongs:
+        console.print("Each release has replayed what the other gave up.")
     sys.exit(1 if report.wrongs else 0)
 
 
