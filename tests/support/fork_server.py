@@ -4,7 +4,7 @@ What is forked runs `python -m <module> <arguments>` in every other respect as t
 environment, a folder, a log and a `__main__` of its own. Only modules that read nothing of their environment when they
 are imported are there beforehand (PRELOADED); those that do (READERS) a forked process imports itself.
 
-The server is a process with one thread, which forks and reaps when it is told to, and is done when its stdin ends. So
+The server is a process with one thread, which forks and reaps when it is told to, and ends with its client. So
 a forked process that is dead stays a zombie until somebody here asks for its status, as a child would: its id is not
 another's by then.
 """
@@ -15,6 +15,7 @@ import os
 import runpy
 import select
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ READERS = ("config.telemetry.faults", "config.telemetry.metrics")
 """They read PARLEY_FAULT and PROMETHEUS_MULTIPROC_DIR when they are imported."""
 
 MOST_DESCRIPTORS = 256
+MOST_BYTES = 100_000
+"""Of a request: an environment, mostly."""
 
 
 class ForkedProcess:
@@ -73,41 +76,44 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server"],
-            cwd=ROOT,
-            env={
-                **{
-                    name: value
-                    for name, value in os.environ.items()
-                    if not name.startswith(("PARLEY_", "PROMETHEUS_"))
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
+                cwd=ROOT,
+                env={
+                    **{
+                        name: value
+                        for name, value in os.environ.items()
+                        if not name.startswith(("PARLEY_", "PROMETHEUS_"))
+                    },
+                    "PYTHONPATH": str(ROOT),
+                    "PYTHONUNBUFFERED": "1",
                 },
-                "PYTHONPATH": str(ROOT),
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
 
-    def fork(self, command: str, environment: Mapping[str, str], log: Path) -> ForkedProcess:
-        """Run `command`, a `python -m …`; stdout and stderr are appended to `log`."""
+    def fork(
+        self, command: str, environment: Mapping[str, str], *, stdin: int, stdout: int, stderr: int
+    ) -> ForkedProcess:
+        """Run `command`, a `python -m …`, with these open files for its own."""
         python, m, *arguments = shlex.split(command)
         assert (python, m) == ("python", "-m"), f"cannot be forked: {command}"
-        request = {"arguments": arguments, "environment": dict(environment), "log": str(log)}
-        return ForkedProcess(self, self._ask(request))
+        request = {"arguments": arguments, "environment": dict(environment)}
+        return ForkedProcess(self, self._ask(request, [stdin, stdout, stderr]))
 
     def reap(self, pid: int) -> int:
         """The exit status of a forked process that is dead, to be asked for once."""
-        return self._ask({"reap": pid})
+        return self._ask({"reap": pid}, [])
 
-    def _ask(self, request: object) -> int:
+    def _ask(self, request: object, files: list[int]) -> int:
         with self._lock:
-            assert self._popen.stdin is not None
-            assert self._popen.stdout is not None
-            self._popen.stdin.write(json.dumps(request).encode() + b"\n")
-            self._popen.stdin.flush()
-            return int(self._popen.stdout.readline())
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+            answer = self._socket.recv(64)
+        assert answer, "the fork server is gone"
+        return int(answer)
 
 
 @cache
@@ -122,34 +128,35 @@ def _is_readable(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1_000))
 
 
-def serve() -> Callable[[], object] | None:
+def serve(client: socket.socket) -> Callable[[], object] | None:
     """Answer requests until there are no more; or, in a process that was just forked, what it is to run."""
-    requests, answers = sys.stdin.buffer, os.dup(sys.stdout.fileno())
-    for line in requests:
-        request = json.loads(line)
-        if "reap" in request:
-            _, status = os.waitpid(request["reap"], 0)
+    while True:
+        request, files, _, _ = socket.recv_fds(client, MOST_BYTES, 3)
+        if not request:
+            return None
+        told = json.loads(request)
+        if "reap" in told:
+            _, status = os.waitpid(told["reap"], 0)
             answer = os.waitstatus_to_exitcode(status)
         else:
             begun, begin = os.pipe()
             answer = os.fork()
             if answer == 0:
-                return _become(**request)  # closes `begin`, as it closes all that is not its own
+                client.detach()
+                return _become(**told, files=files)  # closes `begin`, as it closes all that is not its own
             os.close(begin)
             os.read(begun, 1)
-            os.close(begun)
-        os.write(answers, b"%d\n" % answer)
-    return None
+            for each in (begun, *files):
+                os.close(each)
+        client.send(b"%d" % answer)
 
 
-def _become(arguments: list[str], environment: dict[str, str], log: str) -> Callable[[], object]:
+def _become(arguments: list[str], environment: dict[str, str], files: list[int]) -> Callable[[], object]:
     """Give this process what a shell would have given it. What it is to run is answered."""
     gc.enable()
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for descriptor, into in ((nothing, 0), (written, 1), (written, 2)):
-        os.dup2(descriptor, into)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
     os.closerange(3, MOST_DESCRIPTORS)
     os.environ.clear()
     os.environ.update(environment)
@@ -166,7 +173,7 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    run = serve()
+    run = serve(socket.socket(fileno=int(sys.argv[1])))
     if run is not None:
         run()
 

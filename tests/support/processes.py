@@ -64,14 +64,18 @@ class Process:
 
     def start(self) -> None:
         """Start it, for the first time or again."""
-        if self._forked:
-            self._popen = fork_server().fork(self._command, self._environment, self.log)
-            return
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self._forked:
+                self._popen = fork_server().fork(
+                    self._command, self._environment,
+                    stdin=nothing.fileno(), stdout=log.fileno(), stderr=log.fileno(),
+                )  # fmt: skip
+                return
             self._popen = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {self._command}"],
                 cwd=ROOT,
                 env=self._environment,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
