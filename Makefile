@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test check format bench soak lock clean
+.PHONY: install run phone test check format figures bench soak shifted busy lock clean
 
 install: .venv/installed
 
@@ -35,6 +35,10 @@ format: install
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+# How easily does a stranger find his way? The names, folders and imports of the source in numbers.
+figures: install
+	@$(BIN)/python -m tests.figures
+
 bench: install
 	$(BIN)/python -m tests.bench
 
@@ -42,6 +46,20 @@ bench: install
 SECONDS ?= 600
 soak: install
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+# The tests on another day: no test may depend on the day it runs. Every process sees a clock, and times of files, that are
+# so many days ahead (tests/support/shifted_clock.c; a C compiler makes it), but for Prometheus, which is asked for ages.
+SHIFT_DAYS ?= 365
+shifted: install
+	@mkdir -p var/shifted
+	$(CC) -O2 -Wall -Wextra -shared -fPIC -o var/shifted/clock.so tests/support/shifted_clock.c -ldl
+	SHIFT_DAYS=$(SHIFT_DAYS) LD_PRELOAD=$(CURDIR)/var/shifted/clock.so PYTHONPYCACHEPREFIX=$(CURDIR)/var/shifted/pycache \
+		$(BIN)/python -m pytest -p no:cacheprovider
+
+# The tests beside a load that takes every core: no test may depend on a machine that has nothing else to do.
+busy: install
+	@for _ in $$(seq $$(nproc)); do (while :; do :; done) & loops="$$loops $$!"; done; trap "kill $$loops" EXIT; \
+		trap "exit 130" INT TERM; $(BIN)/python -m pytest -p no:cacheprovider
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -3,11 +3,15 @@
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # how long an example takes says how busy the machine is
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,7 +25,7 @@ PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 def send(octopush, request_id="a1", key="key"):
     body = {"recipients": [{"phone_number": "+33600000001"}], "text": "hello", "request_id": request_id}
     headers = {"api-login": "login", "api-key": key}
-    return requests.post(octopush.send_url, json=body, headers=headers, timeout=5)
+    return requests.post(octopush.send_url, json=body, headers=headers, timeout=60)
 
 
 def test_octopush_accepts_an_sms_once_whatever_is_sent_again(octopush):

@@ -86,7 +86,7 @@ def encode_lane(lane: Lane) -> bytes:
 
 
 def decode_lane(blob: bytes | None) -> Lane:
-    """The lane in `blob`; a new one for None. Raises UnreadableLane."""
+    """The lane in `blob`; a new one for None. Raises UnreadableLaneError."""
     if not blob:
         return Lane()
     try:

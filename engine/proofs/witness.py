@@ -26,6 +26,7 @@ from engine.answers import (
     YesNoReader,
     read_answer,
 )
+from engine.model.effects import Effects
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
@@ -46,7 +47,7 @@ from engine.proofs.weighing import StepVisit, WalkWeights
 from engine.surveys.program import QuestionStep, ReaskInvalid, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import BUILTIN_VARIABLES, CONTACT_KEY, NUMBER_KEY, answer_key
-from engine.turns.advance import Effects, advance
+from engine.turns.advance import advance
 from engine.turns.turn import DAY_MS
 
 PROOF_CHANNEL = "channel"
@@ -190,7 +191,7 @@ class _SimulatedPerson:
         )
         self._sms_in += came and moved
         self._sms_out += [sms for sms in advanced.outbox if sms.session]
-        self._alarm = advanced.alarm
+        self._alarm = advanced.alarm or None
 
 
 def _texts_for(visit: StepVisit, step: QuestionStep, weights: WalkWeights) -> Iterator[str]:

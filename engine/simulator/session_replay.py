@@ -38,7 +38,7 @@ from engine.model.policy import ChannelPolicies, ChannelPolicy
 from engine.model.segments import count_segments
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.advance import Effects, advance
+from engine.turns.advance import advance
 
 
 class RecordedSession(msgspec.Struct):
@@ -399,9 +399,9 @@ class _SessionRun:
         lane = decode_lane(encode_lane(self._lane))
         lane.applied_events.clear()  # what is stored was applied
         channel = self._stored.channel
-        came: Effects = advance(lane, self._stored.sender, mail, now, self._surveys, {channel: self._policy})
-        self._lane, self._alarm = came.lane, came.alarm
-        self._records += [self._as_stored(record) for record in came.records if self._is_ours(record)]
+        effects = advance(lane, self._stored.sender, mail, now, self._surveys, {channel: self._policy})
+        self._lane, self._alarm = lane, effects.alarm or None
+        self._records += [self._as_stored(record) for record in effects.records if self._is_ours(record)]
 
     def _as_stored(self, record: ArchiveRecord) -> ArchiveRecord:
         """What stands in for something that lay outside the session is recorded as that was."""

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from engine.model.effects import Effects
 from engine.model.events import (
     ArchiveRecord,
     CancelSession,
@@ -54,7 +55,7 @@ from engine.surveys.program import Survey
 from engine.surveys.step_graph import endless_statements
 from engine.surveys.survey_reader import read_survey
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.advance import Effects, advance
+from engine.turns.advance import advance
 
 SIMULATED_SENDER = "+33612345678"
 SIMULATED_NUMBER = "+33700000001"
@@ -181,7 +182,7 @@ class SimulatedPhone:
     @property
     def alarm(self) -> int | None:
         """When something is due though nobody writes (ms)."""
-        return self.last_advance.alarm if self.last_advance is not None else None
+        return (self.last_advance.alarm or None) if self.last_advance is not None else None
 
     def records_of(self, kind: type[Any]) -> list[Any]:
         """The records of one kind, oldest first."""
@@ -220,10 +221,9 @@ class SimulatedPhone:
         mail = [Mail(self.now, event)] if event is not None else []
         before = decode_lane(encode_lane(self.lane))
         policy = {self.channel: self.policy}
-        self.last_advance = advance(
-            decode_lane(encode_lane(before)), SIMULATED_SENDER, mail, self.now, self.surveys, policy
-        )
-        self.lane = decode_lane(encode_lane(self.last_advance.lane))
+        lane = decode_lane(encode_lane(before))
+        self.last_advance = advance(lane, SIMULATED_SENDER, mail, self.now, self.surveys, policy)
+        self.lane = decode_lane(encode_lane(lane))
         self.records += self.last_advance.records
         self.moments.append(LaneMoment(before, event, self.now, self.last_advance.records))
         return self.last_advance.outbox

@@ -1,6 +1,6 @@
 """How is a START refused? Every check that needs only the lane, in the order in which they count.
 
-Limits that span senders are taken elsewhere; here they are ChannelPolicy.closed.
+Limits that span senders are checked elsewhere; here they are ChannelPolicy.closed.
 """
 
 from datetime import UTC, datetime
@@ -16,7 +16,8 @@ _COOLDOWN_ENDINGS: tuple[SessionEnding, ...] = ("completed", "gave_up", "exhaust
 
 
 def throttle_start(line: ChannelLine, policy: ChannelPolicy, now: int) -> bool:
-    """Is this START one too many? If not, it is counted (GCRA: one number holds the whole bucket)."""
+    """Count one START against the throttle, and return True if it is one too many (which is not counted). GCRA:
+    `throttle_at` alone holds the bucket."""
     if not policy.start_burst or not policy.start_per_minute:
         return False
     spacing_ms = _spacing_ms(policy)
@@ -27,7 +28,8 @@ def throttle_start(line: ChannelLine, policy: ChannelPolicy, now: int) -> bool:
 
 
 def throttle_allowance(line: ChannelLine, policy: ChannelPolicy, now: int) -> tuple[int, int] | None:
-    """How many STARTs the throttle would let pass at `now`, and when (ms) it lets pass the next one; None without one."""
+    """Return (STARTs that the throttle passes at `now`, when it passes the next one in ms); None if there is no throttle.
+    Counts nothing."""
     if not policy.start_burst or not policy.start_per_minute:
         return None
     spacing_ms = _spacing_ms(policy)
@@ -43,7 +45,7 @@ def _spacing_ms(policy: ChannelPolicy) -> int:
 def refusal_reason(
     thread: ConversationThread, survey: Survey, policy: ChannelPolicy, now: int
 ) -> RefusalReason | None:
-    """Why `survey` may not open on `thread` now; None if it may. It cools down where the last session was."""
+    """Return why `survey` may not open on `thread` now; None if it may. The cooldown is that of the line's last session."""
     line, main = thread.line, thread.main
     if now <= cooldown_until(line, survey):
         return "cooldown"
@@ -54,18 +56,18 @@ def refusal_reason(
 
 
 def cooldown_until(line: ChannelLine, survey: Survey) -> int:
-    """The last moment (ms) at which `survey` may not open again on the line; 0 if it need not cool down."""
+    """Return the last moment (ms) at which the cooldown keeps `survey` from opening again on the line; 0 if there is none."""
     cools_down = line.session is None and line.ended_how in _COOLDOWN_ENDINGS and survey.cooldown_ms > 0
     return line.ended_at + survey.cooldown_ms if cools_down else 0
 
 
 def sessions_opened_today(line: ChannelLine, policy: ChannelPolicy, now: int) -> int:
-    """How many sessions have opened on the day of `now`."""
+    """Return how many sessions have opened on the day of `now`."""
     return line.opened_today if line.counted_day == calendar_day(now, policy) else 0
 
 
 def count_opened_session(line: ChannelLine, policy: ChannelPolicy, now: int) -> None:
-    """A session has opened: it counts against the day's cap."""
+    """Count an opened session against the day's cap."""
     today = calendar_day(now, policy)
     if line.counted_day != today:
         line.counted_day, line.opened_today = today, 0
@@ -73,5 +75,5 @@ def count_opened_session(line: ChannelLine, policy: ChannelPolicy, now: int) -> 
 
 
 def calendar_day(now: int, policy: ChannelPolicy) -> int:
-    """The ordinal of the calendar day on which `now` falls where the channel is."""
+    """Return the ordinal of the calendar day on which `now` falls where the channel is."""
     return datetime.fromtimestamp(now / 1000, UTC).astimezone(policy.timezone).toordinal()

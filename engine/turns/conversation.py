@@ -1,14 +1,14 @@
-"""How does a session go? From the START that opens it, answer by answer, to its end.
+"""Runs one session from its START or invitation, answer by answer, to its end.
 
-Every SMS, in or out, restarts the silence after which a session is over; SMS that are decided together leave a
-pause apart, and the silence counts from the last of them.
+Every SMS, in or out, restarts the silence that ends a session; SMS decided together leave `pause_ms` apart, and the
+silence counts from the last of them.
 """
 
 from collections.abc import Mapping
 from functools import partial
 
 from engine.answers import InvalidAnswer, InvalidReason, read_answer
-from engine.model.events import Answer, AnswerRejected, InboundSms, Invitation, SessionInvited, SessionOpened
+from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened
 from engine.model.lane import ChannelLine, Session
 from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
 from engine.surveys.texts import LocalizedText, fill_template, prepend_content
@@ -25,11 +25,11 @@ from engine.turns.session_routing import ConversationThread
 from engine.turns.turn import Turn, UnknownStepError
 
 _BUILTIN_KEYS = {"contact": CONTACT_KEY, "number": NUMBER_KEY}
-"""Where a session keeps what SessionOpened.variables tells."""
+"""The answer keys of the built-in variables in SessionOpened.variables."""
 
 
 class SessionRunner:
-    """One open session while a turn lasts. Made when the turn comes to it, dropped afterwards."""
+    """Runs one open session during a turn. Made when the turn reaches the session, and dropped with the turn."""
 
     __slots__ = ("_channel", "_content", "_line", "_said_before", "_session", "_survey", "_turn")
 
@@ -43,13 +43,13 @@ class SessionRunner:
         self._content = ""
 
     def handle_answer(self, sms: InboundSms) -> None:
-        """What the person wrote, read by the step that was asked."""
+        """Read the SMS as the answer to the current question; go on, or ask again if it cannot be read."""
         turn, session = self._turn, self._session
         turn.record_received(sms, session)
         step = self._asked_step()
         answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
         if isinstance(answer, InvalidAnswer):
-            turn.records.append(AnswerRejected(turn.now, self._channel, session.id, step.id, answer.reason))
+            turn.record_rejected(self._channel, session, step.id, answer.reason)
             if isinstance(step.invalid, ReaskInvalid) and answer.reason != "reaction":
                 self._handle_invalid(step.invalid, step, answer.reason)
                 self._update_last_sms_at()
@@ -59,13 +59,13 @@ class SessionRunner:
         self._update_last_sms_at()
 
     def say_opening(self, content: str = "") -> None:
-        """Say the first SMS, which `content` opens, and what follows it."""
+        """Send the session's first SMS, which begins with `content`, and those that follow up to the first question."""
         self._content = content
         self._run_steps_from(0)
         self._update_last_sms_at()
 
     def send_reminder(self) -> None:
-        """The step that was asked has waited long enough for a reminder."""
+        """Send the current question's reminder, if it has one."""
         step = self._asked_step()
         if step.remind is not None and self._send_text(step.id, step.remind.text):
             self._session.reminders_sent += 1
@@ -90,7 +90,7 @@ class SessionRunner:
             self._turn.end_session(self._channel, self._line, self._session, "gave_up")
 
     def _run_steps_from(self, place: int) -> None:
-        """Say what there is to say from `place` on, up to the next question or the end."""
+        """Send the texts of the steps from `place` on, up to the next question or the end."""
         while place != END_INDEX:
             step = self._survey.steps[place]
             if not self._send_text(step.id, step.text):
@@ -134,11 +134,11 @@ class SessionRunner:
         self._session.last_sms_at = self._last_sms_leaves_at()
 
     def _last_sms_leaves_at(self) -> int:
-        """Those of an earlier turn may leave later than this turn's."""
+        """Return when (ms) the session's last SMS leaves; SMS of an earlier turn may leave later than this turn's."""
         return max(self._session.last_sms_at, self._turn.now + self._total_pause_ms())
 
     def _total_pause_ms(self) -> int:
-        """How long after the first of this turn's SMS the last one leaves."""
+        """Return how long after the first of this turn's SMS the last one leaves."""
         said = self._session.sms_count - self._said_before
         return (said - 1) * self._turn.channel_policy(self._channel).pause_ms if said > 1 else 0
 
@@ -146,8 +146,8 @@ class SessionRunner:
 def open_session(
     turn: Turn, thread: ConversationThread, survey: Survey, language: str, sms: InboundSms
 ) -> None:
-    """A START opens a session of the survey's current version and its first SMS are said."""
-    turn.opened[sms.channel] = turn.opened.get(sms.channel, 0) + 1
+    """Open a session of the survey's current version by a START, and send its first SMS."""
+    turn.count_opened(sms.channel)
     session = Session(sms.id, survey.name, survey.version, language, turn.now, turn.now)
     conversation = _open_on_thread(turn, thread, survey, session, sms.originator)
     turn.record_received(sms, session)
@@ -157,7 +157,7 @@ def open_session(
 def open_invited_session(
     turn: Turn, thread: ConversationThread, survey: Survey, invitation: Invitation
 ) -> None:
-    """An invitation opens a session, in its language if the survey has it, with its variables and content."""
+    """Open a session by an invitation, in its language if the survey has it, with its variables and content."""
     language = invitation.language if invitation.language in survey.languages else survey.languages[0]
     variables = {answer_key(key): read_variable(value) for key, value in invitation.variables.items()}
     session = Session(
@@ -166,24 +166,25 @@ def open_invited_session(
         expires_at=invitation.expires_at,
     )  # fmt: skip
     conversation = _open_on_thread(turn, thread, survey, session, thread.originator)
-    turn.records.append(SessionInvited(turn.now, invitation.channel, invitation.id, invitation))
+    turn.effects.records.append(SessionInvited(turn.now, invitation.channel, invitation.id, invitation))
     conversation.say_opening(invitation.content)
 
 
 def _open_on_thread(
     turn: Turn, thread: ConversationThread, survey: Survey, session: Session, address: str
 ) -> SessionRunner:
-    """`address` is the one of ours that the person wrote to, or is written to from; empty: the channel's."""
+    """Put a new session on the thread's line. `address` is the one of ours that the person wrote to, or is written to
+    from; empty: the channel's."""
     thread.store_line(turn.lane)
     thread.line.session = session
     thread.line.language = session.language
     session.originator = thread.originator
-    turn.sessions.append((session.id, turn.now))
+    turn.effects.sessions.append((session.id, turn.now))
     told = _builtin_variables(turn, thread.channel, survey, address)
     session.answers |= builtin_answers(told)
     if MESSAGES_KEY in survey.told:
         session.answers[MESSAGES_KEY] = message_count(0)
-    turn.records.append(
+    turn.effects.records.append(
         SessionOpened(
             turn.now, thread.channel, session.id, survey.name, survey.version, session.language,
             session.originator, told,
@@ -193,7 +194,7 @@ def _open_on_thread(
 
 
 def _builtin_variables(turn: Turn, channel: str, survey: Survey, address: str) -> dict[str, str]:
-    """What the channel knows of the person, as far as the survey speaks of it."""
+    """Return the built-in variables (`contact`, `number`) that the survey uses and the channel knows for this person."""
     if not survey.told:
         return {}
     policy = turn.channel_policy(channel)
@@ -202,12 +203,12 @@ def _builtin_variables(turn: Turn, channel: str, survey: Survey, address: str) -
 
 
 def builtin_answers(told: Mapping[str, str]) -> dict[str, Answer]:
-    """SessionOpened.variables as a session keeps them."""
+    """Convert SessionOpened.variables to the answers that hold them in a session."""
     return {_BUILTIN_KEYS[key]: read_variable(value) for key, value in told.items() if key in _BUILTIN_KEYS}
 
 
 def answer_session(turn: Turn, channel: str, line: ChannelLine, session: Session, sms: InboundSms) -> None:
-    """An SMS is the answer to what the open session asked."""
+    """Read an SMS as the answer to the open session's question."""
     SessionRunner(turn, channel, line, session, turn.survey_of(session)).handle_answer(sms)
 
 

@@ -1,8 +1,8 @@
-"""What is due though nobody writes? A session's silence, its absolute end, its reminders; parts that stayed alone.
+"""Deadlines of a lane: sessions that fall silent or expire, reminders, and long SMS whose parts do not all come.
 
-Deadlines are applied in time order, each at its own time, before an event that comes after them. So it makes no
-difference whether the alarm rang in time. A reminder waits for the end of the channel's quiet hours where the person
-is; a session that is over by then is not reminded.
+Deadlines are applied in time order, each at its own time, before an event that comes after them, so a late alarm
+changes nothing. A reminder waits for the end of the channel's quiet hours where the person is; a session that is over
+by then is not reminded.
 """
 
 from typing import Literal, assert_never
@@ -30,14 +30,14 @@ class SessionDeadline(msgspec.Struct, frozen=True):
 
 
 class PartsDeadline(msgspec.Struct, frozen=True):
-    """At `at` (ms), no more parts are waited for."""
+    """At `at` (ms), the parts of a long SMS that have come are taken as the whole."""
 
     at: int
     gathered: PartialSms
 
 
 def next_deadline(turn: Turn) -> SessionDeadline | PartsDeadline | None:
-    """The lane's earliest deadline."""
+    """Return the lane's earliest deadline; None if it has none."""
     first: SessionDeadline | PartsDeadline | None = None
     for key, line in turn.lane.lines.items():
         if line.session is not None:
@@ -66,20 +66,20 @@ def apply_due_deadlines(turn: Turn, until: int) -> None:
 
 
 def apply_joined_parts(turn: Turn, gathered: PartialSms) -> None:
-    """Apply what parts have come as one SMS, now."""
+    """Join the parts that have come, and apply them as one SMS at the turn's time."""
     policy = turn.policy.get(gathered.channel)
     sms = join_parts(gathered, policy.surveys if policy is not None else (), turn.surveys)
     turn.begin_event(turn.now, sms.id)
     if policy is not None:
         apply_sms(turn, sms, policy)
     else:  # the channel has been taken out of the settings meanwhile
-        turn.records.append(
+        turn.effects.records.append(
             SmsReceived(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator)
         )
 
 
 def session_expires_after(session: Session, survey: Survey) -> int:
-    """The last moment (ms) of a session, however lively it is: its invitation's, or else the survey's."""
+    """Return the last moment (ms) at which the session may be open: the invitation's expiry, else the survey's `expires`."""
     return session.expires_at or session.opened_at + survey.expires_ms
 
 
@@ -92,8 +92,8 @@ def _apply_session_deadline(turn: Turn, due: SessionDeadline) -> None:
 
 
 def session_deadlines(turn: Turn, key: str, line: ChannelLine, session: Session) -> list[SessionDeadline]:
-    """All that the line's open session comes to if nobody writes, and when: what comes first is first. After an end
-    there is nothing, but which end comes second is told too."""
+    """Return the deadlines of the line's open session, earliest first, as if nobody wrote: expiry, idleness, and the next
+    reminder. Those behind the first end are for display."""
     survey = turn.survey_of(session)
     expires_at = session_expires_after(session, survey) + 1
     ahead = [SessionDeadline(expires_at, key, line, session, "expired")]
@@ -106,7 +106,8 @@ def session_deadlines(turn: Turn, key: str, line: ChannelLine, session: Session)
 
 
 def _next_session_deadline(turn: Turn, key: str, line: ChannelLine, session: Session) -> SessionDeadline:
-    """A session is over when more than `idle` or `expires` has gone by; on a tie, that comes before a reminder."""
+    """Return the session's earliest deadline. It is over when more than `idle` or `expires` has gone by; on a tie, that
+    comes before a reminder."""
     survey = turn.survey_of(session)
     expires_at = session_expires_after(session, survey) + 1
     idle_at = expires_at + 1 if survey.idle_ms is None else session.last_sms_at + survey.idle_ms + 1

@@ -1,7 +1,7 @@
-"""What does an SMS mean? Decided in one order, whatever is being asked: STOP, HELP, START, an answer.
+"""Applies an inbound SMS. Whatever is being asked, it is checked in this order: STOP, HELP, START, answer.
 
-Whoever opted out hears nothing until they say START, or answer YES to being told how to come back. An opt-out holds
-for the whole channel, whichever of its numbers was written to.
+A person who opted out gets no SMS until they send START, or YES to being told how to come back. An opt-out holds for
+the whole channel, whichever of its numbers was written to.
 """
 
 from functools import partial
@@ -75,17 +75,17 @@ def apply_sms(turn: Turn, sms: InboundSms, policy: ChannelPolicy) -> None:
 
 
 def apply_invitation(turn: Turn, invitation: Invitation, policy: ChannelPolicy) -> None:
-    """Apply one invitation. Opening by invitation counts against the day's cap, and is not held up by it, nor by a
-    channel that is closed: whoever lets invitations go has seen to that."""
+    """Apply one invitation: open the session, or record why not. It counts against the day's cap but is not refused for
+    it, nor for a closed channel: the invitation pacer has checked both."""
     thread = route_invitation(turn.lane, invitation, policy)
     survey = turn.surveys.current(invitation.survey) if invitation.survey in policy.surveys else None
     main = main_line(turn.lane, invitation.channel)
     reason = _invitation_refusal(main, thread, invitation, turn.now)
     if survey is None or thread is None or reason:
-        turn.records.append(
+        turn.effects.records.append(
             OpeningRefused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey")
         )
-        turn.sessions.append((invitation.id, turn.now))
+        turn.effects.sessions.append((invitation.id, turn.now))
         return
     count_opened_session(main, policy, turn.now)
     open_invited_session(turn, thread, survey, invitation)
@@ -94,7 +94,7 @@ def apply_invitation(turn: Turn, invitation: Invitation, policy: ChannelPolicy) 
 def _invitation_refusal(
     main: ChannelLine, thread: ConversationThread | None, invitation: Invitation, now: int
 ) -> RefusalReason | None:
-    """Why this person may not be invited now."""
+    """Return why this person may not be invited now; None if they may."""
     if main.opted_out_at:
         return "opted_out"
     if thread is None:
@@ -105,7 +105,7 @@ def _invitation_refusal(
 
 
 def apply_cancellation(turn: Turn, event: CancelSession) -> None:
-    """Whoever invited wants no more of this session, of which SMS may wait to leave though it is over."""
+    """End the session if it is open, and withdraw its SMS that have not left even if it is over."""
     turn.withdraw_session(event.session, "cancelled")
     for line, session in list(open_sessions(turn.lane, event.channel)):
         if session.id == event.session:
@@ -113,22 +113,25 @@ def apply_cancellation(turn: Turn, event: CancelSession) -> None:
 
 
 def apply_opt_out(turn: Turn, stop: InboundSms | ProviderStop) -> bool:
-    """The person wants no more SMS on this channel; False if that was known already."""
+    """Opt the person out of the channel: withdraw its unsent SMS and end its sessions. Return False if they were opted out
+    before."""
     main = main_line(turn.lane, stop.channel)
     if main.opted_out_at:
         return False
     by_provider, source = (True, stop.source) if isinstance(stop, ProviderStop) else (False, "")
-    turn.records.append(PersonOptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source))
+    turn.effects.records.append(
+        PersonOptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source)
+    )
     turn.withdraw_channel(stop.channel)
     main.opted_out_at = turn.now
-    turn.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
+    turn.effects.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
     for line, session in list(open_sessions(turn.lane, stop.channel)):
         turn.end_session(stop.channel, line, session, "stopped")
     return True
 
 
 def may_be_stop(sms: InboundSms) -> bool:
-    """Is it a STOP, as far as one can say who does not know what was asked?"""
+    """Return whether the SMS may be a STOP, without knowing the question it answers (ambiguous words count)."""
     return sms.handled == "stop" or is_stop(fold_word(sms.text))
 
 
@@ -154,19 +157,19 @@ def _handle_help(turn: Turn, thread: ConversationThread, sms: InboundSms, policy
 def _handle_opted_out(
     turn: Turn, thread: ConversationThread, sms: InboundSms, started: StartMatch | None, policy: ChannelPolicy
 ) -> None:
-    """A START, or what is as good as one, opts in again; if nothing is said in answer, that is."""
+    """Opt the person in again if the SMS is a START, or as good as one; confirm it if nothing else is sent in answer."""
     if sms.handled != "start" and not is_opt_in(sms.text, started):
         turn.record_received(sms, thread.session)
         return
     thread.main.opted_out_at = 0
-    turn.opt_outs[sms.channel] = (0, "person")
-    turn.records.append(PersonOptedIn(turn.now, sms.channel, sms.id))
-    decided = len(turn.outbox)
+    turn.effects.opt_outs[sms.channel] = (0, "person")
+    turn.effects.records.append(PersonOptedIn(turn.now, sms.channel, sms.id))
+    decided = len(turn.effects.outbox)
     if started is not None:
         _handle_start(turn, thread, sms, started, policy)
     else:
         turn.record_received(sms, thread.session)
-    if len(turn.outbox) == decided and sms.handled != "start":
+    if len(turn.effects.outbox) == decided and sms.handled != "start":
         turn.send_fixed_text(thread, "opted_in", _fixed_texts_of(turn, thread, policy))
 
 
@@ -200,7 +203,7 @@ def _refuse_start(
     turn: Turn, thread: ConversationThread, sms: InboundSms, survey: Survey, reason: RefusalReason
 ) -> None:
     turn.record_received(sms, None)
-    turn.records.append(OpeningRefused(turn.now, sms.channel, sms.id, reason))
+    turn.effects.records.append(OpeningRefused(turn.now, sms.channel, sms.id, reason))
     if reason in ("throttled", "daily_cap"):
         turn.send_fixed_text_rarely(thread, "refused", survey, every_ms=DAY_MS)
 
@@ -216,7 +219,7 @@ def _handle_answer(turn: Turn, thread: ConversationThread, sms: InboundSms, poli
 
 
 def _no_session_text(line: ChannelLine) -> FixedText:
-    """Which text answers an SMS that no session waits for."""
+    """Return which text answers an SMS that no session waits for."""
     match line.ended_how:
         case "completed":
             return "unavailable"
@@ -229,7 +232,7 @@ def _no_session_text(line: ChannelLine) -> FixedText:
 def _is_readable_answer(
     turn: Turn, thread: ConversationThread, sms: InboundSms, readers: tuple[type[Reader], ...]
 ) -> bool:
-    """Does the step that was asked, if it reads with one of `readers`, take this SMS for an answer?"""
+    """Return whether the current question has one of `readers` and reads this SMS as an answer."""
     if thread.session is None:
         return False
     step = turn.survey_of(thread.session).steps[thread.session.step]
@@ -243,7 +246,7 @@ def _is_readable_answer(
 
 
 def _fixed_texts_of(turn: Turn, thread: ConversationThread, policy: ChannelPolicy) -> Survey | None:
-    """The survey whose fixed texts answer: the open session's, else the last one's, else the channel's first."""
+    """Return the survey whose fixed texts answer: the open session's, else the last one's, else the channel's first."""
     if thread.session is not None:
         return turn.survey_of(thread.session)
     return turn.fixed_text_survey(thread.line, policy.surveys)

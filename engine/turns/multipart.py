@@ -1,7 +1,7 @@
-"""When is a long SMS whole? When all its parts have come, in any order; or when they have had time enough.
+"""Joins the parts of a long SMS. They may come in any order; a repeated part changes nothing.
 
-A part that comes again changes nothing. What is still not whole ten minutes after its first part, or in the way of a
-later SMS with its reference or of the ninth at once, is taken as it is, joined in order: nothing is dropped.
+An SMS is taken when it is whole, or unfinished after ten minutes, or when a later SMS reuses its reference, or when a
+ninth begins: its parts are joined in order, and nothing is dropped.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _MOST_PARTS_PER_SMS = 32
 
 
 def collect_part(lane: Lane, part: SmsPart, now: int) -> list[PartialSms]:
-    """Put a part to those that have come; what is to be taken as an SMS now, oldest first."""
+    """Add a part, and return the SMS that are to be taken now, oldest first, whole or not."""
     if not 1 <= part.number <= part.total <= _MOST_PARTS_PER_SMS:
         return [_start_partial_sms(part, now)]
     taken: list[PartialSms] = []
@@ -44,7 +44,7 @@ def collect_part(lane: Lane, part: SmsPart, now: int) -> list[PartialSms]:
 
 
 def join_parts(of: PartialSms, offered: Sequence[str], surveys: SurveyRegistry) -> InboundSms:
-    """The SMS that the parts make. Its id comes of theirs."""
+    """Join the parts to one SMS. Its id is a hash of theirs."""
     parts = [of.parts[number] for number in sorted(of.parts)]
     identity = blake2b(" ".join(part for part, _ in parts).encode(), digest_size=8).hexdigest()
     text = "".join(text for _, text in parts)

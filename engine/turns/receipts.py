@@ -1,7 +1,7 @@
-"""What has become of an SMS? Its receipts tell, in any order and more than once; what is known only goes forwards.
+"""Applies delivery receipts. They come in any order and more than once; an SMS's state only moves forward.
 
-A receipt that brings nothing new changes nothing, so receipts need not be remembered one by one: the line knows how
-far each of its last SMS has come, under eight bytes of a hash of its name.
+The line keeps a rank for each of its last SMS, under eight bytes of a hash of the SMS's id or ticket, so that repeated
+receipts change nothing and need not be remembered one by one.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _MOST_KNOWN_SMS = 64
 
 
 def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
-    """Apply one receipt. A number that gets no SMS ends the session that the SMS belonged to."""
+    """Apply one receipt. That the number cannot get SMS ends the session that the SMS belonged to."""
     known = main_line(turn.lane, receipt.channel).receipts
     rank = _STATE_RANKS.get(receipt.state, 0)
     name = _hash_name((rank and (receipt.sms or receipt.ticket)) or receipt.id)
@@ -27,7 +27,7 @@ def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
     known[name] = rank
     while len(known) > _MOST_KNOWN_SMS:
         del known[next(iter(known))]
-    turn.records.append(
+    turn.effects.records.append(
         ReceiptRecorded(
             turn.now, receipt.channel, receipt.ticket, receipt.status, receipt.state, receipt.code, receipt.why,
             receipt.sms,
@@ -38,7 +38,7 @@ def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
 
 
 def _end_unreachable_sessions(turn: Turn, receipt: DeliveryReceipt) -> None:
-    """Where no session is named, every one that is open writes to a number which gets no SMS."""
+    """End the session that the receipt names, or each open one if it names none, and withdraw its SMS."""
     named = session_of_sms_id(receipt.sms)
     if named:
         turn.withdraw_session(named, "unreachable")
@@ -54,7 +54,7 @@ def _hash_name(name: str) -> int:
 
 
 def known_sms_state(lane: Lane, sms: OutboundSms) -> SmsState:
-    """How far an SMS has come, as its receipts have told; empty if they have not, or it is long ago."""
+    """Return the state that the receipts of an SMS report; empty if there were none, or it is long ago."""
     line = lane.lines.get(sms.channel)
     rank = line.receipts.get(_hash_name(sms.id), 0) if line is not None else 0
     return next((state for state, each in _STATE_RANKS.items() if each == rank), "")

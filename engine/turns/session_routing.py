@@ -1,8 +1,8 @@
-"""Which conversation is it? A person may hold several on one channel, each over an address of ours of its own.
+"""Routes an event to a session. A person may hold several sessions on one channel, each over an address of ours: the
+channel's own number, or a sub-number that the session has to itself.
 
-The channel's own number has the channel's line, on which the person's opt-out and limits are kept too; a sub-number
-that a session has for its own has a further line. What comes in belongs to the session that is open on the address
-that the person wrote to, else to the one on the channel's own number.
+An SMS belongs to the session that is open on the address it was sent to, else to the one on the channel's number.
+Opt-out and limits are kept on the channel's own line.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ MOST_SUB_NUMBERS = 16
 
 
 class ConversationThread(msgspec.Struct, frozen=True):
-    """Where an event belongs: the `line` it is on, which goes over `originator` (empty: the channel's number), and
-    the channel's own line, `main`. `answer_from` is the address that answers outside any session."""
+    """The place in a lane to which an event belongs. `line` is the one that it concerns, over `originator` (empty: the
+    channel's number); `main` is the channel's own line. `answer_from` is the address that fixed texts are sent from."""
 
     channel: str
     originator: str
@@ -32,7 +32,7 @@ class ConversationThread(msgspec.Struct, frozen=True):
         return self.line.session
 
     def store_line(self, lane: Lane) -> None:
-        """Let the lane have the line, now that a session opens on it."""
+        """Store the line in the lane, as a session opens on it; of MOST_SUB_NUMBERS, the one that ended first is dropped."""
         key = line_key(self.channel, self.originator)
         if key not in lane.lines:
             _drop_oldest_ended(lane, self.channel)
@@ -40,7 +40,7 @@ class ConversationThread(msgspec.Struct, frozen=True):
 
 
 def line_key(channel: str, originator: str = "") -> str:
-    """Where a lane keeps a line. No channel's name has a colon."""
+    """Return the key of a line in its lane. No channel's name has a colon."""
     return f"{channel}:{originator}" if originator else channel
 
 
@@ -49,7 +49,7 @@ def channel_of_key(key: str) -> str:
 
 
 def main_line(lane: Lane, channel: str) -> ChannelLine:
-    """The channel's own line, made if the lane has none."""
+    """Return the channel's own line, made if the lane has none."""
     line = lane.lines.get(channel)
     if line is None:
         line = lane.lines[channel] = ChannelLine()
@@ -57,16 +57,16 @@ def main_line(lane: Lane, channel: str) -> ChannelLine:
 
 
 def open_sessions(lane: Lane, channel: str) -> Iterator[tuple[ChannelLine, Session]]:
-    """The sessions that are open on the channel, whatever their address."""
+    """Yield the sessions that are open on the channel, whatever their address, with their lines."""
     for key, line in lane.lines.items():
         if line.session is not None and channel_of_key(key) == channel:
             yield line, line.session
 
 
 def route_sms(lane: Lane, sms: InboundSms, policy: ChannelPolicy, *, starts: bool) -> ConversationThread:
-    """Where an SMS belongs. One that `starts` a survey does so on the address that it was written to.
+    """Return the thread of an SMS. With `starts`, a START opens on the address that it was sent to.
 
-    An address that is neither the channel's nor a session's is taken for the channel's number.
+    An address that is neither the channel's nor a session's counts as the channel's number.
     """
     main = main_line(lane, sms.channel)
     address = sms.originator
@@ -81,7 +81,7 @@ def route_sms(lane: Lane, sms: InboundSms, policy: ChannelPolicy, *, starts: boo
 
 
 def route_invitation(lane: Lane, invitation: Invitation, policy: ChannelPolicy) -> ConversationThread | None:
-    """Where an invited session may open; None if it is open there already, or nowhere is free."""
+    """Return the thread on which an invited session may open; None if a session is open there, or no address is free."""
     channel = invitation.channel
     main = main_line(lane, channel)
     busy = {session.originator for _, session in open_sessions(lane, channel)}
@@ -95,7 +95,7 @@ def route_invitation(lane: Lane, invitation: Invitation, policy: ChannelPolicy) 
 
 
 def _drop_oldest_ended(lane: Lane, channel: str) -> None:
-    """Make room for one more sub-number, at the cost of the one whose session ended first."""
+    """Make room for one more sub-number by dropping the one whose session ended first."""
     ended = [
         (line.ended_at, key)
         for key, line in lane.lines.items()

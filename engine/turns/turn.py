@@ -1,14 +1,15 @@
-"""What a call of `advance` comes to, gathered while it is decided.
+"""Gathers the effects of one call of `advance` while they are decided.
 
-Everything that is said goes through `send_session_text` or `send_fixed_text`, so that every SMS has its id and its record.
+Every SMS is sent through `send_session_text` or `send_fixed_text`, which give it its id and its record.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Literal
 
+from engine.answers import InvalidReason
+from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
 from engine.model.events import (
-    ArchiveRecord,
+    AnswerRejected,
     InboundSms,
     OutboundSms,
     SessionEnded,
@@ -29,22 +30,13 @@ from engine.turns.session_routing import ConversationThread
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
-WithdrawalCode = Literal["stopped", "cancelled", "unreachable"]
-
-WITHDRAWAL_REASONS: Mapping[WithdrawalCode, str] = {
-    "stopped": "withdrawn by a STOP",
-    "cancelled": "withdrawn: whoever invited wants no more of it",
-    "unreachable": "withdrawn: the number gets no SMS",
-}
-"""Why an SMS that was decided will not leave, by the code in its Unsent."""
-
 
 class UnknownVersionError(Exception):
-    """An open session is pinned to a version of a survey that this process was not given."""
+    """An open session is pinned to a version of a survey that this process does not have."""
 
 
 class UnknownStepError(Exception):
-    """An open session waits at a step that asks nothing. Its state is corrupt."""
+    """An open session waits at a step that asks nothing: the lane's state is corrupt."""
 
 
 class UnknownChannelError(Exception):
@@ -52,12 +44,12 @@ class UnknownChannelError(Exception):
 
 
 class Turn:
-    """`now` is the time of what is being applied, `called_at` that of the call; `cause` the id of the event, empty for
-    a deadline, `unasked` whether it is an invitation."""
+    """One call of `advance`: `effects` are those decided so far. `now` (ms) is the time of what is being applied,
+    `called_at` (ms) that of the call; `cause` is the id of the event, empty for a deadline, and `unasked` whether it is
+    an invitation."""
 
     __slots__ = (
-        "_heard", "_replies", "called_at", "cause", "duplicates", "lane", "now", "opened", "opt_outs", "outbox", "policy", "records", "sender",
-        "sessions", "silenced", "surveys", "unasked", "withdrawn",
+        "_heard", "_replies", "called_at", "cause", "effects", "lane", "now", "policy", "sender", "surveys", "unasked",
     )  # fmt: skip
 
     def __init__(
@@ -71,19 +63,12 @@ class Turn:
         self.now = lane.clock
         self.cause = ""
         self.unasked = False
-        self.outbox: list[OutboundSms] = []
-        self.records: list[ArchiveRecord] = []
-        self.silenced: list[str] = []
-        self.withdrawn: dict[str, WithdrawalCode] = {}
-        self.opened: dict[str, int] = {}
-        self.opt_outs: dict[str, tuple[int, str]] = {}
-        self.sessions: list[tuple[str, int]] = []
-        self.duplicates = 0
+        self.effects = Effects()
         self._replies = 0
         self._heard = 0
 
     def begin_event(self, now: int, cause: str = "", heard: int = 0, *, unasked: bool = False) -> None:
-        """From here on, what happens is caused by this event, accepted at `heard`, or by a deadline."""
+        """Make this event, accepted at `heard` (ms), or a deadline (no `cause`) the cause of what is decided from here on."""
         self.now = self.lane.clock = now
         self.cause = cause
         self.unasked = unasked
@@ -97,7 +82,7 @@ class Turn:
             raise UnknownChannelError(f"no channel is called '{channel}'") from None
 
     def survey_of(self, session: Session) -> Survey:
-        """The very version that the session began with."""
+        """Return the version that the session began with. Raises UnknownVersionError."""
         survey = self.surveys.by_version(session.version)
         if survey is None:
             raise UnknownVersionError(
@@ -106,31 +91,41 @@ class Turn:
         return survey
 
     def local_date(self, channel: str) -> date:
-        """The day, on the channel's calendar."""
+        """Return the day of `now` on the channel's calendar."""
         moment = datetime.fromtimestamp(self.now / 1000, UTC)
         return moment.astimezone(self.channel_policy(channel).timezone).date()
 
     def send_session_text(self, channel: str, session: Session, step: str, text: str) -> None:
-        """One SMS of a session."""
+        """Send one SMS of a session."""
         identity = session_sms_id(session.id, session.sms_count)
         session.sms_count += 1
         self._queue_sms(identity, channel, text, step, session.id, session.originator, session.survey)
 
     def record_received(self, sms: InboundSms, session: Session | None) -> None:
-        """The person wrote this, in a session or outside any."""
+        """Record an SMS that the person wrote, in a session or outside any (None)."""
         if session is not None and (messages := session.answers.get(MESSAGES_KEY)) is not None:
             session.answers[MESSAGES_KEY] = message_count(int(messages.raw) + 1)
-        self.records.append(
+        self.effects.records.append(
             SmsReceived(
                 self.now, sms.channel, session.id if session is not None else "", sms.id, sms.text, sms.reply_to,
                 sms.handled, sms.originator,
             )
         )  # fmt: skip
 
-    def send_fixed_text(self, thread: ConversationThread, name: FixedText, survey: Survey | None) -> bool:
-        """A fixed text in answer to the event, outside any session; False if the survey has none by this name.
+    def record_rejected(self, channel: str, session: Session, step: str, reason: InvalidReason) -> None:
+        """Record that the SMS just received could not be read as an answer to `step`."""
+        self.effects.records.append(AnswerRejected(self.now, channel, session.id, step, reason))
+        self.effects.survey_by_session[session.id] = session.survey
 
-        In the language of the last session, if the text has it, and from the address that the person wrote to.
+    def count_opened(self, channel: str) -> None:
+        """Count a session that an SMS opened, which needs a permit."""
+        opened = self.effects.opened_by_channel
+        opened[channel] = opened.get(channel, 0) + 1
+
+    def send_fixed_text(self, thread: ConversationThread, name: FixedText, survey: Survey | None) -> bool:
+        """Answer the event with a fixed text, outside any session. Return False if the survey has none by this name.
+
+        The text is in the language of the last session, if it has that, and sent from the address that was written to.
         """
         if survey is None or name not in survey.texts:
             return False
@@ -145,41 +140,45 @@ class Turn:
     def send_fixed_text_rarely(
         self, thread: ConversationThread, name: FixedText, survey: Survey | None, every_ms: int = HOUR_MS
     ) -> None:
-        """`send_fixed_text`, unless the same was told so little ago that two robots might be talking."""
-        told = thread.main.fixed_texts_sent
-        last = told.get(name)
+        """Send the fixed text unless the line got it less than `every_ms` ago, so that two robots do not answer each
+        other for ever."""
+        sent = thread.main.fixed_texts_sent
+        last = sent.get(name)
         if (last is None or self.now - last >= every_ms) and self.send_fixed_text(thread, name, survey):
-            told[name] = self.now
+            sent[name] = self.now
 
     def end_session(
         self, channel: str, line: ChannelLine, session: Session, how: SessionEnding, why: str = ""
     ) -> None:
-        """The line's open session is over."""
+        """End the line's open session."""
         line.session = None
         line.ended_at, line.ended_how, line.ended_survey = self.now, how, session.survey
-        self.records.append(SessionEnded(self.now, channel, session.id, how, session.answers, why))
+        self.effects.records.append(SessionEnded(self.now, channel, session.id, how, session.answers, why))
+        self.effects.survey_by_session[session.id] = session.survey
 
     def withdraw_channel(self, channel: str) -> None:
-        """Withdraw whatever has not left on the channel."""
-        if channel not in self.silenced:
-            self.silenced.append(channel)
+        """Withdraw the channel's SMS that have not left."""
+        if channel not in self.effects.silenced:
+            self.effects.silenced.append(channel)
         self._withdraw_undelivered(lambda sms: sms.channel == channel, "stopped")
 
     def withdraw_session(self, session: str, because: WithdrawalCode) -> None:
-        """Withdraw what has not left of one session, open or not."""
-        self.withdrawn.setdefault(session, because)
+        """Withdraw the SMS of a session, open or over, that have not left."""
+        self.effects.withdrawn.setdefault(session, because)
         self._withdraw_undelivered(lambda sms: sms.session == session, because)
 
     def _withdraw_undelivered(self, concerns: Callable[[OutboundSms], bool], because: WithdrawalCode) -> None:
-        self.records += [
+        effects = self.effects
+        effects.records += [
             SmsNotSent(self.now, sms.channel, sms.session, sms.id, because, WITHDRAWAL_REASONS[because])
-            for sms in self.outbox
+            for sms in effects.outbox
             if concerns(sms)
         ]
-        self.outbox = [sms for sms in self.outbox if not concerns(sms)]
+        effects.outbox = [sms for sms in effects.outbox if not concerns(sms)]
 
     def fixed_text_survey(self, line: ChannelLine, offered: Sequence[str]) -> Survey | None:
-        """Whose fixed texts answer a person who has no session: the last survey's, else the channel's first."""
+        """Return the survey whose fixed texts answer a person without a session: the last one's, else the first of
+        `offered`, the channel's surveys."""
         names = (line.ended_survey, *offered) if line.ended_survey else offered
         return next((survey for name in names if (survey := self.surveys.current(name))), None)
 
@@ -187,10 +186,10 @@ class Turn:
         self, identity: str, channel: str, text: str, step: str, session: str, originator: str, survey: str
     ) -> None:
         heard, self._heard = self._heard, 0
-        self.outbox.append(
+        self.effects.outbox.append(
             OutboundSms(
                 identity, channel, self.sender, text, session, originator, False, self.called_at, heard, self.unasked,
                 survey,
             )
         )  # fmt: skip
-        self.records.append(SmsDecided(self.now, channel, session, identity, step, text))
+        self.effects.records.append(SmsDecided(self.now, channel, session, identity, step, text))

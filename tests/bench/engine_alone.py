@@ -70,7 +70,7 @@ def turn_us(survey: Survey, sessions: int) -> tuple[float, float]:
             middle = perf_counter()
             advanced = advance(lane, SENDER, mail, NOW + turn * 1000, surveys, POLICY)
             after = perf_counter()
-            blob = encode_lane(advanced.lane)
+            blob = encode_lane(lane)
             around += perf_counter() - began
             inside += after - middle
             if not advanced.outbox[0].text.startswith(f"Question {turn},"):

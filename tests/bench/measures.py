@@ -22,6 +22,8 @@ import redis
 import requests
 
 from config.store import keyspace
+from engine.model.effects import Effects
+from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
 from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
@@ -35,7 +37,7 @@ from tests.support.processes import ROOT, Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
 from workers.runtime.wakeup_broker import WAKEUP_BATCH
-from workers.store.lanes import LaneClaim, LaneDecision
+from workers.store.lanes import LaneClaim, LaneDraft
 from workers.store.lanes import LaneStore as WorkerLanes
 from workers.store.optouts import open_opt_out_list
 
@@ -45,8 +47,8 @@ CONNECTIONS = 64
 AT_ONCE = 256
 DEADLINE_S = 120.0
 
-STATE, RECORDS, SMS = 160, 190, 130
-"""Bytes that a turn of the clinic survey writes, for the bare loop."""
+STATE_BYTES, RECORD_CHARS, SMS_CHARS = 160, 159, 98
+"""What makes the bare loop write as much as a turn of the clinic survey: 160 bytes of state, 190 of records, 130 of SMS."""
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -251,21 +253,18 @@ def _bare_turns(bench: Bench) -> float:
         bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_opt_out_list(client, SHARDS, ""))
         begun_s = monotonic()
         for batch in batches(senders, WAKEUP_BATCH):
-            bare.commit([_decision(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])
+            bare.commit([_bare_draft(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])
         return len(senders) / (monotonic() - begun_s)
 
 
-def _decision(claim: LaneClaim) -> LaneDecision:
-    return LaneDecision(
-        sender=claim.sender,
-        fence=claim.fence,
-        applied=len(claim.mail),
-        state=b"s" * STATE,
-        deadline=claim.now + 600_000,
+def _bare_draft(claim: LaneClaim) -> LaneDraft:
+    effects = Effects(
+        alarm=claim.now + 600_000,
         keep_until=claim.now + 86_400_000,
-        records=[b"r" * RECORDS],
-        outbox=[(clinic.CHANNEL, b"o" * SMS)],
+        records=[SmsReceived(claim.now, clinic.CHANNEL, "", "", "r" * RECORD_CHARS)],
+        outbox=[OutboundSms("", clinic.CHANNEL, claim.sender, "o" * SMS_CHARS)],
     )
+    return LaneDraft(claim=claim, state=b"s" * STATE_BYTES, effects=effects)
 
 
 def webhooks(bench: Bench) -> Measure:

@@ -13,7 +13,6 @@ from engine.simulator.simulator import DEFAULT_START_MS as T0
 from engine.simulator.simulator import SIMULATED_CHANNEL, SimulatedPhone
 from engine.surveys.survey_reader import read_survey
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.advance import Effects
 
 __all__ = [
     "ROOT",
@@ -51,5 +50,5 @@ def play(transcript: str, surveys: SurveyRegistry) -> str:
     return format_transcript(simulator.play_transcript(parse_transcript(transcript), surveys))
 
 
-def same_bytes(one: Effects, other: Effects) -> bool:
+def same_bytes(one: object, other: object) -> bool:
     return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)

@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
+from typing import NamedTuple
 
 import msgspec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from engine.model.effects import Effects
 from engine.model.events import (
     CancelSession,
     DeliveryReceipt,
@@ -144,8 +146,14 @@ def mails(draw, ordered=False):
     return mail
 
 
+class Step(NamedTuple):
+    lane: Lane
+    effects: Effects
+
+
 def step(lane, mail, now):
-    return advance(decode_lane(encode_lane(lane)), SENDER, mail, now, SURVEYS, POLICY)
+    lane = decode_lane(encode_lane(lane))
+    return Step(lane, advance(lane, SENDER, mail, now, SURVEYS, POLICY))
 
 
 def play(mail):
@@ -158,13 +166,13 @@ def play(mail):
 
 
 def ring_alarms(steps, before):
-    while steps[-1].alarm is not None and steps[-1].alarm < before:
-        steps.append(step(steps[-1].lane, [], steps[-1].alarm))
+    while 0 < steps[-1].effects.alarm < before:
+        steps.append(step(steps[-1].lane, [], steps[-1].effects.alarm))
 
 
 def lasting_records(steps):
     """All records but those that depend on what had left before a STOP."""
-    return [record for each in steps for record in each.records if not isinstance(record, SmsNotSent)]
+    return [record for each in steps for record in each.effects.records if not isinstance(record, SmsNotSent)]
 
 
 @settings(max_examples=150, deadline=None)
@@ -177,15 +185,15 @@ def test_bounds_hold_whatever_comes(mail):
         assert each.lane.clock >= clock
         clock = each.lane.clock
         assert decode_lane(encode_lane(each.lane)) == each.lane
-        assert decode_records(encode_event(each.records)) == each.records
+        assert decode_records(encode_event(each.effects.records)) == each.effects.records
         assert len(each.lane.applied_events) <= 128
         assert missing_survey_versions(each.lane, SURVEYS) == set()
         waits = any(line.session for line in each.lane.lines.values()) or each.lane.partial_sms
-        assert (each.alarm is not None) == bool(waits)
-        assert each.keep_until >= clock + 2 * 86_400_000
+        assert bool(each.effects.alarm) == bool(waits)
+        assert each.effects.keep_until >= clock + 2 * 86_400_000
         assert len(each.lane.partial_sms) <= 8
         assert all(len(line.receipts) <= 64 for line in each.lane.lines.values())
-        for record in each.records:
+        for record in each.effects.records:
             match record:
                 case SessionOpened(session=session, version=version):
                     most[session] = SURVEYS.by_version(version).most_sms or math.inf
@@ -197,10 +205,10 @@ def test_bounds_hold_whatever_comes(mail):
                 case PersonOptedOut(channel=channel, by_provider=by_provider):
                     silent.add(channel)
                     unconfirmed = not (by_provider or confirmed)
-                    assert each.opt_outs[channel][0] in (0, record.at)
+                    assert each.effects.opt_outs[channel][0] in (0, record.at)
                 case PersonOptedIn(channel=channel):
                     silent.remove(channel)
-                    assert channel in each.opt_outs
+                    assert channel in each.effects.opt_outs
                 case _:
                     pass
             if isinstance(record, SmsDecided) and record.channel in silent:
@@ -209,16 +217,23 @@ def test_bounds_hold_whatever_comes(mail):
         opted_out = {key for key, line in each.lane.lines.items() if line.opted_out_at}
         assert opted_out == silent
         assert not any(line.session for key, line in each.lane.lines.items() if channel_of_key(key) in silent)
-        gone = {record.id for record in each.records if isinstance(record, SmsNotSent)}
+        gone = {record.id for record in each.effects.records if isinstance(record, SmsNotSent)}
         said = [
-            record.id for record in each.records if isinstance(record, SmsDecided) and record.id not in gone
+            record.id
+            for record in each.effects.records
+            if isinstance(record, SmsDecided) and record.id not in gone
         ]
-        assert [sms.id for sms in each.outbox] == said
-        assert all(sms.text and sms.to == SENDER for sms in each.outbox)
+        assert [sms.id for sms in each.effects.outbox] == said
+        assert all(sms.text and sms.to == SENDER for sms in each.effects.outbox)
     assert all(spoken[session] <= most[session] for session in spoken)
-    said = [sms.id for each in steps for sms in each.outbox]
+    said = [sms.id for each in steps for sms in each.effects.outbox]
     assert len(said) == len(set(said))
-    ended = [record.session for each in steps for record in each.records if isinstance(record, SessionEnded)]
+    ended = [
+        record.session
+        for each in steps
+        for record in each.effects.records
+        if isinstance(record, SessionEnded)
+    ]
     assert len(ended) == len(set(ended))
 
 
@@ -239,7 +254,25 @@ def test_batches_and_late_alarms_make_no_difference(mail, cut):
     ring_alarms(together, NEVER)
     assert encode_lane(together[-1].lane) == encode_lane(alone[-1].lane)
     assert lasting_records(together) == lasting_records(alone)
-    assert sum(each.duplicates for each in together) == sum(each.duplicates for each in alone)
+    assert sum(each.effects.duplicates for each in together) == sum(each.effects.duplicates for each in alone)
+
+
+@settings(max_examples=100, deadline=None)
+@given(mails(ordered=True))
+def test_the_effects_of_single_events_merge_into_those_of_their_batch(mail):
+    assume(mail)
+    now = mail[-1].at
+    lane, merged = Lane(), Effects()
+    for each in mail:
+        merged.merge_later(advance(lane, SENDER, [each], now, SURVEYS, POLICY))
+    batch_lane, batch = step(Lane(), mail, now)
+    assert lane == batch_lane
+    for effects in (
+        merged,
+        batch,
+    ):  # of SMS that a later event of the batch withdraws, only the batch's archive tells
+        effects.records = [each for each in effects.records if not isinstance(each, SmsNotSent)]
+    assert merged == batch
 
 
 @settings(max_examples=100, deadline=None)
@@ -247,9 +280,9 @@ def test_batches_and_late_alarms_make_no_difference(mail, cut):
 def test_a_second_copy_changes_nothing(mail):
     assume(mail and not isinstance(mail[-1].event, DeliveryReceipt))
     lane, last = play(mail)[-1].lane, mail[-1]
-    again = step(lane, [Mail(last.at + 1, last.event)], last.at + 1)
+    after, again = step(lane, [Mail(last.at + 1, last.event)], last.at + 1)
     assert (again.duplicates, again.outbox, again.records) == (1, [], [])
-    assert again.lane == lane
+    assert after == lane
 
 
 @settings(max_examples=100, deadline=None)
@@ -258,9 +291,9 @@ def test_a_second_receipt_changes_nothing(mail, state, permanent):
     at = mail[-1].at if mail else T0
     receipt = Mail(at, DeliveryReceipt("e" * 16, "round", "t", "s", state, permanent=permanent))
     lane = play([*mail, receipt])[-1].lane
-    again = step(lane, [receipt], at)
+    after, again = step(lane, [receipt], at)
     assert (again.outbox, again.records, again.withdrawn) == ([], [], {})
-    assert again.lane == lane
+    assert after == lane
 
 
 def test_ids_older_than_a_day_are_forgotten_and_never_more_than_128_kept():

@@ -107,7 +107,8 @@ class Session:
             SIMULATED_CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)
         }
         mail = [Mail(now, event)] if event else []
-        advanced = advance(decode_lane(self.lane), SENDER, mail, now, SurveyRegistry([self.survey]), policy)
+        lane = decode_lane(self.lane)
+        advanced = advance(lane, SENDER, mail, now, SurveyRegistry([self.survey]), policy)
         said = [
             record.text for record in advanced.records if isinstance(record, SmsDecided) and record.session
         ]
@@ -115,14 +116,14 @@ class Session:
             isinstance(record, SmsReceived) for record in advanced.records if event and event.id != "i"
         )
         if any(isinstance(record, AnswerRejected) for record in advanced.records) and not said:
-            moved = int(advanced.lane.lines[SIMULATED_CHANNEL].session is None)
+            moved = int(lane.lines[SIMULATED_CHANNEL].session is None)
         out, came, segments = self.totals
         totals = (
             out + len(said),
             came + moved,
             segments + sum(count_segments(text).segments for text in said),
         )
-        return Session(self.survey, self.name, encode_lane(advanced.lane), now, advanced.alarm, totals)
+        return Session(self.survey, self.name, encode_lane(lane), now, advanced.alarm, totals)
 
 
 def limits(survey):

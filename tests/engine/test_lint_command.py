@@ -1,7 +1,6 @@
 """`parley lint` prints each finding with step, reason and mend, and what a survey costs at most."""
 
 import json
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +10,7 @@ from engine.commands.lint import lint
 from engine.proofs import survey_bounds
 from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import ROOT, SHIPPED
+from tests.support.waiting import used_s
 
 CLINIC = ROOT / "config" / "surveys" / "clinic.yaml"
 
@@ -132,6 +132,6 @@ def test_a_survey_of_1000_steps_is_proved_in_about_a_second(shape):
         steps.append({**step, "next": routes} if routes else step)
     source = json.dumps({"survey": "s", "steps": steps, **({"most_sms": 60} if shape == "cycle" else {})})
     survey, _ = read_survey("s.json", source.encode())
-    began = time.process_time()
-    assert survey_bounds(survey).sms_out.most
-    assert time.process_time() - began < 10
+    found = []
+    assert used_s(lambda: found.append(survey_bounds(survey))) < 20
+    assert found[0].sms_out.most

@@ -128,7 +128,7 @@ def test_a_stop_and_a_start_in_parts_are_known_when_they_are_whole():
     phone = new_phone()
     phone.apply_event(part(2, 2, text="me more"))
     assert phone.part("Tell ", 1, 2, "7") == ["A?"]
-    assert phone.last_advance.opened == {SIMULATED_CHANNEL: 1}
+    assert phone.last_advance.opened_by_channel == {SIMULATED_CHANNEL: 1}
     (opened,) = phone.records_of(SessionOpened)
     assert opened.session == phone.records_of(SmsReceived)[0].id
     phone.apply_event(part(1, 2, "8", text="stop texting "))
@@ -167,4 +167,4 @@ def test_parts_of_a_channel_that_is_gone_stop_nothing(phone):
     lane.lines.clear()
     done = advance(lane, "+33", [], phone.now + PARTS_TIMEOUT_MS, phone.surveys, {})
     assert [record.text for record in done.records] == ["One, "]
-    assert (done.alarm, done.outbox) == (None, [])
+    assert (done.alarm, done.outbox) == (0, [])

@@ -101,7 +101,7 @@ def test_a_number_that_gets_no_sms_ends_the_session_with_the_reason(phone):
     assert [answer.raw for answer in ended.answers.values()] == ["x"]
     assert phone.last_advance.withdrawn == {ended.session: "unreachable"}
     assert phone.last_advance.silenced == []
-    assert phone.last_advance.alarm is None
+    assert phone.last_advance.alarm == 0
     assert not phone.channel_state.opted_out_at
     assert isinstance(phone.records[-1], SessionEnded)
 

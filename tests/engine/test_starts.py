@@ -132,7 +132,7 @@ def test_a_closed_channel_opens_nothing_and_says_nothing(reason):
     phone = phone_with(closed=reason)
     assert phone.text("START") == []
     assert refusals(phone) == [reason]
-    assert phone.last_advance.opened == {}
+    assert phone.last_advance.opened_by_channel == {}
     assert phone.channel_state.session is None
 
 

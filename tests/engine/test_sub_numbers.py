@@ -130,7 +130,7 @@ def test_a_stop_to_any_number_ends_every_session_of_the_channel(phone, written_t
     assert len(said(phone, "STOP", written_to)) == 1
     assert [each.how for each in phone.records_of(SessionEnded)] == ["stopped"] * 3
     assert phone.last_advance.silenced == [SIMULATED_CHANNEL]
-    assert phone.last_advance.alarm is None
+    assert phone.last_advance.alarm == 0
     assert len(phone.records_of(PersonOptedOut)) == 1
     assert said(phone, "oak", ONE) == []
     assert invited(phone, "tree", TWO) == "opted_out"
@@ -158,7 +158,7 @@ def test_each_session_has_its_own_deadlines(phone):
     assert [(sms.originator, sms.text) for sms in phone.last_advance.outbox] == [(ONE, "How many now?")]
     phone.wait(120 * MINUTE_MS)
     assert [each.how for each in phone.records_of(SessionEnded)] == ["idle", "idle"]
-    assert phone.last_advance.alarm is None
+    assert phone.last_advance.alarm == 0
 
 
 def test_a_cancel_ends_one_session_and_takes_back_its_sms_only(phone):

@@ -249,7 +249,7 @@ class World:
     def _answers(self, target):
         """With all processes known to live."""
         try:
-            text = requests.get(f"http://{target}/metrics", timeout=5).text
+            text = requests.get(f"http://{target}/metrics", timeout=60).text
         except requests.ConnectionError:
             return False
         return len(re.findall(r"^parley_processes.* 1\.0$", text, re.MULTILINE)) == 5

@@ -71,7 +71,7 @@ class Town:
 
     def _post(self, bodies):
         for body in bodies:
-            assert requests.post(self.deployment.webhook, data=body, timeout=10).status_code == 200
+            assert requests.post(self.deployment.webhook, data=body, timeout=60).status_code == 200
 
     def hears(self, number, expected):
         """They got this, in this order, and nothing else."""
@@ -100,7 +100,7 @@ class Town:
         until(everywhere, TAKEN_UP_S, f"every process says: {event}")
 
     def metric(self, name):
-        found = requests.get(f"{self.deployment.base}/metrics", timeout=10).text.splitlines()
+        found = requests.get(f"{self.deployment.base}/metrics", timeout=60).text.splitlines()
         return next(float(line.split()[-1]) for line in found if line.startswith(name + " "))
 
 

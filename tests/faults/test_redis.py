@@ -60,10 +60,10 @@ def test_without_redis_nothing_is_acknowledged_and_when_it_is_back_all_goes_on(d
     play.hold([0])
     proxy.refuse()
     body = inbound(clinic.number(1), "START")
-    refused = requests.post(deployment.webhook, data=body, timeout=10)
+    refused = requests.post(deployment.webhook, data=body, timeout=60)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert requests.get(f"{deployment.base}/readyz", timeout=10).status_code == 503
-    assert requests.get(f"{deployment.base}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{deployment.base}/readyz", timeout=60).status_code == 503
+    assert requests.get(f"{deployment.base}/healthz", timeout=60).status_code == 200
     proxy.admit()
     play.hold([1, 2])
     play.judge()

@@ -14,7 +14,7 @@ from engine.model.events import decode_inbound
 from tests.support import clinic
 from tests.support.person import Crowd, inbound
 from tests.support.processes import Deployment
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.wire import Address, Broken, Connection
 
 SHARDS = 16
@@ -40,7 +40,9 @@ class Talkers:
         self._address = Address.of(webhook)
         self._chance = random.Random(5)
         self._enough = Event()
-        self._thread = Thread(target=lambda: uvloop.run(asyncio.wait_for(self._talk(), DEADLINE_S)))
+        self._thread = Thread(
+            target=lambda: uvloop.run(asyncio.wait_for(self._talk(), DEADLINE_S * PATIENCE))
+        )
 
     def __enter__(self):
         self._thread.start()

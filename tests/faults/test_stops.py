@@ -13,18 +13,18 @@ from tests.support import audit, clinic
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import Faults
 from tests.support.person import inbound
-from tests.support.processes import Deployment
+from tests.support.processes import KILLED_S, Deployment
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
-
-END_S = 10.0
 
 
 def end(process):
     """As a supervisor does."""
+    told_s = monotonic()
     process.signal(signal.SIGTERM)
     process.sigcont()
-    assert process.wait_dead(END_S) == 0
+    assert process.wait_dead() == 0
+    assert monotonic() - told_s < KILLED_S
 
 
 def test_web_answers_the_requests_that_it_has(own_valkey, octopush):
@@ -36,7 +36,7 @@ def test_web_answers_the_requests_that_it_has(own_valkey, octopush):
 
         def say(place):
             body = inbound(clinic.number(place), "START")
-            statuses.append(requests.post(deployment.webhook, data=body, timeout=20).status_code)
+            statuses.append(requests.post(deployment.webhook, data=body, timeout=60).status_code)
 
         threads = [Thread(target=say, args=(place,)) for place in range(20)]
         for thread in threads:
@@ -117,6 +117,6 @@ def test_processes_whose_redis_hangs_end_all_the_same(deployment, own_valkey):
     for process in deployment.processes:
         process.signal(signal.SIGTERM)
     for process in deployment.processes:
-        process.wait_dead(END_S)
-    assert monotonic() - begun_s < END_S + 0.5
+        process.wait_dead()
+    assert monotonic() - begun_s < KILLED_S
     own_valkey.sigcont()

@@ -43,7 +43,7 @@ def hear(deployment, text, identity, **more):
         "messageId": identity,
         "text": text,
     }
-    answer = requests.get(deployment.webhook, said | {"type": "text"} | more, timeout=10)
+    answer = requests.get(deployment.webhook, said | {"type": "text"} | more, timeout=60)
     assert (answer.status_code, answer.content) == (200, b"")
 
 

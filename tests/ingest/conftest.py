@@ -11,7 +11,7 @@ from config.settings.settings import load_settings_and_surveys
 from engine.proofs.survey_loader import load_surveys
 from engine.providers.provider_registry import provider_mistakes
 from ingest.web import create_app
-from tests.support.waiting import free_port, until
+from tests.support.waiting import HANG_S, free_port, until
 
 START_S = 10
 
@@ -27,7 +27,7 @@ def serving(app, port) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(START_S)
+        thread.join(HANG_S)
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ def test_a_dry_run_sends_nothing(run, table, valkey):
 
 def test_a_chunk_that_is_cut_off_is_sent_again(run, table, valkey, monkeypatch):
     """The first answer of each chunk gets lost after the API has accepted it."""
-    monkeypatch.setattr(command, "CHUNK", 10)
-    monkeypatch.setattr(command, "PAUSE_S", 0.0)
+    monkeypatch.setattr(command, "ROWS_PER_REQUEST", 10)
+    monkeypatch.setattr(command, "RETRY_PAUSE_S", 0.0)
     post, lost = command.InvitationApi._post_rows, []
 
     def losing(self, rows, *, last):
@@ -117,7 +117,7 @@ def test_a_chunk_that_is_cut_off_is_sent_again(run, table, valkey, monkeypatch):
             return []
         return answers
 
-    monkeypatch.setattr(command.InvitationApi, "_post", losing)
+    monkeypatch.setattr(command.InvitationApi, "_post_rows", losing)
     file = table("identifier", *(f"+336{12_000_000 + n:08d}" for n in range(25)))
     assert run("--csv", file).exit_code == 0
     assert (held(valkey), len(lost)) == (25, 3)
@@ -131,7 +131,7 @@ def test_a_chunk_that_is_cut_off_is_sent_again(run, table, valkey, monkeypatch):
     ],
 )
 def test_what_stands_in_the_way_of_all_is_told_once(run, monkeypatch, variable, value, why):
-    monkeypatch.setattr(command, "PAUSE_S", 0.0)
+    monkeypatch.setattr(command, "RETRY_PAUSE_S", 0.0)
     monkeypatch.setenv(variable, value)
     done = run("+33612345678")
     assert (done.exit_code, why in done.stderr) == (1, True)
@@ -159,7 +159,7 @@ def test_a_key_that_no_header_holds_is_told(run, monkeypatch, key):
 
 
 def test_whoever_interrupts_it_is_told_how_far_it_came(run, table, monkeypatch, valkey):
-    monkeypatch.setattr(command, "CHUNK", 10)
+    monkeypatch.setattr(command, "ROWS_PER_REQUEST", 10)
     invite_chunk, done_before = command.InvitationApi.invite, []
 
     def interrupted(self, rows):
@@ -177,7 +177,7 @@ def test_whoever_interrupts_it_is_told_how_far_it_came(run, table, monkeypatch, 
 
 def test_one_person_can_be_invited_again_after_an_answer_that_never_came(run, monkeypatch):
     """Without the reference that was made up for it, the same command would be another invitation."""
-    monkeypatch.setattr(command, "PAUSE_S", 0.0)
+    monkeypatch.setattr(command, "RETRY_PAUSE_S", 0.0)
     done = run("+33612345678", "--url", "http://127.0.0.1:1")
     assert "run this command again with --reference cli-" in done.stderr
     assert "--reference" not in run("+33612345678", "--reference", "r", "--url", "http://127.0.0.1:1").stderr

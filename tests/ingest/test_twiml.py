@@ -247,7 +247,7 @@ def test_what_goes_through_the_spool_is_answered_with_nothing_and_asks_redis_not
     valkey, lane, tmp_path, monkeypatch
 ):
     """It has a reply once it is handed over, and that goes through the API."""
-    monkeypatch.setattr(AsyncRedisClient, "run", None)
+    monkeypatch.setattr(AsyncRedisClient, "run_commands", None)
     spool = open_spool(tmp_path / "spool", 1 << 20)
     spool.append([SpooledEvent(ANNA, encode_event(START), True, 1, "clinic", "sms")], begin=True)
 

@@ -48,7 +48,7 @@ def make(wanted):
     method = "POST" if wanted.body else "GET"
     prepared = requests.Request(method, wanted.url, wanted.headers, data=wanted.body or None).prepare()
     with requests.Session() as session:
-        return prepared, session.send(prepared, timeout=10)
+        return prepared, session.send(prepared, timeout=60)
 
 
 @pytest.fixture

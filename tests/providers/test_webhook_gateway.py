@@ -93,7 +93,9 @@ def test_a_conversation_goes_through_a_gateway_and_what_it_had_no_time_for_is_se
             body = json.dumps(
                 {"type": "sms", "id": id_, "from": PHONE, "to": "+33700000001", "text": text}
             ).encode()
-            return requests.post(f"{parley.base}/webhooks/clinic", data=body, headers=signed(body), timeout=5)
+            return requests.post(
+                f"{parley.base}/webhooks/clinic", data=body, headers=signed(body), timeout=60
+            )
 
         assert tell("1", "START").status_code == 200
         until(lambda: gateway.taken, 30, "the first question was taken")

@@ -20,24 +20,31 @@ from workers.store import dead_letter_store
 Sample = dict[str, Any]
 
 PAGE = 1_000
+GONE = -2
+"""What PTTL says of a key that is not there."""
 
 
 def samples(lanes: redis.Redis, broker: redis.Redis) -> Iterator[Sample]:
-    """Every key of both, by name."""
+    """Every key of both, by name, but for those that go meanwhile."""
     for db, client in (("lanes", lanes), ("broker", broker)):
         for name in sorted(set(client.scan_iter(count=PAGE))):
-            yield sample(db, client, name)
+            if (found := sample(db, client, name)) is not None:
+                yield found
 
 
-def sample(db: str, client: redis.Redis, name: bytes) -> Sample:
+def sample(db: str, client: redis.Redis, name: bytes) -> Sample | None:
+    """What lies there; None if it is gone."""
     kind = client.type(name).decode()
     value = _value(client, kind, name)
+    ttl_ms = client.pttl(name)
+    if ttl_ms == GONE:  # asked last: what was read before is whole
+        return None
     key = text(name)
     return {
         "db": db,
         "key": key,
         "type": kind,
-        "ttl_ms": client.pttl(name),
+        "ttl_ms": ttl_ms,
         "value": value,
         "means": means(key, value),
     }
@@ -75,7 +82,7 @@ def raw(value: str) -> bytes:
 def _value(client: redis.Redis, kind: str, name: bytes) -> Any:
     match kind:
         case "string":
-            return text(client.get(name))
+            return text(client.get(name) or b"")
         case "list":
             return [text(each) for each in client.lrange(name, 0, -1)]
         case "hash":
@@ -87,6 +94,8 @@ def _value(client: redis.Redis, kind: str, name: bytes) -> Any:
                 [text(identity), [[text(field), text(held)] for field, held in fields.items()]]
                 for identity, fields in client.xrange(name)
             ]
+        case "none":
+            return None
     raise ValueError(f"{name!r} is of a type that nothing of ours is: {kind}")
 
 

@@ -7,6 +7,7 @@ any release.
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
@@ -24,6 +25,11 @@ CHANNEL, SIMULATED = "clinic", "phones"
 SUB_NUMBER = "+33700000009"
 SHARDS = 16
 SOON_S = 30.0
+LEFT_MS = 60_000
+"""How long what would go soon is there after the scene."""
+
+EXPIRES_DAYS = 39
+"""How long the session of `expiring` lasts."""
 
 SURVEY = """
 survey: sampler
@@ -62,7 +68,7 @@ def person(place: int) -> str:
 NAMES = (
     "half_way", "done", "stopped", "came_back", "asked", "held", "start_waits", "reply_waits", "parts", "told_stop",
     "receipt", "cancelled", "released", "unsent", "worker_died", "sender_died", "backing_off", "booked", "uncertain",
-    "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread",
+    "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread", "expiring",
 )  # fmt: skip
 PEOPLE = {name: person(place) for place, name in enumerate(NAMES)}
 """Who they are: what has happened to them."""
@@ -109,7 +115,7 @@ class Scene:
         if channel == SIMULATED:
             url = f"{url.partition('=')[0]}=simulator"
         for said in texts:
-            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=10)
+            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=60)
             assert answer.status_code == 200, answer.text
 
     def heard(self, name: str, count: int) -> list[str]:
@@ -166,8 +172,14 @@ class Scene:
         self._until_dead(3)
 
     def _invite(self) -> None:
-        """One who was asked, on a sub-number too; later, one whose invitation is mail, and one whose is held."""
-        for name, more in (("asked", {}), ("sub_number", {"originator": SUB_NUMBER})):
+        """One who was asked, on a sub-number too, and for some weeks; later, one whose invitation is mail, and one whose is
+        held."""
+        end = (datetime.now(UTC) + timedelta(days=EXPIRES_DAYS)).isoformat()
+        for name, more in (
+            ("asked", {}),
+            ("sub_number", {"originator": SUB_NUMBER}),
+            ("expiring", {"expiryTime": end}),
+        ):
             self._ask(name, **more)
             self.heard(name, 1)
         for clock in self._parley.of("clock"):
@@ -240,7 +252,13 @@ class Scene:
         self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
         self._release("released")
-        self._lanes.set(keyspace.pause_key(SIMULATED), "104: out of credit", px=60_000)
+        self._lanes.set(keyspace.pause_key(SIMULATED), "104: out of credit", px=LEFT_MS)
+        for bucket in (
+            keyspace.sms_bucket_key(CHANNEL),
+            keyspace.session_bucket_key(CHANNEL),
+            keyspace.request_bucket_key("tests"),
+        ):
+            self._take_permit(bucket)
         for web in self._parley.of("web"):
             web.terminate()
 
@@ -267,6 +285,13 @@ class Scene:
         at = int(time.time() * 1000)
         lock = b" ".join((b"0", str(at + 2_000).encode(), b"1", str(at).encode(), owner))
         self._lanes.set(self._key(keyspace.outbox_lock_key, name), lock, px=86_400_000)
+
+    def _take_permit(self, bucket: str) -> None:
+        """As whoever has to ask for one. A bucket goes after a second, which a busy machine takes to look at it."""
+        pipeline = self._lanes.pipeline()
+        pipeline.execute_command(*keyspace.function_call("grant", [bucket], (500, 500, 1)))
+        pipeline.pexpire(bucket, LEFT_MS)
+        assert pipeline.execute() == [1, 1]
 
     def _session(self, name: str) -> str:
         return self._octopush.accepted(PEOPLE[name])[0].request_id.rpartition("x")[0]

@@ -2,15 +2,30 @@
 
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from config.store import keyspace, pauses
 from tests.recorded import reading
 from tests.recorded.__main__ import record
-from tests.recorded.scene import HEARS, PEOPLE, SAYS, SIMULATED, SUB_NUMBER, Scene, deployment
+from tests.recorded.ageing import DAY_MS, aged
+from tests.recorded.scene import (
+    CHANNEL,
+    EXPIRES_DAYS,
+    HEARS,
+    PEOPLE,
+    SAYS,
+    SIMULATED,
+    SOON_S,
+    SUB_NUMBER,
+    Scene,
+    deployment,
+)
 from tests.support import audit
+from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.waiting import until
 
@@ -43,6 +58,31 @@ WAITING = {
 }
 """Who is to say the next thing, and to which SMS."""
 
+DEAD = ("rejected", "unreadable_state", "undecodable")
+"""The dead letters of the scene."""
+
+
+class Age(NamedTuple):
+    """How long ago the release stopped, and who is not answered any more: `uncertain` may have got their SMS, which is put
+    aside; `late` are invited no more."""
+
+    days: int
+    uncertain: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
+
+    @property
+    def silent(self) -> frozenset[str]:
+        return self.uncertain | self.late
+
+
+AGES = (
+    Age(0),
+    Age(2, uncertain=frozenset({"uncertain", "sender_died", "backing_off"})),  # verdicts.CERTAIN_MS is over
+    Age(40, late=frozenset({"held"})),  # and keyspace.MOST_HELD_MS
+)
+"""What is known of a try is forgotten after a week (FORGET_MS of lua/values.lua): whoever has been away for longer sends
+the SMS again."""
+
 
 def recorded(release):
     return [json.loads(line) for line in release.read_text().splitlines()]
@@ -59,37 +99,82 @@ def test_all_that_a_release_wrote_means_what_it_meant(release):
     assert meant > 20
 
 
+@pytest.mark.parametrize("age", AGES, ids=lambda age: f"{age.days} days old")
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
-def test_this_release_goes_on_with_what_a_release_left(release, own_valkey, tmp_path):
+def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey, tmp_path):
     lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
-    reading.restore(lanes, broker, recorded(release))
-    assert pauses.decode_pause(lanes.get(keyspace.pause_key(SIMULATED))).why == "104: out of credit"
+    samples = aged(recorded(release), keyspace.server_time_ms(lanes), age.days * DAY_MS)
+    reading.restore(lanes, broker, samples)
+    if not age.days:
+        assert pauses.decode_pause(lanes.get(keyspace.pause_key(SIMULATED))).why == "104: out of credit"
     with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:
         parley.start()
-        scene = Scene(own_valkey, octopush, parley)
-        at = WAITING | ANSWERED
-        got = {name: scene.heard(name, 1) for name in ANSWERED}
+        scene, api = Scene(own_valkey, octopush, parley), Api(parley.base)
+        answered = {name: place for name, place in ANSWERED.items() if name not in age.silent}
+        got = {name: scene.heard(name, 1) for name in answered}
         assert {name: [question(text) for text in texts] for name, texts in got.items()} == {
-            name: [HEARS[place]] for name, place in ANSWERED.items()
+            name: [HEARS[place]] for name, place in answered.items()
         }
-        go_on_to_the_end(scene, at, got | {name: [] for name in WAITING})
-        scene.says("stopped", "START")
-        scene.says("done", "START")
+        dead = Counter(DEAD) + Counter(uncertain=len(age.uncertain))
+        until(lambda: reasons(parley) == dead, SOON_S, "what may have been delivered is put aside")
+        at = {name: place for name, place in (WAITING | ANSWERED).items() if name not in age.late}
+        go_on_to_the_end(scene, at, {name: got.get(name, []) for name in at})
+        assert state_once_refused(api, invite(api, "stopped")) == "opted_out"
+        for name in age.late:
+            assert state_once_refused(api, invited(api, name)) == "expired"
+        if age.days > EXPIRES_DAYS and is_in(samples, "expiring"):
+            until(
+                lambda: invited(api, "expiring")["state"] == "expired",
+                SOON_S,
+                "the session has ended by time",
+            )
         for name in ("stopped", "done"):
+            scene.says(name, "START")
             assert scene.heard(name, 1) == [HEARS[0]]
-        strangers = {sms.to for sms in octopush.accepted()} - {
-            PEOPLE[name] for name in (*at, "stopped", "done")
-        }
-        assert strangers == set(), "who has opted out, or cancelled, or was not asked, hears nothing"
-        listed = subprocess.run(
-            ["parley", "dead", "list", "--json"],
-            env=parley.environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert len(listed.stdout.splitlines()) == 3
-        until(lambda: not left_over(lanes, broker), 30, "nothing else is left")
+        assert Counter(sms.to for sms in octopush.accepted()) == {
+            PEOPLE[name]: count for name, count in hearing(at, got).items()
+        }, "who has opted out, or cancelled, or was not asked, hears nothing, and nobody hears anything twice"
+        assert reasons(parley) == dead
+        until(lambda: not left_over(lanes, broker), SOON_S, "nothing else is left")
+
+
+def reasons(parley):
+    """Why there are dead letters, and how many."""
+    listed = subprocess.run(
+        ["parley", "dead", "list", "--json"],
+        env=parley.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Counter(json.loads(line)["reason"] for line in listed.stdout.splitlines())
+
+
+def hearing(at, got):
+    """How many SMS each of them gets until the end; a START of "stopped" and "done" is answered by one."""
+    return {name: len(HEARS) - place - (name not in got) for name, place in at.items()} | {
+        "stopped": 1,
+        "done": 1,
+    }
+
+
+def invite(api, name):
+    return api.invite("sampler", identifier=PEOPLE[name], channel=CHANNEL).json()
+
+
+def invited(api, name):
+    """What has become of the scene's invitation."""
+    return api.find(clientReference=f"ref-{name}", channel=CHANNEL).json()
+
+
+def state_once_refused(api, session):
+    """Why it is refused."""
+    return until(lambda: api.session(session["id"]).json().get("reason"), SOON_S, "it is refused")
+
+
+def is_in(samples, name):
+    """Does the sample have this person? An old one has not whoever came later."""
+    return any(each["key"].endswith(f":lane:{PEOPLE[name]}") for each in samples)
 
 
 def question(text):

@@ -87,28 +87,33 @@ class _Shelves:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        known = patterns()
+        self._known = patterns()
         self._stray: list[str] = []
         self._of: dict[str, list[str]] = {}
         for raw in set(client.scan_iter(count=PAGE)):
             name = raw.decode(errors="replace")
-            kind = kind_of(name, known)
+            kind = kind_of(name, self._known)
             if kind is None:
                 self._stray.append(name)
             else:
                 self._of.setdefault(kind, []).append(name)
 
+    def _names(self, kind: str) -> list[str]:
+        """The keys of one kind. A kind that keyspace.py does not know is a mistake here, and no audit."""
+        assert kind in self._known, kind
+        return self._of.get(kind, [])
+
     def strays(self) -> Iterator[str]:
         for name in sorted(self._stray):
             yield f"nobody knows what {name} is"
         for kind in sorted(PASSING):
-            for name in self._of.get(kind, []):
+            for name in self._names(kind):
                 if self._redis.pttl(name) == -1:
                     yield f"{name} would stay for ever"
 
     def lane_wrongs(self) -> Iterator[str]:
         deadlines = {}
-        for name in self._of.get("lane_key", []):
+        for name in self._names("lane_key"):
             stored = self._bytes(name)
             if stored is None:
                 continue
@@ -116,30 +121,30 @@ class _Shelves:
                 deadlines[keyspace.sender_of_key(name)] = deadline
             if self._redis.pttl(name) == -1 and not _opted_out(stored):
                 yield f"{name} would stay for ever"
-        alarms = self._scores("alarms")
-        for name in self._of.get("mailbox_key", []):
+        alarms = self._scores("lane_alarms_key")
+        for name in self._names("mailbox_key"):
             yield f"{name} has mail, and its alarm is {alarms.get(keyspace.sender_of_key(name))}"
-        for name in self._of.get("lock", []):
+        for name in self._names("lane_lock_key"):
             yield f"{name} is locked: {self._bytes(name)!r}"
         for sender in sorted(alarms.keys() | deadlines.keys()):
             if alarms.get(sender) != deadlines.get(sender):
                 yield f"lane of {sender}: alarm {alarms.get(sender)}, deadline {deadlines.get(sender)}"
 
     def outbox_wrongs(self) -> Iterator[str]:
-        alarms = self._scores("outbox_alarms")
-        for name in self._of.get("outbox_key", []):
+        alarms = self._scores("outbox_alarms_key")
+        for name in self._names("outbox_key"):
             sender = keyspace.sender_of_key(name)
             yield f"{name} has {self._redis.llen(name)} SMS, and its alarm is {alarms.pop(sender, None)}"
         for sender in sorted(alarms):
             yield f"an alarm for the outbox of {sender}, which is empty"
-        for name in self._of.get("outbox_lock", []):
+        for name in self._names("outbox_lock_key"):
             yield f"{name} is locked: {self._bytes(name)!r}"
 
     def letter_wrongs(self) -> Iterator[str]:
         """A dead letter is in its index, and the reverse."""
         for name in {
-            *self._of.get("dead", []),
-            *(n.removesuffix("-index") for n in self._of.get("dead_index", [])),
+            *self._names("dead_letters_key"),
+            *(n.removesuffix("-index") for n in self._names("dead_letter_index_key")),
         }:
             letters: Any = self._redis.hkeys(name)
             index: Any = self._redis.zrange(f"{name}-index", 0, -1)
@@ -147,15 +152,15 @@ class _Shelves:
                 yield f"{name}: letter {identity.decode()} is in one of the letters and their index alone"
 
     def invitation_wrongs(self) -> Iterator[str]:
-        for name in self._of.get("held", []):
+        for name in self._names("held_ids_key"):
             yield f"{name} holds {self._redis.zcard(name)} invitations"
-        for name in self._of.get("held_mail", []):
+        for name in self._names("held_invitations_key"):
             yield f"{name} has the mail of {self._redis.hlen(name)} invitations"
 
     def _scores(self, kind: str) -> dict[str, int]:
         """Sender -> ms, of all shards."""
         found = {}
-        for name in self._of.get(kind, []):
+        for name in self._names(kind):
             pairs: Any = self._redis.zrange(name, 0, -1, withscores=True)
             found.update({sender.decode(): int(at) for sender, at in pairs})
         return found

@@ -9,7 +9,7 @@ from config.telemetry import metrics
 from tests.support.fork_server import fork_server
 
 STDERR = 2
-READY_S = 15.0
+READY_S = 60.0
 
 
 class CountingProcess:

@@ -30,7 +30,7 @@ from tests.support.closing import Closing
 from tests.support.wire import response
 
 SEND = "/v1/public/sms-campaign/send"
-START_S = 20.0
+START_S = 60.0
 NO_ANSWER = 0
 
 

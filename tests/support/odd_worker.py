@@ -18,9 +18,10 @@ import redis
 import ingest.__main__
 import workers.__main__
 from config.store import keyspace
+from engine.model.effects import Effects
 from engine.model.events import InboundSms, Mail
 from engine.model.lane import Lane
-from engine.turns.advance import Effects, advance
+from engine.turns.advance import advance
 from workers.store import lanes
 from workers.turns import drafts
 

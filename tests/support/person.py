@@ -14,6 +14,7 @@ import msgspec
 import uvloop
 
 from tests.support.octopush import Accepted, FakeOctopush, Page
+from tests.support.waiting import PATIENCE
 from tests.support.wire import Address, Broken, Connection
 
 AGAIN_S = 0.05
@@ -86,18 +87,18 @@ class Crowd:
     ) -> list[Person]:
         """Let all of them talk to the end. Returns them in the order in which they ended.
 
-        At most `at_once` talk at the same time, and one begins every `every_s` seconds. Raises TimeoutError, naming
-        some who wait and what they heard last.
+        At most `at_once` talk at the same time, and one begins every `every_s` seconds. Raises TimeoutError after PATIENCE
+        times `deadline_s`, naming some who wait and what they heard last.
         """
         return uvloop.run(self._talk(_Party(people, at_once, every_s), deadline_s))
 
     def post(self, bodies: Iterable[bytes], deadline_s: float = 30.0) -> None:
         """Say all of this in this order, each until it is acknowledged."""
-        uvloop.run(asyncio.wait_for(self._post_all(bodies), deadline_s))
+        uvloop.run(asyncio.wait_for(self._post_all(bodies), deadline_s * PATIENCE))
 
     async def _talk(self, party: "_Party", deadline_s: float) -> list[Person]:
         try:
-            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(deadline_s * PATIENCE), asyncio.TaskGroup() as group:
                 endless = [group.create_task(self._speak(party)) for _ in range(self._connections)]
                 endless.append(group.create_task(self._listen(party)))
                 await party.invite()

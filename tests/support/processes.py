@@ -18,7 +18,7 @@ import requests
 from tests.support.clinic import CHANNEL, NUMBER
 from tests.support.fork_server import ForkedProcess, fork_server
 from tests.support.octopush import FakeOctopush
-from tests.support.waiting import LOOK_S, free_port, until
+from tests.support.waiting import HANG_S, LOOK_S, PATIENCE, free_port, until
 
 ROOT = Path(__file__).parents[2]
 SURVEYS = ROOT / "config" / "surveys"
@@ -26,6 +26,10 @@ TOKEN = "a-token-for-tests"
 
 READY_S = 30.0
 END_S = 15.0
+
+KILLED_S = 15.0
+"""How soon a process ends that is told to. A supervisor kills it after ten seconds; a busy machine takes a little longer
+over what comes before and after its patience."""
 
 Limit = int | float
 
@@ -108,8 +112,8 @@ class Process:
         self.signal(signal.SIGCONT)
 
     def wait_dead(self, deadline_s: float = END_S) -> int:
-        """Its exit status, negative for a signal. Raises subprocess.TimeoutExpired."""
-        return self._popen.wait(deadline_s)
+        """Its exit status, negative for a signal. Raises subprocess.TimeoutExpired after PATIENCE times `deadline_s`."""
+        return self._popen.wait(deadline_s * PATIENCE)
 
     def wait_stopped(self, deadline_s: float = END_S) -> None:
         """Until a SIGSTOP (ours, or a fault point's) has it."""
@@ -247,7 +251,7 @@ class Deployment:
         if web and not any(process.alive for process in web):
             raise RuntimeError(f"web ended at its start\n{self.logs()}")
         try:
-            return requests.get(f"{self.base}/readyz", timeout=2).status_code == 200
+            return requests.get(f"{self.base}/readyz", timeout=HANG_S).status_code == 200
         except requests.RequestException:
             return False
 

@@ -26,7 +26,7 @@ RULES = ROOT / "config" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "config" / "grafana" / "parley.json"
 
 START_S = 30.0
-ASK_S = 10.0
+ASK_S = 60.0
 
 SCRAPE_MS = 500
 SHORTEST_RANGE_MS = 4 * SCRAPE_MS

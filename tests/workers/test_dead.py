@@ -293,7 +293,7 @@ def test_a_deadline_that_failed_is_applied_by_its_replay(town, failing, monkeypa
         patched.setattr(drafts, "advance", lambda *_: 1 / 0)
         fence, _, state = town.client.get(keyspace.lane_key(k, ANNA)).split(b" ", 2)
         town.client.set(keyspace.lane_key(k, ANNA), b" ".join([fence, b"1", state]))
-        town.turns.run("replies", [ANNA])
+        town.turns.handle_wakeup("replies", [ANNA])
     assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) is None
     assert outcomes("--all", status=0) == ["advanced"]
     assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) is not None
@@ -520,7 +520,7 @@ def test_nothing_is_sent_past_a_stop_that_waits_in_the_mailbox(town, failing, im
 
 def test_a_stop_that_nobody_applied_is_applied_though_its_session_is_over(town, failing, monkeypatch):
     """Workers died of it, and so did the one that looked whether it is a STOP."""
-    monkeypatch.setattr(drafts, "stop_alone", lambda *_: None)
+    monkeypatch.setattr(drafts, "apply_stop_only", lambda *_: None)
     failing.add("STOP")
     failing.discard("Ada")
     town.accept(ANNA, "START")
@@ -579,7 +579,7 @@ def test_mail_that_comes_while_a_letter_is_tried_is_woken_for_though_the_letter_
         assert town.woken("replies") == [ANNA]
         assert town.said(ANNA) == ["What is your name?"], "the lane is held"
 
-    meanwhile(monkeypatch, "stay", live)
+    meanwhile(monkeypatch, "release_kept", live)
     assert outcomes("--all", status=1) == ["failing"]
     assert town.woken("replies") == [ANNA]
     assert town.said(ANNA)[-1] == "How old are you, Bo?"
@@ -603,7 +603,7 @@ def test_an_old_start_opens_a_session_that_lasts_from_now_on(deploy, failing):
     )
     assert outcomes("--all", status=0) == ["advanced"]
     assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) > keyspace.server_time_ms(town.client)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     town.accept(ANNA, "Ada")
     town.drain()
     assert town.said(ANNA) == ["Name?", "Bye."]
@@ -619,7 +619,7 @@ def test_a_lane_whose_worker_died_with_mail_is_left_to_workers_and_its_attempts_
     fence, _, rest = town.client.get(keyspace.lane_lock_key(k, ANNA)).split(b" ", 2)
     town.client.set(keyspace.lane_lock_key(k, ANNA), b" ".join([fence, b"1", rest]))
     assert outcomes("--all", status=1) == ["busy"]
-    (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
+    (claim,) = town.turns._lanes.claim_suspect("replies", ANNA).claimed
     assert claim.attempts == 2
 
 
@@ -637,7 +637,7 @@ def test_a_deadlines_reminder_is_not_sent_to_who_is_in_the_list_alone(deploy):
     key = keyspace.lane_key(k, ANNA)
     fence, deadline, state = town.client.get(key).split(b" ", 2)
     lane = drafts.lane_format.decode_lane(state)
-    for moment in ("opened_at", "touched_at", "asked_at"):
+    for moment in ("opened_at", "last_sms_at", "asked_at"):
         session = lane.lines["clinic"].session
         setattr(session, moment, getattr(session, moment) - 6 * 60_000)
     town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode_lane(lane)]))

@@ -157,7 +157,7 @@ def die_claiming(town, times):
     k = shard(town, ANNA)
     claimed = []
     for _ in range(times):
-        (claim,) = town.turns._lanes.claim_alone("replies", ANNA).held
+        (claim,) = town.turns._lanes.claim_suspect("replies", ANNA).claimed
         claimed.append(claim.now)
         fence, _, rest = town.client.get(keyspace.lane_lock_key(k, ANNA)).split(b" ", 2)
         town.client.set(keyspace.lane_lock_key(k, ANNA), b" ".join([fence, b"1", rest]))
@@ -169,7 +169,7 @@ def test_an_event_whose_workers_died_tells_of_each_claim(town):
     town.drain()
     town.accept(ANNA, "Ada")
     claimed = die_claiming(town, drafts.MAX_CLAIM_ATTEMPTS)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     (letter,) = find_by_sender(town.client, shard(town, ANNA), ANNA)
     assert (letter.reason, letter.attempts, letter.channel) == (
         "worker_died",
@@ -184,7 +184,7 @@ def test_a_lock_of_an_earlier_release_tells_of_no_claim_and_is_counted_on(town):
     town.accept(ANNA, "Ada")
     k = shard(town, ANNA)
     town.client.set(keyspace.lane_lock_key(k, ANNA), "1 1 5 0 0123456789abcdef")
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     (letter,) = letters_of(town)
     assert (letter.reason, letter.tries) == ("worker_died", [])
 
@@ -195,7 +195,7 @@ def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monke
     town.drain()
     town.accept(ANNA, "Ada")
     die_claiming(town, drafts.MAX_CLAIM_ATTEMPTS)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     if still:
         advance = drafts.advance
         mine = os.getpid()

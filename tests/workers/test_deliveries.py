@@ -56,7 +56,7 @@ class Wire:
         self.recourse = recourse
         self._answers = list(answers)
 
-    def known(self, code):
+    def metric_code(self, code):
         return code if code.isdigit() else "other"
 
     def look_up(self, sms, since, known):
@@ -124,7 +124,7 @@ def letters(town):
 
 
 def run(town, *senders):
-    town.work.run("outbound", list(senders))
+    town.work.handle_wakeup("outbound", list(senders))
 
 
 def heard(town, *texts):
@@ -170,7 +170,7 @@ def test_a_try_that_fails_in_our_own_code_is_repeated_later_and_frees_its_slot(d
 def test_an_sms_whose_workers_all_die_is_put_aside(desk):
     town = desk()
     queue(town, ANNA, "1", "2")
-    town.work._outboxes.take([ANNA])
+    town.work._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=1, attempts=MAX_SEND_ATTEMPTS)
     run(town, ANNA)
     run(town, ANNA)
@@ -181,7 +181,7 @@ def test_an_sms_whose_workers_all_die_is_put_aside(desk):
 def test_an_sms_that_the_provider_may_have_is_not_tried_after_it_forgot_the_id(desk):
     town = desk()
     queue(town, ANNA, "1")
-    town.work._outboxes.take([ANNA])
+    town.work._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=1, since=int(lock(town, ANNA)[1][3]) - REPEATABLE_FOR_MS - 1)
     run(town, ANNA)
     until(lambda: letters(town) == [(ANNA, "uncertain")], 10, "it is put aside")
@@ -299,7 +299,7 @@ def test_an_sms_of_unknown_fate_is_looked_up_before_anything_is_sent(desk, how):
     town = desk(SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1", uncertain=how == "it was put into an answer")
     if how == "its worker died":
-        town.work._outboxes.take([ANNA])
+        town.work._outboxes.lease_oldest([ANNA])
         set_lock(town, ANNA, until=1)
     run(town, ANNA)
     until(lambda: town.wire.asked, 10, "it is looked up")
@@ -320,7 +320,7 @@ def test_an_sms_of_unknown_fate_is_never_sent_again_where_it_cannot_be_asked_abo
     run(town, ANNA)
     heard(town, "1", "2")
     queue(town, BORIS, "3")
-    town.work._outboxes.take([BORIS])
+    town.work._outboxes.lease_oldest([BORIS])
     set_lock(town, BORIS, until=1)
     run(town, BORIS)
     until(lambda: (BORIS, "uncertain") in letters(town), 10, "it is put aside")
@@ -360,7 +360,7 @@ def test_a_number_that_gets_no_sms_ends_its_session(desk):
     queue(town, ANNA, "a second one")
     run(town, ANNA)
     until(lambda: town.client.exists(keyspace.mailbox_key(shard(town, ANNA), ANNA)), 10, "the lane is told")
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     ended = [record for record in town.records(ANNA) if isinstance(record, SessionEnded)]
     assert [(record.how, record.why) for record in ended] == [("unreachable", "no such number")]
     assert [r.code for r in town.records(ANNA) if isinstance(r, SmsNotSent)] == ["21211"]
@@ -405,7 +405,7 @@ def look_now(town, *senders):
 
 
 def idle(town):
-    until(lambda: not town.work._under_way(), 10, "all tries are settled")
+    until(lambda: not town.work._attempts_in_flight(), 10, "all tries are settled")
 
 
 def outage(town, senders):
@@ -536,7 +536,7 @@ def test_what_the_provider_may_have_is_not_asked_for_sooner_because_its_channel_
 
 
 def tries_of(town, sender, sms):
-    return [(each.code, each.why) for each in town.work._outboxes.tries(sender, sms)]
+    return [(each.code, each.why) for each in town.work._outboxes.failed_attempts(sender, sms)]
 
 
 def test_failed_tries_are_kept_beside_the_outbox_until_the_sms_is_done(desk):
@@ -601,8 +601,9 @@ def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(des
     run(town, ANNA, BORIS)
     idle(town)
     grown = {name: number(name) - before[name] for name in names}
-    assert grown["outbox_seconds_sum"] == pytest.approx(2, abs=0.9)
-    assert grown["reply_seconds_sum"] == pytest.approx(3, abs=0.9)
+    took_s = (seconds_of(town) - now) / 1_000
+    assert 2 <= grown["outbox_seconds_sum"] <= 2 + took_s
+    assert 3 <= grown["reply_seconds_sum"] <= 3 + took_s
     assert (grown["outbox_seconds_count"], grown["reply_seconds_count"], grown["segments_total"]) == (1, 1, 3)
     assert number("credit") == 94.5
 
@@ -629,7 +630,7 @@ class Hanging(Wire):
 
     def send(self, sms):
         answer = super().send(sms)
-        self.free.wait(20)
+        self.free.wait(60)
         return answer
 
 
@@ -644,7 +645,7 @@ def two_channels(desk):
     town.slow = Hanging()
     town.work = DeliveryRunner(
         town.work._outboxes, ChannelStore(town.client, both), {"clinic": town.wire, "slow": town.slow},
-        town.work._bell, settings.log_key,
+        town.work._waker, settings.log_key,
     )  # fmt: skip
     yield town
     town.slow.free.set()
@@ -666,16 +667,17 @@ def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
     assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS_PER_CHANNEL
 
 
-def test_those_without_a_slot_look_again_by_turns(two_channels):
+def test_those_without_a_slot_look_again_by_turns(two_channels, monkeypatch):
     town = two_channels
-    slots = town.work._slots["slow"]
+    slots = town.work._bulkheads["slow"]
+    monkeypatch.setattr("workers.sending.bulkhead.monotonic", lambda: 100.0)
     for _ in range(SLOTS_PER_CHANNEL):
-        slots.begin(monotonic() - 3.2, lambda: None)
-    waits = [slots.wait_ms() for _ in range(100)]
-    assert waits[0] == pytest.approx(100, abs=30)
-    assert waits[99] == pytest.approx(10_000, abs=500)
+        slots.run_in_slot(96.8, lambda: None)
+    waits = [slots.slot_wait_ms() for _ in range(100)]
+    assert waits[0] == pytest.approx(100, abs=1)
+    assert waits[99] == pytest.approx(10_000, abs=1)
     for begun_s in list(slots._begun_s):
-        slots.end(begun_s)
+        slots.release_slot(begun_s)
 
 
 def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
@@ -687,13 +689,13 @@ def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
     assert lock(town, ANNA)[1] == []
     assert town.world.broker.zscore(keyspace.wakeup_queue_key("outbound"), ANNA) is not None
     take, sms = one_taken(town, ANNA)
-    town.work._slots["clinic"].begin(0.0, lambda: town.work._try(take, sms, False, 0.0))
+    town.work._bulkheads["clinic"].run_in_slot(0.0, lambda: town.work._run_attempt(take, sms, False, 0.0))
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is handed back")
     assert town.wire.sent == []
 
 
 def test_a_try_that_outlasts_all_patience_is_left_as_by_a_kill(two_channels, monkeypatch):
-    monkeypatch.setattr(delivery, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(delivery, "IN_FLIGHT_TIMEOUT_S", 0.2)
     town = two_channels
     queue(town, ANNA, "1", channel="slow")
     queue(town, BORIS, "2")
@@ -701,12 +703,12 @@ def test_a_try_that_outlasts_all_patience_is_left_as_by_a_kill(two_channels, mon
     until(lambda: town.slow.sent, 10, "it is under way")
     told_s = monotonic()
     town.work.close()
-    assert monotonic() - told_s < 2
+    assert monotonic() - told_s < 15
     assert int(lock(town, ANNA)[1][0]) > 0
     assert lock(town, BORIS)[1] == []
     set_lock(town, ANNA, until=1)
-    (take,) = town.work._outboxes.take([ANNA])
-    assert take.unknown
+    (take,) = town.work._outboxes.lease_oldest([ANNA])
+    assert take.uncertain
 
 
 def test_nothing_of_an_erased_persons_tries_is_left(desk):
@@ -723,8 +725,8 @@ def test_nothing_of_an_erased_persons_tries_is_left(desk):
 
 
 def one_taken(town, sender):
-    (take,) = town.work._outboxes.take([sender])
-    return take, town.work._read(take)
+    (take,) = town.work._outboxes.lease_oldest([sender])
+    return take, town.work._decode_or_give_up(take)
 
 
 def shard(town, sender):

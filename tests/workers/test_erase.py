@@ -19,8 +19,7 @@ from engine.model.lane import ChannelLine, Lane
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
 from workers.commands.erase import ErasureCounts, SenderEraser, erase
-from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
-from workers.store.lanes import EncodedDeadLetter
+from workers.store.dead_letter_store import DeadLetter, EncodedDeadLetter, encode_dead_letter
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore, OutboxUpdate
 
@@ -157,7 +156,7 @@ def test_a_stop_that_nobody_has_applied_yet_is_kept(town, event):
     town.drain()
     town.deposit(ANNA, encode_event(event))
     eraser(town).erase(ANNA)
-    assert list(town.optouts.known(ANNA)) == ["clinic"]
+    assert list(town.optouts.opt_outs_of(ANNA)) == ["clinic"]
 
 
 def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
@@ -172,7 +171,7 @@ def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
     state = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
     town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + state)
     eraser(town).erase(ANNA)
-    assert town.optouts.known(ANNA) == {"clinic": (7, "unknown")}
+    assert town.optouts.opt_outs_of(ANNA) == {"clinic": (7, "unknown")}
 
 
 def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):
@@ -223,9 +222,9 @@ def test_what_the_simulated_phone_got_goes_too(town):
 
 def test_a_commit_under_way_leaves_nothing(town):
     town.accept(ANNA, "START")
-    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).claimed
     eraser(town).erase(ANNA)
-    town.turns._turn("starts", [claim], 0.0)
+    town.turns._turn_claims("starts", [claim], 0.0)
     assert traces(town, ANNA) == []
 
 
@@ -253,7 +252,7 @@ def test_a_dead_letter_that_is_replayed_meanwhile_leaves_nothing(town, monkeypat
         outcomes("--all", "--stale")
         erase_past(self, *arguments)
 
-    monkeypatch.setattr(SenderEraser, "_erase_past", later)
+    monkeypatch.setattr(SenderEraser, "_erase_history", later)
     assert eraser(town).erase(ANNA).dead_letters == 1
     assert traces(town, ANNA) == []
 
@@ -264,10 +263,10 @@ def test_a_commit_repeated_after_its_reply_was_lost_leaves_nothing(town, monkeyp
     drafts = []
     commit = town.turns._lanes.commit
     monkeypatch.setattr(town.turns._lanes, "commit", lambda all_: drafts.extend(all_) or commit(all_))
-    town.turns.run("starts", [ANNA])
+    town.turns.handle_wakeup("starts", [ANNA])
     eraser(town).erase(ANNA)
     (committed,) = commit(drafts)
-    assert not committed.stood
+    assert not committed.succeeded
     assert traces(town, ANNA) == []
 
 
@@ -297,14 +296,14 @@ def test_what_a_stop_withdrew_is_not_archived_after_an_erasure(town, monkeypatch
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "STOP")
-    archive = town.turns._lanes.archive
+    archive = town.turns._lanes.archive_records
 
     def erase_first(sender, records):
         eraser(town).erase(sender)
         archive(sender, records)
 
-    monkeypatch.setattr(town.turns._lanes, "archive", erase_first)
-    town.turns.run("replies", [ANNA])
+    monkeypatch.setattr(town.turns._lanes, "archive_records", erase_first)
+    town.turns.handle_wakeup("replies", [ANNA])
     assert traces(town, ANNA) == []
 
 
@@ -320,7 +319,7 @@ def test_mail_that_comes_while_it_is_looked_at_is_looked_at_too(town, monkeypatc
         return found
 
     stopped = []
-    monkeypatch.setattr(SenderEraser, "_alive", one_more)
+    monkeypatch.setattr(SenderEraser, "_read_mail_and_state", one_more)
     erased = eraser(town).erase(ANNA)
     assert (erased.mail, erased.opt_outs) == (2, 1)
 
@@ -340,12 +339,12 @@ def test_a_lane_that_changes_while_it_is_looked_at_is_looked_at_again(town, monk
         return found
 
     started = []
-    monkeypatch.setattr(SenderEraser, "_alive", one_more)
+    monkeypatch.setattr(SenderEraser, "_read_mail_and_state", one_more)
     assert eraser(town).erase(ANNA).opt_outs == 0
 
 
 def test_a_lane_that_never_rests_is_told(town, monkeypatch):
-    monkeypatch.setattr(erasing, "_TRIES", 3)
+    monkeypatch.setattr(erasing, "_MAX_ERASE_ATTEMPTS", 3)
     alive = SenderEraser._read_mail_and_state
 
     def one_more(self, k, sender):
@@ -353,7 +352,7 @@ def test_a_lane_that_never_rests_is_told(town, monkeypatch):
         town.accept(ANNA, "hello")
         return found
 
-    monkeypatch.setattr(SenderEraser, "_alive", one_more)
+    monkeypatch.setattr(SenderEraser, "_read_mail_and_state", one_more)
     with pytest.raises(erasing.LaneBusyError):
         eraser(town).erase(ANNA)
 

@@ -212,12 +212,12 @@ def test_an_opt_out_that_the_lane_has_not_heard_of_is_told(town):
     anna.deliver()
     optouts = anna.town.turns._lanes._optouts
     k = anna.index(lambda k: k)
-    optouts.restore([OptOutEntry(k, optouts.hash(ANNA), "clinic", 1, "import march.csv")])
+    optouts.restore([OptOutEntry(k, optouts.hash_number(ANNA), "clinic", 1, "import march.csv")])
     assert anna.sentence().startswith(
         "The list of opt-outs has them for clinic, but their lane does not know it"
     )
-    optouts.remove(ANNA, ["clinic"], 1_000)
-    optouts.add([(ANNA, "clinic")], "operator")
+    optouts.remove_opt_outs(ANNA, ["clinic"], 1_000)
+    optouts.add_opt_outs([(ANNA, "clinic")], "operator")
     assert "it may be in the mail that waits" in json.dumps(anna.told()["diagnosis"])
 
 
@@ -353,7 +353,7 @@ DAMAGE = {
     "process": lambda town: town.client.hset(keyspace.PROCESSES_KEY, "web@x:1.a", b"\xff"),
     "survey": lambda town: town.client.hset(keyspace.SURVEYS_KEY, "x", b"\xff"),
     "opt-outs": lambda town: town.client.hset(
-        town.index(keyspace.optouts_key), town.town.turns._lanes._optouts.hash(ANNA), b"\xff"
+        town.index(keyspace.optouts_key), town.town.turns._lanes._optouts.hash_number(ANNA), b"\xff"
     ),
 }
 

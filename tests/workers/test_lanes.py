@@ -6,15 +6,16 @@ import pytest
 import redis
 
 from config.store import keyspace
-from engine.model.events import OutboundSms, PersonOptedIn, ProviderStop, encode_event
+from engine.model.effects import Effects
+from engine.model.events import OutboundSms, PersonOptedIn, ProviderStop, decode_outbound, encode_event
+from tests.support.full_effects import full_effects
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.lanes import (
     MAX_CLAIMED_MAIL,
     DeadLetterResolution,
-    EncodedDeadLetter,
     KeptDeadLetter,
     LaneClaim,
-    LaneDecision,
+    LaneDraft,
     LaneStore,
 )
 from workers.store.optouts import open_opt_out_list
@@ -50,7 +51,7 @@ def accept(client, sender, *events, start=False):
 
 
 def claim(lanes, sender, queue="replies") -> LaneClaim:
-    (held,) = lanes.claim(queue, [sender]).held
+    (held,) = lanes.claim(queue, [sender]).claimed
     return held
 
 
@@ -58,10 +59,25 @@ def bodies(claim):
     return [entry[14:] for entry in claim.mail]
 
 
-def decision(claim, **what):
-    return LaneDecision(
-        sender=claim.sender, fence=claim.fence, applied=len(claim.mail), state=b"state", **what
+def draft(claim, *, outbox=(), dead_letters=(), **effects):
+    """What a turn with these effects makes of the lane; an SMS is a whole one, or (channel, text)."""
+    sms = [
+        each if isinstance(each, OutboundSms) else OutboundSms("", each[0], claim.sender, each[1], "")
+        for each in outbox
+    ]
+    return LaneDraft(
+        claim=claim, state=b"state", effects=Effects(outbox=sms, **effects), dead_letters=list(dead_letters)
     )
+
+
+def text_of(lease):
+    return decode_outbound(lease.sms_bytes).text
+
+
+def letter_of(sender, identity):
+    return DeadLetter(
+        id=identity, kind="event", reason="engine_error", sender=sender, at=1, attempts=1, what=b"R" * 40, channel="c"
+    )  # fmt: skip
 
 
 def now_ms(client):
@@ -95,11 +111,11 @@ def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):
 def test_a_claim_takes_only_its_queues_mail_and_says_whose_the_rest_is(client, lanes):
     accept(client, ANNA, b"start", start=True)
     accept(client, ANNA, b"reply")
-    assert lanes.claim("replies", [ANNA]).others == [ANNA]
+    assert lanes.claim("replies", [ANNA]).other_queue == [ANNA]
     first = claim(lanes, ANNA, "starts")
     assert bodies(first) == [b"start"]
-    (committed,) = lanes.commit([decision(first)])
-    assert committed.wake == "replies"
+    (committed,) = lanes.commit([draft(first)])
+    assert committed.wake_queue == "replies"
     assert bodies(claim(lanes, ANNA)) == [b"reply"]
 
 
@@ -107,7 +123,7 @@ def test_a_held_lane_cannot_be_claimed_and_its_neighbour_can(client, lanes):
     accept(client, ANNA, b"1")
     accept(client, BORIS, b"1")
     claim(lanes, ANNA)
-    assert [held.sender for held in lanes.claim("replies", [ANNA, BORIS]).held] == [BORIS]
+    assert [held.sender for held in lanes.claim("replies", [ANNA, BORIS]).claimed] == [BORIS]
 
 
 def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
@@ -133,24 +149,24 @@ def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
     accept(client, ANNA, b"1")
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
-    (new,) = lanes.claim_alone("replies", ANNA).held
+    (new,) = lanes.claim_suspect("replies", ANNA).claimed
     before = everything(client)
     (stale,) = lanes.commit(
         [
-            decision(
+            draft(
                 old,
-                records=[b"r"],
-                outbox=[("c", b"sms")],
+                records=[PersonOptedIn(1, "c", "")],
+                outbox=[("c", "sms")],
                 silenced=["c"],
-                dead=[EncodedDeadLetter("x", b"x")],
-                deadline=5,
+                dead_letters=[letter_of(ANNA, "x")],
+                alarm=5,
             )
         ]
     )
-    assert not stale.stood
+    assert not stale.succeeded
     assert everything(client) == before
-    (committed,) = lanes.commit([decision(new)])
-    assert committed.stood
+    (committed,) = lanes.commit([draft(new)])
+    assert committed.succeeded
 
 
 def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client, lanes, outboxes):
@@ -162,24 +178,24 @@ def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client,
     ours = claim(lanes, ANNA)
     lose(keyspace.lane_lock_key)
     theirs = claim(lanes, ANNA)
-    assert [each.stood for each in lanes.commit([decision(ours)])] == [False]
-    assert [each.stood for each in lanes.commit([decision(theirs, outbox=[("c", b"sms")])])] == [True]
+    assert [each.succeeded for each in lanes.commit([draft(ours)])] == [False]
+    assert [each.succeeded for each in lanes.commit([draft(theirs, outbox=[("c", "sms")])])] == [True]
     assert [
-        each.stood
+        each.succeeded
         for each in lanes.commit(
             [
-                decision(ours),
+                draft(ours),
             ]
         )
     ] == [False]
-    (our_try,) = outboxes.take([ANNA])
+    (our_try,) = outboxes.lease_oldest([ANNA])
     lose(keyspace.outbox_lock_key)
-    (their_try,) = outboxes.take([ANNA])
+    (their_try,) = outboxes.lease_oldest([ANNA])
     before = everything(client)
-    outboxes.settle([OutboxUpdate(our_try, "done")])
+    outboxes.apply_updates([OutboxUpdate(our_try, "done")])
     assert everything(client) == before
-    outboxes.settle([OutboxUpdate(their_try, "done")])
-    assert outboxes.take([ANNA]) == []
+    outboxes.apply_updates([OutboxUpdate(their_try, "done")])
+    assert outboxes.lease_oldest([ANNA]) == []
 
 
 def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
@@ -192,14 +208,17 @@ def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_a
 
 def test_a_commit_whose_reply_was_lost_is_answered_again_and_done_once(client, lanes):
     accept(client, ANNA, b"1")
-    ours = decision(
-        claim(lanes, ANNA), records=[b"r"], outbox=[("c", b"sms")], dead=[EncodedDeadLetter("x", b"x")]
+    ours = draft(
+        claim(lanes, ANNA),
+        records=[PersonOptedIn(1, "c", "")],
+        outbox=[("c", "sms")],
+        dead_letters=[letter_of(ANNA, "x")],
     )
     (first,) = lanes.commit([ours])
     before = everything(client)
     (again,) = lanes.commit([ours])
-    assert again.stood
-    assert again.speak == first.speak
+    assert again.succeeded
+    assert again.wake_delivery == first.wake_delivery
     assert everything(client) == before
 
 
@@ -207,21 +226,23 @@ def test_mail_that_came_during_a_turn_is_rung_by_its_commit(client, lanes):
     accept(client, ANNA, b"1")
     first = claim(lanes, ANNA)
     assert accept(client, ANNA, b"2") == [0]
-    (committed,) = lanes.commit([decision(first)])
-    assert committed.wake == "replies"
+    (committed,) = lanes.commit([draft(first)])
+    assert committed.wake_queue == "replies"
     assert bodies(claim(lanes, ANNA)) == [b"2"]
 
 
 def test_a_lane_whose_holder_died_is_suspect_and_its_attempts_are_counted(client, lanes):
     accept(client, ANNA, b"1")
     for attempt in range(1, 4):
-        (held,) = (lanes.claim_alone("replies", ANNA) if attempt > 1 else lanes.claim("replies", [ANNA])).held
+        (held,) = (
+            lanes.claim_suspect("replies", ANNA) if attempt > 1 else lanes.claim("replies", [ANNA])
+        ).claimed
         assert held.attempts == attempt
         assert lanes.claim("replies", [ANNA]).suspects == []
         lapse(client, ANNA)
         assert lanes.claim("replies", [ANNA]).suspects == [ANNA]
-    (held,) = lanes.claim_alone("replies", ANNA).held
-    lanes.commit([decision(held)])
+    (held,) = lanes.claim_suspect("replies", ANNA).claimed
+    lanes.commit([draft(held)])
     accept(client, ANNA, b"2")
     assert claim(lanes, ANNA).attempts == 1
 
@@ -229,11 +250,11 @@ def test_a_lane_whose_holder_died_is_suspect_and_its_attempts_are_counted(client
 def test_a_lane_without_mail_is_claimed_only_when_its_deadline_is_due(client, lanes):
     accept(client, ANNA, b"1")
     first = claim(lanes, ANNA)
-    lanes.commit([decision(first, deadline=first.now + 3_600_000)])
-    assert lanes.claim("replies", [ANNA]).held == []
+    lanes.commit([draft(first, alarm=first.now + 3_600_000)])
+    assert lanes.claim("replies", [ANNA]).claimed == []
     accept(client, ANNA, b"2")
     second = claim(lanes, ANNA)
-    lanes.commit([decision(second, deadline=second.now)])
+    lanes.commit([draft(second, alarm=second.now)])
     assert claim(lanes, ANNA).mail == []
 
 
@@ -247,13 +268,13 @@ def test_the_alarm_is_true_after_every_step(client, lanes):
     accepted = alarm()
     held = claim(lanes, ANNA)
     assert alarm() == held.now + LEASE_MS > accepted
-    lanes.commit([decision(held, deadline=held.now + 99_000)])
+    lanes.commit([draft(held, alarm=held.now + 99_000)])
     assert alarm() == held.now + 99_000
     client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
-    assert lanes.claim("replies", [ANNA]).held == []
+    assert lanes.claim("replies", [ANNA]).claimed == []
     assert alarm() == held.now + 99_000
     accept(client, ANNA, b"2")
-    lanes.commit([decision(claim(lanes, ANNA), deadline=0)])
+    lanes.commit([draft(claim(lanes, ANNA), alarm=0)])
     assert alarm() is None
 
 
@@ -270,81 +291,88 @@ def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
 
 def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_adds(client, lanes, outboxes):
     accept(client, ANNA, b"1")
-    lanes.commit([decision(claim(lanes, ANNA), outbox=[("a", b"1"), ("b", b"2"), ("a", b"3")])])
+    lanes.commit([draft(claim(lanes, ANNA), outbox=[("a", "1"), ("b", "2"), ("a", "3")])])
     accept(client, ANNA, b"stop")
-    (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["a"], outbox=[("a", b"bye")])])
-    assert committed.withdrawn == [b"a\x001", b"a\x003"]
-    assert [outgoing(outboxes, ANNA) for _ in range(2)] == [b"2", b"bye"]
+    (committed,) = lanes.commit([draft(claim(lanes, ANNA), silenced=["a"], outbox=[("a", "bye")])])
+    assert [decode_outbound(entry[2:]).text for entry in committed.withdrawn_entries] == ["1", "3"]
+    assert [outgoing(outboxes, ANNA) for _ in range(2)] == ["2", "bye"]
 
 
 def outgoing(outboxes, sender):
     """The next SMS of this sender, taken and accepted."""
-    (take,) = outboxes.take([sender])
-    outboxes.settle([OutboxUpdate(take, "done")])
-    return take.sms
+    (take,) = outboxes.lease_oldest([sender])
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    return text_of(take)
 
 
 def speak(client, lanes, sender, *texts):
     accept(client, sender, b"%d" % next(_ids))
-    return lanes.commit([decision(claim(lanes, sender), outbox=[("c", text) for text in texts])])[0]
+    return lanes.commit([draft(claim(lanes, sender), outbox=[("c", text) for text in texts])])[0]
 
 
 def test_sms_leave_one_at_a_time_in_the_order_decided(client, lanes, outboxes):
-    assert speak(client, lanes, ANNA, b"1", b"2").speak
-    assert not speak(client, lanes, ANNA, b"3").speak
-    (take,) = outboxes.take([ANNA])
-    assert take.sms == b"1"
-    assert outboxes.take([ANNA]) == []
-    assert outboxes.settle([OutboxUpdate(take, "done")]) == [ANNA]
-    assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == [b"2", b"3"]
-    assert outboxes.take([ANNA]) == []
+    assert speak(client, lanes, ANNA, "1", "2").wake_delivery
+    assert not speak(client, lanes, ANNA, "3").wake_delivery
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert text_of(take) == "1"
+    assert outboxes.lease_oldest([ANNA]) == []
+    assert outboxes.apply_updates([OutboxUpdate(take, "done")]) == [ANNA]
+    assert [outgoing(outboxes, ANNA), outgoing(outboxes, ANNA)] == ["2", "3"]
+    assert outboxes.lease_oldest([ANNA]) == []
 
 
 def test_a_sender_at_rest_sends_nothing_even_if_sms_are_decided_meanwhile(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
-    assert outboxes.settle([OutboxUpdate(take, "done", rest_ms=60_000)]) == []
-    speak(client, lanes, ANNA, b"2")
-    assert outboxes.take([ANNA]) == []
+    speak(client, lanes, ANNA, "1")
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert outboxes.apply_updates([OutboxUpdate(take, "done", rest_ms=60_000)]) == []
+    speak(client, lanes, ANNA, "2")
+    assert outboxes.lease_oldest([ANNA]) == []
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    assert outgoing(outboxes, ANNA) == b"2"
+    assert outgoing(outboxes, ANNA) == "2"
 
 
 @pytest.mark.parametrize(
     "verdict, attempts, permit", [("again", 1, -1), ("untried", 0, -1), ("booked", 0, 0)]
 )
 def test_an_sms_that_stays_is_the_next_one_again(client, lanes, outboxes, verdict, attempts, permit):
-    speak(client, lanes, ANNA, b"1", b"2")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, verdict, rest_ms=60_000)])
+    speak(client, lanes, ANNA, "1", "2")
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, verdict, rest_ms=60_000)])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.attempts, take.permit, take.unknown) == (b"1", attempts, permit, False)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (text_of(take), take.attempts, take.permit_epoch, take.uncertain) == (
+        "1",
+        attempts,
+        permit,
+        False,
+    )
 
 
 def test_a_try_that_died_is_counted_and_its_outcome_unknown_and_its_settling_changes_nothing(
     client, lanes, outboxes
 ):
-    speak(client, lanes, ANNA, b"1")
-    (dead,) = outboxes.take([ANNA])
+    speak(client, lanes, ANNA, "1")
+    (dead,) = outboxes.lease_oldest([ANNA])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.attempts, take.unknown) == (1, True)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.attempts, take.uncertain) == (1, True)
     before = everything(client)
     assert (
-        outboxes.settle([OutboxUpdate(dead, "done", records=b"r", dead_letter=EncodedDeadLetter("x", b"x"))])
+        outboxes.apply_updates(
+            [OutboxUpdate(dead, "done", records=b"r", dead_letter=encode_dead_letter(letter_of(ANNA, "x")))]
+        )
         == []
     )
     assert everything(client) == before
 
 
 def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
+    speak(client, lanes, ANNA, "1")
+    (take,) = outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
-    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    outboxes.settle([OutboxUpdate(take, "done")])
-    assert outgoing(outboxes, ANNA) == b"bye"
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    assert outgoing(outboxes, ANNA) == "bye"
 
 
 def test_a_bell_wakes_a_lane_once_however_often_it_is_rung(client):
@@ -361,7 +389,7 @@ def test_a_bucket_grants_its_burst_and_no_more(client):
 def test_keys_expire_once_nothing_can_need_them(client, lanes):
     accept(client, ANNA, b"1")
     held = claim(lanes, ANNA)
-    lanes.commit([decision(held, keep_until=held.now + 3_600_000)])
+    lanes.commit([draft(held, keep_until=held.now + 3_600_000)])
     k = keyspace.shard_of(ANNA, SHARDS)
     assert 0 < client.pttl(keyspace.lane_key(k, ANNA)) <= 3_600_000
     assert not client.exists(
@@ -374,26 +402,32 @@ def test_a_function_refuses_nothing_silently(client):
         client.execute_command(*keyspace.function_call("unheard_of", ["x"], ()))
 
 
-def sms(session, number):
-    return encode_event(OutboundSms(f"{session}x{number}", "c", ANNA, "text", session))
+def sms(session, number, **more):
+    return OutboundSms(f"{session}x{number}", "c", ANNA, "text", session, **more)
 
 
 def test_withdrawing_a_session_takes_its_sms_and_no_other(client, lanes, outboxes):
     """By their ids, also where one id begins like another, or an entry cannot be read."""
     ours, theirs = "00000000000000aa", "00000000000000ab"
     accept(client, ANNA, b"1")
-    entries = [sms(ours, 0), sms(theirs, 0), b"garbage", sms(ours, 1), sms(ours + "x1", 0)]
-    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", entry) for entry in entries])])
+    outbox = [sms(ours, 0), sms(theirs, 0), ("c", "x"), sms(ours, 1), sms(ours + "x1", 0)]
+    lanes.commit([draft(claim(lanes, ANNA), outbox=outbox)])
+    client.lset(keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA), 2, b"c\0garbage")
     accept(client, ANNA, b"cancel")
-    (committed,) = lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours])])
-    assert committed.withdrawn == [b"c\0" + entries[0], b"c\0" + entries[3]]
-    assert [outgoing(outboxes, ANNA) for _ in range(3)] == [entries[1], entries[2], entries[4]]
+    (committed,) = lanes.commit([draft(claim(lanes, ANNA), withdrawn={ours: "cancelled"})])
+    assert committed.withdrawn_entries == [b"c\0" + encode_event(outbox[0]), b"c\0" + encode_event(outbox[3])]
+    left = []
+    for _ in range(3):
+        (take,) = outboxes.lease_oldest([ANNA])
+        outboxes.apply_updates([OutboxUpdate(take, "done")])
+        left.append(take.sms_bytes)
+    assert left == [encode_event(outbox[1]), b"garbage", encode_event(outbox[4])]
 
 
 def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lanes):
     accept(client, ANNA, b"1")
     held = claim(lanes, ANNA)
-    lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
+    lanes.commit([draft(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
     k = keyspace.shard_of(ANNA, SHARDS)
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.get(keyspace.session_key(k, "bb")) == b"6 " + ANNA.encode()
@@ -408,7 +442,7 @@ def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_so
     long, short = held.now + 9_000_000, held.now + 2_000
     client.set(keyspace.session_key(k, "aa"), b"1 " + ANNA.encode(), pxat=long)
     client.set(keyspace.session_key(k, "bb"), b"1 " + ANNA.encode(), pxat=short)
-    lanes.commit([decision(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
+    lanes.commit([draft(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.pexpiretime(keyspace.session_key(k, "aa")) == long
     assert client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + 3_600_000
@@ -418,14 +452,14 @@ def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):
     people = [f"+336{i:08}" for i in range(40)]
     for person in people:
         accept(client, person, b"1")
-    held = lanes.claim("replies", people).held
-    decisions = [
-        decision(each, keep_until=each.now + 60_000, sessions=[(f"{i}a", i), (f"{i}b", i)][: i % 3])
+    held = lanes.claim("replies", people).claimed
+    drafts = [
+        draft(each, keep_until=each.now + 60_000, sessions=[(f"{i}a", i), (f"{i}b", i)][: i % 3])
         for i, each in enumerate(held)
     ]
-    assert all(committed.stood for committed in lanes.commit(decisions))
+    assert all(committed.succeeded for committed in lanes.commit(drafts))
     found = {key.rpartition(b":")[2].decode() for key in client.keys("*:session:*")}
-    assert found == {identity for each in decisions for identity, _ in each.sessions}
+    assert found == {identity for each in drafts for identity, _ in each.effects.sessions}
     assert len(client.keys("*:lane:*")) == len(people)
 
 
@@ -434,13 +468,13 @@ def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
     accept(client, ANNA, b"stop")
     old = claim(lanes, ANNA)
     lapse(client, ANNA)
-    (new,) = lanes.claim_alone("replies", ANNA).held
-    lanes.commit([decision(old, opt_outs={"a": (7, "person")})])
+    (new,) = lanes.claim_suspect("replies", ANNA).claimed
+    lanes.commit([draft(old, opt_outs={"a": (7, "person")})])
     assert optouts.opt_outs_of(ANNA) == {}
-    lanes.commit([decision(new, opt_outs={"a": (7, "person"), "b": (8, "provider")})])
+    lanes.commit([draft(new, opt_outs={"a": (7, "person"), "b": (8, "provider")})])
     assert optouts.opt_outs_of(ANNA) == {"a": (7, "person"), "b": (8, "provider")}
     accept(client, ANNA, b"start")
-    lanes.commit([decision(claim(lanes, ANNA), opt_outs={"a": (7, "unknown"), "b": (0, "")})])
+    lanes.commit([draft(claim(lanes, ANNA), opt_outs={"a": (7, "unknown"), "b": (0, "")})])
     assert optouts.opt_outs_of(ANNA) == {"a": (7, "person")}
     assert optouts.opt_outs_of(BORIS) == {}
     assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts_key(keyspace.shard_of(ANNA, SHARDS))))
@@ -452,9 +486,9 @@ def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
         accept(client, person, b"1")
     first = claim(lanes, ANNA)
     assert list(first.opted_out) == ["c"]
-    lanes.commit([decision(first)])
+    lanes.commit([draft(first)])
     accept(client, ANNA, b"2")
-    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).held}
+    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).claimed}
     assert both[ANNA] == {}
     assert list(both[BORIS]) == ["c"]
 
@@ -463,26 +497,26 @@ def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
 def test_that_the_provider_may_have_an_sms_is_remembered_until_it_is_settled(
     client, lanes, outboxes, verdict
 ):
-    speak(client, lanes, ANNA, b"1", b"2")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, "again", rest_ms=1, uncertain=True)])
+    speak(client, lanes, ANNA, "1", "2")
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, "again", rest_ms=1, uncertain=True)])
     for rest_ms in (60_000, 0):
         lapse(client, ANNA, keyspace.outbox_lock_key)
-        (take,) = outboxes.take([ANNA])
+        (take,) = outboxes.lease_oldest([ANNA])
         booked = verdict == "booked" and rest_ms == 0
-        assert (take.sms, take.unknown, take.permit) == (b"1", True, 0 if booked else -1)
-        outboxes.settle([OutboxUpdate(take, verdict, rest_ms=rest_ms, uncertain=take.unknown)])
-    (take,) = outboxes.take([ANNA])
-    assert take.unknown
-    outboxes.settle([OutboxUpdate(take, "done")])
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown, take.attempts) == (b"2", False, 0)
+        assert (text_of(take), take.uncertain, take.permit_epoch) == ("1", True, 0 if booked else -1)
+        outboxes.apply_updates([OutboxUpdate(take, verdict, rest_ms=rest_ms, uncertain=take.uncertain)])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert take.uncertain
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (text_of(take), take.uncertain, take.attempts) == ("2", False, 0)
 
 
 def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
-    outboxes.settle([OutboxUpdate(take, "again", uncertain=True)])
+    speak(client, lanes, ANNA, "1")
+    (take,) = outboxes.lease_oldest([ANNA])
+    outboxes.apply_updates([OutboxUpdate(take, "again", uncertain=True)])
     k = keyspace.shard_of(ANNA, SHARDS)
     keys = [
         keyspace.fence_key(k), keyspace.outbox_alarms_key(k), keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)
@@ -494,76 +528,79 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
 
 
 def test_an_sms_after_one_that_was_withdrawn_while_its_worker_died_was_never_tried(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
-    outboxes.take([ANNA])
+    speak(client, lanes, ANNA, "1")
+    outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
-    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown, take.attempts, take.since) == (b"bye", False, 0, 0)
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (text_of(take), take.uncertain, take.attempts, take.first_attempt_ms) == ("bye", False, 0, 0)
 
 
 def test_what_a_settlement_tells_the_lane_and_remembers_stands_or_falls_with_it(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
+    speak(client, lanes, ANNA, "1")
     k = keyspace.shard_of(ANNA, SHARDS)
-    (old,) = outboxes.take([ANNA])
+    (old,) = outboxes.lease_oldest([ANNA])
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (new,) = outboxes.take([ANNA])
-    news = {"mail": ProviderStop("aa", "c"), "ticket": "SM1"}
-    outboxes.settle([OutboxUpdate(old, "done", **news)])
+    (new,) = outboxes.lease_oldest([ANNA])
+    news = {"lane_mail": ProviderStop("aa", "c"), "ticket": "SM1"}
+    outboxes.apply_updates([OutboxUpdate(old, "done", **news)])
     assert not client.exists(keyspace.mailbox_key(k, ANNA), keyspace.tickets_key(k, ANNA))
     for _ in range(2):
-        outboxes.settle([OutboxUpdate(new, "done", **news)])
+        outboxes.apply_updates([OutboxUpdate(new, "done", **news)])
     assert bodies(claim(lanes, ANNA)) == [encode_event(ProviderStop("aa", "c"))]
-    assert outboxes.tickets(ANNA) == {"SM1"}
+    assert outboxes.recent_tickets(ANNA) == {"SM1"}
 
 
 def test_the_last_fifty_tickets_of_a_sender_are_remembered(client, lanes, outboxes):
-    speak(client, lanes, ANNA, *(b"%d" % i for i in range(60)))
+    speak(client, lanes, ANNA, *(f"{i}" for i in range(60)))
     for i in range(60):
-        (take,) = outboxes.take([ANNA])
-        outboxes.settle([OutboxUpdate(take, "done", ticket=f"SM{i}")])
-    assert outboxes.tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
+        (take,) = outboxes.lease_oldest([ANNA])
+        outboxes.apply_updates([OutboxUpdate(take, "done", ticket=f"SM{i}")])
+    assert outboxes.recent_tickets(ANNA) == {f"SM{i}" for i in range(10, 60)}
     assert 0 < client.pttl(keyspace.tickets_key(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
 
 
 def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
-    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
+    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
     assert not client.keys("*:events")
     accept(client, ANNA, b"1")
-    lanes.commit([decision(claim(lanes, ANNA))])
-    lanes.archive(ANNA, [PersonOptedIn(1, "c", "")])
+    lanes.commit([draft(claim(lanes, ANNA))])
+    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
     assert client.xlen(keyspace.events_key(keyspace.shard_of(ANNA, SHARDS))) == 1
 
 
 def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"1")
-    (take,) = outboxes.take([ANNA])
+    speak(client, lanes, ANNA, "1")
+    (take,) = outboxes.lease_oldest([ANNA])
     accept(client, ANNA, b"stop")
-    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    assert outboxes.settle([OutboxUpdate(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
-    (after,) = outboxes.take([ANNA])
-    assert (after.sms, after.unknown, after.attempts, after.since) == (b"bye", False, 0, 0)
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
+    assert outboxes.apply_updates([OutboxUpdate(take, "again", rest_ms=10_000, uncertain=True)]) == [ANNA]
+    (after,) = outboxes.lease_oldest([ANNA])
+    assert (text_of(after), after.uncertain, after.attempts, after.first_attempt_ms) == ("bye", False, 0, 0)
 
 
 def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outboxes):
-    speak(client, lanes, ANNA, b"first")
+    speak(client, lanes, ANNA, "first")
     outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
     client.rpush(outbox, *(b"c\0%d" % i for i in range(9_000)))
     accept(client, ANNA, b"stop")
-    (committed,) = lanes.commit([decision(claim(lanes, ANNA), silenced=["c"], outbox=[("c", b"bye")])])
-    assert (committed.stood, committed.speak, len(committed.withdrawn)) == (True, True, 9_001)
-    assert outgoing(outboxes, ANNA) == b"bye"
+    (committed,) = lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
+    assert (committed.succeeded, committed.wake_delivery, len(committed.withdrawn_entries)) == (
+        True,
+        True,
+        9_001,
+    )
+    assert outgoing(outboxes, ANNA) == "bye"
 
 
 def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outboxes):
     accept(client, ANNA, b"1")
-    (committed,) = lanes.commit(
-        [decision(claim(lanes, ANNA), outbox=[("c", b"%d" % i) for i in range(9_000)])]
-    )
-    assert (committed.stood, committed.speak) == (True, True)
+    (committed,) = lanes.commit([draft(claim(lanes, ANNA), outbox=[("c", f"{i}") for i in range(9_000)])])
+    assert (committed.succeeded, committed.wake_delivery) == (True, True)
     outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
-    assert client.lrange(outbox, 0, -1) == [b"c\0%d" % i for i in range(9_000)]
+    entries = client.lrange(outbox, 0, -1)
+    assert [decode_outbound(entry[2:]).text for entry in entries] == [f"{i}" for i in range(9_000)]
 
 
 def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(client, lanes, outboxes):
@@ -573,24 +610,21 @@ def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(cli
     keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
     keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
     accept(client, ANNA, b"1")
-    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("c", sms(theirs, 0))])])
-    marked = [
-        encode_event(OutboundSms(f"{each}x0", "c", ANNA, "text", each, uncertain=True))
-        for each in (ours, theirs)
-    ]
-    marks = [b"c\0" + each for each in (sms(ours, 0), marked[0], sms(theirs, 0), marked[1])]
+    lanes.commit([draft(claim(lanes, ANNA), outbox=[sms(ours, 0), sms(theirs, 0)])])
+    marked = [sms(each, 0, uncertain=True) for each in (ours, theirs)]
+    marks = [b"c\0" + encode_event(each) for each in (sms(ours, 0), marked[0], sms(theirs, 0), marked[1])]
     entrust = keyspace.function_call(
         "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
     )
     assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"cancel")
-    lanes.commit([decision(claim(lanes, ANNA), withdrawn=[ours], outbox=[("c", b"later")])])
-    assert outboxes.take([ANNA]) == []
+    lanes.commit([draft(claim(lanes, ANNA), withdrawn={ours: "cancelled"}, outbox=[("c", "later")])])
+    assert outboxes.lease_oldest([ANNA]) == []
     lapse(client, ANNA, keyspace.outbox_lock_key)
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown) == (marked[1], True)
-    outboxes.settle([OutboxUpdate(take, "done")])
-    assert outgoing(outboxes, ANNA) == b"later"
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (take.sms_bytes, take.uncertain) == (encode_event(marked[1]), True)
+    outboxes.apply_updates([OutboxUpdate(take, "done")])
+    assert outgoing(outboxes, ANNA) == "later"
 
 
 def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(client, lanes, outboxes):
@@ -598,83 +632,93 @@ def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(clie
     keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
     keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
     accept(client, ANNA, b"1")
-    lanes.commit([decision(claim(lanes, ANNA), outbox=[("c", sms(ours, 0)), ("d", b"other")])])
-    marks = (
-        b"c\0" + sms(ours, 0),
-        b"c\0" + encode_event(OutboundSms(f"{ours}x0", "c", ANNA, "text", ours, uncertain=True)),
-    )
+    lanes.commit([draft(claim(lanes, ANNA), outbox=[sms(ours, 0), ("d", "other")])])
+    marks = [b"c\0" + encode_event(each) for each in (sms(ours, 0), sms(ours, 0, uncertain=True))]
     entrust = keyspace.function_call(
         "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
     )
     assert keyspace.run_command(client, entrust) == 1
     accept(client, ANNA, b"stop")
-    lanes.commit([decision(claim(lanes, ANNA), silenced=["c"])])
-    (take,) = outboxes.take([ANNA])
-    assert (take.sms, take.unknown) == (b"other", False)
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["c"])])
+    (take,) = outboxes.lease_oldest([ANNA])
+    assert (text_of(take), take.uncertain) == ("other", False)
 
 
 def dead_letter(client, lanes, sender, identity="e1"):
     """A dead letter of this sender, buried by a commit."""
     accept(client, sender, b"poison")
-    letter = DeadLetter(
-        id=identity, kind="event", reason="engine_error", sender=sender, at=1, attempts=1, what=b"R" * 40, channel="c"
-    )  # fmt: skip
-    lanes.commit([decision(claim(lanes, sender), dead=[encode_dead_letter(letter)])])
+    letter = letter_of(sender, identity)
+    lanes.commit([draft(claim(lanes, sender), dead_letters=[letter])])
     return letter
 
 
 def test_a_lane_is_reopened_by_one_and_while_nobody_holds_it(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     assert (ours.sender, ours.mail, ours.state) == (ANNA, [], b"state")
-    assert lanes.reopen("replay-1", [(ANNA, "e1")])[0].fence == ours.fence
-    assert lanes.reopen("replay-2", [(ANNA, "e1")]) == ["held"]
+    assert lanes.claim_for_replay("replay-1", [(ANNA, "e1")])[0].fence == ours.fence
+    assert lanes.claim_for_replay("replay-2", [(ANNA, "e1")]) == ["held"]
     accept(client, ANNA, b"1")
-    assert lanes.claim("replies", [ANNA]).held == []
-    assert lanes.reopen("replay-1", [(ANNA, "e2")]) == ["gone"]
+    assert lanes.claim("replies", [ANNA]).claimed == []
+    assert lanes.claim_for_replay("replay-1", [(ANNA, "e2")]) == ["gone"]
+
+
+def resolving(lane, state, outcome):
+    """What is committed when the letter "e1" goes; its event is in no mailbox."""
+    claimed = LaneClaim(lane.sender, lane.fence, 1, lane.now, lane.state, [b"R" * 40])
+    return LaneDraft(claim=claimed, state=state, resolutions=[DeadLetterResolution("e1", "eve", outcome)])
 
 
 def test_a_commit_deals_with_a_letter_once_and_not_at_all_without_it(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
-    dealt = LaneDecision(
-        sender=ANNA,
-        fence=ours.fence,
-        applied=0,
-        state=b"new",
-        resolutions=[DeadLetterResolution("e1", "eve", "advanced")],
-    )
-    assert lanes.commit([dealt])[0].stood
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
+    dealt = resolving(ours, b"new", "advanced")
+    accept(client, ANNA, b"waits")
+    assert lanes.commit([dealt])[0].succeeded
+    assert client.llen(keyspace.mailbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)) == 1
     before = everything(client)
-    assert lanes.commit([dealt])[0].stood
+    assert lanes.commit([dealt])[0].succeeded
     assert everything(client) == before
     assert client.hgetall(keyspace.dead_letter_reasons_key(keyspace.shard_of(ANNA, SHARDS))) == {}
     dead_letter(client, lanes, ANNA, "e2")
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e2")])
-    lost = LaneDecision(
-        sender=ANNA, fence=ours.fence, applied=0, state=b"no", outbox=[("c", b"sms")], resolutions=[DeadLetterResolution("e1", "eve", "x")]
-    )  # fmt: skip
-    assert not lanes.commit([lost])[0].stood
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e2")])
+    lost = resolving(ours, b"no", "x")
+    lost.effects.outbox.append(sms("00000000000000aa", 0))
+    assert not lanes.commit([lost])[0].succeeded
     assert client.get(keyspace.lane_key(keyspace.shard_of(ANNA, SHARDS), ANNA)).endswith(b"state")
 
 
 def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
     dead_letter(client, lanes, ANNA)
-    (ours,) = lanes.reopen("replay-1", [(ANNA, "e1")])
+    (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     accept(client, ANNA, b"1")
     stays = KeptDeadLetter(ANNA, ours.fence, "e1", "eve", "stale")
-    assert lanes.stay([stays]) == ["replies"]
+    assert lanes.release_kept([stays]) == ["replies"]
     before = everything(client)
-    assert lanes.stay([stays]) == [None]
+    assert lanes.release_kept([stays]) == [None]
     assert everything(client) == before
     assert bodies(claim(lanes, ANNA)) == [b"1"]
 
 
 def test_letters_that_fall_in_one_commit_keep_their_order(client, lanes):
     accept(client, ANNA, b"1")
-    letters = [EncodedDeadLetter(f"{10 - i}", b"x") for i in range(10)]
-    lanes.commit([decision(claim(lanes, ANNA), dead=letters)])
+    letters = [letter_of(ANNA, f"{10 - i}") for i in range(10)]
+    lanes.commit([draft(claim(lanes, ANNA), dead_letters=letters)])
     k = keyspace.shard_of(ANNA, SHARDS)
     assert client.zrange(keyspace.dead_letter_index_key(k), 0, -1) == [
         letter.id.encode() for letter in letters
     ]
+
+
+@pytest.mark.parametrize("field", Effects.__struct_fields__)
+def test_no_effect_is_forgotten_by_the_commit(lanes, field):
+    """Each by itself: what is not stored is known, and anything else is in the call."""
+    claimed = LaneClaim(ANNA, 1, 1, 1, b"", [])
+
+    def call(effects):
+        return [*lanes._commit_command(0, [LaneDraft(claim=claimed, state=b"", effects=effects)])]
+
+    only = Effects(**{field: getattr(full_effects(), field)})
+    assert (call(only) == call(Effects())) == (
+        field in ("opened_by_channel", "survey_by_session", "duplicates")
+    )

@@ -30,13 +30,13 @@ def counted(environment, tmp_path):
 
 def run(environment, *arguments):
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 
 def scraped(url):
     try:
-        return requests.get(url, timeout=5).text
+        return requests.get(url, timeout=60).text
     except requests.ConnectionError:
         return ""
 
@@ -63,7 +63,7 @@ def test_it_serves_until_it_is_told_to_stop(environment, counted):
         assert f"cannot listen on 127.0.0.1, port {port}" in taken.stderr
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert url in said
 

@@ -190,7 +190,7 @@ def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tm
     assert re.findall(r"line \d+: (?:no channel|'[^']*')", result.stderr) == [
         "line 5: no channel", "line 6: '12'", "line 7: '+1'", "line 8: 'Anna'",
     ]  # fmt: skip
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert [record.how for record in town.records(ANNA) if isinstance(record, SessionEnded)] == ["stopped"]
     assert [record.source for record in town.records(ANNA) if isinstance(record, PersonOptedOut)] == [
         "import blocked.csv"
@@ -203,12 +203,12 @@ def test_an_import_ends_open_sessions_and_reaches_people_without_a_lane(town, tm
 
 def test_somebody_whose_first_sms_is_being_worked_on_is_reached_by_an_import(town):
     town.accept(ANNA, "START")
-    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).claimed
     assert claim.opted_out == {}
     call("add", ANNA)
-    town.turns._turn("starts", [claim], 0.0)
+    town.turns._turn_claims("starts", [claim], 0.0)
     assert town.said(ANNA) == ["What is your name?"]
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert town.said(ANNA) == []
 
 
@@ -217,7 +217,7 @@ def test_somebody_who_opted_in_again_after_an_import_can_be_imported_again(town)
     town.accept(ANNA, "START")
     town.drain()
     call("add", ANNA)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert known(town, ANNA)
     assert town.said(ANNA) == []
 
@@ -239,9 +239,9 @@ def test_removing_does_not_overwrite_what_a_worker_is_about_to_commit(town, monk
     town.accept(ANNA, "STOP")
     town.drain()
     town.accept(ANNA, "hello")
-    (claim,) = town.turns._lanes.claim("replies", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("replies", [ANNA]).claimed
     assert "a worker has their lane" in CliRunner().invoke(optout, ["remove", ANNA]).output
-    town.turns._turn("replies", [claim], 0.0)
+    town.turns._turn_claims("replies", [claim], 0.0)
     assert known(town, ANNA)
 
 

@@ -147,7 +147,7 @@ def test_sessions_that_have_not_ended_are_among_all(deployment):
 
 
 def test_all_sessions_are_read_page_by_page(deployment, monkeypatch):
-    monkeypatch.setattr(archive, "PAGE", 1)
+    monkeypatch.setattr(archive, "ARCHIVE_PAGE_SIZE", 1)
     assert "sessions: 4 same, " in call("--all").output
 
 

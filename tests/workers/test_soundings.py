@@ -209,7 +209,7 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
         own_valkey.sigstop()
         begun_s = monotonic()
         found = sounder.read()
-        assert monotonic() - begun_s < 3.0
+        assert monotonic() - begun_s < keyspace.SOCKET_TIMEOUT_S, "sooner than other clients give up"
         assert (found.lanes.up, found.broker.up) == (False, False)
         own_valkey.sigcont()
         own_valkey.kill9()
@@ -264,9 +264,9 @@ def test_every_role_is_told_though_no_process_of_it_lives(town):
 def test_those_who_ask_at_once_get_one_reading_and_redis_is_asked_once_a_second(town, monkeypatch):
     asked, read = [], []
     of_lanes = StatsReader.read
-    monkeypatch.setattr(StatsReader, "take", lambda self: (asked.append(1), of_lanes(self))[1])
+    monkeypatch.setattr(StatsReader, "read", lambda self: (asked.append(1), of_lanes(self))[1])
     counted = metrics.collect_counted
-    monkeypatch.setattr(metrics, "counted", lambda: (read.append(1), counted())[1])
+    monkeypatch.setattr(metrics, "collect_counted", lambda: (read.append(1), counted())[1])
     exposition = MetricsExposition(town.world.settings)
     with ThreadPoolExecutor(16) as pool:
         texts = list(pool.map(lambda _: exposition.text(), range(64)))
@@ -280,7 +280,7 @@ def test_a_reading_that_failed_is_given_to_nobody_who_asked_at_the_same_time(tow
     monkeypatch.setattr(expositions, "monotonic", lambda: 0.0)
     asked = MetricsExposition(town.world.settings)
     with monkeypatch.context() as failing:
-        failing.setattr(metrics, "counted", Mock(side_effect=PermissionError))
+        failing.setattr(metrics, "collect_counted", Mock(side_effect=PermissionError))
         with pytest.raises(PermissionError):
             asked.text()
     assert b"parley_redis_up" in asked.text()

@@ -76,7 +76,7 @@ def test_a_stop_that_cannot_be_applied_as_others_are_ends_a_session_of_a_survey(
     town.accept(ANNA, "STOP")
     for _ in range(5):
         die_holding(town, ANNA)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert counted("dead_letters_total", reason="worker_died") == 1
     assert counted("sessions_ended_total", channel="clinic", survey="clinic", how="stopped") == 1
 
@@ -85,9 +85,9 @@ def test_what_is_not_committed_is_not_counted(pipeline, counted):
     """Another has taken the lane meanwhile."""
     town = pipeline()
     town.accept(ANNA, "START")
-    (claim,) = town.turns._lanes.claim("starts", [ANNA]).held
+    (claim,) = town.turns._lanes.claim("starts", [ANNA]).claimed
     town.client.delete(keyspace.lane_lock_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA))
-    town.turns._turn("starts", [claim], 0.0)
+    town.turns._turn_claims("starts", [claim], 0.0)
     assert counted("turns_total", queue="starts", outcome="stale") == 1
     assert counted("sessions_opened_total", channel="clinic", survey="clinic") == 0
     assert counted("claim_seconds_count", queue="starts") == 0
@@ -137,6 +137,6 @@ def test_lanes_whose_worker_never_came_back_are_counted_when_they_are_taken_up_a
     for person in (ANNA, BORIS, CLARA):
         town.accept(person, "hello")
     die_holding(town, ANNA, BORIS)
-    town.turns.run("replies", [ANNA, BORIS, CLARA])
+    town.turns.handle_wakeup("replies", [ANNA, BORIS, CLARA])
     assert counted("leases_lost_total", queue="replies") == 2
     assert counted("turns_total", queue="replies", outcome="committed") == 3

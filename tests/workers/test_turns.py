@@ -42,7 +42,7 @@ def die_holding(pipeline, *senders):
     """A worker claims these lanes, in one batch where it may, and is gone."""
     lanes = pipeline.turns._lanes
     for sender in lanes.claim("replies", senders).suspects:
-        lanes.claim_alone("replies", sender)
+        lanes.claim_suspect("replies", sender)
     for sender in senders:
         lapse(pipeline, sender)
 
@@ -101,12 +101,12 @@ def test_an_event_that_kills_its_workers_is_put_aside_and_its_neighbours_are_not
     town.accept(ANNA, "Ada")
     town.accept(BORIS, "deadly", "Bo", "36")
     die_holding(town, ANNA, BORIS)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
     for _ in range(MAX_CLAIM_ATTEMPTS - 1):
         assert letters(town) == []
         die_holding(town, BORIS)
-    town.turns.run("replies", [BORIS])
+    town.turns.handle_wakeup("replies", [BORIS])
     town.drain()
     (letter,) = letters(town)
     assert (letter.reason, letter.sender, letter.attempts) == ("worker_died", BORIS, MAX_CLAIM_ATTEMPTS + 1)
@@ -121,7 +121,7 @@ def test_a_stop_that_is_given_up_unread_holds_unless_that_too_kills(pipeline, mo
     town.accept(ANNA, "STOP")
     for _ in range(MAX_CLAIM_ATTEMPTS + more):
         die_holding(town, ANNA)
-    town.turns.run("replies", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
     (letter,) = letters(town)
     assert (letter.reason, letter.attempts) == ("worker_died", MAX_CLAIM_ATTEMPTS + 1 + more)
     assert any(isinstance(record, PersonOptedOut) for record in town.records(ANNA)) == holds
@@ -179,7 +179,7 @@ def test_a_stop_that_fails_even_alone_is_put_aside_alone(pipeline, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(drafts, "advance", broken)
-    monkeypatch.setattr(drafts, "stop_alone", broken)
+    monkeypatch.setattr(drafts, "apply_stop_only", broken)
     town.accept(ANNA, "STOP")
     town.drain()
     assert [(letter.reason, letter.stopped) for letter in letters(town)] == [("engine_error", False)]
@@ -187,14 +187,14 @@ def test_a_stop_that_fails_even_alone_is_put_aside_alone(pipeline, monkeypatch):
 
 def test_a_wake_up_for_nobody_for_the_wrong_queue_or_twice_does_nothing(pipeline):
     town = pipeline()
-    town.turns.run("replies", [ANNA])
-    town.turns.run("starts", [ANNA])
+    town.turns.handle_wakeup("replies", [ANNA])
+    town.turns.handle_wakeup("starts", [ANNA])
     assert town.client.keys("*:lane:*") == []
     town.accept(ANNA, "START")
-    town.turns.run("replies", [ANNA, ANNA])
+    town.turns.handle_wakeup("replies", [ANNA, ANNA])
     assert town.said(ANNA) == []
-    town.turns.run("starts", [ANNA])
-    town.turns.run("starts", [ANNA])
+    town.turns.handle_wakeup("starts", [ANNA])
+    town.turns.handle_wakeup("starts", [ANNA])
     assert town.said(ANNA) == ["What is your name?"]
 
 
@@ -372,7 +372,7 @@ def test_a_turn_counts_its_sms_though_the_memory_is_full(pipeline):
     finally:
         town.client.config_set("maxmemory", 0)
     assert opened._value.get() == before + 1
-    assert town.turns._door.sms_today("clinic", keyspace.server_time_ms(town.client)) == 1
+    assert town.turns._channel_store.sms_today("clinic", keyspace.server_time_ms(town.client)) == 1
 
 
 def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):

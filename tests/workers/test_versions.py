@@ -119,10 +119,10 @@ def test_all_lanes_of_a_batch_see_one_set_of_surveys(pipeline, monkeypatch):
 
     def and_then_edit(*arguments):
         drafted = draft(*arguments)
-        town.world.surveys.replace(read(clinic=TWO).snapshot()._current.values())
+        town.world.surveys.replace_current(read(clinic=TWO).snapshot()._current.values())
         return drafted
 
-    monkeypatch.setattr(committing, "draft", and_then_edit)
+    monkeypatch.setattr(committing, "draft_lane", and_then_edit)
     for person in (ANNA, BORIS, CLARA):
         town.accept(person, "START")
     assert len(town.woken("starts")) == 3
@@ -255,8 +255,8 @@ def test_a_version_is_in_redis_before_it_is_current(pipeline):
 
 
 def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
-    monkeypatch.setattr(survey_versions, "PUBLISH_S", 0.01)
-    monkeypatch.setattr(process_registry, "SAY_S", 0.01)
+    monkeypatch.setattr(survey_versions, "VERSION_PUBLISH_INTERVAL_S", 0.01)
+    monkeypatch.setattr(process_registry, "HEARTBEAT_INTERVAL_S", 0.01)
     town = pipeline(ONE)
     with hot_reloaded_surveys(town.world, "conversation"):
         until(lambda: town.world.surveys.edition, 10 * RELOAD_INTERVAL_S, "it has looked at its folder")
@@ -269,7 +269,8 @@ def test_what_a_server_lost_is_there_again_soon(pipeline, monkeypatch):
         until(lambda: process_registry.living_processes(town.client), 10, "it has said what it runs again")
 
 
-def test_a_process_says_what_it_runs_until_it_stops(pipeline):
+def test_a_process_says_what_it_runs_until_it_stops(pipeline, monkeypatch):
+    monkeypatch.setattr(process_registry, "HEARTBEAT_INTERVAL_S", 3_600.0)
     town = pipeline(ONE)
     with hot_reloaded_surveys(town.world, "conversation"):
         until(lambda: process_registry.living_processes(town.client), 10, "it has said so")

@@ -160,7 +160,7 @@ class SenderEraser:
         )
         claim = LaneClaim(sender, 0, 1, keyspace.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return {channel: (at, "unknown") for channel, at in known.items()} | applied.opt_outs
+        return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
         """Remove what was written until `at` (ms)."""

@@ -1,6 +1,6 @@
-"""How is a dead letter replayed? As a turn of its own: the lane is claimed with the very lock that workers take, the
-letter's event is the only mail, and the commit that applies it takes the letter away and writes the audit. So nothing
-interleaves, a STOP and a second operator neither; and whoever dies half-way leaves the letter, and a lease that ends.
+"""Replays dead letters, each as a turn of its own: the lane is claimed with the very lock that workers take, the letter's
+event is the only mail, and the commit that applies it takes the letter away and writes the audit. So nothing interleaves,
+neither a STOP nor a second operator; and a process that dies half-way leaves the letter, and a lease that ends.
 
 Letters of one person are replayed in the order in which they fell, and none before an older one that is only held up.
 People go side by side, many in a round trip.
@@ -36,7 +36,7 @@ from workers.store.lanes import (
     MAX_MAIL_INSPECTED,
     DeadLetterResolution,
     KeptDeadLetter,
-    LaneDecision,
+    LaneDraft,
     LaneStore,
     ReplayClaim,
 )
@@ -49,7 +49,6 @@ from workers.turns.committing import (
     permit_drafts,
     wake_after_commit,
 )
-from workers.turns.drafts import LaneDraft
 
 REPLAY_BATCH = 128
 """People in a round trip at the most."""
@@ -69,7 +68,7 @@ _OUTCOME_OF_FINDING: Mapping[ReplayFinding, LetterOutcome] = {
 
 
 class LetterResult(msgspec.Struct, frozen=True):
-    """What came of a letter, or would: `why`, and the SMS that leave."""
+    """The outcome of a letter's replay, or of its preview: `why`, and the texts of the SMS that leave."""
 
     id: str
     outcome: LetterOutcome
@@ -78,11 +77,11 @@ class LetterResult(msgspec.Struct, frozen=True):
 
 
 _ClaimedLetter = tuple[DeadLetter, ReplayClaim, ReplayDecision]
-"""A letter, its lane, which is ours, and what was judged."""
+"""A letter, its claimed lane, and the decision about it."""
 
 
 class DeadLetterReplayer:
-    """What replays letters in one Redis, in the name of `by`. `options` are replayed too."""
+    """Replays letters in one Redis, in the name of `by`, with these `options`."""
 
     def __init__(
         self, lanes: LaneStore, optouts: OptOutList, surveys: SurveyRegistry, policy: ChannelPolicies, door: ChannelStore, bell: WorkerWaker,
@@ -102,7 +101,7 @@ class DeadLetterReplayer:
         self._owner = f"replay-{secrets.token_hex(8)}"
 
     def preview(self, found: Sequence[DeadLetter]) -> list[ReplayDecision]:
-        """What a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
+        """Return what a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
         judged: list[ReplayDecision] = []
         for at in range(0, len(found), REPLAY_BATCH):
             page = found[at : at + REPLAY_BATCH]
@@ -112,7 +111,7 @@ class DeadLetterReplayer:
         return judged
 
     def preview_by_id(self, chosen: Sequence[LetterReference]) -> dict[str, ReplayDecision]:
-        """The same by id, of those that are still there."""
+        """Return the same by id, of those that are still there."""
         if not chosen:
             return {}
         k_of = {each.id: keyspace.shard_of(each.sender, self._shards) for each in chosen}
@@ -127,7 +126,8 @@ class DeadLetterReplayer:
         return {letter.id: judged for letter, judged in zip(there, self.preview(there), strict=True)}
 
     def replay(self, chosen: Sequence[LetterReference], rate: float = 0.0) -> Iterator[LetterResult]:
-        """Replay these letters, `rate` a second if that is not 0, and tell of each. They are in the order of their fall.
+        """Replay these letters, which are in the order in which they fell, `rate` a second if that is not 0, and yield the
+        outcome of each.
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
@@ -170,7 +170,7 @@ class DeadLetterReplayer:
         return [outcomes[each.id] for each in batch]
 
     def _commit_or_release(self, held: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
-        """Commit what goes, and let the lanes go of what stays."""
+        """Commit the letters that go, and release the lanes of those that stay."""
         going: list[_ClaimedLetter] = []
         staying: list[_ClaimedLetter] = []
         for each in self._hold_up_refused(held, self._channels.admit_sessions):
@@ -191,7 +191,7 @@ class DeadLetterReplayer:
         opening = [
             each.draft
             for _, _, each in held
-            if each.draft and each.draft.opened_by_channel and each.permits_replay(self._options)
+            if each.draft and each.draft.effects.opened_by_channel and each.permits_replay(self._options)
         ]
         may, closed = permit_drafts(admit, opening, held[0][1].now) if opening else ([], {})
         refused = {id(draft) for draft, admitted in zip(opening, may, strict=True) if not admitted}
@@ -201,12 +201,8 @@ class DeadLetterReplayer:
             yield letter, lane, ReplayDecision(finding="busy", why=why) if denied else judged
 
     def _commit_letters(self, going: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
-        drafts = [_draft_to_commit(judged) for _, _, judged in going]
-        decisions = [
-            self._build_decision(letter, judged, draft)
-            for (letter, _, judged), draft in zip(going, drafts, strict=True)
-        ]
-        committed = self._lanes.commit(decisions)
+        drafts = [self._resolving_draft(letter, judged) for letter, _, judged in going]
+        committed = self._lanes.commit(drafts)
         stood = [each for each in committed if each.succeeded]
         with suppress(redis.RedisError):  # the lanes' alarms ring later
             wake_after_commit(self._wakeups, stood)
@@ -216,17 +212,23 @@ class DeadLetterReplayer:
                 outcomes[letter.id] = LetterResult(letter.id, "busy", "another took the lane meanwhile")
                 continue
             outcomes[letter.id] = LetterResult(
-                letter.id, outcome_of(judged, self._options), judged.why, [sms.text for sms in draft.outbox]
+                letter.id,
+                outcome_of(judged, self._options),
+                judged.why,
+                [sms.text for sms in draft.effects.outbox],
             )
             if commit.withdrawn_entries:
-                archive_withdrawn(self._lanes, draft, commit, lane.now)
-            for sms in draft.outbox:
+                archive_withdrawn(self._lanes, draft.effects, commit, lane.now)
+            for sms in draft.effects.outbox:
                 self._channels.count_sms(sms.channel, 1, lane.now)
         return outcomes
 
-    def _build_decision(self, letter: DeadLetter, judged: ReplayDecision, draft: LaneDraft) -> LaneDecision:
-        dealt = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
-        return msgspec.structs.replace(draft.to_decision(), applied=0, resolutions=[dealt])
+    def _resolving_draft(self, letter: DeadLetter, judged: ReplayDecision) -> LaneDraft:
+        """Return what is committed when the letter goes: of a duplicate, nothing but that it goes."""
+        assert judged.draft is not None  # noqa: S101 (whoever commits has looked)
+        draft = unchanged_draft(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
+        resolution = DeadLetterResolution(letter.id, self._operator, outcome_of(judged, self._options))
+        return msgspec.structs.replace(draft, resolutions=[resolution])
 
     def _release_kept(self, staying: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         stays = [
@@ -319,12 +321,6 @@ class DeadLetterReplayer:
 def outcome_of(judged: ReplayDecision, options: Collection[ReplayOption]) -> LetterOutcome:
     """What a replay with these options comes to: what goes by an option has advanced."""
     return "advanced" if judged.permits_replay(options) else _OUTCOME_OF_FINDING[judged.finding]
-
-
-def _draft_to_commit(judged: ReplayDecision) -> LaneDraft:
-    """What is committed: of a duplicate, nothing but that the letter goes."""
-    assert judged.draft is not None  # noqa: S101 (whoever commits has looked)
-    return unchanged_draft(judged.draft.claim) if judged.finding == "duplicate" else judged.draft
 
 
 def _with_failed_attempt(letter: DeadLetter, failure: DeadLetter, now: int) -> DeadLetter:

@@ -1,5 +1,4 @@
-"""What would become of a dead letter, were it replayed now? Judged here without I/O, by running the engine on the lane as
-it is.
+"""Decides what a replay of a dead letter would do now, without I/O, by running the engine on the lane as it is.
 
 An event is applied as if it came in now: to apply it in the past would let deadlines pass that nobody has waited for. So
 what was said to another question is stale: the session that was open where it belongs is over, or another is. An SMS is
@@ -33,9 +32,9 @@ from engine.turns.receipts import known_sms_state
 from engine.turns.session_routing import channel_of_key
 from workers.sending.send_policy import REPEATABLE_FOR_MS
 from workers.store.dead_letter_store import DeadLetter
-from workers.store.lanes import MAX_MAIL_INSPECTED, LaneClaim, ReplayClaim
+from workers.store.lanes import MAX_MAIL_INSPECTED, LaneClaim, LaneDraft, ReplayClaim
 from workers.store.optouts import opt_outs_in_lane
-from workers.turns.drafts import LaneDraft, decode_mail, draft_stop_alone
+from workers.turns.drafts import decode_mail, draft_stop_alone
 from workers.turns.session_lookup import line_of_event
 
 ReplayFinding = Literal["advance", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy"]
@@ -47,9 +46,9 @@ ReplayOption = Literal["stale", "uncertain"]
 
 
 class ReplayDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay would come to, and `why`. `draft` is what it would commit, unless it would fail; `failure` what it
-    would fail with. `needs` are the options without which it is not replayed, and `held_up` is why it must not be
-    committed now, whatever they are."""
+    """The outcome of a replay, and `why`. `draft` is what it would commit, unless it would fail; `failure` what it would
+    fail with. `needs` are the options without which the letter is not replayed, and `held_up` is why it must not be
+    committed now, whatever the options."""
 
     finding: ReplayFinding
     why: str = ""
@@ -59,25 +58,25 @@ class ReplayDecision(msgspec.Struct, frozen=True, kw_only=True):
     held_up: str = ""
 
     def permits_replay(self, options: Collection[ReplayOption]) -> bool:
-        """Is the letter replayed, with these options?"""
+        """Return whether the letter is replayed with these options."""
         return self.finding in ("advance", "stale", "uncertain") and set(self.needs) <= {*options}
 
     def with_options(self, options: Collection[ReplayOption]) -> "ReplayDecision":
-        """The same, once it is known what the operator wants."""
+        """Return the decision under the operator's options: one that must not be committed now is `busy`."""
         if self.held_up and self.permits_replay(options):
             return ReplayDecision(finding="busy", why=self.held_up)
         return self
 
     @property
     def sms_texts(self) -> list[str]:
-        """The SMS that would leave, with the options that it needs."""
+        """Return the texts of the SMS that would leave, with the options that it needs."""
         if self.draft is None or self.finding in ("duplicate", "opted_out"):
             return []
-        return [sms.text for sms in self.draft.outbox]
+        return [sms.text for sms in self.draft.effects.outbox]
 
 
 def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
-    """The lane as the engine is to see it, the letter its only mail, accepted now."""
+    """Return the claim that the engine is to see: the letter is the only mail, accepted now."""
     what = letter.what
     if what:
         with suppress(ValueError):  # whoever reads it will say so
@@ -86,25 +85,25 @@ def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
 
 
 def unchanged_draft(claim: LaneClaim) -> LaneDraft:
-    """The lane left as it is."""
+    """Draft the lane as it is."""
     return LaneDraft(claim=claim, state=claim.state)
 
 
 def decide_event_replay(
     letter: DeadLetter, lane: ReplayClaim, draft: LaneDraft, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> ReplayDecision:
-    """`draft` is what the engine makes of the letter's event now."""
+    """Decide about an event. `draft` is what the engine makes of it now."""
     if letter.stopped:
         return _decide_stop_replay(letter, lane, draft, surveys, policy)
     if draft.dead_letters:
         return _failing_decision(letter, draft.dead_letters[0])
     event, accepted = _decode_letter_event(letter)
     before = lane_format.decode_lane(lane.state)
-    if draft.duplicates:
+    if draft.effects.duplicates:
         return ReplayDecision(finding="duplicate", why="it has been applied", draft=draft)
     if why := _opt_out_reason(lane, before, draft, event, accepted):
         return ReplayDecision(finding="opted_out", why=why, draft=draft)
-    held_up = _waiting_stop_reason(lane) if draft.outbox else ""
+    held_up = _waiting_stop_reason(lane) if draft.effects.outbox else ""
     if why := _stale_event_reason(letter, before, event, surveys, policy) or _late_invitation_reason(draft):
         return ReplayDecision(finding="stale", why=why, draft=draft, needs=("stale",), held_up=held_up)
     if _changes_nothing(draft, event):
@@ -115,8 +114,8 @@ def decide_event_replay(
 def _decide_stop_replay(
     letter: DeadLetter, lane: ReplayClaim, draft: LaneDraft, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> ReplayDecision:
-    """A STOP that fell where the lane could not be read holds in the list alone. The lane must hear of it, once it can be
-    read: it goes by what it knows."""
+    """Decide about a STOP that was given up. One that fell where the lane could not be read holds in the list alone, and
+    the lane must get it once it can be read, as its state is what the engine goes by."""
     holds = ReplayDecision(finding="duplicate", why="the STOP in it holds already", draft=draft)
     if not lane.state or letter.channel not in lane.opted_out:
         return holds
@@ -139,7 +138,7 @@ def _decide_stop_replay(
 def decide_sms_replay(
     letter: DeadLetter, lane: ReplayClaim, policy: ChannelPolicies, recourses: Mapping[str, Recourse]
 ) -> ReplayDecision:
-    """`recourses` say by channel what may be done about an SMS that the provider may have."""
+    """Decide about an SMS. `recourses` say by channel what may be done about one that the provider may have."""
     claim = claim_for_letter(letter, lane)
     try:
         sms = decode_outbound(letter.what)
@@ -157,7 +156,7 @@ def decide_sms_replay(
         return _failing_decision(letter, msgspec.structs.replace(letter, reason="unknown_channel", why=why))
     recourse = recourses.get(sms.channel, "none")
     draft = unchanged_draft(claim)
-    draft.outbox = [_prepare_resend(sms, recourse, letter, lane.now)]
+    draft.effects.outbox = [_prepare_resend(sms, recourse, letter, lane.now)]
     if _opted_out_since(lane, before, sms.channel):
         return ReplayDecision(finding="opted_out", why=f"they have opted out of {sms.channel}", draft=draft)
     if known_sms_state(before, sms) in ("sent", "delivered"):
@@ -175,7 +174,7 @@ def decide_sms_replay(
 
 
 def _decode_letter_event(letter: DeadLetter) -> tuple[InboundEvent | None, int]:
-    """The event (None: a deadline), and when it was accepted (ms)."""
+    """Return the event (None: a deadline), and when it was accepted (ms)."""
     if not letter.what:
         return None, letter.at
     mail = decode_mail(letter.what)
@@ -191,25 +190,28 @@ def _failing_decision(letter: DeadLetter, failure: DeadLetter) -> ReplayDecision
 
 
 def _opted_out_since(lane: ReplayClaim, before: Lane, channel: str) -> int:
-    """Since when (ms) the person has opted out of the channel, as the lane or the list says; 0: they have not."""
+    """Return since when (ms) the person has opted out of the channel, as the lane or the list says; 0: they have not."""
     return max(opt_outs_in_lane(before).get(channel, 0), lane.opted_out.get(channel, 0))
 
 
 def _opt_out_reason(
     lane: ReplayClaim, before: Lane, draft: LaneDraft, event: InboundEvent | None, accepted: int
 ) -> str:
-    """Why the event must not be applied, or its SMS not be sent, to somebody who opted out; empty if they may."""
+    """Return why the event must not be applied, or its SMS not be sent, as the person has opted out; empty if they may."""
     if isinstance(event, InboundSms | SmsPart) or any(
-        type(record) is OpeningRefused for record in draft.records
+        type(record) is OpeningRefused for record in draft.effects.records
     ):
         channel = event.channel if event is not None else ""
         since = _opted_out_since(lane, before, channel)
-        stops = isinstance(event, InboundSms) and may_be_stop(event) and not draft.outbox
+        stops = isinstance(event, InboundSms) and may_be_stop(event) and not draft.effects.outbox
         if since and not stops and not _opts_in(lane, before, draft, channel, accepted):
             return f"they have opted out of {channel}"
-        if any(type(record) is OpeningRefused and record.reason == "opted_out" for record in draft.records):
+        if any(
+            type(record) is OpeningRefused and record.reason == "opted_out"
+            for record in draft.effects.records
+        ):
             return f"they have opted out of {channel}"
-    for sms in draft.outbox:
+    for sms in draft.effects.outbox:
         since = _opted_out_since(lane, before, sms.channel)
         if since and not _opts_in(lane, before, draft, sms.channel, accepted):
             return f"they have opted out of {sms.channel}"
@@ -217,9 +219,9 @@ def _opt_out_reason(
 
 
 def _opts_in(lane: ReplayClaim, before: Lane, draft: LaneDraft, channel: str, accepted: int) -> bool:
-    """Do they opt in again by this very event, which they sent after they had opted out? Only if the lane knows of the
-    opt-out: what the list alone says is still on its way there."""
-    at, _ = draft.opt_outs.get(channel, (-1, ""))
+    """Return whether the person opts in again by this very event, which they sent after they had opted out. Only if the
+    lane knows of the opt-out: one that the list alone has is still on its way there."""
+    at, _ = draft.effects.opt_outs.get(channel, (-1, ""))
     since = opt_outs_in_lane(before).get(channel, 0) if before.lines else lane.opted_out.get(channel, 0)
     return at == 0 and 0 < since < accepted and lane.opted_out.get(channel, since) <= since
 
@@ -243,7 +245,7 @@ def _stale_event_reason(
 def _line_at_failure(
     letter: DeadLetter, event: InboundEvent, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> ChannelLine | None:
-    """What the event met when it was given up; None if that is not known."""
+    """Return the line that the event met when it was given up; None if that is not known."""
     if letter.state is None:
         return None
     try:
@@ -253,7 +255,7 @@ def _line_at_failure(
 
 
 def _stale_session_reason(letter: DeadLetter, then: ChannelLine, line: ChannelLine) -> str:
-    """What was open there when it fell is known."""
+    """Return why a session's event is stale, where the letter has what was open when it was given up; empty if it is not."""
     was, session = then.session, line.session
     if session is None:
         if was is not None:
@@ -303,22 +305,20 @@ def _ending_clause(line: ChannelLine) -> str:
 def _late_invitation_reason(draft: LaneDraft) -> str:
     """An invitation that comes too late opens nothing, and would be gone."""
     late = {"already_open": "a session is open there", "expired": "the invitation has expired"}
-    reasons = (record.reason for record in draft.records if type(record) is OpeningRefused)
+    reasons = (record.reason for record in draft.effects.records if type(record) is OpeningRefused)
     return next((late[reason] for reason in reasons if reason in late), "")
 
 
 def _refusal_sentence(draft: LaneDraft) -> str:
-    reasons = [record.reason for record in draft.records if type(record) is OpeningRefused]
+    reasons = [record.reason for record in draft.effects.records if type(record) is OpeningRefused]
     return f"it would be refused: {', '.join(reasons)}" if reasons else ""
 
 
 def _changes_nothing(draft: LaneDraft, event: InboundEvent | None) -> bool:
     """A deadline that is not due yet is set again, and so changes something."""
-    if event is None and draft.deadline:
+    if event is None and draft.effects.alarm:
         return False
-    return not (
-        draft.records or draft.outbox or draft.silenced or draft.withdrawn or draft.opt_outs or draft.sessions
-    )
+    return draft.effects.changes_only_times
 
 
 def _waiting_stop_reason(lane: ReplayClaim) -> str:

@@ -35,9 +35,9 @@ from workers.store.dead_letter_store import (
     DeadLetter,
     DeadLetterAttempt,
     DeadLetterReason,
+    EncodedDeadLetter,
     encode_dead_letter,
 )
-from workers.store.lanes import EncodedDeadLetter
 from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, SmsDisposition, StoredAttempt
 
 MAX_SEND_ATTEMPTS = 20

@@ -14,7 +14,6 @@ import msgspec
 import redis
 
 from config.store import keyspace
-from workers.store.lanes import EncodedDeadLetter
 
 DEAD_LETTER_PAGE_SIZE = 500
 
@@ -112,8 +111,15 @@ def decode_or_placeholder(identity: str, blob: bytes) -> DeadLetter:
         )
 
 
+class EncodedDeadLetter(msgspec.Struct, frozen=True):
+    """A dead letter as it is stored: its id, and its encoded content."""
+
+    id: str
+    content: bytes
+
+
 def encode_dead_letter(letter: DeadLetter) -> EncodedDeadLetter:
-    """The letter as a commit takes it."""
+    """Encode a dead letter for a commit, marked as counted."""
     return EncodedDeadLetter(
         letter.id, _dead_letter_encoder.encode(msgspec.structs.replace(letter, counted=True))
     )

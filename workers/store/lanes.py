@@ -1,13 +1,14 @@
-"""How is a lane claimed and committed? Between the two, its holder is the only one who may change it.
+"""Claims lanes and commits drafts of them. Between the two, the holder of the claim is the only one who may change a lane.
 
-Many lanes travel in one round trip, and nothing here looks inside a state, an event or an SMS.
+Many lanes travel in one round trip. `_commit_command` packs what a turn came to, effect by effect; a lane's state and
+its mail stay opaque bytes here.
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,9 @@ import structlog
 
 from config.store import keyspace, stored_values
 from config.telemetry import faults
+from engine.model.effects import Effects
 from engine.model.events import ArchiveRecord, encode_event
+from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.store.session_records import group_by_session
 
@@ -43,8 +46,8 @@ _MAIL_KIND_OF_QUEUE = {
 class LaneClaim(msgspec.Struct, frozen=True):
     """A lane that is ours until the lease ends: its state as stored, and its oldest mail.
 
-    `attempts` counts this claim and those before it that were never committed, which were made at `before` (ms); `now`
-    is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
+    `attempts` counts this claim and those before it that were never committed, which were made at `earlier_claims_ms`;
+    `now` is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
     since when (ms).
     """
 
@@ -59,8 +62,8 @@ class LaneClaim(msgspec.Struct, frozen=True):
 
 
 class ReplayClaim(msgspec.Struct, frozen=True):
-    """A lane that is ours for one of its dead letters. Fields as in Claim, but that `mail` waits for others and is only
-    looked at, and that `opted_out` is what the list says whatever the state is."""
+    """A lane claimed to replay one of its dead letters. Fields as in LaneClaim, except: `mail` is only inspected and
+    stays in the mailbox, and `opted_out` is the list's entry even if the lane has state."""
 
     sender: str
     fence: int
@@ -72,8 +75,8 @@ class ReplayClaim(msgspec.Struct, frozen=True):
 
 
 class KeptDeadLetter(msgspec.Struct, frozen=True):
-    """Of a dead letter that stays: by whom it was tried, with what outcome for the audit (empty: none yet), and itself if
-    it has changed. `fence` is 0 if its lane could not be claimed."""
+    """An update of a dead letter that is kept after an attempt to replay it. `by` and `outcome` go to the audit (empty
+    outcome: no entry); `letter` replaces its content unless empty; `fence` is 0 if its lane was not claimed."""
 
     sender: str
     fence: int
@@ -84,65 +87,58 @@ class KeptDeadLetter(msgspec.Struct, frozen=True):
 
 
 class ClaimResult(msgspec.Struct):
-    """What came of claiming: `suspects` must be claimed alone, `other_queue` belong to the other queue."""
+    """The answer to a claim: `suspects` must be claimed alone, the mail of `other_queue` belongs to the other queue."""
 
     claimed: list[LaneClaim] = []
     suspects: list[str] = []
     other_queue: list[str] = []
 
 
-class EncodedDeadLetter(msgspec.Struct, frozen=True):
-    """A dead letter: its id, and its encoded content."""
-
-    id: str
-    content: bytes
-
-
 class DeadLetterResolution(msgspec.Struct, frozen=True):
-    """What the audit says of a dead letter that goes."""
+    """The audit entry of a dead letter that the commit removes."""
 
     id: str
     by: str
     outcome: str
 
 
-class LaneDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lane becomes, in one commit. `applied` mail entries leave the mailbox. `deadline` and `keep_until` are ms:
-    0 for none and for ever, None for as they were. `silenced` channels and `withdrawn` sessions lose their queued SMS
-    before `outbox` is added. Each of `records` becomes an entry of the archive. `sessions` (id, since when) are found by
-    their ids from now on; `opt_outs` are as in engine.Advance. Nothing is committed unless each letter of `dealt` is still
-    there; it goes."""
+class LaneDraft(msgspec.Struct, kw_only=True):
+    """What a claimed lane is to become, in one commit, all of it or nothing: its `state`, and the `effects` of the turn.
+    `dead_letters` are added; nothing is committed unless each letter of `resolutions` is still there, which goes."""
 
-    sender: str
-    fence: int
-    applied: int
+    claim: LaneClaim
     state: bytes
-    deadline: int | None = None
-    keep_until: int | None = None
-    records: Sequence[bytes] = ()
-    silenced: Collection[str] = ()
-    withdrawn: Collection[str] = ()
-    opt_outs: Mapping[str, tuple[int, str]] = {}
-    sessions: Sequence[tuple[str, int]] = ()
-    outbox: Sequence[tuple[str, bytes]] = ()
-    dead_letters: Sequence[EncodedDeadLetter] = ()
-    resolutions: Sequence[DeadLetterResolution] = ()
+    effects: Effects = msgspec.field(default_factory=Effects)
+    dead_letters: list[DeadLetter] = []
+    resolutions: list[DeadLetterResolution] = []
+
+    @property
+    def applied(self) -> int:
+        """How many entries leave the mailbox: those claimed. The event of a dead letter is in no mailbox."""
+        return 0 if self.resolutions else len(self.claim.mail)
 
     @property
     def has_rare_effects(self) -> bool:
-        """Has it anything that most decisions have nothing of?"""
+        """Return whether there is anything that most drafts have nothing of: what `_rare_arguments` packs."""
+        effects = self.effects
         return bool(
-            self.sessions
-            or self.silenced
-            or self.withdrawn
+            effects.sessions
+            or effects.silenced
+            or effects.withdrawn
+            or effects.opt_outs
             or self.dead_letters
-            or self.opt_outs
             or self.resolutions
         )
 
+    def merge_later(self, later: "LaneDraft") -> None:
+        """Take in what the same lane's next mail came to."""
+        self.state = later.state
+        self.effects.merge_later(later.effects)
+        self.dead_letters += later.dead_letters
+
 
 class CommitResult(msgspec.Struct, frozen=True):
-    """What came of a commit. If not `succeeded`, another had claimed the lane, and nothing has changed.
+    """The answer to a commit. If not `succeeded`, another had claimed the lane, and nothing has changed.
 
     `wake_queue` is the queue that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker.
     """
@@ -251,7 +247,8 @@ class LaneStore:
             yield from (sender, self._optouts.hash_number(sender), letter)
 
     def release_kept(self, stays: Sequence[KeptDeadLetter]) -> list[str | None]:
-        """Let go of lanes whose dead letters stay. Answers, for each, the queue that its mail wants now."""
+        """Release the claims of lanes whose dead letters are kept. Return for each the queue that its mail needs now, or
+        None."""
         if not stays:
             return []
         faults.reach("before_stay")
@@ -270,53 +267,59 @@ class LaneStore:
             "stay", keys, (each.sender, each.fence, each.id, each.by, each.outcome, each.letter)
         )
 
-    def commit(self, decisions: Sequence[LaneDecision]) -> list[CommitResult]:
-        """Commit each lane, all of its decision or nothing of it. Answers in the order of the decisions."""
+    def commit(self, drafts: Sequence[LaneDraft]) -> list[CommitResult]:
+        """Commit each lane, all of its draft or nothing of it. Answers in the order of the drafts."""
         faults.reach("before_commit")
-        groups = keyspace.group_by_shard(decisions, attrgetter("sender"), self._shards)
+        groups = keyspace.group_by_shard(drafts, _sender_of, self._shards)
         answers = keyspace.run_commands(
             self.client, [self._commit_command(k, group) for k, group in groups.items()]
         )
         faults.reach("after_commit")
         in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
         committed = {
-            decision.sender: _parse_commit_result(decision.sender, answer) for decision, answer in in_groups
+            draft.claim.sender: _parse_commit_result(draft.claim.sender, answer)
+            for draft, answer in in_groups
         }
-        return [committed[decision.sender] for decision in decisions]
+        return [committed[draft.claim.sender] for draft in drafts]
 
-    def _commit_command(self, k: int, decisions: Sequence[LaneDecision]) -> keyspace.Command:
+    def _commit_command(self, k: int, drafts: Sequence[LaneDraft]) -> keyspace.Command:
         args: list[Any] = [self._keep_events_ms]
-        for decision in decisions:
+        for draft in drafts:
+            claim, effects = draft.claim, draft.effects
+            records = group_by_session(effects.records)
             args += (
-                decision.sender, decision.fence, decision.applied, _ms_or_unchanged(decision.deadline),
-                _ms_or_unchanged(decision.keep_until), decision.state,
-                len(decision.records), *decision.records,
-                len(decision.outbox), *(stored_values.outbox_entry(*each) for each in decision.outbox),
+                claim.sender, claim.fence, draft.applied, _ms_or_unchanged(effects.alarm),
+                _ms_or_unchanged(effects.keep_until), draft.state,
+                len(records), *map(encode_event, records),
+                len(effects.outbox), *(stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in effects.outbox),
             )  # fmt: skip
-            args += self._rare_arguments(decision) if decision.has_rare_effects else (0,)
-        return keyspace.function_call("commit", _commit_keys(k, decisions), args)
+            args += self._rare_arguments(draft) if draft.has_rare_effects else (0,)
+        return keyspace.function_call("commit", _commit_keys(k, drafts), args)
 
-    def _rare_arguments(self, decision: LaneDecision) -> Iterator[Any]:
-        """What most commits have nothing of. Redis clients charge for every argument."""
-        yield from (1, len(decision.sessions), *self._session_index_arguments(decision))
-        yield from (len(decision.silenced), *decision.silenced)
-        yield from (len(decision.withdrawn), *decision.withdrawn)
-        yield len(decision.dead_letters)
-        for letter in decision.dead_letters:
+    def _rare_arguments(self, draft: LaneDraft) -> Iterator[Any]:
+        """Yield what most commits have nothing of; a commit without any sends 0 instead, as Redis clients charge for
+        every argument."""
+        effects = draft.effects
+        yield from (1, len(effects.sessions), *self._session_index_arguments(draft))
+        yield from (len(effects.silenced), *effects.silenced)
+        yield from (len(effects.withdrawn), *effects.withdrawn)
+        yield len(draft.dead_letters)
+        for letter in map(encode_dead_letter, draft.dead_letters):
             yield from (letter.id, letter.content)
-        yield self._optouts.hash_number(decision.sender) if decision.opt_outs else ""
-        yield len(decision.opt_outs)
-        for channel, (at, source) in decision.opt_outs.items():
+        yield self._optouts.hash_number(draft.claim.sender) if effects.opt_outs else ""
+        yield len(effects.opt_outs)
+        for channel, (at, source) in effects.opt_outs.items():
             yield from (channel, at, source)
-        yield len(decision.resolutions)
-        for dealt in decision.resolutions:
-            yield from (dealt.id, dealt.by, dealt.outcome)
+        yield len(draft.resolutions)
+        for resolution in draft.resolutions:
+            yield from (resolution.id, resolution.by, resolution.outcome)
 
-    def _session_index_arguments(self, decision: LaneDecision) -> Iterator[str | int]:
-        """What each session's id leads to, and until when: as long as the archive has something of it."""
-        for _, at in decision.sessions:
-            yield f"{at} {decision.sender}"
-            yield (decision.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms
+    def _session_index_arguments(self, draft: LaneDraft) -> Iterator[str | int]:
+        """Yield for each session its index value ("since sender") and its expiry (ms): when the archive has nothing of it
+        any more."""
+        for _, at in draft.effects.sessions:
+            yield f"{at} {draft.claim.sender}"
+            yield (draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms
 
 
 @cache
@@ -354,22 +357,26 @@ def _replay_claim_keys(k: int, letters: Iterable[tuple[str, str]]) -> list[str]:
     return keys
 
 
-def _commit_keys(k: int, decisions: Iterable[LaneDecision]) -> list[str]:
+def _sender_of(draft: LaneDraft) -> str:
+    return draft.claim.sender
+
+
+def _commit_keys(k: int, drafts: Iterable[LaneDraft]) -> list[str]:
     keys = [*_commit_indexes(k)]
-    for decision in decisions:
-        sender = decision.sender
+    for draft in drafts:
+        sender = draft.claim.sender
         keys += (
             keyspace.mailbox_key(k, sender), keyspace.lane_key(k, sender), keyspace.lane_lock_key(k, sender),
             keyspace.outbox_key(k, sender), keyspace.outbox_lock_key(k, sender),
         )  # fmt: skip
-        for identity, _ in decision.sessions:
+        for identity, _ in draft.effects.sessions:
             keys.append(keyspace.session_key(k, identity))
     return keys
 
 
 def _add_claim_answer(claims: ClaimResult, sender: str, answer: Any) -> None:
-    """One of whose opt-outs nothing can be read is left: the lease ends, and it is tried again and given up like any
-    that fails."""
+    """Add the server's answer for one lane to `claims`. A lane whose opt-out entry cannot be read is not claimed: its
+    lease runs out, and after MAX_CLAIM_ATTEMPTS it is given up like any lane that fails."""
     match answer:
         case 0 | 1:
             pass

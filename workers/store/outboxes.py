@@ -11,7 +11,7 @@ import redis
 from config.store import keyspace, stored_values
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
-from workers.store.lanes import EncodedDeadLetter
+from workers.store.dead_letter_store import EncodedDeadLetter
 
 SmsDisposition = Literal["done", "again", "untried", "booked"]
 """The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for

@@ -1,5 +1,5 @@
-"""What surrounds a commit, whoever makes it, a worker's turn or the replay of a dead letter: versions of surveys that are
-looked for, permits for sessions, who is woken, and what the archive says of SMS that were taken back."""
+"""Steps around a commit, shared by workers' turns and the replay of dead letters: load missing survey versions, permit
+sessions, wake the next worker, archive withdrawn SMS."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,15 @@ import redis
 
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
+from engine.model.effects import WITHDRAWAL_REASONS, Effects
 from engine.model.events import ArchiveRecord, RefusalReason, SmsNotSent, decode_outbound
 from engine.model.policy import ChannelPolicies
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.advance import missing_survey_versions
-from engine.turns.turn import WITHDRAWAL_REASONS, UnknownVersionError
-from workers.store.lanes import CommitResult, LaneClaim, LaneStore
+from engine.turns.turn import UnknownVersionError
+from workers.store.lanes import CommitResult, LaneClaim, LaneDraft, LaneStore
 from workers.store.survey_versions import load_versions
-from workers.turns.drafts import LaneDraft, draft_event_by_event, draft_lane
+from workers.turns.drafts import draft_event_by_event, draft_lane
 
 
 class WorkerWaker(Protocol):
@@ -27,8 +28,8 @@ class WorkerWaker(Protocol):
 def draft_with_versions(
     client: redis.Redis, claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> LaneDraft:
-    """`draft`, having looked for the versions that a session needs and `surveys` does not know. Never raises for what a
-    lane or an event holds."""
+    """Draft a claimed lane, after loading the survey versions that its sessions need and `surveys` lacks. Never raises for
+    what a lane or an event holds."""
     try:
         return draft_lane(claim, surveys, policy)
     except UnknownVersionError:
@@ -46,19 +47,20 @@ SessionAdmission = Callable[[str, int, int], tuple[int, RefusalReason | None]]
 def permit_drafts(
     admit: SessionAdmission, drafts: Sequence[LaneDraft], now: int
 ) -> tuple[list[bool], Mapping[str, RefusalReason]]:
-    """Which of these drafts may open the sessions that they would, and by channel why not all may."""
+    """Take session permits. Return which of these drafts may open the sessions that they would, and by channel why not all
+    may."""
     wanted: Counter[str] = Counter()
     for each in drafts:
-        wanted.update(each.opened_by_channel)
+        wanted.update(each.effects.opened_by_channel)
     closed: dict[str, RefusalReason] = {}
     left: dict[str, int] = {}
     for channel, count in wanted.items():
         left[channel], reason = admit(channel, count, now)
         if reason:
             closed[channel] = reason
-    return [_take_permits(left, each.opened_by_channel) for each in drafts] if closed else [True] * len(
-        drafts
-    ), closed
+    if not closed:
+        return [True] * len(drafts), closed
+    return [_take_permits(left, each.effects.opened_by_channel) for each in drafts], closed
 
 
 def _take_permits(left: dict[str, int], opened: Mapping[str, int]) -> bool:
@@ -70,7 +72,7 @@ def _take_permits(left: dict[str, int], opened: Mapping[str, int]) -> bool:
 
 
 def wake_after_commit(waker: WorkerWaker, committed: Sequence[CommitResult]) -> None:
-    """Ring for whoever these lanes want next."""
+    """Wake the workers that these lanes need next: for remaining mail, and for delivery."""
     for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE):
         waiting = [each.sender for each in committed if each.wake_queue == queue]
         if waiting:
@@ -80,14 +82,15 @@ def wake_after_commit(waker: WorkerWaker, committed: Sequence[CommitResult]) -> 
         waker.wake(keyspace.OUTBOUND_QUEUE, speaking)
 
 
-def archive_withdrawn(lanes: LaneStore, each: LaneDraft, committed: CommitResult, now: int) -> None:
-    """SMS that were taken back before they left: the archive says so."""
+def archive_withdrawn(lanes: LaneStore, effects: Effects, committed: CommitResult, now: int) -> None:
+    """Archive an SmsNotSent record for each SMS that the commit of `effects` withdrew. An entry that cannot be read is
+    skipped."""
     records: list[ArchiveRecord] = []
     for entry in committed.withdrawn_entries:
         try:
             sms = decode_outbound(stored_values.outbox_sms(entry))
         except msgspec.MsgspecError:
             continue  # nobody knows what it was
-        code = "stopped" if sms.channel in each.silenced else each.withdrawn.get(sms.session, "stopped")
+        code = effects.withdrawal_code(sms)
         records.append(SmsNotSent(now, sms.channel, sms.session, sms.id, code, WITHDRAWAL_REASONS[code]))
     lanes.archive_records(committed.sender, records)

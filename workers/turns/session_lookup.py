@@ -1,4 +1,4 @@
-"""What does an event meet? The lane as an operator may see it, and the session that is open where the event belongs."""
+"""Finds what an event meets: the lane as an operator may see it, and the session that is open where the event belongs."""
 
 import msgspec
 
@@ -12,8 +12,9 @@ from engine.turns.session_routing import line_key, main_line, route_sms
 
 
 class LaneAtFailure(msgspec.Struct, frozen=True):
-    """`state` is the lane without what tells copies from news. `line` is where the event belongs, None for one that
-    belongs to no line; `survey` is that of its session, or the one that the event asks for."""
+    """The lane at the moment an event failed. `state` is encoded without the ids of applied events and without parts of
+    long SMS; `line` is the one that the event belongs to (None: none); `survey` is its session's, or the one that the
+    event would start."""
 
     state: bytes
     line: ChannelLine | None
@@ -27,7 +28,7 @@ class LaneAtFailure(msgspec.Struct, frozen=True):
 def lane_at_failure(
     lane: Lane, event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> LaneAtFailure:
-    """What `event` (None: a deadline) meets in `lane`. Raises KeyError for a channel that is not known."""
+    """Describe `lane` as `event` (None: a deadline) found it. Raises KeyError for an unknown channel."""
     state = lane_format.encode_lane(msgspec.structs.replace(lane, applied_events={}, partial_sms=[]))
     line = line_of_event(lane_format.decode_lane(state), event, surveys, policy)
     session = line.session if line is not None else None
@@ -39,7 +40,7 @@ def lane_at_failure(
 def line_of_event(
     lane: Lane, event: InboundEvent | None, surveys: SurveyRegistry, policy: ChannelPolicies
 ) -> ChannelLine | None:
-    """The line that a person's event belongs to. May change `lane`."""
+    """Return the line that a person's event belongs to; None for any other event. May change `lane`."""
     match event:
         case InboundSms():
             starts = event.start and _started_survey(event, surveys, policy) is not None

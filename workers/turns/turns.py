@@ -1,4 +1,4 @@
-"""A turn: lanes are claimed, advanced and committed, many at a time.
+"""Runs turns: claims lanes, advances and commits them, many at a time.
 
 The rate-limit worker turns the lanes whose head is a START, the conversation worker all others. Both do the same.
 Sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for those that would
@@ -33,7 +33,7 @@ from engine.model.policy import ChannelPolicies, ChannelPolicy
 from engine.model.quiet_hours import quiet_hours_from_minutes
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.channel_state import ChannelStore
-from workers.store.lanes import CommitResult, LaneClaim, LaneStore
+from workers.store.lanes import CommitResult, LaneClaim, LaneDraft, LaneStore
 from workers.turns.committing import (
     WorkerWaker,
     archive_withdrawn,
@@ -41,13 +41,12 @@ from workers.turns.committing import (
     permit_drafts,
     wake_after_commit,
 )
-from workers.turns.drafts import LaneDraft
 
 log = structlog.get_logger()
 
 
 def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
-    """The engine's view of the channels."""
+    """Convert the settings of channels to the engine's policies, by channel."""
     return {
         name: ChannelPolicy(
             surveys=tuple(channel.surveys),
@@ -66,7 +65,7 @@ def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy
 
 
 class TurnRunner:
-    """One worker's turns. `handle_wakeup` is called with the senders of a wake-up."""
+    """Claims, advances and commits the lanes of one worker. `handle_wakeup` is called with the senders of a wake-up."""
 
     def __init__(
         self, lanes: LaneStore, surveys: SurveyRegistry, channels: Mapping[str, Channel], channel_store: ChannelStore, waker: WorkerWaker,
@@ -80,7 +79,8 @@ class TurnRunner:
         self._log_key = log_key
 
     def handle_wakeup(self, queue: str, senders: Sequence[str]) -> None:
-        """Turn every one of these lanes that has something for `queue`; wake whoever is wanted next."""
+        """Turn each of these lanes whose oldest mail belongs to `queue`. Wake the other queue for lanes whose mail belongs
+        there; claim a lane whose last holder died alone."""
         begun_s = perf_counter()
         claims = self._lanes.claim(queue, senders)
         self._turn_claims(queue, claims.claimed, begun_s)
@@ -97,9 +97,9 @@ class TurnRunner:
             return
         surveys = self._surveys.snapshot()
         drafts = [self._draft_claim(claim, surveys, self._policy) for claim in claims]
-        if any(each.opened_by_channel for each in drafts):
+        if any(each.effects.opened_by_channel for each in drafts):
             drafts = self._apply_session_limits(drafts, surveys)
-        committed = self._lanes.commit([each.to_decision() for each in drafts])
+        committed = self._lanes.commit(drafts)
         took_s = perf_counter() - begun_s
         wake_after_commit(self._waker, committed)
         self._report_commits(queue, drafts, committed, claims[0].now, took_s)
@@ -108,7 +108,7 @@ class TurnRunner:
         return draft_with_versions(self._lanes.client, claim, surveys, policy)
 
     def _apply_session_limits(self, drafts: list[LaneDraft], surveys: SurveyRegistry) -> list[LaneDraft]:
-        """The drafts, those that may not open the sessions they would drafted again without."""
+        """Take session permits, and draft again, without opening sessions, each lane for which there was none."""
         may, closed = permit_drafts(self._channel_store.admit_sessions, drafts, drafts[0].claim.now)
         policy = dict(self._policy)
         for channel, reason in closed.items():
@@ -126,8 +126,8 @@ class TurnRunner:
         now: int,
         took_s: float,
     ) -> None:
-        """Count and log what stood, many lanes at once: each number that is published costs a lock. Nothing here can
-        undo it."""
+        """Count and log what was committed, all lanes at once, as each number that is published costs a lock. Runs after
+        the commit and changes no lane."""
         stood = [each for each, commit in zip(drafts, committed, strict=True) if commit.succeeded]
         of_queue = _queue_metrics(queue)
         of_queue.turns_committed.inc(len(stood))
@@ -135,25 +135,25 @@ class TurnRunner:
         of_queue.claim_seconds.observe_many(_mail_waits_s(stood))
         if len(stood) < len(drafts):
             metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
-        if duplicates := sum(each.duplicates for each in stood):
+        if duplicates := sum(each.effects.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
-        decided = Counter(sms.channel for each in stood for sms in each.outbox)
+        decided = Counter(sms.channel for each in stood for sms in each.effects.outbox)
         for channel, count in decided.items():
             metrics.SMS_DECIDED.labels(channel).inc(count)
         unusual = [found for each in stood for found in _counter_increments(each)]
         for (counter, labels), count in Counter(unusual).items() if unusual else ():
             counter.labels(*labels).inc(count)
         for each in stood:
-            if each.opt_outs or each.dead_letters:
+            if each.effects.opt_outs or each.dead_letters:
                 self._log_opt_outs_and_dead_letters(each)
         for channel, count in decided.items():  # from here on Redis may fail
             self._channel_store.count_sms(channel, count, now)
         for each, commit in zip(drafts, committed, strict=True):
             if commit.withdrawn_entries:
-                archive_withdrawn(self._lanes, each, commit, now)
+                archive_withdrawn(self._lanes, each.effects, commit, now)
 
     def _log_opt_outs_and_dead_letters(self, each: LaneDraft) -> None:
-        for record in each.records:
+        for record in each.effects.records:
             if type(record) is PersonOptedOut:
                 sender = hash_sender(self._log_key, each.claim.sender)
                 log.info("opted out", channel=record.channel, sender=sender)
@@ -166,7 +166,7 @@ class TurnRunner:
 
 
 class _QueueMetrics:
-    """What every turn of a queue counts; to find it by its labels each time costs as much as to count."""
+    """Metrics of one queue, with their labels resolved once: resolving costs as much as counting."""
 
     def __init__(self, queue: str) -> None:
         self.turns_committed = metrics.TURNS.labels(queue, "committed")
@@ -178,7 +178,8 @@ _queue_metrics = cache(_QueueMetrics)
 
 
 def _mail_waits_s(drafts: Sequence[LaneDraft]) -> Iterator[float]:
-    """For each event that was applied, how long it had waited to be claimed; nothing if its header is damaged."""
+    """Yield, for each applied event, the seconds from its acceptance to its claim. Events whose header is damaged are left
+    out."""
     for each in drafts:
         now = each.claim.now
         for entry in each.claim.mail:
@@ -190,21 +191,22 @@ def _mail_waits_s(drafts: Sequence[LaneDraft]) -> Iterator[float]:
 
 
 _UNCOUNTED_RECORDS = frozenset((SmsReceived, SmsDecided))
-"""Records of which there is nothing to count, and which nearly all are."""
+"""Records that increment no counter. Nearly all records are of these."""
 
 
 def _counter_increments(each: LaneDraft) -> Iterator[tuple[prometheus_client.Counter, tuple[str, ...]]]:
-    """What there is to count of a lane: counters, and the values of their labels."""
-    for record in each.records:
+    """Yield (counter, label values) for each record or dead letter of a lane that increments a counter."""
+    survey_of = each.effects.survey_by_session
+    for record in each.effects.records:
         if type(record) in _UNCOUNTED_RECORDS:
             continue
         match record:
             case SessionOpened(channel=channel, survey=survey):
                 yield metrics.SESSIONS_OPENED, (channel, survey)
             case SessionEnded(channel=channel, session=session, how=how):
-                yield metrics.SESSIONS_ENDED, (channel, each.survey_by_session.get(session, ""), how)
+                yield metrics.SESSIONS_ENDED, (channel, survey_of.get(session, ""), how)
             case AnswerRejected(session=session, step=step):
-                yield metrics.INVALID_ANSWERS, (each.survey_by_session.get(session, ""), step)
+                yield metrics.INVALID_ANSWERS, (survey_of.get(session, ""), step)
             case OpeningRefused(channel=channel, reason=reason):
                 yield metrics.STARTS_REFUSED, (channel, reason)
             case ReceiptRecorded(channel=channel, state=state):

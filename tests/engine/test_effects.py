@@ -1,0 +1,79 @@
+"""Effects that are decided one event after another come to one commit: nothing is lost, nothing is said twice."""
+
+import pytest
+
+from engine.model.effects import Effects
+from engine.model.events import OutboundSms
+from tests.support.full_effects import full_effects
+
+
+def sms(identity, channel="c", session=""):
+    return OutboundSms(identity, channel, "+33600000001", "text", session)
+
+
+@pytest.mark.parametrize("field", Effects.__struct_fields__)
+def test_no_field_is_lost_when_effects_are_merged(field):
+    assert getattr(full_effects(), field) != getattr(Effects(), field), (
+        "let `full_effects` say something of it"
+    )
+    first, last = Effects(), full_effects()
+    first.merge_later(full_effects())
+    last.merge_later(Effects())
+    assert getattr(first, field) == getattr(last, field) == getattr(full_effects(), field)
+
+
+def test_merging_leaves_the_later_effects_as_they_are():
+    later, merged = full_effects(), full_effects()
+    merged.merge_later(later)
+    merged.merge_later(Effects(silenced=["e"], sessions=[("t", 2)], outbox=[sms("b")]))
+    assert later == full_effects()
+
+
+def test_counts_add_up_lists_grow_and_the_last_times_hold():
+    whole = full_effects()
+    whole.merge_later(
+        Effects(
+            outbox=[sms("b")],
+            alarm=0,
+            keep_until=9,
+            silenced=["d"],
+            sessions=[("t", 2)],
+            opened_by_channel={"c": 2, "d": 1},
+            duplicates=2,
+        )
+    )
+    assert [each.id for each in whole.outbox] == ["a", "b"]
+    assert (whole.alarm, whole.keep_until, whole.duplicates) == (0, 9, 3)
+    assert (whole.silenced, whole.sessions) == (["d"], [("s", 1), ("t", 2)])
+    assert whole.opened_by_channel == {"c": 3, "d": 1}
+
+
+def test_a_later_stop_or_cancellation_withdraws_what_was_decided_before_it_and_not_its_own():
+    whole = Effects(outbox=[sms("a", "c", "s"), sms("b", "c", "t"), sms("c", "d", "u")])
+    whole.merge_later(Effects(withdrawn={"s": "cancelled"}, outbox=[sms("d", "c", "s")]))
+    assert [each.id for each in whole.outbox] == ["b", "c", "d"]
+    whole.merge_later(Effects(silenced=["c"], outbox=[sms("e", "c")]))
+    assert [each.id for each in whole.outbox] == ["c", "e"]
+
+
+def test_the_first_reason_for_a_withdrawal_holds_and_a_stop_outdoes_it():
+    whole = Effects(withdrawn={"s": "cancelled"})
+    whole.merge_later(Effects(withdrawn={"s": "unreachable", "t": "unreachable"}))
+    assert whole.withdrawal_code(sms("a", "c", "s")) == "cancelled"
+    assert whole.withdrawal_code(sms("a", "c", "t")) == "unreachable"
+    whole.merge_later(Effects(silenced=["c"]))
+    assert whole.withdrawal_code(sms("a", "c", "s")) == "stopped"
+
+
+def test_an_opt_out_that_is_only_said_again_keeps_whose_word_it_was():
+    whole = Effects(opt_outs={"c": (5, "provider")})
+    whole.merge_later(Effects(opt_outs={"c": (5, "unknown"), "d": (6, "unknown")}))
+    assert whole.opt_outs == {"c": (5, "provider"), "d": (6, "unknown")}
+    whole.merge_later(Effects(opt_outs={"c": (0, "person")}))
+    assert whole.opt_outs["c"] == (0, "person")
+
+
+@pytest.mark.parametrize("field", Effects.__struct_fields__)
+def test_what_is_more_than_an_alarm_and_a_time_to_be_kept_is_a_change(field):
+    only = Effects(**{field: getattr(full_effects(), field)})
+    assert only.changes_only_times == (field in ("alarm", "keep_until", "duplicates"))
