@@ -46,11 +46,18 @@ def own_valkey() -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture
-def octopush() -> Iterator[FakeOctopush]:
-    """A fake Octopush with an empty ledger that behaves well until told otherwise."""
+@pytest.fixture(scope="session")
+def octopush_process() -> Iterator[FakeOctopush]:
+    """The fake Octopush that this test process shares. Take `octopush` instead, which has forgotten all."""
     with FakeOctopush() as fake:
         yield fake
+
+
+@pytest.fixture
+def octopush(octopush_process: FakeOctopush) -> FakeOctopush:
+    """A fake Octopush with an empty ledger that behaves well until told otherwise."""
+    octopush_process.reset()
+    return octopush_process
 
 
 @pytest.fixture
