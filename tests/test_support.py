@@ -93,6 +93,7 @@ def test_a_conversation_goes_through_the_real_processes_word_for_word(parley, oc
 
 
 @pytest.mark.parametrize("end, status", [("0", 0), ("3", 3), ("-9", -9), ("raise", 1)])
+@pytest.mark.processes
 def test_a_forked_process_is_as_one_that_was_executed(tmp_path, end, status):
     environment = {
         "PATH": PATH,

@@ -37,6 +37,9 @@ PRELOADED = (
 READERS = ("config.telemetry.faults", "config.telemetry.metrics")
 """They read PARLEY_FAULT and PROMETHEUS_MULTIPROC_DIR when they are imported."""
 
+FORK_EVENT = "tests.fork"
+"""For audit hooks, as `subprocess.Popen` is."""
+
 MOST_DESCRIPTORS = 256
 MOST_BYTES = 100_000
 """Of a request: an environment, mostly."""
@@ -101,6 +104,7 @@ class ForkServer:
         """Run `command`, a `python -m …`, with these open files for its own."""
         python, m, *arguments = shlex.split(command)
         assert (python, m) == ("python", "-m"), f"cannot be forked: {command}"
+        sys.audit(FORK_EVENT, command)
         request = {"arguments": arguments, "environment": dict(environment)}
         return ForkedProcess(self, self._ask(request, [stdin, stdout, stderr]))
 
