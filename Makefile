@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test check format figures bench soak upgrade shifted busy lock clean
+.PHONY: install run phone test quick check format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
 
@@ -23,6 +23,14 @@ phone: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed.
+quick: install
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n auto -m "not processes"
 
 check: install
 	$(BIN)/ruff format --check $(SOURCES)

@@ -1,10 +1,13 @@
-"""Fixtures: real servers on free ports, one set for each test process."""
+"""Fixtures: real servers on free ports, one set for each test process. And the mark `processes`, without which a test
+starts none."""
 
+import sys
 from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
@@ -22,6 +25,37 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         deployments = (it for it in getattr(item, "funcargs", {}).values() if isinstance(it, Deployment))
         report.sections += [("Parley's processes", deployment.logs()) for deployment in deployments]
     return report
+
+
+STARTERS = {"deployed", "deployment", "own_valkey", "parley", "process"}
+"""Fixtures that start processes."""
+
+_runs_unmarked = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves."""
+    for item in items:
+        if item.path.parent.name == "faults" or STARTERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    global _runs_unmarked  # noqa: PLW0603 (an audit hook cannot be given anything, nor be removed)
+    _runs_unmarked = item.get_closest_marker("processes") is None
+    try:
+        return (yield)
+    finally:
+        _runs_unmarked = False
+
+
+def _no_process_unmarked(event: str, arguments: tuple[object, ...]) -> None:
+    if _runs_unmarked and event in ("subprocess.Popen", FORK_EVENT):
+        raise AssertionError(f"mark this test `processes`: it starts {arguments[0]!r}")
+
+
+sys.addaudithook(_no_process_unmarked)
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +80,18 @@ def own_valkey() -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture
-def octopush() -> Iterator[FakeOctopush]:
-    """A fake Octopush with an empty ledger that behaves well until told otherwise."""
+@pytest.fixture(scope="session")
+def octopush_process() -> Iterator[FakeOctopush]:
+    """The fake Octopush that this test process shares. Take `octopush` instead, which has forgotten all."""
     with FakeOctopush() as fake:
         yield fake
+
+
+@pytest.fixture
+def octopush(octopush_process: FakeOctopush) -> FakeOctopush:
+    """A fake Octopush with an empty ledger that behaves well until told otherwise."""
+    octopush_process.reset()
+    return octopush_process
 
 
 @pytest.fixture

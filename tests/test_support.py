@@ -1,5 +1,9 @@
 """The harness itself: what breaks on purpose breaks as it says, and what judges the others judges right."""
 
+import json
+import os
+import sys
+from pathlib import Path
 from threading import Event
 from unittest.mock import Mock
 
@@ -12,7 +16,10 @@ from tests.soak.soak import Sums, metric_wrongs
 from tests.support import clinic
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import Crowd, Person, inbound
+from tests.support.processes import ROOT, Process
 from tests.support.waiting import until
+
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def send(octopush, request_id="a1", key="key"):
@@ -83,6 +90,35 @@ def test_a_conversation_goes_through_the_real_processes_word_for_word(parley, oc
     for person in crowd.talk(people, deadline_s=30):
         assert person.heard == plays[person.number].hears
     assert octopush.count() == sum(len(play.hears) for play in plays.values())
+
+
+@pytest.mark.parametrize("end, status", [("0", 0), ("3", 3), ("-9", -9), ("raise", 1)])
+@pytest.mark.processes
+def test_a_forked_process_is_as_one_that_was_executed(tmp_path, end, status):
+    environment = {
+        "PATH": PATH,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "PARLEY_FAULT": "after_claim",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C.UTF-8",
+    }
+    portraits, ends = [], []
+    for forked in (False, True, True):
+        command = f"python -m tests.support.process_portrait {end} 'two words'"
+        process = Process("portrait", command, environment, tmp_path / "log", forked=forked)
+        assert process.wait_dead() == status
+        assert not process.alive
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+        drawn, *ended = (tmp_path / "log").read_text().splitlines()
+        (tmp_path / "log").unlink()
+        portraits.append(json.loads(drawn))
+        ends.append((ended[0], ended[-1]))
+    assert len({portrait.pop("chance") for portrait in portraits}) == 3
+    assert portraits[1] == portraits[2] == portraits[0]
+    assert portraits[0]["fault"] == "after_claim"
+    assert ends[1] == ends[2] == ends[0]
 
 
 def test_a_soak_that_is_late_undoes_what_is_over_before_it_goes_on():

@@ -125,7 +125,7 @@ class Bench:
     @contextmanager
     def parley(self) -> Iterator[Deployment]:
         self._clear()
-        with Deployment(self.valkey.url, self.valkey.broker_url, self.octopush) as deployment:
+        with Deployment(self.valkey.url, self.valkey.broker_url, self.octopush, forked=False) as deployment:
             yield deployment
 
     @contextmanager

@@ -59,7 +59,9 @@ def signature_costs(valkey: Valkey, octopush: FakeOctopush) -> dict[str, tuple[f
         }  # fmt: skip
         settings, _ = load_settings_and_surveys(environment)
         calls = {"webhook": _webhooks(), "twilio": _twilios()}
-        with Deployment(valkey.url, valkey.broker_url, octopush, environment=environment) as deployment:
+        with Deployment(
+            valkey.url, valkey.broker_url, octopush, environment=environment, forked=False
+        ) as deployment:
             web = deployment.spawn("web")
             deployment.wait_ready()
             return {

@@ -41,10 +41,12 @@ def promtool(*words):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.processes
 def test_promtool_finds_nothing_wrong():
     promtool("check", "rules", RULES)
 
 
+@pytest.mark.processes
 def test_every_alert_fires_when_it_should_and_not_when_it_should_not():
     promtool("test", "rules", *TESTS)
 

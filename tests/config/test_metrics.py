@@ -57,6 +57,7 @@ def test_a_gauge_that_is_looked_up_cannot_be_set():
 
 
 @pytest.mark.parametrize("earlier", ["", "import prometheus_client; "])
+@pytest.mark.processes
 def test_the_directory_counts_whatever_was_imported_before(tmp_path, earlier):
     """It is made if it is not there, and the variable may be set by the program itself."""
     folder = tmp_path / "not" / "there"
@@ -73,6 +74,7 @@ def test_the_directory_counts_whatever_was_imported_before(tmp_path, earlier):
     assert found.stdout == "[3.0]\n"
 
 
+@pytest.mark.processes
 def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     found = subprocess.run(

@@ -54,6 +54,7 @@ def process(tmp_path):
         each.kill9()
 
 
+@pytest.mark.processes
 def test_sums_are_exact_and_never_fall_while_processes_die_and_come_again(tmp_path):
     """Fifty lives, of five processes at once, every second of them ended by kill -9, while others read and fold."""
     seen, over = [], Event()

@@ -1,5 +1,6 @@
 """No session of any survey sends, hears or costs more than was said before, and what is said to be attained is."""
 
+from functools import cached_property, lru_cache
 from itertools import product
 
 import msgspec
@@ -53,11 +54,19 @@ def compiled(source):
     return survey
 
 
+@lru_cache(8)
+def policy_of(name):
+    """That of the channel, whose contacts know the sender by `name`."""
+    limits = msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)
+    contacts = {SENDER: name} if name else {}
+    return {SIMULATED_CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)}
+
+
 class Session:
     """One session of a survey; what it has sent, heard and cost."""
 
-    def __init__(self, survey, name, lane, now, alarm, totals):
-        self.survey, self.name = survey, name
+    def __init__(self, survey, registry, name, lane, now, alarm, totals):
+        self.survey, self.registry, self.name = survey, registry, name
         self.lane, self.now, self.alarm, self.totals = lane, now, alarm, totals
 
     @classmethod
@@ -67,9 +76,10 @@ class Session:
             if variables
             else InboundSms("i", SIMULATED_CHANNEL, "START", True)
         )
-        return cls(survey, name, encode_lane(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
+        registry = SurveyRegistry([survey])
+        return cls(survey, registry, name, encode_lane(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
 
-    @property
+    @cached_property
     def open(self):
         return decode_lane(self.lane).lines[SIMULATED_CHANNEL].session
 
@@ -78,11 +88,12 @@ class Session:
         after = self._advanced(
             InboundSms(f"e{self.totals}{text}", SIMULATED_CHANNEL, text, text == "START"), self.now + 1000
         )
-        return None if after.state() == self.state() else after
+        return None if after.state == self.state else after
 
     def waited(self):
         return self._advanced(None, self.alarm)
 
+    @cached_property
     def state(self):
         """All that what follows can depend on; times relative to now."""
         session = self.open
@@ -120,7 +131,7 @@ class Session:
             came + moved,
             segments + sum(count_segments(text).segments for text in said),
         )
-        return Session(self.survey, self.name, encode_lane(lane), now, advanced.alarm, totals)
+        return Session(self.survey, self.registry, self.name, encode_lane(lane), now, advanced.alarm, totals)
 
 
 def limits(survey):
@@ -150,12 +161,12 @@ def exhausted(survey):
     def ahead(session):
         if session.open is None:
             return (0, 0, 0)
-        key = session.state()
+        key = session.state
         if key not in known:
             known[key] = (0, 0, 0)
             best = (0, 0, 0)
             for after in [session.waited(), *map(session.heard, TEXTS)]:
-                if after is not None and (after.open is None or after.state() != key):
+                if after is not None and (after.open is None or after.state != key):
                     more = [now - then for now, then in zip(after.totals, session.totals, strict=True)]
                     best = tuple(max(b, m + a) for b, m, a in zip(best, more, ahead(after), strict=True))
             known[key] = best

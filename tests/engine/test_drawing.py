@@ -351,6 +351,7 @@ def test_wrapping_loses_nothing_but_white_space():
 
 
 @pytest.mark.parametrize("form", [to_svg, to_dot, to_mermaid])
+@pytest.mark.processes
 def test_one_survey_gives_the_same_bytes_in_every_process(form):
     """Sets have another order in another process, and fonts another width on another machine; neither shows."""
     script = (

@@ -74,9 +74,16 @@ POLITE = [
 ]
 
 
+SURVEYS = surveys_of({"colours.yaml": SURVEY})
+
+
+def new_phone():
+    return SimulatedPhone(SURVEYS, policy_for("colours"))
+
+
 @pytest.fixture
 def phone():
-    return SimulatedPhone(surveys_of({"colours.yaml": SURVEY}), policy_for("colours"))
+    return new_phone()
 
 
 def bring_to(phone, state, language="en"):
@@ -96,31 +103,33 @@ def unconfirmed(phone):
 @pytest.mark.parametrize("handled", ["", "stop"])
 @pytest.mark.parametrize("language", sorted(KEYWORDS))
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("word", sorted(STOP_WORDS - AMBIGUOUS_STOP_WORDS))
 def test_a_stop_word_stops_in_every_state_and_is_confirmed_once_unless_the_provider_did(
-    phone, word, state, language, handled
+    state, language, handled
 ):
-    bring_to(phone, state, language)
-    said = phone.text(word.upper(), after_ms=1000, handled=handled)
     spoken = language if STATES[state] else "en"
-    assert said == ([] if handled or state == "opted out" else [CONFIRMED[spoken]])
-    evidence = unconfirmed(phone)
-    assert evidence.by_provider is False
-    if state != "opted out":
-        assert (evidence.at, evidence.text) == (phone.now, word.upper())
-        assert phone.last_advance.silenced == [SIMULATED_CHANNEL]
-        assert phone.last_advance.opt_outs == {SIMULATED_CHANNEL: (phone.now, "person")}
-    assert phone.records_of(SmsReceived)[-1].handled == handled
-    assert phone.text(word, after_ms=1000) == []
-    assert len(phone.records_of(PersonOptedOut)) == 1
+    for word in sorted(STOP_WORDS - AMBIGUOUS_STOP_WORDS):
+        phone = new_phone()
+        bring_to(phone, state, language)
+        said = phone.text(word.upper(), after_ms=1000, handled=handled)
+        assert said == ([] if handled or state == "opted out" else [CONFIRMED[spoken]]), word
+        evidence = unconfirmed(phone)
+        assert evidence.by_provider is False, word
+        if state != "opted out":
+            assert (evidence.at, evidence.text) == (phone.now, word.upper())
+            assert phone.last_advance.silenced == [SIMULATED_CHANNEL], word
+            assert phone.last_advance.opt_outs == {SIMULATED_CHANNEL: (phone.now, "person")}, word
+        assert phone.records_of(SmsReceived)[-1].handled == handled, word
+        assert phone.text(word, after_ms=1000) == [], word
+        assert len(phone.records_of(PersonOptedOut)) == 1, word
 
 
-@pytest.mark.parametrize("request_", sorted(STOP_SENTENCES))
 @pytest.mark.parametrize("state", ["a text is asked", "a choice is asked", "no session ever"])
-def test_a_plain_request_is_a_stop_in_every_state(phone, state, request_):
-    bring_to(phone, state)
-    assert phone.text(request_.capitalize() + "!") == [CONFIRMED["en"]]
-    assert unconfirmed(phone).text == request_.capitalize() + "!"
+def test_a_plain_request_is_a_stop_in_every_state(state):
+    for request in sorted(STOP_SENTENCES):
+        phone = new_phone()
+        bring_to(phone, state)
+        assert phone.text(request.capitalize() + "!") == [CONFIRMED["en"]], request
+        assert unconfirmed(phone).text == request.capitalize() + "!"
 
 
 @pytest.mark.parametrize("spelling", [*SPELLINGS, *POLITE])

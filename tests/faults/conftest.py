@@ -3,14 +3,7 @@
 import pytest
 
 from tests.faults.play import Play
-from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
-
-
-@pytest.fixture
-def octopush():
-    with FakeOctopush() as octopush:
-        yield octopush
 
 
 @pytest.fixture

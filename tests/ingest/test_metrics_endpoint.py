@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
+import pytest
 import requests
 
 from tests.support.processes import Deployment
@@ -42,6 +43,7 @@ def test_a_redis_that_hangs_keeps_the_metrics_waiting_and_nothing_else(web, own_
     own_valkey.sigcont()
 
 
+@pytest.mark.processes
 def test_any_web_tells_what_all_processes_of_its_machine_have_counted(valkey, octopush, tmp_path):
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     with Deployment(valkey.url, valkey.broker_url, octopush, environment=shared) as deployment:

@@ -310,6 +310,7 @@ def test_a_folder_that_cannot_be_used_ends_the_process_at_its_start_with_a_sente
         open_spool(tmp_path / folder, MOST)
 
 
+@pytest.mark.processes
 def test_the_process_says_so_and_nothing_else(tmp_path):
     (tmp_path / "file").touch()
     environ = {

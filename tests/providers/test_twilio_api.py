@@ -5,11 +5,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from openapi_core import OpenAPI
-from openapi_core.contrib.requests import RequestsOpenAPIRequest, RequestsOpenAPIResponse
-from twilio.base.exceptions import TwilioRestException
-from twilio.http.http_client import TwilioHttpClient
-from twilio.rest import Client
 
 from engine.model.events import OutboundSms
 from engine.providers import (
@@ -54,6 +49,12 @@ def make(wanted):
 @pytest.fixture
 def described(fake):
     """A function that makes a request and holds it, and the reply, against the description."""
+    from openapi_core import OpenAPI  # noqa: PLC0415 (takes a second, and who runs other tests collects this file too)
+    from openapi_core.contrib.requests import (  # noqa: PLC0415
+        RequestsOpenAPIRequest,
+        RequestsOpenAPIResponse,
+    )
+
     document = json.loads(DESCRIPTION.read_text())
     document["servers"] = [{"url": fake.url}]
     description = OpenAPI.from_dict(document)
@@ -117,19 +118,24 @@ def test_errors_of_either_shape_mean_the_same(fake, problem):
     assert isinstance(codec(fake).read_send_reply(reply.status_code, reply.content), ChannelFault)
 
 
-class _Here(TwilioHttpClient):
-    """Twilio's client, whose requests to api.twilio.com go to a fake."""
+@pytest.fixture
+def client(fake):
+    """Twilio's own, whose requests to api.twilio.com go to the fake."""
+    from twilio.http.http_client import TwilioHttpClient  # noqa: PLC0415 (as above)
+    from twilio.rest import Client  # noqa: PLC0415
 
-    def __init__(self, url):
-        super().__init__()
-        self._url = url
+    class Here(TwilioHttpClient):
+        def request(self, method, url, *arguments, **more):
+            return super().request(
+                method, url.replace("https://api.twilio.com", fake.url), *arguments, **more
+            )
 
-    def request(self, method, url, *arguments, **more):
-        return super().request(method, url.replace("https://api.twilio.com", self._url), *arguments, **more)
+    return Client(SID, TOKEN, http_client=Here())
 
 
-def test_twilios_own_client_and_ours_see_the_same_messages(fake):
-    client = Client(SID, TOKEN, http_client=_Here(fake.url))
+def test_twilios_own_client_and_ours_see_the_same_messages(fake, client):
+    from twilio.base.exceptions import TwilioRestException  # noqa: PLC0415 (as above)
+
     theirs = client.messages.create(
         to=PERSON, from_=OURS, body=ASK.text, status_callback=f"{WEBHOOK}?sms={ASK.id}"
     )

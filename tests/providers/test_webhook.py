@@ -293,6 +293,7 @@ def test_no_reply_raises(status, body):
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the shell's way to sign needs openssl")
+@pytest.mark.processes
 def test_the_shell_lines_of_the_docstring_sign():
     lines = re.findall(r"^    (timestamp=.*|signature=.*)$", webhook.__doc__, re.MULTILINE)
     assert len(lines) == 2

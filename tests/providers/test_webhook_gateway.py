@@ -81,6 +81,7 @@ def gateway():
     thread.join()
 
 
+@pytest.mark.processes
 def test_a_conversation_goes_through_a_gateway_and_what_it_had_no_time_for_is_sent_again(
     valkey, octopush, gateway, tmp_path
 ):

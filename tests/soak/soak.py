@@ -238,7 +238,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
         metrics.mkdir()
         broker = f"{proxy.url.removesuffix('/0')}/1"
         with Deployment(
-            proxy.url, broker, octopush, surveys=_surveys(valkey.folder),
+            proxy.url, broker, octopush, surveys=_surveys(valkey.folder), forked=False,
             environment={
                 "PROMETHEUS_MULTIPROC_DIR": str(metrics), "PARLEY_SPOOL": str(spool) if spools(seed) else "",
             },

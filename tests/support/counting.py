@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import IO
 
 from config.telemetry import metrics
+from tests.support.fork_server import fork_server
 
-ROOT = Path(__file__).parents[2]
-
+STDERR = 2
 READY_S = 60.0
 
 
@@ -18,20 +16,20 @@ class CountingProcess:
     """It is running when this returns, unless `fault` (config/telemetry/faults.py) has it first."""
 
     def __init__(self, folder: Path, fault: str = "") -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.counting"],
-            cwd=ROOT,
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PARLEY_FAULT": fault},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PARLEY_FAULT": fault}
+        (stdin, told), (said, stdout) = os.pipe(), os.pipe()
+        self._process = fork_server().fork(
+            "python -m tests.support.counting", environment, stdin=stdin, stdout=stdout, stderr=STDERR
         )
+        os.close(stdin)
+        os.close(stdout)
+        self._told, self._said = os.fdopen(told, "w"), os.fdopen(said)
         if not fault:
             self.wait_ready()
 
     @property
     def pid(self) -> int:
-        return self._popen.pid
+        return self._process.pid
 
     def wait_ready(self) -> None:
         assert self._answer() == "ready"
@@ -49,34 +47,29 @@ class CountingProcess:
         return int(self._ask("fork"))
 
     def kill9(self) -> None:
-        self._popen.kill()
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self.wait_dead()
 
     def end(self) -> None:
         """Let it come to its end by itself."""
-        self._pipe().close()
+        self._told.close()
         self.wait_dead()
 
     def wait_dead(self) -> int:
         """Its exit status, negative for a signal."""
-        status = self._popen.wait(READY_S)
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+        status = self._process.wait(READY_S)
+        self._told.close()
+        self._said.close()
         return status
 
     def _ask(self, line: str) -> str:
-        self._pipe().write(line + "\n")
-        self._pipe().flush()
+        self._told.write(line + "\n")
+        self._told.flush()
         return self._answer()
 
-    def _pipe(self) -> IO[str]:
-        assert self._popen.stdin is not None
-        return self._popen.stdin
-
     def _answer(self) -> str:
-        assert self._popen.stdout is not None
-        return self._popen.stdout.readline().strip()
+        return self._said.readline().strip()
 
 
 def main() -> None:

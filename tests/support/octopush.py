@@ -258,11 +258,15 @@ class Desk(asyncio.Protocol):
     def _send(self) -> None:
         login, key = self._headers.get(b"api-login", b""), self._headers.get(b"api-key", b"")
         if delay_s := self._octopush.delay_s():
-            asyncio.get_running_loop().call_later(delay_s, self._judge, login, key, self._body)
+            asyncio.get_running_loop().call_later(
+                delay_s, self._judge, login, key, self._body, self._octopush.ledger
+            )
         else:
-            self._judge(login, key, self._body)
+            self._judge(login, key, self._body, self._octopush.ledger)
 
-    def _judge(self, login: bytes, key: bytes, body: bytes) -> None:
+    def _judge(self, login: bytes, key: bytes, body: bytes, ledger: Ledger) -> None:
+        if ledger is not self._octopush.ledger:
+            return  # all was forgotten meanwhile
         verdict = self._octopush.send(login, key, body, monotonic())
         self._news.wake()
         if verdict.cut:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 import requests
 
 from tests.support.clinic import CHANNEL, NUMBER
+from tests.support.fork_server import ForkedProcess, fork_server
 from tests.support.octopush import FakeOctopush
 from tests.support.waiting import HANG_S, LOOK_S, PATIENCE, free_port, until
 
@@ -57,12 +58,25 @@ def procfile(release: Release = THIS) -> dict[str, str]:
 
 class Process:
     """One running copy of a Procfile line. Its stderr goes to `log`, also across restarts. What is started again is the
-    code of `release` as it is then."""
+    code of `release` as it is then.
+
+    With `forked`, a `python -m …` of this release is forked instead of executed, which is cheaper: see fork_server.py.
+    """
+
+    _popen: subprocess.Popen[bytes] | ForkedProcess
 
     def __init__(
-        self, name: str, command: str, environment: Mapping[str, str], log: Path, release: Release = THIS
+        self,
+        name: str,
+        command: str,
+        environment: Mapping[str, str],
+        log: Path,
+        release: Release = THIS,
+        *,
+        forked: bool = False,
     ) -> None:
         self.name = name
+        self._forked = forked and release is THIS
         self.log = log
         self.release = release
         self._command = command
@@ -79,11 +93,18 @@ class Process:
 
     def start(self) -> None:
         """Start it, for the first time or again."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self._forked:
+                self._popen = fork_server().fork(
+                    self._command, self._environment,
+                    stdin=nothing.fileno(), stdout=log.fileno(), stderr=log.fileno(),
+                )  # fmt: skip
+                return
             self._popen = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {self._command}"],
                 cwd=self.release.root,
                 env=self._environment | self.release.environment,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -130,13 +151,16 @@ class Process:
 class Deployment:
     """A configuration, and the processes that run with it. A context manager, which ends them all.
 
-    `limits` are those of the channel, and by default there are none, so that a test waits for nothing.
+    `limits` are those of the channel, and by default there are none, so that a test waits for nothing. Its processes are
+    `forked`, unless it is measured what they take, or it is the start itself that matters.
     """
 
     def __init__(
         self, redis_url: str, broker_url: str, octopush: FakeOctopush, *, limits: Mapping[str, Limit] | None = None,
         surveys: Path = SURVEYS, channel_surveys: Sequence[str] = ("clinic",), environment: Mapping[str, str] | None = None,
+        forked: bool = True,
     ) -> None:  # fmt: skip
+        self._forked = forked
         self._folder = tempfile.TemporaryDirectory(prefix="parley-")
         self.folder = Path(self._folder.name)
         self.port = free_port()
@@ -177,8 +201,8 @@ class Deployment:
     def spawn(self, name: str, fault: str = "", release: Release = THIS, **environment: str) -> Process:
         """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one."""
         log = self.folder / f"{name}.{len(self.processes)}.log"
-        told = {**self._environment, "PARLEY_FAULT": fault, **environment}
-        process = Process(name, procfile(release)[name], told, log, release)
+        environment = {**self._environment, "PARLEY_FAULT": fault, **environment}
+        process = Process(name, procfile(release)[name], environment, log, release, forked=self._forked)
         self.processes.append(process)
         return process
 
@@ -266,7 +290,7 @@ def odd_process(deployment: Deployment, role: str, oddity: str) -> Process:
     """One more process of `role`, with something odd about it: see odd_worker.py."""
     log = deployment.folder / f"odd-{role}.{len(deployment.processes)}.log"
     command = f"python -m tests.support.odd_worker {role} {oddity}"
-    process = Process(role, command, deployment.environment, log)
+    process = Process(role, command, deployment.environment, log, forked=True)
     deployment.processes.append(process)
     return process
 

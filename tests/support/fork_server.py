@@ -1,0 +1,186 @@
+"""Starts Python processes by forking one that has imported what they need: a start takes a sixth of the processor time.
+
+What is forked runs `python -m <module> <arguments>` in every other respect as the shell would start it: a session, an
+environment, a folder, a log and a `__main__` of its own. Only modules that read nothing of their environment when they
+are imported are there beforehand (PRELOADED); those that do (READERS) a forked process imports itself.
+
+The server is a process with one thread, which forks and reaps when it is told to, and ends with its client. So
+a forked process that is dead stays a zombie until somebody here asks for its status, as a child would: its id is not
+another's by then.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+
+ROOT = Path(__file__).parents[2]
+
+PRELOADED = (
+    "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
+    "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop",
+    "engine.proofs.survey_loader", "engine.providers.octopush", "engine.turns.advance",
+    "config.settings.settings", "config.store.keyspace",
+)  # fmt: skip
+
+READERS = ("config.telemetry.faults", "config.telemetry.metrics")
+"""They read PARLEY_FAULT and PROMETHEUS_MULTIPROC_DIR when they are imported."""
+
+FORK_EVENT = "tests.fork"
+"""For audit hooks, as `subprocess.Popen` is."""
+
+MOST_DESCRIPTORS = 256
+MOST_BYTES = 100_000
+"""Of a request: an environment, mostly."""
+
+
+class ForkedProcess:
+    """A process that the server has forked. Its methods are those of subprocess.Popen."""
+
+    def __init__(self, server: "ForkServer", pid: int) -> None:
+        self.pid = pid
+        self._server = server
+        self._end = os.pidfd_open(pid)
+        self._status: int | None = None
+        self._lock = Lock()
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._ended_within(0)
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status. Raises subprocess.TimeoutExpired."""
+        status = self._ended_within(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        return status
+
+    def _ended_within(self, seconds: float) -> int | None:
+        with self._lock:
+            if self._status is None and _is_readable(self._end, seconds):
+                self._status = self._server.reap(self.pid)
+                os.close(self._end)
+            return self._status
+
+
+class ForkServer:
+    """One server, started when made. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
+                cwd=ROOT,
+                env={
+                    **{
+                        name: value
+                        for name, value in os.environ.items()
+                        if not name.startswith(("PARLEY_", "PROMETHEUS_"))
+                    },
+                    "PYTHONPATH": str(ROOT),
+                    "PYTHONUNBUFFERED": "1",
+                },
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def fork(
+        self, command: str, environment: Mapping[str, str], *, stdin: int, stdout: int, stderr: int
+    ) -> ForkedProcess:
+        """Run `command`, a `python -m …`, with these open files for its own."""
+        python, m, *arguments = shlex.split(command)
+        assert (python, m) == ("python", "-m"), f"cannot be forked: {command}"
+        sys.audit(FORK_EVENT, command)
+        request = {"arguments": arguments, "environment": dict(environment)}
+        return ForkedProcess(self, self._ask(request, [stdin, stdout, stderr]))
+
+    def reap(self, pid: int) -> int:
+        """The exit status of a forked process that is dead, to be asked for once."""
+        return self._ask({"reap": pid}, [])
+
+    def _ask(self, request: object, files: list[int]) -> int:
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+            answer = self._socket.recv(64)
+        assert answer, "the fork server is gone"
+        return int(answer)
+
+
+@cache
+def fork_server() -> ForkServer:
+    """The server of this process; it ends with it."""
+    return ForkServer()
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1_000))
+
+
+def serve(client: socket.socket) -> Callable[[], object] | None:
+    """Answer requests until there are no more; or, in a process that was just forked, what it is to run."""
+    while True:
+        request, files, _, _ = socket.recv_fds(client, MOST_BYTES, 3)
+        if not request:
+            return None
+        told = json.loads(request)
+        if "reap" in told:
+            _, status = os.waitpid(told["reap"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            begun, begin = os.pipe()
+            answer = os.fork()
+            if answer == 0:
+                client.detach()
+                return _become(**told, files=files)  # closes `begin`, as it closes all that is not its own
+            os.close(begin)
+            os.read(begun, 1)
+            for each in (begun, *files):
+                os.close(each)
+        client.send(b"%d" % answer)
+
+
+def _become(arguments: list[str], environment: dict[str, str], files: list[int]) -> Callable[[], object]:
+    """Give this process what a shell would have given it. What it is to run is answered."""
+    gc.enable()
+    os.setsid()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.closerange(3, MOST_DESCRIPTORS)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    module, *sys.argv[1:] = arguments
+    return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    for name in PRELOADED:
+        import_module(name)
+    early = [name for name in READERS if name in sys.modules]
+    assert not early, f"{early} would read the server's environment"
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    run = serve(socket.socket(fileno=int(sys.argv[1])))
+    if run is not None:
+        run()
+
+
+if __name__ == "__main__":
+    main()
