@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace
-from config.store.keyspace import Command
+from config.store.function_calls import Command
 from config.store.pauses import StoredPause, decode_pause, pause_left_ms
 
 

@@ -8,7 +8,7 @@ appended. Redis away is only waited for: nothing but what operators see depends 
 import os
 import socket
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_hex
@@ -18,11 +18,11 @@ import msgspec
 import redis
 from prometheus_client import Counter
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, lua_library, redis_client
 from config.telemetry import metrics
 from config.telemetry.periodic_task import run_periodically
 
-HEARTBEATS_COMMAND: keyspace.Command = ("HGETALL", keyspace.PROCESSES_KEY)
+HEARTBEATS_COMMAND: function_calls.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""
 
 HEARTBEAT_INTERVAL_S = 5.0
@@ -65,8 +65,8 @@ WORK_COUNTERS: Mapping[str, Counter] = {
 _decode_heartbeat = msgspec.msgpack.Decoder(ProcessHeartbeat).decode
 encode_heartbeat = msgspec.msgpack.encode
 
-HeartbeatsReply = Mapping[bytes, bytes] | Sequence[bytes]
-"""The answer to SAID, as redis-py gives it by itself or in a pipeline."""
+HeartbeatsReply = Mapping[bytes, bytes]
+"""The answer to HEARTBEATS_COMMAND: process -> what it said."""
 
 
 @contextmanager
@@ -75,16 +75,16 @@ def send_heartbeats(
 ) -> Iterator[Callable[[], None]]:
     """Send this process's heartbeats until the block ends; `surveys()` gives the versions that it runs by name.
     Yields a function that sends one at once, and raises redis.RedisError."""
-    client = keyspace.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
+    client = redis_client.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
     name = f"{role}@{host}:{pid}.{token_hex(2)}"  # containers may share a host's name, and all have the pid 1
     pace = _WorkRate(role)
 
     def send_heartbeat() -> None:
-        now = keyspace.server_time_ms(client)
+        now = redis_client.server_time_ms(client)
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
-            now, surveys(), role, host, pid, since, keyspace.LIBRARY_NAME, package_version(), pace.per_s()
+            now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s()
         )
         store_heartbeat(client, name, me)
 
@@ -128,32 +128,34 @@ def package_version() -> str:
 
 
 def store_heartbeat(client: redis.Redis, name: str, process: ProcessHeartbeat) -> None:
-    keyspace.run_command(client, ("HSET", keyspace.PROCESSES_KEY, name, encode_heartbeat(process)))
+    redis_client.run_command(client, ("HSET", keyspace.PROCESSES_KEY, name, encode_heartbeat(process)))
 
 
 def remove_processes(client: redis.Redis, names: Iterable[str]) -> None:
     """These live no more."""
     if names := list(names):
-        keyspace.run_command(client, ("HDEL", keyspace.PROCESSES_KEY, *names))
+        redis_client.run_command(client, ("HDEL", keyspace.PROCESSES_KEY, *names))
 
 
 def living_processes(client: redis.Redis) -> dict[str, ProcessHeartbeat]:
     """Read the processes that live, by name."""
-    return parse_living(keyspace.run_command(client, HEARTBEATS_COMMAND), keyspace.server_time_ms(client))
+    return parse_living(
+        redis_client.run_command(client, HEARTBEATS_COMMAND), redis_client.server_time_ms(client)
+    )
 
 
 def remove_dead_processes(client: redis.Redis) -> None:
     """Forget those that have gone without a word."""
-    said = keyspace.run_command(client, HEARTBEATS_COMMAND)
-    alive = parse_living(said, keyspace.server_time_ms(client))
-    remove_processes(client, (name for name in map(bytes.decode, _reply_pairs(said)) if name not in alive))
+    said = redis_client.run_command(client, HEARTBEATS_COMMAND)
+    alive = parse_living(said, redis_client.server_time_ms(client))
+    remove_processes(client, (name for name in map(bytes.decode, said) if name not in alive))
 
 
 def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
     """Return the processes, by name, whose heartbeat is at most HEARTBEAT_EXPIRY_MS from `now` (ms, the server's).
     One from the future was stored before the server's clock was set back, and counts as dead too if it is further
     off than that."""
-    read = {name.decode(): _parse_heartbeat(blob) for name, blob in _reply_pairs(said).items()}
+    read = {name.decode(): _parse_heartbeat(blob) for name, blob in said.items()}
     return {
         name: each
         for name, each in sorted(read.items())
@@ -164,7 +166,7 @@ def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]
 def last_heard(said: HeartbeatsReply) -> dict[str, int]:
     """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour."""
     heard: dict[str, int] = {}
-    for blob in _reply_pairs(said).values():
+    for blob in said.values():
         if (process := _parse_heartbeat(blob)) is not None:
             heard[process.role] = max(process.at, heard.get(process.role, 0))
     return heard
@@ -180,7 +182,3 @@ def _parse_heartbeat(blob: bytes) -> ProcessHeartbeat | None:
         return _decode_heartbeat(blob)
     except msgspec.MsgspecError:
         return None
-
-
-def _reply_pairs(said: HeartbeatsReply) -> Mapping[bytes, bytes]:
-    return said if isinstance(said, Mapping) else dict(zip(said[::2], said[1::2], strict=True))

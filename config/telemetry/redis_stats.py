@@ -13,9 +13,10 @@ import redis
 
 from config.settings.channels import Channel
 from config.settings.settings import Settings
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
-from config.store.keyspace import QUEUES, Command
+from config.store.function_calls import Command
+from config.store.keyspace import QUEUES
 from config.store.pauses import StoredPause
 from config.store.stored_values import LANE_LEASE_MS, parse_lock
 from config.telemetry import process_registry
@@ -103,8 +104,8 @@ class StatsReader:
     """Reads the statistics of a deployment, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._lanes = keyspace.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
-        self._broker = keyspace.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
+        self._lanes = redis_client.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
+        self._broker = redis_client.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
         self._channels = settings.channels
         self._shards = settings.shards
 
@@ -212,8 +213,8 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
         """Take the answers to `_shard_commands`."""
         return cls(
-            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers),
-            _hash_reply(next(answers)), next(answers), {name: next(answers) for name in channels},
+            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), next(answers),
+            next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
     def followup_commands(self, now: int) -> Iterator[Command]:
@@ -279,10 +280,7 @@ def _first_entry_command(key: str) -> Command:
 
 def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
     """The answers, in one round trip. An error is raised, but for a server that does not tell about itself."""
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    answers = redis_client.try_commands(client, commands)
     for command, answer in zip(commands, answers, strict=True):
         if isinstance(answer, Exception) and command[0] != "INFO":
             raise answer
@@ -291,7 +289,7 @@ def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Itera
 
 def _server_stats(answers: Iterator[Any]) -> ServerStats:
     """Take the answers to `_SERVER_COMMANDS`."""
-    now = keyspace.time_reply_ms(next(answers))
+    now = redis_client.time_reply_ms(next(answers))
     memory = next(answers)
     known = memory if isinstance(memory, Mapping) else {}
     return ServerStats(
@@ -304,10 +302,6 @@ def _server_stats(answers: Iterator[Any]) -> ServerStats:
 
 def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
     return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _hash_reply(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
-    return answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _first_age_ms(first: Sequence[Any], now: int) -> int:

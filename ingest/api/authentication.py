@@ -13,6 +13,8 @@ from falcon.asgi import Request
 
 from config.settings.channels import ApiKey
 from config.store import keyspace
+from config.store.function_calls import function_call
+from config.store.server_functions import TakeTokens
 from ingest.api.problems import ApiError
 from ingest.intake.mailboxes import AsyncRedisClient
 
@@ -62,7 +64,6 @@ class ApiAuthenticator:
     async def _within_rate(self, key: ApiKey) -> bool:
         rate = key.requests_per_minute
         bucket = keyspace.request_bucket_key(key.name)
-        (granted,) = await self._lanes.run_commands(
-            [keyspace.function_call("grant", [bucket], (rate / 60, rate, 1))]
-        )
+        call = TakeTokens(bucket=bucket, rate_per_s=rate / 60, burst=rate, wanted=1)
+        (granted,) = await self._lanes.run_commands([function_call(call)])
         return bool(granted)

@@ -19,8 +19,9 @@ from msgspec import UNSET
 
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
-from config.store import keyspace, stored_values
+from config.store import function_calls, keyspace, stored_values
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
+from config.store.server_functions import ReadSenderRecords
 from config.telemetry import metrics
 from engine.model import lane as lane_format
 from engine.model.events import (
@@ -162,18 +163,24 @@ class SessionArchive:
         """Hold it no more; False if its turn came first."""
         channel = held.event.channel
         records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
-        unhold = keyspace.unhold_command(held.k, channel, held.id, held.sender, self._keep_ms, records)
-        (was_held,) = await self._lanes.run_commands([unhold])
+        withdraw = function_calls.withdraw_invitation_command(
+            held.k, channel, held.id, held.sender, self._keep_ms, records
+        )
+        (was_held,) = await self._lanes.run_commands([withdraw])
         return bool(was_held)
 
     async def _session_records(self, found: SessionLocation) -> AsyncIterator[ArchiveRecord]:
         """The person's records from the session's beginning on."""
         after, until = str(found.since), "+"
         while after:
-            args = (after, until, ARCHIVE_PAGE_SIZE, found.sender)
-            (answer,) = await self._lanes.run_commands(
-                [keyspace.function_call("trace", [keyspace.events_key(found.k)], args)]
+            call = ReadSenderRecords(
+                events=keyspace.events_key(found.k),
+                after_id=after,
+                until_id=until,
+                max_entries=ARCHIVE_PAGE_SIZE,
+                sender=found.sender,
             )
+            (answer,) = await self._lanes.run_commands([function_calls.function_call(call)])
             for blob in answer[1:]:
                 for record in decode_records(blob):
                     yield record

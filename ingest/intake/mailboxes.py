@@ -16,7 +16,8 @@ import redis
 import redis.asyncio
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command, accept_commands, wake_command
 from config.telemetry import faults, metrics
 from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, InboundSms, encode_event, kind_of
@@ -63,24 +64,16 @@ class InboundItem(msgspec.Struct, frozen=True):
 
 
 class AsyncRedisClient:
-    """One of our Redis servers, with our functions: loaded when it says that it has none."""
+    """One of our Redis servers, within a limit of time."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def run_commands(
-        self, commands: Sequence[keyspace.Command], within_s: float = WRITE_TIMEOUT_S
-    ) -> list[Any]:
+    async def run_commands(self, commands: Sequence[Command], within_s: float = WRITE_TIMEOUT_S) -> list[Any]:
         """The answers to function calls, in one round trip. Raises RedisUnavailableError."""
         try:
             async with asyncio.timeout(within_s):
-                try:
-                    return await self._send_commands(commands)
-                except redis.ResponseError as e:
-                    if "Function not found" not in str(e):
-                        raise
-                await self._client.function_load(keyspace.LIBRARY_SOURCE, replace=True)
-                return await self._send_commands(commands)
+                return await redis_client.run_commands_async(self._client, commands)
         except redis.ResponseError as e:
             raise (WrongRedisTypeError if str(e).startswith("WRONGTYPE") else RedisUnavailableError)(
                 str(e)
@@ -98,20 +91,6 @@ class AsyncRedisClient:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _send_commands(self, commands: Sequence[keyspace.Command]) -> list[Any]:
-        if len(commands) == 1:
-            return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(
-            raise_on_error=False
-        )  # its own errors quote phone numbers
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
 
 
 class MailboxWriter:
@@ -188,7 +167,7 @@ class MailboxWriter:
         self, entries: Sequence[MailEntry], ages_ms: Sequence[int] = (), within_s: float = WRITE_TIMEOUT_S
     ) -> None:
         """Have events in their mailboxes, and ring. Raises RedisUnavailableError."""
-        commands, positions = keyspace.accept_commands(self._shards, entries, ages_ms)
+        commands, positions = accept_commands(self._shards, entries, ages_ms)
         answers = await self._lanes.run_commands(commands, within_s)
         for wakes, at in zip(answers, positions, strict=True):
             for wake, position in zip(wakes, at, strict=True):
@@ -227,7 +206,7 @@ class MailboxWriter:
             senders.setdefault(queue, []).append(sender)
         faults.reach("before_ring")
         try:
-            await self._broker.run_commands([keyspace.wake_command(*ring) for ring in senders.items()])
+            await self._broker.run_commands([wake_command(*ring) for ring in senders.items()])
             self._broker_fails = False
         except RedisUnavailableError as e:
             for queue, unrung in senders.items():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
 from tests.recorded import reading
 from tests.recorded.__main__ import record
 from tests.recorded.ageing import DAY_MS, aged
@@ -94,7 +94,7 @@ def test_all_that_a_release_wrote_means_what_it_meant(release):
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
 def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey, tmp_path):
     lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
-    samples = aged(recorded(release), keyspace.server_time_ms(lanes), age.days * DAY_MS)
+    samples = aged(recorded(release), redis_client.server_time_ms(lanes), age.days * DAY_MS)
     reading.restore(lanes, broker, samples)
     assert pauses.decode_pause(lanes.get(keyspace.pause_key(SIMULATED))).why == WHY_PAUSED
     with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:

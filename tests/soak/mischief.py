@@ -146,7 +146,9 @@ class Mischief:
                 faults = msgspec.structs.replace(self._faults, reject=1 + deed.whom % 3, spares=SPARED)
                 self._octopush.control(faults)
             case "lose":
-                functions = ("accept", "claim", "commit", "take", "settle", "tick", "ring")
+                functions = (
+                    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake",
+                )  # fmt: skip
                 function = functions[deed.whom % len(functions)]
                 self._proxy.lose_replies(f"_{function}\r\n".encode(), times=3)  # of whatever release
                 told = f"lose {function}"

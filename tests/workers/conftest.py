@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
 from engine.surveys.keywords import is_start
 from workers.roles.composition import build_turn_runner
@@ -55,11 +55,11 @@ class Pipeline:
             self.deposit(sender, encode_event(sms), start=start)
 
     def deposit(self, sender, event, *, start=False):
-        commands, _ = keyspace.accept_commands(self.world.settings.shards, [(sender, start, event)])
-        ((wake,),) = keyspace.run_commands(self.client, commands)
+        commands, _ = function_calls.accept_commands(self.world.settings.shards, [(sender, start, event)])
+        ((wake,),) = redis_client.run_commands(self.client, commands)
         if wake:
-            keyspace.run_command(
-                self.world.broker, keyspace.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
+            redis_client.run_command(
+                self.world.broker, function_calls.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
             )
 
     def woken(self, queue):
@@ -108,7 +108,7 @@ def pipeline(valkey, tmp_path):
         }
         settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
-        keyspace.load_functions(client)
+        redis_client.load_functions(client)
         return Pipeline(Deployment(settings, client, broker, surveys))
 
     return build

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
 from config.store.channel_readings import daily_sms_key
 from config.telemetry.redis_stats import StatsReader
 from engine.providers import (
@@ -227,25 +227,25 @@ def test_a_pause_that_a_later_release_wrote_is_obeyed(one, client):
 def test_whoever_waits_for_a_pause_looks_at_the_channels_rate(channels, client):
     one = channels(sms_per_second=10)
     one.pause("clinic", "carrier incident", 50_000)
-    begun = keyspace.server_time_ms(client)
+    begun = redis_client.server_time_ms(client)
     waits = [-wait for wait in one.acquire_send_permits("clinic", ["reply"] * 100).waits_ms]
     assert client.pttl(keyspace.pause_key("clinic")) <= waits[0] <= 50_000
     assert waits[-1] - waits[0] == pytest.approx(9_900, abs=10)
     (later,) = one.acquire_send_permits("clinic", ["reply"]).waits_ms
-    assert keyspace.server_time_ms(client) - later > begun + waits[-1]
+    assert redis_client.server_time_ms(client) - later > begun + waits[-1]
 
 
 def test_replies_book_ahead_and_unasked_sms_yield_until_those_are_through(channels, client):
     one = channels(sms_per_second=10)
     one.acquire_send_permits("clinic", ["unasked"])
     assert one.acquire_send_permits("clinic", ["unasked"] * 10).waits_ms[:4] == [0] * 4
-    booked_at = keyspace.server_time_ms(client)
+    booked_at = redis_client.server_time_ms(client)
     replies = one.acquire_send_permits("clinic", ["reply"] * 30).waits_ms
     assert min(replies) == 0
     assert all(wait >= 0 for wait in replies)
     looks = one.acquire_send_permits("clinic", ["unasked"] * 10).waits_ms
     assert all(look < 0 for look in looks)
-    assert keyspace.server_time_ms(client) - looks[0] >= booked_at + max(replies)
+    assert redis_client.server_time_ms(client) - looks[0] >= booked_at + max(replies)
     gaps = [earlier - later for earlier, later in pairwise(looks)]
     assert min(gaps) >= 99
 
@@ -295,7 +295,7 @@ def test_a_channels_day_is_counted_and_read_by_its_own_calendar_wherever_it_is_l
     }
     settings = msgspec.structs.replace(town.world.settings, channels=channels)
     world = msgspec.structs.replace(town.world, settings=settings)
-    store, now = world.channel_store(), keyspace.server_time_ms(world.lanes)
+    store, now = world.channel_store(), redis_client.server_time_ms(world.lanes)
     store.count_sms("clinic", 4, now)
     store.admit_sessions("clinic", 2, now)
     store.pause("clinic", "why not", 60_000)

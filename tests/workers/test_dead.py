@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
 from engine.model.events import (
     DeliveryReceipt,
     InboundSms,
@@ -424,7 +424,7 @@ def invitation_after_stop(town, failing):
     town.drain()
     event = encode_event(Invitation("00000000000000a1", "clinic", "clinic"))
     k = shard(town, ANNA)
-    entry = keyspace.START_PREFIX + b"%013d" % (keyspace.server_time_ms(town.client) + 1_000) + event
+    entry = keyspace.START_PREFIX + b"%013d" % (redis_client.server_time_ms(town.client) + 1_000) + event
     letter = DeadLetter(
         id="ea1", kind="event", reason="engine_error", sender=ANNA, at=1, attempts=1, what=entry
     )
@@ -590,7 +590,7 @@ def test_an_old_start_opens_a_session_that_lasts_from_now_on(deploy, failing):
         encode_dead_letter(msgspec.structs.replace(letter, what=old)).content,
     )
     assert outcomes("--all", status=0) == ["advanced"]
-    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) > keyspace.server_time_ms(town.client)
+    assert town.client.zscore(keyspace.lane_alarms_key(k), ANNA) > redis_client.server_time_ms(town.client)
     town.turns.handle_wakeup("replies", [ANNA])
     town.accept(ANNA, "Ada")
     town.drain()
@@ -629,7 +629,7 @@ def test_a_deadlines_reminder_is_not_sent_to_who_is_in_the_list_alone(deploy):
         session = lane.lines["clinic"].session
         setattr(session, moment, getattr(session, moment) - 6 * 60_000)
     town.client.set(key, b" ".join([fence, deadline, drafts.lane_format.encode_lane(lane)]))
-    at = keyspace.server_time_ms(town.client)
+    at = redis_client.server_time_ms(town.client)
     letter = DeadLetter(
         id="e1", kind="event", reason="engine_error", sender=ANNA, at=at, attempts=1, what=b""
     )

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.events import InboundSms, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
@@ -29,7 +29,7 @@ def town(deploy):
 
 def put(town, identity, age_ms=0, sender=ANNA, **what):
     """A letter that fell so long ago."""
-    at = keyspace.server_time_ms(town.client) - age_ms
+    at = redis_client.server_time_ms(town.client) - age_ms
     fields = {
         "kind": "event",
         "reason": "engine_error",

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from config.settings.settings import ConfigError, Secret
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model import lane as lane_format
 from engine.model.events import (
     InboundSms,
@@ -245,7 +245,7 @@ def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch
     assert "600000001" not in exported
     before = call("list", "--json")
     town.client.flushdb()
-    keyspace.load_functions(town.client)
+    redis_client.load_functions(town.client)
     k = shard(town, ANNA)
     town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + lane_format.encode_lane(Lane()))
     assert call("import", "-", text=exported) == "2 new, 0 known, 0 lines of no use\n"

@@ -12,7 +12,7 @@ from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
 from config.settings.settings import Secret
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.store.pauses import StoredPause
 from config.telemetry import exposition as expositions
@@ -29,7 +29,8 @@ from config.telemetry.redis_stats import (
     ShardStats,
     StatsReader,
 )
-from engine.model.events import Invitation, encode_event
+from engine.model.events import Invitation
+from tests.support.inviting import hold_command
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
 
@@ -70,7 +71,7 @@ def test_an_empty_deployment(town):
 
 def test_depth_and_age_of_queues_are_those_of_the_bells(town):
     town.accept(ANNA, "START")
-    now = keyspace.server_time_ms(town.world.broker)
+    now = redis_client.server_time_ms(town.world.broker)
     town.world.broker.zadd(keyspace.wakeup_queue_key("replies"), {BORIS: now - 90_000, CLARA: now - 1_000})
     queues = take(town).queues
     assert queues["starts"].depth == 1
@@ -86,7 +87,7 @@ def test_ages_are_by_the_servers_clock(town, monkeypatch):
 
 
 def test_alarms_that_are_due_and_how_late_the_first_is(town):
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
     town.client.zadd(
         keyspace.lane_alarms_key(k), {ANNA: now - 30_000, BORIS: now - 10_000, CLARA: now + 60_000}
@@ -120,7 +121,7 @@ def test_dead_letters_by_reason_and_the_age_of_the_oldest(town):
     town.deposit(ANNA, b"\xc1 no event")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     town.client.zadd(keyspace.dead_letter_index_key(k), {"of a later release": now - 3_600_000})
     town.client.hincrby(keyspace.dead_letter_reasons_key(k), "of its own", 1)
     found = take(town)
@@ -130,17 +131,10 @@ def test_dead_letters_by_reason_and_the_age_of_the_oldest(town):
 
 
 def test_invitations_that_wait_and_the_days_sms(town):
-    invitation = encode_event(Invitation("0" * 16, "clinic", "clinic"))
+    invitation = Invitation("0" * 16, "clinic", "clinic")
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, "0" * 16),
-    ]
-    later = keyspace.server_time_ms(town.client) + 3_600_000
-    keyspace.run_command(
-        town.client, keyspace.function_call("hold", keys, ("0" * 16, 0, later, ANNA, invitation))
-    )
+    later = redis_client.server_time_ms(town.client) + 3_600_000
+    redis_client.run_command(town.client, hold_command(k, ANNA, invitation, later))
     town.accept(BORIS, "START", "Bo", "old")
     town.drain()
     clinic = take(town).channels["clinic"]
@@ -213,7 +207,7 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
         own_valkey.sigstop()
         begun_s = monotonic()
         found = sounder.read()
-        assert monotonic() - begun_s < keyspace.SOCKET_TIMEOUT_S, "sooner than other clients give up"
+        assert monotonic() - begun_s < redis_client.SOCKET_TIMEOUT_S, "sooner than other clients give up"
         assert (found.lanes.up, found.broker.up) == (False, False)
         own_valkey.sigcont()
         own_valkey.kill9()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
@@ -30,7 +30,7 @@ DOWN = ServerStats(up=False, why="Connection refused")
 
 def process(role, **fields):
     return ProcessHeartbeat(
-        NOW, **{"role": role, "library": keyspace.LIBRARY_NAME, "release": "1.0"} | fields
+        NOW, **{"role": role, "library": lua_library.LIBRARY_NAME, "release": "1.0"} | fields
     )
 
 
@@ -198,7 +198,7 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     for role in process_registry.WORK_COUNTERS:
         process_registry.store_heartbeat(
             town.client, f"{role}@here:1.a", msgspec.structs.replace(process(role), at=now, per_s=7.5)

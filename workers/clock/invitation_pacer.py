@@ -15,8 +15,16 @@ import redis
 import structlog
 
 from config.settings.channels import Channel
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command, function_call, withdraw_invitation_command
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
+from config.store.server_functions import (
+    CountDueInvitations,
+    ReadDueInvitations,
+    ReleasedInvitation,
+    ReleaseInvitations,
+    TakeTokens,
+)
 from config.telemetry import faults, metrics
 from engine.model.events import OpeningRefused, encode_event
 from engine.surveys.program import END_INDEX, StatementStep, Survey
@@ -81,7 +89,7 @@ class InvitationPacer:
         self._keep_ms = keep_events_ms
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
         self._backlog_commands = [
-            keyspace.function_call("due", [keyspace.held_ids_key(k, name) for name in channels], ())
+            function_call(CountDueInvitations(held_ids=[keyspace.held_ids_key(k, name) for name in channels]))
             for k in range(shards)
         ]
 
@@ -106,7 +114,7 @@ class InvitationPacer:
         return True
 
     def _read_backlogs(self) -> dict[str, ChannelBacklog]:
-        answers = keyspace.run_commands(self._lanes, self._backlog_commands)
+        answers = redis_client.run_commands(self._lanes, self._backlog_commands)
         standings: dict[str, ChannelBacklog] = {}
         for place, name in enumerate(self._channels):
             held, due = 2 * place + 1, 2 * place + 2
@@ -122,7 +130,7 @@ class InvitationPacer:
         """Lanes that wait for the busiest kind of worker."""
         queues = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE)
         bells = [("ZCARD", keyspace.wakeup_queue_key(queue)) for queue in queues]
-        return max(int(waiting) for waiting in keyspace.run_commands(self._broker, bells))
+        return max(int(waiting) for waiting in redis_client.run_commands(self._broker, bells))
 
     def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
@@ -148,11 +156,15 @@ class InvitationPacer:
     def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""
         shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self._lanes,
             [
-                keyspace.function_call(
-                    "oldest", [keyspace.held_ids_key(k, name), keyspace.held_invitations_key(k)], (share,)
+                function_call(
+                    ReadDueInvitations(
+                        held_ids=keyspace.held_ids_key(k, name),
+                        held_invitations=keyspace.held_invitations_key(k),
+                        max_invitations=share,
+                    )
                 )
                 for k, share in shares.items()
             ],
@@ -168,7 +180,7 @@ class InvitationPacer:
         expired meanwhile."""
         channel = self._channels[name]
         awake = []
-        later: list[keyspace.Command] = []
+        later: list[Command] = []
         expired: list[HeldInvitation] = []
         for each in oldest:
             if _is_expired(each, now):
@@ -181,16 +193,16 @@ class InvitationPacer:
             else:
                 awake.append(each)
         if later:
-            keyspace.run_commands(self._lanes, later)
+            redis_client.run_commands(self._lanes, later)
         self._refuse_expired(name, now, expired)
         return awake
 
     def _refuse_expired(self, name: str, now: int, expired: Sequence[HeldInvitation]) -> None:
         if expired:
-            keyspace.run_commands(
+            redis_client.run_commands(
                 self._lanes,
                 [
-                    _unhold_command(
+                    _withdraw_command(
                         each, self._keep_ms, encode_event([OpeningRefused(now, name, each.id, "expired")])
                     )
                     for each in expired
@@ -212,9 +224,11 @@ class InvitationPacer:
         if not wanted:
             return 0
         bucket = keyspace.invitation_bucket_key(name)
-        granted: int = keyspace.run_command(
+        granted: int = redis_client.run_command(
             self._lanes,
-            keyspace.function_call("grant", [bucket], (pace, max(1.0, pace * PACE_BURST_S), wanted)),
+            function_call(
+                TakeTokens(bucket=bucket, rate_per_s=pace, burst=max(1.0, pace * PACE_BURST_S), wanted=wanted)
+            ),
         )
         return granted
 
@@ -226,7 +240,7 @@ class InvitationPacer:
         needs = [self._opening_sms_of(each.event.survey) for each in wanted]
         slot = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS)
         before = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS - 1)
-        reserved, _, earlier = keyspace.run_commands(
+        reserved, _, earlier = redis_client.run_commands(
             self._lanes,
             [("INCRBY", slot, sum(needs)), ("PEXPIRE", slot, 3 * RESERVATION_SPAN_MS), ("GET", before)],
         )
@@ -237,7 +251,7 @@ class InvitationPacer:
         while fitting < len(needs) and sum(needs[: fitting + 1]) <= left:
             fitting += 1
         if unused := sum(needs[fitting:]):
-            keyspace.run_command(self._lanes, ("DECRBY", slot, unused))
+            redis_client.run_command(self._lanes, ("DECRBY", slot, unused))
         return fitting
 
     def _opening_sms_of(self, survey: str) -> int:
@@ -245,21 +259,25 @@ class InvitationPacer:
         return max_opening_sms(known) if known else 1
 
     def _release_to_mailboxes(self, name: str, permitted: Sequence[HeldInvitation]) -> list[tuple[str, int]]:
-        """Make them mail. Answers (sender, whom to wake) for each, as the function `release` does."""
+        """Make them mail. Answers (sender, whom to wake) for each, as the function `release_invitations` does."""
         groups: dict[int, list[HeldInvitation]] = {}
         for each in permitted:
             groups.setdefault(each.k, []).append(each)
         commands = []
         for k, group in groups.items():
-            keys = [
-                keyspace.lane_alarms_key(k),
-                keyspace.held_ids_key(k, name),
-                keyspace.held_invitations_key(k),
-            ]
-            keys += [keyspace.mailbox_key(k, each.sender) for each in group]
-            args = chain.from_iterable((each.id, each.sender) for each in group)
-            commands.append(keyspace.function_call("release", keys, args))
-        rings = chain.from_iterable(keyspace.run_commands(self._lanes, commands))
+            call = ReleaseInvitations(
+                lane_alarms=keyspace.lane_alarms_key(k),
+                held_ids=keyspace.held_ids_key(k, name),
+                held_invitations=keyspace.held_invitations_key(k),
+                invitations=[
+                    ReleasedInvitation(
+                        mailbox=keyspace.mailbox_key(k, each.sender), id=each.id, sender=each.sender
+                    )
+                    for each in group
+                ],
+            )
+            commands.append(function_call(call))
+        rings = chain.from_iterable(redis_client.run_commands(self._lanes, commands))
         return [
             (each.sender, ring)
             for each, ring in zip(chain.from_iterable(groups.values()), rings, strict=True)
@@ -286,7 +304,7 @@ def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     dropped = 0
     for held in held_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
-        dropped += keyspace.run_command(client, _unhold_command(held, 0, b""))
+        dropped += redis_client.run_command(client, _withdraw_command(held, 0, b""))
     return dropped
 
 
@@ -297,12 +315,12 @@ def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[HeldInvitatio
             yield from _decode_held(k, [id_, mail])
 
 
-def _unhold_command(held: HeldInvitation, keep_ms: int, records: bytes) -> keyspace.Command:
-    return keyspace.unhold_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
+def _withdraw_command(held: HeldInvitation, keep_ms: int, records: bytes) -> Command:
+    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
 
 
 def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:
-    """(id, invitation) ... as the function `oldest` answers."""
+    """(id, invitation) ... as the function `read_due_invitations` answers."""
     for identity, stored in zip(answer[::2], answer[1::2], strict=True):
         yield decode_held_invitation(identity.decode(), k, stored)
 

@@ -12,7 +12,7 @@ import msgspec
 import redis
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.events import ArchiveRecord, ReceiptRecorded, SessionEnded, SessionOpened, SmsSent
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store import archive, dead_letter_store
@@ -47,7 +47,7 @@ def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> S
     """`sweep_expired`, unless someone has within the hour."""
     if not client.set(keyspace.RETENTION_KEY, "", nx=True, px=SWEEP_INTERVAL_MS):
         return None
-    swept = sweep_expired(client, shards, surveys, keyspace.server_time_ms(client))
+    swept = sweep_expired(client, shards, surveys, redis_client.server_time_ms(client))
     if swept.sessions:
         log.info("what was said in old sessions is deleted", **msgspec.structs.asdict(swept))
     return swept
@@ -56,7 +56,7 @@ def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> S
 def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now: int) -> SweepCounts:
     """Delete what is due at `now` (ms)."""
     load_versions(client, surveys)
-    versions: list[bytes] = keyspace.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
+    versions: list[bytes] = redis_client.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
     known = filter(None, (surveys.by_version(version.decode()) for version in versions))
     keeps = {survey.version: survey.keep_ms for survey in known if survey.keep_ms is not None}
     swept = SweepCounts()

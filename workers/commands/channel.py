@@ -13,7 +13,7 @@ from rich.text import Text
 
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
 from engine.commands.json_output import print_json
@@ -158,7 +158,7 @@ def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
         senders = _senders_with_outbox(client, k)
         while page := list(islice(senders, _SENDERS_PAGE)):
             outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for sender in page]
-            for entries in keyspace.run_commands(client, outboxes):
+            for entries in redis_client.run_commands(client, outboxes):
                 found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
     return found
 

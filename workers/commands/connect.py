@@ -14,7 +14,7 @@ from config.settings.settings import (
     exit_on_config_error,
     load_settings,
 )
-from config.store import keyspace
+from config.store import redis_client
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.deployment import Deployment
 
@@ -29,7 +29,7 @@ def connect_lanes(environ: Mapping[str, str]) -> Deployment:
     Survey files are not read: what stands in the way of a start must not stand in an operator's.
     """
     settings = load_settings_in_use(environ)
-    broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
+    broker = redis_client.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
     return Deployment(settings, _connect_or_exit("lanes", settings.redis_url), broker)
 
 
@@ -55,7 +55,7 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
 
 
 def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
-    client = keyspace.connect(url, retries)
+    client = redis_client.connect(url, retries)
     try:
         client.ping()
     except redis.RedisError as e:

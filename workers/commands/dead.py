@@ -15,7 +15,7 @@ from rich.table import Table
 
 from config.settings.settings import ConfigError, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
 from config.telemetry.logs import configure_logging
 from engine.commands.json_output import print_json
 from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
@@ -190,7 +190,7 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
+    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
@@ -220,7 +220,7 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = connect_both(os.environ, keyspace.COMMAND_RETRIES)
+    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     _confirm_if_many(found, yes, "Drop")
     missing = list(_results_of_missing(deployment, ids, found))
@@ -241,7 +241,7 @@ def audit(since_ms: int, as_json: bool) -> None:
     """
     deployment = _open_for_reading()
     settings, client = deployment.settings, deployment.lanes
-    since = keyspace.server_time_ms(client) - since_ms if since_ms else 0
+    since = redis_client.server_time_ms(client) - since_ms if since_ms else 0
     entries = [
         entry for k in range(settings.shards) for entry in dead_letter_store.scan_audit(client, k, since)
     ]
@@ -424,7 +424,7 @@ def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str
     settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(letter.sender, settings.shards)
     state = stored_values.lane_state(
-        keyspace.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
+        redis_client.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
     )
     surveys = SurveyRegistry()
     survey_versions.load_versions(client, surveys)

@@ -15,7 +15,9 @@ import msgspec
 
 from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import exit_on_config_error
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
+from config.store.function_calls import function_call
+from config.store.server_functions import ChangedOptOut, EraseLane
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
@@ -94,11 +96,11 @@ class SenderEraser:
     def count_traces(self, sender: str) -> ErasureCounts:
         """Count what `erase` would remove."""
         k = keyspace.shard_of(sender, self._settings.shards)
-        mail, sms = keyspace.run_commands(
+        mail, sms = redis_client.run_commands(
             self._redis, [("LLEN", name(k, sender)) for name in (keyspace.mailbox_key, keyspace.outbox_key)]
         )
-        (lanes,) = keyspace.run_commands(self._redis, [("EXISTS", keyspace.lane_key(k, sender))])
-        (other_keys,) = keyspace.run_commands(self._redis, [("EXISTS", *_other_keys(k, sender))])
+        (lanes,) = redis_client.run_commands(self._redis, [("EXISTS", keyspace.lane_key(k, sender))])
+        (other_keys,) = redis_client.run_commands(self._redis, [("EXISTS", *_other_keys(k, sender))])
         invitations = self._count_invitations(k, sender)  # each has its session's id already
         return ErasureCounts(
             lanes=lanes,
@@ -120,18 +122,27 @@ class SenderEraser:
         """Remove the lane's own keys in one call. Returns the counts, and the server's time of the removal (ms). Raises
         LaneBusyError if the lane changed at each attempt."""
         k = keyspace.shard_of(sender, self._settings.shards)
-        keys = [
-            keyspace.optouts_key(k), keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k),
-            keyspace.mailbox_key(k, sender), keyspace.lane_key(k, sender), keyspace.outbox_key(k, sender),
-            *_other_keys(k, sender),
-        ]  # fmt: skip
         for _ in range(_MAX_ERASE_ATTEMPTS):
             mail, stored = self._read_mail_and_state(k, sender)
             kept = self._opt_outs_to_keep(sender, stored, mail)
-            args: list[object] = [sender, self._optouts.hash_number(sender), b"".join(mail), stored]
-            for channel, (at, source) in kept.items():
-                args += (channel, at, source)
-            answer = keyspace.run_command(self._redis, keyspace.function_call("erase", keys, args))
+            call = EraseLane(
+                optouts=keyspace.optouts_key(k),
+                lane_alarms=keyspace.lane_alarms_key(k),
+                outbox_alarms=keyspace.outbox_alarms_key(k),
+                mailbox=keyspace.mailbox_key(k, sender),
+                lane=keyspace.lane_key(k, sender),
+                outbox=keyspace.outbox_key(k, sender),
+                other_keys=[*_other_keys(k, sender)],
+                sender=sender,
+                number_hash=self._optouts.hash_number(sender),
+                mail_before=b"".join(mail),
+                lane_before=stored,
+                opt_outs=[
+                    ChangedOptOut(channel=channel, at_ms=at, source=source)
+                    for channel, (at, source) in kept.items()
+                ],
+            )
+            answer = redis_client.run_command(self._redis, function_call(call))
             if answer:
                 now, mails, lanes, sms, other_keys, alarms = answer
                 return ErasureCounts(
@@ -140,7 +151,7 @@ class SenderEraser:
         raise LaneBusyError("their lane changes faster than it can be read: stop the workers, or try again")
 
     def _read_mail_and_state(self, k: int, sender: str) -> tuple[list[bytes], bytes]:
-        mail, stored = keyspace.run_commands(
+        mail, stored = redis_client.run_commands(
             self._redis,
             [("LRANGE", keyspace.mailbox_key(k, sender), 0, -1), ("GET", keyspace.lane_key(k, sender))],
         )
@@ -154,7 +165,7 @@ class SenderEraser:
             if stored
             else {channel: at for channel, (at, _) in self._optouts.opt_outs_of(sender).items()}
         )
-        claim = LaneClaim(sender, 0, 1, keyspace.server_time_ms(self._redis), b"", mail, known)
+        claim = LaneClaim(sender, 0, 1, redis_client.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
         return applied.effects.opt_outs
 
@@ -169,7 +180,7 @@ class SenderEraser:
         erased.sessions = archive.forget_sessions(self._redis, k, sessions)
         erased.archive_entries = archive.delete_entries(self._redis, k, theirs)
         if names := self._simulated_keys(sender):
-            erased.simulated = keyspace.run_command(self._redis, ("UNLINK", *names))
+            erased.simulated = redis_client.run_command(self._redis, ("UNLINK", *names))
         erased.dead_letters += self._erase_dead_letters(sender, at)
 
     def _erase_dead_letters(self, sender: str, at: float = inf) -> int:
@@ -189,7 +200,7 @@ class SenderEraser:
         found = []
         for at in range(0, len(names), _SCAN_COUNT):
             page = names[at : at + _SCAN_COUNT]
-            for name, value in zip(page, keyspace.run_command(self._redis, ("MGET", *page)), strict=True):
+            for name, value in zip(page, redis_client.run_command(self._redis, ("MGET", *page)), strict=True):
                 if value and value.partition(b" ")[2] == sender.encode():
                     found.append(name.decode().rpartition(":")[2])
         return found
@@ -207,7 +218,9 @@ class SenderEraser:
             for alarms in (keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k))
         ]
         rung = [("ZSCORE", keyspace.wakeup_queue_key(queue), sender) for queue in _QUEUES]
-        found = keyspace.run_commands(self._redis, commands) + keyspace.run_commands(self._broker, rung)
+        found = redis_client.run_commands(self._redis, commands) + redis_client.run_commands(
+            self._broker, rung
+        )
         return sum(score is not None for score in found)
 
     def _count_invitations(self, k: int, sender: str) -> int:
@@ -215,7 +228,7 @@ class SenderEraser:
         return sum(stored_values.parse_held_invitation(mail)[0] == sender for _, mail in held)
 
     def _remove_wakeups(self, sender: str) -> int:
-        rung: Sequence[int] = keyspace.run_commands(
+        rung: Sequence[int] = redis_client.run_commands(
             self._broker, [("ZREM", keyspace.wakeup_queue_key(queue), sender) for queue in _QUEUES]
         )
         return sum(rung)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from config.store.outbox_states import decode_owner
 from config.store.stored_values import LANE_LEASE_MS
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
@@ -344,7 +345,9 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
         yield f"taken by a worker {since} ago, {state}; try {lock.attempts} of {MAX_SEND_ATTEMPTS}"
     else:
         tries = f" after {lock.attempts} of {MAX_SEND_ATTEMPTS} tries" if lock.attempts else ""
-        yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_format_moment(s, lock.until)}"
+        owner = decode_owner(lock.fence, lock.owner)
+        doubt = "?" if owner.uncertain else ""
+        yield f"at rest ({owner.state}{doubt}){tries}, {_format_moment(s, lock.until)}"
     for tried in s.tries:
         yield (
             f"  tried {format_duration(s.now - tried.at)} ago: "
@@ -376,7 +379,7 @@ def _sms_state(s: SenderSnapshot, place: int, sms: QueuedSms) -> str:
     uncertain = sms.uncertain or (
         place == 0
         and lock is not None
-        and (lock.owner.endswith("?") or (lock.fence > 0 and lock.until <= s.now))
+        and (decode_owner(lock.fence, lock.owner).uncertain or (lock.fence > 0 and lock.until <= s.now))
     )
     told = ["uncertain"] if uncertain else []
     if place == 0 and lock is not None and lock.fence and lock.until > s.now:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings.channels import channel_policies
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE, exit_unusable
 from engine.commands.json_output import json_line, print_json
 from engine.commands.terminal import open_console, simple_table
@@ -132,7 +132,7 @@ def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator
 def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSession]:
     """Every session in the archive now, shard by shard, read page by page. Only those that have not ended are held in
     memory."""
-    until = str(keyspace.server_time_ms(client))
+    until = str(redis_client.server_time_ms(client))
     for k in range(shards):
         found = SessionCollector()
         for entry in archive.scan_entries(client, k, until):

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from config.settings.settings import ConfigError, Settings
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry.process_registry import ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
@@ -151,7 +151,7 @@ def _config_errors() -> list[str]:
 
 
 def _non_durable_settings(settings: Settings) -> dict[str, str]:
-    with keyspace.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
+    with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
             return durability_gaps(client)
         except redis.RedisError:

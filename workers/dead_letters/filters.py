@@ -7,7 +7,7 @@ from heapq import merge
 import msgspec
 import redis
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.events import decode_outbound
 from workers.store import dead_letter_store, dramatiq_letters
 from workers.store.dead_letter_store import DeadLetter
@@ -55,7 +55,7 @@ def find_dead_letters(deployment: Deployment, wanted: DeadLetterFilter) -> Itera
     if wanted.ids:
         yield from _find_by_ids(deployment, wanted.ids)
         return
-    now = keyspace.server_time_ms(deployment.lanes)
+    now = redis_client.server_time_ms(deployment.lanes)
     if wanted.reason != DRAMATIQ_REASON:
         yield from _find_ours(deployment, wanted, now)
     if not wanted.excludes_dramatiq:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
+from config.store.outbox_states import decode_owner
 from config.store.stored_values import LANE_LEASE_MS
 from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
@@ -353,9 +354,9 @@ def _resting_outbox_finding(
     if lock is None or lock.until <= s.now:
         return _unclaimed_outbox_finding(s, lock, wait)
     left = format_duration(lock.until - s.now)
-    verdict, unsure = lock.owner.removesuffix("?"), lock.owner.endswith("?")
-    doubt = "; the provider may have it, and is asked first, or sent the same id" if unsure else ""
-    match verdict.split(" ")[0].rstrip("0123456789"):
+    owner = decode_owner(lock.fence, lock.owner)
+    doubt = "; the provider may have it, and is asked first, or sent the same id" if owner.uncertain else ""
+    match owner.state:
         case "again":
             return DiagnosticFinding(
                 Severity.HELD_UP,
@@ -389,7 +390,7 @@ def _resting_outbox_finding(
         case _:
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}, at rest for another {left}; why cannot be explained (it was left as {verdict!r}).",
+                f"{wait}, at rest for another {left}; why cannot be explained (it was left as {lock.owner.removesuffix('?')!r}).",
             )
 
 

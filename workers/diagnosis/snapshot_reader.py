@@ -14,7 +14,7 @@ import redis
 from config.settings.channels import Channel, channel_policies
 from config.settings.settings import ConfigError
 from config.settings.survey_folder import read_survey_files
-from config.store import keyspace, stored_values
+from config.store import function_calls, keyspace, redis_client, stored_values
 from config.store.channel_readings import ChannelReading
 from config.store.held_invitations import HeldInvitation
 from config.telemetry import process_registry
@@ -87,7 +87,7 @@ class _SnapshotReader:
 
     def _read_live_state(self) -> SenderSnapshot:
         k, sender = self._k, self._sender
-        asked: dict[str, keyspace.Command] = {
+        asked: dict[str, function_calls.Command] = {
             "time": ("TIME",),
             "mail": ("LRANGE", keyspace.mailbox_key(k, sender), 0, ENTRIES_READ - 1),
             "mail_count": ("LLEN", keyspace.mailbox_key(k, sender)),
@@ -99,11 +99,9 @@ class _SnapshotReader:
             "outbox_lock": ("GET", keyspace.outbox_lock_key(k, sender)),
             "outbox_alarm": ("ZSCORE", keyspace.outbox_alarms_key(k), sender),
         }
-        pipeline = self._redis.pipeline(transaction=True)
-        for command in asked.values():
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        answers = dict(zip(asked, pipeline.execute(), strict=True))
-        found = SenderSnapshot(sender=sender, shard=k, now=keyspace.time_reply_ms(answers["time"]))
+        live = redis_client.run_commands(self._redis, [*asked.values()], transaction=True)
+        answers = dict(zip(asked, live, strict=True))
+        found = SenderSnapshot(sender=sender, shard=k, now=redis_client.time_reply_ms(answers["time"]))
         found.mail_count, found.outbox_count = answers["mail_count"], answers["outbox_count"]
         found.mail = [_waiting_mail(entry, found.unreadable) for entry in answers["mail"]]
         found.outbox = [_queued_sms(entry, found.unreadable) for entry in answers["outbox"]]
@@ -117,7 +115,7 @@ class _SnapshotReader:
         return found
 
     def _read_lane(self, found: SenderSnapshot, stored: bytes | None) -> None:
-        said = keyspace.run_command(self._redis, process_registry.HEARTBEATS_COMMAND)
+        said = redis_client.run_command(self._redis, process_registry.HEARTBEATS_COMMAND)
         living = process_registry.parse_living(said, found.now)
         found.alive = dict(process_registry.count_by_role(living))
         found.heard = process_registry.last_heard(said)
@@ -188,18 +186,18 @@ class _SnapshotReader:
     # What concerns others too
 
     def _read_queues(self, found: SenderSnapshot, broker: redis.Redis) -> None:
-        commands: list[keyspace.Command] = [("TIME",)]
+        commands: list[function_calls.Command] = [("TIME",)]
         for bell in map(keyspace.wakeup_queue_key, keyspace.QUEUES):
             commands += [
                 ("ZCARD", bell), ("ZRANGE", bell, 0, 0, "WITHSCORES"),
                 ("ZRANK", bell, self._sender), ("ZSCORE", bell, self._sender),
             ]  # fmt: skip
         try:
-            time, *answers = keyspace.run_commands(broker, commands)
+            time, *answers = redis_client.run_commands(broker, commands)
         except redis.RedisError as e:
             found.broker = type(e).__name__
             return
-        now = keyspace.time_reply_ms(time)
+        now = redis_client.time_reply_ms(time)
         for place, queue in enumerate(keyspace.QUEUES):
             depth, first, rank, since = answers[4 * place : 4 * place + 4]
             found.queues[queue] = QueuePosition(
@@ -261,7 +259,7 @@ class _SnapshotReader:
     def _search_shard(self, found: SenderSnapshot) -> None:
         """Search what lies with that of others: invitations, dead letters, the archive."""
         held = self._held_invitations(found.unreadable)
-        moments = keyspace.run_commands(
+        moments = redis_client.run_commands(
             self._redis,
             [("ZSCORE", keyspace.held_ids_key(self._k, each.event.channel), each.id) for each in held],
         )
@@ -305,7 +303,7 @@ class _SnapshotReader:
     def _records_before(self, until: str, pages: int, unreadable: list[str]) -> list[ArchiveRecord]:
         found: list[list[ArchiveRecord]] = []
         for _ in range(pages):
-            page = keyspace.run_command(
+            page = redis_client.run_command(
                 self._redis, ("XREVRANGE", keyspace.events_key(self._k), until, "-", "COUNT", _ARCHIVE_PAGE)
             )
             found += _records_of(self._sender, page, unreadable)

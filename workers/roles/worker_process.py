@@ -20,7 +20,7 @@ import structlog
 from dramatiq import Worker
 
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace
+from config.store import redis_client
 from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
@@ -49,10 +49,10 @@ def open_deployment() -> Deployment:
     settings.require_redis()
     configure_logging(settings)
     deployment = Deployment(
-        settings, keyspace.connect(settings.redis_url), keyspace.connect(settings.broker_url), surveys
+        settings, redis_client.connect(settings.redis_url), redis_client.connect(settings.broker_url), surveys
     )
-    keyspace.load_functions(deployment.lanes)
-    keyspace.load_functions(deployment.broker)
+    redis_client.load_functions(deployment.lanes)
+    redis_client.load_functions(deployment.broker)
     survey_versions.publish_current(deployment.lanes, surveys)
     warn_of_durability_gaps(deployment.lanes)
     return deployment

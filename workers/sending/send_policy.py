@@ -10,6 +10,7 @@ from typing import assert_never
 import msgspec
 
 from config.store.dead_letter_reasons import DeadLetterReason
+from config.store.outbox_states import SmsDisposition
 from engine.model.events import (
     ArchiveRecord,
     DeliveryReceipt,
@@ -38,7 +39,7 @@ from workers.store.dead_letter_store import (
     FailedAttempt,
     encode_dead_letter,
 )
-from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, SmsDisposition, StoredAttempt
+from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, StoredAttempt
 
 MAX_SEND_ATTEMPTS = 20
 """Some three hours, by BACKOFF_MIN_MS and BACKOFF_MAX_MS."""

@@ -14,14 +14,13 @@ conversation that has begun is finished.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Literal
 
 import msgspec
 import redis
 
 from config.settings.settings import Channel
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
 from config.store.channel_readings import (
     ActivePause,
     ChannelReading,
@@ -30,6 +29,15 @@ from config.store.channel_readings import (
     parse_reading,
     pause_commands,
     reading_commands,
+)
+from config.store.function_calls import function_call
+from config.store.server_functions import (
+    AcquirePermits,
+    AttemptResult,
+    CountSms,
+    ReportResults,
+    ResumeChannel,
+    TakeTokens,
 )
 from engine.model.events import RefusalReason
 from workers.store.outboxes import OUTBOX_LEASE_MS
@@ -94,10 +102,15 @@ class ChannelStore:
         wanted, reason = self.afford_sessions(name, wanted, now)
         if limits.new_sessions_per_minute and wanted:
             rate = limits.new_sessions_per_minute
-            granted = keyspace.run_command(
+            granted = redis_client.run_command(
                 self._redis,
-                keyspace.function_call(
-                    "grant", [keyspace.session_bucket_key(name)], (rate / 60, rate, wanted)
+                function_call(
+                    TakeTokens(
+                        bucket=keyspace.session_bucket_key(name),
+                        rate_per_s=rate / 60,
+                        burst=rate,
+                        wanted=wanted,
+                    )
                 ),
             )
             if granted < wanted:
@@ -118,14 +131,13 @@ class ChannelStore:
         channel = self._channels.get(name)
         if channel is not None and channel.limits.sms_per_day:
             counter = self._daily_sms_key(name, now)
-            keyspace.run_command(
-                self._redis, keyspace.function_call("count", [counter], (decided, _TWO_DAYS_S))
-            )
+            call = CountSms(sms_counter=counter, decided=decided, keep_s=_TWO_DAYS_S)
+            redis_client.run_command(self._redis, function_call(call))
 
     def spare_send_permits(self, name: str, wanted: int, now: int) -> int:
         """Return how many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0
         while the channel is paused. Takes nothing."""
-        paused, full_at = keyspace.run_commands(
+        paused, full_at = redis_client.run_commands(
             self._redis, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
         )
         if paused:
@@ -141,32 +153,39 @@ class ChannelStore:
         """Return which of these SMS may leave on a channel now. A probe may take as long as the lease of an attempt, before
         another SMS probes."""
         rate = self._channels[name].limits.sms_per_second
-        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name), keyspace.sms_bucket_key(name)]
-        epoch, failing, reopened, probe, *waits = keyspace.run_command(
-            self._redis,
-            keyspace.function_call("depart", keys, (rate, max(1, rate), OUTBOX_LEASE_MS, *wanted)),
+        call = AcquirePermits(
+            pause=keyspace.pause_key(name),
+            circuit_state=keyspace.circuit_state_key(name),
+            sms_bucket=keyspace.sms_bucket_key(name),
+            rate_per_s=rate,
+            burst=max(1, rate),
+            probe_lease_ms=OUTBOX_LEASE_MS,
+            wanted=wanted,
         )
+        epoch, failing, reopened, probe, *waits = redis_client.run_command(self._redis, function_call(call))
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
     def report_results(self, name: str, tries: Sequence[tuple[str, int, str]]) -> CircuitState:
         """Tell how tries ended, in that order: a How ("probe-" before it if it probed), ms that it took, and why."""
-        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name)]
-        law = (
-            CIRCUIT_FAILURES,
-            CIRCUIT_FAILURES_SPAN_MS,
-            CIRCUIT_OPEN_MIN_MS,
-            CIRCUIT_OPEN_MAX_MS,
-            ACCOUNT_FAULT_REST_MS,
+        call = ReportResults(
+            pause=keyspace.pause_key(name),
+            circuit_state=keyspace.circuit_state_key(name),
+            max_failures=CIRCUIT_FAILURES,
+            failures_span_ms=CIRCUIT_FAILURES_SPAN_MS,
+            open_min_ms=CIRCUIT_OPEN_MIN_MS,
+            open_max_ms=CIRCUIT_OPEN_MAX_MS,
+            account_fault_ms=ACCOUNT_FAULT_REST_MS,
+            results=[
+                AttemptResult(health=health, took_ms=took_ms, why=why) for health, took_ms, why in tries
+            ],
         )
-        rest_ms, opened, closed = keyspace.run_command(
-            self._redis, keyspace.function_call("report", keys, (*law, *chain.from_iterable(tries)))
-        )
+        rest_ms, opened, closed = redis_client.run_command(self._redis, function_call(call))
         return CircuitState(rest_ms, opened.decode(), bool(closed))
 
     def active_pauses(self, names: Sequence[str]) -> dict[str, ActivePause]:
         """The paused ones of these channels."""
         asked = [command for name in names for command in pause_commands(name)]
-        answers = keyspace.run_commands(self._redis, asked)
+        answers = redis_client.run_commands(self._redis, asked)
         pauses = map(parse_pause, answers[::2], answers[1::2])
         return {name: paused for name, paused in zip(names, pauses, strict=True) if paused is not None}
 
@@ -177,7 +196,7 @@ class ChannelStore:
             for name, channel in self._channels.items()
             for command in reading_commands(name, channel.timezone, now)
         ]
-        answers = iter(keyspace.run_commands(self._redis, commands))
+        answers = iter(redis_client.run_commands(self._redis, commands))
         return {name: parse_reading(answers) for name in self._channels}
 
     def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> ActivePause | None:
@@ -189,19 +208,15 @@ class ChannelStore:
             by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who
         )
         end = () if for_ms is None else ("PX", for_ms)
-        there, pttl, _ = keyspace.run_commands(
+        there, pttl, _ = redis_client.run_commands(
             self._redis, [*pause_commands(name), ("SET", key, pauses.encode_pause(said), *end)]
         )
         return parse_pause(there, pttl)
 
     def resume(self, name: str) -> ActivePause | None:
         """End the pause of a channel, whoever made it, and close its circuit. Answers what was ended."""
-        ended = keyspace.run_command(
-            self._redis,
-            keyspace.function_call(
-                "resume", [keyspace.pause_key(name), keyspace.circuit_state_key(name)], ()
-            ),
-        )
+        call = ResumeChannel(pause=keyspace.pause_key(name), circuit_state=keyspace.circuit_state_key(name))
+        ended = redis_client.run_command(self._redis, function_call(call))
         return parse_pause(*ended) if ended else None
 
     def _daily_sms_key(self, name: str, now: int) -> str:

@@ -13,8 +13,10 @@ from typing import Literal
 import msgspec
 import redis
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.store.dead_letter_reasons import DeadLetterReason
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import DiscardDeadLetters
 
 DEAD_LETTER_PAGE_SIZE = 500
 
@@ -133,7 +135,7 @@ def scan_in_order(client: redis.Redis, k: int) -> Iterator[IndexedDeadLetter]:
     )
     waiting = iter(places)
     while page := list(islice(waiting, DEAD_LETTER_PAGE_SIZE)):
-        blobs = keyspace.run_command(
+        blobs = redis_client.run_command(
             client, ("HMGET", keyspace.dead_letters_key(k), *(identity for _, identity in page))
         )
         for (place, identity), blob in zip(page, blobs, strict=True):
@@ -150,13 +152,13 @@ def find_by_ids(client: redis.Redis, shards: int, ids: Sequence[str]) -> dict[st
     """Those of these letters that are there, with their shards, in the order in which they fell."""
     if not ids:
         return {}
-    commands: list[keyspace.Command] = []
+    commands: list[Command] = []
     for k in range(shards):
         commands += [
             ("HMGET", keyspace.dead_letters_key(k), *ids),
             ("ZMSCORE", keyspace.dead_letter_index_key(k), *ids),
         ]
-    answers = keyspace.run_commands(client, commands)
+    answers = redis_client.run_commands(client, commands)
     found = []
     for k, (blobs, places) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
         for each, blob, place in zip(ids, blobs, places, strict=True):
@@ -170,13 +172,16 @@ def discard(client: redis.Redis, k: int, ids: Sequence[str], by: str, outcome: s
     """Let these letters of shard `k` go; the audit says by whom and why. Answers, for each, whether it was there."""
     if not ids:
         return []
-    keys = [
-        keyspace.dead_letters_key(k),
-        keyspace.dead_letter_index_key(k),
-        keyspace.dead_letter_reasons_key(k),
-        keyspace.dead_letter_audit_key(k),
-    ]
-    there = keyspace.run_command(client, keyspace.function_call("discard", keys, (by, outcome, *ids)))
+    call = DiscardDeadLetters(
+        dead_letters=keyspace.dead_letters_key(k),
+        dead_letter_index=keyspace.dead_letter_index_key(k),
+        dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
+        dead_letter_audit=keyspace.dead_letter_audit_key(k),
+        by=by,
+        outcome=outcome,
+        ids=ids,
+    )
+    there = redis_client.run_command(client, function_call(call))
     return [bool(each) for each in there]
 
 
@@ -194,7 +199,7 @@ def delete_matching(
 def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEntry]:
     """What was done with letters of shard `k` from `since` (ms) on, oldest first."""
     after = str(since)
-    while page := keyspace.run_command(
+    while page := redis_client.run_command(
         client, ("XRANGE", keyspace.dead_letter_audit_key(k), after, "+", "COUNT", DEAD_LETTER_PAGE_SIZE)
     ):
         for entry in page:
@@ -204,7 +209,7 @@ def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEnt
 
 def last_audit_entry(client: redis.Redis, k: int, identity: str) -> AuditEntry | None:
     """The last thing that was done with this letter, if it is among the last of its shard."""
-    entries = keyspace.run_command(
+    entries = redis_client.run_command(
         client, ("XREVRANGE", keyspace.dead_letter_audit_key(k), "+", "-", "COUNT", DEAD_LETTER_PAGE_SIZE)
     )
     return next(
