@@ -70,7 +70,8 @@ MONTH_NUMBERS: dict[str, int] = {
 """Folded. No word of one language is another month in another."""
 
 _IGNORED_WORDS = word_set(
-    "monday, mon, tuesday, tue, tues, wednesday, wed, thursday, thu, thur, thurs, friday, fri, saturday, sat, sunday, sun",
+    "monday, mon, tuesday, tue, tues, wednesday, wed, thursday",
+    "thu, thur, thurs, friday, fri, saturday, sat, sunday, sun",
     "lundi, lun, mardi, mercredi, mer, jeudi, jeu, vendredi, ven, samedi, sam, dimanche, dim",
     "mandag, man, tirsdag, tirs, tir, onsdag, ons, torsdag, tors, tor, fredag, fre, lordag, lor, sondag, son",
     "on, the, of, st, nd, rd, th, le, du, de, er, e, den, i, av",

@@ -12,15 +12,20 @@ from engine.model.text_normalization import fold_text
 
 _REACTION_LEADS = word_set(
     "liked, loved, disliked, laughed at, emphasized, emphasised, questioned, reacted * to, * to",
-    "reacted with a sticker to, removed a like from, removed a heart from, removed a dislike from, removed a laugh from",
-    "removed an exclamation from, removed an exclamation mark from, removed a question mark from, removed * from",
+    "reacted with a sticker to, removed a like from",
+    "removed a heart from, removed a dislike from, removed a laugh from",
+    "removed an exclamation from, removed an exclamation mark from",
+    "removed a question mark from, removed * from",
     "removed a * from, removed a reaction from, removed a sticker from",
-    "a aime, a adore, n'a pas aime, a ri a, a ri de, a rigole a, a souligne, a insiste sur, a mis en evidence, a accentue",
-    "a mis l'accent sur, a mis en doute, a remis en question, s'interroge sur, s'est interroge sur, a questionne",
+    "a aime, a adore, n'a pas aime, a ri a, a ri de",
+    "a rigole a, a souligne, a insiste sur, a mis en evidence, a accentue",
+    "a mis l'accent sur, a mis en doute, a remis en question",
+    "s'interroge sur, s'est interroge sur, a questionne",
     "a reagi * a, a reagi avec * a, a reagi par * a, a reagi a, * a, a supprime * de, a retire * de",
     "a supprime un j'aime de, a retire un j'aime de, a supprime un coeur de, a retire un coeur de",
     "likte, elsket, likte ikke, mislikte, lo av, fremhevet, understreket, betonte",
-    "stilte sporsmal ved, stilte sporsmal om, stilte sporsmalstegn ved, reagerte med * pa, reagerte * pa, * pa, * til",
+    "stilte sporsmal ved, stilte sporsmal om, stilte sporsmalstegn ved",
+    "reagerte med * pa, reagerte * pa, * pa, * til",
     "fjernet * fra, fjernet en liker fra, fjernet et hjerte fra",
 )
 """What comes before the quotation, folded; * stands for emoji."""

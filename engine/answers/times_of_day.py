@@ -36,7 +36,8 @@ _MOST_WORDS = 8
 _CLOCK_TIME = re.compile(
     r"(?<![\w+*#/$€£-])(?<!\d[.,:])"
     r"(?P<hour>\d{1,2})"
-    r"(?: ?(?:(?P<colon>:)|\.) ?(?P<minute>\d\d)| ?(?P<french>h|heures?)(?: ?(?P<after_h>\d\d))?|(?P<joined>\d\d))?"
+    r"(?: ?(?:(?P<colon>:)|\.) ?(?P<minute>\d\d)"
+    r"| ?(?P<french>h|heures?)(?: ?(?P<after_h>\d\d))?|(?P<joined>\d\d))?"
     r"(?: ?(?:h|hrs|hours|uhr|o'? ?clock))?"
     r"(?: ?(?P<half>[ap])\.? ?m\b\.?)?"
     r"(?![\w:/%°$€£+*#-])"
@@ -60,7 +61,8 @@ _NAMED_TIMES: dict[str, str] = dict.fromkeys(word_set("noon, midday, midi"), "12
 )
 
 _INTRODUCTIONS = word_set(
-    "at, about, around, approximately, o, clock, oclock, sharp, the, it, s, is, please, pls, thanks, ok, okay, yes",
+    "at, about, around, approximately, o, clock, oclock, sharp, the",
+    "it, s, is, please, pls, thanks, ok, okay, yes",
     "today, tomorrow",
     "a, vers, environ, c, est, s, il, vous, plait, svp, merci, le, oui, aujourd, hui, demain",
     "kl, klokka, klokken, ca, cirka, circa, rundt, omkring, takk, det, er, den, ja, i, dag, morgen",
@@ -68,7 +70,8 @@ _INTRODUCTIONS = word_set(
 """Words beside a number, folded, that leave it a time where nothing else says that it is one."""
 
 _TIME_CHANGING_WORDS = NUMBER_CHANGING_WORDS - {"am", "pm"} | word_set(
-    "before, after, until, till, by, since, from, between, past, or, within, ago, later, earlier, than, night",
+    "before, after, until, till, by, since, from, between",
+    "past, or, within, ago, later, earlier, than, night",
     "minute, minutes, min, mins",
     "avant, apres, jusqu, jusque, depuis, entre, ou, dans, et, plus, tard, tot, nuit",
     "for, etter, innen, siden, mellom, fra, eller, senest, tidligst, over, pa, natt, natten, timer, minutter",

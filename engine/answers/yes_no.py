@@ -43,7 +43,8 @@ NO_WORDS = word_set(
     "nope, nah, nop, nan, nn, neida, niks",
     "of course not, bien sur que non, selvfolgelig ikke",
     "no thanks, no thank you, no thx, no sir, non merci, nei takk, nein danke",
-    "no i do not, no i don t, no i am not, no i m not, no i have not, no i haven t, no it is not, no it isn t",
+    "no i do not, no i don t, no i am not, no i m not",
+    "no i have not, no i haven t, no it is not, no it isn t",
     "no we don t, no i will not, no i won t, no i can t",
     "no no, non non, nei nei, mais non, bah non, ben non, pas du tout, ikke i det hele tatt",
 )
