@@ -120,9 +120,17 @@ class ForkServer:
         return int(answer)
 
 
-@cache
+_starting = Lock()
+
+
 def fork_server() -> ForkServer:
-    """The server of this process; it ends with it."""
+    """The server of this process; it ends with it. Threads that ask at once get the same."""
+    with _starting:
+        return _started_server()
+
+
+@cache
+def _started_server() -> ForkServer:
     return ForkServer()
 
 
