@@ -213,9 +213,15 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
         """Take the answers to `_shard_commands`."""
         return cls(
-            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), next(answers),
-            next(answers), {name: next(answers) for name in channels},
-        )  # fmt: skip
+            k,
+            next(answers),
+            _members_with_scores(next(answers)),
+            next(answers),
+            next(answers),
+            next(answers),
+            next(answers),
+            {name: next(answers) for name in channels},
+        )
 
     def followup_commands(self, now: int) -> Iterator[Command]:
         """Yield the commands that need the server's time."""

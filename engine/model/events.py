@@ -163,9 +163,17 @@ def session_of_sms_id(identity: str) -> str:
 
 
 RefusalReason = Literal[
-    "throttled", "daily_cap", "cooldown", "new_sessions", "sms_budget", "already_open", "opted_out", "unknown_survey",
-    "expired", "cancelled",
-]  # fmt: skip
+    "throttled",
+    "daily_cap",
+    "cooldown",
+    "new_sessions",
+    "sms_budget",
+    "already_open",
+    "opted_out",
+    "unknown_survey",
+    "expired",
+    "cancelled",
+]
 """Why a START or an invitation opened nothing."""
 
 SessionEnding = Literal[

@@ -49,12 +49,15 @@ def greedy_patterns(survey: Survey) -> list[SurveyFinding]:
     """A warning for each pattern that takes whatever a person texts, also what is another survey's keyword."""
     return [
         SurveyFinding(
-            "warning", "keyword", "", f"the keyword {show_pattern(pattern)} matches any SMS, other surveys' keywords too",
+            "warning",
+            "keyword",
+            "",
+            f"the keyword {show_pattern(pattern)} matches any SMS, other surveys' keywords too",
             'write "*", which is any SMS that nothing else waits for',
         )
         for pattern, language in survey.start.patterns
         if not StartKeywords({}, ((pattern, language),)).names_survey("", "")
-    ]  # fmt: skip
+    ]
 
 
 def _compared_by_step(survey: Survey) -> dict[str, set[str]]:

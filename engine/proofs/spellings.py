@@ -21,10 +21,35 @@ _MAX_ODD_CHARACTERS = 4
 """So many different characters outside GSM-7 are an oversight; more are another script."""
 
 _GSM_SPELLINGS = {
-    "’": "'", "‘": "'", "‚": ",", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-", "…": "...",
-    "\u00a0": " ", "\u202f": " ", "\t": " ", "`": "'", "´": "'", "œ": "oe", "Œ": "OE", "•": "-", "·": "-", "ð": "d",
-    "þ": "th", "ł": "l", "đ": "d", "ı": "i", "×": "x", "°": "o", "→": "->",
-}  # fmt: skip
+    "’": "'",
+    "‘": "'",
+    "‚": ",",
+    "“": '"',
+    "”": '"',
+    "„": '"',
+    "«": '"',
+    "»": '"',
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "\u00a0": " ",
+    "\u202f": " ",
+    "\t": " ",
+    "`": "'",
+    "´": "'",
+    "œ": "oe",
+    "Œ": "OE",
+    "•": "-",
+    "·": "-",
+    "ð": "d",
+    "þ": "th",
+    "ł": "l",
+    "đ": "d",
+    "ı": "i",
+    "×": "x",
+    "°": "o",
+    "→": "->",
+}
 """How the characters that editors and phones put in are written in GSM-7."""
 
 _TYPICAL_ANSWER = "x" * 8
@@ -109,7 +134,8 @@ def _costly_characters(where: str, name: str, text: LocalizedText, language: str
         "warning",
         "ucs2",
         where,
-        f"field {name} ({language}): {_list_characters(odd)} {'make' if len(odd) > 1 else 'makes'} it UCS-2, {cost}",
+        f"field {name} ({language}): {_list_characters(odd)} "
+        f"{'make' if len(odd) > 1 else 'makes'} it UCS-2, {cost}",
         f"write {pairs}",
     )
 
@@ -173,7 +199,8 @@ def _untranslated_texts(survey: Survey) -> list[SurveyFinding]:
     return [
         SurveyFinding(
             "warning", "one_language", same[0],
-            f"one text stands for all of {languages} in {len(same)} of {len(survey.steps)} steps: {', '.join(same)}",
+            f"one text stands for all of {languages} in {len(same)} of {len(survey.steps)} steps: "
+            f"{', '.join(same)}",
             f"write {{{survey.languages[0]}: …, {survey.languages[1]}: …}} where the words differ",
         )
     ]  # fmt: skip

@@ -332,7 +332,8 @@ def _unquote_text(text: str) -> str:
         return text
     if re.fullmatch(_QUOTED_TEXT, text) is None:
         raise TranscriptError(
-            f"found {text[:40]}, expected a quotation mark at its end, too; a text that begins with one is written "
+            f"found {text[:40]}, expected a quotation mark at its end, too; a text that begins "
+            "with one is written "
             r'"\"Yes\", she said"'
         )
     return _ESCAPE_SEQUENCE.sub(_unescape_match, text[1:-1])

@@ -252,12 +252,16 @@ class _WalkExplorer:
             return open_routes(step.routes, answers, self._regions, spot.taken)
         counts = self._regions[MESSAGES_KEY].every
         least = 1 if isinstance(step, QuestionStep) else 0
-        return sorted({
-            number
-            for count in counts
-            if count.sms is None or int(count.sms) >= least
-            for number in open_routes(step.routes, {**answers, MESSAGES_KEY: count}, self._regions, spot.taken)
-        })  # fmt: skip
+        return sorted(
+            {
+                number
+                for count in counts
+                if count.sms is None or int(count.sms) >= least
+                for number in open_routes(
+                    step.routes, {**answers, MESSAGES_KEY: count}, self._regions, spot.taken
+                )
+            }
+        )
 
     def _analyse_liveness(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
         """For each step, END included, return the remembered places and the counters that it or a later step reads (a

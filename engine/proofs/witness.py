@@ -128,9 +128,16 @@ class _SimulatedPerson:
                 self._next_id(), PROOF_CHANNEL, self._survey.name, language, variables=dict(variables),
                 expires_at=0 if expires_in is None else self._now + expires_in,
             )  # fmt: skip
-            self._record_advance(advance(
-                self._lane, PROOF_SENDER, [Mail(self._now, invitation)], self._now, self._surveys, self._policy
-            ))  # fmt: skip
+            self._record_advance(
+                advance(
+                    self._lane,
+                    PROOF_SENDER,
+                    [Mail(self._now, invitation)],
+                    self._now,
+                    self._surveys,
+                    self._policy,
+                )
+            )
         else:
             self.send_sms(keywords[language], start=True)
 

@@ -62,7 +62,8 @@ STOP_SENTENCES = _folded_phrases(
     "remove me, {remove me from|take me off|take me off of} {your|the|this} list, take me off",
     "{remove|delete} my number, i {revoke|withdraw} my consent, i revoke consent",
     "{do not|don't|dont} {text|message|contact} me, {do not|don't|dont} {text|message|contact} me again",
-    "{do not|don't|dont} {text|message|contact} me anymore, {do not|don't|dont} {text|message|contact} me any more",
+    "{do not|don't|dont} {text|message|contact} me anymore, "
+    "{do not|don't|dont} {text|message|contact} me any more",
     "{no more|i want no more} {messages|texts|sms}, leave me alone",
     "{stop|arret|arrêtez} {pub|sms|les sms|les messages|vos sms|vos messages}",
     "{arrêtez|arrête|arrêter} de {m'envoyer|m'écrire|me contacter}, arrêter les {sms|messages}",
@@ -75,13 +76,15 @@ STOP_SENTENCES = _folded_phrases(
     "{désabonnez|désinscrivez|retirez|supprimez} moi, retirez moi de {la|votre} liste, supprimez mon numéro",
     "{meld meg av|avmeld meg|stopp meldingene|stopp sms|ingen flere {meldinger|sms}}",
     "ikke send {meg|flere meldinger|meg flere meldinger|meg mer|mer}",
-    "keine {sms|nachrichten} mehr, keine weiteren {sms|nachrichten}, melden sie mich ab, stopp {sms|nachrichten}",
+    "keine {sms|nachrichten} mehr, keine weiteren {sms|nachrichten}, melden sie mich ab, stopp "
+    "{sms|nachrichten}",
     "{darme|dar|darse|quiero darme} de baja, no más {mensajes|sms}, no me {envíe|envíen|envíes} más mensajes",
 )
 """Sentences that are a STOP, as they are without courtesy and with blanks for punctuation."""
 
 _COURTESY_WORDS = re.compile(
-    r"\b(?:please|pls|plz|thanks|thank you|thx|now|ok|okay|svp|stp|s'?il (?:vous|te) plait|merci|maintenant|bitte|"
+    r"\b(?:please|pls|plz|thanks|thank you|thx|now|ok|okay|svp|stp|"
+    r"s'?il (?:vous|te) plait|merci|maintenant|bitte|"
     r"danke|takk|na|jetzt|por favor|gracias|ya)\b"
 )
 _REPEATED_STOP = re.compile(r"(?:s+t+o+p+ ?)+")

@@ -23,7 +23,8 @@ _FIXED_TEXTS: Mapping[OurLanguage, Mapping[FixedText, str]] = {
         "expired": "Votre session a expiré. Envoyez {keyword} pour recommencer.",
         "stopped": "Vous ne recevrez plus de messages. Envoyez {keyword} pour revenir.",
         "help": "Envoyez {keyword} pour commencer, STOP pour ne plus recevoir de messages.",
-        "opted_in": "Vous recevrez de nouveau nos messages. Envoyez {keyword} pour commencer, STOP pour les refuser.",
+        "opted_in": "Vous recevrez de nouveau nos messages. "
+        "Envoyez {keyword} pour commencer, STOP pour les refuser.",
     },
     "no": {
         "unavailable": "Undersøkelsen er fullført, takk. Send {keyword} for å begynne på en ny.",

@@ -18,13 +18,16 @@ _NOT_EMPTY = {"minItems": 1}
 
 _FIELD_LIMITS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "SurveyFile": {
-        "survey": _NAME_PATTERN, "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{LANGUAGE_TAG.pattern}$"}}, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
+        "survey": _NAME_PATTERN,
+        "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{LANGUAGE_TAG.pattern}$"}},
+        "steps": _NOT_EMPTY,
+        "most_sms": _POSITIVE,
     },
     "SayStep": {"id": _NAME_PATTERN},
     "AskStep": {"id": _NAME_PATTERN, "attempts": _POSITIVE},
     "Goto": {"times": _POSITIVE},
     "Reminder": {"times": _POSITIVE},
-}  # fmt: skip
+}
 
 _QUESTIONS_SCHEMA = {
     "type": "array",

@@ -291,7 +291,8 @@ def _explain_error(message: str, raw: object) -> _ConversionProblem:
         return _ConversionProblem(
             path, f"{_field_name(path)} is {_describe_unknown_field(unknown[1])}", deletable=True
         )
-    sentence = f"{_field_name(path)}: found {_describe_value(_value_at(raw, path))}, expected {_describe_expected(what, path)}"
+    found = _describe_value(_value_at(raw, path))
+    sentence = f"{_field_name(path)}: found {found}, expected {_describe_expected(what, path)}"
     return _ConversionProblem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
 
 

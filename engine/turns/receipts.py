@@ -29,10 +29,16 @@ def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
         del known[next(iter(known))]
     turn.effects.records.append(
         ReceiptRecorded(
-            turn.now, receipt.channel, receipt.ticket, receipt.status, receipt.state, receipt.code, receipt.why,
+            turn.now,
+            receipt.channel,
+            receipt.ticket,
+            receipt.status,
+            receipt.state,
+            receipt.code,
+            receipt.why,
             receipt.sms,
         )
-    )  # fmt: skip
+    )
     if receipt.state == "failed" and receipt.permanent:
         _end_unreachable_sessions(turn, receipt)
 

@@ -50,8 +50,18 @@ class Turn:
     an invitation."""
 
     __slots__ = (
-        "_heard", "_replies", "called_at", "cause", "effects", "lane", "now", "policy", "sender", "surveys", "unasked",
-    )  # fmt: skip
+        "_heard",
+        "_replies",
+        "called_at",
+        "cause",
+        "effects",
+        "lane",
+        "now",
+        "policy",
+        "sender",
+        "surveys",
+        "unasked",
+    )
 
     def __init__(
         self, lane: Lane, sender: str, surveys: SurveyRegistry, policy: ChannelPolicies, called_at: int = 0
@@ -108,10 +118,16 @@ class Turn:
             session.answers[MESSAGES_KEY] = message_count(int(messages.raw) + 1)
         self.effects.records.append(
             SmsReceived(
-                self.now, sms.channel, session.id if session is not None else "", sms.id, sms.text, sms.reply_to,
-                sms.handled, sms.originator,
+                self.now,
+                sms.channel,
+                session.id if session is not None else "",
+                sms.id,
+                sms.text,
+                sms.reply_to,
+                sms.handled,
+                sms.originator,
             )
-        )  # fmt: skip
+        )
 
     def record_rejected(self, channel: str, session: Session, step: str, reason: InvalidReason) -> None:
         """Record that the SMS just received could not be read as an answer to `step`."""
@@ -189,8 +205,17 @@ class Turn:
         heard, self._heard = self._heard, 0
         self.effects.outbox.append(
             OutboundSms(
-                identity, channel, self.sender, text, session, originator, False, self.called_at, heard, self.unasked,
+                identity,
+                channel,
+                self.sender,
+                text,
+                session,
+                originator,
+                False,
+                self.called_at,
+                heard,
+                self.unasked,
                 survey,
             )
-        )  # fmt: skip
+        )
         self.effects.records.append(SmsDecided(self.now, channel, session, identity, step, text))

@@ -27,8 +27,10 @@ _PROBLEM_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too long.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Neither JSON nor JSON lines.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Every field that is wrong is in `errors`.",
-    HTTPStatus.TOO_MANY_REQUESTS: "The key has been used too often: `Retry-After` says in how many seconds it may be again.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Redis does not answer. Send it again: what has a `clientReference` is done once.",
+    HTTPStatus.TOO_MANY_REQUESTS: "The key has been used too often: "
+    "`Retry-After` says in how many seconds it may be again.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Redis does not answer. "
+    "Send it again: what has a `clientReference` is done once.",
 }
 _COMMON_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _REQUIRED_HEADERS = {
@@ -88,7 +90,8 @@ def openapi_document() -> dict[str, Any]:
 
 def _invite_operation(body: Any, accepted: Any, line: Any, problem: Any) -> dict[str, Any]:
     lines = (
-        f"One invitation a line, up to {MAX_LINES:,} lines of {MAX_LINE_BYTES:,} bytes. Answered when all have been read, with a line "
+        f"One invitation a line, up to {MAX_LINES:,} lines of {MAX_LINE_BYTES:,} bytes. Answered when all "
+        "have been read, with a line "
         "for each, in order; empty lines are skipped."
     )
     return {

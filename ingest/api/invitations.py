@@ -167,7 +167,7 @@ class _LineBatch:
         self._intake = backlog
         self._survey = survey
         self._key = key
-        self._results = SpooledTemporaryFile(RESULTS_IN_MEMORY_BYTES)  # noqa: SIM115 (closed when it has been sent)
+        self._results = SpooledTemporaryFile(RESULTS_IN_MEMORY_BYTES)  # noqa: SIM115 (closed once it is sent)
         self._lines_seen = 0
         self._slice: list[tuple[int, LineEntry]] = []
         self._writing: asyncio.Task[None] | None = None

@@ -17,7 +17,7 @@ _MOBILE_TYPES = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
 _FICTIONAL_NUMBER = re.compile(
     r"\+(?:"
-    r"1[2-9][0-9]{2}55501[0-9]{2}"  # 555-0100 to 555-0199 in every area: the North American plan's, for fiction
+    r"1[2-9][0-9]{2}55501[0-9]{2}"  # 555-0100 to 555-0199 in every area: North America's
     r"|447700900[0-9]{3}"  # Ofcom's, for drama
     r"|3363998[0-9]{4}"  # Arcep's, for works of fiction
     r"|614915701(?:10|5[6-9])"  # ACMA's, for radio, books, film and TV

@@ -54,8 +54,18 @@ REPLAY_BATCH = 128
 """People in a round trip at the most."""
 
 LetterOutcome = Literal[
-    "advanced", "duplicate", "stale", "opted_out", "failing", "uncertain", "busy", "gone", "missing", "dropped", "requeued",
-]  # fmt: skip
+    "advanced",
+    "duplicate",
+    "stale",
+    "opted_out",
+    "failing",
+    "uncertain",
+    "busy",
+    "gone",
+    "missing",
+    "dropped",
+    "requeued",
+]
 """What came of a letter. `gone`: another dealt with it before its turn came. `missing`: nobody knows of one."""
 
 GONE_OUTCOMES: Collection[LetterOutcome] = ("advanced", "duplicate", "gone", "dropped", "requeued")
@@ -84,9 +94,19 @@ class DeadLetterReplayer:
     """Replays letters in one Redis, in the name of `by`, with these `options`."""
 
     def __init__(
-        self, lanes: LaneStore, optouts: OptOutList, surveys: SurveyRegistry, policy: ChannelPolicies, door: ChannelStore, bell: WorkerWaker,
-        recourses: Mapping[str, Recourse], shards: int, *, by: str, options: Collection[ReplayOption] = (),
-    ) -> None:  # fmt: skip
+        self,
+        lanes: LaneStore,
+        optouts: OptOutList,
+        surveys: SurveyRegistry,
+        policy: ChannelPolicies,
+        door: ChannelStore,
+        bell: WorkerWaker,
+        recourses: Mapping[str, Recourse],
+        shards: int,
+        *,
+        by: str,
+        options: Collection[ReplayOption] = (),
+    ) -> None:
         self._lanes = lanes
         self._redis = lanes.client
         self._optouts = optouts
@@ -233,11 +253,19 @@ class DeadLetterReplayer:
     def _release_kept(self, staying: Sequence[_ClaimedLetter]) -> dict[str, LetterResult]:
         stays = [
             KeptDeadLetter(
-                lane.sender, lane.fence, letter.id, self._operator, "" if judged.finding == "busy" else judged.finding,
-                dead_letter_store.encode_dead_letter(_with_failed_attempt(letter, judged.failure, lane.now)).content if judged.failure else b"",
+                lane.sender,
+                lane.fence,
+                letter.id,
+                self._operator,
+                "" if judged.finding == "busy" else judged.finding,
+                dead_letter_store.encode_dead_letter(
+                    _with_failed_attempt(letter, judged.failure, lane.now)
+                ).content
+                if judged.failure
+                else b"",
             )
             for letter, lane, judged in staying
-        ]  # fmt: skip
+        ]
         wanted: dict[str, list[str]] = {}
         for (_, lane, _), queue in zip(staying, self._lanes.release_kept(stays), strict=True):
             if queue is not None:

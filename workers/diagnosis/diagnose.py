@@ -106,7 +106,8 @@ def _unreadable_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
     if s.state_unreadable:
         yield DiagnosticFinding(
             Severity.WRONG,
-            f"What is remembered of this person cannot be read by this release ({s.state_unreadable}), so whatever "
+            "What is remembered of this person cannot be read by this "
+            f"release ({s.state_unreadable}), so whatever "
             "they send becomes a dead letter: run the release that wrote it, then `parley dead replay`.",
         )
     for what in s.unreadable:
@@ -126,7 +127,8 @@ def _lane_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
         coming = _pickup_finding(s, s.alarm, *_queues_for_mail(s))
         yield DiagnosticFinding(
             max(Severity.HELD_UP, coming.severity),
-            f"A worker that claimed it {ago} ago never came back{_attempt_clause(s.lock)}; {waits}{coming.sentence}.",
+            f"A worker that claimed it {ago} ago never came back{_attempt_clause(s.lock)}; "
+            f"{waits}{coming.sentence}.",
         )
     elif s.mail_count:
         coming = _pickup_finding(s, s.alarm, *_queues_for_mail(s))
@@ -167,7 +169,8 @@ def _claimed_lane_finding(s: SenderSnapshot, lock: stored_values.StoredLock, wai
         return DiagnosticFinding(Severity.NORMAL, "A worker has it in its hands at this moment.")
     return DiagnosticFinding(
         Severity.HELD_UP,
-        f"A worker that claimed it {format_duration(since)} ago has not come back{_attempt_clause(lock)}; {waits}"
+        f"A worker that claimed it {format_duration(since)} ago has "
+        f"not come back{_attempt_clause(lock)}; {waits}"
         f"it is taken up again in {left}.",
     )
 
@@ -215,13 +218,15 @@ def _pickup_finding(s: SenderSnapshot, alarm: int | None, *queues: str) -> Diagn
     if alarm <= s.now - _ALARM_LATE_MS:
         return DiagnosticFinding(
             Severity.WRONG,
-            f"the clock should have rung {format_duration(s.now - alarm)} ago and has not: is `clock` running? {_last_heard_sentence(s, 'clock')}",
+            f"the clock should have rung {format_duration(s.now - alarm)} ago and has not: is `clock` "
+            f"running? {_last_heard_sentence(s, 'clock')}",
         )
     when = f"in {format_duration(alarm - s.now)}" if alarm > s.now else "now"
     if _is_role_missing(s, role):
         return DiagnosticFinding(
             Severity.WRONG,
-            f"the clock rings again {when}, but nobody comes: is `{role}` running? {_last_heard_sentence(s, role)}",
+            f"the clock rings again {when}, but nobody comes: is `{role}` running? "
+            f"{_last_heard_sentence(s, role)}",
         )
     if _is_role_missing(s, "clock"):
         return DiagnosticFinding(
@@ -239,13 +244,15 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
     if not alive:
         return DiagnosticFinding(
             Severity.WRONG,
-            f"a worker has been rung for {format_duration(since_ms)}: is `{role}` running? {_last_heard_sentence(s, role)}",
+            f"a worker has been rung for {format_duration(since_ms)}: is `{role}` running? "
+            f"{_last_heard_sentence(s, role)}",
         )
     silent_ms = s.now - s.heard.get(role, s.now)
     if since_ms > _LONG_WAIT_MS and alive and silent_ms > _SILENT_PROCESS_MS:
         return DiagnosticFinding(
             Severity.HELD_UP,
-            f"a worker has been rung for {format_duration(since_ms)}, {ahead}: no `{role}` has been heard of for "
+            f"a worker has been rung for {format_duration(since_ms)}, {ahead}: no `{role}` has "
+            "been heard of for "
             f"{format_duration(silent_ms)}, it may be gone",
         )
     if since_ms > _LONG_WAIT_MS:
@@ -256,7 +263,8 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
         )
         return DiagnosticFinding(
             Severity.HELD_UP,
-            f"a worker has been rung for {format_duration(since_ms)}, {ahead}: {who} busy with others, or stuck (see its log)",
+            f"a worker has been rung for {format_duration(since_ms)}, {ahead}: {who} busy with others, or "
+            "stuck (see its log)",
         )
     return DiagnosticFinding(Severity.NORMAL, f"a worker is rung for, {ahead}")
 
@@ -294,7 +302,8 @@ def _outbox_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
         coming = _pickup_finding(s, s.outbox_alarm, keyspace.OUTBOUND_QUEUE)
         yield DiagnosticFinding(
             Severity.WRONG,
-            f"{wait} for the channel {head.channel or '?'}, which is not configured: it becomes a dead letter; "
+            f"{wait} for the channel {head.channel or '?'}, which is not configured: it "
+            "becomes a dead letter; "
             f"{coming.sentence}.",
         )
     elif standing.pause is not None:
@@ -317,7 +326,8 @@ def _sending_finding(s: SenderSnapshot, lock: stored_values.StoredLock, wait: st
         )
     return DiagnosticFinding(
         Severity.HELD_UP,
-        f"A worker that began to send an SMS {format_duration(since)} ago has not come back{tries}; {wait}; it is taken up "
+        f"A worker that began to send an SMS {format_duration(since)} ago has not "
+        f"come back{tries}; {wait}; it is taken up "
         f"again in {left}.",
     )
 
@@ -343,7 +353,8 @@ def _paused_channel_finding(
     again = f" in {format_duration(standing.pause_until - s.now)}" if standing.pause_until else ""
     return DiagnosticFinding(
         Severity.HELD_UP,
-        f"The {channel} channel is paused{since}, {pause_cause(pause)}{why}; {wait}; one SMS tries again{again}{end}.",
+        f"The {channel} channel is paused{since}, {pause_cause(pause)}{why}; {wait}; one SMS tries "
+        f"again{again}{end}.",
     )
 
 
@@ -360,7 +371,8 @@ def _resting_outbox_finding(
         case "again":
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}: the last try failed{_last_error_clause(s)}; try {lock.attempts + 1} of {MAX_SEND_ATTEMPTS} is in "
+                f"{wait}: the last try failed{_last_error_clause(s)}; try {lock.attempts + 1} of "
+                f"{MAX_SEND_ATTEMPTS} is in "
                 f"{left}{doubt}.",
             )
         case "booked":
@@ -376,7 +388,8 @@ def _resting_outbox_finding(
         case "untried":
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}: the channel held it back, as it was paused or behind; it is looked at again in {left}{doubt}.",
+                f"{wait}: the channel held it back, as it was paused or behind; it is looked "
+                f"at again in {left}{doubt}.",
             )
         case "reserved":
             return DiagnosticFinding(
@@ -385,12 +398,14 @@ def _resting_outbox_finding(
         case "entrusted":
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}: the answer to a webhook held it, and the provider has not confirmed it; it is asked in {left}.",
+                f"{wait}: the answer to a webhook held it, and the provider has not confirmed it; it is "
+                f"asked in {left}.",
             )
         case _:
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}, at rest for another {left}; why cannot be explained (it was left as {lock.owner.removesuffix('?')!r}).",
+                f"{wait}, at rest for another {left}; why cannot be explained (it was left as "
+                f"{lock.owner.removesuffix('?')!r}).",
             )
 
 
@@ -402,7 +417,8 @@ def _unclaimed_outbox_finding(
         ago = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         return DiagnosticFinding(
             max(Severity.HELD_UP, coming.severity),
-            f"A worker that began to send an SMS {ago} ago never came back, so the provider may have it; {wait}; "
+            f"A worker that began to send an SMS {ago} ago never came back, so the provider "
+            f"may have it; {wait}; "
             f"{coming.sentence}.",
         )
     return DiagnosticFinding(coming.severity, f"{wait} to leave; {coming.sentence}.")
@@ -426,7 +442,8 @@ def _dead_letter_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
     count = "A dead letter is" if len(s.dead) == 1 else f"{len(s.dead)} dead letters are"
     what = {"sms": "an SMS to them", "event": "what they sent"}.get(last.kind, "a deadline")
     sentence = (
-        f"{count} theirs, the last {format_duration(s.now - last.at)} ago: {what} could not be handled ({last.reason}); "
+        f"{count} theirs, the last {format_duration(s.now - last.at)} ago: {what} could not be handled "
+        f"({last.reason}); "
         f"`parley dead show {last.id}`."
     )
     yield DiagnosticFinding(Severity.HELD_UP if last.at >= since else Severity.NORMAL, sentence)
@@ -448,7 +465,8 @@ def _session_finding(
     if session.problem:
         return DiagnosticFinding(
             Severity.WRONG,
-            f"A session of {session.survey} is open, but {session.problem}: whatever they send becomes a dead letter.",
+            f"A session of {session.survey} is open, but {session.problem}: whatever they "
+            "send becomes a dead letter.",
         )
     first = session.ahead[0]
     if first.at <= s.now:
@@ -461,7 +479,8 @@ def _session_finding(
         weight, clock = Severity.HELD_UP, f", if `clock` runs by then. {_last_heard_sentence(s, 'clock')}"
     return DiagnosticFinding(
         weight,
-        f"Waits for an answer to {where}; {_DEADLINE_PHRASE[first.what]} in {format_duration(first.at - s.now)}{clock}.",
+        f"Waits for an answer to {where}; {_DEADLINE_PHRASE[first.what]} in "
+        f"{format_duration(first.at - s.now)}{clock}.",
     )
 
 
@@ -481,14 +500,16 @@ def _multipart_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
         left = f"in {format_duration(parts.until - s.now)}" if parts.until > s.now else "now"
         yield DiagnosticFinding(
             Severity.NORMAL,
-            f"{parts.came} of {parts.total} parts of a long SMS have come; without the others it is taken as it is {left}.",
+            f"{parts.came} of {parts.total} parts of a long SMS have come; without the others it "
+            f"is taken as it is {left}.",
         )
 
 
 def _invitation_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
     for each in s.invitations:
         standing = s.channels.get(each.channel)
-        about = f"An invitation to {each.survey or '?'} on {each.channel or '?'} has waited for {format_duration(s.now - each.at)}"
+        waited = format_duration(s.now - each.at)
+        about = f"An invitation to {each.survey or '?'} on {each.channel or '?'} has waited for {waited}"
         if standing is None:
             yield DiagnosticFinding(
                 Severity.WRONG, f"{about}, but no channel is called so: nobody will release it."
@@ -511,7 +532,8 @@ def _invitation_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
         elif standing.sms_per_day and standing.sms_today >= standing.sms_per_day:
             yield DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{about}; the channel has spent the day's SMS ({standing.sms_today} of {standing.sms_per_day}).",
+                f"{about}; the channel has spent the day's SMS ({standing.sms_today} of "
+                f"{standing.sms_per_day}).",
             )
         elif _is_role_missing(s, "clock"):
             yield DiagnosticFinding(
@@ -533,14 +555,16 @@ def _opt_out_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
             mail = "; it may be in the mail that waits" if s.mail_count else ""
             yield DiagnosticFinding(
                 Severity.HELD_UP,
-                f"The list of opt-outs has them for {each.channel}, but their lane does not know it{mail}: what is open "
+                f"The list of opt-outs has them for {each.channel}, but their lane does "
+                f"not know it{mail}: what is open "
                 "goes on.",
             )
             continue
         by = f", by the word of {each.source}" if each.source not in ("", "person", "unknown") else ""
         yield DiagnosticFinding(
             Severity.NORMAL,
-            f"They opted out of {each.channel} {format_duration(s.now - each.since)} ago{by}: nothing is sent on it until they "
+            f"They opted out of {each.channel} {format_duration(s.now - each.since)} ago{by}: nothing is "
+            "sent on it until they "
             "say START.",
         )
 
@@ -556,7 +580,8 @@ def _refusal_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
     again = _next_start_clause(s, last, threads)
     yield DiagnosticFinding(
         Severity.NORMAL,
-        f"The last START or invitation on {last.channel}, {format_duration(s.now - last.at)} ago, opened nothing: "
+        f"The last START or invitation on {last.channel}, "
+        f"{format_duration(s.now - last.at)} ago, opened nothing: "
         f"{REFUSAL_REASONS[last.reason]}{again}.",
     )
 
@@ -572,7 +597,8 @@ def _next_start_clause(s: SenderSnapshot, refused: OpeningRefused, threads: list
                 f"; the next START is let through {f'in {format_duration(wait)}' if wait > 0 else 'by now'}"
             )
         if refused.reason == "daily_cap" and thread.most_today:
-            return f" ({thread.opened_today} of {thread.most_today}); the day ends at midnight of the channel's time zone"
+            count = f" ({thread.opened_today} of {thread.most_today})"
+            return f"{count}; the day ends at midnight of the channel's time zone"
         if refused.reason == "cooldown" and thread.cools:
             return "; " + ", ".join(
                 f"{survey} may begin again in {format_duration(until - s.now)}"
@@ -586,7 +612,8 @@ def _idle_finding(s: SenderSnapshot) -> DiagnosticFinding:
     if s.is_unknown:
         return DiagnosticFinding(
             Severity.QUIET,
-            "Nothing is known of this number: nothing of it waits, and neither the lanes nor the latest of the archive "
+            "Nothing is known of this number: nothing of it waits, and neither the lanes nor "
+            "the latest of the archive "
             "have it. If it has written, look whether its webhooks arrive (parley_webhooks_total).",
         )
     ended = max((each for each in s.threads if each.ended_at), key=lambda each: each.ended_at, default=None)
@@ -602,6 +629,7 @@ def _idle_finding(s: SenderSnapshot) -> DiagnosticFinding:
     return DiagnosticFinding(
         Severity.QUIET,
         f"Nothing waits and nothing is under way: the last session, of {ended.ended_survey}, ended "
-        f"{format_duration(s.now - ended.ended_at)} ago, as {ENDING_REASONS[ended.ended_how]}. A START begins another"
+        f"{format_duration(s.now - ended.ended_at)} ago, as "
+        f"{ENDING_REASONS[ended.ended_how]}. A START begins another"
         f"{f' ({cools})' if cools else ''}.",
     )

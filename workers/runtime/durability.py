@@ -13,9 +13,12 @@ def warn_of_durability_gaps(client: redis.Redis) -> None:
     """Log a warning for each Redis setting under which an acknowledged SMS can be lost."""
     for name, found in durability_gaps(client).items():
         log.warning(
-            "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABILITY_SETTINGS[name],
+            "Redis may lose what was acknowledged",
+            setting=name,
+            found=found,
+            wanted=DURABILITY_SETTINGS[name],
             todo=f"CONFIG SET {name} {DURABILITY_SETTINGS[name]}",
-        )  # fmt: skip
+        )
 
 
 def durability_gaps(client: redis.Redis) -> dict[str, str]:

@@ -340,9 +340,15 @@ class DeliveryRunner:
             metrics.DEAD_LETTERS.labels(settlement.dead_letter_reason).inc()
         (log.error if settlement.dead_letter_reason else log.warning)(
             "sms not accepted",
-            id=sms.id, channel=sms.channel, session=sms.session, sender=hash_sender(self._log_key, sms.to),
-            outcome=settlement.outcome_label, code=settlement.code, why=settlement.why, rest_ms=settlement.rest_ms,
-        )  # fmt: skip
+            id=sms.id,
+            channel=sms.channel,
+            session=sms.session,
+            sender=hash_sender(self._log_key, sms.to),
+            outcome=settlement.outcome_label,
+            code=settlement.code,
+            why=settlement.why,
+            rest_ms=settlement.rest_ms,
+        )
 
 
 def _permit_request(take: OutboxLease, sms: OutboundSms) -> PermitRequest:

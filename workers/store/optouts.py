@@ -27,9 +27,12 @@ log = structlog.get_logger()
 OPT_OUT_SCAN_COUNT = 500
 
 _WRONG_KEY_MESSAGE = (
-    "PARLEY_OPTOUT_KEY is not the key that the list of opt-outs in this Redis was made with: expected that key, or no "
-    "PARLEY_OPTOUT_KEY if there was none; with another, people who said stop would not be known. If the key is lost, "
-    f"so is the list: delete the Redis key {keyspace.OPTOUT_SECRET_CHECK_KEY}, and import the opted-out numbers anew"
+    "PARLEY_OPTOUT_KEY is not the key that the list of opt-outs in this Redis was made "
+    "with: expected that key, or no "
+    "PARLEY_OPTOUT_KEY if there was none; with another, people who said stop would not be known. "
+    "If the key is lost, "
+    f"so is the list: delete the Redis key {keyspace.OPTOUT_SECRET_CHECK_KEY}, and "
+    "import the opted-out numbers anew"
 )
 
 OptOutsByChannel = dict[str, tuple[int, str]]

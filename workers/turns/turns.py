@@ -48,9 +48,14 @@ class TurnRunner:
     """Claims, advances and commits the lanes of one worker. `handle_wakeup` is called with the senders of a wake-up."""
 
     def __init__(
-        self, lanes: LaneStore, surveys: SurveyRegistry, channels: Mapping[str, Channel], channel_store: ChannelStore, waker: WorkerWaker,
+        self,
+        lanes: LaneStore,
+        surveys: SurveyRegistry,
+        channels: Mapping[str, Channel],
+        channel_store: ChannelStore,
+        waker: WorkerWaker,
         log_key: bytes,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._lanes = lanes
         self._surveys = surveys
         self._policy: ChannelPolicies = channel_policies(channels)

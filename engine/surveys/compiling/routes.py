@@ -60,7 +60,8 @@ class RouteCompiler:
             return END_INDEX
         if target not in self._scope.index_by_id:
             self._scope.add_error(
-                f"field {field}: no step is called '{target}'{did_you_mean(target, [*self._scope.index_by_id, 'end'])}"
+                f"field {field}: no step is called "
+                f"'{target}'{did_you_mean(target, [*self._scope.index_by_id, 'end'])}"
             )
         return self._scope.index_by_id.get(target, END_INDEX)
 
@@ -85,7 +86,8 @@ class RouteCompiler:
         for n, each in enumerate(written[:-1]):
             if each.when is None and each.times is None:
                 self._scope.add_error(
-                    f"field next[{n + 1}]: it is never tried, since next[{n}] has no condition: put that one last"
+                    f"field next[{n + 1}]: it is never tried, since next[{n}] has no condition: "
+                    "put that one last"
                 )
                 return
 
@@ -116,7 +118,8 @@ class RouteCompiler:
             return step.id
         if when.answer not in scope.index_by_id:
             scope.add_error(
-                f"field {field}.answer: no step is called '{when.answer}'{did_you_mean(when.answer, scope.index_by_id)}"
+                f"field {field}.answer: no step is called "
+                f"'{when.answer}'{did_you_mean(when.answer, scope.index_by_id)}"
             )
         elif scope.is_statement(when.answer):
             scope.add_error(f"field {field}.answer: '{when.answer}' asks nothing")
