@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test quick check format figures bench soak shifted busy lock clean
+.PHONY: install run phone test quick check format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
 
@@ -55,19 +55,26 @@ SECONDS ?= 600
 soak: install
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
-# The tests on another day: no test may depend on the day it runs. Every process sees a clock, and times of files, that are
-# so many days ahead (tests/support/shifted_clock.c; a C compiler makes it), but for Prometheus, which is asked for ages.
+# The soak, with half of each role's processes of the last release's commit, forward and back: make upgrade SECONDS=20
+upgrade: SECONDS = 60
+upgrade: install
+	$(BIN)/python -m tests.upgrade --seconds $(SECONDS)
+
+# The tests on another day: no test may depend on the day it runs. Every process but Prometheus sees a clock, and times of
+# files, that are so many days ahead (tests/support/shifted_clock.c, for which it takes a C compiler). TESTS are all, or
+# some of them: make shifted TESTS=tests/recorded SHIFT_DAYS=40
 SHIFT_DAYS ?= 365
+TESTS ?= tests
 shifted: install
 	@mkdir -p var/shifted
 	$(CC) -O2 -Wall -Wextra -shared -fPIC -o var/shifted/clock.so tests/support/shifted_clock.c -ldl
 	SHIFT_DAYS=$(SHIFT_DAYS) LD_PRELOAD=$(CURDIR)/var/shifted/clock.so PYTHONPYCACHEPREFIX=$(CURDIR)/var/shifted/pycache \
-		$(BIN)/python -m pytest -p no:cacheprovider
+		$(BIN)/python -m pytest -p no:cacheprovider $(TESTS)
 
 # The tests beside a load that takes every core: no test may depend on a machine that has nothing else to do.
 busy: install
 	@for _ in $$(seq $$(nproc)); do (while :; do :; done) & loops="$$loops $$!"; done; trap "kill $$loops" EXIT; \
-		trap "exit 130" INT TERM; $(BIN)/python -m pytest -p no:cacheprovider
+		trap "exit 130" INT TERM; $(BIN)/python -m pytest -p no:cacheprovider $(TESTS)
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -60,8 +60,8 @@ class _CommandGroup(click.Group):
 
 
 def _redis_failure_sentence(error: Exception) -> str:
-    """What a server that fails in the midst of a command says to an operator; empty if it is not that. Who has not
-    imported its client has not failed by it."""
+    """Write the sentence for an operator whose command Redis failed; "" if it is another error. A command that has
+    not imported redis has not failed by it."""
     redis = sys.modules.get("redis")
     if redis is None or not isinstance(error, redis.RedisError):
         return ""

@@ -1,21 +1,20 @@
 """`python -m ingest`: the `web` process, from the environment alone, until SIGTERM or SIGINT."""
 
 import gc
-import os
 import signal
 import socket
 import sys
-from functools import partial
 
 import structlog
 import uvicorn
 
-from config.settings.settings import Settings, exit_on_config_error, load_settings_and_surveys
+from config.settings.settings import Settings, exit_on_config_error
+from config.settings.startup_check import load_settings_and_surveys
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader, run_periodically
+from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
-from engine.proofs.survey_loader import ReloadResult, load_surveys, reload_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.telemetry.periodic_task import run_periodically
+from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.web import create_app
 from ingest.webhooks.fast_path import WebhookFastPath
@@ -37,7 +36,8 @@ def open_listening_socket(host: str, port: int) -> socket.socket:
 
 
 def tune_garbage_collector() -> None:
-    """What is loaded by now stays, so the collector need not look at it; a request leaves few cycles behind."""
+    """Freeze everything that is loaded by now, and let the garbage collector run rarely: a request leaves few
+    cycles behind."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -68,15 +68,19 @@ def run_web_server(settings: Settings, surveys: SurveyRegistry, app: WebhookFast
             uvicorn.Server(config).run(sockets=[door])
 
 
-def survey_reloader(settings: Settings, surveys: SurveyRegistry) -> SurveyReloader[ReloadResult]:
-    """Whoever keeps `surveys` as their folder has them. No session is opened here, so no version is told to others."""
-    reread = partial(reload_surveys, running=surveys, needed=settings.offered_surveys)
-    return SurveyReloader(settings.surveys, reread, lambda reread: surveys.replace_current(reread.current))
+def survey_reloader(settings: Settings, surveys: SurveyRegistry) -> SurveyReloader:
+    """Return a reloader that keeps `surveys` as the folder of survey files has them. Stores no versions in Redis: `web`
+    opens no session."""
+
+    def apply_reload(result: ReloadResult) -> None:
+        surveys.replace_current(result.current)
+
+    return SurveyReloader(settings.surveys, surveys, settings.offered_surveys, apply_reload)
 
 
 def main() -> None:
     with exit_on_config_error():
-        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys()
         settings.require_redis()
         app = create_app(settings, surveys)
     configure_logging(settings)

@@ -60,7 +60,7 @@ def spool_gauges(spool: Spool | None) -> Iterable[GaugeReading]:
 
 
 def spool_status(spool: Spool) -> SpoolStatus:
-    """How the spool stands, as if empty while its disk does not say."""
+    """Return the status of the spool; EMPTY_STATUS while its disk cannot be read."""
     try:
         return spool.read_status()
     except OSError:

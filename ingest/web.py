@@ -8,7 +8,7 @@ import redis
 from falcon.asgi import Request, Response
 
 from config.settings.settings import Settings
-from config.store import keyspace
+from config.store import redis_client
 from config.telemetry.exposition import MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest import api, health
@@ -22,7 +22,7 @@ from ingest.webhooks.inline_replies import InlineReplies
 
 
 class _Lifespan:
-    """What was begun is finished before the process ends."""
+    """Starts what runs beside requests, and finishes what was begun before the process ends."""
 
     def __init__(
         self, mailboxes: MailboxWriter, phones: simulated_phone.SimulatedPhones, hand_over: SpoolDrain | None
@@ -49,10 +49,10 @@ async def _redis_unavailable(
 
 
 def create_app(settings: Settings, surveys: SurveyRegistry) -> WebhookFastPath:
-    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises Mistakes if
+    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
     the spool cannot be used."""
-    lanes = AsyncRedisClient(keyspace.connect_async(settings.redis_url))
-    broker = AsyncRedisClient(keyspace.connect_async(settings.broker_url))
+    lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url))
+    broker = AsyncRedisClient(redis_client.connect_async(settings.broker_url))
     spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
     mailboxes = MailboxWriter(settings.shards, lanes, broker, spool)
     phones = simulated_phone.SimulatedPhones(settings.redis_url)

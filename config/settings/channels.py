@@ -1,6 +1,6 @@
 """parley.toml: the channels of a deployment, and the keys of those who may invite.
 
-What a channel says beyond the fields of ChannelFile is its provider's to understand: it is kept as written. A field
+What a channel says beyond the fields of ChannelTable is its provider's to understand: it is kept as written. A field
 `x_env` names the environment variable that holds the secret `x`.
 """
 
@@ -15,8 +15,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, read_fields, unknown_name_problem
+from config.settings.config_errors import Secret, read_table, unknown_name_problem
 from config.settings.contacts import read_contacts
+from engine.model.policy import ChannelPolicy
+from engine.model.quiet_hours import QuietHours
 
 SIMULATOR = "simulator"
 """The provider that is Parley itself; also its login, its key, its channels' token, and the key of their API. It
@@ -33,7 +35,7 @@ _TIME_PATTERN = "([01][0-9]|2[0-3]):[0-5][0-9]"
 
 
 class ChannelLimits(msgspec.Struct, frozen=True):
-    """What a channel allows; 0 means no limit. Days are those of the channel's time zone."""
+    """The limits of a channel; 0 means no limit. Days are those of the channel's time zone."""
 
     sessions_per_sender_per_day: NonNegativeInt = 5
     start_burst: NonNegativeInt = 3
@@ -68,7 +70,8 @@ class ApiKeyTable(msgspec.Struct, frozen=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """Whoever shows the key whose hash is `sha256` may invite on `channels`, and see and cancel their sessions."""
+    """A key to the API, by the SHA-256 of which it is known: its holder may invite on `channels`, and see and
+    cancel their sessions."""
 
     name: str
     sha256: bytes
@@ -80,8 +83,8 @@ class Channel(msgspec.Struct, frozen=True):
     """A number that people text, and what it does.
 
     `options` are what its provider alone knows, as written; `secrets` those of them that came from the environment.
-    `originators` are sub-numbers. `quiet_minutes` are minutes of the day from which and until which we begin nothing.
-    `contacts` are people's names, by number.
+    `originators` are sub-numbers. While it is `quiet` where a person is, we begin nothing with them. `contacts` are
+    people's names, by number.
     """
 
     name: str
@@ -94,14 +97,35 @@ class Channel(msgspec.Struct, frozen=True):
     options: Mapping[str, Any] = {}
     secrets: Mapping[str, Secret] = {}
     originators: tuple[str, ...] = ()
-    quiet_minutes: tuple[int, int] | None = None
+    quiet: QuietHours | None = None
     contacts: Mapping[str, str] = {}
+
+    def policy(self) -> ChannelPolicy:
+        """Convert it to what the engine knows of a channel."""
+        return ChannelPolicy(
+            surveys=self.surveys,
+            timezone=self.timezone,
+            sessions_per_sender_per_day=self.limits.sessions_per_sender_per_day,
+            start_burst=self.limits.start_burst,
+            start_per_minute=self.limits.start_per_minute,
+            pause_ms=round(self.limits.pause_s * 1000),
+            number=self.number,
+            originators=self.originators,
+            quiet=self.quiet,
+            contacts=self.contacts,
+        )
+
+
+def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
+    """Convert channels to the engine's policies, by name."""
+    return {name: channel.policy() for name, channel in channels.items()}
 
 
 def read_channels(
     path: Path, environ: Mapping[str, str], problems: list[str]
 ) -> tuple[dict[str, Channel], tuple[ApiKey, ...]]:
-    """The channels and keys in the file at `path`. What has mistakes is made too, so that all of them are found."""
+    """Read the channels and keys in the file at `path`. Those with mistakes are made too, so that all mistakes are
+    found."""
     document = _read_toml(path, problems)
     if document is None:
         return {}, ()
@@ -133,7 +157,7 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 class _ChannelReader:
-    """One `[channels.<name>]`, and where its mistakes are told."""
+    """Reads one `[channels.<name>]`, and adds its mistakes to `problems`."""
 
     def __init__(self, path: Path, name: str, environ: Mapping[str, str], problems: list[str]) -> None:
         self._folder = path.parent
@@ -146,7 +170,7 @@ class _ChannelReader:
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
             self._add_problem(": expected a name of 1 to 32 of a-z, 0-9, - and _, as it is part of URLs")
         ours, options = _split_provider_options(raw)
-        written = read_fields(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
+        written = read_table(self._place, ChannelTable(number="", surveys=[]), ours, self._problems)
         named = [name for name in options if name.endswith(_ENV_SUFFIX)]
         return Channel(
             name=self._name,
@@ -155,13 +179,13 @@ class _ChannelReader:
             surveys=tuple(written.surveys),
             token=self._webhook_token(written),
             timezone=self._read_timezone(written.timezone),
-            limits=read_fields(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
+            limits=read_table(f"{self._place}.limits", ChannelLimits(), written.limits, self._problems),
             options={name: value for name, value in options.items() if name not in named},
             secrets={
                 name.removesuffix(_ENV_SUFFIX): self._read_secret(name, options[name]) for name in named
             },
             originators=tuple(written.originators),
-            quiet_minutes=self._quiet_minutes(written.quiet_hours),
+            quiet=self._read_quiet_hours(written.quiet_hours),
             contacts=self._read_contacts(written.contacts),
         )
 
@@ -174,7 +198,8 @@ class _ChannelReader:
         return self._read_secret("token_env", written.token_env)
 
     def _read_secret(self, field: str, variable: object) -> Secret:
-        """What the variable holds. `variable` may be the secret itself by mistake, so it is shown only if a name."""
+        """Return the secret in the environment variable `variable`. That may be the secret itself by mistake, so
+        it is shown only if it looks like a name."""
         if not isinstance(variable, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
             what = field.removesuffix(_ENV_SUFFIX)
             self._add_problem(f".{field}: expected the name of a variable, in capitals, not the {what}")
@@ -192,17 +217,17 @@ class _ChannelReader:
             self._add_problem(f".timezone is {name!r}: expected a zone such as Europe/Paris")
             return ZoneInfo("UTC")
 
-    def _quiet_minutes(self, written: str) -> tuple[int, int] | None:
-        """`21:00-08:00` -> (1260, 480)."""
+    def _read_quiet_hours(self, written: str) -> QuietHours | None:
+        """Read `21:00-08:00`, which is from minute 1260 of the day to minute 480."""
         if not written:
             return None
         begins, ends = (int(time[:2]) * 60 + int(time[3:]) for time in written.split("-"))
         if begins == ends:
             self._add_problem(f".quiet_hours is {written!r}: expected two different times of the day")
-        return begins, ends
+        return QuietHours(begins, ends)
 
     def _read_contacts(self, written: str) -> Mapping[str, str]:
-        """The names in that file, which is looked for beside parley.toml."""
+        """Read the file of contacts, which is looked for beside parley.toml."""
         if not written:
             return {}
         names, problems = read_contacts(self._folder / written)
@@ -211,7 +236,7 @@ class _ChannelReader:
 
 
 def _split_provider_options(raw: object) -> tuple[object, dict[str, Any]]:
-    """What every channel may say, and what is left for its provider."""
+    """Split a table into what every channel may say, and what is left for its provider."""
     if not isinstance(raw, dict):
         return raw, {}
     ours = {name: value for name, value in raw.items() if name in ChannelTable.__struct_fields__}
@@ -219,7 +244,7 @@ def _split_provider_options(raw: object) -> tuple[object, dict[str, Any]]:
 
 
 def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
-    """Numbers and originators that two have: nobody could tell which of them was written to."""
+    """Report numbers and originators that two channels have: nobody could tell which of them was written to."""
     owners: dict[str, str] = {}
     for channel in channels:
         for field, number in (
@@ -229,8 +254,8 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
             digits = number.removeprefix("+")
             if digits and digits in owners:
                 yield (
-                    f"{path}: channels.{channel.name}.{field} is {number!r}: channel {owners[digits]} has it, "
-                    "expected a number of its own"
+                    f"{path}: channels.{channel.name}.{field} is {number!r}: "
+                    f"channel {owners[digits]} has it, expected a number of its own"
                 )
             owners.setdefault(digits, channel.name)
 
@@ -238,14 +263,14 @@ def _shared_numbers(path: Path, channels: Iterable[Channel]) -> Iterator[str]:
 def _read_keys(
     path: Path, raw: object, channels: Mapping[str, Channel], problems: list[str]
 ) -> tuple[ApiKey, ...]:
-    """The keys of the API. Where nothing is real, neither is the key."""
+    """Read the keys of the API. Where all channels are simulated, there is a simulated key too."""
     if not isinstance(raw, dict):
         problems.append(f"{path}: keys is {raw!r}: expected tables [keys.<name>]")
         return ()
     if not raw and all(channel.provider == SIMULATOR for channel in channels.values()):
         return (_api_key(SIMULATOR, ApiKeyTable(sha256(SIMULATOR.encode()).hexdigest(), list(channels))),)
     written = {
-        name: read_fields(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
+        name: read_table(f"{path}: keys.{name}", ApiKeyTable("", []), table, problems)
         for name, table in raw.items()
     }
     owners: dict[str, str] = {}

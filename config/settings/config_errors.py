@@ -1,17 +1,20 @@
-"""How is a mistake in the settings told? In one line: where, what was found, what was expected, and never a secret."""
+"""A mistake in the settings is told in one line: where, what was found, what was expected, and never a secret."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from engine.model.errors import ParleyError
+from engine.model.field_reader import FieldProblem, read_fields
+from engine.model.suggestions import expected_instead
 
 FieldsStruct = TypeVar("FieldsStruct", bound=msgspec.Struct)
 
 
-class ConfigError(Exception):
+class ConfigError(ParleyError):
     """The settings cannot be used. `problems` are lines for the operator."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -39,24 +42,24 @@ def exit_on_config_error() -> Iterator[None]:
         sys.exit(2)
 
 
-def read_fields(place: str, fallback: FieldsStruct, raw: object, problems: list[str]) -> FieldsStruct:
-    """The table `raw`, read field by field so that each wrong one is reported; those stay as in `fallback`."""
+def read_table(place: str, fallback: FieldsStruct, raw: object, problems: list[str]) -> FieldsStruct:
+    """Read the table `raw` field by field, and report each wrong one; those stay as in `fallback`."""
     if not isinstance(raw, dict):
         problems.append(f"{place} is {raw!r}: expected a table")
         return fallback
     fields = {field.name: field for field in msgspec.structs.fields(fallback)}
     problems += [unknown_name_problem(f"{place}.{name}", name, fields) for name in raw if name not in fields]
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        try:
-            if name in raw:
-                values[name] = msgspec.convert(raw[name], field.type)
-            elif field.required:
-                problems.append(f"{place}.{name} is missing")
-        except msgspec.ValidationError as e:
-            found = "" if name in _FIELDS_BESIDE_SECRETS else f" is {raw[name]!r}"
-            problems.append(f"{place}.{name}{found}: {_expected_sentence(name, str(e))}")
+    values, wrong = read_fields(fields.values(), raw)
+    problems += [f"{place}.{_field_problem(each, raw)}" for each in wrong]
     return msgspec.structs.replace(fallback, **values)
+
+
+def _field_problem(wrong: FieldProblem, raw: Mapping[str, object]) -> str:
+    name = wrong.field.name
+    if not wrong.sentence:
+        return f"{name} is missing"
+    found = "" if name in _FIELDS_BESIDE_SECRETS else f" is {raw[name]!r}"
+    return f"{name}{found}: {_expected_sentence(wrong)}"
 
 
 _PATTERN_SENTENCES = {
@@ -71,20 +74,12 @@ _FIELDS_BESIDE_SECRETS = ("token_env", "sha256")
 """Fields that stand beside a secret, which may have been written there instead."""
 
 
-def _expected_sentence(name: str, why: str) -> str:
-    if name in _PATTERN_SENTENCES and "regex" in why:
-        return _PATTERN_SENTENCES[name]
-    return why[:1].lower() + why[1:].replace("`", "")
+def _expected_sentence(wrong: FieldProblem) -> str:
+    if wrong.field.name in _PATTERN_SENTENCES and "regex" in wrong.sentence:
+        return _PATTERN_SENTENCES[wrong.field.name]
+    return wrong.sentence + (f" - at ${wrong.path}" if wrong.path else "")
 
 
 def unknown_name_problem(place: str, name: str, known: Iterable[str]) -> str:
-    """The line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
-    known = list(known)
-    near = get_close_matches(name, known, n=1)
-    return f"{place} is unknown" + (
-        f": did you mean {near[0]}?"
-        if near
-        else f": expected {', '.join(known)}"
-        if known
-        else ": there is none"
-    )
+    """Write the line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
+    return f"{place} is unknown{expected_instead(name, known)}"

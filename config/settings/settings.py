@@ -1,22 +1,22 @@
-"""The settings of a deployment: environment, parley.toml and survey files, read once, as a whole.
+"""The settings of a deployment: environment and parley.toml, read once, as a whole.
 
-Everything is checked before anything starts, and every mistake is reported at once, each in one line: where, what
-was found, what was expected. No secret is ever part of such a line, nor of a `repr`. What only providers understand
-of it they check themselves: see `load_settings_and_surveys`.
+Every mistake is reported at once, each in one line: where, what was found, what was expected. No secret is ever part
+of such a line, nor of a `repr`. What else must be right before a process starts, startup_check.py looks at.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_channels
-from config.settings.config_errors import ConfigError, Secret, exit_on_config_error, unknown_name_problem
-from config.settings.survey_folder import SurveyFiles, read_survey_files
+from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
+from engine.providers import ProviderChannel
+from engine.providers.provider_registry import ProviderSettings
 
 __all__ = [
     "ENVIRONMENT_VARIABLES",
@@ -31,7 +31,6 @@ __all__ = [
     "default_broker_url",
     "exit_on_config_error",
     "load_settings",
-    "load_settings_and_surveys",
 ]  # fmt: skip
 
 LogStyle = Literal["json", "console"]
@@ -133,13 +132,21 @@ class Settings(msgspec.Struct, frozen=True):
             secrets += [channel.token, *(channel.secrets[field] for field in sorted(channel.secrets))]
         return blake2b("\0".join(secrets).encode(), digest_size=32, person=b"parley log").digest()
 
-    @property
-    def channel_fields(self) -> Sequence[str]:
-        """What any channel may say in parley.toml, whatever its provider is."""
-        return ChannelTable.__struct_fields__
+    def provider_settings(self, name: str) -> ProviderSettings:
+        """Collect what the provider of the channel `name` needs to know."""
+        channel = self.channels[name]
+        webhook_url = f"{self.public_url}/webhooks/{name}" if self.public_url else ""
+        return ProviderSettings(
+            channel.provider,
+            ProviderChannel(name, channel.number, channel.token, channel.originators, webhook_url),
+            account=self.accounts[channel.provider],
+            options=channel.options,
+            secrets=channel.secrets,
+            channel_fields=ChannelTable.__struct_fields__,
+        )
 
     def require_redis(self) -> None:
-        """Raises Mistakes if this process was started on its own and not told where the lanes are."""
+        """Raise ConfigError if this process was started on its own and not told where the lanes are."""
         if not self.redis_url:
             todo = "a process started on its own needs it, e.g. redis://127.0.0.1:6379/0"
             raise ConfigError(
@@ -147,52 +154,31 @@ class Settings(msgspec.Struct, frozen=True):
             )
 
 
-class Named(Protocol):
-    def current_names(self) -> Iterable[str]: ...
-
-
-Surveys = TypeVar("Surveys", bound=Named)
-
-
-def load_settings_and_surveys(
-    environ: Mapping[str, str],
-    read_surveys: Callable[[Mapping[str, bytes]], tuple[Surveys, list[str]]],
-    check_providers: Callable[[Settings, str], list[str]],
-) -> tuple[Settings, Surveys]:
-    """The settings and the surveys. Raises Mistakes, with all of them.
-
-    `read_surveys` takes file name -> content, answers surveys and problems. `check_providers` answers what providers
-    find wrong with the settings, which are in the file that it is told.
-    """
-    settings, env = _read_settings(environ)
-    path = env.text("PARLEY_CONFIG")
-    env.problems += check_providers(settings, path)
-    surveys = _read_and_check_surveys(settings, path, read_surveys, env.problems)
-    if env.problems or surveys is None:
-        raise ConfigError(env.problems)
-    return settings, surveys
-
-
 def load_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings alone, whatever the surveys are: for commands, which may be needed while one is broken.
+    """Read the settings alone, whatever the surveys are: for commands, which may be needed while one is broken.
 
-    Raises Mistakes, with all of them.
+    Raises ConfigError, with all mistakes.
     """
-    settings, env = _read_settings(environ)
-    if env.problems:
-        raise ConfigError(env.problems)
+    problems: list[str] = []
+    settings = read_settings(environ, problems)
+    if problems:
+        raise ConfigError(problems)
     return settings
 
 
-def _read_settings(environ: Mapping[str, str]) -> tuple[Settings, "_EnvironmentReader"]:
-    """The settings, of no use if the environment that comes with them has problems."""
-    problems: list[str] = []
+def config_file(environ: Mapping[str, str]) -> Path:
+    """The file of the channels, parley.toml."""
+    return Path(environ.get("PARLEY_CONFIG") or _DEFAULT_VALUES["PARLEY_CONFIG"])
+
+
+def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
+    """Read the settings, and add what is wrong with them to `problems`: then they are of no use but to find more."""
     env = _EnvironmentReader(environ, problems)
     redis_url, broker_url = env.redis_urls()
     host, port = env.text("PARLEY_HOST"), env.number("PARLEY_PORT", 1, 65_535)
-    channels, keys = read_channels(Path(env.text("PARLEY_CONFIG")), environ, problems)
+    channels, keys = read_channels(config_file(environ), environ, problems)
     providers = {channel.provider for channel in channels.values()}
-    settings = Settings(
+    return Settings(
         channels=channels,
         redis_url=redis_url,
         broker_url=broker_url,
@@ -211,15 +197,14 @@ def _read_settings(environ: Mapping[str, str]) -> tuple[Settings, "_EnvironmentR
         spool=Path(env.text("PARLEY_SPOOL")) if env.text("PARLEY_SPOOL") else None,
         spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MAX_SPOOL_MB) << 20,
     )
-    return settings, env
 
 
 class _EnvironmentReader:
-    """The environment, read by the table of VARIABLES. What is wrong with it is added to `problems`."""
+    """Reads the environment by the table ENVIRONMENT_VARIABLES, and adds what is wrong with it to `problems`."""
 
     def __init__(self, environ: Mapping[str, str], problems: list[str]) -> None:
         self._environ = environ
-        self.problems = problems
+        self._problems = problems
 
     def text(self, name: str) -> str:
         return self._environ.get(name) or _DEFAULT_VALUES[name]
@@ -228,7 +213,7 @@ class _EnvironmentReader:
         written = self.text(name)
         if written.isascii() and written.isdigit() and least <= int(written[:9]) <= most:
             return int(written)
-        self.problems.append(f"{name} is {written!r}: expected a whole number from {least} to {most}")
+        self._problems.append(f"{name} is {written!r}: expected a whole number from {least} to {most}")
         return int(_DEFAULT_VALUES[name])
 
     def log_style(self) -> LogStyle:
@@ -240,7 +225,7 @@ class _EnvironmentReader:
             case "":
                 return "console" if sys.stderr.isatty() else "json"
             case other:
-                self.problems.append(f"PARLEY_LOG is {other!r}: expected json or console")
+                self._problems.append(f"PARLEY_LOG is {other!r}: expected json or console")
                 return "json"
 
     def redis_urls(self) -> tuple[Secret, Secret]:
@@ -248,16 +233,16 @@ class _EnvironmentReader:
         lanes, broker = self.text("PARLEY_REDIS_URL"), self.text("PARLEY_BROKER_URL")
         for name, url in (("PARLEY_REDIS_URL", lanes), ("PARLEY_BROKER_URL", broker)):
             if url and _url_scheme(url) not in ("redis", "rediss", "unix"):
-                self.problems.append(
+                self._problems.append(
                     f"{name}: expected a URL that begins with redis://, rediss:// or unix://"
                 )
                 return Secret(), Secret()
         if lanes and not broker:
             broker = default_broker_url(lanes)
             if not broker:
-                self.problems.append(
-                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: expected "
-                    "redis://host:port/number there, or the broker's own URL"
+                self._problems.append(
+                    "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: "
+                    "expected redis://host:port/number there, or the broker's own URL"
                 )
         return Secret(lanes), Secret(broker)
 
@@ -265,7 +250,7 @@ class _EnvironmentReader:
         written = self.text("PARLEY_PUBLIC_URL")
         url = written.rstrip("/")
         if written and not _is_base_url(url):
-            self.problems.append(
+            self._problems.append(
                 f"PARLEY_PUBLIC_URL is {written!r}: expected http:// or https://, a host, and no ? or #, "
                 "such as https://sms.example.org"
             )
@@ -295,7 +280,8 @@ def _is_base_url(url: str) -> bool:
 
 
 def default_broker_url(url: str) -> str:
-    """The same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`; "" if the URL has none."""
+    """Return the URL of the same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`; "" if the
+    URL has none."""
     parts = urlsplit(url)
     number = parts.path.strip("/") or "0"
     if parts.scheme == "unix" or not number.isdigit() or "db=" in parts.query:
@@ -304,7 +290,7 @@ def default_broker_url(url: str) -> str:
 
 
 def _provider_account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:
-    """What the environment says of the account with a provider, whose fields only the provider knows."""
+    """Read the account with a provider, whose fields only the provider knows, from the environment."""
     prefix = f"PARLEY_{provider.upper()}_"
     return {
         name.removeprefix(prefix).lower(): Secret(value)
@@ -324,39 +310,3 @@ def _simulator_account(host: str, port: int) -> dict[str, Secret]:
     """The account with ourselves."""
     url = f"{local_url(host, port)}/simulator/v1/public"
     return {"url": Secret(url), "login": Secret(SIMULATOR), "key": Secret(SIMULATOR)}
-
-
-def _read_and_check_surveys(
-    settings: Settings,
-    path: str,
-    read_surveys: Callable[[Mapping[str, bytes]], tuple[Surveys, list[str]]],
-    problems: list[str],
-) -> Surveys | None:
-    """The surveys of the settings' folder, to which the channels of the file `path` refer."""
-    files = _read_survey_files(settings.surveys, problems)
-    if not files:
-        return None
-    surveys, found = read_surveys(files)
-    problems += found
-    known = surveys.current_names()
-    broken = {Path(name).stem for name in files} if found else set()
-    for channel in settings.channels.values():
-        for wanted in channel.surveys:
-            if wanted not in known and wanted not in broken:
-                problems.append(
-                    unknown_name_problem(f"{path}: channels.{channel.name}.surveys: {wanted}", wanted, known)
-                )
-    return surveys
-
-
-def _read_survey_files(folder: Path, problems: list[str]) -> SurveyFiles:
-    try:
-        files = read_survey_files(folder)
-    except OSError as e:
-        problems.append(
-            f"{folder}: cannot be read ({e.strerror}): set PARLEY_SURVEYS to the folder of surveys"
-        )
-        return {}
-    if not files:
-        problems.append(f"{folder}: no surveys: expected .yaml, .yml or .json files")
-    return files

@@ -1,5 +1,5 @@
-"""What is in the folder of surveys, and is it still the same? Looked at, not listened to: folders that are mounted
-from elsewhere tell nobody of changes, and a look costs microseconds.
+"""Watches the folder of surveys by looking at it: folders that are mounted from elsewhere tell nobody of changes, and
+a look costs microseconds.
 
 A file is taken as it is once two looks in a row found it the same, so that one which is being written is not read by
 half.
@@ -8,7 +8,7 @@ half.
 from pathlib import Path
 from time import time_ns
 
-SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
+from engine.surveys.documents import SURVEY_SUFFIXES
 
 MTIME_GRANULARITY_NS = 2_000_000_000
 """Two changes of a file within this may bear the same time: no file system's clock is coarser."""
@@ -42,8 +42,8 @@ class SurveyFolder:
         self._last_answered: SurveyFiles | None = None
 
     def changed_files(self) -> SurveyFiles | None:
-        """All the files, if they are not what they were at the last answer and are what they were at the last look;
-        else None. Raises OSError."""
+        """Return all files if they differ from the last ones returned and have stayed the same for two looks; else None.
+        Raises OSError."""
         stamps = {file.name: _file_stamp(file) for file in _survey_paths(self.path)}
         if not (self._settled and stamps == self._stamps):
             now_ns, before = time_ns(), self._last_seen
@@ -61,6 +61,6 @@ class SurveyFolder:
 
 
 def _file_stamp(file: Path) -> _FileStamp:
-    """What differs once the file has: times in ns, size, and which file it is."""
+    """Return what differs once the file has changed: times in ns, size, and which file it is."""
     found = file.stat()
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

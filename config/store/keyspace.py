@@ -1,37 +1,13 @@
-"""Where everything lies in Redis, and how it is reached.
+"""What every key in Redis is called.
 
-A sender's keys and its shard's indexes share the hash tag `{k}`, k = crc32(sender) mod the number of shards, so one
-server-side function (lua/) changes them at once, on a single server and on Redis Cluster alike. This module
-knows names and argument orders and nothing of what the values mean.
+Law: a sender's keys and its shard's indexes share the hash tag `{k}`, k = crc32(sender) mod the number of shards, so that
+one server-side function changes them at once, on a single server and on Redis Cluster alike. This module knows names, and
+nothing of what lies under them: workers/README.md has the table.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
-from itertools import chain
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 from zlib import crc32
-
-import hiredis
-import redis
-import redis.asyncio
-from redis.asyncio.connection import Connection
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
-
-_LUA_FILES = (
-    "values", "letters", "mailboxes", "optouts", "lanes", "redress", "outboxes", "channels", "invitations", "answers",
-)  # fmt: skip
-_LUA_SOURCE = "\n".join(
-    Path(__file__).with_name("lua").joinpath(f"{name}.lua").read_text() for name in _LUA_FILES
-)
-
-LIBRARY_NAME = f"parley_{blake2b(_LUA_SOURCE.encode(), digest_size=4).hexdigest()}"
-"""What our server-side functions are called in Redis: by their text, so that those of two releases live side by side
-in a rolling deployment. Each release calls its own, on the same keys."""
-
-LIBRARY_SOURCE = _LUA_SOURCE.replace("@library@", LIBRARY_NAME)
 
 QUEUES = STARTS_QUEUE, REPLIES_QUEUE, OUTBOUND_QUEUE = "starts", "replies", "outbound"
 QUEUE_BY_NUMBER = {1: STARTS_QUEUE, 2: REPLIES_QUEUE}
@@ -49,9 +25,6 @@ PROCESSES_KEY = f"{{{SURVEYS_KEY}}}:runs"
 MAX_HELD_MS = 30 * 86_400_000
 """How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
 
-SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
-COMMAND_RETRIES = 3
-
 OPTOUT_SECRET_KEY, OPTOUT_SECRET_CHECK_KEY = "optout-key", "optout-key-check"
 """The secret that hides numbers in the list of opt-outs, if Parley made it; and by what the secret in use is known."""
 
@@ -61,8 +34,12 @@ RETENTION_KEY = "retention"
 LIBRARIES_KEY = "libraries"
 """Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""
 
-Command = tuple[Any, ...]
 T = TypeVar("T")
+
+
+def mail_prefix(start: bool) -> bytes:
+    """Return what stands before an event that goes into a mailbox."""
+    return START_PREFIX if start else REPLY_PREFIX
 
 
 def shard_of(sender: str, shards: int) -> int:
@@ -219,143 +196,3 @@ def pause_key(channel: str) -> str:
 def circuit_state_key(channel: str) -> str:
     """How a channel's provider does of late, and its pace: see lua/values.lua."""
     return f"{{channel:{channel}}}:flow"
-
-
-def function_call(function: str, keys: Sequence[str], args: Iterable[Any]) -> Command:
-    return ("FCALL", f"{LIBRARY_NAME}_{function}", len(keys), *keys, *args)
-
-
-def accept_commands(
-    shards: int, events_in: Sequence[tuple[str, bool, bytes]], ages_ms: Sequence[int] = ()
-) -> tuple[list[Command], list[list[int]]]:
-    """Commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
-    says how long ago each was accepted, unless all of them are new.
-
-    A command answers a list of ints, one an event: 0 if nobody need be woken, else a key of QUEUE_OF.
-    """
-    commands: list[Command] = []
-    positions: list[list[int]] = []
-    for k, group in group_by_shard(enumerate(events_in), lambda item: item[1][0], shards).items():
-        keys = [lane_alarms_key(k), *(mailbox_key(k, sender) for _, (sender, _, _) in group)]
-        args = (
-            (sender, (START_PREFIX if start else REPLY_PREFIX) + event) for _, (sender, start, event) in group
-        )
-        ages = (ages_ms[at] for at, _ in group) if ages_ms else ()
-        commands.append(function_call("accept", keys, chain(chain.from_iterable(args), ages)))
-        positions.append([at for at, _ in group])
-    return commands, positions
-
-
-def unhold_command(
-    k: int, channel: str, identity: str, sender: str, keep_events_ms: int, records: bytes
-) -> Command:
-    """Hold an invitation no more: `records` say why, and without any it is forgotten. Answers 1 if it was held."""
-    keys = [held_ids_key(k, channel), held_invitations_key(k), session_key(k, identity), events_key(k)]
-    return function_call("unhold", keys, (identity, sender, keep_events_ms, records))
-
-
-def wake_command(queue: str, senders: Iterable[str]) -> Command:
-    """For the broker's Redis: wake a worker of `queue` for these senders."""
-    return function_call("ring", [wakeup_queue_key(queue)], senders)
-
-
-def server_time_ms(client: redis.Redis) -> int:
-    """The server's time."""
-    return time_reply_ms(run_command(client, ("TIME",)))
-
-
-def time_reply_ms(time: tuple[int | bytes, int | bytes]) -> int:
-    """A server's time, of what it answers to TIME."""
-    seconds, microseconds = time
-    return int(seconds) * 1_000 + int(microseconds) // 1_000
-
-
-def run_command(client: redis.Redis, command: Command) -> Any:
-    """The answer to one command."""
-    return run_commands(client, [command])[0]
-
-
-def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """The answers to `commands`, sent in one round trip. Raises the first error among them, without the command
-    that redis-py would quote: it names phone numbers. A server that lost our functions gets them again."""
-    answers = _send_commands(client, commands)
-    if any(
-        isinstance(answer, redis.ResponseError) and "Function not found" in str(answer) for answer in answers
-    ):
-        load_functions(client)
-        answers = _send_commands(client, commands)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
-
-
-def _send_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    if len(commands) == 1:
-        try:
-            return [client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        except redis.ResponseError as e:
-            return [e]
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-    answers: list[Any] = pipeline.execute(raise_on_error=False)
-    return answers
-
-
-class _HiredisPacker:
-    """Packs a command as redis-py does, in half of its time (a quarter under asyncio, where it does not ask hiredis):
-    what it looks into every argument for, bytearrays and memoryviews, is in none of ours."""
-
-    @staticmethod
-    def pack(*args: Any) -> list[bytes]:
-        words = args[0].split()  # CONFIG GET, say
-        return [hiredis.pack_command(args if len(words) == 1 else (*words, *args[1:]))]
-
-
-class _AsyncConnection(Connection):
-    """By TLS redis-py takes a connection of its own, which packs as it always did."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        return _HiredisPacker.pack(*args)
-
-
-_RETRIED_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-
-
-def connect(url: str, retries: int = COMMAND_RETRIES, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A client whose calls are repeated when a reply was lost: every function of ours allows it."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
-        retry_on_error=list(_RETRIED_ERRORS),
-        protocol=2,
-        command_packer=_HiredisPacker,
-    )
-
-
-def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
-    """The same for asyncio. Whoever awaits a reply bounds the wait, which costs less than a timeout a read."""
-    return redis.asyncio.Redis.from_url(
-        url,
-        connection_class=_AsyncConnection,
-        socket_timeout=None,
-        socket_connect_timeout=1.0,
-        socket_keepalive=True,
-        retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), retries),
-        retry_on_error=list(_RETRIED_ERRORS),
-        protocol=2,
-    )
-
-
-def load_functions(client: redis.Redis) -> None:
-    """Make the server-side functions known; safe beside running processes of any release. A server whose memory is full
-    takes none, and need not if it has them: whoever empties it must be able to start."""
-    try:
-        client.function_load(LIBRARY_SOURCE, replace=True)
-    except redis.exceptions.OutOfMemoryError:
-        if not client.function_list(LIBRARY_NAME):
-            raise

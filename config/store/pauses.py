@@ -8,10 +8,6 @@ PausedBy = Literal["operator", "account", "circuit"]
 """Who paused it: a person; a fault of the account with the provider; a provider that fails too often."""
 
 
-ENDLESS_PAUSE_MS = 10 * 365 * 86_400_000
-"""How long a pause without an end lies there. It must have some expiry: an earlier release only sees pauses that do."""
-
-
 class StoredPause(msgspec.Struct, frozen=True, kw_only=True):
     """`since` is ms, `who` the operator's name. One by an operator may have no end, outranks the others, and is ended by
     nothing but its end or a resume. The others end when one SMS, which probes, is accepted."""
@@ -27,7 +23,8 @@ encode_pause = msgspec.json.Encoder().encode
 
 
 def decode_pause(value: bytes) -> StoredPause:
-    """The pause in `value`. An earlier release wrote no more than why, and paused for the account's faults alone."""
+    """The pause in `value`. One that this release cannot read, as a later one wrote it, holds all the same: it is taken
+    for an account's, with all of it for its reason."""
     try:
         return _decode_json(value)
     except msgspec.MsgspecError:
@@ -36,4 +33,4 @@ def decode_pause(value: bytes) -> StoredPause:
 
 def pause_left_ms(pttl: int) -> int | None:
     """For how long yet, by what PTTL says of a pause that is there; None: until it is ended."""
-    return None if pttl < 0 or pttl > ENDLESS_PAUSE_MS // 2 else pttl
+    return None if pttl < 0 else pttl

@@ -7,12 +7,15 @@ import msgspec
 _MS_DIGITS = 13
 """Digits of a moment."""
 
+LANE_LEASE_MS = 5_000
+"""How long the claim of a lane holds: after a kill -9, it waits this long and a tick of the clock."""
+
 _LOCK_PATTERN = re.compile(rb"(\d+) (\d+) (\d+) (\d+) (.*)", re.DOTALL)
 
 
 class StoredLock(msgspec.Struct, frozen=True):
     """Who has a lane or an outbox, or had: it is theirs until `until`. `attempts` are the takings in a row that came to
-    nothing, this one included, the first of them at `since` (0 of a lane, where it is not kept). Times are ms.
+    nothing, this one included, the first of them at `since` (0: nothing was tried). Times are ms.
 
     Of an outbox, `fence` 0 says that nobody sends and the sender rests; `owner` is then how the last try was left. Of a
     lane, moments of later attempts may follow the owner (lua/values.lua).

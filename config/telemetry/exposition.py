@@ -1,7 +1,7 @@
-"""What does `/metrics` say? All that this machine's processes have counted, and what lies in Redis.
+"""Publishes the metrics: all that this machine's processes have counted, and what lies in Redis.
 
 What lies in Redis is the deployment's, so every endpoint says the same of it: take `max` over endpoints, never `sum`.
-It is looked up once a second at the most. Of those who ask at once, one reads for all.
+It is read once a second at the most. Of those who ask at once, one reads for all.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +14,14 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from config.settings.settings import Settings
+from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.telemetry import metrics
-from config.telemetry.metrics import ScrapeTimeGauge
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
-from config.telemetry.redis_stats import EARLIER_RELEASE_REASON, RedisStats, ServerStats, StatsReader
+from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
 
 STATS_CACHE_S = 1.0
-"""How long what was found in Redis is told again."""
+"""How long a reading of Redis is published again."""
 
 GaugeReading = tuple[ScrapeTimeGauge, tuple[str, ...], float]
 """A gauge, its labels' values, and its own."""
@@ -79,7 +80,7 @@ def gauge_families(found: Iterable[GaugeReading]) -> Iterable[GaugeMetricFamily]
 
 
 def redis_gauges(found: RedisStats) -> Iterator[GaugeReading]:
-    """The soundings as gauges. Of a server that is away, nothing but that."""
+    """Yield what was read from Redis as gauges; of a server that does not answer, only that."""
     yield from _server_gauges("lanes", found.lanes)
     yield from _server_gauges("broker", found.broker)
     if found.lanes.up:
@@ -109,9 +110,8 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
         yield metrics.ALARMS_LATE_SECONDS, (kind,), max(each.late_ms for each in alarms) / 1_000
     yield metrics.LANES_LOCKED, ("held",), sum(shard.held for shard in found.shards)
     yield metrics.LANES_LOCKED, ("abandoned",), sum(shard.abandoned for shard in found.shards)
-    for reason, count in (
-        {EARLIER_RELEASE_REASON: 0} | found.dead_by_reason()
-    ).items():  # so that there is a sum while there are none
+    waiting = dict.fromkeys(DEAD_LETTER_REASONS, 0) | found.dead_by_reason()
+    for reason, count in waiting.items():
         yield metrics.DEAD_LETTERS_WAITING, (reason,), count
     yield metrics.DEAD_LETTERS_OLDEST_SECONDS, (), max(s.dead_oldest_ms for s in found.shards) / 1_000
     for name, channel in found.channels.items():

@@ -1,79 +1,53 @@
-"""How does a running process take up what has changed in the folder of surveys? In a thread of its own, a look at a
-time. What is wrong with a file is said once for each content; nothing that goes wrong ends the process, nor the
-looking.
-"""
+"""Reloads surveys in a running process, a look at the folder at a time. Each faulty content of a file is logged once; no
+error ends the process, nor the looking."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
-from threading import Event, Thread
-from typing import Generic, Protocol, TypeVar
 
-import redis
 import structlog
 
 from config.settings.survey_folder import SurveyFiles, SurveyFolder
 from config.telemetry import metrics
+from engine.proofs.survey_loader import ReloadResult, reload_surveys
+from engine.surveys.survey_registry import SurveyRegistry
 
 log = structlog.get_logger()
 
 RELOAD_INTERVAL_S = 0.5
 """Between two looks, so that a change is taken up within a second and a bit."""
 
-JOIN_TIMEOUT_S = 1.0
-"""How long what is under way may take once it is to end."""
 
-
-class Survey(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def file(self) -> str: ...
-
-
-class Reread(Protocol):
-    """What is current once files have changed: as engine.surveys.survey_registry.Reread."""
-
-    @property
-    def changed(self) -> Sequence[Survey]: ...
-    @property
-    def gone(self) -> Sequence[str]: ...
-    @property
-    def refused(self) -> Mapping[str, Sequence[str]]: ...
-    @property
-    def kept(self) -> Collection[str]: ...
-
-
-R = TypeVar("R", bound=Reread)
-
-
-class SurveyReloader(Generic[R]):
-    """Keeps a process's surveys as its folder has them. `reread` decides what a change comes to, and `take_up` does
-    it; while that fails, for Redis does not answer, it is tried again at each look."""
+class SurveyReloader:
+    """Keeps `surveys` as their folder has them; those that are `needed` are kept without a file. `apply` is told what a
+    change comes to, and is to make it current; while it fails, as Redis does not answer, it is called again at each
+    look."""
 
     def __init__(
-        self, folder: Path, reread: Callable[[SurveyFiles], R], take_up: Callable[[R], None]
+        self,
+        folder: Path,
+        surveys: SurveyRegistry,
+        needed: Collection[str],
+        apply: Callable[[ReloadResult], None],
     ) -> None:
         self._folder = SurveyFolder(folder)
-        self._reread = reread
-        self._apply = take_up
-        self._pending: tuple[SurveyFiles, R] | None = None
+        self._surveys = surveys
+        self._needed = needed
+        self._apply = apply
+        self._pending: tuple[SurveyFiles, ReloadResult] | None = None
         self._unreadable = ""
         self._refused: SurveyFiles = {}
         self._kept: set[str] = set()
 
     def check_folder(self) -> None:
-        """One look. Raises what `take_up` raises."""
+        """Look once. Raises what `apply` raises."""
         files = self._changed_files()
         if files is not None:
-            self._pending = (files, self._reread(files))
+            self._pending = (files, reload_surveys(files, self._surveys, self._needed))
         if self._pending is not None:
-            files, reread = self._pending
-            self._apply(reread)
+            files, result = self._pending
+            self._apply(result)
             self._pending = None
-            self._log_result(files, reread)
+            self._log_result(files, result)
 
     def _changed_files(self) -> SurveyFiles | None:
         try:
@@ -86,58 +60,23 @@ class SurveyReloader(Generic[R]):
         self._unreadable = ""
         return files
 
-    def _log_result(self, files: SurveyFiles, reread: R) -> None:
-        for survey in reread.changed:
+    def _log_result(self, files: SurveyFiles, result: ReloadResult) -> None:
+        for survey in result.changed:
             log.info("survey taken up", survey=survey.name, version=survey.version, file=survey.file)
-        for name in reread.gone:
+        for name in result.gone:
             log.info("survey no longer offered; its open sessions go on", survey=name)
-        for file, problems in reread.refused.items():
+        for file, problems in result.refused.items():
             if files[file] != self._refused.get(file):
                 log.error(
                     "survey refused; what ran of it runs on, and a process that starts now will not",
                     file=file, problems=list(problems), todo="parley check",
                 )  # fmt: skip
-        for name in set(reread.kept) - self._kept:
+        for name in set(result.kept) - self._kept:
             log.error(
-                "no file holds this survey any more; it runs on, as a channel offers it, but no process can start",
+                "no file holds this survey any more; it runs on, as a channel offers it, "
+                "but no process can start",
                 survey=name,
             )
-        self._refused = {file: files[file] for file in reread.refused}
-        self._kept = set(reread.kept)
-        metrics.SURVEYS_REFUSED.set(len(reread.refused))
-
-
-@contextmanager
-def run_periodically(do: Callable[[], None], every_s: float, what: str) -> Iterator[None]:
-    """Meanwhile, `do` is done at once and every `every_s` seconds, in a thread of its own that is called `what`."""
-    stop = Event()
-
-    def loop() -> None:
-        failed = _run_once(do, what, "")
-        while not stop.wait(every_s):
-            failed = _run_once(do, what, failed)
-
-    thread = Thread(target=loop, name=what, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(JOIN_TIMEOUT_S)
-
-
-def _run_once(do: Callable[[], None], what: str, failed: str) -> str:
-    """Do it. Answers how it failed, which is said unless it `failed` so before; "" if it did not."""
-    try:
-        do()
-    except redis.RedisError as e:
-        failure = type(e).__name__
-        if failure != failed:
-            log.warning("Redis failed; it is tried again", what=what, error=failure)
-    except Exception as e:
-        failure = repr(e)
-        if failure != failed:
-            log.exception("failed; it is tried again", what=what)
-    else:
-        return ""
-    return failure
+        self._refused = {file: files[file] for file in result.refused}
+        self._kept = set(result.kept)
+        metrics.SURVEYS_REFUSED.set(len(result.refused))

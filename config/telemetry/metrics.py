@@ -6,65 +6,29 @@ count in that directory, and any of them can tell the sum: see config/telemetry/
 """
 
 import os
-from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE, PreallocatedMmapDict, join_folder
+from config.telemetry.library_internals import (
+    FOLDER_VARIABLE,
+    BatchHistogram,
+    ScrapeTimeGauge,
+    count_in_folder,
+)
+from config.telemetry.multiprocess_metrics import join_folder
 
 REGISTRY = CollectorRegistry()
 
 _multiprocess = join_folder(Path(os.environ[FOLDER_VARIABLE])) if os.environ.get(FOLDER_VARIABLE) else None
 if _multiprocess is not None:
-    values.MmapedDict = PreallocatedMmapDict  # type: ignore[attr-defined,assignment]
-    values.ValueClass = values.MultiProcessValue(_multiprocess.process_identity)  # type: ignore[no-untyped-call]
+    count_in_folder(_multiprocess.process_identity)
 
 _WEBHOOK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 _WAIT_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 _SEND_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-class BatchHistogram(Histogram):
-    """A histogram that takes what a whole batch took at once: a lock is taken for each bucket that is hit, not for
-    each value."""
-
-    def observe_many(self, amounts: Iterable[float]) -> None:
-        bins: dict[int, int] = {}
-        total = 0.0
-        for amount in amounts:
-            place = bisect_left(self._upper_bounds, amount)
-            bins[place] = bins.get(place, 0) + 1
-            total += amount
-        self._add_to_buckets(bins, total)
-
-    def observe_times(self, amount: float, times: int) -> None:
-        """The same value, `times` times."""
-        if times:
-            self._add_to_buckets({bisect_left(self._upper_bounds, amount): times}, amount * times)
-
-    def _add_to_buckets(self, bins: dict[int, int], total: float) -> None:
-        for place, count in bins.items():
-            self._buckets[place].inc(count)
-        if bins:
-            self._sum.inc(total)
-
-
-class ScrapeTimeGauge(Gauge):
-    """A gauge that no process keeps: it is looked up when somebody asks, see config/telemetry/exposition.py."""
-
-    def _metric_init(self) -> None:
-        pass
-
-    def collect(self) -> Iterable[Metric]:
-        return ()
-
-    def metric_family(self) -> GaugeMetricFamily:
-        """What it is, to be given what was found."""
-        return GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
 
 def _counter(name: str, meaning: str, *labels: str) -> Counter:
@@ -201,7 +165,7 @@ PROCESSES = _scrape_time_gauge("processes", "Processes that have been heard of i
 
 
 def collect_counted() -> Iterable[Metric]:
-    """What this process has counted; or all of this machine, if they share a directory."""
+    """Return what this process has counted, or all processes of this machine, if they share a directory."""
     if _multiprocess is None:
         return REGISTRY.collect()
     _multiprocess.fold_dead()

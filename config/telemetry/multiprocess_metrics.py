@@ -9,18 +9,13 @@ is rounded when it is. A count is in one place: `dead.sums` names whom it has ta
 still there, because whoever folded was killed, are not counted again. Whoever reads while others fold notices that
 `dead.sums` has been replaced, and reads again. A gauge is true only of the living, unless it says "mostrecent": that one
 is kept for a day.
-
-Files of the release before this one are named by pids, and nobody holds a lock for them: such a process is taken for
-dead once no process here has its pid.
 """
 
-import errno
 import fcntl
 import json
 import math
 import os
 import struct
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,12 +28,9 @@ from typing import NamedTuple
 
 import msgspec
 from prometheus_client import Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.utils import floatToGoString
 
 from config.telemetry import faults
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from config.telemetry.library_internals import FOLDER_VARIABLE, format_bound, read_counts
 
 _ALIVE_SUFFIX, _COUNTS_SUFFIX = ".alive", ".db"
 _SUMS_FILE, _NEW_SUMS_FILE, _FOLD_LOCK_FILE = "dead.sums", "dead.sums.new", "dead.lock"
@@ -48,19 +40,15 @@ _SUMMED_KINDS = ("counter", "histogram")
 _GAUGE_KEPT_S = 86_400.0
 """How long the gauge of a dead process is kept, if it is of those that are."""
 
-_FILE_BYTES = 1 << 16
-_ROW_BYTES = 64
-"""Of a file at first, and of a row in it without its key, at the most."""
-
 _SUM_PRECISION = 2.0**-20
 """Parts of sums are multiples of it, so that to add them is exact, in whatever order: seconds that are folded would else
 make a sum that is smaller by its last bit, and Prometheus takes any fall for a restart from zero."""
 
 _MAX_FOLDED_AT_ONCE = 64
-"""Of the dead that are folded: each takes an open file, of which a process may have some hundreds."""
+"""Processes folded at once: each takes an open file, of which a process may have some hundreds."""
 
 _DAMAGED_FILE_ERRORS = (struct.error, RuntimeError, UnicodeDecodeError, OverflowError)
-"""What prometheus-client raises where a file is torn."""
+"""The errors that prometheus-client raises where a file is torn."""
 
 
 class SeriesKey(NamedTuple):
@@ -82,7 +70,8 @@ LabelPairs = tuple[tuple[str, str], ...]
 
 
 class DeadSums(msgspec.Struct, array_like=True):
-    """What lies in `dead.sums`. The files of those `taken_in` are of no account any more, and about to be removed."""
+    """The content of `dead.sums`. The files of the processes `taken_in` do not count any more, and are about to be
+    removed."""
 
     taken_in: list[str] = []
     rows: list[tuple[str, str, float, float]] = []  # kind, key, value, at
@@ -167,7 +156,8 @@ class MultiprocessMetrics:
         (self._folder / f"{identity}{_ALIVE_SUFFIX}").unlink(missing_ok=True)
 
     def _is_dead(self, identity: str, holding: ExitStack | None = None) -> bool:
-        """Is nobody there any more who counts as this one? If so, `holding` keeps anyone from becoming it."""
+        """Whether the process of this identity is dead. If so, `holding` keeps its lock, so that no process
+        becomes it."""
         if identity == self._identity:
             return False
         try:
@@ -178,7 +168,7 @@ class MultiprocessMetrics:
                     _file_lock(self._folder / f"{identity}{_ALIVE_SUFFIX}", mode, make=False)
                 )
         except FileNotFoundError:
-            pid = identity.partition("-")[0]  # of the release before, or somebody has removed the lock's file
+            pid = identity.partition("-")[0]  # somebody has removed the lock's file
             return not (pid.isdigit() and _process_exists(int(pid)))
 
     def _forget_after_fork(self) -> None:
@@ -188,49 +178,8 @@ class MultiprocessMetrics:
             self._alive_descriptor, self._pid, self._identity = -1, 0, ""
 
 
-class PreallocatedMmapDict(MmapedDict):
-    """One file of a process. Its blocks are on disk before anything is written to them: a write to one for which a full
-    disk has no room ends the process without a word (SIGBUS). If there is none, it goes on to count for itself alone."""
-
-    def __init__(self, filename: str) -> None:
-        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _has_room(descriptor, _FILE_BYTES):
-            Path(filename).unlink()
-            os.close(descriptor)
-            descriptor = os.memfd_create("counts")
-            filename = f"/proc/self/fd/{descriptor}"
-        super().__init__(filename)  # type: ignore[no-untyped-call]
-        os.close(descriptor)
-
-    def _init_value(self, key: str) -> None:
-        if self._used + len(key.encode()) + _ROW_BYTES > self._capacity:
-            self._grow_file(2 * self._capacity)
-        super()._init_value(key)  # type: ignore[no-untyped-call]
-
-    def _grow_file(self, size: int) -> None:
-        if not _has_room(self._f.fileno(), size):
-            memory = os.fdopen(os.memfd_create("counts"), "w+b")
-            memory.write(self._m)
-            memory.flush()
-            self._f.close()
-            self._f = memory
-
-
-def _has_room(descriptor: int, size: int) -> bool:
-    """Make the file so large, unless its disk is full. Not every file system can promise that there is room."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.stderr.write(
-                f"{FOLDER_VARIABLE}: its disk is full: what process {os.getpid()} counts is not told\n"
-            )
-            return False
-    return True
-
-
 def join_folder(folder: Path) -> MultiprocessMetrics:
-    """What this process is to count into, from its start on. Raises OSError, with a sentence, if it cannot."""
+    """Open the directory that this process counts into from now on. Raises OSError, with a sentence."""
     try:
         tallies = MultiprocessMetrics(folder)
         tallies.process_identity()
@@ -242,8 +191,8 @@ def join_folder(folder: Path) -> MultiprocessMetrics:
 
 
 def _create_identity(folder: Path) -> tuple[str, int]:
-    """A new identity, and the descriptor of the lock that says that it lives. Whoever folds may take the file for a dead
-    one's before it is locked, and remove it; then another is made."""
+    """Create an identity, and return it with the descriptor of its locked `.alive` file. A folding process may remove the
+    file before it is locked; then another is made."""
     while True:
         identity = f"{os.getpid()}-{token_hex(4)}"  # no '_', which parts a file's name
         path = folder / f"{identity}{_ALIVE_SUFFIX}"
@@ -273,7 +222,7 @@ def _file_lock(path: Path, mode: int, *, make: bool = True) -> Iterator[bool]:
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Is the open file still the one at this path?"""
+    """Whether the open file is still the one at this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -291,7 +240,7 @@ def _process_exists(pid: int) -> bool:
 
 
 class _OpenSums(NamedTuple):
-    """What the file of the dead holds, if there is one; open, so that no other file can be taken for it."""
+    """The content of `dead.sums`, if there is one; open, so that no other file can be taken for it."""
 
     dead: DeadSums
     path: Path
@@ -355,21 +304,21 @@ def _add_files(tally: SeriesValues, files: list[Path], *, living: bool) -> None:
 
 
 def _round_down(value: float) -> float:
-    """What of one process's sum is told: a multiple of _GRAIN, which never falls as the sum does not."""
+    """Round a sum down to a multiple of _SUM_PRECISION; as the sum never falls, neither does the result."""
     return math.floor(value / _SUM_PRECISION) * _SUM_PRECISION
 
 
 def _combine_values(kind: str, one: SeriesValue, other: SeriesValue) -> SeriesValue:
-    """What two processes make together: a sum, or of a gauge what was set last."""
+    """Combine the values of two processes: a sum, or of a gauge what was set last."""
     if kind in _SUMMED_KINDS:
         return SeriesValue(one.value + other.value)
     return other if other.at > one.at else one
 
 
 def _read_rows(file: Path) -> Iterator[tuple[str, SeriesValue]]:
-    """What a process counted: of a torn file, what stands before the tear; nothing of one that is gone."""
+    """Yield what a process counted: of a torn file, what stands before the tear; nothing of a file that is gone."""
     with suppress(FileNotFoundError, *_DAMAGED_FILE_ERRORS):
-        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+        for key, value, at in read_counts(file):
             if _parse_key(key) is None:
                 return
             if math.isfinite(value):
@@ -387,7 +336,7 @@ def _parse_key(key: str) -> tuple[str, str, LabelPairs, str] | None:
 
 
 def _metric_families(tally: SeriesValues) -> list[Metric]:
-    """The series as prometheus-client publishes them, each metric once, whatever its help was in earlier releases."""
+    """The series as prometheus-client publishes them, each metric once, whatever its help is in another release."""
     families: dict[str, Metric] = {}
     samples: dict[str, dict[tuple[str, LabelPairs], SeriesValue]] = defaultdict(dict)
     for series, value in tally.items():
@@ -422,7 +371,7 @@ def _add_histogram(family: Metric, samples: Mapping[tuple[str, LabelPairs], Seri
         total = 0.0
         for upper, count in sorted(counts.items()):
             total += count
-            bound = str(floatToGoString(upper))  # type: ignore[no-untyped-call]
+            bound = format_bound(upper)
             family.add_sample(family.name + "_bucket", {**dict(labels), "le": bound}, total)
         family.add_sample(family.name + "_count", dict(labels), total)
         summed = samples.get((family.name + "_sum", labels), SeriesValue(0.0))

@@ -1,14 +1,14 @@
 """Which processes live? Each says so every few seconds, with its role, its release and what it runs; one that has been
 silent for a few turns is gone. A clean end says so too.
 
-They are in one hash, process -> what it said, which the release before this one reads and writes as well: it knew the
-first two fields, and wrote once a minute. Redis away is only waited for: nothing but what operators see depends on it.
+They are in one hash, process -> what it said, in which each release reads what those beside it write: a field may be
+appended. Redis away is only waited for: nothing but what operators see depends on it.
 """
 
 import os
 import socket
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_hex
@@ -18,36 +18,29 @@ import msgspec
 import redis
 from prometheus_client import Counter
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, lua_library, redis_client
 from config.telemetry import metrics
-from config.telemetry.hot_reload import run_periodically
+from config.telemetry.periodic_task import run_periodically
 
-HEARTBEATS_COMMAND: keyspace.Command = ("HGETALL", keyspace.PROCESSES_KEY)
+HEARTBEATS_COMMAND: function_calls.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""
 
 HEARTBEAT_INTERVAL_S = 5.0
 HEARTBEAT_EXPIRY_MS = 20_000
 """A process that has said nothing for this long lives no more."""
 
-_EARLIER_HEARTBEAT_EXPIRY_MS = 180_000
-"""The same for one of the earlier release, which speaks once a minute."""
-
 HEARTBEAT_TIMEOUT_S = 1.0
-"""How long a word may take; what is not said now is said at the next turn."""
+"""How long storing a heartbeat may take; if it fails, the next one follows in HEARTBEAT_INTERVAL_S."""
 
 
 ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
 """The Procfile's lines."""
 
-UNHEARD_EARLIER_ROLES = ("web", "delivery", "clock")
-"""Those of which a process of the release before this one does not say that it lives."""
-
 
 class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much
-    it did a second since it spoke last: see WORK. Times are the server's ms. The release before this one told the first
-    two alone."""
+    it did a second since it spoke last: see WORK_COUNTERS. Times are the server's ms."""
 
     at: int
     surveys: dict[str, str] = {}
@@ -59,10 +52,6 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     release: str = ""
     per_s: float = 0.0
 
-    @property
-    def expiry_ms(self) -> int:
-        return HEARTBEAT_EXPIRY_MS if self.library else _EARLIER_HEARTBEAT_EXPIRY_MS
-
 
 WORK_COUNTERS: Mapping[str, Counter] = {
     "web": metrics.INBOUND,
@@ -71,31 +60,31 @@ WORK_COUNTERS: Mapping[str, Counter] = {
     "delivery": metrics.SENDS,
     "clock": metrics.WAKEUPS,
 }
-"""What a process of each role does."""
+"""The counter of each role's work."""
 
 _decode_heartbeat = msgspec.msgpack.Decoder(ProcessHeartbeat).decode
 encode_heartbeat = msgspec.msgpack.encode
 
-HeartbeatsReply = Mapping[bytes, bytes] | Sequence[bytes]
-"""The answer to SAID, as redis-py gives it by itself or in a pipeline."""
+HeartbeatsReply = Mapping[bytes, bytes]
+"""The answer to HEARTBEATS_COMMAND: process -> what it said."""
 
 
 @contextmanager
 def send_heartbeats(
     url: str, role: str, surveys: Callable[[], dict[str, str]] = dict
 ) -> Iterator[Callable[[], None]]:
-    """Meanwhile, this process is known to live, and to run `surveys()` (version by name). Gives what says so at once,
-    which raises redis.RedisError."""
-    client = keyspace.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
+    """Send this process's heartbeats until the block ends; `surveys()` gives the versions that it runs by name.
+    Yields a function that sends one at once, and raises redis.RedisError."""
+    client = redis_client.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
     name = f"{role}@{host}:{pid}.{token_hex(2)}"  # containers may share a host's name, and all have the pid 1
     pace = _WorkRate(role)
 
     def send_heartbeat() -> None:
-        now = keyspace.server_time_ms(client)
+        now = redis_client.server_time_ms(client)
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
-            now, surveys(), role, host, pid, since, keyspace.LIBRARY_NAME, package_version(), pace.per_s()
+            now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s()
         )
         store_heartbeat(client, name, me)
 
@@ -109,7 +98,7 @@ def send_heartbeats(
 
 
 class _WorkRate:
-    """How much a process does a second."""
+    """Measures how much a process does a second."""
 
     def __init__(self, role: str) -> None:
         self._counter = WORK_COUNTERS[role]
@@ -139,43 +128,46 @@ def package_version() -> str:
 
 
 def store_heartbeat(client: redis.Redis, name: str, process: ProcessHeartbeat) -> None:
-    keyspace.run_command(client, ("HSET", keyspace.PROCESSES_KEY, name, encode_heartbeat(process)))
+    redis_client.run_command(client, ("HSET", keyspace.PROCESSES_KEY, name, encode_heartbeat(process)))
 
 
 def remove_processes(client: redis.Redis, names: Iterable[str]) -> None:
     """These live no more."""
     if names := list(names):
-        keyspace.run_command(client, ("HDEL", keyspace.PROCESSES_KEY, *names))
+        redis_client.run_command(client, ("HDEL", keyspace.PROCESSES_KEY, *names))
 
 
 def living_processes(client: redis.Redis) -> dict[str, ProcessHeartbeat]:
-    """Those that live, by name."""
-    return parse_living(keyspace.run_command(client, HEARTBEATS_COMMAND), keyspace.server_time_ms(client))
+    """Read the processes that live, by name."""
+    return parse_living(
+        redis_client.run_command(client, HEARTBEATS_COMMAND), redis_client.server_time_ms(client)
+    )
 
 
 def remove_dead_processes(client: redis.Redis) -> None:
     """Forget those that have gone without a word."""
-    said = keyspace.run_command(client, HEARTBEATS_COMMAND)
-    alive = parse_living(said, keyspace.server_time_ms(client))
-    remove_processes(client, (name for name in map(bytes.decode, _reply_pairs(said)) if name not in alive))
+    said = redis_client.run_command(client, HEARTBEATS_COMMAND)
+    alive = parse_living(said, redis_client.server_time_ms(client))
+    remove_processes(client, (name for name in map(bytes.decode, said) if name not in alive))
 
 
 def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
-    """Of those that have said something, who lives at `now` (ms), by name. Whose word is of the future said it before the
-    server's clock was set back, and would live until then."""
-    read = {name.decode(): _parse_heartbeat(name.decode(), blob) for name, blob in _reply_pairs(said).items()}
+    """Return the processes, by name, whose heartbeat is at most HEARTBEAT_EXPIRY_MS from `now` (ms, the server's).
+    One from the future was stored before the server's clock was set back, and counts as dead too if it is further
+    off than that."""
+    read = {name.decode(): _parse_heartbeat(blob) for name, blob in said.items()}
     return {
         name: each
         for name, each in sorted(read.items())
-        if each is not None and abs(now - each.at) <= each.expiry_ms
+        if each is not None and abs(now - each.at) <= HEARTBEAT_EXPIRY_MS
     }
 
 
 def last_heard(said: HeartbeatsReply) -> dict[str, int]:
     """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour."""
     heard: dict[str, int] = {}
-    for name, blob in _reply_pairs(said).items():
-        if (process := _parse_heartbeat(name.decode(), blob)) is not None:
+    for blob in said.values():
+        if (process := _parse_heartbeat(blob)) is not None:
             heard[process.role] = max(process.at, heard.get(process.role, 0))
     return heard
 
@@ -184,18 +176,9 @@ def count_by_role(living: Mapping[str, ProcessHeartbeat]) -> Multiset[str]:
     return Multiset(each.role for each in living.values())
 
 
-def _parse_heartbeat(name: str, blob: bytes) -> ProcessHeartbeat | None:
-    """What it said; None if a later release said it in a way that this one cannot read. Its role is in its name."""
+def _parse_heartbeat(blob: bytes) -> ProcessHeartbeat | None:
+    """Decode a heartbeat; None if a later release wrote it in a way that this one cannot read."""
     try:
-        process = _decode_heartbeat(blob)
+        return _decode_heartbeat(blob)
     except msgspec.MsgspecError:
         return None
-    if process.role:
-        return process
-    role, _, place = name.partition("@")
-    host, _, pid = place.rpartition(":")
-    return msgspec.structs.replace(process, role=role, host=host, pid=int(pid) if pid.isdigit() else 0)
-
-
-def _reply_pairs(said: HeartbeatsReply) -> Mapping[bytes, bytes]:
-    return said if isinstance(said, Mapping) else dict(zip(said[::2], said[1::2], strict=True))

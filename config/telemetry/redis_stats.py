@@ -1,12 +1,11 @@
-"""How much lies in Redis, and for how long? Read from outside: nothing is claimed or changed, and ages are by the clock
-of the server on which something lies.
+"""Reads how much lies in Redis, and for how long. It is read from outside: nothing is claimed or changed, and ages
+are by the clock of the server on which something lies.
 
-A reading takes two round trips to each server, and waits for a second at the most at each. A server that is away is
-said to be away, and nothing is said of what lies there.
+A reading takes two round trips to each server, and waits for a second at the most at each. Of a server that does not
+answer, only that is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Self
 
 import msgspec
@@ -14,26 +13,22 @@ import redis
 
 from config.settings.channels import Channel
 from config.settings.settings import Settings
-from config.store import keyspace
-from config.store.keyspace import QUEUES, Command
-from config.store.pauses import StoredPause, decode_pause, pause_left_ms
-from config.store.stored_values import parse_lock
+from config.store import keyspace, redis_client
+from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
+from config.store.function_calls import Command
+from config.store.keyspace import QUEUES
+from config.store.pauses import StoredPause
+from config.store.stored_values import LANE_LEASE_MS, parse_lock
 from config.telemetry import process_registry
 
 STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
-
-LANE_LEASE_MS = 5_000
-"""A claimed lane's alarm is the end of its lease, so it is no further ahead (workers/store/lanes.py)."""
 
 MAX_LOCKS_READ = 4_096
 """Locks that are looked at in one reading, of all shards together."""
 
 _SCAN_COUNT, _MAX_SCAN_STEPS = 1_000, 10
 """Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
-
-EARLIER_RELEASE_REASON = "earlier"
-"""The reason of dead letters of a release that did not count them by reason."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +49,7 @@ class QueueStats(msgspec.Struct, frozen=True):
 
 
 class AlarmStats(msgspec.Struct, frozen=True):
-    """How many are set; how many of them are due, and for how long the first has been."""
+    """Alarms: how many are `set`, how many of them are `due`, and for how long (ms) the first has been."""
 
     set: int = 0
     due: int = 0
@@ -85,7 +80,8 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `processes` are those that live, by name; `dramatiq_dead` messages by the key they lie at."""
+    """One reading of both servers. `processes` are those that live, by name; `dramatiq_dead` counts messages by
+    the key they lie at."""
 
     lanes: ServerStats
     broker: ServerStats
@@ -105,16 +101,16 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatsReader:
-    """Takes soundings of a deployment, until it is closed."""
+    """Reads the statistics of a deployment, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._lanes = keyspace.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
-        self._broker = keyspace.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
+        self._lanes = redis_client.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
+        self._broker = redis_client.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
         self._channels = settings.channels
         self._shards = settings.shards
 
     def read(self) -> RedisStats:
-        """What lies there now. Never raises for a server that does not answer."""
+        """Take one reading. Never raises for a server that does not answer."""
         try:
             lanes = self._read_lanes()
         except redis.RedisError as e:
@@ -136,19 +132,18 @@ class StatsReader:
             self._lanes,
             [
                 *_SERVER_COMMANDS, process_registry.HEARTBEATS_COMMAND,
-                *(command for name in names for command in _channel_commands(name)),
                 *(command for k in range(self._shards) for command in _shard_commands(k, names, most)),
             ],
         )  # fmt: skip
         server, said = _server_stats(answers), next(answers)
-        pauses = [(next(answers), next(answers)) for _ in names]
         firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(self._shards)]
         answers = _pipeline_answers(
             self._lanes,
             [
                 *(
-                    ("GET", _todays_sms_counter_key(channel, server.now))
+                    command
                     for channel in self._channels.values()
+                    for command in reading_commands(channel.name, channel.timezone, server.now)
                 ),
                 *(command for first in firsts for command in first.followup_commands(server.now)),
             ],
@@ -157,14 +152,10 @@ class StatsReader:
             "lanes": server,
             "processes": process_registry.parse_living(said, server.now),
             "channels": {
-                channel.name: ChannelStats(
-                    held=sum(first.invitations[channel.name] for first in firsts),
-                    pause=decode_pause(value) if value is not None else None,
-                    pause_left_ms=pause_left_ms(left) or 0,
-                    sms_today=int(next(answers) or 0),
-                    sms_cap=channel.limits.sms_per_day,
+                channel.name: _channel_stats(
+                    channel, sum(first.invitations[channel.name] for first in firsts), parse_reading(answers)
                 )
-                for channel, (value, left) in zip(self._channels.values(), pauses, strict=True)
+                for channel in self._channels.values()
             },
             "shards": [first.shard_stats(server.now, answers) for first in firsts],
         }
@@ -207,7 +198,7 @@ class StatsReader:
 
 
 class _ShardFirstTrip(msgspec.Struct, frozen=True):
-    """What a shard's first round trip found: `nearest` alarms of lanes are (sender, ms)."""
+    """The answers of a shard's first round trip: `nearest` alarms of lanes are (sender, ms)."""
 
     k: int
     lanes: int
@@ -215,23 +206,22 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     outboxes: int
     first_outbox: Sequence[Any]
     reasons: Mapping[bytes, bytes]
-    letters: int
     first_letter: Sequence[Any]
     invitations: Mapping[str, int]
 
     @classmethod
     def from_answers(cls, k: int, channels: Sequence[str], answers: Iterator[Any]) -> Self:
-        """As `_shard_commands` asked."""
+        """Take the answers to `_shard_commands`."""
         return cls(
-            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), _hash_reply(next(answers)),
-            next(answers), next(answers), {name: next(answers) for name in channels},
+            k, next(answers), _members_with_scores(next(answers)), next(answers), next(answers), next(answers),
+            next(answers), {name: next(answers) for name in channels},
         )  # fmt: skip
 
     def followup_commands(self, now: int) -> Iterator[Command]:
-        """What has to be asked once the time is known."""
+        """Yield the commands that need the server's time."""
         yield ("ZCOUNT", keyspace.lane_alarms_key(self.k), "-inf", now)
         yield ("ZCOUNT", keyspace.outbox_alarms_key(self.k), "-inf", now)
-        locks = [
+        locks = [  # a claimed lane's alarm is the end of its lease, so it is no further ahead
             keyspace.lane_lock_key(self.k, sender.decode())
             for sender, at in self.nearest
             if at <= now + LANE_LEASE_MS
@@ -239,7 +229,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         yield ("MGET", *locks) if locks else ("ECHO", b"")
 
     def shard_stats(self, now: int, answers: Iterator[Any]) -> ShardStats:
-        """As `followup_commands` asked."""
+        """Take the answers to `followup_commands`."""
         lanes_due, outboxes_due, stored = next(answers), next(answers), next(answers)
         locks = [lock for value in stored or () if value and (lock := parse_lock(value))]
         held = sum(lock.until > now for lock in locks)
@@ -256,16 +246,21 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         )
 
     def _dead_by_reason(self) -> dict[str, int]:
-        counted = {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
-        earlier = self.letters - sum(counted.values())
-        return counted | ({EARLIER_RELEASE_REASON: earlier} if earlier > 0 else {})
+        return {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
 
 
 _SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
 
 
-def _channel_commands(name: str) -> tuple[Command, ...]:
-    return (("GET", keyspace.pause_key(name)), ("PTTL", keyspace.pause_key(name)))
+def _channel_stats(channel: Channel, held: int, reading: ChannelReading) -> ChannelStats:
+    paused = reading.pause
+    return ChannelStats(
+        held=held,
+        pause=paused.pause if paused else None,
+        pause_left_ms=paused.left_ms or 0 if paused else 0,
+        sms_today=reading.sms_today,
+        sms_cap=channel.limits.sms_per_day,
+    )
 
 
 def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Command]:
@@ -274,7 +269,6 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
     yield ("ZCARD", keyspace.outbox_alarms_key(k))
     yield _first_entry_command(keyspace.outbox_alarms_key(k))
     yield ("HGETALL", keyspace.dead_letter_reasons_key(k))
-    yield ("ZCARD", keyspace.dead_letter_index_key(k))
     yield _first_entry_command(keyspace.dead_letter_index_key(k))
     for name in channels:
         yield ("ZCARD", keyspace.held_ids_key(k, name))
@@ -284,19 +278,9 @@ def _first_entry_command(key: str) -> Command:
     return ("ZRANGE", key, 0, 0, "WITHSCORES")
 
 
-def _todays_sms_counter_key(channel: Channel, now: int) -> str:
-    """Today's, on the channel's calendar."""
-    return keyspace.sms_counter_key(
-        channel.name, datetime.fromtimestamp(now / 1000, channel.timezone).date().isoformat()
-    )
-
-
 def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
     """The answers, in one round trip. An error is raised, but for a server that does not tell about itself."""
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    answers = redis_client.try_commands(client, commands)
     for command, answer in zip(commands, answers, strict=True):
         if isinstance(answer, Exception) and command[0] != "INFO":
             raise answer
@@ -304,8 +288,8 @@ def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Itera
 
 
 def _server_stats(answers: Iterator[Any]) -> ServerStats:
-    """As `_SERVER_COMMANDS` asked."""
-    now = keyspace.time_reply_ms(next(answers))
+    """Take the answers to `_SERVER_COMMANDS`."""
+    now = redis_client.time_reply_ms(next(answers))
     memory = next(answers)
     known = memory if isinstance(memory, Mapping) else {}
     return ServerStats(
@@ -318,10 +302,6 @@ def _server_stats(answers: Iterator[Any]) -> ServerStats:
 
 def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
     return [(member, float(score)) for member, score in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _hash_reply(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
-    return answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _first_age_ms(first: Sequence[Any], now: int) -> int:

@@ -1,97 +1,47 @@
-"""How a reply is read: one reader per answer type, and what it makes of an SMS.
+"""How a reply is read: one file per answer type (answer_type.py says what is in it), and what it makes of an SMS.
 
 A reader takes an SMS as it came and gives an Answer, whose `raw` is that SMS unchanged, or says why it cannot. It
 takes what has one meaning, however it is spelled, and guesses nothing: who wrote something else is asked again,
 which costs less than a wrong answer. No SMS raises, or costs more than a millisecond.
 """
 
-from typing import assert_never
-
-from engine.answers.dates import read_date
-from engine.answers.numbers import is_numeric, read_number, read_php_number, read_scale
-from engine.answers.options import read_choice, read_choices
-from engine.answers.phones import read_phone
+from engine.answers.answer_type import AnswerReader, InvalidAnswer, InvalidReason, Today
 from engine.answers.reactions import is_reaction
-from engine.answers.readers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    InvalidAnswer,
-    InvalidReason,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    Today,
-    YesNoReader,
-)
-from engine.answers.yes_no import NO_WORDS, YES_WORDS, read_yes_no
 from engine.model.events import Answer
-from engine.model.text_normalization import clean_text
 
 __all__ = [
-    "NO_WORDS",
-    "YES_WORDS",
-    "AnythingReader",
-    "ChoiceReader",
-    "ChoicesReader",
-    "DateReader",
-    "InvalidAnswer",
-    "InvalidReason",
-    "NumberReader",
-    "PhoneReader",
-    "PhpNumberReader",
-    "Reader",
-    "ScaleReader",
-    "TextReader",
-    "Today",
-    "YesNoReader",
-    "is_numeric",
-    "read_answer",
+    "REACTION", "AnswerReader", "InvalidAnswer", "InvalidReason", "Today", "explain_invalid_answer",
+    "invalid_answer_text", "invalid_reasons", "read_answer",
 ]  # fmt: skip
 
-_PHP_READERS = (AnythingReader, PhpNumberReader)
-"""questions.json knows nothing of reactions."""
+REACTION = "reaction"
+"""Why a reaction is no answer. Nobody is told."""
+
+_REACTION_EXPLAINED = (
+    "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence"
+)
 
 
-def read_answer(reader: Reader, sms: str, today: Today) -> Answer | InvalidAnswer:
-    """The answer, or why there is none. `today` is called for a date only."""
-    if (not sms.isascii() or '"' in sms) and not isinstance(reader, _PHP_READERS) and is_reaction(sms):
-        return InvalidAnswer("reaction")
-    match reader:
-        case TextReader():
-            return _read_text(reader, sms)
-        case NumberReader():
-            return read_number(reader, sms)
-        case ChoiceReader():
-            return read_choice(reader, sms)
-        case YesNoReader():
-            return read_yes_no(reader, sms)
-        case ScaleReader():
-            return read_scale(reader, sms)
-        case PhpNumberReader():
-            return read_php_number(sms)
-        case AnythingReader():
-            return Answer(sms, sms)
-        case ChoicesReader():
-            return read_choices(reader, sms)
-        case DateReader():
-            return read_date(reader, sms, today)
-        case PhoneReader():
-            return read_phone(reader, sms)
-        case _:
-            assert_never(reader)
+def read_answer(reader: AnswerReader, sms: str, today: Today) -> Answer | InvalidAnswer:
+    """Read `sms` with `reader`: an Answer, or InvalidAnswer with the reason. `today` is called only if the question
+    is for a date."""
+    if (not sms.isascii() or '"' in sms) and not reader.takes_reactions and is_reaction(sms):
+        return InvalidAnswer(REACTION)
+    return reader.read_reply(sms, today)
 
 
-def _read_text(reader: TextReader, sms: str) -> Answer | InvalidAnswer:
-    text = clean_text(sms)
-    if len(text) < reader.min:
-        return InvalidAnswer("too_short")
-    if len(text) > reader.max:
-        return InvalidAnswer("too_long")
-    if reader.pattern is not None and reader.pattern.fullmatch(text) is None:
-        return InvalidAnswer("pattern")
-    return Answer(sms, text)
+def invalid_reasons(reader: AnswerReader) -> tuple[InvalidReason, ...]:
+    """Every reason for which `reader` may refuse an SMS, but for a reaction, of which nobody is told."""
+    return tuple(refusal.reason for refusal in reader.list_refusals())
+
+
+def invalid_answer_text(reader: AnswerReader, why: InvalidReason, language: str) -> str:
+    """What to tell a person whose answer `reader` refused: what is wrong with it, then what is expected."""
+    refusal = next(each for each in reader.list_refusals() if each.reason == why)
+    return f"{refusal.sentence.say(language)} {reader.expected_after(why, language)}"
+
+
+def explain_invalid_answer(reader: AnswerReader, why: InvalidReason) -> str:
+    """What to tell the author about it."""
+    refusals = reader.list_refusals()
+    return next((each.explained for each in refusals if each.reason == why), _REACTION_EXPLAINED)

@@ -1,13 +1,26 @@
-"""Which day does a reply give? In digits or with the month's name, in English, French and Norwegian.
+"""The answer type `date`: which day does a reply give? In digits or with the month's name, in English, French and Norwegian.
 
 A date in digits is read in the order that the author says, and in the other one if only that makes a day. A day
 without its year is none: nobody can tell whether it has been or will be.
 """
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any, ClassVar, Literal
 
-from engine.answers.readers import DateReader, InvalidAnswer, Today
+from engine.answers.answer_type import (
+    AnswerReader,
+    AnswerSpec,
+    ComparedValue,
+    InvalidAnswer,
+    Refusal,
+    ReportProblem,
+    Today,
+)
+from engine.answers.proof_terms import AskedConditions, TextWidth
+from engine.answers.range_wording import range_phrase
+from engine.answers.translations import Translated, TranslatedLimits
 from engine.answers.vocabulary import word_set
 from engine.model.events import Answer
 from engine.model.text_normalization import fold_text
@@ -27,7 +40,7 @@ _ORDERS_BY_SHAPE = (
     (re.compile("M[12][24]?"), "mdy"),
 )
 _YEARLESS_SHAPE = re.compile("[12][12]|[12]M|M[12]")
-"""Shapes of dates: see _shape."""
+"""The shapes (see _token_shape) of dates without a year."""
 
 _DATE_TOKEN = re.compile(r"\d+|[^\W\d_]+")
 _UNEXPECTED_CHARACTER = re.compile(r"[^\w\s/.,'()!-]|_")
@@ -77,20 +90,199 @@ _RELATIVE_DAYS: dict[str, int] = {
 }
 
 
-def read_date(reader: DateReader, sms: str, today: Today) -> Answer | InvalidAnswer:
-    day = (
-        _parse_day(reader, fold_text(sms), today)
-        if len(sms) <= _LONGEST_DATE
-        else InvalidAnswer("not_a_date")
-    )
-    if isinstance(day, InvalidAnswer):
-        return day
-    value = day.isoformat()
-    if reader.min is not None and value < _resolve_limit(reader.min, today):
-        return InvalidAnswer("too_early")
-    if reader.max is not None and value > _resolve_limit(reader.max, today):
-        return InvalidAnswer("too_late")
-    return Answer(sms, value)
+_NOT_A_DATE = Refusal(
+    "not_a_date",
+    Translated(
+        en="We found no date in that.",
+        fr="Nous n'y trouvons pas de date.",
+        no="Vi fant ingen dato i det.",
+    ),
+    "it is no date",
+)
+_NO_YEAR = Refusal(
+    "no_year",
+    Translated(en="The year is missing.", fr="Il manque l'année.", no="Årstallet mangler."),
+    "it is a date without a year",
+)
+_NO_SUCH_DAY = Refusal(
+    "no_such_day",
+    Translated(en="There is no such day.", fr="Ce jour n'existe pas.", no="Den dagen finnes ikke."),
+    "there is no such day",
+)
+_TOO_EARLY = Refusal(
+    "too_early",
+    Translated(en="That is too early.", fr="Cette date est trop ancienne.", no="Det er for tidlig."),
+    "it is too early",
+)
+_TOO_LATE = Refusal(
+    "too_late",
+    Translated(en="That is too late.", fr="Cette date est trop tardive.", no="Det er for sent."),
+    "it is too late",
+)
+
+_EXPECTED_DATE = Translated(
+    en="Please answer with a date such as {example}{limits}.",
+    fr="Veuillez répondre par une date comme {example}{limits}.",
+    no="Svar med en dato, for eksempel {example}{limits}.",
+)
+_DATE_LIMITS = TranslatedLimits(
+    low=Translated(en=", {low} or later", fr=", {low} ou plus tard", no=", tidligst {low}"),
+    high=Translated(en=", {high} or earlier", fr=", {high} ou avant", no=", senest {high}"),
+    both=Translated(
+        en=", from {low} to {high}",
+        fr=", au minimum {low}, au maximum {high}",
+        no=", fra {low} til {high}",
+    ),
+)
+_DATE_FORMATS = {
+    "dmy": Translated(en="%d/%m/%Y", fr="%d/%m/%Y", no="%d.%m.%Y"),
+    "mdy": Translated(en="%m/%d/%Y", fr="%m/%d/%Y", no="%m.%d.%Y"),
+}
+_TODAY_IN_TEXTS = Translated(en="today", fr="aujourd'hui", no="i dag")
+
+_PAST_EXAMPLE = date(1999, 12, 31)
+_FUTURE_EXAMPLE = date(2030, 12, 31)
+"""Days to show how a date is written. Their 31 tells the day from the month."""
+
+
+class DateAnswer(AnswerSpec, frozen=True, tag="date"):
+    """`min` and `max` are YYYY-MM-DD or `today`; `order` says what 03/04/2026 is."""
+
+    min: str | None = None
+    max: str | None = None
+    order: Literal["dmy", "mdy"] = "dmy"
+
+    schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$"} for name in ("min", "max")
+    }
+
+    def compile_reader(self, report: ReportProblem) -> "DateReader":
+        low = _check_limit("min", self.min, report)
+        high = _check_limit("max", self.max, report)
+        if _is_date(low) and _is_date(high) and str(low) > str(high):
+            report(f"field answer: no day lies between {low} and {high}")
+        return DateReader(low, high, self.order)
+
+    def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
+        del step
+        _check_compared_date(bound, report)
+
+    def convert_compared(self, written: ComparedValue, step: str, report: ReportProblem) -> ComparedValue:
+        del step
+        _check_compared_date(written, report)
+        return written
+
+    @staticmethod
+    def bound_preposition(bound: str) -> str:
+        return "on" if _is_date(bound) else ""
+
+
+def _check_limit(name: str, written: str | None, report: ReportProblem) -> str | None:
+    if written is None or written == _TODAY or _is_date(written):
+        return written
+    report(f"field answer.{name}: found '{written}', expected YYYY-MM-DD or today")
+    return None
+
+
+def _check_compared_date(written: object, report: ReportProblem) -> None:
+    if not _is_date(written):
+        report(f"found '{written}', expected a date as YYYY-MM-DD")
+
+
+def _is_date(written: object) -> bool:
+    """YYYY-MM-DD, and such a day?"""
+    if not isinstance(written, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+        return False
+    try:
+        date.fromisoformat(written)
+    except ValueError:
+        return False
+    return True
+
+
+class DateReader(AnswerReader, frozen=True):
+    """`min` and `max` are YYYY-MM-DD, or "today"; `order` says what 03/04/2026 is."""
+
+    min: str | None = None
+    max: str | None = None
+    order: Literal["dmy", "mdy"] = "dmy"
+
+    region_values = "alike"
+
+    def read_reply(self, sms: str, today: Today) -> Answer | InvalidAnswer:
+        day = (
+            _parse_day(self, fold_text(sms), today)
+            if len(sms) <= _LONGEST_DATE
+            else InvalidAnswer(_NOT_A_DATE.reason)
+        )
+        if isinstance(day, InvalidAnswer):
+            return day
+        value = day.isoformat()
+        if self.min is not None and value < _resolve_limit(self.min, today):
+            return InvalidAnswer(_TOO_EARLY.reason)
+        if self.max is not None and value > _resolve_limit(self.max, today):
+            return InvalidAnswer(_TOO_LATE.reason)
+        return Answer(sms, value)
+
+    def list_refusals(self) -> tuple[Refusal, ...]:
+        return (
+            _NOT_A_DATE,
+            _NO_YEAR,
+            _NO_SUCH_DAY,
+            *((_TOO_EARLY,) if self.min is not None else ()),
+            *((_TOO_LATE,) if self.max is not None else ()),
+        )
+
+    def expected_answer(self, language: str) -> str:
+        form = _DATE_FORMATS[self.order].say(language)
+        low, high = (
+            _TODAY_IN_TEXTS.say(language)
+            if limit == _TODAY
+            else limit and date.fromisoformat(limit).strftime(form)
+            for limit in (self.min, self.max)
+        )
+        return _EXPECTED_DATE.say(language).format(
+            example=self._example_day().strftime(form), limits=_DATE_LIMITS.say_limits(language, low, high)
+        )
+
+    def _example_day(self) -> date:
+        """A day that is taken, if that can be known when the survey is read."""
+        for limit in (self.max, self.min):
+            if limit is not None and limit != _TODAY:
+                return date.fromisoformat(limit)
+        return _PAST_EXAMPLE if self.max else _FUTURE_EXAMPLE
+
+    def describe_answers(self) -> str:
+        return range_phrase("date", self.min, self.max, f"from {self.min} to {self.max}")
+
+    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
+        del labels
+        return TextWidth(len("YYYY-MM-DD"))
+
+    def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:
+        limits = [day for each in (self.min, self.max) if each for day in _limit_days(each, today)]
+        points = dict.fromkeys((*limits, *map(str, asked.bounds), today.isoformat()))
+        for point in points:
+            try:
+                day = date.fromisoformat(point)
+            except ValueError:
+                continue
+            for offset in (-1, 0, 1):
+                if date.min.toordinal() <= day.toordinal() + offset <= date.max.toordinal():
+                    yield (day + timedelta(days=offset)).isoformat()
+
+    def reaches_every_region(self, asked: AskedConditions) -> bool:
+        return _TODAY not in (self.min, self.max) and not asked.asks_of_spelling
+
+    def invalid_replies(self) -> Iterable[str]:
+        return ("?", "1/1", "31/02/2030", "31/2", "0001-01-01", "9999-12-31")
+
+
+def _limit_days(limit: str, today: date) -> list[str]:
+    """A limit as days; of today, days well away from it too, as a conversation can last beyond midnight."""
+    if limit != _TODAY:
+        return [limit]
+    return [(today + timedelta(days=days)).isoformat() for days in (400, -400, 0)]
 
 
 def _resolve_limit(written: str, today: Today) -> str:
@@ -107,11 +299,11 @@ def _parse_day(reader: DateReader, text: str, today: Today) -> date | InvalidAns
     tokens = [token for token in tokens if token not in _IGNORED_WORDS]
     shape = "".join(map(_token_shape, tokens))
     if _UNEXPECTED_CHARACTER.search(text) or "?" in shape:
-        return InvalidAnswer("not_a_date")
+        return InvalidAnswer(_NOT_A_DATE.reason)
     numbers = [MONTH_NUMBERS.get(token) or int(token) for token in tokens]
     if _YEARLESS_SHAPE.fullmatch(shape):
         known = any(_existing_date(order, [*numbers, 2000]) for order in _possible_orders(reader, shape))
-        return InvalidAnswer("no_year" if known else "not_a_date")
+        return InvalidAnswer((_NO_YEAR if known else _NOT_A_DATE).reason)
     if shape == "8":
         return _parse_eight_digits(reader, tokens[0])
     for order in _possible_orders(reader, shape):
@@ -119,7 +311,7 @@ def _parse_day(reader: DateReader, text: str, today: Today) -> date | InvalidAns
             numbers[2] = _full_year(numbers[2], reader, today)
         if day := _existing_date(order, numbers):
             return day
-    return InvalidAnswer("no_such_day" if _possible_orders(reader, shape) else "not_a_date")
+    return InvalidAnswer((_NO_SUCH_DAY if _possible_orders(reader, shape) else _NOT_A_DATE).reason)
 
 
 def _token_shape(token: str) -> str:
@@ -137,14 +329,15 @@ def _possible_orders(reader: DateReader, shape: str) -> tuple[str, ...]:
 
 
 def _parse_eight_digits(reader: DateReader, digits: str) -> date | InvalidAnswer:
-    """`21112026` or `20261121`. No eight digits are a day of these centuries both ways."""
+    """Read eight digits as DDMMYYYY (or MMDDYYYY) or YYYYMMDD. No eight digits are a day between 1900 and 2099 both
+    ways."""
     ends = [int(digits[:2]), int(digits[2:4]), int(digits[4:])]
     begins = [int(digits[:4]), int(digits[4:6]), int(digits[6:])]
     for order, numbers in [("ymd", begins), *((order, ends) for order in _possible_orders(reader, "224"))]:
         day = _existing_date(order, numbers)
         if day is not None and day.year in _RECENT_YEARS:
             return day
-    return InvalidAnswer("not_a_date")
+    return InvalidAnswer(_NOT_A_DATE.reason)
 
 
 def _existing_date(order: str, numbers: list[int]) -> date | None:
@@ -157,7 +350,8 @@ def _existing_date(order: str, numbers: list[int]) -> date | None:
 
 
 def _full_year(year: int, reader: DateReader, today: Today) -> int:
-    """A year of two digits: the last such year that is not too late, and no more than _AHEAD years ahead."""
+    """Complete a year of two digits: the last such year that is not after `reader.max`, and at most _YEARS_AHEAD
+    years from now."""
     last = today().year + _YEARS_AHEAD
     if reader.max is not None:
         last = min(last, int(_resolve_limit(reader.max, today)[:4]))

@@ -1,15 +1,18 @@
-"""Which options does a reply choose? By number, label or alias, one of them or several.
+"""Which options does a reply name? By number, label or alias. What one choice and several choices share.
 
 What an author wrote wins over what we would make of it: a label may hold an `and`, a comma or a digit.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from engine.answers.readers import LONGEST_REPLY, ChoiceReader, ChoicesReader, InvalidAnswer
-from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS, word_set
-from engine.model.events import Answer
-from engine.model.text_normalization import fold_text, trim_punctuation
+import msgspec
+
+from engine.answers.answer_type import OptionLine, Refusal, ReportProblem, WrittenText
+from engine.answers.translations import Translated
+from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS
+from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
 
 _NUMBERED_OPTION = re.compile(
     r"(?:(?:option|choice|answer|number|no|nr|choix|reponse|numero|n|valg|svar|alternativ|nummer)\W{0,3})?"
@@ -17,18 +20,86 @@ _NUMBERED_OPTION = re.compile(
 )
 """`option 2`, `n° 2`, `2. Green`."""
 
-_OPTION_SEPARATOR = re.compile(r"[\s,;/&+.()*#\u2022-]+|(?:and|et|og|plus)(?!\w)")
-_ALL_WORDS = word_set(
-    "all, all of them, all of these, everything, tous, toutes, tout, alle, alle sammen, alt"
+OPTION_COMMANDS: frozenset[Literal["stop", "help"]] = frozenset(("stop", "help"))
+"""An author who names an option `end` or `info` wants it to be chosen by that word."""
+
+NO_SUCH_OPTION = Refusal(
+    "no_such_option",
+    Translated(
+        en="That is not one of the options.",
+        fr="Ce n'est pas une des options.",
+        no="Det er ikke et av alternativene.",
+    ),
+    "it is none of the options",
 )
 
 
-def read_choice(reader: ChoiceReader, sms: str) -> Answer | InvalidAnswer:
-    place = _find_option(reader.places, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
-    return InvalidAnswer("no_such_option") if place is None else Answer(sms, reader.ids[place], place)
+class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    label: WrittenText
+    aliases: list[str] = []
 
 
-def _find_option(places: Mapping[str, int], text: str) -> int | None:
+def index_options(
+    written: Sequence[str | Option], report: ReportProblem
+) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """The options' ids, and what a person may write, folded -> 0-based place."""
+    options = list(map(normalize_option, written))
+    if not options:
+        report("field answer.options: at least one option is expected")
+    places: dict[str, int] = {str(place + 1): place for place in range(len(options))}
+    for place, option in enumerate(options):
+        for spelling in (option.id, *all_translations(option.label), *option.aliases):
+            _add_spelling(places, spelling, place, report)
+    return tuple(option.id for option in options), places
+
+
+def _add_spelling(places: dict[str, int], written: str, place: int, report: ReportProblem) -> None:
+    for form in (fold_text(written), fold_word(written)):
+        if form and places.setdefault(form, place) != place:
+            report(f"field answer.options[{place}]: '{written}' also reads as option {places[form] + 1}")
+            return
+
+
+def number_options(written: Sequence[str | Option]) -> list[OptionLine]:
+    """The lines that follow the question: `1. label`."""
+    return [
+        OptionLine(f"{n}.", f"answer.options[{n - 1}]", normalize_option(each).label)
+        for n, each in enumerate(written, 1)
+    ]
+
+
+def label_options(written: Sequence[str | Option], language: str) -> tuple[str, ...]:
+    """The options' labels in `language`, or else in any."""
+    return tuple(_option_label(normalize_option(each), language) for each in written)
+
+
+def check_option(written: object, options: Sequence[str | Option], step: str, report: ReportProblem) -> None:
+    """An answer equals options only, by their ids."""
+    if written not in [normalize_option(each).id for each in options]:
+        report(f"'{step}' has no option '{written}'")
+
+
+def named_options(places: Mapping[str, int]) -> list[str]:
+    """What a person may write, but for numbers."""
+    return sorted({fold_word(word) for word in places if not word.isdigit()})
+
+
+def normalize_option(written: str | Option) -> Option:
+    return Option(written, written) if isinstance(written, str) else written
+
+
+def all_translations(text: WrittenText) -> list[str]:
+    return [text] if isinstance(text, str) else list(text.values())
+
+
+def _option_label(option: Option, language: str) -> str:
+    if isinstance(option.label, str):
+        return option.label
+    return option.label.get(language) or next(iter(option.label.values()), "")
+
+
+def find_option(places: Mapping[str, int], text: str) -> int | None:
     """Where in the list the option is that `text`, folded, names."""
     place = places.get(text)
     if place is not None:
@@ -45,61 +116,3 @@ def _find_option(places: Mapping[str, int], text: str) -> int | None:
     number, label = numbered.groups()
     place = places.get(str(int(number)))
     return place if label is None or places.get(label) == place else None
-
-
-def read_choices(reader: ChoicesReader, sms: str) -> Answer | InvalidAnswer:
-    places = _find_options(reader, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
-    if not places:
-        return InvalidAnswer("no_such_option")
-    if len(places) < reader.least:
-        return InvalidAnswer("too_few")
-    if len(places) > reader.most:
-        return InvalidAnswer("too_many")
-    indexes = tuple(sorted(places))
-    return Answer(sms, tuple(reader.ids[place] for place in indexes), indexes=indexes)
-
-
-def _find_options(reader: ChoicesReader, text: str) -> set[int] | None:
-    """The options that `text`, folded, names; None if there is anything else in it."""
-    one = _find_option(reader.places, text)
-    if one is not None:
-        return {one}
-    if trim_punctuation(text) in _ALL_WORDS:
-        return set(range(len(reader.ids)))
-    names = _names_by_first_character(reader.places)
-    found: set[int] = set()
-    at = 0
-    while at < len(text):
-        name = _name_at(text, at, names.get(text[at], ()))
-        if name:
-            found.add(reader.places[name])
-            at += len(name)
-        elif (separator := _OPTION_SEPARATOR.match(text, at)) and not _is_range(text, separator):
-            at = separator.end()
-        else:
-            return None
-    return found
-
-
-def _is_range(text: str, separator: re.Match[str]) -> bool:
-    """`1-3` may mean the two or the three of them, `1.3` anything."""
-    return (
-        separator.group().strip(" ") in ("-", ".")
-        and text[: separator.start()][-1:].isdigit()
-        and text[separator.end() :][:1].isdigit()
-    )
-
-
-def _names_by_first_character(places: Mapping[str, int]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for name in sorted(places, key=len, reverse=True):
-        names.setdefault(name[0], []).append(name)
-    return names
-
-
-def _name_at(text: str, at: int, names: list[str] | tuple[str, ...]) -> str:
-    """The longest of `names`, given longest first, that stands at `at` in `text`; empty if none does."""
-    for name in names:
-        if text.startswith(name, at) and not (name[-1:].isalnum() and text[at + len(name) :][:1].isalnum()):
-            return name
-    return ""

@@ -2,7 +2,7 @@
 
 
 def word_set(*groups: str) -> frozenset[str]:
-    """What the groups list, separated by commas."""
+    """Return the words of all `groups`, each a list separated by commas."""
     return frozenset(word.strip() for group in groups for word in group.split(","))
 
 

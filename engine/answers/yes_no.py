@@ -1,14 +1,31 @@
-"""Does a reply say yes, or no? English, French and Norwegian, in one table.
+"""The answer type `yes_no`: does a reply say yes, or no? English, French and Norwegian, in one table.
 
 The whole reply must be such a word: nothing is made of a sentence that has one in it.
 """
 
 import re
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date
+from typing import ClassVar, Literal
 
-from engine.answers.readers import LONGEST_REPLY, InvalidAnswer, YesNoReader
+import msgspec
+
+from engine.answers.answer_type import (
+    LONGEST_REPLY,
+    AnswerReader,
+    AnswerSpec,
+    ComparedValue,
+    InvalidAnswer,
+    Refusal,
+    ReportProblem,
+    SlotWords,
+    Today,
+)
+from engine.answers.proof_terms import AskedConditions
+from engine.answers.translations import Translated
 from engine.answers.vocabulary import word_set
 from engine.model.events import Answer
-from engine.model.text_normalization import fold_text, trim_punctuation
+from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
 
 YES_WORDS = word_set(
     "yes, oui, ja, true, vrai, sant",
@@ -48,20 +65,103 @@ _EMOJI_MEANINGS = {
 _NON_WORD_CHARACTERS = re.compile(r"[\W_]+")
 _REPEATED_LETTER = re.compile(r"(\w)\1\1+")
 
+NO_IN_TEXTS = Translated(en="no", fr="non", no="nei")
+YES_IN_TEXTS = Translated(en="yes", fr="oui", no="ja")
+"""How a text puts the answer."""
 
-def read_yes_no(reader: YesNoReader, sms: str) -> Answer | InvalidAnswer:
-    if len(sms) > LONGEST_REPLY:
-        return InvalidAnswer("not_yes_or_no")
-    text = fold_text(sms)
-    word = trim_punctuation(text)
-    if word in reader.yes:
-        return Answer(sms, True)
-    if word in reader.no:
-        return Answer(sms, False)
-    if text.isascii() and (word in YES_WORDS or word in NO_WORDS):
-        return Answer(sms, word in YES_WORDS)
-    yes = _read_free_spelling(text)
-    return InvalidAnswer("not_yes_or_no") if yes is None else Answer(sms, yes)
+_NOT_YES_OR_NO = Refusal(
+    "not_yes_or_no",
+    Translated(
+        en="That is neither yes nor no.",
+        fr="Ce n'est ni oui ni non.",
+        no="Det er verken ja eller nei.",
+    ),
+    "it is neither a yes nor a no",
+)
+_EXPECTED_YES_OR_NO = Translated(
+    en="Please answer yes or no.",
+    fr="Veuillez répondre oui ou non.",
+    no="Svar ja eller nei.",
+)
+
+
+class YesNoAnswer(AnswerSpec, frozen=True, tag="yes_no"):
+    """`yes` and `no` are words that are read beside the usual ones of English, French and Norwegian."""
+
+    yes: list[str] = msgspec.field(default_factory=list)
+    no: list[str] = msgspec.field(default_factory=list)
+
+    def compile_reader(self, report: ReportProblem) -> "YesNoReader":
+        del report
+        return YesNoReader(frozenset(map(fold_word, self.yes)), frozenset(map(fold_word, self.no)))
+
+    def slot_words(self, language: str) -> SlotWords:
+        return SlotWords((NO_IN_TEXTS.say(language), YES_IN_TEXTS.say(language)))
+
+    def default_words(self) -> str:
+        return "" if self.yes and self.no else "the words for yes and no"
+
+    def convert_compared(self, written: ComparedValue, step: str, report: ReportProblem) -> ComparedValue:
+        if isinstance(written, bool):
+            return written
+        answer = self.compile_reader(report).read_reply(str(written), lambda: date.min)
+        if isinstance(answer, InvalidAnswer):
+            report(f"found '{written}', but the answer to '{step}' is yes or no")
+            return False
+        return bool(answer.value)
+
+
+class YesNoReader(AnswerReader, frozen=True):
+    """`yes` and `no` are further words, folded, beside YES_WORDS and NO_WORDS, which they win over."""
+
+    yes: frozenset[str] = frozenset()
+    no: frozenset[str] = frozenset()
+
+    takes_commands: ClassVar[frozenset[Literal["stop", "help"]]] = frozenset(("stop",))
+    region_values = "single"
+
+    def read_reply(self, sms: str, today: Today) -> Answer | InvalidAnswer:
+        del today
+        if len(sms) > LONGEST_REPLY:
+            return InvalidAnswer(_NOT_YES_OR_NO.reason)
+        text = fold_text(sms)
+        word = trim_punctuation(text)
+        if word in self.yes:
+            return Answer(sms, True)
+        if word in self.no:
+            return Answer(sms, False)
+        if text.isascii() and (word in YES_WORDS or word in NO_WORDS):
+            return Answer(sms, word in YES_WORDS)
+        yes = _read_free_spelling(text)
+        return InvalidAnswer(_NOT_YES_OR_NO.reason) if yes is None else Answer(sms, yes)
+
+    def list_refusals(self) -> tuple[Refusal, ...]:
+        return (_NOT_YES_OR_NO,)
+
+    def expected_answer(self, language: str) -> str:
+        return _EXPECTED_YES_OR_NO.say(language)
+
+    def describe_answers(self) -> str:
+        return "yes or no"
+
+    def named_answers(self, compared: Collection[str]) -> list[str]:
+        del compared
+        return sorted(self.yes | self.no | YES_WORDS | NO_WORDS)
+
+    def put_in_text(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return tuple(labels)
+
+    def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:
+        del asked, today
+        words = (self.no, self.yes, NO_WORDS, YES_WORDS)
+        return ("no", "yes", *(word for each in words for word in sorted(each)))
+
+    def reaches_every_region(self, asked: AskedConditions) -> bool:
+        """What was written is matched, not what it means."""
+        return not asked.asks_of_spelling
+
+    def invalid_replies(self) -> Iterable[str]:
+        return ("?", "0")
 
 
 def _read_free_spelling(text: str) -> bool | None:

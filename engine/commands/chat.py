@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import unified_diff
 from pathlib import Path
-from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import click
@@ -16,7 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.commands.chat_screen import ChatScreen, describe_keywords, describe_state
+from engine.commands.exit_status import EXIT_PROBLEMS, exit_unusable
 from engine.commands.money import PriceType
+from engine.commands.terminal import PROMPT, open_console
+from engine.model.durations import compact_duration, parse_duration
 from engine.model.events import SessionOpened
 from engine.model.policy import ChannelPolicy
 from engine.model.text_normalization import fold_text
@@ -35,11 +37,9 @@ from engine.proofs.transcripts import (
     TranscriptEntry,
     TranscriptError,
     TranscriptStart,
-    compact_duration,
     format_entry,
     format_transcript,
     has_only_actions,
-    parse_duration,
     parse_transcript,
     quoted_if_needed,
 )
@@ -54,8 +54,6 @@ from engine.simulator.simulator import (
     playable_surveys,
 )
 from engine.surveys.survey_registry import SurveyRegistry
-
-CHAT_PROMPT = "> "
 
 _COMMANDS = {
     "/wait": ("[2h]", "let time go by; without a time, until something is due"),
@@ -111,7 +109,7 @@ def chat(
       parley chat conversation.yaml --contact Rey --number +15005550006
       parley chat clinic.yaml --script tests/goldens/clinic-fever.txt
     """
-    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+    console = open_console(soft_wrap=True)
     surveys, offered = _read_surveys(files)
     invited = _parse_invitation(language, variables, content)
     first: list[TranscriptAction] = [ChannelDetails(number, contact)] if number or contact else []
@@ -137,18 +135,12 @@ def _read_surveys(files: Sequence[Path]) -> tuple[SurveyRegistry, tuple[str, ...
     try:
         sources = {str(path): path.read_bytes() for path in files}
     except OSError as e:
-        _exit_refused(f"{e.filename}: cannot be read ({e.strerror})")
+        exit_unusable(f"{e.filename}: cannot be read ({e.strerror})")
     surveys, problems = playable_surveys(sources)
     if problems:
-        _exit_refused(*problems)
+        exit_unusable(*problems)
     by_file = {survey.file: name for name in surveys.current_names() if (survey := surveys.current(name))}
     return surveys, tuple(dict.fromkeys(by_file[file] for file in sources))
-
-
-def _exit_refused(*problems: str) -> NoReturn:
-    for problem in problems:
-        click.echo(problem, err=True)
-    sys.exit(2)
 
 
 def _parse_invitation(language: str, variables: Sequence[str], content: str) -> PersonInvited | None:
@@ -178,16 +170,14 @@ def _typed_lines(console: Console) -> Iterator[str]:
     if not sys.stdin.isatty():
         for line in sys.stdin.buffer:
             typed = line.decode(errors="replace").rstrip("\r\n")
-            console.print(
-                Text((CHAT_PROMPT + quoted_if_needed(typed)) if typed else CHAT_PROMPT.strip(), "bold cyan")
-            )
+            console.print(Text((PROMPT + quoted_if_needed(typed)) if typed else PROMPT.strip(), "bold cyan"))
             yield typed
         return
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 (editing and a history for `input`, where Python has it)
     while True:
         try:
-            yield input(CHAT_PROMPT).encode(errors="replace").decode()
+            yield input(PROMPT).encode(errors="replace").decode()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
@@ -206,9 +196,9 @@ def _play_script(
         transcript = parse_transcript(script.read_text(encoding="utf-8"))
         phone = phone_for(transcript, surveys, offered)
     except (OSError, UnicodeDecodeError, TranscriptError) as e:
-        _exit_refused(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
+        exit_unusable(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
     if all(isinstance(entry, Remark) for entry in transcript.entries):
-        _exit_refused(f"{script}: nothing happens in it: expected lines such as > START")
+        exit_unusable(f"{script}: nothing happens in it: expected lines such as > START")
     transcript = msgspec.structs.replace(transcript, surveys=transcript.surveys or offered)
     screen = ChatScreen(console, phone, price)
     played: list[TranscriptEntry] = []
@@ -224,7 +214,7 @@ def _play_script(
         console.print(f"\n{script} says otherwise: - is what it says, + is what came")
         for line in list(unified_diff(wanted, came, lineterm="", n=2))[2:]:
             console.print(Text(line, {"-": "red", "+": "green", "@": "dim"}.get(line[0], "")))
-        sys.exit(1)
+        sys.exit(EXIT_PROBLEMS)
 
 
 def _write_transcript(path: Path, transcript: Transcript) -> None:
@@ -238,8 +228,8 @@ class _InteractiveChat:
     """A conversation while somebody types."""
 
     def __init__(
-        self, console: Console, surveys: SurveyRegistry, offered: tuple[str, ...], price: Decimal | None, begins: TranscriptStart,
-        first: Sequence[TranscriptAction],
+        self, console: Console, surveys: SurveyRegistry, offered: tuple[str, ...], price: Decimal | None,
+        begins: TranscriptStart, first: Sequence[TranscriptAction],
     ) -> None:  # fmt: skip
         self._console = console
         self._surveys = surveys

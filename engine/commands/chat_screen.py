@@ -6,8 +6,10 @@ from decimal import Decimal
 from rich.console import Console
 from rich.text import Text
 
+from engine.model.durations import compact_duration
 from engine.model.events import Answer, ArchiveRecord, SessionEnded, SmsDecided, SmsReceived
 from engine.model.lane import Session
+from engine.model.plurals import pluralize
 from engine.model.segments import SegmentCount, count_segments
 from engine.proofs.transcripts import (
     ChannelDetails,
@@ -17,14 +19,12 @@ from engine.proofs.transcripts import (
     SmsOut,
     TimePassed,
     TranscriptEntry,
-    compact_duration,
     format_entry,
 )
 from engine.simulator.explanations import ENDING_REASONS
 from engine.simulator.simulator import SimulatedPhone, decision_notes
 from engine.surveys.program import QuestionStep, Survey
 from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
-from engine.surveys.wording import describe_reader
 
 _SINGLE_SEGMENT_UNITS = {"GSM-7": 160, "UCS-2": 70}
 _JOINED_SEGMENT_UNITS = {"GSM-7": 153, "UCS-2": 67}
@@ -32,7 +32,7 @@ _MOST_DEADLINES = 8
 
 
 class ChatScreen:
-    """Shows what a phone does, and what comes of it."""
+    """Prints what a simulated phone does, and what comes of it."""
 
     def __init__(self, console: Console, phone: SimulatedPhone, price: Decimal | None) -> None:
         self.console = console
@@ -53,7 +53,7 @@ class ChatScreen:
         self.console.print(Text(format_entry(entry), style))
 
     def print_outcome(self, done: TranscriptEntry) -> None:
-        """What came of it, with what it costs, how long it took if time went by, and what is waited for."""
+        """Print the SMS and decisions that followed, their cost, how long they took if time went by, and what is waited for."""
         if isinstance(done, (Remark, ChannelDetails)):
             return
         phone = self._phone
@@ -75,7 +75,8 @@ class ChatScreen:
         if isinstance(record, SessionEnded):
             of_session = [each for each in self._phone.records if _session_of(each) == record.session]
             self.print_dim(
-                f"  the session is over, as {ENDING_REASONS[record.how]}: {self._summarize_records(of_session)}"
+                f"  the session is over, as {ENDING_REASONS[record.how]}: "
+                f"{self._summarize_records(of_session)}"
             )
         return isinstance(record, SmsDecided) or bool(found)
 
@@ -90,16 +91,16 @@ class ChatScreen:
 
     def _print_status(self, *, in_silence: bool) -> None:
         step = _open_question(self._phone)
-        waits = f"waits for {describe_reader(step.reader)}; " if step is not None else ""
+        waits = f"waits for {step.reader.describe_answers()}; " if step is not None else ""
         silence = "nothing is said; " if in_silence else ""
         self.print_dim(f"  {silence}{waits}so far {self._summarize_records(self._phone.records)}")
 
     def _summarize_records(self, records: Sequence[ArchiveRecord]) -> str:
-        """What they come to."""
+        """Sum up records: SMS in and out, segments, and money if a price is known."""
         said = [count_segments(record.text).segments for record in records if isinstance(record, SmsDecided)]
         heard = sum(isinstance(record, SmsReceived) for record in records)
         money = f", {sum(said) * self._price}" if self._price is not None else ""
-        return f"{heard} SMS in, {len(said)} out, {_many(sum(said), 'segment')}{money}"
+        return f"{heard} SMS in, {len(said)} out, {pluralize(sum(said), 'segment')}{money}"
 
 
 def describe_cost(segments: SegmentCount) -> str:
@@ -109,7 +110,7 @@ def describe_cost(segments: SegmentCount) -> str:
         if segments.segments == 1
         else _JOINED_SEGMENT_UNITS[segments.encoding] * segments.segments
     )
-    return f"{_many(segments.segments, 'segment')} {segments.encoding}, {segments.units}/{holds}"
+    return f"{pluralize(segments.segments, 'segment')} {segments.encoding}, {segments.units}/{holds}"
 
 
 def describe_keywords(survey: Survey) -> str:
@@ -121,7 +122,10 @@ def describe_keywords(survey: Survey) -> str:
         for pattern, language in survey.start.patterns
     ]
     named += [("anything", survey.start.any_sms_language)] if survey.start.any_sms_language else []
-    return f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to begin."
+    return (
+        f"Text {' or '.join(what + (f' ({language})' if several else '') for what, language in named)} to "
+        "begin."
+    )
 
 
 def describe_state(phone: SimulatedPhone) -> Iterator[str]:
@@ -140,7 +144,7 @@ def describe_state(phone: SimulatedPhone) -> Iterator[str]:
     step = _open_question(phone)
     yield f"session of '{session.survey}', version {session.version}, in {session.language}"
     if step is not None:
-        yield f"waits at '{step.id}' for {describe_reader(step.reader)}{_describe_counts(session)}"
+        yield f"waits at '{step.id}' for {step.reader.describe_answers()}{_describe_counts(session)}"
     for place, answer in session.answers.items():
         name = place[1:] if place in BUILTIN_VARIABLES else place
         yield f"{'' if is_variable(place) else '  '}{name} = {_format_answer(answer)}"
@@ -148,8 +152,8 @@ def describe_state(phone: SimulatedPhone) -> Iterator[str]:
 
 
 def _describe_counts(session: Session) -> str:
-    counts = [_many(session.invalid_answers, "invalid answer")] if session.invalid_answers else []
-    counts += [_many(session.reminders_sent, "reminder")] if session.reminders_sent else []
+    counts = [pluralize(session.invalid_answers, "invalid answer")] if session.invalid_answers else []
+    counts += [pluralize(session.reminders_sent, "reminder")] if session.reminders_sent else []
     return f" ({', '.join(counts)})" if counts else ""
 
 
@@ -190,7 +194,3 @@ def _session_of(record: ArchiveRecord) -> str:
 
 def _format_offset(at: int, since: int | None) -> str:
     return "" if since is None else f"+{compact_duration((at - since) // 1000 * 1000)} "
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -8,6 +8,7 @@ from typing import Literal, assert_never
 
 import click
 
+from engine.commands.exit_status import exit_unusable
 from engine.drawing import END_ID, ENTRY_ID, Drawing, draw_survey
 from engine.drawing.dot import to_dot
 from engine.drawing.mermaid import to_mermaid
@@ -77,9 +78,7 @@ def _read_file(file: Path) -> Survey:
     try:
         survey, _ = read_survey(file.name, file.read_bytes())
     except InvalidSurveyError as e:
-        for problem in e.problems:
-            click.echo(f"{file.name}: {problem}", err=True)
-        sys.exit(2)
+        exit_unusable(*(f"{file.name}: {problem}" for problem in e.problems))
     return survey
 
 

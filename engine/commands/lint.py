@@ -1,6 +1,5 @@
 """`parley lint`: what is proved about surveys before they run."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -13,14 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from engine import proofs
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
 from engine.commands.money import PriceType
+from engine.commands.terminal import open_console
+from engine.model.plurals import pluralize
 from engine.proofs import PathStop, SessionBounds, UpperBound
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.surveys.findings import InvalidSurveyError, SurveyFinding
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
-
-_PIPED_LINE_WIDTH = 200
 
 
 class LintReport(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -81,12 +82,12 @@ def lint(
     across = keyword_clashes(surveys)
     if as_json:
         for report in [*reports, *([LintReport("", "", "", across, None)] if across else [])]:
-            click.echo(json.dumps(_report_json(report, price)))
+            print_json(_report_json(report, price))
     else:
         _print_reports(reports, across, price)
     errors = sum(report.error_count for report in reports)
     warnings = len(across) + sum(len(report.findings) for report in reports) - errors
-    sys.exit(1 if errors or (strict and warnings) else 0)
+    sys.exit(EXIT_PROBLEMS if errors or (strict and warnings) else EXIT_OK)
 
 
 def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
@@ -104,9 +105,7 @@ def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
 
 
 def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price: Decimal | None) -> None:
-    console = Console(
-        width=None if sys.stdout.isatty() else _PIPED_LINE_WIDTH, highlight=False, soft_wrap=True
-    )
+    console = open_console(soft_wrap=True)
     for report in reports:
         known = f" ({report.survey}, version {report.version})" if report.survey else ""
         console.print(Text.assemble((report.file, "bold"), (known, "dim")))
@@ -119,7 +118,9 @@ def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price
         _print_finding(console, finding)
     errors = sum(report.error_count for report in reports)
     warnings = len(across) + sum(len(report.findings) for report in reports) - errors
-    console.print(f"{_many(len(reports), 'file')}, {_many(errors, 'error')}, {_many(warnings, 'warning')}")
+    console.print(
+        f"{pluralize(len(reports), 'file')}, {pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}"
+    )
 
 
 def _print_finding(console: Console, finding: SurveyFinding) -> None:
@@ -132,7 +133,8 @@ def _print_finding(console: Console, finding: SurveyFinding) -> None:
 
 def _print_bounds(console: Console, bounds: SessionBounds, price: Decimal | None) -> None:
     console.print(
-        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person does."
+        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person "
+        "does."
     )
     for language, bound in bounds.segments.items():
         cost = f", {price * bound.most} at {price} each" if price is not None else ""
@@ -150,17 +152,13 @@ def _format_stops(path: Iterable[PathStop]) -> Iterator[str]:
 
 def _format_stop(stop: PathStop) -> str:
     said = f" x{stop.said}" if stop.said > 1 else ""
-    reminded = f" +{_many(stop.reminded, 'reminder')}" if stop.reminded else ""
+    reminded = f" +{pluralize(stop.reminded, 'reminder')}" if stop.reminded else ""
     return f"{stop.step}{said}{reminded}"
 
 
 def _at_most(bound: UpperBound, noun: str = "") -> str:
-    most = _many(bound.most, noun) if noun else str(bound.most)
+    most = pluralize(bound.most, noun) if noun else str(bound.most)
     return f"at most {most}" if bound.attained else f"no more than {most} (perhaps less)"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _print_dearest(reports: list[LintReport], language: str) -> None:

@@ -1,9 +1,8 @@
 """`parley schema`: the survey file's JSON Schema, for editors."""
 
-import json
-
 import click
 
+from engine.commands.json_output import print_json_document
 from engine.surveys import schema as of_surveys
 
 
@@ -19,4 +18,4 @@ def schema() -> None:
     Then begin a survey with the line
       # yaml-language-server: $schema=survey.schema.json
     """
-    click.echo(json.dumps(of_surveys.survey_schema(), indent=2, ensure_ascii=False))
+    print_json_document(of_surveys.survey_schema())

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from engine.model.durations import survey_duration
+from engine.model.plurals import pluralize
 from engine.surveys.program import (
     END_INDEX,
     QuestionStep,
@@ -22,8 +24,7 @@ from engine.surveys.program import (
     SurveyStep,
 )
 from engine.surveys.step_graph import reachable_steps
-from engine.surveys.texts import TemplateSlot, TextTemplate
-from engine.surveys.wording import describe_condition, describe_reader, show_pattern, show_step_or_variable
+from engine.surveys.wording import describe_condition, show_pattern, show_template
 
 ENTRY_ID = "(start)"
 END_ID = "end"
@@ -112,9 +113,9 @@ def _end_key(place: int) -> str:
 def _step_node(place: int, step: SurveyStep, language: str, *, unreached: bool) -> DrawingNode:
     notes = ["never reached"] if unreached else []
     if isinstance(step, QuestionStep):
-        notes = [describe_reader(step.reader), *_reminder_notes(step.remind), *notes]
+        notes = [step.reader.describe_answers(), *_reminder_notes(step.remind), *notes]
     kind: NodeKind = "ask" if isinstance(step, QuestionStep) else "say"
-    text = _plain_lines(_format_template(step.text[language]))
+    text = _plain_lines(show_template(step.text[language]))
     return DrawingNode(_step_key(place), kind, step.id, text, tuple(map(plain_line, notes)), unreached)
 
 
@@ -130,26 +131,7 @@ def _entry_node(start: StartKeywords) -> DrawingNode:
 def _reminder_notes(remind: ReminderRule | None) -> Iterable[str]:
     if remind is not None:
         often = f", {remind.times} times" if remind.times > 1 else ""
-        yield f"reminder after {_format_duration(remind.after_ms)}{often}"
-
-
-def _format_template(template: TextTemplate) -> str:
-    """The text with its placeholders as an author writes them."""
-    if isinstance(template, str):
-        return template
-    return "".join(_format_placeholder(each) if isinstance(each, TemplateSlot) else each for each in template)
-
-
-def _format_placeholder(slot: TemplateSlot) -> str:
-    return f"{{{show_step_or_variable(slot.step).strip(chr(39))}}}"
-
-
-def _format_duration(ms: int) -> str:
-    """As an author writes it."""
-    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)):
-        if ms % length == 0:
-            return f"{ms // length}{unit}"
-    return f"{ms / 1000:g}s"
+        yield f"reminder after {survey_duration(remind.after_ms)}{often}"
 
 
 def _plain_lines(text: str) -> tuple[str, ...]:
@@ -173,7 +155,7 @@ def _step_edges(place: int, step: SurveyStep, *, unreached: bool) -> Iterable[Dr
         )
     if isinstance(step, QuestionStep) and isinstance(step.invalid, ReaskInvalid):
         go = END_INDEX if step.invalid.give_up is None else step.invalid.give_up
-        label = f"after {step.invalid.attempts} invalid answer{'s' if step.invalid.attempts > 1 else ''}"
+        label = f"after {pluralize(step.invalid.attempts, 'invalid answer')}"
         yield DrawingEdge(_step_key(place), _head_key(place, go), label, gives_up=True, unreached=unreached)
 
 

@@ -68,10 +68,7 @@ class Effects(msgspec.Struct, kw_only=True):
         self.silenced += [channel for channel in later.silenced if channel not in self.silenced]
         self.withdrawn = later.withdrawn | self.withdrawn
         self.sessions += later.sessions
-        for channel, (at, source) in later.opt_outs.items():
-            # what is only said again does not say by whose word it was
-            if self.opt_outs.get(channel, (-1, ""))[0] != at:
-                self.opt_outs[channel] = (at, source)
+        self.opt_outs |= later.opt_outs
         for channel, count in later.opened_by_channel.items():
             self.opened_by_channel[channel] = self.opened_by_channel.get(channel, 0) + count
         self.survey_by_session |= later.survey_by_session

@@ -1,10 +1,7 @@
-"""What happens to a lane, and what a lane says has happened.
-
-Inbound events come from providers through the mailbox; a record is what `advance` and the delivery worker
-write to the archive stream. Both are msgpack arrays: a field may be appended with a default, never moved or
-removed, so that a release decodes what the previous one wrote. Times are milliseconds since 1970, UTC, by the
-Redis server's clock.
-"""
+"""The events that change a lane, and the records of what changed. Inbound events come from providers, the API and
+operators through the mailbox; records are written to the archive stream by `advance` and by the delivery worker.
+Both are msgpack arrays: a field may be appended with a default, never moved or removed, so that a release decodes
+what the previous one wrote. Times are milliseconds since 1970 (UTC), by the Redis server's clock."""
 
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -15,8 +12,8 @@ import msgspec
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """`raw` is what the person wrote, unchanged; `value` is how it was read.
 
-    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. A date's
-    is YYYY-MM-DD, a phone number's E.164.
+    A choice's `value` is the option's id and `index` its 0-based place; several choices' are tuples of both. Each type
+    writes its values in one way, whatever was written: a date as YYYY-MM-DD, a phone number as E.164.
     """
 
     raw: str
@@ -26,7 +23,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 
 HandledCommand = Literal["", "stop", "help", "start"]
-"""What a provider took an SMS for, and answered by itself."""
+"""The command that a provider recognised in an SMS and answered by itself; empty: none."""
 
 
 class InboundSms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
@@ -64,8 +61,8 @@ class SmsPart(msgspec.Struct, frozen=True, array_like=True, tag="part"):
 
 
 class ProviderStop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
-    """This person opted out elsewhere, and need not be told: with the provider (`source` empty), or as an operator's
-    list says (`source` names it)."""
+    """An opt-out that reached us other than by an SMS: from the provider (`source` empty), or from an operator's
+    list, which `source` names. The person gets no confirmation."""
 
     id: str
     channel: str
@@ -78,10 +75,9 @@ SmsState = Literal["", "sent", "failed", "delivered"]
 
 
 class DeliveryReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
-    """What became of an SMS: the provider's `ticket` for it and, where the provider repeats it, our own id `sms`.
-
-    `status` is the provider's own word. `permanent`: it failed because the number cannot get SMS, now or later.
-    """
+    """A provider's delivery receipt for one of our SMS. `ticket` is the provider's id of that SMS; `sms` is ours,
+    where the provider repeats it; `status` is the provider's own word. `permanent`: the number cannot get SMS, now
+    or later."""
 
     id: str
     channel: str
@@ -95,7 +91,7 @@ class DeliveryReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt
 
 
 class CancelSession(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
-    """Whoever invited wants the session ended, and nothing more of it sent."""
+    """The inviter cancels a session: it ends, and its SMS that have not left are withdrawn."""
 
     id: str
     channel: str
@@ -214,7 +210,7 @@ class SmsReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
 
 
 class AnswerRejected(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
-    """The SMS just heard was no answer to the step that was asked."""
+    """The SMS just received could not be read as an answer to `step`; `why` is the reader's reason."""
 
     at: int
     channel: str
@@ -245,7 +241,8 @@ class SmsSent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
 
 
 class SmsNotSent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
-    """An SMS will not leave: refused by the provider, given up, or withdrawn by a STOP."""
+    """An SMS will not be sent: the provider refused it, its tries are used up, or it was withdrawn. `code` says
+    which, `why` in words."""
 
     at: int
     channel: str
@@ -276,7 +273,8 @@ class SessionEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
 
 
 class PersonOptedOut(msgspec.Struct, frozen=True, array_like=True, tag="opted_out"):
-    """Evidence of a STOP: the event that carried it, its text as written, and whether the provider told us."""
+    """Evidence of an opt-out: the id of the event that carried it, its text as written, and whether it came from the
+    provider (`by_provider`) or an operator's list (`source`)."""
 
     at: int
     channel: str
@@ -357,8 +355,8 @@ _T = TypeVar("_T")
 
 
 def _with_msgspec_errors(decode: Callable[[bytes], _T]) -> Callable[[bytes], _T]:
-    """`decode`, which then raises nothing but msgspec.MsgspecError: msgspec has exceptions of Python's own for text that
-    is not UTF-8, and for what is nested too deeply."""
+    """Wrap `decode` so that it raises only msgspec.MsgspecError. msgspec itself raises UnicodeDecodeError for text
+    that is not UTF-8 and RecursionError for deep nesting."""
 
     def decode_or_raise(blob: bytes) -> _T:
         try:

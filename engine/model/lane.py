@@ -7,6 +7,7 @@ milliseconds since 1970 (UTC).
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.model.events import Answer, SessionEnding
 
 LANE_FORMAT = 1
@@ -33,8 +34,9 @@ class Session(msgspec.Struct, array_like=True):
 
 
 class ChannelLine(msgspec.Struct, array_like=True):
-    """What one channel and one person share; or, of a sub-number that a session has for its own, that session and
-    how it ended."""
+    """The state of one person on one address of ours. The channel's own line (key: the channel) also holds the
+    opt-out, the day's count and the START throttle; a sub-number's line (key: channel:sub-number) holds only its
+    session and how that ended."""
 
     session: Session | None = None
     ended_at: int = 0
@@ -73,8 +75,9 @@ class Lane(msgspec.Struct, array_like=True):
     partial_sms: list[PartialSms] = []
 
 
-class UnreadableLaneError(Exception):
-    """The stored state is not one that this release can read. It is never taken for a new person's."""
+class UnreadableLaneError(ParleyError):
+    """The stored state cannot be decoded by this release. The lane is left as it is; it must never be treated as a
+    new person's."""
 
 
 _decoder = msgspec.msgpack.Decoder(Lane)

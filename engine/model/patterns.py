@@ -4,6 +4,7 @@ from typing import Protocol, cast
 
 import re2
 
+from engine.model.errors import ParleyError
 from engine.model.text_normalization import fold_text
 
 
@@ -18,17 +19,17 @@ class CompiledPattern(Protocol):
         ...
 
 
-class BadPatternError(ValueError):
+class BadPatternError(ParleyError, ValueError):
     """RE2 refuses the pattern. The message is RE2's."""
 
 
 def compile_pattern(source: str) -> CompiledPattern:
-    """`source` as written. Raises BadPattern."""
+    """`source` as written. Raises BadPatternError."""
     return _compile_re2(source, case_sensitive=True)
 
 
 def compile_folded(source: str) -> CompiledPattern:
-    """`source` to be matched against folded text: its case does not count, nor do its accents. Raises BadPattern."""
+    """`source` to be matched against folded text: its case does not count, nor do its accents. Raises BadPatternError."""
     return _compile_re2("".join(c if c.isascii() else fold_text(c) for c in source), case_sensitive=False)
 
 

@@ -1,9 +1,6 @@
-"""When may we begin something with a person? Not in the channel's quiet hours, where that person is.
-
-Replies are never held back; invitations and reminders are. Where a number is, libphonenumber's table of time zones
-says; a country with several zones is awake when all of them are. A number that the table does not place (a short
-code, a satellite phone) counts as where the channel is.
-"""
+"""Computes when an invitation or a reminder may be sent: not in the channel's quiet hours, where the person is.
+Replies are never held back. The number's time zones come from libphonenumber; with several, all must be awake; a
+number without any (short code, satellite phone) has the channel's."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -55,11 +52,6 @@ class QuietHours(msgspec.Struct, frozen=True):
         end = datetime(day.year, day.month, day.day, self.ends // 60, self.ends % 60, tzinfo=zone)
         again = end.replace(fold=1)  # clocks that are put back show it twice
         return max(moment, end.astimezone(UTC), again.astimezone(UTC))
-
-
-def quiet_hours_from_minutes(minutes: tuple[int, int] | None) -> QuietHours | None:
-    """Those that a channel has, by the minutes of the day at which they begin and end."""
-    return QuietHours(*minutes) if minutes else None
 
 
 @lru_cache(_CACHED_NUMBERS)

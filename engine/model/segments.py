@@ -23,6 +23,9 @@ HEADER_OCTETS = 6
 """Octets of the header that joins segments, with a reference of 8 bits: 153 septets or 67 units of UCS-2 are left. A
 reference of 16 bits makes it 7: 152 or 66."""
 
+LONGEST_SMS = 1224
+"""Characters of an SMS that we send: eight GSM-7 segments of 153, the most that Octopush accepts."""
+
 SmsEncoding = Literal["GSM-7", "UCS-2"]
 
 

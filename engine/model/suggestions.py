@@ -5,7 +5,16 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence that says so, such as ": did you mean fever?". Empty if nothing is near."""
+    """Return the end of a sentence, such as ": did you mean fever?", for the nearest of the `known` words; empty if
+    none is near."""
     spelling = {each.lower(): each for each in known}
     near = get_close_matches(word.lower(), spelling, n=1, cutoff=0.7)
     return f": did you mean {spelling[near[0]]}?" if near else ""
+
+
+def expected_instead(word: str, known: Iterable[str], joined_by: str = ", ") -> str:
+    """Return the same, or what was expected where nothing is near: ": expected fever, cough"."""
+    known = list(known)
+    return did_you_mean(word, known) or (
+        f": expected {joined_by.join(known)}" if known else ": there is none"
+    )

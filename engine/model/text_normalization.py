@@ -100,7 +100,7 @@ def _normalize_nfkc(text: str) -> str:
 
 
 def _cap_combining_marks(text: str) -> str:
-    """`text` with _HEAP marks in a row at most, as NFKC will write them: a mark may become two."""
+    """Cut runs of combining marks to _HEAP, counted as NFKC will write them (one mark may become two)."""
     if len(text) <= _MOST_COMBINING_MARKS // 2:
         return text
     kinds = set(text)

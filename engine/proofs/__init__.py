@@ -1,9 +1,8 @@
-"""What is proved about a survey before it runs: that it ends, what it costs at most, and that every step, route and
-placeholder makes sense.
+"""Prove, before a survey runs, that it ends, how much a session costs at most, and that every step, route and
+placeholder can be used.
 
-What is proved is about the program itself: the routes are those that the engine follows, the texts those that it fills
-in, and a bound is called attained only if the engine attained it.
-"""
+The proofs walk the compiled program: the same routes that the engine follows and the same texts that it fills in. A
+bound counts as attained only after the engine itself has played a conversation that reaches it."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
@@ -23,11 +22,12 @@ from engine.surveys.program import Survey
 from engine.surveys.variables import NUMBER_KEY, is_variable
 
 _LENIENT_CODES = ("unreachable", "shadowed", "endless")
-"""What a survey that was not written for Parley may have: it ran elsewhere, and is bounded here."""
+"""Codes of errors that become warnings in a survey imported from another system: it already ran there, and the engine
+bounds it with `most_sms`."""
 
 
 class PathStop(msgspec.Struct, frozen=True):
-    """A session comes by a step, which it says `said` times, and reminds of `reminded` times."""
+    """One step on a path: its id, how often its text is sent, and how many reminders follow."""
 
     step: str
     said: int
@@ -35,11 +35,10 @@ class PathStop(msgspec.Struct, frozen=True):
 
 
 class UpperBound(msgspec.Struct, frozen=True):
-    """No session goes beyond `most`.
+    """An upper bound for every session: none exceeds `most` (SMS or segments).
 
-    `attained`: a session does come to it, on this `path`, if its person does what is in `script`, a transcript. Else
-    `path` is how it seems to be come to, and `script` may be empty.
-    """
+    `attained`: the engine played a session that reaches `most`, on `path`; `script` is the transcript of what its
+    person does. Otherwise `path` is the walk that the bound was computed from, and `script` may be empty."""
 
     most: int
     attained: bool
@@ -56,12 +55,12 @@ class SessionBounds(msgspec.Struct, frozen=True):
 
 
 def survey_findings(survey: Survey) -> list[SurveyFinding]:
-    """Everything that is wrong or odd about the survey, errors first."""
+    """Return all errors and warnings about the survey, errors first."""
     return SurveyProof(survey).findings()
 
 
 def survey_bounds(survey: Survey) -> SessionBounds | None:
-    """None if the survey has no end."""
+    """Return the survey's upper bounds; None if it has a cycle that nothing ends."""
     return SurveyProof(survey).bounds()
 
 
@@ -72,7 +71,7 @@ def dearest_path(survey: Survey, language: str) -> list[str]:
 
 
 class SurveyProof:
-    """All that is proved about one survey. What several proofs need is looked at once."""
+    """Runs all proofs of one survey, and computes once what several of them need (regions, walks, weights)."""
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
@@ -160,7 +159,9 @@ class SurveyProof:
 
 
 def _initial_variables(survey: Survey, heaviest: HeaviestWalk) -> dict[str, str]:
-    """What the invitation and the channel say: what the walk needs, and the dearest of what texts put in besides."""
+    """Return the variables that the invitation and the channel supply for the played walk: the values that its
+    conditions need, and the costliest values for variables that only texts use. Raises UnplayableWalkError if a needed
+    value is unknown."""
     asked = {atom for atom in condition_places(survey.steps) if is_variable(atom)}
     variables = {
         place[1:]: LONGEST_CHANNEL_NUMBER if place == NUMBER_KEY else "😀" * survey.variables[place[1:]]

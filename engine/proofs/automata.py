@@ -1,7 +1,7 @@
-"""What can be said of patterns for every text at once, by way of their automata.
+"""Decide questions about a pattern for all texts at once, through its finite automaton.
 
-A pattern that uses what only RE2 knows, or whose automaton is enormous, has none here; nothing is claimed of it then.
-"""
+Patterns that use syntax only RE2 has, or whose automaton is too large, get no automaton; nothing is claimed about
+them."""
 
 import re
 from functools import lru_cache
@@ -17,7 +17,8 @@ _MAX_ITERATIONS = 10_000
 _MAX_REPETITIONS = 8
 
 _COUNTED_REPETITION = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\{\d+(?:,\d*)?\}", re.DOTALL)
-"""`{2,5}`, or what only looks as if there were some in it."""
+"""Matches a counted repetition such as `{2,5}`; escapes and character classes match first, so that braces inside them
+are left alone."""
 
 
 def common_text(one: CompiledPattern, other: CompiledPattern) -> str | None:
@@ -39,7 +40,8 @@ def common_text(one: CompiledPattern, other: CompiledPattern) -> str | None:
 
 
 def dearest_character(pattern: CompiledPattern) -> str:
-    """A character as dear as any in the texts that the pattern matches: an emoji, `€` or `x`."""
+    """Return a character that costs as much as any in the texts that the pattern matches: an emoji (UCS-2 pair), `€`
+    (GSM-7 extension) or `x`."""
     source = _COUNTED_REPETITION.sub(lambda found: found[1] or "*", pattern.pattern)
     machine = _build_automaton(source, ignore_case=False)
     if machine is None or _matches_outside(machine, GSM_BASIC | GSM_EXTENSION):

@@ -16,10 +16,10 @@ from engine.proofs.weighing import NOTHING_KNOWN, HeaviestWalk, WalkWeigher, Wal
 from engine.surveys.program import Survey
 
 MAX_LAYERED_SPOTS = 100_000
-"""Spots times SMS, where a session ends after a number of SMS."""
+"""Limit of spots times `most_sms` in the computation by SMS left (Weighing.cut)."""
 
 MAX_CHOICES = 20_000_000
-"""The same, times repetitions and reminders at a question."""
+"""Limit of spots times `most_sms` times the repetitions and reminders at each question."""
 
 
 def out_weights() -> WalkWeights:
@@ -38,7 +38,7 @@ class BoundFinder:
     """Finds the heaviest walks of one survey."""
 
     def __init__(self, survey: Survey, walks: Callable[[Collection[str]], WalkGraph | None]) -> None:
-        """`walks` gives the walks on which these places are remembered, or None if that is too much to look at."""
+        """`walks(remembered)` returns the walks with those places remembered, or None if they exceed MAX_REMEMBERED."""
         self._survey = survey
         self._walks, self._last_first = _affordable_walks(survey, walks)
 
@@ -91,8 +91,10 @@ def _last_first(walks: WalkGraph) -> list[int] | None:
 
 
 def _coarse_bound(survey: Survey, weights: WalkWeights) -> int | None:
-    """Between two counted routes no step comes twice, so much can come as often as counted routes can be taken; and no
-    SMS is dearer than the dearest."""
+    """Bound the weight without walks; None if neither `most_sms` nor the counted routes bound it.
+
+    Between two counted routes no step repeats, so the uncounted longest path can be taken once per counted route; and
+    no SMS outweighs the heaviest text."""
     bounds = []
     if survey.most_sms is not None:
         texts = [text for step in survey.steps for text in texts_of(step)]

@@ -7,49 +7,24 @@ each placeholder makes the dearest text.
 from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import assert_never
 
-from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-)
-from engine.model.segments import GSM_EXTENSION, count_segments, is_gsm
+from engine.answers import AnswerReader
+from engine.answers.proof_terms import DEAREST_CHARACTER, TextWidth, dominating_text
+from engine.model.segments import GSM_EXTENSION, LONGEST_SMS, count_segments, is_gsm
 from engine.proofs.automata import dearest_character
 from engine.proofs.regions import UNANSWERED, AnswerRegion
 from engine.surveys.program import QuestionStep, Survey
-from engine.surveys.texts import (
-    LONGEST_SMS,
-    LocalizedText,
-    TemplateSlot,
-    TextTemplate,
-    fill_template,
-    template_slots,
-)
+from engine.surveys.texts import LocalizedText, TemplateSlot, TextTemplate, fill_template, template_slots
 from engine.surveys.variables import BUILTIN_VARIABLES, MESSAGES_KEY, NUMBER_KEY, is_variable
 
-_LONGEST_FLOAT = 24
-"""Characters of a float, such as -2.2250738585072014e-308."""
-
 _MAX_COMBINATIONS = 32
-
-_EXACT_READERS = (ChoiceReader, YesNoReader, DateReader)
-"""Readers of whose answers a region shows what is put into a text, or something as long."""
 
 _CHARACTERS_BY_COST = "x€я😀"
 """A character of each price, the cheapest first."""
 
 
 class TextCosts:
-    """Of one survey's texts in one language."""
+    """Computes the most segments of one survey's texts in one language."""
 
     def __init__(self, survey: Survey, language: str) -> None:
         self._language = language
@@ -58,7 +33,8 @@ class TextCosts:
         self._counted: dict[str, int] = {}
 
     def most_segments(self, text: LocalizedText, known: Mapping[str, AnswerRegion]) -> int:
-        """The most segments of `text` where the answers are as `known` tells, and others may be anything."""
+        """Return the most segments of `text` if the answers lie in the regions `known`, and other places hold
+        anything."""
         return self._count_segments(self.dearest_text(text, known))
 
     def dearest_text(self, text: LocalizedText, known: Mapping[str, AnswerRegion]) -> str:
@@ -69,7 +45,7 @@ class TextCosts:
         wanted = template_slots(template)
         options = [self._slot_values(slot, known.get(slot.step)) for slot in wanted]
         if prod(map(len, options)) > _MAX_COMBINATIONS:
-            options = [[_dominating_text(each)] for each in options]
+            options = [[dominating_text(each)] for each in options]
         opening = template[0] if isinstance(template[0], str) else ""
         filled = [
             _fill_costliest(template, dict(zip(map(id, wanted), each, strict=True)), len(opening))
@@ -78,34 +54,30 @@ class TextCosts:
         return max(filled, key=self._count_segments)
 
     def _slot_values(self, slot: TemplateSlot, region: AnswerRegion | None) -> list[str]:
-        """What may stand in the slot: everything that could be the dearest."""
+        """Return the values that could make the slot costliest: the default of an unanswered one, the region's
+        answer, or the longest values its reader admits."""
         if region is UNANSWERED:
             return [slot.default or ""]
         reader = self._readers.get(slot.step)
-        if region is not None and region.answer is not None and isinstance(reader, _EXACT_READERS):
+        if region is not None and region.answer is not None and _shows_dearest(reader):
             return [fill_template((slot,), {slot.step: region.answer})]
         widest = [each[: slot.max_length] for each in self._widest_values(slot, reader)]
         if (region is None and slot.step not in (NUMBER_KEY, MESSAGES_KEY)) or _may_be_empty(slot, reader):
             widest.append(slot.default or "")
         return list(dict.fromkeys(widest))
 
-    def _widest_values(self, slot: TemplateSlot, reader: Reader | None) -> list[str]:
-        match reader:
+    def _widest_values(self, slot: TemplateSlot, reader: AnswerReader | None) -> Sequence[str]:
+        match None if reader is None else reader.put_in_text(slot.labels):
+            case TextWidth() as width:
+                return [_widest_text(width)]
+            case tuple(texts):
+                return texts
             case None if slot.step in (NUMBER_KEY, MESSAGES_KEY):
                 return ["0" * BUILTIN_VARIABLES[slot.step]]
             case None if is_variable(slot.step):
-                return ["😀" * self._variables.get(slot.step[1:], LONGEST_SMS)]
+                return [DEAREST_CHARACTER * self._variables.get(slot.step[1:], LONGEST_SMS)]
             case None:
                 return [""]
-            case ChoiceReader(ids=ids):
-                return list(slot.labels or ids)
-            case YesNoReader():
-                return list(slot.labels)
-            case ChoicesReader(ids=ids, most=most):
-                labels = sorted(slot.labels or ids, key=len)[-most:]
-                return [_dominating_text([", ".join(labels), *(slot.labels or ids)])]
-            case _:
-                return [widest_words(reader)]
 
     def _count_segments(self, text: str) -> int:
         if text not in self._counted:
@@ -113,53 +85,37 @@ class TextCosts:
         return self._counted[text]
 
 
-def widest_words(reader: Reader) -> str:
-    """The dearest that an answer can be in a text, options aside."""
-    match reader:
-        case TextReader(max=longest, pattern=pattern):
-            return ("😀" if pattern is None else dearest_character(pattern)) * longest
-        case NumberReader(min=low, max=high, decimals=decimals):
-            if low is None or high is None or decimals is None:
-                return "0" * _LONGEST_FLOAT
-            fraction = decimals + 1 if decimals else 0
-            return "0" * min(_LONGEST_FLOAT, max(len(str(int(low))), len(str(int(high)))) + 1 + fraction)
-        case ScaleReader(low=low, high=high):
-            return "0" * max(len(str(low)), len(str(high)))
-        case PhpNumberReader():
-            return "0" * _LONGEST_FLOAT
-        case DateReader():
-            return "0000-00-00"
-        case PhoneReader():
-            return "+" + "0" * 15
-        case AnythingReader():
-            return "😀" * LONGEST_SMS
-        case YesNoReader() | ChoiceReader() | ChoicesReader():
-            return ""
-        case _:
-            assert_never(reader)
+def longest_answer(reader: AnswerReader) -> int:
+    """Characters that an answer can get in a text, options aside."""
+    width = reader.put_in_text(())
+    return width.most if isinstance(width, TextWidth) else 0
 
 
-def _dominating_text(values: Sequence[str]) -> str:
-    """A text at least as dear as each of `values`, wherever it stands."""
-    longest, every = max(map(len, values)), "".join(values)
-    if not is_gsm(every):
-        return "😀" * longest
-    return ("€" if GSM_EXTENSION.intersection(every) else "x") * longest
+def _widest_text(width: TextWidth) -> str:
+    """A text as dear as any of such a width."""
+    dearest = width.character if width.pattern is None else dearest_character(width.pattern)
+    return dearest * width.most
 
 
-def _may_be_empty(slot: TemplateSlot, reader: Reader | None) -> bool:
+def _shows_dearest(reader: AnswerReader | None) -> bool:
+    """Does a region's answer show what is put into a text, or something as dear?"""
+    return reader is not None and reader.region_values != "various"
+
+
+def _may_be_empty(slot: TemplateSlot, reader: AnswerReader | None) -> bool:
     """Does the default stand there though there is an answer?"""
-    match reader:
-        case TextReader(min=shortest):
-            return shortest == 0 or slot.max_length == 0
-        case _:
-            always_there = slot.step in (NUMBER_KEY, MESSAGES_KEY)
-            return (is_variable(slot.step) and not always_there) or slot.max_length == 0
+    if slot.max_length == 0:
+        return True
+    if reader is None:
+        return is_variable(slot.step) and slot.step not in (NUMBER_KEY, MESSAGES_KEY)
+    width = reader.put_in_text(slot.labels)
+    return isinstance(width, TextWidth) and width.least == 0
 
 
 def _fill_costliest(template: TextTemplate, values: Mapping[int, str], opening: int) -> str:
-    """The first `opening` characters are the author's. Shorter values would let in what is cut off here: where that
-    is dearer than what it would replace, a text at least as dear as either."""
+    """Fill the template and cut it to LONGEST_SMS. A shorter value would let characters back in that are cut off
+    here: if one of them costs more than a character that it would replace, return a text of the costlier kind
+    instead. The first `opening` characters are the author's and never replaced."""
     text = "".join([part if isinstance(part, str) else values[id(part)] for part in template])
     if len(text) <= LONGEST_SMS:
         return text
@@ -171,6 +127,7 @@ def _fill_costliest(template: TextTemplate, values: Mapping[int, str], opening: 
 
 
 def _cost_rank(c: str) -> int:
+    """Rank a character by cost: 0 GSM-7 basic, 1 GSM-7 extension, 2 UCS-2, 3 UCS-2 surrogate pair."""
     if is_gsm(c):
         return int(c in GSM_EXTENSION)
     return 3 if c > "\uffff" else 2

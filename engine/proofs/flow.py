@@ -155,7 +155,7 @@ class FlowChecker:
 
 
 class _PlaceholderChecker:
-    """Is there something to put in, on every way?"""
+    """Checks that every placeholder without a default has an answer on every path to its text."""
 
     def __init__(self, survey: Survey, walks: WalkGraph, *, rough: bool) -> None:
         self._survey = survey
@@ -215,7 +215,8 @@ class _PlaceholderChecker:
                 yield SurveyFinding("warning", "unanswered", where, reason, mend)
 
     def _surely_unanswered(self) -> list[int]:
-        """For each spot, as bits: what is not answered on a way to it that somebody can go for sure."""
+        """For each spot, return as bits the questions that are unanswered on some path for which an SMS is known at
+        every move. All zero if the walks are rough or a region is not exact."""
         walks = self._walks
         if not self._is_known:
             return [0] * len(walks.spots)
@@ -233,7 +234,8 @@ class _PlaceholderChecker:
     def _answered_before(
         self, begin: Sequence[int], moves: Sequence[Sequence[WalkMove]]
     ) -> tuple[list[int], list[int]]:
-        """For each spot, as bits: what is answered on every way to it, and on some."""
+        """For each spot, return as bits the questions answered on every path to it, and those answered on at least
+        one."""
         walks = self._walks
         every, some = [sum(self._question_bits.values())] * len(walks.spots), [0] * len(walks.spots)
         waiting, queued = deque(begin), set(begin)

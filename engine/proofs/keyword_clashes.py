@@ -1,19 +1,11 @@
-"""Which SMS mean something else than an author thinks? Keywords that start two surveys: only the first of a channel
-that offers both is ever started by them. Answers that are commands: a STOP, a HELP, a START come first.
-"""
+"""Find SMS that mean something else than the author expects.
 
-from collections.abc import Iterator, Mapping, Sequence
+Two surveys of a channel with the same keyword: only the first ever starts. Answers that are also commands: STOP, HELP
+and START are handled before a question's reader."""
+
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from engine.answers import (
-    NO_WORDS,
-    YES_WORDS,
-    ChoiceReader,
-    ChoicesReader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-)
 from engine.model.text_normalization import fold_word
 from engine.proofs.automata import common_text
 from engine.proofs.regions import atoms_of
@@ -40,7 +32,7 @@ def keyword_clashes(surveys: Sequence[Survey]) -> list[SurveyFinding]:
 
 
 def command_answers(survey: Survey) -> list[SurveyFinding]:
-    """A warning for each word that a question takes for an answer, and that never comes to be one."""
+    """Warn of each word that a question accepts but that is handled as STOP, HELP or a keyword first."""
     compared = _compared_by_step(survey)
     return [
         SurveyFinding(
@@ -48,7 +40,7 @@ def command_answers(survey: Survey) -> list[SurveyFinding]:
             "let it be said in another word",
         )
         for step in survey.steps if isinstance(step, QuestionStep)
-        for word in _expected_words(step, compared)
+        for word in step.reader.named_answers(compared.get(step.id, ()))
         if (command := _command_meaning(survey, step, word)) is not None
     ]  # fmt: skip
 
@@ -76,28 +68,13 @@ def _compared_by_step(survey: Survey) -> dict[str, set[str]]:
     return values
 
 
-def _expected_words(step: QuestionStep, compared: Mapping[str, set[str]]) -> list[str]:
-    """Words that the author expects for an answer."""
-    match step.reader:
-        case ChoiceReader(places=places) | ChoicesReader(places=places):
-            return sorted({fold_word(word) for word in places if not word.isdigit()})
-        case ScaleReader(labels=labels):
-            return sorted(labels)
-        case YesNoReader(yes=yes, no=no):
-            return sorted(yes | no | YES_WORDS | NO_WORDS)
-        case TextReader():
-            return sorted(compared.get(step.id, ()))
-        case _:
-            return []
-
-
 def _command_meaning(survey: Survey, step: QuestionStep, word: str) -> str | None:
-    """What the word is instead, in the order in which an SMS is heard."""
-    if is_stop(word) and (word not in AMBIGUOUS_STOP_WORDS or isinstance(step.reader, TextReader)):
+    """Return, as a phrase, the command that the word is handled as, in the order of engine.hearing; None if it
+    reaches the question."""
+    taken = step.reader.takes_commands
+    if is_stop(word) and not (word in AMBIGUOUS_STOP_WORDS and "stop" in taken):
         return "STOP, whatever is being asked"
-    if word in HELP_WORDS and (
-        word not in AMBIGUOUS_HELP_WORDS or isinstance(step.reader, (TextReader, YesNoReader))
-    ):
+    if word in HELP_WORDS and not (word in AMBIGUOUS_HELP_WORDS and "help" in taken):
         return "HELP, whatever is being asked"
     if survey.again != "answer" and survey.start.match_language(word, word) is not None:
         return "keyword, which starts the survey"

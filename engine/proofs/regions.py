@@ -7,32 +7,17 @@ found by trying answers where something changes, and are complete where it says 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from itertools import chain, combinations, pairwise, product
-from math import ulp
+from datetime import date
+from itertools import product
 from typing import assert_never
 
 import msgspec
 
-from engine.answers import (
-    NO_WORDS,
-    YES_WORDS,
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    InvalidAnswer,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-    read_answer,
-)
+from engine.answers import AnswerReader, InvalidAnswer, read_answer
+from engine.answers.number_candidates import format_decimal, number_candidates
+from engine.answers.proof_terms import FILLER, AskedConditions
 from engine.model.events import Answer
+from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import (
     Above,
     AllOf,
@@ -60,23 +45,10 @@ from engine.surveys.variables import (
 )
 
 PROOF_DAY = date(2030, 6, 15)
-"""The day on which conversations are tried out."""
-
-FILLER = "\U0001e8d0"
-"""A combining character that costs as much as a character can, and that folding removes."""
+"""The fixed date that readers take for today while the proofs try answers."""
 
 _MAX_FREE_ATOMS = 5
 """Of so many conditions about one free text, every combination is looked at; of more, none is known."""
-
-_MAX_VARIED_OPTIONS = 10
-
-_COSTLY_CHARACTERS = ("😀", "\U00010428", "я", "€", "x", "1")
-"""Characters of different kinds, the dearest first: an emoji, a letter beyond the BMP, one of another script."""
-
-_EXACT_CONTEXT = Context(prec=700)
-"""Holds every float to ten decimals."""
-
-_LARGEST_FLOAT = 1e308
 
 LONGEST_CHANNEL_NUMBER = "+999999999999999"
 """A number that a channel might have."""
@@ -102,7 +74,8 @@ UNANSWERED = AnswerRegion(frozenset())
 
 
 class RegionSet(msgspec.Struct, frozen=True):
-    """Those of one place (a step's id or a variable's). `known`: its `atoms` are exactly told apart by them."""
+    """The regions of one place (a step's id or a variable's). `known`: every possible answer lies in one of `every`,
+    as far as `atoms` tell answers apart."""
 
     atoms: tuple[AtomicCondition, ...]
     every: tuple[AnswerRegion, ...]
@@ -164,63 +137,63 @@ def _regions_known(regions: Mapping[str, RegionSet], place: str) -> bool:
     return place in regions and regions[place].known
 
 
-def _answer_regions(reader: Reader, atoms: tuple[AtomicCondition, ...]) -> RegionSet:
+def _answer_regions(reader: AnswerReader, atoms: tuple[AtomicCondition, ...]) -> RegionSet:
+    asked = _asked_conditions(atoms)
+    complete = reader.reaches_every_region(asked)
     tried: dict[frozenset[AtomicCondition], AnswerRegion] = {}
-    for sms in _candidate_texts(reader, atoms):
+    for sms in reader.candidate_replies(asked, PROOF_DAY):
         answer = read_answer(reader, sms, lambda: PROOF_DAY)
         if not isinstance(answer, InvalidAnswer):
             region = AnswerRegion(_true_atoms(atoms, answer), answer, sms)
             tried.setdefault(_region_key(reader, region), region)
-    every = [*tried.values(), *_untried_regions(reader, atoms, {each.true for each in tried.values()})]
-    return RegionSet(atoms, tuple(every), len(atoms) <= _MAX_FREE_ATOMS or _is_complete(reader, atoms))
+    untried = () if complete else _untried_regions(atoms, {each.true for each in tried.values()})
+    return RegionSet(atoms, (*tried.values(), *untried), len(atoms) <= _MAX_FREE_ATOMS or complete)
 
 
-def _region_key(reader: Reader, region: AnswerRegion) -> frozenset[AtomicCondition]:
-    """Options are kept apart even where conditions don't, as texts show which it was."""
-    if isinstance(reader, (ChoiceReader, YesNoReader)) and region.answer is not None:
+def _region_key(reader: AnswerReader, region: AnswerRegion) -> frozenset[AtomicCondition]:
+    """Single values are kept apart even where conditions don't, as texts show which it was."""
+    if reader.region_values == "single" and region.answer is not None:
         return region.true | {OneOf("", frozenset([str(region.answer.value)]))}
     return region.true
+
+
+def _asked_conditions(atoms: Iterable[AtomicCondition]) -> AskedConditions:
+    """The conditions in terms that readers know."""
+    bounds: list[str | float] = []
+    equals: list[str | float | bool] = []
+    words: list[str] = []
+    patterns: list[CompiledPattern] = []
+    options: list[str] = []
+    for atom in atoms:
+        match atom:
+            case AtLeast(bound=bound) | AtMost(bound=bound) | Above(bound=bound) | Below(bound=bound):
+                bounds.append(bound)
+            case OneOf(values=values):
+                ordered = sorted(values, key=str)
+                bounds += (value for value in ordered if not isinstance(value, bool))
+                equals += ordered
+            case ContainsWord(words=looked_for):
+                words += looked_for
+            case MatchesPattern(pattern=pattern):
+                patterns.append(pattern)
+            case IncludesOption(options=included):
+                options += sorted(included)
+            case StepAnswered():
+                pass
+            case _:
+                assert_never(atom)
+    return AskedConditions(tuple(bounds), tuple(equals), tuple(words), tuple(patterns), tuple(options))
 
 
 def _true_atoms(atoms: Iterable[AtomicCondition], answer: Answer) -> frozenset[AtomicCondition]:
     return frozenset(atom for atom in atoms if condition_holds(atom, {atom.step: answer}))
 
 
-def _is_complete(reader: Reader, atoms: Sequence[AtomicCondition]) -> bool:
-    """Do the candidates reach every combination of conditions that any answer makes true?"""
-    match reader:
-        case TextReader(pattern=pattern):
-            return all(isinstance(atom, (OneOf, StepAnswered)) for atom in atoms) and pattern is None
-        case PhoneReader():
-            return all(isinstance(atom, StepAnswered) for atom in atoms)
-        case DateReader():
-            return "today" not in (reader.min, reader.max) and _are_ordered(atoms)
-        case NumberReader() | ScaleReader() | PhpNumberReader():
-            return _are_ordered(atoms)
-        case ChoicesReader():
-            return len(_named_options(atoms)) <= _MAX_VARIED_OPTIONS and not any(
-                isinstance(atom, MatchesPattern) for atom in atoms
-            )
-        case YesNoReader():  # what was written is matched, not what it means
-            return not any(isinstance(atom, (MatchesPattern, ContainsWord)) for atom in atoms)
-        case ChoiceReader():
-            return True
-        case AnythingReader():
-            return not atoms
-        case _:
-            assert_never(reader)
-
-
-def _are_ordered(atoms: Iterable[AtomicCondition]) -> bool:
-    return not any(isinstance(atom, (MatchesPattern, ContainsWord)) for atom in atoms)
-
-
 def _untried_regions(
-    reader: Reader, atoms: Sequence[AtomicCondition], tried: set[frozenset[AtomicCondition]]
+    atoms: Sequence[AtomicCondition], tried: set[frozenset[AtomicCondition]]
 ) -> Iterator[AnswerRegion]:
-    """Every other combination of conditions, where one that was not met may exist all the same."""
-    if _is_complete(reader, atoms):
-        return
+    """Yield a region for every other combination of atoms that may exist though no candidate reached it. Yields none
+    if the candidates are complete."""
     if len(atoms) > _MAX_FREE_ATOMS:
         if not tried:  # somebody can answer, though we don't know how
             yield AnswerRegion(frozenset())
@@ -239,183 +212,28 @@ def _is_thinkable(atoms: Sequence[AtomicCondition], true: frozenset[AtomicCondit
     )
 
 
-# -- candidates
-
-
-def _candidate_texts(reader: Reader, atoms: Sequence[AtomicCondition]) -> Iterable[str]:
-    """SMS that between them are read into every region, as far as can be known. The dearest of a kind come first."""
-    match reader:
-        case TextReader():
-            return _text_candidates(reader, atoms)
-        case NumberReader(min=low, max=high, decimals=decimals):
-            return map(_format_decimal, _number_candidates(atoms, (low, high), decimals))
-        case ScaleReader(low=low, high=high):
-            return sorted(
-                map(_format_decimal, _number_candidates(atoms, (low, high), 0)), key=len, reverse=True
-            )
-        case PhpNumberReader():
-            return map(_format_decimal, _number_candidates(atoms, (), None))
-        case YesNoReader():
-            return (
-                "no",
-                "yes",
-                *sorted(reader.no),
-                *sorted(reader.yes),
-                *sorted(NO_WORDS),
-                *sorted(YES_WORDS),
-            )
-        case ChoiceReader(ids=ids):
-            return map(str, range(1, len(ids) + 1))
-        case ChoicesReader():
-            return _selection_candidates(reader, atoms)
-        case DateReader():
-            return _date_candidates(reader, atoms)
-        case PhoneReader():
-            return ("+33612345678", *map(str, _compared_values(atoms)))
-        case AnythingReader():
-            return ("x",)
-        case _:
-            assert_never(reader)
-
-
-def _text_candidates(reader: TextReader, atoms: Sequence[AtomicCondition]) -> Iterator[str]:
-    """The longest there are, then what conditions look for, alone and filled up to the longest."""
-    yield from (c * reader.max for c in _COSTLY_CHARACTERS)
-    looked_for = [
-        *map(str, _compared_values(atoms)),
-        *_contained_words(atoms),
-        *_pattern_samples(reader, atoms),
-    ]
-    for each in looked_for:
-        yield each + FILLER * (reader.max - len(each))
-        yield each
-    yield "x"
-    yield "1" * max(1, reader.min)
-
-
-def _contained_words(atoms: Iterable[AtomicCondition]) -> Iterator[str]:
-    return chain.from_iterable(atom.words for atom in atoms if isinstance(atom, ContainsWord))
-
-
-def _pattern_samples(reader: TextReader, atoms: Iterable[AtomicCondition]) -> Iterator[str]:
-    """Texts that patterns are likely to match: each pattern itself, stripped of its punctuation."""
-    patterns = [atom.pattern for atom in atoms if isinstance(atom, MatchesPattern)]
-    for pattern in (*patterns, *([reader.pattern] if reader.pattern is not None else ())):
-        source = str(getattr(pattern, "pattern", ""))
-        yield from source.strip("^$").split("|")
-        yield "".join(c for c in source if c.isalnum() or c == " ")
-
-
-def _compared_values(atoms: Iterable[AtomicCondition]) -> Iterator[str | float | bool]:
-    return chain.from_iterable(sorted(atom.values, key=str) for atom in atoms if isinstance(atom, OneOf))
-
-
-def _format_decimal(number: Decimal) -> str:
-    return f"{number.normalize(_EXACT_CONTEXT):f}"
-
-
-def _boundary_values(atoms: Iterable[AtomicCondition]) -> Iterator[str | float]:
-    """Where a condition begins or ceases to hold."""
-    for atom in atoms:
-        match atom:
-            case AtLeast(bound=bound) | AtMost(bound=bound) | Above(bound=bound) | Below(bound=bound):
-                yield bound
-            case OneOf(values=values):
-                yield from sorted((value for value in values if not isinstance(value, bool)), key=str)
-            case _:
-                pass
-
-
-def _number_candidates(
-    atoms: Sequence[AtomicCondition], limits: Iterable[float | None], decimals: int | None
-) -> Iterator[Decimal]:
-    """Numbers of so many decimals at, between and beyond the points where something changes."""
-    bounds = (*_boundary_values(atoms), *(limit for limit in limits if limit is not None))
-    points = sorted(
-        {
-            Decimal(str(point))
-            for point in bounds
-            if isinstance(point, (int, float)) and -_LARGEST_FLOAT <= point <= _LARGEST_FLOAT
-        }
-    )
-    unit = Decimal(1).scaleb(-decimals) if decimals is not None else Decimal("0.0000000001")
-    for point in points:
-        low = point.quantize(unit, ROUND_FLOOR, _EXACT_CONTEXT)
-        high = point.quantize(unit, ROUND_CEILING, _EXACT_CONTEXT)
-        step = max(
-            unit, Decimal(ulp(float(point))).quantize(unit, ROUND_CEILING, _EXACT_CONTEXT)
-        )  # the next float
-        yield from (low, high, _EXACT_CONTEXT.subtract(low, step), _EXACT_CONTEXT.add(high, step))
-        if decimals is None:
-            yield point
-    for one, other in pairwise(points):
-        yield _EXACT_CONTEXT.divide(_EXACT_CONTEXT.add(one, other), Decimal(2)).quantize(
-            unit, ROUND_FLOOR, _EXACT_CONTEXT
-        )
-    yield from (Decimal(0), Decimal(1))
-
-
-def _date_candidates(reader: DateReader, atoms: Sequence[AtomicCondition]) -> Iterator[str]:
-    limits = [day for each in (reader.min, reader.max) if each for day in _limit_days(each)]
-    points = dict.fromkeys((*limits, *map(str, _boundary_values(atoms)), PROOF_DAY.isoformat()))
-    for point in points:
-        try:
-            day = date.fromisoformat(point)
-        except ValueError:
-            continue
-        for offset in (-1, 0, 1):
-            if date.min.toordinal() <= day.toordinal() + offset <= date.max.toordinal():
-                yield (day + timedelta(days=offset)).isoformat()
-
-
-def _limit_days(limit: str) -> list[str]:
-    """A limit as days; of today, days well away from it too, as a conversation can last beyond midnight."""
-    if limit != "today":
-        return [limit]
-    return [(PROOF_DAY + timedelta(days=days)).isoformat() for days in (400, -400, 0)]
-
-
-def _selection_candidates(reader: ChoicesReader, atoms: Sequence[AtomicCondition]) -> Iterator[str]:
-    """The numbers of the options chosen, the most first; what conditions name is there or not, in every combination."""
-    named = _named_options(atoms)
-    varied = [place for place, each in enumerate(reader.ids) if each in named][:_MAX_VARIED_OPTIONS]
-    length = {
-        place: len(name) for name, place in sorted(reader.places.items(), key=lambda item: len(item[0]))
-    }
-    others = [place for place in range(len(reader.ids)) if place not in varied]
-    others.sort(key=lambda place: length[place], reverse=True)
-    for size in range(len(varied), -1, -1):
-        for chosen in combinations(varied, size):
-            for more in {
-                min(len(others), max(0, reader.most - size)),
-                min(len(others), max(0, reader.least - size)),
-            }:
-                yield " ".join(str(place + 1) for place in sorted((*chosen, *others[:more])))
-
-
-def _named_options(atoms: Iterable[AtomicCondition]) -> set[str]:
-    return {each for atom in atoms if isinstance(atom, IncludesOption) for each in atom.options} | {
-        str(value) for value in _compared_values(atoms)
-    }
+# -- variables
 
 
 def _variable_regions(place: str, atoms: tuple[AtomicCondition, ...], longest: int) -> RegionSet:
-    """What an inviter tells may be anything, or not there at all. What Parley tells is always there, but for names."""
+    """Return the regions of a variable. An inviter's may hold anything or be absent; of Parley's own, $number and
+    $messages are always there, $contact need not be."""
+    asked = _asked_conditions(atoms)
     if place == MESSAGES_KEY:
         counts = {
             int(each)
-            for each in _number_candidates(atoms, (0, MOST_COUNTED_MESSAGES), 0)
+            for each in number_candidates(asked.bounds, (0, MOST_COUNTED_MESSAGES), 0)
             if 0 <= each <= MOST_COUNTED_MESSAGES
         }
         return _regions_of_texts(atoms, map(str, sorted(counts, reverse=True)), [])
-    values = [str(int(each)) if isinstance(each, float) else str(each) for each in _compared_values(atoms)]
+    values = [str(int(each)) if isinstance(each, float) else str(each) for each in asked.equals]
     if place == NUMBER_KEY:
         return _regions_of_texts(
             atoms, filter(_PHONE_NUMBER.fullmatch, (*values, LONGEST_CHANNEL_NUMBER)), []
         )
-    looked_for = [*map(str, _compared_values(atoms)), *_contained_words(atoms)]
+    looked_for = [*map(str, asked.equals), *asked.words]
     filled = (each + FILLER * (longest - len(each)) for each in looked_for)
-    numbers = map(_format_decimal, _number_candidates(atoms, (), _VARIABLE_DECIMALS))
+    numbers = map(format_decimal, number_candidates(asked.bounds, (), _VARIABLE_DECIMALS))
     return _regions_of_texts(atoms, (*filled, *looked_for, *numbers, "x"), [UNANSWERED])
 
 
@@ -428,7 +246,7 @@ def _regions_of_texts(
         answer = read_variable(text)
         region = AnswerRegion(_true_atoms(atoms, answer), answer, text)
         tried.setdefault(region.true, region)
-    free = any(isinstance(atom, (MatchesPattern, ContainsWord)) for atom in atoms)
+    free = _asked_conditions(atoms).asks_of_spelling
     known = not free or len(atoms) <= _MAX_FREE_ATOMS
     if free and known:
         for flags in product((False, True), repeat=len(atoms)):

@@ -6,20 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.model.segments import count_segments, is_gsm
+from engine.model.segments import LONGEST_SMS, count_segments, is_gsm
 from engine.model.suggestions import did_you_mean
-from engine.proofs.costs import widest_words
+from engine.proofs.costs import longest_answer
 from engine.proofs.regions import atoms_of
 from engine.surveys.findings import SurveyFinding
 from engine.surveys.program import QuestionStep, Survey, reask_texts
-from engine.surveys.texts import (
-    LONGEST_SMS,
-    LocalizedText,
-    TextTemplate,
-    literal_length,
-    literal_text,
-    template_slots,
-)
+from engine.surveys.texts import LocalizedText, TextTemplate, literal_length, literal_text, template_slots
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 
 _BUILTIN_NAME = re.compile(r"\{(\$[A-Za-z_][\w-]*)")
@@ -53,7 +46,8 @@ def spelling_findings(survey: Survey) -> list[SurveyFinding]:
 
 
 def unknown_builtin_variables(survey: Survey) -> list[SurveyFinding]:
-    """An error wherever something is named as if Parley told it, and it does not."""
+    """Report each `{$name}` in a text or condition that is none of the variables Parley supplies (see
+    variables.TOLD)."""
     named: dict[tuple[str, str], None] = {}
     for where, _, text in _located_texts(survey):
         for template in text.values():
@@ -164,12 +158,12 @@ def _longest_values(survey: Survey) -> dict[str, int]:
     """Characters that a placeholder can get, options aside."""
     variables = {answer_key(name): longest for name, longest in survey.variables.items()}
     return variables | {
-        step.id: len(widest_words(step.reader)) for step in survey.steps if isinstance(step, QuestionStep)
+        step.id: longest_answer(step.reader) for step in survey.steps if isinstance(step, QuestionStep)
     }
 
 
 def _untranslated_texts(survey: Survey) -> list[SurveyFinding]:
-    """Texts that are the same in every language, which may be meant."""
+    """Warn once if steps have the same text in every language, which may be intended."""
     if len(survey.languages) == 1:
         return []
     same = [step.id for step in survey.steps if len(set(step.text.values())) == 1]

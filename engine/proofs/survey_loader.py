@@ -1,7 +1,6 @@
-"""Which of these files may run? Those that can be read, and that nothing wrong was proved of.
+"""Load survey files: compile each, prove it, and refuse it if the proofs find errors.
 
-Starting with a file that has problems is refused. Once something runs, such a file changes nothing.
-"""
+At start one refused file stops the process. In a running process a refused file changes nothing."""
 
 from collections.abc import Collection, Mapping
 
@@ -24,12 +23,11 @@ def load_survey(file: str, source: bytes) -> Survey:
 
 
 class ReloadResult(msgspec.Struct, frozen=True):
-    """What is current once files have changed.
+    """The surveys that are current after files changed.
 
-    `changed` are those of `current` that were not; `gone` the names that are no longer. `refused` is file -> what is
-    wrong with it: whatever survey it held stays as it was. `kept` are names that no file holds any more, and that
-    stay because they are needed.
-    """
+    `changed`: those of `current` that are new or differ. `gone`: names no longer current. `refused`: file -> its
+    problems as sentences; the survey it held before stays. `kept`: names that no file holds any more but that stay
+    because a channel needs them."""
 
     current: tuple[Survey, ...]
     changed: tuple[Survey, ...]
@@ -48,10 +46,10 @@ def load_surveys(files: Mapping[str, bytes]) -> tuple[SurveyRegistry, list[str]]
 def reload_surveys(
     files: Mapping[str, bytes], running: SurveyRegistry, needed: Collection[str]
 ) -> ReloadResult:
-    """What is to be current after `running`, now that `files` (file name -> content) are what there is.
+    """Compute the surveys to run after `running`, given all `files` (file name -> content).
 
-    A file with problems changes nothing, and no other file suffers from it. `needed` are names that may not go.
-    """
+    A refused file changes nothing and does not affect other files. Surveys named in `needed` stay even if their file
+    is gone."""
     was = {name: survey for name in running.current_names() if (survey := running.current(name))}
     read, refused = _load_all(files, running)
     current = dict(read)

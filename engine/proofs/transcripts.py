@@ -28,8 +28,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from engine.model.durations import compact_duration, parse_duration
+from engine.model.errors import ParleyError
 
-class TranscriptError(ValueError):
+
+class TranscriptError(ParleyError, ValueError):
     """The text is no transcript. The message is a sentence with the line's number and what was expected."""
 
 
@@ -128,10 +131,6 @@ class Transcript(msgspec.Struct, frozen=True):
     begins: TranscriptStart | None = None
 
 
-_UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION_PATTERN = re.compile(
-    r"(?=[0-9])(?:([0-9]{1,9})d)? ?(?:([0-9]{1,9})h)? ?(?:([0-9]{1,9})m(?!s))? ?(?:([0-9]{1,9})s)? ?(?:([0-9]{1,9})ms)?"
-)
 _QUOTED_TEXT = r'"(?:[^"\\]|\\.)*"'
 _BARE_NAME = r"[\w.-]+(?: [\w.-]+)*"
 _SURVEY_NAME = re.compile(rf"{_QUOTED_TEXT}|{_BARE_NAME}")
@@ -185,23 +184,6 @@ def format_entry(entry: TranscriptEntry) -> str:
             return "# " + quoted_if_needed(text) if text else ""
         case _:
             assert_never(entry)
-
-
-def compact_duration(ms: int) -> str:
-    """A length of time as it is written: `1h30m`. `ms` is not negative."""
-    parts: list[str] = []
-    for unit, length in _UNIT_MS.items():
-        whole, ms = divmod(ms, length)
-        parts += [f"{whole}{unit}"] if whole else []
-    return "".join(parts) or "0s"
-
-
-def parse_duration(text: str) -> int | None:
-    """The ms in `1d2h`, `1h 30m`, `90s`, `500ms`; None if it is no such thing."""
-    found = _DURATION_PATTERN.fullmatch(text)
-    if found is None:
-        return None
-    return sum(int(count or 0) * ms for count, ms in zip(found.groups(), _UNIT_MS.values(), strict=True))
 
 
 def quoted_if_needed(line: str) -> str:

@@ -10,6 +10,7 @@ from itertools import product
 
 import msgspec
 
+from engine.model.errors import ParleyError
 from engine.proofs.regions import UNANSWERED, AnswerRegion, RegionSet, atoms_of, may_hold
 from engine.surveys.program import (
     END_INDEX,
@@ -28,7 +29,7 @@ MAX_REMEMBERED = 200_000
 """Spots times what is remembered at each: so much is looked at in some tenths of a second."""
 
 ENDED_EARLY = -2
-"""Where a session is that ended without having been completed."""
+"""Pseudo step index of a session that ended without being completed."""
 
 KnownRegions = tuple[int, ...]
 """The regions of the remembered places, by number; 0 is unanswered or forgotten."""
@@ -54,8 +55,8 @@ class WalkMove(msgspec.Struct, frozen=True):
     route: int = -1
 
 
-class TooManySpotsError(Exception):
-    """There is more to remember than MOST_REMEMBERED."""
+class TooManySpotsError(ParleyError):
+    """The survey has more spots than the limit that follows from MAX_REMEMBERED."""
 
 
 class WalkGraph(msgspec.Struct, frozen=True):
@@ -68,7 +69,8 @@ class WalkGraph(msgspec.Struct, frozen=True):
     regions: Mapping[str, RegionSet]
 
     def regions_at(self, spot: WalkSpot) -> dict[str, AnswerRegion]:
-        """What is known there, for those who fill in texts. What is forgotten may be anything."""
+        """Return the region of each remembered place at the spot; a place missing here was not remembered, and may
+        hold anything."""
         return {
             place: self.regions[place].every[number - 1] if number else UNANSWERED
             for place, number in zip(self.remembered, spot.known, strict=True)
@@ -258,7 +260,8 @@ class _WalkExplorer:
         })  # fmt: skip
 
     def _analyse_liveness(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
-        """For each step, END included, the remembered places and the counters that it or a later one asks about."""
+        """For each step, END included, return the remembered places and the counters that it or a later step reads (a
+        liveness analysis). All others are forgotten there."""
         wanted = {END_INDEX: self._place_bits(_slots_in(self._completed))}
         counted = {END_INDEX: 0}
         for place, step in enumerate(self._steps):

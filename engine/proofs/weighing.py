@@ -46,8 +46,8 @@ class HeaviestWalk(msgspec.Struct, frozen=True):
 
 
 class SpotLoad(msgspec.Struct, frozen=True):
-    """What a session weighs at one spot: the text, each repetition and reminder of which there may be so many, and
-    what comes in when it moves on. Where a session is over, `text` is what is said at the end."""
+    """Weights of one spot: its text, each of `repeats` repetitions, each of `reminders` reminders, and the SMS that
+    moves on (`leave`). At the end of a session `text` weighs the closing text."""
 
     text: int
     repeat: int = 0
@@ -188,6 +188,7 @@ class WalkWeigher:
 def _spot_load(
     survey: Survey, place: int, weights: WalkWeights, known: Mapping[str, AnswerRegion]
 ) -> SpotLoad:
+    """Return the weights of a step if earlier answers lie in `known`."""
     if place < 0:
         completed = survey.texts.get("completed")
         return SpotLoad(weights.text(completed, known) if completed and place == END_INDEX else 0)

@@ -5,28 +5,13 @@ A walk is turned into what a person texts and how long they are silent; what the
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import assert_never
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    InvalidAnswer,
-    InvalidReason,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-    read_answer,
-)
+from engine.answers import InvalidAnswer, InvalidReason, read_answer
 from engine.model.effects import Effects
+from engine.model.errors import ParleyError
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
@@ -58,7 +43,8 @@ PROOF_START_MS = int(
 
 
 class PlayedWalk(msgspec.Struct, frozen=True):
-    """`script` is what the person does, as a transcript that `parley chat` plays."""
+    """Counts of a played conversation. `script` is what its person does, as a transcript that `parley chat --script`
+    plays."""
 
     sms_out: int
     sms_in: int
@@ -66,8 +52,8 @@ class PlayedWalk(msgspec.Struct, frozen=True):
     script: str
 
 
-class UnplayableWalkError(Exception):
-    """Nobody knows an SMS that takes the walk where it goes."""
+class UnplayableWalkError(ParleyError):
+    """The walk needs an SMS, or a value of a variable, that is not known."""
 
 
 def play_walk(
@@ -77,7 +63,9 @@ def play_walk(
     variables: Mapping[str, str],
     weights: WalkWeights,
 ) -> PlayedWalk:
-    """Raises Unplayable. Of `variables`, those that begin with $ are told by the channel, the others by an inviter."""
+    """Play `visits` with the engine, and count SMS and segments. Raises UnplayableWalkError.
+
+    `variables` with a $ are supplied by the channel, all others by the invitation."""
     told = {key: value for key, value in variables.items() if answer_key(key) in BUILTIN_VARIABLES}
     person = _SimulatedPerson(survey, told)
     silences = [(visit.reminders, survey.steps[visit.step]) for visit in visits]
@@ -210,7 +198,7 @@ def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
     if not isinstance(step.invalid, ReaskInvalid):
         raise UnplayableWalkError
     found: dict[InvalidReason, str] = {}
-    for text in _invalid_texts(step.reader):
+    for text in step.reader.invalid_replies():
         answer = read_answer(step.reader, text, lambda: PROOF_DAY)
         if isinstance(answer, InvalidAnswer):
             found.setdefault(answer.reason, text)
@@ -219,30 +207,3 @@ def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
         raise UnplayableWalkError
     texts = step.invalid.texts
     return found[max(known, key=lambda why: weights.text(texts[why], {}))]
-
-
-def _invalid_texts(reader: Reader) -> Iterator[str]:
-    """SMS that are no answers, for every reason that there may be."""
-    match reader:
-        case TextReader(max=longest):
-            yield from ("x" * (longest + 1), "", "?", "0", "x")
-        case NumberReader(min=low, max=high) | ScaleReader(low=low, high=high):
-            yield from ("?", "1,250", "0.1234567890123")
-            yield from (
-                f"{low - 1:f}" if low is not None else "",
-                f"{high + 1:f}" if high is not None else "",
-            )
-            yield from (
-                f"{low - 1:.0f}" if low is not None else "",
-                f"{high + 1:.0f}" if high is not None else "",
-            )
-        case ChoicesReader(ids=ids):
-            yield from ("?", " ".join(str(number + 1) for number in range(len(ids))), "1", "0")
-        case DateReader():
-            yield from ("?", "1/1", "31/02/2030", "31/2", "0001-01-01", "9999-12-31")
-        case ChoiceReader() | YesNoReader() | PhoneReader() | PhpNumberReader():
-            yield from ("?", "0")
-        case AnythingReader():
-            return
-        case _:
-            assert_never(reader)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Protocol, assert_never
 import msgspec
 from msgspec import Meta
 
+from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, OutboundSms
 
 BaseUrl = Annotated[
@@ -49,7 +50,7 @@ class ProviderChannel(msgspec.Struct, frozen=True):
     webhook_url: str = ""
 
 
-class UnusableChannelError(Exception):
+class UnusableChannelError(ParleyError):
     """A channel's settings cannot work with its provider. `problems` are lines: what was found, what was expected.
 
     They follow "config/parley.toml: channels.<name>: ", and hold no secret.
@@ -60,11 +61,11 @@ class UnusableChannelError(Exception):
         self.problems = problems
 
 
-class ForgedWebhookError(Exception):
+class ForgedWebhookError(ParleyError):
     """A webhook does not prove that it comes from the provider: 403. The message says what is missing or wrong."""
 
 
-class UnreadableWebhookError(Exception):
+class UnreadableWebhookError(ParleyError):
     """A webhook's body is none of the provider's forms. The message is a sentence for the provider's operator."""
 
 
@@ -111,8 +112,8 @@ class RetryLater(msgspec.Struct, frozen=True):
 
 
 class OutcomeUnknown(msgspec.Struct, frozen=True):
-    """The provider may have the SMS. Where it knows a repeated id it is simply tried again, else looked up first. `this_sms_only`:
-    it says nothing of other SMS."""
+    """The outcome of the send is unknown: the provider may have the SMS. Its `recourse` says whether it is repeated,
+    looked up or given up. `alone`: the failure says nothing of other SMS."""
 
     code: str
     why: str
@@ -159,8 +160,8 @@ SendOutcome = (
 
 
 Recourse = Literal["repeat", "look_up", "none"]
-"""What may be done about an SMS that the provider may have: send it again, as it drops an id that it has had; ask for
-it first; nothing, so that it is never sent again."""
+"""What to do with an SMS that the provider may have: `repeat` it (the provider drops an id that it has had),
+`write_lookup_request` whether it has it, or `none`: never send it again."""
 
 
 class SmsNotFound(msgspec.Struct, frozen=True):
@@ -185,7 +186,7 @@ class Provider(Protocol):
     webhook_response: WebhookResponse
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless the provider made this call."""
+        """Raises ForgedWebhookError unless the provider made this call."""
         ...
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:

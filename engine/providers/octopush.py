@@ -162,11 +162,12 @@ _encode_send = msgspec.json.Encoder().encode
 
 
 def make_provider(place: ProviderChannel, account: Account, options: Options) -> "Octopush":
-    """Octopush's codec of a channel. Raises Unusable."""
+    """Octopush's codec of a channel. Raises UnusableChannelError."""
     problems = []
     if not place.token:
         problems.append(
-            "token_env is missing: expected the name of a variable with the token that Octopush's callbacks carry"
+            "token_env is missing: expected the name of a variable "
+            "with the token that Octopush's callbacks carry"
         )
     problems += [
         f"originators has {each!r}: expected at most 11 digits, as Octopush allows no more"

@@ -10,7 +10,7 @@ Every field has a description. A field without a default must be set. Nothing th
 shown.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_args
@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from engine.model.suggestions import did_you_mean
+from engine.model.field_reader import FieldProblem, read_fields
+from engine.model.suggestions import expected_instead
 from engine.providers import Provider, ProviderChannel, UnusableChannelError
 
 PROVIDER_MODULES: Mapping[str, str] = {
@@ -36,35 +37,21 @@ _WITHOUT_ACCOUNT = ("simulator",)
 
 
 REPORTED_STAND_IN = "x" * 64
-"""Stands for a setting whose mistake has been told, so that what else is wrong can be found."""
+"""Stands in for a setting whose error has been reported, so that the remaining settings can still be checked."""
 
 
-class _ChannelSettings(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def number(self) -> str: ...
-    @property
-    def token(self) -> str: ...
-    @property
-    def originators(self) -> tuple[str, ...]: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
-    @property
-    def secrets(self) -> Mapping[str, str]: ...
+class ProviderSettings(msgspec.Struct, frozen=True):
+    """What the settings say to the provider of one channel. `account` has the variables PARLEY_<PROVIDER>_<FIELD> by
+    field; `options` are what [channels.<channel>] says beyond `channel_fields`, which every channel may have; `secrets`
+    are the variables that its fields `x_env` name, by `x`.
+    """
 
-
-class _ProviderSettings(Protocol):
-    @property
-    def channels(self) -> Mapping[str, _ChannelSettings]: ...
-    @property
-    def accounts(self) -> Mapping[str, Mapping[str, str]]: ...
-    @property
-    def public_url(self) -> str: ...
-    @property
-    def channel_fields(self) -> Sequence[str]: ...
+    provider: str
+    channel: ProviderChannel
+    account: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+    secrets: Mapping[str, str] = {}
+    channel_fields: Sequence[str] = ()
 
 
 class _ProviderModule(Protocol):
@@ -83,20 +70,25 @@ class SettingField(NamedTuple):
     meaning: str
 
 
-def open_provider(channel: _ChannelSettings, settings: _ProviderSettings) -> Provider:
-    """The provider of a channel whose settings have no mistakes. Raises Unusable if they have."""
+def open_provider(settings: ProviderSettings) -> Provider:
+    """Make the provider of a channel. Raises UnusableChannelError if there are mistakes in its settings."""
     found: list[str] = []
-    provider = _open_or_report(channel, settings, f"channels.{channel.name}", found)
+    name = settings.channel.channel
+    provider = _open_or_report(settings, f"channels.{name}", name, found)
     if provider is None:
         raise UnusableChannelError(*found)
     return provider
 
 
-def provider_mistakes(settings: _ProviderSettings, file: str) -> list[str]:
-    """What providers find wrong with the settings, whose channels are described in `file`: a line each, no two alike."""
+def provider_mistakes(channels: Iterable[ProviderSettings], file: str) -> list[str]:
+    """Return what providers find wrong with the settings of `channels`, which stand in `file`: a line each, no two
+    alike."""
     found: list[str] = []
-    for channel in settings.channels.values():
-        _open_or_report(channel, settings, f"{file}: channels.{channel.name}", found)
+    first_channels: dict[str, str] = {}
+    for each in channels:
+        name = each.channel.channel
+        first = first_channels.setdefault(each.provider, name)
+        _open_or_report(each, f"{file}: channels.{name}", first, found)
     return list(dict.fromkeys(found))
 
 
@@ -121,30 +113,25 @@ def option_setting_fields(provider: str) -> list[SettingField]:
 
 
 def _open_or_report(
-    channel: _ChannelSettings, settings: _ProviderSettings, where: str, found: list[str]
+    settings: ProviderSettings, where: str, first_channel: str, found: list[str]
 ) -> Provider | None:
-    """The provider, or None once everything that is in its way has been added to `found`."""
+    """Make the provider, or add everything that is in its way to `found`. `first_channel` is one that has this
+    provider, for what is said of the account."""
     before = len(found)
-    found += [f"{where}.{problem}" for problem in _unused_keys(channel, settings.channel_fields)]
-    if channel.provider not in PROVIDER_MODULES:
-        found.append(
-            f"{where}.provider is {channel.provider!r}{_expected_instead(channel.provider, list(PROVIDER_MODULES))}"
-        )
+    found += [f"{where}.{problem}" for problem in _unused_keys(settings)]
+    name = settings.provider
+    if name not in PROVIDER_MODULES:
+        found.append(f"{where}.provider is {name!r}{expected_instead(name, PROVIDER_MODULES)}")
         return None
-    module = _load_module(PROVIDER_MODULES[channel.provider])
-    account = _read_account(module.Account, channel.provider, settings, found)
-    options = _read_options(module.Options, channel, where, found)
+    module = _load_module(PROVIDER_MODULES[name])
+    account = _read_account(module.Account, settings, first_channel, found)
+    options = _read_options(module.Options, settings, where, found)
     try:
-        provider = module.make_provider(_provider_channel(channel, settings.public_url), account, options)
+        provider = module.make_provider(settings.channel, account, options)
     except UnusableChannelError as unusable:
         found += [f"{where}: {problem}" for problem in unusable.problems]
         return None
     return provider if len(found) == before else None
-
-
-def _provider_channel(channel: _ChannelSettings, public_url: str) -> ProviderChannel:
-    webhook_url = f"{public_url}/webhooks/{channel.name}" if public_url else ""
-    return ProviderChannel(channel.name, channel.number, channel.token, channel.originators, webhook_url)
 
 
 @cache
@@ -156,55 +143,44 @@ SettingStruct = TypeVar("SettingStruct", bound=msgspec.Struct)
 
 
 def _read_account(
-    shape: type[SettingStruct], provider: str, settings: _ProviderSettings, found: list[str]
+    shape: type[SettingStruct], settings: ProviderSettings, first_channel: str, found: list[str]
 ) -> SettingStruct:
-    """The account with a provider, from the environment's texts."""
-    values = settings.accounts[provider]
-    read: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
-        variable = _account_variable(provider, field.name)
-        try:
-            if field.name in values:
-                read[field.name] = msgspec.convert(values[field.name], field.type, strict=False)
-            elif field.required:
-                read |= _stand_in(field)
-                first = next(each.name for each in settings.channels.values() if each.provider == provider)
-                found.append(
-                    f"{variable} is not set: expected it, as channel {first} has the provider {provider}"
-                )
-        except msgspec.ValidationError as e:
-            read |= _stand_in(field)
-            found.append(f"{variable}: {_expected_sentence(field, e)}")
+    """Read the account with a provider from the environment's texts."""
+    read, problems = read_fields(msgspec.structs.fields(shape), {}, texts=settings.account)
+    for wrong in problems:
+        read |= _stand_in(wrong.field)
+        variable = _account_variable(settings.provider, wrong.field.name)
+        found.append(
+            f"{variable}: {_expected_sentence(wrong)}"
+            if wrong.sentence
+            else f"{variable} is not set: expected it, "
+            f"as channel {first_channel} has the provider {settings.provider}"
+        )
     return shape(**read)
 
 
 def _read_options(
-    shape: type[SettingStruct], channel: _ChannelSettings, where: str, found: list[str]
+    shape: type[SettingStruct], settings: ProviderSettings, where: str, found: list[str]
 ) -> SettingStruct:
-    """The channel's options. Those that are secret come from the environment, and others may."""
-    read: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
-        name = field.name
-        try:
-            if name in channel.secrets:
-                read[name] = msgspec.convert(channel.secrets[name], field.type, strict=False)
-            elif name in channel.options and not _field_meta(field).secret:
-                read[name] = msgspec.convert(channel.options[name], field.type)
-            elif field.required:
-                read |= _stand_in(field)
-                holds = "the name of a variable that holds " if _field_meta(field).secret else ""
-                found.append(
-                    f"{where}.{_option_key(field)} is missing: expected {holds}{_field_meta(field).description}"
-                )
-        except msgspec.ValidationError as e:
-            read |= _stand_in(field)
-            what = (
-                f"{name}_env: in its variable"
-                if name in channel.secrets
-                else f"{name} is {channel.options[name]!r}"
-            )
-            found.append(f"{where}.{what}: {_expected_sentence(field, e)}")
+    """Read the channel's options. Those that are secret come from the environment, and others may."""
+    fields = msgspec.structs.fields(shape)
+    secret = [field.name for field in fields if _field_meta(field).secret]
+    written = {name: value for name, value in settings.options.items() if name not in secret}
+    read, problems = read_fields(fields, written, texts=settings.secrets)
+    for wrong in problems:
+        read |= _stand_in(wrong.field)
+        found.append(f"{where}.{_option_problem(wrong, settings)}")
     return shape(**read)
+
+
+def _option_problem(wrong: FieldProblem, settings: ProviderSettings) -> str:
+    name, meta = wrong.field.name, _field_meta(wrong.field)
+    if not wrong.sentence:
+        holds = "the name of a variable that holds " if meta.secret else ""
+        return f"{_option_key(wrong.field)} is missing: expected {holds}{meta.description}"
+    if name in settings.secrets:
+        return f"{name}_env: in its variable: {_expected_sentence(wrong)}"
+    return f"{name} is {settings.options[name]!r}: {_expected_sentence(wrong)}"
 
 
 def _stand_in(field: FieldInfo) -> dict[str, str]:
@@ -212,13 +188,15 @@ def _stand_in(field: FieldInfo) -> dict[str, str]:
     return {field.name: REPORTED_STAND_IN} if field.required or get_args(field.type)[:1] == (str,) else {}
 
 
-def _unused_keys(channel: _ChannelSettings, channel_fields: Sequence[str]) -> Iterator[str]:
-    """Keys that nobody reads. Their values stay unsaid: they may be secrets in the wrong place."""
+def _unused_keys(channel: ProviderSettings) -> Iterator[str]:
+    """Yield an error for each key of the channel that no provider option or channel field reads. Values are never
+    shown: they may be secrets in the wrong place."""
     fields = _options_by_name(channel.provider)
-    known = [*channel_fields, *map(_option_key, fields.values())]
+    known = [*channel.channel_fields, *map(_option_key, fields.values())]
     for name in (*channel.options, *(f"{secret}_env" for secret in channel.secrets)):
         if name.removesuffix("_env") not in fields:
-            yield f"{name} is {_belongs_elsewhere(name.removesuffix('_env')) or 'unknown' + _expected_instead(name, known)}"
+            elsewhere = _belongs_elsewhere(name.removesuffix("_env"))
+            yield f"{name} is {elsewhere or 'unknown' + expected_instead(name, known)}"
     for name in channel.options:
         if name in fields and _field_meta(fields[name]).secret:
             yield f"{name}: expected {name}_env instead, which names the variable that holds it"
@@ -242,10 +220,6 @@ def _belongs_elsewhere(name: str) -> str:
     return f"for the provider {owners[0]} only: take it out" if owners else ""
 
 
-def _expected_instead(name: str, known: Sequence[str]) -> str:
-    return did_you_mean(name, known) or f": expected {', '.join(known)}"
-
-
 class _FieldMeta(NamedTuple):
     """What a field's annotations say of it, the outermost first."""
 
@@ -263,15 +237,14 @@ def _field_meta(field: FieldInfo) -> _FieldMeta:
     return _FieldMeta(description, extra.get("expected", ""), extra.get("secret", False))
 
 
-def _expected_sentence(field: FieldInfo, error: msgspec.ValidationError) -> str:
+def _expected_sentence(wrong: FieldProblem) -> str:
     """The field's own sentence, or one that says nothing of the value."""
-    words = get_args(next(iter(get_args(field.type)), None))
-    if expected := _field_meta(field).expected or " or ".join(
+    words = get_args(next(iter(get_args(wrong.field.type)), None))
+    if expected := _field_meta(wrong.field).expected or " or ".join(
         word for word in words if isinstance(word, str)
     ):
         return f"expected {expected}"
-    why = str(error).replace("`", "")
-    return why[:1].lower() + why[1:]
+    return wrong.sentence
 
 
 def _account_variable(provider: str, field: str) -> str:

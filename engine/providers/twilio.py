@@ -189,13 +189,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     default_keywords: Annotated[
         bool,
         Meta(
-            description="Twilio answers STOP and HELP itself; false for short codes, or if it was switched off"
+            description="Twilio answers STOP and HELP itself; "
+            "false for short codes, or if it was switched off"
         ),
     ] = True
     answer: Annotated[
         Literal["api", "twiml"],
         Meta(
-            description="replies go through the API, or into the webhook's answer if they are there within 3 s"
+            description="replies go through the API, "
+            "or into the webhook's answer if they are there within 3 s"
         ),
     ] = "api"
     validity_s: Annotated[
@@ -266,7 +268,7 @@ class Twilio:
         self._form = {"Content-Type": "application/x-www-form-urlencoded", **self._login}
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
+        """Raises ForgedWebhookError unless `call` carries Twilio's signature of this channel's URL and of all that is in it."""
         given = call.header(b"x-twilio-signature")
         if not given:
             raise ForgedWebhookError("the header X-Twilio-Signature is missing: is this Twilio?")
@@ -278,7 +280,8 @@ class Twilio:
             if compare_digest(b64encode(hmac_digest(secret, url + rest, algorithm)), given):
                 return
         raise ForgedWebhookError(
-            "X-Twilio-Signature is wrong: is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
+            "X-Twilio-Signature is wrong: "
+            "is PARLEY_PUBLIC_URL what Twilio calls, and PARLEY_TWILIO_TOKEN its token?"
         )
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
@@ -452,7 +455,7 @@ class Twilio:
 
 
 def make_provider(place: ProviderChannel, account: Account, options: Options) -> Twilio:
-    """The provider of a channel. Raises Unusable."""
+    """The provider of a channel. Raises UnusableChannelError."""
     problems = []
     if not place.webhook_url:
         problems.append("PARLEY_PUBLIC_URL is not set: expected it, as Twilio signs the URL that it calls")
@@ -510,7 +513,7 @@ def _fixed_fields(options: Options) -> dict[str, str]:
 def _signed_parameters(call: WebhookCall) -> bytes:
     """What a signature covers beside the URL: nothing of a GET; of a form, each distinct value of each key, in order.
 
-    Another body's hash is in the URL. Raises Forged if the hash is wrong.
+    Another body's hash is in the URL. Raises ForgedWebhookError if the hash is wrong.
     """
     if call.method == "GET":
         return b""

@@ -207,7 +207,7 @@ class Vonage:
         self._callback = place.webhook_url and place.webhook_url + token
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless `call` is signed and fresh or, where nothing is signed, knows the token."""
+        """Raises ForgedWebhookError unless `call` is signed and fresh or, where nothing is signed, knows the token."""
         try:
             fields = _webhook_fields(call) if self._signature_secret else _parse_form(call.query)
         except UnreadableWebhookError as e:
@@ -281,16 +281,17 @@ class Vonage:
 
     def _compute_signature(self, signed: bytes) -> bytes:
         if self._method == "md5hash":
-            return hashlib.md5(signed + self._signature_secret).hexdigest().encode()  # noqa: S324 (Vonage's choice)
+            digest = hashlib.md5(signed + self._signature_secret)  # noqa: S324 (Vonage's choice)
+            return digest.hexdigest().encode()
         return hmac.digest(self._signature_secret, signed, self._method).hex().encode()
 
 
 def make_provider(place: ProviderChannel, account: Account, options: Options) -> Vonage:
-    """The provider of a channel. Raises Unusable."""
+    """The provider of a channel. Raises UnusableChannelError."""
     if not account.signature_secret and not place.token:
         raise UnusableChannelError(
-            "anyone could speak for Vonage: expected token_env (and ?token=... in the URL that Vonage calls), "
-            "or PARLEY_VONAGE_SIGNATURE_SECRET"
+            "anyone could speak for Vonage: expected token_env "
+            "(and ?token=... in the URL that Vonage calls), or PARLEY_VONAGE_SIGNATURE_SECRET"
         )
     return Vonage(place, account, options)
 

@@ -180,7 +180,11 @@ _decode_reply = msgspec.json.Decoder(_GatewayReply).decode
 _encode_send = msgspec.json.Encoder().encode
 
 
-def make_provider(place: ProviderChannel, account: Account, options: Options) -> "WebhookGateway":  # noqa: ARG001 (no account)
+def make_provider(
+    place: ProviderChannel,
+    account: Account,  # noqa: ARG001 (a gateway has none)
+    options: Options,
+) -> "WebhookGateway":
     """The codec of a channel behind a gateway."""
     return WebhookGateway(place, options)
 
@@ -204,7 +208,7 @@ class WebhookGateway:
         self._secret = options.secret.encode()
 
     def verify_webhook(self, call: WebhookCall) -> None:
-        """Raises Forged unless the call is signed, and now."""
+        """Raises ForgedWebhookError unless the call is signed, and now."""
         timestamp, signatures = call.header(b"parley-timestamp"), call.header(b"parley-signature")
         if timestamp is None or signatures is None:
             raise ForgedWebhookError("expected the headers Parley-Timestamp and Parley-Signature")
@@ -216,7 +220,8 @@ class WebhookGateway:
             raise ForgedWebhookError("Parley-Signature: none of them is right for this timestamp and body")
         if abs(call.now - int(timestamp)) > TIMESTAMP_WINDOW_S:
             raise ForgedWebhookError(
-                f"Parley-Timestamp: more than {TIMESTAMP_WINDOW_S} s from our clock, which says {int(call.now)}"
+                f"Parley-Timestamp: more than {TIMESTAMP_WINDOW_S} s from our clock, "
+                f"which says {int(call.now)}"
             )
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, assert_never
 
-from engine.answers import InvalidAnswer, InvalidReason, read_answer
+from engine.answers import REACTION, InvalidAnswer, InvalidReason, explain_invalid_answer, read_answer
+from engine.model.durations import compact_duration
 from engine.model.events import (
     Answer,
     CancelSession,
@@ -31,7 +32,6 @@ from engine.model.events import (
 from engine.model.lane import ChannelLine, Session
 from engine.model.policy import ChannelPolicy
 from engine.model.text_normalization import fold_word
-from engine.proofs.transcripts import compact_duration
 from engine.simulator.simulator import LaneMoment
 from engine.surveys.conditions import Not
 from engine.surveys.keywords import HELP_WORDS, OPT_IN_YES_WORDS, is_stop, match_start
@@ -46,31 +46,8 @@ from engine.surveys.program import (
 )
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import MESSAGES_KEY, answer_key, message_count, read_variable
-from engine.surveys.wording import describe_condition, describe_reader
+from engine.surveys.wording import describe_condition
 from engine.turns.conversation import builtin_answers
-
-INVALID_REASONS: dict[InvalidReason, str] = {
-    "reaction": "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence",
-    "too_short": "it is too short",
-    "too_long": "it is too long",
-    "pattern": "it does not match the pattern",
-    "not_a_number": "it is no number",
-    "ambiguous": "it can be read as more than one number",
-    "decimals": "it has too many decimals",
-    "too_low": "it is too low",
-    "too_high": "it is too high",
-    "no_such_option": "it is none of the options",
-    "too_few": "it names too few of the options",
-    "too_many": "it names too many of the options",
-    "not_yes_or_no": "it is neither a yes nor a no",
-    "not_a_date": "it is no date",
-    "no_year": "it is a date without a year",
-    "no_such_day": "there is no such day",
-    "too_early": "it is too early",
-    "too_late": "it is too late",
-    "not_a_phone": "it is no phone number",
-}
-"""Why a reply was no answer."""
 
 REFUSAL_REASONS: dict[RefusalReason, str] = {
     "throttled": "too many STARTs came in a short while",
@@ -174,7 +151,10 @@ class _MomentExplainer:
         if self._first_record(PersonOptedOut) is None:
             yield "They had opted out already: nothing changes, and nothing is said."
             return
-        yield "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say START."
+        yield (
+            "It is a STOP, whatever is being asked: they are opted out, and hear nothing until they say "
+            "START."
+        )
         yield from self._explain_ending()
         yield from self._fixed_texts_sent()
 
@@ -187,7 +167,9 @@ class _MomentExplainer:
         if told is None:
             yield "It tells nothing new of its SMS."
             return
-        yield f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
+        yield (
+            f"The provider tells of an SMS: {told.state or told.status}{f', {told.why}' if told.why else ''}."
+        )
         yield from self._explain_ending()
 
     def _explain_part(self) -> Iterator[str]:
@@ -261,7 +243,7 @@ class _MomentExplainer:
         step = survey.steps[session.step] if survey is not None else None
         if survey is None or not isinstance(step, QuestionStep):
             return
-        yield f"'{step.id}' was asked: {describe_reader(step.reader)}."
+        yield f"'{step.id}' was asked: {step.reader.describe_answers()}."
         answer = read_answer(step.reader, sms.text, self._local_date)
         if isinstance(answer, InvalidAnswer):
             yield from self._explain_invalid_answer(survey, session, step, answer.reason)
@@ -278,8 +260,8 @@ class _MomentExplainer:
     def _explain_invalid_answer(
         self, survey: Survey, session: Session, step: QuestionStep, why: InvalidReason
     ) -> Iterator[str]:
-        yield f"It was not read: {INVALID_REASONS[why]}."
-        if why == "reaction":
+        yield f"It was not read: {explain_invalid_answer(step.reader, why)}."
+        if why == REACTION:
             return
         if not isinstance(step.invalid, ReaskInvalid):
             yield "Such a reply changes nothing here, and nothing is said."
@@ -291,7 +273,9 @@ class _MomentExplainer:
             yield f"That is invalid answer {nth} of {attempts}, and there is no `give_up`."
         else:
             go = step.invalid.give_up
-            yield f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_step_name(survey, go)}."
+            yield (
+                f"That is invalid answer {nth} of {attempts}, so `give_up` leads to {_step_name(survey, go)}."
+            )
             yield from self._explain_path(survey, go, session.answers, dict(session.routes_taken))
 
     def _explain_path(
@@ -307,14 +291,14 @@ class _MomentExplainer:
             step = survey.steps[place]
             said.pop(0)
             if isinstance(step, QuestionStep):
-                yield f"'{step.id}' asks for {describe_reader(step.reader)}, and waits."
+                yield f"'{step.id}' asks for {step.reader.describe_answers()}, and waits."
                 return
             route = choose_route(step.routes, answers, taken)
             yield from _explain_route(step, route, taken, survey)
             place = route.go
 
     def _explain_ending(self, session: str = "") -> Iterator[str]:
-        """How the session ended; by default the one that was open before."""
+        """Explain how the session ended, if it did; `session` defaults to the one that was open before the moment."""
         session = session or (self._line.session.id if self._line.session is not None else "")
         for record in self._moment.records:
             if isinstance(record, SmsDecided) and record.session == session and record.step == "completed":

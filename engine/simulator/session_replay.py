@@ -68,7 +68,7 @@ class RecordedSession(msgspec.Struct):
 
 
 class SessionCollector:
-    """Sessions as they are found in the archive, read from its beginning. Only those that have not ended are held."""
+    """Collects sessions from the archive's records, read from its beginning. Holds only those that have not ended."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], dict[str, RecordedSession]] = {}
@@ -228,16 +228,9 @@ def _first_difference(
     for place in range(max(len(stored), len(came_out))):
         was = stored[place] if place < len(stored) else None
         now = came_out[place] if place < len(came_out) else None
-        if encode_event(was) != encode_event(_as_old(was, now)):
+        if encode_event(was) != encode_event(now):
             return ReplayedDifferent(place, was, now)
     return ReplayedSame()
-
-
-def _as_old(was: ArchiveRecord | None, now: ArchiveRecord | None) -> ArchiveRecord | None:
-    """What came out, as an earlier release recorded it: the end of a session without its result."""
-    if isinstance(was, SessionEnded) and isinstance(now, SessionEnded) and not was.answers:
-        return msgspec.structs.replace(now, answers={})
-    return now
 
 
 SessionOutcome = SessionEnding | Literal["open", "not opened"]
@@ -404,7 +397,8 @@ class _SessionRun:
         self._records += [self._as_stored(record) for record in effects.records if self._is_ours(record)]
 
     def _as_stored(self, record: ArchiveRecord) -> ArchiveRecord:
-        """What stands in for something that lay outside the session is recorded as that was."""
+        """Return the record with the original values of what the run replaced: the invitation's originator, and a
+        STOP that belonged to another session."""
         match record:
             case SessionInvited():
                 asked = next(

@@ -70,8 +70,8 @@ DEFAULT_TIMEZONE = "Europe/Paris"
 
 
 class LaneMoment(msgspec.Struct, frozen=True):
-    """One thing that happened to the lane: as it was before, the event (None: an alarm rang), when (ms), and what
-    was recorded."""
+    """One call of the engine: the lane before it, the event (None: an alarm fired), the time in ms, and the records
+    it produced."""
 
     before: Lane
     event: InboundEvent | None
@@ -80,8 +80,8 @@ class LaneMoment(msgspec.Struct, frozen=True):
 
 
 class SimulatedPhone:
-    """One person on one channel. `now` is in ms; `moments` is all that happened since something was last done, that
-    included."""
+    """Simulates one person on one channel. `now` is in ms; `moments` holds every engine call since the last action
+    began, that action's included."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class SimulatedPhone:
         return self._advance_lane(event)
 
     def set_details(self, told: ChannelDetails) -> list[str]:
-        """From here on the channel has this number, and knows the person by this name. Nothing is said."""
+        """Set the channel's number and the contact name of the person from now on. Sends nothing."""
         contacts = {SIMULATED_SENDER: told.contact} if told.contact else {}
         number = told.number or SIMULATED_NUMBER
         self.policy = msgspec.structs.replace(self.policy, number=number, contacts=contacts)
@@ -189,14 +189,14 @@ class SimulatedPhone:
         return [record for record in self.records if isinstance(record, kind)]
 
     def clone(self) -> "SimulatedPhone":
-        """The same person at the same moment, whose future is their own."""
+        """Return an independent copy of this phone at the same moment."""
         twin = SimulatedPhone(self.surveys, self.policy, channel=self.channel, now=self.now)
         twin.lane, twin.last_advance = decode_lane(encode_lane(self.lane)), self.last_advance
         twin.records, twin.moments, twin._count = list(self.records), list(self.moments), self._count
         return twin
 
     def play_action(self, done: TranscriptAction) -> list[TranscriptEntry]:
-        """What a transcript says is done, and what a transcript says came of it: SMS first, then what was decided."""
+        """Play one action of a transcript; return its outcome as entries, SMS first, then decisions."""
         noted = len(self.records)
         match done:
             case SmsIn(text):

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from engine.model.durations import survey_duration
 from engine.surveys.program import (
     END_INDEX,
     QuestionStep,
@@ -19,8 +20,8 @@ from engine.surveys.program import (
     StatementStep,
     Survey,
 )
-from engine.surveys.texts import LocalizedText, TextTemplate
-from engine.surveys.wording import describe_condition, describe_reader
+from engine.surveys.texts import LocalizedText
+from engine.surveys.wording import describe_condition, show_template
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -103,7 +104,7 @@ def _header_field(name: str, value: object) -> _ComparedField:
         return _ComparedField(value, ", ".join(map(str, value)))
     return _ComparedField(
         value,
-        _format_duration(value) if name.endswith("_ms") and isinstance(value, int) else _format_scalar(value),
+        survey_duration(value) if name.endswith("_ms") and isinstance(value, int) else _format_scalar(value),
     )
 
 
@@ -111,7 +112,7 @@ def _step_fields(survey: Survey, step: StatementStep | QuestionStep) -> _Compare
     """What a step is made of, as authors call it; where it leads, by the ids of steps."""
     facets = _text_fields("ask" if isinstance(step, QuestionStep) else "say", step.text, survey)
     if isinstance(step, QuestionStep):
-        facets["answer"] = _ComparedField(_comparable_value(step.reader), describe_reader(step.reader))
+        facets["answer"] = _ComparedField(_comparable_value(step.reader), step.reader.describe_answers())
         facets |= _invalid_fields(step, survey)
         if step.remind is not None:
             facets |= _reminder_fields(step.remind, survey)
@@ -142,7 +143,7 @@ def _invalid_fields(step: QuestionStep, survey: Survey) -> _ComparedFields:
 
 
 def _reminder_fields(remind: ReminderRule, survey: Survey) -> _ComparedFields:
-    when = f"after {_format_duration(remind.after_ms)}" + (
+    when = f"after {survey_duration(remind.after_ms)}" + (
         f", {remind.times} times" if remind.times > 1 else ""
     )
     return {"remind": _ComparedField(when, when)} | _text_fields("remind text", remind.text, survey)
@@ -163,16 +164,10 @@ def _text_fields(field: str, text: LocalizedText, survey: Survey) -> _ComparedFi
     several = len(survey.languages) > 1
     return {
         f"{field} ({language})" if several else field: _ComparedField(
-            _comparable_value(template), _format_template(template)
+            _comparable_value(template), show_template(template)
         )
         for language, template in text.items()
     }
-
-
-def _format_template(template: TextTemplate) -> str:
-    if isinstance(template, str):
-        return template
-    return "".join(part if isinstance(part, str) else f"{{{part.step}}}" for part in template)
 
 
 def _list_keywords(start: StartKeywords) -> str:
@@ -200,15 +195,6 @@ def _comparable_value(value: object) -> object:
 
 def _pattern_source(pattern: object) -> str:
     return str(getattr(pattern, "pattern", pattern))
-
-
-_DURATION_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"))
-
-
-def _format_duration(ms: int) -> str:
-    """As authors write it: 90 minutes are 90m."""
-    unit_ms, unit = next((each for each in _DURATION_UNITS if ms and ms % each[0] == 0), (1_000, "s"))
-    return f"{ms / unit_ms:g}{unit}"
 
 
 def _format_scalar(value: object) -> str:

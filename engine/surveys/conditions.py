@@ -1,7 +1,7 @@
 """When is a route taken? A small closed set of conditions, so that things can be proved about them.
 
 A condition on a step that has no answer does not hold. A step named "$key" is a session variable. Bounds are numbers,
-or YYYY-MM-DD for a date.
+or texts whose order is the alphabet's, as YYYY-MM-DD is.
 """
 
 from collections.abc import Mapping

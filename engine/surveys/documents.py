@@ -10,10 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from engine.model.errors import ParleyError
+
 SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class DocumentSyntaxError(ValueError):
+class DocumentSyntaxError(ParleyError, ValueError):
     """The bytes are not what the file's name promises. The message is a sentence without the file's name."""
 
 
@@ -25,7 +27,7 @@ _YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.
 
 
 def parse_document(file: str, source: bytes) -> object:
-    """The value in `source`, JSON or YAML by the name of its file. Raises Unparsable."""
+    """The value in `source`, JSON or YAML by the name of its file. Raises DocumentSyntaxError."""
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -39,7 +41,8 @@ def parse_document(file: str, source: bytes) -> object:
 
 
 def _join_surrogates_within(value: object, within: frozenset[int]) -> object:
-    """`value`, in whose texts an emoji that is written as two escapes is one character, as it is in JSON."""
+    """Return a copy of `value` in whose texts a surrogate pair, as two JSON escapes leave it, is one character.
+    `within` are the ids of the containers around it, at which a YAML alias that refers to itself is left alone."""
     if id(value) in within:
         return value
     match value:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from engine.model.errors import ParleyError
+
 
 class SurveyFinding(msgspec.Struct, frozen=True):
     """An `error` keeps a survey from running, a `warning` does not.
@@ -23,7 +25,7 @@ class SurveyFinding(msgspec.Struct, frozen=True):
         return f"{where}{self.reason}" + (f": {self.mend}" if self.mend else "")
 
 
-class InvalidSurveyError(Exception):
+class InvalidSurveyError(ParleyError):
     """The survey cannot run. `problems` are sentences without the file's name, one for each finding."""
 
     def __init__(self, findings: "list[SurveyFinding]") -> None:

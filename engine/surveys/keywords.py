@@ -89,7 +89,8 @@ _WORD_PATTERN = re.compile(r"[\w']+")
 _LONGEST_STOP = 80
 
 _STOP_INDICATORS = frozenset(max(phrase.split(), key=len) for phrase in STOP_WORDS | STOP_SENTENCES)
-"""A word of each, by which nearly every answer is told apart at once."""
+"""The longest word of each STOP phrase: a text with none of them is no STOP, which settles nearly every answer at
+once."""
 
 HELP_WORDS = _folded_phrases("help, info, aide")
 AMBIGUOUS_HELP_WORDS = _folded_phrases("info")
@@ -102,7 +103,7 @@ OPT_IN_YES_WORDS = _folded_phrases("yes, oui, ja, sí")
 
 
 def is_stop(word: str) -> bool:
-    """Is a folded SMS without the punctuation at its ends a STOP? See AMBIGUOUS_STOP, too."""
+    """Is a folded SMS without the punctuation at its ends a STOP? See AMBIGUOUS_STOP_WORDS, too."""
     if word in STOP_WORDS:
         return True
     if not word[:1].isalpha() or len(word) > _LONGEST_STOP:
@@ -131,7 +132,8 @@ def is_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) 
 
 
 class StartMatch(NamedTuple):
-    """The survey that an SMS starts, in which language, and whether the SMS names it: any SMS starts some."""
+    """The survey that an SMS starts, and in which language. `named`: the SMS matches one of its keywords, rather than
+    any SMS starting it."""
 
     survey: Survey
     language: str
@@ -145,7 +147,8 @@ def match_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLooku
 
 
 def is_opt_in(text: str, started: StartMatch | None) -> bool:
-    """Does an SMS of a person who is opted out opt them in again? Not if it could be anything."""
+    """Return whether an SMS opts a person in again: START, YES or a survey's own keyword, but not a survey that any
+    SMS starts."""
     word = fold_word(text)
     return word in START_WORDS or word in OPT_IN_YES_WORDS or (started is not None and started.names_survey)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers import InvalidReason, Reader
+from engine.answers import AnswerReader, InvalidReason
 from engine.model.events import Answer
 from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import Condition, condition_holds
@@ -40,10 +40,9 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class ReaskInvalid(msgspec.Struct, frozen=True):
-    """An invalid answer is told so and asked again, until `attempts` of them lead to `give_up`, or end it all.
-
-    `texts` say so, by InvalidAnswer.reason: every one that the step's reader may give.
-    """
+    """After an invalid answer, send its `texts` and ask again; the `attempts`-th leads to the step `later_letters`,
+    or ends the session (None). `texts` are by reason, one for each that the reader may give." / "Ignore an invalid
+    answer: nothing is sent, nothing changes."""
 
     texts: Mapping[InvalidReason, LocalizedText]
     attempts: int
@@ -73,7 +72,7 @@ class QuestionStep(msgspec.Struct, frozen=True):
 
     id: str
     text: LocalizedText
-    reader: Reader
+    reader: AnswerReader
     invalid: ReaskInvalid | IgnoreInvalid
     routes: tuple[Route, ...]
     remind: ReminderRule | None = None
@@ -83,7 +82,7 @@ SurveyStep = StatementStep | QuestionStep
 
 
 _IMPLAUSIBLE_TEXTS = ("xqzjkvwx", "xqzj 7 kvwx, qjxz!")
-"""What nobody writes, so that a pattern which matches it matches anything."""
+"""Texts that no person writes: a pattern that matches one of them matches anything."""
 
 
 class StartKeywords(msgspec.Struct, frozen=True):

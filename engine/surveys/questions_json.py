@@ -7,11 +7,11 @@ is `>=`; others of the same kind are accepted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
-from engine.answers import AnythingReader, PhpNumberReader, is_numeric
+from engine.answers.octopush_readers import AnythingReader, PhpNumberReader, is_numeric
+from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.text_parsing import fixed_text_by_language
 from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
 from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
@@ -26,8 +26,8 @@ from engine.surveys.program import (
     Survey,
     SurveyStep,
 )
-from engine.surveys.survey_file import convert_with_problems
-from engine.surveys.texts import LONGEST_SMS, LocalizedText
+from engine.surveys.survey_file import ComparisonOperator, convert_with_problems
+from engine.surveys.texts import LocalizedText
 
 MOST_SESSION_SMS = 100
 """Bounds the SMS of a session, as nothing in the file could."""
@@ -37,7 +37,6 @@ _THRESHOLD_MS = 30_000
 _LANGUAGE = "en"
 
 JsonNumber = int | float | str
-ComparisonOperator = Literal[">=", ">", "<=", "<", "==", "!="]
 
 _CONDITION_BY_OPERATOR: Mapping[ComparisonOperator, Callable[[str, float], Condition]] = {
     ">=": AtLeast,
@@ -108,7 +107,7 @@ def _compile_items(raw: Sequence[object]) -> tuple[list[SurveyStep], list[str]]:
 
 
 class _ItemCompiler:
-    """One item being read, and what is wrong with it."""
+    """Compiles one item of the array, and collects its problems."""
 
     def __init__(self, item: QuestionItem, count: int) -> None:
         self.problems: list[str] = []

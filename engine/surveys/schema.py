@@ -4,17 +4,19 @@ Made from the very types that files are converted to. What the types cannot say,
 said here; what no schema can say, such as that a step exists, is `parley lint`'s.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from engine.answers.type_registry import ANSWER_SPECS
 from engine.surveys.survey_file import LANGUAGE_TAG, AskStep, Duration, DurationOrNone, SayStep, SurveyFile
 
 _NAME_PATTERN = {"pattern": r"^[A-Za-z_][A-Za-z0-9_-]*$"}
 _POSITIVE = {"minimum": 1}
 _NOT_EMPTY = {"minItems": 1}
 
-_FIELD_LIMITS: dict[str, dict[str, dict[str, Any]]] = {
+_FIELD_LIMITS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "SurveyFile": {
         "survey": _NAME_PATTERN, "languages": _NOT_EMPTY | {"items": {"type": "string", "pattern": f"^{LANGUAGE_TAG.pattern}$"}}, "steps": _NOT_EMPTY, "most_sms": _POSITIVE,
     },
@@ -22,14 +24,6 @@ _FIELD_LIMITS: dict[str, dict[str, dict[str, Any]]] = {
     "AskStep": {"id": _NAME_PATTERN, "attempts": _POSITIVE},
     "Goto": {"times": _POSITIVE},
     "Reminder": {"times": _POSITIVE},
-    "TextAnswer": {"min": {"minimum": 0}, "max": _POSITIVE},
-    "NumberAnswer": {"decimals": {"minimum": 0}},
-    "ChoiceAnswer": {"options": _NOT_EMPTY},
-    "ChoicesAnswer": {"options": _NOT_EMPTY, "min": _POSITIVE, "max": _POSITIVE},
-    "PhoneAnswer": {"country": {"pattern": "^[A-Z]{2}$"}},
-    "DateAnswer": {
-        name: {"pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$"} for name in ("min", "max")
-    },
 }  # fmt: skip
 
 _QUESTIONS_SCHEMA = {
@@ -53,7 +47,8 @@ def survey_schema() -> dict[str, Any]:
     _, parts = msgspec.json.schema_components(
         [SurveyFile, SayStep, AskStep], schema_hook=_duration_schema, ref_template="#/$defs/{name}"
     )
-    for name, further in _FIELD_LIMITS.items():
+    of_answers = {spec.__name__: spec.schema_limits for spec in ANSWER_SPECS}
+    for name, further in (*_FIELD_LIMITS.items(), *of_answers.items()):
         for field, limits in further.items():
             parts[name]["properties"][field].update(limits)
     parts["SurveyFile"]["properties"]["steps"]["items"] = {

@@ -1,20 +1,20 @@
-"""What the author of a survey writes, field by field, and how it is told what is wrong with it.
+"""The survey language as types, and the conversion of parsed YAML or JSON to them.
 
-`convert` reports every problem of a value at once: what it finds wrong it mends in a copy, and looks again.
-"""
+`convert_with_problems` reports every problem of a value at once: it replaces what it reports in a copy, and converts
+again."""
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from engine.answers.answer_type import WrittenText
+from engine.answers.options import Option
+from engine.answers.type_registry import ANSWER_SPECS, AnyAnswerSpec
 from engine.model.suggestions import did_you_mean
-
-WrittenText = str | dict[str, str]
-"""A text, or one per language."""
 
 
 class Duration:
@@ -38,75 +38,12 @@ class DurationOrNone:
         self.ms = None if written == "none" else Duration(written).ms
 
 
-class TextAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    min: int = 1
-    max: int = 640
-    pattern: str | None = None
-
-
-class NumberAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="number"):
-    min: int | float | None = None
-    max: int | float | None = None
-    decimals: int | None = None
-
-
-class ScaleAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="scale"):
-    """A whole number from `from` to `to`. `labels`, number -> text, follow the question, and are read too."""
-
-    to: int
-    from_: int = msgspec.field(name="from", default=1)
-    labels: dict[str, WrittenText] = {}
-
-
-class YesNoAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="yes_no"):
-    """`yes` and `no` are words that are read beside the usual ones of English, French and Norwegian."""
-
-    yes: list[str] = []
-    no: list[str] = []
-
-
-class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    label: WrittenText
-    aliases: list[str] = []
-
-
-class ChoiceAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="choice"):
-    options: list[str | Option]
-
-
-class ChoicesAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="choices"):
-    """Several of `options`: `min` to `max` of them, by default 1 to all."""
-
-    options: list[str | Option]
-    min: int = 1
-    max: int | None = None
-
-
-class DateAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="date"):
-    """`min` and `max` are YYYY-MM-DD or `today`; `order` says what 03/04/2026 is."""
-
-    min: str | None = None
-    max: str | None = None
-    order: Literal["dmy", "mdy"] = "dmy"
-
-
-class PhoneAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="phone"):
-    """`country`, two letters, is whose a number without a country code is."""
-
-    country: str | None = None
-
-
-AnswerType = (
-    TextAnswer | NumberAnswer | ScaleAnswer | YesNoAnswer | ChoiceAnswer | ChoicesAnswer | DateAnswer | PhoneAnswer
-)  # fmt: skip
-
 WrittenBound = int | float | str
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that is given must hold, of the answer to the step itself, or to the one that `answer` names, or of the
-    session variable `variable`. Dates are compared with YYYY-MM-DD."""
+    session variable `variable`. What answers are compared with is written as they are stored, a date as YYYY-MM-DD."""
 
     answer: str | None = None
     variable: str | None = None
@@ -150,7 +87,7 @@ class SayStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class AskStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
     ask: WrittenText
-    answer: AnswerType
+    answer: AnyAnswerSpec
     invalid: WrittenText | None = None
     attempts: int = 3
     give_up: str | None = None
@@ -175,6 +112,9 @@ WrittenKeywords = str | list[str] | dict[str, str | list[str]]
 """One, several, or either by language. ANYTHING is no word, but whatever is none of the channel's keywords."""
 
 ANY_SMS = "*"
+
+ComparisonOperator = Literal[">=", ">", "<=", "<", "==", "!="]
+"""Of a questions.json."""
 
 LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 """A language (BCP 47, simplified)."""
@@ -205,14 +145,19 @@ class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 T = TypeVar("T")
 ValuePath = tuple[str | int, ...]
 
-_FIELD_NAMES = frozenset(
-    field.encode_name
-    for struct in (
-        SurveyFile, SayStep, AskStep, Goto, When, Reminder, Option, FixedTexts, TextAnswer, NumberAnswer, ScaleAnswer,
-        YesNoAnswer, ChoiceAnswer, ChoicesAnswer, DateAnswer, PhoneAnswer,
-    )
-    for field in msgspec.structs.fields(struct)
-)  # fmt: skip
+_STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    SurveyFile,
+    SayStep,
+    AskStep,
+    Goto,
+    When,
+    Reminder,
+    Option,
+    FixedTexts,
+    *ANSWER_SPECS,
+)
+
+_FIELD_NAMES = frozenset(field.encode_name for struct in _STRUCTS for field in msgspec.structs.fields(struct))
 """Every word that is a field somewhere."""
 
 _TYPE_WORDS = {
@@ -224,11 +169,21 @@ _TYPE_WORDS = {
     "array": "a list",
     "null": "",
 }
+
+
+def _list_alternatives(words: Sequence[str]) -> str:
+    """ "a, b or c"."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 _ALLOWED_WORDS = {
-    "type": "text, number, scale, yes_no, choice, choices, date or phone",
-    "order": "dmy or mdy",
-    "again": "ignore, answer or restart",
-    "condition": ">=, >, <=, <, == or !=",
+    field.encode_name: _list_alternatives(get_args(field.type))
+    for struct in _STRUCTS
+    for field in msgspec.structs.fields(struct)
+    if get_origin(field.type) is Literal
+} | {
+    "type": _list_alternatives([str(spec.__struct_config__.tag) for spec in ANSWER_SPECS]),
+    "condition": _list_alternatives(get_args(ComparisonOperator)),
 }
 _JSON_TYPES: dict[type, str] = {
     str: "str", int: "int", float: "float", bool: "bool", dict: "object", list: "array", type(None): "null",
@@ -242,11 +197,10 @@ _DURATION_WORDS: dict[type, str] = {
 
 
 def convert_with_problems(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
-    """`raw` as `to`, and a sentence for everything that is wrong with it.
+    """Convert `raw` to the type `to`, and return a sentence for each of its problems.
 
-    What is wrong with a field that may be left out is left out, so that the rest can be looked at; with more than
-    that, there is no value.
-    """
+    An optional field of the top level that is wrong, or an unknown one, is left out, and the value is returned
+    without it; with any other problem the value is None."""
     problems: list[str] = []
     mended: dict[ValuePath, Iterator[object]] = {}
     faithful = True
@@ -288,10 +242,8 @@ def _replace_at(holder: list[Any], path: ValuePath, stand_in: object) -> None:
 
 
 def _plain_copy(raw: object) -> Any:
-    """A copy that shares nothing with `raw`, nor within itself: YAML's aliases are written out.
-
-    What YAML has beside JSON becomes text, as it would be there: whole numbers that are keys, and dates.
-    """
+    """Copy `raw` without shared parts: YAML's aliases become copies. YAML's whole-number keys and dates become texts,
+    as JSON has them. Raises RecursionError if it contains itself."""
     match raw:
         case dict():
             return {str(key) if type(key) is int else key: _plain_copy(value) for key, value in raw.items()}
@@ -361,7 +313,8 @@ def _describe_expected(what: str, path: ValuePath) -> str:
 
 
 def _parse_path(where: str, raw: object, got: str) -> ValuePath:
-    """Where msgspec points. It does not tell a mapping's key, but that there is a `got` in its value."""
+    """Parse the path at the end of msgspec's message. msgspec writes `[...]` for any key of a mapping: it is resolved
+    to the first key whose value holds something of the JSON type `got`."""
     path: ValuePath = ()
     places = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
     for number, (field, place) in enumerate(places):

@@ -45,5 +45,5 @@ class SurveyRegistry:
         self.edition += 1
 
     def snapshot(self) -> "SurveyRegistry":
-        """The same, in which what is current now stays so: whoever looks twice sees one set of surveys."""
+        """Return a copy whose current surveys do not change, so that one turn sees one set of them."""
         return copy(self)

@@ -5,15 +5,14 @@ it is and is never interpreted.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from engine.answers.answer_type import SlotWords
 from engine.model.events import Answer
+from engine.model.segments import LONGEST_SMS
 from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
-
-LONGEST_SMS = 1224
-"""Characters: eight GSM-7 segments of 153, the most that Octopush accepts."""
 
 
 class TemplateSlot(msgspec.Struct, frozen=True):
@@ -29,11 +28,9 @@ class TemplateSlot(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     decimal_point: str = "."
 
-    def with_decimal_point(self, point: str) -> "TemplateSlot":
-        return msgspec.structs.replace(self, decimal_point=point)
-
-    def with_labels(self, labels: Iterable[str]) -> "TemplateSlot":
-        return msgspec.structs.replace(self, labels=tuple(labels))
+    def with_words(self, words: SlotWords) -> "TemplateSlot":
+        """The slot of an answer, as its type puts it."""
+        return msgspec.structs.replace(self, labels=words.labels, decimal_point=words.decimal_point)
 
     def for_variable(self, step: str, longest: int) -> "TemplateSlot":
         """The slot of a session variable, which is cut to `longest` at any rate."""

@@ -1,11 +1,7 @@
-"""What is known of a session beside its answers? What an inviter tells, and what Parley tells by itself.
-
-An inviter tells variables: texts by key, in any case. A session keeps them among its answers, under "$" and the key in
-lower case, so that texts and conditions reach them as they reach answers. No step's id begins with "$".
-
-What Parley tells are variables whose keys begin with "$", so that no inviter's key is in their way: who the person is,
-which number they wrote to, how many SMS they have sent.
-"""
+"""Session variables. Inviters give them as texts by key, in any case; a session keeps them among its answers, under
+"$" and the key in lower case, so that texts and conditions reach them like answers (no step's id begins with "$").
+Built-in variables ({$contact}, {$number}, {$messages}) have keys that begin with "$" themselves, so no inviter's
+key can collide with them."""
 
 import re
 from collections.abc import Mapping

@@ -1,21 +1,10 @@
-"""Conditions and answer types in words, as a person reads them: on a drawing, in a finding, in the terminal."""
+"""Conditions in words, as a person reads them: on a drawing, in a finding, in the terminal."""
 
 from collections.abc import Collection, Sequence
 from typing import assert_never
 
-from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    Reader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-)
+from engine.answers.range_wording import show_number
+from engine.answers.type_registry import bound_preposition
 from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import (
     Above,
@@ -33,6 +22,7 @@ from engine.surveys.conditions import (
     OneOf,
     StepAnswered,
 )
+from engine.surveys.texts import TextTemplate
 from engine.surveys.variables import KEY_PATTERN, PUZZEL_KEYS, is_variable
 
 _USUAL_SPELLINGS = {each.lower(): each for each in PUZZEL_KEYS}
@@ -54,34 +44,6 @@ def describe_condition(condition: Condition, about: str) -> str:
             return _describe_atom(condition, about, negated=False)
 
 
-def describe_reader(reader: Reader) -> str:
-    """The answers that `reader` takes, in words: "number 80-115" with an en dash, "yes or no", "1 of 3"."""
-    match reader:
-        case TextReader(least, most, pattern):
-            length = f"{least} to {most}" if least > 1 else f"up to {most}"
-            return f"text, {length} characters" + (f", like {show_pattern(pattern)}" if pattern else "")
-        case NumberReader():
-            return _describe_number(reader)
-        case ScaleReader(low, high):
-            return f"scale {_format_range(low, high)}"
-        case YesNoReader():
-            return "yes or no"
-        case ChoiceReader(ids):
-            return f"1 of {len(ids)}"
-        case ChoicesReader(ids, _, least, most):
-            return f"{least} of {len(ids)}" if least == most else f"{least} to {most} of {len(ids)}"
-        case DateReader(first, last):
-            return _range_phrase("date", first, last, f"from {first} to {last}")
-        case PhoneReader(country):
-            return f"phone number ({country})" if country else "phone number"
-        case AnythingReader():
-            return "anything"
-        case PhpNumberReader():
-            return "number"
-        case _:
-            assert_never(reader)
-
-
 def show_pattern(pattern: CompiledPattern) -> str:
     """Its source between slashes."""
     return f"/{getattr(pattern, 'pattern', '...')}/"
@@ -94,18 +56,25 @@ def show_value(value: str | float | bool) -> str:
             return "yes" if yes else "no"
         case str(text):
             return text if KEY_PATTERN.fullmatch(text) else f"'{text}'"
-        case float(number) if number.is_integer() and abs(number) < 2**53:
-            return str(int(number))
         case number:
-            return str(number)
+            return show_number(number)
 
 
 def show_step_or_variable(place: str) -> str:
-    """What holds an answer: a variable by its name, a step by its id in quotes."""
-    if not is_variable(place):
-        return f"'{place}'"
+    """Name the subject of a condition: a session variable by its key, a step by its id in quotes."""
+    return _place_name(place) if is_variable(place) else f"'{place}'"
+
+
+def _place_name(place: str) -> str:
     key = place.removeprefix("$")
-    return _USUAL_SPELLINGS.get(key, key)
+    return _USUAL_SPELLINGS.get(key, key) if is_variable(place) else place
+
+
+def show_template(template: TextTemplate) -> str:
+    """A text with its placeholders as an author writes them: `Thanks, {name}`."""
+    if isinstance(template, str):
+        return template
+    return "".join(part if isinstance(part, str) else f"{{{_place_name(part.step)}}}" for part in template)
 
 
 def _describe_combined(conditions: Sequence[Condition], joint: str, empty: str, about: str) -> str:
@@ -141,9 +110,9 @@ def _atom_predicate(atom: AtomicCondition, *, negated: bool) -> str:
     be = "is not" if negated else "is"
     match atom:
         case AtLeast(bound=bound):
-            return f"{be} {_bound_phrase('at least', 'on or after', bound)}"
+            return f"{be} {_bound_phrase('at least', 'or after', bound)}"
         case AtMost(bound=bound):
-            return f"{be} {_bound_phrase('at most', 'on or before', bound)}"
+            return f"{be} {_bound_phrase('at most', 'or before', bound)}"
         case Above(bound=bound):
             return f"{be} {_bound_phrase('above', 'after', bound)}"
         case Below(bound=bound):
@@ -165,9 +134,11 @@ def _atom_predicate(atom: AtomicCondition, *, negated: bool) -> str:
             assert_never(atom)
 
 
-def _bound_phrase(number: str, day: str, bound: float | str) -> str:
-    """A bound that is a date takes other words than a number."""
-    return f"{day} {bound}" if isinstance(bound, str) else f"{number} {show_value(bound)}"
+def _bound_phrase(number: str, moment: str, bound: float | str) -> str:
+    """A bound that is a day or a time takes other words than a number: "on or after 2030-01-02", "before 14:30"."""
+    if not isinstance(bound, str):
+        return f"{number} {show_number(bound)}"
+    return f"{bound_preposition(bound)} {moment} {bound}" if moment.startswith("or ") else f"{moment} {bound}"
 
 
 def _list_values(values: Collection[str | int | float | bool], last: str) -> str:
@@ -180,39 +151,3 @@ def _join_words(words: Sequence[str], last: str) -> str:
     """ "a, b or c", where `last` is "or"."""
     *before, final = words
     return f"{', '.join(before)} {last} {final}" if before else final
-
-
-def _describe_number(reader: NumberReader) -> str:
-    kind = "whole number" if reader.decimals == 0 else "number"
-    low, high = reader.min, reader.max
-    both = "" if low is None or high is None else _format_range(low, high)
-    lead = _range_phrase(
-        kind,
-        None if low is None else show_value(low),
-        None if high is None else show_value(high),
-        both,
-    )
-    return f"{lead}, up to {_pluralize(reader.decimals, 'decimal')}" if reader.decimals else lead
-
-
-def _range_phrase(kind: str, low: str | None, high: str | None, both: str) -> str:
-    """`kind`, and what it is limited to; by `both` if it is at both ends."""
-    match low, high:
-        case None, None:
-            return kind
-        case _, None:
-            return f"{kind} from {low}"
-        case None, _:
-            return f"{kind} up to {high}"
-        case _:
-            return f"{kind} {both}"
-
-
-def _format_range(low: float, high: float) -> str:
-    """With an en dash, where no minus sign can be mistaken for one."""
-    joint = "\N{EN DASH}" if low >= 0 else " to "
-    return f"{show_value(low)}{joint}{show_value(high)}"
-
-
-def _pluralize(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -7,7 +7,7 @@ silence counts from the last of them.
 from collections.abc import Mapping
 from functools import partial
 
-from engine.answers import InvalidAnswer, InvalidReason, read_answer
+from engine.answers import REACTION, InvalidAnswer, InvalidReason, read_answer
 from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened
 from engine.model.lane import ChannelLine, Session
 from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
@@ -50,7 +50,7 @@ class SessionRunner:
         answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
         if isinstance(answer, InvalidAnswer):
             turn.record_rejected(self._channel, session, step.id, answer.reason)
-            if isinstance(step.invalid, ReaskInvalid) and answer.reason != "reaction":
+            if isinstance(step.invalid, ReaskInvalid) and answer.reason != REACTION:
                 self._handle_invalid(step.invalid, step, answer.reason)
                 self._update_last_sms_at()
             return

@@ -5,16 +5,9 @@ the whole channel, whichever of its numbers was written to.
 """
 
 from functools import partial
+from typing import Literal
 
-from engine.answers import (
-    ChoiceReader,
-    ChoicesReader,
-    InvalidAnswer,
-    Reader,
-    ScaleReader,
-    YesNoReader,
-    read_answer,
-)
+from engine.answers import InvalidAnswer, read_answer
 from engine.model.events import (
     CancelSession,
     InboundSms,
@@ -49,10 +42,6 @@ from engine.turns.session_routing import (
 )
 from engine.turns.turn import DAY_MS, Turn
 
-_OPTION_READERS = (ChoiceReader, ChoicesReader, ScaleReader)
-_OPTION_OR_YES_NO_READERS = (*_OPTION_READERS, YesNoReader)
-"""Readers of answers that an author named, possibly like a command."""
-
 
 def apply_sms(turn: Turn, sms: InboundSms, policy: ChannelPolicy) -> None:
     """Apply one SMS."""
@@ -63,7 +52,7 @@ def apply_sms(turn: Turn, sms: InboundSms, policy: ChannelPolicy) -> None:
         _handle_stop(turn, thread, sms, policy)
     elif sms.handled == "help" or (
         word in HELP_WORDS
-        and not (word in AMBIGUOUS_HELP_WORDS and _is_readable_answer(turn, thread, sms, _OPTION_READERS))
+        and not (word in AMBIGUOUS_HELP_WORDS and _is_readable_answer(turn, thread, sms, "help"))
     ):
         _handle_help(turn, thread, sms, policy)
     elif thread.main.opted_out_at:
@@ -137,7 +126,7 @@ def may_be_stop(sms: InboundSms) -> bool:
 
 def _is_stop_here(turn: Turn, thread: ConversationThread, sms: InboundSms, word: str) -> bool:
     return is_stop(word) and not (
-        word in AMBIGUOUS_STOP_WORDS and _is_readable_answer(turn, thread, sms, _OPTION_OR_YES_NO_READERS)
+        word in AMBIGUOUS_STOP_WORDS and _is_readable_answer(turn, thread, sms, "stop")
     )
 
 
@@ -230,15 +219,15 @@ def _no_session_text(line: ChannelLine) -> FixedText:
 
 
 def _is_readable_answer(
-    turn: Turn, thread: ConversationThread, sms: InboundSms, readers: tuple[type[Reader], ...]
+    turn: Turn, thread: ConversationThread, sms: InboundSms, command: Literal["stop", "help"]
 ) -> bool:
-    """Return whether the current question has one of `readers` and reads this SMS as an answer."""
+    """Return whether the current question reads this SMS, an ambiguous word of `command`, as an answer."""
     if thread.session is None:
         return False
     step = turn.survey_of(thread.session).steps[thread.session.step]
     return (
         isinstance(step, QuestionStep)
-        and isinstance(step.reader, readers)
+        and command in step.reader.takes_commands
         and not isinstance(
             read_answer(step.reader, sms.text, partial(turn.local_date, sms.channel)), InvalidAnswer
         )

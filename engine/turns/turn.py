@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 from engine.answers import InvalidReason
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
+from engine.model.errors import ParleyError
 from engine.model.events import (
     AnswerRejected,
     InboundSms,
@@ -31,15 +32,15 @@ HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
 
-class UnknownVersionError(Exception):
+class UnknownVersionError(ParleyError):
     """An open session is pinned to a version of a survey that this process does not have."""
 
 
-class UnknownStepError(Exception):
+class UnknownStepError(ParleyError):
     """An open session waits at a step that asks nothing: the lane's state is corrupt."""
 
 
-class UnknownChannelError(Exception):
+class UnknownChannelError(ParleyError):
     """An event came in on a channel that has no policy."""
 
 

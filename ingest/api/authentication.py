@@ -1,6 +1,6 @@
-"""Who may use the API? Whoever shows a key of parley.toml, as often as that key allows.
+"""Authenticates requests to the API by the keys of parley.toml, and limits how often each key is used.
 
-Keys are kept as their SHA-256. All of them are looked at, in constant time, whether or not one fits.
+Keys are stored as SHA-256. Every key is compared, in constant time, whether or not one matches.
 """
 
 import math
@@ -13,6 +13,8 @@ from falcon.asgi import Request
 
 from config.settings.channels import ApiKey
 from config.store import keyspace
+from config.store.function_calls import function_call
+from config.store.server_functions import TakeTokens
 from ingest.api.problems import ApiError
 from ingest.intake.mailboxes import AsyncRedisClient
 
@@ -25,14 +27,16 @@ class ApiAuthenticator:
         self._lanes = lanes
 
     async def authenticate(self, req: Request) -> ApiKey:
-        """The key that was shown, if it may be used now. Raises the 401 or 429, and Unwritten."""
+        """Return the key that was shown, if it may be used now. Raises ApiError (401 or 429), and
+        RedisUnavailableError."""
         key = self._presented_key(req.get_header("Authorization") or "")
         if key.requests_per_minute and not await self._within_rate(key):
             wait_s = math.ceil(60 / key.requests_per_minute)
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many requests",
-                f"the key {key.name} allows {key.requests_per_minute} a minute: many invitations fit into one request",
+                f"the key {key.name} allows {key.requests_per_minute} a minute: "
+                "many invitations fit into one request",
                 headers={"Retry-After": str(wait_s)},
             )
         return key
@@ -60,7 +64,6 @@ class ApiAuthenticator:
     async def _within_rate(self, key: ApiKey) -> bool:
         rate = key.requests_per_minute
         bucket = keyspace.request_bucket_key(key.name)
-        (granted,) = await self._lanes.run_commands(
-            [keyspace.function_call("grant", [bucket], (rate / 60, rate, 1))]
-        )
+        call = TakeTokens(bucket=bucket, rate_per_s=rate / 60, burst=rate, wanted=1)
+        (granted,) = await self._lanes.run_commands([function_call(call)])
         return bool(granted)

@@ -11,6 +11,8 @@ from itertools import chain
 from typing import Literal
 
 from config.store import keyspace
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import HoldInvitations, InvitationToHold, TakenReference, TakeReferences
 from config.telemetry import faults
 from engine.model.events import encode_event
 from ingest.api.invitation_parser import InvitationRequest
@@ -30,7 +32,7 @@ class InvitationIntake:
         self._lanes = lanes
 
     async def accept(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
-        """What came of each, in this order. What is accepted is on disk. Raises Unwritten, and may be repeated then."""
+        """What came of each, in this order. What is accepted is on disk. Raises RedisUnavailableError, and may be repeated then."""
         for tried in range(1, ACCEPT_TRIES):
             try:
                 return await self._accept_once(asked)
@@ -64,9 +66,15 @@ class InvitationIntake:
         groups = keyspace.group_by_shard(wanted, lambda at: asked[at].event.id, self._shards)
         commands = []
         for group in groups.values():
-            keys = [keyspace.reference_key(self._shards, asked[at].event.id) for at in group]
-            args = chain.from_iterable((asked[at].fingerprint, asked[at].known_until) for at in group)
-            commands.append(keyspace.function_call("refer", keys, args))
+            references = [
+                TakenReference(
+                    reference=keyspace.reference_key(self._shards, asked[at].event.id),
+                    fingerprint=asked[at].fingerprint,
+                    until_ms=asked[at].known_until,
+                )
+                for at in group
+            ]
+            commands.append(function_call(TakeReferences(references=references)))
         await self._run_and_record(commands, list(groups.values()), outcomes, {0: "conflict", -1: "repeated"})
 
     async def _hold_invitations(
@@ -77,13 +85,14 @@ class InvitationIntake:
         )
         commands = []
         for k, group in groups.items():
-            keys = [keyspace.held_invitations_key(k)]
-            args: list[str | int | bytes] = []
-            for each in (asked[at] for at in group):
-                event = each.event
-                keys += (keyspace.held_ids_key(k, event.channel), keyspace.session_key(k, event.id))
-                args += (event.id, each.not_before, each.known_until, each.sender, encode_event(event))
-            commands.append(keyspace.function_call("hold", keys, args))
+            invitations = [_held_invitation(k, asked[at]) for at in group]
+            commands.append(
+                function_call(
+                    HoldInvitations(
+                        held_invitations=keyspace.held_invitations_key(k), invitations=invitations
+                    )
+                )
+            )
         await self._run_and_record(commands, list(groups.values()), outcomes, {0: "repeated"})
         for at, each in enumerate(asked):
             if outcomes[at] == "repeated" and not each.event.reference:
@@ -91,7 +100,7 @@ class InvitationIntake:
 
     async def _run_and_record(
         self,
-        commands: Sequence[keyspace.Command],
+        commands: Sequence[Command],
         groups: Sequence[Sequence[int]],
         outcomes: list[InvitationOutcome],
         meaning: Mapping[int, InvitationOutcome],
@@ -100,6 +109,19 @@ class InvitationIntake:
         answers = await self._lanes.run_commands(commands) if commands else []
         for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
             outcomes[at] = meaning.get(answer, outcomes[at])
+
+
+def _held_invitation(k: int, asked: InvitationRequest) -> InvitationToHold:
+    event = asked.event
+    return InvitationToHold(
+        held_ids=keyspace.held_ids_key(k, event.channel),
+        session=keyspace.session_key(k, event.id),
+        id=event.id,
+        not_before_ms=asked.not_before,
+        until_ms=asked.known_until,
+        sender=asked.sender,
+        event=encode_event(event),
+    )
 
 
 def _accepted_positions(outcomes: Sequence[InvitationOutcome]) -> list[int]:

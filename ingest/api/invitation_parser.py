@@ -1,7 +1,7 @@
-"""What is an invitation? A body as Puzzel's SendSurvey has it, read field by field: every field that is wrong is told.
+"""Parses invitations: a body as Puzzel's SendSurvey has it, field by field, so that every wrong field is reported.
 
-Reading is pure. What it makes has an id of its own: the hash of the channel and the inviter's reference, or chance
-where there is no reference; so the same reference is the same session, however often it is posted.
+Parsing does no I/O. A session id is the hash of the channel and the inviter's reference, so the same reference is the
+same session however often it is posted; without a reference it is random.
 """
 
 import secrets
@@ -19,9 +19,10 @@ from msgspec import Meta
 from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
+from engine.model.errors import ParleyError
 from engine.model.events import Invitation
-from engine.model.quiet_hours import quiet_hours_from_minutes
-from engine.model.suggestions import did_you_mean
+from engine.model.field_reader import FieldProblem, read_fields
+from engine.model.suggestions import expected_instead
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import KEY_PATTERN, answer_key
@@ -56,7 +57,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="The person's mobile number in E.164. A simulated channel takes any that can be dialled.",
+            description="The person's mobile number in E.164. "
+            "A simulated channel takes any that can be dialled.",
             examples=["+33612345678"],
         ),
     ]
@@ -65,8 +67,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="A channel of this deployment; or `SMS`, or nothing, where the key has only one that offers the "
-            "survey.",
+            description="A channel of this deployment; or `SMS`, or nothing, "
+            "where the key has only one that offers the survey.",
             examples=["clinic"],
         ),
     ] = SMS_CHANNEL
@@ -77,8 +79,9 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=128,
-            description="Yours, one for each invitation on a channel. The same again with the same content is the same "
-            "session, so an invitation with a reference may be posted until it is answered.",
+            description="Yours, one for each invitation on a channel. The same again with the same "
+            "content is the same session, so an invitation with a reference may be posted "
+            "until it is answered.",
             examples=["visit-4711"],
         ),
     ] = ""
@@ -86,7 +89,8 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(
             max_length=64,
-            description="When the session ends, in RFC 3339 with a zone, within a year. Without it the survey says.",
+            description="When the session ends, in RFC 3339 with a zone, within a year. "
+            "Without it the survey says.",
             examples=["2026-12-01T18:00:00+01:00"],
         ),
     ] = ""
@@ -118,7 +122,7 @@ class InvitationRequest(msgspec.Struct, frozen=True):
     late_errors: Sequence[FieldError] = ()
 
 
-class InvitationRejectedError(Exception):
+class InvitationRejectedError(ParleyError):
     """An invitation that is not accepted, and all that is wrong with it."""
 
     def __init__(self, status: HTTPStatus, title: str, errors: Sequence[FieldError]) -> None:
@@ -135,10 +139,6 @@ class InvitationParser:
         self._surveys = surveys
         self._channels = settings.channels
         self._keep_ms = settings.keep_events_ms
-        self._quiet_hours = {
-            name: quiet_hours_from_minutes(channel.quiet_minutes)
-            for name, channel in settings.channels.items()
-        }
         self._own_numbers = {channel.number for channel in settings.channels.values()} | {
             number for channel in settings.channels.values() for number in channel.originators
         }
@@ -149,7 +149,7 @@ class InvitationParser:
         return self._surveys.current(name) if offered else None
 
     def parse(self, body: bytes, survey: Survey, key: ApiKey, now: int) -> InvitationRequest:
-        """The invitation in a body. Raises Unacceptable."""
+        """The invitation in a body. Raises InvitationRejectedError."""
         wrong: list[FieldError] = []
         written = _decode_body(body, wrong)
         asked = self._build_request(written, survey, key, now, wrong) if written is not None else None
@@ -184,8 +184,7 @@ class InvitationParser:
             reference=written.client_reference,
             originator=written.originator,
         )
-        quiet = self._quiet_hours[channel.name]
-        not_before = quiet.next_awake_at(sender, now, channel.timezone) if quiet else now
+        not_before = channel.quiet.next_awake_at(sender, now, channel.timezone) if channel.quiet else now
         known_until = max(expires_at, now + keyspace.MAX_HELD_MS) + self._keep_ms
         return InvitationRequest(
             sender, event, not_before, known_until, _content_fingerprint(sender, event), late
@@ -206,7 +205,7 @@ class InvitationParser:
             _add_error(
                 wrong,
                 "channel",
-                f"no such channel{did_you_mean(name, allowed) or f': expected {_join_with_or(allowed)}'}",
+                f"no such channel{expected_instead(name, allowed, joined_by=' or ')}",
             )
             return None
         if name not in key.channels:
@@ -259,32 +258,24 @@ def _decode_body(body: bytes, wrong: list[FieldError]) -> Body | None:
 
 
 def _decode_fields(raw: Mapping[str, Any], wrong: list[FieldError]) -> Body:
-    """Read field by field: a wrong one is told, and left as if it were not there."""
+    """Read the body field by field; report each wrong one, and leave it out."""
     for name in islice((name for name in raw if name not in _BODY_FIELDS), MAX_UNKNOWN_FIELDS):
-        near = did_you_mean(name, _BODY_FIELDS) or f": expected {', '.join(_BODY_FIELDS)}"
-        _add_error(wrong, name, f"no such field{near}")
-    values: dict[str, Any] = {}
-    for name, field in _BODY_FIELDS.items():
-        if name in raw:
-            try:
-                values[field.name] = msgspec.convert(raw[name], field.type)
-            except msgspec.ValidationError as e:
-                wrong.append(_conversion_error(name, str(e)))
-        elif field.required:
-            _add_error(wrong, name, "it is missing")
+        _add_error(wrong, name, f"no such field{expected_instead(name, _BODY_FIELDS)}")
+    values, problems = read_fields(_BODY_FIELDS.values(), raw)
+    wrong += map(_field_error, problems)
     return Body(**({"identifier": ""} | values))
 
 
-def _conversion_error(name: str, why: str) -> FieldError:
-    """msgspec's sentence; what it says of a place within the field goes into the pointer."""
-    sentence, _, path = why.partition(" - at ")
-    within = path.strip("`").removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
+def _field_error(problem: FieldProblem) -> FieldError:
+    """Convert a problem; a place within the field goes into the pointer."""
+    within = problem.path.replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
-    return FieldError(json_pointer(name, *parts), sentence[:1].lower() + sentence[1:].replace("`", ""))
+    return FieldError(json_pointer(problem.field.encode_name, *parts), problem.sentence or "it is missing")
 
 
 def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
-    """The moment in ms, 0 for none; and what is wrong with it unless it was accepted earlier."""
+    """Return the moment (ms; 0: none) and the errors that hold only for an invitation that was not accepted earlier: one
+    accepted in time may be posted again after it."""
     if not written:
         return 0, []
     try:
@@ -368,8 +359,8 @@ def derive_session_id(channel: str, reference: str) -> str:
 def _content_fingerprint(sender: str, event: Invitation) -> str:
     """Equal for equal content. The order of variables is none of it."""
     content = (
-        sender, event.survey, event.language, event.content, sorted(event.variables.items()), event.expires_at,
-        event.originator,
+        sender, event.survey, event.language, event.content, sorted(event.variables.items()),
+        event.expires_at, event.originator,
     )  # fmt: skip
     return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
 

@@ -10,6 +10,8 @@ import msgspec
 from falcon.app_helpers import default_serialize_error
 from msgspec import Meta
 
+from engine.model.errors import ParleyError
+
 API_PREFIX = "/v1/"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -30,7 +32,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: Sequence[FieldError] = ()
 
 
-class ApiError(falcon.HTTPError):
+class ApiError(ParleyError, falcon.HTTPError):
     """Raised by resources: it becomes a Problem."""
 
     def __init__(

@@ -101,10 +101,8 @@ def add_answers(view: SessionView, answers: Mapping[str, Answer]) -> None:
 
 
 def build_view(session: str, sender: str, records: Iterable[ArchiveRecord]) -> SessionView | None:
-    """The session as its records have it; None if none of them says that it opened, or why it did not.
-
-    Records of other sessions among them are none of it.
-    """
+    """Build the session's view from the sender's records; None if none opens or refuses it. Ignores records of other
+    sessions."""
     story = _ViewBuilder(session, sender)
     for record in records:
         story.add_record(record)

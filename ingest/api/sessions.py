@@ -19,7 +19,9 @@ from msgspec import UNSET
 
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
-from config.store import keyspace, stored_values
+from config.store import function_calls, keyspace, stored_values
+from config.store.held_invitations import HeldInvitation, decode_held_invitation
+from config.store.server_functions import ReadSenderRecords
 from config.telemetry import metrics
 from engine.model import lane as lane_format
 from engine.model.events import (
@@ -34,7 +36,7 @@ from engine.model.events import (
     encode_event,
 )
 from engine.model.lane import ChannelLine, UnreadableLaneError
-from engine.model.suggestions import did_you_mean
+from engine.model.suggestions import expected_instead
 from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
 from ingest.api.authentication import ApiAuthenticator
@@ -56,15 +58,9 @@ class SessionLocation(msgspec.Struct, frozen=True):
     since: int
 
 
-class PendingInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits for its turn, not before `not_before` (ms)."""
-
-    invitation: Invitation
-    not_before: int
-
-
 class SessionArchive:
-    """What is known of sessions, wherever it lies."""
+    """Finds sessions and builds their views, from wherever they are: held, in a mailbox, in a lane or in the
+    archive."""
 
     def __init__(self, settings: Settings, lanes: AsyncRedisClient) -> None:
         self._shards = settings.shards
@@ -73,7 +69,7 @@ class SessionArchive:
         self._lanes = lanes
 
     async def find(self, session: str) -> SessionLocation | None:
-        """All shards are asked, in one round trip."""
+        """Find the session's shard and person. All shards are asked, in one round trip."""
         names = [("GET", keyspace.session_key(k, session)) for k in range(self._shards)]
         for k, value in enumerate(await self._lanes.run_commands(names)):
             if value:
@@ -87,11 +83,11 @@ class SessionArchive:
             view = SessionView(
                 id=found.id,
                 state="held",
-                channel=held.invitation.channel,
+                channel=held.event.channel,
                 identifier=found.sender,
-                starts_after=utc_datetime(held.not_before),
+                starts_after=utc_datetime(await self._not_before_ms(held)),
             )
-            session_view.add_invitation(view, held.invitation)
+            session_view.add_invitation(view, held.event)
             return view
         return (
             await self._begun_view(found)
@@ -101,7 +97,7 @@ class SessionArchive:
         )
 
     async def _begun_view(self, found: SessionLocation) -> SessionView | None:
-        """Of the archive and, while it is open, of the lane."""
+        """Build the view from the archive and, while it is open, from the lane."""
         line = await self._find_open_line(found)
         view = session_view.build_view(
             found.id, found.sender, [record async for record in self._session_records(found)]
@@ -126,7 +122,7 @@ class SessionArchive:
         return view
 
     async def _waiting_view(self, found: SessionLocation) -> SessionView | None:
-        """Of the mailbox, where an invitation is when its turn has come."""
+        """Build the view from the mailbox, where an invitation is when its turn has come."""
         (mail,) = await self._lanes.run_commands(
             [("LRANGE", keyspace.mailbox_key(found.k, found.sender), 0, -1)]
         )
@@ -141,42 +137,50 @@ class SessionArchive:
         return None
 
     def _lost_view(self, found: SessionLocation) -> SessionView | None:
-        """Nowhere, though it was accepted so little ago that the archive would know: an operator has to look."""
+        """Return a view that says `dead_letter`: the invitation was accepted so recently that the archive would
+        know its end, and it is nowhere, so it became a dead letter. None if it is older, or never was."""
         if not found.id or now_ms() - found.since > self._keep_ms:
             return None
         return SessionView(
             id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
         )
 
-    async def held_invitation(self, found: SessionLocation) -> PendingInvitation | None:
-        (mail,) = await self._lanes.run_commands([("HGET", keyspace.held_invitations_key(found.k), found.id)])
-        if not mail:
-            return None
-        invitation = _decode_event(stored_values.parse_held_invitation(mail)[-1])
-        if not isinstance(invitation, Invitation):
-            return None
-        (not_before,) = await self._lanes.run_commands(
-            [("ZSCORE", keyspace.held_ids_key(found.k, invitation.channel), found.id)]
+    async def held_invitation(self, found: SessionLocation) -> HeldInvitation | None:
+        """The session's invitation, while it waits for its turn; None too if it cannot be read."""
+        (stored,) = await self._lanes.run_commands(
+            [("HGET", keyspace.held_invitations_key(found.k), found.id)]
         )
-        return PendingInvitation(invitation, round(float(not_before or 0)))
+        held = decode_held_invitation(found.id, found.k, stored) if stored else None
+        return held if held and held.is_readable else None
 
-    async def withdraw_invitation(self, found: SessionLocation, invitation: Invitation, now: int) -> bool:
+    async def _not_before_ms(self, held: HeldInvitation) -> int:
+        """Before when it is not released (ms)."""
+        key = keyspace.held_ids_key(held.k, held.event.channel)
+        (not_before,) = await self._lanes.run_commands([("ZSCORE", key, held.id)])
+        return round(float(not_before or 0))
+
+    async def withdraw_invitation(self, held: HeldInvitation, now: int) -> bool:
         """Hold it no more; False if its turn came first."""
-        records = encode_event([OpeningRefused(now, invitation.channel, found.id, "cancelled")])
-        unhold = keyspace.unhold_command(
-            found.k, invitation.channel, found.id, found.sender, self._keep_ms, records
+        channel = held.event.channel
+        records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
+        withdraw = function_calls.withdraw_invitation_command(
+            held.k, channel, held.id, held.sender, self._keep_ms, records
         )
-        (was_held,) = await self._lanes.run_commands([unhold])
+        (was_held,) = await self._lanes.run_commands([withdraw])
         return bool(was_held)
 
     async def _session_records(self, found: SessionLocation) -> AsyncIterator[ArchiveRecord]:
         """The person's records from the session's beginning on."""
         after, until = str(found.since), "+"
         while after:
-            args = (after, until, ARCHIVE_PAGE_SIZE, found.sender)
-            (answer,) = await self._lanes.run_commands(
-                [keyspace.function_call("trace", [keyspace.events_key(found.k)], args)]
+            call = ReadSenderRecords(
+                events=keyspace.events_key(found.k),
+                after_id=after,
+                until_id=until,
+                max_entries=ARCHIVE_PAGE_SIZE,
+                sender=found.sender,
             )
+            (answer,) = await self._lanes.run_commands([function_calls.function_call(call)])
             for blob in answer[1:]:
                 for record in decode_records(blob):
                     yield record
@@ -198,7 +202,7 @@ class SessionArchive:
 
 
 class SessionAccess:
-    """What the resources of one session share."""
+    """Looks sessions up and cancels them, for the resources of the API."""
 
     def __init__(
         self, settings: Settings, doorman: ApiAuthenticator, archive: SessionArchive, mailboxes: MailboxWriter
@@ -222,7 +226,8 @@ class SessionAccess:
         return found, view
 
     def _may_see(self, key: ApiKey, channel: str) -> bool:
-        """A session of which nobody knows the channel any more is for whoever may see them all."""
+        """Whether the key is for the session's channel; where the channel is no longer known, whether it is for
+        all."""
         return channel in key.channels if channel else set(self.channels) <= set(key.channels)
 
     async def cancel(self, found: SessionLocation, view: SessionView) -> HTTPStatus:
@@ -236,7 +241,7 @@ class SessionAccess:
                 f"its state is {view.state}: there is nothing to cancel",
             )
         held = await self.archive.held_invitation(found)
-        if held and await self.archive.withdraw_invitation(found, held.invitation, now_ms()):
+        if held and await self.archive.withdraw_invitation(held, now_ms()):
             view.state, view.ended_at = "cancelled", utc_datetime(now_ms())
             view.starts_after = UNSET
             metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
@@ -274,9 +279,7 @@ class SessionByReference:
         key = await self._access.authenticator.authenticate(req)
         for name in req.params:
             if name not in _QUERY_PARAMETERS:
-                hint = (
-                    did_you_mean(name, _QUERY_PARAMETERS) or f": expected {' and '.join(_QUERY_PARAMETERS)}"
-                )
+                hint = expected_instead(name, _QUERY_PARAMETERS, joined_by=" and ")
                 raise ApiError(HTTPStatus.BAD_REQUEST, "which session?", f"no such parameter, {name}{hint}")
         reference = req.get_param("clientReference") or ""
         if not reference:

@@ -8,6 +8,7 @@ import re
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType
 
+from engine.model.errors import ParleyError
 from engine.model.sender_numbers import normalize_number
 
 EXPECTED_NUMBER = "expected a mobile number in full, such as +33612345678"
@@ -27,12 +28,12 @@ _FICTIONAL_NUMBER = re.compile(
 """Mobile numbers that regulators keep for films, books and documentation."""
 
 
-class UntextableNumberError(Exception):
+class UntextableNumberError(ParleyError):
     """We may not text it. The message says why, without the number."""
 
 
 def textable_number(written: str, *, simulated: bool) -> str:
-    """The number in E.164. Raises Unfit."""
+    """The number in E.164. Raises UntextableNumberError."""
     number = normalize_number(written) if written.lstrip().startswith(("+", "00")) else None
     if number is None:
         raise UntextableNumberError(EXPECTED_NUMBER)

@@ -4,26 +4,28 @@ A file goes in requests of a thousand rows. Every row has a reference of its own
 again, by this command or by whoever calls it once more: nobody is invited twice.
 """
 
-import json
 import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from time import sleep
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
 import msgspec
 import requests
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from config.settings.channels import SIMULATOR
 from config.settings.settings import local_url
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.json_output import print_json, print_json_document
+from engine.commands.terminal import open_console, progress_bar
+from engine.model.errors import ParleyError
 from ingest.api.invitations import LINE_TYPES, LineResult
 from ingest.api.problems import FieldError, Problem
 from ingest.commands.people import InvitationRow, PeopleFileError, error_sentence, read_people
@@ -37,8 +39,8 @@ RETRY_PAUSE_S = 0.5
 _STATUS_ACCEPTED, _STATUS_REPEATED = 202, 200
 
 
-class InvitationApiError(click.ClickException):
-    """The API did not do what it was asked, and asking again will not help."""
+class InvitationApiError(ParleyError, click.ClickException):
+    """The API cannot be reached, or refuses the request in a way that another try will not change."""
 
 
 class InvitationApi:
@@ -54,7 +56,7 @@ class InvitationApi:
         self._session.headers["Content-Type"] = LINE_TYPES[0]
 
     def invite(self, rows: Sequence[InvitationRow]) -> list[LineResult]:
-        """What came of each row. Raises Unreachable."""
+        """The result of each row, in their order. Raises InvitationApiError."""
         results: dict[int, LineResult] = {}
         left = list(range(len(rows)))
         for tried in range(POST_TRIES):
@@ -74,7 +76,8 @@ class InvitationApi:
         except requests.RequestException as e:
             if last:
                 raise InvitationApiError(
-                    f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where with --url; "
+                    f"{self._url} does not answer ({type(e).__name__}): start `parley run`, or say where "
+                    "with --url; "
                     f"then {self._again}"
                 ) from e
             return []
@@ -129,7 +132,8 @@ class InvitationApi:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: what came of each invitation.")
 def invite(
     number: str | None, file: Path | None, survey: str, channel: str, language: str, content: str,
-    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool, as_json: bool,
+    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Ask a person, or a table of people, to take a survey.
 
@@ -160,7 +164,10 @@ def invite(
     rows = _read_rows(number, file, survey, fixed, reference)
     again = "run this command again, nobody is invited twice"
     if file is None and not reference:
-        again = f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is invited twice"
+        again = (
+            f"run this command again with --reference {rows[0].body['clientReference']}, so that nobody is "
+            "invited twice"
+        )
     api = InvitationApi(_api_url(url), _api_key(), survey, again)
     report = _InviteReport(str(file) if file else "", as_json=as_json)
     if dry_run:
@@ -178,31 +185,29 @@ def invite(
 
 
 class _InviteReport:
-    """What came of it all, said as it comes."""
+    """Prints the result of each invitation as it comes, and sums them up."""
 
     def __init__(self, file: str, *, as_json: bool) -> None:
         self._file = file
         self._as_json = as_json
         self._counts: Counter[int] = Counter()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = open_console(stderr=True, soft_wrap=True)
 
-    def progress_bar(self, total: int) -> "_ProgressBar":
-        return _ProgressBar(
-            self._console, total, shown=total > ROWS_PER_REQUEST and self._console.is_terminal
-        )
+    def progress_bar(self, total: int) -> AbstractContextManager[Callable[[float], None]]:
+        return progress_bar(total, "inviting", shown_from=ROWS_PER_REQUEST + 1, console=self._console)
 
     def show_dry_run(self, rows: Sequence[InvitationRow]) -> None:
-        """Of a dry run."""
+        """Print what would be invited: every body as JSON, or a sentence and the first."""
         if self._as_json:
             for row in rows:
-                click.echo(json.dumps({"line": row.line, **row.body}))
+                print_json({"line": row.line, **row.body})
             return
         references = {row.body["clientReference"] for row in rows}
         click.echo(
             f"{len(rows)} would be invited, {len(rows) - len(references)} of them repeated. The first:"
         )
         for row in rows[:1]:
-            click.echo(json.dumps(row.body, indent=2, ensure_ascii=False))
+            print_json_document(row.body)
 
     def note_result(self, row: InvitationRow, result: LineResult) -> None:
         self._counts[result.status] += 1
@@ -210,51 +215,33 @@ class _InviteReport:
         if self._as_json:
             said = {"line": row.line, "reference": row.body["clientReference"], "status": result.status}
             said |= {"id": result.id} if result.id else {}
-            said |= {"errors": [msgspec.structs.asdict(error) for error in errors]} if errors else {}
-            click.echo(json.dumps(said))
+            said |= {"errors": errors} if errors else {}
+            print_json(said)
         for error in [] if self._as_json else errors:
             where = f"{self._file}, line {row.line}: " if self._file else ""
-            self._console.print(where + error_sentence(error), markup=False)
+            self._console.print(where + error_sentence(error))
 
     def exit_with_summary(self) -> None:
         """Sum up, and end with status 1 if somebody was not invited."""
         if not self._as_json:
             click.echo(self._summary_sentence())
         if self._refused_count:
-            raise SystemExit(1)
+            raise SystemExit(EXIT_PROBLEMS)
 
     def exit_interrupted(self, again: str) -> NoReturn:
         """Say how far it came, and how to go on."""
-        self._console.print(
-            f"Interrupted. So far: {self._summary_sentence()} To go on, {again}.", markup=False
-        )
-        raise SystemExit(1)
+        self._console.print(f"Interrupted. So far: {self._summary_sentence()} To go on, {again}.")
+        raise SystemExit(EXIT_PROBLEMS)
 
     @property
     def _refused_count(self) -> int:
         return self._counts.total() - self._counts[_STATUS_ACCEPTED] - self._counts[_STATUS_REPEATED]
 
     def _summary_sentence(self) -> str:
-        return f"{self._counts[_STATUS_ACCEPTED]} invited, {self._counts[_STATUS_REPEATED]} had been before, {self._refused_count} refused."
-
-
-class _ProgressBar:
-    """A progress bar, if there is anything to wait for and somebody to see it."""
-
-    def __init__(self, console: Console, total: int, *, shown: bool) -> None:
-        columns = (TextColumn("inviting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not shown)
-        self._task = self._progress.add_task("inviting", total=total)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, done: int) -> None:
-        self._progress.advance(self._task, done)
+        return (
+            f"{self._counts[_STATUS_ACCEPTED]} invited, {self._counts[_STATUS_REPEATED]} had been before, "
+            f"{self._refused_count} refused."
+        )
 
 
 def _read_rows(

@@ -5,7 +5,6 @@ any case; every other column is a session variable. A row without a reference ge
 same row is the same invitation, however often its file is read.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from config.settings.csv_files import CsvFileError, read_csv_rows
+from engine.model.errors import ParleyError
 from engine.model.suggestions import did_you_mean
 from ingest.api.invitation_parser import Body
 from ingest.api.problems import FieldError
@@ -23,15 +24,14 @@ _INVITATION_FIELDS = {
     if field.encode_name != "userSessionVariables"
 }
 _NUMBER_ALIASES = ("number", "phone")
-_DELIMITERS = ",;\t"
 
 
-class PeopleFileError(Exception):
+class PeopleFileError(ParleyError):
     """The file is not a table of people. The message says why."""
 
 
 class InvitationRow(NamedTuple):
-    """One row: the line of the file on which it ends, and its invitation."""
+    """One row: the line of the file on which it begins, and its invitation."""
 
     line: int
     body: dict[str, Any]
@@ -39,46 +39,31 @@ class InvitationRow(NamedTuple):
 
 def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: str) -> Iterator[InvitationRow]:
     """The invitations in a file. `fixed` are fields that every one has unless its row says otherwise; `reference` is put
-    before the references made here. Raises NoTable and OSError."""
-    line = 0
+    before the references made here. Raises PeopleFileError and OSError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            delimiter = max(_DELIMITERS, key=head.count)
-            columns = _column_fields(next(csv.reader([head], delimiter=delimiter), []), path)
-            rows = csv.reader(file, delimiter=delimiter, strict=True)
-            for cells in rows:
-                line = rows.line_num + 1
-                if any(cells[len(columns) :]):
-                    raise PeopleFileError(
-                        f"{path}: line {line} has more cells than the header has columns: put what holds a "
-                        f"{delimiter!r} in quotation marks"
-                    )
-                if any(cells):
-                    yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))
-    except UnicodeDecodeError as e:
-        raise PeopleFileError(f"{path}: not UTF-8 after line {line}: expected a file saved as UTF-8") from e
-    except csv.Error as e:
-        raise PeopleFileError(
-            f"{path}: cannot be read after line {line}: {e}; is there a quotation mark without its other?"
-        ) from e
+        rows = read_csv_rows(path.read_bytes())
+        _, header = next(rows, (1, []))
+        columns = _column_fields(header, path)
+        for line, cells in rows:
+            if any(cells[len(columns) :]):
+                raise PeopleFileError(
+                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds "
+                    "a comma, a "
+                    "semicolon or a tab in quotation marks"
+                )
+            yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))
+    except CsvFileError as e:
+        raise PeopleFileError(f"{path}: {e}") from e
 
 
 def _column_fields(names: list[str], path: Path) -> list[str]:
     """For each column, its field, or `$` and the name of a variable; empty for one without a name."""
-    fields = [
-        _INVITATION_FIELDS.get(name.strip().lower(), f"${name.strip()}" if name.strip() else "")
-        for name in names
-    ]
+    fields = [_INVITATION_FIELDS.get(name.lower(), f"${name}" if name else "") for name in names]
     if "identifier" not in fields:
-        numbers = [at for at, name in enumerate(names) if name.strip().lower() in _NUMBER_ALIASES]
+        numbers = [at for at, name in enumerate(names) if name.lower() in _NUMBER_ALIASES]
         if not numbers:
             near = next(
-                (
-                    hint
-                    for name in names
-                    if (hint := did_you_mean(name.strip(), ["identifier", *_NUMBER_ALIASES]))
-                ),
+                (hint for name in names if (hint := did_you_mean(name, ["identifier", *_NUMBER_ALIASES]))),
                 "",
             )
             raise PeopleFileError(f"{path}: no column with numbers: expected one called identifier{near}")
@@ -94,8 +79,7 @@ def _invitation_body(
 ) -> dict[str, Any]:
     body: dict[str, Any] = dict(fixed)
     variables = dict(fixed.get("userSessionVariables", {}))
-    for column, cell in zip(columns, cells, strict=False):
-        value = cell.strip()
+    for column, value in zip(columns, cells, strict=False):
         if not value or not column:
             continue
         if column.startswith("$"):

@@ -15,8 +15,11 @@ from typing import Any, NoReturn
 import click
 import requests
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from engine.commands.terminal import PROMPT, open_console
+from engine.model.errors import ParleyError
+from engine.model.plurals import pluralize
 from engine.model.segments import count_segments
 
 try:
@@ -28,12 +31,11 @@ except ImportError:  # a Python built without it: the line being typed is not sh
 
 
 HTTP_TIMEOUT_S = 5
-PROMPT = "> "
 POLL_WAIT_S = 20
 """How long one question for new SMS waits; the simulator's limit."""
 
 
-class SimulatedPhoneError(click.ClickException):
+class SimulatedPhoneError(ParleyError, click.ClickException):
     """Parley is not there, or is not one that a simulated phone can text."""
 
 
@@ -120,7 +122,7 @@ def phone(phone: str, channel: str, to: str, url: str, token: str, settle_s: flo
         raise click.UsageError(f"--from {phone}: a number in full is expected, as in +33612345678")
     base = url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}"
     line = PhoneConnection(base, channel, token, phone, to)
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     if sys.stdin.isatty():
         _talk_interactively(line, channel, console)
     else:
@@ -132,20 +134,23 @@ def _play_script(line: PhoneConnection, console: Console, script: Iterator[str],
     for words in script:
         if not words.strip():
             continue
-        console.print(_sent_markup(words))
+        console.print(_sent_line(words))
         line.send_sms(words)
         quiet_at = monotonic() + settle_s
         while (left_s := quiet_at - monotonic()) > 0:
             for message in line.receive_sms(min(left_s, POLL_WAIT_S)):
-                console.print(_received_markup(message))
+                console.print(_received_line(message))
                 quiet_at = monotonic() + settle_s
 
 
 def _talk_interactively(line: PhoneConnection, channel: str, console: Console) -> None:
     """Read from the terminal while another thread prints what comes."""
     console.print(
-        f"[dim]{line.phone} texting channel {escape(channel)}. Text START to begin, Ctrl-D to leave.\n"
-        f"If nothing comes back, `parley lane {line.phone}` says why.[/]"
+        Text(
+            f"{line.phone} texting channel {channel}. Text START to begin, Ctrl-D to leave.\n"
+            f"If nothing comes back, `parley lane {line.phone}` says why.",
+            "dim",
+        )
     )
     listener = _SmsPrinter(line, console)
     listener.start()
@@ -172,27 +177,26 @@ class _SmsPrinter(Thread):
             try:
                 messages = self._connection.receive_sms(POLL_WAIT_S)
             except SimulatedPhoneError as e:
-                self._print_above_prompt(f"[red]{escape(e.message)}[/]")
+                self._print_above_prompt(Text(e.message, "red"))
                 return
             for message in messages:
-                self._print_above_prompt(_received_markup(message))
+                self._print_above_prompt(_received_line(message))
 
-    def _print_above_prompt(self, markup: str) -> None:
+    def _print_above_prompt(self, line: Text) -> None:
         self._console.file.write("\r\x1b[K")
-        self._console.print(markup)
+        self._console.print(line)
         self._console.file.write(PROMPT + get_line_buffer())
         self._console.file.flush()
 
 
-def _sent_markup(words: str) -> str:
-    return f"[bold cyan]> {escape(words)}[/]"
+def _sent_line(words: str) -> Text:
+    return Text(f"{PROMPT}{words}", "bold cyan")
 
 
-def _received_markup(message: dict[str, Any]) -> str:
+def _received_line(message: dict[str, Any]) -> Text:
     at = datetime.fromtimestamp(message["at_ms"] / 1000).astimezone()
-    segments = count_segments(message["text"]).segments
-    cost = f"{segments} segment" + ("" if segments == 1 else "s")
-    return f"[dim]{at:%H:%M:%S}[/]  {escape(message['text'])}  [dim]({cost})[/]"
+    cost = pluralize(count_segments(message["text"]).segments, "segment")
+    return Text.assemble((f"{at:%H:%M:%S}", "dim"), f"  {message['text']}  ", (f"({cost})", "dim"))
 
 
 def _http_request(method: str, url: str, timeout_s: float, **options: Any) -> requests.Response:

@@ -1,8 +1,7 @@
-"""Requests that arrive while a write is in flight share the next one.
+"""Joins concurrent writes: items that arrive while a write is in flight share the next one.
 
-Nothing waits for company: alone, an item is written at once. If a write fails, so do the items that gathered behind
-it, and whoever brought them is told at once instead of after another write.
-"""
+An item that arrives while nothing is in flight is written at once. If a write fails, the items that wait behind it
+fail with it, without another try."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +23,7 @@ class WriteBatcher(Generic[T, R]):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, item: T) -> asyncio.Future[R]:
-        """What the write that holds `item` answers, or raises."""
+        """Queue `item`; return a future of the answer, or the exception, of the write that holds it."""
         if self._loop is None:  # looked up once: Python 3.11 makes a system call of it
             self._loop = asyncio.get_running_loop()
         written = self._loop.create_future()
@@ -35,7 +34,7 @@ class WriteBatcher(Generic[T, R]):
         return written
 
     async def wait_drained(self) -> None:
-        """Until nothing is waiting to be written."""
+        """Wait until no item is waiting to be written."""
         while self._writer is not None:
             await asyncio.wait([self._writer])
 

@@ -16,8 +16,10 @@ import redis
 import redis.asyncio
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command, accept_commands, wake_command
 from config.telemetry import faults, metrics
+from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, InboundSms, encode_event, kind_of
 from ingest.intake.batches import WriteBatcher
 from ingest.intake.spool import Spool, SpooledEvent, SpoolError, now_ms
@@ -37,7 +39,7 @@ AcceptOutcome = Literal["accepted", "spooled"]
 ACCEPT_OUTCOMES: tuple[AcceptOutcome, ...] = get_args(AcceptOutcome)
 
 
-class RedisUnavailableError(Exception):
+class RedisUnavailableError(ParleyError):
     """Redis did not confirm in time. The event may be in the mailbox; sent again, it is applied once."""
 
 
@@ -62,24 +64,16 @@ class InboundItem(msgspec.Struct, frozen=True):
 
 
 class AsyncRedisClient:
-    """One of our Redis servers, with our functions: loaded when it says that it has none."""
+    """One of our Redis servers, within a limit of time."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def run_commands(
-        self, commands: Sequence[keyspace.Command], within_s: float = WRITE_TIMEOUT_S
-    ) -> list[Any]:
-        """The answers to function calls, in one round trip. Raises Unwritten."""
+    async def run_commands(self, commands: Sequence[Command], within_s: float = WRITE_TIMEOUT_S) -> list[Any]:
+        """The answers to function calls, in one round trip. Raises RedisUnavailableError."""
         try:
             async with asyncio.timeout(within_s):
-                try:
-                    return await self._send_commands(commands)
-                except redis.ResponseError as e:
-                    if "Function not found" not in str(e):
-                        raise
-                await self._client.function_load(keyspace.LIBRARY_SOURCE, replace=True)
-                return await self._send_commands(commands)
+                return await redis_client.run_commands_async(self._client, commands)
         except redis.ResponseError as e:
             raise (WrongRedisTypeError if str(e).startswith("WRONGTYPE") else RedisUnavailableError)(
                 str(e)
@@ -97,20 +91,6 @@ class AsyncRedisClient:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _send_commands(self, commands: Sequence[keyspace.Command]) -> list[Any]:
-        if len(commands) == 1:
-            return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(
-            raise_on_error=False
-        )  # its own errors quote phone numbers
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
 
 
 class MailboxWriter:
@@ -133,7 +113,7 @@ class MailboxWriter:
         return self._spool is not None and self._spool.in_use
 
     async def accept(self, letters: Sequence[InboundItem]) -> AcceptOutcome:
-        """Returns once every letter is in its mailbox, or some in the spool. Raises Unwritten."""
+        """Returns once every letter is in its mailbox, or some in the spool. Raises RedisUnavailableError."""
         kept: AcceptOutcome = "accepted"
         for written in [self._item_writes.submit(letter) for letter in letters]:
             if await written == "spooled":
@@ -141,7 +121,7 @@ class MailboxWriter:
         return kept
 
     async def accept_spooled(self, events: Sequence[SpooledEvent], within_s: float) -> None:
-        """Returns once what was spooled is in its mailboxes. Raises Unwritten."""
+        """Returns once what was spooled is in its mailboxes. Raises RedisUnavailableError."""
         now = now_ms()
         entries = [(each.sender, each.start, each.event) for each in events]
         await self._put_in_mailboxes(entries, [each.age_ms(now) for each in events], within_s)
@@ -186,8 +166,8 @@ class MailboxWriter:
     async def _put_in_mailboxes(
         self, entries: Sequence[MailEntry], ages_ms: Sequence[int] = (), within_s: float = WRITE_TIMEOUT_S
     ) -> None:
-        """Have events in their mailboxes, and ring. Raises Unwritten."""
-        commands, positions = keyspace.accept_commands(self._shards, entries, ages_ms)
+        """Have events in their mailboxes, and ring. Raises RedisUnavailableError."""
+        commands, positions = accept_commands(self._shards, entries, ages_ms)
         answers = await self._lanes.run_commands(commands, within_s)
         for wakes, at in zip(answers, positions, strict=True):
             for wake, position in zip(wakes, at, strict=True):
@@ -198,7 +178,7 @@ class MailboxWriter:
         self, spool: Spool, letters: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""
     ) -> bool:
         """Have events in the spool. `why` they cannot go to their mailboxes; if they could once nothing is before them,
-        it answers False when that is so, and has done nothing. Raises Unspooled."""
+        it answers False when that is so, and has done nothing. Raises RedisAndSpoolUnavailableError."""
         now = now_ms()
         events = [
             SpooledEvent(sender, event, start, now, letter.event.channel, _event_kind(letter))
@@ -226,7 +206,7 @@ class MailboxWriter:
             senders.setdefault(queue, []).append(sender)
         faults.reach("before_ring")
         try:
-            await self._broker.run_commands([keyspace.wake_command(*ring) for ring in senders.items()])
+            await self._broker.run_commands([wake_command(*ring) for ring in senders.items()])
             self._broker_fails = False
         except RedisUnavailableError as e:
             for queue, unrung in senders.items():

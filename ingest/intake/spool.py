@@ -26,7 +26,7 @@ that cannot be read is put aside, into a file beside.
 An event is applied at the time at which it was acknowledged, as if its mailbox had had it since then: an answer that
 was given in time is in time, and STARTs that came in over minutes are not throttled as if they had come at once. What
 is handed over is the event's age, so no clock of a machine is compared with another's, but only with itself; an age
-that only a clock that was set could explain is cut to MOST_AGE_MS. What cannot be promised: a session whose deadline
+that only a clock that was set could explain is cut to MAX_AGE_MS. What cannot be promised: a session whose deadline
 passes while Redis is away may be ended by the clock before the answer is handed over.
 """
 
@@ -46,6 +46,7 @@ import msgspec
 
 from config.settings.config_errors import ConfigError
 from config.telemetry import faults
+from engine.model.errors import ParleyError
 
 MAX_AGE_MS = 86_400_000
 
@@ -61,7 +62,7 @@ MIN_FREE_BYTES = 1 << 20
 """Bytes that the disk must have free for the spool to be ready."""
 
 TORN_MARK = b"~"
-"""The end of a line that whoever wrote it did not finish."""
+"""Ends a line whose writer died before it was whole."""
 
 _HEADER_FORMAT = "parley-spool-1 {:013d} {:015d} {:012d}"
 _HEADER_BYTES = len(_HEADER_FORMAT.format(0, 0, 0)) + 10
@@ -70,7 +71,7 @@ _PRIVATE_MODE = 0o600  # phone numbers and texts
 SpoolRefusal = Literal["full", "disk_full", "failed", "busy"]
 
 
-class SpoolError(Exception):
+class SpoolError(ParleyError):
     """The spool does not have the events. `str` is a sentence for the operator."""
 
     def __init__(self, reason: SpoolRefusal, sentence: str) -> None:
@@ -123,7 +124,7 @@ EMPTY_STATUS = SpoolStatus(0, 0, 0)
 
 
 def open_spool(folder: Path, most_bytes: int) -> "Spool":
-    """The spool in `folder`, which is made if it is missing. Raises Mistakes."""
+    """The spool in `folder`, which is made if it is missing. Raises ConfigError."""
     spool = Spool(folder, most_bytes)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -153,7 +154,7 @@ class Spool:
 
     @property
     def in_use(self) -> bool:
-        """Is there anything in it? Costs a system call. If that cannot be told there may be."""
+        """Whether the file holds anything; True if that cannot be found out. Costs one system call."""
         try:
             return os.stat(self._file).st_size > 0  # noqa: PTH116 - Path makes it twice as long
         except FileNotFoundError:
@@ -171,8 +172,8 @@ class Spool:
         return room and os.access(self._folder, os.W_OK)
 
     def append(self, events: Sequence[SpooledEvent], *, begin: bool) -> int:
-        """Put them at the end, on disk. Answers the size of the file before, or -1 without a write if it was empty and
-        may not `begin`: what was in it has been handed over. Raises NoRoom, and nothing is acknowledged then."""
+        """Write events at the end of the file, and sync it. Return the file's size before; or -1, having written
+        nothing, if it was empty and `begin` is False. Raises SpoolError: then nothing may be acknowledged."""
         lines = b"".join(encode_line(event) + b"\n" for event in events)
         try:
             with self.locked_file() as fd:
@@ -189,7 +190,8 @@ class Spool:
 
     @contextmanager
     def locked_file(self) -> Iterator[int]:
-        """Nobody else writes meanwhile. Raises NoRoom if whoever does takes too long."""
+        """Hold the file's lock, so that no other process writes; yield its descriptor. Raises SpoolError after
+        LOCK_TIMEOUT_S."""
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE)
         try:
             end_s = monotonic() + LOCK_TIMEOUT_S
@@ -203,7 +205,7 @@ class Spool:
 
     @contextmanager
     def drain_lock(self) -> Iterator[bool]:
-        """Is it this process's turn to hand over? Until the end of the block it is nobody else's."""
+        """Try to take the drain lock; yield whether this process has it. It is held until the end of the block."""
         fd = os.open(self._drain_lock_file, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE)
         try:
             yield _try_lock(fd)
@@ -211,7 +213,7 @@ class Spool:
             os.close(fd)
 
     def read_position(self) -> SpoolPosition:
-        """Up to where it was handed over. From the beginning if that cannot be told."""
+        """Return up to where the file has been handed over; its beginning if the header cannot be read."""
         try:
             with open(self._file, "rb") as file:  # noqa: PTH123
                 return _decode_header(file.read(_HEADER_BYTES))
@@ -219,7 +221,7 @@ class Spool:
             return _decode_header(b"")
 
     def settled_bytes(self) -> int:
-        """Up to which byte nobody takes back what is in the file. Raises NoRoom."""
+        """Return the size of the file while nobody writes: no write takes back bytes before it. Raises SpoolError."""
         with self.locked_file() as fd:
             return os.fstat(fd).st_size
 
@@ -254,7 +256,7 @@ class Spool:
         self._sync_folder()
 
     def save_position(self, place: SpoolPosition) -> None:
-        """The mailboxes have what is before `place`."""
+        """Record that the mailboxes have everything before `place`."""
         fd = os.open(self._file, os.O_RDWR)
         try:
             os.pwrite(fd, _encode_header(place), 0)
@@ -268,7 +270,7 @@ class Spool:
         os.fsync(closed)
 
     def read_status(self) -> SpoolStatus:
-        """Costs as much as what was added since it was asked last. Raises OSError."""
+        """Return how much waits in the file. Reads only what was added since the last call. Raises OSError."""
         size = self._file_size()
         if size <= _HEADER_BYTES:
             return EMPTY_STATUS

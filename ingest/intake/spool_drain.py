@@ -1,9 +1,8 @@
-"""Who empties the spool, and when? Any `web` process of the machine whose turn it is, once a second, as soon as Redis
-takes events again. The law is the spool's: see ingest/intake/spool.py.
+"""Drains the spool into the mailboxes. Each `web` process of a machine looks once a second; the one that gets the
+drain lock does it, as soon as Redis takes events again. ingest/spool.py states the law.
 
-Parts are small at first and grow while all goes well, so that a Redis that does not say what it has taken is not filled
-with copies; one is under way at a time, and new requests are served between two.
-"""
+Parts begin at 16 events and double to 128 while all goes well, so that a Redis which loses its replies is not filled
+with copies. One part is under way at a time; requests are served between two."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 
 class SpoolDrain:
-    """Looks after the spool from `start` until `stop`."""
+    """Drains the spool in a task of its own, from `start` until `stop`."""
 
     def __init__(self, spool: Spool, mailboxes: MailboxWriter, lanes: AsyncRedisClient) -> None:
         self._spool = spool
@@ -70,7 +69,7 @@ class SpoolDrain:
                 await asyncio.wait_for(self._stopping.wait(), DRAIN_INTERVAL_S)
 
     async def drain_if_ours(self) -> None:
-        """Hand over what there is, if it is this process's turn and Redis answers."""
+        """Drain the spool if it holds anything, Redis answers and no other process does so."""
         if not self._spool.in_use:
             return
         with self._spool.drain_lock() as ours:
@@ -78,7 +77,7 @@ class SpoolDrain:
                 await self._drain_parts()
 
     async def _drain_parts(self) -> None:
-        """Hand over part by part. Raises Unwritten, NoRoom and OSError; what was handed over by then is noted."""
+        """Hand over part by part. Raises RedisUnavailableError, SpoolError and OSError; what was handed over by then is noted."""
         place, most, settled = await _in_thread(self._spool.read_position), FIRST_PART_EVENTS, 0
         while not self._stopping.is_set():
             part = await _in_thread(self._spool.read_part, place, most, settled)
@@ -95,7 +94,8 @@ class SpoolDrain:
             place, most = part.end_position, min(2 * most, LARGEST_PART_EVENTS)
 
     async def _drain_last_part(self, place: SpoolPosition, most: int) -> bool:
-        """Hand over the last part while nobody can add another, and empty the file. False if it is not the last."""
+        """Hand over the last part while the file is locked, and empty the file. Return False if another part follows
+        after all."""
         with ExitStack() as stack:
             file = await _in_thread(stack.enter_context, self._spool.locked_file())
             part = await _in_thread(self._spool.read_part, place, most)
@@ -110,7 +110,7 @@ class SpoolDrain:
         return True
 
     async def _deliver_part(self, part: SpoolPart, within_s: float) -> None:
-        """Have a part's events in the mailboxes, and what cannot be there put aside. Raises Unwritten."""
+        """Put a part's events into their mailboxes, and set aside those that cannot be. Raises RedisUnavailableError."""
         faults.reach("before_hand_over")
         if part.events:
             try:

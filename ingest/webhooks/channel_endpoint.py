@@ -47,7 +47,7 @@ MAX_CACHED_TEXTS, MAX_CACHED_TEXT_LENGTH = 1_024, 32
 
 
 class ChannelEndpoint:
-    """One channel's side of the wire: who may speak, in which provider's tongue."""
+    """One channel's webhook: its provider, and which texts start a survey there."""
 
     def __init__(self, channel: Channel, provider: Provider, surveys: SurveyRegistry) -> None:
         self.channel = channel
@@ -101,7 +101,9 @@ class WebhooksResource:
     ) -> None:
         channels = settings.channels.values()
         self.endpoints = {
-            channel.name: ChannelEndpoint(channel, open_provider(channel, settings), surveys)
+            channel.name: ChannelEndpoint(
+                channel, open_provider(settings.provider_settings(channel.name)), surveys
+            )
             for channel in channels
         }
         self._own_numbers = {
@@ -137,7 +139,7 @@ class WebhooksResource:
     on_get = on_post
 
     async def handle(self, ear: ChannelEndpoint, call: WebhookCall, arrived_s: float) -> WebhookResponse:
-        """How to answer, once every event in the call is in its mailbox or the spool. Raises Forged, Unreadable and Unwritten."""
+        """How to answer, once every event in the call is in its mailbox or the spool. Raises ForgedWebhookError, Unreadable and RedisUnavailableError."""
         ear.provider.verify_webhook(call)
         letters = list(self._inbound_items(ear, call, arrived_s))
         if ear.inline_provider:

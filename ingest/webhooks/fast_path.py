@@ -1,9 +1,8 @@
-"""The webhook that is as it should be, answered before the framework: it is the one request that comes by the million.
+"""The fast path of webhooks: answers a genuine, readable call to a known channel before the framework sees it, as
+these come by the million.
 
-A call to a known channel, whole in one piece, genuine, readable: its events go into their mailboxes, or the spool, and the
-provider's acknowledgement goes back. Whatever is otherwise is handed on untouched, and the Falcon application says
-what is wrong with it.
-"""
+The call's events go into their mailboxes, or the spool, and the provider's response goes back. Every other request is
+passed to the Falcon application untouched, which answers with what is wrong with it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -71,14 +70,14 @@ class WebhookFastPath:
             await send({"type": "http.response.body", "body": acknowledgement.body})
 
     def _known_endpoint(self, scope: AsgiScope) -> ChannelEndpoint | None:
-        """Whoever speaks, if this is a webhook."""
+        """Return the channel endpoint that the request is for; None if it is no webhook of a known channel."""
         if scope["type"] != "http" or scope["method"] not in _WEBHOOK_METHODS:
             return None
         return self._endpoints.get(scope["path"])
 
 
 def _unavailable_body(refusal: RedisUnavailableError) -> bytes:
-    """As Falcon would say it."""
+    """Encode the body of a 503 as Falcon would: the title, and why the spool refused, if it did."""
     more = {"description": str(refusal)} if isinstance(refusal, RedisAndSpoolUnavailableError) else {}
     return msgspec.json.encode({"title": UNAVAILABLE_TITLE, **more})
 
@@ -100,7 +99,7 @@ def _whole_body(message: Mapping[str, Any]) -> bytes:
 
 
 def _receive_again(message: Mapping[str, Any], receive: AsgiReceive) -> AsgiReceive:
-    """`receive`, as if `message` had not been taken from it."""
+    """Return an ASGI `receive` that yields `message` first, and then what `receive` does."""
     taken = [message]
 
     async def receive_once() -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ Never both, and an answer that got lost is no lost reply:
 2. When the lane has advanced (its mailbox is empty, and nobody holds it), the SMS that wait in the outbox are marked
    uncertain, all at once and only if they still are what they were; only then are they answered. They stay in the outbox.
 3. A status callback that tells of one settles it: the provider has it. A person who writes again soon is thus answered
-   at once. What nobody has told of, REST_MS later a delivery worker asks the provider for. What it has is settled; what
+   at once. What nobody has told of, ANSWER_LOOKUP_DELAY_MS later a delivery worker asks the provider for. What it has is settled; what
    it has not is sent.
 
 So whoever dies when, each SMS is found at the provider or sent by the API. A lane that takes longer than WAIT_S, a
@@ -27,6 +27,16 @@ import structlog
 
 from config.settings.settings import Channel
 from config.store import keyspace, stored_values
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import (
+    AttachedReply,
+    AttachReplies,
+    ConfirmReply,
+    PollReplies,
+    ReleaseOutbox,
+    ReserveOutbox,
+    TakeTokens,
+)
 from config.telemetry import faults, metrics
 from engine.model.events import (
     DeliveryReceipt,
@@ -63,7 +73,7 @@ MAX_WAITING_WEBHOOKS = 256
 """Webhooks of one process that wait at once: when lanes are slow, looking at more of them would make them slower."""
 
 LANE_BUSY, RESERVATION_LOST = 0, -1
-"""What `overhear` answers instead of entries."""
+"""What `poll_replies` answers instead of entries."""
 
 
 class InlineReplyProvider(Protocol):
@@ -118,7 +128,7 @@ class InlineReplies:
     async def handle(
         self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
     ) -> tuple[WebhookResponse, AcceptOutcome]:
-        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises Unwritten."""
+        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises RedisUnavailableError."""
         if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(letters):
             kept = await self._mailboxes.accept(letters)
             for letter in letters:
@@ -161,19 +171,24 @@ class InlineReplies:
             found = next((entry for entry in entrusted if entry.sms.id == receipt.sms), None)
             if found is None:
                 return
-            keys = [
-                keyspace.outbox_alarms_key(k), keyspace.events_key(k), outbox, keyspace.outbox_lock_key(k, sender),
-                keyspace.tickets_key(k, sender),
-            ]  # fmt: skip
             sent = SmsSent(
                 round(time() * 1000), channel.name, found.sms.session, found.sms.id, receipt.ticket
             )
-            pause_ms = round(channel.limits.pause_s * 1000)
-            args = (
-                sender, found.written, int(len(entrusted) > 1), pause_ms, self._keep_events_ms, encode_event([sent]),
-                receipt.ticket,
-            )  # fmt: skip
-            (more,) = await self._lanes.run_commands([keyspace.function_call("confirm", keys, args)])
+            call = ConfirmReply(
+                outbox_alarms=keyspace.outbox_alarms_key(k),
+                events=keyspace.events_key(k),
+                outbox=outbox,
+                outbox_lock=keyspace.outbox_lock_key(k, sender),
+                tickets=keyspace.tickets_key(k, sender),
+                sender=sender,
+                entry=found.written,
+                others_unheard=1 if len(entrusted) > 1 else 0,
+                pause_ms=round(channel.limits.pause_s * 1000),
+                keep_events_ms=self._keep_events_ms,
+                records=encode_event([sent]),
+                ticket=receipt.ticket,
+            )
+            (more,) = await self._lanes.run_commands([function_call(call)])
         except (RedisUnavailableError, ValueError):
             return
         if more:
@@ -183,12 +198,15 @@ class InlineReplies:
         """The outbox of whoever wrote, if it is free."""
         sender = letter.sender
         k = keyspace.shard_of(sender, self._shards)
-        keys = [keyspace.outbox_key(k, sender), keyspace.outbox_lock_key(k, sender)]
         reserved = ReservedOutbox(sender, secrets.token_hex(8), letter.arrived_s + LANE_WAIT_S)
+        call = ReserveOutbox(
+            outbox=keyspace.outbox_key(k, sender),
+            outbox_lock=keyspace.outbox_lock_key(k, sender),
+            token=reserved.token,
+            lease_ms=RESERVATION_MS,
+        )
         try:
-            (free,) = await self._lanes.run_commands(
-                [keyspace.function_call("reserve", keys, (reserved.token, RESERVATION_MS))]
-            )
+            (free,) = await self._lanes.run_commands([function_call(call)])
         except RedisUnavailableError:
             return None
         if not free:
@@ -237,18 +255,20 @@ class InlineReplies:
     async def _wait_for_advance(self, reserved: ReservedOutbox) -> list[bytes] | None:
         """What waits in the outbox once the lane has advanced; None if it has not within WAIT_S."""
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
-        keys = [
-            keyspace.mailbox_key(k, sender),
-            keyspace.lane_lock_key(k, sender),
-            keyspace.outbox_key(k, sender),
-            keyspace.outbox_lock_key(k, sender),
-        ]
-        overhear = keyspace.function_call("overhear", keys, (reserved.token,))
+        poll = function_call(
+            PollReplies(
+                mailbox=keyspace.mailbox_key(k, sender),
+                lane_lock=keyspace.lane_lock_key(k, sender),
+                outbox=keyspace.outbox_key(k, sender),
+                outbox_lock=keyspace.outbox_lock_key(k, sender),
+                token=reserved.token,
+            )
+        )
         look_s = FIRST_POLL_S
         while perf_counter() < reserved.end_s:
             await asyncio.sleep(look_s)
             look_s = min(2 * look_s, LONGEST_POLL_S)
-            (answer,) = await self._lanes.run_commands([overhear])
+            (answer,) = await self._lanes.run_commands([poll])
             if answer == RESERVATION_LOST:
                 return None
             if answer != LANE_BUSY:
@@ -259,44 +279,42 @@ class InlineReplies:
     async def _has_permits(self, channel: Channel, wanted: int) -> bool:
         """May so many SMS leave on the channel now?"""
         rate = channel.limits.sms_per_second
-        commands: list[keyspace.Command] = [("EXISTS", keyspace.pause_key(channel.name))]
+        commands: list[Command] = [("EXISTS", keyspace.pause_key(channel.name))]
         if rate:
-            bucket = [keyspace.sms_bucket_key(channel.name)]
-            commands.append(keyspace.function_call("grant", bucket, (rate, max(1, rate), wanted)))
+            bucket = keyspace.sms_bucket_key(channel.name)
+            call = TakeTokens(bucket=bucket, rate_per_s=rate, burst=max(1, rate), wanted=wanted)
+            commands.append(function_call(call))
         paused, *granted = await self._lanes.run_commands(commands)
         return not paused and all(permits >= wanted for permits in granted)
 
     async def _attach_entries(self, reserved: ReservedOutbox, entries: Sequence[OutboxEntry]) -> bool:
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
-        keys = [
-            keyspace.outbox_alarms_key(k),
-            keyspace.outbox_key(k, sender),
-            keyspace.outbox_lock_key(k, sender),
-        ]
-        marks = [part for entry in entries for part in (entry.written, entry.marked_uncertain)]
-        faults.reach("before_entrust")
-        (stood,) = await self._lanes.run_commands(
-            [
-                keyspace.function_call(
-                    "entrust", keys, (sender, reserved.token, ANSWER_LOOKUP_DELAY_MS, *marks)
-                )
-            ]
+        call = AttachReplies(
+            outbox_alarms=keyspace.outbox_alarms_key(k),
+            outbox=keyspace.outbox_key(k, sender),
+            outbox_lock=keyspace.outbox_lock_key(k, sender),
+            sender=sender,
+            token=reserved.token,
+            rest_ms=ANSWER_LOOKUP_DELAY_MS,
+            replies=[AttachedReply(entry=each.written, marked=each.marked_uncertain) for each in entries],
         )
+        faults.reach("before_entrust")
+        (stood,) = await self._lanes.run_commands([function_call(call)])
         faults.reach("after_entrust")
         return bool(stood)
 
     async def _release_outbox(self, reserved: ReservedOutbox) -> None:
         """Let delivery workers at the outbox again; should that fail, they are once the lease ends."""
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
-        keys = [
-            keyspace.outbox_alarms_key(k),
-            keyspace.outbox_key(k, sender),
-            keyspace.outbox_lock_key(k, sender),
-        ]
+        call = ReleaseOutbox(
+            outbox_alarms=keyspace.outbox_alarms_key(k),
+            outbox=keyspace.outbox_key(k, sender),
+            outbox_lock=keyspace.outbox_lock_key(k, sender),
+            sender=sender,
+            token=reserved.token,
+        )
         try:
-            (waits,) = await self._lanes.run_commands(
-                [keyspace.function_call("unreserve", keys, (sender, reserved.token))]
-            )
+            (waits,) = await self._lanes.run_commands([function_call(call)])
         except RedisUnavailableError:
             return
         if waits:

@@ -14,7 +14,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Meta
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.segments import count_segments
 from ingest.webhooks.channel_endpoint import read_body
 
@@ -72,7 +72,7 @@ class SimulatedPhones:
 
     def __init__(self, url: str) -> None:
         """They are kept in the Redis at `url`."""
-        self._client = keyspace.connect_async(url)
+        self._client = redis_client.connect_async(url)
 
     async def store_sms(self, phone: str, send: SmsCampaign, ticket: str) -> bool:
         """Put an SMS into `phone`; False if one with this request_id is there already."""

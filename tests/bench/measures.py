@@ -21,7 +21,7 @@ import msgspec
 import redis
 import requests
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
@@ -249,7 +249,7 @@ def _bare_turns(bench: Bench) -> float:
         lanes.open_sessions(senders)
         lanes.take_unsent(senders)
         lanes.put((sender, "Ada") for sender in senders)
-        client = keyspace.connect(bench.valkey.url)
+        client = redis_client.connect(bench.valkey.url)
         bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_opt_out_list(client, SHARDS, ""))
         begun_s = monotonic()
         for batch in batches(senders, WAKEUP_BATCH):
@@ -317,7 +317,7 @@ def _load(url: str, seconds: float) -> Load:
 def _mail_count(client: redis.Redis) -> int:
     names = list(client.scan_iter("*:mail:*", count=10_000))
     return sum(
-        sum(keyspace.run_commands(client, [("LLEN", name) for name in batch]))
+        sum(redis_client.run_commands(client, [("LLEN", name) for name in batch]))
         for batch in batches(names, 1_000)
     )
 

@@ -5,13 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import TypeVar
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, SmsSent, decode_outbound, encode_event
 from tests.support.clinic import CHANNEL
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
-from workers.sending.delivery import OUTBOX_LEASE_MS
-from workers.store.outboxes import OutboxLease, OutboxStore, OutboxUpdate
+from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxLease, OutboxStore, OutboxUpdate
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ class Lanes:
         self._lanes = valkey.client()
         self._broker = valkey.client(valkey.broker_url)
         for client in (self._lanes, self._broker):
-            keyspace.load_functions(client)
+            redis_client.load_functions(client)
         self._outboxes = OutboxStore(self._lanes, SHARDS, KEEP_EVENTS_MS, OUTBOX_LEASE_MS)
 
     def put(self, texts: Iterable[tuple[str, str]], *, start: bool = False) -> None:
@@ -41,11 +40,11 @@ class Lanes:
                 (sender, start, encode_event(InboundSms(f"{next(_ids):016x}", CHANNEL, text, start)))
                 for sender, text in batch
             ]
-            keyspace.run_commands(self._lanes, keyspace.accept_commands(SHARDS, events)[0])
+            redis_client.run_commands(self._lanes, function_calls.accept_commands(SHARDS, events)[0])
 
     def ring(self, queue: str, senders: Sequence[str]) -> None:
         for batch in batches(senders, BATCH):
-            keyspace.run_commands(self._broker, [keyspace.wake_command(queue, batch)])
+            redis_client.run_commands(self._broker, [function_calls.wake_command(queue, batch)])
 
     def wait_spoken(self, lanes: int) -> None:
         """Until so many lanes have an SMS to send. Nothing may be delivering meanwhile."""
@@ -63,7 +62,7 @@ class Lanes:
         texts: dict[str, list[str]] = {}
         for batch in batches(senders, BATCH):
             names = [keyspace.outbox_key(keyspace.shard_of(sender, SHARDS), sender) for sender in batch]
-            entries = keyspace.run_commands(self._lanes, [("LRANGE", name, 0, -1) for name in names])
+            entries = redis_client.run_commands(self._lanes, [("LRANGE", name, 0, -1) for name in names])
             texts |= {
                 sender: [_text(entry) for entry in found]
                 for sender, found in zip(batch, entries, strict=True)

@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from config.settings.settings import Settings, load_settings_and_surveys
-from engine.proofs.survey_loader import load_surveys
+from config.settings.settings import Settings
+from config.settings.startup_check import load_settings_and_surveys
 from engine.providers import WebhookCall
-from engine.providers.provider_registry import open_provider, provider_mistakes
+from engine.providers.provider_registry import open_provider
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.valkey import Valkey
@@ -57,7 +57,7 @@ def signature_costs(valkey: Valkey, octopush: FakeOctopush) -> dict[str, tuple[f
             "PARLEY_CONFIG": str(path), "PARLEY_SURVEYS": str(SURVEYS), "PARLEY_PUBLIC_URL": PUBLIC, "WORD": SECRET,
             "PARLEY_TWILIO_SID": TWILIO_SID, "PARLEY_TWILIO_TOKEN": TWILIO_TOKEN,
         }  # fmt: skip
-        settings, _ = load_settings_and_surveys(environment, load_surveys, provider_mistakes)
+        settings, _ = load_settings_and_surveys(environment)
         calls = {"webhook": _webhooks(), "twilio": _twilios()}
         with Deployment(
             valkey.url, valkey.broker_url, octopush, environment=environment, forked=False
@@ -71,7 +71,7 @@ def signature_costs(valkey: Valkey, octopush: FakeOctopush) -> dict[str, tuple[f
 
 
 def _verify_us(settings: Settings, name: str, calls: Sequence[WebhookCall]) -> float:
-    verify = open_provider(settings.channels[name], settings).verify_webhook
+    verify = open_provider(settings.provider_settings(name)).verify_webhook
     begun_s = process_time()
     for _ in range(TIMES):
         for call in calls:

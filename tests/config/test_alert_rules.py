@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from config.telemetry import metrics
+from config.telemetry.library_internals import ScrapeTimeGauge
 from tests.support.documents import RUNBOOK, anchor
 from tests.support.prometheus import RULES, alerts, groups, hurried, program
 
@@ -93,9 +94,7 @@ def test_rules_ask_for_what_is_published():
 def test_what_every_endpoint_reads_from_redis_is_taken_once():
     """Summed over endpoints it would be as many times too much."""
     seen = {
-        metric._name
-        for metric in metrics.REGISTRY._collector_to_names
-        if isinstance(metric, metrics.ScrapeTimeGauge)
+        metric._name for metric in metrics.REGISTRY._collector_to_names if isinstance(metric, ScrapeTimeGauge)
     }
     assert len(seen) > 10
     for group in GROUPS:

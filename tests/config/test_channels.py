@@ -1,10 +1,13 @@
 """parley.toml says who is texted how, from where, and when; each mistake in it is a line of its own."""
 
 from hashlib import sha256
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from config.settings.channels import ChannelLimits, read_channels
+from engine.model.policy import ChannelPolicy
+from engine.model.quiet_hours import QuietHours
 
 GOOD = """
 [channels.clinic]
@@ -42,7 +45,7 @@ def test_a_channel_is_its_number_and_defaults(read):
     clinic = channels["clinic"]
     assert problems == []
     assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "UTC")
-    assert (clinic.originators, clinic.quiet_minutes, clinic.contacts) == ((), None, {})
+    assert (clinic.originators, clinic.quiet, clinic.contacts) == ((), None, {})
     assert clinic.limits == ChannelLimits()
 
 
@@ -91,7 +94,26 @@ def test_numbers_and_originators_are_nobody_elses(read):
     "written, minutes", [("21:00-08:00", (1260, 480)), ("00:00-06:30", (0, 390)), ("", None)]
 )
 def test_quiet_hours_are_minutes_of_the_day(read, written, minutes):
-    assert read(GOOD + f'quiet_hours = "{written}"')[0]["clinic"].quiet_minutes == minutes
+    assert read(GOOD + f'quiet_hours = "{written}"')[0]["clinic"].quiet == (
+        QuietHours(*minutes) if minutes else None
+    )
+
+
+def test_the_engine_gets_all_of_a_channel_that_it_asks_for(read):
+    toml = """
+    [channels.clinic]
+    number = "+33700000001"
+    surveys = ["clinic"]
+    timezone = "Europe/Paris"
+    originators = ["36111"]
+    quiet_hours = "21:00-08:00"
+    limits = {sessions_per_sender_per_day = 1, start_burst = 2, start_per_minute = 4, pause_s = 0.5}
+    """
+    assert read(toml)[0]["clinic"].policy() == ChannelPolicy(
+        surveys=("clinic",), timezone=ZoneInfo("Europe/Paris"), sessions_per_sender_per_day=1, start_burst=2,
+        start_per_minute=4, pause_ms=500, number="+33700000001", originators=("36111",),
+        quiet=QuietHours(1260, 480), contacts={},
+    )  # fmt: skip
 
 
 def test_keys_are_hashes_with_a_scope(read):

@@ -38,6 +38,8 @@ def test_the_contacts_that_we_ship_are_those_of_the_example():
         '\ufeff"number","name"\n"+14158675308","Rey"\n"+12349013030","Finn"\n',
         "Number, Name\n\n+14158675308 , Rey\n,\n  \n+12349013030,\tFinn\n\n",
         "number,name\r+14158675308,Rey\r+12349013030,Finn\r",
+        "number;name\n+14158675308;Rey\n+12349013030;Finn\n",
+        "number\tname\n+14158675308\tRey\n+12349013030\tFinn\n",
     ],
 )
 def test_contacts_are_read_however_a_spreadsheet_writes_them(read, content):
@@ -93,7 +95,7 @@ def test_every_mistake_is_reported_and_the_other_lines_are_read(read):
         (b"\n\n", "it is empty"),
         (b"+14158675308,Rey\n", "line 1: expected the header `number,name`"),
         (b"name,number\nRey,+14158675308\n", "line 1: expected the header"),
-        (b"number;name\n+14158675308;Rey\n", "line 1: expected the header `number,name`, with a comma"),
+        (b"number:name\n+14158675308:Rey\n", "line 1: expected the header `number,name`"),
         (b"\nnumber,name,age\n", "line 2: expected the header"),
         (
             "number,name\n+123,Zoë\n".encode("latin-1"),

@@ -5,7 +5,7 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.store import keyspace
+from config.store import redis_client
 
 URL = "redis://127.0.0.1:1"
 
@@ -16,17 +16,23 @@ names = st.sampled_from(["GET", "FCALL", "CONFIG GET"])
 @given(names, st.lists(arguments, max_size=8))
 def test_a_command_is_packed_as_redis_py_packs_it(name, rest):
     packed = b"".join(redis.Connection().pack_command(name, *rest))
-    ours = keyspace.connect(URL).connection_pool.make_connection()
+    ours = redis_client.connect(URL).connection_pool.make_connection()
     assert b"".join(ours.pack_command(name, *rest)) == packed
-    ours = keyspace.connect_async(URL).connection_pool.make_connection()
+    ours = redis_client.connect_async(URL).connection_pool.make_connection()
     assert b"".join(ours.pack_command(name, *rest)) == packed
 
 
 def test_both_clients_pack_without_looking_into_each_argument():
-    assert keyspace.connect(URL).connection_pool.make_connection()._command_packer is keyspace._HiredisPacker
-    assert type(keyspace.connect_async(URL).connection_pool.make_connection()) is keyspace._AsyncConnection
+    assert (
+        redis_client.connect(URL).connection_pool.make_connection()._command_packer
+        is redis_client._HiredisPacker
+    )
+    assert (
+        type(redis_client.connect_async(URL).connection_pool.make_connection())
+        is redis_client._AsyncConnection
+    )
 
 
 def test_tls_has_redis_pys_own_connection():
-    pool = keyspace.connect_async("rediss://127.0.0.1:1").connection_pool
+    pool = redis_client.connect_async("rediss://127.0.0.1:1").connection_pool
     assert isinstance(pool.make_connection(), redis.asyncio.SSLConnection)

@@ -66,7 +66,7 @@ def test_the_directory_counts_whatever_was_imported_before(tmp_path, earlier):
         "from config.telemetry import metrics; metrics.DUPLICATES.inc(3)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-    read = "from config.telemetry import metrics; print([f.samples[0].value for f in metrics.counted() if f.name == 'parley_duplicates'])"
+    read = "from config.telemetry import metrics; print([f.samples[0].value for f in metrics.collect_counted() if f.name == 'parley_duplicates'])"
     found = subprocess.run(
         [sys.executable, "-c", f"import os; os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(folder)!r}; {read}"],
         cwd=ROOT, check=True, capture_output=True, text=True,

@@ -6,9 +6,9 @@ import socket
 import msgspec
 import pytest
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from config.telemetry import metrics, process_registry
-from config.telemetry.process_registry import ProcessHeartbeat
+from config.telemetry.process_registry import ProcessHeartbeat, encode_heartbeat
 from tests.support.processes import procfile
 from tests.support.waiting import free_port, until
 
@@ -21,16 +21,16 @@ def client(valkey):
 
 
 def test_a_process_is_known_from_its_first_word_to_its_clean_end(client, valkey):
-    before = keyspace.server_time_ms(client)
+    before = redis_client.server_time_ms(client)
     with process_registry.send_heartbeats(valkey.url, "delivery"):
         ((name, said),) = until(
             lambda: process_registry.living_processes(client), 5, "it has said so"
         ).items()
         assert name.startswith(f"delivery{HERE}")
         assert (said.role, said.host, said.pid) == ("delivery", socket.gethostname(), os.getpid())
-        assert said.library == keyspace.LIBRARY_NAME
+        assert said.library == lua_library.LIBRARY_NAME
         assert said.release == process_registry.package_version() != ""
-        assert before - 1_000 <= said.since <= said.at <= keyspace.server_time_ms(client)
+        assert before - 1_000 <= said.since <= said.at <= redis_client.server_time_ms(client)
     assert process_registry.living_processes(client) == {}
 
 
@@ -46,7 +46,7 @@ def test_two_processes_of_one_pid_are_two(client, valkey):
 
 
 def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
-    now = keyspace.server_time_ms(client)
+    now = redis_client.server_time_ms(client)
     said = ProcessHeartbeat(now, role="web", library="parley_0")
     process_registry.store_heartbeat(client, "web@here:1.a", said)
     process_registry.store_heartbeat(
@@ -55,47 +55,30 @@ def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
         msgspec.structs.replace(said, at=now - process_registry.HEARTBEAT_EXPIRY_MS - 1_000),
     )
     assert list(process_registry.living_processes(client)) == ["web@here:1.a"]
-    assert process_registry.last_heard(keyspace.run_command(client, process_registry.HEARTBEATS_COMMAND)) == {
-        "web": now
-    }
+    assert process_registry.last_heard(
+        redis_client.run_command(client, process_registry.HEARTBEATS_COMMAND)
+    ) == {"web": now}
     process_registry.remove_dead_processes(client)
     assert client.hkeys(keyspace.PROCESSES_KEY) == [b"web@here:1.a"]
     assert process_registry.HEARTBEAT_EXPIRY_MS >= 3 * process_registry.HEARTBEAT_INTERVAL_S * 1_000
 
 
 def test_nobody_lives_on_because_the_clock_was_set_back(client):
-    said = ProcessHeartbeat(keyspace.server_time_ms(client) + 3_600_000, role="web", library="parley_0")
+    said = ProcessHeartbeat(redis_client.server_time_ms(client) + 3_600_000, role="web", library="parley_0")
     process_registry.store_heartbeat(client, "web@here:1.a", said)
     assert process_registry.living_processes(client) == {}
     process_registry.remove_dead_processes(client)
     assert client.hkeys(keyspace.PROCESSES_KEY) == []
 
 
-def test_processes_of_the_earlier_release_are_known_by_their_names(client):
-    """It said when and which surveys, once a minute."""
-    now = keyspace.server_time_ms(client)
-    client.hset(
-        keyspace.PROCESSES_KEY,
-        "ratelimit@there:12",
-        msgspec.msgpack.encode([now - 170_000, {"clinic": "ab"}]),
+def test_what_a_later_release_says_beside_what_this_one_knows_is_passed_over(client):
+    now = redis_client.server_time_ms(client)
+    known = msgspec.msgpack.decode(
+        encode_heartbeat(ProcessHeartbeat(now, {"clinic": "ab"}, role="web", library="parley_0"))
     )
-    client.hset(keyspace.PROCESSES_KEY, "ratelimit@there:13", msgspec.msgpack.encode([now - 190_000, {}]))
-    ((name, said),) = process_registry.living_processes(client).items()
-    assert name == "ratelimit@there:12"
-    assert (said.role, said.host, said.pid, said.surveys) == ("ratelimit", "there", 12, {"clinic": "ab"})
-
-
-def test_the_earlier_release_can_read_what_this_one_says(client):
-    class Run(msgspec.Struct, frozen=True, array_like=True):
-        at: int
-        surveys: dict[str, str]
-
-    process_registry.store_heartbeat(
-        client, "x", ProcessHeartbeat(7, {"clinic": "ab"}, role="conversation", library="parley_0")
-    )
-    assert msgspec.msgpack.decode(client.hget(keyspace.PROCESSES_KEY, "x"), type=Run) == Run(
-        7, {"clinic": "ab"}
-    )
+    client.hset(keyspace.PROCESSES_KEY, "web@here:1.a", msgspec.msgpack.encode([*known, "more", {"yet": 1}]))
+    (said,) = process_registry.living_processes(client).values()
+    assert said == ProcessHeartbeat(now, {"clinic": "ab"}, role="web", library="parley_0")
 
 
 def test_what_a_later_release_says_unreadably_is_nobody(client):

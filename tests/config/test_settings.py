@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from config.settings import settings
 from config.settings.settings import ENVIRONMENT_VARIABLES, ConfigError, default_broker_url, load_settings
-from engine.providers.provider_registry import provider_mistakes
+from config.settings.startup_check import load_settings_and_surveys
 
 GOOD = """
 [channels.clinic]
@@ -20,27 +21,24 @@ timezone = "Europe/Paris"
 TOKEN = "a-token-that-nobody-may-see"
 
 
-class Names:
-    def __init__(self, names):
-        self._names = names
+SURVEY = """
+survey: clinic
+start: [START]
+steps:
+  - id: colour
+    ask: Which colour?
+    answer: {type: text}
+    next: end
+"""
 
-    def names(self):
-        return self._names
-
-
-def read_surveys(files):
-    return Names([Path(name).stem for name in files]), []
-
-
-def load(environ, read=read_surveys):
-    return settings.load_settings_and_surveys(environ, read, provider_mistakes)
+load = load_settings_and_surveys
 
 
 @pytest.fixture
 def deployment(tmp_path):
     """A function: TOML and environment -> the arguments of `load`'s first parameter."""
     (tmp_path / "surveys").mkdir()
-    (tmp_path / "surveys" / "clinic.yaml").write_text("survey: clinic")
+    (tmp_path / "surveys" / "clinic.yaml").write_text(SURVEY)
 
     def environ(toml=GOOD, **variables):
         (tmp_path / "parley.toml").write_text(toml)
@@ -50,9 +48,9 @@ def deployment(tmp_path):
     return environ
 
 
-def problems_of(environ, read=read_surveys):
+def problems_of(environ):
     with pytest.raises(ConfigError) as raised:
-        load(environ, read)
+        load(environ)
     return raised.value.problems
 
 
@@ -70,7 +68,7 @@ def test_defaults(deployment):
     clinic = found.channels["clinic"]
     assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "Europe/Paris")
     assert (found.host, found.port, found.shards, found.redis_url) == ("127.0.0.1", 8000, 16, "")
-    assert list(surveys.names()) == ["clinic"]
+    assert surveys.current_names() == ["clinic"]
 
 
 def test_a_spool_is_a_folder_and_a_limit_or_there_is_none(deployment):
@@ -166,8 +164,11 @@ def test_a_repr_holds_no_secret(deployment):
 
 
 def test_surveys_problems_and_their_absence_are_told(deployment, tmp_path):
-    broken = problems_of(deployment(), lambda _: (Names([]), ["clinic.yaml: no steps"]))
-    assert broken == ["clinic.yaml: no steps"], "a broken survey is not reported as a missing one too"
+    environ = deployment()
+    (tmp_path / "surveys" / "clinic.yaml").write_text("survey: clinic")
+    broken = problems_of(environ)
+    assert "clinic.yaml: field steps is missing" in broken
+    assert all(problem.startswith("clinic.yaml: ") for problem in broken), "nor is it reported as missing"
     (tmp_path / "surveys" / "clinic.yaml").unlink()
     assert "no surveys" in problems_of(deployment())[0]
     assert "cannot be read" in problems_of({**deployment(), "PARLEY_SURVEYS": str(tmp_path / "nowhere")})[0]
@@ -239,6 +240,7 @@ def test_mistakes_end_a_process_with_status_2(capsys):
     assert capsys.readouterr().err == "one\ntwo\n"
 
 
+@examples(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([v.name for v in ENVIRONMENT_VARIABLES]),
@@ -247,4 +249,4 @@ def test_mistakes_end_a_process_with_status_2(capsys):
 )
 def test_no_environment_raises_anything_but_mistakes(environ):
     with suppress(ConfigError):
-        load(environ)
+        load(environ | {"PARLEY_SURVEYS": environ.get("PARLEY_SURVEYS") or "tests/config/nowhere"})

@@ -40,30 +40,30 @@ def folder(surveys, tmp_path):
 
 def test_what_is_being_written_is_not_taken(folder, surveys):
     surveys("clinic.yaml", b"tw")
-    assert folder.news() is None
+    assert folder.changed_files() is None
     surveys("clinic.yaml", b"two")
-    assert folder.news() is None
-    assert folder.news() == {"clinic.yaml": b"two"}
-    assert folder.news() is None
+    assert folder.changed_files() is None
+    assert folder.changed_files() == {"clinic.yaml": b"two"}
+    assert folder.changed_files() is None
 
 
 def test_files_that_come_and_go_are_news(folder, surveys):
     surveys("b.json", b"[]").with_name("clinic.yaml").unlink()
-    assert folder.news() is None
-    assert folder.news() == {"b.json": b"[]"}
+    assert folder.changed_files() is None
+    assert folder.changed_files() == {"b.json": b"[]"}
 
 
 def test_what_comes_back_to_what_it_was_is_no_news(folder, surveys):
     surveys("clinic.yaml", b"two")
-    assert folder.news() is None
+    assert folder.changed_files() is None
     surveys("clinic.yaml", b"one")
-    assert [folder.news() for _ in range(3)] == [None] * 3
+    assert [folder.changed_files() for _ in range(3)] == [None] * 3
 
 
 def test_other_files_are_none(folder, surveys):
     for name in (".clinic.yaml.swp", ".hidden.yaml", "clinic.yaml~", "notes.txt"):
         surveys(name, b"two")
-    assert [folder.news() for _ in range(3)] == [None] * 3
+    assert [folder.changed_files() for _ in range(3)] == [None] * 3
 
 
 def test_a_mount_that_swaps_a_link_is_seen(tmp_path):
@@ -87,18 +87,18 @@ def test_a_second_change_that_the_clock_of_the_files_does_not_show_is_seen(folde
     monkeypatch.setattr("config.settings.survey_folder.MTIME_GRANULARITY_NS", 60_000_000_000)
     monkeypatch.setattr("config.settings.survey_folder._file_stamp", lambda file: (now_ns, now_ns, 3, 1))
     surveys("clinic.yaml", b"two")
-    assert folder.news() is None
+    assert folder.changed_files() is None
     surveys("clinic.yaml", b"six")
-    assert folder.news() is None
-    assert folder.news() == {"clinic.yaml": b"six"}
+    assert folder.changed_files() is None
+    assert folder.changed_files() == {"clinic.yaml": b"six"}
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_and_then_as_before(folder, surveys, tmp_path):
     (tmp_path / "surveys").rename(tmp_path / "away")
     with pytest.raises(OSError, match="surveys"):
-        folder.news()
+        folder.changed_files()
     (tmp_path / "away").rename(tmp_path / "surveys")
-    assert [folder.news() for _ in range(2)] == [None, None]
+    assert [folder.changed_files() for _ in range(2)] == [None, None]
 
 
 def test_a_look_at_fifty_files_that_rest_reads_none_and_costs_little(surveys, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from config.telemetry import metrics, multiprocess_metrics
+from config.telemetry import library_internals, metrics, multiprocess_metrics
 from config.telemetry.multiprocess_metrics import MultiprocessMetrics
 from tests.support.counting import CountingProcess
 from tests.support.waiting import until
@@ -202,7 +202,7 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
     files = list(tmp_path.glob("*.db"))
     assert len(files) >= 2
     assert all(file.stat().st_blocks * 512 >= file.stat().st_size >= 65_536 for file in files)
-    counts = multiprocess_metrics.PreallocatedMmapDict(str(tmp_path / "counter_1-abcd.db"))
+    counts = library_internals.PreallocatedMmapDict(str(tmp_path / "counter_1-abcd.db"))
     assert rows(5_000, counts) == list(range(5_000))
     grown = (tmp_path / "counter_1-abcd.db").stat()
     assert grown.st_blocks * 512 >= grown.st_size > 65_536
@@ -211,11 +211,11 @@ def test_what_is_counted_has_its_place_on_the_disk_before(tmp_path, process):
 def test_who_finds_the_disk_full_counts_for_itself_alone(tmp_path, monkeypatch, capsys):
     """What it had counted on the disk by then is told."""
     grown, new = (str(tmp_path / f"counter_{pid}-abcd.db") for pid in (1, 2))
-    early = multiprocess_metrics.PreallocatedMmapDict(grown)
+    early = library_internals.PreallocatedMmapDict(grown)
     early.write_value("early", 1.0, 0.0)
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=full))
-    for counts in (early, multiprocess_metrics.PreallocatedMmapDict(new)):
+    for counts in (early, library_internals.PreallocatedMmapDict(new)):
         assert rows(5_000, counts) == list(range(5_000))
     assert names(tmp_path) == ["counter_1-abcd.db"]
     assert next(iter(MmapedDict.read_all_values_from_file(grown)))[:2] == ("early", 1.0)
@@ -346,16 +346,18 @@ def test_of_a_torn_file_what_stands_before_the_tear_counts(tmp_path, torn):
     assert names(tmp_path) == ["dead.lock", "dead.sums"]
 
 
-def test_files_of_the_earlier_release_are_named_by_pids(tmp_path, process):
+def test_files_whose_lock_somebody_removed_are_judged_by_pids(tmp_path, process):
     """Those of a pid that is here are somebody's; those of another are folded."""
     gone = process()
     gone.kill9()
-    _count(tmp_path / f"counter_{os.getpid()}.db", {"living": 3})
-    _count(tmp_path / f"counter_{gone.pid}.db", {"dead": 4})
+    _count(tmp_path / f"counter_{os.getpid()}-0badcafe.db", {"living": 3})
+    _count(tmp_path / f"counter_{gone.pid}-0badcafe.db", {"dead": 4})
     MultiprocessMetrics(tmp_path).fold_dead()
     assert published(tmp_path)["parley_living_total"] == 3
     assert published(tmp_path)["parley_dead_total"] == 4
-    assert [name for name in names(tmp_path) if name.endswith(".db")] == [f"counter_{os.getpid()}.db"]
+    assert [name for name in names(tmp_path) if name.endswith(".db")] == [
+        f"counter_{os.getpid()}-0badcafe.db"
+    ]
 
 
 def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_path):
@@ -371,12 +373,12 @@ def test_a_metric_whose_meaning_a_release_worded_otherwise_is_one_metric(tmp_pat
 def test_many_values_at_once_are_as_if_each_had_been_observed(tmp_path_factory, amounts):
     folder = tmp_path_factory.mktemp("metrics")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(multiprocess_metrics.FOLDER_VARIABLE, str(folder))
+        patch.setenv(library_internals.FOLDER_VARIABLE, str(folder))
         patch.setattr(
             values, "ValueClass", values.MultiProcessValue(MultiprocessMetrics(folder).process_identity)
         )
         one_by_one, at_once = (
-            metrics.BatchHistogram(name, "A test", buckets=metrics._WAIT_BUCKETS_S, registry=None)
+            library_internals.BatchHistogram(name, "A test", buckets=metrics._WAIT_BUCKETS_S, registry=None)
             for name in ("one_by_one", "at_once")
         )
         for amount in amounts:

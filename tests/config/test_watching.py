@@ -1,60 +1,41 @@
 """A process takes up what its folder holds, says what is wrong once for each content, and never stops looking."""
 
 from threading import Event
-from typing import NamedTuple
 
 import pytest
 import redis
 from structlog.testing import capture_logs
 
 from config.telemetry import metrics
-from config.telemetry.hot_reload import SurveyReloader, run_periodically
+from config.telemetry.hot_reload import SurveyReloader
+from config.telemetry.periodic_task import run_periodically
+from engine.surveys.survey_registry import SurveyRegistry
 from tests.support.waiting import until
 
 SOON_S = 10
 
 
-class Survey(NamedTuple):
-    name: str
-    version: str
-    file: str
-
-
-class Reread(NamedTuple):
-    current: tuple = ()
-    changed: tuple = ()
-    gone: tuple = ()
-    refused: dict = {}  # noqa: RUF012 (never changed)
-    kept: tuple = ()
-
-
-def reread(files):
-    """A survey's name and content are its file's; it is refused if that is bad, and kept if there is no file."""
-    good = [
-        Survey(file.partition(".")[0], text.decode(), file)
-        for file, text in files.items()
-        if text[:3] != b"bad"
-    ]
-    refused = {file: ["it is bad"] for file, text in files.items() if text[:3] == b"bad"}
-    return Reread(tuple(good), tuple(good), (), refused, () if "clinic.yaml" in files else ("clinic",))
-
-
 class Place:
-    """A folder, and whoever watches it."""
+    """A folder, whoever watches it, and what is current: `clinic` may not go."""
 
     def __init__(self, folder):
         self.folder = folder
+        self.surveys = SurveyRegistry()
         self.taken = []
         self.error = None
-        self.watch = SurveyReloader(folder, reread, self.take_up)
+        self.watch = SurveyReloader(folder, self.surveys, ["clinic"], self.take_up)
 
     def take_up(self, found):
         if self.error is not None:
             raise self.error
-        self.taken.append(found.current)
+        self.surveys.replace_current(found.current)
+        self.taken.append([survey.title for survey in found.current])
 
-    def write(self, text, file="clinic.yaml"):
-        (self.folder / file).write_text(text)
+    def write(self, title, file="clinic.yaml"):
+        """A survey with this title, which is named after its file; one that is "bad" does not end."""
+        steps = "[{id: on, say: On., next: on}]" if title[:3] == "bad" else "[{id: bye, say: Bye.}]"
+        name = file.partition(".")[0]
+        (self.folder / file).write_text(f"survey: {name}\ntitle: {title}\nstart: [{name}]\nsteps: {steps}\n")
 
     def looks(self, times=3):
         """What is logged meanwhile, as (event, what it is about)."""
@@ -75,7 +56,7 @@ def test_what_changed_is_taken_up_once(place):
     assert place.looks() == [("info", "clinic.yaml")]
     place.write("two")
     assert place.looks() == [("info", "clinic.yaml")]
-    assert [[survey.version for survey in taken] for taken in place.taken] == [["one"], ["two"]]
+    assert place.taken == [["one"], ["two"]]
 
 
 def test_an_error_is_told_once_for_each_content_and_counted(place):
@@ -131,7 +112,7 @@ def test_what_is_newer_overtakes_what_waits(place):
             continue
     place.error = None
     place.looks()
-    assert [[survey.version for survey in taken] for taken in place.taken] == [["two"]]
+    assert place.taken == [["two"]]
 
 
 def test_a_folder_that_is_away_changes_nothing_and_is_told_once(place):

@@ -4,6 +4,8 @@ import json
 
 from hypothesis import strategies as st
 
+from tests.engine.answer_samples import COMPARED, WRITTEN
+
 IDS = ["a", "b", "c", "d"]
 DURATIONS = ["1m", "10m", "1h"]
 WORDS = [
@@ -18,27 +20,6 @@ WORDS = [
     "x" * 157 + "{$messages}",
     "{$contact|you}: {$number}" + "x" * 140,
 ]
-
-ANSWERS = st.sampled_from([
-    {"type": "yes_no"},
-    {"type": "choice", "options": ["red", "ça", "a long label"]},
-    {"type": "choices", "options": ["x", "y", "zoo"], "min": 1, "max": 2},
-    {"type": "number", "min": 0, "max": 3, "decimals": 0},
-    {"type": "number", "min": 0, "max": 2},
-    {"type": "scale", "from": 1, "to": 3, "labels": {"1": "bad", "3": "good"}},
-    {"type": "text", "max": 5},
-    {"type": "date", "min": "2030-01-01", "max": "2030-01-03"},
-])  # fmt: skip
-
-CONDITIONS = {
-    "yes_no": [{"equals": "yes"}, {"equals": "no"}],
-    "choice": [{"equals": "red"}, {"one_of": ["red", "ça"]}],
-    "choices": [{"contains": "x"}, {"equals": "y"}, {"contains": ["y", "zoo"]}],
-    "number": [{"at_least": 2}, {"below": 1}, {"above": 1, "at_most": 2}, {"equals": 0}],
-    "scale": [{"at_least": 2}, {"below": 2}, {"equals": 3}],
-    "text": [{"equals": "yes"}, {"contains": "a"}, {"matches": "[0-9]+"}],
-    "date": [{"at_least": "2030-01-02"}, {"below": "2030-01-02"}],
-}
 
 ABOUT_VARIABLES = [
     {"variable": "k", "equals": "1"},
@@ -56,7 +37,7 @@ def conditions(draw, step, types):
     about = draw(st.sampled_from([*types, "$k"] if step not in types else [step, step, *types, "$k"]))
     if about == "$k":
         return draw(st.sampled_from(ABOUT_VARIABLES))
-    condition = dict(draw(st.sampled_from(CONDITIONS[types[about]])))
+    condition = dict(draw(st.sampled_from(COMPARED[types[about]])))
     if about != step:
         condition["answer"] = about
     return draw(
@@ -90,7 +71,7 @@ def routes(draw, step, types, ids, most):
 def surveys(draw, most_steps=4):
     """The source of a survey, as JSON. It may have errors."""
     ids = IDS[: draw(st.integers(1, most_steps))]
-    answers = {step: draw(ANSWERS) for step in ids if draw(st.integers(0, 3))}
+    answers = {step: draw(st.sampled_from(WRITTEN)) for step in ids if draw(st.integers(0, 3))}
     types = {step: answer["type"] for step, answer in answers.items()}
     steps = []
     for step in ids:

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.commands.chat_screen import describe_state
+from engine.model.durations import compact_duration, parse_duration
 from engine.model.events import SmsDecided
 from engine.proofs.transcripts import (
     ChannelDetails,
@@ -22,10 +23,8 @@ from engine.proofs.transcripts import (
     Transcript,
     TranscriptError,
     TranscriptStart,
-    compact_duration,
     format_entry,
     format_transcript,
-    parse_duration,
     parse_transcript,
 )
 from engine.simulator.explanations import explain_moment

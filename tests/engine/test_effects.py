@@ -65,12 +65,10 @@ def test_the_first_reason_for_a_withdrawal_holds_and_a_stop_outdoes_it():
     assert whole.withdrawal_code(sms("a", "c", "s")) == "stopped"
 
 
-def test_an_opt_out_that_is_only_said_again_keeps_whose_word_it_was():
-    whole = Effects(opt_outs={"c": (5, "provider")})
-    whole.merge_later(Effects(opt_outs={"c": (5, "unknown"), "d": (6, "unknown")}))
-    assert whole.opt_outs == {"c": (5, "provider"), "d": (6, "unknown")}
+def test_the_last_that_is_said_of_an_opt_out_holds():
+    whole = Effects(opt_outs={"c": (5, "provider"), "d": (6, "person")})
     whole.merge_later(Effects(opt_outs={"c": (0, "person")}))
-    assert whole.opt_outs["c"] == (0, "person")
+    assert whole.opt_outs == {"c": (0, "person"), "d": (6, "person")}
 
 
 @pytest.mark.parametrize("field", Effects.__struct_fields__)

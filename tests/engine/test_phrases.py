@@ -1,69 +1,58 @@
 """What we say for an author who wrote nothing: in every language of ours, shortly, and in GSM-7."""
 
 import re
-from datetime import date
+from importlib import import_module
+from pkgutil import iter_modules
 
+import msgspec
 import pytest
 
+from engine import answers
 from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
+    AnswerReader,
     InvalidAnswer,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
+    explain_invalid_answer,
+    invalid_answer_text,
+    invalid_reasons,
     read_answer,
 )
+from engine.answers.answer_type import Refusal
+from engine.answers.dates import DateReader
+from engine.answers.numbers import NumberReader
+from engine.answers.phones import PhoneReader
+from engine.answers.scales import ScaleReader
+from engine.answers.several_choices import ChoicesReader
+from engine.answers.text_answers import TextReader
+from engine.answers.translations import Translated, TranslatedLimits
+from engine.answers.type_registry import ANSWER_SPECS
+from engine.answers.yes_no import YesNoAnswer, YesNoReader
 from engine.model.patterns import compile_pattern
 from engine.model.segments import count_segments
 from engine.surveys import phrases
-from engine.surveys.phrases import fixed_text, invalid_answer_text, invalid_reasons, yes_no_words
+from engine.surveys.phrases import fixed_text
+from tests.engine.answer_samples import COLOUR_IDS, COLOUR_PLACES, READERS, REFUSED, WRITTEN, today
 
 LANGUAGES = ["en", "fr", "no"]
 FIXED = ["unavailable", "not_found", "expired", "stopped", "help", "opted_in"]
-TABLES = {"en": phrases._ENGLISH, "fr": phrases._FRENCH, "no": phrases._NORWEGIAN}
-
-COLOURS = ("red", "green", "blue", "pink")
-PLACES = {"1": 0, "2": 1, "3": 2, "4": 3}
-
-NO_DATE = {"not_a_date": "soon", "no_year": "21 nov", "no_such_day": "0/0/2020"}
-
-# Each reader, and for each of its whys an SMS that it refuses for it.
-REFUSED = [
-    (TextReader(0, 40), {"too_long": "a" * 41}),
-    (TextReader(1, 640), {"too_short": "", "too_long": "a" * 641}),
-    (TextReader(3, 5, compile_pattern("[A-Z]+")), {"too_short": "A", "too_long": "A" * 6, "pattern": "abc"}),
-    (NumberReader(), {"not_a_number": "hot", "ambiguous": "1,250"}),
-    (NumberReader(decimals=0), {"not_a_number": "", "ambiguous": "1 or 2", "decimals": "1.5"}),
-    (NumberReader(min=18, decimals=1), {"not_a_number": "", "ambiguous": "9/9", "decimals": "20.55", "too_low": "17"}),
-    (NumberReader(max=4.5, decimals=2), {"not_a_number": "", "ambiguous": "½", "decimals": "0.123", "too_high": "5"}),
-    (NumberReader(80, 115), {"not_a_number": "", "ambiguous": "1,250", "too_low": "79", "too_high": "116"}),
-    (ScaleReader(1, 10), {"not_a_number": "?", "too_low": "0", "too_high": "11"}),
-    (YesNoReader(), {"not_yes_or_no": "perhaps"}),
-    (ChoiceReader(COLOURS, PLACES), {"no_such_option": "5"}),
-    (ChoicesReader(COLOURS, PLACES, 1, 4), {"no_such_option": "5"}),
-    (ChoicesReader(COLOURS, PLACES, 1, 1), {"no_such_option": "5", "too_many": "1 2"}),
-    (ChoicesReader(COLOURS, PLACES, 2, 3), {"no_such_option": "5", "too_few": "1", "too_many": "all"}),
-    (ChoicesReader(COLOURS, PLACES, 2, 2), {"no_such_option": "5", "too_few": "1", "too_many": "all"}),
-    (DateReader(), NO_DATE),
-    (DateReader("2020-01-01", "today"), NO_DATE | {"too_early": "31/12/2019", "too_late": "tomorrow"}),
-    (DateReader("today", "2030-12-31", "mdy"), NO_DATE | {"too_early": "hier", "too_late": "01/01/2031"}),
-    (DateReader(max="today"), NO_DATE | {"too_late": "22/11/2026"}),
-    (DateReader(min="today"), NO_DATE | {"too_early": "20/11/2026"}),
-    (PhoneReader(), {"not_a_phone": "06 12 34 56 78"}),
-    (PhoneReader("FR"), {"not_a_phone": "12"}),
-    (PhpNumberReader(), {"not_a_number": "hot"}),
-    (AnythingReader(), {}),
-]  # fmt: skip
 
 
-def today():
-    return date(2026, 11, 21)
+def _translations():
+    """Everything that answer types say in three languages, and where it stands."""
+    for module in (import_module(f"engine.answers.{each.name}") for each in iter_modules(answers.__path__)):
+        yield from _translations_within(vars(module), module.__name__)
+
+
+def _translations_within(value, where):
+    if isinstance(value, Translated):
+        yield where, value
+    elif isinstance(value, Refusal | TranslatedLimits):
+        yield from _translations_within(msgspec.structs.asdict(value), where)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _translations_within(each, f"{where}.{name}")
+
+
+TRANSLATIONS = dict(_translations())
 
 
 @pytest.mark.parametrize("reader, refused", REFUSED)
@@ -93,27 +82,45 @@ def test_every_fixed_text_is_one_segment(name, language):
     assert "UNDERSØK" in sentence
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_language_has_every_sentence_with_the_same_places_in_it(language):
-    table, english = TABLES[language], TABLES["en"]
-    for field in ("fixed", "wrong", "expected", "number_limits", "date_limits", "dates"):
-        assert _places(getattr(table, field)) == _places(getattr(english, field)), field
+def test_every_language_has_every_fixed_text_with_the_same_places_in_it():
+    english = _places(phrases._FIXED_TEXTS["en"])
+    assert all(_places(texts) == english for texts in phrases._FIXED_TEXTS.values())
+    assert set(phrases._FIXED_TEXTS) == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("where", TRANSLATIONS)
+def test_every_translation_has_the_same_places(where):
+    said = _places(msgspec.structs.asdict(TRANSLATIONS[where]))
+    assert list(said) == LANGUAGES
+    assert len(set(map(frozenset, said.values()))) == 1
 
 
 def _places(sentences):
     return {name: set(re.findall(r"\{\w+\}", sentence)) for name, sentence in sentences.items()}
 
 
-def test_there_is_a_sentence_for_every_why_but_a_reaction():
-    given = {why for _, refused in REFUSED for why in refused}
-    assert given == set(TABLES["en"].wrong)
+def test_every_reader_is_tried():
+    assert {type(reader) for reader, _ in REFUSED} == set(AnswerReader.__subclasses__())
+    assert {type(reader) for reader in READERS.values()} == set(AnswerReader.__subclasses__())
+    assert {written["type"] for written in WRITTEN} | {"phone"} == {
+        spec.__struct_config__.tag for spec in ANSWER_SPECS
+    }
+
+
+@pytest.mark.parametrize("reader, refused", REFUSED)
+def test_an_author_is_told_in_words_why_an_answer_was_refused(reader, refused):
+    words = [explain_invalid_answer(reader, why) for why in [*refused, "reaction"]]
+    assert len(set(words)) == len(words)
+    assert all(each.split()[0] in ("it", "there") for each in words)
 
 
 @pytest.mark.parametrize("one, other", [("en", "fr"), ("fr", "no"), ("no", "en")])
 def test_no_language_borrows_a_sentence(one, other):
-    for field in ("fixed", "wrong", "expected"):
-        sentences = getattr(TABLES[one], field)
-        assert not set(sentences.values()) & set(getattr(TABLES[other], field).values())
+    assert not set(phrases._FIXED_TEXTS[one].values()) & set(phrases._FIXED_TEXTS[other].values())
+    said = [msgspec.structs.asdict(each) for each in TRANSLATIONS.values()]
+    sentences = [each for each in said if each["en"].endswith(".") and each["en"] != "."]
+    assert len(sentences) > 30
+    assert not {each[one] for each in sentences} & {each[other] for each in sentences}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_no_language_borrows_a_sentence(one, other):
         (TextReader(1, 40), "too_long", "en", "That is too long. Please answer in at most 40 characters."),
         (TextReader(2, 40), "too_short", "fr", "C'est trop court. Veuillez répondre en 2 à 40 caractères."),
         (
-            *(ChoicesReader(COLOURS, PLACES, 1, 1), "too_many", "no"),
+            *(ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 1, 1), "too_many", "no"),
             "Det er for mange. Svar med ett tall fra 1 til 4.",
         ),
         (
@@ -155,11 +162,11 @@ def test_no_language_borrows_a_sentence(one, other):
         ),
         (YesNoReader(), "not_yes_or_no", "fr", "Ce n'est ni oui ni non. Veuillez répondre oui ou non."),
         (
-            *(ChoicesReader(COLOURS, PLACES, 1, 3), "too_many", "en"),
+            *(ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 1, 3), "too_many", "en"),
             "That is too many. Please answer with 1 to 3 numbers from 1 to 4, such as 1 2.",
         ),
         (
-            *(ChoicesReader(COLOURS, PLACES, 3, 3), "too_few", "en"),
+            *(ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 3, 3), "too_few", "en"),
             "That is too few. Please answer with 3 numbers from 1 to 4, such as 1 2 3.",
         ),
         (
@@ -192,7 +199,7 @@ def test_the_choice_that_a_refusal_shows_is_one_that_is_taken(reader):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_words_for_no_and_yes_are_read_as_such(language):
-    no, yes = yes_no_words(language)
+    no, yes = YesNoAnswer().slot_words(language).labels
     assert read_answer(YesNoReader(), no, today).value is False
     assert read_answer(YesNoReader(), yes, today).value is True
 
@@ -202,7 +209,7 @@ def test_the_words_for_no_and_yes_are_read_as_such(language):
     [("en-GB", "yes"), ("fr-CA", "oui"), ("nb", "ja"), ("nb-NO", "ja"), ("nn", "ja"), ("de", "yes")],
 )
 def test_a_variety_of_a_language_has_its_sentences_and_a_foreign_one_has_the_english(language, yes):
-    assert yes_no_words(language)[1] == yes
+    assert YesNoAnswer().slot_words(language).labels[1] == yes
 
 
 def test_only_what_answers_a_command_says_who_answers():

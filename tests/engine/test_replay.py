@@ -77,7 +77,7 @@ def version(text):
 @given(mails())
 def test_any_session_comes_out_the_same(mail):
     steps = play(mail)
-    records = [record for step in steps for record in step.records]
+    records = [record for step in steps for record in step.effects.records]
     sessions = list(sessions_of(SENDER, records))
     assert sorted(session.id for session in sessions) == sorted(
         record.session for record in records if isinstance(record, SessionOpened)
@@ -90,7 +90,7 @@ def test_any_session_comes_out_the_same(mail):
 @settings(max_examples=50, deadline=None)
 @given(mails())
 def test_on_its_own_version_nothing_differs(mail):
-    records = [record for step in play(mail) for record in step.records]
+    records = [record for step in play(mail) for record in step.effects.records]
     for session in sessions_of(SENDER, records):
         survey = SURVEYS.by_version(session.opened.version)
         assert replay_on_version(session, survey, SURVEYS, POLICY).is_same

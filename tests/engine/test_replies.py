@@ -9,40 +9,38 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.answers import (
-    NO_WORDS,
-    YES_WORDS,
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
     InvalidAnswer,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
     dates,
-    is_numeric,
-    numbers,
-    options,
+    invalid_reasons,
+    number_parsing,
     reactions,
     read_answer,
+    several_choices,
 )
-from engine.answers.dates import MONTH_NUMBERS
+from engine.answers.dates import MONTH_NUMBERS, DateReader
+from engine.answers.numbers import NumberReader
+from engine.answers.octopush_readers import AnythingReader, PhpNumberReader, is_numeric
+from engine.answers.phones import PhoneReader
 from engine.answers.reactions import is_reaction
+from engine.answers.scales import ScaleReader
+from engine.answers.several_choices import ChoicesReader
+from engine.answers.text_answers import TextReader
 from engine.answers.vocabulary import NUMBER_WORDS
+from engine.answers.yes_no import NO_WORDS, YES_WORDS, YesNoReader
 from engine.model import text_normalization
 from engine.model.events import Answer
-from engine.model.patterns import compile_pattern
 from engine.model.text_normalization import clean_text, fold_text, fold_word
-from engine.surveys.phrases import invalid_reasons
-
-TODAY = date(2026, 11, 21)
-
-
-def today():
-    return TODAY
+from tests.engine.answer_samples import (
+    COLOURS,
+    NAME,
+    READERS,
+    STARS,
+    TEMPERATURE,
+    TODAY,
+    TOPPINGS,
+    is_answer_of,
+    today,
+)
 
 
 def no_day():
@@ -56,8 +54,6 @@ def value(reader, sms):
 
 
 # -- text
-
-NAME = TextReader(2, 8, compile_pattern("[A-Za-zé -]+"))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +84,6 @@ def test_an_emoji_and_a_long_story_are_texts():
 
 
 # -- number
-
-TEMPERATURE = NumberReader(min=80, max=115)
 
 
 @pytest.mark.parametrize(
@@ -303,8 +297,6 @@ def test_thousands_are_read_as_they_were_printed(group, point, whole, cents):
 
 # -- scale
 
-STARS = ScaleReader(1, 10, {"awful": 1, "very good": 10})
-
 
 @pytest.mark.parametrize(
     "sms, number",
@@ -453,11 +445,6 @@ def test_no_word_is_both_yes_and_no():
 
 # -- choice
 
-COLOURS = ChoiceReader(
-    ("red", "green"),
-    {"1": 0, "2": 1, "red": 0, "green": 1, "rouge": 0, "deep green": 1, "c++": 1, "i'm blue": 0},
-)
-
 
 @pytest.mark.parametrize(
     "sms, place",
@@ -507,15 +494,6 @@ def test_no_such_option(sms):
 
 # -- choices
 
-TOPPINGS = ChoicesReader(
-    ("tomato", "basil", "oil", "years"),
-    dict.fromkeys(["1", "tomato", "tomatoes"], 0)
-    | dict.fromkeys(["2", "basil", "salt"], 1)
-    | dict.fromkeys(["3", "oil", "salt and oil"], 2)
-    | dict.fromkeys(["4", "oil, red", "3-4 years", "c++"], 3),
-    2,
-    3,
-)
 A, B, C, D = TOPPINGS.ids
 
 
@@ -915,24 +893,6 @@ def test_php_does_not_take_it_for_a_number(sms):
 
 # -- every reader, every SMS
 
-READERS = {
-    "text": TextReader(1, 640),
-    "name": NAME,
-    "number": NumberReader(),
-    "temperature": TEMPERATURE,
-    "decimals": NumberReader(0, 1, 2),
-    "scale": STARS,
-    "yes_no": YesNoReader(frozenset({"sim"}), frozenset({"nunca"})),
-    "choice": COLOURS,
-    "choices": TOPPINGS,
-    "birthday": DateReader(max="today"),
-    "appointment": DateReader(min="today", max="2030-12-31", order="mdy"),
-    "phone": PhoneReader("FR"),
-    "world phone": PhoneReader(),
-    "anything": AnythingReader(),
-    "php": PhpNumberReader(),
-}
-
 BUDGET_NS = 1_000_000
 """What reading one SMS may cost, of this thread's time."""
 
@@ -980,32 +940,7 @@ def test_no_text_whatever_raises_and_its_answer_is_one_of_its_type(sms):
             assert answer.reason in (*invalid_reasons(reader), "reaction")
         else:
             assert answer.raw == sms
-            assert _is_of(reader, answer)
-
-
-def _is_of(reader, answer):
-    value = answer.value
-    match reader:
-        case TextReader():
-            return reader.min <= len(value) <= reader.max
-        case NumberReader(low, high):
-            return (low is None or value >= low) and (high is None or value <= high)
-        case ScaleReader(low, high):
-            return type(value) is int and low <= value <= high
-        case YesNoReader():
-            return type(value) is bool
-        case ChoiceReader(ids):
-            return value == ids[answer.index]
-        case ChoicesReader(ids, _, least, most):
-            return least <= len(value) <= most and value == tuple(ids[place] for place in answer.indexes)
-        case DateReader():
-            return date.fromisoformat(value).isoformat() == value
-        case PhoneReader():
-            return value[0] == "+" and value[1:].isdecimal() and value.isascii()
-        case AnythingReader():
-            return value == answer.raw
-        case PhpNumberReader():
-            return type(value) is float
+            assert is_answer_of(reader, answer)
 
 
 @settings(max_examples=100, deadline=None)
@@ -1060,9 +995,9 @@ def _least_ns(reader, sms):
             NO_WORDS,
             NUMBER_WORDS,
             MONTH_NUMBERS,
-            numbers._UNIT_WORDS,
-            numbers._NUMBER_CHANGING_WORDS,
-            options._ALL_WORDS,
+            number_parsing._UNIT_WORDS,
+            number_parsing.NUMBER_CHANGING_WORDS,
+            several_choices._ALL_WORDS,
         ),
         *(dates._IGNORED_WORDS, dates._RELATIVE_DAYS, reactions._REACTION_LEADS),
     ],
@@ -1092,7 +1027,7 @@ def test_every_wording_of_a_reaction_is_known(lead):
     assert is_reaction(f"{lead.replace('*', '👍🏽').capitalize()} “Hi”")
 
 
-@pytest.mark.parametrize("word", sorted(numbers._NUMBER_CHANGING_WORDS))
+@pytest.mark.parametrize("word", sorted(number_parsing.NUMBER_CHANGING_WORDS))
 def test_no_number_is_read_beside_a_word_that_makes_another_of_it(word):
     assert value(NumberReader(), f"{word} 3") == value(NumberReader(), f"3 {word}") == "ambiguous"
 

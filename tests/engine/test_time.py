@@ -31,7 +31,7 @@ def phone():
 
 def test_silence_counts_from_the_last_sms_of_a_turn_as_they_leave_a_pause_apart(phone):
     phone.text("START")
-    assert phone.channel_state.session.touched_at == phone.now + 2 * 2000
+    assert phone.channel_state.session.last_sms_at == phone.now + 2 * 2000
     assert phone.last_advance.alarm == phone.now + 2 * 2000 + 4 * MINUTE_MS
 
 

@@ -250,7 +250,7 @@ def test_what_is_odd_about_what_parley_tells_is_found(steps, told):
 
 
 @pytest.mark.parametrize("step", [say("a", "{$x}"), say("a", "{$x|y:3}")])
-def test_a_file_of_an_earlier_release_that_wrote_such_a_thing_is_still_read(step):
+def test_a_stored_file_with_such_a_thing_is_still_read(step):
     assert problems(step) == []
     assert [(level, where) for level, where, _ in found(step)] == [("error", "a")]
     phone = phone_for(step)

@@ -2,18 +2,15 @@
 
 import pytest
 
-from engine.answers import (
-    AnythingReader,
-    ChoiceReader,
-    ChoicesReader,
-    DateReader,
-    NumberReader,
-    PhoneReader,
-    PhpNumberReader,
-    ScaleReader,
-    TextReader,
-    YesNoReader,
-)
+from engine.answers.dates import DateReader
+from engine.answers.numbers import NumberReader
+from engine.answers.octopush_readers import AnythingReader, PhpNumberReader
+from engine.answers.phones import PhoneReader
+from engine.answers.scales import ScaleReader
+from engine.answers.several_choices import ChoicesReader
+from engine.answers.single_choice import ChoiceReader
+from engine.answers.text_answers import TextReader
+from engine.answers.yes_no import YesNoReader
 from engine.model.patterns import compile_folded, compile_pattern
 from engine.surveys.conditions import (
     Above,
@@ -29,7 +26,7 @@ from engine.surveys.conditions import (
     OneOf,
     StepAnswered,
 )
-from engine.surveys.wording import describe_condition, describe_reader
+from engine.surveys.wording import describe_condition
 
 OWN = AtLeast("me", 95)
 OTHER = OneOf("fever", frozenset([False]))
@@ -111,4 +108,4 @@ def test_about_no_step_every_step_is_named():
     (PhpNumberReader(), "number"),
 ])  # fmt: skip
 def test_an_answer_type_says_what_it_takes(reader, words):
-    assert describe_reader(reader) == words
+    assert reader.describe_answers() == words

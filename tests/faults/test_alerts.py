@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from config.settings.settings import load_settings
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, encode_event
 from tests.support import clinic
 from tests.support.inviting import Api, key_table
@@ -29,11 +29,10 @@ from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
-from workers.sending.delivery import OUTBOX_LEASE_MS
 from workers.store.channel_state import ChannelStore
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
-from workers.store.outboxes import OutboxStore
+from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxStore
 
 PANELS = panels()
 
@@ -212,12 +211,12 @@ class World:
 
     def accept(self, sender, event):
         """As `web` does, but nobody is rung for."""
-        commands, _ = keyspace.accept_commands(self.settings.shards, [(sender, False, event)])
-        keyspace.run_commands(self.lanes, commands)
+        commands, _ = function_calls.accept_commands(self.settings.shards, [(sender, False, event)])
+        redis_client.run_commands(self.lanes, commands)
 
     def age(self, server, name, member, by_s):
         """Let something have been there for so long."""
-        server.zadd(name, {member: keyspace.server_time_ms(server) - by_s * 1_000})
+        server.zadd(name, {member: redis_client.server_time_ms(server) - by_s * 1_000})
 
     def memory(self, share):
         """Let the lanes' server be as full as that; without a limit if 0."""

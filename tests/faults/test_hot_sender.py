@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, encode_event
 from tests.soak import ledger
 from tests.support import audit, clinic
@@ -26,9 +26,9 @@ def flood(redis, broker, over):
             (HOT, False, encode_event(InboundSms(f"{number:016x}", clinic.CHANNEL, f"said {number}")))
             for number in range(said, said + AT_ONCE)
         ]
-        commands, _ = keyspace.accept_commands(SHARDS, events)
-        keyspace.run_commands(redis, commands)
-        keyspace.run_command(broker, keyspace.wake_command(keyspace.REPLIES_QUEUE, [HOT]))
+        commands, _ = function_calls.accept_commands(SHARDS, events)
+        redis_client.run_commands(redis, commands)
+        redis_client.run_command(broker, function_calls.wake_command(keyspace.REPLIES_QUEUE, [HOT]))
         said += AT_ONCE
         until(lambda: redis.llen(mailbox) < SMS // 2, 60, "half of it is handled")
     return said

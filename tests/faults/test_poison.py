@@ -1,7 +1,7 @@
 """Poison: wake-ups and mail that cannot be read, and events that fail, or take their worker with them. Only they are put
 aside, and everybody else is answered."""
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import odd_process
@@ -49,11 +49,8 @@ def test_wake_ups_and_mail_that_cannot_be_read_harm_nobody(deployment, play, own
     redis, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
     deployment.start()
     broken, stranger = clinic.number(1), clinic.number(2)
-    k = keyspace.shard_of(broken, SHARDS)
-    entry = keyspace.function_call(
-        "accept", [keyspace.lane_alarms_key(k), keyspace.mailbox_key(k, broken)], (broken, b"R\xc1 no event")
-    )
-    keyspace.run_command(redis, entry)
+    (entry,), _ = function_calls.accept_commands(SHARDS, [(broken, False, b"\xc1 no event")])
+    redis_client.run_command(redis, entry)
     for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE):
         broker.zadd(
             keyspace.wakeup_queue_key(queue),

@@ -5,14 +5,16 @@ from threading import Thread
 import pytest
 import requests
 
-from config.store import keyspace
+from config.store import lua_library
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment, odd_process, procfile
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-FUNCTIONS = ["accept", "claim", "commit", "take", "settle", "tick", "ring", "depart"]
+FUNCTIONS = [
+    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake", "acquire_permits",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def deployment(own_valkey, octopush, proxy):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, function):
     deployment.start()
-    proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
+    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=3)
     play.hold(range(5))
     until(lambda: proxy.lost, 30, "a reply was lost")
     play.judge()
@@ -47,7 +49,7 @@ def test_replies_that_are_lost_again_and_again_harm_nobody_however_often_clients
         odd_process(deployment, role, f"retries-{retries}")
     deployment.wait_ready()
     deployment.wait_running()
-    proxy.lose_replies(keyspace.LIBRARY_NAME.encode(), times=12, every=5)
+    proxy.lose_replies(lua_library.LIBRARY_NAME.encode(), times=12, every=5)
     play.hold(range(10))
     assert proxy.lost > 5
     proxy.lose_replies(b"", times=0)

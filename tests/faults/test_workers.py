@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import KILLED_S, odd_process, procfile
@@ -68,7 +68,7 @@ def test_wake_ups_doubled_late_and_for_nobody_do_nothing(deployment, play, own_v
     def ring():
         while not stop.is_set():
             for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE):
-                keyspace.run_command(broker, keyspace.wake_command(queue, everybody))
+                redis_client.run_command(broker, function_calls.wake_command(queue, everybody))
 
     noise = Thread(target=ring)
     noise.start()

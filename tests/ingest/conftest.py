@@ -7,9 +7,7 @@ from threading import Thread
 import pytest
 import uvicorn
 
-from config.settings.settings import load_settings_and_surveys
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.settings.startup_check import load_settings_and_surveys
 from ingest.web import create_app
 from tests.support.waiting import HANG_S, free_port, until
 
@@ -42,9 +40,7 @@ def web(valkey) -> Iterator[Callable[..., str]]:
                 "PARLEY_REDIS_URL": valkey.url,
                 "PARLEY_BROKER_URL": valkey.broker_url,
             }
-            settings, surveys = load_settings_and_surveys(
-                {**own, **variables}, load_surveys, provider_mistakes
-            )
+            settings, surveys = load_settings_and_surveys({**own, **variables})
             return stack.enter_context(serving(create_app(settings, surveys), port))
 
         yield start

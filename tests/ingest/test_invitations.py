@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from config.store import keyspace
+from config.store import keyspace, lua_library
 from engine.model.events import Invitation, decode_inbound
 from ingest.api import invitations
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
@@ -245,12 +245,12 @@ def test_posted_many_times_in_parallel_it_is_one(api, valkey):
     assert len(held(valkey)) == 1
 
 
-@pytest.mark.parametrize("function", ["refer", "hold"])
+@pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
 def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, function):
     with Proxy(valkey.url) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
-        proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=2)
+        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=2)
         reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
         assert reply.status_code in (200, 202)
         assert proxy.lost == 2

@@ -216,7 +216,7 @@ def test_what_is_no_table_of_people_is_told_why(table, head, why):
 @pytest.mark.parametrize(
     "lines, why",
     [
-        (["+336,Ann", '+337,"Bob', "+338,Cy"], "after line 2: .* quotation mark"),
+        (["+336,Ann", '+337,"Bob', "+338,Cy"], "line 3: .* quotation mark"),
         (["+336,Ann", "+337,Hello Bob, how are you?"], "line 3 has more cells"),
     ],
 )
@@ -230,5 +230,5 @@ def test_empty_cells_beyond_the_last_column_are_nothing(table):
 
 
 def test_a_table_in_another_encoding_is_told_so(table):
-    with pytest.raises(PeopleFileError, match="saved as UTF-8"):
+    with pytest.raises(PeopleFileError, match="line 2: it is not UTF-8: save the file as CSV in UTF-8"):
         rows(table("identifier,name", "+336,Zoé", encoding="latin-1"))

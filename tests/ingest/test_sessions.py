@@ -5,7 +5,8 @@ from time import time
 import pytest
 import requests
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
+from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
 from engine.model import lane as lane_format
 from engine.model.events import (
     Answer,
@@ -81,13 +82,14 @@ class Store:
 
     def release(self, identity):
         """As the pacer does."""
-        keys = [
-            keyspace.lane_alarms_key(K),
-            keyspace.held_ids_key(K, "clinic"),
-            keyspace.held_invitations_key(K),
-            keyspace.mailbox_key(K, PERSON),
-        ]
-        keyspace.run_command(self.client, keyspace.function_call("release", keys, (identity, PERSON)))
+        released = ReleasedInvitation(mailbox=keyspace.mailbox_key(K, PERSON), id=identity, sender=PERSON)
+        call = ReleaseInvitations(
+            lane_alarms=keyspace.lane_alarms_key(K),
+            held_ids=keyspace.held_ids_key(K, "clinic"),
+            held_invitations=keyspace.held_invitations_key(K),
+            invitations=[released],
+        )
+        redis_client.run_command(self.client, function_calls.function_call(call))
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from config.settings.channels import ChannelLimits
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
+from config.store.server_functions import AttachedReply, AttachReplies, ReleaseOutbox, ReserveOutbox
 from engine.model.events import (
     DeliveryReceipt,
     InboundSms,
@@ -76,7 +77,7 @@ def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
 
     async def run():
         lanes, broker = (
-            AsyncRedisClient(keyspace.connect_async(url)) for url in (valkey.url, valkey.broker_url)
+            AsyncRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
         )
         mailboxes = MailboxWriter(16, lanes, broker, spool)
         in_place = InlineReplies(16, 86_400_000, lanes, mailboxes, most)
@@ -261,26 +262,27 @@ def test_what_goes_through_the_spool_is_answered_with_nothing_and_asks_redis_not
 
 
 def test_every_call_may_be_repeated_after_its_reply_was_lost(lane):
-    keyspace.load_functions(lane.client)
-    outbox, lock, alarms = (
-        keyspace.outbox_key(K, ANNA),
-        keyspace.outbox_lock_key(K, ANNA),
-        keyspace.outbox_alarms_key(K),
-    )
+    redis_client.load_functions(lane.client)
+    box = {"outbox": keyspace.outbox_key(K, ANNA), "outbox_lock": keyspace.outbox_lock_key(K, ANNA)}
+    theirs = box | {"outbox_alarms": keyspace.outbox_alarms_key(K), "sender": ANNA}
     entry, marked = b"clinic\0one", b"clinic\0two"
 
-    def twice(function, keys, *args):
+    def twice(call):
         first, second = (
-            keyspace.run_command(lane.client, keyspace.function_call(function, keys, args)) for _ in range(2)
+            redis_client.run_command(lane.client, function_calls.function_call(call)) for _ in range(2)
         )
         assert first == second
         return first
 
-    assert twice("reserve", [outbox, lock], "t", 5_000) == 1
-    assert twice("reserve", [outbox, lock], "u", 5_000) == 0
-    lane.client.rpush(outbox, entry)
-    assert twice("entrust", [alarms, outbox, lock], ANNA, "u", 20_000, entry, marked) == 0
-    assert twice("entrust", [alarms, outbox, lock], ANNA, "t", 20_000, marked, entry) == 0
-    assert twice("entrust", [alarms, outbox, lock], ANNA, "t", 20_000, entry, marked) == 1
-    assert twice("unreserve", [alarms, outbox, lock], ANNA, "t") == 0
-    assert lane.client.lrange(outbox, 0, -1) == [marked]
+    def attach(token, entry, marked):
+        replies = [AttachedReply(entry=entry, marked=marked)]
+        return AttachReplies(**theirs, token=token, rest_ms=20_000, replies=replies)
+
+    assert twice(ReserveOutbox(**box, token="t", lease_ms=5_000)) == 1
+    assert twice(ReserveOutbox(**box, token="u", lease_ms=5_000)) == 0
+    lane.client.rpush(box["outbox"], entry)
+    assert twice(attach("u", entry, marked)) == 0
+    assert twice(attach("t", marked, entry)) == 0
+    assert twice(attach("t", entry, marked)) == 1
+    assert twice(ReleaseOutbox(**theirs, token="t")) == 0
+    assert lane.client.lrange(box["outbox"], 0, -1) == [marked]

@@ -9,11 +9,9 @@ from time import monotonic, time
 import pytest
 import requests
 
-from config.settings.settings import load_settings_and_surveys
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from engine.model.events import DeliveryReceipt, InboundSms, SmsPart, decode_inbound
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -274,7 +272,7 @@ def test_the_simulator_is_not_there_unless_a_channel_uses_it(web, tmp_path):
     (tmp_path / "parley.toml").write_text(toml)
     secrets = {"REAL": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}
     environ = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), **secrets}
-    assert load_settings_and_surveys(environ, load_surveys, provider_mistakes)
+    assert load_settings_and_surveys(environ)
     base = web(**environ)
     assert requests.get(f"{base}/simulator/phones/+336", timeout=60).status_code == 404
     assert post(base, sms(), token="s3cr3t", channel="real").status_code == 200

@@ -6,9 +6,7 @@ from time import time
 import msgspec
 import pytest
 
-from config.settings.settings import load_settings_and_surveys
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.settings.startup_check import load_settings_and_surveys
 from ingest.web import create_app
 from tests.providers import test_octopush, test_webhook
 from tests.providers.fuzz import fuzz_app
@@ -47,7 +45,7 @@ def app(valkey, tmp_path):
     def make(toml, **environ):
         (tmp_path / "parley.toml").write_text(toml)
         paths = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_REDIS_URL": valkey.url}
-        return create_app(*load_settings_and_surveys({**paths, **environ}, load_surveys, provider_mistakes))
+        return create_app(*load_settings_and_surveys({**paths, **environ}))
 
     return make
 

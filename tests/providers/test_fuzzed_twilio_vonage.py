@@ -4,9 +4,7 @@ import asyncio
 
 import pytest
 
-from config.settings.settings import load_settings_and_surveys
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.settings.startup_check import load_settings_and_surveys
 from ingest.web import create_app
 from tests.providers import test_twilio_webhooks, test_vonage
 from tests.providers.fuzz import fuzz_app
@@ -45,5 +43,5 @@ ENVIRONMENT = {
 def test_every_webhook_at_random_is_answered_and_never_5xx(valkey, tmp_path, toml, calls, sign):
     (tmp_path / "parley.toml").write_text(toml)
     paths = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_REDIS_URL": valkey.url}
-    app = create_app(*load_settings_and_surveys({**paths, **ENVIRONMENT}, load_surveys, provider_mistakes))
+    app = create_app(*load_settings_and_surveys({**paths, **ENVIRONMENT}))
     asyncio.run(fuzz_app(app, "clinic", calls, sign))

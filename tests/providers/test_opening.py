@@ -34,7 +34,10 @@ def settings(tmp_path):
 
 
 def found(settings):
-    return [line.removeprefix("F: channels.clinic") for line in provider_mistakes(settings, "F")]
+    return [
+        line.removeprefix("F: channels.clinic")
+        for line in provider_mistakes(map(settings.provider_settings, settings.channels), "F")
+    ]
 
 
 OCTOPUSH = {"PARLEY_OCTOPUSH_LOGIN": "me@example.com", "PARLEY_OCTOPUSH_KEY": "k3y", "TOKEN": "t0ken"}
@@ -44,7 +47,7 @@ WEBHOOK = 'provider = "webhook"\nsend_url = "https://gateway.example/send"\nsecr
 def test_the_simulator_is_octopush_against_ourselves(settings):
     made = settings("", PARLEY_PORT="9000", PARLEY_HOST="0.0.0.0")
     assert found(made) == []
-    provider = open_provider(made.channels["clinic"], made)
+    provider = open_provider(made.provider_settings("clinic"))
     request = provider.write_send_request(OutboundSms("a", "clinic", "+336", "x"), 0)
     assert request.url == "http://127.0.0.1:9000/simulator/v1/public/sms-campaign/send"
     assert request.headers["api-key"] == "simulator"
@@ -55,7 +58,7 @@ def test_an_account_is_in_the_environment_and_its_url_may_end_in_a_slash(setting
         'provider = "octopush"\ntoken_env = "TOKEN"', PARLEY_OCTOPUSH_URL="http://fake:1/v1/", **OCTOPUSH
     )
     assert found(made) == []
-    request = open_provider(made.channels["clinic"], made).write_send_request(
+    request = open_provider(made.provider_settings("clinic")).write_send_request(
         OutboundSms("a", "clinic", "+336", "x"), 0
     )
     assert (request.url, request.headers["api-login"]) == (
@@ -100,7 +103,7 @@ def test_every_mistake_is_a_line_and_no_line_shows_a_secret(settings, lines, env
     assert found(made) == lines_found
     assert "sesame" not in "\n".join(found(made))
     with pytest.raises(UnusableChannelError) as raised:
-        open_provider(made.channels["clinic"], made)
+        open_provider(made.provider_settings("clinic"))
     assert len(raised.value.problems) == len(lines_found)
 
 
@@ -108,7 +111,7 @@ def test_any_option_may_come_from_the_environment(settings):
     lines = 'provider = "octopush"\ntoken_env = "TOKEN"\nsimulation_mode_env = "DRY"\n'
     made = settings(lines, DRY="true", **OCTOPUSH)
     assert found(made) == []
-    sent = open_provider(made.channels["clinic"], made).write_send_request(
+    sent = open_provider(made.provider_settings("clinic")).write_send_request(
         OutboundSms("a", "clinic", "+336", "x"), 0
     )
     assert msgspec.json.decode(sent.body)["simulation_mode"] is True
@@ -151,6 +154,6 @@ def test_the_account_of_the_simulator_is_nobodys_to_set():
 
 def test_a_provider_has_all_that_the_protocol_asks_for(settings):
     made = settings(WEBHOOK, WORD=SECRET)
-    provider = open_provider(made.channels["clinic"], made)
+    provider = open_provider(made.provider_settings("clinic"))
     wanted = [*Provider.__annotations__, *(name for name in vars(Provider) if not name.startswith("_"))]
     assert all(hasattr(provider, name) for name in wanted)

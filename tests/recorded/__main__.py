@@ -14,8 +14,10 @@ from tests.support.valkey import Valkey
 
 
 def record(file: Path) -> None:
-    """Nothing of this machine is written: its name, and where this lies, have others of the same length."""
-    hidden = {socket.gethostname(): "machine", str(ROOT): "/" + "p" * (len(str(ROOT)) - 1)}
+    """Nothing of this machine is written: its name, and where this and Python lie, have others of the same length."""
+    folders = {str(ROOT): "p", sys.prefix: "v", sys.base_prefix: "b"}
+    hidden = {each: "/" + letter * (len(each) - 1) for each, letter in folders.items()}
+    hidden[socket.gethostname()] = "machine"
     with Valkey() as valkey, FakeOctopush() as octopush, tempfile.TemporaryDirectory() as folder:
         with deployment(valkey, octopush, Path(folder) / "surveys") as parley:
             Scene(valkey, octopush, parley).play()

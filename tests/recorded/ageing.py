@@ -22,7 +22,7 @@ MOMENTS_MS = range(1_577_836_800_000, 13_569_465_600_000)
 """From 2020 to 2400: the scene has sessions that stay open for 99999 days."""
 
 TOKENS = range(1_577_836_800_000_000, 4_102_444_800_000_000)
-"""Fencing tokens, microseconds from 2020 to 2100. Those of 300656d count from 1, and stay."""
+"""Fencing tokens, microseconds from 2020 to 2100."""
 
 DAYS = range(date(2020, 1, 1).toordinal(), date(2100, 1, 1).toordinal())
 
@@ -104,22 +104,22 @@ def _timeless(_move: Move, value: bytes) -> bytes:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "mailbox": _headed(rb"[SR]\d{13}"),
-    "lane": _headed(rb"\d+ \d+ "),
-    "outbox": _headed(rb"[^\0]*\0"),
-    "held_mail": _headed(rb"[^\0]*\0\d{13}"),
-    **dict.fromkeys(("events", "dead", "tries", keyspace.PROCESSES_KEY), Move.packed),
+    "mailbox_key": _headed(rb"[SR]\d{13}"),
+    "lane_key": _headed(rb"\d+ \d+ "),
+    "outbox_key": _headed(rb"[^\0]*\0"),
+    "held_invitations_key": _headed(rb"[^\0]*\0\d{13}"),
+    **dict.fromkeys(("events_key", "dead_letters_key", "failed_attempts_key", keyspace.PROCESSES_KEY), Move.packed),
     **dict.fromkeys(
         (
-            "fence", "lock", "outbox_lock", "session", "optouts", "pause", "flow",
-            "sms_bucket", "session_bucket", "invitation_bucket", "request_bucket",
+            "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key",
+            "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
         ),
         Move.text,
     ),
     **dict.fromkeys(
         (
-            "alarms", "outbox_alarms", "dead_index", "dead_reasons", "dead_audit", "held", "reference", "tickets",
-            "simulated", "bell", "sms_counter", "released", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY,
+            "lane_alarms_key", "outbox_alarms_key", "dead_letter_index_key", "dead_letter_reasons_key", "dead_letter_audit_key", "held_ids_key", "reference_key", "tickets_key",
+            "simulator_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY,
             keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
         ),
         _timeless,
@@ -127,7 +127,7 @@ LAYOUTS: dict[str, Layout] = {
 }  # fmt: skip
 """By kind of key (config/store/keyspace.py). Scores and ids of streams are moved whatever the kind is."""
 
-NAMES: dict[str, Callable[[Move, str], str]] = {"released": Move.minute, "sms_counter": Move.date}
+NAMES: dict[str, Callable[[Move, str], str]] = {"released_sms_key": Move.minute, "sms_counter_key": Move.date}
 """Kinds whose names end with a time, behind the last colon."""
 
 

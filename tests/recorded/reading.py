@@ -156,11 +156,13 @@ def _read(reader: Callable[[bytes], Any], value: str) -> Any:
 
 
 def named(value: Any) -> Any:
-    """A decoded value whose fields have names, as JSON has it."""
+    """A decoded value whose fields have names, as JSON has it. Of several kinds, it says which by the tag that is stored:
+    what a class is called is nothing to a sample."""
     match value:
         case msgspec.Struct():
             fields = {field: named(getattr(value, field)) for field in value.__struct_fields__}
-            return {"": type(value).__name__} | fields
+            tag = value.__struct_config__.tag
+            return fields if tag is None else {"": tag} | fields
         case dict():
             return {str(key): named(held) for key, held in value.items()}
         case list() | tuple():

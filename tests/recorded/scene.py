@@ -1,18 +1,25 @@
 """One moment of a deployment in which there is something of everything: people at every point of a conversation, and
 everything that can be left lying by whoever died, waits, was refused or gave up.
 
-Nothing here may know more of Parley than its processes, its API and its server-side functions, so that it can be played by
-any release.
+Nothing here may know more of Parley than its processes, its API, its commands and its server-side functions, so that it
+can be played by any release.
 """
 
+import subprocess
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
+from config.store.server_functions import (
+    ReleasedInvitation,
+    ReleaseInvitations,
+    ReserveOutbox,
+    ServerFunction,
+    TakeTokens,
+)
 from engine.model.events import CancelSession, DeliveryReceipt, ProviderStop, SmsPart, encode_event
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
@@ -28,8 +35,10 @@ SOON_S = 30.0
 LEFT_MS = 60_000
 """How long what would go soon is there after the scene."""
 
-EXPIRES_DAYS = 39
-"""How long the session of `expiring` lasts."""
+WHY_PAUSED = "the phones are being counted"
+
+EXPIRES_DAYS = 39.5
+"""How long the session of `expiring` lasts. Its lane is kept for a day more, and must be there after 40 of them."""
 
 SURVEY = """
 survey: sampler
@@ -69,6 +78,7 @@ NAMES = (
     "half_way", "done", "stopped", "came_back", "asked", "held", "start_waits", "reply_waits", "parts", "told_stop",
     "receipt", "cancelled", "released", "unsent", "worker_died", "sender_died", "backing_off", "booked", "uncertain",
     "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread", "expiring",
+    "dropped",
 )  # fmt: skip
 PEOPLE = {name: person(place) for place, name in enumerate(NAMES)}
 """Who they are: what has happened to them."""
@@ -157,7 +167,11 @@ class Scene:
             self.heard(name, 1)
 
     def _give_up(self) -> None:
-        """Dead letters of both kinds."""
+        """Dead letters of both kinds; of one more, only the audit knows."""
+        self._accept_raw("dropped", b"no event")
+        self._until_dead(1)
+        self._command("dead", "drop", "--all", "--yes")
+        self._until_dead(0)
         self._octopush.control(Faults(script=[Scripted(400, {"code": 151, "message": "Country not served"})]))
         self.says("rejected", "Ada")
         self._until_dead(1)
@@ -237,8 +251,14 @@ class Scene:
             for each in self._parley.of(role):
                 if each.alive:
                     each.kill9()
-        self._call("reserve", [self._key(keyspace.outbox_key, "reserved"), self._key(keyspace.outbox_lock_key, "reserved")],
-                   ("fedcba9876543210", 86_400_000))  # fmt: skip
+        self._call(
+            ReserveOutbox(
+                outbox=self._key(keyspace.outbox_key, "reserved"),
+                outbox_lock=self._key(keyspace.outbox_lock_key, "reserved"),
+                token="fedcba9876543210",
+                lease_ms=86_400_000,
+            )
+        )  # fmt: skip
         self._lanes.lpush(self._key(keyspace.tickets_key, "done"), "sms_0000000000001")
         self._lanes.pexpire(self._key(keyspace.tickets_key, "done"), 172_800_000)
         self.says("start_waits", "START")
@@ -252,10 +272,11 @@ class Scene:
         self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
         self._release("released")
-        self._lanes.set(keyspace.pause_key(SIMULATED), "104: out of credit", px=LEFT_MS)
+        self._command("channel", "pause", SIMULATED, "--why", WHY_PAUSED)
         for bucket in (
             keyspace.sms_bucket_key(CHANNEL),
             keyspace.session_bucket_key(CHANNEL),
+            keyspace.invitation_bucket_key(CHANNEL),
             keyspace.request_bucket_key("tests"),
         ):
             self._take_permit(bucket)
@@ -272,13 +293,16 @@ class Scene:
             for each, mail in self._lanes.hgetall(keyspace.held_invitations_key(k)).items()
             if PEOPLE[name].encode() in mail
         ]
-        keys = [
-            keyspace.lane_alarms_key(k),
-            keyspace.held_ids_key(k, CHANNEL),
-            keyspace.held_invitations_key(k),
-            keyspace.mailbox_key(k, PEOPLE[name]),
-        ]
-        assert self._call("release", keys, (ids[0], PEOPLE[name])) == [1]
+        released = ReleasedInvitation(
+            mailbox=keyspace.mailbox_key(k, PEOPLE[name]), id=ids[0].decode(), sender=PEOPLE[name]
+        )
+        call = ReleaseInvitations(
+            lane_alarms=keyspace.lane_alarms_key(k),
+            held_ids=keyspace.held_ids_key(k, CHANNEL),
+            held_invitations=keyspace.held_invitations_key(k),
+            invitations=[released],
+        )
+        assert self._call(call) == [1]
 
     def _rest(self, name: str, owner: bytes) -> None:
         """Let the sender rest, as one does who waits for what `owner` says."""
@@ -289,7 +313,9 @@ class Scene:
     def _take_permit(self, bucket: str) -> None:
         """As whoever has to ask for one. A bucket goes after a second, which a busy machine takes to look at it."""
         pipeline = self._lanes.pipeline()
-        pipeline.execute_command(*keyspace.function_call("grant", [bucket], (500, 500, 1)))
+        pipeline.execute_command(
+            *function_calls.function_call(TakeTokens(bucket=bucket, rate_per_s=500, burst=500, wanted=1))
+        )
         pipeline.pexpire(bucket, LEFT_MS)
         assert pipeline.execute() == [1, 1]
 
@@ -300,15 +326,21 @@ class Scene:
         self._accept_raw(name, encode_event(event))
 
     def _accept_raw(self, name: str, event: bytes) -> None:
-        commands, _ = keyspace.accept_commands(SHARDS, [(PEOPLE[name], False, event)])
-        keyspace.run_commands(self._lanes, commands)
-        keyspace.run_command(self._broker, keyspace.wake_command(keyspace.REPLIES_QUEUE, [PEOPLE[name]]))
+        commands, _ = function_calls.accept_commands(SHARDS, [(PEOPLE[name], False, event)])
+        redis_client.run_commands(self._lanes, commands)
+        redis_client.run_command(
+            self._broker, function_calls.wake_command(keyspace.REPLIES_QUEUE, [PEOPLE[name]])
+        )
 
-    def _call(self, function: str, keys: Sequence[str], args: Sequence[object]) -> object:
-        return keyspace.run_command(self._lanes, keyspace.function_call(function, keys, args))
+    def _call(self, call: ServerFunction) -> object:
+        return redis_client.run_command(self._lanes, function_calls.function_call(call))
 
     def _key(self, of: object, name: str) -> str:
         return of(keyspace.shard_of(PEOPLE[name], SHARDS), PEOPLE[name])  # type: ignore[operator]
+
+    def _command(self, *arguments: str) -> None:
+        """What an operator types."""
+        subprocess.run(["parley", *arguments], env=self._parley.environment, check=True, capture_output=True)
 
     def _until_dead(self, count: int) -> None:
         def letters() -> int:

@@ -142,7 +142,7 @@ def later(value, ms):
         case dict():
             fields = {field: held for field, held in value.items() if field not in LETTERS_BYTES}
             return {
-                field: held + ms // DAY_MS if field == "day" and held else later(held, ms)
+                field: held + ms // DAY_MS if field == "counted_day" and held else later(held, ms)
                 for field, held in fields.items()
             }
         case list():

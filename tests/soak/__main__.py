@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from tests.soak.soak import Report, soak, spools
+from tests.soak.printing import print_report
+from tests.soak.soak import soak, spools
 
 LOGS = Path("var") / "soak"
-SHOWN = 40
 
 
 @click.command()
@@ -34,32 +33,8 @@ def main(seconds: float, seed: int | None, every_ms: float) -> None:
         report = soak(
             seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …")
         )
-    console.print(_table(report))
-    if not report.wrongs:
-        console.print(
-            "Every webhook that was acknowledged was applied once and in order, every SMS that was decided was sent once and "
-            "in order; nothing is pending and nothing has leaked."
-        )
-        return
-    for wrong in report.wrongs[:SHOWN]:
-        console.print(wrong, style="red", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(report.wrongs)} wrongs. What was done, and what the processes wrote, is in {LOGS}.")
-    sys.exit(1)
-
-
-def _table(report: Report) -> Table:
-    table = Table("what", "count", "a second")
-    for what, count in (
-        ("people", report.people), ("webhooks posted", report.webhooks), ("  not acknowledged", report.unacknowledged),
-        ("SMS sent", report.sms),
-    ):  # fmt: skip
-        table.add_row(what, f"{count:,}", f"{count / report.seconds:,.1f}")
-    for percent in (50, 99):
-        table.add_row(f"answered within, {percent} %", f"{report.lag_s(percent):.2f} s", "")
-    table.add_section()
-    for deed, count in report.deeds.items():
-        table.add_row(deed, f"{count:,}", f"{count / report.seconds:,.2f}")
-    return table
+    print_report(console, report, LOGS)
+    sys.exit(1 if report.wrongs else 0)
 
 
 if __name__ == "__main__":

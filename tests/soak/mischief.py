@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from config.store import keyspace
 from tests.support.octopush import FakeOctopush, Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy
@@ -147,9 +146,11 @@ class Mischief:
                 faults = msgspec.structs.replace(self._faults, reject=1 + deed.whom % 3, spares=SPARED)
                 self._octopush.control(faults)
             case "lose":
-                functions = ("accept", "claim", "commit", "take", "settle", "tick", "ring")
+                functions = (
+                    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake",
+                )  # fmt: skip
                 function = functions[deed.whom % len(functions)]
-                self._proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
+                self._proxy.lose_replies(f"_{function}\r\n".encode(), times=3)  # of whatever release
                 told = f"lose {function}"
             case "slow redis":
                 self._proxy.delay(0.03)

@@ -1,7 +1,8 @@
 """One soak: people talk on two channels, campaigns invite others, and mischief is done to all that runs. When it is over,
 everybody must have got what they should, once and in order, and nothing may be left behind.
 
-One process of each role is spared, and must not grow.
+One process of each role is spared, and must not grow; unless all of them are replaced by another release's meanwhile
+(tests/upgrade).
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import quantiles
 from threading import Event, Thread
 from time import monotonic
+from typing import Protocol
 
 import msgspec
 import requests
@@ -26,10 +28,10 @@ from tests.support.clinic import CHANNEL, number
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
-from tests.support.processes import SURVEYS, Deployment, Process
+from tests.support.processes import SURVEYS, THIS, Deployment, Process, Release
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 SURVEY = "clinic"
 CHANNELS = (CHANNEL, "harbour")
@@ -37,12 +39,16 @@ COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2
 INVITED = 20
 """People whom a campaign's request asks."""
 
-WAIT_S = 180.0
-"""How long what is under way may take once nothing is disturbed any more."""
+WAIT_S = 300.0
+"""How long what is under way may take once nothing is disturbed any more, and how long a rollout may take beyond its time.
+Of a busy machine too: PATIENCE is in it."""
 
-SETTLE_S = 60.0
+SETTLE_S = 20.0
 LOOK_S = 5.0
 """How long `/metrics` may take. It waits for each of two servers, for a second to connect and one to answer."""
+
+LOOKS_EVERY_S = 2.0
+"""Between two looks at what goes on."""
 
 FDS, BYTES = 96, 48 << 20
 """By how much a process may grow from the first third of a soak to its end: connections to two channels' provider are
@@ -103,7 +109,7 @@ class Group:
             self.failure = e
 
     def _talk(self, deadline_s: float) -> None:
-        self.crowd.talk(self._coming(), deadline_s, at_once=2_000, every_s=self._every_s)
+        self.crowd.talk(self._coming(), deadline_s / PATIENCE, at_once=2_000, every_s=self._every_s)
 
     def _coming(self) -> Iterator[Person]:
         place = 0
@@ -119,10 +125,10 @@ class Group:
             place += INVITED
             until(
                 lambda people=people: ask([each.number for each in people]),
-                end_s - monotonic(),
+                (end_s - monotonic()) / PATIENCE,
                 "all are invited",
             )  # type: ignore[misc]
-            self.crowd.talk(people, end_s - monotonic())
+            self.crowd.talk(people, (end_s - monotonic()) / PATIENCE)
 
     def _person(self, place: int) -> Person:
         name = f"P{place}"
@@ -193,13 +199,38 @@ def _taken_up(pid: int) -> tuple[int, int]:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()), resident * os.sysconf("SC_PAGE_SIZE")
 
 
+class Rollout(Protocol):
+    """A change of releases under a soak. Its `wrongs` are in words."""
+
+    wrongs: list[str]
+
+    @property
+    def releases(self) -> Sequence[Release]:
+        """All of them."""
+
+    @property
+    def first(self) -> Release:
+        """Whose processes run at first."""
+
+    @property
+    def over(self) -> bool:
+        """Has all of it happened?"""
+
+    def step(self, deployment: Deployment, gone_s: float, seconds: float) -> None:
+        """Have those processes run that shall, so long after the beginning of a soak of so many seconds."""
+
+    def finish(self, deployment: Deployment, valkey: Valkey, octopush: FakeOctopush) -> None:
+        """What is left to do if nothing is wrong, under way any more, or started again by itself."""
+
+
 def spools(seed: int) -> bool:
     """Has `web` a spool in the soak with this seed?"""
     return seed % 2 == 1
 
 
 def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
-         logs: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> Report:  # fmt: skip
+         logs: Path | None = None, tell: Callable[[str], None] = lambda _: None,
+         rollout: Rollout | None = None) -> Report:  # fmt: skip
     """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
     anything is wrong."""
     with Valkey() as valkey, FakeOctopush() as octopush, Proxy(valkey.url) as proxy:
@@ -213,8 +244,12 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
             },
         ) as deployment:  # fmt: skip
             _second_channel(deployment)
-            deployment.start(**(copies or COPIES))
-            report = _soak(Report(seed, seconds), deployment, valkey, proxy, octopush, every_s, tell)
+            deployment.start(rollout.first if rollout else THIS, **(copies or COPIES))
+            report = _soak(Report(seed, seconds), deployment, valkey, proxy, octopush, every_s, tell, rollout)
+            if rollout is not None and not report.wrongs:
+                tell("replaying dead letters")
+                rollout.finish(deployment, valkey, octopush)
+                report.wrongs += rollout.wrongs
             report.wrongs += [
                 *metric_wrongs(metrics, {str(each.pid) for each in deployment.processes}),
                 *_spool_wrongs(spool),
@@ -226,7 +261,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
 
 def _soak(
     report: Report, deployment: Deployment, valkey: Valkey, proxy: Proxy, octopush: FakeOctopush, every_s: float,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None], rollout: Rollout | None,
 ) -> Report:  # fmt: skip
     api = Api(deployment.base)
     tell("rehearsing")
@@ -234,7 +269,7 @@ def _soak(
     plays = rehearse(rehearsal, api, CHANNEL, SURVEY, valkey, octopush)
     before = octopush.count()
     strangers = {sms.to for sms in octopush.accepted()}
-    spared = [deployment.of(name)[0] for name in COPIES]
+    spared = [] if rollout else [deployment.of(name)[0] for name in COPIES]
     growth, sums = Growth(spared), Sums(f"{deployment.base}/metrics")
     over = Event()
     talking = [play for kind, play in plays.items() if kind != "invited"]
@@ -248,21 +283,28 @@ def _soak(
         groups.append(
             Group(f"{channel}'s campaign", crowd, [plays["invited"]], first + 10_000_000, over, every_s)
         )
-    deadline_s = report.seconds + WAIT_S
+    end_s = report.seconds + (WAIT_S if rollout else 0)
+    deadline_s = end_s + WAIT_S
     mischief = Mischief(deployment, spared, valkey, proxy, octopush, letters=True)
     tell("soaking")
-    operators = Operators(deployment, report.seed)
+    releases = rollout.releases if rollout else (THIS, THIS)
+    operators = Operators([{**deployment.environment, **each.environment} for each in releases], report.seed)
     with deployment.respawning(), operators:
         begun_s = monotonic()
         for group, channel in zip(groups, [name for name in CHANNELS for _ in range(2)], strict=True):
             ask = None if group.name == channel else _asker(Api(deployment.base), channel)
             group.start(deadline_s, ask)
-        mischief.start(schedule(report.seed, report.seconds))
-        while (gone_s := monotonic() - begun_s) < report.seconds:
+        mischief.start(schedule(report.seed, end_s))
+        while (gone_s := monotonic() - begun_s) < report.seconds or (
+            rollout is not None and not rollout.over and gone_s < end_s
+        ):
             growth.look()
             sums.look()
+            if rollout is not None:
+                rollout.step(deployment, gone_s, report.seconds)
             tell(f"{gone_s:.0f} s: {octopush.count() - before} SMS, {sum(mischief.done.values())} deeds")
-            over.wait(min(2.0, max(0.01, report.seconds - gone_s)))
+            left_s = report.seconds - gone_s
+            over.wait(min(LOOKS_EVERY_S, max(0.01, left_s)) if left_s > 0 else LOOKS_EVERY_S)
         over.set()
         mischief.end()
         tell("waiting for all that is under way")

@@ -7,6 +7,10 @@ from typing import Any
 
 import requests
 
+from config.store import function_calls, keyspace
+from config.store.server_functions import HoldInvitations, InvitationToHold
+from engine.model.events import Invitation, encode_event
+
 KEY = "parley_a-key-for-tests"
 OTHER_KEY = "parley_another-key-for-tests"
 LINES = "application/x-ndjson"
@@ -63,3 +67,21 @@ class Api:
 def lines_of(reply: requests.Response) -> list[dict[str, Any]]:
     assert reply.status_code == requests.codes.ok, reply.text
     return [json.loads(line) for line in reply.text.splitlines()]
+
+
+def hold_command(
+    k: int, sender: str, event: Invitation, until_ms: int, not_before_ms: int = 0
+) -> function_calls.Command:
+    """The command by which `web` holds an invitation."""
+    held = InvitationToHold(
+        held_ids=keyspace.held_ids_key(k, event.channel),
+        session=keyspace.session_key(k, event.id),
+        id=event.id,
+        not_before_ms=not_before_ms,
+        until_ms=until_ms,
+        sender=sender,
+        event=encode_event(event),
+    )
+    return function_calls.function_call(
+        HoldInvitations(held_invitations=keyspace.held_invitations_key(k), invitations=[held])
+    )

@@ -17,7 +17,7 @@ import redis
 
 import ingest.__main__
 import workers.__main__
-from config.store import keyspace
+from config.store import redis_client
 from engine.model.effects import Effects
 from engine.model.events import InboundSms, Mail
 from engine.model.lane import Lane
@@ -71,13 +71,13 @@ def retry(times: int) -> Callable[[], None]:
     """The process repeats so often what Redis did not answer, where nothing else is said."""
 
     def patch() -> None:
-        plain, plain_async = keyspace.connect, keyspace.connect_async
+        plain, plain_async = redis_client.connect, redis_client.connect_async
 
         def connect(url: str, *more: Any, **named: Any) -> redis.Redis:
             return plain(url, *more, **named) if more or named else plain(url, times)
 
-        keyspace.connect = connect
-        keyspace.connect_async = partial(plain_async, retries=times)
+        redis_client.connect = connect
+        redis_client.connect_async = partial(plain_async, retries=times)
 
     return patch
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import requests
 
@@ -34,26 +34,51 @@ over what comes before and after its patience."""
 Limit = int | float
 
 
-def procfile() -> dict[str, str]:
+class Release(NamedTuple):
+    """Whose code runs: the folder of a checkout, and that of the programs (`python`, `parley`) of its environment."""
+
+    root: Path
+    programs: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads to it, before everything else."""
+        path = os.pathsep.join([str(self.programs), os.environ.get("PATH", "")])
+        return {"PATH": path, "PYTHONPATH": str(self.root)}
+
+
+THIS = Release(ROOT, Path(sys.executable).parent)
+
+
+def procfile(release: Release = THIS) -> dict[str, str]:
     """Line name -> command."""
-    lines = (ROOT / "Procfile").read_text().splitlines()
+    lines = (release.root / "Procfile").read_text().splitlines()
     return {name: command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
 
 
 class Process:
-    """One running copy of a Procfile line. Its stderr goes to `log`, also across restarts.
+    """One running copy of a Procfile line. Its stderr goes to `log`, also across restarts. What is started again is the
+    code of `release` as it is then.
 
-    With `forked`, a `python -m …` is forked instead of executed, which is cheaper: see fork_server.py.
+    With `forked`, a `python -m …` of this release is forked instead of executed, which is cheaper: see fork_server.py.
     """
 
     _popen: subprocess.Popen[bytes] | ForkedProcess
 
     def __init__(
-        self, name: str, command: str, environment: Mapping[str, str], log: Path, *, forked: bool = False
+        self,
+        name: str,
+        command: str,
+        environment: Mapping[str, str],
+        log: Path,
+        release: Release = THIS,
+        *,
+        forked: bool = False,
     ) -> None:
         self.name = name
-        self._forked = forked
+        self._forked = forked and release is THIS
         self.log = log
+        self.release = release
         self._command = command
         self._environment = dict(environment)
         self.start()
@@ -77,8 +102,8 @@ class Process:
                 return
             self._popen = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {self._command}"],
-                cwd=ROOT,
-                env=self._environment,
+                cwd=self.release.root,
+                env=self._environment | self.release.environment,
                 stdin=nothing,
                 stdout=log,
                 stderr=log,
@@ -144,8 +169,7 @@ class Deployment:
         config.write_text(_config(UNLIMITED | dict(limits or {}), channel_surveys))
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PARLEY_", "PROMETHEUS_"))},
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            "PYTHONPATH": str(ROOT),
+            **THIS.environment,
             "PYTHONUNBUFFERED": "1",
             "PARLEY_CONFIG": str(config),
             "PARLEY_SURVEYS": str(surveys),
@@ -174,19 +198,19 @@ class Deployment:
         """What its processes get, for a command of its own."""
         return self._environment
 
-    def spawn(self, name: str, fault: str = "", **environment: str) -> Process:
+    def spawn(self, name: str, fault: str = "", release: Release = THIS, **environment: str) -> Process:
         """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one."""
         log = self.folder / f"{name}.{len(self.processes)}.log"
         environment = {**self._environment, "PARLEY_FAULT": fault, **environment}
-        process = Process(name, procfile()[name], environment, log, forked=self._forked)
+        process = Process(name, procfile(release)[name], environment, log, release, forked=self._forked)
         self.processes.append(process)
         return process
 
-    def start(self, **copies: int) -> Self:
+    def start(self, release: Release = THIS, **copies: int) -> Self:
         """Start every Procfile line once, or as many times as told (`clock=0`), and wait until it is ready."""
-        for name in procfile():
+        for name in procfile(release):
             for _ in range(copies.get(name, 1)):
-                self.spawn(name)
+                self.spawn(name, release=release)
         if copies.get("web", 1):
             self.wait_ready()
         self.wait_running()

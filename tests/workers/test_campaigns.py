@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from config.store import keyspace
-from engine.model.events import Invitation, OpeningRefused, SessionOpened, encode_event
+from config.store import function_calls, keyspace, lua_library, redis_client
+from config.store.server_functions import TakeTokens
+from engine.model.events import Invitation, OpeningRefused, SessionOpened
+from engine.model.quiet_hours import QuietHours
+from tests.support.inviting import hold_command
 from tests.support.proxy import Proxy
 from workers.clock import invitation_pacer
-from workers.clock.invitation_pacer import InvitationPacer, forget_invitations, max_opening_sms
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.clock.invitation_pacer import forget_invitations, max_opening_sms
+from workers.roles.composition import build_invitation_pacer
 
 TWO_SMS = b"""
 survey: clinic
@@ -33,24 +36,18 @@ class Held:
             name: msgspec.structs.replace(each, **channel) for name, each in self.settings.channels.items()
         }
         channels |= dict.fromkeys(others, channels["clinic"])
-        self.campaigns = InvitationPacer(
-            client or pipeline.client, pipeline.world.broker, channels, pipeline.world.surveys,
-            WakeupBroker(pipeline.world.broker), shards=self.settings.shards, keep_events_ms=86_400_000,
-        )  # fmt: skip
+        settings = msgspec.structs.replace(self.settings, channels=channels, keep_events_ms=86_400_000)
+        self.campaigns = build_invitation_pacer(
+            msgspec.structs.replace(pipeline.world, settings=settings, lanes=client or pipeline.client)
+        )
 
     def hold(self, *senders, not_before=0, channel="clinic", **fields):
         for sender in senders:
             identity = f"{int(sender[1:]):016x}" if channel == "clinic" else f"{channel}{sender}"
             event = Invitation(identity, channel, "clinic", **fields)
             k = keyspace.shard_of(sender, self.settings.shards)
-            keys = [
-                keyspace.held_invitations_key(k),
-                keyspace.held_ids_key(k, channel),
-                keyspace.session_key(k, event.id),
-            ]
             until = round((datetime.now(UTC) + timedelta(days=60)).timestamp() * 1000)
-            args = (event.id, not_before, until, sender, encode_event(event))
-            keyspace.run_command(self.client, keyspace.function_call("hold", keys, args))
+            redis_client.run_command(self.client, hold_command(k, sender, event, until, not_before))
 
     def waiting(self, channel="clinic"):
         return sum(self.client.zcard(keyspace.held_ids_key(k, channel)) for k in range(self.settings.shards))
@@ -134,10 +131,10 @@ def test_nobody_is_invited_while_many_wait_for_a_worker(held, queue):
     backlog = held()
     backlog.hold(*people(100))
     waiting = [f"+4{n}" for n in range(invitation_pacer.MAX_LANES_WAITING)]
-    keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting[3:]))
+    redis_client.run_command(backlog.pipeline.world.broker, function_calls.wake_command(queue, waiting[3:]))
     backlog.campaigns.release_round()
     assert backlog.mailed() == 3
-    keyspace.run_command(backlog.pipeline.world.broker, keyspace.wake_command(queue, waiting))
+    redis_client.run_command(backlog.pipeline.world.broker, function_calls.wake_command(queue, waiting))
     backlog.refill()
     backlog.campaigns.release_round()
     assert backlog.mailed() == 3
@@ -162,8 +159,11 @@ def test_replies_keep_half_of_the_permits_to_send(held):
     backlog.hold(*people(30))
     backlog.campaigns.release_round()
     assert backlog.mailed() == 5
-    keyspace.run_command(
-        backlog.client, keyspace.function_call("grant", [keyspace.sms_bucket_key("clinic")], (10, 10, 10))
+    redis_client.run_command(
+        backlog.client,
+        function_calls.function_call(
+            TakeTokens(bucket=keyspace.sms_bucket_key("clinic"), rate_per_s=10, burst=10, wanted=10)
+        ),
     )
     backlog.refill()
     backlog.campaigns.release_round()
@@ -210,7 +210,7 @@ def test_in_quiet_hours_nobody_is_invited_and_it_is_put_off_until_they_end(held)
     """The channel is in UTC, the person in France, where it is an hour or two later."""
     now = datetime.now(UTC)
     minutes = (now.hour * 60 + now.minute) % 1440
-    backlog = held(channel={"quiet_minutes": (minutes, (minutes + 180) % 1440)})
+    backlog = held(channel={"quiet": QuietHours(minutes, (minutes + 180) % 1440)})
     backlog.hold(*people(1))
     backlog.campaigns.release_round()
     k = keyspace.shard_of(people(1)[0], 16)
@@ -245,9 +245,9 @@ def test_several_clocks_release_each_once(held):
 
 def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
     with Proxy(valkey.url) as proxy:
-        backlog = held(client=keyspace.connect(proxy.url))
+        backlog = held(client=redis_client.connect(proxy.url))
         backlog.hold(*people(3))
-        proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_release".encode(), times=1)
+        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_release_invitations".encode(), times=1)
         backlog.campaigns.release_round()
         assert proxy.lost == 1
     assert (backlog.waiting(), backlog.mailed()) == (0, 3)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from config.cli import main
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
 from workers.commands.channel import channel
 
 PEOPLE = ["+33600000001", "+33600000002", "+33600000003"]
@@ -45,7 +45,7 @@ def test_a_pause_says_what_it_did_and_what_waits(call):
     assert (row["sms"], row["invitations"]) == (3, 0)
     since = row["paused"].pop("since")
     assert row["paused"] == {"by": "operator", "why": "carrier incident", "who": "anna", "left_ms": None}
-    assert keyspace.server_time_ms(call.client) - since < 10_000
+    assert redis_client.server_time_ms(call.client) - since < 10_000
 
 
 def test_a_pause_for_a_while_ends_by_itself(call):
@@ -65,7 +65,7 @@ def test_an_operators_pause_replaces_the_providers(call):
     circuit = pauses.encode_pause(pauses.StoredPause(by="circuit", why="500", since=1))
     call.client.set(keyspace.pause_key("clinic"), circuit, px=60_000)
     said = call("pause", "clinic", "--why", "carrier incident", "--as", "anna")
-    assert "It was paused already, by the provider's failures (500): this pause replaces that." in said
+    assert "It was paused already, as its provider fails (500): this pause replaces that." in said
     assert listed(call)["paused"]["by"] == "operator"
 
 
@@ -81,7 +81,7 @@ def test_a_resume_ends_any_pause_and_says_which(call):
 def test_what_rests_because_of_a_pause_is_due_at_the_channels_rate_once_it_is_resumed(call):
     """At ten a second, three are due within 300 ms."""
     call("pause", "clinic", "--why", "x")
-    now = keyspace.server_time_ms(call.client)
+    now = redis_client.server_time_ms(call.client)
     for person in PEOPLE:
         k = keyspace.shard_of(person, 16)
         call.client.set(keyspace.outbox_lock_key(k, person), f"0 {now + 3_600_000} 0 0 untried")
@@ -91,7 +91,7 @@ def test_what_rests_because_of_a_pause_is_due_at_the_channels_rate_once_it_is_re
         call.client.zscore(keyspace.outbox_alarms_key(keyspace.shard_of(person, 16)), person)
         for person in PEOPLE
     ]
-    assert max(due) <= keyspace.server_time_ms(call.client) + 300
+    assert max(due) <= redis_client.server_time_ms(call.client) + 300
 
 
 @pytest.mark.parametrize("arguments", [["pause", "clinik", "--why", "x"], ["resume", "clinik"]])
@@ -117,7 +117,7 @@ def test_the_table_says_it_too(call):
 
 
 def test_a_narrow_terminal_shows_why_a_channel_is_paused(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.channel.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call("pause", "clinic", "--why", "carrier [/incident]", "--as", "anna")
     lines = call("list").splitlines()
     assert max(map(len, lines)) <= 80

@@ -2,12 +2,10 @@
 
 import shutil
 
-from config.settings.settings import load_settings_and_surveys
+from config.settings.channels import channel_policies
+from config.settings.startup_check import load_settings_and_surveys
 from engine.model.events import SessionOpened
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from tests.engine.chat import ROOT, SHIPPED
-from workers.turns.turns import channel_policies
 
 # The pipeline's one survey is called as its channel is.
 CONVERSATION = SHIPPED["conversation.yaml"].replace(b"survey: conversation", b"survey: clinic")
@@ -47,6 +45,6 @@ def test_the_channel_that_we_describe_knows_the_people_of_the_example(tmp_path):
         "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
         "PARLEY_SURVEYS": str(ROOT / "config" / "surveys"),
     }
-    settings, _ = load_settings_and_surveys(environ, load_surveys, provider_mistakes)
+    settings, _ = load_settings_and_surveys(environ)
     policy = channel_policies(settings.channels)["conversation"]
     assert (policy.number, policy.contacts["+14158675308"]) == ("+15005550006", "Rey")

@@ -10,7 +10,7 @@ from time import monotonic, process_time
 
 import pytest
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from engine.model.events import InboundSms, OpeningRefused, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, fell, letters_of, outcomes, shard, told, true_to_itself
@@ -180,7 +180,7 @@ def test_what_is_held_for_a_moment_is_waited_for(town, failing, parley):
 
 def many(town, count):
     """So many people's STARTs are dead letters. Put there as `bury` would, but in few round trips."""
-    at = keyspace.server_time_ms(town.client)
+    at = redis_client.server_time_ms(town.client)
     letters = [
         DeadLetter(
             id=f"e{i:08}", kind="event", reason="engine_error", sender=f"+336{i:08}", at=at, attempts=1, state=b"",
@@ -231,14 +231,14 @@ def test_a_dry_run_knows_that_the_days_sms_leave_no_room_for_a_session(deploy, i
     assert outcomes("--all", status=1) == looked
 
 
-@pytest.mark.parametrize("function", ["commit", "discard", "reopen", "stay"])
+@pytest.mark.parametrize("function", ["commit", "discard_dead_letters", "claim_for_replay", "release_kept"])
 def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, proxy, monkeypatch, function):
     people = [f"+336{i:08}" for i in range(5)]
     fell(town, failing, *people)
     town.deposit(CLARA, b"poison")
     town.drain()
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
-    proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_{function}".encode(), times=3)
+    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=3)
     assert set(outcomes("--reason", "engine_error")) <= {"advanced", "gone"}
     assert set(outcomes("--reason", "undecodable", status=1)) == {"failing"}
     told("drop", "--all", status=0)
@@ -254,7 +254,7 @@ def test_a_redis_that_goes_away_is_told_and_the_rest_is_replayed_later(town, fai
     fell(town, failing, ANNA, BORIS)
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
     monkeypatch.setattr("workers.dead_letters.replay.REPLAY_BATCH", 1)
-    proxy.lose_replies(f"{keyspace.LIBRARY_NAME}_commit".encode(), times=100)
+    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_commit".encode(), times=100)
     failed = call("replay", "--all", "--yes", status=1)
     assert "run it again" in failed.stderr
     proxy.lose_replies(b"", times=0)

@@ -8,7 +8,7 @@ import pytest
 from dramatiq import Worker
 from dramatiq.errors import QueueNotFound
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
 
 DEADLINE_S = 60
@@ -17,7 +17,7 @@ DEADLINE_S = 60
 @pytest.fixture
 def broker(valkey):
     client = valkey.client()
-    keyspace.load_functions(client)
+    redis_client.load_functions(client)
     return WakeupBroker(client)
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from config.store import keyspace
-from engine.model import lane as lane_format
+from config.store import function_calls, keyspace, redis_client
+from config.store.server_functions import TakenReference, TakeReferences
 from engine.model.events import (
     InboundSms,
     Invitation,
@@ -15,7 +15,7 @@ from engine.model.events import (
     ProviderStop,
     encode_event,
 )
-from engine.model.lane import ChannelLine, Lane
+from tests.support.inviting import hold_command
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
 from workers.commands.erase import ErasureCounts, SenderEraser, erase
@@ -36,7 +36,7 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
 
 
 def eraser(town):
-    return SenderEraser(town.client, town.world.broker, town.world.settings, town.optouts)
+    return SenderEraser(town.world, town.optouts)
 
 
 def shard(town, sender):
@@ -117,13 +117,8 @@ def test_no_trace_is_left_of_one_and_all_of_the_other(town):
 
 def test_an_invitation_that_waits_is_never_released(town):
     k, identity = shard(town, ANNA), "00000000000000a1"
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, identity),
-    ]
-    held = (identity, 0, 4_000_000_000_000, ANNA, encode_event(Invitation(identity, "clinic", "clinic")))
-    keyspace.run_command(town.client, keyspace.function_call("hold", keys, held))
+    held = Invitation(identity, "clinic", "clinic")
+    redis_client.run_command(town.client, hold_command(k, ANNA, held, 4_000_000_000_000))
     assert eraser(town).count_traces(ANNA).invitations == 1
     assert eraser(town).erase(ANNA).invitations == 1
     assert traces(town, ANNA) == []
@@ -166,24 +161,9 @@ def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
     assert eraser(town).erase(ANNA).opt_outs == 0
 
 
-def test_a_lane_of_an_earlier_release_leaves_its_stop_in_the_list(town):
-    k = shard(town, ANNA)
-    state = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
-    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + state)
-    eraser(town).erase(ANNA)
-    assert town.optouts.opt_outs_of(ANNA) == {"clinic": (7, "unknown")}
-
-
 def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):
     k, event = shard(town, ANNA), Invitation("00000000000000a1", "clinic", "clinic")
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, event.id),
-    ]
-    keyspace.run_command(
-        town.client, keyspace.function_call("hold", keys, (event.id, 0, 2**43, ANNA, encode_event(event)))
-    )
+    redis_client.run_command(town.client, hold_command(k, ANNA, event, 2**43))
     looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
     assert looked == erased == ErasureCounts(invitations=1)
 
@@ -192,14 +172,7 @@ def test_no_number_can_be_tried_against_what_an_invitation_left(town):
     """Its fingerprint is of the number and of what the inviter knows; the reference stays taken."""
     shards, (held, opened) = town.world.settings.shards, ("00000000000000a1", "00000000000000a2")
     k, event = shard(town, ANNA), Invitation(held, "clinic", "clinic", reference="r")
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, held),
-    ]
-    keyspace.run_command(
-        town.client, keyspace.function_call("hold", keys, (held, 0, 2**43, ANNA, encode_event(event)))
-    )
+    redis_client.run_command(town.client, hold_command(k, ANNA, event, 2**43))
     town.client.set(keyspace.session_key(k, opened), f"1 {ANNA}")
     for identity in (held, opened):
         town.client.set(keyspace.reference_key(shards, identity), "a fingerprint", px=1_000_000)
@@ -207,8 +180,9 @@ def test_no_number_can_be_tried_against_what_an_invitation_left(town):
     for identity in (held, opened):
         name = keyspace.reference_key(shards, identity)
         assert (town.client.get(name), town.client.pttl(name) > 0) == (b"", True)
-        again = keyspace.function_call("refer", [name], ("a fingerprint", 2**43))
-        assert keyspace.run_command(town.client, again) == [-1]
+        taken = TakenReference(reference=name, fingerprint="a fingerprint", until_ms=2**43)
+        again = function_calls.function_call(TakeReferences(references=[taken]))
+        assert redis_client.run_command(town.client, again) == [-1]
 
 
 def test_what_the_simulated_phone_got_goes_too(town):

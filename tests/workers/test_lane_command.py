@@ -6,13 +6,17 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
 from engine.model.events import Invitation, SmsPart, encode_event
 from engine.model.lane import Lane, encode_lane
-from workers.commands.lane import lane
+from tests.support.inviting import hold_command
+from workers.commands.lane import as_builtins, lane
+from workers.diagnosis.diagnose import diagnose
+from workers.diagnosis.sender_snapshot import SenderSnapshot
 from workers.store import survey_versions
+from workers.store.dead_letter_store import FailedAttempt
 from workers.store.optouts import OptOutEntry
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -35,23 +39,23 @@ class Town:
         self.client = town.client
         self.shards = town.world.settings.shards
 
-    def key(self, name, sender=ANNA):
+    def key(self, name, sender="+33600000001"):
         return name(keyspace.shard_of(sender, self.shards), sender)
 
-    def index(self, name, sender=ANNA):
+    def index(self, name, sender="+33600000001"):
         return name(keyspace.shard_of(sender, self.shards))
 
-    def talk(self, *texts, sender=ANNA):
+    def talk(self, *texts, sender="+33600000001"):
         self.town.accept(sender, *texts)
         self.town.drain()
 
-    def deliver(self, sender=ANNA):
+    def deliver(self, sender="+33600000001"):
         """Whatever waits to leave has left."""
         self.client.delete(self.key(keyspace.outbox_key, sender))
         self.client.zrem(self.index(keyspace.outbox_alarms_key, sender), sender)
         self.town.world.broker.delete(keyspace.wakeup_queue_key("outbound"))
 
-    def ask(self, *arguments, sender=ANNA, status=0):
+    def ask(self, *arguments, sender="+33600000001", status=0):
         result = CliRunner().invoke(lane, [sender, *arguments])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert result.exit_code == status, result.output
@@ -73,12 +77,12 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
 
     def build(*survey, **limits):
         built = Town(pipeline(*survey, **limits))
-        now = keyspace.server_time_ms(built.client)
+        now = redis_client.server_time_ms(built.client)
         for role in process_registry.WORK_COUNTERS:
             process_registry.store_heartbeat(
                 built.client,
                 f"{role}@here:1.a",
-                ProcessHeartbeat(now, role=role, library=keyspace.LIBRARY_NAME),
+                ProcessHeartbeat(now, role=role, library=lua_library.LIBRARY_NAME),
             )
         return built
 
@@ -123,7 +127,7 @@ def test_a_session_on_a_version_that_nobody_runs_any_more_is_older(town):
     anna.talk("START")
     survey_versions.publish_current(anna.client, anna.town.world.surveys)
     newer = ProcessHeartbeat(
-        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+        redis_client.server_time_ms(anna.client), {"clinic": "0" * 16}, library=lua_library.LIBRARY_NAME
     )
     process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "(OLDER than what runs)" in anna.ask()
@@ -140,7 +144,7 @@ def test_a_version_that_this_release_cannot_read_is_lost_in_words_only(town):
         keyspace.SURVEYS_KEY, version, survey_versions.encode_survey_file(("clinic.yaml", b"steps: 7"))
     )
     newer = ProcessHeartbeat(
-        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+        redis_client.server_time_ms(anna.client), {"clinic": "0" * 16}, library=lua_library.LIBRARY_NAME
     )
     process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "cannot be read" in anna.told()["threads"][0]["session"]["problem"]
@@ -151,7 +155,7 @@ def test_a_session_whose_version_is_lost_says_so(town):
     anna.talk("START")
     anna.deliver()
     newer = ProcessHeartbeat(
-        keyspace.server_time_ms(anna.client), {"clinic": "0" * 16}, library=keyspace.LIBRARY_NAME
+        redis_client.server_time_ms(anna.client), {"clinic": "0" * 16}, library=lua_library.LIBRARY_NAME
     )
     process_registry.store_heartbeat(anna.client, "conversation@here:1.a", newer)
     assert "is not kept anywhere, or cannot be read: whatever they send becomes" in anna.sentence()
@@ -264,19 +268,10 @@ def test_parts_that_wait_for_the_others_are_told(town):
 def test_an_invitation_that_is_held_is_told(town):
     anna = town()
     k = keyspace.shard_of(ANNA, anna.shards)
-    event = encode_event(Invitation("00000000000000a1", "clinic", "clinic"))
-    now = keyspace.server_time_ms(anna.client)
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, "00000000000000a1"),
-    ]
-    until_ms = now + 3_600_000
-    keyspace.run_command(
-        anna.client,
-        keyspace.function_call(
-            "hold", keys, ("00000000000000a1", now + 1_800_000, until_ms, ANNA, b"" + event)
-        ),
+    event = Invitation("00000000000000a1", "clinic", "clinic")
+    now = redis_client.server_time_ms(anna.client)
+    redis_client.run_command(
+        anna.client, hold_command(k, ANNA, event, now + 3_600_000, not_before_ms=now + 1_800_000)
     )
     assert re.match(
         r"An invitation to clinic on clinic has waited for .*; it is not sent before (30|29) min",
@@ -383,3 +378,10 @@ def test_a_redis_of_the_wake_ups_that_is_away_is_the_answer(town, monkeypatch):
     anna.talk("START")
     monkeypatch.setenv("PARLEY_BROKER_URL", "redis://127.0.0.1:1/0")
     assert anna.sentence().startswith("The Redis of the wake-ups does not answer")
+
+
+def test_attempts_that_failed_are_objects_in_json():
+    found = SenderSnapshot(
+        sender="+33600000001", shard=0, now=9, tries=[FailedAttempt(5, "500", "Try again")]
+    )
+    assert as_builtins(found, diagnose(found))["tries"] == [{"at": 5, "code": "500", "why": "Try again"}]

@@ -5,7 +5,18 @@ from itertools import count
 import pytest
 import redis
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, lua_library, redis_client
+from config.store.server_functions import (
+    AttachedReply,
+    AttachReplies,
+    Claim,
+    ClaimedLane,
+    LeasedOutbox,
+    LeaseSms,
+    ReserveOutbox,
+    TakeDueAlarms,
+    TakeTokens,
+)
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, PersonOptedIn, ProviderStop, decode_outbound, encode_event
 from tests.support.full_effects import full_effects
@@ -30,7 +41,7 @@ _ids = count()
 @pytest.fixture
 def client(valkey):
     client = valkey.client()
-    keyspace.load_functions(client)
+    redis_client.load_functions(client)
     return client
 
 
@@ -45,8 +56,8 @@ def outboxes(client):
 
 
 def accept(client, sender, *events, start=False):
-    commands, _ = keyspace.accept_commands(SHARDS, [(sender, start, event) for event in events])
-    (answer,) = keyspace.run_commands(client, commands)
+    commands, _ = function_calls.accept_commands(SHARDS, [(sender, start, event) for event in events])
+    (answer,) = redis_client.run_commands(client, commands)
     return answer
 
 
@@ -129,17 +140,25 @@ def test_a_held_lane_cannot_be_claimed_and_its_neighbour_can(client, lanes):
 def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
     accept(client, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
-    command = keyspace.function_call(
-        "claim",
-        [
-            keyspace.fence_key(k),
-            keyspace.lane_alarms_key(k),
-            keyspace.optouts_key(k),
-            keyspace.mailbox_key(k, ANNA),
-            keyspace.lane_key(k, ANNA),
-            keyspace.lane_lock_key(k, ANNA),
-        ],
-        ("owner", "R", MAX_CLAIMED_MAIL, LEASE_MS, 0, ANNA, "hash"),
+    lane = ClaimedLane(
+        mailbox=keyspace.mailbox_key(k, ANNA),
+        lane=keyspace.lane_key(k, ANNA),
+        lane_lock=keyspace.lane_lock_key(k, ANNA),
+        sender=ANNA,
+        number_hash="hash",
+    )
+    command = function_calls.function_call(
+        Claim(
+            fence=keyspace.fence_key(k),
+            lane_alarms=keyspace.lane_alarms_key(k),
+            optouts=keyspace.optouts_key(k),
+            owner="owner",
+            mail_kind=b"R",
+            max_mail=MAX_CLAIMED_MAIL,
+            lease_ms=LEASE_MS,
+            take_suspects=0,
+            lanes=[lane],
+        )
     )
     first, again = client.execute_command(*command), client.execute_command(*command)
     assert [first[0][i] for i in (0, 1, 5, 6)] == [again[0][i] for i in (0, 1, 5, 6)]
@@ -198,7 +217,7 @@ def test_no_fence_is_given_out_twice_though_the_server_has_lost_its_tail(client,
     assert outboxes.lease_oldest([ANNA]) == []
 
 
-def test_fences_go_on_from_those_of_an_earlier_release_and_of_a_clock_that_was_ahead(client, lanes):
+def test_fences_go_on_from_those_that_were_given_out_though_a_clock_was_ahead(client, lanes):
     ahead = (now_ms(client) + 60_000) * 1_000
     for k in range(SHARDS):
         client.set(keyspace.fence_key(k), ahead)
@@ -282,8 +301,13 @@ def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
     accept(client, ANNA, b"1")
     k = keyspace.shard_of(ANNA, SHARDS)
     client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
-    tick = keyspace.function_call(
-        "tick", [keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k)], (100, 5_000)
+    tick = function_calls.function_call(
+        TakeDueAlarms(
+            lane_alarms=keyspace.lane_alarms_key(k),
+            outbox_alarms=keyspace.outbox_alarms_key(k),
+            max_senders=100,
+            repeat_ms=5_000,
+        )
     )
     assert client.execute_command(*tick)[0] == [ANNA.encode()]
     assert client.execute_command(*tick)[0] == []
@@ -376,13 +400,13 @@ def test_an_sms_withdrawn_while_it_is_tried_takes_no_other_with_it(client, lanes
 
 
 def test_a_bell_wakes_a_lane_once_however_often_it_is_rung(client):
-    assert client.execute_command(*keyspace.wake_command("replies", [ANNA, BORIS])) == 2
-    assert client.execute_command(*keyspace.wake_command("replies", [BORIS, ANNA])) == 0
+    assert client.execute_command(*function_calls.wake_command("replies", [ANNA, BORIS])) == 2
+    assert client.execute_command(*function_calls.wake_command("replies", [BORIS, ANNA])) == 0
     assert client.zcard(keyspace.wakeup_queue_key("replies")) == 2
 
 
 def test_a_bucket_grants_its_burst_and_no_more(client):
-    grant = keyspace.function_call("grant", ["bucket"], (0.001, 5, 3))
+    grant = function_calls.function_call(TakeTokens(bucket="bucket", rate_per_s=0.001, burst=5, wanted=3))
     assert [client.execute_command(*grant) for _ in range(3)] == [3, 2, 0]
 
 
@@ -399,7 +423,7 @@ def test_keys_expire_once_nothing_can_need_them(client, lanes):
 
 def test_a_function_refuses_nothing_silently(client):
     with pytest.raises(redis.ResponseError):
-        client.execute_command(*keyspace.function_call("unheard_of", ["x"], ()))
+        client.execute_command("FCALL", f"{lua_library.LIBRARY_NAME}_unheard_of", 1, "x")
 
 
 def sms(session, number, **more):
@@ -518,10 +542,18 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
     (take,) = outboxes.lease_oldest([ANNA])
     outboxes.apply_updates([OutboxUpdate(take, "again", uncertain=True)])
     k = keyspace.shard_of(ANNA, SHARDS)
-    keys = [
-        keyspace.fence_key(k), keyspace.outbox_alarms_key(k), keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)
-    ]  # fmt: skip
-    command = keyspace.function_call("take", keys, ("owner", LEASE_MS, ANNA))
+    box = LeasedOutbox(
+        outbox=keyspace.outbox_key(k, ANNA), outbox_lock=keyspace.outbox_lock_key(k, ANNA), sender=ANNA
+    )
+    command = function_calls.function_call(
+        LeaseSms(
+            fence=keyspace.fence_key(k),
+            outbox_alarms=keyspace.outbox_alarms_key(k),
+            owner="owner",
+            lease_ms=LEASE_MS,
+            outboxes=[box],
+        )
+    )
     (first,), (again,) = client.execute_command(*command), client.execute_command(*command)
     assert [first[i] for i in (0, 2, 3, 4, 5)] == [again[i] for i in (0, 2, 3, 4, 5)]
     assert again[4] == 1
@@ -603,20 +635,40 @@ def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outbox
     assert [decode_outbound(entry[2:]).text for entry in entries] == [f"{i}" for i in range(9_000)]
 
 
+BOX = keyspace.shard_of(ANNA, SHARDS)
+OUTBOX = {"outbox": keyspace.outbox_key(BOX, ANNA), "outbox_lock": keyspace.outbox_lock_key(BOX, ANNA)}
+
+
+def reserve(client):
+    """A webhook's answer may hold Anna's replies."""
+    call = ReserveOutbox(**OUTBOX, token="token", lease_ms=5_000)
+    assert redis_client.run_command(client, function_calls.function_call(call)) == 1
+
+
+def attach(client, *replies):
+    """The answer holds these SMS, each of which is (as it is, marked)."""
+    call = AttachReplies(
+        **OUTBOX,
+        outbox_alarms=keyspace.outbox_alarms_key(BOX),
+        sender=ANNA,
+        token="token",
+        rest_ms=20_000,
+        replies=[
+            AttachedReply(entry=b"c\0" + encode_event(sms), marked=b"c\0" + encode_event(marked))
+            for sms, marked in replies
+        ],
+    )
+    return redis_client.run_command(client, function_calls.function_call(call))
+
+
 def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(client, lanes, outboxes):
     """An answer may still be on its way with both of them."""
     ours, theirs = "00000000000000aa", "00000000000000ab"
-    k = keyspace.shard_of(ANNA, SHARDS)
-    keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
-    keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
+    reserve(client)
     accept(client, ANNA, b"1")
     lanes.commit([draft(claim(lanes, ANNA), outbox=[sms(ours, 0), sms(theirs, 0)])])
     marked = [sms(each, 0, uncertain=True) for each in (ours, theirs)]
-    marks = [b"c\0" + encode_event(each) for each in (sms(ours, 0), marked[0], sms(theirs, 0), marked[1])]
-    entrust = keyspace.function_call(
-        "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
-    )
-    assert keyspace.run_command(client, entrust) == 1
+    assert attach(client, (sms(ours, 0), marked[0]), (sms(theirs, 0), marked[1])) == 1
     accept(client, ANNA, b"cancel")
     lanes.commit([draft(claim(lanes, ANNA), withdrawn={ours: "cancelled"}, outbox=[("c", "later")])])
     assert outboxes.lease_oldest([ANNA]) == []
@@ -628,16 +680,11 @@ def test_sms_entrusted_with_one_that_is_withdrawn_are_not_asked_for_too_soon(cli
 
 
 def test_sms_behind_those_entrusted_need_not_wait_for_one_that_is_withdrawn(client, lanes, outboxes):
-    k, ours = keyspace.shard_of(ANNA, SHARDS), "00000000000000aa"
-    keys = [keyspace.outbox_key(k, ANNA), keyspace.outbox_lock_key(k, ANNA)]
-    keyspace.run_command(client, keyspace.function_call("reserve", keys, ("token", 5_000)))
+    ours = "00000000000000aa"
+    reserve(client)
     accept(client, ANNA, b"1")
     lanes.commit([draft(claim(lanes, ANNA), outbox=[sms(ours, 0), ("d", "other")])])
-    marks = [b"c\0" + encode_event(each) for each in (sms(ours, 0), sms(ours, 0, uncertain=True))]
-    entrust = keyspace.function_call(
-        "entrust", [keyspace.outbox_alarms_key(k), *keys], (ANNA, "token", 20_000, *marks)
-    )
-    assert keyspace.run_command(client, entrust) == 1
+    assert attach(client, (sms(ours, 0), sms(ours, 0, uncertain=True))) == 1
     accept(client, ANNA, b"stop")
     lanes.commit([draft(claim(lanes, ANNA), silenced=["c"])])
     (take,) = outboxes.lease_oldest([ANNA])

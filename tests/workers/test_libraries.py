@@ -1,15 +1,14 @@
 """Server-side functions of earlier releases go once nobody calls them, and never before."""
 
-import msgspec
 import pytest
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, lua_library, redis_client
 from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
 from workers.clock import function_libraries
 from workers.roles.clock import run_housekeeping
 
-OLD, EARLIER = "parley_0badcafe", "parley"
+OLD, EARLIER = "parley_0badcafe", "parley_00000001"
 CODE = "#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)"
 DAY_MS = function_libraries.UNUSED_LIBRARY_KEPT_MS
 
@@ -42,33 +41,34 @@ def a_day_later(client):
 
 
 def test_what_nobody_uses_goes_after_a_day_and_what_is_not_ours_stays(client):
-    for name in (OLD, EARLIER, "parley_ours_not", "other"):
+    for name in (OLD, EARLIER, "parley_ours_not", "parley", "other"):
         load(client, name)
     assert function_libraries.delete_unused_libraries(client, [client]) == []
     assert function_libraries.delete_unused_libraries(client, [client]) == []
     a_day_later(client)
     assert function_libraries.delete_unused_libraries(client, [client]) == [EARLIER, OLD]
-    assert loaded(client) == {keyspace.LIBRARY_NAME}
-    assert len(keyspace.run_command(client, ("FUNCTION", "LIST"))) == 3
-    assert client.zrange(keyspace.LIBRARIES_KEY, 0, -1) == [keyspace.LIBRARY_NAME.encode()]
+    assert loaded(client) == {lua_library.LIBRARY_NAME}
+    assert len(redis_client.run_command(client, ("FUNCTION", "LIST"))) == 4
+    assert client.zrange(keyspace.LIBRARIES_KEY, 0, -1) == [lua_library.LIBRARY_NAME.encode()]
 
 
 def test_what_a_living_process_uses_stays_however_old(client):
-    load(client, OLD)
-    load(client, EARLIER)
-    now = keyspace.server_time_ms(client)
-    process_registry.store_heartbeat(client, "web@here:1.a", ProcessHeartbeat(now, role="web", library=OLD))
-    client.hset(keyspace.PROCESSES_KEY, "conversation@here:2", msgspec.msgpack.encode([now, {}]))
+    now = redis_client.server_time_ms(client)
+    for library, role in ((OLD, "web"), (EARLIER, "conversation")):
+        load(client, library)
+        process_registry.store_heartbeat(
+            client, f"{role}@here:1.a", ProcessHeartbeat(now, role=role, library=library)
+        )
     function_libraries.delete_unused_libraries(client, [client])
     a_day_later(client)
     assert function_libraries.delete_unused_libraries(client, [client]) == []
-    assert loaded(client) == {OLD, EARLIER, keyspace.LIBRARY_NAME}
+    assert loaded(client) == {OLD, EARLIER, lua_library.LIBRARY_NAME}
 
 
 def test_a_library_that_is_missed_all_the_same_is_loaded_again(client):
-    keyspace.run_command(client, ("FUNCTION", "DELETE", keyspace.LIBRARY_NAME))
-    assert keyspace.run_command(client, keyspace.wake_command("starts", ["+33600000001"])) == 1
-    assert loaded(client) == {keyspace.LIBRARY_NAME}
+    redis_client.run_command(client, ("FUNCTION", "DELETE", lua_library.LIBRARY_NAME))
+    assert redis_client.run_command(client, function_calls.wake_command("starts", ["+33600000001"])) == 1
+    assert loaded(client) == {lua_library.LIBRARY_NAME}
 
 
 def test_the_clock_tidies_both_servers(pipeline):
@@ -77,4 +77,4 @@ def test_the_clock_tidies_both_servers(pipeline):
     run_housekeeping(world)
     a_day_later(world.lanes)
     run_housekeeping(world)
-    assert loaded(world.broker) == {keyspace.LIBRARY_NAME}
+    assert loaded(world.broker) == {lua_library.LIBRARY_NAME}

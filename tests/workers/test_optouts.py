@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from config.settings.settings import ConfigError, Secret
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model import lane as lane_format
 from engine.model.events import (
     InboundSms,
@@ -19,9 +19,10 @@ from engine.model.events import (
     SessionEnded,
     encode_event,
 )
-from engine.model.lane import ChannelLine, Lane
+from engine.model.lane import Lane
 from engine.model.sender_numbers import normalize_number
-from workers.commands.optout import InvalidEntryError, optout, parse_phone_number
+from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_number, parse_sender_argument
+from workers.commands.optout import optout
 from workers.store.optouts import open_opt_out_list
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
@@ -85,16 +86,6 @@ def test_what_providers_tell_is_known_by_its_source(town):
     town.drain()
     assert [source for _, source in known(town, ANNA).values()] == ["provider"]
     assert [source for _, source in known(town, BORIS).values()] == ["import x.csv"]
-
-
-def test_a_lane_of_an_earlier_release_enters_the_list_with_its_next_commit(town):
-    k = shard(town, ANNA)
-    old = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
-    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + old)
-    town.accept(ANNA, "hello?")
-    town.drain()
-    assert known(town, ANNA) == {"clinic": (7, "unknown")}
-    assert town.said(ANNA) == []
 
 
 def test_an_entry_that_cannot_be_read_is_not_taken_for_none(town):
@@ -254,7 +245,7 @@ def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch
     assert "600000001" not in exported
     before = call("list", "--json")
     town.client.flushdb()
-    keyspace.load_functions(town.client)
+    redis_client.load_functions(town.client)
     k = shard(town, ANNA)
     town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + lane_format.encode_lane(Lane()))
     assert call("import", "-", text=exported) == "2 new, 0 known, 0 lines of no use\n"
@@ -286,17 +277,17 @@ def test_the_list_is_counted_and_asked(town):
     "number", ["0612345678", "INFO", "+33", "+3361234", "+3361234567890123", "33612345678", ""]
 )
 def test_what_is_no_number_is_refused(number):
-    with pytest.raises(InvalidEntryError):
-        parse_phone_number(number)
+    with pytest.raises(InvalidNumberError):
+        parse_reachable_number(number)
 
 
 @pytest.mark.parametrize("number", ["+33 6 12 34 56 78", "0033612345678", "+33(0)612345678"])
 def test_a_number_is_written_as_lanes_are_called(number):
-    assert parse_phone_number(number) == "+33612345678"
+    assert parse_reachable_number(number) == "+33612345678"
 
 
 @pytest.mark.parametrize(
     "written", ["+44 (0)7911 123456", "00 49 151-2345.6789", "+33612345678", "+54 9 11 2345 6789"]
 )
 def test_a_list_and_the_lanes_call_a_number_alike(written):
-    assert parse_phone_number(written) == normalize_number(written)
+    assert parse_reachable_number(written) == parse_sender_argument(written) == normalize_number(written)

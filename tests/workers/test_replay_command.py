@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from config.settings.channels import channel_policies
 from config.store import keyspace
 from engine.model.events import ProviderStop, SmsDecided, SmsReceived, decode_records, encode_event
 from engine.simulator.session_replay import ReplayedSame, sessions_of
@@ -16,7 +17,6 @@ from workers.commands.replay import replay
 from workers.commands.transcript import archived_records
 from workers.store import archive
 from workers.store.survey_versions import load_versions, publish_current
-from workers.turns.turns import channel_policies
 
 ANN, BOB, CID = "+33600000001", "+33600000002", "+33600000003"
 OTHER = SURVEY.replace(b"max: 150", b"max: 40").replace(b"Goodbye", ("ą" * 71).encode())

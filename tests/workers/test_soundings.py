@@ -12,14 +12,15 @@ from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
 from config.settings.settings import Secret
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
+from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.store.pauses import StoredPause
 from config.telemetry import exposition as expositions
-from config.telemetry import metrics, process_registry, redis_stats
+from config.telemetry import metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
+from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import (
-    EARLIER_RELEASE_REASON,
     AlarmStats,
     ChannelStats,
     QueueStats,
@@ -28,10 +29,10 @@ from config.telemetry.redis_stats import (
     ShardStats,
     StatsReader,
 )
-from engine.model.events import Invitation, encode_event
+from engine.model.events import Invitation
+from tests.support.inviting import hold_command
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
-from workers.store import lanes
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -62,14 +63,15 @@ def test_an_empty_deployment(town):
     assert found.dead_by_reason() == {}
     assert found.channels == {"clinic": ChannelStats(sms_cap=3)}
     assert found.dramatiq_dead == {}
-    assert (metrics.DEAD_LETTERS_WAITING, (EARLIER_RELEASE_REASON,), 0) in redis_gauges(found), (
-        "there is a sum to compare with"
-    )
+    for reason in DEAD_LETTER_REASONS:
+        assert (metrics.DEAD_LETTERS_WAITING, (reason,), 0) in redis_gauges(found), (
+            "there is a count to compare with"
+        )
 
 
 def test_depth_and_age_of_queues_are_those_of_the_bells(town):
     town.accept(ANNA, "START")
-    now = keyspace.server_time_ms(town.world.broker)
+    now = redis_client.server_time_ms(town.world.broker)
     town.world.broker.zadd(keyspace.wakeup_queue_key("replies"), {BORIS: now - 90_000, CLARA: now - 1_000})
     queues = take(town).queues
     assert queues["starts"].depth == 1
@@ -85,7 +87,7 @@ def test_ages_are_by_the_servers_clock(town, monkeypatch):
 
 
 def test_alarms_that_are_due_and_how_late_the_first_is(town):
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
     town.client.zadd(
         keyspace.lane_alarms_key(k), {ANNA: now - 30_000, BORIS: now - 10_000, CLARA: now + 60_000}
@@ -114,29 +116,25 @@ def test_a_session_that_waits_for_its_person_locks_nothing(town):
     assert (shard.lanes.set, shard.held, shard.abandoned) == (1, 0, 0)
 
 
-def test_dead_letters_by_reason_and_those_that_an_earlier_release_did_not_count(town):
+def test_dead_letters_by_reason_and_the_age_of_the_oldest(town):
+    """A later release may have reasons of its own."""
     town.deposit(ANNA, b"\xc1 no event")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    now = keyspace.server_time_ms(town.client)
-    town.client.zadd(keyspace.dead_letter_index_key(k), {"of an earlier release": now - 3_600_000})
+    now = redis_client.server_time_ms(town.client)
+    town.client.zadd(keyspace.dead_letter_index_key(k), {"of a later release": now - 3_600_000})
+    town.client.hincrby(keyspace.dead_letter_reasons_key(k), "of its own", 1)
     found = take(town)
-    assert found.dead_by_reason() == {"undecodable": 1, EARLIER_RELEASE_REASON: 1}
+    assert found.dead_by_reason() == {"undecodable": 1, "of its own": 1}
+    assert (metrics.DEAD_LETTERS_WAITING, ("of its own",), 1) in redis_gauges(found)
     assert 3_600_000 <= found.shards[k].dead_oldest_ms < 3_700_000
 
 
 def test_invitations_that_wait_and_the_days_sms(town):
-    invitation = encode_event(Invitation("0" * 16, "clinic", "clinic"))
+    invitation = Invitation("0" * 16, "clinic", "clinic")
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    keys = [
-        keyspace.held_invitations_key(k),
-        keyspace.held_ids_key(k, "clinic"),
-        keyspace.session_key(k, "0" * 16),
-    ]
-    later = keyspace.server_time_ms(town.client) + 3_600_000
-    keyspace.run_command(
-        town.client, keyspace.function_call("hold", keys, ("0" * 16, 0, later, ANNA, invitation))
-    )
+    later = redis_client.server_time_ms(town.client) + 3_600_000
+    redis_client.run_command(town.client, hold_command(k, ANNA, invitation, later))
     town.accept(BORIS, "START", "Bo", "old")
     town.drain()
     clinic = take(town).channels["clinic"]
@@ -209,7 +207,7 @@ def test_a_server_that_does_not_answer_is_waited_for_a_second_and_found_again(pi
         own_valkey.sigstop()
         begun_s = monotonic()
         found = sounder.read()
-        assert monotonic() - begun_s < keyspace.SOCKET_TIMEOUT_S, "sooner than other clients give up"
+        assert monotonic() - begun_s < redis_client.SOCKET_TIMEOUT_S, "sooner than other clients give up"
         assert (found.lanes.up, found.broker.up) == (False, False)
         own_valkey.sigcont()
         own_valkey.kill9()
@@ -242,13 +240,12 @@ def test_every_gauge_that_no_process_keeps_is_looked_up():
     seen = {
         each._name
         for each in vars(metrics).values()
-        if isinstance(each, metrics.ScrapeTimeGauge) and "spool" not in each._name
+        if isinstance(each, ScrapeTimeGauge) and "spool" not in each._name
     }
     assert found == seen
 
 
-def test_what_config_may_not_ask_of_the_workers_is_as_they_have_it():
-    assert redis_stats.LANE_LEASE_MS == lanes.LANE_LEASE_MS
+def test_the_roles_are_the_lines_of_the_procfile():
     assert set(ROLES) == set(procfile())
 
 

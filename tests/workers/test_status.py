@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
@@ -30,7 +30,7 @@ DOWN = ServerStats(up=False, why="Connection refused")
 
 def process(role, **fields):
     return ProcessHeartbeat(
-        NOW, **{"role": role, "library": keyspace.LIBRARY_NAME, "release": "1.0"} | fields
+        NOW, **{"role": role, "library": lua_library.LIBRARY_NAME, "release": "1.0"} | fields
     )
 
 
@@ -107,8 +107,8 @@ WRONG = {
         "the clinic channel has spent the day's 500 SMS",
     ),
     "dead letters": (
-        {"shards": shard(dead={"engine_error": 2, "earlier": 1}, dead_oldest_ms=180 * MIN)},
-        "3 dead letters (1 earlier, 2 engine_error), the oldest of 3 h ago: `parley dead list`",
+        {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
+        "3 dead letters (2 engine_error, 1 rejected), the oldest of 3 h ago: `parley dead list`",
     ),
     "Dramatiq's": (
         {"dramatiq_dead": {"dramatiq:default.XQ": 1}},
@@ -192,21 +192,13 @@ def test_two_releases_side_by_side_are_told_and_not_wrong():
     assert verdict.notes[0].startswith("processes of 2 releases run side by side: 1.0 (00000000), 1.0 (")
 
 
-def test_processes_of_the_earlier_release_that_do_not_say_so_are_not_missed():
-    earlier = {role: process(role, library="", release="") for role in ("ratelimit", "conversation")}
-    assert assess_health(DeploymentState(RedisStats(**well(processes=earlier)))).ok
-    assert assess_health(
-        DeploymentState(RedisStats(**well(processes={"x": earlier["ratelimit"]})))
-    ).wrong == ["no `conversation` process lives"]
-
-
 @pytest.fixture
 def call(pipeline, monkeypatch, tmp_path, valkey):
     """A function: arguments -> result, where one process of each role lives."""
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     for role in process_registry.WORK_COUNTERS:
         process_registry.store_heartbeat(
             town.client, f"{role}@here:1.a", msgspec.structs.replace(process(role), at=now, per_s=7.5)
@@ -293,7 +285,7 @@ def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatc
 
 
 def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
-    monkeypatch.setattr("workers.commands.status.PIPE_WIDTH", 80)
+    monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call.town.accept("+33600000001", "START")
     (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
     assert heading.split() == [

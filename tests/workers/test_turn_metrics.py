@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.telemetry import metrics
 from engine.model.events import CancelSession, Invitation, encode_event
 from tests.workers.test_turns import die_holding
@@ -112,7 +112,7 @@ def test_a_wait_is_from_acceptance_to_the_claim_by_the_servers_clock(pipeline, c
     town = pipeline()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
     town.accept(ANNA, "hello", "again")
-    accepted = keyspace.server_time_ms(town.client) - 20_000
+    accepted = redis_client.server_time_ms(town.client) - 20_000
     for place, entry in enumerate(town.client.lrange(keyspace.mailbox_key(k, ANNA), 0, -1)):
         town.client.lset(keyspace.mailbox_key(k, ANNA), place, b"R%013d" % accepted + entry[14:])
     town.drain()

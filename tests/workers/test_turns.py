@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.telemetry import metrics
 from engine.model.events import (
     DeliveryReceipt,
@@ -372,7 +372,7 @@ def test_a_turn_counts_its_sms_though_the_memory_is_full(pipeline):
     finally:
         town.client.config_set("maxmemory", 0)
     assert opened._value.get() == before + 1
-    assert town.turns._channel_store.sms_today("clinic", keyspace.server_time_ms(town.client)) == 1
+    assert town.turns._channel_store.sms_today("clinic", redis_client.server_time_ms(town.client)) == 1
 
 
 def test_functions_that_a_server_lost_are_given_to_it_again(pipeline):

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S
 from engine.proofs.survey_loader import load_surveys, reload_surveys
@@ -204,18 +205,10 @@ def test_a_version_that_is_run_again_meanwhile_stays(pipeline):
     assert list(survey_versions.stored_versions(town.client)) == [version_of(ONE)]
 
 
-def test_what_an_earlier_release_kept_counts_as_used_now(pipeline):
-    town = pipeline(ONE)
-    survey_versions.publish_current(town.client, town.world.surveys)
-    town.client.delete(survey_versions.LAST_USED_KEY, survey_versions.FIRST_STORED_KEY)
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
-    assert survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version_of(ONE)] > OLD_MS
-
-
 def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
     survey_versions.publish_current(town.client, town.world.surveys)
-    now = keyspace.server_time_ms(town.client)
+    now = redis_client.server_time_ms(town.client)
     keep_ms = town.world.settings.keep_events_ms
     town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): now - keep_ms + 60_000})
     run_housekeeping(town.world)
@@ -235,8 +228,8 @@ def folder_of(town):
 def test_a_version_is_in_redis_before_it_is_current(pipeline):
     """With a Redis that does not answer, nothing becomes current."""
     town = pipeline(ONE)
-    away = keyspace.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
-    world = worker_process.WorkerContext(town.world.settings, town.world.surveys, away, town.world.broker)
+    away = redis_client.connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
+    world = msgspec.structs.replace(town.world, lanes=away)
     (folder_of(town) / "clinic.yaml").write_bytes(TWO)
     with capture_logs() as logs, hot_reloaded_surveys(world, "conversation"):
         until(
@@ -315,7 +308,9 @@ def live(town, process="conversation@here:1"):
     survey_versions.publish_current(town.client, town.world.surveys)
     surveys = worker_process.current_versions(town.world.surveys)
     process_registry.store_heartbeat(
-        town.client, process, process_registry.ProcessHeartbeat(keyspace.server_time_ms(town.client), surveys)
+        town.client,
+        process,
+        process_registry.ProcessHeartbeat(redis_client.server_time_ms(town.client), surveys),
     )
 
 

@@ -9,7 +9,9 @@ from typing import Protocol
 import redis
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import function_call
+from config.store.server_functions import TakeDueAlarms
 from config.telemetry import faults, metrics
 from workers.turns.committing import WorkerWaker
 
@@ -35,10 +37,13 @@ class AlarmClock:
     def __init__(self, client: redis.Redis, shards: int, waker: WorkerWaker) -> None:
         self._redis = client
         self._tick_commands = [
-            keyspace.function_call(
-                "tick",
-                [keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k)],
-                (MAX_ALARMS_PER_TICK, ALARM_REPEAT_MS),
+            function_call(
+                TakeDueAlarms(
+                    lane_alarms=keyspace.lane_alarms_key(k),
+                    outbox_alarms=keyspace.outbox_alarms_key(k),
+                    max_senders=MAX_ALARMS_PER_TICK,
+                    repeat_ms=ALARM_REPEAT_MS,
+                )
             )
             for k in range(shards)
         ]
@@ -56,7 +61,7 @@ class AlarmClock:
 
     def wake_due(self) -> float:
         """Ring for what is due; how many seconds may pass until the next tick."""
-        answers = keyspace.run_commands(self._redis, self._tick_commands)
+        answers = redis_client.run_commands(self._redis, self._tick_commands)
         if any(lanes or outboxes for lanes, outboxes, _ in answers):
             faults.reach("after_tick")
         self._wake_senders(

@@ -2,8 +2,7 @@
 both servers. One that no living process uses, and none has used for a day, is deleted. Should it be missed all the
 same, whoever misses it loads it again.
 
-The release before this one called it `parley`, and its processes do not say so. What nobody has spoken of is taken to
-have been in use when it was first seen here.
+What nobody has spoken of is taken to have been in use when it was first seen here.
 """
 
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import redis
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, lua_library, redis_client
 from config.telemetry import process_registry
 
 log = structlog.get_logger()
@@ -20,18 +19,17 @@ log = structlog.get_logger()
 UNUSED_LIBRARY_KEPT_MS = 86_400_000
 """How long a library is kept that nobody uses."""
 
-_UNNAMED_RELEASE_LIBRARY = "parley"
-_LIBRARY_NAME = re.compile(r"parley(_[0-9a-f]{8})?")
+_LIBRARY_NAME = re.compile(r"parley_[0-9a-f]{8}")
 
 
 def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
     """Delete from `servers` the libraries that are of no use any more; answers which. `lanes` is the server that knows
     who lives."""
     loaded = {server: _loaded_libraries(server) for server in servers}
-    now = keyspace.server_time_ms(lanes)
-    used = {
-        each.library or _UNNAMED_RELEASE_LIBRARY for each in process_registry.living_processes(lanes).values()
-    } | {keyspace.LIBRARY_NAME}
+    now = redis_client.server_time_ms(lanes)
+    used = {each.library for each in process_registry.living_processes(lanes).values()} | {
+        lua_library.LIBRARY_NAME
+    }
     _record_use(lanes, used, sorted(set().union(*loaded.values())), now)
     unused = _unused_since(lanes, now - UNUSED_LIBRARY_KEPT_MS)
     for server, names in loaded.items():
@@ -45,8 +43,8 @@ def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) 
 
 def _loaded_libraries(server: redis.Redis) -> set[str]:
     """The libraries of ours on one server."""
-    answers: Sequence[Sequence[bytes]] = keyspace.run_command(
-        server, ("FUNCTION", "LIST", "LIBRARYNAME", "parley*")
+    answers: Sequence[Sequence[bytes]] = redis_client.run_command(
+        server, ("FUNCTION", "LIST", "LIBRARYNAME", "parley_*")
     )
     names = (dict(zip(each[::2], each[1::2], strict=True))[b"library_name"].decode() for each in answers)
     return {name for name in names if _LIBRARY_NAME.fullmatch(name)}
@@ -59,7 +57,7 @@ def _record_use(lanes: redis.Redis, used: Iterable[str], loaded: Sequence[str], 
 
 
 def _unused_since(lanes: redis.Redis, horizon: int) -> set[str]:
-    names: list[bytes] = keyspace.run_command(
+    names: list[bytes] = redis_client.run_command(
         lanes, ("ZRANGEBYSCORE", keyspace.LIBRARIES_KEY, "-inf", horizon)
     )
     return {name.decode() for name in names}
@@ -67,7 +65,7 @@ def _unused_since(lanes: redis.Redis, horizon: int) -> set[str]:
 
 def _delete_library(server: redis.Redis, name: str) -> None:
     try:
-        keyspace.run_command(server, ("FUNCTION", "DELETE", name))
+        redis_client.run_command(server, ("FUNCTION", "DELETE", name))
     except redis.ResponseError as e:
         if "not found" not in str(e).lower():  # another clock was faster, or both databases are on one server
             raise

@@ -15,10 +15,18 @@ import redis
 import structlog
 
 from config.settings.channels import Channel
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command, function_call, withdraw_invitation_command
+from config.store.held_invitations import HeldInvitation, decode_held_invitation
+from config.store.server_functions import (
+    CountDueInvitations,
+    ReadDueInvitations,
+    ReleasedInvitation,
+    ReleaseInvitations,
+    TakeTokens,
+)
 from config.telemetry import faults, metrics
-from engine.model.events import Invitation, OpeningRefused, decode_inbound, encode_event
-from engine.model.quiet_hours import quiet_hours_from_minutes
+from engine.model.events import OpeningRefused, encode_event
 from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.archive import forget_references
@@ -37,25 +45,15 @@ RELEASE_PAUSE_S = 0.05
 """Between two releases: many at once would be a crowd that a reply has to wait behind."""
 
 RELEASE_RUN_S = 5.0
-"""How long one turn lasts at the most, while there is anything to release."""
+"""How long one run of `release_until_done` lasts at the most."""
 
 PACE_BURST_S = 0.1
 """The pace's permits gather for no longer, so that a backlog which had to stop does not catch up in a rush."""
 
 RESERVATION_SPAN_MS = 60_000
-"""What was released in this and the last span counts against the day's SMS, as it may not be decided yet."""
+"""What was released in this and the last such span counts against the day's SMS, as it may not be decided yet."""
 
 HELD_SCAN_COUNT = 1_000
-
-
-class UnreleasedInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits: for whom, since when (ms), and in which shard."""
-
-    id: str
-    k: int
-    sender: str
-    at: int
-    event: Invitation
 
 
 class ChannelBacklog(msgspec.Struct, frozen=True):
@@ -67,7 +65,7 @@ class ChannelBacklog(msgspec.Struct, frozen=True):
 
 
 class InvitationPacer:
-    """What a clock does for invitations. `release_until_done` once a while."""
+    """Releases invitations: a clock calls `release_until_done` every MAX_TICK_S."""
 
     def __init__(
         self,
@@ -75,6 +73,7 @@ class InvitationPacer:
         broker: redis.Redis,
         channels: Mapping[str, Channel],
         surveys: SurveyRegistry,
+        channel_store: ChannelStore,
         waker: WorkerWaker,
         *,
         shards: int,
@@ -85,12 +84,12 @@ class InvitationPacer:
         self._channels = channels
         self._surveys = surveys
         self._waker = waker
-        self._channel_store = ChannelStore(lanes, channels)
+        self._channel_store = channel_store
         self._shards = shards
         self._keep_ms = keep_events_ms
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
         self._backlog_commands = [
-            keyspace.function_call("due", [keyspace.held_ids_key(k, name) for name in channels], ())
+            function_call(CountDueInvitations(held_ids=[keyspace.held_ids_key(k, name) for name in channels]))
             for k in range(shards)
         ]
 
@@ -115,7 +114,7 @@ class InvitationPacer:
         return True
 
     def _read_backlogs(self) -> dict[str, ChannelBacklog]:
-        answers = keyspace.run_commands(self._lanes, self._backlog_commands)
+        answers = redis_client.run_commands(self._lanes, self._backlog_commands)
         standings: dict[str, ChannelBacklog] = {}
         for place, name in enumerate(self._channels):
             held, due = 2 * place + 1, 2 * place + 2
@@ -131,11 +130,11 @@ class InvitationPacer:
         """Lanes that wait for the busiest kind of worker."""
         queues = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE)
         bells = [("ZCARD", keyspace.wakeup_queue_key(queue)) for queue in queues]
-        return max(int(waiting) for waiting in keyspace.run_commands(self._broker, bells))
+        return max(int(waiting) for waiting in redis_client.run_commands(self._broker, bells))
 
     def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
-        wanted = self._room_to_send(name, standing.now, wanted)
+        wanted = self._channel_store.spare_send_permits(name, wanted, standing.now)
         awake = (
             self._outside_quiet_hours(name, standing.now, self._oldest_due(name, standing, wanted))
             if wanted
@@ -154,65 +153,56 @@ class InvitationPacer:
                 self._waker.wake(queue, senders)
         return len(permitted)
 
-    def _room_to_send(self, name: str, now: int, wanted: int) -> int:
-        """How many SMS the channel could send at once and keep half of its permits for replies; none if it pauses."""
-        paused, full_at = keyspace.run_commands(
-            self._lanes, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
-        )
-        if paused:
-            return 0
-        rate = self._channels[name].limits.sms_per_second
-        if not rate:
-            return wanted
-        burst = max(1.0, rate)
-        used = max(0.0, float(full_at or 0) - now) * rate / 1000
-        return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
-
-    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[UnreleasedInvitation]:
+    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""
         shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self._lanes,
             [
-                keyspace.function_call(
-                    "oldest", [keyspace.held_ids_key(k, name), keyspace.held_invitations_key(k)], (share,)
+                function_call(
+                    ReadDueInvitations(
+                        held_ids=keyspace.held_ids_key(k, name),
+                        held_invitations=keyspace.held_invitations_key(k),
+                        max_invitations=share,
+                    )
                 )
                 for k, share in shares.items()
             ],
         )
         return [
-            each
-            for k, answer in zip(shares, answers, strict=True)
-            for each in _decode_unreleased(k, answer[1:])
+            each for k, answer in zip(shares, answers, strict=True) for each in _decode_held(k, answer[1:])
         ]
 
     def _outside_quiet_hours(
-        self, name: str, now: int, oldest: Sequence[UnreleasedInvitation]
-    ) -> list[UnreleasedInvitation]:
-        """Those whose person may be texted now. The others are put off, or refused if they expired meanwhile."""
+        self, name: str, now: int, oldest: Sequence[HeldInvitation]
+    ) -> list[HeldInvitation]:
+        """Return the invitations whose person may be texted now. The others are put off, or refused if they
+        expired meanwhile."""
         channel = self._channels[name]
-        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
         awake = []
-        later: list[keyspace.Command] = []
-        expired: list[UnreleasedInvitation] = []
+        later: list[Command] = []
+        expired: list[HeldInvitation] = []
         for each in oldest:
             if _is_expired(each, now):
                 expired.append(each)
-            elif quiet and (moment := quiet.next_awake_at(each.sender, now, channel.timezone)) > now:
+            elif (
+                channel.quiet
+                and (moment := channel.quiet.next_awake_at(each.sender, now, channel.timezone)) > now
+            ):
                 later.append(("ZADD", keyspace.held_ids_key(each.k, name), "XX", moment, each.id))
             else:
                 awake.append(each)
         if later:
-            keyspace.run_commands(self._lanes, later)
+            redis_client.run_commands(self._lanes, later)
         self._refuse_expired(name, now, expired)
         return awake
 
-    def _refuse_expired(self, name: str, now: int, expired: Sequence[UnreleasedInvitation]) -> None:
+    def _refuse_expired(self, name: str, now: int, expired: Sequence[HeldInvitation]) -> None:
         if expired:
-            keyspace.run_commands(
+            redis_client.run_commands(
                 self._lanes,
                 [
-                    _unhold_command(
+                    _withdraw_command(
                         each, self._keep_ms, encode_event([OpeningRefused(now, name, each.id, "expired")])
                     )
                     for each in expired
@@ -221,9 +211,9 @@ class InvitationPacer:
             metrics.INVITATIONS_RELEASED.labels(name, "expired").inc(len(expired))
 
     def _within_limits(
-        self, name: str, now: int, awake: Sequence[UnreleasedInvitation]
-    ) -> Sequence[UnreleasedInvitation]:
-        """As many as the channel's pace, its day's SMS and its new sessions a minute allow."""
+        self, name: str, now: int, awake: Sequence[HeldInvitation]
+    ) -> Sequence[HeldInvitation]:
+        """Return as many as the channel's pace, its day's SMS and its new sessions a minute allow."""
         paced = self._take_pace_permits(name, len(awake))
         admitted = self._channel_store.admit_sessions(name, paced, now)[0] if paced else 0
         return awake[: self._reserve_daily_sms(name, now, awake[:admitted])]
@@ -234,21 +224,23 @@ class InvitationPacer:
         if not wanted:
             return 0
         bucket = keyspace.invitation_bucket_key(name)
-        granted: int = keyspace.run_command(
+        granted: int = redis_client.run_command(
             self._lanes,
-            keyspace.function_call("grant", [bucket], (pace, max(1.0, pace * PACE_BURST_S), wanted)),
+            function_call(
+                TakeTokens(bucket=bucket, rate_per_s=pace, burst=max(1.0, pace * PACE_BURST_S), wanted=wanted)
+            ),
         )
         return granted
 
-    def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[UnreleasedInvitation]) -> int:
-        """How many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
+    def _reserve_daily_sms(self, name: str, now: int, wanted: Sequence[HeldInvitation]) -> int:
+        """Count how many of these the day's SMS allow, if what was released a moment ago is not decided yet."""
         cap = self._channels[name].limits.sms_per_day
         if not cap or not wanted:
             return len(wanted)
         needs = [self._opening_sms_of(each.event.survey) for each in wanted]
         slot = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS)
         before = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS - 1)
-        reserved, _, earlier = keyspace.run_commands(
+        reserved, _, earlier = redis_client.run_commands(
             self._lanes,
             [("INCRBY", slot, sum(needs)), ("PEXPIRE", slot, 3 * RESERVATION_SPAN_MS), ("GET", before)],
         )
@@ -259,31 +251,33 @@ class InvitationPacer:
         while fitting < len(needs) and sum(needs[: fitting + 1]) <= left:
             fitting += 1
         if unused := sum(needs[fitting:]):
-            keyspace.run_command(self._lanes, ("DECRBY", slot, unused))
+            redis_client.run_command(self._lanes, ("DECRBY", slot, unused))
         return fitting
 
     def _opening_sms_of(self, survey: str) -> int:
         known = self._surveys.current(survey)
         return max_opening_sms(known) if known else 1
 
-    def _release_to_mailboxes(
-        self, name: str, permitted: Sequence[UnreleasedInvitation]
-    ) -> list[tuple[str, int]]:
-        """Make them mail. Answers (sender, whom to wake) for each, as the function `release` does."""
-        groups: dict[int, list[UnreleasedInvitation]] = {}
+    def _release_to_mailboxes(self, name: str, permitted: Sequence[HeldInvitation]) -> list[tuple[str, int]]:
+        """Make them mail. Answers (sender, whom to wake) for each, as the function `release_invitations` does."""
+        groups: dict[int, list[HeldInvitation]] = {}
         for each in permitted:
             groups.setdefault(each.k, []).append(each)
         commands = []
         for k, group in groups.items():
-            keys = [
-                keyspace.lane_alarms_key(k),
-                keyspace.held_ids_key(k, name),
-                keyspace.held_invitations_key(k),
-            ]
-            keys += [keyspace.mailbox_key(k, each.sender) for each in group]
-            args = chain.from_iterable((each.id, each.sender) for each in group)
-            commands.append(keyspace.function_call("release", keys, args))
-        rings = chain.from_iterable(keyspace.run_commands(self._lanes, commands))
+            call = ReleaseInvitations(
+                lane_alarms=keyspace.lane_alarms_key(k),
+                held_ids=keyspace.held_ids_key(k, name),
+                held_invitations=keyspace.held_invitations_key(k),
+                invitations=[
+                    ReleasedInvitation(
+                        mailbox=keyspace.mailbox_key(k, each.sender), id=each.id, sender=each.sender
+                    )
+                    for each in group
+                ],
+            )
+            commands.append(function_call(call))
+        rings = chain.from_iterable(redis_client.run_commands(self._lanes, commands))
         return [
             (each.sender, ring)
             for each, ring in zip(chain.from_iterable(groups.values()), rings, strict=True)
@@ -308,40 +302,30 @@ def max_opening_sms(survey: Survey) -> int:
 def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     """Drop whatever is held for a person, without a trace of it but that its references are taken; how many it was."""
     dropped = 0
-    for held in unreleased_for(client, keyspace.shard_of(sender, shards), sender):
+    for held in held_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
-        dropped += keyspace.run_command(client, _unhold_command(held, 0, b""))
+        dropped += redis_client.run_command(client, _withdraw_command(held, 0, b""))
     return dropped
 
 
-def unreleased_for(client: redis.Redis, k: int, sender: str) -> Iterator[UnreleasedInvitation]:
+def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[HeldInvitation]:
     """Whatever is held for a person of shard `k`."""
     for id_, mail in client.hscan_iter(keyspace.held_invitations_key(k), count=HELD_SCAN_COUNT):
         if mail.startswith(sender.encode() + b"\0"):
-            yield from _decode_unreleased(k, [id_, mail])
+            yield from _decode_held(k, [id_, mail])
 
 
-def _unhold_command(held: UnreleasedInvitation, keep_ms: int, records: bytes) -> keyspace.Command:
-    return keyspace.unhold_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
+def _withdraw_command(held: HeldInvitation, keep_ms: int, records: bytes) -> Command:
+    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
 
 
-def _decode_unreleased(k: int, answer: Sequence[bytes]) -> Iterator[UnreleasedInvitation]:
-    """(id, mail) ... as the function `oldest` answers."""
-    for id_, mail in zip(answer[::2], answer[1::2], strict=True):
-        sender, at, encoded = stored_values.parse_held_invitation(mail)
-        yield UnreleasedInvitation(id_.decode(), k, sender, at, _decode_invitation(id_.decode(), encoded))
+def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:
+    """(id, invitation) ... as the function `read_due_invitations` answers."""
+    for identity, stored in zip(answer[::2], answer[1::2], strict=True):
+        yield decode_held_invitation(identity.decode(), k, stored)
 
 
-def _decode_invitation(identity: str, encoded: bytes) -> Invitation:
-    """The invitation. One that cannot be read goes its way like others: the worker makes it a dead letter."""
-    try:
-        event = decode_inbound(encoded)
-    except msgspec.MsgspecError:
-        event = None
-    return event if isinstance(event, Invitation) else Invitation(identity, "", "")
-
-
-def _is_expired(held: UnreleasedInvitation, now: int) -> bool:
+def _is_expired(held: HeldInvitation, now: int) -> bool:
     return (
         bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MAX_HELD_MS
     )

@@ -12,7 +12,7 @@ import msgspec
 import redis
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.events import ArchiveRecord, ReceiptRecorded, SessionEnded, SessionOpened, SmsSent
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store import archive, dead_letter_store
@@ -28,7 +28,7 @@ _PAGE = 500
 
 
 class SweepCounts(msgspec.Struct):
-    """What was deleted."""
+    """Counts of what a sweep deleted."""
 
     sessions: int = 0
     entries: int = 0
@@ -36,8 +36,8 @@ class SweepCounts(msgspec.Struct):
 
 
 class ExpiringSessions(msgspec.Struct):
-    """What a shard's archive says of sessions that are not kept as long as the rest: `due_sessions` are over for long enough.
-    `session_by_ticket` tell whose SMS a receipt is about that names only its ticket."""
+    """The sessions of a shard that are not kept as long as the rest: `due_sessions` ended long enough ago.
+    `session_by_ticket` tells whose SMS a receipt is about that names only its ticket."""
 
     due_sessions: set[str]
     session_by_ticket: dict[str, str]
@@ -47,7 +47,7 @@ def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> S
     """`sweep_expired`, unless someone has within the hour."""
     if not client.set(keyspace.RETENTION_KEY, "", nx=True, px=SWEEP_INTERVAL_MS):
         return None
-    swept = sweep_expired(client, shards, surveys, keyspace.server_time_ms(client))
+    swept = sweep_expired(client, shards, surveys, redis_client.server_time_ms(client))
     if swept.sessions:
         log.info("what was said in old sessions is deleted", **msgspec.structs.asdict(swept))
     return swept
@@ -56,7 +56,7 @@ def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> S
 def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now: int) -> SweepCounts:
     """Delete what is due at `now` (ms)."""
     load_versions(client, surveys)
-    versions: list[bytes] = keyspace.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
+    versions: list[bytes] = redis_client.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
     known = filter(None, (surveys.by_version(version.decode()) for version in versions))
     keeps = {survey.version: survey.keep_ms for survey in known if survey.keep_ms is not None}
     swept = SweepCounts()

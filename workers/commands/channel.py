@@ -1,8 +1,6 @@
 """`parley channel`: what channels may do now; one is paused, and resumed."""
 
-import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,24 +9,20 @@ from itertools import islice
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
+from engine.commands.json_output import print_json
+from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
+from engine.model.durations import format_duration
+from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes
-from workers.runtime.formatting import format_clock_time, format_duration
-from workers.store.channel_state import ActivePause, ChannelStore
-from workers.store.outboxes import OutboxStore
-
-PIPE_WIDTH = 160
-NARROW_WIDTH = 110
-"""A terminal that is not as wide is shown less of what is in the settings, and all of what is not."""
+from workers.diagnosis.pause_wording import pause_cause_and_reason
 
 _SENDERS_PAGE = 500
 
@@ -57,20 +51,21 @@ def list_channels(as_json: bool) -> None:
     Example:
       parley channel list --json | jq -r 'select(.paused) | .channel'
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     with closing(StatsReader(settings)) as sounder:
         found = sounder.read()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
     sms = count_waiting_sms(client, settings.shards)
-    paused = ChannelStore(client, settings.channels).active_pauses(list(settings.channels))
+    paused = deployment.channel_store().active_pauses(list(settings.channels))
     rows = [
         _channel_row(settings, name, stands, sms[name], paused.get(name))
         for name, stands in found.channels.items()
     ]
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row))
+            print_json(row)
     else:
         _print_channels(settings, rows, paused, found.lanes.now)
 
@@ -93,9 +88,10 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     Example:
       parley channel pause clinic --why "carrier incident" --for 2h
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    replaced = ChannelStore(client, settings.channels).pause(name, why, for_ms, who=by)
+    replaced = deployment.channel_store().pause(name, why, for_ms, who=by)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {
@@ -105,14 +101,16 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
             "replaced": _pause_fields(replaced),
             "sms": sms,
         }
-        click.echo(json.dumps(told))
+        print_json(told)
         return
     until = f"for {format_duration(for_ms)}" if for_ms else "until `parley channel resume` ends it"
     click.echo(
         f"{name} is paused {until}; {_waiting_clause(sms)}. What is being sent at this moment still goes."
     )
     if replaced is not None:
-        click.echo(f"It was paused already, by {_pause_cause(replaced)}: this pause replaces that.")
+        click.echo(
+            f"It was paused already, {pause_cause_and_reason(replaced.pause)}: this pause replaces that."
+        )
 
 
 @channel.command()
@@ -127,12 +125,12 @@ def resume(name: str, as_json: bool) -> None:
     Example:
       parley channel resume clinic
     """
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    ended = ChannelStore(client, settings.channels).resume(name)
+    ended = deployment.channel_store().resume(name)
     rate = settings.channels[name].limits.sms_per_second
-    outboxes = OutboxStore(client, settings.shards, settings.keep_events_ms, 0)
-    forward = outboxes.bring_forward(name, rate)
+    forward = deployment.outbox_store().bring_forward(name, rate)
     sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {
@@ -142,10 +140,10 @@ def resume(name: str, as_json: bool) -> None:
             "people": forward,
             "sms": sms,
         }
-        click.echo(json.dumps(told))
+        print_json(told)
         return
     was = (
-        f"{name} is resumed; it was paused by {_pause_cause(ended)}"
+        f"{name} is resumed; it was paused {pause_cause_and_reason(ended.pause)}"
         if ended is not None
         else f"{name} was not paused"
     )
@@ -154,19 +152,19 @@ def resume(name: str, as_json: bool) -> None:
 
 
 def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
-    """How many SMS wait in the outboxes of all people, by channel."""
+    """Count the SMS in all outboxes by channel."""
     found: Counter[str] = Counter()
     for k in range(shards):
         senders = _senders_with_outbox(client, k)
         while page := list(islice(senders, _SENDERS_PAGE)):
             outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for sender in page]
-            for entries in keyspace.run_commands(client, outboxes):
+            for entries in redis_client.run_commands(client, outboxes):
                 found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
     return found
 
 
 def _senders_with_outbox(client: redis.Redis, k: int) -> Iterator[str]:
-    """Everybody of the shard to whom something is to be sent: their outbox has an alarm."""
+    """The senders of shard `k` whose outbox has an alarm, which each non-empty outbox has."""
     yield from {
         sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms_key(k), count=_SENDERS_PAGE)
     }
@@ -181,16 +179,6 @@ def _require_channel(settings: Settings, name: str) -> None:
 
 def _waiting_clause(sms: int) -> str:
     return f"{sms or 'no'} SMS {'waits' if sms == 1 else 'wait'}"
-
-
-def _pause_cause(paused: ActivePause) -> str:
-    pause = paused.pause
-    whom = {
-        "operator": "an operator",
-        "account": "a fault of the account",
-        "circuit": "the provider's failures",
-    }
-    return f"{whom[pause.by]}{f', {pause.who}' if pause.who else ''} ({pause.why})"
 
 
 def _pause_fields(paused: ActivePause | None) -> object:
@@ -217,9 +205,9 @@ def _channel_row(
 def _print_channels(
     settings: Settings, rows: Sequence[dict[str, object]], paused: dict[str, ActivePause], now: int
 ) -> None:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = open_console()
     wide = console.width >= NARROW_WIDTH
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("channel", "number", "provider") if wide else ("channel",):
         table.add_column(column, no_wrap=True)
     for column in ("SMS waiting", "invitations", "SMS today", "a second"):
@@ -250,4 +238,4 @@ def _pause_clause(settings: Settings, paused: ActivePause, name: str, now: int) 
     until = (
         f"until {format_clock_time(now + paused.left_ms, now, zone)}" if paused.left_ms is not None else ""
     )
-    return " ".join(filter(None, (since, until, f"by {_pause_cause(paused)}")))
+    return " ".join(filter(None, (since, until, pause_cause_and_reason(paused.pause))))

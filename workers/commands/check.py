@@ -1,14 +1,11 @@
 """`parley check`: is what would run free of mistakes?"""
 
-import os
-
 import click
 
-from config.settings.settings import exit_on_config_error, load_settings_and_surveys
+from config.settings.settings import exit_on_config_error
+from config.settings.startup_check import load_settings_and_surveys
 from engine import proofs
 from engine.proofs.keyword_clashes import keyword_clashes
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
 from engine.surveys.program import Survey
 
 _DAY_MS = 86_400_000
@@ -25,7 +22,7 @@ def check() -> None:
       PARLEY_SURVEYS=new-surveys/ parley check
     """
     with exit_on_config_error():
-        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys()
     for channel in settings.channels.values():
         click.echo(f"channel {channel.name}: {channel.number} by {channel.provider}, {channel.timezone.key}")
         for survey in filter(None, map(surveys.current, channel.surveys)):
@@ -35,7 +32,8 @@ def check() -> None:
             if survey.keep_ms and survey.keep_ms > settings.keep_events_ms:
                 days = settings.keep_events_ms // _DAY_MS
                 click.echo(
-                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
+                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for "
+                    "everything"
                 )
         for finding in keyword_clashes(list(filter(None, map(surveys.current, channel.surveys)))):
             click.echo(f"  warning: {finding}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine.proofs.transcripts import parse_duration
+from engine.model.durations import parse_duration
 
 
 def operator_name() -> str:

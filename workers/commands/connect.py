@@ -1,4 +1,4 @@
-"""How does a command reach the Redis that is running? By PARLEY_REDIS_URL, or where `parley run` left a note."""
+"""Connects a command to the Redis that is running: by PARLEY_REDIS_URL, or where `parley run` left a note."""
 
 import re
 from collections.abc import Mapping
@@ -14,34 +14,30 @@ from config.settings.settings import (
     exit_on_config_error,
     load_settings,
 )
-from config.store import keyspace
+from config.store import redis_client
 from workers.runtime.embedded_redis import url_of_running
+from workers.store.deployment import Deployment
 
 OPTIONAL_REDIS_TIMEOUT_S = 2.0
 """How long a server may take to answer that a command can do without."""
 
 
-def connect_lanes(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis]:
-    """The settings, and a client of the Redis that holds the lanes. Ends the command with a sentence if there is none.
+def connect_lanes(environ: Mapping[str, str]) -> Deployment:
+    """The deployment, whose Redis of the lanes answers; that of the wake-ups may not, and is soon given up. Ends the command
+    with a sentence if the lanes' does not.
 
-    Whatever the survey files are: what stands in the way of a start must not stand in an operator's.
+    Survey files are not read: what stands in the way of a start must not stand in an operator's.
     """
     settings = load_settings_in_use(environ)
-    return settings, _connect_or_exit("lanes", settings.redis_url)
+    broker = redis_client.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
+    return Deployment(settings, _connect_or_exit("lanes", settings.redis_url), broker)
 
 
-def connect_both(environ: Mapping[str, str], retries: int = 0) -> tuple[Settings, redis.Redis, redis.Redis]:
-    """The same, and a client of the Redis that holds the wake-ups. A call whose reply is lost is repeated so often."""
+def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
+    """The deployment, both of whose servers answer. A call whose reply is lost is repeated `retries` times."""
     settings = load_settings_in_use(environ)
     lanes = _connect_or_exit("lanes", settings.redis_url, retries)
-    return settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries)
-
-
-def connect_tolerating_broker(environ: Mapping[str, str]) -> tuple[Settings, redis.Redis, redis.Redis]:
-    """The same, for a command that has something to say though the Redis of the wake-ups does not answer."""
-    settings = load_settings_in_use(environ)
-    broker = keyspace.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
-    return settings, _connect_or_exit("lanes", settings.redis_url), broker
+    return Deployment(settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries))
 
 
 def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
@@ -51,14 +47,15 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
     url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(
-            f"nothing is running on {settings.var}: start `parley run`, or set PARLEY_REDIS_URL to the server in use"
+            f"nothing is running on {settings.var}: "
+            "start `parley run`, or set PARLEY_REDIS_URL to the server in use"
         )
     broker_url = settings.broker_url or default_broker_url(url)
     return msgspec.structs.replace(settings, redis_url=Secret(url), broker_url=Secret(broker_url))
 
 
 def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
-    client = keyspace.connect(url, retries)
+    client = redis_client.connect(url, retries)
     try:
         client.ping()
     except redis.RedisError as e:
@@ -69,5 +66,5 @@ def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
 
 
 def url_without_credentials(url: str) -> str:
-    """Which server, without the user and the password that the URL may have, before the host or as options."""
+    """Return the URL without the user and the password that it may have, before the host or as options."""
     return re.sub("//[^/]*@", "//", url.partition("?")[0])

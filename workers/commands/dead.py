@@ -1,6 +1,5 @@
 """`parley dead`: what could not be handled, and why; and what an operator may do about it."""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -12,48 +11,40 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 import redis
-from rich import box
 from rich.table import Table
 
-from config.settings.settings import ConfigError, Settings, exit_on_config_error, load_settings_and_surveys
-from config.store import keyspace, stored_values
+from config.settings.settings import ConfigError, exit_on_config_error
+from config.settings.startup_check import load_settings_and_surveys
+from config.store import keyspace, redis_client, stored_values
 from config.telemetry.logs import configure_logging
-from engine.proofs.survey_loader import load_surveys
-from engine.providers import Recourse, UnusableChannelError
-from engine.providers.provider_registry import open_provider, provider_mistakes
+from engine.commands.json_output import print_json
+from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
+from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_both, connect_tolerating_broker
+from workers.commands.connect import connect_both, connect_lanes
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
 from workers.dead_letters.filters import (
     DRAMATIQ_REASON,
     DeadLetterFilter,
-    Deployment,
     LocatedDeadLetter,
     find_dead_letters,
 )
-from workers.dead_letters.outcomes import DRY_RUN_TITLE, outcome_console, report_outcomes
+from workers.dead_letters.outcomes import DRY_RUN_TITLE, report_outcomes
 from workers.dead_letters.replay import DeadLetterReplayer, LetterResult
 from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
     detail_lines,
     dramatiq_letter_details,
-    format_utc,
     letter_details,
     letter_summary,
 )
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.roles.composition import build_dead_letter_replayer
 from workers.store import dead_letter_store, dramatiq_letters, survey_versions
-from workers.store.channel_state import ChannelStore
 from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
-from workers.store.lanes import LaneStore
-from workers.store.optouts import open_opt_out_list
-from workers.turns.turns import channel_policies
-
-NARROW_WIDTH = 110
-"""A terminal that is not as wide is shown less of each letter, but never less of its id or of what went wrong."""
 
 _MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -74,15 +65,25 @@ def dead() -> None:
 
 
 _FILTER_OPTIONS = (
-    click.option("--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."),
+    click.option(
+        "--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."
+    ),
     click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
     click.option("--channel", default="", help="Only of this channel."),
     click.option("--survey", default="", help="Only about this survey."),
     click.option("--sender", default="", help="Only of this phone number."),
-    click.option("--older", "older_ms", type=DurationParam(), default=0, help="Only those that fell longer ago, such as 2h."),
-    click.option("--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."),
+    click.option(
+        "--older",
+        "older_ms",
+        type=DurationParam(),
+        default=0,
+        help="Only those that fell longer ago, such as 2h.",
+    ),
+    click.option(
+        "--newer", "newer_ms", type=DurationParam(), default=0, help="Only those that fell since, such as 2h."
+    ),
     click.option("--error", default="", help="Only with this text in what went wrong; in any case."),
-)  # fmt: skip
+)
 
 
 def _filter_options(command: _Command) -> _Command:
@@ -112,9 +113,9 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     found = (each.letter for each in find_dead_letters(deployment, wanted))
     if as_json:
         for letter in found:
-            click.echo(json.dumps(letter_summary(letter)))
+            print_json(letter_summary(letter))
         return
-    screen = outcome_console()
+    screen = open_console()
     table = _letter_table(found, narrow=screen.width < NARROW_WIDTH)
     if table.row_count:
         screen.print(table)
@@ -145,7 +146,7 @@ def show(letter_id: str, as_json: bool) -> None:
         else _read_letter_details(deployment, letter)
     )
     if as_json:
-        click.echo(json.dumps(plain))
+        print_json(plain)
         return
     for line in detail_lines(plain):
         click.echo(line)
@@ -172,8 +173,8 @@ def show(letter_id: str, as_json: bool) -> None:
 @_yes_option
 @_json_option
 def replay(
-    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool, by: str,
-    yes: bool, as_json: bool, **filters: Any,
+    ids: Sequence[str], everything: bool, dry_run: bool, rate: float | None, stale: bool, uncertain: bool,
+    by: str, yes: bool, as_json: bool, **filters: Any,
 ) -> None:  # fmt: skip
     """Try dead letters again: of these IDs, or all that the filters let through.
 
@@ -189,7 +190,7 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
@@ -219,7 +220,7 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = Deployment(*connect_both(os.environ, keyspace.COMMAND_RETRIES))
+    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     _confirm_if_many(found, yes, "Drop")
     missing = list(_results_of_missing(deployment, ids, found))
@@ -240,7 +241,7 @@ def audit(since_ms: int, as_json: bool) -> None:
     """
     deployment = _open_for_reading()
     settings, client = deployment.settings, deployment.lanes
-    since = keyspace.server_time_ms(client) - since_ms if since_ms else 0
+    since = redis_client.server_time_ms(client) - since_ms if since_ms else 0
     entries = [
         entry for k in range(settings.shards) for entry in dead_letter_store.scan_audit(client, k, since)
     ]
@@ -249,9 +250,9 @@ def audit(since_ms: int, as_json: bool) -> None:
     entries.sort(key=attrgetter("at"))
     if as_json:
         for entry in entries:
-            click.echo(json.dumps({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry)))
+            print_json({"when": format_utc(entry.at)} | msgspec.structs.asdict(entry))
         return
-    screen = outcome_console()
+    screen = open_console()
     if entries:
         screen.print(_audit_table(entries, narrow=screen.width < NARROW_WIDTH))
     else:
@@ -259,21 +260,22 @@ def audit(since_ms: int, as_json: bool) -> None:
 
 
 def _open_for_reading() -> Deployment:
-    """The deployment, for a command that only looks. Where the wake-ups' Redis is away, it goes by the lanes' alone."""
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
+    """Connect for a command that changes nothing. If the wake-ups' Redis is down, warn and use the lanes' Redis in its place."""
+    deployment = connect_lanes(os.environ)
     try:
-        broker.ping()
+        deployment.broker.ping()
     except redis.RedisError as e:
         click.echo(
-            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is not told.",
+            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is "
+            "not told.",
             err=True,
         )
-        broker = lanes
-    return Deployment(settings, lanes, broker)
+        return msgspec.structs.replace(deployment, broker=deployment.lanes)
+    return deployment
 
 
 def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
     for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
         table.add_column(column, no_wrap=True)
@@ -302,7 +304,7 @@ def _no_match_sentence(deployment: Deployment, wanted: DeadLetterFilter) -> str:
 
 
 def _audit_table(entries: Iterable[dead_letter_store.AuditEntry], *, narrow: bool) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     more = () if narrow else ("kind", "reason", "channel")
     for column in ("when (UTC)", "who", "letter", *more, "outcome"):
         table.add_column(column, no_wrap=column != "who")
@@ -334,7 +336,7 @@ def _select_letters(
 
 
 def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
-    """Without what a hundred thousand of them should not hold in memory."""
+    """The letter without its content, state, attempts and traceback, so that a hundred thousand fit in memory."""
     if isinstance(found.letter, DramatiqLetter):
         return found
     slim = msgspec.structs.replace(found.letter, what=b"", state=None, tries=[], traceback="", why="")
@@ -363,7 +365,7 @@ def _format_reason_counts(reasons: Counter[str]) -> str:
 def _results_of_missing(
     deployment: Deployment, ids: Sequence[str], found: Sequence[LocatedDeadLetter]
 ) -> Iterator[LetterResult]:
-    """Ids of which nothing is there. The audit may know what became of one."""
+    """A result for each id of which there is no letter: `gone` if the audit has it, else `missing`."""
     there = {each.letter.id for each in found}
     for identity in dict.fromkeys(ids):
         if identity not in there:
@@ -401,48 +403,28 @@ def _fail_not_found(deployment: Deployment, identity: str) -> NoReturn:
 def _build_replayer(
     deployment: Deployment, by: str, options: Collection[ReplayOption], *, publish: bool
 ) -> DeadLetterReplayer:
-    """What replays as this deployment's workers would. Ends with the mistakes in its settings and surveys, if any."""
+    """Build a replayer with this deployment's settings and surveys. Raises UsageError if they have errors; with `publish`,
+    stores the surveys' versions first."""
     try:
-        settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        settings, surveys = load_settings_and_surveys()
     except ConfigError as e:
         problems = "\n".join(f"  {problem}" for problem in e.problems)
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
-    client = deployment.lanes
     with exit_on_config_error():
-        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
+        replayer = build_dead_letter_replayer(
+            msgspec.structs.replace(deployment, surveys=surveys), by[:_MAX_NAME_LENGTH], options
+        )
     configure_logging(settings)
     if publish:
-        survey_versions.publish_current(client, surveys)
-    return DeadLetterReplayer(
-        LaneStore(client, settings.shards, settings.keep_events_ms, optouts),
-        optouts,
-        surveys,
-        channel_policies(settings.channels),
-        ChannelStore(client, settings.channels),
-        WakeupBroker(deployment.broker),
-        _recourses_by_channel(settings),
-        settings.shards,
-        by=by[:_MAX_NAME_LENGTH],
-        options=options,
-    )
-
-
-def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
-    """What may be done about an SMS that the provider may have; nothing, if it cannot be told."""
-    found: dict[str, Recourse] = {}
-    for name, channel in settings.channels.items():
-        try:
-            found[name] = open_provider(channel, settings).recourse
-        except UnusableChannelError:
-            found[name] = "none"
-    return found
+        survey_versions.publish_current(deployment.lanes, surveys)
+    return replayer
 
 
 def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
     settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(letter.sender, settings.shards)
     state = stored_values.lane_state(
-        keyspace.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
+        redis_client.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
     )
     surveys = SurveyRegistry()
     survey_versions.load_versions(client, surveys)
@@ -452,7 +434,7 @@ def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str
 def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecision | None:
     """What a replay would do; None if no worker would run with these settings either."""
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError:
         return None
     (judged,) = _build_replayer(deployment, "", (), publish=False).preview([letter])

@@ -6,40 +6,39 @@ indexes, goes after that; erasing twice, or again
 after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
 """
 
-import json
 import os
-import sys
 from collections.abc import Sequence
 from math import inf
 
 import click
 import msgspec
-import redis
-from rich.console import Console
-from rich.table import Table
 
-from config.settings.channels import SIMULATOR
-from config.settings.settings import Settings, exit_on_config_error
-from config.store import keyspace, stored_values
+from config.settings.channels import SIMULATOR, channel_policies
+from config.settings.settings import exit_on_config_error
+from config.store import keyspace, redis_client, stored_values
+from config.store.function_calls import function_call
+from config.store.server_functions import ChangedOptOut, EraseLane
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
+from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both
 from workers.store import archive, dead_letter_store
+from workers.store.deployment import Deployment
 from workers.store.lanes import LaneClaim
-from workers.store.optouts import OptOutList, open_opt_out_list, opt_outs_in_lane
+from workers.store.optouts import OptOutList, opt_outs_in_lane
 from workers.turns.drafts import draft_event_by_event
-from workers.turns.turns import channel_policies
 
-_PIPE_WIDTH = 100  # of tables that no terminal shows
 _MAX_ERASE_ATTEMPTS = 100
 _SCAN_COUNT = 1_000
 
 
 class ErasureCounts(msgspec.Struct):
-    """How much of a person was there. `opt_outs` are kept, without the number."""
+    """How many of each kind of trace were removed, or would be. `opt_outs` are kept, as hashes."""
 
     lanes: int = 0
     mail: int = 0
@@ -69,23 +68,21 @@ _COUNT_LABELS = {
 }
 
 
-class LaneBusyError(Exception):
+class LaneBusyError(ParleyError):
     """The lane changed each time that it was looked at."""
 
 
 class SenderEraser:
-    """What one deployment has of people, and how it is removed."""
+    """Finds and removes every trace of a sender in one deployment."""
 
-    def __init__(
-        self, client: redis.Redis, broker: redis.Redis, settings: Settings, optouts: OptOutList
-    ) -> None:
-        self._redis = client
-        self._broker = broker
-        self._settings = settings
+    def __init__(self, deployment: Deployment, optouts: OptOutList) -> None:
+        self._redis = deployment.lanes
+        self._broker = deployment.broker
+        self._settings = deployment.settings
         self._optouts = optouts
 
     def erase(self, sender: str) -> ErasureCounts:
-        """Remove all of `sender`, and say how much it was. Raises Busy."""
+        """Remove every trace of `sender`, and count them. Raises LaneBusyError."""
         invitations = self._remove_invitations(sender)
         dead_letters = self._erase_dead_letters(sender)  # first, or a replay gives them a lane again
         erased, at = self._erase_lane(sender)
@@ -97,13 +94,13 @@ class SenderEraser:
         return erased
 
     def count_traces(self, sender: str) -> ErasureCounts:
-        """How much `erase` would remove."""
+        """Count what `erase` would remove."""
         k = keyspace.shard_of(sender, self._settings.shards)
-        mail, sms = keyspace.run_commands(
+        mail, sms = redis_client.run_commands(
             self._redis, [("LLEN", name(k, sender)) for name in (keyspace.mailbox_key, keyspace.outbox_key)]
         )
-        (lanes,) = keyspace.run_commands(self._redis, [("EXISTS", keyspace.lane_key(k, sender))])
-        (other_keys,) = keyspace.run_commands(self._redis, [("EXISTS", *_other_keys(k, sender))])
+        (lanes,) = redis_client.run_commands(self._redis, [("EXISTS", keyspace.lane_key(k, sender))])
+        (other_keys,) = redis_client.run_commands(self._redis, [("EXISTS", *_other_keys(k, sender))])
         invitations = self._count_invitations(k, sender)  # each has its session's id already
         return ErasureCounts(
             lanes=lanes,
@@ -122,20 +119,30 @@ class SenderEraser:
         )
 
     def _erase_lane(self, sender: str) -> tuple[ErasureCounts, int]:
-        """Remove what is alive; how much it was, and when that was (ms)."""
+        """Remove the lane's own keys in one call. Returns the counts, and the server's time of the removal (ms). Raises
+        LaneBusyError if the lane changed at each attempt."""
         k = keyspace.shard_of(sender, self._settings.shards)
-        keys = [
-            keyspace.optouts_key(k), keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k),
-            keyspace.mailbox_key(k, sender), keyspace.lane_key(k, sender), keyspace.outbox_key(k, sender),
-            *_other_keys(k, sender),
-        ]  # fmt: skip
         for _ in range(_MAX_ERASE_ATTEMPTS):
             mail, stored = self._read_mail_and_state(k, sender)
             kept = self._opt_outs_to_keep(sender, stored, mail)
-            args: list[object] = [sender, self._optouts.hash_number(sender), b"".join(mail), stored]
-            for channel, (at, source) in kept.items():
-                args += (channel, at, source)
-            answer = keyspace.run_command(self._redis, keyspace.function_call("erase", keys, args))
+            call = EraseLane(
+                optouts=keyspace.optouts_key(k),
+                lane_alarms=keyspace.lane_alarms_key(k),
+                outbox_alarms=keyspace.outbox_alarms_key(k),
+                mailbox=keyspace.mailbox_key(k, sender),
+                lane=keyspace.lane_key(k, sender),
+                outbox=keyspace.outbox_key(k, sender),
+                other_keys=[*_other_keys(k, sender)],
+                sender=sender,
+                number_hash=self._optouts.hash_number(sender),
+                mail_before=b"".join(mail),
+                lane_before=stored,
+                opt_outs=[
+                    ChangedOptOut(channel=channel, at_ms=at, source=source)
+                    for channel, (at, source) in kept.items()
+                ],
+            )
+            answer = redis_client.run_command(self._redis, function_call(call))
             if answer:
                 now, mails, lanes, sms, other_keys, alarms = answer
                 return ErasureCounts(
@@ -144,26 +151,26 @@ class SenderEraser:
         raise LaneBusyError("their lane changes faster than it can be read: stop the workers, or try again")
 
     def _read_mail_and_state(self, k: int, sender: str) -> tuple[list[bytes], bytes]:
-        mail, stored = keyspace.run_commands(
+        mail, stored = redis_client.run_commands(
             self._redis,
             [("LRANGE", keyspace.mailbox_key(k, sender), 0, -1), ("GET", keyspace.lane_key(k, sender))],
         )
         return mail, stored or b""
 
     def _opt_outs_to_keep(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
-        """What the list must say of them, once what waits is applied: to a lane that knows their opt-outs and nothing
-        else, so that a survey which cannot be found loses no STOP, and a word that may be one is."""
+        """The opt-outs to keep (channel -> (ms, source)): those known, and those that unapplied mail adds. The mail is applied
+        to a lane that holds opt-outs only, so that a survey which cannot be loaded loses no STOP."""
         known = (
             _opt_outs_in_state(stored)
             if stored
             else {channel: at for channel, (at, _) in self._optouts.opt_outs_of(sender).items()}
         )
-        claim = LaneClaim(sender, 0, 1, keyspace.server_time_ms(self._redis), b"", mail, known)
+        claim = LaneClaim(sender, 0, 1, redis_client.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
+        return applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
-        """Remove what was written until `at` (ms)."""
+        """Remove the archive entries, session ids and dead letters written until `at` (ms), and add them to `erased`."""
         k = keyspace.shard_of(sender, self._settings.shards)
         theirs = (
             entry.id for entry in archive.scan_entries(self._redis, k, str(at)) if entry.sender == sender
@@ -173,7 +180,7 @@ class SenderEraser:
         erased.sessions = archive.forget_sessions(self._redis, k, sessions)
         erased.archive_entries = archive.delete_entries(self._redis, k, theirs)
         if names := self._simulated_keys(sender):
-            erased.simulated = keyspace.run_command(self._redis, ("UNLINK", *names))
+            erased.simulated = redis_client.run_command(self._redis, ("UNLINK", *names))
         erased.dead_letters += self._erase_dead_letters(sender, at)
 
     def _erase_dead_letters(self, sender: str, at: float = inf) -> int:
@@ -188,18 +195,19 @@ class SenderEraser:
         )
 
     def _session_ids_of(self, k: int, sender: str) -> list[str]:
-        """The ids that lead to this person."""
+        """The session ids of shard `k` that are indexed to `sender`. Scans every session key of the shard."""
         names = list(set(self._redis.scan_iter(keyspace.session_key(k, "*"), count=_SCAN_COUNT)))
         found = []
         for at in range(0, len(names), _SCAN_COUNT):
             page = names[at : at + _SCAN_COUNT]
-            for name, value in zip(page, keyspace.run_command(self._redis, ("MGET", *page)), strict=True):
+            for name, value in zip(page, redis_client.run_command(self._redis, ("MGET", *page)), strict=True):
                 if value and value.partition(b" ")[2] == sender.encode():
                     found.append(name.decode().rpartition(":")[2])
         return found
 
     def _simulated_keys(self, sender: str) -> list[bytes]:
-        """Where the simulator keeps what it carried to them: it keeps a day's, for `parley phone`."""
+        """The keys of SMS that the simulator delivered to `sender`, kept for a day for `parley phone`; none without a simulator
+        channel."""
         if all(channel.provider != SIMULATOR for channel in self._settings.channels.values()):
             return []
         return list(set(self._redis.scan_iter(keyspace.simulator_key(sender, "*"), count=_SCAN_COUNT)))
@@ -210,7 +218,9 @@ class SenderEraser:
             for alarms in (keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k))
         ]
         rung = [("ZSCORE", keyspace.wakeup_queue_key(queue), sender) for queue in _QUEUES]
-        found = keyspace.run_commands(self._redis, commands) + keyspace.run_commands(self._broker, rung)
+        found = redis_client.run_commands(self._redis, commands) + redis_client.run_commands(
+            self._broker, rung
+        )
         return sum(score is not None for score in found)
 
     def _count_invitations(self, k: int, sender: str) -> int:
@@ -218,7 +228,7 @@ class SenderEraser:
         return sum(stored_values.parse_held_invitation(mail)[0] == sender for _, mail in held)
 
     def _remove_wakeups(self, sender: str) -> int:
-        rung: Sequence[int] = keyspace.run_commands(
+        rung: Sequence[int] = redis_client.run_commands(
             self._broker, [("ZREM", keyspace.wakeup_queue_key(queue), sender) for queue in _QUEUES]
         )
         return sum(rung)
@@ -231,7 +241,7 @@ _QUEUES = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEU
 
 
 def _opt_outs_in_state(stored: bytes) -> dict[str, int]:
-    """What a stored lane knows by itself; nothing if it cannot be read."""
+    """The opt-outs (channel -> since, ms) in a stored lane; none if it cannot be read."""
     try:
         return opt_outs_in_lane(lane_format.decode_lane(stored_values.lane_state(stored)))
     except UnreadableLaneError:
@@ -274,20 +284,19 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     except LaneBusyError as e:
         raise click.ClickException(str(e)) from e
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run} | msgspec.structs.asdict(erased)))
+        print_json({"dry_run": dry_run} | msgspec.structs.asdict(erased))
     else:
         _print_counts(erased, "would be removed" if dry_run else "removed")
 
 
 def _build_eraser() -> SenderEraser:
-    settings, client, broker = connect_both(os.environ)
+    deployment = connect_both(os.environ)
     with exit_on_config_error():
-        optouts = open_opt_out_list(client, settings.shards, settings.optout_key)
-    return SenderEraser(client, broker, settings, optouts)
+        return SenderEraser(deployment, deployment.open_opt_out_list())
 
 
 def _print_counts(erased: ErasureCounts, head: str) -> None:
-    table = Table("", head, box=None)
+    table = simple_table("", head)
     for name, count in msgspec.structs.asdict(erased).items():
         table.add_row(_COUNT_LABELS[name], str(count))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    open_console().print(table)

@@ -9,17 +9,25 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from config.store.outbox_states import decode_owner
+from config.store.stored_values import LANE_LEASE_MS
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from engine.turns.session_routing import channel_of_key
 from workers.commands.cli_numbers import parse_sender_argument
-from workers.commands.connect import connect_tolerating_broker
+from workers.commands.connect import connect_lanes
 from workers.commands.transcript import format_record, format_record_time, record_fields
 from workers.diagnosis.diagnose import Diagnosis, Severity, diagnose
+from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -28,13 +36,10 @@ from workers.diagnosis.sender_snapshot import (
     SenderSnapshot,
 )
 from workers.diagnosis.snapshot_reader import read_snapshot
-from workers.runtime.formatting import format_clock_time, format_duration
-from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
+from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
-PIPE_WIDTH = 160
 _ENTRIES_SHOWN = 10
 _SEVERITY_STYLE = {
     Severity.QUIET: "bold",
@@ -62,29 +67,28 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
       parley lane +33612345678 --json | jq -r .diagnosis.sentence
     """
     sender = parse_sender_argument(sender)
-    settings, lanes, broker = connect_tolerating_broker(os.environ)
-    if channel and channel not in settings.channels:
+    deployment = connect_lanes(os.environ)
+    if channel and channel not in deployment.settings.channels:
         raise click.BadParameter(
-            f"no channel is called {channel}; there are {', '.join(settings.channels)}",
+            f"no channel is called {channel}; there are {', '.join(deployment.settings.channels)}",
             param_hint="--channel",
         )
     try:
-        situation = read_snapshot(settings, lanes, broker, sender)
+        situation = read_snapshot(deployment, sender)
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e
     if channel:
         situation = restrict_to_channel(situation, channel)
     diagnosis = diagnose(situation)
     if as_json:
-        click.echo(json.dumps(as_builtins(situation, diagnosis)))
+        print_json(as_builtins(situation, diagnosis))
     else:
-        console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-        console.print(render_lane(situation, diagnosis))
-    sys.exit(1 if situation.is_unknown else 0)
+        open_console().print(render_lane(situation, diagnosis))
+    sys.exit(EXIT_PROBLEMS if situation.is_unknown else EXIT_OK)
 
 
 def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
-    """What of it concerns one channel. The lane, its mailbox and its outbox are one for all channels, and stay whole."""
+    """The snapshot restricted to one channel. The lane, its mailbox and its outbox serve all channels, and are kept whole."""
     return msgspec.structs.replace(
         s,
         threads=[each for each in s.threads if each.channel == channel],
@@ -98,6 +102,7 @@ def restrict_to_channel(s: SenderSnapshot, channel: str) -> SenderSnapshot:
 
 def as_builtins(s: SenderSnapshot, diagnosis: Diagnosis) -> dict[str, object]:
     told: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(s, records=[]))
+    told["tries"] = [msgspec.structs.asdict(attempt) for attempt in s.tries]
     told["records"] = [record_fields(record) for record in s.records]
     told["diagnosis"] = {
         "sentence": diagnosis.sentence,
@@ -154,7 +159,8 @@ def _screen_rows(s: SenderSnapshot) -> Iterator[tuple[str, Iterable[str]]]:
     yield (
         "dead letters",
         (
-            f"{each.id}  {format_duration(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: {each.why}"
+            f"{each.id}  {format_duration(s.now - each.at)} ago  {each.kind} {each.channel} {each.reason}: "
+            f"{each.why}"
             for each in s.dead
         ),
     )
@@ -183,7 +189,10 @@ def _lock_sentence(s: SenderSnapshot, lock: stored_values.StoredLock) -> str:
     state = (
         f"for another {format_duration(lock.until - s.now)}" if lock.until > s.now else "whose lease is over"
     )
-    return f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of {MAX_CLAIM_ATTEMPTS}"
+    return (
+        f"locked by a worker that claimed it {since} ago, {state}; attempt {lock.attempts} of "
+        f"{MAX_CLAIM_ATTEMPTS}"
+    )
 
 
 def _mailbox_lines(s: SenderSnapshot) -> Iterator[str]:
@@ -237,7 +246,8 @@ def _session_lines(s: SenderSnapshot) -> Iterator[str]:
         if thread.session is None and thread.ended_at:
             over = f" over {thread.originator}" if thread.originator else ""
             yield (
-                f"{thread.channel}{over}: none open; the last, of {thread.ended_survey}, ended {thread.ended_how} "
+                f"{thread.channel}{over}: none open; the last, of {thread.ended_survey}, ended "
+                f"{thread.ended_how} "
                 f"{format_duration(s.now - thread.ended_at)} ago"
             )
     for parts in s.gathered:
@@ -249,10 +259,11 @@ def _open_session_lines(s: SenderSnapshot, thread: ConversationStatus, session: 
     age = {True: "current", False: "OLDER than what runs", None: "nobody says what runs"}[session.current]
     yield (
         f"{thread.channel}{over}: {session.survey} at `{session.step}`, in {session.language}, opened "
-        f"{format_duration(s.now - session.opened_at)} ago, last SMS {format_duration(s.now - session.touched_at)} ago"
+        f"{format_duration(s.now - session.opened_at)} ago, last SMS "
+        f"{format_duration(s.now - session.touched_at)} ago"
     )
     yield f"  id {session.id}, version {session.version} ({age})" + (
-        f", {session.misread} invalid answer{'s' if session.misread > 1 else ''}" if session.misread else ""
+        f", {pluralize(session.misread, 'invalid answer')}" if session.misread else ""
     )
     if session.problem:
         yield f"  {session.problem}"
@@ -279,7 +290,10 @@ def _limit_lines(s: SenderSnapshot) -> Iterator[str]:
             for survey, until in thread.cools.items()
         ]
         if parts:
-            yield f"{thread.channel}{f' over {thread.originator}' if thread.originator else ''}: {', '.join(parts)}"
+            yield (
+                f"{thread.channel}{f' over {thread.originator}' if thread.originator else ''}: "
+                f"{', '.join(parts)}"
+            )
 
 
 def _channel_lines(s: SenderSnapshot) -> Iterator[str]:
@@ -298,7 +312,7 @@ def _channel_clauses(s: SenderSnapshot, standing: ChannelStatus) -> Iterator[str
             f" until {format_clock_time(standing.pause_until, s.now, zone)}" if standing.pause_until else ""
         )
         since = f" since {format_clock_time(pause.since, s.now, zone)}" if pause.since else ""
-        yield f"PAUSED by {pause.by}{since}{until} ({pause.why})"
+        yield f"PAUSED {pause_cause(pause)}{since}{until} ({pause.why})"
     if standing.sms_per_day:
         yield f"{standing.sms_today} of {standing.sms_per_day} SMS today"
     if standing.sms_per_second:
@@ -322,7 +336,7 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
     if (lock := s.outbox_lock) is None:
         return
     if lock.fence:
-        since = format_duration(s.now - lock.until + SENDING_MS)
+        since = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         state = (
             f"for another {format_duration(lock.until - s.now)}"
             if lock.until > s.now
@@ -331,13 +345,18 @@ def _outbox_lock_lines(s: SenderSnapshot) -> Iterator[str]:
         yield f"taken by a worker {since} ago, {state}; try {lock.attempts} of {MAX_SEND_ATTEMPTS}"
     else:
         tries = f" after {lock.attempts} of {MAX_SEND_ATTEMPTS} tries" if lock.attempts else ""
-        yield f"at rest ({lock.owner.split(' ')[0]}){tries}, {_format_moment(s, lock.until)}"
+        owner = decode_owner(lock.fence, lock.owner)
+        doubt = "?" if owner.uncertain else ""
+        yield f"at rest ({owner.state}{doubt}){tries}, {_format_moment(s, lock.until)}"
     for tried in s.tries:
-        yield f"  tried {format_duration(s.now - tried.at)} ago: {': '.join(filter(None, (tried.code, tried.why)))}"
+        yield (
+            f"  tried {format_duration(s.now - tried.at)} ago: "
+            f"{': '.join(filter(None, (tried.code, tried.why)))}"
+        )
 
 
 def _outbox_table(s: SenderSnapshot) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("SMS", "channel", "decided", "state"):
         table.add_column(column, no_wrap=True)
     table.add_column("text")
@@ -360,7 +379,7 @@ def _sms_state(s: SenderSnapshot, place: int, sms: QueuedSms) -> str:
     uncertain = sms.uncertain or (
         place == 0
         and lock is not None
-        and (lock.owner.endswith("?") or (lock.fence > 0 and lock.until <= s.now))
+        and (decode_owner(lock.fence, lock.owner).uncertain or (lock.fence > 0 and lock.until <= s.now))
     )
     told = ["uncertain"] if uncertain else []
     if place == 0 and lock is not None and lock.fence and lock.until > s.now:

@@ -7,10 +7,11 @@ from threading import Event
 
 import click
 from prometheus_client import start_http_server
-from rich.console import Console
 
 from config.telemetry.exposition import MetricsExposition
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
+from config.telemetry.library_internals import FOLDER_VARIABLE
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.terminal import open_console
 from workers.commands.connect import load_settings_in_use
 
 
@@ -38,7 +39,7 @@ def metrics(port: int, host: str, *, once: bool) -> None:
 
 
 def _serve_metrics(exposition: MetricsExposition, host: str, port: int) -> None:
-    console = Console(stderr=True, highlight=False)
+    console = open_console(stderr=True, soft_wrap=True)
     told = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: told.set())
@@ -48,7 +49,7 @@ def _serve_metrics(exposition: MetricsExposition, host: str, port: int) -> None:
         console.print(
             f"parley metrics cannot listen on {host}, port {port} ({e.strerror}): use --host, --port"
         )
-        sys.exit(1)
+        sys.exit(EXIT_PROBLEMS)
     if not os.environ.get(FOLDER_VARIABLE):
         console.print(f"{FOLDER_VARIABLE} is not set: only what lies in Redis is told", style="yellow")
     console.print(f"metrics at http://{host}:{port}/metrics")

@@ -4,44 +4,41 @@ What is known of a person who opted out is a keyed hash, so no command can list 
 same key is: as a copy, or for another deployment with as many shards.
 """
 
-import csv
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import click
-import phonenumbers
-from phonenumbers import NumberParseException
-from rich import box
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
+from config.settings.csv_files import CsvFileError, CsvRow, read_csv_rows, write_csv_rows
 from config.settings.settings import Settings, exit_on_config_error
-from engine.model.sender_numbers import normalize_number
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import json_line, print_json
+from engine.commands.terminal import open_console, progress_bar, simple_table
+from engine.model.errors import ParleyError
+from engine.model.timestamps import format_utc_ms
+from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_argument, parse_reachable_number
 from workers.commands.connect import connect_lanes
-from workers.store.optouts import OptOutEntry, OptOutList, open_opt_out_list
+from workers.store.optouts import OptOutEntry, OptOutList
 
 IMPORT_PAGE = 500
-_PIPE_WIDTH = 100  # of tables that no terminal shows
 _EXPORT_COLUMNS = ["channel", "time", "source", "shard"]
 """The columns of an export beside the first, whose head tells the key: `hash <mark>`."""
 
 T = TypeVar("T")
 
 
-class InvalidEntryError(Exception):
-    """A line of a list is of no use. The message says why."""
+class InvalidEntryError(ParleyError):
+    """A line of an imported list is invalid. The message says why."""
 
 
 class ImportResult(NamedTuple):
-    """What came of an import: new entries, those that the list had, and what is wrong with the other lines."""
+    """The result of an import: opt-outs added, opt-outs that were listed already, and a sentence for each invalid line."""
 
     new: int
     known: int
@@ -76,20 +73,18 @@ def list_opt_outs(number: str, as_json: bool) -> None:
     """
     _, optouts = _open_opt_outs()
     if number:
-        sys.exit(_print_opt_outs_of(optouts, _parse_number_argument(number), as_json))
+        sys.exit(_print_opt_outs_of(optouts, parse_reachable_argument(number), as_json))
     counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
     if as_json:
-        click.echo(
-            json.dumps([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
-        )
+        print_json([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
         return
     if not counts:
         click.echo("Nobody has opted out.")
         return
-    table = Table("channel", "source", "people", box=box.SIMPLE)
+    table = simple_table("channel", "source", "people")
     for (channel, source), people in sorted(counts.items()):
         table.add_row(channel, source, str(people))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    open_console().print(table)
 
 
 @optout.command()
@@ -100,7 +95,7 @@ def add(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
     """Opt NUMBERS out, as if they had said stop. Their open sessions end."""
     settings, optouts = _open_opt_outs()
     people = [
-        (_parse_number_argument(each), channel)
+        (parse_reachable_argument(each), channel)
         for each in numbers
         for channel in _selected_channels(settings, channels)
     ]
@@ -121,7 +116,7 @@ def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> No
     removed = 0
     for each in numbers:
         gone = optouts.remove_opt_outs(
-            _parse_number_argument(each), _selected_channels(settings, channels), settings.keep_events_ms
+            parse_reachable_argument(each), _selected_channels(settings, channels), settings.keep_events_ms
         )
         if gone is None:
             raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
@@ -130,10 +125,10 @@ def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> No
 
 
 @optout.command("import")
-@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@click.argument("file", type=click.File("rb"))
 @_channels_option
 @_json_option
-def import_opt_outs(file: TextIO, channels: Sequence[str], as_json: bool) -> None:
+def import_opt_outs(file: BinaryIO, channels: Sequence[str], as_json: bool) -> None:
     """Opt out the people in FILE: a number a line, or CSV of numbers and channels, or what `export` wrote.
 
     A line without a channel is about those of --channel. Several channels of a line are apart by spaces. Open sessions
@@ -146,7 +141,7 @@ def import_opt_outs(file: TextIO, channels: Sequence[str], as_json: bool) -> Non
     settings, optouts = _open_opt_outs()
     name = str(getattr(file, "name", "-"))
     rows = _read_rows(file, name)
-    if rows and rows[0][1][0].startswith("hash "):
+    if rows and rows[0].cells[0].startswith("hash "):
         imported = _restore_export(settings, optouts, rows)
     else:
         source = f"import {Path(name).name}"
@@ -157,7 +152,7 @@ def import_opt_outs(file: TextIO, channels: Sequence[str], as_json: bool) -> Non
         click.echo(f"{name}: {line}", err=True)
     sentence = f"{imported.new} new, {imported.known} known, {len(imported.bad)} lines of no use"
     _print_counts(as_json, sentence, new=imported.new, known=imported.known, bad=len(imported.bad))
-    sys.exit(1 if imported.bad else 0)
+    sys.exit(EXIT_PROBLEMS if imported.bad else EXIT_OK)
 
 
 @optout.command()
@@ -172,40 +167,32 @@ def export() -> None:
       parley optout export > optouts.csv
     """
     settings, optouts = _open_opt_outs()
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([f"hash {optouts.key_fingerprint}", *_EXPORT_COLUMNS])
-    for entry in optouts.entries():
-        writer.writerow(
-            [
-                entry.hash,
-                entry.channel,
-                _format_utc_ms(entry.at),
-                entry.source,
-                f"{entry.shard}/{settings.shards}",
-            ]
-        )
+    entries = (
+        (entry.hash, entry.channel, format_utc_ms(entry.at), entry.source, f"{entry.shard}/{settings.shards}")
+        for entry in optouts.entries()
+    )
+    write_csv_rows(sys.stdout, chain([(f"hash {optouts.key_fingerprint}", *_EXPORT_COLUMNS)], entries))
 
 
 def _open_opt_outs() -> tuple[Settings, OptOutList]:
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
     with exit_on_config_error():
-        return settings, open_opt_out_list(client, settings.shards, settings.optout_key)
+        return deployment.settings, deployment.open_opt_out_list()
 
 
 def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:
     known = optouts.opt_outs_of(number)
     if as_json:
         plain = {
-            channel: {"since": _format_utc_ms(at), "source": source}
-            for channel, (at, source) in known.items()
+            channel: {"since": format_utc_ms(at), "source": source} for channel, (at, source) in known.items()
         }
-        click.echo(json.dumps({"number": number, "opted_out": plain}))
+        print_json({"number": number, "opted_out": plain})
     elif known:
         for channel, (at, source) in sorted(known.items()):
-            click.echo(f"{number} opted out of {channel} at {_format_utc_ms(at)}, by {source}")
+            click.echo(f"{number} opted out of {channel} at {format_utc_ms(at)}, by {source}")
     else:
         click.echo(f"{number} has not opted out")
-    return 0 if known else 1
+    return EXIT_OK if known else EXIT_PROBLEMS
 
 
 def _selected_channels(settings: Settings, channels: Sequence[str]) -> list[str]:
@@ -218,48 +205,16 @@ def _selected_channels(settings: Settings, channels: Sequence[str]) -> list[str]
     return [*(channels or settings.channels)]
 
 
-def _parse_number_argument(written: str) -> str:
+def _read_rows(file: BinaryIO, name: str) -> list[CsvRow]:
     try:
-        return parse_phone_number(written)
-    except InvalidEntryError as e:
-        raise click.BadParameter(str(e), param_hint="NUMBER") from e
-
-
-def parse_phone_number(written: str) -> str:
-    """A number as lanes are called. Raises Bad, also for what could not be anybody's: a list would not be heeded."""
-    if not written.strip().startswith(("+", "00")):
-        raise InvalidEntryError(
-            f"{written!r} is no number with its country: expected one such as +33612345678"
-        )
-    number = normalize_number(written.strip())
-    if number is None:
-        raise InvalidEntryError(
-            f"{written!r} is no phone number: expected 3 to 15 digits, such as +33612345678"
-        )
-    try:
-        possible = phonenumbers.is_possible_number(phonenumbers.parse(number))
-    except NumberParseException as e:
-        raise InvalidEntryError(f"{written!r} is no phone number: {e}") from e
-    if not possible:
-        raise InvalidEntryError(f"{written!r} is no phone number: it has too few or too many digits")
-    return number
-
-
-def _read_rows(file: TextIO, name: str) -> list[tuple[int, list[str]]]:
-    """(line, cells) of every line that is not empty."""
-    try:
-        text = file.read()
-    except UnicodeDecodeError as e:
-        raise click.ClickException(f"{name}: not UTF-8, at byte {e.start}") from e
-    lines = text.splitlines()
-    delimiter = ";" if lines and ";" in lines[0] else ","
-    reader = csv.reader(lines, delimiter=delimiter)
-    return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+        return list(read_csv_rows(file.read()))
+    except CsvFileError as e:
+        raise click.ClickException(f"{name}: {e}") from e
 
 
 def _import_numbers(
     optouts: OptOutList,
-    rows: Sequence[tuple[int, list[str]]],
+    rows: Sequence[CsvRow],
     chosen: Sequence[str],
     known: Sequence[str],
     source: str,
@@ -268,26 +223,24 @@ def _import_numbers(
     bad: list[str] = []
     for line, cells in _without_header(rows):
         try:
-            number = parse_phone_number(cells[0])
+            number = parse_reachable_number(cells[0])
             named = [_require_known_channel(each, known) for each in " ".join(cells[1:]).split()]
-        except InvalidEntryError as e:
+        except (InvalidEntryError, InvalidNumberError) as e:
             bad.append(f"line {line}: {e}")
         else:
             people += ((number, channel) for channel in named or chosen)
     people = list(dict.fromkeys(people))
-    new = sum(optouts.add_opt_outs(page, source) for page in _with_progress_bar(list(_split_pages(people))))
+    new = _sum_by_pages(people, lambda page: optouts.add_opt_outs(page, source))
     return ImportResult(new, len(people) - new, bad)
 
 
-def _without_header(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
-    has_head = bool(rows) and not any(map(str.isdigit, rows[0][1][0]))
+def _without_header(rows: Sequence[CsvRow]) -> Sequence[CsvRow]:
+    has_head = bool(rows) and not any(map(str.isdigit, rows[0].cells[0]))
     return rows[1:] if has_head else rows
 
 
-def _restore_export(
-    settings: Settings, optouts: OptOutList, rows: Sequence[tuple[int, list[str]]]
-) -> ImportResult:
-    if rows[0][1][0] != f"hash {optouts.key_fingerprint}":
+def _restore_export(settings: Settings, optouts: OptOutList, rows: Sequence[CsvRow]) -> ImportResult:
+    if rows[0].cells[0] != f"hash {optouts.key_fingerprint}":
         raise click.ClickException(
             "this list was exported with another key: set PARLEY_OPTOUT_KEY to that one"
         )
@@ -298,7 +251,7 @@ def _restore_export(
             entries.append(_parse_exported_entry(cells, settings.shards, settings.channels))
         except InvalidEntryError as e:
             bad.append(f"line {line}: {e}")
-    new = sum(optouts.restore(page) for page in _with_progress_bar(list(_split_pages(entries))))
+    new = _sum_by_pages(entries, optouts.restore)
     optouts.opt_out_lanes(entries)
     return ImportResult(new, len(entries) - new, bad)
 
@@ -330,20 +283,16 @@ def _require_known_channel(channel: str, known: Iterable[str]) -> str:
     return channel
 
 
-def _split_pages(items: Sequence[T]) -> Iterator[list[T]]:
-    waiting = iter(items)
-    while page := list(islice(waiting, IMPORT_PAGE)):
-        yield page
-
-
-def _with_progress_bar(pages: list[T]) -> Iterable[T]:
-    """With a progress bar, on a terminal."""
-    return track(pages, "importing", console=Console(stderr=True)) if sys.stderr.isatty() else pages
+def _sum_by_pages(items: Sequence[T], store_page: Callable[[Sequence[T]], int]) -> int:
+    """Store the items page by page, under a progress bar, and sum up what `store_page` answers."""
+    total = 0
+    with progress_bar(len(items), "importing", shown_from=2 * IMPORT_PAGE) as advance:
+        for at in range(0, len(items), IMPORT_PAGE):
+            page = items[at : at + IMPORT_PAGE]
+            total += store_page(page)
+            advance(len(page))
+    return total
 
 
 def _print_counts(as_json: bool, sentence: str, **counts: int) -> None:
-    click.echo(json.dumps(counts) if as_json else sentence)
-
-
-def _format_utc_ms(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    click.echo(json_line(counts) if as_json else sentence)

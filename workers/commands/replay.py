@@ -1,6 +1,5 @@
 """`parley replay`: do stored conversations come out the same, and how would they go on another version?"""
 
-import json
 import os
 import re
 import shlex
@@ -9,17 +8,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
 import redis
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
-from config.store import keyspace
-from engine.model.events import ArchiveRecord, kind_of
+from config.settings.channels import channel_policies
+from config.store import keyspace, redis_client
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE, exit_unusable
+from engine.commands.json_output import json_line, print_json
+from engine.commands.terminal import open_console, simple_table
+from engine.model.events import ArchiveRecord
 from engine.model.policy import ChannelPolicies
 from engine.proofs.transcripts import Transcript, TranscriptError, format_transcript, parse_transcript
 from engine.simulator.session_replay import (
@@ -40,16 +42,14 @@ from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.connect import connect_lanes
-from workers.commands.transcript import archived_records, format_record
+from workers.commands.transcript import archived_records, format_record, record_fields
 from workers.store import archive
 from workers.store.survey_versions import load_versions
-from workers.turns.turns import channel_policies
 
-EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = 0, 1, 2
-"""Exit statuses."""
+EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE
+"""What came of a session, and the exit status that says so."""
 
 _MAX_LISTED = 10
-_PIPE_WIDTH = 160  # of tables that no terminal shows
 
 
 @click.command()
@@ -89,8 +89,8 @@ def replay(
     show = _JsonWriter() if as_json else _TerminalWriter()
     if source and not re.fullmatch(r"\+[0-9]+", source):
         sys.exit(_replay_transcript(show, Path(source), _read_survey_files(files), session, other))
-    settings, client = connect_lanes(os.environ)
-    surveys = SurveyRegistry()
+    deployment = connect_lanes(os.environ)
+    settings, client, surveys = deployment.settings, deployment.lanes, deployment.surveys
     load_versions(client, surveys)
     for path, content in _read_survey_files(files).items():
         _add_survey(surveys, path, content)
@@ -107,13 +107,13 @@ def _read_survey_files(files: Iterable[Path]) -> dict[str, bytes]:
     try:
         return {str(path): path.read_bytes() for path in files}
     except OSError as e:
-        _exit_impossible(f"{e.filename}: cannot be read ({e.strerror})")
+        exit_unusable(f"{e.filename}: cannot be read ({e.strerror})")
 
 
 def _compile_survey_file(path: Path) -> Survey:
     surveys, problems = playable_surveys(_read_survey_files([path]))
     if problems:
-        _exit_impossible(*problems)
+        exit_unusable(*problems)
     (survey,) = filter(None, map(surveys.current, surveys.current_names()))
     return survey
 
@@ -122,13 +122,7 @@ def _add_survey(surveys: SurveyRegistry, path: str, content: bytes) -> None:
     try:
         surveys.add_version(read_stored_survey(path, content))
     except InvalidSurveyError as e:
-        _exit_impossible(*(f"{path}: {problem}" for problem in e.problems))
-
-
-def _exit_impossible(*why: str) -> NoReturn:
-    for sentence in why:
-        click.echo(sentence, err=True)
-    sys.exit(EXIT_IMPOSSIBLE)
+        exit_unusable(*(f"{path}: {problem}" for problem in e.problems))
 
 
 def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator[RecordedSession]:
@@ -136,8 +130,9 @@ def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator
 
 
 def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSession]:
-    """Every session that is in the archive now, page by page: held are only those that have not ended."""
-    until = str(keyspace.server_time_ms(client))
+    """Every session in the archive now, shard by shard, read page by page. Only those that have not ended are held in
+    memory."""
+    until = str(redis_client.server_time_ms(client))
     for k in range(shards):
         found = SessionCollector()
         for entry in archive.scan_entries(client, k, until):
@@ -148,19 +143,19 @@ def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSes
 def _replay_transcript(
     show: "_ResultWriter", path: Path, sources: dict[str, bytes], session: str, other: Survey | None
 ) -> int:
-    """The transcript is what is stored; its survey says what comes out."""
+    """Replay the transcript at `path` on the survey in `sources`, or compare with `other`. Returns the exit status."""
     if not path.exists():
-        _exit_impossible(f"{path} is no transcript, and no sender either: one is written as in +33612345678")
+        exit_unusable(f"{path} is no transcript, and no sender either: one is written as in +33612345678")
     if not sources:
-        _exit_impossible(f"{path}: name the file of its survey with --survey")
+        exit_unusable(f"{path}: name the file of its survey with --survey")
     surveys, problems = playable_surveys(sources)
     if problems:
-        _exit_impossible(*problems)
+        exit_unusable(*problems)
     try:
         transcript = parse_transcript(path.read_text(encoding="utf-8"))
         phone = phone_for(transcript, surveys, surveys.current_names())
     except (OSError, UnicodeDecodeError, TranscriptError) as e:
-        _exit_impossible(f"{path}: {e.strerror if isinstance(e, OSError) else e}")
+        exit_unusable(f"{path}: {e.strerror if isinstance(e, OSError) else e}")
     entries = tuple(entry for done in play_entries(transcript.entries, phone) for entry in done)
     if other is None:
         return show.write_transcript(path, transcript, msgspec.structs.replace(transcript, entries=entries))
@@ -185,7 +180,7 @@ class _SessionRerunner:
 
 
 def _combined_exit_status(verdicts: Collection[int]) -> int:
-    """The exit status for what came of some sessions."""
+    """The exit status of several results: different if any differs, else same if any is, else impossible."""
     return next((status for status in (EXIT_DIFFERENT, EXIT_SAME) if status in verdicts), EXIT_IMPOSSIBLE)
 
 
@@ -261,7 +256,7 @@ class _JsonWriter(_ResultWriter):
     """One object a line."""
 
     def write_transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
-        self._print_object(
+        print_json(
             {
                 "transcript": str(path),
                 "result": _result_word(stored == came),
@@ -274,7 +269,7 @@ class _JsonWriter(_ResultWriter):
         results = []
         for stored in found:
             results.append(came := run(stored))
-            self._print_object({"sender": stored.sender, "session": stored.id, **_result_fields(came)})
+            print_json({"sender": stored.sender, "session": stored.id, **_result_fields(came)})
         return _combined_exit_status([_exit_status_of_result(came) for came in results])
 
     def write_summary(self, run: _SessionRerunner, tally: RerunTotals) -> None:
@@ -298,10 +293,7 @@ class _JsonWriter(_ResultWriter):
                     for (step, why), replies in tally.no_longer_read.most_common()
                 ],
             }
-        self._print_object(summary)
-
-    def _print_object(self, what: dict[str, Any]) -> None:
-        click.echo(json.dumps(what, default=msgspec.structs.asdict))
+        print_json(summary)
 
 
 def _result_word(same: bool) -> str:
@@ -316,8 +308,8 @@ def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, A
             return {
                 "result": "different",
                 "record": place,
-                "stored": _event_fields(stored),
-                "came_out": _event_fields(came_out),
+                "stored": None if stored is None else record_fields(stored),
+                "came_out": None if came_out is None else record_fields(came_out),
             }
         case ReplayImpossible(why):
             return {"result": "impossible", "why": why}
@@ -329,12 +321,6 @@ def _result_fields(came: SessionReplayResult | SessionComparison) -> dict[str, A
                 "parts_at": came.diverges_at,
                 "no_longer_read": [{"step": step, "why": why} for step, why in came.no_longer_read],
             }
-
-
-def _event_fields(record: ArchiveRecord | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    return {"event": kind_of(record)} | msgspec.structs.asdict(record)
 
 
 def _diff_lines(stored: Transcript, came: Transcript) -> list[str]:
@@ -349,13 +335,7 @@ class _TerminalWriter(_ResultWriter):
     """Lines and tables."""
 
     def __init__(self) -> None:
-        self._console = Console(
-            highlight=False,
-            soft_wrap=True,
-            emoji=False,
-            markup=False,
-            width=None if sys.stdout.isatty() else _PIPE_WIDTH,
-        )
+        self._console = open_console(soft_wrap=True)
 
     def write_transcript(self, path: Path, stored: Transcript, came: Transcript) -> int:
         if stored == came:
@@ -369,7 +349,7 @@ class _TerminalWriter(_ResultWriter):
     def write_sessions(self, run: _SessionRerunner, found: Iterable[RecordedSession], named: str) -> int:
         results = [(stored, run(stored)) for stored in found]
         if not results:
-            _exit_impossible(f"no {named} is archived; a sender is written as in +33612345678")
+            exit_unusable(f"no {named} is archived; a sender is written as in +33612345678")
         compared = [came for _, came in results if isinstance(came, SessionComparison)]
         if compared:
             self._console.print(_comparison_table(compared), soft_wrap=False)
@@ -420,16 +400,16 @@ class _TerminalWriter(_ResultWriter):
 
 def _describe_record(record: ArchiveRecord | None) -> str:
     return (
-        "nothing more"
-        if record is None
-        else f"{format_record(record)}   {json.dumps(_event_fields(record), default=msgspec.structs.asdict)}"
+        "nothing more" if record is None else f"{format_record(record)}   {json_line(record_fields(record))}"
     )
 
 
 def _comparison_table(compared: Sequence[SessionComparison]) -> Table:
     """Before and after, a row a session."""
     columns = ("session", "path", "outcome", "SMS out", "segments", "no longer read")
-    table = Table(*(Column(each, overflow="fold") for each in columns))
+    table = simple_table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for each in compared:
         before, after = each.before, each.after
         table.add_row(
@@ -452,7 +432,10 @@ def _format_both_paths(compared: SessionComparison) -> str:
     place = compared.diverges_at
     if place is None:
         return "same"
-    return f"before: {_format_path(compared.before.path, place)}\nafter: {_format_path(compared.after.path, place)}"
+    return (
+        f"before: {_format_path(compared.before.path, place)}\nafter: "
+        f"{_format_path(compared.after.path, place)}"
+    )
 
 
 def _format_path(path: Sequence[str], place: int) -> str:

@@ -19,17 +19,18 @@ import requests
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from rich.console import Console
+from rich.text import Text
 
 from config.settings.channels import Channel
 from config.settings.settings import (
     Settings,
     default_broker_url,
     exit_on_config_error,
-    load_settings_and_surveys,
 )
-from config.telemetry.multiprocess_metrics import FOLDER_VARIABLE
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.settings.startup_check import load_settings_and_surveys
+from config.telemetry.library_internals import FOLDER_VARIABLE
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.terminal import open_console
 from workers.commands.connect import url_without_credentials
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
 
@@ -60,20 +61,21 @@ def run() -> None:
       PARLEY_PORT=9000 PARLEY_REDIS_URL=redis://localhost:6379/0 parley run
     """
     with exit_on_config_error():
-        settings, _ = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
-    console = Console(highlight=False)
+        settings, _ = load_settings_and_surveys()
+    console = open_console(soft_wrap=True)
     try:
         _require_free_port(settings)
         with _running_redis(settings) as url:
             status = _run_processes(settings, url, console)
     except EmbeddedServerError as e:
         console.print(f"parley cannot start: {e}", style="red")
-        status = 1
+        status = EXIT_PROBLEMS
     sys.exit(status)
 
 
 def _require_free_port(settings: Settings) -> None:
-    """Several `web` processes may share a port, so one that was left over would go unnoticed. Raises CannotStart."""
+    """Raise EmbeddedServerError if the host and port are taken: several `web` processes may share a port, so a leftover one
+    would go unnoticed."""
     try:
         socket.create_connection((settings.host, settings.port), timeout=1).close()
     except OSError:
@@ -121,7 +123,8 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     while not _is_web_ready(base):
         if monotonic() > deadline:
             console.print(
-                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at {base}/readyz"
+                f"Parley is not ready after {READY_TIMEOUT_S:.0f} s: look at the lines above, and at "
+                f"{base}/readyz"
             )
             return
         sleep(0.1)
@@ -130,26 +133,35 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
         if settings.redis_url
         else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
     )
-    lines = [
+    lines: list[str | Text] = [
         "",
-        "[bold green]Parley is running.[/]",
+        Text("Parley is running.", "bold green"),
         f"  web       {base}   (health: /readyz, metrics: /metrics)",
     ]
     lines += [f"  redis     {server_is}"]
     for channel in settings.channels.values():
         lines += [
-            f"  channel   {channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}",
+            f"  channel   {_describe_channel(channel)}",
             f"  webhook   {webhook_url(channel, settings.public_url or base)}",
         ]
     lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         phone = shlex.quote(os.path.relpath(Path(sys.executable).with_name("parley"))) + " phone"
-        lines += [f"  Try it: in another terminal, [bold]{phone}[/], and text START. Stop with Ctrl-C.", ""]
-    console.print("\n".join(lines), soft_wrap=True)
+        lines += [
+            Text.assemble(
+                "  Try it: in another terminal, ", (phone, "bold"), ", and text START. Stop with Ctrl-C."
+            ),
+            "",
+        ]
+    console.print(*lines, sep="\n")
+
+
+def _describe_channel(channel: Channel) -> str:
+    return f"{channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
 
 
 def webhook_url(channel: Channel, base: str) -> str:
-    """What the channel's provider has to call, with its secret left out."""
+    """The URL that the channel's provider calls, with its token left out: `https://host/webhooks/clinic?token=…`."""
     return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 

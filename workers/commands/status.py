@@ -3,7 +3,6 @@
 The tables show what was found; `assess_health` says what of it is wrong, without I/O, worst first.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,24 +13,28 @@ import click
 import msgspec
 import redis
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import ConfigError, Settings, load_settings_and_surveys
-from config.store import keyspace
+from config.settings.settings import ConfigError, Settings
+from config.settings.startup_check import load_settings_and_surveys
+from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
-from config.telemetry.process_registry import ROLES, UNHEARD_EARLIER_ROLES, ProcessHeartbeat
+from config.telemetry.process_registry import ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
-from engine.proofs.survey_loader import load_surveys
-from engine.providers.provider_registry import provider_mistakes
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console
+from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
+from engine.model.timestamps import format_clock_time
 from workers.commands.connect import load_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
+from workers.diagnosis.pause_wording import pause_cause
 from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
-from workers.runtime.formatting import format_clock_time, format_duration
 
-PIPE_WIDTH = 160
 WATCH_INTERVAL_S = 2.0
 REDIS_TIMEOUT_S = 1.0
 _SENTENCE_WIDTH = 20
@@ -54,8 +57,9 @@ _QUEUE_CONTENT = {
 
 
 class DeploymentState(msgspec.Struct, frozen=True):
-    """What was found. `forgetful`: settings of the lanes' server by which it may lose what was acknowledged. `mistakes`:
-    of the settings and survey files as they are here, for which no process would start."""
+    """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
+    it may lose acknowledged data. `mistakes`: errors in the settings and survey files on this machine, with which no
+    process would start."""
 
     found: RedisStats
     forgetful: Mapping[str, str] = {}
@@ -63,7 +67,7 @@ class DeploymentState(msgspec.Struct, frozen=True):
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
-    """What is wrong, worst first, and what is worth knowing. Sentences."""
+    """Sentences for the operator: `wrong` problems, worst first, and `notes` that need no action."""
 
     wrong: list[str]
     notes: list[str]
@@ -96,7 +100,7 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
         for state in _watch_states(settings, sounder, again=watch):
             verdict = assess_health(state)
             tell(state, verdict)
-    sys.exit(0 if verdict.ok else 1)
+    sys.exit(EXIT_OK if verdict.ok else EXIT_PROBLEMS)
 
 
 StatePrinter = Callable[[DeploymentState, HealthVerdict], None]
@@ -111,16 +115,16 @@ def _watch_states(settings: Settings, sounder: StatsReader, *, again: bool) -> I
 
 @contextmanager
 def _json_printer() -> Iterator[StatePrinter]:
-    def print_json(state: DeploymentState, verdict: HealthVerdict) -> None:
+    def print_state(state: DeploymentState, verdict: HealthVerdict) -> None:
         told = {"ok": verdict.ok, "wrong": verdict.wrong, "notes": verdict.notes}
-        click.echo(json.dumps(told | as_builtins(state)))
+        print_json(told | as_builtins(state))
 
-    yield print_json
+    yield print_state
 
 
 @contextmanager
 def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Iterator[StatePrinter]:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = open_console()
 
     def draw_screen(state: DeploymentState, verdict: HealthVerdict) -> RenderableType:
         return render_status(settings, state, verdict, every_shard=every_shard)
@@ -140,14 +144,14 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
 
 def _config_errors() -> list[str]:
     try:
-        load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+        load_settings_and_surveys()
     except ConfigError as e:
         return e.problems
     return []
 
 
 def _non_durable_settings(settings: Settings) -> dict[str, str]:
-    with keyspace.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
+    with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
             return durability_gaps(client)
         except redis.RedisError:
@@ -155,14 +159,17 @@ def _non_durable_settings(settings: Settings) -> dict[str, str]:
 
 
 def assess_health(state: DeploymentState) -> HealthVerdict:
-    """What of it is wrong."""
+    """Name the problems in `state`, worst first, and the notes. No I/O."""
     return HealthVerdict(list(_health_problems(state)), list(_health_notes(state)))
 
 
 def _health_problems(state: DeploymentState) -> Iterator[str]:
     found = state.found
     if not found.lanes.up:
-        yield f"the Redis of the lanes does not answer ({found.lanes.why}): nothing is accepted, and nothing moves"
+        yield (
+            f"the Redis of the lanes does not answer ({found.lanes.why}): nothing is accepted, and nothing "
+            "moves"
+        )
     if not found.broker.up:
         yield f"the Redis of the wake-ups does not answer ({found.broker.why}): no worker is woken"
     yield from _missing_role_problems(found)
@@ -171,25 +178,30 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     yield from _overdue_alarm_problems(found)
     for queue, waiting in found.queues.items():
         if waiting.oldest_ms > QUEUE_SLOW_MS:
-            wait = _pluralize(waiting.depth, "waits", "wait")
+            wait = pluralize(waiting.depth, "waits", "wait")
             yield (
-                f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for {format_duration(waiting.oldest_ms)}"
+                f"{wait} in the queue {queue} ({_QUEUE_CONTENT[queue]}), the first for "
+                f"{format_duration(waiting.oldest_ms)}"
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     if abandoned := sum(shard.abandoned for shard in found.shards):
-        yield f"{_pluralize_lanes(abandoned)} held by workers that never came back"
+        yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by != "operator":
-            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}{_PAUSE_REMEDY[stands.pause.by].format(name)}"
+            paused = _paused_sentence(name, stands.pause, stands.pause_left_ms)
+            yield paused + _PAUSE_REMEDY[stands.pause.by].format(name)
         if stands.sms_cap and stands.sms_today >= stands.sms_cap:
-            yield f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused until midnight there"
+            yield (
+                f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused "
+                "until midnight there"
+            )
     if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
-        letters = _pluralize(sum(dead.values()), "dead letter", "dead letters")
+        letters = pluralize(sum(dead.values()), "dead letter")
         yield f"{letters} ({reasons}), the oldest of {format_duration(oldest)} ago: `parley dead list`"
     if others := sum(found.dramatiq_dead.values()):
-        yield f"{_pluralize(others, 'message', 'messages')} in dead-letter queues of Dramatiq's own: `parley dead list`"
+        yield f"{pluralize(others, 'message')} in dead-letter queues of Dramatiq's own: `parley dead list`"
     for name, value in state.forgetful.items():
         yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABILITY_SETTINGS[name]!r}"
 
@@ -201,21 +213,19 @@ _PAUSE_REMEDY = {
 
 
 def _backlog_remedy(found: RedisStats, role: str) -> str:
-    """What to do about a queue in which somebody waits; nothing where nobody works on it, which is said already."""
+    """The remedy for a queue with a backlog, a clause; empty if no process of `role` lives, as that problem is listed by
+    itself."""
     if role not in {each.role for each in found.processes.values()}:
         return ""
     return f": more `{role}` processes are needed, or those that live are stuck (see their log)"
 
 
 def _missing_role_problems(found: RedisStats) -> Iterator[str]:
-    """Roles that nobody has. A process of the earlier release may be one of those that do not say so."""
+    """Roles that nobody has."""
     if not found.lanes.up:
         return
     living = {each.role for each in found.processes.values()}
-    earlier = any(not each.library for each in found.processes.values())
-    missing = [
-        role for role in ROLES if role not in living and not (earlier and role in UNHEARD_EARLIER_ROLES)
-    ]
+    missing = [role for role in ROLES if role not in living]
     if len(missing) == len(ROLES):
         yield "no process of Parley lives"
     elif missing:
@@ -226,13 +236,15 @@ def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
     if server.most_memory and server.memory >= MEMORY_FULL_SHARE * server.most_memory:
         share = server.memory / server.most_memory
         then = "what comes in is refused" if share >= 1 else "when all is used, what comes in is refused"
-        yield f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its `maxmemory`"
+        yield (
+            f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its "
+            "`maxmemory`"
+        )
 
 
 def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
     roles = {each.role for each in found.processes.values()}
-    earlier = any(not each.library for each in found.processes.values())
-    why = "`clock` does not keep up" if "clock" in roles or earlier else "that is for `clock` to do"
+    why = "`clock` does not keep up" if "clock" in roles else "that is for `clock` to do"
     for one, more, alarms in (
         ("lane is", "lanes are", [shard.lanes for shard in found.shards]),
         ("outbox is", "outboxes are", [shard.outboxes for shard in found.shards]),
@@ -240,8 +252,8 @@ def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
         late_ms = max((each.late_ms for each in alarms), default=0)
         if late_ms > ALARM_LATE_MS:
             yield (
-                f"{_pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, the first for "
-                f"{format_duration(late_ms)}: {why}"
+                f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, "
+                f"the first for {format_duration(late_ms)}: {why}"
             )
 
 
@@ -249,13 +261,19 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
     found = state.found
     for name, stands in found.channels.items():
         if stands.pause is not None and stands.pause.by == "operator":
-            yield f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; `parley channel resume {name}` ends it"
+            yield (
+                f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; "
+                f"`parley channel resume {name}` ends it"
+            )
     if len(releases := sorted({_release_label(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
     if state.mistakes:
         first, *others = state.mistakes
         more = f", and {len(others)} more" if others else ""
-        yield f"with the settings and surveys as they are here no process would start: {first}{more} (`parley check`)"
+        yield (
+            f"with the settings and surveys as they are here no process would start: {first}{more} "
+            "(`parley check`)"
+        )
 
 
 def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
@@ -263,29 +281,12 @@ def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
 
 
 def _pause_clause(pause: StoredPause, left_ms: int) -> str:
-    by = {
-        "operator": f"by an operator{f', {pause.who}' if pause.who else ''}",
-        "account": "as its provider refuses the account",
-        "circuit": "as its provider fails",
-    }[pause.by]
     left = f", for another {format_duration(left_ms)}" if left_ms else ""
-    return f"{by}{left} ({pause.why})"
-
-
-def _pluralize_lanes(count: int) -> str:
-    return _pluralize(count, "lane is", "lanes are")
-
-
-def _pluralize(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
+    return f"{pause_cause(pause)}{left} ({pause.why})"
 
 
 def _release_label(process: ProcessHeartbeat) -> str:
-    return (
-        f"{process.release or '?'} ({process.library.removeprefix('parley_')})"
-        if process.library
-        else "earlier"
-    )
+    return f"{process.release or '?'} ({process.library.removeprefix('parley_')})"
 
 
 # The screen
@@ -392,8 +393,10 @@ def _shard_table(shards: list[ShardStats]) -> Table:
     table.collapse_padding = True
     for shard in shards:
         table.add_row(
-            str(shard.k), str(shard.lanes.set), str(shard.lanes.due), _format_lateness(shard.lanes.late_ms), str(shard.held),
-            str(shard.abandoned), str(shard.outboxes.set), str(shard.outboxes.due), _format_lateness(shard.outboxes.late_ms),
+            str(shard.k),
+            str(shard.lanes.set), str(shard.lanes.due), _format_lateness(shard.lanes.late_ms),
+            str(shard.held), str(shard.abandoned),
+            str(shard.outboxes.set), str(shard.outboxes.due), _format_lateness(shard.outboxes.late_ms),
             str(sum(shard.dead.values())),
         )  # fmt: skip
     return table

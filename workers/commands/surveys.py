@@ -1,23 +1,23 @@
 """`parley surveys`: which versions of which surveys are in use, and what would an upgrade change?"""
 
-import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import click
 import msgspec
 import redis
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from config.settings.settings import Settings
 from config.settings.survey_folder import read_survey_files
 from config.telemetry import process_registry
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
+from engine.model.timestamps import format_utc
 from engine.proofs.survey_loader import ReloadResult, reload_surveys
 from engine.simulator.survey_diff import FieldDifference, SurveyDiff, diff_versions
 from engine.surveys.findings import InvalidSurveyError
@@ -26,9 +26,9 @@ from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.connect import connect_lanes
 from workers.store import survey_versions
+from workers.store.deployment import Deployment
 from workers.store.open_sessions import OpenSessions, count_open_sessions
 
-PIPE_WIDTH = 200
 EMPTY_VALUE = "(nothing)"
 
 
@@ -92,10 +92,10 @@ def surveys(context: click.Context, *, everything: bool, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    stock = read_inventory(*connect_lanes(os.environ))
+    stock = read_inventory(connect_lanes(os.environ))
     shown = [each for each in stock.versions if everything or each.in_use or each.in_folder]
     if as_json:
-        _print_json(map(msgspec.to_builtins, shown))
+        _print_json_lines(map(msgspec.to_builtins, shown))
     else:
         _print_table(_version_table(shown))
     _report_refused_files(stock, as_json=as_json)
@@ -114,13 +114,13 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     Example:
       PARLEY_SURVEYS=new-surveys/ parley surveys upgrade clinic
     """
-    stock = read_inventory(*connect_lanes(os.environ))
+    stock = read_inventory(connect_lanes(os.environ))
     known = sorted({each.survey for each in stock.versions})
     if unknown := [name for name in names if name not in known]:
         raise click.ClickException(f"no survey is called {unknown[0]}: expected {', '.join(known)}")
     changes = [change for change in pending_changes(stock) if not names or change.survey in names]
     if as_json:
-        _print_json(map(_change_fields, changes))
+        _print_json_lines(map(_change_fields, changes))
     else:
         for line in _change_lines(changes):
             click.echo(line)
@@ -129,8 +129,9 @@ def upgrade(names: tuple[str, ...], *, as_json: bool) -> None:
     _report_refused_files(stock, as_json=as_json)
 
 
-def read_inventory(settings: Settings, client: redis.Redis) -> SurveyInventory:
+def read_inventory(deployment: Deployment) -> SurveyInventory:
     """Every version that Redis or the folder knows, by survey and age."""
+    settings, client = deployment.settings, deployment.lanes
     try:
         files = read_survey_files(settings.surveys)
     except OSError as e:
@@ -156,7 +157,7 @@ def _add_stored_version(known: SurveyRegistry, stored: bytes) -> None:
 def _list_versions(
     settings: Settings, client: redis.Redis, known: SurveyRegistry, found: OpenSessions
 ) -> list[SurveyVersion]:
-    """A version by its survey's name, from whoever says that there is one."""
+    """Every survey version that the folder, a living process, an open session or Redis names, sorted by survey and age."""
     since, used = (
         survey_versions.version_times(client, survey_versions.FIRST_STORED_KEY),
         survey_versions.version_times(client, survey_versions.LAST_USED_KEY),
@@ -217,14 +218,15 @@ def _change_of_version(old: SurveyVersion, stock: SurveyInventory) -> SurveyChan
 
 
 def _version_table(shown: Iterable[SurveyVersion]) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = simple_table()
     for column in ("survey", "version", "file", "in the folder", "run by", "since (UTC)"):
         table.add_column(column, no_wrap=True)
     table.add_column("open sessions", justify="right")
     table.add_column("channels")
     for each in shown:
         table.add_row(
-            each.survey, each.version, each.file, "yes" if each.in_folder else "no", _count_processes_by_role(each), _format_utc(each.since),
+            each.survey, each.version, each.file, "yes" if each.in_folder else "no",
+            _count_processes_by_role(each), format_utc(each.since) if each.since else "-",
             str(each.open_sessions), ", ".join(each.channels),
         )  # fmt: skip
     return table
@@ -232,9 +234,9 @@ def _version_table(shown: Iterable[SurveyVersion]) -> Table:
 
 def _print_table(table: Table) -> None:
     """As wide as it needs: in a narrow terminal lines that go on below say more than columns cut to an ellipsis."""
-    console = Console(width=PIPE_WIDTH)
-    if sys.stdout.isatty():
-        console.width = max(Console().width, console.measure(table).maximum)
+    console = open_console()
+    if console.is_terminal:
+        console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
 
 
@@ -242,10 +244,6 @@ def _count_processes_by_role(version: SurveyVersion) -> str:
     """Processes of the workers, by role."""
     roles = Counter(process.partition("@")[0] for process in version.processes)
     return ", ".join(f"{count} {role}" for role, count in roles.items()) or "-"
-
-
-def _format_utc(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms else "-"
 
 
 def _change_lines(changes: Sequence[SurveyChange]) -> Iterator[str]:
@@ -317,15 +315,15 @@ def _change_fields(change: SurveyChange) -> dict[str, object]:
     }
 
 
-def _print_json(objects: Iterable[Mapping[str, object]]) -> None:
+def _print_json_lines(objects: Iterable[Mapping[str, object]]) -> None:
     for each in objects:
-        click.echo(json.dumps(each))
+        print_json(each)
 
 
 def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
-    """Say what hinders, and end with the status that says so too."""
+    """Print the refused files and the count of unreadable lanes; exit with EXIT_PROBLEMS if a file was refused."""
     if as_json:
-        _print_json({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
+        _print_json_lines({"refused": file, "problems": why} for file, why in stock.folder.refused.items())
     else:
         for file, problems in stock.folder.refused.items():
             click.secho(f"{file} has errors and is refused; what ran of it runs on", fg="red")
@@ -334,4 +332,4 @@ def _report_refused_files(stock: SurveyInventory, *, as_json: bool) -> None:
     if stock.unreadable:
         click.echo(f"{stock.unreadable} lanes cannot be read; their sessions are not counted", err=True)
     if stock.folder.refused:
-        sys.exit(1)
+        sys.exit(EXIT_PROBLEMS)

@@ -1,9 +1,7 @@
 """`parley transcript`: what was said with one phone number, from the archive."""
 
-import json
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import click
@@ -11,6 +9,7 @@ import msgspec
 import redis
 
 from config.store import keyspace
+from engine.commands.json_output import print_json
 from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
@@ -27,6 +26,7 @@ from engine.model.events import (
     SmsSent,
     kind_of,
 )  # fmt: skip
+from engine.model.timestamps import format_local
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_lanes
 from workers.store import archive
@@ -46,7 +46,8 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
       parley transcript +33612345678
     """
     sender = parse_sender_argument(sender)
-    settings, client = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
     k = keyspace.shard_of(sender, settings.shards)
     records = [
         record
@@ -55,13 +56,15 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     ]
     if not records:
         raise click.ClickException(
-            f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations that wait for "
-            "their turn are not there yet, and what is older than PARLEY_KEEP_DAYS or its survey's `keep` is gone"
+            f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations "
+            "that wait for "
+            "their turn are not there yet, and what is older than PARLEY_KEEP_DAYS or its survey's `keep` is "
+            "gone"
         )
     zones = {name: channel.timezone for name, channel in settings.channels.items()}
     for record in records:
         if as_json:
-            click.echo(json.dumps(record_fields(record), default=msgspec.structs.asdict))
+            print_json(record_fields(record))
         else:
             click.echo(f"{format_record_time(record, zones)}  {format_record(record)}")
 
@@ -74,7 +77,7 @@ def archived_records(client: redis.Redis, k: int, sender: str) -> Iterator[Archi
 
 
 def format_record(record: ArchiveRecord) -> str:
-    """A record as a person reads it: `>` came in, `<` went out, `--` is about them."""
+    """Format a record for a terminal: `> ` before an inbound SMS, `< ` before an outbound one, `-- ` before anything else."""
     match record:
         case SmsReceived(text=text, handled=handled):
             return f"> {text}" + (f"  (a {handled.upper()}, which the provider answered)" if handled else "")
@@ -106,16 +109,16 @@ def format_record(record: ArchiveRecord) -> str:
 
 
 def _session_of(record: ArchiveRecord) -> str:
-    """An invitation that opened nothing has the id that its session would have had."""
+    """The record's session id. A refused invitation's own id is the id that its session would have had."""
     return record.id if isinstance(record, OpeningRefused) else getattr(record, "session", "")
 
 
 def record_fields(record: ArchiveRecord) -> dict[str, object]:
-    """A record as a program reads it."""
+    """The record's fields as a dict for JSON, with `event` naming its type."""
     fields: dict[str, object] = {"event": kind_of(record)}
     return fields | msgspec.structs.asdict(record)
 
 
 def format_record_time(record: ArchiveRecord, zones: dict[str, ZoneInfo]) -> str:
     zone = zones.get(record.channel, ZoneInfo("UTC"))
-    return datetime.fromtimestamp(record.at / 1000, zone).isoformat(" ", "seconds")
+    return format_local(record.at, zone)

@@ -1,5 +1,5 @@
-"""What comes of dead letters that an operator has chosen, ours and Dramatiq's own? They are looked at, replayed or dropped,
-and of each it is told what came of it. Raises redis.RedisError; what was told by then is done."""
+"""How are chosen dead letters previewed, replayed or dropped, Parley's and Dramatiq's own? Each function yields one result
+a letter. Raises redis.RedisError; what was yielded before that is done."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -19,7 +19,7 @@ LETTERS_PAGE = 128
 def preview_letters(
     redress: DeadLetterReplayer, found: Sequence[LocatedDeadLetter], options: Collection[ReplayOption]
 ) -> Iterator[LetterResult]:
-    """What a replay would do with each, in pages."""
+    """Yield for each letter what a replay would do with it. Reads page by page."""
     for at in range(0, len(found), LETTERS_PAGE):
         page = found[at : at + LETTERS_PAGE]
         ours = _readable_letters(page)

@@ -7,11 +7,11 @@ from heapq import merge
 import msgspec
 import redis
 
-from config.settings.settings import Settings
-from config.store import keyspace
-from engine.model.events import SessionOpened, decode_outbound
-from workers.store import archive, dead_letter_store, dramatiq_letters
-from workers.store.dead_letter_store import DeadLetter, IndexedDeadLetter
+from config.store import keyspace, redis_client
+from engine.model.events import decode_outbound
+from workers.store import dead_letter_store, dramatiq_letters
+from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
 
 DRAMATIQ_REASON = "dramatiq"
@@ -19,8 +19,8 @@ DRAMATIQ_REASON = "dramatiq"
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for; empty fields let everything through. Ages are in ms; `error` is part of what went wrong, in any
-    case."""
+    """Selects dead letters; empty fields let everything through. Ages are in ms; `error` is searched for in what went wrong,
+    in any case."""
 
     ids: Sequence[str] = ()
     queue: str = ""
@@ -42,20 +42,6 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.channel or self.survey or self.sender or self.reason not in ("", DRAMATIQ_REASON))
 
 
-class Deployment(msgspec.Struct, frozen=True):
-    """Where letters lie."""
-
-    settings: Settings
-    lanes: redis.Redis
-    broker: redis.Redis
-
-    @property
-    def distinct_servers(self) -> list[redis.Redis]:
-        """Both, or the one that they are."""
-        same = _server_address(self.lanes) == _server_address(self.broker)
-        return [self.broker] if same else [self.broker, self.lanes]
-
-
 class LocatedDeadLetter(msgspec.Struct, frozen=True):
     """A letter and where it lies: on `server`, of ours in shard `k`."""
 
@@ -65,11 +51,11 @@ class LocatedDeadLetter(msgspec.Struct, frozen=True):
 
 
 def find_dead_letters(deployment: Deployment, wanted: DeadLetterFilter) -> Iterator[LocatedDeadLetter]:
-    """What is wanted and there."""
+    """Yield the letters that the filter selects: ours oldest first, then Dramatiq's."""
     if wanted.ids:
         yield from _find_by_ids(deployment, wanted.ids)
         return
-    now = keyspace.server_time_ms(deployment.lanes)
+    now = redis_client.server_time_ms(deployment.lanes)
     if wanted.reason != DRAMATIQ_REASON:
         yield from _find_ours(deployment, wanted, now)
     if not wanted.excludes_dramatiq:
@@ -115,36 +101,12 @@ def _find_ours(deployment: Deployment, wanted: DeadLetterFilter, now: int) -> It
 def _scan_shard(
     deployment: Deployment, wanted: DeadLetterFilter, k: int, now: int
 ) -> Iterator[tuple[float, LocatedDeadLetter]]:
-    through = (
-        each
-        for each in dead_letter_store.scan_in_order(deployment.lanes, k)
-        if _matches_filter(wanted, each.letter, now)
-    )
-    filed = _filter_by_survey(deployment.lanes, k, list(through), wanted.survey) if wanted.survey else through
-    for each in filed:
-        yield each.index_score, LocatedDeadLetter(each.letter, deployment.lanes, k)
-
-
-def _filter_by_survey(
-    client: redis.Redis, k: int, filed: Sequence[IndexedDeadLetter], survey: str
-) -> list[IndexedDeadLetter]:
-    """Those that are about `survey`. What a letter of an earlier release does not say, the archive may know."""
-    silent = {
-        each.letter.session
-        for each in filed
-        if each.letter.session and not survey_of_dead_letter(each.letter)
-    }
-    opened: dict[str, str] = {}
-    if silent:
-        for entry in archive.scan_entries(client, k):
-            for record in entry.records:
-                if isinstance(record, SessionOpened) and record.session in silent:
-                    opened[record.session] = record.survey
-    return [
-        each
-        for each in filed
-        if (survey_of_dead_letter(each.letter) or opened.get(each.letter.session, "")) == survey
-    ]
+    for each in dead_letter_store.scan_in_order(deployment.lanes, k):
+        if _matches_filter(wanted, each.letter, now) and wanted.survey in (
+            "",
+            survey_of_dead_letter(each.letter),
+        ):
+            yield each.index_score, LocatedDeadLetter(each.letter, deployment.lanes, k)
 
 
 def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLetter, now: int) -> bool:
@@ -163,10 +125,3 @@ def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLette
         and wanted.sender in ("", letter.sender)
         and wanted.error.casefold() in said.casefold()
     )
-
-
-_SERVER_ADDRESS_FIELDS = ("host", "port", "path", "db")
-
-
-def _server_address(client: redis.Redis) -> list[object]:
-    return [client.connection_pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS]

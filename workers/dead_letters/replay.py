@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 import redis
 
-from config.store import keyspace, stored_values
+from config.store import function_calls, keyspace, redis_client, stored_values
 from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
 from engine.surveys.survey_registry import SurveyRegistry
@@ -31,7 +31,7 @@ from workers.dead_letters.replay_decision import (
 from workers.dead_letters.replay_order import LetterReference, ReplayPacer, ReplayQueue
 from workers.store import dead_letter_store
 from workers.store.channel_state import ChannelStore
-from workers.store.dead_letter_store import MAX_ATTEMPTS_KEPT, DeadLetter, DeadLetterAttempt
+from workers.store.dead_letter_store import MAX_ATTEMPTS_KEPT, DeadLetter, FailedAttempt
 from workers.store.lanes import (
     MAX_MAIL_INSPECTED,
     DeadLetterResolution,
@@ -115,7 +115,7 @@ class DeadLetterReplayer:
         if not chosen:
             return {}
         k_of = {each.id: keyspace.shard_of(each.sender, self._shards) for each in chosen}
-        blobs = keyspace.run_commands(
+        blobs = redis_client.run_commands(
             self._redis, [("HGET", keyspace.dead_letters_key(k), identity) for identity, k in k_of.items()]
         )
         there = [
@@ -294,7 +294,7 @@ class DeadLetterReplayer:
 
     def _read_lanes(self, found: Sequence[DeadLetter]) -> list[ReplayClaim]:
         """The lanes of these letters as they stand, read without claiming them."""
-        commands: list[keyspace.Command] = [("TIME",)]
+        commands: list[function_calls.Command] = [("TIME",)]
         for letter in found:
             k = keyspace.shard_of(letter.sender, self._shards)
             commands += [
@@ -302,8 +302,8 @@ class DeadLetterReplayer:
                 ("HGET", keyspace.optouts_key(k), self._optouts.hash_number(letter.sender)),
                 ("LRANGE", keyspace.mailbox_key(k, letter.sender), 0, MAX_MAIL_INSPECTED - 1),
             ]
-        time, *answers = keyspace.run_commands(self._redis, commands)
-        now = keyspace.time_reply_ms(time)
+        time, *answers = redis_client.run_commands(self._redis, commands)
+        now = redis_client.time_reply_ms(time)
         return [
             ReplayClaim(
                 letter.sender, 0, now, stored_values.lane_state(answers[3 * i]), b"", answers[3 * i + 2],
@@ -331,5 +331,5 @@ def _with_failed_attempt(letter: DeadLetter, failure: DeadLetter, now: int) -> D
         reason=failure.reason,
         why=failure.why,
         traceback=failure.traceback,
-        tries=[*letter.tries, DeadLetterAttempt(now, failure.reason, failure.why)][-MAX_ATTEMPTS_KEPT:],
+        tries=[*letter.tries, FailedAttempt(now, failure.reason, failure.why)][-MAX_ATTEMPTS_KEPT:],
     )

@@ -269,7 +269,7 @@ def _stale_session_reason(letter: DeadLetter, then: ChannelLine, line: ChannelLi
 
 
 def _stale_time_reason(letter: DeadLetter, line: ChannelLine) -> str:
-    """A letter of an earlier release does not say what was open."""
+    """What was open where it belongs, when it fell, is not known: to look would have killed the worker, say."""
     if line.session is not None and line.session.opened_at > letter.at:
         return f"another session is open there, {line.session.id}"
     if line.ended_at > letter.at:
@@ -322,7 +322,7 @@ def _changes_nothing(draft: LaneDraft, event: InboundEvent | None) -> bool:
 
 
 def _waiting_stop_reason(lane: ReplayClaim) -> str:
-    """Nothing is sent while a STOP may be about to be applied."""
+    """Why no SMS may be sent now: mail waits that may be a STOP, or more of it than is looked at; empty if none does."""
     if len(lane.mail) >= MAX_MAIL_INSPECTED:
         return "much mail waits to be applied first"
     if any(map(_may_stop, _readable_events(lane.mail))):
@@ -352,13 +352,12 @@ def _may_stop(event: InboundEvent) -> bool:
 
 def _provider_may_have(letter: DeadLetter, recourse: Recourse, now: int) -> bool:
     """May the provider have the SMS, so that it would leave twice? One that drops an id that it has had does not, for as
-    long as it knows it. An earlier release did not say how the last tries ended."""
-    exhausted = letter.reason == "tries_exhausted" and not letter.since
+    long as it knows it."""
     match recourse:
         case "repeat":
             since = letter.since or letter.at - _MAX_TRYING_MS
             known = now - since < REPEATABLE_FOR_MS
-            return (letter.uncertain or exhausted or letter.reason in _UNSURE_REASONS) and not known
+            return (letter.uncertain or letter.reason in _UNSURE_REASONS) and not known
         case "look_up" | "none":
             return letter.uncertain or letter.reason in _UNSURE_REASONS
         case _:
@@ -366,7 +365,7 @@ def _provider_may_have(letter: DeadLetter, recourse: Recourse, now: int) -> bool
 
 
 _UNSURE_REASONS = ("uncertain", "worker_died")
-_MAX_TRYING_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by verdicts.MAX_TRIES
+_MAX_TRYING_MS = 4 * 3_600_000  # longer than all tries of an SMS take, by send_policy.MAX_SEND_ATTEMPTS
 
 
 def _prepare_resend(sms: OutboundSms, recourse: Recourse, letter: DeadLetter, now: int) -> OutboundSms:

@@ -21,7 +21,8 @@ class LetterReference(msgspec.Struct, frozen=True):
 
 
 class ReplayQueue:
-    """Who is next? One letter of a person at a time, and whoever is held up is left alone for a while."""
+    """The letters to replay, one of a sender at a time, oldest first. A sender whose letter is held up rests before
+    the next try."""
 
     def __init__(self, chosen: Sequence[LetterReference]) -> None:
         self._waiting: dict[str, deque[LetterReference]] = {}
@@ -42,7 +43,7 @@ class ReplayQueue:
         return [self._waiting[self._ready.popleft()][0] for _ in range(min(most, len(self._ready)))]
 
     def mark_done(self, each: LetterReference) -> None:
-        """The person's next letter, if there is one, is waiting."""
+        """Remove the sender's oldest letter; the next one, if any, becomes ready."""
         line = self._waiting[each.sender]
         line.popleft()
         self._put_off.pop(each.sender, None)

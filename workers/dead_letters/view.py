@@ -1,7 +1,6 @@
 """How is a dead letter shown? What it is, every attempt, and the lane then and now, in words; the same as JSON."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ import msgspec
 from engine.model import lane as lane_format
 from engine.model.events import PUBLISHED_NAMES, InboundEvent, OutboundSms, decode_outbound
 from engine.model.lane import ChannelLine, UnreadableLaneError
+from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
 from workers.dead_letters.replay_decision import ReplayDecision
@@ -22,13 +22,8 @@ REPLAY_UNKNOWN = "no worker would start with these settings and surveys; `parley
 """What a replay would do cannot be told."""
 
 
-def format_utc(ms: int) -> str:
-    """A moment, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
-    """A letter without what fills screens."""
+    """A letter's identifying fields as a JSON object: no content, state, attempts or traceback."""
     if isinstance(letter, DramatiqLetter):
         return {
             "id": letter.id, "when": format_utc(letter.at), "kind": DRAMATIQ_REASON, "queue": letter.queue,
@@ -36,7 +31,8 @@ def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
         }  # fmt: skip
     return {
         "id": letter.id, "when": format_utc(letter.at), "kind": letter.kind, "queue": letter.queue,
-        "channel": letter.channel, "survey": survey_of_dead_letter(letter), "session": letter.session, "sender": letter.sender,
+        "channel": letter.channel, "survey": survey_of_dead_letter(letter), "session": letter.session,
+        "sender": letter.sender,
         "reason": letter.reason, "code": letter.code, "why": letter.why, "attempts": letter.attempts,
         "version": letter.version,
     }  # fmt: skip
@@ -45,7 +41,8 @@ def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
 def letter_details(
     letter: DeadLetter, lane: bytes, judged: ReplayDecision | None, surveys: SurveyRegistry
 ) -> JsonObject:
-    """All that is known of a letter of ours: `lane` is its lane's state now, `judged` what a replay would do."""
+    """All fields of a letter as a JSON object. `lane` is the lane's state now, `judged` the decision of a replay (None: no
+    worker would start)."""
     plain = letter_summary(letter) | {
         "accepted": _accepted_time(letter),
         "what": _content_in_words(letter),
@@ -72,7 +69,7 @@ def dramatiq_letter_details(letter: DramatiqLetter) -> JsonObject:
 
 
 def describe_lane_state(state: bytes, surveys: SurveyRegistry) -> list[JsonObject] | str:
-    """What a lane knows, a line each; a sentence if it cannot be read."""
+    """The lines of a stored lane as JSON objects; a sentence if it cannot be read."""
     try:
         lane = lane_format.decode_lane(state)
     except UnreadableLaneError as e:
@@ -81,7 +78,7 @@ def describe_lane_state(state: bytes, surveys: SurveyRegistry) -> list[JsonObjec
 
 
 def detail_lines(plain: JsonObject) -> Iterator[str]:
-    """A letter, as it is printed."""
+    """Format a letter's details for a terminal, line by line."""
     for name, value in plain.items():
         match name:
             case "tries":
@@ -162,7 +159,7 @@ def _lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str
         yield f"{name:10} not kept of an SMS; `parley transcript` has what was said"
         return
     if not isinstance(state, list):
-        yield f"{name:10} {'not known: an earlier release did not say' if state is None else state}"
+        yield f"{name:10} {'not known' if state is None else state}"
         return
     yield f"{name:10} {'nothing is known of them' if not state else ''}".rstrip()
     for line in state:
@@ -173,7 +170,8 @@ def _lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str
         if session := line.get("session"):
             answers = ", ".join(f"{name}={raw!r}" for name, raw in session["answers"].items())
             yield (
-                f"    session {session['id']} of {session['survey']} ({session['version']}), at step {session['step']}, "
+                f"    session {session['id']} of {session['survey']} ({session['version']}), at step "
+                f"{session['step']}, "
                 f"last SMS {session['touched']}"
             )
             if answers:

@@ -13,11 +13,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
-from config.telemetry import process_registry
+from config.store.outbox_states import decode_owner
+from config.store.stored_values import LANE_LEASE_MS
+from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
+from engine.model.timestamps import format_clock_time
 from engine.simulator.explanations import ENDING_REASONS, REFUSAL_REASONS
 from workers.clock.alarm_clock import ALARM_REPEAT_MS
 from workers.clock.invitation_pacer import MAX_LANES_WAITING
+from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -25,10 +29,8 @@ from workers.diagnosis.sender_snapshot import (
     QueuedSms,
     SenderSnapshot,
 )
-from workers.runtime.formatting import format_clock_time, format_duration
-from workers.sending.delivery import OUTBOX_LEASE_MS as SENDING_MS
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
-from workers.store.lanes import LANE_LEASE_MS
+from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
 ROLE_OF_QUEUE = {
@@ -234,7 +236,7 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
     ahead = (
         f"behind {before} others" if before > 1 else "behind one other" if before else "first in its queue"
     )
-    if not alive and not _may_run_unheard(s, role):
+    if not alive:
         return DiagnosticFinding(
             Severity.WRONG,
             f"a worker has been rung for {format_duration(since_ms)}: is `{role}` running? {_last_heard_sentence(s, role)}",
@@ -259,14 +261,9 @@ def _wakeup_finding(s: SenderSnapshot, role: str, since_ms: int, before: int) ->
     return DiagnosticFinding(Severity.NORMAL, f"a worker is rung for, {ahead}")
 
 
-def _may_run_unheard(s: SenderSnapshot, role: str) -> bool:
-    """May one live that does not say so?"""
-    return s.earlier and role in process_registry.UNHEARD_EARLIER_ROLES
-
-
 def _is_role_missing(s: SenderSnapshot, role: str) -> bool:
     """Is there none that lives?"""
-    return not s.alive.get(role) and not _may_run_unheard(s, role)
+    return not s.alive.get(role)
 
 
 def _last_heard_sentence(s: SenderSnapshot, role: str) -> str:
@@ -312,7 +309,7 @@ def _outbox_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
 
 
 def _sending_finding(s: SenderSnapshot, lock: stored_values.StoredLock, wait: str) -> DiagnosticFinding:
-    since, left = s.now - (lock.until - SENDING_MS), format_duration(lock.until - s.now)
+    since, left = s.now - (lock.until - OUTBOX_LEASE_MS), format_duration(lock.until - s.now)
     tries = f" (try {lock.attempts} of {MAX_SEND_ATTEMPTS})" if lock.attempts > 1 else ""
     if since < _LONG_WAIT_MS:
         return DiagnosticFinding(
@@ -334,22 +331,19 @@ def _paused_channel_finding(
     why = f' ("{pause.why}")' if pause.why else ""
     match pause.by:
         case "operator":
-            end, who = f"`parley channel resume {channel}`", f" ({pause.who})" if pause.who else ""
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"The {channel} channel is paused by an operator{who}{since}{until}{why}; {wait}; {end}.",
+                f"The {channel} channel is paused {pause_cause(pause)}{since}{until}{why}; {wait}; "
+                f"`parley channel resume {channel}`.",
             )
         case "account":
-            what, end = (
-                "as the provider refuses its account",
-                f" by itself, or at once by `parley channel resume {channel}`",
-            )
+            end = f" by itself, or at once by `parley channel resume {channel}`"
         case "circuit":
-            what, end = "as its provider fails", ""
+            end = ""
     again = f" in {format_duration(standing.pause_until - s.now)}" if standing.pause_until else ""
     return DiagnosticFinding(
         Severity.HELD_UP,
-        f"The {channel} channel is paused{since}, {what}{why}; {wait}; one SMS tries again{again}{end}.",
+        f"The {channel} channel is paused{since}, {pause_cause(pause)}{why}; {wait}; one SMS tries again{again}{end}.",
     )
 
 
@@ -360,9 +354,9 @@ def _resting_outbox_finding(
     if lock is None or lock.until <= s.now:
         return _unclaimed_outbox_finding(s, lock, wait)
     left = format_duration(lock.until - s.now)
-    verdict, unsure = lock.owner.removesuffix("?"), lock.owner.endswith("?")
-    doubt = "; the provider may have it, and is asked first, or sent the same id" if unsure else ""
-    match verdict.split(" ")[0].rstrip("0123456789"):
+    owner = decode_owner(lock.fence, lock.owner)
+    doubt = "; the provider may have it, and is asked first, or sent the same id" if owner.uncertain else ""
+    match owner.state:
         case "again":
             return DiagnosticFinding(
                 Severity.HELD_UP,
@@ -396,7 +390,7 @@ def _resting_outbox_finding(
         case _:
             return DiagnosticFinding(
                 Severity.HELD_UP,
-                f"{wait}, at rest for another {left}; why cannot be explained (it was left as {verdict!r}).",
+                f"{wait}, at rest for another {left}; why cannot be explained (it was left as {lock.owner.removesuffix('?')!r}).",
             )
 
 
@@ -405,7 +399,7 @@ def _unclaimed_outbox_finding(
 ) -> DiagnosticFinding:
     coming = _pickup_finding(s, s.outbox_alarm, keyspace.OUTBOUND_QUEUE)
     if lock is not None and lock.fence:
-        ago = format_duration(s.now - lock.until + SENDING_MS)
+        ago = format_duration(s.now - lock.until + OUTBOX_LEASE_MS)
         return DiagnosticFinding(
             max(Severity.HELD_UP, coming.severity),
             f"A worker that began to send an SMS {ago} ago never came back, so the provider may have it; {wait}; "

@@ -1,9 +1,11 @@
-"""What is known of one person at this moment? Words for it; reading.py finds it, diagnosis.py says what follows from it."""
+"""Everything that is known of one person at a moment, as types; snapshot_reader.py reads it, diagnose.py says what
+follows from it."""
 
 import msgspec
 
 from config.store import keyspace, pauses, stored_values
 from engine.model.events import ArchiveRecord, SessionEnding
+from workers.store.dead_letter_store import FailedAttempt
 
 
 class WaitingMail(msgspec.Struct, frozen=True):
@@ -18,8 +20,8 @@ class WaitingMail(msgspec.Struct, frozen=True):
 
 
 class QueuedSms(msgspec.Struct, frozen=True):
-    """An SMS in the outbox, decided at `decided` (ms; 0: an earlier release did not say). `uncertain`: the provider may
-    have it. One that cannot be read has no id."""
+    """An SMS in the outbox, decided at `decided` (ms; 0: not known). `uncertain`: the provider may have it. One
+    that cannot be read has no id."""
 
     channel: str
     id: str = ""
@@ -30,16 +32,8 @@ class QueuedSms(msgspec.Struct, frozen=True):
     unasked: bool = False
 
 
-class FailedAttempt(msgspec.Struct, frozen=True):
-    """A try of the oldest SMS that came to nothing."""
-
-    at: int
-    code: str
-    why: str
-
-
 class UpcomingDeadline(msgspec.Struct, frozen=True):
-    """What a session comes to at `at` (ms) if nobody writes."""
+    """What happens to a session at `at` (ms) if nobody writes."""
 
     at: int
     what: str
@@ -89,8 +83,8 @@ class IncompleteSms(msgspec.Struct, frozen=True):
 
 
 class OptOutStatus(msgspec.Struct, frozen=True):
-    """Known to the list of opt-outs, to the lane, or to both. The lane's word counts, where there is one; `source` is by
-    whose word it was, empty if only the lane knows."""
+    """An opt-out of `channel`, in the list of opt-outs, the lane, or both (`in_lane`). The lane's date wins. `source`
+    says who reported it; empty if only the lane has it."""
 
     channel: str
     since: int
@@ -99,8 +93,9 @@ class OptOutStatus(msgspec.Struct, frozen=True):
 
 
 class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel allows now. `sessions_left` may be opened at once. `pause_until` 0: without end. `behind_ms` is how far ahead permits to send are booked.
-    `quiet_until` 0: it is not quiet where the person is. In caps, 0 is none."""
+    """The state and the limits of a channel. `sessions_left` may be opened at once. `pause_until` 0: without end.
+    `behind_ms` is how far ahead permits to send are booked. `quiet_until` 0: it is not quiet where the person is.
+    In limits, 0 is none."""
 
     timezone: str
     pause: pauses.StoredPause | None = None
@@ -124,7 +119,7 @@ class QueuePosition(msgspec.Struct, frozen=True):
 
 
 class WaitingInvitation(msgspec.Struct, frozen=True):
-    """An invitation that waits, since `at` (ms). It is not released before `not_before` (ms)."""
+    """An invitation that waits, since `at` (ms), without its content. It is not released before `not_before` (ms)."""
 
     id: str
     channel: str
@@ -151,8 +146,7 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     `alarm` and `outbox_alarm` are when the clock rings (None: never); `deadline` is what the engine asked for (0: none).
     `remembers`: there is a lane, last changed by what happened at `clock`. `unreadable` are sentences, one for each
     thing that cannot be read, `state_unreadable` says it of the lane; `broker` says why the server of the wake-ups does
-    not answer. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not; `earlier`:
-    there are processes of a release whose web, delivery and clock do not say that they live.
+    not answer. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not.
     """
 
     sender: str
@@ -182,7 +176,6 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     broker: str = ""
     alive: dict[str, int] = {}
     heard: dict[str, int] = {}
-    earlier: bool = False
     unreadable: list[str] = []
 
     @property
@@ -191,8 +184,8 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
 
     @property
     def is_unknown(self) -> bool:
-        """Is nothing known of this person?"""
+        """Whether nothing is known of this person."""
         return not (
-            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs or self.invitations
-            or self.dead or self.records or self.unreadable
+            self.remembers or self.mail_count or self.outbox_count or self.lock or self.opt_outs
+            or self.invitations or self.dead or self.records or self.unreadable
         )  # fmt: skip

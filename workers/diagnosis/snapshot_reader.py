@@ -1,26 +1,27 @@
-"""How is all that is known of one person read? In a few round trips; nothing is claimed or changed.
+"""Reads all that is known of one person in a few round trips; nothing is claimed or changed.
 
-What belongs together is read at once, so that the picture is of one moment. What cannot be read is told in words, and
-hides nothing else.
+What belongs together is read at once, so that the picture is of one moment. What cannot be read is reported as a
+sentence, and hides nothing else.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import redis
 
-from config.settings.settings import Channel, ConfigError, Settings
+from config.settings.channels import Channel, channel_policies
+from config.settings.settings import ConfigError
 from config.settings.survey_folder import read_survey_files
-from config.store import keyspace, pauses, stored_values
+from config.store import function_calls, keyspace, redis_client, stored_values
+from config.store.channel_readings import ChannelReading
+from config.store.held_invitations import HeldInvitation
 from config.telemetry import process_registry
 from engine.model import lane as lane_format
 from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
 from engine.model.lane import ChannelLine, Lane, Session, UnreadableLaneError
 from engine.model.policy import ChannelPolicy
-from engine.model.quiet_hours import quiet_hours_from_minutes
 from engine.proofs.survey_loader import reload_surveys
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey
@@ -34,7 +35,6 @@ from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
     DeadLetterSummary,
-    FailedAttempt,
     IncompleteSms,
     OpenSession,
     OptOutStatus,
@@ -46,11 +46,9 @@ from workers.diagnosis.sender_snapshot import (
     WaitingMail,
 )
 from workers.store import dead_letter_store, survey_versions
-from workers.store.dead_letter_store import DeadLetter
-from workers.store.optouts import find_opt_out_list
-from workers.store.outboxes import OutboxStore
+from workers.store.dead_letter_store import DeadLetter, FailedAttempt
+from workers.store.deployment import Deployment
 from workers.turns.drafts import decode_mail
-from workers.turns.turns import channel_policies
 
 ENTRIES_READ = 200
 """Entries of a mailbox or an outbox that are looked into; the others are counted."""
@@ -61,24 +59,25 @@ _ARCHIVE_PAGES_READ = 20
 """Pages of a shard's archive that are looked through for a person's last records."""
 
 
-def read_snapshot(settings: Settings, lanes: redis.Redis, broker: redis.Redis, sender: str) -> SenderSnapshot:
-    """The situation. A broker that does not answer is a part of it; raises redis.RedisError for the lanes' server."""
-    return _SnapshotReader(settings, lanes, sender).read(broker)
+def read_snapshot(deployment: Deployment, sender: str) -> SenderSnapshot:
+    """Read the snapshot. A broker that does not answer is a part of it; raises redis.RedisError for the lanes' server."""
+    return _SnapshotReader(deployment, sender).read()
 
 
 class _SnapshotReader:
     """One reading, while it is made."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, sender: str) -> None:
-        self._settings = settings
-        self._redis = client
+    def __init__(self, deployment: Deployment, sender: str) -> None:
+        self._deployment = deployment
+        self._settings = deployment.settings
+        self._redis = deployment.lanes
         self._sender = sender
-        self._k = keyspace.shard_of(sender, settings.shards)
-        self._policy = channel_policies(settings.channels)
+        self._k = keyspace.shard_of(sender, self._settings.shards)
+        self._policy = channel_policies(self._settings.channels)
 
-    def read(self, broker: redis.Redis) -> SenderSnapshot:
+    def read(self) -> SenderSnapshot:
         found = self._read_live_state()
-        self._read_queues(found, broker)
+        self._read_queues(found, self._deployment.broker)
         self._read_channels(found)
         self._read_opt_outs(found)
         self._search_shard(found)
@@ -88,7 +87,7 @@ class _SnapshotReader:
 
     def _read_live_state(self) -> SenderSnapshot:
         k, sender = self._k, self._sender
-        asked: dict[str, keyspace.Command] = {
+        asked: dict[str, function_calls.Command] = {
             "time": ("TIME",),
             "mail": ("LRANGE", keyspace.mailbox_key(k, sender), 0, ENTRIES_READ - 1),
             "mail_count": ("LLEN", keyspace.mailbox_key(k, sender)),
@@ -100,11 +99,9 @@ class _SnapshotReader:
             "outbox_lock": ("GET", keyspace.outbox_lock_key(k, sender)),
             "outbox_alarm": ("ZSCORE", keyspace.outbox_alarms_key(k), sender),
         }
-        pipeline = self._redis.pipeline(transaction=True)
-        for command in asked.values():
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        answers = dict(zip(asked, pipeline.execute(), strict=True))
-        found = SenderSnapshot(sender=sender, shard=k, now=keyspace.time_reply_ms(answers["time"]))
+        live = redis_client.run_commands(self._redis, [*asked.values()], transaction=True)
+        answers = dict(zip(asked, live, strict=True))
+        found = SenderSnapshot(sender=sender, shard=k, now=redis_client.time_reply_ms(answers["time"]))
         found.mail_count, found.outbox_count = answers["mail_count"], answers["outbox_count"]
         found.mail = [_waiting_mail(entry, found.unreadable) for entry in answers["mail"]]
         found.outbox = [_queued_sms(entry, found.unreadable) for entry in answers["outbox"]]
@@ -118,11 +115,10 @@ class _SnapshotReader:
         return found
 
     def _read_lane(self, found: SenderSnapshot, stored: bytes | None) -> None:
-        said = keyspace.run_command(self._redis, process_registry.HEARTBEATS_COMMAND)
+        said = redis_client.run_command(self._redis, process_registry.HEARTBEATS_COMMAND)
         living = process_registry.parse_living(said, found.now)
         found.alive = dict(process_registry.count_by_role(living))
         found.heard = process_registry.last_heard(said)
-        found.earlier = any(not each.library for each in living.values())
         if stored is None:
             return
         found.remembers = True
@@ -190,18 +186,18 @@ class _SnapshotReader:
     # What concerns others too
 
     def _read_queues(self, found: SenderSnapshot, broker: redis.Redis) -> None:
-        commands: list[keyspace.Command] = [("TIME",)]
+        commands: list[function_calls.Command] = [("TIME",)]
         for bell in map(keyspace.wakeup_queue_key, keyspace.QUEUES):
             commands += [
                 ("ZCARD", bell), ("ZRANGE", bell, 0, 0, "WITHSCORES"),
                 ("ZRANK", bell, self._sender), ("ZSCORE", bell, self._sender),
             ]  # fmt: skip
         try:
-            time, *answers = keyspace.run_commands(broker, commands)
+            time, *answers = redis_client.run_commands(broker, commands)
         except redis.RedisError as e:
             found.broker = type(e).__name__
             return
-        now = keyspace.time_reply_ms(time)
+        now = redis_client.time_reply_ms(time)
         for place, queue in enumerate(keyspace.QUEUES):
             depth, first, rank, since = answers[4 * place : 4 * place + 4]
             found.queues[queue] = QueuePosition(
@@ -212,46 +208,38 @@ class _SnapshotReader:
             )
 
     def _read_channels(self, found: SenderSnapshot) -> None:
-        names = list(self._settings.channels)
-        commands: list[keyspace.Command] = []
-        for name, channel in self._settings.channels.items():
-            day = datetime.fromtimestamp(found.now / 1000, UTC).astimezone(channel.timezone).date()
-            commands += [
-                ("GET", keyspace.pause_key(name)), ("PTTL", keyspace.pause_key(name)),
-                ("GET", keyspace.sms_counter_key(name, day.isoformat())), ("GET", keyspace.sms_bucket_key(name)),
-                ("GET", keyspace.session_bucket_key(name)),
-            ]  # fmt: skip
-        answers = keyspace.run_commands(self._redis, commands)
-        for place, name in enumerate(names):
-            found.channels[name] = self._channel_status(name, answers[5 * place : 5 * place + 5], found.now)
+        readings = self._deployment.channel_store().read(found.now)
+        found.channels = {
+            name: self._channel_status(name, reading, found.now) for name, reading in readings.items()
+        }
 
-    def _channel_status(self, name: str, answers: Sequence[Any], now: int) -> ChannelStatus:
-        paused, pttl, sms_today, full_at, sessions_full_at = answers
+    def _channel_status(self, name: str, reading: ChannelReading, now: int) -> ChannelStatus:
         channel = self._settings.channels[name]
         rate, sessions = channel.limits.sms_per_second, channel.limits.new_sessions_per_minute
-        opened = max(0.0, float(sessions_full_at or 0) - now) * sessions / 60_000
+        opened = max(0.0, reading.session_bucket_full_at - now) * sessions / 60_000
+        booked_ms = reading.sms_bucket_full_at - now - max(1, rate) * 1000 / rate if rate else 0
+        paused = reading.pause
         return ChannelStatus(
             timezone=channel.timezone.key,
-            pause=pauses.decode_pause(paused) if paused is not None else None,
-            pause_until=now + left_ms if (left_ms := pauses.pause_left_ms(pttl)) else 0,
-            sms_today=int(sms_today or 0),
+            pause=paused.pause if paused else None,
+            pause_until=now + paused.left_ms if paused and paused.left_ms else 0,
+            sms_today=reading.sms_today,
             sms_per_day=channel.limits.sms_per_day,
             sms_per_second=rate,
-            behind_ms=max(0, round(float(full_at or 0) - now - max(1, rate) * 1000 / rate)) if rate else 0,
+            behind_ms=max(0, round(booked_ms)),
             quiet_until=self._quiet_until(channel, now),
             sessions_per_minute=sessions,
             sessions_left=max(0, int(sessions - opened + 1e-6)),
         )
 
     def _quiet_until(self, channel: Channel, now: int) -> int:
-        quiet = quiet_hours_from_minutes(channel.quiet_minutes)
-        awake_at = quiet.next_awake_at(self._sender, now, channel.timezone) if quiet else now
+        awake_at = channel.quiet.next_awake_at(self._sender, now, channel.timezone) if channel.quiet else now
         return awake_at if awake_at > now else 0
 
     def _read_opt_outs(self, found: SenderSnapshot) -> None:
         """The list of opt-outs knows by whose word, and those of people who have no lane."""
         try:
-            optouts = find_opt_out_list(self._redis, self._settings.shards, self._settings.optout_key)
+            optouts = self._deployment.find_opt_out_list()
             known = optouts.opt_outs_of(self._sender) if optouts is not None else {}
         except ConfigError:
             found.unreadable.append(
@@ -269,9 +257,9 @@ class _SnapshotReader:
         found.opt_outs = [each for _, each in sorted((by_lane | listed).items())]
 
     def _search_shard(self, found: SenderSnapshot) -> None:
-        """What is looked for among that of others: invitations, dead letters, the archive."""
+        """Search what lies with that of others: invitations, dead letters, the archive."""
         held = self._held_invitations(found.unreadable)
-        moments = keyspace.run_commands(
+        moments = redis_client.run_commands(
             self._redis,
             [("ZSCORE", keyspace.held_ids_key(self._k, each.event.channel), each.id) for each in held],
         )
@@ -290,20 +278,16 @@ class _SnapshotReader:
         found.records = self._last_records(found.clock, found.unreadable)
 
     def _failed_attempts(self, sms: str, unreadable: list[str]) -> list[FailedAttempt]:
-        outboxes = OutboxStore(self._redis, self._settings.shards, 0, 0)
         try:
-            return [
-                FailedAttempt(each.at, each.code, each.why)
-                for each in outboxes.failed_attempts(self._sender, sms)
-            ]
+            return self._deployment.outbox_store().failed_attempts(self._sender, sms)
         except (msgspec.MsgspecError, ValueError) as e:
             unreadable.append(f"what earlier tries came to cannot be read: {e}")
             return []
 
-    def _held_invitations(self, unreadable: list[str]) -> list[invitation_pacer.UnreleasedInvitation]:
-        held: dict[str, invitation_pacer.UnreleasedInvitation] = {}  # HSCAN may show one twice
+    def _held_invitations(self, unreadable: list[str]) -> list[HeldInvitation]:
+        held: dict[str, HeldInvitation] = {}  # HSCAN may show one twice
         try:
-            for each in invitation_pacer.unreleased_for(self._redis, self._k, self._sender):
+            for each in invitation_pacer.held_for(self._redis, self._k, self._sender):
                 held[each.id] = each
         except ValueError as e:
             unreadable.append(f"an invitation that waits cannot be read: {e}")
@@ -319,7 +303,7 @@ class _SnapshotReader:
     def _records_before(self, until: str, pages: int, unreadable: list[str]) -> list[ArchiveRecord]:
         found: list[list[ArchiveRecord]] = []
         for _ in range(pages):
-            page = keyspace.run_command(
+            page = redis_client.run_command(
                 self._redis, ("XREVRANGE", keyspace.events_key(self._k), until, "-", "COUNT", _ARCHIVE_PAGE)
             )
             found += _records_of(self._sender, page, unreadable)

@@ -5,13 +5,13 @@ from functools import partial
 import structlog
 
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import run_periodically
+from config.telemetry.periodic_task import run_periodically
 from workers.clock import function_libraries, retention
-from workers.clock.alarm_clock import MAX_TICK_S, AlarmClock
-from workers.clock.invitation_pacer import InvitationPacer
-from workers.roles.worker_process import StopSignal, WorkerContext, open_worker_context
-from workers.runtime.wakeup_broker import WakeupBroker
+from workers.clock.alarm_clock import MAX_TICK_S
+from workers.roles.composition import build_alarm_clock, build_invitation_pacer
+from workers.roles.worker_process import StopSignal, open_deployment
 from workers.store import survey_versions
+from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
 
@@ -20,34 +20,22 @@ HOUSEKEEPING_INTERVAL_S = 3_600.0
 
 
 def run() -> None:
-    world = open_worker_context()
+    deployment = open_deployment()
+    pacer = build_invitation_pacer(deployment)
     log.info("running", role="clock")
     with (
-        process_registry.send_heartbeats(world.settings.redis_url, "clock"),
-        run_periodically(partial(run_housekeeping, world), HOUSEKEEPING_INTERVAL_S, "tidy"),
-        run_periodically(build_invitation_pacer(world).release_until_done, MAX_TICK_S, "campaigns"),
+        process_registry.send_heartbeats(deployment.settings.redis_url, "clock"),
+        run_periodically(partial(run_housekeeping, deployment), HOUSEKEEPING_INTERVAL_S, "tidy"),
+        run_periodically(pacer.release_until_done, MAX_TICK_S, "campaigns"),
     ):
-        AlarmClock(world.lanes, world.settings.shards, WakeupBroker(world.broker)).run(StopSignal())
+        build_alarm_clock(deployment).run(StopSignal())
 
 
-def build_invitation_pacer(world: WorkerContext) -> InvitationPacer:
-    settings = world.settings
-    return InvitationPacer(
-        world.lanes,
-        world.broker,
-        settings.channels,
-        world.surveys,
-        WakeupBroker(world.broker),
-        shards=settings.shards,
-        keep_events_ms=settings.keep_events_ms,
-    )
-
-
-def run_housekeeping(world: WorkerContext) -> None:
-    """Forget what was said in sessions whose time has come, the processes that are gone, and what nothing needs any
-    more: versions of surveys, and server-side functions of earlier releases."""
-    retention.sweep_hourly(world.lanes, world.settings.shards, world.surveys)
-    process_registry.remove_dead_processes(world.lanes)
-    for version in survey_versions.forget_unused(world.lanes, world.settings.keep_events_ms):
+def run_housekeeping(deployment: Deployment) -> None:
+    """Delete what was said in sessions whose time has come, the processes that are gone, and what nothing needs any more:
+    versions of surveys, and server-side functions of earlier releases."""
+    retention.sweep_hourly(deployment.lanes, deployment.settings.shards, deployment.surveys)
+    process_registry.remove_dead_processes(deployment.lanes)
+    for version in survey_versions.forget_unused(deployment.lanes, deployment.settings.keep_events_ms):
         log.info("old version of a survey forgotten", version=version)
-    function_libraries.delete_unused_libraries(world.lanes, [world.lanes, world.broker])
+    function_libraries.delete_unused_libraries(deployment.lanes, [deployment.lanes, deployment.broker])

@@ -1,4 +1,4 @@
-"""What is a worker process? It reads the environment alone, reaches both Redis servers, works on one queue until SIGTERM
+"""Runs a worker process: it reads the environment alone, reaches both Redis servers, works on one queue until SIGTERM
 or SIGINT, and finishes what it holds.
 
 Dramatiq's Worker runs here in the process itself, without its command line's master and pipes: one process to
@@ -15,22 +15,22 @@ from threading import Thread
 from time import sleep
 
 import dramatiq
-import msgspec
 import redis
 import structlog
 from dramatiq import Worker
 
-from config.settings.settings import Settings, load_settings_and_surveys
-from config.store import keyspace
+from config.settings.startup_check import load_settings_and_surveys
+from config.store import redis_client
 from config.telemetry import process_registry
-from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader, run_periodically
+from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
-from engine.proofs.survey_loader import ReloadResult, load_surveys, reload_surveys
-from engine.providers.provider_registry import provider_mistakes
+from config.telemetry.periodic_task import run_periodically
+from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.runtime.durability import warn_of_durability_gaps
-from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
+from workers.runtime.wakeup_broker import WAKEUP_BATCH
 from workers.store import survey_versions
+from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
 
@@ -43,72 +43,66 @@ FORCED_EXIT_S = 9.5
 WakeupHandler = Callable[[str, Sequence[str]], None]
 
 
-class WorkerContext(msgspec.Struct, frozen=True):
-    """What a worker process needs of the world."""
-
-    settings: Settings
-    surveys: SurveyRegistry
-    lanes: redis.Redis
-    broker: redis.Redis
-
-
-def open_worker_context() -> WorkerContext:
+def open_deployment() -> Deployment:
     """Read the configuration, reach both Redis servers, and make our functions and surveys known there."""
-    settings, surveys = load_settings_and_surveys(os.environ, load_surveys, provider_mistakes)
+    settings, surveys = load_settings_and_surveys()
     settings.require_redis()
     configure_logging(settings)
-    world = WorkerContext(
-        settings, surveys, keyspace.connect(settings.redis_url), keyspace.connect(settings.broker_url)
+    deployment = Deployment(
+        settings, redis_client.connect(settings.redis_url), redis_client.connect(settings.broker_url), surveys
     )
-    keyspace.load_functions(world.lanes)
-    keyspace.load_functions(world.broker)
-    survey_versions.publish_current(world.lanes, surveys)
-    warn_of_durability_gaps(world.lanes)
-    return world
+    redis_client.load_functions(deployment.lanes)
+    redis_client.load_functions(deployment.broker)
+    survey_versions.publish_current(deployment.lanes, surveys)
+    warn_of_durability_gaps(deployment.lanes)
+    return deployment
 
 
 @contextmanager
-def hot_reloaded_surveys(world: WorkerContext, role: str) -> Iterator[None]:
-    """Meanwhile, this process is known to live, its surveys are as its folder has them, and `parley surveys` can tell
-    that it runs them.
+def hot_reloaded_surveys(deployment: Deployment, role: str) -> Iterator[None]:
+    """Send this process's heartbeats with the versions that it runs, and keep its surveys as its folder has them,
+    until the block ends.
 
     A version is in Redis before any session can open on it here.
     """
-    url = world.settings.redis_url
-    with process_registry.send_heartbeats(url, role, lambda: current_versions(world.surveys)) as say:
+    url = deployment.settings.redis_url
+    with process_registry.send_heartbeats(url, role, lambda: current_versions(deployment.surveys)) as say:
 
-        def apply_reload(reread: ReloadResult) -> None:
-            survey_versions.store_versions(world.lanes, reread.current)
-            world.surveys.replace_current(reread.current)
+        def apply_reload(result: ReloadResult) -> None:
+            survey_versions.store_versions(deployment.lanes, result.current)
+            deployment.surveys.replace_current(result.current)
             say()
 
-        reread = partial(reload_surveys, running=world.surveys, needed=world.settings.offered_surveys)
-        watch = SurveyReloader(world.settings.surveys, reread, apply_reload)
-        publish = partial(survey_versions.publish_current, world.lanes, world.surveys)
+        settings = deployment.settings
+        reloader = SurveyReloader(
+            settings.surveys, deployment.surveys, settings.offered_surveys, apply_reload
+        )
+        publish = partial(survey_versions.publish_current, deployment.lanes, deployment.surveys)
         with (
-            run_periodically(watch.check_folder, RELOAD_INTERVAL_S, "surveys"),
+            run_periodically(reloader.check_folder, RELOAD_INTERVAL_S, "surveys"),
             run_periodically(publish, survey_versions.VERSION_PUBLISH_INTERVAL_S, "versions"),
         ):
             yield
 
 
 def current_versions(surveys: SurveyRegistry) -> dict[str, str]:
-    """What is offered now, by name."""
+    """Return the versions of the current surveys, by name."""
     return {
         survey.name: survey.version for survey in filter(None, map(surveys.current, surveys.current_names()))
     }
 
 
 def consume_wakeups(
-    world: WorkerContext,
+    deployment: Deployment,
     queue: str,
     run: WakeupHandler,
     threads: int = 1,
     batch: int = WAKEUP_BATCH,
     stopping: Callable[[], None] = lambda: None,
 ) -> None:
-    """Work on what is rung on `queue` until told to stop, then finish what was begun; `stopping` is called at once."""
-    broker = WakeupBroker(world.broker, batch)
+    """Work on the wake-ups of `queue` until told to stop, then finish what was begun; `stopping` is called at
+    once."""
+    broker = deployment.wakeup_broker(batch)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_wakeup_actor(queue, run))
     worker = Worker(broker, worker_threads=threads)
     stop = StopSignal()

@@ -10,7 +10,7 @@ DURABILITY_SETTINGS = {"appendonly": "yes", "appendfsync": "always", "maxmemory-
 
 
 def warn_of_durability_gaps(client: redis.Redis) -> None:
-    """Say which settings of the server break a promise."""
+    """Log a warning for each Redis setting under which an acknowledged SMS can be lost."""
     for name, found in durability_gaps(client).items():
         log.warning(
             "Redis may lose what was acknowledged", setting=name, found=found, wanted=DURABILITY_SETTINGS[name],
@@ -19,7 +19,8 @@ def warn_of_durability_gaps(client: redis.Redis) -> None:
 
 
 def durability_gaps(client: redis.Redis) -> dict[str, str]:
-    """The settings of the server that break a promise, as they are. A server that does not tell is taken at its word."""
+    """Return the server's settings that differ from DURABILITY_SETTINGS, by name, as the server has them. A setting
+    that the server does not report (CONFIG is forbidden, or unknown) counts as right."""
     try:
         found = client.config_get(*DURABILITY_SETTINGS)
     except redis.ResponseError:

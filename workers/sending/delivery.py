@@ -5,7 +5,7 @@ until its alarm. Each channel has slots of its own, for as many tries at once; w
 channel waits for another. What a try means for its SMS is decided in verdicts.py, what it means for its channel in
 channels.py.
 
-Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has PATIENCE_S to end.
+Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has IN_FLIGHT_TIMEOUT_S to end.
 After that it is left as by a kill: its lease ends, and the provider is asked, or told the same id again.
 """
 
@@ -45,9 +45,6 @@ from workers.store.outboxes import MAX_BROUGHT_FORWARD, LeasedSms, OutboxLease, 
 from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
-
-OUTBOX_LEASE_MS = 15_000
-"""Longer than a try can take (wires.CONNECT_S + READ_S), so that nobody else begins one meanwhile."""
 
 MAX_START_DELAY_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
@@ -186,7 +183,8 @@ class DeliveryRunner:
     def _acquire_permits(
         self, name: str, pairs: Sequence[LeasedSms]
     ) -> tuple[list[tuple[OutboxLease, OutboundSms, bool]], list[OutboxUpdate]]:
-        """Those that may leave now, and those that rest until they may or look again."""
+        """Ask for send permits. Returns the SMS that may leave now (with whether each is the probe), and the outbox
+        updates of those that rest."""
         found = self._channels.acquire_send_permits(name, [_permit_request(take, sms) for take, sms in pairs])
         (self._failing_channels.add if found.failing or found.probe else self._failing_channels.discard)(name)
         if found.reopened:
@@ -284,7 +282,8 @@ class DeliveryRunner:
             self._waker.wake(keyspace.OUTBOUND_QUEUE, more)
 
     def _report_to_circuit(self, name: str, tries: Sequence[SendAttempt]) -> CircuitState:
-        """How the channel stands, now that it has been told of these tries. While all is well, it need not be told."""
+        """Report these attempts to the channel's circuit and return its state. While the channel is healthy and all
+        attempts worked, nothing is sent to Redis."""
         news = list(_circuit_reports(tries))
         if not news or (name not in self._failing_channels and all(how == "works" for how, _, _ in news)):
             return CircuitState()

@@ -9,6 +9,8 @@ from typing import assert_never
 
 import msgspec
 
+from config.store.dead_letter_reasons import DeadLetterReason
+from config.store.outbox_states import SmsDisposition
 from engine.model.events import (
     ArchiveRecord,
     DeliveryReceipt,
@@ -33,15 +35,14 @@ from engine.providers import (
 from workers.store.channel_state import ACCOUNT_FAULT_REST_MS, ProviderHealth
 from workers.store.dead_letter_store import (
     DeadLetter,
-    DeadLetterAttempt,
-    DeadLetterReason,
     EncodedDeadLetter,
+    FailedAttempt,
     encode_dead_letter,
 )
-from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, SmsDisposition, StoredAttempt
+from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, StoredAttempt
 
 MAX_SEND_ATTEMPTS = 20
-"""Some three hours, by BACKOFF_FIRST_MS and BACKOFF_MOST_MS."""
+"""Some three hours, by BACKOFF_MIN_MS and BACKOFF_MAX_MS."""
 
 BACKOFF_MIN_MS, BACKOFF_MAX_MS = 1_000, 900_000
 
@@ -166,12 +167,12 @@ def outbox_update(
     made: SendAttempt,
     settlement: SendDecision,
     recourse: Recourse = "none",
-    earlier: Sequence[StoredAttempt] = (),
+    earlier: Sequence[FailedAttempt] = (),
 ) -> OutboxUpdate:
     """The settlement, with all that it writes: a letter has the `earlier` tries too. A ticket may have to be told apart
     from those of later SMS, where one can be asked for them."""
     at = ended_at_ms(made)
-    failed = StoredAttempt(made.sms.id, at, settlement.code, settlement.why)
+    failed = FailedAttempt(at, settlement.code, settlement.why)
     accepted = made.outcome if isinstance(made.outcome, SendAccepted) else None
     return OutboxUpdate(
         made.lease,
@@ -182,7 +183,9 @@ def outbox_update(
         uncertain=made.uncertain and settlement.disposition != "done",
         ticket=accepted.ticket if accepted and recourse == "look_up" else "",
         lane_mail=_lane_event(made.sms, made.outcome),
-        failed_attempt=None if settlement.disposition == "done" else failed,
+        failed_attempt=None
+        if settlement.disposition == "done"
+        else StoredAttempt(made.sms.id, failed.at, failed.code, failed.why),
     )
 
 
@@ -224,7 +227,7 @@ def _archive_records(
 
 
 def _dead_letter(
-    made: SendAttempt, settlement: SendDecision, at: int, tries: Sequence[StoredAttempt]
+    made: SendAttempt, settlement: SendDecision, at: int, tries: Sequence[FailedAttempt]
 ) -> EncodedDeadLetter | None:
     if not settlement.dead_letter_reason:
         return None
@@ -243,7 +246,7 @@ def _dead_letter(
             version=take.fence,
             code=settlement.code,
             why=settlement.why,
-            tries=[DeadLetterAttempt(each.at, each.code, each.why) for each in tries],
+            tries=list(tries),
             survey=sms.survey,
             uncertain=made.uncertain
             or settlement.dead_letter_reason == "uncertain"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import redis
 
-from config.store import keyspace
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import ArchiveRecord, decode_records
 
 ARCHIVE_PAGE_SIZE = 1_000
@@ -27,7 +27,7 @@ class ArchiveEntry(NamedTuple):
 def scan_entries(client: redis.Redis, k: int, until: str = "+") -> Iterator[ArchiveEntry]:
     """Every entry of shard `k`, oldest first, up to `until` (ms, or a stream's id)."""
     after = "-"
-    while page := keyspace.run_command(
+    while page := redis_client.run_command(
         client, ("XRANGE", keyspace.events_key(k), after, until, "COUNT", ARCHIVE_PAGE_SIZE)
     ):
         for entry_id, fields in page:
@@ -40,24 +40,24 @@ def delete_entries(client: redis.Redis, k: int, ids: Iterable[bytes]) -> int:
     waiting = iter(ids)
     deleted = 0
     while page := list(islice(waiting, ARCHIVE_PAGE_SIZE)):
-        deleted += keyspace.run_command(client, ("XDEL", keyspace.events_key(k), *page))
+        deleted += redis_client.run_command(client, ("XDEL", keyspace.events_key(k), *page))
     return deleted
 
 
 def forget_references(client: redis.Redis, shards: int, sessions: Iterable[str]) -> None:
     """What these sessions' invitations said can be told no more, by trying all numbers neither. What stays is that
     their references are taken."""
-    commands: list[keyspace.Command] = [
+    commands: list[function_calls.Command] = [
         ("SET", keyspace.reference_key(shards, each), "", "XX", "KEEPTTL") for each in sessions
     ]
     if commands:
-        keyspace.run_commands(client, commands)
+        redis_client.run_commands(client, commands)
 
 
 def forget_sessions(client: redis.Redis, k: int, sessions: Iterable[str]) -> int:
     """Whose these sessions are is found by their ids no more. What stays is that there was one: an invitation that is
     repeated must not open it again. Answers how many there were."""
-    commands: list[keyspace.Command] = [
+    commands: list[function_calls.Command] = [
         ("SET", keyspace.session_key(k, each), "", "XX", "KEEPTTL") for each in sessions
     ]
-    return sum(bool(answer) for answer in keyspace.run_commands(client, commands)) if commands else 0
+    return sum(bool(answer) for answer in redis_client.run_commands(client, commands)) if commands else 0

@@ -14,16 +14,33 @@ conversation that has begun is finished.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from itertools import chain
 from typing import Literal
 
 import msgspec
 import redis
 
 from config.settings.settings import Channel
-from config.store import keyspace, pauses
+from config.store import keyspace, pauses, redis_client
+from config.store.channel_readings import (
+    ActivePause,
+    ChannelReading,
+    daily_sms_key,
+    parse_pause,
+    parse_reading,
+    pause_commands,
+    reading_commands,
+)
+from config.store.function_calls import function_call
+from config.store.server_functions import (
+    AcquirePermits,
+    AttemptResult,
+    CountSms,
+    ReportResults,
+    ResumeChannel,
+    TakeTokens,
+)
 from engine.model.events import RefusalReason
+from workers.store.outboxes import OUTBOX_LEASE_MS
 
 _TWO_DAYS_S = 172_800
 
@@ -39,21 +56,19 @@ CIRCUIT_OPEN_MIN_MS, CIRCUIT_OPEN_MAX_MS = 1_000, 60_000
 ACCOUNT_FAULT_REST_MS = 60_000
 """How long a channel whose account is at fault rests before one SMS probes."""
 
-CIRCUIT_PROBE_LEASE_MS = 15_000
-"""How long a probe may take before another SMS probes: the lease of a try."""
-
 ProviderHealth = Literal["works", "fails", "faults", "unmade"]
-"""What a try says of the provider; `faults` the account's fault, `unmade` a probe that was not made."""
+"""What an attempt says of the provider: `faults` is the account's fault, `unmade` a probe that was not made."""
 
 PermitRequest = int | Literal["reply", "unasked"]
-"""What an SMS asks for that wants to leave: a permit as a reply, or as one that yields to replies; or the epoch in which
-it has booked one for now."""
+"""A request for a permit to send: as a reply, or as an SMS that yields to replies; or the epoch in which one has
+been booked for now."""
 
 
 class SendPermits(msgspec.Struct, frozen=True):
-    """What may leave. `waits` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or, negative, in how
-    many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the provider has failed of
-    late. `reopened`: SMS that were turned away want to be brought forward, and nobody else has been told."""
+    """Permits to send. `waits_ms` has for each SMS 0 (now), in how many ms by a permit booked in `epoch`, or,
+    negative, in how many ms it shall ask again. `probe`: the first that may leave is to probe. `failing`: the
+    provider has failed of late. `reopened`: the channel's pause is over, SMS that were turned away are to be
+    brought forward, and no other worker has been told."""
 
     epoch: int
     failing: bool
@@ -63,19 +78,12 @@ class SendPermits(msgspec.Struct, frozen=True):
 
 
 class CircuitState(msgspec.Struct, frozen=True):
-    """How a channel stands after tries: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was, and
-    whether it was `closed` just now."""
+    """The circuit after attempts: open for `rest_ms`, 0 if closed; by what it was `opened` just now, if it was,
+    and whether it was `closed` just now."""
 
     rest_ms: int = 0
     opened: Literal["", "circuit", "account"] = ""
     closed: bool = False
-
-
-class ActivePause(msgspec.Struct, frozen=True):
-    """A pause, and for how many ms yet; None: until it is ended."""
-
-    pause: pauses.StoredPause
-    left_ms: int | None
 
 
 class ChannelStore:
@@ -89,15 +97,20 @@ class ChannelStore:
         return self._channels[name]
 
     def admit_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
-        """How many of `wanted` sessions may open, and why not all. Takes their permits."""
+        """Take permits for up to `wanted` new sessions; return how many may open, and why not all."""
         limits = self._channels[name].limits
         wanted, reason = self.afford_sessions(name, wanted, now)
         if limits.new_sessions_per_minute and wanted:
             rate = limits.new_sessions_per_minute
-            granted = keyspace.run_command(
+            granted = redis_client.run_command(
                 self._redis,
-                keyspace.function_call(
-                    "grant", [keyspace.session_bucket_key(name)], (rate / 60, rate, wanted)
+                function_call(
+                    TakeTokens(
+                        bucket=keyspace.session_bucket_key(name),
+                        rate_per_s=rate / 60,
+                        burst=rate,
+                        wanted=wanted,
+                    )
                 ),
             )
             if granted < wanted:
@@ -105,57 +118,86 @@ class ChannelStore:
         return wanted, reason
 
     def afford_sessions(self, name: str, wanted: int, now: int) -> tuple[int, RefusalReason | None]:
-        """How many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
+        """Return how many of `wanted` sessions the day's SMS leave room for, and why not for all. Takes nothing."""
         cap = self._channels[name].limits.sms_per_day
         left = max(0, cap - self.sms_today(name, now)) if cap else wanted
         return (left, "sms_budget") if left < wanted else (wanted, None)
 
     def sms_today(self, name: str, now: int) -> int:
-        return int(self._redis.get(self._sms_counter_key(name, now)) or 0)
+        return int(self._redis.get(self._daily_sms_key(name, now)) or 0)
 
     def count_sms(self, name: str, decided: int, now: int) -> None:
         """Add to the day's SMS of a channel, if it has a cap."""
         channel = self._channels.get(name)
         if channel is not None and channel.limits.sms_per_day:
-            counter = self._sms_counter_key(name, now)
-            keyspace.run_command(
-                self._redis, keyspace.function_call("count", [counter], (decided, _TWO_DAYS_S))
-            )
+            counter = self._daily_sms_key(name, now)
+            call = CountSms(sms_counter=counter, decided=decided, keep_s=_TWO_DAYS_S)
+            redis_client.run_command(self._redis, function_call(call))
+
+    def spare_send_permits(self, name: str, wanted: int, now: int) -> int:
+        """Return how many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0
+        while the channel is paused. Takes nothing."""
+        paused, full_at = redis_client.run_commands(
+            self._redis, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
+        )
+        if paused:
+            return 0
+        rate = self._channels[name].limits.sms_per_second
+        if not rate:
+            return wanted
+        burst = max(1.0, rate)
+        used = max(0.0, float(full_at or 0) - now) * rate / 1000
+        return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
 
     def acquire_send_permits(self, name: str, wanted: Sequence[PermitRequest]) -> SendPermits:
-        """Which of these SMS may leave on a channel now."""
+        """Return which of these SMS may leave on a channel now. A probe may take as long as the lease of an attempt, before
+        another SMS probes."""
         rate = self._channels[name].limits.sms_per_second
-        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name), keyspace.sms_bucket_key(name)]
-        epoch, failing, reopened, probe, *waits = keyspace.run_command(
-            self._redis,
-            keyspace.function_call("depart", keys, (rate, max(1, rate), CIRCUIT_PROBE_LEASE_MS, *wanted)),
+        call = AcquirePermits(
+            pause=keyspace.pause_key(name),
+            circuit_state=keyspace.circuit_state_key(name),
+            sms_bucket=keyspace.sms_bucket_key(name),
+            rate_per_s=rate,
+            burst=max(1, rate),
+            probe_lease_ms=OUTBOX_LEASE_MS,
+            wanted=wanted,
         )
+        epoch, failing, reopened, probe, *waits = redis_client.run_command(self._redis, function_call(call))
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
     def report_results(self, name: str, tries: Sequence[tuple[str, int, str]]) -> CircuitState:
         """Tell how tries ended, in that order: a How ("probe-" before it if it probed), ms that it took, and why."""
-        keys = [keyspace.pause_key(name), keyspace.circuit_state_key(name)]
-        law = (
-            CIRCUIT_FAILURES,
-            CIRCUIT_FAILURES_SPAN_MS,
-            CIRCUIT_OPEN_MIN_MS,
-            CIRCUIT_OPEN_MAX_MS,
-            ACCOUNT_FAULT_REST_MS,
+        call = ReportResults(
+            pause=keyspace.pause_key(name),
+            circuit_state=keyspace.circuit_state_key(name),
+            max_failures=CIRCUIT_FAILURES,
+            failures_span_ms=CIRCUIT_FAILURES_SPAN_MS,
+            open_min_ms=CIRCUIT_OPEN_MIN_MS,
+            open_max_ms=CIRCUIT_OPEN_MAX_MS,
+            account_fault_ms=ACCOUNT_FAULT_REST_MS,
+            results=[
+                AttemptResult(health=health, took_ms=took_ms, why=why) for health, took_ms, why in tries
+            ],
         )
-        rest_ms, opened, closed = keyspace.run_command(
-            self._redis, keyspace.function_call("report", keys, (*law, *chain.from_iterable(tries)))
-        )
+        rest_ms, opened, closed = redis_client.run_command(self._redis, function_call(call))
         return CircuitState(rest_ms, opened.decode(), bool(closed))
 
     def active_pauses(self, names: Sequence[str]) -> dict[str, ActivePause]:
         """The paused ones of these channels."""
-        asked = [(read, keyspace.pause_key(name)) for name in names for read in ("GET", "PTTL")]
-        said = keyspace.run_commands(self._redis, asked)
-        return {
-            name: _parse_pause(value, pttl)
-            for name, value, pttl in zip(names, said[::2], said[1::2], strict=True)
-            if value is not None
-        }
+        asked = [command for name in names for command in pause_commands(name)]
+        answers = redis_client.run_commands(self._redis, asked)
+        pauses = map(parse_pause, answers[::2], answers[1::2])
+        return {name: paused for name, paused in zip(names, pauses, strict=True) if paused is not None}
+
+    def read(self, now: int) -> dict[str, ChannelReading]:
+        """Read each channel, by name, at `now`."""
+        commands = [
+            command
+            for name, channel in self._channels.items()
+            for command in reading_commands(name, channel.timezone, now)
+        ]
+        answers = iter(redis_client.run_commands(self._redis, commands))
+        return {name: parse_reading(answers) for name in self._channels}
 
     def pause(self, name: str, why: str, for_ms: int | None = None, who: str = "") -> ActivePause | None:
         """Let nothing leave on a channel, on an operator's word, until resumed or for so long. Answers the pause that this
@@ -165,29 +207,17 @@ class ChannelStore:
         said = pauses.StoredPause(
             by="operator", why=why, since=seconds * 1000 + microseconds // 1000, who=who
         )
-        there, pttl, _ = keyspace.run_commands(
-            self._redis,
-            [
-                ("GET", key), ("PTTL", key),
-                ("SET", key, pauses.encode_pause(said), "PX", pauses.ENDLESS_PAUSE_MS if for_ms is None else for_ms),
-            ],
-        )  # fmt: skip
-        return None if there is None else _parse_pause(there, pttl)
+        end = () if for_ms is None else ("PX", for_ms)
+        there, pttl, _ = redis_client.run_commands(
+            self._redis, [*pause_commands(name), ("SET", key, pauses.encode_pause(said), *end)]
+        )
+        return parse_pause(there, pttl)
 
     def resume(self, name: str) -> ActivePause | None:
         """End the pause of a channel, whoever made it, and close its circuit. Answers what was ended."""
-        ended = keyspace.run_command(
-            self._redis,
-            keyspace.function_call(
-                "resume", [keyspace.pause_key(name), keyspace.circuit_state_key(name)], ()
-            ),
-        )
-        return _parse_pause(*ended) if ended else None
+        call = ResumeChannel(pause=keyspace.pause_key(name), circuit_state=keyspace.circuit_state_key(name))
+        ended = redis_client.run_command(self._redis, function_call(call))
+        return parse_pause(*ended) if ended else None
 
-    def _sms_counter_key(self, name: str, now: int) -> str:
-        day = datetime.fromtimestamp(now / 1000, self._channels[name].timezone).date()
-        return keyspace.sms_counter_key(name, day.isoformat())
-
-
-def _parse_pause(value: bytes, pttl: int) -> ActivePause:
-    return ActivePause(pauses.decode_pause(value), pauses.pause_left_ms(pttl))
+    def _daily_sms_key(self, name: str, now: int) -> str:
+        return daily_sms_key(name, self._channels[name].timezone, now)

@@ -2,7 +2,7 @@
 
 A letter stays until an operator deals with it, its person is erased, or the survey that it belongs to says how long what
 was said is kept; whatever takes it away writes the audit in the same call. Each shard has its letters in the order in
-which they fell. How many there are of each reason is counted in that call too, but for those of earlier releases.
+which they fell. How many there are of each reason is counted in that call too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +13,19 @@ from typing import Literal
 import msgspec
 import redis
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.dead_letter_reasons import DeadLetterReason
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import DiscardDeadLetters
 
 DEAD_LETTER_PAGE_SIZE = 500
 
 MAX_ATTEMPTS_KEPT = 20
 """Attempts that a letter tells of, the newest ones."""
 
-DeadLetterReason = Literal[
-    "undecodable", "unreadable_state", "engine_error", "worker_died",
-    "unknown_channel", "rejected", "tries_exhausted", "uncertain",
-]  # fmt: skip
-"""`worker_died`: each worker that took it up was gone before it was done. `uncertain`: the provider may have the SMS,
-and can no longer be asked by its id, or could not be asked in all its tries, or ever."""
 
-
-class DeadLetterAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """An attempt at `at` (ms), and what came of it."""
+class FailedAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt at `at` (ms) to apply an event or to send an SMS, and why it failed."""
 
     at: int
     code: str = ""
@@ -43,8 +39,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     Of an event, `state` is the lane then, without what no operator needs (None: not known), `session` and `survey` what
     was open where it belongs, and `stopped` says that it is a STOP, which holds all the same. Of an SMS, `survey` is whose
-    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it. `counted`: its
-    reason is counted.
+    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it.
     """
 
     id: str
@@ -60,13 +55,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     why: str = ""
     traceback: str = ""
-    tries: list[DeadLetterAttempt] = []
+    tries: list[FailedAttempt] = []
     state: bytes | None = None
     survey: str = ""
     uncertain: bool = False
     since: int = 0
     stopped: bool = False
-    counted: bool = False
 
     @property
     def queue(self) -> str:
@@ -119,10 +113,8 @@ class EncodedDeadLetter(msgspec.Struct, frozen=True):
 
 
 def encode_dead_letter(letter: DeadLetter) -> EncodedDeadLetter:
-    """Encode a dead letter for a commit, marked as counted."""
-    return EncodedDeadLetter(
-        letter.id, _dead_letter_encoder.encode(msgspec.structs.replace(letter, counted=True))
-    )
+    """Encode a dead letter for a commit."""
+    return EncodedDeadLetter(letter.id, _dead_letter_encoder.encode(letter))
 
 
 def scan_unordered(client: redis.Redis, k: int) -> Iterator[DeadLetter]:
@@ -143,7 +135,7 @@ def scan_in_order(client: redis.Redis, k: int) -> Iterator[IndexedDeadLetter]:
     )
     waiting = iter(places)
     while page := list(islice(waiting, DEAD_LETTER_PAGE_SIZE)):
-        blobs = keyspace.run_command(
+        blobs = redis_client.run_command(
             client, ("HMGET", keyspace.dead_letters_key(k), *(identity for _, identity in page))
         )
         for (place, identity), blob in zip(page, blobs, strict=True):
@@ -160,13 +152,13 @@ def find_by_ids(client: redis.Redis, shards: int, ids: Sequence[str]) -> dict[st
     """Those of these letters that are there, with their shards, in the order in which they fell."""
     if not ids:
         return {}
-    commands: list[keyspace.Command] = []
+    commands: list[Command] = []
     for k in range(shards):
         commands += [
             ("HMGET", keyspace.dead_letters_key(k), *ids),
             ("ZMSCORE", keyspace.dead_letter_index_key(k), *ids),
         ]
-    answers = keyspace.run_commands(client, commands)
+    answers = redis_client.run_commands(client, commands)
     found = []
     for k, (blobs, places) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
         for each, blob, place in zip(ids, blobs, places, strict=True):
@@ -180,13 +172,16 @@ def discard(client: redis.Redis, k: int, ids: Sequence[str], by: str, outcome: s
     """Let these letters of shard `k` go; the audit says by whom and why. Answers, for each, whether it was there."""
     if not ids:
         return []
-    keys = [
-        keyspace.dead_letters_key(k),
-        keyspace.dead_letter_index_key(k),
-        keyspace.dead_letter_reasons_key(k),
-        keyspace.dead_letter_audit_key(k),
-    ]
-    there = keyspace.run_command(client, keyspace.function_call("discard", keys, (by, outcome, *ids)))
+    call = DiscardDeadLetters(
+        dead_letters=keyspace.dead_letters_key(k),
+        dead_letter_index=keyspace.dead_letter_index_key(k),
+        dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
+        dead_letter_audit=keyspace.dead_letter_audit_key(k),
+        by=by,
+        outcome=outcome,
+        ids=ids,
+    )
+    there = redis_client.run_command(client, function_call(call))
     return [bool(each) for each in there]
 
 
@@ -204,7 +199,7 @@ def delete_matching(
 def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEntry]:
     """What was done with letters of shard `k` from `since` (ms) on, oldest first."""
     after = str(since)
-    while page := keyspace.run_command(
+    while page := redis_client.run_command(
         client, ("XRANGE", keyspace.dead_letter_audit_key(k), after, "+", "COUNT", DEAD_LETTER_PAGE_SIZE)
     ):
         for entry in page:
@@ -214,7 +209,7 @@ def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEnt
 
 def last_audit_entry(client: redis.Redis, k: int, identity: str) -> AuditEntry | None:
     """The last thing that was done with this letter, if it is among the last of its shard."""
-    entries = keyspace.run_command(
+    entries = redis_client.run_command(
         client, ("XREVRANGE", keyspace.dead_letter_audit_key(k), "+", "-", "COUNT", DEAD_LETTER_PAGE_SIZE)
     )
     return next(

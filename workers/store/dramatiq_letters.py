@@ -9,13 +9,15 @@ been there for a week.
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import redis
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import function_call
+from config.store.server_functions import ResolveDramatiqLetter
 
 DRAMATIQ_SCAN_COUNT = 500
 DRAMATIQ_ID_PREFIX = "d:"
@@ -59,7 +61,7 @@ def scan_letters(client: redis.Redis) -> Iterator[DramatiqLetter]:
         ids = sorted({(at, identity) for identity, at in client.zscan_iter(key, count=DRAMATIQ_SCAN_COUNT)})
         for start in range(0, len(ids), DRAMATIQ_SCAN_COUNT):
             page = ids[start : start + DRAMATIQ_SCAN_COUNT]
-            messages = keyspace.run_command(
+            messages = redis_client.run_command(
                 client, ("HMGET", f"{key}.msgs", *(identity for _, identity in page))
             )
             for (at, identity), message in zip(page, messages, strict=True):
@@ -70,7 +72,7 @@ def find_by_id(client: redis.Redis, identity: str) -> DramatiqLetter | None:
     """The message of this id, if it is on this server."""
     place, _, message_id = identity.removeprefix(DRAMATIQ_ID_PREFIX).rpartition(":")
     key = place + _DEAD_QUEUE_SUFFIX
-    at, message = keyspace.run_commands(
+    at, message = redis_client.run_commands(
         client, [("ZSCORE", key, message_id), ("HGET", f"{key}.msgs", message_id)]
     )
     return None if at is None else _decode_message(key, message_id, round(float(at)), message or b"")
@@ -81,7 +83,7 @@ def requeue(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
     if not letter.readable:
         raise ValueError("the message is not JSON, as Dramatiq's are unless it is told otherwise")
     new_id = f"replay-{secrets.token_hex(16)}"
-    message = _renewed_message(letter, new_id, keyspace.server_time_ms(client))
+    message = _renewed_message(letter, new_id, redis_client.server_time_ms(client))
     return _take_from_dead_queue(client, letter, by, "requeued", new_id, message)
 
 
@@ -91,18 +93,23 @@ def drop(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
 
 
 def _take_from_dead_queue(
-    client: redis.Redis, letter: DramatiqLetter, by: str, outcome: str, *queued: str | bytes
+    client: redis.Redis, letter: DramatiqLetter, by: str, outcome: str, new_id: str = "", message: bytes = b""
 ) -> bool:
     queue = letter.key.removesuffix(_DEAD_QUEUE_SUFFIX)
-    keys: Sequence[str] = [
-        letter.key,
-        f"{letter.key}.msgs",
-        queue,
-        f"{queue}.msgs",
-        keyspace.dead_letter_audit_key(0),
-    ]
-    args = (letter.message_id, by, outcome, letter.message, *queued)
-    return bool(keyspace.run_command(client, keyspace.function_call("revive", keys, args)))
+    call = ResolveDramatiqLetter(
+        dead_queue=letter.key,
+        dead_messages=f"{letter.key}.msgs",
+        queue=queue,
+        messages=f"{queue}.msgs",
+        dead_letter_audit=keyspace.dead_letter_audit_key(0),
+        message_id=letter.message_id,
+        by=by,
+        outcome=outcome,
+        message=letter.message,
+        new_id=new_id,
+        new_message=message,
+    )
+    return bool(redis_client.run_command(client, function_call(call)))
 
 
 def _renewed_message(letter: DramatiqLetter, new_id: str, now: int) -> bytes:

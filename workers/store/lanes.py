@@ -5,8 +5,7 @@ its mail stay opaque bytes here.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal
@@ -15,7 +14,23 @@ import msgspec
 import redis
 import structlog
 
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import (
+    AddedDeadLetter,
+    AppendRecords,
+    ChangedOptOut,
+    Claim,
+    ClaimedLane,
+    ClaimForReplay,
+    Commit,
+    CommitLane,
+    IndexedSession,
+    RareEffects,
+    ReleaseKept,
+    ReplayedLane,
+    ResolvedDeadLetter,
+)
 from config.telemetry import faults
 from engine.model.effects import Effects
 from engine.model.events import ArchiveRecord, encode_event
@@ -24,9 +39,6 @@ from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.store.session_records import group_by_session
 
 log = structlog.get_logger()
-
-LANE_LEASE_MS = 5_000
-"""How long a claim holds: after a kill -9, a lane waits this long and a tick of the clock."""
 
 MAX_CLAIMED_MAIL = 64
 """Entries of one mailbox a claim takes at the most, so that a hot sender does not keep others waiting."""
@@ -119,7 +131,7 @@ class LaneDraft(msgspec.Struct, kw_only=True):
 
     @property
     def has_rare_effects(self) -> bool:
-        """Return whether there is anything that most drafts have nothing of: what `_rare_arguments` packs."""
+        """Return whether there is anything that most drafts have nothing of: what `_rare_effects` packs."""
         effects = self.effects
         return bool(
             effects.sessions
@@ -159,7 +171,7 @@ class LaneStore:
         shards: int,
         keep_events_ms: int,
         optouts: OptOutList,
-        lease_ms: int = LANE_LEASE_MS,
+        lease_ms: int = stored_values.LANE_LEASE_MS,
     ) -> None:
         self.client = client
         self._optouts = optouts
@@ -170,11 +182,10 @@ class LaneStore:
     def archive_records(self, sender: str, records: Sequence[ArchiveRecord]) -> None:
         """Add records to the archive that no commit carries, unless the person has been erased since."""
         k = keyspace.shard_of(sender, self._shards)
-        keys = [keyspace.events_key(k), keyspace.lane_key(k, sender)]
-        keyspace.run_commands(
+        redis_client.run_commands(
             self.client,
             [
-                keyspace.function_call("note", keys, (sender, self._keep_events_ms, encode_event(entry)))
+                append_records_command(k, sender, self._keep_events_ms, encode_event(entry))
                 for entry in group_by_session(records)
             ],
         )
@@ -188,19 +199,23 @@ class LaneStore:
         return self._claim_lanes(queue, [sender], suspects=True)
 
     def _claim_lanes(self, queue: str, senders: Sequence[str], *, suspects: bool) -> ClaimResult:
-        options = (
-            secrets.token_hex(8),
-            _MAIL_KIND_OF_QUEUE[queue],
-            MAX_CLAIMED_MAIL,
-            self._lease_ms,
-            int(suspects),
-        )
+        owner = secrets.token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self.client,
             [
-                keyspace.function_call(
-                    "claim", _claim_keys(k, group), chain(options, self._claim_arguments(group))
+                function_call(
+                    Claim(
+                        fence=keyspace.fence_key(k),
+                        lane_alarms=keyspace.lane_alarms_key(k),
+                        optouts=keyspace.optouts_key(k),
+                        owner=owner,
+                        mail_kind=_MAIL_KIND_OF_QUEUE[queue],
+                        max_mail=MAX_CLAIMED_MAIL,
+                        lease_ms=self._lease_ms,
+                        take_suspects=1 if suspects else 0,
+                        lanes=[self._claimed_lane(k, sender) for sender in group],
+                    )
                 )
                 for k, group in groups.items()
             ],
@@ -213,26 +228,35 @@ class LaneStore:
         faults.reach("after_claim")
         return claims
 
-    def _claim_arguments(self, senders: Iterable[str]) -> Iterator[str]:
-        """Each by number, and as the list of opt-outs has them."""
-        for sender in senders:
-            yield sender
-            yield self._optouts.hash_number(sender)
+    def _claimed_lane(self, k: int, sender: str) -> ClaimedLane:
+        return ClaimedLane(
+            mailbox=keyspace.mailbox_key(k, sender),
+            lane=keyspace.lane_key(k, sender),
+            lane_lock=keyspace.lane_lock_key(k, sender),
+            sender=sender,
+            number_hash=self._optouts.hash_number(sender),
+        )
 
     def claim_for_replay(
         self, owner: str, letters: Sequence[tuple[str, str]]
     ) -> list[ReplayClaim | Literal["gone", "held"]]:
         """Claim lanes for these (sender, id) dead letters, one a sender. Answers in their order."""
         faults.reach("before_reopen")
-        options = (owner, self._lease_ms, MAX_MAIL_INSPECTED)
         groups = keyspace.group_by_shard(letters, itemgetter(0), self._shards)
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self.client,
             [
-                keyspace.function_call(
-                    "reopen",
-                    _replay_claim_keys(k, group),
-                    chain(options, self._replay_claim_arguments(group)),
+                function_call(
+                    ClaimForReplay(
+                        fence=keyspace.fence_key(k),
+                        lane_alarms=keyspace.lane_alarms_key(k),
+                        optouts=keyspace.optouts_key(k),
+                        dead_letters=keyspace.dead_letters_key(k),
+                        owner=owner,
+                        lease_ms=self._lease_ms,
+                        max_mail=MAX_MAIL_INSPECTED,
+                        lanes=[self._replayed_lane(k, *each) for each in group],
+                    )
                 )
                 for k, group in groups.items()
             ],
@@ -242,9 +266,15 @@ class LaneStore:
         reopened = {sender: _parse_replay_claim(sender, answer) for (sender, _), answer in in_groups}
         return [reopened[sender] for sender, _ in letters]
 
-    def _replay_claim_arguments(self, letters: Iterable[tuple[str, str]]) -> Iterator[str]:
-        for sender, letter in letters:
-            yield from (sender, self._optouts.hash_number(sender), letter)
+    def _replayed_lane(self, k: int, sender: str, letter_id: str) -> ReplayedLane:
+        return ReplayedLane(
+            mailbox=keyspace.mailbox_key(k, sender),
+            lane=keyspace.lane_key(k, sender),
+            lane_lock=keyspace.lane_lock_key(k, sender),
+            sender=sender,
+            number_hash=self._optouts.hash_number(sender),
+            letter_id=letter_id,
+        )
 
     def release_kept(self, stays: Sequence[KeptDeadLetter]) -> list[str | None]:
         """Release the claims of lanes whose dead letters are kept. Return for each the queue that its mail needs now, or
@@ -252,26 +282,36 @@ class LaneStore:
         if not stays:
             return []
         faults.reach("before_stay")
-        answers = keyspace.run_commands(self.client, [self._release_kept_command(each) for each in stays])
+        answers = redis_client.run_commands(self.client, [self._release_kept_command(each) for each in stays])
         faults.reach("after_stay")
         return [keyspace.QUEUE_BY_NUMBER.get(answer) for answer in answers]
 
-    def _release_kept_command(self, each: KeptDeadLetter) -> keyspace.Command:
+    def _release_kept_command(self, each: KeptDeadLetter) -> Command:
         k = keyspace.shard_of(each.sender, self._shards)
-        keys = [
-            keyspace.lane_alarms_key(k), keyspace.dead_letters_key(k), keyspace.dead_letter_index_key(k), keyspace.dead_letter_reasons_key(k),
-            keyspace.dead_letter_audit_key(k), keyspace.mailbox_key(k, each.sender), keyspace.lane_key(k, each.sender),
-            keyspace.lane_lock_key(k, each.sender),
-        ]  # fmt: skip
-        return keyspace.function_call(
-            "stay", keys, (each.sender, each.fence, each.id, each.by, each.outcome, each.letter)
+        return function_call(
+            ReleaseKept(
+                lane_alarms=keyspace.lane_alarms_key(k),
+                dead_letters=keyspace.dead_letters_key(k),
+                dead_letter_index=keyspace.dead_letter_index_key(k),
+                dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
+                dead_letter_audit=keyspace.dead_letter_audit_key(k),
+                mailbox=keyspace.mailbox_key(k, each.sender),
+                lane=keyspace.lane_key(k, each.sender),
+                lane_lock=keyspace.lane_lock_key(k, each.sender),
+                sender=each.sender,
+                fence=each.fence,
+                letter_id=each.id,
+                by=each.by,
+                outcome=each.outcome,
+                letter=each.letter,
+            )
         )
 
     def commit(self, drafts: Sequence[LaneDraft]) -> list[CommitResult]:
         """Commit each lane, all of its draft or nothing of it. Answers in the order of the drafts."""
         faults.reach("before_commit")
         groups = keyspace.group_by_shard(drafts, _sender_of, self._shards)
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self.client, [self._commit_command(k, group) for k, group in groups.items()]
         )
         faults.reach("after_commit")
@@ -282,96 +322,90 @@ class LaneStore:
         }
         return [committed[draft.claim.sender] for draft in drafts]
 
-    def _commit_command(self, k: int, drafts: Sequence[LaneDraft]) -> keyspace.Command:
-        args: list[Any] = [self._keep_events_ms]
-        for draft in drafts:
-            claim, effects = draft.claim, draft.effects
-            records = group_by_session(effects.records)
-            args += (
-                claim.sender, claim.fence, draft.applied, _ms_or_unchanged(effects.alarm),
-                _ms_or_unchanged(effects.keep_until), draft.state,
-                len(records), *map(encode_event, records),
-                len(effects.outbox), *(stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in effects.outbox),
-            )  # fmt: skip
-            args += self._rare_arguments(draft) if draft.has_rare_effects else (0,)
-        return keyspace.function_call("commit", _commit_keys(k, drafts), args)
+    def _commit_command(self, k: int, drafts: Sequence[LaneDraft]) -> Command:
+        return function_call(
+            Commit(
+                lane_alarms=keyspace.lane_alarms_key(k),
+                outbox_alarms=keyspace.outbox_alarms_key(k),
+                events=keyspace.events_key(k),
+                dead_letters=keyspace.dead_letters_key(k),
+                dead_letter_index=keyspace.dead_letter_index_key(k),
+                optouts=keyspace.optouts_key(k),
+                dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
+                dead_letter_audit=keyspace.dead_letter_audit_key(k),
+                keep_events_ms=self._keep_events_ms,
+                lanes=[self._commit_lane(k, draft) for draft in drafts],
+            )
+        )
 
-    def _rare_arguments(self, draft: LaneDraft) -> Iterator[Any]:
-        """Yield what most commits have nothing of; a commit without any sends 0 instead, as Redis clients charge for
+    def _commit_lane(self, k: int, draft: LaneDraft) -> CommitLane:
+        claim, effects = draft.claim, draft.effects
+        sender = claim.sender
+        return CommitLane(
+            mailbox=keyspace.mailbox_key(k, sender),
+            lane=keyspace.lane_key(k, sender),
+            lane_lock=keyspace.lane_lock_key(k, sender),
+            outbox=keyspace.outbox_key(k, sender),
+            outbox_lock=keyspace.outbox_lock_key(k, sender),
+            sender=sender,
+            fence=claim.fence,
+            applied=draft.applied,
+            deadline=_ms_or_unchanged(effects.alarm),
+            keep_until=_ms_or_unchanged(effects.keep_until),
+            state=draft.state,
+            records=[encode_event(each) for each in group_by_session(effects.records)],
+            outbox_entries=[
+                stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in effects.outbox
+            ],
+            rare=self._rare_effects(k, draft) if draft.has_rare_effects else None,
+        )
+
+    def _rare_effects(self, k: int, draft: LaneDraft) -> RareEffects:
+        """Gather what most commits have nothing of; a commit without any sends none of it, as Redis clients charge for
         every argument."""
         effects = draft.effects
-        yield from (1, len(effects.sessions), *self._session_index_arguments(draft))
-        yield from (len(effects.silenced), *effects.silenced)
-        yield from (len(effects.withdrawn), *effects.withdrawn)
-        yield len(draft.dead_letters)
-        for letter in map(encode_dead_letter, draft.dead_letters):
-            yield from (letter.id, letter.content)
-        yield self._optouts.hash_number(draft.claim.sender) if effects.opt_outs else ""
-        yield len(effects.opt_outs)
-        for channel, (at, source) in effects.opt_outs.items():
-            yield from (channel, at, source)
-        yield len(draft.resolutions)
-        for resolution in draft.resolutions:
-            yield from (resolution.id, resolution.by, resolution.outcome)
-
-    def _session_index_arguments(self, draft: LaneDraft) -> Iterator[str | int]:
-        """Yield for each session its index value ("since sender") and its expiry (ms): when the archive has nothing of it
-        any more."""
-        for _, at in draft.effects.sessions:
-            yield f"{at} {draft.claim.sender}"
-            yield (draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms
-
-
-@cache
-def _claim_indexes(k: int) -> tuple[str, ...]:
-    return keyspace.fence_key(k), keyspace.lane_alarms_key(k), keyspace.optouts_key(k)
-
-
-@cache
-def _commit_indexes(k: int) -> tuple[str, ...]:
-    return (
-        keyspace.lane_alarms_key(k), keyspace.outbox_alarms_key(k), keyspace.events_key(k), keyspace.dead_letters_key(k), keyspace.dead_letter_index_key(k),
-        keyspace.optouts_key(k), keyspace.dead_letter_reasons_key(k), keyspace.dead_letter_audit_key(k),
-    )  # fmt: skip
-
-
-def _claim_keys(k: int, senders: Iterable[str]) -> list[str]:
-    keys = [*_claim_indexes(k)]
-    for sender in senders:
-        keys += (
-            keyspace.mailbox_key(k, sender),
-            keyspace.lane_key(k, sender),
-            keyspace.lane_lock_key(k, sender),
+        return RareEffects(
+            number_hash=self._optouts.hash_number(draft.claim.sender) if effects.opt_outs else "",
+            sessions=[self._indexed_session(k, draft, *each) for each in effects.sessions],
+            silenced_channels=[*effects.silenced],
+            withdrawn_sessions=[*effects.withdrawn],
+            dead_letters=[
+                AddedDeadLetter(id=each.id, content=each.content)
+                for each in map(encode_dead_letter, draft.dead_letters)
+            ],
+            opt_outs=[
+                ChangedOptOut(channel=channel, at_ms=at, source=source)
+                for channel, (at, source) in effects.opt_outs.items()
+            ],
+            resolutions=[
+                ResolvedDeadLetter(id=each.id, by=each.by, outcome=each.outcome) for each in draft.resolutions
+            ],
         )
-    return keys
 
-
-def _replay_claim_keys(k: int, letters: Iterable[tuple[str, str]]) -> list[str]:
-    keys = [*_claim_indexes(k), keyspace.dead_letters_key(k)]
-    for sender, _ in letters:
-        keys += (
-            keyspace.mailbox_key(k, sender),
-            keyspace.lane_key(k, sender),
-            keyspace.lane_lock_key(k, sender),
+    def _indexed_session(self, k: int, draft: LaneDraft, identity: str, at: int) -> IndexedSession:
+        """Index a session ("since sender") until its expiry (ms): when the archive has nothing of it any more."""
+        return IndexedSession(
+            session=keyspace.session_key(k, identity),
+            location=f"{at} {draft.claim.sender}",
+            until_ms=(draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms,
         )
-    return keys
 
 
 def _sender_of(draft: LaneDraft) -> str:
     return draft.claim.sender
 
 
-def _commit_keys(k: int, drafts: Iterable[LaneDraft]) -> list[str]:
-    keys = [*_commit_indexes(k)]
-    for draft in drafts:
-        sender = draft.claim.sender
-        keys += (
-            keyspace.mailbox_key(k, sender), keyspace.lane_key(k, sender), keyspace.lane_lock_key(k, sender),
-            keyspace.outbox_key(k, sender), keyspace.outbox_lock_key(k, sender),
-        )  # fmt: skip
-        for identity, _ in draft.effects.sessions:
-            keys.append(keyspace.session_key(k, identity))
-    return keys
+def append_records_command(k: int, sender: str, keep_events_ms: int, records: bytes) -> Command:
+    """Return the command that adds records to the archive, unless the person has been erased."""
+    return function_call(
+        AppendRecords(
+            events=keyspace.events_key(k),
+            lane=keyspace.lane_key(k, sender),
+            sender=sender,
+            keep_events_ms=keep_events_ms,
+            records=records,
+        )
+    )
 
 
 def _add_claim_answer(claims: ClaimResult, sender: str, answer: Any) -> None:
@@ -393,8 +427,8 @@ def _add_claim_answer(claims: ClaimResult, sender: str, answer: Any) -> None:
 
 
 def _parse_claim_times(before: bytes) -> Sequence[int]:
-    """Of claims; one by an earlier release, which did not say when it was, is left out."""
-    return [int(ms) for ms in before.split(b",") if int(ms)] if before else ()
+    """Of claims."""
+    return [int(ms) for ms in before.split(b",")] if before else ()
 
 
 def _parse_replay_claim(sender: str, answer: Any) -> ReplayClaim | Literal["gone", "held"]:
@@ -409,7 +443,7 @@ def _parse_replay_claim(sender: str, answer: Any) -> ReplayClaim | Literal["gone
             return "held"
 
 
-def _ms_or_unchanged(ms: int | None) -> int | str:
+def _ms_or_unchanged(ms: int | None) -> int | Literal["-"]:
     return "-" if ms is None else ms
 
 

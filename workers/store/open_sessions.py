@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 import redis
 
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
 from engine.model import lane as lane_format
 from engine.model.lane import Lane, UnreadableLaneError
 
@@ -58,7 +58,7 @@ def _scan_lane_states(client: redis.Redis) -> Iterator[bytes]:
     """Each lane's state once, though SCAN may name a lane twice."""
     names = list(set(client.scan_iter(keyspace.lane_key_pattern(), count=LANE_SCAN_COUNT)))
     for at in range(0, len(names), LANE_SCAN_COUNT):
-        for stored in keyspace.run_commands(
+        for stored in redis_client.run_commands(
             client, [("GET", name) for name in names[at : at + LANE_SCAN_COUNT]]
         ):
             if stored:

@@ -16,7 +16,9 @@ import redis
 import structlog
 
 from config.settings.settings import ConfigError
-from config.store import keyspace
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command, accept_commands, function_call
+from config.store.server_functions import AddedOptOut, AddOptOuts, AppendRecords, InformedLane, RemoveOptOuts
 from engine.model import lane as lane_format
 from engine.model.events import PersonOptedIn, ProviderStop, encode_event
 
@@ -68,7 +70,7 @@ class OptOutList:
     def opt_outs_of(self, sender: str) -> OptOutsByChannel:
         """All that the list has of one person. Raises msgspec.MsgspecError if it cannot be read."""
         name = keyspace.optouts_key(keyspace.shard_of(sender, self._shards))
-        entry = keyspace.run_command(self._redis, ("HGET", name, self.hash_number(sender)))
+        entry = redis_client.run_command(self._redis, ("HGET", name, self.hash_number(sender)))
         return _decode_opt_outs(entry) if entry else {}
 
     def entries(self) -> Iterator[OptOutEntry]:
@@ -83,23 +85,28 @@ class OptOutList:
         run = secrets.token_hex(8)
         commands = []
         for k, group in keyspace.group_by_shard(people, lambda each: each[0], self._shards).items():
-            keys, args = [keyspace.optouts_key(k), keyspace.lane_alarms_key(k)], []
-            for sender, channel in group:
-                mail = keyspace.REPLY_PREFIX + encode_event(_stop_event(run, sender, channel, source))
-                keys += [each(k, sender) for each in _KEYS_OF_LANE]
-                args += [sender, self.hash_number(sender), channel, 0, source, mail]
-            commands.append(keyspace.function_call("opt_out", keys, args))
-        return sum(chain.from_iterable(keyspace.run_commands(self._redis, commands)))
+            opt_outs = [
+                AddedOptOut(number_hash=self.hash_number(sender), channel=channel, at_ms=0, source=source)
+                for sender, channel in group
+            ]
+            lanes = [
+                _informed_lane(k, sender, _stop_event(run, sender, channel, source))
+                for sender, channel in group
+            ]
+            commands.append(_add_command(k, opt_outs, lanes))
+        return sum(chain.from_iterable(redis_client.run_commands(self._redis, commands)))
 
     def restore(self, entries: Sequence[OptOutEntry]) -> int:
         """Take over entries of another list that was made with the same key; answers how many are new. Lanes are not
         told: see `opt_out_lanes`."""
         commands = []
         for k, group in _group_by_shard(entries).items():
-            keys = [keyspace.optouts_key(k), keyspace.lane_alarms_key(k)]
-            args = [("", each.hash, each.channel, each.at, each.source, "") for each in group]
-            commands.append(keyspace.function_call("opt_out", keys, chain.from_iterable(args)))
-        return sum(chain.from_iterable(keyspace.run_commands(self._redis, commands)))
+            opt_outs = [
+                AddedOptOut(number_hash=each.hash, channel=each.channel, at_ms=each.at, source=each.source)
+                for each in group
+            ]
+            commands.append(_add_command(k, opt_outs))
+        return sum(chain.from_iterable(redis_client.run_commands(self._redis, commands)))
 
     def opt_out_lanes(self, entries: Iterable[OptOutEntry]) -> int:
         """Opt out the lanes of those of these people who have one; answers how many."""
@@ -112,8 +119,8 @@ class OptOutList:
             sender = keyspace.sender_of_key(name.decode())
             for entry in by_hash.get(self.hash_number(sender), ()):
                 stop = encode_event(_stop_event(run, sender, entry.channel, entry.source))
-                commands, _ = keyspace.accept_commands(self._shards, [(sender, False, stop)])
-                keyspace.run_commands(self._redis, commands)
+                commands, _ = accept_commands(self._shards, [(sender, False, stop)])
+                redis_client.run_commands(self._redis, commands)
                 told += 1
         return told
 
@@ -121,38 +128,44 @@ class OptOutList:
         """Forget that this person opted out of these channels: they may be texted again. Answers of how many of them
         they had; None if a worker has their lane in its hands, again and again."""
         k = keyspace.shard_of(sender, self._shards)
-        keys = [keyspace.optouts_key(k), keyspace.lane_key(k, sender), keyspace.lane_lock_key(k, sender)]
         for _ in range(_REMOVE_ATTEMPTS):
-            stored = keyspace.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
+            stored = redis_client.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
             amended, released = _without_opt_outs(stored, channels)
-            known: int = keyspace.run_command(
+            known: int = redis_client.run_command(
                 self._redis,
-                keyspace.function_call(
-                    "opt_in", keys, (self.hash_number(sender), stored, amended, *channels)
+                function_call(
+                    RemoveOptOuts(
+                        optouts=keyspace.optouts_key(k),
+                        lane=keyspace.lane_key(k, sender),
+                        lane_lock=keyspace.lane_lock_key(k, sender),
+                        number_hash=self.hash_number(sender),
+                        lane_before=stored,
+                        lane_after=amended,
+                        channels=channels,
+                    )
                 ),
             )
             if known >= 0:
-                now = keyspace.server_time_ms(self._redis)
+                now = redis_client.server_time_ms(self._redis)
                 records = encode_event([PersonOptedIn(now, channel, "") for channel in released])
                 if released:
-                    note = (sender, keep_events_ms, records)
-                    keyspace.run_command(
-                        self._redis,
-                        keyspace.function_call(
-                            "note", [keyspace.events_key(k), keyspace.lane_key(k, sender)], note
-                        ),
+                    call = AppendRecords(
+                        events=keyspace.events_key(k),
+                        lane=keyspace.lane_key(k, sender),
+                        sender=sender,
+                        keep_events_ms=keep_events_ms,
+                        records=records,
                     )
+                    redis_client.run_command(self._redis, function_call(call))
                 return max(known, len(released))
         return None
 
 
 _REMOVE_ATTEMPTS = 50
-_KEYS_OF_LANE = (keyspace.mailbox_key, keyspace.lane_key, keyspace.lane_lock_key, keyspace.outbox_key)
-"""A sender who has one of these keys has a lane, or is getting one."""
 
 
 def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList:
-    """The list, with `secret` for its key or else the one that is kept in Redis. Raises Mistakes."""
+    """The list, with `secret` for its key or else the one that is kept in Redis. Raises ConfigError."""
     if not secret:
         secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, secrets.token_hex(32))
     optouts = _list_with_secret(client, shards, secret)
@@ -166,16 +179,16 @@ def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutLi
 
 def _get_or_set(client: redis.Redis, name: str, mine: str) -> str:
     """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing."""
-    kept: bytes | None = keyspace.run_command(client, ("GET", name))
+    kept: bytes | None = redis_client.run_command(client, ("GET", name))
     if kept is None:
         client.set(name, mine, nx=True)
-        kept = keyspace.run_command(client, ("GET", name))
+        kept = redis_client.run_command(client, ("GET", name))
     return (kept or b"").decode()
 
 
 def find_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList | None:
-    """The same for whoever only looks: nothing is made. None if there is no list yet. Raises Mistakes."""
-    kept, check = keyspace.run_commands(
+    """The same for whoever only looks: nothing is made. None if there is no list yet. Raises ConfigError."""
+    kept, check = redis_client.run_commands(
         client, [("GET", keyspace.OPTOUT_SECRET_KEY), ("GET", keyspace.OPTOUT_SECRET_CHECK_KEY)]
     )
     if check is None or not (secret or kept):
@@ -206,6 +219,29 @@ def decode_opt_out_times(entry: bytes) -> dict[str, int] | None:
         return None
 
 
+def _add_command(k: int, opt_outs: Sequence[AddedOptOut], lanes: Sequence[InformedLane] = ()) -> Command:
+    return function_call(
+        AddOptOuts(
+            optouts=keyspace.optouts_key(k),
+            lane_alarms=keyspace.lane_alarms_key(k),
+            lanes=lanes,
+            opt_outs=opt_outs,
+        )
+    )
+
+
+def _informed_lane(k: int, sender: str, stop: ProviderStop) -> InformedLane:
+    """A sender who has one of these keys has a lane, or is getting one."""
+    return InformedLane(
+        mailbox=keyspace.mailbox_key(k, sender),
+        lane=keyspace.lane_key(k, sender),
+        lane_lock=keyspace.lane_lock_key(k, sender),
+        outbox=keyspace.outbox_key(k, sender),
+        sender=sender,
+        lane_mail=keyspace.REPLY_PREFIX + encode_event(stop),
+    )
+
+
 def _stop_event(run: str, sender: str, channel: str, source: str) -> ProviderStop:
     """The same for all calls of one run, so that a call whose reply was lost may be repeated."""
     identity = blake2b(f"{run} {sender} {channel}".encode(), digest_size=8).hexdigest()
@@ -220,7 +256,7 @@ def _group_by_shard(entries: Iterable[OptOutEntry]) -> Mapping[int, list[OptOutE
 
 
 def _without_opt_outs(stored: bytes, channels: Sequence[str]) -> tuple[bytes, list[str]]:
-    """A stored lane with these channels' opt-outs taken from it, and which it had. Raises UnreadableLane."""
+    """A stored lane with these channels' opt-outs taken from it, and which it had. Raises UnreadableLaneError."""
     fence, deadline, state = stored.split(b" ", 2) if stored else (b"", b"", b"")
     lane = lane_format.decode_lane(state)
     released = [channel for channel in opt_outs_in_lane(lane) if channel in channels]

@@ -1,21 +1,24 @@
 """Which SMS may be tried now, and what came of the try? One try at a time for each sender, oldest SMS first."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import redis
 
-from config.store import keyspace, stored_values
+from config.store import keyspace, redis_client, stored_values
+from config.store.function_calls import Command, function_call
+from config.store.outbox_states import SmsDisposition
+from config.store.server_functions import BringForward, LeasedOutbox, LeaseSms, UpdateOutbox
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
-from workers.store.dead_letter_store import EncodedDeadLetter
+from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 
-SmsDisposition = Literal["done", "again", "untried", "booked"]
-"""The SMS goes (accepted or buried); it stays and the try counts; it stays and no try counts; it stays, with a permit for
-when it has rested."""
+OUTBOX_LEASE_MS = 15_000
+"""Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
+meanwhile."""
 
 MAX_BROUGHT_FORWARD = 1_000
 """Senders of a shard that are brought forward when a channel's pause has ended by itself; others look a little later."""
@@ -55,7 +58,7 @@ class OutboxLease(msgspec.Struct, frozen=True):
 
 
 class StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """What a failed try of an SMS came to, as it is kept beside the outbox. `at` is ms."""
+    """A failed attempt to send the SMS `sms`, as it is stored beside the outbox."""
 
     sms: str
     at: int
@@ -87,7 +90,9 @@ _decode_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 
 
 class OutboxStore:
-    def __init__(self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int) -> None:
+    def __init__(
+        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS
+    ) -> None:
         self._redis = client
         self._shards = shards
         self._keep_events_ms = keep_events_ms
@@ -97,10 +102,18 @@ class OutboxStore:
         """Of these senders, those whose oldest SMS may be tried now, each with it."""
         owner = secrets.token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
-        answers = keyspace.run_commands(
+        answers = redis_client.run_commands(
             self._redis,
             [
-                keyspace.function_call("take", _lease_keys(k, group), (owner, self._lease_ms, *group))
+                function_call(
+                    LeaseSms(
+                        fence=keyspace.fence_key(k),
+                        outbox_alarms=keyspace.outbox_alarms_key(k),
+                        owner=owner,
+                        lease_ms=self._lease_ms,
+                        outboxes=_leased_outboxes(k, group),
+                    )
+                )
                 for k, group in groups.items()
             ],
         )
@@ -113,42 +126,59 @@ class OutboxStore:
         if not settled:
             return []
         faults.reach("before_settle")
-        answers = keyspace.run_commands(self._redis, [self._update_command(each) for each in settled])
+        answers = redis_client.run_commands(self._redis, [self._update_command(each) for each in settled])
         faults.reach("after_settle")
         return [each.lease.sender for each, more in zip(settled, answers, strict=True) if more]
 
-    def _update_command(self, each: OutboxUpdate) -> keyspace.Command:
+    def _update_command(self, each: OutboxUpdate) -> Command:
         sender, dead = each.lease.sender, each.dead_letter
         k = keyspace.shard_of(sender, self._shards)
-        keys = [
-            keyspace.outbox_alarms_key(k), keyspace.events_key(k), keyspace.dead_letters_key(k), keyspace.dead_letter_index_key(k),
-            keyspace.outbox_key(k, sender), keyspace.outbox_lock_key(k, sender),
-            keyspace.tickets_key(k, sender), keyspace.lane_alarms_key(k), keyspace.mailbox_key(k, sender), keyspace.dead_letter_reasons_key(k),
-            keyspace.failed_attempts_key(k, sender),
-        ]  # fmt: skip
-        args = (
-            sender, each.lease.fence, each.lease.entry, f"{each.disposition}{each.permit_epoch or ''}", each.rest_ms, self._keep_events_ms, each.records,
-            dead.id if dead else "", dead.content if dead else b"", "?" if each.uncertain else "", each.ticket,
-            keyspace.REPLY_PREFIX + encode_event(each.lane_mail) if each.lane_mail is not None else b"", each.lease.first_attempt_ms,
-            _attempt_encoder.encode(each.failed_attempt) if each.failed_attempt else b"",
-        )  # fmt: skip
-        return keyspace.function_call("settle", keys, args)
+        return function_call(
+            UpdateOutbox(
+                outbox_alarms=keyspace.outbox_alarms_key(k),
+                events=keyspace.events_key(k),
+                dead_letters=keyspace.dead_letters_key(k),
+                dead_letter_index=keyspace.dead_letter_index_key(k),
+                outbox=keyspace.outbox_key(k, sender),
+                outbox_lock=keyspace.outbox_lock_key(k, sender),
+                tickets=keyspace.tickets_key(k, sender),
+                lane_alarms=keyspace.lane_alarms_key(k),
+                mailbox=keyspace.mailbox_key(k, sender),
+                dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
+                failed_attempts=keyspace.failed_attempts_key(k, sender),
+                sender=sender,
+                fence=each.lease.fence,
+                entry=each.lease.entry,
+                disposition=each.disposition,
+                permit_epoch=each.permit_epoch,
+                uncertain=1 if each.uncertain else 0,
+                rest_ms=each.rest_ms,
+                keep_events_ms=self._keep_events_ms,
+                records=each.records,
+                dead_letter_id=dead.id if dead else "",
+                dead_letter=dead.content if dead else b"",
+                ticket=each.ticket,
+                lane_mail=keyspace.REPLY_PREFIX + encode_event(each.lane_mail) if each.lane_mail else b"",
+                first_attempt_ms=each.lease.first_attempt_ms,
+                failed_attempt=_attempt_encoder.encode(each.failed_attempt) if each.failed_attempt else b"",
+            )
+        )
 
-    def failed_attempts(self, sender: str, sms: str) -> list[StoredAttempt]:
+    def failed_attempts(self, sender: str, sms: str) -> list[FailedAttempt]:
         """The failed tries of this SMS, if it is the oldest of its outbox, oldest first; no more than the last 20."""
         k = keyspace.shard_of(sender, self._shards)
         attempts = map(
             _decode_attempt,
-            keyspace.run_command(self._redis, ("LRANGE", keyspace.failed_attempts_key(k, sender), 0, -1)),
+            redis_client.run_command(self._redis, ("LRANGE", keyspace.failed_attempts_key(k, sender), 0, -1)),
         )
-        return [attempt for attempt in attempts if attempt.sms == sms]
+        return [FailedAttempt(each.at, each.code, each.why) for each in attempts if each.sms == sms]
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
-        0: no limit), and replies first; none whose SMS the provider may have before UNSURE_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
+        0: no limit), and replies first; none whose SMS the provider may have before UNCERTAIN_REST_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
         step_ms = 1000 / (rate or UNLIMITED_SMS_PER_SECOND)
         last = -1 if most is None else most - 1
-        shards = keyspace.run_commands(
+        shards = redis_client.run_commands(
             self._redis, [("ZRANGE", keyspace.outbox_alarms_key(k), 0, last) for k in range(self._shards)]
         )
         waiting = 0
@@ -156,17 +186,22 @@ class OutboxStore:
             for k, resting in enumerate(shards):
                 for at in range(0, len(resting), FORWARD_PAGE_SIZE):
                     page = [sender.decode() for sender in resting[at : at + FORWARD_PAGE_SIZE]]
-                    keys = [keyspace.outbox_alarms_key(k), *_outbox_keys(k, page)]
-                    args = (channel, unasked, waiting * step_ms, step_ms, UNCERTAIN_REST_MS, *page)
-                    waiting += keyspace.run_command(
-                        self._redis, keyspace.function_call("forward", keys, args)
+                    call = BringForward(
+                        outbox_alarms=keyspace.outbox_alarms_key(k),
+                        channel=channel,
+                        unasked=unasked,
+                        first_ms=waiting * step_ms,
+                        step_ms=step_ms,
+                        uncertain_rest_ms=UNCERTAIN_REST_MS,
+                        outboxes=_leased_outboxes(k, page),
                     )
+                    waiting += redis_client.run_command(self._redis, function_call(call))
         return waiting
 
     def recent_tickets(self, sender: str) -> set[str]:
         """The tickets of this sender's last SMS that were accepted where repeats are not known."""
         k = keyspace.shard_of(sender, self._shards)
-        tickets = keyspace.run_command(self._redis, ("LRANGE", keyspace.tickets_key(k, sender), 0, -1))
+        tickets = redis_client.run_command(self._redis, ("LRANGE", keyspace.tickets_key(k, sender), 0, -1))
         return {ticket.decode() for ticket in tickets}
 
 
@@ -175,11 +210,12 @@ def _parse_lease(sender: str, answer: list[Any]) -> OutboxLease:
     return OutboxLease(sender, fence, now, attempts, since, bool(left), permit, entry)
 
 
-def _lease_keys(k: int, senders: Sequence[str]) -> list[str]:
-    return [keyspace.fence_key(k), keyspace.outbox_alarms_key(k), *_outbox_keys(k, senders)]
-
-
-def _outbox_keys(k: int, senders: Sequence[str]) -> Iterator[str]:
-    for sender in senders:
-        yield keyspace.outbox_key(k, sender)
-        yield keyspace.outbox_lock_key(k, sender)
+def _leased_outboxes(k: int, senders: Sequence[str]) -> list[LeasedOutbox]:
+    return [
+        LeasedOutbox(
+            outbox=keyspace.outbox_key(k, sender),
+            outbox_lock=keyspace.outbox_lock_key(k, sender),
+            sender=sender,
+        )
+        for sender in senders
+    ]

@@ -16,7 +16,7 @@ import msgspec
 import redis
 import structlog
 
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
@@ -45,7 +45,7 @@ def publish_current(client: redis.Redis, surveys: SurveyRegistry) -> None:
 def store_versions(client: redis.Redis, current: Iterable[Survey]) -> None:
     """Keep these versions for the others: they are in use. A version is the hash of its file, so none is ever
     overwritten by another. If the memory is full and they are all there, that will do."""
-    now = keyspace.server_time_ms(client)
+    now = redis_client.server_time_ms(client)
     kept = list(current)
     try:
         _write_versions(client, kept, now)
@@ -68,17 +68,17 @@ def _write_versions(client: redis.Redis, current: Iterable[Survey], now: int) ->
 def stored_versions(client: redis.Redis, wanted: Collection[str] | None = None) -> dict[str, bytes]:
     """The versions that are kept, or those of them that are `wanted`, as they are stored."""
     if wanted is None:
-        everything: dict[bytes, bytes] = keyspace.run_command(client, ("HGETALL", keyspace.SURVEYS_KEY))
+        everything: dict[bytes, bytes] = redis_client.run_command(client, ("HGETALL", keyspace.SURVEYS_KEY))
         return {version.decode(): file for version, file in everything.items()}
     if not wanted:
         return {}
-    found = keyspace.run_command(client, ("HMGET", keyspace.SURVEYS_KEY, *wanted))
+    found = redis_client.run_command(client, ("HMGET", keyspace.SURVEYS_KEY, *wanted))
     return {version: file for version, file in zip(wanted, found, strict=True) if file is not None}
 
 
 def version_times(client: redis.Redis, key: str) -> dict[str, int]:
     """SINCE or USED: ms by version."""
-    found: list[bytes] = keyspace.run_command(client, ("ZRANGE", key, 0, -1, "WITHSCORES"))
+    found: list[bytes] = redis_client.run_command(client, ("ZRANGE", key, 0, -1, "WITHSCORES"))
     return {version.decode(): int(ms) for version, ms in zip(found[::2], found[1::2], strict=True)}
 
 
@@ -99,10 +99,9 @@ def load_versions(
 def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
     """Forget the versions that have not been in use for `keep_ms`, and answer which. Lanes are only looked through if
     there might be one; if one of them cannot be read, nothing is forgotten."""
-    now = keyspace.server_time_ms(client)
-    _mark_unmarked_used(client, now)
+    now = redis_client.server_time_ms(client)
     horizon = now - keep_ms
-    unused: list[bytes] = keyspace.run_command(client, ("ZRANGEBYSCORE", LAST_USED_KEY, "-inf", horizon))
+    unused: list[bytes] = redis_client.run_command(client, ("ZRANGEBYSCORE", LAST_USED_KEY, "-inf", horizon))
     stale = {version.decode() for version in unused}
     if not stale:
         return []
@@ -113,13 +112,6 @@ def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
     if pinned := stale & found.count_by_version().keys():
         client.zadd(LAST_USED_KEY, dict.fromkeys(pinned, now), gt=True)
     return [version for version in sorted(stale - pinned) if _delete_if_unused(client, version, horizon)]
-
-
-def _mark_unmarked_used(client: redis.Redis, now: int) -> None:
-    """An earlier release kept versions without saying when they were in use: as far as we know, they are now."""
-    versions: list[bytes] = keyspace.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
-    if versions:
-        client.zadd(LAST_USED_KEY, dict.fromkeys(versions, now), nx=True)
 
 
 def _delete_if_unused(client: redis.Redis, version: str, horizon: int) -> bool:

@@ -2,7 +2,7 @@
 
 One bad event never takes another with it: when the engine fails on a lane's mail, its events are tried one at a
 time, and only the ones that fail are given up, though a STOP among them holds. An event that kills its process is
-known by the attempts that the claim counted; it is tried alone, and given up unread after MAX_ATTEMPTS.
+known by the attempts that the claim counted; it is tried alone, and given up unread after MAX_CLAIM_ATTEMPTS.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from traceback import format_exc
 import msgspec
 
 from config.store import stored_values
+from config.store.dead_letter_reasons import DeadLetterReason
 from engine.model import lane as lane_format
-from engine.model.effects import Effects
 from engine.model.events import (
     InboundEvent,
     Mail,
@@ -27,11 +27,9 @@ from engine.turns.turn import UnknownVersionError
 from workers.store.dead_letter_store import (
     MAX_ATTEMPTS_KEPT,
     DeadLetter,
-    DeadLetterAttempt,
-    DeadLetterReason,
+    FailedAttempt,
 )
 from workers.store.lanes import LaneClaim, LaneDraft
-from workers.store.optouts import opt_outs_in_lane
 from workers.turns.session_lookup import lane_at_failure
 
 MAX_CLAIM_ATTEMPTS = 5
@@ -73,7 +71,6 @@ def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPol
     lane = _decode_lane(claim)
     mail = [decode_mail(entry) for entry in claim.mail]
     effects = advance(lane, claim.sender, mail, claim.now, surveys, policy)
-    effects.opt_outs = _listed_opt_outs(lane, effects)
     return LaneDraft(claim=claim, state=lane_format.encode_lane(lane), effects=effects)
 
 
@@ -83,17 +80,6 @@ def _decode_lane(claim: LaneClaim) -> Lane:
     if not claim.state:
         lane.lines.update({channel: ChannelLine(opted_out_at=at) for channel, at in claim.opted_out.items()})
     return lane
-
-
-def _listed_opt_outs(lane: Lane, effects: Effects) -> dict[str, tuple[int, str]]:
-    """What the list of opt-outs must say. What the lane knows is said again at every commit, as a lane of an earlier
-    release is not in the list."""
-    known = opt_outs_in_lane(lane)
-    return (
-        {channel: (at, "unknown") for channel, at in known.items()} | effects.opt_outs
-        if known
-        else effects.opt_outs
-    )
 
 
 def draft_event_by_event(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies) -> LaneDraft:
@@ -140,7 +126,6 @@ def draft_stop_alone(claim: LaneClaim) -> LaneDraft | None:
     effects = apply_stop_only(lane, claim.sender, mail)
     if effects is None:
         return None
-    effects.opt_outs = _listed_opt_outs(lane, effects)
     state = lane_format.encode_lane(lane) if readable else claim.state
     return LaneDraft(claim=claim, state=state, effects=effects)
 
@@ -161,11 +146,11 @@ def _draft_dead_letter(
     """Draft the lane as it is, its mail a dead letter. A deadline that fails is given up by letting it pass."""
     what = claim.mail[0] if claim.mail else b""
     tries = [
-        DeadLetterAttempt(at, "worker_died", "the worker that claimed it never came back")
+        FailedAttempt(at, "worker_died", "the worker that claimed it never came back")
         for at in claim.earlier_claims_ms
     ]
     if reason != "worker_died":
-        tries.append(DeadLetterAttempt(claim.now, reason, why))
+        tries.append(FailedAttempt(claim.now, reason, why))
     letter = DeadLetter(
         id="e" + blake2b(f"{claim.sender} {claim.fence} ".encode() + what, digest_size=8).hexdigest(),
         kind="event",

@@ -15,7 +15,7 @@ import msgspec
 import prometheus_client
 import structlog
 
-from config.settings.settings import Channel
+from config.settings.channels import Channel, channel_policies
 from config.store import keyspace, stored_values
 from config.telemetry import metrics
 from config.telemetry.logs import hash_sender
@@ -29,8 +29,7 @@ from engine.model.events import (
     SmsDecided,
     SmsReceived,
 )
-from engine.model.policy import ChannelPolicies, ChannelPolicy
-from engine.model.quiet_hours import quiet_hours_from_minutes
+from engine.model.policy import ChannelPolicies
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.channel_state import ChannelStore
 from workers.store.lanes import CommitResult, LaneClaim, LaneDraft, LaneStore
@@ -43,25 +42,6 @@ from workers.turns.committing import (
 )
 
 log = structlog.get_logger()
-
-
-def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy]:
-    """Convert the settings of channels to the engine's policies, by channel."""
-    return {
-        name: ChannelPolicy(
-            surveys=tuple(channel.surveys),
-            timezone=channel.timezone,
-            sessions_per_sender_per_day=channel.limits.sessions_per_sender_per_day,
-            start_burst=channel.limits.start_burst,
-            start_per_minute=channel.limits.start_per_minute,
-            pause_ms=round(channel.limits.pause_s * 1000),
-            number=channel.number,
-            originators=channel.originators,
-            quiet=quiet_hours_from_minutes(channel.quiet_minutes),
-            contacts=channel.contacts,
-        )
-        for name, channel in channels.items()
-    }
 
 
 class TurnRunner:

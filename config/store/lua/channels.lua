@@ -14,27 +14,26 @@ local function write_bucket(key, now, full_at)
   redis.call('SET', key, string.format('%.3f', full_at), 'PX', ms(math.ceil(full_at - now) + 1000))
 end
 
--- grant: KEYS bucket; ARGV permits a second, burst, wanted. Answers how many of them are there now, and takes those.
--- Called twice it takes twice, as depart does: the exceptions to the law above, and on the safe side.
-local function grant(keys, args)
+-- Answers how many of the permits wanted are there now, and takes those.
+-- Called twice it takes twice, as acquire_permits does: the exceptions to the law of values.lua, and on the safe side.
+local function take_tokens(keys, args)
   local now = clock()
-  local each, burst, wanted = 1000 / tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
-  local full_at = read_bucket(keys[1], now)
+  local each, burst, wanted = 1000 / tonumber(args.rate_per_s), tonumber(args.burst), tonumber(args.wanted)
+  local full_at = read_bucket(keys.bucket, now)
   local granted = math.max(0, math.min(wanted, math.floor(burst - (full_at - now) / each + 1e-9)))
-  if granted > 0 then write_bucket(keys[1], now, full_at + granted * each) end
+  if granted > 0 then write_bucket(keys.bucket, now, full_at + granted * each) end
   return granted
 end
 
--- count: KEYS counter; ARGV SMS that were decided, seconds to keep the counter. Called twice it counts twice, on the safe
--- side too.
-local function count(keys, args)
-  redis.call('INCRBY', keys[1], args[1])
-  redis.call('EXPIRE', keys[1], args[2])
+-- Called twice it counts twice, on the safe side too.
+local function count_sms(keys, args)
+  redis.call('INCRBY', keys.sms_counter, args.decided)
+  redis.call('EXPIRE', keys.sms_counter, args.keep_s)
   return 1
 end
 
--- A channel's flow; times are numbers, 0 if they are not there.
-local function read_flow(key)
+-- The state of a channel's circuit and pace, as a table `flow`; times are numbers, 0 if they are not there.
+local function read_circuit_state(key)
   local flow = {failures = 0, began = 0, level = 0, opened = 0, epoch = 0, looks = 0, yields = 0, unasked = 0}
   local fields = redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
@@ -43,7 +42,7 @@ local function read_flow(key)
   return flow
 end
 
-local function write_flow(key, fields)
+local function write_circuit_state(key, fields)
   for name, value in pairs(fields) do
     if value == 0 then
       redis.call('HDEL', key, name)
@@ -54,7 +53,7 @@ local function write_flow(key, fields)
   redis.call('PEXPIRE', key, ms(FORGET_MS))
 end
 
--- Who paused a channel; nil if nobody has. An earlier release wrote no more than why, for the account's faults alone.
+-- Who paused a channel; nil if nobody has. What cannot be read is taken for the account's, as in config/store/pauses.py.
 local function paused_by(key)
   local pause = redis.call('GET', key)
   if not pause then return nil end
@@ -69,8 +68,6 @@ local function pause_circuit(key, flow, for_ms)
   redis.call('SET', key, cjson.encode(pause), 'PX', ms(for_ms))
 end
 
--- depart: KEYS pause, flow, bucket; ARGV permits a second (0: no limit), burst, ms that a probe may take, then for each SMS
--- that wants to leave on the channel: 'reply', 'unasked', or the epoch in which it has booked a permit for now.
 -- Answers {epoch, 1 if the provider has failed of late or SMS were turned away, 1 if the pause that turned them away is
 -- over and nobody has brought them forward, 1 if the first SMS that may leave is to probe, then for each SMS 0 if it may
 -- leave, ms from now if its permit is booked for then, or -ms if it shall look again then}.
@@ -79,20 +76,20 @@ end
 -- Once a circuit's pause ends, one SMS probes and the others wait for what comes of it. Permits are booked ahead by replies,
 -- so that a long queue costs each of its members two looks, not one for every permit that goes to another. An unasked SMS
 -- takes one that is there, while half of the burst is left, and yields else: it looks again when what the replies have
--- booked is through, by turns. A permit taken and not used is lost. Called twice it takes twice, as grant does.
-local function depart(keys, args)
+-- booked is through, by turns. A permit taken and not used is lost. Called twice it takes twice, as take_tokens does.
+local function acquire_permits(keys, args)
   local now = clock()
-  local pause_key, flow_key, bucket = unpack(keys)
-  local rate, burst, probe_ms = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
-  local flow, new = read_flow(flow_key), {}
+  local pause_key, flow_key, bucket = keys.pause, keys.circuit_state, keys.sms_bucket
+  local rate, burst, probe_ms = tonumber(args.rate_per_s), tonumber(args.burst), tonumber(args.probe_lease_ms)
+  local flow, new = read_circuit_state(flow_key), {}
   local each = rate > 0 and 1000 / rate or 0
-  local from, probes, reopened = 4, 0, 0
+  local from, probes, reopened = 1, 0, 0
   local answer = {}
 
   local function turn_away(left)
     local at = math.max(flow.looks, now + left)
-    for i = from, #args do
-      answer[i + 1] = -math.max(1, math.ceil(at - now))
+    for i = from, #args.wanted do
+      answer[4 + i] = -math.max(1, math.ceil(at - now))
       at = at + math.max(each, 1000 / LOOKS)
     end
     new.looks, new.held = at, 1
@@ -104,7 +101,7 @@ local function depart(keys, args)
     turn_away(probing and PROBING_MS or left < 0 and RECHECK_MS or math.min(left, RECHECK_MS))
   elseif flow.level > 0 then
     pause_circuit(pause_key, flow, probe_ms)
-    answer[5], from, probes = 0, 5, 1
+    answer[5], from, probes = 0, 2, 1
     new.probing = 1
     turn_away(PROBING_MS)
   else
@@ -119,38 +116,39 @@ local function depart(keys, args)
       full_at = full_at + each
       return math.max(0, math.ceil(full_at - now - burst * each - 1e-6))
     end
-    for i = from, #args do
-      if rate == 0 or tonumber(args[i]) == flow.epoch then
-        answer[i + 1] = 0
-      elseif args[i] ~= 'unasked' then
-        answer[i + 1] = book()
+    for i = from, #args.wanted do
+      local wanted = args.wanted[i]
+      if rate == 0 or tonumber(wanted) == flow.epoch then
+        answer[4 + i] = 0
+      elseif wanted ~= 'unasked' then
+        answer[4 + i] = book()
       elseif room() >= 1 + math.floor(burst / 2) or now - flow.unasked > math.max(YIELDED_MS, 10 * each) then
-        answer[i + 1] = book()
+        answer[4 + i] = book()
         flow.unasked, new.unasked = now, now
       else
         flow.yields = math.max(flow.yields, math.ceil(full_at - (burst - 1 - math.floor(burst / 2)) * each))
-        answer[i + 1] = -math.max(1, flow.yields - now)
+        answer[4 + i] = -math.max(1, flow.yields - now)
         flow.yields = math.ceil(flow.yields + each)
         new.yields = flow.yields
       end
     end
     if rate > 0 then write_bucket(bucket, now, full_at) end
   end
-  if next(new) then write_flow(flow_key, new) end
+  if next(new) then write_circuit_state(flow_key, new) end
   answer[1], answer[2], answer[3], answer[4] = flow.epoch, flow.failures, reopened, probes
   return answer
 end
 
--- report: KEYS pause, flow; ARGV failures in a row that open the circuit, ms that they must span, ms for which it opens
--- first, ms at the most, ms that a fault of the account takes, then (how, ms it took, why) for each try. how: 'works',
--- 'fails', 'faults' (the account's fault), 'unmade' (of a probe that was not made); after a 'probe-' if it probed. Answers
+-- How a try ended is 'works', 'fails', 'faults' (the account's fault), or 'unmade' (of a probe that was not made); after a
+-- 'probe-' if it probed. Answers
 -- {ms until the next probe if the circuit is open now, or 0; who opened it just now, or ''; 1 if it was closed just now}.
 -- Called twice it counts twice, which opens a circuit sooner, or for longer.
-local function report(keys, args)
+local function report_results(keys, args)
   local now = clock()
-  local pause_key, flow_key = unpack(keys)
-  local enough, span, first, most, fault_ms = unpack(args, 1, 5)
-  local flow = read_flow(flow_key)
+  local pause_key, flow_key = keys.pause, keys.circuit_state
+  local enough, span, fault_ms = tonumber(args.max_failures), tonumber(args.failures_span_ms), args.account_fault_ms
+  local first, most = args.open_min_ms, args.open_max_ms
+  local flow = read_circuit_state(flow_key)
   local opened, closed = '', 0
 
   local function open(by, why)
@@ -161,9 +159,9 @@ local function report(keys, args)
     pause_circuit(pause_key, flow, flow.rest)
   end
 
-  for i = 6, #args, 3 do
-    local took, why = tonumber(args[i + 1]), args[i + 2]
-    local how, probed = string.gsub(args[i], '^probe%-', '')
+  for i = 1, #args.results do
+    local took, why = tonumber(args.results[i].took_ms), args.results[i].why
+    local how, probed = string.gsub(args.results[i].health, '^probe%-', '')
     probed = probed > 0
     if how == 'faults' then
       if probed or flow.level == 0 or flow.by ~= 'account' then open('account', why) end
@@ -182,7 +180,7 @@ local function report(keys, args)
       elseif how == 'fails' then
         if flow.failures == 0 then flow.began = now - took end
         flow.failures = flow.failures + 1
-        if flow.failures >= tonumber(enough) and now - flow.began >= tonumber(span) then open('circuit', why) end
+        if flow.failures >= enough and now - flow.began >= span then open('circuit', why) end
       end
     end
   end
@@ -190,44 +188,38 @@ local function report(keys, args)
   new.by, new.why = flow.by, flow.why
   if opened ~= '' or flow.rest then new.held = 1 end
   if flow.rest or flow.level == 0 then new.probing = 0 end
-  write_flow(flow_key, new)
-  local rest = flow.level > 0 and math.min(RECHECK_MS, math.max(0, redis.call('PTTL', pause_key))) or 0
+  write_circuit_state(flow_key, new)
+  local left = redis.call('PTTL', pause_key)
+  if left == -1 then left = RECHECK_MS end
+  local rest = flow.level > 0 and math.min(RECHECK_MS, math.max(0, left)) or 0
   return {rest, opened, closed}
 end
 
--- resume: KEYS pause, flow. Ends the channel's pause, whoever made it, and closes its circuit. Answers the pause and the
--- ms that it had left, as PTTL says, or {} if there was none.
-local function resume(keys)
-  local pause, left = redis.call('GET', keys[1]), redis.call('PTTL', keys[1])
-  redis.call('DEL', keys[1])
-  write_flow(keys[2], {level = 0, failures = 0, began = 0, probing = 0})
+-- Ends the pause, whoever made it. Answers the pause and the ms that it had left, as PTTL says, or {} if there was none.
+local function resume_channel(keys)
+  local pause, left = redis.call('GET', keys.pause), redis.call('PTTL', keys.pause)
+  redis.call('DEL', keys.pause)
+  write_circuit_state(keys.circuit_state, {level = 0, failures = 0, began = 0, probing = 0})
   return pause and {pause, left} or {}
 end
 
--- forward: KEYS outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV channel, 1 for those whose SMS nobody asked
--- for or 0 for the others, ms from now on which the first may look, ms between two of them, ms before which nobody looks
--- whose SMS the provider may have, a sender each. Those who rest because of the channel look sooner, if these are sooner.
--- Answers how many of them wait for the channel.
-local function forward(keys, args)
+-- Those who rest because of the channel look sooner, if these are sooner. Answers how many of them wait for the channel.
+local function bring_forward(keys, args)
   local now = clock()
-  local channel, unasked, at, step = args[1], args[2] == '1', now + tonumber(args[3]), tonumber(args[4])
-  local sure = now + tonumber(args[5])
+  local channel, unasked = args.channel, args.unasked == '1'
+  local at, step, sure = now + tonumber(args.first_ms), tonumber(args.step_ms), now + tonumber(args.uncertain_rest_ms)
   local waiting = 0
-  for i = 6, #args do
-    local outbox, lock_key = keys[2 * i - 10], keys[2 * i - 9]
-    local lock = read_lock(lock_key)
-    local verdict = lock and lock.fence == 0 and string.match(lock.owner, '^(%a+)%d*%??$')
-    if verdict == 'untried' or verdict == BOOKED then
-      local entry = redis.call('LINDEX', outbox, 0)
-      if entry and string.match(entry, '^%Z*') == channel and (read_sms(entry)[10] == true) == unasked then
+  for i = 1, #args.outboxes do
+    local lock = read_outbox_lock(keys.outboxes[i].outbox_lock)
+    if lock and (lock.state == STATE.untried or lock.state == STATE.booked) then
+      local entry = redis.call('LINDEX', keys.outboxes[i].outbox, 0)
+      if entry and string.match(entry, '^%Z*') == channel and (read_sms(entry)[SMS.unasked] == true) == unasked then
         waiting = waiting + 1
-        local unsure = string.sub(lock.owner, -1) == '?'
-        local soonest = unsure and math.max(at, sure) or at
+        local soonest = lock.uncertain and math.max(at, sure) or at
         if lock.till > soonest then
-          lock.till = math.ceil(soonest)
-          lock.owner = 'untried' .. (unsure and '?' or '')
-          write_lock(lock_key, now, lock)
-          redis.call('ZADD', keys[1], ms(lock.till), args[i])
+          lock.till, lock.state, lock.tag = math.ceil(soonest), STATE.untried, ''
+          write_outbox_lock(keys.outboxes[i].outbox_lock, now, lock)
+          redis.call('ZADD', keys.outbox_alarms, ms(lock.till), args.outboxes[i].sender)
         end
         at = at + step
       end
@@ -236,9 +228,9 @@ local function forward(keys, args)
   return waiting
 end
 
-register('grant', grant, {'allow-oom'})
-register('count', count, {'allow-oom'})
-register('depart', depart, {'allow-oom'})
-register('report', report, {'allow-oom'})
-register('resume', resume, {'allow-oom'})
-register('forward', forward, {'allow-oom'})
+register('take_tokens', take_tokens, {'allow-oom'})
+register('count_sms', count_sms, {'allow-oom'})
+register('acquire_permits', acquire_permits, {'allow-oom'})
+register('report_results', report_results, {'allow-oom'})
+register('resume_channel', resume_channel, {'allow-oom'})
+register('bring_forward', bring_forward, {'allow-oom'})

@@ -1,105 +1,100 @@
--- Invitations: accepted once, held until their turn, released into mailboxes.
+-- Invitations: accepted once under their reference, held until their turn, and released into mailboxes once.
 
--- refer: KEYS a reference each; ARGV (fingerprint, until ms) each. Answers, for each, 1 if nothing else was ever accepted
--- under this reference, 0 if an invitation of another content was, -1 if what was is forgotten on purpose.
-local function refer(keys, args)
+-- Answers, for each, 1 if nothing else was ever accepted under this reference, 0 if an invitation of another content was,
+-- -1 if what was is forgotten on purpose.
+local function take_references(keys, args)
   local same = {}
-  for i = 1, #keys do
-    local fingerprint, until_ms = args[2 * i - 1], args[2 * i]
-    local first = redis.call('SET', keys[i], fingerprint, 'NX', 'PXAT', until_ms)
-    local known = first and fingerprint or redis.call('GET', keys[i])
+  for i = 1, #keys.references do
+    local key, fingerprint = keys.references[i].reference, args.references[i].fingerprint
+    local first = redis.call('SET', key, fingerprint, 'NX', 'PXAT', args.references[i].until_ms)
+    local known = first and fingerprint or redis.call('GET', key)
     same[i] = known == '' and -1 or known == fingerprint and 1 or 0
   end
   return same
 end
 
--- hold: KEYS held-mail, then (held, session) for each invitation; ARGV (id, not before ms, until ms, sender, event) each.
 -- Answers, for each, 1 if it is held from now on, 0 if it was accepted before, whatever has become of it.
-local function hold(keys, args)
+local function hold_invitations(keys, args)
   local now = clock()
   local new = {}
-  for i = 1, (#keys - 1) / 2 do
-    local id, not_before, until_ms, sender, event = unpack(args, 5 * i - 4, 5 * i)
-    local held, session = keys[2 * i], keys[2 * i + 1]
+  for i = 1, #keys.invitations do
+    local id, sender = args.invitations[i].id, args.invitations[i].sender
+    local session, until_ms = keys.invitations[i].session, args.invitations[i].until_ms
     new[i] = redis.call('SET', session, ms(now) .. ' ' .. sender, 'NX', 'PXAT', until_ms) and 1 or 0
     if new[i] == 1 then
-      redis.call('HSET', keys[1], id, sender .. '\0' .. ms(now) .. event)
-      redis.call('ZADD', held, not_before, id)
+      redis.call('HSET', keys.held_invitations, id, sender .. '\0' .. ms(now) .. args.invitations[i].event)
+      redis.call('ZADD', keys.invitations[i].held_ids, args.invitations[i].not_before_ms, id)
     end
   end
   return new
 end
 
--- due: KEYS a held each. Answers now, then for each how many are held, and how many of them may be released by now.
-local function due(keys)
+-- Answers now, then for each channel how many are held, and how many of them may be released by now.
+local function count_due_invitations(keys)
   local now = clock()
   local answer = {now}
-  for _, held in ipairs(keys) do
-    answer[#answer + 1] = redis.call('ZCARD', held)
-    answer[#answer + 1] = redis.call('ZCOUNT', held, '-inf', ms(now))
+  for i = 1, #keys.held_ids do
+    answer[#answer + 1] = redis.call('ZCARD', keys.held_ids[i])
+    answer[#answer + 1] = redis.call('ZCOUNT', keys.held_ids[i], '-inf', ms(now))
   end
   return answer
 end
 
--- oldest: KEYS held, held-mail; ARGV most. Answers now and (id, mail) of those that may be released by now. An
--- id without mail is of no use, and goes.
-local function oldest(keys, args)
+-- Answers now and (id, mail) of those that may be released by now. An id without mail is of no use, and goes.
+local function read_due_invitations(keys, args)
   local now = clock()
   local found = {now}
-  for _, id in ipairs(redis.call('ZRANGE', keys[1], '-inf', ms(now), 'BYSCORE', 'LIMIT', 0, args[1])) do
-    local mail = redis.call('HGET', keys[2], id)
+  local ids = redis.call('ZRANGE', keys.held_ids, '-inf', ms(now), 'BYSCORE', 'LIMIT', 0, args.max_invitations)
+  for _, id in ipairs(ids) do
+    local mail = redis.call('HGET', keys.held_invitations, id)
     if mail then
       found[#found + 1] = id
       found[#found + 1] = mail
     else
-      redis.call('ZREM', keys[1], id)
+      redis.call('ZREM', keys.held_ids, id)
     end
   end
   return found
 end
 
--- release: KEYS alarms, held, held-mail, then a mailbox for each invitation; ARGV (id, sender) each.
--- Each is mail from now on, for the worker of STARTs, if it was held until now. Answers, for each, whom to wake: as
--- accept, and -1 if it was not held any more.
-local function release(keys, args)
+-- Each is mail from now on, for the worker of STARTs, if it was held until now. Answers, for each, whom to wake, as accept
+-- does; -1 if it was not held any more.
+local function release_invitations(keys, args)
   local now = clock()
-  local rings = {}
-  for i = 4, #keys do
-    local id, sender = args[2 * i - 7], args[2 * i - 6]
-    local mail = redis.call('HGET', keys[3], id)
-    redis.call('ZREM', keys[2], id)
+  local wakes = {}
+  for i = 1, #keys.invitations do
+    local id = args.invitations[i].id
+    local mail = redis.call('HGET', keys.held_invitations, id)
+    redis.call('ZREM', keys.held_ids, id)
     if mail then
-      redis.call('HDEL', keys[3], id)
+      redis.call('HDEL', keys.held_invitations, id)
       local entry = 'S' .. ms(now) .. string.sub(mail, string.find(mail, '%z') + 14)
-      rings[i - 3] = deliver(keys[1], keys[i], now, sender, entry)
+      wakes[i] = deliver(keys.lane_alarms, keys.invitations[i].mailbox, now, args.invitations[i].sender, entry)
     else
-      rings[i - 3] = -1
+      wakes[i] = -1
     end
   end
-  return rings
+  return wakes
 end
 
--- unhold: KEYS held, held-mail, session, events; ARGV id, sender, ms to keep events, records.
--- The invitation is held no more, and the records say why; without records, it is forgotten instead. Answers 1 if it
--- was held.
-local function unhold(keys, args)
-  local held, held_mail, session, events = unpack(keys)
-  local id, sender, keep_ms, records = unpack(args)
-  redis.call('HDEL', held_mail, id)
-  if redis.call('ZREM', held, id) == 0 then return 0 end
-  if records == '' then
-    redis.call('SET', session, '', 'XX', 'KEEPTTL')
+-- The invitation is held no more, and the records say why; without records, it is forgotten instead. Answers 1 if it was
+-- held.
+local function withdraw_invitation(keys, args)
+  redis.call('HDEL', keys.held_invitations, args.id)
+  if redis.call('ZREM', keys.held_ids, args.id) == 0 then return 0 end
+  if args.records == '' then
+    redis.call('SET', keys.session, '', 'XX', 'KEEPTTL')
   else
     local now = clock()
-    redis.call('SET', session, ms(now) .. ' ' .. sender, 'XX', 'KEEPTTL')
-    record(events, now, keep_ms, sender, records)
+    redis.call('SET', keys.session, ms(now) .. ' ' .. args.sender, 'XX', 'KEEPTTL')
+    record(keys.events, now, args.keep_events_ms, args.sender, args.records)
   end
   return 1
 end
 
-register('refer', refer, {})
-register('hold', hold, {})
-register('due', due, {'allow-oom'})
-register('oldest', oldest, {'allow-oom'})
-register('release', release, {'allow-oom'})
-register('unhold', unhold, {'allow-oom'})
+register('take_references', take_references, {})
+register('hold_invitations', hold_invitations, {})
+register('count_due_invitations', count_due_invitations, {'allow-oom'})
+register('read_due_invitations', read_due_invitations, {'allow-oom'})
+register('release_invitations', release_invitations, {'allow-oom'})
+register('withdraw_invitation', withdraw_invitation, {'allow-oom'})

@@ -1,25 +1,26 @@
--- A lane is claimed and committed by its holder, and rung for until somebody comes.
+-- A lane is claimed, and committed by its holder alone: all of what was decided, or nothing. Until somebody comes, its
+-- alarm is there.
 
 local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
 
--- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all (0: an earlier
--- release did not say), and the owner with the ms of the others.
-local function earlier(lock, now, owner)
+-- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all, and the owner
+-- with the ms of the others.
+local function earlier_attempts(lock, now, owner)
   local later = string.match(lock.owner, ';(.*)$')
   local before = ms(lock.since) .. (later and ',' .. later or '')
   return before, lock.since, owner .. ';' .. (later and later .. ',' or '') .. ms(now)
 end
 
--- claim: KEYS fence, alarms, optouts, then (mailbox, lane, lock) for each sender;
--- ARGV owner, kind, limit, lease ms, 1 to take suspects too or 0, then (sender, hash) each.
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
 -- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
--- {fence, attempts, now, state, opt-outs, ms of the attempts before, entry ...}: at most `limit` entries of `kind`, none
--- if only its deadline is due. The list of opt-outs is asked only if there is no state.
+-- {fence, attempts, now, state, opt-outs, ms of the attempts before, entry ...}: at most `max_mail` entries of `mail_kind`,
+-- none if only its deadline is due. The list of opt-outs is asked only if there is no state.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
-  local owner, kind, limit, lease, suspects = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5] == '1'
+  local owner, kind, suspects = args.owner, args.mail_kind, args.take_suspects == '1'
+  local lease, last = tonumber(args.lease_ms), tonumber(args.max_mail) - 1
+  local optouts = keys.optouts
   local noted = new_alarms()
   local claimed = {}
 
@@ -27,7 +28,7 @@ local function claim(keys, args)
     local lock = read_lock(lock_key)
     local mine = lock and string.match(lock.owner, '^[^;]*') == owner
     if lock and lock.till > now and not mine then return 1 end
-    local mail = redis.call('LRANGE', mailbox, 0, limit - 1)
+    local mail = redis.call('LRANGE', mailbox, 0, last)
     local _, deadline, state = read_lane(lane)
     if #mail == 0 then
       if deadline == 0 or deadline > now then
@@ -40,10 +41,10 @@ local function claim(keys, args)
       return 2
     end
     if lock and not mine and not suspects then return 3 end
-    local opt_outs = state == '' and redis.call('HGET', keys[3], hash) or ''
+    local opt_outs = state == '' and redis.call('HGET', optouts, hash) or ''
     local attempts = mine and lock.attempts or (lock and lock.attempts or 0) + 1
     local before, since, attempted = '', now, owner
-    if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier(lock, now, owner) end
+    if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier_attempts(lock, now, owner) end
     local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before}
     for i = 1, #mail do
       if string.sub(mail[i], 1, 1) ~= kind then break end
@@ -57,20 +58,21 @@ local function claim(keys, args)
   end
 
   local answers = {}
-  for i = 1, (#args - 5) / 2 do
-    answers[i] = one(args[2 * i + 4], args[2 * i + 5], unpack(keys, 3 * i + 1, 3 * i + 3))
+  for i = 1, #args.lanes do
+    answers[i] = one(args.lanes[i].sender, args.lanes[i].number_hash,
+      keys.lanes[i].mailbox, keys.lanes[i].lane, keys.lanes[i].lane_lock)
   end
-  local fence = #claimed > 0 and new_fences(keys[1], now, #claimed) - 1
+  local fence = #claimed > 0 and new_fences(keys.fence, now, #claimed) - 1
   for i, each in ipairs(claimed) do
     each.answer[1] = fence + i
     write_lock(each.lock, now,
       {fence = fence + i, till = now + lease, attempts = each.answer[2], since = each.since, owner = each.owner})
   end
-  set_alarms(keys[2], noted)
+  set_alarms(keys.lane_alarms, noted)
   return answers
 end
 
--- An SMS of an outbox as its fields; none if it cannot be read.
+-- An SMS of an outbox as its fields, by their numbers; none if it cannot be read.
 local function read_sms(entry)
   local read, sms = pcall(cmsgpack.unpack, entry and string.match(entry, '^%Z*%z(.*)$') or '')
   return read and type(sms) == 'table' and sms or {}
@@ -78,21 +80,20 @@ end
 
 -- The session that an SMS belongs to, by its id ("<session>x<number>"); nil if it belongs to none, or cannot be read.
 local function session_of(entry)
-  local identity = read_sms(entry)[1]
+  local identity = read_sms(entry)[SMS.id]
   return type(identity) == 'string' and string.match(identity, '^(.*)x%d+$') or nil
 end
 
 -- The oldest SMS is withdrawn, and `next_one` has its place: what the sender rests for is void, and so is whether the
 -- provider has it. But an answer under way may hold the next one too: that is not asked for before it has arrived.
-local function void(outbox_lock, now, next_one)
-  local lock = read_lock(outbox_lock)
-  if not lock or lock.owner == 'done' then return end
-  if string.sub(lock.owner, 1, 10) == 'entrusted ' and read_sms(next_one)[7] then return end
+local function void_rest(outbox_lock, now, next_one)
+  local lock = read_outbox_lock(outbox_lock)
+  if not lock or lock.state == STATE.done then return end
+  if lock.state == STATE.entrusted and read_sms(next_one)[SMS.uncertain] then return end
   if lock.fence == 0 then
     redis.call('DEL', outbox_lock)
   else
-    lock.attempts, lock.since, lock.owner = 1, 0, GONE
-    write_lock(outbox_lock, now, lock)
+    write_outbox_lock(outbox_lock, now, {fence = lock.fence, till = lock.till, attempts = 1, since = 0, state = STATE.gone})
   end
 end
 
@@ -107,7 +108,7 @@ local function withdraw(now, outbox, outbox_lock, channels, sessions)
       withdrawn[#withdrawn + 1] = entry
     end
   end
-  if oldest then void(outbox_lock, now, redis.call('LINDEX', outbox, 0)) end
+  if oldest then void_rest(outbox_lock, now, redis.call('LINDEX', outbox, 0)) end
   return withdrawn
 end
 
@@ -118,52 +119,18 @@ local function index_session(key, value, until_ms)
   redis.call('SET', key, value, 'PXAT', ms(math.max(known_until, tonumber(until_ms))))
 end
 
--- commit: KEYS alarms, outbox-alarms, events, dead, dead-index, optouts, dead-reasons, dead-audit, then for each lane
--- mailbox, lane, lock, outbox, outbox-lock and its sessions; ARGV ms to keep events, then for each lane: sender, fence, entries applied, deadline
--- ('-': as it was), keep until (0: for ever, '-': as it was), state, counted lists of records and of outbox entries, and
--- 0 if that is all, or 1 and what most commits have nothing of, in counted lists: (value, expires at ms) of sessions;
--- silenced channels; withdrawn sessions; (id, dead letter) pairs; the sender's hash (empty without opt-outs) and
--- (channel, ms, source) of opt-outs, ms 0 for in again; (id, by whom, outcome) of the dead letters that it deals with.
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
--- the letters are still there.
+-- the letters that it resolves are still there.
 -- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker,
 -- withdrawn entry ...}, or {0} if another has claimed the lane since: nothing has changed. A lane that cannot be
--- committed answers an error and harms no other; its lease's alarm rings.
+-- committed answers an error and harms no other; its lease's alarm remains.
 local function commit(keys, args)
-  local alarms, outbox_alarms, events, dead, index, optouts, reasons, audit = unpack(keys, 1, 8)
-  local now, keep_ms = clock(), args[1]
+  local events, optouts, outbox_alarms = keys.events, keys.optouts, keys.outbox_alarms
+  local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons
+  local audit = keys.dead_letter_audit
+  local now, keep_ms = clock(), args.keep_events_ms
   local noted, spoken = new_alarms(), new_alarms()
-  local at = 1
-
-  local function word()
-    at = at + 1
-    return args[at]
-  end
-
-  local function words(width)
-    local from = at + 2
-    at = at + 1 + width * tonumber(args[at + 1])
-    return from, at
-  end
-
-  local function read()
-    local lane = {sender = word(), fence = tonumber(word()), applied = word(), deadline = word()}
-    lane.keep_until, lane.state = word(), word()
-    lane.records_from, lane.records_to = words(1)
-    lane.outbox_from, lane.outbox_to = words(1)
-    lane.opened_from, lane.opened_to = 1, 0
-    lane.rare = word() == '1'
-    if lane.rare then
-      lane.opened_from, lane.opened_to = words(2)
-      lane.silenced_from, lane.silenced_to = words(1)
-      lane.sessions_from, lane.sessions_to = words(1)
-      lane.dead_from, lane.dead_to = words(2)
-      lane.hash = word()
-      lane.opt_outs_from, lane.opt_outs_to = words(3)
-      lane.dealt_from, lane.dealt_to = words(3)
-    end
-    return lane
-  end
+  local nothing = {}
 
   local function set_of(from, to)
     local set = {}
@@ -171,120 +138,120 @@ local function commit(keys, args)
     return set
   end
 
-  local function one(new, first, mailbox, lane, lock_key, outbox, outbox_lock)
-    local sender, fence = new.sender, new.fence
-    local lock = read_lock(lock_key)
+  local function one(new)
+    local sender, fence, rare = new.sender, tonumber(new.fence), new.rare
+    local lock = read_lock(new.lane_lock)
     if not lock or lock.fence ~= fence then
-      if read_lane(lane) ~= fence then return {0} end
-      return {1, ring_for(redis.call('LINDEX', mailbox, 0)), redis.call('EXISTS', outbox)}
+      if read_lane(new.lane) ~= fence then return {0} end
+      return {1, queue_of(redis.call('LINDEX', new.mailbox, 0)), redis.call('EXISTS', new.outbox)}
     end
-    for i = new.dealt_from or 1, new.dealt_to or 0, 3 do
-      if redis.call('HEXISTS', dead, args[i]) == 0 then return {0} end
+    local resolutions = rare and rare.resolutions or nothing
+    for i = 1, #resolutions do
+      if redis.call('HEXISTS', dead, resolutions[i].id) == 0 then return {0} end
     end
     local deadline = tonumber(new.deadline)
     if not deadline then
-      local _, was = read_lane(lane)
+      local _, was = read_lane(new.lane)
       deadline = was
     end
-    local opt_outs = new.rare and new.hash ~= '' and read_opt_outs(optouts, new.hash)
-    if new.applied ~= '0' then redis.call('LTRIM', mailbox, new.applied, -1) end
+    local opt_outs = rare and rare.number_hash ~= '' and read_opt_outs(optouts, rare.number_hash)
+    if new.applied ~= '0' then redis.call('LTRIM', new.mailbox, new.applied, -1) end
     local blob = ms(fence) .. ' ' .. ms(deadline) .. ' ' .. new.state
     if new.keep_until == '0' then
-      redis.call('SET', lane, blob)
+      redis.call('SET', new.lane, blob)
     elseif new.state == '' then -- nobody of whom anything is known: no more than the fence, for a reply that is lost
-      redis.call('SET', lane, blob, 'PX', ms(FORGET_MS))
+      redis.call('SET', new.lane, blob, 'PX', ms(FORGET_MS))
     elseif new.keep_until == '-' then
-      redis.call('SET', lane, blob, 'KEEPTTL')
+      redis.call('SET', new.lane, blob, 'KEEPTTL')
     else
-      redis.call('SET', lane, blob, 'PXAT', new.keep_until)
+      redis.call('SET', new.lane, blob, 'PXAT', new.keep_until)
     end
-    redis.call('DEL', lock_key)
+    redis.call('DEL', new.lane_lock)
     for i = new.records_from, new.records_to do record(events, now, keep_ms, sender, args[i]) end
     if opt_outs then
-      note_opt_outs(opt_outs, args, new.opt_outs_from, new.opt_outs_to)
-      write_opt_outs(optouts, new.hash, opt_outs)
+      for _, each in ipairs(rare.opt_outs) do note_opt_out(opt_outs, each.channel, each.at_ms, each.source) end
+      write_opt_outs(optouts, rare.number_hash, opt_outs)
     end
-    for i = new.opened_from, new.opened_to, 2 do
-      index_session(keys[first + 5 + (i - new.opened_from) / 2], args[i], args[i + 1])
+    for _, each in ipairs(rare and rare.sessions or nothing) do
+      index_session(each.session, each.location, each.until_ms)
     end
 
-    local withdrawn = {}
-    if new.rare and (new.silenced_from <= new.silenced_to or new.sessions_from <= new.sessions_to) then
-      withdrawn = withdraw(now, outbox, outbox_lock, set_of(new.silenced_from, new.silenced_to),
-        set_of(new.sessions_from, new.sessions_to))
+    local withdrawn = nothing
+    if rare and (rare.silenced_channels_from <= rare.silenced_channels_to
+        or rare.withdrawn_sessions_from <= rare.withdrawn_sessions_to) then
+      withdrawn = withdraw(now, new.outbox, new.outbox_lock,
+        set_of(rare.silenced_channels_from, rare.silenced_channels_to),
+        set_of(rare.withdrawn_sessions_from, rare.withdrawn_sessions_to))
     end
     local speak = 0
-    if new.outbox_from <= new.outbox_to then
+    local from, to = new.outbox_entries_from, new.outbox_entries_to
+    if from <= to then
       local waiting
-      for from = new.outbox_from, new.outbox_to, MANY do
-        waiting = redis.call('RPUSH', outbox, unpack(args, from, math.min(from + MANY - 1, new.outbox_to)))
+      for at = from, to, MANY do
+        waiting = redis.call('RPUSH', new.outbox, unpack(args, at, math.min(at + MANY - 1, to)))
       end
-      if waiting == new.outbox_to - new.outbox_from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
+      if waiting == to - from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
         speak = 1
         note_alarm(spoken, sender, now + LOOK_MS)
       end
     end
-    for i = new.dead_from or 1, new.dead_to or 0, 2 do bury(dead, index, reasons, now, args[i], args[i + 1]) end
-    for i = new.dealt_from or 1, new.dealt_to or 0, 3 do
-      exhume(dead, index, reasons, audit, args[i], args[i + 1], args[i + 2])
+    for _, each in ipairs(rare and rare.dead_letters or nothing) do
+      add_letter(dead, index, reasons, now, each.id, each.content)
+    end
+    for _, each in ipairs(resolutions) do
+      remove_letter(dead, index, reasons, audit, each.id, each.by, each.outcome)
     end
 
-    local head = redis.call('LINDEX', mailbox, 0)
+    local head = redis.call('LINDEX', new.mailbox, 0)
     note_alarm(noted, sender, head and now + LOOK_MS or deadline)
-    local answer = {1, ring_for(head), speak}
+    local answer = {1, queue_of(head), speak}
     for i, entry in ipairs(withdrawn) do answer[3 + i] = entry end -- there may be more than MANY
     return answer
   end
 
   local answers = {}
-  local k = 9
-  while k <= #keys do
-    local new = read()
-    local done, answer = pcall(one, new, k, unpack(keys, k, k + 4))
+  for new in each_commit_lane(keys, args) do
+    local done, answer = pcall(one, new)
     if not done then answer = {err = type(answer) == 'table' and answer.err or 'ERR ' .. tostring(answer)} end
     answers[#answers + 1] = answer
-    k = k + 5 + (new.opened_to - new.opened_from + 1) / 2
   end
-  set_alarms(alarms, noted)
+  set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
   return answers
 end
 
--- note: KEYS events, lane; ARGV sender, ms to keep events, records. Adds to the archive what no commit carries, unless
--- the person has been erased.
-local function note(keys, args)
-  if redis.call('EXISTS', keys[2]) == 0 then return 0 end
-  record(keys[1], clock(), args[2], args[1], args[3])
+-- Adds to the archive what no commit carries, unless the person has been erased: then there is no lane.
+local function append_records(keys, args)
+  if redis.call('EXISTS', keys.lane) == 0 then return 0 end
+  record(keys.events, clock(), args.keep_events_ms, args.sender, args.records)
   return 1
 end
 
--- trace: KEYS events; ARGV after, until, most, sender. Looks at so many entries of the stream, and answers the id of
--- the last of them (empty at the stream's end), then the records of each that is about the sender.
-local function trace(keys, args)
-  local most = tonumber(args[3])
-  local entries = redis.call('XRANGE', keys[1], args[1], args[2], 'COUNT', most)
+-- Answers the id of the last entry that it looked at (empty at the stream's end), then the records of each that is about
+-- the sender.
+local function read_sender_records(keys, args)
+  local most = tonumber(args.max_entries)
+  local entries = redis.call('XRANGE', keys.events, args.after_id, args.until_id, 'COUNT', most)
   local answer = {#entries == most and entries[most][1] or ''}
   for _, entry in ipairs(entries) do
     local to, records
     for i = 1, #entry[2], 2 do
       if entry[2][i] == 'to' then to = entry[2][i + 1] elseif entry[2][i] == 'e' then records = entry[2][i + 1] end
     end
-    if to == args[4] then answer[#answer + 1] = records end
+    if to == args.sender then answer[#answer + 1] = records end
   end
   return answer
 end
 
--- tick: KEYS alarms, outbox-alarms; ARGV most, again ms.
--- Answers {lanes due, outboxes due, ms until the next alarm or -1}. What is due is put off by `again ms`, so that two
--- clocks do not ring for the same lane, and is rung once more then if nobody has come.
-local function tick(keys, args)
+-- Answers {lanes due, outboxes due, ms until the next alarm or -1}. What is due is put off, so that two clocks do not wake
+-- for the same lane, and is woken for once more then if nobody has come.
+local function take_due_alarms(keys, args)
   local now = clock()
+  local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms))
   local nearest = -1
   local function due(alarms)
-    local senders = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'LIMIT', 0, args[1])
-    for _, sender in ipairs(senders) do
-      redis.call('ZADD', alarms, ms(now + tonumber(args[2])), sender)
-    end
+    local senders = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'LIMIT', 0, most)
+    for _, sender in ipairs(senders) do redis.call('ZADD', alarms, later, sender) end
     local first = redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
     if first then
       local wait = math.max(0, tonumber(first) - now)
@@ -292,22 +259,22 @@ local function tick(keys, args)
     end
     return senders
   end
-  local lanes, outboxes = due(keys[1]), due(keys[2])
+  local lanes, outboxes = due(keys.lane_alarms), due(keys.outbox_alarms)
   return {lanes, outboxes, nearest}
 end
 
--- ring: KEYS bell; ARGV a sender each. The bell is a set in the order of first ringing: a lane that is rung twice
--- before anyone comes is woken once. Answers how many were new.
-local function ring(keys, args)
+-- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers
+-- how many were new.
+local function wake(keys, args)
   local now = ms(clock())
   local new = 0
-  for i = 1, #args do new = new + redis.call('ZADD', keys[1], 'NX', now, args[i]) end
+  for i = 1, #args.senders do new = new + redis.call('ZADD', keys.wakeup_queue, 'NX', now, args.senders[i]) end
   return new
 end
 
 register('claim', claim, {'allow-oom'})
 register('commit', commit, {'allow-oom'})
-register('note', note, {'allow-oom'})
-register('trace', trace, {'allow-oom'})
-register('tick', tick, {'allow-oom'})
-register('ring', ring, {'allow-oom'})
+register('append_records', append_records, {'allow-oom'})
+register('read_sender_records', read_sender_records, {'allow-oom'})
+register('take_due_alarms', take_due_alarms, {'allow-oom'})
+register('wake', wake, {'allow-oom'})

@@ -1,28 +1,29 @@
--- What people and providers say, before anybody has looked at it.
+-- What people and providers say, before anybody has looked at it: an entry in a mailbox, and an alarm if it is the first.
 
--- An entry goes into a mailbox. Answers whom to wake: 0 nobody, as mail was waiting already, 1 `starts`, 2 `replies`.
+-- Answers whom to wake, as queue_of does: nobody, if mail was waiting already.
 local function deliver(alarms, mailbox, now, sender, entry)
   if redis.call('RPUSH', mailbox, entry) > 1 then return 0 end
   redis.call('ZADD', alarms, 'LT', ms(now + LOOK_MS), sender)
-  return ring_for(entry)
+  return queue_of(entry)
 end
 
--- accept: KEYS alarms, then a mailbox for each event; ARGV (sender, kind .. event) for each event; then, unless all of
--- them are new, how long ago (ms) each was accepted by whoever hands it over.
+-- Delivers an event, which has its kind before it. `accepted`: the ms at which it was.
+local function deliver_event(alarms, mailbox, now, sender, event, accepted)
+  return deliver(alarms, mailbox, now, sender, string.sub(event, 1, 1) .. accepted .. string.sub(event, 2))
+end
+
 -- Answers, for each event, whom to wake, as deliver does.
 -- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
 local function accept(keys, args)
   local now = clock()
   local stamp = ms(now)
-  local rings = {}
-  for i = 2, #keys do
-    local sender, event = args[2 * i - 3], args[2 * i - 2]
-    local age = args[2 * (#keys - 1) + i - 1]
-    local accepted = age and ms(now - tonumber(age)) or stamp
-    local entry = string.sub(event, 1, 1) .. accepted .. string.sub(event, 2)
-    rings[i - 1] = deliver(keys[1], keys[i], now, sender, entry)
+  local old = #args.ages_ms > 0
+  local wakes = {}
+  for i = 1, #keys.events do
+    local accepted = old and ms(now - tonumber(args.ages_ms[i])) or stamp
+    wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event, accepted)
   end
-  return rings
+  return wakes
 end
 
 register('accept', accept, {})

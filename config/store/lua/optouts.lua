@@ -6,15 +6,13 @@ local function read_opt_outs(optouts, hash)
   return list and cjson.decode(list) or {}
 end
 
--- Take (channel, ms, source) triples of `args` into the list; ms 0: opted in again. An entry of the same ms stays.
-local function note_opt_outs(list, args, from, to)
-  for i = from, to, 3 do
-    local channel, at = args[i], tonumber(args[i + 1])
-    if at == 0 then
-      list[channel] = nil
-    elseif not list[channel] or list[channel][1] ~= at then
-      list[channel] = {at, args[i + 2]}
-    end
+-- Take an opt-out of `channel` into the list; `at` 0: opted in again. An entry of the same ms stays.
+local function note_opt_out(list, channel, at, source)
+  at = tonumber(at)
+  if at == 0 then
+    list[channel] = nil
+  elseif not list[channel] or list[channel][1] ~= at then
+    list[channel] = {at, source}
   end
 end
 
@@ -26,63 +24,67 @@ local function write_opt_outs(optouts, hash, list)
   end
 end
 
--- opt_out: KEYS optouts, alarms, then (mailbox, lane, lock, outbox) for each entry; ARGV for each entry sender (empty:
--- only the hash is known), hash, channel, ms (0: now), source, mail that says so (kind .. event). Answers, for each, 1 if
--- it is new, 0 if the list had it. A lane that is there gets the mail, and so does one that is being made.
-local function opt_out(keys, args)
+-- Answers, for each, 1 if it is new, 0 if the list had it. A lane that is there gets the mail, and so does one that is being
+-- made.
+local function add_opt_outs(keys, args)
   local now = clock()
   local answers = {}
-  for i = 1, #args, 6 do
-    local sender, hash, channel, at, source, mail = unpack(args, i, i + 5)
-    local k = 3 + (i - 1) / 6 * 4
-    local list = read_opt_outs(keys[1], hash)
+
+  local function tell(i)
+    local mailbox = keys.lanes[i].mailbox
+    if redis.call('EXISTS', mailbox, keys.lanes[i].lane, keys.lanes[i].lane_lock, keys.lanes[i].outbox) > 0 then
+      deliver_event(keys.lane_alarms, mailbox, now, args.lanes[i].sender, args.lanes[i].lane_mail, ms(now))
+    end
+  end
+
+  for i = 1, #args.opt_outs do
+    local hash, channel, at = args.opt_outs[i].number_hash, args.opt_outs[i].channel, args.opt_outs[i].at_ms
+    local list = read_opt_outs(keys.optouts, hash)
     local known = list[channel] ~= nil
     if not known then
-      note_opt_outs(list, {channel, at == '0' and now or at, source}, 1, 3)
-      write_opt_outs(keys[1], hash, list)
-      if sender ~= '' and redis.call('EXISTS', unpack(keys, k, k + 3)) > 0 then
-        accept({keys[2], keys[k]}, {sender, mail})
-      end
+      note_opt_out(list, channel, at == '0' and now or at, args.opt_outs[i].source)
+      write_opt_outs(keys.optouts, hash, list)
+      if #keys.lanes > 0 then tell(i) end
     end
-    answers[#answers + 1] = known and 0 or 1
+    answers[i] = known and 0 or 1
   end
   return answers
 end
 
--- opt_in: KEYS optouts, lane, lock; ARGV hash, lane as it was read, lane as it shall be, a channel each. The list
--- forgets these channels. Answers how many it had, or -1 if the lane has changed or is held: read it again.
-local function opt_in(keys, args)
-  local lock = read_lock(keys[3])
-  if (lock and lock.till > clock()) or (redis.call('GET', keys[2]) or '') ~= args[2] then return -1 end
-  if args[3] ~= args[2] then redis.call('SET', keys[2], args[3], 'KEEPTTL') end
-  local list = read_opt_outs(keys[1], args[1])
+-- The list forgets these channels. Answers how many it had, or -1 if the lane has changed or is held: read it again.
+local function remove_opt_outs(keys, args)
+  local lock = read_lock(keys.lane_lock)
+  if lock and lock.till > clock() then return -1 end
+  if (redis.call('GET', keys.lane) or '') ~= args.lane_before then return -1 end
+  if args.lane_after ~= args.lane_before then redis.call('SET', keys.lane, args.lane_after, 'KEEPTTL') end
+  local list = read_opt_outs(keys.optouts, args.number_hash)
   local known = 0
-  for i = 4, #args do
-    if list[args[i]] then known = known + 1 end
-    list[args[i]] = nil
+  for i = 1, #args.channels do
+    if list[args.channels[i]] then known = known + 1 end
+    list[args.channels[i]] = nil
   end
-  write_opt_outs(keys[1], args[1], list)
+  write_opt_outs(keys.optouts, args.number_hash, list)
   return known
 end
 
--- erase: KEYS optouts, alarms, outbox-alarms, then mailbox, lane, outbox and the sender's other keys; ARGV sender, hash,
--- the mail and the lane that were read, then (channel, ms, source) of opt-outs in them, which are kept. Whoever holds the
--- lane or an SMS can neither commit nor settle after that. Answers {ms, mail, lanes, SMS, other keys, alarms} removed, or
--- {} if the mail or the lane has changed: read them again.
-local function erase(keys, args)
-  local mailbox, lane, outbox = unpack(keys, 4, 6)
-  if table.concat(redis.call('LRANGE', mailbox, 0, -1)) ~= args[3] then return {} end
-  if (redis.call('GET', lane) or '') ~= args[4] then return {} end
-  local list = read_opt_outs(keys[1], args[2])
-  note_opt_outs(list, args, 5, #args)
-  write_opt_outs(keys[1], args[2], list)
-  local removed = {clock(), redis.call('LLEN', mailbox), redis.call('DEL', lane), redis.call('LLEN', outbox)}
-  redis.call('DEL', mailbox, outbox)
-  removed[5] = redis.call('DEL', unpack(keys, 7))
-  removed[6] = redis.call('ZREM', keys[2], args[1]) + redis.call('ZREM', keys[3], args[1])
-  return removed
+-- Whoever holds the lane or an SMS can neither commit nor settle after that. Answers {ms, mail, lanes, SMS, other keys,
+-- alarms} removed, or {} if the mail or the lane has changed: read them again.
+local function erase_lane(keys, args)
+  if table.concat(redis.call('LRANGE', keys.mailbox, 0, -1)) ~= args.mail_before then return {} end
+  if (redis.call('GET', keys.lane) or '') ~= args.lane_before then return {} end
+  local list = read_opt_outs(keys.optouts, args.number_hash)
+  for i = 1, #args.opt_outs do
+    note_opt_out(list, args.opt_outs[i].channel, args.opt_outs[i].at_ms, args.opt_outs[i].source)
+  end
+  write_opt_outs(keys.optouts, args.number_hash, list)
+  local mail, sms, others = redis.call('LLEN', keys.mailbox), redis.call('LLEN', keys.outbox), 0
+  local lanes = redis.call('DEL', keys.lane)
+  redis.call('DEL', keys.mailbox, keys.outbox)
+  for i = 1, #keys.other_keys do others = others + redis.call('DEL', keys.other_keys[i]) end
+  local alarms = redis.call('ZREM', keys.lane_alarms, args.sender) + redis.call('ZREM', keys.outbox_alarms, args.sender)
+  return {clock(), mail, lanes, sms, others, alarms}
 end
 
-register('opt_out', opt_out, {'allow-oom'})
-register('opt_in', opt_in, {'allow-oom'})
-register('erase', erase, {'allow-oom'})
+register('add_opt_outs', add_opt_outs, {'allow-oom'})
+register('remove_opt_outs', remove_opt_outs, {'allow-oom'})
+register('erase_lane', erase_lane, {'allow-oom'})

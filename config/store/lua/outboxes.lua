@@ -1,118 +1,110 @@
--- An SMS is taken from its outbox, and settled.
+-- The oldest SMS of an outbox is leased to one worker, and the outbox updated with what came of the try.
 
 local FRESH_MS = 1000      -- a booked permit not used by then is void, or many would be used at once
-local TRIES = 20          -- failed tries of an SMS that are remembered
+local TRIES = 20           -- failed tries of an SMS that are remembered
 
--- take: KEYS fence, outbox-alarms, then (outbox, outbox-lock) for each sender; ARGV owner, lease ms, a sender each.
 -- Answers, for each sender, 0 (nothing to send now) or {fence, now, attempts so far, ms of the first of them (0: none),
 -- 1 if the provider may have it, permit, entry}: the oldest SMS, which nobody else will try until the lease ends. The
 -- provider may have it if it was left so, or in the middle of a try whose worker never came back. permit: the epoch in
--- which one was booked for now, or -1.
-local function take(keys, args)
+-- which one was booked for now, or -1. The same owner asking again gets the same.
+local function lease_sms(keys, args)
   local now = clock()
-  local owner, lease = args[1], tonumber(args[2])
+  local owner, lease = args.owner, tonumber(args.lease_ms)
+  local fences, alarms = keys.fence, keys.outbox_alarms
 
   local function one(sender, outbox, lock_key)
-    local lock = read_lock(lock_key)
-    local mine = lock and (lock.owner == owner or lock.owner == owner .. '?')
+    local lock = read_outbox_lock(lock_key)
     local entry = redis.call('LINDEX', outbox, 0)
     if not entry then
-      redis.call('ZREM', keys[2], sender)
+      redis.call('ZREM', alarms, sender)
       return 0
     end
-    if mine then return {lock.fence, now, lock.attempts - 1, lock.since, lock.owner == owner and 0 or 1, -1, entry} end
+    if lock and lock.state == STATE.trying and lock.tag == owner then
+      return {lock.fence, now, lock.attempts - 1, lock.since, lock.uncertain and 1 or 0, -1, entry}
+    end
     if lock and lock.till > now then
-      redis.call('ZADD', keys[2], ms(lock.till), sender)
+      redis.call('ZADD', alarms, ms(lock.till), sender)
       return 0
     end
-    local attempts, since, left, permit = 0, 0, 0, -1
-    if lock then
-      local verdict, unsure = string.match(lock.owner, '^(.-)(%??)$')
-      if verdict == GONE then
-        attempts, since = 0, 0
-      else
-        attempts, since = lock.attempts, lock.since
-        if lock.fence > 0 or unsure ~= '' then left = 1 end
-        local fresh = lock.fence == 0 and now - lock.till <= FRESH_MS
-        local booked = fresh and string.match(verdict, '^' .. BOOKED .. '(%d*)$')
-        if booked then permit = tonumber(booked) or 0 end
-      end
+    local attempts, since, uncertain, permit = 0, 0, false, -1
+    if lock and lock.state ~= STATE.gone then
+      attempts, since = lock.attempts, lock.since
+      uncertain = lock.fence > 0 or lock.uncertain
+      if lock.state == STATE.booked and now - lock.till <= FRESH_MS then permit = tonumber(lock.tag) or 0 end
     end
-    local fence = new_fences(keys[1], now, 1)
-    write_lock(lock_key, now, {
+    local fence = new_fences(fences, now, 1)
+    write_outbox_lock(lock_key, now, {
       fence = fence, till = now + lease, attempts = attempts + 1, since = since > 0 and since or now,
-      owner = left == 1 and owner .. '?' or owner,
+      state = STATE.trying, tag = owner, uncertain = uncertain,
     })
-    redis.call('ZADD', keys[2], ms(now + lease), sender)
-    return {fence, now, attempts, since, left, permit, entry}
+    redis.call('ZADD', alarms, ms(now + lease), sender)
+    return {fence, now, attempts, since, uncertain and 1 or 0, permit, entry}
   end
 
   local answers = {}
-  for i = 3, #args do
-    local k = 2 * (i - 3) + 3
-    answers[i - 2] = one(args[i], keys[k], keys[k + 1])
+  for i = 1, #args.outboxes do
+    answers[i] = one(args.outboxes[i].sender, keys.outboxes[i].outbox, keys.outboxes[i].outbox_lock)
   end
   return answers
 end
 
--- settle: KEYS outbox-alarms, events, dead, dead-index, outbox, outbox-lock, tickets, alarms, mailbox, dead-reasons, tries;
--- ARGV sender, fence, entry, verdict, rest ms, ms to keep events, records, dead letter's id, dead letter, '?' if the
--- provider may have the SMS that stays, its ticket (to be remembered), mail for the lane (kind .. event), ms of its first
--- try that may matter (0: none) should this one not count, and what the try came to (empty: none was made, or it was
--- accepted), which is remembered until the SMS goes.
--- verdict: 'done' (accepted, or buried: the entry goes), 'again' (it stays, the try counts), 'untried' (it stays),
--- 'booked' .. epoch (it stays, with a permit for when it has rested).
--- Then the sender rests for `rest ms`. Answers 1 if another SMS may be taken at once, 0 if not (or if the fence is old).
-local function settle(keys, args)
-  local outbox_alarms, events, dead, index, outbox, lock_key, tickets, alarms, mailbox, reasons, tries = unpack(keys)
-  local sender, entry, verdict, rest = args[1], args[3], args[4], tonumber(args[5])
+-- A ticket of the provider's is remembered.
+local function note_ticket(tickets, ticket)
+  redis.call('LPUSH', tickets, ticket)
+  redis.call('LTRIM', tickets, 0, TICKETS - 1)
+  redis.call('PEXPIRE', tickets, ms(TICKETS_MS))
+end
+
+-- Changes nothing but if `fence` is the lock's. The entry goes if it is done, else it stays; the try counts if it is to be
+-- made again, else not. Answers 1 if another SMS may be leased at once, 0 if not (or if the fence is old).
+local function update_outbox(keys, args)
+  local outbox, lock_key, tries = keys.outbox, keys.outbox_lock, keys.failed_attempts
+  local sender, disposition, rest = args.sender, args.disposition, tonumber(args.rest_ms)
   local now = clock()
-  local lock = read_lock(lock_key)
-  if not lock or lock.fence ~= tonumber(args[2]) then return 0 end
-  local attempts, since, unsure = lock.attempts, lock.since, args[10]
-  if verdict == 'done' then
-    redis.call('LREM', outbox, 1, entry)
+  local lock = read_outbox_lock(lock_key)
+  if not lock or lock.fence ~= tonumber(args.fence) then return 0 end
+  local attempts, since, uncertain = lock.attempts, lock.since, args.uncertain == '1'
+  if disposition == STATE.done then
+    redis.call('LREM', outbox, 1, args.entry)
     attempts = 0
-  elseif lock.owner == GONE then -- what it would have had to wait for is nothing to the next one
-    attempts, rest, unsure = 0, 0, ''
-  elseif verdict ~= 'again' then
+  elseif lock.state == STATE.gone then -- what it would have had to wait for is nothing to the next one
+    attempts, rest, uncertain = 0, 0, false
+  elseif disposition ~= STATE.again then
     attempts = attempts - 1
-    if unsure == '' then since = tonumber(args[13]) end
+    if not uncertain then since = tonumber(args.first_attempt_ms) end
   end
-  if verdict == 'done' or lock.owner == GONE then
+  if disposition == STATE.done or lock.state == STATE.gone then
     since = 0
     redis.call('DEL', tries)
-  elseif args[14] ~= '' then
-    redis.call('RPUSH', tries, args[14])
+  elseif args.failed_attempt ~= '' then
+    redis.call('RPUSH', tries, args.failed_attempt)
     redis.call('LTRIM', tries, -TRIES, -1)
     redis.call('PEXPIRE', tries, ms(rest + FORGET_MS))
   end
-  if args[7] ~= '' then
-    record(events, now, args[6], sender, args[7])
+  if args.records ~= '' then record(keys.events, now, args.keep_events_ms, sender, args.records) end
+  if args.dead_letter_id ~= '' then
+    add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, now, args.dead_letter_id, args.dead_letter)
   end
-  if args[8] ~= '' then bury(dead, index, reasons, now, args[8], args[9]) end
-  if args[11] ~= '' then
-    redis.call('LPUSH', tickets, args[11])
-    redis.call('LTRIM', tickets, 0, TICKETS - 1)
-    redis.call('PEXPIRE', tickets, ms(TICKETS_MS))
-  end
-  if args[12] ~= '' then accept({alarms, mailbox}, {sender, args[12]}) end
+  if args.ticket ~= '' then note_ticket(keys.tickets, args.ticket) end
+  if args.lane_mail ~= '' then deliver_event(keys.lane_alarms, keys.mailbox, now, sender, args.lane_mail, ms(now)) end
 
   local more = redis.call('EXISTS', outbox) == 1
   if rest > 0 or attempts > 0 or since > 0 then
-    write_lock(lock_key, now,
-      {fence = 0, till = now + rest, attempts = attempts, since = since, owner = verdict .. unsure})
+    write_outbox_lock(lock_key, now, {
+      fence = 0, till = now + rest, attempts = attempts, since = since, state = disposition,
+      tag = disposition == STATE.booked and args.permit_epoch ~= '0' and args.permit_epoch or '', uncertain = uncertain,
+    })
     if not more then redis.call('PEXPIRE', lock_key, ms(math.max(1, rest))) end
   else
     redis.call('DEL', lock_key)
   end
   if more then
-    redis.call('ZADD', outbox_alarms, ms(now + (rest > 0 and rest or LOOK_MS)), sender)
+    redis.call('ZADD', keys.outbox_alarms, ms(now + (rest > 0 and rest or LOOK_MS)), sender)
   else
-    redis.call('ZREM', outbox_alarms, sender)
+    redis.call('ZREM', keys.outbox_alarms, sender)
   end
   return more and rest == 0 and 1 or 0
 end
 
-register('take', take, {'allow-oom'})
-register('settle', settle, {'allow-oom'})
+register('lease_sms', lease_sms, {'allow-oom'})
+register('update_outbox', update_outbox, {'allow-oom'})

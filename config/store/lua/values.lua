@@ -1,12 +1,13 @@
-#!lua name=@library@
 -- What must happen to a lane at once, or not at all.
 --
 -- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's.
 -- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and
 -- changes nothing the second time. The files of this
--- folder are one library, in the order that keyspace.py says; `@library@` becomes a name that no other text has, so
--- that the functions of two releases live side by side while one follows the other. Values are bytes that only Python
--- reads, behind small headers that are read here:
+-- folder are one library, in the order that lua_library.py says; `@library@` becomes a name that no other text has, so
+-- that the functions of two releases live side by side while one follows the other. No file knows a position:
+-- `keys.NAME`, `args.NAME`, `keys.GROUP[i].NAME`, `#args.GROUP` are put in by the order in which server_functions.py
+-- declares the arguments of the function `f(keys, args)` around them, `SMS.FIELD` by the type of an SMS, `STATE.NAME` by
+-- the table in outbox_states.py. Values are bytes that only Python reads, behind small headers that are read here:
 --
 --   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
 --   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
@@ -15,10 +16,7 @@
 --                 later attempts follow its owner: owner ';' ms ',' ms. With 0 attempts an operator
 --                 holds the lane for a dead letter, and if they never come back, nothing is to blame for it
 --   outbox entry  channel '\0' sms
---   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until` (pause or backoff); its owner is then
---                 the verdict of the last try, and a '?' after it if the provider may have the oldest SMS; or who keeps
---                 it at rest: 'reserved <token>' for the answer of a webhook, 'entrusted <token>?' once it holds the SMS
---                 a 'booked' has the channel's epoch after it, without which its permit is void
+--   outbox-lock   as lock; fence 0: nobody sends, the sender rests until `until`. Its owner is a state (outbox_locks.lua)
 --   tries         what failed tries of the oldest SMS came to, oldest first; each is only read in Python
 --   tickets       what a provider that does not know repeats called the SMS that it accepted, newest first
 --   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
@@ -31,12 +29,10 @@
 --                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);
 --                 epoch (ms of its end: permits booked before are void); looks, yields (ms until which looks are spread of
 --                 SMS turned away, and of those that yield), unasked (ms at which one of the latter last left)
---   alarms        sender -> ms; an index that claim, commit, take and settle keep true, and tick reads
+--   alarms        sender -> ms; an index that claim, commit, lease_sms and update_outbox keep true, and take_due_alarms reads
 
-local LOOK_MS = 2000      -- mail that nobody has looked at by then is rung again
-local BOOKED = 'booked'   -- owner of an outbox-lock at rest whose SMS has its permit
+local LOOK_MS = 2000      -- mail that nobody has looked at by then is woken for again
 local FORGET_MS = 604800000 -- a lock that nobody came back to
-local GONE = 'gone'       -- owner of an outbox-lock whose SMS was withdrawn while it was tried
 local TICKETS = 50        -- tickets of a sender that are remembered
 local TICKETS_MS = 172800000 -- and for how long: twice as long as an SMS may be looked up
 
@@ -49,7 +45,8 @@ local function ms(n)
   return string.format('%.0f', n)
 end
 
-local function ring_for(entry)
+-- Whom the head of a mailbox wants: 0 nobody, 1 a worker of `starts`, 2 one of `replies` (keyspace.QUEUE_BY_NUMBER).
+local function queue_of(entry)
   if not entry then return 0 end
   if string.sub(entry, 1, 1) == 'S' then return 1 end
   return 2

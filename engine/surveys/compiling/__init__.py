@@ -1,21 +1,21 @@
-"""A survey file into a program, or the sentences that say why not.
+"""Compile a parsed survey file into a Survey, or report every problem that it has.
 
-All problems of a file are found in one go. Each names the step by its id, and the field.
-"""
+All problems of a file are found in one pass. Each names the step by its id, and the field."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
 
-from engine.answers import InvalidReason, Reader
+from engine.answers import AnswerReader, InvalidReason, invalid_answer_text, invalid_reasons
+from engine.answers.translations import has_words_for
 from engine.model.patterns import CompiledPattern
+from engine.model.segments import LONGEST_SMS
 from engine.model.text_normalization import fold_text, fold_word
-from engine.surveys.compiling.answer_compiler import AnswerCompiler
 from engine.surveys.compiling.routes import RouteCompiler
 from engine.surveys.compiling.scope import CompilerScope, WrittenStep
 from engine.surveys.compiling.text_parsing import PLAIN_KEYWORD, TextCompiler
 from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
 from engine.surveys.keywords import HELP_WORDS, is_stop
-from engine.surveys.phrases import fixed_text, has_phrases, invalid_answer_text, invalid_reasons
+from engine.surveys.phrases import fixed_text
 from engine.surveys.program import (
     FixedText,
     QuestionStep,
@@ -34,11 +34,10 @@ from engine.surveys.survey_file import (
     Reminder,
     SayStep,
     SurveyFile,
-    YesNoAnswer,
     convert_with_problems,
 )
 from engine.surveys.survey_file import WrittenKeywords as KeywordsWritten
-from engine.surveys.texts import LONGEST_SMS, LocalizedText, join_templates, literal_length
+from engine.surveys.texts import LocalizedText, join_templates, literal_length
 from engine.surveys.variables import (
     BUILTIN_VARIABLES,
     CONTACT_KEY,
@@ -54,7 +53,8 @@ _NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
 
 def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple[Survey, list[SurveyFinding]]:
-    """The survey in a parsed file, and warnings about how it is written. Raises Rejected."""
+    """Compile a parsed survey file (`raw`) into a Survey, with warnings about how it is written. Raises Rejected,
+    which holds every error."""
     if not isinstance(raw, dict):
         raise InvalidSurveyError(
             [invalid_file_finding("it holds no survey: the fields `survey` and `steps` are expected")]
@@ -133,7 +133,8 @@ def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
 def _unspoken_language_warnings(
     header: SurveyFile, sources: Iterable[WrittenStep | None]
 ) -> Iterator[SurveyFinding]:
-    """Where we would say something in a language in which we have no words."""
+    """Yield a warning for each language of the survey in which Parley has no phrases of its own and the author left
+    some to it."""
     ours = [
         f"`texts.{name}`"
         for name in header.texts.__struct_fields__
@@ -143,21 +144,20 @@ def _unspoken_language_warnings(
         f"`invalid` of '{each.id}'" for each in sources if isinstance(each, AskStep) and each.invalid is None
     ]
     ours += [
-        f"the words for yes and no of '{each.id}'"
+        f"{words} of '{each.id}'"
         for each in sources
-        if isinstance(each, AskStep)
-        and isinstance(each.answer, YesNoAnswer)
-        and not (each.answer.yes and each.answer.no)
+        if isinstance(each, AskStep) and (words := each.answer.default_words())
     ]
     for language in header.languages:
-        if ours and not has_phrases(language):
+        if ours and not has_words_for(language):
             more = f" and {len(ours) - 3} more" if len(ours) > 3 else ""
             reason = f"we have no words in '{language}', and would speak English: {', '.join(ours[:3])}{more}"
             yield SurveyFinding("warning", "unspoken_language", "", reason, f"write them in '{language}'")
 
 
 def _variable_lengths(declared: DeclaredVariables) -> dict[str, int]:
-    """Lower case -> longest value. What is declared, and what needs no declaration."""
+    """Map each session variable, in lower case, to the longest value it may have, in characters: the declared ones
+    and PUZZEL_KEYS, which need no declaration."""
     longest = declared if isinstance(declared, dict) else dict.fromkeys(declared, LONGEST_VALUE)
     return dict.fromkeys((each.lower() for each in PUZZEL_KEYS), LONGEST_VALUE) | {
         name.lower(): each for name, each in longest.items()
@@ -165,12 +165,13 @@ def _variable_lengths(declared: DeclaredVariables) -> dict[str, int]:
 
 
 def _strings_in(written: object) -> list[str]:
-    """What of a list in a header with problems can be read, so that the rest of the file is looked at too."""
+    """Return the strings of a header's list, also of one that has problems, so that the rest of the file can be
+    checked."""
     return [each for each in written if isinstance(each, str)] if isinstance(written, list) else []
 
 
 def _convert_steps(raw: object) -> tuple[list[WrittenStep | None], list[SurveyFinding]]:
-    """The steps as written, None for those that cannot be converted."""
+    """Convert the steps, and report their problems. A step that cannot be converted is None, so that indexes stay."""
     if not isinstance(raw, list):
         return [], []
     if not raw:
@@ -205,7 +206,8 @@ def _step_finding(raw: object, place: int, problem: str) -> SurveyFinding:
 
 
 def _step_indexes(raw: object) -> dict[str, int]:
-    """Step id -> index, also of the steps that cannot be converted, so that routes to them are no second problem."""
+    """Map step ids to indexes, steps that cannot be converted included: a route to one of them is then no second
+    problem."""
     ids: dict[str, int] = {}
     for place, each in enumerate(raw if isinstance(raw, list) else []):
         if isinstance(each, dict) and isinstance(each.get("id"), str):
@@ -219,7 +221,6 @@ class _StepCompiler:
     def __init__(self, scope: CompilerScope) -> None:
         self._scope = scope
         self.texts = TextCompiler(scope)
-        self._answers = AnswerCompiler(scope, self.texts)
         self._routes = RouteCompiler(scope)
 
     def compile_step(self, place: int, source: WrittenStep) -> SurveyStep:
@@ -242,8 +243,9 @@ class _StepCompiler:
                 assert_never(source)
 
     def _compile_ask(self, place: int, source: AskStep) -> QuestionStep:
-        reader = self._answers.compile_reader(source.answer)
-        text = self.texts.compile_text("ask", source.ask, options=self._answers.option_lines(source.answer))
+        reader = source.answer.compile_reader(self._scope.add_error)
+        options = self.texts.compile_option_lines(source.answer.option_lines())
+        text = self.texts.compile_text("ask", source.ask, options=options)
         return QuestionStep(
             id=source.id,
             text=text,
@@ -260,9 +262,10 @@ class _StepCompiler:
         )
 
     def _compile_reasks(
-        self, source: AskStep, question: LocalizedText, reader: Reader
+        self, source: AskStep, question: LocalizedText, reader: AnswerReader
     ) -> Mapping[InvalidReason, LocalizedText]:
-        """What is said to each kind of invalid answer: the author's text or ours, and the question again."""
+        """Return the SMS for each reason for which `reader` rejects an answer: the author's `invalid` or Parley's
+        phrase, then the question again."""
         if source.attempts < 1:
             self._scope.add_error(f"field attempts: found {source.attempts}, expected 1 or more")
         if source.invalid is not None:
@@ -276,6 +279,8 @@ class _StepCompiler:
         }
 
     def _join_reask(self, told: LocalizedText, question: LocalizedText) -> LocalizedText:
+        """Join a rejection and the question after it, in every language. Reports a problem if the two exceed
+        LONGEST_SMS characters."""
         reask = {each: join_templates(told[each], " ", question[each]) for each in question}
         if any(literal_length(each) > LONGEST_SMS for each in reask.values()):
             self._scope.add_error(
@@ -314,7 +319,7 @@ class _StepCompiler:
 
 
 def _language_keyword_pairs(written: KeywordsWritten, default: str) -> list[tuple[str, str]]:
-    """Language and keyword, one pair for each keyword."""
+    """List the start keywords as pairs (language, keyword)."""
     by_language = written if isinstance(written, dict) else {default: written}
     return [
         (language, each)

@@ -1,19 +1,15 @@
 """Routes: `next` and its conditions, with steps by index and values as the readers give them."""
 
 from collections.abc import Iterable
-from datetime import date
 from typing import assert_never
 
 import msgspec
 
-from engine.answers import InvalidAnswer, read_answer
-from engine.model.events import Answer
+from engine.answers.answer_type import ComparedValue, ReportProblem
 from engine.model.patterns import BadPatternError, CompiledPattern, compile_folded
 from engine.model.suggestions import did_you_mean
 from engine.model.text_normalization import fold_text
-from engine.surveys.compiling.answer_compiler import is_date, yes_no_reader
 from engine.surveys.compiling.scope import CompilerScope, WrittenStep
-from engine.surveys.compiling.text_parsing import normalize_option
 from engine.surveys.conditions import (
     Above,
     AllOf,
@@ -30,22 +26,8 @@ from engine.surveys.conditions import (
     StepAnswered,
 )
 from engine.surveys.program import END_INDEX, Route
-from engine.surveys.survey_file import (
-    ChoiceAnswer,
-    ChoicesAnswer,
-    DateAnswer,
-    Goto,
-    NumberAnswer,
-    SayStep,
-    ScaleAnswer,
-    TextAnswer,
-    When,
-    WrittenBound,
-    YesNoAnswer,
-)
+from engine.surveys.survey_file import Goto, SayStep, When, WrittenBound
 from engine.surveys.variables import MESSAGES_KEY, NUMBER_KEY, answer_key, read_variable
-
-ComparisonValue = str | float | bool
 
 
 class RouteCompiler:
@@ -72,6 +54,8 @@ class RouteCompiler:
                 assert_never(source.next)
 
     def resolve_step(self, field: str, target: str) -> int:
+        """Return the index of the step called `target`, END for `end`. Reports an unknown step, and returns END for
+        it."""
         if target == "end":
             return END_INDEX
         if target not in self._scope.index_by_id:
@@ -81,7 +65,7 @@ class RouteCompiler:
         return self._scope.index_by_id.get(target, END_INDEX)
 
     def compile_folded_pattern(self, field: str, source: str) -> CompiledPattern | None:
-        """A pattern for folded text."""
+        """Compile a pattern that matches folded text; None, and a problem, if RE2 refuses it."""
         try:
             return compile_folded(source)
         except BadPatternError as e:
@@ -119,7 +103,7 @@ class RouteCompiler:
         return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
 
     def _condition_subject(self, field: str, when: When, step: WrittenStep) -> str:
-        """What the condition compares: a step's id, or a session variable's place."""
+        """Return the subject of a condition: a step's id, or "$" and a session variable's key in lower case."""
         scope = self._scope
         if when.variable is not None:
             if when.answer is not None:
@@ -151,23 +135,21 @@ class RouteCompiler:
                 yield condition(about, bound)
 
     def _check_bound(self, field: str, bound: WrittenBound, about: str) -> None:
-        asked = self._scope.questions_by_id.get(about)
-        match asked.answer if asked else None:
-            case DateAnswer():
-                if not is_date(bound):
-                    self._scope.add_error(f"field {field}: found '{bound}', expected a date as YYYY-MM-DD")
-            case None if about == NUMBER_KEY:
-                self._scope.add_error(
-                    f"field {field}: no number of a channel is more than another: "
-                    "expected equals, one_of, matches or contains"
-                )
-            case NumberAnswer() | ScaleAnswer() | None:
-                if isinstance(bound, str):
-                    self._scope.add_error(f"field {field}: found '{bound}', expected a number")
-            case _:
-                self._scope.add_error(f"field {field}: the answer to '{about}' is no number")
+        asked, report = self._scope.questions_by_id.get(about), self._reporter(field)
+        if asked is not None:
+            asked.answer.check_bound(bound, about, report)
+        elif about == NUMBER_KEY:
+            report(
+                "no number of a channel is more than another: expected equals, one_of, matches or contains"
+            )
+        elif isinstance(bound, str):
+            report(f"found '{bound}', expected a number")
 
-    def _check_builtin_variable(self, field: str, written: ComparisonValue, about: str) -> None:
+    def _reporter(self, field: str) -> ReportProblem:
+        return lambda sentence: self._scope.add_error(f"field {field}: {sentence}")
+
+    def _check_builtin_variable(self, field: str, written: ComparedValue, about: str) -> None:
+        """Report a value that cannot equal the built-in variable `about`: $number is a text, $messages a number."""
         if about == NUMBER_KEY and not isinstance(written, str):
             self._scope.add_error(
                 f'field {field}: found {written}, expected a number in quotation marks, as in "+33700000001"'
@@ -194,7 +176,7 @@ class RouteCompiler:
         if not words:
             self._scope.add_error(f"field {field}.contains: at least one is expected")
         asked = self._scope.questions_by_id.get(about)
-        if asked and isinstance(asked.answer, ChoicesAnswer):
+        if asked and asked.answer.has_several_values:
             values = [self._convert_value(f"{field}.contains", each, about) for each in words]
             return IncludesOption(about, frozenset(map(str, values)))
         return ContainsWord(about, tuple(map(fold_text, words)))
@@ -211,41 +193,16 @@ class RouteCompiler:
         if when.not_ is not None:
             yield Not(self._compile_condition(f"{field}.not", when.not_, step))
 
-    def _convert_value(self, field: str, written: ComparisonValue, about: str) -> ComparisonValue:
-        """What the reader of `about` gives for the answer that the author wrote."""
+    def _convert_value(self, field: str, written: ComparedValue, about: str) -> ComparedValue:
+        """Convert the value that the author compares with to the type and spelling that the reader of `about` gives."""
         asked = self._scope.questions_by_id.get(about)
         if asked is None:
             self._check_builtin_variable(field, written, about)
             value = read_variable(str(written)).value
             return fold_text(value) if isinstance(value, str) else float(str(value))
-        match asked.answer:
-            case NumberAnswer() | ScaleAnswer():
-                if isinstance(written, bool) or not isinstance(written, (int, float)):
-                    self._scope.add_error(
-                        f"field {field}: found '{written}', but the answer to '{about}' is a number"
-                    )
-                return written
-            case YesNoAnswer() if not isinstance(written, bool):
-                answer = read_answer(yes_no_reader(asked.answer), str(written), lambda: date.min)
-                if isinstance(answer, InvalidAnswer):
-                    self._scope.add_error(
-                        f"field {field}: found '{written}', but the answer to '{about}' is yes or no"
-                    )
-                return isinstance(answer, Answer) and bool(answer.value)
-            case ChoiceAnswer(options=options) | ChoicesAnswer(options=options):
-                if written not in [normalize_option(each).id for each in options]:
-                    self._scope.add_error(f"field {field}: '{about}' has no option '{written}'")
-                return written
-            case DateAnswer():
-                if not is_date(written):
-                    self._scope.add_error(f"field {field}: found '{written}', expected a date as YYYY-MM-DD")
-                return written
-            case TextAnswer():
-                return fold_text(str(written))
-            case _:
-                return written
+        return asked.answer.convert_compared(written, about, self._reporter(field))
 
 
 def _is_limited(route: Route) -> bool:
-    """May the route be closed?"""
+    """Return whether the route may be closed: it has a condition, or a count."""
     return route.when is not None or route.times is not None

@@ -1,4 +1,4 @@
-"""What the parts of a compiler share: the names of the file being compiled, and where its problems go."""
+"""The state that the compilers of one file share: its languages, steps and variables, and the findings so far."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ WrittenStep = SayStep | AskStep
 
 
 class CompilerScope:
-    """One file. `sources` are its steps as written, None for those that cannot be converted; `ids` knows them all.
+    """The names and findings of one survey file.
 
-    `variables` (lower case -> longest value, in characters) grows as texts and conditions name further ones.
-    """
+    `written_steps` are its steps as written, None for those that cannot be converted; `index_by_id` holds every step.
+    `variables` (key in lower case -> longest value, in characters) grows as texts and conditions name further ones."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class CompilerScope:
 
     @property
     def default_language(self) -> str:
-        """The first, which is the default."""
+        """Return the survey's first language, which stands in for missing translations."""
         return self.languages[0] if self.languages else ""
 
     def add_error(self, sentence: str) -> None:
@@ -43,15 +43,15 @@ class CompilerScope:
         self._add_finding(SurveyFinding("warning", code, self.current_step, reason, mend))
 
     def is_statement(self, step: str) -> bool:
-        """Is `step` known to ask nothing?"""
+        """Return whether `step` is a statement, which has no answer."""
         return isinstance(self.written_steps[self.index_by_id[step]], SayStep)
 
     def use_variable(self, key: str) -> None:
-        """A text or a condition names this session variable."""
+        """Note that a text or a condition uses the session variable `key`."""
         self.variables.setdefault(key.lower(), BUILTIN_VARIABLES.get(answer_key(key), LONGEST_VALUE))
 
     def next_counter(self) -> int:
-        """The next free number for a route that is counted."""
+        """Allot the next counter number, for a route that is taken a limited number of times."""
         self._counters_used += 1
         return self._counters_used - 1
 

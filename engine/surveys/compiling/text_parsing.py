@@ -4,21 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from engine.answers.answer_type import OptionLine, WrittenText
+from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.scope import CompilerScope
-from engine.surveys.phrases import decimal_point, fixed_text, yes_no_words
+from engine.surveys.phrases import fixed_text
 from engine.surveys.program import FixedText
-from engine.surveys.survey_file import (
-    ChoiceAnswer,
-    ChoicesAnswer,
-    FixedTexts,
-    NumberAnswer,
-    Option,
-    WrittenKeywords,
-    WrittenText,
-    YesNoAnswer,
-)
+from engine.surveys.survey_file import FixedTexts, WrittenKeywords
 from engine.surveys.texts import (
-    LONGEST_SMS,
     LocalizedText,
     TemplateSlot,
     TextTemplate,
@@ -32,7 +24,7 @@ from engine.surveys.texts import (
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 
 _MALFORMED_PLACEHOLDER = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
-"""What looks like a placeholder, and is none. One for what Parley tells, and does not, is the proofs' to find."""
+"""Text in braces that resembles a placeholder and is none. An unknown `{$name}` is left to the proofs."""
 
 PLAIN_KEYWORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
@@ -45,10 +37,8 @@ class TextCompiler:
     def compile_text(
         self, field: str, written: WrittenText, *, options: Sequence[LocalizedText] = (), plain: bool = False
     ) -> LocalizedText:
-        """A text in every language; where one is missing, in the first. A `plain` text has no placeholders.
-
-        `options` follow it, a line each.
-        """
+        """Compile a text for every language of the survey; a missing translation is replaced by the first language's.
+        A `plain` text has no placeholders. `options` follow the text, a line each."""
         scope = self._scope
         by_language = dict.fromkeys(scope.languages, written) if isinstance(written, str) else written
         for language in by_language:
@@ -71,10 +61,21 @@ class TextCompiler:
             text[language] = self._compile_template(field, wording, language, listed, plain)
         return text
 
+    def compile_option_lines(self, lines: Iterable[OptionLine]) -> list[LocalizedText]:
+        """The lines that follow a question."""
+        return [
+            {
+                language: f"{line.lead} {words}"
+                for language, words in self.compile_text(line.field, line.label, plain=True).items()
+            }
+            for line in lines
+        ]
+
     def compile_fixed_texts(
         self, written: FixedTexts, start: WrittenKeywords, title: str
     ) -> dict[FixedText, LocalizedText]:
-        """Every fixed text that is not silenced, the author's or ours."""
+        """Compile the fixed texts: the author's, Parley's default where there is none, nothing for those set to
+        `none`."""
         texts: dict[FixedText, LocalizedText] = {}
         for field in written.__struct_fields__:
             name = cast(FixedText, field)
@@ -118,17 +119,7 @@ class TextCompiler:
         scope = self._scope
         asked = scope.questions_by_id.get(slot.step)
         if asked is not None:
-            match asked.answer:
-                case ChoiceAnswer(options=options) | ChoicesAnswer(options=options):
-                    return slot.with_labels(
-                        option_label(normalize_option(each), language) for each in options
-                    )
-                case YesNoAnswer():
-                    return slot.with_labels(yes_no_words(language))
-                case NumberAnswer():
-                    return slot.with_decimal_point(decimal_point(language))
-                case _:
-                    return slot
+            return slot.with_words(asked.answer.slot_words(language))
         if slot.step in scope.index_by_id:
             if scope.is_statement(slot.step):
                 scope.add_error(f"field {field}: {{{slot.step}}} names a statement, which has no answer")
@@ -157,7 +148,8 @@ def fixed_text_by_language(
 
 
 def main_keyword(start: WrittenKeywords, language: str = "") -> str:
-    """The keyword that a person is told to send: the first one that is a plain word, if possible in `language`."""
+    """Return the keyword that texts tell a person to send: the first that is a plain word, of `language` if it has
+    one, else "START"."""
     by_language = start if isinstance(start, dict) else {language: start}
     order = [by_language[language]] if language in by_language else []
     for written in (*order, *by_language.values()):
@@ -165,17 +157,3 @@ def main_keyword(start: WrittenKeywords, language: str = "") -> str:
             if PLAIN_KEYWORD.fullmatch(each):
                 return each
     return "START"
-
-
-def normalize_option(written: str | Option) -> Option:
-    return Option(written, written) if isinstance(written, str) else written
-
-
-def option_label(option: Option, language: str) -> str:
-    if isinstance(option.label, str):
-        return option.label
-    return option.label.get(language) or next(iter(option.label.values()), "")
-
-
-def all_translations(text: WrittenText) -> list[str]:
-    return [text] if isinstance(text, str) else list(text.values())

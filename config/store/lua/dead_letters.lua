@@ -26,15 +26,15 @@ local function read_letter(letter)
   return fields
 end
 
--- A letter of an earlier release is not counted, and does not say so.
+-- One whose reason cannot be read, being damaged, is not counted.
 local function count_letter(reasons, letter, by)
-  if not letter.counted or type(letter.reason) ~= 'string' then return end
+  if type(letter.reason) ~= 'string' then return end
   if redis.call('HINCRBY', reasons, letter.reason, by) <= 0 then redis.call('HDEL', reasons, letter.reason) end
 end
 
--- A letter that is buried again keeps its place. No two have the same: within a millisecond they follow each other by
+-- A letter that is added again keeps its place. No two have the same: within a millisecond they follow each other by
 -- thousandths.
-local function bury(dead, index, reasons, now, id, letter)
+local function add_letter(dead, index, reasons, now, id, letter)
   count_letter(reasons, read_letter(redis.call('HGET', dead, id)), -1)
   redis.call('HSET', dead, id, letter)
   count_letter(reasons, read_letter(letter), 1)
@@ -52,26 +52,25 @@ local function write_audit(audit, id, letter, by, outcome)
 end
 
 -- A letter goes, and the audit says why. Answers whether it was there.
-local function exhume(dead, index, reasons, audit, id, by, outcome)
+local function remove_letter(dead, index, reasons, audit, id, by, outcome)
   local stored = redis.call('HGET', dead, id)
   redis.call('ZREM', index, id)
   if not stored then return false end
   local letter = read_letter(stored)
   redis.call('HDEL', dead, id)
   count_letter(reasons, letter, -1)
-  if redis.call('EXISTS', dead) == 0 then redis.call('DEL', reasons) end -- whatever an earlier release did to it
   write_audit(audit, id, letter, by, outcome)
   return true
 end
 
--- discard: KEYS dead, dead-index, dead-reasons, dead-audit; ARGV by whom, outcome, an id each. These letters go. Answers,
--- for each, 1 if it was there.
-local function discard(keys, args)
+-- These letters go. Answers, for each, 1 if it was there.
+local function discard_dead_letters(keys, args)
   local there = {}
-  for i = 3, #args do
-    there[i - 2] = exhume(keys[1], keys[2], keys[3], keys[4], args[i], args[1], args[2]) and 1 or 0
+  for i = 1, #args.ids do
+    there[i] = remove_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, keys.dead_letter_audit,
+      args.ids[i], args.by, args.outcome) and 1 or 0
   end
   return there
 end
 
-register('discard', discard, {'allow-oom'})
+register('discard_dead_letters', discard_dead_letters, {'allow-oom'})

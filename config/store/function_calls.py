@@ -1,0 +1,136 @@
+"""How a call of a server-side function is packed: what server_functions.py declares, as a command to Redis."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from typing import Any
+
+from msgspec.structs import astuple
+
+from config.store import keyspace
+from config.store.function_layout import ArgumentLayout, GroupLayout, layout_of
+from config.store.lua_library import LIBRARY_NAME
+from config.store.server_functions import Accept, InboundMail, ServerFunction, Wake, WithdrawInvitation
+
+Command = tuple[Any, ...]
+
+_Packer = Callable[[Any, list[Any], list[Any]], None]
+"""Appends the KEYS and the ARGV of a value to these lists."""
+
+
+def function_call(call: ServerFunction) -> Command:
+    """Return the command that makes a call."""
+    name, pack = _packer_of_function(type(call))
+    keys, args = list[Any](), list[Any]()
+    pack(call, keys, args)
+    return ("FCALL", name, len(keys), *keys, *args)
+
+
+@cache
+def _packer_of_function(function: type[ServerFunction]) -> tuple[str, _Packer]:
+    layout = layout_of(function)
+    return f"{LIBRARY_NAME}_{layout.name}", _packer_of(layout, counted=False)
+
+
+def _packer_of(layout: ArgumentLayout, *, counted: bool) -> _Packer:
+    """`counted`: its groups have their lengths before them. That KEYS come first, then ARGV, then groups, lets all fields be
+    taken at once."""
+    first_arg = len(layout.keys)
+    first_group = first_arg + len(layout.args)
+    groups = [_packer_of_group(each, counted=counted) for each in layout.groups]
+
+    def pack_single(value: Any, keys: list[Any], args: list[Any]) -> None:
+        fields = astuple(value)
+        keys += fields[:first_arg]
+        args += fields[first_arg:]
+
+    def pack(value: Any, keys: list[Any], args: list[Any]) -> None:
+        fields = astuple(value)
+        keys += fields[:first_arg]
+        args += fields[first_arg:first_group]
+        for pack_group, elements in zip(groups, fields[first_group:], strict=True):
+            pack_group(elements, keys, args)
+
+    return pack if groups else pack_single
+
+
+def _packer_of_group(group: GroupLayout, *, counted: bool) -> _Packer:
+    if group.element is None:
+        return partial(_pack_list, in_keys=bool(group.keys), counted=counted)
+    pack_one = _packer_of(group.element, counted=True)
+
+    def pack_optional(value: Any, keys: list[Any], args: list[Any]) -> None:
+        args.append(0 if value is None else 1)
+        if value is not None:
+            pack_one(value, keys, args)
+
+    def pack_elements(values: Sequence[Any], keys: list[Any], args: list[Any]) -> None:
+        if counted:
+            args.append(len(values))
+        for value in values:
+            pack_one(value, keys, args)
+
+    return pack_optional if group.optional else pack_elements
+
+
+def _pack_list(
+    values: Sequence[Any], keys: list[Any], args: list[Any], *, in_keys: bool, counted: bool
+) -> None:
+    if counted:
+        args.append(len(values))
+    if in_keys:
+        keys += values
+    else:
+        args += values
+
+
+# Calls that several processes make
+
+
+def accept_commands(
+    shards: int, events_in: Sequence[tuple[str, bool, bytes]], ages_ms: Sequence[int] = ()
+) -> tuple[list[Command], list[list[int]]]:
+    """Return commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
+    says how long ago each was accepted, unless all of them are new.
+
+    A command answers a list of ints, one an event: 0 if nobody need be woken, else a key of QUEUE_BY_NUMBER.
+    """
+    commands: list[Command] = []
+    positions: list[list[int]] = []
+    for k, group in keyspace.group_by_shard(enumerate(events_in), lambda item: item[1][0], shards).items():
+        events = [
+            InboundMail(
+                mailbox=keyspace.mailbox_key(k, sender),
+                sender=sender,
+                event=keyspace.mail_prefix(start) + event,
+            )
+            for _, (sender, start, event) in group
+        ]
+        ages = [ages_ms[at] for at, _ in group] if ages_ms else ()
+        commands.append(
+            function_call(Accept(lane_alarms=keyspace.lane_alarms_key(k), events=events, ages_ms=ages))
+        )
+        positions.append([at for at, _ in group])
+    return commands, positions
+
+
+def withdraw_invitation_command(
+    k: int, channel: str, identity: str, sender: str, keep_events_ms: int, records: bytes
+) -> Command:
+    """Return the command that holds an invitation no more. It answers 1 if it was held."""
+    return function_call(
+        WithdrawInvitation(
+            held_ids=keyspace.held_ids_key(k, channel),
+            held_invitations=keyspace.held_invitations_key(k),
+            session=keyspace.session_key(k, identity),
+            events=keyspace.events_key(k),
+            id=identity,
+            sender=sender,
+            keep_events_ms=keep_events_ms,
+            records=records,
+        )
+    )
+
+
+def wake_command(queue: str, senders: Iterable[str]) -> Command:
+    """Return the command, for the broker's Redis, that wakes a worker of `queue` for these senders."""
+    return function_call(Wake(wakeup_queue=keyspace.wakeup_queue_key(queue), senders=[*senders]))

@@ -1,0 +1,234 @@
+"""The answer type `choices`: several of several options, as `1 3` or `red and green`."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from itertools import combinations
+from typing import Any, ClassVar
+
+from engine.answers.answer_type import (
+    LONGEST_REPLY,
+    AnswerReader,
+    AnswerSpec,
+    ComparedValue,
+    InvalidAnswer,
+    OptionLine,
+    Refusal,
+    ReportProblem,
+    SlotWords,
+    Today,
+)
+from engine.answers.options import (
+    NO_SUCH_OPTION,
+    OPTION_COMMANDS,
+    Option,
+    check_option,
+    find_option,
+    index_options,
+    label_options,
+    named_options,
+    number_options,
+)
+from engine.answers.proof_terms import AskedConditions, dominating_text
+from engine.answers.translations import Translated
+from engine.answers.vocabulary import word_set
+from engine.model.events import Answer
+from engine.model.text_normalization import fold_text, trim_punctuation
+
+_MAX_VARIED_OPTIONS = 10
+"""Of so many options that conditions name, every combination is looked at."""
+
+_OPTION_SEPARATOR = re.compile(r"[\s,;/&+.()*#\u2022-]+|(?:and|et|og|plus)(?!\w)")
+_ALL_WORDS = word_set(
+    "all, all of them, all of these, everything, tous, toutes, tout, alle, alle sammen, alt"
+)
+
+_TOO_FEW = Refusal(
+    "too_few",
+    Translated(en="That is too few.", fr="Il en faut plus.", no="Det er for få."),
+    "it names too few of the options",
+)
+_TOO_MANY = Refusal(
+    "too_many",
+    Translated(en="That is too many.", fr="Il y en a trop.", no="Det er for mange."),
+    "it names too many of the options",
+)
+
+_EXPECTED_ONE = Translated(
+    en="Please answer with one number from 1 to {count}.",
+    fr="Veuillez répondre par un seul nombre de 1 à {count}.",
+    no="Svar med ett tall fra 1 til {count}.",
+)
+_EXPECTED_SOME = Translated(
+    en="Please answer with {least} to {most} numbers from 1 to {count}, such as {example}.",
+    fr="Veuillez répondre par {least} à {most} nombres de 1 à {count}, comme {example}.",
+    no="Svar med {least} til {most} tall fra 1 til {count}, for eksempel {example}.",
+)
+_EXPECTED_EXACTLY = Translated(
+    en="Please answer with {least} numbers from 1 to {count}, such as {example}.",
+    fr="Veuillez répondre par {least} nombres de 1 à {count}, comme {example}.",
+    no="Svar med {least} tall fra 1 til {count}, for eksempel {example}.",
+)
+
+
+class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
+    """Several of `options`: `min` to `max` of them, by default 1 to all."""
+
+    options: list[str | Option]
+    min: int = 1
+    max: int | None = None
+
+    schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "options": {"minItems": 1}, "min": {"minimum": 1}, "max": {"minimum": 1},
+    }  # fmt: skip
+    has_several_values: ClassVar[bool] = True
+
+    def compile_reader(self, report: ReportProblem) -> "ChoicesReader":
+        ids, places = index_options(self.options, report)
+        most = self.max if self.max is not None else max(1, len(ids))
+        if not 1 <= self.min <= most or (ids and most > len(ids)):
+            report(f"field answer: nobody can choose from {self.min} to {most} of {len(ids)} options")
+        return ChoicesReader(ids, places, self.min, most)
+
+    def option_lines(self) -> list[OptionLine]:
+        return number_options(self.options)
+
+    def slot_words(self, language: str) -> SlotWords:
+        return SlotWords(label_options(self.options, language))
+
+    def convert_compared(self, written: ComparedValue, step: str, report: ReportProblem) -> ComparedValue:
+        check_option(written, self.options, step, report)
+        return written
+
+
+class ChoicesReader(AnswerReader, frozen=True):
+    """`least` to `most` of several options; `ids` by place; `places` is what a person may write, folded -> place."""
+
+    ids: tuple[str, ...]
+    places: Mapping[str, int]
+    least: int
+    most: int
+
+    takes_commands = OPTION_COMMANDS
+
+    def read_reply(self, sms: str, today: Today) -> Answer | InvalidAnswer:
+        del today
+        places = _find_options(self.places, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
+        if not places:
+            return InvalidAnswer(NO_SUCH_OPTION.reason)
+        if len(places) < self.least:
+            return InvalidAnswer(_TOO_FEW.reason)
+        if len(places) > self.most:
+            return InvalidAnswer(_TOO_MANY.reason)
+        indexes = tuple(sorted(places))
+        return Answer(sms, tuple(self.ids[place] for place in indexes), indexes=indexes)
+
+    def list_refusals(self) -> tuple[Refusal, ...]:
+        return (
+            NO_SUCH_OPTION,
+            *((_TOO_FEW,) if self.least > 1 else ()),
+            *((_TOO_MANY,) if self.most < len(self.ids) else ()),
+        )
+
+    def expected_answer(self, language: str) -> str:
+        expected = (
+            _EXPECTED_SOME
+            if self.least < self.most
+            else _EXPECTED_ONE
+            if self.most == 1
+            else _EXPECTED_EXACTLY
+        )
+        return expected.say(language).format(
+            least=self.least,
+            most=self.most,
+            count=len(self.ids),
+            example=" ".join(str(n) for n in range(1, max(self.least, min(self.most, 2)) + 1)),
+        )
+
+    def describe_answers(self) -> str:
+        if self.least == self.most:
+            return f"{self.least} of {len(self.ids)}"
+        return f"{self.least} to {self.most} of {len(self.ids)}"
+
+    def named_answers(self, compared: Collection[str]) -> list[str]:
+        del compared
+        return named_options(self.places)
+
+    def put_in_text(self, labels: Sequence[str]) -> tuple[str, ...]:
+        names = labels or self.ids
+        longest = sorted(names, key=len)[-self.most :]
+        return (dominating_text([", ".join(longest), *names]),)
+
+    def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:
+        """The numbers of the options chosen, the most first; what conditions name is there or not, in every combination."""
+        del today
+        named = _options_asked(asked)
+        varied = [place for place, each in enumerate(self.ids) if each in named][:_MAX_VARIED_OPTIONS]
+        by_length = sorted(self.places.items(), key=lambda item: len(item[0]))
+        length = {place: len(name) for name, place in by_length}
+        others = [place for place in range(len(self.ids)) if place not in varied]
+        others.sort(key=lambda place: length[place], reverse=True)
+        for size in range(len(varied), -1, -1):
+            for chosen in combinations(varied, size):
+                for more in {
+                    min(len(others), max(0, self.most - size)),
+                    min(len(others), max(0, self.least - size)),
+                }:
+                    yield " ".join(str(place + 1) for place in sorted((*chosen, *others[:more])))
+
+    def reaches_every_region(self, asked: AskedConditions) -> bool:
+        return len(_options_asked(asked)) <= _MAX_VARIED_OPTIONS and not asked.patterns
+
+    def invalid_replies(self) -> Iterable[str]:
+        return ("?", " ".join(str(number + 1) for number in range(len(self.ids))), "1", "0")
+
+
+def _options_asked(asked: AskedConditions) -> set[str]:
+    """The options that conditions name."""
+    return {*asked.options, *map(str, asked.equals)}
+
+
+def _find_options(places: Mapping[str, int], text: str) -> set[int] | None:
+    """The options that `text`, folded, names; None if there is anything else in it."""
+    one = find_option(places, text)
+    if one is not None:
+        return {one}
+    if trim_punctuation(text) in _ALL_WORDS:
+        return set(places.values())
+    names = _names_by_first_character(places)
+    found: set[int] = set()
+    at = 0
+    while at < len(text):
+        name = _name_at(text, at, names.get(text[at], ()))
+        if name:
+            found.add(places[name])
+            at += len(name)
+        elif (separator := _OPTION_SEPARATOR.match(text, at)) and not _is_range(text, separator):
+            at = separator.end()
+        else:
+            return None
+    return found
+
+
+def _is_range(text: str, separator: re.Match[str]) -> bool:
+    """`1-3` may mean the two or the three of them, `1.3` anything."""
+    return (
+        separator.group().strip(" ") in ("-", ".")
+        and text[: separator.start()][-1:].isdigit()
+        and text[separator.end() :][:1].isdigit()
+    )
+
+
+def _names_by_first_character(places: Mapping[str, int]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name in sorted(places, key=len, reverse=True):
+        names.setdefault(name[0], []).append(name)
+    return names
+
+
+def _name_at(text: str, at: int, names: list[str] | tuple[str, ...]) -> str:
+    """The longest of `names`, given longest first, that stands at `at` in `text`; empty if none does."""
+    for name in names:
+        if text.startswith(name, at) and not (name[-1:].isalnum() and text[at + len(name) :][:1].isalnum()):
+            return name
+    return ""

@@ -1,0 +1,67 @@
+"""What commands print for people: one kind of console, table and progress bar, on a terminal or into a pipe.
+
+What people wrote is printed as it is: brackets are no markup, `:name:` is no emoji, and a number in it has no colour of
+its own. Colours are those that a command asks for, by Text and styles.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+PIPED_WIDTH = 200
+"""Columns of what no terminal shows: what `grep` finds in one line should not depend on who runs it."""
+
+NARROW_WIDTH = 110
+"""A terminal that is not as wide is shown fewer columns of a wide table; never less of what went wrong."""
+
+PROMPT = "> "
+"""Before what a person types as an SMS."""
+
+
+def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console on standard output, or on standard error. `soft_wrap`: sentences are left for the terminal to break,
+    and stay whole in a pipe; tables need a console without."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        soft_wrap=soft_wrap,
+        width=None if stream.isatty() else PIPED_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def simple_table(*columns: str) -> Table:
+    """A table with a line under its header and no others; more columns may be added."""
+    return Table(*columns, box=box.SIMPLE)
+
+
+@contextmanager
+def progress_bar(
+    total: int, title: str, *, shown_from: int = 2, console: Console | None = None
+) -> Iterator[Callable[[float], None]]:
+    """Show a bar while something goes on, and yield what to call with how many more are done.
+
+    No bar is shown for fewer than `shown_from`, nor where standard error is no terminal. What is printed meanwhile has
+    to be printed on `console`, so that it comes above the bar.
+    """
+    if total < shown_from or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import (  # noqa: PLC0415 (takes longer to import than most commands take)
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(title, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or open_console(stderr=True), transient=True) as bar:
+        yield partial(bar.advance, bar.add_task(title, total=total))

@@ -1,0 +1,43 @@
+"""The root of all errors that Parley raises, and the tree of them.
+
+An error's text is a sentence for a person: what happened, to what, what to do. A program decides by its class and its
+fields, never by its text.
+
+ParleyError
+    ConfigError                        config.settings.config_errors
+    _ContactsFileError                 config.settings.contacts
+    CsvFileError                       config.settings.csv_files
+    UnreadableLaneError                engine.model.lane
+    BadPatternError                    engine.model.patterns
+    TranscriptError                    engine.proofs.transcripts
+    TooManySpotsError                  engine.proofs.walks
+    UnplayableWalkError                engine.proofs.witness
+    ForgedWebhookError                 engine.providers
+    UnreadableWebhookError             engine.providers
+    UnusableChannelError               engine.providers
+    DocumentSyntaxError                engine.surveys.documents
+    InvalidSurveyError                 engine.surveys.findings
+    UnknownChannelError                engine.turns.turn
+    UnknownStepError                   engine.turns.turn
+    UnknownVersionError                engine.turns.turn
+    InvitationRejectedError            ingest.api.invitation_parser
+    ApiError                           ingest.api.problems
+    UntextableNumberError              ingest.api.textable_numbers
+    InvitationApiError                 ingest.commands.invite
+    PeopleFileError                    ingest.commands.people
+    SimulatedPhoneError                ingest.commands.phone
+    RedisUnavailableError              ingest.intake.mailboxes
+        RedisAndSpoolUnavailableError  ingest.intake.mailboxes
+        WrongRedisTypeError            ingest.intake.mailboxes
+    SpoolError                         ingest.intake.spool
+    InvalidNumberError                 workers.commands.cli_numbers
+    LaneBusyError                      workers.commands.erase
+    InvalidEntryError                  workers.commands.optout
+    EmbeddedServerError                workers.runtime.embedded_redis
+
+What Redis, the operating system and msgspec raise goes through as it is, where nobody can say more of it.
+"""
+
+
+class ParleyError(Exception):
+    """Any error of ours."""

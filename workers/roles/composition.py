@@ -1,0 +1,94 @@
+"""Puts together what works on a deployment: one function for each kind of work, which workers and commands share."""
+
+from collections.abc import Collection
+
+from config.settings.channels import channel_policies
+from config.settings.settings import Settings
+from engine.providers import Recourse, UnusableChannelError
+from engine.providers.provider_registry import open_provider
+from workers.clock.alarm_clock import AlarmClock
+from workers.clock.invitation_pacer import InvitationPacer
+from workers.dead_letters.replay import DeadLetterReplayer
+from workers.dead_letters.replay_decision import ReplayOption
+from workers.sending import bulkhead
+from workers.sending.delivery import DeliveryRunner
+from workers.sending.http_client import ProviderClient
+from workers.store.deployment import Deployment
+from workers.turns.turns import TurnRunner
+
+
+def build_turn_runner(deployment: Deployment) -> TurnRunner:
+    """Build what both the rate-limit and the conversation worker run. Raises ConfigError if the list of opt-outs
+    has another key than the settings'."""
+    return TurnRunner(
+        deployment.lane_store(deployment.open_opt_out_list()),
+        deployment.surveys,
+        deployment.settings.channels,
+        deployment.channel_store(),
+        deployment.wakeup_broker(),
+        deployment.settings.log_key,
+    )
+
+
+def build_delivery_runner(deployment: Deployment) -> DeliveryRunner:
+    settings = deployment.settings
+    clients = {
+        name: ProviderClient(open_provider(settings.provider_settings(name)), bulkhead.SLOTS_PER_CHANNEL)
+        for name in settings.channels
+    }
+    return DeliveryRunner(
+        deployment.outbox_store(),
+        deployment.channel_store(),
+        clients,
+        deployment.wakeup_broker(),
+        settings.log_key,
+    )
+
+
+def build_alarm_clock(deployment: Deployment) -> AlarmClock:
+    return AlarmClock(deployment.lanes, deployment.settings.shards, deployment.wakeup_broker())
+
+
+def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:
+    settings = deployment.settings
+    return InvitationPacer(
+        deployment.lanes,
+        deployment.broker,
+        settings.channels,
+        deployment.surveys,
+        deployment.channel_store(),
+        deployment.wakeup_broker(),
+        shards=settings.shards,
+        keep_events_ms=settings.keep_events_ms,
+    )
+
+
+def build_dead_letter_replayer(
+    deployment: Deployment, operator: str, options: Collection[ReplayOption]
+) -> DeadLetterReplayer:
+    """Build what replays dead letters as this deployment's workers would. Raises ConfigError if the list of
+    opt-outs has another key than the settings'."""
+    settings, optouts = deployment.settings, deployment.open_opt_out_list()
+    return DeadLetterReplayer(
+        deployment.lane_store(optouts),
+        optouts,
+        deployment.surveys,
+        channel_policies(settings.channels),
+        deployment.channel_store(),
+        deployment.wakeup_broker(),
+        _recourses_by_channel(settings),
+        settings.shards,
+        by=operator,
+        options=options,
+    )
+
+
+def _recourses_by_channel(settings: Settings) -> dict[str, Recourse]:
+    """Each channel's recourse for an SMS that its provider may have; `none` if the provider cannot be opened."""
+    found: dict[str, Recourse] = {}
+    for name in settings.channels:
+        try:
+            found[name] = open_provider(settings.provider_settings(name)).recourse
+        except UnusableChannelError:
+            found[name] = "none"
+    return found

@@ -1,0 +1,58 @@
+"""A deployment, as a process or a command of it works with it: its settings, its surveys, both Redis servers, and the
+stores on them. How a store is put together is said here and nowhere else; what works on the stores is put together in
+workers/roles/composition.py.
+"""
+
+import msgspec
+import redis
+
+from config.settings.settings import Settings
+from engine.surveys.survey_registry import SurveyRegistry
+from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
+from workers.store.channel_state import ChannelStore
+from workers.store.lanes import LaneStore
+from workers.store.optouts import OptOutList, find_opt_out_list, open_opt_out_list
+from workers.store.outboxes import OutboxStore
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """`lanes` and `broker` are clients of the Redis of the lanes and of that of the wake-ups. `surveys` are those that run
+    here; a command that needs none, or takes versions from Redis as it comes to them, begins with an empty registry."""
+
+    settings: Settings
+    lanes: redis.Redis
+    broker: redis.Redis
+    surveys: SurveyRegistry = msgspec.field(default_factory=SurveyRegistry)
+
+    @property
+    def distinct_servers(self) -> list[redis.Redis]:
+        """Both servers, or the one that they are."""
+        same = _server_address(self.lanes) == _server_address(self.broker)
+        return [self.broker] if same else [self.broker, self.lanes]
+
+    def lane_store(self, optouts: OptOutList) -> LaneStore:
+        return LaneStore(self.lanes, self.settings.shards, self.settings.keep_events_ms, optouts)
+
+    def outbox_store(self) -> OutboxStore:
+        return OutboxStore(self.lanes, self.settings.shards, self.settings.keep_events_ms)
+
+    def channel_store(self) -> ChannelStore:
+        return ChannelStore(self.lanes, self.settings.channels)
+
+    def wakeup_broker(self, batch: int = WAKEUP_BATCH) -> WakeupBroker:
+        return WakeupBroker(self.broker, batch)
+
+    def open_opt_out_list(self) -> OptOutList:
+        """The list of opt-outs, made if there is none. Raises ConfigError if its key is another than the settings'."""
+        return open_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key)
+
+    def find_opt_out_list(self) -> OptOutList | None:
+        """The same, but None if there is none."""
+        return find_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key)
+
+
+_SERVER_ADDRESS_FIELDS = ("host", "port", "path", "db")
+
+
+def _server_address(client: redis.Redis) -> list[object]:
+    return [client.connection_pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS]
