@@ -30,7 +30,7 @@ quick: install
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto -m "not processes"
+	$(BIN)/python -m pytest -m "not processes"
 
 check: install
 	$(BIN)/ruff format --check $(SOURCES)

@@ -1,6 +1,7 @@
 """Fixtures: real servers on free ports, one set for each test process. And the mark `processes`, without which a test
 starts none."""
 
+import os
 import sys
 from collections.abc import Generator, Iterator
 
@@ -30,20 +31,46 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 STARTERS = {"deployed", "deployment", "own_valkey", "parley", "process"}
 """Fixtures that start processes."""
 
+LONGEST = ("test_alerts.py", "test_soak.py")
+
 _runs_unmarked = False
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at once. Those with processes wait most of the time, so there is room for three a core."""
+    return len(os.sched_getaffinity(0)) * (1 if config.option.markexpr == "not processes" else 3)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves."""
+    """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves.
+
+    The list is dealt to the test processes in even parts, in this order. Each part begins with its share of the marked,
+    which take longest, and ends with short ones, so that none is left with a long one at the end.
+    """
     for item in items:
         if item.path.parent.name == "faults" or STARTERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
+    kinds = [[item for item in items if _starts_processes(item) == starts] for starts in (True, False)]
+    kinds[0].sort(
+        key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+    )
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = [
+        item
+        for part in range(parts)
+        for kind in kinds
+        for item in kind[part * len(kind) // parts : (part + 1) * len(kind) // parts]
+    ]
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    return item.get_closest_marker("processes") is not None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     global _runs_unmarked  # noqa: PLW0603 (an audit hook cannot be given anything, nor be removed)
-    _runs_unmarked = item.get_closest_marker("processes") is None
+    _runs_unmarked = not _starts_processes(item)
     try:
         return (yield)
     finally:
