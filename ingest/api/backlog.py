@@ -53,7 +53,8 @@ class InvitationIntake:
         return outcomes
 
     async def _already_accepted(self, asked: Sequence[InvitationRequest]) -> list[bool]:
-        """Is this very invitation referred to already, or one that is forgotten on purpose?"""
+        """Return for each whether its reference is stored with the same content, or was erased on purpose (an empty
+        value)."""
         names = [keyspace.reference_key(self._shards, each.event.id) for each in asked]
         found = await self._lanes.run_commands([("GET", name) for name in names]) if names else []
         return [stored in (each.fingerprint.encode(), b"") for stored, each in zip(found, asked, strict=True)]
@@ -105,7 +106,7 @@ class InvitationIntake:
         outcomes: list[InvitationOutcome],
         meaning: Mapping[int, InvitationOutcome],
     ) -> None:
-        """Run the commands. What is answered an int that has a meaning has come out so."""
+        """Run the commands, and set the outcome of each invitation whose answer `meaning` lists."""
         answers = await self._lanes.run_commands(commands) if commands else []
         for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
             outcomes[at] = meaning.get(answer, outcomes[at])

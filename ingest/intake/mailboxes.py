@@ -1,9 +1,8 @@
-"""Events go into mailboxes, and then the workers that they need are rung for.
+"""Puts events into mailboxes, and then wakes a worker for each sender that needs one.
 
-`accept` returns when the event is in its mailbox, and so, with the settings that ship, on disk; or in the spool
-(ingest/intake/spool.py), if there is one and Redis cannot take it, or has not yet taken what is there. The ring follows on its
-own: a ring that fails is counted and forgotten, since the lane's alarm rings again.
-"""
+`accept` returns when the event is in its mailbox (on disk, with the settings that ship) or in the spool
+(ingest/spool.py), if there is one and Redis fails or spooled events go first. Wake-ups are sent afterwards; one that
+fails is counted and dropped, since the lane's alarm makes up for it."""
 
 import asyncio
 from collections import Counter
@@ -44,11 +43,11 @@ class RedisUnavailableError(ParleyError):
 
 
 class WrongRedisTypeError(RedisUnavailableError):
-    """What Redis has under one of the names is nothing of ours, so waiting does not help."""
+    """Redis holds a value of another type under one of our keys (WRONGTYPE), so another try will not help."""
 
 
 class RedisAndSpoolUnavailableError(RedisUnavailableError):
-    """Nor did the spool take it. `str` is a sentence that says why."""
+    """Redis did not confirm, and the spool did not take the event either. `str` is a sentence that says why."""
 
 
 MailEntry = tuple[str, bool, bytes]
@@ -109,7 +108,7 @@ class MailboxWriter:
 
     @property
     def spool_in_use(self) -> bool:
-        """Has the spool something that goes first?"""
+        """Whether the spool holds events, which go into the mailboxes before any new one."""
         return self._spool is not None and self._spool.in_use
 
     async def accept(self, letters: Sequence[InboundItem]) -> AcceptOutcome:

@@ -159,8 +159,8 @@ class InlineReplies:
         return (provider.write_inline_replies(replies) if replies else provider.webhook_response), kept
 
     async def _confirm_receipt(self, channel: Channel, sender: str, receipt: DeliveryReceipt) -> None:
-        """Settle the SMS that a receipt is about, if an answer was entrusted with it. One that failed is left to
-        whoever asks the provider, who learns why; so is all of it if Redis fails."""
+        """Settle the SMS that a receipt names, if it went out in a webhook's answer. A failed one, and any error of
+        Redis, is left to the delivery worker's look-up, which learns why."""
         if not receipt.sms or not receipt.ticket or receipt.state == "failed":
             return
         k = keyspace.shard_of(sender, self._shards)
@@ -195,7 +195,7 @@ class InlineReplies:
             self._mailboxes.wake(keyspace.OUTBOUND_QUEUE, sender)
 
     async def _reserve_outbox(self, channel: Channel, letter: InboundItem) -> ReservedOutbox | None:
-        """The outbox of whoever wrote, if it is free."""
+        """Reserve the sender's outbox, if it is empty and nobody sends; None if not."""
         sender = letter.sender
         k = keyspace.shard_of(sender, self._shards)
         reserved = ReservedOutbox(sender, secrets.token_hex(8), letter.arrived_s + LANE_WAIT_S)
@@ -217,7 +217,8 @@ class InlineReplies:
     async def _attached_replies(
         self, channel: Channel, provider: InlineReplyProvider, reserved: ReservedOutbox
     ) -> list[OutboundSms]:
-        """The SMS that are the answer's from now on. None if they come too late, or anything is in the way."""
+        """Attach the waiting SMS to the answer, and return them. None of them, with the outbox released, if they come
+        too late or cannot go this way."""
         outcome, replies = "failed", list[OutboundSms]()
         try:
             outcome, replies = await self._try_attach(channel, provider, reserved)

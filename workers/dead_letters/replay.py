@@ -207,7 +207,8 @@ class DeadLetterReplayer:
     def _hold_up_refused(
         self, held: Sequence[_ClaimedLetter], admit: SessionAdmission
     ) -> Iterator[_ClaimedLetter]:
-        """Those that may not open the sessions that they would are held up: their letters are not spent on a refusal."""
+        """Replace the decision by `busy` for letters whose sessions `admit` has no permits for, so that no letter is
+        spent on a refusal."""
         opening = [
             each.draft
             for _, _, each in held
@@ -284,7 +285,8 @@ class DeadLetterReplayer:
         self._lanes.release_kept([KeptDeadLetter(each.sender, 0, each.id, self._operator, "busy")])
 
     def _result_of_gone(self, each: LetterReference) -> LetterResult:
-        """It is there no more. Perhaps we have dealt with it, and the reply was lost."""
+        """The result for a letter that is no longer stored, with its last audit entry: this very replayer may have
+        taken it and lost the reply."""
         k = keyspace.shard_of(each.sender, self._shards)
         last = dead_letter_store.last_audit_entry(self._redis, k, each.id)
         return LetterResult(each.id, "gone", f"{last.outcome}, by {last.by}" if last else "")

@@ -361,7 +361,7 @@ def _paused_channel_finding(
 def _resting_outbox_finding(
     s: SenderSnapshot, lock: stored_values.StoredLock | None, standing: ChannelStatus, wait: str
 ) -> DiagnosticFinding:
-    """Nobody is sending. What kept the SMS until now says how it was left."""
+    """The finding for an outbox that nobody is sending from: its lock's owner says why the oldest SMS rests."""
     if lock is None or lock.until <= s.now:
         return _unclaimed_outbox_finding(s, lock, wait)
     left = format_duration(lock.until - s.now)

@@ -147,8 +147,8 @@ class _SnapshotReader:
     def _load_surveys(
         self, lane: Lane, living: Mapping[str, process_registry.ProcessHeartbeat]
     ) -> tuple[SurveyRegistry, dict[str, set[str]]]:
-        """The versions that the lane's sessions need and those that new ones would begin with; and the latter by name:
-        what workers say that they run, else what is in the folder."""
+        """Load the versions that the lane's sessions are pinned to and those that a new session would begin with;
+        return also the latter by survey name, from living processes, else from the folder."""
         surveys, running = SurveyRegistry(), dict[str, set[str]]()
         for process in living.values():
             for name, version in process.surveys.items():
@@ -237,7 +237,8 @@ class _SnapshotReader:
         return awake_at if awake_at > now else 0
 
     def _read_opt_outs(self, found: SenderSnapshot) -> None:
-        """The list of opt-outs knows by whose word, and those of people who have no lane."""
+        """Merge the list of opt-outs into the snapshot: the list has each opt-out's source, and those of senders
+        without a lane."""
         try:
             optouts = self._deployment.find_opt_out_list()
             known = optouts.opt_outs_of(self._sender) if optouts is not None else {}
@@ -388,7 +389,8 @@ def _with_limits(
     running: Mapping[str, set[str]],
     now: int,
 ) -> ConversationStatus:
-    """With what is left of the limits. They are the channel's own line's, but for cooling down."""
+    """`thread` with what is left of each limit. Limits are counted on the channel's own line, cooldowns on the
+    sub-number's."""
     main = turn.lane.lines.get(thread.channel) or ChannelLine()
     throttle = throttle_allowance(main, policy, now)
     offered = (turn.surveys.by_version(each) for name in policy.surveys for each in running.get(name, ()))

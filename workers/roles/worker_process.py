@@ -38,7 +38,7 @@ WORKER_STOP_TIMEOUT_MS = 8_000
 """How long a worker may take to finish what it holds once it is told to stop."""
 
 FORCED_EXIT_S = 9.5
-"""How long after that it is ended, whatever it does: supervisors kill after 10 s."""
+"""Seconds from the signal until the process is ended by force. Supervisors kill after 10 s."""
 
 WakeupHandler = Callable[[str, Sequence[str]], None]
 
@@ -132,9 +132,9 @@ def _wakeup_actor(queue: str, run: WakeupHandler) -> Callable[[list[str]], None]
 
 
 class StopSignal:
-    """SIGTERM or SIGINT, waited for. Its queues may be put into by a signal handler; an Event's lock could be held by
-    the very thread that the handler interrupts. A process that has not ended in time by itself, as Redis hangs, is ended:
-    what it holds is as after a kill, and its leases run out."""
+    """Wait for SIGTERM or SIGINT. A SimpleQueue, not an Event: a signal handler may interrupt the very thread that
+    holds an Event's lock. A process that has not ended END_S after the signal (Redis hangs, say) exits with status
+    1; its leases run out, as after a kill."""
 
     def __init__(self) -> None:
         self._stop_requests: SimpleQueue[int] = SimpleQueue()

@@ -45,8 +45,8 @@ def delete_entries(client: redis.Redis, k: int, ids: Iterable[bytes]) -> int:
 
 
 def forget_references(client: redis.Redis, shards: int, sessions: Iterable[str]) -> None:
-    """What these sessions' invitations said can be told no more, by trying all numbers neither. What stays is that
-    their references are taken."""
+    """Empty the stored references of these sessions' invitations, so that no number can be recovered from them. The
+    references stay taken."""
     commands: list[function_calls.Command] = [
         ("SET", keyspace.reference_key(shards, each), "", "XX", "KEEPTTL") for each in sessions
     ]
@@ -55,8 +55,8 @@ def forget_references(client: redis.Redis, shards: int, sessions: Iterable[str])
 
 
 def forget_sessions(client: redis.Redis, k: int, sessions: Iterable[str]) -> int:
-    """Whose these sessions are is found by their ids no more. What stays is that there was one: an invitation that is
-    repeated must not open it again. Answers how many there were."""
+    """Empty the index entries that lead from these sessions to their senders. The ids stay taken, so that a repeated
+    invitation opens no second session. Returns how many there were."""
     commands: list[function_calls.Command] = [
         ("SET", keyspace.session_key(k, each), "", "XX", "KEEPTTL") for each in sessions
     ]

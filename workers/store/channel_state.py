@@ -166,7 +166,8 @@ class ChannelStore:
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
     def report_results(self, name: str, tries: Sequence[tuple[str, int, str]]) -> CircuitState:
-        """Tell how tries ended, in that order: a How ("probe-" before it if it probed), ms that it took, and why."""
+        """Record the results of attempts, in order: (How, prefixed by "probe-" for a probe; ms taken; reason).
+        Returns the circuit after them."""
         call = ReportResults(
             pause=keyspace.pause_key(name),
             circuit_state=keyspace.circuit_state_key(name),

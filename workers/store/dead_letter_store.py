@@ -64,7 +64,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def queue(self) -> str:
-        """Of the worker that gave it up."""
+        """Return the queue of the worker that gave it up."""
         if self.kind == "sms":
             return keyspace.OUTBOUND_QUEUE
         return keyspace.STARTS_QUEUE if self.what[:1] == keyspace.START_PREFIX else keyspace.REPLIES_QUEUE
@@ -95,7 +95,8 @@ decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 
 
 def decode_or_placeholder(identity: str, blob: bytes) -> DeadLetter:
-    """The letter in `blob`, whatever that is: one that this release cannot read is shown, and may be dropped."""
+    """Decode a dead letter. One that this release cannot decode is returned as an `undecodable` letter with `blob` as
+    its content, so that it can be shown and dropped."""
     try:
         return decode_dead_letter(blob)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
@@ -124,7 +125,8 @@ def scan_unordered(client: redis.Redis, k: int) -> Iterator[DeadLetter]:
 
 
 def scan_in_order(client: redis.Redis, k: int) -> Iterator[IndexedDeadLetter]:
-    """Every dead letter of shard `k` that is there now, in the order in which they fell, read page by page."""
+    """Yield the dead letters of shard `k` in the order in which they were given up, page by page. Letters that vanish
+    meanwhile are left out."""
     places = sorted(
         {
             (place, identity)

@@ -62,7 +62,7 @@ class OptOutList:
 
     @property
     def key_fingerprint(self) -> str:
-        """By what the key is known."""
+        """Return a fingerprint of the key, from which the key cannot be derived."""
         return blake2b(key=self._key, digest_size=8, person=b"parley check").hexdigest()
 
     def hash_number(self, sender: str) -> str:
