@@ -5,6 +5,7 @@
 
 import re
 import sys
+from typing import get_args
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from config.telemetry.metrics import REGISTRY
 from engine.answers.type_registry import ANSWER_SPECS
 from engine.commands.lint import lint
 from engine.proofs.survey_loader import load_surveys
+from engine.providers import LookupProvider, Provider, SendOutcome
 from engine.providers.provider_registry import PROVIDER_MODULES, account_setting_fields, option_setting_fields
 from engine.surveys.survey_file import (
     AskStep,
@@ -234,6 +236,20 @@ def test_the_language_is_described_whole():
 def test_a_channel_is_described_whole():
     described = in_backticks(CONFIG.read_text())
     assert (fields(ChannelTable) - {"limits"}) | fields(ChannelLimits) | fields(ApiKeyTable) <= described
+
+
+def test_what_a_provider_must_have_is_on_the_checklist():
+    text = (ROOT / "engine" / "providers" / "README.md").read_text()
+    wanted = {
+        *Provider.__annotations__,
+        *(name for each in (Provider, LookupProvider) for name in vars(each)),
+    }
+    wanted |= {outcome.__name__ for outcome in get_args(SendOutcome)} | {
+        "make_provider",
+        "Account",
+        "Options",
+    }
+    assert [name for name in sorted(wanted) if not name.startswith("_") and f"`{name}" not in text] == []
 
 
 def test_the_routes_of_the_api_are_its_routes():

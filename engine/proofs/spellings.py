@@ -72,7 +72,7 @@ def spelling_findings(survey: Survey) -> list[SurveyFinding]:
 
 def unknown_builtin_variables(survey: Survey) -> list[SurveyFinding]:
     """Report each `{$name}` in a text or condition that is none of the variables Parley supplies (see
-    variables.TOLD)."""
+    variables.BUILTIN_VARIABLES)."""
     named: dict[tuple[str, str], None] = {}
     for where, _, text in _located_texts(survey):
         for template in text.values():

@@ -256,7 +256,7 @@ def _format_value(value: str) -> str:
 
 
 def parse_transcript(text: str) -> Transcript:
-    """The transcript in `text`. Raises Unreadable."""
+    """The transcript in `text`. Raises TranscriptError."""
     lines = [line.rstrip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     if lines[-1] == "":
         lines.pop()

@@ -113,7 +113,7 @@ class RetryLater(msgspec.Struct, frozen=True):
 
 class OutcomeUnknown(msgspec.Struct, frozen=True):
     """The outcome of the send is unknown: the provider may have the SMS. Its `recourse` says whether it is repeated,
-    looked up or given up. `alone`: the failure says nothing of other SMS."""
+    looked up or given up. `this_sms_only`: the failure says nothing of other SMS."""
 
     code: str
     why: str
@@ -161,7 +161,7 @@ SendOutcome = (
 
 Recourse = Literal["repeat", "look_up", "none"]
 """What to do with an SMS that the provider may have: `repeat` it (the provider drops an id that it has had),
-`write_lookup_request` whether it has it, or `none`: never send it again."""
+`look_up` whether it has it, or `none`: never send it again."""
 
 
 class SmsNotFound(msgspec.Struct, frozen=True):
@@ -180,7 +180,7 @@ class Provider(Protocol):
     """What ingest and the delivery worker need of a provider, for one channel."""
 
     url: str  # what it is sent to lies under here: proxies and certificates of the environment go by it
-    recourse: Recourse  # with "look_up", it is a Lister
+    recourse: Recourse  # with "look_up", it is a LookupProvider
     known_codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
     replies_inline: bool  # replies may go into the answer to a webhook (ingest/webhooks/inline_replies.py)
     webhook_response: WebhookResponse
@@ -190,7 +190,7 @@ class Provider(Protocol):
         ...
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
-        """The (sender as the provider wrote it, event) pairs in a verified webhook. Raises Unreadable."""
+        """The (sender as the provider wrote it, event) pairs in a verified webhook. Raises UnreadableWebhookError."""
         ...
 
     def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:

@@ -221,7 +221,7 @@ class Octopush:
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
         """The events of a callback: one, and a stop beside a receipt that says the number is blacklisted.
 
-        Raises Unreadable.
+        Raises UnreadableWebhookError.
         """
         callback = _parse_callback(call.body)
         sender, text, ticket = (

@@ -1,10 +1,10 @@
 """Which provider has a channel, and can it work as the channel is configured?
 
-A provider is a module of this folder, named in PROVIDERS and loaded when a channel first needs it. It has
+A provider is a module of this folder, named in PROVIDER_MODULES and loaded when a channel first needs it. It has
 
 - `Account`, a Struct whose fields are read from the environment: PARLEY_<NAME>_<FIELD>;
 - `Options`, a Struct whose fields are those of [channels.<channel>] that only this provider knows;
-- `provider(place, account, options)`, which makes the Provider of one channel or raises Unusable.
+- `make_provider(channel, account, options)`, which makes the Provider of one channel or raises UnusableChannelError.
 
 Every field has a description. A field without a default must be set. Nothing that came from the environment is ever
 shown.
@@ -55,7 +55,7 @@ class ProviderSettings(msgspec.Struct, frozen=True):
 
 
 class _ProviderModule(Protocol):
-    """What PROVIDERS names."""
+    """The functions and types that a module in PROVIDER_MODULES has."""
 
     Account: type[msgspec.Struct]
     Options: type[msgspec.Struct]
@@ -184,7 +184,7 @@ def _option_problem(wrong: FieldProblem, settings: ProviderSettings) -> str:
 
 
 def _stand_in(field: FieldInfo) -> dict[str, str]:
-    """TOLD for a text, and for what has no default; else its default stands."""
+    """REPORTED_STAND_IN for a text, and for what has no default; else its default stands."""
     return {field.name: REPORTED_STAND_IN} if field.required or get_args(field.type)[:1] == (str,) else {}
 
 

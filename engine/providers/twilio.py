@@ -544,7 +544,7 @@ def _form_pairs(written: bytes) -> FormPairs:
 
 
 def _webhook_fields(call: WebhookCall) -> dict[str, str]:
-    """The parameters of a verified call; of several values of one, the first. Raises Unreadable."""
+    """The parameters of a verified call; of several values of one, the first. Raises UnreadableWebhookError."""
     if call.method == "GET":
         return _decode_pairs(_form_pairs(call.query))
     if _body_hash(call.query) is None:

@@ -218,7 +218,7 @@ class Vonage:
             raise ForgedWebhookError("the channel's token is missing in the URL, or wrong")
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
-        """An SMS, a part of one, or a receipt, with a stop beside it if that is the reason. Raises Unreadable."""
+        """An SMS, a part of one, or a receipt, with a stop beside it if that is the reason. Raises UnreadableWebhookError."""
         fields = _webhook_fields(call)
         message, person = fields.get("messageId", ""), fields.get("msisdn", "")
         if not message or not person.strip():
@@ -348,7 +348,7 @@ def _receipt_events(
 
 
 def _webhook_fields(call: WebhookCall) -> dict[str, str]:
-    """The parameters: the query's of a GET, else the body's, JSON or a form. Raises Unreadable."""
+    """The parameters: the query's of a GET, else the body's, JSON or a form. Raises UnreadableWebhookError."""
     if call.method == "GET":
         return _parse_form(call.query)
     body = call.body.removeprefix(b"\xef\xbb\xbf").lstrip()

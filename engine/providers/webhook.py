@@ -225,7 +225,7 @@ class WebhookGateway:
             )
 
     def read_webhook(self, channel: str, call: WebhookCall) -> list[tuple[str, InboundEvent]]:
-        """The events in the body's objects, in their order. Raises Unreadable, and then reads none."""
+        """The events in the body's objects, in their order. Raises UnreadableWebhookError, and then reads none."""
         return [_inbound_event(channel, event) for event in _decode_events(call.body)]
 
     def write_send_request(self, sms: OutboundSms, now: float) -> ProviderRequest:
@@ -287,7 +287,7 @@ def _decode_one_or_many(body: bytes) -> list[_GatewayEvent]:
 
 
 def _inbound_event(channel: str, event: _GatewayEvent) -> tuple[str, InboundEvent]:
-    """The event and whose it is. Raises Unreadable for what no type can say."""
+    """The event and whose it is. Raises UnreadableWebhookError for what no type can say."""
     match event:
         case _GatewaySms():
             id_, handled = event_id("sms", channel, event.id), event.handled

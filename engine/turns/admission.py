@@ -1,6 +1,7 @@
-"""How is a START refused? Every check that needs only the lane, in the order in which they count.
+"""Checks whether a START may open a session, by what the lane alone knows, in the order in which the checks count.
 
-Limits that span senders are checked elsewhere; here they are ChannelPolicy.closed.
+`inbound_sms._handle_start` asks, and refuses. Limits that span senders are checked by `ChannelStore.admit_sessions`;
+here they are ChannelPolicy.closed.
 """
 
 from datetime import UTC, datetime

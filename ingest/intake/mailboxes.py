@@ -1,7 +1,7 @@
 """Puts events into mailboxes, and then wakes a worker for each sender that needs one.
 
 `accept` returns when the event is in its mailbox (on disk, with the settings that ship) or in the spool
-(ingest/spool.py), if there is one and Redis fails or spooled events go first. Wake-ups are sent afterwards; one that
+(ingest/intake/spool.py), if there is one and Redis fails or spooled events go first. Wake-ups are sent afterwards; one that
 fails is counted and dropped, since the lane's alarm makes up for it."""
 
 import asyncio
@@ -111,10 +111,10 @@ class MailboxWriter:
         """Whether the spool holds events, which go into the mailboxes before any new one."""
         return self._spool is not None and self._spool.in_use
 
-    async def accept(self, letters: Sequence[InboundItem]) -> AcceptOutcome:
-        """Returns once every letter is in its mailbox, or some in the spool. Raises RedisUnavailableError."""
+    async def accept(self, items: Sequence[InboundItem]) -> AcceptOutcome:
+        """Returns once every item is in its mailbox, or some in the spool. Raises RedisUnavailableError."""
         kept: AcceptOutcome = "accepted"
-        for written in [self._item_writes.submit(letter) for letter in letters]:
+        for written in [self._item_writes.submit(item) for item in items]:
             if await written == "spooled":
                 kept = "spooled"
         return kept
@@ -137,17 +137,17 @@ class MailboxWriter:
         await self._lanes.close()
         await self._broker.close()
 
-    async def _write_items(self, letters: Sequence[InboundItem]) -> AcceptOutcome:
+    async def _write_items(self, items: Sequence[InboundItem]) -> AcceptOutcome:
         entries = [
             (
-                letter.sender,
-                type(letter.event) is InboundSms and letter.event.start,
-                encode_event(letter.event),
+                item.sender,
+                type(item.event) is InboundSms and item.event.start,
+                encode_event(item.event),
             )
-            for letter in letters
+            for item in items
         ]
         spool = self._spool
-        if spool is not None and self.spool_in_use and await self._put_in_spool(spool, letters, entries):
+        if spool is not None and self.spool_in_use and await self._put_in_spool(spool, items, entries):
             return "spooled"
         faults.reach("before_accept")
         try:
@@ -155,11 +155,11 @@ class MailboxWriter:
         except RedisUnavailableError as e:
             if spool is None or isinstance(e, WrongRedisTypeError):
                 raise
-            await self._put_in_spool(spool, letters, entries, str(e))
+            await self._put_in_spool(spool, items, entries, str(e))
             return "spooled"
         faults.reach("after_accept")
-        metrics.WEBHOOK_SECONDS.observe(perf_counter() - letters[0].arrived_s)
-        _count_inbound((letter.event.channel, _event_kind(letter)) for letter in letters)
+        metrics.WEBHOOK_SECONDS.observe(perf_counter() - items[0].arrived_s)
+        _count_inbound((item.event.channel, _event_kind(item)) for item in items)
         return "accepted"
 
     async def _put_in_mailboxes(
@@ -174,16 +174,16 @@ class MailboxWriter:
                     self._wakeup_writes.submit((keyspace.QUEUE_BY_NUMBER[wake], entries[position][0]))
 
     async def _put_in_spool(
-        self, spool: Spool, letters: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""
+        self, spool: Spool, items: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""
     ) -> bool:
         """Have events in the spool. `why` they cannot go to their mailboxes; if they could once nothing is before them,
         it answers False when that is so, and has done nothing. Raises RedisAndSpoolUnavailableError."""
         now = now_ms()
         events = [
-            SpooledEvent(sender, event, start, now, letter.event.channel, _event_kind(letter))
-            for letter, (sender, start, event) in zip(letters, entries, strict=True)
+            SpooledEvent(sender, event, start, now, item.event.channel, _event_kind(item))
+            for item, (sender, start, event) in zip(items, entries, strict=True)
         ]
-        channels = Counter(letter.event.channel for letter in letters)
+        channels = Counter(item.event.channel for item in items)
         try:
             before = await asyncio.to_thread(spool.append, events, begin=bool(why))
         except SpoolError as e:
@@ -215,8 +215,8 @@ class MailboxWriter:
             self._broker_fails = True
 
 
-def _event_kind(letter: InboundItem) -> str:
-    return kind_of(letter.event)
+def _event_kind(item: InboundItem) -> str:
+    return kind_of(item.event)
 
 
 def _count_inbound(events: Iterable[tuple[str, str]]) -> None:

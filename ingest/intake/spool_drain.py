@@ -1,5 +1,5 @@
 """Drains the spool into the mailboxes. Each `web` process of a machine looks once a second; the one that gets the
-drain lock does it, as soon as Redis takes events again. ingest/spool.py states the law.
+drain lock does it, as soon as Redis takes events again. ingest/intake/spool.py states the law.
 
 Parts begin at 16 events and double to 128 while all goes well, so that a Redis which loses its replies is not filled
 with copies. One part is under way at a time; requests are served between two."""

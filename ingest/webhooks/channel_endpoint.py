@@ -139,15 +139,13 @@ class WebhooksResource:
     on_get = on_post
 
     async def handle(self, ear: ChannelEndpoint, call: WebhookCall, arrived_s: float) -> WebhookResponse:
-        """How to answer, once every event in the call is in its mailbox or the spool. Raises ForgedWebhookError, Unreadable and RedisUnavailableError."""
+        """How to answer, once every event in the call is in its mailbox or the spool. Raises ForgedWebhookError, UnreadableWebhookError and RedisUnavailableError."""
         ear.provider.verify_webhook(call)
-        letters = list(self._inbound_items(ear, call, arrived_s))
+        items = list(self._inbound_items(ear, call, arrived_s))
         if ear.inline_provider:
-            acknowledgement, kept = await self._inline_replies.handle(
-                ear.channel, ear.inline_provider, letters
-            )
+            acknowledgement, kept = await self._inline_replies.handle(ear.channel, ear.inline_provider, items)
         else:
-            kept = await self._mailboxes.accept(letters)
+            kept = await self._mailboxes.accept(items)
             acknowledgement = ear.provider.webhook_response
         ear.outcome_counters[kept].inc()
         return acknowledgement

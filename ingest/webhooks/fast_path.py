@@ -91,7 +91,7 @@ def _response_start(status: int, content_type: str, length: int) -> dict[str, An
 
 
 def _whole_body(message: Mapping[str, Any]) -> bytes:
-    """The body, if it came in one piece and is not too long. Raises Unreadable."""
+    """The body, if it came in one piece and is not too long. Raises UnreadableWebhookError."""
     body: bytes = message.get("body", b"")
     if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_BYTES:
         raise UnreadableWebhookError("the body is not here, or not all of it, or too long")

@@ -126,29 +126,29 @@ class InlineReplies:
         self._free_waits = most
 
     async def handle(
-        self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
+        self, channel: Channel, provider: InlineReplyProvider, items: Sequence[InboundItem]
     ) -> tuple[WebhookResponse, AcceptOutcome]:
-        """The answer to a webhook, once every letter is in its mailbox or the spool. Raises RedisUnavailableError."""
-        if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(letters):
-            kept = await self._mailboxes.accept(letters)
-            for letter in letters:
-                if kept == "accepted" and isinstance(letter.event, DeliveryReceipt):
-                    await self._confirm_receipt(channel, letter.sender, letter.event)
+        """The answer to a webhook, once every item is in its mailbox or the spool. Raises RedisUnavailableError."""
+        if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(items):
+            kept = await self._mailboxes.accept(items)
+            for item in items:
+                if kept == "accepted" and isinstance(item.event, DeliveryReceipt):
+                    await self._confirm_receipt(channel, item.sender, item.event)
             return provider.webhook_response, kept
         self._free_waits -= 1
         try:
-            return await self._answer_inline(channel, provider, letters)
+            return await self._answer_inline(channel, provider, items)
         finally:
             self._free_waits += 1
 
     async def _answer_inline(
-        self, channel: Channel, provider: InlineReplyProvider, letters: Sequence[InboundItem]
+        self, channel: Channel, provider: InlineReplyProvider, items: Sequence[InboundItem]
     ) -> tuple[WebhookResponse, AcceptOutcome]:
-        reserved = await self._reserve_outbox(channel, letters[0])
+        reserved = await self._reserve_outbox(channel, items[0])
         faults.reach("after_reserve")
         kept: AcceptOutcome | None = None
         try:
-            kept = await self._mailboxes.accept(letters)
+            kept = await self._mailboxes.accept(items)
         finally:
             if reserved and kept != "accepted":
                 await self._release_outbox(reserved)
@@ -194,11 +194,11 @@ class InlineReplies:
         if more:
             self._mailboxes.wake(keyspace.OUTBOUND_QUEUE, sender)
 
-    async def _reserve_outbox(self, channel: Channel, letter: InboundItem) -> ReservedOutbox | None:
+    async def _reserve_outbox(self, channel: Channel, item: InboundItem) -> ReservedOutbox | None:
         """Reserve the sender's outbox, if it is empty and nobody sends; None if not."""
-        sender = letter.sender
+        sender = item.sender
         k = keyspace.shard_of(sender, self._shards)
-        reserved = ReservedOutbox(sender, secrets.token_hex(8), letter.arrived_s + LANE_WAIT_S)
+        reserved = ReservedOutbox(sender, secrets.token_hex(8), item.arrived_s + LANE_WAIT_S)
         call = ReserveOutbox(
             outbox=keyspace.outbox_key(k, sender),
             outbox_lock=keyspace.outbox_lock_key(k, sender),
@@ -322,12 +322,10 @@ class InlineReplies:
             self._mailboxes.wake(keyspace.OUTBOUND_QUEUE, sender)
 
 
-def _can_be_answered_inline(letters: Sequence[InboundItem]) -> bool:
+def _can_be_answered_inline(items: Sequence[InboundItem]) -> bool:
     """Is it one SMS, and not one that the provider has answered itself?"""
     return (
-        len(letters) == 1
-        and isinstance(letters[0].event, InboundSms)
-        and letters[0].event.handled in ("", "start")
+        len(items) == 1 and isinstance(items[0].event, InboundSms) and items[0].event.handled in ("", "start")
     )
 
 

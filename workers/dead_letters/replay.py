@@ -99,8 +99,8 @@ class DeadLetterReplayer:
         optouts: OptOutList,
         surveys: SurveyRegistry,
         policy: ChannelPolicies,
-        door: ChannelStore,
-        bell: WorkerWaker,
+        channels: ChannelStore,
+        waker: WorkerWaker,
         recourses: Mapping[str, Recourse],
         shards: int,
         *,
@@ -112,8 +112,8 @@ class DeadLetterReplayer:
         self._optouts = optouts
         self._surveys = surveys
         self._policy = policy
-        self._channels = door
-        self._wakeups = bell
+        self._channels = channels
+        self._waker = waker
         self._recourses = recourses
         self._shards = shards
         self._operator = by
@@ -226,7 +226,7 @@ class DeadLetterReplayer:
         committed = self._lanes.commit(drafts)
         stood = [each for each in committed if each.succeeded]
         with suppress(redis.RedisError):  # the lanes' alarms ring later
-            wake_after_commit(self._wakeups, stood)
+            wake_after_commit(self._waker, stood)
         outcomes = {}
         for (letter, lane, judged), draft, commit in zip(going, drafts, committed, strict=True):
             if not commit.succeeded:
@@ -273,7 +273,7 @@ class DeadLetterReplayer:
                 wanted.setdefault(queue, []).append(lane.sender)
         with suppress(redis.RedisError):
             for queue, senders in wanted.items():
-                self._wakeups.wake(queue, senders)
+                self._waker.wake(queue, senders)
         return {
             letter.id: LetterResult(
                 letter.id, _OUTCOME_OF_FINDING[judged.finding], judged.why, judged.sms_texts

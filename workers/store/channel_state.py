@@ -166,7 +166,7 @@ class ChannelStore:
         return SendPermits(epoch, bool(failing), bool(reopened), bool(probe), waits)
 
     def report_results(self, name: str, tries: Sequence[tuple[str, int, str]]) -> CircuitState:
-        """Record the results of attempts, in order: (How, prefixed by "probe-" for a probe; ms taken; reason).
+        """Record the results of attempts, in order: (ProviderHealth, prefixed by "probe-" for a probe; ms taken; reason).
         Returns the circuit after them."""
         call = ReportResults(
             pause=keyspace.pause_key(name),

@@ -71,7 +71,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexedDeadLetter(msgspec.Struct, frozen=True):
-    """A letter in its place: in the order of `place` those of a shard fell. It is the ms at which each did, and
+    """A letter in its place: in the order of `index_score` those of a shard fell. It is the ms at which each did, and
     thousandths where several did at once."""
 
     index_score: float

@@ -2,7 +2,7 @@
 
 The rate-limit worker turns the lanes whose head is a START, the conversation worker all others. Both do the same.
 Sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for those that would
-open, and the rest are drafted again with the door closed. The engine is pure, so drafting twice costs microseconds and
+open, and the rest are drafted again with the channel closed. The engine is pure, so drafting twice costs microseconds and
 spends no permit on a START that it refuses anyway. Invitations got their permits when they were released.
 """
 
