@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from config.store import function_calls, keyspace, redis_client
 from config.store.server_functions import TakenReference, TakeReferences
+from engine.model import lane as lane_format
 from engine.model.events import (
     InboundSms,
     Invitation,
@@ -15,6 +16,7 @@ from engine.model.events import (
     ProviderStop,
     encode_event,
 )
+from engine.model.lane import ChannelLine, Lane
 from tests.support.inviting import hold_command
 from tests.workers.dead_letters import outcomes
 from workers.commands import erase as erasing
@@ -159,6 +161,15 @@ def test_a_start_that_nobody_has_applied_yet_counts_after_a_stop(town):
     town.drain()
     town.accept(ANNA, "START")
     assert eraser(town).erase(ANNA).opt_outs == 0
+
+
+def test_a_stop_that_the_lane_alone_knows_goes_into_the_list(town):
+    """As after the loss of the list's key, which makes another list."""
+    k = shard(town, ANNA)
+    state = lane_format.encode_lane(Lane(lines={"clinic": ChannelLine(opted_out_at=7)}))
+    town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + state)
+    eraser(town).erase(ANNA)
+    assert town.optouts.opt_outs_of(ANNA) == {"clinic": (7, "unknown")}
 
 
 def test_an_invitation_that_waits_is_counted_by_a_dry_run_as_it_is_removed(town):

@@ -27,7 +27,7 @@ def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) 
     who lives."""
     loaded = {server: _loaded_libraries(server) for server in servers}
     now = redis_client.server_time_ms(lanes)
-    used = {each.library for each in process_registry.living_processes(lanes).values()} | {
+    used = {each.library for each in process_registry.living_processes(lanes).values() if each.library} | {
         lua_library.LIBRARY_NAME
     }
     _record_use(lanes, used, sorted(set().union(*loaded.values())), now)

@@ -158,8 +158,9 @@ class SenderEraser:
         return mail, stored or b""
 
     def _opt_outs_to_keep(self, sender: str, stored: bytes, mail: list[bytes]) -> dict[str, tuple[int, str]]:
-        """The opt-outs to keep (channel -> (ms, source)): those known, and those that unapplied mail adds. The mail is applied
-        to a lane that holds opt-outs only, so that a survey which cannot be loaded loses no STOP."""
+        """Return the opt-outs to keep (channel -> (ms, source)): those known, and those that unapplied mail adds. What the
+        lane alone knows goes to the list with it: where the list's key was lost, it is in no list yet. The mail is
+        applied to a lane that holds opt-outs only, so that a survey which cannot be loaded loses no STOP."""
         known = (
             _opt_outs_in_state(stored)
             if stored
@@ -167,7 +168,7 @@ class SenderEraser:
         )
         claim = LaneClaim(sender, 0, 1, redis_client.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return applied.effects.opt_outs
+        return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
         """Remove the archive entries, session ids and dead letters written until `at` (ms), and add them to `erased`."""

@@ -59,6 +59,7 @@ local function remove_letter(dead, index, reasons, audit, id, by, outcome)
   local letter = read_letter(stored)
   redis.call('HDEL', dead, id)
   count_letter(reasons, letter, -1)
+  if redis.call('EXISTS', dead) == 0 then redis.call('DEL', reasons) end -- whatever was miscounted ends here
   write_audit(audit, id, letter, by, outcome)
   return true
 end
