@@ -125,7 +125,7 @@ def test_all_problems_of_all_files_are_told_at_once():
         "step 'temperature', field next[0].when.at_lest is unknown: did you mean at_least?",
         (
             "step 'fever', field answer.type: found 'stars', "
-            "expected text, number, scale, yes_no, choice, choices, date or phone"
+            "expected text, number, scale, yes_no, choice, choices, date, time or phone"
         ),
         "step number 7, field id is missing",
         "step number 8, a mapping with `say` or `ask` is expected",

@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from config.store import function_calls, keyspace, redis_client
+from config.store.stored_values import LANE_LEASE_MS
 from engine.model.events import InboundSms, encode_event
 from tests.soak import ledger
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.waiting import until
-from workers.store.lanes import LANE_LEASE_MS
 
 HOT = clinic.number(99_999)
 SMS = 10_000

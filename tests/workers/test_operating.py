@@ -119,7 +119,7 @@ def test_a_paused_channel_is_the_reason_until_it_is_resumed(deployed):
     assert json.loads(deployed.run(channel, "list", "--json"))["paused"]["who"] == "anna"
     heard = deployed.heard(person)
     deployed.text(person, "Rey")
-    sentence = deployed.told(person, "is paused by an operator (anna) since")
+    sentence = deployed.told(person, "is paused by an operator, anna since")
     assert sentence.endswith('("carrier incident"); 1 SMS waits; `parley channel resume clinic`.')
     assert deployed.heard(person) == heard
     assert "1 SMS waits" in deployed.run(channel, "resume", "clinic")
