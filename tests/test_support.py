@@ -14,6 +14,7 @@ import requests
 from tests.soak.mischief import Deed, Mischief
 from tests.soak.soak import Sums, metric_wrongs
 from tests.support import clinic
+from tests.support.fork_server import ForkServer
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import Crowd, Person, inbound
 from tests.support.processes import ROOT, Process
@@ -119,6 +120,20 @@ def test_a_forked_process_is_as_one_that_was_executed(tmp_path, end, status):
     assert portraits[1] == portraits[2] == portraits[0]
     assert portraits[0]["fault"] == "after_claim"
     assert ends[1] == ends[2] == ends[0]
+
+
+@pytest.mark.processes
+def test_whoever_is_gone_leaves_no_forked_process_behind(tmp_path):
+    server = ForkServer()
+    with (tmp_path / "log").open("wb") as log, Path(os.devnull).open("rb") as nothing:
+        forked = server.fork(
+            "python -m http.server 0 --bind 127.0.0.1", {},
+            stdin=nothing.fileno(), stdout=log.fileno(), stderr=log.fileno(),
+        )  # fmt: skip
+    assert forked.poll() is None
+    server.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(forked.pid, 0)
 
 
 def test_a_soak_that_is_late_undoes_what_is_over_before_it_goes_on():

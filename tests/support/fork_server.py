@@ -4,9 +4,9 @@ What is forked runs `python -m <module> <arguments>` in every other respect as t
 environment, a folder, a log and a `__main__` of its own. Only modules that read nothing of their environment when they
 are imported are there beforehand (PRELOADED); those that do (READERS) a forked process imports itself.
 
-The server is a process with one thread, which forks and reaps when it is told to, and ends with its client. So
-a forked process that is dead stays a zombie until somebody here asks for its status, as a child would: its id is not
-another's by then.
+The server is a process with one thread, which forks and reaps when it is told to. It ends with its client, whose
+processes it kills. So a forked process that is dead stays a zombie until somebody here asks for its status, as a
+child would: its id is not another's by then.
 """
 
 import gc
@@ -15,6 +15,7 @@ import os
 import runpy
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -112,6 +113,11 @@ class ForkServer:
         """The exit status of a forked process that is dead, to be asked for once."""
         return self._ask({"reap": pid}, [])
 
+    def close(self) -> None:
+        """End it, and kill all that it has forked."""
+        self._socket.close()
+        self._popen.wait()
+
     def _ask(self, request: object, files: list[int]) -> int:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
@@ -141,14 +147,20 @@ def _is_readable(descriptor: int, seconds: float) -> bool:
 
 
 def serve(client: socket.socket) -> Callable[[], object] | None:
-    """Answer requests until there are no more; or, in a process that was just forked, what it is to run."""
+    """Answer requests until the client is gone, and kill what it left behind; or, in a process that was just forked,
+    what it is to run."""
+    forked: set[int] = set()
     while True:
         request, files, _, _ = socket.recv_fds(client, MOST_BYTES, 3)
         if not request:
+            for pid in forked:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             return None
         told = json.loads(request)
         if "reap" in told:
             _, status = os.waitpid(told["reap"], 0)
+            forked.discard(told["reap"])
             answer = os.waitstatus_to_exitcode(status)
         else:
             begun, begin = os.pipe()
@@ -156,6 +168,7 @@ def serve(client: socket.socket) -> Callable[[], object] | None:
             if answer == 0:
                 client.detach()
                 return _become(**told, files=files)  # closes `begin`, as it closes all that is not its own
+            forked.add(answer)
             os.close(begin)
             os.read(begun, 1)
             for each in (begun, *files):
