@@ -91,7 +91,9 @@ TURN_SECONDS = _histogram(
 TURNS = _counter("turns_total", "Lanes advanced", "queue", "outcome")
 LEASES_LOST = _counter("leases_lost_total", "Lanes claimed whose last worker never came back", "queue")
 DUPLICATES = _counter("duplicates_total", "Events that had been applied before, and changed nothing")
-STARTS_REFUSED = _counter("starts_refused_total", "STARTs that opened nothing", "channel", "reason")
+STARTS_REFUSED = _counter(
+    "starts_refused_total", "STARTs and invitations that opened nothing", "channel", "reason"
+)
 INVALID_ANSWERS = _counter(
     "invalid_answers_total", "SMS that were no answer to what was asked", "survey", "step"
 )

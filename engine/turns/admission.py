@@ -1,4 +1,5 @@
-"""Checks whether a START may open a session, by what the lane alone knows, in the order in which the checks count.
+"""Checks whether a START may open a session, by what the lane and its channel's policy say: throttled,
+cooldown, daily_cap, closed, in this order.
 
 `inbound_sms._handle_start` asks, and refuses. Limits that span senders are checked by `ChannelStore.admit_sessions`;
 here they are ChannelPolicy.closed.

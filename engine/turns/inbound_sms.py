@@ -1,4 +1,7 @@
-"""Applies an inbound SMS. Whatever is being asked, it is checked in this order: STOP, HELP, START, answer.
+"""Applies an inbound SMS: a STOP, else HELP, else what a person who has opted out may do, else a START, else an answer.
+
+Words that the open question itself expects (END, say, or HELP as a choice) are answers. `sms.start` is set by ingest, where
+a survey's keyword was recognised; `sms.handled` says what the provider has answered by itself.
 
 A person who opted out gets no SMS until they send START, or YES to being told how to come back. An opt-out holds for
 the whole channel, whichever of its numbers was written to.

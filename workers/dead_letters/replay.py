@@ -302,7 +302,7 @@ class DeadLetterReplayer:
         return judged.with_options(self._options)
 
     def _decide_after_probe(self, letter: DeadLetter, lane: ReplayClaim) -> ReplayDecision:
-        """The same; an event whose workers died is tried in a process of its own first."""
+        """Decide a replay as `_decide_replay`, but try an event whose workers died in a process of its own first."""
         if letter.reason == "worker_died" and letter.kind == "event" and not letter.stopped:
             why = crash_reason(lambda: self._decide_replay(letter, lane))
             if why:
