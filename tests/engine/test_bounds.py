@@ -11,6 +11,7 @@ from engine.model.events import AnswerRejected, InboundSms, Invitation, Mail, Sm
 from engine.model.lane import Lane, decode_lane, encode_lane
 from engine.model.segments import count_segments
 from engine.proofs import survey_bounds, survey_findings
+from engine.surveys.conditions import AllOf, AnyOf, Not, condition_holds
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_survey
 from engine.surveys.survey_registry import SurveyRegistry
@@ -40,6 +41,9 @@ def names_in(survey):
     return ["", *(["😀" * 4] if b"{$contact" in survey.source else []), *asked]
 
 
+MOST_STATES = 1_000
+"""A survey with more is not small: one in a hundred, which takes as long as all others."""
+
 SOON = 3
 """So many SMS, and whatever conditions say of how many came is as it will be."""
 
@@ -62,22 +66,51 @@ def policy_of(name):
     return {SIMULATED_CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)}
 
 
+def leaves(condition):
+    """The conditions on one step of which `condition` is made."""
+    match condition:
+        case None:
+            return []
+        case AllOf(conditions) | AnyOf(conditions):
+            return [leaf for each in conditions for leaf in leaves(each)]
+        case Not(inner):
+            return leaves(inner)
+        case leaf:
+            return [leaf]
+
+
+class Searched:
+    """A survey, and what its course depends on."""
+
+    def __init__(self, survey):
+        self.survey = survey
+        self.registry = SurveyRegistry([survey])
+        self._leaves = [leaf for step in survey.steps for route in step.routes for leaf in leaves(route.when)]
+
+    def matters(self, step, answer):
+        """All of an answer that anything can depend on later: its value if a text shows it, or which conditions hold."""
+        if step == MESSAGES_KEY:
+            return min(answer.value, SOON)
+        if step.startswith("$") or b"{%s" % step.encode() in self.survey.source:
+            return (answer.value, answer.indexes)
+        return tuple(condition_holds(leaf, {step: answer}) for leaf in self._leaves if leaf.step == step)
+
+
 class Session:
     """One session of a survey; what it has sent, heard and cost."""
 
-    def __init__(self, survey, registry, name, lane, now, alarm, totals):
-        self.survey, self.registry, self.name = survey, registry, name
+    def __init__(self, searched, name, lane, now, alarm, totals):
+        self.searched, self.name = searched, name
         self.lane, self.now, self.alarm, self.totals = lane, now, alarm, totals
 
     @classmethod
-    def opened(cls, survey, variables, name):
+    def opened(cls, searched, variables, name):
         start = (
             Invitation("i", SIMULATED_CHANNEL, "s", variables=variables)
             if variables
             else InboundSms("i", SIMULATED_CHANNEL, "START", True)
         )
-        registry = SurveyRegistry([survey])
-        return cls(survey, registry, name, encode_lane(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
+        return cls(searched, name, encode_lane(Lane()), T0, None, (0, 1, 0))._advanced(start, T0)
 
     @cached_property
     def open(self):
@@ -100,23 +133,16 @@ class Session:
         if session is None:
             return None
         return (
-            session.step, session.invalid_answers, session.reminders_sent, session.sms_count if self.survey.most_sms else 0,
+            session.step, session.invalid_answers, session.reminders_sent,
+            session.sms_count if self.searched.survey.most_sms else 0,
             tuple(sorted(session.routes_taken.items())),
-            tuple(
-                (step, min(answer.value, SOON) if step == MESSAGES_KEY else answer.value, answer.indexes)
-                for step, answer in sorted(session.answers.items())
-            ),
+            tuple((step, self.searched.matters(step, answer)) for step, answer in sorted(session.answers.items())),
         )  # fmt: skip
 
     def _advanced(self, event, now):
-        limits = msgspec.structs.replace(policy_for("s"), start_burst=0, pause_ms=0)
-        contacts = {SENDER: self.name} if self.name else {}
-        policy = {
-            SIMULATED_CHANNEL: msgspec.structs.replace(limits, number="+" + "9" * 15, contacts=contacts)
-        }
         mail = [Mail(now, event)] if event else []
         lane = decode_lane(self.lane)
-        advanced = advance(lane, SENDER, mail, now, SurveyRegistry([self.survey]), policy)
+        advanced = advance(lane, SENDER, mail, now, self.searched.registry, policy_of(self.name))
         said = [
             record.text for record in advanced.records if isinstance(record, SmsDecided) and record.session
         ]
@@ -131,7 +157,7 @@ class Session:
             came + moved,
             segments + sum(count_segments(text).segments for text in said),
         )
-        return Session(self.survey, self.registry, self.name, encode_lane(lane), now, advanced.alarm, totals)
+        return Session(self.searched, self.name, encode_lane(lane), now, advanced.alarm, totals)
 
 
 def limits(survey):
@@ -145,7 +171,7 @@ def test_no_session_goes_beyond_the_bounds(source, data):
     survey = compiled(source)
     most = [limit.most for limit in limits(survey)]
     variables = data.draw(st.sampled_from(variables_of(survey)))
-    session = Session.opened(survey, variables, data.draw(st.sampled_from(names_in(survey))))
+    session = Session.opened(Searched(survey), variables, data.draw(st.sampled_from(names_in(survey))))
     for _ in range(60):
         if session.open is None:
             break
@@ -163,6 +189,7 @@ def exhausted(survey):
             return (0, 0, 0)
         key = session.state
         if key not in known:
+            assume(len(known) < MOST_STATES)
             known[key] = (0, 0, 0)
             best = (0, 0, 0)
             for after in [session.waited(), *map(session.heard, TEXTS)]:
@@ -172,7 +199,8 @@ def exhausted(survey):
             known[key] = best
         return known[key]
 
-    starts = [Session.opened(survey, *each) for each in product(variables_of(survey), names_in(survey))]
+    searched = Searched(survey)
+    starts = [Session.opened(searched, *each) for each in product(variables_of(survey), names_in(survey))]
     return [max(each.totals[n] + ahead(each)[n] for each in starts) for n in range(3)]
 
 
