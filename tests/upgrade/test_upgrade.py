@@ -60,6 +60,7 @@ def test_the_last_release_is_named():
     assert len(last_release().split()) == 1
 
 
+@pytest.mark.processes
 def test_what_a_release_wants_is_had_from_its_commit_and_nothing_of_it_is_left(repository, tmp_path):
     with checked_out("0.1.0", repository, tmp_path, nothing) as last:
         assert (last.root / "Procfile").read_text() == "web: 0.1.0\n"
@@ -68,6 +69,7 @@ def test_what_a_release_wants_is_had_from_its_commit_and_nothing_of_it_is_left(r
     assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.processes
 def test_a_release_that_wants_other_packages_gets_an_environment_of_its_own_once(repository, tmp_path):
     (repository / LOCK).write_text("other==1\n")
     commit(repository, "other packages")
@@ -83,6 +85,7 @@ def test_a_release_that_wants_other_packages_gets_an_environment_of_its_own_once
     assert made == ["other==1\n"]
 
 
+@pytest.mark.processes
 def test_a_clone_without_the_release_says_how_to_have_it(repository, tmp_path):
     with pytest.raises(UnknownReleaseError, match="git fetch"), checked_out("0" * 40, repository, tmp_path):
         pass
@@ -98,6 +101,7 @@ def test_each_half_works_beside_the_other_release_as_the_newer_and_as_the_older(
     assert sum(stage.lasts for stage in STAGES) == pytest.approx(1)
 
 
+@pytest.mark.processes
 def test_every_process_runs_what_each_stage_wants_before_the_next_comes(tmp_path):
     last, this = (Release(tmp_path / name, THIS.programs) for name in ("last", "this"))
     for each in (last, this):
@@ -122,6 +126,7 @@ def test_every_process_runs_what_each_stage_wants_before_the_next_comes(tmp_path
     assert rollout.replaced == 4 * len(ROLES)
 
 
+@pytest.mark.processes
 def test_a_stage_that_is_not_reached_is_not_passed(tmp_path):
     """One of the processes that it wants is dead whenever somebody looks."""
     last = Release(tmp_path, THIS.programs)
