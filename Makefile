@@ -24,13 +24,14 @@ phone: install
 test: install
 	$(BIN)/python -m pytest
 
-# What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed.
+# What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed,
+# and of what is drawn at random a fifth.
 quick: install
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not processes"
+	$(BIN)/python -m pytest -m "not processes" --hypothesis-profile=quick
 
 check: install
 	$(BIN)/ruff format --check $(SOURCES)

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import example_counts  # noqa: F401 (registers the profile)
 from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment

@@ -33,6 +33,7 @@ from engine.surveys.keywords import is_start
 from engine.turns.advance import advance, missing_survey_versions
 from engine.turns.session_routing import channel_of_key
 from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
+from tests.support.example_counts import examples
 
 ROUND = """
 survey: round
@@ -175,7 +176,7 @@ def lasting_records(steps):
     return [record for each in steps for record in each.effects.records if not isinstance(record, SmsNotSent)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(mails())
 def test_bounds_hold_whatever_comes(mail):
     steps = play(mail)
@@ -237,13 +238,13 @@ def test_bounds_hold_whatever_comes(mail):
     assert len(ended) == len(set(ended))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(mails())
 def test_the_same_gives_the_same_bytes(mail):
     assert all(same_bytes(one, other) for one, other in zip(play(mail), play(mail), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(mails(ordered=True), st.integers(0, 30))
 def test_batches_and_late_alarms_make_no_difference(mail, cut):
     alone, together = play(mail), play([])
@@ -257,7 +258,7 @@ def test_batches_and_late_alarms_make_no_difference(mail, cut):
     assert sum(each.effects.duplicates for each in together) == sum(each.effects.duplicates for each in alone)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(mails(ordered=True))
 def test_the_effects_of_single_events_merge_into_those_of_their_batch(mail):
     assume(mail)
@@ -275,7 +276,7 @@ def test_the_effects_of_single_events_merge_into_those_of_their_batch(mail):
     assert merged == batch
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(mails(ordered=True))
 def test_a_second_copy_changes_nothing(mail):
     assume(mail and not isinstance(mail[-1].event, DeliveryReceipt))
@@ -285,7 +286,7 @@ def test_a_second_copy_changes_nothing(mail):
     assert after == lane
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(mails(ordered=True), st.sampled_from(["", "sent", "failed", "delivered"]), st.booleans())
 def test_a_second_receipt_changes_nothing(mail, state, permanent):
     at = mail[-1].at if mail else T0

@@ -20,6 +20,7 @@ from engine.turns.advance import advance
 from tests.engine.answer_samples import REPLIES
 from tests.engine.chat import SIMULATED_CHANNEL, T0, policy_for
 from tests.engine.random_surveys import surveys
+from tests.support.example_counts import examples
 
 MANY_ARE_REFUSED = [HealthCheck.filter_too_much]
 """Three random surveys in four have something wrong with them."""
@@ -165,7 +166,7 @@ def limits(survey):
     return proved.sms_out, proved.sms_in, proved.segments["en"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=MANY_ARE_REFUSED)
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=MANY_ARE_REFUSED)
 @given(surveys(), st.data())
 def test_no_session_goes_beyond_the_bounds(source, data):
     survey = compiled(source)
@@ -204,7 +205,7 @@ def exhausted(survey):
     return [max(each.totals[n] + ahead(each)[n] for each in starts) for n in range(3)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=MANY_ARE_REFUSED)
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=MANY_ARE_REFUSED)
 @given(surveys(most_steps=3))
 def test_an_exhaustive_search_of_a_small_survey_comes_to_the_bounds_and_no_further(source):
     survey = compiled(source)

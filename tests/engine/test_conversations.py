@@ -32,6 +32,7 @@ from engine.simulator.session_replay import ReplayedSame, replay_session, sessio
 from engine.simulator.simulator import SIMULATED_SENDER, play_entries, playable_surveys
 from tests.engine.chat import ROOT, SHIPPED, SIMULATED_CHANNEL, SimulatedPhone, play, policy_for, surveys_of
 from tests.engine.random_surveys import surveys as random_surveys
+from tests.support.example_counts import examples
 
 GOLDENS = sorted((ROOT / "tests" / "goldens").glob("*.txt"))
 
@@ -276,7 +277,7 @@ DONE = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(random_surveys(), st.lists(DONE, max_size=12))
 def test_whatever_is_said_and_done_plays_again_is_replayed_and_can_be_explained(source, done):
     surveys, problems = playable_surveys({"s.json": source})

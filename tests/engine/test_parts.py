@@ -12,6 +12,7 @@ from engine.simulator.session_replay import ReplayedSame, replay_session, sessio
 from engine.turns.advance import advance
 from engine.turns.multipart import PARTS_TIMEOUT_MS
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
+from tests.support.example_counts import examples
 
 SURVEY = """
 survey: s
@@ -65,7 +66,7 @@ def test_parts_in_any_order_are_one_sms_with_one_id(order):
     assert phone.lane.partial_sms == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from((1, 2, 3)), st.booleans()), max_size=12))
 def test_doubles_are_harmless_in_any_order(comes):
     """The same event again, or the same part under another id, while it is waited for."""

@@ -14,6 +14,7 @@ from engine.model.quiet_hours import QuietHours
 from engine.simulator.simulator import SIMULATED_SENDER
 from engine.turns.advance import advance
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
+from tests.support.example_counts import examples
 
 NIGHT = QuietHours(20 * 60, 8 * 60)
 NOON = QuietHours(12 * 60, 14 * 60)
@@ -55,7 +56,7 @@ def test_where_a_country_has_several_zones_it_must_be_day_in_all():
 
 
 @pytest.mark.parametrize("day", [(2027, 3, 28), (2027, 10, 31)], ids=["put forward", "put back"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     begins=st.integers(0, 1439), ends=st.integers(0, 1439), minute=st.integers(-600, 2_000),
 )  # fmt: skip

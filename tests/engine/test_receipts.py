@@ -21,6 +21,7 @@ from engine.proofs.transcripts import PersonInvited
 from engine.simulator.session_replay import ReplayedSame, replay_session, sessions_of
 from engine.turns.advance import advance
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
+from tests.support.example_counts import examples
 
 SURVEY = """
 survey: s
@@ -63,7 +64,7 @@ def test_a_receipt_makes_a_record_only_if_it_leads_forwards(phone, order, name):
     assert phone.channel_state.session is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["t1", "t2", "t3"]), st.sampled_from(sorted(RANK))), max_size=20))
 def test_whatever_comes_each_sms_ends_where_it_came_farthest(receipts):
     phone = SimulatedPhone(surveys_of({"s.yaml": SURVEY}), POLICY)

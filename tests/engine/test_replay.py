@@ -33,6 +33,7 @@ from engine.simulator.simulator import SIMULATED_SENDER as PHONE
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
 from tests.engine.test_any_sequence import POLICY, SENDER, SURVEYS, mails, play
+from tests.support.example_counts import examples
 
 SURVEY = """
 survey: ages
@@ -73,7 +74,7 @@ def version(text):
     return found.current(survey)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(mails())
 def test_any_session_comes_out_the_same(mail):
     steps = play(mail)

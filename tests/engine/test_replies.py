@@ -41,6 +41,7 @@ from tests.engine.answer_samples import (
     is_answer_of,
     today,
 )
+from tests.support.example_counts import examples
 
 
 def no_day():
@@ -926,7 +927,7 @@ sms_texts = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(sms_texts)
 @example("")
 @example("9" * 5000)
@@ -943,7 +944,7 @@ def test_no_text_whatever_raises_and_its_answer_is_one_of_its_type(sms):
             assert is_answer_of(reader, answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(sms_texts)
 @example("\u0345\u0316" * 800)
 @example("a" + "\u0345\u0316\u031b" * 533)

@@ -16,6 +16,7 @@ from engine.surveys.survey_reader import read_survey
 from tests.engine.chat import SHIPPED
 from tests.engine.random_surveys import surveys
 from tests.engine.test_survey_files import EXAMPLE
+from tests.support.example_counts import examples
 
 SCHEMA = Draft202012Validator(survey_schema())
 
@@ -86,7 +87,7 @@ def test_the_example_and_everything_that_can_be_written_is_accepted():
     assert is_read(GOOD)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(surveys())
 def test_whatever_can_be_read_is_accepted(source):
     survey = json.loads(source)

@@ -29,6 +29,7 @@ from engine.surveys.keywords import (
 )
 from engine.turns.advance import advance
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
+from tests.support.example_counts import examples
 
 SURVEY = """
 survey: colours
@@ -166,7 +167,7 @@ def test_what_may_be_an_answer_is_no_stop(phone, text):
     assert not phone.channel_state.opted_out_at
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(
         st.sampled_from(["stop", "please", "now", "texting", "me", "don't", "bus", "ok", "arret"]), max_size=7

@@ -14,6 +14,7 @@ from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.engine.chat import SHIPPED, SimulatedPhone, policy_for, surveys_of
+from tests.support.example_counts import examples
 
 # The example in the description of the language, to the letter.
 EXAMPLE = """
@@ -394,7 +395,7 @@ def paths(value, path=()):
     return [path, *(found for key, child in children for found in paths(child, (*path, key)))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_no_file_whatever_raises(data):
     document = [copy.deepcopy(data.draw(st.sampled_from(DOCUMENTS)))]

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from ingest.api.description import openapi_document
 from ingest.api.invitation_parser import derive_session_id
+from tests.support.example_counts import examples
 from tests.support.inviting import KEY, Api, key_table
 
-EXAMPLES = 60
+EXAMPLES = examples(60)
 KNOWN = derive_session_id("clinic", "r")
 NOT_OURS = {
     "positive_data_acceptance",  # a number may be no mobile, a channel not there: what is well-formed may be refused

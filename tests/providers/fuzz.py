@@ -14,10 +14,11 @@ import msgspec
 
 from engine.model.events import InboundEvent, decode_inbound, encode_event
 from engine.providers import ForgedWebhookError, Provider, UnreadableWebhookError, WebhookCall
+from tests.support.example_counts import examples
 
 ASCII = bytes(range(128))
-TIMES = 100_000
-TIMES_BY_APP = 3_000
+TIMES = examples(100_000)
+TIMES_BY_APP = examples(3_000)
 SEED = 4
 
 App = Callable[..., Awaitable[None]]

@@ -315,5 +315,5 @@ def test_an_sms_comes_from_its_sessions_originator():
     assert json.loads(codec.write_send_request(sms, NOW).body)["sender"] == "33700000002"
 
 
-def test_100_000_callbacks_at_random_are_events_or_refused():
+def test_callbacks_at_random_are_events_or_refused():
     fuzz(codec, "clinic", RECORDED)
