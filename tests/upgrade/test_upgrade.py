@@ -9,8 +9,6 @@ from tests.support.processes import ROOT, THIS, Process, Release
 from tests.upgrade.checkout import LOCK, UnknownReleaseError, checked_out, last_release
 from tests.upgrade.rollout import STAGES, StagedRollout, running_root
 
-pytestmark = pytest.mark.processes
-
 ROLES = ("web", "clock")
 
 
