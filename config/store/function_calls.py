@@ -92,7 +92,7 @@ def accept_commands(
     """Return commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
     says how long ago each was accepted, unless all of them are new.
 
-    A command answers a list of ints, one an event: 0 if nobody need be woken, else a key of QUEUE_BY_NUMBER.
+    A command answers a list of ints, one an event: whom to wake, a key of QUEUES_BY_NUMBER.
     """
     commands: list[Command] = []
     positions: list[list[int]] = []

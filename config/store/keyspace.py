@@ -5,13 +5,15 @@ one server-side function changes them at once, on a single server and on Redis C
 nothing of what lies under them: workers/README.md has the table.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 from zlib import crc32
 
 QUEUES = STARTS_QUEUE, REPLIES_QUEUE, OUTBOUND_QUEUE = "starts", "replies", "outbound"
-QUEUE_BY_NUMBER = {1: STARTS_QUEUE, 2: REPLIES_QUEUE}
-"""What the server-side functions call the queues."""
+QUEUES_BY_NUMBER: Mapping[int, tuple[str, ...]] = {
+    0: (), 1: (STARTS_QUEUE,), 2: (REPLIES_QUEUE,), 3: (STARTS_QUEUE, REPLIES_QUEUE)
+}  # fmt: skip
+"""What the server-side functions answer when they say whom to wake."""
 
 START_PREFIX, REPLY_PREFIX = b"S", b"R"
 """The first byte of a mail entry."""

@@ -4,7 +4,8 @@ Law: no Lua file knows a position, or how a state is spelled. When the text is m
 
 - in a function `f(keys, args)`, `keys.NAME`, `args.NAME`, `keys.GROUP[i].NAME`, `args.GROUP[i]` and `#args.GROUP` become
   positions, by the declaration of `f` in server_functions.py;
-- `SMS.FIELD` becomes the number of a field of OutboundSms in its msgpack array, `STATE.NAME` the name of an outbox's state;
+- `SMS.FIELD` becomes the number of a field of OutboundSms in its msgpack array, `INBOUND.FIELD` of InboundSms in its own,
+  whose first element is its tag; `STATE.NAME` becomes the name of an outbox's state;
 - `each_commit_lane(keys, args)` and the like, which read groups with lists in them, are put before it.
 
 So this costs a call nothing, and a name that is not declared is an error here, not a nil at night.
@@ -18,7 +19,7 @@ from pathlib import Path
 from config.store.function_layout import ArgumentLayout, GroupLayout, layout_of
 from config.store.outbox_states import OUTBOX_STATES, TAG_GAPS
 from config.store.server_functions import FUNCTIONS, ServerFunction
-from engine.model.events import OutboundSms
+from engine.model.events import InboundSms, OutboundSms
 
 _LUA_FILES = (
     "values", "outbox_locks", "dead_letters", "mailboxes", "optouts", "lanes", "dead_letter_replay",
@@ -27,7 +28,7 @@ _LUA_FILES = (
 
 _FUNCTION = re.compile(r"^local function (\w+)\(keys(?:, args)?\)\n.*?^end$", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"(#?)\b(keys|args)\.(\w+)(?:\[([^\]]+)\](?:\.(\w+))?)?")
-_CONSTANT = re.compile(r"\b(SMS|STATE)\.(\w+)")
+_CONSTANT = re.compile(r"\b(SMS|INBOUND|STATE)\.(\w+)")
 _COMMENT = re.compile(r"--.*")
 
 _STATE_NAMES = {state.name for state in OUTBOX_STATES}
@@ -54,6 +55,8 @@ def _constant(found: re.Match[str]) -> str:
     kind, name = found.groups()
     if kind == "SMS" and name in OutboundSms.__struct_fields__:
         return str(1 + OutboundSms.__struct_fields__.index(name))
+    if kind == "INBOUND" and name in InboundSms.__struct_fields__:
+        return str(2 + InboundSms.__struct_fields__.index(name))
     if kind == "STATE" and name in _STATE_NAMES:
         return f"'{name}'"
     raise LookupError(f"{found[0]} is not declared")

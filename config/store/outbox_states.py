@@ -127,15 +127,15 @@ OUTBOX_TRANSITIONS = (
         ("trying",),
         "`delivery`",
         "lease_sms",
-        "an SMS waits; a new fence, the alarm at the lease's end",
+        "an SMS waits, and no mail that may be a STOP; a new fence, the alarm at the lease's end",
     ),
     OutboxTransition(
         ("done", "again", "untried", "booked", "entrusted"),
         ("trying",),
         "`delivery`",
         "lease_sms",
-        "`until` has come. A `?` is kept; a `booked` permit is good for a second. Earlier than "
-        "that, only the alarm is set",
+        "`until` has come, and no mail waits that may be a STOP. A `?` is kept; a `booked` permit is good "
+        "for a second. Earlier than that, only the alarm is set",
     ),
     OutboxTransition(
         ("trying",),
@@ -231,8 +231,8 @@ OUTBOX_TRANSITIONS = (
         ("entrusted",),
         "`web`",
         "attach_replies",
-        "the SMS that the answer holds are still the oldest: they are marked, all or none, and only"
-        " then answered",
+        "the SMS that the answer holds are still the oldest, and no mail waits that may be a STOP: they are "
+        "marked, all or none, and only then answered",
     ),
     OutboxTransition(
         ("reserved",),

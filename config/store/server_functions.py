@@ -62,7 +62,8 @@ class ClaimedLane(ArgumentGroup, frozen=True, kw_only=True, gc=False):
 
 
 class Claim(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Take lanes' locks, with state and mail: at most `max_mail` entries of the kind `mail_kind`."""
+    """Take lanes' locks, with state and mail: at most `max_mail` entries, of the kind `mail_kind` or until the last that may
+    be a STOP."""
 
     fence: Key
     lane_alarms: Key
@@ -189,6 +190,13 @@ class Wake(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 
 class LeasedOutbox(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    mailbox: Key
+    outbox: Key
+    outbox_lock: Key
+    sender: str
+
+
+class RestingOutbox(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     outbox: Key
     outbox_lock: Key
     sender: str
@@ -252,7 +260,7 @@ class BringForward(ServerFunction, frozen=True, kw_only=True, gc=False):
     first_ms: float
     step_ms: float
     uncertain_rest_ms: int
-    outboxes: Sequence[LeasedOutbox]
+    outboxes: Sequence[RestingOutbox]
 
 
 # Replies in the answer to a webhook
@@ -287,6 +295,7 @@ class AttachedReply(ArgumentGroup, frozen=True, kw_only=True, gc=False):
 class AttachReplies(ServerFunction, frozen=True, kw_only=True, gc=False):
     """Mark the SMS that a webhook's answer is going to hold; the provider is asked for them after `rest_ms`."""
 
+    mailbox: Key
     outbox_alarms: Key
     outbox: Key
     outbox_lock: Key

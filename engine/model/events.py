@@ -33,7 +33,8 @@ class InboundSms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     recognised a survey's keyword and that the rate-limit worker admits it. `reply_to` is the provider's ticket of
     the SMS that this one answers, if it told us. `handled`: the provider has taken it for this command, has answered
     the person, and after a "stop" will not text them until a "start". `originator` is the channel's sub-number that
-    the person wrote to; empty: its own number.
+    the person wrote to; empty: its own number. `may_be_stop`: ingest has seen that it may be a STOP, whatever is being
+    asked, so that nothing is sent past it while it waits to be read.
     """
 
     id: str
@@ -43,6 +44,7 @@ class InboundSms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     reply_to: str = ""
     handled: HandledCommand = ""
     originator: str = ""
+    may_be_stop: bool = False
 
 
 class SmsPart(msgspec.Struct, frozen=True, array_like=True, tag="part"):

@@ -14,7 +14,7 @@ may as well be an answer ("no more", "I want to stop", "plus de messages", "plea
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
 from engine.surveys.program import Survey
@@ -125,13 +125,26 @@ def _asks_to_stop(words: str) -> bool:
     )
 
 
-def is_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) -> bool:
-    """Is `text` a START on a channel that offers `channel_surveys`? A STOP or HELP never is."""
+SmsCommand = Literal["", "start", "stop"]
+"""What an SMS may be to whoever does not know what is being asked. A "stop" may still be an answer."""
+
+
+def read_command(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) -> SmsCommand:
+    """Return whether `text` may be a STOP, or is a START on a channel that offers `channel_surveys`. No STOP or HELP is
+    a START."""
     folded = fold_text(text)
     word = trim_punctuation(folded)
-    if word in HELP_WORDS or is_stop(word):
-        return False
-    return word in START_WORDS or _first_survey_match(folded, word, channel_surveys, surveys) is not None
+    if is_stop(word):
+        return "stop"
+    if word in HELP_WORDS:
+        return ""
+    starts = word in START_WORDS or _first_survey_match(folded, word, channel_surveys, surveys) is not None
+    return "start" if starts else ""
+
+
+def is_start(text: str, channel_surveys: Sequence[str], surveys: _SurveyLookup) -> bool:
+    """Is `text` a START on a channel that offers `channel_surveys`? A STOP or HELP never is."""
+    return read_command(text, channel_surveys, surveys) == "start"
 
 
 class StartMatch(NamedTuple):

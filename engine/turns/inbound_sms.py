@@ -13,6 +13,7 @@ from typing import Literal
 from engine.answers import InvalidAnswer, read_answer
 from engine.model.events import (
     CancelSession,
+    InboundEvent,
     InboundSms,
     Invitation,
     OpeningRefused,
@@ -20,6 +21,7 @@ from engine.model.events import (
     PersonOptedOut,
     ProviderStop,
     RefusalReason,
+    SmsPart,
 )
 from engine.model.lane import ChannelLine
 from engine.model.policy import ChannelPolicy
@@ -125,6 +127,17 @@ def apply_opt_out(turn: Turn, stop: InboundSms | ProviderStop) -> bool:
 def may_be_stop(sms: InboundSms) -> bool:
     """Return whether the SMS may be a STOP, without knowing the question it answers (ambiguous words count)."""
     return sms.handled == "stop" or is_stop(fold_word(sms.text))
+
+
+def may_opt_out(event: InboundEvent) -> bool:
+    """Return whether the event may opt the person out. A part of a long SMS may: who knows what the others say."""
+    match event:
+        case InboundSms():
+            return may_be_stop(event)
+        case ProviderStop() | SmsPart():
+            return True
+        case _:
+            return False
 
 
 def _is_stop_here(turn: Turn, thread: ConversationThread, sms: InboundSms, word: str) -> bool:

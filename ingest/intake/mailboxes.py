@@ -170,8 +170,8 @@ class MailboxWriter:
         answers = await self._lanes.run_commands(commands, within_s)
         for wakes, at in zip(answers, positions, strict=True):
             for wake, position in zip(wakes, at, strict=True):
-                if wake:
-                    self._wakeup_writes.submit((keyspace.QUEUE_BY_NUMBER[wake], entries[position][0]))
+                for queue in keyspace.QUEUES_BY_NUMBER[wake]:
+                    self._wakeup_writes.submit((queue, entries[position][0]))
 
     async def _put_in_spool(
         self, spool: Spool, items: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""

@@ -26,7 +26,7 @@ from engine.providers import (
     WebhookResponse,
 )
 from engine.providers.provider_registry import open_provider
-from engine.surveys.keywords import is_start
+from engine.surveys.keywords import SmsCommand, read_command
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.intake.mailboxes import (
     ACCEPT_OUTCOMES,
@@ -54,7 +54,7 @@ class ChannelEndpoint:
         self.provider = provider
         self.inline_provider = cast(InlineReplyProvider, provider) if provider.replies_inline else None
         self._surveys = surveys
-        self._cached_is_start = lru_cache(MAX_CACHED_TEXTS)(self._is_start)
+        self._cached_command = lru_cache(MAX_CACHED_TEXTS)(self._read_command)
         self._originators = {normalize_number(each): each for each in channel.originators}
         self.outcome_counters = {
             kept: metrics.WEBHOOKS.labels(channel.name, kept) for kept in ACCEPT_OUTCOMES
@@ -62,14 +62,19 @@ class ChannelEndpoint:
         self.unavailable_counter = metrics.WEBHOOKS.labels(channel.name, "unavailable")
 
     def annotate_event(self, event: InboundEvent) -> InboundEvent:
-        """The event; an SMS that starts a survey says so, and which of the channel's originators it was sent to."""
+        """The event; an SMS that starts a survey or may be a STOP says so, and which of the channel's originators it was
+        sent to."""
         match event:
             case InboundSms():
                 originator = self._originator_of(event.originator)
-                start = event.handled in ("", "start") and self._starts_survey(event.text)
-                if not start and originator == event.originator:
+                command = self._command_in(event.text)
+                start = command == "start" and event.handled in ("", "start")
+                may_be_stop = command == "stop" or event.handled == "stop"
+                if not start and not may_be_stop and originator == event.originator:
                     return event
-                return msgspec.structs.replace(event, start=start, originator=originator)
+                return msgspec.structs.replace(
+                    event, start=start, may_be_stop=may_be_stop, originator=originator
+                )
             case SmsPart():
                 return msgspec.structs.replace(event, originator=self._originator_of(event.originator))
             case _:
@@ -79,18 +84,18 @@ class ChannelEndpoint:
         """The one of the channel's originators that `to` is, as the settings write it; empty if it is none."""
         return self._originators.get(normalize_number(to), "") if to and self._originators else ""
 
-    def _starts_survey(self, text: str) -> bool:
-        """Does `text` start a survey of the channel? Most SMS are one of a few words, and those are remembered, for as
-        long as the surveys stay as they are."""
+    def _command_in(self, text: str) -> SmsCommand:
+        """May `text` be a STOP, or does it start a survey of the channel? Most SMS are one of a few words, and those are
+        remembered, for as long as the surveys stay as they are."""
         edition = self._surveys.edition
         return (
-            self._cached_is_start(text, edition)
+            self._cached_command(text, edition)
             if len(text) <= MAX_CACHED_TEXT_LENGTH
-            else self._is_start(text, edition)
+            else self._read_command(text, edition)
         )
 
-    def _is_start(self, text: str, edition: int) -> bool:
-        return is_start(text, self.channel.surveys, self._surveys)
+    def _read_command(self, text: str, edition: int) -> SmsCommand:
+        return read_command(text, self.channel.surveys, self._surveys)
 
 
 class WebhooksResource:

@@ -291,6 +291,7 @@ class InlineReplies:
     async def _attach_entries(self, reserved: ReservedOutbox, entries: Sequence[OutboxEntry]) -> bool:
         k, sender = keyspace.shard_of(reserved.sender, self._shards), reserved.sender
         call = AttachReplies(
+            mailbox=keyspace.mailbox_key(k, sender),
             outbox_alarms=keyspace.outbox_alarms_key(k),
             outbox=keyspace.outbox_key(k, sender),
             outbox_lock=keyspace.outbox_lock_key(k, sender),

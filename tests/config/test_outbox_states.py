@@ -38,6 +38,7 @@ from config.store.server_functions import (
     RareEffects,
     ReleaseOutbox,
     ReserveOutbox,
+    RestingOutbox,
     UpdateOutbox,
 )
 from config.store.stored_values import outbox_entry, parse_lock
@@ -244,7 +245,12 @@ class Outbox:
         return self.withdraw(withdrawn_sessions=["a"])
 
     def lease(self):
-        box = LeasedOutbox(outbox=OUTBOX["outbox"], outbox_lock=OUTBOX["outbox_lock"], sender=ANNA)
+        box = LeasedOutbox(
+            mailbox=LANE["mailbox"],
+            outbox=OUTBOX["outbox"],
+            outbox_lock=OUTBOX["outbox_lock"],
+            sender=ANNA,
+        )
         (answer,) = self.run(
             LeaseSms(
                 fence=keyspace.fence_key(K), outbox_alarms=OUTBOX["outbox_alarms"], owner=f"{self.fence}f", lease_ms=REST_MS,
@@ -305,7 +311,15 @@ class Outbox:
             sms = msgspec.structs.replace(decode_outbound(entry.partition(b"\0")[2]), uncertain=True)
             replies.append(AttachedReply(entry=entry, marked=outbox_entry("c", encode_event(sms))))
         if replies:
-            self.run(AttachReplies(**OUTBOX, sender=ANNA, token=TOKEN, rest_ms=REST_MS, replies=replies))
+            call = AttachReplies(
+                **OUTBOX,
+                mailbox=LANE["mailbox"],
+                sender=ANNA,
+                token=TOKEN,
+                rest_ms=REST_MS,
+                replies=replies,
+            )
+            self.run(call)
         return "attach_replies"
 
     def confirm(self, pause_ms=0):
@@ -326,7 +340,7 @@ class Outbox:
         return "release_outbox"
 
     def forward(self):
-        box = LeasedOutbox(outbox=OUTBOX["outbox"], outbox_lock=OUTBOX["outbox_lock"], sender=ANNA)
+        box = RestingOutbox(outbox=OUTBOX["outbox"], outbox_lock=OUTBOX["outbox_lock"], sender=ANNA)
         self.run(
             BringForward(
                 outbox_alarms=OUTBOX["outbox_alarms"], channel="c", unasked=0, first_ms=0, step_ms=1,

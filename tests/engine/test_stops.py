@@ -26,6 +26,7 @@ from engine.surveys.keywords import (
     STOP_WORDS,
     is_start,
     is_stop,
+    read_command,
 )
 from engine.turns.advance import advance
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
@@ -179,6 +180,7 @@ def test_no_stop_is_a_start_and_courtesy_makes_no_difference(words):
     surveys = surveys_of({"s.yaml": "{survey: s, start: '.*', steps: [{id: a, say: A}]}"})
     assert is_stop(text) == is_stop(bare)
     assert not (is_stop(text) and is_start(text, ["s"], surveys))
+    assert (read_command(text, ["s"], surveys) == "stop") == is_stop(text)
 
 
 @pytest.mark.parametrize("state", sorted(STATES.keys() - {"opted out"}))

@@ -276,7 +276,8 @@ def test_every_call_may_be_repeated_after_its_reply_was_lost(lane):
 
     def attach(token, entry, marked):
         replies = [AttachedReply(entry=entry, marked=marked)]
-        return AttachReplies(**theirs, token=token, rest_ms=20_000, replies=replies)
+        mailbox = keyspace.mailbox_key(K, ANNA)
+        return AttachReplies(**theirs, mailbox=mailbox, token=token, rest_ms=20_000, replies=replies)
 
     assert twice(ReserveOutbox(**box, token="t", lease_ms=5_000)) == 1
     assert twice(ReserveOutbox(**box, token="u", lease_ms=5_000)) == 0

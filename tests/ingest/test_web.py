@@ -12,6 +12,7 @@ import requests
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from engine.model.events import DeliveryReceipt, InboundSms, SmsPart, decode_inbound
+from engine.turns.inbound_sms import may_opt_out
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -62,6 +63,20 @@ def test_a_start_goes_to_the_rate_limit_worker(web, valkey):
     ((kind, event),) = mail(valkey)
     assert (kind, event.start) == (keyspace.START_PREFIX, True)
     until(lambda: rung(valkey, "starts") == [SENDER], 5, "the rate-limit worker is rung for")
+
+
+@pytest.mark.parametrize(
+    "text", ["STOP", "Stop please!", "end", "ne plus m'envoyer de sms", "désabonnez-moi"]
+)
+def test_what_may_be_a_stop_says_so_and_both_workers_are_rung_for(web, valkey, text):
+    base = web()
+    assert post(base, sms("start")).status_code == 200
+    assert post(base, sms(text)).status_code == 200
+    events = [event for _, event in mail(valkey)]
+    assert [event.may_be_stop for event in events] == [False, True]
+    assert all(may_opt_out(event) == event.may_be_stop for event in events)
+    for queue in ("starts", "replies"):
+        until(lambda queue=queue: rung(valkey, queue) == [SENDER], 5, "the worker is rung for")
 
 
 def test_however_a_number_is_written_it_is_one_mailbox_in_the_order_accepted(web, valkey):

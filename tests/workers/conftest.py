@@ -9,7 +9,7 @@ import structlog
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
-from engine.surveys.keywords import is_start
+from engine.surveys.keywords import read_command
 from workers.roles.composition import build_turn_runner
 from workers.store.deployment import Deployment
 from workers.store.survey_versions import publish_current
@@ -50,17 +50,21 @@ class Pipeline:
         """SMS into a mailbox, as ingest puts them there; whoever is to be woken is."""
         surveys = self.world.surveys
         for text in texts:
-            start = is_start(text, ["clinic"], surveys)
-            sms = InboundSms(event_id or f"{next(self._ids):016x}", "clinic", text, start)
-            self.deposit(sender, encode_event(sms), start=start)
+            command = read_command(text, ["clinic"], surveys)
+            sms = InboundSms(
+                event_id or f"{next(self._ids):016x}",
+                "clinic",
+                text,
+                start=command == "start",
+                may_be_stop=command == "stop",
+            )
+            self.deposit(sender, encode_event(sms), start=sms.start)
 
     def deposit(self, sender, event, *, start=False):
         commands, _ = function_calls.accept_commands(self.world.settings.shards, [(sender, start, event)])
         ((wake,),) = redis_client.run_commands(self.client, commands)
-        if wake:
-            redis_client.run_command(
-                self.world.broker, function_calls.wake_command(keyspace.QUEUE_BY_NUMBER[wake], [sender])
-            )
+        for queue in keyspace.QUEUES_BY_NUMBER[wake]:
+            redis_client.run_command(self.world.broker, function_calls.wake_command(queue, [sender]))
 
     def woken(self, queue):
         """Answer the bell of one queue once; the senders that were rung for."""

@@ -54,9 +54,9 @@ def rest(owner, for_ms, attempts=0):
     return StoredLock(0, NOW + for_ms, attempts, NOW, owner)
 
 
-def mail(*, count=1, age=0, kind="sms", alarm=2 * S, **more):
+def mail(*, count=1, age=0, kind="sms", alarm=2 * S, may_be_stop=False, **more):
     queue = "starts" if kind in ("start", "invitation") else "replies"
-    waiting = [WaitingMail(kind, NOW - age, "clinic", "yes", queue)] * count
+    waiting = [WaitingMail(kind, NOW - age, "clinic", "yes", queue, may_be_stop)] * count
     return {"mail": waiting, "mail_count": count, "alarm": None if alarm is None else NOW + alarm} | more
 
 
@@ -177,6 +177,19 @@ CASES = {
     "START rung as a reply": (
         person(**mail(kind="start", age=5 * S), queues=rung("replies"), alive=without("conversation")),
         WRONG, "is `conversation` running?",
+    ),
+    "a STOP, no ratelimit": (
+        person(
+            **mail(count=2, kind="start", age=5 * S, may_be_stop=True), queues=rung("starts", since=5 * S), alive=without("ratelimit"),
+        ),
+        NORMAL, "2 events wait in the mailbox, the oldest for 5 s; a worker is rung for, or the clock rings in 2 s.",
+    ),
+    "a STOP, no conversation": (
+        person(**mail(age=5 * S, may_be_stop=True), alive=without("conversation")), NORMAL, "or the clock rings in 2 s.",
+    ),
+    "a STOP, nobody": (
+        person(**mail(age=5 * S, may_be_stop=True), alive=without("conversation", "ratelimit")),
+        WRONG, "but nobody comes: is `conversation` running?",
     ),
     "behind others": (
         person(**mail(age=20 * S), queues=rung("replies", place=120, since=20 * S, depth=300)),
@@ -408,6 +421,14 @@ def test_the_gravest_comes_first_and_the_others_are_told_too():
     )  # fmt: skip
     assert "is `delivery` running" in diagnosis.sentence
     assert [each.split()[0] for each in diagnosis.also] == ["Waits", "A"]
+
+
+def test_what_waits_for_mail_that_may_be_a_stop_says_so():
+    diagnosis = diagnose(person(**sms(), **mail(may_be_stop=True)))
+    assert diagnosis.severity == NORMAL
+    assert diagnosis.also == [
+        "1 SMS waits until their mail is read, which may be a STOP; a worker is rung for, or the clock rings in 2 s."
+    ]
 
 
 def some(*choices):

@@ -127,7 +127,7 @@ def test_a_claim_takes_only_its_queues_mail_and_says_whose_the_rest_is(client, l
     first = claim(lanes, ANNA, "starts")
     assert bodies(first) == [b"start"]
     (committed,) = lanes.commit([draft(first)])
-    assert committed.wake_queue == "replies"
+    assert committed.wake_queues == ("replies",)
     assert bodies(claim(lanes, ANNA)) == [b"reply"]
 
 
@@ -242,7 +242,7 @@ def test_mail_that_came_during_a_turn_is_rung_by_its_commit(client, lanes):
     first = claim(lanes, ANNA)
     assert accept(client, ANNA, b"2") == [0]
     (committed,) = lanes.commit([draft(first)])
-    assert committed.wake_queue == "replies"
+    assert committed.wake_queues == ("replies",)
     assert bodies(claim(lanes, ANNA)) == [b"2"]
 
 
@@ -539,7 +539,10 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
     outboxes.apply_updates([OutboxUpdate(take, "again", uncertain=True)])
     k = keyspace.shard_of(ANNA, SHARDS)
     box = LeasedOutbox(
-        outbox=keyspace.outbox_key(k, ANNA), outbox_lock=keyspace.outbox_lock_key(k, ANNA), sender=ANNA
+        mailbox=keyspace.mailbox_key(k, ANNA),
+        outbox=keyspace.outbox_key(k, ANNA),
+        outbox_lock=keyspace.outbox_lock_key(k, ANNA),
+        sender=ANNA,
     )
     command = function_calls.function_call(
         LeaseSms(
@@ -645,6 +648,7 @@ def attach(client, *replies):
     """The answer holds these SMS, each of which is (as it is, marked)."""
     call = AttachReplies(
         **OUTBOX,
+        mailbox=keyspace.mailbox_key(BOX, ANNA),
         outbox_alarms=keyspace.outbox_alarms_key(BOX),
         sender=ANNA,
         token="token",
@@ -736,9 +740,9 @@ def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
     (ours,) = lanes.claim_for_replay("replay-1", [(ANNA, "e1")])
     accept(client, ANNA, b"1")
     stays = KeptDeadLetter(ANNA, ours.fence, "e1", "eve", "stale")
-    assert lanes.release_kept([stays]) == ["replies"]
+    assert lanes.release_kept([stays]) == [("replies",)]
     before = everything(client)
-    assert lanes.release_kept([stays]) == [None]
+    assert lanes.release_kept([stays]) == [()]
     assert everything(client) == before
     assert bodies(claim(lanes, ANNA)) == [b"1"]
 

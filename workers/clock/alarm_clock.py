@@ -1,7 +1,10 @@
 """The clock rings for every lane and outbox whose alarm is due: mail that nobody has looked at, a lease whose
 holder died, a session's deadline, an SMS that has rested long enough. It sleeps until the next alarm, a tick at the
 most, since an alarm may be set for sooner while it sleeps. Any number of clocks may run: an alarm that one of them
-rang is put off for the others."""
+rang is put off for the others.
+
+A lane's alarm rings for `conversation`, which passes a START on. If nobody comes, it rings for `ratelimit` too: mail that may
+be a STOP is for either."""
 
 import math
 from typing import Protocol
@@ -25,6 +28,10 @@ MAX_ALARMS_PER_TICK = 1_000
 """Alarms of one shard in one tick."""
 
 REDIS_RETRY_S = 1.0
+
+_QUEUES_OF_ANSWER = {0: keyspace.REPLIES_QUEUE, 1: keyspace.OUTBOUND_QUEUE, 3: keyspace.STARTS_QUEUE}
+"""By their place in the answer of `take_due_alarms`: lanes, outboxes, and the lanes to which nobody came when they were rung
+for before, so that one whose `conversation` is down is not left to it alone."""
 
 
 class StopEvent(Protocol):
@@ -62,15 +69,11 @@ class AlarmClock:
     def wake_due(self) -> float:
         """Ring for what is due; how many seconds may pass until the next tick."""
         answers = redis_client.run_commands(self._redis, self._tick_commands)
-        if any(lanes or outboxes for lanes, outboxes, _ in answers):
+        if any(lanes or outboxes for lanes, outboxes, *_ in answers):
             faults.reach("after_tick")
-        self._wake_senders(
-            keyspace.REPLIES_QUEUE, [sender.decode() for lanes, _, _ in answers for sender in lanes]
-        )
-        self._wake_senders(
-            keyspace.OUTBOUND_QUEUE, [sender.decode() for _, outboxes, _ in answers for sender in outboxes]
-        )
-        nearest: float = min((wait_ms for _, _, wait_ms in answers if wait_ms >= 0), default=math.inf)
+        for at, queue in _QUEUES_OF_ANSWER.items():
+            self._wake_senders(queue, [sender.decode() for answer in answers for sender in answer[at]])
+        nearest: float = min((wait_ms for _, _, wait_ms, _ in answers if wait_ms >= 0), default=math.inf)
         return min(MAX_TICK_S, nearest / 1000)
 
     def _wake_senders(self, queue: str, senders: list[str]) -> None:

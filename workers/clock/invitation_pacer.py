@@ -31,7 +31,7 @@ from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store.archive import forget_references
 from workers.store.channel_state import ChannelStore
-from workers.turns.committing import WorkerWaker
+from workers.turns.committing import WorkerWaker, wake_queues
 
 log = structlog.get_logger()
 
@@ -147,10 +147,9 @@ class InvitationPacer:
         rings = self._release_to_mailboxes(name, permitted)
         faults.reach("after_release")
         metrics.INVITATIONS_RELEASED.labels(name, "released").inc(sum(ring >= 0 for _, ring in rings))
-        for ring, queue in keyspace.QUEUE_BY_NUMBER.items():
-            senders = [sender for sender, rung in rings if rung == ring]
-            if senders:
-                self._waker.wake(queue, senders)
+        wake_queues(
+            self._waker, [(sender, keyspace.QUEUES_BY_NUMBER.get(ring, ())) for sender, ring in rings]
+        )
         return len(permitted)
 
     def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:

@@ -48,6 +48,7 @@ from workers.turns.committing import (
     draft_with_versions,
     permit_drafts,
     wake_after_commit,
+    wake_queues,
 )
 
 REPLAY_BATCH = 128
@@ -267,13 +268,12 @@ class DeadLetterReplayer:
             )
             for letter, lane, judged in staying
         ]
-        wanted: dict[str, list[str]] = {}
-        for (_, lane, _), queue in zip(staying, self._lanes.release_kept(stays), strict=True):
-            if queue is not None:
-                wanted.setdefault(queue, []).append(lane.sender)
+        wanted = [
+            (lane.sender, queues)
+            for (_, lane, _), queues in zip(staying, self._lanes.release_kept(stays), strict=True)
+        ]
         with suppress(redis.RedisError):
-            for queue, senders in wanted.items():
-                self._waker.wake(queue, senders)
+            wake_queues(self._waker, wanted)
         return {
             letter.id: LetterResult(
                 letter.id, _OUTCOME_OF_FINDING[judged.finding], judged.why, judged.sms_texts

@@ -19,7 +19,6 @@ from engine.model.events import (
     InboundSms,
     OpeningRefused,
     OutboundSms,
-    ProviderStop,
     SmsPart,
     decode_outbound,
 )
@@ -27,7 +26,7 @@ from engine.model.lane import ChannelLine, Lane, UnreadableLaneError
 from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
 from engine.surveys.survey_registry import SurveyRegistry
-from engine.turns.inbound_sms import may_be_stop
+from engine.turns.inbound_sms import may_be_stop, may_opt_out
 from engine.turns.receipts import known_sms_state
 from engine.turns.session_routing import channel_of_key
 from workers.sending.send_policy import REPEATABLE_FOR_MS
@@ -325,7 +324,7 @@ def _waiting_stop_reason(lane: ReplayClaim) -> str:
     """Why no SMS may be sent now: mail waits that may be a STOP, or more of it than is looked at; empty if none does."""
     if len(lane.mail) >= MAX_MAIL_INSPECTED:
         return "much mail waits to be applied first"
-    if any(map(_may_stop, _readable_events(lane.mail))):
+    if any(map(may_opt_out, _readable_events(lane.mail))):
         return "mail waits that may be a STOP"
     return ""
 
@@ -336,18 +335,6 @@ def _readable_events(mail: Iterable[bytes]) -> Iterable[InboundEvent]:
             yield decode_mail(entry).event
         except (msgspec.MsgspecError, ValueError):
             continue
-
-
-def _may_stop(event: InboundEvent) -> bool:
-    match event:
-        case ProviderStop():
-            return True
-        case InboundSms():
-            return may_be_stop(event)
-        case SmsPart():
-            return True  # who knows what the others say
-        case _:
-            return False
 
 
 def _provider_may_have(letter: DeadLetter, recourse: Recourse, now: int) -> bool:

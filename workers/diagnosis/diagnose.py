@@ -196,10 +196,15 @@ def _mailbox_clause(s: SenderSnapshot) -> str:
 
 
 def _queues_for_mail(s: SenderSnapshot) -> tuple[str, ...]:
-    """Whose work it is, first. The clock rings `replies` for any lane, and that worker passes a START on."""
-    if s.mail and s.mail[0].queue == keyspace.STARTS_QUEUE:
-        return (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE)
-    return (keyspace.REPLIES_QUEUE, keyspace.STARTS_QUEUE)
+    """Whose work it is, first; of mail that may be a STOP, who lives. The clock rings `replies` for any lane, and that worker
+    passes a START on."""
+    starts_first = bool(s.mail) and s.mail[0].queue == keyspace.STARTS_QUEUE
+    queues = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE)
+    if not starts_first:
+        queues = queues[::-1]
+    if not s.stop_may_wait:
+        return queues
+    return tuple(queue for queue in queues if not _is_role_missing(s, ROLE_OF_QUEUE[queue])) or queues
 
 
 def _pickup_finding(s: SenderSnapshot, alarm: int | None, *queues: str) -> DiagnosticFinding:
@@ -420,6 +425,10 @@ def _unclaimed_outbox_finding(
             f"A worker that began to send an SMS {ago} ago never came back, so the provider "
             f"may have it; {wait}; "
             f"{coming.sentence}.",
+        )
+    if s.stop_may_wait:
+        return DiagnosticFinding(
+            coming.severity, f"{wait} until their mail is read, which may be a STOP; {coming.sentence}."
         )
     return DiagnosticFinding(coming.severity, f"{wait} to leave; {coming.sentence}.")
 

@@ -10,13 +10,15 @@ from workers.store.dead_letter_store import FailedAttempt
 
 class WaitingMail(msgspec.Struct, frozen=True):
     """An entry of the mailbox, accepted at `at` (ms; 0 if it cannot be told). `kind` is the event's, "start" for a
-    START, "unreadable" for what is none. `queue` is whose work it is: invitations are for the worker of STARTs."""
+    START, "unreadable" for what is none. `queue` is whose work it is: invitations are for the worker of STARTs.
+    `may_be_stop`: any worker takes it, with what is before it, and no SMS leaves until it is read."""
 
     kind: str
     at: int = 0
     channel: str = ""
     text: str = ""
     queue: str = keyspace.REPLIES_QUEUE
+    may_be_stop: bool = False
 
 
 class QueuedSms(msgspec.Struct, frozen=True):
@@ -181,6 +183,11 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     @property
     def open_sessions(self) -> list[tuple[ConversationStatus, OpenSession]]:
         return [(thread, thread.session) for thread in self.threads if thread.session is not None]
+
+    @property
+    def stop_may_wait(self) -> bool:
+        """Whether mail waits that may be a STOP."""
+        return any(each.may_be_stop for each in self.mail)
 
     @property
     def is_unknown(self) -> bool:

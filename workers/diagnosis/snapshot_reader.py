@@ -28,6 +28,7 @@ from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.admission import cooldown_until, sessions_opened_today, throttle_allowance
 from engine.turns.deadlines import session_deadlines
+from engine.turns.inbound_sms import may_opt_out
 from engine.turns.multipart import PARTS_TIMEOUT_MS
 from engine.turns.turn import Turn
 from workers.clock import invitation_pacer
@@ -325,7 +326,8 @@ def _waiting_mail(entry: bytes, unreadable: list[str]) -> WaitingMail:
     kind = kind_of(event)
     if queue == keyspace.STARTS_QUEUE and isinstance(event, InboundSms):
         kind = "start"
-    return WaitingMail(kind, mail.at, event.channel, getattr(event, "text", ""), queue)
+    stops = event.may_be_stop if isinstance(event, InboundSms) else may_opt_out(event)
+    return WaitingMail(kind, mail.at, event.channel, getattr(event, "text", ""), queue, stops)
 
 
 def _accepted_at(entry: bytes) -> int:

@@ -152,12 +152,12 @@ class LaneDraft(msgspec.Struct, kw_only=True):
 class CommitResult(msgspec.Struct, frozen=True):
     """The answer to a commit. If not `succeeded`, another had claimed the lane, and nothing has changed.
 
-    `wake_queue` is the queue that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker.
+    `wake_queues` are those that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker.
     """
 
     sender: str
     succeeded: bool
-    wake_queue: str | None = None
+    wake_queues: Sequence[str] = ()
     wake_delivery: bool = False
     withdrawn_entries: Sequence[bytes] = ()
 
@@ -276,15 +276,14 @@ class LaneStore:
             letter_id=letter_id,
         )
 
-    def release_kept(self, stays: Sequence[KeptDeadLetter]) -> list[str | None]:
-        """Release the claims of lanes whose dead letters are kept. Return for each the queue that its mail needs now, or
-        None."""
+    def release_kept(self, stays: Sequence[KeptDeadLetter]) -> list[Sequence[str]]:
+        """Release the claims of lanes whose dead letters are kept. Return for each the queues that its mail needs now."""
         if not stays:
             return []
         faults.reach("before_stay")
         answers = redis_client.run_commands(self.client, [self._release_kept_command(each) for each in stays])
         faults.reach("after_stay")
-        return [keyspace.QUEUE_BY_NUMBER.get(answer) for answer in answers]
+        return [keyspace.QUEUES_BY_NUMBER.get(answer, ()) for answer in answers]
 
     def _release_kept_command(self, each: KeptDeadLetter) -> Command:
         k = keyspace.shard_of(each.sender, self._shards)
@@ -453,4 +452,4 @@ def _parse_commit_result(sender: str, answer: list[Any] | redis.ResponseError) -
         return CommitResult(sender, succeeded=False)
     if not answer[0]:
         return CommitResult(sender, succeeded=False)
-    return CommitResult(sender, True, keyspace.QUEUE_BY_NUMBER.get(answer[1]), bool(answer[2]), answer[3:])
+    return CommitResult(sender, True, keyspace.QUEUES_BY_NUMBER[answer[1]], bool(answer[2]), answer[3:])

@@ -11,7 +11,7 @@ import redis
 from config.store import keyspace, redis_client, stored_values
 from config.store.function_calls import Command, function_call
 from config.store.outbox_states import SmsDisposition
-from config.store.server_functions import BringForward, LeasedOutbox, LeaseSms, UpdateOutbox
+from config.store.server_functions import BringForward, LeasedOutbox, LeaseSms, RestingOutbox, UpdateOutbox
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
 from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
@@ -111,7 +111,7 @@ class OutboxStore:
                         outbox_alarms=keyspace.outbox_alarms_key(k),
                         owner=owner,
                         lease_ms=self._lease_ms,
-                        outboxes=_leased_outboxes(k, group),
+                        outboxes=[_leased_outbox(k, sender) for sender in group],
                     )
                 )
                 for k, group in groups.items()
@@ -193,7 +193,7 @@ class OutboxStore:
                         first_ms=waiting * step_ms,
                         step_ms=step_ms,
                         uncertain_rest_ms=UNCERTAIN_REST_MS,
-                        outboxes=_leased_outboxes(k, page),
+                        outboxes=[_resting_outbox(k, sender) for sender in page],
                     )
                     waiting += redis_client.run_command(self._redis, function_call(call))
         return waiting
@@ -210,12 +210,16 @@ def _parse_lease(sender: str, answer: list[Any]) -> OutboxLease:
     return OutboxLease(sender, fence, now, attempts, since, bool(left), permit, entry)
 
 
-def _leased_outboxes(k: int, senders: Sequence[str]) -> list[LeasedOutbox]:
-    return [
-        LeasedOutbox(
-            outbox=keyspace.outbox_key(k, sender),
-            outbox_lock=keyspace.outbox_lock_key(k, sender),
-            sender=sender,
-        )
-        for sender in senders
-    ]
+def _leased_outbox(k: int, sender: str) -> LeasedOutbox:
+    return LeasedOutbox(
+        mailbox=keyspace.mailbox_key(k, sender),
+        outbox=keyspace.outbox_key(k, sender),
+        outbox_lock=keyspace.outbox_lock_key(k, sender),
+        sender=sender,
+    )
+
+
+def _resting_outbox(k: int, sender: str) -> RestingOutbox:
+    return RestingOutbox(
+        outbox=keyspace.outbox_key(k, sender), outbox_lock=keyspace.outbox_lock_key(k, sender), sender=sender
+    )

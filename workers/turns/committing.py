@@ -71,12 +71,16 @@ def _take_permits(left: dict[str, int], opened: Mapping[str, int]) -> bool:
     return True
 
 
+def wake_queues(waker: WorkerWaker, wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Wake, for each sender, the workers of the queues that it wants."""
+    for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE):
+        if waiting := [sender for sender, queues in wanted if queue in queues]:
+            waker.wake(queue, waiting)
+
+
 def wake_after_commit(waker: WorkerWaker, committed: Sequence[CommitResult]) -> None:
     """Wake the workers that these lanes need next: for remaining mail, and for delivery."""
-    for queue in (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE):
-        waiting = [each.sender for each in committed if each.wake_queue == queue]
-        if waiting:
-            waker.wake(queue, waiting)
+    wake_queues(waker, [(each.sender, each.wake_queues) for each in committed])
     speaking = [each.sender for each in committed if each.wake_delivery]
     if speaking:
         waker.wake(keyspace.OUTBOUND_QUEUE, speaking)

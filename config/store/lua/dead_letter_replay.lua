@@ -61,12 +61,12 @@ local function release_kept(keys, args)
     end
   end
   if not claimed then return 0 end
-  local head = redis.call('LINDEX', keys.mailbox, 0)
+  local wanted = queues_of(keys.mailbox)
   local _, deadline = read_lane(keys.lane)
   local noted = new_alarms()
-  note_alarm(noted, args.sender, head and now + LOOK_MS or deadline)
+  note_alarm(noted, args.sender, wanted > 0 and now + LOOK_MS or deadline)
   set_alarms(keys.lane_alarms, noted)
-  return queue_of(head)
+  return wanted
 end
 
 -- The message leaves the dead-letter queue: for good, or into its queue under a new id. Answers 1, or 0 if it was not there

@@ -28,14 +28,15 @@ local function poll_replies(keys, args)
   return redis.call('LRANGE', keys.outbox, 0, -1)
 end
 
--- If the SMS that the answer is going to hold are the oldest and the outbox is reserved, they are marked, all of them, and
--- the sender rests until the provider can be asked for them. Answers 1 if so, 0 if nothing changed.
+-- If the SMS that the answer is going to hold are the oldest, the outbox is reserved and no mail waits that may be a STOP,
+-- they are marked, all of them, and the sender rests until the provider can be asked for them. Answers 1 if so, 0 if nothing
+-- changed.
 local function attach_replies(keys, args)
   local now = clock()
   local till = now + tonumber(args.rest_ms)
   local lock = read_outbox_lock(keys.outbox_lock)
   if lock and lock.state == STATE.entrusted and lock.tag == args.token then return 1 end
-  if not is_reserved(lock, args.token) then return 0 end
+  if not is_reserved(lock, args.token) or stop_may_wait(keys.mailbox) then return 0 end
   local waiting = redis.call('LRANGE', keys.outbox, 0, #args.replies - 1)
   for i = 1, #args.replies do
     if waiting[i] ~= args.replies[i].entry then return 0 end

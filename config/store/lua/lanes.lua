@@ -13,13 +13,13 @@ end
 
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
 -- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
--- {fence, attempts, now, state, opt-outs, ms of the attempts before, entry ...}: at most `max_mail` entries of `mail_kind`,
--- none if only its deadline is due. The list of opt-outs is asked only if there is no state.
+-- {fence, attempts, now, state, opt-outs, ms of the attempts before, entry ...}: at most `max_mail` entries, as
+-- count_claimable says; none if only its deadline is due. The list of opt-outs is asked only if there is no state.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
   local owner, kind, suspects = args.owner, args.mail_kind, args.take_suspects == '1'
-  local lease, last = tonumber(args.lease_ms), tonumber(args.max_mail) - 1
+  local lease, most = tonumber(args.lease_ms), tonumber(args.max_mail)
   local optouts = keys.optouts
   local noted = new_alarms()
   local claimed = {}
@@ -28,8 +28,9 @@ local function claim(keys, args)
     local lock = read_lock(lock_key)
     local mine = lock and string.match(lock.owner, '^[^;]*') == owner
     if lock and lock.till > now and not mine then return 1 end
-    local mail = redis.call('LRANGE', mailbox, 0, last)
+    local mail = redis.call('LRANGE', mailbox, 0, most - 1)
     local _, deadline, state = read_lane(lane)
+    local claimable = count_claimable(mailbox, mail, kind, most)
     if #mail == 0 then
       if deadline == 0 or deadline > now then
         if lock then redis.call('DEL', lock_key) end
@@ -37,7 +38,7 @@ local function claim(keys, args)
         return 0
       end
       if kind ~= 'R' then return 2 end
-    elseif string.sub(mail[1], 1, 1) ~= kind then
+    elseif claimable == 0 then
       return 2
     end
     if lock and not mine and not suspects then return 3 end
@@ -46,10 +47,7 @@ local function claim(keys, args)
     local before, since, attempted = '', now, owner
     if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier_attempts(lock, now, owner) end
     local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before}
-    for i = 1, #mail do
-      if string.sub(mail[i], 1, 1) ~= kind then break end
-      answer[6 + i] = mail[i]
-    end
+    for i = 1, claimable do answer[6 + i] = mail[i] end
     if not mine then
       claimed[#claimed + 1] = {answer = answer, lock = lock_key, since = since, owner = attempted}
       note_alarm(noted, sender, now + lease)
@@ -143,7 +141,7 @@ local function commit(keys, args)
     local lock = read_lock(new.lane_lock)
     if not lock or lock.fence ~= fence then
       if read_lane(new.lane) ~= fence then return {0} end
-      return {1, queue_of(redis.call('LINDEX', new.mailbox, 0)), redis.call('EXISTS', new.outbox)}
+      return {1, queues_of(new.mailbox), redis.call('EXISTS', new.outbox)}
     end
     local resolutions = rare and rare.resolutions or nothing
     for i = 1, #resolutions do
@@ -202,9 +200,9 @@ local function commit(keys, args)
       remove_letter(dead, index, reasons, audit, each.id, each.by, each.outcome)
     end
 
-    local head = redis.call('LINDEX', new.mailbox, 0)
-    note_alarm(noted, sender, head and now + LOOK_MS or deadline)
-    local answer = {1, queue_of(head), speak}
+    local wanted = queues_of(new.mailbox)
+    note_alarm(noted, sender, wanted > 0 and now + LOOK_MS or deadline)
+    local answer = {1, wanted, speak}
     for i, entry in ipairs(withdrawn) do answer[3 + i] = entry end -- there may be more than MANY
     return answer
   end
@@ -243,15 +241,22 @@ local function read_sender_records(keys, args)
   return answer
 end
 
--- Answers {lanes due, outboxes due, ms until the next alarm or -1}. What is due is put off, so that two clocks do not wake
--- for the same lane, and is woken for once more then if nobody has come.
+-- Answers {lanes due, outboxes due, ms until the next alarm or -1, those of the lanes to which nobody came when they were
+-- due before}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then if
+-- nobody has come.
 local function take_due_alarms(keys, args)
   local now = clock()
-  local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms))
+  local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
   local nearest = -1
-  local function due(alarms)
-    local senders = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'LIMIT', 0, most)
-    for _, sender in ipairs(senders) do redis.call('ZADD', alarms, later, sender) end
+  local function due(alarms, unanswered)
+    local scored = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'WITHSCORES', 'LIMIT', 0, most)
+    local senders = {}
+    for i = 1, #scored, 2 do
+      local sender = scored[i]
+      senders[#senders + 1] = sender
+      if string.find(scored[i + 1], '.', 1, true) then unanswered[#unanswered + 1] = sender end
+      redis.call('ZADD', alarms, later, sender)
+    end
     local first = redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
     if first then
       local wait = math.max(0, tonumber(first) - now)
@@ -259,8 +264,9 @@ local function take_due_alarms(keys, args)
     end
     return senders
   end
-  local lanes, outboxes = due(keys.lane_alarms), due(keys.outbox_alarms)
-  return {lanes, outboxes, nearest}
+  local unanswered = {}
+  local lanes, outboxes = due(keys.lane_alarms, unanswered), due(keys.outbox_alarms, {})
+  return {lanes, outboxes, nearest, unanswered}
 end
 
 -- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers

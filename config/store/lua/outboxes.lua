@@ -3,7 +3,7 @@
 local FRESH_MS = 1000      -- a booked permit not used by then is void, or many would be used at once
 local TRIES = 20           -- failed tries of an SMS that are remembered
 
--- Answers, for each sender, 0 (nothing to send now) or {fence, now, attempts so far, ms of the first of them (0: none),
+-- Answers, for each sender, 0 (nothing to send now, or mail waits that may be a STOP) or {fence, now, attempts so far, ms of the first of them (0: none),
 -- 1 if the provider may have it, permit, entry}: the oldest SMS, which nobody else will try until the lease ends. The
 -- provider may have it if it was left so, or in the middle of a try whose worker never came back. permit: the epoch in
 -- which one was booked for now, or -1. The same owner asking again gets the same.
@@ -12,7 +12,7 @@ local function lease_sms(keys, args)
   local owner, lease = args.owner, tonumber(args.lease_ms)
   local fences, alarms = keys.fence, keys.outbox_alarms
 
-  local function one(sender, outbox, lock_key)
+  local function one(sender, mailbox, outbox, lock_key)
     local lock = read_outbox_lock(lock_key)
     local entry = redis.call('LINDEX', outbox, 0)
     if not entry then
@@ -24,6 +24,10 @@ local function lease_sms(keys, args)
     end
     if lock and lock.till > now then
       redis.call('ZADD', alarms, ms(lock.till), sender)
+      return 0
+    end
+    if stop_may_wait(mailbox) then
+      redis.call('ZADD', alarms, ms(now + LOOK_MS), sender)
       return 0
     end
     local attempts, since, uncertain, permit = 0, 0, false, -1
@@ -43,7 +47,7 @@ local function lease_sms(keys, args)
 
   local answers = {}
   for i = 1, #args.outboxes do
-    answers[i] = one(args.outboxes[i].sender, keys.outboxes[i].outbox, keys.outboxes[i].outbox_lock)
+    answers[i] = one(args.outboxes[i].sender, keys.outboxes[i].mailbox, keys.outboxes[i].outbox, keys.outboxes[i].outbox_lock)
   end
   return answers
 end

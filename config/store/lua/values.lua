@@ -9,7 +9,8 @@
 -- declares the arguments of the function `f(keys, args)` around them, `SMS.FIELD` by the type of an SMS, `STATE.NAME` by
 -- the table in outbox_states.py. Values are bytes that only Python reads, behind small headers that are read here:
 --
---   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else
+--   mail entry    kind .. 13 digits of ms .. event          kind: 'S' a START, 'R' anything else; the event is looked at
+--                 for whether it may be a STOP (mailboxes.lua)
 --   lane          fence ' ' deadline ' ' state              deadline: ms at which the engine wants to be called, or 0
 --   lock          fence ' ' until ' ' attempts ' ' since ' ' owner
 --                 kept beyond `until`, so that a death is counted; since: ms of the first attempt; those of a lane's
@@ -29,7 +30,8 @@
 --                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);
 --                 epoch (ms of its end: permits booked before are void); looks, yields (ms until which looks are spread of
 --                 SMS turned away, and of those that yield), unasked (ms at which one of the latter last left)
---   alarms        sender -> ms; an index that claim, commit, lease_sms and update_outbox keep true, and take_due_alarms reads
+--   alarms        sender -> ms; an index that claim, commit, lease_sms and update_outbox keep true, and take_due_alarms reads.
+--                 Half a ms more says that the clock has rung, and nobody has come since
 
 local LOOK_MS = 2000      -- mail that nobody has looked at by then is woken for again
 local FORGET_MS = 604800000 -- a lock that nobody came back to
@@ -43,13 +45,6 @@ end
 
 local function ms(n)
   return string.format('%.0f', n)
-end
-
--- Whom the head of a mailbox wants: 0 nobody, 1 a worker of `starts`, 2 one of `replies` (keyspace.QUEUE_BY_NUMBER).
-local function queue_of(entry)
-  if not entry then return 0 end
-  if string.sub(entry, 1, 1) == 'S' then return 1 end
-  return 2
 end
 
 local function read_lock(key)
