@@ -75,6 +75,11 @@ ENVIRONMENT_VARIABLES = (
         "PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"
     ),
     EnvironmentVariable(
+        "PARLEY_REPEAT_DAYS",
+        "7",
+        "days for which a webhook that was applied is remembered, so that a copy of it changes nothing",
+    ),
+    EnvironmentVariable(
         "PARLEY_OPTOUT_KEY",
         "",
         "the secret that hides numbers in the list of opt-outs; empty: one made once, kept in Redis",
@@ -110,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True):
     var: Path
     shards: int
     keep_events_ms: int
+    repeat_ms: int
     log: LogStyle
     surveys: Path
     public_url: str = ""
@@ -189,6 +195,7 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         var=Path(env.text("PARLEY_VAR")),
         shards=env.number("PARLEY_SHARDS", 1, MAX_SHARDS),
         keep_events_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
+        repeat_ms=env.number("PARLEY_REPEAT_DAYS", 1, 365) * _DAY_MS,
         log=env.log_style(),
         surveys=Path(env.text("PARLEY_SURVEYS")),
         public_url=env.public_url(),

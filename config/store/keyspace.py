@@ -134,6 +134,11 @@ def optouts_key(k: int) -> str:
     return f"{{{k}}}:optouts"
 
 
+def applied_events_key(k: int, number_hash: str) -> str:
+    """Events of a sender, by keyed hashes, that were applied and that the lane does not remember."""
+    return f"{{{k}}}:applied:{number_hash}"
+
+
 def session_key(k: int, identity: str) -> str:
     """Whose session it is, and since when."""
     return f"{{{k}}}:session:{identity}"

@@ -57,6 +57,7 @@ class ClaimedLane(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     mailbox: Key
     lane: Key
     lane_lock: Key
+    applied_events: Key
     sender: str
     number_hash: str
 
@@ -104,9 +105,12 @@ class ResolvedDeadLetter(ArgumentGroup, frozen=True, kw_only=True, gc=False):
 
 
 class RareEffects(ArgumentGroup, frozen=True, kw_only=True, gc=False):
-    """What most commits have nothing of: each argument costs the client. `number_hash` is empty without opt-outs."""
+    """What most commits have nothing of: each argument costs the client. `number_hash` is empty without opt-outs.
+    `displaced_events` are as remember_events (lua/applied_events.lua) reads them."""
 
+    applied_events: Key
     number_hash: str
+    displaced_events: bytes
     sessions: Sequence[IndexedSession]
     silenced_channels: Sequence[str]
     withdrawn_sessions: Sequence[str]
@@ -147,6 +151,7 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     dead_letter_reasons: Key
     dead_letter_audit: Key
     keep_events_ms: int
+    keep_applied_ms: int
     lanes: Sequence[CommitLane]
 
 
@@ -516,7 +521,8 @@ class RemoveOptOuts(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 
 class EraseLane(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Remove what a person's commits and deliveries need, if mail and lane are still what was read. `opt_outs` are kept."""
+    """Remove what a person's commits and deliveries need, if mail and lane are still what was read. `opt_outs` are kept, and
+    hashes of `known_events`, as remember_events (lua/applied_events.lua) reads them."""
 
     optouts: Key
     lane_alarms: Key
@@ -524,10 +530,13 @@ class EraseLane(ServerFunction, frozen=True, kw_only=True, gc=False):
     mailbox: Key
     lane: Key
     outbox: Key
+    applied_events: Key
     sender: str
     number_hash: str
     mail_before: bytes
     lane_before: bytes
+    known_events: bytes
+    keep_applied_ms: int
     other_keys: Sequence[Key]
     opt_outs: Sequence[ChangedOptOut]
 

@@ -7,6 +7,9 @@ import msgspec
 _MS_DIGITS = 13
 """Digits of a moment."""
 
+REPEAT_MS = 7 * 86_400_000
+"""For how long an applied event is remembered, if the settings say nothing else: PARLEY_REPEAT_DAYS."""
+
 LANE_LEASE_MS = 5_000
 """How long the claim of a lane holds: after a kill -9, it waits this long and a tick of the clock."""
 
@@ -62,6 +65,11 @@ def lane_deadline_ms(lane: bytes) -> int:
 def lane_state(lane: bytes | None) -> bytes:
     """The state in a stored lane; empty if there is none."""
     return lane.split(b" ", 2)[-1] if lane else b""
+
+
+def pack_applied_event(event_hash: bytes, at: int) -> bytes:
+    """An event that was applied at `at` (ms), as remember_events (lua/applied_events.lua) reads it."""
+    return event_hash + b"%013d" % at
 
 
 def outbox_sms(entry: bytes) -> bytes:

@@ -50,6 +50,9 @@ class Effects(msgspec.Struct, kw_only=True):
     """What the list of opt-outs is told: channel -> (since when in ms, or 0 for in again; by whose word: "person",
     "provider", or an operator's list)."""
 
+    displaced_events: dict[str, int] = {}
+    """Events that the lane has no room to remember any more: id -> when it was applied (ms)."""
+
     opened_by_channel: dict[str, int] = {}
     """How many sessions an SMS opened. They need permits; those of invitations have theirs. Not stored."""
 
@@ -69,6 +72,7 @@ class Effects(msgspec.Struct, kw_only=True):
         self.withdrawn = later.withdrawn | self.withdrawn
         self.sessions += later.sessions
         self.opt_outs |= later.opt_outs
+        self.displaced_events |= later.displaced_events
         for channel, count in later.opened_by_channel.items():
             self.opened_by_channel[channel] = self.opened_by_channel.get(channel, 0) + count
         self.survey_by_session |= later.survey_by_session

@@ -63,7 +63,7 @@ class PartialSms(msgspec.Struct, array_like=True):
 
 
 class Lane(msgspec.Struct, array_like=True):
-    """`applied_events` is id -> when it was applied; `clock` the latest time applied, so that time never runs backwards.
+    """`applied_events` is id -> when it was applied, oldest first; `clock` the latest time applied, so that time never runs backwards.
 
     `lines` are by channel, those of sub-numbers by "channel:sub-number" (engine.turns.session_routing).
     """
@@ -73,6 +73,13 @@ class Lane(msgspec.Struct, array_like=True):
     lines: dict[str, ChannelLine] = {}
     applied_events: dict[str, int] = {}
     partial_sms: list[PartialSms] = []
+
+
+def forget_events(lane: Lane, before: int) -> None:
+    """Forget the events that were applied before `before` (ms)."""
+    applied = lane.applied_events
+    for event in [event for event, at in applied.items() if at < before]:
+        del applied[event]
 
 
 class UnreadableLaneError(ParleyError):

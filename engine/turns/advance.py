@@ -47,7 +47,6 @@ __all__ = [
     "missing_survey_versions",
 ]
 
-_DUPLICATES_KNOWN_MS = DAY_MS
 _MOST_APPLIED_EVENTS = 128
 _LANE_KEPT_MS = 48 * HOUR_MS
 
@@ -83,7 +82,7 @@ def apply_stop_only(lane: Lane, sender: str, mail: Mail) -> Effects | None:
     if isinstance(event, InboundSms):
         turn.record_received(event, None)
     apply_opt_out(turn, event)
-    _mark_applied(lane, event.id)
+    _mark_applied(turn, event.id)
     return turn.effects
 
 
@@ -95,7 +94,7 @@ def missing_survey_versions(lane: Lane, surveys: SurveyRegistry) -> set[str]:
 
 def _apply_mail(turn: Turn, mail: Mail) -> None:
     event = mail.event
-    if event.id in turn.lane.applied_events:
+    if event.id in turn.lane.applied_events or event.id in turn.effects.displaced_events:
         turn.effects.duplicates += 1
         return
     policy = turn.channel_policy(event.channel)
@@ -119,23 +118,23 @@ def _apply_mail(turn: Turn, mail: Mail) -> None:
             return  # what is known of an SMS tells copies from news
         case _:
             assert_never(event)
-    _mark_applied(turn.lane, event.id)
+    _mark_applied(turn, event.id)
 
 
-def _mark_applied(lane: Lane, event: str) -> None:
-    """Remember that the event is applied, and forget those so old that no provider sends them again."""
-    lane.applied_events[event] = lane.clock
-    horizon = lane.clock - _DUPLICATES_KNOWN_MS
-    while True:
-        oldest = next(iter(lane.applied_events))
-        if lane.applied_events[oldest] >= horizon and len(lane.applied_events) <= _MOST_APPLIED_EVENTS:
-            return
-        del lane.applied_events[oldest]
+def _mark_applied(turn: Turn, event: str) -> None:
+    """Remember that the event is applied, in the place of the oldest if the lane has no more room: whoever commits the turn
+    remembers that one elsewhere."""
+    applied = turn.lane.applied_events
+    applied[event] = turn.lane.clock
+    while len(applied) > _MOST_APPLIED_EVENTS:
+        oldest = next(iter(applied))
+        turn.effects.displaced_events[oldest] = applied.pop(oldest)
 
 
 def _keep_lane_until(turn: Turn, now: int) -> int:
-    """Return until when (ms) the lane must be kept: two days from now, longer than any cap or duplicate check looks back,
-    and a day past the last session deadline. Opt-outs do not count: the list of opt-outs has them."""
+    """Return until when (ms) the lane must be kept: two days from now, longer than any cap looks back, and a day past the
+    last session deadline. Opt-outs do not count: the list of opt-outs has them. Whoever stores it keeps it for as long as it
+    is to know repeated events, too."""
     until = max(turn.lane.clock, now) + _LANE_KEPT_MS
     for line in turn.lane.lines.values():
         if line.session is not None:

@@ -134,6 +134,7 @@ OUTBOX = {
     "outbox": keyspace.outbox_key(K, ANNA), "outbox_lock": keyspace.outbox_lock_key(K, ANNA),
     "outbox_alarms": keyspace.outbox_alarms_key(K),
 }  # fmt: skip
+APPLIED = keyspace.applied_events_key(K, "h")
 LANE = {
     "mailbox": keyspace.mailbox_key(K, ANNA), "lane": keyspace.lane_key(K, ANNA),
     "lane_lock": keyspace.lane_lock_key(K, ANNA),
@@ -199,7 +200,7 @@ class Outbox:
     def commit(self, rare=None, entries=()):
         for command in accept_commands(1, [(ANNA, False, b"event")])[0]:
             redis_client.run_command(self.client, command)
-        lane = ClaimedLane(**LANE, sender=ANNA, number_hash="h")
+        lane = ClaimedLane(**LANE, applied_events=APPLIED, sender=ANNA, number_hash="h")
         claim = Claim(
             fence=keyspace.fence_key(K), lane_alarms=keyspace.lane_alarms_key(K), optouts=keyspace.optouts_key(K),
             owner="o", mail_kind=b"R", max_mail=9, lease_ms=5_000, take_suspects=0, lanes=[lane],
@@ -213,7 +214,7 @@ class Outbox:
             Commit(
                 **LETTERS, lane_alarms=keyspace.lane_alarms_key(K), outbox_alarms=OUTBOX["outbox_alarms"],
                 optouts=keyspace.optouts_key(K), dead_letter_audit=keyspace.dead_letter_audit_key(K), keep_events_ms=1,
-                lanes=[lane],
+                keep_applied_ms=1, lanes=[lane],
             )
         )  # fmt: skip
 
@@ -229,7 +230,9 @@ class Outbox:
 
     def withdraw(self, **what):
         none = {
+            "applied_events": APPLIED,
             "number_hash": "",
+            "displaced_events": b"",
             "sessions": [],
             "silenced_channels": [],
             "withdrawn_sessions": [],
@@ -357,6 +360,7 @@ class Outbox:
                 outbox_alarms=OUTBOX["outbox_alarms"], mailbox=LANE["mailbox"], lane=LANE["lane"],
                 outbox=OUTBOX["outbox"], other_keys=[OUTBOX["outbox_lock"], LANE["lane_lock"]], sender=ANNA,
                 number_hash="h", mail_before=mail, lane_before=self.client.get(LANE["lane"]) or b"", opt_outs=[],
+                applied_events=APPLIED, known_events=b"", keep_applied_ms=1,
             )
         )  # fmt: skip
         return "erase_lane"

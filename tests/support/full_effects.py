@@ -14,6 +14,7 @@ def full_effects() -> Effects:
         withdrawn={"s": "cancelled"},
         sessions=[("s", 1)],
         opt_outs={"d": (1, "person")},
+        displaced_events={"e": 1},
         opened_by_channel={"c": 1},
         survey_by_session={"s": "ages"},
         duplicates=1,

@@ -1,4 +1,5 @@
-"""`parley erase`: every trace of a person goes, but that they said stop.
+"""`parley erase`: every trace of a person goes, but that they said stop, and keyed hashes of the events that were applied, so that a
+copy of one does not bring them back.
 
 One server-side function removes what a commit or a delivery under way would need, so that whatever is under way can add
 nothing afterwards; dead letters go before that, as one that is replayed makes a lane. What is only read, the archive and
@@ -8,6 +9,7 @@ after a death half-way, does no harm. Mail that nobody has applied is looked at 
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 
 import click
@@ -27,7 +29,7 @@ from engine.surveys.survey_registry import SurveyRegistry
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both
-from workers.store import archive, dead_letter_store
+from workers.store import applied_events, archive, dead_letter_store
 from workers.store.deployment import Deployment
 from workers.store.lanes import LaneClaim
 from workers.store.optouts import OptOutList, opt_outs_in_lane
@@ -132,6 +134,9 @@ class SenderEraser:
                 mailbox=keyspace.mailbox_key(k, sender),
                 lane=keyspace.lane_key(k, sender),
                 outbox=keyspace.outbox_key(k, sender),
+                applied_events=keyspace.applied_events_key(k, self._optouts.hash_number(sender)),
+                known_events=applied_events.pack_events(self._optouts, sender, _known_events(stored, mail)),
+                keep_applied_ms=self._settings.repeat_ms,
                 other_keys=[*_other_keys(k, sender)],
                 sender=sender,
                 number_hash=self._optouts.hash_number(sender),
@@ -249,6 +254,18 @@ def _opt_outs_in_state(stored: bytes) -> dict[str, int]:
         return {}
 
 
+def _known_events(stored: bytes, mail: Sequence[bytes]) -> dict[str, int]:
+    """The events, id -> ms, that a stored lane has applied, if it can be read, and those that wait to be."""
+    try:
+        known = dict(lane_format.decode_lane(stored_values.lane_state(stored)).applied_events)
+    except UnreadableLaneError:
+        known = {}
+    for entry in mail:
+        with suppress(ValueError):
+            known |= dict.fromkeys(applied_events.event_ids([entry]), stored_values.mail_accepted_ms(entry))
+    return known
+
+
 def _other_keys(k: int, sender: str) -> list[str]:
     return [
         name(k, sender)
@@ -270,7 +287,8 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Remove every trace of a phone number, but that it opted out.
 
     Sessions, answers, transcripts, dead letters and what waits are gone for good. That they said stop is kept without
-    the number, so that nobody texts them again. May be done while Parley runs.
+    the number, so that nobody texts them again; and so is, for some days, which webhooks were applied, so that a copy
+    of one changes nothing. May be done while Parley runs.
 
     \b
     Example:

@@ -295,9 +295,8 @@ class DeadLetterReplayer:
         if letter.kind == "sms":
             judged = decide_sms_replay(letter, lane, self._policy, self._recourses)
         else:
-            draft = draft_with_versions(
-                self._redis, claim_for_letter(letter, lane), self._surveys, self._policy
-            )
+            (claim,) = self._lanes.mark_repeats([claim_for_letter(letter, lane)])
+            draft = draft_with_versions(self._redis, claim, self._surveys, self._policy)
             judged = decide_event_replay(letter, lane, draft, self._surveys, self._policy)
         return judged.with_options(self._options)
 

@@ -31,7 +31,10 @@ class Deployment(msgspec.Struct, frozen=True):
         return [self.broker] if same else [self.broker, self.lanes]
 
     def lane_store(self, optouts: OptOutList) -> LaneStore:
-        return LaneStore(self.lanes, self.settings.shards, self.settings.keep_events_ms, optouts)
+        settings = self.settings
+        return LaneStore(
+            self.lanes, settings.shards, settings.keep_events_ms, optouts, repeat_ms=settings.repeat_ms
+        )
 
     def outbox_store(self) -> OutboxStore:
         return OutboxStore(self.lanes, self.settings.shards, self.settings.keep_events_ms)

@@ -34,6 +34,7 @@ from config.store.server_functions import (
 from config.telemetry import faults
 from engine.model.effects import Effects
 from engine.model.events import ArchiveRecord, encode_event
+from workers.store import applied_events
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.store.session_records import group_by_session
@@ -60,7 +61,8 @@ class LaneClaim(msgspec.Struct, frozen=True):
 
     `attempts` counts this claim and those before it that were never committed, which were made at `earlier_claims_ms`;
     `now` is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
-    since when (ms).
+    since when (ms). Events that were applied before `forget_before` (ms) need not be remembered any more; `repeated` are
+    those in the mail, by id, that were applied before, though the state may not remember them.
     """
 
     sender: str
@@ -71,6 +73,8 @@ class LaneClaim(msgspec.Struct, frozen=True):
     mail: list[bytes]
     opted_out: dict[str, int] = {}
     earlier_claims_ms: Sequence[int] = ()
+    forget_before: int = 0
+    repeated: frozenset[str] = frozenset()
 
 
 class ReplayClaim(msgspec.Struct, frozen=True):
@@ -138,6 +142,7 @@ class LaneDraft(msgspec.Struct, kw_only=True):
             or effects.silenced
             or effects.withdrawn
             or effects.opt_outs
+            or effects.displaced_events
             or self.dead_letters
             or self.resolutions
         )
@@ -163,7 +168,7 @@ class CommitResult(msgspec.Struct, frozen=True):
 
 
 class LaneStore:
-    """The lanes in one Redis, `shards` of them to a slot."""
+    """The lanes in one Redis, `shards` of them to a slot. An event is known for `repeat_ms` after it was applied."""
 
     def __init__(
         self,
@@ -172,12 +177,14 @@ class LaneStore:
         keep_events_ms: int,
         optouts: OptOutList,
         lease_ms: int = stored_values.LANE_LEASE_MS,
+        repeat_ms: int = stored_values.REPEAT_MS,
     ) -> None:
         self.client = client
         self._optouts = optouts
         self._shards = shards
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
+        self._repeat_ms = repeat_ms
 
     def archive_records(self, sender: str, records: Sequence[ArchiveRecord]) -> None:
         """Add records to the archive that no commit carries, unless the person has been erased since."""
@@ -221,20 +228,68 @@ class LaneStore:
             ],
         )
         claims = ClaimResult()
+        with_older_events: list[LaneClaim] = []
         for sender, answer in zip(
             chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True
         ):
-            _add_claim_answer(claims, sender, answer)
+            claim = self._add_claim_answer(claims, sender, answer)
+            if claim is not None:
+                with_older_events.append(claim)
+        if with_older_events:
+            claims.claimed += self.mark_repeats(with_older_events)
         faults.reach("after_claim")
         return claims
 
+    def _add_claim_answer(self, claims: ClaimResult, sender: str, answer: Any) -> LaneClaim | None:
+        """Add the server's answer for one lane to `claims`, or return the claim if its mail may be known. A lane whose opt-out
+        entry cannot be read is not claimed: its lease runs out, and after MAX_CLAIM_ATTEMPTS it is given up like any lane
+        that fails."""
+        match answer:
+            case 0 | 1:
+                pass
+            case 2:
+                claims.other_queue.append(sender)
+            case 3:
+                claims.suspects.append(sender)
+            case [fence, attempts, now, state, opt_outs, before, older_events, *mail]:
+                known = decode_opt_out_times(opt_outs) if opt_outs else {}
+                if known is None:
+                    return None
+                claim = LaneClaim(
+                    sender,
+                    fence,
+                    attempts,
+                    now,
+                    state,
+                    mail,
+                    known,
+                    _parse_claim_times(before),
+                    now - self._repeat_ms,
+                )
+                if older_events:
+                    return claim
+                claims.claimed.append(claim)
+        return None
+
+    def mark_repeats(self, claims: Sequence[LaneClaim]) -> list[LaneClaim]:
+        """Look up which of the mail was applied before, though no lane's state says so."""
+        found = applied_events.find_repeats(
+            self.client, self._shards, self._optouts, [(each.sender, each.mail) for each in claims]
+        )
+        return [
+            msgspec.structs.replace(claim, repeated=repeated) if repeated else claim
+            for claim, repeated in zip(claims, found, strict=True)
+        ]
+
     def _claimed_lane(self, k: int, sender: str) -> ClaimedLane:
+        number_hash = self._optouts.hash_number(sender)
         return ClaimedLane(
             mailbox=keyspace.mailbox_key(k, sender),
             lane=keyspace.lane_key(k, sender),
             lane_lock=keyspace.lane_lock_key(k, sender),
+            applied_events=keyspace.applied_events_key(k, number_hash),
             sender=sender,
-            number_hash=self._optouts.hash_number(sender),
+            number_hash=number_hash,
         )
 
     def claim_for_replay(
@@ -333,6 +388,7 @@ class LaneStore:
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 dead_letter_audit=keyspace.dead_letter_audit_key(k),
                 keep_events_ms=self._keep_events_ms,
+                keep_applied_ms=self._repeat_ms,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
             )
         )
@@ -350,7 +406,7 @@ class LaneStore:
             fence=claim.fence,
             applied=draft.applied,
             deadline=_ms_or_unchanged(effects.alarm),
-            keep_until=_ms_or_unchanged(effects.keep_until),
+            keep_until=self._keep_lane_until(draft),
             state=draft.state,
             records=[encode_event(each) for each in group_by_session(effects.records)],
             outbox_entries=[
@@ -359,12 +415,20 @@ class LaneStore:
             rare=self._rare_effects(k, draft) if draft.has_rare_effects else None,
         )
 
+    def _keep_lane_until(self, draft: LaneDraft) -> int | Literal["-"]:
+        """Return until when (ms) the lane is kept, with the events that it remembers; 0 is for ever."""
+        until = draft.effects.keep_until
+        return max(until, draft.claim.now + self._repeat_ms) if until else _ms_or_unchanged(until)
+
     def _rare_effects(self, k: int, draft: LaneDraft) -> RareEffects:
         """Gather what most commits have nothing of; a commit without any sends none of it, as Redis clients charge for
         every argument."""
-        effects = draft.effects
+        effects, sender = draft.effects, draft.claim.sender
+        number_hash = self._optouts.hash_number(sender)
         return RareEffects(
-            number_hash=self._optouts.hash_number(draft.claim.sender) if effects.opt_outs else "",
+            applied_events=keyspace.applied_events_key(k, number_hash),
+            number_hash=number_hash if effects.opt_outs else "",
+            displaced_events=applied_events.pack_events(self._optouts, sender, effects.displaced_events),
             sessions=[self._indexed_session(k, draft, *each) for each in effects.sessions],
             silenced_channels=[*effects.silenced],
             withdrawn_sessions=[*effects.withdrawn],
@@ -405,24 +469,6 @@ def append_records_command(k: int, sender: str, keep_events_ms: int, records: by
             records=records,
         )
     )
-
-
-def _add_claim_answer(claims: ClaimResult, sender: str, answer: Any) -> None:
-    """Add the server's answer for one lane to `claims`. A lane whose opt-out entry cannot be read is not claimed: its
-    lease runs out, and after MAX_CLAIM_ATTEMPTS it is given up like any lane that fails."""
-    match answer:
-        case 0 | 1:
-            pass
-        case 2:
-            claims.other_queue.append(sender)
-        case 3:
-            claims.suspects.append(sender)
-        case [fence, attempts, now, state, opt_outs, before, *mail]:
-            known = decode_opt_out_times(opt_outs) if opt_outs else {}
-            if known is not None:
-                claims.claimed.append(
-                    LaneClaim(sender, fence, attempts, now, state, mail, known, _parse_claim_times(before))
-                )
 
 
 def _parse_claim_times(before: bytes) -> Sequence[int]:

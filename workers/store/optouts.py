@@ -59,6 +59,7 @@ class OptOutList:
         self._shards = shards
         self._key = key
         self._number = blake2b(digest_size=16, key=key, person=b"parley number")
+        self._event = blake2b(digest_size=8, key=key, person=b"parley event")
 
     @property
     def key_fingerprint(self) -> str:
@@ -69,6 +70,12 @@ class OptOutList:
         hashed = self._number.copy()
         hashed.update(sender.encode())
         return hashed.hexdigest()
+
+    def hash_event(self, sender: str, event: str) -> bytes:
+        """Return a keyed hash of an event of this sender, from which neither can be derived."""
+        hashed = self._event.copy()
+        hashed.update(f"{sender} {event}".encode())
+        return hashed.digest()
 
     def opt_outs_of(self, sender: str) -> OptOutsByChannel:
         """All that the list has of one person. Raises msgspec.MsgspecError if it cannot be read."""

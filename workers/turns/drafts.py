@@ -14,6 +14,7 @@ import msgspec
 from config.store import stored_values
 from config.store.dead_letter_reasons import DeadLetterReason
 from engine.model import lane as lane_format
+from engine.model.effects import Effects
 from engine.model.events import (
     InboundEvent,
     Mail,
@@ -70,13 +71,19 @@ def draft_lane(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicie
 def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies) -> LaneDraft:
     lane = _decode_lane(claim)
     mail = [decode_mail(entry) for entry in claim.mail]
-    effects = advance(lane, claim.sender, mail, claim.now, surveys, policy)
+    new = [each for each in mail if each.event.id not in claim.repeated]
+    repeats = len(mail) - len(new)
+    if repeats and not new and not claim.state:  # of someone erased: they are not remembered anew
+        return LaneDraft(claim=claim, state=b"", effects=Effects(duplicates=repeats))
+    effects = advance(lane, claim.sender, new, claim.now, surveys, policy)
+    effects.duplicates += repeats
     return LaneDraft(claim=claim, state=lane_format.encode_lane(lane), effects=effects)
 
 
 def _decode_lane(claim: LaneClaim) -> Lane:
     """Decode the claimed lane; a new one has what the list of opt-outs says. Raises UnreadableLaneError."""
     lane = lane_format.decode_lane(claim.state)
+    lane_format.forget_events(lane, claim.forget_before)
     if not claim.state:
         lane.lines.update({channel: ChannelLine(opted_out_at=at) for channel, at in claim.opted_out.items()})
     return lane
@@ -87,7 +94,8 @@ def draft_event_by_event(claim: LaneClaim, surveys: SurveyRegistry, policy: Chan
     whole = LaneDraft(claim=claim, state=claim.state)
     singles = [[entry] for entry in claim.mail] or [[]]
     for mail in singles:
-        single = msgspec.structs.replace(claim, state=whole.state, mail=mail)
+        repeated = claim.repeated | whole.effects.displaced_events.keys()
+        single = msgspec.structs.replace(claim, state=whole.state, mail=mail, repeated=repeated)
         try:
             whole.merge_later(_draft_advance(single, surveys, policy))
         except Exception as e:  # noqa: BLE001 (a dead letter keeps it)

@@ -13,8 +13,9 @@ end
 
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
 -- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
--- {fence, attempts, now, state, opt-outs, ms of the attempts before, entry ...}: at most `max_mail` entries, as
--- count_claimable says; none if only its deadline is due. The list of opt-outs is asked only if there is no state.
+-- {fence, attempts, now, state, opt-outs, ms of the attempts before, 1 if events were applied that the state does not
+-- remember, entry ...}: at most `max_mail` entries, as count_claimable says; none if only its deadline is due. The list of
+-- opt-outs is asked only if there is no state.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
@@ -24,7 +25,7 @@ local function claim(keys, args)
   local noted = new_alarms()
   local claimed = {}
 
-  local function one(sender, hash, mailbox, lane, lock_key)
+  local function one(sender, hash, mailbox, lane, lock_key, applied_events)
     local lock = read_lock(lock_key)
     local mine = lock and string.match(lock.owner, '^[^;]*') == owner
     if lock and lock.till > now and not mine then return 1 end
@@ -46,8 +47,9 @@ local function claim(keys, args)
     local attempts = mine and lock.attempts or (lock and lock.attempts or 0) + 1
     local before, since, attempted = '', now, owner
     if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier_attempts(lock, now, owner) end
-    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before}
-    for i = 1, claimable do answer[6 + i] = mail[i] end
+    local older_events = #mail > 0 and redis.call('EXISTS', applied_events) or 0
+    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before, older_events}
+    for i = 1, claimable do answer[7 + i] = mail[i] end
     if not mine then
       claimed[#claimed + 1] = {answer = answer, lock = lock_key, since = since, owner = attempted}
       note_alarm(noted, sender, now + lease)
@@ -58,7 +60,7 @@ local function claim(keys, args)
   local answers = {}
   for i = 1, #args.lanes do
     answers[i] = one(args.lanes[i].sender, args.lanes[i].number_hash,
-      keys.lanes[i].mailbox, keys.lanes[i].lane, keys.lanes[i].lane_lock)
+      keys.lanes[i].mailbox, keys.lanes[i].lane, keys.lanes[i].lane_lock, keys.lanes[i].applied_events)
   end
   local fence = #claimed > 0 and new_fences(keys.fence, now, #claimed) - 1
   for i, each in ipairs(claimed) do
@@ -126,7 +128,7 @@ local function commit(keys, args)
   local events, optouts, outbox_alarms = keys.events, keys.optouts, keys.outbox_alarms
   local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons
   local audit = keys.dead_letter_audit
-  local now, keep_ms = clock(), args.keep_events_ms
+  local now, keep_ms, keep_applied_ms = clock(), args.keep_events_ms, tonumber(args.keep_applied_ms)
   local noted, spoken = new_alarms(), new_alarms()
   local nothing = {}
 
@@ -170,6 +172,7 @@ local function commit(keys, args)
       for _, each in ipairs(rare.opt_outs) do note_opt_out(opt_outs, each.channel, each.at_ms, each.source) end
       write_opt_outs(optouts, rare.number_hash, opt_outs)
     end
+    if rare then remember_events(rare.applied_events, rare.displaced_events, now, keep_applied_ms) end
     for _, each in ipairs(rare and rare.sessions or nothing) do
       index_session(each.session, each.location, each.until_ms)
     end

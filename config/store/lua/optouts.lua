@@ -72,6 +72,7 @@ end
 local function erase_lane(keys, args)
   if table.concat(redis.call('LRANGE', keys.mailbox, 0, -1)) ~= args.mail_before then return {} end
   if (redis.call('GET', keys.lane) or '') ~= args.lane_before then return {} end
+  remember_events(keys.applied_events, args.known_events, clock(), tonumber(args.keep_applied_ms))
   local list = read_opt_outs(keys.optouts, args.number_hash)
   for i = 1, #args.opt_outs do
     note_opt_out(list, args.opt_outs[i].channel, args.opt_outs[i].at_ms, args.opt_outs[i].source)

@@ -21,6 +21,7 @@
 --   tries         what failed tries of the oldest SMS came to, oldest first; each is only read in Python
 --   tickets       what a provider that does not know repeats called the SMS that it accepted, newest first
 --   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
+--   applied       keyed hash of an event -> ms at which it was applied (applied_events.lua)
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
 --   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
 --   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
