@@ -1,6 +1,7 @@
 """A real Valkey, set up as production is: append-only file, fsync always, no eviction. It can be killed and come
 back with the data that it had on disk, on the same port."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import redis
 
 from config.telemetry.library_internals import valkey_server_path
 from tests.support.closing import Closing
+from tests.support.stepped_clock import SteppedClock
 from tests.support.waiting import HANG_S, free_port, until
 
 START_S = 20.0
@@ -25,10 +27,12 @@ SETTINGS = {
 
 
 class Valkey(Closing):
-    """One server with a port and a directory of its own. Started when made; a context manager, which removes both."""
+    """One server with a port and a directory of its own, and a `clock` if a test is to step it. Started when made; a context
+    manager, which removes both."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, clock: SteppedClock | None = None, **settings: str) -> None:
         self.port = free_port()
+        self._environment = {**os.environ, **(clock.environment if clock else {})}
         self.folder = Path(tempfile.mkdtemp(prefix="parley-valkey-"))
         self._settings = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
         self._clients: list[redis.Redis] = []
@@ -59,7 +63,9 @@ class Valkey(Closing):
             "logfile": str(self.folder / "valkey.log"),
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._process = subprocess.Popen([str(valkey_server_path()), *arguments], start_new_session=True)
+        self._process = subprocess.Popen(
+            [str(valkey_server_path()), *arguments], env=self._environment, start_new_session=True
+        )
         until(self._answers, START_S, f"Valkey on port {self.port} answers")
 
     def kill9(self) -> None:
