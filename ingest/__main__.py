@@ -4,7 +4,9 @@ import gc
 import signal
 import socket
 import sys
+from contextlib import suppress
 
+import redis
 import structlog
 import uvicorn
 
@@ -16,6 +18,7 @@ from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
+from ingest.intake.server_guard import check_lanes_server
 from ingest.web import create_app
 from ingest.webhooks.fast_path import WebhookFastPath
 
@@ -82,8 +85,10 @@ def main() -> None:
     with exit_on_config_error():
         settings, surveys = load_settings_and_surveys()
         settings.require_redis()
+        configure_logging(settings)
+        with suppress(redis.RedisError):  # it is away, and looked at as soon as it is back
+            settings = check_lanes_server(settings)
         app = create_app(settings, surveys)
-    configure_logging(settings)
     run_web_server(settings, surveys, app)
 
 

@@ -13,6 +13,7 @@ from config.telemetry.exposition import MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest import api, health
 from ingest.intake.mailboxes import AsyncRedisClient, MailboxWriter
+from ingest.intake.server_guard import ServerGuard
 from ingest.intake.spool import open_spool
 from ingest.intake.spool_drain import SpoolDrain
 from ingest.webhooks import simulated_phone
@@ -51,7 +52,7 @@ async def _redis_unavailable(
 def create_app(settings: Settings, surveys: SurveyRegistry) -> WebhookFastPath:
     """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
     the spool cannot be used."""
-    lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url))
+    lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit)
     broker = AsyncRedisClient(redis_client.connect_async(settings.broker_url))
     spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
     mailboxes = MailboxWriter(settings.shards, lanes, broker, spool)

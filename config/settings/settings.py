@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
@@ -34,6 +34,9 @@ __all__ = [
 ]  # fmt: skip
 
 LogStyle = Literal["json", "console"]
+
+Durability = Literal["strict", "relaxed", "managed"]
+"""What a process asks of the settings of the lanes' Redis: see config/settings/durability.py."""
 
 
 class EnvironmentVariable(NamedTuple):
@@ -69,7 +72,14 @@ ENVIRONMENT_VARIABLES = (
     ),
     EnvironmentVariable("PARLEY_SPOOL_MB", "256", "the most that is kept there"),
     EnvironmentVariable(
-        "PARLEY_SHARDS", "16", "parts that the lanes are divided into; never change it once there are lanes"
+        "PARLEY_SHARDS",
+        "16",
+        "parts that the lanes are divided into, for good: stored on the first start, then known without it",
+    ),
+    EnvironmentVariable(
+        "PARLEY_DURABILITY",
+        "strict",
+        "strict: start only if Redis keeps what it acknowledged; relaxed: anyway; managed: its host vouches",
     ),
     EnvironmentVariable(
         "PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"
@@ -103,7 +113,8 @@ class Settings(msgspec.Struct, frozen=True):
     """A deployment. An empty `redis_url` means the embedded server, which only `parley run` starts.
 
     `accounts` are the variables `PARLEY_<PROVIDER>_<FIELD>` by provider and field, both in lower case, of the providers
-    that channels name. `public_url` has no slash at its end.
+    that channels name. `public_url` has no slash at its end. Unless `shards_are_set`, `shards` is what is taken if Redis
+    knows no other number.
     """
 
     channels: dict[str, Channel]
@@ -118,6 +129,8 @@ class Settings(msgspec.Struct, frozen=True):
     repeat_ms: int
     log: LogStyle
     surveys: Path
+    shards_are_set: bool = False
+    durability: Durability = "strict"
     public_url: str = ""
     optout_key: Secret = Secret()
     keys: tuple[ApiKey, ...] = ()
@@ -194,6 +207,8 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         port=port,
         var=Path(env.text("PARLEY_VAR")),
         shards=env.number("PARLEY_SHARDS", 1, MAX_SHARDS),
+        shards_are_set=env.is_set("PARLEY_SHARDS"),
+        durability=env.durability(),
         keep_events_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
         repeat_ms=env.number("PARLEY_REPEAT_DAYS", 1, 365) * _DAY_MS,
         log=env.log_style(),
@@ -216,6 +231,9 @@ class _EnvironmentReader:
     def text(self, name: str) -> str:
         return self._environ.get(name) or _DEFAULT_VALUES[name]
 
+    def is_set(self, name: str) -> bool:
+        return bool(self._environ.get(name))
+
     def number(self, name: str, least: int, most: int) -> int:
         written = self.text(name)
         if written.isascii() and written.isdigit() and least <= int(written[:9]) <= most:
@@ -234,6 +252,14 @@ class _EnvironmentReader:
             case other:
                 self._problems.append(f"PARLEY_LOG is {other!r}: expected json or console")
                 return "json"
+
+    def durability(self) -> Durability:
+        match self.text("PARLEY_DURABILITY"):
+            case "strict" | "relaxed" | "managed" as known:
+                return known
+            case other:
+                self._problems.append(f"PARLEY_DURABILITY is {other!r}: expected strict, relaxed or managed")
+                return "strict"
 
     def redis_urls(self) -> tuple[Secret, Secret]:
         """The lanes' and the broker's. They may hold passwords, so a mistake does not show them."""
@@ -287,11 +313,18 @@ def _is_base_url(url: str) -> bool:
 
 
 def default_broker_url(url: str) -> str:
-    """Return the URL of the same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`; "" if the
-    URL has none."""
+    """Return the URL of the same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`,
+    `unix:///run/redis.sock?db=0` -> `unix:///run/redis.sock?db=1`; "" if the URL has none."""
     parts = urlsplit(url)
+    if parts.scheme == "unix":
+        options = dict(parse_qsl(parts.query))
+        number = options.get("db", "0")
+        if not number.isdigit():
+            return ""
+        query = urlencode(options | {"db": int(number) + 1})
+        return f"unix://{parts.netloc}{parts.path}?{query}"  # geturl leaves out a // before nothing
     number = parts.path.strip("/") or "0"
-    if parts.scheme == "unix" or not number.isdigit() or "db=" in parts.query:
+    if not number.isdigit() or "db=" in parts.query:
         return ""
     return parts._replace(path=f"/{int(number) + 1}").geturl()
 

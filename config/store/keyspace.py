@@ -5,8 +5,9 @@ one server-side function changes them at once, on a single server and on Redis C
 nothing of what lies under them: workers/README.md has the table.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 QUEUES = STARTS_QUEUE, REPLIES_QUEUE, OUTBOUND_QUEUE = "starts", "replies", "outbound"
@@ -33,6 +34,9 @@ OPTOUT_SECRET_KEY, OPTOUT_SECRET_CHECK_KEY = "optout-key", "optout-key-check"
 RETENTION_KEY = "retention"
 """There while the hour's sweep has been made: see workers/clock/retention.py."""
 
+SHARDS_KEY = "shards"
+"""How many shards the lanes are divided into: see config/settings/shard_count.py."""
+
 LIBRARIES_KEY = "libraries"
 """Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""
 
@@ -54,6 +58,27 @@ def group_by_shard(items: Iterable[T], sender_of: Callable[[T], str], shards: in
     for item in items:
         groups.setdefault(shard_of(sender_of(item), shards), []).append(item)
     return groups
+
+
+SHARD_KEY_PATTERN = "{[0-9]*}:*"
+"""What the name of every key of a shard is like, for SCAN."""
+
+_SHARD_KEY = re.compile(
+    r"\{(\d+)\}:(?:(?:mail|lane|lock|outbox|outbox-lock|tries|tickets|reference):(.*)|.*)", re.DOTALL
+)
+
+
+class ShardKey(NamedTuple):
+    """A key of the shard `k`. If its name says who or what it belongs to, that is its `owner`, by which it lies there."""
+
+    k: int
+    owner: str | None
+
+
+def parse_shard_key(name: str) -> ShardKey | None:
+    """Read the name of a key of a shard; None for any other."""
+    found = _SHARD_KEY.fullmatch(name)
+    return ShardKey(int(found[1]), found[2]) if found else None
 
 
 def mailbox_key(k: int, sender: str) -> str:

@@ -12,7 +12,9 @@ import msgspec
 import redis
 
 from config.settings.channels import Channel
+from config.settings.config_errors import ConfigError
 from config.settings.settings import Settings
+from config.settings.shard_count import settle_shards
 from config.store import keyspace, redis_client
 from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
 from config.store.function_calls import Command
@@ -106,15 +108,19 @@ class StatsReader:
     def __init__(self, settings: Settings) -> None:
         self._lanes = redis_client.connect(settings.redis_url, 0, STATS_TIMEOUT_S)
         self._broker = redis_client.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
+        self._settings = settings
         self._channels = settings.channels
-        self._shards = settings.shards
+        self._shards = 0  # until the lanes' server has said how many there are
 
     def read(self) -> RedisStats:
         """Take one reading. Never raises for a server that does not answer."""
         try:
+            self._shards = self._shards or settle_shards(self._lanes, self._settings).shards
             lanes = self._read_lanes()
         except redis.RedisError as e:
             lanes = {"lanes": ServerStats(up=False, why=_error_sentence(e))}
+        except ConfigError as e:
+            lanes = {"lanes": ServerStats(up=False, why=str(e))}
         try:
             broker = self._read_broker()
         except redis.RedisError as e:

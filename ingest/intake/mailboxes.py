@@ -6,7 +6,7 @@ fails is counted and dropped, since the lane's alarm makes up for it."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Literal, get_args
 
@@ -63,15 +63,21 @@ class InboundItem(msgspec.Struct, frozen=True):
 
 
 class AsyncRedisClient:
-    """One of our Redis servers, within a limit of time."""
+    """One of our Redis servers, within a limit of time. Before anything is asked of it, `admit` has to return once; it raises
+    RedisUnavailableError while it does not."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, admit: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._client = client
+        self._admit = admit
 
     async def run_commands(self, commands: Sequence[Command], within_s: float = WRITE_TIMEOUT_S) -> list[Any]:
         """The answers to function calls, in one round trip. Raises RedisUnavailableError."""
         try:
             async with asyncio.timeout(within_s):
+                if self._admit is not None:
+                    await self._admitted(self._admit)
                 return await redis_client.run_commands_async(self._client, commands)
         except redis.ResponseError as e:
             raise (WrongRedisTypeError if str(e).startswith("WRONGTYPE") else RedisUnavailableError)(
@@ -84,9 +90,15 @@ class AsyncRedisClient:
         """Is the server there?"""
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
+                if self._admit is not None:
+                    await self._admitted(self._admit)
                 return bool(await self._client.ping())
-        except (redis.RedisError, OSError, TimeoutError):
+        except (RedisUnavailableError, redis.RedisError, OSError, TimeoutError):
             return False
+
+    async def _admitted(self, admit: Callable[[], Awaitable[None]]) -> None:
+        await admit()
+        self._admit = None
 
     async def close(self) -> None:
         await self._client.aclose()

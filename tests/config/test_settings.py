@@ -186,7 +186,10 @@ def test_one_server_serves_both_with_two_databases(deployment):
     found, _ = load(deployment(PARLEY_REDIS_URL="redis://:pw@host:6379/3"))
     assert found.broker_url == "redis://:pw@host:6379/4"
     assert default_broker_url("redis://host") == "redis://host/1"
-    assert "PARLEY_BROKER_URL is not set" in problems_of(deployment(PARLEY_REDIS_URL="unix:///run/redis"))[0]
+    assert default_broker_url("unix:///run/redis") == "unix:///run/redis?db=1"
+    assert default_broker_url("unix://me:pw@/run/redis?db=3") == "unix://me:pw@/run/redis?db=4"
+    odd = deployment(PARLEY_REDIS_URL="redis://host/0?db=3")
+    assert "PARLEY_BROKER_URL is not set" in problems_of(odd)[0]
 
 
 @pytest.mark.parametrize(

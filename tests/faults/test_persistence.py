@@ -38,8 +38,8 @@ def twice(octopush, before):
 
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
 def test_an_append_only_file_whose_end_is_torn_is_gone_on_with(deployment, play, octopush, own_valkey, fsync):
-    own_valkey.client().config_set("appendfsync", fsync)
     deployment.start()
+    own_valkey.client().config_set("appendfsync", fsync)
     play.hold(range(10))
     own_valkey.kill9()
     (file,) = (own_valkey.folder / "appendonlydir").glob("*.incr.aof")
@@ -82,3 +82,15 @@ def test_a_failover_that_loses_the_last_moment_breaks_nothing(deployment, play, 
         play.hold(range(200, 205))
         assert twice(octopush, kept) == []
         assert all(process.alive for process in deployment.processes)
+
+
+@pytest.mark.parametrize("role", ["web", "ratelimit", "conversation", "delivery", "clock"])
+def test_nothing_starts_on_a_server_that_may_lose_what_it_acknowledges(own_valkey, octopush, role):
+    own_valkey.client().config_set("appendfsync", "everysec")
+    with Deployment(own_valkey.url, own_valkey.broker_url, octopush) as deployment:
+        refused = deployment.spawn(role)
+        assert refused.wait_dead() == 2
+        assert "may lose what it acknowledged: appendfsync is 'everysec'" in refused.log.read_text()
+        allowed = deployment.spawn(role, PARLEY_DURABILITY="relaxed")
+        until(lambda: b"running" in allowed.log.read_bytes(), 20, f"{role} runs")
+        assert "Redis may lose what was acknowledged" in allowed.log.read_text()

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from config.settings.durability import DURABILITY_SETTINGS
 from config.store import keyspace, lua_library, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry import process_registry
@@ -19,7 +20,6 @@ from config.telemetry.redis_stats import (
     ShardStats,
 )
 from workers.commands.status import DeploymentState, assess_health, status
-from workers.runtime.durability import DURABILITY_SETTINGS
 from workers.store.channel_state import ChannelStore
 
 NOW = 1_795_283_600_000

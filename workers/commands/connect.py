@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 import click
 import msgspec
@@ -14,6 +15,7 @@ from config.settings.settings import (
     exit_on_config_error,
     load_settings,
 )
+from config.settings.shard_count import settle_shards
 from config.store import redis_client
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.deployment import Deployment
@@ -24,20 +26,39 @@ OPTIONAL_REDIS_TIMEOUT_S = 2.0
 
 def connect_lanes(environ: Mapping[str, str]) -> Deployment:
     """The deployment, whose Redis of the lanes answers; that of the wake-ups may not, and is soon given up. Ends the command
-    with a sentence if the lanes' does not.
+    with a sentence if the lanes' does not, or if they are divided into another number of shards.
 
     Survey files are not read: what stands in the way of a start must not stand in an operator's.
     """
     settings = load_settings_in_use(environ)
     broker = redis_client.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
-    return Deployment(settings, _connect_or_exit("lanes", settings.redis_url), broker)
+    lanes = _connect_or_exit("lanes", settings.redis_url)
+    return Deployment(_settle_or_exit(lanes, settings), lanes, broker)
 
 
 def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
     """The deployment, both of whose servers answer. A call whose reply is lost is repeated `retries` times."""
     settings = load_settings_in_use(environ)
     lanes = _connect_or_exit("lanes", settings.redis_url, retries)
+    settings = _settle_or_exit(lanes, settings)
     return Deployment(settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries))
+
+
+def read_settings_in_use(environ: Mapping[str, str]) -> Settings:
+    """The settings of a command that only looks, at servers that may not answer: the number of shards is compared if the
+    lanes' does."""
+    settings = load_settings_in_use(environ)
+    with (
+        redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes,
+        suppress(redis.RedisError),
+    ):
+        return _settle_or_exit(lanes, settings)
+    return settings
+
+
+def _settle_or_exit(lanes: redis.Redis, settings: Settings) -> Settings:
+    with exit_on_config_error():
+        return settle_shards(lanes, settings)
 
 
 def load_settings_in_use(environ: Mapping[str, str]) -> Settings:

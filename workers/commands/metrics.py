@@ -12,7 +12,7 @@ from config.telemetry.exposition import MetricsExposition
 from config.telemetry.library_internals import FOLDER_VARIABLE
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
-from workers.commands.connect import load_settings_in_use
+from workers.commands.connect import read_settings_in_use
 
 
 @click.command()
@@ -30,7 +30,7 @@ def metrics(port: int, host: str, *, once: bool) -> None:
       PROMETHEUS_MULTIPROC_DIR=/run/parley parley metrics --host 0.0.0.0
       parley metrics --once | grep dead_letters
     """
-    exposition = MetricsExposition(load_settings_in_use(os.environ))
+    exposition = MetricsExposition(read_settings_in_use(os.environ))
     if once:
         sys.stdout.write(exposition.text().decode())
     else:

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.settings import ConfigError, Settings
+from config.settings.durability import DURABILITY_SETTINGS, durability_gaps
+from config.settings.settings import ConfigError, Durability, Settings
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
@@ -30,10 +31,9 @@ from engine.commands.terminal import open_console
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
-from workers.commands.connect import load_settings_in_use
+from workers.commands.connect import read_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
-from workers.runtime.durability import DURABILITY_SETTINGS, durability_gaps
 
 WATCH_INTERVAL_S = 2.0
 REDIS_TIMEOUT_S = 1.0
@@ -58,12 +58,13 @@ _QUEUE_CONTENT = {
 
 class DeploymentState(msgspec.Struct, frozen=True):
     """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
-    it may lose acknowledged data. `mistakes`: errors in the settings and survey files on this machine, with which no
+    it may lose acknowledged data, None if it does not show them; `durability` is what processes ask of them. `mistakes`: errors in the settings and survey files on this machine, with which no
     process would start."""
 
     found: RedisStats
-    forgetful: Mapping[str, str] = {}
+    forgetful: Mapping[str, str] | None = {}
     mistakes: Sequence[str] = ()
+    durability: Durability = "strict"
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
@@ -93,7 +94,7 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
       parley status
       parley status --json | jq -r '.wrong[]'
     """
-    settings = load_settings_in_use(os.environ)
+    settings = read_settings_in_use(os.environ)
     verdict = HealthVerdict([], [])
     telling = _json_printer() if as_json else _screen_printer(settings, live=watch, every_shard=shards)
     with closing(StatsReader(settings)) as sounder, telling as tell, suppress(KeyboardInterrupt):
@@ -139,7 +140,8 @@ def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Ite
 def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
     """The state now. Never raises for a server that does not answer."""
     found = sounder.read()
-    return DeploymentState(found, _non_durable_settings(settings) if found.lanes.up else {}, _config_errors())
+    forgetful = _non_durable_settings(settings) if found.lanes.up else {}
+    return DeploymentState(found, forgetful, _config_errors(), settings.durability)
 
 
 def _config_errors() -> list[str]:
@@ -150,7 +152,7 @@ def _config_errors() -> list[str]:
     return []
 
 
-def _non_durable_settings(settings: Settings) -> dict[str, str]:
+def _non_durable_settings(settings: Settings) -> dict[str, str] | None:
     with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
             return durability_gaps(client)
@@ -202,8 +204,16 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
         yield f"{letters} ({reasons}), the oldest of {format_duration(oldest)} ago: `parley dead list`"
     if others := sum(found.dramatiq_dead.values()):
         yield f"{pluralize(others, 'message')} in dead-letter queues of Dramatiq's own: `parley dead list`"
-    for name, value in state.forgetful.items():
-        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {DURABILITY_SETTINGS[name]!r}"
+    if state.durability == "strict":
+        yield from _durability_sentences(state)
+
+
+def _durability_sentences(state: DeploymentState) -> Iterator[str]:
+    for name, value in (state.forgetful or {}).items():
+        wanted = DURABILITY_SETTINGS[name]
+        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {wanted!r}"
+    if state.forgetful is None:
+        yield "Redis does not show whether it keeps what it acknowledges: PARLEY_DURABILITY=managed, if so"
 
 
 _PAUSE_REMEDY = {
@@ -265,6 +275,8 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
                 f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; "
                 f"`parley channel resume {name}` ends it"
             )
+    if state.durability == "relaxed":
+        yield from (f"{sentence} (PARLEY_DURABILITY is relaxed)" for sentence in _durability_sentences(state))
     if len(releases := sorted({_release_label(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
     if state.mistakes:
@@ -430,4 +442,8 @@ def as_builtins(state: DeploymentState) -> dict[str, object]:
         for name, each in found.processes.items()
     }
     plain: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(found, processes={}))
-    return plain | {"processes": processes, "forgetful": dict(state.forgetful)}
+    return plain | {
+        "processes": processes,
+        "forgetful": dict(state.forgetful or {}),
+        "durability": state.durability,
+    }

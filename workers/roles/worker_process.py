@@ -19,6 +19,8 @@ import redis
 import structlog
 from dramatiq import Worker
 
+from config.settings.durability import require_durability
+from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
 from config.telemetry import process_registry
@@ -27,7 +29,6 @@ from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.runtime.durability import warn_of_durability_gaps
 from workers.runtime.wakeup_broker import WAKEUP_BATCH
 from workers.store import survey_versions
 from workers.store.deployment import Deployment
@@ -44,17 +45,19 @@ WakeupHandler = Callable[[str, Sequence[str]], None]
 
 
 def open_deployment() -> Deployment:
-    """Read the configuration, reach both Redis servers, and make our functions and surveys known there."""
+    """Read the configuration, reach both Redis servers, and make our functions and surveys known there. Raises ConfigError
+    if that of the lanes is not as the settings say."""
     settings, surveys = load_settings_and_surveys()
     settings.require_redis()
     configure_logging(settings)
+    lanes = redis_client.connect(settings.redis_url)
+    require_durability(lanes, settings.durability)
     deployment = Deployment(
-        settings, redis_client.connect(settings.redis_url), redis_client.connect(settings.broker_url), surveys
+        settle_shards(lanes, settings), lanes, redis_client.connect(settings.broker_url), surveys
     )
     redis_client.load_functions(deployment.lanes)
     redis_client.load_functions(deployment.broker)
     survey_versions.publish_current(deployment.lanes, surveys)
-    warn_of_durability_gaps(deployment.lanes)
     return deployment
 
 
