@@ -254,6 +254,8 @@ DASHBOARD_ROWS = [
               [redis_gauge("redis_memory_bytes", "server, kind")]),
         Panel("Survey files refused", "short", "Files with errors; what ran of them runs on.",
               [machine_gauge("surveys_refused")]),
+        Panel("Clock ahead of Redis", "s", "Of each machine; from 30 s on no deadline fires there.",
+              [machine_gauge("clock_difference_seconds")]),
     ]),
 ]  # fmt: skip
 

@@ -31,7 +31,10 @@ def settle_shards(client: redis.Redis, settings: Settings) -> Settings:
     if stored is None:
         chosen = _unstored_shards(client, settings)
         store = ("SET", keyspace.SHARDS_KEY, chosen, "NX")  # of several who start, the first
-        _, stored = redis_client.run_commands(client, [store, ("GET", keyspace.SHARDS_KEY)])
+        try:
+            _, stored = redis_client.run_commands(client, [store, ("GET", keyspace.SHARDS_KEY)])
+        except redis.exceptions.OutOfMemoryError:  # whoever empties it must be able to start
+            stored = b"%d" % chosen
     shards = _parse_stored(stored)
     if settings.shards_are_set and settings.shards != shards:
         found = f"the lanes in this Redis are divided into {shards}, for good"
@@ -44,8 +47,9 @@ def settle_shards(client: redis.Redis, settings: Settings) -> Settings:
 def _parse_stored(stored: bytes) -> int:
     if stored.isdigit() and 1 <= int(stored[:9]) <= MAX_SHARDS:
         return int(stored)
+    found = f"the key {keyspace.SHARDS_KEY} in the Redis of the lanes is {stored!r}"
     expected = "expected the number of shards that they have been divided into since the first start"
-    raise ConfigError([f"the key {keyspace.SHARDS_KEY} in the Redis of the lanes is {stored!r}: {expected}"])
+    raise ConfigError([f"{found}: {expected}"])
 
 
 def _unstored_shards(client: redis.Redis, settings: Settings) -> int:
@@ -55,7 +59,8 @@ def _unstored_shards(client: redis.Redis, settings: Settings) -> int:
     shards = settings.shards if settings.shards_are_set or not keys else UNSTORED_SHARDS
     if misplaced := next((key for key in keys if not _lies_right(key, shards)), None):
         setting = f"PARLEY_SHARDS is {shards}" if settings.shards_are_set else "PARLEY_SHARDS is not set"
-        found = f"the lanes in this Redis are not divided into {shards}, as what lies in shard {misplaced.k} shows"
+        shown = f"as what lies in shard {misplaced.k} shows"
+        found = f"the lanes in this Redis are not divided into {shards}, {shown}"
         todo = "set it to the number that this deployment has had since its first start"
         raise ConfigError([f"{setting}: {found}; {todo}"])
     return shards

@@ -208,12 +208,13 @@ class RestingOutbox(ArgumentGroup, frozen=True, kw_only=True, gc=False):
 
 
 class LeaseSms(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Take senders' oldest SMS, to be tried."""
+    """Take senders' oldest SMS, to be tried. No channel pauses for longer than `longest_pause_ms` between two SMS."""
 
     fence: Key
     outbox_alarms: Key
     owner: str
     lease_ms: int
+    longest_pause_ms: int
     outboxes: Sequence[LeasedOutbox]
 
 
@@ -265,6 +266,14 @@ class BringForward(ServerFunction, frozen=True, kw_only=True, gc=False):
     first_ms: float
     step_ms: float
     uncertain_rest_ms: int
+    outboxes: Sequence[RestingOutbox]
+
+
+class TurnBack(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Move what senders rest for, as the server's clock was set back by `behind_ms`."""
+
+    outbox_alarms: Key
+    behind_ms: int
     outboxes: Sequence[RestingOutbox]
 
 
@@ -617,7 +626,7 @@ class ResolveDramatiqLetter(ServerFunction, frozen=True, kw_only=True, gc=False)
 FUNCTIONS: tuple[type[ServerFunction], ...] = (
     Accept,
     Claim, Commit, AppendRecords, ReadSenderRecords, TakeDueAlarms, Wake,
-    LeaseSms, UpdateOutbox, BringForward,
+    LeaseSms, UpdateOutbox, BringForward, TurnBack,
     ReserveOutbox, PollReplies, AttachReplies, ConfirmReply, ReleaseOutbox,
     TakeTokens, CountSms, AcquirePermits, ReportResults, ResumeChannel,
     TakeReferences, HoldInvitations, CountDueInvitations, ReadDueInvitations, ReleaseInvitations,

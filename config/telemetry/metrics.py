@@ -128,6 +128,9 @@ CIRCUITS_OPENED = _counter("circuits_opened_total", "Pauses because a provider f
 CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel", mode="mostrecent")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
 
+CLOCK_DIFFERENCE_SECONDS = _gauge(
+    "clock_difference_seconds", "By how much this machine's clock is ahead of that of the lanes' Redis"
+)
 SURVEYS_REFUSED = _gauge("surveys_refused", "Survey files with errors; what ran of them runs on")
 
 # What lies in Redis, which every endpoint reads for itself when it is asked: take `max`, not `sum`, over endpoints.

@@ -7,6 +7,7 @@ appended. Redis away is only waited for: nothing but what operators see depends 
 
 import os
 import socket
+import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,11 +17,14 @@ from time import monotonic
 
 import msgspec
 import redis
+import structlog
 from prometheus_client import Counter
 
 from config.store import function_calls, keyspace, lua_library, redis_client
 from config.telemetry import metrics
 from config.telemetry.periodic_task import run_periodically
+
+log = structlog.get_logger()
 
 HEARTBEATS_COMMAND: function_calls.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 """Asks what `living` reads."""
@@ -32,6 +36,9 @@ HEARTBEAT_EXPIRY_MS = 20_000
 HEARTBEAT_TIMEOUT_S = 1.0
 """How long storing a heartbeat may take; if it fails, the next one follows in HEARTBEAT_INTERVAL_S."""
 
+
+CLOCK_TOLERANCE_MS = 1_000
+"""By how much a process's clock may differ from that of the lanes' Redis before it is said."""
 
 ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
 """The Procfile's lines."""
@@ -51,6 +58,7 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     library: str = ""
     release: str = ""
     per_s: float = 0.0
+    clock_ahead_ms: int = 0
 
 
 WORK_COUNTERS: Mapping[str, Counter] = {
@@ -78,14 +86,17 @@ def send_heartbeats(
     client = redis_client.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
     name = f"{role}@{host}:{pid}.{token_hex(2)}"  # containers may share a host's name, and all have the pid 1
-    pace = _WorkRate(role)
+    pace, clock = _WorkRate(role), ClockComparison()
 
     def send_heartbeat() -> None:
+        asked_ms = _own_time_ms()
         now = redis_client.server_time_ms(client)
+        ahead_ms = clock.note(now, asked_ms, _own_time_ms())
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
-            now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s()
-        )
+            now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s(),
+            ahead_ms,
+        )  # fmt: skip
         store_heartbeat(client, name, me)
 
     try:
@@ -95,6 +106,32 @@ def send_heartbeats(
         with suppress(redis.RedisError):  # its silence will say so
             remove_processes(client, [name])
         client.close()
+
+
+class ClockComparison:
+    """Says in the log and in a gauge by how much this machine's clock differs from the server's."""
+
+    def __init__(self) -> None:
+        self._differed = False
+
+    def note(self, server_ms: int, asked_ms: int, answered_ms: int) -> int:
+        """Return by how much the own clock is ahead (ms, negative if behind), at the least: the server was asked at
+        `asked_ms` of it, and answered by `answered_ms`. What differs is logged when it begins, and when it is over."""
+        ahead_ms = max(0, asked_ms - server_ms) or min(0, answered_ms - server_ms)
+        metrics.CLOCK_DIFFERENCE_SECONDS.set(ahead_ms / 1_000)
+        differs = abs(ahead_ms) > CLOCK_TOLERANCE_MS
+        if differs and not self._differed:
+            log.warning(
+                "this machine's clock is not that of Redis; set both by NTP", ahead_s=ahead_ms / 1_000
+            )
+        elif self._differed and not differs:
+            log.info("this machine's clock is that of Redis again")
+        self._differed = differs
+        return ahead_ms
+
+
+def _own_time_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class _WorkRate:

@@ -37,6 +37,9 @@ class Effects(msgspec.Struct, kw_only=True):
     keep_until: int | None = None
     """From when on (ms) the lane may be forgotten. 0: never."""
 
+    has_open: bool = False
+    """Whether something is open in the lane, a session or parts of an SMS: then it does not go by itself, whatever the time."""
+
     silenced: list[str] = []
     """Channels of which all queued SMS are withdrawn."""
 
@@ -67,6 +70,7 @@ class Effects(msgspec.Struct, kw_only=True):
         self.outbox = [sms for sms in self.outbox if not later.withdraws(sms)] + later.outbox
         self.records += later.records
         self.alarm = self.alarm if later.alarm is None else later.alarm
+        self.has_open = self.has_open if later.keep_until is None else later.has_open
         self.keep_until = self.keep_until if later.keep_until is None else later.keep_until
         self.silenced += [channel for channel in later.silenced if channel not in self.silenced]
         self.withdrawn = later.withdrawn | self.withdrawn
@@ -81,7 +85,8 @@ class Effects(msgspec.Struct, kw_only=True):
     @property
     def changes_only_times(self) -> bool:
         """Return whether nothing is committed but the lane itself, its alarm and how long it is kept."""
-        return self == Effects(alarm=self.alarm, keep_until=self.keep_until, duplicates=self.duplicates)
+        times = Effects(alarm=self.alarm, keep_until=self.keep_until, has_open=self.has_open)
+        return self == msgspec.structs.replace(times, duplicates=self.duplicates)
 
     def withdraws(self, sms: OutboundSms) -> bool:
         """Return whether an SMS that was queued before must not leave any more."""

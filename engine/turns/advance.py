@@ -52,20 +52,29 @@ _LANE_KEPT_MS = 48 * HOUR_MS
 
 
 def advance(
-    lane: Lane, sender: str, mail: Sequence[Mail], now: int, surveys: SurveyRegistry, policy: ChannelPolicies
+    lane: Lane,
+    sender: str,
+    mail: Sequence[Mail],
+    now: int,
+    surveys: SurveyRegistry,
+    policy: ChannelPolicies,
+    *,
+    hold_deadlines: bool = False,
 ) -> Effects:
     """Apply `mail` in order, or, if there is none, the deadlines that are due at `now` (ms). Changes `lane`.
 
-    Raises UnknownVersionError and UnknownChannelError.
+    `hold_deadlines`: no deadline is applied, as nobody knows what time it is; mail is. Raises UnknownVersionError and
+    UnknownChannelError.
     """
     turn = Turn(lane, sender, surveys, policy, now)
     for each in mail:
-        _apply_mail(turn, each)
-    if not mail:
+        _apply_mail(turn, each, hold_deadlines=hold_deadlines)
+    if not mail and not hold_deadlines:
         apply_due_deadlines(turn, now)
     deadline = next_deadline(turn)
     turn.effects.alarm = deadline.at if deadline is not None else 0
     turn.effects.keep_until = _keep_lane_until(turn, now)
+    turn.effects.has_open = _has_open(lane)
     return turn.effects
 
 
@@ -83,6 +92,8 @@ def apply_stop_only(lane: Lane, sender: str, mail: Mail) -> Effects | None:
         turn.record_received(event, None)
     apply_opt_out(turn, event)
     _mark_applied(turn, event.id)
+    if not _has_open(lane):
+        turn.effects.keep_until = lane.clock + _LANE_KEPT_MS
     return turn.effects
 
 
@@ -92,14 +103,15 @@ def missing_survey_versions(lane: Lane, surveys: SurveyRegistry) -> set[str]:
     return {version for version in pinned if surveys.by_version(version) is None}
 
 
-def _apply_mail(turn: Turn, mail: Mail) -> None:
+def _apply_mail(turn: Turn, mail: Mail, *, hold_deadlines: bool) -> None:
     event = mail.event
     if event.id in turn.lane.applied_events or event.id in turn.effects.displaced_events:
         turn.effects.duplicates += 1
         return
     policy = turn.channel_policy(event.channel)
     now = max(turn.lane.clock, mail.at)
-    apply_due_deadlines(turn, now)
+    if not hold_deadlines:
+        apply_due_deadlines(turn, mail.at)  # the lane's time may be ahead, of a clock that was
     turn.begin_event(now, event.id, mail.at, unasked=type(event) is Invitation)
     match event:
         case InboundSms():
@@ -129,6 +141,10 @@ def _mark_applied(turn: Turn, event: str) -> None:
     while len(applied) > _MOST_APPLIED_EVENTS:
         oldest = next(iter(applied))
         turn.effects.displaced_events[oldest] = applied.pop(oldest)
+
+
+def _has_open(lane: Lane) -> bool:
+    return bool(lane.partial_sms) or any(line.session is not None for line in lane.lines.values())
 
 
 def _keep_lane_until(turn: Turn, now: int) -> int:

@@ -66,7 +66,7 @@ class ServerGuard:
             found = check_lanes_server(self._settings)
         except ConfigError as mistakes:
             for problem in mistakes.problems:
-                log.error("the Redis of the lanes is not as meant", problem=problem)  # noqa: TRY400 (it says all)
+                log.error("the Redis of the lanes is not as meant", problem=problem)  # noqa: TRY400
             self._end(EXIT_MISTAKE)
             raise
         if found.shards != self._settings.shards:

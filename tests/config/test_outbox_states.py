@@ -257,6 +257,7 @@ class Outbox:
         (answer,) = self.run(
             LeaseSms(
                 fence=keyspace.fence_key(K), outbox_alarms=OUTBOX["outbox_alarms"], owner=f"{self.fence}f", lease_ms=REST_MS,
+                longest_pause_ms=REST_MS,
                 outboxes=[box],
             )
         )  # fmt: skip

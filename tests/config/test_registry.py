@@ -5,6 +5,7 @@ import socket
 
 import msgspec
 import pytest
+import structlog
 
 from config.store import keyspace, lua_library, redis_client
 from config.telemetry import metrics, process_registry
@@ -109,3 +110,24 @@ def test_what_it_does_a_second_is_told(client, valkey, monkeypatch):
 
 def test_every_line_of_the_procfile_has_its_work():
     assert set(process_registry.WORK_COUNTERS) == set(procfile())
+
+
+@pytest.mark.parametrize(
+    "server, asked, answered, ahead",
+    [(10_000, 9_000, 11_000, 0), (10_000, 10_400, 10_500, 400), (10_000, 5_000, 6_000, -4_000), (9_999, 9_999, 9_999, 0)],
+)  # fmt: skip
+def test_a_clock_differs_by_what_no_slow_answer_explains(server, asked, answered, ahead):
+    assert process_registry.ClockComparison().note(server, asked, answered) == ahead
+    assert metrics.CLOCK_DIFFERENCE_SECONDS._value.get() == ahead / 1_000
+
+
+def test_a_clock_that_differs_is_said_once_and_when_it_is_over():
+    clock = process_registry.ClockComparison()
+    with structlog.testing.capture_logs() as lines:
+        for ahead in (0, 999, 1_001, 5_000, -5_000, 1_000, 0, -2_000):
+            clock.note(100_000, 100_000 + ahead, 100_000 + ahead)
+    assert [(each["log_level"], each.get("ahead_s")) for each in lines] == [
+        ("warning", 1.001),
+        ("info", None),
+        ("warning", -2.0),
+    ]

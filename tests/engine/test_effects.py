@@ -74,4 +74,4 @@ def test_the_last_that_is_said_of_an_opt_out_holds():
 @pytest.mark.parametrize("field", Effects.__struct_fields__)
 def test_what_is_more_than_an_alarm_and_a_time_to_be_kept_is_a_change(field):
     only = Effects(**{field: getattr(full_effects(), field)})
-    assert only.changes_only_times == (field in ("alarm", "keep_until", "duplicates"))
+    assert only.changes_only_times == (field in ("alarm", "keep_until", "has_open", "duplicates"))

@@ -24,7 +24,7 @@ from tests.support import clinic
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
 from tests.support.person import inbound
-from tests.support.processes import SURVEYS, TOKEN, Deployment, Process
+from tests.support.processes import SURVEYS, TOKEN, Deployment, Process, odd_process
 from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
@@ -430,6 +430,10 @@ def roles(story, world):
     world.age(world.broker, keyspace.wakeup_queue_key(keyspace.REPLIES_QUEUE), "+33699999999", 90)
     world.age(world.lanes, keyspace.lane_alarms_key(0), "+33699999999", 90)
     story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
+    story.broken("ParleyClockDiffers")
+    wrong = odd_process(world.deployment, "ratelimit", "clock-5min-behind")
+    story.wait("ParleyClockDiffers")
+    wrong.kill9()
     world.begin("delivery", "ratelimit", "conversation", "clock")
 
 

@@ -28,7 +28,7 @@ FIXED = {
 """Keys of one name."""
 
 PASSING = {
-    "lane_lock_key", "outbox_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
+    "lane_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
     "invitation_bucket_key", "released_sms_key", "request_bucket_key", "circuit_state_key", "failed_attempts_key", "applied_events_key",
 }  # fmt: skip
 """Kinds of keys that go by themselves, whatever happens."""
@@ -119,7 +119,7 @@ class _Shelves:
                 continue
             if deadline := int(stored.split(b" ", 2)[1]):
                 deadlines[keyspace.sender_of_key(name)] = deadline
-            if self._redis.pttl(name) == -1 and not _opted_out(stored):
+            if self._redis.pttl(name) == -1 and not _is_open(stored):
                 yield f"{name} would stay for ever"
         alarms = self._scores("lane_alarms_key")
         for name in self._names("mailbox_key"):
@@ -170,12 +170,13 @@ class _Shelves:
         return None if stored is None else bytes(stored)
 
 
-def _opted_out(stored: bytes) -> bool:
+def _is_open(stored: bytes) -> bool:
+    """Whether something is open in a lane, or nobody can tell."""
     try:
         lane = lane_format.decode_lane(stored_values.lane_state(stored))
     except UnreadableLaneError:
         return True
-    return any(line.opted_out_at for line in lane.lines.values())
+    return bool(lane.partial_sms) or any(line.session for line in lane.lines.values())
 
 
 def _broker_wrongs(client: redis.Redis) -> Iterator[str]:

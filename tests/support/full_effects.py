@@ -10,6 +10,7 @@ def full_effects() -> Effects:
         records=[PersonOptedIn(1, "c", "a")],
         alarm=5,
         keep_until=6,
+        has_open=True,
         silenced=["d"],
         withdrawn={"s": "cancelled"},
         sessions=[("s", 1)],

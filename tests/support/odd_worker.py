@@ -40,13 +40,13 @@ def deadly() -> None:
             os._exit(1)
         return read(entry)
 
-    def step(lane: Lane, sender: str, mail: Sequence[Mail], *more: Any) -> Effects:
+    def step(lane: Lane, sender: str, mail: Sequence[Mail], *more: Any, **named: Any) -> Effects:
         said = {each.event.text for each in mail if isinstance(each.event, InboundSms)}
         if "greedy" in said:
             with_little_memory(lambda: bytearray(4 * MEMORY))
         if "faulty" in said:
             raise RuntimeError("this event is not for us")
-        return advance(lane, sender, mail, *more)
+        return advance(lane, sender, mail, *more, **named)
 
     drafts.decode_mail = read_entry
     vars(drafts)[advance.__name__] = step

@@ -149,11 +149,11 @@ def failing(monkeypatch):
     texts = {"Ada"}
     advance = drafts.advance
 
-    def broken(lane, sender, mail, *rest):
+    def broken(lane, sender, mail, *rest, **named):
         for each in mail:
             if getattr(each.event, "text", "") in texts:
                 raise RuntimeError(f"cannot apply {len(each.event.text)} characters")
-        return advance(lane, sender, mail, *rest)
+        return advance(lane, sender, mail, *rest, **named)
 
     monkeypatch.setattr(drafts, "advance", broken)
     return texts

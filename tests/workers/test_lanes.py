@@ -552,6 +552,7 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
             outbox_alarms=keyspace.outbox_alarms_key(k),
             owner="owner",
             lease_ms=LEASE_MS,
+            longest_pause_ms=0,
             outboxes=[box],
         )
     )

@@ -136,6 +136,31 @@ def test_settings_that_break_a_promise_are_wrong():
     assert wrong == "Redis may lose what was acknowledged: appendfsync is 'everysec', not 'always'"
 
 
+def test_a_server_that_may_lose_something_is_as_the_operator_says():
+    def judged(forgetful, durability):
+        return assess_health(DeploymentState(RedisStats(**well()), forgetful, durability=durability))
+
+    assert judged({"appendfsync": "everysec"}, "relaxed").wrong == []
+    assert "relaxed" in judged({"appendfsync": "everysec"}, "relaxed").notes[0]
+    assert judged({"appendfsync": "everysec"}, "managed").notes == []
+    assert "does not show" in judged(None, "strict").wrong[0]
+    assert judged(None, "managed").wrong == []
+
+
+def test_a_clock_that_is_wrong_is_told_of_its_machine():
+    there = well()
+    names = list(there["processes"])
+    for name, ahead_ms in zip(names, (-60_000, 1_500, 900), strict=False):
+        process = there["processes"][name]
+        there["processes"][name] = msgspec.structs.replace(process, clock_ahead_ms=ahead_ms)
+    (wrong,) = assess_health(DeploymentState(RedisStats(**there))).wrong
+    worst = there["processes"][names[0]]
+    assert wrong == (
+        f"the clock of {worst.role}@{worst.host} differs, as does that of 1 more: it is 1 min behind that of Redis, "
+        "and one of them is wrong"
+    )
+
+
 def test_the_worst_comes_first():
     found = {name: fields for name in ("dead letters", "slow") for fields in [WRONG[name][0]]}
     verdict = assess_health(

@@ -16,6 +16,8 @@ from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
 from config.store.server_functions import TakeDueAlarms
 from config.telemetry import faults, metrics
+from workers.clock.clock_steps import ClockStepDetector, behind_fences_ms, turn_back
+from workers.store.outboxes import OutboxStore
 from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
@@ -41,8 +43,13 @@ class StopEvent(Protocol):
 
 
 class AlarmClock:
-    def __init__(self, client: redis.Redis, shards: int, waker: WorkerWaker) -> None:
+    def __init__(self, client: redis.Redis, shards: int, waker: WorkerWaker, outboxes: OutboxStore) -> None:
         self._redis = client
+        self._shards = shards
+        self._outboxes = outboxes
+        self._steps = ClockStepDetector()
+        self._begun = False
+        self._behind_ms = 0
         self._tick_commands = [
             function_call(
                 TakeDueAlarms(
@@ -68,13 +75,27 @@ class AlarmClock:
 
     def wake_due(self) -> float:
         """Ring for what is due; how many seconds may pass until the next tick."""
+        asked_s = self._steps.asked_at_s()
         answers = redis_client.run_commands(self._redis, self._tick_commands)
         if any(lanes or outboxes for lanes, outboxes, *_ in answers):
             faults.reach("after_tick")
         for at, queue in _QUEUES_OF_ANSWER.items():
             self._wake_senders(queue, [sender.decode() for answer in answers for sender in answer[at]])
-        nearest: float = min((wait_ms for _, _, wait_ms, _ in answers if wait_ms >= 0), default=math.inf)
+        self._follow_step_back(answers[-1][4], asked_s)
+        nearest: float = min((wait_ms for _, _, wait_ms, *_ in answers if wait_ms >= 0), default=math.inf)
         return min(MAX_TICK_S, nearest / 1000)
+
+    def _follow_step_back(self, now: int, asked_s: float) -> None:
+        """Look whether the server's clock was set back, since the last tick or, at the first one, before."""
+        self._behind_ms += self._steps.step_back_ms(
+            now, asked_s
+        )  # more, if the last step could not be followed
+        if not self._begun:
+            self._behind_ms = behind_fences_ms(self._redis, self._shards, now)
+            self._begun = True
+        if self._behind_ms:
+            turn_back(self._redis, self._shards, self._outboxes, now, self._behind_ms)
+            self._behind_ms = 0
 
     def _wake_senders(self, queue: str, senders: list[str]) -> None:
         if senders:

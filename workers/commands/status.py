@@ -23,7 +23,7 @@ from config.settings.settings import ConfigError, Durability, Settings
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
-from config.telemetry.process_registry import ROLES, ProcessHeartbeat
+from config.telemetry.process_registry import CLOCK_TOLERANCE_MS, ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
@@ -175,6 +175,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     if not found.broker.up:
         yield f"the Redis of the wake-ups does not answer ({found.broker.why}): no worker is woken"
     yield from _missing_role_problems(found)
+    yield from _clock_problems(found)
     yield from _memory_problems("lanes", found.lanes)
     yield from _memory_problems("wake-ups", found.broker)
     yield from _overdue_alarm_problems(found)
@@ -242,6 +243,21 @@ def _missing_role_problems(found: RedisStats) -> Iterator[str]:
         yield f"no {' and no '.join(f'`{role}`' for role in missing)} process lives"
 
 
+def _clock_problems(found: RedisStats) -> Iterator[str]:
+    """Processes whose clock is not that of the lanes' Redis, the worst."""
+    alive = found.processes.values()
+    wrong = [each for each in alive if abs(each.clock_ahead_ms) > CLOCK_TOLERANCE_MS]
+    if wrong:
+        worst = max(wrong, key=lambda each: abs(each.clock_ahead_ms))
+        direction = "ahead of" if worst.clock_ahead_ms > 0 else "behind"
+        others = f", as does that of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        yield (
+            f"the clock of {worst.role}@{worst.host} differs{others}: "
+            f"it is {format_duration(abs(worst.clock_ahead_ms))} {direction} that of Redis, "
+            "and one of them is wrong"
+        )
+
+
 def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
     if server.most_memory and server.memory >= MEMORY_FULL_SHARE * server.most_memory:
         share = server.memory / server.most_memory
@@ -276,7 +292,8 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
                 f"`parley channel resume {name}` ends it"
             )
     if state.durability == "relaxed":
-        yield from (f"{sentence} (PARLEY_DURABILITY is relaxed)" for sentence in _durability_sentences(state))
+        for sentence in _durability_sentences(state):
+            yield f"{sentence} (PARLEY_DURABILITY is relaxed)"
     if len(releases := sorted({_release_label(each) for each in found.processes.values()})) > 1:
         yield f"processes of {len(releases)} releases run side by side: {', '.join(releases)}"
     if state.mistakes:

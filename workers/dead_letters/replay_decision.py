@@ -80,7 +80,10 @@ def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
     if what:
         with suppress(ValueError):  # whoever reads it will say so
             what = stored_values.with_accepted_ms(what, lane.now)
-    return LaneClaim(lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out)
+    return LaneClaim(
+        lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out,
+        clock=lane.clock,
+    )  # fmt: skip
 
 
 def unchanged_draft(claim: LaneClaim) -> LaneDraft:

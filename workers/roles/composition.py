@@ -46,7 +46,12 @@ def build_delivery_runner(deployment: Deployment) -> DeliveryRunner:
 
 
 def build_alarm_clock(deployment: Deployment) -> AlarmClock:
-    return AlarmClock(deployment.lanes, deployment.settings.shards, deployment.wakeup_broker())
+    return AlarmClock(
+        deployment.lanes,
+        deployment.settings.shards,
+        deployment.wakeup_broker(),
+        deployment.outbox_store(),
+    )
 
 
 def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:

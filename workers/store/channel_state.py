@@ -137,8 +137,13 @@ class ChannelStore:
     def spare_send_permits(self, name: str, wanted: int, now: int) -> int:
         """Return how many of `wanted` SMS could be sent at once, with half of the permits kept for replies; 0
         while the channel is paused. Takes nothing."""
-        paused, full_at = redis_client.run_commands(
-            self._redis, [("EXISTS", keyspace.pause_key(name)), ("GET", keyspace.sms_bucket_key(name))]
+        paused, full_at, clock = redis_client.run_commands(
+            self._redis,
+            [
+                ("EXISTS", keyspace.pause_key(name)),
+                ("GET", keyspace.sms_bucket_key(name)),
+                ("HGET", keyspace.circuit_state_key(name), "clock"),
+            ],
         )
         if paused:
             return 0
@@ -146,7 +151,8 @@ class ChannelStore:
         if not rate:
             return wanted
         burst = max(1.0, rate)
-        used = max(0.0, float(full_at or 0) - now) * rate / 1000
+        behind = max(0, int(clock or 0) - now)  # the server's clock was set back since
+        used = max(0.0, float(full_at or 0) - behind - now) * rate / 1000
         return max(0, min(wanted, int(burst - used + 1e-6 - burst // 2)))
 
     def acquire_send_permits(self, name: str, wanted: Sequence[PermitRequest]) -> SendPermits:

@@ -37,7 +37,13 @@ class Deployment(msgspec.Struct, frozen=True):
         )
 
     def outbox_store(self) -> OutboxStore:
-        return OutboxStore(self.lanes, self.settings.shards, self.settings.keep_events_ms)
+        pauses_s = [channel.limits.pause_s for channel in self.settings.channels.values()]
+        return OutboxStore(
+            self.lanes,
+            self.settings.shards,
+            self.settings.keep_events_ms,
+            longest_pause_ms=round(max(pauses_s, default=0) * 1_000),
+        )
 
     def channel_store(self) -> ChannelStore:
         return ChannelStore(self.lanes, self.settings.channels)

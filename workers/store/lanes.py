@@ -35,6 +35,7 @@ from config.telemetry import faults
 from engine.model.effects import Effects
 from engine.model.events import ArchiveRecord, encode_event
 from workers.store import applied_events
+from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.store.session_records import group_by_session
@@ -75,6 +76,7 @@ class LaneClaim(msgspec.Struct, frozen=True):
     earlier_claims_ms: Sequence[int] = ()
     forget_before: int = 0
     repeated: frozenset[str] = frozenset()
+    clock: ClockVerdict = AGREED
 
 
 class ReplayClaim(msgspec.Struct, frozen=True):
@@ -88,6 +90,7 @@ class ReplayClaim(msgspec.Struct, frozen=True):
     letter: bytes
     mail: list[bytes]
     opted_out: dict[str, int] = {}
+    clock: ClockVerdict = AGREED
 
 
 class KeptDeadLetter(msgspec.Struct, frozen=True):
@@ -185,6 +188,7 @@ class LaneStore:
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
         self._repeat_ms = repeat_ms
+        self._clock = ServerClockJudge()
 
     def archive_records(self, sender: str, records: Sequence[ArchiveRecord]) -> None:
         """Add records to the archive that no commit carries, unless the person has been erased since."""
@@ -265,6 +269,7 @@ class LaneStore:
                     known,
                     _parse_claim_times(before),
                     now - self._repeat_ms,
+                    clock=self._clock.judge(now),
                 )
                 if older_events:
                     return claim
@@ -318,7 +323,9 @@ class LaneStore:
         )
         faults.reach("after_reopen")
         in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
-        reopened = {sender: _parse_replay_claim(sender, answer) for (sender, _), answer in in_groups}
+        reopened = {
+            sender: _parse_replay_claim(sender, answer, self._clock) for (sender, _), answer in in_groups
+        }
         return [reopened[sender] for sender, _ in letters]
 
     def _replayed_lane(self, k: int, sender: str, letter_id: str) -> ReplayedLane:
@@ -416,7 +423,10 @@ class LaneStore:
         )
 
     def _keep_lane_until(self, draft: LaneDraft) -> int | Literal["-"]:
-        """Return until when (ms) the lane is kept, with the events that it remembers; 0 is for ever."""
+        """Return until when (ms) the lane is kept, with the events that it remembers; 0 is for ever, as while anything is
+        open."""
+        if draft.effects.has_open:
+            return 0
         until = draft.effects.keep_until
         return max(until, draft.claim.now + self._repeat_ms) if until else _ms_or_unchanged(until)
 
@@ -476,14 +486,18 @@ def _parse_claim_times(before: bytes) -> Sequence[int]:
     return [int(ms) for ms in before.split(b",")] if before else ()
 
 
-def _parse_replay_claim(sender: str, answer: Any) -> ReplayClaim | Literal["gone", "held"]:
+def _parse_replay_claim(
+    sender: str, answer: Any, clock: ServerClockJudge
+) -> ReplayClaim | Literal["gone", "held"]:
     """One of whose opt-outs nothing can be read is taken for one who is held."""
     match answer:
         case 0:
             return "gone"
         case [fence, now, state, opt_outs, letter, *mail]:
             known = decode_opt_out_times(opt_outs) if opt_outs else {}
-            return "held" if known is None else ReplayClaim(sender, fence, now, state, letter, mail, known)
+            if known is None:
+                return "held"
+            return ReplayClaim(sender, fence, now, state, letter, mail, known, clock.judge(now))
         case _:
             return "held"
 

@@ -11,7 +11,14 @@ import redis
 from config.store import keyspace, redis_client, stored_values
 from config.store.function_calls import Command, function_call
 from config.store.outbox_states import SmsDisposition
-from config.store.server_functions import BringForward, LeasedOutbox, LeaseSms, RestingOutbox, UpdateOutbox
+from config.store.server_functions import (
+    BringForward,
+    LeasedOutbox,
+    LeaseSms,
+    RestingOutbox,
+    TurnBack,
+    UpdateOutbox,
+)
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
 from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
@@ -24,6 +31,9 @@ MAX_BROUGHT_FORWARD = 1_000
 """Senders of a shard that are brought forward when a channel's pause has ended by itself; others look a little later."""
 
 FORWARD_PAGE_SIZE = 1_000
+
+LONGEST_PAUSE_MS = 3_600_000
+"""A channel's `pause_s` is no longer."""
 
 UNCERTAIN_REST_MS = 10_000
 """How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
@@ -91,12 +101,14 @@ _decode_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 
 class OutboxStore:
     def __init__(
-        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS
-    ) -> None:
+        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS,
+        longest_pause_ms: int = LONGEST_PAUSE_MS,
+    ) -> None:  # fmt: skip
         self._redis = client
         self._shards = shards
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
+        self._longest_pause_ms = longest_pause_ms
 
     def lease_oldest(self, senders: Sequence[str]) -> list[OutboxLease]:
         """Of these senders, those whose oldest SMS may be tried now, each with it."""
@@ -111,6 +123,7 @@ class OutboxStore:
                         outbox_alarms=keyspace.outbox_alarms_key(k),
                         owner=owner,
                         lease_ms=self._lease_ms,
+                        longest_pause_ms=self._longest_pause_ms,
                         outboxes=[_leased_outbox(k, sender) for sender in group],
                     )
                 )
@@ -197,6 +210,23 @@ class OutboxStore:
                     )
                     waiting += redis_client.run_command(self._redis, function_call(call))
         return waiting
+
+    def turn_back(self, behind_ms: int) -> int:
+        """Move what every sender rests for, as the server's clock was set back by so much. Answers how many have moved."""
+        shards = redis_client.run_commands(
+            self._redis, [("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1) for k in range(self._shards)]
+        )
+        moved = 0
+        for k, resting in enumerate(shards):
+            for at in range(0, len(resting), FORWARD_PAGE_SIZE):
+                page = [sender.decode() for sender in resting[at : at + FORWARD_PAGE_SIZE]]
+                call = TurnBack(
+                    outbox_alarms=keyspace.outbox_alarms_key(k),
+                    behind_ms=behind_ms,
+                    outboxes=[_resting_outbox(k, sender) for sender in page],
+                )
+                moved += redis_client.run_command(self._redis, function_call(call))
+        return moved
 
     def recent_tickets(self, sender: str) -> set[str]:
         """The tickets of this sender's last SMS that were accepted where repeats are not known."""

@@ -75,7 +75,12 @@ def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPol
     repeats = len(mail) - len(new)
     if repeats and not new and not claim.state:  # of someone erased: they are not remembered anew
         return LaneDraft(claim=claim, state=b"", effects=Effects(duplicates=repeats))
-    effects = advance(lane, claim.sender, new, claim.now, surveys, policy)
+    now = claim.now
+    if claim.clock.correction_ms:
+        new = [claim.clock.corrected(each, now) for each in new]
+        now += claim.clock.correction_ms
+    hold = claim.clock.hold_deadlines
+    effects = advance(lane, claim.sender, new, now, surveys, policy, hold_deadlines=hold)
     effects.duplicates += repeats
     return LaneDraft(claim=claim, state=lane_format.encode_lane(lane), effects=effects)
 

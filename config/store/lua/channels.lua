@@ -5,6 +5,8 @@ local RECHECK_MS = 60000  -- how late one may look, whose pause may be ended soo
 local PROBING_MS = 1000   -- how soon one looks again while another probes the circuit
 local YIELDED_MS = 5000   -- a channel full of replies sends one unasked SMS after so long without any (or after 10 permits)
 
+local CLOCK_MS = 1000     -- so old the time may be that the state of a channel's circuit bears
+
 -- A bucket is one time: the moment at which it would be full again (GCRA).
 local function read_bucket(key, now)
   return math.max(now, tonumber(redis.call('GET', key) or '0'))
@@ -19,9 +21,10 @@ end
 local function take_tokens(keys, args)
   local now = clock()
   local each, burst, wanted = 1000 / tonumber(args.rate_per_s), tonumber(args.burst), tonumber(args.wanted)
-  local full_at = read_bucket(keys.bucket, now)
+  local full_at, moved = read_bucket(keys.bucket, now), false
+  if full_at > now + burst * each + 1 then full_at, moved = now + burst * each, true end -- the clock was set back
   local granted = math.max(0, math.min(wanted, math.floor(burst - (full_at - now) / each + 1e-9)))
-  if granted > 0 then write_bucket(keys.bucket, now, full_at + granted * each) end
+  if granted > 0 or moved then write_bucket(keys.bucket, now, full_at + granted * each) end
   return granted
 end
 
@@ -32,15 +35,7 @@ local function count_sms(keys, args)
   return 1
 end
 
--- The state of a channel's circuit and pace, as a table `flow`; times are numbers, 0 if they are not there.
-local function read_circuit_state(key)
-  local flow = {failures = 0, began = 0, level = 0, opened = 0, epoch = 0, looks = 0, yields = 0, unasked = 0}
-  local fields = redis.call('HGETALL', key)
-  for i = 1, #fields, 2 do
-    flow[fields[i]] = flow[fields[i]] and tonumber(fields[i + 1]) or fields[i + 1]
-  end
-  return flow
-end
+local MOMENTS = {'began', 'opened', 'looks', 'yields', 'unasked'} -- of a circuit's state
 
 local function write_circuit_state(key, fields)
   for name, value in pairs(fields) do
@@ -51,6 +46,25 @@ local function write_circuit_state(key, fields)
     end
   end
   redis.call('PEXPIRE', key, ms(FORGET_MS))
+end
+
+-- The state of a channel's circuit and pace, as a table `flow`; times are numbers, 0 if they are not there. And by how many
+-- ms the clock has been set back since it was written: its moments have moved by as much.
+local function read_circuit_state(key, now)
+  local flow = {failures = 0, began = 0, level = 0, opened = 0, epoch = 0, looks = 0, yields = 0, unasked = 0, clock = 0}
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    flow[fields[i]] = flow[fields[i]] and tonumber(fields[i + 1]) or fields[i + 1]
+  end
+  local behind = math.max(0, flow.clock - now)
+  if behind > 0 then
+    local moved = {clock = now}
+    for _, name in ipairs(MOMENTS) do
+      if flow[name] > 0 then flow[name], moved[name] = flow[name] - behind, flow[name] - behind end
+    end
+    write_circuit_state(key, moved)
+  end
+  return flow, behind
 end
 
 -- Who paused a channel; nil if nobody has. What cannot be read is taken for the account's, as in config/store/pauses.py.
@@ -81,7 +95,8 @@ local function acquire_permits(keys, args)
   local now = clock()
   local pause_key, flow_key, bucket = keys.pause, keys.circuit_state, keys.sms_bucket
   local rate, burst, probe_ms = tonumber(args.rate_per_s), tonumber(args.burst), tonumber(args.probe_lease_ms)
-  local flow, new = read_circuit_state(flow_key), {}
+  local flow, behind = read_circuit_state(flow_key, now)
+  local new = now - flow.clock > CLOCK_MS and {clock = now} or {}
   local each = rate > 0 and 1000 / rate or 0
   local from, probes, reopened = 1, 0, 0
   local answer = {}
@@ -96,6 +111,10 @@ local function acquire_permits(keys, args)
   end
 
   local left = redis.call('PTTL', pause_key)
+  if left > RECHECK_MS and paused_by(pause_key) ~= 'operator' then -- no circuit pauses for longer: the clock was set back
+    redis.call('PEXPIRE', pause_key, ms(RECHECK_MS))
+    left = RECHECK_MS
+  end
   if left ~= -2 then
     local probing = flow.probing and paused_by(pause_key) ~= 'operator'
     turn_away(probing and PROBING_MS or left < 0 and RECHECK_MS or math.min(left, RECHECK_MS))
@@ -109,7 +128,7 @@ local function acquire_permits(keys, args)
       reopened, flow.epoch, flow.yields = 1, now, 0
       new.held, new.looks, new.probing, new.epoch, new.yields = 0, 0, 0, now, 0
     end
-    local full_at = rate > 0 and read_bucket(bucket, now) or now
+    local full_at = rate > 0 and math.max(now, read_bucket(bucket, now) - behind) or now
     if reopened == 1 then full_at = math.min(full_at, now + burst * each) end -- what was booked in a pause is void
     local function room() return burst - (full_at - now) / each + 1e-6 end
     local function book()
@@ -148,7 +167,7 @@ local function report_results(keys, args)
   local pause_key, flow_key = keys.pause, keys.circuit_state
   local enough, span, fault_ms = tonumber(args.max_failures), tonumber(args.failures_span_ms), args.account_fault_ms
   local first, most = args.open_min_ms, args.open_max_ms
-  local flow = read_circuit_state(flow_key)
+  local flow = read_circuit_state(flow_key, now)
   local opened, closed = '', 0
 
   local function open(by, why)

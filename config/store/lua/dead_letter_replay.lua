@@ -13,7 +13,7 @@ local function claim_for_replay(keys, args)
   local function one(sender, hash, id, mailbox, lane, lock_key)
     local letter = redis.call('HGET', keys.dead_letters, id)
     if not letter then return 0 end
-    local lock = read_lock(lock_key)
+    local lock = read_lease(lock_key, now)
     local mine = lock and lock.owner == owner
     local mail = redis.call('LRANGE', mailbox, 0, last)
     local _, deadline, state = read_lane(lane)

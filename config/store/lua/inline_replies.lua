@@ -10,7 +10,7 @@ end
 local function reserve_outbox(keys, args)
   local now = clock()
   local lock_key = keys.outbox_lock
-  local lock = read_outbox_lock(lock_key)
+  local lock = read_outbox_lease(lock_key, now, 0)
   if is_reserved(lock, args.token) then return 1 end
   local taken = lock and lock.till > now and (lock.fence > 0 or lock.state == STATE.reserved)
   if taken or redis.call('EXISTS', keys.outbox) == 1 then return 0 end

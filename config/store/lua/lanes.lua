@@ -26,9 +26,12 @@ local function claim(keys, args)
   local claimed = {}
 
   local function one(sender, hash, mailbox, lane, lock_key, applied_events)
-    local lock = read_lock(lock_key)
+    local lock, nearer = read_lease(lock_key, now)
     local mine = lock and string.match(lock.owner, '^[^;]*') == owner
-    if lock and lock.till > now and not mine then return 1 end
+    if lock and lock.till > now and not mine then
+      if nearer then note_alarm(noted, sender, lock.till) end
+      return 1
+    end
     local mail = redis.call('LRANGE', mailbox, 0, most - 1)
     local _, deadline, state = read_lane(lane)
     local claimable = count_claimable(mailbox, mail, kind, most)
@@ -119,6 +122,10 @@ local function index_session(key, value, until_ms)
   redis.call('SET', key, value, 'PXAT', ms(math.max(known_until, tonumber(until_ms))))
 end
 
+local function is_due(deadline, now)
+  return deadline > 0 and deadline <= now
+end
+
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
 -- the letters that it resolves are still there.
 -- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker,
@@ -204,7 +211,7 @@ local function commit(keys, args)
     end
 
     local wanted = queues_of(new.mailbox)
-    note_alarm(noted, sender, wanted > 0 and now + LOOK_MS or deadline)
+    note_alarm(noted, sender, (wanted > 0 or is_due(deadline, now)) and now + LOOK_MS or deadline)
     local answer = {1, wanted, speak}
     for i, entry in ipairs(withdrawn) do answer[3 + i] = entry end -- there may be more than MANY
     return answer
@@ -245,8 +252,8 @@ local function read_sender_records(keys, args)
 end
 
 -- Answers {lanes due, outboxes due, ms until the next alarm or -1, those of the lanes to which nobody came when they were
--- due before}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then if
--- nobody has come.
+-- due before, now}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then
+-- if nobody has come.
 local function take_due_alarms(keys, args)
   local now = clock()
   local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
@@ -269,7 +276,7 @@ local function take_due_alarms(keys, args)
   end
   local unanswered = {}
   local lanes, outboxes = due(keys.lane_alarms, unanswered), due(keys.outbox_alarms, {})
-  return {lanes, outboxes, nearest, unanswered}
+  return {lanes, outboxes, nearest, unanswered, now}
 end
 
 -- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers

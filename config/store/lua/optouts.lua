@@ -53,8 +53,9 @@ end
 
 -- The list forgets these channels. Answers how many it had, or -1 if the lane has changed or is held: read it again.
 local function remove_opt_outs(keys, args)
-  local lock = read_lock(keys.lane_lock)
-  if lock and lock.till > clock() then return -1 end
+  local now = clock()
+  local lock = read_lease(keys.lane_lock, now)
+  if lock and lock.till > now then return -1 end
   if (redis.call('GET', keys.lane) or '') ~= args.lane_before then return -1 end
   if args.lane_after ~= args.lane_before then redis.call('SET', keys.lane, args.lane_after, 'KEEPTTL') end
   local list = read_opt_outs(keys.optouts, args.number_hash)

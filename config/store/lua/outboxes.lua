@@ -9,14 +9,15 @@ local TRIES = 20           -- failed tries of an SMS that are remembered
 -- which one was booked for now, or -1. The same owner asking again gets the same.
 local function lease_sms(keys, args)
   local now = clock()
-  local owner, lease = args.owner, tonumber(args.lease_ms)
+  local owner, lease, pause = args.owner, tonumber(args.lease_ms), tonumber(args.longest_pause_ms)
   local fences, alarms = keys.fence, keys.outbox_alarms
 
   local function one(sender, mailbox, outbox, lock_key)
-    local lock = read_outbox_lock(lock_key)
+    local lock = read_outbox_lease(lock_key, now, pause)
     local entry = redis.call('LINDEX', outbox, 0)
     if not entry then
       redis.call('ZREM', alarms, sender)
+      if lock and lock.state ~= STATE.reserved then let_outbox_lock_end(lock_key, now, lock) end
       return 0
     end
     if lock and lock.state == STATE.trying and lock.tag == owner then
@@ -110,5 +111,27 @@ local function update_outbox(keys, args)
   return more and rest == 0 and 1 or 0
 end
 
+-- The clock was set back: whoever rests does so for what was left of it, not for as much longer. What is nearer than half of
+-- the step is not of before, or nearly over: so it is moved once, however often this is called. Answers how many have moved.
+local function turn_back(keys, args)
+  local now, behind = clock(), tonumber(args.behind_ms)
+  local moved = 0
+  for i = 1, #args.outboxes do
+    local waits = redis.call('EXISTS', keys.outboxes[i].outbox) == 1
+    local lock = waits and read_outbox_lock(keys.outboxes[i].outbox_lock)
+    if lock and lock.till > now + behind / 2 then
+      lock.till = math.max(now, lock.till - behind)
+      write_outbox_lock(keys.outboxes[i].outbox_lock, now, lock)
+    end
+    local at = tonumber(redis.call('ZSCORE', keys.outbox_alarms, args.outboxes[i].sender) or '0')
+    if at > now + behind / 2 then
+      redis.call('ZADD', keys.outbox_alarms, ms(math.max(now, at - behind)), args.outboxes[i].sender)
+      moved = moved + 1
+    end
+  end
+  return moved
+end
+
 register('lease_sms', lease_sms, {'allow-oom'})
 register('update_outbox', update_outbox, {'allow-oom'})
+register('turn_back', turn_back, {'allow-oom'})

@@ -1,6 +1,8 @@
 -- What must happen to a lane at once, or not at all.
 --
--- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's.
+-- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot. Time is the server's, and may be
+-- set back or ahead: a moment that was stored is never believed to be further ahead than it can be, and what must not go is
+-- given no end (workers/README.md, "When a clock is wrong").
 -- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and
 -- changes nothing the second time. The files of this
 -- folder are one library, in the order that lua_library.py says; `@library@` becomes a name that no other text has, so
@@ -27,7 +29,7 @@
 --   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
 --   pause         why a channel sends nothing, as JSON (config/store/pauses.py), for as long as it lasts
 --   flow          a channel's circuit and pace, a hash: failures (tries in a row at which the provider failed), began (ms
---                 of the first of them); level (how often in a row the circuit opened: there while it is open), by, why,
+--                 of the first of them); clock (ms at which it was last written, give or take a second); level (how often in a row the circuit opened: there while it is open), by, why,
 --                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);
 --                 epoch (ms of its end: permits booked before are void); looks, yields (ms until which looks are spread of
 --                 SMS turned away, and of those that yield), unasked (ms at which one of the latter last left)
@@ -36,6 +38,7 @@
 
 local LOOK_MS = 2000      -- mail that nobody has looked at by then is woken for again
 local FORGET_MS = 604800000 -- a lock that nobody came back to
+local LEASE_MS = 20000    -- no lease, of a lane or of an SMS, is longer
 local TICKETS = 50        -- tickets of a sender that are remembered
 local TICKETS_MS = 172800000 -- and for how long: twice as long as an SMS may be looked up
 
@@ -59,9 +62,22 @@ local function read_lock(key)
   }
 end
 
+local function lock_value(lock)
+  return table.concat({ms(lock.fence), ms(lock.till), lock.attempts, ms(lock.since), lock.owner}, ' ')
+end
+
 local function write_lock(key, now, lock)
-  local value = table.concat({ms(lock.fence), ms(lock.till), lock.attempts, ms(lock.since), lock.owner}, ' ')
-  redis.call('SET', key, value, 'PX', ms(lock.till - now + FORGET_MS))
+  redis.call('SET', key, lock_value(lock), 'PX', ms(lock.till - now + FORGET_MS))
+end
+
+-- The lock of a lane, and whether its end had to be brought nearer: if it ends later than a lease can, the clock was set
+-- back since, and it ends then.
+local function read_lease(key, now)
+  local lock = read_lock(key)
+  if not lock or lock.till <= now + LEASE_MS then return lock, false end
+  lock.till = now + LEASE_MS
+  write_lock(key, now, lock)
+  return lock, true
 end
 
 -- The first of `many` new fencing tokens. They follow the clock: a server that has lost its tail, in a failover or a crash,

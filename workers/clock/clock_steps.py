@@ -1,0 +1,74 @@
+"""Has the server's clock been set back? What is to come soon would then come late, by as much.
+
+Moments that are stored are the server's. Those that wait for a deadline stay what they are; those that only wait for a
+worker, for the end of a lease or a rest, are moved. A step ahead needs nothing: everything comes sooner, and deadlines are
+held back (workers/store/clock_difference.py).
+"""
+
+from collections.abc import Callable
+from time import monotonic
+
+import redis
+import structlog
+
+from config.store import keyspace, redis_client
+from workers.store.outboxes import OutboxStore
+
+log = structlog.get_logger()
+
+MIN_STEP_MS = 1_000
+"""What is less is no step: clocks are slewed."""
+
+SOON_MS = 30_000
+"""What waits for a worker or for the end of a lease was not further ahead than this before the step."""
+
+_PAGE = 1_000
+
+
+class ClockStepDetector:
+    """Compares what the server's clock says with how long that was ago, by a clock that nobody sets."""
+
+    def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._last: tuple[int, float] | None = None
+
+    def asked_at_s(self) -> float:
+        """Call it before the server is asked."""
+        return self._seconds()
+
+    def step_back_ms(self, now: int, asked_s: float) -> int:
+        """Return by how much the clock was set back since the last time; 0 if it was not. `now` (ms) is what the server
+        answered, who was asked at `asked_s`: however long answers take, that is never too much."""
+        last, self._last = self._last, (now, self._seconds())
+        if last is None:
+            return 0
+        then, answered_s = last
+        behind_ms = round(then + (asked_s - answered_s) * 1_000) - now
+        return behind_ms if behind_ms >= MIN_STEP_MS else 0
+
+
+def behind_fences_ms(client: redis.Redis, shards: int, now: int) -> int:
+    """Return by how much the server's clock, which says `now`, is behind the last moment at which anybody has worked, of
+    which the fencing tokens tell; 0 if it is not. For whoever did not see the step."""
+    found = redis_client.run_commands(client, [("GET", keyspace.fence_key(k)) for k in range(shards)])
+    behind_ms = max((int(fence) // 1_000 for fence in found if fence), default=0) - now
+    return behind_ms if behind_ms >= MIN_STEP_MS else 0
+
+
+def turn_back(client: redis.Redis, shards: int, outboxes: OutboxStore, now: int, behind_ms: int) -> None:
+    """Let come soon what was to come soon before the clock, which says `now`, was set back by `behind_ms`."""
+    senders = outboxes.turn_back(behind_ms)
+    lanes = sum(_bring_lanes_near(client, k, now, behind_ms + SOON_MS) for k in range(shards))
+    log.warning("the clock of Redis was set back", seconds=behind_ms / 1_000, outboxes=senders, lanes=lanes)
+
+
+def _bring_lanes_near(client: redis.Redis, k: int, now: int, within_ms: int) -> int:
+    """Have every lane looked at now whose alarm is as near as that. One with nothing to do gets the alarm of its deadline
+    again."""
+    alarms, brought = keyspace.lane_alarms_key(k), 0
+    near = ("ZRANGE", alarms, f"({now}", now + within_ms, "BYSCORE", "LIMIT", 0, _PAGE)
+    while page := redis_client.run_command(client, near):
+        scores = [part for sender in page for part in (now, sender)]
+        redis_client.run_command(client, ("ZADD", alarms, "XX", "LT", *scores))
+        brought += len(page)
+    return brought

@@ -1,0 +1,63 @@
+"""What time is it, if the server's clock and this machine's say otherwise?
+
+Law: nobody's conversation ends because a clock is wrong. While the two differ by more than MAX_DIFFERENCE_MS, one of them
+is, and no deadline fires; mail is applied as ever. It has come when the server says so, unless it is known that the server's
+clock was set: they agreed before, and by a clock that nobody sets this machine's is the one that went on. Then events have
+come by this machine's.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from engine.model.events import Mail
+
+MAX_DIFFERENCE_MS = 30_000
+"""More than a worker that is frozen for a moment, or a clock that is not kept, comes to."""
+
+
+class ClockVerdict(msgspec.Struct, frozen=True):
+    """Whether deadlines are held back, and what must be added to the server's ms to have the time; 0 if nothing, or if
+    nobody knows."""
+
+    hold_deadlines: bool = False
+    correction_ms: int = 0
+
+    def corrected(self, mail: Mail, server_ms: int) -> Mail:
+        """Return an event that a mailbox had at `server_ms` as if it had been accepted by a clock that is right. One from
+        before the clock was set bears the right time, and is known by it if it was accepted no longer ago than that."""
+        behind = self.correction_ms > 0 and mail.at <= server_ms
+        ahead = self.correction_ms < 0 and mail.at > server_ms + self.correction_ms
+        return msgspec.structs.replace(mail, at=mail.at + self.correction_ms) if behind or ahead else mail
+
+
+AGREED = ClockVerdict()
+
+
+def own_time_ms() -> int:
+    """Return this machine's time."""
+    return time.time_ns() // 1_000_000
+
+
+class ServerClockJudge:
+    """Compares the server's clock with this machine's. Several threads may use it."""
+
+    def __init__(
+        self, own_ms: Callable[[], int] = own_time_ms, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._own_ms = own_ms
+        self._seconds = seconds
+        self._agreed: tuple[int, float] | None = None
+
+    def judge(self, server_ms: int) -> ClockVerdict:
+        """Say what to make of what the server's clock said just now."""
+        own_ms, seconds = self._own_ms(), self._seconds()
+        if abs(own_ms - server_ms) <= MAX_DIFFERENCE_MS:
+            self._agreed = (own_ms, seconds)
+            return AGREED
+        if self._agreed is None:
+            return ClockVerdict(hold_deadlines=True)
+        agreed_ms, then = self._agreed
+        went_on = abs(agreed_ms + (seconds - then) * 1_000 - own_ms) <= MAX_DIFFERENCE_MS
+        return ClockVerdict(hold_deadlines=True, correction_ms=own_ms - server_ms if went_on else 0)
