@@ -104,6 +104,14 @@ class ResolvedDeadLetter(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     outcome: str
 
 
+class Withdrawal(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    """All queued SMS of the channel or session `name` will not leave: `code` says why, `why` in words."""
+
+    name: str
+    code: str
+    why: str
+
+
 class RareEffects(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     """What most commits have nothing of: each argument costs the client. `number_hash` is empty without opt-outs.
     `displaced_events` are as remember_events (lua/applied_events.lua) reads them."""
@@ -112,8 +120,8 @@ class RareEffects(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     number_hash: str
     displaced_events: bytes
     sessions: Sequence[IndexedSession]
-    silenced_channels: Sequence[str]
-    withdrawn_sessions: Sequence[str]
+    silenced_channels: Sequence[Withdrawal]
+    withdrawn_sessions: Sequence[Withdrawal]
     dead_letters: Sequence[AddedDeadLetter]
     opt_outs: Sequence[ChangedOptOut]
     resolutions: Sequence[ResolvedDeadLetter]
@@ -153,16 +161,6 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     keep_events_ms: int
     keep_applied_ms: int
     lanes: Sequence[CommitLane]
-
-
-class AppendRecords(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Add to the archive what no commit carries."""
-
-    events: Key
-    lane: Key
-    sender: str
-    keep_events_ms: int
-    records: bytes
 
 
 class ReadSenderRecords(ServerFunction, frozen=True, kw_only=True, gc=False):
@@ -518,14 +516,19 @@ class AddOptOuts(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 
 class RemoveOptOuts(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Take channels from the list, and make a lane `lane_after` that was read as `lane_before`."""
+    """Take channels from the list, and make a lane `lane_after` that was read as `lane_before`, with `records` of it, if there
+    are any."""
 
     optouts: Key
     lane: Key
     lane_lock: Key
+    events: Key
+    sender: str
     number_hash: str
     lane_before: bytes
     lane_after: bytes
+    keep_events_ms: int
+    records: bytes
     channels: Sequence[str]
 
 
@@ -625,7 +628,7 @@ class ResolveDramatiqLetter(ServerFunction, frozen=True, kw_only=True, gc=False)
 
 FUNCTIONS: tuple[type[ServerFunction], ...] = (
     Accept,
-    Claim, Commit, AppendRecords, ReadSenderRecords, TakeDueAlarms, Wake,
+    Claim, Commit, ReadSenderRecords, TakeDueAlarms, Wake,
     LeaseSms, UpdateOutbox, BringForward, TurnBack,
     ReserveOutbox, PollReplies, AttachReplies, ConfirmReply, ReleaseOutbox,
     TakeTokens, CountSms, AcquirePermits, ReportResults, ResumeChannel,

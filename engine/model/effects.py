@@ -91,7 +91,3 @@ class Effects(msgspec.Struct, kw_only=True):
     def withdraws(self, sms: OutboundSms) -> bool:
         """Return whether an SMS that was queued before must not leave any more."""
         return sms.channel in self.silenced or sms.session in self.withdrawn
-
-    def withdrawal_code(self, sms: OutboundSms) -> WithdrawalCode:
-        """Return why an SMS that was queued before has been withdrawn."""
-        return "stopped" if sms.channel in self.silenced else self.withdrawn.get(sms.session, "stopped")

@@ -40,6 +40,7 @@ from config.store.server_functions import (
     ReserveOutbox,
     RestingOutbox,
     UpdateOutbox,
+    Withdrawal,
 )
 from config.store.stored_values import outbox_entry, parse_lock
 from engine.model.events import OutboundSms, decode_outbound, encode_event
@@ -242,10 +243,10 @@ class Outbox:
         return "commit"
 
     def withdraw_all(self):
-        return self.withdraw(silenced_channels=["c"])
+        return self.withdraw(silenced_channels=[Withdrawal(name="c", code="stopped", why="")])
 
     def withdraw_first(self):
-        return self.withdraw(withdrawn_sessions=["a"])
+        return self.withdraw(withdrawn_sessions=[Withdrawal(name="a", code="cancelled", why="")])
 
     def lease(self):
         box = LeasedOutbox(

@@ -182,7 +182,7 @@ local function commit(keys, args)
   local all = {keys.dead_letter_audit, args.keep_events_ms}
   for lane in each_commit_lane(keys, args) do
     for _, table in ipairs({lane, lane.rare or {}}) do
-      for _, name in ipairs({'records', 'outbox_entries', 'silenced_channels', 'withdrawn_sessions'}) do
+      for _, name in ipairs({'records', 'outbox_entries'}) do
         if table[name .. '_from'] then
           table[name] = {}
           for i = table[name .. '_from'], table[name .. '_to'] do table[name][#table[name] + 1] = args[i] end
@@ -198,12 +198,13 @@ register('commit', commit)
 """
 
 words = st.text("abc?-0 ", max_size=3)
+withdrawals = st.builds(server_functions.Withdrawal, name=words, code=words, why=words)
 rare = st.none() | st.builds(
     RareEffects,
     number_hash=words,
     sessions=st.lists(st.builds(IndexedSession, session=words, location=words, until_ms=st.integers(0, 9))),
-    silenced_channels=st.lists(words),
-    withdrawn_sessions=st.lists(words),
+    silenced_channels=st.lists(withdrawals),
+    withdrawn_sessions=st.lists(withdrawals),
     dead_letters=st.lists(
         st.builds(server_functions.AddedDeadLetter, id=words, content=st.binary(max_size=3))
     ),

@@ -56,13 +56,10 @@ def test_a_later_stop_or_cancellation_withdraws_what_was_decided_before_it_and_n
     assert [each.id for each in whole.outbox] == ["c", "e"]
 
 
-def test_the_first_reason_for_a_withdrawal_holds_and_a_stop_outdoes_it():
+def test_the_first_reason_for_a_withdrawal_holds():
     whole = Effects(withdrawn={"s": "cancelled"})
     whole.merge_later(Effects(withdrawn={"s": "unreachable", "t": "unreachable"}))
-    assert whole.withdrawal_code(sms("a", "c", "s")) == "cancelled"
-    assert whole.withdrawal_code(sms("a", "c", "t")) == "unreachable"
-    whole.merge_later(Effects(silenced=["c"]))
-    assert whole.withdrawal_code(sms("a", "c", "s")) == "stopped"
+    assert whole.withdrawn == {"s": "cancelled", "t": "unreachable"}
 
 
 def test_the_last_that_is_said_of_an_opt_out_holds():

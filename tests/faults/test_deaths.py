@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import ledger
+from tests.support import clinic
+from tests.support.person import inbound
+from tests.support.waiting import until
+
 DEATHS = [
     ("web", "before_accept"),
     ("web", "after_accept"),
@@ -57,3 +62,17 @@ def test_a_conversation_survives_a_clock_that_puts_an_alarm_off_and_dies_before_
         assert ratelimit.pid != lives[0]
         assert clock.pid != lives[1]
     play.judge()
+
+
+def test_that_a_stop_withdrew_an_sms_is_known_though_its_worker_dies_right_after(
+    deployment, play, own_valkey
+):
+    redis = own_valkey.client()
+    deployment.start(conversation=0, delivery=0)
+    worker = deployment.spawn("conversation", "after_commit")
+    play.crowd.post([inbound(clinic.number(1), "START")])
+    until(lambda: redis.keys("*:outbox:*"), 30, "the question is decided, and waits")
+    play.crowd.post([inbound(clinic.number(1), "STOP")])
+    worker.wait_dead()
+    (question,) = ledger.stories(redis)[clinic.number(1)].unsent
+    assert question.endswith("x0")

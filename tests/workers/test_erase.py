@@ -277,21 +277,6 @@ def test_a_delivery_under_way_leaves_nothing(town):
     assert not town.client.keys("*:dead")
 
 
-def test_what_a_stop_withdrew_is_not_archived_after_an_erasure(town, monkeypatch):
-    town.accept(ANNA, "START")
-    town.drain()
-    town.accept(ANNA, "STOP")
-    archive = town.turns._lanes.archive_records
-
-    def erase_first(sender, records):
-        eraser(town).erase(sender)
-        archive(sender, records)
-
-    monkeypatch.setattr(town.turns._lanes, "archive_records", erase_first)
-    town.turns.handle_wakeup("replies", [ANNA])
-    assert traces(town, ANNA) == []
-
-
 def test_mail_that_comes_while_it_is_looked_at_is_looked_at_too(town, monkeypatch):
     town.accept(ANNA, "START")
     alive = SenderEraser._read_mail_and_state

@@ -17,8 +17,16 @@ from config.store.server_functions import (
     TakeDueAlarms,
     TakeTokens,
 )
-from engine.model.effects import Effects
-from engine.model.events import OutboundSms, PersonOptedIn, ProviderStop, decode_outbound, encode_event
+from engine.model.effects import WITHDRAWAL_REASONS, Effects
+from engine.model.events import (
+    OutboundSms,
+    PersonOptedIn,
+    ProviderStop,
+    SmsNotSent,
+    decode_outbound,
+    decode_records,
+    encode_event,
+)
 from tests.support.full_effects import full_effects
 from tests.support.waiting import until
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
@@ -314,8 +322,7 @@ def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_ad
     accept(client, ANNA, b"1")
     lanes.commit([draft(claim(lanes, ANNA), outbox=[("a", "1"), ("b", "2"), ("a", "3")])])
     accept(client, ANNA, b"stop")
-    (committed,) = lanes.commit([draft(claim(lanes, ANNA), silenced=["a"], outbox=[("a", "bye")])])
-    assert [decode_outbound(entry[2:]).text for entry in committed.withdrawn_entries] == ["1", "3"]
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["a"], outbox=[("a", "bye")])])
     assert [outgoing(outboxes, ANNA) for _ in range(2)] == ["2", "bye"]
 
 
@@ -324,6 +331,15 @@ def outgoing(outboxes, sender):
     (take,) = outboxes.lease_oldest([sender])
     outboxes.apply_updates([OutboxUpdate(take, "done")])
     return text_of(take)
+
+
+def unsent(client):
+    """What the archive says will not leave."""
+    k = keyspace.shard_of(ANNA, SHARDS)
+    records = [
+        each for _, fields in client.xrange(keyspace.events_key(k)) for each in decode_records(fields[b"e"])
+    ]
+    return [each for each in records if isinstance(each, SmsNotSent)]
 
 
 def speak(client, lanes, sender, *texts):
@@ -436,8 +452,11 @@ def test_withdrawing_a_session_takes_its_sms_and_no_other(client, lanes, outboxe
     lanes.commit([draft(claim(lanes, ANNA), outbox=outbox)])
     client.lset(keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA), 2, b"c\0garbage")
     accept(client, ANNA, b"cancel")
-    (committed,) = lanes.commit([draft(claim(lanes, ANNA), withdrawn={ours: "cancelled"})])
-    assert committed.withdrawn_entries == [b"c\0" + encode_event(outbox[0]), b"c\0" + encode_event(outbox[3])]
+    lanes.commit([draft(claim(lanes, ANNA), withdrawn={ours: "cancelled"})])
+    assert [(each.id, each.code) for each in unsent(client)] == [
+        (f"{ours}x0", "cancelled"),
+        (f"{ours}x1", "cancelled"),
+    ]
     left = []
     for _ in range(3):
         (take,) = outboxes.lease_oldest([ANNA])
@@ -595,15 +614,6 @@ def test_the_last_fifty_tickets_of_a_sender_are_remembered(client, lanes, outbox
     assert 0 < client.pttl(keyspace.tickets_key(keyspace.shard_of(ANNA, SHARDS), ANNA)) <= 48 * 3_600_000
 
 
-def test_nothing_is_noted_of_a_lane_that_is_gone(client, lanes):
-    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
-    assert not client.keys("*:events")
-    accept(client, ANNA, b"1")
-    lanes.commit([draft(claim(lanes, ANNA))])
-    lanes.archive_records(ANNA, [PersonOptedIn(1, "c", "")])
-    assert client.xlen(keyspace.events_key(keyspace.shard_of(ANNA, SHARDS))) == 1
-
-
 def test_what_came_of_an_sms_withdrawn_meanwhile_says_nothing_of_the_next(client, lanes, outboxes):
     speak(client, lanes, ANNA, "1")
     (take,) = outboxes.lease_oldest([ANNA])
@@ -620,12 +630,58 @@ def test_more_sms_than_lua_can_unpack_are_withdrawn_and_told(client, lanes, outb
     client.rpush(outbox, *(b"c\0%d" % i for i in range(9_000)))
     accept(client, ANNA, b"stop")
     (committed,) = lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
-    assert (committed.succeeded, committed.wake_delivery, len(committed.withdrawn_entries)) == (
-        True,
-        True,
-        9_001,
-    )
+    assert (committed.succeeded, committed.wake_delivery) == (True, True)
+    assert len(unsent(client)) == 1, "of the others nobody knows what they were"
     assert outgoing(outboxes, ANNA) == "bye"
+
+
+def test_what_is_withdrawn_is_recorded_by_the_commit_once_and_as_python_would(client, lanes):
+    """By sessions, so that what was said in one can be deleted; with why, of which a STOP outdoes any other."""
+    session = "00000000000000aa"
+    queued = [
+        sms(session, 0),
+        sms("", 1),
+        sms(session, 2),
+        OutboundSms(f"{session}x3", "d", ANNA, "text", session),
+    ]
+    accept(client, ANNA, b"1")
+    lanes.commit([draft(claim(lanes, ANNA), outbox=[*queued, ("d", "stays")])])
+    accept(client, ANNA, b"stop")
+    ours = draft(claim(lanes, ANNA), silenced=["c"], withdrawn={session: "unreachable"})
+    assert lanes.commit([ours])[0].succeeded
+    before = everything(client)
+    assert lanes.commit([ours])[0].succeeded
+    assert everything(client) == before
+    entries = client.xrange(keyspace.events_key(keyspace.shard_of(ANNA, SHARDS)))
+    records = [decode_records(fields[b"e"]) for _, fields in entries]
+    codes = ["stopped", "stopped", "unreachable"]
+    assert records == [
+        [
+            SmsNotSent(each.at, queued[i].channel, session, queued[i].id, code, WITHDRAWAL_REASONS[code])
+            for each, i, code in zip(records[0], (0, 2, 3), codes, strict=True)
+        ],
+        [SmsNotSent(records[0][0].at, "c", "", "x1", "stopped", WITHDRAWAL_REASONS["stopped"])],
+    ]
+    assert [encode_event(each) for each in records] == [fields[b"e"] for _, fields in entries]
+    assert abs(records[0][0].at - ours.claim.now) < 60_000
+
+
+def test_withdrawing_from_a_long_outbox_takes_no_longer_for_each_sms_than_from_a_short_one(client, lanes):
+    """Taking them out one by one would look through the whole list for each."""
+
+    def us_of_withdrawing(count):
+        outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
+        client.delete(outbox)
+        client.rpush(outbox, *(b"cd"[i % 2 :][:1] + b"\0" + encode_event(sms("a", i)) for i in range(count)))
+        accept(client, ANNA, b"stop")
+        held = claim(lanes, ANNA)
+        client.config_resetstat()
+        lanes.commit([draft(held, silenced=["c"])])
+        assert client.llen(outbox) == count // 2
+        return client.info("commandstats")["cmdstat_fcall"]["usec"]
+
+    us_of_withdrawing(100)
+    assert us_of_withdrawing(10_000) < 40 * us_of_withdrawing(1_000)
 
 
 def test_more_sms_than_lua_can_unpack_are_decided_in_order(client, lanes, outboxes):
@@ -772,3 +828,20 @@ def test_no_effect_is_forgotten_by_the_commit(lanes, field):
     assert (call(only) == call(Effects())) == (
         field in ("opened_by_channel", "survey_by_session", "duplicates")
     )
+
+
+def test_an_sms_that_finds_its_outbox_full_is_recorded_as_unsent(client, lanes, outboxes):
+    session = "00000000000000aa"
+    accept(client, ANNA, b"1")
+    lanes.commit([draft(claim(lanes, ANNA), outbox=[sms(session, i) for i in range(9_999)])])
+    accept(client, ANNA, b"2")
+    more = [sms(session, i) for i in range(9_999, 10_002)]
+    assert lanes.commit([draft(claim(lanes, ANNA), outbox=more)])[0].succeeded
+    outbox = keyspace.outbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    assert client.lrange(outbox, 9_999, -1) == [b"c\0" + encode_event(more[0])]
+    assert [(each.id, each.code) for each in unsent(client)] == [
+        (each.id, "outbox_full") for each in more[1:]
+    ]
+    accept(client, ANNA, b"stop")
+    lanes.commit([draft(claim(lanes, ANNA), silenced=["c"], outbox=[("c", "bye")])])
+    assert outgoing(outboxes, ANNA) == "bye"

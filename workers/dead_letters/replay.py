@@ -44,7 +44,6 @@ from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.turns.committing import (
     SessionAdmission,
     WorkerWaker,
-    archive_withdrawn,
     draft_with_versions,
     permit_drafts,
     wake_after_commit,
@@ -239,8 +238,6 @@ class DeadLetterReplayer:
                 judged.why,
                 [sms.text for sms in draft.effects.outbox],
             )
-            if commit.withdrawn_entries:
-                archive_withdrawn(self._lanes, draft.effects, commit, lane.now)
             for sms in draft.effects.outbox:
                 self._channels.count_sms(sms.channel, 1, lane.now)
         return outcomes

@@ -18,7 +18,6 @@ from config.store import keyspace, redis_client, stored_values
 from config.store.function_calls import Command, function_call
 from config.store.server_functions import (
     AddedDeadLetter,
-    AppendRecords,
     ChangedOptOut,
     Claim,
     ClaimedLane,
@@ -30,10 +29,11 @@ from config.store.server_functions import (
     ReleaseKept,
     ReplayedLane,
     ResolvedDeadLetter,
+    Withdrawal,
 )
 from config.telemetry import faults
-from engine.model.effects import Effects
-from engine.model.events import ArchiveRecord, encode_event
+from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
+from engine.model.events import encode_event
 from workers.store import applied_events
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
@@ -167,7 +167,6 @@ class CommitResult(msgspec.Struct, frozen=True):
     succeeded: bool
     wake_queues: Sequence[str] = ()
     wake_delivery: bool = False
-    withdrawn_entries: Sequence[bytes] = ()
 
 
 class LaneStore:
@@ -189,17 +188,6 @@ class LaneStore:
         self._lease_ms = lease_ms
         self._repeat_ms = repeat_ms
         self._clock = ServerClockJudge()
-
-    def archive_records(self, sender: str, records: Sequence[ArchiveRecord]) -> None:
-        """Add records to the archive that no commit carries, unless the person has been erased since."""
-        k = keyspace.shard_of(sender, self._shards)
-        redis_client.run_commands(
-            self.client,
-            [
-                append_records_command(k, sender, self._keep_events_ms, encode_event(entry))
-                for entry in group_by_session(records)
-            ],
-        )
 
     def claim(self, queue: str, senders: Sequence[str]) -> ClaimResult:
         """Claim what can be claimed of these lanes, each with its oldest mail for `queue`."""
@@ -440,8 +428,8 @@ class LaneStore:
             number_hash=number_hash if effects.opt_outs else "",
             displaced_events=applied_events.pack_events(self._optouts, sender, effects.displaced_events),
             sessions=[self._indexed_session(k, draft, *each) for each in effects.sessions],
-            silenced_channels=[*effects.silenced],
-            withdrawn_sessions=[*effects.withdrawn],
+            silenced_channels=[_withdrawal(channel, "stopped") for channel in effects.silenced],
+            withdrawn_sessions=[_withdrawal(*each) for each in effects.withdrawn.items()],
             dead_letters=[
                 AddedDeadLetter(id=each.id, content=each.content)
                 for each in map(encode_dead_letter, draft.dead_letters)
@@ -468,17 +456,8 @@ def _sender_of(draft: LaneDraft) -> str:
     return draft.claim.sender
 
 
-def append_records_command(k: int, sender: str, keep_events_ms: int, records: bytes) -> Command:
-    """Return the command that adds records to the archive, unless the person has been erased."""
-    return function_call(
-        AppendRecords(
-            events=keyspace.events_key(k),
-            lane=keyspace.lane_key(k, sender),
-            sender=sender,
-            keep_events_ms=keep_events_ms,
-            records=records,
-        )
-    )
+def _withdrawal(name: str, code: WithdrawalCode) -> Withdrawal:
+    return Withdrawal(name=name, code=code, why=WITHDRAWAL_REASONS[code])
 
 
 def _parse_claim_times(before: bytes) -> Sequence[int]:
@@ -512,4 +491,4 @@ def _parse_commit_result(sender: str, answer: list[Any] | redis.ResponseError) -
         return CommitResult(sender, succeeded=False)
     if not answer[0]:
         return CommitResult(sender, succeeded=False)
-    return CommitResult(sender, True, keyspace.QUEUES_BY_NUMBER[answer[1]], bool(answer[2]), answer[3:])
+    return CommitResult(sender, True, keyspace.QUEUES_BY_NUMBER[answer[1]], bool(answer[2]))

@@ -18,7 +18,7 @@ import structlog
 from config.settings.settings import ConfigError
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command, accept_commands, function_call
-from config.store.server_functions import AddedOptOut, AddOptOuts, AppendRecords, InformedLane, RemoveOptOuts
+from config.store.server_functions import AddedOptOut, AddOptOuts, InformedLane, RemoveOptOuts
 from engine.model import lane as lane_format
 from engine.model.events import PersonOptedIn, ProviderStop, encode_event
 
@@ -141,6 +141,8 @@ class OptOutList:
         for _ in range(_REMOVE_ATTEMPTS):
             stored = redis_client.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
             amended, released = _without_opt_outs(stored, channels)
+            now = redis_client.server_time_ms(self._redis)
+            records = [PersonOptedIn(now, channel, "") for channel in released]
             known: int = redis_client.run_command(
                 self._redis,
                 function_call(
@@ -148,25 +150,18 @@ class OptOutList:
                         optouts=keyspace.optouts_key(k),
                         lane=keyspace.lane_key(k, sender),
                         lane_lock=keyspace.lane_lock_key(k, sender),
+                        events=keyspace.events_key(k),
+                        sender=sender,
                         number_hash=self.hash_number(sender),
                         lane_before=stored,
                         lane_after=amended,
+                        keep_events_ms=keep_events_ms,
+                        records=encode_event(records) if records else b"",
                         channels=channels,
                     )
                 ),
             )
             if known >= 0:
-                now = redis_client.server_time_ms(self._redis)
-                records = encode_event([PersonOptedIn(now, channel, "") for channel in released])
-                if released:
-                    call = AppendRecords(
-                        events=keyspace.events_key(k),
-                        lane=keyspace.lane_key(k, sender),
-                        sender=sender,
-                        keep_events_ms=keep_events_ms,
-                        records=records,
-                    )
-                    redis_client.run_command(self._redis, function_call(call))
                 return max(known, len(released))
         return None
 

@@ -1,22 +1,20 @@
 """Steps around a commit, shared by workers' turns and the replay of dead letters: load missing survey versions, permit
-sessions, wake the next worker, archive withdrawn SMS."""
+sessions, wake the next worker."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
 import redis
 
-from config.store import keyspace, stored_values
+from config.store import keyspace
 from engine.model import lane as lane_format
-from engine.model.effects import WITHDRAWAL_REASONS, Effects
-from engine.model.events import ArchiveRecord, RefusalReason, SmsNotSent, decode_outbound
+from engine.model.events import RefusalReason
 from engine.model.policy import ChannelPolicies
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.advance import missing_survey_versions
 from engine.turns.turn import UnknownVersionError
-from workers.store.lanes import CommitResult, LaneClaim, LaneDraft, LaneStore
+from workers.store.lanes import CommitResult, LaneClaim, LaneDraft
 from workers.store.survey_versions import load_versions
 from workers.turns.drafts import draft_event_by_event, draft_lane
 
@@ -84,17 +82,3 @@ def wake_after_commit(waker: WorkerWaker, committed: Sequence[CommitResult]) -> 
     speaking = [each.sender for each in committed if each.wake_delivery]
     if speaking:
         waker.wake(keyspace.OUTBOUND_QUEUE, speaking)
-
-
-def archive_withdrawn(lanes: LaneStore, effects: Effects, committed: CommitResult, now: int) -> None:
-    """Archive an SmsNotSent record for each SMS that the commit of `effects` withdrew. An entry that cannot be read is
-    skipped."""
-    records: list[ArchiveRecord] = []
-    for entry in committed.withdrawn_entries:
-        try:
-            sms = decode_outbound(stored_values.outbox_sms(entry))
-        except msgspec.MsgspecError:
-            continue  # nobody knows what it was
-        code = effects.withdrawal_code(sms)
-        records.append(SmsNotSent(now, sms.channel, sms.session, sms.id, code, WITHDRAWAL_REASONS[code]))
-    lanes.archive_records(committed.sender, records)

@@ -35,7 +35,6 @@ from workers.store.channel_state import ChannelStore
 from workers.store.lanes import CommitResult, LaneClaim, LaneDraft, LaneStore
 from workers.turns.committing import (
     WorkerWaker,
-    archive_withdrawn,
     draft_with_versions,
     permit_drafts,
     wake_after_commit,
@@ -133,9 +132,6 @@ class TurnRunner:
                 self._log_opt_outs_and_dead_letters(each)
         for channel, count in decided.items():  # from here on Redis may fail
             self._channel_store.count_sms(channel, count, now)
-        for each, commit in zip(drafts, committed, strict=True):
-            if commit.withdrawn_entries:
-                archive_withdrawn(self._lanes, each.effects, commit, now)
 
     def _log_opt_outs_and_dead_letters(self, each: LaneDraft) -> None:
         for record in each.effects.records:

@@ -2,6 +2,9 @@
 -- alarm is there.
 
 local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
+local MOST_RECORDS = 500   -- records in one entry of the archive
+local MOST_SMS = 10000     -- SMS that wait for one person: to withdraw them looks at all of them, and Redis does nothing else
+local FULL = {code = 'outbox_full', why = 'not queued: too many SMS wait for this number'}
 
 -- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all, and the owner
 -- with the ms of the others.
@@ -81,10 +84,15 @@ local function read_sms(entry)
   return read and type(sms) == 'table' and sms or {}
 end
 
--- The session that an SMS belongs to, by its id ("<session>x<number>"); nil if it belongs to none, or cannot be read.
-local function session_of(entry)
-  local identity = read_sms(entry)[SMS.id]
-  return type(identity) == 'string' and string.match(identity, '^(.*)x%d+$') or nil
+-- Whether it can be said which SMS it is.
+local function is_readable(sms)
+  return type(sms[SMS.id]) == 'string' and type(sms[SMS.channel]) == 'string' and type(sms[SMS.session] or '') == 'string'
+end
+
+-- The session that an SMS belongs to, by its id ("<session>x<number>"); '' if it belongs to none, or cannot be read.
+local function session_of(sms)
+  local identity = sms[SMS.id]
+  return type(identity) == 'string' and string.match(identity, '^(.*)x%d+$') or ''
 end
 
 -- The oldest SMS is withdrawn, and `next_one` has its place: what the sender rests for is void, and so is whether the
@@ -100,19 +108,50 @@ local function void_rest(outbox_lock, now, next_one)
   end
 end
 
--- The SMS of these channels and of these sessions leave the outbox.
+-- The outbox becomes these entries: in one go, as taking them out one by one would look through the whole list for each.
+local function replace_outbox(outbox, entries)
+  redis.call('DEL', outbox)
+  for at = 1, #entries, MANY do redis.call('RPUSH', outbox, unpack(entries, at, math.min(at + MANY - 1, #entries))) end
+end
+
+-- An SMS that will not leave, and why.
+local function because_of(why, sms)
+  return {sms = sms, code = why.code, why = why.why}
+end
+
+-- Records that SMS will not leave, as Python encodes SmsNotSent: entries of one session each (workers/store/session_records.py).
+local function record_unsent(events, now, keep_ms, sender, unsent)
+  local sessions, of = {}, {}
+  for _, each in ipairs(unsent) do
+    local sms, session = each.sms, each.sms[SMS.session] or ''
+    if not of[session] or #of[session] == MOST_RECORDS then
+      of[session] = {}
+      sessions[#sessions + 1] = of[session]
+    end
+    table.insert(of[session], {'unsent', now, sms[SMS.channel], session, sms[SMS.id], each.code, each.why})
+  end
+  for _, records in ipairs(sessions) do record(events, now, keep_ms, sender, cmsgpack.pack(records)) end
+end
+
+-- The SMS of these channels and of these sessions, name -> {code, why}, leave the outbox. Answers those that can be read,
+-- each with why.
 local function withdraw(now, outbox, outbox_lock, channels, sessions)
-  local withdrawn = {}
-  local oldest = false
-  for i, entry in ipairs(redis.call('LRANGE', outbox, 0, -1)) do
-    if channels[string.match(entry, '^%Z*')] or (next(sessions) and sessions[session_of(entry) or '']) then
-      oldest = oldest or i == 1
-      redis.call('LREM', outbox, 1, entry)
-      withdrawn[#withdrawn + 1] = entry
+  local entries, kept, unsent = redis.call('LRANGE', outbox, 0, -1), {}, {}
+  local of_sessions = next(sessions) ~= nil
+  for _, entry in ipairs(entries) do
+    local because = channels[string.match(entry, '^%Z*')]
+    local sms = (because or of_sessions) and read_sms(entry)
+    because = because or of_sessions and sessions[session_of(sms)]
+    if not because then
+      kept[#kept + 1] = entry
+    elseif is_readable(sms) then
+      unsent[#unsent + 1] = because_of(because, sms)
     end
   end
-  if oldest then void_rest(outbox_lock, now, redis.call('LINDEX', outbox, 0)) end
-  return withdrawn
+  if #kept == #entries then return unsent end
+  replace_outbox(outbox, kept)
+  if kept[1] ~= entries[1] then void_rest(outbox_lock, now, kept[1]) end
+  return unsent
 end
 
 -- Where a session is found by its id. Its invitation may have to be known for longer than the session itself.
@@ -128,9 +167,10 @@ end
 
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
 -- the letters that it resolves are still there.
--- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker,
--- withdrawn entry ...}, or {0} if another has claimed the lane since: nothing has changed. A lane that cannot be
--- committed answers an error and harms no other; its lease's alarm remains.
+-- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker}, or {0} if another
+-- has claimed the lane since: nothing has changed. A lane that cannot be committed answers an error and harms no other;
+-- its lease's alarm remains. That an SMS was withdrawn is recorded here too: who would do it later may die before. So is
+-- that one finds its outbox full, and is not queued.
 local function commit(keys, args)
   local events, optouts, outbox_alarms = keys.events, keys.optouts, keys.outbox_alarms
   local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons
@@ -139,10 +179,10 @@ local function commit(keys, args)
   local noted, spoken = new_alarms(), new_alarms()
   local nothing = {}
 
-  local function set_of(from, to)
-    local set = {}
-    for i = from, to do set[args[i]] = true end
-    return set
+  local function by_name(withdrawals)
+    local found = {}
+    for _, each in ipairs(withdrawals) do found[each.name] = each end
+    return found
   end
 
   local function one(new)
@@ -184,12 +224,10 @@ local function commit(keys, args)
       index_session(each.session, each.location, each.until_ms)
     end
 
-    local withdrawn = nothing
-    if rare and (rare.silenced_channels_from <= rare.silenced_channels_to
-        or rare.withdrawn_sessions_from <= rare.withdrawn_sessions_to) then
-      withdrawn = withdraw(now, new.outbox, new.outbox_lock,
-        set_of(rare.silenced_channels_from, rare.silenced_channels_to),
-        set_of(rare.withdrawn_sessions_from, rare.withdrawn_sessions_to))
+    if rare and (#rare.silenced_channels > 0 or #rare.withdrawn_sessions > 0) then
+      local unsent = withdraw(now, new.outbox, new.outbox_lock,
+        by_name(rare.silenced_channels), by_name(rare.withdrawn_sessions))
+      record_unsent(events, now, keep_ms, sender, unsent)
     end
     local speak = 0
     local from, to = new.outbox_entries_from, new.outbox_entries_to
@@ -197,6 +235,12 @@ local function commit(keys, args)
       local waiting
       for at = from, to, MANY do
         waiting = redis.call('RPUSH', new.outbox, unpack(args, at, math.min(at + MANY - 1, to)))
+      end
+      if waiting > MOST_SMS then
+        local unqueued, unsent = math.min(waiting - MOST_SMS, to - from + 1), {}
+        for i = to - unqueued + 1, to do unsent[#unsent + 1] = because_of(FULL, read_sms(args[i])) end
+        redis.call('LTRIM', new.outbox, 0, -(unqueued + 1))
+        record_unsent(events, now, keep_ms, sender, unsent)
       end
       if waiting == to - from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
         speak = 1
@@ -212,9 +256,7 @@ local function commit(keys, args)
 
     local wanted = queues_of(new.mailbox)
     note_alarm(noted, sender, (wanted > 0 or is_due(deadline, now)) and now + LOOK_MS or deadline)
-    local answer = {1, wanted, speak}
-    for i, entry in ipairs(withdrawn) do answer[3 + i] = entry end -- there may be more than MANY
-    return answer
+    return {1, wanted, speak}
   end
 
   local answers = {}
@@ -226,13 +268,6 @@ local function commit(keys, args)
   set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
   return answers
-end
-
--- Adds to the archive what no commit carries, unless the person has been erased: then there is no lane.
-local function append_records(keys, args)
-  if redis.call('EXISTS', keys.lane) == 0 then return 0 end
-  record(keys.events, clock(), args.keep_events_ms, args.sender, args.records)
-  return 1
 end
 
 -- Answers the id of the last entry that it looked at (empty at the stream's end), then the records of each that is about
@@ -290,7 +325,6 @@ end
 
 register('claim', claim, {'allow-oom'})
 register('commit', commit, {'allow-oom'})
-register('append_records', append_records, {'allow-oom'})
 register('read_sender_records', read_sender_records, {'allow-oom'})
 register('take_due_alarms', take_due_alarms, {'allow-oom'})
 register('wake', wake, {'allow-oom'})
