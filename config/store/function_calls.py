@@ -107,7 +107,14 @@ def accept_commands(
         ]
         ages = [ages_ms[at] for at, _ in group] if ages_ms else ()
         commands.append(
-            function_call(Accept(lane_alarms=keyspace.lane_alarms_key(k), events=events, ages_ms=ages))
+            function_call(
+                Accept(
+                    lane_alarms=keyspace.lane_alarms_key(k),
+                    server=keyspace.server_key(k),
+                    events=events,
+                    ages_ms=ages,
+                )
+            )
         )
         positions.append([at for at, _ in group])
     return commands, positions

@@ -123,6 +123,11 @@ def fence_key(k: int) -> str:
     return f"{{{k}}}:fence"
 
 
+def server_key(k: int) -> str:
+    """On which server the shard was worked last, and what it may have lost: see lua/servers.lua."""
+    return f"{{{k}}}:server"
+
+
 def events_key(k: int) -> str:
     return f"{{{k}}}:events"
 

@@ -22,7 +22,7 @@ from config.store.server_functions import FUNCTIONS, ServerFunction
 from engine.model.events import InboundSms, OutboundSms
 
 _LUA_FILES = (
-    "values", "outbox_locks", "dead_letters", "mailboxes", "applied_events", "optouts", "lanes",
+    "values", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts", "lanes",
     "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies",
 )  # fmt: skip
 

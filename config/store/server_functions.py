@@ -46,6 +46,7 @@ class Accept(ServerFunction, frozen=True, kw_only=True, gc=False):
     """Put events into mailboxes. `ages_ms`: how long ago each was accepted; none at all if all of them are new."""
 
     lane_alarms: Key
+    server: Key
     events: Sequence[InboundMail]
     ages_ms: Sequence[int] = ()
 
@@ -69,6 +70,7 @@ class Claim(ServerFunction, frozen=True, kw_only=True, gc=False):
     fence: Key
     lane_alarms: Key
     optouts: Key
+    server: Key
     owner: str
     mail_kind: bytes
     max_mail: int
@@ -158,6 +160,7 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     optouts: Key
     dead_letter_reasons: Key
     dead_letter_audit: Key
+    server: Key
     keep_events_ms: int
     keep_applied_ms: int
     lanes: Sequence[CommitLane]
@@ -210,6 +213,7 @@ class LeaseSms(ServerFunction, frozen=True, kw_only=True, gc=False):
 
     fence: Key
     outbox_alarms: Key
+    server: Key
     owner: str
     lease_ms: int
     longest_pause_ms: int
@@ -343,6 +347,37 @@ class ReleaseOutbox(ServerFunction, frozen=True, kw_only=True, gc=False):
     outbox_lock: Key
     sender: str
     token: str
+
+
+# Failovers
+
+
+class AdmitServer(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Let workers at a shard on a server that has come for another. `lost`: what was done last may not be there."""
+
+    server: Key
+    newcomer: str
+    lost: Literal[0, 1]
+
+
+class OutboxAtFailover(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    outbox: Key
+    outbox_lock: Key
+
+
+class ChannelAtFailover(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    """A channel whose SMS could not leave (`paused`), or whose rests may have been ended early (`reopening`)."""
+
+    name: str
+    state: Literal["paused", "reopening"]
+
+
+class MarkLostTries(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Mark SMS as uncertain that may have been tried in what a server has lost. `channels`: those that are not as usual."""
+
+    server: Key
+    outboxes: Sequence[OutboxAtFailover]
+    channels: Sequence[ChannelAtFailover]
 
 
 # Channels
@@ -631,6 +666,7 @@ FUNCTIONS: tuple[type[ServerFunction], ...] = (
     Claim, Commit, ReadSenderRecords, TakeDueAlarms, Wake,
     LeaseSms, UpdateOutbox, BringForward, TurnBack,
     ReserveOutbox, PollReplies, AttachReplies, ConfirmReply, ReleaseOutbox,
+    AdmitServer, MarkLostTries,
     TakeTokens, CountSms, AcquirePermits, ReportResults, ResumeChannel,
     TakeReferences, HoldInvitations, CountDueInvitations, ReadDueInvitations, ReleaseInvitations,
     WithdrawInvitation,

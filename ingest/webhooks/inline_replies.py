@@ -239,7 +239,9 @@ class InlineReplies:
             return "late", []
         entries = list(
             takewhile(
-                lambda e: e.sms.channel == channel.name and provider.fits_inline(e.sms),
+                lambda e: (
+                    e.sms.channel == channel.name and not e.sms.uncertain and provider.fits_inline(e.sms)
+                ),
                 _decode_entries(waiting),
             )
         )

@@ -204,7 +204,7 @@ class Outbox:
         lane = ClaimedLane(**LANE, applied_events=APPLIED, sender=ANNA, number_hash="h")
         claim = Claim(
             fence=keyspace.fence_key(K), lane_alarms=keyspace.lane_alarms_key(K), optouts=keyspace.optouts_key(K),
-            owner="o", mail_kind=b"R", max_mail=9, lease_ms=5_000, take_suspects=0, lanes=[lane],
+            server=keyspace.server_key(K), owner="o", mail_kind=b"R", max_mail=9, lease_ms=5_000, take_suspects=0, lanes=[lane],
         )  # fmt: skip
         ((fence, *_),) = self.run(claim)
         lane = CommitLane(
@@ -214,8 +214,8 @@ class Outbox:
         self.run(
             Commit(
                 **LETTERS, lane_alarms=keyspace.lane_alarms_key(K), outbox_alarms=OUTBOX["outbox_alarms"],
-                optouts=keyspace.optouts_key(K), dead_letter_audit=keyspace.dead_letter_audit_key(K), keep_events_ms=1,
-                keep_applied_ms=1, lanes=[lane],
+                optouts=keyspace.optouts_key(K), dead_letter_audit=keyspace.dead_letter_audit_key(K),
+                server=keyspace.server_key(K), keep_events_ms=1, keep_applied_ms=1, lanes=[lane],
             )
         )  # fmt: skip
 
@@ -257,13 +257,12 @@ class Outbox:
         )
         (answer,) = self.run(
             LeaseSms(
-                fence=keyspace.fence_key(K), outbox_alarms=OUTBOX["outbox_alarms"], owner=f"{self.fence}f", lease_ms=REST_MS,
-                longest_pause_ms=REST_MS,
-                outboxes=[box],
+                fence=keyspace.fence_key(K), outbox_alarms=OUTBOX["outbox_alarms"], server=keyspace.server_key(K),
+                owner=f"{self.fence}f", lease_ms=REST_MS, longest_pause_ms=REST_MS, outboxes=[box],
             )
         )  # fmt: skip
         if answer:
-            self.fence, self.entry = answer[0], answer[6]
+            self.fence, self.entry = answer[0], answer[7]
         return "lease_sms"
 
     def update(self, disposition, rest_ms, *, uncertain):

@@ -111,7 +111,7 @@ LAYOUTS: dict[str, Layout] = {
     **dict.fromkeys(("events_key", "dead_letters_key", "failed_attempts_key", keyspace.PROCESSES_KEY), Move.packed),
     **dict.fromkeys(
         (
-            "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key",
+            "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
             "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
         ),
         Move.text,

@@ -183,10 +183,10 @@ def test_an_event_that_kills_its_process_does_not_kill_the_operators(town, monke
         advance = drafts.advance
         mine = os.getpid()
 
-        def deadly(*arguments):
+        def deadly(*arguments, **named):
             if os.getpid() != mine:
                 os._exit(13)
-            return advance(*arguments)
+            return advance(*arguments, **named)
 
         monkeypatch.setattr(drafts, "advance", deadly)
         (looked,) = told("replay", "--all", "--dry-run", status=1)

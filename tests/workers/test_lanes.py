@@ -162,6 +162,7 @@ def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
             fence=keyspace.fence_key(k),
             lane_alarms=keyspace.lane_alarms_key(k),
             optouts=keyspace.optouts_key(k),
+            server=keyspace.server_key(k),
             owner="owner",
             mail_kind=b"R",
             max_mail=MAX_CLAIMED_MAIL,
@@ -171,7 +172,7 @@ def test_a_claim_whose_reply_was_lost_is_answered_again(client, lanes):
         )
     )
     first, again = client.execute_command(*command), client.execute_command(*command)
-    assert [first[0][i] for i in (0, 1, 5, 6)] == [again[0][i] for i in (0, 1, 5, 6)]
+    assert [first[0][i] for i in (0, 1, 5, 6, 7)] == [again[0][i] for i in (0, 1, 5, 6, 7)]
 
 
 def test_a_commit_with_an_old_fence_changes_nothing_at_all(client, lanes):
@@ -569,6 +570,7 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
         LeaseSms(
             fence=keyspace.fence_key(k),
             outbox_alarms=keyspace.outbox_alarms_key(k),
+            server=keyspace.server_key(k),
             owner="owner",
             lease_ms=LEASE_MS,
             longest_pause_ms=0,
@@ -576,7 +578,7 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
         )
     )
     (first,), (again,) = client.execute_command(*command), client.execute_command(*command)
-    assert [first[i] for i in (0, 2, 3, 4, 5)] == [again[i] for i in (0, 2, 3, 4, 5)]
+    assert [first[i] for i in (0, 2, 3, 4, 5, 6, 7)] == [again[i] for i in (0, 2, 3, 4, 5, 6, 7)]
     assert again[4] == 1
 
 

@@ -39,6 +39,7 @@ from workers.sending.send_policy import (
     leave_untried,
     outbox_update,
     provider_health,
+    rest_after_failover_ms,
 )
 from workers.store.channel_state import ChannelStore, CircuitState, PermitRequest
 from workers.store.outboxes import MAX_BROUGHT_FORWARD, LeasedSms, OutboxLease, OutboxStore, OutboxUpdate
@@ -161,7 +162,7 @@ class DeliveryRunner:
         return permitted
 
     def _decode_or_give_up(self, take: OutboxLease) -> OutboundSms | OutboxUpdate:
-        """The SMS, or what settles one that must not be tried."""
+        """The SMS, or what settles one that must not be tried, or not yet."""
         try:
             sms = decode_outbound(take.sms_bytes)
         except msgspec.MsgspecError as e:
@@ -172,8 +173,10 @@ class DeliveryRunner:
             return self._give_up(
                 take, sms, give_up_untried("unknown_channel", "its channel is no longer configured")
             )
-        given_up = decide_before_attempt(take, sms, wire.recourse)
-        return self._give_up(take, sms, given_up) if given_up else sms
+        if given_up := decide_before_attempt(take, sms, wire.recourse):
+            return self._give_up(take, sms, given_up)
+        rest_ms = rest_after_failover_ms(take, sms, wire.recourse)
+        return OutboxUpdate(take, "untried", rest_ms=rest_ms, uncertain=True) if rest_ms else sms
 
     def _give_up(self, take: OutboxLease, sms: OutboundSms, given_up: SendDecision) -> OutboxUpdate:
         self._log_unaccepted(sms, given_up)

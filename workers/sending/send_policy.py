@@ -39,7 +39,13 @@ from workers.store.dead_letter_store import (
     FailedAttempt,
     encode_dead_letter,
 )
-from workers.store.outboxes import UNCERTAIN_REST_MS, OutboxLease, OutboxUpdate, StoredAttempt
+from workers.store.outboxes import (
+    OUTBOX_LEASE_MS,
+    UNCERTAIN_REST_MS,
+    OutboxLease,
+    OutboxUpdate,
+    StoredAttempt,
+)
 
 MAX_SEND_ATTEMPTS = 20
 """Some three hours, by BACKOFF_MIN_MS and BACKOFF_MAX_MS."""
@@ -155,6 +161,14 @@ def decide_before_attempt(take: OutboxLease, sms: OutboundSms, recourse: Recours
         reason: DeadLetterReason = "worker_died" if recourse == "repeat" else "uncertain"
         return give_up_untried(reason, "the workers that tried it never came back")
     return None
+
+
+def rest_after_failover_ms(take: OutboxLease, sms: OutboundSms, recourse: Recourse) -> int:
+    """How long an SMS must rest before its provider is asked for it, as a try may be under way of which the server has lost
+    all trace: until that one's lease is over, and the provider has what it brought. 0 if it need not."""
+    if recourse != "look_up" or not (take.uncertain or sms.uncertain):
+        return 0
+    return max(0, take.lost_before_ms + OUTBOX_LEASE_MS + UNCERTAIN_REST_MS - take.now)
 
 
 def backoff_ms(tries: int, jitter: float) -> int:

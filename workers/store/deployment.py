@@ -33,16 +33,23 @@ class Deployment(msgspec.Struct, frozen=True):
     def lane_store(self, optouts: OptOutList) -> LaneStore:
         settings = self.settings
         return LaneStore(
-            self.lanes, settings.shards, settings.keep_events_ms, optouts, repeat_ms=settings.repeat_ms
+            self.lanes,
+            settings.shards,
+            settings.keep_events_ms,
+            optouts,
+            repeat_ms=settings.repeat_ms,
+            channels=settings.channels,
         )
 
     def outbox_store(self) -> OutboxStore:
-        pauses_s = [channel.limits.pause_s for channel in self.settings.channels.values()]
+        settings = self.settings
+        pauses_s = [channel.limits.pause_s for channel in settings.channels.values()]
         return OutboxStore(
             self.lanes,
-            self.settings.shards,
-            self.settings.keep_events_ms,
+            settings.shards,
+            settings.keep_events_ms,
             longest_pause_ms=round(max(pauses_s, default=0) * 1_000),
+            channels=settings.channels,
         )
 
     def channel_store(self) -> ChannelStore:

@@ -5,7 +5,7 @@ its mail stay opaque bytes here.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal
@@ -33,10 +33,11 @@ from config.store.server_functions import (
 )
 from config.telemetry import faults
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
-from engine.model.events import encode_event
+from engine.model.events import OutboundSms, encode_event
 from workers.store import applied_events
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
+from workers.store.failovers import FailoverGuard
 from workers.store.optouts import OptOutList, decode_opt_out_times
 from workers.store.session_records import group_by_session
 
@@ -63,7 +64,8 @@ class LaneClaim(msgspec.Struct, frozen=True):
     `attempts` counts this claim and those before it that were never committed, which were made at `earlier_claims_ms`;
     `now` is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
     since when (ms). Events that were applied before `forget_before` (ms) need not be remembered any more; `repeated` are
-    those in the mail, by id, that were applied before, though the state may not remember them.
+    those in the mail, by id, that were applied before, though the state may not remember them. `loss_possible`: a server
+    that has lost its tail may have applied the mail before, so that SMS which are decided now may have left.
     """
 
     sender: str
@@ -77,6 +79,7 @@ class LaneClaim(msgspec.Struct, frozen=True):
     forget_before: int = 0
     repeated: frozenset[str] = frozenset()
     clock: ClockVerdict = AGREED
+    loss_possible: bool = False
 
 
 class ReplayClaim(msgspec.Struct, frozen=True):
@@ -180,8 +183,10 @@ class LaneStore:
         optouts: OptOutList,
         lease_ms: int = stored_values.LANE_LEASE_MS,
         repeat_ms: int = stored_values.REPEAT_MS,
+        channels: Collection[str] = (),
     ) -> None:
         self.client = client
+        self._failovers = FailoverGuard(client, channels)
         self._optouts = optouts
         self._shards = shards
         self._keep_events_ms = keep_events_ms
@@ -200,14 +205,15 @@ class LaneStore:
     def _claim_lanes(self, queue: str, senders: Sequence[str], *, suspects: bool) -> ClaimResult:
         owner = secrets.token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
-        answers = redis_client.run_commands(
-            self.client,
+        answers = self._failovers.run_commands(
+            groups,
             [
                 function_call(
                     Claim(
                         fence=keyspace.fence_key(k),
                         lane_alarms=keyspace.lane_alarms_key(k),
                         optouts=keyspace.optouts_key(k),
+                        server=keyspace.server_key(k),
                         owner=owner,
                         mail_kind=_MAIL_KIND_OF_QUEUE[queue],
                         max_mail=MAX_CLAIMED_MAIL,
@@ -243,7 +249,7 @@ class LaneStore:
                 claims.other_queue.append(sender)
             case 3:
                 claims.suspects.append(sender)
-            case [fence, attempts, now, state, opt_outs, before, older_events, *mail]:
+            case [fence, attempts, now, state, opt_outs, before, older_events, loss_possible, *mail]:
                 known = decode_opt_out_times(opt_outs) if opt_outs else {}
                 if known is None:
                     return None
@@ -258,6 +264,7 @@ class LaneStore:
                     _parse_claim_times(before),
                     now - self._repeat_ms,
                     clock=self._clock.judge(now),
+                    loss_possible=bool(loss_possible),
                 )
                 if older_events:
                     return claim
@@ -360,8 +367,8 @@ class LaneStore:
         """Commit each lane, all of its draft or nothing of it. Answers in the order of the drafts."""
         faults.reach("before_commit")
         groups = keyspace.group_by_shard(drafts, _sender_of, self._shards)
-        answers = redis_client.run_commands(
-            self.client, [self._commit_command(k, group) for k, group in groups.items()]
+        answers = self._failovers.run_commands(
+            groups, [self._commit_command(k, group) for k, group in groups.items()]
         )
         faults.reach("after_commit")
         in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
@@ -382,6 +389,7 @@ class LaneStore:
                 optouts=keyspace.optouts_key(k),
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 dead_letter_audit=keyspace.dead_letter_audit_key(k),
+                server=keyspace.server_key(k),
                 keep_events_ms=self._keep_events_ms,
                 keep_applied_ms=self._repeat_ms,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
@@ -405,7 +413,7 @@ class LaneStore:
             state=draft.state,
             records=[encode_event(each) for each in group_by_session(effects.records)],
             outbox_entries=[
-                stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in effects.outbox
+                stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in _outbox_of(draft)
             ],
             rare=self._rare_effects(k, draft) if draft.has_rare_effects else None,
         )
@@ -454,6 +462,14 @@ class LaneStore:
 
 def _sender_of(draft: LaneDraft) -> str:
     return draft.claim.sender
+
+
+def _outbox_of(draft: LaneDraft) -> Sequence[OutboundSms]:
+    """The SMS to send; each marked as uncertain if it may have been decided, and have left, before."""
+    sms = draft.effects.outbox
+    return (
+        [msgspec.structs.replace(each, uncertain=True) for each in sms] if draft.claim.loss_possible else sms
+    )
 
 
 def _withdrawal(name: str, code: WithdrawalCode) -> Withdrawal:

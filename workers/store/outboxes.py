@@ -1,7 +1,7 @@
 """Which SMS may be tried now, and what came of the try? One try at a time for each sender, oldest SMS first."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from config.store.server_functions import (
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
 from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
+from workers.store.failovers import FailoverGuard
 
 OUTBOX_LEASE_MS = 15_000
 """Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
@@ -50,7 +51,8 @@ class OutboxLease(msgspec.Struct, frozen=True):
     times before, first at `since` (ms, 0 for never).
 
     `uncertain`: the provider may have the SMS: the last try ended so, or with its worker. `permit`: the epoch in which one
-    was booked for now; -1: none was.
+    was booked for now; -1: none was. `lost_before_ms`: tries of before then may not be known (0: all are), as the server has
+    lost its tail.
     """
 
     sender: str
@@ -61,6 +63,7 @@ class OutboxLease(msgspec.Struct, frozen=True):
     uncertain: bool
     permit_epoch: int
     entry: bytes
+    lost_before_ms: int = 0
 
     @property
     def sms_bytes(self) -> bytes:
@@ -101,10 +104,16 @@ _decode_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 
 class OutboxStore:
     def __init__(
-        self, client: redis.Redis, shards: int, keep_events_ms: int, lease_ms: int = OUTBOX_LEASE_MS,
+        self,
+        client: redis.Redis,
+        shards: int,
+        keep_events_ms: int,
+        lease_ms: int = OUTBOX_LEASE_MS,
         longest_pause_ms: int = LONGEST_PAUSE_MS,
-    ) -> None:  # fmt: skip
+        channels: Collection[str] = (),
+    ) -> None:
         self._redis = client
+        self._failovers = FailoverGuard(client, channels)
         self._shards = shards
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
@@ -114,13 +123,14 @@ class OutboxStore:
         """Of these senders, those whose oldest SMS may be tried now, each with it."""
         owner = secrets.token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
-        answers = redis_client.run_commands(
-            self._redis,
+        answers = self._failovers.run_commands(
+            groups,
             [
                 function_call(
                     LeaseSms(
                         fence=keyspace.fence_key(k),
                         outbox_alarms=keyspace.outbox_alarms_key(k),
+                        server=keyspace.server_key(k),
                         owner=owner,
                         lease_ms=self._lease_ms,
                         longest_pause_ms=self._longest_pause_ms,
@@ -236,8 +246,8 @@ class OutboxStore:
 
 
 def _parse_lease(sender: str, answer: list[Any]) -> OutboxLease:
-    fence, now, attempts, since, left, permit, entry = answer
-    return OutboxLease(sender, fence, now, attempts, since, bool(left), permit, entry)
+    fence, now, attempts, since, left, permit, lost, entry = answer
+    return OutboxLease(sender, fence, now, attempts, since, bool(left), permit, entry, lost)
 
 
 def _leased_outbox(k: int, sender: str) -> LeasedOutbox:

@@ -14,14 +14,22 @@ local function earlier_attempts(lock, now, owner)
   return before, lock.since, owner .. ';' .. (later and later .. ',' or '') .. ms(now)
 end
 
+-- Whether a mailbox's entry was accepted before `lost`.
+local function is_old(entry, lost)
+  return lost > 0 and entry ~= nil and (tonumber(string.sub(entry, 2, 14)) or lost) < lost
+end
+
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
 -- 3 suspect (an earlier holder never came back: claim it alone, it may be what killed it), or
 -- {fence, attempts, now, state, opt-outs, ms of the attempts before, 1 if events were applied that the state does not
--- remember, entry ...}: at most `max_mail` entries, as count_claimable says; none if only its deadline is due. The list of
--- opt-outs is asked only if there is no state.
+-- remember, 1 if what it is claimed for may have been applied already by a server that has lost it, entry ...}: at most
+-- `max_mail` entries, as count_claimable says; none if only its deadline is due. Mail that may have been applied is claimed
+-- without newer. The list of opt-outs is asked only if there is no state.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
+  local lost = lost_before(keys.server, now)
+  if not lost then return UNKNOWN_SERVER end
   local owner, kind, suspects = args.owner, args.mail_kind, args.take_suspects == '1'
   local lease, most = tonumber(args.lease_ms), tonumber(args.max_mail)
   local optouts = keys.optouts
@@ -54,8 +62,13 @@ local function claim(keys, args)
     local before, since, attempted = '', now, owner
     if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier_attempts(lock, now, owner) end
     local older_events = #mail > 0 and redis.call('EXISTS', applied_events) or 0
-    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before, older_events}
-    for i = 1, claimable do answer[7 + i] = mail[i] end
+    local may_be_lost = is_old(mail[1], lost)
+    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before, older_events,
+      (may_be_lost or deadline > 0 and deadline < lost) and 1 or 0}
+    for i = 1, claimable do
+      if may_be_lost and not is_old(mail[i], lost) then break end
+      answer[8 + i] = mail[i]
+    end
     if not mine then
       claimed[#claimed + 1] = {answer = answer, lock = lock_key, since = since, owner = attempted}
       note_alarm(noted, sender, now + lease)
@@ -76,17 +89,6 @@ local function claim(keys, args)
   end
   set_alarms(keys.lane_alarms, noted)
   return answers
-end
-
--- An SMS of an outbox as its fields, by their numbers; none if it cannot be read.
-local function read_sms(entry)
-  local read, sms = pcall(cmsgpack.unpack, entry and string.match(entry, '^%Z*%z(.*)$') or '')
-  return read and type(sms) == 'table' and sms or {}
-end
-
--- Whether it can be said which SMS it is.
-local function is_readable(sms)
-  return type(sms[SMS.id]) == 'string' and type(sms[SMS.channel]) == 'string' and type(sms[SMS.session] or '') == 'string'
 end
 
 -- The session that an SMS belongs to, by its id ("<session>x<number>"); '' if it belongs to none, or cannot be read.
@@ -168,7 +170,7 @@ end
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
 -- the letters that it resolves are still there.
 -- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker}, or {0} if another
--- has claimed the lane since: nothing has changed. A lane that cannot be committed answers an error and harms no other;
+-- has claimed the lane since, or a server has lost its tail: nothing has changed. A lane that cannot be committed answers an error and harms no other;
 -- its lease's alarm remains. That an SMS was withdrawn is recorded here too: who would do it later may die before. So is
 -- that one finds its outbox full, and is not queued.
 local function commit(keys, args)
@@ -176,6 +178,8 @@ local function commit(keys, args)
   local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons
   local audit = keys.dead_letter_audit
   local now, keep_ms, keep_applied_ms = clock(), args.keep_events_ms, tonumber(args.keep_applied_ms)
+  local lost = lost_before(keys.server, now)
+  if not lost then return UNKNOWN_SERVER end
   local noted, spoken = new_alarms(), new_alarms()
   local nothing = {}
 
@@ -192,6 +196,7 @@ local function commit(keys, args)
       if read_lane(new.lane) ~= fence then return {0} end
       return {1, queues_of(new.mailbox), redis.call('EXISTS', new.outbox)}
     end
+    if fence < lost * 1000 then return {0} end -- claimed on a server that may have had the commit, and have lost it
     local resolutions = rare and rare.resolutions or nothing
     for i = 1, #resolutions do
       if redis.call('HEXISTS', dead, resolutions[i].id) == 0 then return {0} end

@@ -73,6 +73,7 @@ end
 -- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
 local function accept(keys, args)
   local now = clock()
+  lost_before(keys.server, now) -- mail that a newcomer is given has been applied nowhere else
   local stamp = ms(now)
   local old = #args.ages_ms > 0
   local wakes = {}

@@ -51,3 +51,14 @@ local function read_outbox_lease(key, now, pause_ms)
   end
   return lock
 end
+
+-- An SMS of an outbox as its fields, by their numbers; none if it cannot be read.
+local function read_sms(entry)
+  local read, sms = pcall(cmsgpack.unpack, entry and string.match(entry, '^%Z*%z(.*)$') or '')
+  return read and type(sms) == 'table' and sms or {}
+end
+
+-- Whether it can be said which SMS it is.
+local function is_readable(sms)
+  return type(sms[SMS.id]) == 'string' and type(sms[SMS.channel]) == 'string' and type(sms[SMS.session] or '') == 'string'
+end

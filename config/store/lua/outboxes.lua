@@ -3,12 +3,15 @@
 local FRESH_MS = 1000      -- a booked permit not used by then is void, or many would be used at once
 local TRIES = 20           -- failed tries of an SMS that are remembered
 
--- Answers, for each sender, 0 (nothing to send now, or mail waits that may be a STOP) or {fence, now, attempts so far, ms of the first of them (0: none),
--- 1 if the provider may have it, permit, entry}: the oldest SMS, which nobody else will try until the lease ends. The
+-- Answers, for each sender, 0 (nothing to send now, or mail waits that may be a STOP) or {fence, now, attempts so far, ms of
+-- the first of them (0: none), 1 if the provider may have it, permit, ms before which tries may be lost, entry}: the oldest
+-- SMS, which nobody else will try until the lease ends. The
 -- provider may have it if it was left so, or in the middle of a try whose worker never came back. permit: the epoch in
 -- which one was booked for now, or -1. The same owner asking again gets the same.
 local function lease_sms(keys, args)
   local now = clock()
+  local lost = lost_before(keys.server, now)
+  if not lost then return UNKNOWN_SERVER end
   local owner, lease, pause = args.owner, tonumber(args.lease_ms), tonumber(args.longest_pause_ms)
   local fences, alarms = keys.fence, keys.outbox_alarms
 
@@ -21,7 +24,7 @@ local function lease_sms(keys, args)
       return 0
     end
     if lock and lock.state == STATE.trying and lock.tag == owner then
-      return {lock.fence, now, lock.attempts - 1, lock.since, lock.uncertain and 1 or 0, -1, entry}
+      return {lock.fence, now, lock.attempts - 1, lock.since, lock.uncertain and 1 or 0, -1, lost, entry}
     end
     if lock and lock.till > now then
       redis.call('ZADD', alarms, ms(lock.till), sender)
@@ -43,7 +46,7 @@ local function lease_sms(keys, args)
       state = STATE.trying, tag = owner, uncertain = uncertain,
     })
     redis.call('ZADD', alarms, ms(now + lease), sender)
-    return {fence, now, attempts, since, uncertain and 1 or 0, permit, entry}
+    return {fence, now, attempts, since, uncertain and 1 or 0, permit, lost, entry}
   end
 
   local answers = {}

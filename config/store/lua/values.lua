@@ -33,6 +33,8 @@
 --                 opened (ms); probing (there while one SMS does); held (there once SMS have been turned away by a pause);
 --                 epoch (ms of its end: permits booked before are void); looks, yields (ms until which looks are spread of
 --                 SMS turned away, and of those that yield), unasked (ms at which one of the latter last left)
+--   server        which server the shard was worked on last, before when (ms) what was done there may be lost, and which one
+--                 has come since, a hash (servers.lua)
 --   alarms        sender -> ms; an index that claim, commit, lease_sms and update_outbox keep true, and take_due_alarms reads.
 --                 Half a ms more says that the clock has rung, and nobody has come since
 

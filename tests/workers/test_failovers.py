@@ -1,0 +1,220 @@
+"""A shard whose server has changed is looked at before anybody works on it, and marked is what may have left, and nothing
+else. tests/faults/test_failovers.py does it with a replica."""
+
+import msgspec
+import pytest
+
+from config.store import function_calls, keyspace, redis_client, stored_values
+from config.store.outbox_states import OutboxOwner, encode_owner
+from engine.model.effects import Effects
+from engine.model.events import OutboundSms, decode_outbound, encode_event
+from workers.store.channel_state import ChannelStore
+from workers.store.failovers import FailoverGuard, channel_state
+from workers.store.lanes import LaneClaim, LaneDraft, LaneStore
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore, OutboxUpdate
+
+ANNA = "+33600000001"
+SHARDS = 1
+OUTBOX, LOCK, SERVER = keyspace.outbox_key(0, ANNA), keyspace.outbox_lock_key(0, ANNA), keyspace.server_key(0)
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def client(valkey):
+    client = valkey.client()
+    redis_client.load_functions(client)
+    return client
+
+
+@pytest.fixture
+def lanes(client):
+    return LaneStore(client, SHARDS, HOUR_MS, open_opt_out_list(client, SHARDS, ""), channels=["c"])
+
+
+@pytest.fixture
+def outboxes(client):
+    return OutboxStore(client, SHARDS, HOUR_MS, channels=["c"])
+
+
+@pytest.fixture
+def tail_is_lost(client, monkeypatch):
+    """Makes the server another that may have lost what was done last."""
+    monkeypatch.setattr(FailoverGuard, "_writes_at_once", lambda _: False)
+    return lambda: client.hset(SERVER, "server", "00 00")
+
+
+def sms(number=0, channel="c", decided=1):
+    return OutboundSms(
+        f"00000000000000aax{number}", channel, ANNA, "text", "00000000000000aa", decided=decided
+    )
+
+
+def queue(client, *queued):
+    """SMS wait to be sent."""
+    client.rpush(OUTBOX, *(stored_values.outbox_entry(each.channel, encode_event(each)) for each in queued))
+    client.zadd(keyspace.outbox_alarms_key(0), {ANNA: 1})
+
+
+def rest(client, state, for_ms, tag=""):
+    now = redis_client.server_time_ms(client)
+    fence = 7 if state in ("trying", "gone") else 0
+    client.set(LOCK, f"{fence} {now + for_ms} 1 {now} {encode_owner(OutboxOwner(state, tag))}")
+
+
+def uncertain(client):
+    return [decode_outbound(entry.partition(b"\0")[2]).uncertain for entry in client.lrange(OUTBOX, 0, -1)]
+
+
+STATES = {"done": "", "again": "", "untried": "", "booked": "7", "reserved": "aa", "gone": ""}
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("state", STATES)
+def test_what_rested_beyond_the_moment_that_is_lost_is_not_marked(
+    client, outboxes, tail_is_lost, state, over
+):
+    outboxes.lease_oldest([ANNA])
+    queue(client, sms(0), sms(1))
+    rest(client, state, -1 if over else HOUR_MS, STATES[state])
+    tail_is_lost()
+    outboxes.lease_oldest([ANNA])
+    marked = over or state in ("reserved", "gone")
+    assert uncertain(client) == [marked, marked]
+
+
+def test_an_outbox_that_waited_for_nothing_is_marked_and_what_is_decided_later_is_not(
+    client, outboxes, tail_is_lost
+):
+    outboxes.lease_oldest([ANNA])
+    later = redis_client.server_time_ms(client) + HOUR_MS
+    queue(client, sms(0), sms(1, decided=later))
+    tail_is_lost()
+    (lease,) = outboxes.lease_oldest([ANNA])
+    assert uncertain(client) == [True, False]
+    assert decode_outbound(lease.sms_bytes) == msgspec.structs.replace(sms(0), uncertain=True)
+    assert 0 < lease.lost_before_ms <= lease.now
+
+
+def test_the_sms_that_is_being_tried_is_left_as_its_holder_knows_it(client, outboxes, tail_is_lost):
+    queue(client, sms(0), sms(1))
+    (lease,) = outboxes.lease_oldest([ANNA])
+    tail_is_lost()
+    assert outboxes.lease_oldest([ANNA]) == []
+    assert uncertain(client) == [False, True]
+    outboxes.apply_updates([OutboxUpdate(lease, "done")])
+    assert uncertain(client) == [True]
+
+
+def test_what_a_paused_channel_held_is_not_marked(client, outboxes, tail_is_lost):
+    queue(client, sms(0), sms(1, channel="d"))
+    ChannelStore(client, {}).pause("c", "why")
+    tail_is_lost()
+    outboxes.lease_oldest([ANNA])
+    assert uncertain(client) == [False, False]
+
+
+def test_a_rest_that_its_channel_may_have_ended_early_proves_nothing(client, outboxes, tail_is_lost):
+    client.hset(keyspace.circuit_state_key("c"), "held", 1)
+    queue(client, sms(0))
+    outboxes.lease_oldest([ANNA])
+    rest(client, "untried", HOUR_MS)
+    tail_is_lost()
+    outboxes.lease_oldest([ANNA])
+    assert uncertain(client) == [True]
+
+
+@pytest.mark.parametrize(
+    "paused, by_operator, held, probing, state",
+    [
+        (True, True, True, True, "paused"),
+        (True, False, True, False, "paused"),
+        (True, False, True, True, "reopening"),
+        (False, False, True, False, "reopening"),
+        (False, False, False, False, None),
+    ],
+)
+def test_what_a_channel_let_leave_in_the_moment_that_is_lost(paused, by_operator, held, probing, state):
+    assert channel_state(paused=paused, by_operator=by_operator, held=held, probing=probing) == state
+
+
+def test_a_server_that_writes_at_once_and_one_that_only_changed_its_history_have_lost_nothing(
+    client, outboxes
+):
+    queue(client, sms(0))
+    outboxes.lease_oldest(["+33600000009"])
+    process, history = client.hget(SERVER, "server").split()
+    for was in (b"00 00", process + b" 00"):
+        client.hset(SERVER, "server", was)
+        (lease,) = outboxes.lease_oldest([ANNA])
+        assert (lease.lost_before_ms, uncertain(client)) == (0, [False])
+        assert client.hgetall(SERVER) == {b"server": process + b" " + history}
+        outboxes.apply_updates([OutboxUpdate(lease, "again")])
+
+
+# Turns
+
+
+def accept(client, text):
+    commands, _ = function_calls.accept_commands(SHARDS, [(ANNA, False, text)])
+    redis_client.run_commands(client, commands)
+
+
+def claim(lanes) -> LaneClaim:
+    (held,) = lanes.claim("replies", [ANNA]).claimed
+    return held
+
+
+def draft(held, **effects):
+    return LaneDraft(claim=held, state=b"state", effects=Effects(**effects))
+
+
+def test_mail_of_before_is_claimed_by_itself_and_what_it_decides_is_uncertain(client, lanes, tail_is_lost):
+    lanes.claim("replies", [ANNA])
+    accept(client, b"before")
+    tail_is_lost()
+    seen_ms = redis_client.server_time_ms(client)
+    accept(client, b"notes that another server has come")
+    assert int(client.hget(SERVER, "came_ms")) >= seen_ms
+    accept(client, b"after")
+    client.hset(
+        SERVER, "came_ms", stored_values.mail_accepted_ms(client.lindex(keyspace.mailbox_key(0, ANNA), 0)) + 1
+    )
+    first = claim(lanes)
+    assert (first.mail[0][14:], first.loss_possible) == (b"before", True)
+    lanes.commit([draft(first, outbox=[sms(0)])])
+    assert uncertain(client) == [True]
+
+
+def test_mail_that_a_server_was_given_since_it_came_was_applied_nowhere_else(client, lanes, tail_is_lost):
+    lanes.claim("replies", [ANNA])
+    tail_is_lost()
+    accept(client, b"after")
+    held = claim(lanes)
+    assert not held.loss_possible
+    lanes.commit([draft(held, outbox=[sms(0)])])
+    assert uncertain(client) == [False]
+
+
+def test_a_deadline_of_before_may_have_been_applied(client, lanes, tail_is_lost):
+    accept(client, b"1")
+    held = claim(lanes)
+    lanes.commit([draft(held, alarm=held.now)])
+    tail_is_lost()
+    again = claim(lanes)
+    assert (again.mail, again.loss_possible) == ([], True)
+
+
+def test_a_commit_of_a_claim_of_before_changes_nothing_but_one_that_was_made_is_known(
+    client, lanes, tail_is_lost
+):
+    accept(client, b"1")
+    made = draft(claim(lanes))
+    lanes.commit([made])
+    accept(client, b"2")
+    held = claim(lanes)
+    tail_is_lost()
+    assert [each.succeeded for each in lanes.commit([draft(held, outbox=[sms(0)])])] == [False]
+    assert client.llen(keyspace.mailbox_key(0, ANNA)) == 1
+    assert uncertain(client) == []
+    assert [each.succeeded for each in lanes.commit([made])] == [True]

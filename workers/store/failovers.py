@@ -1,0 +1,138 @@
+"""Which SMS may have left of which the server knows nothing? After a failover, or a start from a disk that was not written
+at once, a server has not what was done last: the trace of a try is gone, or the whole turn that decided it.
+
+Law: nobody claims, commits or leases on such a server before its shard has been looked at: the functions refuse
+(lua/servers.lua), and whoever is refused first looks. What had been decided by then and may have been tried is marked as
+uncertain, so that its provider's recourse decides what is next; what rested, or was held by its channel's pause, is not.
+Claims of before are void, and what is decided from mail and deadlines of before is uncertain, as it may have been decided
+before. A server that was started again with all that it had acknowledged has lost nothing.
+
+What this cannot know: a pause that an operator ended in the lost moment; a former primary that goes on beside the new one;
+a disk that is put back to what it was, on a server that writes it at once.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import redis
+import structlog
+
+from config.store import keyspace, redis_client
+from config.store.channel_readings import parse_pause, pause_commands
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import AdmitServer, ChannelAtFailover, MarkLostTries, OutboxAtFailover
+
+log = structlog.get_logger()
+
+MARK_PAGE_SIZE = 200
+"""Outboxes that are looked at in one call."""
+
+ADMISSION_ATTEMPTS = 5
+"""How often in a row a server may turn out to be another."""
+
+WRITES_AT_ONCE = {"appendonly": "yes", "appendfsync": "always"}
+"""Settings of a server that comes back with all that it has acknowledged."""
+
+
+class FailoverGuard:
+    """Runs commands that work on shards, and looks first at a shard whose server has changed. `channels` are those whose
+    pauses are known."""
+
+    def __init__(self, client: redis.Redis, channels: Collection[str] = ()) -> None:
+        self._redis = client
+        self._channels = channels
+
+    def run_commands(self, shards: Iterable[int], commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to `commands`, one for each of `shards`. Raises the first error among them."""
+        answers = redis_client.try_commands(self._redis, commands)
+        for _ in range(ADMISSION_ATTEMPTS):
+            refused = [at for at, answer in enumerate(answers) if _is_unknown_server(answer)]
+            if not refused:
+                break
+            of = list(shards)
+            for at in refused:
+                self._admit_server(of[at])
+            again = redis_client.try_commands(self._redis, [commands[at] for at in refused])
+            for at, answer in zip(refused, again, strict=True):
+                answers[at] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _admit_server(self, k: int) -> None:
+        """Look at a shard whose server has changed, mark what it may have lost, and let workers at it. Any number of
+        processes may do it at once."""
+        found = redis_client.run_command(self._redis, ("HGETALL", keyspace.server_key(k)))
+        newcomer, came_by = found.get(b"newcomer"), found.get(b"came_by")
+        if not newcomer:
+            return
+        lost = came_by == b"promoted" or not self._writes_at_once()
+        marked = self._mark_lost_tries(k) if lost else 0
+        call = AdmitServer(server=keyspace.server_key(k), newcomer=newcomer.decode(), lost=1 if lost else 0)
+        if redis_client.run_command(self._redis, function_call(call)) and lost:
+            log.warning(
+                "the server may have lost what was done last",
+                shard=k,
+                came_by=came_by.decode(),
+                uncertain_sms=marked,
+            )
+
+    def _writes_at_once(self) -> bool:
+        """Whether the server is set so that it has all that it acknowledged, however it ended. One that does not say is not."""
+        try:
+            return self._redis.config_get(*WRITES_AT_ONCE) == WRITES_AT_ONCE
+        except redis.ResponseError:
+            return False
+
+    def _mark_lost_tries(self, k: int) -> int:
+        channels = list(self._unusual_channels())
+        waiting = redis_client.run_command(self._redis, ("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1))
+        senders = [sender.decode() for sender in waiting]
+        return sum(
+            redis_client.run_command(
+                self._redis,
+                function_call(
+                    MarkLostTries(
+                        server=keyspace.server_key(k),
+                        outboxes=[
+                            OutboxAtFailover(
+                                outbox=keyspace.outbox_key(k, sender),
+                                outbox_lock=keyspace.outbox_lock_key(k, sender),
+                            )
+                            for sender in senders[at : at + MARK_PAGE_SIZE]
+                        ],
+                        channels=channels,
+                    )
+                ),
+            )
+            for at in range(0, len(senders), MARK_PAGE_SIZE)
+        )
+
+    def _unusual_channels(self) -> Iterator[ChannelAtFailover]:
+        for name in self._channels:
+            flow = ("HMGET", keyspace.circuit_state_key(name), "held", "probing")
+            pause, pttl, (held, probing) = redis_client.run_commands(
+                self._redis, [*pause_commands(name), flow]
+            )
+            active = parse_pause(pause, pttl)
+            by_operator = active is not None and active.pause.by == "operator"
+            if state := channel_state(
+                paused=active is not None, by_operator=by_operator, held=bool(held), probing=bool(probing)
+            ):
+                yield ChannelAtFailover(name=name, state=state)
+
+
+def channel_state(
+    *, paused: bool, by_operator: bool, held: bool, probing: bool
+) -> Literal["paused", "reopening"] | None:
+    """What a channel's state, read from a server that has come for another, says of the moment that is lost. What is paused
+    now was so then. But a circuit closes once a probe that is under way works, and what it held is brought forward then, or
+    once its pause has ended by itself."""
+    if paused and (by_operator or not probing):
+        return "paused"
+    return "reopening" if held or probing else None
+
+
+def _is_unknown_server(answer: Any) -> bool:
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith("UNKNOWNSERVER")
