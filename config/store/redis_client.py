@@ -2,7 +2,8 @@
 
 Law: commands go out by `run_commands` (`run_commands_async` for asyncio) and `try_commands` alone: one trip, functions loaded
 again into a server that says that it has none, and errors that quote no command, as redis-py's do in a pipeline: they would
-name phone numbers. Redis Cluster and Sentinel need just this seam.
+name phone numbers. Redis Cluster and Sentinel need just this seam. A connection to a server that is not the primary any more is
+left at its first word: after a failover, a new one leads to the one that is.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import hiredis
 import redis
 import redis.asyncio
-from redis.asyncio.connection import Connection
+from redis.asyncio import connection as asyncio_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
@@ -132,36 +133,112 @@ class _HiredisPacker:
         return [hiredis.pack_command(args if len(words) == 1 else (*words, *args[1:]))]
 
 
-class _AsyncConnection(Connection):
-    """By TLS redis-py takes a connection of its own, which packs as it always did."""
+class NotPrimaryError(redis.exceptions.ConnectionError):
+    """The server is not, or not any more, the one that takes writes. A new connection leads to the one that is."""
+
+
+_NOT_PRIMARY_ERRORS = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+)
+"""What a server answers that a failover has made a replica, while its connections stay open. (One that is loading its data
+is told by redis-py as a connection that failed.)"""
+
+
+class _LeavesReplica:
+    """A connection that fails when its server says that it is not the primary, so that what was asked is repeated on a new
+    one, as after any failure: it was refused, or may be done twice."""
+
+    def read_response(self, *args: Any, **named: Any) -> Any:
+        try:
+            return super().read_response(*args, **named)  # type: ignore[misc]
+        except _NOT_PRIMARY_ERRORS as e:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise NotPrimaryError(str(e)) from e
+
+
+class _TcpConnection(_LeavesReplica, redis.Connection):
+    pass
+
+
+class _TlsConnection(_LeavesReplica, redis.SSLConnection):
+    pass
+
+
+class _UnixConnection(_LeavesReplica, redis.UnixDomainSocketConnection):
+    pass
+
+
+class _AsyncLeavesReplica:
+    """The same for asyncio, packing as we do."""
+
+    async def read_response(self, *args: Any, **named: Any) -> Any:
+        try:
+            return await super().read_response(*args, **named)  # type: ignore[misc]
+        except _NOT_PRIMARY_ERRORS as e:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise NotPrimaryError(str(e)) from e
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return _HiredisPacker.pack(*args)
 
 
+class _AsyncTcpConnection(_AsyncLeavesReplica, asyncio_connection.Connection):
+    pass
+
+
+class _AsyncTlsConnection(_AsyncLeavesReplica, asyncio_connection.SSLConnection):
+    pass
+
+
+class _AsyncUnixConnection(_AsyncLeavesReplica, asyncio_connection.UnixDomainSocketConnection):
+    pass
+
+
+_CONNECTIONS: dict[str, tuple[type, type]] = {
+    "redis": (_TcpConnection, _AsyncTcpConnection),
+    "rediss": (_TlsConnection, _AsyncTlsConnection),
+    "unix": (_UnixConnection, _AsyncUnixConnection),
+}
+"""By a URL's scheme: for threads, and for asyncio."""
+
+
 def connect(url: str, retries: int = COMMAND_RETRIES, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client whose calls are repeated when a reply was lost: every function of ours allows it."""
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
         retry_on_error=list(_RETRIED_ERRORS),
         protocol=2,
         command_packer=_HiredisPacker,
+        **_keepalive(url),
     )
+    client.connection_pool.connection_class = _CONNECTIONS[_scheme(url)][0]
+    return client
 
 
 def connect_async(url: str, retries: int = 1) -> "redis.asyncio.Redis":
     """The same for asyncio. Whoever awaits a reply bounds the wait, which costs less than a timeout a read."""
-    return redis.asyncio.Redis.from_url(
+    client = redis.asyncio.Redis.from_url(
         url,
-        connection_class=_AsyncConnection,
         socket_timeout=None,
         socket_connect_timeout=1.0,
-        socket_keepalive=True,
         retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.2), retries),
         retry_on_error=list(_RETRIED_ERRORS),
         protocol=2,
+        **_keepalive(url),
     )
+    client.connection_pool.connection_class = _CONNECTIONS[_scheme(url)][1]
+    return client
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].lower()
+
+
+def _keepalive(url: str) -> dict[str, Any]:
+    """The option that a unix socket does not know."""
+    return {} if _scheme(url) == "unix" else {"socket_keepalive": True}

@@ -23,16 +23,20 @@ def test_a_command_is_packed_as_redis_py_packs_it(name, rest):
 
 
 def test_both_clients_pack_without_looking_into_each_argument():
-    assert (
-        redis_client.connect(URL).connection_pool.make_connection()._command_packer
-        is redis_client._HiredisPacker
-    )
-    assert (
-        type(redis_client.connect_async(URL).connection_pool.make_connection())
-        is redis_client._AsyncConnection
-    )
+    for url in (URL, "rediss://127.0.0.1:1", "unix:///nowhere?db=1"):
+        ours = redis_client.connect(url).connection_pool.make_connection()
+        assert ours._command_packer is redis_client._HiredisPacker
+        ours = redis_client.connect_async(url).connection_pool.make_connection()
+        assert ours.pack_command("GET", "x") == redis_client._HiredisPacker.pack("GET", "x")
 
 
-def test_tls_has_redis_pys_own_connection():
-    pool = redis_client.connect_async("rediss://127.0.0.1:1").connection_pool
-    assert isinstance(pool.make_connection(), redis.asyncio.SSLConnection)
+def test_each_scheme_has_its_kind_of_connection():
+    for url, kind in (
+        (URL, "Connection"),
+        ("rediss://127.0.0.1:1", "SSLConnection"),
+        ("unix:///nowhere", "UnixDomainSocketConnection"),
+    ):
+        ours = redis_client.connect(url).connection_pool.make_connection()
+        assert isinstance(ours, getattr(redis, kind))
+        ours = redis_client.connect_async(url).connection_pool.make_connection()
+        assert isinstance(ours, getattr(redis.asyncio, kind))

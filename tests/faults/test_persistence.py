@@ -84,6 +84,23 @@ def test_a_failover_that_loses_the_last_moment_breaks_nothing(deployment, play, 
         assert all(process.alive for process in deployment.processes)
 
 
+def test_processes_leave_a_server_that_has_become_a_replica(deployment, play, octopush, own_valkey, proxy):
+    """Its connections stay open, and it answers READONLY on them for ever; new ones lead to the new primary."""
+    with Valkey(replicaof=f"127.0.0.1 {own_valkey.port}") as new:
+        copy = new.client()
+        until(lambda: copy.info("replication").get("master_link_status") == "up", 20, "it replicates")
+        deployment.start()
+        play.hold(range(5))
+        old = own_valkey.client()
+        until(lambda: copy.dbsize() == old.dbsize(), 10, "the replica has all")
+        copy.replicaof("NO", "ONE")
+        proxy.lead_to(new.url, cut=False)
+        old.replicaof("127.0.0.1", str(new.port))
+        play.hold(range(5, 15))
+        play.judge()
+        assert all(process.alive for process in deployment.processes)
+
+
 @pytest.mark.parametrize("role", ["web", "ratelimit", "conversation", "delivery", "clock"])
 def test_nothing_starts_on_a_server_that_may_lose_what_it_acknowledges(own_valkey, octopush, role):
     own_valkey.client().config_set("appendfsync", "everysec")

@@ -80,11 +80,12 @@ class Proxy(Closing):
     def admit(self) -> None:
         self._refuses = False
 
-    def lead_to(self, url: str) -> None:
-        """Forward to another server from now on, as after a failover."""
+    def lead_to(self, url: str, *, cut: bool = True) -> None:
+        """Forward to another server from now on, as after a failover. Unless `cut`, what is connected stays where it is."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
-        self._run(self._cut())
+        if cut:
+            self._run(self._cut())
 
     def close(self) -> None:
         self._refuses = True
