@@ -73,8 +73,8 @@ OUTBOX_STATES = (
         name="again",
         fence="0",
         uncertain=True,
-        meaning="the last try failed, and counts",
-        until="its backoff",
+        meaning="the last try failed, or never came back, and counts",
+        until="its backoff, or 10 s",
     ),
     OutboxState(
         name="untried",
@@ -143,7 +143,15 @@ OUTBOX_TRANSITIONS = (
         "another `delivery`",
         "lease_sms",
         "the lease has ended: its worker died or is late, so the provider may have the SMS (`?`); "
-        "the try counts",
+        "the try counts. Where the provider is asked, it has ended 10 s ago",
+    ),
+    OutboxTransition(
+        ("trying",),
+        ("again",),
+        "another `delivery`",
+        "lease_sms",
+        "likewise, where the provider is asked: it rests (`?`) until 10 s after the lease, so that "
+        "what has just arrived there is listed",
     ),
     OutboxTransition(
         ("gone",),

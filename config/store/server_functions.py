@@ -209,7 +209,8 @@ class RestingOutbox(ArgumentGroup, frozen=True, kw_only=True, gc=False):
 
 
 class LeaseSms(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Take senders' oldest SMS, to be tried. No channel pauses for longer than `longest_pause_ms` between two SMS."""
+    """Take senders' oldest SMS, to be tried. One of `asked_channels` whose try never came back rests first, until
+    `uncertain_rest_ms` after its lease. No channel pauses for longer than `longest_pause_ms` between two SMS."""
 
     fence: Key
     outbox_alarms: Key
@@ -217,7 +218,9 @@ class LeaseSms(ServerFunction, frozen=True, kw_only=True, gc=False):
     owner: str
     lease_ms: int
     longest_pause_ms: int
+    uncertain_rest_ms: int
     outboxes: Sequence[LeasedOutbox]
+    asked_channels: Sequence[str] = ()
 
 
 class UpdateOutbox(ServerFunction, frozen=True, kw_only=True, gc=False):

@@ -248,7 +248,7 @@ class Outbox:
     def withdraw_first(self):
         return self.withdraw(withdrawn_sessions=[Withdrawal(name="a", code="cancelled", why="")])
 
-    def lease(self):
+    def lease(self, asked_channels=()):
         box = LeasedOutbox(
             mailbox=LANE["mailbox"],
             outbox=OUTBOX["outbox"],
@@ -258,12 +258,17 @@ class Outbox:
         (answer,) = self.run(
             LeaseSms(
                 fence=keyspace.fence_key(K), outbox_alarms=OUTBOX["outbox_alarms"], server=keyspace.server_key(K),
-                owner=f"{self.fence}f", lease_ms=REST_MS, longest_pause_ms=REST_MS, outboxes=[box],
+                owner=f"{self.fence}f", lease_ms=REST_MS, longest_pause_ms=REST_MS, uncertain_rest_ms=REST_MS,
+                outboxes=[box], asked_channels=asked_channels,
             )
         )  # fmt: skip
         if answer:
             self.fence, self.entry = answer[0], answer[7]
         return "lease_sms"
+
+    def lease_asked(self):
+        """Where the provider is asked for an SMS that it may have."""
+        return self.lease(["c"])
 
     def update(self, disposition, rest_ms, *, uncertain):
         self.run(
@@ -372,6 +377,7 @@ SIMPLE = [
     "withdraw_all",
     "withdraw_first",
     "lease",
+    "lease_asked",
     "update_late",
     "lapse",
     "reserve",

@@ -17,7 +17,7 @@ from tests.support.person import inbound
 from tests.support.processes import KILLED_S, Deployment
 from tests.support.vonage import KEY, SECRET, FakeVonage
 from tests.support.waiting import until
-from workers.sending.http_client import READ_TIMEOUT_S
+from workers.sending.http_client import TRY_TIMEOUT_S
 from workers.store.channel_state import ChannelStore
 from workers.store.outboxes import OutboxStore
 
@@ -270,7 +270,7 @@ def test_a_provider_that_hangs_holds_up_neither_another_channel_nor_the_end_of_i
             put_s = monotonic()
             put(redis, clinic.number(900), "hello", channel="other")
             until(lambda: vonage.sent, 10, "the other channel's SMS was sent")
-            assert monotonic() - put_s < READ_TIMEOUT_S, "a slot of the hanging one was waited for"
+            assert monotonic() - put_s < TRY_TIMEOUT_S, "a slot of the hanging one was waited for"
             (process,) = deployment.of("delivery")
             told_s = monotonic()
             process.signal(signal.SIGTERM)

@@ -1,5 +1,7 @@
 """kill -9 of a delivery worker whose provider knows no repeats: each SMS is created once, wherever it died."""
 
+from time import monotonic
+
 import pytest
 
 from config.store import keyspace
@@ -8,6 +10,7 @@ from tests.support import clinic
 from tests.support.twilio import Cut, FakeTwilio
 from tests.support.twilio_deployment import SHARDS, TwilioDeployment
 from tests.support.waiting import until
+from workers.sending.http_client import CONNECT_TIMEOUT_S
 
 ANNA = clinic.number(1)
 
@@ -70,3 +73,62 @@ def test_a_worker_that_dies_while_it_looks_up_leaves_that_to_the_next(deployment
     worker.restart()
     until(lambda: tickets(deployment), 30, "it is settled")
     assert twilio.sent(ANNA) == [clinic.NAME]
+
+
+def posted(twilio):
+    return [request.fields["Body"] for request in twilio.received if request.method == "POST"]
+
+
+def wake(process, frozen_s):
+    """Once it has stood still for longer than a connection may take."""
+    until(lambda: monotonic() - frozen_s > CONNECT_TIMEOUT_S, 10, "its moment is over")
+    process.sigcont()
+
+
+@pytest.mark.parametrize("place", ["before_send", "after_connect"])
+def test_a_worker_that_wakes_after_its_lease_sends_nothing(deployment, twilio, place):
+    """It stood still between taking the SMS and the first byte; meanwhile another has asked, and sent it."""
+    deployment.start(delivery=0)
+    frozen = deployment.spawn("delivery", f"stop:{place}")
+    deployment.text(ANNA, "START")
+    frozen.wait_stopped()
+    frozen_s = monotonic()
+    end_lease(deployment)
+    other = deployment.spawn("delivery")
+    until(lambda: tickets(deployment), 30, "the other has sent it")
+    other.terminate()
+    wake(frozen, frozen_s)
+    deployment.text(ANNA, "Ada")
+    until(lambda: len(tickets(deployment)) == 2, 30, "the one that woke goes on")
+    assert posted(twilio) == twilio.sent(ANNA) == [clinic.NAME, clinic.temperature("Ada")]
+    assert [request.method for request in twilio.received] == ["GET", "POST", "POST"]
+
+
+def test_a_worker_that_wakes_after_a_stop_does_not_send_what_that_has_withdrawn(deployment, twilio):
+    deployment.start(delivery=0)
+    frozen = deployment.spawn("delivery", "stop:after_connect")
+    deployment.text(ANNA, "START")
+    frozen.wait_stopped()
+    frozen_s = monotonic()
+    deployment.text(ANNA, "STOP")
+    until(lambda: deployment.opted_out(ANNA), 30, "the STOP holds")
+    wake(frozen, frozen_s)
+    name = keyspace.outbox_lock_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    until(lambda: not deployment.redis.exists(name), 30, "the try has come to its end")
+    assert posted(twilio) == []
+
+
+def test_a_worker_that_stood_still_until_it_had_written_is_asked_about(deployment, twilio):
+    """Its look was before: the provider has the SMS, which another finds there."""
+    deployment.start(delivery=0)
+    frozen = deployment.spawn("delivery", "stop:after_write")
+    deployment.text(ANNA, "START")
+    frozen.wait_stopped()
+    end_lease(deployment)
+    other = deployment.spawn("delivery")
+    until(lambda: tickets(deployment), 30, "the other has found it")
+    other.terminate()
+    frozen.sigcont()
+    deployment.text(ANNA, "Ada")
+    until(lambda: len(tickets(deployment)) == 2, 30, "the one that woke goes on")
+    assert posted(twilio) == [clinic.NAME, clinic.temperature("Ada")]

@@ -32,6 +32,7 @@ from workers.roles.composition import build_delivery_runner
 from workers.sending import delivery
 from workers.sending.bulkhead import SLOTS_PER_CHANNEL
 from workers.sending.delivery import DeliveryRunner
+from workers.sending.http_client import try_deadline
 from workers.sending.send_policy import (
     MAX_SEND_ATTEMPTS,
     REPEATABLE_FOR_MS,
@@ -59,11 +60,11 @@ class Wire:
     def metric_code(self, code):
         return code if code.isdigit() else "other"
 
-    def look_up(self, sms, since, known):
+    def look_up(self, sms, since, known, answer_by_s):
         self.asked.append((sms.text, sorted(known)))
         return self._answers.pop(0)
 
-    def send(self, sms):
+    def send(self, sms, deadline):
         self.sent.append(sms.text)
         answer = self._answers.pop(0) if self._answers else SendAccepted("ticket")
         if isinstance(answer, Exception):
@@ -305,6 +306,87 @@ def test_an_sms_of_unknown_fate_is_looked_up_before_anything_is_sent(desk, how):
     until(lambda: town.wire.asked, 10, "it is looked up")
     until(lambda: not town.client.exists(outbox_of(town, ANNA)), 10, "it is settled")
     assert town.wire.sent == []
+
+
+def test_where_a_provider_is_asked_an_sms_whose_try_never_came_back_rests_first(desk):
+    """From the end of its lease on: the provider may list only later what it got then."""
+    town = desk(SendAccepted("SM1"), recourse="look_up")
+    queue(town, ANNA, "1")
+    town.work._outboxes.lease_oldest([ANNA])
+    ended_ms = seconds_of(town)
+    set_lock(town, ANNA, until=ended_ms)
+    run(town, ANNA)
+    fields = lock(town, ANNA)[1]
+    assert fields[:3] == [b"0", b"%d" % (ended_ms + UNCERTAIN_REST_MS), b"1"]
+    assert fields[4] == b"again?"
+    run(town, ANNA)
+    assert (lock(town, ANNA)[1], town.wire.asked) == (fields, [])
+    set_lock(town, ANNA, until=ended_ms)
+    run(town, ANNA)
+    until(lambda: not town.client.exists(outbox_of(town, ANNA)), 10, "it is settled")
+    assert (town.wire.asked, town.wire.sent) == ([("1", [])], [])
+
+
+def test_one_whose_lease_ended_long_ago_rests_no_more(desk):
+    town = desk(SendAccepted("SM1"), recourse="look_up")
+    queue(town, ANNA, "1")
+    town.work._outboxes.lease_oldest([ANNA])
+    set_lock(town, ANNA, until=seconds_of(town) - UNCERTAIN_REST_MS)
+    run(town, ANNA)
+    until(lambda: town.wire.asked, 10, "it is looked up at once")
+
+
+def test_where_repeats_are_known_a_try_that_never_came_back_is_made_again_at_once(desk):
+    town = desk()
+    queue(town, ANNA, "1")
+    town.work._outboxes.lease_oldest([ANNA])
+    set_lock(town, ANNA, until=seconds_of(town))
+    run(town, ANNA)
+    heard(town, "1")
+
+
+def test_a_try_that_came_too_late_to_send_is_left_and_does_not_count(desk):
+    town = desk(None)
+    queue(town, ANNA, "1")
+    run(town, ANNA)
+    until(lambda: lock(town, ANNA)[1] == [], 10, "it is left")
+    assert town.client.exists(outbox_of(town, ANNA))
+    run(town, ANNA)
+    heard(town, "1", "1")
+    until(lambda: [r.ticket for r in town.records(ANNA)] == ["ticket"], 10, "it is settled")
+
+
+def test_one_that_came_too_late_after_it_was_looked_up_is_looked_up_again(desk):
+    town = desk(UNKNOWN, SmsNotFound(), None, SendAccepted("SM1"), recourse="look_up")
+    queue(town, ANNA, "1")
+    run(town, ANNA)
+    settled(town, ANNA, b"again?")
+    run(town, ANNA)
+    until(lambda: lock(town, ANNA)[1][4:] == [b"untried?"], 10, "it is left")
+    run(town, ANNA)
+    until(lambda: not town.client.exists(outbox_of(town, ANNA)), 10, "it was found")
+    assert len(town.wire.asked) == 2
+    heard(town, "1", "1")
+
+
+def test_a_send_counts_from_the_moment_that_was_looked_at(desk, monkeypatch):
+    """Not from when a process that stood still in between gets to it; and a look-up leaves time for a whole try."""
+    town = desk(UNKNOWN, SmsNotFound(), recourse="look_up")
+    deadlines, limits = [], []
+    send, look_up = town.wire.send, town.wire.look_up
+    town.wire.send = lambda sms, deadline: (deadlines.append(deadline), send(sms, deadline))[1]
+    town.wire.look_up = lambda *asked: (limits.append(asked[-1]), look_up(*asked))[1]
+    queue(town, ANNA, "1")
+    begun_s = monotonic()
+    run(town, ANNA)
+    settled(town, ANNA, b"again?")
+    now_s = iter((begun_s + 100.0, begun_s + 101.0, begun_s + 103.0))
+    taken = one_taken(town, ANNA)
+    monkeypatch.setattr(delivery, "monotonic", lambda: next(now_s, begun_s + 110.0))
+    town.work._bulkheads["clinic"]._begun_s.append(begun_s + 99.5)
+    town.work._run_attempt(*taken, False, begun_s + 99.5)
+    assert limits == [begun_s + 99.5 + delivery.MAX_START_DELAY_AFTER_LOOK_UP_S]
+    assert deadlines[1] == try_deadline(begun_s + 101.0)
 
 
 def outbox_of(town, sender):
@@ -628,8 +710,8 @@ class Hanging(Wire):
         super().__init__()
         self.free = Event()
 
-    def send(self, sms):
-        answer = super().send(sms)
+    def send(self, sms, deadline):
+        answer = super().send(sms, deadline)
         self.free.wait(60)
         return answer
 

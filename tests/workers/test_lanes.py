@@ -574,6 +574,7 @@ def test_a_take_whose_reply_was_lost_is_answered_again_with_all_that_is_known(cl
             owner="owner",
             lease_ms=LEASE_MS,
             longest_pause_ms=0,
+            uncertain_rest_ms=LEASE_MS,
             outboxes=[box],
         )
     )

@@ -1,12 +1,19 @@
-"""A request that may have arrived is never taken for one that did not, on real sockets."""
+"""A request that may have arrived is never taken for one that did not, on real sockets.
+
+Each claim is made of Parley's transport and of requests' own adapter, in whose place that stands.
+"""
 
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from threading import Thread
+from time import monotonic
 
 import pytest
+import requests
+import urllib3.exceptions
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,9 +30,9 @@ from engine.providers import (
     twilio,
     vonage,
 )
-from tests.support.waiting import free_port
-from workers.sending import http_client
-from workers.sending.http_client import ProviderClient
+from tests.support.waiting import HANG_S, free_port
+from workers.sending.deadline_transport import DeadlineTransport, ExchangeDeadline, NothingSentError
+from workers.sending.http_client import ProviderClient, try_deadline
 
 SMS = OutboundSms("aax0", "c", "+33600000001", "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -52,6 +59,58 @@ class Provider:
         return SendAccepted(body.decode()) if body.decode() not in known else SmsNotFound()
 
 
+class RequestsTransport(requests.adapters.HTTPAdapter):
+    """requests' own adapter, with its limits for each address and each read."""
+
+    def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None):
+        now = monotonic()
+        limits = (timeout.first_byte_s - now, timeout.answer_s - now)
+        try:
+            return super().send(request, stream, limits, verify, cert, proxies)
+        except requests.RequestException as e:
+            if any(isinstance(cause, NEVER_SENT) for cause in causes(e)):
+                raise type(e)(NothingSentError(), request=request) from e
+            raise
+
+
+NEVER_SENT = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    ssl.SSLCertVerificationError,
+)
+
+
+def causes(error):
+    """The error and those that it stands for, as requests and urllib3 nest them."""
+    while isinstance(error, BaseException):
+        yield error
+        error = getattr(error, "reason", None) or next(iter(error.args), None)
+
+
+@pytest.fixture(params=[DeadlineTransport, RequestsTransport])
+def connect(request):
+    """A factory of clients of a provider."""
+    clients = []
+
+    def build(provider):
+        clients.append(ProviderClient(provider, request.param()))
+        return clients[-1]
+
+    yield build
+    for client in clients:
+        client.close()
+
+
+def soon():
+    """The deadline of a try that begins now."""
+    return try_deadline(monotonic())
+
+
+def within(first_byte_s=HANG_S, answer_s=HANG_S):
+    return ExchangeDeadline(monotonic() + first_byte_s, monotonic() + answer_s)
+
+
 @contextmanager
 def server(answer):
     """A server that reads one request, sends `answer` (None: nothing, for ever) and hangs up. Answers what it read."""
@@ -68,7 +127,8 @@ def server(answer):
                     request += connection.recv(65536)
                 read.append(request)
                 if answer is None:
-                    connection.recv(1)
+                    with suppress(ConnectionResetError):
+                        connection.recv(1)
                 else:
                     connection.sendall(answer)
 
@@ -78,79 +138,197 @@ def server(answer):
     thread.join(60)
 
 
-def test_an_answer_is_read():
+def test_an_answer_is_read(connect):
     with server(OK) as (url, read):
-        assert ProviderClient(Provider(url), 1).send(SMS) == SendAccepted("t")
-    assert read[0].startswith(b"POST /send ")
-    assert read[0].endswith(b"\r\n\r\nhello")
+        assert connect(Provider(url)).send(SMS, soon()) == SendAccepted("t")
+    head, body = read[0].split(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ") for line in lines)}
+    assert (first, body) == ("POST /send HTTP/1.1", b"hello")
+    assert headers.pop("user-agent")
+    assert headers.pop("host") == url.removeprefix("http://")
+    assert headers == {"content-type": "text/plain", "content-length": "5", "accept-encoding": "identity"}
 
 
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", b"nonsense\r\n\r\n"]
 )
-def test_a_connection_that_breaks_after_the_request_leaves_its_fate_unknown(answer):
+def test_a_connection_that_breaks_after_the_request_leaves_its_fate_unknown(connect, answer):
     with server(answer) as (url, _):
-        assert isinstance(ProviderClient(Provider(url), 1).send(SMS), OutcomeUnknown)
+        assert isinstance(connect(Provider(url)).send(SMS, soon()), OutcomeUnknown)
 
 
-def test_no_answer_in_time_leaves_its_fate_unknown(monkeypatch):
-    monkeypatch.setattr(http_client, "READ_TIMEOUT_S", 0.05)
+def test_no_answer_in_time_leaves_its_fate_unknown(connect):
     with server(None) as (url, _):
-        assert isinstance(ProviderClient(Provider(url), 1).send(SMS), OutcomeUnknown)
+        outcome = connect(Provider(url)).send(SMS, within(answer_s=0.3))
+    assert outcome == OutcomeUnknown("ReadTimeout", "the provider gave no answer")
 
 
-def test_an_answer_that_parley_cannot_read_leaves_its_fate_unknown():
+def test_an_answer_that_parley_cannot_read_leaves_its_fate_unknown(connect):
     def fails():
         raise KeyError("sid")
 
     with server(OK) as (url, _):
-        assert isinstance(ProviderClient(Provider(url, reads=fails), 1).send(SMS), OutcomeUnknown)
+        assert isinstance(connect(Provider(url, reads=fails)).send(SMS, soon()), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "http://"])
-def test_a_connection_that_never_came_about_carried_nothing(url):
-    assert isinstance(ProviderClient(Provider(url.format(port=free_port())), 1).send(SMS), RetryLater)
+def test_a_connection_that_never_came_about_carried_nothing(connect, url):
+    assert isinstance(connect(Provider(url.format(port=free_port()))).send(SMS, soon()), RetryLater)
 
 
-def test_a_server_that_does_not_accept_in_time_got_nothing(monkeypatch):
-    """Its queue of connections is full, so that ours is never made."""
-    monkeypatch.setattr(http_client, "CONNECT_TIMEOUT_S", 0.05)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        with socket.create_connection(address), crowded(address):
-            outcome = ProviderClient(Provider(f"http://127.0.0.1:{address[1]}"), 1).send(SMS)
+def test_a_server_that_does_not_accept_in_time_got_nothing(connect):
+    with silent("127.0.0.1") as port:
+        outcome = connect(Provider(f"http://127.0.0.1:{port}")).send(SMS, within(first_byte_s=0.1))
     assert outcome == RetryLater("ConnectTimeout", "the provider cannot be reached")
 
 
 @contextmanager
-def crowded(address):
-    """More connections than a queue of none takes."""
-    waiting = [socket.socket() for _ in range(4)]
-    for each in waiting:
-        each.setblocking(False)
-        each.connect_ex(address)
-    yield
-    for each in waiting:
-        each.close()
+def silent(address, port=0):
+    """A port that answers no one who wants to connect: its queue of connections is full."""
+    with socket.socket() as listener:
+        listener.bind((address, port))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for each in waiting:
+            each.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_got_nothing(tmp_path):
+def test_a_certificate_that_nobody_vouches_for_got_nothing(connect, tmp_path):
+    with tls_server(tmp_path) as (url, read):
+        outcome = connect(Provider(url)).send(SMS, soon())
+    assert outcome == RetryLater("SSLError", "the provider cannot be reached")
+    assert read == []
+
+
+def test_the_certificates_of_a_bundle_that_the_environment_names_are_trusted(connect, tmp_path, monkeypatch):
+    with tls_server(tmp_path) as (url, read):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate"))
+        assert connect(Provider(url)).send(SMS, soon()) == SendAccepted("t")
+    assert len(read) == 1
+
+
+def test_a_trusted_certificate_of_another_host_got_nothing(connect, tmp_path, monkeypatch):
+    with tls_server(tmp_path) as (url, read):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate"))
+        outcome = connect(Provider(url.replace("127.0.0.1", "localhost"))).send(SMS, soon())
+    assert outcome == RetryLater("SSLError", "the provider cannot be reached")
+    assert read == []
+
+
+@contextmanager
+def tls_server(folder):
+    """A server on TLS that takes one request and answers it. Answers the requests that it read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate(tmp_path))
+    context.load_cert_chain(*certificate(folder))
+    read = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
             connection, _ = listener.accept()
-            with connection, pytest.raises(ssl.SSLError):
-                context.wrap_socket(connection, server_side=True)
+            try:
+                with context.wrap_socket(connection, server_side=True) as secure:
+                    read.append(read_request(secure))
+                    secure.sendall(OK)
+            except (ssl.SSLError, ConnectionError):
+                read.clear()
+            finally:
+                connection.close()
 
         thread = Thread(target=serve)
         thread.start()
-        outcome = ProviderClient(Provider(f"https://127.0.0.1:{listener.getsockname()[1]}"), 1).send(SMS)
-        thread.join(60)
-    assert outcome == RetryLater("SSLError", "the provider cannot be reached")
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}", read
+    thread.join(60)
+
+
+def read_request(connection):
+    request = b""
+    while not request.endswith(b"\r\n\r\nhello"):
+        request += connection.recv(65536)
+    return request
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """Makes a URL the environment's proxy, for all but 127.0.0.9."""
+
+    def use(url):
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, url)
+        monkeypatch.setenv("no_proxy", "127.0.0.9")
+
+    return use
+
+
+def test_a_proxy_of_the_environment_is_handed_the_request(connect, proxied):
+    with server(OK) as (url, read):
+        proxied(url.replace("//", "//anna:s%20cret@"))
+        assert connect(Provider("http://sms.example/api")).send(SMS, soon()) == SendAccepted("t")
+    assert read[0].startswith(b"POST http://sms.example/api/send HTTP/1.1\r\n")
+    assert b"\r\nProxy-Authorization: Basic YW5uYTpzIGNyZXQ=\r\n" in read[0]
+
+
+def test_hosts_for_which_the_environment_wants_no_proxy_are_reached_without(connect, proxied):
+    proxied(f"http://127.0.0.1:{free_port()}")
+    assert connect(Provider(f"http://127.0.0.9:{free_port()}")).send(SMS, soon()).code == "ConnectionError"
+    outcome = connect(Provider(f"http://127.0.0.1:{free_port()}")).send(SMS, soon())
+    assert outcome == RetryLater("ProxyError", "the provider cannot be reached")
+
+
+def test_tls_goes_through_a_proxys_tunnel(connect, proxied, tmp_path, monkeypatch):
+    with tls_server(tmp_path) as (url, read), tunnel() as (proxy, asked):
+        proxied(proxy)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate"))
+        assert connect(Provider(url)).send(SMS, soon()) == SendAccepted("t")
+    assert asked[0].startswith(f"CONNECT {url.removeprefix('https://')} HTTP/1.".encode())
+    assert read[0].startswith(b"POST /send HTTP/1.1\r\n")
+
+
+def test_a_tunnel_that_is_refused_carried_nothing(connect, proxied):
+    with tunnel(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n") as (proxy, _):
+        proxied(proxy)
+        outcome = connect(Provider("https://127.0.0.1:9")).send(SMS, soon())
+    assert outcome == RetryLater("ProxyError", "the provider cannot be reached")
+
+
+@contextmanager
+def tunnel(refusal=b""):
+    """A proxy that connects once, or refuses. Answers what it was asked."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            ours, _ = listener.accept()
+            with ours:
+                asked.append(ours.recv(65536))
+                if refusal:
+                    ours.sendall(refusal)
+                    return
+                host, port = asked[0].split()[1].decode().split(":")
+                with socket.create_connection((host, int(port))) as theirs:
+                    ours.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                    back = Thread(target=pump, args=(theirs, ours))
+                    back.start()
+                    pump(ours, theirs)
+                    back.join(60)
+
+        thread = Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    thread.join(60)
+
+
+def pump(source, drain):
+    try:
+        while data := source.recv(65536):
+            drain.sendall(data)
+        drain.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 def certificate(folder):
@@ -161,7 +339,10 @@ def certificate(folder):
     made = (
         x509.CertificateBuilder()
         .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(begins).not_valid_after(begins + timedelta(days=36_500)).sign(key, hashes.SHA256())
+        .not_valid_before(begins).not_valid_after(begins + timedelta(days=36_500))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
     )  # fmt: skip
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "certificate").write_bytes(made.public_bytes(Encoding.PEM))
@@ -169,14 +350,15 @@ def certificate(folder):
     return folder / "certificate", folder / "key"
 
 
-def test_a_look_up_asks_with_get_and_says_what_was_found():
+def test_a_look_up_asks_with_get_and_says_what_was_found(connect):
+    by_s = monotonic() + HANG_S
     with server(OK) as (url, read):
-        assert ProviderClient(Provider(url), 1).look_up(SMS, 0.0, {"other"}) == SendAccepted("ok")
+        assert connect(Provider(url)).look_up(SMS, 0.0, {"other"}, by_s) == SendAccepted("ok")
     assert read[0].startswith(b"GET /sent?to=33600000001 ")
     with server(OK) as (url, _):
-        assert ProviderClient(Provider(url), 1).look_up(SMS, 0.0, {"ok"}) == SmsNotFound()
+        assert connect(Provider(url)).look_up(SMS, 0.0, {"ok"}, by_s) == SmsNotFound()
     with server(b"") as (url, _):
-        assert isinstance(ProviderClient(Provider(url), 1).look_up(SMS, 0.0, set()), OutcomeUnknown)
+        assert isinstance(connect(Provider(url)).look_up(SMS, 0.0, set(), by_s), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -186,10 +368,10 @@ def test_a_look_up_asks_with_get_and_says_what_was_found():
         ("http 999", "other"), ("http 5030", "other"), ("+33600000001", "other"), ("ValueError", "other"),
     ],
 )  # fmt: skip
-def test_a_code_that_is_not_known_is_no_label(code, label):
+def test_a_code_that_is_not_known_is_no_label(connect, code, label):
     provider = Provider("http://127.0.0.1:9")
     provider.known_codes = frozenset(("104",))
-    assert ProviderClient(provider, 1).metric_code(code) == label
+    assert connect(provider).metric_code(code) == label
 
 
 def test_the_codes_of_every_provider_that_decide_something_are_labels():

@@ -10,7 +10,6 @@ from workers.clock.alarm_clock import AlarmClock
 from workers.clock.invitation_pacer import InvitationPacer
 from workers.dead_letters.replay import DeadLetterReplayer
 from workers.dead_letters.replay_decision import ReplayOption
-from workers.sending import bulkhead
 from workers.sending.delivery import DeliveryRunner
 from workers.sending.http_client import ProviderClient
 from workers.store.deployment import Deployment
@@ -33,8 +32,7 @@ def build_turn_runner(deployment: Deployment) -> TurnRunner:
 def build_delivery_runner(deployment: Deployment) -> DeliveryRunner:
     settings = deployment.settings
     clients = {
-        name: ProviderClient(open_provider(settings.provider_settings(name)), bulkhead.SLOTS_PER_CHANNEL)
-        for name in settings.channels
+        name: ProviderClient(open_provider(settings.provider_settings(name))) for name in settings.channels
     }
     return DeliveryRunner(
         deployment.outbox_store(),

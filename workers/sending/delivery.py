@@ -27,7 +27,7 @@ from engine.model import segments
 from engine.model.events import OutboundSms, decode_outbound
 from engine.providers import ChannelFault, OutcomeUnknown, RetryLater, SendAccepted, SendOutcome, SmsNotFound
 from workers.sending.bulkhead import ChannelBulkhead
-from workers.sending.http_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ProviderClient
+from workers.sending.http_client import TRY_TIMEOUT_S, ProviderClient, try_deadline
 from workers.sending.send_policy import (
     REPEATABLE_FOR_MS,
     SendAttempt,
@@ -51,10 +51,10 @@ MAX_START_DELAY_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
 
 MAX_START_DELAY_AFTER_LOOK_UP_S = 5.0
-"""The same for an SMS that was looked up first; so much that the lease lasts until it is sent."""
+"""The same for an SMS that is looked up first, and until when an answer to that is waited for: so much that the lease lasts
+for a whole try after it."""
 
-
-IN_FLIGHT_TIMEOUT_S = CONNECT_TIMEOUT_S + READ_TIMEOUT_S + 0.1
+IN_FLIGHT_TIMEOUT_S = TRY_TIMEOUT_S + 0.1
 """How long tries may go on once the process is told to stop: as long as one takes that began just before."""
 
 LAST_UPDATE_TIMEOUT_S = 0.3
@@ -94,7 +94,8 @@ class DeliveryRunner:
         """Begin a try for every one of these senders whose next SMS may leave."""
         while senders and (room := self._wait_for_free_slots()):
             taken_s = monotonic()
-            for take, sms, probe in self._select_sendable(self._outboxes.lease_oldest(senders[:room])):
+            takes = self._outboxes.lease_oldest(senders[:room], self._asked_channels())
+            for take, sms, probe in self._select_sendable(takes):
                 self._bulkheads[sms.channel].run_in_slot(
                     taken_s, partial(self._run_attempt, take, sms, probe, taken_s)
                 )
@@ -134,6 +135,9 @@ class DeliveryRunner:
 
     def _remaining_stop_s(self) -> float:
         return max(0.0, (self._stop_deadline_s or 0.0) - monotonic())
+
+    def _asked_channels(self) -> list[str]:
+        return [name for name, client in self._clients.items() if client.recourse == "look_up"]
 
     def _select_sendable(self, takes: Sequence[OutboxLease]) -> list[tuple[OutboxLease, OutboundSms, bool]]:
         """The takes whose channel lets them leave now, each with its SMS and whether it is to probe; the others go back to
@@ -205,13 +209,13 @@ class DeliveryRunner:
         return ready, later
 
     def _run_attempt(self, take: OutboxLease, sms: OutboundSms, probe: bool, taken_s: float) -> None:
-        begun = monotonic()
+        begun_s = monotonic()
         faults.reach("before_send")
         outcome: SendOutcome | None = None
         uncertain = take.uncertain
         try:
-            if self._stop_deadline_s is None and monotonic() - taken_s < MAX_START_DELAY_S:
-                outcome, uncertain = self._look_up_or_send(take, sms, taken_s)
+            if self._stop_deadline_s is None and begun_s - taken_s < MAX_START_DELAY_S:
+                outcome, uncertain = self._look_up_or_send(take, sms, taken_s, begun_s)
         except redis.RedisError as e:
             log.warning("a try was not made: Redis failed", id=sms.id, error=type(e).__name__)
         except Exception as e:
@@ -219,30 +223,34 @@ class DeliveryRunner:
             outcome = RetryLater(type(e).__name__, "Parley could not make the request", this_sms_only=True)
         faults.reach("after_send")
         self._ended_attempts.put(
-            SendAttempt(take, sms, outcome, monotonic() - begun, uncertain, probe, taken_s)
+            SendAttempt(take, sms, outcome, monotonic() - begun_s, uncertain, probe, taken_s)
         )
 
     def _look_up_or_send(
-        self, take: OutboxLease, sms: OutboundSms, taken_s: float
+        self, take: OutboxLease, sms: OutboundSms, taken_s: float, begun_s: float
     ) -> tuple[SendOutcome | None, bool]:
-        """What a try came to (None: it was left), and whether the provider may have the SMS after it."""
+        """What a try came to (None: it was left), and whether the provider may have the SMS after it. However long the
+        process stands still in between: the moment that was looked at last is the one that the send counts from."""
         wire = self._clients[sms.channel]
-        if wire.recourse == "look_up" and (take.uncertain or sms.uncertain):
-            found = self._look_up(wire, take, sms)
+        may_be_there = take.uncertain or sms.uncertain
+        if wire.recourse == "look_up" and may_be_there:
+            latest_s = taken_s + MAX_START_DELAY_AFTER_LOOK_UP_S
+            found = self._look_up(wire, take, sms, latest_s)
             faults.reach("after_look_up")
             if not isinstance(found, SmsNotFound):
                 return found, isinstance(found, OutcomeUnknown | ChannelFault)
-            if self._stop_deadline_s is not None or monotonic() - taken_s > MAX_START_DELAY_AFTER_LOOK_UP_S:
+            begun_s = monotonic()
+            if self._stop_deadline_s is not None or begun_s > latest_s:
                 return None, True
-        outcome = wire.send(sms)
-        return outcome, isinstance(outcome, OutcomeUnknown)
+        outcome = wire.send(sms, try_deadline(begun_s))
+        return outcome, may_be_there if outcome is None else isinstance(outcome, OutcomeUnknown)
 
     def _look_up(
-        self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms
+        self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms, answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         """Whether the provider has an SMS that it may have. An answer about anything but the SMS leaves that open."""
         since = (take.first_attempt_ms or take.now - REPEATABLE_FOR_MS) / 1000
-        found = wire.look_up(sms, since, self._outboxes.recent_tickets(take.sender))
+        found = wire.look_up(sms, since, self._outboxes.recent_tickets(take.sender), answer_by_s)
         if isinstance(found, RetryLater):
             found = OutcomeUnknown(found.code, found.why, found.this_sms_only)
         match found:

@@ -1,17 +1,15 @@
 """HTTP to one provider: a request is made once, and every way in which it may end is an outcome.
 
-A connection that never came about has carried nothing; whatever else goes wrong, the provider may have the SMS.
+A request of which no byte left has carried nothing; whatever else goes wrong, the provider may have the SMS.
 """
 
 import re
 from collections.abc import Callable, Container, Iterator
-from ssl import SSLCertVerificationError
 from time import time
 from typing import Any, TypeVar, cast
 
 import requests
 import structlog
-import urllib3.exceptions
 
 from engine.model.events import OutboundSms
 from engine.providers import (
@@ -23,18 +21,25 @@ from engine.providers import (
     SendOutcome,
     SmsNotFound,
 )
+from workers.sending.deadline_transport import (
+    DeadlineTransport,
+    ExchangeDeadline,
+    NothingSentError,
+    TooLateToSendError,
+)
 
 log = structlog.get_logger()
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.0, 6.0
+CONNECT_TIMEOUT_S = 3.0
+"""How long a try may take until the first byte of its request leaves: resolving, connecting, a proxy and TLS together."""
+
+TRY_TIMEOUT_S = 9.0
+"""How long a try may take altogether, until its answer has been read."""
 
 _NOT_SENT_ERRORS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    urllib3.exceptions.ProxyError,
-    SSLCertVerificationError,
+    NothingSentError,
 )
 
 _HTTP_STATUS_CODE = re.compile(r"http [1-5][0-9][0-9]")
@@ -45,21 +50,33 @@ _REQUESTS_ERROR_NAMES = frozenset(
 Reading = TypeVar("Reading")
 
 
-class ProviderClient:
-    """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once."""
+def try_deadline(begun_s: float) -> ExchangeDeadline:
+    """The deadline of a send that begins at this moment of time.monotonic."""
+    return ExchangeDeadline(begun_s + CONNECT_TIMEOUT_S, begun_s + TRY_TIMEOUT_S)
 
-    def __init__(self, provider: Provider, slots: int) -> None:
+
+class ProviderClient:
+    """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once. `close` ends them.
+    `transport` is any adapter of requests that takes an ExchangeDeadline for its `timeout`."""
+
+    def __init__(self, provider: Provider, transport: requests.adapters.BaseAdapter | None = None) -> None:
         self.recourse = provider.recourse
         self._provider = provider
-        self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=slots)
+        self._transport = transport or DeadlineTransport()
         self._options: Any = requests.Session().merge_environment_settings(provider.url, {}, None, None, None)
         self._post_templates: dict[str, requests.PreparedRequest] = {}
 
-    def send(self, sms: OutboundSms) -> SendOutcome:
-        """Try once."""
-        return self._make_request(
-            self._provider.write_send_request(sms, time()), self._provider.read_send_reply
-        )
+    def close(self) -> None:
+        self._transport.close()
+
+    def send(self, sms: OutboundSms, deadline: ExchangeDeadline) -> SendOutcome | None:
+        """Try once. None: its time was over before the first byte could leave, and nothing was sent."""
+        try:
+            return self._make_request(
+                self._provider.write_send_request(sms, time()), self._provider.read_send_reply, deadline
+            )
+        except TooLateToSendError:
+            return None
 
     def metric_code(self, code: str) -> str:
         """An outcome's code as a label of a metric: what the provider's documentation has, an HTTP status, the name of an
@@ -71,24 +88,31 @@ class ProviderClient:
         )
         return code if known else "other"
 
-    def look_up(self, sms: OutboundSms, since: float, known: Container[str]) -> SendOutcome | SmsNotFound:
-        """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. Only if
-        that is its recourse."""
+    def look_up(
+        self, sms: OutboundSms, since: float, known: Container[str], answer_by_s: float
+    ) -> SendOutcome | SmsNotFound:
+        """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. The answer
+        is waited for until `answer_by_s` (of time.monotonic). Only if that is the provider's recourse."""
         lister = cast(LookupProvider, self._provider)
 
         def read_listing(status: int, body: bytes) -> SendOutcome | SmsNotFound:
             return lister.read_lookup_reply(sms, since, status, body, known)
 
-        return self._make_request(lister.write_lookup_request(sms, since), read_listing)
+        deadline = ExchangeDeadline(answer_by_s, answer_by_s)
+        return self._make_request(lister.write_lookup_request(sms, since), read_listing, deadline)
 
     def _make_request(
-        self, request: ProviderRequest, read: Callable[[int, bytes], Reading]
+        self, request: ProviderRequest, read: Callable[[int, bytes], Reading], deadline: ExchangeDeadline
     ) -> Reading | RetryLater | OutcomeUnknown:
+        timeout: Any = deadline  # an adapter says of its timeout what it may be
         try:
-            reply = self._adapter.send(
-                self._prepare_request(request), timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), **self._options
-            )
+            reply = self._transport.send(self._prepare_request(request), timeout=timeout, **self._options)
             return read(reply.status_code, reply.content)
+        except TooLateToSendError:
+            raise
+        except requests.exceptions.ContentDecodingError as e:
+            log.warning("an answer of a provider is not read", why=str(e))
+            return OutcomeUnknown(type(e).__name__, "Parley could not read the provider's answer")
         except requests.RequestException as e:
             if any(isinstance(cause, _NOT_SENT_ERRORS) for cause in _error_chain(e)):
                 return RetryLater(type(e).__name__, "the provider cannot be reached")
@@ -111,7 +135,7 @@ class ProviderClient:
 
 
 def _error_chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it says it stands for, by requests' and urllib3's nesting."""
+    """The error, and those that it says it stands for, by requests' nesting."""
     while True:
         yield error
         inner = getattr(error, "reason", None) or next(iter(error.args), None)

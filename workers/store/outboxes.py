@@ -25,8 +25,8 @@ from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 from workers.store.failovers import FailoverGuard
 
 OUTBOX_LEASE_MS = 15_000
-"""Longer than an attempt can take (the timeouts of workers/sending/http_client.py), so that nobody else begins one
-meanwhile."""
+"""Longer than a try can take that begins in time (MAX_START_DELAY_AFTER_LOOK_UP_S in workers/sending/delivery.py, and
+TRY_TIMEOUT_S in workers/sending/http_client.py, a deadline that it cannot outlive), so that nobody else begins one meanwhile."""
 
 MAX_BROUGHT_FORWARD = 1_000
 """Senders of a shard that are brought forward when a channel's pause has ended by itself; others look a little later."""
@@ -37,7 +37,8 @@ LONGEST_PAUSE_MS = 3_600_000
 """A channel's `pause_s` is no longer."""
 
 UNCERTAIN_REST_MS = 10_000
-"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all."""
+"""How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all. From the end of
+a try on, or of its lease if the try never came back."""
 
 UNLIMITED_SMS_PER_SECOND = 1_000.0
 """SMS a second by which a backlog is brought forward whose channel has no limit."""
@@ -119,8 +120,9 @@ class OutboxStore:
         self._lease_ms = lease_ms
         self._longest_pause_ms = longest_pause_ms
 
-    def lease_oldest(self, senders: Sequence[str]) -> list[OutboxLease]:
-        """Of these senders, those whose oldest SMS may be tried now, each with it."""
+    def lease_oldest(self, senders: Sequence[str], asked_channels: Sequence[str] = ()) -> list[OutboxLease]:
+        """Of these senders, those whose oldest SMS may be tried now, each with it. The providers of `asked_channels` are
+        asked for an SMS that they may have, for UNCERTAIN_REST_MS after a try that never came back at the soonest."""
         owner = secrets.token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
         answers = self._failovers.run_commands(
@@ -134,7 +136,9 @@ class OutboxStore:
                         owner=owner,
                         lease_ms=self._lease_ms,
                         longest_pause_ms=self._longest_pause_ms,
+                        uncertain_rest_ms=UNCERTAIN_REST_MS,
                         outboxes=[_leased_outbox(k, sender) for sender in group],
+                        asked_channels=asked_channels,
                     )
                 )
                 for k, group in groups.items()

@@ -7,13 +7,16 @@ local TRIES = 20           -- failed tries of an SMS that are remembered
 -- the first of them (0: none), 1 if the provider may have it, permit, ms before which tries may be lost, entry}: the oldest
 -- SMS, which nobody else will try until the lease ends. The
 -- provider may have it if it was left so, or in the middle of a try whose worker never came back. permit: the epoch in
--- which one was booked for now, or -1. The same owner asking again gets the same.
+-- which one was booked for now, or -1. The same owner asking again gets the same. Where its provider is asked for an SMS, one
+-- whose try never came back rests first, from the lease's end on: a provider may not list yet what it has just got.
 local function lease_sms(keys, args)
   local now = clock()
   local lost = lost_before(keys.server, now)
   if not lost then return UNKNOWN_SERVER end
   local owner, lease, pause = args.owner, tonumber(args.lease_ms), tonumber(args.longest_pause_ms)
   local fences, alarms = keys.fence, keys.outbox_alarms
+  local rest, asked = tonumber(args.uncertain_rest_ms), {}
+  for i = 1, #args.asked_channels do asked[args.asked_channels[i]] = true end
 
   local function one(sender, mailbox, outbox, lock_key)
     local lock = read_outbox_lease(lock_key, now, pause)
@@ -25,6 +28,11 @@ local function lease_sms(keys, args)
     end
     if lock and lock.state == STATE.trying and lock.tag == owner then
       return {lock.fence, now, lock.attempts - 1, lock.since, lock.uncertain and 1 or 0, -1, lost, entry}
+    end
+    local abandoned = lock and lock.state == STATE.trying and lock.till <= now
+    if abandoned and now < lock.till + rest and asked[string.match(entry, '^%Z*')] then
+      lock.fence, lock.till, lock.state, lock.tag, lock.uncertain = 0, lock.till + rest, STATE.again, '', true
+      write_outbox_lock(lock_key, now, lock)
     end
     if lock and lock.till > now then
       redis.call('ZADD', alarms, ms(lock.till), sender)
