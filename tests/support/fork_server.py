@@ -29,7 +29,7 @@ from threading import Lock
 ROOT = Path(__file__).parents[2]
 
 PRELOADED = (
-    "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
+    "aiohttp", "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
     "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop",
     "engine.proofs.survey_loader", "engine.providers.octopush", "engine.turns.advance",
     "config.settings.settings", "config.store.keyspace",

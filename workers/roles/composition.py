@@ -1,6 +1,7 @@
 """Puts together what works on a deployment: one function for each kind of work, which workers and commands share."""
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from config.settings.channels import channel_policies
 from config.settings.settings import Settings
@@ -10,10 +11,11 @@ from workers.clock.alarm_clock import AlarmClock
 from workers.clock.invitation_pacer import InvitationPacer
 from workers.dead_letters.replay import DeadLetterReplayer
 from workers.dead_letters.replay_decision import ReplayOption
-from workers.sending.delivery import DeliveryRunner
-from workers.sending.http_client import ProviderClient
 from workers.store.deployment import Deployment
 from workers.turns.turns import TurnRunner
+
+if TYPE_CHECKING:
+    from workers.sending.delivery import DeliveryRunner
 
 
 def build_turn_runner(deployment: Deployment) -> TurnRunner:
@@ -29,7 +31,10 @@ def build_turn_runner(deployment: Deployment) -> TurnRunner:
     )
 
 
-def build_delivery_runner(deployment: Deployment) -> DeliveryRunner:
+def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
+    from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (aiohttp takes 13 MB, of who sends only)
+    from workers.sending.http_client import ProviderClient  # noqa: PLC0415 (as above)
+
     settings = deployment.settings
     clients = {
         name: ProviderClient(open_provider(settings.provider_settings(name))) for name in settings.channels
