@@ -301,6 +301,11 @@ def test_a_compressed_answer_was_not_asked_for_and_is_not_unpacked(connect):
     assert peak < MAX_ANSWER_BYTES
 
 
+def test_a_charset_in_the_place_of_a_compression_is_passed_over(connect):
+    with server(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: utf-8\r\n\r\n")) as (url, _):
+        assert connect(Provider(url)).send(SMS, soon()) == SendAccepted("t")
+
+
 def measured(do):
     """What it answers, and how many bytes were in use at once, of those that it took."""
     tracemalloc.start()
@@ -365,6 +370,18 @@ def test_a_thread_that_hangs_holds_no_try(connect, monkeypatch):
     client._transport._loop.call_soon_threadsafe(free.wait, HANG_S)
     assert client.send(SMS, within(answer_s=0.1)) == NO_ANSWER
     free.set()
+
+
+def test_a_client_that_is_closed_ends_the_tries_under_way(connect):
+    outcomes = []
+    with peer(hold) as (port, made):
+        client = connect(Provider(f"http://127.0.0.1:{port}"))
+        trying = Thread(target=lambda: outcomes.append(client.send(SMS, within())))
+        trying.start()
+        until(lambda: made, 10, "it is under way")
+        client.close()
+        trying.join(HANG_S)
+    assert isinstance(outcomes[0], OutcomeUnknown | RetryLater)
 
 
 def test_a_client_that_is_forgotten_leaves_no_thread():

@@ -32,7 +32,7 @@ def build_turn_runner(deployment: Deployment) -> TurnRunner:
 
 
 def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
-    from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (aiohttp takes 13 MB, of who sends only)
+    from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (aiohttp takes 13 MB)
     from workers.sending.http_client import ProviderClient  # noqa: PLC0415 (as above)
 
     settings = deployment.settings

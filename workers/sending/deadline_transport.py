@@ -42,6 +42,13 @@ MAX_ANSWER_BYTES = 2 << 20
 """The longest answer that is read: 200 messages of 1,600 characters, each written as an escape of six bytes, which is the
 longest page that a look-up lists (LOOKUP_PAGE_SIZE in engine/providers/twilio.py)."""
 
+COMPRESSIONS = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"))
+"""Content codings that make an answer longer when they are undone (RFC 9110, section 8.4.1, and IANA's list). What else some
+gateways say there, such as `utf-8`, is passed over."""
+
+MAX_HEADER_LINE_BYTES = 65_536
+"""As in http.client."""
+
 NEXT_ADDRESS_S = 0.25
 """How long an address of a host may be silent before the next one is tried beside it (RFC 8305, section 5)."""
 
@@ -110,14 +117,14 @@ class DeadlineTransport(requests.adapters.BaseAdapter):
         proxy = _proxy_of(request, proxies)
         secure = any(url.lower().startswith("https:") for url in (request.url, proxy) if url)
         tls = self._tls_context(verify) if secure else True
-        results: SimpleQueue[requests.Response | BaseException] = SimpleQueue()
+        results: SimpleQueue[requests.Response | Exception] = SimpleQueue()
         exchange = partial(self._exchanger.exchange, request, deadline, tls, proxy)
         self._loop.call_soon_threadsafe(self._exchanger.begin, exchange, results.put)
         try:
             result = results.get(timeout=max(0.0, deadline.answer_s + LOOP_GRACE_S - monotonic()))
         except Empty as e:
             raise requests.ReadTimeout(e, request=request) from e
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -167,6 +174,8 @@ class _Exchanger:
             headers={"User-Agent": "parley", "Accept-Encoding": "identity"},
             skip_auto_headers=("Accept", "Content-Type"),
             auto_decompress=False,
+            max_line_size=MAX_HEADER_LINE_BYTES,
+            max_field_size=MAX_HEADER_LINE_BYTES,
         ) as self._session:
             started.set_result(self._loop)
             await self._stopped.wait()
@@ -177,7 +186,7 @@ class _Exchanger:
         async def run() -> None:
             try:
                 put(await exchange())
-            except BaseException as e:  # noqa: BLE001 (whoever waits gets it)
+            except Exception as e:  # noqa: BLE001 (whoever waits gets it)
                 put(e)
 
         task = self._loop.create_task(run())
@@ -218,7 +227,7 @@ class _Exchanger:
                     ssl=tls,
                 ) as answer:
                     return _as_response(request, answer, await _read_answer(answer))
-        except Exception as e:
+        except (Exception, asyncio.CancelledError) as e:  # cancelled: the transport is closed
             if body and body.left is None:
                 raise body.refusal or _error_before_sending(e, request) from e
             if body:
@@ -299,10 +308,10 @@ class _ThreadResolver(AbstractResolver):
 
 async def _read_answer(answer: aiohttp.ClientResponse) -> bytes:
     """The body, if it is not compressed, and no longer than MAX_ANSWER_BYTES."""
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
+    codings = {each.strip().lower() for each in answer.headers.get("Content-Encoding", "").split(",")}
+    if codings & COMPRESSIONS:
         answer.close()
-        raise requests.exceptions.ContentDecodingError(f"an answer in {encoding[:20]!r} was not asked for")
+        raise requests.exceptions.ContentDecodingError("the answer is compressed, which was not asked for")
     body = bytearray()
     while chunk := await answer.content.readany():
         body += chunk
@@ -325,7 +334,9 @@ def _as_response(
     return response
 
 
-def _error_before_sending(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
+def _error_before_sending(
+    error: BaseException, request: requests.PreparedRequest
+) -> requests.RequestException:
     """What is raised for an error by which no byte of a request had left."""
     kind: type[requests.RequestException] = type(_error_of_exchange(error, request))
     if isinstance(error, TimeoutError):
@@ -333,7 +344,7 @@ def _error_before_sending(error: Exception, request: requests.PreparedRequest) -
     return kind(NothingSentError(str(error)), request=request)
 
 
-def _error_of_exchange(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
+def _error_of_exchange(error: BaseException, request: requests.PreparedRequest) -> requests.RequestException:
     """What is raised for an error by which the request may have left; some cannot come so late."""
     match error:
         case requests.RequestException():
