@@ -2,9 +2,8 @@
 
 import gc
 import signal
-import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import redis
 import structlog
@@ -18,24 +17,13 @@ from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
+from ingest.connections import ConnectionLimits
+from ingest.http_server import fit_to_file_limit, open_listening_socket, server_config
 from ingest.intake.server_guard import check_lanes_server
 from ingest.web import create_app
-from ingest.webhooks.fast_path import WebhookFastPath
+from ingest.webhooks.fast_path import AsgiApp
 
 log = structlog.get_logger()
-
-LISTEN_BACKLOG = 2_048
-SHUTDOWN_TIMEOUT_S = 3
-"""How long requests may take to finish once the process is told to stop."""
-
-
-def open_listening_socket(host: str, port: int) -> socket.socket:
-    """A listening socket, or the process's end with a sentence. Several processes may share a port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG, reuse_port=True)
-    except OSError as e:
-        sys.exit(f"web cannot listen on {host}, port {port} ({e.strerror}): set PARLEY_HOST and PARLEY_PORT")
 
 
 def tune_garbage_collector() -> None:
@@ -46,21 +34,14 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def run_web_server(settings: Settings, surveys: SurveyRegistry, app: WebhookFastPath) -> None:
-    with open_listening_socket(settings.host, settings.port) as door:
+def run_web_server(settings: Settings, surveys: SurveyRegistry, app: AsgiApp) -> None:
+    limits = fit_to_file_limit(ConnectionLimits(connections=settings.web_connections))
+    with ExitStack() as stack:
+        doors = [stack.enter_context(open_listening_socket(settings.host, settings.port))]
+        if settings.metrics_port:
+            door = open_listening_socket(settings.host, settings.metrics_port, "PARLEY_METRICS_PORT")
+            doors.append(stack.enter_context(door))
         log.info("running", role="web", host=settings.host, port=settings.port)
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            loop="uvloop",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        )
         tune_garbage_collector()
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again once all is done
             signal.signal(number, lambda _number, _frame: sys.exit(0))
@@ -68,7 +49,7 @@ def run_web_server(settings: Settings, surveys: SurveyRegistry, app: WebhookFast
             process_registry.send_heartbeats(settings.redis_url, "web"),
             run_periodically(survey_reloader(settings, surveys).check_folder, RELOAD_INTERVAL_S, "surveys"),
         ):
-            uvicorn.Server(config).run(sockets=[door])
+            uvicorn.Server(server_config(app, limits)).run(sockets=doors)
 
 
 def survey_reloader(settings: Settings, surveys: SurveyRegistry) -> SurveyReloader:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import falcon
+import falcon.asgi
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -13,6 +14,7 @@ from config.telemetry.exposition import GaugeReading, MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.intake.mailboxes import AsyncRedisClient
 from ingest.intake.spool import EMPTY_STATUS, Spool, SpoolStatus, now_ms
+from ingest.webhooks.fast_path import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 
 
 class LivenessResource:
@@ -87,3 +89,18 @@ class MetricsResource:
         loop = asyncio.get_running_loop()
         resp.data = await loop.run_in_executor(self._reader, self._exposition.text)
         resp.content_type = CONTENT_TYPE_LATEST
+
+
+class MetricsPort:
+    """An ASGI application in front of `behind`: what comes by `port` gets `/metrics`, and nothing else."""
+
+    def __init__(self, port: int, metrics: MetricsResource, behind: AsgiApp) -> None:
+        self._port = port
+        self._application = behind
+        self._metrics: falcon.asgi.App[Request, Response] = falcon.asgi.App()
+        self._metrics.add_route("/metrics", metrics)
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        came_by = scope.get("server")
+        application = self._metrics if came_by and came_by[1] == self._port else self._application
+        await application(scope, receive, send)

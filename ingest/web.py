@@ -18,7 +18,7 @@ from ingest.intake.spool import open_spool
 from ingest.intake.spool_drain import SpoolDrain
 from ingest.webhooks import simulated_phone
 from ingest.webhooks.channel_endpoint import RETRY_AFTER_S, UNAVAILABLE_TITLE, WebhooksResource
-from ingest.webhooks.fast_path import WebhookFastPath
+from ingest.webhooks.fast_path import AsgiApp, WebhookFastPath
 from ingest.webhooks.inline_replies import InlineReplies
 
 
@@ -49,7 +49,7 @@ async def _redis_unavailable(
     raise falcon.HTTPServiceUnavailable(title=UNAVAILABLE_TITLE, retry_after=RETRY_AFTER_S) from error
 
 
-def create_app(settings: Settings, surveys: SurveyRegistry) -> WebhookFastPath:
+def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
     """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
     the spool cannot be used."""
     lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit)
@@ -71,8 +71,11 @@ def create_app(settings: Settings, surveys: SurveyRegistry) -> WebhookFastPath:
     app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool))
     metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool)))
     app.add_middleware(metrics)
-    app.add_route("/metrics", metrics)
     api.add_routes(app, settings, surveys, lanes, mailboxes)
-    if any(channel.provider == "simulator" for channel in settings.channels.values()):
+    if settings.only_simulated:
         simulated_phone.add_routes(app, phones)
-    return WebhookFastPath(app, webhooks)
+    fast_path = WebhookFastPath(app, webhooks)
+    if settings.metrics_port:
+        return health.MetricsPort(settings.metrics_port, metrics, fast_path)
+    app.add_route("/metrics", metrics)
+    return fast_path

@@ -193,6 +193,9 @@ DASHBOARD_ROWS = [
                PromQuery(rate_by("spool_refused", "reason", "").expr, "refused: {{reason}}")]),
     ]),
     PanelRow("Refusals", [
+        Panel("Connections ended", "ops",
+              "By what was wrong: too slow, too large, or one too many. Many: somebody wants `web` for himself.",
+              [rate_by("connections_refused", "reason", "")], stacked=True),
         Panel("STARTs that opened nothing", "ops",
               "By reason: a person's caps, the channel's, or an opt-out.",
               [rate_by("starts_refused", "channel, reason")], stacked=True),

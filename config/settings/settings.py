@@ -53,6 +53,14 @@ ENVIRONMENT_VARIABLES = (
     EnvironmentVariable("PARLEY_HOST", "127.0.0.1", "the address on which `web` listens"),
     EnvironmentVariable("PARLEY_PORT", "8000", "the port on which `web` listens"),
     EnvironmentVariable(
+        "PARLEY_METRICS_PORT",
+        "0",
+        "a port for `/metrics` of `web` alone, for inside; 0: it is on `PARLEY_PORT`",
+    ),
+    EnvironmentVariable(
+        "PARLEY_WEB_CONNECTIONS", "1000", "connections that a `web` process has at once, at the most"
+    ),
+    EnvironmentVariable(
         "PARLEY_PUBLIC_URL",
         "",
         "where the world reaches `web`, such as https://sms.example.org; providers sign and call it",
@@ -105,6 +113,8 @@ _DAY_MS = 86_400_000
 
 MAX_SPOOL_MB = 1_048_576
 
+MAX_WEB_CONNECTIONS = 100_000
+
 MAX_SHARDS = 16_384
 """Redis Cluster has no more slots."""
 
@@ -136,6 +146,13 @@ class Settings(msgspec.Struct, frozen=True):
     keys: tuple[ApiKey, ...] = ()
     spool: Path | None = None
     spool_bytes: int = 0
+    metrics_port: int = 0
+    web_connections: int = int(_DEFAULT_VALUES["PARLEY_WEB_CONNECTIONS"])
+
+    @property
+    def only_simulated(self) -> bool:
+        """Is every channel simulated? Only then has anybody what the simulator offers to everybody."""
+        return all(channel.provider == SIMULATOR for channel in self.channels.values())
 
     @property
     def offered_surveys(self) -> frozenset[str]:
@@ -218,6 +235,8 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         keys=keys,
         spool=Path(env.text("PARLEY_SPOOL")) if env.text("PARLEY_SPOOL") else None,
         spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MAX_SPOOL_MB) << 20,
+        metrics_port=env.metrics_port(port),
+        web_connections=env.number("PARLEY_WEB_CONNECTIONS", 1, MAX_WEB_CONNECTIONS),
     )
 
 
@@ -240,6 +259,13 @@ class _EnvironmentReader:
             return int(written)
         self._problems.append(f"{name} is {written!r}: expected a whole number from {least} to {most}")
         return int(_DEFAULT_VALUES[name])
+
+    def metrics_port(self, port: int) -> int:
+        """The port of metrics alone, which is not `port`; 0 if there is none."""
+        found = self.number("PARLEY_METRICS_PORT", 0, 65_535)
+        if found == port:
+            self._problems.append(f"PARLEY_METRICS_PORT is {found}, as PARLEY_PORT: expected another, or 0")
+        return found
 
     def log_style(self) -> LogStyle:
         match self.text("PARLEY_LOG"):

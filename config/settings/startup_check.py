@@ -5,9 +5,10 @@ Everything is checked, and every mistake is reported at once, each in one line.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from config.settings.channels import SIMULATOR
 from config.settings.config_errors import ConfigError, unknown_name_problem
 from config.settings.settings import Settings, config_file, read_settings
 from config.settings.survey_folder import SurveyFiles, read_survey_files
@@ -23,10 +24,25 @@ def load_settings_and_surveys(environ: Mapping[str, str] = os.environ) -> tuple[
     settings = read_settings(environ, problems)
     file = config_file(environ)
     problems += provider_mistakes(map(settings.provider_settings, settings.channels), str(file))
+    problems += _simulated_beside_real(settings, file)
     surveys = _load_offered_surveys(settings, file, problems)
     if problems:
         raise ConfigError(problems)
     return settings, surveys
+
+
+def _simulated_beside_real(settings: Settings, file: Path) -> Iterator[str]:
+    """Report simulated channels of a deployment that has real ones: simulated phones are everybody's to text with and to
+    read, so that there are none where anything is real."""
+    if settings.only_simulated:
+        return
+    for channel in settings.channels.values():
+        if channel.provider == SIMULATOR:
+            yield (
+                f"{file}: channels.{channel.name}.provider is 'simulator' beside channels with a real one: expected "
+                "a real one here too, or none, as simulated phones are open to everybody; "
+                "try things out in a deployment of their own"
+            )
 
 
 def _load_offered_surveys(settings: Settings, file: Path, problems: list[str]) -> SurveyRegistry:

@@ -175,7 +175,7 @@ def session_key(k: int, identity: str) -> str:
 
 
 def simulator_key(phone: str, what: str) -> str:
-    """What a simulated phone got: its SMS, `sms`, and what it has had, `request:<id>`."""
+    """What a simulated phone got: its SMS, `sms`, and the ids of what it has had, `requests`."""
     return f"simulator:{{{phone}}}:{what}"
 
 

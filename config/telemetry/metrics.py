@@ -60,6 +60,9 @@ WEBHOOK_SECONDS = _histogram(
     "From a webhook's arrival until it is in the mailbox; of each write, the longest",
     _WEBHOOK_BUCKETS_S,
 )
+CONNECTIONS_REFUSED = _counter(
+    "connections_refused_total", "Connections that `web` ended, by what was wrong with them", "reason"
+)
 ANSWERS = _counter(
     "answers_total", "Webhooks that the replies may answer, by what came of it", "channel", "outcome"
 )

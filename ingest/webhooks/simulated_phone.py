@@ -1,12 +1,17 @@
 """Octopush and its phones, simulated: what a channel with `provider = "simulator"` sends lies here until it is read.
 
 `POST /simulator/v1/public/sms-campaign/send` answers as Octopush does, repeated `request_id`s included. Each phone's
-SMS are a stream in Redis, capped and expiring. `GET /simulator/phones/<number>?after=<id>&wait=<s>` answers
+SMS are a stream in Redis. `GET /simulator/phones/<number>?after=<id>&wait=<s>` answers
 `{"messages": [{"id", "at_ms", "from", "text", "ticket"}], "last": <id>}`, at once or as soon as there is one.
+
+Law: it is open to everybody who reaches `web`, and so is there only where every channel is simulated; and what it keeps in
+Redis is bounded, whatever is sent: so many phones for each `web` process, so many SMS of each, for a day.
 """
 
+import asyncio
 import re
 import secrets
+from collections import OrderedDict
 from typing import Annotated, Any
 
 import falcon
@@ -18,12 +23,20 @@ from config.store import keyspace, redis_client
 from engine.model.segments import count_segments
 from ingest.webhooks.channel_endpoint import read_body
 
-KEPT_SMS = 1_000
-"""SMS of one phone."""
+KEPT_PHONES = 500
+"""Phones for which this process has stored SMS; of one more, what the one that has been silent for the longest has is
+forgotten."""
+
+KEPT_SMS = 100
+"""SMS of one phone, and ids that it knows again."""
 
 KEPT_S = 86_400
 MAX_WAIT_S = 20
+MAX_WAITING = 100
+"""Requests that wait for SMS, each with a connection to Redis; more than these wait for their turn."""
+
 MAX_CHARACTERS = 1_224
+_Short = Annotated[str, Meta(max_length=64)]
 
 LATEST_ID = "latest"
 """As `sms_after`: only what comes from now on."""
@@ -31,15 +44,18 @@ LATEST_ID = "latest"
 _STREAM_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 
 _STORE_SCRIPT = """
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+local now = redis.call('TIME')
+if redis.call('ZADD', KEYS[1], 'NX', now[1] * 1e6 + now[2], ARGV[1]) == 0 then return 0 end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', unpack(ARGV, 4))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return 1
 """
 
 
 class CampaignRecipient(msgspec.Struct):
-    phone_number: str
+    phone_number: _Short
 
 
 class SmsCampaign(msgspec.Struct):
@@ -48,8 +64,8 @@ class SmsCampaign(msgspec.Struct):
     recipients: Annotated[list[CampaignRecipient], Meta(max_length=500)] = []
     text: str = ""
     purpose: str = "wholesale"
-    sender: str = ""
-    request_id: str = ""
+    sender: _Short = ""
+    request_id: _Short = ""
 
 
 def campaign_refusal(send: SmsCampaign, login: str | None, key: str | None) -> tuple[int, str] | None:
@@ -73,12 +89,24 @@ class SimulatedPhones:
     def __init__(self, url: str) -> None:
         """They are kept in the Redis at `url`."""
         self._client = redis_client.connect_async(url)
+        self._phones = OrderedDict[str, None]()
+        self._waiting = asyncio.Semaphore(MAX_WAITING)
 
     async def store_sms(self, phone: str, send: SmsCampaign, ticket: str) -> bool:
         """Put an SMS into `phone`; False if one with this request_id is there already."""
+        await self._make_room(phone)
         fields = ("from", send.sender, "text", send.text, "ticket", ticket)
-        keys = (keyspace.simulator_key(phone, f"request:{send.request_id or ticket}"), _sms_stream_key(phone))
-        return bool(await self._client.eval(_STORE_SCRIPT, 2, *keys, ticket, KEPT_S, KEPT_SMS, *fields))
+        known = send.request_id or ticket
+        return bool(
+            await self._client.eval(_STORE_SCRIPT, 2, *_phone_keys(phone), known, KEPT_S, KEPT_SMS, *fields)
+        )
+
+    async def _make_room(self, phone: str) -> None:
+        self._phones[phone] = None
+        self._phones.move_to_end(phone)
+        while len(self._phones) > KEPT_PHONES:
+            silent, _ = self._phones.popitem(last=False)
+            await self._client.unlink(*_phone_keys(silent))
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -91,7 +119,10 @@ class SimulatedPhones:
     async def sms_after(self, phone: str, last: str, wait_s: float) -> list[dict[str, Any]]:
         """The SMS after the one with id `last`, waiting for the first of them."""
         block = max(1, round(wait_s * 1000)) if wait_s else None
-        streams: Any = await self._client.xread({_sms_stream_key(phone): last}, block=block, count=KEPT_SMS)
+        async with self._waiting:
+            streams: Any = await self._client.xread(
+                {_sms_stream_key(phone): last}, block=block, count=KEPT_SMS
+            )
         return [_message_json(id_, fields) for _, entries in streams or [] for id_, fields in entries]
 
 
@@ -150,6 +181,11 @@ def add_routes(app: "falcon.asgi.App[Request, Response]", phones: SimulatedPhone
 
 def _sms_stream_key(phone: str) -> str:
     return keyspace.simulator_key(phone, "sms")
+
+
+def _phone_keys(phone: str) -> tuple[str, str]:
+    """The keys of the ids that it knows again, and of its SMS."""
+    return keyspace.simulator_key(phone, "requests"), _sms_stream_key(phone)
 
 
 def _message_json(id_: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:

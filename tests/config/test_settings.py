@@ -80,6 +80,31 @@ def test_a_spool_is_a_folder_and_a_limit_or_there_is_none(deployment):
         assert problem == f"PARLEY_SPOOL_MB is {wrong!r}: expected a whole number from 1 to 1048576"
 
 
+def test_metrics_may_have_a_port_which_is_not_the_worlds(deployment):
+    assert load(deployment())[0].metrics_port == 0
+    assert load(deployment(PARLEY_METRICS_PORT="9108"))[0].metrics_port == 9108
+    (problem,) = problems_of(deployment(PARLEY_METRICS_PORT="8000"))
+    assert problem == "PARLEY_METRICS_PORT is 8000, as PARLEY_PORT: expected another, or 0"
+
+
+def test_web_has_so_many_connections(deployment):
+    assert load(deployment())[0].web_connections == 1_000
+    assert load(deployment(PARLEY_WEB_CONNECTIONS="20"))[0].web_connections == 20
+    (problem,) = problems_of(deployment(PARLEY_WEB_CONNECTIONS="0"))
+    assert problem == "PARLEY_WEB_CONNECTIONS is '0': expected a whole number from 1 to 100000"
+
+
+def test_nothing_is_simulated_where_anything_is_real(deployment):
+    """What it takes to simulate, everybody may write to and read."""
+    other = '[channels.other]\nnumber = "+33700000002"\nsurveys = ["clinic"]\n'
+    assert load(deployment(GOOD + other))[0].only_simulated
+    real = other + 'provider = "octopush"\ntoken_env = "TOKEN"\n'
+    (problem,) = problems_of(
+        deployment(GOOD + real, TOKEN="t", PARLEY_OCTOPUSH_LOGIN="l", PARLEY_OCTOPUSH_KEY="k")
+    )
+    assert "channels.clinic.provider is 'simulator' beside channels with a real one: expected" in problem
+
+
 def test_all_mistakes_are_reported_at_once(deployment):
     bad = """
     chanels = 1

@@ -8,6 +8,8 @@ import pytest
 import uvicorn
 
 from config.settings.startup_check import load_settings_and_surveys
+from ingest.connections import ConnectionLimits
+from ingest.http_server import open_listening_socket, server_config
 from ingest.web import create_app
 from tests.support.waiting import HANG_S, free_port, until
 
@@ -15,17 +17,17 @@ START_S = 10
 
 
 @contextmanager
-def serving(app, port) -> Iterator[str]:
-    config = uvicorn.Config(app, port=port, lifespan="on", log_config=None, access_log=False, ws="none")
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started, START_S, "the web application serves")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(HANG_S)
+def serving(app, port, limits=None) -> Iterator[str]:
+    server = uvicorn.Server(server_config(app, limits or ConnectionLimits()))
+    with open_listening_socket("127.0.0.1", port) as door:
+        thread = Thread(target=server.run, args=([door],))
+        thread.start()
+        try:
+            until(lambda: server.started, START_S, "the web application serves")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(HANG_S)
 
 
 @pytest.fixture

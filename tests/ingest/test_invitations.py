@@ -25,12 +25,16 @@ provider = "octopush"
 token_env = "CLINIC"
 number = "+33700000001"
 surveys = ["clinic", "satisfaction"]
-originators = ["+33700000011"]
+originators = ["+33700000011", "+33698765400"]
 quiet_hours = "{quiet}"
 [channels.trial]
+provider = "octopush"
+token_env = "CLINIC"
 number = "+33700000002"
 surveys = ["clinic"]
 [channels.ward]
+provider = "octopush"
+token_env = "CLINIC"
 number = "+33700000003"
 surveys = ["clinic"]
 """
@@ -130,7 +134,7 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
         "/expiryTime": "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00",
         "/userSessionVariables/0": "expected a key of letters, digits, - and _, not beginning with a digit",
         "/userSessionVariables/2": "this key is there already; keys are alike in any case",
-        "/originator": "no such sub-number: expected +33700000011",
+        "/originator": "no such sub-number: expected +33700000011 or +33698765400",
     }
     assert not held(valkey)
 
@@ -143,7 +147,7 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
         ({"identifier": "+33700000001"}, "/identifier", "looks like this"),
         ({"identifier": PERSON, "channel": "clinik"}, "/channel", "did you mean clinic"),
         ({"identifier": PERSON, "channel": ""}, "/channel", "clinic or trial"),
-        ({"identifier": "+33700000011", "channel": "trial"}, "/identifier", "a number of ours"),
+        ({"identifier": "+33698765400", "channel": "trial"}, "/identifier", "a number of ours"),
         ({"identifier": PERSON, "expiryTime": "2026-12-24T18:00:00"}, "/expiryTime", "with a zone"),
         ({"identifier": PERSON, "expiryTime": "1798131600"}, "/expiryTime", "with a zone"),
         ({"identifier": PERSON, "expiryTime": "0001-01-01T00:00:00+23:59"}, "/expiryTime", "past"),

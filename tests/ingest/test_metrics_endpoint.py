@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from tests.support.processes import Deployment
-from tests.support.waiting import until
+from tests.support.waiting import free_port, until
 
 SMS = {
     "number": "+33612345678",
@@ -41,6 +41,35 @@ def test_a_redis_that_hangs_keeps_the_metrics_waiting_and_nothing_else(web, own_
     assert len(waits_s) > 20
     assert max(waits_s) < took_s / 2, "two servers are waited for, and nobody for one of them"
     own_valkey.sigcont()
+
+
+@pytest.mark.processes
+def test_on_a_port_of_its_own_nothing_else_is_there_and_it_is_nowhere_else(valkey, octopush):
+    """Several processes may share that port too."""
+    port = free_port()
+    shared = {"PARLEY_METRICS_PORT": str(port)}
+    with Deployment(valkey.url, valkey.broker_url, octopush, environment=shared) as deployment:
+        for _ in range(2):
+            deployment.spawn("web")
+        deployment.wait_ready()
+        deployment.wait_running()
+        inside, outside = f"http://127.0.0.1:{port}", deployment.base
+        found = {
+            (base, path): requests.get(base + path, timeout=60).status_code
+            for base in (inside, outside)
+            for path in ("/metrics", "/healthz", "/webhooks/clinic", "/v1/openapi.json")
+        }
+        assert found == {
+            (inside, "/metrics"): 200,
+            (inside, "/healthz"): 404,
+            (inside, "/webhooks/clinic"): 404,
+            (inside, "/v1/openapi.json"): 404,
+            (outside, "/metrics"): 404,
+            (outside, "/healthz"): 200,
+            (outside, "/webhooks/clinic"): 403,
+            (outside, "/v1/openapi.json"): 200,
+        }
+        assert "parley_redis_up" in requests.get(f"{inside}/metrics", timeout=60).text
 
 
 @pytest.mark.processes

@@ -282,7 +282,7 @@ def test_health_and_metrics(web):
     assert metric(base, "parley_webhook_seconds_count") >= 0
 
 
-def test_the_simulator_is_not_there_unless_a_channel_uses_it(web, tmp_path):
+def test_the_simulator_is_not_there_where_a_channel_is_real(web, tmp_path):
     toml = 'channels.real = {number = "+33700000009", surveys = ["clinic"], provider = "octopush", token_env = "REAL"}'
     (tmp_path / "parley.toml").write_text(toml)
     secrets = {"REAL": "s3cr3t", "PARLEY_OCTOPUSH_LOGIN": "l", "PARLEY_OCTOPUSH_KEY": "k"}

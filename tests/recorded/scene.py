@@ -28,7 +28,7 @@ from tests.support.processes import Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
-CHANNEL, SIMULATED = "clinic", "phones"
+CHANNEL, PAUSED = "clinic", "phones"
 SUB_NUMBER = "+33700000009"
 SHARDS = 16
 SOON_S = 30.0
@@ -95,8 +95,8 @@ def deployment(valkey: Valkey, octopush: FakeOctopush, surveys: Path) -> Deploym
     )
     config = made.folder / "parley.toml"
     first = config.read_text().replace("surveys =", f'originators = ["{SUB_NUMBER}"]\nsurveys =')
-    second = f'[channels.{SIMULATED}]\nnumber = "+33700000008"\nsurveys = ["sampler"]\n[channels.{SIMULATED}.limits]\npause_s = 0\n'
-    config.write_text(first + second + key_table(channels=(CHANNEL, SIMULATED), per_minute=6_000))
+    second = f'[channels.{PAUSED}]\nprovider = "octopush"\ntoken_env = "PARLEY_CLINIC_TOKEN"\nnumber = "+33700000008"\nsurveys = ["sampler"]\n[channels.{PAUSED}.limits]\npause_s = 0\n'
+    config.write_text(first + second + key_table(channels=(CHANNEL, PAUSED), per_minute=6_000))
     return made
 
 
@@ -120,12 +120,9 @@ class Scene:
         self._die()
         self._leave_lying()
 
-    def says(self, name: str, *texts: str, channel: str = CHANNEL, to: str = "+33700000001") -> None:
-        url = self._parley.webhook.replace(f"/{CHANNEL}?", f"/{channel}?")
-        if channel == SIMULATED:
-            url = f"{url.partition('=')[0]}=simulator"
+    def says(self, name: str, *texts: str, to: str = "+33700000001") -> None:
         for said in texts:
-            answer = requests.post(url, data=inbound(PEOPLE[name], said, to), timeout=60)
+            answer = requests.post(self._parley.webhook, data=inbound(PEOPLE[name], said, to), timeout=60)
             assert answer.status_code == 200, answer.text
 
     def heard(self, name: str, count: int) -> list[str]:
@@ -159,9 +156,6 @@ class Scene:
         self._accept("parts", SmsPart("00000000000000a1", CHANNEL, "A", "77", 1, 2))
         self.says("told_stop", "START")
         self.heard("told_stop", 1)
-        self.says("simulated", "START", channel=SIMULATED)
-        phone = keyspace.simulator_key(PEOPLE["simulated"], "sms")
-        until(lambda: self._lanes.exists(phone), SOON_S, "the simulated phone has an SMS")
         for name in ("worker_died", "sender_died", "uncertain", "rejected", "unreadable", "undecodable"):
             self.says(name, "START")
             self.heard(name, 1)
@@ -259,6 +253,8 @@ class Scene:
                 lease_ms=86_400_000,
             )
         )  # fmt: skip
+        phone = keyspace.simulator_key(PEOPLE["simulated"], "sms")  # as where every channel is simulated
+        self._lanes.xadd(phone, {"from": "33700000008", "text": HEARS[0], "ticket": "sms_0000000000002"})
         self._lanes.lpush(self._key(keyspace.tickets_key, "done"), "sms_0000000000001")
         self._lanes.pexpire(self._key(keyspace.tickets_key, "done"), 172_800_000)
         self.says("start_waits", "START")
@@ -272,7 +268,7 @@ class Scene:
         self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
         self._release("released")
-        self._command("channel", "pause", SIMULATED, "--why", WHY_PAUSED)
+        self._command("channel", "pause", PAUSED, "--why", WHY_PAUSED)
         for bucket in (
             keyspace.sms_bucket_key(CHANNEL),
             keyspace.session_bucket_key(CHANNEL),

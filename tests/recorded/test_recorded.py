@@ -16,9 +16,9 @@ from tests.recorded.scene import (
     CHANNEL,
     EXPIRES_DAYS,
     HEARS,
+    PAUSED,
     PEOPLE,
     SAYS,
-    SIMULATED,
     SOON_S,
     SUB_NUMBER,
     WHY_PAUSED,
@@ -96,7 +96,7 @@ def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey,
     lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
     samples = aged(recorded(release), redis_client.server_time_ms(lanes), age.days * DAY_MS)
     reading.restore(lanes, broker, samples)
-    assert pauses.decode_pause(lanes.get(keyspace.pause_key(SIMULATED))).why == WHY_PAUSED
+    assert pauses.decode_pause(lanes.get(keyspace.pause_key(PAUSED))).why == WHY_PAUSED
     with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:
         parley.start()
         scene, api = Scene(own_valkey, octopush, parley), Api(parley.base)
