@@ -13,18 +13,17 @@ from tests.support.example_counts import examples
 from tests.support.inviting import KEY, Api, key_table
 
 EXAMPLES = examples(60)
+SCENARIOS = examples(20)
 KNOWN = derive_session_id("clinic", "r")
 NOT_OURS = {
-    "positive_data_acceptance",  # a number may be no mobile, a channel not there: what is well-formed may be refused
+    "use_after_free",  # what was cancelled is told of as cancelled, not forgotten
     "max_response_time",
 }
 
 
-@cache
-def narrowed():
-    """The description, in which what depends on the deployment is what the deployment has."""
-    import schemathesis  # noqa: PLC0415 (takes a second, and processes that run other tests collect this file too)
-
+def narrowed_document():
+    """The description, in which what depends on the deployment is what the deployment has, and what no schema can say of
+    variables, whose keys are alike in any case, is so."""
     described = msgspec.json.decode(msgspec.json.encode(openapi_document()))
     (survey,) = described["paths"]["/v1/surveys/{survey}/invitations"]["post"]["parameters"]
     survey["schema"]["enum"] = ["clinic"]
@@ -33,10 +32,13 @@ def narrowed():
         "identifier": ["+33612345678", "+447400123456"],
         "channel": ["clinic", "SMS"],
         "language": ["", "en"],
+        "expiryTime": [""],
+        "originator": [""],
     }.items():
         fields[name]["enum"] = known
-    for name in ("expiryTime", "originator"):
-        fields[name]["enum"] = [""]
+    _, variables = fields["userSessionVariables"]["anyOf"]
+    variables["propertyNames"]["pattern"] = "^[a-z_][a-z0-9_-]*$"
+    fields["userSessionVariables"] = variables
     for method in ("get", "delete"):
         described["paths"]["/v1/sessions/{session}"][method]["parameters"][0]["schema"]["enum"] = [
             KNOWN,
@@ -44,7 +46,21 @@ def narrowed():
         ]
     reference, channel = described["paths"]["/v1/sessions"]["get"]["parameters"]
     reference["schema"]["enum"], channel["schema"]["enum"] = ["r"], ["clinic", "SMS", ""]
-    return schemathesis.openapi.from_dict(described)
+    return described
+
+
+@cache
+def narrowed():
+    import schemathesis  # noqa: PLC0415 (takes a second, and processes that run other tests collect this file too)
+
+    return schemathesis.openapi.from_dict(narrowed_document())
+
+
+def all_our_checks():
+    from schemathesis.checks import CHECKS, load_all_checks  # noqa: PLC0415
+
+    load_all_checks()
+    return CHECKS.get_by_names([name for name in CHECKS.get_all_names() if name not in NOT_OURS])
 
 
 OPERATIONS = [(path, method) for path, methods in openapi_document()["paths"].items() for method in methods]
@@ -63,10 +79,8 @@ def base(web, tmp_path):
 @pytest.mark.parametrize("path, method", OPERATIONS)
 def test_the_api_is_as_described(base, path, method, mode):
     from schemathesis import GenerationMode  # noqa: PLC0415
-    from schemathesis.checks import CHECKS, load_all_checks  # noqa: PLC0415
 
-    load_all_checks()
-    checks = CHECKS.get_by_names([name for name in CHECKS.get_all_names() if name not in NOT_OURS])
+    checks = all_our_checks()
 
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
@@ -77,6 +91,32 @@ def test_the_api_is_as_described(base, path, method, mode):
         case.call_and_validate(base_url=base, headers={"Authorization": f"Bearer {KEY}"}, checks=checks)
 
     ask()
+
+
+def test_what_links_lead_to_is_as_described(base):
+    """From an invitation to its session and its end, and on from there, in whatever order."""
+    checks = all_our_checks()
+    followed = set()
+
+    class Story(narrowed().as_state_machine()):
+        def get_call_kwargs(self, case):
+            return {"base_url": base, "headers": {"Authorization": f"Bearer {KEY}"}}
+
+        def step(self, input):  # noqa: A002 (its name there)
+            if input.transition is not None and input.is_applied:
+                followed.add(input.transition.id)
+            return super().step(input)
+
+        def validate_response(self, response, case, **options):
+            case.validate_response(response, checks=checks, transport_kwargs=options, recorder=self.recorder)
+
+    Story.run(
+        settings=settings(
+            max_examples=SCENARIOS, deadline=None, database=None, derandomize=True, stateful_step_count=6,
+            phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        )
+    )  # fmt: skip
+    assert any("cancel" in each for each in followed), followed
 
 
 def test_the_description_is_served_to_anybody(base):
