@@ -70,12 +70,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(**of_uvicorn)
         self._watch = watch
         self._limits = watch.limits
-        self._parsing: Literal["headers", "body", ""] = ""
-        self._requests = 0
-        self._body_bytes = 0
         self._unparsed_bytes = 0
+        self._body_bytes = 0
         self._refusal: RefusalCause = "malformed"
-        self._standing: tuple[Awaited, int, int] = ("request", 0, 0)
+        self._awaited: Awaited = "request"
+        self._awaited_for: object = None
+        self._progress_bytes = 0
         self._body_s = 0.0
         self.since_s = self.loop.time()
         """Since when nothing has come forward, by the loop's clock, as far as anybody looked."""
@@ -93,40 +93,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)
+        self._body_bytes += len(data)
         super().data_received(data)
-        if self._unparsed_bytes > self._limits.header_bytes or self._has_too_many_headers():
+        if self._unparsed_bytes > self._limits.header_bytes or len(self.headers or ()) > self._limits.headers:
             self.refuse("headers")
 
     # What the parser finds
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._parsing = "headers"
-        self._requests += 1
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = "pipelined"
             raise _RefusedRequestError
-        if self._has_too_many_headers() or (
+        if len(self.headers) > self._limits.headers or (
             self._unparsed_bytes > self._limits.header_bytes
             and _header_bytes(self.url, self.headers) > self._limits.header_bytes
         ):
             self._refusal = "headers"
             raise _RefusedRequestError
-        self._parsing = "body"
-        self._body_bytes = self._unparsed_bytes = 0
+        self._body_bytes = self._unparsed_bytes  # what came with the headers is among them, and little
+        self._unparsed_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self._unparsed_bytes = 0
+        self._unparsed_bytes = 0  # nor is what may follow yet, trailers
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._parsing = ""
-        self._unparsed_bytes = 0
-        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does with a request that could not be parsed, or that was refused meanwhile."""
@@ -139,12 +129,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return "reader"
         if self.flow.read_paused:
             return "answer"
-        if self._parsing == "headers":
+        last = self._last_request()
+        if self._reads_headers():
             return "headers"
-        answered = self._unanswered() is None
-        if self._parsing == "body":
-            return "rest" if answered else "body"
-        return "request" if answered else "answer"
+        if last is None:
+            return "request"
+        if last.more_body:
+            return "rest" if last.response_complete else "body"
+        return "request" if last.response_complete else "answer"
 
     def look(self, now_s: float, passed_s: float) -> None:
         """End it if it has waited for too long; the last look was `passed_s` ago."""
@@ -153,11 +145,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _late_for(self, now_s: float, passed_s: float) -> RefusalCause | None:
         awaited = self.awaits()
-        standing = (awaited, self._requests, self._progress(awaited))
-        if standing[:2] != self._standing[:2]:
-            self._body_s = 0
-        if standing != self._standing:
-            self._standing, self.since_s = standing, now_s
+        self._note_progress(awaited, now_s)
         stood_s = now_s - self.since_s
         match awaited:
             case "answer":
@@ -174,14 +162,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 too_slow = self._body_s > self._limits.stall_s + earned_s
                 return "slow_body" if too_slow or stood_s > self._limits.stall_s else None
 
-    def _progress(self, awaited: Awaited) -> int:
-        match awaited:
-            case "body":
-                return self._body_bytes
-            case "reader":
-                return self.transport.get_write_buffer_size()
-            case _:
-                return 0
+    def _note_progress(self, awaited: Awaited, now_s: float) -> None:
+        """Note what it waits for, and that it has come forward since the last look, if it has."""
+        new = awaited != self._awaited or self.scope is not self._awaited_for
+        progress = {"body": self._body_bytes, "reader": self.transport.get_write_buffer_size()}.get(
+            awaited, 0
+        )
+        if new:
+            self._body_s = 0
+        if new or progress != self._progress_bytes:
+            self.since_s = now_s
+        self._awaited, self._awaited_for, self._progress_bytes = awaited, self.scope, progress
 
     # How it ends
 
@@ -199,26 +190,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         REFUSAL_COUNTERS[cause].inc()
 
     def _can_answer(self) -> bool:
-        if self.pipeline:
-            return False
-        unanswered = self._unanswered()
-        if self._parsing == "body":
-            return unanswered is not None and not unanswered.response_started
-        return unanswered is None
+        last = self._last_request()
+        if self.pipeline or last is None:
+            return not self.pipeline
+        return last.response_complete if self._reads_headers() else not last.response_started
 
     def _disconnect_application(self) -> None:
         """Tell what works on the last request that nobody waits for its answer."""
-        if unanswered := self._unanswered():
-            unanswered.disconnected = True
-            unanswered.message_event.set()
+        last = self._last_request()
+        if last is not None and not last.response_complete:
+            last.disconnected = True
+            last.message_event.set()
 
-    def _unanswered(self) -> RequestResponseCycle | None:
-        """The last request, if its answer is not complete."""
-        last: RequestResponseCycle | None = self.cycle
-        return last if last is not None and not last.response_complete else None
+    def _last_request(self) -> RequestResponseCycle | None:
+        """The last one whose headers are complete."""
+        return self.cycle
 
-    def _has_too_many_headers(self) -> bool:
-        return bool(self.headers) and len(self.headers) > self._limits.headers
+    def _reads_headers(self) -> bool:
+        """Has a request begun whose headers are not complete?"""
+        last = self._last_request()
+        return bool(self.scope) and (last is None or last.scope is not self.scope)
 
 
 class ConnectionWatch:
