@@ -218,6 +218,7 @@ class ConnectionWatch:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.connections: set[BoundedHttpProtocol] = set()
+        self._longest_last: list[BoundedHttpProtocol] = []
         self._looked_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -228,10 +229,9 @@ class ConnectionWatch:
     def admit(self, newcomer: BoundedHttpProtocol) -> bool:
         """May it stay? If there are too many, another goes for it, unless all of them are being answered."""
         if len(self.connections) >= self.limits.connections:
-            waiting = [each for each in self.connections if each.awaits() != "answer"]
-            if not waiting:
+            longest = self._longest_waiting()
+            if longest is None:
                 return False
-            longest = min(waiting, key=lambda each: each.since_s)
             self.connections.discard(longest)
             longest.refuse("crowded")
         self.connections.add(newcomer)
@@ -240,6 +240,17 @@ class ConnectionWatch:
             self._look_again(newcomer.loop)
         return True
 
+    def _longest_waiting(self) -> BoundedHttpProtocol | None:
+        """The one that has waited for its client the longest; None if all are being answered. They are put in order once a
+        look, or when all of them had to go: a flood of newcomers must not be dear."""
+        while self._longest_last:
+            longest = self._longest_last.pop()
+            if longest in self.connections and longest.awaits() != "answer":
+                return longest
+        waiting = (each for each in self.connections if each.awaits() != "answer")
+        self._longest_last = sorted(waiting, key=lambda each: each.since_s, reverse=True)
+        return self._longest_last.pop() if self._longest_last else None
+
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self.limits.look_s, self._look, loop)
 
@@ -247,7 +258,7 @@ class ConnectionWatch:
         now_s = loop.time()
         for connection in list(self.connections):
             connection.look(now_s, now_s - self._looked_s)
-        self._looked_s, self._timer = now_s, None
+        self._looked_s, self._timer, self._longest_last = now_s, None, []
         if self.connections:
             self._look_again(loop)
 

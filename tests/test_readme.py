@@ -152,7 +152,7 @@ def test_the_map_is_the_folders_as_they_are():
         for path in (ROOT / folder).glob("*/*.py")
         if path.parent.parent == ROOT / folder
     }
-    shown_as_files = {f"config/{name}" for name in ("surveys", "prometheus", "grafana")}
+    shown_as_files = {f"config/{name}" for name in ("surveys", "proxies", "prometheus", "grafana")}
     assert drawn - shown_as_files == there - shown_as_files
 
 

@@ -194,7 +194,7 @@ DASHBOARD_ROWS = [
     ]),
     PanelRow("Refusals", [
         Panel("Connections ended", "ops",
-              "By what was wrong: too slow, too large, or one too many. Many: somebody wants `web` for himself.",
+              "By what was wrong: too slow, too large, or one too many. Many: strangers try `web`.",
               [rate_by("connections_refused", "reason", "")], stacked=True),
         Panel("STARTs that opened nothing", "ops",
               "By reason: a person's caps, the channel's, or an opt-out.",

@@ -39,9 +39,9 @@ def _simulated_beside_real(settings: Settings, file: Path) -> Iterator[str]:
     for channel in settings.channels.values():
         if channel.provider == SIMULATOR:
             yield (
-                f"{file}: channels.{channel.name}.provider is 'simulator' beside channels with a real one: expected "
-                "a real one here too, or none, as simulated phones are open to everybody; "
-                "try things out in a deployment of their own"
+                f"{file}: channels.{channel.name}.provider is 'simulator' beside channels with a real one: "
+                "expected a real one here too, or this channel in a deployment of its own, "
+                "as simulated phones are open to everybody"
             )
 
 

@@ -222,7 +222,7 @@ def _raise_failure(reply: requests.Response, channel: str) -> NoReturn:
             )
         case 404:
             raise SimulatedPhoneError(
-                'no channel there uses the simulator: set provider = "simulator" in parley.toml'
+                'not every channel there has provider = "simulator", and only then are there phones'
             )
         case 503:
             raise SimulatedPhoneError("Parley's Redis does not answer; nothing was sent, try again")

@@ -4,6 +4,7 @@ for the longest goes. Times are passed in, but for one test of each deadline ove
 import asyncio
 import select
 import socket
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -310,6 +311,34 @@ def test_how_long_a_slow_client_is_waited_for(pieces, least_s, most_s):
 def test_what_was_fast_may_not_rest_for_as_long_as_it_likes():
     pieces = [HEAD, *[b"x" * 50_000] * 20, *[b""] * 1_000]
     assert 50 <= lifetime_s(pieces, 1_000) <= 53
+
+
+def test_in_a_flood_the_oldest_go_first_and_each_newcomer_costs_little():
+    """Those that wait are put in order once for all of them, not once for each newcomer."""
+    looked_at = Counter()
+
+    class Waiting:
+        def __init__(self, since_s, awaited="headers"):
+            self.since_s, self.awaited, self.gone, self.loop = since_s, awaited, False, loop
+
+        def awaits(self):
+            looked_at["all"] += 1
+            return self.awaited
+
+        def refuse(self, cause):
+            self.gone = cause == "crowded"
+
+    loop = asyncio.new_event_loop()
+    watch = ConnectionWatch(ConnectionLimits(connections=100))
+    first = [Waiting(count, "answer" if count % 2 else "headers") for count in range(100)]
+    flood = [Waiting(count) for count in range(100, 1_000)]
+    assert all(watch.admit(each) for each in first + flood)
+    assert [each.since_s for each in first + flood if not each.gone] == [
+        *range(1, 100, 2),
+        *range(950, 1_000),
+    ]
+    assert looked_at["all"] < 10 * len(flood)
+    loop.close()
 
 
 def test_each_connection_may_be_a_file_and_have_one_to_redis():
