@@ -99,10 +99,17 @@ def _whole_body(message: Mapping[str, Any]) -> bytes:
 
 
 def _receive_again(message: Mapping[str, Any], receive: AsgiReceive) -> AsgiReceive:
-    """Return an ASGI `receive` that yields `message` first, and then what `receive` does."""
+    """Return an ASGI `receive` that yields `message` first, and then what `receive` does. Raises
+    UnreadableWebhookError where the client has gone before the body's end, which Falcon takes for the end."""
     taken = [message]
+    more_body = True
 
     async def receive_once() -> Mapping[str, Any]:
-        return taken.pop() if taken else await receive()
+        nonlocal more_body
+        message = taken.pop() if taken else await receive()
+        if message["type"] == "http.disconnect" and more_body:
+            raise UnreadableWebhookError("the body was cut off")
+        more_body = more_body and message.get("more_body", False)
+        return message
 
     return receive_once

@@ -213,6 +213,24 @@ def test_a_long_body_is_refused_said_or_found(web, chunked):
     assert post(web(), iter([body[:40_000], body[40_000:]]) if chunked else body).status_code == 413
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_part_of_a_body_is_no_webhook_though_it_can_be_read(web, valkey, chunked):
+    """As much of a form as came before the connection broke is a form."""
+    host, port = (base := web()).removeprefix("http://").split(":")
+    body = b"number=%2B33612345678&reception_date=2020-11-04+11%3A11%3A45&message_id=sms_1&text=I+do+no"
+    framed = b"%x\r\n%b\r\n" % (len(body), body) if chunked else body
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % (len(body) + 10)
+    counter = 'parley_webhooks_total{channel="clinic",outcome="unreadable"}'
+    before = metric(base, counter)
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
+        raw.sendall(
+            b"POST /webhooks/clinic?token=simulator HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n%b\r\n\r\n%b" % (length, framed)
+        )
+    until(lambda: metric(base, counter) == before + 1, 5, "it is counted")
+    assert not valkey.client().keys("*:mail:*")
+
+
 def test_a_webhook_may_be_a_get_and_is_verified_too(web):
     """Octopush makes none, so a genuine one says nothing that can be read."""
     base = web()
