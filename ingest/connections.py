@@ -5,7 +5,8 @@ there are too many, the one that has waited for its client the longest goes. Who
 providers do, is answered beside any number of those who do not.
 
 uvicorn bounds none of it, but takes a protocol class: BoundedHttpProtocol is its own, which also knows what it waits for.
-Nothing is timed for each request: ConnectionWatch looks at all connections once a second.
+Nothing is timed for each request: ConnectionWatch looks at all connections once a second. What uvicorn's protocol and
+RequestResponseCycle hold may be another thing in its next version, so that pyproject.toml bounds it from above.
 """
 
 import asyncio

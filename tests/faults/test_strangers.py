@@ -15,8 +15,8 @@ HALF = b"POST /webhooks/clinic?token=x HTTP/1.1\r\nHost: x\r\nContent-Length: 10
 HALVES = [HALF[:0], HALF[:20], HALF[:60], HALF]
 """Of a request, as much as a stranger sends of it."""
 
-MOST_KB = 16_384
-"""What a connection may make of a process at the most, which reads 256 KB in one go."""
+MOST_KB = 8_192
+"""By how much a connection may make a process grow, which reads 256 KB in one go; it is less than 2,000."""
 
 
 def half_sent(parley, count, held):
