@@ -45,6 +45,11 @@ def mail_accepted_ms(mail: bytes) -> int:
     return int(mail[1 : 1 + _MS_DIGITS])
 
 
+def mail_entry(kind: bytes, at: int, event: bytes) -> bytes:
+    """A mailbox's entry: an event of this kind (keyspace.mail_prefix), accepted at `at` (ms)."""
+    return kind + b"%013d" % at + event
+
+
 def parse_mail(mail: bytes) -> tuple[int, bytes]:
     """Of a mailbox's entry, when its event was accepted (ms), and the event. Raises ValueError."""
     return int(mail[1 : 1 + _MS_DIGITS]), mail[1 + _MS_DIGITS :]
@@ -84,4 +89,4 @@ def outbox_entry(channel: str, sms: bytes) -> bytes:
 def with_accepted_ms(mail: bytes, at: int) -> bytes:
     """A mailbox's entry, as if its event had been accepted at `at` (ms). Raises ValueError if it is none."""
     _, event = parse_mail(mail)
-    return mail[:1] + b"%013d" % at + event
+    return mail_entry(mail[:1], at, event)

@@ -93,6 +93,12 @@ TURN_SECONDS = _histogram(
 )
 TURNS = _counter("turns_total", "Lanes advanced", "queue", "outcome")
 LEASES_LOST = _counter("leases_lost_total", "Lanes claimed whose last worker never came back", "queue")
+SELF_TESTS = _counter(
+    "self_tests_total",
+    "Turns of nobody's that a worker makes before it takes up a dead one's lane",
+    "queue",
+    "outcome",
+)
 DUPLICATES = _counter("duplicates_total", "Events that had been applied before, and changed nothing")
 STARTS_REFUSED = _counter(
     "starts_refused_total", "STARTs and invitations that opened nothing", "channel", "reason"

@@ -40,6 +40,8 @@ ELSEWHERE = {
     "ParleyInvitationsStuck": "looks back for 13 hours, which no pace makes short",
     "ParleyTurnsFail": "takes many workers that freeze for 5 s again and again; that a turn after its lease is counted "
     "as stale is in tests/workers/test_turn_metrics.py",
+    "ParleyReleaseDies": "takes a release that dies at every turn; that what it takes up then waits is in "
+    "tests/faults/test_poison.py",
     "ParleySpoolDamaged": "takes a disk that lies; that such a record is counted is in tests/ingest/test_spool.py",
 }
 """Alerts that are proved by promtool only, and why."""

@@ -52,6 +52,16 @@ def deadly() -> None:
     vars(drafts)[advance.__name__] = step
 
 
+def sick() -> None:
+    """Who handles whatever event is killed."""
+
+    def step(*_: Any) -> Effects:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("it lives")
+
+    vars(drafts)[advance.__name__] = step
+
+
 def short_lease() -> None:
     """A lane that was left is free after a second."""
     lanes.LaneStore.__init__.__defaults__ = (1_000,)
@@ -95,6 +105,7 @@ def shift_clock(by_s: int) -> Callable[[], None]:
 
 ODDITIES: dict[str, Callable[[], None]] = {
     "deadly": deadly,
+    "sick": sick,
     "lease-1s": short_lease,
     "clock-5min-ahead": shift_clock(300),
     "clock-5min-behind": shift_clock(-300),

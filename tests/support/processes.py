@@ -283,11 +283,12 @@ class Deployment:
                     process.restart()
 
 
-def odd_process(deployment: Deployment, role: str, oddity: str) -> Process:
+def odd_process(deployment: Deployment, role: str, oddity: str, fault: str = "") -> Process:
     """One more process of `role`, with something odd about it: see odd_worker.py."""
     log = deployment.folder / f"odd-{role}.{len(deployment.processes)}.log"
     command = f"python -m tests.support.odd_worker {role} {oddity}"
-    process = Process(role, command, deployment.environment, log, forked=True)
+    environment = {**deployment.environment, "PARLEY_FAULT": fault}
+    process = Process(role, command, environment, log, forked=True)
     deployment.processes.append(process)
     return process
 

@@ -4,12 +4,14 @@ The rate-limit worker turns the lanes whose head is a START, the conversation wo
 Sessions opened by STARTs need the channel's permission: they are drafted first, permits are taken for those that would
 open, and the rest are drafted again with the channel closed. The engine is pure, so drafting twice costs microseconds and
 spends no permit on a START that it refuses anyway. Invitations got their permits when they were released.
+
+A lane whose worker died is taken up only by one that has made a turn: see self_test.py.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from time import perf_counter
+from time import perf_counter, time_ns
 
 import msgspec
 import prometheus_client
@@ -39,6 +41,7 @@ from workers.turns.committing import (
     permit_drafts,
     wake_after_commit,
 )
+from workers.turns.self_test import run_self_test
 
 log = structlog.get_logger()
 
@@ -61,20 +64,39 @@ class TurnRunner:
         self._channel_store = channel_store
         self._waker = waker
         self._log_key = log_key
+        self._has_made_turn = False
 
     def handle_wakeup(self, queue: str, senders: Sequence[str]) -> None:
         """Turn each of these lanes whose oldest mail belongs to `queue`. Wake the other queue for lanes whose mail belongs
-        there; claim a lane whose last holder died alone."""
+        there; claim a lane whose last holder died alone, once this worker is known to live through a turn."""
         begun_s = perf_counter()
         claims = self._lanes.claim(queue, senders)
         self._turn_claims(queue, claims.claimed, begun_s)
         if claims.other_queue:
             self._waker.wake(_other_queue(queue), claims.other_queue)
+        if claims.suspects and not self._has_made_turn:
+            self._test_itself(queue)
         for sender in claims.suspects:
             begun_s = perf_counter()
             suspect = self._lanes.claim_suspect(queue, sender)
             metrics.LEASES_LOST.labels(queue).inc(sum(claim.attempts > 1 for claim in suspect.claimed))
             self._turn_claims(queue, suspect.claimed, begun_s)
+
+    def _test_itself(self, queue: str) -> None:
+        """Make turns of nobody's. A worker that dies of any turn dies here, where no event is blamed for it."""
+        log.warning(
+            "a worker never came back from a lane: this one makes a turn of nobody's before it takes that "
+            "up; if this is the last line of process after process, their release dies at whatever it does: "
+            "take it back",
+            queue=queue,
+        )
+        begun, passed = (metrics.SELF_TESTS.labels(queue, outcome) for outcome in ("begun", "passed"))
+        begun.inc()
+        surveys = self._surveys.snapshot()
+        now = time_ns() // 1_000_000
+        run_self_test(lambda claim: self._draft_claim(claim, surveys, self._policy), self._policy, now)
+        passed.inc()
+        self._has_made_turn = True
 
     def _turn_claims(self, queue: str, claims: Sequence[LaneClaim], begun_s: float) -> None:
         if not claims:
@@ -84,6 +106,7 @@ class TurnRunner:
         if any(each.effects.opened_by_channel for each in drafts):
             drafts = self._apply_session_limits(drafts, surveys)
         committed = self._lanes.commit(drafts)
+        self._has_made_turn = True
         took_s = perf_counter() - begun_s
         wake_after_commit(self._waker, committed)
         self._report_commits(queue, drafts, committed, claims[0].now, took_s)
