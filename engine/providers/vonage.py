@@ -12,6 +12,10 @@ as a whole: sent again, its beginning would arrive twice.
 Sources: Vonage's guides to inbound SMS, delivery receipts, signing messages and troubleshooting; its OpenAPI
 description of the SMS API; the package vonage-http-client 1.5. Assumption: a retry carries a new timestamp and
 signature; if it does not, `fresh_s` may be raised to a day, since a repeated messageId changes nothing.
+
+What Vonage signs is &name=value for each parameter, with & and = in values made _, and names as they are. So a name with
+either in it could stand for several parameters, and is refused; Vonage's own have none. That a text's & = and _ sign alike
+is Vonage's, and cannot be told apart.
 """
 
 import hashlib
@@ -128,6 +132,7 @@ MOST_WEBHOOK_PARAMETERS = 100
 _TIMESTAMP_PATTERN = re.compile(r"[0-9]{1,12}")
 _PART_NUMBER = re.compile(r"[0-9]{1,3}")
 _SIGNED_VALUE_ESCAPES = str.maketrans("&=", "__")
+_SEPARATOR_PATTERN = re.compile("[&=]")
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,6 +270,8 @@ class Vonage:
             raise ForgedWebhookError(
                 "sig or timestamp is missing: has Vonage been asked to sign this account's webhooks?"
             )
+        if any(map(_SEPARATOR_PATTERN.search, fields)):
+            raise ForgedWebhookError("a parameter's name has & or = in it: it would sign like several")
         signed = "".join(
             f"&{key}={value.translate(_SIGNED_VALUE_ESCAPES)}"
             for key, value in sorted(fields.items())
