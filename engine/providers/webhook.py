@@ -3,15 +3,20 @@
 Both sides sign with the channel's secret, and each request carries
 
     Parley-Timestamp: <seconds since 1970>
-    Parley-Signature: v1=<hex of HMAC-SHA256(secret, timestamp + "." + body)>
+    Parley-Signature: v2=<hex of HMAC-SHA256(secret, timestamp + "." + direction + "." + channel + "." + body)>
 
-The header may hold several, with commas between them, while a secret is replaced: one must be right. A timestamp of
-more than five minutes ago, or ahead, is refused. In a shell, with the secret in $secret and the JSON in $body:
+`direction` is `in` for what the gateway posts to Parley, `out` for what Parley posts to the gateway; `channel` is the
+channel's name. So a request is good for one channel and one direction, whatever else has the same secret. The header may
+hold several, with commas between them, while a secret is replaced: one must be right. A timestamp of more than five
+minutes ago, or ahead, is refused. In a shell, with the secret in $secret, the channel in $channel and the JSON in $body:
 
     timestamp=$(date +%s)
-    signature=$(printf %s "$timestamp.$body" | openssl dgst -sha256 -hmac "$secret" -r | cut -d' ' -f1)
-    curl https://sms.example.org/webhooks/<channel> -d "$body" \\
-        -H "Parley-Timestamp: $timestamp" -H "Parley-Signature: v1=$signature"
+    signature=$(printf %s "$timestamp.in.$channel.$body" | openssl dgst -sha256 -hmac "$secret" -r | cut -d' ' -f1)
+    curl "https://sms.example.org/webhooks/$channel" -d "$body" \\
+        -H "Parley-Timestamp: $timestamp" -H "Parley-Signature: v2=$signature"
+
+0.1.0 signed v1=<hex of HMAC-SHA256(secret, timestamp + "." + body)>. A channel with the option `signature = "v1"` signs so,
+and accepts both: for a gateway that knows no other, and then no two channels may share a secret.
 
 In: POST one object, or an array of at most 100 that are all taken or, answered 400, all refused:
 
@@ -41,7 +46,7 @@ answers
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import Annotated, Literal, assert_never
@@ -111,6 +116,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             extra={"expected": "at least 16 characters"},
         ),
     ]
+    signature: Annotated[
+        Literal["v1", "v2"],
+        Meta(description="v2 covers channel and direction; v1, for a gateway that knows no other, does not"),
+    ] = "v2"
 
 
 _GatewayId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -189,8 +198,16 @@ def make_provider(
     return WebhookGateway(place, options)
 
 
-def sign_body(secret: bytes, timestamp: bytes, body: bytes) -> str:
-    """What goes into Parley-Signature."""
+def sign_body(
+    secret: bytes, timestamp: bytes, direction: Literal["in", "out"], channel: str, body: bytes
+) -> str:
+    """What goes into Parley-Signature. No channel's name has a dot, so that no two requests sign alike."""
+    signed = b".".join((timestamp, direction.encode(), channel.encode(), body))
+    return "v2=" + digest(secret, signed, sha256).hex()
+
+
+def sign_body_v1(secret: bytes, timestamp: bytes, body: bytes) -> str:
+    """What 0.1.0 put there."""
     return "v1=" + digest(secret, timestamp + b"." + body, sha256).hex()
 
 
@@ -204,8 +221,10 @@ class WebhookGateway:
 
     def __init__(self, place: ProviderChannel, options: Options) -> None:
         self.url = options.send_url
+        self._channel = place.channel
         self._number = place.number
         self._secret = options.secret.encode()
+        self._knows_v1 = options.signature == "v1"
 
     def verify_webhook(self, call: WebhookCall) -> None:
         """Raises ForgedWebhookError unless the call is signed, and now."""
@@ -214,10 +233,12 @@ class WebhookGateway:
             raise ForgedWebhookError("expected the headers Parley-Timestamp and Parley-Signature")
         if not _TIMESTAMP_PATTERN.fullmatch(timestamp):
             raise ForgedWebhookError("Parley-Timestamp: expected seconds since 1970")
-        right = sign_body(self._secret, timestamp, call.body).encode()
+        right = [sign_body(self._secret, timestamp, "in", self._channel, call.body).encode()]
+        if self._knows_v1:
+            right.append(sign_body_v1(self._secret, timestamp, call.body).encode())
         given = signatures.split(b",", MOST_SIGNATURES - 1)
-        if not any(compare_digest(right, each.strip()) for each in given):
-            raise ForgedWebhookError("Parley-Signature: none of them is right for this timestamp and body")
+        if not any(compare_digest(ours, each.strip()) for ours in right for each in given):
+            raise ForgedWebhookError(_wrong_signature_sentence(given, self._channel))
         if abs(call.now - int(timestamp)) > TIMESTAMP_WINDOW_S:
             raise ForgedWebhookError(
                 f"Parley-Timestamp: more than {TIMESTAMP_WINDOW_S} s from our clock, "
@@ -236,9 +257,14 @@ class WebhookGateway:
         headers = {
             "Content-Type": "application/json",
             "Parley-Timestamp": timestamp,
-            "Parley-Signature": sign_body(self._secret, timestamp.encode(), body),
+            "Parley-Signature": self._sign_send(timestamp.encode(), body),
         }
         return ProviderRequest(self.url, headers, body)
+
+    def _sign_send(self, timestamp: bytes, body: bytes) -> str:
+        if self._knows_v1:
+            return sign_body_v1(self._secret, timestamp, body)
+        return sign_body(self._secret, timestamp, "out", self._channel, body)
 
     def read_send_reply(self, status: int, body: bytes) -> SendOutcome:
         """What the gateway's reply means: see the module."""
@@ -261,6 +287,15 @@ class WebhookGateway:
                 return RetryLater(code, why or "the gateway is out of order")
             case _:
                 return ChannelFault(code, why or "the gateway refuses us: are send_url and the secret right?")
+
+
+def _wrong_signature_sentence(given: Sequence[bytes], channel: str) -> str:
+    sentence = (
+        f"Parley-Signature: none of them is right for this timestamp, coming in on {channel}, and this body"
+    )
+    if not any(each.strip().startswith(b"v2=") for each in given):
+        sentence += '; v1= is accepted only where the channel says signature = "v1"'
+    return sentence
 
 
 def _rejection_outcome(code: str, why: str) -> SendOutcome:

@@ -119,7 +119,7 @@ def _webhooks() -> list[WebhookCall]:
             "text": "98.6",
         }
         body = json.dumps(told).encode()
-        right = "v1=" + hmac.digest(SECRET.encode(), timestamp + b"." + body, "sha256").hex()
+        right = "v2=" + hmac.digest(SECRET.encode(), timestamp + b".in.webhook." + body, "sha256").hex()
         headers = [(b"parley-timestamp", timestamp), (b"parley-signature", right.encode())]
         calls.append(WebhookCall("POST", b"", headers, body, now))
     return calls

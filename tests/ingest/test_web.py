@@ -113,8 +113,8 @@ def gateway(web, tmp_path):
     def tell(*objects, word=WORD):
         body = json.dumps(objects).encode()
         timestamp = str(int(time())).encode()
-        right = hmac.digest(word.encode(), timestamp + b"." + body, "sha256").hex()
-        headers = {"Parley-Timestamp": timestamp, "Parley-Signature": f"v1={right}"}
+        right = hmac.digest(word.encode(), timestamp + b".in.clinic." + body, "sha256").hex()
+        headers = {"Parley-Timestamp": timestamp, "Parley-Signature": f"v2={right}"}
         return requests.post(f"{base}/webhooks/clinic", data=body, headers=headers, timeout=60)
 
     return base, tell

@@ -36,6 +36,10 @@ codec = make_provider(
     ProviderChannel("clinic", "+33700000001"), Account(), Options(send_url=URL, secret=SECRET)
 )
 
+old = make_provider(
+    ProviderChannel("clinic", "+33700000001"), Account(), Options(send_url=URL, secret=SECRET, signature="v1")
+)
+
 
 def hmac_sha256(key, message):
     """RFC 2104, written out: not the module that the provider uses."""
@@ -44,11 +48,19 @@ def hmac_sha256(key, message):
     return hashlib.sha256(outer + hashlib.sha256(inner + message).digest()).hexdigest()
 
 
-def signed(body, at=NOW, secret=SECRET, now=NOW):
+def signed(body, at=NOW, secret=SECRET, now=NOW, direction="in", channel="clinic"):
     timestamp = str(at).encode()
-    right = hmac_sha256(secret.encode(), timestamp + b"." + body).encode()
-    headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v1=" + right)]
+    covered = b".".join((timestamp, direction.encode(), channel.encode(), body))
+    right = hmac_sha256(secret.encode(), covered).encode()
+    headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v2=" + right)]
     return WebhookCall("POST", b"", headers, body, now)
+
+
+def signed_v1(body, at=NOW):
+    """As 0.1.0 and its gateways do."""
+    right = hmac_sha256(SECRET.encode(), b"%d." % at + body).encode()
+    headers = [(b"parley-timestamp", b"%d" % at), (b"parley-signature", b"v1=" + right)]
+    return WebhookCall("POST", b"", headers, body, at)
 
 
 def call(*objects):
@@ -158,11 +170,19 @@ def test_an_events_id_is_its_gateways_id_on_this_channel():
 
 
 def test_a_vector():
+    """Computed by `printf %s '1700000000.in.clinic.{}' | openssl dgst -sha256 -hmac 'a secret of sixteen or more'`."""
+    vector = b"v2=bbf104f2839380637939569576296a6d9fde2d65d6580bfefee6789029c57add"
+    headers = [(b"parley-timestamp", b"1700000000"), (b"parley-signature", vector)]
+    codec.verify_webhook(WebhookCall("POST", b"", headers, b"{}", NOW))
+    assert webhook.sign_body(SECRET.encode(), b"1700000000", "in", "clinic", b"{}").encode() == vector
+
+
+def test_a_vector_of_the_first_version():
     """Computed by `printf %s '1700000000.{}' | openssl dgst -sha256 -hmac 'a secret of sixteen or more'`."""
     vector = b"v1=be8d935f59549ff92d35b0d08f66280fd7c7894c071284b87cf4a8e4f432a69d"
     headers = [(b"parley-timestamp", b"1700000000"), (b"parley-signature", vector)]
-    codec.verify_webhook(WebhookCall("POST", b"", headers, b"{}", NOW))
-    assert webhook.sign_body(SECRET.encode(), b"1700000000", b"{}").encode() == vector
+    old.verify_webhook(WebhookCall("POST", b"", headers, b"{}", NOW))
+    assert webhook.sign_body_v1(SECRET.encode(), b"1700000000", b"{}").encode() == vector
 
 
 @given(st.binary(max_size=200), st.text(min_size=16, max_size=100), st.integers(0, 2**33))
@@ -190,20 +210,42 @@ TIMESTAMP, SIGNATURE = RECORDED[0].headers
         with_headers((b"parley-timestamp", "١٧".encode()), SIGNATURE),
         with_headers((b"parley-timestamp", b"9" * 5_000), SIGNATURE),
         with_headers(TIMESTAMP, (b"parley-signature", b"")),
-        with_headers(TIMESTAMP, (b"parley-signature", b"v1=")),
+        with_headers(TIMESTAMP, (b"parley-signature", b"v2=")),
         with_headers(TIMESTAMP, (b"parley-signature", SIGNATURE[1][3:])),
         with_headers(TIMESTAMP, (b"parley-signature", SIGNATURE[1][:-1])),
         with_headers(TIMESTAMP, (b"parley-signature", SIGNATURE[1].upper())),
-        with_headers(TIMESTAMP, (b"parley-signature", b"v2" + SIGNATURE[1][2:])),
-        with_headers(TIMESTAMP, (b"parley-signature", b"v1=\xff\xfe")),
-        with_headers(TIMESTAMP, (b"parley-signature", b"v1=00," * 5_000 + SIGNATURE[1])),
+        with_headers(TIMESTAMP, (b"parley-signature", b"v1" + SIGNATURE[1][2:])),
+        with_headers(TIMESTAMP, (b"parley-signature", b"v3" + SIGNATURE[1][2:])),
+        with_headers(TIMESTAMP, (b"parley-signature", b"v2=\xff\xfe")),
+        with_headers(TIMESTAMP, (b"parley-signature", b"v2=00," * 5_000 + SIGNATURE[1])),
         msgspec.structs.replace(RECORDED[0], body=RECORDED[0].body + b" "),
         signed(RECORDED[0].body, secret=SECRET + "!"),
+        signed(RECORDED[0].body, channel="other"),
+        signed(RECORDED[0].body, direction="out"),
     ],
 )
 def test_a_wrong_or_missing_signature_is_forged(forged):
-    with pytest.raises(ForgedWebhookError):
-        codec.verify_webhook(forged)
+    for each in (codec, old):
+        with pytest.raises(ForgedWebhookError):
+            each.verify_webhook(forged)
+
+
+def test_what_is_signed_for_one_channel_is_forged_on_another_with_the_same_secret():
+    other = make_provider(
+        ProviderChannel("other", "+33700000002"), Account(), Options(send_url=URL, secret=SECRET)
+    )
+    codec.verify_webhook(call(SMS))
+    with pytest.raises(ForgedWebhookError, match="coming in on other"):
+        other.verify_webhook(call(SMS))
+
+
+def test_the_first_version_is_accepted_only_where_the_channel_says_so():
+    with pytest.raises(ForgedWebhookError, match="signature = "):
+        codec.verify_webhook(signed_v1(b"{}"))
+    old.verify_webhook(signed_v1(b"{}"))
+    old.verify_webhook(signed(b"{}"))
+    sent = old.write_send_request(OUT[0][0], NOW)
+    assert sent.headers["Parley-Signature"].encode() == signed_v1(sent.body).headers[1][1]
 
 
 @pytest.mark.parametrize("late_s", [0, 300, -300])
@@ -218,8 +260,11 @@ def test_before_and_after_it_is_refused(late_s):
 
 
 def test_one_right_signature_of_several_is_enough():
-    old = signed(RECORDED[0].body, secret="the secret before this one").headers[1][1]
-    codec.verify_webhook(with_headers(TIMESTAMP, (b"parley-signature", old + b", " + SIGNATURE[1])))
+    replaced = signed(RECORDED[0].body, secret="the secret before this one").headers[1][1]
+    codec.verify_webhook(with_headers(TIMESTAMP, (b"parley-signature", replaced + b", " + SIGNATURE[1])))
+    both = signed_v1(RECORDED[0].body).headers[1][1] + b"," + SIGNATURE[1]
+    for each in (codec, old):
+        each.verify_webhook(with_headers(TIMESTAMP, (b"parley-signature", both)))
 
 
 def test_a_replay_is_the_same_event_while_it_is_accepted_and_then_it_is_refused():
@@ -248,15 +293,18 @@ def test_out(sms, body):
     assert request.headers == {
         "Content-Type": "application/json",
         "Parley-Timestamp": str(NOW),
-        "Parley-Signature": "v1=" + hmac_sha256(SECRET.encode(), b"%d." % NOW + request.body),
+        "Parley-Signature": signed(request.body, direction="out").headers[1][1].decode(),
     }
 
 
 def test_what_we_send_cannot_be_sent_back_to_us():
     request = codec.write_send_request(OUT[0][0], NOW)
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    played_back = WebhookCall("POST", b"", headers, request.body, NOW)
+    with pytest.raises(ForgedWebhookError, match="none of them is right"):
+        codec.verify_webhook(played_back)
     with pytest.raises(UnreadableWebhookError, match="type"):
-        read(WebhookCall("POST", b"", headers, request.body, NOW))
+        codec.read_webhook("clinic", played_back)
 
 
 @pytest.mark.parametrize(
@@ -299,10 +347,15 @@ def test_the_shell_lines_of_the_docstring_sign():
     assert len(lines) == 2
     script = "\n".join([*lines, 'printf %s "$timestamp $signature"'])
     body = RECORDED[0].body
-    environ = {"PATH": "/usr/bin:/bin:/usr/local/bin", "secret": SECRET, "body": body.decode()}
+    environ = {
+        "PATH": "/usr/bin:/bin:/usr/local/bin",
+        "secret": SECRET,
+        "channel": "clinic",
+        "body": body.decode(),
+    }
     printed = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, check=True).stdout
     timestamp, right = printed.split()
-    headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v1=" + right)]
+    headers = [(b"parley-timestamp", timestamp), (b"parley-signature", b"v2=" + right)]
     codec.verify_webhook(WebhookCall("POST", b"", headers, body, float(timestamp)))
 
 

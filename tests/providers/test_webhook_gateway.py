@@ -28,10 +28,14 @@ pause_s = 0
 """
 
 
+def signature(timestamp, direction, body):
+    covered = f"{timestamp}.{direction}.clinic.".encode() + body
+    return "v2=" + hmac.new(SECRET.encode(), covered, hashlib.sha256).hexdigest()
+
+
 def signed(body):
     timestamp = str(int(time()))
-    right = hmac.new(SECRET.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return {"Parley-Timestamp": timestamp, "Parley-Signature": f"v1={right}"}
+    return {"Parley-Timestamp": timestamp, "Parley-Signature": signature(timestamp, "in", body)}
 
 
 class Gateway:
@@ -57,9 +61,9 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.server.server_port}/send"
 
     def take(self, headers, body):
-        timestamp = headers["Parley-Timestamp"].encode()
-        right = hmac.new(SECRET.encode(), timestamp + b"." + body, hashlib.sha256).hexdigest()
-        if headers["Parley-Signature"] != f"v1={right}" or abs(time() - int(timestamp)) > 60:
+        timestamp = headers["Parley-Timestamp"]
+        right = signature(timestamp, "out", body)
+        if headers["Parley-Signature"] != right or abs(time() - int(timestamp)) > 60:
             self.forged.append(body)
             return 401, b""
         sms = json.loads(body)
