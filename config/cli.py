@@ -27,7 +27,10 @@ COMMANDS = {
     "check": ("workers.commands.check", "Check the configuration and the surveys; start nothing."),
     "status": ("workers.commands.status", "What is wrong, who works, and what waits."),
     "lane": ("workers.commands.lane", "Everything about one phone number, and why nothing happens."),
-    "channel": ("workers.commands.channel", "What channels may do now; pause one, and resume it."),
+    "channel": (
+        "workers.commands.channel",
+        "What channels may do now; pause one, and resume it; end a removed one.",
+    ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),

@@ -23,6 +23,9 @@ from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
 STATS_CACHE_S = 1.0
 """How long a reading of Redis is published again."""
 
+REMOVED_CHANNELS = "(removed)"
+"""What stands for a channel's name in what is told of channels that are not configured any more."""
+
 GaugeReading = tuple[ScrapeTimeGauge, tuple[str, ...], float]
 """A gauge, its labels' values, and its own."""
 
@@ -120,6 +123,8 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
             yield metrics.SMS_BUDGET_EXHAUSTED, (name,), channel.sms_today >= channel.sms_cap
         if channel.pause is not None:
             yield metrics.CHANNEL_PAUSED, (name, channel.pause.by), 1
+    if found.held_elsewhere:
+        yield metrics.INVITATIONS_HELD, (REMOVED_CHANNELS,), found.held_elsewhere
     living = [process.role for process in found.processes.values()]
     for role in ROLES:
         yield metrics.PROCESSES, (role,), living.count(role)

@@ -83,12 +83,13 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of both servers. `processes` are those that live, by name; `dramatiq_dead` counts messages by
-    the key they lie at."""
+    the key they lie at. `held_elsewhere` are invitations that channels hold which are not configured."""
 
     lanes: ServerStats
     broker: ServerStats
     shards: Sequence[ShardStats] = ()
     channels: Mapping[str, ChannelStats] = {}
+    held_elsewhere: int = 0
     processes: Mapping[str, process_registry.ProcessHeartbeat] = {}
     queues: Mapping[str, QueueStats] = {}
     dramatiq_dead: Mapping[str, int] = {}
@@ -163,6 +164,7 @@ class StatsReader:
                 )
                 for channel in self._channels.values()
             },
+            "held_elsewhere": sum(first.held_elsewhere for first in firsts),
             "shards": [first.shard_stats(server.now, answers) for first in firsts],
         }
 
@@ -213,6 +215,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     first_outbox: Sequence[Any]
     reasons: Mapping[bytes, bytes]
     first_letter: Sequence[Any]
+    all_invitations: int
     invitations: Mapping[str, int]
 
     @classmethod
@@ -226,8 +229,14 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
             next(answers),
             next(answers),
             next(answers),
+            next(answers),
             {name: next(answers) for name in channels},
         )
+
+    @property
+    def held_elsewhere(self) -> int:
+        """Return how many invitations are held on other channels than those that are configured."""
+        return max(0, self.all_invitations - sum(self.invitations.values()))
 
     def followup_commands(self, now: int) -> Iterator[Command]:
         """Yield the commands that need the server's time."""
@@ -282,6 +291,7 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
     yield _first_entry_command(keyspace.outbox_alarms_key(k))
     yield ("HGETALL", keyspace.dead_letter_reasons_key(k))
     yield _first_entry_command(keyspace.dead_letter_index_key(k))
+    yield ("HLEN", keyspace.held_invitations_key(k))
     for name in channels:
         yield ("ZCARD", keyspace.held_ids_key(k, name))
 

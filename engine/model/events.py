@@ -4,6 +4,7 @@ Both are msgpack arrays: a field may be appended with a default, never moved or 
 what the previous one wrote. Times are milliseconds since 1970 (UTC), by the Redis server's clock."""
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Literal, TypeVar
 
 import msgspec
@@ -98,6 +99,11 @@ class CancelSession(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     id: str
     channel: str
     session: str
+
+
+def cancel_event_id(session: str) -> str:
+    """Return the id of the event that cancels a session: the same, however often it is wanted."""
+    return blake2b(session.encode(), digest_size=8, person=b"cancel").hexdigest()
 
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation"):

@@ -108,19 +108,22 @@ def _apply_mail(turn: Turn, mail: Mail, *, hold_deadlines: bool) -> None:
     if event.id in turn.lane.applied_events or event.id in turn.effects.displaced_events:
         turn.effects.duplicates += 1
         return
-    policy = turn.channel_policy(event.channel)
+    if not isinstance(
+        event, CancelSession
+    ):  # a session can be ended on a channel that is not configured any more
+        turn.channel_policy(event.channel)
     now = max(turn.lane.clock, mail.at)
     if not hold_deadlines:
         apply_due_deadlines(turn, mail.at)  # the lane's time may be ahead, of a clock that was
     turn.begin_event(now, event.id, mail.at, unasked=type(event) is Invitation)
     match event:
         case InboundSms():
-            apply_sms(turn, event, policy)
+            apply_sms(turn, event, turn.channel_policy(event.channel))
         case SmsPart():
             for gathered in collect_part(turn.lane, event, now):
                 apply_joined_parts(turn, gathered)
         case Invitation():
-            apply_invitation(turn, event, policy)
+            apply_invitation(turn, event, turn.channel_policy(event.channel))
         case CancelSession():
             apply_cancellation(turn, event)
         case ProviderStop():

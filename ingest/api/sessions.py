@@ -8,7 +8,6 @@ key is for all channels or it is asked for by its reference.
 
 import re
 from collections.abc import AsyncIterator
-from hashlib import blake2b
 from http import HTTPStatus
 from time import perf_counter
 
@@ -31,6 +30,7 @@ from engine.model.events import (
     Invitation,
     OpeningRefused,
     SessionEnded,
+    cancel_event_id,
     decode_inbound,
     decode_records,
     encode_event,
@@ -246,7 +246,7 @@ class SessionAccess:
             view.starts_after = UNSET
             metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
             return HTTPStatus.OK
-        event = CancelSession(_cancel_event_id(found.id), view.channel, found.id)
+        event = CancelSession(cancel_event_id(found.id), view.channel, found.id)
         await self._mailboxes.accept([InboundItem(found.sender, event, perf_counter())])
         return HTTPStatus.ACCEPTED
 
@@ -310,11 +310,6 @@ _SESSION_ID = re.compile(r"[0-9a-f]{16}")
 def _write_view(resp: Response, view: SessionView) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encode(view)
-
-
-def _cancel_event_id(session: str) -> str:
-    """The id of the event that cancels a session: the same, however often it is wanted."""
-    return blake2b(session.encode(), digest_size=8, person=b"cancel").hexdigest()
 
 
 def _closes_session(record: ArchiveRecord, session: str) -> bool:

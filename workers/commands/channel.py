@@ -1,41 +1,43 @@
-"""`parley channel`: what channels may do now; one is paused, and resumed."""
+"""`parley channel`: what channels may do now; one is paused, and resumed, and what is left of a removed one is ended."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 
 import click
 import msgspec
-import redis
 from rich.text import Text
 
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
-from config.store import keyspace, redis_client
 from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
 from engine.commands.json_output import print_json
 from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
 from engine.model.durations import format_duration
+from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_lanes
+from workers.commands.connect import connect_both, connect_lanes
 from workers.diagnosis.pause_wording import pause_cause_and_reason
-
-_SENDERS_PAGE = 500
+from workers.store.channel_contents import (
+    ChannelLeftovers,
+    close_channel,
+    count_leftovers,
+    count_waiting_sms,
+)
 
 
 @click.group()
 def channel() -> None:
-    """What channels may do now; pause one, and resume it.
+    """What channels may do now; pause one, and resume it; end a removed one.
 
     \b
     Example:
       parley channel list
       parley channel pause clinic --why "carrier incident" --for 2h
       parley channel resume clinic
+      parley channel close old-clinic
     """
 
 
@@ -46,6 +48,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON ob
 @_json_option
 def list_channels(as_json: bool) -> None:
     """Every channel: whether it is paused, by whom and why, what waits, and what is left of its day.
+
+    A channel that is not configured any more is listed for as long as something is left of it.
 
     \b
     Example:
@@ -63,11 +67,16 @@ def list_channels(as_json: bool) -> None:
         _channel_row(settings, name, stands, sms[name], paused.get(name))
         for name, stands in found.channels.items()
     ]
+    removed = count_leftovers(client, settings.shards, settings.channels)
     if as_json:
         for row in rows:
             print_json(row)
+        for name, left in removed.items():
+            print_json({"channel": name, "configured": False} | msgspec.structs.asdict(left))
     else:
         _print_channels(settings, rows, paused, found.lanes.now)
+        for sentence in leftover_sentences(removed):
+            click.echo(f"{sentence[:1].upper()}{sentence[1:]}.")
 
 
 @channel.command()
@@ -151,23 +160,59 @@ def resume(name: str, as_json: bool) -> None:
     click.echo(f"{was}. {_waiting_clause(sms)[:1].upper()}{_waiting_clause(sms)[1:]}{pace}.")
 
 
-def count_waiting_sms(client: redis.Redis, shards: int) -> Counter[str]:
-    """Count the SMS in all outboxes by channel."""
-    found: Counter[str] = Counter()
-    for k in range(shards):
-        senders = _senders_with_outbox(client, k)
-        while page := list(islice(senders, _SENDERS_PAGE)):
-            outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for sender in page]
-            for entries in redis_client.run_commands(client, outboxes):
-                found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
-    return found
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json_option
+def close(name: str, yes: bool, as_json: bool) -> None:
+    """End what is left of CHANNEL, which is not configured any more.
+
+    Invitations that it holds are withdrawn, as if their inviters had cancelled them. Open sessions are cancelled by the
+    workers, and their SMS that have not left are withdrawn. Opt-outs and what was said stay.
+
+    \b
+    Example:
+      parley channel close old-clinic --yes
+    """
+    deployment = connect_both(os.environ)
+    settings = deployment.settings
+    if name in settings.channels:
+        raise click.BadParameter(
+            f"channel {name} is configured: expected one that parley.toml does not have any more",
+            param_hint="CHANNEL",
+        )
+    left = count_leftovers(deployment.lanes, settings.shards, settings.channels).get(name, ChannelLeftovers())
+    if not yes and left != ChannelLeftovers():
+        click.confirm(f"End {_leftovers_clause(left)} of {name}?", abort=True)
+    ended = close_channel(
+        deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name, settings.keep_events_ms
+    )
+    if as_json:
+        print_json({"channel": name, "invitations": ended.invitations, "sessions": ended.sessions})
+        return
+    click.echo(
+        f"{pluralize(ended.invitations, 'invitation is', 'invitations are')} withdrawn, "
+        f"{pluralize(ended.sessions, 'session is', 'sessions are')} being cancelled, "
+        "with what they had still to say."
+    )
 
 
-def _senders_with_outbox(client: redis.Redis, k: int) -> Iterator[str]:
-    """The senders of shard `k` whose outbox has an alarm, which each non-empty outbox has."""
-    yield from {
-        sender.decode() for sender, _ in client.zscan_iter(keyspace.outbox_alarms_key(k), count=_SENDERS_PAGE)
-    }
+def leftover_sentences(removed: Mapping[str, ChannelLeftovers]) -> list[str]:
+    """Say what is left of each channel that is not configured, and what to do about it."""
+    return [
+        f"the channel {name} is not configured, and nobody goes on with what it has "
+        f"({_leftovers_clause(left)}): configure it again, or `parley channel close {name}`"
+        for name, left in sorted(removed.items())
+    ]
+
+
+def _leftovers_clause(left: ChannelLeftovers) -> str:
+    counts = (
+        (left.invitations, "held invitation", "held invitations"),
+        (left.sessions, "open session", "open sessions"),
+        (left.sms, "SMS to send", "SMS to send"),
+    )
+    return ", ".join(pluralize(count, one, more) for count, one, more in counts if count)
 
 
 def _require_channel(settings: Settings, name: str) -> None:
@@ -191,6 +236,7 @@ def _channel_row(
     channel = settings.channels[name]
     return {
         "channel": name,
+        "configured": True,
         "number": channel.number,
         "provider": channel.provider,
         "paused": _pause_fields(paused),

@@ -1,21 +1,25 @@
 """`parley check`: is what would run free of mistakes?"""
 
+from collections.abc import Iterator
+
 import click
 import redis
 
 from config.settings.config_errors import ConfigError
 from config.settings.durability import durability_gaps, durability_problems
 from config.settings.settings import Settings, exit_on_config_error
+from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
 from engine import proofs
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.surveys.program import Survey
+from workers.commands.channel import leftover_sentences
+from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
+from workers.runtime.embedded_redis import url_of_running
+from workers.store.channel_contents import count_leftovers
 
 _DAY_MS = 86_400_000
-
-REDIS_TIMEOUT_S = 2.0
-"""How long the server may take to answer, which need not be there."""
 
 
 @click.command()
@@ -23,7 +27,8 @@ def check() -> None:
     """Check the configuration and the surveys; start nothing.
 
     Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys. If
-    PARLEY_REDIS_URL is set, the settings of that server are looked at too.
+    PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
+    left there on channels that are not configured any more.
 
     \b
     Example:
@@ -54,6 +59,8 @@ def check() -> None:
     if settings.redis_url:
         with exit_on_config_error():
             _check_durability(settings)
+    for sentence in _leftovers_of_removed_channels(settings):
+        click.echo(f"warning: {sentence}")
 
 
 def _check_durability(settings: Settings) -> None:
@@ -63,7 +70,7 @@ def _check_durability(settings: Settings) -> None:
         click.echo(f"{what}: the settings of Redis are not looked at")
         return
     try:
-        with redis_client.connect(settings.redis_url, retries=0, timeout_s=REDIS_TIMEOUT_S) as lanes:
+        with redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes:
             problems = durability_problems(durability_gaps(lanes))
     except redis.RedisError as e:
         click.echo(
@@ -76,6 +83,20 @@ def _check_durability(settings: Settings) -> None:
         click.echo(f"  warning: {problem}")
     if not problems:
         click.echo(f"{what}: Redis keeps what it acknowledges")
+
+
+def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each channel that Redis knows and the settings do not. Nothing, if there is no Redis."""
+    url = settings.redis_url or url_of_running(settings.var)
+    if not url:
+        return
+    with redis_client.connect(url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as client:
+        try:
+            with exit_on_config_error():
+                shards = settle_shards(client, settings).shards
+            yield from leftover_sentences(count_leftovers(client, shards, settings.channels))
+        except redis.RedisError as e:
+            yield f"what lies in Redis was not looked at: it does not answer ({type(e).__name__})"
 
 
 def _sms_bound_clause(survey: Survey) -> str:

@@ -31,9 +31,11 @@ from engine.commands.terminal import open_console
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
+from workers.commands.channel import leftover_sentences
 from workers.commands.connect import read_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
+from workers.store.channel_contents import ChannelLeftovers, count_leftovers
 
 WATCH_INTERVAL_S = 2.0
 REDIS_TIMEOUT_S = 1.0
@@ -49,6 +51,10 @@ QUEUE_SLOW_MS = 30_000
 MEMORY_FULL_SHARE = 0.9
 """Of the memory that a server may use: what comes in is refused when all of it is used."""
 
+MAX_ALARMS_LOOKED_AT = 4_096
+"""Lanes, and outboxes, that are looked at for channels that are not configured: those with the nearest alarms. `parley
+channel list` looks at all."""
+
 _QUEUE_CONTENT = {
     keyspace.STARTS_QUEUE: "STARTs",
     keyspace.REPLIES_QUEUE: "replies",
@@ -58,13 +64,15 @@ _QUEUE_CONTENT = {
 
 class DeploymentState(msgspec.Struct, frozen=True):
     """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
-    it may lose acknowledged data, None if it does not show them; `durability` is what processes ask of them. `mistakes`: errors in the settings and survey files on this machine, with which no
-    process would start."""
+    it may lose acknowledged data, None if it does not show them; `durability` is what processes ask of them. `mistakes`:
+    errors in the settings and survey files on this machine, with which no process would start. `removed`: what is left of
+    channels that are not configured, by channel."""
 
     found: RedisStats
     forgetful: Mapping[str, str] | None = {}
     mistakes: Sequence[str] = ()
     durability: Durability = "strict"
+    removed: Mapping[str, ChannelLeftovers] = {}
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
@@ -140,8 +148,15 @@ def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Ite
 def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
     """The state now. Never raises for a server that does not answer."""
     found = sounder.read()
-    forgetful = _non_durable_settings(settings) if found.lanes.up else {}
-    return DeploymentState(found, forgetful, _config_errors(), settings.durability)
+    if not found.lanes.up:
+        return DeploymentState(found, mistakes=_config_errors(), durability=settings.durability)
+    return DeploymentState(
+        found,
+        _non_durable_settings(settings),
+        _config_errors(),
+        settings.durability,
+        _leftovers_of_removed(settings),
+    )
 
 
 def _config_errors() -> list[str]:
@@ -156,6 +171,14 @@ def _non_durable_settings(settings: Settings) -> dict[str, str] | None:
     with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
             return durability_gaps(client)
+        except redis.RedisError:
+            return {}
+
+
+def _leftovers_of_removed(settings: Settings) -> dict[str, ChannelLeftovers]:
+    with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
+        try:
+            return count_leftovers(client, settings.shards, settings.channels, MAX_ALARMS_LOOKED_AT)
         except redis.RedisError:
             return {}
 
@@ -198,6 +221,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
                 f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused "
                 "until midnight there"
             )
+    yield from leftover_sentences(state.removed)
     if dead := found.dead_by_reason():
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
         oldest = max(shard.dead_oldest_ms for shard in found.shards)
@@ -463,4 +487,5 @@ def as_builtins(state: DeploymentState) -> dict[str, object]:
         "processes": processes,
         "forgetful": dict(state.forgetful or {}),
         "durability": state.durability,
+        "removed": msgspec.to_builtins(state.removed),
     }
