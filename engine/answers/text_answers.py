@@ -20,6 +20,10 @@ from engine.model.events import Answer
 from engine.model.patterns import BadPatternError, CompiledPattern, compile_pattern
 from engine.model.text_normalization import clean_text, fold_text
 
+_LONGEST_TRIED = 2_000
+"""Characters of the longest answer that a proof tries: more than any text that we send, so that a longer one costs the
+same."""
+
 _COSTLY_CHARACTERS = (DEAREST_CHARACTER, "\U00010428", "я", "€", "x", "1")
 """Characters of different kinds, the dearest first: an emoji, a letter beyond the BMP, one of another script."""
 
@@ -130,17 +134,18 @@ class TextReader(AnswerReader, frozen=True):
 
     def put_in_text(self, labels: Sequence[str]) -> TextWidth:
         del labels
-        return TextWidth(self.max, self.min, DEAREST_CHARACTER, self.pattern)
+        return TextWidth(min(self.max, _LONGEST_TRIED), self.min, DEAREST_CHARACTER, self.pattern)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:
         """The longest there are, then what conditions look for, alone and filled up to the longest."""
         del today
-        yield from (c * self.max for c in _COSTLY_CHARACTERS)
+        longest = min(self.max, _LONGEST_TRIED)
+        yield from (c * longest for c in _COSTLY_CHARACTERS)
         for each in (*map(str, asked.equals), *asked.words, *self._pattern_samples(asked.patterns)):
-            yield each + FILLER * (self.max - len(each))
+            yield each + FILLER * (longest - len(each))
             yield each
         yield "x"
-        yield "1" * max(1, self.min)
+        yield "1" * max(1, min(self.min, _LONGEST_TRIED))
 
     def _pattern_samples(self, patterns: Iterable[CompiledPattern]) -> Iterator[str]:
         """Texts that patterns are likely to match: each pattern itself, stripped of its punctuation."""
@@ -153,4 +158,4 @@ class TextReader(AnswerReader, frozen=True):
         return not asked.asks_of_spelling and self.pattern is None
 
     def invalid_replies(self) -> Iterable[str]:
-        return ("x" * (self.max + 1), "", "?", "0", "x")
+        return ("x" * (min(self.max, _LONGEST_TRIED) + 1), "", "?", "0", "x")

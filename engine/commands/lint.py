@@ -19,7 +19,12 @@ from engine.commands.terminal import open_console
 from engine.model.plurals import pluralize
 from engine.proofs import PathStop, SessionBounds, UpperBound
 from engine.proofs.keyword_clashes import keyword_clashes
-from engine.surveys.findings import InvalidSurveyError, SurveyFinding
+from engine.surveys.findings import (
+    MOST_FINDINGS,
+    InvalidSurveyError,
+    SurveyFinding,
+    refuse_on_any_error,
+)
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
 
@@ -93,12 +98,13 @@ def lint(
 def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
     try:
         survey, written = read_survey(file.name, file.read_bytes())
+        with refuse_on_any_error():
+            proof = proofs.SurveyProof(survey)
+            found = [*proof.findings(), *written]
+            found.sort(key=lambda finding: finding.level)
+            return LintReport(str(file), survey.name, survey.version, found, proof.bounds()), survey
     except InvalidSurveyError as e:
         return LintReport(str(file), "", "", e.findings, None), None
-    proof = proofs.SurveyProof(survey)
-    found = [*proof.findings(), *written]
-    found.sort(key=lambda finding: finding.level)
-    return LintReport(str(file), survey.name, survey.version, found, proof.bounds()), survey
 
 
 # -- for people
@@ -109,8 +115,10 @@ def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price
     for report in reports:
         known = f" ({report.survey}, version {report.version})" if report.survey else ""
         console.print(Text.assemble((report.file, "bold"), (known, "dim")))
-        for finding in report.findings:
+        for finding in report.findings[:MOST_FINDINGS]:
             _print_finding(console, finding)
+        if (more := len(report.findings) - MOST_FINDINGS) > 0:
+            console.print(f"  and {pluralize(more, 'finding')} more; --json tells all of them")
         if report.bounds is not None:
             _print_bounds(console, report.bounds, price)
         console.print()

@@ -26,6 +26,10 @@ _LENIENT_CODES = ("unreachable", "shadowed", "endless")
 bounds it with `most_sms`."""
 
 
+_LONGEST_PLAYED = 10_000
+"""SMS of a conversation that is played: of `attempts: 1000000000` the bound is computed, and not shown."""
+
+
 class PathStop(msgspec.Struct, frozen=True):
     """One step on a path: its id, how often its text is sent, and how many reminders follow."""
 
@@ -131,6 +135,8 @@ class SurveyProof:
     def _play_walk(self, heaviest: HeaviestWalk, language: str) -> PlayedWalk | None:
         """The conversation that belongs to a walk, with the dearest of invalid answers; None if nobody knows it."""
         key = heaviest.visits, tuple(heaviest.variables.items()), language
+        if sum(1 + visit.repeats + visit.reminders for visit in heaviest.visits) > _LONGEST_PLAYED:
+            return None
         if key not in self._played_walks:
             try:
                 variables = _initial_variables(self._survey, heaviest)

@@ -8,7 +8,7 @@ found by trying answers where something changes, and are complete where it says 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from itertools import product
+from itertools import islice, product
 from typing import assert_never
 
 import msgspec
@@ -49,6 +49,9 @@ PROOF_DAY = date(2030, 6, 15)
 
 _MAX_FREE_ATOMS = 5
 """Of so many conditions about one free text, every combination is looked at; of more, none is known."""
+
+_MAX_CONDITIONS_TRIED = 10_000_000
+"""Answers to one question times the conditions about it: a few seconds. Of more, some regions are not known."""
 
 LONGEST_CHANNEL_NUMBER = "+999999999999999"
 """A number that a channel might have."""
@@ -141,11 +144,13 @@ def _answer_regions(reader: AnswerReader, atoms: tuple[AtomicCondition, ...]) ->
     asked = _asked_conditions(atoms)
     complete = reader.reaches_every_region(asked)
     tried: dict[frozenset[AtomicCondition], AnswerRegion] = {}
-    for sms in reader.candidate_replies(asked, PROOF_DAY):
+    candidates = iter(reader.candidate_replies(asked, PROOF_DAY))
+    for sms in islice(candidates, _MAX_CONDITIONS_TRIED // max(1, len(atoms))):
         answer = read_answer(reader, sms, lambda: PROOF_DAY)
         if not isinstance(answer, InvalidAnswer):
             region = AnswerRegion(_true_atoms(atoms, answer), answer, sms)
             tried.setdefault(_region_key(reader, region), region)
+    complete = complete and next(candidates, None) is None
     untried = () if complete else _untried_regions(atoms, {each.true for each in tried.values()})
     return RegionSet(atoms, (*tried.values(), *untried), len(atoms) <= _MAX_FREE_ATOMS or complete)
 

@@ -7,16 +7,20 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from engine import proofs
-from engine.surveys.findings import InvalidSurveyError
+from engine.surveys.documents import FileContent, UnreadableFile
+from engine.surveys.findings import InvalidSurveyError, invalid_file_finding, refuse_on_any_error
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
 from engine.surveys.survey_registry import SurveyRegistry
 
 
-def load_survey(file: str, source: bytes) -> Survey:
-    """The survey in a file, if it may run. Raises Rejected."""
+def load_survey(file: str, source: FileContent) -> Survey:
+    """The survey in a file, if it may run. Raises InvalidSurveyError, and nothing else."""
+    if isinstance(source, UnreadableFile):
+        raise InvalidSurveyError([invalid_file_finding(source.why)])
     survey, _ = read_survey(file, source)
-    errors = [finding for finding in proofs.survey_findings(survey) if finding.level == "error"]
+    with refuse_on_any_error():
+        errors = [finding for finding in proofs.survey_findings(survey) if finding.level == "error"]
     if errors:
         raise InvalidSurveyError(errors)
     return survey
@@ -36,7 +40,7 @@ class ReloadResult(msgspec.Struct, frozen=True):
     kept: tuple[str, ...]
 
 
-def load_surveys(files: Mapping[str, bytes]) -> tuple[SurveyRegistry, list[str]]:
+def load_surveys(files: Mapping[str, FileContent]) -> tuple[SurveyRegistry, list[str]]:
     """The surveys in `files` (file name -> content), and every problem of those that cannot be read, as sentences."""
     read, refused = _load_all(files, SurveyRegistry())
     problems = [f"{file}: {problem}" for file in sorted(refused) for problem in refused[file]]
@@ -44,7 +48,7 @@ def load_surveys(files: Mapping[str, bytes]) -> tuple[SurveyRegistry, list[str]]
 
 
 def reload_surveys(
-    files: Mapping[str, bytes], running: SurveyRegistry, needed: Collection[str]
+    files: Mapping[str, FileContent], running: SurveyRegistry, needed: Collection[str]
 ) -> ReloadResult:
     """Compute the surveys to run after `running`, given all `files` (file name -> content).
 
@@ -67,7 +71,7 @@ def reload_surveys(
 
 
 def _load_all(
-    files: Mapping[str, bytes], running: SurveyRegistry
+    files: Mapping[str, FileContent], running: SurveyRegistry
 ) -> tuple[dict[str, Survey], dict[str, list[str]]]:
     """The surveys in `files` by name, and the problems of the other files. Of two files with one survey, the one
     that is running comes first."""
@@ -87,7 +91,7 @@ def _load_all(
     return read, refused
 
 
-def _unchanged_survey(file: str, source: bytes, running: SurveyRegistry) -> Survey | None:
+def _unchanged_survey(file: str, source: FileContent, running: SurveyRegistry) -> Survey | None:
     """The running survey of this very file and content, so that it need not be compiled again."""
     current = (running.current(name) for name in running.current_names())
     return next((each for each in current if each and each.file == file and each.source == source), None)

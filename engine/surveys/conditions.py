@@ -5,6 +5,7 @@ or texts whose order is the alphabet's, as YYYY-MM-DD is.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import assert_never
 
 import msgspec
@@ -143,4 +144,10 @@ def _chosen_options(answer: Answer) -> tuple[str, ...]:
 
 def _folded_text(answer: Answer) -> str:
     """A number as it was written, so that what one matches is what one sees."""
-    return fold_text(answer.value if isinstance(answer.value, str) else answer.raw)
+    return _fold_answer(answer.value if isinstance(answer.value, str) else answer.raw)
+
+
+@lru_cache(8)
+def _fold_answer(text: str) -> str:
+    """Fold an answer once for all the conditions about it."""
+    return fold_text(text)

@@ -1,5 +1,7 @@
 """What is wrong, or odd, with a survey: where, why, and what mends it."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
@@ -25,15 +27,46 @@ class SurveyFinding(msgspec.Struct, frozen=True):
         return f"{where}{self.reason}" + (f": {self.mend}" if self.mend else "")
 
 
-class InvalidSurveyError(ParleyError):
-    """The survey cannot run. `problems` are sentences without the file's name, one for each finding."""
+MOST_FINDINGS = 100
+"""Of one file: whoever has so many to mend needs no more, and to find and show each costs something."""
 
-    def __init__(self, findings: "list[SurveyFinding]") -> None:
-        self.findings = findings
-        self.problems = [str(each) for each in findings]
+_LONGEST_REASON = 500
+"""Characters; what an author wrote, and a finding repeats, may be a megabyte."""
+
+
+class InvalidSurveyError(ParleyError):
+    """The survey cannot run. `findings` are MOST_FINDINGS at most, and one that says that there are more; `problems`
+    are sentences without the file's name, one for each of them."""
+
+    def __init__(self, findings: "Sequence[SurveyFinding]") -> None:
+        self.findings = [*findings[:MOST_FINDINGS]]
+        if len(findings) > MOST_FINDINGS:
+            self.findings.append(invalid_file_finding("there is more that is wrong: mend this first"))
+        self.problems = [str(each) for each in self.findings]
         super().__init__("; ".join(self.problems))
 
 
 def invalid_file_finding(reason: str, step: str = "") -> SurveyFinding:
     """An error that makes the file no survey at all."""
-    return SurveyFinding("error", "invalid", step, reason)
+    shown = reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 3]}..."
+    return SurveyFinding("error", "invalid", step[:_LONGEST_REASON], shown)
+
+
+@contextmanager
+def refuse_on_any_error() -> Iterator[None]:
+    """Raise InvalidSurveyError for whatever error there is while one file is read or proved.
+
+    A survey file comes from outside, and goes through libraries and proofs that nobody has tried on all that can be
+    written. An error that was not foreseen must not keep a process from reading all the other files, nor from saying
+    which file it was: so this is the one place that takes any exception. Its cause goes along, for a traceback."""
+    try:
+        yield
+    except InvalidSurveyError:
+        raise
+    except Exception as e:
+        why = (
+            "it needs more memory than there is" if isinstance(e, MemoryError) else f"{type(e).__name__}: {e}"
+        )
+        raise InvalidSurveyError(
+            [invalid_file_finding(f"Parley fails at it, by a mistake of its own ({why})")]
+        ) from e

@@ -14,7 +14,7 @@ from engine.answers.octopush_readers import AnythingReader, PhpNumberReader, is_
 from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.text_parsing import fixed_text_by_language
 from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
-from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
+from engine.surveys.findings import MOST_FINDINGS, InvalidSurveyError, SurveyFinding, invalid_file_finding
 from engine.surveys.program import (
     END_INDEX,
     FixedText,
@@ -97,6 +97,8 @@ def _compile_items(raw: Sequence[object]) -> tuple[list[SurveyStep], list[str]]:
     steps: list[SurveyStep] = []
     problems: list[str] = []
     for place, each in enumerate(raw):
+        if len(problems) > MOST_FINDINGS:
+            break
         item, found = convert_with_problems(each, QuestionItem)
         if item:
             reading = _ItemCompiler(item, len(raw))

@@ -5,7 +5,7 @@ again."""
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -15,6 +15,7 @@ from engine.answers.answer_type import WrittenText
 from engine.answers.options import Option
 from engine.answers.type_registry import ANSWER_SPECS, AnyAnswerSpec
 from engine.model.suggestions import did_you_mean
+from engine.surveys.findings import MOST_FINDINGS
 
 
 class Duration:
@@ -189,6 +190,9 @@ _JSON_TYPES: dict[type, str] = {
     str: "str", int: "int", float: "float", bool: "bool", dict: "object", list: "array", type(None): "null",
 }  # fmt: skip
 _DELETED = object()
+_ANY_KEY = "..."
+_LONGEST_SHOWN = 40
+"""Characters of a value, or of a key, that a sentence repeats."""
 _STAND_INS: tuple[object, ...] = ("", {}, [], {"go": "end"}, {"type": "yes_no"}, "1s", 0)
 _DURATION_WORDS: dict[type, str] = {
     Duration: "a duration such as 30s, 10m, 2h or 3d",
@@ -197,7 +201,7 @@ _DURATION_WORDS: dict[type, str] = {
 
 
 def convert_with_problems(raw: object, to: type[T]) -> tuple[T | None, list[str]]:
-    """Convert `raw` to the type `to`, and return a sentence for each of its problems.
+    """Convert `raw` to the type `to`, and return a sentence for each of its problems, MOST_FINDINGS and one at most.
 
     An optional field of the top level that is wrong, or an unknown one, is left out, and the value is returned
     without it; with any other problem the value is None."""
@@ -218,6 +222,8 @@ def convert_with_problems(raw: object, to: type[T]) -> tuple[T | None, list[str]
         path = next((path for path in _path_prefixes(problem.path) if path in mended), problem.path)
         if path not in mended:
             problems.append(problem.sentence)
+            if len(problems) > MOST_FINDINGS:
+                return None, problems
             mended[path] = iter(((_DELETED,) if problem.deletable else ()) + _STAND_INS)
         stand_in = next(mended[path], None)
         if stand_in is None:
@@ -276,13 +282,19 @@ class _ConversionProblem(msgspec.Struct, frozen=True):
 def _explain_error(message: str, raw: object) -> _ConversionProblem:
     """Where msgspec's message points, and our sentence for it."""
     what, _, where = message.partition(" - at `")
-    got = re.search(r"got `(\w+)`", what)
-    path = _parse_path(where.removeprefix("key` in `").removesuffix("`"), raw, got[1] if got else "")
     if where.startswith("key` in `"):
-        key = next(key for key in _value_at(raw, path) if not isinstance(key, str))
+        path = _parse_path(where.removeprefix("key` in `").removesuffix("`"), raw, _has_odd_key)
+        key = next((key for key in _value_at(raw, path) if not isinstance(key, str)), "")
         return _ConversionProblem(
-            (*path, key), f"{_field_name(path)}: found the key {key!r}, expected a text", deletable=True
+            (*path, key),
+            f"{_field_name(path)}: found the key {_describe_value(key)}, expected a text",
+            deletable=True,
         )
+    got = re.search(r"got `(\w+)`", what)
+    json_type = got[1] if got else None
+    path = _parse_path(
+        where.removesuffix("`"), raw, lambda value: json_type in (None, _JSON_TYPES.get(type(value)))
+    )
     if missing := re.search(r"missing required field `(.+)`", what):
         path = (*path, missing[1])
         return _ConversionProblem(path, f"{_field_name(path)} is missing", deletable=False)
@@ -294,6 +306,10 @@ def _explain_error(message: str, raw: object) -> _ConversionProblem:
     found = _describe_value(_value_at(raw, path))
     sentence = f"{_field_name(path)}: found {found}, expected {_describe_expected(what, path)}"
     return _ConversionProblem(path, sentence, deletable=bool(path) and isinstance(path[-1], str))
+
+
+def _has_odd_key(value: object) -> bool:
+    return isinstance(value, dict) and not all(isinstance(key, str) for key in value)
 
 
 def _describe_unknown_field(field: str) -> str:
@@ -313,28 +329,30 @@ def _describe_expected(what: str, path: ValuePath) -> str:
     return what
 
 
-def _parse_path(where: str, raw: object, got: str) -> ValuePath:
-    """Parse the path at the end of msgspec's message. msgspec writes `[...]` for any key of a mapping: it is resolved
-    to the first key whose value holds something of the JSON type `got`."""
-    path: ValuePath = ()
-    places = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
-    for number, (field, place) in enumerate(places):
-        if place == "...":
-            further = tuple(each or int(index) for each, index in places[number + 1 :] if index != "...")
-            mapping = _value_at(raw, path)
-            keys = [key for key, value in mapping.items() if _json_type_at(value, further) == got]
-            path = (*path, keys[0] if keys else next(iter(mapping)))
-        else:
-            path = (*path, field or int(place))
-    return path
+def _parse_path(where: str, raw: object, is_wrong: Callable[[object], bool]) -> ValuePath:
+    """Parse the path at the end of msgspec's message, which writes `[...]` for any key of a mapping: such a place is
+    resolved to the first key that leads to a value which `is_wrong`; without one, the path ends before it."""
+    places = tuple(
+        field or (_ANY_KEY if index == "..." else int(index))
+        for field, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", where)
+    )
+    path = _find_path(raw, places, is_wrong)
+    return path if path is not None else places[: places.index(_ANY_KEY)] if _ANY_KEY in places else places
 
 
-def _json_type_at(value: Any, path: ValuePath) -> str:
-    """What msgspec calls the value there; empty if there is none."""
-    try:
-        return _JSON_TYPES.get(type(_value_at(value, path)), "")
-    except (LookupError, TypeError):
-        return ""
+def _find_path(value: Any, places: ValuePath, is_wrong: Callable[[object], bool]) -> ValuePath | None:
+    """The first way through `value` along `places` to what `is_wrong`."""
+    if not places:
+        return () if is_wrong(value) else None
+    first, *further = places
+    for key in value if first == _ANY_KEY and isinstance(value, dict) else (first,):
+        try:
+            inside = value[key]
+        except (LookupError, TypeError):
+            continue
+        if (path := _find_path(inside, tuple(further), is_wrong)) is not None:
+            return (key, *path)
+    return None
 
 
 def _value_at(raw: Any, path: ValuePath) -> Any:
@@ -346,7 +364,8 @@ def _value_at(raw: Any, path: ValuePath) -> Any:
 def _field_name(path: ValuePath) -> str:
     if not path:
         return "the whole of it"
-    return "field " + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+    places = (f"[{key}]" if isinstance(key, int) else f".{_shorten(str(key))}" for key in path)
+    return "field " + "".join(places).lstrip(".")
 
 
 def _describe_value(value: object) -> str:
@@ -360,5 +379,8 @@ def _describe_value(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case _:
-            shown = repr(value)
-            return shown if len(shown) <= 40 else shown[:37] + "..."
+            return _shorten(repr(value))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."

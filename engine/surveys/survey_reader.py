@@ -7,14 +7,40 @@ from hashlib import blake2b
 from pathlib import PurePath
 
 from engine.surveys.compiling import compile_survey
-from engine.surveys.documents import SURVEY_SUFFIXES, DocumentSyntaxError, parse_document
-from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
+from engine.surveys.documents import (
+    FILE_LIMITS,
+    NO_LIMITS,
+    SURVEY_SUFFIXES,
+    DocumentLimits,
+    DocumentSyntaxError,
+    parse_document,
+)
+from engine.surveys.findings import (
+    InvalidSurveyError,
+    SurveyFinding,
+    invalid_file_finding,
+    refuse_on_any_error,
+)
 from engine.surveys.program import Survey
 from engine.surveys.questions_json import compile_questions
 
 
-def read_survey(file: str, source: bytes) -> tuple[Survey, list[SurveyFinding]]:
-    """The survey in a file, and warnings about how it is written. Raises Rejected."""
+def read_survey(
+    file: str, source: bytes, limits: DocumentLimits = FILE_LIMITS
+) -> tuple[Survey, list[SurveyFinding]]:
+    """The survey in a file, and warnings about how it is written. Raises InvalidSurveyError, and nothing else."""
+    with refuse_on_any_error():
+        return _compile_file(file, source, limits)
+
+
+def read_stored_survey(file: str, source: bytes) -> Survey:
+    """The survey in a stored file. It ran, so nothing is proved about it again, and it may be of any size. Raises
+    InvalidSurveyError."""
+    survey, _ = read_survey(file, source, NO_LIMITS)
+    return survey
+
+
+def _compile_file(file: str, source: bytes, limits: DocumentLimits) -> tuple[Survey, list[SurveyFinding]]:
     if not file.endswith(SURVEY_SUFFIXES):
         raise InvalidSurveyError(
             [
@@ -24,16 +50,10 @@ def read_survey(file: str, source: bytes) -> tuple[Survey, list[SurveyFinding]]:
             ]
         )
     try:
-        raw = parse_document(file, source)
+        raw = parse_document(file, source, limits)
     except DocumentSyntaxError as e:
         raise InvalidSurveyError([invalid_file_finding(str(e))]) from None
     version = blake2b(source, digest_size=8).hexdigest()
     if isinstance(raw, list) and file.endswith(".json"):
         return compile_questions(raw, PurePath(file).stem, file, source, version)
     return compile_survey(raw, file, source, version)
-
-
-def read_stored_survey(file: str, source: bytes) -> Survey:
-    """The survey in a stored file. It ran, so nothing is proved about it again. Raises Rejected."""
-    survey, _ = read_survey(file, source)
-    return survey

@@ -1,11 +1,13 @@
 """A folder of surveys is taken as it is once it has come to rest, however it was changed."""
 
 import os
+from pathlib import Path
 from time import time_ns
 
 import pytest
 
 from config.settings.survey_folder import SurveyFolder, read_survey_files
+from engine.surveys.documents import FILE_LIMITS, UnreadableFile
 from tests.support.waiting import used_s
 
 LONG_AGO_NS = time_ns() - 60_000_000_000
@@ -116,3 +118,50 @@ def test_a_look_at_fifty_files_that_rest_reads_none_and_costs_little(surveys, tm
 
 def test_files_are_read_by_name(surveys, tmp_path):
     assert read_survey_files(tmp_path / "surveys") == {"clinic.yaml": b"one"}
+
+
+NO_FILES = {
+    "folder": (Path.mkdir, "it cannot be read (Is a directory)"),
+    "pipe": (os.mkfifo, "it is no regular file"),
+    "endless": (lambda file: file.symlink_to("/dev/zero"), "it is no regular file"),
+    "dangling": (lambda file: file.symlink_to("nowhere"), "it cannot be read (No such file or directory)"),
+    "circle": (lambda file: file.symlink_to(file.name), "it cannot be read (Too many levels of symbolic links)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make, why", NO_FILES.values(), ids=NO_FILES)
+def test_what_is_no_file_keeps_no_other_from_being_read(folder, surveys, tmp_path, make, why):
+    odd = tmp_path / "surveys" / "odd.yaml"
+    make(odd)
+    surveys("clinic.yaml", b"two")
+    assert folder.changed_files() is None
+    assert folder.changed_files() == {"clinic.yaml": b"two", "odd.yaml": UnreadableFile(why)}
+    assert folder.changed_files() is None
+    odd.rename(tmp_path / "away")
+    surveys("odd.yaml", b"now it is one")
+    assert [folder.changed_files() for _ in range(2)][1] == {
+        "clinic.yaml": b"two",
+        "odd.yaml": b"now it is one",
+    }
+
+
+def test_a_file_that_can_be_read_again_is_read_though_nothing_shows_it(folder, tmp_path, monkeypatch):
+    """As on a network's disk that was away."""
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("config.settings.survey_folder._open_without_waiting", fail)
+        monkeypatch.setattr("config.settings.survey_folder._file_stamp", lambda file: (1, 1, 1, 1))
+        gone = {"clinic.yaml": UnreadableFile("it cannot be read (Input/output error)")}
+        assert [folder.changed_files() for _ in range(2)] == [None, gone]
+        assert folder.changed_files() is None
+    assert [folder.changed_files() for _ in range(2)] == [None, {"clinic.yaml": b"one"}]
+
+
+def test_of_a_huge_file_a_byte_more_is_read_than_is_read_of_any(folder, tmp_path):
+    with (tmp_path / "surveys" / "clinic.yaml").open("r+b") as file:
+        file.truncate(10 * FILE_LIMITS.size)
+    assert [folder.changed_files() for _ in range(2)][1].keys() == {"clinic.yaml"}
+    assert len(read_survey_files(tmp_path / "surveys")["clinic.yaml"]) == FILE_LIMITS.size + 1

@@ -75,6 +75,45 @@ def test_an_error_is_told_once_for_each_content_and_counted(place):
     assert ("error", "clinic.yaml") in place.looks(), "it is wrong again"
 
 
+DANGEROUS = {
+    "of nested aliases": b"a: &a [x, x, x]\nb: &b [*a, *a, *a]\n" + b"".join(
+        b"%c: &%c [%s]\n" % (c, c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in b"cdefghij"
+    ),
+    "with a set": b"survey: clinic\nsteps: !!set {a, b}",
+    "with a number of 5,000 digits": b"survey: " + b"9" * 5_000,
+    "with numbers for labels": b"survey: clinic\nsteps: [{id: a, ask: b, answer: {type: scale, to: 3, labels: "
+    b"{1: {en: x}, 2: {en: 1, fr: 2}}}}]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DANGEROUS.values(), ids=DANGEROUS)
+def test_a_dangerous_file_is_refused_and_counted_and_other_files_are_taken_up(place, content):
+    place.write("one")
+    place.write("one", "other.yaml")
+    place.looks()
+    (place.folder / "clinic.yaml").write_bytes(content)
+    place.write("two", "other.yaml")
+    assert sorted(place.looks()) == [("error", "clinic.yaml"), ("info", "other.yaml")]
+    assert metrics.SURVEYS_REFUSED._value.get() == 1
+    assert place.surveys.current("clinic").title == "one"
+    assert place.surveys.current("other").title == "two"
+    place.write("mended")
+    assert place.looks() == [("info", "clinic.yaml")]
+    assert metrics.SURVEYS_REFUSED._value.get() == 0
+
+
+def test_what_is_no_file_is_refused_and_counted_and_other_files_are_taken_up(place):
+    place.write("one")
+    place.looks()
+    (place.folder / "odd.yaml").mkdir()
+    place.write("two")
+    assert sorted(place.looks()) == [("error", "odd.yaml"), ("info", "clinic.yaml")]
+    assert metrics.SURVEYS_REFUSED._value.get() == 1
+    (place.folder / "odd.yaml").rmdir()
+    assert place.looks() == []
+    assert metrics.SURVEYS_REFUSED._value.get() == 0
+
+
 def test_a_survey_that_runs_without_a_file_is_told_once(place):
     place.write("one")
     place.looks()

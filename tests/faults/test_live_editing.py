@@ -1,7 +1,10 @@
 """Surveys are edited while people talk: nobody who talks notices, and whoever comes next gets the new one."""
 
 import json
+import os
+import re
 from itertools import count
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -167,6 +170,40 @@ def test_a_broken_file_changes_nothing_and_is_told_once_and_other_files_are_take
     town.says(CLARA, "START")
     town.hears(CLARA, asked("mended"))
     assert town.metric("parley_surveys_refused") == 0
+
+
+NESTED_ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8)
+)
+"""A hundred million values in 400 bytes."""
+
+
+def test_files_that_would_take_every_process_down_are_refused_alone(town):
+    town.deployment.start()
+    town.says(ANNA, "START")
+    town.hears(ANNA, asked("old"))
+    before = {process.pid: most_memory_kb(process) for process in town.watchers()}
+    os.mkfifo(town.folder / "pipe.yaml")
+    (town.folder / "folder.json").mkdir()
+    town.edit(NESTED_ALIASES, "aliases.yaml")
+    town.edit("survey: clinic\nsteps: !!set {a, b}\n")
+    town.logged("survey refused; what ran of it runs on, and a process that starts now will not", count=4)
+    town.edit(other("newer"), "other.yaml")
+    town.logged("survey taken up")
+
+    town.says(ANNA, "Anna", "old", "36")
+    town.hears(ANNA, whole("old", "Anna"))
+    town.says(DORA, "OTHER")
+    town.hears(DORA, asked("newer"))
+    assert town.metric("parley_surveys_refused") == 4
+    for process in town.watchers():
+        assert most_memory_kb(process) - before[process.pid] < 50_000
+
+
+def most_memory_kb(process):
+    """The most that it ever had in memory."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def test_a_worker_that_starts_after_the_edit_goes_on_with_sessions_from_before_it(town):

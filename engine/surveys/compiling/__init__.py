@@ -13,7 +13,7 @@ from engine.model.text_normalization import fold_text, fold_word
 from engine.surveys.compiling.routes import RouteCompiler
 from engine.surveys.compiling.scope import CompilerScope, WrittenStep
 from engine.surveys.compiling.text_parsing import PLAIN_KEYWORD, TextCompiler
-from engine.surveys.findings import InvalidSurveyError, SurveyFinding, invalid_file_finding
+from engine.surveys.findings import MOST_FINDINGS, InvalidSurveyError, SurveyFinding, invalid_file_finding
 from engine.surveys.keywords import HELP_WORDS, is_stop
 from engine.surveys.phrases import fixed_text
 from engine.surveys.program import (
@@ -49,6 +49,9 @@ from engine.surveys.variables import (
 
 __all__ = ["InvalidSurveyError", "compile_survey"]
 
+_MOST_LANGUAGES = 50
+"""There is a text for each of them in each place."""
+
 _NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
 
@@ -63,20 +66,21 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
     sources, findings = _convert_steps(raw.get("steps"))
     languages = header.languages if header else tuple(_strings_in(raw.get("languages"))) or ("en",)
     variables = _variable_lengths(header.variables) if header else {}
-    scope = CompilerScope(languages, _step_indexes(raw.get("steps")), sources, variables)
-    compiler = _StepCompiler(scope)
-    keywords = compiler.compile_keywords(header.start if header else _strings_in(raw.get("start")))
-    texts = compiler.texts.compile_fixed_texts(header.texts, header.start, header.title) if header else {}
-    steps = [compiler.compile_step(place, each) for place, each in enumerate(sources) if each is not None]
-    found = [
+    so_far = [
         *map(invalid_file_finding, problems),
         *findings,
         *(_header_findings(header) if header else ()),
         *(_unspoken_language_warnings(header, sources) if header else ()),
-        *scope.findings,
     ]
-    if header is None or any(each.level == "error" for each in found):
-        raise InvalidSurveyError([each for each in found if each.level == "error"])
+    scope = CompilerScope(
+        languages[:_MOST_LANGUAGES], _step_indexes(raw.get("steps")), sources, variables, so_far
+    )
+    compiler = _StepCompiler(scope)
+    keywords = compiler.compile_keywords(header.start if header else _strings_in(raw.get("start")))
+    texts = compiler.texts.compile_fixed_texts(header.texts, header.start, header.title) if header else {}
+    steps = [compiler.compile_step(place, each) for place, each in enumerate(sources) if each is not None]
+    if header is None or scope.errors:
+        raise InvalidSurveyError(scope.errors)
     survey = Survey(
         name=header.survey,
         version=version,
@@ -96,7 +100,7 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         told=frozenset(place for place in BUILTIN_VARIABLES if place[1:] in scope.variables),
         keep_ms=header.keep.ms if header.keep is not None else None,
     )
-    return survey, found
+    return survey, scope.findings
 
 
 def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
@@ -109,6 +113,8 @@ def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
         problems.append(f"field most_sms: found {header.most_sms}, expected 1 or more")
     if not header.languages:
         problems.append("field languages: at least one language is expected")
+    if len(header.languages) > _MOST_LANGUAGES:
+        problems.append(f"field languages: found {len(header.languages)}, expected {_MOST_LANGUAGES} at most")
     problems += [
         f"field languages: found '{each}', expected a tag such as en, fr or pt-BR"
         for each in header.languages
@@ -179,7 +185,7 @@ def _convert_steps(raw: object) -> tuple[list[WrittenStep | None], list[SurveyFi
     sources: list[WrittenStep | None] = []
     findings: list[SurveyFinding] = []
     for place, each in enumerate(raw):
-        source, problems = _convert_step(each)
+        source, problems = _convert_step(each) if len(findings) <= MOST_FINDINGS else (None, [])
         sources.append(source)
         findings += [_step_finding(each, place, problem) for problem in problems]
     return sources, findings

@@ -26,6 +26,9 @@ from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 _MALFORMED_PLACEHOLDER = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z_][\w-]*")
 """Text in braces that resembles a placeholder and is none. An unknown `{$name}` is left to the proofs."""
 
+_LONGEST_WRITTEN = 10 * LONGEST_SMS
+"""Characters of a text with its placeholders: of a longer one nothing is made."""
+
 PLAIN_KEYWORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
 
@@ -97,6 +100,11 @@ class TextCompiler:
     ) -> TextTemplate:
         if not wording.strip():
             self._scope.add_error(f"field {field}: it is empty")
+        if len(wording) > _LONGEST_WRITTEN:
+            self._scope.add_error(
+                f"field {field}: it has {len(wording)} characters, at most {LONGEST_SMS} are expected"
+            )
+            return ""
         template: TextTemplate = wording
         if not plain:
             resolved = map_slots(
