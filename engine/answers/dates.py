@@ -21,7 +21,7 @@ from engine.answers.answer_type import (
 from engine.answers.proof_terms import AskedConditions, TextWidth
 from engine.answers.range_wording import range_phrase
 from engine.answers.translations import Translated, TranslatedLimits
-from engine.answers.vocabulary import word_set
+from engine.answers.vocabulary import MONTH_NUMBERS, word_set
 from engine.model.events import Answer
 from engine.model.text_normalization import fold_text
 
@@ -45,29 +45,6 @@ _YEARLESS_SHAPE = re.compile("[12][12]|[12]M|M[12]")
 _DATE_TOKEN = re.compile(r"\d+|[^\W\d_]+")
 _UNEXPECTED_CHARACTER = re.compile(r"[^\w\s/.,'()!-]|_")
 _TODAY = "today"
-
-MONTH_NUMBERS: dict[str, int] = {
-    word: number
-    for number, listed in enumerate(
-        (
-            "january, jan, janvier, janv, januar",
-            "february, feb, fevrier, fevr, fev, februar, febr",
-            "march, mar, mars",
-            "april, apr, avril, avr",
-            "may, mai",
-            "june, jun, juin, juni",
-            "july, jul, juillet, juil, juli",
-            "august, aug, aout, aou",
-            "september, sep, sept, septembre",
-            "october, oct, octobre, oktober, okt",
-            "november, nov, novembre",
-            "december, dec, decembre, desember, des",
-        ),
-        1,
-    )
-    for word in word_set(listed)
-}
-"""Folded. No word of one language is another month in another."""
 
 _IGNORED_WORDS = word_set(
     "monday, mon, tuesday, tue, tues, wednesday, wed, thursday",

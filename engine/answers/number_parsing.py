@@ -2,7 +2,8 @@
 
 A reply gives a number if it holds one run of digits, and nothing about it that makes another number of it: a second
 run, a bound, a half, a thousand, a "not". `1,250` is a thousand to one reader and one and a quarter to another. A
-time, a date and a phone number are no numbers.
+time, a date, a phone number and a face such as `:3` are no numbers. Among words, 2 and 4 are often "to" and "for": they
+count only if each of the words is one that stands beside numbers.
 """
 
 import re
@@ -12,7 +13,13 @@ import msgspec
 
 from engine.answers.answer_type import LONGEST_REPLY, InvalidAnswer, Refusal, ReportProblem
 from engine.answers.translations import Translated, TranslatedLimits
-from engine.answers.vocabulary import NUMBER_WORDS, UNAMBIGUOUS_NUMBER_WORDS, word_set
+from engine.answers.vocabulary import (
+    MONTH_NUMBERS,
+    NUMBER_WORDS,
+    UNAMBIGUOUS_NUMBER_WORDS,
+    has_emoticon,
+    word_set,
+)
 from engine.model.text_normalization import clean_text, fold_text, fold_word
 
 _LARGEST_EXACT = 2**53
@@ -46,7 +53,8 @@ _SPELLED_ALIKE = str.maketrans(
 
 _UNIT_WORDS = word_set(
     "c, f, kg, g, mg, t, km, m, cm, mm, lb, lbs, oz, st, ft, l, dl, cl, ml, x, pcs, stk, fois",
-    "h, hr, hrs, hour, hours, min, mins, s, sec, d, days, j, jour, jours, mois, y, yr, yrs, yo, an, ans, ar",
+    "h, hr, hrs, hour, hours, min, mins, s, sec, d, days, j, jour, jours, mois, y, yr, yrs, yo",
+    "an, ans, ar",
     "er, e, eme, nd, rd, th",
     "eur, euro, euros, kr, nok, usd, gbp",
 )
@@ -57,25 +65,62 @@ _FORBIDDEN_BEFORE = _FORBIDDEN_NEIGHBOURS - frozenset("~#=*")
 _FORBIDDEN_AFTER = _FORBIDDEN_NEIGHBOURS - frozenset("%")
 """No number has such a character before it, or after it."""
 
-NUMBER_CHANGING_WORDS = word_set(
+CLOCK_WORDS = word_set("am, pm, clock, oclock, klokka, klokken, kl, noon, midnight")
+
+NUMBER_CHANGING_WORDS = CLOCK_WORDS | word_set(
     "half, halves, demi, demie, halv, halve, halvt, halvannen, quarter, quarters, quart, quarts, kvart",
     "hundred, hundreds, thousand, thousands, million, millions, billion, billions, dozen, dozens, k",
-    "cent, cents, mille, millier, milliers, milliard, milliards, douzaine, hundre, tusen, millioner, dusin",
-    "not, isn, never, pas, jamais, ikke, aldri",
+    "cent, cents, mille, millier, milliers, milliard, milliards, douzaine, hundre, tusen",
+    "millioner, dusin, lakh, lakhs, lac, lacs, crore, crores, mil, mio, mln, bn, trillion",
+    "trillions, milliarder, couple, grand",
+    "not, never, none, without, except, neither, nor, pas, jamais, aucun, aucune, sans, sauf",
+    "ikke, aldri, ingen, uten, cannot, cant, dont, doesnt, didnt, havent, hasnt, hadnt, isnt",
+    "arent, wasnt, werent, wont, couldnt, wouldnt, shouldnt, aint, don, doesn, didn, haven, hasn",
+    "hadn, isn, aren, wasn",
+    "weren, couldn, wouldn, shouldn, ain",
     "over, under, above, below, more, less, fewer, least, most, plus, moins, mer, mindre, minst",
+    "max, maximum, maks, maksimum, maksimalt, minimum, minimalt, up, upto, jusqu, jusque, opptil",
+    "inntil, hoyst",
     "minus, negative, negatif",
-    "am, pm",
-    "january, february, march, april, may, june, july, august, september, october, november, december",
-    "janvier, fevrier, mars, avril, mai, juin, juillet, aout, septembre, octobre, novembre, decembre",
-    "januar, februar, juni, juli, oktober, desember",
     "eleven, twelve, thirteen, fourteen, fifteen, sixteen, seventeen, eighteen, nineteen",
     "twenty, thirty, forty, fifty, sixty, seventy, eighty, ninety",
     "onze, douze, treize, quatorze, quinze, seize",
     "vingt, trente, quarante, cinquante, soixante, septante, huitante, nonante",
     "elleve, tolv, tretten, fjorten, femten, seksten, sytten, atten, nitten",
     "tjue, tretti, forti, femti, seksti, sytti, atti, nitti",
-) | frozenset(word for word, number in UNAMBIGUOUS_NUMBER_WORDS.items() if number > 1)
+).union(MONTH_NUMBERS, (word for word, number in UNAMBIGUOUS_NUMBER_WORDS.items() if number > 1))
 """Words, folded, with which a number is another one, or a part of one, a time or a date."""
+
+_SHORT_NEGATION = re.compile(r"\w{1,6}n't\b")
+_LOWER_BOUND = re.compile(r"\bmin[ .:]*$")
+"""`min 5`; `5 min` are minutes."""
+
+_NUMBERS_OF_WORDS = ("2", "4")
+"""At least 99 of 387 in the NUS SMS Corpus are "to" and "for"."""
+
+_WORDS_BESIDE_NUMBERS = (
+    word_set(
+        "i, im, ive, id, m, ve, d, s, t, am, is, it, its, that, thats, there, are, we, my, was",
+        "were, had, have, has, got, say, think, guess, take, took, about, around, approx",
+        "approximately, only, just, exactly, maybe, perhaps, or, so, now, today, yes, ok, hi",
+        "hello, the, a, of, them, option, answer, number, no, nr, n, temp, temperature, degrees",
+        "degree, celsius, fahrenheit, percent, times, time, please, pls, plz, thanks, thank, you",
+        "thx, sir, in, total, all, kid, kids, child, children, people, persons, person, adults",
+        "girls, boys, tablet, tablets, pill, pills, cups, items, second, seconds, minute",
+        "minutes, hour, hours, day, days, week, weeks, month, months, year, years, old, ago, each",
+        "per, night, nights, km, miles, pounds, dollars, stars, points, pieces, pcs",
+        "j, ai, je, c, ce, cest, est, il, y, a, ya, en, et, avons, nous, avais, etait, environ",
+        "seulement, juste, peut, etre, oui, merci, svp, degres, fois, enfant, enfants, personnes",
+        "jour, jours, semaine, semaines, mois, an, ans, heure, heures, minutes, comprimes",
+        "numero, reponse, choix, le, la, les, des, de, ils, elles, sont, note, jeg, har, er, det",
+        "ca, cirka, omtrent, bare, kun, kanskje, tror, vi, hadde, var, ja, takk, grader, prosent",
+        "ganger, gang, barn, personer, dag, dager, uke, uker, maned, maneder, ar, time, timer",
+        "minutter, tabletter, stk, svar, valg",
+        "nummer, alternativ, der, noen, her, litt",
+    )
+    | _UNIT_WORDS
+)
+"""Folded: beside these, 2 and 4 are numbers."""
 
 
 NOT_A_NUMBER = Refusal(
@@ -179,7 +224,11 @@ def _number_among(text: str) -> ParsedNumber | InvalidAnswer:
     sign = ""
     if before[-1:] in ("+", "-"):
         before, sign = before[:-1], before[-1]
+    if has_emoticon(text.lower()):
+        return InvalidAnswer(NOT_A_NUMBER.reason)
     if len(runs) > 1 or not stands_alone(before, after):
+        return InvalidAnswer(AMBIGUOUS_NUMBER.reason)
+    if runs[0].group() in _NUMBERS_OF_WORDS and not sign and _may_be_word(before, after):
         return InvalidAnswer(AMBIGUOUS_NUMBER.reason)
     return _number_from_parts(sign, *_split_digit_run(runs[0].group()))
 
@@ -195,8 +244,21 @@ def stands_alone(before: str, after: str) -> bool:
         or after.lstrip()[:1] in _FORBIDDEN_AFTER
     ):
         return False
-    around = _LETTER_RUN.findall(fold_text(f"{before} {after}"))
-    return len(around) <= _MOST_WORDS and NUMBER_CHANGING_WORDS.isdisjoint(around)
+    words = fold_text(f"{before} {after}")
+    around = _LETTER_RUN.findall(words)
+    return (
+        len(around) <= _MOST_WORDS
+        and NUMBER_CHANGING_WORDS.isdisjoint(around)
+        and not _SHORT_NEGATION.search(words)
+        and not _LOWER_BOUND.search(fold_text(before))
+    )
+
+
+def _may_be_word(before: str, after: str) -> bool:
+    """May a 2 or a 4 between these be "to" or "for"? Not with a unit at it, such as `2kg`."""
+    return not after[:1].isalpha() and not _WORDS_BESIDE_NUMBERS.issuperset(
+        _LETTER_RUN.findall(fold_text(f"{before} {after}"))
+    )
 
 
 def _split_digit_run(run: str) -> tuple[str, str | None, str | None]:

@@ -11,14 +11,15 @@ import msgspec
 
 from engine.answers.answer_type import OptionLine, Refusal, ReportProblem, WrittenText
 from engine.answers.translations import Translated
-from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS
+from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS, has_emoticon, without_courtesy
 from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
 
 _NUMBERED_OPTION = re.compile(
+    r"(?:(?:the|le|la|den|det) )?"
     r"(?:(?:option|choice|answer|number|no|nr|choix|reponse|numero|n|valg|svar|alternativ|nummer)\W{0,3})?"
-    r"(\d{1,3})(?:\W{1,3}(.+))?"
+    r"(\d{1,3})(?:(?:st|nd|rd|th|er|re|e|eme|ere)(?: one)?|\W{1,3}(.+))?"
 )
-"""`option 2`, `n° 2`, `2. Green`."""
+"""`option 2`, `n° 2`, `the 2nd`, `2. Green`."""
 
 OPTION_COMMANDS: frozenset[Literal["stop", "help"]] = frozenset(("stop", "help"))
 """An author who names an option `end` or `info` wants it to be chosen by that word."""
@@ -100,11 +101,19 @@ def _option_label(option: Option, language: str) -> str:
 
 
 def find_option(places: Mapping[str, int], text: str) -> int | None:
-    """Where in the list the option is that `text`, folded, names."""
+    """Where in the list the option is that `text`, folded, names, politely or not."""
     place = places.get(text)
     if place is not None:
         return place
+    if has_emoticon(text):
+        return None
     word = trim_punctuation(text)
+    place = _find_word(places, word)
+    bare = without_courtesy(word) if place is None else word
+    return place if bare == word else _find_word(places, trim_punctuation(bare))
+
+
+def _find_word(places: Mapping[str, int], word: str) -> int | None:
     place = places.get(word)
     if place is not None:
         return place

@@ -31,7 +31,7 @@ from engine.answers.options import (
 )
 from engine.answers.proof_terms import AskedConditions, dominating_text
 from engine.answers.translations import Translated
-from engine.answers.vocabulary import word_set
+from engine.answers.vocabulary import has_emoticon, without_courtesy, word_set
 from engine.model.events import Answer
 from engine.model.text_normalization import fold_text, trim_punctuation
 
@@ -39,6 +39,9 @@ _MAX_VARIED_OPTIONS = 10
 """Of so many options that conditions name, every combination is looked at."""
 
 _OPTION_SEPARATOR = re.compile(r"[\s,;/&+.()*#\u2022-]+|(?:and|et|og|plus)(?!\w)")
+_LISTED = re.compile(r"(?!8\))\d+\)")
+"""How `1) 8)` begins, which is a list and no face."""
+
 _ALL_WORDS = word_set(
     "all, all of them, all of these, everything, tous, toutes, tout, alle, alle sammen, alt"
 )
@@ -193,8 +196,11 @@ def _find_options(places: Mapping[str, int], text: str) -> set[int] | None:
     one = find_option(places, text)
     if one is not None:
         return {one}
+    text = without_courtesy(text)
     if trim_punctuation(text) in _ALL_WORDS:
         return set(places.values())
+    if has_emoticon(text) and not (_LISTED.match(text) or any(map(has_emoticon, places))):
+        return None
     names = _names_by_first_character(places)
     found: set[int] = set()
     at = 0

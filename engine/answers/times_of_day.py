@@ -20,7 +20,7 @@ from engine.answers.answer_type import (
     ReportProblem,
     Today,
 )
-from engine.answers.number_parsing import NUMBER_CHANGING_WORDS
+from engine.answers.number_parsing import CLOCK_WORDS, NUMBER_CHANGING_WORDS
 from engine.answers.proof_terms import AskedConditions, TextWidth
 from engine.answers.range_wording import range_phrase
 from engine.answers.translations import Translated, TranslatedLimits
@@ -69,7 +69,7 @@ _INTRODUCTIONS = word_set(
 )
 """Words beside a number, folded, that leave it a time where nothing else says that it is one."""
 
-_TIME_CHANGING_WORDS = NUMBER_CHANGING_WORDS - {"am", "pm"} | word_set(
+_TIME_CHANGING_WORDS = NUMBER_CHANGING_WORDS - CLOCK_WORDS - {"up", "des"} | word_set(
     "before, after, until, till, by, since, from, between",
     "past, or, within, ago, later, earlier, than, night",
     "minute, minutes, min, mins",

@@ -1,6 +1,7 @@
 """The answer type `yes_no`: does a reply say yes, or no? English, French and Norwegian, in one table.
 
-The whole reply must be such a word: nothing is made of a sentence that has one in it.
+The whole reply must be such a word: nothing is made of a sentence that has one in it. A single letter must stand alone,
+with a full stop or an exclamation mark at most: consent may hang on a yes, and `:o` and `y??` are none.
 """
 
 import re
@@ -23,15 +24,17 @@ from engine.answers.answer_type import (
 )
 from engine.answers.proof_terms import AskedConditions
 from engine.answers.translations import Translated
-from engine.answers.vocabulary import word_set
+from engine.answers.vocabulary import without_courtesy, word_set
 from engine.model.events import Answer
-from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
+from engine.model.text_normalization import clean_text, fold_text, fold_word, trim_punctuation
 
 YES_WORDS = word_set(
     "yes, oui, ja, true, vrai, sant",
     "y, o, j, k",  # the letter that saves typing
-    "yeah, yep, yup, yea, yess, ouais, ouai, ouep, oue, ui, jada, jepp, japp, jo",  # as it is said
-    "ok, okay, o k, sure, of course, d accord, dac, dacc, bien sur, klart, selvsagt, selvfolgelig",  # agreed
+    "yeah, yep, yup, yea, ya, yah, yeap, yess",  # as it is said
+    "ouais, ouai, ouep, oue, ui, jada, jepp, japp, jo",
+    "ok, okay, okie, okey, okok, ok ok, o k, alright, all right, sure, of course",  # agreed
+    "d accord, dac, dacc, bien sur, klart, selvsagt, selvfolgelig",
     "yes please, yes thanks, yes thank you, yes pls, yes sir, ok thanks, oui merci, oui svp",  # politely
     "oui s il vous plait, oui s il te plait, volontiers, ja takk, ja gjerne, gjerne, ja danke",
     "yes i do, yes i am, yes i have, yes it is, yes we do, yes we are, yes i will, yes i can",  # said in full
@@ -62,6 +65,9 @@ _EMOJI_MEANINGS = {
     "✖": False,
 }
 """Other emoji say neither, and do not stand in the way of a word."""
+
+_LETTER_ALONE = re.compile(r"(\w)[.!]?|\(([yn])\)")
+"""`y` `Y.` `n!`, and `(y)` and `(n)`, which are thumbs up and down."""
 
 _NON_WORD_CHARACTERS = re.compile(r"[\W_]+")
 _REPEATED_LETTER = re.compile(r"(\w)\1\1+")
@@ -127,6 +133,8 @@ class YesNoReader(AnswerReader, frozen=True):
             return InvalidAnswer(_NOT_YES_OR_NO.reason)
         text = fold_text(sms)
         word = trim_punctuation(text)
+        if len(word) == 1 and word.isalpha() and not _is_letter_alone(sms, word):
+            return InvalidAnswer(_NOT_YES_OR_NO.reason)
         if word in self.yes:
             return Answer(sms, True)
         if word in self.no:
@@ -134,6 +142,8 @@ class YesNoReader(AnswerReader, frozen=True):
         if text.isascii() and (word in YES_WORDS or word in NO_WORDS):
             return Answer(sms, word in YES_WORDS)
         yes = _read_free_spelling(text)
+        if yes is None:
+            yes = _read_free_spelling(without_courtesy(text))
         return InvalidAnswer(_NOT_YES_OR_NO.reason) if yes is None else Answer(sms, yes)
 
     def list_refusals(self) -> tuple[Refusal, ...]:
@@ -165,11 +175,19 @@ class YesNoReader(AnswerReader, frozen=True):
         return ("?", "0")
 
 
+def _is_letter_alone(sms: str, letter: str) -> bool:
+    """Is `sms` nothing but this letter, as it is on the keyboard? `ö` folds to `o`, and says nothing."""
+    alone = _LETTER_ALONE.fullmatch(clean_text(sms).lower())
+    return alone is not None and letter in alone.groups()
+
+
 def _read_free_spelling(text: str) -> bool | None:
     """`Yes, please!!`, `yesss`, `yes 👍`, `👍🏽`; None if it says neither, or both."""
     word = _NON_WORD_CHARACTERS.sub(" ", text).strip()
     said = {_EMOJI_MEANINGS[c] for c in text if c in _EMOJI_MEANINGS}
     for spelling in (word, _REPEATED_LETTER.sub(r"\1", word)):
+        if len(spelling) == 1:
+            return None
         if spelling in YES_WORDS:
             said.add(True)
             break

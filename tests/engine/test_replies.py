@@ -24,6 +24,7 @@ from engine.answers.phones import PhoneReader
 from engine.answers.reactions import is_reaction
 from engine.answers.scales import ScaleReader
 from engine.answers.several_choices import ChoicesReader
+from engine.answers.single_choice import ChoiceReader
 from engine.answers.text_answers import TextReader
 from engine.answers.vocabulary import NUMBER_WORDS
 from engine.answers.yes_no import NO_WORDS, YES_WORDS, YesNoReader
@@ -261,6 +262,83 @@ def test_what_is_no_number_here_is_refused_and_said_why(sms, why):
 
 
 @pytest.mark.parametrize(
+    "sms",
+    [
+        # 2 and 4 that are "to" and "for"
+        *(
+            "dont try 2 argue",
+            "Up 2 u",
+            "none 4 me",
+            "2 u too",
+            "me 2",
+            "4 me its ok",
+            "just 4 fun",
+            "i need 2 go",
+        ),
+        *(
+            "nothing 2 do",
+            "is it 4 real",
+            "Its 2 late",
+            "2 b honest no",
+            "thanks 4 asking",
+            "ok c u @ 2 then",
+        ),
+        # dates, times, codes
+        *("5 jan", "jan 5", "le 5 janv.", "5. okt", "8 o'clock", "8 o’clock", "kl 8", "8 oclock"),
+        # not that number
+        *(
+            "don't have 3",
+            "dont have 3",
+            "didn't take 2",
+            "didnt take 2",
+            "haven’t got 3",
+            "without 2",
+            "sans 2",
+        ),
+        *("can't do 3", "won't take 5", "isn't 5", "uten 3", "not even 3", "n'ai pas 3"),
+        # a part of it, or a bound
+        *(
+            "5 lakh",
+            "5 crore",
+            "2 mil",
+            "max 5",
+            "maximum 5",
+            "maks 5",
+            "min 5",
+            "minimum 5",
+            "up to 5",
+            "opptil 5",
+        ),
+    ],
+)
+def test_a_digit_that_is_a_word_or_no_answer_is_no_number(sms):
+    assert value(NumberReader(), sms) == "ambiguous"
+    assert value(ScaleReader(0, 10), sms) == "not_a_number"
+
+
+@pytest.mark.parametrize(
+    "sms", [":3", ":-3", "=0", ":0", "=3", ";3", ">:3", "ok :3", "8)", "8-)", "<3 u", "0:)", "8D"]
+)
+def test_a_face_is_no_number(sms):
+    assert value(NumberReader(), sms) in ("not_a_number", "ambiguous")
+    assert value(ScaleReader(0, 10), sms) == "not_a_number"
+
+
+@pytest.mark.parametrize(
+    "sms, number",
+    [
+        *(("I have 2 kids", 2), ("2 kids", 2), ("j'ai 2 enfants", 2), ("about 4 hours", 4), ("Jeg har 2 barn", 2)),
+        *(("2 please", 2), ("it's 4", 4), ("I have 2", 2), ("2 or so", 2), ("4 of them", 4), ("il y en a 4", 4)),
+        *(("2 🙂", 2), ("4!", 4), ("-2 degrees outside", -2), ("2.0 i suppose", 2.0), ("2kg i suppose", 2)),
+        *(("5 min", 5), ("3 days", 3), ("I want 3", 3), ("can do 3", 3), ("(8)", 8), ("98)", 98), ("temp:3", 3)),
+        *(("temp=30", 30), ("no. 3", 3), ("number 8", 8), ("7)", 7), ("won 3", 3)),
+    ],
+)  # fmt: skip
+def test_a_digit_beside_words_of_numbers_is_one(sms, number):
+    assert value(NumberReader(), sms) == number
+
+
+@pytest.mark.parametrize(
     "decimals, sms, number",
     [
         (0, "7", 7),
@@ -433,6 +511,80 @@ def test_neither_yes_nor_no(sms):
     assert value(YesNoReader(), sms) == "not_yes_or_no"
 
 
+@pytest.mark.parametrize(
+    "sms",
+    [
+        *(
+            ":o",
+            "=o",
+            "\\o/",
+            "*^o^*",
+            "Oooooo!",
+            "Y?",
+            "y??",
+            "yyyy",
+            "nnnn",
+            "kkk",
+            "n?",
+            "=n",
+            ":k",
+            "^j^",
+            "y/n",
+        ),
+        *("ö", "Ø", "ñ", "“y”", "y,", "-n", "y 😀", "👍 n", "y n", "(o)", "((y))", "@y", "y:"),
+    ],
+)
+def test_a_letter_that_does_not_stand_alone_says_nothing(sms):
+    assert value(YesNoReader(), sms) == "not_yes_or_no"
+    if "/" not in sms and " " not in sms:
+        assert value(YesNoReader(frozenset("osy"), frozenset("nk")), sms) == "not_yes_or_no"
+
+
+@pytest.mark.parametrize(
+    "sms, yes",
+    [
+        *((each, True) for each in ("y", "Y", " y ", "Y.", "y!", "Ｙ", "o", "O!", "k.", "J", "(y)", "(Y)")),
+        *((each, False) for each in ("n", "N", "n.", "N!", "(n)", "(N)")),
+    ],
+)
+def test_a_letter_alone_is_a_word(sms, yes):
+    assert value(YesNoReader(), sms) is yes
+
+
+def test_a_letter_of_the_author_must_stand_alone_too():
+    reader = YesNoReader(frozenset("s1"), frozenset("д"))
+    assert [value(reader, sms) for sms in ("s", "S!", "Д.", "1", "1)")] == [True, True, False, True, True]
+    assert {value(reader, sms) for sms in (":s", "s?", "д?", "sss")} == {"not_yes_or_no"}
+
+
+@pytest.mark.parametrize(
+    "sms",
+    [
+        *(
+            "ya",
+            "Yah",
+            "yeap",
+            "okie",
+            "okey",
+            "okok",
+            "ok ok",
+            "Alright",
+            "all right",
+            "ok thanks",
+            "okay, thanks!",
+        ),
+        *("okie thx", "Please, yes", "yes plz", "Ok merci", "ja, takk!", "yeah thank you please"),
+    ],
+)
+def test_the_commonest_yeses_are_read_politely_or_not(sms):
+    assert read_answer(YesNoReader(), sms, no_day) == Answer(sms, True)
+
+
+@pytest.mark.parametrize("sms", ["please", "thanks", "merci", "thanks please", "no yes thanks", "takk"])
+def test_courtesy_alone_says_nothing(sms):
+    assert value(YesNoReader(), sms) == "not_yes_or_no"
+
+
 def test_words_of_the_author_win():
     reader = YesNoReader(frozenset({"yess", "bring it on", "🍕"}), frozenset({"ok", "i'd rather not"}))
     assert [value(reader, sms) for sms in ("Bring it on!", "🍕", "OK", "I’d rather not.", "yes")] == [
@@ -480,6 +632,65 @@ def test_no_word_is_both_yes_and_no():
 )
 def test_an_option_is_chosen_by_number_label_or_alias(sms, place):
     assert read_answer(COLOURS, sms, no_day) == Answer(sms, COLOURS.ids[place], place)
+
+
+@pytest.mark.parametrize(
+    "sms, place",
+    [
+        *(
+            (each, 1)
+            for each in (
+                "2 please",
+                "please 2",
+                "2, thanks",
+                "Please, 2!",
+                "the 2nd",
+                "the 2nd please",
+                "2nd",
+            )
+        ),
+        *((each, 1) for each in ("le 2", "le 2e", "la 2ème", "den 2.", "2nd one", "green please")),
+        *(
+            (each, 0)
+            for each in ("1st", "le 1er", "svp rouge", "red, thank you", "option 1 please", "i'm blue thanks")
+        ),
+    ],
+)
+def test_an_option_is_chosen_politely(sms, place):
+    assert read_answer(COLOURS, sms, no_day) == Answer(sms, COLOURS.ids[place], place)
+
+
+TEN = ChoiceReader(
+    tuple("abcdefghij"), {str(n + 1): n for n in range(10)} | dict(zip("abcdefghij", range(10), strict=True))
+)
+
+
+@pytest.mark.parametrize(
+    "sms", ["<3", ":3", "8)", "<3 <3", ":-3", "3 <3", "</3", "8-)", ">:3", "=3", "😀 <3", "<333", "3:)"]
+)
+def test_an_emoticon_chooses_no_option(sms):
+    assert value(TEN, sms) == "no_such_option"
+    assert value(ChoicesReader(TEN.ids, TEN.places, 1, 10), sms) == "no_such_option"
+
+
+@pytest.mark.parametrize(
+    "sms, place", [("3)", 2), ("(8)", 7), ("8.", 7), ("#3", 2), ("3 :)", 2), ("3!", 2), ("10)", 9)]
+)
+def test_a_number_beside_punctuation_chooses(sms, place):
+    assert value(TEN, sms) == TEN.ids[place]
+
+
+def test_an_emoticon_in_a_label_of_the_author_is_one_of_its_words():
+    assert value(ChoiceReader(("love", "like"), {"1": 0, "2": 1, "<3": 0, "3": 1}), "<3") == "love"
+    assert value(ChoicesReader(("love", "like"), {"1": 0, "2": 1, "i <3 it": 0}, 1, 2), "I <3 it, 2") == (
+        "love",
+        "like",
+    )
+
+
+@pytest.mark.parametrize("sms", ["1) 8)", "1 and 8 please", "please 1, 8", "1 8 thanks"])
+def test_several_options_are_listed_and_asked_for_politely(sms):
+    assert value(ChoicesReader(TEN.ids, TEN.places, 1, 10), sms) == ("a", "h")
 
 
 @pytest.mark.parametrize(
