@@ -1,7 +1,8 @@
 """The answer type `date`: which day does a reply give? In digits or with the month's name, in English, French and Norwegian.
 
 A date in digits is read in the order that the author says, and in the other one if only that makes a day. A day
-without its year is none: nobody can tell whether it has been or will be.
+without its year is none: nobody can tell whether it has been or will be. Among a few words, one whole date is read, if
+none of the words makes another day of it.
 """
 
 import re
@@ -43,7 +44,9 @@ _YEARLESS_SHAPE = re.compile("[12][12]|[12]M|M[12]")
 """The shapes (see _token_shape) of dates without a year."""
 
 _DATE_TOKEN = re.compile(r"\d+|[^\W\d_]+")
-_UNEXPECTED_CHARACTER = re.compile(r"[^\w\s/.,'()!-]|_")
+_UNEXPECTED_CHARACTER = re.compile(r"[^\w\s/.,'()!?:-]|_|(?<=\d):(?=\d)")
+_JOINED_DIGITS = re.compile(r"\d{1,4}([/.-])\d{1,2}\1\d{1,4}")
+_MOST_WORDS = 8
 _TODAY = "today"
 
 _IGNORED_WORDS = word_set(
@@ -66,6 +69,20 @@ _RELATIVE_DAYS: dict[str, int] = {
     )
     for word in word_set(listed)
 }
+
+_DATE_CHANGING_WORDS = (
+    word_set(
+        "not, never, no, none, or, and, to, between, before, after, until, till, by, since, from, around",
+        "about, circa, ca, approx, approximately, ago, later, earlier, week, weeks, day, days, month",
+        "months, except, without, than, both, either, next, t, dont, didnt, doesnt, isnt, wasnt, wont",
+        "pas, jamais, non, ou, et, entre, avant, apres, depuis, jusqu, jusque, environ, vers, semaine",
+        "semaines, jour, jours, mois, au, a, sauf, sans, plus, tot, tard, prochain, prochaine",
+        "ikke, aldri, nei, eller, og, til, mellom, for, etter, innen, siden, fra, rundt, omtrent, cirka",
+        "uke, uker, dag, dager, maned, maneder, neste, uten, enn, senere, tidligere",
+    ).union(*(phrase.split() for phrase in _RELATIVE_DAYS))
+    - _IGNORED_WORDS
+)
+"""Folded: beside such a word a date is another day, several of them, or none."""
 
 
 _NOT_A_DATE = Refusal(
@@ -276,8 +293,30 @@ def _parse_day(reader: DateReader, text: str, today: Today) -> date | InvalidAns
         del tokens[0]  # mardi
     tokens = [token for token in tokens if token not in _IGNORED_WORDS]
     shape = "".join(map(_token_shape, tokens))
-    if _UNEXPECTED_CHARACTER.search(text) or "?" in shape:
+    if _UNEXPECTED_CHARACTER.search(text):
         return InvalidAnswer(_NOT_A_DATE.reason)
+    if "?" in shape:
+        return _parse_among_words(reader, text, tokens, shape, today)
+    return _parse_tokens(reader, tokens, shape, today)
+
+
+def _parse_among_words(
+    reader: DateReader, text: str, tokens: list[str], shape: str, today: Today
+) -> date | InvalidAnswer:
+    """The one whole date in a short sentence: all of it in one piece, and with its year."""
+    core = shape.strip("?")
+    start = len(shape) - len(shape.lstrip("?"))
+    words = tokens[:start] + tokens[start + len(core) :]
+    if len(words) > _MOST_WORDS or not _DATE_CHANGING_WORDS.isdisjoint(words) or "n't" in text:
+        return InvalidAnswer(_NOT_A_DATE.reason)
+    whole = _possible_orders(reader, core) and not _YEARLESS_SHAPE.fullmatch(core)
+    if not whole or ("M" not in core and not _JOINED_DIGITS.search(text)):
+        return InvalidAnswer(_NOT_A_DATE.reason)
+    return _parse_tokens(reader, tokens[start : start + len(core)], core, today)
+
+
+def _parse_tokens(reader: DateReader, tokens: list[str], shape: str, today: Today) -> date | InvalidAnswer:
+    """The day that numbers and months' names of this shape give."""
     numbers = [MONTH_NUMBERS.get(token) or int(token) for token in tokens]
     if _YEARLESS_SHAPE.fullmatch(shape):
         known = any(_existing_date(order, [*numbers, 2000]) for order in _possible_orders(reader, shape))

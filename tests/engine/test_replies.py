@@ -875,6 +875,40 @@ def test_a_date_is_read_as_people_write_it(sms, day):
 
 
 @pytest.mark.parametrize(
+    "sms, day",
+    [
+        ("last date was 1.10.2017", "2017-10-01"),
+        ("12/03/2026?", "2026-03-12"),
+        ("I was born on 3 March 1990", "1990-03-03"),
+        ("my birthday is March 3rd, 1990!", "1990-03-03"),
+        ("it was the 3rd of March 1990", "1990-03-03"),
+        ("date: 2026-11-21", "2026-11-21"),
+        ("je suis né le 1er mai 1980", "1980-05-01"),
+        ("c'était le 01/05/1980, merci", "1980-05-01"),
+        ("jeg er født 24. desember 1985", "1985-12-24"),
+        ("21/11/2026 please", "2026-11-21"),
+        ("21/11/26 thanks", "2026-11-21"),
+    ],
+)
+def test_one_whole_date_among_words_is_read(sms, day):
+    assert read_answer(ANY_DAY, sms, today) == Answer(sms, day)
+
+
+@pytest.mark.parametrize(
+    "sms",
+    [
+        *("it was not 21/11/2026", "wasn't 21/11/2026", "before 21/11/2026", "since the 21/11/2026", "week of 21/11/2026"),
+        *("from 21/11/2026 to 22/11/2026", "tomorrow or 21/11/2026", "a week after 21/11/2026", "yesterday, 21/11/2026 yes"),
+        *("I had 2 in nov 2017", "it was 1 2 2026", "call 21112026", "born 21/11", "I have 21 nov", "may be 3/4/2026"),
+        *("avant le 21/11/2026", "før 21.11.2026", "um 21/11/2026 at 10:30", "21/11/2026 " + "word " * 9, "x: 21:11:2026"),
+        *("room 5, 21/11/2026", "3 of us on 21/11/2026"),
+    ],
+)  # fmt: skip
+def test_a_date_among_words_that_may_be_another_day_is_none(sms):
+    assert value(ANY_DAY, sms) == "not_a_date"
+
+
+@pytest.mark.parametrize(
     "sms, why",
     [
         ("21/11", "no_year"),
@@ -1211,7 +1245,7 @@ def _least_ns(reader, sms):
             number_parsing.NUMBER_CHANGING_WORDS,
             several_choices._ALL_WORDS,
         ),
-        *(dates._IGNORED_WORDS, dates._RELATIVE_DAYS, reactions._REACTION_LEADS),
+        *(dates._IGNORED_WORDS, dates._RELATIVE_DAYS, dates._DATE_CHANGING_WORDS, reactions._REACTION_LEADS),
     ],
 )
 def test_a_table_of_words_is_folded(table):
