@@ -27,6 +27,7 @@ from engine.surveys.conditions import (
     AtomicCondition,
     Below,
     Condition,
+    ContainsText,
     ContainsWord,
     IncludesOption,
     MatchesPattern,
@@ -177,7 +178,7 @@ def _asked_conditions(atoms: Iterable[AtomicCondition]) -> AskedConditions:
                 ordered = sorted(values, key=str)
                 bounds += (value for value in ordered if not isinstance(value, bool))
                 equals += ordered
-            case ContainsWord(words=looked_for):
+            case ContainsText(words=looked_for) | ContainsWord(words=looked_for):
                 words += looked_for
             case MatchesPattern(pattern=pattern):
                 patterns.append(pattern)

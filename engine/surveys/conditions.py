@@ -49,8 +49,15 @@ class MatchesPattern(msgspec.Struct, frozen=True):
     pattern: CompiledPattern
 
 
+class ContainsText(msgspec.Struct, frozen=True):
+    """One of `words`, folded, occurs in the folded answer, be it in the middle of a word."""
+
+    step: str
+    words: tuple[str, ...]
+
+
 class ContainsWord(msgspec.Struct, frozen=True):
-    """One of `words`, folded, occurs in the folded answer."""
+    """One of `words`, folded, occurs in the folded answer, with no letter or digit at its ends that would go on with it."""
 
     step: str
     words: tuple[str, ...]
@@ -80,7 +87,16 @@ class Not(msgspec.Struct, frozen=True):
 
 
 AtomicCondition = (
-    AtLeast | AtMost | Above | Below | OneOf | MatchesPattern | ContainsWord | IncludesOption | StepAnswered
+    AtLeast
+    | AtMost
+    | Above
+    | Below
+    | OneOf
+    | MatchesPattern
+    | ContainsText
+    | ContainsWord
+    | IncludesOption
+    | StepAnswered
 )
 Condition = AtomicCondition | AllOf | AnyOf | Not
 
@@ -99,8 +115,10 @@ def condition_holds(condition: Condition, answers: Mapping[str, Answer]) -> bool
             return step in answers and _comparable_value(answers[step]) in values
         case MatchesPattern(step, pattern):
             return step in answers and pattern.fullmatch(_folded_text(answers[step])) is not None
-        case ContainsWord(step, words):
+        case ContainsText(step, words):
             return step in answers and any(word in _folded_text(answers[step]) for word in words)
+        case ContainsWord(step, words):
+            return step in answers and any(_has_word(_folded_text(answers[step]), word) for word in words)
         case IncludesOption(step, options):
             return step in answers and not options.isdisjoint(_chosen_options(answers[step]))
         case StepAnswered(step):
@@ -140,6 +158,18 @@ def _comparable_value(answer: Answer) -> str | int | float | bool | None:
 
 def _chosen_options(answer: Answer) -> tuple[str, ...]:
     return answer.value if isinstance(answer.value, tuple) else ()
+
+
+def _has_word(text: str, word: str) -> bool:
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        goes_back = text[max(0, at - 1) : at].isalnum() and word[:1].isalnum()
+        goes_on = text[end : end + 1].isalnum() and word[-1:].isalnum()
+        if not (goes_back or goes_on):
+            return True
+        at = text.find(word, at + 1)
+    return False
 
 
 def _folded_text(answer: Answer) -> str:

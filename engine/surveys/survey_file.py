@@ -56,6 +56,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one_of: list[str | int | float | bool] | None = None
     matches: str | None = None
     contains: str | list[str] | None = None
+    contains_word: str | list[str] | None = None
     answered: bool | None = None
     all: list["When"] | None = None
     any: list["When"] | None = None

@@ -15,6 +15,7 @@ from engine.surveys.conditions import (
     AtomicCondition,
     Below,
     Condition,
+    ContainsText,
     ContainsWord,
     IncludesOption,
     MatchesPattern,
@@ -123,9 +124,13 @@ def _atom_predicate(atom: AtomicCondition, *, negated: bool) -> str:
             return f"{be} {_list_values(values, 'or')}"
         case MatchesPattern(pattern=pattern):
             return f"{'does not match' if negated else 'matches'} {show_pattern(pattern)}"
-        case ContainsWord(words=words):
+        case ContainsText(words=words):
             quoted = [f"'{each}'" for each in words]
             return f"{'does not contain' if negated else 'contains'} {_join_words(quoted, 'or')}"
+        case ContainsWord(words=words):
+            quoted = [f"'{each}'" for each in words]
+            told = _join_words(quoted, "or")
+            return f"{'does not contain' if negated else 'contains'} the word {told}"
         case IncludesOption(options=options):
             return f"{'does not include' if negated else 'includes'} {_list_values(options, 'or')}"
         case StepAnswered():

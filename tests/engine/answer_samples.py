@@ -42,7 +42,7 @@ COMPARED = {
     "choices": [{"contains": "x"}, {"equals": "y"}, {"contains": ["y", "zoo"]}],
     "number": [{"at_least": 2}, {"below": 1}, {"above": 1, "at_most": 2}, {"equals": 0}],
     "scale": [{"at_least": 2}, {"below": 2}, {"equals": 3}],
-    "text": [{"equals": "yes"}, {"contains": "a"}, {"matches": "[0-9]+"}],
+    "text": [{"equals": "yes"}, {"contains": "a"}, {"contains_word": "ab"}, {"matches": "[0-9]+"}],
     "date": [{"at_least": "2030-01-02"}, {"below": "2030-01-02"}],
     "time": [{"at_least": "12:00"}, {"below": "12:00"}, {"equals": "17:00"}],
 }

@@ -237,6 +237,56 @@ def test_two_files_cannot_hold_one_survey():
     assert surveys.current("s").file == "a.yaml"
 
 
+@pytest.mark.parametrize(
+    "answer, text, word",
+    [
+        ("no", True, True),
+        ("No!", True, True),
+        ("I say: NO, thanks", True, True),
+        ("nò way", True, True),
+        ("know", True, False),
+        ("now", True, False),
+        ("a know-no", True, True),
+        ("no1", True, False),
+        ("nowhere to go, no", True, True),
+        ("yes", False, False),
+        ("so-so", True, True),
+        ("also so", False, False),
+        ("also-so", True, False),
+        ("c++", True, True),
+        ("objc++", True, False),
+    ],
+)
+def test_a_text_is_looked_for_anywhere_and_a_word_as_a_word(answer, text, word):
+    words = ["no", "so-so", "c++"]
+    for condition, expected in (("contains", text), ("contains_word", word)):
+        steps = (
+            ask("a", answer={"type": "text"}, next=[{"when": {condition: words}, "go": "b"}, {"go": "end"}]),
+            say("b", "found"),
+        )
+        phone = phone_for(survey(*steps))
+        phone.text("START")
+        assert phone.text(answer) == (["found"] if expected else []), condition
+
+
+@pytest.mark.parametrize(
+    "answer, word, problem",
+    [
+        ({"type": "text"}, "", "at least one word is expected, and no empty one"),
+        ({"type": "text"}, [], "at least one word is expected, and no empty one"),
+        (
+            {"type": "choices", "options": ["x", "y"]},
+            "x",
+            "the answer to 'a' is options: name them with `contains`",
+        ),
+    ],
+)
+def test_a_word_that_nothing_can_contain_is_an_error(answer, word, problem):
+    when = [{"when": {"contains_word": word}, "go": "end"}, {"go": "end"}]
+    found = problems_of(survey(ask("a", answer=answer, next=when)))
+    assert f"step 'a', field next[0].when.contains_word: {problem}" in found
+
+
 def test_what_can_be_read_is_read_beside_what_cannot():
     surveys, problems = load_surveys({"a.yaml": b"\xff", "b.yaml": survey(say("b")).encode()})
     assert problems == ["a.yaml: byte 0 is not UTF-8"]

@@ -18,6 +18,7 @@ from engine.surveys.conditions import (
     AtMost,
     Below,
     Condition,
+    ContainsText,
     ContainsWord,
     IncludesOption,
     MatchesPattern,
@@ -171,6 +172,8 @@ class RouteCompiler:
             yield MatchesPattern(about, pattern) if pattern else StepAnswered(about)
         if when.contains is not None:
             yield self._contains_condition(field, when.contains, about)
+        if when.contains_word is not None:
+            yield self._contains_word_condition(f"{field}.contains_word", when.contains_word, about)
         if when.answered is not None:
             yield StepAnswered(about) if when.answered else Not(StepAnswered(about))
 
@@ -182,7 +185,18 @@ class RouteCompiler:
         if asked and asked.answer.has_several_values:
             values = [self._convert_value(f"{field}.contains", each, about) for each in words]
             return IncludesOption(about, frozenset(map(str, values)))
-        return ContainsWord(about, tuple(map(fold_text, words)))
+        return ContainsText(about, tuple(map(fold_text, words)))
+
+    def _contains_word_condition(self, field: str, written: str | list[str], about: str) -> Condition:
+        words = tuple(map(fold_text, [written] if isinstance(written, str) else written))
+        if not words or "" in words:
+            self._scope.add_error(f"field {field}: at least one word is expected, and no empty one")
+        asked = self._scope.questions_by_id.get(about)
+        if asked and asked.answer.has_several_values:
+            self._scope.add_error(
+                f"field {field}: the answer to '{about}' is options: name them with `contains`"
+            )
+        return ContainsWord(about, words)
 
     def _nested_conditions(self, field: str, when: When, step: WrittenStep) -> Iterable[Condition]:
         for name, written, combined in (("all", when.all, AllOf), ("any", when.any, AnyOf)):
