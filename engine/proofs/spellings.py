@@ -70,6 +70,16 @@ def spelling_findings(survey: Survey) -> list[SurveyFinding]:
     return [*_keep_one_title(found), *_untranslated_texts(survey)]
 
 
+def texts_without(survey: Survey, mention: str) -> list[str]:
+    """The fields whose text, in one language or another, does not hold the word `mention`, each with its step."""
+    lacking = (
+        f"{name} of '{where}'" if where else name
+        for where, name, text in _located_texts(survey)
+        if not all(mention in literal_text(template) for template in text.values())
+    )
+    return list(dict.fromkeys(lacking))
+
+
 def unknown_builtin_variables(survey: Survey) -> list[SurveyFinding]:
     """Report each `{$name}` in a text or condition that is none of the variables Parley supplies (see
     variables.BUILTIN_VARIABLES)."""

@@ -184,6 +184,8 @@ class Provider(Protocol):
     known_codes: Container[str]  # what an outcome's code may be, of the codes that are the provider's own
     replies_inline: bool  # replies may go into the answer to a webhook (ingest/webhooks/inline_replies.py)
     webhook_response: WebhookResponse
+    settings_warnings: tuple[str, ...]  # what an operator should know of settings that are no mistake
+    required_mention: str  # a word without which the provider refuses a text; mostly empty
 
     def verify_webhook(self, call: WebhookCall) -> None:
         """Raises ForgedWebhookError unless the provider made this call."""

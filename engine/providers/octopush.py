@@ -195,6 +195,7 @@ class Octopush:
     recourse: Recourse = "repeat"
     known_codes: Container[str] = KNOWN_CODES
     replies_inline = False
+    settings_warnings = ()
     webhook_response = WebhookResponse()
 
     def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
@@ -210,6 +211,7 @@ class Octopush:
         self._query = b"token=" + quote(place.token).encode()
         self._id_key = blake2b(self._token, digest_size=32).digest()
         self._options = options
+        self.required_mention = "STOP" if options.purpose == "wholesale" else ""
 
     def verify_webhook(self, call: WebhookCall) -> None:
         """Octopush calls the URL that it was given, so its token is first looked for as we write it."""

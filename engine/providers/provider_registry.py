@@ -92,6 +92,16 @@ def provider_mistakes(channels: Iterable[ProviderSettings], file: str) -> list[s
     return list(dict.fromkeys(found))
 
 
+def provider_warnings(settings: ProviderSettings) -> tuple[str, ...]:
+    """Return what an operator should know of a channel's settings though they are no mistake."""
+    return open_provider(settings).settings_warnings
+
+
+def mention_required(settings: ProviderSettings) -> str:
+    """Return the word without which the channel's provider refuses a text; empty if it takes any."""
+    return open_provider(settings).required_mention
+
+
 def account_setting_fields() -> list[SettingField]:
     """The environment variables of all providers' accounts."""
     return [

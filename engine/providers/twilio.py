@@ -247,6 +247,8 @@ class Twilio:
 
     known_codes: Container[str] = KNOWN_CODES
     webhook_response = WebhookResponse(200, "text/xml", b"<Response/>")
+    settings_warnings = ()
+    required_mention = ""
 
     def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
         self.replies_inline = options.answer == "twiml"

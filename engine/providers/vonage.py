@@ -188,12 +188,27 @@ _decode_reply = msgspec.json.Decoder(_VonageReply).decode
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
+LONGEST_CALLBACK = 100
+"""Characters of `callback` in the SMS API's reference."""
+
+
+def _callback_warnings(callback: str) -> tuple[str, ...]:
+    """The URL is not shown: the token may stand in it."""
+    if len(callback) <= LONGEST_CALLBACK:
+        return ()
+    found = f"the URL that Vonage is to call has {len(callback)} characters, and it takes {LONGEST_CALLBACK}"
+    return (
+        f"{found}: shorten PARLEY_PUBLIC_URL or the channel's name, or sign webhooks: then it has no token",
+    )
+
+
 class Vonage:
     """The codec of one channel."""
 
     recourse: Recourse = "none"
     known_codes: Container[str] = KNOWN_CODES
     replies_inline = False
+    required_mention = ""
     webhook_response = WebhookResponse()
 
     def __init__(self, place: ProviderChannel, account: Account, options: Options) -> None:
@@ -210,6 +225,7 @@ class Vonage:
         self._fresh_s = options.fresh_s
         token = "" if account.signature_secret else f"?token={quote(place.token, safe='')}"
         self._callback = place.webhook_url and place.webhook_url + token
+        self.settings_warnings = _callback_warnings(self._callback)
 
     def verify_webhook(self, call: WebhookCall) -> None:
         """Raises ForgedWebhookError unless `call` is signed and fresh or, where nothing is signed, knows the token."""

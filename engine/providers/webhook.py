@@ -217,6 +217,8 @@ class WebhookGateway:
     recourse: Recourse = "repeat"
     known_codes: Container[str] = frozenset(("unreachable", "opted_out"))
     replies_inline = False
+    settings_warnings = ()
+    required_mention = ""
     webhook_response = WebhookResponse()
 
     def __init__(self, place: ProviderChannel, options: Options) -> None:

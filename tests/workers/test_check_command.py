@@ -46,3 +46,59 @@ def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatc
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
     assert ("keep: longer than PARLEY_KEEP_DAYS, 30" in result.output) == warned
+
+
+WHOLESALE = """
+survey: clinic
+start: START
+title: "STOP au 30101"
+texts: {unavailable: none, not_found: "Hi. STOP au 30101", expired: none}
+steps:
+  - {id: hello, say: "Hello. STOP au 30101"}
+  - {id: fever, ask: "Fever?", answer: {type: yes_no}, remind: {after: 5m, text: "Still there?"}}
+  - {id: bye, say: "Stop by soon."}
+"""
+
+
+@pytest.mark.parametrize("purpose, warned", [("alert", False), ("wholesale", True)])
+def test_texts_without_stop_are_told_where_the_provider_wants_it(monkeypatch, tmp_path, purpose, warned):
+    """Today every START on such a channel would become a dead letter with the code 121."""
+    (tmp_path / "clinic.yaml").write_text(WHOLESALE)
+    (tmp_path / "parley.toml").write_text(
+        '[channels.a]\nnumber = "+33700000001"\nsurveys = ["clinic"]\nprovider = "octopush"\n'
+        f'purpose = "{purpose}"\ntoken_env = "TOKEN"\n'
+    )
+    for name, value in {"CONFIG": tmp_path / "parley.toml", "SURVEYS": tmp_path}.items():
+        monkeypatch.setenv(f"PARLEY_{name}", str(value))
+    for name in ("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "TOKEN"):
+        monkeypatch.setenv(name, "x" * 20)
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 0, result.output
+    told = (
+        "  warning: clinic.yaml: ask of 'fever', invalid, with the question after it, of 'fever', "
+        "remind.text of 'fever' and 1 more without STOP: octopush refuses such texts on this channel\n"
+    )
+    assert (told in result.output) == warned
+    assert ("warning" in result.output) == warned
+
+
+@pytest.mark.parametrize(
+    "host, warned", [("https://a.example", False), (f"https://{'a' * 60}.example", True)]
+)
+def test_a_url_that_is_too_long_for_vonage_is_told(monkeypatch, tmp_path, host, warned):
+    (tmp_path / "parley.toml").write_text(
+        '[channels.a]\nnumber = "+33700000001"\nsurveys = ["clinic"]\nprovider = "vonage"\ntoken_env = "TOKEN"\n'
+    )
+    for name, value in {
+        "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+        "PARLEY_PUBLIC_URL": host,
+        "PARLEY_VONAGE_KEY": "key",
+        "PARLEY_VONAGE_SECRET": "secret",
+        "TOKEN": "t" * 20,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PARLEY_SURVEYS", raising=False)
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 0, result.output
+    assert ("warning: the URL that Vonage is to call has " in result.output) == warned
+    assert "t" * 20 not in result.output

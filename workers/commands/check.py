@@ -13,13 +13,17 @@ from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
 from engine import proofs
 from engine.proofs.keyword_clashes import keyword_clashes
+from engine.proofs.spellings import texts_without
+from engine.providers.provider_registry import mention_required, provider_warnings
 from engine.surveys.program import Survey
+from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.channel import leftover_sentences
 from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.channel_contents import count_leftovers
 
 _DAY_MS = 86_400_000
+_MOST_NAMED = 3
 
 
 @click.command()
@@ -48,6 +52,8 @@ def check() -> None:
                     f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for "
                     "everything"
                 )
+        for warning in _provider_warnings(settings, channel.name, surveys):
+            click.echo(f"  warning: {warning}")
         for finding in keyword_clashes(list(filter(None, map(surveys.current, channel.surveys)))):
             click.echo(f"  warning: {finding}")
     for idle in filter(
@@ -97,6 +103,22 @@ def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
             yield from leftover_sentences(count_leftovers(client, shards, settings.channels))
         except redis.RedisError as e:
             yield f"what lies in Redis was not looked at: it does not answer ({type(e).__name__})"
+
+
+def _provider_warnings(settings: Settings, channel: str, surveys: SurveyRegistry) -> Iterator[str]:
+    """Yield what the channel's provider makes of its settings, and of the texts that it is to send."""
+    provider = settings.provider_settings(channel)
+    yield from provider_warnings(provider)
+    mention = mention_required(provider)
+    if not mention:
+        return
+    for survey in filter(None, map(surveys.current, settings.channels[channel].surveys)):
+        if lacking := texts_without(survey, mention):
+            more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+            yield (
+                f"{survey.file}: {', '.join(lacking[:_MOST_NAMED])}{more} without {mention}: "
+                f"{provider.provider} refuses such texts on this channel"
+            )
 
 
 def _sms_bound_clause(survey: Survey) -> str:
