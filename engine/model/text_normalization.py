@@ -54,6 +54,11 @@ def clean_text(text: str) -> str:
     return " ".join(_normalize_nfkc(_INVISIBLE_CHARACTERS.sub("", text)).split())
 
 
+def compose_text(text: str) -> str:
+    """`text` in NFC: letters and their accents as one character where there is one. A heap of marks stays as it is."""
+    return normalize("NFC", text) if _cap_combining_marks(text) == text else text
+
+
 def fold_text(text: str) -> str:
     """`text` cleaned, its case, accents, quotes and dashes folded: "  ＡＲＲÊＴ " is "arret"."""
     text = clean_text(text)

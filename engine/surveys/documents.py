@@ -1,7 +1,8 @@
 """YAML 1.2 and JSON: bytes into plain values, and a sentence for whoever wrote bytes that are neither.
 
 A key that stands twice in one mapping is an error in both. A date is a text, as in JSON, with quotes or without. What
-YAML has beyond JSON (sets, pairs, bytes) is an error.
+YAML has beyond JSON (sets, pairs, bytes) is an error. An accent that some editors write as a character of its own is put
+onto its letter: an `é` of two characters is none of GSM-7, and makes a text cost more than twice as much.
 
 A file costs no more than its limits allow, whatever is in it: an alias counts as all that it stands for, since whoever
 reads the values makes copies of it.
@@ -20,6 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from engine.model.errors import ParleyError
+from engine.model.text_normalization import compose_text
 
 SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -91,7 +93,7 @@ def _too_many_values(limits: DocumentLimits) -> DocumentSyntaxError:
 
 
 class _PlainValues:
-    """Copies the values of one document, counts them, and joins the halves of characters in their texts."""
+    """Copies the values of one document, counts them, and joins the parts of characters in their texts."""
 
     def __init__(self, limits: DocumentLimits) -> None:
         self._limits = limits
@@ -99,7 +101,8 @@ class _PlainValues:
         self._characters = 0
 
     def copy(self, value: object, within: frozenset[int]) -> object:
-        """Return a copy of `value` in whose texts a surrogate pair, as two JSON escapes leave it, is one character.
+        """Return a copy of `value` in whose texts a surrogate pair, as two JSON escapes leave it, is one character,
+        and so is a letter with its accent.
         `within` are the ids of the containers around it. Raises DocumentSyntaxError beyond the limits, or if it
         contains itself."""
         self._count += 1
@@ -115,7 +118,7 @@ class _PlainValues:
                     raise DocumentSyntaxError(
                         f"with each alias written out, it has more than {most}: split it"
                     )
-                return _join_surrogates(value)
+                return _join_characters(value)
             case dict():
                 inside = self._within(value, within)
                 return {self.copy(key, inside): self.copy(each, inside) for key, each in value.items()}
@@ -131,11 +134,11 @@ class _PlainValues:
         return within | {id(container)}
 
 
-def _join_surrogates(text: str) -> str:
+def _join_characters(text: str) -> str:
     if text.isascii():
         return text
     try:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        return compose_text(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le"))
     except UnicodeDecodeError:
         raise DocumentSyntaxError(
             f"{text[:20]!r} holds half a character: \\ud800 to \\udfff stand in pairs"

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import PurePath
 
 from engine.surveys.compiling import compile_survey
+from engine.surveys.cut_texts import cut_text_warnings
 from engine.surveys.documents import (
     FILE_LIMITS,
     NO_LIMITS,
@@ -56,4 +57,7 @@ def _compile_file(file: str, source: bytes, limits: DocumentLimits) -> tuple[Sur
     version = blake2b(source, digest_size=8).hexdigest()
     if isinstance(raw, list) and file.endswith(".json"):
         return compile_questions(raw, PurePath(file).stem, file, source, version)
-    return compile_survey(raw, file, source, version)
+    survey, written = compile_survey(raw, file, source, version)
+    if file.endswith(".json"):
+        return survey, written
+    return survey, [*written, *cut_text_warnings(source.decode("utf-8-sig"), raw, survey.languages)]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.proofs import survey_bounds
 from engine.proofs.survey_loader import load_surveys
+from engine.surveys.cut_texts import cut_text_warnings
 from engine.surveys.findings import InvalidSurveyError
-from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_reader import read_stored_survey, read_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.engine.chat import SHIPPED, SimulatedPhone, policy_for, surveys_of
 from tests.support.example_counts import examples
@@ -462,3 +463,47 @@ def test_no_file_whatever_raises(data):
 @given(st.binary() | st.text().map(str.encode), st.sampled_from(["f.yaml", "f.json", "f.yml", "f"]))
 def test_no_bytes_whatever_raise(source, file):
     assert load_surveys({file: source})[1]
+
+
+@pytest.mark.parametrize(
+    "line, comment",
+    [
+        ("ask: Dial #5 now", "#5 now"),
+        ("  say: We are #1!", "#1!"),
+        ("- ask: Call us #now", "#now"),
+        ("    en: Dial #5 now", "#5 now"),
+        ("ask: Dial # five now", None),
+        ("ask: Dial  # the first question", None),
+        ('ask: "Dial #5 now"', None),
+        ("ask: 'Dial #5 now'", None),
+        ("ask: Dial#5 now", None),
+        ("#ask: Dial #5 now", None),
+        ("id: a #5", None),
+    ],
+)
+def test_a_text_that_a_comment_cuts_is_warned_of(line, comment):
+    found = list(cut_text_warnings(f"survey: s\n{line}\n", {"x": ["Dial", "We are", "Call us", "a"]}, ["en"]))
+    assert [each.reason for each in found] == (
+        [f"line 2, field {line.split(':')[0].strip(' -')}: '{comment}' is a comment in YAML, and is not sent"]
+        if comment
+        else []
+    )
+
+
+def test_a_text_that_holds_what_looks_like_a_comment_is_not_warned_of():
+    text = "survey: s\nsteps:\n  - id: a\n    say: |\n      ask: Dial #5 now\n      and wait\n"
+    assert read_survey("s.yaml", text.encode())[1] == []
+    (warning,) = read_survey("s.yaml", b"survey: s\nsteps:\n  - id: a\n    say: Dial #5 now\n")[1]
+    assert (warning.level, warning.code) == ("warning", "cut_text")
+
+
+def test_accents_are_put_onto_their_letters():
+    decomposed = (
+        "{survey: s, steps: [{id: a, say: 'Cafe\u0301 A\u030a \u212b'}, {id: b, say: x"
+        + "\u0301" * 99
+        + "}]}"
+    )
+    of, _ = read_survey("s.yaml", decomposed.encode())
+    assert of.steps[0].text["en"] == "Caf\xe9 \xc5 \xc5"
+    assert of.steps[1].text["en"] == "x" + "\u0301" * 99, "a heap of marks costs too much to sort"
+    assert survey_bounds(of).segments["en"].most == 3
