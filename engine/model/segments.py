@@ -1,11 +1,15 @@
 """What does a text cost? Its encoding and how many SMS segments it takes (3GPP TS 23.038, TS 23.040).
 
 An escape pair or a surrogate pair never straddles two segments, so the count is not a mere division. Characters of
-several code points (family emoji) may be split, as phones join the segments before they show them.
+several code points (family emoji) may be split, as phones join the segments before they show them. Twilio's calculator
+(npm sms-segments-calculator) does not split them, and may count more, or fewer, as it lets one that is longer than a
+segment overflow: so a bound is the larger of the two counts, `most_segments`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
+from unicodedata import category
 
 import msgspec
 
@@ -46,6 +50,59 @@ def count_segments(text: str, header: int = HEADER_OCTETS) -> SegmentCount:
     """What `text` takes, if the header that joins its segments has `header` octets."""
     encoding, widths, bits = _unit_widths(text)
     return SegmentCount(encoding, len(_segment_starts(widths, bits, header)), sum(widths))
+
+
+def most_segments(text: str) -> int:
+    """The most segments that anybody counts for `text`: operators, who split a grapheme, or Twilio, who does not."""
+    counted = count_segments(text).segments
+    if is_gsm(text):
+        return counted
+    _, widths, bits = _unit_widths(text)
+    starts = [*_grapheme_starts(text), len(text)]
+    joined = [sum(widths[start:end]) for start, end in pairwise(starts)]
+    return max(counted, len(_segment_starts(joined, bits, HEADER_OCTETS)))
+
+
+def _grapheme_starts(text: str) -> Iterator[int]:
+    """The place of the first code point of each character as a person sees it (UAX #29, a little coarser; CR LF are two,
+    as they are to Twilio)."""
+    flags = 0  # regional indicators in a row before
+    for place, c in enumerate(text):
+        flag = "\U0001f1e6" <= c <= "\U0001f1ff"
+        if not place or not (_extends(c) or _follows(text[place - 1], c) or (flag and flags % 2)):
+            yield place
+        flags = flags + 1 if flag else 0
+
+
+def _extends(c: str) -> bool:
+    """Does `c` belong to whatever is before it: an accent, a joiner, a skin's tone, a tag?"""
+    return (
+        category(c)[0] == "M"
+        or c in "\u200c\u200d\uff9e\uff9f"
+        or "\U0001f3fb" <= c <= "\U0001f3ff"
+        or "\U000e0020" <= c <= "\U000e007f"
+    )
+
+
+def _follows(before: str, c: str) -> bool:
+    """Does `c` belong to the code point before it?"""
+    if before == "\u200d":
+        return c > "\u2000"
+    if before in "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2\u0d4e":
+        return True
+    return _is_hangul(before) and (
+        "\u1160" <= c <= "\u11ff"  # a vowel or a final consonant
+        or "\ud7b0" <= c <= "\ud7fb"
+        or (_is_first_consonant(before) and _is_hangul(c))
+    )
+
+
+def _is_hangul(c: str) -> bool:
+    return "\u1100" <= c <= "\u11ff" or "\ua960" <= c <= "\ua97c" or "\uac00" <= c <= "\ud7fb"
+
+
+def _is_first_consonant(c: str) -> bool:
+    return "\u1100" <= c <= "\u115f" or "\ua960" <= c <= "\ua97c"
 
 
 def split_segments(text: str, header: int = HEADER_OCTETS) -> list[str]:

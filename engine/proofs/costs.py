@@ -10,7 +10,7 @@ from math import prod
 
 from engine.answers import AnswerReader
 from engine.answers.proof_terms import DEAREST_CHARACTER, TextWidth, dominating_text
-from engine.model.segments import GSM_EXTENSION, LONGEST_SMS, count_segments, is_gsm
+from engine.model.segments import GSM_EXTENSION, LONGEST_SMS, is_gsm, most_segments
 from engine.proofs.automata import dearest_character
 from engine.proofs.regions import UNANSWERED, AnswerRegion
 from engine.surveys.program import QuestionStep, Survey
@@ -81,7 +81,7 @@ class TextCosts:
 
     def _count_segments(self, text: str) -> int:
         if text not in self._counted:
-            self._counted[text] = count_segments(text).segments
+            self._counted[text] = most_segments(text)
         return self._counted[text]
 
 

@@ -15,7 +15,7 @@ from engine.model.errors import ParleyError
 from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
-from engine.model.segments import count_segments
+from engine.model.segments import most_segments
 from engine.model.text_normalization import fold_text, fold_word
 from engine.proofs.regions import LONGEST_CHANNEL_NUMBER, PROOF_DAY
 from engine.proofs.transcripts import (
@@ -165,7 +165,7 @@ class _SimulatedPerson:
         return PlayedWalk(
             sms_out=len(self._sms_out),
             sms_in=self._sms_in,
-            segments=sum(count_segments(sms.text).segments for sms in self._sms_out),
+            segments=sum(most_segments(sms.text) for sms in self._sms_out),
             script=format_transcript(
                 Transcript(
                     (self._survey.name,), title, tuple(self._script), TranscriptStart(PROOF_START_MS, "UTC")

@@ -11,7 +11,8 @@ from engine.surveys.findings import SurveyFinding
 from engine.surveys.survey_file import FixedTexts
 
 _COMMENT_WITHOUT_BLANK = re.compile(
-    r"[ \t-]*\b(?P<key>[A-Za-z][\w-]*)\"?:[ \t]+(?P<text>[^\s'\"|>&*!%@`{\[#][^#\n]*?)[ \t]+(?P<comment>#[^\s#!].*)"
+    r"[ \t-]*\b(?P<key>[A-Za-z][\w-]*)\"?:"
+    r"[ \t]+(?P<text>[^\s'\"|>&*!%@`{\[#][^#\n]*?)[ \t]+(?P<comment>#[^\s#!].*)"
 )
 _TEXT_FIELDS = frozenset(FixedTexts.__struct_fields__).union(
     ("title", "say", "ask", "invalid", "text", "label")

@@ -134,6 +134,14 @@ def test_a_text_takes_no_more_segments_than_were_said(answer, said, text):
     assert sum(count_segments(each).segments for each in sent(of, (0, "START"), (1000, said))) <= most
 
 
+def test_a_text_is_bounded_by_what_twilio_counts_too():
+    """It never splits what a person sees as one character, and gets three segments where operators have two."""
+    text = "я" * 60 + "👨\u200d👩\u200d👧\u200d👦" + "я" * 60
+    bound = survey_bounds(survey(say("a", text))).segments["en"]
+    assert (bound.most, bound.attained) == (3, True)
+    assert count_segments(text).segments == 2
+
+
 def test_a_variable_that_is_empty_lets_the_default_stand():
     of = survey(
         ask("a", next=[to("b", variable="k", equals="v"), to("b")]),

@@ -6,7 +6,7 @@ import smsutil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from engine.model.segments import GSM_EXTENSION, count_segments, is_gsm, split_segments
+from engine.model.segments import GSM_EXTENSION, count_segments, is_gsm, most_segments, split_segments
 
 GSM_7 = gsm0338.Codec()
 
@@ -94,6 +94,46 @@ def test_one_such_character_turns_the_text_into_ucs_2(character):
 )
 def test_a_reference_of_16_bits_leaves_a_septet_and_a_unit_less(text, header, segments):
     assert count_segments(text, header).segments == segments
+
+
+FAMILY = "👨\u200d👩\u200d👧\u200d👦"
+
+
+@pytest.mark.parametrize(
+    "text, operators, twilio",
+    [
+        ("я" * 60 + FAMILY + "я" * 60, 2, 3),
+        ("👍🏽" * 17, 1, 1),
+        ("👍🏽" * 18, 2, 2),
+        ("👍🏽" * 33, 2, 3),
+        ("🇫🇷" * 33, 2, 3),
+        ("e\u0301" * 40, 2, 2),
+        ("e\u0301" * 67, 2, 3),
+        ("я" * 66 + "e\u0301" + "я" * 66, 2, 3),
+        ("각" * 71, 2, 2),
+        ("\u1100\u1161\u11a8" * 45, 3, 3),
+        ("नि" * 40, 2, 2),
+        ("👩🏽\u200d🚀" * 19, 2, 3),
+        (FAMILY * 13, 3, 3),
+        ("1\ufe0f\u20e3" * 45, 3, 3),
+        ("x" + "\u0301" * 200, 3, 2),  # it lets a character that is longer than a segment overflow
+        ("я" * 66 + "\r\n" + "я" * 66, 2, 2),
+        ("a" * 152 + "€" + "a" * 152, 3, 3),
+        ("a" * 400, 3, 3),
+    ],
+)
+def test_the_most_is_the_larger_of_what_operators_and_twilio_count(text, operators, twilio):
+    """As npm sms-segments-calculator 1.3 counts, which never splits what a person sees as one character."""
+    assert count_segments(text).segments == operators
+    assert most_segments(text) == max(operators, twilio)
+
+
+@given(texts)
+def test_the_most_is_never_less_and_the_same_where_nothing_is_joined(text):
+    counted = count_segments(text).segments
+    assert most_segments(text) >= counted
+    if is_gsm(text):
+        assert most_segments(text) == counted
 
 
 @given(texts)
