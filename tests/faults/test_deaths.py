@@ -24,6 +24,8 @@ DEATHS = [
     ("delivery", "after_fetch"),
     ("delivery", "after_take"),
     ("delivery", "before_send"),
+    ("delivery", "after_connect"),
+    ("delivery", "after_write"),
     ("delivery", "after_send"),
     ("delivery", "before_settle"),
     ("delivery", "after_settle"),

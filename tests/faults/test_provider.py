@@ -132,11 +132,12 @@ def test_sms_to_one_phone_leave_apart_and_a_channel_keeps_its_rate(own_valkey, o
     assert everyone[-1] - everyone[0] >= (64 - 20) / 20 - LATE_S
 
 
+@pytest.mark.parametrize("place", ["before_send", "after_connect"])
 def test_a_stop_is_obeyed_by_a_delivery_worker_that_was_stalled_before_it_could_send(
-    deployment, play, octopush
+    deployment, play, octopush, place
 ):
     deployment.start(delivery=0)
-    stalled = deployment.spawn("delivery", "stop:before_send")
+    stalled = deployment.spawn("delivery", f"stop:{place}")
     play.crowd.post([inbound(ANNA, "START")])
     stalled.wait_stopped()
     deployment.spawn("delivery")

@@ -43,8 +43,11 @@ def tickets(deployment):
 
 @pytest.mark.parametrize(
     "fault, asked",
-    [("after_take", 1), ("before_send", 1), ("after_send", 1), ("before_settle", 1), ("after_settle", 0)],
-)
+    [
+        ("after_take", 1), ("before_send", 1), ("after_connect", 1), ("after_write", 1), ("after_send", 1),
+        ("before_settle", 1), ("after_settle", 0),
+    ],
+)  # fmt: skip
 def test_an_sms_whose_worker_dies_is_created_once(deployment, twilio, fault, asked):
     deployment.start(delivery=0)
     worker = deployment.spawn("delivery", fault)
