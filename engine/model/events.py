@@ -269,12 +269,13 @@ class SmsNotSent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
 
 
 class OpeningRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
-    """A START or an invitation opened nothing."""
+    """A START or an invitation opened nothing. `invitation` is the one that did not, if it could be read."""
 
     at: int
     channel: str
     id: str
     reason: RefusalReason
+    invitation: Invitation | None = None
 
 
 class SessionEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):

@@ -77,7 +77,9 @@ def apply_invitation(turn: Turn, invitation: Invitation, policy: ChannelPolicy) 
     reason = _invitation_refusal(main, thread, invitation, turn.now)
     if survey is None or thread is None or reason:
         turn.effects.records.append(
-            OpeningRefused(turn.now, invitation.channel, invitation.id, reason or "unknown_survey")
+            OpeningRefused(
+                turn.now, invitation.channel, invitation.id, reason or "unknown_survey", invitation
+            )
         )
         turn.effects.sessions.append((invitation.id, turn.now))
         return

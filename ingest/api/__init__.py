@@ -41,12 +41,13 @@ def add_routes(
     """Add the API's routes, and have its errors said as problems."""
     doorman = ApiAuthenticator(settings.keys, lanes)
     desk = InvitationParser(settings, surveys)
-    sessions = SessionAccess(settings, doorman, SessionArchive(settings, lanes), mailboxes)
+    archive = SessionArchive(settings, lanes)
+    sessions = SessionAccess(settings, doorman, archive, mailboxes)
     app.set_error_serializer(problems.serialize_error)
     app.add_error_handler(RedisUnavailableError, _redis_unavailable)
     app.add_route(
         "/v1/surveys/{survey}/invitations",
-        InvitationsResource(doorman, desk, InvitationIntake(settings.shards, lanes)),
+        InvitationsResource(doorman, desk, InvitationIntake(settings.shards, lanes), archive),
     )
     app.add_route("/v1/sessions", SessionByReference(sessions))
     app.add_route("/v1/sessions/{session}", SessionById(sessions))

@@ -33,6 +33,8 @@ from ingest.api.invitation_parser import (
 )
 from ingest.api.ndjson import MAX_LINE_BYTES, LineSplitter, SplitLine
 from ingest.api.problems import ApiError, FieldError
+from ingest.api.session_view import NoOpeningReason, SessionView
+from ingest.api.sessions import SessionArchive
 from ingest.intake.mailboxes import RedisUnavailableError
 
 MAX_LINES = 100_000
@@ -71,15 +73,20 @@ REFERENCE_CONFLICT = FieldError(
 
 
 class Accepted(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
-    """An invitation that is going to be done."""
+    """An invitation that was accepted."""
 
     id: Annotated[str, Meta(description="The invitation's, and the session's once there is one.")]
     session: Annotated[str, Meta(description="The same.")]
-    state: Literal["accepted"] = "accepted"
+    state: Annotated[
+        Literal["accepted", "refused", "cancelled"],
+        Meta(description="Posted again, it may be known that nothing of it will happen any more."),
+    ] = "accepted"
+    reason: Annotated[NoOpeningReason | UnsetType, Meta(description="Why nothing opened.")] = UNSET
     client_reference: str = ""
     starts_after: Annotated[
-        datetime, Meta(description="It is not sent before: now, or the end of the channel's quiet hours.")
-    ]
+        datetime | UnsetType,
+        Meta(description="It is not sent before: now, or the end of the channel's quiet hours."),
+    ] = UNSET
 
 
 class LineResult(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
@@ -98,10 +105,17 @@ LineEntry = InvitationRequest | LineResult
 class InvitationsResource:
     """The Falcon resource."""
 
-    def __init__(self, doorman: ApiAuthenticator, desk: InvitationParser, backlog: InvitationIntake) -> None:
+    def __init__(
+        self,
+        doorman: ApiAuthenticator,
+        desk: InvitationParser,
+        backlog: InvitationIntake,
+        archive: SessionArchive,
+    ) -> None:
         self._authenticator = doorman
         self._parser = desk
         self._intake = backlog
+        self._archive = archive
 
     async def on_post(self, req: Request, resp: Response, survey: str) -> None:
         key = await self._authenticator.authenticate(req)
@@ -136,14 +150,25 @@ class InvitationsResource:
             )
         resp.status = str(_STATUS_OF_OUTCOME[outcome].value)
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(
-            Accepted(
-                id=asked.event.id,
-                session=asked.event.id,
-                client_reference=asked.event.reference,
-                starts_after=utc_datetime(asked.not_before),
-            )
+        accepted = Accepted(
+            id=asked.event.id,
+            session=asked.event.id,
+            client_reference=asked.event.reference,
+            starts_after=utc_datetime(asked.not_before),
         )
+        resp.data = msgspec.json.encode(
+            await self._with_its_end(accepted) if outcome == "repeated" else accepted
+        )
+
+    async def _with_its_end(self, accepted: Accepted) -> Accepted:
+        """Return what is said of an invitation that was accepted before; that nothing of it will happen, if so."""
+        found = await self._archive.find(accepted.id)
+        view = await self._archive.view(found) if found else None
+        match view:
+            case SessionView(state="refused" | "cancelled" as state, reason=reason):
+                return msgspec.structs.replace(accepted, state=state, reason=reason, starts_after=UNSET)
+            case _:
+                return accepted
 
     async def _invite_many(self, req: Request, resp: Response, survey: Survey, key: ApiKey) -> None:
         batch = _LineBatch(self._parser, self._intake, survey, key)

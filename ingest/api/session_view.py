@@ -29,6 +29,8 @@ from ingest.api.invitation_parser import utc_datetime
 SessionState = Literal["held", "waiting", "open", "refused"] | SessionEnding
 """`held`: the invitation waits for its turn. `waiting`: its turn has come, and it is about to be opened."""
 
+NoOpeningReason = RefusalReason | Literal["dead_letter"]
+
 SmsProgress = Literal["decided", "accepted", "sent", "delivered", "failed"]
 
 _PROGRESS_ORDER: tuple[SmsProgress, ...] = ("decided", "accepted", "sent", "failed", "delivered")
@@ -61,9 +63,7 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
 
     id: str
     state: SessionState
-    reason: Annotated[
-        RefusalReason | Literal["dead_letter"] | UnsetType, Meta(description="Why nothing opened.")
-    ] = UNSET
+    reason: Annotated[NoOpeningReason | UnsetType, Meta(description="Why nothing opened.")] = UNSET
     channel: str
     identifier: Annotated[str, Meta(description="The person's number.")]
     survey: str = ""
@@ -156,6 +156,8 @@ class _ViewBuilder:
             identifier=self._sender,
             ended_at=utc_datetime(record.at),
         )
+        if record.invitation is not None:
+            add_invitation(self.view, record.invitation)
 
     def _add_event(
         self,

@@ -162,7 +162,7 @@ class SessionArchive:
     async def withdraw_invitation(self, held: HeldInvitation, now: int) -> bool:
         """Hold it no more; False if its turn came first."""
         channel = held.event.channel
-        records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
+        records = encode_event([OpeningRefused(now, channel, held.id, "cancelled", held.event)])
         withdraw = function_calls.withdraw_invitation_command(
             held.k, channel, held.id, held.sender, self._keep_ms, records
         )

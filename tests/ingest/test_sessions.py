@@ -117,6 +117,50 @@ def test_one_that_was_refused_is_told_with_the_reference_that_found_it(api, stor
     assert (found["state"], found["reason"], found["clientReference"]) == ("refused", "opted_out", "r")
 
 
+TOLD = {
+    "identifier": PERSON, "channel": "clinic", "clientReference": "r", "language": "no",
+    "userSessionVariables": {"Agent": "7"},
+}  # fmt: skip
+
+
+def is_told(session):
+    """Whether it is said what was to be opened."""
+    names = ("survey", "language", "clientReference", "variables")
+    assert [session[name] for name in names] == ["clinic", "no", "r", {"Agent": "7"}]
+    return True
+
+
+def test_one_that_is_cancelled_while_it_is_held_is_told_as_it_was(api):
+    identity = api.invite(**TOLD).json()["id"]
+    held = api.session(identity).json()
+    cancelled = api.cancel(identity).json()
+    assert cancelled["state"] == "cancelled"
+    assert is_told(held)
+    assert is_told(cancelled)
+    assert api.session(identity).json() == api.find(clientReference="r").json()
+    assert is_told(api.session(identity).json())
+    again = api.invite(**TOLD)
+    assert (again.status_code, again.json()["state"], again.json()["id"]) == (200, "cancelled", identity)
+    assert not {"reason", "startsAfter"} & again.json().keys()
+
+
+def test_one_that_was_refused_is_told_as_it_was_also_when_it_is_posted_again(api, store):
+    posted = api.invite(**TOLD)
+    identity = posted.json()["id"]
+    again = api.invite(**TOLD)
+    assert (posted.status_code, again.status_code) == (202, 200)
+    assert again.json() | {"startsAfter": ""} == posted.json() | {"startsAfter": ""}
+    store.release(identity)
+    (invitation,) = store.mail()
+    store.client.delete(keyspace.mailbox_key(K, PERSON))
+    now = round(time() * 1000)
+    store.archive(OpeningRefused(now, "clinic", identity, "already_open", invitation), at=now)
+    assert is_told(api.session(identity).json())
+    again = api.invite(**TOLD)
+    answered = again.json()
+    assert (again.status_code, answered["state"], answered["reason"]) == (200, "refused", "already_open")
+
+
 def test_one_whose_turn_has_come_waits_and_can_be_cancelled_once(api, store):
     identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
     store.release(identity)

@@ -226,6 +226,7 @@ def test_what_has_expired_is_refused_and_costs_nobody_a_turn(held):
     (refused,) = backlog.pipeline.records(people(2)[0])
     assert isinstance(refused, OpeningRefused)
     assert refused.reason == "expired"
+    assert (refused.invitation.id, refused.invitation.survey) == (refused.id, "clinic")
     backlog.hold(people(2)[1])
     backlog.campaigns.release_round()
     assert (backlog.waiting(), backlog.mailed()) == (0, 1)

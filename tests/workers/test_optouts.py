@@ -67,9 +67,11 @@ def test_a_stop_outlives_its_lane_and_a_start_ends_it(town):
     assert 0 < town.client.pttl(keyspace.lane_key(shard(town, ANNA), ANNA)) <= 7 * 24 * 3_600_000
     forget_lane(town, ANNA)
     invite(town, ANNA, "00000000000000a1")
-    assert [record.reason for record in town.records(ANNA) if isinstance(record, OpeningRefused)] == [
-        "opted_out"
-    ]
+    (refused,) = [record for record in town.records(ANNA) if isinstance(record, OpeningRefused)]
+    assert (refused.reason, refused.invitation) == (
+        "opted_out",
+        Invitation("00000000000000a1", "clinic", "clinic"),
+    )
     forget_lane(town, ANNA)
     town.accept(ANNA, "START")
     town.drain()

@@ -5,6 +5,8 @@ import pytest
 from config.store import keyspace
 from engine.model.events import (
     Answer,
+    Invitation,
+    OpeningRefused,
     PersonOptedOut,
     ReceiptRecorded,
     SessionEnded,
@@ -102,6 +104,25 @@ def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):
     assert clean(town, 2.5).sessions == 0
     clean(town, 100)
     assert sessions_in(town, ANNA) == {"cc", "dd"}
+
+
+def test_an_invitation_that_was_refused_goes_as_a_session_of_its_survey_would(town):
+    known = SurveyRegistry([town.brief, town.long])
+    k = shard(town, ANNA)
+    for name in ("brief", "long"):
+        refused = OpeningRefused(DAY_0, "clinic", name, "opted_out", Invitation(name, "clinic", name))
+        write(town, ANNA, SmsReceived(DAY_0, "clinic", "", "e1", "hello"), refused)
+        town.client.set(keyspace.session_key(k, name), f"{DAY_0} {ANNA}", px=10**9)
+
+    def left(days):
+        sweep_expired(town.client, town.world.settings.shards, known, DAY_0 + round(days * DAY))
+        return [record.id for record in town.records(ANNA) if isinstance(record, OpeningRefused)]
+
+    assert left(1) == ["brief", "long"]
+    assert left(3) == ["long"]
+    assert len(town.records(ANNA)) == 3
+    assert town.client.get(keyspace.session_key(k, "brief")) == b""
+    assert town.client.get(keyspace.session_key(k, "long")) != b""
 
 
 def test_whose_it_was_is_found_no_more_though_that_it_was_is(town):

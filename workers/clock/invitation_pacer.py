@@ -202,7 +202,15 @@ class InvitationPacer:
                 self._lanes,
                 [
                     _withdraw_command(
-                        each, self._keep_ms, encode_event([OpeningRefused(now, name, each.id, "expired")])
+                        each,
+                        self._keep_ms,
+                        encode_event(
+                            [
+                                OpeningRefused(
+                                    now, name, each.id, "expired", each.event if each.is_readable else None
+                                )
+                            ]
+                        ),
                     )
                     for each in expired
                 ],

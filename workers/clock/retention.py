@@ -1,5 +1,6 @@
 """When is what was said in a session deleted? When its survey's `keep` has passed since it ended: its entries in the
-archive, its dead letters, and whose it was. A survey without `keep` leaves that to PARLEY_KEEP_DAYS, as does what
+archive, its dead letters, and whose it was. An invitation that was refused counts as a session that ended then, of its
+survey as it is today. A survey without `keep` leaves that to PARLEY_KEEP_DAYS, as does what
 belongs to no session.
 
 An hour's sweep is made by whichever clock process takes the lock; one that died is made up for by the next. Everything
@@ -13,7 +14,15 @@ import redis
 import structlog
 
 from config.store import keyspace, redis_client
-from engine.model.events import ArchiveRecord, ReceiptRecorded, SessionEnded, SessionOpened, SmsSent
+from engine.model.events import (
+    ArchiveRecord,
+    Invitation,
+    OpeningRefused,
+    ReceiptRecorded,
+    SessionEnded,
+    SessionOpened,
+    SmsSent,
+)
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.store import archive, dead_letter_store
 from workers.store.session_records import session_of_record
@@ -61,9 +70,16 @@ def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now
     keeps = {survey.version: survey.keep_ms for survey in known if survey.keep_ms is not None}
     swept = SweepCounts()
     if keeps:
+        keeps |= _keeps_by_name(surveys)
         for k in range(shards):
             _sweep_shard(client, shards, k, keeps, now, swept)
     return swept
+
+
+def _keeps_by_name(surveys: SurveyRegistry) -> dict[str, int]:
+    """Return how long (ms) what is said in a current survey is kept, if it says so."""
+    current = filter(None, map(surveys.current, surveys.current_names()))
+    return {survey.name: survey.keep_ms for survey in current if survey.keep_ms is not None}
 
 
 def _sweep_shard(
@@ -87,6 +103,10 @@ def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: i
             match record:
                 case SessionOpened(session=session, version=version) if version in keeps:
                     kept[session] = keeps[version]
+                case OpeningRefused(at=at, id=session, invitation=Invitation(survey=survey)) if (
+                    survey in keeps and at + keeps[survey] < now
+                ):
+                    shard.due_sessions.add(session)
                 case SessionEnded(at=at, session=session) if session in kept and at + kept[session] < now:
                     shard.due_sessions.add(session)
                 case SmsSent(session=session, ticket=ticket) if session in kept and ticket:

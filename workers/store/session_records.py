@@ -4,20 +4,27 @@ was said in a session can be deleted when its time has come, and nothing else wi
 from collections.abc import Iterable
 from itertools import groupby
 
-from engine.model.events import ArchiveRecord, ReceiptRecorded, SmsReceived, session_of_sms_id
+from engine.model.events import (
+    ArchiveRecord,
+    Invitation,
+    OpeningRefused,
+    ReceiptRecorded,
+    SmsReceived,
+    session_of_sms_id,
+)
 
 
 def session_of_record(record: ArchiveRecord) -> str:
     """The id of the session; if the record is of none, empty or an id that no session has.
 
-    An SMS that was heard in no session may have opened one, which is called by its id then. A receipt belongs to its
-    SMS's session, where it names its SMS.
+    An SMS that was heard in no session may have opened one, which is called by its id then, and so is an invitation's that
+    was refused. A receipt belongs to its SMS's session, where it names its SMS.
     """
     session: str = getattr(record, "session", "")
     if session:
         return session
     match record:
-        case SmsReceived(id=identity):
+        case SmsReceived(id=identity) | OpeningRefused(id=identity, invitation=Invitation()):
             return identity
         case ReceiptRecorded(sms=sms):
             return session_of_sms_id(sms)
