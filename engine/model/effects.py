@@ -12,12 +12,13 @@ import msgspec
 
 from engine.model.events import ArchiveRecord, OutboundSms
 
-WithdrawalCode = Literal["stopped", "cancelled", "unreachable"]
+WithdrawalCode = Literal["stopped", "cancelled", "unreachable", "session_ended"]
 
 WITHDRAWAL_REASONS: Mapping[WithdrawalCode, str] = {
     "stopped": "withdrawn by a STOP",
     "cancelled": "withdrawn: whoever invited wants no more of it",
     "unreachable": "withdrawn: the number gets no SMS",
+    "session_ended": "withdrawn: its session ended before it could leave",
 }
 """Why an SMS that was decided will not leave, by the code in its SmsNotSent."""
 

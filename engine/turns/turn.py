@@ -50,6 +50,7 @@ class Turn:
     an invitation."""
 
     __slots__ = (
+        "_decided_now",
         "_heard",
         "_replies",
         "called_at",
@@ -77,6 +78,7 @@ class Turn:
         self.effects = Effects()
         self._replies = 0
         self._heard = 0
+        self._decided_now: list[str] = []
 
     def begin_event(self, now: int, cause: str = "", heard: int = 0, *, unasked: bool = False) -> None:
         """Make this event, accepted at `heard` (ms), or a deadline (no `cause`) the cause of what is decided from here on."""
@@ -85,6 +87,7 @@ class Turn:
         self.unasked = unasked
         self._replies = 0
         self._heard = heard
+        self._decided_now = []
 
     def channel_policy(self, channel: str) -> ChannelPolicy:
         try:
@@ -167,7 +170,10 @@ class Turn:
     def end_session(
         self, channel: str, line: ChannelLine, session: Session, how: SessionEnding, why: str = ""
     ) -> None:
-        """End the line's open session."""
+        """End the line's open session. What it had queued before must not leave any more, unless it is completed: nobody waits
+        for an answer to it. What the event says that ends it does."""
+        if how != "completed":
+            self.withdraw_session(session.id, "session_ended", but=self._decided_now)
         line.session = None
         line.ended_at, line.ended_how, line.ended_survey = self.now, how, session.survey
         self.effects.records.append(SessionEnded(self.now, channel, session.id, how, session.answers, why))
@@ -179,10 +185,11 @@ class Turn:
             self.effects.silenced.append(channel)
         self._withdraw_undelivered(lambda sms: sms.channel == channel, "stopped")
 
-    def withdraw_session(self, session: str, because: WithdrawalCode) -> None:
-        """Withdraw the SMS of a session, open or over, that have not left."""
+    def withdraw_session(self, session: str, because: WithdrawalCode, but: Sequence[str] = ()) -> None:
+        """Withdraw the SMS of a session, open or over, that have not left, `but` those with these ids, which this turn
+        decided."""
         self.effects.withdrawn.setdefault(session, because)
-        self._withdraw_undelivered(lambda sms: sms.session == session, because)
+        self._withdraw_undelivered(lambda sms: sms.session == session and sms.id not in but, because)
 
     def _withdraw_undelivered(self, concerns: Callable[[OutboundSms], bool], because: WithdrawalCode) -> None:
         effects = self.effects
@@ -203,6 +210,7 @@ class Turn:
         self, identity: str, channel: str, text: str, step: str, session: str, originator: str, survey: str
     ) -> None:
         heard, self._heard = self._heard, 0
+        self._decided_now.append(identity)
         self.effects.outbox.append(
             OutboundSms(
                 identity,

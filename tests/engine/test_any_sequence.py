@@ -218,6 +218,13 @@ def test_bounds_hold_whatever_comes(mail):
         opted_out = {key for key, line in each.lane.lines.items() if line.opted_out_at}
         assert opted_out == silent
         assert not any(line.session for key, line in each.lane.lines.items() if channel_of_key(key) in silent)
+        over = {
+            record.session: record.how for record in each.effects.records if isinstance(record, SessionEnded)
+        }
+        assert {session for session, how in over.items() if how != "completed"} <= {*each.effects.withdrawn}
+        assert not {session for session, how in over.items() if how == "completed"} & {
+            *each.effects.withdrawn
+        }
         gone = {record.id for record in each.effects.records if isinstance(record, SmsNotSent)}
         said = [
             record.id

@@ -8,6 +8,7 @@ import pytest
 
 from config.store import keyspace
 from config.telemetry.metrics import REGISTRY
+from engine.model import lane as lane_format
 from engine.model.events import (
     CancelSession,
     DeliveryReceipt,
@@ -472,6 +473,58 @@ def test_a_cancelled_session_says_nothing_more(desk):
     town.drain()
     assert town.said(ANNA) == []
     assert {r.code for r in town.records(ANNA) if isinstance(r, SmsNotSent)} == {"cancelled"}
+
+
+def pass_by(town, sender):
+    """The next deadline of their lane comes."""
+    k = keyspace.shard_of(sender, town.world.settings.shards)
+    lane = keyspace.lane_key(k, sender)
+    fence, _, state = town.client.get(lane).split(b" ", 2)
+    stored = lane_format.decode_lane(state)
+    for line in stored.lines.values():
+        line.session.opened_at = line.session.last_sms_at = 0
+    town.client.set(lane, b" ".join((fence, b"1", lane_format.encode_lane(stored))))
+    town.turns.handle_wakeup("replies", [sender])
+
+
+def paused_then_resumed(town, meanwhile):
+    channels = ChannelStore(town.client, town.world.settings.channels)
+    channels.pause("clinic", "maintenance")
+    meanwhile()
+    channels.resume("clinic")
+    run(town, ANNA)
+
+
+def test_what_a_session_has_queued_does_not_leave_once_it_has_ended(desk):
+    """Its channel was paused meanwhile: nobody waits for an answer any more."""
+    town = desk()
+
+    def meanwhile():
+        town.accept(ANNA, "START", "Ada")
+        town.drain()
+        pass_by(town, ANNA)
+
+    paused_then_resumed(town, meanwhile)
+    assert [record.how for record in town.records(ANNA) if isinstance(record, SessionEnded)] == ["expired"]
+    assert (town.said(ANNA), town.wire.sent) == ([], [])
+    unsent = [(r.id, r.code) for r in town.records(ANNA) if isinstance(r, SmsNotSent)]
+    assert unsent == [(f"0000000000000001x{number}", "session_ended") for number in (0, 1)]
+
+
+def test_what_a_session_said_that_is_completed_leaves_when_it_can(desk):
+    town = desk()
+
+    def meanwhile():
+        town.accept(ANNA, "START", "Ada", "36")
+        town.drain()
+
+    paused_then_resumed(town, meanwhile)
+    said = ["What is your name?", "How old are you, Ada?", "Goodbye, Ada."]
+    for count in range(1, len(said) + 1):
+        heard(town, *said[:count])
+        until(lambda: lock(town, ANNA)[1] == [], 10, "it is settled")
+        run(town, ANNA)
+    assert [record.how for record in town.records(ANNA) if isinstance(record, SessionEnded)] == ["completed"]
 
 
 def people(count):
