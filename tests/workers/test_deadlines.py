@@ -219,6 +219,14 @@ def test_a_tls_handshake_that_hangs_got_nothing(connect):
         assert monotonic() - begun_s < LATE_S
 
 
+@pytest.mark.parametrize("bundle", ["missing", "damaged"])
+def test_a_bundle_of_certificates_that_cannot_be_read_got_nothing(connect, monkeypatch, tmp_path, bundle):
+    (tmp_path / "damaged").write_text("no certificate")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / bundle))
+    outcome = connect(Provider(f"https://127.0.0.1:{free_port()}")).send(SMS, soon())
+    assert outcome == RetryLater("SSLError", "the provider cannot be reached")
+
+
 def test_a_proxy_that_hangs_got_nothing(connect, monkeypatch):
     with peer(hold) as (port, _):
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
