@@ -78,7 +78,7 @@ NAMES = (
     "half_way", "done", "stopped", "came_back", "asked", "held", "start_waits", "reply_waits", "parts", "told_stop",
     "receipt", "cancelled", "released", "unsent", "worker_died", "sender_died", "backing_off", "booked", "uncertain",
     "rejected", "unreadable", "undecodable", "sub_number", "simulated", "entrusted", "reserved", "misread", "expiring",
-    "dropped",
+    "dropped", "erased",
 )  # fmt: skip
 PEOPLE = {name: person(place) for place, name in enumerate(NAMES)}
 """Who they are: what has happened to them."""
@@ -159,6 +159,10 @@ class Scene:
         for name in ("worker_died", "sender_died", "uncertain", "rejected", "unreadable", "undecodable"):
             self.says(name, "START")
             self.heard(name, 1)
+
+        self.says("erased", "START")
+        self.heard("erased", 1)
+        self._command("erase", PEOPLE["erased"], "--yes")
 
     def _give_up(self) -> None:
         """Dead letters of both kinds; of one more, only the audit knows."""
