@@ -15,6 +15,7 @@ from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.connections import ConnectionLimits
@@ -67,6 +68,7 @@ def main() -> None:
         settings, surveys = load_settings_and_surveys()
         settings.require_redis()
         configure_logging(settings)
+        begin_at_zero("web", settings)
         with suppress(redis.RedisError):  # it is away, and looked at as soon as it is back
             settings = check_lanes_server(settings)
         app = create_app(settings, surveys)

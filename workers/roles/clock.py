@@ -20,7 +20,7 @@ HOUSEKEEPING_INTERVAL_S = 3_600.0
 
 
 def run() -> None:
-    deployment = open_deployment()
+    deployment = open_deployment("clock")
     pacer = build_invitation_pacer(deployment)
     log.info("running", role="clock")
     with (

@@ -9,7 +9,7 @@ TURN_THREADS = 3
 
 
 def run() -> None:
-    deployment = open_deployment()
+    deployment = open_deployment("conversation")
     with hot_reloaded_surveys(deployment, "conversation"):
         runner = build_turn_runner(deployment)
         consume_wakeups(deployment, keyspace.REPLIES_QUEUE, runner.handle_wakeup, threads=TURN_THREADS)

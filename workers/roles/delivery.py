@@ -8,7 +8,7 @@ from workers.sending import bulkhead
 
 
 def run() -> None:
-    deployment = open_deployment()
+    deployment = open_deployment("delivery")
     runner = build_delivery_runner(deployment)
     with process_registry.send_heartbeats(deployment.settings.redis_url, "delivery"):
         try:

@@ -6,6 +6,6 @@ from workers.roles.worker_process import consume_wakeups, hot_reloaded_surveys, 
 
 
 def run() -> None:
-    deployment = open_deployment()
+    deployment = open_deployment("ratelimit")
     with hot_reloaded_surveys(deployment, "ratelimit"):
         consume_wakeups(deployment, keyspace.STARTS_QUEUE, build_turn_runner(deployment).handle_wakeup)

@@ -27,6 +27,7 @@ from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.runtime.wakeup_broker import WAKEUP_BATCH
@@ -44,12 +45,13 @@ FORCED_EXIT_S = 9.5
 WakeupHandler = Callable[[str, Sequence[str]], None]
 
 
-def open_deployment() -> Deployment:
-    """Read the configuration, reach both Redis servers, and make our functions and surveys known there. Raises ConfigError
+def open_deployment(role: str) -> Deployment:
+    """Read the configuration, begin to count what a process of `role` counts, reach both Redis servers, and make our functions and surveys known there. Raises ConfigError
     if that of the lanes is not as the settings say."""
     settings, surveys = load_settings_and_surveys()
     settings.require_redis()
     configure_logging(settings)
+    begin_at_zero(role, settings)
     lanes = redis_client.connect(settings.redis_url)
     require_durability(lanes, settings.durability)
     deployment = Deployment(
