@@ -102,3 +102,33 @@ def test_a_url_that_is_too_long_for_vonage_is_told(monkeypatch, tmp_path, host, 
     assert result.exit_code == 0, result.output
     assert ("warning: the URL that Vonage is to call has " in result.output) == warned
     assert "t" * 20 not in result.output
+
+
+@pytest.mark.parametrize(
+    "durability, status, told",
+    [
+        ("strict", 2, "appendfsync is 'everysec'; CONFIG SET appendfsync always"),
+        ("relaxed", 0, "warning: the Redis of the lanes may lose what it acknowledged"),
+        ("managed", 0, "durability managed: the settings of Redis are not looked at"),
+    ],
+)
+def test_what_redis_may_lose_is_told_as_a_start_would_take_it(monkeypatch, valkey, durability, status, told):
+    for name in ("PARLEY_CONFIG", "PARLEY_SURVEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    assert "durability strict: Redis keeps what it acknowledges" in CliRunner().invoke(check).output
+    valkey.client().config_set("appendfsync", "everysec")
+    try:
+        monkeypatch.setenv("PARLEY_DURABILITY", durability)
+        result = CliRunner().invoke(check)
+    finally:
+        valkey.client().config_set("appendfsync", "always")
+    assert (result.exit_code, told in result.output) == (status, True), result.output
+
+
+def test_a_server_that_is_away_is_no_mistake(monkeypatch):
+    for name in ("PARLEY_CONFIG", "PARLEY_SURVEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PARLEY_REDIS_URL", "redis://127.0.0.1:1/0")
+    result = CliRunner().invoke(check)
+    assert (result.exit_code, "does not answer" in result.output) == (0, True)

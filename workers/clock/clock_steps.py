@@ -23,6 +23,7 @@ SOON_MS = 30_000
 """What waits for a worker or for the end of a lease was not further ahead than this before the step."""
 
 _PAGE = 1_000
+"""Lanes in one command that changes them."""
 
 
 class ClockStepDetector:
@@ -65,10 +66,10 @@ def turn_back(client: redis.Redis, shards: int, outboxes: OutboxStore, now: int,
 def _bring_lanes_near(client: redis.Redis, k: int, now: int, within_ms: int) -> int:
     """Have every lane looked at now whose alarm is as near as that. One with nothing to do gets the alarm of its deadline
     again."""
-    alarms, brought = keyspace.lane_alarms_key(k), 0
-    near = ("ZRANGE", alarms, f"({now}", now + within_ms, "BYSCORE", "LIMIT", 0, _PAGE)
-    while page := redis_client.run_command(client, near):
-        scores = [part for sender in page for part in (now, sender)]
+    alarms = keyspace.lane_alarms_key(k)
+    near = ("ZRANGE", alarms, f"({now}", now + within_ms, "BYSCORE")
+    senders = redis_client.run_command(client, near)
+    for at in range(0, len(senders), _PAGE):
+        scores = [part for sender in senders[at : at + _PAGE] for part in (now, sender)]
         redis_client.run_command(client, ("ZADD", alarms, "XX", "LT", *scores))
-        brought += len(page)
-    return brought
+    return len(senders)
