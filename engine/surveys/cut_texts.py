@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 from engine.surveys.findings import SurveyFinding
 from engine.surveys.survey_file import FixedTexts
 
-_COMMENT_WITHOUT_BLANK = re.compile(
-    r"[ \t-]*\b(?P<key>[A-Za-z][\w-]*)\"?:"
-    r"[ \t]+(?P<text>[^\s'\"|>&*!%@`{\[#][^#\n]*?)[ \t]+(?P<comment>#[^\s#!].*)"
-)
+_PLAIN_FIELD = re.compile(r"[ \t-]*(?P<key>[A-Za-z][\w-]*)\"?:[ \t]+(?P<text>[^\s'\"|>&*!%@`{\[].*)")
+_LONGEST_SHOWN = 40
 _TEXT_FIELDS = frozenset(FixedTexts.__struct_fields__).union(
     ("title", "say", "ask", "invalid", "text", "label")
 )
@@ -26,14 +24,17 @@ def cut_text_warnings(source: str, raw: object, languages: Sequence[str]) -> Ite
     fields = _TEXT_FIELDS.union(languages)
     texts = set(_texts_in(raw))
     for number, line in enumerate(source.splitlines(), 1):
-        found = _COMMENT_WITHOUT_BLANK.fullmatch(line)
+        written, mark, comment = line.partition("#")
+        if not mark or written[-1:] not in (" ", "\t") or comment[:1] in ("", " ", "\t", "#", "!"):
+            continue
+        found = _PLAIN_FIELD.fullmatch(written.rstrip())
         if found and found["key"] in fields and found["text"] in texts:
-            shown = found["comment"] if len(found["comment"]) <= 40 else f"{found['comment'][:37]}..."
+            shown = comment if len(comment) < _LONGEST_SHOWN else f"{comment[: _LONGEST_SHOWN - 3]}..."
             yield SurveyFinding(
                 "warning",
                 "cut_text",
                 "",
-                f"line {number}, field {found['key']}: '{shown}' is a comment in YAML, and is not sent",
+                f"line {number}, field {found['key']}: '#{shown}' is a comment in YAML, and is not sent",
                 "put the text into quotation marks, or a blank after the #",
             )
 

@@ -142,6 +142,22 @@ def test_a_file_as_large_as_it_may_be_is_read():
     assert problems_of("f.json", source + b" ") != []
 
 
+LONG_LINES = [
+    "# " + " " * 900_000 + "#",
+    "title: a" + " " * 900_000 + "#b",
+    "title: '" + "e\u0301" * 300_000 + "'",
+    "title: 'e" + "\u0301\u0316" * 200_000 + "'",
+    "title: " + "- " * 90,
+    "#" * 900_000,
+]
+
+
+@pytest.mark.parametrize("line", LONG_LINES, ids=range(len(LONG_LINES)))
+def test_a_long_line_is_read_in_no_time(line):
+    source = f"survey: s\nsteps: [{{id: a, say: b}}]\n{line}".encode()
+    assert used_s(lambda: problems_of("f.yaml", source)) < 15, "what is quadratic takes hours"
+
+
 def test_what_ran_once_is_read_whatever_its_size():
     source = survey(say("a")).ljust(FILE_LIMITS.size + 1)
     assert read_stored_survey("f.json", source).name == "s"
