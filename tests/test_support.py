@@ -141,7 +141,7 @@ def test_a_soak_that_is_late_undoes_what_is_over_before_it_goes_on():
     victim = Mock()
     victim.terminate = lambda: Event().wait(0.3)
     deployment.processes = [victim]
-    mischief = Mischief(deployment, [], valkey, Mock(), Mock(), letters=True)
+    mischief = Mischief(deployment, [], valkey, Mock(), Mock(), {}, letters=True)
     mischief.start(
         iter(
             [

@@ -17,10 +17,13 @@ LOGS = Path("var") / "soak"
 @click.option("--seconds", default=600.0, show_default=True, help="How long mischief is done.")
 @click.option("--seed", type=int, help="Do what the run with this seed did, in the same order.")
 @click.option(
-    "--every-ms", default=100.0, show_default=True, help="How often somebody comes to each channel."
+    "--every-ms", default=200.0, show_default=True, help="How often somebody comes to each channel."
 )
-def main(seconds: float, seed: int | None, every_ms: float) -> None:
-    """Run Parley's real processes while they are killed, and Redis and the provider fail; then check the ledger.
+@click.option(
+    "--clock-steps", is_flag=True, help="The clock of Redis' server steps too; it takes a C compiler."
+)
+def main(seconds: float, seed: int | None, every_ms: float, clock_steps: bool) -> None:
+    """Run Parley's real processes while they are killed, and Redis and the providers fail; then check the ledger.
 
     \b
     Example:
@@ -31,8 +34,9 @@ def main(seconds: float, seed: int | None, every_ms: float) -> None:
     console.print(f"seed {seed}, {'with' if spools(seed) else 'without'} a spool")
     with console.status("starting …") as status:
         report = soak(
-            seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …")
-        )
+            seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …"),
+            clock_steps=clock_steps,
+        )  # fmt: skip
     print_report(console, report, LOGS)
     sys.exit(1 if report.wrongs else 0)
 

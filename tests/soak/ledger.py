@@ -1,4 +1,8 @@
-"""Is the ledger right? What people said, what the archive says was heard and decided, and what the provider has."""
+"""Is the ledger right? What people said, what the archive says was heard and decided, and what providers have.
+
+It is asked alike of every provider: each person has each SMS once and in order, also where an SMS was looked up because its
+fate was unknown, or where an operator had to decide whether the person has it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 

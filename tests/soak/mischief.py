@@ -2,16 +2,19 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import Event, Thread
 from time import monotonic
 from typing import NamedTuple
 
 import msgspec
 
-from tests.support.octopush import FakeOctopush, Faults
+from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
+from tests.support.octopush import Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy
+from tests.support.stepped_clock import SteppedClock
 from tests.support.valkey import Valkey
 
 EVERY_S = (0.3, 1.2)
@@ -30,10 +33,19 @@ SPARED = "unsubscribed"
 """In every confirmation of a STOP. If one is rejected, its letter stays: nobody may text who has opted out."""
 
 DEEDS = {
-    "kill": 40, "stop": 8, "terminate": 8, "provider": 10, "reject": 6, "lose": 8, "slow redis": 3, "cut redis": 3,
-    "kill redis": 2, "stop redis": 2, "forget redis": 3,
+    "kill": 40, "stop": 8, "terminate": 8, "provider": 10, "black hole": 3, "reject": 6, "lose": 8, "slow redis": 3,
+    "cut redis": 3, "kill redis": 2, "stop redis": 2, "forget redis": 3,
 }  # fmt: skip
 """Deed -> how often, relative to the others."""
+
+CLOCK_DEEDS = {"step clock of redis": 3}
+"""Deeds that take a server whose clock can be stepped."""
+
+STEPS_S = (-3_600, -60, -2, 2, 60, 3_600)
+"""How far the server's clock is off, for a while."""
+
+HOLE_S = 4.0
+"""How much longer than other deeds a black hole lasts: some requests to a provider come to no answer in their time."""
 
 
 class Deed(NamedTuple):
@@ -46,13 +58,13 @@ class Deed(NamedTuple):
     provider: str
 
 
-def schedule(seed: int, seconds: float) -> Iterator[Deed]:
+def schedule(seed: int, seconds: float, deeds: Mapping[str, int] = DEEDS) -> Iterator[Deed]:
     """What happens in so many seconds. Redis has a third of the time without anything that stops it."""
     chance = random.Random(seed)
     at_s = 1.0
     calm_from_s = 0.0
     while at_s < seconds:
-        (name,) = chance.choices(list(DEEDS), list(DEEDS.values()))
+        (name,) = chance.choices(list(deeds), list(deeds.values()))
         for_s = chance.uniform(0.5, 6.5)
         (provider,) = chance.choices(list(PROVIDER), PROVIDER_WEIGHTS)
         deed = Deed(at_s, name, chance.randrange(1_000), for_s, provider)
@@ -65,18 +77,21 @@ def schedule(seed: int, seconds: float) -> Iterator[Deed]:
 
 
 class Mischief:
-    """Does what the schedule says, in a thread of its own, to all of `deployment` but `spared`. `done` counts."""
+    """Does what the schedule says, in a thread of its own, to all of `deployment` but `spared`. `done` counts. What is done
+    to a provider is done to one of those that have a gate."""
 
     def __init__(
-        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey, proxy: Proxy, octopush: FakeOctopush,
-        *, letters: bool,
+        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey, proxy: Proxy, carriers: FakeCarriers,
+        gates: Mapping[Carrier, Proxy], clock: SteppedClock | None = None, *, letters: bool,
     ) -> None:  # fmt: skip
         self._victims = [process for process in deployment.processes if process not in spared]
         self._valkey = valkey
         self._proxy = proxy
-        self._octopush = octopush
+        self._carriers = carriers
+        self._gates = gates
+        self._clock = clock
         self._letters = letters
-        self._faults = PROVIDER["calm"]
+        self._faults = dict.fromkeys(CARRIERS, PROVIDER["calm"])
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._over = Event()
         self.done: Counter[str] = Counter()
@@ -93,7 +108,8 @@ class Mischief:
         self._thread.join()
         for _, undo in self._later:
             undo()
-        self._octopush.control(PROVIDER["calm"])
+        for carrier in self._gates:
+            self._calm(carrier)
         if self.failure is not None:
             raise self.failure
 
@@ -117,11 +133,12 @@ class Mischief:
         for undo in due:
             undo()
 
-    def _for(self, deed: Deed, undo: Callable[[], None]) -> None:
-        self._later.append((monotonic() + deed.for_s, undo))
+    def _for(self, deed: Deed, undo: Callable[[], None], more_s: float = 0.0) -> None:
+        self._later.append((monotonic() + deed.for_s + more_s, undo))
 
     def _do(self, deed: Deed) -> None:
         victim = self._victims[deed.whom % len(self._victims)]
+        carrier = sorted(self._gates)[deed.whom % len(self._gates)] if self._gates else CARRIERS[0]
         told = deed.name
         match deed.name:
             case "kill":
@@ -136,15 +153,22 @@ class Mischief:
                 victim.terminate()
                 told = f"terminate {victim.name}"
             case "provider":
-                self._faults = PROVIDER[deed.provider]
-                self._octopush.control(self._faults)
-                self._for(deed, self._calm)
-                told = f"provider {deed.provider}"
+                self._faults[carrier] = PROVIDER[deed.provider]
+                self._carriers.control(self._faults[carrier], carrier)
+                self._for(deed, partial(self._calm, carrier))
+                told = f"{carrier} {deed.provider}"
+            case "black hole":
+                self._gates[carrier].swallow()
+                self._for(deed, self._gates[carrier].spit_out, HOLE_S)
+                told = f"{carrier} behind a black hole"
             case "reject":
                 if not self._letters:
                     return
-                faults = msgspec.structs.replace(self._faults, reject=1 + deed.whom % 3, spares=SPARED)
-                self._octopush.control(faults)
+                faults = msgspec.structs.replace(
+                    self._faults[carrier], reject=1 + deed.whom % 3, spares=SPARED
+                )
+                self._carriers.control(faults, carrier)
+                told = f"{carrier} rejects"
             case "lose":
                 functions = (
                     "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake",
@@ -167,11 +191,18 @@ class Mischief:
             case "forget redis":
                 self._valkey.client().function_flush()
                 self._valkey.client(self._valkey.broker_url).flushdb()
+            case "step clock of redis":
+                if self._clock is None:
+                    return
+                step_s = STEPS_S[deed.whom % len(STEPS_S)]
+                self._clock.step_to(step_s)
+                self._for(deed, partial(self._clock.step_to, 0))
+                told = f"step clock of redis {step_s:+} s"
             case unknown:
                 raise ValueError(f"no such deed: {unknown}")
         self.done[told] += 1
         self.history.append(f"{deed.at_s:7.2f} {told} {deed.for_s:.1f}")
 
-    def _calm(self) -> None:
-        self._faults = PROVIDER["calm"]
-        self._octopush.control(self._faults)
+    def _calm(self, carrier: Carrier) -> None:
+        self._faults[carrier] = PROVIDER["calm"]
+        self._carriers.control(self._faults[carrier], carrier)

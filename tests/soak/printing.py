@@ -35,6 +35,10 @@ def _table(report: Report) -> Table:
         table.add_row(what, f"{count:,}", f"{count / report.seconds:,.1f}")
     for percent in (50, 99):
         table.add_row(f"answered within, {percent} %", f"{report.lag_s(percent):.2f} s", "")
+    for had, count in sorted(report.looked_up.items()):
+        table.add_row(
+            f"looked up by an operator, the provider {'had' if had else 'had not'} it", f"{count:,}", ""
+        )
     table.add_section()
     for deed, count in report.deeds.items():
         table.add_row(deed, f"{count:,}", f"{count / report.seconds:,.2f}")

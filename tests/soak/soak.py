@@ -1,5 +1,5 @@
-"""One soak: people talk on two channels, campaigns invite others, and mischief is done to all that runs. When it is over,
-everybody must have got what they should, once and in order, and nothing may be left behind.
+"""One soak: people talk on channels of three providers, campaigns invite others, and mischief is done to all that runs. When
+it is over, everybody must have got what they should, once and in order, and nothing may be left behind.
 
 One process of each role is spared, and must not grow; unless all of them are replaced by another release's meanwhile
 (tests/upgrade).
@@ -8,33 +8,45 @@ One process of each role is spared, and must not grow; unless all of them are re
 import os
 import re
 import shutil
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import quantiles
 from threading import Event, Thread
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.soak import ledger
-from tests.soak.mischief import Mischief, schedule
+from tests.soak.channels import (
+    CHANNELS,
+    OCTOPUSH_CHANNELS,
+    SoakChannel,
+    carrier_environment,
+    configure_channels,
+    webhook_of,
+)
+from tests.soak.mischief import CLOCK_DEEDS, DEEDS, Mischief, schedule
 from tests.soak.operators import Operators
 from tests.soak.plays import Play, invite, rehearse
 from tests.support import audit
+from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
 from tests.support.clinic import CHANNEL, number
-from tests.support.inviting import Api, key_table
+from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
 from tests.support.processes import SURVEYS, THIS, Deployment, Process, Release
 from tests.support.proxy import Proxy
+from tests.support.stepped_clock import SteppedClock
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, until
+from workers.store import dead_letter_store
 
 SURVEY = "clinic"
-CHANNELS = (CHANNEL, "harbour")
 COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2}
 INVITED = 20
 """People whom a campaign's request asks."""
@@ -44,19 +56,26 @@ WAIT_S = 300.0
 Of a busy machine too: PATIENCE is in it."""
 
 SETTLE_S = 20.0
+LETTERS_S = 20.0
+"""How long operators may take for what is left."""
+
+PEOPLE_OF_A_CHANNEL = 10_000_000
+"""Numbers. The upper half are those whom campaigns ask."""
+
 LOOK_S = 5.0
 """How long `/metrics` may take. It waits for each of two servers, for a second to connect and one to answer."""
 
 LOOKS_EVERY_S = 2.0
 """Between two looks at what goes on."""
 
-FDS, BYTES = 96, 48 << 20
-"""By how much a process may grow from the first third of a soak to its end: connections to two channels' provider are
+FDS, BYTES = 160, 48 << 20
+"""By how much a process may grow from the first third of a soak to its end: connections to four channels' providers are
 kept, and memory is warmed."""
 
 
 class Report(msgspec.Struct):
-    """What was done and what came of it. `wrongs` are in words; without any, all was well."""
+    """What was done and what came of it. `looked_up` counts SMS that a provider might have had which cannot be asked: whether
+    it had, and how many. `wrongs` are in words; without any, all was well."""
 
     seed: int
     seconds: float
@@ -65,6 +84,7 @@ class Report(msgspec.Struct):
     unacknowledged: int = 0
     sms: int = 0
     lags_s: list[float] = []
+    looked_up: dict[bool, int] = {}
     deeds: dict[str, int] = {}
     history: list[str] = []
     wrongs: list[str] = []
@@ -230,71 +250,105 @@ def spools(seed: int) -> bool:
 
 def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
          logs: Path | None = None, tell: Callable[[str], None] = lambda _: None,
-         rollout: Rollout | None = None) -> Report:  # fmt: skip
+         rollout: Rollout | None = None, clock_steps: bool = False) -> Report:  # fmt: skip
     """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
-    anything is wrong."""
-    with Valkey() as valkey, FakeOctopush() as octopush, Proxy(valkey.url) as proxy:
+    anything is wrong. With `clock_steps`, the clock of Redis' server is now and then off."""
+    with ExitStack() as stack:
+        clock = stack.enter_context(SteppedClock()) if clock_steps else None
+        valkey = stack.enter_context(Valkey(clock))
+        carriers = stack.enter_context(FakeCarriers())
+        proxy = stack.enter_context(Proxy(valkey.url))
+        gates = {carrier: stack.enter_context(Proxy(carriers.base)) for carrier in CARRIERS}
         metrics, spool = valkey.folder / "metrics", valkey.folder / "spool"
         metrics.mkdir()
-        broker = f"{proxy.url.removesuffix('/0')}/1"
-        with Deployment(
-            proxy.url, broker, octopush, surveys=_surveys(valkey.folder), forked=False,
-            environment={
-                "PROMETHEUS_MULTIPROC_DIR": str(metrics), "PARLEY_SPOOL": str(spool) if spools(seed) else "",
-            },
-        ) as deployment:  # fmt: skip
-            _second_channel(deployment)
-            deployment.start(rollout.first if rollout else THIS, **(copies or COPIES))
-            report = _soak(Report(seed, seconds), deployment, valkey, proxy, octopush, every_s, tell, rollout)
-            if rollout is not None and not report.wrongs:
-                tell("replaying dead letters")
-                rollout.finish(deployment, valkey, octopush)
-                report.wrongs += rollout.wrongs
-            report.wrongs += [
-                *metric_wrongs(metrics, {str(each.pid) for each in deployment.processes}),
-                *_spool_wrongs(spool),
-            ]
-            if report.wrongs and logs is not None:
-                _keep_logs(deployment, report, logs)
-            return report
+        deployment = stack.enter_context(
+            Deployment(
+                proxy.url,
+                f"{proxy.url.removesuffix('/0')}/1",
+                carriers,
+                surveys=_surveys(valkey.folder),
+                forked=False,
+                environment={
+                    "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+                    "PARLEY_SPOOL": str(spool) if spools(seed) else "",
+                    **carrier_environment(gates),
+                },
+            )
+        )
+        channels = OCTOPUSH_CHANNELS if rollout else CHANNELS
+        if rollout:
+            gates = {"octopush": gates["octopush"]}
+        configure_channels(deployment, channels)
+        deployment.start(rollout.first if rollout else THIS, **(copies or COPIES))
+        world = SoakWorld(deployment, channels, valkey, proxy, carriers, gates, clock)
+        report = _soak(Report(seed, seconds), world, every_s, tell, rollout)
+        if rollout is not None and not report.wrongs:
+            tell("replaying dead letters")
+            rollout.finish(deployment, valkey, carriers)
+            report.wrongs += rollout.wrongs
+        report.wrongs += [
+            *metric_wrongs(metrics, {str(each.pid) for each in deployment.processes}),
+            *_spool_wrongs(spool),
+        ]
+        if report.wrongs and logs is not None:
+            _keep_logs(deployment, report, logs)
+        return report
+
+
+class SoakWorld(NamedTuple):
+    """What a soak runs on. Each provider is behind a gate."""
+
+    deployment: Deployment
+    channels: Sequence[SoakChannel]
+    valkey: Valkey
+    proxy: Proxy
+    carriers: FakeCarriers
+    gates: Mapping[Carrier, Proxy]
+    clock: SteppedClock | None
 
 
 def _soak(
-    report: Report, deployment: Deployment, valkey: Valkey, proxy: Proxy, octopush: FakeOctopush, every_s: float,
-    tell: Callable[[str], None], rollout: Rollout | None,
-) -> Report:  # fmt: skip
+    report: Report, world: SoakWorld, every_s: float, tell: Callable[[str], None], rollout: Rollout | None
+) -> Report:
+    deployment, valkey, carriers = world.deployment, world.valkey, world.carriers
     api = Api(deployment.base)
     tell("rehearsing")
-    rehearsal = Crowd(deployment.webhook, octopush)
-    plays = rehearse(rehearsal, api, CHANNEL, SURVEY, valkey, octopush)
-    before = octopush.count()
-    strangers = {sms.to for sms in octopush.accepted()}
+    rehearsal = Crowd(deployment.webhook, carriers)
+    plays = rehearse(rehearsal, api, CHANNEL, SURVEY, valkey, carriers)
+    before = carriers.count()
+    strangers = {sms.to for sms in carriers.accepted()}
     spared = [] if rollout else [deployment.of(name)[0] for name in COPIES]
     growth, sums = Growth(spared), Sums(f"{deployment.base}/metrics")
     over = Event()
-    talking = [play for kind, play in plays.items() if kind != "invited"]
-    groups = []
-    for place, channel in enumerate(CHANNELS):
-        url = deployment.webhook.replace(f"/{CHANNEL}?", f"/{channel}?")
-        first = place * 20_000_000
-        crowd = Crowd(url, octopush, doubled=0.05, seed=report.seed)
-        groups.append(Group(channel, crowd, talking, first, over, every_s))
-        crowd = Crowd(url, octopush, doubled=0.05, seed=report.seed)
-        groups.append(
-            Group(f"{channel}'s campaign", crowd, [plays["invited"]], first + 10_000_000, over, every_s)
-        )
+    groups: list[tuple[SoakChannel, Group]] = []
+    for place, channel in enumerate(world.channels):
+        url, write = webhook_of(deployment, channel), channel.writer()
+        talking = [play for kind, play in plays.items() if kind not in ("invited", *channel.leaves_out)]
+        first = place * PEOPLE_OF_A_CHANNEL
+        for name, spoken, begin in (
+            (channel.name, talking, first),
+            (f"{channel.name}'s campaign", [plays["invited"]], first + PEOPLE_OF_A_CHANNEL // 2),
+        ):
+            crowd = Crowd(url, carriers, doubled=0.05, seed=report.seed, write=write)
+            groups.append((channel, Group(name, crowd, spoken, begin, over, every_s)))
     end_s = report.seconds + (WAIT_S if rollout else 0)
     deadline_s = end_s + WAIT_S
-    mischief = Mischief(deployment, spared, valkey, proxy, octopush, letters=True)
+    mischief = Mischief(
+        deployment, spared, valkey, world.proxy, carriers, world.gates, world.clock, letters=True
+    )
     tell("soaking")
     releases = rollout.releases if rollout else (THIS, THIS)
-    operators = Operators([{**deployment.environment, **each.environment} for each in releases], report.seed)
+    operators = Operators(
+        [{**deployment.environment, **each.environment} for each in releases], report.seed, carriers,
+        repeatable=[each.name for each in world.channels if each.carrier == "octopush"],
+        looked_up=[each.name for each in world.channels if each.carrier == "vonage"],
+    )  # fmt: skip
     with deployment.respawning(), operators:
         begun_s = monotonic()
-        for group, channel in zip(groups, [name for name in CHANNELS for _ in range(2)], strict=True):
-            ask = None if group.name == channel else _asker(Api(deployment.base), channel)
+        for channel, group in groups:
+            ask = None if group.name == channel.name else _asker(Api(deployment.base), channel.name)
             group.start(deadline_s, ask)
-        mischief.start(schedule(report.seed, end_s))
+        mischief.start(schedule(report.seed, end_s, DEEDS | (CLOCK_DEEDS if world.clock else {})))
         while (gone_s := monotonic() - begun_s) < report.seconds or (
             rollout is not None and not rollout.over and gone_s < end_s
         ):
@@ -302,18 +356,20 @@ def _soak(
             sums.look()
             if rollout is not None:
                 rollout.step(deployment, gone_s, report.seconds)
-            tell(f"{gone_s:.0f} s: {octopush.count() - before} SMS, {sum(mischief.done.values())} deeds")
+            tell(f"{gone_s:.0f} s: {carriers.count() - before} SMS, {sum(mischief.done.values())} deeds")
             left_s = report.seconds - gone_s
             over.wait(min(LOOKS_EVERY_S, max(0.01, left_s)) if left_s > 0 else LOOKS_EVERY_S)
         over.set()
         mischief.end()
         tell("waiting for all that is under way")
-        for group in groups:
+        for _, group in groups:
             group.join()
+        report.wrongs += _letter_wrongs(valkey)
         report.deeds = dict(sorted(mischief.done.items()))
         report.deeds |= {"replay": operators.replays, "kill replay": operators.killed}
+        report.looked_up = dict(Counter(operators.looked_up_sms.values()))
         report.history = mischief.history
-        report.wrongs += [f"{each.name}: {each.failure!r}" for each in groups if each.failure is not None]
+        report.wrongs += [f"{each.name}: {each.failure!r}" for _, each in groups if each.failure is not None]
         try:
             audit.settle(valkey.client(), valkey.client(valkey.broker_url), SETTLE_S)
         except AssertionError as e:
@@ -323,17 +379,17 @@ def _soak(
     report.wrongs += [*growth.wrongs(), *sums.wrongs]
     if not sums.looks:
         report.wrongs.append("/metrics was never answered")
-    accepted = [sms for sms in octopush.accepted() if sms.to not in strangers]
+    accepted = [sms for sms in carriers.accepted() if sms.to not in strangers]
     told = {
         sender: each for sender, each in ledger.stories(valkey.client()).items() if sender not in strangers
     }
-    said = {sender: texts for group in groups for sender, texts in group.said.items()}
-    hears = {sender: texts for group in groups for sender, texts in group.hears.items()}
+    said = {sender: texts for _, group in groups for sender, texts in group.said.items()}
+    hears = {sender: texts for _, group in groups for sender, texts in group.hears.items()}
     report.wrongs += ledger.wrongs(told, said, hears, accepted)
     report.people, report.sms = len(said), len(accepted)
-    report.webhooks = sum(group.crowd.posts for group in groups)
-    report.unacknowledged = sum(group.crowd.again for group in groups)
-    report.lags_s = [lag for group in groups for person in group.people for lag in person.lags_s]
+    report.webhooks = sum(group.crowd.posts for _, group in groups)
+    report.unacknowledged = sum(group.crowd.again for _, group in groups)
+    report.lags_s = [lag for _, group in groups for person in group.people for lag in person.lags_s]
     return report
 
 
@@ -353,13 +409,19 @@ def _surveys(folder: Path) -> Path:
     return surveys
 
 
-def _second_channel(deployment: Deployment) -> None:
-    config = deployment.folder / "parley.toml"
-    first = config.read_text()
-    second = first.replace(f"channels.{CHANNEL}", f"channels.{CHANNELS[1]}").replace(
-        "+33700000001", "+33700000002"
-    )
-    config.write_text(first + second + key_table(channels=CHANNELS))
+def _letter_wrongs(valkey: Valkey) -> list[str]:
+    """Dead letters that no operator has dealt with, once everybody has heard everything."""
+    client = valkey.client()
+
+    def reasons() -> list[str]:
+        letters = (each for k in range(ledger.SHARDS) for each in dead_letter_store.scan_unordered(client, k))
+        return [f"{each.channel or 'some channel'}: {each.reason} ({each.why})" for each in letters]
+
+    try:
+        until(lambda: not reasons(), LETTERS_S, "no letter is left")
+    except TimeoutError:
+        return [f"a dead letter that nobody dealt with, {each}" for each in reasons()]
+    return []
 
 
 def metric_wrongs(folder: Path, living: Container[str]) -> Iterator[str]:

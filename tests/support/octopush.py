@@ -15,7 +15,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import cast
 from urllib.parse import parse_qs
@@ -119,7 +120,12 @@ def refusal(code: int, message: str, status: int = 400) -> Verdict:
 
 
 class Octopush:
-    """The account: who may send, what was received and accepted, what goes wrong. No I/O."""
+    """The account: who may send, what was received and accepted, what goes wrong. No I/O. Another provider's account is a
+    subclass, with other answers."""
+
+    rejection = refusal(151, "Country not served")
+    failure = refusal(500, "Impossible to process", 500)
+    congestion = refusal(153, "Route congested")
 
     def __init__(self, login: str, key: str, faults: Faults) -> None:
         self._credentials = (login.encode(), key.encode())
@@ -162,7 +168,7 @@ class Octopush:
         if not self._reject or (self.faults.spares and self.faults.spares in text):
             return None
         self._reject -= 1
-        return refusal(151, "Country not served")
+        return self.rejection
 
     def _misbehave(self) -> Verdict | None:
         """A refusal that has nothing to do with what was asked."""
@@ -172,19 +178,26 @@ class Octopush:
         if self.faults.hang:
             return Verdict(NO_ANSWER)
         if self._happens(self.faults.fail_500):
-            return refusal(500, "Impossible to process", 500)
+            return self.failure
         if self._happens(self.faults.congested_153):
-            return refusal(153, "Route congested")
+            return self.congestion
         return None
 
     def _accept(self, to: str, text: str, request_id: str, now_s: float) -> Verdict:
         if request_id and request_id in self._ids:
             return refusal(120, "SMS with same request_id already sent")
         self._ids.add(request_id)
-        ticket = f"sms_{len(self.ledger.accepted):013x}"
+        ticket = self._ticket()
         self.ledger.accepted.append(Accepted(to, text, request_id, ticket, now_s))
         if self._happens(self.faults.cut_after_accept):
             return Verdict(NO_ANSWER, cut=True)
+        return self._acceptance(to, ticket)
+
+    def _ticket(self) -> str:
+        return f"sms_{len(self.ledger.accepted):013x}"
+
+    def _acceptance(self, to: str, ticket: str) -> Verdict:
+        del to
         answer = {
             "sms_ticket": ticket,
             "number_of_contacts": 1,
@@ -227,7 +240,10 @@ class Desk(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         path, _, query = self._url.decode().partition("?")
-        match self._parser.get_method().decode(), path:
+        self.handle(self._parser.get_method().decode(), path, query)
+
+    def handle(self, method: str, path: str, query: str) -> None:
+        match method, path:
             case "POST", str() if path == SEND:
                 self._send()
             case "POST", "/_control":
@@ -257,17 +273,20 @@ class Desk(asyncio.Protocol):
 
     def _send(self) -> None:
         login, key = self._headers.get(b"api-login", b""), self._headers.get(b"api-key", b"")
-        if delay_s := self._octopush.delay_s():
-            asyncio.get_running_loop().call_later(
-                delay_s, self._judge, login, key, self._body, self._octopush.ledger
-            )
-        else:
-            self._judge(login, key, self._body, self._octopush.ledger)
+        self.settle(self._octopush, partial(self._octopush.send, login, key, self._body))
 
-    def _judge(self, login: bytes, key: bytes, body: bytes, ledger: Ledger) -> None:
-        if ledger is not self._octopush.ledger:
+    def settle(self, account: Octopush, judge: Callable[[float], Verdict]) -> None:
+        """Let `judge` decide on a request to `account`, once its delay is over, and answer so."""
+        work = partial(self._judge, account, judge, account.ledger)
+        if delay_s := account.delay_s():
+            asyncio.get_running_loop().call_later(delay_s, work)
+        else:
+            work()
+
+    def _judge(self, account: Octopush, judge: Callable[[float], Verdict], ledger: Ledger) -> None:
+        if ledger is not account.ledger:
             return  # all was forgotten meanwhile
-        verdict = self._octopush.send(login, key, body, monotonic())
+        verdict = judge(monotonic())
         self._news.wake()
         if verdict.cut:
             self._transport.abort()
@@ -311,11 +330,11 @@ class News:
         desk.tell(since)
 
 
-async def serve(octopush: Octopush, port: int) -> None:
+async def serve(octopush: Octopush, port: int, make_desk: Callable[[Octopush, News], Desk] = Desk) -> None:
     """Until SIGTERM. Prints the port once it listens."""
     loop = asyncio.get_running_loop()
     news = News(octopush)
-    server = await loop.create_server(lambda: Desk(octopush, news), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: make_desk(octopush, news), "127.0.0.1", port, backlog=1024)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     stop = asyncio.Event()
@@ -343,13 +362,14 @@ class FakeOctopush(Closing):
     """That process, from the outside. Started when made; a context manager."""
 
     login, key = "login", "key"
+    module = "tests.support.octopush"
 
     def __init__(self, faults: Faults | None = None) -> None:
         self._process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "tests.support.octopush",
+                self.module,
                 "--faults",
                 _encode(faults or Faults()).decode(),
             ],
@@ -371,9 +391,10 @@ class FakeOctopush(Closing):
     def send_url(self) -> str:
         return self.base + SEND
 
-    def control(self, faults: Faults) -> None:
-        """Misbehave thus from now on."""
-        self._http.post(f"{self.base}/_control", data=_encode(faults), timeout=START_S).raise_for_status()
+    def control(self, faults: Faults, account: str = "") -> None:
+        """Misbehave thus from now on; of several accounts (carriers.py), this one."""
+        url = f"{self.base}/_control?{account}"
+        self._http.post(url, data=_encode(faults), timeout=START_S).raise_for_status()
 
     def reset(self, faults: Faults | None = None) -> None:
         """Forget everything, and misbehave thus (not at all if None)."""

@@ -1,4 +1,4 @@
-"""People with phones: they text the webhook as Octopush would, wait for the answers, and answer those.
+"""People with phones: they text the webhook as their provider would, wait for the answers, and answer those.
 
 Only 200 is an acknowledgement; whatever else comes, the same body is sent again, as Octopush does. A crowd shares a
 few kept-alive connections and one long poll of the fake Octopush's ledger.
@@ -6,9 +6,10 @@ few kept-alive connections and one long poll of the fake Octopush's ledger.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from time import monotonic
+from typing import NamedTuple
 
 import msgspec
 import uvloop
@@ -22,6 +23,17 @@ POLL_S = 1.0
 
 Reply = Callable[[str], str | None]
 """What a person says to an SMS: "" is nothing yet, None nothing more."""
+
+
+class Callback(NamedTuple):
+    """What a provider posts to the webhook."""
+
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+CallbackWriter = Callable[[str, str], Callback]
+"""How a provider tells of an SMS, by its sender and its text; each time of another SMS."""
 
 
 class _Inbound(msgspec.Struct):
@@ -49,6 +61,10 @@ def inbound(number: str, text: str, to: str = "+33700000001") -> bytes:
     return _encode(_Inbound("", number, text, to, date))
 
 
+def octopush_callback(number: str, text: str) -> Callback:
+    return Callback(inbound(number, text))
+
+
 class Person:
     """`heard` are the SMS that came, in order; `lags_s` the time from each thing said to the answer's acceptance. Whoever
     has no `opening` has been invited."""
@@ -63,19 +79,21 @@ class Person:
 
 
 class Crowd:
-    """People who talk to one webhook, and hear from one fake Octopush.
+    """People who talk to one webhook, which `write` calls as their provider does, and hear from one fake Octopush.
 
     `posts` counts requests, `again` those that were not acknowledged; `strays` are SMS to people who had ended.
-    Of what was acknowledged, the fraction `doubled` is posted once more, as Octopush may.
+    Of what was acknowledged, the fraction `doubled` is posted once more, as providers may.
     """
 
     def __init__(
-        self, webhook: str, octopush: FakeOctopush, connections: int = 16, doubled: float = 0.0, seed: int = 0
-    ) -> None:
+        self, webhook: str, octopush: FakeOctopush, connections: int = 16, doubled: float = 0.0, seed: int = 0,
+        write: CallbackWriter = octopush_callback,
+    ) -> None:  # fmt: skip
         self._webhook = Address.of(webhook)
         self._desk = Address.of(octopush.base)
         self._connections = connections
         self._doubled = doubled
+        self._write = write
         self._chance = random.Random(seed)
         self._since = octopush.count()
         self.posts = 0
@@ -90,7 +108,7 @@ class Crowd:
         At most `at_once` talk at the same time, and one begins every `every_s` seconds. Raises TimeoutError after PATIENCE
         times `deadline_s`, naming some who wait and what they heard last.
         """
-        return uvloop.run(self._talk(_Party(people, at_once, every_s), deadline_s))
+        return uvloop.run(self._talk(_Party(people, at_once, every_s, self._write), deadline_s))
 
     def post(self, bodies: Iterable[bytes], deadline_s: float = 30.0) -> None:
         """Say all of this in this order, each until it is acknowledged."""
@@ -118,20 +136,20 @@ class Crowd:
     async def _post_all(self, bodies: Iterable[bytes]) -> None:
         async with Connection(self._webhook.host, self._webhook.port) as connection:
             for body in bodies:
-                await self._post(connection, body)
+                await self._post(connection, Callback(body))
 
-    async def _post(self, connection: Connection, body: bytes) -> None:
+    async def _post(self, connection: Connection, callback: Callback) -> None:
         """Post until it is acknowledged."""
-        while not await self._acknowledged(connection, body):
+        while not await self._acknowledged(connection, callback):
             self.again += 1
             await asyncio.sleep(AGAIN_S)
         if self._doubled and self._chance.random() < self._doubled:
-            await self._acknowledged(connection, body)
+            await self._acknowledged(connection, callback)
 
-    async def _acknowledged(self, connection: Connection, body: bytes) -> bool:
+    async def _acknowledged(self, connection: Connection, callback: Callback) -> bool:
         self.posts += 1
         try:
-            answer = await connection.ask("POST", self._webhook.target, body)
+            answer = await connection.ask("POST", self._webhook.target, *callback)
         except (Broken, OSError):
             return False
         return answer.status == 200
@@ -150,14 +168,15 @@ class Crowd:
 class _Party:
     """One talk of a crowd: who is in it, and what is about to be said."""
 
-    def __init__(self, people: Iterable[Person], at_once: int, every_s: float) -> None:
+    def __init__(self, people: Iterable[Person], at_once: int, every_s: float, write: CallbackWriter) -> None:
         self._people = people
+        self._write = write
         self._every_s = every_s
         self._room = asyncio.Semaphore(at_once)
         self._invited = False
         self.talking: dict[str, Person] = {}
         self.ended: list[Person] = []
-        self.said: asyncio.Queue[bytes] = asyncio.Queue()
+        self.said: asyncio.Queue[Callback] = asyncio.Queue()
         self.over = asyncio.Event()
 
     async def invite(self) -> None:
@@ -192,7 +211,7 @@ class _Party:
 
     def _say(self, person: Person, text: str) -> None:
         person.said_at_s = monotonic()
-        self.said.put_nowait(inbound(person.number, text))
+        self.said.put_nowait(self._write(person.number, text))
 
     def _look_round(self) -> None:
         if self._invited and not self.talking:

@@ -1,4 +1,4 @@
-"""A way to Redis that can be broken: replies that are lost after the command was executed, delay, refusal.
+"""A way to a server that can be broken: replies that are lost after the command was executed, delay, refusal, a black hole.
 
 A lost reply is the case that clients get wrong: the server has done it, and the client does not know.
 """
@@ -52,6 +52,7 @@ class Proxy(Closing):
         self._loss = Loss(b"", 0, 0)
         self._delay_s = 0.0
         self._refuses = False
+        self._swallows = False
         self._pairs: set[Pair] = set()
         self.lost = 0
         self._loop = asyncio.new_event_loop()
@@ -80,6 +81,15 @@ class Proxy(Closing):
     def admit(self) -> None:
         self._refuses = False
 
+    def swallow(self) -> None:
+        """Be a black hole: take connections and all that is said on them, and bring it nowhere."""
+        self._swallows = True
+
+    def spit_out(self) -> None:
+        """Be one no longer. What was said meanwhile is gone: connections are cut."""
+        self._swallows = False
+        self._run(self._cut())
+
     def lead_to(self, url: str, *, cut: bool = True) -> None:
         """Forward to another server from now on, as after a failover. Unless `cut`, what is connected stays where it is."""
         parts = urlsplit(url)
@@ -102,6 +112,9 @@ class Proxy(Closing):
 
     def delay_s(self) -> float:
         return self._delay_s
+
+    def swallows(self) -> bool:
+        return self._swallows
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_S)
@@ -172,7 +185,7 @@ class Pair:
 
     async def _to_server(self, data: bytes) -> None:
         """Forward; a match may be split between two reads."""
-        if self._client_out.transport.is_closing():
+        if self._client_out.transport.is_closing() or self._proxy.swallows():
             return
         keep = max(0, self._proxy.longest_match() - 1)
         sent = self._tail + data
@@ -193,5 +206,7 @@ class Pair:
             return
         if delay_s := self._proxy.delay_s():
             await asyncio.sleep(delay_s)
+        if self._proxy.swallows():
+            return
         self._client_out.write(data)
         await self._client_out.drain()
