@@ -72,6 +72,18 @@ def test_a_refusing_proxy_is_as_a_server_that_is_gone(proxy):
         assert client.ping()
 
 
+def test_a_proxy_that_swallows_takes_what_is_said_and_brings_it_nowhere(proxy, valkey):
+    with redis.Redis.from_url(proxy.url, protocol=2, retry=None, socket_timeout=0.3) as client:
+        assert client.ping()
+        proxy.swallow()
+        for _ in range(2):  # on the connection that there is, and on a new one
+            with pytest.raises(redis.TimeoutError):
+                client.set("key", "value")
+        proxy.spit_out()
+        assert client.get("key") is None
+        assert valkey.client().get("key") is None
+
+
 def test_what_valkey_acknowledged_outlives_a_kill(own_valkey):
     own_valkey.client().set("key", "value")
     own_valkey.kill9()
