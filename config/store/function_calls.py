@@ -85,6 +85,9 @@ def _pack_list(
 
 # Calls that several processes make
 
+MAILBOX_FULL = -1
+"""What `accept` answers for an event of whose sender too many wait. It refuses none that has an age."""
+
 
 def accept_commands(
     shards: int, events_in: Sequence[tuple[str, bool, bytes]], ages_ms: Sequence[int] = ()
@@ -92,7 +95,8 @@ def accept_commands(
     """Return commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
     says how long ago each was accepted, unless all of them are new.
 
-    A command answers a list of ints, one an event: whom to wake, a key of QUEUES_BY_NUMBER.
+    A command answers a list of ints, one an event: whom to wake, a key of QUEUES_BY_NUMBER, or MAILBOX_FULL if it was
+    refused.
     """
     commands: list[Command] = []
     positions: list[list[int]] = []

@@ -618,7 +618,7 @@ class ClaimForReplay(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 class ReleaseKept(ServerFunction, frozen=True, kw_only=True, gc=False):
     """Give a lane back whose dead letter stays. `letter` is empty if it stays as it is, `outcome` if the audit need not
-    say anything; `fence` 0: the lane could not be claimed."""
+    say anything; `fence` 0: the lane could not be claimed, and `call` tells this call from any other."""
 
     lane_alarms: Key
     dead_letters: Key
@@ -634,6 +634,7 @@ class ReleaseKept(ServerFunction, frozen=True, kw_only=True, gc=False):
     by: str
     outcome: str
     letter: bytes
+    call: str
 
 
 class DiscardDeadLetters(ServerFunction, frozen=True, kw_only=True, gc=False):

@@ -6,7 +6,7 @@ fails is counted and dropped, since the lane's alarm makes up for it."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ import redis.asyncio
 import structlog
 
 from config.store import keyspace, redis_client
-from config.store.function_calls import Command, accept_commands, wake_command
+from config.store.function_calls import MAILBOX_FULL, Command, accept_commands, wake_command
 from config.telemetry import faults, metrics
 from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, InboundSms, encode_event, kind_of
@@ -44,6 +44,10 @@ class RedisUnavailableError(ParleyError):
 
 class WrongRedisTypeError(RedisUnavailableError):
     """Redis holds a value of another type under one of our keys (WRONGTYPE), so another try will not help."""
+
+
+class MailboxFullError(RedisUnavailableError):
+    """Too many events of the sender wait already. None was lost: it was not acknowledged, and may be sent again."""
 
 
 class RedisAndSpoolUnavailableError(RedisUnavailableError):
@@ -124,11 +128,17 @@ class MailboxWriter:
         return self._spool is not None and self._spool.in_use
 
     async def accept(self, items: Sequence[InboundItem]) -> AcceptOutcome:
-        """Returns once every item is in its mailbox, or some in the spool. Raises RedisUnavailableError."""
+        """Returns once every item is in its mailbox, or some in the spool. Raises RedisUnavailableError, of which
+        MailboxFullError is one."""
         kept: AcceptOutcome = "accepted"
-        for written in [self._item_writes.submit(item) for item in items]:
-            if await written == "spooled":
+        refused = False
+        for item, written in [(item, self._item_writes.submit(item)) for item in items]:
+            outcome, full = await written
+            refused = refused or item.sender in full
+            if outcome == "spooled":
                 kept = "spooled"
+        if refused:
+            raise MailboxFullError("too many SMS of this number wait")
         return kept
 
     async def accept_spooled(self, events: Sequence[SpooledEvent], within_s: float) -> None:
@@ -149,7 +159,8 @@ class MailboxWriter:
         await self._lanes.close()
         await self._broker.close()
 
-    async def _write_items(self, items: Sequence[InboundItem]) -> AcceptOutcome:
+    async def _write_items(self, items: Sequence[InboundItem]) -> tuple[AcceptOutcome, Collection[str]]:
+        """Write events, and answer where they are, but for those of senders whose mailboxes are full."""
         entries = [
             (
                 item.sender,
@@ -160,30 +171,36 @@ class MailboxWriter:
         ]
         spool = self._spool
         if spool is not None and self.spool_in_use and await self._put_in_spool(spool, items, entries):
-            return "spooled"
+            return "spooled", ()
         faults.reach("before_accept")
         try:
-            await self._put_in_mailboxes(entries)
+            full = await self._put_in_mailboxes(entries)
         except RedisUnavailableError as e:
             if spool is None or isinstance(e, WrongRedisTypeError):
                 raise
             await self._put_in_spool(spool, items, entries, str(e))
-            return "spooled"
+            return "spooled", ()
         faults.reach("after_accept")
         metrics.WEBHOOK_SECONDS.observe(perf_counter() - items[0].arrived_s)
-        _count_inbound((item.event.channel, _event_kind(item)) for item in items)
-        return "accepted"
+        _count_inbound((item.event.channel, _event_kind(item)) for item in items if item.sender not in full)
+        return "accepted", full
 
     async def _put_in_mailboxes(
         self, entries: Sequence[MailEntry], ages_ms: Sequence[int] = (), within_s: float = WRITE_TIMEOUT_S
-    ) -> None:
-        """Have events in their mailboxes, and ring. Raises RedisUnavailableError."""
+    ) -> Collection[str]:
+        """Have events in their mailboxes, and ring. Answers senders some of whose were refused, as their mailboxes are full.
+        Raises RedisUnavailableError."""
         commands, positions = accept_commands(self._shards, entries, ages_ms)
         answers = await self._lanes.run_commands(commands, within_s)
+        full: set[str] = set()
         for wakes, at in zip(answers, positions, strict=True):
             for wake, position in zip(wakes, at, strict=True):
+                if wake == MAILBOX_FULL:
+                    full.add(entries[position][0])
+                    continue
                 for queue in keyspace.QUEUES_BY_NUMBER[wake]:
                     self._wakeup_writes.submit((queue, entries[position][0]))
+        return full
 
     async def _put_in_spool(
         self, spool: Spool, items: Sequence[InboundItem], entries: Sequence[MailEntry], why: str = ""

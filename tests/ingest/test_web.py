@@ -271,6 +271,23 @@ def test_without_redis_it_is_503_soon_and_never_200(web, own_valkey, how):
     until(lambda: post(base, sms("after")).status_code == 200, 10, "it accepts again")
 
 
+@pytest.mark.parametrize("spool", ["", "spool"])
+def test_whoever_has_too_much_mail_waiting_is_503_and_nobody_else(web, valkey, tmp_path, spool):
+    """Nor is it spooled, as nothing would come after it."""
+    base = web(PARLEY_SPOOL=str(tmp_path / spool) if spool else "")
+    mailbox = keyspace.mailbox_key(keyspace.shard_of(SENDER, SHARDS), SENDER)
+    valkey.client().rpush(mailbox, *[b"R" + b"1" * 13] * 10_000)
+    with ThreadPoolExecutor(4) as pool:
+        numbers = [SENDER, "+33612345679", SENDER, "+33612345680"]
+        replies = list(pool.map(lambda number: post(base, sms(number=number)), numbers))
+    assert [reply.status_code for reply in replies] == [503, 200, 503, 200]
+    assert replies[0].headers["retry-after"] == "1"
+    assert valkey.client().llen(mailbox) == 10_000
+    valkey.client().ltrim(mailbox, 0, 5_000)
+    assert post(base, sms()).status_code == 200
+    assert valkey.client().llen(mailbox) == 5_002
+
+
 def test_a_redis_that_lost_our_functions_gets_them_again(web, valkey):
     base = web()
     assert post(base, sms("1")).status_code == 200

@@ -123,6 +123,15 @@ def test_only_the_first_event_of_an_empty_mailbox_rings(client):
     assert accept(client, BORIS, b"1", start=True) == [1]
 
 
+def test_an_event_of_whose_sender_too_many_wait_is_refused_and_none_that_was_acknowledged(client):
+    mailbox = keyspace.mailbox_key(keyspace.shard_of(ANNA, SHARDS), ANNA)
+    client.rpush(mailbox, *[b"R" + b"1" * 13] * 9_999)
+    assert accept(client, ANNA, b"1", b"2") == [0, function_calls.MAILBOX_FULL]
+    spooled, _ = function_calls.accept_commands(SHARDS, [(ANNA, False, b"3")], ages_ms=[1_000])
+    assert redis_client.run_commands(client, spooled) == [[0]]
+    assert [entry[14:] for entry in client.lrange(mailbox, -2, -1)] == [b"1", b"3"]
+
+
 def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):
     accept(client, ANNA, *(b"%d" % i for i in range(MAX_CLAIMED_MAIL + 1)))
     assert bodies(claim(lanes, ANNA)) == [b"%d" % i for i in range(MAX_CLAIMED_MAIL)]
@@ -807,6 +816,15 @@ def test_a_letter_that_stays_lets_go_of_its_lane_once(client, lanes):
     assert lanes.release_kept([stays]) == [()]
     assert everything(client) == before
     assert bodies(claim(lanes, ANNA)) == [b"1"]
+
+
+def test_that_a_letter_was_held_up_is_said_once_for_each_try_though_a_reply_is_lost(client, lanes):
+    dead_letter(client, lanes, ANNA)
+    audit = keyspace.dead_letter_audit_key(keyspace.shard_of(ANNA, SHARDS))
+    for tried in (1, 2):
+        command = lanes._release_kept_command(KeptDeadLetter(ANNA, 0, "e1", "eve", "busy"))
+        redis_client.run_commands(client, [command, command])
+        assert [each[b"outcome"] for _, each in client.xrange(audit)] == [b"busy"] * tried
 
 
 def test_letters_that_fall_in_one_commit_keep_their_order(client, lanes):

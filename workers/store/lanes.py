@@ -360,6 +360,7 @@ class LaneStore:
                 by=each.by,
                 outcome=each.outcome,
                 letter=each.letter,
+                call=secrets.token_hex(8),
             )
         )
 

@@ -129,7 +129,7 @@ class OptOutList:
             sender = keyspace.sender_of_key(name.decode())
             for entry in by_hash.get(self.hash_number(sender), ()):
                 stop = encode_event(_stop_event(run, sender, entry.channel, entry.source))
-                commands, _ = accept_commands(self._shards, [(sender, False, stop)])
+                commands, _ = accept_commands(self._shards, [(sender, False, stop)], ages_ms=[0])
                 redis_client.run_commands(self._redis, commands)
                 told += 1
         return told

@@ -56,8 +56,8 @@ local function release_kept(keys, args)
     if args.letter ~= '' and claimed then
       add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, now, args.letter_id, args.letter)
     end
-    if args.outcome ~= '' then
-      write_audit(keys.dead_letter_audit, args.letter_id, read_letter(stored), args.by, args.outcome)
+    if args.outcome ~= '' and (claimed or not is_in_audit(keys.dead_letter_audit, args.call)) then
+      write_audit(keys.dead_letter_audit, args.letter_id, read_letter(stored), args.by, args.outcome, args.call)
     end
   end
   if not claimed then return 0 end

@@ -44,11 +44,21 @@ local function add_letter(dead, index, reasons, now, id, letter)
   redis.call('ZADD', index, string.format('%.3f', score), id)
 end
 
--- What was done with a letter, by whom, and what came of it: neither number nor text.
-local function write_audit(audit, id, letter, by, outcome)
+-- What was done with a letter, by whom, and what came of it: neither number nor text. `call` tells a call from others that
+-- say the same; '' if it cannot be made twice.
+local function write_audit(audit, id, letter, by, outcome, call)
   local oldest = ms(math.max(0, clock() - AUDIT_MS))
   redis.call('XADD', audit, 'MINID', '~', oldest, '*', 'id', id, 'by', by, 'outcome', outcome,
-    'kind', tostring(letter.kind or ''), 'reason', tostring(letter.reason or ''), 'channel', tostring(letter.channel or ''))
+    'kind', tostring(letter.kind or ''), 'reason', tostring(letter.reason or ''), 'channel', tostring(letter.channel or ''),
+    'call', call or '')
+end
+
+-- Whether the audit has what this call said, among what was said last.
+local function is_in_audit(audit, call)
+  for _, entry in ipairs(redis.call('XREVRANGE', audit, '+', '-', 'COUNT', 100)) do
+    if entry[2][#entry[2] - 1] == 'call' and entry[2][#entry[2]] == call then return true end
+  end
+  return false
 end
 
 -- A letter goes, and the audit says why. Answers whether it was there.

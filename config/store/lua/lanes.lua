@@ -4,7 +4,7 @@
 local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
 local MOST_RECORDS = 500   -- records in one entry of the archive
 local MOST_SMS = 10000     -- SMS that wait for one person: to withdraw them looks at all of them, and Redis does nothing else
-local FULL = {code = 'outbox_full', why = 'not queued: too many SMS wait for this number'}
+local OUTBOX_FULL = {code = 'outbox_full', why = 'not queued: too many SMS wait for this number'}
 
 -- The attempts at a lane until now, of which this is one more: the ms of those before, of the first of all, and the owner
 -- with the ms of the others.
@@ -243,7 +243,7 @@ local function commit(keys, args)
       end
       if waiting > MOST_SMS then
         local unqueued, unsent = math.min(waiting - MOST_SMS, to - from + 1), {}
-        for i = to - unqueued + 1, to do unsent[#unsent + 1] = because_of(FULL, read_sms(args[i])) end
+        for i = to - unqueued + 1, to do unsent[#unsent + 1] = because_of(OUTBOX_FULL, read_sms(args[i])) end
         redis.call('LTRIM', new.outbox, 0, -(unqueued + 1))
         record_unsent(events, now, keep_ms, sender, unsent)
       end

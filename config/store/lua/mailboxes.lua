@@ -69,7 +69,11 @@ local function deliver_event(alarms, mailbox, now, sender, event, accepted)
   return deliver(alarms, mailbox, now, sender, string.sub(event, 1, 1) .. accepted .. string.sub(event, 2))
 end
 
--- Answers, for each event, whom to wake, as deliver does.
+local MOST_MAIL = 10000   -- events of one person that may wait for a turn
+local FULL = -1
+
+-- Answers, for each event, whom to wake, as deliver does; FULL if it is refused, as too many of its sender's wait. Those that
+-- were acknowledged already, and have an age, never are.
 -- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
 local function accept(keys, args)
   local now = clock()
@@ -79,7 +83,12 @@ local function accept(keys, args)
   local wakes = {}
   for i = 1, #keys.events do
     local accepted = old and ms(now - tonumber(args.ages_ms[i])) or stamp
-    wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event, accepted)
+    if not old and redis.call('LLEN', keys.events[i].mailbox) >= MOST_MAIL then
+      wakes[i] = FULL
+    else
+      wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event,
+        accepted)
+    end
   end
   return wakes
 end
