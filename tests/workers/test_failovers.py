@@ -41,7 +41,7 @@ def outboxes(client):
 def tail_is_lost(client, monkeypatch):
     """Makes the server another that may have lost what was done last."""
     monkeypatch.setattr(FailoverGuard, "_writes_at_once", lambda _: False)
-    return lambda: client.hset(SERVER, "server", "00 00")
+    return lambda: client.hset(SERVER, "admitted", "00 00 0")
 
 
 def sms(number=0, channel="c", decided=1):
@@ -143,12 +143,13 @@ def test_a_server_that_writes_at_once_and_one_that_only_changed_its_history_have
 ):
     queue(client, sms(0))
     outboxes.lease_oldest(["+33600000009"])
-    process, history = client.hget(SERVER, "server").split()
+    admitted = client.hget(SERVER, "admitted")
+    process, _, lost = admitted.split()
     for was in (b"00 00", process + b" 00"):
-        client.hset(SERVER, "server", was)
+        client.hset(SERVER, "admitted", was + b" " + lost)
         (lease,) = outboxes.lease_oldest([ANNA])
         assert (lease.lost_before_ms, uncertain(client)) == (0, [False])
-        assert client.hgetall(SERVER) == {b"server": process + b" " + history}
+        assert client.hgetall(SERVER) == {b"admitted": admitted}
         outboxes.apply_updates([OutboxUpdate(lease, "again")])
 
 

@@ -7,7 +7,7 @@
 
 local LOOK_AGAIN_MS = 500  -- how long a history is taken for unchanged
 
-local this = {process = nil, history = '', looked = 0}
+local this = {process = nil, name = '', looked = 0}
 
 local function shown(section, field)
   local told = redis.pcall('INFO', section)
@@ -15,20 +15,24 @@ local function shown(section, field)
 end
 
 local function this_server(now)
-  if not this.process then this.process = shown('server', 'run_id') end
   if math.abs(now - this.looked) >= LOOK_AGAIN_MS then
-    this.history, this.looked = shown('replication', 'master_replid'), now
+    this.process = this.process or shown('server', 'run_id')
+    this.name, this.looked = this.process .. ' ' .. shown('replication', 'master_replid'), now
   end
-  return this.process .. ' ' .. this.history
+  return this.name
 end
 
--- Notes a server that is another, once, with the ms at which it came and how: 'promoted' if its history goes on from
--- another's, else 'restarted'. One that has only begun to call its history otherwise, having no replicas, is the same.
--- Answers whether it is.
-local function note_newcomer(key, now, known, newcomer)
+local function admit(key, server, lost)
+  redis.call('HSET', key, 'admitted', server .. ' ' .. lost)
+end
+
+-- Notes a server that is another than the one that was admitted, once, with the ms at which it came and how: 'promoted' if its
+-- history goes on from another's, else 'restarted'. One that has only begun to call its history otherwise, having no
+-- replicas, is the same. Answers whether it is.
+local function note_newcomer(key, now, admitted, newcomer)
   local goes_on = string.find(shown('replication', 'master_replid2'), '[^0]')
-  if not goes_on and string.match(known, '^%x*') == this.process then
-    redis.call('HSET', key, 'server', newcomer)
+  if not goes_on and string.match(admitted, '^%x*') == this.process then
+    admit(key, newcomer, string.match(admitted, '%d+$'))
     return true
   end
   if redis.call('HGET', key, 'newcomer') ~= newcomer then
@@ -39,10 +43,11 @@ end
 
 -- The ms before which what was done on this shard may be lost, 0 if nothing is; nil if nobody may work on it yet.
 local function lost_before(key, now)
-  local found, server = redis.call('HMGET', key, 'server', 'lost_before_ms'), this_server(now)
-  if not found[1] then redis.call('HSET', key, 'server', server) end -- nobody has worked on it, or only an older release
-  if found[1] and found[1] ~= server and not note_newcomer(key, now, found[1], server) then return nil end
-  return tonumber(found[2] or '0')
+  local server, admitted = this_server(now), redis.call('HGET', key, 'admitted')
+  if admitted and string.find(admitted, server, 1, true) == 1 then return tonumber(string.sub(admitted, #server + 2)) end
+  if admitted and not note_newcomer(key, now, admitted, server) then return nil end
+  if not admitted then admit(key, server, '0') end -- nobody has worked on it, or only an older release
+  return tonumber(string.match(redis.call('HGET', key, 'admitted'), '%d+$'))
 end
 
 local UNKNOWN_SERVER = {err = 'UNKNOWNSERVER it may have lost what was done last'}
@@ -50,8 +55,9 @@ local UNKNOWN_SERVER = {err = 'UNKNOWNSERVER it may have lost what was done last
 -- Works on the shard from now on, if it still is the newcomer. `lost`: what was done before it came may be. Answers 1 if so.
 local function admit_server(keys, args)
   if redis.call('HGET', keys.server, 'newcomer') ~= args.newcomer or this_server(clock()) ~= args.newcomer then return 0 end
-  redis.call('HSET', keys.server, 'server', args.newcomer)
-  if args.lost == '1' then redis.call('HSET', keys.server, 'lost_before_ms', redis.call('HGET', keys.server, 'came_ms')) end
+  local lost = args.lost == '1' and redis.call('HGET', keys.server, 'came_ms')
+    or string.match(redis.call('HGET', keys.server, 'admitted') or '', '%d+$') or '0'
+  admit(keys.server, args.newcomer, lost)
   redis.call('HDEL', keys.server, 'newcomer', 'came_ms', 'came_by')
   return 1
 end
