@@ -12,7 +12,7 @@ import msgspec
 
 from engine.model.events import Answer
 from engine.model.patterns import CompiledPattern
-from engine.model.text_normalization import fold_text
+from engine.model.text_normalization import compose_text, fold_text
 
 
 class AtLeast(msgspec.Struct, frozen=True):
@@ -150,14 +150,21 @@ def _comparable_value(answer: Answer) -> str | int | float | bool | None:
     match answer.value:
         case str(value) if answer.index < 0:
             return fold_text(value)
+        case str(value):
+            return _composed_id(value)
         case tuple(values):
-            return values[0] if len(values) == 1 else None
+            return _composed_id(values[0]) if len(values) == 1 else None
         case value:
             return value
 
 
 def _chosen_options(answer: Answer) -> tuple[str, ...]:
-    return answer.value if isinstance(answer.value, tuple) else ()
+    return tuple(map(_composed_id, answer.value)) if isinstance(answer.value, tuple) else ()
+
+
+def _composed_id(option: str) -> str:
+    """An option's id as a survey is read; 0.1.0 stored it as it was written, its accents apart perhaps."""
+    return option if option.isascii() else compose_text(option)
 
 
 def _has_word(text: str, word: str) -> bool:

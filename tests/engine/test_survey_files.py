@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.model.events import Answer
 from engine.proofs import survey_bounds
 from engine.proofs.survey_loader import load_surveys
+from engine.surveys.conditions import IncludesOption, OneOf, condition_holds
 from engine.surveys.cut_texts import cut_text_warnings
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey, read_survey
@@ -507,3 +509,11 @@ def test_accents_are_put_onto_their_letters():
     assert of.steps[0].text["en"] == "Caf\xe9 \xc5 \xc5"
     assert of.steps[1].text["en"] == "x" + "\u0301" * 99, "a heap of marks costs too much to sort"
     assert survey_bounds(of).segments["en"].most == 3
+
+
+@pytest.mark.parametrize("stored", ["caf\xe9", "cafe\u0301"])
+def test_an_option_that_was_stored_with_its_accent_apart_is_the_same_option(stored):
+    one, several = Answer("1", stored, 0), Answer("1", (stored,), indexes=(0,))
+    assert condition_holds(OneOf("a", frozenset(["caf\xe9"])), {"a": one})
+    assert condition_holds(OneOf("a", frozenset(["caf\xe9"])), {"a": several})
+    assert condition_holds(IncludesOption("a", frozenset(["caf\xe9"])), {"a": several})
