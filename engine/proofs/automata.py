@@ -15,6 +15,10 @@ from engine.model.segments import GSM_BASIC, GSM_EXTENSION
 _MAX_STATES = 2_000
 _MAX_ITERATIONS = 10_000
 _MAX_REPETITIONS = 8
+_MAX_WIDE_PLACES = 10
+"""Of places in a pattern that take several characters, beside one that repeats without end: each may double the states."""
+
+_WIDE_PLACE = re.compile(r"\\[dDsSwWpP]|(?:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\.|\((?!\?)", re.DOTALL)
 
 _COUNTED_REPETITION = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\{\d+(?:,\d*)?\}", re.DOTALL)
 """Matches a counted repetition such as `{2,5}`; escapes and character classes match first, so that braces inside them
@@ -61,12 +65,22 @@ def _is_modest(source: str) -> bool:
 def _build_automaton(source: str, *, ignore_case: bool) -> FSM | None:
     if "[:" in source:  # [[:alpha:]] is a class to RE2 only
         return None
+    if _may_explode(source):
+        return None
     try:
         flags = REFlags.CASE_INSENSITIVE if ignore_case else REFlags(0)
         machine = parse_pattern(source).to_fsm(flags=flags)
     except (InvalidSyntax, Unsupported, RecursionError, re.error):
         return None
     return machine if len(machine.states) <= _MAX_STATES else None
+
+
+def _may_explode(source: str) -> bool:
+    """May it have an automaton that nobody can build? That of `.*a` with twenty dots after it has a million states."""
+    if not re.search(r"[*+]|,\}", source):
+        return False
+    wide = (found[0] for found in _WIDE_PLACE.finditer(source))
+    return sum(each[0] != "\\" or each[1] in "dDsSwWpP" for each in wide) > _MAX_WIDE_PLACES
 
 
 def _matches_outside(machine: FSM, characters: frozenset[str]) -> bool:

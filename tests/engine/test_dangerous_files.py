@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine import proofs
+from engine.proofs.keyword_clashes import keyword_clashes
 from engine.proofs.survey_loader import load_surveys, reload_surveys
 from engine.surveys.documents import FILE_LIMITS, DocumentSyntaxError, UnreadableFile, parse_document
 from engine.surveys.findings import MOST_FINDINGS, InvalidSurveyError
@@ -200,9 +201,11 @@ def test_an_error_that_nobody_foresaw_refuses_its_file_only(monkeypatch):
         ask("a", {"type": "text"}, attempts=10**9),
         ask("a", {"type": "text"}, remind={"after": "1s", "times": 10**9, "text": "?"}),
         ask("a", {"type": "text"}, next=[{"go": "a", "times": 10**9}, {"go": "end"}]),
+        ask("a", {"type": "text", "pattern": ".*a" + "." * 22}),
+        ask("a", {"type": "text", "pattern": "(a|b)*a" + "(a|b)" * 22}),
     ],
 )
-def test_a_number_of_any_size_costs_the_proofs_nothing(step):
+def test_a_number_or_a_pattern_of_any_size_costs_the_proofs_nothing(step):
     of, _ = read_survey("f.json", survey(step, say("b", "{a}")))
 
     def prove():
@@ -210,6 +213,15 @@ def test_a_number_of_any_size_costs_the_proofs_nothing(step):
         assert proofs.survey_bounds(of) is not None
 
     assert used_s(prove) < 5, "what is written out takes gigabytes"
+
+
+def test_patterns_of_any_size_are_compared_in_no_time():
+    patterns = [".*a" + "." * 22, "(a|b)*b" + "[ab]" * 22]
+    both = [
+        read_survey("f.json", survey(say("a"), survey=f"s{n}", start=each))[0]
+        for n, each in enumerate(patterns)
+    ]
+    assert used_s(lambda: keyword_clashes(both)) < 5
 
 
 def test_a_survey_of_ten_thousand_steps_is_proved_before_long():
