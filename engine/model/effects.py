@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.model.events import ArchiveRecord, OutboundSms
+from engine.model.events import ArchiveRecord, OutboundSms, SmsNotSent
 
 WithdrawalCode = Literal["stopped", "cancelled", "unreachable", "session_ended"]
 
@@ -68,8 +68,9 @@ class Effects(msgspec.Struct, kw_only=True):
 
     def merge_later(self, later: "Effects") -> None:
         """Take in what the same lane's next mail came to. What it withdraws includes SMS that wait in `outbox`."""
-        self.outbox = [sms for sms in self.outbox if not later.withdraws(sms)] + later.outbox
-        self.records += later.records
+        gone = [sms for sms in self.outbox if later.withdraws(sms)]
+        self.outbox = [sms for sms in self.outbox if sms not in gone] + later.outbox
+        self.records += later.records + [later.withdrawal_record(sms) for sms in gone]
         self.alarm = self.alarm if later.alarm is None else later.alarm
         self.has_open = self.has_open if later.keep_until is None else later.has_open
         self.keep_until = self.keep_until if later.keep_until is None else later.keep_until
@@ -92,3 +93,9 @@ class Effects(msgspec.Struct, kw_only=True):
     def withdraws(self, sms: OutboundSms) -> bool:
         """Return whether an SMS that was queued before must not leave any more."""
         return sms.channel in self.silenced or sms.session in self.withdrawn
+
+    def withdrawal_record(self, sms: OutboundSms) -> SmsNotSent:
+        """Return what the archive is told of an SMS that was decided before, and is withdrawn."""
+        code = "stopped" if sms.channel in self.silenced else self.withdrawn[sms.session]
+        at = self.records[-1].at if self.records else sms.decided
+        return SmsNotSent(at, sms.channel, sms.session, sms.id, code, WITHDRAWAL_REASONS[code])

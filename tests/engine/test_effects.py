@@ -52,8 +52,12 @@ def test_a_later_stop_or_cancellation_withdraws_what_was_decided_before_it_and_n
     whole = Effects(outbox=[sms("a", "c", "s"), sms("b", "c", "t"), sms("c", "d", "u")])
     whole.merge_later(Effects(withdrawn={"s": "cancelled"}, outbox=[sms("d", "c", "s")]))
     assert [each.id for each in whole.outbox] == ["b", "c", "d"]
-    whole.merge_later(Effects(silenced=["c"], outbox=[sms("e", "c")]))
+    whole.merge_later(Effects(silenced=["c"], withdrawn={"t": "unreachable"}, outbox=[sms("e", "c")]))
     assert [each.id for each in whole.outbox] == ["c", "e"]
+    unsent = [(each.id, each.code) for each in whole.records]
+    assert unsent == [("a", "cancelled"), ("b", "stopped"), ("d", "stopped")], (
+        "a STOP outdoes any other reason"
+    )
 
 
 def test_the_first_reason_for_a_withdrawal_holds():
