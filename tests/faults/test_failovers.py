@@ -310,6 +310,23 @@ def test_a_server_that_lost_its_tail_is_as_one_that_was_promoted(vonage):
         assert got(vonage, ANNA) == []
 
 
+def test_a_disk_that_is_put_back_is_noticed_by_the_worker_that_knows_better(own_valkey, vonage):
+    with vonage_deployment(own_valkey, vonage) as deployment:
+        deployment.start(delivery=0)
+        hear(deployment, ANNA, "START", "01")
+        waits(own_valkey.client(), ANNA)
+        (file,) = (own_valkey.folder / "appendonlydir").glob("*.incr.aof")
+        before = file.stat().st_size
+        deployment.spawn("delivery")
+        until(lambda: got(vonage, ANNA), 30, "it is sent")
+        own_valkey.kill9()
+        with file.open("r+b") as aof:
+            aof.truncate(before)
+        own_valkey.start()
+        until(lambda: uncertain_letters(deployment) == [("uncertain", ANNA)], 30, "an operator has it")
+        assert len(got(vonage, ANNA)) == 1
+
+
 # A provider that knows repeats
 
 

@@ -8,7 +8,7 @@ Claims of before are void, and what is decided from mail and deadlines of before
 before. A server that was started again with all that it had acknowledged has lost nothing.
 
 What this cannot know: a pause that an operator ended in the lost moment; a former primary that goes on beside the new one;
-a disk that is put back to what it was, on a server that writes it at once.
+a disk that is put back to what it was under a server that writes at once, unless whoever looks had a token of it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -41,6 +41,7 @@ class FailoverGuard:
     def __init__(self, client: redis.Redis, channels: Collection[str] = ()) -> None:
         self._redis = client
         self._channels = channels
+        self._newest_fences: dict[int, int] = {}
 
     def run_commands(self, shards: Iterable[int], commands: Sequence[Command]) -> list[Any]:
         """Return the answers to `commands`, one for each of `shards`. Raises the first error among them."""
@@ -60,6 +61,11 @@ class FailoverGuard:
                 raise answer
         return answers
 
+    def remember_fences(self, k: int, answers: Iterable[Any]) -> None:
+        """Remember the newest fencing token among answers for shard `k`, each of which begins with one if it is a list."""
+        newest = max((answer[0] for answer in answers if isinstance(answer, list)), default=0)
+        self._newest_fences[k] = max(newest, self._newest_fences.get(k, 0))
+
     def _admit_server(self, k: int) -> None:
         """Look at a shard whose server has changed, mark what it may have lost, and let workers at it. Any number of
         processes may do it at once."""
@@ -67,7 +73,7 @@ class FailoverGuard:
         newcomer, came_by = found.get(b"newcomer"), found.get(b"came_by")
         if not newcomer:
             return
-        lost = came_by == b"promoted" or not self._writes_at_once()
+        lost = came_by == b"promoted" or not self._writes_at_once() or self._has_fewer_fences(k)
         marked = self._mark_lost_tries(k) if lost else 0
         call = AdmitServer(server=keyspace.server_key(k), newcomer=newcomer.decode(), lost=1 if lost else 0)
         if redis_client.run_command(self._redis, function_call(call)) and lost:
@@ -77,6 +83,11 @@ class FailoverGuard:
                 came_by=came_by.decode(),
                 uncertain_sms=marked,
             )
+
+    def _has_fewer_fences(self, k: int) -> bool:
+        """Whether the server does not know of a token that it has given to this very process: its disk is not what it was."""
+        known: bytes | None = redis_client.run_command(self._redis, ("GET", keyspace.fence_key(k)))
+        return self._newest_fences.get(k, 0) > int(known or 0)
 
     def _writes_at_once(self) -> bool:
         """Whether the server is set so that it has all that it acknowledged, however it ended. One that does not say is not."""

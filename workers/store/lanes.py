@@ -225,6 +225,8 @@ class LaneStore:
                 for k, group in groups.items()
             ],
         )
+        for k, of_shard in zip(groups, answers, strict=True):
+            self._failovers.remember_fences(k, of_shard)
         claims = ClaimResult()
         with_older_events: list[LaneClaim] = []
         for sender, answer in zip(

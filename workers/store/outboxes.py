@@ -144,6 +144,8 @@ class OutboxStore:
                 for k, group in groups.items()
             ],
         )
+        for k, of_shard in zip(groups, answers, strict=True):
+            self._failovers.remember_fences(k, of_shard)
         faults.reach("after_take")
         answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
         return [_parse_lease(sender, answer) for sender, answer in answered if answer]
