@@ -35,7 +35,17 @@ def settle_shards(client: redis.Redis, settings: Settings) -> Settings:
             _, stored = redis_client.run_commands(client, [store, ("GET", keyspace.SHARDS_KEY)])
         except redis.exceptions.OutOfMemoryError:  # whoever empties it must be able to start
             stored = b"%d" % chosen
-    shards = _parse_stored(stored)
+    return _with_shards(settings, _parse_stored(stored))
+
+
+def find_shards(client: redis.Redis, settings: Settings) -> Settings:
+    """Return the same for whoever only looks, and stores nothing."""
+    stored = redis_client.run_command(client, ("GET", keyspace.SHARDS_KEY))
+    shards = _unstored_shards(client, settings) if stored is None else _parse_stored(stored)
+    return _with_shards(settings, shards)
+
+
+def _with_shards(settings: Settings, shards: int) -> Settings:
     if settings.shards_are_set and settings.shards != shards:
         found = f"the lanes in this Redis are divided into {shards}, for good"
         raise ConfigError(

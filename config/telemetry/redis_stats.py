@@ -14,7 +14,7 @@ import redis
 from config.settings.channels import Channel
 from config.settings.config_errors import ConfigError
 from config.settings.settings import Settings
-from config.settings.shard_count import settle_shards
+from config.settings.shard_count import find_shards
 from config.store import keyspace, redis_client
 from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
 from config.store.function_calls import Command
@@ -116,7 +116,7 @@ class StatsReader:
     def read(self) -> RedisStats:
         """Take one reading. Never raises for a server that does not answer."""
         try:
-            self._shards = self._shards or settle_shards(self._lanes, self._settings).shards
+            self._shards = self._shards or find_shards(self._lanes, self._settings).shards
             lanes = self._read_lanes()
         except redis.RedisError as e:
             lanes = {"lanes": ServerStats(up=False, why=_error_sentence(e))}

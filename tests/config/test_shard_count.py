@@ -8,7 +8,7 @@ import pytest
 
 from config.settings.config_errors import ConfigError
 from config.settings.settings import load_settings
-from config.settings.shard_count import settle_shards
+from config.settings.shard_count import find_shards, settle_shards
 from config.store import keyspace
 from config.telemetry.redis_stats import StatsReader
 
@@ -100,6 +100,19 @@ def test_of_many_who_start_at_once_with_other_numbers_one_is_right(valkey):
             found = list(many.map(start, ["8", "16", "", "32"] * 4))
         stored = int(valkey.client().get(keyspace.SHARDS_KEY))
         assert set(found) - {None} == {stored}, at
+
+
+def test_whoever_only_looks_compares_and_stores_nothing(valkey):
+    client = valkey.client()
+    assert find_shards(client, settings(valkey, PARLEY_SHARDS="8")).shards == 8
+    leave_lanes(valkey, 4)
+    with pytest.raises(ConfigError, match="not divided into 8"):
+        find_shards(client, settings(valkey, PARLEY_SHARDS="8"))
+    assert not client.exists(keyspace.SHARDS_KEY)
+    assert settled(valkey, "4") == 4
+    assert find_shards(client, settings(valkey)).shards == 4
+    with pytest.raises(ConfigError, match="divided into 4, for good"):
+        find_shards(client, settings(valkey, PARLEY_SHARDS="8"))
 
 
 def test_a_number_that_was_lost_with_all_else_is_new(valkey):

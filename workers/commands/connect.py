@@ -15,7 +15,7 @@ from config.settings.settings import (
     exit_on_config_error,
     load_settings,
 )
-from config.settings.shard_count import settle_shards
+from config.settings.shard_count import find_shards, settle_shards
 from config.store import redis_client
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.deployment import Deployment
@@ -24,23 +24,26 @@ OPTIONAL_REDIS_TIMEOUT_S = 2.0
 """How long a server may take to answer that a command can do without."""
 
 
-def connect_lanes(environ: Mapping[str, str]) -> Deployment:
+def connect_lanes(environ: Mapping[str, str], *, begins: bool = False) -> Deployment:
     """The deployment, whose Redis of the lanes answers; that of the wake-ups may not, and is soon given up. Ends the command
-    with a sentence if the lanes' does not, or if they are divided into another number of shards.
+    with a sentence if the lanes' does not, or if they are divided into another number of shards. A command that may be the
+    first to write, before any process has started, `begins` the lanes: it stores their number.
 
     Survey files are not read: what stands in the way of a start must not stand in an operator's.
     """
     settings = load_settings_in_use(environ)
     broker = redis_client.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
     lanes = _connect_or_exit("lanes", settings.redis_url)
-    return Deployment(_settle_or_exit(lanes, settings), lanes, broker)
+    with exit_on_config_error():
+        settings = (settle_shards if begins else find_shards)(lanes, settings)
+    return Deployment(settings, lanes, broker)
 
 
 def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
     """The deployment, both of whose servers answer. A call whose reply is lost is repeated `retries` times."""
     settings = load_settings_in_use(environ)
     lanes = _connect_or_exit("lanes", settings.redis_url, retries)
-    settings = _settle_or_exit(lanes, settings)
+    settings = _find_or_exit(lanes, settings)
     return Deployment(settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries))
 
 
@@ -52,13 +55,13 @@ def read_settings_in_use(environ: Mapping[str, str]) -> Settings:
         redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes,
         suppress(redis.RedisError),
     ):
-        return _settle_or_exit(lanes, settings)
+        return _find_or_exit(lanes, settings)
     return settings
 
 
-def _settle_or_exit(lanes: redis.Redis, settings: Settings) -> Settings:
+def _find_or_exit(lanes: redis.Redis, settings: Settings) -> Settings:
     with exit_on_config_error():
-        return settle_shards(lanes, settings)
+        return find_shards(lanes, settings)
 
 
 def load_settings_in_use(environ: Mapping[str, str]) -> Settings:

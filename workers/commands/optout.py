@@ -175,7 +175,7 @@ def export() -> None:
 
 
 def _open_opt_outs() -> tuple[Settings, OptOutList]:
-    deployment = connect_lanes(os.environ)
+    deployment = connect_lanes(os.environ, begins=True)
     with exit_on_config_error():
         return deployment.settings, deployment.open_opt_out_list()
 
