@@ -100,6 +100,8 @@ _NUMBERS_OF_WORDS = ("2", "4")
 
 _WORDS_BESIDE_NUMBERS = (
     word_set(
+        "he, she, they, age, aged, rooms, cars, guests, visits, meals, doses, drinks, beers, glasses",
+        "bottles, cigarettes, units, sommes, serons, on, vous, chambres, repas, verres, bieres",
         "i, im, ive, id, m, ve, d, s, t, am, is, it, its, that, thats, there, are, we, my, was",
         "were, had, have, has, got, say, think, guess, take, took, about, around, approx",
         "approximately, only, just, exactly, maybe, perhaps, or, so, now, today, yes, ok, hi",

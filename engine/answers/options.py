@@ -77,7 +77,7 @@ def label_options(written: Sequence[str | Option], language: str) -> tuple[str, 
 
 def check_option(written: object, options: Sequence[str | Option], step: str, report: ReportProblem) -> None:
     """An answer equals options only, by their ids."""
-    if written not in [normalize_option(each).id for each in options]:
+    if not any(written == (each if isinstance(each, str) else each.id) for each in options):
         report(f"'{step}' has no option '{written}'")
 
 

@@ -19,6 +19,7 @@ from engine.commands.terminal import open_console
 from engine.model.plurals import pluralize
 from engine.proofs import PathStop, SessionBounds, UpperBound
 from engine.proofs.keyword_clashes import keyword_clashes
+from engine.surveys.documents import FILE_LIMITS
 from engine.surveys.findings import (
     MOST_FINDINGS,
     InvalidSurveyError,
@@ -97,7 +98,8 @@ def lint(
 
 def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
     try:
-        survey, written = read_survey(file.name, file.read_bytes())
+        with file.open("rb") as opened:
+            survey, written = read_survey(file.name, opened.read(FILE_LIMITS.size + 1))
         with refuse_on_any_error():
             proof = proofs.SurveyProof(survey)
             found = [*proof.findings(), *written]

@@ -328,7 +328,8 @@ def test_a_face_is_no_number(sms):
     "sms, number",
     [
         *(("I have 2 kids", 2), ("2 kids", 2), ("j'ai 2 enfants", 2), ("about 4 hours", 4), ("Jeg har 2 barn", 2)),
-        *(("2 please", 2), ("it's 4", 4), ("I have 2", 2), ("2 or so", 2), ("4 of them", 4), ("il y en a 4", 4)),
+        *(("2 please", 2), ("it's 4", 4), ("I have 2", 2), ("2 or so", 2), ("4 of them", 4), ("il y en a 4", 4), ("nous sommes 4", 4)),
+        *(("she's 2", 2), ("2 cigarettes a day", 2), ("about 4 glasses", 4)),
         *(("2 🙂", 2), ("4!", 4), ("-2 degrees outside", -2), ("2.0 i suppose", 2.0), ("2kg i suppose", 2)),
         *(("5 min", 5), ("3 days", 3), ("I want 3", 3), ("can do 3", 3), ("(8)", 8), ("98)", 98), ("temp:3", 3)),
         *(("temp=30", 30), ("no. 3", 3), ("number 8", 8), ("7)", 7), ("won 3", 3)),
