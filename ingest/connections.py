@@ -18,6 +18,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from config.telemetry import metrics
+from engine.model.errors import ParleyError
 
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer to an earlier one."""
@@ -60,7 +61,7 @@ _ANSWERS: Mapping[RefusalCause, HTTPStatus] = {
 }
 
 
-class _RefusedRequestError(Exception):
+class _RefusedRequestError(ParleyError):
     """Ends the parser's work on a request that is refused."""
 
 

@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from config.store.function_calls import Command
 from config.store.lua_library import LIBRARY_NAME, LIBRARY_SOURCE
+from engine.model.errors import ParleyError
 
 SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
 COMMAND_RETRIES = 3
@@ -133,7 +134,7 @@ class _HiredisPacker:
         return [hiredis.pack_command(args if len(words) == 1 else (*words, *args[1:]))]
 
 
-class NotPrimaryError(redis.exceptions.ConnectionError):
+class NotPrimaryError(ParleyError, redis.exceptions.ConnectionError):
     """The server is not, or not any more, the one that takes writes. A new connection leads to the one that is."""
 
 

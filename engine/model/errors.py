@@ -7,6 +7,7 @@ ParleyError
     ConfigError                        config.settings.config_errors
     _ContactsFileError                 config.settings.contacts
     CsvFileError                       config.settings.csv_files
+    NotPrimaryError                    config.store.redis_client
     UnreadableLaneError                engine.model.lane
     BadPatternError                    engine.model.patterns
     TranscriptError                    engine.proofs.transcripts
@@ -26,7 +27,9 @@ ParleyError
     InvitationApiError                 ingest.commands.invite
     PeopleFileError                    ingest.commands.people
     SimulatedPhoneError                ingest.commands.phone
+    _RefusedRequestError               ingest.connections
     RedisUnavailableError              ingest.intake.mailboxes
+        MailboxFullError               ingest.intake.mailboxes
         RedisAndSpoolUnavailableError  ingest.intake.mailboxes
         WrongRedisTypeError            ingest.intake.mailboxes
     SpoolError                         ingest.intake.spool
@@ -34,6 +37,9 @@ ParleyError
     LaneBusyError                      workers.commands.erase
     InvalidEntryError                  workers.commands.optout
     EmbeddedServerError                workers.runtime.embedded_redis
+    NothingSentError                   workers.sending.deadline_transport
+    TooLateToSendError                 workers.sending.deadline_transport
+    _DroppedConnectionError            workers.sending.deadline_transport
 
 What Redis, the operating system and msgspec raise goes through as it is, where nobody can say more of it.
 """

@@ -37,6 +37,7 @@ from urllib3.util import wait_for_read
 from yarl import URL
 
 from config.telemetry import faults
+from engine.model.errors import ParleyError
 
 MAX_ANSWER_BYTES = 2 << 20
 """The longest answer that is read: 200 messages of 1,600 characters, each written as an escape of six bytes, which is the
@@ -77,15 +78,15 @@ class ExchangeDeadline(msgspec.Struct, frozen=True):
     answer_s: float
 
 
-class NothingSentError(Exception):
+class NothingSentError(ParleyError):
     """Not a byte of the request left: the provider does not have it."""
 
 
-class TooLateToSendError(requests.Timeout):
+class TooLateToSendError(ParleyError, requests.Timeout):
     """The connection was there, and the time for the first byte was over. Nothing was sent."""
 
 
-class _DroppedConnectionError(Exception):
+class _DroppedConnectionError(ParleyError):
     """A kept connection turned out to be closed, before anything was written."""
 
 
