@@ -31,6 +31,10 @@ ANSWER_OUTCOMES = ("answered", "late", "busy", "silent", "api", "failed")
 INBOUND_KINDS = tuple(
     PUBLISHED_NAMES[kind].lower() for kind in get_args(InboundEvent) if kind is not Invitation
 )
+CONNECTION_REFUSALS = (
+    "malformed", "headers", "pipelined", "idle", "slow_headers", "slow_body", "slow_reader", "crowded", "full",
+)  # fmt: skip
+SELF_TEST_OUTCOMES = ("begun", "passed")
 DROP_REASONS = ("not_a_number", "own_number")
 SPOOL_REFUSALS = ("full", "disk_full", "failed", "busy")
 INVITATION_OUTCOMES = ("accepted", "repeated", "conflict", "late", "cancelled")
@@ -57,6 +61,7 @@ def _by_web(settings: Settings) -> Iterator[CountedLabels]:
     yield from _each(metrics.ANSWERS, names, ANSWER_OUTCOMES)
     yield from _each(metrics.INBOUND, names, INBOUND_KINDS)
     yield from _each(metrics.DROPPED, names, DROP_REASONS)
+    yield from _each(metrics.CONNECTIONS_REFUSED, CONNECTION_REFUSALS)
     yield from _each(metrics.INVITATIONS, names, INVITATION_OUTCOMES)
     yield from _each(metrics.INVITATIONS, ("",), INVITATION_REJECTIONS)
     yield from _each(metrics.RINGS_FAILED, QUEUES)
@@ -71,6 +76,7 @@ def _by_turns(queue: str) -> Callable[[Settings], Iterator[CountedLabels]]:
         names = tuple(settings.channels)
         yield from _each(metrics.TURNS, (queue,), TURN_OUTCOMES)
         yield from _each(metrics.LEASES_LOST, (queue,))
+        yield from _each(metrics.SELF_TESTS, (queue,), SELF_TEST_OUTCOMES)
         yield from _each(metrics.STARTS_REFUSED, names, get_args(RefusalReason))
         yield from _each(metrics.SMS_DECIDED, names)
         yield from _each(metrics.RECEIPTS, names, RECEIPT_STATES)

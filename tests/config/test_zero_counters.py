@@ -12,6 +12,7 @@ from config.settings.settings import load_settings
 from config.telemetry import metrics, zero_counters
 from config.telemetry.process_registry import ROLES
 from ingest.api.backlog import InvitationOutcome
+from ingest.connections import RefusalCause
 from ingest.intake.mailboxes import ACCEPT_OUTCOMES
 from ingest.intake.spool import SpoolRefusal
 from tests.support import clinic
@@ -46,6 +47,7 @@ def test_the_words_are_those_of_the_code():
     assert set(ACCEPT_OUTCOMES) <= set(zero_counters.WEBHOOK_OUTCOMES)
     assert set(get_args(InvitationOutcome)) <= set(zero_counters.INVITATION_OUTCOMES)
     assert set(get_args(SpoolRefusal)) == set(zero_counters.SPOOL_REFUSALS)
+    assert set(get_args(RefusalCause)) == set(zero_counters.CONNECTION_REFUSALS)
 
 
 @pytest.fixture
