@@ -4,6 +4,7 @@ conversation ends, and nothing that is open is gone."""
 import pytest
 
 from config.store import keyspace
+from engine.model.events import SessionOpened, decode_records
 from tests.faults.play import Play
 from tests.support import clinic
 from tests.support.person import inbound
@@ -107,6 +108,15 @@ def test_nobodys_conversation_ends_while_the_clock_is_ahead_for_a_moment(
     until(lambda: octopush.count() == 3 * len(PEOPLE), 60, "all are through")
     for place in PEOPLE:
         assert heard(octopush, place) == [clinic.NAME, clinic.temperature("Ada"), clinic.HEALTHY]
+        opened = [each for each in archived(own_valkey, place) if isinstance(each, SessionOpened)]
+        assert len(opened) == 1, "what was said before is in the archive"
+
+
+def archived(server, place):
+    number = clinic.number(place)
+    for _, fields in server.client().xrange(keyspace.events_key(keyspace.shard_of(number, 16))):
+        if fields[b"to"] == number.encode():
+            yield from decode_records(fields[b"e"])
 
 
 @pytest.mark.parametrize("oddity", ["clock-5min-ahead", "clock-5min-behind"])

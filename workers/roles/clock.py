@@ -4,6 +4,7 @@ from functools import partial
 
 import structlog
 
+from config.store import redis_client
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from workers.clock import function_libraries, retention
@@ -11,6 +12,7 @@ from workers.clock.alarm_clock import MAX_TICK_S
 from workers.roles.composition import build_alarm_clock, build_invitation_pacer
 from workers.roles.worker_process import StopSignal, open_deployment
 from workers.store import survey_versions
+from workers.store.clock_difference import ServerClockJudge
 from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
@@ -33,7 +35,11 @@ def run() -> None:
 
 def run_housekeeping(deployment: Deployment) -> None:
     """Delete what was said in sessions whose time has come, the processes that are gone, and what nothing needs any more:
-    versions of surveys, and server-side functions of earlier releases."""
+    versions of surveys, and server-side functions of earlier releases. Nothing, while the server's clock and this machine's
+    differ: what is deleted by a wrong time is gone."""
+    if ServerClockJudge().judge(redis_client.server_time_ms(deployment.lanes)).hold_deadlines:
+        log.warning("nothing is tidied: the clocks of Redis and of this machine differ")
+        return
     retention.sweep_hourly(deployment.lanes, deployment.settings.shards, deployment.surveys)
     process_registry.remove_dead_processes(deployment.lanes)
     for version in survey_versions.forget_unused(deployment.lanes, deployment.settings.keep_events_ms):

@@ -35,7 +35,7 @@ from config.telemetry import faults
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
 from engine.model.events import OutboundSms, encode_event
 from workers.store import applied_events
-from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
+from workers.store.clock_difference import AGREED, UNTRIMMED_MS, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.failovers import FailoverGuard
 from workers.store.optouts import OptOutList, decode_opt_out_times
@@ -393,7 +393,7 @@ class LaneStore:
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 dead_letter_audit=keyspace.dead_letter_audit_key(k),
                 server=keyspace.server_key(k),
-                keep_events_ms=self._keep_events_ms,
+                keep_events_ms=self._keep_events_ms if _know_the_time(drafts) else UNTRIMMED_MS,
                 keep_applied_ms=self._repeat_ms,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
             )
@@ -461,6 +461,10 @@ class LaneStore:
             location=f"{at} {draft.claim.sender}",
             until_ms=(draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms,
         )
+
+
+def _know_the_time(drafts: Sequence[LaneDraft]) -> bool:
+    return not any(draft.claim.clock.hold_deadlines for draft in drafts)
 
 
 def _sender_of(draft: LaneDraft) -> str:

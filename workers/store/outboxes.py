@@ -21,6 +21,7 @@ from config.store.server_functions import (
 )
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
+from workers.store.clock_difference import UNTRIMMED_MS, ServerClockJudge
 from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 from workers.store.failovers import FailoverGuard
 
@@ -119,6 +120,8 @@ class OutboxStore:
         self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
         self._longest_pause_ms = longest_pause_ms
+        self._clock = ServerClockJudge()
+        self._knows_the_time = True
 
     def lease_oldest(self, senders: Sequence[str], asked_channels: Sequence[str] = ()) -> list[OutboxLease]:
         """Of these senders, those whose oldest SMS may be tried now, each with it. The providers of `asked_channels` are
@@ -148,7 +151,10 @@ class OutboxStore:
             self._failovers.remember_fences(k, of_shard)
         faults.reach("after_take")
         answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
-        return [_parse_lease(sender, answer) for sender, answer in answered if answer]
+        leases = [_parse_lease(sender, answer) for sender, answer in answered if answer]
+        if leases:
+            self._knows_the_time = not self._clock.judge(leases[-1].now).hold_deadlines
+        return leases
 
     def apply_updates(self, settled: Sequence[OutboxUpdate]) -> list[str]:
         """Say what came of these tries; each sender then rests. Answers whose next SMS may be taken at once."""
@@ -182,7 +188,7 @@ class OutboxStore:
                 permit_epoch=each.permit_epoch,
                 uncertain=1 if each.uncertain else 0,
                 rest_ms=each.rest_ms,
-                keep_events_ms=self._keep_events_ms,
+                keep_events_ms=self._keep_events_ms if self._knows_the_time else UNTRIMMED_MS,
                 records=each.records,
                 dead_letter_id=dead.id if dead else "",
                 dead_letter=dead.content if dead else b"",
