@@ -7,8 +7,10 @@ import pytest
 from config.store import keyspace
 from engine.model.events import SmsSent
 from tests.support import clinic
+from tests.support.stepped_clock import NO_COMPILER, SteppedClock
 from tests.support.twilio import Cut, FakeTwilio
 from tests.support.twilio_deployment import SHARDS, TwilioDeployment
+from tests.support.valkey import Valkey
 from tests.support.waiting import until
 from workers.sending.http_client import CONNECT_TIMEOUT_S
 
@@ -135,3 +137,28 @@ def test_a_worker_that_stood_still_until_it_had_written_is_asked_about(deploymen
     deployment.text(ANNA, "Ada")
     until(lambda: len(tickets(deployment)) == 2, 30, "the one that woke goes on")
     assert posted(twilio) == [clinic.NAME, clinic.temperature("Ada")]
+
+
+@pytest.fixture
+def clock():
+    try:
+        with SteppedClock() as clock:
+            yield clock
+    except FileNotFoundError:
+        pytest.skip(NO_COMPILER)
+
+
+@pytest.mark.parametrize("then, later", [(3_600, 3_600), (-3_600, -3_600), (3_600, 0), (0, 3_600)])
+def test_an_sms_is_created_once_though_the_servers_clock_is_an_hour_off(clock, twilio, then, later):
+    """Twilio dates what it lists by a clock of its own. `then` is how far the server's is off at the first try, `later` at
+    the look."""
+    with Valkey(clock) as valkey, TwilioDeployment(valkey, twilio) as deployment:
+        clock.step_to(then)
+        twilio.script.append(Cut())
+        deployment.start()
+        deployment.text(ANNA, "START")
+        until(lambda: deployment.resting(ANNA), 30, "its fate is unknown")
+        clock.step_to(later)
+        end_lease(deployment)
+        until(lambda: tickets(deployment), 30, "it is settled")
+        assert twilio.sent(ANNA) == [clinic.NAME]

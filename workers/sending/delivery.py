@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Thread
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 import redis
@@ -29,12 +29,12 @@ from engine.providers import ChannelFault, OutcomeUnknown, RetryLater, SendAccep
 from workers.sending.bulkhead import ChannelBulkhead
 from workers.sending.http_client import TRY_TIMEOUT_S, ProviderClient, try_deadline
 from workers.sending.send_policy import (
-    REPEATABLE_FOR_MS,
     SendAttempt,
     SendDecision,
     decide_after_attempt,
     decide_before_attempt,
     ended_at_ms,
+    first_tried_s,
     give_up_untried,
     leave_untried,
     outbox_update,
@@ -249,7 +249,7 @@ class DeliveryRunner:
         self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms, answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         """Whether the provider has an SMS that it may have. An answer about anything but the SMS leaves that open."""
-        since = (take.first_attempt_ms or take.now - REPEATABLE_FOR_MS) / 1000
+        since = first_tried_s(take, time())
         found = wire.look_up(sms, since, self._outboxes.recent_tickets(take.sender), answer_by_s)
         if isinstance(found, RetryLater):
             found = OutcomeUnknown(found.code, found.why, found.this_sms_only)

@@ -149,6 +149,14 @@ def give_up_untried(reason: DeadLetterReason, why: str) -> SendDecision:
     return SendDecision("done", 0, reason, why=why, dead_letter_reason=reason)
 
 
+def first_tried_s(take: OutboxLease, own_now_s: float) -> float:
+    """Return when an SMS was first tried, in seconds since 1970, by the server's clock or by ours, whichever says earlier: a
+    provider dates what it has by a clock of its own, and the server's may be ahead. One that was never tried may be in a
+    webhook's answer."""
+    first_ms = take.first_attempt_ms or take.now - REPEATABLE_FOR_MS
+    return min(first_ms / 1000, own_now_s - max(0, take.now - first_ms) / 1000)
+
+
 def decide_before_attempt(take: OutboxLease, sms: OutboundSms, recourse: Recourse) -> SendDecision | None:
     """Why an SMS must not be tried; None if it may."""
     uncertain = recourse == "repeat" or take.uncertain or sms.uncertain
