@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from config.store import keyspace, redis_client
+from config.store import keyspace, redis_client, stored_values
 from config.telemetry import metrics
 from engine.model.events import (
     DeliveryReceipt,
@@ -18,6 +18,7 @@ from engine.model.events import (
     decode_records,
     encode_event,
 )
+from tests.workers.conftest import SURVEY
 from tests.workers.dead_letters import stored
 from workers.store.session_records import session_of_record
 from workers.store.survey_versions import publish_current
@@ -60,6 +61,19 @@ def test_four_sms_back_to_back_are_answered_in_order(pipeline):
             "Digits, please. How old are you, Ada?",
             "Goodbye, Ada.",
         ]
+
+
+def test_mail_from_before_the_servers_clock_was_set_back_ends_no_session(pipeline):
+    """It bears a time that is still to come, an hour after everything that waits by then."""
+    town = pipeline(SURVEY.replace(b"start:", b"idle: 10m\nstart:"))
+    town.accept(ANNA, "START")
+    town.drain()
+    town.accept(ANNA, "Ada")
+    mailbox = keyspace.mailbox_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    at, _ = stored_values.parse_mail(entry := town.client.lindex(mailbox, 0))
+    town.client.lset(mailbox, 0, stored_values.with_accepted_ms(entry, at + 3_600_000))
+    town.drain()
+    assert town.said(ANNA) == ["What is your name?", "How old are you, Ada?"]
 
 
 def test_a_webhook_sent_again_changes_nothing(pipeline):

@@ -79,10 +79,17 @@ def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPol
     if claim.clock.correction_ms:
         new = [claim.clock.corrected(each, now) for each in new]
         now += claim.clock.correction_ms
+    new = [_no_later(each, now) for each in new]
     hold = claim.clock.hold_deadlines
     effects = advance(lane, claim.sender, new, now, surveys, policy, hold_deadlines=hold)
     effects.duplicates += repeats
     return LaneDraft(claim=claim, state=lane_format.encode_lane(lane), effects=effects)
+
+
+def _no_later(mail: Mail, now: int) -> Mail:
+    """Return an event as accepted at `now` (ms) if it bears a later time: the server's clock has been set back since, and no
+    deadline before that time is due."""
+    return mail if mail.at <= now else Mail(now, mail.event)
 
 
 def _decode_lane(claim: LaneClaim) -> Lane:
