@@ -1,6 +1,7 @@
 """`python -m tests.soak`: soak, print what was done and what came of it; exit status 1 if anything is wrong."""
 
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ LOGS = Path("var") / "soak"
     "--every-ms", default=200.0, show_default=True, help="How often somebody comes to each channel."
 )
 @click.option(
-    "--clock-steps", is_flag=True, help="The clock of Redis' server steps too; it takes a C compiler."
+    "--clock-steps/--no-clock-steps",
+    default=shutil.which("cc") is not None,
+    help="The clock of Redis' server steps too. Default: where there is a C compiler, which it takes.",
 )
 def main(seconds: float, seed: int | None, every_ms: float, clock_steps: bool) -> None:
     """Run Parley's real processes while they are killed, and Redis and the providers fail; then check the ledger.
@@ -31,7 +34,10 @@ def main(seconds: float, seed: int | None, every_ms: float, clock_steps: bool) -
     """
     console = Console()
     seed = random.randrange(1_000_000) if seed is None else seed
-    console.print(f"seed {seed}, {'with' if spools(seed) else 'without'} a spool")
+    told = {"a spool": spools(seed), "a server's clock that steps": clock_steps}
+    console.print(
+        ", ".join([f"seed {seed}", *(f"{'with' if has else 'without'} {what}" for what, has in told.items())])
+    )
     with console.status("starting …") as status:
         report = soak(
             seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …"),
