@@ -302,11 +302,12 @@ def test_a_lock_that_is_left_of_an_outbox_without_sms_goes(client, lanes, outbox
     k = keyspace.shard_of(ANNA, SHARDS)
     client.delete(keyspace.outbox_key(k, ANNA))
     box = LeasedOutbox(
-        outbox=keyspace.outbox_key(k, ANNA), outbox_lock=keyspace.outbox_lock_key(k, ANNA), sender=ANNA
-    )
+        mailbox=keyspace.mailbox_key(k, ANNA), outbox=keyspace.outbox_key(k, ANNA),
+        outbox_lock=keyspace.outbox_lock_key(k, ANNA), sender=ANNA,
+    )  # fmt: skip
     call = LeaseSms(
-        fence=keyspace.fence_key(k), outbox_alarms=keyspace.outbox_alarms_key(k), owner="other", lease_ms=1,
-        longest_pause_ms=0, outboxes=[box],
+        fence=keyspace.fence_key(k), outbox_alarms=keyspace.outbox_alarms_key(k), server=keyspace.server_key(k),
+        owner="other", lease_ms=1, longest_pause_ms=0, uncertain_rest_ms=0, outboxes=[box],
     )  # fmt: skip
     assert redis_client.run_command(client, function_call(call)) == [0]
     assert ends(client, keyspace.outbox_lock_key, ANNA) > 0
