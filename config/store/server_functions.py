@@ -181,6 +181,7 @@ class TakeDueAlarms(ServerFunction, frozen=True, kw_only=True, gc=False):
 
     lane_alarms: Key
     outbox_alarms: Key
+    server: Key
     max_senders: int
     repeat_ms: int
 

@@ -320,6 +320,7 @@ def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
         TakeDueAlarms(
             lane_alarms=keyspace.lane_alarms_key(k),
             outbox_alarms=keyspace.outbox_alarms_key(k),
+            server=keyspace.server_key(k),
             max_senders=100,
             repeat_ms=5_000,
         )

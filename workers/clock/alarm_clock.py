@@ -55,6 +55,7 @@ class AlarmClock:
                 TakeDueAlarms(
                     lane_alarms=keyspace.lane_alarms_key(k),
                     outbox_alarms=keyspace.outbox_alarms_key(k),
+                    server=keyspace.server_key(k),
                     max_senders=MAX_ALARMS_PER_TICK,
                     repeat_ms=ALARM_REPEAT_MS,
                 )

@@ -296,6 +296,7 @@ end
 -- if nobody has come.
 local function take_due_alarms(keys, args)
   local now = clock()
+  lost_before(keys.server, now) -- a newcomer is noted soon, or what rested beyond its coming would not be known to have
   local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
   local nearest = -1
   local function due(alarms, unanswered)
