@@ -233,11 +233,20 @@ def test_what_a_paused_channel_holds_is_sent_after_a_failover_as_ever(with_vonag
         waits(pair.client(), person)
     pair.cut()
     pair.fail_over()
-    until(lambda: looked_at(pair.replica.client(), people), 30, "they are looked at, and turned away")
+    redis = pair.replica.client()
+    until(lambda: noted(redis, people), 30, "the clock has noted that the server is another")
+    look_at(redis, people)
     parley(with_vonage, "channel", "resume", clinic.CHANNEL)
     until(lambda: all(got(vonage, person) for person in people), 60, "all are sent")
     assert [got(vonage, person) for person in people] == [[clinic.NAME]] * len(people)
     assert uncertain_letters(with_vonage) == []
+
+
+def look_at(redis, people):
+    """Have them looked at now, though they rest."""
+    for person in people:
+        redis.zadd(keyspace.outbox_alarms_key(keyspace.shard_of(person, SHARDS)), {person: 1})
+    until(lambda: looked_at(redis, people), 30, "they are looked at")
 
 
 def looked_at(client, people):
@@ -264,9 +273,7 @@ def test_what_has_its_turn_later_is_not_uncertain_after_a_failover(pair, vonage)
         redis = pair.replica.client()
         until(lambda: noted(redis, people), 30, "the clock has noted that the server is another")
         later = booked(redis, people)[-3:]
-        for _, person in later:
-            redis.zadd(keyspace.outbox_alarms_key(keyspace.shard_of(person, SHARDS)), {person: 1})
-        until(lambda: looked_at(redis, [person for _, person in later]), 30, "they are looked at")
+        look_at(redis, [person for _, person in later])
         entries = [redis.lindex(outbox_key(person), 0) for _, person in later]
         assert not any(decode_outbound(stored_values.outbox_sms(entry)).uncertain for entry in entries)
         assert not {person for _, person in uncertain_letters(deployment)} & {person for _, person in later}
