@@ -130,6 +130,9 @@ def test_an_event_of_whose_sender_too_many_wait_is_refused_and_none_that_was_ack
     spooled, _ = function_calls.accept_commands(SHARDS, [(ANNA, False, b"3")], ages_ms=[1_000])
     assert redis_client.run_commands(client, spooled) == [[0]]
     assert [entry[14:] for entry in client.lrange(mailbox, -2, -1)] == [b"1", b"3"]
+    stop = encode_event(ProviderStop("stop", "clinic"))
+    assert accept(client, ANNA, stop) == [3]
+    assert client.lindex(mailbox, -1)[14:] == stop
 
 
 def test_mail_is_claimed_in_the_order_accepted_up_to_the_limit(client, lanes):

@@ -222,8 +222,9 @@ def test_the_clock_rings_for_both_workers_if_nobody_comes(pipeline):
     k = shard(town)
     alarms = keyspace.lane_alarms_key(k)
     tick = TakeDueAlarms(
-        lane_alarms=alarms, outbox_alarms=keyspace.outbox_alarms_key(k), max_senders=9, repeat_ms=5_000
-    )
+        lane_alarms=alarms, outbox_alarms=keyspace.outbox_alarms_key(k), server=keyspace.server_key(k), max_senders=9,
+        repeat_ms=5_000,
+    )  # fmt: skip
 
     def rings():
         """A tick, once the alarm is due: lanes, and those to which nobody came."""

@@ -64,16 +64,20 @@ local function deliver(alarms, mailbox, now, sender, entry)
   return first and queue_of(entry) or 0
 end
 
--- Delivers an event, which has its kind before it. `accepted`: the ms at which it was.
+-- The entry of an event, which has its kind before it. `accepted`: the ms at which it was.
+local function stamped(event, accepted)
+  return string.sub(event, 1, 1) .. accepted .. string.sub(event, 2)
+end
+
 local function deliver_event(alarms, mailbox, now, sender, event, accepted)
-  return deliver(alarms, mailbox, now, sender, string.sub(event, 1, 1) .. accepted .. string.sub(event, 2))
+  return deliver(alarms, mailbox, now, sender, stamped(event, accepted))
 end
 
 local MOST_MAIL = 10000   -- events of one person that may wait for a turn
 local FULL = -1
 
 -- Answers, for each event, whom to wake, as deliver does; FULL if it is refused, as too many of its sender's wait. Those that
--- were acknowledged already, and have an age, never are.
+-- were acknowledged already, and have an age, never are, nor is what may be a STOP.
 -- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
 local function accept(keys, args)
   local now = clock()
@@ -83,7 +87,8 @@ local function accept(keys, args)
   local wakes = {}
   for i = 1, #keys.events do
     local accepted = old and ms(now - tonumber(args.ages_ms[i])) or stamp
-    if not old and redis.call('LLEN', keys.events[i].mailbox) >= MOST_MAIL then
+    if not old and redis.call('LLEN', keys.events[i].mailbox) >= MOST_MAIL
+        and not may_be_stop(stamped(args.events[i].event, accepted)) then
       wakes[i] = FULL
     else
       wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event,
