@@ -32,7 +32,8 @@ INBOUND_KINDS = tuple(
     PUBLISHED_NAMES[kind].lower() for kind in get_args(InboundEvent) if kind is not Invitation
 )
 CONNECTION_REFUSALS = (
-    "malformed", "headers", "pipelined", "idle", "slow_headers", "slow_body", "slow_reader", "crowded", "full",
+    "malformed", "headers", "pipelined", "idle", "slow_headers", "slow_body", "slow_reader", "crowded",
+    "full",
 )  # fmt: skip
 SELF_TEST_OUTCOMES = ("begun", "passed")
 DROP_REASONS = ("not_a_number", "own_number")

@@ -74,6 +74,8 @@ def test_that_a_stop_withdrew_an_sms_is_known_though_its_worker_dies_right_after
     worker = deployment.spawn("conversation", "after_commit")
     play.crowd.post([inbound(clinic.number(1), "START")])
     until(lambda: redis.keys("*:outbox:*"), 30, "the question is decided, and waits")
+    (ratelimit,) = deployment.of("ratelimit")  # which would read the STOP too
+    ratelimit.kill9()
     play.crowd.post([inbound(clinic.number(1), "STOP")])
     worker.wait_dead()
     (question,) = ledger.stories(redis)[clinic.number(1)].unsent

@@ -159,14 +159,14 @@ def vonage():
         yield vonage
 
 
-def vonage_deployment(server, vonage):
+def vonage_deployment(server, vonage, **variables):
     nobody = SimpleNamespace(url="http://127.0.0.1:9", login="x", key="x")
     account = {"PARLEY_VONAGE_URL": vonage.url, "PARLEY_VONAGE_KEY": KEY, "PARLEY_VONAGE_SECRET": SECRET}
     deployment = Deployment(
         server.url,
         server.broker_url,
         nobody,
-        environment=account | {"PARLEY_PUBLIC_URL": "https://sms.example.org"},
+        environment=account | {"PARLEY_PUBLIC_URL": "https://sms.example.org"} | variables,
     )
     config = deployment.folder / "parley.toml"
     config.write_text(config.read_text().replace('"octopush"', '"vonage"'))
@@ -317,7 +317,11 @@ def test_a_server_that_was_started_again_with_all_that_it_had_changes_nothing(ow
 
 
 def test_a_server_that_lost_its_tail_is_as_one_that_was_promoted(vonage):
-    with Valkey(appendfsync="everysec") as server, vonage_deployment(server, vonage) as deployment:
+    relaxed = {"PARLEY_DURABILITY": "relaxed"}
+    with (
+        Valkey(appendfsync="everysec") as server,
+        vonage_deployment(server, vonage, **relaxed) as deployment,
+    ):
         deployment.start(delivery=0)
         hear(deployment, ANNA, "START", "01")
         waits(server.client(), ANNA)

@@ -55,7 +55,7 @@ def deadly() -> None:
 def sick() -> None:
     """Who handles whatever event is killed."""
 
-    def step(*_: Any) -> Effects:
+    def step(*_: Any, **_named: Any) -> Effects:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("it lives")
 
