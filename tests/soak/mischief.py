@@ -41,8 +41,9 @@ DEEDS = {
 CLOCK_DEEDS = {"step clock of redis": 3}
 """Deeds that take a server whose clock can be stepped."""
 
-STEPS_S = (-3_600, -60, -2, 2, 60, 3_600)
-"""How far the server's clock is off, for a while."""
+STEPS_S = (-60, -2, 2, 60, 3_600)
+"""How far the server's clock is off, for a while. Behind for no longer than a session waits for an answer: a worker that begins
+meanwhile takes the server's clock for right, and what waits since then has waited for too long once it is."""
 
 HOLE_S = 4.0
 """How much longer than other deeds a black hole lasts: some requests to a provider come to no answer in their time."""
