@@ -211,6 +211,8 @@ class Turn:
     ) -> None:
         heard, self._heard = self._heard, 0
         self._decided_now.append(identity)
+        # the server's clock may have been set back behind the lane's
+        decided = max(self.called_at, self.now) if self.called_at else 0
         self.effects.outbox.append(
             OutboundSms(
                 identity,
@@ -220,7 +222,7 @@ class Turn:
                 session,
                 originator,
                 False,
-                self.called_at,
+                decided,
                 heard,
                 self.unasked,
                 survey,

@@ -3,7 +3,10 @@
 import pytest
 
 from engine.model.effects import Effects
-from engine.model.events import OutboundSms
+from engine.model.events import InboundSms, Mail, OutboundSms
+from engine.model.lane import Lane
+from engine.turns.advance import advance
+from tests.engine.chat import SIMULATED_CHANNEL, policy_for, surveys_of
 from tests.support.full_effects import full_effects
 
 
@@ -76,3 +79,24 @@ def test_the_last_that_is_said_of_an_opt_out_holds():
 def test_what_is_more_than_an_alarm_and_a_time_to_be_kept_is_a_change(field):
     only = Effects(**{field: getattr(full_effects(), field)})
     assert only.changes_only_times == (field in ("alarm", "keep_until", "has_open", "duplicates"))
+
+
+SURVEY = """
+survey: s
+start: START
+steps:
+  - {id: a, ask: A?, answer: {type: text}}
+  - {id: bye, say: Goodbye.}
+"""
+
+
+def test_a_sessions_last_words_are_decided_no_earlier_than_its_end_though_the_clock_was_set_back():
+    """By this the replay of a dead letter knows them for its last words."""
+    surveys, policy = surveys_of({"s.yaml": SURVEY}), {SIMULATED_CHANNEL: policy_for("s")}
+    lane = Lane()
+    for id_, text, now in (("1", "START", 1_000_000), ("2", "x", 998_000)):
+        mail = [Mail(now, InboundSms(id_, SIMULATED_CHANNEL, text, text == "START"))]
+        effects = advance(lane, "+33600000001", mail, now, surveys, policy)
+    (line,) = lane.lines.values()
+    assert [each.text for each in effects.outbox] == ["Goodbye."]
+    assert effects.outbox[-1].decided >= line.ended_at > 0
