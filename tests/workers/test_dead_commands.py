@@ -70,6 +70,11 @@ def test_each_filter_lets_through_what_it_says_in_the_order_of_their_fall(town, 
     assert [each["id"] for each in told("list", *filters)] == found
 
 
+def test_a_letter_that_fell_by_a_clock_which_was_set_back_since_is_there(town):
+    put(town, "ahead", -HOUR)
+    assert [each["id"] for each in told("list")] == ["ahead"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["replay"], ["drop"], ["replay", "x", "--reason", "y"], ["replay", "x", "--all"], ["list", "--older", "soon"], ["drop", "--rate", "1"]],

@@ -111,7 +111,7 @@ def _scan_shard(
 
 def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLetter, now: int) -> bool:
     """All filters but that of the survey."""
-    age_ms = now - letter.at
+    age_ms = max(0, now - letter.at)  # it may be of a clock that was set back since
     if wanted.queue not in ("", letter.queue) or age_ms < wanted.older_ms:
         return False
     if wanted.newer_ms and age_ms > wanted.newer_ms:
