@@ -4,6 +4,7 @@ import pytest
 
 from tests.faults.play import Play
 from tests.support import audit, clinic
+from tests.support.end_survey import ASKED, SURVEY
 from tests.support.inviting import Api, key_table
 from tests.support.person import inbound
 from tests.support.processes import Deployment
@@ -11,16 +12,6 @@ from tests.support.waiting import until
 
 PEOPLE = [clinic.number(place) for place in range(30)]
 ACTED_ON_S = 20
-ASKED = "Go on?\n1. Go on\n2. End"
-SURVEY = """
-survey: clinic
-start: [START]
-cooldown: 0s
-texts: {stopped: "You will get no more."}
-steps:
-  - {id: next, ask: "Go on?", answer: {type: choice, options: [Go on, End]}}
-  - {id: bye, say: "So be it."}
-"""
 
 
 @pytest.fixture

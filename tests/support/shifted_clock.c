@@ -31,20 +31,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     return failed;
 }
 
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec precise;
-    (void)zone;
-    int failed = clock_gettime(CLOCK_REALTIME, &precise);
-    if (!failed) *now = (struct timeval){precise.tv_sec, precise.tv_nsec / 1000};
-    return failed;
-}
-
-time_t time(time_t *now) {
-    struct timespec precise;
-    clock_gettime(CLOCK_REALTIME_COARSE, &precise);
-    if (now) *now = precise.tv_sec;
-    return precise.tv_sec;
-}
+#include "time_of_day.h"
 
 #define SHIFTED(kind, name, parameters, arguments)                                                                             \
     int name parameters {                                                                                                      \

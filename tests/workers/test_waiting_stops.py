@@ -15,22 +15,13 @@ from engine.model.events import (
     encode_event,
 )
 from engine.turns.inbound_sms import may_opt_out
+from tests.support.end_survey import ASKED, SURVEY
 from workers.store.lanes import MAX_CLAIMED_MAIL
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore
 
 ANNA = "+33600000001"
 EITHER = ["starts", "replies"]
-ASKED = "Go on?\n1. Go on\n2. End"
-SLOW = b"""
-survey: clinic
-start: [START]
-cooldown: 0s
-texts: {stopped: "You will get no more."}
-steps:
-  - {id: next, ask: "Go on?", answer: {type: choice, options: [Go on, End]}}
-  - {id: bye, say: "So be it."}
-"""
 
 
 def shard(town):
@@ -66,7 +57,7 @@ def rung_for(town):
 @pytest.mark.parametrize("queue", EITHER)
 @pytest.mark.parametrize("before", [["START"], ["START", "Ada", "START"], ["START"] * 100, ["hello"] * 100])
 def test_any_worker_applies_a_stop_with_all_that_was_accepted_before_it(pipeline, queue, before):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, *before, "STOP")
     turn_alone(town, queue)
     assert [*opt_outs(town)] == ["clinic"]
@@ -75,7 +66,7 @@ def test_any_worker_applies_a_stop_with_all_that_was_accepted_before_it(pipeline
 
 
 def test_a_start_after_the_stop_stays_the_rate_limit_workers(pipeline):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START", "STOP", "START")
     town.turns.handle_wakeup("replies", [ANNA])
     assert [*opt_outs(town)] == ["clinic"]
@@ -88,7 +79,7 @@ def test_a_start_after_the_stop_stays_the_rate_limit_workers(pipeline):
 
 @pytest.mark.parametrize("mail", [[], ["START"], ["hello"]])
 def test_a_stop_wakes_the_workers_of_both_queues(pipeline, mail):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, *mail)
     town.world.broker.flushdb()
     town.accept(ANNA, "STOP")
@@ -110,7 +101,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_the_server_takes_for_a_possible_stop_what_the_engine_does(pipeline, event):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "hello")
     town.world.broker.flushdb()
     town.deposit(ANNA, encode_event(event))
@@ -119,7 +110,7 @@ def test_the_server_takes_for_a_possible_stop_what_the_engine_does(pipeline, eve
 
 @pytest.mark.parametrize("kind", [b"", b"stop", b"\xc1\xa3sms", b"\x99\xa3sms", encode_event("sms")])
 def test_what_cannot_be_read_is_no_stop_and_harms_nobody(pipeline, kind):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.deposit(ANNA, kind, start=True)
     town.deposit(ANNA, kind)
     assert rung_for(town) == ["starts"]
@@ -130,7 +121,7 @@ def test_what_cannot_be_read_is_no_stop_and_harms_nobody(pipeline, kind):
 
 def test_an_sms_that_an_earlier_release_accepted_stays_whose_it_was(pipeline):
     """It says nothing of what it may be."""
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
     town.deposit(ANNA, encode_event(InboundSms("a2", "clinic", "STOP"))[:-1].replace(b"\x99", b"\x98", 1))
     town.turns.handle_wakeup("replies", [ANNA])
@@ -141,7 +132,7 @@ def test_an_sms_that_an_earlier_release_accepted_stays_whose_it_was(pipeline):
 
 def test_what_is_queued_waits_for_mail_that_may_be_a_stop_and_no_longer(pipeline):
     """Whoever has read it: an earlier release's worker leaves nothing but an empty mailbox."""
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
     town.drain()
     town.deposit(ANNA, encode_event(CancelSession("a1", "clinic", "another")))
@@ -156,7 +147,7 @@ def test_what_is_queued_waits_for_mail_that_may_be_a_stop_and_no_longer(pipeline
 
 
 def test_a_word_that_is_the_answer_opts_nobody_out(pipeline):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "End")
@@ -169,7 +160,7 @@ def test_a_word_that_is_the_answer_opts_nobody_out(pipeline):
 
 
 def test_other_mail_holds_nothing_up(pipeline):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
     town.drain()
     town.accept(ANNA, "START", "hello")
@@ -178,7 +169,7 @@ def test_other_mail_holds_nothing_up(pipeline):
 
 def test_a_flood_of_mail_may_have_a_stop_that_nobody_sees(pipeline):
     """No more than a thousand entries are looked at: whoever lives works on more, and they hold up what is queued."""
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
     town.drain()
     k = shard(town)
@@ -194,7 +185,7 @@ def test_a_flood_of_mail_may_have_a_stop_that_nobody_sees(pipeline):
 
 
 def test_no_answer_to_a_webhook_holds_an_sms_past_a_stop(pipeline):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     k = shard(town)
     box = {"outbox": keyspace.outbox_key(k, ANNA), "outbox_lock": keyspace.outbox_lock_key(k, ANNA)}
 
@@ -217,7 +208,7 @@ def test_no_answer_to_a_webhook_holds_an_sms_past_a_stop(pipeline):
 
 
 def test_the_clock_rings_for_both_workers_if_nobody_comes(pipeline):
-    town = pipeline(SLOW)
+    town = pipeline(SURVEY.encode())
     town.accept(ANNA, "hello")
     k = shard(town)
     alarms = keyspace.lane_alarms_key(k)
