@@ -90,7 +90,17 @@ ENVIRONMENT_VARIABLES = (
         "strict: start only if Redis keeps what it acknowledged; relaxed: anyway; managed: its host vouches",
     ),
     EnvironmentVariable(
-        "PARLEY_KEEP_DAYS", "30", "days for which the archive of what happened is kept, in Redis"
+        "PARLEY_ARCHIVE_URL",
+        "",
+        "where answers and conversations are kept, sqlite:///… or postgresql://…; empty: `archive.db` in `PARLEY_VAR`",
+    ),
+    EnvironmentVariable(
+        "PARLEY_KEEP_DAYS", "365", "days for which the archive keeps a session once it is over"
+    ),
+    EnvironmentVariable(
+        "PARLEY_STREAM_DAYS",
+        "7",
+        "days for which Redis keeps what happened once the archive has it; without an archive 30",
     ),
     EnvironmentVariable(
         "PARLEY_REPEAT_DAYS",
@@ -135,11 +145,14 @@ class Settings(msgspec.Struct, frozen=True):
     port: int
     var: Path
     shards: int
-    keep_events_ms: int
     repeat_ms: int
     log: LogStyle
     surveys: Path
     shards_are_set: bool = False
+    archive_url: Secret = Secret()
+    keep_ms: int = 365 * _DAY_MS
+    stream_ms: int = 7 * _DAY_MS
+    keep_events_ms: int = 30 * _DAY_MS
     durability: Durability = "strict"
     public_url: str = ""
     optout_key: Secret = Secret()
@@ -226,7 +239,9 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         shards=env.number("PARLEY_SHARDS", 1, MAX_SHARDS),
         shards_are_set=env.is_set("PARLEY_SHARDS"),
         durability=env.durability(),
-        keep_events_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
+        keep_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
+        stream_ms=env.number("PARLEY_STREAM_DAYS", 1, 3650) * _DAY_MS,
+        archive_url=env.archive_url(),
         repeat_ms=env.number("PARLEY_REPEAT_DAYS", 1, 365) * _DAY_MS,
         log=env.log_style(),
         surveys=Path(env.text("PARLEY_SURVEYS")),
@@ -286,6 +301,17 @@ class _EnvironmentReader:
             case other:
                 self._problems.append(f"PARLEY_DURABILITY is {other!r}: expected strict, relaxed or managed")
                 return "strict"
+
+    def archive_url(self) -> Secret:
+        """The archive's. It may hold a password, so a mistake does not show it."""
+        url = self.text("PARLEY_ARCHIVE_URL")
+        if not url:
+            return Secret(f"sqlite:///{Path(self.text('PARLEY_VAR')) / 'archive.db'}")
+        if not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            self._problems.append(
+                "PARLEY_ARCHIVE_URL: expected sqlite:///path/to/archive.db or postgresql://user:password@host/database"
+            )
+        return Secret(url)
 
     def redis_urls(self) -> tuple[Secret, Secret]:
         """The lanes' and the broker's. They may hold passwords, so a mistake does not show them."""

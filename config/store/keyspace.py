@@ -37,6 +37,12 @@ RETENTION_KEY = "retention"
 SHARDS_KEY = "shards"
 """How many shards the lanes are divided into: see config/settings/shard_count.py."""
 
+DEPLOYMENT_KEY = "deployment"
+"""A random id, made once: by it an archive knows the Redis that it is of."""
+
+AUDIT_KEY = "audit"
+"""Stream: who did or read what, until the archive has it: see config/store/audit.py."""
+
 LIBRARIES_KEY = "libraries"
 """Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""
 
@@ -130,6 +136,11 @@ def server_key(k: int) -> str:
 
 def events_key(k: int) -> str:
     return f"{{{k}}}:events"
+
+
+def archived_key(k: int) -> str:
+    """The id of the last entry of the shard's events that an archive has; not there if no archive was ever seen."""
+    return f"{{{k}}}:archived"
 
 
 def dead_letters_key(k: int) -> str:

@@ -4,6 +4,7 @@ An error's text is a sentence for a person: what happened, to what, what to do. 
 fields, never by its text.
 
 ParleyError
+    InvalidFilterError                 config.archive.result_filters
     ConfigError                        config.settings.config_errors
     _ContactsFileError                 config.settings.contacts
     CsvFileError                       config.settings.csv_files

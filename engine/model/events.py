@@ -23,6 +23,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     indexes: tuple[int, ...] = ()
 
 
+class Attachment(msgspec.Struct, frozen=True, array_like=True):
+    """What came with an SMS and is no text (MMS): its media type, and where the provider keeps it."""
+
+    media_type: str
+    url: str
+
+
 HandledCommand = Literal["", "stop", "help", "start"]
 """The command that a provider recognised in an SMS and answered by itself; empty: none."""
 
@@ -46,6 +53,7 @@ class InboundSms(msgspec.Struct, frozen=True, array_like=True, tag="sms"):
     handled: HandledCommand = ""
     originator: str = ""
     may_be_stop: bool = False
+    attachments: tuple[Attachment, ...] = ()
 
 
 class SmsPart(msgspec.Struct, frozen=True, array_like=True, tag="part"):
@@ -80,7 +88,8 @@ SmsState = Literal["", "sent", "failed", "delivered"]
 class DeliveryReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     """A provider's delivery receipt for one of our SMS. `ticket` is the provider's id of that SMS; `sms` is ours,
     where the provider repeats it; `status` is the provider's own word. `permanent`: the number cannot get SMS, now
-    or later."""
+    or later. `segments` and `cost_micros` (millionths of `currency`, or of the account's unit if that is empty) are what
+    the provider counts for the SMS; 0: it does not say."""
 
     id: str
     channel: str
@@ -91,6 +100,9 @@ class DeliveryReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt
     why: str = ""
     permanent: bool = False
     sms: str = ""
+    segments: int = 0
+    cost_micros: int = 0
+    currency: str = ""
 
 
 class CancelSession(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -112,7 +124,8 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     `language` is used if the survey has it. `content` opens the first SMS. `variables` are the session's, their keys
     in any case. `expires_at` (ms) ends the session; 0: the survey's own `expires` does. `reference` is the inviter's.
     `originator` is the channel's sub-number that the session has for its own; empty: the channel's number, or a free
-    sub-number if the person has a session there.
+    sub-number if the person has a session there. `campaign` is the inviter's name of what it belongs to. `asked_at` (ms)
+    is when it was accepted, `not_before` (ms) the time that was asked for; 0: as soon as may be.
     """
 
     id: str
@@ -124,6 +137,9 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     expires_at: int = 0
     reference: str = ""
     originator: str = ""
+    campaign: str = ""
+    asked_at: int = 0
+    not_before: int = 0
 
 
 InboundEvent = InboundSms | SmsPart | ProviderStop | DeliveryReceipt | Invitation | CancelSession
@@ -213,7 +229,11 @@ class SessionInvited(msgspec.Struct, frozen=True, array_like=True, tag="invited"
 
 
 class SmsReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
-    """An SMS from the person was applied; `session` is empty if it belonged to none."""
+    """An SMS from the person was applied; `session` is empty if it belonged to none.
+
+    If it answers `step`, `answer` is how it was read, by a reader of `answer_type` (the survey file's word). Records of
+    0.1.0 have neither: what was answered stands in their SessionEnded alone.
+    """
 
     at: int
     channel: str
@@ -223,6 +243,10 @@ class SmsReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     reply_to: str = ""
     handled: HandledCommand = ""
     originator: str = ""
+    step: str = ""
+    answer: Answer | None = None
+    answer_type: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 class AnswerRejected(msgspec.Struct, frozen=True, array_like=True, tag="misread"):
@@ -235,8 +259,13 @@ class AnswerRejected(msgspec.Struct, frozen=True, array_like=True, tag="misread"
     why: str
 
 
+SmsKind = Literal["", "ask", "reask", "remind", "say", "fixed"]
+"""What an SMS to a person is for: a question, the same again after an invalid answer, a reminder of it, a statement, or a
+fixed text. Empty: a record of 0.1.0, which does not say."""
+
+
 class SmsDecided(msgspec.Struct, frozen=True, array_like=True, tag="said"):
-    """An SMS to the person was decided. `step` is a step's id, or the name of a fixed text."""
+    """An SMS to the person was decided. `step` is a step's id, or the name of a fixed text: `kind` says which."""
 
     at: int
     channel: str
@@ -244,16 +273,20 @@ class SmsDecided(msgspec.Struct, frozen=True, array_like=True, tag="said"):
     id: str
     step: str
     text: str
+    kind: SmsKind = ""
 
 
 class SmsSent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
-    """The provider accepted an SMS and gave it a ticket."""
+    """The provider accepted an SMS and gave it a ticket. `segments` and `cost_micros` as in DeliveryReceipt."""
 
     at: int
     channel: str
     session: str
     id: str
     ticket: str
+    segments: int = 0
+    cost_micros: int = 0
+    currency: str = ""
 
 
 class SmsNotSent(msgspec.Struct, frozen=True, array_like=True, tag="unsent"):
@@ -318,6 +351,9 @@ class ReceiptRecorded(msgspec.Struct, frozen=True, array_like=True, tag="receipt
     code: str = ""
     why: str = ""
     sms: str = ""
+    segments: int = 0
+    cost_micros: int = 0
+    currency: str = ""
 
 
 ArchiveRecord = (

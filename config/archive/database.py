@@ -1,0 +1,175 @@
+"""How the archive is reached: a database on SQLite or PostgreSQL, transactions that read, and those that write.
+
+Law: whoever writes holds the row of `positions` of the shard that it writes about, in one transaction with what it writes
+(`writing`, then `lock_position`): what it reads after that, in the stream or here, is what it decides by. SQLite has one
+writer at a time; there the transaction itself is the lock.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy
+from sqlalchemy import URL, Connection, Engine, event, make_url, select, update
+
+from config.archive import tables
+from config.archive.filesystems import network_filesystem
+from config.settings.config_errors import ConfigError
+
+BUSY_TIMEOUT_S = 30
+"""How long a writer of SQLite waits for another."""
+
+_POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+_OPTIONS = {"postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}, "sqlite": {}}
+"""Of a transaction that reads: all that it reads is of one moment."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a stream is in the archive: the id of its last entry here, and until when (ms, by Redis' clock) all that it had
+    is here."""
+
+    last_ms: int
+    last_seq: int
+    read_until_ms: int
+
+    @property
+    def entry_id(self) -> str:
+        """As a stream spells it."""
+        return f"{self.last_ms}-{self.last_seq}"
+
+
+class ArchiveDatabase:
+    """One archive. It is opened when it is first used, and outlives a server that goes away."""
+
+    def __init__(self, url: str) -> None:
+        self.url = read_archive_url(url)
+        self.engine = _create_engine(self.url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the archive, and changes nothing. For SQLite raises ConfigError if there is no
+        file."""
+        if self.is_sqlite and not Path(self.url.database or "").exists():
+            raise ConfigError([f"there is no archive at {self.url.database}: the process `archive` makes it"])
+        options = _OPTIONS[self.url.get_backend_name()]
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed if the block ends, and undone if it raises."""
+        with self.engine.connect().execution_options(parley_writes=True) as connection, connection.begin():
+            yield connection
+
+    def lock_position(self, connection: Connection, source: str, shard: int) -> Position:
+        """Lock the shard's row until the transaction ends, and return it; make it if there is none."""
+        known = _select_position(source, shard).with_for_update()
+        row = connection.execute(known).one_or_none()
+        if row is None:
+            insert = _insert_or_ignore(connection, tables.positions)
+            connection.execute(insert, {"source": source, "shard": shard})
+            row = connection.execute(known).one()
+        return Position(*row)
+
+    def move_position(self, connection: Connection, source: str, shard: int, to: Position) -> None:
+        """Move a locked row."""
+        table = tables.positions
+        connection.execute(
+            update(table).where(table.c.source == source, table.c.shard == shard),
+            msgspec.structs.asdict(to),
+        )
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _select_position(source: str, shard: int) -> "sqlalchemy.Select[Any]":
+    table = tables.positions
+    return select(table.c.last_ms, table.c.last_seq, table.c.read_until_ms).where(
+        table.c.source == source, table.c.shard == shard
+    )
+
+
+def _insert_or_ignore(connection: Connection, table: sqlalchemy.Table) -> Any:
+    return dialect_insert(connection, table).on_conflict_do_nothing()
+
+
+def dialect_insert(connection: Connection, table: sqlalchemy.Table) -> Any:
+    """An INSERT that can have ON CONFLICT, which both databases spell alike and SQLAlchemy has in each dialect's own."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415 (an extra)
+
+        return postgresql_insert(table)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: PLC0415 (the same)
+
+    return sqlite_insert(table)
+
+
+def read_archive_url(written: str) -> URL:
+    """Read PARLEY_ARCHIVE_URL. Raises ConfigError; no mistake shows the password."""
+    try:
+        url = make_url(written)
+    except sqlalchemy.exc.ArgumentError:
+        url = None
+    scheme = url.drivername if url is not None else ""
+    if url is None or scheme not in ("sqlite", *_POSTGRESQL_SCHEMES) or not url.database:
+        raise ConfigError(
+            [
+                "PARLEY_ARCHIVE_URL: expected sqlite:///path/to/archive.db or postgresql://user:password@host/database"
+            ]
+        )
+    if scheme == "sqlite":
+        return url
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _create_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        return _create_sqlite_engine(url)
+    try:
+        return sqlalchemy.create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            [
+                "PARLEY_ARCHIVE_URL is of PostgreSQL, whose driver is not installed: pip install 'parley[postgresql]'"
+            ]
+        ) from e
+
+
+def _create_sqlite_engine(url: URL) -> Engine:
+    file = Path(url.database or "")
+    if kind := network_filesystem(file):
+        expected = "expected a local disk, or PostgreSQL"
+        raise ConfigError(
+            [
+                f"PARLEY_ARCHIVE_URL: {file} is on a network disk ({kind}), on which SQLite loses data: {expected}"
+            ]
+        )
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "do_connect")
+    def _create_private(*_: object) -> None:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # it holds people's numbers
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("parley_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

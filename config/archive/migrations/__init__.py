@@ -1,0 +1,1 @@
+"""Alembic's migrations of the archive. They only add: see config/archive/tables.py."""
