@@ -12,6 +12,7 @@ from config.store import redis_client
 from config.telemetry.exposition import MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest import api, health
+from ingest.api.archive_reader import ArchiveReader
 from ingest.intake.mailboxes import AsyncRedisClient, MailboxWriter
 from ingest.intake.server_guard import ServerGuard
 from ingest.intake.spool import open_spool
@@ -26,9 +27,14 @@ class _Lifespan:
     """Starts what runs beside requests, and finishes what was begun before the process ends."""
 
     def __init__(
-        self, mailboxes: MailboxWriter, phones: simulated_phone.SimulatedPhones, hand_over: SpoolDrain | None
+        self,
+        mailboxes: MailboxWriter,
+        phones: simulated_phone.SimulatedPhones,
+        archive: ArchiveReader,
+        hand_over: SpoolDrain | None,
     ) -> None:
         self._mailboxes = mailboxes
+        self._archive = archive
         self._phones = phones
         self._spool_drain = hand_over
 
@@ -41,6 +47,7 @@ class _Lifespan:
             await self._spool_drain.stop()
         await self._mailboxes.close()
         await self._phones.close()
+        self._archive.close()
 
 
 async def _redis_unavailable(
@@ -50,15 +57,16 @@ async def _redis_unavailable(
 
 
 def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
-    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
-    the spool cannot be used."""
+    """The ASGI application. It connects when it is first asked, and outlives a Redis or an archive that is away. Raises
+    ConfigError if the spool or the archive's URL cannot be used."""
     lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit)
     broker = AsyncRedisClient(redis_client.connect_async(settings.broker_url))
     spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
     mailboxes = MailboxWriter(settings.shards, lanes, broker, spool)
     phones = simulated_phone.SimulatedPhones(settings.redis_url)
+    archive = ArchiveReader(settings.archive_url)
     hand_over = SpoolDrain(spool, mailboxes, lanes) if spool else None
-    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, hand_over)])
+    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over)])
     app.add_error_handler(redis.RedisError, _redis_unavailable)
     webhooks = WebhooksResource(
         settings,
@@ -71,7 +79,7 @@ def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
     app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool))
     metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool)))
     app.add_middleware(metrics)
-    api.add_routes(app, settings, surveys, lanes, mailboxes)
+    api.add_routes(app, settings, surveys, lanes, mailboxes, archive)
     if settings.only_simulated:
         simulated_phone.add_routes(app, phones)
     fast_path = WebhookFastPath(app, webhooks)

@@ -7,20 +7,37 @@ writer at a time; there the transaction itself is the lock.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from math import ceil
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, event, make_url, select, update
+from sqlalchemy import URL, Connection, Engine, event, make_url, select, text, update
 
 from config.archive import tables
 from config.archive.filesystems import network_filesystem
 from config.settings.config_errors import ConfigError
 
 BUSY_TIMEOUT_S = 30
-"""How long a writer of SQLite waits for another."""
+"""How long a writer waits for another."""
+
+EVENTS_SOURCE = "events"
+"""The event streams, as `positions` calls them."""
+
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": 5,  # seconds, as all of these but the last, which is ms
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Of a connection: a server that is gone without a word is noticed in seconds."""
+
+_INSTRUCTIONS_PER_LOOK = 10_000
+"""Of SQLite's machine, some 0.1 ms, between two looks at the time."""
 
 _POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -43,24 +60,34 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class ArchiveDatabase:
-    """One archive. It is opened when it is first used, and outlives a server that goes away."""
+    """One archive. It is opened when it is first used, and outlives a server that goes away. `busy_timeout_s` is how long a
+    lock is waited for."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.url = read_archive_url(url)
-        self.engine = _create_engine(self.url)
+        self.engine = _create_engine(self.url, busy_timeout_s)
 
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no file of it. Of PostgreSQL nobody knows without asking."""
+        return self.is_sqlite and not Path(self.url.database or "").exists()
+
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the archive, and changes nothing. For SQLite raises ConfigError if there is no
-        file."""
-        if self.is_sqlite and not Path(self.url.database or "").exists():
+    def reading(self, within_s: float = 0) -> Iterator[Connection]:
+        """A transaction that sees one moment of the archive, and changes nothing; each statement of it takes no longer than
+        `within_s`, if that is given. For SQLite raises ConfigError if there is no file."""
+        if self.is_missing:
             raise ConfigError([f"there is no archive at {self.url.database}: the process `archive` makes it"])
         options = _OPTIONS[self.url.get_backend_name()]
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with (
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+            _bounded_statements(connection, within_s),
+        ):
             yield connection
 
     @contextmanager
@@ -68,6 +95,15 @@ class ArchiveDatabase:
         """A transaction that is committed if the block ends, and undone if it raises."""
         with self.engine.connect().execution_options(parley_writes=True) as connection, connection.begin():
             yield connection
+
+    def checkpoint(self) -> bool:
+        """Have what SQLite's log holds put into the file, and the log emptied, so that what was deleted is in neither. Returns
+        whether that could be done: a reader may be in the way. PostgreSQL sees to it by itself, in its own time."""
+        if not self.is_sqlite:
+            return True
+        with closing(self.engine.raw_connection()) as connection:
+            (blocked, *_) = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not blocked
 
     def lock_position(self, connection: Connection, source: str, shard: int) -> Position:
         """Lock the shard's row until the transaction ends, and return it; make it if there is none."""
@@ -89,6 +125,19 @@ class ArchiveDatabase:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def read_position(connection: Connection, source: str, shard: int) -> Position:
+    """Return how far the shard is in the archive, in the moment that the transaction sees; 0-0 if nothing of it is there."""
+    row = connection.execute(_select_position(source, shard)).one_or_none()
+    return Position(*row) if row is not None else Position(0, 0, 0)
+
+
+def describe_failure(error: sqlalchemy.exc.SQLAlchemyError) -> str:
+    """Say in one line why a database failed. What SQLAlchemy adds is left out: the statement, and its parameters, in which
+    there may be numbers."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__
 
 
 def _select_position(source: str, shard: int) -> "sqlalchemy.Select[Any]":
@@ -131,11 +180,32 @@ def read_archive_url(written: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _create_engine(url: URL) -> Engine:
+@contextmanager
+def _bounded_statements(connection: Connection, within_s: float) -> Iterator[None]:
+    """Have the database end each statement of this transaction that takes longer, whoever still waits for it. SQLite counts
+    from now on."""
+    if not within_s:
+        yield
+    elif connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL statement_timeout = {ceil(within_s * 1_000)}"))
+        yield
+    else:
+        driver: Any = connection.connection.driver_connection
+        end_s = monotonic() + within_s
+        driver.set_progress_handler(lambda: monotonic() > end_s, _INSTRUCTIONS_PER_LOOK)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+
+
+def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
     if url.get_backend_name() == "sqlite":
-        return _create_sqlite_engine(url)
+        return _create_sqlite_engine(url, busy_timeout_s)
     try:
-        return sqlalchemy.create_engine(url, pool_pre_ping=True)
+        engine = sqlalchemy.create_engine(
+            url, pool_pre_ping=True, hide_parameters=True, connect_args=_POSTGRESQL_OPTIONS
+        )
     except ModuleNotFoundError as e:
         raise ConfigError(
             [
@@ -143,8 +213,15 @@ def _create_engine(url: URL) -> Engine:
             ]
         ) from e
 
+    @event.listens_for(engine, "connect")
+    def _bound_locks(connection: Any, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = {ceil(busy_timeout_s * 1_000)}")
+        connection.commit()
 
-def _create_sqlite_engine(url: URL) -> Engine:
+    return engine
+
+
+def _create_sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
     file = Path(url.database or "")
     if kind := network_filesystem(file):
         expected = "expected a local disk, or PostgreSQL"
@@ -153,12 +230,12 @@ def _create_sqlite_engine(url: URL) -> Engine:
                 f"PARLEY_ARCHIVE_URL: {file} is on a network disk ({kind}), on which SQLite loses data: {expected}"
             ]
         )
-    engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, connect_args={"timeout": busy_timeout_s})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "do_connect")

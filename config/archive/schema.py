@@ -52,6 +52,14 @@ def require_schema(database: ArchiveDatabase) -> None:
         )
 
 
+def has_schema(database: ArchiveDatabase) -> bool:
+    """Whether there are tables, of whatever release: else nothing was ever archived here."""
+    if database.is_missing:
+        return False
+    with database.reading() as connection:
+        return bool(_stored_schema(connection))
+
+
 def _stored_schema(connection: Connection) -> str:
     """The schema's number; empty if there is none."""
     return MigrationContext.configure(connection).get_current_revision() or ""

@@ -24,6 +24,7 @@ ParleyError
     UnknownVersionError                engine.turns.turn
     InvitationRejectedError            ingest.api.invitation_parser
     ApiError                           ingest.api.problems
+        ArchiveUnavailableError        ingest.api.archive_reader
     UntextableNumberError              ingest.api.textable_numbers
     InvitationApiError                 ingest.commands.invite
     PeopleFileError                    ingest.commands.people
@@ -35,6 +36,7 @@ ParleyError
         WrongRedisTypeError            ingest.intake.mailboxes
     SpoolError                         ingest.intake.spool
     InvalidNumberError                 workers.commands.cli_numbers
+    ArchiveNotErasedError              workers.commands.erase
     LaneBusyError                      workers.commands.erase
     InvalidEntryError                  workers.commands.optout
     EmbeddedServerError                workers.runtime.embedded_redis

@@ -8,6 +8,7 @@ from falcon.asgi import Request, Response
 from config.settings.settings import Settings
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.api import problems
+from ingest.api.archive_reader import ArchiveReader
 from ingest.api.authentication import ApiAuthenticator
 from ingest.api.backlog import InvitationIntake
 from ingest.api.description import OpenApiResource
@@ -37,11 +38,12 @@ def add_routes(
     surveys: SurveyRegistry,
     lanes: AsyncRedisClient,
     mailboxes: MailboxWriter,
+    reader: ArchiveReader,
 ) -> None:
     """Add the API's routes, and have its errors said as problems."""
     doorman = ApiAuthenticator(settings.keys, lanes)
     desk = InvitationParser(settings, surveys)
-    archive = SessionArchive(settings, lanes)
+    archive = SessionArchive(settings, lanes, reader)
     sessions = SessionAccess(settings, doorman, archive, mailboxes)
     app.set_error_serializer(problems.serialize_error)
     app.add_error_handler(RedisUnavailableError, _redis_unavailable)

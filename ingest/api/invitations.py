@@ -22,6 +22,7 @@ from msgspec import UNSET, Meta, UnsetType
 from config.settings.channels import ApiKey
 from config.telemetry import metrics
 from engine.surveys.program import Survey
+from ingest.api.archive_reader import ArchiveUnavailableError
 from ingest.api.authentication import ApiAuthenticator
 from ingest.api.backlog import InvitationIntake, InvitationOutcome
 from ingest.api.invitation_parser import (
@@ -161,9 +162,13 @@ class InvitationsResource:
         )
 
     async def _with_its_end(self, accepted: Accepted) -> Accepted:
-        """Return what is said of an invitation that was accepted before; that nothing of it will happen, if so."""
-        found = await self._archive.find(accepted.id)
-        view = await self._archive.view(found) if found else None
+        """Return what is said of an invitation that was accepted before; that nothing of it will happen, if so. An archive that
+        is away keeps nobody from posting again."""
+        try:
+            found = await self._archive.find(accepted.id)
+            view = await self._archive.view(found) if found else None
+        except ArchiveUnavailableError:
+            return accepted
         match view:
             case SessionView(state="refused" | "cancelled" as state, reason=reason):
                 return msgspec.structs.replace(accepted, state=state, reason=reason, starts_after=UNSET)

@@ -1,21 +1,28 @@
 """`GET /v1/sessions/<id>`, `GET /v1/sessions?clientReference=…&channel=…`, `DELETE /v1/sessions/<id>`.
 
-A session is found by its id in whichever shard its person is; an invitation that is not open yet is one too. What was
-said comes from the archive, read from the moment of opening on until a day after the end, for late receipts.
+A session is found by its id in whichever shard its person is, and in the archive where Redis no longer knows it; an
+invitation that is not open yet is one too. What was said comes from the event stream, read from the moment of opening on
+until a day after the end, for late receipts; of a session that is older than what the stream is sure to have, from the
+archive, and from the stream what that has not yet. So a young session is told though the archive is away.
 A session on a channel that the key is not for is not there; nor is one of which only the person is known, unless the
 key is for all channels or it is asked for by its reference.
 """
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
+from itertools import chain
 from time import perf_counter
 
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET
+from sqlalchemy import Connection
 
+from config.archive import records as archived
+from config.archive.records import BEGINNING, ArchivedEntry, EntryId
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
@@ -39,43 +46,65 @@ from engine.model.lane import ChannelLine, UnreadableLaneError
 from engine.model.suggestions import expected_instead
 from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
+from ingest.api.archive_reader import ArchiveReader
 from ingest.api.authentication import ApiAuthenticator
 from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, now_ms, utc_datetime
 from ingest.api.problems import ApiError
 from ingest.api.session_view import SessionView
 from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter
 
-ARCHIVE_PAGE_SIZE = 1_000
-"""Entries of the archive that Redis looks at in one go."""
+STREAM_PAGE_SIZE = 1_000
+"""Entries of an event stream that Redis looks at in one go."""
+
+TRIM_MARGIN_MS = 3_600_000
+"""By so much a stream may be trimmed too early, as this machine's clock and the server's see it."""
 
 
 class SessionLocation(msgspec.Struct, frozen=True):
-    """Where a session is: its person's shard, and from when (ms) on the archive knows of it."""
+    """Where a session is: its person's shard, from when (ms) on there are records of it, and whether some of them may be in the
+    archive alone."""
 
     id: str
     k: int
     sender: str
     since: int
+    is_archived: bool = False
 
 
 class SessionArchive:
-    """Finds sessions and builds their views, from wherever they are: held, in a mailbox, in a lane or in the
-    archive."""
+    """Finds sessions and builds their views, from wherever they are: held, in a mailbox, in a lane, in an event stream or in
+    the archive. Raises ArchiveUnavailableError where only the archive can know, and it does not answer."""
 
-    def __init__(self, settings: Settings, lanes: AsyncRedisClient) -> None:
+    def __init__(self, settings: Settings, lanes: AsyncRedisClient, reader: ArchiveReader) -> None:
         self._shards = settings.shards
         self._keep_ms = settings.keep_events_ms
+        self._stream_ms = settings.stream_ms
         self._channels = settings.channels
         self._lanes = lanes
+        self._reader = reader
 
     async def find(self, session: str) -> SessionLocation | None:
-        """Find the session's shard and person. All shards are asked, in one round trip."""
+        """Find the session's shard and person. All shards are asked, in one round trip; then the archive, if there has been
+        one, and the session was not forgotten on purpose."""
         names = [("GET", keyspace.session_key(k, session)) for k in range(self._shards)]
-        for k, value in enumerate(await self._lanes.run_commands(names)):
+        values = await self._lanes.run_commands([*names, *self._archived_marks()])
+        indexed, is_archived = values[: self._shards], any(values[self._shards :])
+        for k, value in enumerate(indexed):
             if value:
                 since, _, sender = value.decode().partition(" ")
-                return SessionLocation(session, k, sender, int(since))
-        return None
+                begun = int(since)
+                return SessionLocation(session, k, sender, begun, is_archived and self._may_be_trimmed(begun))
+        if not is_archived or any(value is not None for value in indexed):
+            return None
+        found = await self._reader.run(partial(archived.find_session, session=session))
+        return SessionLocation(session, *found, is_archived=True) if found else None
+
+    def _archived_marks(self) -> list[function_calls.Command]:
+        return [("EXISTS", keyspace.archived_key(k)) for k in range(self._shards)]
+
+    def _may_be_trimmed(self, since: int) -> bool:
+        """Whether the event stream, where there is an archive, may have lost what happened then."""
+        return since < now_ms() - self._stream_ms + TRIM_MARGIN_MS
 
     async def view(self, found: SessionLocation) -> SessionView | None:
         """The session as it stands; None if nothing is known of it any more."""
@@ -170,23 +199,46 @@ class SessionArchive:
         return bool(was_held)
 
     async def _session_records(self, found: SessionLocation) -> AsyncIterator[ArchiveRecord]:
-        """The person's records from the session's beginning on."""
-        after, until = str(found.since), "+"
-        while after:
-            call = ReadSenderRecords(
-                events=keyspace.events_key(found.k),
-                after_id=after,
-                until_id=until,
-                max_entries=ARCHIVE_PAGE_SIZE,
-                sender=found.sender,
-            )
-            (answer,) = await self._lanes.run_commands([function_calls.function_call(call)])
-            for blob in answer[1:]:
-                for record in decode_records(blob):
+        """The records of the session, and others of its person: from the archive, if some may be there alone, then from the
+        stream what follows. A page of the stream holds only if the archive has not gone on meanwhile: what it has may have been
+        trimmed."""
+        after, until = BEGINNING, "+"
+        while True:
+            if found.is_archived:
+                entries, end = await self._reader.run(partial(_read_archived, found, after))
+                after = max(after, end)
+                for record in chain.from_iterable(entry.records for entry in entries):
                     yield record
-                    if _closes_session(record, found.id):
-                        until = str(record.at + DAY_MS)
-            after = f"({answer[0].decode()}" if answer[0] else ""
+                    until = _last_wanted(record, found.id, until)
+            while True:
+                page, last = await self._stream_page(found, after, until)
+                if found.is_archived and await self._archive_end(found) > after:
+                    break
+                for record in page:
+                    yield record
+                    until = _last_wanted(record, found.id, until)
+                if last is None:
+                    return
+                after = last
+
+    async def _stream_page(
+        self, found: SessionLocation, after: EntryId, until: str
+    ) -> tuple[list[ArchiveRecord], EntryId | None]:
+        """The person's records in the stream's next entries after `after`, and the last of those entries; None if no more
+        follow. None is before the session's beginning."""
+        call = ReadSenderRecords(
+            events=keyspace.events_key(found.k),
+            after_id=f"({after}" if after.ms >= found.since else str(found.since),
+            until_id=until,
+            max_entries=STREAM_PAGE_SIZE,
+            sender=found.sender,
+        )
+        ((last, *blobs),) = await self._lanes.run_commands([function_calls.function_call(call)])
+        page = [record for blob in blobs for record in decode_records(blob)]
+        return page, EntryId.parse(last.decode()) if last else None
+
+    async def _archive_end(self, found: SessionLocation) -> EntryId:
+        return await self._reader.run(partial(archived.read_end, shard=found.k))
 
     async def _find_open_line(self, found: SessionLocation) -> tuple[str, ChannelLine] | None:
         """The channel and line on which the session is open."""
@@ -312,14 +364,21 @@ def _write_view(resp: Response, view: SessionView) -> None:
     resp.data = _encode(view)
 
 
-def _closes_session(record: ArchiveRecord, session: str) -> bool:
+def _read_archived(
+    found: SessionLocation, after: EntryId, connection: Connection
+) -> tuple[list[ArchivedEntry], EntryId]:
+    """The session's entries in the archive after `after`, and until where that is all of its shard."""
+    end = archived.read_end(connection, found.k)
+    return archived.read_session_entries(connection, found.id, after), end
+
+
+def _last_wanted(record: ArchiveRecord, session: str, until: str) -> str:
+    """Up to which id of the stream the session's records are looked for, once `record` is known; it was `until` before."""
     match record:
-        case SessionEnded():
-            return record.session == session
-        case OpeningRefused():
-            return record.id == session
+        case SessionEnded(session=closed) | OpeningRefused(id=closed) if closed == session:
+            return str(record.at + DAY_MS)
         case _:
-            return False
+            return until
 
 
 def _decode_event(encoded: bytes) -> InboundEvent | None:

@@ -31,7 +31,7 @@ def serving(app, port, limits=None) -> Iterator[str]:
 
 
 @pytest.fixture
-def web(valkey) -> Iterator[Callable[..., str]]:
+def web(valkey, tmp_path) -> Iterator[Callable[..., str]]:
     """A function: settings' variables -> the base URL of a web process with them. Without any, it uses `valkey`."""
     with ExitStack() as stack:
 
@@ -41,6 +41,7 @@ def web(valkey) -> Iterator[Callable[..., str]]:
                 "PARLEY_PORT": str(port),
                 "PARLEY_REDIS_URL": valkey.url,
                 "PARLEY_BROKER_URL": valkey.broker_url,
+                "PARLEY_ARCHIVE_URL": f"sqlite:///{tmp_path / 'archive.db'}",
             }
             settings, surveys = load_settings_and_surveys({**own, **variables})
             return stack.enter_context(serving(create_app(settings, surveys), port))

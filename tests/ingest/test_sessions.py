@@ -195,7 +195,7 @@ def test_a_session_open_for_longer_than_the_archive_goes_back_is_open_still(api,
 
 
 def test_a_session_is_found_among_many_entries_of_others(api, store, monkeypatch):
-    monkeypatch.setattr(sessions, "ARCHIVE_PAGE_SIZE", 3)
+    monkeypatch.setattr(sessions, "STREAM_PAGE_SIZE", 3)
     store.index()
     for at in range(1_000, 1_020):
         store.client.xadd(

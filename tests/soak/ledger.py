@@ -10,7 +10,7 @@ import redis
 
 from engine.model.events import SmsDecided, SmsNotSent, SmsReceived, SmsSent
 from tests.support.octopush import Accepted
-from workers.store import archive
+from workers.store import event_stream
 
 SHARDS = 16
 
@@ -29,7 +29,7 @@ def stories(client: redis.Redis) -> dict[str, Story]:
     """By sender."""
     found: dict[str, Story] = {}
     for k in range(SHARDS):
-        for entry in archive.scan_entries(client, k):
+        for entry in event_stream.scan_entries(client, k):
             story = found.setdefault(entry.sender, Story())
             for record in entry.records:
                 match record:

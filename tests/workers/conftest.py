@@ -97,7 +97,15 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(valkey, tmp_path):
+def archive_url(tmp_path, monkeypatch):
+    """Where an archive would be, for the pipeline and for commands: there is none yet."""
+    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    monkeypatch.setenv("PARLEY_ARCHIVE_URL", url)
+    return url
+
+
+@pytest.fixture
+def pipeline(valkey, tmp_path, archive_url):
     """A factory of a pipeline with these limits; what is not named is unlimited."""
 
     def build(survey=SURVEY, **limits):
@@ -109,6 +117,7 @@ def pipeline(valkey, tmp_path):
             "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
+            "PARLEY_ARCHIVE_URL": archive_url,
         }
         settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)

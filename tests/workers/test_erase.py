@@ -108,10 +108,10 @@ def test_no_trace_is_left_of_one_and_all_of_the_other(town):
     looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
     assert looked == erased
     assert erased == ErasureCounts(
-        lanes=1, mail=2, sms=erased.sms, other_keys=1, alarms=erased.alarms, archive_entries=erased.archive_entries,
+        lanes=1, mail=2, sms=erased.sms, other_keys=1, alarms=erased.alarms, stream_entries=erased.stream_entries,
         dead_letters=2, sessions=3,
     )  # fmt: skip
-    assert min(erased.sms, erased.alarms, erased.archive_entries) > 0
+    assert min(erased.sms, erased.alarms, erased.stream_entries) > 0
     assert traces(town, ANNA) == []
     assert traces(town, BORIS) == before
     assert eraser(town).erase(ANNA) == ErasureCounts()

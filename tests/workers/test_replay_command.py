@@ -13,9 +13,9 @@ from engine.simulator.session_replay import ReplayedSame, sessions_of
 from engine.simulator.session_replay import replay_session as run_again
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.workers.conftest import SURVEY
+from workers.archiving.joined_history import HistoryReader
 from workers.commands.replay import replay
-from workers.commands.transcript import archived_records
-from workers.store import archive
+from workers.store import event_stream
 from workers.store.survey_versions import load_versions, publish_current
 
 ANN, BOB, CID = "+33600000001", "+33600000002", "+33600000003"
@@ -83,7 +83,8 @@ def test_what_the_pipeline_stored_comes_out_byte_for_byte(deployment):
     endings = []
     for sender in (ANN, BOB, CID):
         k = keyspace.shard_of(sender, deployment.world.settings.shards)
-        for session in sessions_of(sender, archived_records(deployment.client, k, sender)):
+        entries = HistoryReader(deployment.client, None).read_sender(k, sender)
+        for session in sessions_of(sender, (record for entry in entries for record in entry.records)):
             assert run_again(session, surveys, policy) == ReplayedSame()
             endings.append(session.ended.how)
     assert endings == ["completed", "completed", "stopped", "stopped"]
@@ -147,7 +148,7 @@ def test_sessions_that_have_not_ended_are_among_all(deployment):
 
 
 def test_all_sessions_are_read_page_by_page(deployment, monkeypatch):
-    monkeypatch.setattr(archive, "ARCHIVE_PAGE_SIZE", 1)
+    monkeypatch.setattr(event_stream, "STREAM_PAGE_SIZE", 1)
     assert "sessions: 4 same, " in call("--all").output
 
 

@@ -184,7 +184,7 @@ def test_a_real_conversation_leaves_entries_that_can_go(pipeline):
 
 
 def test_many_pages_are_swept(town, monkeypatch):
-    monkeypatch.setattr("workers.store.archive.ARCHIVE_PAGE_SIZE", 3)
+    monkeypatch.setattr("workers.store.event_stream.STREAM_PAGE_SIZE", 3)
     for place in range(10):
         hold(town, ANNA, f"a{place}", town.brief, ended_at=DAY_0)
         hold(town, ANNA, f"b{place}", town.long, ended_at=DAY_0)

@@ -29,8 +29,8 @@ from config.telemetry import faults, metrics
 from engine.model.events import OpeningRefused, encode_event
 from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.store.archive import forget_references
 from workers.store.channel_state import ChannelStore
+from workers.store.event_stream import forget_references
 from workers.turns.committing import WorkerWaker, wake_queues
 
 log = structlog.get_logger()

@@ -1,7 +1,8 @@
-"""When is what was said in a session deleted? When its survey's `keep` has passed since it ended: its entries in the
-archive, its dead letters, and whose it was. An invitation that was refused counts as a session that ended then, of its
-survey as it is today. A survey without `keep` leaves that to PARLEY_KEEP_DAYS, as does what
-belongs to no session.
+"""When is what was said in a session deleted from Redis? When its survey's `keep` has passed since it ended: its entries in
+the event stream, its dead letters, and whose it was. An invitation that was refused counts as a session that ended then, of
+its survey as it is today. What belongs to no session, and to a survey without `keep`, stays for as long as the stream is kept.
+The archive does the same by the same times (workers/archiving/retention.py); what this sweep deletes before it was archived
+never gets there.
 
 An hour's sweep is made by whichever clock process takes the lock; one that died is made up for by the next. Everything
 is read in pages, and deleted as it is read.
@@ -24,7 +25,8 @@ from engine.model.events import (
     SmsSent,
 )
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.store import archive, dead_letter_store
+from workers.store import dead_letter_store, event_stream
+from workers.store.keep_times import read_keep_times
 from workers.store.session_records import session_of_record
 from workers.store.survey_versions import load_versions
 
@@ -66,20 +68,13 @@ def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now
     """Delete what is due at `now` (ms)."""
     load_versions(client, surveys)
     versions: list[bytes] = redis_client.run_command(client, ("HKEYS", keyspace.SURVEYS_KEY))
-    known = filter(None, (surveys.by_version(version.decode()) for version in versions))
-    keeps = {survey.version: survey.keep_ms for survey in known if survey.keep_ms is not None}
+    known = read_keep_times(surveys, [version.decode() for version in versions])
     swept = SweepCounts()
-    if keeps:
-        keeps |= _keeps_by_name(surveys)
+    if known.by_version:
+        keeps = known.by_version | known.by_name
         for k in range(shards):
             _sweep_shard(client, shards, k, keeps, now, swept)
     return swept
-
-
-def _keeps_by_name(surveys: SurveyRegistry) -> dict[str, int]:
-    """Return how long (ms) what is said in a current survey is kept, if it says so."""
-    current = filter(None, map(surveys.current, surveys.current_names()))
-    return {survey.name: survey.keep_ms for survey in current if survey.keep_ms is not None}
 
 
 def _sweep_shard(
@@ -89,16 +84,16 @@ def _sweep_shard(
     if not shard.due_sessions:
         return
     swept.sessions += len(shard.due_sessions)
-    swept.entries += archive.delete_entries(client, k, _due_entries(client, k, shard))
+    swept.entries += event_stream.delete_entries(client, k, _due_entries(client, k, shard))
     swept.dead_letters += _delete_dead_letters(client, k, shard.due_sessions)
-    archive.forget_references(client, shards, shard.due_sessions)
-    archive.forget_sessions(client, k, shard.due_sessions)
+    event_stream.forget_references(client, shards, shard.due_sessions)
+    event_stream.forget_sessions(client, k, shard.due_sessions)
 
 
 def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: int) -> ExpiringSessions:
     kept: dict[str, int] = {}
     shard = ExpiringSessions(set(), {})
-    for entry in archive.scan_entries(client, k):
+    for entry in event_stream.scan_entries(client, k):
         for record in entry.records:
             match record:
                 case SessionOpened(session=session, version=version) if version in keeps:
@@ -118,7 +113,7 @@ def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: i
 
 def _due_entries(client: redis.Redis, k: int, shard: ExpiringSessions) -> Iterator[bytes]:
     """The entries that hold nothing but what is due."""
-    for entry in archive.scan_entries(client, k):
+    for entry in event_stream.scan_entries(client, k):
         if all(_resolve_session(record, shard) in shard.due_sessions for record in entry.records):
             yield entry.id
 

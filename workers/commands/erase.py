@@ -2,19 +2,22 @@
 copy of one does not bring them back.
 
 One server-side function removes what a commit or a delivery under way would need, so that whatever is under way can add
-nothing afterwards; dead letters go before that, as one that is replayed makes a lane. What is only read, the archive and
-indexes, goes after that; erasing twice, or again
-after a death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
+nothing afterwards; dead letters go before that, as one that is replayed makes a lane. What is only read, the event stream
+and indexes, goes after that, and the archive last (workers/archiving/erasing.py says why); erasing twice, or again after a
+death half-way, does no harm. Mail that nobody has applied is looked at first, for a STOP in it.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from math import inf
 
 import click
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
+from config.archive.database import ArchiveDatabase, describe_failure
+from config.archive.schema import has_schema
 from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import exit_on_config_error
 from config.store import keyspace, redis_client, stored_values
@@ -26,10 +29,11 @@ from engine.model import lane as lane_format
 from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
+from workers.archiving.erasing import ArchivedTraces, count_sender, erase_sender
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both
-from workers.store import applied_events, archive, dead_letter_store
+from workers.store import applied_events, dead_letter_store, event_stream
 from workers.store.deployment import Deployment
 from workers.store.lanes import LaneClaim
 from workers.store.optouts import OptOutList, opt_outs_in_lane
@@ -47,12 +51,24 @@ class ErasureCounts(msgspec.Struct):
     sms: int = 0
     other_keys: int = 0
     alarms: int = 0
-    archive_entries: int = 0
+    stream_entries: int = 0
     dead_letters: int = 0
     sessions: int = 0
     invitations: int = 0
     simulated: int = 0
+    archive_entries: int = 0
+    archive_sessions: int = 0
+    archive_answers: int = 0
+    archive_variables: int = 0
+    archive_messages: int = 0
+    archive_sends: int = 0
+    archive_receipts: int = 0
+    archive_refusals: int = 0
     opt_outs: int = 0
+
+    def add_archived(self, traces: ArchivedTraces) -> None:
+        for name, rows in msgspec.structs.asdict(traces).items():
+            setattr(self, f"archive_{name}", rows)
 
 
 _COUNT_LABELS = {
@@ -61,11 +77,19 @@ _COUNT_LABELS = {
     "sms": "SMS to them, not yet sent",
     "other_keys": "locks and tickets",
     "alarms": "alarms and wake-ups",
-    "archive_entries": "entries of the archive",
+    "stream_entries": "entries of the event stream",
     "dead_letters": "dead letters",
     "sessions": "sessions that were found by their ids",
     "invitations": "invitations that waited",
     "simulated": "what the simulated phone got",
+    "archive_entries": "of the archive: entries",
+    "archive_sessions": "of the archive: sessions",
+    "archive_answers": "of the archive: answers",
+    "archive_variables": "of the archive: variables",
+    "archive_messages": "of the archive: SMS",
+    "archive_sends": "of the archive: tries to send",
+    "archive_receipts": "of the archive: receipts",
+    "archive_refusals": "of the archive: refusals",
     "opt_outs": "opt-outs, KEPT as a hash",
 }
 
@@ -74,17 +98,35 @@ class LaneBusyError(ParleyError):
     """The lane changed each time that it was looked at."""
 
 
+class ArchiveNotErasedError(ParleyError):
+    """The archive could not be reached, read or written: what it has of the person is still there, though Redis may have
+    nothing of them any more. The text says why."""
+
+
 class SenderEraser:
-    """Finds and removes every trace of a sender in one deployment."""
+    """Finds and removes every trace of a sender in one deployment. Raises ConfigError if its archive's URL cannot be used.
+    `log_is_held` says after an erasure that bytes of what was removed are in the log of SQLite still, as somebody reads."""
 
     def __init__(self, deployment: Deployment, optouts: OptOutList) -> None:
+        self._archive = ArchiveDatabase(deployment.settings.archive_url)
+        self.log_is_held = False
         self._redis = deployment.lanes
         self._broker = deployment.broker
         self._settings = deployment.settings
         self._optouts = optouts
 
     def erase(self, sender: str) -> ErasureCounts:
-        """Remove every trace of `sender`, and count them. Raises LaneBusyError."""
+        """Remove every trace of `sender`, and count them. Raises LaneBusyError, and ArchiveNotErasedError once Redis has
+        nothing of them any more."""
+        erased = self._erase_from_redis(sender)
+        with self._reaching_archive():
+            if self._find_archive():
+                k = keyspace.shard_of(sender, self._settings.shards)
+                erased.add_archived(erase_sender(self._archive, k, sender))
+                self.log_is_held = not self._archive.checkpoint()
+        return erased
+
+    def _erase_from_redis(self, sender: str) -> ErasureCounts:
         invitations = self._remove_invitations(sender)
         dead_letters = self._erase_dead_letters(sender)  # first, or a replay gives them a lane again
         erased, at = self._erase_lane(sender)
@@ -96,7 +138,33 @@ class SenderEraser:
         return erased
 
     def count_traces(self, sender: str) -> ErasureCounts:
-        """Count what `erase` would remove."""
+        """Count what `erase` would remove. Raises ArchiveNotErasedError if the archive cannot be read."""
+        counts = self._count_in_redis(sender)
+        with self._reaching_archive():
+            if self._find_archive():
+                with self._archive.reading() as connection:
+                    counts.add_archived(count_sender(connection, sender))
+        return counts
+
+    @contextmanager
+    def _reaching_archive(self) -> Iterator[None]:
+        """Raise ArchiveNotErasedError for what a database raises, and leave no connection open."""
+        try:
+            yield
+        except SQLAlchemyError as e:
+            raise ArchiveNotErasedError(describe_failure(e)) from e
+        finally:
+            self._archive.close()
+
+    def _find_archive(self) -> bool:
+        """Whether there is an archive. Raises ArchiveNotErasedError if there is one somewhere else."""
+        if has_schema(self._archive):
+            return True
+        if event_stream.is_archived(self._redis, self._settings.shards):
+            raise ArchiveNotErasedError("there is one, but not where PARLEY_ARCHIVE_URL says")
+        return False
+
+    def _count_in_redis(self, sender: str) -> ErasureCounts:
         k = keyspace.shard_of(sender, self._settings.shards)
         mail, sms = redis_client.run_commands(
             self._redis, [("LLEN", name(k, sender)) for name in (keyspace.mailbox_key, keyspace.outbox_key)]
@@ -110,7 +178,7 @@ class SenderEraser:
             sms=sms,
             other_keys=other_keys,
             alarms=self._count_alarms(k, sender),
-            archive_entries=sum(entry.sender == sender for entry in archive.scan_entries(self._redis, k)),
+            stream_entries=sum(entry.sender == sender for entry in event_stream.scan_entries(self._redis, k)),
             dead_letters=sum(
                 letter.sender == sender for letter in dead_letter_store.scan_unordered(self._redis, k)
             ),
@@ -176,15 +244,15 @@ class SenderEraser:
         return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
-        """Remove the archive entries, session ids and dead letters written until `at` (ms), and add them to `erased`."""
+        """Remove the entries of the event stream, the session ids and the dead letters written until `at` (ms), and add them to `erased`."""
         k = keyspace.shard_of(sender, self._settings.shards)
         theirs = (
-            entry.id for entry in archive.scan_entries(self._redis, k, str(at)) if entry.sender == sender
+            entry.id for entry in event_stream.scan_entries(self._redis, k, str(at)) if entry.sender == sender
         )
         sessions = self._session_ids_of(k, sender)
-        archive.forget_references(self._redis, self._settings.shards, sessions)
-        erased.sessions = archive.forget_sessions(self._redis, k, sessions)
-        erased.archive_entries = archive.delete_entries(self._redis, k, theirs)
+        event_stream.forget_references(self._redis, self._settings.shards, sessions)
+        erased.sessions = event_stream.forget_sessions(self._redis, k, sessions)
+        erased.stream_entries = event_stream.delete_entries(self._redis, k, theirs)
         if names := self._simulated_keys(sender):
             erased.simulated = redis_client.run_command(self._redis, ("UNLINK", *names))
         erased.dead_letters += self._erase_dead_letters(sender, at)
@@ -286,9 +354,10 @@ def _other_keys(k: int, sender: str) -> list[str]:
 def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Remove every trace of a phone number, but that it opted out.
 
-    Sessions, answers, transcripts, dead letters and what waits are gone for good. That they said stop is kept without
-    the number, so that nobody texts them again; and so is, for some days, which webhooks were applied, so that a copy
-    of one changes nothing. May be done while Parley runs.
+    Sessions, answers, transcripts, dead letters and what waits are gone for good, from Redis and from the archive. That
+    they said stop is kept without the number, so that nobody texts them again; and so is, for some days, which webhooks
+    were applied, so that a copy of one changes nothing. May be done while Parley runs. Exit status 1 if the archive could
+    not be reached: type it again then. Backups and exports that were made before are yours to delete from.
 
     \b
     Example:
@@ -302,6 +371,14 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
         erased = eraser.count_traces(sender) if dry_run else eraser.erase(sender)
     except LaneBusyError as e:
         raise click.ClickException(str(e)) from e
+    except ArchiveNotErasedError as e:
+        raise click.ClickException(_unfinished_sentence(str(e), dry_run=dry_run)) from e
+    if eraser.log_is_held:
+        click.echo(
+            "the archive is being read: some bytes of what was removed stay in its -wal file until the next erasure, or until "
+            "the archive's process writes over them",
+            err=True,
+        )
     if as_json:
         print_json({"dry_run": dry_run} | msgspec.structs.asdict(erased))
     else:
@@ -312,6 +389,15 @@ def _build_eraser() -> SenderEraser:
     deployment = connect_both(os.environ)
     with exit_on_config_error():
         return SenderEraser(deployment, deployment.open_opt_out_list())
+
+
+def _unfinished_sentence(why: str, *, dry_run: bool) -> str:
+    if dry_run:
+        return f"what the archive has of them cannot be counted: {why}"
+    return (
+        f"Redis has nothing of them any more, but the archive has what it had: {why}. Type this again once it can be "
+        "reached; erasing twice does no harm."
+    )
 
 
 def _print_counts(erased: ErasureCounts, head: str) -> None:

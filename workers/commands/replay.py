@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 import msgspec
-import redis
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
+from config.archive.database import describe_failure
 from config.settings.channels import channel_policies
 from config.store import keyspace, redis_client
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE, exit_unusable
@@ -41,9 +42,12 @@ from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
+from workers.archiving.archived_versions import load_archived_versions
+from workers.archiving.joined_history import HistoryReader
 from workers.commands.connect import connect_lanes
-from workers.commands.transcript import archived_records, format_record, record_fields
-from workers.store import archive
+from workers.commands.open_archive import open_archive_or_warn
+from workers.commands.transcript import format_record, record_fields
+from workers.store.deployment import Deployment
 from workers.store.survey_versions import load_versions
 
 EXIT_SAME, EXIT_DIFFERENT, EXIT_IMPOSSIBLE = EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE
@@ -54,14 +58,14 @@ _MAX_LISTED = 10
 
 @click.command()
 @click.argument("source", metavar="TRANSCRIPT_OR_SENDER", default="")
-@click.option("--all", "everything", is_flag=True, help="Every session in the archive; a summary.")
+@click.option("--all", "everything", is_flag=True, help="Every session that is stored; a summary.")
 @click.option("--session", default="", help="Only this session.")
 @click.option(
     "--against", type=click.Path(path_type=Path), help="Another version of the survey, to compare with."
 )
 @click.option(
     "--survey", "files", multiple=True, type=click.Path(path_type=Path),
-    help="A survey that a transcript is of, or a version that Redis does not have.",
+    help="A survey that a transcript is of, or a version that neither Redis nor the archive has.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, everything in it.")
 def replay(
@@ -69,7 +73,7 @@ def replay(
 ) -> None:
     """Run stored conversations again, and say where they differ.
 
-    They come from a transcript, or from the archive: those with one sender, or all of them. Without --against each
+    They come from a transcript, or from the archive and Redis: those with one sender, or all of them. Without --against each
     must come out as it was stored, byte for byte. With it they run on another version of their survey, at the same
     times, and what differs is told: path, outcome, SMS, segments, and replies that are no longer read.
 
@@ -89,18 +93,10 @@ def replay(
     show = _JsonWriter() if as_json else _TerminalWriter()
     if source and not re.fullmatch(r"\+[0-9]+", source):
         sys.exit(_replay_transcript(show, Path(source), _read_survey_files(files), session, other))
-    deployment = connect_lanes(os.environ)
-    settings, client, surveys = deployment.settings, deployment.lanes, deployment.surveys
-    load_versions(client, surveys)
-    for path, content in _read_survey_files(files).items():
-        _add_survey(surveys, path, content)
-    run = _SessionRerunner(surveys, channel_policies(settings.channels), other)
-    if everything:
-        sys.exit(show.write_totals(run, _archived_sessions(client, settings.shards)))
-    k = keyspace.shard_of(source, settings.shards)
-    found = sessions_of(source, archived_records(client, k, source))
-    named = f"session {session} of {source}" if session else f"session of {source}"
-    sys.exit(show.write_sessions(run, _filter_sessions(session, found), named))
+    try:
+        sys.exit(_replay_stored(show, source, session, _read_survey_files(files), other))
+    except SQLAlchemyError as e:
+        exit_unusable(f"the archive failed: {describe_failure(e)}")
 
 
 def _read_survey_files(files: Iterable[Path]) -> dict[str, bytes]:
@@ -129,13 +125,42 @@ def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator
     return (stored for stored in found if not session or stored.id == session)
 
 
-def _archived_sessions(client: redis.Redis, shards: int) -> Iterator[RecordedSession]:
-    """Every session in the archive now, shard by shard, read page by page. Only those that have not ended are held in
+def _replay_stored(
+    show: "_ResultWriter", source: str, session: str, sources: dict[str, bytes], other: Survey | None
+) -> int:
+    """Replay stored sessions of the sender `source`, or of everybody if it is empty. Returns the exit status."""
+    deployment = connect_lanes(os.environ)
+    surveys = deployment.surveys
+    load_versions(deployment.lanes, surveys)
+    with open_archive_or_warn(deployment) as archive:
+        if archive is not None:
+            with archive.reading() as connection:
+                load_archived_versions(connection, surveys)
+        for path, content in sources.items():
+            _add_survey(surveys, path, content)
+        run = _SessionRerunner(surveys, channel_policies(deployment.settings.channels), other)
+        history = HistoryReader(deployment.lanes, archive)
+        if not source:
+            return show.write_totals(run, _all_sessions(deployment, history))
+        named = f"session {session} of {source}" if session else f"session of {source}"
+        found = _sender_sessions(deployment, history, source)
+        return show.write_sessions(run, _filter_sessions(session, found), named)
+
+
+def _sender_sessions(
+    deployment: Deployment, history: HistoryReader, sender: str
+) -> Iterator[RecordedSession]:
+    entries = history.read_sender(keyspace.shard_of(sender, deployment.settings.shards), sender)
+    return sessions_of(sender, (record for entry in entries for record in entry.records))
+
+
+def _all_sessions(deployment: Deployment, history: HistoryReader) -> Iterator[RecordedSession]:
+    """Every session that is stored now, shard by shard, read page by page. Only those that have not ended are held in
     memory."""
-    until = str(redis_client.server_time_ms(client))
-    for k in range(shards):
+    until_ms = redis_client.server_time_ms(deployment.lanes)
+    for k in range(deployment.settings.shards):
         found = SessionCollector()
-        for entry in archive.scan_entries(client, k, until):
+        for entry in history.read_shard(k, until_ms):
             yield from found.add_records(entry.sender, entry.records)
         yield from found.unended_sessions()
 

@@ -1,12 +1,10 @@
-"""`parley transcript`: what was said with one phone number, from the archive."""
+"""`parley transcript`: what was said with one phone number, from the archive and the event stream."""
 
 import os
-from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
 import click
 import msgspec
-import redis
 
 from config.store import keyspace
 from engine.commands.json_output import print_json
@@ -29,7 +27,7 @@ from engine.model.events import (
 from engine.model.timestamps import format_local
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_lanes
-from workers.store import archive
+from workers.commands.open_archive import open_history
 
 
 @click.command()
@@ -39,7 +37,7 @@ from workers.store import archive
 def transcript(sender: str, session: str, as_json: bool) -> None:
     """What was said with one phone number, oldest first. Exit status 1 if nothing was.
 
-    Times are of the channel's time zone, as its offset says.
+    Read from the archive, and what that has not yet from Redis. Times are of the channel's time zone, as its offset says.
 
     \b
     Example:
@@ -47,13 +45,15 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     """
     sender = parse_sender_argument(sender)
     deployment = connect_lanes(os.environ)
-    settings, client = deployment.settings, deployment.lanes
+    settings = deployment.settings
     k = keyspace.shard_of(sender, settings.shards)
-    records = [
-        record
-        for record in archived_records(client, k, sender)
-        if not session or _session_of(record) == session
-    ]
+    with open_history(deployment) as history:
+        records = [
+            record
+            for entry in history.read_sender(k, sender)
+            for record in entry.records
+            if not session or _session_of(record) == session
+        ]
     if not records:
         raise click.ClickException(
             f"nothing is archived of {sender}{f' and session {session}' if session else ''}; invitations "
@@ -67,13 +67,6 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
             print_json(record_fields(record))
         else:
             click.echo(f"{format_record_time(record, zones)}  {format_record(record)}")
-
-
-def archived_records(client: redis.Redis, k: int, sender: str) -> Iterator[ArchiveRecord]:
-    """Every record of one sender in shard `k`, oldest first."""
-    for entry in archive.scan_entries(client, k):
-        if entry.sender == sender:
-            yield from entry.records
 
 
 def format_record(record: ArchiveRecord) -> str:

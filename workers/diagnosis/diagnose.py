@@ -622,7 +622,7 @@ def _idle_finding(s: SenderSnapshot) -> DiagnosticFinding:
         return DiagnosticFinding(
             Severity.QUIET,
             "Nothing is known of this number: nothing of it waits, and neither the lanes nor "
-            "the latest of the archive "
+            "the latest records "
             "have it. If it has written, look whether its webhooks arrive (parley_webhooks_total).",
         )
     ended = max((each for each in s.threads if each.ended_at), key=lambda each: each.ended_at, default=None)

@@ -4,7 +4,7 @@ What belongs together is read at once, so that the picture is of one moment. Wha
 sentence, and hides nothing else.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from config.store.channel_readings import ChannelReading
 from config.store.held_invitations import HeldInvitation
 from config.telemetry import process_registry
 from engine.model import lane as lane_format
-from engine.model.events import ArchiveRecord, InboundSms, decode_outbound, decode_records, kind_of
+from engine.model.events import InboundSms, decode_outbound, kind_of
 from engine.model.lane import ChannelLine, Lane, Session, UnreadableLaneError
 from engine.model.policy import ChannelPolicy
 from engine.proofs.survey_loader import reload_surveys
@@ -32,6 +32,7 @@ from engine.turns.inbound_sms import may_opt_out
 from engine.turns.multipart import PARTS_TIMEOUT_MS
 from engine.turns.turn import Turn
 from workers.clock import invitation_pacer
+from workers.diagnosis.last_records import LastRecordsReader
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -53,11 +54,6 @@ from workers.turns.drafts import decode_mail
 
 ENTRIES_READ = 200
 """Entries of a mailbox or an outbox that are looked into; the others are counted."""
-
-RECORDS_SHOWN = 10
-_ARCHIVE_PAGE = 1_000
-_ARCHIVE_PAGES_READ = 20
-"""Pages of a shard's archive that are looked through for a person's last records."""
 
 
 def read_snapshot(deployment: Deployment, sender: str) -> SenderSnapshot:
@@ -259,7 +255,7 @@ class _SnapshotReader:
         found.opt_outs = [each for _, each in sorted((by_lane | listed).items())]
 
     def _search_shard(self, found: SenderSnapshot) -> None:
-        """Search what lies with that of others: invitations, dead letters, the archive."""
+        """Search what lies with that of others: invitations, dead letters, what happened last."""
         held = self._held_invitations(found.unreadable)
         moments = redis_client.run_commands(
             self._redis,
@@ -277,7 +273,8 @@ class _SnapshotReader:
         ]
         if found.outbox and found.outbox[0].id:
             found.tries = self._failed_attempts(found.outbox[0].id, found.unreadable)
-        found.records = self._last_records(found.clock, found.unreadable)
+        records = LastRecordsReader(self._redis, self._k, self._sender, found.unreadable)
+        found.records = records.read(self._settings.archive_url, found.clock)
 
     def _failed_attempts(self, sms: str, unreadable: list[str]) -> list[FailedAttempt]:
         try:
@@ -294,25 +291,6 @@ class _SnapshotReader:
         except ValueError as e:
             unreadable.append(f"an invitation that waits cannot be read: {e}")
         return list(held.values())
-
-    def _last_records(self, clock: int, unreadable: list[str]) -> list[ArchiveRecord]:
-        """Their last records, oldest first: among the shard's latest, else about when their lane last changed."""
-        found = self._records_before("+", _ARCHIVE_PAGES_READ // 2, unreadable)
-        if not found and clock:
-            found = self._records_before(str(clock + 5_000), _ARCHIVE_PAGES_READ // 2, unreadable)
-        return found[-RECORDS_SHOWN:]
-
-    def _records_before(self, until: str, pages: int, unreadable: list[str]) -> list[ArchiveRecord]:
-        found: list[list[ArchiveRecord]] = []
-        for _ in range(pages):
-            page = redis_client.run_command(
-                self._redis, ("XREVRANGE", keyspace.events_key(self._k), until, "-", "COUNT", _ARCHIVE_PAGE)
-            )
-            found += _records_of(self._sender, page, unreadable)
-            if len(page) < _ARCHIVE_PAGE or sum(map(len, found)) >= RECORDS_SHOWN:
-                break
-            until = "(" + page[-1][0].decode()
-        return [record for records in reversed(found) for record in records]
 
 
 def _waiting_mail(entry: bytes, unreadable: list[str]) -> WaitingMail:
@@ -411,17 +389,6 @@ def _dead_letter_summary(letter: DeadLetter) -> DeadLetterSummary:
     why = f"{letter.code} {letter.why}".strip()
     kind = "deadline" if letter.kind == "event" and not letter.what else letter.kind
     return DeadLetterSummary(letter.id, kind, letter.reason, letter.at, letter.channel, letter.session, why)
-
-
-def _records_of(
-    sender: str, page: Iterable[tuple[bytes, Mapping[bytes, bytes]]], unreadable: list[str]
-) -> Iterator[list[ArchiveRecord]]:
-    for identity, fields in page:
-        if fields.get(b"to") == sender.encode():
-            try:
-                yield decode_records(fields[b"e"])
-            except (msgspec.MsgspecError, ValueError, KeyError) as e:
-                unreadable.append(f"the entry {identity.decode()} of the archive cannot be read: {e}")
 
 
 def _score_as_ms(score: bytes | float | None) -> int | None:

@@ -82,7 +82,7 @@ class StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OutboxUpdate(msgspec.Struct, frozen=True):
-    """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the archive, `lane_mail` to the lane.
+    """What came of a take: afterwards the sender rests for `rest_ms`; `records` go to the event stream, `lane_mail` to the lane.
 
     `uncertain`: the SMS stays, and the provider may have it. `ticket` is remembered, to be told apart from later SMS.
     `permit_epoch` is the one of a permit that is booked. `failed_attempt` is remembered while the SMS stays.

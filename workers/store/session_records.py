@@ -1,4 +1,4 @@
-"""Which session does a record belong to? An entry of the archive holds records of one session, or of none, so that what
+"""Which session does a record belong to? An entry of an event stream holds records of one session, or of none, so that what
 was said in a session can be deleted when its time has come, and nothing else with it."""
 
 from collections.abc import Iterable

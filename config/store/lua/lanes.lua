@@ -2,7 +2,7 @@
 -- alarm is there.
 
 local MANY = 4000          -- what `unpack` takes at once; it fails at some 8000, when half of a commit is done
-local MOST_RECORDS = 500   -- records in one entry of the archive
+local MOST_RECORDS = 500   -- records in one entry of the event stream
 local MOST_SMS = 10000     -- SMS that wait for one person: to withdraw them looks at all of them, and Redis does nothing else
 local OUTBOX_FULL = {code = 'outbox_full', why = 'not queued: too many SMS wait for this number'}
 

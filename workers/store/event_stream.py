@@ -1,4 +1,4 @@
-"""What lies in the archive of a shard, page by page, and how some of it is taken out."""
+"""What lies in the event stream of a shard, page by page, and how some of it is taken out."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,11 +9,11 @@ import redis
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import ArchiveRecord, decode_records
 
-ARCHIVE_PAGE_SIZE = 1_000
+STREAM_PAGE_SIZE = 1_000
 
 
-class ArchiveEntry(NamedTuple):
-    """An entry of the archive: its id in the stream, and who it is about."""
+class StreamEntry(NamedTuple):
+    """An entry of an event stream: its id, who it is about, and its records as they are stored."""
 
     id: bytes
     sender: str
@@ -24,22 +24,32 @@ class ArchiveEntry(NamedTuple):
         return decode_records(self.content)
 
 
-def scan_entries(client: redis.Redis, k: int, until: str = "+") -> Iterator[ArchiveEntry]:
+def scan_entries(client: redis.Redis, k: int, until: str = "+") -> Iterator[StreamEntry]:
     """Every entry of shard `k`, oldest first, up to `until` (ms, or a stream's id)."""
-    after = "-"
+    for page in scan_pages(client, k, "-", until):
+        yield from page
+
+
+def scan_pages(client: redis.Redis, k: int, after: str, until: str) -> Iterator[list[StreamEntry]]:
+    """The entries of shard `k` from `after` (`-`, or a stream's id after a parenthesis) up to `until` (ms, or a stream's id)."""
     while page := redis_client.run_command(
-        client, ("XRANGE", keyspace.events_key(k), after, until, "COUNT", ARCHIVE_PAGE_SIZE)
+        client, ("XRANGE", keyspace.events_key(k), after, until, "COUNT", STREAM_PAGE_SIZE)
     ):
-        for entry_id, fields in page:
-            yield ArchiveEntry(entry_id, fields[b"to"].decode(), fields[b"e"])
+        yield [StreamEntry(entry_id, fields[b"to"].decode(), fields[b"e"]) for entry_id, fields in page]
         after = "(" + page[-1][0].decode()
+
+
+def is_archived(client: redis.Redis, shards: int) -> bool:
+    """Whether an archive has ever taken anything from these streams."""
+    names = [("EXISTS", keyspace.archived_key(k)) for k in range(shards)]
+    return any(redis_client.run_commands(client, names))
 
 
 def delete_entries(client: redis.Redis, k: int, ids: Iterable[bytes]) -> int:
     """Take these entries out; answers how many were there."""
     waiting = iter(ids)
     deleted = 0
-    while page := list(islice(waiting, ARCHIVE_PAGE_SIZE)):
+    while page := list(islice(waiting, STREAM_PAGE_SIZE)):
         deleted += redis_client.run_command(client, ("XDEL", keyspace.events_key(k), *page))
     return deleted
 

@@ -1,0 +1,288 @@
+"""Of an erased person the archive has nothing either, whatever the archiver was about to write, on both databases."""
+
+import json
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from threading import Thread
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import delete, func, or_, select, text
+
+from config.archive import schema, tables
+from config.archive.database import ArchiveDatabase
+from config.settings.config_errors import Secret
+from config.store import keyspace
+from engine.model.events import ReceiptRecorded, SessionOpened, SmsSent, encode_event
+from tests.support.archived import archive_everything, archive_page
+from tests.support.postgresql import run_postgresql
+from tests.support.processes import Process
+from tests.support.waiting import HANG_S, until
+from workers.archiving import erasing
+from workers.archiving.erasing import erase_sender
+from workers.commands.erase import ArchiveNotErasedError, SenderEraser, erase
+from workers.store.optouts import open_opt_out_list
+
+ANNA, BORIS = "+33600000001", "+33600000002"
+BY_SENDER = ("entries", "sessions", "messages", "sends", "receipts", "refusals")
+
+
+@pytest.fixture
+def town(pipeline, monkeypatch, tmp_path, valkey):
+    """A pipeline, and an archive that there is not yet."""
+    town = pipeline()
+    monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    return town
+
+
+@pytest.fixture
+def archive(archive_url):
+    database = ArchiveDatabase(archive_url)
+    yield database
+    database.close()
+
+
+def shards(town):
+    return town.world.settings.shards
+
+
+def shard(town, sender):
+    return keyspace.shard_of(sender, shards(town))
+
+
+def eraser(town):
+    return SenderEraser(town.world, open_opt_out_list(town.client, shards(town), ""))
+
+
+def converse(town, sender):
+    """Have a session that ends, one that does not, a stop, and a START that is refused, with sends and receipts."""
+    town.accept(sender, "START", "Ada", "old", "36", "hello?", "START", "STOP", "again?")
+    town.drain()
+    session = next(record.session for record in town.records(sender) if isinstance(record, SessionOpened))
+    for record in (
+        SmsSent(1, "clinic", session, f"{session}x0", f"ticket-{sender}"),
+        ReceiptRecorded(2, "clinic", f"ticket-{sender}", "DELIVERED", "delivered"),
+    ):
+        entry = {"to": sender, "e": encode_event([record])}
+        town.client.xadd(keyspace.events_key(shard(town, sender)), entry)
+
+
+def archived_rows(archive, sender):
+    """How many rows of each table bear the number, or a session of theirs; without those that have none."""
+    with archive.reading() as connection:
+        entries = tables.entries.c
+        theirs = select(entries.session).where(entries.sender == sender, entries.session != "")
+        found = {}
+        for table in tables.METADATA.sorted_tables:
+            conditions = []
+            if "sender" in table.c:
+                conditions.append(table.c.sender == sender)
+            if "session" in table.c:
+                conditions.append(table.c.session.in_(theirs))
+            if conditions:
+                count = select(func.count()).select_from(table).where(or_(*conditions))
+                found[table.name] = connection.execute(count).scalar_one()
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def test_nothing_is_left_of_one_and_all_of_the_other(town, archive):
+    for sender in (ANNA, BORIS):
+        converse(town, sender)
+    archive_everything(town.client, shards(town), archive)
+    others, theirs = archived_rows(archive, BORIS), archived_rows(archive, ANNA)
+    assert {"entries", "sessions", "answers", "messages", "sends", "receipts"} <= theirs.keys()
+    looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
+    assert looked == erased
+    assert {name: getattr(erased, f"archive_{name}") for name in theirs} == theirs
+    assert archived_rows(archive, ANNA) == {}
+    assert archived_rows(archive, BORIS) == others
+    with archive.reading() as connection:
+        hashes = connection.execute(select(tables.opt_outs.c.number_hash)).scalars().all()
+    assert len(hashes) == 2, "that they said stop is kept, without the number"
+    assert eraser(town).erase(ANNA).archive_entries == 0
+
+
+def test_what_only_the_archive_has_is_removed_too(town, archive):
+    converse(town, ANNA)
+    archive_everything(town.client, shards(town), archive)
+    town.client.delete(*town.client.keys("*:events"), *town.client.keys("*:lane:*"))
+    assert eraser(town).erase(ANNA).archive_entries > 0
+    assert archived_rows(archive, ANNA) == {}
+
+
+def test_a_person_of_many_pages_is_removed_whole(town, archive, monkeypatch):
+    monkeypatch.setattr(erasing, "ROWS_A_PAGE", 2)
+    converse(town, ANNA)
+    archive_everything(town.client, shards(town), archive)
+    rows = archived_rows(archive, ANNA)
+    assert rows["messages"] > 4
+    erased = erase_sender(archive, shard(town, ANNA), ANNA)
+    assert {name: getattr(erased, name) for name in rows} == rows
+    assert archived_rows(archive, ANNA) == {}
+
+
+def test_without_an_archive_there_is_nothing_to_erase_there(town, archive):
+    converse(town, ANNA)
+    assert eraser(town).erase(ANNA).archive_entries == 0
+    assert archive.is_missing, "erasing makes none"
+
+
+# The number's bytes
+
+
+def bytes_of(archive_url):
+    """What is on the disk of the archive, its log included."""
+    file = Path(archive_url.removeprefix("sqlite:///"))
+    return b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
+
+
+def test_the_number_is_gone_from_the_file(town, archive, archive_url):
+    """SQLite leaves what is deleted in free space, unless told otherwise, and in its log."""
+    for sender in (ANNA, BORIS):
+        converse(town, sender)
+    archive_everything(town.client, shards(town), archive)
+    assert ANNA.encode() in bytes_of(archive_url)
+    town_eraser = eraser(town)
+    town_eraser.erase(ANNA)
+    assert not town_eraser.log_is_held
+    assert ANNA.encode() not in bytes_of(archive_url)
+    assert BORIS.encode() in bytes_of(archive_url)
+
+
+def test_a_reader_that_keeps_it_in_the_log_is_told(town, archive, archive_url, monkeypatch):
+    converse(town, ANNA)
+    archive_everything(town.client, shards(town), archive)
+    monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
+    reader = sqlite3.connect(archive_url.removeprefix("sqlite:///"), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM entries").fetchone()
+    try:
+        done = CliRunner().invoke(erase, [ANNA, "--yes"])
+    finally:
+        reader.close()
+    assert done.exit_code == 0
+    assert "the archive is being read" in done.stderr
+    assert archived_rows(archive, ANNA) == {}
+
+
+# An archive that is away
+
+
+def test_an_archive_that_cannot_be_written_is_told_and_the_next_time_it_is_erased(
+    town, archive, archive_url, monkeypatch
+):
+    converse(town, ANNA)
+    archive_everything(town.client, shards(town), archive)
+    monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
+    writer = sqlite3.connect(archive_url.removeprefix("sqlite:///"), isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        done = CliRunner().invoke(erase, [ANNA, "--yes", "--json"])
+    finally:
+        writer.close()
+    assert done.exit_code == 1
+    assert (
+        "Redis has nothing of them any more, but the archive has what it had: database is locked"
+        in done.stderr
+    )
+    assert done.stdout == "", "no counts that look like success"
+    assert archived_rows(archive, ANNA)
+    again = CliRunner().invoke(erase, [ANNA, "--yes", "--json"])
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["archive_entries"] > 0
+    assert archived_rows(archive, ANNA) == {}
+
+
+def test_an_archive_that_has_been_seen_and_is_not_here_is_not_taken_for_none(town):
+    town.client.set(keyspace.archived_key(3), "1-0")
+    done = CliRunner().invoke(erase, [ANNA, "--yes"])
+    assert done.exit_code == 1
+    assert "not where PARLEY_ARCHIVE_URL says" in done.stderr
+    assert CliRunner().invoke(erase, [ANNA, "--dry-run"]).exit_code == 1
+
+
+def test_a_postgresql_that_does_not_answer_is_told(town):
+    converse(town, ANNA)
+    elsewhere = on_archive(town, "postgresql://parley@127.0.0.1:1/postgres")
+    with pytest.raises(ArchiveNotErasedError, match="refused"):
+        SenderEraser(elsewhere, open_opt_out_list(town.client, shards(town), "")).erase(ANNA)
+    assert town.records(ANNA) == []
+
+
+# The archiver is about to write
+
+
+def on_archive(town, url):
+    """The deployment, whose archive is another."""
+    settings = msgspec.structs.replace(town.world.settings, archive_url=Secret(url))
+    return msgspec.structs.replace(town.world, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    with run_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request, archive_url):
+    """An archive without rows, on each database."""
+    url = archive_url if request.param == "sqlite" else request.getfixturevalue("postgresql")
+    database = ArchiveDatabase(url)
+    schema.migrate(database)
+    with database.writing() as connection:
+        for table in tables.METADATA.sorted_tables:
+            connection.execute(delete(table))
+    yield database
+    database.close()
+
+
+def waits_for_a_lock(database):
+    """Whether somebody does. SQLite does not tell, but lets no two write at once."""
+    if database.is_sqlite:
+        return True
+    with database.reading() as connection:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(connection.execute(query).scalar())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("place", ["archive_locked", "archive_read"])
+def test_an_archiver_that_stands_still_brings_nobody_back(town, either, place, tmp_path, valkey):
+    """It has locked the shard, and has read the person's entries or is about to; they are erased; it goes on."""
+    neighbour = next(
+        each for each in map("+3361000{:04}".format, range(10_000)) if shard(town, each) == shard(town, ANNA)
+    )
+    for sender in (ANNA, neighbour):
+        converse(town, sender)
+    k = shard(town, ANNA)
+    archive_page(town.client, k, either, size=2)
+    url = either.url.render_as_string(hide_password=False)
+    archiver = Process(
+        "archiver",
+        f"{sys.executable} -m tests.support.archived {valkey.url} {url.replace('+psycopg', '')} {k}",
+        {**os.environ, "PARLEY_FAULT": f"stop:{place}"},
+        tmp_path / "archiver.log",
+    )
+    try:
+        archiver.wait_stopped()
+        eraser = SenderEraser(
+            on_archive(town, url.replace("+psycopg", "")), open_opt_out_list(town.client, shards(town), "")
+        )
+        erasing_it = Thread(target=eraser.erase, args=[ANNA])
+        erasing_it.start()
+        until(lambda: town.records(ANNA) == [], 10, "Redis has nothing of her any more")
+        until(
+            lambda: waits_for_a_lock(either) or not erasing_it.is_alive(), 10, "the archive's turn has come"
+        )
+        archiver.sigcont()
+        assert archiver.wait_dead() == 0, archiver.log.read_text()
+        erasing_it.join(HANG_S)
+    finally:
+        archiver.kill9()
+    assert archived_rows(either, ANNA) == {}
+    assert archived_rows(either, neighbour)["messages"] > 4
