@@ -72,7 +72,7 @@ def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
         settings,
         surveys,
         mailboxes,
-        InlineReplies(settings.shards, settings.keep_events_ms, lanes, mailboxes),
+        InlineReplies(settings.shards, lanes, mailboxes),
     )
     app.add_route("/webhooks/{channel}", webhooks)
     app.add_route("/healthz", health.LivenessResource())

@@ -56,6 +56,12 @@ def rate_by(counter: str, by: str, where: str = _CHANNEL) -> PromQuery:
     return PromQuery(f"sum by ({by}) (rate({selector}[$__rate_interval]))", _legend_template(by))
 
 
+def _rate_of_all(counter: str, legend: str) -> PromQuery:
+    """How often a second, of a counter without labels."""
+    selector = f"parley_{counter}_total{_label_matchers(_MACHINE)}"
+    return PromQuery(f"sum (rate({selector}[$__rate_interval]))", legend)
+
+
 def increase_by(counter: str, by: str, span: str, where: str = _CHANNEL) -> PromQuery:
     """How many in the last `span`, by these labels."""
     selector = f"parley_{counter}_total{_label_matchers(_MACHINE, where)}"
@@ -206,8 +212,7 @@ DASHBOARD_ROWS = [
         Panel("Events dropped", "ops", "From senders that are no number, or that are our own.",
               [rate_by("dropped", "channel, reason")]),
         Panel("Copies", "ops", "Events that came again, and changed nothing.",
-              [PromQuery(f"sum (rate(parley_duplicates_total{_label_matchers(_MACHINE)}[$__rate_interval]))",
-                         "copies")]),
+              [_rate_of_all("duplicates", "copies")]),
     ]),
     PanelRow("Dead letters", [
         Panel("Waiting", "short", "By reason. They never vanish by themselves.",
@@ -218,6 +223,26 @@ DASHBOARD_ROWS = [
               [redis_gauge("dead_letters_oldest_seconds")]),
         Panel("Dramatiq's own", "short", "Parley puts nothing there.",
               [redis_gauge("dramatiq_dead_letters")]),
+    ]),
+    PanelRow("Archive", [
+        Panel("Archive behind", "s", "Age of the oldest entry in Redis that the archive does not have.",
+              [redis_gauge("archive_lag_seconds")]),
+        Panel("Entries that wait", "short",
+              "What the archive does not have, at the most. Nothing of it leaves Redis, once an archive was seen.",
+              [PromQuery(redis_gauge("archive_waiting_entries").expr, "waiting"),
+               PromQuery(redis_gauge("archive_seen").expr, "1: an archive was seen")]),
+        Panel("Entries archived", "ops", "Entries of the event stream moved into the archive.",
+              [_rate_of_all("archived_entries", "archived")]),
+        Panel("Archive errors", "ops", "By what is in the way; it is tried again and again.",
+              [rate_by("archive_errors", "reason", "")]),
+        Panel("Held and unreadable", "short",
+              "Shards of an archive that is ahead of Redis; entries in an hour that this release cannot read.",
+              [PromQuery(machine_gauge("archive_held_shards").expr, "{{instance}} shards held"),
+               PromQuery(f"sum (increase(parley_archive_unreadable_entries_total{_label_matchers(_MACHINE)}[1h]))",
+                         "unreadable")]),
+        Panel("In the archive until", "dateTimeAsIso", "All that happened until then can be in results.",
+              [PromQuery(f"1000 * min (parley_archive_read_until_seconds{_label_matchers(_MACHINE)})", "until")],
+              "stat"),
     ]),
     PanelRow("Providers", [
         Panel("Attempts to send", "ops", "By outcome.",

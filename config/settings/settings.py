@@ -15,6 +15,7 @@ import msgspec
 
 from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_channels
 from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
+from config.store.keyspace import UNARCHIVED_STREAM_MS
 from engine.providers import ProviderChannel
 from engine.providers.provider_registry import ProviderSettings
 
@@ -152,7 +153,6 @@ class Settings(msgspec.Struct, frozen=True):
     archive_url: Secret = Secret()
     keep_ms: int = 365 * _DAY_MS
     stream_ms: int = 7 * _DAY_MS
-    keep_events_ms: int = 30 * _DAY_MS
     durability: Durability = "strict"
     public_url: str = ""
     optout_key: Secret = Secret()
@@ -166,6 +166,12 @@ class Settings(msgspec.Struct, frozen=True):
     def only_simulated(self) -> bool:
         """Is every channel simulated? Only then has anybody what the simulator offers to everybody."""
         return all(channel.provider == SIMULATOR for channel in self.channels.values())
+
+    @property
+    def longest_stream_ms(self) -> int:
+        """How long Redis may have what happened, whether or not there is an archive, unless it is behind: for so long, what
+        leads there is kept."""
+        return max(self.stream_ms, UNARCHIVED_STREAM_MS)
 
     @property
     def offered_surveys(self) -> frozenset[str]:

@@ -124,9 +124,7 @@ def accept_commands(
     return commands, positions
 
 
-def withdraw_invitation_command(
-    k: int, channel: str, identity: str, sender: str, keep_events_ms: int, records: bytes
-) -> Command:
+def withdraw_invitation_command(k: int, channel: str, identity: str, sender: str, records: bytes) -> Command:
     """Return the command that holds an invitation no more. It answers 1 if it was held."""
     return function_call(
         WithdrawInvitation(
@@ -136,7 +134,6 @@ def withdraw_invitation_command(
             events=keyspace.events_key(k),
             id=identity,
             sender=sender,
-            keep_events_ms=keep_events_ms,
             records=records,
         )
     )

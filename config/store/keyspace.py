@@ -28,6 +28,9 @@ PROCESSES_KEY = f"{{{SURVEYS_KEY}}}:runs"
 MAX_HELD_MS = 30 * 86_400_000
 """How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
 
+UNARCHIVED_STREAM_MS = 30 * 86_400_000
+"""How long the event streams keep what happened while no archive was ever seen. What one has is kept for PARLEY_STREAM_DAYS."""
+
 OPTOUT_SECRET_KEY, OPTOUT_SECRET_CHECK_KEY = "optout-key", "optout-key-check"
 """The secret that hides numbers in the list of opt-outs, if Parley made it; and by what the secret in use is known."""
 
@@ -142,7 +145,7 @@ def events_key(k: int) -> str:
 
 
 def archived_key(k: int) -> str:
-    """The id of the last entry of the shard's events that an archive has; not there if no archive was ever seen."""
+    """How far an archive has the shard's events: see lua/event_streams.lua. Not there if none was ever seen."""
     return f"{{{k}}}:archived"
 
 

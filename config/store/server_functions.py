@@ -161,13 +161,12 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     dead_letter_reasons: Key
     dead_letter_audit: Key
     server: Key
-    keep_events_ms: int
     keep_applied_ms: int
     lanes: Sequence[CommitLane]
 
 
 class ReadSenderRecords(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Read one person's records of at most `max_entries` of an event stream, whose ids are from `after_id` to `until_id`."""
+    """Read one person's records of at most `max_entries` of the event stream, whose ids are from `after_id` to `until_id`."""
 
     events: Key
     after_id: str
@@ -251,7 +250,6 @@ class UpdateOutbox(ServerFunction, frozen=True, kw_only=True, gc=False):
     permit_epoch: int
     uncertain: Literal[0, 1]
     rest_ms: int
-    keep_events_ms: int
     records: bytes
     dead_letter_id: str
     dead_letter: bytes
@@ -338,7 +336,6 @@ class ConfirmReply(ServerFunction, frozen=True, kw_only=True, gc=False):
     entry: bytes
     others_unheard: Literal[0, 1]
     pause_ms: int
-    keep_events_ms: int
     records: bytes
     ticket: str
 
@@ -518,7 +515,6 @@ class WithdrawInvitation(ServerFunction, frozen=True, kw_only=True, gc=False):
     events: Key
     id: str
     sender: str
-    keep_events_ms: int
     records: bytes
 
 
@@ -566,7 +562,6 @@ class RemoveOptOuts(ServerFunction, frozen=True, kw_only=True, gc=False):
     number_hash: str
     lane_before: bytes
     lane_after: bytes
-    keep_events_ms: int
     records: bytes
     channels: Sequence[str]
 
@@ -590,6 +585,29 @@ class EraseLane(ServerFunction, frozen=True, kw_only=True, gc=False):
     keep_applied_ms: int
     other_keys: Sequence[Key]
     opt_outs: Sequence[ChangedOptOut]
+
+
+# Event streams
+
+
+class NoteArchived(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Say that an archive has the shard's events up to `id`: `entries` more than when it last said so, 0 if nobody counts."""
+
+    events: Key
+    archived: Key
+    id: str
+    entries: int = 0
+
+
+class TrimEvents(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Take out of the shard's events what an archive has and what is older than `archived_before_ms`; if none was ever seen,
+    what is older than `unarchived_before_ms`. At most `max_entries`."""
+
+    events: Key
+    archived: Key
+    archived_before_ms: int
+    unarchived_before_ms: int
+    max_entries: int
 
 
 # Dead letters
@@ -676,6 +694,7 @@ FUNCTIONS: tuple[type[ServerFunction], ...] = (
     TakeReferences, HoldInvitations, CountDueInvitations, ReadDueInvitations, ReleaseInvitations,
     WithdrawInvitation,
     AddOptOuts, RemoveOptOuts, EraseLane,
+    NoteArchived, TrimEvents,
     ClaimForReplay, ReleaseKept, DiscardDeadLetters, ResolveDramatiqLetter,
 )  # fmt: skip
 """All of them: lua/ registers these and no others."""

@@ -117,6 +117,10 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     for reason, count in waiting.items():
         yield metrics.DEAD_LETTERS_WAITING, (reason,), count
     yield metrics.DEAD_LETTERS_OLDEST_SECONDS, (), max(s.dead_oldest_ms for s in found.shards) / 1_000
+    unarchived = found.unarchived()
+    yield metrics.ARCHIVE_SEEN, (), unarchived.seen
+    yield metrics.ARCHIVE_LAG_SECONDS, (), unarchived.oldest_ms / 1_000
+    yield metrics.ARCHIVE_WAITING_ENTRIES, (), unarchived.waiting
     for name, channel in found.channels.items():
         yield metrics.INVITATIONS_HELD, (name,), channel.held
         if channel.sms_cap:

@@ -137,6 +137,22 @@ CIRCUITS_OPENED = _counter("circuits_opened_total", "Pauses because a provider f
 CREDIT = _gauge("credit", "What the provider said is left, in its own unit", "channel", mode="mostrecent")
 DEAD_LETTERS = _counter("dead_letters_total", "Events and SMS put aside for a person to look at", "reason")
 
+ARCHIVED_ENTRIES = _counter("archived_entries_total", "Entries of the event stream moved into the archive")
+ARCHIVE_ERRORS = _counter(
+    "archive_errors_total", "Times that nothing could be archived, by what was in the way", "reason"
+)
+ARCHIVE_UNREADABLE = _counter(
+    "archive_unreadable_entries_total", "Entries of the event stream that `archive` could not read"
+)
+ARCHIVE_HELD_SHARDS = _gauge(
+    "archive_held_shards", "Shards of which nothing is archived, as the archive is ahead of Redis"
+)
+ARCHIVE_READ_UNTIL = _gauge(
+    "archive_read_until_seconds",
+    "The Unix time until which all that happened is in the archive",
+    mode="mostrecent",
+)
+
 CLOCK_DIFFERENCE_SECONDS = _gauge(
     "clock_difference_seconds", "By how much this machine's clock is ahead of that of the lanes' Redis"
 )
@@ -169,6 +185,13 @@ DEAD_LETTERS_WAITING = _scrape_time_gauge(
 DEAD_LETTERS_OLDEST_SECONDS = _scrape_time_gauge("dead_letters_oldest_seconds", "Age of the oldest of them")
 DRAMATIQ_DEAD_LETTERS = _scrape_time_gauge(
     "dramatiq_dead_letters", "Messages in the dead-letter queues of Dramatiq's own broker"
+)
+ARCHIVE_SEEN = _scrape_time_gauge("archive_seen", "1 once an archive has said how far it is")
+ARCHIVE_LAG_SECONDS = _scrape_time_gauge(
+    "archive_lag_seconds", "Age of the oldest entry of the event stream that no archive has"
+)
+ARCHIVE_WAITING_ENTRIES = _scrape_time_gauge(
+    "archive_waiting_entries", "Entries of the event stream that no archive has, at the most"
 )
 INVITATIONS_HELD = _scrape_time_gauge("invitations_held", "Invitations that wait for their turn", "channel")
 SMS_BUDGET_EXHAUSTED = _scrape_time_gauge(

@@ -40,14 +40,15 @@ HEARTBEAT_TIMEOUT_S = 1.0
 CLOCK_TOLERANCE_MS = 1_000
 """By how much a process's clock may differ from that of the lanes' Redis before it is said."""
 
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive")
 """The Procfile's lines."""
 
 
 class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much
-    it did a second since it spoke last: see WORK_COUNTERS. Times are the server's ms."""
+    it did a second since it spoke last: see WORK_COUNTERS. `held_shards` are those that an `archive` process holds back, as its
+    archive is ahead of Redis. Times are the server's ms."""
 
     at: int
     surveys: dict[str, str] = {}
@@ -59,6 +60,7 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     release: str = ""
     per_s: float = 0.0
     clock_ahead_ms: int = 0
+    held_shards: int = 0
 
 
 WORK_COUNTERS: Mapping[str, Counter] = {
@@ -67,6 +69,7 @@ WORK_COUNTERS: Mapping[str, Counter] = {
     "conversation": metrics.TURNS,
     "delivery": metrics.SENDS,
     "clock": metrics.WAKEUPS,
+    "archive": metrics.ARCHIVED_ENTRIES,
 }
 """The counter of each role's work."""
 
@@ -95,7 +98,7 @@ def send_heartbeats(
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
             now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s(),
-            ahead_ms,
+            ahead_ms, _held_shards(),
         )  # fmt: skip
         store_heartbeat(client, name, me)
 
@@ -106,6 +109,13 @@ def send_heartbeats(
         with suppress(redis.RedisError):  # its silence will say so
             remove_processes(client, [name])
         client.close()
+
+
+def _held_shards() -> int:
+    """How many this process holds back, as it has counted."""
+    return round(
+        sum(sample.value for each in metrics.ARCHIVE_HELD_SHARDS.collect() for sample in each.samples)
+    )
 
 
 class ClockComparison:

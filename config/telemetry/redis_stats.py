@@ -58,6 +58,15 @@ class AlarmStats(msgspec.Struct, frozen=True):
     late_ms: int = 0
 
 
+class StreamStats(msgspec.Struct, frozen=True):
+    """What no archive has of a shard's events: at most so many entries `waiting`, the first of which is `oldest_ms` old.
+    `seen`: an archive has said how far it is."""
+
+    seen: bool = False
+    waiting: int = 0
+    oldest_ms: int = 0
+
+
 class ShardStats(msgspec.Struct, frozen=True, kw_only=True):
     """`held` lanes are some worker's; that of `abandoned` ones has not come back within its lease. Both are counted among
     those whose alarms are nearest, the latter without those that an operator had. `dead` letters are by reason, `dead_oldest_ms` is the age of the oldest."""
@@ -69,6 +78,7 @@ class ShardStats(msgspec.Struct, frozen=True, kw_only=True):
     abandoned: int = 0
     dead: Mapping[str, int] = {}
     dead_oldest_ms: int = 0
+    events: StreamStats = StreamStats()
 
 
 class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +111,15 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
             for reason, count in shard.dead.items():
                 found[reason] = found.get(reason, 0) + count
         return found
+
+    def unarchived(self) -> StreamStats:
+        """What no archive has of all shards together."""
+        streams = [shard.events for shard in self.shards]
+        return StreamStats(
+            any(each.seen for each in streams),
+            sum(each.waiting for each in streams),
+            max((each.oldest_ms for each in streams), default=0),
+        )
 
 
 class StatsReader:
@@ -215,6 +234,8 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
     first_outbox: Sequence[Any]
     reasons: Mapping[bytes, bytes]
     first_letter: Sequence[Any]
+    archived: bytes | None
+    stream: Mapping[bytes, Any]
     all_invitations: int
     invitations: Mapping[str, int]
 
@@ -229,6 +250,8 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
             next(answers),
             next(answers),
             next(answers),
+            next(answers),
+            _stream_fields(next(answers)),
             next(answers),
             {name: next(answers) for name in channels},
         )
@@ -248,10 +271,26 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
             if at <= now + LANE_LEASE_MS
         ]
         yield ("MGET", *locks) if locks else ("ECHO", b"")
+        after = f"({self._archived_id.decode()}"
+        yield ("XRANGE", keyspace.events_key(self.k), after, "+", "COUNT", 1)
+
+    @property
+    def _archived_id(self) -> bytes:
+        """The id of the last entry that an archive has."""
+        return self.archived.partition(b" ")[0] if self.archived else b"0-0"
+
+    def _stream_stats(self, unarchived: Sequence[Any], now: int) -> StreamStats:
+        """`unarchived`: the first entry that no archive has, if there is one."""
+        if not unarchived:
+            return StreamStats(self.archived is not None)
+        archived = int(self.archived.partition(b" ")[2] or 0) if self.archived else 0
+        there = self.stream.get(b"length", 0)
+        waiting = min(there, self.stream.get(b"entries-added", 0) - archived)
+        return StreamStats(self.archived is not None, max(1, waiting), max(0, now - _entry_ms(unarchived[0])))
 
     def shard_stats(self, now: int, answers: Iterator[Any]) -> ShardStats:
         """Take the answers to `followup_commands`."""
-        lanes_due, outboxes_due, stored = next(answers), next(answers), next(answers)
+        lanes_due, outboxes_due, stored, unarchived = (next(answers) for _ in range(4))
         locks = [lock for value in stored or () if value and (lock := parse_lock(value))]
         held = sum(lock.until > now for lock in locks)
         lapsed = sum(lock.until <= now and lock.attempts > 0 for lock in locks)
@@ -264,6 +303,7 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
             abandoned=lapsed,
             dead=self._dead_by_reason(),
             dead_oldest_ms=_first_age_ms(self.first_letter, now),
+            events=self._stream_stats(unarchived, now),
         )
 
     def _dead_by_reason(self) -> dict[str, int]:
@@ -291,6 +331,8 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
     yield _first_entry_command(keyspace.outbox_alarms_key(k))
     yield ("HGETALL", keyspace.dead_letter_reasons_key(k))
     yield _first_entry_command(keyspace.dead_letter_index_key(k))
+    yield ("GET", keyspace.archived_key(k))
+    yield ("XINFO", "STREAM", keyspace.events_key(k))
     yield ("HLEN", keyspace.held_invitations_key(k))
     for name in channels:
         yield ("ZCARD", keyspace.held_ids_key(k, name))
@@ -301,10 +343,11 @@ def _first_entry_command(key: str) -> Command:
 
 
 def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
-    """The answers, in one round trip. An error is raised, but for a server that does not tell about itself."""
+    """The answers, in one round trip. An error is raised, but for a server that does not tell about itself, and a stream that
+    is not there."""
     answers = redis_client.try_commands(client, commands)
     for command, answer in zip(commands, answers, strict=True):
-        if isinstance(answer, Exception) and command[0] != "INFO":
+        if isinstance(answer, Exception) and command[0] not in ("INFO", "XINFO"):
             raise answer
     return iter(answers)
 
@@ -320,6 +363,16 @@ def _server_stats(answers: Iterator[Any]) -> ServerStats:
         memory=int(known.get("used_memory", 0)),
         most_memory=int(known.get("maxmemory", 0)),
     )
+
+
+def _stream_fields(shown: Sequence[Any] | Exception) -> dict[bytes, Any]:
+    """What XINFO STREAM answers, by name; nothing of a stream that is not there."""
+    return {} if isinstance(shown, Exception) else dict(zip(shown[::2], shown[1::2], strict=True))
+
+
+def _entry_ms(entry: Sequence[Any]) -> int:
+    """When an entry of a stream was added, by its id."""
+    return int(entry[0].partition(b"-")[0])
 
 
 def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:

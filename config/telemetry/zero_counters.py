@@ -47,6 +47,7 @@ SEND_OUTCOMES = (
     "tries_exhausted", "uncertain",
 )  # fmt: skip
 LOOKUP_OUTCOMES = ("found", "not_found", "unknown")
+ARCHIVE_ERROR_REASONS = ("redis", "database", "disk_full", "unexpected")
 RECEIPT_STATES = tuple(state or "other" for state in get_args(SmsState))
 
 
@@ -103,12 +104,17 @@ def _by_clock(settings: Settings) -> Iterator[CountedLabels]:
     yield from _each(metrics.INVITATIONS_RELEASED, tuple(settings.channels), RELEASE_OUTCOMES)
 
 
+def _by_archive(_: Settings) -> Iterator[CountedLabels]:
+    yield from _each(metrics.ARCHIVE_ERRORS, ARCHIVE_ERROR_REASONS)
+
+
 _COUNTED_BY: Mapping[str, Callable[[Settings], Iterator[CountedLabels]]] = {
     "web": _by_web,
     "ratelimit": _by_turns(STARTS_QUEUE),
     "conversation": _by_turns(REPLIES_QUEUE),
     "delivery": _by_delivery,
     "clock": _by_clock,
+    "archive": _by_archive,
 }
 """By role, of process_registry.ROLES."""
 

@@ -138,7 +138,7 @@ class InvitationParser:
     def __init__(self, settings: Settings, surveys: SurveyRegistry) -> None:
         self._surveys = surveys
         self._channels = settings.channels
-        self._keep_ms = settings.keep_events_ms
+        self._keep_ms = settings.longest_stream_ms
         self._own_numbers = {channel.number for channel in settings.channels.values()} | {
             number for channel in settings.channels.values() for number in channel.originators
         }

@@ -77,7 +77,6 @@ class SessionArchive:
 
     def __init__(self, settings: Settings, lanes: AsyncRedisClient, reader: ArchiveReader) -> None:
         self._shards = settings.shards
-        self._keep_ms = settings.keep_events_ms
         self._stream_ms = settings.stream_ms
         self._channels = settings.channels
         self._lanes = lanes
@@ -122,7 +121,7 @@ class SessionArchive:
             await self._begun_view(found)
             or await self._waiting_view(found)
             or await self._begun_view(found)
-            or self._lost_view(found)
+            or await self._lost_view(found)
         )
 
     async def _begun_view(self, found: SessionLocation) -> SessionView | None:
@@ -165,10 +164,13 @@ class SessionArchive:
                 return view
         return None
 
-    def _lost_view(self, found: SessionLocation) -> SessionView | None:
-        """Return a view that says `dead_letter`: the invitation was accepted so recently that the archive would
+    async def _lost_view(self, found: SessionLocation) -> SessionView | None:
+        """Return a view that says `dead_letter`: the invitation was accepted so recently that the event stream would
         know its end, and it is nowhere, so it became a dead letter. None if it is older, or never was."""
-        if not found.id or now_ms() - found.since > self._keep_ms:
+        if not found.id:
+            return None
+        (archived,) = await self._lanes.run_commands([("EXISTS", keyspace.archived_key(found.k))])
+        if now_ms() - found.since > (self._stream_ms if archived else keyspace.UNARCHIVED_STREAM_MS):
             return None
         return SessionView(
             id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
@@ -192,9 +194,7 @@ class SessionArchive:
         """Hold it no more; False if its turn came first."""
         channel = held.event.channel
         records = encode_event([OpeningRefused(now, channel, held.id, "cancelled", held.event)])
-        withdraw = function_calls.withdraw_invitation_command(
-            held.k, channel, held.id, held.sender, self._keep_ms, records
-        )
+        withdraw = function_calls.withdraw_invitation_command(held.k, channel, held.id, held.sender, records)
         (was_held,) = await self._lanes.run_commands([withdraw])
         return bool(was_held)
 

@@ -114,13 +114,11 @@ class InlineReplies:
     def __init__(
         self,
         shards: int,
-        keep_events_ms: int,
         lanes: AsyncRedisClient,
         mailboxes: MailboxWriter,
         most: int = MAX_WAITING_WEBHOOKS,
     ) -> None:
         self._shards = shards
-        self._keep_events_ms = keep_events_ms
         self._lanes = lanes
         self._mailboxes = mailboxes
         self._free_waits = most
@@ -184,7 +182,6 @@ class InlineReplies:
                 entry=found.written,
                 others_unheard=1 if len(entrusted) > 1 else 0,
                 pause_ms=round(channel.limits.pause_s * 1000),
-                keep_events_ms=self._keep_events_ms,
                 records=encode_event([sent]),
                 ticket=receipt.ticket,
             )

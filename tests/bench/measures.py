@@ -26,7 +26,7 @@ from engine.model.effects import Effects
 from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
-from tests.bench.parley_side import KEEP_EVENTS_MS, SHARDS, Lanes, batches
+from tests.bench.parley_side import SHARDS, Lanes, batches
 from tests.bench.signatures import signature_costs
 from tests.bench.textbook_side import Textbook
 from tests.support import clinic
@@ -250,7 +250,7 @@ def _bare_turns(bench: Bench) -> float:
         lanes.take_unsent(senders)
         lanes.put((sender, "Ada") for sender in senders)
         client = redis_client.connect(bench.valkey.url)
-        bare = WorkerLanes(client, SHARDS, KEEP_EVENTS_MS, open_opt_out_list(client, SHARDS, ""))
+        bare = WorkerLanes(client, SHARDS, open_opt_out_list(client, SHARDS, ""))
         begun_s = monotonic()
         for batch in batches(senders, WAKEUP_BATCH):
             bare.commit([_bare_draft(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])

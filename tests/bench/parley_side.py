@@ -15,7 +15,6 @@ from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxLease, OutboxStore, Ou
 T = TypeVar("T")
 
 SHARDS = 16
-KEEP_EVENTS_MS = 90 * 86_400_000
 BATCH = 500
 SENDING_THREADS = 4
 FILL_S = 300.0
@@ -31,7 +30,7 @@ class Lanes:
         self._broker = valkey.client(valkey.broker_url)
         for client in (self._lanes, self._broker):
             redis_client.load_functions(client)
-        self._outboxes = OutboxStore(self._lanes, SHARDS, KEEP_EVENTS_MS, OUTBOX_LEASE_MS)
+        self._outboxes = OutboxStore(self._lanes, SHARDS, OUTBOX_LEASE_MS)
 
     def put(self, texts: Iterable[tuple[str, str]], *, start: bool = False) -> None:
         """Mail from each of these senders, accepted as ingest does; nobody is woken."""

@@ -215,7 +215,7 @@ class Outbox:
             Commit(
                 **LETTERS, lane_alarms=keyspace.lane_alarms_key(K), outbox_alarms=OUTBOX["outbox_alarms"],
                 optouts=keyspace.optouts_key(K), dead_letter_audit=keyspace.dead_letter_audit_key(K),
-                server=keyspace.server_key(K), keep_events_ms=1, keep_applied_ms=1, lanes=[lane],
+                server=keyspace.server_key(K), keep_applied_ms=1, lanes=[lane],
             )
         )  # fmt: skip
 
@@ -276,7 +276,7 @@ class Outbox:
                 **OUTBOX, **LETTERS, tickets=keyspace.tickets_key(K, ANNA), lane_alarms=keyspace.lane_alarms_key(K),
                 mailbox=LANE["mailbox"], failed_attempts=keyspace.failed_attempts_key(K, ANNA), sender=ANNA,
                 fence=self.fence, entry=self.entry, disposition=disposition,
-                permit_epoch=7 if disposition == "booked" else 0, uncertain=uncertain, rest_ms=rest_ms, keep_events_ms=1,
+                permit_epoch=7 if disposition == "booked" else 0, uncertain=uncertain, rest_ms=rest_ms,
                 records=b"", dead_letter_id="", dead_letter=b"", ticket="", lane_mail=b"", first_attempt_ms=0,
                 failed_attempt=b"",
             )
@@ -338,7 +338,7 @@ class Outbox:
             self.run(
                 ConfirmReply(
                     **OUTBOX, events=LETTERS["events"], tickets=keyspace.tickets_key(K, ANNA), sender=ANNA,
-                    entry=entries[0], others_unheard=int(unheard > 0), pause_ms=pause_ms, keep_events_ms=1, records=b"r",
+                    entry=entries[0], others_unheard=int(unheard > 0), pause_ms=pause_ms, records=b"r",
                     ticket="t",
                 )
             )  # fmt: skip

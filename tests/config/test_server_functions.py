@@ -179,7 +179,7 @@ local function pairs_of(value)
 end
 
 local function commit(keys, args)
-  local all = {keys.dead_letter_audit, args.keep_events_ms}
+  local all = {keys.dead_letter_audit, args.keep_applied_ms}
   for lane in each_commit_lane(keys, args) do
     for _, table in ipairs({lane, lane.rare or {}}) do
       for _, name in ipairs({'records', 'outbox_entries'}) do
@@ -248,7 +248,7 @@ def named(answer):
 def test_lua_reads_each_lane_of_a_commit_as_python_packs_it(lanes_echoed, lanes):
     fixed = filled(server_functions.Commit, count(1000), 0)
     answer = call_echo(lanes_echoed, msgspec.structs.replace(fixed, lanes=lanes))
-    assert answer[:2] == [fixed.dead_letter_audit.encode(), fixed.keep_events_ms.encode()]
+    assert answer[:2] == [fixed.dead_letter_audit.encode(), fixed.keep_applied_ms.encode()]
     assert [named(each) for each in answer[2:]] == [plain(msgspec.structs.asdict(each) | {"rare": each.rare and {
         name: [msgspec.structs.asdict(one) if is_group(type(one)) else one for one in value] if isinstance(value, list) else value
         for name, value in msgspec.structs.asdict(each.rare).items()

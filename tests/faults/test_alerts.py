@@ -206,9 +206,7 @@ class World:
     def resume(self, name):
         """As `parley channel resume` does."""
         self.channels.resume(name)
-        outboxes = OutboxStore(
-            self.lanes, self.settings.shards, self.settings.keep_events_ms, OUTBOX_LEASE_MS
-        )
+        outboxes = OutboxStore(self.lanes, self.settings.shards, OUTBOX_LEASE_MS)
         outboxes.bring_forward(name, self.settings.channels[name].limits.sms_per_second)
 
     def accept(self, sender, event):
@@ -358,7 +356,7 @@ def what_takes_long(story, world, town):
     story.broken("ParleyNewDeadLetters", "ParleyManyDeadLetters", "ParleyRepliesSlow", *LONG)
     flood = town.number()
     shards = world.settings.shards
-    lost = LaneStore(world.lanes, shards, 0, open_opt_out_list(world.lanes, shards, ""))
+    lost = LaneStore(world.lanes, shards, open_opt_out_list(world.lanes, shards, ""))
     town.also += [
         lambda: town.post("poll", b"{}", token="forged"),
         lambda: town.start(number=flood),

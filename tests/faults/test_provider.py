@@ -227,7 +227,7 @@ def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valk
         deployment.start(web=0, ratelimit=0, conversation=0, delivery=2)
         until(lambda: waiting(redis) == 65, 30, "everyone has been turned away")
         assert ChannelStore(redis, {}).resume(clinic.CHANNEL).pause.why == "test"
-        assert OutboxStore(redis, 16, 0).bring_forward(clinic.CHANNEL, rate) == 65
+        assert OutboxStore(redis, 16).bring_forward(clinic.CHANNEL, rate) == 65
         until(lambda: octopush.count() == 250, 60, "everything was sent")
     accepted = octopush.accepted()
     last_reply = max(at for at, sms in enumerate(accepted) if sms.to in asking)

@@ -235,6 +235,19 @@ def test_one_that_was_accepted_and_is_nowhere_has_to_be_looked_for(api, store):
     assert api.session(ID).status_code == 404
 
 
+@pytest.mark.parametrize("archived, days", [(False, 29), (True, 6)])
+def test_one_that_is_nowhere_was_lost_only_if_the_event_stream_would_know_of_it(base, store, archived, days):
+    """An archive that has its end lets it leave Redis sooner."""
+    api, day = Api(base, "both"), 86_400_000
+    if archived:
+        store.client.set(keyspace.archived_key(K), "1-0 1")
+    now = redis_client.server_time_ms(store.client)
+    store.index(since=now - days * day)
+    assert api.session(ID).json()["reason"] == "dead_letter"
+    store.index(since=now - (days + 2) * day)
+    assert api.session(ID).status_code == 404
+
+
 @pytest.mark.parametrize("identity", ["0" * 16, "x", "0" * 15, "G" * 16, "%00", "*"])
 def test_what_is_not_there_is_404(api, identity):
     for reply in (api.session(identity), api.cancel(identity)):

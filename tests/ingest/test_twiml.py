@@ -80,7 +80,7 @@ def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
             AsyncRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
         )
         mailboxes = MailboxWriter(16, lanes, broker, spool)
-        in_place = InlineReplies(16, 86_400_000, lanes, mailboxes, most)
+        in_place = InlineReplies(16, lanes, mailboxes, most)
 
         async def hear(*events):
             letters = [InboundItem(ANNA, event, perf_counter()) for event in events]

@@ -36,7 +36,7 @@ class Held:
             name: msgspec.structs.replace(each, **channel) for name, each in self.settings.channels.items()
         }
         channels |= dict.fromkeys(others, channels["clinic"])
-        settings = msgspec.structs.replace(self.settings, channels=channels, keep_events_ms=86_400_000)
+        settings = msgspec.structs.replace(self.settings, channels=channels)
         self.campaigns = build_invitation_pacer(
             msgspec.structs.replace(pipeline.world, settings=settings, lanes=client or pipeline.client)
         )

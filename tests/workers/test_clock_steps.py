@@ -43,12 +43,12 @@ def client(own_valkey):
 
 @pytest.fixture
 def lanes(client):
-    return LaneStore(client, SHARDS, 3_600_000, open_opt_out_list(client, SHARDS, ""))
+    return LaneStore(client, SHARDS, open_opt_out_list(client, SHARDS, ""))
 
 
 @pytest.fixture
 def outboxes(client):
-    return OutboxStore(client, SHARDS, 3_600_000, longest_pause_ms=PAUSE_MS)
+    return OutboxStore(client, SHARDS, longest_pause_ms=PAUSE_MS)
 
 
 @pytest.fixture

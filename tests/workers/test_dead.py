@@ -292,7 +292,7 @@ def test_a_deadline_that_failed_is_applied_by_its_replay(town, failing, monkeypa
 
 def buried(town, sms, reason="rejected", **what):
     """A dead letter of an SMS, as the delivery worker buries it."""
-    outboxes = OutboxStore(town.client, town.world.settings.shards, 3_600_000, 60_000)
+    outboxes = OutboxStore(town.client, town.world.settings.shards, 60_000)
     k = shard(town, sms.to)
     town.client.rpush(
         keyspace.outbox_key(k, sms.to), stored_values.outbox_entry(sms.channel, encode_event(sms))

@@ -97,7 +97,7 @@ def letter(sender):
 
 
 def outboxes_of(town):
-    return OutboxStore(town.client, town.world.settings.shards, 3_600_000, 60_000)
+    return OutboxStore(town.client, town.world.settings.shards, 60_000)
 
 
 def test_no_trace_is_left_of_one_and_all_of_the_other(town):

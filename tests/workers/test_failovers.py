@@ -29,12 +29,12 @@ def client(valkey):
 
 @pytest.fixture
 def lanes(client):
-    return LaneStore(client, SHARDS, HOUR_MS, open_opt_out_list(client, SHARDS, ""), channels=["c"])
+    return LaneStore(client, SHARDS, open_opt_out_list(client, SHARDS, ""), channels=["c"])
 
 
 @pytest.fixture
 def outboxes(client):
-    return OutboxStore(client, SHARDS, HOUR_MS, channels=["c"])
+    return OutboxStore(client, SHARDS, channels=["c"])
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_an_opt_out_that_the_lane_has_not_heard_of_is_told(town):
     assert anna.sentence().startswith(
         "The list of opt-outs has them for clinic, but their lane does not know it"
     )
-    optouts.remove_opt_outs(ANNA, ["clinic"], 1_000)
+    optouts.remove_opt_outs(ANNA, ["clinic"])
     optouts.add_opt_outs([(ANNA, "clinic")], "operator")
     assert "it may be in the mail that waits" in json.dumps(anna.told()["diagnosis"])
 

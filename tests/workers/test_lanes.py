@@ -56,12 +56,12 @@ def client(valkey):
 
 @pytest.fixture
 def lanes(client):
-    return LaneStore(client, SHARDS, 3_600_000, open_opt_out_list(client, SHARDS, ""), lease_ms=LEASE_MS)
+    return LaneStore(client, SHARDS, open_opt_out_list(client, SHARDS, ""), lease_ms=LEASE_MS)
 
 
 @pytest.fixture
 def outboxes(client):
-    return OutboxStore(client, SHARDS, keep_events_ms=3_600_000, lease_ms=LEASE_MS)
+    return OutboxStore(client, SHARDS, lease_ms=LEASE_MS)
 
 
 def accept(client, sender, *events, start=False):
@@ -486,7 +486,7 @@ def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lane
     k = keyspace.shard_of(ANNA, SHARDS)
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.get(keyspace.session_key(k, "bb")) == b"6 " + ANNA.encode()
-    assert client.pexpiretime(keyspace.session_key(k, "aa")) == held.now + 1_000 + 3_600_000
+    assert client.pexpiretime(keyspace.session_key(k, "aa")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
 
 
 def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_sooner(client, lanes):
@@ -494,13 +494,13 @@ def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_so
     accept(client, ANNA, b"1")
     held = claim(lanes, ANNA)
     k = keyspace.shard_of(ANNA, SHARDS)
-    long, short = held.now + 9_000_000, held.now + 2_000
+    long, short = held.now + 2 * keyspace.UNARCHIVED_STREAM_MS, held.now + 2_000
     client.set(keyspace.session_key(k, "aa"), b"1 " + ANNA.encode(), pxat=long)
     client.set(keyspace.session_key(k, "bb"), b"1 " + ANNA.encode(), pxat=short)
     lanes.commit([draft(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.pexpiretime(keyspace.session_key(k, "aa")) == long
-    assert client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + 3_600_000
+    assert client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
 
 
 def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):

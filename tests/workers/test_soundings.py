@@ -14,7 +14,9 @@ from prometheus_client import Metric
 from config.settings.settings import Secret
 from config.store import keyspace, pauses, redis_client
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
+from config.store.function_calls import function_call
 from config.store.pauses import StoredPause
+from config.store.server_functions import NoteArchived
 from config.telemetry import exposition as expositions
 from config.telemetry import metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
@@ -28,6 +30,7 @@ from config.telemetry.redis_stats import (
     ServerStats,
     ShardStats,
     StatsReader,
+    StreamStats,
 )
 from engine.model.events import Invitation
 from tests.support.inviting import hold_command
@@ -128,6 +131,63 @@ def test_dead_letters_by_reason_and_the_age_of_the_oldest(town):
     assert found.dead_by_reason() == {"undecodable": 1, "of its own": 1}
     assert (metrics.DEAD_LETTERS_WAITING, ("of its own",), 1) in redis_gauges(found)
     assert 3_600_000 <= found.shards[k].dead_oldest_ms < 3_700_000
+
+
+def test_what_no_archive_has_is_told_from_redis_alone(town):
+    """At the shard that is furthest behind, by the server's clock."""
+    shards = town.world.settings.shards
+    now = redis_client.server_time_ms(town.client)
+    ids = {
+        k: [f"{now - age}-0" for age in ages]
+        for k, ages in {0: (900_000, 600_000, 3_000), 1: (60_000,)}.items()
+    }
+    for k, of_shard in ids.items():
+        for entry_id in of_shard:
+            town.client.xadd(keyspace.events_key(k), {"to": ANNA, "e": b"x"}, id=entry_id)
+
+    def archive(k, entry_id, entries):
+        call = NoteArchived(
+            events=keyspace.events_key(k), archived=keyspace.archived_key(k), id=entry_id, entries=entries
+        )
+        assert redis_client.run_command(town.client, function_call(call)) == 1
+
+    def told():
+        found = take(town)
+        assert len(found.shards) == shards
+        return found.unarchived()
+
+    assert (told().seen, told().waiting) == (False, 4)
+    assert 900_000 <= told().oldest_ms < 930_000
+    archive(0, ids[0][0], 1)
+    assert (told().seen, told().waiting) == (True, 3)
+    assert 600_000 <= told().oldest_ms < 630_000
+    archive(0, ids[0][2], 2)
+    assert told().waiting == 1
+    assert 60_000 <= told().oldest_ms < 90_000, "the shard that nothing was archived of"
+    archive(1, ids[1][0], 1)
+    assert told() == StreamStats(seen=True)
+    gauges = {(gauge, labels): value for gauge, labels, value in redis_gauges(take(town))}
+    assert gauges[metrics.ARCHIVE_SEEN, ()] == 1
+    assert gauges[metrics.ARCHIVE_LAG_SECONDS, ()] == 0
+    assert gauges[metrics.ARCHIVE_WAITING_ENTRIES, ()] == 0
+
+
+def test_what_a_person_is_erased_of_does_not_wait_for_an_archive(town):
+    town.client.xadd(keyspace.events_key(0), {"to": ANNA, "e": b"x"}, id="1-0")
+    town.client.xdel(keyspace.events_key(0), "1-0")
+    assert take(town).unarchived() == StreamStats()
+
+
+def test_what_an_archive_holds_back_is_in_its_heartbeat(valkey):
+    url = f"{valkey.url}"
+    metrics.ARCHIVE_HELD_SHARDS.set(2)
+    try:
+        with process_registry.send_heartbeats(url, "archive") as say:
+            say()
+            (heartbeat,) = process_registry.living_processes(valkey.client()).values()
+    finally:
+        metrics.ARCHIVE_HELD_SHARDS.set(0)
+    assert (heartbeat.role, heartbeat.held_shards) == ("archive", 2)
 
 
 def test_invitations_that_wait_and_the_days_sms(town):

@@ -18,6 +18,7 @@ from config.telemetry.redis_stats import (
     RedisStats,
     ServerStats,
     ShardStats,
+    StreamStats,
 )
 from workers.commands.status import DeploymentState, assess_health, status
 from workers.store.channel_state import ChannelStore
@@ -63,7 +64,7 @@ WRONG = {
     "wake-ups away": ({"broker": DOWN}, "the Redis of the wake-ups does not answer (Connection refused)"),
     "nobody": ({"processes": {}}, "no process of Parley lives"),
     "no conversation and no clock": (
-        {"processes": {role: process(role) for role in ("web", "ratelimit", "delivery")}},
+        {"processes": {role: process(role) for role in ("web", "ratelimit", "delivery", "archive")}},
         "no `conversation` and no `clock` process lives",
     ),
     "nearly full": (
@@ -106,6 +107,22 @@ WRONG = {
         {"channels": {"clinic": ChannelStats(sms_today=500, sms_cap=500)}},
         "the clinic channel has spent the day's 500 SMS",
     ),
+    "an archive that is behind": (
+        {"shards": shard(events=StreamStats(True, 1_234, 12 * MIN))},
+        "the archive is 12 min behind, for which 1234 entries wait in Redis: see the log of `archive`",
+    ),
+    "no archive": (
+        {"shards": shard(events=StreamStats(False, 5, 12 * MIN))},
+        "no archive was ever seen: what was said is gone after 30 days: see the log of `archive`",
+    ),
+    "an archive that is ahead": (
+        {
+            "processes": {role: process(role) for role in process_registry.ROLES}
+            | {"another": process("archive", held_shards=2)},
+            "shards": shard(events=StreamStats(True, 5, 12 * MIN)),
+        },
+        "the archive is ahead of Redis, which has lost what it had last or is another one: 2 shards are not archived",
+    ),
     "dead letters": (
         {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
         "3 dead letters (2 engine_error, 1 rejected), the oldest of 3 h ago: `parley dead list`",
@@ -122,6 +139,22 @@ def test_what_is_wrong_is_said_in_one_sentence(name):
     found, sentence = WRONG[name]
     (wrong,) = assess_health(DeploymentState(RedisStats(**well(**found)))).wrong
     assert wrong.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "events", [StreamStats(True, 7, 4 * MIN), StreamStats(False, 0, 0), StreamStats(True, 0, 0)]
+)
+def test_an_archive_that_keeps_up_and_one_that_has_nothing_to_do_are_well(events):
+    assert assess_health(DeploymentState(RedisStats(**well(shards=shard(events=events))))).ok
+
+
+def test_who_is_to_archive_is_said_where_nobody_does():
+    processes = {role: process(role) for role in process_registry.ROLES if role != "archive"}
+    found = well(processes=processes, shards=shard(events=StreamStats(True, 1, 12 * MIN)))
+    assert assess_health(DeploymentState(RedisStats(**found))).wrong == [
+        "no `archive` process lives",
+        "the archive is 12 min behind, for which 1 entry waits in Redis: that is for `archive` to do",
+    ]
 
 
 def test_all_is_well():

@@ -475,4 +475,4 @@ def test_sessions_and_refused_invitations_are_found_by_their_ids(pipeline):
     for person, session in ((ANNA, f"{1:016x}"), (BORIS, "00000000000000b1"), (BORIS, "00000000000000b2")):
         key = keyspace.session_key(keyspace.shard_of(person, shards), session)
         assert town.client.get(key).endswith(b" " + person.encode())
-        assert town.client.pttl(key) > town.world.settings.keep_events_ms
+        assert town.client.pttl(key) > town.world.settings.longest_stream_ms

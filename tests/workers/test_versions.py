@@ -161,7 +161,9 @@ def test_a_version_that_nobody_needs_is_forgotten(pipeline):
     for source in (ONE, TWO):
         survey_versions.publish_current(town.client, read(clinic=source))
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)]
+    assert survey_versions.forget_unused(town.client, town.world.settings.shards, KEEP_MS) == [
+        version_of(ONE)
+    ]
     assert list(survey_versions.stored_versions(town.client)) == [version_of(TWO)]
     assert survey_versions.version_times(town.client, survey_versions.FIRST_STORED_KEY).keys() == {
         version_of(TWO)
@@ -177,7 +179,7 @@ def test_a_version_stays_while_a_session_is_pinned_to_it(pipeline):
     town.accept(ANNA, "START")
     town.drain()
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
+    assert survey_versions.forget_unused(town.client, town.world.settings.shards, KEEP_MS) == []
     assert (
         survey_versions.version_times(town.client, survey_versions.LAST_USED_KEY)[version_of(ONE)] > OLD_MS
     ), "a session uses it"
@@ -185,7 +187,9 @@ def test_a_version_stays_while_a_session_is_pinned_to_it(pipeline):
     new.accept(ANNA, "yes", event_id="00000000000000aa")
     new.drain()
     grow_old(town, version_of(ONE))
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)], "the session has ended"
+    assert survey_versions.forget_unused(town.client, town.world.settings.shards, KEEP_MS) == [
+        version_of(ONE)
+    ], "the session has ended"
 
 
 def test_nothing_is_forgotten_while_a_lane_cannot_be_read(pipeline):
@@ -193,9 +197,11 @@ def test_nothing_is_forgotten_while_a_lane_cannot_be_read(pipeline):
     survey_versions.publish_current(town.client, town.world.surveys)
     grow_old(town, version_of(ONE))
     town.client.set(keyspace.lane_key(3, ANNA), b"1 0 not a lane")
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == []
+    assert survey_versions.forget_unused(town.client, town.world.settings.shards, KEEP_MS) == []
     town.client.delete(keyspace.lane_key(3, ANNA))
-    assert survey_versions.forget_unused(town.client, KEEP_MS) == [version_of(ONE)]
+    assert survey_versions.forget_unused(town.client, town.world.settings.shards, KEEP_MS) == [
+        version_of(ONE)
+    ]
 
 
 def test_a_version_that_is_run_again_meanwhile_stays(pipeline):
@@ -209,13 +215,27 @@ def test_the_clock_keeps_versions_for_as_long_as_the_archive(pipeline):
     town = pipeline(ONE)
     survey_versions.publish_current(town.client, town.world.surveys)
     now = redis_client.server_time_ms(town.client)
-    keep_ms = town.world.settings.keep_events_ms
+    keep_ms = town.world.settings.longest_stream_ms
     town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): now - keep_ms + 60_000})
     run_housekeeping(town.world)
     assert list(survey_versions.stored_versions(town.client)) == [version_of(ONE)]
     town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): now - keep_ms})
     run_housekeeping(town.world)
     assert list(survey_versions.stored_versions(town.client)) == []
+
+
+def test_a_version_stays_while_the_event_streams_have_what_is_older_than_its_last_use(pipeline):
+    """They have it for as long as an archive that is behind does not, which will want the version with it."""
+    town = pipeline(ONE)
+    survey_versions.publish_current(town.client, town.world.surveys)
+    shards = town.world.settings.shards
+    events = keyspace.events_key(shards - 1)
+    town.client.zadd(survey_versions.LAST_USED_KEY, {version_of(ONE): 5_000})
+    town.client.xadd(events, {"to": ANNA, "e": b"x"}, id="4999-0")
+    town.client.xadd(events, {"to": ANNA, "e": b"x"}, id="5001-0")
+    assert survey_versions.forget_unused(town.client, shards, KEEP_MS) == []
+    town.client.xtrim(events, minid="5001-0", approximate=False)
+    assert survey_versions.forget_unused(town.client, shards, KEEP_MS) == [version_of(ONE)]
 
 
 # What a process does meanwhile

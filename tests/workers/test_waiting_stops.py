@@ -29,7 +29,7 @@ def shard(town):
 
 
 def outboxes_of(town):
-    return OutboxStore(town.client, town.world.settings.shards, 3_600_000)
+    return OutboxStore(town.client, town.world.settings.shards)
 
 
 def turn_alone(town, queue):

@@ -77,7 +77,6 @@ class InvitationPacer:
         waker: WorkerWaker,
         *,
         shards: int,
-        keep_events_ms: int,
     ) -> None:
         self._lanes = lanes
         self._broker = broker
@@ -86,7 +85,6 @@ class InvitationPacer:
         self._waker = waker
         self._channel_store = channel_store
         self._shards = shards
-        self._keep_ms = keep_events_ms
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
         self._backlog_commands = [
             function_call(CountDueInvitations(held_ids=[keyspace.held_ids_key(k, name) for name in channels]))
@@ -203,7 +201,6 @@ class InvitationPacer:
                 [
                     _withdraw_command(
                         each,
-                        self._keep_ms,
                         encode_event(
                             [
                                 OpeningRefused(
@@ -311,7 +308,7 @@ def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     dropped = 0
     for held in held_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
-        dropped += redis_client.run_command(client, _withdraw_command(held, 0, b""))
+        dropped += redis_client.run_command(client, _withdraw_command(held, b""))
     return dropped
 
 
@@ -322,8 +319,8 @@ def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[HeldInvitatio
             yield from _decode_held(k, [id_, mail])
 
 
-def _withdraw_command(held: HeldInvitation, keep_ms: int, records: bytes) -> Command:
-    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, keep_ms, records)
+def _withdraw_command(held: HeldInvitation, records: bytes) -> Command:
+    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, records)
 
 
 def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:

@@ -184,9 +184,7 @@ def close(name: str, yes: bool, as_json: bool) -> None:
     left = count_leftovers(deployment.lanes, settings.shards, settings.channels).get(name, ChannelLeftovers())
     if not yes and left != ChannelLeftovers():
         click.confirm(f"End {_leftovers_clause(left)} of {name}?", abort=True)
-    ended = close_channel(
-        deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name, settings.keep_events_ms
-    )
+    ended = close_channel(deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name)
     if as_json:
         print_json({"channel": name, "invitations": ended.invitations, "sessions": ended.sessions})
         return

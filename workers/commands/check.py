@@ -17,6 +17,7 @@ from engine.proofs.spellings import texts_without
 from engine.providers.provider_registry import mention_required, provider_warnings
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
+from workers.commands.archive_check import archive_sentences
 from workers.commands.channel import leftover_sentences
 from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
 from workers.runtime.embedded_redis import url_of_running
@@ -30,8 +31,8 @@ _MOST_NAMED = 3
 def check() -> None:
     """Check the configuration and the surveys; start nothing.
 
-    Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys. If
-    PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
+    Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys. It is
+    told where the archive is, whether it can be used from here, and for how long it keeps what people said. If PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
     left there on channels that are not configured any more.
 
     \b
@@ -46,8 +47,8 @@ def check() -> None:
             click.echo(
                 f"  survey {survey.name} ({survey.file}, version {survey.version}){_sms_bound_clause(survey)}"
             )
-            if survey.keep_ms and survey.keep_ms > settings.keep_events_ms:
-                days = settings.keep_events_ms // _DAY_MS
+            if survey.keep_ms and survey.keep_ms > settings.keep_ms:
+                days = settings.keep_ms // _DAY_MS
                 click.echo(
                     f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for "
                     "everything"
@@ -62,8 +63,10 @@ def check() -> None:
         click.echo(
             f"survey {idle.name} ({idle.file}): no channel offers it; name it in `surveys` of one that shall"
         )
-    if settings.redis_url:
-        with exit_on_config_error():
+    with exit_on_config_error():
+        for sentence in archive_sentences(settings):
+            click.echo(sentence)
+        if settings.redis_url:
             _check_durability(settings)
     for sentence in _leftovers_of_removed_channels(settings):
         click.echo(f"warning: {sentence}")

@@ -115,9 +115,7 @@ def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> No
     settings, optouts = _open_opt_outs()
     removed = 0
     for each in numbers:
-        gone = optouts.remove_opt_outs(
-            parse_reachable_argument(each), _selected_channels(settings, channels), settings.keep_events_ms
-        )
+        gone = optouts.remove_opt_outs(parse_reachable_argument(each), _selected_channels(settings, channels))
         if gone is None:
             raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
         removed += gone

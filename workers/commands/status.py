@@ -48,6 +48,9 @@ ALARM_LATE_MS = 5_000
 QUEUE_SLOW_MS = 30_000
 """Workers that keep up leave nobody in a queue for so long."""
 
+ARCHIVE_LATE_MS = 300_000
+"""An archive that keeps up is never so far behind."""
+
 MEMORY_FULL_SHARE = 0.9
 """Of the memory that a server may use: what comes in is refused when all of it is used."""
 
@@ -210,6 +213,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
                 f"{format_duration(waiting.oldest_ms)}"
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
+    yield from _archive_problems(found)
     if abandoned := sum(shard.abandoned for shard in found.shards):
         yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
@@ -305,6 +309,25 @@ def _overdue_alarm_problems(found: RedisStats) -> Iterator[str]:
                 f"{pluralize(sum(each.due for each in alarms), one, more)} due and not rung for, "
                 f"the first for {format_duration(late_ms)}: {why}"
             )
+
+
+def _archive_problems(found: RedisStats) -> Iterator[str]:
+    """The worst that can be said of the archive, in one sentence; nothing while it keeps up."""
+    unarchived = found.unarchived()
+    processes = [each for each in found.processes.values() if each.role == "archive"]
+    remedy = "see the log of `archive`" if processes else "that is for `archive` to do"
+    if held := max((each.held_shards for each in processes), default=0):
+        yield (
+            f"the archive is ahead of Redis, which has lost what it had last or is another one: "
+            f"{pluralize(held, 'shard is', 'shards are')} not archived any more: {remedy}"
+        )
+    elif not unarchived.seen and unarchived.waiting:
+        days = keyspace.UNARCHIVED_STREAM_MS // 86_400_000
+        yield f"no archive was ever seen: what was said is gone after {days} days: {remedy}"
+    elif unarchived.oldest_ms > ARCHIVE_LATE_MS:
+        waiting = pluralize(unarchived.waiting, "entry waits", "entries wait")
+        behind = format_duration(unarchived.oldest_ms)
+        yield f"the archive is {behind} behind, for which {waiting} in Redis: {remedy}"
 
 
 def _health_notes(state: DeploymentState) -> Iterator[str]:

@@ -7,7 +7,7 @@ import structlog
 from config.store import redis_client
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
-from workers.clock import function_libraries, retention
+from workers.clock import function_libraries, retention, stream_trimming
 from workers.clock.alarm_clock import MAX_TICK_S
 from workers.roles.composition import build_alarm_clock, build_invitation_pacer
 from workers.roles.worker_process import StopSignal, open_deployment
@@ -28,9 +28,19 @@ def run() -> None:
     with (
         process_registry.send_heartbeats(deployment.settings.redis_url, "clock"),
         run_periodically(partial(run_housekeeping, deployment), HOUSEKEEPING_INTERVAL_S, "tidy"),
+        run_periodically(partial(trim_streams, deployment), stream_trimming.TRIM_INTERVAL_S, "trim"),
         run_periodically(pacer.release_until_done, MAX_TICK_S, "campaigns"),
     ):
         build_alarm_clock(deployment).run(StopSignal())
+
+
+def trim_streams(deployment: Deployment) -> None:
+    """Take out of the event streams what is not kept there. Nothing, while the server's clock and this machine's differ,
+    which the process's heartbeat says in its log."""
+    now = redis_client.server_time_ms(deployment.lanes)
+    if not ServerClockJudge().judge(now).hold_deadlines:
+        settings = deployment.settings
+        stream_trimming.trim_until_done(deployment.lanes, settings.shards, now, settings.stream_ms)
 
 
 def run_housekeeping(deployment: Deployment) -> None:
@@ -42,6 +52,8 @@ def run_housekeeping(deployment: Deployment) -> None:
         return
     retention.sweep_hourly(deployment.lanes, deployment.settings.shards, deployment.surveys)
     process_registry.remove_dead_processes(deployment.lanes)
-    for version in survey_versions.forget_unused(deployment.lanes, deployment.settings.keep_events_ms):
+    for version in survey_versions.forget_unused(
+        deployment.lanes, deployment.settings.shards, deployment.settings.longest_stream_ms
+    ):
         log.info("old version of a survey forgotten", version=version)
     function_libraries.delete_unused_libraries(deployment.lanes, [deployment.lanes, deployment.broker])

@@ -67,7 +67,6 @@ def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:
         deployment.channel_store(),
         deployment.wakeup_broker(),
         shards=settings.shards,
-        keep_events_ms=settings.keep_events_ms,
     )
 
 

@@ -73,33 +73,29 @@ def count_leftovers(
     return found
 
 
-def close_channel(
-    client: redis.Redis, wake: _Wake, shards: int, channel: str, keep_events_ms: int
-) -> ChannelLeftovers:
+def close_channel(client: redis.Redis, wake: _Wake, shards: int, channel: str) -> ChannelLeftovers:
     """Withdraw the invitations that the channel holds, and let workers cancel its open sessions, whose SMS are withdrawn
     with them. Return what was ended; done twice, it ends nothing twice."""
     ended = ChannelLeftovers()
     for k in range(shards):
-        ended.invitations += _withdraw_held(client, k, channel, keep_events_ms)
+        ended.invitations += _withdraw_held(client, k, channel)
         ended.sessions += _cancel_sessions(client, wake, shards, k, channel)
     return ended
 
 
-def _withdraw_held(client: redis.Redis, k: int, channel: str, keep_events_ms: int) -> int:
+def _withdraw_held(client: redis.Redis, k: int, channel: str) -> int:
     withdrawn = 0
     for page in _pages([each for each in _held_invitations(client, k) if each.event.channel == channel]):
         now = redis_client.server_time_ms(client)
-        withdrawals = [_withdraw_command(each, now, keep_events_ms) for each in page]
+        withdrawals = [_withdraw_command(each, now) for each in page]
         withdrawn += sum(redis_client.run_commands(client, withdrawals))
     return withdrawn
 
 
-def _withdraw_command(held: HeldInvitation, now: int, keep_events_ms: int) -> Command:
+def _withdraw_command(held: HeldInvitation, now: int) -> Command:
     channel = held.event.channel
     records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
-    return function_calls.withdraw_invitation_command(
-        held.k, channel, held.id, held.sender, keep_events_ms, records
-    )
+    return function_calls.withdraw_invitation_command(held.k, channel, held.id, held.sender, records)
 
 
 def _cancel_sessions(client: redis.Redis, wake: _Wake, shards: int, k: int, channel: str) -> int:

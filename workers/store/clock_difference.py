@@ -17,10 +17,6 @@ MAX_DIFFERENCE_MS = 30_000
 """More than a worker that is frozen for a moment, or a clock that is not kept, comes to."""
 
 
-UNTRIMMED_MS = 10**13
-"""For how long the archive is kept while nobody knows what time it is: until then nothing of it goes."""
-
-
 class ClockVerdict(msgspec.Struct, frozen=True):
     """Whether deadlines are held back, and what must be added to the server's ms to have the time; 0 if nothing, or if
     nobody knows."""

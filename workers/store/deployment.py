@@ -35,8 +35,8 @@ class Deployment(msgspec.Struct, frozen=True):
         return LaneStore(
             self.lanes,
             settings.shards,
-            settings.keep_events_ms,
             optouts,
+            longest_stream_ms=settings.longest_stream_ms,
             repeat_ms=settings.repeat_ms,
             channels=settings.channels,
         )
@@ -47,7 +47,6 @@ class Deployment(msgspec.Struct, frozen=True):
         return OutboxStore(
             self.lanes,
             settings.shards,
-            settings.keep_events_ms,
             longest_pause_ms=round(max(pauses_s, default=0) * 1_000),
             channels=settings.channels,
         )

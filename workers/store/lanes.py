@@ -35,7 +35,7 @@ from config.telemetry import faults
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
 from engine.model.events import OutboundSms, encode_event
 from workers.store import applied_events
-from workers.store.clock_difference import AGREED, UNTRIMMED_MS, ClockVerdict, ServerClockJudge
+from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.failovers import FailoverGuard
 from workers.store.optouts import OptOutList, decode_opt_out_times
@@ -173,23 +173,24 @@ class CommitResult(msgspec.Struct, frozen=True):
 
 
 class LaneStore:
-    """The lanes in one Redis, `shards` of them to a slot. An event is known for `repeat_ms` after it was applied."""
+    """The lanes in one Redis, `shards` of them to a slot. An event is known for `repeat_ms` after it was applied; the event
+    stream may have what happened for `longest_stream_ms`."""
 
     def __init__(
         self,
         client: redis.Redis,
         shards: int,
-        keep_events_ms: int,
         optouts: OptOutList,
         lease_ms: int = stored_values.LANE_LEASE_MS,
         repeat_ms: int = stored_values.REPEAT_MS,
+        longest_stream_ms: int = keyspace.UNARCHIVED_STREAM_MS,
         channels: Collection[str] = (),
     ) -> None:
         self.client = client
         self._failovers = FailoverGuard(client, channels)
         self._optouts = optouts
         self._shards = shards
-        self._keep_events_ms = keep_events_ms
+        self._longest_stream_ms = longest_stream_ms
         self._lease_ms = lease_ms
         self._repeat_ms = repeat_ms
         self._clock = ServerClockJudge()
@@ -393,7 +394,6 @@ class LaneStore:
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 dead_letter_audit=keyspace.dead_letter_audit_key(k),
                 server=keyspace.server_key(k),
-                keep_events_ms=self._keep_events_ms if _know_the_time(drafts) else UNTRIMMED_MS,
                 keep_applied_ms=self._repeat_ms,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
             )
@@ -455,16 +455,13 @@ class LaneStore:
         )
 
     def _indexed_session(self, k: int, draft: LaneDraft, identity: str, at: int) -> IndexedSession:
-        """Index a session ("since sender") until its expiry (ms): when the archive has nothing of it any more."""
+        """Index a session ("since sender") until its expiry (ms): when the event stream has nothing of it any more, unless
+        its archive is behind."""
         return IndexedSession(
             session=keyspace.session_key(k, identity),
             location=f"{at} {draft.claim.sender}",
-            until_ms=(draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._keep_events_ms,
+            until_ms=(draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._longest_stream_ms,
         )
-
-
-def _know_the_time(drafts: Sequence[LaneDraft]) -> bool:
-    return not any(draft.claim.clock.hold_deadlines for draft in drafts)
 
 
 def _sender_of(draft: LaneDraft) -> str:

@@ -134,7 +134,7 @@ class OptOutList:
                 told += 1
         return told
 
-    def remove_opt_outs(self, sender: str, channels: Sequence[str], keep_events_ms: int) -> int | None:
+    def remove_opt_outs(self, sender: str, channels: Sequence[str]) -> int | None:
         """Forget that this person opted out of these channels: they may be texted again. Answers of how many of them
         they had; None if a worker has their lane in its hands, again and again."""
         k = keyspace.shard_of(sender, self._shards)
@@ -155,7 +155,6 @@ class OptOutList:
                         number_hash=self.hash_number(sender),
                         lane_before=stored,
                         lane_after=amended,
-                        keep_events_ms=keep_events_ms,
                         records=encode_event(records) if records else b"",
                         channels=channels,
                     )

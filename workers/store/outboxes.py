@@ -21,7 +21,6 @@ from config.store.server_functions import (
 )
 from config.telemetry import faults
 from engine.model.events import InboundEvent, OutboundSms, encode_event
-from workers.store.clock_difference import UNTRIMMED_MS, ServerClockJudge
 from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 from workers.store.failovers import FailoverGuard
 
@@ -109,7 +108,6 @@ class OutboxStore:
         self,
         client: redis.Redis,
         shards: int,
-        keep_events_ms: int,
         lease_ms: int = OUTBOX_LEASE_MS,
         longest_pause_ms: int = LONGEST_PAUSE_MS,
         channels: Collection[str] = (),
@@ -117,11 +115,8 @@ class OutboxStore:
         self._redis = client
         self._failovers = FailoverGuard(client, channels)
         self._shards = shards
-        self._keep_events_ms = keep_events_ms
         self._lease_ms = lease_ms
         self._longest_pause_ms = longest_pause_ms
-        self._clock = ServerClockJudge()
-        self._knows_the_time = True
 
     def lease_oldest(self, senders: Sequence[str], asked_channels: Sequence[str] = ()) -> list[OutboxLease]:
         """Of these senders, those whose oldest SMS may be tried now, each with it. The providers of `asked_channels` are
@@ -151,10 +146,7 @@ class OutboxStore:
             self._failovers.remember_fences(k, of_shard)
         faults.reach("after_take")
         answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
-        leases = [_parse_lease(sender, answer) for sender, answer in answered if answer]
-        if leases:
-            self._knows_the_time = not self._clock.judge(leases[-1].now).hold_deadlines
-        return leases
+        return [_parse_lease(sender, answer) for sender, answer in answered if answer]
 
     def apply_updates(self, settled: Sequence[OutboxUpdate]) -> list[str]:
         """Say what came of these tries; each sender then rests. Answers whose next SMS may be taken at once."""
@@ -188,7 +180,6 @@ class OutboxStore:
                 permit_epoch=each.permit_epoch,
                 uncertain=1 if each.uncertain else 0,
                 rest_ms=each.rest_ms,
-                keep_events_ms=self._keep_events_ms if self._knows_the_time else UNTRIMMED_MS,
                 records=each.records,
                 dead_letter_id=dead.id if dead else "",
                 dead_letter=dead.content if dead else b"",

@@ -1,8 +1,9 @@
 """Where is the version of a survey that a session began with? In Redis, put there by whoever runs it, before any
 session can open on it. So that a process with other files, older or newer, can go on with a session pinned to it.
 
-A version is in use while a process runs it or an open session is pinned to it. Once it has not been for as long as
-the archive is kept, so that nothing that is stored refers to it any more, it is forgotten. Keys of one hash slot:
+A version is in use while a process runs it or an open session is pinned to it. Once it has not been for as long as the
+event streams are kept, and they have nothing any more that is older than its last use, it is forgotten: nothing here refers
+to it, and an archive has it with what does, as nothing leaves the streams that it does not have. Keys of one hash slot:
 
   surveys          hash: version -> the file that it was read from
   {surveys}:since  zset: version -> ms at which it was first put there
@@ -96,11 +97,11 @@ def load_versions(
                 )
 
 
-def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
-    """Forget the versions that have not been in use for `keep_ms`, and answer which. Lanes are only looked through if
-    there might be one; if one of them cannot be read, nothing is forgotten."""
+def forget_unused(client: redis.Redis, shards: int, keep_ms: int) -> list[str]:
+    """Forget the versions that have not been in use for `keep_ms`, nor since the oldest entry of the event streams, and
+    answer which. Lanes are only looked through if there might be one; if one of them cannot be read, nothing is forgotten."""
     now = redis_client.server_time_ms(client)
-    horizon = now - keep_ms
+    horizon = min(now - keep_ms, _oldest_entry_ms(client, shards, now))
     unused: list[bytes] = redis_client.run_command(client, ("ZRANGEBYSCORE", LAST_USED_KEY, "-inf", horizon))
     stale = {version.decode() for version in unused}
     if not stale:
@@ -112,6 +113,14 @@ def forget_unused(client: redis.Redis, keep_ms: int) -> list[str]:
     if pinned := stale & found.count_by_version().keys():
         client.zadd(LAST_USED_KEY, dict.fromkeys(pinned, now), gt=True)
     return [version for version in sorted(stale - pinned) if _delete_if_unused(client, version, horizon)]
+
+
+def _oldest_entry_ms(client: redis.Redis, shards: int, now: int) -> int:
+    """Since when (ms) the event streams have what happened; `now` if they are empty."""
+    firsts = redis_client.run_commands(
+        client, [("XRANGE", keyspace.events_key(k), "-", "+", "COUNT", 1) for k in range(shards)]
+    )
+    return min((int(entry_id.partition(b"-")[0]) for ((entry_id, _),) in filter(None, firsts)), default=now)
 
 
 def _delete_if_unused(client: redis.Redis, version: str, horizon: int) -> bool:

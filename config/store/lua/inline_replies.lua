@@ -56,7 +56,7 @@ local function confirm_reply(keys, args)
   local lock = read_outbox_lock(lock_key)
   if not lock or lock.state ~= STATE.entrusted then return 0 end
   if redis.call('LREM', outbox, 1, args.entry) == 0 then return 0 end
-  record(keys.events, now, args.keep_events_ms, sender, args.records)
+  record(keys.events, sender, args.records)
   note_ticket(keys.tickets, args.ticket)
   if redis.call('EXISTS', outbox) == 0 then
     redis.call('DEL', lock_key)

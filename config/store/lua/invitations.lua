@@ -85,9 +85,8 @@ local function withdraw_invitation(keys, args)
   if args.records == '' then
     redis.call('SET', keys.session, '', 'XX', 'KEEPTTL')
   else
-    local now = clock()
-    redis.call('SET', keys.session, ms(now) .. ' ' .. args.sender, 'XX', 'KEEPTTL')
-    record(keys.events, now, args.keep_events_ms, args.sender, args.records)
+    redis.call('SET', keys.session, ms(clock()) .. ' ' .. args.sender, 'XX', 'KEEPTTL')
+    record(keys.events, args.sender, args.records)
   end
   return 1
 end

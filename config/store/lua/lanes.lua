@@ -122,7 +122,7 @@ local function because_of(why, sms)
 end
 
 -- Records that SMS will not leave, as Python encodes SmsNotSent: entries of one session each (workers/store/session_records.py).
-local function record_unsent(events, now, keep_ms, sender, unsent)
+local function record_unsent(events, now, sender, unsent)
   local sessions, of = {}, {}
   for _, each in ipairs(unsent) do
     local sms, session = each.sms, each.sms[SMS.session] or ''
@@ -132,7 +132,7 @@ local function record_unsent(events, now, keep_ms, sender, unsent)
     end
     table.insert(of[session], {'unsent', now, sms[SMS.channel], session, sms[SMS.id], each.code, each.why})
   end
-  for _, records in ipairs(sessions) do record(events, now, keep_ms, sender, cmsgpack.pack(records)) end
+  for _, records in ipairs(sessions) do record(events, sender, cmsgpack.pack(records)) end
 end
 
 -- The SMS of these channels and of these sessions, name -> {code, why}, leave the outbox. Answers those that can be read,
@@ -177,7 +177,7 @@ local function commit(keys, args)
   local events, optouts, outbox_alarms = keys.events, keys.optouts, keys.outbox_alarms
   local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons
   local audit = keys.dead_letter_audit
-  local now, keep_ms, keep_applied_ms = clock(), args.keep_events_ms, tonumber(args.keep_applied_ms)
+  local now, keep_applied_ms = clock(), tonumber(args.keep_applied_ms)
   local lost = lost_before(keys.server, now)
   if not lost then return UNKNOWN_SERVER end
   local noted, spoken = new_alarms(), new_alarms()
@@ -219,7 +219,7 @@ local function commit(keys, args)
       redis.call('SET', new.lane, blob, 'PXAT', new.keep_until)
     end
     redis.call('DEL', new.lane_lock)
-    for i = new.records_from, new.records_to do record(events, now, keep_ms, sender, args[i]) end
+    for i = new.records_from, new.records_to do record(events, sender, args[i]) end
     if opt_outs then
       for _, each in ipairs(rare.opt_outs) do note_opt_out(opt_outs, each.channel, each.at_ms, each.source) end
       write_opt_outs(optouts, rare.number_hash, opt_outs)
@@ -232,7 +232,7 @@ local function commit(keys, args)
     if rare and (#rare.silenced_channels > 0 or #rare.withdrawn_sessions > 0) then
       local unsent = withdraw(now, new.outbox, new.outbox_lock,
         by_name(rare.silenced_channels), by_name(rare.withdrawn_sessions))
-      record_unsent(events, now, keep_ms, sender, unsent)
+      record_unsent(events, now, sender, unsent)
     end
     local speak = 0
     local from, to = new.outbox_entries_from, new.outbox_entries_to
@@ -245,7 +245,7 @@ local function commit(keys, args)
         local unqueued, unsent = math.min(waiting - MOST_SMS, to - from + 1), {}
         for i = to - unqueued + 1, to do unsent[#unsent + 1] = because_of(OUTBOX_FULL, read_sms(args[i])) end
         redis.call('LTRIM', new.outbox, 0, -(unqueued + 1))
-        record_unsent(events, now, keep_ms, sender, unsent)
+        record_unsent(events, now, sender, unsent)
       end
       if waiting == to - from + 1 or not redis.call('ZSCORE', outbox_alarms, sender) then
         speak = 1

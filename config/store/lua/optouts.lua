@@ -58,7 +58,7 @@ local function remove_opt_outs(keys, args)
   if lock and lock.till > now then return -1 end
   if (redis.call('GET', keys.lane) or '') ~= args.lane_before then return -1 end
   if args.lane_after ~= args.lane_before then redis.call('SET', keys.lane, args.lane_after, 'KEEPTTL') end
-  if args.records ~= '' then record(keys.events, now, args.keep_events_ms, args.sender, args.records) end
+  if args.records ~= '' then record(keys.events, args.sender, args.records) end
   local list = read_opt_outs(keys.optouts, args.number_hash)
   local known = 0
   for i = 1, #args.channels do

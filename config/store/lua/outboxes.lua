@@ -97,7 +97,7 @@ local function update_outbox(keys, args)
     redis.call('LTRIM', tries, -TRIES, -1)
     redis.call('PEXPIRE', tries, ms(rest + FORGET_MS))
   end
-  if args.records ~= '' then record(keys.events, now, args.keep_events_ms, sender, args.records) end
+  if args.records ~= '' then record(keys.events, sender, args.records) end
   if args.dead_letter_id ~= '' then
     add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, now, args.dead_letter_id, args.dead_letter)
   end

@@ -117,8 +117,8 @@ local function set_alarms(alarms, noted)
   if #noted.clear > 0 then redis.call('ZREM', alarms, unpack(noted.clear)) end
 end
 
-local function record(events, now, keep_ms, sender, records)
-  redis.call('XADD', events, 'MINID', '~', ms(math.max(0, now - tonumber(keep_ms))), '*', 'to', sender, 'e', records)
+local function record(events, sender, records)
+  redis.call('XADD', events, '*', 'to', sender, 'e', records)
 end
 
 local MAP_HEAD = {[0xde] = 3, [0xdf] = 5} -- bytes; below, those of a length
