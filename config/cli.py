@@ -31,6 +31,10 @@ COMMANDS = {
         "workers.commands.channel",
         "What channels may do now; pause one, and resume it; end a removed one.",
     ),
+    "archive": (
+        "workers.commands.archive",
+        "How far the archive is; what is made of its entries, anew; go on after a loss.",
+    ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),

@@ -5,13 +5,17 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from config.archive import schema
+from config.archive.database import ArchiveDatabase
 from tests.support import example_counts  # noqa: F401 (registers the profile)
 from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
+from tests.support.postgresql import PostgreSql, postgresql_programs
 from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
@@ -30,7 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-STARTERS = {"deployed", "deployment", "own_valkey", "parley", "process"}
+STARTERS = {"deployed", "deployment", "own_postgresql", "own_valkey", "parley", "process"}
 """Fixtures that start processes."""
 
 LONGEST = ("test_alerts.py", "test_soak.py")
@@ -109,6 +113,45 @@ def own_valkey() -> Iterator[Valkey]:
     """A real Valkey for this test alone, which may kill it."""
     with Valkey() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSql]:
+    """The PostgreSQL that this test process shares; each test makes a database of its own."""
+    if postgresql_programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with PostgreSql() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL for this test alone, which may stop it."""
+    if postgresql_programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with PostgreSql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where an archive may be made, as PARLEY_ARCHIVE_URL says it: on either database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'archive.db'}"
+        return
+    server: PostgreSql = request.getfixturevalue("postgresql_server")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def archive_database(archive_url: str) -> Iterator[ArchiveDatabase]:
+    """An archive of today's schema with nothing in it."""
+    database = ArchiveDatabase(archive_url)
+    schema.migrate(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,15 @@ from config.settings.config_errors import ConfigError
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another."""
 
+_INSTRUCTIONS_PER_LOOK = 10_000
+"""Of SQLite's machine, some 0.1 ms, between two looks at the time."""
+
 EVENTS_SOURCE = "events"
 """The event streams, as `positions` calls them."""
+
+WRITER_SILENCE_S = 60
+"""A transaction that writes, and says nothing for so long, is ended by PostgreSQL: its process hangs, and holds up all who
+want its rows. If it wakes, it commits nothing."""
 
 _POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,  # seconds, as all of these but the last, which is ms
@@ -36,8 +43,7 @@ _POSTGRESQL_OPTIONS = {
 }
 """Of a connection: a server that is gone without a word is noticed in seconds."""
 
-_INSTRUCTIONS_PER_LOOK = 10_000
-"""Of SQLite's machine, some 0.1 ms, between two looks at the time."""
+_SQLITE_CACHE_KB = 32_768
 
 _POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -68,6 +74,11 @@ class ArchiveDatabase:
         self.engine = _create_engine(self.url, busy_timeout_s)
 
     @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
@@ -94,6 +105,9 @@ class ArchiveDatabase:
     def writing(self) -> Iterator[Connection]:
         """A transaction that is committed if the block ends, and undone if it raises."""
         with self.engine.connect().execution_options(parley_writes=True) as connection, connection.begin():
+            if not self.is_sqlite:
+                silence = f"SET LOCAL idle_in_transaction_session_timeout = '{WRITER_SILENCE_S}s'"
+                connection.exec_driver_sql(silence)
             yield connection
 
     def checkpoint(self) -> bool:
@@ -114,6 +128,17 @@ class ArchiveDatabase:
             connection.execute(insert, {"source": source, "shard": shard})
             row = connection.execute(known).one()
         return Position(*row)
+
+    def try_lock_position(self, connection: Connection, source: str, shard: int) -> Position | None:
+        """Lock the shard's row, which there is, until the transaction ends; None if somebody else has it."""
+        known = _select_position(source, shard).with_for_update(skip_locked=True)
+        row = connection.execute(known).one_or_none()
+        return None if row is None else Position(*row)
+
+    def make_positions(self, connection: Connection, source: str, shards: int) -> None:
+        """Make the rows of shards that have none."""
+        rows = [{"source": source, "shard": shard} for shard in range(shards)]
+        connection.execute(_insert_or_ignore(connection, tables.positions), rows)
 
     def move_position(self, connection: Connection, source: str, shard: int, to: Position) -> None:
         """Move a locked row."""
@@ -235,7 +260,13 @@ def _create_sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        pragmas = (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "secure_delete=ON",
+            f"cache_size=-{_SQLITE_CACHE_KB}",
+        )
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "do_connect")

@@ -34,14 +34,14 @@ def migrate(database: ArchiveDatabase) -> None:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         known = _known_schemas()
-        if len(known) > 1 and _stored_schema(connection) in known[:-1]:
+        if len(known) > 1 and stored_schema(connection) in known[:-1]:
             command.upgrade(alembic_config(connection), "head")
 
 
 def require_schema(database: ArchiveDatabase) -> None:
     """Raise ConfigError if the archive's schema is older than this release's, or there is none."""
     with database.reading() as connection:
-        stored = _stored_schema(connection)
+        stored = stored_schema(connection)
     *older, newest = _known_schemas()
     if stored in older:
         todo = "start the process `archive` of this release, which brings it there"
@@ -57,10 +57,10 @@ def has_schema(database: ArchiveDatabase) -> bool:
     if database.is_missing:
         return False
     with database.reading() as connection:
-        return bool(_stored_schema(connection))
+        return bool(stored_schema(connection))
 
 
-def _stored_schema(connection: Connection) -> str:
+def stored_schema(connection: Connection) -> str:
     """The schema's number; empty if there is none."""
     return MigrationContext.configure(connection).get_current_revision() or ""
 

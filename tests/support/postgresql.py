@@ -1,67 +1,145 @@
-"""A real PostgreSQL of a test's own, on a free port of the loopback interface."""
+"""A real PostgreSQL, on loopback with a folder of its own. It can be killed and come back with its data, on the same port.
+
+It does not run as root, so where tests do, it runs as `nobody`. Nothing is synced: what tests take away is the process, not
+the machine.
+"""
 
 import os
-import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-import pytest
+import psycopg
 
-from tests.support.waiting import free_port
+from tests.support.closing import Closing
+from tests.support.waiting import free_port, until
 
-SETTINGS = {"listen_addresses": "127.0.0.1", "fsync": "off", "max_connections": "40"}
+START_S = 20.0
+END_S = 15.0
+
+USER = "parley"
+PASSWORD = "a-password-that-nobody-must-see"
+
+_UNPRIVILEGED = "nobody"
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "off",
+    "max_connections": "40",
+    "shared_buffers": "32MB",
+}
+
+_numbers = count(1)
 
 
 def postgresql_programs() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`, the newest that is installed; None if there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda each: int(each.parts[4]))
-    return found[-1].parent if found else None
+    """The folder of the newest server that is installed; None if there is none."""
+    debian = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parents[1].name)
+    )
+    elsewhere = shutil.which("initdb")
+    return debian[-1].parent if debian else Path(elsewhere).parent if elsewhere else None
+
+
+class PostgreSql(Closing):
+    """One server, started when made; a context manager, which removes it and its folder."""
+
+    def __init__(self) -> None:
+        programs = postgresql_programs()
+        assert programs is not None, "PostgreSQL is not installed"
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="parley-postgresql-"))
+        self._programs = programs
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, _UNPRIVILEGED)
+        self._create_cluster()
+        self.start()
+
+    def url(self, database: str = "postgres", port: int = 0) -> str:
+        """As PARLEY_ARCHIVE_URL has it; `port` is another way there."""
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
+
+    def create_database(self) -> str:
+        """Make an empty database of a new name, and answer its name."""
+        name = f"archive{os.getpid()}n{next(_numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Remove it, whoever is connected to it."""
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def execute(self, statement: str) -> list[Any]:
+        """Execute a statement of an administrator, outside any transaction."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def start(self) -> None:
+        """Start on the same port and the same data, and wait until it answers."""
+        options = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        with (self.folder / "log").open("ab") as log:
+            self._process = self._popen("postgres", "-D", str(self._data), *arguments, output=log.fileno())
+        until(self._answers, START_S, f"PostgreSQL on port {self.port} answers")
+
+    def stop(self) -> None:
+        """End it at once, as an operator does in a hurry; what is under way is undone."""
+        self._end(signal.SIGQUIT)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._end(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _create_cluster(self) -> None:
+        password = self.folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        made = self._popen(
+            "initdb", "-D", str(self._data), "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync",
+            "--auth=scram-sha-256", f"--pwfile={password}", output=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert made.wait() == 0, "initdb failed"
+
+    def _popen(self, program: str, *arguments: str, output: int) -> subprocess.Popen[bytes]:
+        as_somebody_else: dict[str, Any] = (
+            {"user": _UNPRIVILEGED, "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+        )
+        return subprocess.Popen(
+            [str(self._programs / program), *arguments],
+            cwd=self.folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            **as_somebody_else,
+        )
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError):
+            return bool(self.execute("SELECT 1"))
+        return False
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None, "PostgreSQL is not running"
+        self._process.send_signal(number)
+        self._process.wait(END_S)
+        self._process = None
 
 
 @contextmanager
 def run_postgresql() -> Iterator[str]:
-    """Start a server, and yield the URL of an empty database; skip the test if none is installed."""
-    programs = postgresql_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    folder, port = Path(tempfile.mkdtemp(prefix="parley-postgresql-")), free_port()
-    user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    if os.getuid() == 0:  # it refuses to run as root
-        shutil.chown(folder, user)
-    data = str(folder / "data")
-    options = " ".join(f"-c {name}={value}" for name, value in (SETTINGS | {"port": str(port)}).items())
-    try:
-        _run_as(
-            user,
-            [str(programs / "initdb"), "-D", data, "-U", "parley", "--auth=trust", "-E", "UTF8", "--no-sync"],
-        )
-        _run_as(
-            user,
-            [
-                str(programs / "pg_ctl"),
-                "-D",
-                data,
-                "-o",
-                f"{options} -k {folder}",
-                "-l",
-                str(folder / "log"),
-                "-w",
-                "start",
-            ],
-        )
-        try:
-            yield f"postgresql://parley@127.0.0.1:{port}/postgres"
-        finally:
-            _run_as(user, [str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _run_as(user: str, command: Sequence[str]) -> None:
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, cwd="/", user=user if os.getuid() == 0 else None
-    )
+    """Yields the URL of an empty database on a server of its own."""
+    with PostgreSql() as server:
+        yield server.url(server.create_database())

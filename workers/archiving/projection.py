@@ -2,12 +2,14 @@
 
 A page of entries of one shard is projected in one go: what is known of the sessions that it is about comes in, and the rows
 to add and the sessions as they then stand come out. The same entries give the same rows, however they are cut into pages.
+A receipt that comes before the record of its SMS is the one thing that finds nothing: its row says of no SMS.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any, NamedTuple, assert_never
+from functools import lru_cache
+from typing import NamedTuple, assert_never
 
 import msgspec
 
@@ -31,78 +33,57 @@ from engine.model.events import (
 )
 from engine.model.segments import count_segments
 from engine.surveys.variables import is_variable, read_variable
+from workers.archiving.archive_rows import (
+    AnswerRow,
+    EntryPlace,
+    EntryRow,
+    MessageRow,
+    OptOutRow,
+    PageRows,
+    ReceiptRow,
+    RefusalRow,
+    SendRow,
+    SessionRow,
+    VariableRow,
+)
+from workers.store.session_records import session_of_record
 
-Row = dict[str, Any]
+TEXTS_COUNTED = 2_000
+"""Texts whose segments are remembered: the same question goes to many people."""
 
 
-class EntryPlace(NamedTuple):
-    """Where an entry stands: its shard, and its id in the stream."""
+class ProviderTicket(NamedTuple):
+    """What a channel's provider calls an SMS."""
 
-    shard: int
-    entry_ms: int
-    entry_seq: int
-
-
-class SessionRow(msgspec.Struct, array_like=True):
-    """A row of `sessions`, while it is brought up to date. Moments are ms, 0 for none."""
-
-    session: str
-    shard: int
-    sender: str
     channel: str
-    originator: str = ""
-    survey: str = ""
-    version: str = ""
-    language: str = ""
-    state: str = "open"
-    why: str = ""
-    opened_at: int = 0
-    ended_at: int = 0
-    last_at: int = 0
-    invited: bool = False
-    reference: str = ""
-    campaign: str = ""
-    asked_at: int = 0
-    not_before: int = 0
-    step: str = ""
-    step_asked_at: int = 0
-    step_misreads: int = 0
-    answers: int = 0
-    misreads: int = 0
-    received: int = 0
-    sent: int = 0
-    segments: int = 0
-    cost_micros: int = 0
-    currency: str = ""
-    opened_ms: int = 0
-    opened_seq: int = 0
-    ended_ms: int = 0
-    ended_seq: int = 0
+    ticket: str
 
 
-class PageRows(msgspec.Struct):
-    """What a page comes to: rows to add, by table, and the sessions that it touches. Of `variables` a later row of the same
-    session and key replaces an earlier one, also one that the archive has."""
+class TicketedSms(NamedTuple):
+    """The SMS that has a ticket, and its session."""
 
-    entries: list[Row] = []
-    answers: list[Row] = []
-    variables: dict[tuple[str, str], Row] = {}
-    messages: list[Row] = []
-    sends: list[Row] = []
-    receipts: list[Row] = []
-    refusals: list[Row] = []
-    opt_outs: list[Row] = []
-    sessions: dict[str, SessionRow] = {}
+    sms: str = ""
+    session: str = ""
 
 
 class KnownBefore(msgspec.Struct):
-    """What the archive has already of what a page is about: its sessions, the SMS (id, session) of tickets that receipts name,
-    which steps have answers in the sessions that end in it, and in which spelling their variables came, by key."""
+    """What the archive has already of what a page is about: its sessions, the SMS of tickets that receipts name, which steps
+    have answers in the sessions that end in it, and in which spelling the variables came of those that say more of them."""
 
     sessions: dict[str, SessionRow] = {}
-    sms_by_ticket: dict[str, tuple[str, str]] = {}
+    sms_by_ticket: dict[ProviderTicket, TicketedSms] = {}
     answered_steps: dict[str, set[str]] = {}
     variable_names: dict[str, dict[str, str]] = {}
+
+
+class PageEntry(msgspec.Struct, frozen=True):
+    """An entry of a stream: its place, whose it is, and its records, decoded and as they are stored. One that cannot be read
+    has none, and is kept as it is."""
+
+    place: EntryPlace
+    sender: str
+    records: Sequence[ArchiveRecord]
+    stored: bytes
 
 
 class PageProjection:
@@ -111,16 +92,28 @@ class PageProjection:
     def __init__(self, known: KnownBefore, hash_number: Callable[[str], str]) -> None:
         self._known = known
         self._hash_number = hash_number
-        self.rows = PageRows(sessions={})
+        self.rows = PageRows()
         self._place = EntryPlace(0, 0, 0)
         self._sender = ""
         self._number = 0
-        self._received: Row | None = None
 
-    def add_entry(self, place: EntryPlace, sender: str, records: Iterable[ArchiveRecord]) -> None:
-        self._place, self._sender, self._received = place, sender, None
-        for self._number, record in enumerate(records):
+    def add_entry(self, entry: PageEntry) -> None:
+        self._place, self._sender = entry.place, entry.sender
+        session = self._session_of_entry(entry)
+        self.rows.entries.append(EntryRow(*entry.place, entry.sender, session, entry.stored))
+        for self._number, record in enumerate(entry.records):
             self._add_record(record)
+
+    def _session_of_entry(self, entry: PageEntry) -> str:
+        """An entry's records are all of one session, or of none."""
+        if not entry.records:
+            return ""
+        first = entry.records[0]
+        return (
+            self._sms_of_receipt(first).session
+            if isinstance(first, ReceiptRecorded)
+            else session_of_record(first)
+        )
 
     def _add_record(self, record: ArchiveRecord) -> None:
         match record:
@@ -134,8 +127,10 @@ class PageProjection:
                 self._add_rejected(record)
             case SmsDecided():
                 self._add_decided(record)
-            case SmsSent() | SmsNotSent():
-                self._add_send(record)
+            case SmsSent():
+                self._add_sent(record)
+            case SmsNotSent():
+                self._add_unsent(record)
             case ReceiptRecorded():
                 self._add_receipt(record)
             case OpeningRefused():
@@ -154,14 +149,15 @@ class PageProjection:
 
     def _session(self, session: str, channel: str, at: int) -> SessionRow:
         """The session as it stands. One whose beginning the archive has not is made of what is known of it."""
-        row = self.rows.sessions.get(session)
+        row = self._known_session(session)
         if row is None:
-            row = self._known.sessions.get(session) or SessionRow(
-                session=session, shard=self._place.shard, sender=self._sender, channel=channel
-            )
-            self.rows.sessions[session] = row
+            row = SessionRow(session, self._place.shard, self._sender, channel)
+        self.rows.sessions[session] = row
         row.last_at = max(row.last_at, at)
         return row
+
+    def _known_session(self, session: str) -> SessionRow | None:
+        return self.rows.sessions.get(session) or self._known.sessions.get(session)
 
     def _open_session(self, record: SessionOpened) -> None:
         row = self._session(record.session, record.channel, record.at)
@@ -199,33 +195,25 @@ class PageProjection:
         if name != key:
             names[key] = name
         number = read_variable(value).value
-        self.rows.variables[session, key] = {
-            "session": session,
-            "key": key,
-            "name": names.get(key, name),
-            "value": value,
-            "value_number": float(number) if isinstance(number, int | float) else None,
-        }
+        self.rows.variables[session, key] = VariableRow(
+            session,
+            key,
+            names.get(key, name),
+            value,
+            float(number) if isinstance(number, int | float) else None,
+        )
 
     # SMS
 
     def _add_received(self, record: SmsReceived) -> None:
-        row = self._session(record.session, record.channel, record.at) if record.session else None
-        self._received = self._event_row(
-            record,
-            sms=record.id,
-            originator=record.originator,
-            direction="in",
-            text=record.text,
-            step=record.step,
-            kind="answer" if record.answer is not None else "",
-            why="",
-            segments=0,
-            attachments=len(record.attachments),
-        )
-        self.rows.messages.append(self._received)
-        if row is None:
+        kind = "answer" if record.answer is not None else ""
+        self.rows.messages.append(MessageRow(
+            *self._place, self._number, record.id, record.session, self._sender, record.channel,
+            record.originator, "in", record.at, record.text, record.step, kind, "", 0, len(record.attachments),
+        ))  # fmt: skip
+        if not record.session:
             return
+        row = self._session(record.session, record.channel, record.at)
         row.received += 1
         if record.answer is not None:
             self._add_answer(row, record.step, record.answer, record)
@@ -234,25 +222,21 @@ class PageProjection:
         row = self._session(record.session, record.channel, record.at)
         row.misreads += 1
         row.step_misreads += 1
-        if self._received is not None:
-            self._received |= {"kind": "misread", "step": record.step, "why": record.why}
+        messages = self.rows.messages
+        for at in range(len(messages) - 1, -1, -1):
+            message = messages[at]
+            if message[:3] != self._place:
+                return
+            if message.direction == "in":  # the SMS just received
+                messages[at] = message._replace(kind="misread", step=record.step, why=record.why)
+                return
 
     def _add_decided(self, record: SmsDecided) -> None:
-        segments = count_segments(record.text).segments
-        self.rows.messages.append(
-            self._event_row(
-                record,
-                sms=record.id,
-                originator="",
-                direction="out",
-                text=record.text,
-                step=record.step,
-                kind=record.kind,
-                why="",
-                segments=segments,
-                attachments=0,
-            )
-        )
+        segments = _count_segments(record.text)
+        self.rows.messages.append(MessageRow(
+            *self._place, self._number, record.id, record.session, self._sender, record.channel,
+            "", "out", record.at, record.text, record.step, record.kind, "", segments, 0,
+        ))  # fmt: skip
         if not record.session:
             return
         row = self._session(record.session, record.channel, record.at)
@@ -261,79 +245,78 @@ class PageProjection:
         if record.kind == "ask" or (record.kind == "" and record.step != row.step):
             row.step, row.step_asked_at, row.step_misreads = record.step, record.at, 0
 
-    def _add_send(self, record: SmsSent | SmsNotSent) -> None:
-        self.rows.sends.append(self._event_row(record, sms=record.id, **_send_columns(record)))
-        if isinstance(record, SmsSent):
-            if record.ticket:
-                self._known.sms_by_ticket[record.ticket] = (record.id, record.session)
-            self._add_cost(record.session, record.cost_micros, record.currency)
+    def _add_sent(self, record: SmsSent) -> None:
+        self.rows.sends.append(SendRow(
+            *self._place, self._number, record.id, record.session, self._sender, record.channel, record.at,
+            "sent", record.ticket, "", "", record.segments, record.cost_micros, record.currency,
+        ))  # fmt: skip
+        if record.ticket:
+            named = ProviderTicket(record.channel, record.ticket)
+            self._known.sms_by_ticket[named] = TicketedSms(record.id, record.session)
+        self._add_cost(record.session, record.cost_micros, record.currency)
+
+    def _add_unsent(self, record: SmsNotSent) -> None:
+        self.rows.sends.append(SendRow(
+            *self._place, self._number, record.id, record.session, self._sender, record.channel, record.at,
+            "unsent", code=record.code, why=record.why,
+        ))  # fmt: skip
+
+    def _sms_of_receipt(self, record: ReceiptRecorded) -> TicketedSms:
+        if record.sms:
+            return TicketedSms(record.sms, session_of_sms_id(record.sms))
+        return self._known.sms_by_ticket.get(ProviderTicket(record.channel, record.ticket), TicketedSms())
 
     def _add_receipt(self, record: ReceiptRecorded) -> None:
-        sms, session = self._known.sms_by_ticket.get(record.ticket, ("", ""))
-        if record.sms:
-            sms, session = record.sms, session_of_sms_id(record.sms)
-        row = self._event_row(
-            record,
-            sms=sms,
-            session=session,
-            ticket=record.ticket,
-            status=record.status,
-            state=record.state,
-            code=record.code,
-            why=record.why,
-            segments=record.segments,
-            cost_micros=record.cost_micros,
-            currency=record.currency,
-        )
-        self.rows.receipts.append(row)
+        sms, session = self._sms_of_receipt(record)
+        self.rows.receipts.append(ReceiptRow(
+            *self._place, self._number, sms, session, self._sender, record.channel, record.at, record.ticket,
+            record.status, record.state, record.code, record.why, record.segments, record.cost_micros, record.currency,
+        ))  # fmt: skip
         if record.state in ("delivered", "failed"):
             self._add_cost(session, record.cost_micros, record.currency)
 
     def _add_cost(self, session: str, cost_micros: int, currency: str) -> None:
-        known = self.rows.sessions.get(session) or self._known.sessions.get(session)
-        if known is not None and cost_micros:
-            known.cost_micros += cost_micros
-            known.currency = currency or known.currency
-            self.rows.sessions[session] = known
+        row = self._known_session(session)
+        if row is not None and cost_micros:
+            row.cost_micros += cost_micros
+            row.currency = currency or row.currency
+            self.rows.sessions[session] = row
 
     # Answers
 
     def _add_answer(self, row: SessionRow, step: str, answer: Answer, sms: SmsReceived | None = None) -> None:
         """Add an answer, a row for each chosen option; without its `sms`, as SessionEnded has it."""
+        at, identity, answer_type = (sms.at, sms.id, sms.answer_type) if sms is not None else (0, "", "")
         asked = sms is not None and row.step == step and row.step_asked_at > 0
-        common: Row = {
-            "session": row.session,
-            "place": row.answers,
-            "survey": row.survey,
-            "version": row.version,
-            "step": step,
-            "at": sms.at if sms is not None else 0,
-            "sms": sms.id if sms is not None else "",
-            "type": sms.answer_type if sms is not None else "",
-            "raw": answer.raw,
-            "misreads": row.step_misreads if asked else 0,
-            "seconds": (sms.at - row.step_asked_at) / 1000 if asked and sms is not None else None,
-        }
+        misreads = row.step_misreads if asked else 0
+        seconds = (at - row.step_asked_at) / 1_000 if asked else None
+        self.rows.answers += [
+            AnswerRow(
+                row.session, row.answers, choice, row.survey, row.version, step, at, identity, answer_type, answer.raw,
+                *read, misreads, seconds,
+            )
+            for choice, read in enumerate(read_answer(answer, answer_type))
+        ]  # fmt: skip
         row.answers += 1
         row.step_misreads = 0
         self._answered(row.session).add(step)
-        self.rows.answers += [common | value for value in answer_values(answer, common["type"])]
 
     # Others
 
     def _add_refusal(self, record: OpeningRefused) -> None:
         invitation = record.invitation
+        survey = invitation.survey if invitation is not None else ""
         self.rows.refusals.append(
-            {
-                **self._place._asdict(),
-                "place": self._number,
-                "event": record.id,
-                "sender": self._sender,
-                "channel": record.channel,
-                "survey": invitation.survey if invitation is not None else "",
-                "at": record.at,
-                "reason": record.reason,
-            }
+            RefusalRow(
+                *self._place,
+                self._number,
+                record.id,
+                self._sender,
+                record.channel,
+                survey,
+                record.at,
+                record.reason,
+            )
         )
         if invitation is not None:
             row = self._session(record.id, record.channel, record.at)
@@ -343,89 +326,64 @@ class PageProjection:
             self._add_invitation(row, invitation)
 
     def _add_opt_out(self, channel: str, at: int, change: str, source: str) -> None:
-        self.rows.opt_outs.append(
-            {
-                **self._place._asdict(),
-                "place": self._number,
-                "number_hash": self._hash_number(self._sender),
-                "channel": channel,
-                "at": at,
-                "change": change,
-                "source": source,
-            }
-        )
-
-    def _event_row(
-        self, record: SmsReceived | SmsDecided | SmsSent | SmsNotSent | ReceiptRecorded, **columns: Any
-    ) -> Row:
-        return {
-            **self._place._asdict(),
-            "place": self._number,
-            "session": getattr(record, "session", ""),
-            "sender": self._sender,
-            "channel": record.channel,
-            "at": record.at,
-        } | columns
+        hashed = self._hash_number(self._sender)
+        self.rows.opt_outs.append(OptOutRow(*self._place, self._number, hashed, channel, at, change, source))
 
 
-def _send_columns(record: SmsSent | SmsNotSent) -> Row:
-    nothing = {"ticket": "", "code": "", "why": "", "segments": 0, "cost_micros": 0, "currency": ""}
-    match record:
-        case SmsSent(ticket=ticket, segments=segments, cost_micros=cost_micros, currency=currency):
-            return nothing | {
-                "outcome": "sent",
-                "ticket": ticket,
-                "segments": segments,
-                "cost_micros": cost_micros,
-                "currency": currency,
-            }
-        case SmsNotSent(code=code, why=why):
-            return nothing | {"outcome": "unsent", "code": code, "why": why}
+@lru_cache(maxsize=TEXTS_COUNTED)
+def _count_segments(text: str) -> int:
+    return count_segments(text).segments
 
 
-_NO_VALUE: Mapping[str, Any] = {
-    "choice": 0,
-    "value": None,
-    "value_number": None,
-    "value_date": None,
-    "value_time": None,
-    "value_yes": None,
-    "option": None,
-    "option_index": None,
-}
+class AnswerValues(NamedTuple):
+    """The columns of an answer that hold how it was read."""
+
+    value: str | None = None
+    value_number: float | None = None
+    value_date: str | None = None
+    value_time: str | None = None
+    value_yes: bool | None = None
+    option: str | None = None
+    option_index: int | None = None
+
+
 _TIME = re.compile(r"[0-2][0-9]:[0-5][0-9]")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def answer_values(answer: Answer, answer_type: str) -> list[Row]:
-    """The columns that hold how an answer was read: one row, or one for each of several options. Where the record does not
-    say what type it is, its form does."""
+def read_answer(answer: Answer, answer_type: str) -> list[AnswerValues]:
+    """How an answer was read, or each of several options. Where the record does not say what type it is, its form does."""
     value = answer.value
     match value:
         case tuple():
-            pairs = zip(value, answer.indexes, strict=False)
-            return [
-                {**_NO_VALUE, "choice": n, "value": option, "option": option, "option_index": index}
-                for n, (option, index) in enumerate(pairs)
-            ]
+            places = (*answer.indexes, *[None] * len(value))
+            return [_chosen_option(option, index) for option, index in zip(value, places, strict=False)]
         case bool():
-            return [{**_NO_VALUE, "value": "yes" if value else "no", "value_yes": value}]
+            return [AnswerValues("yes" if value else "no", value_yes=value)]
         case int() | float():
-            return [{**_NO_VALUE, "value": str(value), "value_number": float(value)}]
+            return [AnswerValues(str(value), value_number=float(value))]
         case str() if answer.index >= 0:
-            return [{**_NO_VALUE, "value": value, "option": value, "option_index": answer.index}]
+            return [_chosen_option(value, answer.index)]
         case str():
-            return [{**_NO_VALUE, "value": value, **_read_form(value, answer_type)}]
+            return [_read_form(value, answer_type)]
         case _:
             assert_never(value)
 
 
-def _read_form(value: str, answer_type: str) -> Row:
-    if answer_type in ("date", "") and _DAY.fullmatch(value):
-        try:
-            return {"value_date": date.fromisoformat(value)}
-        except ValueError:
-            return {}
+def _chosen_option(option: str, index: int | None) -> AnswerValues:
+    return AnswerValues(option, option=option, option_index=index)
+
+
+def _read_form(value: str, answer_type: str) -> AnswerValues:
+    if answer_type in ("date", "") and _is_date(value):
+        return AnswerValues(value, value_date=value)
     if answer_type in ("time", "") and _TIME.fullmatch(value):
-        return {"value_time": value}
-    return {}
+        return AnswerValues(value, value_time=value)
+    return AnswerValues(value)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(_DAY.fullmatch(text) and date.fromisoformat(text))
+    except ValueError:
+        return False

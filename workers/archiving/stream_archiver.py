@@ -1,0 +1,201 @@
+"""Moves what happened from the event streams into the archive: exactly once, and in order for each shard.
+
+Law: the position moves in the transaction in which its entries are written, and what follows it is read once its row is
+locked. So any number of processes may do this, each may die or hang at any moment, and nobody can bring back what was erased
+meanwhile. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it.
+"""
+
+from collections.abc import Collection, Iterator
+from time import monotonic
+from typing import NamedTuple
+
+import redis
+import structlog
+from sqlalchemy import Connection, select, update
+
+from config.archive import tables
+from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position
+from config.archive.watermark import read_watermark
+from config.telemetry import faults, metrics
+from workers.archiving.deployment_pairing import require_deployment
+from workers.archiving.lost_tail import RedisOlderThanArchiveError, rejoin_stream
+from workers.archiving.page_writer import HashNumber, write_page
+from workers.archiving.stream_reader import (
+    StreamId,
+    StreamPage,
+    StreamTips,
+    note_archived,
+    parse_entry,
+    read_after,
+    read_tips,
+)
+from workers.archiving.survey_mover import SurveyMover
+
+log = structlog.get_logger()
+
+ENTRIES_A_PAGE = 1_000
+"""Entries of a transaction, at the most."""
+
+ADVANCE_INTERVAL_S = 1.0
+"""How often shards of which there is nothing to move are said to be read until now."""
+
+HELD_INTERVAL_S = 5.0
+"""How often a shard is looked at again that is held."""
+
+_SHARDS_A_STATEMENT = 500
+
+
+class MovedPage(NamedTuple):
+    """What came of a look at a shard: where the archive is then, whether that is all that the stream had, how many entries
+    were moved and how many of them are only kept as they are, and the versions of surveys that they refer to."""
+
+    position: StreamId
+    is_all: bool
+    entries: int = 0
+    unreadable: int = 0
+    versions: Collection[str] = ()
+
+
+class StreamArchiver:
+    """Moves the event streams of one deployment. `deployment` is its id, which both sides have."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        database: ArchiveDatabase,
+        shards: int,
+        deployment: bytes,
+        hash_number: HashNumber,
+    ) -> None:
+        self._redis = client
+        self._database = database
+        self._shards = shards
+        self._deployment = deployment
+        self._hash_number = hash_number
+        self._surveys = SurveyMover(client)
+        self._read_to: dict[
+            int, StreamId
+        ] = {}  # the last id of streams of which all was moved when it was that
+        self._noted: dict[int, StreamId] = {}
+        self._held_until_s: dict[int, float] = {}
+        self._advanced_s = 0.0
+        self._is_to_advance = True  # of a process that died, nobody has said until when all is read
+
+    def run_round(self) -> bool:
+        """Move a page of each shard that has something; whether any has more. Raises ConfigError if this is not the archive's
+        Redis (any more), redis.RedisError, and SQLAlchemyError."""
+        tips = read_tips(self._redis, self._shards)
+        require_deployment(self._deployment, tips.deployment, self._database)
+        has_more = False
+        for k in self._shards_to_look_at(tips):
+            moved = self._look_at_shard(k)
+            if moved is None:
+                continue
+            self._is_to_advance = True
+            if moved.is_all:
+                self._read_to[k] = max(moved.position, tips.last_ids[k])
+            has_more = has_more or not moved.is_all
+        self._advance_idle_shards(tips)
+        return has_more
+
+    def _shards_to_look_at(self, tips: StreamTips) -> Iterator[int]:
+        now_s = monotonic()
+        for k in range(self._shards):
+            if tips.last_ids[k] != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:
+                yield k
+
+    def _look_at_shard(self, k: int) -> MovedPage | None:
+        """Move a page; None if another process has the shard, or it is held."""
+        try:
+            moved = self._move_page(k)
+        except RedisOlderThanArchiveError as e:
+            self._hold_shard(e)
+            return None
+        if self._held_until_s.pop(k, None) is not None:
+            log.info("a shard is archived again", shard=k)
+        metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
+        if moved is not None:
+            self._note_committed(k, moved)
+        return moved
+
+    def _note_committed(self, k: int, moved: MovedPage) -> None:
+        self._surveys.note_committed(moved.versions)
+        metrics.ARCHIVED_ENTRIES.inc(moved.entries)
+        if moved.unreadable:
+            metrics.ARCHIVE_UNREADABLE.inc(moved.unreadable)
+            log.error("entries cannot be read, and are kept as they are", shard=k, entries=moved.unreadable)
+        if self._noted.get(k) != moved.position:
+            note_archived(self._redis, k, moved.position)
+            self._noted[k] = moved.position
+            faults.reach("after_note_archived")
+
+    def _hold_shard(self, error: RedisOlderThanArchiveError) -> None:
+        if error.shard not in self._held_until_s:
+            log.error("a shard is not archived", why=str(error), shard=error.shard)
+        self._held_until_s[error.shard] = monotonic() + HELD_INTERVAL_S
+        self._read_to.pop(error.shard, None)
+        metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
+
+    def _move_page(self, k: int) -> MovedPage | None:
+        with self._database.writing() as connection:
+            position = self._database.try_lock_position(connection, EVENTS_SOURCE, k)
+            if position is None:
+                return None
+            faults.reach("after_lock_position")
+            page = self._read_page(connection, k, position)
+            faults.reach("after_read_stream")
+            if page.entries:
+                moved = self._write_page(connection, k, position, page)
+            else:
+                moved = MovedPage(StreamId(position.last_ms, position.last_seq), is_all=True)
+            faults.reach("before_commit_page")
+        faults.reach("after_commit_page")
+        return moved
+
+    def _read_page(self, connection: Connection, k: int, position: Position) -> StreamPage:
+        last = StreamId(position.last_ms, position.last_seq)
+        page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
+        if not page.has_position and rejoin_stream(connection, self._redis, k, last):
+            page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
+        require_deployment(self._deployment, page.deployment, self._database)
+        return page
+
+    def _write_page(self, connection: Connection, k: int, position: Position, page: StreamPage) -> MovedPage:
+        parsed = [parse_entry(k, entry_id, fields) for entry_id, fields in page.entries]
+        entries = [entry for entry, _ in parsed]
+        versions = self._surveys.move_versions(connection, entries)
+        unreadable = sum(not is_readable for _, is_readable in parsed)
+        unreadable += write_page(connection, entries, self._hash_number)
+        last = StreamId(*entries[-1].place[1:])
+        is_all = len(entries) < ENTRIES_A_PAGE
+        until_ms = max(position.read_until_ms, page.now_ms if is_all else last.ms)
+        self._database.move_position(connection, EVENTS_SOURCE, k, Position(last.ms, last.seq, until_ms))
+        return MovedPage(last, is_all, len(entries), unreadable, versions)
+
+    def _advance_idle_shards(self, tips: StreamTips) -> None:
+        """Say of shards whose streams have nothing more that they are read until now, if anything was moved since that was
+        said last: a listing goes on, and an idle deployment writes nothing."""
+        now_s = monotonic()
+        if not self._is_to_advance or now_s - self._advanced_s < ADVANCE_INTERVAL_S:
+            return
+        idle = [k for k in range(self._shards) if self._read_to.get(k) == tips.last_ids[k]]
+        table = tables.positions
+        with self._database.writing() as connection:
+            for at in range(0, len(idle), _SHARDS_A_STATEMENT):
+                behind = (
+                    select(table.c.shard)
+                    .where(
+                        table.c.source == EVENTS_SOURCE,
+                        table.c.shard.in_(idle[at : at + _SHARDS_A_STATEMENT]),
+                        table.c.read_until_ms < tips.now_ms,
+                    )
+                    .with_for_update(skip_locked=True)
+                )
+                connection.execute(
+                    update(table)
+                    .where(table.c.source == EVENTS_SOURCE, table.c.shard.in_(behind))
+                    .values(read_until_ms=tips.now_ms)
+                )
+            watermark_ms = read_watermark(connection)
+        metrics.ARCHIVE_READ_UNTIL.set(watermark_ms / 1_000)
+        self._advanced_s, self._is_to_advance = now_s, False

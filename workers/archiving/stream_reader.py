@@ -1,0 +1,161 @@
+"""What `archive` asks Redis: how far the event streams are, what follows a position, and to note how far the archive is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import redis
+
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command
+from engine.model.events import ArchiveRecord, decode_records
+from workers.archiving.archive_rows import EntryPlace
+from workers.archiving.projection import PageEntry
+
+_NO_KEY = "no such key"
+
+
+class StreamId(NamedTuple):
+    """The id of an entry of a stream."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, written: bytes) -> Self:
+        ms, _, seq = written.partition(b"-")
+        return cls(int(ms), int(seq or 0))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+BEGINNING = StreamId(0, 0)
+"""Before any entry."""
+
+
+class StreamTips(NamedTuple):
+    """How far the streams are: the last id that each has given out, by shard, at `now_ms` or later. `deployment` is the id
+    of the deployment whose Redis it is; empty: it has none."""
+
+    now_ms: int
+    deployment: bytes
+    last_ids: Sequence[StreamId]
+
+
+class StreamPage(NamedTuple):
+    """What follows a position: at most as many entries as were asked for. All that the stream had at `now_ms` is there if
+    they are fewer. `has_position`: the entry at the position is there itself."""
+
+    now_ms: int
+    deployment: bytes
+    has_position: bool
+    entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+
+
+class StreamState(NamedTuple):
+    """What a stream says of itself: its first entry (None: it is empty), the last id that it has given out, the newest
+    that was deleted from it, and how many entries it ever had."""
+
+    first: StreamId | None
+    last: StreamId
+    max_deleted: StreamId
+    added: int
+
+
+def read_tips(client: redis.Redis, shards: int) -> StreamTips:
+    """Raises redis.RedisError."""
+    infos: list[Command] = [("XINFO", "STREAM", keyspace.events_key(k)) for k in range(shards)]
+    time, deployment, *answers = redis_client.try_commands(
+        client, [("TIME",), ("GET", keyspace.DEPLOYMENT_KEY), *infos]
+    )
+    for answer in (time, deployment):
+        if isinstance(answer, Exception):
+            raise answer
+    last_ids = [_parse_state(answer).last for answer in answers]
+    return StreamTips(redis_client.time_reply_ms(time), deployment or b"", last_ids)
+
+
+def read_state(client: redis.Redis, k: int) -> StreamState:
+    """Raises redis.RedisError."""
+    (answer,) = redis_client.try_commands(client, [("XINFO", "STREAM", keyspace.events_key(k))])
+    return _parse_state(answer)
+
+
+def _parse_state(answer: Any) -> StreamState:
+    """Read the answer to XINFO STREAM: names and values in turn. Raises it if it is an error, but for a stream that is not
+    there."""
+    if isinstance(answer, Exception):
+        if _NO_KEY in str(answer):
+            return StreamState(None, BEGINNING, BEGINNING, 0)
+        raise answer
+    told = dict(zip(answer[::2], answer[1::2], strict=True))
+    first = told[b"first-entry"]
+    return StreamState(
+        StreamId.parse(first[0]) if first else None,
+        StreamId.parse(told[b"last-generated-id"]),
+        StreamId.parse(told[b"max-deleted-entry-id"]),
+        told[b"entries-added"],
+    )
+
+
+def read_after(client: redis.Redis, k: int, position: StreamId, most: int) -> StreamPage:
+    """Read at most `most` entries that follow `position`. Raises redis.RedisError."""
+    key = keyspace.events_key(k)
+    time, deployment, at, after = redis_client.run_commands(
+        client,
+        [
+            ("TIME",),
+            ("GET", keyspace.DEPLOYMENT_KEY),
+            ("XRANGE", key, str(position), str(position), "COUNT", 1),
+            ("XRANGE", key, f"({position}", "+", "COUNT", most),
+        ],
+        transaction=True,
+    )
+    return StreamPage(redis_client.time_reply_ms(time), deployment or b"", bool(at), after)
+
+
+def read_span(
+    client: redis.Redis, k: int, first: StreamId, last: StreamId
+) -> list[tuple[StreamId, Mapping[bytes, bytes]]]:
+    """Read all entries from `first` to `last`, both included. Raises redis.RedisError."""
+    found = redis_client.run_command(client, ("XRANGE", keyspace.events_key(k), str(first), str(last)))
+    return [(StreamId.parse(entry_id), fields) for entry_id, fields in found]
+
+
+def parse_entry(k: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[PageEntry, bool]:
+    """The entry, and whether its records could be read. One that is not as we write them is kept with all that it has."""
+    sender, stored = fields.get(b"to", b""), fields.get(b"e")
+    if stored is None or len(fields) != 2:
+        stored = msgspec.msgpack.encode(list(fields.items()))
+    records = parse_records(stored)
+    place = EntryPlace(k, *StreamId.parse(entry_id))
+    return PageEntry(place, sender.decode(errors="replace"), records or (), stored), records is not None
+
+
+def parse_records(stored: bytes) -> Sequence[ArchiveRecord] | None:
+    """The records of an entry as it is stored; None if this release cannot read them."""
+    try:
+        return decode_records(stored)
+    except msgspec.MsgspecError:
+        return None
+
+
+def note_archived(client: redis.Redis, k: int, position: StreamId) -> None:
+    """Tell Redis that the archive has all up to `position`, which is committed; never less than it was told before.
+    Raises redis.RedisError."""
+    key = keyspace.archived_key(k)
+
+    def move_forward(pipeline: "redis.client.Pipeline") -> None:
+        noted = pipeline.get(key)
+        pipeline.multi()
+        if noted is None or StreamId.parse(noted) < position:
+            pipeline.set(key, str(position))
+
+    client.transaction(move_forward, key)
+
+
+def forget_archived(client: redis.Redis, shards: int) -> None:
+    """Tell Redis that an archive begins, which has nothing yet. Raises redis.RedisError."""
+    commands: list[Command] = [("SET", keyspace.archived_key(k), str(BEGINNING)) for k in range(shards)]
+    redis_client.run_commands(client, commands)

@@ -1,0 +1,37 @@
+"""The line `archive` of the Procfile: a process that moves what happened from the event streams into the archive."""
+
+from functools import partial
+
+import structlog
+
+from config.archive import schema
+from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
+from config.telemetry import process_registry
+from workers.archiving.archive_loop import archive_until_stopped
+from workers.archiving.deployment_pairing import pair_with_redis
+from workers.archiving.stream_archiver import StreamArchiver
+from workers.roles.worker_process import StopSignal, open_deployment
+from workers.store.deployment import Deployment
+
+log = structlog.get_logger()
+
+
+def run() -> None:
+    deployment = open_deployment("archive")
+    database = ArchiveDatabase(deployment.settings.archive_url)
+    stop = StopSignal()
+    log.info("running", role="archive", archive=database.shown_url)
+    with process_registry.send_heartbeats(deployment.settings.redis_url, "archive"):
+        archive_until_stopped(partial(prepare_archiver, deployment, database), stop)
+
+
+def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> StreamArchiver:
+    """Bring the archive to this release's schema, and pair it with Redis. Raises ConfigError if it is of another
+    deployment."""
+    lanes, shards = deployment.lanes, deployment.settings.shards
+    schema.migrate(database)
+    paired = pair_with_redis(lanes, database, shards)
+    with database.writing() as connection:
+        database.make_positions(connection, EVENTS_SOURCE, shards)
+    hash_number = deployment.open_opt_out_list().hash_number
+    return StreamArchiver(lanes, database, shards, paired, hash_number)
