@@ -79,6 +79,11 @@ class AnswerSpec(
     has_several_values: ClassVar[bool] = False
     """Is an answer several options, of which `contains` names some?"""
 
+    @classmethod
+    def type_name(cls) -> str:
+        """The word that an author writes under `type`."""
+        return str(cls.__struct_config__.tag)
+
     @abstractmethod
     def compile_reader(self, report: ReportProblem) -> "AnswerReader":
         """The reader. Reports whatever makes no sense, and gives some reader all the same."""

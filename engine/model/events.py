@@ -30,6 +30,10 @@ class Attachment(msgspec.Struct, frozen=True, array_like=True):
     url: str
 
 
+MOST_ATTACHMENTS = 10
+"""Of one SMS: so many Twilio's MMS may have. Further ones are dropped."""
+
+
 HandledCommand = Literal["", "stop", "help", "start"]
 """The command that a provider recognised in an SMS and answered by itself; empty: none."""
 
@@ -69,6 +73,7 @@ class SmsPart(msgspec.Struct, frozen=True, array_like=True, tag="part"):
     number: int
     total: int
     originator: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 class ProviderStop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
@@ -125,7 +130,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     in any case. `expires_at` (ms) ends the session; 0: the survey's own `expires` does. `reference` is the inviter's.
     `originator` is the channel's sub-number that the session has for its own; empty: the channel's number, or a free
     sub-number if the person has a session there. `campaign` is the inviter's name of what it belongs to. `asked_at` (ms)
-    is when it was accepted, `not_before` (ms) the time that was asked for; 0: as soon as may be.
+    is when it was accepted, by the clock of `web`, `not_before` (ms) the time that was asked for; 0: as soon as may be.
     """
 
     id: str

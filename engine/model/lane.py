@@ -8,7 +8,7 @@ milliseconds since 1970 (UTC).
 import msgspec
 
 from engine.model.errors import ParleyError
-from engine.model.events import Answer, SessionEnding
+from engine.model.events import Answer, Attachment, SessionEnding
 
 LANE_FORMAT = 1
 
@@ -60,6 +60,7 @@ class PartialSms(msgspec.Struct, array_like=True):
     total: int
     first_part_at: int
     parts: dict[int, tuple[str, str]] = {}
+    attachments: dict[int, tuple[Attachment, ...]] = {}  # by number, of parts that have any
 
 
 class Lane(msgspec.Struct, array_like=True):

@@ -4,8 +4,11 @@ A provider checks and reads webhooks into events, writes sends into HTTP request
 one of a closed set of outcomes. An outcome carries its decision; nothing outside this folder knows an error code.
 """
 
-from collections.abc import Container, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
+from decimal import Decimal
 from hashlib import blake2b
+from itertools import islice
 from math import isfinite
 from typing import Annotated, Literal, Protocol, assert_never
 
@@ -13,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.model.errors import ParleyError
-from engine.model.events import InboundEvent, OutboundSms
+from engine.model.events import MOST_ATTACHMENTS, Attachment, InboundEvent, OutboundSms
 
 BaseUrl = Annotated[
     str,
@@ -96,10 +99,14 @@ class WebhookResponse(msgspec.Struct, frozen=True):
 
 class SendAccepted(msgspec.Struct, frozen=True):
     """The provider has the SMS. `ticket` ties receipts and replies to it; empty if an earlier try got it. `credit` is what
-    is left in the account, in the provider's unit, if it says so."""
+    is left in the account, in the provider's unit, if it says so. `segments`, `cost_micros` and `currency` are as in
+    DeliveryReceipt. Costs of an acceptance and of the receipt that ends an SMS are added: a provider says them in one place."""
 
     ticket: str
     credit: float | None = None
+    segments: int = 0
+    cost_micros: int = 0
+    currency: str = ""
 
 
 class RetryLater(msgspec.Struct, frozen=True):
@@ -235,6 +242,55 @@ def parse_credit(written: bytes | str) -> float | None:
     except (ValueError, RecursionError):
         return None
     return found if isfinite(found) else None
+
+
+LONGEST_MEDIA_TYPE, LONGEST_MEDIA_URL = 255, 2_048
+"""Characters of an attachment's. RFC 6838 allows a media type 127 on either side of its slash."""
+
+
+def bounded_attachments(found: Iterable[tuple[str, str]]) -> tuple[Attachment, ...]:
+    """Return the first MOST_ATTACHMENTS of (media type, URL). A media type that is too long is cut; a URL that is, is left
+    out, as a part of it leads nowhere. Nothing is fetched."""
+    return tuple(
+        Attachment(media_type[:LONGEST_MEDIA_TYPE], url if len(url) <= LONGEST_MEDIA_URL else "")
+        for media_type, url in islice(found, MOST_ATTACHMENTS)
+    )
+
+
+MOST_SEGMENTS, MOST_COST = 255, 1_000_000
+"""Of one SMS; what it costs is in whatever currency."""
+
+_COUNT = re.compile(r"[0-9]{1,3}")
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_MILLIONTH = Decimal("0.000001")
+
+
+def parse_segments(written: bytes | str) -> int:
+    """How many segments an SMS has, of a number in JSON or in a text; 0 if that is not what it is."""
+    text = _number_text(written)
+    found = int(text) if _COUNT.fullmatch(text) else 0
+    return found if found <= MOST_SEGMENTS else 0
+
+
+def parse_cost_micros(written: bytes | str) -> int:
+    """Millionths of an amount of money, of a number in JSON or in a text, rounded to the nearest; 0 if that is not what it
+    is, or it is more than MOST_COST. Decimals are read as they are written, never as a float."""
+    text = _number_text(written)
+    amount = Decimal(text) if _AMOUNT.fullmatch(text) else Decimal(0)
+    return int(amount.quantize(_MILLIONTH).scaleb(6)) if amount <= MOST_COST else 0
+
+
+def parse_currency(written: bytes | str) -> str:
+    """An ISO 4217 code, of a text or a text in JSON; empty if that is not what it is."""
+    text = _number_text(written).upper()
+    return text if _CURRENCY.fullmatch(text) else ""
+
+
+def _number_text(written: bytes | str) -> str:
+    """What is written, without the quotation marks that JSON puts around a text."""
+    text = written.decode("ascii", "replace") if isinstance(written, bytes) else written
+    return text.strip(' "')
 
 
 JsonScalar = str | int | float | bool | None

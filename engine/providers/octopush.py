@@ -4,7 +4,8 @@ Octopush signs nothing: it calls a URL whose query holds the channel's token. It
 `message_id` is the ticket of the SMS that it answers. So an event's id is a keyed hash of all that the callback says,
 and two SMS alike in text within one second, the callback's resolution, are one. Callbacks are told apart by the date
 that each kind has. Codes and callbacks: Octopush's documentation of return codes (legacy, the same numbers in v1) and
-of callbacks; a `sms-campaign/send` is answered 200 or 201.
+of callbacks; a `sms-campaign/send` is answered 200 or 201. That answer says what an SMS costs (`total_cost`, in the
+account's unit, as its `residual_credit`); the `unit_price` of some receipts is the same money, and is not read.
 """
 
 import re
@@ -38,7 +39,9 @@ from engine.providers import (
     WebhookCall,
     WebhookResponse,
     event_id,
+    parse_cost_micros,
     parse_credit,
+    parse_segments,
     scalar_text,
 )
 from engine.providers.surrogates import decode_json
@@ -152,6 +155,8 @@ class _OctopushSend(msgspec.Struct, omit_defaults=True):
 class _OctopushReply(msgspec.Struct):
     sms_ticket: JsonScalar = None
     residual_credit: msgspec.Raw = msgspec.Raw()
+    number_of_sms_needed: msgspec.Raw = msgspec.Raw()
+    total_cost: msgspec.Raw = msgspec.Raw()
     code: JsonScalar = None
     message: JsonScalar = None
 
@@ -296,7 +301,12 @@ class Octopush:
         if status >= 500:
             return OutcomeUnknown(code or f"http {status}", why or "Octopush is out of order")
         if 200 <= status < 300 and scalar_text(reply.sms_ticket):
-            return SendAccepted(scalar_text(reply.sms_ticket), parse_credit(bytes(reply.residual_credit)))
+            return SendAccepted(
+                scalar_text(reply.sms_ticket),
+                parse_credit(bytes(reply.residual_credit)),
+                parse_segments(bytes(reply.number_of_sms_needed)),
+                parse_cost_micros(bytes(reply.total_cost)),
+            )
         if not re.fullmatch(r"[0-9]{1,6}", code):
             return OutcomeUnknown(f"http {status}", "Octopush's reply is not one that we know")
         if int(code) == ALREADY_SENT_CODE:

@@ -9,13 +9,15 @@ Sources: the request validator of the `twilio` package 9.13 and its tests; twili
 Twilio's pages on webhook requests, opt-out keywords, and error codes. Assumptions, each with its option or table here:
 - the default opt-out words are answered by Twilio itself (`default_keywords`); toll-free numbers' network does the same;
 - a list of messages has the newest first; one that still waits has no date sent, so the list is not asked for by date;
+- a price is negative, as it leaves the account. Twilio knows it only some time after it took a message, so that mostly only
+  a message that was looked up has one; status callbacks have none. Through a messaging service segments are 0 at first;
 - an HTTP status of 5xx may hide a message that was created; 429, and 503 with code 20429, never do.
 """
 
 import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -30,6 +32,8 @@ import msgspec
 from msgspec import Meta
 
 from engine.model.events import (
+    MOST_ATTACHMENTS,
+    Attachment,
     DeliveryReceipt,
     HandledCommand,
     InboundEvent,
@@ -58,8 +62,12 @@ from engine.providers import (
     UnusableChannelError,
     WebhookCall,
     WebhookResponse,
+    bounded_attachments,
     event_id,
     our_sms_id,
+    parse_cost_micros,
+    parse_currency,
+    parse_segments,
     scalar_text,
 )
 from engine.providers.surrogates import decode_json
@@ -220,6 +228,9 @@ class _TwilioMessage(msgspec.Struct):
     message: JsonScalar = None
     title: JsonScalar = None
     detail: JsonScalar = None
+    num_segments: msgspec.Raw = msgspec.Raw()
+    price: msgspec.Raw = msgspec.Raw()
+    price_unit: msgspec.Raw = msgspec.Raw()
 
 
 class _ListedMessage(msgspec.Struct):
@@ -230,6 +241,9 @@ class _ListedMessage(msgspec.Struct):
     to: str | None = None
     body: str | None = None
     error_code: JsonScalar = None
+    num_segments: msgspec.Raw = msgspec.Raw()
+    price: msgspec.Raw = msgspec.Raw()
+    price_unit: msgspec.Raw = msgspec.Raw()
 
 
 class _MessagePage(msgspec.Struct):
@@ -309,7 +323,9 @@ class Twilio:
         reply = _decode_reply(body)
         if 200 <= status < 300:
             sid = scalar_text(reply.sid)
-            return SendAccepted(sid) if sid else OutcomeUnknown(f"http {status}", "Twilio's reply has no sid")
+            if not sid:
+                return OutcomeUnknown(f"http {status}", "Twilio's reply has no sid")
+            return _accepted(sid, reply)
         code = scalar_text(reply.code)
         why = scalar_text(reply.message) or scalar_text(reply.detail) or scalar_text(reply.title)
         known = _failure_of_code(code)
@@ -400,7 +416,12 @@ class Twilio:
         text = fields.get("Body", "")
         handled = self._handled_command(text, fields.get("OptOutType", ""))
         return sender, InboundSms(
-            event_id("sms", channel, sid), channel, text, handled=handled, originator=fields.get("To", "")
+            event_id("sms", channel, sid),
+            channel,
+            text,
+            handled=handled,
+            originator=fields.get("To", ""),
+            attachments=_attachments(fields),
         )
 
     def _handled_command(self, text: str, opt_out_type: str) -> HandledCommand:
@@ -575,6 +596,17 @@ def _decode_reply(body: bytes) -> _TwilioMessage:
         return _TwilioMessage()
 
 
+def _attachments(fields: Mapping[str, str]) -> tuple[Attachment, ...]:
+    """What came with an MMS. Its URLs are Twilio's, and may want the account's login."""
+    if fields.get("NumMedia", "0") == "0":
+        return ()
+    found = [
+        (fields.get(f"MediaContentType{n}", ""), fields.get(f"MediaUrl{n}", ""))
+        for n in range(MOST_ATTACHMENTS)
+    ]
+    return bounded_attachments(pair for pair in found if any(pair))
+
+
 def _parse_date(date: str) -> float:
     """An RFC 2822 date in seconds since 1970; Twilio's are GMT, whether they say so or not. Raises ValueError."""
     at = parsedate_to_datetime(date)
@@ -589,7 +621,14 @@ def _listed_outcome(message: _ListedMessage) -> SendOutcome:
         meaning is NumberUnreachable or meaning is OptedOutAtProvider
     ):
         return meaning(code, WHYS_BY_CODE.get(code, ""))
-    return SendAccepted(message.sid)
+    return _accepted(message.sid, message)
+
+
+def _accepted(sid: str, message: _TwilioMessage | _ListedMessage) -> SendAccepted:
+    segments = parse_segments(bytes(message.num_segments))
+    cost_micros = parse_cost_micros(bytes(message.price).strip(b'"').removeprefix(b"-"))
+    currency = parse_currency(bytes(message.price_unit)) if cost_micros else ""
+    return SendAccepted(sid, None, segments, cost_micros, currency)
 
 
 def _failure_of_code(code: str) -> _SendFailure | None:

@@ -7,7 +7,9 @@ token. A send has no id that Vonage would know again, and the SMS API lists noth
 sent at most once, and is an operator's to look up (dead letters, "uncertain").
 
 Vonage splits a long text into messages with a status each. If it took some of them and not others, the SMS is refused
-as a whole: sent again, its beginning would arrive twice.
+as a whole: sent again, its beginning would arrive twice. What an SMS costs is the sum of the messages' prices (in euros),
+as it is accepted. Receipts have a `price` too, of one message each; only the first of an SMS's brings something new, so it is
+not read.
 
 Sources: Vonage's guides to inbound SMS, delivery receipts, signing messages and troubleshooting; its OpenAPI
 description of the SMS API; the package vonage-http-client 1.5. Assumption: a retry carries a new timestamp and
@@ -59,7 +61,9 @@ from engine.providers import (
     WebhookResponse,
     event_id,
     our_sms_id,
+    parse_cost_micros,
     parse_credit,
+    parse_segments,
 )
 from engine.providers.surrogates import decode_json
 
@@ -126,6 +130,9 @@ WHYS_BY_CODE = {
     "99": "the route failed",
 }
 
+PRICE_CURRENCY = "EUR"
+"""Vonage's prices and balances are in euros."""
+
 MOST_PARTS_OF_ONE_SMS = 255
 MOST_WEBHOOK_PARAMETERS = 100
 
@@ -166,6 +173,7 @@ class _VonageMessage(msgspec.Struct, rename="kebab"):
     message_id: str = ""
     error_text: str = ""
     remaining_balance: msgspec.Raw = msgspec.Raw()
+    message_price: msgspec.Raw = msgspec.Raw()
 
 
 class _VonageReply(msgspec.Struct):
@@ -322,7 +330,14 @@ def make_provider(place: ProviderChannel, account: Account, options: Options) ->
 def _outcome_of_parts(messages: Sequence[_VonageMessage]) -> SendOutcome:
     refused = [message for message in messages if str(message.status) != ACCEPTED_STATUS]
     if not refused:
-        return SendAccepted(messages[0].message_id, parse_credit(bytes(messages[-1].remaining_balance)))
+        cost_micros = sum(parse_cost_micros(bytes(message.message_price)) for message in messages)
+        return SendAccepted(
+            messages[0].message_id,
+            parse_credit(bytes(messages[-1].remaining_balance)),
+            parse_segments(str(len(messages))),
+            cost_micros,
+            PRICE_CURRENCY if cost_micros else "",
+        )
     code, why = str(refused[0].status), refused[0].error_text
     if len(refused) < len(messages):
         taken = len(messages) - len(refused)

@@ -20,15 +20,20 @@ and accepts both: for a gateway that knows no other, and then no two channels ma
 
 In: POST one object, or an array of at most 100 that are all taken or, answered 400, all refused:
 
-    {"type": "sms", "id", "from", "to", "text", "reply_to", "handled", "received_at"}
-    {"type": "part", "id", "from", "to", "text", "reference", "number", "total"}
-    {"type": "receipt", "id", "to", "status": "sent" | "delivered" | "failed", "ticket", "sms", "code", "why", "permanent"}
+    {"type": "sms", "id", "from", "to", "text", "reply_to", "handled", "attachments", "received_at"}
+    {"type": "part", "id", "from", "to", "text", "reference", "number", "total", "attachments"}
+    {"type": "receipt", "id", "to", "status": "sent" | "delivered" | "failed", "ticket", "sms", "code", "why", "permanent",
+     "segments", "cost", "currency"}
     {"type": "stop", "id", "from", "text"}
 
 `from`, of a receipt `to`, is the person's number. An SMS that the gateway has taken for a "stop", "help" or "start",
 and has answered, says so in `handled`. `reply_to` is the ticket of the SMS that is answered. A receipt names our SMS by its
-`ticket`, or by the `id` that we gave it, as `sms`; `permanent`: the number will never get an SMS. Whatever else is in
-an object is not read.
+`ticket`, or by the `id` that we gave it, as `sms`; `permanent`: the number will never get an SMS. `attachments` of an MMS are
+[{"media_type", "url"}], of which ten are kept; nothing is fetched. Whatever else is in an object is not read.
+
+`segments` is how many the gateway sent, `cost` what it wants for all of them, as a decimal number or a text such as "0.055",
+and `currency` three letters. They may stand in the answer to a send, or in the receipt that says "delivered" or "failed":
+in one of them only, as both are added. Attachments, segments and costs in another form are passed over, and the rest is read.
 
 `id` is the gateway's, at most 200 characters, and never used again for another event of that type. It is signed with
 the rest and names the event: so a replay within the five minutes changes nothing and a later one is refused, and a
@@ -38,7 +43,8 @@ Out: POST {"id", "channel", "from", "to", "text", "session"} to `send_url`, sign
 drop an `id` that it has had within 24 hours, as an SMS is tried again whenever the answer did not come through. It
 answers
 
-    2xx, {"ticket"} or nothing      it has the SMS; so too with 409, a repetition
+    2xx, {"ticket", "segments", "cost", "currency"}, each or all of which may be missing
+                                    it has the SMS; so too with 409, a repetition
     400, 413, 422, {"code", "why"}  it never will: to the dead letters; with the code "unreachable" the number never gets
                                     SMS and its session ends; with "opted_out" the person has told the gateway to stop
     408, 425, 429, 5xx              try again later
@@ -55,6 +61,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.model.events import (
+    Attachment,
     DeliveryReceipt,
     HandledCommand,
     InboundEvent,
@@ -79,7 +86,11 @@ from engine.providers import (
     UnreadableWebhookError,
     WebhookCall,
     WebhookResponse,
+    bounded_attachments,
     event_id,
+    parse_cost_micros,
+    parse_currency,
+    parse_segments,
 )
 from engine.providers.surrogates import decode_json
 
@@ -134,6 +145,7 @@ class _GatewaySms(msgspec.Struct, tag_field="type", tag="sms"):
     to: str = ""
     reply_to: str = ""
     handled: HandledCommand = ""
+    attachments: msgspec.Raw = msgspec.Raw()
 
 
 class _GatewayPart(msgspec.Struct, tag_field="type", tag="part"):
@@ -144,6 +156,7 @@ class _GatewayPart(msgspec.Struct, tag_field="type", tag="part"):
     total: _PartCount
     from_: _PhoneNumber = msgspec.field(name="from")
     to: str = ""
+    attachments: msgspec.Raw = msgspec.Raw()
 
 
 class _GatewayReceipt(msgspec.Struct, tag_field="type", tag="receipt"):
@@ -155,6 +168,9 @@ class _GatewayReceipt(msgspec.Struct, tag_field="type", tag="receipt"):
     code: str = ""
     why: str = ""
     permanent: bool = False
+    segments: msgspec.Raw = msgspec.Raw()
+    cost: msgspec.Raw = msgspec.Raw()
+    currency: msgspec.Raw = msgspec.Raw()
 
 
 class _GatewayStop(msgspec.Struct, tag_field="type", tag="stop"):
@@ -164,6 +180,11 @@ class _GatewayStop(msgspec.Struct, tag_field="type", tag="stop"):
 
 
 _GatewayEvent = _GatewaySms | _GatewayPart | _GatewayReceipt | _GatewayStop
+
+
+class _GatewayAttachment(msgspec.Struct):
+    media_type: str = ""
+    url: str = ""
 
 
 class _GatewaySend(msgspec.Struct):
@@ -179,6 +200,9 @@ class _GatewayReply(msgspec.Struct):
     ticket: str | int | None = None
     code: str | int | None = None
     why: str | None = None
+    segments: msgspec.Raw = msgspec.Raw()
+    cost: msgspec.Raw = msgspec.Raw()
+    currency: msgspec.Raw = msgspec.Raw()
 
 
 _decode_one = msgspec.json.Decoder(_GatewayEvent).decode
@@ -186,6 +210,7 @@ _decode_many = msgspec.json.Decoder(
     Annotated[list[_GatewayEvent], Meta(max_length=MOST_EVENTS_PER_POST)]
 ).decode
 _decode_reply = msgspec.json.Decoder(_GatewayReply).decode
+_decode_attachments = msgspec.json.Decoder(list[_GatewayAttachment]).decode
 _encode_send = msgspec.json.Encoder().encode
 
 
@@ -280,7 +305,8 @@ class WebhookGateway:
             case 409:
                 return SendAccepted("")
             case _ if 200 <= status < 300:
-                return SendAccepted("" if reply.ticket is None else str(reply.ticket))
+                ticket = "" if reply.ticket is None else str(reply.ticket)
+                return SendAccepted(ticket, None, *_segments_and_cost(reply))
             case 400 | 413 | 422:
                 return _rejection_outcome(code, why or "the gateway refuses the SMS")
             case 408 | 425 | 429:
@@ -289,6 +315,23 @@ class WebhookGateway:
                 return RetryLater(code, why or "the gateway is out of order")
             case _:
                 return ChannelFault(code, why or "the gateway refuses us: are send_url and the secret right?")
+
+
+def _segments_and_cost(said: _GatewayReply | _GatewayReceipt) -> tuple[int, int, str]:
+    cost_micros = parse_cost_micros(bytes(said.cost))
+    currency = parse_currency(bytes(said.currency)) if cost_micros else ""
+    return parse_segments(bytes(said.segments)), cost_micros, currency
+
+
+def _attachments(written: msgspec.Raw) -> tuple[Attachment, ...]:
+    """What came with an MMS; nothing, if a gateway calls something else so."""
+    if not bytes(written):
+        return ()
+    try:
+        found = decode_json(_decode_attachments, bytes(written))
+    except (ValueError, RecursionError):
+        return ()
+    return bounded_attachments((each.media_type, each.url) for each in found)
 
 
 def _wrong_signature_sentence(given: Sequence[bytes], channel: str) -> str:
@@ -328,7 +371,16 @@ def _inbound_event(channel: str, event: _GatewayEvent) -> tuple[str, InboundEven
     match event:
         case _GatewaySms():
             id_, handled = event_id("sms", channel, event.id), event.handled
-            sms = InboundSms(id_, channel, event.text, False, event.reply_to, handled, event.to)
+            sms = InboundSms(
+                id_,
+                channel,
+                event.text,
+                False,
+                event.reply_to,
+                handled,
+                event.to,
+                attachments=_attachments(event.attachments),
+            )
             return event.from_, sms
         case _GatewayPart():
             if event.number > event.total:
@@ -336,12 +388,22 @@ def _inbound_event(channel: str, event: _GatewayEvent) -> tuple[str, InboundEven
                     f"part {event.number} of {event.total}: expected no more than there are"
                 )
             id_ = event_id("part", channel, event.id)
-            part = SmsPart(id_, channel, event.text, event.reference, event.number, event.total, event.to)
+            part = SmsPart(
+                id_,
+                channel,
+                event.text,
+                event.reference,
+                event.number,
+                event.total,
+                event.to,
+                _attachments(event.attachments),
+            )
             return event.from_, part
         case _GatewayReceipt():
             if not event.ticket and not event.sms:
                 raise UnreadableWebhookError("a receipt has neither a ticket nor sms, the id of our SMS")
             failed = event.status == "failed"
+            segments, cost_micros, currency = _segments_and_cost(event)
             receipt = DeliveryReceipt(
                 event_id("receipt", channel, event.id),
                 channel,
@@ -352,6 +414,9 @@ def _inbound_event(channel: str, event: _GatewayEvent) -> tuple[str, InboundEven
                 why=event.why[:_LONGEST_GATEWAY_WHY],
                 permanent=event.permanent and failed,
                 sms=event.sms,
+                segments=segments,
+                cost_micros=cost_micros,
+                currency=currency,
             )
             return event.to, receipt
         case _GatewayStop():

@@ -183,13 +183,20 @@ def sessions_of(sender: str, records: Iterable[ArchiveRecord]) -> Iterator[Recor
 def _heard_mail(record: SmsReceived) -> Mail:
     start = record.id == record.session
     sms = InboundSms(
-        record.id, record.channel, record.text, start, record.reply_to, record.handled, record.originator
+        record.id,
+        record.channel,
+        record.text,
+        start,
+        record.reply_to,
+        record.handled,
+        record.originator,
+        attachments=record.attachments,
     )
     return Mail(record.at, sms)
 
 
 class ReplayedSame(msgspec.Struct, frozen=True):
-    """It came out byte for byte."""
+    """It came out byte for byte, but for what an earlier release did not record."""
 
 
 class ReplayedDifferent(msgspec.Struct, frozen=True):
@@ -228,9 +235,25 @@ def _first_difference(
     for place in range(max(len(stored), len(came_out))):
         was = stored[place] if place < len(stored) else None
         now = came_out[place] if place < len(came_out) else None
+        now = _without_unrecorded(was, now)
         if encode_event(was) != encode_event(now):
             return ReplayedDifferent(place, was, now)
     return ReplayedSame()
+
+
+def _without_unrecorded(stored: ArchiveRecord | None, came_out: ArchiveRecord | None) -> ArchiveRecord | None:
+    """Return what came out without what the release that stored its record did not record: 0.1.0 knew no kind of an SMS,
+    and not what one answered. Each record is judged by itself, as a session may have been of two releases at once.
+
+    A record of today of an SMS that answered nothing looks like one of 0.1.0; that it answers now shows in what follows.
+    """
+    match stored, came_out:
+        case SmsDecided(kind=""), SmsDecided():
+            return msgspec.structs.replace(came_out, kind="")
+        case SmsReceived(answer=None), SmsReceived():
+            return msgspec.structs.replace(came_out, step="", answer=None, answer_type="")
+        case _:
+            return came_out
 
 
 SessionOutcome = SessionEnding | Literal["open", "not opened"]

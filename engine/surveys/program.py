@@ -68,7 +68,8 @@ class StatementStep(msgspec.Struct, frozen=True):
 
 
 class QuestionStep(msgspec.Struct, frozen=True):
-    """Sent, and the session waits for an answer. The last of `routes` has no condition."""
+    """Sent, and the session waits for an answer, which is of `answer_type` (the survey file's word). The last of `routes`
+    has no condition."""
 
     id: str
     text: LocalizedText
@@ -76,6 +77,7 @@ class QuestionStep(msgspec.Struct, frozen=True):
     invalid: ReaskInvalid | IgnoreInvalid
     routes: tuple[Route, ...]
     remind: ReminderRule | None = None
+    answer_type: str = ""
 
 
 SurveyStep = StatementStep | QuestionStep

@@ -3,7 +3,7 @@
 What it does is what the tutorial's PHP script does (https://octopush.com/en/blog/interactive-sms-dialogue-with-api-free-download/):
 an item whose `next` is -2 is a statement that ends the session; a condition waits, without a word, for a number as
 PHP's is_numeric takes one; 30 s of silence end a session; START within 30 s of a close is ignored. Its only operator
-is `>=`; others of the same kind are accepted.
+is `>=`; others of the same kind are accepted. Its answers are recorded as a survey file's types `text` and `number`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -127,11 +127,13 @@ class _ItemCompiler:
             following = Route(None, self._target_index("next", item.next))
             if following.go == END_INDEX:
                 return StatementStep(identity, text, (following,))
-            return QuestionStep(identity, text, AnythingReader(), IgnoreInvalid(), (following,))
+            return QuestionStep(
+                identity, text, AnythingReader(), IgnoreInvalid(), (following,), answer_type="text"
+            )
         routes = self._compile_branches(identity, item.condition)
         if item.next is not None and self._target_index("next", item.next) == END_INDEX:
             return StatementStep(identity, text, (Route(None, END_INDEX),))
-        return QuestionStep(identity, text, PhpNumberReader(), IgnoreInvalid(), routes)
+        return QuestionStep(identity, text, PhpNumberReader(), IgnoreInvalid(), routes, answer_type="number")
 
     def _compile_branches(self, identity: str, operator: ComparisonOperator) -> tuple[Route, ...]:
         condition = _CONDITION_BY_OPERATOR[operator](

@@ -184,7 +184,7 @@ _ALLOWED_WORDS = {
     for field in msgspec.structs.fields(struct)
     if get_origin(field.type) is Literal
 } | {
-    "type": _list_alternatives([str(spec.__struct_config__.tag) for spec in ANSWER_SPECS]),
+    "type": _list_alternatives([spec.type_name() for spec in ANSWER_SPECS]),
     "condition": _list_alternatives(get_args(ComparisonOperator)),
 }
 _JSON_TYPES: dict[type, str] = {

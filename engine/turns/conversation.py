@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from engine.answers import REACTION, InvalidAnswer, InvalidReason, read_answer
-from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened
+from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened, SmsKind
 from engine.model.lane import ChannelLine, Session
 from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
 from engine.surveys.texts import LocalizedText, fill_template, prepend_content
@@ -45,15 +45,16 @@ class SessionRunner:
     def handle_answer(self, sms: InboundSms) -> None:
         """Read the SMS as the answer to the current question; go on, or ask again if it cannot be read."""
         turn, session = self._turn, self._session
-        turn.record_received(sms, session)
         step = self._asked_step()
         answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
         if isinstance(answer, InvalidAnswer):
+            turn.record_received(sms, session)
             turn.record_rejected(self._channel, session, step.id, answer.reason)
             if isinstance(step.invalid, ReaskInvalid) and answer.reason != REACTION:
                 self._handle_invalid(step.invalid, step, answer.reason)
                 self._update_last_sms_at()
             return
+        turn.record_received(sms, session, step, answer)
         session.answers[step.id] = answer
         self._run_steps_from(self._next_step(step))
         self._update_last_sms_at()
@@ -67,7 +68,7 @@ class SessionRunner:
     def send_reminder(self) -> None:
         """Send the current question's reminder, if it has one."""
         step = self._asked_step()
-        if step.remind is not None and self._send_text(step.id, step.remind.text):
+        if step.remind is not None and self._send_text(step.id, step.remind.text, "remind"):
             self._session.reminders_sent += 1
             self._session.asked_at = self._last_sms_leaves_at()
             self._update_last_sms_at()
@@ -82,7 +83,7 @@ class SessionRunner:
         session = self._session
         session.invalid_answers += 1
         if session.invalid_answers < invalid.attempts:
-            if self._send_text(step.id, invalid.texts[why]):
+            if self._send_text(step.id, invalid.texts[why], "reask"):
                 session.asked_at = self._last_sms_leaves_at()
         elif invalid.give_up is not None:
             self._run_steps_from(invalid.give_up)
@@ -93,7 +94,8 @@ class SessionRunner:
         """Send the texts of the steps from `place` on, up to the next question or the end."""
         while place != END_INDEX:
             step = self._survey.steps[place]
-            if not self._send_text(step.id, step.text):
+            kind: SmsKind = "ask" if isinstance(step, QuestionStep) else "say"
+            if not self._send_text(step.id, step.text, kind):
                 return
             if isinstance(step, QuestionStep):
                 self._wait_for_answer(place)
@@ -115,10 +117,10 @@ class SessionRunner:
 
     def _complete_session(self) -> None:
         completed = self._survey.texts.get("completed")
-        if completed is None or self._send_text("completed", completed):
+        if completed is None or self._send_text("completed", completed, "fixed"):
             self._turn.end_session(self._channel, self._line, self._session, "completed")
 
-    def _send_text(self, step: str, text: LocalizedText) -> bool:
+    def _send_text(self, step: str, text: LocalizedText, kind: SmsKind) -> bool:
         """Send one SMS; False if the session has sent all that it may, and is over."""
         session = self._session
         if self._survey.most_sms is not None and session.sms_count >= self._survey.most_sms:
@@ -127,7 +129,7 @@ class SessionRunner:
         words = fill_template(text[session.language], session.answers)
         if self._content:
             words, self._content = prepend_content(self._content, words), ""
-        self._turn.send_session_text(self._channel, session, step, words)
+        self._turn.send_session_text(self._channel, session, step, words, kind)
         return True
 
     def _update_last_sms_at(self) -> None:

@@ -74,7 +74,15 @@ def apply_joined_parts(turn: Turn, gathered: PartialSms) -> None:
         apply_sms(turn, sms, policy)
     else:  # the channel has been taken out of the settings meanwhile
         turn.effects.records.append(
-            SmsReceived(turn.now, sms.channel, "", sms.id, sms.text, originator=sms.originator)
+            SmsReceived(
+                turn.now,
+                sms.channel,
+                "",
+                sms.id,
+                sms.text,
+                originator=sms.originator,
+                attachments=sms.attachments,
+            )
         )
 
 

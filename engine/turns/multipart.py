@@ -7,7 +7,7 @@ ninth begins: its parts are joined in order, and nothing is dropped.
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from engine.model.events import InboundSms, SmsPart
+from engine.model.events import MOST_ATTACHMENTS, InboundSms, SmsPart
 from engine.model.lane import Lane, PartialSms
 from engine.surveys.keywords import is_start
 from engine.surveys.survey_registry import SurveyRegistry
@@ -36,7 +36,7 @@ def collect_part(lane: Lane, part: SmsPart, now: int) -> list[PartialSms]:
             taken.append(lane.partial_sms.pop(0))
         lane.partial_sms.append(of)
     else:
-        of.parts[part.number] = (part.id, part.text)
+        _add_part(of, part)
     if len(of.parts) == of.total:
         lane.partial_sms.remove(of)
         taken.append(of)
@@ -48,12 +48,27 @@ def join_parts(of: PartialSms, offered: Sequence[str], surveys: SurveyRegistry) 
     parts = [of.parts[number] for number in sorted(of.parts)]
     identity = blake2b(" ".join(part for part, _ in parts).encode(), digest_size=8).hexdigest()
     text = "".join(text for _, text in parts)
-    return InboundSms(identity, of.channel, text, is_start(text, offered, surveys), originator=of.originator)
+    attached = [each for number in sorted(of.attachments) for each in of.attachments[number]]
+    return InboundSms(
+        identity,
+        of.channel,
+        text,
+        is_start(text, offered, surveys),
+        originator=of.originator,
+        attachments=tuple(attached[:MOST_ATTACHMENTS]),
+    )
 
 
 def _start_partial_sms(part: SmsPart, now: int) -> PartialSms:
-    first = {part.number: (part.id, part.text)}
-    return PartialSms(part.channel, part.originator, part.reference, part.total, now, first)
+    of = PartialSms(part.channel, part.originator, part.reference, part.total, now)
+    _add_part(of, part)
+    return of
+
+
+def _add_part(of: PartialSms, part: SmsPart) -> None:
+    of.parts[part.number] = (part.id, part.text)
+    if part.attachments:
+        of.attachments[part.number] = part.attachments
 
 
 def _is_part_of(part: SmsPart, of: PartialSms) -> bool:

@@ -37,6 +37,9 @@ def apply_receipt(turn: Turn, receipt: DeliveryReceipt) -> None:
             receipt.code,
             receipt.why,
             receipt.sms,
+            receipt.segments,
+            receipt.cost_micros,
+            receipt.currency,
         )
     )
     if receipt.state == "failed" and receipt.permanent:

@@ -10,19 +10,21 @@ from engine.answers import InvalidReason
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
 from engine.model.errors import ParleyError
 from engine.model.events import (
+    Answer,
     AnswerRejected,
     InboundSms,
     OutboundSms,
     SessionEnded,
     SessionEnding,
     SmsDecided,
+    SmsKind,
     SmsNotSent,
     SmsReceived,
     session_sms_id,
 )
 from engine.model.lane import ChannelLine, Lane, Session
 from engine.model.policy import ChannelPolicies, ChannelPolicy
-from engine.surveys.program import FixedText, Survey
+from engine.surveys.program import FixedText, QuestionStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.texts import fill_template
 from engine.surveys.variables import MESSAGES_KEY, message_count
@@ -109,14 +111,21 @@ class Turn:
         moment = datetime.fromtimestamp(self.now / 1000, UTC)
         return moment.astimezone(self.channel_policy(channel).timezone).date()
 
-    def send_session_text(self, channel: str, session: Session, step: str, text: str) -> None:
+    def send_session_text(self, channel: str, session: Session, step: str, text: str, kind: SmsKind) -> None:
         """Send one SMS of a session."""
         identity = session_sms_id(session.id, session.sms_count)
         session.sms_count += 1
-        self._queue_sms(identity, channel, text, step, session.id, session.originator, session.survey)
+        self._queue_sms(identity, channel, text, step, kind, session.id, session.originator, session.survey)
 
-    def record_received(self, sms: InboundSms, session: Session | None) -> None:
-        """Record an SMS that the person wrote, in a session or outside any (None)."""
+    def record_received(
+        self,
+        sms: InboundSms,
+        session: Session | None,
+        step: QuestionStep | None = None,
+        answer: Answer | None = None,
+    ) -> None:
+        """Record an SMS that the person wrote, in a session or outside any (None), and how it was read if it answers
+        `step`."""
         if session is not None and (messages := session.answers.get(MESSAGES_KEY)) is not None:
             session.answers[MESSAGES_KEY] = message_count(int(messages.raw) + 1)
         self.effects.records.append(
@@ -129,6 +138,10 @@ class Turn:
                 sms.reply_to,
                 sms.handled,
                 sms.originator,
+                step.id if step is not None else "",
+                answer,
+                step.answer_type if step is not None else "",
+                sms.attachments,
             )
         )
 
@@ -153,7 +166,7 @@ class Turn:
         language = thread.line.language or thread.main.language
         text = fill_template(wordings.get(language) or wordings[survey.languages[0]], {})
         identity = f"{self.cause}r{self._replies}"
-        self._queue_sms(identity, thread.channel, text, name, "", thread.answer_from, survey.name)
+        self._queue_sms(identity, thread.channel, text, name, "fixed", "", thread.answer_from, survey.name)
         self._replies += 1
         return True
 
@@ -207,7 +220,15 @@ class Turn:
         return next((survey for name in names if (survey := self.surveys.current(name))), None)
 
     def _queue_sms(
-        self, identity: str, channel: str, text: str, step: str, session: str, originator: str, survey: str
+        self,
+        identity: str,
+        channel: str,
+        text: str,
+        step: str,
+        kind: SmsKind,
+        session: str,
+        originator: str,
+        survey: str,
     ) -> None:
         heard, self._heard = self._heard, 0
         self._decided_now.append(identity)
@@ -228,4 +249,4 @@ class Turn:
                 survey,
             )
         )
-        self.effects.records.append(SmsDecided(self.now, channel, session, identity, step, text))
+        self.effects.records.append(SmsDecided(self.now, channel, session, identity, step, text, kind))

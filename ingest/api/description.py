@@ -39,6 +39,7 @@ FIELD_SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "identifier": {"pattern": r"^\s*(\+|00)[0-9\s().\-/\u00ad\u200b-\u200e\u2010-\u2015\u2060\ufeff]+$"},
         "channel": _CHANNEL,
         "expiryTime": {"anyOf": [_DATE_TIME, {"maxLength": 0}]},
+        "sendAt": {"anyOf": [_DATE_TIME, {"maxLength": 0}]},
         "userSessionVariables": {
             "anyOf": [
                 {

@@ -35,6 +35,10 @@ MAX_UNKNOWN_FIELDS = 10
 
 MAX_VALUE_LENGTH = 1_000
 DAY_MS = 86_400_000
+SEND_AT_GRACE_MS = DAY_MS
+"""How long ago the moment may be at which an invitation is to be sent: then it is sent at once. One that is longer past is
+a mistake, such as last year's date."""
+
 YEAR_MS = 366 * DAY_MS
 
 SMS_CHANNEL = "SMS"
@@ -106,6 +110,23 @@ class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
         str,
         Meta(max_length=16, description="A sub-number of the channel that the session has for its own."),
     ] = ""
+    campaign: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="Yours: what the invitation belongs to. Results can be asked for by it.",
+            examples=["winter-2026"],
+        ),
+    ] = ""
+    send_at: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="When its turn comes, in RFC 3339 with a zone, within 30 days and before it expires; "
+            "in quiet hours it waits for their end. Without it, at once.",
+            examples=["2026-12-01T09:00:00+01:00"],
+        ),
+    ] = ""
 
 
 class InvitationRequest(msgspec.Struct, frozen=True):
@@ -164,6 +185,7 @@ class InvitationParser:
     ) -> InvitationRequest | None:
         channel = self._resolve_channel(written, survey, key, wrong)
         expires_at, late = _parse_expiry(written.expiry_time, now, wrong)
+        send_at, too_late = _parse_send_at(written.send_at, expires_at, now, wrong)
         language = _resolve_language(written.language, survey, wrong)
         variables = _parse_variables(written.user_session_variables, wrong)
         if channel is None:
@@ -183,11 +205,15 @@ class InvitationParser:
             expires_at=expires_at,
             reference=written.client_reference,
             originator=written.originator,
+            campaign=written.campaign,
+            asked_at=now,
+            not_before=send_at,
         )
-        not_before = channel.quiet.next_awake_at(sender, now, channel.timezone) if channel.quiet else now
-        known_until = max(expires_at, now + keyspace.MAX_HELD_MS) + self._keep_ms
+        due = max(now, send_at)
+        not_before = channel.quiet.next_awake_at(sender, due, channel.timezone) if channel.quiet else due
+        known_until = max(expires_at, due + keyspace.MAX_HELD_MS) + self._keep_ms
         return InvitationRequest(
-            sender, event, not_before, known_until, _content_fingerprint(sender, event), late
+            sender, event, not_before, known_until, _content_fingerprint(sender, event), [*late, *too_late]
         )
 
     def _resolve_channel(
@@ -276,21 +302,42 @@ def _field_error(problem: FieldProblem) -> FieldError:
 def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
     """Return the moment (ms; 0: none) and the errors that hold only for an invitation that was not accepted earlier: one
     accepted in time may be posted again after it."""
+    expires_at = _parse_moment("expiryTime", written, wrong)
+    if expires_at > now + YEAR_MS:
+        _add_error(wrong, "expiryTime", "expected a moment within a year")
+    if expires_at and expires_at <= now:
+        return expires_at, [FieldError(json_pointer("expiryTime"), "it is past: expected a moment to come")]
+    return expires_at, []
+
+
+def _parse_send_at(
+    written: str, expires_at: int, now: int, wrong: list[FieldError]
+) -> tuple[int, list[FieldError]]:
+    """As _parse_expiry, of the moment before which nothing is sent."""
+    send_at = _parse_moment("sendAt", written, wrong)
+    if send_at > now + keyspace.MAX_HELD_MS:
+        _add_error(wrong, "sendAt", "expected a moment within 30 days")
+    if send_at and 0 < expires_at <= send_at:
+        _add_error(wrong, "sendAt", "it is expired by then: expected a moment before its expiryTime")
+    if send_at and send_at <= now - SEND_AT_GRACE_MS:
+        return send_at, [
+            FieldError(json_pointer("sendAt"), "it is more than a day ago: expected a moment to come")
+        ]
+    return send_at, []
+
+
+def _parse_moment(field: str, written: str, wrong: list[FieldError]) -> int:
+    """Return the moment (ms; 0: none) that is written, and report what is none."""
     if not written:
-        return 0, []
+        return 0
     try:
         moment = msgspec.convert(written, datetime)
     except msgspec.ValidationError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        _add_error(wrong, "expiryTime", "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
-        return 0, []
-    expires_at = round(moment.timestamp() * 1000)
-    if expires_at > now + YEAR_MS:
-        _add_error(wrong, "expiryTime", "expected a moment within a year")
-    if expires_at <= now:
-        return expires_at, [FieldError(json_pointer("expiryTime"), "it is past: expected a moment to come")]
-    return expires_at, []
+        _add_error(wrong, field, "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
+        return 0
+    return round(moment.timestamp() * 1000)
 
 
 def _resolve_language(written: str, survey: Survey, wrong: list[FieldError]) -> str:
@@ -357,11 +404,14 @@ def derive_session_id(channel: str, reference: str) -> str:
 
 
 def _content_fingerprint(sender: str, event: Invitation) -> str:
-    """Equal for equal content. The order of variables is none of it."""
-    content = (
+    """Equal for equal content. The order of variables is none of it, nor when it was accepted. Of an invitation that says
+    nothing which 0.1.0 did not know it is as 0.1.0 made it, so that one of then may be posted again."""
+    content: tuple[object, ...] = (
         sender, event.survey, event.language, event.content, sorted(event.variables.items()),
         event.expires_at, event.originator,
     )  # fmt: skip
+    if event.campaign or event.not_before:
+        content += (event.campaign, event.not_before)
     return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
 
 

@@ -86,7 +86,7 @@ class Accepted(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
     client_reference: str = ""
     starts_after: Annotated[
         datetime | UnsetType,
-        Meta(description="It is not sent before: now, or the end of the channel's quiet hours."),
+        Meta(description="It is not sent before: now, or its `sendAt`, or the end of the quiet hours then."),
     ] = UNSET
 
 

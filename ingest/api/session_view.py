@@ -71,6 +71,7 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
     language: str = ""
     originator: str = ""
     client_reference: str = ""
+    campaign: str = ""
     starts_after: datetime | UnsetType = UNSET
     opened_at: datetime | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
@@ -91,6 +92,7 @@ def add_invitation(view: SessionView, invitation: Invitation) -> None:
     view.survey, view.language = invitation.survey, view.language or invitation.language
     view.originator = view.originator or invitation.originator
     view.client_reference = invitation.reference
+    view.campaign = invitation.campaign
     view.variables = dict(invitation.variables) | view.variables
 
 

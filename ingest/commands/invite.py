@@ -122,6 +122,10 @@ class InvitationApi:
     "--expires", default="", metavar="TIME", help="When the session ends, as in 2026-12-01T18:00:00+01:00."
 )
 @click.option("--originator", default="", help="A sub-number of the channel for the session.")
+@click.option("--campaign", default="", help="Yours: what the invitations belong to.")
+@click.option(
+    "--send-at", default="", metavar="TIME", help="When their turn comes, as in 2026-12-01T09:00:00+01:00."
+)
 @click.option(
     "--reference", default="", help="Yours; with --csv, what the references of its rows begin with."
 )
@@ -132,14 +136,14 @@ class InvitationApi:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: what came of each invitation.")
 def invite(
     number: str | None, file: Path | None, survey: str, channel: str, language: str, content: str,
-    variables: tuple[str, ...], expires: str, originator: str, reference: str, url: str, dry_run: bool,
-    as_json: bool,
+    variables: tuple[str, ...], expires: str, originator: str, campaign: str, send_at: str, reference: str,
+    url: str, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask a person, or a table of people, to take a survey.
 
     The table has a header. Its column `identifier` (or `number`, or `phone`) holds numbers in full; columns called
-    channel, language, content, clientReference, expiryTime and originator are what they say; every other column is a
-    session variable. The same table again invites nobody twice: give another --reference for another time.
+    channel, language, content, clientReference, expiryTime, originator, campaign and sendAt are what they say; every other
+    column is a session variable. The same table again invites nobody twice: give another --reference for another time.
 
     The key to the API is $PARLEY_API_KEY; simulated channels take `simulator`, which is the default. Exit status 1 if
     somebody could not be invited. Whoever has opted out, or is in a conversation, is refused only when their turn
@@ -153,13 +157,26 @@ def invite(
     if (number is None) == (file is None):
         raise click.UsageError("expected either one number, as in +33612345678, or --csv FILE")
     for written in filter(
-        None, (number, survey, channel, language, content, *variables, expires, originator, reference)
+        None,
+        (
+            number,
+            survey,
+            channel,
+            language,
+            content,
+            *variables,
+            expires,
+            originator,
+            campaign,
+            send_at,
+            reference,
+        ),
     ):
         if not _is_text(written):
             raise click.UsageError(f"{written!r}: expected text in UTF-8")
     fixed = _given_fields(
         channel=channel, language=language, content=content, expiryTime=expires, originator=originator,
-        userSessionVariables=_parse_variables(variables),
+        campaign=campaign, sendAt=send_at, userSessionVariables=_parse_variables(variables),
     )  # fmt: skip
     rows = _read_rows(number, file, survey, fixed, reference)
     again = "run this command again, nobody is invited twice"

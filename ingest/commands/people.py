@@ -24,6 +24,8 @@ _INVITATION_FIELDS = {
     if field.encode_name != "userSessionVariables"
 }
 _NUMBER_ALIASES = ("number", "phone")
+_VARIABLES_IN_0_1_0 = ("campaign", "sendAt")
+"""Columns that were session variables to 0.1.0, and are fields now."""
 
 
 class PeopleFileError(ParleyError):
@@ -51,7 +53,11 @@ def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: st
                     "a comma, a "
                     "semicolon or a tab in quotation marks"
                 )
-            yield InvitationRow(line, _invitation_body(columns, cells, survey, fixed, reference))
+            body = _invitation_body(columns, cells, fixed)
+            if "clientReference" not in body:
+                digest = row_digest(survey, _body_of_0_1_0(body, header, columns, cells))
+                body["clientReference"] = f"{reference}{'-' if reference else ''}{digest}"
+            yield InvitationRow(line, body)
     except CsvFileError as e:
         raise PeopleFileError(f"{path}: {e}") from e
 
@@ -74,9 +80,7 @@ def _column_fields(names: list[str], path: Path) -> list[str]:
     return fields
 
 
-def _invitation_body(
-    columns: list[str], cells: list[str], survey: str, fixed: Mapping[str, Any], reference: str
-) -> dict[str, Any]:
+def _invitation_body(columns: list[str], cells: list[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = dict(fixed)
     variables = dict(fixed.get("userSessionVariables", {}))
     for column, value in zip(columns, cells, strict=False):
@@ -88,9 +92,24 @@ def _invitation_body(
             body[column] = value
     if variables:
         body["userSessionVariables"] = variables
-    if "clientReference" not in body:
-        body["clientReference"] = f"{reference}{'-' if reference else ''}{row_digest(survey, body)}"
     return body
+
+
+def _body_of_0_1_0(
+    body: Mapping[str, Any], header: list[str], columns: list[str], cells: list[str]
+) -> Mapping[str, Any]:
+    """Return the body that 0.1.0 made of the row: what it made a reference of, so that a table which it has read invites
+    nobody twice."""
+    cells_by_field = {
+        field: (name, value)
+        for name, field, value in zip(header, columns, cells, strict=False)
+        if field in _VARIABLES_IN_0_1_0 and value
+    }
+    if not cells_by_field:
+        return body
+    content = {field: value for field, value in body.items() if field not in cells_by_field}
+    variables = body.get("userSessionVariables", {})
+    return content | {"userSessionVariables": {**variables, **dict(cells_by_field.values())}}
 
 
 def row_digest(survey: str, body: Mapping[str, Any]) -> str:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import SessionEnded, SessionOpened, SmsPart, SmsReceived
+from engine.model.events import (
+    MOST_ATTACHMENTS,
+    Attachment,
+    SessionEnded,
+    SessionOpened,
+    SmsPart,
+    SmsReceived,
+)
 from engine.model.lane import decode_lane, encode_lane
 from engine.simulator.session_replay import ReplayedSame, replay_session, sessions_of
 from engine.turns.advance import advance
@@ -38,11 +45,10 @@ def phone():
     return new_phone("START")
 
 
-def part(number, total=3, reference="7", identity=None, text=None, originator=""):
+def part(number, total=3, reference="7", identity=None, text=None, originator="", attachments=()):
     text = TEXTS[number - 1] if text is None else text
-    return SmsPart(
-        identity or f"{reference}-{number}", SIMULATED_CHANNEL, text, reference, number, total, originator
-    )
+    identity = identity or f"{reference}-{number}"
+    return SmsPart(identity, SIMULATED_CHANNEL, text, reference, number, total, originator, attachments)
 
 
 def heard(phone):
@@ -160,6 +166,16 @@ def test_a_session_heard_in_parts_comes_out_the_same(phone):
     assert [ended.how for ended in phone.records_of(SessionEnded)] == ["completed"]
     (session,) = sessions_of("+33612345678", phone.records)
     assert replay_session(session, phone.surveys, {SIMULATED_CHANNEL: phone.policy}) == ReplayedSame()
+
+
+def test_what_comes_with_parts_is_kept_in_their_order_up_to_as_many_as_an_sms_may_have():
+    pictures = [tuple(Attachment("image/png", f"{part}-{n}") for n in range(6)) for part in range(2)]
+    phone = new_phone("START")
+    phone.apply_event(part(3, attachments=pictures[1]))
+    phone.apply_event(part(1, attachments=pictures[0]))
+    assert decode_lane(encode_lane(phone.lane)).partial_sms == phone.lane.partial_sms
+    phone.apply_event(part(2))
+    assert phone.records_of(SmsReceived)[-1].attachments == sum(pictures, ())[:MOST_ATTACHMENTS]
 
 
 def test_parts_of_a_channel_that_is_gone_stop_nothing(phone):

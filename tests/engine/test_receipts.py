@@ -85,6 +85,13 @@ def test_receipts_do_not_crowd_out_what_tells_a_second_copy_of_an_sms(phone):
     assert phone.last_advance.duplicates == 0
 
 
+def test_what_a_receipt_says_of_segments_and_cost_is_recorded(phone):
+    fields = {"sms": "0000000000000001x0", "segments": 2, "cost_micros": 55_000, "currency": "EUR"}
+    phone.apply_event(DeliveryReceipt("e" * 16, SIMULATED_CHANNEL, "SM1", "OK", "delivered", **fields))
+    (record,) = phone.records_of(ReceiptRecorded)
+    assert {field: getattr(record, field) for field in fields} == fields
+
+
 def test_a_receipt_of_the_previous_release_is_recorded_once(phone):
     for identity in ("a", "b", "a", "b"):
         phone.apply_event(DeliveryReceipt(identity, SIMULATED_CHANNEL, "t", "ACK"))

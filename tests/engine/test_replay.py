@@ -3,9 +3,12 @@
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.model.events import (
+    Answer,
     AnswerRejected,
+    Attachment,
     InboundSms,
     PersonOptedOut,
     ReceiptRecorded,
@@ -96,6 +99,28 @@ def test_on_its_own_version_nothing_differs(mail):
     for session in sessions_of(SENDER, records):
         survey = SURVEYS.by_version(session.opened.version)
         assert replay_on_version(session, survey, SURVEYS, POLICY).is_same
+
+
+def as_0_1_0_recorded(record):
+    """The record as a release has it that knew nothing of kinds and answers."""
+    match record:
+        case SmsDecided():
+            return msgspec.structs.replace(record, kind="")
+        case SmsReceived():
+            return msgspec.structs.replace(record, step="", answer=None, answer_type="")
+        case _:
+            return record
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(mails(), st.randoms(use_true_random=False))
+def test_a_session_that_0_1_0_had_a_part_in_comes_out_the_same(mail, dice):
+    """Alone, or beside this release while one replaced the other: which recorded what is chance."""
+    records = [record for each in play(mail) for record in each.effects.records]
+    for share in (1.0, 0.5):
+        mixed = [as_0_1_0_recorded(each) if dice.random() < share else each for each in records]
+        for session in sessions_of(SENDER, decode_records(encode_event(mixed))):
+            assert replay_session(session, SURVEYS, POLICY) == ReplayedSame()
 
 
 ENDS = {
@@ -259,9 +284,74 @@ def test_each_tampered_record_is_found_where_it_is(phone, whole):
     assert found == 7
 
 
-def test_a_tampered_sms_shows_in_what_follows_it(phone, whole):
+@pytest.mark.parametrize(
+    "kind_of_record, fields",
+    [
+        (SmsDecided, {"kind": "fixed"}),
+        (SmsReceived, {"step": "name"}),
+        (SmsReceived, {"answer": Answer("30", 31)}),
+        (SmsReceived, {"answer_type": "scale"}),
+    ],
+)
+def test_what_a_record_says_of_kinds_and_answers_is_compared(phone, whole, kind_of_record, fields):
+    place = next(
+        place
+        for place, record in enumerate(whole.records)
+        if isinstance(record, kind_of_record) and getattr(record, "answer", True) is not None
+    )
+    came = replay_session(tampered(whole, place, **fields), phone.surveys, POLICIES)
+    stored = whole.records[place]
+    assert came == ReplayedDifferent(place, msgspec.structs.replace(stored, **fields), stored)
+
+
+@pytest.mark.parametrize("recorded_by", [as_0_1_0_recorded, lambda record: record])
+def test_what_0_1_0_recorded_is_compared_but_for_what_it_did_not_know(phone, whole, recorded_by):
+    records = [recorded_by(record) for record in whole.records]
+    for place, record in enumerate(records):
+        if isinstance(record, SmsDecided):
+            session = msgspec.structs.replace(
+                whole,
+                records=[*records[:place], msgspec.structs.replace(record, text="?"), *records[place + 1 :]],
+            )
+            came = replay_session(session, phone.surveys, POLICIES)
+            assert (came.place, came.came_out) == (place, record)
+
+
+def test_an_answer_that_was_none_when_it_was_stored_shows_at_the_latest_in_what_follows_it(phone):
+    """A record of today of an SMS that answered nothing looks like one of 0.1.0."""
+    for text in ("AGE", "120"):
+        phone.text(text)
+    strict = surveys_of({"ages.yaml": CHANGED})
+    other = SimulatedPhone(strict, POLICIES[SIMULATED_CHANNEL])
+    for text in ("AGE", "120"):
+        other.text(text)
+    session = the_session(other)
+    as_the_lax_version = [
+        msgspec.structs.replace(record, version=phone.records_of(SessionOpened)[0].version)
+        if isinstance(record, SessionOpened)
+        else record
+        for record in session.records
+    ]
+    (session,) = sessions_of(PHONE, as_the_lax_version)
+    came = replay_session(session, phone.surveys, POLICIES)
+    assert isinstance(came.stored, AnswerRejected)
+    assert isinstance(came.came_out, SmsDecided)
+
+
+def test_what_came_with_an_sms_comes_with_it_again(phone):
+    phone.text("AGE")
+    picture = Attachment("image/png", "https://media.example.org/1")
+    phone.apply_event(InboundSms("a" * 16, SIMULATED_CHANNEL, "30", attachments=(picture,)))
+    assert phone.records_of(SmsReceived)[-1].attachments == (picture,)
+    assert replay_session(the_session(phone), phone.surveys, POLICIES) == ReplayedSame()
+
+
+def test_a_tampered_sms_shows_in_how_it_was_read_and_of_0_1_0_in_what_follows_it(phone, whole):
     place = next(place for place, record in enumerate(whole.records) if getattr(record, "text", "") == "30")
     came = replay_session(tampered(whole, place, text="thirty"), phone.surveys, POLICIES)
+    assert (came.place, came.came_out.answer) == (place, None)
+    old = msgspec.structs.replace(whole, records=[as_0_1_0_recorded(record) for record in whole.records])
+    came = replay_session(tampered(old, place, text="thirty"), phone.surveys, POLICIES)
     assert (came.place, type(came.came_out)) == (place + 1, AnswerRejected)
 
 

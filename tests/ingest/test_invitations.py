@@ -5,14 +5,18 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import blake2b
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import requests
 
 from config.store import keyspace, lua_library
 from engine.model.events import Invitation, decode_inbound
 from ingest.api import invitations
+from ingest.api.invitation_parser import derive_session_id
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
 from tests.support.proxy import Proxy
 
@@ -64,6 +68,10 @@ def api(web, tmp_path):
     return start
 
 
+def moment_ms(written):
+    return round(datetime.fromisoformat(written).timestamp() * 1000)
+
+
 def held(valkey, channel="clinic"):
     """The invitations that wait, as (sender, event), in no order."""
     client = valkey.client()
@@ -85,10 +93,14 @@ def errors(reply):
 
 
 def test_an_invitation_is_held_when_202_comes_back(api, valkey):
-    expiry = in_days(25, zone=timezone(timedelta(hours=1)))
+    expiry, send_at = (
+        in_days(25, zone=timezone(timedelta(hours=1))),
+        in_days(3, zone=timezone(timedelta(hours=-5))),
+    )
+    before = round(time.time() * 1000)
     reply = api().invite(
         identifier="+33 6 12 34 56 78", identifierType="Phone", channel="clinic", content="Hello,", clientReference="r1",
-        expiryTime=expiry, language="en-GB", originator="+33700000011",
+        expiryTime=expiry, language="en-GB", originator="+33700000011", campaign="winter", sendAt=send_at,
         userSessionVariables=[{"key": "agentid", "value": 7}, {"key": "vip", "value": True}],
     )  # fmt: skip
     answer = reply.json()
@@ -96,10 +108,81 @@ def test_an_invitation_is_held_when_202_comes_back(api, valkey):
     assert (answer["session"], answer["state"], answer["clientReference"]) == (answer["id"], "accepted", "r1")
     ((sender, event),) = held(valkey)
     assert sender == PERSON
-    assert event == Invitation(
+    assert before <= event.asked_at <= time.time() * 1000
+    assert msgspec.structs.replace(event, asked_at=0) == Invitation(
         id=answer["id"], channel="clinic", survey="clinic", language="en", content="Hello,", reference="r1",
-        variables={"agentid": "7", "vip": "true"}, expires_at=round(datetime.fromisoformat(expiry).timestamp() * 1000), originator="+33700000011",
+        variables={"agentid": "7", "vip": "true"}, expires_at=moment_ms(expiry), originator="+33700000011",
+        campaign="winter", not_before=moment_ms(send_at),
     )  # fmt: skip
+
+
+def test_one_to_be_sent_later_is_held_until_then(api, valkey):
+    later = in_days(3)
+    answer = api().invite(identifier=PERSON, channel="clinic", sendAt=later, campaign="winter").json()
+    assert moment_ms(answer["startsAfter"]) == moment_ms(later)
+    k = keyspace.shard_of(PERSON, SHARDS)
+    assert valkey.client().zscore(keyspace.held_ids_key(k, "clinic"), answer["id"]) == moment_ms(later)
+
+
+def test_one_to_be_sent_in_quiet_hours_is_held_until_they_end(api):
+    """The hours are those of the third day from now, where the person is."""
+    there = datetime.now(UTC).astimezone(ZoneInfo("Europe/Paris")) + timedelta(days=3)
+    asleep, awake = there.replace(hour=4, minute=0), there.replace(hour=8, minute=0)
+    one = api("20:00-08:00")
+    for sent_at, starts in ((asleep, awake), (there.replace(hour=12), there.replace(hour=12))):
+        fields = {"identifier": PERSON, "channel": "clinic", "sendAt": sent_at.isoformat(timespec="seconds")}
+        found = datetime.fromisoformat(one.invite(**fields).json()["startsAfter"])
+        assert found == starts.replace(second=0 if starts is awake else starts.second, microsecond=0)
+
+
+def test_one_that_was_to_be_sent_a_moment_ago_is_sent_at_once(api, valkey):
+    now = round(time.time() * 1000)
+    answer = api().invite(identifier=PERSON, channel="clinic", sendAt=in_days(-0.5)).json()
+    assert moment_ms(answer["startsAfter"]) >= now
+
+
+def test_a_repetition_is_one_though_it_was_to_be_sent_long_ago_by_then(api, valkey, monkeypatch):
+    one = api()
+    asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "sendAt": in_days(1)}
+    assert one.invite(**asked).status_code == 202
+    later = time.time() + 5 * 86_400
+    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: later)
+    assert one.invite(**asked).status_code == 200
+    assert list(errors(one.invite(**asked | {"clientReference": "s"}))) == ["/sendAt"]
+    assert len(held(valkey)) == 1
+
+
+def test_campaign_and_moment_are_content_and_when_it_was_accepted_is_not(api, valkey, monkeypatch):
+    one = api()
+    asked = {
+        "identifier": PERSON,
+        "channel": "clinic",
+        "clientReference": "r",
+        "campaign": "a",
+        "sendAt": in_days(1),
+    }
+    assert one.invite(**asked).status_code == 202
+    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: time.time() + 3_600)
+    assert one.invite(**asked).status_code == 200
+    for other in ({"campaign": "b"}, {"campaign": ""}, {"sendAt": in_days(2)}, {"sendAt": ""}):
+        assert one.invite(**asked | other).status_code == 409
+
+
+def test_what_0_1_0_accepted_may_be_posted_again(api, valkey):
+    """Its fingerprint is what 0.1.0 computed of the same body."""
+    one = api()
+    session = derive_session_id("clinic", "r")
+    key = keyspace.reference_key(SHARDS, session)
+    content = (PERSON, "clinic", "en", "Hi", [("a", "1")], 0, "")
+    fingerprint = blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
+    valkey.client().set(key, fingerprint, px=600_000)
+    k = keyspace.shard_of(PERSON, SHARDS)
+    valkey.client().set(keyspace.session_key(k, session), f"{int(time.time() * 1000)} {PERSON}", px=600_000)
+    asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "language": "en", "content": "Hi",
+             "userSessionVariables": {"a": 1}}  # fmt: skip
+    assert one.invite(**asked).status_code == 200
+    assert one.invite(**asked | {"campaign": "a"}).status_code == 409
+    assert not held(valkey)
 
 
 def test_variables_may_be_an_object_too(api, valkey):
@@ -154,6 +237,14 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
         ({"identifier": PERSON, "expiryTime": "9999-12-31T23:59:59-23:59"}, "/expiryTime", "within a year"),
         ({"identifier": PERSON, "expiryTime": "2020-12-24T18:00:00Z"}, "/expiryTime", "past"),
         ({"identifier": PERSON, "expiryTime": in_days(367)}, "/expiryTime", "within a year"),
+        ({"identifier": PERSON, "sendAt": "2026-12-24T18:00:00"}, "/sendAt", "with a zone"),
+        ({"identifier": PERSON, "sendAt": "soon"}, "/sendAt", "with a zone"),
+        ({"identifier": PERSON, "sendAt": "2020-12-24T18:00:00Z"}, "/sendAt", "more than a day ago"),
+        ({"identifier": PERSON, "sendAt": in_days(31)}, "/sendAt", "within 30 days"),
+        ({"identifier": PERSON, "sendAt": "9999-12-31T23:59:59-23:59"}, "/sendAt", "within 30 days"),
+        ({"identifier": PERSON, "sendAt": in_days(3), "expiryTime": in_days(2)}, "/sendAt", "expired by then"),
+        ({"identifier": PERSON, "campaign": "x" * 129}, "/campaign", "length <= 128"),
+        ({"identifier": PERSON, "campaign": 7}, "/campaign", "expected str"),
         ({"identifier": PERSON, "userSessionVariables": [{"key": "a"}]}, "/userSessionVariables/0", "missing"),
         ({"identifier": PERSON, "userSessionVariables": {"a b": 1}}, "/userSessionVariables/a b", "a key"),
         ({"identifier": PERSON, "userSessionVariables": {"a": "x" * 1001}}, "/userSessionVariables/a", "1000"),

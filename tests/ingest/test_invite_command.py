@@ -1,7 +1,10 @@
 """`parley invite`: a person or a table of people, through the API, nobody twice."""
 
 import json
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -195,6 +198,36 @@ def test_columns_are_fields_or_variables(table):
         "userSessionVariables": {"vip": "1", "agentId": "7"},
     }  # fmt: skip
     assert (second["language"], second["userSessionVariables"]) == ("no", {"vip": "1"})
+
+
+def test_campaign_and_moment_are_columns_or_options(table, run, valkey):
+    file = table(
+        "phone,campaign,SendAt,ward", "+33612345678,winter,,7", "+33612345679,,2026-12-01T09:00:00Z,8"
+    )
+    first, second = rows(file, campaign="all", sendAt="2026-12-02T09:00:00Z")
+    assert (first["campaign"], first["sendAt"]) == ("winter", "2026-12-02T09:00:00Z")
+    assert (second["campaign"], second["sendAt"]) == ("all", "2026-12-01T09:00:00Z")
+    assert first["userSessionVariables"] == {"ward": "7"}
+    soon = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    assert run("+33612345678", "--campaign", "winter", "--send-at", soon).exit_code == 0
+    assert run("+33612345679", "--send-at", "soon").exit_code == 1
+    assert held(valkey) == 1
+
+
+def test_a_table_that_0_1_0_has_read_has_the_references_that_it_gave(table):
+    """Columns that it took for variables too: so nobody is invited twice by the same table after an upgrade."""
+    (row,) = rows(table("phone,Campaign,SENDAT,ward", "+336,winter,2026-12-01T09:00:00Z,7"), language="en")
+    body_of_0_1_0 = {
+        "language": "en",
+        "identifier": "+336",
+        "userSessionVariables": {"Campaign": "winter", "SENDAT": "2026-12-01T09:00:00Z", "ward": "7"},
+    }
+    content = msgspec.json.encode(["clinic", body_of_0_1_0], order="sorted")
+    digest = blake2b(content, digest_size=12, person=b"invitation row").hexdigest()
+    assert row["clientReference"] == digest
+    (plain,) = rows(table("phone,ward", "+336,7"), language="en")
+    (other,) = rows(table("phone,ward", "+336,7"), language="en", campaign="winter")
+    assert len({digest, plain["clientReference"], other["clientReference"]}) == 3
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

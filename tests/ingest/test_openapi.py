@@ -33,6 +33,7 @@ def narrowed_document():
         "channel": ["clinic", "SMS"],
         "language": ["", "en"],
         "expiryTime": [""],
+        "sendAt": [""],
         "originator": [""],
     }.items():
         fields[name]["enum"] = known

@@ -21,7 +21,7 @@ from ingest.api import session_view
 
 ID, OTHER = "00000000000000aa", "00000000000000bb"
 PERSON = "+33612345678"
-INVITATION = Invitation(ID, "clinic", "clinic", variables={"agentid": "7"}, reference="r1")
+INVITATION = Invitation(ID, "clinic", "clinic", variables={"agentid": "7"}, reference="r1", campaign="winter")
 OPENED = SessionOpened(1_000, "clinic", ID, "clinic", "v1", "en", "+33700000011")
 
 
@@ -60,7 +60,7 @@ def test_a_whole_session():
         receipt("delivered"),
     )
     assert (view.state, view.survey, view.version, view.language) == ("completed", "clinic", "v1", "en")
-    assert (view.client_reference, view.originator) == ("r1", "+33700000011")
+    assert (view.client_reference, view.originator, view.campaign) == ("r1", "+33700000011", "winter")
     assert [(sms.from_, sms.text, sms.state or "") for sms in view.transcript] == [
         ("us", "Name?", "delivered"),
         ("person", "Ada", ""),

@@ -12,8 +12,25 @@ from urllib.parse import quote_from_bytes
 
 import msgspec
 
-from engine.model.events import InboundEvent, decode_inbound, encode_event
-from engine.providers import ForgedWebhookError, Provider, UnreadableWebhookError, WebhookCall
+from engine.model.events import (
+    MOST_ATTACHMENTS,
+    DeliveryReceipt,
+    InboundEvent,
+    InboundSms,
+    SmsPart,
+    decode_inbound,
+    encode_event,
+)
+from engine.providers import (
+    LONGEST_MEDIA_TYPE,
+    LONGEST_MEDIA_URL,
+    MOST_COST,
+    MOST_SEGMENTS,
+    ForgedWebhookError,
+    Provider,
+    UnreadableWebhookError,
+    WebhookCall,
+)
 from tests.support.example_counts import examples
 
 ASCII = bytes(range(128))
@@ -151,6 +168,17 @@ def _storable(channel: str, sender: str, event: InboundEvent) -> None:
     assert event.channel == channel
     assert len(event.id) == 16
     assert decode_inbound(encode_event(event)) == event
+    match event:
+        case InboundSms(attachments=attachments) | SmsPart(attachments=attachments):
+            assert len(attachments) <= MOST_ATTACHMENTS
+            assert all(len(each.media_type) <= LONGEST_MEDIA_TYPE for each in attachments)
+            assert all(len(each.url) <= LONGEST_MEDIA_URL for each in attachments)
+        case DeliveryReceipt(segments=segments, cost_micros=cost_micros, currency=currency):
+            assert 0 <= segments <= MOST_SEGMENTS
+            assert 0 <= cost_micros <= MOST_COST * 1_000_000
+            assert len(currency) in (0, 3)
+        case _:
+            pass
 
 
 def _broken(call: WebhookCall, calls: Sequence[WebhookCall], dice: random.Random) -> WebhookCall:

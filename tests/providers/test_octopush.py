@@ -208,6 +208,32 @@ def test_simulation_and_a_number_too_long_for_a_sender():
             {"sms_ticket": "sms_1", "number_of_contacts": 1, "residual_credit": 94.9},
             SendAccepted("sms_1", 94.9),
         ),
+        (
+            201,
+            {
+                "sms_ticket": "sms_1",
+                "number_of_sms_needed": 2,
+                "residual_credit": 94.995,
+                "total_cost": 5.00502839,
+            },
+            SendAccepted("sms_1", 94.995, 2, 5_005_028),
+        ),
+        (
+            200,
+            {"sms_ticket": "sms_1", "number_of_sms_needed": "2", "total_cost": "0.055"},
+            SendAccepted("sms_1", None, 2, 55_000),
+        ),
+        (
+            201,
+            {"sms_ticket": "sms_1", "number_of_sms_needed": [2], "total_cost": {"EUR": 1}},
+            SendAccepted("sms_1"),
+        ),
+        (
+            201,
+            {"sms_ticket": "sms_1", "number_of_sms_needed": 10**9, "total_cost": -5},
+            SendAccepted("sms_1"),
+        ),
+        (201, {"sms_ticket": "sms_1", "total_cost": 10**400}, SendAccepted("sms_1")),
         (201, {"sms_ticket": "sms_1", "residual_credit": ["a lot"]}, SendAccepted("sms_1")),
         (201, {"sms_ticket": "sms_1", "residual_credit": "nan"}, SendAccepted("sms_1")),
         (201, {"sms_ticket": "sms_1", "residual_credit": 10**400}, SendAccepted("sms_1")),

@@ -77,11 +77,11 @@ def test_a_send_and_a_look_up_are_as_described_and_so_are_the_fakes_replies(fake
     twilio = codec(fake, **options)
     reply = described(twilio.write_send_request(ASK, 0))
     (message,) = fake.messages
-    assert twilio.read_send_reply(reply.status_code, reply.content) == SendAccepted(message["sid"])
+    segments = int(message["num_segments"])
+    accepted = SendAccepted(message["sid"], None, segments)
+    assert twilio.read_send_reply(reply.status_code, reply.content) == accepted
     listed = described(twilio.write_lookup_request(ASK, 0))
-    assert twilio.read_lookup_reply(ASK, 0, listed.status_code, listed.content, ()) == SendAccepted(
-        message["sid"]
-    )
+    assert twilio.read_lookup_reply(ASK, 0, listed.status_code, listed.content, ()) == accepted
     assert (
         twilio.read_lookup_reply(ASK, 0, listed.status_code, listed.content, {message["sid"]})
         == SmsNotFound()
@@ -97,8 +97,9 @@ def test_the_examples_in_the_description_are_read(fake):
     assert created
     assert pages
     for example in created.values():
-        assert codec(fake).read_send_reply(201, json.dumps(example["value"]).encode()) == SendAccepted(
-            example["value"]["sid"]
+        message = example["value"]
+        assert codec(fake).read_send_reply(201, json.dumps(message).encode()) == SendAccepted(
+            message["sid"], None, int(message["num_segments"])
         )
     for example in pages.values():
         outcome = codec(fake).read_lookup_reply(ASK, 0, 200, json.dumps(example["value"]).encode(), ())
@@ -144,7 +145,8 @@ def test_twilios_own_client_and_ours_see_the_same_messages(fake, client):
     assert one.fields == other.fields
     assert [message.body for message in client.messages.list(to=PERSON, from_=OURS)] == [ASK.text] * 2
     _, listed = make(codec(fake).write_lookup_request(ASK, 0))
-    assert codec(fake).read_lookup_reply(ASK, 0, 200, listed.content, ()) == SendAccepted(theirs.sid)
+    accepted = SendAccepted(theirs.sid, None, int(theirs.num_segments))
+    assert codec(fake).read_lookup_reply(ASK, 0, 200, listed.content, ()) == accepted
     fake.script.append(Refuse(21211))
     with pytest.raises(TwilioRestException) as caught:
         client.messages.create(to="1", from_=OURS, body="x")

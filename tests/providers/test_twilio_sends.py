@@ -147,6 +147,13 @@ def test_older_ones_other_ones_and_those_of_other_sms_are_not_it(message):
     assert found(message, known={"SM0"}) == SmsNotFound()
 
 
+def test_one_that_is_found_says_what_it_cost():
+    paid = listed("SM1", num_segments="2", price="-0.01500", price_unit="USD")
+    assert found(paid) == SendAccepted("SM1", None, 2, 15_000, "USD")
+    for odd in (None, "", "free", ["x"], "1e9", True):
+        assert found(listed("SM1", num_segments=odd, price=odd, price_unit=odd)) == SendAccepted("SM1")
+
+
 def test_of_two_alike_the_older_one_is_taken_first():
     later, earlier = listed("SM2", at=NOW + 60), listed("SM1", at=NOW + 1)
     assert found(later, earlier) == SendAccepted("SM1")

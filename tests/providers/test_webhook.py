@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.events import DeliveryReceipt, InboundSms, OutboundSms, ProviderStop, SmsPart
+from engine.model.events import (
+    Attachment,
+    DeliveryReceipt,
+    InboundSms,
+    OutboundSms,
+    ProviderStop,
+    SmsPart,
+)
 from engine.providers import (
     ChannelFault,
     ForgedWebhookError,
@@ -88,6 +95,10 @@ RECEIPT = {"type": "receipt", "id": "gw-3", "to": "+33612345678", "ticket": "t-9
 FAILED = {"type": "receipt", "id": "gw-4", "to": "+33612345678", "sms": "abc1s2", "status": "failed", "code": "12",
           "why": "unknown number", "permanent": True}  # fmt: skip
 STOP = {"type": "stop", "id": "gw-5", "from": "+33612345678", "text": "STOP"}
+MMS = {"type": "sms", "id": "gw-7", "from": "+33612345678", "text": "Look",
+       "attachments": [{"media_type": "image/png", "url": "https://mm.example.org/1"}, {"url": "https://mm.example.org/2"}]}  # fmt: skip
+PAID = RECEIPT | {"segments": 2, "cost": "0.055", "currency": "EUR"}
+ATTACHED = (Attachment("image/png", "https://mm.example.org/1"), Attachment("", "https://mm.example.org/2"))
 HANDLED = {"type": "sms", "id": "gw-6", "from": "+33612345678", "text": "stop", "handled": "stop"}
 
 IN = [
@@ -97,10 +108,22 @@ IN = [
     (FAILED, "+33612345678", DeliveryReceipt("", "clinic", "", "failed", "failed", "12", "unknown number", True, "abc1s2")),
     (STOP, "+33612345678", ProviderStop("", "clinic", "STOP")),
     (HANDLED, "+33612345678", InboundSms("", "clinic", "stop", handled="stop")),
+    (MMS, "+33612345678", InboundSms("", "clinic", "Look", attachments=ATTACHED)),
+    (PART | {"attachments": MMS["attachments"]}, "33612345678", SmsPart("", "clinic", "…", "77", 2, 3, attachments=ATTACHED)),
+    (PAID, "+33612345678", DeliveryReceipt("", "clinic", "t-9", "delivered", "delivered", segments=2, cost_micros=55_000, currency="EUR")),
+    (RECEIPT | {"cost": 0, "currency": "EUR"}, "+33612345678", DeliveryReceipt("", "clinic", "t-9", "delivered", "delivered")),
     (RECEIPT | {"permanent": True}, "+33612345678", DeliveryReceipt("", "clinic", "t-9", "delivered", "delivered")),
     (SMS | {"text": "", "from": "Orange", "more": {"x": [1]}}, "Orange", InboundSms("", "clinic", "", reply_to="t-9", originator="19601")),
 ]  # fmt: skip
-RECORDED = [call(SMS), call(PART), call(RECEIPT), call(FAILED), call(STOP), call(HANDLED, SMS, RECEIPT)]
+RECORDED = [
+    call(SMS),
+    call(PART),
+    call(RECEIPT),
+    call(FAILED),
+    call(STOP),
+    call(HANDLED, SMS, RECEIPT),
+    call(MMS, PAID),
+]
 
 
 @pytest.mark.parametrize("written, sender, event", IN)
@@ -144,6 +167,23 @@ def test_what_is_none_of_the_forms_is_unreadable(body, why):
     with pytest.raises(UnreadableWebhookError) as raised:
         read(signed(body))
     assert why in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, "x", [], {}, [None], ["x"], [{"url": 7}], [[]], "9" * 400, -1, [{"url": "\ud83d"}]]
+)
+def test_what_a_gateway_calls_so_and_means_otherwise_is_passed_over(odd):
+    """0.1.0 did not read these fields, whatever was in them."""
+    body = json.dumps(
+        [SMS | {"attachments": odd}, RECEIPT | {"segments": odd, "cost": odd, "currency": odd}]
+    ).encode()
+    (_, sms), (_, receipt) = read(signed(body))
+    assert sms.text == SMS["text"]
+    assert all(each.url == "?" for each in sms.attachments)
+    if odd != 7:
+        assert (receipt.segments, receipt.cost_micros, receipt.currency) == (0, 0, "")
+    reply = json.dumps({"ticket": "t", "segments": odd, "cost": odd, "currency": odd}).replace("\\ud83d", "")
+    assert codec.read_send_reply(200, reply.encode()).ticket == "t"
 
 
 def test_half_an_emoji_is_a_question_mark():
@@ -312,6 +352,12 @@ def test_what_we_send_cannot_be_sent_back_to_us():
     [
         (200, b'{"ticket": "t-9"}', SendAccepted("t-9")),
         (202, b'{"ticket": 7, "more": []}', SendAccepted("7")),
+        (
+            200,
+            b'{"ticket": "t", "segments": 3, "cost": 0.1665, "currency": "EUR"}',
+            SendAccepted("t", None, 3, 166_500, "EUR"),
+        ),
+        (200, b'{"cost": "0.05"}', SendAccepted("", None, 0, 50_000)),
         (204, b"", SendAccepted("")),
         (200, b"OK", SendAccepted("")),
         (409, b"", SendAccepted("")),

@@ -111,7 +111,7 @@ LAYOUTS: dict[str, Layout] = {
     **dict.fromkeys(("events_key", "dead_letters_key", "failed_attempts_key", keyspace.PROCESSES_KEY), Move.packed),
     **dict.fromkeys(
         (
-            "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
+            "archived_key", "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
             "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
         ),
         Move.text,
@@ -120,7 +120,7 @@ LAYOUTS: dict[str, Layout] = {
         (
             "lane_alarms_key", "outbox_alarms_key", "dead_letter_index_key", "dead_letter_reasons_key", "dead_letter_audit_key", "held_ids_key", "reference_key", "tickets_key",
             "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.SHARDS_KEY,
-            keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
+            keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.DEPLOYMENT_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
         ),
         _timeless,
     ),

@@ -20,7 +20,14 @@ from config.store.server_functions import (
     ServerFunction,
     TakeTokens,
 )
-from engine.model.events import CancelSession, DeliveryReceipt, ProviderStop, SmsPart, encode_event
+from engine.model.events import (
+    Attachment,
+    CancelSession,
+    DeliveryReceipt,
+    ProviderStop,
+    SmsPart,
+    encode_event,
+)
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
 from tests.support.person import inbound
@@ -34,6 +41,8 @@ SHARDS = 16
 SOON_S = 30.0
 LEFT_MS = 60_000
 """How long what would go soon is there after the scene."""
+
+PICTURE = Attachment("image/png", "https://media.example.org/1")
 
 WHY_PAUSED = "the phones are being counted"
 
@@ -153,7 +162,7 @@ class Scene:
             self.heard("misread", count)
         self.says("parts", "START")
         self.heard("parts", 1)
-        self._accept("parts", SmsPart("00000000000000a1", CHANNEL, "A", "77", 1, 2))
+        self._accept("parts", SmsPart("00000000000000a1", CHANNEL, "A", "77", 1, 2, attachments=(PICTURE,)))
         self.says("told_stop", "START")
         self.heard("told_stop", 1)
         for name in ("worker_died", "sender_died", "uncertain", "rejected", "unreadable", "undecodable"):
@@ -188,7 +197,7 @@ class Scene:
         held."""
         end = (datetime.now(UTC) + timedelta(days=EXPIRES_DAYS)).isoformat()
         for name, more in (
-            ("asked", {}),
+            ("asked", {"campaign": "spring"}),
             ("sub_number", {"originator": SUB_NUMBER}),
             ("expiring", {"expiryTime": end}),
         ):
@@ -196,7 +205,8 @@ class Scene:
             self.heard(name, 1)
         for clock in self._parley.of("clock"):
             clock.terminate()
-        self._ask("held")
+        now = datetime.now(UTC).isoformat()
+        self._ask("held", campaign="spring", sendAt=now)
 
     def _ask(self, name: str, **more: str) -> None:
         answer = self._api.invite(
@@ -263,11 +273,21 @@ class Scene:
         self._lanes.pexpire(self._key(keyspace.tickets_key, "done"), 172_800_000)
         self.says("start_waits", "START")
         self.says("reply_waits", "yes")
-        self._accept("parts", SmsPart("00000000000000a2", CHANNEL, "da", "77", 2, 2))
+        self._accept("parts", SmsPart("00000000000000a2", CHANNEL, "da", "77", 2, 2, attachments=(PICTURE,)))
         self._accept("told_stop", ProviderStop("00000000000000a3", CHANNEL))
         ticket = self._octopush.accepted(PEOPLE["receipt"])[-1].ticket
         self._accept(
-            "receipt", DeliveryReceipt("00000000000000a4", CHANNEL, ticket, "DELIVERED", "delivered")
+            "receipt",
+            DeliveryReceipt(
+                "00000000000000a4",
+                CHANNEL,
+                ticket,
+                "DELIVERED",
+                "delivered",
+                segments=1,
+                cost_micros=1,
+                currency="EUR",
+            ),
         )
         self._accept("cancelled", CancelSession("00000000000000a5", CHANNEL, self._session("cancelled")))
         self._ask("released")
@@ -280,6 +300,9 @@ class Scene:
             keyspace.request_bucket_key("tests"),
         ):
             self._take_permit(bucket)
+        archived = f"{int(time.time() * 1000)}-0"  # as an archive leaves them, where none has been
+        self._lanes.set(keyspace.archived_key(0), archived, nx=True)
+        self._lanes.set(keyspace.DEPLOYMENT_KEY, "0123456789abcdef0123456789abcdef", nx=True)
         for web in self._parley.of("web"):
             web.terminate()
 

@@ -90,6 +90,20 @@ def test_all_that_a_release_wrote_means_what_it_meant(release):
     assert meant > 20
 
 
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
+def test_what_a_release_recorded_of_conversations_comes_out_the_same(release, own_valkey, tmp_path):
+    """As far as it recorded them: 0.1.0 did not say what an SMS was for, nor what one answered."""
+    lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
+    reading.restore(lanes, broker, aged(recorded(release), redis_client.server_time_ms(lanes)))
+    with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:
+        assert sessions_that_come_out_the_same(parley) > 10
+        parley.start()
+        scene = Scene(own_valkey, octopush, parley)
+        scene.says("half_way", SAYS[4], SAYS[5])
+        scene.heard("half_way", 2)
+        assert sessions_that_come_out_the_same(parley) > 10, "also where this release went on"
+
+
 @pytest.mark.parametrize("age", AGES, ids=lambda age: f"{age.days} days old")
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
 def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey, tmp_path):
@@ -126,6 +140,20 @@ def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey,
         }, "who has opted out, or cancelled, or was not asked, hears nothing, and nobody hears anything twice"
         assert reasons(parley) == dead
         until(lambda: not left_over(lanes, broker), SOON_S, "nothing else is left")
+
+
+def sessions_that_come_out_the_same(parley):
+    """How many `parley replay` has run; all of them."""
+    done = subprocess.run(
+        ["parley", "replay", "--all", "--json"],
+        env=parley.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    summary = json.loads(done.stdout)
+    assert (summary["different"], summary["impossible"]) == (0, {})
+    return summary["same"]
 
 
 def reasons(parley):
@@ -200,3 +228,25 @@ def test_the_scene_has_something_of_every_kind_of_key(tmp_path, own_valkey):
     again = {(each["db"], each["key"]): each["value"] for each in reading.samples(lanes, broker)}
     for sample in samples:
         assert again[sample["db"], sample["key"]] == sample["value"]
+    found = [each for sample in samples if sample["means"] for each in structs_in(sample["means"])]
+    for tag, field in FIELDS_SINCE_0_1_0:
+        assert any(each.get("") == tag and each[field] for each in found), f"nothing of a {tag} has {field}"
+
+
+FIELDS_SINCE_0_1_0 = (
+    ("said", "kind"), ("heard", "step"), ("heard", "answer"), ("heard", "answer_type"), ("sent", "segments"),
+    ("sent", "cost_micros"), ("receipt", "cost_micros"), ("receipt", "currency"), ("invitation", "campaign"), ("invitation", "asked_at"),
+    ("invitation", "not_before"), ("part", "attachments"),
+)  # fmt: skip
+"""By the tags of events and records: what 0.1.0 did not store."""
+
+
+def structs_in(value):
+    match value:
+        case dict():
+            yield value
+            for each in value.values():
+                yield from structs_in(each)
+        case list():
+            for each in value:
+                yield from structs_in(each)

@@ -24,6 +24,7 @@ NO_KEYS = {"lane_key_pattern", "sender_of_key"}
 FIXED = {
     keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.SHARDS_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY,
     survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
+    keyspace.DEPLOYMENT_KEY,
 }  # fmt: skip
 """Keys of one name."""
 

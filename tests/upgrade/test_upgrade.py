@@ -2,9 +2,28 @@
 
 import shutil
 import subprocess
+import sys
 
+import msgspec
 import pytest
 
+from engine.model.events import (
+    Answer,
+    Attachment,
+    DeliveryReceipt,
+    InboundSms,
+    Invitation,
+    ReceiptRecorded,
+    SessionInvited,
+    SmsDecided,
+    SmsPart,
+    SmsReceived,
+    SmsSent,
+    decode_inbound,
+    decode_records,
+    encode_event,
+)
+from engine.model.lane import Lane, PartialSms, decode_lane, encode_lane
 from tests.support.processes import ROOT, THIS, Process, Release
 from tests.upgrade.checkout import LOCK, UnknownReleaseError, checked_out, last_release
 from tests.upgrade.rollout import STAGES, StagedRollout, running_root
@@ -87,6 +106,86 @@ def test_a_release_that_wants_other_packages_gets_an_environment_of_its_own_once
 def test_a_clone_without_the_release_says_how_to_have_it(repository, tmp_path):
     with pytest.raises(UnknownReleaseError, match="git fetch"), checked_out("0" * 40, repository, tmp_path):
         pass
+
+
+PICTURE = (Attachment("image/png", "https://media.example.org/1"),)
+INVITATION = Invitation("i1", "clinic", "clinic", campaign="winter", asked_at=1, not_before=2)
+MAIL = [
+    InboundSms("e1", "clinic", "Look", attachments=PICTURE),
+    SmsPart("e2", "clinic", "Look", "7", 1, 2, attachments=PICTURE),
+    DeliveryReceipt(
+        "e3", "clinic", "t1", "DELIVERED", "delivered", segments=2, cost_micros=55_000, currency="EUR"
+    ),
+    INVITATION,
+]
+RECORDS = [
+    SessionInvited(1, "clinic", "i1", INVITATION),
+    SmsReceived(1, "clinic", "i1", "e1", "98.6", step="t", answer=Answer("98.6", 98.6), answer_type="number", attachments=PICTURE),
+    SmsDecided(1, "clinic", "i1", "i1x0", "t", "Temperature?", "ask"),
+    SmsSent(1, "clinic", "i1", "i1x0", "t1", 2, 55_000, "EUR"),
+    ReceiptRecorded(1, "clinic", "t1", "DELIVERED", "delivered", segments=2, cost_micros=55_000, currency="EUR"),
+]  # fmt: skip
+LANE = Lane(partial_sms=[PartialSms("clinic", "", "7", 2, 1, {1: ("e2", "Look")}, {1: PICTURE})])
+NEW_FIELDS = {
+    InboundSms: {"attachments"},
+    SmsPart: {"attachments"},
+    DeliveryReceipt: {"segments", "cost_micros", "currency"},
+    Invitation: {"campaign", "asked_at", "not_before"},
+    SmsReceived: {"step", "answer", "answer_type", "attachments"},
+    SmsDecided: {"kind"},
+    SmsSent: {"segments", "cost_micros", "currency"},
+    ReceiptRecorded: {"segments", "cost_micros", "currency"},
+    PartialSms: {"attachments"},
+}
+"""What the last release does not know, each with a value above."""
+
+READ_AND_WRITE = """
+import sys
+from engine.model import events, lane
+
+*mail, records, state = map(bytes.fromhex, sys.stdin.read().split())
+for each in mail:
+    print(events.encode_event(events.decode_inbound(each)).hex())
+print(events.encode_event(events.decode_records(records)).hex())
+print(lane.encode_lane(lane.decode_lane(state)).hex())
+"""
+
+
+@pytest.mark.processes
+def test_the_last_release_reads_what_this_one_writes_and_the_other_way_round(tmp_path):
+    """All of it but the fields that it does not know, which it drops where it writes again."""
+    written = [*map(encode_event, MAIL), encode_event(RECORDS), encode_lane(LANE)]
+    try:
+        with checked_out(
+            last_release(), install=lambda environment, _: environment.mkdir(parents=True)
+        ) as last:
+            done = subprocess.run(
+                [sys.executable, "-c", READ_AND_WRITE],
+                cwd=last.root,
+                env={"PYTHONPATH": str(last.root)},
+                input=" ".join(each.hex() for each in written),
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    except UnknownReleaseError as e:
+        pytest.skip(str(e))
+    *mail, records, state = map(bytes.fromhex, done.stdout.split())
+    assert [decode_inbound(each) for each in mail] == as_known_before(MAIL)
+    assert decode_records(records) == as_known_before(RECORDS)
+    assert decode_lane(state) == as_known_before(LANE)
+
+
+def as_known_before(value):
+    """What is left of it where the new fields are not known."""
+    match value:
+        case list():
+            return [as_known_before(each) for each in value]
+        case msgspec.Struct():
+            known = set(value.__struct_fields__) - NEW_FIELDS.get(type(value), set())
+            return type(value)(**{field: as_known_before(getattr(value, field)) for field in known})
+        case _:
+            return value
 
 
 def test_each_half_works_beside_the_other_release_as_the_newer_and_as_the_older():

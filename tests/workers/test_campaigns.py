@@ -7,7 +7,7 @@ import pytest
 
 from config.store import function_calls, keyspace, lua_library, redis_client
 from config.store.server_functions import TakeTokens
-from engine.model.events import Invitation, OpeningRefused, SessionOpened
+from engine.model.events import Invitation, OpeningRefused, SessionInvited, SessionOpened, encode_event
 from engine.model.quiet_hours import QuietHours
 from tests.support.inviting import hold_command
 from tests.support.proxy import Proxy
@@ -230,6 +230,43 @@ def test_what_has_expired_is_refused_and_costs_nobody_a_turn(held):
     backlog.hold(people(2)[1])
     backlog.campaigns.release_round()
     assert (backlog.waiting(), backlog.mailed()) == (0, 1)
+
+
+def test_nobody_is_invited_before_the_moment_that_was_asked_for(held):
+    backlog = held()
+    later = backlog.server_ms() + 86_400_000
+    backlog.hold(people(2)[0], not_before=later, asked_at=1, campaign="winter")
+    backlog.hold(people(2)[1], not_before=backlog.server_ms() - 1)
+    backlog.campaigns.release_round()
+    assert (backlog.waiting(), backlog.mailed()) == (1, 1)
+
+
+@pytest.mark.parametrize("waited_days, released", [(29, 1), (31, 0)])
+def test_it_is_held_for_30_days_from_the_moment_that_was_asked_for(held, waited_days, released):
+    """It was accepted 30 days before that."""
+    backlog = held()
+    due = backlog.server_ms() - waited_days * 86_400_000
+    sender = people(1)[0]
+    backlog.hold(sender, not_before=due)
+    k = keyspace.shard_of(sender, 16)
+    (id_,) = backlog.client.hkeys(keyspace.held_invitations_key(k))
+    event = Invitation(id_.decode(), "clinic", "clinic", asked_at=due - 30 * 86_400_000, not_before=due)
+    mail = f"{sender}\0{due - 30 * 86_400_000}".encode() + encode_event(event)
+    backlog.client.hset(keyspace.held_invitations_key(k), id_, mail)
+    backlog.campaigns.release_round()
+    assert (backlog.waiting(), backlog.mailed()) == (0, released)
+    assert (
+        sum(isinstance(record, OpeningRefused) for record in backlog.pipeline.records(sender)) == 1 - released
+    )
+
+
+def test_what_an_invitation_belongs_to_is_in_its_sessions_record(held):
+    backlog = held()
+    backlog.hold(people(1)[0], campaign="winter", asked_at=7)
+    backlog.campaigns.release_round()
+    backlog.pipeline.drain()
+    (invited,) = (each for each in backlog.pipeline.records(people(1)[0]) if isinstance(each, SessionInvited))
+    assert (invited.invitation.campaign, invited.invitation.asked_at) == ("winter", 7)
 
 
 def test_several_clocks_release_each_once(held):

@@ -305,8 +305,11 @@ def test_nothing_archived_of_a_sender_is_told_with_status_2(deployment):
 
 
 def test_what_was_heard_is_what_runs(deployment):
-    """Tampering with what a person wrote shows in what was said next, or in the result."""
+    """Tampering with what a person wrote shows in how it was read; of 0.1.0, which did not record that, in what was said
+    next, or in the result."""
     tamper(deployment, ANN, SmsReceived, text="40")
+    assert "differs at record 9 of 11\n" in call(ANN).output
+    tamper(deployment, ANN, SmsReceived, step="", answer=None, answer_type="")
     assert "differs at record 11 of 11\n" in call(ANN).output  # the age is not said anywhere
     tamper(deployment, ANN, SmsReceived, text="old")
     assert "differs at record 10 of 11\n" in call(ANN).output

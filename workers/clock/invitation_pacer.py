@@ -1,9 +1,9 @@
 """Invitations wait for their turn, and people in conversation go first.
 
 What is accepted is held, in its person's shard, until it may be sent: at the channel's pace, within its day's SMS and
-its new sessions a minute, while nothing else waits for workers or for the provider, and not in quiet hours where the
-person is. Then it becomes mail, like a START. Any number of clocks may do this: an invitation is released once, and
-permits come from buckets that all share. A permit taken and not used is lost.
+its new sessions a minute, while nothing else waits for workers or for the provider, not before the moment that was asked
+for, and not in quiet hours where the person is. Then it becomes mail, like a START. Any number of clocks may do this: an
+invitation is released once, and permits come from buckets that all share. A permit taken and not used is lost.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -330,8 +330,10 @@ def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:
 
 
 def _is_expired(held: HeldInvitation, now: int) -> bool:
+    held_since = max(held.at, held.event.not_before)  # until then it waited because it was asked to
     return (
-        bool(held.event.expires_at and held.event.expires_at <= now) or now - held.at > keyspace.MAX_HELD_MS
+        bool(held.event.expires_at and held.event.expires_at <= now)
+        or now - held_since > keyspace.MAX_HELD_MS
     )
 
 

@@ -72,8 +72,10 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
 def format_record(record: ArchiveRecord) -> str:
     """Format a record for a terminal: `> ` before an inbound SMS, `< ` before an outbound one, `-- ` before anything else."""
     match record:
-        case SmsReceived(text=text, handled=handled):
-            return f"> {text}" + (f"  (a {handled.upper()}, which the provider answered)" if handled else "")
+        case SmsReceived(text=text, handled=handled, attachments=attachments):
+            answered = f"  (a {handled.upper()}, which the provider answered)" if handled else ""
+            attached = "".join(f"  [{each.media_type or 'attachment'}]" for each in attachments)
+            return f"> {text}{attached}{answered}"
         case SmsDecided(text=text):
             return f"< {text}".replace("\n", "\n" + " " * 29)
         case SessionOpened(session=session, survey=survey, version=version, originator=originator):

@@ -240,7 +240,16 @@ def _archive_records(
     """What the archive should know: an acceptance, or that the SMS will never leave."""
     record: ArchiveRecord
     if isinstance(outcome, SendAccepted):
-        record = SmsSent(at, sms.channel, sms.session, sms.id, outcome.ticket)
+        record = SmsSent(
+            at,
+            sms.channel,
+            sms.session,
+            sms.id,
+            outcome.ticket,
+            outcome.segments,
+            outcome.cost_micros,
+            outcome.currency,
+        )
     elif settlement.disposition == "done":
         record = SmsNotSent(at, sms.channel, sms.session, sms.id, settlement.code, settlement.why)
     else:

@@ -265,6 +265,7 @@ class _StepCompiler:
             ),
             routes=self._routes.compile_routes(place, source),
             remind=self._compile_reminder(source.remind) if source.remind else None,
+            answer_type=source.answer.type_name(),
         )
 
     def _compile_reasks(

@@ -1,8 +1,10 @@
 """Twilio's webhooks and replies as they are on the wire, and what they mean."""
 
+import json
+from hashlib import sha256
 from urllib.parse import urlencode
 
-from engine.model.events import DeliveryReceipt, InboundSms, ProviderStop
+from engine.model.events import Attachment, DeliveryReceipt, InboundSms, ProviderStop
 from engine.providers import (
     ChannelFault,
     NumberUnreachable,
@@ -26,6 +28,18 @@ SMS = {
 }  # fmt: skip
 """An inbound SMS: Twilio's guide to webhook requests."""
 
+MMS = SMS | {
+    "Body": "Look", "NumMedia": "2", "NumSegments": "2", "MediaUrl0": "https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME0",
+    "MediaContentType0": "image/jpeg", "MediaUrl1": "https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME1",
+    "MediaContentType1": "text/vcard",
+}  # fmt: skip
+ATTACHED = (
+    Attachment("image/jpeg", "https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME0"),
+    Attachment("text/vcard", "https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME1"),
+)
+MANY = SMS | {"Body": "Look", "NumMedia": "99"} | {f"MediaUrl{n}": f"https://x/{n}" for n in range(99)}
+"""Inbound MMS: the same guide."""
+
 STATUS = {
     "SmsSid": SID, "SmsStatus": "delivered", "MessageStatus": "delivered", "To": PERSON, "MessageSid": SID,
     "AccountSid": "AC" + "5e" * 16, "From": OURS, "ApiVersion": "2010-04-01",
@@ -42,8 +56,13 @@ def get(fields):
     return WebhookCall("GET", urlencode(fields).encode(), [], b"", 0.0)
 
 
-def _sms(text, handled=""):
-    return (PERSON, InboundSms("", CHANNEL, text, handled=handled, originator=OURS))
+def as_json(fields):
+    body = json.dumps(fields).encode()
+    return WebhookCall("POST", b"bodySHA256=" + sha256(body).hexdigest().encode(), [], body, 0.0)
+
+
+def _sms(text, handled="", *attachments):
+    return (PERSON, InboundSms("", CHANNEL, text, handled=handled, originator=OURS, attachments=attachments))
 
 
 def _receipt(status, state="", code="", why="", *, permanent=False, sms=""):
@@ -54,7 +73,12 @@ WEBHOOKS = [
     ("an SMS", form(SMS), [_sms("98.6 & rising = bad")]),
     ("an SMS by GET", get(SMS), [_sms("98.6 & rising = bad")]),
     ("accents and an emoji", form(SMS | {"Body": "été 🌡\n38,5"}), [_sms("été 🌡\n38,5")]),
-    ("a picture without words", form(SMS | {"Body": "", "NumMedia": "1", "MediaUrl0": "https://x"}), [_sms("")]),
+    ("a picture without words", form(SMS | {"Body": "", "NumMedia": "1", "MediaUrl0": "https://x"}), [_sms("", "", Attachment("", "https://x"))]),
+    ("a picture and a card", form(MMS), [_sms("Look", "", *ATTACHED)]),
+    ("a picture and a card, by GET", get(MMS), [_sms("Look", "", *ATTACHED)]),
+    ("a picture and a card, as JSON", as_json(MMS), [_sms("Look", "", *ATTACHED)]),
+    ("pictures that are only counted", form(SMS | {"Body": "Look", "NumMedia": "3"}), [_sms("Look")]),
+    ("more than there can be", form(MANY), [_sms("Look", "", *(Attachment("", f"https://x/{n}") for n in range(10)))]),
     ("only old names", form({"SmsSid": SID, "From": PERSON, "To": OURS, "Body": "hi"}), [_sms("hi")]),
     ("a stop word", form(SMS | {"Body": " stop\n"}), [_sms(" stop\n", "stop")]),
     ("a stop word with more", form(SMS | {"Body": "STOP PLEASE"}), [_sms("STOP PLEASE")]),
@@ -101,6 +125,23 @@ PROBLEM = b'{"type":"https://www.twilio.com/docs/errors/21610","title":"Unsubscr
 OUTCOMES = [
     (201, b'{"sid": "SM1", "status": "queued", "error_code": null}', SendAccepted("SM1")),
     (200, b'{"sid": "SM1"}', SendAccepted("SM1")),
+    (
+        201,
+        b'{"sid": "SM1", "num_segments": "2", "price": null, "price_unit": "USD"}',
+        SendAccepted("SM1", None, 2),
+    ),
+    (201, b'{"sid": "SM1", "num_segments": "0", "price": null, "price_unit": null}', SendAccepted("SM1")),
+    (
+        201,
+        b'{"sid": "SM1", "num_segments": 1, "price": "-0.00750", "price_unit": "USD"}',
+        SendAccepted("SM1", None, 1, 7_500, "USD"),
+    ),
+    (
+        201,
+        b'{"sid": "SM1", "price": -7.5e-3, "price_unit": "usd"}',
+        SendAccepted("SM1", None, 0, 7_500, "USD"),
+    ),
+    (201, b'{"sid": "SM1", "num_segments": [], "price": "--1", "price_unit": {}}', SendAccepted("SM1")),
     (201, b"{}", OutcomeUnknown("http 201", "Twilio's reply has no sid")),
     (400, error(21610), OptedOutAtProvider("21610", "no")),
     (400, PROBLEM, OptedOutAtProvider("21610", "x")),

@@ -87,7 +87,13 @@ WEBHOOKS = [
 def messages(*statuses):
     """A reply with one message of each status."""
     said = [
-        {"to": PERSON, "message-id": f"0C{at}", "status": status, "remaining-balance": "15.5"}
+        {
+            "to": PERSON,
+            "message-id": f"0C{at}",
+            "status": status,
+            "remaining-balance": "15.5",
+            "message-price": "0.03330000",
+        }
         if status == "0"
         else {"to": PERSON, "status": status, "error-text": "no"}
         for at, status in enumerate(statuses)
@@ -96,8 +102,8 @@ def messages(*statuses):
 
 
 OUTCOMES = [
-    (200, messages("0"), SendAccepted("0C0", 15.5)),
-    (200, messages("0", "0", "0"), SendAccepted("0C0", 15.5)),
+    (200, messages("0"), SendAccepted("0C0", 15.5, 1, 33_300, "EUR")),
+    (200, messages("0", "0", "0"), SendAccepted("0C0", 15.5, 3, 99_900, "EUR")),
     (200, messages("1"), RetryLater("1", "no")),
     (200, messages("1", "1"), RetryLater("1", "no")),
     (200, messages("0", "1"), SendRejected("1", "Vonage took 1 of the SMS's 2 parts: no")),
@@ -116,7 +122,17 @@ OUTCOMES = [
     (200, messages("29"), SendRejected("29", "no")),
     (200, messages("33"), NumberUnreachable("33", "no")),
     (200, messages("101"), OptedOutAtProvider("101", "no")),
-    (200, b'{"message-count": "1", "messages": [{"status": 0, "message-id": "0C0"}]}', SendAccepted("0C0")),
+    (
+        200,
+        b'{"message-count": "1", "messages": [{"status": 0, "message-id": "0C0"}]}',
+        SendAccepted("0C0", None, 1),
+    ),
+    (
+        200,
+        b'{"messages": [{"status": 0, "message-id": "0C0", "message-price": [1]}]}',
+        SendAccepted("0C0", None, 1),
+    ),
+    (200, b'{"messages": [%b]}' % b", ".join([b'{"status": 0}'] * 999), SendAccepted("")),
     (200, messages(), OutcomeUnknown("http 200", "Vonage did not say whether it has the SMS")),
     (200, b"<html>", OutcomeUnknown("http 200", "Vonage did not say whether it has the SMS")),
     (500, b"", OutcomeUnknown("http 500", "Vonage did not say whether it has the SMS")),
