@@ -13,7 +13,7 @@ COMMANDS = {
     "invite": ("ingest.commands.invite", "Ask a person, or a table of people, to take a survey."),
     "key": ("ingest.commands.key", "Make a key to the API."),
     "lint": ("engine.commands.lint", "Prove that surveys end, and what they cost at most."),
-    "graph": ("engine.commands.graph", "Draw a survey."),
+    "graph": ("workers.commands.reports.survey_graph", "Draw a survey, and on it how people go through it."),
     "chat": ("engine.commands.chat", "Play a survey in the terminal, skipping time."),
     "replay": (
         "workers.commands.replay",
@@ -36,6 +36,8 @@ COMMANDS = {
         "How far the archive is; what is made of its entries, anew; go on after a loss.",
     ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
+    "results": ("workers.commands.results", "What was answered to a survey, and how its sessions ended."),
+    "funnel": ("workers.commands.funnel", "How far people come in a survey, and where they leave it."),
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),
     "erase": ("workers.commands.erase", "Remove every trace of a phone number, but that it opted out."),

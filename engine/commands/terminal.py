@@ -42,6 +42,15 @@ def simple_table(*columns: str) -> Table:
     return Table(*columns, box=box.SIMPLE)
 
 
+def fits_console(table: Table, console: Console) -> bool:
+    """Has the console room for all of the table, no cell broken or cut?"""
+    boundless = console.options.update(width=_BOUNDLESS_WIDTH)
+    return console.measure(table, options=boundless).maximum <= console.width
+
+
+_BOUNDLESS_WIDTH = 100_000
+
+
 @contextmanager
 def progress_bar(
     total: int, title: str, *, shown_from: int = 2, console: Console | None = None

@@ -36,7 +36,8 @@ NodeKind = Literal["entry", "ask", "say", "end"]
 class DrawingNode(msgspec.Struct, frozen=True):
     """`key` is unique in the drawing, and safe in every form. `step` is a step's id, ENTRY_ID or END_ID.
 
-    `text` is what is sent, by lines, or the keywords; `notes` are what is said in small beneath it.
+    `text` is what is sent, by lines, or the keywords; `notes` are what is said in small beneath it, and `counts` how many did
+    what there.
     """
 
     key: str
@@ -46,10 +47,12 @@ class DrawingNode(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     unreached: bool = False
     marked: bool = False
+    counts: tuple[str, ...] = ()
 
 
 class DrawingEdge(msgspec.Struct, frozen=True):
-    """`tail` and `head` are keys. `gives_up`: taken after invalid answers, not by a condition."""
+    """`tail` and `head` are keys. `gives_up`: taken after invalid answers, not by a condition. `count` says how often it was
+    taken, and `share`, from 0 to 1, how often beside the one that was taken most."""
 
     tail: str
     head: str
@@ -57,6 +60,8 @@ class DrawingEdge(msgspec.Struct, frozen=True):
     gives_up: bool = False
     unreached: bool = False
     marked: bool = False
+    count: str = ""
+    share: float = 0.0
 
 
 class Drawing(msgspec.Struct, frozen=True):

@@ -64,13 +64,14 @@ def _node_label(node: DrawingNode) -> str:
         f"<B>{_escape_label(node.step)}</B>",
         *map(_escape_label, excerpt_lines(node.text)),
         *(f'<FONT POINT-SIZE="10"><I>{_escape_label(note)}</I></FONT>' for note in node.notes),
+        *(f'<FONT POINT-SIZE="10"><B>{_escape_label(count)}</B></FONT>' for count in node.counts),
     ]
     return "<" + "".join(f'{line}<BR ALIGN="LEFT"/>' for line in lines) + ">"
 
 
 def _edge_attributes(edge: DrawingEdge) -> Iterable[tuple[str, str]]:
-    if edge.label:
-        yield "label", _quote_lines(*(f" {line} " for line in label_lines(edge.label)))
+    if told := [*label_lines(edge.label), *label_lines(edge.count)]:
+        yield "label", _quote_lines(*(f" {line} " for line in told))
     if edge.gives_up:
         yield "style", "dashed"
     if edge.unreached:
@@ -78,6 +79,8 @@ def _edge_attributes(edge: DrawingEdge) -> Iterable[tuple[str, str]]:
     if edge.marked:
         yield "color", _quote_lines("#b34700")
         yield "penwidth", "3"
+    if edge.share:
+        yield "penwidth", f"{1 + 4 * edge.share:.1f}"
 
 
 def _join_attributes(attributes: Iterable[tuple[str, str]]) -> str:

@@ -56,13 +56,16 @@ def _node_label(node: DrawingNode) -> str:
         f"<b>{_escape_label(node.step)}</b>",
         *map(_escape_label, excerpt_lines(node.text)),
         *(f"<small>{_escape_label(note)}</small>" for note in node.notes),
+        *(f"<small><b>{_escape_label(count)}</b></small>" for count in node.counts),
     ]
     return "<br/>".join(lines)
 
 
 def _edge_line(edge: DrawingEdge) -> str:
     arrow = "-.->" if edge.gives_up else "==>" if edge.marked else "-->"
-    label = f'|"{_escape_label(edge.label)}"|' if edge.label else ""
+    told = [_escape_label(edge.label)] if edge.label else []
+    told += [f"<b>{_escape_label(edge.count)}</b>"] if edge.count else []
+    label = f'|"{"<br/>".join(told)}"|' if told else ""
     return f"{edge.tail} {arrow}{label} {edge.head}"
 
 
@@ -77,6 +80,8 @@ def _style_lines(drawing: Drawing) -> Iterable[str]:
     for number, edge in enumerate(drawing.edges):
         if edge.marked:
             yield f"linkStyle {number} stroke:#b34700,stroke-width:4px"
+        elif edge.share:
+            yield f"linkStyle {number} stroke-width:{1 + 4 * edge.share:.1f}px"
 
 
 def _escape_label(text: str) -> str:

@@ -122,7 +122,15 @@ def _box(node: DrawingNode) -> _NodeBox:
         for note in node.notes
         for each in wrap_lines(note, NODE_LINE_WIDTH, 3)
     ]
-    return _NodeBox(node, tuple(head), tuple(foot))
+    return _NodeBox(node, tuple(head), (*foot, *_count_lines(node)))
+
+
+def _count_lines(node: DrawingNode) -> tuple[_TextLine, ...]:
+    return tuple(
+        _TextLine(each, _SMALL_TEXT_SIZE, bold=True)
+        for count in node.counts
+        for each in wrap_lines(count, NODE_LINE_WIDTH, 2)
+    )
 
 
 def _node_elements(box: _NodeBox, centre: Point) -> Iterable[str]:
@@ -161,7 +169,7 @@ def _outline(node: DrawingNode, size: Size, corner: Point) -> str:
 
 def _node_tooltip(node: DrawingNode) -> str:
     """All of it, for whoever points at a node whose text is cut."""
-    return "\n".join((node.step, *node.text, *node.notes))
+    return "\n".join((node.step, *node.text, *node.notes, *node.counts))
 
 
 def _text_colour(node: DrawingNode) -> str:
@@ -199,7 +207,8 @@ def _label_elements(edge: DrawingEdge, lines: Sequence[_TextLine], way: ArrowPat
 
 
 def _label_lines(edge: DrawingEdge) -> list[_TextLine]:
-    return [_TextLine(each, _SMALL_TEXT_SIZE, bold=edge.marked) for each in label_lines(edge.label)]
+    lines = [_TextLine(each, _SMALL_TEXT_SIZE, bold=edge.marked) for each in label_lines(edge.label)]
+    return lines + [_TextLine(each, _SMALL_TEXT_SIZE, bold=True) for each in label_lines(edge.count)]
 
 
 def _label_size(lines: Sequence[_TextLine]) -> Size | None:
@@ -248,7 +257,13 @@ def _stroke_colour(part: DrawingNode | DrawingEdge) -> str:
 
 
 def _stroke_width(part: DrawingNode | DrawingEdge) -> float:
+    if isinstance(part, DrawingEdge) and part.share:
+        return round(1 + _WIDEST_EXTRA * part.share, 2)
     return 3.2 if part.marked else 1.2
+
+
+_WIDEST_EXTRA = 4.0
+"""How much wider than a way that nobody takes the one is that is taken most."""
 
 
 def _css_classes(part: DrawingNode | DrawingEdge) -> str:

@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 import engine.proofs
-from engine.commands.graph import graph
 from tests.engine.chat import ROOT
+from workers.commands.reports.survey_graph import graph
 
 CLINIC = str(ROOT / "config" / "surveys" / "clinic.yaml")
 
@@ -47,7 +47,7 @@ def test_a_form_that_is_given_wins_over_the_ending(tmp_path):
 
 
 def test_in_a_terminal_an_svg_goes_to_a_file_called_as_the_survey(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.commands.graph._is_terminal", lambda: True)
+    monkeypatch.setattr("workers.commands.reports.survey_graph._is_terminal", lambda: True)
     result = run(CLINIC)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "clinic.svg" in result.stderr

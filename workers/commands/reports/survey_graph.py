@@ -1,15 +1,20 @@
-"""`parley graph`: what does a survey look like?"""
+"""`parley graph`: what does a survey look like, and how do people go through it?
 
+A survey's file is all that it needs, but for `--live`: what that takes is imported then.
+"""
+
+import os
 import sys
 from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import click
 
 from engine.commands.exit_status import exit_unusable
 from engine.drawing import END_ID, ENTRY_ID, Drawing, draw_survey
+from engine.drawing.annotations import DrawingNumbers, annotate_drawing
 from engine.drawing.dot import to_dot
 from engine.drawing.mermaid import to_mermaid
 from engine.surveys.findings import InvalidSurveyError
@@ -39,13 +44,20 @@ _STDOUT = "-"
 @click.option("--output", "-o", help="A file to write, or - for standard output.")
 @click.option("--language", help="Of the texts. By default the survey's first.")
 @click.option("--dearest", is_flag=True, help="Mark the path that costs the most segments.")
+@click.option("--live", is_flag=True, help="Draw on it how many sessions came by, from the archive.")
+@click.option("--since", default="", metavar="WHEN", help="With --live: only those that opened since.")
+@click.option("--until", default="", metavar="WHEN", help="With --live: only those that opened before.")
+@click.option("--channel", "channels", multiple=True, help="With --live: only on this channel.")
 def graph(
-    file: Path, form: DrawingForm | None, output: str | None, language: str | None, dearest: bool
-) -> None:
+    file: Path, form: DrawingForm | None, output: str | None, language: str | None, dearest: bool,
+    live: bool, since: str, until: str, channels: tuple[str, ...],
+) -> None:  # fmt: skip
     """Draw the survey in FILE: its steps, and the routes that the engine follows.
 
     An SVG goes to <survey>.svg in this folder unless the output is piped; text is printed. OUTPUT's ending chooses
-    the form: .svg, .mmd or .md for Mermaid, .dot or .gv. Exits with status 2 if FILE cannot be read as a survey, and
+    the form: .svg, .mmd or .md for Mermaid, .dot or .gv. With --live it shows how many sessions reached each step,
+    answered, wrote what could not be read, and left, and how often each way was taken: the wider, the oftener. Sessions
+    of all versions count; ways that FILE does not have are not drawn. Exits with status 2 if FILE cannot be read as a survey, and
     1 if OUTPUT cannot be written.
 
     \b
@@ -53,12 +65,18 @@ def graph(
       parley graph config/surveys/clinic.yaml
       parley graph clinic.yaml --dearest --output clinic.svg
       parley graph clinic.yaml --as mermaid --language "no"
+      parley graph clinic.yaml --live --since 30d
     """
+    if (since or until or channels) and not live:
+        raise click.UsageError("--since, --until and --channel choose among sessions: say --live too")
     survey = _read_file(file)
     chosen = form or _output_form(output)
     spoken = _chosen_language(survey, language)
     highlight = dearest_edges(survey, spoken) if dearest else ()
     drawing = draw_survey(survey, spoken, highlight, f"the dearest path in {spoken}")
+    if live:
+        chosen_sessions = {"since": since, "until": until, "channels": channels}
+        drawing = annotate_drawing(drawing, _read_live_numbers(survey, chosen_sessions))
     _write_drawing(_render_drawing(drawing, chosen, output), _target_path(survey, chosen, output))
 
 
@@ -71,6 +89,13 @@ def dearest_edges(survey: Survey, language: str) -> Collection[tuple[str, str]]:
         click.echo(f"No dearest path is known; `parley lint {survey.file}` may say why", err=True)
         return []
     return list(pairwise((ENTRY_ID, *path, END_ID)))
+
+
+def _read_live_numbers(survey: Survey, chosen: dict[str, Any]) -> DrawingNumbers:
+    """How people went through the survey, from the archive."""
+    from workers.commands.reports.live_numbers import read_live_numbers  # noqa: PLC0415 (see above)
+
+    return read_live_numbers(os.environ, survey.name, chosen)
 
 
 def _read_file(file: Path) -> Survey:

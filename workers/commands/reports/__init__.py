@@ -1,0 +1,1 @@
+"""What commands show of what was answered: filters as options, tables, bars and drawings."""
