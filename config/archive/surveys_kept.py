@@ -30,8 +30,8 @@ def survey_names(connection: Connection) -> list[str]:
     its index."""
     names = set(connection.execute(select(tables.surveys.c.name).distinct()).scalars())
     survey = tables.sessions.c.survey
-    last = ""
-    while last is not None:
-        last = connection.execute(select(func.min(survey)).where(survey > last)).scalar()
-        names.add(last)
-    return sorted(filter(None, names))
+    following = select(func.min(survey)).where(survey > "")
+    while (name := connection.execute(following).scalar()) is not None:
+        names.add(name)
+        following = select(func.min(survey)).where(survey > name)
+    return sorted(names)

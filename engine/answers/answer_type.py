@@ -56,6 +56,29 @@ class OptionLine(msgspec.Struct, frozen=True):
     label: WrittenText
 
 
+ValueKind = Literal["text", "number", "whole_number", "yes_no", "option", "options", "date", "time"]
+"""What a table of results holds of an answer: `option` is an option's id, `options` are several."""
+
+
+class NamedValue(msgspec.Struct, frozen=True):
+    """One of the values that have a name: an option by its id, or a number of a scale."""
+
+    value: str
+    label: WrittenText
+
+
+class ValueDescription(msgspec.Struct, frozen=True):
+    """What values the answers of a question have, for whoever reads results. What does not apply is None or empty."""
+
+    kind: ValueKind
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+    decimals: int | None = None
+    pattern: str = ""
+    country: str = ""
+    named: tuple[NamedValue, ...] = ()
+
+
 class SlotWords(msgspec.Struct, frozen=True):
     """How a text in one language puts an answer: `labels` by the answer's index (no and yes, if it is a bool), and what
     stands before a number's decimals."""
@@ -87,6 +110,10 @@ class AnswerSpec(
     @abstractmethod
     def compile_reader(self, report: ReportProblem) -> "AnswerReader":
         """The reader. Reports whatever makes no sense, and gives some reader all the same."""
+
+    @abstractmethod
+    def describe_values(self) -> ValueDescription:
+        """What values the answers have."""
 
     def option_lines(self) -> list[OptionLine]:
         """The lines that follow the question."""

@@ -18,6 +18,7 @@ from engine.answers.answer_type import (
     Refusal,
     ReportProblem,
     Today,
+    ValueDescription,
 )
 from engine.answers.proof_terms import AskedConditions, TextWidth
 from engine.answers.range_wording import range_phrase
@@ -157,6 +158,9 @@ class DateAnswer(AnswerSpec, frozen=True, tag="date"):
         if _is_date(low) and _is_date(high) and str(low) > str(high):
             report(f"field answer: no day lies between {low} and {high}")
         return DateReader(low, high, self.order)
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("date", self.min, self.max)
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step

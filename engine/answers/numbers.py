@@ -13,6 +13,8 @@ from engine.answers.answer_type import (
     ReportProblem,
     SlotWords,
     Today,
+    ValueDescription,
+    ValueKind,
 )
 from engine.answers.number_candidates import format_decimal, number_candidates
 from engine.answers.number_parsing import (
@@ -60,7 +62,7 @@ _EXPECTED_DECIMALS = Translated(
 )
 _EXPECTED_BY_DECIMALS = {None: EXPECTED_NUMBER, 0: EXPECTED_WHOLE_NUMBER, 1: _EXPECTED_ONE_DECIMAL}
 
-_DECIMAL_POINT = Translated(en=".", fr=",", no=",")
+DECIMAL_POINT = Translated(en=".", fr=",", no=",")
 """What stands before a number's decimals."""
 
 
@@ -83,8 +85,12 @@ class NumberAnswer(AnswerSpec, frozen=True, tag="number"):
                 )
         return NumberReader(self.min, self.max, self.decimals)
 
+    def describe_values(self) -> ValueDescription:
+        kind: ValueKind = "whole_number" if self.decimals == 0 else "number"
+        return ValueDescription(kind, self.min, self.max, self.decimals)
+
     def slot_words(self, language: str) -> SlotWords:
-        return SlotWords(decimal_point=_DECIMAL_POINT.say(language))
+        return SlotWords(decimal_point=DECIMAL_POINT.say(language))
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step
@@ -125,7 +131,7 @@ class NumberReader(AnswerReader, frozen=True):
         )
 
     def expected_answer(self, language: str) -> str:
-        point = _DECIMAL_POINT.say(language)
+        point = DECIMAL_POINT.say(language)
         low, high = (
             None if bound is None else _format_number(bound, point) for bound in (self.min, self.max)
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers.answer_type import OptionLine, Refusal, ReportProblem, WrittenText
+from engine.answers.answer_type import NamedValue, OptionLine, Refusal, ReportProblem, WrittenText
 from engine.answers.translations import Translated
 from engine.answers.vocabulary import UNAMBIGUOUS_NUMBER_WORDS, has_emoticon, without_courtesy
 from engine.model.text_normalization import fold_text, fold_word, trim_punctuation
@@ -68,6 +68,11 @@ def number_options(written: Sequence[str | Option]) -> list[OptionLine]:
         OptionLine(f"{n}.", f"answer.options[{n - 1}]", normalize_option(each).label)
         for n, each in enumerate(written, 1)
     ]
+
+
+def name_options(written: Sequence[str | Option]) -> tuple[NamedValue, ...]:
+    """The options as values that have a name."""
+    return tuple(NamedValue(each.id, each.label) for each in map(normalize_option, written))
 
 
 def label_options(written: Sequence[str | Option], language: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from engine.answers.answer_type import (
     Refusal,
     ReportProblem,
     Today,
+    ValueDescription,
 )
 from engine.answers.proof_terms import AskedConditions, TextWidth
 from engine.answers.translations import Translated
@@ -68,6 +69,9 @@ class PhoneAnswer(AnswerSpec, frozen=True, tag="phone"):
         if self.country is not None and not re.fullmatch(r"[A-Z]{2}", self.country):
             report(f"field answer.country: found '{self.country}', expected two capital letters such as FR")
         return PhoneReader(self.country)
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("text", country=self.country or "")
 
 
 class PhoneReader(AnswerReader, frozen=True):

@@ -12,10 +12,12 @@ from engine.answers.answer_type import (
     AnswerSpec,
     ComparedValue,
     InvalidAnswer,
+    NamedValue,
     OptionLine,
     Refusal,
     ReportProblem,
     Today,
+    ValueDescription,
     WrittenText,
 )
 from engine.answers.number_candidates import format_decimal, number_candidates
@@ -66,6 +68,10 @@ class ScaleAnswer(AnswerSpec, frozen=True, tag="scale"):
                 if labels.setdefault(fold_word(written), _label_number(number)) != _label_number(number):
                     report(f"field answer.labels.{number}: '{written}' also stands for another number")
         return ScaleReader(low, high, labels)
+
+    def describe_values(self) -> ValueDescription:
+        named = [NamedValue(number, self.labels[number]) for number in sorted(self.labels, key=_label_number)]
+        return ValueDescription("whole_number", self.from_, self.to, 0, named=tuple(named))
 
     def option_lines(self) -> list[OptionLine]:
         return [

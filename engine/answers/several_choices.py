@@ -17,6 +17,7 @@ from engine.answers.answer_type import (
     ReportProblem,
     SlotWords,
     Today,
+    ValueDescription,
 )
 from engine.answers.options import (
     NO_SUCH_OPTION,
@@ -26,6 +27,7 @@ from engine.answers.options import (
     find_option,
     index_options,
     label_options,
+    name_options,
     named_options,
     number_options,
 )
@@ -92,6 +94,9 @@ class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
         if not 1 <= self.min <= most or (ids and most > len(ids)):
             report(f"field answer: nobody can choose from {self.min} to {most} of {len(ids)} options")
         return ChoicesReader(ids, places, self.min, most)
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("options", self.min, self.max, named=name_options(self.options))
 
     def option_lines(self) -> list[OptionLine]:
         return number_options(self.options)

@@ -15,6 +15,7 @@ from engine.answers.answer_type import (
     ReportProblem,
     SlotWords,
     Today,
+    ValueDescription,
 )
 from engine.answers.options import (
     NO_SUCH_OPTION,
@@ -24,6 +25,7 @@ from engine.answers.options import (
     find_option,
     index_options,
     label_options,
+    name_options,
     named_options,
     number_options,
 )
@@ -46,6 +48,9 @@ class ChoiceAnswer(AnswerSpec, frozen=True, tag="choice"):
 
     def compile_reader(self, report: ReportProblem) -> "ChoiceReader":
         return ChoiceReader(*index_options(self.options, report))
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("option", named=name_options(self.options))
 
     def option_lines(self) -> list[OptionLine]:
         return number_options(self.options)

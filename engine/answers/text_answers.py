@@ -13,6 +13,7 @@ from engine.answers.answer_type import (
     Refusal,
     ReportProblem,
     Today,
+    ValueDescription,
 )
 from engine.answers.proof_terms import DEAREST_CHARACTER, FILLER, AskedConditions, TextWidth
 from engine.answers.translations import Translated
@@ -76,6 +77,9 @@ class TextAnswer(AnswerSpec, frozen=True, tag="text"):
         if self.min < 0 or self.max < max(1, self.min):
             report(f"field answer: no text has from {self.min} to {self.max} characters")
         return TextReader(self.min, self.max, self._compile_pattern(report))
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("text", pattern=self.pattern or "")
 
     def _compile_pattern(self, report: ReportProblem) -> CompiledPattern | None:
         if self.pattern is None:

@@ -19,6 +19,7 @@ from engine.answers.answer_type import (
     Refusal,
     ReportProblem,
     Today,
+    ValueDescription,
 )
 from engine.answers.number_parsing import CLOCK_WORDS, NUMBER_CHANGING_WORDS
 from engine.answers.proof_terms import AskedConditions, TextWidth
@@ -158,6 +159,9 @@ class TimeAnswer(AnswerSpec, frozen=True, tag="time"):
         if low is not None and high is not None and low > high:
             report(f"field answer: no time of a day, which begins at 00:00, lies between {low} and {high}")
         return TimeReader(low, high)
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("time", self.min, self.max)
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step

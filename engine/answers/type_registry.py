@@ -5,6 +5,7 @@ from typing import get_args
 from engine.answers.answer_type import AnswerSpec
 from engine.answers.dates import DateAnswer
 from engine.answers.numbers import NumberAnswer
+from engine.answers.octopush_answers import AnythingAnswer, NumericAnswer
 from engine.answers.phones import PhoneAnswer
 from engine.answers.scales import ScaleAnswer
 from engine.answers.several_choices import ChoicesAnswer
@@ -23,6 +24,8 @@ AnyAnswerSpec = (
     | DateAnswer
     | TimeAnswer
     | PhoneAnswer
+    | AnythingAnswer
+    | NumericAnswer
 )
 """What an author may write under `answer`."""
 

@@ -21,6 +21,7 @@ from engine.answers.answer_type import (
     ReportProblem,
     SlotWords,
     Today,
+    ValueDescription,
 )
 from engine.answers.proof_terms import AskedConditions
 from engine.answers.translations import Translated
@@ -101,6 +102,9 @@ class YesNoAnswer(AnswerSpec, frozen=True, tag="yes_no"):
     def compile_reader(self, report: ReportProblem) -> "YesNoReader":
         del report
         return YesNoReader(frozenset(map(fold_word, self.yes)), frozenset(map(fold_word, self.no)))
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("yes_no")
 
     def slot_words(self, language: str) -> SlotWords:
         return SlotWords((NO_IN_TEXTS.say(language), YES_IN_TEXTS.say(language)))

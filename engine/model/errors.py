@@ -39,6 +39,9 @@ ParleyError
     ArchiveNotErasedError              workers.commands.erase
     LaneBusyError                      workers.commands.erase
     InvalidEntryError                  workers.commands.optout
+    FileExistsAlreadyError             workers.exporting.output_file
+    ParquetMissingError                workers.exporting.parquet_writer
+    TooManyColumnsError                workers.exporting.xlsx_writer
     EmbeddedServerError                workers.runtime.embedded_redis
     NothingSentError                   workers.sending.deadline_transport
     TooLateToSendError                 workers.sending.deadline_transport

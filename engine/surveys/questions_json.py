@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from engine.answers.octopush_readers import AnythingReader, PhpNumberReader, is_numeric
+from engine.answers.octopush_answers import AnythingReader, PhpNumberReader, is_numeric
 from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.text_parsing import fixed_text_by_language
 from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf

@@ -6,7 +6,7 @@ from datetime import date, time
 
 from engine.answers.dates import DateReader
 from engine.answers.numbers import NumberReader
-from engine.answers.octopush_readers import AnythingReader, PhpNumberReader
+from engine.answers.octopush_answers import AnythingReader, PhpNumberReader
 from engine.answers.phones import PhoneReader
 from engine.answers.scales import ScaleReader
 from engine.answers.several_choices import ChoicesReader
@@ -33,6 +33,8 @@ WRITTEN = [
     {"type": "text", "max": 5},
     {"type": "date", "min": "2030-01-01", "max": "2030-01-03"},
     {"type": "time", "min": "09:00", "max": "17:00"},
+    {"type": "anything"},
+    {"type": "numeric"},
 ]  # fmt: skip
 """Answers as an author writes them: of which random surveys are made."""
 
@@ -45,6 +47,8 @@ COMPARED = {
     "text": [{"equals": "yes"}, {"contains": "a"}, {"contains_word": "ab"}, {"matches": "[0-9]+"}],
     "date": [{"at_least": "2030-01-02"}, {"below": "2030-01-02"}],
     "time": [{"at_least": "12:00"}, {"below": "12:00"}, {"equals": "17:00"}],
+    "anything": [{"equals": "yes"}, {"contains": "a"}, {"answered": True}],
+    "numeric": [{"at_least": 2}, {"below": 1}, {"above": 1, "at_most": 2}],
 }
 """By type, conditions on such answers."""
 

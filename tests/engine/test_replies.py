@@ -19,7 +19,7 @@ from engine.answers import (
 )
 from engine.answers.dates import MONTH_NUMBERS, DateReader
 from engine.answers.numbers import NumberReader
-from engine.answers.octopush_readers import AnythingReader, PhpNumberReader, is_numeric
+from engine.answers.octopush_answers import AnythingReader, PhpNumberReader, is_numeric
 from engine.answers.phones import PhoneReader
 from engine.answers.reactions import is_reaction
 from engine.answers.scales import ScaleReader

@@ -4,7 +4,7 @@ import pytest
 
 from engine.answers.dates import DateReader
 from engine.answers.numbers import NumberReader
-from engine.answers.octopush_readers import AnythingReader, PhpNumberReader
+from engine.answers.octopush_answers import AnythingReader, PhpNumberReader
 from engine.answers.phones import PhoneReader
 from engine.answers.scales import ScaleReader
 from engine.answers.several_choices import ChoicesReader

@@ -1,6 +1,5 @@
-"""What questions.json takes for an answer: anything, or what PHP takes for a number. It knows nothing of reactions.
-
-A survey file of our own has no such types, so they have no spec.
+"""What questions.json takes for an answer: `anything`, or `numeric`, what PHP takes for a number. It knows nothing of
+reactions. Authors may ask for the same, as `parley convert` does.
 """
 
 import re
@@ -8,20 +7,49 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import ClassVar
 
-from engine.answers.answer_type import AnswerReader, InvalidAnswer, Refusal, Today
+from engine.answers.answer_type import (
+    AnswerReader,
+    AnswerSpec,
+    ComparedValue,
+    InvalidAnswer,
+    Refusal,
+    ReportProblem,
+    SlotWords,
+    Today,
+    ValueDescription,
+)
 from engine.answers.number_candidates import format_decimal, number_candidates
-from engine.answers.number_parsing import EXPECTED_NUMBER, NOT_A_NUMBER
-from engine.answers.numbers import LONGEST_FLOAT
+from engine.answers.number_parsing import (
+    EXPECTED_NUMBER,
+    NOT_A_NUMBER,
+    check_compared_number,
+    check_number_bound,
+)
+from engine.answers.numbers import DECIMAL_POINT, LONGEST_FLOAT
 from engine.answers.proof_terms import DEAREST_CHARACTER, AskedConditions, TextWidth
 from engine.answers.text_answers import EXPECTED_OTHERWISE
 from engine.model.events import Answer
 from engine.model.segments import LONGEST_SMS
+from engine.model.text_normalization import fold_text
 
 _PHP_NUMBER = re.compile(r"[ \t\n\r\v\f]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\r\v\f]*")
 
 
+class AnythingAnswer(AnswerSpec, frozen=True, tag="anything"):
+    def compile_reader(self, report: ReportProblem) -> "AnythingReader":
+        del report
+        return AnythingReader()
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("text")
+
+    def convert_compared(self, written: ComparedValue, step: str, report: ReportProblem) -> ComparedValue:
+        del step, report
+        return fold_text(str(written))
+
+
 class AnythingReader(AnswerReader, frozen=True):
-    """questions.json without a condition: every SMS is an answer, taken as it came."""
+    """Every SMS is an answer, taken as it came."""
 
     takes_reactions: ClassVar[bool] = True
 
@@ -53,8 +81,28 @@ class AnythingReader(AnswerReader, frozen=True):
         return ()
 
 
+class NumericAnswer(AnswerSpec, frozen=True, tag="numeric"):
+    def compile_reader(self, report: ReportProblem) -> "PhpNumberReader":
+        del report
+        return PhpNumberReader()
+
+    def describe_values(self) -> ValueDescription:
+        return ValueDescription("number")
+
+    def slot_words(self, language: str) -> SlotWords:
+        return SlotWords(decimal_point=DECIMAL_POINT.say(language))
+
+    def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
+        del step
+        check_number_bound(bound, report)
+
+    def convert_compared(self, written: ComparedValue, step: str, report: ReportProblem) -> ComparedValue:
+        check_compared_number(written, step, report)
+        return written
+
+
 class PhpNumberReader(AnswerReader, frozen=True):
-    """questions.json with a condition: what PHP's is_numeric takes for a number."""
+    """What PHP's is_numeric takes for a number."""
 
     takes_reactions: ClassVar[bool] = True
 
