@@ -45,6 +45,7 @@ COMMANDS = {
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),
     "erase": ("workers.commands.erase", "Remove every trace of a phone number, but that it opted out."),
+    "audit": ("workers.commands.audit", "Who did what, and who read whose data."),
     "dead": ("workers.commands.dead", "What could not be handled, and why."),
 }
 """Subcommand -> the module whose attribute of that name is it, and its line in the help."""

@@ -1,4 +1,4 @@
-"""parley.toml: the channels of a deployment, and the keys of those who may invite.
+"""parley.toml: the channels of a deployment, and the keys of those who may invite or read.
 
 What a channel says beyond the fields of ChannelTable is its provider's to understand: it is kept as written. A field
 `x_env` names the environment variable that holds the secret `x`.
@@ -62,21 +62,31 @@ class ChannelTable(msgspec.Struct, frozen=True):
 
 
 class ApiKeyTable(msgspec.Struct, frozen=True):
-    """`[keys.<name>]` as it is written in parley.toml: who may use the API. `sha256` is of the key, in hex."""
+    """`[keys.<name>]` as it is written in parley.toml: who may use the API. `sha256` is of the key, in hex. No `surveys` are
+    all of them, those that no channel offers any more too."""
 
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     channels: Annotated[list[str], Meta(min_length=1)]
     requests_per_minute: NonNegativeInt = 600
+    surveys: list[Annotated[str, Meta(min_length=1)]] = []
+    read_only: bool = False
+    numbers: bool = True
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key to the API, by the SHA-256 of which it is known: its holder may invite on `channels`, and see and
-    cancel their sessions."""
+    """A key to the API, by the SHA-256 of which it is known: its holder may invite on `channels` to `surveys` (none: to all),
+    and see and cancel their sessions; only see them, if it is `read_only`. Without `numbers` it shows people by pseudonyms."""
 
     name: str
     sha256: bytes
     channels: frozenset[str]
     requests_per_minute: int
+    surveys: frozenset[str] = frozenset()
+    read_only: bool = False
+    numbers: bool = True
+
+    def is_for_survey(self, survey: str) -> bool:
+        return not self.surveys or survey in self.surveys
 
 
 class Channel(msgspec.Struct, frozen=True):
@@ -289,5 +299,11 @@ def _read_keys(
 
 def _api_key(name: str, written: ApiKeyTable) -> ApiKey:
     return ApiKey(
-        name, bytes.fromhex(written.sha256), frozenset(written.channels), written.requests_per_minute
+        name,
+        bytes.fromhex(written.sha256),
+        frozenset(written.channels),
+        written.requests_per_minute,
+        frozenset(written.surveys),
+        written.read_only,
+        written.numbers,
     )

@@ -23,8 +23,10 @@ ParleyError
     UnknownStepError                   engine.turns.turn
     UnknownVersionError                engine.turns.turn
     InvitationRejectedError            ingest.api.invitation_parser
+    InvalidCursorError                 ingest.api.page_cursor
     ApiError                           ingest.api.problems
         ArchiveUnavailableError        ingest.api.archive_reader
+    InvalidParameterError              ingest.api.query_parameters
     UntextableNumberError              ingest.api.textable_numbers
     InvitationApiError                 ingest.commands.invite
     PeopleFileError                    ingest.commands.people

@@ -1,4 +1,4 @@
-"""The API: invitations in, sessions out. Its routes, and what they need of the world."""
+"""The API: invitations in, sessions and results out. Its routes, and what they need of the world."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from falcon.asgi import Request, Response
 from config.settings.settings import Settings
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.api import problems
+from ingest.api.archive_access import ArchiveAccess
 from ingest.api.archive_reader import ArchiveReader
 from ingest.api.authentication import ApiAuthenticator
 from ingest.api.backlog import InvitationIntake
@@ -15,7 +16,10 @@ from ingest.api.description import OpenApiResource
 from ingest.api.invitation_parser import InvitationParser
 from ingest.api.invitations import InvitationsResource
 from ingest.api.problems import ApiError
+from ingest.api.read_audit import ReadAudit
+from ingest.api.session_lists import RESULTS, SESSIONS, SessionListResource
 from ingest.api.sessions import SessionAccess, SessionArchive, SessionById, SessionByReference
+from ingest.api.survey_resources import CodebookResource, FunnelResource, SurveysResource
 from ingest.intake.mailboxes import AsyncRedisClient, MailboxWriter, RedisUnavailableError
 
 if TYPE_CHECKING:
@@ -44,13 +48,20 @@ def add_routes(
     doorman = ApiAuthenticator(settings.keys, lanes)
     desk = InvitationParser(settings, surveys)
     archive = SessionArchive(settings, lanes, reader)
-    sessions = SessionAccess(settings, doorman, archive, mailboxes)
+    audit = ReadAudit(lanes)
+    sessions = SessionAccess(settings, doorman, archive, mailboxes, audit, reader)
+    access = ArchiveAccess(settings, surveys, doorman, reader, audit)
     app.set_error_serializer(problems.serialize_error)
     app.add_error_handler(RedisUnavailableError, _redis_unavailable)
     app.add_route(
         "/v1/surveys/{survey}/invitations",
         InvitationsResource(doorman, desk, InvitationIntake(settings.shards, lanes), archive),
     )
+    app.add_route("/v1/surveys", SurveysResource(access))
+    app.add_route("/v1/surveys/{survey}/results", SessionListResource(access, RESULTS))
+    app.add_route("/v1/surveys/{survey}/sessions", SessionListResource(access, SESSIONS))
+    app.add_route("/v1/surveys/{survey}/funnel", FunnelResource(access))
+    app.add_route("/v1/surveys/{survey}/codebook", CodebookResource(access))
     app.add_route("/v1/sessions", SessionByReference(sessions))
     app.add_route("/v1/sessions/{session}", SessionById(sessions))
     app.add_route("/v1/openapi.json", OpenApiResource())

@@ -1,4 +1,4 @@
-"""Authenticates requests to the API by the keys of parley.toml, and limits how often each key is used.
+"""Authenticates requests to the API by the keys of parley.toml, and limits how often each key is used, and for what.
 
 Keys are stored as SHA-256. Every key is compared, in constant time, whether or not one matches.
 """
@@ -25,6 +25,17 @@ class ApiAuthenticator:
     def __init__(self, keys: Sequence[ApiKey], lanes: AsyncRedisClient) -> None:
         self._keys = keys
         self._lanes = lanes
+
+    async def authenticate_writer(self, req: Request) -> ApiKey:
+        """As `authenticate`, for a request that changes something. Raises ApiError (403 too) for a key that only reads."""
+        key = await self.authenticate(req)
+        if key.read_only:
+            raise ApiError(
+                HTTPStatus.FORBIDDEN,
+                "the key only reads",
+                f"the key {key.name} is read_only: it may neither invite nor cancel",
+            )
+        return key
 
     async def authenticate(self, req: Request) -> ApiKey:
         """Return the key that was shown, if it may be used now. Raises ApiError (401 or 429), and

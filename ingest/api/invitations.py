@@ -119,10 +119,13 @@ class InvitationsResource:
         self._archive = archive
 
     async def on_post(self, req: Request, resp: Response, survey: str) -> None:
-        key = await self._authenticator.authenticate(req)
+        key = await self._authenticator.authenticate_writer(req)
         found = self._parser.offered_survey(survey)
         if found is None:
             raise ApiError(HTTPStatus.NOT_FOUND, "no such survey", "no channel of this deployment offers it")
+        if not key.is_for_survey(survey):
+            expected = " or ".join(sorted(key.surveys))
+            raise ApiError(HTTPStatus.FORBIDDEN, "the key is not for this survey", f"expected {expected}")
         media_type = (req.content_type or "").partition(";")[0].strip().lower()
         if media_type in LINE_TYPES:
             await self._invite_many(req, resp, found, key)

@@ -65,7 +65,13 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
     state: SessionState
     reason: Annotated[NoOpeningReason | UnsetType, Meta(description="Why nothing opened.")] = UNSET
     channel: str
-    identifier: Annotated[str, Meta(description="The person's number.")]
+    identifier: Annotated[
+        str | UnsetType, Meta(description="The person's number, for keys that may see numbers.")
+    ] = UNSET
+    pseudonym: Annotated[
+        str | UnsetType,
+        Meta(description="The person's, for keys that may not; left out while the archive is away."),
+    ] = UNSET
     survey: str = ""
     version: str = ""
     language: str = ""

@@ -4,8 +4,9 @@ A session is found by its id in whichever shard its person is, and in the archiv
 invitation that is not open yet is one too. What was said comes from the event stream, read from the moment of opening on
 until a day after the end, for late receipts; of a session that is older than what the stream is sure to have, from the
 archive, and from the stream what that has not yet. So a young session is told though the archive is away.
-A session on a channel that the key is not for is not there; nor is one of which only the person is known, unless the
-key is for all channels or it is asked for by its reference.
+A session on a channel or of a survey that the key is not for is not there; nor is one of which only the person is known,
+unless the key is for all channels and surveys; for all surveys is enough if it is asked for by its reference. The audit is
+told before a session is shown.
 """
 
 import re
@@ -18,10 +19,11 @@ from time import perf_counter
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from config.archive import records as archived
+from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key
 from config.archive.records import BEGINNING, ArchivedEntry, EntryId
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
@@ -46,10 +48,11 @@ from engine.model.lane import ChannelLine, UnreadableLaneError
 from engine.model.suggestions import expected_instead
 from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
-from ingest.api.archive_reader import ArchiveReader
+from ingest.api.archive_reader import ArchiveReader, ArchiveUnavailableError
 from ingest.api.authentication import ApiAuthenticator
 from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, now_ms, utc_datetime
 from ingest.api.problems import ApiError
+from ingest.api.read_audit import ReadAudit
 from ingest.api.session_view import SessionView
 from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter
 
@@ -257,30 +260,53 @@ class SessionAccess:
     """Looks sessions up and cancels them, for the resources of the API."""
 
     def __init__(
-        self, settings: Settings, doorman: ApiAuthenticator, archive: SessionArchive, mailboxes: MailboxWriter
+        self,
+        settings: Settings,
+        doorman: ApiAuthenticator,
+        archive: SessionArchive,
+        mailboxes: MailboxWriter,
+        audit: ReadAudit,
+        reader: ArchiveReader,
     ) -> None:
         self.channels = settings.channels
         self.authenticator = doorman
         self.archive = archive
         self._mailboxes = mailboxes
+        self._audit = audit
+        self._reader = reader
 
     async def look_up(
-        self, key: ApiKey, session: str, channel: str = ""
+        self, key: ApiKey, session: str, channel: str = "", action: str = "read session"
     ) -> tuple[SessionLocation, SessionView]:
-        """The session, if there is one that the key may see; `channel` is its own, if that is known. Raises the 404."""
+        """The session, if there is one that the key may see, once the audit was told of the `action`; `channel` is its own, if
+        that is known. Raises the 404, and RedisUnavailableError."""
         found = await self.archive.find(session) if _SESSION_ID.fullmatch(session) else None
         view = await self.archive.view(found) if found else None
-        if found is None or view is None or not self._may_see(key, view.channel or channel):
+        if found is None or view is None or not self._may_see(key, view, channel):
             raise ApiError(
                 HTTPStatus.NOT_FOUND, "no such session", "no session that this key may see has this id"
             )
+        await self._audit.record(key, action, session)
         view.channel = view.channel or channel
+        if not key.numbers:
+            view.identifier, view.pseudonym = UNSET, await self._pseudonym_of(found.sender)
         return found, view
 
-    def _may_see(self, key: ApiKey, channel: str) -> bool:
-        """Whether the key is for the session's channel; where the channel is no longer known, whether it is for
+    def _may_see(self, key: ApiKey, view: SessionView, channel: str) -> bool:
+        """Whether the key is for the session's channel and survey; where one of them is no longer known, whether it is for
         all."""
-        return channel in key.channels if channel else set(self.channels) <= set(key.channels)
+        channel = view.channel or channel
+        is_for_channel = channel in key.channels if channel else set(self.channels) <= set(key.channels)
+        return is_for_channel and (key.is_for_survey(view.survey) if view.survey else not key.surveys)
+
+    async def _pseudonym_of(self, sender: str) -> str | UnsetType:
+        """What the archive calls the person; unset while it does not answer, as a session that Redis has can be told all
+        the same."""
+        try:
+            secret = await self._reader.run(read_pseudonym_key)
+        except ArchiveUnavailableError:
+            return UNSET
+        return Pseudonyms(secret).of(sender) if secret else UNSET
 
     async def cancel(self, found: SessionLocation, view: SessionView) -> HTTPStatus:
         """202 if the session is about to end, 200 if nothing of it will happen any more. Raises the 409."""
@@ -315,8 +341,8 @@ class SessionById:
         _write_view(resp, view)
 
     async def on_delete(self, req: Request, resp: Response, session: str) -> None:
-        key = await self._access.authenticator.authenticate(req)
-        found, view = await self._access.look_up(key, session)
+        key = await self._access.authenticator.authenticate_writer(req)
+        found, view = await self._access.look_up(key, session, action="cancel session")
         resp.status = str((await self._access.cancel(found, view)).value)
         _write_view(resp, view)
 

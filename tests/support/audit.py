@@ -22,7 +22,7 @@ NO_KEYS = {"lane_key_pattern", "sender_of_key"}
 """Functions of keyspace.py that answer text which is no key's name."""
 
 FIXED = {
-    keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.SHARDS_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY,
+    keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.SHARDS_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY,
     survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
     keyspace.DEPLOYMENT_KEY,
 }  # fmt: skip

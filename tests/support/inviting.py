@@ -18,14 +18,16 @@ TIMEOUT_S = 60
 
 
 def key_table(
-    name: str = "tests", key: str = KEY, channels: Iterable[str] = ("clinic",), per_minute: int = 0
+    name: str = "tests",
+    key: str = KEY,
+    channels: Iterable[str] = ("clinic",),
+    per_minute: int = 0,
+    more: str = "",
 ) -> str:
-    """`[keys.<name>]` of parley.toml."""
+    """`[keys.<name>]` of parley.toml. `more` are further lines of it."""
     listed = ", ".join(f'"{channel}"' for channel in channels)
     digest = sha256(key.encode()).hexdigest()
-    return (
-        f'\n[keys.{name}]\nsha256 = "{digest}"\nchannels = [{listed}]\nrequests_per_minute = {per_minute}\n'
-    )
+    return f'\n[keys.{name}]\nsha256 = "{digest}"\nchannels = [{listed}]\nrequests_per_minute = {per_minute}\n{more}\n'
 
 
 class Api:
@@ -53,6 +55,11 @@ class Api:
         """Many in one request; what came of each."""
         body = "".join(json.dumps(each) + "\n" for each in bodies).encode()
         return lines_of(self.post(body, survey=survey, media_type=LINES))
+
+    def get(self, path: str, query: Any = None, accept: str = "application/json") -> requests.Response:
+        return self._session.get(
+            f"{self.base}{path}", params=query, headers={"Accept": accept}, timeout=TIMEOUT_S
+        )
 
     def session(self, session: str) -> requests.Response:
         return self._session.get(f"{self.base}/v1/sessions/{session}", timeout=TIMEOUT_S)

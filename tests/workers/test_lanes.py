@@ -486,7 +486,9 @@ def test_a_session_is_found_by_its_id_while_something_of_it_is_kept(client, lane
     k = keyspace.shard_of(ANNA, SHARDS)
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.get(keyspace.session_key(k, "bb")) == b"6 " + ANNA.encode()
-    assert client.pexpiretime(keyspace.session_key(k, "aa")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
+    assert (
+        client.pexpiretime(keyspace.session_key(k, "aa")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
+    )
 
 
 def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_sooner(client, lanes):
@@ -500,7 +502,9 @@ def test_a_session_whose_invitation_must_be_known_for_longer_is_not_forgotten_so
     lanes.commit([draft(held, keep_until=held.now + 1_000, sessions=[("aa", 5), ("bb", 6)])])
     assert client.get(keyspace.session_key(k, "aa")) == b"5 " + ANNA.encode()
     assert client.pexpiretime(keyspace.session_key(k, "aa")) == long
-    assert client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
+    assert (
+        client.pexpiretime(keyspace.session_key(k, "bb")) == held.now + 1_000 + keyspace.UNARCHIVED_STREAM_MS
+    )
 
 
 def test_lanes_with_and_without_new_sessions_share_a_commit(client, lanes):

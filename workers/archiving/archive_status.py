@@ -49,14 +49,20 @@ def read_progress(client: redis.Redis, database: ArchiveDatabase, shards: int) -
     table = tables.positions.c
     with database.reading() as connection:
         found = connection.execute(
-            select(table.shard, table.last_ms, table.last_seq, table.read_until_ms).where(table.source == EVENTS_SOURCE)
+            select(table.shard, table.last_ms, table.last_seq, table.read_until_ms).where(
+                table.source == EVENTS_SOURCE
+            )
         )
         positions = {shard: (StreamId(ms, seq), until_ms) for shard, ms, seq, until_ms in found}
         counts = {
-            name: connection.execute(select(func.count()).select_from(tables.METADATA.tables[name])).scalar_one()
+            name: connection.execute(
+                select(func.count()).select_from(tables.METADATA.tables[name])
+            ).scalar_one()
             for name in COUNTED_TABLES
         }
-        kept_since_ms = connection.execute(select(func.min(tables.sessions.c.ended_at, type_=tables.Moment))).scalar()
+        kept_since_ms = connection.execute(
+            select(func.min(tables.sessions.c.ended_at, type_=tables.Moment))
+        ).scalar()
         read_until_ms, schema = read_watermark(connection), stored_schema(connection)
     tips = read_tips(client, shards)
     progress = []

@@ -27,7 +27,10 @@ _OF_SHARDS = ("messages", "sends", "receipts", "refusals", "sessions")
 
 
 def rebuild_shard(
-    database: ArchiveDatabase, k: int, hash_number: HashNumber, on_progress: Callable[[int], object] = lambda _: None
+    database: ArchiveDatabase,
+    k: int,
+    hash_number: HashNumber,
+    on_progress: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Make the derived rows of a shard anew; answer how many entries could not be read. `on_progress` is called with how many
     more are done. Raises SQLAlchemyError; then nothing has changed."""
@@ -68,7 +71,9 @@ def _read_pages(connection: Connection, k: int) -> Iterator[list[PageEntry]]:
         .limit(ENTRIES_A_STEP)
     )
     while True:
-        found = connection.execute(query.where(tuple_(table.entry_ms, table.entry_seq) > tuple_(*after))).all()
+        found = connection.execute(
+            query.where(tuple_(table.entry_ms, table.entry_seq) > tuple_(*after))
+        ).all()
         if not found:
             return
         yield [

@@ -73,7 +73,10 @@ def rebuild() -> None:
                 unreadable += rebuilding.rebuild_shard(database, k, hash_number, advance)
     click.echo(f"{pluralize(total, 'entry', 'entries')} projected anew")
     if unreadable:
-        click.echo(f"{pluralize(unreadable, 'entry', 'entries')} cannot be read by this release, and stay as they are", err=True)
+        click.echo(
+            f"{pluralize(unreadable, 'entry', 'entries')} cannot be read by this release, and stay as they are",
+            err=True,
+        )
         sys.exit(EXIT_PROBLEMS)
 
 
@@ -95,7 +98,9 @@ def resume(shard: int) -> None:
         position = database.lock_position(connection, EVENTS_SOURCE, shard)
         last = StreamId(position.last_ms, position.last_seq)
         lost = rejoin_stream(connection, deployment.lanes, shard, last, by_operator=True)
-    click.echo(f"shard {shard} goes on; {pluralize(lost, 'entry', 'entries')} that Redis has not stay in the archive")
+    click.echo(
+        f"shard {shard} goes on; {pluralize(lost, 'entry', 'entries')} that Redis has not stay in the archive"
+    )
 
 
 @contextmanager
@@ -108,7 +113,9 @@ def _open_archive(deployment: Deployment) -> Iterator[ArchiveDatabase]:
             schema.require_schema(database)
             yield database
     except SQLAlchemyError as e:
-        raise click.ClickException(f"the archive at {database.shown_url} does not answer ({type(e).__name__})") from e
+        raise click.ClickException(
+            f"the archive at {database.shown_url} does not answer ({type(e).__name__})"
+        ) from e
     finally:
         database.close()
 
@@ -118,12 +125,18 @@ def _print_progress(progress: ArchiveProgress, keep_ms: int) -> None:
     console.print(f"archive   {progress.archive}, schema {progress.schema}")
     until = format_utc(progress.read_until_ms) if progress.read_until_ms else "nothing yet"
     lag = format_duration(progress.lag_ms)
-    console.print(f"has all   until {until} UTC", Text(f"({lag} behind)" if progress.lag_ms else "(not behind)"))
+    console.print(
+        f"has all   until {until} UTC", Text(f"({lag} behind)" if progress.lag_ms else "(not behind)")
+    )
     since = f", the oldest of {format_utc(progress.kept_since_ms)} UTC" if progress.kept_since_ms else ""
-    console.print(f"keeps     sessions for {format_duration(keep_ms)} once they are over (PARLEY_KEEP_DAYS){since}")
+    console.print(
+        f"keeps     sessions for {format_duration(keep_ms)} once they are over (PARLEY_KEEP_DAYS){since}"
+    )
     console.print("rows      " + ", ".join(f"{count:,} {name}" for name, count in progress.counts.items()))
     table = simple_table("shard", "archived to", "stream is at", "behind")
     for shard in progress.shards:
         behind = progress.now_ms - shard.waiting_since_ms if shard.waiting_since_ms else 0
-        table.add_row(str(shard.shard), shard.archived, shard.last, format_duration(max(0, behind)) if behind else "")
+        table.add_row(
+            str(shard.shard), shard.archived, shard.last, format_duration(max(0, behind)) if behind else ""
+        )
     open_console().print(table)

@@ -1,23 +1,12 @@
 """Who types a command, and how long do they mean? Options that commands share."""
 
-import getpass
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from config.store.audit import operator_name
 from engine.model.durations import parse_duration
-
-
-def operator_name() -> str:
-    """`user@host`; the number of a user who has no name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def operator_option(command: Callable[..., Any]) -> Callable[..., Any]:

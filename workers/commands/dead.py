@@ -16,6 +16,7 @@ from rich.table import Table
 from config.settings.settings import ConfigError, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client, stored_values
+from config.store.audit import record_operator
 from config.telemetry.logs import configure_logging
 from engine.commands.json_output import print_json
 from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
@@ -140,6 +141,7 @@ def show(letter_id: str, as_json: bool) -> None:
     if found is None:
         _fail_not_found(deployment, letter_id)
     letter = found.letter
+    record_operator(deployment.lanes, "read dead letter", letter.id)
     plain = (
         dramatiq_letter_details(letter)
         if isinstance(letter, DramatiqLetter)

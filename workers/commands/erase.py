@@ -21,8 +21,10 @@ from config.archive.schema import has_schema
 from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import exit_on_config_error
 from config.store import keyspace, redis_client, stored_values
+from config.store.audit import record_operator
 from config.store.function_calls import function_call
 from config.store.server_functions import ChangedOptOut, EraseLane
+from config.telemetry.logs import hash_sender
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
 from engine.model import lane as lane_format
@@ -114,6 +116,10 @@ class SenderEraser:
         self._broker = deployment.broker
         self._settings = deployment.settings
         self._optouts = optouts
+
+    def record_in_audit(self, action: str, sender: str) -> None:
+        """Tell of what is going to be done; the number's hash alone stays."""
+        record_operator(self._redis, action, hash_sender(self._settings.log_key, sender))
 
     def erase(self, sender: str) -> ErasureCounts:
         """Remove every trace of `sender`, and count them. Raises LaneBusyError, and ArchiveNotErasedError once Redis has
@@ -367,6 +373,7 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     eraser = _build_eraser()
     if not (yes or dry_run):
         click.confirm(f"Remove all that is known of {sender}? It cannot be undone", abort=True, err=True)
+    eraser.record_in_audit("count traces" if dry_run else "erase", sender)
     try:
         erased = eraser.count_traces(sender) if dry_run else eraser.erase(sender)
     except LaneBusyError as e:

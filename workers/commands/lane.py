@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from config.store import stored_values
+from config.store.audit import record_operator
 from config.store.outbox_states import decode_owner
 from config.store.stored_values import LANE_LEASE_MS
+from config.telemetry.logs import hash_sender
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
@@ -74,6 +76,7 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
             param_hint="--channel",
         )
     try:
+        record_operator(deployment.lanes, "read lane", hash_sender(deployment.settings.log_key, sender))
         situation = read_snapshot(deployment, sender)
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e

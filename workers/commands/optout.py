@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import click
+import redis
 
 from config.settings.csv_files import CsvFileError, CsvRow, read_csv_rows, write_csv_rows
 from config.settings.settings import Settings, exit_on_config_error
+from config.store.audit import record_operator
+from config.telemetry.logs import hash_sender
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import json_line, print_json
 from engine.commands.terminal import open_console, progress_bar, simple_table
@@ -71,9 +74,12 @@ def list_opt_outs(number: str, as_json: bool) -> None:
 
     Exit status 1 if NUMBER did not opt out of any channel.
     """
-    _, optouts = _open_opt_outs()
+    opened = _open_opt_outs()
+    optouts = opened.optouts
     if number:
-        sys.exit(_print_opt_outs_of(optouts, parse_reachable_argument(number), as_json))
+        sender = parse_reachable_argument(number)
+        opened.record_in_audit("read opt-outs", sender)
+        sys.exit(_print_opt_outs_of(optouts, sender, as_json))
     counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
     if as_json:
         print_json([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
@@ -93,12 +99,12 @@ def list_opt_outs(number: str, as_json: bool) -> None:
 @_json_option
 def add(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
     """Opt NUMBERS out, as if they had said stop. Their open sessions end."""
-    settings, optouts = _open_opt_outs()
-    people = [
-        (parse_reachable_argument(each), channel)
-        for each in numbers
-        for channel in _selected_channels(settings, channels)
-    ]
+    opened = _open_opt_outs()
+    settings, optouts = opened.settings, opened.optouts
+    chosen = _selected_channels(settings, channels)
+    people = [(parse_reachable_argument(each), channel) for each in numbers for channel in chosen]
+    for sender in dict.fromkeys(sender for sender, _ in people):
+        opened.record_in_audit("opt out", sender, channels=chosen)
     new = optouts.add_opt_outs(people, "operator")
     _print_counts(as_json, f"{new} new, {len(people) - new} known", new=new, known=len(people) - new)
 
@@ -112,10 +118,14 @@ def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> No
 
     Somebody who texts START is removed without this.
     """
-    settings, optouts = _open_opt_outs()
+    opened = _open_opt_outs()
+    settings, optouts = opened.settings, opened.optouts
+    chosen = _selected_channels(settings, channels)
     removed = 0
     for each in numbers:
-        gone = optouts.remove_opt_outs(parse_reachable_argument(each), _selected_channels(settings, channels))
+        sender = parse_reachable_argument(each)
+        opened.record_in_audit("remove opt-out", sender, channels=chosen)
+        gone = optouts.remove_opt_outs(sender, chosen)
         if gone is None:
             raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
         removed += gone
@@ -136,9 +146,11 @@ def import_opt_outs(file: BinaryIO, channels: Sequence[str], as_json: bool) -> N
     Example:
       parley optout import blocked.csv --channel clinic
     """
-    settings, optouts = _open_opt_outs()
+    opened = _open_opt_outs()
+    settings, optouts = opened.settings, opened.optouts
     name = str(getattr(file, "name", "-"))
     rows = _read_rows(file, name)
+    opened.record_in_audit("import opt-outs", lines=len(rows))
     if rows and rows[0].cells[0].startswith("hash "):
         imported = _restore_export(settings, optouts, rows)
     else:
@@ -164,7 +176,9 @@ def export() -> None:
     Example:
       parley optout export > optouts.csv
     """
-    settings, optouts = _open_opt_outs()
+    opened = _open_opt_outs()
+    settings, optouts = opened.settings, opened.optouts
+    opened.record_in_audit("export opt-outs")
     entries = (
         (entry.hash, entry.channel, format_utc_ms(entry.at), entry.source, f"{entry.shard}/{settings.shards}")
         for entry in optouts.entries()
@@ -172,10 +186,23 @@ def export() -> None:
     write_csv_rows(sys.stdout, chain([(f"hash {optouts.key_fingerprint}", *_EXPORT_COLUMNS)], entries))
 
 
-def _open_opt_outs() -> tuple[Settings, OptOutList]:
+class _OpenedOptOuts(NamedTuple):
+    """The list of opt-outs of a deployment."""
+
+    settings: Settings
+    lanes: redis.Redis
+    optouts: OptOutList
+
+    def record_in_audit(self, action: str, sender: str = "", **detail: Any) -> None:
+        """Tell of what is going to be done, with one number's opt-outs or with all."""
+        whose = hash_sender(self.settings.log_key, sender) if sender else ""
+        record_operator(self.lanes, action, whose, **detail)
+
+
+def _open_opt_outs() -> _OpenedOptOuts:
     deployment = connect_lanes(os.environ, begins=True)
     with exit_on_config_error():
-        return deployment.settings, deployment.open_opt_out_list()
+        return _OpenedOptOuts(deployment.settings, deployment.lanes, deployment.open_opt_out_list())
 
 
 def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:

@@ -19,6 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.archive.database import describe_failure
 from config.settings.channels import channel_policies
 from config.store import keyspace, redis_client
+from config.store.audit import record_operator
+from config.telemetry.logs import hash_sender
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS, EXIT_UNUSABLE, exit_unusable
 from engine.commands.json_output import json_line, print_json
 from engine.commands.terminal import open_console, simple_table
@@ -132,6 +134,8 @@ def _replay_stored(
     deployment = connect_lanes(os.environ)
     surveys = deployment.surveys
     load_versions(deployment.lanes, surveys)
+    whose = hash_sender(deployment.settings.log_key, source) if source else "everybody"
+    record_operator(deployment.lanes, "replay conversations", whose, session=session)
     with open_archive_or_warn(deployment) as archive:
         if archive is not None:
             with archive.reading() as connection:

@@ -7,6 +7,8 @@ import click
 import msgspec
 
 from config.store import keyspace
+from config.store.audit import record_operator
+from config.telemetry.logs import hash_sender
 from engine.commands.json_output import print_json
 from engine.model.events import (
     AnswerRejected,
@@ -47,6 +49,7 @@ def transcript(sender: str, session: str, as_json: bool) -> None:
     deployment = connect_lanes(os.environ)
     settings = deployment.settings
     k = keyspace.shard_of(sender, settings.shards)
+    record_operator(deployment.lanes, "read transcript", hash_sender(settings.log_key, sender))
     with open_history(deployment) as history:
         records = [
             record
