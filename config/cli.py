@@ -15,6 +15,7 @@ COMMANDS = {
     "lint": ("engine.commands.lint", "Prove that surveys end, and what they cost at most."),
     "graph": ("workers.commands.reports.survey_graph", "Draw a survey, and on it how people go through it."),
     "chat": ("engine.commands.chat", "Play a survey in the terminal, skipping time."),
+    "convert": ("engine.commands.convert", "Write a questions.json as a YAML survey that behaves the same."),
     "replay": (
         "workers.commands.replay",
         "Run stored conversations again, or against another version of their survey.",

@@ -30,11 +30,11 @@ class _Lifespan:
         self,
         mailboxes: MailboxWriter,
         phones: simulated_phone.SimulatedPhones,
+        archive: ArchiveReader,
         hand_over: SpoolDrain | None,
-        reader: ArchiveReader,
     ) -> None:
         self._mailboxes = mailboxes
-        self._archive_reader = reader
+        self._archive = archive
         self._phones = phones
         self._spool_drain = hand_over
 
@@ -47,7 +47,7 @@ class _Lifespan:
             await self._spool_drain.stop()
         await self._mailboxes.close()
         await self._phones.close()
-        self._archive_reader.close()
+        self._archive.close()
 
 
 async def _redis_unavailable(
@@ -57,16 +57,16 @@ async def _redis_unavailable(
 
 
 def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
-    """The ASGI application. It connects when it is first asked, and outlives a Redis that is away. Raises ConfigError if
-    the spool or the archive cannot be used."""
+    """The ASGI application. It connects when it is first asked, and outlives a Redis or an archive that is away. Raises
+    ConfigError if the spool or the archive's URL cannot be used."""
     lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit)
     broker = AsyncRedisClient(redis_client.connect_async(settings.broker_url))
     spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
     mailboxes = MailboxWriter(settings.shards, lanes, broker, spool)
     phones = simulated_phone.SimulatedPhones(settings.redis_url)
+    archive = ArchiveReader(settings.archive_url)
     hand_over = SpoolDrain(spool, mailboxes, lanes) if spool else None
-    reader = ArchiveReader(settings.archive_url)
-    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, hand_over, reader)])
+    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over)])
     app.add_error_handler(redis.RedisError, _redis_unavailable)
     webhooks = WebhooksResource(
         settings,
@@ -79,7 +79,7 @@ def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
     app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool))
     metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool)))
     app.add_middleware(metrics)
-    api.add_routes(app, settings, surveys, lanes, mailboxes, reader)
+    api.add_routes(app, settings, surveys, lanes, mailboxes, archive)
     if settings.only_simulated:
         simulated_phone.add_routes(app, phones)
     fast_path = WebhookFastPath(app, webhooks)

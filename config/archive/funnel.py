@@ -198,14 +198,13 @@ def _count_arrivals(
 def _arrivals(chosen: Subquery, steps: Collection[str]) -> Subquery:
     """A row for each arrival of a session at a step: the step, the one before it, and the one after it."""
     sms = tables.messages.c
-    in_order = {"partition_by": sms.session, "order_by": (sms.entry_ms, sms.entry_seq, sms.place)}
     texts = (
         select(
             sms.session,
             sms.step,
             sms.kind,
             chosen.c.state,
-            func.lag(sms.step).over(**in_order).label("last"),
+            _in_order(func.lag(sms.step), sms).label("last"),
             sms.entry_ms,
             sms.entry_seq,
             sms.place,
@@ -218,21 +217,22 @@ def _arrivals(chosen: Subquery, steps: Collection[str]) -> Subquery:
         .subquery("texts")
     )
     arrived = texts.c
-    after = {
-        "partition_by": arrived.session,
-        "order_by": (arrived.entry_ms, arrived.entry_seq, arrived.place),
-    }
     return (
         select(
             arrived.session,
             arrived.step,
             arrived.state,
-            func.lag(arrived.step).over(**after).label("before"),
-            func.lead(arrived.step).over(**after).label("following"),
+            _in_order(func.lag(arrived.step), arrived).label("before"),
+            _in_order(func.lead(arrived.step), arrived).label("following"),
         )
         .where(or_(arrived.kind != _UNKNOWN_KIND, arrived.last.is_(None), arrived.last != arrived.step))
         .subquery("said")
     )
+
+
+def _in_order(function: Any, sms: Any) -> Any:
+    """The window function over the SMS of each session, in their order."""
+    return function.over(partition_by=sms.session, order_by=(sms.entry_ms, sms.entry_seq, sms.place))
 
 
 def _count_other_messages(connection: Connection, chosen: Subquery, counts: FunnelCounts) -> None:

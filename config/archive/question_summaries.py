@@ -5,7 +5,7 @@ their order; quantiles and bars are made as they pass by (`summarize_values`), s
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from math import ceil, floor, isfinite, log10, sqrt
 from typing import Any, Literal
@@ -39,6 +39,8 @@ _KIND_BY_TYPE: dict[str, SummaryKind] = {
     "yes_no": "options",
     "text": "texts",
     "phone": "texts",
+    "anything": "texts",
+    "numeric": "numbers",
 }
 
 
@@ -107,9 +109,9 @@ def summarize_question(
         ).where(mine, table.choice == 0)
     ).one()
     found: dict[SummaryKind, int] = {"numbers": numbers, "days": days, "times": times, "options": options}
-    kind = _KIND_BY_TYPE.get(column.type) or max(found, key=lambda each: found[each])
-    if kind in found and not found[kind]:
-        kind = "texts" if answered else kind
+    kind = _KIND_BY_TYPE.get(column.type) or _most_frequent(found)
+    if answered and not found.get(kind, answered):
+        kind = "texts"
     counts, distinct = _count_values(connection, mine, kind)
     return QuestionSummary(
         answered=answered,
@@ -121,6 +123,11 @@ def summarize_question(
         counts=counts,
         distinct=distinct,
     )
+
+
+def _most_frequent(found: Mapping[SummaryKind, int]) -> SummaryKind:
+    """What most answers to a question are of which no file says the type."""
+    return sorted(found, key=lambda kind: found[kind])[-1]
 
 
 def _answers_to(filters: ResultFilters, column: ResultColumn) -> ColumnElement[bool]:
@@ -254,7 +261,7 @@ class _Gathering:
         while self._waiting and self._waiting[0] < self._passed:
             self._ranks[self._waiting.pop(0)] = value
         if self._edges:
-            place = bisect_right(self._edges, value) - 1  # type: ignore[type-var, arg-type]
+            place = bisect_right(self._edges, value) - 1
             self._bars[max(0, min(place, len(self._bars) - 1))] += number
         else:
             self._single_bars.append(HistogramBar(value, value, number))

@@ -3,7 +3,7 @@ the order in which they happened, found by an index.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, desc, func, select, tuple_
 
@@ -57,16 +57,6 @@ def read_end(connection: Connection, shard: int) -> EntryId:
     """Return the id of the last entry of a shard's event stream that the archive has read, kept or not."""
     position = read_position(connection, EVENTS_SOURCE, shard)
     return EntryId(position.last_ms, position.last_seq)
-
-
-def read_sender_records(connection: Connection, sender: str) -> list[ArchiveRecord]:
-    """Return all records of a person."""
-    return list(_records(_read_entries(connection, tables.entries.c.sender == sender)))
-
-
-def read_session_records(connection: Connection, session: str) -> list[ArchiveRecord]:
-    """Return all records of a session, receipts of its SMS among them."""
-    return list(_records(_read_entries(connection, tables.entries.c.session == session)))
 
 
 def read_shard_entries(
@@ -130,11 +120,6 @@ def _read_entries(
     return map(_entry, connection.execute(query))
 
 
-def _entry(row: Sequence[object]) -> ArchivedEntry:
+def _entry(row: Sequence[Any]) -> ArchivedEntry:
     ms, seq, sender, content = row
     return ArchivedEntry(EntryId(ms, seq), sender, content)
-
-
-def _records(entries: Iterator[ArchivedEntry]) -> Iterator[ArchiveRecord]:
-    for entry in entries:
-        yield from entry.records

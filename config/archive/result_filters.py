@@ -25,6 +25,7 @@ SESSION_STATES = ("open", *get_args(SessionEnding), "refused")
 """What `sessions.state` may be: open, how it ended, or that an invitation opened nothing."""
 
 _CONDITION = re.compile(r"\s*(\${0,2}[^\s$<>=!]+)\s*(==|!=|<=|>=|=|<|>|\bcontains\b)\s*(.*?)\s*", re.DOTALL)
+_OPERATORS: dict[str, Operator] = {each: each for each in get_args(Operator)} | {"==": "="}
 _QUOTED = re.compile(r"(['\"])(.*)\1", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -84,14 +85,15 @@ def parse_condition(written: str) -> AnswerCondition:
         raise InvalidFilterError(
             f"{written!r} is no condition: expected a step, an operator and a value, {_EXAMPLES}"
         )
-    step, operator, value = found.groups()
+    step, written_operator, value = found.groups()
+    operator = _OPERATORS[written_operator]
     if quoted := _QUOTED.fullmatch(value):
         value = quoted[2]
     if not value:
         raise InvalidFilterError(
             f"{written!r} compares with nothing: expected a value after {operator}, {_EXAMPLES}"
         )
-    condition = AnswerCondition(step, "=" if operator == "==" else operator, value)
+    condition = AnswerCondition(step, operator, value)
     if operator in ("<", "<=", ">", ">=") and condition.number is None and _read_moment(value) is None:
         raise InvalidFilterError(
             f"{written!r} asks whether something is more or less than {value!r}: "

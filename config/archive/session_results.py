@@ -1,10 +1,9 @@
 """Which sessions are there, in which states, and what did the latest of them come to?"""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from config.archive import tables
 from config.archive.result_columns import ResultColumn
@@ -57,7 +56,7 @@ def read_latest_results(
     return [_result_of(row, answers.get(row["session"], {})) for row in found]
 
 
-def _result_of(row: Mapping[str, Any], answers: dict[str, str | list[str]]) -> SessionResult:
+def _result_of(row: RowMapping, answers: dict[str, str | list[str]]) -> SessionResult:
     return SessionResult(
         session=row["session"],
         sender=row["sender"],

@@ -122,7 +122,7 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     yield metrics.ARCHIVE_LAG_SECONDS, (), unarchived.oldest_ms / 1_000
     yield metrics.ARCHIVE_WAITING_ENTRIES, (), unarchived.waiting
     for name, channel in found.channels.items():
-        yield metrics.INVITATIONS_HELD, (name,), channel.held
+        yield metrics.INVITATIONS_HELD, (name,), channel.held_near
         if channel.sms_cap:
             yield metrics.SMS_BUDGET_EXHAUSTED, (name,), channel.sms_today >= channel.sms_cap
         if channel.pause is not None:

@@ -193,7 +193,9 @@ ARCHIVE_LAG_SECONDS = _scrape_time_gauge(
 ARCHIVE_WAITING_ENTRIES = _scrape_time_gauge(
     "archive_waiting_entries", "Entries of the event stream that no archive has, at the most"
 )
-INVITATIONS_HELD = _scrape_time_gauge("invitations_held", "Invitations that wait for their turn", "channel")
+INVITATIONS_HELD = _scrape_time_gauge(
+    "invitations_held", "Invitations that wait for their turn, if it comes within 12 hours", "channel"
+)
 SMS_BUDGET_EXHAUSTED = _scrape_time_gauge(
     "sms_budget_exhausted", "1 while the day's SMS are used up", "channel"
 )

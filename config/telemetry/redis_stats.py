@@ -29,6 +29,10 @@ STATS_TIMEOUT_S = 1.0
 MAX_LOCKS_READ = 4_096
 """Locks that are looked at in one reading, of all shards together."""
 
+NEAR_TURN_MS = 12 * 3_600_000
+"""An invitation whose moment is further ahead is not held up by anything: it was asked to be sent then. Quiet hours put off
+others for no longer, and the alert on those that do not leave looks at 13 hours."""
+
 _SCAN_COUNT, _MAX_SCAN_STEPS = 1_000, 10
 """Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
 
@@ -82,9 +86,11 @@ class ShardStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
-    """`held` invitations wait for their turn. `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit."""
+    """`held` invitations wait for their turn, `held_near` of them for one that has come or comes within NEAR_TURN_MS.
+    `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit."""
 
     held: int = 0
+    held_near: int = 0
     pause: StoredPause | None = None
     pause_left_ms: int = 0
     sms_today: int = 0
@@ -169,7 +175,10 @@ class StatsReader:
                 *(
                     command
                     for channel in self._channels.values()
-                    for command in reading_commands(channel.name, channel.timezone, server.now)
+                    for command in (
+                        *self._near_turn_commands(channel.name, server.now),
+                        *reading_commands(channel.name, channel.timezone, server.now),
+                    )
                 ),
                 *(command for first in firsts for command in first.followup_commands(server.now)),
             ],
@@ -179,13 +188,20 @@ class StatsReader:
             "processes": process_registry.parse_living(said, server.now),
             "channels": {
                 channel.name: _channel_stats(
-                    channel, sum(first.invitations[channel.name] for first in firsts), parse_reading(answers)
+                    channel,
+                    sum(first.invitations[channel.name] for first in firsts),
+                    sum(next(answers) for _ in range(self._shards)),
+                    parse_reading(answers),
                 )
                 for channel in self._channels.values()
             },
             "held_elsewhere": sum(first.held_elsewhere for first in firsts),
             "shards": [first.shard_stats(server.now, answers) for first in firsts],
         }
+
+    def _near_turn_commands(self, channel: str, now: int) -> Iterator[Command]:
+        for k in range(self._shards):
+            yield ("ZCOUNT", keyspace.held_ids_key(k, channel), "-inf", now + NEAR_TURN_MS)
 
     def _read_broker(self) -> dict[str, Any]:
         bells = [
@@ -313,10 +329,11 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
 _SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
 
 
-def _channel_stats(channel: Channel, held: int, reading: ChannelReading) -> ChannelStats:
+def _channel_stats(channel: Channel, held: int, held_near: int, reading: ChannelReading) -> ChannelStats:
     paused = reading.pause
     return ChannelStats(
         held=held,
+        held_near=held_near,
         pause=paused.pause if paused else None,
         pause_left_ms=paused.left_ms or 0 if paused else 0,
         sms_today=reading.sms_today,

@@ -19,6 +19,7 @@ ParleyError
     UnusableChannelError               engine.providers
     DocumentSyntaxError                engine.surveys.documents
     InvalidSurveyError                 engine.surveys.findings
+    ConversionError                    engine.surveys.questions_conversion
     UnknownChannelError                engine.turns.turn
     UnknownStepError                   engine.turns.turn
     UnknownVersionError                engine.turns.turn

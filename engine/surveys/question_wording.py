@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from engine.answers.answer_type import AnswerSpec
-from engine.answers.options import Option, WrittenText, normalize_option
+from engine.answers.answer_type import AnswerSpec, WrittenText
+from engine.answers.options import Option, normalize_option
 from engine.surveys.documents import NO_LIMITS, parse_document
 from engine.surveys.program import QuestionStep, Survey
 from engine.surveys.survey_file import AskStep, convert_with_problems

@@ -3,14 +3,20 @@
 What it does is what the tutorial's PHP script does (https://octopush.com/en/blog/interactive-sms-dialogue-with-api-free-download/):
 an item whose `next` is -2 is a statement that ends the session; a condition waits, without a word, for a number as
 PHP's is_numeric takes one; 30 s of silence end a session; START within 30 s of a close is ignored. Its only operator
-is `>=`; others of the same kind are accepted. Its answers are recorded as a survey file's types `text` and `number`.
+is `>=`; others of the same kind are accepted. Its answers are of the types `anything` and `numeric`, which `parley convert` writes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from engine.answers.octopush_answers import AnythingReader, PhpNumberReader, is_numeric
+from engine.answers.octopush_answers import (
+    AnythingAnswer,
+    AnythingReader,
+    NumericAnswer,
+    PhpNumberReader,
+    is_numeric,
+)
 from engine.model.segments import LONGEST_SMS
 from engine.surveys.compiling.text_parsing import fixed_text_by_language
 from engine.surveys.conditions import Above, AtLeast, AtMost, Below, Condition, Not, OneOf
@@ -128,12 +134,19 @@ class _ItemCompiler:
             if following.go == END_INDEX:
                 return StatementStep(identity, text, (following,))
             return QuestionStep(
-                identity, text, AnythingReader(), IgnoreInvalid(), (following,), answer_type="text"
+                identity,
+                text,
+                AnythingReader(),
+                IgnoreInvalid(),
+                (following,),
+                answer_type=AnythingAnswer.type_name(),
             )
         routes = self._compile_branches(identity, item.condition)
         if item.next is not None and self._target_index("next", item.next) == END_INDEX:
             return StatementStep(identity, text, (Route(None, END_INDEX),))
-        return QuestionStep(identity, text, PhpNumberReader(), IgnoreInvalid(), routes, answer_type="number")
+        return QuestionStep(
+            identity, text, PhpNumberReader(), IgnoreInvalid(), routes, answer_type=NumericAnswer.type_name()
+        )
 
     def _compile_branches(self, identity: str, operator: ComparisonOperator) -> tuple[Route, ...]:
         condition = _CONDITION_BY_OPERATOR[operator](

@@ -87,6 +87,8 @@ class SayStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class AskStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`invalid` may be `none`: an answer that is none is passed over in silence, as often as it comes."""
+
     id: str
     ask: WrittenText
     answer: AnyAnswerSpec
@@ -127,7 +129,8 @@ DeclaredVariables = list[str] | dict[str, int]
 
 class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole file. `steps` are converted one by one, as SayStep or AskStep. `keep` is how long what was said is kept
-    once a session is over, if that is less than the deployment keeps everything."""
+    once a session is over, if that is less than the deployment keeps everything. `lenient`: steps that nothing reaches,
+    routes that nothing takes and cycles without a count are warnings, as in a questions.json; `most_sms` ends those."""
 
     survey: str
     steps: list[Any]
@@ -139,6 +142,7 @@ class SurveyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     cooldown: Duration = msgspec.field(default_factory=lambda: Duration("30s"))
     again: Literal["ignore", "answer", "restart"] = "ignore"
     most_sms: int | None = None
+    lenient: bool = False
     keep: Duration | None = None
     variables: DeclaredVariables = []
     texts: FixedTexts = FixedTexts()

@@ -43,21 +43,40 @@ LocalizedText = Mapping[str, TextTemplate]
 """Language -> template, complete for the survey's languages."""
 
 _BUILTIN_NAMES = "|".join(re.escape(place[1:]) for place in BUILTIN_VARIABLES)
-_PLACEHOLDER = re.compile(rf"\{{((?i:{_BUILTIN_NAMES})|[A-Za-z_][\w-]*)(?:\|([^{{}}]*?))?(?::(\d+))?\}}")
+_PLACEHOLDER = re.compile(
+    rf"(?<!\\)\{{((?i:{_BUILTIN_NAMES})|[A-Za-z_][\w-]*)(?:\|([^{{}}]*?))?(?::(\d+))?\}}"
+)
 
 
 def parse_template(text: str) -> TextTemplate:
     """`text` with its placeholders as slots: `{name}`, `{name|default}`, `{name:20}`, and what Parley tells, `{$contact}`.
-    Other braces are literal."""
+    Other braces are literal, and so is `\\{`, which becomes `{`."""
     parts: list[str | TemplateSlot] = []
     end = 0
     for found in _PLACEHOLDER.finditer(text):
         name, default, longest = found.groups()
-        parts += [text[end : found.start()], TemplateSlot(name, default, int(longest) if longest else None)]
+        parts += [
+            _unescape(text[end : found.start()]),
+            TemplateSlot(name, default, int(longest) if longest else None),
+        ]
         end = found.end()
     if not parts:
-        return text
-    return tuple(part for part in (*parts, text[end:]) if part != "")
+        return _unescape(text)
+    return tuple(part for part in (*parts, _unescape(text[end:])) if part != "")
+
+
+def escape_braces(text: str) -> str:
+    """`text` as an author writes it who means each of its braces literally."""
+    return text.replace("{", "\\{")
+
+
+def plain_braces(text: str) -> str:
+    """`text` without its placeholders, and without braces that are meant literally."""
+    return _PLACEHOLDER.sub("", text).replace("\\{", "")
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\{", "{")
 
 
 def template_slots(template: TextTemplate) -> list[TemplateSlot]:

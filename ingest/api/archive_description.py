@@ -75,7 +75,7 @@ RESULT_EXAMPLE = {
     "currency": "EUR",
 }  # fmt: skip
 
-_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_PARAMETER_LENGTH}
+_TEXT = {"type": "string", "pattern": r"^[^\u0000]+$", "maxLength": MAX_PARAMETER_LENGTH}
 
 
 def archive_paths(schemas: Sequence[Any], problem: Any) -> dict[str, Any]:

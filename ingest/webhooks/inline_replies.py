@@ -158,7 +158,8 @@ class InlineReplies:
 
     async def _confirm_receipt(self, channel: Channel, sender: str, receipt: DeliveryReceipt) -> None:
         """Settle the SMS that a receipt names, if it went out in a webhook's answer. A failed one, and any error of
-        Redis, is left to the delivery worker's look-up, which learns why."""
+        Redis, is left to the delivery worker's look-up, which learns why. What it says of segments and cost is recorded
+        as the receipt's, once."""
         if not receipt.sms or not receipt.ticket or receipt.state == "failed":
             return
         k = keyspace.shard_of(sender, self._shards)

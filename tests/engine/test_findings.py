@@ -266,6 +266,7 @@ def test_what_looks_like_a_placeholder_and_is_none_is_told():
     assert [[each[1] for each in found(ask("a"), say("b", text))] for text in texts] == [["braces"]] * 4
     assert found(ask("a"), say("b", "{a} :-{ }")) != []
     assert found(ask("a"), say("b", "{a|} :-{")) == []
+    assert found(ask("a"), say("b", r"\{a:abc} \{ a } \{a {a}")) == []
 
 
 def test_a_title_that_costs_is_named_once_and_not_the_texts_it_stands_in():

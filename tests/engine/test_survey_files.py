@@ -129,7 +129,7 @@ def test_all_problems_of_all_files_are_told_at_once():
         "step 'temperature', field next[0].when.at_lest is unknown: did you mean at_least?",
         (
             "step 'fever', field answer.type: found 'stars', "
-            "expected text, number, scale, yes_no, choice, choices, date, time or phone"
+            "expected text, number, scale, yes_no, choice, choices, date, time, phone, anything or numeric"
         ),
         "step number 7, field id is missing",
         "step number 8, a mapping with `say` or `ask` is expected",
@@ -404,6 +404,39 @@ def test_too_many_invalid_answers_give_up():
     assert phone.text("what") == ["That is neither yes nor no. Please answer yes or no. ?"]
     assert phone.text("what") == ["Bye"]
     assert phone.channel_state.ended_how == "completed"
+
+
+def test_invalid_none_passes_over_what_is_no_answer():
+    phone = phone_for(survey(ask("a", invalid="none"), say("b", "Bye")))
+    phone.text("START")
+    assert [phone.text("what") for _ in range(9)] == [[]] * 9
+    assert phone.text("yes") == ["Bye"]
+
+
+@pytest.mark.parametrize("beside", [{"attempts": 2}, {"give_up": "b"}])
+def test_nothing_follows_answers_that_are_passed_over(beside):
+    (problem,) = problems_of(survey(ask("a", invalid="none", **beside), say("b")))
+    assert "`none` passes over invalid answers, however many" in problem
+
+
+def test_what_a_lenient_survey_has_too_much_is_a_warning():
+    steps = [ask("a", next="a"), say("nobody")]
+    strict = problems_of(survey(*steps, most_sms=9))
+    assert len(strict) == 1
+    assert "'nobody'" in strict[0]
+    assert problems_of(survey(*steps, most_sms=9, lenient=True)) == []
+    (problem,) = problems_of(survey(*steps, lenient=True))
+    assert "`most_sms` is expected beside it" in problem
+
+
+@pytest.mark.parametrize(
+    "written, sent",
+    [(r"\{a} is {a}", "{a} is yes"), (r"\\{a}", r"\{a}"), (r"C:\dir {a}", r"C:\dir yes"), (r"\{", "{")],
+)
+def test_a_brace_behind_a_backslash_is_a_brace(written, sent):
+    phone = phone_for(survey(ask("a"), say("b", written)))
+    phone.text("START")
+    assert phone.text("yes") == [sent]
 
 
 def test_a_cycle_is_exhausted_at_most_sms():

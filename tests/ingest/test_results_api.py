@@ -17,7 +17,6 @@ from ingest.api.page_cursor import InvalidCursorError, read_cursor, write_cursor
 from tests.support.example_counts import examples
 from tests.support.filled_archive import PERSON, VERSION, FilledArchive, finished_session, refused_invitation
 from tests.support.inviting import Api, key_table
-from tests.support.postgresql import run_postgresql
 
 AT = 1_700_000_000_000
 CONFIG = """
@@ -200,9 +199,11 @@ def sqlite_archive(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def postgresql_archive():
-    with run_postgresql() as url, FilledArchive(url, SHARDS) as made:
+def postgresql_archive(postgresql_server):
+    name = postgresql_server.create_database()
+    with FilledArchive(postgresql_server.url(name), SHARDS) as made:
         yield made
+    postgresql_server.drop_database(name)
 
 
 SHARDS = 4

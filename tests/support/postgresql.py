@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -136,10 +135,3 @@ class PostgreSql(Closing):
         self._process.send_signal(number)
         self._process.wait(END_S)
         self._process = None
-
-
-@contextmanager
-def run_postgresql() -> Iterator[str]:
-    """Yields the URL of an empty database on a server of its own."""
-    with PostgreSql() as server:
-        yield server.url(server.create_database())

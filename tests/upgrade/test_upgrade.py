@@ -139,6 +139,12 @@ NEW_FIELDS = {
 }
 """What the last release does not know, each with a value above."""
 
+
+def no_packages(environment, checkout):
+    """Decoders want none that are not here."""
+    environment.mkdir()
+
+
 READ_AND_WRITE = """
 import sys
 from engine.model import events, lane
@@ -156,9 +162,7 @@ def test_the_last_release_reads_what_this_one_writes_and_the_other_way_round(tmp
     """All of it but the fields that it does not know, which it drops where it writes again."""
     written = [*map(encode_event, MAIL), encode_event(RECORDS), encode_lane(LANE)]
     try:
-        with checked_out(
-            last_release(), install=lambda environment, _: environment.mkdir(parents=True)
-        ) as last:
+        with checked_out(last_release(), environments=tmp_path, install=no_packages) as last:
             done = subprocess.run(
                 [sys.executable, "-c", READ_AND_WRITE],
                 cwd=last.root,

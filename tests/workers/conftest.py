@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 import structlog
 
+from config.archive.database import ArchiveDatabase
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
@@ -97,16 +98,23 @@ class Pipeline:
 
 
 @pytest.fixture
-def archive_url(tmp_path, monkeypatch):
-    """Where an archive would be, for the pipeline and for commands: there is none yet."""
-    url = f"sqlite:///{tmp_path / 'archive.db'}"
-    monkeypatch.setenv("PARLEY_ARCHIVE_URL", url)
-    return url
+def sqlite_url(tmp_path):
+    """Where the archive of a pipeline is, if a test makes one."""
+    return f"sqlite:///{tmp_path / 'archive.db'}"
 
 
 @pytest.fixture
-def pipeline(valkey, tmp_path, archive_url):
+def sqlite_archive(sqlite_url):
+    """That archive, which is not there yet."""
+    database = ArchiveDatabase(sqlite_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def pipeline(valkey, tmp_path, sqlite_url, monkeypatch):
     """A factory of a pipeline with these limits; what is not named is unlimited."""
+    monkeypatch.setenv("PARLEY_ARCHIVE_URL", sqlite_url)  # for commands
 
     def build(survey=SURVEY, **limits):
         (tmp_path / "surveys").mkdir(exist_ok=True)
@@ -117,7 +125,7 @@ def pipeline(valkey, tmp_path, archive_url):
             "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
-            "PARLEY_ARCHIVE_URL": archive_url,
+            "PARLEY_ARCHIVE_URL": sqlite_url,
         }
         settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)

@@ -10,15 +10,14 @@ from threading import Thread
 import msgspec
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import delete, func, or_, select, text
+from sqlalchemy import func, or_, select, text
 
-from config.archive import schema, tables
+from config.archive import tables
 from config.archive.database import ArchiveDatabase
 from config.settings.config_errors import Secret
 from config.store import keyspace
 from engine.model.events import ReceiptRecorded, SessionOpened, SmsSent, encode_event
 from tests.support.archived import archive_everything, archive_page
-from tests.support.postgresql import run_postgresql
 from tests.support.processes import Process
 from tests.support.waiting import HANG_S, until
 from workers.archiving import erasing
@@ -37,13 +36,6 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     return town
-
-
-@pytest.fixture
-def archive(archive_url):
-    database = ArchiveDatabase(archive_url)
-    yield database
-    database.close()
 
 
 def shards(town):
@@ -89,75 +81,75 @@ def archived_rows(archive, sender):
     return {name: rows for name, rows in found.items() if rows}
 
 
-def test_nothing_is_left_of_one_and_all_of_the_other(town, archive):
+def test_nothing_is_left_of_one_and_all_of_the_other(town, sqlite_archive):
     for sender in (ANNA, BORIS):
         converse(town, sender)
-    archive_everything(town.client, shards(town), archive)
-    others, theirs = archived_rows(archive, BORIS), archived_rows(archive, ANNA)
+    archive_everything(town.client, shards(town), sqlite_archive)
+    others, theirs = archived_rows(sqlite_archive, BORIS), archived_rows(sqlite_archive, ANNA)
     assert {"entries", "sessions", "answers", "messages", "sends", "receipts"} <= theirs.keys()
     looked, erased = eraser(town).count_traces(ANNA), eraser(town).erase(ANNA)
     assert looked == erased
     assert {name: getattr(erased, f"archive_{name}") for name in theirs} == theirs
-    assert archived_rows(archive, ANNA) == {}
-    assert archived_rows(archive, BORIS) == others
-    with archive.reading() as connection:
+    assert archived_rows(sqlite_archive, ANNA) == {}
+    assert archived_rows(sqlite_archive, BORIS) == others
+    with sqlite_archive.reading() as connection:
         hashes = connection.execute(select(tables.opt_outs.c.number_hash)).scalars().all()
     assert len(hashes) == 2, "that they said stop is kept, without the number"
     assert eraser(town).erase(ANNA).archive_entries == 0
 
 
-def test_what_only_the_archive_has_is_removed_too(town, archive):
+def test_what_only_the_archive_has_is_removed_too(town, sqlite_archive):
     converse(town, ANNA)
-    archive_everything(town.client, shards(town), archive)
+    archive_everything(town.client, shards(town), sqlite_archive)
     town.client.delete(*town.client.keys("*:events"), *town.client.keys("*:lane:*"))
     assert eraser(town).erase(ANNA).archive_entries > 0
-    assert archived_rows(archive, ANNA) == {}
+    assert archived_rows(sqlite_archive, ANNA) == {}
 
 
-def test_a_person_of_many_pages_is_removed_whole(town, archive, monkeypatch):
+def test_a_person_of_many_pages_is_removed_whole(town, sqlite_archive, monkeypatch):
     monkeypatch.setattr(erasing, "ROWS_A_PAGE", 2)
     converse(town, ANNA)
-    archive_everything(town.client, shards(town), archive)
-    rows = archived_rows(archive, ANNA)
+    archive_everything(town.client, shards(town), sqlite_archive)
+    rows = archived_rows(sqlite_archive, ANNA)
     assert rows["messages"] > 4
-    erased = erase_sender(archive, shard(town, ANNA), ANNA)
+    erased = erase_sender(sqlite_archive, shard(town, ANNA), ANNA)
     assert {name: getattr(erased, name) for name in rows} == rows
-    assert archived_rows(archive, ANNA) == {}
+    assert archived_rows(sqlite_archive, ANNA) == {}
 
 
-def test_without_an_archive_there_is_nothing_to_erase_there(town, archive):
+def test_without_an_archive_there_is_nothing_to_erase_there(town, sqlite_archive):
     converse(town, ANNA)
     assert eraser(town).erase(ANNA).archive_entries == 0
-    assert archive.is_missing, "erasing makes none"
+    assert sqlite_archive.is_missing, "erasing makes none"
 
 
 # The number's bytes
 
 
-def bytes_of(archive_url):
+def bytes_of(sqlite_url):
     """What is on the disk of the archive, its log included."""
-    file = Path(archive_url.removeprefix("sqlite:///"))
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
     return b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
 
 
-def test_the_number_is_gone_from_the_file(town, archive, archive_url):
+def test_the_number_is_gone_from_the_file(town, sqlite_archive, sqlite_url):
     """SQLite leaves what is deleted in free space, unless told otherwise, and in its log."""
     for sender in (ANNA, BORIS):
         converse(town, sender)
-    archive_everything(town.client, shards(town), archive)
-    assert ANNA.encode() in bytes_of(archive_url)
+    archive_everything(town.client, shards(town), sqlite_archive)
+    assert ANNA.encode() in bytes_of(sqlite_url)
     town_eraser = eraser(town)
     town_eraser.erase(ANNA)
     assert not town_eraser.log_is_held
-    assert ANNA.encode() not in bytes_of(archive_url)
-    assert BORIS.encode() in bytes_of(archive_url)
+    assert ANNA.encode() not in bytes_of(sqlite_url)
+    assert BORIS.encode() in bytes_of(sqlite_url)
 
 
-def test_a_reader_that_keeps_it_in_the_log_is_told(town, archive, archive_url, monkeypatch):
+def test_a_reader_that_keeps_it_in_the_log_is_told(town, sqlite_archive, sqlite_url, monkeypatch):
     converse(town, ANNA)
-    archive_everything(town.client, shards(town), archive)
+    archive_everything(town.client, shards(town), sqlite_archive)
     monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
-    reader = sqlite3.connect(archive_url.removeprefix("sqlite:///"), isolation_level=None)
+    reader = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM entries").fetchone()
     try:
@@ -166,19 +158,19 @@ def test_a_reader_that_keeps_it_in_the_log_is_told(town, archive, archive_url, m
         reader.close()
     assert done.exit_code == 0
     assert "the archive is being read" in done.stderr
-    assert archived_rows(archive, ANNA) == {}
+    assert archived_rows(sqlite_archive, ANNA) == {}
 
 
 # An archive that is away
 
 
 def test_an_archive_that_cannot_be_written_is_told_and_the_next_time_it_is_erased(
-    town, archive, archive_url, monkeypatch
+    town, sqlite_archive, sqlite_url, monkeypatch
 ):
     converse(town, ANNA)
-    archive_everything(town.client, shards(town), archive)
+    archive_everything(town.client, shards(town), sqlite_archive)
     monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
-    writer = sqlite3.connect(archive_url.removeprefix("sqlite:///"), isolation_level=None)
+    writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     try:
         done = CliRunner().invoke(erase, [ANNA, "--yes", "--json"])
@@ -190,11 +182,11 @@ def test_an_archive_that_cannot_be_written_is_told_and_the_next_time_it_is_erase
         in done.stderr
     )
     assert done.stdout == "", "no counts that look like success"
-    assert archived_rows(archive, ANNA)
+    assert archived_rows(sqlite_archive, ANNA)
     again = CliRunner().invoke(erase, [ANNA, "--yes", "--json"])
     assert again.exit_code == 0
     assert json.loads(again.stdout)["archive_entries"] > 0
-    assert archived_rows(archive, ANNA) == {}
+    assert archived_rows(sqlite_archive, ANNA) == {}
 
 
 def test_an_archive_that_has_been_seen_and_is_not_here_is_not_taken_for_none(town):
@@ -222,25 +214,6 @@ def on_archive(town, url):
     return msgspec.structs.replace(town.world, settings=settings)
 
 
-@pytest.fixture(scope="module")
-def postgresql():
-    with run_postgresql() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request, archive_url):
-    """An archive without rows, on each database."""
-    url = archive_url if request.param == "sqlite" else request.getfixturevalue("postgresql")
-    database = ArchiveDatabase(url)
-    schema.migrate(database)
-    with database.writing() as connection:
-        for table in tables.METADATA.sorted_tables:
-            connection.execute(delete(table))
-    yield database
-    database.close()
-
-
 def waits_for_a_lock(database):
     """Whether somebody does. SQLite does not tell, but lets no two write at once."""
     if database.is_sqlite:
@@ -252,7 +225,9 @@ def waits_for_a_lock(database):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("place", ["archive_locked", "archive_read"])
-def test_an_archiver_that_stands_still_brings_nobody_back(town, either, place, tmp_path, valkey):
+def test_an_archiver_that_stands_still_brings_nobody_back(
+    town, archive_url, archive_database, place, tmp_path, valkey
+):
     """It has locked the shard, and has read the person's entries or is about to; they are erased; it goes on."""
     neighbour = next(
         each for each in map("+3361000{:04}".format, range(10_000)) if shard(town, each) == shard(town, ANNA)
@@ -260,29 +235,28 @@ def test_an_archiver_that_stands_still_brings_nobody_back(town, either, place, t
     for sender in (ANNA, neighbour):
         converse(town, sender)
     k = shard(town, ANNA)
-    archive_page(town.client, k, either, size=2)
-    url = either.url.render_as_string(hide_password=False)
+    archive_page(town.client, k, archive_database, size=2)
     archiver = Process(
         "archiver",
-        f"{sys.executable} -m tests.support.archived {valkey.url} {url.replace('+psycopg', '')} {k}",
+        f"{sys.executable} -m tests.support.archived {valkey.url} {archive_url} {k}",
         {**os.environ, "PARLEY_FAULT": f"stop:{place}"},
         tmp_path / "archiver.log",
     )
     try:
         archiver.wait_stopped()
-        eraser = SenderEraser(
-            on_archive(town, url.replace("+psycopg", "")), open_opt_out_list(town.client, shards(town), "")
-        )
+        eraser = SenderEraser(on_archive(town, archive_url), open_opt_out_list(town.client, shards(town), ""))
         erasing_it = Thread(target=eraser.erase, args=[ANNA])
         erasing_it.start()
         until(lambda: town.records(ANNA) == [], 10, "Redis has nothing of her any more")
         until(
-            lambda: waits_for_a_lock(either) or not erasing_it.is_alive(), 10, "the archive's turn has come"
+            lambda: waits_for_a_lock(archive_database) or not erasing_it.is_alive(),
+            10,
+            "the archive's turn has come",
         )
         archiver.sigcont()
         assert archiver.wait_dead() == 0, archiver.log.read_text()
         erasing_it.join(HANG_S)
     finally:
         archiver.kill9()
-    assert archived_rows(either, ANNA) == {}
-    assert archived_rows(either, neighbour)["messages"] > 4
+    assert archived_rows(archive_database, ANNA) == {}
+    assert archived_rows(archive_database, neighbour)["messages"] > 4

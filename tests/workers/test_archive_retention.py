@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from sqlalchemy import delete, func, insert, select
 
-from config.archive import schema, tables
-from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
+from config.archive import tables
+from config.archive.database import EVENTS_SOURCE
 from config.store import keyspace
 from engine.model.events import (
     Answer,
@@ -22,7 +22,6 @@ from engine.model.events import (
 )
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
-from tests.support.postgresql import run_postgresql
 from workers.archiving import retention
 from workers.archiving.page_writer import PageEntry, write_page
 from workers.archiving.projection import EntryPlace
@@ -37,12 +36,6 @@ KEEP_DAYS = 30
 BRIEF = b"survey: brief\nkeep: 2d\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
 LONG = b"survey: long\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
 LONGER = b"survey: longer\nkeep: 9999d\nsteps: [{id: a, ask: A?, answer: {type: yes_no}}]"
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    with run_postgresql() as url:
-        yield url
 
 
 class Town:
@@ -121,16 +114,9 @@ class Town:
             return set(connection.execute(select(tables.surveys.c.version)).scalars())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def town(request, pipeline, archive_url):
-    url = archive_url if request.param == "sqlite" else request.getfixturevalue("postgresql")
-    database = ArchiveDatabase(url)
-    schema.migrate(database)
-    with database.writing() as connection:
-        for table in tables.METADATA.sorted_tables:
-            connection.execute(delete(table))
-    yield Town(pipeline(), database)
-    database.close()
+@pytest.fixture
+def town(pipeline, archive_database):
+    return Town(pipeline(), archive_database)
 
 
 def test_a_session_goes_when_its_survey_says_so_and_no_other_does(town):

@@ -36,7 +36,7 @@ def test_providers_mistakes_are_told_with_all_others_and_the_status_is_2(monkeyp
         assert part in result.stderr
 
 
-@pytest.mark.parametrize("keep, warned", [("30d", False), ("31d", True)])
+@pytest.mark.parametrize("keep, warned", [("365d", False), ("366d", True)])
 def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatch, tmp_path, keep, warned):
     survey = f"survey: clinic\nstart: START\nkeep: {keep}\nsteps: [{{id: bye, say: Bye}}]\n"
     (tmp_path / "clinic.yaml").write_text(survey)
@@ -45,7 +45,7 @@ def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatc
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path))
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
-    assert ("keep: longer than PARLEY_KEEP_DAYS, 30" in result.output) == warned
+    assert ("keep: longer than PARLEY_KEEP_DAYS, 365" in result.output) == warned
 
 
 WHOLESALE = """

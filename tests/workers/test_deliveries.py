@@ -720,6 +720,14 @@ def number(name, **labels):
     return REGISTRY.get_sample_value(f"parley_{name}", {"channel": "clinic"} | labels) or 0.0
 
 
+def test_what_the_provider_says_of_segments_and_cost_is_recorded(desk):
+    town = desk(SendAccepted("t", 94.5, 2, 55_000, "EUR"))
+    queue(town, ANNA, "x" * 161)
+    run(town, ANNA)
+    (sent,) = until(lambda: town.records(ANNA), 10, "it is recorded")
+    assert (sent.ticket, sent.segments, sent.cost_micros, sent.currency) == ("t", 2, 55_000, "EUR")
+
+
 def test_what_is_accepted_is_measured_from_its_decision_and_from_the_webhook(desk):
     town = desk(SendAccepted("t", 94.5))
     now = seconds_of(town)

@@ -202,6 +202,18 @@ def test_invitations_that_wait_and_the_days_sms(town):
     assert (metrics.SMS_BUDGET_EXHAUSTED, ("clinic",), True) in redis_gauges(take(town))
 
 
+def test_an_invitation_that_is_to_be_sent_another_day_does_not_wait_for_its_turn_yet(town):
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    now = redis_client.server_time_ms(town.client)
+    for hours in (-1, 11, 13, 400):
+        invitation = Invitation(f"{hours + 1:016x}", "clinic", "clinic")
+        hold = hold_command(k, ANNA, invitation, now + 10**10, now + hours * 3_600_000)
+        redis_client.run_command(town.client, hold)
+    found = take(town)
+    assert (found.channels["clinic"].held, found.held_elsewhere) == (4, 0)
+    assert (metrics.INVITATIONS_HELD, ("clinic",), 2) in redis_gauges(found)
+
+
 @pytest.mark.parametrize("by", ["operator", "account", "circuit"])
 def test_a_pause_by_whom_and_for_how_long(town, by):
     pause = StoredPause(by=by, why="an incident", since=1)

@@ -11,6 +11,7 @@ from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
 from config.store.server_functions import NoteArchived, TrimEvents
 from tests.support.proxy import Proxy
+from workers.clock import stream_trimming
 from workers.clock.stream_trimming import TRIM_STEP_ENTRIES, trim_until_done
 from workers.roles import clock
 from workers.store.clock_difference import ServerClockJudge
@@ -215,6 +216,14 @@ def test_a_count_that_was_not_said_is_made_up_for_once_all_is_archived(client):
     assert unarchived(client) == 0
 
 
+def test_an_archive_that_begins_anew_is_not_told_of_what_had_left_before(client):
+    add(client, 9, 8, 7, 6)
+    client.xtrim(EVENTS, maxlen=2, approximate=False)
+    client.set(ARCHIVED, "0-0 0")
+    note(client, entry(7), 1)
+    assert unarchived(client) == 1
+
+
 def test_the_position_stays_for_good(client):
     add(client, 1)
     note(client, entry(1))
@@ -224,8 +233,9 @@ def test_the_position_stays_for_good(client):
 # While others wait
 
 
-def test_a_long_stream_leaves_in_short_steps(valkey):
+def test_a_long_stream_leaves_in_short_steps(valkey, monkeypatch):
     """As it is by default, in nodes."""
+    monkeypatch.setattr(stream_trimming, "TRIM_REST_S", 0)
     client = valkey.client()
     redis_client.load_functions(client)
     most = 1_000_000
@@ -233,8 +243,8 @@ def test_a_long_stream_leaves_in_short_steps(valkey):
         "for i = ARGV[1], ARGV[1] + ARGV[2] - 1 do "
         "redis.call('XADD', KEYS[1], ARGV[3] .. '-' .. i, 'to', '+33600000001', 'e', 'said') end"
     )
-    for first in range(1, most, 100_000):
-        fill(keys=[EVENTS], args=[first, 100_000, NOW - 40 * DAY])
+    for first in range(1, most, 10_000):
+        fill(keys=[EVENTS], args=[first, 10_000, NOW - 40 * DAY])
     add(client, 1)
     note(client, entry(1))
     call = TrimEvents(

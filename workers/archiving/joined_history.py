@@ -1,11 +1,11 @@
 """What happened, from its beginning until now: from the archive as far as that is, and from the event stream what follows.
 
 Law: no entry twice, and none left out. The archive has all up to its position, so the stream is read after that. While it is
-read, the archive may go on, and what it has may be trimmed from the stream: so a page of the stream holds only if the archive
-is still no further than where the page began. If it is, it is the archive's turn again.
+read, the archive may go on, and what it has may be trimmed from the stream: so a page of the stream, or that there is none,
+holds only if the archive is still no further than where that began. If it is, it is the archive's turn again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import redis
 
@@ -48,17 +48,17 @@ class HistoryReader:
             if self._database is not None:
                 after = yield from self._read_archived(self._database, k, sender, after, until_ms)
             for page in scan_pages(self._redis, k, f"({after}", str(until_ms)):
-                if self._database is not None and self._read_end(self._database, k) > after:
+                if self._has_gone_on(k, after):
                     break
                 entries = [_archived(entry) for entry in page]
                 yield from entries
                 after = entries[-1].id
-            else:
+            if not self._has_gone_on(k, after):
                 return
 
     def _read_archived(
         self, database: ArchiveDatabase, k: int, sender: str, after: EntryId, until_ms: int
-    ) -> Iterator[ArchivedEntry]:
+    ) -> Generator[ArchivedEntry, None, EntryId]:
         """Yield what the archive has after `after`; return until where that is everything."""
         while True:
             with database.reading() as connection:
@@ -72,9 +72,12 @@ class HistoryReader:
                 return max(after, end)
             after = page[-1].id
 
-    def _read_end(self, database: ArchiveDatabase, k: int) -> EntryId:
-        with database.reading() as connection:
-            return read_end(connection, k)
+    def _has_gone_on(self, k: int, after: EntryId) -> bool:
+        """Whether the archive has more of shard `k` than up to `after`."""
+        if self._database is None:
+            return False
+        with self._database.reading() as connection:
+            return read_end(connection, k) > after
 
 
 def _archived(entry: StreamEntry) -> ArchivedEntry:

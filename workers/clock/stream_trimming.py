@@ -16,8 +16,8 @@ from config.store.server_functions import TrimEvents
 
 TRIM_INTERVAL_S = 60.0
 
-TRIM_STEP_ENTRIES = 2_000
-"""Entries that are taken out in one call."""
+TRIM_STEP_ENTRIES = 1_000
+"""Entries that are taken out in one call, at the most: with 400 bytes in each, 0.2 ms of Redis' time."""
 
 TRIM_REST_S = 0.01
 """Between two calls: many at once would be a crowd that a reply has to wait behind."""

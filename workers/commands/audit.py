@@ -14,9 +14,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.audit_entries import AuditFilter, scan_archived_acts
-from config.archive.database import ArchiveDatabase
-from config.archive.schema import require_schema
-from config.settings.config_errors import ConfigError
+from config.archive.database import ArchiveDatabase, describe_failure
 from config.store import redis_client
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
@@ -31,6 +29,7 @@ from workers.archiving.audit_mover import (
 )
 from workers.commands.cli_options import DurationParam
 from workers.commands.connect import connect_lanes
+from workers.commands.open_archive import open_archive_or_warn
 from workers.store.deployment import Deployment
 
 DEFAULT_ACTS = 100
@@ -64,7 +63,14 @@ def audit(since_ms: int, actor: str, action: str, limit: int, as_json: bool) -> 
     deployment = connect_lanes(os.environ)
     since = redis_client.server_time_ms(deployment.lanes) - since_ms if since_ms else 0
     wanted = AuditFilter(since, actor, action)
-    acts = _AuditReader(deployment, wanted, limit or None).read_acts()
+    with open_archive_or_warn(deployment) as archive:
+        try:
+            _print_acts(_AuditReader(deployment, archive, wanted, limit or None).read_acts(), as_json)
+        except SQLAlchemyError as e:
+            raise click.ClickException(f"the archive failed: {describe_failure(e)}") from e
+
+
+def _print_acts(acts: Iterable[AuditedAct], as_json: bool) -> None:
     if as_json:
         for act in acts:
             print_json(_act_fields(act))
@@ -80,35 +86,31 @@ class _AuditReader:
     """Reads acts from both places. Law: Redis is read before the archive, so that what is moved between is in one of them at
     least, and what is in both is told once."""
 
-    def __init__(self, deployment: Deployment, wanted: AuditFilter, limit: int | None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        archive: ArchiveDatabase | None,
+        wanted: AuditFilter,
+        limit: int | None,
+    ) -> None:
         self._deployment = deployment
+        self._archive = archive
         self._wanted = wanted
         self._limit = limit
 
     def read_acts(self) -> Iterator[AuditedAct]:
-        """Acts, newest first. Without an archive those in Redis alone, and a warning."""
-        database = self._open_archive()
-        waiting = self._read_waiting(database)
-        archived = self._read_archived(database, waiting.keys()) if database is not None else iter(())
+        """Acts, newest first; without an archive those in Redis alone."""
+        waiting = self._read_waiting()
+        archived = self._read_archived(self._archive, waiting) if self._archive is not None else iter(())
         newest_first = sorted(waiting.values(), key=attrgetter("at"), reverse=True)
         yield from islice(
             heapq.merge(newest_first, archived, key=attrgetter("at"), reverse=True), self._limit
         )
 
-    def _open_archive(self) -> ArchiveDatabase | None:
-        try:
-            database = ArchiveDatabase(self._deployment.settings.archive_url)
-            require_schema(database)
-        except (ConfigError, SQLAlchemyError) as e:
-            why = e if isinstance(e, ConfigError) else type(e).__name__
-            click.echo(f"The archive cannot be read ({why}): what is there is not told.", err=True)
-            return None
-        return database
-
-    def _read_waiting(self, database: ArchiveDatabase | None) -> dict[AuditEntryPlace, AuditedAct]:
+    def _read_waiting(self) -> dict[AuditEntryPlace, AuditedAct]:
         positions: dict[tuple[str, int], str] = {}
-        if database is not None:
-            with database.reading() as connection:
+        if self._archive is not None:
+            with self._archive.reading() as connection:
                 positions = read_positions(connection)
         waiting: dict[AuditEntryPlace, AuditedAct] = {}
         for stream in self._streams():

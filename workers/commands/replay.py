@@ -132,6 +132,8 @@ def _replay_stored(
 ) -> int:
     """Replay stored sessions of the sender `source`, or of everybody if it is empty. Returns the exit status."""
     deployment = connect_lanes(os.environ)
+    whose = hash_sender(deployment.settings.log_key, source) if source else "everybody"
+    record_operator(deployment.lanes, "replay conversations", whose, session=session)
     surveys = deployment.surveys
     load_versions(deployment.lanes, surveys)
     whose = hash_sender(deployment.settings.log_key, source) if source else "everybody"

@@ -58,7 +58,8 @@ ShowReport = Callable[[ResultReport], None]
 @click.option("--watch", is_flag=True, help="Show it again as the archive grows, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; with --watch one a line.")
 def results(
-    survey: str, limit: int, summary: bool, label_language: str, numbers: bool, watch: bool, as_json: bool, **options: Any
+    survey: str, limit: int, summary: bool, label_language: str, numbers: bool, watch: bool, as_json: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """What was answered to SURVEY: how its sessions ended, a summary of each question, and the latest sessions.
 

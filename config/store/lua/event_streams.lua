@@ -31,7 +31,7 @@ local function note_archived(keys, args)
   if is_later(args.id, last) then return 0 end
   local known = redis.call('GET', keys.archived)
   if known and not is_later(args.id, known) then return 1 end
-  local before = known and tonumber(string.match(known, ' (%d+)$')) or ever - there
+  local before = math.max(known and tonumber(string.match(known, ' (%d+)$')) or 0, ever - there)
   local by_then = is_later(last, args.id) and math.min(ever, before + tonumber(args.entries)) or ever
   redis.call('SET', keys.archived, args.id .. ' ' .. ms(by_then))
   return 1

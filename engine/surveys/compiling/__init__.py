@@ -5,6 +5,8 @@ All problems of a file are found in one pass. Each names the step by its id, and
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never, cast
 
+import msgspec
+
 from engine.answers import AnswerReader, InvalidReason, invalid_answer_text, invalid_reasons
 from engine.answers.translations import has_words_for
 from engine.model.patterns import CompiledPattern
@@ -18,6 +20,7 @@ from engine.surveys.keywords import HELP_WORDS, is_stop
 from engine.surveys.phrases import fixed_text
 from engine.surveys.program import (
     FixedText,
+    IgnoreInvalid,
     QuestionStep,
     ReaskInvalid,
     ReminderRule,
@@ -51,6 +54,10 @@ __all__ = ["InvalidSurveyError", "compile_survey"]
 
 _MOST_LANGUAGES = 50
 """There is a text for each of them in each place."""
+
+_DEFAULT_ATTEMPTS = next(
+    field.default for field in msgspec.structs.fields(AskStep) if field.name == "attempts"
+)
 
 _NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
@@ -99,6 +106,7 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         variables=scope.variables,
         told=frozenset(place for place in BUILTIN_VARIABLES if place[1:] in scope.variables),
         keep_ms=header.keep.ms if header.keep is not None else None,
+        lenient=header.lenient,
     )
     return survey, scope.findings
 
@@ -111,6 +119,8 @@ def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
         problems.append("field keep: found no time at all, expected at least 1s, or 30d for 30 days")
     if header.most_sms is not None and header.most_sms < 1:
         problems.append(f"field most_sms: found {header.most_sms}, expected 1 or more")
+    if header.lenient and header.most_sms is None:
+        problems.append("field lenient: `most_sms` is expected beside it, which ends what nothing else does")
     if not header.languages:
         problems.append("field languages: at least one language is expected")
     if len(header.languages) > _MOST_LANGUAGES:
@@ -256,16 +266,29 @@ class _StepCompiler:
             id=source.id,
             text=text,
             reader=reader,
-            invalid=ReaskInvalid(
-                texts=self._compile_reasks(source, text, reader),
-                attempts=source.attempts,
-                give_up=self._routes.resolve_step("give_up", source.give_up)
-                if source.give_up is not None
-                else None,
-            ),
+            invalid=self._compile_invalid(source, text, reader),
             routes=self._routes.compile_routes(place, source),
             remind=self._compile_reminder(source.remind) if source.remind else None,
             answer_type=source.answer.type_name(),
+        )
+
+    def _compile_invalid(
+        self, source: AskStep, question: LocalizedText, reader: AnswerReader
+    ) -> ReaskInvalid | IgnoreInvalid:
+        """What follows an invalid answer: the question again, or, where `invalid` is `none`, nothing."""
+        if source.invalid == "none":
+            if source.attempts != _DEFAULT_ATTEMPTS or source.give_up is not None:
+                self._scope.add_error(
+                    "field invalid: `none` passes over invalid answers, however many: "
+                    "`attempts` and `give_up` are expected without it only"
+                )
+            return IgnoreInvalid()
+        return ReaskInvalid(
+            texts=self._compile_reasks(source, question, reader),
+            attempts=source.attempts,
+            give_up=self._routes.resolve_step("give_up", source.give_up)
+            if source.give_up is not None
+            else None,
         )
 
     def _compile_reasks(

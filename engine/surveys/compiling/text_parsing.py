@@ -16,9 +16,9 @@ from engine.surveys.texts import (
     TextTemplate,
     join_templates,
     literal_length,
-    literal_text,
     map_slots,
     parse_template,
+    plain_braces,
     template_slots,
 )
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
@@ -111,11 +111,11 @@ class TextCompiler:
                 parse_template(wording), lambda slot: self._resolve_slot(field, slot, language)
             )
             template = join_templates(resolved, listed)
-        if not plain and (odd := _MALFORMED_PLACEHOLDER.search(literal_text(template))):
+        if not plain and (odd := _MALFORMED_PLACEHOLDER.search(plain_braces(wording) + listed)):
             self._scope.add_warning(
                 "braces",
                 f"field {field}: '{odd[0]}' is sent as it is written",
-                "write {name}, {name|default} or {name:20}, if an answer is to stand there",
+                "write {name}, {name|default} or {name:20}, if an answer is to stand there, else \\{",
             )
         if (length := literal_length(template)) > LONGEST_SMS:
             self._scope.add_error(

@@ -65,8 +65,8 @@ def _explain_failures() -> Iterator[None]:
         yield
     except DBAPIError as e:
         raise click.ClickException(
-            f"the archive cannot be read ({type(e.orig).__name__}): look at PARLEY_ARCHIVE_URL, and whether its "
-            "database is up"
+            f"the archive cannot be read ({type(e.orig).__name__}): look at PARLEY_ARCHIVE_URL, and whether "
+            "its database is up"
         ) from e
 
 
@@ -83,7 +83,8 @@ def tell_audit(deployment: Deployment, action: str, survey: str, **detail: Any) 
         record_operator(deployment.lanes, action, survey, **detail)
     except redis.RedisError as e:
         raise click.ClickException(
-            f"Redis does not take the audit's entry ({type(e).__name__}), and nobody's answers are read without it"
+            f"Redis does not take the audit's entry ({type(e).__name__}), "
+            "and nobody's answers are read without it"
         ) from e
 
 
@@ -127,10 +128,8 @@ def describe_archive(state: ArchiveState) -> list[str]:
     behind = format_duration(state.behind_ms)
     if state.behind_ms < LATE_MS:
         return [f"The archive is {behind} behind. {kept}"]
-    return [
-        f"The archive is {behind} behind, so the latest answers are missing: is the process `archive` running?",
-        kept,
-    ]
+    missing = "so the latest answers are missing: is the process `archive` running?"
+    return [f"The archive is {behind} behind, {missing}", kept]
 
 
 def format_count(number: int) -> str:

@@ -97,9 +97,8 @@ def require_known(connection: Connection, filters: ResultFilters, columns: Seque
     languages = {each for column in columns for each in column.wording.texts}
     for each in filters.languages:
         if languages and each not in languages:
-            raise click.UsageError(
-                f"the survey {filters.survey} has no language {each!r}{expected_instead(each, sorted(languages))}"
-            )
+            instead = expected_instead(each, sorted(languages))
+            raise click.UsageError(f"the survey {filters.survey} has no language {each!r}{instead}")
 
 
 def audited_filters(filters: ResultFilters) -> dict[str, Any]:

@@ -16,6 +16,10 @@ _BAR_WIDTH = 16
 _SHORT_BAR_WIDTH = 5
 _STEP_WIDTH = 20
 _REASONS_WIDTH = 26
+_UNKNOWN_KINDS = (
+    "Of {} SMS Parley 0.1.0 did not record what they were for: a step whose text came twice in a row counts once, "
+    "and reminders are not told."
+)
 
 
 def render_funnel(funnel: Funnel, console: Console, heading: str) -> RenderableType:
@@ -28,13 +32,7 @@ def render_funnel(funnel: Funnel, console: Console, heading: str) -> RenderableT
     if funnel.sessions:
         parts += [_step_table(funnel, console), _edge_table(funnel)]
     if funnel.unknown_kinds:
-        parts.append(
-            Text(
-                f"Of {format_count(funnel.unknown_kinds)} SMS that Parley 0.1.0 sent it did not record what they were "
-                "for: where the same step's text came twice in a row it counts once, and reminders are not told.",
-                style="dim",
-            )
-        )
+        parts.append(Text(_UNKNOWN_KINDS.format(format_count(funnel.unknown_kinds)), style="dim"))
     return Group(*parts)
 
 
