@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "archive": (
         "workers.commands.archive",
-        "How far the archive is; what is made of its entries, anew; go on after a loss.",
+        "How far the archive is; what is made of its entries, anew; go on after a loss; forget it.",
     ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
     "results": ("workers.commands.results", "What was answered to a survey, and how its sessions ended."),

@@ -195,11 +195,8 @@ def read_archive_url(written: str) -> URL:
         url = None
     scheme = url.drivername if url is not None else ""
     if url is None or scheme not in ("sqlite", *_POSTGRESQL_SCHEMES) or not url.database:
-        raise ConfigError(
-            [
-                "PARLEY_ARCHIVE_URL: expected sqlite:///path/to/archive.db or postgresql://user:password@host/database"
-            ]
-        )
+        expected = "sqlite:///path/to/archive.db or postgresql://user:password@host/database"
+        raise ConfigError([f"PARLEY_ARCHIVE_URL: expected {expected}"])
     if scheme == "sqlite":
         return url
     return url.set(drivername="postgresql+psycopg")
@@ -232,11 +229,8 @@ def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
             url, pool_pre_ping=True, hide_parameters=True, connect_args=_POSTGRESQL_OPTIONS
         )
     except ModuleNotFoundError as e:
-        raise ConfigError(
-            [
-                "PARLEY_ARCHIVE_URL is of PostgreSQL, whose driver is not installed: pip install 'parley[postgresql]'"
-            ]
-        ) from e
+        found = "PARLEY_ARCHIVE_URL is of PostgreSQL, whose driver is not installed"
+        raise ConfigError([f"{found}: pip install 'parley[postgresql]'"]) from e
 
     @event.listens_for(engine, "connect")
     def _bound_locks(connection: Any, _record: object) -> None:

@@ -127,7 +127,7 @@ def summarize_question(
 
 def _most_frequent(found: Mapping[SummaryKind, int]) -> SummaryKind:
     """What most answers to a question are of which no file says the type."""
-    return sorted(found, key=lambda kind: found[kind])[-1]
+    return max(found, key=lambda kind: found[kind])
 
 
 def _answers_to(filters: ResultFilters, column: ResultColumn) -> ColumnElement[bool]:

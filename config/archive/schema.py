@@ -46,9 +46,7 @@ def require_schema(database: ArchiveDatabase) -> None:
     if stored in older:
         todo = "start the process `archive` of this release, which brings it there"
         raise ConfigError(
-            [
-                f"the archive has the schema {stored or 'of nothing yet'}, and this release needs {newest}: {todo}"
-            ]
+            [f"the archive has the schema {stored or 'of nothing yet'}, this release needs {newest}: {todo}"]
         )
 
 

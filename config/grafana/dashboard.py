@@ -228,7 +228,7 @@ DASHBOARD_ROWS = [
         Panel("Archive behind", "s", "Age of the oldest entry in Redis that the archive does not have.",
               [redis_gauge("archive_lag_seconds")]),
         Panel("Entries that wait", "short",
-              "What the archive does not have, at the most. Nothing of it leaves Redis, once an archive was seen.",
+              "What the archive does not have, at the most: once one was seen, it stays in Redis.",
               [PromQuery(redis_gauge("archive_waiting_entries").expr, "waiting"),
                PromQuery(redis_gauge("archive_seen").expr, "1: an archive was seen")]),
         Panel("Entries archived", "ops", "Entries of the event stream moved into the archive.",
@@ -236,13 +236,13 @@ DASHBOARD_ROWS = [
         Panel("Archive errors", "ops", "By what is in the way; it is tried again and again.",
               [rate_by("archive_errors", "reason", "")]),
         Panel("Held and unreadable", "short",
-              "Shards of an archive that is ahead of Redis; entries in an hour that this release cannot read.",
+              "Shards of an archive that is ahead of Redis; entries in an hour that cannot be read.",
               [PromQuery(machine_gauge("archive_held_shards").expr, "{{instance}} shards held"),
-               PromQuery(f"sum (increase(parley_archive_unreadable_entries_total{_label_matchers(_MACHINE)}[1h]))",
-                         "unreadable")]),
+               PromQuery("sum (increase(parley_archive_unreadable_entries_total"
+                         f"{_label_matchers(_MACHINE)}[1h]))", "unreadable")]),
         Panel("In the archive until", "dateTimeAsIso", "All that happened until then can be in results.",
-              [PromQuery(f"1000 * min (parley_archive_read_until_seconds{_label_matchers(_MACHINE)})", "until")],
-              "stat"),
+              [PromQuery("1000 * min (parley_archive_read_until_seconds"
+                         f"{_label_matchers(_MACHINE)})", "until")], "stat"),
     ]),
     PanelRow("Providers", [
         Panel("Attempts to send", "ops", "By outcome.",

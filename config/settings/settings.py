@@ -93,7 +93,8 @@ ENVIRONMENT_VARIABLES = (
     EnvironmentVariable(
         "PARLEY_ARCHIVE_URL",
         "",
-        "where answers and conversations are kept, sqlite:///… or postgresql://…; empty: `archive.db` in `PARLEY_VAR`",
+        "where answers and conversations are kept, sqlite:///… or postgresql://…; "
+        "empty: `archive.db` in `PARLEY_VAR`",
     ),
     EnvironmentVariable(
         "PARLEY_KEEP_DAYS", "365", "days for which the archive keeps a session once it is over"
@@ -315,7 +316,8 @@ class _EnvironmentReader:
             return Secret(f"sqlite:///{Path(self.text('PARLEY_VAR')) / 'archive.db'}")
         if not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             self._problems.append(
-                "PARLEY_ARCHIVE_URL: expected sqlite:///path/to/archive.db or postgresql://user:password@host/database"
+                "PARLEY_ARCHIVE_URL: expected sqlite:///path/to/archive.db "
+                "or postgresql://user:password@host/database"
             )
         return Secret(url)
 

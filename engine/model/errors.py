@@ -38,6 +38,7 @@ ParleyError
         RedisAndSpoolUnavailableError  ingest.intake.mailboxes
         WrongRedisTypeError            ingest.intake.mailboxes
     SpoolError                         ingest.intake.spool
+    RedisOlderThanArchiveError         workers.archiving.lost_tail
     InvalidNumberError                 workers.commands.cli_numbers
     ArchiveNotErasedError              workers.commands.erase
     LaneBusyError                      workers.commands.erase

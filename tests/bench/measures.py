@@ -24,6 +24,7 @@ import requests
 from config.store import keyspace, redis_client
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, SmsReceived
+from tests.bench.archive_side import archiving_rate, fill_streams, raw_rate
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.load import Load
 from tests.bench.parley_side import SHARDS, Lanes, batches
@@ -33,6 +34,7 @@ from tests.support import clinic
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
+from tests.support.postgresql import PostgreSql
 from tests.support.processes import ROOT, Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
@@ -67,11 +69,13 @@ class Scale(msgspec.Struct, frozen=True):
     sessions: int = 200
     invitations: int = 100_000
     talk_s: float = 5.0  # beside a campaign
+    archived_sessions: int = 15_000
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
     half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
+    archived_sessions=3_000,
 )  # fmt: skip
 
 
@@ -124,13 +128,13 @@ class Bench:
 
     @contextmanager
     def parley(self) -> Iterator[Deployment]:
-        self._clear()
+        self.clear()
         with Deployment(self.valkey.url, self.valkey.broker_url, self.octopush, forked=False) as deployment:
             yield deployment
 
     @contextmanager
     def textbook(self) -> Iterator[Textbook]:
-        self._clear()
+        self.clear()
         with Textbook(self.valkey, self.octopush) as textbook:
             yield textbook
 
@@ -161,7 +165,7 @@ class Bench:
                 self._client.echo(MARKER)
             return counted.result(DEADLINE_S)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         # what is freed later would count as used
         self._client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
         self.octopush.reset()
@@ -628,6 +632,37 @@ def lints(bench: Bench) -> Measure:
     return Measure("lint_1000_s", median(proofs), median(readings), "s", "reading it only")
 
 
+def archive(bench: Bench) -> list[Measure]:
+    """Entries of conversations that wait in the event streams, moved by one process into either database, beside the same
+    as raw rows by the driver's executemany; and beside the entries a second that the whole pipeline makes in the same run,
+    with no archive beside it."""
+    made = _entries_made(bench)
+    bench.clear()
+    client = redis_client.connect(bench.valkey.url)
+    entries = fill_streams(client, bench.scale.archived_sessions)
+    found = []
+    with PostgreSql(fsync="on") as server:
+        for name, database in (("archive_sqlite", None), ("archive_postgresql", server)):
+            ours, raw = bench.paired(
+                lambda database=database: archiving_rate(client, database, entries),  # type: ignore[misc]
+                lambda database=database: raw_rate(client, database),  # type: ignore[misc]
+            )
+            measure = _rates(name, ours, raw, "entries/s", "executemany of raw rows")
+            measure.extra["pipeline_makes"] = (measure.parley, made)
+            found.append(measure)
+    client.close()
+    return found
+
+
+def _entries_made(bench: Bench) -> float:
+    """Entries a second that the pipeline adds to the streams while 256 people talk at once."""
+    with bench.parley() as deployment:
+        rate = _rate(bench, deployment.start(archive=0).webhook, bench.scale.conversations)
+        client = bench.valkey.client()
+        many = sum(client.xlen(keyspace.events_key(k)) for k in range(SHARDS))
+    return rate * many / (4 * (bench.scale.conversations + 20))
+
+
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -647,4 +682,6 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "campaign_ms": lambda bench: [campaign(bench)],
     "advance_us": lambda bench: [advances(bench)],
     "lint_1000_s": lambda bench: [lints(bench)],
+    "archive_sqlite": archive,
+    "archive_postgresql": archive,
 }

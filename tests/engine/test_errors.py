@@ -17,7 +17,7 @@ PACKAGES = (engine, config, ingest, workers)
 def modules():
     for package in PACKAGES:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("__main__"):
+            if not found.name.endswith(("__main__", ".migrations.env")):  # Alembic alone runs the latter
                 yield importlib.import_module(found.name)
 
 

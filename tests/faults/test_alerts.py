@@ -19,6 +19,7 @@ import requests
 
 from config.settings.settings import load_settings
 from config.store import function_calls, keyspace, redis_client
+from config.telemetry.process_registry import ROLES
 from engine.model.events import InboundSms, encode_event
 from tests.support import clinic
 from tests.support.inviting import Api, key_table
@@ -42,6 +43,10 @@ ELSEWHERE = {
     "as stale is in tests/workers/test_turn_metrics.py",
     "ParleyReleaseDies": "takes a release that dies at every turn; that what it takes up then waits is in "
     "tests/faults/test_poison.py",
+    "ParleyArchiveFails": "takes an outage of minutes at the pace of life, as what fails is tried again every 5 s; that it is "
+    "counted is in tests/faults/test_archive.py",
+    "ParleyArchiveHeld": "takes a Redis that was put back to an earlier state; that its shards are held is in "
+    "tests/workers/test_archiving.py",
     "ParleySpoolDamaged": "takes a disk that lies; that such a record is counted is in tests/ingest/test_spool.py",
 }
 """Alerts that are proved by promtool only, and why."""
@@ -240,7 +245,7 @@ class World:
             Process("web", web, {**environment, **on_disk}, logs / "web.log"),
             Process("metrics", endpoint, environment, logs / "metrics.log"),
         ]
-        for name in ("ratelimit", "conversation", "delivery", "clock"):
+        for name in ("ratelimit", "conversation", "delivery", "clock", "archive"):
             self.deployment.spawn(name)
         self.deployment.wait_ready()
         until(lambda: all(self._answers(target) for target in self.targets), 30, "the endpoints answer")
@@ -251,7 +256,7 @@ class World:
             text = requests.get(f"http://{target}/metrics", timeout=60).text
         except requests.ConnectionError:
             return False
-        return len(re.findall(r"^parley_processes.* 1\.0$", text, re.MULTILINE)) == 5
+        return len(re.findall(r"^parley_processes.* 1\.0$", text, re.MULTILINE)) == len(ROLES)
 
 
 class Story:
@@ -324,6 +329,7 @@ def tell(story, world, town):
     the_provider(story, world)
     what_took_long(story, world, town)
     roles(story, world)
+    the_archive(story, world)
     memory(story, world)
     endpoints(story, world)
     a_slow_disk(story, world)
@@ -426,7 +432,7 @@ def roles(story, world):
     world.end("delivery")
     story.wait("ParleyNothingLeaves", "ParleyRoleMissing")
     story.broken("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
-    world.end("ratelimit", "conversation", "clock")
+    world.end("ratelimit", "conversation", "clock", "archive")
     world.age(world.broker, keyspace.wakeup_queue_key(keyspace.REPLIES_QUEUE), "+33699999999", 90)
     world.age(world.lanes, keyspace.lane_alarms_key(0), "+33699999999", 90)
     story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
@@ -434,7 +440,24 @@ def roles(story, world):
     wrong = odd_process(world.deployment, "ratelimit", "clock-5min-behind")
     story.wait("ParleyClockDiffers")
     wrong.kill9()
-    world.begin("delivery", "ratelimit", "conversation", "clock")
+    world.begin("delivery", "ratelimit", "conversation", "clock", "archive")
+
+
+def the_archive(story, world):
+    """An entry that nobody can read; then no archive, and a shard in which something has waited for long."""
+    story.broken("ParleyArchiveUnreadable")
+    world.lanes.xadd(keyspace.events_key(0), {"to": "+33699999999", "e": b"\xc1"})
+    story.wait("ParleyArchiveUnreadable")
+    story.broken("ParleyArchiveBehind", "ParleyNoArchive")
+    world.end("archive")
+    shards = world.settings.shards
+    old_ms = redis_client.server_time_ms(world.lanes) - 1_000_000
+    world.lanes.delete(keyspace.events_key(shards - 1), keyspace.archived_key(shards - 1))
+    world.lanes.xadd(keyspace.events_key(shards - 1), {"to": "+33699999999", "e": b"\x90"}, id=f"{old_ms}-0")
+    story.wait("ParleyArchiveBehind")
+    world.lanes.delete(*map(keyspace.archived_key, range(shards)))
+    story.wait("ParleyNoArchive")
+    world.begin("archive")
 
 
 def memory(story, world):

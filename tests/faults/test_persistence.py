@@ -101,7 +101,7 @@ def test_processes_leave_a_server_that_has_become_a_replica(deployment, play, oc
         assert all(process.alive for process in deployment.processes)
 
 
-@pytest.mark.parametrize("role", ["web", "ratelimit", "conversation", "delivery", "clock"])
+@pytest.mark.parametrize("role", ["web", "ratelimit", "conversation", "delivery", "clock", "archive"])
 def test_nothing_starts_on_a_server_that_may_lose_what_it_acknowledges(own_valkey, octopush, role):
     own_valkey.client().config_set("appendfsync", "everysec")
     with Deployment(own_valkey.url, own_valkey.broker_url, octopush) as deployment:

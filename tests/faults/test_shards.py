@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, Deployment
 from tests.support.waiting import until
 
 SENTENCE = "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 16, for good; set it to 16, or leave it unset"
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock")
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive")
 
 
 def ended(process):

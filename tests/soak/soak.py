@@ -21,6 +21,8 @@ import msgspec
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.archive.database import ArchiveDatabase
+from config.store import keyspace
 from tests.soak import ledger
 from tests.soak.channels import (
     CHANNELS,
@@ -34,6 +36,7 @@ from tests.soak.mischief import CLOCK_DEEDS, DEEDS, Mischief, schedule
 from tests.soak.operators import Operators
 from tests.soak.plays import Play, invite, rehearse
 from tests.support import audit
+from tests.support.archiving import archived_entries, count_archived, stream_entries
 from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
 from tests.support.clinic import CHANNEL, number
 from tests.support.inviting import Api
@@ -47,7 +50,7 @@ from tests.support.waiting import PATIENCE, until
 from workers.store import dead_letter_store
 
 SURVEY = "clinic"
-COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2}
+COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2, "archive": 2}
 INVITED = 20
 """People whom a campaign's request asks."""
 
@@ -374,6 +377,8 @@ def _soak(
             audit.settle(valkey.client(), valkey.client(valkey.broker_url), SETTLE_S)
         except AssertionError as e:
             report.wrongs += str(e).splitlines()
+        if rollout is None:
+            report.wrongs += archive_wrongs(deployment, valkey)
     growth.look()
     sums.look()
     report.wrongs += [*growth.wrongs(), *sums.wrongs]
@@ -391,6 +396,20 @@ def _soak(
     report.unacknowledged = sum(group.crowd.again for _, group in groups)
     report.lags_s = [lag for _, group in groups for person in group.people for lag in person.lags_s]
     return report
+
+
+def archive_wrongs(deployment: Deployment, valkey: Valkey) -> list[str]:
+    """What is amiss in the archive, in words: each entry of the streams is there once, in order, and nothing else."""
+    database = ArchiveDatabase(f"sqlite:///{deployment.environment['PARLEY_VAR']}/archive.db")
+    client = valkey.client()
+    many = sum(client.xlen(keyspace.events_key(k)) for k in range(ledger.SHARDS))
+    try:
+        until(lambda: count_archived(database) >= many, SETTLE_S, "all is archived")
+    except TimeoutError:
+        return [f"{count_archived(database)} of {many} entries are archived"]
+    if archived_entries(database) != stream_entries(client, ledger.SHARDS):
+        return ["the archive has other entries than the event streams"]
+    return []
 
 
 def _asker(api: Api, channel: str) -> Callable[[Sequence[str]], bool]:

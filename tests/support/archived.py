@@ -12,8 +12,8 @@ from config.archive.records import EntryId
 from config.store import keyspace, redis_client
 from config.telemetry import faults
 from engine.model.events import decode_records
+from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import PageEntry, write_page
-from workers.archiving.projection import EntryPlace
 
 PAGE_SIZE = 100
 

@@ -23,8 +23,8 @@ from engine.model.events import (
     encode_event,
 )
 from engine.surveys.survey_reader import read_stored_survey
+from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import PageEntry, write_page
-from workers.archiving.projection import EntryPlace
 
 T0 = 1_767_225_600_000
 """2026-01-01 00:00 UTC, in ms."""

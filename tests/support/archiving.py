@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from config.archive import schema, tables
 from config.archive.database import ArchiveDatabase
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from engine.model.events import (
     Answer,
     ArchiveRecord,
@@ -24,7 +24,7 @@ from workers.archiving.page_writer import write_page
 from workers.archiving.projection import PageEntry
 from workers.archiving.rebuild import rebuild_shard
 from workers.archiving.stream_reader import parse_entry
-from workers.store import archive
+from workers.store import event_stream
 
 DERIVED = ("sessions", "answers", "variables", "messages", "sends", "receipts", "refusals", "opt_outs")
 """Tables that are made of `entries`."""
@@ -63,12 +63,13 @@ def add_entries(
 ) -> list[bytes]:
     """Add entries to a shard's stream, with the ids that the server gives, or with these. Answers the ids."""
     given = iter(ids)
+    key = keyspace.events_key(k)
     return [
-        client.xadd(
-            keyspace.events_key(k), {"to": sender, "e": encode_event(list(records))}, id=next(given, "*")
+        redis_client.run_command(
+            client, ("XADD", key, next(given, "*"), "to", sender, "e", encode_event(list(records)))
         )
         for records in entries
-    ]  # type: ignore[misc]
+    ]
 
 
 def table_rows(database: ArchiveDatabase, name: str) -> list[tuple[Any, ...]]:
@@ -88,13 +89,18 @@ def stream_entries(client: redis.Redis, shards: int) -> list[tuple[Any, ...]]:
     return [
         (k, *map(int, entry.id.split(b"-")), entry.sender, entry.content)
         for k in range(shards)
-        for entry in archive.scan_entries(client, k)
+        for entry in event_stream.scan_entries(client, k)
     ]
 
 
 def archived_entries(database: ArchiveDatabase) -> list[tuple[Any, ...]]:
     """`entries`, but for the session."""
     return [(*row[:4], row[5]) for row in table_rows(database, "entries")]
+
+
+def count_archived(database: ArchiveDatabase) -> int:
+    with database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(tables.entries)).scalar_one()
 
 
 def projected_at_once(entries: Iterable[tuple[Any, ...]], url: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -23,8 +23,8 @@ from engine.model.events import (
     encode_event,
 )
 from tests.support.closing import Closing
+from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import PageEntry, write_page
-from workers.archiving.projection import EntryPlace
 
 PERSON = "+33612345678"
 VERSION = "v1"

@@ -29,8 +29,8 @@ from threading import Lock
 ROOT = Path(__file__).parents[2]
 
 PRELOADED = (
-    "aiohttp", "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
-    "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop",
+    "aiohttp", "alembic.command", "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
+    "sqlalchemy.dialects.sqlite", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop",
     "engine.proofs.survey_loader", "engine.providers.octopush", "engine.turns.advance",
     "config.settings.settings", "config.store.keyspace",
 )  # fmt: skip

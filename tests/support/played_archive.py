@@ -12,8 +12,8 @@ from config.archive.database import ArchiveDatabase, Position
 from engine.model.events import ArchiveRecord, encode_event
 from engine.surveys.program import Survey
 from tests.support.postgresql import PostgreSql, postgresql_programs
+from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import PageEntry, write_page
-from workers.archiving.projection import EntryPlace
 from workers.store.session_records import group_by_session
 
 HAS_POSTGRESQL = postgresql_programs() is not None

@@ -49,12 +49,13 @@ def postgresql_programs() -> Path | None:
 class PostgreSql(Closing):
     """One server, started when made; a context manager, which removes it and its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         programs = postgresql_programs()
         assert programs is not None, "PostgreSQL is not installed"
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="parley-postgresql-"))
         self._programs = programs
+        self._settings = _SETTINGS | settings
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             shutil.chown(self.folder, _UNPRIVILEGED)
@@ -83,7 +84,7 @@ class PostgreSql(Closing):
 
     def start(self) -> None:
         """Start on the same port and the same data, and wait until it answers."""
-        options = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        options = self._settings | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = self._popen("postgres", "-D", str(self._data), *arguments, output=log.fileno())

@@ -1,10 +1,12 @@
 """`parley transcript` has a line for everything that the archive may hold."""
 
+import json
 from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
+from engine.commands.json_output import json_line
 from engine.model.events import (
     Answer,
     AnswerRejected,
@@ -24,7 +26,7 @@ from engine.model.events import (
     SmsSent,
     encode_event,
 )
-from workers.commands.transcript import format_record, transcript
+from workers.commands.transcript import format_record, record_fields, transcript
 
 LINES = [
     (SessionOpened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),
@@ -74,6 +76,30 @@ LINES = [
 @pytest.mark.parametrize("record, expected", LINES)
 def test_a_record_is_a_line(record, expected):
     assert format_record(record) == expected
+
+
+def test_in_json_a_record_says_all_that_it_has():
+    received = SmsReceived(
+        0,
+        "c",
+        "1",
+        "2",
+        "7",
+        step="age",
+        answer=Answer("7", 7),
+        answer_type="number",
+        attachments=(Attachment("image/png", "u"),),
+    )
+    told = json.loads(json_line(record_fields(received)))
+    assert (told["event"], told["step"], told["answer_type"]) == ("heard", "age", "number")
+    assert told["answer"] == {"raw": "7", "value": 7, "index": -1, "indexes": []}
+    assert told["attachments"] == [{"media_type": "image/png", "url": "u"}]
+    assert (
+        json.loads(json_line(record_fields(SmsDecided(0, "c", "1", "1x0", "age", "?", "reask"))))["kind"]
+        == "reask"
+    )
+    sent = json.loads(json_line(record_fields(SmsSent(0, "c", "1", "1x0", "t", 2, 55_000, "EUR"))))
+    assert (sent["segments"], sent["cost_micros"], sent["currency"]) == (2, 55_000, "EUR")
 
 
 def test_no_record_is_left_out():

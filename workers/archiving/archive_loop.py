@@ -1,7 +1,7 @@
 """Archives until it is told to stop, whatever fails meanwhile: a database that is away is waited for, a full disk is, and so
 is Redis. Each kind of failure is logged once in a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import redis
@@ -62,9 +62,21 @@ def error_reason(error: Exception) -> ArchiveErrorReason:
         return "redis"
     if not isinstance(error, SQLAlchemyError):
         return "unexpected"
+    return "disk_full" if any(map(_is_disk_full, _chain_of(error))) else "database"
+
+
+def _chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it came up beside: SQLite undoes all when the disk is full, and then there is nothing to undo."""
+    while True:
+        yield error
+        if error.__context__ is None:
+            return
+        error = error.__context__
+
+
+def _is_disk_full(error: BaseException) -> bool:
     original = getattr(error, "orig", None)
-    is_full = getattr(original, "sqlstate", "") == _DISK_FULL or "is full" in str(original)
-    return "disk_full" if is_full else "database"
+    return getattr(original, "sqlstate", "") == _DISK_FULL or "is full" in str(original)
 
 
 def _log_failure(error: Exception, reason: ArchiveErrorReason, failed: str) -> str:
@@ -81,7 +93,6 @@ def _log_failure(error: Exception, reason: ArchiveErrorReason, failed: str) -> s
 
 
 def _shown_cause(error: Exception) -> str:
-    """The first line of what the database says of itself; nothing where it might quote what people wrote."""
-    if isinstance(error, OperationalError):
-        return next(iter(str(error.orig).splitlines()), "")
-    return ""
+    """The first line of what the database said of itself first; nothing where it might quote what people wrote."""
+    said = [str(each.orig) for each in _chain_of(error) if isinstance(each, OperationalError)]
+    return said[-1].partition("\n")[0] if said else ""

@@ -13,7 +13,7 @@ from config.archive import tables
 from config.archive.database import ArchiveDatabase, dialect_insert
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
-from workers.archiving.stream_reader import forget_archived
+from workers.archiving.stream_reader import begin_archived
 
 _ID_NAME = "id"
 
@@ -23,10 +23,10 @@ def pair_with_redis(client: redis.Redis, database: ArchiveDatabase, shards: int)
     mine = _deployment_id(client)
     with database.writing() as connection:
         table = tables.deployment
-        make = dialect_insert(connection, table).on_conflict_do_nothing()
-        if connection.execute(make, {"name": _ID_NAME, "value": mine}).rowcount == 1:
-            forget_archived(client, shards)
-        stored = connection.execute(select(table.c.value).where(table.c.name == _ID_NAME)).scalar_one()
+        make = dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c.name)
+        if connection.execute(make, {"name": _ID_NAME, "value": mine}).first():
+            begin_archived(client, shards)
+        stored: bytes = connection.execute(select(table.c.value).where(table.c.name == _ID_NAME)).scalar_one()
     require_deployment(stored, mine, database)
     return stored
 
@@ -46,7 +46,7 @@ def require_deployment(stored: bytes, found: bytes, database: ArchiveDatabase) -
 
 def _deployment_id(client: redis.Redis) -> bytes:
     """The id in Redis, made if there is none."""
-    mine = secrets.token_hex(16)
+    mine = secrets.token_hex(16).encode()
     _, found = redis_client.run_commands(
         client, [("SET", keyspace.DEPLOYMENT_KEY, mine, "NX"), ("GET", keyspace.DEPLOYMENT_KEY)]
     )

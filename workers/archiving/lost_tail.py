@@ -17,6 +17,7 @@ The deleted entry is also the trace by which the stream is not found lacking aga
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import redis
 import structlog
@@ -41,10 +42,10 @@ class RedisOlderThanArchiveError(ParleyError):
     """A shard of Redis has not what the archive has of it: `lost` entries, from `since_ms` on."""
 
     def __init__(self, shard: int, lost: int, since_ms: int) -> None:
-        super().__init__(
-            f"shard {shard} of Redis is older than the archive, which has {lost} entries more: if it is to go on so, "
-            f"parley archive resume --shard {shard}; else put back what Redis had, or set PARLEY_ARCHIVE_URL to another archive"
-        )
+        found = f"shard {shard} of Redis is older than the archive, which has {lost} entries more"
+        go_on = f"if it is to go on so, parley archive resume --shard {shard}"
+        todo = "else put back what Redis had, or set PARLEY_ARCHIVE_URL to another archive"
+        super().__init__(f"{found}: {go_on}; {todo}")
         self.shard, self.lost, self.since_ms = shard, lost, since_ms
 
 
@@ -129,7 +130,10 @@ def _move_behind(client: redis.Redis, k: int, common: StreamId, position: Stream
     all that follows. Answers how many entries that were."""
     key = keyspace.events_key(k)
 
-    def move(pipeline: "redis.client.Pipeline") -> int:
+    rewritten = 0
+
+    def move(pipeline: "redis.client.Pipeline") -> None:
+        nonlocal rewritten
         state = read_state(client, k)
         late = read_span(client, k, _next_id(common), position)
         moved = [*late, *read_span(client, k, _next_id(position), state.last)] if late else []
@@ -138,11 +142,11 @@ def _move_behind(client: redis.Redis, k: int, common: StreamId, position: Stream
         pipeline.xadd(key, {"to": "", "e": ""}, id=mark)
         pipeline.xdel(key, mark, *[str(entry_id) for entry_id, _ in moved])
         for _, fields in moved:
-            pipeline.xadd(key, dict(fields))
-        return len(moved)
+            pipeline.xadd(key, dict[Any, Any](fields))
+        rewritten = len(moved)
 
-    moved: int = client.transaction(move, key, value_from_callable=True)
-    return moved
+    client.transaction(move, key)
+    return rewritten
 
 
 def _next_id(entry: StreamId) -> StreamId:

@@ -130,7 +130,7 @@ def _read_known(connection: Connection, page: Sequence[PageEntry]) -> KnownBefor
     known = KnownBefore(sms_by_ticket=_read_tickets(connection, page[0].place.shard, tickets) if page else {})
     sessions |= {each.session for each in known.sms_by_ticket.values()}
     for values in _select_by(connection, tables.sessions, "session", sessions - {""}, _SESSION_FIELDS):
-        row = SessionRow(*[0 if value is None else value for value in values])
+        row = msgspec.convert([0 if value is None else value for value in values], SessionRow)
         known.sessions[row.session] = row
     for session, step in _select_by(connection, tables.answers, "session", ending, ("session", "step")):
         known.answered_steps.setdefault(session, set()).add(step)

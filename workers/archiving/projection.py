@@ -209,7 +209,8 @@ class PageProjection:
         kind = "answer" if record.answer is not None else ""
         self.rows.messages.append(MessageRow(
             *self._place, self._number, record.id, record.session, self._sender, record.channel,
-            record.originator, "in", record.at, record.text, record.step, kind, "", 0, len(record.attachments),
+            record.originator, "in", record.at, record.text, record.step, kind, "", 0,
+            len(record.attachments),
         ))  # fmt: skip
         if not record.session:
             return
@@ -269,8 +270,9 @@ class PageProjection:
     def _add_receipt(self, record: ReceiptRecorded) -> None:
         sms, session = self._sms_of_receipt(record)
         self.rows.receipts.append(ReceiptRow(
-            *self._place, self._number, sms, session, self._sender, record.channel, record.at, record.ticket,
-            record.status, record.state, record.code, record.why, record.segments, record.cost_micros, record.currency,
+            *self._place, self._number, sms, session, self._sender, record.channel, record.at,
+            record.ticket, record.status, record.state, record.code, record.why,
+            record.segments, record.cost_micros, record.currency,
         ))  # fmt: skip
         if record.state in ("delivered", "failed"):
             self._add_cost(session, record.cost_micros, record.currency)
@@ -292,8 +294,8 @@ class PageProjection:
         seconds = (at - row.step_asked_at) / 1_000 if asked else None
         self.rows.answers += [
             AnswerRow(
-                row.session, row.answers, choice, row.survey, row.version, step, at, identity, answer_type, answer.raw,
-                *read, misreads, seconds,
+                row.session, row.answers, choice, row.survey, row.version, step, at, identity, answer_type,
+                answer.raw, *read, misreads, seconds,
             )
             for choice, read in enumerate(read_answer(answer, answer_type))
         ]  # fmt: skip

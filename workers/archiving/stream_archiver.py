@@ -125,7 +125,7 @@ class StreamArchiver:
             metrics.ARCHIVE_UNREADABLE.inc(moved.unreadable)
             log.error("entries cannot be read, and are kept as they are", shard=k, entries=moved.unreadable)
         if self._noted.get(k) != moved.position:
-            note_archived(self._redis, k, moved.position)
+            note_archived(self._redis, k, moved.position, moved.entries)
             self._noted[k] = moved.position
             faults.reach("after_note_archived")
 

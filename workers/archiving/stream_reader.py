@@ -7,7 +7,8 @@ import msgspec
 import redis
 
 from config.store import keyspace, redis_client
-from config.store.function_calls import Command
+from config.store.function_calls import Command, function_call
+from config.store.server_functions import NoteArchived
 from engine.model.events import ArchiveRecord, decode_records
 from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.projection import PageEntry
@@ -141,21 +142,16 @@ def parse_records(stored: bytes) -> Sequence[ArchiveRecord] | None:
         return None
 
 
-def note_archived(client: redis.Redis, k: int, position: StreamId) -> None:
-    """Tell Redis that the archive has all up to `position`, which is committed; never less than it was told before.
-    Raises redis.RedisError."""
-    key = keyspace.archived_key(k)
-
-    def move_forward(pipeline: "redis.client.Pipeline") -> None:
-        noted = pipeline.get(key)
-        pipeline.multi()
-        if noted is None or StreamId.parse(noted) < position:
-            pipeline.set(key, str(position))
-
-    client.transaction(move_forward, key)
+def note_archived(client: redis.Redis, k: int, position: StreamId, entries: int = 0) -> None:
+    """Tell Redis that the archive has all up to `position`, which is committed: so many entries more than it was told before.
+    It never goes back by that. Raises redis.RedisError."""
+    call = NoteArchived(
+        events=keyspace.events_key(k), archived=keyspace.archived_key(k), id=str(position), entries=entries
+    )
+    redis_client.run_command(client, function_call(call))
 
 
-def forget_archived(client: redis.Redis, shards: int) -> None:
-    """Tell Redis that an archive begins, which has nothing yet. Raises redis.RedisError."""
-    commands: list[Command] = [("SET", keyspace.archived_key(k), str(BEGINNING)) for k in range(shards)]
+def begin_archived(client: redis.Redis, shards: int) -> None:
+    """Tell Redis that an archive begins, which has nothing yet, whatever another had. Raises redis.RedisError."""
+    commands: list[Command] = [("SET", keyspace.archived_key(k), f"{BEGINNING} 0") for k in range(shards)]
     redis_client.run_commands(client, commands)

@@ -70,5 +70,9 @@ def _survey_row(opened: SessionOpened, stored: bytes) -> Mapping[str, Any] | Non
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return {
-        "version": opened.version, "name": opened.survey, "file": file, "source": source, "first_at": opened.at,
-    }  # fmt: skip
+        "version": opened.version,
+        "name": opened.survey,
+        "file": file,
+        "source": source,
+        "first_at": opened.at,
+    }

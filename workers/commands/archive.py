@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.archive import schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.settings.settings import exit_on_config_error
+from config.telemetry.logs import configure_logging
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, progress_bar, simple_table
@@ -22,13 +23,14 @@ from workers.archiving import rebuild as rebuilding
 from workers.archiving.archive_status import ArchiveProgress, read_progress
 from workers.archiving.lost_tail import rejoin_stream
 from workers.archiving.stream_reader import StreamId
+from workers.commands.archive_forget import forget
 from workers.commands.connect import connect_lanes
 from workers.store.deployment import Deployment
 
 
 @click.group()
 def archive() -> None:
-    """How far the archive is; what is made of its entries, anew; go on after a loss.
+    """How far the archive is; what is made of its entries, anew; go on after a loss; forget it.
 
     \b
     Example:
@@ -63,6 +65,7 @@ def rebuild() -> None:
     once. If it is interrupted, type it again.
     """
     deployment = connect_lanes(os.environ)
+    configure_logging(deployment.settings)
     hash_number = deployment.open_opt_out_list().hash_number
     shards, unreadable = range(deployment.settings.shards), 0
     with _open_archive(deployment) as database:
@@ -73,10 +76,8 @@ def rebuild() -> None:
                 unreadable += rebuilding.rebuild_shard(database, k, hash_number, advance)
     click.echo(f"{pluralize(total, 'entry', 'entries')} projected anew")
     if unreadable:
-        click.echo(
-            f"{pluralize(unreadable, 'entry', 'entries')} cannot be read by this release, and stay as they are",
-            err=True,
-        )
+        left = pluralize(unreadable, "entry", "entries")
+        click.echo(f"{left} cannot be read by this release, and stay as they are", err=True)
         sys.exit(EXIT_PROBLEMS)
 
 
@@ -94,6 +95,7 @@ def resume(shard: int) -> None:
     deployment = connect_lanes(os.environ)
     if shard >= deployment.settings.shards:
         raise click.UsageError(f"there are {deployment.settings.shards} shards, from 0")
+    configure_logging(deployment.settings)
     with _open_archive(deployment) as database, database.writing() as connection:
         position = database.lock_position(connection, EVENTS_SOURCE, shard)
         last = StreamId(position.last_ms, position.last_seq)
@@ -101,6 +103,9 @@ def resume(shard: int) -> None:
     click.echo(
         f"shard {shard} goes on; {pluralize(lost, 'entry', 'entries')} that Redis has not stay in the archive"
     )
+
+
+archive.add_command(forget)
 
 
 @contextmanager

@@ -27,8 +27,8 @@ def archive_sentences(settings: Settings) -> Iterator[str]:
         url.database if url.get_backend_name() == "sqlite" else f"PostgreSQL at {url.host or 'this machine'}"
     )
     yield (
-        f"archive: {where}; it keeps what people said for {settings.keep_ms // _DAY_MS} days after their session "
-        "(PARLEY_KEEP_DAYS, which is yours to decide), or for as long as a survey's `keep` says"
+        f"archive: {where}; it keeps what people said for {settings.keep_ms // _DAY_MS} days after their "
+        "session (PARLEY_KEEP_DAYS, which is yours to decide), or for as long as a survey's `keep` says"
     )
     for warning in _archive_warnings(settings, url):
         yield f"  warning: {warning}"
@@ -40,8 +40,8 @@ def _archive_warnings(settings: Settings, url: sqlalchemy.URL) -> Iterator[str]:
     yield from _schema_warnings(url)
     if settings.stream_ms > settings.keep_ms:
         yield (
-            f"Redis keeps what happened for {settings.stream_ms // _DAY_MS} days (PARLEY_STREAM_DAYS), longer than the archive: "
-            "expected fewer days than PARLEY_KEEP_DAYS"
+            f"Redis keeps what happened for {settings.stream_ms // _DAY_MS} days (PARLEY_STREAM_DAYS), "
+            "longer than the archive: expected no more days than PARLEY_KEEP_DAYS"
         )
 
 
@@ -52,8 +52,8 @@ def _file_warnings(settings: Settings, file: Path) -> Iterator[str]:
         yield f"{unwritable[0]} cannot be written here, which `archive` must"
     if (urlsplit(settings.redis_url).hostname or "") not in _LOCAL_HOSTS:
         yield (
-            "the archive is a file, which processes on other machines do not have, and Redis is on another machine: "
-            "expected PostgreSQL in PARLEY_ARCHIVE_URL, unless all that read answers run here"
+            "the archive is a file, which processes on other machines do not have, and Redis is on another "
+            "machine: expected PostgreSQL in PARLEY_ARCHIVE_URL, unless all that read answers run here"
         )
 
 

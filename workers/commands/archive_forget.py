@@ -25,8 +25,8 @@ def forget(yes: bool) -> None:
     living = process_registry.living_processes(deployment.lanes).values()
     if archiving := [f"{each.role}@{each.host}:{each.pid}" for each in living if each.role == "archive"]:
         raise click.ClickException(
-            f"{', '.join(archiving)} would say again how far the archive is: stop it, and wait until `parley status` does not "
-            "show it any more"
+            f"{', '.join(archiving)} would say again how far the archive is: stop it, and wait until "
+            "`parley status` does not show it any more"
         )
     if not yes:
         days = keyspace.UNARCHIVED_STREAM_MS // 86_400_000

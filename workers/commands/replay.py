@@ -75,9 +75,10 @@ def replay(
 ) -> None:
     """Run stored conversations again, and say where they differ.
 
-    They come from a transcript, or from the archive and Redis: those with one sender, or all of them. Without --against each
-    must come out as it was stored, byte for byte. With it they run on another version of their survey, at the same
-    times, and what differs is told: path, outcome, SMS, segments, and replies that are no longer read.
+    They come from a transcript, or from the archive and Redis: those with one sender, or all of them. Without --against
+    each must come out as it was stored, byte for byte, as far as the release that stored it recorded it. With it they run
+    on another version of their survey, at the same times, and what differs is told: path, outcome, SMS, segments, and
+    replies that are no longer read.
 
     Exit status 0 if nothing differs, 1 if something does, 2 if nothing could be run.
 
