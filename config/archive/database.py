@@ -243,12 +243,8 @@ def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
 def _create_sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
     file = Path(url.database or "")
     if kind := network_filesystem(file):
-        expected = "expected a local disk, or PostgreSQL"
-        raise ConfigError(
-            [
-                f"PARLEY_ARCHIVE_URL: {file} is on a network disk ({kind}), on which SQLite loses data: {expected}"
-            ]
-        )
+        found = f"{file} is on a network disk ({kind}), on which SQLite loses data"
+        raise ConfigError([f"PARLEY_ARCHIVE_URL: {found}: expected a local disk, or PostgreSQL"])
     engine = sqlalchemy.create_engine(url, hide_parameters=True, connect_args={"timeout": busy_timeout_s})
 
     @event.listens_for(engine, "connect")

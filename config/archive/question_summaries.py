@@ -133,7 +133,9 @@ def _most_frequent(found: Mapping[SummaryKind, int]) -> SummaryKind:
 def _answers_to(filters: ResultFilters, column: ResultColumn) -> ColumnElement[bool]:
     """The last answer of each session to the question. Without filters the answers' own column says which survey."""
     table = tables.answers.c
-    mine = [table.survey == filters.survey, column.condition(), last_answers()]
+    mine = [table.survey == filters.survey, column.condition()]
+    if not column.asks_once:
+        mine.append(last_answers())
     if filters != ResultFilters(survey=filters.survey):
         chosen = select(tables.sessions.c.session).where(*session_conditions(filters))
         mine.append(table.session.in_(chosen))

@@ -11,18 +11,20 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from config.archive import tables
-from engine.surveys.program import QuestionStep, Survey
+from engine.surveys.program import QuestionStep, Survey, successor_indexes
 from engine.surveys.question_wording import QuestionWording, read_question_wordings
+from engine.surveys.step_graph import reachable_steps
 
 
 class ResultColumn(msgspec.Struct, frozen=True, kw_only=True):
     """One question. `versions` are those that ask it with this type; `is_only`: the step never had another. Its `wording` is that
-    of the newest of them."""
+    of the newest of them. `asks_once`: no way leads from it back to it, so that no session has two answers to it."""
 
     step: str
     type: str
     is_only: bool = True
     versions: tuple[str, ...] = ()
+    asks_once: bool = False
     wording: QuestionWording = QuestionWording({})
 
     @property
@@ -72,12 +74,19 @@ def find_columns(connection: Connection, survey: str, versions: Sequence[Survey]
                 type=kind,
                 is_only=steps.count(step) == 1,
                 versions=tuple(each.version for each in found),
+                asks_once=not any(can_ask_again(version, step) for version in found),
                 wording=wordings[found[0].version][step],
             )
             for (step, kind), found in asked.items()
         ),
         *(ResultColumn(step=step, type=kind, is_only=steps.count(step) == 1) for step, kind in unexplained),
     ]
+
+
+def can_ask_again(survey: Survey, identity: str) -> bool:
+    """Does a way lead from the step back to it?"""
+    place, step = next((place, step) for place, step in enumerate(survey.steps) if step.id == identity)
+    return place in reachable_steps(survey.steps, successor_indexes(step))
 
 
 def _unexplained_questions(

@@ -21,7 +21,7 @@ from config.archive.result_filters import ResultFilters, session_conditions
 from config.archive.watermark import read_watermark
 
 MAX_EXAMINED = 50_000
-"""Sessions of one page, met by the filters or not."""
+"""Sessions of one page, met by the filters or not; and those of the ms of the last of them."""
 
 _SESSIONS_A_QUERY = 500
 """Whose answers are read in one go: SQLite takes 32,766 values in a statement."""
@@ -66,30 +66,24 @@ def read_session_page(
 ) -> SessionPage:
     """Read the first `limit` sessions after a place, of those that meet the filters."""
     place = _place_columns(order)
-    complete_ms = read_watermark(connection)
-    span = [
-        tables.sessions.c.survey == filters.survey,
-        place[0] >= after.ms,
-        place[0] < complete_ms,
-        tuple_(*place) > tuple_(*after),
-    ]
-    bound = connection.execute(
-        select(*place).where(*span).order_by(*place).limit(1).offset(MAX_EXAMINED)
-    ).first()
-    if bound is not None:
-        span += [place[0] <= bound[0], tuple_(*place) <= tuple_(*bound)]
-    query = (
-        select(tables.sessions).where(*span, *session_conditions(filters)).order_by(*place).limit(limit + 1)
+    moment, complete_ms = place[0], read_watermark(connection)
+    span = [tables.sessions.c.survey == filters.survey, moment >= after.ms, moment < complete_ms]
+    examined = select(moment).where(*span).order_by(moment).limit(1).offset(MAX_EXAMINED)
+    bound_ms = connection.execute(examined).scalar()  # answered by the index alone
+    if bound_ms is not None:
+        span.append(moment <= bound_ms)
+    query = select(tables.sessions).where(
+        *span, tuple_(*place) > tuple_(*after), *session_conditions(filters)
     )
-    found = connection.execute(query).all()
+    found = connection.execute(query.order_by(*place).limit(limit + 1)).all()
     rows = found[:limit]
-    last = after if bound is None else SessionPlace(*bound)
-    if rows and (bound is None or len(found) > limit):
+    last = after if bound_ms is None else _end_of(bound_ms)
+    if rows and (bound_ms is None or len(found) > limit):
         last = _place_of(rows[-1], order)
     return SessionPage(
         sessions=_with_details(connection, rows, order),
         last=last,
-        has_more=bound is not None or len(found) > limit,
+        has_more=bound_ms is not None or len(found) > limit,
         complete_ms=complete_ms,
     )
 
@@ -99,6 +93,11 @@ def _place_columns(order: SessionOrder) -> Sequence[ColumnElement[Any]]:
     if order == "ended":
         return table.ended_ms, table.shard, table.ended_seq, table.session
     return table.opened_ms, table.shard, table.opened_seq, table.session
+
+
+def _end_of(ms: int) -> SessionPlace:
+    """After all that happened in this ms."""
+    return SessionPlace(ms, 2**31 - 1, 2**63 - 1, "")
 
 
 def _place_of(row: Row[Any], order: SessionOrder) -> SessionPlace:

@@ -146,6 +146,8 @@ sessions = _table(
     _number("ended_seq"),
     Index(None, "survey", "ended_ms"),
     Index(None, "survey", "opened_ms"),
+    Index(None, "survey", "opened_at"),  # by time; the latest
+    Index(None, "survey", "state", "opened_at"),  # how many are in which state
     Index(None, "sender"),
     Index(None, "channel", "reference"),
     Index(None, "ended_at"),

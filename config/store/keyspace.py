@@ -38,7 +38,7 @@ RETENTION_KEY = "retention"
 """There while the hour's sweep has been made: see workers/clock/retention.py."""
 
 ARCHIVE_RETENTION_KEY = "archive-retention"
-"""There while the hour's sweep of the archive has been made: see workers/archiving/retention.py."""
+"""There while the hour's sweep of the archive has been made: see workers/archiving/archive_retention.py."""
 
 SHARDS_KEY = "shards"
 """How many shards the lanes are divided into: see config/settings/shard_count.py."""

@@ -166,7 +166,7 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 
 class ReadSenderRecords(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Read one person's records of at most `max_entries` of the event stream, whose ids are from `after_id` to `until_id`."""
+    """Read one person's records of at most `max_entries` of an event stream, whose ids are from `after_id` to `until_id`."""
 
     events: Key
     after_id: str

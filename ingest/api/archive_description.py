@@ -6,7 +6,7 @@ from typing import Any
 
 from config.archive.funnel import Funnel
 from engine.surveys.codebook import Codebook
-from ingest.api.archived_view import SessionListPage, SessionResult
+from ingest.api.archived_view import ResultView, SessionListPage, SurveyList
 from ingest.api.invitations import LINE_TYPES
 from ingest.api.openapi_parts import (
     CHANNEL_NAME,
@@ -23,15 +23,14 @@ from ingest.api.openapi_parts import (
 from ingest.api.page_cursor import CURSOR_PATTERN
 from ingest.api.query_parameters import MAX_PARAMETER_LENGTH
 from ingest.api.session_lists import DEFAULT_PAGE, MAX_PAGE, NEXT_HEADER, RESULTS, SESSIONS, SessionListing
-from ingest.api.survey_resources import SurveyList
 
-ARCHIVE_TYPES = (SurveyList, SessionListPage, SessionResult, Funnel, Codebook)
+ARCHIVE_TYPES = (SurveyList, SessionListPage, ResultView, Funnel, Codebook)
 
 _CURSOR = {"pattern": f"^{CURSOR_PATTERN}$"}
 
 ARCHIVE_FIELD_SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "SessionListPage": {"next": _CURSOR, "completeUntil": DATE_TIME},
-    "SessionResult": {
+    "ResultView": {
         "cursor": _CURSOR,
         "id": SESSION_ID,
         "channel": {"pattern": f"^{CHANNEL_NAME}$"},
@@ -62,8 +61,8 @@ RESULT_EXAMPLE = {
     "endedAt": "2026-11-29T08:01:10Z",
     "answers": {
         "temperature": {
-            "raw": "about 98.6", "value": 98.6, "type": "number", "at": "2026-11-29T08:01:10Z", "seconds": 41.5,
-            "misreads": 1,
+            "raw": "about 98.6", "value": 98.6, "type": "number", "at": "2026-11-29T08:01:10Z",
+            "seconds": 41.5, "misreads": 1,
         }
     },
     "variables": {"agentId": "7"},
@@ -88,8 +87,8 @@ def archive_paths(schemas: Sequence[Any], problem: Any) -> dict[str, Any]:
                 "operationId": "results",
                 "summary": "What is over, in the order in which it ended, each session once",
                 "description": "Keep `next`, and ask for what comes `after` it: at once if there is `more`, "
-                "else when you like. What ended in the last moments comes once it is archived. Invitations of "
-                "which no session came are `refused` or `cancelled`.",
+                "else when you like. What ended in the last moments comes once it is archived. "
+                "Invitations of which no session came are `refused` or `cancelled`.",
                 **_list_operation(RESULTS, page, result, problem),
             }
         },

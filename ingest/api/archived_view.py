@@ -1,4 +1,4 @@
-"""How is a session shown as the archive has it? Pure."""
+"""How are sessions and surveys shown as the archive has them? Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +31,7 @@ class AnswerResult(AnswerView, kw_only=True, frozen=True):
     misreads: Annotated[int, Meta(description="Replies before it that could not be read.")] = 0
 
 
-class SessionResult(msgspec.Struct, kw_only=True, rename="camel"):
+class ResultView(msgspec.Struct, kw_only=True, rename="camel"):
     """A session as the archive has it; or an invitation of which none came."""
 
     cursor: Annotated[str, Meta(description="What comes after it is asked for with `after`.")]
@@ -73,7 +73,7 @@ class SessionResult(msgspec.Struct, kw_only=True, rename="camel"):
 class SessionListPage(msgspec.Struct, kw_only=True, rename="camel"):
     """A page of sessions."""
 
-    results: Sequence[SessionResult]
+    results: Sequence[ResultView]
     next: Annotated[
         str, Meta(description="What comes after this page is asked for with `after`, now or later.")
     ]
@@ -86,13 +86,45 @@ class SessionListPage(msgspec.Struct, kw_only=True, rename="camel"):
     ] = UNSET
 
 
-def session_result(
+class VersionView(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
+    """A version of a survey."""
+
+    version: str
+    first_at: Annotated[
+        datetime | UnsetType,
+        Meta(description="When the archive first had it; not there before a session opened."),
+    ] = UNSET
+    current: Annotated[bool, Meta(description="New sessions open on it.")]
+
+
+class SurveyView(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
+    """A survey that a channel offers, or that the archive has sessions of."""
+
+    name: str
+    title: str
+    languages: Sequence[str]
+    channels: Annotated[
+        Sequence[str], Meta(description="Those of the key's that offer it; none: it is of the past.")
+    ]
+    versions: Annotated[Sequence[VersionView], Meta(description="The oldest first.")]
+    sessions: Annotated[
+        dict[str, int], Meta(description="How many there are in each state, on the key's channels.")
+    ]
+
+
+class SurveyList(msgspec.Struct, kw_only=True, frozen=True):
+    """All surveys that the key may see."""
+
+    surveys: Sequence[SurveyView]
+
+
+def view_result(
     found: SessionRows, order: SessionOrder, pseudonyms: Pseudonyms | None, *, numbers: bool
-) -> SessionResult:
+) -> ResultView:
     """The view of one session. `numbers`: the key may see them."""
     row = found.row
     refused = row.state == "refused"
-    return SessionResult(
+    return ResultView(
         cursor=write_cursor(order, found.place),
         id=row.session,
         state=row.state,

@@ -14,7 +14,7 @@ E164 = {"pattern": r"^\+[1-9][0-9]{2,14}$"}
 PSEUDONYM = {"pattern": "^[0-9a-f]{32}$"}
 
 _PROBLEM_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
-    HTTPStatus.BAD_REQUEST: "It cannot be read, or asks for what there is not: `detail` says what was expected.",
+    HTTPStatus.BAD_REQUEST: "It cannot be read, or asks for what there is not.",
     HTTPStatus.UNAUTHORIZED: "No key, or none of this deployment.",
     HTTPStatus.FORBIDDEN: "The key is not for this channel or survey, or only reads.",
     HTTPStatus.NOT_FOUND: "There is none, or none that the key may see.",

@@ -34,7 +34,7 @@ from config.telemetry.logs import hash_sender
 from engine.model.sender_numbers import normalize_number
 from engine.surveys.variables import KEY_PATTERN
 from ingest.api.archive_access import ArchiveAccess
-from ingest.api.archived_view import SessionListPage, session_result
+from ingest.api.archived_view import SessionListPage, view_result
 from ingest.api.invitation_parser import utc_datetime
 from ingest.api.invitations import LINE_TYPES
 from ingest.api.page_cursor import read_cursor, write_cursor
@@ -140,9 +140,7 @@ class SessionListResource:
         page = read_session_page(connection, *asked)
         secret = read_pseudonym_key(connection)
         pseudonyms = Pseudonyms(secret) if secret else None
-        results = [
-            session_result(each, asked.order, pseudonyms, numbers=key.numbers) for each in page.sessions
-        ]
+        results = [view_result(each, asked.order, pseudonyms, numbers=key.numbers) for each in page.sessions]
         cursor = write_cursor(asked.order, page.last)
         if lines:
             content = b"".join([_encode(each) + b"\n" for each in results])

@@ -1,14 +1,10 @@
 """`GET /v1/surveys`, `/v1/surveys/<survey>/funnel` and `/v1/surveys/<survey>/codebook`: what there is to be read, where people
 leave, and what answers mean. None of it is about one person, so the audit is not told."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated
-
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 from sqlalchemy import Connection
 
 from config.archive.funnel import Funnel, read_funnel
@@ -19,41 +15,10 @@ from config.settings.channels import ApiKey
 from engine.surveys.codebook import Codebook, build_codebook
 from engine.surveys.program import Survey
 from ingest.api.archive_access import ArchiveAccess
+from ingest.api.archived_view import SurveyList, SurveyView, VersionView
 from ingest.api.invitation_parser import utc_datetime
 from ingest.api.query_parameters import QueryParameters
 from ingest.api.session_lists import FILTER_PARAMETERS, read_filters
-
-
-class VersionView(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
-    """A version of a survey."""
-
-    version: str
-    first_at: Annotated[
-        datetime | UnsetType,
-        Meta(description="When the archive first had it; not there before a session opened."),
-    ] = UNSET
-    current: Annotated[bool, Meta(description="New sessions open on it.")]
-
-
-class SurveyView(msgspec.Struct, kw_only=True, rename="camel", frozen=True):
-    """A survey that a channel offers, or that the archive has sessions of."""
-
-    name: str
-    title: str
-    languages: Sequence[str]
-    channels: Annotated[
-        Sequence[str], Meta(description="Those of the key's that offer it; none: it is of the past.")
-    ]
-    versions: Annotated[Sequence[VersionView], Meta(description="The oldest first.")]
-    sessions: Annotated[
-        dict[str, int], Meta(description="How many there are in each state, on the key's channels.")
-    ]
-
-
-class SurveyList(msgspec.Struct, kw_only=True, frozen=True):
-    """All surveys that the key may see."""
-
-    surveys: Sequence[SurveyView]
 
 
 class SurveysResource:
@@ -131,7 +96,7 @@ class CodebookResource:
         QueryParameters(req, ()).require_valid()
 
         def read_codebook(connection: Connection) -> Codebook:
-            return build_codebook(self._all_versions(connection, survey))
+            return build_codebook(self._all_versions(connection, survey), name=survey)
 
         _write_document(resp, await self._access.read(key, survey, read_codebook))
 

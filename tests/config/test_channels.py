@@ -128,9 +128,21 @@ def test_keys_are_hashes_with_a_scope(read):
     )
 
 
+def test_a_key_may_everything_unless_its_table_says_less(read):
+    toml = f'{GOOD}[keys.crm]\nsha256 = "{HASH}"\nchannels = ["clinic"]\n'
+    _, (key,), _ = read(toml)
+    assert (key.read_only, key.numbers, key.is_for_survey("anything")) == (False, True, True)
+    _, (key,), problems = read(toml + 'read_only = true\nnumbers = false\nsurveys = ["clinic", "flu-2022"]\n')
+    assert problems == [], "a survey that no channel offers any more may be read"
+    assert (key.read_only, key.numbers) == (True, False)
+    assert [key.is_for_survey(name) for name in ("clinic", "flu-2022", "quiz")] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     "table, problem",
     [
+        (f'keys.crm = {{sha256 = "{HASH}", channels = ["clinic"], read_only = "yes"}}', "keys.crm.read_only is 'yes'"),
+        (f'keys.crm = {{sha256 = "{HASH}", channels = ["clinic"], surveys = "clinic"}}', "keys.crm.surveys is"),
         ("keys = 3", "keys is 3: expected tables [keys.<name>]"),
         (f'keys.crm = {{sha256 = "{HASH}"}}', "keys.crm.channels is missing"),
         ('keys.crm = {sha256 = "secret", channels = ["clinic"]}', "keys.crm.sha256: expected 64 hex digits"),

@@ -257,7 +257,7 @@ PEOPLE = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(40), deadline=None)
 @given(source=random_surveys(), people=PEOPLE)
 def test_it_is_what_one_counts_on_paper(archive, source, people):
     try:

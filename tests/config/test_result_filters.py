@@ -41,7 +41,10 @@ title: Online clinic
 languages: [en, "no"]
 steps:
   - {id: name, ask: {en: Name?, "no": Navn?}, answer: {type: text}}
-  - {id: temperature, ask: Temperature?, answer: {type: number}}
+  - id: temperature
+    ask: Temperature?
+    answer: {type: number}
+    next: [{when: {below: 50}, go: temperature, times: 3}, {go: fever}]
   - {id: fever, ask: Fever?, answer: {type: yes_no}}
   - id: symptoms
     ask: Which?
@@ -299,6 +302,12 @@ def test_a_question_counts_a_session_by_its_last_answer(people):
     assert summary_of(people, "temperature", languages=["no"]).answered == 1
 
 
+def test_whether_a_question_can_be_asked_again_is_known_from_the_file(clinic):
+    assert {heading for heading, column in columns_of(clinic).items() if not column.asks_once} == {
+        "temperature"
+    }
+
+
 def test_options_texts_days_and_times_are_counted(people):
     assert counts(summary_of(people, "symptoms")) == {"rash": 2, "cough": 1}
     assert summary_of(people, "symptoms").answered == 2
@@ -341,8 +350,7 @@ def test_only_the_most_frequent_texts_are_told_and_how_many_there_are(clinic):
 
 
 def test_a_step_whose_type_changed_is_two_questions(clinic):
-    newer, _ = read_survey("clinic.yaml", CLINIC.replace("id: temperature, ask: Temperature?, answer: {type: number}",
-                                                         "id: temperature, ask: Hot?, answer: {type: yes_no}").encode())  # fmt: skip
+    newer, _ = read_survey("clinic.yaml", CLINIC.replace("{type: number}\n    next: [{when: {below: 50}, go: temperature, times: 3}, {go: fever}]", "{type: yes_no}").encode())  # fmt: skip
     clinic.write("+331", written("1").answer("temperature", 99, "number").turns)
     clinic.keep_survey(newer)
     later = WrittenSession("2", version=newer.version).answer("temperature", Answer("y", True), "yes_no")
@@ -381,7 +389,7 @@ NUMBERS = st.lists(
 )
 
 
-@settings(max_examples=examples(30))
+@settings(max_examples=examples(30), deadline=None)
 @given(values=NUMBERS)
 def test_numbers_are_summarized_as_on_paper(archive, values):
     archive.clear()
@@ -409,6 +417,7 @@ TIMES = st.times().map(lambda each: each.strftime("%H:%M"))
 ANY_NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(values=st.one_of(*(st.lists(each, min_size=1, max_size=30) for each in (DAYS, TIMES, ANY_NUMBERS))))
 def test_every_value_is_in_the_bar_that_says_so(values):
     found = summarize_values(rows_of(values))

@@ -15,6 +15,7 @@ from tests.support.archiving import (
     talk,
 )
 from tests.support.waiting import until
+from workers.archiving.stream_archiver import SHARDS_AT_ONCE
 
 SHARDS = 16
 AT = 1_700_000_000_000
@@ -105,9 +106,9 @@ def test_one_that_stands_still_in_a_transaction_does_no_harm_when_it_wakes(
     if not database.is_sqlite:
         waiting = {row[0] for row in stream_entries(client, SHARDS)}
         until(
-            lambda: len(waiting - {row[0] for row in archived_entries(database)}) == 1,
+            lambda: 1 <= len(waiting - {row[0] for row in archived_entries(database)}) <= SHARDS_AT_ONCE,
             30,
-            "all but one are archived",
+            "all but those that it has are archived",
         )
     late.sigcont()
     say(client, range(20, 30))

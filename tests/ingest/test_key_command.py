@@ -42,9 +42,25 @@ def test_only_its_hash_is_written_and_no_two_are_alike(config):
     assert written["channels"] == ["clinic", "ward"]
 
 
+def test_what_a_key_may_not_is_in_its_table_and_nothing_else(config):
+    def fields(*options):
+        made = CliRunner().invoke(key, ["hospital", *options])
+        return tomllib.loads(made.stderr[made.stderr.index("[keys.") :])["keys"]["hospital"]
+
+    assert fields().keys() == {"sha256", "channels", "requests_per_minute"}
+    less = fields("--survey", "clinic", "--read-only", "--no-numbers")
+    assert (less["surveys"], less["read_only"], less["numbers"]) == (["clinic"], True, False)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["Ä"], ["simulator"], ["x", "--channel", "nobody"], ["x", "--requests-per-minute", "-1"]],
+    [
+        ["Ä"],
+        ["simulator"],
+        ["x", "--channel", "nobody"],
+        ["x", "--survey", "nothing"],
+        ["x", "--requests-per-minute", "-1"],
+    ],
 )
 def test_what_would_not_work_is_refused(config, arguments):
     assert CliRunner().invoke(key, arguments).exit_code == 2

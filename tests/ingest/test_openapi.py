@@ -183,7 +183,7 @@ def test_every_field_of_puzzels_survey_is_described():
 def test_examples_and_answers_are_of_their_schemas(base):
     """A line of results too, of which the schema can only be told beside it."""
     document = openapi_document()
-    schema = {"$ref": "#/components/schemas/SessionResult", "components": document["components"]}
+    schema = {"$ref": "#/components/schemas/ResultView", "components": document["components"]}
     known = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
     known.validate(RESULT_EXAMPLE)
     lines = Api(base).get("/v1/surveys/clinic/results", accept="application/x-ndjson").text.splitlines()
@@ -192,5 +192,5 @@ def test_examples_and_answers_are_of_their_schemas(base):
         known.validate(msgspec.json.decode(line))
         assert (
             msgspec.json.decode(line).keys()
-            <= document["components"]["schemas"]["SessionResult"]["properties"].keys()
+            <= document["components"]["schemas"]["ResultView"]["properties"].keys()
         )

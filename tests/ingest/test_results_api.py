@@ -1,12 +1,12 @@
 """Whoever polls the API for results gets every one, once; and is told what is wrong with what they ask for."""
 
 from base64 import urlsafe_b64encode
-from itertools import pairwise
+from itertools import count, pairwise
 
 import msgspec
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.archive import session_pages
@@ -208,11 +208,11 @@ def postgresql_archive(postgresql_server):
 
 SHARDS = 4
 shard_numbers = st.integers(0, SHARDS - 1)
-entries = st.tuples(st.just("entry"), shard_numbers, st.integers(0, 3), st.integers(1, 3))
+entries = st.tuples(st.just("entry"), shard_numbers, st.integers(0, 9), st.integers(1, 2))
 reads = st.tuples(st.just("read"), shard_numbers, st.integers(0, 5))
 polls = st.tuples(st.just("poll"), st.integers(1, 4))
 erasures = st.tuples(st.just("erase"), st.integers(0, 40))
-histories = st.lists(st.one_of(entries, entries, reads, reads, polls, erasures), max_size=25)
+histories = st.lists(st.one_of(entries, entries, polls, reads, erasures), min_size=8, max_size=25)
 
 
 class PolledArchive:
@@ -221,7 +221,7 @@ class PolledArchive:
     def __init__(self, archive, run):
         self.archive = archive
         self.survey = f"survey{run}"
-        self._run = run
+        self._numbers = count(run * 1_000)
         self.base = AT + run * 1_000_000
         self._last = dict.fromkeys(range(SHARDS), (self.base, 0))
         self._until = dict.fromkeys(range(SHARDS), self.base)
@@ -236,7 +236,7 @@ class PolledArchive:
         ms = max(last_ms, self._until[shard]) + later_ms
         seq = last_seq + 1 if ms == last_ms else 0
         self._last[shard] = ms, seq
-        ids = [session_id(self._run * 1_000 + len(self.there) + number) for number in range(ending)]
+        ids = [session_id(next(self._numbers)) for _ in range(ending)]
         records = [each for one in ids for each in finished_session(one, ms, survey=self.survey)]
         self.archive.add(shard, ms, PERSON, *records, seq=seq)
         self._until[shard] = max(self._until[shard], ms)
@@ -266,6 +266,7 @@ class PolledArchive:
 
 def check_that_a_reader_gets_all_once(archive, runs):
     @settings(max_examples=examples(30), deadline=None, database=None, derandomize=True)
+    @example(history=[("entry", 0, 3, 1), ("poll", 3), ("entry", 1, 1, 1)])
     @given(history=histories)
     def check(history):
         polled = PolledArchive(archive, next(runs))
@@ -490,3 +491,17 @@ def test_a_cursor_is_read_as_it_was_written(order, place):
 def test_what_is_no_cursor_is_told(written):
     with pytest.raises(InvalidCursorError):
         read_cursor("ended", written)
+
+
+def test_one_session_is_told_of_too_before_it_is_shown(api, valkey):
+    identity = api.invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    assert audited(valkey) == []
+    api.session(identity)
+    api.find(clientReference="r", channel="clinic")
+    api.session("0" * 16)
+    api.cancel(identity)
+    assert [each[1:3] for each in audited(valkey)] == [
+        ("read session", identity),
+        ("read session", identity),
+        ("cancel session", identity),
+    ]

@@ -1,10 +1,13 @@
 """A session is found by its id or its inviter's reference, in whatever state, by a key that may see it."""
 
+from contextlib import closing
 from time import time
 
 import pytest
 import requests
 
+from config.archive import schema
+from config.archive.database import ArchiveDatabase
 from config.store import function_calls, keyspace, redis_client
 from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
 from engine.model import lane as lane_format
@@ -236,10 +239,14 @@ def test_one_that_was_accepted_and_is_nowhere_has_to_be_looked_for(api, store):
 
 
 @pytest.mark.parametrize("archived, days", [(False, 29), (True, 6)])
-def test_one_that_is_nowhere_was_lost_only_if_the_event_stream_would_know_of_it(base, store, archived, days):
+def test_one_that_is_nowhere_was_lost_only_if_the_event_stream_would_know_of_it(
+    base, store, tmp_path, archived, days
+):
     """An archive that has its end lets it leave Redis sooner."""
     api, day = Api(base, "both"), 86_400_000
     if archived:
+        with closing(ArchiveDatabase(f"sqlite:///{tmp_path / 'archive.db'}")) as database:
+            schema.migrate(database)
         store.client.set(keyspace.archived_key(K), "1-0 1")
     now = redis_client.server_time_ms(store.client)
     store.index(since=now - days * day)

@@ -1,8 +1,5 @@
 """What the archiver does, as small as it can be: an archive is filled from the event streams, page by page, each under the lock
-of its shard. Run as a program it archives one shard, and has the fault points `archive_locked` and `archive_read`."""
-
-import sys
-from contextlib import closing
+of its shard."""
 
 import redis
 
@@ -10,10 +7,10 @@ from config.archive import schema
 from config.archive.database import ArchiveDatabase, Position
 from config.archive.records import EntryId
 from config.store import keyspace, redis_client
-from config.telemetry import faults
 from engine.model.events import decode_records
 from workers.archiving.archive_rows import EntryPlace
-from workers.archiving.page_writer import PageEntry, write_page
+from workers.archiving.page_writer import write_page
+from workers.archiving.projection import PageEntry
 
 PAGE_SIZE = 100
 
@@ -30,9 +27,7 @@ def archive_page(client: redis.Redis, k: int, database: ArchiveDatabase, size: i
     """Archive the next page of a shard; answers how many entries it had."""
     with database.writing() as connection:
         position = database.lock_position(connection, "events", k)
-        faults.reach("archive_locked")
         page = _read_page(client, k, position, size)
-        faults.reach("archive_read")
         write_page(connection, page, lambda sender: f"hash of {sender[-1]}")
         now = redis_client.server_time_ms(client)
         last = page[-1].place if page else EntryPlace(k, position.last_ms, position.last_seq)
@@ -55,13 +50,3 @@ def _read_page(client: redis.Redis, k: int, position: Position, size: int) -> li
         )
         for entry_id, fields in found
     ]
-
-
-def main(redis_url: str, archive_url: str, k: str) -> None:
-    with redis_client.connect(redis_url) as client, closing(ArchiveDatabase(archive_url)) as database:
-        while archive_page(client, int(k), database):
-            pass
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

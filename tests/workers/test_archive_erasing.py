@@ -3,26 +3,26 @@
 import json
 import os
 import sqlite3
-import sys
 from pathlib import Path
 from threading import Thread
 
 import msgspec
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, insert, or_, select, text
 
 from config.archive import tables
 from config.archive.database import ArchiveDatabase
 from config.settings.config_errors import Secret
 from config.store import keyspace
 from engine.model.events import ReceiptRecorded, SessionOpened, SmsSent, encode_event
-from tests.support.archived import archive_everything, archive_page
-from tests.support.processes import Process
+from tests.support.archived import archive_everything
+from tests.support.processes import Process, procfile
 from tests.support.waiting import HANG_S, until
 from workers.archiving import erasing
 from workers.archiving.erasing import erase_sender
 from workers.commands.erase import ArchiveNotErasedError, SenderEraser, erase
+from workers.commands.transcript import transcript
 from workers.store.optouts import open_opt_out_list
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -197,6 +197,22 @@ def test_an_archive_that_has_been_seen_and_is_not_here_is_not_taken_for_none(tow
     assert CliRunner().invoke(erase, [ANNA, "--dry-run"]).exit_code == 1
 
 
+def test_an_archive_of_another_deployment_is_left_alone(town, sqlite_archive):
+    converse(town, ANNA)
+    archive_everything(town.client, shards(town), sqlite_archive)
+    with sqlite_archive.writing() as connection:
+        connection.execute(insert(tables.deployment), {"name": "id", "value": b"one"})
+    town.client.set(keyspace.DEPLOYMENT_KEY, "another")
+    rows = archived_rows(sqlite_archive, ANNA)
+    done = CliRunner().invoke(erase, [ANNA, "--yes"])
+    assert (done.exit_code, "is of another deployment" in done.stderr) == (1, True)
+    assert archived_rows(sqlite_archive, ANNA) == rows
+    assert "it is of another deployment" in CliRunner().invoke(transcript, [ANNA]).stderr
+    town.client.set(keyspace.DEPLOYMENT_KEY, "one")
+    assert CliRunner().invoke(erase, [ANNA, "--yes"]).exit_code == 0
+    assert archived_rows(sqlite_archive, ANNA) == {}
+
+
 def test_a_postgresql_that_does_not_answer_is_told(town):
     converse(town, ANNA)
     elsewhere = on_archive(town, "postgresql://parley@127.0.0.1:1/postgres")
@@ -224,28 +240,31 @@ def waits_for_a_lock(database):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("place", ["archive_locked", "archive_read"])
+@pytest.mark.parametrize("place", ["after_lock_position", "after_read_stream", "before_commit_page"])
 def test_an_archiver_that_stands_still_brings_nobody_back(
     town, archive_url, archive_database, place, tmp_path, valkey
 ):
-    """It has locked the shard, and has read the person's entries or is about to; they are erased; it goes on."""
+    """The real process has locked the shard, and has read the person's entries or is about to; they are erased; it goes on."""
+    shard_of_hers = shard(town, ANNA)
     neighbour = next(
-        each for each in map("+3361000{:04}".format, range(10_000)) if shard(town, each) == shard(town, ANNA)
+        each for each in map("+3361000{:04}".format, range(999)) if shard(town, each) == shard_of_hers
     )
     for sender in (ANNA, neighbour):
         converse(town, sender)
-    k = shard(town, ANNA)
-    archive_page(town.client, k, archive_database, size=2)
-    archiver = Process(
-        "archiver",
-        f"{sys.executable} -m tests.support.archived {valkey.url} {archive_url} {k}",
-        {**os.environ, "PARLEY_FAULT": f"stop:{place}"},
-        tmp_path / "archiver.log",
-    )
+    environment = {
+        **os.environ,
+        "PARLEY_REDIS_URL": valkey.url,
+        "PARLEY_BROKER_URL": valkey.broker_url,
+        "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+        "PARLEY_SURVEYS": str(tmp_path / "surveys"),
+        "PARLEY_ARCHIVE_URL": archive_url,
+        "PARLEY_FAULT": f"stop:{place}",
+    }
+    archiver = Process("archive", procfile()["archive"], environment, tmp_path / "archive.log")
     try:
         archiver.wait_stopped()
-        eraser = SenderEraser(on_archive(town, archive_url), open_opt_out_list(town.client, shards(town), ""))
-        erasing_it = Thread(target=eraser.erase, args=[ANNA])
+        optouts = open_opt_out_list(town.client, shards(town), "")
+        erasing_it = Thread(target=SenderEraser(on_archive(town, archive_url), optouts).erase, args=[ANNA])
         erasing_it.start()
         until(lambda: town.records(ANNA) == [], 10, "Redis has nothing of her any more")
         until(
@@ -254,9 +273,12 @@ def test_an_archiver_that_stands_still_brings_nobody_back(
             "the archive's turn has come",
         )
         archiver.sigcont()
-        assert archiver.wait_dead() == 0, archiver.log.read_text()
         erasing_it.join(HANG_S)
+        until(
+            lambda: archived_rows(archive_database, neighbour).get("messages", 0) > 4,
+            10,
+            "the other's is archived",
+        )
     finally:
         archiver.kill9()
     assert archived_rows(archive_database, ANNA) == {}
-    assert archived_rows(archive_database, neighbour)["messages"] > 4

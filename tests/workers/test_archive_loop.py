@@ -131,6 +131,7 @@ def test_one_that_hangs_in_a_transaction_is_ended_by_the_server_and_commits_noth
 ):
     """Else it would keep its shard from everybody for ever."""
     monkeypatch.setattr("config.archive.database.WRITER_SILENCE_S", 1)
+    monkeypatch.setattr(stream_archiver, "SHARDS_AT_ONCE", 1)
     name = postgresql_server.create_database()
     databases = [ArchiveDatabase(postgresql_server.url(name)) for _ in range(2)]
     late, other = (preparing(client, database)() for database in databases)

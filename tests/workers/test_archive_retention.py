@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select
 
 from config.archive import tables
-from config.archive.database import EVENTS_SOURCE
+from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.store import keyspace
 from engine.model.events import (
     Answer,
@@ -22,10 +22,11 @@ from engine.model.events import (
 )
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.archiving import retention
-from workers.archiving.page_writer import PageEntry, write_page
-from workers.archiving.projection import EntryPlace
-from workers.archiving.retention import RetentionCounts, run_retention, sweep_hourly
+from workers.archiving import archive_retention
+from workers.archiving.archive_retention import RetentionCounts, run_retention, sweep_archive_hourly
+from workers.archiving.archive_rows import EntryPlace
+from workers.archiving.page_writer import write_page
+from workers.archiving.projection import PageEntry
 from workers.store.session_records import group_by_session
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -206,7 +207,7 @@ def test_a_receipt_that_came_after_its_session_was_deleted_does_not_stay(town):
 
 def test_many_pages_are_deleted(town, monkeypatch):
     for name in ("SESSIONS_A_PAGE", "ROWS_A_PAGE", "SESSIONS_FOUND_AT_ONCE"):
-        monkeypatch.setattr(retention, name, 3)
+        monkeypatch.setattr(archive_retention, name, 3)
     for place in range(10):
         town.hold(ANNA, f"a{place}", town.brief, ended_at=DAY_0)
         town.hold(BORIS, f"b{place}", town.long, ended_at=DAY_0 + 40 * DAY)
@@ -240,22 +241,22 @@ def test_one_process_sweeps_in_an_hour_and_none_while_clocks_differ(town, monkey
     world = msgspec.structs.replace(town.world, settings=town.settings)
     town.hold(ANNA, "aa", town.brief, ended_at=1_000)
     differ = [True]
-    judge = retention.ServerClockJudge
+    judge = archive_retention.ServerClockJudge
     monkeypatch.setattr(
-        retention, "ServerClockJudge", lambda: judge(own_ms=lambda: 0) if differ[0] else judge()
+        archive_retention, "ServerClockJudge", lambda: judge(own_ms=lambda: 0) if differ[0] else judge()
     )
-    assert sweep_hourly(world, town.database) is None
+    assert sweep_archive_hourly(world, town.database) is None
     assert town.sessions() == {"aa"}
     differ[0] = False
-    assert sweep_hourly(world, town.database).sessions == 1
-    assert sweep_hourly(world, town.database) is None
+    assert sweep_archive_hourly(world, town.database).sessions == 1
+    assert sweep_archive_hourly(world, town.database) is None
     assert 0 < town.client.pttl(keyspace.ARCHIVE_RETENTION_KEY) < 3_600_000
 
 
 def test_a_session_that_is_no_longer_due_under_the_lock_stays(town, monkeypatch):
     """It was due when it was found; then more was heard of it."""
     town.hold(ANNA, "aa", town.long)
-    find = retention._find_sessions
+    find = archive_retention._find_sessions
 
     def found_then_heard_of(database, due):
         found = find(database, due)
@@ -263,6 +264,22 @@ def test_a_session_that_is_no_longer_due_under_the_lock_stays(town, monkeypatch)
             town.write(ANNA, SmsReceived(DAY_0 + 40 * DAY, "clinic", "aa", "e9", "still here"))
         return found
 
-    monkeypatch.setattr(retention, "_find_sessions", found_then_heard_of)
+    monkeypatch.setattr(archive_retention, "_find_sessions", found_then_heard_of)
     assert town.clean(KEEP_DAYS + 1).sessions == 0
+    assert town.sessions() == {"aa"}
+
+
+def test_nothing_is_swept_where_no_archive_is_yet(town, tmp_path):
+    database = ArchiveDatabase(f"sqlite:///{tmp_path / 'none.db'}")
+    assert sweep_archive_hourly(town.world, database) is None
+    assert database.is_missing
+
+
+def test_an_archive_of_another_deployment_is_left_alone(town):
+    world = msgspec.structs.replace(town.world, settings=town.settings)
+    town.hold(ANNA, "aa", town.brief, ended_at=1_000)
+    with town.database.writing() as connection:
+        connection.execute(insert(tables.deployment), {"name": "id", "value": b"one"})
+    town.client.set(keyspace.DEPLOYMENT_KEY, "another")
+    assert sweep_archive_hourly(world, town.database) is None
     assert town.sessions() == {"aa"}

@@ -397,12 +397,8 @@ def test_a_workbook_has_the_codebook_as_a_sheet(archive, tmp_path):
     archive.add_session(ANSWERS)
     ok("clinic", "--out", tmp_path / "x.xlsx")
     rows = sheet_rows(tmp_path / "x.xlsx", "codebook")
-    named = {row["name"]: row for row in rows if not row["option"]}
-    assert set(sheet_rows(tmp_path / "x.xlsx")[0]) <= set(named) | {
-        "toppings/oil",
-        "toppings/salt",
-        "toppings/basil",
-    }
+    columns = {row["name"] for row in rows if row["option"] is None or row["column"]}
+    assert set(sheet_rows(tmp_path / "x.xlsx")[0]) == columns
     (green,) = [row for row in rows if row["option"] == "g"]
     assert (green["name"], green["place"], green["text fr"]) == ("colour", 2, "Vert")
 
@@ -515,19 +511,39 @@ def test_the_codebook_is_written_beside(archive, tmp_path):
     ok("clinic", "--out", tmp_path / "x.csv", "--codebook", tmp_path / "book.json")
     codebook = msgspec.json.decode((tmp_path / "book.json").read_bytes(), type=Codebook)
     told = {each.name for each in (*codebook.columns, *codebook.variables, *codebook.questions)}
-    told |= {option.name for question in codebook.questions for option in question.options}
-    assert set(read_csv(tmp_path / "x.csv")[0]) <= told
+    told |= {
+        each.name
+        for question in codebook.questions
+        if question.kind == "options"
+        for each in question.options
+    }
+    assert set(read_csv(tmp_path / "x.csv")[0]) == told
+    ok("clinic", "--out", tmp_path / "x.csv", "--codebook", tmp_path / "book.json", "--long", "--force")
+    codebook = msgspec.json.decode((tmp_path / "book.json").read_bytes(), type=Codebook)
+    told = {each.name for each in (*codebook.columns, *codebook.variables)}
+    assert set(read_csv(tmp_path / "x.csv")[0]) == told
+
+
+def test_a_line_of_json_keeps_each_answers_own_type_where_it_changed(archive, tmp_path):
+    first = archive.add_survey(SURVEY)
+    archive.add_session(ANSWERS, version=first)
+    second = archive.add_survey(NEXT_SURVEY)
+    archive.add_session([("temperature", Answer("warm", "warm"), "text")], version=second)
+    ok("clinic", "--out", tmp_path / "x.jsonl")
+    told = [json.loads(line)["answers"] for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [each["temperature"]["value"] for each in told] == [98.6, "warm"]
 
 
 # Whole or not there, and told
 
 
-def test_a_file_that_is_there_is_replaced_only_by_force(archive, tmp_path):
+def test_a_file_that_is_there_is_replaced_only_by_force(archive, tmp_path, valkey):
     archive.add_survey(SURVEY)
     (tmp_path / "x.csv").write_text("mine")
     result = call("clinic", "--out", tmp_path / "x.csv")
     assert (result.exit_code, "--force" in result.output) == (1, True)
     assert (tmp_path / "x.csv").read_text() == "mine"
+    assert not valkey.client().exists(keyspace.AUDIT_KEY), "nothing was read"
     ok("clinic", "--out", tmp_path / "x.csv", "--force")
     assert (tmp_path / "x.csv").read_text() != "mine"
 

@@ -5,7 +5,8 @@ locked. So any number of processes may do this, each may die or hang at any mome
 meanwhile. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import NamedTuple
 
@@ -41,6 +42,9 @@ ADVANCE_INTERVAL_S = 1.0
 
 HELD_INTERVAL_S = 5.0
 """How often a shard is looked at again that is held."""
+
+SHARDS_AT_ONCE = 2
+"""Shards of which one process moves pages at the same time, on PostgreSQL: its CPU and the server's are then both busy."""
 
 _SHARDS_A_STATEMENT = 500
 
@@ -87,8 +91,8 @@ class StreamArchiver:
         tips = read_tips(self._redis, self._shards)
         require_deployment(self._deployment, tips.deployment, self._database)
         has_more = False
-        for k in self._shards_to_look_at(tips):
-            moved = self._look_at_shard(k)
+        shards = list(self._shards_to_look_at(tips))
+        for k, moved in zip(shards, self._look_at_shards(shards), strict=True):
             if moved is None:
                 continue
             self._is_to_advance = True
@@ -103,6 +107,13 @@ class StreamArchiver:
         for k in range(self._shards):
             if tips.last_ids[k] != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:
                 yield k
+
+    def _look_at_shards(self, shards: Sequence[int]) -> Iterable[MovedPage | None]:
+        """Move a page of each of these shards, in the order given. PostgreSQL writes one while the next is made ready."""
+        if self._database.is_sqlite or len(shards) < 2:
+            return map(self._look_at_shard, shards)
+        with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+            return pool.map(self._look_at_shard, shards)
 
     def _look_at_shard(self, k: int) -> MovedPage | None:
         """Move a page; None if another process has the shard, or it is held."""

@@ -1,7 +1,7 @@
 """When is what was said in a session deleted from Redis? When its survey's `keep` has passed since it ended: its entries in
 the event stream, its dead letters, and whose it was. An invitation that was refused counts as a session that ended then, of
 its survey as it is today. What belongs to no session, and to a survey without `keep`, stays for as long as the stream is kept.
-The archive does the same by the same times (workers/archiving/retention.py); what this sweep deletes before it was archived
+The archive does the same by the same times (workers/archiving/archive_retention.py); what this sweep deletes before it was archived
 never gets there.
 
 An hour's sweep is made by whichever clock process takes the lock; one that died is made up for by the next. Everything

@@ -32,6 +32,7 @@ from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.erasing import ArchivedTraces, count_sender, erase_sender
+from workers.archiving.same_deployment import is_of_another_deployment
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both
@@ -165,6 +166,9 @@ class SenderEraser:
     def _find_archive(self) -> bool:
         """Whether there is an archive. Raises ArchiveNotErasedError if there is one somewhere else."""
         if has_schema(self._archive):
+            with self._archive.reading() as connection:
+                if is_of_another_deployment(self._redis, connection):
+                    raise ArchiveNotErasedError("the one at PARLEY_ARCHIVE_URL is of another deployment")
             return True
         if event_stream.is_archived(self._redis, self._settings.shards):
             raise ArchiveNotErasedError("there is one, but not where PARLEY_ARCHIVE_URL says")
@@ -382,8 +386,8 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
         raise click.ClickException(_unfinished_sentence(str(e), dry_run=dry_run)) from e
     if eraser.log_is_held:
         click.echo(
-            "the archive is being read: some bytes of what was removed stay in its -wal file until the next erasure, or until "
-            "the archive's process writes over them",
+            "the archive is being read: some bytes of what was removed stay in its -wal file until the next "
+            "erasure, or until the archive's process writes over them",
             err=True,
         )
     if as_json:
@@ -402,8 +406,8 @@ def _unfinished_sentence(why: str, *, dry_run: bool) -> str:
     if dry_run:
         return f"what the archive has of them cannot be counted: {why}"
     return (
-        f"Redis has nothing of them any more, but the archive has what it had: {why}. Type this again once it can be "
-        "reached; erasing twice does no harm."
+        f"Redis has nothing of them any more, but the archive has what it had: {why}. "
+        "Type this again once it can be reached; erasing twice does no harm."
     )
 
 

@@ -33,11 +33,11 @@ from workers.commands.reports.filter_options import (
 from workers.exporting.output_file import require_absent, whole_file, whole_folder
 from workers.exporting.result_export import (
     ExportChoices,
-    ExportColumns,
     ExportReport,
+    describe_columns,
+    described_rows,
     export_files,
     export_table,
-    find_export_columns,
 )
 from workers.exporting.result_files import ENDED_PROPERLY
 from workers.exporting.session_stream import count_sessions
@@ -193,16 +193,16 @@ def _export_table(
 ) -> None:
     with database.reading() as connection:
         _require_known(connection, filters)
-        columns = find_export_columns(connection, filters)
+        described = describe_columns(connection, filters, numbers=choices.pseudonyms is None)
         total = count_sessions(connection, filters) if sys.stderr.isatty() else 0
         with (
             _output(target, replace=force) as output,
             progress_bar(total, f"sessions of {filters.survey}") as advance,
         ):
-            report = export_table(connection, filters, columns, choices, output, advance)
+            report = export_table(connection, filters, described, choices, output, advance)
             if codebook is not None:
-                _write_codebook(codebook, columns.codebook, replace=force)
-    _print_report(target, report, columns)
+                _write_codebook(codebook, described_rows(described, choices), replace=force)
+    _print_report(target, report, described)
 
 
 def _require_known(connection: Connection, filters: ResultFilters) -> None:
@@ -224,8 +224,7 @@ def _write_codebook(target: Path, codebook: Codebook, *, replace: bool) -> None:
         written.write_bytes(msgspec.json.format(msgspec.json.encode(codebook), indent=2) + b"\n")
 
 
-def _print_report(target: Path, report: ExportReport, columns: ExportColumns) -> None:
-    codebook = columns.codebook
+def _print_report(target: Path, report: ExportReport, codebook: Codebook) -> None:
     sessions = pluralize(report.sessions, "session").replace(
         str(report.sessions), format_count(report.sessions), 1
     )

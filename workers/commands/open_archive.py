@@ -11,6 +11,7 @@ from config.archive import schema
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.settings.config_errors import ConfigError
 from workers.archiving.joined_history import HistoryReader
+from workers.archiving.same_deployment import is_of_another_deployment
 from workers.store import event_stream
 from workers.store.deployment import Deployment
 
@@ -52,6 +53,9 @@ def _readable_archive(deployment: Deployment, archive: ArchiveDatabase) -> tuple
     older release, and SQLAlchemyError."""
     if schema.has_schema(archive):
         schema.require_schema(archive)
+        with archive.reading() as connection:
+            if is_of_another_deployment(deployment.lanes, connection):
+                return None, "it is of another deployment"
         return archive, ""
     seen = event_stream.is_archived(deployment.lanes, deployment.settings.shards)
     return None, "it is not here, though it has been seen" if seen else ""

@@ -152,4 +152,6 @@ def _printer(
         yield lambda report: console.print(render_results(report, console, name_person, zones))
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
-        yield lambda report: shown.update(render_results(report, console, name_person, zones), refresh=True)
+        yield lambda report: shown.update(
+            render_results(report, console, name_person, zones, latest_first=True), refresh=True
+        )

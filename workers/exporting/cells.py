@@ -57,6 +57,16 @@ def answer_cell(kind: ColumnKind, rows: Sequence[Row[Any]]) -> Cell:
             return OPTION_SEPARATOR.join(str(each.value) for each in rows)
 
 
+def native_cell(rows: Sequence[Row[Any]]) -> Cell:
+    """The value of an answer as it was stored, whatever a column of other versions' answers holds."""
+    row = rows[0]
+    if len(rows) > 1:
+        return answer_cell("options", rows)
+    if row.value_yes is not None:
+        return bool(row.value_yes)
+    return number_cell(row.value_number, row.value)
+
+
 def number_cell(number: float | None, written: str | None) -> Cell:
     """A number, without a point if it is whole; as it is written if it is none that every file can hold."""
     if number is None or not math.isfinite(number):

@@ -2,7 +2,7 @@
 is of one moment, however long it takes and whatever a campaign adds meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, assert_never
@@ -13,10 +13,18 @@ from sqlalchemy import Connection
 from config.archive.pseudonyms import Pseudonyms
 from config.archive.result_filters import ResultFilters
 from config.archive.surveys_kept import read_surveys
-from engine.surveys.codebook import Codebook, build_codebook
+from engine.surveys.codebook import Codebook, CodebookColumn, build_codebook
 from workers.exporting.parquet_writer import ParquetWriter
 from workers.exporting.result_files import write_result_files
-from workers.exporting.result_rows import LongTable, NestedTable, ResultTable, RowChoices, WideTable
+from workers.exporting.result_rows import (
+    LONG_COLUMNS,
+    LongTable,
+    NestedTable,
+    ResultTable,
+    RowChoices,
+    TableColumn,
+    WideTable,
+)
 from workers.exporting.session_stream import answered_steps, stream_sessions, variable_spellings
 from workers.exporting.table_writers import CsvWriter, JsonLinesWriter, TableWriter
 from workers.exporting.xlsx_writer import XlsxWriter
@@ -48,36 +56,34 @@ class ExportReport(msgspec.Struct):
     remarks: list[str] = []
 
 
-class ExportColumns(msgspec.Struct, frozen=True):
-    """What an export's columns are made of: the codebook, and the keys of the variables that have one."""
-
-    codebook: Codebook
-    variables: frozenset[str]
-
-
-def find_export_columns(connection: Connection, filters: ResultFilters) -> ExportColumns:
-    """The columns of all versions of the survey that the archive has, and of what was answered beside. A variable has one if a
-    version's file declares it, or one of the sessions has it."""
+def describe_columns(connection: Connection, filters: ResultFilters, *, numbers: bool) -> Codebook:
+    """The codebook of what is exported: of all versions of the survey that the archive has, and of what was answered beside. A
+    variable has a column if a version's file declares it, or one of the sessions has it. People have their numbers or, if
+    `numbers` is false, their pseudonyms."""
     surveys = read_surveys(connection, filters.survey)
     spelled = variable_spellings(connection, filters)
     steps = answered_steps(connection, filters.survey)
     codebook = build_codebook(surveys, spelled.values(), steps, filters.survey)
-    declared = {each.key for each in codebook.variables if each.source == "survey"}
-    return ExportColumns(codebook, frozenset(declared | spelled.keys()))
+    unused = "pseudonym" if numbers else "number"
+    return msgspec.structs.replace(
+        codebook,
+        columns=[each for each in codebook.columns if each.name != unused],
+        variables=[each for each in codebook.variables if each.source == "survey" or each.key in spelled],
+    )
 
 
 def export_table(
     connection: Connection,
     filters: ResultFilters,
-    columns: ExportColumns,
+    codebook: Codebook,
     choices: ExportChoices,
     output: Path | BinaryIO,
     advance: Advance,
 ) -> ExportReport:
     """Write the sessions that meet the filters to `output`, a path unless it is a CSV or JSON lines."""
-    table = _make_table(columns, choices)
+    table = _make_table(codebook, choices)
     report = ExportReport(remarks=[])
-    with _open_writer(output, table, columns.codebook, choices) as writer:
+    with _open_writer(output, table.columns, described_rows(codebook, choices), choices) as writer:
         for session in stream_sessions(connection, filters):
             for row in table.rows_of(session):
                 writer.write_row(row)
@@ -100,24 +106,26 @@ def export_files(
     return report
 
 
-def _make_table(columns: ExportColumns, choices: ExportChoices) -> ResultTable:
-    rows = RowChoices(
-        pseudonyms=choices.pseudonyms,
-        language=choices.language,
-        raw=choices.raw,
-        variables=columns.variables,
-    )
+def described_rows(codebook: Codebook, choices: ExportChoices) -> Codebook:
+    """The codebook with what the long form has of each answer, if that is chosen."""
+    if not choices.long:
+        return codebook
+    further = [CodebookColumn(name, name, kind, meaning) for name, kind, meaning in LONG_COLUMNS]
+    return msgspec.structs.replace(codebook, columns=[*codebook.columns, *further])
+
+
+def _make_table(codebook: Codebook, choices: ExportChoices) -> ResultTable:
+    rows = RowChoices(pseudonyms=choices.pseudonyms, language=choices.language, raw=choices.raw)
     if choices.long:
-        return LongTable(columns.codebook, rows)
-    return (NestedTable if choices.form == "jsonl" else WideTable)(columns.codebook, rows)
+        return LongTable(codebook, rows)
+    return (NestedTable if choices.form == "jsonl" else WideTable)(codebook, rows)
 
 
 @contextmanager
 def _open_writer(
-    output: Path | BinaryIO, table: ResultTable, codebook: Codebook, choices: ExportChoices
+    output: Path | BinaryIO, columns: Sequence[TableColumn], codebook: Codebook, choices: ExportChoices
 ) -> Iterator[TableWriter]:
     """A writer of the chosen format, which its user closes."""
-    columns = table.columns
     match choices.form:
         case "xlsx":
             yield XlsxWriter(_require_path(output), columns, codebook)

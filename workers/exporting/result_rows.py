@@ -12,8 +12,8 @@ from sqlalchemy import Row
 from config.archive.pseudonyms import Pseudonyms
 from engine.answers.yes_no import NO_IN_TEXTS, YES_IN_TEXTS
 from engine.surveys.codebook import Codebook, CodebookQuestion
-from engine.surveys.session_columns import SESSION_COLUMNS, ColumnKind
-from workers.exporting.cells import Cell, NumberHider, answer_cell, moment_text, number_cell
+from engine.surveys.session_columns import ColumnKind, SessionColumn
+from workers.exporting.cells import Cell, NumberHider, answer_cell, moment_text, native_cell, number_cell
 from workers.exporting.session_stream import StoredSession
 
 AnswerRows = Sequence[Row[Any]]
@@ -29,24 +29,24 @@ class TableColumn(NamedTuple):
 
 class RowChoices(msgspec.Struct, frozen=True, kw_only=True):
     """What rows are to hold. `pseudonyms` are None if numbers stand in the results. `language`: options are told by their labels
-    in it; empty: by their ids. `raw`: beside each answer's value stands what the person wrote. `variables` are the keys of
-    those that have a column."""
+    in it; empty: by their ids. `raw`: beside each answer's value stands what the person wrote."""
 
     pseudonyms: Pseudonyms | None = None
     language: str = ""
     raw: bool = False
-    variables: frozenset[str] = frozenset()
 
 
 class ResultTable(ABC):
-    """A table of results: its columns, and a session's rows in it."""
+    """A table of results: its columns, which are those of the codebook, and a session's rows in it."""
 
     def __init__(self, codebook: Codebook, choices: RowChoices) -> None:
         self._choices = choices
-        unused = "number" if choices.pseudonyms is not None else "pseudonym"
-        self._facts = [each for each in SESSION_COLUMNS if each.name != unused]
+        self._facts = codebook.columns
+        names = [each.name for each in self._facts]
+        self._person_place = names.index("number" if choices.pseudonyms is None else "pseudonym")
+        self._reference_place = names.index("reference")
         self._makers = [_FACT_MAKERS[each.name] for each in self._facts]
-        self._variables = [each for each in codebook.variables if each.key in choices.variables]
+        self._variables = codebook.variables
         self._questions = {each.step: QuestionCells(each, choices.language) for each in codebook.questions}
 
     @property
@@ -70,18 +70,15 @@ class ResultTable(ABC):
             person = self._choices.pseudonyms.of(row.sender)
             hide = NumberHider(row.sender, person).hide
         cells = [make(row) for make in self._makers]
-        cells[_PERSON_PLACE] = None
-        cells += [session.variables.get(each.key) for each in self._variables]
-        cells = list(map(hide, cells))
-        cells[_PERSON_PLACE] = person
+        cells[self._person_place] = person
+        cells[self._reference_place] = hide(row.reference)
+        cells += [hide(session.variables.get(each.key)) for each in self._variables]
         return cells, hide
 
 
 def _as_it_is(cell: Cell) -> Cell:
     return cell
 
-
-_PERSON_PLACE = 1
 
 _FACT_MAKERS: Mapping[str, Callable[[Row[Any]], Cell]] = {
     "session": lambda row: row.session,
@@ -144,6 +141,12 @@ class QuestionCells:
             return self._labels.get(cell, cell)
         return cell
 
+    def native_value(self, answer: AnswerRows) -> Cell:
+        """The same, of the type that this very answer has, where the column of all versions has none but texts."""
+        if self.question.type_changed or not self.question.versions:
+            return native_cell(answer)
+        return self.value(answer)
+
     def split(self, answer: AnswerRows) -> list[Cell]:
         """1 and 0, whether each of several options was chosen."""
         chosen = {row.option for row in answer}
@@ -176,24 +179,44 @@ class WideTable(ResultTable):
         yield row
 
 
+LONG_COLUMNS = (
+    SessionColumn("step", "text", "the step whose question it answers"),
+    SessionColumn("answer", "whole_number", "which of the session's answers, from 1"),
+    SessionColumn("choice", "whole_number", "which of several chosen options, from 1"),
+    SessionColumn("answered", "moment", "when it came"),
+    SessionColumn("type", "text", "the answer type"),
+    SessionColumn("raw", "text", "as the person wrote it"),
+    SessionColumn("value", "text", "as it was read: an option's id, or its label if they are asked for"),
+    SessionColumn("value_number", "number", "the same, if it is a number"),
+    SessionColumn("value_date", "date", "the same, if it is a day"),
+    SessionColumn("value_time", "time", "the same, if it is a time of day"),
+    SessionColumn("value_yes", "yes_no", "the same, if it is yes or no"),
+    SessionColumn("option", "text", "the chosen option's id"),
+    SessionColumn("option_place", "whole_number", "where people saw it, from 1"),
+    SessionColumn("answer_misreads", "whole_number", "replies before it that could not be read"),
+    SessionColumn("answer_seconds", "number", "from the question to the answer"),
+)
+"""What the long form has of each answer, behind what it has of its session."""
+
+
 class LongTable(ResultTable):
     """One row for each answer, and for each of several chosen options."""
 
     @property
     def columns(self) -> Sequence[TableColumn]:
-        taken = {name.lower() for name, _ in _LONG_COLUMNS}
+        taken = {each.name for each in LONG_COLUMNS}
         session = [
             TableColumn(f"variable.{name}" if name.lower() in taken else name, kind)
             for name, kind in self._session_columns()
         ]
-        return [*session, *_LONG_COLUMNS]
+        return [*session, *(TableColumn(each.name, each.kind) for each in LONG_COLUMNS)]
 
     def rows_of(self, session: StoredSession) -> Iterator[list[Cell]]:
         row, hide = self._session_cells(session)
         for answer in session.answers:
             yield from ([*row, *map(hide, self._answer_cells(each))] for each in answer)
         if not session.answers:
-            yield [*row, *[None] * len(_LONG_COLUMNS)]
+            yield [*row, *[None] * len(LONG_COLUMNS)]
 
     def _answer_cells(self, answer: Row[Any]) -> list[Cell]:
         question = self._questions.get(answer.step)
@@ -223,25 +246,6 @@ class LongTable(ResultTable):
         return value if isinstance(value, str) else answer.value
 
 
-_LONG_COLUMNS = (
-    TableColumn("step", "text"),
-    TableColumn("answer", "whole_number"),  # which of the session's, from 1
-    TableColumn("choice", "whole_number"),  # which of several chosen options, from 1
-    TableColumn("answered", "moment"),
-    TableColumn("type", "text"),
-    TableColumn("raw", "text"),
-    TableColumn("value", "text"),
-    TableColumn("value_number", "number"),
-    TableColumn("value_date", "date"),
-    TableColumn("value_time", "time"),
-    TableColumn("value_yes", "yes_no"),
-    TableColumn("option", "text"),
-    TableColumn("option_place", "whole_number"),  # where people saw it, from 1
-    TableColumn("answer_misreads", "whole_number"),
-    TableColumn("answer_seconds", "number"),
-)
-
-
 class NestedTable(ResultTable):
     """One object for each session: what is known of it, then `variables` by name, and `answers` by step, each of them the last,
     with those that came before it under `earlier`."""
@@ -269,7 +273,7 @@ class NestedTable(ResultTable):
     def _answer_object(self, answer: AnswerRows, hide: Callable[[Cell], Cell]) -> dict[str, Cell]:
         first, question = answer[0], self._questions[answer[0].step]
         return {
-            "value": hide(question.value(answer)),
+            "value": hide(question.native_value(answer)),
             "raw": hide(first.raw),
             "type": first.type or question.question.type,
             "answered": None if first.at is None else moment_text(first.at),

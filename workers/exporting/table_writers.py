@@ -17,8 +17,9 @@ from engine.surveys.session_columns import ColumnKind
 from workers.exporting.cells import Cell, moment_text, plain_text
 from workers.exporting.result_rows import TableColumn
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001 - as spreadsheets read them
+_FORMULA_STARTS = frozenset("=+-@\t\r＝＋－＠")  # noqa: RUF001 - as spreadsheets read them
 _HARMLESS = re.compile(r"[+-]?[0-9][0-9 .,]*")
+_NUMBER_KINDS: frozenset[ColumnKind] = frozenset(("number", "whole_number"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -54,12 +55,17 @@ class CsvWriter:
         self._text.detach()
         return ()
 
-    def _field(self, kind: ColumnKind, cell: Cell) -> str:
+    def _field(self, kind: ColumnKind, cell: Cell) -> object:
+        """The cell as the csv module writes it right: it knows numbers, and nothing."""
+        if isinstance(cell, str):
+            return self._guard(cell)
+        if cell is None or kind in _NUMBER_KINDS:
+            return cell
         text = plain_text(kind, cell)
-        return self._guard(text) if isinstance(cell, str | list) else text
+        return self._guard(text) if isinstance(cell, list) else text
 
     def _guard(self, text: str) -> str:
-        if self._guards and text.startswith(_FORMULA_STARTS) and not _HARMLESS.fullmatch(text):
+        if text[:1] in _FORMULA_STARTS and self._guards and not _HARMLESS.fullmatch(text):
             return f"'{text}"
         return text
 

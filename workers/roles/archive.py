@@ -7,7 +7,9 @@ import structlog
 from config.archive import schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.telemetry import process_registry
+from config.telemetry.periodic_task import run_periodically
 from workers.archiving.archive_loop import archive_until_stopped
+from workers.archiving.archive_retention import sweep_archive_hourly
 from workers.archiving.deployment_pairing import pair_with_redis
 from workers.archiving.stream_archiver import StreamArchiver
 from workers.roles.worker_process import StopSignal, open_deployment
@@ -15,14 +17,25 @@ from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
 
+SWEEP_INTERVAL_S = 3_600.0
+"""How often it is looked whether anything is due that the archive need not keep."""
+
 
 def run() -> None:
     deployment = open_deployment("archive")
     database = ArchiveDatabase(deployment.settings.archive_url)
     stop = StopSignal()
     log.info("running", role="archive", archive=database.shown_url)
-    with process_registry.send_heartbeats(deployment.settings.redis_url, "archive"):
+    with (
+        process_registry.send_heartbeats(deployment.settings.redis_url, "archive"),
+        run_periodically(partial(run_housekeeping, deployment, database), SWEEP_INTERVAL_S, "tidy"),
+    ):
         archive_until_stopped(partial(prepare_archiver, deployment, database), stop)
+
+
+def run_housekeeping(deployment: Deployment, database: ArchiveDatabase) -> None:
+    """Let go of what the archive need not keep, unless another process has."""
+    sweep_archive_hourly(deployment, database)
 
 
 def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> StreamArchiver:

@@ -17,8 +17,8 @@ _SHORT_BAR_WIDTH = 5
 _STEP_WIDTH = 20
 _REASONS_WIDTH = 26
 _UNKNOWN_KINDS = (
-    "Of {} SMS Parley 0.1.0 did not record what they were for: a step whose text came twice in a row counts once, "
-    "and reminders are not told."
+    "Of {} SMS Parley 0.1.0 did not record what they were for: a step whose text came twice in a row counts "
+    "once, and reminders are not told."
 )
 
 

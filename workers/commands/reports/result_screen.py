@@ -43,17 +43,24 @@ NamePerson = Callable[[str], str]
 
 
 def render_results(
-    report: ResultReport, console: Console, name_person: NamePerson, zones: Mapping[str, ZoneInfo]
+    report: ResultReport,
+    console: Console,
+    name_person: NamePerson,
+    zones: Mapping[str, ZoneInfo],
+    *,
+    latest_first: bool = False,
 ) -> RenderableType:
-    """The whole screen, as wide as the console."""
+    """The whole screen, as wide as the console. `latest_first`: sessions come before questions, as what does not fit is cut."""
     parts: list[RenderableType] = [Text(_headline(report), style="bold")]
     parts += [Text(line, style="dim") for line in describe_archive(report.archive)]
     if report.states:
         parts.append(Padding(_state_table(report.states, report.sessions), (1, 0, 0, 2)))
-    parts += _question_blocks(report, console)
+    questions = list(_question_blocks(report, console))
+    latest: list[RenderableType] = []
     if report.latest:
-        parts += [Text(""), Text(_latest_heading(report), style="bold")]
-        parts.append(_session_table(report, console, name_person, zones))
+        latest += [Text(""), Text(_latest_heading(report), style="bold")]
+        latest.append(_session_table(report, console, name_person, zones))
+    parts += [*latest, *questions] if latest_first else [*questions, *latest]
     return Group(*parts)
 
 

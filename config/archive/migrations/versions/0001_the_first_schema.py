@@ -220,7 +220,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_sessions_ended_at"), "sessions", ["ended_at"], unique=False)
     op.create_index(op.f("ix_sessions_sender"), "sessions", ["sender"], unique=False)
     op.create_index(op.f("ix_sessions_survey_ended_ms"), "sessions", ["survey", "ended_ms"], unique=False)
+    op.create_index(op.f("ix_sessions_survey_opened_at"), "sessions", ["survey", "opened_at"], unique=False)
     op.create_index(op.f("ix_sessions_survey_opened_ms"), "sessions", ["survey", "opened_ms"], unique=False)
+    op.create_index(
+        op.f("ix_sessions_survey_state_opened_at"), "sessions", ["survey", "state", "opened_at"], unique=False
+    )
     op.create_table(
         "surveys",
         sa.Column("version", sa.Text(), nullable=False),

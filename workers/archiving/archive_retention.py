@@ -10,11 +10,13 @@ waits for little. A sweep that dies half-way is gone on with by the next one.
 from collections.abc import Iterator, Sequence
 
 import msgspec
+import redis
 import structlog
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_
 
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
+from config.archive.schema import has_schema
 from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from engine.surveys.survey_registry import SurveyRegistry
@@ -26,6 +28,7 @@ from workers.archiving.row_deletion import (
     delete_page,
     named_tables,
 )
+from workers.archiving.same_deployment import is_of_another_deployment
 from workers.store.clock_difference import ServerClockJudge
 from workers.store.deployment import Deployment
 from workers.store.keep_times import read_keep_times
@@ -61,10 +64,12 @@ class RetentionCounts(msgspec.Struct):
             setattr(self, counted, getattr(self, counted) + rows)
 
 
-def sweep_hourly(deployment: Deployment, database: ArchiveDatabase) -> RetentionCounts | None:
-    """`run_retention`, unless a process has within the hour, or the clocks of Redis and of this machine differ: what is deleted
-    by a wrong time is gone."""
+def sweep_archive_hourly(deployment: Deployment, database: ArchiveDatabase) -> RetentionCounts | None:
+    """`run_retention`, unless a process has within the hour, there is no archive yet, it is of another deployment, or the clocks
+    of Redis and of this machine differ: what is deleted by a wrong time is gone."""
     client = deployment.lanes
+    if not _is_ours(client, database):
+        return None
     now_ms = redis_client.server_time_ms(client)
     if ServerClockJudge().judge(now_ms).hold_deadlines:
         log.warning("nothing is deleted from the archive: the clocks of Redis and of this machine differ")
@@ -76,6 +81,13 @@ def sweep_hourly(deployment: Deployment, database: ArchiveDatabase) -> Retention
     if swept != RetentionCounts():
         log.info("what was said in old sessions is deleted from the archive", **msgspec.structs.asdict(swept))
     return swept
+
+
+def _is_ours(client: redis.Redis, database: ArchiveDatabase) -> bool:
+    if not has_schema(database):
+        return False
+    with database.reading() as connection:
+        return not is_of_another_deployment(client, connection)
 
 
 def run_retention(
