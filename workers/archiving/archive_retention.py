@@ -68,7 +68,7 @@ def sweep_archive_hourly(deployment: Deployment, database: ArchiveDatabase) -> R
     """`run_retention`, unless a process has within the hour, there is no archive yet, it is of another deployment, or the clocks
     of Redis and of this machine differ: what is deleted by a wrong time is gone."""
     client = deployment.lanes
-    if not _is_ours(client, database):
+    if not is_ours(client, database):
         return None
     now_ms = redis_client.server_time_ms(client)
     if ServerClockJudge().judge(now_ms).hold_deadlines:
@@ -83,7 +83,8 @@ def sweep_archive_hourly(deployment: Deployment, database: ArchiveDatabase) -> R
     return swept
 
 
-def _is_ours(client: redis.Redis, database: ArchiveDatabase) -> bool:
+def is_ours(client: redis.Redis, database: ArchiveDatabase) -> bool:
+    """Return whether there is an archive, of this deployment."""
     if not has_schema(database):
         return False
     with database.reading() as connection:

@@ -9,7 +9,8 @@ from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from workers.archiving.archive_loop import archive_until_stopped
-from workers.archiving.archive_retention import sweep_archive_hourly
+from workers.archiving.archive_retention import is_ours, sweep_archive_hourly
+from workers.archiving.audit_mover import move_audit
 from workers.archiving.deployment_pairing import pair_with_redis
 from workers.archiving.stream_archiver import StreamArchiver
 from workers.roles.worker_process import StopSignal, open_deployment
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 SWEEP_INTERVAL_S = 3_600.0
 """How often it is looked whether anything is due that the archive need not keep."""
 
+AUDIT_INTERVAL_S = 5.0
+"""How often it is looked whether anything was told in the audit."""
+
 
 def run() -> None:
     deployment = open_deployment("archive")
@@ -29,6 +33,7 @@ def run() -> None:
     with (
         process_registry.send_heartbeats(deployment.settings.redis_url, "archive"),
         run_periodically(partial(run_housekeeping, deployment, database), SWEEP_INTERVAL_S, "tidy"),
+        run_periodically(partial(archive_audit, deployment, database), AUDIT_INTERVAL_S, "audit"),
     ):
         archive_until_stopped(partial(prepare_archiver, deployment, database), stop)
 
@@ -36,6 +41,14 @@ def run() -> None:
 def run_housekeeping(deployment: Deployment, database: ArchiveDatabase) -> None:
     """Let go of what the archive need not keep, unless another process has."""
     sweep_archive_hourly(deployment, database)
+
+
+def archive_audit(deployment: Deployment, database: ArchiveDatabase) -> int:
+    """Move what was told in the audit, if there is an archive yet and it is this deployment's; answers how many entries."""
+    if not is_ours(deployment.lanes, database):
+        return 0
+    broker = deployment.broker if deployment.lanes in deployment.distinct_servers else None
+    return move_audit(database, deployment.lanes, deployment.settings.shards, broker)
 
 
 def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> StreamArchiver:
