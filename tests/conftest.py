@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from tests.support import example_counts  # noqa: F401 (registers the profile)
 from tests.support.fork_server import FORK_EVENT
@@ -149,7 +149,7 @@ def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]
 def archive_database(archive_url: str) -> Iterator[ArchiveDatabase]:
     """An archive of today's schema with nothing in it."""
     database = ArchiveDatabase(archive_url)
-    schema.migrate(database)
+    archive_schema.migrate(database)
     yield database
     database.close()
 

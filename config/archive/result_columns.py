@@ -11,8 +11,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from config.archive import tables
+from engine.codebook.question_wording import QuestionWording, read_question_wordings
 from engine.surveys.program import QuestionStep, Survey, successor_indexes
-from engine.surveys.question_wording import QuestionWording, read_question_wordings
 from engine.surveys.step_graph import reachable_steps
 
 

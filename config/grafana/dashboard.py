@@ -186,7 +186,7 @@ DASHBOARD_ROWS = [
               [PromQuery(rate_by("rings_failed", "queue", "").expr, "{{queue}} not rung"),
                PromQuery(rate_by("leases_lost", "queue", "").expr, "{{queue}} lease lost"),
                PromQuery(rate_by("self_tests", "outcome", "").expr, "self-test {{outcome}}")]),
-        Panel("Invitations that wait", "short", "For their pace, the end of quiet hours, the day's SMS, or their moment, if that is near.",
+        Panel("Invitations that wait", "short", "For their pace, the end of quiet hours, the day's SMS, or a moment that is near.",
               [redis_gauge("invitations_held", "channel", _CHANNEL)]),
         Panel("Spool", "short", "Events on a machine's disk, acknowledged while Redis was away.",
               [machine_gauge("spool_events")]),

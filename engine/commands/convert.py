@@ -39,7 +39,7 @@ def convert(file: Path, target: Path | None) -> None:
     click.echo(f"Wrote {into}", err=True)
     if converted.name != file.stem:
         click.echo(
-            f"'{file.stem}' is no name of a YAML survey: it is called {converted.name}, by which channels have to name it",
+            f"'{file.stem}' is no name of a YAML survey: it is called {converted.name}, as channels must say",
             err=True,
         )
 

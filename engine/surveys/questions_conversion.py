@@ -102,9 +102,10 @@ def _rename_condition(condition: Condition, identity: str) -> Condition:
 
 
 def _survey_lines(survey: Survey) -> Iterator[str]:
-    yield f"# {survey.file} as a survey of Parley's own language. It behaves as that file does, whose items 0, 1, 2 … are the"
-    yield "# steps q0, q1, q2 … here. Everything below may be changed; `parley lint` says what is wrong with it, and"
-    yield "# `parley chat` plays it. Take the JSON file out of the folder of surveys: two of one name are an error."
+    yield f"# {survey.file} as a survey of Parley's own language. It behaves as that file does, whose items"
+    yield "# 0, 1, 2 … are the steps q0, q1, q2 … here. Everything below may be changed; `parley lint` says what is"
+    yield "# wrong with it, and `parley chat` plays it. Take the JSON file out of the folder of surveys: two of one"
+    yield "# name are an error."
     yield ""
     yield f"survey: {survey.name}"
     yield ""
@@ -121,17 +122,18 @@ def _survey_lines(survey: Survey) -> Iterator[str]:
     yield f"again: {survey.again}"
     yield "# A session sends so many SMS at most. That ends those that would go round for ever."
     yield f"most_sms: {survey.most_sms}"
-    yield "# Steps that nothing leads to, and endless cycles, are warnings. Without this line and the one above, `parley lint` proves"
-    yield "# that every session ends by its own steps."
+    yield "# Steps that nothing leads to, and endless cycles, are warnings. Without this line and the one above,"
+    yield "# `parley lint` proves that every session ends by its own steps."
     yield "lenient: true"
     yield ""
-    yield "# What the script does not say in answer to an SMS that belongs to no session. Without a line, Parley has words of its own."
+    yield "# What the script does not say in answer to an SMS that belongs to no session. Without a line, Parley"
+    yield "# has words of its own."
     yield "texts:"
     yield from (f"  {name}: none" for name in ("unavailable", "not_found", "expired"))
     yield ""
-    yield "# `ask` waits for an answer, `say` goes on. `anything` takes every SMS for an answer, `numeric` what PHP takes for a number;"
-    yield "# of other types, such as text, number, choice, yes_no and date, Parley says what is wrong. `invalid: none`: an answer"
-    yield "# that is none is passed over in silence."
+    yield "# `ask` waits for an answer, `say` goes on. `anything` takes every SMS for an answer, `numeric` what PHP"
+    yield "# takes for a number; of other types, such as text, number, choice, yes_no and date, Parley says what is"
+    yield "# wrong. `invalid: none`: an answer that is none is passed over in silence."
     yield "steps:"
     for place, step in enumerate(survey.steps):
         yield from _step_lines(place, step)

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from config.archive.funnel import Funnel
-from engine.surveys.codebook import Codebook
+from engine.codebook.codebook import Codebook
 from ingest.api.archived_view import ResultView, SessionListPage, SurveyList
 from ingest.api.invitations import LINE_TYPES
 from ingest.api.openapi_parts import (

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.settings.config_errors import ConfigError
 from ingest.api.problems import ApiError
@@ -99,7 +99,7 @@ class ArchiveReader:
 
     def _read(self, function: Callable[[Connection], T]) -> T:
         if not self._schema_is_known:
-            schema.require_schema(self._database)
+            archive_schema.require_schema(self._database)
             self._schema_is_known = True
         with self._database.reading(self._deadline_s) as connection:
             return function(connection)

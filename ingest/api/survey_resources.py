@@ -12,7 +12,7 @@ from config.archive.result_filters import require_steps
 from config.archive.survey_overview import SurveyOverview, read_survey_overviews
 from config.archive.surveys_kept import read_surveys
 from config.settings.channels import ApiKey
-from engine.surveys.codebook import Codebook, build_codebook
+from engine.codebook.codebook import Codebook, build_codebook
 from engine.surveys.program import Survey
 from ingest.api.archive_access import ArchiveAccess
 from ingest.api.archived_view import SurveyList, SurveyView, VersionView

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import redis
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command
@@ -60,7 +60,7 @@ def archiving_rate(client: redis.Redis, server: PostgreSql | None, entries: int)
     """Entries a second that one process moves into an empty archive."""
     with database_urls(server) as url:
         database = ArchiveDatabase(url)
-        schema.migrate(database)
+        archive_schema.migrate(database)
         client.delete(keyspace.DEPLOYMENT_KEY)
         deployment = pair_with_redis(client, database, SHARDS)
         with database.writing() as connection:

@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position, read_archive_url
 from config.archive.filesystems import network_filesystem
 from config.archive.watermark import read_watermark
@@ -37,25 +37,25 @@ def test_the_migrations_come_to_the_tables(archive_database):
     with archive_database.writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.METADATA) == []
-        command.check(schema.alembic_config(connection))
+        command.check(archive_schema.alembic_config(connection))
 
 
 def test_a_column_that_no_migration_makes_is_noticed(archive_database):
     with archive_database.writing() as connection:
         connection.exec_driver_sql("ALTER TABLE refusals RENAME COLUMN reason TO cause")
         with pytest.raises(CommandError):
-            command.check(schema.alembic_config(connection))
+            command.check(archive_schema.alembic_config(connection))
 
 
 def test_of_many_who_migrate_at_once_one_does(archive_url):
     databases = [ArchiveDatabase(archive_url) for _ in range(4)]
     with ThreadPoolExecutor(len(databases)) as pool:
-        assert list(pool.map(schema.migrate, databases)) == [None] * len(databases)
+        assert list(pool.map(archive_schema.migrate, databases)) == [None] * len(databases)
     with databases[0].reading() as connection:
         versions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").all()
         assert len(versions) == 1
     for database in databases:
-        schema.require_schema(database)
+        archive_schema.require_schema(database)
         database.close()
 
 
@@ -64,7 +64,7 @@ def test_who_reads_an_archive_without_a_schema_is_told_what_to_do(archive_url):
     with database.writing() as connection:
         connection.exec_driver_sql("CREATE TABLE something (else_ integer)")
     with pytest.raises(ConfigError, match="start the process `archive` of this release"):
-        schema.require_schema(database)
+        archive_schema.require_schema(database)
     database.close()
 
 
@@ -76,13 +76,13 @@ def test_who_reads_where_there_is_no_archive_makes_none(local):
 
 def test_an_archive_in_a_file_is_its_owners_alone(local):
     os.umask(before := os.umask(0))
-    schema.migrate(local)
+    archive_schema.migrate(local)
     os.umask(before)
     assert stat.S_IMODE(Path(local.url.database).stat().st_mode) == 0o600
 
 
 def test_what_a_file_has_acknowledged_is_on_disk(local):
-    schema.migrate(local)
+    archive_schema.migrate(local)
     with local.writing() as connection:
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")

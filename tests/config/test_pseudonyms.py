@@ -5,7 +5,7 @@ import threading
 import pytest
 from sqlalchemy import insert, select
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key, read_pseudonyms
 from config.archive.surveys_kept import read_surveys, survey_names
@@ -37,7 +37,7 @@ def url(request, tmp_path):
 @pytest.fixture
 def database(url):
     opened = ArchiveDatabase(url)
-    schema.migrate(opened)
+    archive_schema.migrate(opened)
     yield opened
     opened.close()
 
@@ -61,7 +61,7 @@ def test_the_key_is_made_once_and_stays(database, url):
 
 def test_an_archive_has_a_key_of_its_own(database, tmp_path):
     other = ArchiveDatabase(f"sqlite:///{tmp_path / 'other.db'}")
-    schema.migrate(other)
+    archive_schema.migrate(other)
     assert read_pseudonyms(other).of(ANN) != read_pseudonyms(database).of(ANN)
     other.close()
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.answers.type_registry import ANSWER_SPECS
+from engine.codebook.codebook import STATE_MEANINGS, build_codebook, merge_kinds
+from engine.codebook.column_names import LONGEST_COLUMN, ColumnNames, safe_column
 from engine.model.events import SessionEnding
-from engine.surveys.codebook import STATE_MEANINGS, build_codebook, merge_kinds
-from engine.surveys.column_names import LONGEST_COLUMN, ColumnNames, safe_column
 from engine.surveys.survey_reader import read_stored_survey
 from tests.engine.chat import SHIPPED
 

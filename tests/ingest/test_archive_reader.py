@@ -8,7 +8,7 @@ from threading import Event, active_count
 import pytest
 from sqlalchemy import text
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from ingest.api.archive_reader import MAX_READS, ArchiveReader, ArchiveUnavailableError
 from tests.support.waiting import HANG_S, until
@@ -22,7 +22,7 @@ def url(tmp_path):
     """An archive without anything in it."""
     url = f"sqlite:///{tmp_path / 'archive.db'}"
     database = ArchiveDatabase(url)
-    schema.migrate(database)
+    archive_schema.migrate(database)
     database.close()
     return url
 

@@ -6,7 +6,7 @@ from time import time
 import pytest
 import requests
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from config.store import function_calls, keyspace, redis_client
 from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
@@ -246,7 +246,7 @@ def test_one_that_is_nowhere_was_lost_only_if_the_event_stream_would_know_of_it(
     api, day = Api(base, "both"), 86_400_000
     if archived:
         with closing(ArchiveDatabase(f"sqlite:///{tmp_path / 'archive.db'}")) as database:
-            schema.migrate(database)
+            archive_schema.migrate(database)
         store.client.set(keyspace.archived_key(K), "1-0 1")
     now = redis_client.server_time_ms(store.client)
     store.index(since=now - days * day)

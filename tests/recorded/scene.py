@@ -300,7 +300,7 @@ class Scene:
             keyspace.request_bucket_key("tests"),
         ):
             self._take_permit(bucket)
-        archived = f"{int(time.time() * 1000)}-0"  # as an archive leaves them, where none has been
+        archived = f"{int(time.time() * 1000)}-0 1"  # as an archive leaves them, where none has been
         self._lanes.set(keyspace.archived_key(0), archived, nx=True)
         self._lanes.set(keyspace.DEPLOYMENT_KEY, "0123456789abcdef0123456789abcdef", nx=True)
         for web in self._parley.of("web"):

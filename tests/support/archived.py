@@ -3,7 +3,7 @@ of its shard."""
 
 import redis
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase, Position
 from config.archive.records import EntryId
 from config.store import keyspace, redis_client
@@ -17,7 +17,7 @@ PAGE_SIZE = 100
 
 def archive_everything(client: redis.Redis, shards: int, database: ArchiveDatabase) -> None:
     """Bring an archive, which is made if there is none, to where the streams are."""
-    schema.migrate(database)
+    archive_schema.migrate(database)
     for k in range(shards):
         while archive_page(client, k, database):
             pass

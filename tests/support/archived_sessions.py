@@ -5,7 +5,7 @@ from typing import Literal
 
 from sqlalchemy import insert
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase, Position
 from engine.model.events import (
     Answer,
@@ -37,7 +37,7 @@ class ArchiveWriter:
 
     def __init__(self, url: str) -> None:
         self.database = ArchiveDatabase(url)
-        schema.migrate(self.database)
+        archive_schema.migrate(self.database)
         self._at = T0
         self._written = 0
 

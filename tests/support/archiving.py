@@ -6,7 +6,7 @@ from typing import Any
 import redis
 from sqlalchemy import func, select
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase
 from config.store import keyspace, redis_client
 from engine.model.events import (
@@ -107,7 +107,7 @@ def projected_at_once(entries: Iterable[tuple[Any, ...]], url: str) -> dict[str,
     """The derived rows of these entries (as `archived_entries` has them), each shard's in one page, in an archive at `url`
     that is made for it."""
     database = ArchiveDatabase(url)
-    schema.migrate(database)
+    archive_schema.migrate(database)
     pages: dict[int, list[PageEntry]] = {}
     for k, ms, seq, sender, stored in entries:
         entry, _ = parse_entry(k, b"%d-%d" % (ms, seq), {b"to": sender.encode(), b"e": stored})

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import event, insert
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase, Position
 from config.archive.pseudonyms import read_pseudonyms
 from engine.model.events import (
@@ -38,7 +38,7 @@ class FilledArchive(Closing):
         if self.database.is_sqlite:
             event.listen(self.database.engine, "connect", _write_at_leisure)
         self.url = url
-        schema.migrate(self.database)
+        archive_schema.migrate(self.database)
         self.pseudonyms = read_pseudonyms(self.database)
         for shard in range(shards):
             self.read_until(shard, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import delete, insert
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase, Position
 from engine.model.events import ArchiveRecord, encode_event
 from engine.surveys.program import Survey
@@ -27,7 +27,7 @@ class PlayedArchive:
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = ArchiveDatabase(url)
-        schema.migrate(self.database)
+        archive_schema.migrate(self.database)
         self._entry_ms = 1_000
 
     def keep_survey(self, survey: Survey) -> None:

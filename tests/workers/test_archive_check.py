@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
+from config.archive.archive_schema import migrate
 from config.archive.database import ArchiveDatabase
-from config.archive.schema import migrate
 from config.settings.config_errors import ConfigError
 from config.settings.settings import load_settings
 from tests.support.processes import ROOT
-from workers.commands.archive_check import archive_sentences
+from workers.archiving.archive_check import archive_sentences
 
 
 def sentences(**environ):

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from config.store import keyspace
 from config.telemetry import process_registry
-from workers.commands.archive_forget import forget
+from workers.commands.archive import forget
 
 
 @pytest.fixture

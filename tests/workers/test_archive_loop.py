@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from structlog.testing import capture_logs
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.store import keyspace
 from config.telemetry import metrics
@@ -53,7 +53,7 @@ class Stop:
 
 def preparing(client, database):
     def prepare():
-        schema.migrate(database)
+        archive_schema.migrate(database)
         deployment = pair_with_redis(client, database, SHARDS)
         with database.writing() as connection:
             database.make_positions(connection, EVENTS_SOURCE, SHARDS)
@@ -81,7 +81,7 @@ def failures(reason):
 
 def test_a_full_disk_is_waited_for_and_loses_nothing(client, tmp_path):
     database = ArchiveDatabase(f"sqlite:///{tmp_path / 'archive.db'}")
-    schema.migrate(database)
+    archive_schema.migrate(database)
     pages = []
 
     @sqlalchemy.event.listens_for(database.engine, "connect")
@@ -110,7 +110,7 @@ def test_a_commit_whose_reply_is_lost_is_not_made_twice(client, postgresql_serve
     name = postgresql_server.create_database()
     with Proxy(postgresql_server.url(name)) as proxy:
         database = ArchiveDatabase(postgresql_server.url(name, proxy.port))
-        schema.migrate(database)
+        archive_schema.migrate(database)
         add_entries(client, 0, ANNA, talk("s0", AT))
         with archiving(client, database):
             until(lambda: len(archived_entries(database)) == 4, 20, "it archives")

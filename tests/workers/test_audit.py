@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from config.archive import schema, tables
+from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase
 from config.store import keyspace, redis_client
 from config.store.audit import audit_command, operator_name, record_operator
@@ -254,7 +254,7 @@ def test_what_becomes_of_a_dead_letter_is_told_once(town, failing):
 
 def test_what_is_archived_and_what_waits_are_one_list(town, tmp_path):
     database = ArchiveDatabase(f"sqlite:///{tmp_path / 'archive.db'}")
-    schema.migrate(database)
+    archive_schema.migrate(database)
     tell(town.client, 1, 2)
     wait_for_another_ms(town.client)
     tell(town.client, 3, k=2)
@@ -281,7 +281,7 @@ def test_what_is_archived_and_what_waits_are_one_list(town, tmp_path):
 
 def test_what_is_moved_while_it_is_read_is_told_once(town, tmp_path, monkeypatch):
     database = ArchiveDatabase(f"sqlite:///{tmp_path / 'archive.db'}")
-    schema.migrate(database)
+    archive_schema.migrate(database)
     tell(town.client, 1, 2)
     scan = audit_mover.scan_acts
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from config.archive.pseudonyms import read_pseudonyms
 from config.store import keyspace
+from engine.codebook.codebook import Codebook
 from engine.model.events import Answer, Invitation, SmsDecided, SmsReceived
-from engine.surveys.codebook import Codebook
 from tests.support.archived_sessions import T0, ArchiveWriter
 from tests.support.postgresql import PostgreSql, postgresql_programs
 from workers.commands import export as export_module

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_
 
 from config.archive import tables
+from config.archive.archive_schema import has_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
-from config.archive.schema import has_schema
 from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from engine.surveys.survey_registry import SurveyRegistry

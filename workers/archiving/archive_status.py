@@ -7,8 +7,8 @@ import redis
 from sqlalchemy import func, select
 
 from config.archive import tables
+from config.archive.archive_schema import stored_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
-from config.archive.schema import stored_schema
 from config.archive.watermark import read_watermark
 from workers.archiving.stream_reader import BEGINNING, StreamId, read_after, read_tips
 

@@ -9,9 +9,11 @@ import click
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.settings.settings import exit_on_config_error
+from config.store import keyspace, redis_client
+from config.telemetry import process_registry
 from config.telemetry.logs import configure_logging
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
@@ -23,7 +25,6 @@ from workers.archiving import rebuild as rebuilding
 from workers.archiving.archive_status import ArchiveProgress, read_progress
 from workers.archiving.lost_tail import rejoin_stream
 from workers.archiving.stream_reader import StreamId
-from workers.commands.archive_forget import forget
 from workers.commands.connect import connect_lanes
 from workers.store.deployment import Deployment
 
@@ -105,7 +106,33 @@ def resume(shard: int) -> None:
     )
 
 
-archive.add_command(forget)
+@archive.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(yes: bool) -> None:
+    """Let Redis forget how far the archive is, as if none was ever seen.
+
+    For when it is removed for good, or before it is put back to an earlier state. Redis then keeps what happened for 30 days,
+    until an archive says again how far it is. The archive itself stays as it is. Stop all `archive` processes first.
+
+    \b
+    Example:
+      parley archive forget
+    """
+    deployment = connect_lanes(os.environ)
+    living = process_registry.living_processes(deployment.lanes).values()
+    if archiving := [f"{each.role}@{each.host}:{each.pid}" for each in living if each.role == "archive"]:
+        raise click.ClickException(
+            f"{', '.join(archiving)} would say again how far the archive is: stop it, and wait until "
+            "`parley status` does not show it any more"
+        )
+    if not yes:
+        days = keyspace.UNARCHIVED_STREAM_MS // 86_400_000
+        click.confirm(
+            f"Redis then keeps what happened for {days} days, archived or not. Forget it?", abort=True
+        )
+    keys = [keyspace.archived_key(k) for k in range(deployment.settings.shards)]
+    forgotten = sum(redis_client.run_commands(deployment.lanes, [("DEL", key) for key in keys]))
+    click.echo(f"forgotten, for {forgotten} of {len(keys)} shards")
 
 
 @contextmanager
@@ -115,7 +142,7 @@ def _open_archive(deployment: Deployment) -> Iterator[ArchiveDatabase]:
         database = ArchiveDatabase(deployment.settings.archive_url)
     try:
         with exit_on_config_error():
-            schema.require_schema(database)
+            archive_schema.require_schema(database)
             yield database
     except SQLAlchemyError as e:
         raise click.ClickException(

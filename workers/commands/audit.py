@@ -29,7 +29,7 @@ from workers.archiving.audit_mover import (
 )
 from workers.commands.cli_options import DurationParam
 from workers.commands.connect import connect_lanes
-from workers.commands.open_archive import open_archive_or_warn
+from workers.commands.reports.open_archive import open_archive_or_warn
 from workers.store.deployment import Deployment
 
 DEFAULT_ACTS = 100

@@ -17,7 +17,7 @@ from engine.proofs.spellings import texts_without
 from engine.providers.provider_registry import mention_required, provider_warnings
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.commands.archive_check import archive_sentences
+from workers.archiving.archive_check import archive_sentences
 from workers.commands.channel import leftover_sentences
 from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
 from workers.runtime.embedded_redis import url_of_running

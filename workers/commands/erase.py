@@ -16,8 +16,8 @@ import click
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase, describe_failure
-from config.archive.schema import has_schema
 from config.settings.channels import SIMULATOR, channel_policies
 from config.settings.settings import exit_on_config_error
 from config.store import keyspace, redis_client, stored_values

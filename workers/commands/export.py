@@ -17,11 +17,11 @@ from config.archive.result_columns import find_columns as find_result_columns
 from config.archive.result_filters import ResultFilters
 from config.archive.surveys_kept import read_surveys
 from config.store import redis_client
+from engine.codebook.codebook import Codebook
 from engine.commands.terminal import progress_bar
 from engine.model.errors import ParleyError
 from engine.model.plurals import pluralize
 from engine.model.suggestions import expected_instead
-from engine.surveys.codebook import Codebook
 from workers.commands.connect import connect_lanes
 from workers.commands.reports.archive_reading import format_count, open_archive, require_survey, tell_audit
 from workers.commands.reports.filter_options import (
@@ -67,7 +67,7 @@ _STDOUT = Path("-")
     "--format",
     "form",
     type=click.Choice(["csv", "jsonl", "xlsx", "parquet", "files"]),
-    help="By default as FILE is called. `files`: a text file for each finished session, as Octopush's script leaves them.",
+    help="By default as FILE is called. `files`: a text for each finished session, as Octopush's script has them.",
 )
 @click.option(
     "--wide/--long", "wide", default=True, help="One row a session, as is the default; or one an answer."

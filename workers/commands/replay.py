@@ -47,7 +47,7 @@ from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archived_versions import load_archived_versions
 from workers.archiving.joined_history import HistoryReader
 from workers.commands.connect import connect_lanes
-from workers.commands.open_archive import open_archive_or_warn
+from workers.commands.reports.open_archive import open_archive_or_warn
 from workers.commands.transcript import format_record, record_fields
 from workers.store.deployment import Deployment
 from workers.store.survey_versions import load_versions

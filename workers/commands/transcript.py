@@ -29,7 +29,7 @@ from engine.model.events import (
 from engine.model.timestamps import format_local
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_lanes
-from workers.commands.open_archive import open_history
+from workers.commands.reports.open_archive import open_history
 
 
 @click.command()

@@ -9,9 +9,9 @@ import msgspec
 import redis
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.archive.records import ArchivedEntry, EntryId, read_end, read_last_entries
-from config.archive.schema import has_schema
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
 from engine.model.events import ArchiveRecord

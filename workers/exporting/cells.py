@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from engine.codebook.session_columns import ColumnKind
 from engine.model.timestamps import format_utc_ms
-from engine.surveys.session_columns import ColumnKind
 
 Cell = str | int | float | bool | date | list[str] | dict[str, Any] | None
 """By the kind of its column: a moment is ms since 1970, a time HH:MM, several options a list of ids, and a dict holds several

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from engine.surveys.codebook import Codebook, CodebookQuestion
+from engine.codebook.codebook import Codebook, CodebookQuestion
 
 CodebookCell = str | int | float | None
 
@@ -11,7 +11,8 @@ def codebook_rows(codebook: Codebook) -> Iterator[Sequence[CodebookCell]]:
     """The rows, a heading first. Texts and labels have a column for each language."""
     languages = codebook.languages
     yield (
-        "name", "column", "holds", "type", "meaning", *(f"text {language}" for language in languages), "min", "max",
+        "name", "column", "holds", "type", "meaning", *(f"text {language}" for language in languages),
+        "min", "max",
         "decimals", "pattern", "country", "option", "place", "versions", "remark",
     )  # fmt: skip
     for each in codebook.columns:

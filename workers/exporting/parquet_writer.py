@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from engine.codebook.codebook import Codebook
+from engine.codebook.session_columns import ColumnKind
 from engine.model.errors import ParleyError
-from engine.surveys.codebook import Codebook
-from engine.surveys.session_columns import ColumnKind
 from workers.exporting.cells import Cell, plain_text
 from workers.exporting.result_rows import TableColumn
 

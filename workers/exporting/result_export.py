@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from config.archive.pseudonyms import Pseudonyms
 from config.archive.result_filters import ResultFilters
 from config.archive.surveys_kept import read_surveys
-from engine.surveys.codebook import Codebook, CodebookColumn, build_codebook
+from engine.codebook.codebook import Codebook, CodebookColumn, build_codebook
 from workers.exporting.parquet_writer import ParquetWriter
 from workers.exporting.result_files import write_result_files
 from workers.exporting.result_rows import (

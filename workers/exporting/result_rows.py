@@ -11,8 +11,8 @@ from sqlalchemy import Row
 
 from config.archive.pseudonyms import Pseudonyms
 from engine.answers.yes_no import NO_IN_TEXTS, YES_IN_TEXTS
-from engine.surveys.codebook import Codebook, CodebookQuestion
-from engine.surveys.session_columns import ColumnKind, SessionColumn
+from engine.codebook.codebook import Codebook, CodebookQuestion
+from engine.codebook.session_columns import ColumnKind, SessionColumn
 from workers.exporting.cells import Cell, NumberHider, answer_cell, moment_text, native_cell, number_cell
 from workers.exporting.session_stream import StoredSession
 

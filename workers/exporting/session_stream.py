@@ -17,15 +17,15 @@ SESSIONS_A_READ = 500
 """How many sessions are in memory at once."""
 
 SESSION_FIELDS = (
-    "session", "sender", "channel", "originator", "survey", "version", "language", "state", "why", "opened_at", "ended_at",
-    "invited", "reference", "campaign", "asked_at", "not_before", "step", "misreads", "received", "sent", "segments",
+    "session", "sender", "channel", "originator", "survey", "version", "language", "state", "why", "opened_at",
+    "ended_at", "invited", "reference", "campaign", "asked_at", "not_before", "step", "misreads", "received", "sent", "segments",
     "cost_micros", "currency",
 )  # fmt: skip
 """The columns of `sessions` that are read."""
 
 ANSWER_FIELDS = (
-    "session", "place", "choice", "step", "at", "type", "raw", "value", "value_number", "value_date", "value_time",
-    "value_yes", "option", "option_index", "misreads", "seconds",
+    "session", "place", "choice", "step", "at", "type", "raw", "value", "value_number", "value_date",
+    "value_time", "value_yes", "option", "option_index", "misreads", "seconds",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from engine.surveys.session_columns import ColumnKind
+from engine.codebook.session_columns import ColumnKind
 from workers.exporting.cells import Cell, moment_text, plain_text
 from workers.exporting.result_rows import TableColumn
 

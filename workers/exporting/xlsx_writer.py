@@ -11,9 +11,9 @@ from pathlib import Path
 import xlsxwriter
 from xlsxwriter.worksheet import Worksheet
 
+from engine.codebook.codebook import Codebook
+from engine.codebook.session_columns import ColumnKind
 from engine.model.errors import ParleyError
-from engine.surveys.codebook import Codebook
-from engine.surveys.session_columns import ColumnKind
 from workers.exporting.cells import Cell, plain_text
 from workers.exporting.codebook_table import codebook_rows
 from workers.exporting.result_rows import TableColumn
@@ -102,7 +102,8 @@ class XlsxWriter:
             case int() | float():
                 sheet.write_number(row, place, cell)
             case date():
-                sheet.write_datetime(row, place, datetime(cell.year, cell.month, cell.day), self._day)  # noqa: DTZ001
+                day = datetime(cell.year, cell.month, cell.day)  # noqa: DTZ001 (Excel knows no zone)
+                sheet.write_datetime(row, place, day, self._day)
             case _:
                 sheet.write_string(row, place, self._cut_text(plain_text(kind, cell)))
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import structlog
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
@@ -43,19 +43,19 @@ def run_housekeeping(deployment: Deployment, database: ArchiveDatabase) -> None:
     sweep_archive_hourly(deployment, database)
 
 
-def archive_audit(deployment: Deployment, database: ArchiveDatabase) -> int:
-    """Move what was told in the audit, if there is an archive yet and it is this deployment's; answers how many entries."""
+def archive_audit(deployment: Deployment, database: ArchiveDatabase) -> None:
+    """Move what was told in the audit, if there is an archive yet and it is this deployment's."""
     if not is_ours(deployment.lanes, database):
-        return 0
+        return
     broker = deployment.broker if deployment.lanes in deployment.distinct_servers else None
-    return move_audit(database, deployment.lanes, deployment.settings.shards, broker)
+    move_audit(database, deployment.lanes, deployment.settings.shards, broker)
 
 
 def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> StreamArchiver:
     """Bring the archive to this release's schema, and pair it with Redis. Raises ConfigError if it is of another
     deployment."""
     lanes, shards = deployment.lanes, deployment.settings.shards
-    schema.migrate(database)
+    archive_schema.migrate(database)
     paired = pair_with_redis(lanes, database, shards)
     with database.writing() as connection:
         database.make_positions(connection, EVENTS_SOURCE, shards)

@@ -8,16 +8,16 @@ from tempfile import TemporaryDirectory
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 
 
 def main(message: str) -> None:
     with TemporaryDirectory() as folder:
         database = ArchiveDatabase(f"sqlite:///{Path(folder) / 'archive.db'}")
-        schema.migrate(database)
+        archive_schema.migrate(database)
         with database.writing() as connection:
-            config = schema.alembic_config(connection)
+            config = archive_schema.alembic_config(connection)
             number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
             command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
         database.close()

@@ -1,4 +1,4 @@
-"""Run by Alembic alone, for config/archive/schema.py: on the connection that it is given."""
+"""Run by Alembic alone, for config/archive/archive_schema.py: on the connection that it is given."""
 
 from typing import Any, Literal
 

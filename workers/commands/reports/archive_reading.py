@@ -11,8 +11,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from config.archive import tables
+from config.archive.archive_schema import require_schema
 from config.archive.database import ArchiveDatabase
-from config.archive.schema import require_schema
 from config.archive.surveys_kept import survey_names
 from config.archive.watermark import read_watermark
 from config.settings.settings import Settings, exit_on_config_error

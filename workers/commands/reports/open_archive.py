@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.archive import schema
+from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.settings.config_errors import ConfigError
 from workers.archiving.joined_history import HistoryReader
@@ -51,8 +51,8 @@ def open_archive_or_warn(deployment: Deployment) -> Iterator[ArchiveDatabase | N
 def _readable_archive(deployment: Deployment, archive: ArchiveDatabase) -> tuple[ArchiveDatabase | None, str]:
     """Return the archive if it can be read, and else why not; nothing if there never was any. Raises ConfigError if it is of an
     older release, and SQLAlchemyError."""
-    if schema.has_schema(archive):
-        schema.require_schema(archive)
+    if archive_schema.has_schema(archive):
+        archive_schema.require_schema(archive)
         with archive.reading() as connection:
             if is_of_another_deployment(deployment.lanes, connection):
                 return None, "it is of another deployment"

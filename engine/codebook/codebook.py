@@ -14,10 +14,10 @@ from typing import Literal
 import msgspec
 
 from engine.answers.answer_type import ValueDescription, ValueKind, WrittenText
+from engine.codebook.column_names import ColumnNames
+from engine.codebook.session_columns import SESSION_COLUMNS, ColumnKind
 from engine.model.events import SessionEnding
-from engine.surveys.column_names import ColumnNames
 from engine.surveys.program import Survey
-from engine.surveys.session_columns import SESSION_COLUMNS, ColumnKind
 from engine.surveys.variables import BUILTIN_VARIABLES, PUZZEL_KEYS
 from engine.surveys.written_questions import text_by_language, written_questions, written_variables
 

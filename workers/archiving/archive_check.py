@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import sqlalchemy
 
+from config.archive.archive_schema import require_schema
 from config.archive.database import ArchiveDatabase, read_archive_url
-from config.archive.schema import require_schema
 from config.settings.config_errors import ConfigError
 from config.settings.settings import Settings
 

@@ -1,0 +1,1 @@
+"""What do a survey's results mean? Their columns, questions and options, from all of its versions. Pure."""
