@@ -181,29 +181,28 @@ def _count_arrivals(
 ) -> None:
     """Arrivals at steps, and ways between them. One without a tail is a session's first; the last of a completed session leads to
     the end, as well."""
-    said = _arrivals(chosen, steps)
-    is_last = and_(said.c.following.is_(None), said.c.state == "completed")
+    said = _arrivals(chosen, steps).c
+    is_last = and_(said.following.is_(None), said.state == "completed")
     rows = select(
-        said.c.before,
-        said.c.step,
-        func.count(func.distinct(said.c.session)),
+        said.before,
+        said.step,
+        func.count(func.distinct(said.session)),
         func.count(),
+        func.sum(case((said.visit == 1, 1), else_=0)),
         func.sum(case((is_last, 1), else_=0)),
-    ).group_by(said.c.before, said.c.step)
-    ended: dict[str, int] = {}
-    for before, step, sessions, passages, last in connection.execute(rows):
+    ).group_by(said.before, said.step)
+    for before, step, sessions, passages, first, last in connection.execute(rows):
         counts.edges[before or FUNNEL_START, step] = (sessions, passages)
-        ended[step] = ended.get(step, 0) + int(last)
-    counts.edges |= {(step, FUNNEL_END): (last, last) for step, last in ended.items() if last}
-    reached = select(said.c.step, func.count(func.distinct(said.c.session)), func.count()).group_by(
-        said.c.step
-    )
-    for step, sessions, passages in connection.execute(reached):
-        counts.reached[step] = (sessions, passages)
+        reached, all_passages = counts.reached.get(step, (0, 0))
+        counts.reached[step] = (reached + int(first), all_passages + passages)
+        if last:
+            ended, _ = counts.edges.get((step, FUNNEL_END), (0, 0))
+            counts.edges[step, FUNNEL_END] = (ended + int(last), ended + int(last))
 
 
 def _arrivals(chosen: Subquery, steps: Collection[str]) -> Subquery:
-    """A row for each arrival of a session at a step: the step, the one before it, and the one after it."""
+    """A row for each arrival of a session at a step: the step, the one before it, and the one after it, and which of the session's
+    visits to the step it is, from 1."""
     sms = tables.messages.c
     texts = (
         select(
@@ -231,6 +230,12 @@ def _arrivals(chosen: Subquery, steps: Collection[str]) -> Subquery:
             arrived.state,
             _in_order(func.lag(arrived.step), arrived).label("before"),
             _in_order(func.lead(arrived.step), arrived).label("following"),
+            func.row_number()
+            .over(
+                partition_by=(arrived.session, arrived.step),
+                order_by=(arrived.entry_ms, arrived.entry_seq, arrived.place),
+            )
+            .label("visit"),
         )
         .where(or_(arrived.kind != _UNKNOWN_KIND, arrived.last.is_(None), arrived.last != arrived.step))
         .subquery("said")
@@ -245,8 +250,9 @@ def _in_order(function: Any, sms: Any) -> Any:
 def _count_other_messages(connection: Connection, chosen: Subquery, counts: FunnelCounts) -> None:
     """Reminders, replies that could not be read, and SMS of unknown kind."""
     sms = tables.messages.c
+    which = func.row_number().over(partition_by=(sms.session, sms.step, sms.kind), order_by=sms.why)
     told = (
-        select(sms.session, sms.step, sms.kind, sms.why, func.count().label("number"))
+        select(sms.session, sms.step, sms.kind, sms.why, func.count().label("number"), which.label("which"))
         .join_from(chosen, tables.messages, _belongs_to(sms.session, chosen))
         .where(
             or_(
@@ -256,33 +262,23 @@ def _count_other_messages(connection: Connection, chosen: Subquery, counts: Funn
         )
         .group_by(sms.session, sms.step, sms.kind, sms.why)
         .subquery("told")
-    )
+    ).c
     rows = select(
-        told.c.step,
-        told.c.kind,
-        told.c.why,
-        func.sum(told.c.number),
-        func.count(),
-    ).group_by(told.c.step, told.c.kind, told.c.why)
-    several: set[str] = set()
+        told.step,
+        told.kind,
+        told.why,
+        func.sum(told.number),
+        func.sum(case((told.which == 1, 1), else_=0)),
+    ).group_by(told.step, told.kind, told.why)
     for step, kind, why, number, sessions in connection.execute(rows):
         match kind:
             case "misread":
-                reasons = counts.misreads.setdefault(step, {})
-                several |= {step} if reasons else set()
-                reasons[why] = int(number)
-                counts.misread_sessions[step] = sessions
+                counts.misreads.setdefault(step, {})[why] = int(number)
+                counts.misread_sessions[step] = counts.misread_sessions.get(step, 0) + int(sessions)
             case "remind":
-                counts.reminded[step] = sessions
+                counts.reminded[step] = int(sessions)
             case _:
                 counts.unknown_kinds += int(number)
-    if several:
-        distinct = (
-            select(told.c.step, func.count(func.distinct(told.c.session)))
-            .where(told.c.kind == "misread", told.c.step.in_(sorted(several)))
-            .group_by(told.c.step)
-        )
-        counts.misread_sessions |= {row[0]: row[1] for row in connection.execute(distinct)}
 
 
 def _count_answers(connection: Connection, survey: str, chosen: Subquery, counts: FunnelCounts) -> None:

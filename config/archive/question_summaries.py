@@ -273,6 +273,10 @@ class _Gathering:
             self._mean += step * number / self._passed
             self._squares += number * step * (value - self._mean)
 
+    def _deviation(self) -> float | None:
+        """None of numbers that are too large to be squared, which PHP takes too."""
+        return sqrt(self._squares / (self._total - 1)) if isfinite(self._squares) else None
+
     def distribution(self) -> ValueDistribution:
         is_number = not isinstance(self._least, str)
         quarter, median, three_quarters = map(self._quantile, _QUARTERS)
@@ -283,9 +287,9 @@ class _Gathering:
             median=median,
             three_quarters=three_quarters,
             greatest=self._greatest,
-            mean=self._mean if is_number else None,
+            mean=self._mean if is_number and isfinite(self._mean) else None,
             is_whole=is_number and self._is_whole,
-            deviation=sqrt(self._squares / (self._total - 1)) if is_number and self._total > 1 else None,
+            deviation=self._deviation() if is_number and self._total > 1 else None,
             bars=self._single_bars
             or [
                 HistogramBar(low, high, number)

@@ -132,7 +132,7 @@ def test_a_name_that_no_yaml_survey_may_have_is_told(folder):
     (folder / "2 questions.json").write_bytes(TUTORIAL)
     result = call("2 questions.json")
     assert result.exit_code == 0
-    assert "by which channels have to name it" in result.stderr
+    assert "as channels must say" in result.stderr
     assert (folder / "q_2_questions.yaml").exists()
 
 

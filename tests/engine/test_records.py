@@ -55,7 +55,9 @@ steps:
   - {id: f, ask: F?, answer: {type: choices, options: [red, blue]}}
   - {id: g, ask: G?, answer: {type: date}}
   - {id: h, ask: H?, answer: {type: time}}
-  - {id: i, ask: I?, answer: {type: phone, region: FR}}
+  - {id: i, ask: I?, answer: {type: phone, country: FR}}
+  - {id: j, ask: J?, answer: {type: anything}}
+  - {id: k, ask: K?, answer: {type: numeric}}
 """
 QUESTIONS = b"""
 [{"text": "Name?", "next": 1}, {"text": "Temperature?", "condition": ">=", "value": 95, "true_next": 2, "false_next": 2},
@@ -104,32 +106,32 @@ def test_where_a_session_gives_up_it_goes_on_as_from_anywhere():
 
 def test_an_sms_that_answers_says_what_how_and_of_which_type():
     phone = phone_of("every.yaml", EVERY_TYPE)
-    said = ("Ann", "98,6", "4", "yes", "2", "1 and 2", "24/12/2031", "9:30 pm", "06 12 34 56 78")
+    said = ("Ann", "98,6", "4", "yes", "2", "1 and 2", "24/12/2031", "9:30 pm", "06 12 34 56 78", "?!", "1e2")
     for text in ("START", *said):
         phone.text(text)
     opening, *found = answers(phone)
     assert opening == ("", "", None)
     assert [(step, answer_type) for step, answer_type, _ in found] == [
         ("a", "text"), ("b", "number"), ("c", "scale"), ("d", "yes_no"), ("e", "choice"), ("f", "choices"),
-        ("g", "date"), ("h", "time"), ("i", "phone"),
+        ("g", "date"), ("h", "time"), ("i", "phone"), ("j", "anything"), ("k", "numeric"),
     ]  # fmt: skip
     assert [answer_type for _, answer_type, _ in found] == [spec.type_name() for spec in ANSWER_SPECS]
     assert [answer.raw for _, _, answer in found] == list(said)
     assert [answer.value for _, _, answer in found] == [
-        "Ann", 98.6, 4, True, "blue", ("red", "blue"), "2031-12-24", "21:30", "+33612345678"
+        "Ann", 98.6, 4, True, "blue", ("red", "blue"), "2031-12-24", "21:30", "+33612345678", "?!", 100.0
     ]  # fmt: skip
     (ended,) = phone.records_of(SessionEnded)
     assert {step: answer for step, _, answer in found} == ended.answers
 
 
-def test_answers_to_questions_json_are_texts_and_numbers():
+def test_answers_to_questions_json_are_anything_and_what_php_takes_for_numbers():
     phone = phone_of("tutorial.json", QUESTIONS)
     for text in ("START", "Ann", "hot", "98.6"):
         phone.text(text)
     assert answers(phone)[1:] == [
-        ("0", "text", Answer("Ann", "Ann")),
+        ("0", "anything", Answer("Ann", "Ann")),
         ("", "", None),
-        ("1", "number", Answer("98.6", 98.6)),
+        ("1", "numeric", Answer("98.6", 98.6)),
     ]
 
 
@@ -182,7 +184,7 @@ def test_what_came_with_an_sms_is_recorded_with_it():
     phone = phone_of("every.yaml", EVERY_TYPE)
     phone.text("START")
     for number, text in enumerate(("Look.", "")):
-        event = InboundSms(f"{number:016x}", SIMULATED_CHANNEL, text, attachments=(picture,))
+        event = InboundSms(f"{number + 16:016x}", SIMULATED_CHANNEL, text, attachments=(picture,))
         phone.apply_event(event)
     assert [record.attachments for record in phone.records_of(SmsReceived)] == [(), (picture,), (picture,)]
     bare = msgspec.structs.replace(event, id="f" * 16, attachments=())

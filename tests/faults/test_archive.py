@@ -1,6 +1,8 @@
 """kill -9 of `archive` at every step, while a database or Redis goes away, beside others that are late: each entry is in the
 archive once, in order, and what is made of them is as if nothing had happened."""
 
+import time
+
 import pytest
 
 from config.archive.database import ArchiveDatabase
@@ -18,7 +20,8 @@ from tests.support.waiting import until
 from workers.archiving.stream_archiver import SHARDS_AT_ONCE
 
 SHARDS = 16
-AT = 1_700_000_000_000
+AT = round(time.time() * 1000) - 3_600_000
+"""An hour ago, so that it is to be kept."""
 STEPS = (
     "after_lock_position",
     "after_read_stream",

@@ -119,7 +119,7 @@ LAYOUTS: dict[str, Layout] = {
     **dict.fromkeys(
         (
             "lane_alarms_key", "outbox_alarms_key", "dead_letter_index_key", "dead_letter_reasons_key", "dead_letter_audit_key", "held_ids_key", "reference_key", "tickets_key",
-            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.SHARDS_KEY,
+            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY, keyspace.SHARDS_KEY,
             keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.DEPLOYMENT_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
         ),
         _timeless,

@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 
 from config.store import function_calls, keyspace, redis_client
+from config.store.audit import record_operator
 from config.store.server_functions import (
     ReleasedInvitation,
     ReleaseInvitations,
@@ -300,9 +301,12 @@ class Scene:
             keyspace.request_bucket_key("tests"),
         ):
             self._take_permit(bucket)
-        archived = f"{int(time.time() * 1000)}-0 1"  # as an archive leaves them, where none has been
-        self._lanes.set(keyspace.archived_key(0), archived, nx=True)
-        self._lanes.set(keyspace.DEPLOYMENT_KEY, "0123456789abcdef0123456789abcdef", nx=True)
+        for archive in self._parley.of("archive"):
+            archive.terminate()
+        record_operator(self._lanes, "read results", "clinic")  # which no archive has yet
+        self._lanes.set(
+            keyspace.ARCHIVE_RETENTION_KEY, ""
+        )  # as an archive leaves it that is older than an hour
         for web in self._parley.of("web"):
             web.terminate()
 

@@ -123,7 +123,7 @@ def test_an_sms_that_an_earlier_release_accepted_stays_whose_it_was(pipeline):
     """It says nothing of what it may be."""
     town = pipeline(SURVEY.encode())
     town.accept(ANNA, "START")
-    town.deposit(ANNA, encode_event(InboundSms("a2", "clinic", "STOP"))[:-1].replace(b"\x99", b"\x98", 1))
+    town.deposit(ANNA, encode_event(InboundSms("a2", "clinic", "STOP"))[:-2].replace(b"\x9a", b"\x98", 1))
     town.turns.handle_wakeup("replies", [ANNA])
     assert not opt_outs(town)
     town.drain()

@@ -67,7 +67,7 @@ _STDOUT = Path("-")
     "--format",
     "form",
     type=click.Choice(["csv", "jsonl", "xlsx", "parquet", "files"]),
-    help="By default as FILE is called. `files`: a text for each finished session, as Octopush's script has them.",
+    help="As FILE is called; `files`: a text for each finished session, as by Octopush's script.",
 )
 @click.option(
     "--wide/--long", "wide", default=True, help="One row a session, as is the default; or one an answer."

@@ -137,8 +137,6 @@ def _replay_stored(
     record_operator(deployment.lanes, "replay conversations", whose, session=session)
     surveys = deployment.surveys
     load_versions(deployment.lanes, surveys)
-    whose = hash_sender(deployment.settings.log_key, source) if source else "everybody"
-    record_operator(deployment.lanes, "replay conversations", whose, session=session)
     with open_archive_or_warn(deployment) as archive:
         if archive is not None:
             with archive.reading() as connection:

@@ -17,8 +17,8 @@ from engine.model.errors import ParleyError
 from workers.exporting.cells import Cell, plain_text
 from workers.exporting.result_rows import TableColumn
 
-ROWS_A_GROUP = 20_000
-"""A row group is in memory until it is written."""
+_CELLS_A_GROUP = 200_000
+"""A row group is in memory until it is written: fewer rows of more columns."""
 
 
 class ParquetMissingError(ParleyError):
@@ -43,12 +43,13 @@ class ParquetWriter:
         self._schema = arrow.schema(fields, metadata=metadata)
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._columns = columns
+        self._rows_a_group = max(1, _CELLS_A_GROUP // len(columns))
         self._rows: list[Sequence[Cell]] = []
         self._misfits: dict[str, int] = {}
 
     def write_row(self, cells: Sequence[Cell]) -> None:
         self._rows.append(cells)
-        if len(self._rows) == ROWS_A_GROUP:
+        if len(self._rows) == self._rows_a_group:
             self._write_group()
 
     def close(self) -> Sequence[str]:

@@ -17,9 +17,9 @@ SESSIONS_A_READ = 500
 """How many sessions are in memory at once."""
 
 SESSION_FIELDS = (
-    "session", "sender", "channel", "originator", "survey", "version", "language", "state", "why", "opened_at",
-    "ended_at", "invited", "reference", "campaign", "asked_at", "not_before", "step", "misreads", "received", "sent", "segments",
-    "cost_micros", "currency",
+    "session", "sender", "channel", "originator", "survey", "version", "language", "state", "why",
+    "opened_at", "ended_at", "invited", "reference", "campaign", "asked_at", "not_before", "step", "misreads",
+    "received", "sent", "segments", "cost_micros", "currency",
 )  # fmt: skip
 """The columns of `sessions` that are read."""
 

@@ -6,6 +6,7 @@ import structlog
 
 from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
+from config.archive.pseudonyms import read_pseudonyms
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from workers.archiving.archive_loop import archive_until_stopped
@@ -52,11 +53,12 @@ def archive_audit(deployment: Deployment, database: ArchiveDatabase) -> None:
 
 
 def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> StreamArchiver:
-    """Bring the archive to this release's schema, and pair it with Redis. Raises ConfigError if it is of another
+    """Bring the archive to this release's schema, pair it with Redis, and see that it has what numbers are hidden by. Raises ConfigError if it is of another
     deployment."""
     lanes, shards = deployment.lanes, deployment.settings.shards
     archive_schema.migrate(database)
     paired = pair_with_redis(lanes, database, shards)
+    read_pseudonyms(database)
     with database.writing() as connection:
         database.make_positions(connection, EVENTS_SOURCE, shards)
     hash_number = deployment.open_opt_out_list().hash_number
