@@ -44,7 +44,7 @@ MOST_LINES = 150
 
 GLOSSARY = [
     "lane", "turn", "claim", "fence", "lease", "mailbox", "outbox", "alarm", "wake-up", "dead letter", "segment",
-    "opt-out", "recourse",
+    "event stream", "archive", "opt-out", "recourse",
 ]  # fmt: skip
 
 ALL = documents.documents()
