@@ -109,9 +109,9 @@ def test_one_that_stands_still_in_a_transaction_does_no_harm_when_it_wakes(
     if not database.is_sqlite:
         waiting = {row[0] for row in stream_entries(client, SHARDS)}
         until(
-            lambda: 1 <= len(waiting - {row[0] for row in archived_entries(database)}) <= SHARDS_AT_ONCE,
+            lambda: len(waiting - {row[0] for row in archived_entries(database)}) <= SHARDS_AT_ONCE + 1,
             30,
-            "all but those that it has are archived",
+            "all are archived but those that it has, and one that it may be tidying",
         )
     late.sigcont()
     say(client, range(20, 30))
