@@ -181,8 +181,13 @@ def invite(api, name):
 
 
 def invited(api, name):
-    """What has become of the scene's invitation."""
-    return api.find(clientReference=f"ref-{name}", channel=CHANNEL).json()
+    """What has become of the scene's invitation, once the archive can tell where Redis has let go."""
+
+    def find():
+        found = api.find(clientReference=f"ref-{name}", channel=CHANNEL).json()
+        return found if "id" in found else None
+
+    return until(find, SOON_S, f"{name} is found")
 
 
 def state_once_refused(api, session):
