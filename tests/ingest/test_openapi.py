@@ -1,6 +1,5 @@
 """The API is as its description says: schemathesis asks a real `web` process whatever the description allows, and more."""
 
-from contextlib import suppress
 from functools import cache
 
 import jsonschema
@@ -8,7 +7,6 @@ import msgspec
 import pytest
 import requests
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis.errors import FlakyStrategyDefinition
 
 from config.archive.session_pages import BEFORE_ALL
 from ingest.api.archive_description import RESULT_EXAMPLE
@@ -154,12 +152,12 @@ def test_what_links_lead_to_is_as_described(base):
         def validate_response(self, response, case, **options):
             case.validate_response(response, checks=checks, transport_kwargs=options, recorder=self.recorder)
 
-    once = settings(
-        max_examples=SCENARIOS, deadline=None, database=None, derandomize=True, stateful_step_count=6,
-        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+    Story.run(
+        settings=settings(
+            max_examples=SCENARIOS, deadline=None, database=None, derandomize=True, stateful_step_count=6,
+            phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        )
     )  # fmt: skip
-    with suppress(FlakyStrategyDefinition):  # a session may be further at the same step of another story
-        Story.run(settings=once)
     assert any("cancel" in each for each in followed), followed
 
 
