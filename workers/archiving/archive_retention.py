@@ -21,6 +21,7 @@ from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archived_versions import load_archived_versions
+from workers.archiving.deployment_pairing import is_of_another_deployment
 from workers.archiving.row_deletion import (
     ENTRY_TABLES,
     SESSION_TABLES,
@@ -28,7 +29,6 @@ from workers.archiving.row_deletion import (
     delete_page,
     named_tables,
 )
-from workers.archiving.same_deployment import is_of_another_deployment
 from workers.store.clock_difference import ServerClockJudge
 from workers.store.deployment import Deployment
 from workers.store.keep_times import read_keep_times

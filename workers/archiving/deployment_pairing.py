@@ -5,9 +5,10 @@ the same. A Redis that was flushed is another deployment.
 """
 
 import secrets
+from typing import Any
 
 import redis
-from sqlalchemy import select
+from sqlalchemy import Connection, Select, select
 
 from config.archive import tables
 from config.archive.database import ArchiveDatabase, dialect_insert
@@ -18,6 +19,13 @@ from workers.archiving.stream_reader import begin_archived
 _ID_NAME = "id"
 
 
+def is_of_another_deployment(client: redis.Redis, connection: Connection) -> bool:
+    """Whether the archive and Redis both have an id, and not the same: for who only looks, or erases."""
+    stored = connection.execute(_stored_id()).scalar()
+    found = redis_client.run_command(client, ("GET", keyspace.DEPLOYMENT_KEY))
+    return bool(stored and found and stored != found)
+
+
 def pair_with_redis(client: redis.Redis, database: ArchiveDatabase, shards: int) -> bytes:
     """Return the id that both have, given to whichever has none. Raises ConfigError if they are not of one deployment."""
     mine = _deployment_id(client)
@@ -26,7 +34,7 @@ def pair_with_redis(client: redis.Redis, database: ArchiveDatabase, shards: int)
         make = dialect_insert(connection, table).on_conflict_do_nothing().returning(table.c.name)
         if connection.execute(make, {"name": _ID_NAME, "value": mine}).first():
             begin_archived(client, shards)
-        stored: bytes = connection.execute(select(table.c.value).where(table.c.name == _ID_NAME)).scalar_one()
+        stored: bytes = connection.execute(_stored_id()).scalar_one()
     require_deployment(stored, mine, database)
     return stored
 
@@ -42,6 +50,11 @@ def require_deployment(stored: bytes, found: bytes, database: ArchiveDatabase) -
         f"set its key {keyspace.DEPLOYMENT_KEY} to {stored.decode()}"
     )
     raise ConfigError([f"{what}, or than that was before it was emptied: {todo}; {else_todo}"])
+
+
+def _stored_id() -> Select[Any]:
+    table = tables.deployment.c
+    return select(table.value).where(table.name == _ID_NAME)
 
 
 def _deployment_id(client: redis.Redis) -> bytes:

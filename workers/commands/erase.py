@@ -31,8 +31,8 @@ from engine.model import lane as lane_format
 from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
 from engine.surveys.survey_registry import SurveyRegistry
+from workers.archiving.deployment_pairing import is_of_another_deployment
 from workers.archiving.erasing import ArchivedTraces, count_sender, erase_sender
-from workers.archiving.same_deployment import is_of_another_deployment
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.connect import connect_both

@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.settings.config_errors import ConfigError
+from workers.archiving.deployment_pairing import is_of_another_deployment
 from workers.archiving.joined_history import HistoryReader
-from workers.archiving.same_deployment import is_of_another_deployment
 from workers.store import event_stream
 from workers.store.deployment import Deployment
 
