@@ -20,6 +20,7 @@ from sqlalchemy import URL, Connection, Engine, event, make_url, select, text, u
 from config.archive import tables
 from config.archive.filesystems import network_filesystem
 from config.settings.config_errors import ConfigError
+from config.store.entry_id import EntryId
 
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another."""
@@ -60,9 +61,8 @@ class Position(msgspec.Struct, frozen=True):
     read_until_ms: int
 
     @property
-    def entry_id(self) -> str:
-        """As a stream spells it."""
-        return f"{self.last_ms}-{self.last_seq}"
+    def entry_id(self) -> EntryId:
+        return EntryId(self.last_ms, self.last_seq)
 
 
 class ArchiveDatabase:

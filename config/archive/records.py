@@ -9,27 +9,8 @@ from sqlalchemy import ColumnElement, Connection, desc, func, select, tuple_
 
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, read_position
+from config.store.entry_id import EntryId
 from engine.model.events import ArchiveRecord, decode_records
-
-
-class EntryId(NamedTuple):
-    """An entry's id in its stream: ms, and which of that ms."""
-
-    ms: int
-    seq: int
-
-    @classmethod
-    def parse(cls, written: str) -> "EntryId":
-        """Read an id as a stream spells it."""
-        ms, _, seq = written.partition("-")
-        return cls(int(ms), int(seq))
-
-    def __str__(self) -> str:
-        return f"{self.ms}-{self.seq}"
-
-
-BEGINNING = EntryId(0, 0)
-"""Before every entry."""
 
 
 class ArchivedEntry(NamedTuple):
@@ -55,8 +36,7 @@ class ArchivedSession(NamedTuple):
 
 def read_end(connection: Connection, shard: int) -> EntryId:
     """Return the id of the last entry of a shard's event stream that the archive has read, kept or not."""
-    position = read_position(connection, EVENTS_SOURCE, shard)
-    return EntryId(position.last_ms, position.last_seq)
+    return read_position(connection, EVENTS_SOURCE, shard).entry_id
 
 
 def read_shard_entries(

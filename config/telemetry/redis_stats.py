@@ -17,6 +17,7 @@ from config.settings.settings import Settings
 from config.settings.shard_count import find_shards
 from config.store import keyspace, redis_client
 from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
+from config.store.entry_id import EntryId
 from config.store.function_calls import Command
 from config.store.keyspace import QUEUES
 from config.store.pauses import StoredPause
@@ -389,7 +390,7 @@ def _stream_fields(shown: Sequence[Any] | Exception) -> dict[bytes, Any]:
 
 def _entry_ms(entry: Sequence[Any]) -> int:
     """When an entry of a stream was added, by its id."""
-    return int(entry[0].partition(b"-")[0])
+    return EntryId.parse(entry[0]).ms
 
 
 def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:

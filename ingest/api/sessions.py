@@ -24,10 +24,11 @@ from sqlalchemy import Connection
 
 from config.archive import records as archived
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key
-from config.archive.records import BEGINNING, ArchivedEntry, EntryId
+from config.archive.records import ArchivedEntry
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
+from config.store.entry_id import BEGINNING, EntryId
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
 from config.store.server_functions import ReadSenderRecords
 from config.telemetry import metrics
@@ -238,7 +239,7 @@ class SessionArchive:
         )
         ((last, *blobs),) = await self._lanes.run_commands([function_calls.function_call(call)])
         page = [record for blob in blobs for record in decode_records(blob)]
-        return page, EntryId.parse(last.decode()) if last else None
+        return page, EntryId.parse(last) if last else None
 
     async def _archive_end(self, found: SessionLocation) -> EntryId:
         return await self._reader.run(partial(archived.read_end, shard=found.k))

@@ -20,6 +20,7 @@ from falcon.asgi import Request, Response
 from msgspec import Meta
 
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.segments import count_segments
 from ingest.webhooks.channel_endpoint import read_body
 
@@ -189,9 +190,8 @@ def _phone_keys(phone: str) -> tuple[str, str]:
 
 
 def _message_json(id_: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
-    at_ms, _, _ = id_.decode().partition("-")
     said = {name.decode(): value.decode() for name, value in fields.items()}
-    return {"id": id_.decode(), "at_ms": int(at_ms), **said}
+    return {"id": id_.decode(), "at_ms": EntryId.parse(id_).ms, **said}
 
 
 def _success_json(send: SmsCampaign, ticket: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import redis
 
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase, Position
-from config.archive.records import EntryId
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import decode_records
 from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import write_page
@@ -34,7 +34,7 @@ def archive_page(client: redis.Redis, k: int, database: ArchiveDatabase, size: i
         to = Position(last.entry_ms, last.entry_seq, now)
         database.move_position(connection, "events", k, to)
     if page:
-        redis_client.run_command(client, ("SET", keyspace.archived_key(k), to.entry_id))
+        redis_client.run_command(client, ("SET", keyspace.archived_key(k), str(to.entry_id)))
     return len(page)
 
 
@@ -43,7 +43,7 @@ def _read_page(client: redis.Redis, k: int, position: Position, size: int) -> li
     found = redis_client.run_command(client, ("XRANGE", keyspace.events_key(k), after, "+", "COUNT", size))
     return [
         PageEntry(
-            EntryPlace(k, *EntryId.parse(entry_id.decode())),
+            EntryPlace(k, *EntryId.parse(entry_id)),
             fields[b"to"].decode(),
             decode_records(fields[b"e"]),
             fields[b"e"],

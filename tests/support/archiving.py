@@ -87,7 +87,7 @@ def derived_rows(database: ArchiveDatabase) -> dict[str, list[tuple[Any, ...]]]:
 def stream_entries(client: redis.Redis, shards: int) -> list[tuple[Any, ...]]:
     """What is in the streams, as `entries` has it, but for the session."""
     return [
-        (k, *map(int, entry.id.split(b"-")), entry.sender, entry.content)
+        (k, *entry.id, entry.sender, entry.content)
         for k in range(shards)
         for entry in event_stream.scan_entries(client, k)
     ]

@@ -13,6 +13,7 @@ from config.archive.database import EVENTS_SOURCE, Position
 from config.archive.watermark import read_watermark
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import PersonOptedOut, encode_event
 from tests.support.archiving import (
     add_entries,
@@ -29,7 +30,7 @@ from workers.archiving import stream_archiver
 from workers.archiving.deployment_pairing import pair_with_redis
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS, find_lost, rejoin_stream
 from workers.archiving.stream_archiver import StreamArchiver
-from workers.archiving.stream_reader import StreamId, StreamState, note_archived
+from workers.archiving.stream_reader import StreamState, note_archived
 from workers.store import survey_versions
 
 SHARDS = 3
@@ -164,7 +165,7 @@ def test_redis_is_told_only_of_what_is_committed_and_never_less(
     monkeypatch.undo()
     drain(copy)
     for late in ("5-1", "6-9", "7-0"):
-        note_archived(client, 0, StreamId.parse(late.encode()))
+        note_archived(client, 0, EntryId.parse(late.encode()))
         assert archived_until(client)[0] == b"7-0", "a late writer takes nothing back"
 
 
@@ -251,7 +252,7 @@ def test_nothing_is_added_below_the_watermark(client, archiver, archive_database
     copy.run_round()
     _, _, read_until_ms = positions(archive_database)[0]
     assert wrote
-    assert all(StreamId.parse(each).ms >= read_until_ms for each in wrote)
+    assert all(EntryId.parse(each).ms >= read_until_ms for each in wrote)
 
 
 def test_an_idle_deployment_writes_nothing(client, archiver, archive_database, no_intervals):
@@ -454,12 +455,7 @@ def test_a_redis_from_yesterday_is_held_and_said_until_a_person_decides(
     assert len(archived_entries(archive_database)) == 7, "it is held though there are later ids by now"
     with archive_database.writing() as connection:
         position = archive_database.lock_position(connection, EVENTS_SOURCE, 0)
-        assert (
-            rejoin_stream(
-                connection, client, 0, StreamId(position.last_ms, position.last_seq), by_operator=True
-            )
-            == 2
-        )
+        assert rejoin_stream(connection, client, 0, position.entry_id, by_operator=True) == 2
     with capture_logs() as logs:
         drain(copy)
         copy.run_round()
@@ -507,10 +503,10 @@ def test_what_was_deleted_on_purpose_is_not_lost(client, archiver, archive_datab
 
 
 def test_lost_is_what_left_no_trace():
-    archived = [StreamId(9, 0), StreamId(5, 0), StreamId(3, 0)]
+    archived = [EntryId(9, 0), EntryId(5, 0), EntryId(3, 0)]
 
     def lost(first, last, max_deleted=(0, 0)):
-        state = StreamState(first and StreamId(*first), StreamId(*last), StreamId(*max_deleted), 1)
+        state = StreamState(first and EntryId(*first), EntryId(*last), EntryId(*max_deleted), 1)
         return [entry.ms for entry in find_lost(archived, state)]
 
     assert lost((1, 0), (2, 0)) == [9, 5, 3]
@@ -528,7 +524,7 @@ def test_a_position_moves_with_what_was_written(client, archiver, archive_databa
     drain(archiver())
     with archive_database.writing() as connection:
         found = archive_database.lock_position(connection, EVENTS_SOURCE, 2)
-        assert (found.entry_id, isinstance(found, Position)) == ("7-5", True)
+        assert (found.entry_id, isinstance(found, Position)) == (EntryId(7, 5), True)
         assert (
             connection.execute(
                 sqlalchemy.select(sqlalchemy.func.count()).select_from(tables.positions)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from config.store.function_calls import function_call
 from config.store.server_functions import NoteArchived, TrimEvents
 from tests.support.proxy import Proxy
@@ -55,7 +56,7 @@ def trim(client, stream_ms=WEEK):
 
 
 def days_kept(client):
-    return [(NOW - int(entry_id.partition(b"-")[0])) // DAY for entry_id, _ in client.xrange(EVENTS)]
+    return [(NOW - EntryId.parse(entry_id).ms) // DAY for entry_id, _ in client.xrange(EVENTS)]
 
 
 def unarchived(client):

@@ -10,7 +10,8 @@ from config.archive import tables
 from config.archive.archive_schema import stored_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.archive.watermark import read_watermark
-from workers.archiving.stream_reader import BEGINNING, StreamId, read_after, read_tips
+from config.store.entry_id import BEGINNING, EntryId
+from workers.archiving.stream_reader import read_after, read_tips
 
 COUNTED_TABLES = ("entries", "sessions", "answers", "messages", "surveys", "opt_outs", "audit")
 
@@ -53,7 +54,7 @@ def read_progress(client: redis.Redis, database: ArchiveDatabase, shards: int) -
                 table.source == EVENTS_SOURCE
             )
         )
-        positions = {shard: (StreamId(ms, seq), until_ms) for shard, ms, seq, until_ms in found}
+        positions = {shard: (EntryId(ms, seq), until_ms) for shard, ms, seq, until_ms in found}
         counts = {
             name: connection.execute(
                 select(func.count()).select_from(tables.METADATA.tables[name])
@@ -75,7 +76,7 @@ def read_progress(client: redis.Redis, database: ArchiveDatabase, shards: int) -
     )
 
 
-def _waiting_since(client: redis.Redis, k: int, position: StreamId) -> int:
+def _waiting_since(client: redis.Redis, k: int, position: EntryId) -> int:
     """When the oldest entry was written that is not archived (ms); 0 if there is none."""
     entries = read_after(client, k, position, 1).entries
-    return StreamId.parse(entries[0][0]).ms if entries else 0
+    return EntryId.parse(entries[0][0]).ms if entries else 0

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, insert, select
 from config.archive import tables
 from config.archive.database import ArchiveDatabase, Position
 from config.store import keyspace, redis_client
+from config.store.entry_id import BEGINNING, EntryId
 from config.telemetry import faults
 
 AUDIT_SOURCE = "audit"
@@ -93,21 +94,21 @@ def audit_streams(
     return streams
 
 
-def read_positions(connection: Connection) -> dict[tuple[str, int], str]:
+def read_positions(connection: Connection) -> dict[tuple[str, int], EntryId]:
     """How far streams are in the archive: the id of the last entry there, by source and shard."""
     table = tables.positions.c
     query = select(table.source, table.shard, table.last_ms, table.last_seq)
-    return {(source, shard): f"{ms}-{seq}" for source, shard, ms, seq in connection.execute(query)}
+    return {(source, shard): EntryId(ms, seq) for source, shard, ms, seq in connection.execute(query)}
 
 
-def scan_acts(stream: AuditStream, after: str) -> Iterator[tuple[AuditEntryPlace, AuditedAct]]:
+def scan_acts(stream: AuditStream, after: EntryId) -> Iterator[tuple[AuditEntryPlace, AuditedAct]]:
     """What a stream has after an entry, newest first."""
     until = "+"
     while page := redis_client.run_command(
         stream.client, ("XREVRANGE", stream.key, until, f"({after}", "COUNT", AUDIT_PAGE)
     ):
         for entry_id, fields in page:
-            ms, seq = _read_id(entry_id)
+            ms, seq = EntryId.parse(entry_id)
             yield AuditEntryPlace(stream.source, stream.shard, ms, seq), stream.parse(ms, fields)
         until = f"({page[-1][0].decode()}"
 
@@ -121,7 +122,14 @@ def _streams_with_news(database: ArchiveDatabase, streams: Sequence[AuditStream]
         for client in {stream.client: None for stream in group}:
             there = [stream for stream in group if stream.client is client]
             looks = [
-                ("XRANGE", each.key, f"({positions.get((each.source, each.shard), '0-0')}", "+", "COUNT", 1)
+                (
+                    "XRANGE",
+                    each.key,
+                    f"({positions.get((each.source, each.shard), BEGINNING)}",
+                    "+",
+                    "COUNT",
+                    1,
+                )
                 for each in there
             ]
             found = redis_client.run_commands(client, looks)
@@ -136,15 +144,15 @@ def _move_page(database: ArchiveDatabase, stream: AuditStream) -> int:
             stream.client, ("XRANGE", stream.key, f"({position.entry_id}", "+", "COUNT", AUDIT_PAGE)
         )
         if page:
-            rows = [_row_of(stream, *_read_id(entry_id), fields) for entry_id, fields in page]
+            rows = [_row_of(stream, *EntryId.parse(entry_id), fields) for entry_id, fields in page]
             connection.execute(insert(tables.audit), rows)
-            last_ms, last_seq = _read_id(page[-1][0])
-            position = Position(last_ms, last_seq, last_ms)
+            last = EntryId.parse(page[-1][0])
+            position = Position(last.ms, last.seq, last.ms)
             database.move_position(connection, stream.source, stream.shard, position)
         faults.reach("before_audit_commit")
     faults.reach("after_audit_commit")
     if stream.source == AUDIT_SOURCE:
-        kept_from = f"{position.last_ms}-{position.last_seq + 1}"
+        kept_from = str(position.entry_id.following)
         redis_client.run_command(stream.client, ("XTRIM", stream.key, "MINID", kept_from))
     return len(page)
 
@@ -180,8 +188,3 @@ def _read_words(fields: _EntryFields) -> dict[str, str]:
         name.decode(errors="replace"): value.decode(errors="replace").replace("\0", "\ufffd")
         for name, value in fields.items()
     }
-
-
-def _read_id(entry_id: bytes) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition(b"-")
-    return int(ms), int(seq)

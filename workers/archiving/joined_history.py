@@ -11,13 +11,12 @@ import redis
 
 from config.archive.database import ArchiveDatabase
 from config.archive.records import (
-    BEGINNING,
     ArchivedEntry,
-    EntryId,
     read_end,
     read_sender_entries,
     read_shard_entries,
 )
+from config.store.entry_id import BEGINNING, EntryId
 from workers.store.event_stream import StreamEntry, scan_pages
 
 ARCHIVE_PAGE_SIZE = 1_000
@@ -81,4 +80,4 @@ class HistoryReader:
 
 
 def _archived(entry: StreamEntry) -> ArchivedEntry:
-    return ArchivedEntry(EntryId.parse(entry.id.decode()), entry.sender, entry.content)
+    return ArchivedEntry(entry.id, entry.sender, entry.content)

@@ -25,8 +25,9 @@ from sqlalchemy import Connection, select, tuple_
 
 from config.archive import tables
 from config.store import keyspace
+from config.store.entry_id import BEGINNING, EntryId
 from engine.model.errors import ParleyError
-from workers.archiving.stream_reader import BEGINNING, StreamId, StreamState, read_span, read_state
+from workers.archiving.stream_reader import StreamState, read_span, read_state
 
 log = structlog.get_logger()
 
@@ -49,10 +50,10 @@ class RedisOlderThanArchiveError(ParleyError):
         self.shard, self.lost, self.since_ms = shard, lost, since_ms
 
 
-def find_lost(archived: Sequence[StreamId], stream: StreamState) -> list[StreamId]:
+def find_lost(archived: Sequence[EntryId], stream: StreamState) -> list[EntryId]:
     """Of entries of the archive that are not in the stream, those that the stream has lost."""
 
-    def is_lost(entry: StreamId) -> bool:
+    def is_lost(entry: EntryId) -> bool:
         if entry > stream.last:
             return True
         was_trimmed = stream.first is None or entry < stream.first
@@ -62,7 +63,7 @@ def find_lost(archived: Sequence[StreamId], stream: StreamState) -> list[StreamI
 
 
 def rejoin_stream(
-    connection: Connection, client: redis.Redis, k: int, position: StreamId, *, by_operator: bool = False
+    connection: Connection, client: redis.Redis, k: int, position: EntryId, *, by_operator: bool = False
 ) -> int:
     """Make sure that all that the stream gets from now on, and all that the archive has not of it, is after `position`; its
     row is locked, and the stream has not the entry at it. Answers how many entries were lost. Raises
@@ -77,7 +78,7 @@ def rejoin_stream(
     since_ms = min(lost, default=state.last).ms
     if position.ms - since_ms > LONGEST_LOST_TAIL_MS and not by_operator:
         raise RedisOlderThanArchiveError(k, len(lost), since_ms)
-    moved = _move_behind(client, k, common if common != BEGINNING else StreamId(since_ms, 0), position)
+    moved = _move_behind(client, k, common if common != BEGINNING else EntryId(since_ms, 0), position)
     log.warning(
         "Redis has lost what the archive has; what happens now follows it",
         shard=k,
@@ -88,10 +89,10 @@ def rejoin_stream(
 
 
 def _compare(
-    connection: Connection, client: redis.Redis, k: int, position: StreamId
-) -> tuple[StreamId, list[StreamId]]:
+    connection: Connection, client: redis.Redis, k: int, position: EntryId
+) -> tuple[EntryId, list[EntryId]]:
     """The newest entry that both have, BEGINNING if none was found, and those of the archive after it, newest first."""
-    missing: list[StreamId] = []
+    missing: list[EntryId] = []
     for page in _archived_before(connection, k, position):
         there = {
             (entry_id, fields.get(b"e")) for entry_id, fields in read_span(client, k, page[-1][0], page[0][0])
@@ -104,8 +105,8 @@ def _compare(
 
 
 def _archived_before(
-    connection: Connection, k: int, position: StreamId
-) -> Iterator[list[tuple[StreamId, bytes]]]:
+    connection: Connection, k: int, position: EntryId
+) -> Iterator[list[tuple[EntryId, bytes]]]:
     """The shard's entries in the archive up to `position`, newest first, by the page."""
     table = tables.entries.c
     end, compared = position, 0
@@ -120,12 +121,12 @@ def _archived_before(
         rows = connection.execute(query.where(table.shard == k, upto)).all()
         if not rows:
             return
-        yield [(StreamId(ms, seq), records) for ms, seq, records in rows]
+        yield [(EntryId(ms, seq), records) for ms, seq, records in rows]
         compared += len(rows)
-        end = StreamId(*rows[-1][:2])
+        end = EntryId(*rows[-1][:2])
 
 
-def _move_behind(client: redis.Redis, k: int, common: StreamId, position: StreamId) -> int:
+def _move_behind(client: redis.Redis, k: int, common: EntryId, position: EntryId) -> int:
     """Have the stream give out no id up to `position` any more, and write anew what it has at such ids after `common`, with
     all that follows. Answers how many entries that were."""
     key = keyspace.events_key(k)
@@ -135,9 +136,9 @@ def _move_behind(client: redis.Redis, k: int, common: StreamId, position: Stream
     def move(pipeline: "redis.client.Pipeline") -> None:
         nonlocal rewritten
         state = read_state(client, k)
-        late = read_span(client, k, _next_id(common), position)
-        moved = [*late, *read_span(client, k, _next_id(position), state.last)] if late else []
-        mark = str(position if state.last < position else _next_id(state.last))
+        late = read_span(client, k, common.following, position)
+        moved = [*late, *read_span(client, k, position.following, state.last)] if late else []
+        mark = str(position if state.last < position else state.last.following)
         pipeline.multi()
         pipeline.xadd(key, {"to": "", "e": ""}, id=mark)
         pipeline.xdel(key, mark, *[str(entry_id) for entry_id, _ in moved])
@@ -147,7 +148,3 @@ def _move_behind(client: redis.Redis, k: int, common: StreamId, position: Stream
 
     client.transaction(move, key)
     return rewritten
-
-
-def _next_id(entry: StreamId) -> StreamId:
-    return StreamId(entry.ms, entry.seq + 1)

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, delete, func, select, tuple_
 
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
+from config.store.entry_id import BEGINNING, EntryId
 from workers.archiving.archive_rows import EntryPlace
 from workers.archiving.page_writer import HashNumber, write_page
 from workers.archiving.projection import PageEntry
-from workers.archiving.stream_reader import BEGINNING, StreamId, parse_records
+from workers.archiving.stream_reader import parse_records
 
 ENTRIES_A_STEP = 1_000
 
@@ -80,4 +81,4 @@ def _read_pages(connection: Connection, k: int) -> Iterator[list[PageEntry]]:
             PageEntry(EntryPlace(k, ms, seq), sender, parse_records(stored) or (), stored)
             for ms, seq, sender, stored in found
         ]
-        after = StreamId(*found[-1][:2])
+        after = EntryId(*found[-1][:2])

@@ -17,12 +17,12 @@ from sqlalchemy import Connection, select, update
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position
 from config.archive.watermark import read_watermark
+from config.store.entry_id import EntryId
 from config.telemetry import faults, metrics
 from workers.archiving.deployment_pairing import require_deployment
 from workers.archiving.lost_tail import RedisOlderThanArchiveError, rejoin_stream
 from workers.archiving.page_writer import HashNumber, write_page
 from workers.archiving.stream_reader import (
-    StreamId,
     StreamPage,
     StreamTips,
     note_archived,
@@ -53,7 +53,7 @@ class MovedPage(NamedTuple):
     """What came of a look at a shard: where the archive is then, whether that is all that the stream had, how many entries
     were moved and how many of them are only kept as they are, and the versions of surveys that they refer to."""
 
-    position: StreamId
+    position: EntryId
     is_all: bool
     entries: int = 0
     unreadable: int = 0
@@ -77,10 +77,9 @@ class StreamArchiver:
         self._deployment = deployment
         self._hash_number = hash_number
         self._surveys = SurveyMover(client)
-        self._read_to: dict[
-            int, StreamId
-        ] = {}  # the last id of streams of which all was moved when it was that
-        self._noted: dict[int, StreamId] = {}
+        # the last id of streams of which all was moved when it was that
+        self._read_to: dict[int, EntryId] = {}
+        self._noted: dict[int, EntryId] = {}
         self._held_until_s: dict[int, float] = {}
         self._advanced_s = 0.0
         self._is_to_advance = True  # of a process that died, nobody has said until when all is read
@@ -158,13 +157,13 @@ class StreamArchiver:
             if page.entries:
                 moved = self._write_page(connection, k, position, page)
             else:
-                moved = MovedPage(StreamId(position.last_ms, position.last_seq), is_all=True)
+                moved = MovedPage(position.entry_id, is_all=True)
             faults.reach("before_commit_page")
         faults.reach("after_commit_page")
         return moved
 
     def _read_page(self, connection: Connection, k: int, position: Position) -> StreamPage:
-        last = StreamId(position.last_ms, position.last_seq)
+        last = position.entry_id
         page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
         if not page.has_position and rejoin_stream(connection, self._redis, k, last):
             page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
@@ -177,7 +176,7 @@ class StreamArchiver:
         versions = self._surveys.move_versions(connection, entries)
         unreadable = sum(not is_readable for _, is_readable in parsed)
         unreadable += write_page(connection, entries, self._hash_number)
-        last = StreamId(*entries[-1].place[1:])
+        last = EntryId(*entries[-1].place[1:])
         is_all = len(entries) < ENTRIES_A_PAGE
         until_ms = max(position.read_until_ms, page.now_ms if is_all else last.ms)
         self._database.move_position(connection, EVENTS_SOURCE, k, Position(last.ms, last.seq, until_ms))

@@ -1,12 +1,13 @@
 """What `archive` asks Redis: how far the event streams are, what follows a position, and to note how far the archive is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
 
 from config.store import keyspace, redis_client
+from config.store.entry_id import BEGINNING, EntryId
 from config.store.function_calls import Command, function_call
 from config.store.server_functions import NoteArchived
 from engine.model.events import ArchiveRecord, decode_records
@@ -16,32 +17,13 @@ from workers.archiving.projection import PageEntry
 _NO_KEY = "no such key"
 
 
-class StreamId(NamedTuple):
-    """The id of an entry of a stream."""
-
-    ms: int
-    seq: int
-
-    @classmethod
-    def parse(cls, written: bytes) -> Self:
-        ms, _, seq = written.partition(b"-")
-        return cls(int(ms), int(seq or 0))
-
-    def __str__(self) -> str:
-        return f"{self.ms}-{self.seq}"
-
-
-BEGINNING = StreamId(0, 0)
-"""Before any entry."""
-
-
 class StreamTips(NamedTuple):
     """How far the streams are: the last id that each has given out, by shard, at `now_ms` or later. `deployment` is the id
     of the deployment whose Redis it is; empty: it has none."""
 
     now_ms: int
     deployment: bytes
-    last_ids: Sequence[StreamId]
+    last_ids: Sequence[EntryId]
 
 
 class StreamPage(NamedTuple):
@@ -58,9 +40,9 @@ class StreamState(NamedTuple):
     """What a stream says of itself: its first entry (None: it is empty), the last id that it has given out, the newest
     that was deleted from it, and how many entries it ever had."""
 
-    first: StreamId | None
-    last: StreamId
-    max_deleted: StreamId
+    first: EntryId | None
+    last: EntryId
+    max_deleted: EntryId
     added: int
 
 
@@ -93,14 +75,14 @@ def _parse_state(answer: Any) -> StreamState:
     told = dict(zip(answer[::2], answer[1::2], strict=True))
     first = told[b"first-entry"]
     return StreamState(
-        StreamId.parse(first[0]) if first else None,
-        StreamId.parse(told[b"last-generated-id"]),
-        StreamId.parse(told[b"max-deleted-entry-id"]),
+        EntryId.parse(first[0]) if first else None,
+        EntryId.parse(told[b"last-generated-id"]),
+        EntryId.parse(told[b"max-deleted-entry-id"]),
         told[b"entries-added"],
     )
 
 
-def read_after(client: redis.Redis, k: int, position: StreamId, most: int) -> StreamPage:
+def read_after(client: redis.Redis, k: int, position: EntryId, most: int) -> StreamPage:
     """Read at most `most` entries that follow `position`. Raises redis.RedisError."""
     key = keyspace.events_key(k)
     time, deployment, at, after = redis_client.run_commands(
@@ -117,11 +99,11 @@ def read_after(client: redis.Redis, k: int, position: StreamId, most: int) -> St
 
 
 def read_span(
-    client: redis.Redis, k: int, first: StreamId, last: StreamId
-) -> list[tuple[StreamId, Mapping[bytes, bytes]]]:
+    client: redis.Redis, k: int, first: EntryId, last: EntryId
+) -> list[tuple[EntryId, Mapping[bytes, bytes]]]:
     """Read all entries from `first` to `last`, both included. Raises redis.RedisError."""
     found = redis_client.run_command(client, ("XRANGE", keyspace.events_key(k), str(first), str(last)))
-    return [(StreamId.parse(entry_id), fields) for entry_id, fields in found]
+    return [(EntryId.parse(entry_id), fields) for entry_id, fields in found]
 
 
 def parse_entry(k: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[PageEntry, bool]:
@@ -130,7 +112,7 @@ def parse_entry(k: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple
     if stored is None or len(fields) != 2:
         stored = msgspec.msgpack.encode(list(fields.items()))
     records = parse_records(stored)
-    place = EntryPlace(k, *StreamId.parse(entry_id))
+    place = EntryPlace(k, *EntryId.parse(entry_id))
     return PageEntry(place, sender.decode(errors="replace"), records or (), stored), records is not None
 
 
@@ -142,7 +124,7 @@ def parse_records(stored: bytes) -> Sequence[ArchiveRecord] | None:
         return None
 
 
-def note_archived(client: redis.Redis, k: int, position: StreamId, entries: int = 0) -> None:
+def note_archived(client: redis.Redis, k: int, position: EntryId, entries: int = 0) -> None:
     """Tell Redis that the archive has all up to `position`, which is committed: so many entries more than it was told before.
     It never goes back by that. Raises redis.RedisError."""
     call = NoteArchived(

@@ -15,6 +15,7 @@ import redis
 import structlog
 
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import (
     ArchiveRecord,
     Invitation,
@@ -111,7 +112,7 @@ def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: i
     return shard
 
 
-def _due_entries(client: redis.Redis, k: int, shard: ExpiringSessions) -> Iterator[bytes]:
+def _due_entries(client: redis.Redis, k: int, shard: ExpiringSessions) -> Iterator[EntryId]:
     """The entries that hold nothing but what is due."""
     for entry in event_stream.scan_entries(client, k):
         if all(_resolve_session(record, shard) in shard.due_sessions for record in entry.records):

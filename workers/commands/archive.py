@@ -24,7 +24,6 @@ from engine.model.timestamps import format_utc
 from workers.archiving import rebuild as rebuilding
 from workers.archiving.archive_status import ArchiveProgress, read_progress
 from workers.archiving.lost_tail import rejoin_stream
-from workers.archiving.stream_reader import StreamId
 from workers.commands.connect import connect_lanes
 from workers.store.deployment import Deployment
 
@@ -99,8 +98,7 @@ def resume(shard: int) -> None:
     configure_logging(deployment.settings)
     with _open_archive(deployment) as database, database.writing() as connection:
         position = database.lock_position(connection, EVENTS_SOURCE, shard)
-        last = StreamId(position.last_ms, position.last_seq)
-        lost = rejoin_stream(connection, deployment.lanes, shard, last, by_operator=True)
+        lost = rejoin_stream(connection, deployment.lanes, shard, position.entry_id, by_operator=True)
     click.echo(
         f"shard {shard} goes on; {pluralize(lost, 'entry', 'entries')} that Redis has not stay in the archive"
     )

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.archive.audit_entries import AuditFilter, scan_archived_acts
 from config.archive.database import ArchiveDatabase, describe_failure
 from config.store import redis_client
+from config.store.entry_id import BEGINNING, EntryId
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, simple_table
 from engine.model.timestamps import format_utc, format_utc_ms
@@ -108,13 +109,13 @@ class _AuditReader:
         )
 
     def _read_waiting(self) -> dict[AuditEntryPlace, AuditedAct]:
-        positions: dict[tuple[str, int], str] = {}
+        positions: dict[tuple[str, int], EntryId] = {}
         if self._archive is not None:
             with self._archive.reading() as connection:
                 positions = read_positions(connection)
         waiting: dict[AuditEntryPlace, AuditedAct] = {}
         for stream in self._streams():
-            after = positions.get((stream.source, stream.shard), "0-0")
+            after = positions.get((stream.source, stream.shard), BEGINNING)
             fitting = (each for each in scan_acts(stream, after) if self._is_wanted(each[1]))
             waiting.update(islice(fitting, self._limit))
         return waiting

@@ -11,9 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase, describe_failure
-from config.archive.records import ArchivedEntry, EntryId, read_end, read_last_entries
+from config.archive.records import ArchivedEntry, read_end, read_last_entries
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import ArchiveRecord
 
 RECORDS_SHOWN = 10
@@ -83,7 +84,7 @@ class LastRecordsReader:
     def _entries_in(self, page: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[ArchivedEntry]:
         for identity, fields in page:
             if fields.get(b"to") == self._sender.encode():
-                yield ArchivedEntry(EntryId.parse(identity.decode()), self._sender, fields.get(b"e", b""))
+                yield ArchivedEntry(EntryId.parse(identity), self._sender, fields.get(b"e", b""))
 
     def _last(self, entries: Iterable[ArchivedEntry]) -> list[ArchiveRecord]:
         found: list[ArchiveRecord] = []

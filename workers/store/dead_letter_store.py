@@ -15,6 +15,7 @@ import redis
 
 from config.store import keyspace, redis_client
 from config.store.dead_letter_reasons import DeadLetterReason
+from config.store.entry_id import EntryId
 from config.store.function_calls import Command, function_call
 from config.store.server_functions import DiscardDeadLetters
 
@@ -221,7 +222,7 @@ def last_audit_entry(client: redis.Redis, k: int, identity: str) -> AuditEntry |
 
 def _parse_audit_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> AuditEntry:
     words = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-    at = int(entry_id.partition(b"-")[0])
+    at = EntryId.parse(entry_id).ms
     return AuditEntry(
         at, *(words.get(name, "") for name in ("id", "by", "outcome", "kind", "reason", "channel"))
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import redis
 
 from config.store import function_calls, keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import ArchiveRecord, decode_records
 
 STREAM_PAGE_SIZE = 1_000
@@ -15,7 +16,7 @@ STREAM_PAGE_SIZE = 1_000
 class StreamEntry(NamedTuple):
     """An entry of an event stream: its id, who it is about, and its records as they are stored."""
 
-    id: bytes
+    id: EntryId
     sender: str
     content: bytes
 
@@ -35,7 +36,10 @@ def scan_pages(client: redis.Redis, k: int, after: str, until: str) -> Iterator[
     while page := redis_client.run_command(
         client, ("XRANGE", keyspace.events_key(k), after, until, "COUNT", STREAM_PAGE_SIZE)
     ):
-        yield [StreamEntry(entry_id, fields[b"to"].decode(), fields[b"e"]) for entry_id, fields in page]
+        yield [
+            StreamEntry(EntryId.parse(entry_id), fields[b"to"].decode(), fields[b"e"])
+            for entry_id, fields in page
+        ]
         after = "(" + page[-1][0].decode()
 
 
@@ -45,9 +49,9 @@ def is_archived(client: redis.Redis, shards: int) -> bool:
     return any(redis_client.run_commands(client, names))
 
 
-def delete_entries(client: redis.Redis, k: int, ids: Iterable[bytes]) -> int:
+def delete_entries(client: redis.Redis, k: int, ids: Iterable[EntryId]) -> int:
     """Take these entries out; answers how many were there."""
-    waiting = iter(ids)
+    waiting = map(str, ids)
     deleted = 0
     while page := list(islice(waiting, STREAM_PAGE_SIZE)):
         deleted += redis_client.run_command(client, ("XDEL", keyspace.events_key(k), *page))

@@ -18,6 +18,7 @@ import redis
 import structlog
 
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
@@ -120,7 +121,7 @@ def _oldest_entry_ms(client: redis.Redis, shards: int, now: int) -> int:
     firsts = redis_client.run_commands(
         client, [("XRANGE", keyspace.events_key(k), "-", "+", "COUNT", 1) for k in range(shards)]
     )
-    return min((int(entry_id.partition(b"-")[0]) for ((entry_id, _),) in filter(None, firsts)), default=now)
+    return min((EntryId.parse(entry_id).ms for ((entry_id, _),) in filter(None, firsts)), default=now)
 
 
 def _delete_if_unused(client: redis.Redis, version: str, horizon: int) -> bool:

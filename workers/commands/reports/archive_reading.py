@@ -18,6 +18,7 @@ from config.archive.watermark import read_watermark
 from config.settings.settings import Settings, exit_on_config_error
 from config.store import keyspace, redis_client
 from config.store.audit import record_operator
+from config.store.entry_id import BEGINNING, EntryId
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.suggestions import expected_instead
@@ -105,15 +106,15 @@ def _is_complete(connection: Connection, deployment: Deployment) -> bool:
     """Has no event stream an entry that the archive has not? As of this transaction, and of now in Redis."""
     table = tables.positions.c
     rows = select(table.shard, table.last_ms, table.last_seq).where(table.source == "events")
-    read = {shard: (last_ms, last_seq) for shard, last_ms, last_seq in connection.execute(rows)}
+    read = {shard: EntryId(ms, seq) for shard, ms, seq in connection.execute(rows)}
     shards = range(deployment.settings.shards)
     newest = redis_client.run_commands(
         deployment.lanes, [("XREVRANGE", keyspace.events_key(k), "+", "-", "COUNT", 1) for k in shards]
     )
     return all(
-        tuple(map(int, entry.decode().split("-"))) <= read.get(k, (0, 0))
+        EntryId.parse(entry_id) <= read.get(k, BEGINNING)
         for k, found in zip(shards, newest, strict=True)
-        for entry, _ in found
+        for entry_id, _ in found
     )
 
 
