@@ -1,5 +1,5 @@
-"""Fixtures: real servers on free ports, one set for each test process. And the mark `processes`, without which a test
-starts none."""
+"""Fixtures: real servers on free ports, one set for each test process. And two marks: without `processes` a test starts none,
+and without `databases` no PostgreSQL."""
 
 import gc
 import os
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from tests.support import example_counts  # noqa: F401 (registers the profile)
+from tests.support.archive_writer import ArchiveWriter
 from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
 from tests.support.postgresql import PostgreSql, postgresql_programs
@@ -34,23 +35,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.databases)]
+"""On which an archive may be."""
+
 STARTERS = {"deployed", "deployment", "own_postgresql", "own_valkey", "parley", "process"}
 """Fixtures that start processes."""
+
+POSTGRESQL_FIXTURES = {"own_postgresql", "postgresql_server"}
 
 LONGEST = ("test_alerts.py", "test_soak.py")
 
 _runs_unmarked = False
+_is_without_database = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many tests run at once. Those with processes wait most of the time, so there is room for three a core; of the
     others, for three on two."""
     cores = len(os.sched_getaffinity(0))
-    return max(2, cores * 3 // 2) if config.option.markexpr == "not processes" else cores * 3
+    return max(2, cores * 3 // 2) if "not processes" in config.option.markexpr else cores * 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves.
+    """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves. Whoever
+    takes one of POSTGRESQL_FIXTURES is marked `databases`; those who ask for it as they run have it from DATABASES.
 
     The list is dealt to the test processes in even parts, in this order. Each part begins with its share of the marked,
     which take longest, and ends with short ones, so that none is left with a long one at the end.
@@ -58,6 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "faults" or STARTERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
+        if POSTGRESQL_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("databases")
     kinds = [[item for item in items if _starts_processes(item) == starts] for starts in (True, False)]
     kinds[0].sort(
         key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
@@ -76,6 +86,16 @@ def _starts_processes(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    global _is_without_database  # noqa: PLW0603 (as below)
+    _is_without_database = item.get_closest_marker("databases") is None
+    try:
+        return (yield)
+    finally:
+        _is_without_database = False
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     global _runs_unmarked  # noqa: PLW0603 (an audit hook cannot be given anything, nor be removed)
     _runs_unmarked = not _starts_processes(item)
@@ -88,6 +108,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 def _no_process_unmarked(event: str, arguments: tuple[object, ...]) -> None:
     if _runs_unmarked and event in ("subprocess.Popen", FORK_EVENT):
         raise AssertionError(f"mark this test `processes`: it starts {arguments[0]!r}")
+    if _is_without_database and event == "subprocess.Popen" and str(arguments[0]).endswith("/initdb"):
+        raise AssertionError("mark this test `databases`: it starts a PostgreSQL")
 
 
 sys.addaudithook(_no_process_unmarked)
@@ -133,16 +155,30 @@ def own_postgresql() -> Iterator[PostgreSql]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where an archive may be made, as PARLEY_ARCHIVE_URL says it: on either database."""
+    yield from _archive_urls(request, tmp_path)
+
+
+def _archive_urls(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'archive.db'}"
+        yield f"sqlite:///{folder / 'archive.db'}"
         return
     server: PostgreSql = request.getfixturevalue("postgresql_server")
     name = server.create_database()
     yield server.url(name)
     server.drop_database(name)
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def shared_archive(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ArchiveWriter]:
+    """An archive that the tests of a file share, on either database: see ArchiveWriter.clear."""
+    for url in _archive_urls(request, tmp_path_factory.mktemp("archive")):
+        with ArchiveWriter(url) as writer:
+            yield writer
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from tests.engine.answer_samples import REPLIES
 from tests.engine.chat import policy_for
 from tests.engine.random_surveys import surveys as random_surveys
 from tests.support.example_counts import examples
-from tests.support.played_archive import ARCHIVE_KINDS, HAS_POSTGRESQL, run_archive
 from tests.support.played_sessions import WrittenSession, play_actions
 
 CLINIC = b"""
@@ -44,19 +43,11 @@ SURVEY, _ = read_survey("clinic.yaml", CLINIC)
 VERSION = SURVEY.version
 
 
-@pytest.fixture(scope="module", params=ARCHIVE_KINDS)
-def archive(request, tmp_path_factory):
-    if request.param == "postgresql" and not HAS_POSTGRESQL:
-        pytest.skip("PostgreSQL is not installed")
-    with run_archive(request.param, tmp_path_factory.mktemp("archive")) as running:
-        yield running
-
-
 @pytest.fixture
-def clinic(archive):
-    archive.clear()
-    archive.keep_survey(SURVEY)
-    return archive
+def clinic(shared_archive):
+    shared_archive.clear()
+    shared_archive.keep_survey(SURVEY)
+    return shared_archive
 
 
 def funnel_of(archive, **filters):
@@ -89,7 +80,7 @@ def test_without_a_session_every_step_is_there_and_nothing_is_counted(clinic):
 
 def test_a_completed_session_goes_from_the_start_to_the_end(clinic):
     done = asked("1").answer("name", "Ann", "text", ("age", "ask"), after_ms=3000)
-    clinic.write(
+    clinic.add_turns(
         "+331", done.answer("age", 7, "number", ("young", "say"), after_ms=5000).end("completed").turns
     )
     funnel = funnel_of(clinic)
@@ -106,7 +97,7 @@ def test_a_repeated_question_and_a_reminder_are_no_new_arrival(clinic):
     once = (
         asked("1").misread("name", "too_short", ("name", "reask")).remind("name").misread("name", "too_long")
     )
-    clinic.write("+331", once.end("gave_up").turns)
+    clinic.add_turns("+331", once.end("gave_up").turns)
     name = steps(funnel_of(clinic))["name"]
     assert (name.reached, name.passages, name.reminded) == (1, 1, 1)
     assert (name.misread_sessions, name.misreads) == (1, {"too_short": 1, "too_long": 1})
@@ -117,7 +108,7 @@ def test_a_session_that_comes_by_again_is_one_session_and_two_passages(clinic):
     twice = (
         asked("1").answer("name", "A", "text", ("name", "ask")).answer("name", "B", "text", ("age", "ask"))
     )
-    clinic.write("+331", twice.turns)
+    clinic.add_turns("+331", twice.turns)
     funnel = funnel_of(clinic)
     assert edges(funnel)["name", "name"] == (1, 1)
     name, age = steps(funnel)["name"], steps(funnel)["age"]
@@ -127,8 +118,8 @@ def test_a_session_that_comes_by_again_is_one_session_and_two_passages(clinic):
 
 def test_a_session_has_left_the_step_that_was_asked_last_however_it_ended(clinic):
     for number, how in enumerate(("idle", "expired", "stopped", "idle")):
-        clinic.write(f"+33{number}", asked(str(number)).end(how).turns)
-    clinic.write("+334", asked("4").turns)
+        clinic.add_turns(f"+33{number}", asked(str(number)).end(how).turns)
+    clinic.add_turns("+334", asked("4").turns)
     name = steps(funnel_of(clinic))["name"]
     assert (name.left, name.left_sessions, name.waiting) == ({"idle": 2, "expired": 1, "stopped": 1}, 4, 1)
 
@@ -137,14 +128,14 @@ def test_a_session_has_left_the_step_that_was_asked_last_however_it_ended(clinic
 def test_how_long_an_answer_takes_is_the_median(clinic, seconds, expected):
     for number, each in enumerate(seconds):
         answered = asked(str(number)).answer("name", "A", "text", ("age", "ask"), after_ms=each * 1000)
-        clinic.write(f"+33{number}", answered.turns)
+        clinic.add_turns(f"+33{number}", answered.turns)
     assert steps(funnel_of(clinic))["name"].median_s == expected
 
 
 def test_what_0_1_0_recorded_counts_a_text_once_however_often_it_came_in_a_row(clinic):
     old = session("1", kinds=False).say(("hello", ""), ("name", ""))
     old.misread("name", "too_short", ("name", "")).answer("name", "Ann", "text", ("age", ""))
-    clinic.write("+331", old.answer("age", 30, "number", ("completed", "")).end("completed").turns)
+    clinic.add_turns("+331", old.answer("age", 30, "number", ("completed", "")).end("completed").turns)
     funnel = funnel_of(clinic)
     assert {way: passages for way, (_, passages) in edges(funnel).items()} == {
         (FUNNEL_START, "hello"): 1, ("hello", "name"): 1, ("name", "age"): 1, ("age", FUNNEL_END): 1,
@@ -156,7 +147,7 @@ def test_what_0_1_0_recorded_counts_a_text_once_however_often_it_came_in_a_row(c
 def test_only_sessions_that_the_filters_let_through_count(clinic):
     for number, (language, age) in enumerate([("en", 7), ("no", 40), ("no", 9)]):
         each = asked(str(number), language=language).answer("name", "A", "text", ("age", "ask"))
-        clinic.write(f"+33{number}", each.answer("age", age, "number").end("completed").turns)
+        clinic.add_turns(f"+33{number}", each.answer("age", age, "number").end("completed").turns)
     assert funnel_of(clinic, languages=["no"]).sessions == 2
     assert funnel_of(clinic, answers=[AnswerCondition("age", "<", "10")]).sessions == 2
     only = funnel_of(clinic, languages=["no"], answers=[AnswerCondition("age", "<", "10")])
@@ -176,7 +167,7 @@ def test_a_step_that_only_an_older_version_has_comes_last(clinic):
         "clinic.yaml", CLINIC.replace(b"id: young", b"id: minor").replace(b"go: young", b"go: minor")
     )
     clinic.keep_survey(newer)
-    clinic.write("+331", session("1").say(("young", "say")).end("completed").turns)
+    clinic.add_turns("+331", session("1").say(("young", "say")).end("completed").turns)
     assert [each.step for each in funnel_of(clinic).steps] == ["hello", "name", "age", "minor", "young"]
     with clinic.database.reading() as connection:
         assert len(connection.execute(select(tables.surveys)).all()) == 2
@@ -260,19 +251,19 @@ PEOPLE = st.lists(
 
 @settings(max_examples=examples(40), deadline=None)
 @given(source=random_surveys(), people=PEOPLE)
-def test_it_is_what_one_counts_on_paper(archive, source, people):
+def test_it_is_what_one_counts_on_paper(shared_archive, source, people):
     surveys, problems = playable_surveys({"s.json": source})
     assume(not problems)
-    archive.clear()
+    shared_archive.clear()
     survey = surveys.current("s")
-    archive.keep_survey(survey)
+    shared_archive.keep_survey(survey)
     played = [
         play_actions(surveys, policy_for("s"), ["START", *actions], 1_000_000 * number)
         for number, actions in enumerate(people, 1)
     ]
     for number, turns in enumerate(played):
-        archive.write(f"+3361234567{number}", turns)
+        shared_archive.add_turns(f"+3361234567{number}", turns)
     on_paper = {name: +counts for name, counts in count_on_paper(played, survey).items()}
     assert {
-        name: +counts for name, counts in counted_by_sql(funnel_of(archive, survey="s")).items()
+        name: +counts for name, counts in counted_by_sql(funnel_of(shared_archive, survey="s")).items()
     } == on_paper

@@ -2,44 +2,15 @@
 
 import threading
 
-import pytest
 from sqlalchemy import insert, select
 
 from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key, read_pseudonyms
 from config.archive.surveys_kept import read_surveys, survey_names
-from tests.support.archived_sessions import ArchiveWriter
-from tests.support.postgresql import PostgreSql, postgresql_programs
+from tests.support.archive_writer import ArchiveWriter
 
 ANN, BOB = "+33612345678", "+33612345679"
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    if postgresql_programs() is None:
-        pytest.skip("PostgreSQL is not installed")
-    with PostgreSql() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'archive.db'}"
-        return
-    server = request.getfixturevalue("postgresql")
-    name = server.create_database()
-    yield server.url(name)
-    server.drop_database(name)
-
-
-@pytest.fixture
-def database(url):
-    opened = ArchiveDatabase(url)
-    archive_schema.migrate(opened)
-    yield opened
-    opened.close()
 
 
 def test_a_pseudonym_is_128_bits_of_a_keyed_hash():
@@ -50,26 +21,26 @@ def test_a_pseudonym_is_128_bits_of_a_keyed_hash():
     assert len({names.of(ANN), names.of(BOB), Pseudonyms(b"l" * 32).of(ANN)}) == 3
 
 
-def test_the_key_is_made_once_and_stays(database, url):
-    with database.reading() as connection:
+def test_the_key_is_made_once_and_stays(archive_database, archive_url):
+    with archive_database.reading() as connection:
         assert read_pseudonym_key(connection) == b""
-    name = read_pseudonyms(database).of(ANN)
-    again = ArchiveDatabase(url)
+    name = read_pseudonyms(archive_database).of(ANN)
+    again = ArchiveDatabase(archive_url)
     assert read_pseudonyms(again).of(ANN) == name
     again.close()
 
 
-def test_an_archive_has_a_key_of_its_own(database, tmp_path):
+def test_an_archive_has_a_key_of_its_own(archive_database, tmp_path):
     other = ArchiveDatabase(f"sqlite:///{tmp_path / 'other.db'}")
     archive_schema.migrate(other)
-    assert read_pseudonyms(other).of(ANN) != read_pseudonyms(database).of(ANN)
+    assert read_pseudonyms(other).of(ANN) != read_pseudonyms(archive_database).of(ANN)
     other.close()
 
 
-def test_those_who_need_it_first_at_once_get_the_same(url, database):
+def test_those_who_need_it_first_at_once_get_the_same(archive_url, archive_database):
     """Each has looked and found none before one of them makes it."""
     together = threading.Barrier(4)
-    names, databases = [], [ArchiveDatabase(url) for _ in range(4)]
+    names, databases = [], [ArchiveDatabase(archive_url) for _ in range(4)]
 
     def need(each):
         with each.reading() as connection:
@@ -86,15 +57,17 @@ def test_those_who_need_it_first_at_once_get_the_same(url, database):
         each.close()
     assert len(names) == 4
     assert len(set(names)) == 1
-    with database.reading() as connection:
+    with archive_database.reading() as connection:
         assert len(connection.execute(select(tables.deployment)).all()) == 1
 
 
 # Versions of surveys, which stand beside
 
 
-def test_versions_are_read_oldest_first_and_one_that_cannot_be_is_left_out_with_a_warning(url, capsys):
-    writer = ArchiveWriter(url)
+def test_versions_are_read_oldest_first_and_one_that_cannot_be_is_left_out_with_a_warning(
+    archive_url, capsys
+):
+    writer = ArchiveWriter(archive_url)
     text = "survey: clinic\nsteps: [{{id: a, ask: '{}', answer: {{type: text}}}}]\n"
     versions = [writer.add_survey(text.format(question)) for question in ("z?", "a?", "m?")]
     with writer.database.writing() as connection:
@@ -107,8 +80,8 @@ def test_versions_are_read_oldest_first_and_one_that_cannot_be_is_left_out_with_
     writer.database.close()
 
 
-def test_a_survey_is_known_by_a_version_or_by_a_session(url):
-    writer = ArchiveWriter(url)
+def test_a_survey_is_known_by_a_version_or_by_a_session(archive_url):
+    writer = ArchiveWriter(archive_url)
     with writer.database.reading() as connection:
         assert survey_names(connection) == []
     writer.add_survey("survey: quiz\nsteps: [{id: a, say: x}]\n")

@@ -1,6 +1,7 @@
 """Filters: what is typed is what is asked for, and the rows that come are those that meet it, on both databases."""
 
 from datetime import UTC, date, datetime
+from itertools import chain
 from statistics import mean, median, quantiles, stdev
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,6 @@ from config.archive.surveys_kept import read_surveys
 from engine.model.events import Answer, Invitation
 from engine.surveys.survey_reader import read_survey
 from tests.support.example_counts import examples
-from tests.support.played_archive import ARCHIVE_KINDS, HAS_POSTGRESQL, run_archive
 from tests.support.played_sessions import FIRST_AT, WrittenSession
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -144,19 +144,11 @@ def test_a_state_that_there_is_not_is_told_with_the_nearest():
 # -- in SQL
 
 
-@pytest.fixture(scope="module", params=ARCHIVE_KINDS)
-def archive(request, tmp_path_factory):
-    if request.param == "postgresql" and not HAS_POSTGRESQL:
-        pytest.skip("PostgreSQL is not installed")
-    with run_archive(request.param, tmp_path_factory.mktemp("archive")) as running:
-        yield running
-
-
 @pytest.fixture
-def clinic(archive):
-    archive.clear()
-    archive.keep_survey(SURVEY)
-    return archive
+def clinic(shared_archive):
+    shared_archive.clear()
+    shared_archive.keep_survey(SURVEY)
+    return shared_archive
 
 
 @pytest.fixture
@@ -177,7 +169,7 @@ def people(clinic):
     cyd.answer("symptoms", Answer("2", ("rash",), indexes=(1,)), "choices").end("idle")
     dan = written("dan", at=FIRST_AT + 3000).end("gave_up")
     for each, session in {"+33611": ann, "+33622": bob, "+33633": cyd, "+33644": dan}.items():
-        clinic.write(each, session.turns)
+        clinic.add_turns(each, session.turns)
     return clinic
 
 
@@ -337,21 +329,23 @@ def test_replies_that_could_not_be_read_first_are_counted(clinic):
         each = written(str(number))
         for _ in range(tries):
             each.misread("name", "too_long", ("name", "reask"))
-        clinic.write(f"+33{number}", each.answer("name", "Ann", "text").turns)
+        clinic.add_turns(f"+33{number}", each.answer("name", "Ann", "text").turns)
     found = summary_of(clinic, "name")
     assert (found.answered, found.misread_first, found.misreads, found.median_s) == (3, 2, 3, 2)
 
 
 def test_only_the_most_frequent_texts_are_told_and_how_many_there_are(clinic):
     for number in range(20):
-        clinic.write(f"+33{number}", written(str(number)).answer("name", f"text {number // 2}", "text").turns)
+        clinic.add_turns(
+            f"+33{number}", written(str(number)).answer("name", f"text {number // 2}", "text").turns
+        )
     found = summary_of(clinic, "name")
     assert (len(found.counts), found.distinct, found.counts[0].count) == (MOST_TEXTS, 10, 2)
 
 
 def test_a_step_whose_type_changed_is_two_questions(clinic):
     newer, _ = read_survey("clinic.yaml", CLINIC.replace("{type: number}\n    next: [{when: {below: 50}, go: temperature, times: 3}, {go: fever}]", "{type: yes_no}").encode())  # fmt: skip
-    clinic.write("+331", written("1").answer("temperature", 99, "number").turns)
+    clinic.add_turns("+331", written("1").answer("temperature", 99, "number").turns)
     clinic.keep_survey(newer)
     later = WrittenSession("2", version=newer.version).answer("temperature", Answer("y", True), "yes_no")
     old = (
@@ -359,8 +353,8 @@ def test_a_step_whose_type_changed_is_two_questions(clinic):
         .answer("temperature", 101, "number")
         .end("completed")
     )
-    clinic.write("+332", later.turns)
-    clinic.write("+333", old.turns)
+    clinic.add_turns("+332", later.turns)
+    clinic.add_turns("+333", old.turns)
     assert counts(summary_of(clinic, "temperature (yes_no)")) == {"yes": 1}
     assert summary_of(clinic, "temperature (number)").distribution.mean == 100
     columns = columns_of(clinic)
@@ -373,11 +367,13 @@ def test_a_step_whose_type_changed_is_two_questions(clinic):
     }  # fmt: skip
 
 
-def test_answers_that_no_file_explains_are_a_question_too(archive):
-    archive.clear()
-    archive.write("+331", WrittenSession("1").answer("lost", 7, "number").answer("other", "x", "text").turns)
-    assert list(columns_of(archive)) == ["lost", "other"]
-    assert summary_of(archive, "lost").distribution.mean == 7
+def test_answers_that_no_file_explains_are_a_question_too(shared_archive):
+    shared_archive.clear()
+    shared_archive.add_turns(
+        "+331", WrittenSession("1").answer("lost", 7, "number").answer("other", "x", "text").turns
+    )
+    assert list(columns_of(shared_archive)) == ["lost", "other"]
+    assert summary_of(shared_archive, "lost").distribution.mean == 7
 
 
 # -- the same as on paper
@@ -391,12 +387,12 @@ NUMBERS = st.lists(
 
 @settings(max_examples=examples(30), deadline=None)
 @given(values=NUMBERS)
-def test_numbers_are_summarized_as_on_paper(archive, values):
-    archive.clear()
-    archive.keep_survey(SURVEY)
-    for number, value in enumerate(values):
-        archive.write(f"+33{number}", written(str(number)).answer("temperature", value, "number").turns)
-    found = summary_of(archive, "temperature").distribution
+def test_numbers_are_summarized_as_on_paper(shared_archive, values):
+    shared_archive.clear()
+    shared_archive.keep_survey(SURVEY)
+    told = [written(str(n)).answer("temperature", value, "number").turns for n, value in enumerate(values)]
+    shared_archive.add_turns("+331", chain.from_iterable(told))
+    found = summary_of(shared_archive, "temperature").distribution
     assert (found.count, found.least, found.greatest) == (len(values), min(values), max(values))
     assert found.mean == pytest.approx(mean(values), abs=1e-6)
     assert found.median == pytest.approx(median(values))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from ingest.api.description import openapi_document
-from tests.support.filled_archive import PERSON, FilledArchive, finished_session
+from tests.support.archive_writer import PERSON, ArchiveWriter, finished_session
 from tests.support.inviting import Api, key_table
 
 AT = 1_700_000_000_000
@@ -47,7 +47,7 @@ KINDS = {
 
 @pytest.fixture
 def archive(tmp_path):
-    with FilledArchive(f"sqlite:///{tmp_path / 'archive.db'}") as made:
+    with ArchiveWriter(f"sqlite:///{tmp_path / 'archive.db'}", 16) as made:
         made.add(0, AT, PERSON, *finished_session(FINISHED, AT))
         made.read_all_until(AT + 1)
         yield made

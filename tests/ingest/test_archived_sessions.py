@@ -24,7 +24,7 @@ from engine.model.events import (
     encode_event,
 )
 from ingest.api import archive_reader
-from tests.support.archived import archive_everything
+from tests.support.archiving import archive_everything
 from tests.support.inviting import Api, key_table
 from tests.support.proxy import Proxy
 from tests.support.waiting import HANG_S, until

@@ -13,8 +13,8 @@ from ingest.api.archive_description import RESULT_EXAMPLE
 from ingest.api.description import openapi_document
 from ingest.api.invitation_parser import derive_session_id
 from ingest.api.page_cursor import write_cursor
+from tests.support.archive_writer import PERSON, ArchiveWriter, finished_session, refused_invitation
 from tests.support.example_counts import examples
-from tests.support.filled_archive import PERSON, FilledArchive, finished_session, refused_invitation
 from tests.support.inviting import KEY, Api, key_table
 
 EXAMPLES = examples(60)
@@ -107,7 +107,7 @@ OPERATIONS = [(path, method) for path, methods in openapi_document()["paths"].it
 def base(web, tmp_path):
     config = '[channels.clinic]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n' + key_table()
     (tmp_path / "parley.toml").write_text(config)
-    with FilledArchive(f"sqlite:///{tmp_path / 'archive.db'}") as archive:
+    with ArchiveWriter(f"sqlite:///{tmp_path / 'archive.db'}", 16) as archive:
         for number in range(12):
             archive.add(number, AT, PERSON, *finished_session(f"{number:016x}", AT + number))
         archive.add(12, AT, PERSON, refused_invitation(f"{12:016x}", AT))

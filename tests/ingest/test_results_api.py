@@ -13,9 +13,10 @@ from config.archive import session_pages
 from config.archive.result_filters import ResultFilters
 from config.archive.session_pages import BEFORE_ALL, read_session_page
 from config.store import keyspace
+from engine.surveys.survey_reader import read_survey
 from ingest.api.page_cursor import InvalidCursorError, read_cursor, write_cursor
+from tests.support.archive_writer import PERSON, VERSION, ArchiveWriter, finished_session, refused_invitation
 from tests.support.example_counts import examples
-from tests.support.filled_archive import PERSON, VERSION, FilledArchive, finished_session, refused_invitation
 from tests.support.inviting import Api, key_table
 
 AT = 1_700_000_000_000
@@ -31,7 +32,7 @@ surveys = ["clinic"]
 
 @pytest.fixture
 def archive(tmp_path):
-    with FilledArchive(f"sqlite:///{tmp_path / 'archive.db'}") as made:
+    with ArchiveWriter(f"sqlite:///{tmp_path / 'archive.db'}", 16) as made:
         yield made
 
 
@@ -194,14 +195,14 @@ def test_sessions_that_one_entry_ends_are_not_lost_between_two_pages(api, archiv
 
 @pytest.fixture(scope="module")
 def sqlite_archive(tmp_path_factory):
-    with FilledArchive(f"sqlite:///{tmp_path_factory.mktemp('results') / 'archive.db'}", SHARDS) as made:
+    with ArchiveWriter(f"sqlite:///{tmp_path_factory.mktemp('results') / 'archive.db'}", SHARDS) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def postgresql_archive(postgresql_server):
     name = postgresql_server.create_database()
-    with FilledArchive(postgresql_server.url(name), SHARDS) as made:
+    with ArchiveWriter(postgresql_server.url(name), SHARDS) as made:
         yield made
     postgresql_server.drop_database(name)
 
@@ -228,7 +229,7 @@ class PolledArchive:
         self.there = {}
         self.got = []
         self.cursor = write_cursor("ended", BEFORE_ALL)
-        archive.read_all_until(self.base, SHARDS)
+        archive.read_all_until(self.base)
 
     def entry(self, shard, later_ms, ending):
         """An entry that ends some sessions, after all that the shard had, and not before it was read last."""
@@ -272,7 +273,7 @@ def check_that_a_reader_gets_all_once(archive, runs):
         polled = PolledArchive(archive, next(runs))
         for what, *how in history:
             getattr(polled, what)(*how)
-        archive.read_all_until(polled.base + 900_000, SHARDS)
+        archive.read_all_until(polled.base + 900_000)
         while polled.poll(3):
             pass
         assert len(polled.got) == len(set(polled.got))
@@ -374,7 +375,8 @@ def test_an_unknown_survey_is_told_with_those_that_there_are(api, archive, path)
 
 def test_a_survey_of_the_past_is_read_as_long_as_it_is_kept(api, archive):
     fill(archive, 2, survey="flu-2022")
-    archive.keep_survey("flu-2022", VERSION, "flu-2022.yaml", SURVEY.replace(b"clinic", b"flu-2022"))
+    survey, _ = read_survey("flu-2022.yaml", SURVEY.replace(b"clinic", b"flu-2022"))
+    archive.keep_survey(msgspec.structs.replace(survey, version=VERSION))
     assert len(get(api, "flu-2022/results").json()["results"]) == 2
     assert get(api, "flu-2022/funnel").status_code == 200
     assert "flu-2022" in get(api, "flu-2022/codebook").text

@@ -1,4 +1,4 @@
-"""Entries of event streams, and what an archive has of them."""
+"""Entries of event streams, the way of some of them into an archive, and what that has of them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,8 +7,9 @@ import redis
 from sqlalchemy import func, select
 
 from config.archive import archive_schema, tables
-from config.archive.database import ArchiveDatabase
+from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position
 from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
 from engine.model.events import (
     Answer,
     ArchiveRecord,
@@ -23,11 +24,13 @@ from engine.model.events import (
 from workers.archiving.page_writer import write_page
 from workers.archiving.projection import PageEntry
 from workers.archiving.rebuild import rebuild_shard
-from workers.archiving.stream_reader import parse_entry
+from workers.archiving.stream_reader import note_archived, parse_entry, read_after
 from workers.store import event_stream
 
 DERIVED = ("sessions", "answers", "variables", "messages", "sends", "receipts", "refusals", "opt_outs")
 """Tables that are made of `entries`."""
+
+ARCHIVED_PAGE = 100
 
 Records = Sequence[ArchiveRecord]
 
@@ -70,6 +73,28 @@ def add_entries(
         )
         for records in entries
     ]
+
+
+def archive_everything(client: redis.Redis, shards: int, database: ArchiveDatabase) -> None:
+    """Bring an archive, which is made if there is none, to where the streams are."""
+    archive_schema.migrate(database)
+    for k in range(shards):
+        while archive_page(client, k, database):
+            pass
+
+
+def archive_page(client: redis.Redis, k: int, database: ArchiveDatabase, size: int = ARCHIVED_PAGE) -> int:
+    """Archive the next page of a shard; answers how many entries it had."""
+    with database.writing() as connection:
+        position = database.lock_position(connection, EVENTS_SOURCE, k)
+        page = read_after(client, k, position.entry_id, size)
+        entries = [parse_entry(k, *entry)[0] for entry in page.entries]
+        write_page(connection, entries, hash_number)
+        last = EntryId(*entries[-1].place[1:]) if entries else position.entry_id
+        database.move_position(connection, EVENTS_SOURCE, k, Position(last.ms, last.seq, page.now_ms))
+    if entries:
+        note_archived(client, k, last, len(entries))
+    return len(entries)
 
 
 def table_rows(database: ArchiveDatabase, name: str) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from config.archive.database import ArchiveDatabase
 from config.settings.config_errors import Secret
 from config.store import keyspace
 from engine.model.events import ReceiptRecorded, SessionOpened, SmsSent, encode_event
-from tests.support.archived import archive_everything
+from tests.support.archiving import archive_everything
 from tests.support.processes import Process, procfile
 from tests.support.waiting import HANG_S, until
 from workers.archiving import erasing

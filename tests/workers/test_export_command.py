@@ -18,8 +18,7 @@ from config.archive.pseudonyms import read_pseudonyms
 from config.store import keyspace
 from engine.codebook.codebook import Codebook
 from engine.model.events import Answer, Invitation, SmsDecided, SmsReceived
-from tests.support.archived_sessions import T0, ArchiveWriter
-from tests.support.postgresql import PostgreSql, postgresql_programs
+from tests.support.archive_writer import T0, ArchiveWriter
 from workers.commands import export as export_module
 from workers.commands.export import export
 from workers.exporting import session_stream, xlsx_writer
@@ -58,26 +57,6 @@ ODD = [
     '=HYPERLINK("http://evil","x")', "+1-cmd|' /C calc'!A0", "@SUM(1)", "-2+3", "\tx", "a,b;c", 'say "hi"', "two\nlines", "two\r\nlines",
     "👍🏽 family 👨‍👩‍👧", "مرحبا", "\x07bell", "", " ", "'quoted", "007", "1e5", "NULL", "１２",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    if postgresql_programs() is None:
-        pytest.skip("PostgreSQL is not installed")
-    with PostgreSql() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_archive(request, tmp_path):
-    """The URL of an empty archive on each database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'archive.db'}"
-        return
-    server = request.getfixturevalue("postgresql")
-    name = server.create_database()
-    yield server.url(name)
-    server.drop_database(name)
 
 
 @pytest.fixture
@@ -593,9 +572,9 @@ def test_a_failure_on_the_way_leaves_nothing(archive, tmp_path, monkeypatch, bro
 # Streams, on both databases
 
 
-def test_sessions_come_in_the_order_in_which_they_opened(reach, any_archive, tmp_path, monkeypatch):
+def test_sessions_come_in_the_order_in_which_they_opened(reach, archive_url, tmp_path, monkeypatch):
     monkeypatch.setattr(session_stream, "SESSIONS_A_READ", 3)
-    archive = reach(any_archive)
+    archive = reach(archive_url)
     archive.add_survey(SURVEY)
     sessions = [archive.add_session(ANSWERS[: n % 8]) for n in range(20)]
     rows = wide(tmp_path)
@@ -604,9 +583,9 @@ def test_sessions_come_in_the_order_in_which_they_opened(reach, any_archive, tmp
     assert rows == wide(tmp_path), "twice the same"
 
 
-def test_what_comes_while_it_is_written_is_not_in_it(reach, any_archive, tmp_path, monkeypatch):
+def test_what_comes_while_it_is_written_is_not_in_it(reach, archive_url, tmp_path, monkeypatch):
     monkeypatch.setattr(session_stream, "SESSIONS_A_READ", 2)
-    archive = reach(any_archive)
+    archive = reach(archive_url)
     archive.add_survey(SURVEY)
     for _ in range(6):
         archive.add_session(ANSWERS)

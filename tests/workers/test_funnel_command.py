@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from config.cli import main
 from config.store import keyspace
 from engine.surveys.survey_reader import read_survey
-from tests.support.played_archive import PlayedArchive
+from tests.support.archive_writer import ArchiveWriter
 from tests.support.played_sessions import WrittenSession
 
 CLINIC = b"""
@@ -32,15 +32,15 @@ def clinic(deploy, monkeypatch, tmp_path):
     town = deploy(survey=CLINIC)
     url = f"sqlite:///{tmp_path / 'archive.db'}"
     monkeypatch.setenv("PARLEY_ARCHIVE_URL", url)
-    archive = PlayedArchive(url)
+    archive = ArchiveWriter(url)
     archive.keep_survey(SURVEY)
     archive.town, archive.file = town, tmp_path / "surveys" / "clinic.yaml"
     done = (
         begun("a").answer("name", "Ann", "text", ("age", "ask")).answer("age", 7, "number", ("young", "say"))
     )
-    archive.write("+331", done.end("completed").turns)
-    archive.write("+332", begun("b", language="no").end("idle").turns)
-    archive.write(
+    archive.add_turns("+331", done.end("completed").turns)
+    archive.add_turns("+332", begun("b", language="no").end("idle").turns)
+    archive.add_turns(
         "+333",
         begun("c")
         .misread("name", "too_long", ("name", "reask"))

@@ -8,7 +8,8 @@ from sqlalchemy import insert
 
 from config.archive import tables
 from config.store import keyspace
-from tests.support.archived import archive_everything, archive_page
+from config.store.entry_id import EntryId
+from tests.support.archiving import archive_everything, archive_page
 from workers.archiving import joined_history
 from workers.archiving.joined_history import HistoryReader
 from workers.commands.lane import lane
@@ -55,9 +56,9 @@ def in_stream(town, k):
 
 def trim(town, k):
     """Trim the stream as far as the archive is, as when the days are over for which Redis keeps it."""
-    first = town.client.get(keyspace.archived_key(k)).decode()
-    ms, _, seq = first.partition("-")
-    town.client.xtrim(keyspace.events_key(k), minid=f"{ms}-{int(seq) + 1}", approximate=False)
+    archived, _, _ = town.client.get(keyspace.archived_key(k)).partition(b" ")
+    kept_from = str(EntryId.parse(archived).following)
+    town.client.xtrim(keyspace.events_key(k), minid=kept_from, approximate=False)
 
 
 @pytest.fixture

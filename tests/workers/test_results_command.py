@@ -17,7 +17,7 @@ from config.cli import main
 from config.store import keyspace
 from engine.model.events import Answer, SmsDecided, encode_event
 from engine.surveys.survey_reader import read_survey
-from tests.support.played_archive import PlayedArchive
+from tests.support.archive_writer import ArchiveWriter
 from tests.support.played_sessions import FIRST_AT, WrittenSession
 from tests.support.waiting import HANG_S
 
@@ -43,7 +43,7 @@ def clinic(deploy, monkeypatch, tmp_path):
     town = deploy(survey=CLINIC)
     url = f"sqlite:///{tmp_path / 'archive.db'}"
     monkeypatch.setenv("PARLEY_ARCHIVE_URL", url)
-    archive = PlayedArchive(url)
+    archive = ArchiveWriter(url)
     archive.keep_survey(SURVEY)
     archive.town = town
     yield archive
@@ -63,7 +63,7 @@ def add_session(archive, sender, identity, name, pain, how="", language="en"):
     each = WrittenSession(identity, version=SURVEY.version, channel="clinic", language=language)
     each.say(("name", "ask")).answer("name", name, "text", ("pain", "ask"), after_ms=4000)
     each.answer("pain", pain, "scale", ("help", "ask")).answer("help", Answer("1", "nurse", 0), "choice")
-    archive.write(sender, (each.end(how) if how else each).turns)
+    archive.add_turns(sender, (each.end(how) if how else each).turns)
 
 
 def run(*arguments):
