@@ -21,7 +21,12 @@ def read_surveys(connection: Connection, name: str) -> list[Survey]:
         try:
             found.append(read_stored_survey(file, source))
         except InvalidSurveyError as e:
-            log.warning("archived_survey_unreadable", survey=name, version=version, problem=str(e)[:200])
+            log.warning(
+                "an archived survey cannot be read by this release",
+                survey=name,
+                version=version,
+                why=str(e)[:200],
+            )
     return found
 
 
