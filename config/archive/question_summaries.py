@@ -206,12 +206,12 @@ def _read_distribution(
     ).order_by(counted.value)
     streamed = connection.execute(rows.execution_options(yield_per=VALUES_A_PAGE))
     return summarize_values(
-        (_plain(value), int(number), int(total), _plain(least), _plain(greatest), distinct)
+        (_json_value(value), int(number), int(total), _json_value(least), _json_value(greatest), distinct)
         for value, number, total, least, greatest, distinct in streamed
     )
 
 
-def _plain(value: Any) -> Value:
+def _json_value(value: Any) -> Value:
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -229,7 +229,7 @@ def summarize_values(rows: Iterable[ValueRow]) -> ValueDistribution | None:
     if first is None:
         return None
     _, _, total, least, greatest, distinct = first
-    gathering = _Gathering(total, least, greatest, distinct)
+    gathering = _DistributionBuilder(total, least, greatest, distinct)
     gathering.add_value(first[0], first[1])
     for value, number, *_ in waiting:
         gathering.add_value(value, number)
@@ -239,8 +239,8 @@ def summarize_values(rows: Iterable[ValueRow]) -> ValueDistribution | None:
 _QUARTERS = (0.25, 0.5, 0.75)
 
 
-class _Gathering:
-    """Gathers a distribution, value by value."""
+class _DistributionBuilder:
+    """Builds a distribution, value by value."""
 
     def __init__(self, total: int, least: Value, greatest: Value, distinct: int) -> None:
         self._total = total

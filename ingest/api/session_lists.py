@@ -108,7 +108,7 @@ class SessionListResource:
 
         page = await self._access.read(key, survey, read_page)
         if page.sessions or asked.filters.senders:
-            detail = _told_filters(asked.filters, self._access.settings.log_key)
+            detail = _audited_filters(asked.filters, self._access.settings.log_key)
             await self._access.audit.record(
                 key, self._listing.action, survey, filters=detail, count=page.sessions
             )
@@ -192,7 +192,7 @@ def _read_number(written: str, key: ApiKey) -> str:
     return number
 
 
-def _told_filters(filters: ResultFilters, log_key: bytes) -> dict[str, Any]:
+def _audited_filters(filters: ResultFilters, log_key: bytes) -> dict[str, Any]:
     """What an audit may say of filters: not what a number, a variable or an answer is, only that it was asked for."""
     told = {
         "since": filters.since,
@@ -203,12 +203,12 @@ def _told_filters(filters: ResultFilters, log_key: bytes) -> dict[str, Any]:
         "campaigns": len(filters.campaigns),
         "senders": [hash_sender(log_key, each) for each in filters.senders],
         "variables": [key for key, _ in filters.variables],
-        "where": [_told_condition(each) for each in filters.answers],
+        "where": [_audited_condition(each) for each in filters.answers],
     }
     return {name: value for name, value in told.items() if value}
 
 
-def _told_condition(condition: AnswerCondition) -> str:
+def _audited_condition(condition: AnswerCondition) -> str:
     return f"{condition.step} {condition.operator}"
 
 

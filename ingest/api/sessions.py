@@ -22,9 +22,9 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from config.archive import records as archived
+from config.archive import archived_entries
+from config.archive.archived_entries import ArchivedEntry
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key
-from config.archive.records import ArchivedEntry
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
@@ -99,7 +99,7 @@ class SessionArchive:
                 return SessionLocation(session, k, sender, begun, is_archived and self._may_be_trimmed(begun))
         if not is_archived or any(value is not None for value in indexed):
             return None
-        found = await self._reader.run(partial(archived.find_session, session=session))
+        found = await self._reader.run(partial(archived_entries.find_session, session=session))
         return SessionLocation(session, *found, is_archived=True) if found else None
 
     def _archived_marks(self) -> list[function_calls.Command]:
@@ -242,7 +242,7 @@ class SessionArchive:
         return page, EntryId.parse(last) if last else None
 
     async def _archive_end(self, found: SessionLocation) -> EntryId:
-        return await self._reader.run(partial(archived.read_end, shard=found.k))
+        return await self._reader.run(partial(archived_entries.read_end, shard=found.k))
 
     async def _find_open_line(self, found: SessionLocation) -> tuple[str, ChannelLine] | None:
         """The channel and line on which the session is open."""
@@ -395,8 +395,8 @@ def _read_archived(
     found: SessionLocation, after: EntryId, connection: Connection
 ) -> tuple[list[ArchivedEntry], EntryId]:
     """The session's entries in the archive after `after`, and until where that is all of its shard."""
-    end = archived.read_end(connection, found.k)
-    return archived.read_session_entries(connection, found.id, after), end
+    end = archived_entries.read_end(connection, found.k)
+    return archived_entries.read_session_entries(connection, found.id, after), end
 
 
 def _last_wanted(record: ArchiveRecord, session: str, until: str) -> str:

@@ -62,10 +62,10 @@ def error_reason(error: Exception) -> ArchiveErrorReason:
         return "redis"
     if not isinstance(error, SQLAlchemyError):
         return "unexpected"
-    return "disk_full" if any(map(_is_disk_full, _chain_of(error))) else "database"
+    return "disk_full" if any(map(_is_disk_full, _causes_of(error))) else "database"
 
 
-def _chain_of(error: BaseException) -> Iterator[BaseException]:
+def _causes_of(error: BaseException) -> Iterator[BaseException]:
     """The error, and those that it came up beside: SQLite undoes all when the disk is full, and then there is nothing to undo."""
     while True:
         yield error
@@ -94,5 +94,5 @@ def _log_failure(error: Exception, reason: ArchiveErrorReason, failed: str) -> s
 
 def _shown_cause(error: Exception) -> str:
     """The first line of what the database said of itself first; nothing where it might quote what people wrote."""
-    said = [str(each.orig) for each in _chain_of(error) if isinstance(each, OperationalError)]
+    said = [str(each.orig) for each in _causes_of(error) if isinstance(each, OperationalError)]
     return said[-1].partition("\n")[0] if said else ""

@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterator
 
 import redis
 
-from config.archive.database import ArchiveDatabase
-from config.archive.records import (
+from config.archive.archived_entries import (
     ArchivedEntry,
     read_end,
     read_sender_entries,
     read_shard_entries,
 )
+from config.archive.database import ArchiveDatabase
 from config.store.entry_id import BEGINNING, EntryId
 from workers.store.event_stream import StreamEntry, scan_pages
 
@@ -49,7 +49,7 @@ class HistoryReader:
             for page in scan_pages(self._redis, k, f"({after}", str(until_ms)):
                 if self._has_gone_on(k, after):
                     break
-                entries = [_archived(entry) for entry in page]
+                entries = [_archived_entry(entry) for entry in page]
                 yield from entries
                 after = entries[-1].id
             if not self._has_gone_on(k, after):
@@ -79,5 +79,5 @@ class HistoryReader:
             return read_end(connection, k) > after
 
 
-def _archived(entry: StreamEntry) -> ArchivedEntry:
+def _archived_entry(entry: StreamEntry) -> ArchivedEntry:
     return ArchivedEntry(entry.id, entry.sender, entry.content)

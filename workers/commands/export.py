@@ -23,7 +23,12 @@ from engine.model.errors import ParleyError
 from engine.model.plurals import pluralize
 from engine.model.suggestions import expected_instead
 from workers.commands.connect import connect_lanes
-from workers.commands.reports.archive_reading import format_count, open_archive, require_survey, tell_audit
+from workers.commands.reports.archive_reading import (
+    format_count,
+    open_archive,
+    record_reading,
+    require_survey,
+)
 from workers.commands.reports.filter_options import (
     audited_filters,
     filter_options,
@@ -108,7 +113,7 @@ def export(
         with database.reading() as connection:
             require_survey(connection, deployment.settings, survey)
             _require_language(connection, survey, labels)
-        tell_audit(
+        record_reading(
             deployment,
             "export",
             survey,

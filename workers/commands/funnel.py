@@ -24,8 +24,8 @@ from workers.commands.reports.archive_reading import (
     describe_archive,
     open_archive,
     read_archive_state,
+    record_reading,
     require_survey,
-    tell_audit,
 )
 from workers.commands.reports.filter_options import (
     audited_filters,
@@ -64,7 +64,7 @@ def funnel(survey: str, by: FunnelGroups | None, as_json: bool, **options: Any) 
         require_survey(connection, deployment.settings, survey)
         versions = read_surveys(connection, survey)[::-1]
         require_known(connection, filters, find_columns(connection, survey, versions))
-        tell_audit(deployment, "read funnel", survey, filters=audited_filters(filters), by=by)
+        record_reading(deployment, "read funnel", survey, filters=audited_filters(filters), by=by)
         archive = read_archive_state(connection, deployment, versions)
         groups = [
             (name, read_funnel(connection, each))

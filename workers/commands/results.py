@@ -23,8 +23,8 @@ from workers.commands.connect import connect_lanes
 from workers.commands.reports.archive_reading import (
     open_archive,
     read_archive_state,
+    record_reading,
     require_survey,
-    tell_audit,
 )
 from workers.commands.reports.filter_options import (
     audited_filters,
@@ -82,7 +82,7 @@ def results(
             versions = read_surveys(connection, survey)[::-1]
             require_known(connection, filters, find_columns(connection, survey, versions))
         language = _label_language(versions, label_language)
-        tell_audit(
+        record_reading(
             deployment, "read results", survey, filters=audited_filters(filters), numbers=numbers, watch=watch
         )
         name_person = _person_namer(database, numbers=numbers, in_full=as_json)

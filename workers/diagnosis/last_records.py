@@ -10,8 +10,8 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.archive_schema import has_schema
+from config.archive.archived_entries import ArchivedEntry, read_end, read_last_entries
 from config.archive.database import ArchiveDatabase, describe_failure
-from config.archive.records import ArchivedEntry, read_end, read_last_entries
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId

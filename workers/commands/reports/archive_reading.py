@@ -78,7 +78,7 @@ def require_survey(connection: Connection, settings: Settings, survey: str) -> N
         raise click.ClickException(f"no survey is called {survey!r}{expected_instead(survey, known)}")
 
 
-def tell_audit(deployment: Deployment, action: str, survey: str, **detail: Any) -> None:
+def record_reading(deployment: Deployment, action: str, survey: str, **detail: Any) -> None:
     """Tell the audit what is going to be read; if Redis does not take it, end the command, so that nothing is."""
     try:
         record_operator(deployment.lanes, action, survey, **detail)

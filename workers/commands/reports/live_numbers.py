@@ -17,8 +17,8 @@ from workers.commands.reports.archive_reading import (
     open_archive,
     read_archive_state,
     readable_word,
+    record_reading,
     require_survey,
-    tell_audit,
 )
 from workers.commands.reports.bars import format_share
 from workers.commands.reports.filter_options import audited_filters, read_filters
@@ -35,7 +35,7 @@ def read_live_numbers(environ: Mapping[str, str], survey: str, chosen: dict[str,
     filters = read_filters(deployment.settings, survey, now, options)
     with open_archive(deployment.settings) as database, database.reading() as connection:
         require_survey(connection, deployment.settings, survey)
-        tell_audit(deployment, "read funnel", survey, filters=audited_filters(filters))
+        record_reading(deployment, "read funnel", survey, filters=audited_filters(filters))
         versions = read_surveys(connection, survey)[::-1]
         archive = read_archive_state(connection, deployment, versions)
         found = read_funnel(connection, filters)
