@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
-.PHONY: install run phone test quick check format figures bench soak upgrade shifted busy lock clean
+.PHONY: install run phone test quick check databases format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
 
@@ -22,7 +22,7 @@ phone: install
 	@$(BIN)/parley phone
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not databases"
 
 # What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed,
 # and of what is drawn at random a fifth.
@@ -31,7 +31,7 @@ quick: install
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not processes" --hypothesis-profile=quick
+	$(BIN)/python -m pytest -m "not processes and not databases" --hypothesis-profile=quick
 
 check: install
 	$(BIN)/ruff format --check $(SOURCES)
@@ -39,6 +39,10 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+# The tests that need a PostgreSQL server: what `check` says of an archive on SQLite, said of one on PostgreSQL.
+databases: install
+	$(BIN)/python -m pytest -m databases
 
 format: install
 	$(BIN)/ruff format $(SOURCES)
