@@ -5,7 +5,10 @@ Law: whoever writes holds the row of `positions` of the shard that it writes abo
 writer at a time; there the transaction itself is the lock.
 """
 
+import fcntl
 import os
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from math import ceil
@@ -240,6 +243,33 @@ def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
     return engine
 
 
+def _create_sqlite_file(file: Path) -> None:
+    """Make an empty database, which nobody else may read, as it holds people's numbers. It has its write-ahead log before it
+    has its name, and one process makes it: SQLite waits for nobody who turns that on at the same time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        _locked_folder(file.parent),
+        tempfile.TemporaryDirectory(dir=file.parent, prefix=".archive.") as folder,
+    ):
+        made = Path(folder, file.name)
+        os.close(os.open(made, os.O_CREAT | os.O_RDWR, 0o600))
+        with closing(sqlite3.connect(made)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        if not file.exists():
+            made.replace(file)
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Be the only one who makes something in it, of those who ask."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _create_sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
     file = Path(url.database or "")
     if kind := network_filesystem(file):
@@ -260,10 +290,9 @@ def _create_sqlite_engine(url: URL, busy_timeout_s: float) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "do_connect")
-    def _create_private(*_: object) -> None:
+    def _create_missing(*_: object) -> None:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # it holds people's numbers
+            _create_sqlite_file(file)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 
 from config.archive import archive_schema, tables
-from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position, read_archive_url
+from config.archive.database import (
+    EVENTS_SOURCE,
+    ArchiveDatabase,
+    Position,
+    _create_sqlite_file,
+    read_archive_url,
+)
 from config.archive.filesystems import network_filesystem
 from config.archive.watermark import read_watermark
 from config.settings.config_errors import ConfigError
@@ -48,7 +55,7 @@ def test_a_column_that_no_migration_makes_is_noticed(archive_database):
 
 
 def test_of_many_who_migrate_at_once_one_does(archive_url):
-    databases = [ArchiveDatabase(archive_url) for _ in range(4)]
+    databases = [ArchiveDatabase(archive_url) for _ in range(8)]
     with ThreadPoolExecutor(len(databases)) as pool:
         assert list(pool.map(archive_schema.migrate, databases)) == [None] * len(databases)
     with databases[0].reading() as connection:
@@ -79,6 +86,18 @@ def test_an_archive_in_a_file_is_its_owners_alone(local):
     archive_schema.migrate(local)
     os.umask(before)
     assert stat.S_IMODE(Path(local.url.database).stat().st_mode) == 0o600
+
+
+def test_a_new_file_has_its_log_before_its_name_and_is_made_once(tmp_path):
+    """Whoever turns the log on beside another is refused at once, and not made to wait."""
+    file = tmp_path / "new" / "archive.db"
+    _create_sqlite_file(file)
+    made = file.stat().st_ino
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    _create_sqlite_file(file)
+    assert file.stat().st_ino == made
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_what_a_file_has_acknowledged_is_on_disk(local):
