@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := config engine ingest workers tests
 
+# Where Python may write no bytecode, each of the test processes compiles all sources, and the tests with their assertions:
+# twenty seconds of a core, each time.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: install run phone test quick check databases format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
