@@ -103,16 +103,22 @@ def all_our_checks():
 OPERATIONS = [(path, method) for path, methods in openapi_document()["paths"].items() for method in methods]
 
 
-@pytest.fixture
-def base(web, tmp_path):
-    config = '[channels.clinic]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n' + key_table()
-    (tmp_path / "parley.toml").write_text(config)
-    with ArchiveWriter(f"sqlite:///{tmp_path / 'archive.db'}", 16) as archive:
+@pytest.fixture(scope="module")
+def archive_of_thirteen(tmp_path_factory):
+    """The URL of an archive, which the API only reads."""
+    with ArchiveWriter(f"sqlite:///{tmp_path_factory.mktemp('openapi') / 'archive.db'}", 16) as archive:
         for number in range(12):
             archive.add(number, AT, PERSON, *finished_session(f"{number:016x}", AT + number))
         archive.add(12, AT, PERSON, refused_invitation(f"{12:016x}", AT))
         archive.read_all_until(AT + 1)
-    started = web(PARLEY_CONFIG=str(tmp_path / "parley.toml"), PARLEY_ARCHIVE_URL=archive.url)
+        yield archive.url
+
+
+@pytest.fixture
+def base(web, tmp_path, archive_of_thirteen):
+    config = '[channels.clinic]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n' + key_table()
+    (tmp_path / "parley.toml").write_text(config)
+    started = web(PARLEY_CONFIG=str(tmp_path / "parley.toml"), PARLEY_ARCHIVE_URL=archive_of_thirteen)
     assert Api(started).invite(identifier="+33612345678", clientReference="r").json()["id"] == KNOWN
     return started
 

@@ -239,7 +239,7 @@ def test_a_long_stream_leaves_in_short_steps(valkey, monkeypatch):
     monkeypatch.setattr(stream_trimming, "TRIM_REST_S", 0)
     client = valkey.client()
     redis_client.load_functions(client)
-    most = 1_000_000
+    most = 250_000
     fill = client.register_script(
         "for i = ARGV[1], ARGV[1] + ARGV[2] - 1 do "
         "redis.call('XADD', KEYS[1], ARGV[3] .. '-' .. i, 'to', '+33600000001', 'e', 'said') end"
