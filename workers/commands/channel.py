@@ -137,10 +137,10 @@ def resume(name: str, as_json: bool) -> None:
     deployment = connect_lanes(os.environ)
     settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
+    sms = count_waiting_sms(client, settings.shards)[name]  # before they leave
     ended = deployment.channel_store().resume(name)
     rate = settings.channels[name].limits.sms_per_second
     forward = deployment.outbox_store().bring_forward(name, rate)
-    sms = count_waiting_sms(client, settings.shards)[name]
     if as_json:
         told = {
             "channel": name,
