@@ -27,7 +27,7 @@ start: [START]
 idle: 10m
 steps:
   - {id: name, ask: "What is your name?", answer: {type: text}}
-  - {id: age, ask: "How old are you, {name}?", answer: {type: number}, remind: {after: 2m, text: "Still there?"}}
+  - {id: age, ask: "How old are you, {name}?", answer: {type: number}, remind: {after: 150s, text: "Still there?"}}
 """
 
 
