@@ -139,9 +139,12 @@ class ArchiveDatabase:
         return None if row is None else Position(*row)
 
     def make_positions(self, connection: Connection, source: str, shards: int) -> None:
-        """Make the rows of shards that have none."""
-        rows = [{"source": source, "shard": shard} for shard in range(shards)]
-        connection.execute(_insert_or_ignore(connection, tables.positions), rows)
+        """Make the rows of shards that have none. Rows that are there are not touched: PostgreSQL would wait for whoever has
+        moved one, and has not committed that."""
+        table = tables.positions.c
+        there = set(connection.execute(select(table.shard).where(table.source == source)).scalars())
+        if missing := [{"source": source, "shard": k} for k in range(shards) if k not in there]:
+            connection.execute(_insert_or_ignore(connection, tables.positions), missing)
 
     def move_position(self, connection: Connection, source: str, shard: int, to: Position) -> None:
         """Move a locked row."""

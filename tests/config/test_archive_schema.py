@@ -23,6 +23,7 @@ from config.archive.database import (
     Position,
     _create_sqlite_file,
     read_archive_url,
+    read_position,
 )
 from config.archive.filesystems import network_filesystem
 from config.archive.watermark import read_watermark
@@ -169,6 +170,24 @@ def test_whoever_locks_a_shard_has_it_alone(archive_database):
         assert archive_database.lock_position(one, EVENTS_SOURCE, 0) == Position(0, 0, 0)
         assert archive_database.try_lock_position(two, EVENTS_SOURCE, 0) is None
         assert archive_database.try_lock_position(two, EVENTS_SOURCE, 1) == Position(0, 0, 0)
+
+
+def test_a_process_that_starts_does_not_wait_for_one_that_stands_still(postgresql_server):
+    """As `archive` does at its start: it makes what rows there are not yet."""
+    url = postgresql_server.url(postgresql_server.create_database())
+    late, starting = ArchiveDatabase(url), ArchiveDatabase(url, busy_timeout_s=1)
+    archive_schema.migrate(late)
+    with late.writing() as connection:
+        late.make_positions(connection, EVENTS_SOURCE, 2)
+    with late.writing() as standing:
+        late.move_position(standing, EVENTS_SOURCE, 0, Position(5, 0, 70))
+        with starting.writing() as connection:
+            starting.make_positions(connection, EVENTS_SOURCE, 3)
+    with late.reading() as connection:
+        moved = [read_position(connection, EVENTS_SOURCE, shard) for shard in range(3)]
+    assert moved == [Position(5, 0, 70), Position(0, 0, 0), Position(0, 0, 0)]
+    late.close()
+    starting.close()
 
 
 def test_the_watermark_is_that_of_the_shard_that_is_furthest_behind(archive_database):
