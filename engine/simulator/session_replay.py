@@ -14,6 +14,7 @@ from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
     CancelSession,
+    DeadLetterAdded,
     DeliveryReceipt,
     InboundSms,
     Invitation,
@@ -118,6 +119,7 @@ class SessionCollector:
                 | SmsSent()
                 | SmsNotSent()
                 | ReceiptRecorded()
+                | DeadLetterAdded()
             ):
                 pass
             case _:
@@ -437,7 +439,7 @@ class _SessionRun:
 
     def _is_ours(self, record: ArchiveRecord) -> bool:
         match record:
-            case SmsSent() | SmsNotSent() | ReceiptRecorded():
+            case SmsSent() | SmsNotSent() | ReceiptRecorded() | DeadLetterAdded():
                 return False
             case PersonOptedOut():
                 return True

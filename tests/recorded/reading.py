@@ -13,6 +13,7 @@ import msgspec
 import redis
 
 from config.store import stored_values
+from config.store.event_entries import entry_records
 from engine.model import lane
 from engine.model.events import decode_inbound, decode_outbound, decode_records
 from workers.store import dead_letter_store
@@ -143,7 +144,10 @@ def means(key: str, value: Any) -> Any:
         case "mail" | "outbox":
             return [_read(reader, each) for each in value]
         case "events":
-            return [_read(reader, dict(fields)["e"]) for _, fields in value]
+            return [
+                _read(reader, text(entry_records({raw(f): raw(held) for f, held in fields})))
+                for _, fields in value
+            ]
         case _:
             return [_read(reader, held) for _, held in value]
 

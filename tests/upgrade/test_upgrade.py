@@ -7,9 +7,11 @@ import sys
 import msgspec
 import pytest
 
+from config.store import keyspace
 from engine.model.events import (
     Answer,
     Attachment,
+    DeadLetterAdded,
     DeliveryReceipt,
     InboundSms,
     Invitation,
@@ -178,6 +180,42 @@ def test_the_last_release_reads_what_this_one_writes_and_the_other_way_round(tmp
     assert [decode_inbound(each) for each in mail] == as_known_before(MAIL)
     assert decode_records(records) == as_known_before(RECORDS)
     assert decode_lane(state) == as_known_before(LANE)
+
+
+SCAN = """
+import sys
+from config.store import redis_client
+from workers.store import archive
+
+for entry in archive.scan_entries(redis_client.connect(sys.argv[1]), 0):
+    print(entry.sender, len(entry.records))
+"""
+
+
+@pytest.mark.processes
+def test_the_last_release_reads_nothing_where_a_dead_letter_is_told_of(tmp_path, valkey):
+    client, sender = valkey.client(), "+33600000001"
+    letter = encode_event(DeadLetterAdded(1, "clinic", "i1", "e1", "event", "engine_error"))
+    entries = [
+        {"e": encode_event(RECORDS)},
+        {"e": encode_event([]), "d": letter},
+        {"e": encode_event(RECORDS[:1])},
+    ]
+    for fields in entries:
+        client.xadd(keyspace.events_key(0), {"to": sender} | fields)
+    try:
+        with checked_out(last_release(), environments=tmp_path, install=no_packages) as last:
+            done = subprocess.run(
+                [sys.executable, "-c", SCAN, valkey.url],
+                cwd=last.root,
+                env={"PYTHONPATH": str(last.root)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    except UnknownReleaseError as e:
+        pytest.skip(str(e))
+    assert done.stdout.splitlines() == [f"{sender} {len(RECORDS)}", f"{sender} 0", f"{sender} 1"]
 
 
 def as_known_before(value):

@@ -9,9 +9,10 @@ import structlog
 from config.archive.database import ArchiveDatabase
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import function_calls, keyspace, redis_client
-from engine.model.events import InboundSms, decode_outbound, decode_records, encode_event
+from engine.model.events import InboundSms, decode_outbound, encode_event
 from engine.surveys.keywords import read_command
 from workers.roles.composition import build_turn_runner
+from workers.store import event_stream
 from workers.store.deployment import Deployment
 from workers.store.survey_versions import publish_current
 from workers.turns import drafts
@@ -91,9 +92,9 @@ class Pipeline:
         k = keyspace.shard_of(sender, self.world.settings.shards)
         return [
             record
-            for _, fields in self.client.xrange(keyspace.events_key(k))
-            if fields[b"to"] == sender.encode()
-            for record in decode_records(fields[b"e"])
+            for entry in event_stream.scan_entries(self.client, k)
+            if entry.sender == sender
+            for record in entry.records
         ]
 
 

@@ -12,6 +12,7 @@ from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
     Attachment,
+    DeadLetterAdded,
     Invitation,
     OpeningRefused,
     PersonOptedIn,
@@ -69,6 +70,18 @@ LINES = [
     (
         ReceiptRecorded(0, "c", "SM1", "undelivered", "failed", "30005", "unknown handset", "1x0"),
         "-- 1x0 failed: 30005 unknown handset",
+    ),
+    (
+        DeadLetterAdded(0, "c", "1", "e1", "event", "engine_error", "clinic", why="ValueError: no such step"),
+        "-- event put aside as the dead letter e1: engine_error, ValueError: no such step",
+    ),
+    (
+        DeadLetterAdded(0, "c", "1", "1x0", "sms", "rejected", "clinic", "151", "Country not served"),
+        "-- sms put aside as the dead letter 1x0: rejected, 151 Country not served",
+    ),
+    (
+        DeadLetterAdded(0, "c", "", "e1", "event", "undecodable"),
+        "-- event put aside as the dead letter e1: undecodable",
     ),
 ]
 

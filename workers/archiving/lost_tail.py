@@ -27,7 +27,7 @@ from config.archive import tables
 from config.store import keyspace
 from config.store.entry_id import BEGINNING, EntryId
 from engine.model.errors import ParleyError
-from workers.archiving.stream_reader import StreamState, read_span, read_state
+from workers.archiving.stream_reader import StreamState, read_span, read_state, stored_content
 
 log = structlog.get_logger()
 
@@ -95,7 +95,8 @@ def _compare(
     missing: list[EntryId] = []
     for page in _archived_before(connection, k, position):
         there = {
-            (entry_id, fields.get(b"e")) for entry_id, fields in read_span(client, k, page[-1][0], page[0][0])
+            (entry_id, stored_content(fields))
+            for entry_id, fields in read_span(client, k, page[-1][0], page[0][0])
         }
         for entry_id, records in page:
             if (entry_id, records) in there:

@@ -17,6 +17,7 @@ from engine.model.events import (
     Answer,
     AnswerRejected,
     ArchiveRecord,
+    DeadLetterAdded,
     Invitation,
     OpeningRefused,
     PersonOptedIn,
@@ -142,6 +143,8 @@ class PageProjection:
                 self._add_opt_out(channel, at, "out", told_by)
             case PersonOptedIn(channel=channel, at=at):
                 self._add_opt_out(channel, at, "in", "")
+            case DeadLetterAdded():
+                pass  # in `entries` alone: Redis has the letter, and what is done with it is in the audit
             case _:
                 assert_never(record)
 

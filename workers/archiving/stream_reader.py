@@ -8,6 +8,7 @@ import redis
 
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
+from config.store.event_entries import entry_records
 from config.store.function_calls import Command, function_call
 from config.store.server_functions import NoteArchived
 from engine.model.events import ArchiveRecord, decode_records
@@ -108,12 +109,15 @@ def read_span(
 
 def parse_entry(k: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[PageEntry, bool]:
     """The entry, and whether its records could be read. One that is not as we write them is kept with all that it has."""
-    sender, stored = fields.get(b"to", b""), fields.get(b"e")
-    if stored is None or len(fields) != 2:
-        stored = msgspec.msgpack.encode(list(fields.items()))
+    sender, stored = fields.get(b"to", b""), stored_content(fields)
     records = parse_records(stored)
     place = EntryPlace(k, *EntryId.parse(entry_id))
     return PageEntry(place, sender.decode(errors="replace"), records or (), stored), records is not None
+
+
+def stored_content(fields: Mapping[bytes, bytes]) -> bytes:
+    """What the archive keeps of an entry: its records, or all its fields if they are not as we write them."""
+    return entry_records(fields) or msgspec.msgpack.encode(list(fields.items()))
 
 
 def parse_records(stored: bytes) -> Sequence[ArchiveRecord] | None:

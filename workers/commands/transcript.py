@@ -13,6 +13,7 @@ from engine.commands.json_output import print_json
 from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
+    DeadLetterAdded,
     OpeningRefused,
     PersonOptedIn,
     PersonOptedOut,
@@ -104,6 +105,11 @@ def format_record(record: ArchiveRecord) -> str:
         case ReceiptRecorded(ticket=ticket, status=status, state=state, code=code, why=why, sms=sms):
             because = " ".join(each for each in (code, why) if each)
             return f"-- {sms or ticket} {state or status}" + (f": {because}" if because else "")
+        case DeadLetterAdded(id=id, kind=kind, reason=reason, code=code, why=why):
+            because = " ".join(each for each in (code, why) if each)
+            return f"-- {kind} put aside as the dead letter {id}: {reason}" + (
+                f", {because}" if because else ""
+            )
 
 
 def _session_of(record: ArchiveRecord) -> str:

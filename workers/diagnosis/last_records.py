@@ -15,6 +15,7 @@ from config.archive.database import ArchiveDatabase, describe_failure
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
+from config.store.event_entries import entry_records
 from engine.model.events import ArchiveRecord
 
 RECORDS_SHOWN = 10
@@ -84,7 +85,7 @@ class LastRecordsReader:
     def _entries_in(self, page: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[ArchivedEntry]:
         for identity, fields in page:
             if fields.get(b"to") == self._sender.encode():
-                yield ArchivedEntry(EntryId.parse(identity), self._sender, fields.get(b"e", b""))
+                yield ArchivedEntry(EntryId.parse(identity), self._sender, entry_records(fields))
 
     def _last(self, entries: Iterable[ArchivedEntry]) -> list[ArchiveRecord]:
         found: list[ArchiveRecord] = []

@@ -8,6 +8,7 @@ import redis
 
 from config.store import function_calls, keyspace, redis_client
 from config.store.entry_id import EntryId
+from config.store.event_entries import entry_records
 from engine.model.events import ArchiveRecord, decode_records
 
 STREAM_PAGE_SIZE = 1_000
@@ -37,7 +38,7 @@ def scan_pages(client: redis.Redis, k: int, after: str, until: str) -> Iterator[
         client, ("XRANGE", keyspace.events_key(k), after, until, "COUNT", STREAM_PAGE_SIZE)
     ):
         yield [
-            StreamEntry(EntryId.parse(entry_id), fields[b"to"].decode(), fields[b"e"])
+            StreamEntry(EntryId.parse(entry_id), fields[b"to"].decode(), entry_records(fields))
             for entry_id, fields in page
         ]
         after = "(" + page[-1][0].decode()

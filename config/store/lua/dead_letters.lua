@@ -1,6 +1,7 @@
 -- Dead letters: put aside, counted by reason, and taken out again, which never goes without a word in the audit.
 
 local AUDIT_MS = 34560000000 -- what operators did with dead letters is known for 400 days
+local NO_RECORDS = '\144'    -- an empty list, as msgpack spells it
 
 -- A dead letter, which is a map, as its fields, but for bytes, which cmsgpack does not know; those before it is damaged,
 -- and none if there is no letter.
@@ -33,15 +34,26 @@ local function count_letter(reasons, letter, by)
 end
 
 -- A letter that is added again keeps its place. No two have the same: within a millisecond they follow each other by
--- thousandths.
+-- thousandths. Answers whether it is new.
 local function add_letter(dead, index, reasons, now, id, letter)
   count_letter(reasons, read_letter(redis.call('HGET', dead, id)), -1)
   redis.call('HSET', dead, id, letter)
   count_letter(reasons, read_letter(letter), 1)
-  if redis.call('ZSCORE', index, id) then return end
+  if redis.call('ZSCORE', index, id) then return false end
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
   local score = math.max(now, last and tonumber(last) + 0.001 or 0)
   redis.call('ZADD', index, string.format('%.3f', score), id)
+  return true
+end
+
+-- Records that a letter was put aside, as Python encodes DeadLetterAdded: in a field of its own, beside an empty list of
+-- records, for 0.1.0 cannot read a list with a record in it that it does not know (config/store/event_entries.py).
+local function record_letter(events, sender, now, id, letter)
+  local fields = read_letter(letter)
+  local function text(name) return type(fields[name]) == 'string' and fields[name] or '' end
+  local at = type(fields.at) == 'number' and math.floor(fields.at) or now
+  redis.call('XADD', events, '*', 'to', sender, 'e', NO_RECORDS, 'd', cmsgpack.pack({'dead_letter', at, text('channel'),
+    text('session'), id, text('kind'), text('reason'), text('survey'), text('code'), text('why')}))
 end
 
 -- What was done with a letter, by whom, and what came of it: neither number nor text. `call` tells a call from others that

@@ -253,7 +253,9 @@ local function commit(keys, args)
       end
     end
     for _, each in ipairs(rare and rare.dead_letters or nothing) do
-      add_letter(dead, index, reasons, now, each.id, each.content)
+      if add_letter(dead, index, reasons, now, each.id, each.content) then
+        record_letter(events, sender, now, each.id, each.content)
+      end
     end
     for _, each in ipairs(resolutions) do
       remove_letter(dead, index, reasons, audit, each.id, each.by, each.outcome)

@@ -98,8 +98,9 @@ local function update_outbox(keys, args)
     redis.call('PEXPIRE', tries, ms(rest + FORGET_MS))
   end
   if args.records ~= '' then record(keys.events, sender, args.records) end
-  if args.dead_letter_id ~= '' then
-    add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, now, args.dead_letter_id, args.dead_letter)
+  if args.dead_letter_id ~= '' and add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, now,
+      args.dead_letter_id, args.dead_letter) then
+    record_letter(keys.events, sender, now, args.dead_letter_id, args.dead_letter)
   end
   if args.ticket ~= '' then note_ticket(keys.tickets, args.ticket) end
   if args.lane_mail ~= '' then deliver_event(keys.lane_alarms, keys.mailbox, now, sender, args.lane_mail, ms(now)) end

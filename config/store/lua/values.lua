@@ -24,6 +24,7 @@
 --   tickets       what a provider that does not know repeats called the SMS that it accepted, newest first
 --   optouts       hash of a sender -> JSON, channel -> [ms, source]: who has opted out, without their numbers
 --   applied       keyed hash of an event -> ms at which it was applied (applied_events.lua)
+--   events        to, e: whose an entry is, and its records; d: a record that 0.1.0 cannot read (event_entries.py)
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
 --   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
 --   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
