@@ -10,16 +10,20 @@ from engine.answers.reactions import is_reaction
 from engine.model.events import Answer
 
 __all__ = [
-    "REACTION", "AnswerReader", "InvalidAnswer", "InvalidReason", "Today", "explain_invalid_answer",
-    "invalid_answer_text", "invalid_reasons", "read_answer",
+    "NO_MEDIA", "REACTION", "AnswerReader", "InvalidAnswer", "InvalidReason", "Today",
+    "explain_invalid_answer", "invalid_answer_text", "invalid_reasons", "read_answer",
 ]  # fmt: skip
 
 REACTION = "reaction"
 """Why a reaction is no answer. Nobody is told."""
 
-_REACTION_EXPLAINED = (
-    "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence"
-)
+NO_MEDIA = "no_media"
+"""Why an SMS is no answer that is nothing but attachments, where the survey has a text for that."""
+
+_EXPLAINED = {
+    REACTION: "it is a phone's reaction to an SMS, which answers nothing, and is passed over in silence",
+    NO_MEDIA: "it has attachments and no text, which the fixed text `no_media` answers",
+}
 
 
 def read_answer(reader: AnswerReader, sms: str, today: Today) -> Answer | InvalidAnswer:
@@ -44,4 +48,4 @@ def invalid_answer_text(reader: AnswerReader, why: InvalidReason, language: str)
 def explain_invalid_answer(reader: AnswerReader, why: InvalidReason) -> str:
     """What to tell the author about it."""
     refusals = reader.list_refusals()
-    return next((each.explained for each in refusals if each.reason == why), _REACTION_EXPLAINED)
+    return next((each.explained for each in refusals if each.reason == why), None) or _EXPLAINED[why]

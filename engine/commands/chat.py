@@ -25,6 +25,7 @@ from engine.model.text_normalization import fold_text
 from engine.proofs import survey_findings
 from engine.proofs.transcripts import (
     ChannelDetails,
+    MmsIn,
     PersonInvited,
     PersonUnreachable,
     ProviderOptOut,
@@ -63,6 +64,7 @@ _COMMANDS = {
     "/restart": ("", "begin anew, as another person"),
     "/save": ("FILE", "write the transcript, which is also a golden test"),
     "/sms": ('"…"', r'text what cannot be typed: /sms "", /sms "two\nlines", /sms /wait'),
+    "/mms": ("[TYPE]", "send a picture, or an attachment of this media type, and no text"),
     "/invite": ("[…]", "invite this person: /invite language=no $agentId=7"),
     "/stopped": ("", "the provider tells that this person opted out with it"),
     "/cancelled": ("", "whoever invited wants no more of the session"),
@@ -242,7 +244,8 @@ class _InteractiveChat:
         self._undo_stack: list[tuple[SimulatedPhone, int]] = []
         self._command_handlers: dict[str, Callable[[str], None]] = {
             "/wait": self._wait, "/why": self._why, "/state": self._state, "/back": self._back,
-            "/restart": self._restart, "/save": self._save, "/sms": self._sms, "/invite": self._invite,
+            "/restart": self._restart, "/save": self._save, "/sms": self._sms, "/mms": self._mms,
+            "/invite": self._invite,
             "/stopped": self._stopped, "/cancelled": self._cancelled, "/unreachable": self._unreachable,
             "/help": self._help,
         }  # fmt: skip
@@ -367,6 +370,9 @@ class _InteractiveChat:
 
     def _sms(self, written: str) -> None:
         self._play_transcript_line(f"> {written}")
+
+    def _mms(self, media_type: str) -> None:
+        self._play_action(MmsIn(media_type) if media_type else MmsIn())
 
     def _invite(self, written: str) -> None:
         self._play_transcript_line(f"! invited {written}")

@@ -6,12 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
+from engine.answers import NO_MEDIA
 from engine.model.segments import LONGEST_SMS, count_segments, is_gsm
 from engine.model.suggestions import did_you_mean
 from engine.proofs.costs import longest_answer
 from engine.proofs.regions import atoms_of
 from engine.surveys.findings import SurveyFinding
-from engine.surveys.program import QuestionStep, Survey, reask_texts
+from engine.surveys.program import QuestionStep, ReaskInvalid, Survey, SurveyStep, reask_texts
 from engine.surveys.texts import LocalizedText, TextTemplate, literal_length, literal_text, template_slots
 from engine.surveys.variables import BUILTIN_VARIABLES, answer_key
 
@@ -112,12 +113,21 @@ def _located_texts(survey: Survey) -> Iterator[tuple[str, str, LocalizedText]]:
     for step in survey.steps:
         yield step.id, "ask" if isinstance(step, QuestionStep) else "say", step.text
         for text in reask_texts(step):
-            yield step.id, "invalid, with the question after it,", text
+            yield step.id, f"{_complaint_field(step, text)}, with the question after it,", text
         if isinstance(step, QuestionStep) and step.remind:
             yield step.id, "remind.text", step.remind.text
     for name, text in survey.texts.items():
         ours = name in ("stopped", "help", "opted_in") and _opens_with_title(text, survey.title)
         yield "", "title" if ours else f"texts.{name}", text
+
+
+def _complaint_field(step: SurveyStep, text: LocalizedText) -> str:
+    told = (
+        step.invalid.texts
+        if isinstance(step, QuestionStep) and isinstance(step.invalid, ReaskInvalid)
+        else {}
+    )
+    return "texts.no_media" if told.get(NO_MEDIA) is text else "invalid"
 
 
 def _opens_with_title(text: LocalizedText, title: str) -> bool:
@@ -131,7 +141,7 @@ def _costly_characters(where: str, name: str, text: LocalizedText, language: str
     if is_gsm(written):
         return
     odd = sorted({c for c in written if not is_gsm(c)})
-    if len(odd) > _MAX_ODD_CHARACTERS or name.startswith("invalid"):
+    if len(odd) > _MAX_ODD_CHARACTERS or name.endswith("with the question after it,"):
         return
     plain = {c: _gsm_spelling(c) for c in odd}
     mended = "".join(plain.get(c, c) for c in written)

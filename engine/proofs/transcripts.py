@@ -7,6 +7,7 @@ r"""A conversation as plain text: what tests keep as goldens, and what `parley c
     < What is your name?                   went out
       (You may leave it out.)              a further line of the same SMS, two blanks before it
     +1h30m                                 went by
+    ! mms type=image/png                   an MMS came in: an attachment, and no text
     ! stopped text="STOP"                  the provider tells that the person opted out with it
     ! cancelled                            whoever invited wants no more of the open session
     ! unreachable why="unknown number"     the provider tells that the number gets no SMS
@@ -40,6 +41,12 @@ class SmsIn(msgspec.Struct, frozen=True):
     """An SMS from the person."""
 
     text: str
+
+
+class MmsIn(msgspec.Struct, frozen=True):
+    """An MMS from the person: an attachment of this media type, and no text."""
+
+    media_type: str = "image/jpeg"
 
 
 class SmsOut(msgspec.Struct, frozen=True):
@@ -103,6 +110,7 @@ class Remark(msgspec.Struct, frozen=True):
 
 TranscriptAction = (
     SmsIn
+    | MmsIn
     | TimePassed
     | PersonInvited
     | ProviderOptOut
@@ -163,6 +171,8 @@ def format_entry(entry: TranscriptEntry) -> str:
     match entry:
         case SmsIn(text):
             return "> " + _format_sms(text)
+        case MmsIn(media_type):
+            return "! mms" + ("" if entry == MmsIn() else f" type={_format_value(media_type)}")
         case SmsOut(text):
             return "< " + _format_sms(text)
         case TimePassed(ms):
@@ -406,6 +416,8 @@ def _parse_event(text: str) -> TranscriptEntry:
                 fields.pop("reference", ""),
             )
             known = "survey, language, content, expires, reference, or a variable as in $agentId=7"
+        case "mms":
+            entry, known = MmsIn(fields.pop("type", MmsIn().media_type)), "type"
         case "stopped":
             entry, known = ProviderOptOut(fields.pop("text", "")), "text"
         case "cancelled":
@@ -419,7 +431,7 @@ def _parse_event(text: str) -> TranscriptEntry:
             )
         case _:
             raise TranscriptError(
-                f"found {what!r}, expected `invited`, `stopped`, `cancelled`, `unreachable` or `told`"
+                f"found {what!r}, expected `invited`, `mms`, `stopped`, `cancelled`, `unreachable` or `told`"
             )
     if what != "invited":
         fields |= {f"${name}": value for name, value in variables.items()}

@@ -9,10 +9,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.answers import InvalidAnswer, InvalidReason, read_answer
+from engine.answers import NO_MEDIA, InvalidAnswer, InvalidReason, read_answer
 from engine.model.effects import Effects
 from engine.model.errors import ParleyError
-from engine.model.events import InboundSms, Invitation, Mail, OutboundSms, SessionEnded, SmsDecided
+from engine.model.events import (
+    Attachment,
+    InboundSms,
+    Invitation,
+    Mail,
+    OutboundSms,
+    SessionEnded,
+    SmsDecided,
+)
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicy
 from engine.model.segments import most_segments
@@ -20,6 +28,7 @@ from engine.model.text_normalization import fold_text, fold_word
 from engine.proofs.regions import LONGEST_CHANNEL_NUMBER, PROOF_DAY
 from engine.proofs.transcripts import (
     ChannelDetails,
+    MmsIn,
     PersonInvited,
     SmsIn,
     TimePassed,
@@ -80,9 +89,9 @@ def play_walk(
         step = survey.steps[visit.step]
         if isinstance(step, QuestionStep) and person.is_asked:
             person.wait_for_reminders(visit.reminders)
-            for text in _texts_for(visit, step, weights):
+            for sent in _replies_for(visit, step, weights):
                 if person.is_asked:
-                    person.send_sms(text)
+                    person.send(sent)
     return person.summarize_walk(f"a conversation that comes to the bound, in {language}")
 
 
@@ -141,10 +150,21 @@ class _SimulatedPerson:
         else:
             self.send_sms(keywords[language], start=True)
 
+    def send(self, sent: SmsIn | MmsIn) -> None:
+        match sent:
+            case SmsIn(text):
+                self.send_sms(text)
+            case MmsIn(media_type):
+                self._script.append(sent)
+                attached = (Attachment(media_type, ""),)
+                self._receive(InboundSms(self._next_id(), PROOF_CHANNEL, "", attachments=attached))
+
     def send_sms(self, text: str, *, start: bool = False) -> None:
         self._script.append(SmsIn(text))
         keyword = self._survey.start.match_language(fold_text(text), fold_word(text)) is not None
-        sms = InboundSms(self._next_id(), PROOF_CHANNEL, text, start or keyword)
+        self._receive(InboundSms(self._next_id(), PROOF_CHANNEL, text, start or keyword))
+
+    def _receive(self, sms: InboundSms) -> None:
         self._record_advance(advance(
             self._lane, PROOF_SENDER, [Mail(self._now, sms)], self._now, self._surveys, self._policy
         ))  # fmt: skip
@@ -189,26 +209,27 @@ class _SimulatedPerson:
         self._alarm = advanced.alarm or None
 
 
-def _texts_for(visit: StepVisit, step: QuestionStep, weights: WalkWeights) -> Iterator[str]:
-    """What is texted while the session is at the step: invalid answers, then what leads on."""
+def _replies_for(visit: StepVisit, step: QuestionStep, weights: WalkWeights) -> Iterator[SmsIn | MmsIn]:
+    """What is sent while the session is at the step: invalid answers, then what leads on."""
     gave_up = visit.move is not None and visit.move.gave_up
     if visit.repeats or gave_up:
         yield from [_dearest_invalid(step, weights)] * (visit.repeats + gave_up)
     if visit.move is not None and visit.move.region is not None:
         if visit.move.region.sms is None:
             raise UnplayableWalkError
-        yield visit.move.region.sms
+        yield SmsIn(visit.move.region.sms)
 
 
-def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> str:
+def _dearest_invalid(step: QuestionStep, weights: WalkWeights) -> SmsIn | MmsIn:
     """The invalid answer that weighs most."""
     if not isinstance(step.invalid, ReaskInvalid):
         raise UnplayableWalkError
-    found: dict[InvalidReason, str] = {}
+    found: dict[InvalidReason, SmsIn | MmsIn] = {}
     for text in step.reader.invalid_replies():
         answer = read_answer(step.reader, text, lambda: PROOF_DAY)
         if isinstance(answer, InvalidAnswer):
-            found.setdefault(answer.reason, text)
+            found.setdefault(answer.reason, SmsIn(text))
+    found[NO_MEDIA] = MmsIn()
     known = [why for why in found if why in step.invalid.texts]
     if not known:
         raise UnplayableWalkError

@@ -43,6 +43,7 @@ from engine.surveys.program import (
     Survey,
     SurveyStep,
     choose_route,
+    rejection_reason,
 )
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import MESSAGES_KEY, answer_key, message_count, read_variable
@@ -246,7 +247,8 @@ class _MomentExplainer:
         yield f"'{step.id}' was asked: {step.reader.describe_answers()}."
         answer = read_answer(step.reader, sms.text, self._local_date)
         if isinstance(answer, InvalidAnswer):
-            yield from self._explain_invalid_answer(survey, session, step, answer.reason)
+            why = rejection_reason(step, sms, answer.reason)
+            yield from self._explain_invalid_answer(survey, session, step, why)
         else:
             yield f"It was read as {_format_value(answer)}."
             answers, taken = {**session.answers, step.id: answer}, dict(session.routes_taken)

@@ -13,6 +13,7 @@ import msgspec
 from engine.model.effects import Effects
 from engine.model.events import (
     ArchiveRecord,
+    Attachment,
     CancelSession,
     DeliveryReceipt,
     HandledCommand,
@@ -36,6 +37,7 @@ from engine.model.policy import ChannelPolicy
 from engine.proofs.transcripts import (
     ChannelDetails,
     DecisionNote,
+    MmsIn,
     PersonInvited,
     PersonUnreachable,
     ProviderOptOut,
@@ -141,6 +143,11 @@ class SimulatedPhone:
             )
         )
 
+    def receive_mms(self, media_type: str) -> list[OutboundSms]:
+        """The person sends an attachment, and no text."""
+        attached = (Attachment(media_type, ""),)
+        return self.apply_event(InboundSms(self._next_id(), self.channel, "", attachments=attached))
+
     def invite(self, invited: PersonInvited) -> list[OutboundSms]:
         """Somebody asks the person to take a survey."""
         expires_at = 0 if invited.expires_in is None else max(1, self.now + invited.expires_in)
@@ -201,6 +208,8 @@ class SimulatedPhone:
         match done:
             case SmsIn(text):
                 said = self.text(text)
+            case MmsIn(media_type):
+                said = [sms.text for sms in self.receive_mms(media_type)]
             case TimePassed(ms):
                 said = self.wait(ms)
             case PersonInvited():
@@ -309,6 +318,7 @@ def play_entries(
                 | ProviderOptOut()
                 | SessionCancelled()
                 | PersonUnreachable()
+                | MmsIn()
                 | ChannelDetails()
             ):
                 yield [entry, *phone.play_action(entry)]

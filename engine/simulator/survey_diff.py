@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from engine.answers import NO_MEDIA
 from engine.model.durations import survey_duration
 from engine.surveys.program import (
     END_INDEX,
@@ -131,7 +132,10 @@ def _invalid_fields(step: QuestionStep, survey: Survey) -> _ComparedFields:
         return {"invalid": _ComparedField("none", "none")}
     asked = _text_fields("invalid", step.text, survey)
     said: dict[str, dict[str, None]] = {}
-    for text in step.invalid.texts.values():
+    complaints = [
+        text for why, text in step.invalid.texts.items() if why != NO_MEDIA
+    ]  # that is a field of its own
+    for text in complaints:
         for field, facet in _text_fields("invalid", text, survey).items():
             said.setdefault(field, {})[facet.words.removesuffix(asked[field].words).strip()] = None
     facets = {field: _ComparedField(tuple(words), " / ".join(words)) for field, words in said.items()}

@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from engine.answers import AnswerReader, InvalidReason
-from engine.model.events import Answer
+from engine.answers import NO_MEDIA, AnswerReader, InvalidReason
+from engine.model.events import Answer, InboundSms
 from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import Condition, condition_holds
 from engine.surveys.texts import LocalizedText
@@ -21,7 +21,7 @@ MidSessionStart = Literal["ignore", "answer", "restart"]
 """What a START does to a session that is open already."""
 
 FixedText = Literal[
-    "completed", "unavailable", "not_found", "expired", "refused", "stopped", "help", "opted_in"
+    "completed", "unavailable", "not_found", "expired", "refused", "stopped", "help", "opted_in", "no_media"
 ]
 
 
@@ -41,8 +41,8 @@ class Route(msgspec.Struct, frozen=True):
 
 class ReaskInvalid(msgspec.Struct, frozen=True):
     """After an invalid answer, send its `texts` and ask again; the `attempts`-th leads to the step `later_letters`,
-    or ends the session (None). `texts` are by reason, one for each that the reader may give." / "Ignore an invalid
-    answer: nothing is sent, nothing changes."""
+    or ends the session (None). `texts` are by reason, one for each that the reader may give, and one for NO_MEDIA if the
+    survey has a text for that and the reader takes no empty SMS."""
 
     texts: Mapping[InvalidReason, LocalizedText]
     attempts: int
@@ -174,6 +174,14 @@ def reask_texts(step: SurveyStep) -> list[LocalizedText]:
     ):
         return []
     return list({id(text): text for text in step.invalid.texts.values()}.values())
+
+
+def rejection_reason(step: QuestionStep, sms: InboundSms, read: InvalidReason) -> InvalidReason:
+    """Return why the SMS is no answer to the step, of which the reader says `read`: one that is nothing but attachments is told
+    so, if the survey has a text for that."""
+    only_media = bool(sms.attachments) and not sms.text.strip()
+    told = only_media and isinstance(step.invalid, ReaskInvalid) and NO_MEDIA in step.invalid.texts
+    return NO_MEDIA if told else read
 
 
 def successor_indexes(step: SurveyStep) -> list[int]:

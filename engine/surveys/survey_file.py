@@ -100,7 +100,7 @@ class AskStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Each a text, or `none`. `completed` and `refused` are `none` unless written."""
+    """Each a text, or `none`. `completed`, `refused` and `no_media` are `none` unless written."""
 
     completed: WrittenText | None = None
     unavailable: WrittenText | None = None
@@ -110,6 +110,7 @@ class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stopped: WrittenText | None = None
     help: WrittenText | None = None
     opted_in: WrittenText | None = None
+    no_media: WrittenText | None = None
 
 
 WrittenKeywords = str | list[str] | dict[str, str | list[str]]

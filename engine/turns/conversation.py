@@ -10,7 +10,15 @@ from functools import partial
 from engine.answers import REACTION, InvalidAnswer, InvalidReason, read_answer
 from engine.model.events import Answer, InboundSms, Invitation, SessionInvited, SessionOpened, SmsKind
 from engine.model.lane import ChannelLine, Session
-from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, StatementStep, Survey, choose_route
+from engine.surveys.program import (
+    END_INDEX,
+    QuestionStep,
+    ReaskInvalid,
+    StatementStep,
+    Survey,
+    choose_route,
+    rejection_reason,
+)
 from engine.surveys.texts import LocalizedText, fill_template, prepend_content
 from engine.surveys.variables import (
     BUILTIN_VARIABLES,
@@ -48,10 +56,11 @@ class SessionRunner:
         step = self._asked_step()
         answer = read_answer(step.reader, sms.text, partial(turn.local_date, self._channel))
         if isinstance(answer, InvalidAnswer):
+            why = rejection_reason(step, sms, answer.reason)
             turn.record_received(sms, session)
-            turn.record_rejected(self._channel, session, step.id, answer.reason)
-            if isinstance(step.invalid, ReaskInvalid) and answer.reason != REACTION:
-                self._handle_invalid(step.invalid, step, answer.reason)
+            turn.record_rejected(self._channel, session, step.id, why)
+            if isinstance(step.invalid, ReaskInvalid) and why != REACTION:
+                self._handle_invalid(step.invalid, step, why)
                 self._update_last_sms_at()
             return
         turn.record_received(sms, session, step, answer)

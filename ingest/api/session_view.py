@@ -48,14 +48,22 @@ class AnswerView(msgspec.Struct, kw_only=True, frozen=True):
     indexes: list[int] | UnsetType = UNSET
 
 
+class AttachmentView(msgspec.Struct, kw_only=True, frozen=True):
+    """What came with an SMS and is no text (MMS): its media type, and where the provider keeps it."""
+
+    type: str
+    url: str
+
+
 class SmsView(msgspec.Struct, kw_only=True, rename="camel"):
-    """One SMS; `state` says what became of one of ours."""
+    """One SMS; `state` says what became of one of ours. `attachments` are there if it came with any."""
 
     at: datetime
     from_: Literal["person", "us"] = msgspec.field(name="from")
     text: str
     state: SmsProgress | UnsetType = UNSET
     why: str | UnsetType = UNSET
+    attachments: list[AttachmentView] | UnsetType = UNSET
 
 
 class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
@@ -175,8 +183,11 @@ class _ViewBuilder:
         match record:
             case SessionInvited(invitation=invitation):
                 add_invitation(view, invitation)
-            case SmsReceived(at=at, text=text):
-                view.transcript.append(SmsView(at=utc_datetime(at), from_="person", text=text))
+            case SmsReceived(at=at, text=text, attachments=attached):
+                attachments = [AttachmentView(type=each.media_type, url=each.url) for each in attached]
+                view.transcript.append(
+                    SmsView(at=utc_datetime(at), from_="person", text=text, attachments=attachments or UNSET)
+                )
             case SmsDecided(at=at, id=sms, text=text):
                 said = SmsView(at=utc_datetime(at), from_="us", text=text, state="decided")
                 self._sms[sms] = said

@@ -105,8 +105,9 @@ def surveys(draw, most_steps=4):
     }
     if draw(st.integers(0, 2)) == 0:
         survey["most_sms"] = draw(st.integers(1, 8))
-    if draw(st.booleans()):
-        survey["texts"] = {"completed": draw(st.sampled_from(WORDS))}
+    survey["texts"] = {
+        name: draw(st.sampled_from(WORDS)) for name in ("completed", "no_media") if draw(st.booleans())
+    }
     if draw(st.booleans()):
         survey["idle"] = draw(st.sampled_from(DURATIONS))
     return json.dumps(survey).encode()

@@ -7,7 +7,15 @@ import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine.model.events import AnswerRejected, InboundSms, Invitation, Mail, SmsDecided, SmsReceived
+from engine.model.events import (
+    AnswerRejected,
+    Attachment,
+    InboundSms,
+    Invitation,
+    Mail,
+    SmsDecided,
+    SmsReceived,
+)
 from engine.model.lane import Lane, decode_lane, encode_lane
 from engine.model.segments import count_segments
 from engine.proofs import survey_bounds, survey_findings
@@ -26,7 +34,8 @@ MANY_ARE_REFUSED = [HealthCheck.filter_too_much]
 """Three random surveys in four have something wrong with them."""
 
 SENDER = "+33612345678"
-TEXTS = ["START", *REPLIES]
+MEDIA = "a picture, and no text"
+TEXTS = ["START", MEDIA, *REPLIES]
 
 
 def variables_of(survey):
@@ -119,9 +128,13 @@ class Session:
 
     def heard(self, text):
         """The session after the SMS; None if that changed nothing."""
-        after = self._advanced(
-            InboundSms(f"e{self.totals}{text}", SIMULATED_CHANNEL, text, text == "START"), self.now + 1000
+        identity = f"e{self.totals}{text}"
+        sms = (
+            InboundSms(identity, SIMULATED_CHANNEL, "", attachments=(Attachment("image/png", "u"),))
+            if text == MEDIA
+            else InboundSms(identity, SIMULATED_CHANNEL, text, text == "START")
         )
+        after = self._advanced(sms, self.now + 1000)
         return None if after.state == self.state else after
 
     def waited(self):

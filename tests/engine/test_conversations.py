@@ -12,6 +12,7 @@ from engine.model.events import SmsDecided
 from engine.proofs.transcripts import (
     ChannelDetails,
     DecisionNote,
+    MmsIn,
     PersonInvited,
     PersonUnreachable,
     ProviderOptOut,
@@ -75,6 +76,7 @@ ENTRIES = st.one_of(
     ),
     st.builds(ProviderOptOut, TEXTS),
     st.builds(PersonUnreachable, TEXTS),
+    st.builds(MmsIn, TEXTS),
     st.just(SessionCancelled()),
     st.builds(ChannelDetails, TEXTS, TEXTS),
     st.builds(Remark, TEXTS),
@@ -134,6 +136,8 @@ def test_what_is_written_is_read_as_it_was(transcript):
         (ProviderOptOut(), "! stopped"),
         (ProviderOptOut("STOP now"), '! stopped text="STOP now"'),
         (SessionCancelled(), "! cancelled"),
+        (MmsIn(), "! mms"),
+        (MmsIn("image/png"), "! mms type=image/png"),
         (PersonUnreachable("unknown number"), '! unreachable why="unknown number"'),
         (ChannelDetails("+15005550006", "Rey"), "! told number=+15005550006 contact=Rey"),
         (ChannelDetails(contact="Leia Organa"), '! told contact="Leia Organa"'),
@@ -188,7 +192,7 @@ def test_a_transcript_may_be_written_by_hand(text, transcript):
         (r'# s|> "\u12"'.replace("|", "\n"), r"line 2: \u means nothing"),
         (
             "# s\n! called",
-            "line 2: found 'called', expected `invited`, `stopped`, `cancelled`, `unreachable` or `told`",
+            "line 2: found 'called', expected `invited`, `mms`, `stopped`, `cancelled`, `unreachable` or `told`",
         ),
         ("# s\n! invited tongue=no", "line 2: 'invited' knows no tongue: expected survey, language"),
         ("# s\n! invited no", "line 2: found 'no', expected name=value"),
@@ -272,6 +276,7 @@ DONE = st.one_of(
     ),
     st.builds(ProviderOptOut, TEXTS),
     st.builds(PersonUnreachable, TEXTS),
+    st.just(MmsIn()),
     st.just(SessionCancelled()),
     st.builds(ChannelDetails, st.sampled_from(["", "+15005550006"]), st.sampled_from(["", "Rey"]) | TEXTS),
 )

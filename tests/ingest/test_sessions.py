@@ -13,6 +13,7 @@ from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
 from engine.model import lane as lane_format
 from engine.model.events import (
     Answer,
+    Attachment,
     CancelSession,
     Invitation,
     OpeningRefused,
@@ -98,6 +99,18 @@ class Store:
 @pytest.fixture
 def store(valkey):
     return Store(valkey)
+
+
+def test_what_came_with_an_sms_is_told_with_it(api, store):
+    store.index()
+    picture = Attachment("image/png", "https://media.example.org/1")
+    store.archive(OPENED, SmsReceived(1_500, "clinic", ID, "e", "", attachments=(picture,)), at=1_500)
+    assert api.session(ID).json()["transcript"] == [
+        {
+            "at": "1970-01-01T00:00:01.500000Z", "from": "person", "text": "",
+            "attachments": [{"type": "image/png", "url": "https://media.example.org/1"}],
+        }
+    ]  # fmt: skip
 
 
 def test_an_invitation_that_is_held_is_found_by_reference_and_by_id(api):

@@ -3,11 +3,20 @@
 All problems of a file are found in one pass. Each names the step by its id, and the field."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import assert_never, cast
 
 import msgspec
 
-from engine.answers import AnswerReader, InvalidReason, invalid_answer_text, invalid_reasons
+from engine.answers import (
+    NO_MEDIA,
+    AnswerReader,
+    InvalidAnswer,
+    InvalidReason,
+    invalid_answer_text,
+    invalid_reasons,
+    read_answer,
+)
 from engine.answers.translations import has_words_for
 from engine.model.patterns import CompiledPattern
 from engine.model.segments import LONGEST_SMS
@@ -84,7 +93,7 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
     )
     compiler = _StepCompiler(scope)
     keywords = compiler.compile_keywords(header.start if header else _strings_in(raw.get("start")))
-    texts = compiler.texts.compile_fixed_texts(header.texts, header.start, header.title) if header else {}
+    texts = compiler.compile_fixed_texts(header) if header else {}
     steps = [compiler.compile_step(place, each) for place, each in enumerate(sources) if each is not None]
     if header is None or scope.errors:
         raise InvalidSurveyError(scope.errors)
@@ -109,6 +118,10 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         lenient=header.lenient,
     )
     return survey, scope.findings
+
+
+def _takes_no_empty_sms(reader: AnswerReader) -> bool:
+    return isinstance(read_answer(reader, "", lambda: date(2000, 1, 1)), InvalidAnswer)
 
 
 def _header_findings(header: SurveyFile) -> list[SurveyFinding]:
@@ -238,6 +251,13 @@ class _StepCompiler:
         self._scope = scope
         self.texts = TextCompiler(scope)
         self._routes = RouteCompiler(scope)
+        self._no_media: LocalizedText | None = None
+
+    def compile_fixed_texts(self, header: SurveyFile) -> Mapping[FixedText, LocalizedText]:
+        """Compile the fixed texts, before the steps: `no_media` is said beside questions."""
+        texts = self.texts.compile_fixed_texts(header.texts, header.start, header.title)
+        self._no_media = texts.get("no_media")
+        return texts
 
     def compile_step(self, place: int, source: WrittenStep) -> SurveyStep:
         scope = self._scope
@@ -294,8 +314,17 @@ class _StepCompiler:
     def _compile_reasks(
         self, source: AskStep, question: LocalizedText, reader: AnswerReader
     ) -> Mapping[InvalidReason, LocalizedText]:
-        """Return the SMS for each reason for which `reader` rejects an answer: the author's `invalid` or Parley's
-        phrase, then the question again."""
+        """Return the SMS for each reason for which an answer is rejected: the author's `invalid` or Parley's phrase, or
+        the author's `no_media`, then the question again."""
+        reasks = self._compile_complaints(source, question, reader)
+        if self._no_media is not None and _takes_no_empty_sms(reader):
+            told = self._join_reask(self._no_media, question, f"texts.no_media, at '{source.id}'")
+            return {**reasks, NO_MEDIA: told}
+        return reasks
+
+    def _compile_complaints(
+        self, source: AskStep, question: LocalizedText, reader: AnswerReader
+    ) -> Mapping[InvalidReason, LocalizedText]:
         if source.attempts < 1:
             self._scope.add_error(f"field attempts: found {source.attempts}, expected 1 or more")
         if source.invalid is not None:
@@ -308,13 +337,15 @@ class _StepCompiler:
             for why in invalid_reasons(reader)
         }
 
-    def _join_reask(self, told: LocalizedText, question: LocalizedText) -> LocalizedText:
-        """Join a rejection and the question after it, in every language. Reports a problem if the two exceed
-        LONGEST_SMS characters."""
+    def _join_reask(
+        self, told: LocalizedText, question: LocalizedText, field: str = "invalid"
+    ) -> LocalizedText:
+        """Join a rejection, which the author wrote in `field`, and the question after it, in every language. Reports a
+        problem if the two exceed LONGEST_SMS characters."""
         reask = {each: join_templates(told[each], " ", question[each]) for each in question}
         if any(literal_length(each) > LONGEST_SMS for each in reask.values()):
             self._scope.add_error(
-                f"field invalid: with the question after it, it is longer than {LONGEST_SMS} characters"
+                f"field {field}: with the question after it, it is longer than {LONGEST_SMS} characters"
             )
         return reask
 

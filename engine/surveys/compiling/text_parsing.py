@@ -29,6 +29,9 @@ _MALFORMED_PLACEHOLDER = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z
 _LONGEST_WRITTEN = 10 * LONGEST_SMS
 """Characters of a text with its placeholders: of a longer one nothing is made."""
 
+_IN_SESSION = ("completed", "no_media")
+"""Fixed texts in which answers may stand."""
+
 PLAIN_KEYWORD = re.compile(r"[\w ]+")
 """A keyword that is no pattern."""
 
@@ -87,7 +90,7 @@ class TextCompiler:
                 continue
             if wording is not None:
                 texts[name] = self.compile_text(f"texts.{field}", wording)
-                if field != "completed" and any(map(template_slots, texts[name].values())):
+                if field not in _IN_SESSION and any(map(template_slots, texts[name].values())):
                     self._scope.add_error(
                         f"field texts.{field}: it is sent outside a session, where no answer is known"
                     )
