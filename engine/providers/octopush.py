@@ -121,6 +121,14 @@ class Options(msgspec.Struct, frozen=True):
         bool, Meta(description="let people answer: in France, the SMS come from a short number")
     ] = True
     simulation_mode: Annotated[bool, Meta(description="true: Octopush checks, and sends nothing")] = False
+    sms_low_cost: Annotated[
+        bool,
+        Meta(description="true: its cheaper quality; where it serves none, it refuses each SMS (code 152)"),
+    ] = False
+    auto_optimize_text: Annotated[
+        bool,
+        Meta(description="true: Octopush may rewrite a text so that it takes fewer segments"),
+    ] = False
 
 
 class _OctopushCallback(msgspec.Struct):
@@ -150,6 +158,7 @@ class _OctopushSend(msgspec.Struct, omit_defaults=True):
     with_replies: bool
     sender: str = ""
     simulation_mode: bool = False
+    auto_optimize_text: bool = False  # never sent as false: Octopush's pages disagree on what that means
 
 
 class _OctopushReply(msgspec.Struct):
@@ -278,12 +287,13 @@ class Octopush:
         body = _OctopushSend(
             recipients=[_OctopushRecipient(sms.to)],
             text=sms.text,
-            type="sms_premium",
+            type="sms_low_cost" if self._options.sms_low_cost else "sms_premium",
             purpose=self._options.purpose,
             request_id=sms.id,
             with_replies=self._options.with_replies,
             sender=_sender_digits(sms.originator) or self._sender,
             simulation_mode=self._options.simulation_mode,
+            auto_optimize_text=self._options.auto_optimize_text,
         )
         return ProviderRequest(self._send_url, self._headers, _encode_send(body))
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import cast
+from typing import Literal, cast
 from urllib.parse import parse_qs
 
 import click
@@ -71,7 +71,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A request to send, and how it ended: an HTTP status, or 0 for no answer."""
+    """A request to send, and how it ended: an HTTP status, or 0 for no answer. `kind`, `purpose` and `optimize` as it said."""
 
     to: str
     text: str
@@ -79,6 +79,9 @@ class Received(msgspec.Struct, frozen=True):
     at_s: float
     status: int
     code: int = 0
+    kind: str = ""
+    purpose: str = ""
+    optimize: bool | None = None
 
 
 class Ledger(msgspec.Struct):
@@ -101,6 +104,9 @@ class _Send(msgspec.Struct):
     recipients: list[_Recipient]
     text: str
     request_id: str = ""
+    type: Literal["sms_premium", "sms_low_cost"] = "sms_premium"
+    purpose: Literal["alert", "wholesale"] = "wholesale"
+    auto_optimize_text: bool | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -151,7 +157,11 @@ class Octopush:
             (recipient,) = sms.recipients
         except (msgspec.MsgspecError, ValueError) as e:
             return refusal(100, f"Not a request to send one SMS: {e}")
-        return self._judge(recipient.phone_number, sms.text, sms.request_id, now_s)
+        verdict = self._judge(recipient.phone_number, sms.text, sms.request_id, now_s)
+        self.ledger.received[-1] = msgspec.structs.replace(
+            self.ledger.received[-1], kind=sms.type, purpose=sms.purpose, optimize=sms.auto_optimize_text
+        )
+        return verdict
 
     def delay_s(self) -> float:
         low, high = self.faults.delay_ms

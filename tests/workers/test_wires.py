@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from engine.model.events import OutboundSms
 from engine.providers import (
     OutcomeUnknown,
+    ProviderChannel,
     ProviderRequest,
     RetryLater,
     SendAccepted,
@@ -30,6 +31,7 @@ from engine.providers import (
     twilio,
     vonage,
 )
+from engine.providers import octopush as octopush_codec
 from tests.support.waiting import HANG_S, free_port
 from workers.sending.deadline_transport import DeadlineTransport, ExchangeDeadline, NothingSentError
 from workers.sending.http_client import ProviderClient, try_deadline
@@ -377,3 +379,21 @@ def test_a_code_that_is_not_known_is_no_label(connect, code, label):
 def test_the_codes_of_every_provider_that_decide_something_are_labels():
     for module in (octopush, twilio, vonage):
         assert {str(code) for code in module.OUTCOMES_BY_CODE} <= module.KNOWN_CODES
+
+
+@pytest.mark.parametrize(
+    "options, kind, purpose, optimize",
+    [
+        ({}, "sms_premium", "alert", None),
+        ({"sms_low_cost": True}, "sms_low_cost", "alert", None),
+        ({"purpose": "wholesale", "auto_optimize_text": True}, "sms_premium", "wholesale", True),
+        ({"sms_low_cost": False, "auto_optimize_text": False}, "sms_premium", "alert", None),
+    ],
+)
+def test_octopush_is_told_how_its_channel_sends(octopush, connect, options, kind, purpose, optimize):
+    account = octopush_codec.Account(url=octopush.url, login=octopush.login, key=octopush.key)
+    place = ProviderChannel("clinic", "+33700000001", "token")
+    codec = octopush_codec.make_provider(place, account, octopush_codec.Options(**options))
+    assert isinstance(connect(codec).send(SMS, soon()), SendAccepted)
+    (received,) = octopush.ledger().received
+    assert (received.kind, received.purpose, received.optimize) == (kind, purpose, optimize)
