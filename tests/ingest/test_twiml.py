@@ -8,8 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from config.settings.channels import ChannelLimits
-from config.store import function_calls, keyspace, redis_client
-from config.store.server_functions import AttachedReply, AttachReplies, ReleaseOutbox, ReserveOutbox
+from config.store import function_calls, keyspace, redis_client, stored_values
+from config.store.server_functions import (
+    AttachedReply,
+    AttachReplies,
+    LeasedOutbox,
+    LeaseSms,
+    ReleaseOutbox,
+    ReserveOutbox,
+)
 from engine.model.events import (
     DeliveryReceipt,
     InboundSms,
@@ -138,6 +145,39 @@ def test_the_outbox_rests_until_every_sms_of_the_answer_was_told_of(valkey, lane
     play(valkey, scene)
     assert (lane.entries(), lane.lock()) == ([], "")
     assert lane.client.zscore(keyspace.outbox_alarms_key(K), ANNA) is None
+
+
+def test_until_it_is_told_of_the_next_reply_waits_for_20_seconds(valkey, lane):
+    """The next one is not in the webhook's answer, and no delivery worker takes it up before the look-up is due."""
+    answered(valkey, lane, ask(1))
+    until_ms = stored_values.parse_lock(lane.lock().encode()).until
+    left_ms = until_ms - redis_client.server_time_ms(lane.client)
+    assert 0 < left_ms <= inline_replies.ANSWER_LOOKUP_DELAY_MS == 20_000
+    again = InboundSms("2" * 16, "clinic", "Ada")
+
+    async def scene(hear):
+        assert await hear(again) == NOTHING
+        lane.advance(ask(2, "Well?"))
+
+    play(valkey, scene)
+    assert [sms.id for sms in lane.entries()] == ["a1", "a2"]
+    assert stored_values.parse_lock(lane.lock().encode()).until == until_ms
+    lease = LeaseSms(
+        fence=keyspace.fence_key(K), outbox_alarms=keyspace.outbox_alarms_key(K), server=keyspace.server_key(K),
+        owner="worker", lease_ms=15_000, longest_pause_ms=60_000, uncertain_rest_ms=0, asked_channels=["clinic"],
+        outboxes=[
+            LeasedOutbox(
+                mailbox=keyspace.mailbox_key(K, ANNA), outbox=keyspace.outbox_key(K, ANNA),
+                outbox_lock=keyspace.outbox_lock_key(K, ANNA), sender=ANNA,
+            )
+        ],
+    )  # fmt: skip
+    assert redis_client.run_command(lane.client, function_calls.function_call(lease)) == [0]
+    assert float(lane.client.zscore(keyspace.outbox_alarms_key(K), ANNA)) == until_ms
+    play(valkey, lambda hear: hear(told("a1")))
+    assert [sms.id for sms in lane.entries()] == ["a2"]
+    rests_until = stored_values.parse_lock(lane.lock().encode()).until
+    assert rests_until <= redis_client.server_time_ms(lane.client), "it may leave at once"
 
 
 @pytest.mark.parametrize(
