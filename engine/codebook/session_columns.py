@@ -42,4 +42,7 @@ SESSION_COLUMNS = (
     SessionColumn("cost", "number", "what the providers charged, as far as they tell"),
     SessionColumn("currency", "text", "of the cost; empty: the account's own unit"),
     SessionColumn("seconds", "number", "from its opening to its end"),
+    SessionColumn(
+        "attachments", "whole_number", "pictures and the like that the person sent, with words or without"
+    ),
 )

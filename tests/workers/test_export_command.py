@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from config.archive.pseudonyms import read_pseudonyms
 from config.store import keyspace
 from engine.codebook.codebook import Codebook
-from engine.model.events import Answer, Invitation, SmsDecided, SmsReceived
+from engine.model.events import Answer, Attachment, Invitation, SmsDecided, SmsReceived
 from tests.support.archive_writer import T0, ArchiveWriter
 from workers.commands import export as export_module
 from workers.commands.export import export
@@ -344,6 +344,33 @@ def test_a_line_of_json_is_a_session_with_all_that_it_has(archive, tmp_path):
         "born": "1999-12-31", "at": "08:30",
     }  # fmt: skip
     assert told["answers"]["temperature"]["raw"] == "98,6 F"
+
+
+def test_what_the_person_sent_beside_words_is_counted_and_its_places_told(reach, any_archive, tmp_path):
+    archive = reach(any_archive)
+    archive.add_survey(SURVEY)
+    pictured = archive.add_session(ANSWERS[:2], how="")
+    archive.add_session(ANSWERS[:1], how="idle")
+    (one, two, three) = (Attachment("image/png", f"https://media.example.org/{n}") for n in (1, 2, 3))
+    at = T0 + 9_000_000
+    received = [
+        SmsReceived(at, "clinic", pictured, "p1", "", attachments=(one,)),
+        SmsReceived(at + 1, "clinic", pictured, "p2", "yes", step="fever", answer=Answer("yes", True), answer_type="yes_no", attachments=(two, three)),
+    ]  # fmt: skip
+    archive.add_entries(
+        "+33612345678",
+        [received[:1], [SmsDecided(at, "clinic", pictured, "x", "fever", "?", "ask"), received[1]]],
+    )
+    assert [row["attachments"] for row in wide(tmp_path)] == ["3", "0"]
+    urls = [each.url for each in (one, two, three)]
+    rows = wide(tmp_path, "--long")
+    assert [(row["session"] == pictured, row["attachments"], row["attachment_urls"]) for row in rows] == [
+        *[(True, "3", " ".join(urls))] * 3,
+        (False, "0", ""),
+    ]
+    ok("clinic", "--out", tmp_path / "x.jsonl")
+    told = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [(each["attachments"], each["attachment_urls"]) for each in told] == [(3, urls), (0, [])]
 
 
 # Excel

@@ -45,6 +45,7 @@ class ResultTable(ABC):
         names = [each.name for each in self._facts]
         self._person_place = names.index("number" if choices.pseudonyms is None else "pseudonym")
         self._reference_place = names.index("reference")
+        self._attachments_place = names.index("attachments")
         self._makers = [_FACT_MAKERS[each.name] for each in self._facts]
         self._variables = codebook.variables
         self._questions = {each.step: QuestionCells(each, choices.language) for each in codebook.questions}
@@ -72,6 +73,7 @@ class ResultTable(ABC):
         cells = [make(row) for make in self._makers]
         cells[self._person_place] = person
         cells[self._reference_place] = hide(row.reference)
+        cells[self._attachments_place] = len(session.attachments)
         cells += [hide(session.variables.get(each.key)) for each in self._variables]
         return cells, hide
 
@@ -106,6 +108,7 @@ _FACT_MAKERS: Mapping[str, Callable[[Row[Any]], Cell]] = {
     "cost": lambda row: row.cost_micros / 1e6 if row.cost_micros else None,
     "currency": lambda row: row.currency,
     "seconds": lambda row: number_cell(_session_seconds(row), None),
+    "attachments": lambda row: 0,  # noqa: ARG005 - of its records, as `_session_cells` puts it
 }
 """By the column's name, the cell of a session."""
 
@@ -195,8 +198,11 @@ LONG_COLUMNS = (
     SessionColumn("option_place", "whole_number", "where people saw it, from 1"),
     SessionColumn("answer_misreads", "whole_number", "replies before it that could not be read"),
     SessionColumn("answer_seconds", "number", "from the question to the answer"),
+    SessionColumn(
+        "attachment_urls", "text", "where the provider keeps the session's attachments, blanks between them"
+    ),
 )
-"""What the long form has of each answer, behind what it has of its session."""
+"""What the long form has of each answer, and of its session's attachments, behind what every row has of its session."""
 
 
 class LongTable(ResultTable):
@@ -213,10 +219,11 @@ class LongTable(ResultTable):
 
     def rows_of(self, session: StoredSession) -> Iterator[list[Cell]]:
         row, hide = self._session_cells(session)
+        urls = " ".join(each.url for each in session.attachments) or None
         for answer in session.answers:
-            yield from ([*row, *map(hide, self._answer_cells(each))] for each in answer)
+            yield from ([*row, *map(hide, self._answer_cells(each)), urls] for each in answer)
         if not session.answers:
-            yield [*row, *[None] * len(LONG_COLUMNS)]
+            yield [*row, *[None] * (len(LONG_COLUMNS) - 1), urls]
 
     def _answer_cells(self, answer: Row[Any]) -> list[Cell]:
         question = self._questions.get(answer.step)
@@ -247,13 +254,14 @@ class LongTable(ResultTable):
 
 
 class NestedTable(ResultTable):
-    """One object for each session: what is known of it, then `variables` by name, and `answers` by step, each of them the last,
+    """One object for each session: what is known of it, then `attachment_urls`, `variables` by name, and `answers` by step, each of them the last,
     with those that came before it under `earlier`."""
 
     @property
     def columns(self) -> Sequence[TableColumn]:
         facts = [TableColumn(each.name, each.kind) for each in self._facts]
-        return [*facts, TableColumn("variables", "text"), TableColumn("answers", "text")]
+        further = ("attachment_urls", "variables", "answers")
+        return [*facts, *(TableColumn(each, "text") for each in further)]
 
     def rows_of(self, session: StoredSession) -> Iterator[list[Cell]]:
         cells, hide = self._session_cells(session)
@@ -268,7 +276,7 @@ class NestedTable(ResultTable):
             answers[step] = self._answer_object(answer, hide)
             if earlier is not None:
                 answers[step]["earlier"] = [*earlier.pop("earlier", ()), earlier]
-        yield [*facts, variables, answers]
+        yield [*facts, [each.url for each in session.attachments], variables, answers]
 
     def _answer_object(self, answer: AnswerRows, hide: Callable[[Cell], Cell]) -> dict[str, Cell]:
         first, question = answer[0], self._questions[answer[0].step]

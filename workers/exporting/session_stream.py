@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from config.archive import tables
 from config.archive.result_filters import ResultFilters, session_conditions
+from engine.model.events import Attachment, SmsReceived, decode_records
 
 SESSIONS_A_READ = 500
 """How many sessions are in memory at once."""
@@ -30,12 +31,13 @@ ANSWER_FIELDS = (
 
 
 class StoredSession(msgspec.Struct):
-    """A session as the archive has it: its row (SESSION_FIELDS), its variables' values by key, and its answers, in order, each as
-    rows (ANSWER_FIELDS), one for each chosen option."""
+    """A session as the archive has it: its row (SESSION_FIELDS), its variables' values by key, its answers, in order, each as
+    rows (ANSWER_FIELDS), one for each chosen option, and what came with the person's SMS, in order."""
 
     row: Row[Any]
     variables: Mapping[str, str]
     answers: Sequence[Sequence[Row[Any]]]
+    attachments: Sequence[Attachment] = ()
 
 
 def count_sessions(connection: Connection, filters: ResultFilters) -> int:
@@ -56,8 +58,14 @@ def stream_sessions(connection: Connection, filters: ResultFilters) -> Iterator[
         sessions = [row.session for row in rows]
         variables = _read_variables(connection, sessions)
         answers = _read_answers(connection, sessions)
+        attachments = _read_attachments(connection, sessions)
         for row in rows:
-            yield StoredSession(row, variables.get(row.session, {}), answers.get(row.session, ()))
+            yield StoredSession(
+                row,
+                variables.get(row.session, {}),
+                answers.get(row.session, ()),
+                attachments.get(row.session, ()),
+            )
 
 
 def _read_variables(connection: Connection, sessions: Sequence[str]) -> Mapping[str, dict[str, str]]:
@@ -83,6 +91,28 @@ def _read_answers(connection: Connection, sessions: Sequence[str]) -> Mapping[st
             answers[-1].append(row)
         else:
             answers.append([row])
+    return found
+
+
+def _read_attachments(connection: Connection, sessions: Sequence[str]) -> Mapping[str, list[Attachment]]:
+    """What came with SMS, from the records of those that have any: `messages` has their number alone."""
+    message, entry = tables.messages.c, tables.entries.c
+    place = (
+        message.shard == entry.shard,
+        message.entry_ms == entry.entry_ms,
+        message.entry_seq == entry.entry_seq,
+    )
+    query = (
+        select(message.session, message.place, entry.records)
+        .join(tables.entries, and_(*place))
+        .where(message.session.in_(sessions), message.attachments > 0)
+        .order_by(message.entry_ms, message.entry_seq, message.place)
+    )
+    found: dict[str, list[Attachment]] = {}
+    for session, number, records in connection.execute(query):
+        record = decode_records(records)[number]
+        if isinstance(record, SmsReceived):
+            found.setdefault(session, []).extend(record.attachments)
     return found
 
 
