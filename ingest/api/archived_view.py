@@ -11,10 +11,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.archive.pseudonyms import Pseudonyms
 from config.archive.session_pages import SessionOrder, SessionRows
+from engine.model.answer_view import AnswerView
 from engine.model.events import RefusalReason, SessionEnding
 from ingest.api.invitation_parser import utc_datetime
 from ingest.api.page_cursor import write_cursor
-from ingest.api.session_view import AnswerView
 
 ArchivedState = Literal["open", "refused"] | SessionEnding
 """`refused`: an invitation of which no session came."""

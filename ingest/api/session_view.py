@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from engine.model.answer_view import AnswerView, view_answer
+from engine.model.attachment_view import AttachmentView, view_of_attachment
 from engine.model.events import (
     Answer,
     ArchiveRecord,
@@ -37,22 +39,6 @@ _PROGRESS_ORDER: tuple[SmsProgress, ...] = ("decided", "accepted", "sent", "fail
 """A state is followed by a later one only, in whatever order receipts come."""
 
 _ENDED_STATES: frozenset[str] = frozenset(SessionEnding.__args__)  # type: ignore[attr-defined]
-
-
-class AnswerView(msgspec.Struct, kw_only=True, frozen=True):
-    """An answer as it was written, and as it was read; an option's place counts from 0."""
-
-    raw: str
-    value: str | int | float | bool | list[str]
-    index: int | UnsetType = UNSET
-    indexes: list[int] | UnsetType = UNSET
-
-
-class AttachmentView(msgspec.Struct, kw_only=True, frozen=True):
-    """What came with an SMS and is no text (MMS): its media type, and where the provider keeps it."""
-
-    type: str
-    url: str
 
 
 class SmsView(msgspec.Struct, kw_only=True, rename="camel"):
@@ -112,7 +98,7 @@ def add_invitation(view: SessionView, invitation: Invitation) -> None:
 
 def add_answers(view: SessionView, answers: Mapping[str, Answer]) -> None:
     """A session's answers, in which its variables are too."""
-    view.answers = {step: _answer_view(answer) for step, answer in answers.items() if not is_variable(step)}
+    view.answers = {step: view_answer(answer) for step, answer in answers.items() if not is_variable(step)}
     view.variables = {place[1:]: answer.raw for place, answer in answers.items() if is_variable(place)}
 
 
@@ -184,7 +170,7 @@ class _ViewBuilder:
             case SessionInvited(invitation=invitation):
                 add_invitation(view, invitation)
             case SmsReceived(at=at, text=text, attachments=attached):
-                attachments = [AttachmentView(type=each.media_type, url=each.url) for each in attached]
+                attachments = list(map(view_of_attachment, attached))
                 view.transcript.append(
                     SmsView(at=utc_datetime(at), from_="person", text=text, attachments=attachments or UNSET)
                 )
@@ -215,13 +201,3 @@ class _ViewBuilder:
         ):
             said.state = state
             said.why = why if why and state == "failed" else UNSET
-
-
-def _answer_view(answer: Answer) -> AnswerView:
-    several = isinstance(answer.value, tuple)
-    return AnswerView(
-        raw=answer.raw,
-        value=list(answer.value) if isinstance(answer.value, tuple) else answer.value,
-        index=answer.index if answer.index >= 0 and not several else UNSET,
-        indexes=list(answer.indexes) if several else UNSET,
-    )
