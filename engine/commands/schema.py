@@ -1,13 +1,15 @@
-"""`parley schema`: the survey file's JSON Schema, for editors."""
+"""`parley schema`: the survey file's JSON Schema, for editors; that of events, for programs that receive them."""
 
 import click
 
 from engine.commands.json_output import print_json_document
+from engine.hooks.event_schemas import event_schema
 from engine.surveys import schema as of_surveys
 
 
 @click.command()
-def schema() -> None:
+@click.option("--events", is_flag=True, help="Of the events that hooks receive.")
+def schema(*, events: bool) -> None:
     """Print the JSON Schema of survey files, for editors that complete and check as you type.
 
     \b
@@ -17,5 +19,7 @@ def schema() -> None:
     \b
     Then begin a survey with the line
       # yaml-language-server: $schema=survey.schema.json
+
+    With --events, print that of the events that hooks receive, one by one: CloudEvents with their data.
     """
-    print_json_document(of_surveys.survey_schema())
+    print_json_document(event_schema() if events else of_surveys.survey_schema())

@@ -8,6 +8,7 @@ import msgspec
 
 from engine.model.events import (
     ArchiveRecord,
+    DeadLetterAdded,
     ReceiptRecorded,
     SessionEnded,
     SessionInvited,
@@ -113,7 +114,7 @@ def session_told_of(record: ArchiveRecord, context: EventContext) -> str:
     match record:
         case SmsReceived(session=session) | SmsSent(session=session) | SmsNotSent(session=session):
             return session
-        case SessionEnded(session=session):
+        case SessionEnded(session=session) | DeadLetterAdded(session=session):
             return session
         case ReceiptRecorded() if is_told_of(record):
             return session_of_sms_id(sms_of_receipt(record, context))

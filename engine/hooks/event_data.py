@@ -162,8 +162,13 @@ class DeadLetterAddedData(EventData, kw_only=True, frozen=True, rename="camel"):
     """An event or an SMS could not be handled, and waits for an operator: `parley dead`."""
 
     id: Annotated[str, Meta(description="The dead letter's, as `parley dead` names it.")]
-    kind: Annotated[Literal["event", "sms"], Meta(description="What could not be handled.")]
-    reason: str
+    kind: Annotated[
+        Literal["event", "sms"] | UnsetType,
+        Meta(
+            description="An event that came in, or an SMS that was to leave; not there if it is unreadable."
+        ),
+    ] = UNSET
+    reason: Annotated[str | UnsetType, Meta(description="In a word of ours.")] = UNSET
     code: Annotated[str | UnsetType, Meta(description="The provider's code, or ours.")] = UNSET
     why: Annotated[str | UnsetType, Meta(description="In words.")] = UNSET
 

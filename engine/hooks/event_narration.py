@@ -1,7 +1,7 @@
 """What does each record come to, told to others? The data of no event, of one, or of two."""
 
-from collections.abc import Sequence
-from typing import Any, assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, assert_never
 
 from msgspec import UNSET
 
@@ -9,6 +9,7 @@ from engine.hooks.event_context import EventContext, SmsContext, session_told_of
 from engine.hooks.event_data import (
     AnswerGivenData,
     AttachmentView,
+    DeadLetterAddedData,
     EventData,
     MessageDeliveredData,
     MessageFailedData,
@@ -24,6 +25,7 @@ from engine.model.events import (
     Answer,
     AnswerRejected,
     ArchiveRecord,
+    DeadLetterAdded,
     Invitation,
     OpeningRefused,
     PersonOptedIn,
@@ -38,6 +40,8 @@ from engine.model.events import (
     SmsSent,
 )
 from engine.surveys.variables import is_variable
+
+_DEAD_LETTER_KINDS: Mapping[str, Literal["event", "sms"]] = {"event": "event", "sms": "sms"}
 
 
 def tell_record(
@@ -66,6 +70,8 @@ def tell_record(
             return (_tell_opted_out(record),)
         case PersonOptedIn(channel=channel):
             return (OptOutChangedData(channel=channel, opted_out=False, by="person"),)
+        case DeadLetterAdded():
+            return (_tell_dead_letter(record, context),)
         case SessionInvited() | AnswerRejected() | SmsDecided() | ReceiptRecorded():
             return ()
         case _:
@@ -218,4 +224,17 @@ def _tell_opted_out(record: PersonOptedOut) -> OptOutChangedData:
         by="list" if record.source else "provider" if record.by_provider else "person",
         source=record.source or UNSET,
         text=record.text or UNSET,
+    )
+
+
+def _tell_dead_letter(record: DeadLetterAdded, context: EventContext) -> DeadLetterAddedData:
+    """It may be of a session that never opened, of which it alone knows the survey."""
+    of_session = _of_session(record, context)
+    return DeadLetterAddedData(
+        **{**of_session, "survey": of_session.get("survey") or record.survey or UNSET},
+        id=record.id,
+        kind=_DEAD_LETTER_KINDS.get(record.kind, UNSET),
+        reason=record.reason or UNSET,
+        code=record.code or UNSET,
+        why=record.why or UNSET,
     )

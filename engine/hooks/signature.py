@@ -30,7 +30,8 @@ class WebhookSecret:
     def __init__(self, key: bytes) -> None:
         if not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
             raise InvalidSecretError(
-                f"it holds {len(key)} bytes, and a secret has {_LEAST_BYTES} to {_MOST_BYTES}; {_HOW_TO_MAKE_ONE}"
+                f"it holds {len(key)} bytes, and a secret has {_LEAST_BYTES} to {_MOST_BYTES}; "
+                f"{_HOW_TO_MAKE_ONE}"
             )
         self._key = key
 

@@ -9,6 +9,7 @@ ParleyError
     _ContactsFileError                 config.settings.contacts
     CsvFileError                       config.settings.csv_files
     NotPrimaryError                    config.store.redis_client
+    InvalidSecretError                 engine.hooks.signature
     UnreadableLaneError                engine.model.lane
     BadPatternError                    engine.model.patterns
     TranscriptError                    engine.proofs.transcripts

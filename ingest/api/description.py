@@ -12,8 +12,10 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from engine.hooks.event_schemas import event_components
 from engine.surveys.variables import KEY_PATTERN
 from ingest.api.archive_description import ARCHIVE_FIELD_SCHEMAS, ARCHIVE_TYPES, archive_paths
+from ingest.api.events_description import event_webhooks
 from ingest.api.invitation_parser import MAX_VALUE_LENGTH, MAX_VARIABLES, SMS_CHANNEL, Body
 from ingest.api.invitations import LINE_TYPES, MAX_LINES, Accepted, LineResult
 from ingest.api.ndjson import MAX_LINE_BYTES
@@ -107,6 +109,7 @@ def openapi_document() -> dict[str, Any]:
     for name, fields in FIELD_SCHEMAS.items():
         for field, more in fields.items():
             components[name]["properties"][field] |= more
+    components |= event_components(_REF_TEMPLATE)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -125,6 +128,7 @@ def openapi_document() -> dict[str, Any]:
                 "delete": _cancel_operation(session, problem),
             },
         },
+        "webhooks": event_webhooks(_REF_TEMPLATE, components),
         "components": {
             "schemas": components,
             "securitySchemes": {

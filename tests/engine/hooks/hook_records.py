@@ -17,6 +17,7 @@ from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
     Attachment,
+    DeadLetterAdded,
     Invitation,
     OpeningRefused,
     PersonOptedIn,
@@ -43,6 +44,9 @@ INVITATION = Invitation(
     SESSION, "clinic", "clinic", "fr", variables={"agentId": "7"}, reference="visit-4711", campaign="autumn"
 )
 OPENED = SessionOpened(AT, "clinic", SESSION, "clinic", "8c7dd922ad47494f", "en", "33700", {"contact": "Ada"})
+DEAD = DeadLetterAdded(
+    AT, "clinic", SESSION, f"s{SESSION}x0", "sms", "rejected", "clinic", "151", "Not served"
+)
 INVITED = SessionInvited(AT, "clinic", SESSION, INVITATION)
 
 
@@ -163,6 +167,10 @@ RECORDS = st.one_of(
     st.builds(
         ReceiptRecorded, _TIMES, _CHANNELS, _TICKETS, _TEXTS, _choice_of(_field_type(ReceiptRecorded, "state")),
         _TEXTS, _TEXTS, _SMS_IDS | st.just(""), *_CHARGES,
+    ),
+    st.builds(
+        DeadLetterAdded, _TIMES, _CHANNELS, _SESSIONS, _TEXTS, st.sampled_from(["event", "sms", "", "x"]), _TEXTS, _NAMES,
+        _TEXTS, _TEXTS,
     ),
 )  # fmt: skip
 """A record of any kind, of whatever its types allow."""

@@ -26,6 +26,7 @@ from engine.model.events import (
 )
 from tests.engine.hooks.hook_records import (
     AT,
+    DEAD,
     INVITATION,
     INVITED,
     OPENED,
@@ -75,6 +76,7 @@ def test_an_invitation_alone_says_too_little_of_its_session():
     (OpeningRefused(AT, "clinic", SESSION, "expired", INVITATION), missing()),
     (SessionEnded(AT, "clinic", SESSION, "completed"), missing([SESSION])),
     (PersonOptedIn(AT, "clinic", SMS), missing()),
+    (DEAD, missing([SESSION])),
     (receipt("delivered"), missing(tickets=[SmsTicket("clinic", "t1")])),
     (receipt("failed", sms=OURS), missing([SESSION])),
     (receipt("delivered", sms=f"{SMS}r0"), missing()),
@@ -101,6 +103,10 @@ def test_nothing_that_is_known_is_missing():
 def test_a_ticket_that_is_found_leads_to_its_session():
     context = EventContext(tickets={SmsTicket("clinic", "t1"): OURS})
     assert missing_context([receipt("failed")], context) == missing([SESSION])
+
+
+TOLD_ALONE = ("session.opened", "session.refused", "dead_letter.added")
+"""They know their survey themselves."""
 
 
 @settings(max_examples=examples(100), deadline=None)

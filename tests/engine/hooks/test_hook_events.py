@@ -19,6 +19,7 @@ from engine.model.events import (
     AnswerRejected,
     ArchiveRecord,
     Attachment,
+    DeadLetterAdded,
     OpeningRefused,
     PersonOptedIn,
     PersonOptedOut,
@@ -33,6 +34,7 @@ from engine.model.events import (
 from ingest.api.session_view import build_view
 from tests.engine.hooks.hook_records import (
     AT,
+    DEAD,
     INVITATION,
     INVITED,
     OPENED,
@@ -207,6 +209,15 @@ def test_opt_outs_are_told_with_who_said_so():
         {"channel": "clinic", "optedOut": False, "by": "person"},
     ]
     assert {told for told, _ in data_of(*records)} == {"optout.changed"}
+
+
+def test_a_dead_letter_is_told_with_what_an_operator_would_ask():
+    told = {"id": f"s{SESSION}x0", "kind": "sms", "reason": "rejected", "code": "151", "why": "Not served"}
+    assert data_of(DEAD, context=KNOWN) == [("dead_letter.added", OF_SESSION | told)]
+    alone = {"channel": "clinic", "survey": "clinic", "session": SESSION}
+    assert data_of(DEAD, context=NOTHING) == [("dead_letter.added", alone | told)]
+    unreadable = DeadLetterAdded(AT, "", "", "x", "", "")
+    assert data_of(unreadable) == [("dead_letter.added", {"channel": "", "id": "x"})]
 
 
 def test_what_the_context_does_not_know_is_absent():
