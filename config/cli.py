@@ -20,7 +20,7 @@ COMMANDS = {
         "workers.commands.replay",
         "Run stored conversations again, or against another version of their survey.",
     ),
-    "schema": ("engine.commands.schema", "Print the JSON Schema of survey files, for editors."),
+    "schema": ("engine.commands.schema", "Print the JSON Schema of survey files, for editors, or of events."),
     "surveys": (
         "workers.commands.surveys",
         "Versions of surveys, the open sessions on each, and what an upgrade would change.",

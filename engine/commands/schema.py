@@ -8,9 +8,9 @@ from engine.surveys import schema as of_surveys
 
 
 @click.command()
-@click.option("--events", is_flag=True, help="Of the events that hooks receive.")
+@click.option("--events", is_flag=True, help="Of events, as endpoints receive them.")
 def schema(*, events: bool) -> None:
-    """Print the JSON Schema of survey files, for editors that complete and check as you type.
+    """Print the JSON Schema of survey files, for editors that complete and check as you type; or of events.
 
     \b
     Example:
@@ -20,6 +20,6 @@ def schema(*, events: bool) -> None:
     Then begin a survey with the line
       # yaml-language-server: $schema=survey.schema.json
 
-    With --events, print that of the events that hooks receive, one by one: CloudEvents with their data.
+    --events prints that of one event instead, which is a CloudEvent with its data.
     """
     print_json_document(event_schema() if events else of_surveys.survey_schema())

@@ -13,9 +13,9 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from engine.hooks.event_schemas import event_components
+from engine.hooks.webhook_description import event_webhooks
 from engine.surveys.variables import KEY_PATTERN
 from ingest.api.archive_description import ARCHIVE_FIELD_SCHEMAS, ARCHIVE_TYPES, archive_paths
-from ingest.api.events_description import event_webhooks
 from ingest.api.invitation_parser import MAX_VALUE_LENGTH, MAX_VARIABLES, SMS_CHANNEL, Body
 from ingest.api.invitations import LINE_TYPES, MAX_LINES, Accepted, LineResult
 from ingest.api.ndjson import MAX_LINE_BYTES

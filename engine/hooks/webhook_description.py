@@ -1,4 +1,4 @@
-"""The part of the API's description that is not asked but told: events, as hooks POST them to endpoints."""
+"""What is POSTed to endpoints, and what their answers mean: the webhooks of the API's description, in OpenAPI 3.1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from engine.hooks.event_schemas import EVENT_BATCH, event_schema_name
 from engine.hooks.signature import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 _SIGNATURE_DESCRIPTION = (
-    "`v1,` and the base64 of HMAC-SHA256 over id.timestamp.body, by each secret, with a space between: one that is yours "
-    "will do (https://www.standardwebhooks.com)."
+    "`v1,` and the base64 of HMAC-SHA256 over id.timestamp.body, by each secret, with a space between: one "
+    "that is yours will do (https://www.standardwebhooks.com)."
 )
 
 _HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
