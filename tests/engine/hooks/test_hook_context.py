@@ -122,10 +122,7 @@ def test_with_what_was_missing_every_event_of_a_session_has_its_survey(records):
         context.tickets |= dict.fromkeys(tickets, "0000000000000001x9")
     assert missing_context(records, context) == missing()
     for event in events_of_entry(entry_of(*records), context):
-        if event.session and event.type not in (
-            "session.opened",
-            "session.refused",
-        ):  # these tell by themselves
+        if event.session and event.type not in TOLD_ALONE:
             assert event.survey == context.sessions[event.session].survey
         if event.type in ("message.delivered", "message.failed"):
             assert event.data.sms or not event.data.ticket
