@@ -74,6 +74,7 @@ GOOD = OLD.removeprefix("whsec_")
     (f"{OLD}\n", "white space"),
     (f"whsec_{GOOD[:20]}-_{GOOD[22:]}", "no base64"),
     (f"whsec_{GOOD[:20]} {GOOD[20:]}", "no base64"),
+    (f"whsec_{GOOD[:20]}----{GOOD[20:]}", "no base64"),
     (f"whsec_é{GOOD}", "no base64"),
     (f"whsec_{GOOD[:-3]}", "no base64"),
     (f"whsec_{base64.b64encode(b'k' * 23).decode()}", "23 bytes, and a secret has 24 to 64"),
