@@ -36,6 +36,10 @@ COMMANDS = {
         "workers.commands.archive",
         "How far the archive is; what is made of its entries, anew; go on after a loss; forget it.",
     ),
+    "hooks": (
+        "workers.commands.hooks",
+        "Endpoints that are told what happens: list, test, pause, resume, rewind.",
+    ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
     "results": ("workers.commands.results", "What was answered to a survey, and how its sessions ended."),
     "export": (

@@ -1,11 +1,11 @@
-"""`python -m workers ratelimit|conversation|delivery|clock|archive`: one Procfile line."""
+"""`python -m workers ratelimit|conversation|delivery|clock|archive|hooks`: one Procfile line."""
 
 import sys
 from importlib import import_module
 
 from config.settings.settings import exit_on_config_error
 
-ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive")
+ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
 """The files of workers/roles/ that are a line of the Procfile, each with a function `run`."""
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, desc, func, select, tuple_
 
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, read_position
-from config.store.entry_id import EntryId
+from config.store.entry_id import BEGINNING, EntryId
 from engine.model.events import ArchiveRecord, decode_records
 
 
@@ -46,6 +46,19 @@ def read_shard_entries(
     table = tables.entries.c
     within = (table.shard == shard, _is_after(after), table.entry_ms <= until_ms)
     return list(_read_entries(connection, *within, limit=limit))
+
+
+def read_last_before(connection: Connection, shard: int, before_ms: int) -> EntryId:
+    """Return the id of a shard's last entry before this time; BEGINNING if there is none."""
+    table = tables.entries.c
+    query = (
+        select(table.entry_ms, table.entry_seq)
+        .where(table.shard == shard, table.entry_ms < before_ms)
+        .order_by(desc(table.entry_ms), desc(table.entry_seq))
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return EntryId(*found) if found is not None else BEGINNING
 
 
 def read_sender_entries(connection: Connection, sender: str, after: EntryId) -> list[ArchivedEntry]:

@@ -19,6 +19,8 @@ PANELS_PER_LINE = 3
 GRAFANA_SCHEMA_VERSION = 39
 """Grafana 11's; later ones migrate it by themselves."""
 
+MEDIAN_AND_P99 = ((0.5, "p50"), (0.99, "p99"))
+
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _DEPLOYMENT = 'job=~"$job"'
 _MACHINE = 'job=~"$job", instance=~"$instance"'
@@ -68,8 +70,10 @@ def increase_by(counter: str, by: str, span: str, where: str = _CHANNEL) -> Prom
     return PromQuery(f"sum by ({by}) (increase({selector}[{span}]))", _legend_template(by))
 
 
-def latency_quantiles(histogram: str, by: str = "", where: str = "") -> list[PromQuery]:
-    """The median, and what one in a hundred exceeds."""
+def latency_quantiles(
+    histogram: str, by: str = "", where: str = "", shares: Sequence[tuple[float, str]] = MEDIAN_AND_P99
+) -> list[PromQuery]:
+    """What these shares of all do not exceed: the median and all but one in a hundred, unless others are given."""
     selector = f"parley_{histogram}_seconds_bucket{_label_matchers(_MACHINE, where)}"
     labels = f"{by}, le" if by else "le"
     return [
@@ -77,7 +81,7 @@ def latency_quantiles(histogram: str, by: str = "", where: str = "") -> list[Pro
             f"histogram_quantile({share}, sum by ({labels}) (rate({selector}[$__rate_interval])))",
             f"{name} {_legend_template(by)}".strip(),
         )
-        for share, name in ((0.5, "p50"), (0.99, "p99"))
+        for share, name in shares
     ]
 
 
@@ -244,6 +248,31 @@ DASHBOARD_ROWS = [
         Panel("In the archive until", "dateTimeAsIso", "All that happened until then can be in results.",
               [PromQuery("1000 * min (parley_archive_read_until_seconds"
                          f"{_label_matchers(_MACHINE)})", "until")], "stat"),
+    ]),
+    PanelRow("Hooks", [
+        Panel("Hooks behind", "s", "Age of the oldest entry in Redis that an endpoint has not got.",
+              [redis_gauge("hook_lag_seconds", "hook")]),
+        Panel("Requests to endpoints", "reqps",
+              "By outcome: refused was a no for good (4xx), failed is tried again.",
+              [rate_by("hook_requests", "hook, outcome", "")], stacked=True),
+        Panel("One request to an endpoint", "s", "Until its status is there, or none comes.",
+              latency_quantiles("hook", "hook", shares=((0.5, "p50"), (0.95, "p95")))),
+        Panel("Endpoints paused", "short",
+              "1 while one is told nothing by an operator's word, or only tried, as it fails (circuit).",
+              [redis_gauge("hook_paused", "hook, by")]),
+        Panel("Endpoints held", "short", "1 if a process has it, as is its share; 0: nobody tells it.",
+              [redis_gauge("hook_held", "hook")]),
+        Panel("Endpoints that failed too often, in an hour", "short",
+              "Times that their circuits opened: one that flaps opens it again and again.",
+              [increase_by("hook_circuits_opened", "hook", "1h", "")]),
+        Panel("Events told", "ops", "Events that endpoints took, a second.",
+              [rate_by("hook_events", "hook", 'outcome="delivered"')], stacked=True),
+        Panel("Events refused, or not to be read, in an hour", "short",
+              "Each refused one is a dead letter; of a record that is not read nobody is told.",
+              [PromQuery(increase_by("hook_events", "hook", "1h", 'outcome="refused"').expr,
+                         "{{hook}} refused"),
+               PromQuery("sum (increase(parley_hook_unreadable_records_total"
+                         f"{_label_matchers(_MACHINE)}[1h]))", "unreadable")]),
     ]),
     PanelRow("Providers", [
         Panel("Attempts to send", "ops", "By outcome.",

@@ -1,4 +1,4 @@
-"""parley.toml: the channels of a deployment, and the keys of those who may invite or read.
+"""parley.toml: the channels of a deployment, the keys of those who may invite or read, and its hooks (hooks.py).
 
 What a channel says beyond the fields of ChannelTable is its provider's to understand: it is kept as written. A field
 `x_env` names the environment variable that holds the secret `x`.
@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from config.settings.config_errors import Secret, read_table, unknown_name_problem
 from config.settings.contacts import read_contacts
+from config.settings.hooks import Hook, HookSurroundings, read_hooks
 from engine.model.policy import ChannelPolicy
 from engine.model.quiet_hours import QuietHours
 
@@ -131,27 +132,36 @@ def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy
     return {name: channel.policy() for name, channel in channels.items()}
 
 
-def read_channels(
-    path: Path, environ: Mapping[str, str], problems: list[str]
-) -> tuple[dict[str, Channel], tuple[ApiKey, ...]]:
-    """Read the channels and keys in the file at `path`. Those with mistakes are made too, so that all mistakes are
-    found."""
+class ConfigFile(NamedTuple):
+    """What parley.toml says: its channels and hooks by name, and its keys."""
+
+    channels: dict[str, Channel] = {}  # noqa: RUF012 (nobody changes it)
+    keys: tuple[ApiKey, ...] = ()
+    hooks: dict[str, Hook] = {}  # noqa: RUF012 (the same)
+
+
+def read_config_file(
+    path: Path, environ: Mapping[str, str], problems: list[str], *, allow_private_hooks: bool
+) -> ConfigFile:
+    """Read the file at `path`. Channels, keys and hooks with mistakes are made too, so that all mistakes are found."""
     document = _read_toml(path, problems)
     if document is None:
-        return {}, ()
-    known = ("channels", "keys")
+        return ConfigFile()
+    known = ("channels", "keys", "hooks")
     problems += [
         unknown_name_problem(f"{path}: {name}", name, known) for name in document if name not in known
     ]
     tables = document.get("channels", {})
     if not isinstance(tables, dict) or not tables:
         problems.append(f"{path}: no channels: expected at least one table [channels.<name>]")
-        return {}, ()
+        return ConfigFile()
     channels = {
         name: _ChannelReader(path, name, environ, problems).read(written) for name, written in tables.items()
     }
     problems += _shared_numbers(path, channels.values())
-    return channels, _read_keys(path, document.get("keys", {}), channels, problems)
+    keys = _read_keys(path, document.get("keys", {}), channels, problems)
+    surroundings = HookSurroundings(environ, channels, allow_private_hooks)
+    return ConfigFile(channels, keys, read_hooks(path, document.get("hooks", {}), surroundings, problems))
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:

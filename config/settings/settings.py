@@ -13,8 +13,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_channels
+from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_config_file
 from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
+from config.settings.hooks import Hook
 from config.store.keyspace import UNARCHIVED_STREAM_MS
 from engine.providers import ProviderChannel
 from engine.providers.provider_registry import ProviderSettings
@@ -114,6 +115,11 @@ ENVIRONMENT_VARIABLES = (
         "",
         "the secret that hides numbers in the list of opt-outs; empty: one made once, kept in Redis",
     ),
+    EnvironmentVariable(
+        "PARLEY_HOOKS_ALLOW_PRIVATE",
+        "0",
+        "1: hooks may lead to addresses that are not public, and by http://",
+    ),
     EnvironmentVariable("PARLEY_LOG", "", "json or console; empty: console on a terminal, else json"),
 )
 """Every environment variable, beside those of providers' accounts (`PARLEY_<PROVIDER>_<FIELD>`) and those that
@@ -158,6 +164,8 @@ class Settings(msgspec.Struct, frozen=True):
     public_url: str = ""
     optout_key: Secret = Secret()
     keys: tuple[ApiKey, ...] = ()
+    hooks: Mapping[str, Hook] = {}
+    hooks_allow_private: bool = False
     spool: Path | None = None
     spool_bytes: int = 0
     metrics_port: int = 0
@@ -232,7 +240,10 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
     env = _EnvironmentReader(environ, problems)
     redis_url, broker_url = env.redis_urls()
     host, port = env.text("PARLEY_HOST"), env.number("PARLEY_PORT", 1, 65_535)
-    channels, keys = read_channels(config_file(environ), environ, problems)
+    allow_private = env.is_yes("PARLEY_HOOKS_ALLOW_PRIVATE")
+    channels, keys, hooks = read_config_file(
+        config_file(environ), environ, problems, allow_private_hooks=allow_private
+    )
     providers = {channel.provider for channel in channels.values()}
     return Settings(
         channels=channels,
@@ -255,6 +266,8 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         public_url=env.public_url(),
         optout_key=Secret(env.text("PARLEY_OPTOUT_KEY")),
         keys=keys,
+        hooks=hooks,
+        hooks_allow_private=allow_private,
         spool=Path(env.text("PARLEY_SPOOL")) if env.text("PARLEY_SPOOL") else None,
         spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MAX_SPOOL_MB) << 20,
         metrics_port=env.metrics_port(port),
@@ -281,6 +294,14 @@ class _EnvironmentReader:
             return int(written)
         self._problems.append(f"{name} is {written!r}: expected a whole number from {least} to {most}")
         return int(_DEFAULT_VALUES[name])
+
+    def is_yes(self, name: str) -> bool:
+        match self.text(name):
+            case "0" | "1" as known:
+                return known == "1"
+            case other:
+                self._problems.append(f"{name} is {other!r}: expected 1 or 0")
+                return False
 
     def metrics_port(self, port: int) -> int:
         """The port of metrics alone, which is not `port`; 0 if there is none."""

@@ -237,6 +237,40 @@ def released_sms_key(channel: str, slot: int) -> str:
     return f"{{channel:{channel}}}:released:{slot}"
 
 
+def hook_lease_key(hook: str) -> str:
+    """Which process tells the endpoint of what happens: see lua/hooks.lua."""
+    return f"{{hook:{hook}}}:lease"
+
+
+def hook_fence_key(hook: str) -> str:
+    return f"{{hook:{hook}}}:fence"
+
+
+def hook_positions_key(hook: str) -> str:
+    """Hash: shard -> the id of the last entry of its event stream that the endpoint needs no more."""
+    return f"{{hook:{hook}}}:positions"
+
+
+def hook_circuit_key(hook: str) -> str:
+    """How the endpoint does of late: see config/store/endpoint_health.py."""
+    return f"{{hook:{hook}}}:circuit"
+
+
+def hook_pause_key(hook: str) -> str:
+    """Why an operator has the endpoint told nothing."""
+    return f"{{hook:{hook}}}:pause"
+
+
+def hook_key_pattern() -> str:
+    """What the names of all positions of endpoints are like, for SCAN."""
+    return "{hook:*}:positions"
+
+
+def hook_of_key(name: str) -> str:
+    """Whose positions they are."""
+    return name.removeprefix("{hook:").partition("}")[0]
+
+
 def request_bucket_key(key: str) -> str:
     """Of one key to the API."""
     return f"{{key:{key}}}:requests-per-minute"

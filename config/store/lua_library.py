@@ -23,7 +23,7 @@ from engine.model.events import InboundSms, OutboundSms
 
 _LUA_FILES = (
     "values", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts", "lanes",
-    "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies", "event_streams",
+    "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies", "event_streams", "hooks",
 )  # fmt: skip
 
 _FUNCTION = re.compile(r"^local function (\w+)\(keys(?:, args)?\)\n.*?^end$", re.MULTILINE | re.DOTALL)

@@ -610,7 +610,64 @@ class TrimEvents(ServerFunction, frozen=True, kw_only=True, gc=False):
     max_entries: int
 
 
+# Hooks
+
+
+class HookPosition(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    """The endpoint needs nothing of the shard's event stream up to `entry_id` any more."""
+
+    shard: int
+    entry_id: str
+
+
+class TakeHook(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Take or keep the lease of an endpoint."""
+
+    lease: Key
+    fence: Key
+    owner: str
+    lease_ms: int
+
+
+class MoveHook(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Move positions of an endpoint, and note how it does, under the lease with this token."""
+
+    lease: Key
+    positions: Key
+    circuit: Key
+    token: int
+    lease_ms: int
+    circuit_state: bytes
+    moves: Sequence[HookPosition]
+
+
+class ReleaseHook(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Give the lease with this token back."""
+
+    lease: Key
+    token: int
+
+
+class RewindHook(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Put the positions of an endpoint anywhere, whoever has its lease."""
+
+    lease: Key
+    positions: Key
+    circuit: Key
+    moves: Sequence[HookPosition]
+
+
 # Dead letters
+
+
+class AddDeadLetter(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Put something aside that is of no lane's commit."""
+
+    dead_letters: Key
+    dead_letter_index: Key
+    dead_letter_reasons: Key
+    id: str
+    content: bytes
 
 
 class ReplayedLane(ArgumentGroup, frozen=True, kw_only=True, gc=False):
@@ -695,6 +752,7 @@ FUNCTIONS: tuple[type[ServerFunction], ...] = (
     WithdrawInvitation,
     AddOptOuts, RemoveOptOuts, EraseLane,
     NoteArchived, TrimEvents,
-    ClaimForReplay, ReleaseKept, DiscardDeadLetters, ResolveDramatiqLetter,
+    TakeHook, MoveHook, ReleaseHook, RewindHook,
+    AddDeadLetter, ClaimForReplay, ReleaseKept, DiscardDeadLetters, ResolveDramatiqLetter,
 )  # fmt: skip
 """All of them: lua/ registers these and no others."""

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from config.settings.settings import Settings
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.telemetry import metrics
+from config.telemetry.hook_stats import HookStats
 from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
@@ -129,6 +130,17 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
             yield metrics.CHANNEL_PAUSED, (name, channel.pause.by), 1
     if found.held_elsewhere:
         yield metrics.INVITATIONS_HELD, (REMOVED_CHANNELS,), found.held_elsewhere
+    for name, hook in found.hooks.items():
+        yield from _hook_gauges(name, hook)
     living = [process.role for process in found.processes.values()]
     for role in ROLES:
         yield metrics.PROCESSES, (role,), living.count(role)
+
+
+def _hook_gauges(name: str, hook: HookStats) -> Iterator[GaugeReading]:
+    yield metrics.HOOK_LAG_SECONDS, (name,), hook.lag_ms / 1_000
+    yield metrics.HOOK_HELD, (name,), bool(hook.owner)
+    if hook.pause is not None:
+        yield metrics.HOOK_PAUSED, (name, "operator"), 1
+    if hook.circuit.is_open:
+        yield metrics.HOOK_PAUSED, (name, "circuit"), 1

@@ -153,6 +153,20 @@ ARCHIVE_READ_UNTIL = _gauge(
     mode="mostrecent",
 )
 
+HOOK_EVENTS = _counter(
+    "hook_events_total", "Events that endpoints were told of, or refused for good", "hook", "outcome"
+)
+HOOK_REQUESTS = _counter(
+    "hook_requests_total", "Requests to endpoints, by what came of each", "hook", "outcome"
+)
+HOOK_SECONDS = _histogram("hook_seconds", "One request to an endpoint", _SEND_BUCKETS_S, "hook")
+HOOK_CIRCUITS_OPENED = _counter(
+    "hook_circuits_opened_total", "Times that an endpoint failed too often", "hook"
+)
+HOOK_UNREADABLE = _counter(
+    "hook_unreadable_records_total", "Records that `hooks` could not read, and told nobody of"
+)
+
 CLOCK_DIFFERENCE_SECONDS = _gauge(
     "clock_difference_seconds", "By how much this machine's clock is ahead of that of the lanes' Redis"
 )
@@ -200,6 +214,13 @@ SMS_BUDGET_EXHAUSTED = _scrape_time_gauge(
     "sms_budget_exhausted", "1 while the day's SMS are used up", "channel"
 )
 CHANNEL_PAUSED = _scrape_time_gauge("channel_paused", "1 while nothing is sent, and by whom", "channel", "by")
+HOOK_LAG_SECONDS = _scrape_time_gauge(
+    "hook_lag_seconds", "Age of the oldest entry of the event streams that the endpoint has not got", "hook"
+)
+HOOK_PAUSED = _scrape_time_gauge(
+    "hook_paused", "1 while an endpoint is told nothing, or is only tried, and by whom", "hook", "by"
+)
+HOOK_HELD = _scrape_time_gauge("hook_held", "1 while a process has the endpoint", "hook")
 PROCESSES = _scrape_time_gauge("processes", "Processes that have been heard of in the last seconds", "role")
 
 

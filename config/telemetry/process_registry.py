@@ -40,7 +40,7 @@ HEARTBEAT_TIMEOUT_S = 1.0
 CLOCK_TOLERANCE_MS = 1_000
 """By how much a process's clock may differ from that of the lanes' Redis before it is said."""
 
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive")
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
 """The Procfile's lines."""
 
 
@@ -70,6 +70,7 @@ WORK_COUNTERS: Mapping[str, Counter] = {
     "delivery": metrics.SENDS,
     "clock": metrics.WAKEUPS,
     "archive": metrics.ARCHIVED_ENTRIES,
+    "hooks": metrics.HOOK_EVENTS,
 }
 """The counter of each role's work."""
 

@@ -22,7 +22,8 @@ from config.store.function_calls import Command
 from config.store.keyspace import QUEUES
 from config.store.pauses import StoredPause
 from config.store.stored_values import LANE_LEASE_MS, parse_lock
-from config.telemetry import process_registry
+from config.telemetry import hook_stats, process_registry
+from config.telemetry.hook_stats import HookFirstTrip, HookStats, LagQuestions, StreamEnd
 
 STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
@@ -107,6 +108,7 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     shards: Sequence[ShardStats] = ()
     channels: Mapping[str, ChannelStats] = {}
     held_elsewhere: int = 0
+    hooks: Mapping[str, HookStats] = {}
     processes: Mapping[str, process_registry.ProcessHeartbeat] = {}
     queues: Mapping[str, QueueStats] = {}
     dramatiq_dead: Mapping[str, int] = {}
@@ -137,6 +139,7 @@ class StatsReader:
         self._broker = redis_client.connect(settings.broker_url, 0, STATS_TIMEOUT_S)
         self._settings = settings
         self._channels = settings.channels
+        self._hooks = settings.hooks
         self._shards = 0  # until the lanes' server has said how many there are
 
     def read(self) -> RedisStats:
@@ -166,10 +169,13 @@ class StatsReader:
             [
                 *_SERVER_COMMANDS, process_registry.HEARTBEATS_COMMAND,
                 *(command for k in range(self._shards) for command in _shard_commands(k, names, most)),
+                *(command for name in self._hooks for command in hook_stats.reading_commands(name)),
             ],
         )  # fmt: skip
         server, said = _server_stats(answers), next(answers)
         firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(self._shards)]
+        hooks = {name: HookFirstTrip.from_answers(answers) for name in self._hooks}
+        lags = LagQuestions(hooks, [StreamEnd.from_fields(first.stream) for first in firsts])
         answers = _pipeline_answers(
             self._lanes,
             [
@@ -182,6 +188,7 @@ class StatsReader:
                     )
                 ),
                 *(command for first in firsts for command in first.followup_commands(server.now)),
+                *lags.commands(),
             ],
         )
         return {
@@ -198,6 +205,10 @@ class StatsReader:
             },
             "held_elsewhere": sum(first.held_elsewhere for first in firsts),
             "shards": [first.shard_stats(server.now, answers) for first in firsts],
+            "hooks": {
+                name: hooks[name].hook_stats(server.now, lag_ms)
+                for name, lag_ms in lags.lags_ms(server.now, answers).items()
+            },
         }
 
     def _near_turn_commands(self, channel: str, now: int) -> Iterator[Command]:

@@ -48,6 +48,8 @@ SEND_OUTCOMES = (
 )  # fmt: skip
 LOOKUP_OUTCOMES = ("found", "not_found", "unknown")
 ARCHIVE_ERROR_REASONS = ("redis", "database", "disk_full", "unexpected")
+HOOK_EVENT_OUTCOMES = ("delivered", "refused")
+HOOK_REQUEST_OUTCOMES = ("delivered", "refused", "failed")
 RECEIPT_STATES = tuple(state or "other" for state in get_args(SmsState))
 
 
@@ -108,6 +110,14 @@ def _by_archive(_: Settings) -> Iterator[CountedLabels]:
     yield from _each(metrics.ARCHIVE_ERRORS, ARCHIVE_ERROR_REASONS)
 
 
+def _by_hooks(settings: Settings) -> Iterator[CountedLabels]:
+    names = tuple(settings.hooks)
+    yield from _each(metrics.HOOK_EVENTS, names, HOOK_EVENT_OUTCOMES)
+    yield from _each(metrics.HOOK_REQUESTS, names, HOOK_REQUEST_OUTCOMES)
+    yield from _each(metrics.HOOK_CIRCUITS_OPENED, names)
+    yield from _each(metrics.DEAD_LETTERS, DEAD_LETTER_REASONS)
+
+
 _COUNTED_BY: Mapping[str, Callable[[Settings], Iterator[CountedLabels]]] = {
     "web": _by_web,
     "ratelimit": _by_turns(STARTS_QUEUE),
@@ -115,6 +125,7 @@ _COUNTED_BY: Mapping[str, Callable[[Settings], Iterator[CountedLabels]]] = {
     "delivery": _by_delivery,
     "clock": _by_clock,
     "archive": _by_archive,
+    "hooks": _by_hooks,
 }
 """By role, of process_registry.ROLES."""
 

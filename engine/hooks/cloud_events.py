@@ -42,6 +42,21 @@ def render_event(event: HookEvent, pseudonym: str, number: str = "", public_url:
     )
 
 
+def render_test_event(identity: str, hook: str, at: int, public_url: str = "") -> bytes:
+    """Write the event that tries an endpoint: of the type `hook.test`, which no endpoint gets by itself."""
+    return _encode(
+        {
+            "specversion": "1.0",
+            "id": identity,
+            "source": f"{public_url.rstrip('/')}/hooks/{quote(hook, safe='')}",
+            "type": "hook.test",
+            "time": _format_rfc3339(at),
+            "datacontenttype": "application/json",
+            "data": {"hook": hook},
+        }
+    )
+
+
 def render_batch(rendered: Iterable[bytes]) -> bytes:
     """Write events, each as `render_event` has written it, as a batch."""
     return b"[%b]" % b",".join(rendered)

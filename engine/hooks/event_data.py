@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.model.answer_view import AnswerView
+from engine.model.attachment_view import AttachmentView
 from engine.model.events import RefusalReason, SessionEnding
 
 _UriReference = Annotated[str, Meta(min_length=1, extra_json_schema={"format": "uri-reference"})]
@@ -76,13 +77,6 @@ class SessionEndedData(EventData, kw_only=True, frozen=True, rename="camel"):
     ] = UNSET
     answers: Annotated[dict[str, AnswerView], Meta(description="By step; the last to each.")]
     variables: dict[str, str]
-
-
-class AttachmentView(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
-    """What came with an SMS and is no text (MMS), and where the provider keeps it."""
-
-    media_type: str
-    url: str
 
 
 class MessageReceivedData(EventData, kw_only=True, frozen=True, rename="camel"):

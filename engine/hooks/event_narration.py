@@ -8,7 +8,6 @@ from msgspec import UNSET
 from engine.hooks.event_context import EventContext, SmsContext, session_told_of, sms_of_receipt
 from engine.hooks.event_data import (
     AnswerGivenData,
-    AttachmentView,
     DeadLetterAddedData,
     EventData,
     MessageDeliveredData,
@@ -21,6 +20,7 @@ from engine.hooks.event_data import (
     SessionRefusedData,
 )
 from engine.model.answer_view import view_answer
+from engine.model.attachment_view import view_of_attachment
 from engine.model.events import (
     Answer,
     AnswerRejected,
@@ -138,7 +138,7 @@ def _tell_received(record: SmsReceived, context: EventContext) -> MessageReceive
         **_of_session(record, context),
         sms=record.id,
         text=record.text,
-        attachments=[AttachmentView(media_type=each.media_type, url=each.url) for each in record.attachments],
+        attachments=list(map(view_of_attachment, record.attachments)),
         handled=record.handled or UNSET,
         originator=record.originator,
     )

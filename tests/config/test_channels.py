@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.settings.channels import ChannelLimits, read_channels
+from config.settings.channels import ChannelLimits, read_config_file
 from engine.model.policy import ChannelPolicy
 from engine.model.quiet_hours import QuietHours
 
@@ -30,7 +30,7 @@ def read(tmp_path):
         path = tmp_path / "parley.toml"
         path.write_text(toml)
         problems = []
-        channels, keys = read_channels(path, environ, problems)
+        channels, keys = read_config_file(path, environ, problems, allow_private_hooks=False)[:2]
         return channels, keys, [problem.removeprefix(f"{path}: ") for problem in problems]
 
     return read_toml

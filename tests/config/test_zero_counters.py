@@ -8,9 +8,11 @@ import pytest
 import requests
 from prometheus_client import Counter
 
+from config.settings.hooks import Hook
 from config.settings.settings import load_settings
 from config.telemetry import metrics, zero_counters
 from config.telemetry.process_registry import ROLES
+from engine.hooks.event_filter import EventFilter
 from ingest.api.backlog import InvitationOutcome
 from ingest.connections import RefusalCause
 from ingest.intake.mailboxes import ACCEPT_OUTCOMES
@@ -33,14 +35,16 @@ def counters(deployment):
 
 
 def test_every_counter_with_labels_begins_at_zero_or_says_why_not():
-    counted = {counter for role in ROLES for counter, _ in zero_counters._COUNTED_BY[role](with_spool())}
+    counted = {counter for role in ROLES for counter, _ in zero_counters._COUNTED_BY[role](with_everything())}
     labelled = {each for each in vars(metrics).values() if isinstance(each, Counter) and each._labelnames}
     assert labelled - OPEN == counted
 
 
-def with_spool():
+def with_everything():
+    """A configuration with a spool and a hook."""
     settings = load_settings({"PARLEY_CONFIG": str(ROOT / "config" / "parley.toml")})
-    return msgspec.structs.replace(settings, spool=ROOT)
+    hooks = {"crm": Hook("crm", "https://crm.example.org/", (), EventFilter())}
+    return msgspec.structs.replace(settings, spool=ROOT, hooks=hooks)
 
 
 def test_the_words_are_those_of_the_code():

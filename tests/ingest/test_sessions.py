@@ -108,7 +108,7 @@ def test_what_came_with_an_sms_is_told_with_it(api, store):
     assert api.session(ID).json()["transcript"] == [
         {
             "at": "1970-01-01T00:00:01.500000Z", "from": "person", "text": "",
-            "attachments": [{"type": "image/png", "url": "https://media.example.org/1"}],
+            "attachments": [{"mediaType": "image/png", "url": "https://media.example.org/1"}],
         }
     ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from engine.model.lane import UnreadableLaneError
 from tests.support.waiting import until
 from workers.store import survey_versions
 
-NO_KEYS = {"lane_key_pattern", "sender_of_key"}
+NO_KEYS = {"lane_key_pattern", "sender_of_key", "hook_key_pattern", "hook_of_key"}
 """Functions of keyspace.py that answer text which is no key's name."""
 
 FIXED = {

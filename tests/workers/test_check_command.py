@@ -3,6 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
+from tests.support.hook_endpoint import SECRET
 from workers.commands.check import check
 
 
@@ -46,6 +47,26 @@ def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatc
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
     assert ("keep: longer than PARLEY_KEEP_DAYS, 365" in result.output) == warned
+
+
+def test_endpoints_and_what_they_are_told_are_told(monkeypatch, tmp_path):
+    (tmp_path / "parley.toml").write_text(
+        '[channels.a]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n'
+        '[hooks.crm]\nurl = "https://crm.example.org/parley"\nsecret_env = "CRM_SECRET"\nnumbers = true\n'
+        '[hooks.board]\nurl = "https://board.example.org/"\nsecret_env = "CRM_SECRET"\nchannels = ["a"]\n'
+        'events = ["session.ended", "answer.given"]\nsurveys = ["clinic"]\n'
+    )
+    monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
+    monkeypatch.delenv("PARLEY_SURVEYS", raising=False)
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 0, result.output
+    assert "\nhook crm: https://crm.example.org/parley is told every event, with numbers\n" in result.output
+    assert (
+        "\nhook board: https://board.example.org/ is told answer.given, session.ended, of channels a, of surveys clinic, "
+        "with pseudonyms\n"
+    ) in result.output
+    assert SECRET not in result.output
 
 
 WHOLESALE = """

@@ -11,15 +11,19 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import Metric
 
+from config.settings.hooks import Hook
 from config.settings.settings import Secret
 from config.store import keyspace, pauses, redis_client
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
+from config.store.endpoint_health import EndpointHealth, encode_circuit
+from config.store.entry_id import EntryId
 from config.store.function_calls import function_call
 from config.store.pauses import StoredPause
 from config.store.server_functions import NoteArchived
 from config.telemetry import exposition as expositions
-from config.telemetry import metrics, process_registry
+from config.telemetry import hook_stats, metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
+from config.telemetry.hook_stats import HookStats, LagQuestions
 from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
 from config.telemetry.redis_stats import (
@@ -32,10 +36,12 @@ from config.telemetry.redis_stats import (
     StatsReader,
     StreamStats,
 )
+from engine.hooks.event_filter import EventFilter
 from engine.model.events import Invitation
 from tests.support.inviting import hold_command
 from tests.support.processes import procfile
 from tests.workers.test_turns import die_holding
+from workers.hooks.hook_store import HookStore
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
@@ -190,6 +196,135 @@ def test_what_an_archive_holds_back_is_in_its_heartbeat(valkey):
     assert (heartbeat.role, heartbeat.held_shards) == ("archive", 2)
 
 
+HOOK = Hook("crm", "https://crm.example.org/parley", (), EventFilter())
+
+
+def take_hooks(town, *names):
+    """What is told of endpoints of these names; `crm` if none is given."""
+    hooks = {name: msgspec.structs.replace(HOOK, name=name) for name in names or ("crm",)}
+    with closing(StatsReader(msgspec.structs.replace(town.world.settings, hooks=hooks))) as sounder:
+        return sounder.read()
+
+
+def add_old(town, k, *ages_ms):
+    """Add entries of these ages to the stream of shard `k`, the oldest first; their ids."""
+    now = redis_client.server_time_ms(town.client)
+    ids = [f"{now - age_ms}-0" for age_ms in ages_ms]
+    for entry_id in ids:
+        town.client.xadd(keyspace.events_key(k), {"to": ANNA, "e": b"x"}, id=entry_id)
+    return ids
+
+
+def test_how_far_an_endpoint_is_behind_is_told_from_redis_alone(town):
+    """In the shard where the oldest lies that it has not got; not in those that it has no position in, or that had
+    nothing since."""
+    store = HookStore(town.client, "here:1.a")
+    old, *_, last = add_old(town, 0, 900_000, 600_000, 3_000)
+    (only,) = add_old(town, 1, 60_000)
+    add_old(town, 2, 5_000_000)
+
+    def lag_ms():
+        return take_hooks(town).hooks["crm"].lag_ms
+
+    assert take_hooks(town).hooks == {"crm": HookStats()}
+    store.begin("crm", [EntryId.parse(old.encode()), EntryId(0, 0)])
+    assert 600_000 <= lag_ms() < 630_000
+    store.rewind("crm", {0: EntryId.parse(last.encode())})
+    assert 60_000 <= lag_ms() < 90_000, "the other shard"
+    store.rewind("crm", {1: EntryId.parse(only.encode())})
+    assert lag_ms() == 0
+    store.rewind("crm", {1: EntryId.parse(last.encode())})
+    assert lag_ms() == 0, "a position may be beyond a server that has lost its tail"
+    assert take_hooks(town).hooks["crm"].is_begun
+    assert (metrics.HOOK_LAG_SECONDS, ("crm",), 0) in redis_gauges(take_hooks(town))
+
+
+def test_an_endpoint_whose_entries_have_left_the_stream_is_behind_and_one_whose_person_is_erased_is_not(town):
+    """What is trimmed can be read from the archive yet; what was deleted by itself is nowhere."""
+    add_old(town, 0, 900_000)
+    HookStore(town.client, "here:1.a").begin("crm", [EntryId(5, 0)])
+    events = keyspace.events_key(0)
+    town.client.xtrim(events, maxlen=0)
+    assert 900_000 <= take_hooks(town).hooks["crm"].lag_ms < 930_000
+    (erased,) = add_old(town, 0, 3_000)
+    town.client.xdel(events, erased)
+    assert take_hooks(town).hooks["crm"].lag_ms == 0
+
+
+def test_of_an_endpoint_no_more_streams_are_asked_than_is_good_and_its_lag_is_told_at_the_least(
+    town, monkeypatch
+):
+    """Those where its position is oldest; of the others it is known how old the last entry is."""
+    store = HookStore(town.client, "here:1.a")
+    now = redis_client.server_time_ms(town.client)
+    positions = []
+    for k in range(4):
+        add_old(town, k, 1_000_000 * (k + 1), 600_000 * (k + 1))
+        positions.append(EntryId(now - 10_000_000 * (4 - k), 0))
+    for name in ("crm", "also", "paused"):
+        store.begin(name, positions)
+    asked = spy_on_ranges(monkeypatch)
+    found = take_hooks(town, "crm", "also", "paused").hooks
+    assert len(asked) == 4, "those that are as far as each other ask once"
+    assert all(4_000_000 <= found[name].lag_ms < 4_030_000 for name in found)
+    monkeypatch.setattr(hook_stats, "MAX_SHARDS_ASKED", 2)
+    asked.clear()
+    lag_ms = take_hooks(town).hooks["crm"].lag_ms
+    assert asked == [keyspace.events_key(0), keyspace.events_key(1)]
+    assert 2_400_000 <= lag_ms < 2_430_000, "as old as the last entry of the shard that was not asked"
+    monkeypatch.setattr(hook_stats, "MAX_ENTRIES_READ", 3)
+    store.rewind("also", {k: EntryId(now - 9_000_000, k) for k in range(4)})
+    asked.clear()
+    take_hooks(town, "crm", "also", "paused")
+    assert len(asked) == 2, "three endpoints may ask once each, and two of them ask the same"
+
+
+def spy_on_ranges(monkeypatch):
+    """The streams that endpoints' lags are asked of, as they are asked."""
+    asked = []
+    of_questions = LagQuestions.commands
+
+    def commands(self):
+        for command in of_questions(self):
+            asked.append(command[1])
+            yield command
+
+    monkeypatch.setattr(LagQuestions, "commands", commands)
+    return asked
+
+
+def test_who_has_an_endpoint_and_for_how_long_nobody_has(town):
+    store = HookStore(town.client, "here:1.a")
+    assert take_hooks(town).hooks["crm"].owner == ""
+    assert (metrics.HOOK_HELD, ("crm",), False) in redis_gauges(take_hooks(town))
+    (token,) = store.take(["crm"])
+    assert take_hooks(town).hooks["crm"].owner == "here:1.a"
+    assert (metrics.HOOK_HELD, ("crm",), True) in redis_gauges(take_hooks(town))
+    now = redis_client.server_time_ms(town.client)
+    town.client.set(keyspace.hook_lease_key("crm"), f"{token} {now - 1} 0 {now - 9} here:1.a")
+    assert take_hooks(town).hooks["crm"].owner == "", "its process is gone"
+
+
+def test_an_endpoint_that_an_operator_has_paused_and_one_that_fails(town):
+    store = HookStore(town.client, "here:1.a")
+    (token,) = store.take(["crm"])
+    gauges = set(redis_gauges(take_hooks(town)))
+    assert not any(gauge is metrics.HOOK_PAUSED for gauge, _, _ in gauges)
+    store.pause("crm", "it moves house", "anna", 60_000)
+    found = take_hooks(town).hooks["crm"]
+    assert (found.pause.why, found.pause.who, found.circuit) == ("it moves house", "anna", EndpointHealth())
+    assert 50_000 < found.pause_left_ms <= 60_000
+    assert (metrics.HOOK_PAUSED, ("crm", "operator"), 1) in redis_gauges(take_hooks(town))
+    store.resume("crm")
+    (token,) = store.take(["crm"])
+    for level in (0, 2):
+        failing = EndpointHealth(failures=7, since=1, level=level, until=9, why="500 Internal Server Error")
+        assert store.move("crm", token, {}, encode_circuit(failing))
+        assert take_hooks(town).hooks["crm"].circuit == failing
+        is_told = (metrics.HOOK_PAUSED, ("crm", "circuit"), 1) in redis_gauges(take_hooks(town))
+        assert is_told == (level > 0), "single failures pause nothing"
+
+
 def test_invitations_that_wait_and_the_days_sms(town):
     invitation = Invitation("0" * 16, "clinic", "clinic")
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
@@ -304,6 +439,7 @@ def test_every_gauge_that_no_process_keeps_is_looked_up():
         broker=ServerStats(up=True),
         shards=[ShardStats(k=0, lanes=AlarmStats(), outboxes=AlarmStats(), dead={"uncertain": 1})],
         channels={"clinic": ChannelStats(pause=StoredPause(by="operator", why=""), sms_cap=1)},
+        hooks={"crm": HookStats(circuit=EndpointHealth(level=1))},
         queues={"starts": QueueStats()},
     )
     found = {

@@ -8,8 +8,11 @@ from click.testing import CliRunner
 
 from config.settings.durability import DURABILITY_SETTINGS
 from config.store import keyspace, lua_library, redis_client
+from config.store.endpoint_health import EndpointHealth, encode_circuit
+from config.store.entry_id import EntryId
 from config.store.pauses import StoredPause
 from config.telemetry import process_registry
+from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import ProcessHeartbeat
 from config.telemetry.redis_stats import (
     AlarmStats,
@@ -20,7 +23,9 @@ from config.telemetry.redis_stats import (
     ShardStats,
     StreamStats,
 )
+from tests.support.hook_endpoint import SECRET
 from workers.commands.status import DeploymentState, assess_health, status
+from workers.hooks.hook_store import HookStore
 from workers.store.channel_state import ChannelStore
 
 NOW = 1_795_283_600_000
@@ -56,6 +61,10 @@ def paused(by, left_ms=0, **fields):
     return {"clinic": ChannelStats(pause=pause, pause_left_ms=left_ms)}
 
 
+def hook(**fields):
+    return {"hooks": {"crm": HookStats(**{"owner": "here:1.a", "is_begun": True} | fields)}}
+
+
 WRONG = {
     "lanes away": (
         {"lanes": DOWN, "processes": {}},
@@ -64,7 +73,7 @@ WRONG = {
     "wake-ups away": ({"broker": DOWN}, "the Redis of the wake-ups does not answer (Connection refused)"),
     "nobody": ({"processes": {}}, "no process of Parley lives"),
     "no conversation and no clock": (
-        {"processes": {role: process(role) for role in ("web", "ratelimit", "delivery", "archive")}},
+        {"processes": {role: process(role) for role in ("web", "ratelimit", "delivery", "archive", "hooks")}},
         "no `conversation` and no `clock` process lives",
     ),
     "nearly full": (
@@ -123,6 +132,33 @@ WRONG = {
         },
         "the archive is ahead of Redis, which has lost what it had last or is another one: 2 shards are not archived",
     ),
+    "no hooks": (
+        {"processes": {role: process(role) for role in process_registry.ROLES if role != "hooks"}}
+        | hook(owner=""),
+        "no `hooks` process lives",
+    ),
+    "an endpoint that fails": (
+        hook(circuit=EndpointHealth(7, NOW - 12 * MIN, 3, NOW + MIN, "503 Service Unavailable: moving")),
+        (
+            "the endpoint of the hook crm has failed 7 times in a row in 12 min (503 Service Unavailable: moving); it is "
+            "tried again and again, and goes on by itself"
+        ),
+    ),
+    "an endpoint that fails, and is behind": (
+        hook(lag_ms=20 * MIN, circuit=EndpointHealth(7, NOW - 12 * MIN, 3, NOW + MIN, "x" * 500)),
+        (
+            "the endpoint of the hook crm has failed 7 times in a row in 12 min, and is 20 min behind "
+            f"({'x' * 120}…); it is tried"
+        ),
+    ),
+    "an endpoint that is behind": (
+        hook(lag_ms=6 * MIN),
+        "the hook crm is 6 min behind: see the log of `hooks`",
+    ),
+    "endpoints that nobody has": (
+        {"hooks": {f"hook{n}": HookStats() for n in range(5)}},
+        "no process tells hook0, hook1, hook2 and 2 more (hooks) what happens: see the log of `hooks`",
+    ),
     "dead letters": (
         {"shards": shard(dead={"engine_error": 2, "rejected": 1}, dead_oldest_ms=180 * MIN)},
         "3 dead letters (2 engine_error, 1 rejected), the oldest of 3 h ago: `parley dead list`",
@@ -146,6 +182,41 @@ def test_what_is_wrong_is_said_in_one_sentence(name):
 )
 def test_an_archive_that_keeps_up_and_one_that_has_nothing_to_do_are_well(events):
     assert assess_health(DeploymentState(RedisStats(**well(shards=shard(events=events))))).ok
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"lag_ms": 4 * MIN}, {"circuit": EndpointHealth(2, NOW - MIN, 0, 0, "timed out")}]
+)
+def test_an_endpoint_that_keeps_up_and_one_that_stumbles_are_well(fields):
+    assert assess_health(DeploymentState(RedisStats(**well(**hook(**fields))))).ok
+
+
+def test_an_endpoint_that_an_operator_paused_is_known_and_not_wrong():
+    """Though nothing of it is told, and however it did before."""
+    pause = StoredPause(by="operator", why="it moves house", since=NOW - MIN, who="anna@ops")
+    failing = EndpointHealth(7, NOW - MIN, 3, NOW, "503")
+    found = well(**hook(pause=pause, pause_left_ms=MIN, lag_ms=20 * MIN, circuit=failing))
+    verdict = assess_health(DeploymentState(RedisStats(**found)))
+    assert verdict.ok
+    assert verdict.notes == [
+        (
+            "the hook crm is paused by an operator, anna@ops, for another 1 min (it moves house), and is 20 min behind; "
+            "`parley hooks resume crm` ends it"
+        )
+    ]
+
+
+def test_who_is_to_tell_endpoints_is_said_where_nobody_does_and_nothing_where_none_is_configured():
+    processes = {role: process(role) for role in process_registry.ROLES if role != "hooks"}
+    without = DeploymentState(RedisStats(**well(processes=processes)))
+    assert assess_health(without).ok
+    nobody = DeploymentState(RedisStats(**well(processes={}, **hook(owner=""))))
+    assert assess_health(nobody).wrong == ["no process of Parley lives"]
+    behind = DeploymentState(RedisStats(**well(processes=processes, **hook(owner="", lag_ms=12 * MIN))))
+    assert assess_health(behind).wrong == [
+        "no `hooks` process lives",
+        "the hook crm is 12 min behind: that is for `hooks` to do",
+    ]
 
 
 def test_who_is_to_archive_is_said_where_nobody_does():
@@ -278,7 +349,8 @@ def test_the_exit_status_says_what_the_first_line_says(call):
     call.town.drain()
     bad = call()
     assert bad.exit_code == 1
-    assert bad.stdout.startswith("1 dead letter (1 undecodable), the oldest of 0")
+    assert "- 1 dead letter (1 undecodable), the oldest of 0" in bad.stdout
+    assert bad.stdout.startswith("No archive was ever seen"), "the letter is told of in the event stream"
 
 
 def test_queues_are_shown_with_who_works_on_them_and_how_much(call):
@@ -309,6 +381,40 @@ def test_a_program_reads_all_of_it(call):
     assert told["channels"]["clinic"]["pause_left_ms"] == 0
     assert told["processes"]["web@here:1.a"]["per_s"] == 7.5
     assert told["queues"]["replies"] == {"depth": 0, "oldest_ms": 0}
+
+
+@pytest.fixture
+def crm(call, monkeypatch, tmp_path):
+    """The store of an endpoint that is configured."""
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    with (tmp_path / "parley.toml").open("a") as file:
+        file.write('[hooks.crm]\nurl = "https://crm.example.org/parley"\nsecret_env = "CRM_SECRET"\n')
+    return HookStore(call.town.client, "here.example.org:7.a1")
+
+
+def test_endpoints_are_shown_with_who_tells_them_and_how_they_do(call, crm):
+    def shown():
+        return next(line.split() for line in call().stdout.splitlines() if line.strip().startswith("crm "))
+
+    assert shown() == ["crm", "not", "begun", "nobody", "no"]
+    (token,) = crm.take(["crm"])
+    crm.begin("crm", [EntryId(0, 0)] * 16)
+    assert shown() == ["crm", "-", "here.example.org:7", "no"]
+    assert call().exit_code == 0
+    at = redis_client.server_time_ms(call.town.client) - 200_000
+    call.town.client.xadd(keyspace.events_key(0), {"to": "+33600000001", "e": b"x"}, id=f"{at}-0")
+    assert shown()[:3] == ["crm", "3", "min"]
+    crm.move("crm", token, {}, encode_circuit(EndpointHealth(3, at, 1, at, "500 [red]Oh[/red]")))
+    assert "500 [red]Oh[/red]" in call().stdout, "what strangers say is no markup"
+    crm.pause("crm", "it moves house", "anna")
+    assert " ".join(shown()).endswith("by an operator, anna (it moves house)")
+    told = json.loads(call("--json").stdout)["hooks"]["crm"]
+    assert 200_000 <= told["lag_ms"] < 300_000
+    assert (told["owner"], told["pause"]["who"], told["circuit"]["level"]) == (
+        "here.example.org:7.a1",
+        "anna",
+        1,
+    )
 
 
 def test_what_breaks_a_promise_is_found_on_the_server(call, valkey):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from config.settings.channels import read_channels
+from config.settings.channels import read_config_file
 from config.settings.settings import Secret
 from workers.commands.run import webhook_url
 
@@ -12,7 +12,7 @@ from workers.commands.run import webhook_url
 def channel(tmp_path):
     path = tmp_path / "parley.toml"
     path.write_text('[channels.clinic]\nnumber = "+33700000001"\nsurveys = ["clinic"]\n')
-    return read_channels(path, {}, [])[0]["clinic"]
+    return read_config_file(path, {}, [], allow_private_hooks=False).channels["clinic"]
 
 
 def test_a_webhook_that_a_token_opens_is_told_without_it(channel):

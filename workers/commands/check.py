@@ -7,6 +7,7 @@ import redis
 
 from config.settings.config_errors import ConfigError
 from config.settings.durability import durability_gaps, durability_problems
+from config.settings.hooks import Hook
 from config.settings.settings import Settings, exit_on_config_error
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
@@ -32,7 +33,7 @@ def check() -> None:
     """Check the configuration and the surveys; start nothing.
 
     Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys. It is
-    told where the archive is, whether it can be used from here, and for how long it keeps what people said. If PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
+    told which endpoints of hooks are told what, where the archive is, whether it can be used from here, and for how long it keeps what people said. If PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
     left there on channels that are not configured any more.
 
     \b
@@ -63,6 +64,8 @@ def check() -> None:
         click.echo(
             f"survey {idle.name} ({idle.file}): no channel offers it; name it in `surveys` of one that shall"
         )
+    for hook in settings.hooks.values():
+        click.echo(f"hook {hook.name}: {_hook_summary(hook)}")
     with exit_on_config_error():
         for sentence in archive_sentences(settings):
             click.echo(sentence)
@@ -70,6 +73,19 @@ def check() -> None:
             _check_durability(settings)
     for sentence in _leftovers_of_removed_channels(settings):
         click.echo(f"warning: {sentence}")
+
+
+def _hook_summary(hook: Hook) -> str:
+    """Where an endpoint is, and what it is told."""
+    wanted = hook.wanted
+    events = ", ".join(sorted(wanted.events)) or "every event"
+    only = [
+        f"of {what} {', '.join(sorted(names))}"
+        for what, names in (("channels", wanted.channels), ("surveys", wanted.surveys))
+        if names
+    ]
+    whose = "with numbers" if hook.numbers else "with pseudonyms"
+    return f"{hook.url} is told {', '.join([events, *only, whose])}"
 
 
 def _check_durability(settings: Settings) -> None:

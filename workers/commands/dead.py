@@ -26,6 +26,7 @@ from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_both, connect_lanes
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
+from workers.dead_letters.event_replay import preview_event
 from workers.dead_letters.filters import (
     DRAMATIQ_REASON,
     DeadLetterFilter,
@@ -38,6 +39,7 @@ from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
     detail_lines,
     dramatiq_letter_details,
+    event_letter_details,
     letter_details,
     letter_summary,
 )
@@ -67,12 +69,15 @@ def dead() -> None:
 
 _FILTER_OPTIONS = (
     click.option(
-        "--queue", default="", help="Only of this queue: starts, replies, outbound, or one of Dramatiq's."
+        "--queue",
+        default="",
+        help="Only of this queue: starts, replies, outbound, hooks, or one of Dramatiq's.",
     ),
     click.option("--reason", default="", help="Only of this reason, such as engine_error, or dramatiq."),
     click.option("--channel", default="", help="Only of this channel."),
     click.option("--survey", default="", help="Only about this survey."),
     click.option("--sender", default="", help="Only of this phone number."),
+    click.option("--hook", default="", help="Only what this endpoint has refused."),
     click.option(
         "--older",
         "older_ms",
@@ -180,7 +185,7 @@ def replay(
 ) -> None:  # fmt: skip
     """Try dead letters again: of these IDs, or all that the filters let through.
 
-    An event is applied to its lane as it is now, an SMS is put into its outbox. What has been applied already is only
+    An event is applied to its lane as it is now, an SMS is put into its outbox, what an endpoint refused is sent to it. What has been applied already is only
     taken away. What is stale, or fails again, or whose person has opted out, stays. Safe beside live traffic, and beside
     another operator; killed half-way, run it again.
 
@@ -197,10 +202,10 @@ def replay(
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
     if dry_run:
-        done = preview_letters(redress, found, options)
+        done = preview_letters(redress, deployment.settings, found, options)
     else:
         _confirm_if_many(found, yes, "Replay")
-        done = replay_letters(redress, found, by, rate or 0.0)
+        done = replay_letters(redress, deployment.settings, found, by, rate or 0.0)
     missing = list(_results_of_missing(deployment, ids, found))
     title = DRY_RUN_TITLE if dry_run else "replayed"
     sys.exit(report_outcomes(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
@@ -424,6 +429,8 @@ def _build_replayer(
 
 def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
     settings, client = deployment.settings, deployment.lanes
+    if letter.kind == "hook":
+        return event_letter_details(letter, preview_event(settings, letter))
     k = keyspace.shard_of(letter.sender, settings.shards)
     state = stored_values.lane_state(
         redis_client.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))

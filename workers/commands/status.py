@@ -23,6 +23,7 @@ from config.settings.settings import ConfigError, Durability, Settings
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
+from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import CLOCK_TOLERANCE_MS, ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
@@ -50,6 +51,13 @@ QUEUE_SLOW_MS = 30_000
 
 ARCHIVE_LATE_MS = 300_000
 """An archive that keeps up is never so far behind."""
+
+HOOK_LATE_MS = 300_000
+"""An endpoint that takes what it is told is never so far behind."""
+
+MOST_HOOKS_NAMED = 3
+SHOWN_WHY_LENGTH = 120
+"""Of what an endpoint answered."""
 
 MEMORY_FULL_SHARE = 0.9
 """Of the memory that a server may use: what comes in is refused when all of it is used."""
@@ -214,6 +222,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
                 f"{_backlog_remedy(found, ROLE_OF_QUEUE[queue])}"
             )
     yield from _archive_problems(found)
+    yield from _hook_problems(found)
     if abandoned := sum(shard.abandoned for shard in found.shards):
         yield f"{pluralize(abandoned, 'lane is', 'lanes are')} held by workers that never came back"
     for name, stands in found.channels.items():
@@ -264,8 +273,9 @@ def _missing_role_problems(found: RedisStats) -> Iterator[str]:
     if not found.lanes.up:
         return
     living = {each.role for each in found.processes.values()}
-    missing = [role for role in ROLES if role not in living]
-    if len(missing) == len(ROLES):
+    wanted = [role for role in ROLES if role != "hooks" or found.hooks]
+    missing = [role for role in wanted if role not in living]
+    if len(missing) == len(wanted):
         yield "no process of Parley lives"
     elif missing:
         yield f"no {' and no '.join(f'`{role}`' for role in missing)} process lives"
@@ -330,6 +340,38 @@ def _archive_problems(found: RedisStats) -> Iterator[str]:
         yield f"the archive is {behind} behind, for which {waiting} in Redis: {remedy}"
 
 
+def _hook_problems(found: RedisStats) -> Iterator[str]:
+    """The worst that can be said of each endpoint, but that an operator has paused it; nothing of one that is told."""
+    has_processes = "hooks" in {each.role for each in found.processes.values()}
+    unheld = [name for name, hook in found.hooks.items() if not hook.owner]
+    if unheld and has_processes:
+        others = f" and {len(unheld) - MOST_HOOKS_NAMED} more" if len(unheld) > MOST_HOOKS_NAMED else ""
+        named = f"{', '.join(unheld[:MOST_HOOKS_NAMED])}{others}"
+        yield f"no process tells {named} (hooks) what happens: see the log of `hooks`"
+    for name, hook in found.hooks.items():
+        if hook.pause is not None:
+            continue
+        if hook.circuit.is_open:
+            times = pluralize(hook.circuit.failures, "time")
+            since = format_duration(max(0, found.lanes.now - hook.circuit.since))
+            yield (
+                f"the endpoint of the hook {name} has failed {times} in a row in {since}{_lag_clause(hook)} "
+                f"({_shown_why(hook)}); it is tried again and again, and goes on by itself"
+            )
+        elif hook.lag_ms > HOOK_LATE_MS:
+            remedy = "see the log of `hooks`" if has_processes else "that is for `hooks` to do"
+            yield f"the hook {name} is {format_duration(hook.lag_ms)} behind: {remedy}"
+
+
+def _lag_clause(hook: HookStats) -> str:
+    return f", and is {format_duration(hook.lag_ms)} behind" if hook.lag_ms > HOOK_LATE_MS else ""
+
+
+def _shown_why(hook: HookStats) -> str:
+    why = hook.circuit.why
+    return why if len(why) <= SHOWN_WHY_LENGTH else why[:SHOWN_WHY_LENGTH] + "…"
+
+
 def _health_notes(state: DeploymentState) -> Iterator[str]:
     found = state.found
     for name, stands in found.channels.items():
@@ -338,6 +380,10 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
                 f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; "
                 f"`parley channel resume {name}` ends it"
             )
+    for name, hook in found.hooks.items():
+        if hook.pause is not None:
+            paused = _pause_clause(hook.pause, hook.pause_left_ms) + _lag_clause(hook)
+            yield f"the hook {name} is paused {paused}; `parley hooks resume {name}` ends it"
     if state.durability == "relaxed":
         for sentence in _durability_sentences(state):
             yield f"{sentence} (PARLEY_DURABILITY is relaxed)"
@@ -380,7 +426,12 @@ def render_status(
         parts.append(Text(f"{first[:1].upper()}{first[1:]}.", style="bold red"))
         parts += [Text(f"- {sentence}", style="red") for sentence in others]
     parts += [Text(f"- {sentence}", style="yellow") for sentence in verdict.notes]
-    tables = (_queue_table(state.found), _process_table(state.found), _channel_table(settings, state.found))
+    tables = (
+        _queue_table(state.found),
+        _process_table(state.found),
+        _channel_table(settings, state.found),
+        _hook_table(state.found),
+    )
     parts += [table for table in tables if table.row_count]
     shards = [shard for shard in state.found.shards if every_shard or _is_busy_shard(shard)]
     if shards:
@@ -440,6 +491,32 @@ def _channel_table(settings: Settings, found: RedisStats) -> Table:
             paused = Text(f"since {since}, {_pause_clause(pause, stands.pause_left_ms)}", style="red")
         table.add_row(name, today, str(stands.held), paused)
     return table
+
+
+def _hook_table(found: RedisStats) -> Table:
+    table = _new_table("hook", "behind", "told by")
+    table.add_column("paused", min_width=_SENTENCE_WIDTH)
+    for name, hook in found.hooks.items():
+        behind = "-" if hook.is_begun else "not begun"
+        teller = hook.owner.rpartition(".")[0] or hook.owner or "nobody"
+        table.add_row(
+            name,
+            format_duration(hook.lag_ms) if hook.lag_ms else behind,
+            Text(teller, style="" if hook.owner else "red"),
+            _hook_pause_text(hook, found.lanes.now),
+        )
+    return table
+
+
+def _hook_pause_text(hook: HookStats, now: int) -> Text:
+    if hook.pause is not None:
+        return Text(_pause_clause(hook.pause, hook.pause_left_ms), style="red")
+    if hook.circuit.is_open:
+        failing = f"as it fails, for {format_duration(max(0, now - hook.circuit.since))} ({_shown_why(hook)})"
+        return Text(failing, style="red")
+    if hook.circuit.failures:
+        return Text(f"no; it failed just now ({_shown_why(hook)})")
+    return Text("no")
 
 
 def _is_busy_shard(shard: ShardStats) -> bool:

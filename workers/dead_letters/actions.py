@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import redis
 
+from config.settings.settings import Settings
+from workers.dead_letters.event_replay import is_refused_event, preview_event, replay_events
 from workers.dead_letters.filters import LocatedDeadLetter
 from workers.dead_letters.replay import DeadLetterReplayer, LetterResult, outcome_of
 from workers.dead_letters.replay_decision import ReplayOption
@@ -17,7 +19,10 @@ LETTERS_PAGE = 128
 
 
 def preview_letters(
-    redress: DeadLetterReplayer, found: Sequence[LocatedDeadLetter], options: Collection[ReplayOption]
+    redress: DeadLetterReplayer,
+    settings: Settings,
+    found: Sequence[LocatedDeadLetter],
+    options: Collection[ReplayOption],
 ) -> Iterator[LetterResult]:
     """Yield for each letter what a replay would do with it. Reads page by page."""
     for at in range(0, len(found), LETTERS_PAGE):
@@ -29,6 +34,8 @@ def preview_letters(
                 yield LetterResult(
                     each.letter.id, "requeued" if each.letter.readable else "failing", each.letter.why
                 )
+            elif is_refused_event(each):
+                yield preview_event(settings, each.letter)
             elif not each.letter.sender:
                 yield _unreadable_result(each.letter)
             elif (known := judged.get(each.letter.id)) is None:
@@ -38,22 +45,31 @@ def preview_letters(
 
 
 def replay_letters(
-    redress: DeadLetterReplayer, found: Sequence[LocatedDeadLetter], by: str, rate: float
+    redress: DeadLetterReplayer,
+    settings: Settings,
+    found: Sequence[LocatedDeadLetter],
+    by: str,
+    rate: float,
 ) -> Iterator[LetterResult]:
     yield from redress.replay([_reference_to(letter) for letter in _readable_letters(found)], rate)
     pace = ReplayPacer(rate)
+    yield from replay_events(settings, list(filter(is_refused_event, found)), by, pace)
     for each in found:
         if isinstance(each.letter, DramatiqLetter):
             pace.wait_for_permits(1)
             pace.count_tried(1)
             yield _requeue_letter(each.server, each.letter, by)
-        elif not each.letter.sender:
+        elif not (each.letter.sender or is_refused_event(each)):
             yield _unreadable_result(each.letter)
 
 
 def _readable_letters(found: Sequence[LocatedDeadLetter]) -> list[DeadLetter]:
-    """Our own letters, but for those of which nobody knows whose they are."""
-    return [each.letter for each in found if isinstance(each.letter, DeadLetter) and each.letter.sender]
+    """Our own letters of lanes, but for those of which nobody knows whose they are."""
+    return [
+        each.letter
+        for each in found
+        if isinstance(each.letter, DeadLetter) and each.letter.sender and not is_refused_event(each)
+    ]
 
 
 def _unreadable_result(letter: DeadLetter) -> LetterResult:

@@ -28,6 +28,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     channel: str = ""
     survey: str = ""
     sender: str = ""
+    hook: str = ""
     error: str = ""
     older_ms: int = 0
     newer_ms: int = 0
@@ -39,7 +40,13 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def excludes_dramatiq(self) -> bool:
         """Does it ask for what only our own letters have?"""
-        return bool(self.channel or self.survey or self.sender or self.reason not in ("", DRAMATIQ_REASON))
+        return bool(
+            self.channel
+            or self.survey
+            or self.sender
+            or self.hook
+            or self.reason not in ("", DRAMATIQ_REASON)
+        )
 
 
 class LocatedDeadLetter(msgspec.Struct, frozen=True):
@@ -123,5 +130,6 @@ def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLette
         wanted.reason in ("", letter.reason)
         and wanted.channel in ("", letter.channel)
         and wanted.sender in ("", letter.sender)
+        and wanted.hook in ("", letter.hook)
         and wanted.error.casefold() in said.casefold()
     )

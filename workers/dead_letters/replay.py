@@ -65,10 +65,19 @@ LetterOutcome = Literal[
     "missing",
     "dropped",
     "requeued",
+    "delivered",
 ]
-"""What came of a letter. `gone`: another dealt with it before its turn came. `missing`: nobody knows of one."""
+"""What came of a letter. `gone`: another dealt with it before its turn came. `missing`: nobody knows of one. `delivered`: its
+endpoint has it."""
 
-GONE_OUTCOMES: Collection[LetterOutcome] = ("advanced", "duplicate", "gone", "dropped", "requeued")
+GONE_OUTCOMES: Collection[LetterOutcome] = (
+    "advanced",
+    "duplicate",
+    "gone",
+    "dropped",
+    "requeued",
+    "delivered",
+)
 """Outcomes after which the letter is there no more."""
 
 _OUTCOME_OF_FINDING: Mapping[ReplayFinding, LetterOutcome] = {

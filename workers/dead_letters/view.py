@@ -11,6 +11,7 @@ from engine.model.lane import ChannelLine, UnreadableLaneError
 from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
+from workers.dead_letters.replay import LetterResult
 from workers.dead_letters.replay_decision import ReplayDecision
 from workers.store.dead_letter_store import DeadLetter
 from workers.store.dramatiq_letters import DramatiqLetter
@@ -35,7 +36,7 @@ def letter_summary(letter: DeadLetter | DramatiqLetter) -> JsonObject:
         "sender": letter.sender,
         "reason": letter.reason, "code": letter.code, "why": letter.why, "attempts": letter.attempts,
         "version": letter.version,
-    }  # fmt: skip
+    } | ({"hook": letter.hook} if letter.kind == "hook" else {})  # fmt: skip
 
 
 def letter_details(
@@ -46,9 +47,7 @@ def letter_details(
     plain = letter_summary(letter) | {
         "accepted": _accepted_time(letter),
         "what": _content_in_words(letter),
-        "tries": [
-            {"when": format_utc(tried.at), "code": tried.code, "why": tried.why} for tried in letter.tries
-        ],
+        "tries": _attempts_of(letter),
         "traceback": letter.traceback,
         "then": None if letter.state is None else describe_lane_state(letter.state, surveys),
         "now": describe_lane_state(lane, surveys),
@@ -58,6 +57,19 @@ def letter_details(
     else:
         plain["replay"] = {"finding": judged.finding, "why": judged.why, "sms": judged.sms_texts}
     return plain
+
+
+def event_letter_details(letter: DeadLetter, preview: LetterResult) -> JsonObject:
+    """All fields of the letter of an event that an endpoint refused; `preview`: what a replay would come to."""
+    return letter_summary(letter) | {
+        "what": _content_in_words(letter),
+        "tries": _attempts_of(letter),
+        "replay": {"finding": preview.outcome, "why": preview.why, "sms": []},
+    }
+
+
+def _attempts_of(letter: DeadLetter) -> list[JsonObject]:
+    return [{"when": format_utc(tried.at), "code": tried.code, "why": tried.why} for tried in letter.tries]
 
 
 def dramatiq_letter_details(letter: DramatiqLetter) -> JsonObject:
@@ -95,7 +107,7 @@ def detail_lines(plain: JsonObject) -> Iterator[str]:
 
 
 def _accepted_time(letter: DeadLetter) -> str:
-    if letter.kind == "sms" or not letter.what:
+    if letter.kind != "event" or not letter.what:
         return ""
     try:
         return format_utc(decode_mail(letter.what).at)
@@ -105,6 +117,8 @@ def _accepted_time(letter: DeadLetter) -> str:
 
 def _content_in_words(letter: DeadLetter) -> str:
     """The event or SMS in it, or its bytes if they are neither."""
+    if letter.kind == "hook":
+        return letter.what.decode(errors="replace")
     if not letter.what:
         return "a deadline that was due"
     try:

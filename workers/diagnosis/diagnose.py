@@ -449,13 +449,18 @@ def _dead_letter_findings(s: SenderSnapshot) -> Iterator[DiagnosticFinding]:
     last = s.dead[-1]
     since = max([s.clock, *(session.touched_at for _, session in s.open_sessions)])
     count = "A dead letter is" if len(s.dead) == 1 else f"{len(s.dead)} dead letters are"
-    what = {"sms": "an SMS to them", "event": "what they sent"}.get(last.kind, "a deadline")
+    what = {
+        "sms": "an SMS to them",
+        "event": "what they sent",
+        "hook": "what an endpoint was told of them",
+    }.get(last.kind, "a deadline")
     sentence = (
         f"{count} theirs, the last {format_duration(s.now - last.at)} ago: {what} could not be handled "
         f"({last.reason}); "
         f"`parley dead show {last.id}`."
     )
-    yield DiagnosticFinding(Severity.HELD_UP if last.at >= since else Severity.NORMAL, sentence)
+    holds_up = last.at >= since and last.kind != "hook"
+    yield DiagnosticFinding(Severity.HELD_UP if holds_up else Severity.NORMAL, sentence)
 
 
 _DEADLINE_PHRASE = {

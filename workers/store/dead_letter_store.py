@@ -34,17 +34,17 @@ class FailedAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """`what` is an event (mail entry, empty for a deadline) or an SMS (outbound), as bytes; `at` ms when it was given up;
+    """`what` is an event (mail entry, empty for a deadline), an SMS (outbound), or a CloudEvent, as bytes; `at` ms when it was given up;
     `attempts` how often it was tried, and `tries` the attempts that are known, oldest first; `version` the fencing token
     of the state that it met.
 
     Of an event, `state` is the lane then, without what no operator needs (None: not known), `session` and `survey` what
     was open where it belongs, and `stopped` says that it is a STOP, which holds all the same. Of an SMS, `survey` is whose
-    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it.
+    text it is, `since` (ms) when it was first tried, and `uncertain` says that the provider may have it. Of what the endpoint `hook` refused, `what` is the CloudEvent that was sent to it.
     """
 
     id: str
-    kind: Literal["event", "sms"]
+    kind: Literal["event", "sms", "hook"]
     reason: DeadLetterReason
     sender: str
     at: int
@@ -62,10 +62,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     uncertain: bool = False
     since: int = 0
     stopped: bool = False
+    hook: str = ""
 
     @property
     def queue(self) -> str:
-        """Return the queue of the worker that gave it up."""
+        """Return the queue of the worker that gave it up; `hooks` has none, and is named itself."""
+        if self.kind == "hook":
+            return "hooks"
         if self.kind == "sms":
             return keyspace.OUTBOUND_QUEUE
         return keyspace.STARTS_QUEUE if self.what[:1] == keyspace.START_PREFIX else keyspace.REPLIES_QUEUE

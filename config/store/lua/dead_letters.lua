@@ -96,4 +96,11 @@ local function discard_dead_letters(keys, args)
   return there
 end
 
+-- Puts a letter aside that no lane's commit does. Put aside again it is as it was.
+local function add_dead_letter(keys, args)
+  add_letter(keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons, clock(), args.id, args.content)
+  return 1
+end
+
+register('add_dead_letter', add_dead_letter, {'allow-oom'})
 register('discard_dead_letters', discard_dead_letters, {'allow-oom'})

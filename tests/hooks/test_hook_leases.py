@@ -1,0 +1,108 @@
+"""An endpoint is one process's at a time, and who is late changes nothing."""
+
+from collections import Counter
+from threading import Event
+
+from config.store import keyspace, redis_client
+from config.store.entry_id import BEGINNING, EntryId
+from config.telemetry.process_registry import ProcessHeartbeat, store_heartbeat
+from tests.hooks.test_telling import SHARDS, say
+from tests.support.hook_endpoint import Answer, hook_endpoint
+from tests.support.telling import hook_to, telling
+from tests.support.waiting import until
+from workers.hooks.hook_store import HOOK_LEASE_MS, HookStore
+
+HERE, THERE = EntryId(5, 0), EntryId(9, 0)
+
+
+def test_one_that_is_late_moves_nothing_any_more(client):
+    late, other = HookStore(client, "late"), HookStore(client, "other")
+    (token,) = late.take(["crm"])
+    late.begin("crm", [BEGINNING])
+    assert other.take(["crm"]) == [0]
+    assert late.move("crm", token, {0: HERE}, b"")
+    client.delete(keyspace.hook_lease_key("crm"))  # as time does
+    (others,) = other.take(["crm"])
+    assert others > token
+    assert late.take(["crm"]) == [0]
+    assert not late.move("crm", token, {0: THERE}, b"failing")
+    late.release("crm", token)
+    assert other.load("crm", others).positions == {0: HERE}
+    assert other.take(["crm"]) == [others]
+
+
+def test_who_asks_again_has_the_same(client):
+    store = HookStore(client, "asks again")
+    assert store.take(["crm"]) == store.take(["crm"])
+    (token,) = store.take(["crm"])
+    for _ in range(2):  # as a reply that was lost
+        assert store.move("crm", token, {0: HERE}, b"{}")
+    assert store.load("crm", token).positions == {0: HERE}
+    assert client.get(keyspace.hook_circuit_key("crm")) == b"{}"
+    assert store.move("crm", token, {}, b"")
+    assert client.get(keyspace.hook_circuit_key("crm")) is None
+
+
+def test_a_lease_ends_in_time_though_the_clock_was_set_back(client):
+    store, other = HookStore(client, "before"), HookStore(client, "after")
+    store.take(["crm"])
+    fence, till, *rest = client.get(keyspace.hook_lease_key("crm")).split(b" ")
+    ahead = int(till) + 3_600_000
+    client.set(keyspace.hook_lease_key("crm"), b" ".join([fence, b"%d" % ahead, *rest]))
+    assert other.find_free(["crm"]) == ["crm"]
+    now = redis_client.server_time_ms(client)
+    assert other.take(["crm"]) == [0]
+    client.set(keyspace.hook_lease_key("crm"), b" ".join([fence, b"%d" % (now - 1), *rest]))
+    assert other.take(["crm"]) != [0]
+    assert int(client.get(keyspace.hook_lease_key("crm")).split(b" ")[1]) <= now + 2 * HOOK_LEASE_MS
+
+
+def test_positions_put_elsewhere_by_an_operator_stay_there(client):
+    store, operator = HookStore(client, "process"), HookStore(client, "operator")
+    (token,) = store.take(["crm"])
+    store.move("crm", token, {0: THERE, 1: THERE}, b"{}")
+    operator.rewind("crm", {0: BEGINNING, 1: HERE})
+    assert not store.move("crm", token, {0: THERE}, b"")
+    (again,) = store.take(["crm"])
+    assert again != token
+    assert store.load("crm", again).positions == {0: BEGINNING, 1: HERE}
+    assert store.load("crm", again).circuit == b""
+
+
+def test_an_endpoint_that_is_rewound_while_a_request_is_under_way_is_told_from_there(client):
+    arrived, go_on = Event(), Event()
+
+    def answer(_):
+        arrived.set()
+        return Answer() if go_on.wait(60) else Answer(0)
+
+    with hook_endpoint(answer) as endpoint:
+        say(client, range(4))
+        with telling(client, SHARDS, [hook_to(endpoint, events=["session.ended"])]):
+            assert arrived.wait(60)
+            HookStore(client, "operator").rewind("crm", dict.fromkeys(range(SHARDS), BEGINNING))
+            go_on.set()
+            until(lambda: len({e["subject"] for e in endpoint.taken}) == 4, 10, "all are told")
+            until(lambda: len(endpoint.taken) > 4, 10, "what was under way is told again")
+
+
+def test_processes_share_the_endpoints_and_go_on_with_those_of_one_that_ends(client, endpoint):
+    now = redis_client.server_time_ms(client)
+    for name in ("one", "two"):
+        store_heartbeat(client, name, ProcessHeartbeat(now, role="hooks"))
+    hooks = [hook_to(endpoint, f"h{n}", f"/{n}", events=["session.ended"]) for n in range(10)]
+
+    def owners():
+        found = HookStore(client, "test").read([hook.name for hook in hooks])
+        return Counter(each.owner for each in found.values())
+
+    with telling(client, SHARDS, hooks):
+        with telling(client, SHARDS, hooks):
+            until(lambda: sorted(owners().values()) == [5, 5], 20, "each has its half")
+            say(client, range(4))
+            until(lambda: len(endpoint.taken) == 40, 20, "all are told")
+        client.hdel(keyspace.PROCESSES_KEY, "two")
+        until(lambda: list(owners().values()) == [10], 20, "the other has all")
+        say(client, range(4, 8))
+        until(lambda: len(endpoint.taken) == 80, 20, "all are told")
+    assert set(Counter((e["subject"], t.path) for t in endpoint.requests for e in t.events).values()) == {1}

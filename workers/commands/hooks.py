@@ -1,0 +1,272 @@
+"""`parley hooks`: the endpoints that are told what happens; one is tried, paused, resumed, and told again from earlier on."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from secrets import token_hex
+from time import time_ns
+from zoneinfo import ZoneInfo
+
+import click
+
+from config.archive.result_filters import InvalidFilterError, parse_moment
+from config.settings.config_errors import unknown_name_problem
+from config.settings.hooks import Hook
+from config.settings.settings import Settings
+from config.store import redis_client
+from config.store.audit import operator_name, record_operator
+from config.store.entry_id import BEGINNING, EntryId
+from engine.commands.exit_status import EXIT_PROBLEMS
+from engine.commands.json_output import print_json
+from engine.hooks.cloud_events import render_test_event
+from engine.model.durations import format_duration
+from engine.model.timestamps import format_utc
+from workers.archiving.stream_reader import read_tips
+from workers.commands.cli_options import DurationParam, operator_option
+from workers.commands.connect import connect_lanes, load_settings_in_use
+from workers.commands.reports.open_archive import open_archive_or_warn
+from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
+from workers.hooks.entry_reader import EntryReader
+from workers.hooks.hook_store import HookStore
+from workers.store.deployment import Deployment
+
+
+@click.group()
+def hooks() -> None:
+    """The endpoints that are told what happens: how far each is, and what it answers.
+
+    \b
+    Example:
+      parley hooks list
+      parley hooks test crm
+      parley hooks pause crm --why "the CRM moves house"
+      parley hooks resume crm
+      parley hooks rewind crm --to 2026-11-01T00:00:00Z
+    """
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_name_argument = click.argument("name", metavar="HOOK")
+
+
+@hooks.command()
+@_name_argument
+@_json_option
+def test(name: str, as_json: bool) -> None:
+    """Send HOOK one event of the type `hook.test`, as `hooks` would, and show what it answers.
+
+    Nothing is stored, and its position stays. Exit status 1 if the endpoint does not take it.
+
+    \b
+    Example:
+      parley hooks test crm
+    """
+    settings = load_settings_in_use(os.environ)
+    hook = _require_hook(settings, name)
+    reply = asyncio.run(_send_test(settings, hook))
+    if as_json:
+        print_json({"hook": name, "url": hook.url} | _reply_fields(reply))
+    else:
+        click.echo(f"{name}: {_reply_sentence(hook, reply)}")
+    if reply.outcome != "delivered":
+        raise SystemExit(EXIT_PROBLEMS)
+
+
+@hooks.command()
+@_name_argument
+@click.option("--why", required=True, help="What is said to whoever asks why it is told nothing.")
+@click.option(
+    "--for", "for_ms", type=DurationParam(), help="It ends by itself after that, such as 2h. Default: never."
+)
+@operator_option
+@_json_option
+def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> None:
+    """Tell HOOK nothing until `resume`, or until --for is over.
+
+    Nothing is lost: its position stands still, and what happens meanwhile is told afterwards. A request that is under way
+    comes to its end.
+
+    \b
+    Example:
+      parley hooks pause crm --why "the CRM moves house" --for 2h
+    """
+    deployment = connect_lanes(os.environ)
+    _require_hook(deployment.settings, name)
+    record_operator(deployment.lanes, "pause hook", name, why=why)
+    _store(deployment).pause(name, why, by, for_ms)
+    if as_json:
+        print_json({"hook": name, "paused": True, "for_ms": for_ms})
+    else:
+        until = f"for {format_duration(for_ms)}" if for_ms else "until `parley hooks resume` ends it"
+        click.echo(f"{name} is told nothing {until}; what happens meanwhile is told afterwards.")
+
+
+@hooks.command()
+@_name_argument
+@_json_option
+def resume(name: str, as_json: bool) -> None:
+    """End the pause of HOOK, and call it at once though it has failed.
+
+    If it fails again, it is left alone again.
+
+    \b
+    Example:
+      parley hooks resume crm
+    """
+    deployment = connect_lanes(os.environ)
+    _require_hook(deployment.settings, name)
+    record_operator(deployment.lanes, "resume hook", name)
+    was = _store(deployment).resume(name)
+    if as_json:
+        print_json({"hook": name, "paused": False, "ended": was})
+    else:
+        click.echo(
+            f"{name} is told again."
+            if was
+            else f"{name} was neither paused nor failing; it is called at once."
+        )
+
+
+@hooks.command()
+@_name_argument
+@click.option(
+    "--to",
+    "moment",
+    required=True,
+    help="From when on it is told: a moment such as 2026-11-01T00:00:00Z, so long ago such as 2h, `beginning`, or `now`.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json_option
+def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
+    """Tell HOOK again what has happened since a moment; with `now`, tell it nothing of what it has not got yet.
+
+    It gets events again that it has had, under the same ids. What the event streams have no more is read from the archive.
+
+    \b
+    Example:
+      parley hooks rewind crm --to 2h
+      parley hooks rewind crm --to beginning --yes
+    """
+    deployment = connect_lanes(os.environ)
+    settings, client = deployment.settings, deployment.lanes
+    _require_hook(settings, name)
+    now = redis_client.server_time_ms(client)
+    since = _parse_start(moment, now)
+    if not yes:
+        told = (
+            "what it has not got yet is skipped" if since is None else "it gets events again that it has had"
+        )
+        click.confirm(
+            f"Tell {name} what happens from {_shown_start(since)} on? {told[:1].upper()}{told[1:]}.",
+            abort=True,
+            err=True,
+        )
+    record_operator(client, "rewind hook", name, to=moment)
+    with ExitStack() as stack:
+        archive = stack.enter_context(open_archive_or_warn(deployment)) if since else None
+        reader = EntryReader(client, archive)
+        places = _places(deployment, reader, since)
+    _store(deployment).rewind(name, places)
+    if as_json:
+        print_json({"hook": name, "to": since, "positions": {k: str(at) for k, at in places.items()}})
+    else:
+        click.echo(f"{name} is told what happens from {_shown_start(since)} on.")
+
+
+@hooks.command()
+@_name_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(name: str, yes: bool) -> None:
+    """Forget how far HOOK is, which is not configured any more.
+
+    If it is configured again, it begins as a new one. Its dead letters stay.
+
+    \b
+    Example:
+      parley hooks forget old-crm
+    """
+    deployment = connect_lanes(os.environ)
+    store = _store(deployment)
+    if name in deployment.settings.hooks:
+        raise click.BadParameter(f"{name} is configured: remove [hooks.{name}] first", param_hint="HOOK")
+    known = store.find_known()
+    if name not in known:
+        raise click.BadParameter(unknown_name_problem(f"hook {name}", name, known), param_hint="HOOK")
+    if not yes:
+        click.confirm(f"Forget how far {name} is?", abort=True, err=True)
+    record_operator(deployment.lanes, "forget hook", name)
+    store.forget(name)
+    click.echo(f"{name} is forgotten.")
+
+
+def _store(deployment: Deployment) -> HookStore:
+    return HookStore(deployment.lanes, f"operator {operator_name()}")
+
+
+def _require_hook(settings: Settings, name: str) -> Hook:
+    if name not in settings.hooks:
+        sentence = unknown_name_problem(f"hook {name}", name, settings.hooks)
+        if not settings.hooks:
+            sentence += ": parley.toml has no table [hooks.<name>]"
+        raise click.BadParameter(sentence, param_hint="HOOK")
+    return settings.hooks[name]
+
+
+async def _send_test(settings: Settings, hook: Hook) -> HookReply:
+    identity = token_hex(16)
+    event = RenderedEvent(
+        identity, render_test_event(identity, hook.name, time_ns() // 1_000_000, settings.public_url)
+    )
+    async with EndpointClient(allow_private=settings.hooks_allow_private) as client:
+        return await client.post(hook, [event])
+
+
+def _reply_fields(reply: HookReply) -> dict[str, object]:
+    return {
+        "outcome": reply.outcome,
+        "status": reply.status or None,
+        "why": reply.why,
+        "took_ms": reply.took_ms,
+    }
+
+
+def _reply_sentence(hook: Hook, reply: HookReply) -> str:
+    match reply.outcome:
+        case "delivered":
+            return f"{hook.url} took it ({reply.status}) in {reply.took_ms} ms."
+        case "refused":
+            return f"{hook.url} refused it for good ({reply.why}): of an event, that is a dead letter."
+        case "failed":
+            return f"{hook.url} did not take it ({reply.why}): an event would be tried again."
+
+
+def _parse_start(written: str, now: int) -> int | None:
+    """From when on (ms); 0 for the beginning, None for now."""
+    match written:
+        case "now":
+            return None
+        case "beginning":
+            return 0
+    try:
+        return parse_moment(written, ZoneInfo("UTC"), now)
+    except InvalidFilterError as e:
+        raise click.BadParameter(f"{e}, or beginning, or now", param_hint="--to") from e
+
+
+def _shown_start(since: int | None) -> str:
+    match since:
+        case None:
+            return "now"
+        case 0:
+            return "the beginning"
+        case _:
+            return f"{format_utc(since)} UTC"
+
+
+def _places(deployment: Deployment, reader: EntryReader, since: int | None) -> Mapping[int, EntryId]:
+    """The position in each shard behind which everything has happened since then."""
+    shards = range(deployment.settings.shards)
+    if since is None:
+        return dict(enumerate(read_tips(deployment.lanes, len(shards)).last_ids))
+    return {k: reader.find_last_before(k, since) if since else BEGINNING for k in shards}

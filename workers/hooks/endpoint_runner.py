@@ -1,0 +1,316 @@
+"""Tells one endpoint what happens, while this process has it.
+
+Law. Each shard is told in order, one request after the other, and its position moves when a request has come to its end: what
+a position is behind was taken by the endpoint, refused by it for good, or not wanted. So a process that dies repeats a request
+or none, and leaves none out; and a person's events, which are all of one shard, come in order. Shards go side by side. An
+endpoint that fails holds up nobody but itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Protocol, TypeVar
+
+import redis
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.settings.hooks import Hook
+from config.store.endpoint_health import decode_circuit, encode_circuit
+from config.store.entry_id import EntryId
+from config.telemetry import faults, metrics
+from engine.hooks.hook_events import HookEvent
+from engine.model.errors import ParleyError
+from workers.archiving.stream_reader import StreamTips
+from workers.hooks.circuit import EndpointCircuit
+from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
+from workers.hooks.event_source import EventPage, EventSource
+from workers.hooks.hook_store import HOOK_LEASE_MS, HookLease, HookStore
+
+log = structlog.get_logger()
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 5.0
+"""How long a request rests that failed, while the circuit is closed: at first, and after many tries."""
+
+LOOK_INTERVAL_S = 0.2
+"""How often it is looked whether a pause is over."""
+
+LEASE_MARGIN_S = 1.0
+"""How long before the end of its lease a process begins nothing more."""
+
+SKIPPED_COMMIT_INTERVAL_S = 1.0
+"""How often positions are stored that have moved over what the endpoint does not want: by them it is seen how far it is."""
+
+Result = TypeVar("Result")
+
+
+class RunnerStoppedError(ParleyError):
+    """The runner was told to stop, or the endpoint is another process's, or its positions were put elsewhere."""
+
+
+class RunnerServices(Protocol):
+    """What a runner needs of its process."""
+
+    source: EventSource
+    store: HookStore
+    client: EndpointClient
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Run what blocks, in a thread."""
+
+    def now_ms(self) -> int:
+        """The time, by the clock of Redis."""
+
+    def render(self, hook: Hook, event: HookEvent) -> RenderedEvent: ...
+
+    async def put_aside(
+        self, hook: Hook, event: HookEvent, rendered: RenderedEvent, reply: HookReply
+    ) -> None:
+        """Make a dead letter of it. Raises redis.RedisError."""
+
+
+class EndpointRunner:
+    """Tells `hook`. It is made in a running loop, and works until it is stopped or its lease is lost."""
+
+    def __init__(self, hook: Hook, lease: HookLease, services: RunnerServices) -> None:
+        self.hook = hook
+        self.token = lease.token
+        self.paused = False
+        self._services = services
+        self._positions = dict(lease.positions)
+        self._circuit = EndpointCircuit(decode_circuit(lease.circuit))
+        self._read_to: dict[int, EntryId] = {}  # the last id of shards of which all was told when it was that
+        self._busy: dict[int, asyncio.Task[None]] = {}
+        self._tips: StreamTips | None = None
+        self._tips_since_s = 0.0
+        self._stopped = asyncio.Event()
+        self._probing = False
+        self._uncommitted: dict[int, EntryId] = {}
+        self._committing = asyncio.Lock()
+        self._storing: asyncio.Task[None] | None = None
+        self._stored_s = float("-inf")
+        self._leased_until_s = 0.0
+        self.note_lease(monotonic())
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is stopped, and nothing of it is under way any more."""
+        return self.is_stopped and not self._busy
+
+    def wake(self, tips: StreamTips, since_s: float) -> None:
+        """Look at the shards that have something, those that are furthest behind first. The streams were as far as `tips` at
+        this moment (of time.monotonic)."""
+        self._tips, self._tips_since_s = tips, since_s
+        if self.is_stopped:
+            return
+        self._store_skipped()
+        room = self.hook.connections - len(self._busy)
+        if room <= 0:
+            return
+        waiting = [
+            k for k, last in enumerate(tips.last_ids) if k not in self._busy and self._read_to.get(k) != last
+        ]
+        for k in sorted(waiting, key=lambda k: self._positions[k])[:room]:
+            task = asyncio.get_running_loop().create_task(self._tell_shard(k, tips.last_ids[k], since_s))
+            self._busy[k] = task
+            task.add_done_callback(partial(self._note_done, k))
+
+    async def stop(self, within_s: float) -> None:
+        """Let the requests that are under way come to their ends, for so long, and give the endpoint back."""
+        self._stopped.set()
+        if self._busy:
+            await asyncio.wait(list(self._busy.values()), timeout=within_s)
+        for task in list(self._busy.values()):
+            task.cancel()
+        if self._storing is not None:
+            await self._storing
+        with suppress(RunnerStoppedError):
+            await self._commit({})
+            await self._services.call(partial(self._services.store.release, self.hook.name, self.token))
+
+    def lose(self) -> None:
+        """The endpoint is another's: begin nothing more. What is under way comes to its end, and changes nothing."""
+        self._stopped.set()
+
+    def note_lease(self, asked_s: float) -> None:
+        """The lease was asked for at this moment (of time.monotonic), and is there."""
+        self._leased_until_s = asked_s + HOOK_LEASE_MS / 1_000 - LEASE_MARGIN_S
+
+    def _note_done(self, k: int, task: asyncio.Task[None]) -> None:
+        self._busy.pop(k, None)
+        if self._tips is not None and not task.cancelled():
+            self.wake(self._tips, self._tips_since_s)
+
+    async def _tell_shard(self, k: int, last: EntryId, since_s: float) -> None:
+        """Tell a page of shard `k`, whose last entry was `last` at `since_s`."""
+        try:
+            page = await self._services.call(partial(self._services.source.read, k, self._positions[k]))
+            self._positions[k] = page.position
+            await self._tell_page(k, page)
+        except RunnerStoppedError:
+            self.lose()
+        except Exception as e:
+            is_away = isinstance(e, redis.RedisError | SQLAlchemyError)
+            trace = None if is_away else e
+            why = type(e).__name__
+            log.warning(
+                "an endpoint is not told; it is tried again", hook=self.hook.name, error=why, exc_info=trace
+            )
+            with suppress(RunnerStoppedError):
+                await self._rest(LONGEST_RETRY_S)
+        else:
+            if page.is_all and page.read_s >= since_s:
+                self._read_to[k] = max(self._positions[k], last)
+
+    async def _tell_page(self, k: int, page: EventPage) -> None:
+        """Tell a page's events that are wanted, as many at once as the endpoint takes; an entry's are not parted by a commit."""
+        chunk: list[HookEvent] = []
+        at = page.position
+        for entry_id, events in page.entries:
+            wanted = [each for each in events if self.hook.wanted.passes(each)]
+            if chunk and len(chunk) + len(wanted) > self.hook.batch:
+                await self._tell_chunk(k, chunk, at)
+                chunk = []
+            chunk += wanted
+            at = entry_id
+        if chunk:
+            await self._tell_chunk(k, chunk, at)
+        elif at != self._positions[k]:
+            self._skip_to(k, at)
+
+    async def _tell_chunk(self, k: int, events: Sequence[HookEvent], at: EntryId) -> None:
+        """Tell events, and move the position to `at`, behind all of them."""
+        for first in range(0, len(events), self.hook.batch):
+            await self._deliver(events[first : first + self.hook.batch])
+        self._positions[k] = at
+        await self._commit({k: at})
+        faults.reach("after_hook_commit")
+
+    def _skip_to(self, k: int, at: EntryId) -> None:
+        """Move over what is not wanted. That is stored now and then: whoever reads it again does not want it either."""
+        self._positions[k] = at
+        self._uncommitted[k] = at
+
+    def _store_skipped(self) -> None:
+        """Begin to store positions that have moved, if it is time."""
+        is_storing = self._storing is not None and not self._storing.done()
+        if self._uncommitted and not is_storing and monotonic() - self._stored_s >= SKIPPED_COMMIT_INTERVAL_S:
+            self._stored_s = monotonic()
+            self._storing = asyncio.get_running_loop().create_task(self._commit_skipped())
+
+    async def _commit_skipped(self) -> None:
+        try:
+            await self._commit({})
+        except RunnerStoppedError:
+            self.lose()
+
+    async def _deliver(self, events: Sequence[HookEvent]) -> None:
+        """Send events in one request, until they are taken or refused for good. Of several that are refused together, each is
+        sent alone, so that those which are not at fault arrive."""
+        rendered = [self._services.render(self.hook, each) for each in events]
+        tries = 0
+        while (reply := await self._request(rendered)).outcome == "failed":
+            tries += 1
+            await self._rest(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries - 1, 10)))
+        if reply.outcome == "delivered":
+            metrics.HOOK_EVENTS.labels(self.hook.name, "delivered").inc(len(events))
+        elif len(events) > 1:
+            for each in events:
+                await self._deliver([each])
+        else:
+            await self._put_aside(events[0], rendered[0], reply)
+
+    async def _request(self, rendered: Sequence[RenderedEvent]) -> HookReply:
+        """Make one request once the endpoint may be called, and note what came of it."""
+        is_probe = await self._wait_for_permit()
+        try:
+            faults.reach("before_hook_request")
+            reply = await self._services.client.post(self.hook, rendered)
+            faults.reach("after_hook_request")
+            self._note_reply(reply, is_probe=is_probe)
+            if reply.outcome != "delivered":
+                await self._commit({})  # how the endpoint does
+        finally:
+            if is_probe:
+                self._probing = False
+        metrics.HOOK_REQUESTS.labels(self.hook.name, reply.outcome).inc()
+        metrics.HOOK_SECONDS.labels(self.hook.name).observe(reply.took_ms / 1_000)
+        return reply
+
+    def _note_reply(self, reply: HookReply, *, is_probe: bool) -> None:
+        if self._circuit.is_open and not is_probe:
+            return  # it was sent before the circuit opened: the probe will tell
+        if reply.outcome == "delivered":
+            if self._circuit.note_success():
+                log.info("an endpoint is told again", hook=self.hook.name)
+        elif self._circuit.note_failure(
+            self._services.now_ms(), reply.took_ms, reply.why, reply.retry_after_ms
+        ):
+            metrics.HOOK_CIRCUITS_OPENED.labels(self.hook.name).inc()
+            log.warning("an endpoint fails; it is left alone for a while", hook=self.hook.name, why=reply.why)
+
+    async def _wait_for_permit(self) -> bool:
+        """Wait until a request may be made; whether it is to probe. Raises RunnerStoppedError once the runner is stopped."""
+        while True:
+            if self.is_stopped:
+                raise RunnerStoppedError
+            wait_s = self._circuit.wait_ms(self._services.now_ms()) / 1_000
+            is_leased = monotonic() < self._leased_until_s
+            if self.paused or not is_leased or wait_s or (self._circuit.is_open and self._probing):
+                await self._rest(min(wait_s, 1.0) or LOOK_INTERVAL_S)
+            elif self._circuit.is_open:
+                self._probing = True
+                return True
+            else:
+                return False
+
+    async def _put_aside(self, event: HookEvent, rendered: RenderedEvent, reply: HookReply) -> None:
+        while True:
+            try:
+                await self._services.put_aside(self.hook, event, rendered, reply)
+            except redis.RedisError:
+                await self._rest(LONGEST_RETRY_S)
+            else:
+                break
+        faults.reach("after_hook_letter")
+        metrics.HOOK_EVENTS.labels(self.hook.name, "refused").inc()
+
+    async def _commit(self, moves: Mapping[int, EntryId]) -> None:
+        """Store positions, and how the endpoint does: what several shards have at once, in one call. Raises RunnerStoppedError if
+        the endpoint is this process's no more; Redis away is waited for."""
+        self._uncommitted.update(moves)
+        async with self._committing:
+            if moves and not any(k in self._uncommitted for k in moves):
+                return  # another shard has taken them along
+            taken, self._uncommitted = self._uncommitted, {}
+            while not await self._try_to_move(taken):
+                await self._rest(LOOK_INTERVAL_S)
+
+    async def _try_to_move(self, moves: Mapping[int, EntryId]) -> bool:
+        """False if Redis is away."""
+        asked_s = monotonic()
+        circuit = encode_circuit(self._circuit.state)
+        try:
+            move = partial(self._services.store.move, self.hook.name, self.token, moves, circuit)
+            is_ours = await self._services.call(move)
+        except redis.RedisError:
+            return False
+        if not is_ours:
+            self.lose()
+            raise RunnerStoppedError
+        self.note_lease(asked_s)
+        return True
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless the runner is stopped: then raises RunnerStoppedError."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        except TimeoutError:
+            return
+        raise RunnerStoppedError

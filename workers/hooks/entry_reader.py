@@ -1,0 +1,94 @@
+"""What follows an endpoint's position in a shard: from the event stream, and where that was trimmed, from the archive.
+
+Law: no entry is left out, and they come in order. Trimming takes the oldest entries of a stream, and none that the archive
+lacks. So what the stream has is complete from its first entry on, and what lies between the position and that is in the
+archive; the archive is read after the stream, so that what was trimmed before the stream was read is there.
+
+A server that was promoted may lack what endpoints were told already, and may give out ids anew at or below a position, which
+nobody would ever read. An endpoint whose position is gone like that goes back by as much as a failover may lose, and is told
+again what happened since: it knows repeats by their ids.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import redis
+import structlog
+
+from config.archive.archived_entries import ArchivedEntry, read_last_before, read_shard_entries
+from config.archive.database import ArchiveDatabase
+from config.store import keyspace, redis_client
+from config.store.entry_id import BEGINNING, EntryId
+from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS, find_lost
+from workers.archiving.stream_reader import parse_entry, read_after, read_state
+
+log = structlog.get_logger()
+
+ENTRIES_A_PAGE = 200
+
+_NO_END_MS = 2**53
+
+
+class EntryPage(NamedTuple):
+    """Entries that follow `position`, oldest first. `is_all`: there were no more."""
+
+    position: EntryId
+    entries: Sequence[ArchivedEntry]
+    is_all: bool
+
+
+class EntryReader:
+    """Reads the shards of one deployment; of the event streams alone, while there is no archive."""
+
+    def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
+        self._redis = client
+        self._database = database
+
+    def read(self, k: int, position: EntryId, most: int = ENTRIES_A_PAGE) -> EntryPage:
+        """Read at most `most` entries of shard `k`. Raises redis.RedisError and sqlalchemy.exc.SQLAlchemyError."""
+        page = read_after(self._redis, k, position, most)
+        if not page.has_position and position != BEGINNING and self._is_lost(k, position):
+            position = self._go_back(k, position)
+            page = read_after(self._redis, k, position, most)
+        entries = [_entry(k, entry_id, fields) for entry_id, fields in page.entries]
+        if not page.has_position and (trimmed := self._read_trimmed(k, position, entries, most)):
+            return EntryPage(position, trimmed, is_all=False)
+        return EntryPage(position, entries, is_all=len(entries) < most)
+
+    def find_last_before(self, k: int, before_ms: int) -> EntryId:
+        """The place of the last entry of shard `k` before this time; BEGINNING if there was none."""
+        key = keyspace.events_key(k)
+        found = redis_client.run_command(
+            self._redis, ("XREVRANGE", key, f"{max(0, before_ms - 1)}", "-", "COUNT", 1)
+        )
+        if found:
+            return EntryId.parse(found[0][0])
+        if self._database is None:
+            return BEGINNING
+        with self._database.reading() as connection:
+            return read_last_before(connection, k, before_ms)
+
+    def _is_lost(self, k: int, position: EntryId) -> bool:
+        return bool(find_lost([position], read_state(self._redis, k)))
+
+    def _go_back(self, k: int, position: EntryId) -> EntryId:
+        back = self.find_last_before(k, position.ms - LONGEST_LOST_TAIL_MS)
+        log.warning("Redis has lost what an endpoint was told; it is told again what followed", shard=k)
+        return back
+
+    def _read_trimmed(
+        self, k: int, position: EntryId, found: Sequence[ArchivedEntry], most: int
+    ) -> list[ArchivedEntry]:
+        """What the archive has between the position and the first entry that the stream has after it."""
+        if self._database is None:
+            return []
+        first = found[0].id if found else None
+        until_ms = first.ms if first else _NO_END_MS
+        with self._database.reading() as connection:
+            archived = read_shard_entries(connection, k, position, until_ms, most)
+        return [entry for entry in archived if first is None or entry.id < first]
+
+
+def _entry(k: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> ArchivedEntry:
+    entry, _ = parse_entry(k, entry_id, fields)
+    return ArchivedEntry(EntryId(*entry.place[1:]), entry.sender, entry.stored)

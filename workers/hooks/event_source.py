@@ -1,0 +1,135 @@
+"""The events that follow a position in a shard, for all endpoints of a process: entries read, and told with what they name.
+
+Endpoints that are as far as each other read the same page, which is made once. It is kept for a moment alone: what a person
+said who is erased meanwhile is told no longer than that.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from threading import Lock
+from time import monotonic
+from typing import Any, NamedTuple
+
+import redis
+import structlog
+
+from config.archive.database import ArchiveDatabase
+from config.archive.event_contexts import add_archived_context
+from config.store import keyspace, redis_client
+from config.store.entry_id import EntryId
+from config.telemetry import metrics
+from engine.hooks.event_context import EventContext, MissingContext, missing_context, note_context
+from engine.hooks.hook_events import HookEntry, HookEvent, StreamPlace, events_of_entry, read_entry
+from workers.archiving.stream_reader import parse_entry
+from workers.hooks.entry_reader import EntryReader
+
+log = structlog.get_logger()
+
+PAGE_KEPT_S = 1.0
+MOST_PAGES_KEPT = 64
+
+MOST_CONTEXTS_KEPT = 20_000
+"""Of each kind: sessions, SMS, tickets."""
+
+ENTRIES_LOOKED_BACK = 10_000
+"""Of a shard, once, where there is no archive that knows what came before."""
+
+
+class EventPage(NamedTuple):
+    """The entries that follow `position`, each with its events. `is_all`: there were no more when it was read, no sooner than
+    `read_s` (of time.monotonic): a page may have been read for another endpoint."""
+
+    position: EntryId
+    entries: Sequence[tuple[EntryId, Sequence[HookEvent]]]
+    is_all: bool
+    read_s: float
+
+
+class EventSource:
+    """Reads events of one deployment; threads may share it. Without an archive, what it does not find in the streams is
+    absent from events."""
+
+    def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
+        self._redis = client
+        self._database = database
+        self._reader = EntryReader(client, database)
+        self._known = EventContext()
+        self._looked_back: set[int] = set()
+        self._pages: OrderedDict[tuple[int, EntryId], EventPage] = OrderedDict()
+        self._lock = Lock()
+        self._reading: dict[int, Lock] = {}
+
+    def read(self, k: int, position: EntryId) -> EventPage:
+        """Read a page of shard `k`. Raises redis.RedisError and sqlalchemy.exc.SQLAlchemyError."""
+        with self._lock:
+            reading = self._reading.setdefault(k, Lock())
+        with reading:  # whoever wants the same page waits for it
+            if (kept := self._kept_page(k, position)) is not None:
+                return kept
+            page = self._read_page(k, position)
+            if page.entries:
+                self._keep_page(k, position, page)
+            return page
+
+    def _kept_page(self, k: int, position: EntryId) -> EventPage | None:
+        with self._lock:
+            page = self._pages.get((k, position))
+            return page if page is not None and monotonic() - page.read_s < PAGE_KEPT_S else None
+
+    def _keep_page(self, k: int, position: EntryId, page: EventPage) -> None:
+        with self._lock:
+            self._pages[k, position] = page
+            self._pages.move_to_end((k, position))
+            while len(self._pages) > MOST_PAGES_KEPT:
+                self._pages.popitem(last=False)
+
+    def _read_page(self, k: int, position: EntryId) -> EventPage:
+        read_s = monotonic()
+        page = self._reader.read(k, position)
+        entries = [read_entry(StreamPlace(k, *each.id), each.sender, each.content) for each in page.entries]
+        if unreadable := sum(each.unreadable for each in entries):
+            metrics.HOOK_UNREADABLE.inc(unreadable)
+            log.error("records cannot be read, and no endpoint is told of them", shard=k, records=unreadable)
+        told = self._tell(k, page.position, entries)
+        ids = [each.id for each in page.entries]
+        return EventPage(page.position, list(zip(ids, told, strict=True)), page.is_all, read_s)
+
+    def _tell(self, k: int, position: EntryId, entries: Sequence[HookEntry]) -> list[list[HookEvent]]:
+        """The events of each entry, with what is known of what they name."""
+        records = [record for entry in entries for record in entry.records]
+        with self._lock:
+            note_context(records, self._known)
+            missing = missing_context(records, self._known)
+        found = self._look_up(k, position, missing) if any(missing) else EventContext()
+        with self._lock:
+            for known, more in _each_kind(self._known, found):
+                known.update(more)
+            told = [events_of_entry(each, self._known) for each in entries]
+            for known, _ in _each_kind(self._known, found):
+                for oldest in list(islice(known, max(0, len(known) - MOST_CONTEXTS_KEPT))):
+                    del known[oldest]
+        return told
+
+    def _look_up(self, k: int, position: EntryId, missing: MissingContext) -> EventContext:
+        """What the archive knows of what is missing; without an archive, what the stream had before the position."""
+        found = EventContext()
+        if self._database is not None:
+            with self._database.reading() as connection:
+                add_archived_context(connection, missing, found)
+        elif k not in self._looked_back:
+            self._looked_back.add(k)
+            earlier = redis_client.run_command(
+                self._redis,
+                ("XREVRANGE", keyspace.events_key(k), str(position), "-", "COUNT", ENTRIES_LOOKED_BACK),
+            )
+            for entry_id, fields in reversed(earlier):
+                note_context(parse_entry(k, entry_id, fields)[0].records, found)
+        return found
+
+
+def _each_kind(known: EventContext, found: EventContext) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """What is known of sessions, SMS and tickets, each with what was found of it."""
+    yield known.sessions, found.sessions
+    yield known.sms, found.sms
+    yield known.tickets, found.tickets

@@ -1,0 +1,94 @@
+"""The line `hooks` of the Procfile: a process that tells the endpoints of parley.toml what happens."""
+
+import asyncio
+import os
+import socket
+from secrets import token_hex
+
+import redis
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.archive.archive_schema import has_schema
+from config.archive.database import ArchiveDatabase
+from config.archive.pseudonyms import Pseudonyms, read_pseudonyms
+from config.settings.config_errors import ConfigError
+from config.telemetry import process_registry
+from workers.archiving.archive_retention import is_ours
+from workers.hooks.endpoint_client import EndpointClient
+from workers.hooks.event_source import EventSource
+from workers.hooks.hook_process import POLL_INTERVAL_S, HookProcess
+from workers.hooks.hook_store import HookStore
+from workers.roles.worker_process import StopSignal, open_deployment
+from workers.store.deployment import Deployment
+
+log = structlog.get_logger()
+
+RETRY_INTERVAL_S = 2.0
+"""After a failure of Redis or of the archive."""
+
+
+def run() -> None:
+    deployment = open_deployment("hooks")
+    stop = StopSignal()
+    log.info("running", role="hooks", hooks=len(deployment.settings.hooks))
+    with process_registry.send_heartbeats(deployment.settings.redis_url, "hooks"):
+        if not deployment.settings.hooks:
+            stop.wait()  # a line of the Procfile stays
+            return
+        asyncio.run(tell_until_stopped(deployment, stop))
+
+
+async def tell_until_stopped(deployment: Deployment, stop: StopSignal) -> None:
+    settings = deployment.settings
+    database = ArchiveDatabase(settings.archive_url)
+    found = await _wait_for_archive(deployment, database, stop)
+    if found is None:
+        return
+    source, pseudonyms = found
+    store = HookStore(deployment.lanes, f"{socket.gethostname()}:{os.getpid()}.{token_hex(4)}")
+    async with EndpointClient(allow_private=settings.hooks_allow_private) as client:
+        process = HookProcess(
+            settings.hooks,
+            deployment.lanes,
+            settings.shards,
+            source,
+            store,
+            client,
+            pseudonyms,
+            settings.public_url,
+        )
+        failed = ""
+        while not await asyncio.to_thread(stop.wait, RETRY_INTERVAL_S if failed else POLL_INTERVAL_S):
+            try:
+                await process.run_round()
+            except redis.RedisError as e:
+                if failed != (failed := type(e).__name__):
+                    log.warning("Redis failed; it is tried again", error=failed)
+            else:
+                failed = ""
+        await process.stop()
+
+
+async def _wait_for_archive(
+    deployment: Deployment, database: ArchiveDatabase, stop: StopSignal
+) -> tuple[EventSource, Pseudonyms | None] | None:
+    """What events are made of, once there is an archive, which has the key of the pseudonyms; None if the process is stopped
+    meanwhile. Where every endpoint is told numbers, it can do without."""
+    can_do_without = all(hook.numbers for hook in deployment.settings.hooks.values())
+    has_said = False
+    while True:
+        try:
+            if await asyncio.to_thread(is_ours, deployment.lanes, database):
+                pseudonyms = await asyncio.to_thread(read_pseudonyms, database)
+                return EventSource(deployment.lanes, database), pseudonyms
+            if can_do_without and not await asyncio.to_thread(has_schema, database):
+                return EventSource(deployment.lanes, None), None
+            why = "there is none yet, or it is another deployment's"
+        except (redis.RedisError, SQLAlchemyError, ConfigError) as e:
+            why = type(e).__name__
+        if not has_said:
+            log.warning("endpoints are told nothing before there is the archive", why=why)
+            has_said = True
+        if await asyncio.to_thread(stop.wait, RETRY_INTERVAL_S):
+            return None
