@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from secrets import token_hex
 from time import time_ns
 from zoneinfo import ZoneInfo
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from config.archive.result_filters import InvalidFilterError, parse_moment
 from config.settings.config_errors import unknown_name_problem
@@ -17,8 +19,11 @@ from config.settings.settings import Settings
 from config.store import redis_client
 from config.store.audit import operator_name, record_operator
 from config.store.entry_id import BEGINNING, EntryId
+from config.telemetry.hook_stats import HookStats
+from config.telemetry.redis_stats import RedisStats, StatsReader
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
+from engine.commands.terminal import open_console, simple_table
 from engine.hooks.cloud_events import render_test_event
 from engine.model.durations import format_duration
 from engine.model.timestamps import format_utc
@@ -48,6 +53,40 @@ def hooks() -> None:
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 _name_argument = click.argument("name", metavar="HOOK")
+
+
+@hooks.command("list")
+@_json_option
+def list_hooks(as_json: bool) -> None:
+    """Every endpoint: how far it is behind, whether it is told, and what it said last if it failed.
+
+    One that is not configured any more is listed for as long as it is known how far it was.
+
+    \b
+    Example:
+      parley hooks list --json | jq -r 'select(.behind_ms > 60000) | .hook'
+    """
+    deployment = connect_lanes(os.environ)
+    settings = deployment.settings
+    with closing(StatsReader(settings)) as reader:
+        found = reader.read()
+    if not found.lanes.up:
+        raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
+    removed = sorted(_store(deployment).find_known() - set(settings.hooks))
+    if as_json:
+        for name, stats in found.hooks.items():
+            print_json(_hook_fields(settings.hooks[name], stats))
+        for name in removed:
+            print_json({"hook": name, "configured": False})
+        return
+    if found.hooks:
+        open_console().print(_hooks_table(settings, found))
+    else:
+        click.echo("parley.toml has no endpoint: a table [hooks.<name>] makes one.")
+    for name in removed:
+        click.echo(
+            f"The hook {name} is not configured any more: `parley hooks forget {name}` forgets how far it was."
+        )
 
 
 @hooks.command()
@@ -198,6 +237,62 @@ def forget(name: str, yes: bool) -> None:
     record_operator(deployment.lanes, "forget hook", name)
     store.forget(name)
     click.echo(f"{name} is forgotten.")
+
+
+def _hook_fields(hook: Hook, stats: HookStats) -> dict[str, object]:
+    pause = stats.pause
+    return {
+        "hook": hook.name,
+        "configured": True,
+        "url": hook.url,
+        "state": _state_of(stats),
+        "behind_ms": stats.lag_ms if stats.is_begun else None,
+        "process": stats.owner or None,
+        "paused": None if pause is None else {"why": pause.why, "who": pause.who, "since": pause.since},
+        "failures": stats.circuit.failures,
+        "why": stats.circuit.why,
+        "channels": sorted(hook.wanted.channels),
+        "surveys": sorted(hook.wanted.surveys),
+        "events": sorted(hook.wanted.events),
+        "batch": hook.batch,
+        "numbers": hook.numbers,
+    }
+
+
+def _state_of(stats: HookStats) -> str:
+    """`told`; or why it is not: `paused` by an operator, `failing` with an open circuit, `unheld` by any process."""
+    if stats.pause is not None:
+        return "paused"
+    if stats.circuit.is_open:
+        return "failing"
+    return "told" if stats.owner else "unheld"
+
+
+def _hooks_table(settings: Settings, found: RedisStats) -> Table:
+    table = simple_table()
+    table.add_column("hook", no_wrap=True)
+    table.add_column("endpoint", overflow="fold")
+    table.add_column("behind", justify="right", no_wrap=True)
+    table.add_column("state", min_width=20)
+    for name, stats in found.hooks.items():
+        behind = format_duration(stats.lag_ms) if stats.lag_ms else "-" if stats.is_begun else "not begun"
+        table.add_row(name, settings.hooks[name].url, behind, _state_text(stats, found.lanes.now))
+    return table
+
+
+def _state_text(stats: HookStats, now: int) -> Text:
+    match _state_of(stats):
+        case "paused":
+            pause = stats.pause
+            why = f"paused by {pause.who or 'an operator'}: {pause.why}" if pause is not None else "paused"
+            return Text(why, style="red")
+        case "failing":
+            since = format_duration(max(0, now - stats.circuit.since))
+            return Text(f"failing for {since}: {stats.circuit.why}", style="red")
+        case "unheld":
+            return Text("no process has it: is `hooks` running?", style="red")
+        case _:
+            return Text(f"told; failed last: {stats.circuit.why}" if stats.circuit.why else "told")
 
 
 def _store(deployment: Deployment) -> HookStore:
