@@ -44,7 +44,7 @@ MOST_LINES = 150
 
 GLOSSARY = [
     "lane", "turn", "claim", "fence", "lease", "mailbox", "outbox", "alarm", "wake-up", "dead letter", "segment",
-    "event stream", "archive", "opt-out", "recourse",
+    "event stream", "archive", "hook", "opt-out", "recourse",
 ]  # fmt: skip
 
 ALL = documents.documents()
@@ -55,8 +55,8 @@ CONFIG = ROOT / "config" / "README.md"
 INGEST = ROOT / "ingest" / "README.md"
 WORKERS = ROOT / "workers" / "README.md"
 
-OTHER_SETTINGS = {"PARLEY_FAULT"}
-"""Variables of the tests."""
+OTHER_SETTINGS = {"PARLEY_FAULT", "PARLEY_CRM_SECRET"}
+"""Variables of the tests, and of examples."""
 
 
 def settings():

@@ -152,7 +152,8 @@ class _HookReader:
         written = self._surroundings.environ.get(variable, "").split()
         if not written:
             self._add_problem(
-                f".secret_env: the variable {variable} is not set: expected whsec_ and 24 to 64 bytes in base64"
+                f".secret_env: the variable {variable} is not set: "
+                "expected whsec_ and 24 to 64 bytes in base64"
             )
         secrets = []
         for secret in written:

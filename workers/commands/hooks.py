@@ -85,7 +85,8 @@ def list_hooks(as_json: bool) -> None:
         click.echo("parley.toml has no endpoint: a table [hooks.<name>] makes one.")
     for name in removed:
         click.echo(
-            f"The hook {name} is not configured any more: `parley hooks forget {name}` forgets how far it was."
+            f"The hook {name} is not configured any more: "
+            f"`parley hooks forget {name}` forgets how far it was."
         )
 
 
@@ -173,7 +174,8 @@ def resume(name: str, as_json: bool) -> None:
     "--to",
     "moment",
     required=True,
-    help="From when on it is told: a moment such as 2026-11-01T00:00:00Z, so long ago such as 2h, `beginning`, or `now`.",
+    help="From when on it is told: a moment such as 2026-11-01T00:00:00Z, so long ago such as 2h, "
+    "`beginning`, or `now`.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_json_option
