@@ -41,12 +41,18 @@ COMMANDS = {
         "Endpoints that are told what happens: list, test, pause, resume, rewind.",
     ),
     "metrics": ("workers.commands.metrics", "Publish the numbers of a machine without `web`."),
-    "results": ("workers.commands.results", "What was answered to a survey, and how its sessions ended."),
+    "results": (
+        "workers.commands.reports.results",
+        "What was answered to a survey, and how its sessions ended.",
+    ),
     "export": (
-        "workers.commands.export",
+        "workers.commands.reports.export",
         "The results of a survey as a file: CSV, JSON lines, Excel, Parquet.",
     ),
-    "funnel": ("workers.commands.funnel", "How far people come in a survey, and where they leave it."),
+    "funnel": (
+        "workers.commands.reports.funnel",
+        "How far people come in a survey, and where they leave it.",
+    ),
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),
     "erase": ("workers.commands.erase", "Remove every trace of a phone number, but that it opted out."),

@@ -70,7 +70,9 @@ def run(command, *arguments, status=0, text=""):
 
 
 def rows(command, *arguments, status=0):
-    return [json.loads(line) for line in run(command, *arguments, "--json", status=status).splitlines()]
+    """What a command says in JSON; what a process of the test logs meanwhile is not its."""
+    lines = run(command, *arguments, "--json", status=status).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def tell(client, settings, endpoint, count, archive=None):

@@ -69,5 +69,5 @@ def telling(
     finally:
         stop.set()
         thread.join()
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]

@@ -19,8 +19,8 @@ from config.store import keyspace
 from engine.codebook.codebook import Codebook
 from engine.model.events import Answer, Attachment, Invitation, SmsDecided, SmsReceived
 from tests.support.archive_writer import T0, ArchiveWriter
-from workers.commands import export as export_module
-from workers.commands.export import export
+from workers.commands.reports import export as export_module
+from workers.commands.reports.export import export
 from workers.exporting import session_stream, xlsx_writer
 
 SURVEY = """
@@ -656,7 +656,7 @@ def test_a_kill_on_the_way_leaves_no_file_of_that_name(archive, tmp_path, valkey
         "def stall(self, cells):\n"
         "    print('writing', flush=True); sys.stdin.read()\n"
         "table_writers.CsvWriter.write_row = stall\n"
-        "from workers.commands.export import export\n"
+        "from workers.commands.reports.export import export\n"
         "export(['clinic', '--out', sys.argv[1]])\n"
     )
     target = tmp_path / "x.csv"

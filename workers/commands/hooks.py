@@ -206,7 +206,7 @@ def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
     record_operator(client, "rewind hook", name, to=moment)
     with ExitStack() as stack:
         archive = stack.enter_context(open_archive_or_warn(deployment)) if since else None
-        reader = EntryReader(client, archive)
+        reader = EntryReader(client, None if archive is None else archive.reading)
         places = _places(deployment, reader, since)
     _store(deployment).rewind(name, places)
     if as_json:

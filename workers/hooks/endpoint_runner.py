@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar
 
 import redis
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings.hooks import Hook
 from config.store.endpoint_health import decode_circuit, encode_circuit
@@ -27,7 +26,7 @@ from workers.archiving.stream_reader import StreamTips
 from workers.hooks.circuit import EndpointCircuit
 from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
 from workers.hooks.event_source import EventPage, EventSource
-from workers.hooks.hook_store import HOOK_LEASE_MS, HookLease, HookStore
+from workers.hooks.hook_store import HOOK_LEASE_MS, HookLease, HookMarks, HookStore
 
 log = structlog.get_logger()
 
@@ -63,6 +62,9 @@ class RunnerServices(Protocol):
     def now_ms(self) -> int:
         """The time, by the clock of Redis."""
 
+    def note_unread(self, error: Exception) -> None:
+        """Log that a shard could not be read, or told, now and then."""
+
     def render(self, hook: Hook, event: HookEvent) -> RenderedEvent: ...
 
     async def put_aside(
@@ -77,8 +79,8 @@ class EndpointRunner:
     def __init__(self, hook: Hook, lease: HookLease, services: RunnerServices) -> None:
         self.hook = hook
         self.token = lease.token
-        self.paused = False
         self._services = services
+        self._is_paused = False
         self._positions = dict(lease.positions)
         self._circuit = EndpointCircuit(decode_circuit(lease.circuit))
         self._read_to: dict[int, EntryId] = {}  # the last id of shards of which all was told when it was that
@@ -87,6 +89,7 @@ class EndpointRunner:
         self._tips_since_s = 0.0
         self._stopped = asyncio.Event()
         self._probing = False
+        self._is_circuit_stored = bool(lease.circuit)
         self._uncommitted: dict[int, EntryId] = {}
         self._committing = asyncio.Lock()
         self._storing: asyncio.Task[None] | None = None
@@ -138,6 +141,13 @@ class EndpointRunner:
         """The endpoint is another's: begin nothing more. What is under way comes to its end, and changes nothing."""
         self._stopped.set()
 
+    def note_marks(self, marks: HookMarks) -> None:
+        """An operator may have paused the endpoint, or have it called though its circuit is open."""
+        self._is_paused = marks.is_paused
+        if self._is_circuit_stored and not marks.has_circuit:
+            self._circuit.note_success()
+            self._is_circuit_stored = False
+
     def note_lease(self, asked_s: float) -> None:
         """The lease was asked for at this moment (of time.monotonic), and is there."""
         self._leased_until_s = asked_s + HOOK_LEASE_MS / 1_000 - LEASE_MARGIN_S
@@ -155,13 +165,8 @@ class EndpointRunner:
             await self._tell_page(k, page)
         except RunnerStoppedError:
             self.lose()
-        except Exception as e:
-            is_away = isinstance(e, redis.RedisError | SQLAlchemyError)
-            trace = None if is_away else e
-            why = type(e).__name__
-            log.warning(
-                "an endpoint is not told; it is tried again", hook=self.hook.name, error=why, exc_info=trace
-            )
+        except Exception as e:  # noqa: BLE001 (whatever it is, it is tried again)
+            self._services.note_unread(e)
             with suppress(RunnerStoppedError):
                 await self._rest(LONGEST_RETRY_S)
         else:
@@ -262,7 +267,7 @@ class EndpointRunner:
                 raise RunnerStoppedError
             wait_s = self._circuit.wait_ms(self._services.now_ms()) / 1_000
             is_leased = monotonic() < self._leased_until_s
-            if self.paused or not is_leased or wait_s or (self._circuit.is_open and self._probing):
+            if self._is_paused or not is_leased or wait_s or (self._circuit.is_open and self._probing):
                 await self._rest(min(wait_s, 1.0) or LOOK_INTERVAL_S)
             elif self._circuit.is_open:
                 self._probing = True
@@ -305,6 +310,7 @@ class EndpointRunner:
             self.lose()
             raise RunnerStoppedError
         self.note_lease(asked_s)
+        self._is_circuit_stored = bool(circuit)
         return True
 
     async def _rest(self, seconds: float) -> None:

@@ -9,14 +9,15 @@ nobody would ever read. An endpoint whose position is gone like that goes back b
 again what happened since: it knows repeats by their ids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import redis
 import structlog
+from sqlalchemy import Connection
 
 from config.archive.archived_entries import ArchivedEntry, read_last_before, read_shard_entries
-from config.archive.database import ArchiveDatabase
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS, find_lost
@@ -27,6 +28,10 @@ log = structlog.get_logger()
 ENTRIES_A_PAGE = 200
 
 _NO_END_MS = 2**53
+
+
+OpenArchive = Callable[[], AbstractContextManager[Connection]]
+"""Begins a transaction that reads the archive."""
 
 
 class EntryPage(NamedTuple):
@@ -40,9 +45,9 @@ class EntryPage(NamedTuple):
 class EntryReader:
     """Reads the shards of one deployment; of the event streams alone, while there is no archive."""
 
-    def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
+    def __init__(self, client: redis.Redis, open_archive: OpenArchive | None) -> None:
         self._redis = client
-        self._database = database
+        self._open_archive = open_archive
 
     def read(self, k: int, position: EntryId, most: int = ENTRIES_A_PAGE) -> EntryPage:
         """Read at most `most` entries of shard `k`. Raises redis.RedisError and sqlalchemy.exc.SQLAlchemyError."""
@@ -63,9 +68,9 @@ class EntryReader:
         )
         if found:
             return EntryId.parse(found[0][0])
-        if self._database is None:
+        if self._open_archive is None:
             return BEGINNING
-        with self._database.reading() as connection:
+        with self._open_archive() as connection:
             return read_last_before(connection, k, before_ms)
 
     def _is_lost(self, k: int, position: EntryId) -> bool:
@@ -80,11 +85,11 @@ class EntryReader:
         self, k: int, position: EntryId, found: Sequence[ArchivedEntry], most: int
     ) -> list[ArchivedEntry]:
         """What the archive has between the position and the first entry that the stream has after it."""
-        if self._database is None:
+        if self._open_archive is None:
             return []
         first = found[0].id if found else None
         until_ms = first.ms if first else _NO_END_MS
-        with self._database.reading() as connection:
+        with self._open_archive() as connection:
             archived = read_shard_entries(connection, k, position, until_ms, most)
         return [entry for entry in archived if first is None or entry.id < first]
 

@@ -6,13 +6,15 @@ said who is erased meanwhile is told no longer than that.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
 import redis
 import structlog
+from sqlalchemy import Connection
 
 from config.archive.database import ArchiveDatabase
 from config.archive.event_contexts import add_archived_context
@@ -21,6 +23,7 @@ from config.store.entry_id import EntryId
 from config.telemetry import metrics
 from engine.hooks.event_context import EventContext, MissingContext, missing_context, note_context
 from engine.hooks.hook_events import HookEntry, HookEvent, StreamPlace, events_of_entry, read_entry
+from engine.model.errors import ParleyError
 from workers.archiving.stream_reader import parse_entry
 from workers.hooks.entry_reader import EntryReader
 
@@ -34,6 +37,18 @@ MOST_CONTEXTS_KEPT = 20_000
 
 ENTRIES_LOOKED_BACK = 10_000
 """Of a shard, once, where there is no archive that knows what came before."""
+
+
+SAME_PAGE_WAIT_S = 0.2
+"""How long a page is waited for that another thread reads; then it is read twice."""
+
+ARCHIVE_READS_AT_ONCE = 4
+ARCHIVE_PATIENCE_S = 10.0
+"""How long a statement may take there."""
+
+
+class ArchiveBusyError(ParleyError):
+    """As many reads of the archive are under way as may be."""
 
 
 class EventPage(NamedTuple):
@@ -53,7 +68,8 @@ class EventSource:
     def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
         self._redis = client
         self._database = database
-        self._reader = EntryReader(client, database)
+        self._places = BoundedSemaphore(ARCHIVE_READS_AT_ONCE)
+        self._reader = EntryReader(client, None if database is None else self._open_archive)
         self._known = EventContext()
         self._looked_back: set[int] = set()
         self._pages: OrderedDict[tuple[int, EntryId], EventPage] = OrderedDict()
@@ -61,16 +77,33 @@ class EventSource:
         self._reading: dict[int, Lock] = {}
 
     def read(self, k: int, position: EntryId) -> EventPage:
-        """Read a page of shard `k`. Raises redis.RedisError and sqlalchemy.exc.SQLAlchemyError."""
+        """Read a page of shard `k`. Raises redis.RedisError, sqlalchemy.exc.SQLAlchemyError and ArchiveBusyError."""
         with self._lock:
             reading = self._reading.setdefault(k, Lock())
-        with reading:  # whoever wants the same page waits for it
+        is_first = reading.acquire(
+            timeout=SAME_PAGE_WAIT_S
+        )  # whoever wants the same page waits for it a little
+        try:
             if (kept := self._kept_page(k, position)) is not None:
                 return kept
             page = self._read_page(k, position)
             if page.entries:
                 self._keep_page(k, position, page)
             return page
+        finally:
+            if is_first:
+                reading.release()
+
+    @contextmanager
+    def _open_archive(self) -> Iterator[Connection]:
+        """Raises ArchiveBusyError if others are reading, so that an archive that hangs holds up no more threads than these."""
+        if self._database is None or not self._places.acquire(blocking=False):
+            raise ArchiveBusyError
+        try:
+            with self._database.reading(ARCHIVE_PATIENCE_S) as connection:
+                yield connection
+        finally:
+            self._places.release()
 
     def _kept_page(self, k: int, position: EntryId) -> EventPage | None:
         with self._lock:
@@ -115,7 +148,7 @@ class EventSource:
         """What the archive knows of what is missing; without an archive, what the stream had before the position."""
         found = EventContext()
         if self._database is not None:
-            with self._database.reading() as connection:
+            with self._open_archive() as connection:
                 add_archived_context(connection, missing, found)
         elif k not in self._looked_back:
             self._looked_back.add(k)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import redis
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.pseudonyms import Pseudonyms
 from config.settings.hooks import Hook
@@ -24,7 +25,7 @@ from engine.hooks.hook_events import HookEvent
 from workers.archiving.stream_reader import StreamTips, read_tips
 from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
 from workers.hooks.endpoint_runner import EndpointRunner
-from workers.hooks.event_source import EventSource
+from workers.hooks.event_source import ArchiveBusyError, EventSource
 from workers.hooks.hook_store import HookLease, HookStore
 from workers.hooks.refused_events import put_aside, refused_event_letter
 
@@ -40,6 +41,9 @@ SHARING_INTERVAL_S = 1.0
 
 COUNTING_INTERVAL_S = 5.0
 """How often it is asked how many processes share the endpoints."""
+
+LOG_INTERVAL_S = 30.0
+"""How often it is logged that the same is in the way."""
 
 STOP_TIMEOUT_S = 6.0
 """How long requests may take that are under way when the process is told to stop."""
@@ -73,6 +77,7 @@ class HookProcess:
         self._processes = 1
         self._counted_s = self._shared_s = float("-inf")
         self._clock_ahead_ms = 0.0
+        self._logged_s: dict[str, float] = {}
 
     async def run_round(self) -> None:
         """Wake what has something to tell. Raises redis.RedisError."""
@@ -103,6 +108,14 @@ class HookProcess:
 
     def now_ms(self) -> int:
         return round(monotonic() * 1_000 + self._clock_ahead_ms)
+
+    def note_unread(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if monotonic() - self._logged_s.get(kind, float("-inf")) >= LOG_INTERVAL_S:
+            self._logged_s[kind] = monotonic()
+            is_away = isinstance(error, redis.RedisError | SQLAlchemyError | ArchiveBusyError)
+            trace = None if is_away else error
+            log.warning("endpoints are not told; it is tried again", error=kind, exc_info=trace)
 
     def render(self, hook: Hook, event: HookEvent) -> RenderedEvent:
         pseudonym = self._pseudonyms.of(event.sender) if self._pseudonyms is not None else ""
@@ -141,9 +154,9 @@ class HookProcess:
             others = [name for name in self._hooks if name not in self._runners and name not in ended]
             free = await self.call(partial(self.store.find_free, others))
             await self._take((ended + free)[:room])
-        paused = await self.call(partial(self.store.find_paused, list(self._runners)))
-        for name, runner in self._runners.items():
-            runner.paused = name in paused
+        marks = await self.call(partial(self.store.read_marks, list(self._runners)))
+        for name, marked in marks.items():
+            self._runners[name].note_marks(marked)
 
     async def _count_processes(self) -> None:
         if monotonic() - self._counted_s >= COUNTING_INTERVAL_S:

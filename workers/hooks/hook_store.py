@@ -5,8 +5,8 @@ instead of dead changes nothing any more: its positions are refused, as are thos
 elsewhere meanwhile.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
@@ -28,6 +28,13 @@ class HookLease(msgspec.Struct, frozen=True):
     token: int
     positions: Mapping[int, EntryId]
     circuit: bytes
+
+
+class HookMarks(NamedTuple):
+    """Whether an operator has paused an endpoint, and whether anything is stored of its circuit: not, once one is resumed."""
+
+    is_paused: bool
+    has_circuit: bool
 
 
 class HookReading(msgspec.Struct, frozen=True):
@@ -130,11 +137,16 @@ class HookStore:
             if lease is None or not now < lease.until <= now + HOOK_LEASE_MS
         ]
 
-    def find_paused(self, hooks: Sequence[str]) -> Collection[str]:
-        """Those of these endpoints that an operator has paused."""
-        commands: list[Command] = [("EXISTS", keyspace.hook_pause_key(name)) for name in hooks]
-        there = redis_client.run_commands(self._redis, commands) if commands else ()
-        return {name for name, is_paused in zip(hooks, there, strict=True) if is_paused}
+    def read_marks(self, hooks: Sequence[str]) -> dict[str, HookMarks]:
+        """Read what operators may have changed of these endpoints."""
+        commands: list[Command] = []
+        for name in hooks:
+            commands += [
+                ("EXISTS", keyspace.hook_pause_key(name)),
+                ("EXISTS", keyspace.hook_circuit_key(name)),
+            ]
+        answers = iter(redis_client.run_commands(self._redis, commands) if commands else ())
+        return {name: HookMarks(bool(next(answers)), bool(next(answers))) for name in hooks}
 
     def pause(self, hook: str, why: str, who: str, for_ms: int | None = None) -> None:
         """Tell an endpoint nothing until it is resumed, or for so long."""
@@ -145,15 +157,8 @@ class HookStore:
 
     def resume(self, hook: str) -> bool:
         """End an endpoint's pause, and close its circuit. Answers whether it had either."""
-        gone, _ = redis_client.run_commands(
-            self._redis,
-            [
-                ("DEL", keyspace.hook_pause_key(hook), keyspace.hook_circuit_key(hook)),
-                # whoever has the endpoint takes it anew, and so learns of it
-                ("DEL", keyspace.hook_lease_key(hook)),
-            ],
-        )
-        return bool(gone)
+        keys = (keyspace.hook_pause_key(hook), keyspace.hook_circuit_key(hook))
+        return bool(redis_client.run_command(self._redis, ("DEL", *keys)))
 
     def find_known(self) -> set[str]:
         """The names of all endpoints that have positions, configured or not."""

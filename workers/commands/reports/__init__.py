@@ -1,1 +1,1 @@
-"""What commands show of what was answered: filters as options, tables, bars and drawings."""
+"""Commands that show what was answered, and what they share: filters as options, tables, bars and drawings."""
