@@ -1,6 +1,6 @@
 """Every number that Parley publishes, in one table.
 
-Labels are bounded: channels, queues, and words from our own code; never a phone number or a text. With
+Labels are bounded: channels, queues, hooks, and words from our own code; never a phone number or a text. With
 PROMETHEUS_MULTIPROC_DIR set when this is first imported, whatever was imported before, all processes of a machine
 count in that directory, and any of them can tell the sum: see config/telemetry/multiprocess_metrics.py.
 """

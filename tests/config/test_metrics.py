@@ -14,7 +14,7 @@ from config.telemetry import metrics
 ROOT = Path(__file__).parents[2]
 
 BOUNDED = {
-    "by", "channel", "code", "how", "kind", "outcome", "queue", "reason", "role", "server", "state", "step", "survey",
+    "by", "channel", "code", "hook", "how", "kind", "outcome", "queue", "reason", "role", "server", "state", "step", "survey",
 }  # fmt: skip
 
 

@@ -19,9 +19,12 @@ import requests
 
 from config.settings.settings import load_settings
 from config.store import function_calls, keyspace, redis_client
-from config.telemetry.process_registry import ROLES
+from config.store.entry_id import BEGINNING
+from config.telemetry import process_registry
+from config.telemetry.process_registry import ROLES, ProcessHeartbeat
 from engine.model.events import InboundSms, encode_event
 from tests.support import clinic
+from tests.support.hook_endpoint import SECRET, Answer, hook_endpoint
 from tests.support.inviting import Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
 from tests.support.person import inbound
@@ -30,6 +33,7 @@ from tests.support.prometheus import RULES, Prometheus, alerts, hurried, panels
 from tests.support.twilio import FakeTwilio
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
+from workers.hooks.hook_store import HookStore
 from workers.store.channel_state import ChannelStore
 from workers.store.lanes import LaneStore
 from workers.store.optouts import open_opt_out_list
@@ -47,6 +51,7 @@ ELSEWHERE = {
     "counted is in tests/faults/test_archive.py",
     "ParleyArchiveHeld": "takes a Redis that was put back to an earlier state; that its shards are held is in "
     "tests/workers/test_archiving.py",
+    "ParleyHookPaused": "looks at a day, which no pace makes short; that a pause is told is in tests/workers/test_soundings.py",
     "ParleySpoolDamaged": "takes a disk that lies; that such a record is counted is in tests/ingest/test_spool.py",
 }
 """Alerts that are proved by promtool only, and why."""
@@ -99,6 +104,8 @@ CONFIGURATION = (
     + channel("visit", 4, provider='provider = "twilio"\nanswer = "twiml"')
     + key_table()
 )
+
+HOOK = '[hooks.crm]\nurl = "{}"\nsecret_env = "CRM_SECRET"\nevents = ["session.ended"]\nbatch = 100\n'
 
 
 class Town:
@@ -167,6 +174,7 @@ class World:
     def __init__(self, held, folder):
         self.lanes_server, self.broker_server = held.enter_context(Valkey()), held.enter_context(Valkey())
         self.octopush, self.twilio = held.enter_context(FakeOctopush()), held.enter_context(FakeTwilio())
+        self.crm = held.enter_context(hook_endpoint())
         self.surveys = folder / "surveys"
         shutil.copytree(SURVEYS, self.surveys)
         self.deployment = held.enter_context(
@@ -175,14 +183,15 @@ class World:
                 environment={
                     "PROMETHEUS_MULTIPROC_DIR": str(folder / "workers"), "PARLEY_PUBLIC_URL": PUBLIC,
                     "PARLEY_TWILIO_URL": self.twilio.url, "PARLEY_TWILIO_SID": self.twilio.sid,
-                    "PARLEY_TWILIO_TOKEN": self.twilio.token,
+                    "PARLEY_TWILIO_TOKEN": self.twilio.token, "PARLEY_HOOKS_ALLOW_PRIVATE": "1", "CRM_SECRET": SECRET,
                 },
             )
         )  # fmt: skip
-        (self.deployment.folder / "parley.toml").write_text(CONFIGURATION)
+        (self.deployment.folder / "parley.toml").write_text(CONFIGURATION + HOOK.format(self.crm.url))
         self.lanes, self.broker = self.lanes_server.client(), self.broker_server.client()
         self.settings = load_settings(self.deployment.environment)
         self.channels = ChannelStore(self.lanes, self.settings.channels)
+        self.hooks = HookStore(self.lanes, "")
         self._endpoint_port = free_port()
         self._serve(folder)
 
@@ -207,6 +216,11 @@ class World:
     def begin(self, *roles):
         for role in roles:
             self.deployment.of(role)[0].restart()
+
+    def let_seem_alive(self, role):
+        """As a process that has just spoken, and does nothing."""
+        heartbeat = ProcessHeartbeat(redis_client.server_time_ms(self.lanes), role=role)
+        process_registry.store_heartbeat(self.lanes, f"{role}@there", heartbeat)
 
     def resume(self, name):
         """As `parley channel resume` does."""
@@ -245,18 +259,19 @@ class World:
             Process("web", web, {**environment, **on_disk}, logs / "web.log"),
             Process("metrics", endpoint, environment, logs / "metrics.log"),
         ]
-        for name in ("ratelimit", "conversation", "delivery", "clock", "archive"):
+        for name in ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks"):
             self.deployment.spawn(name)
         self.deployment.wait_ready()
         until(lambda: all(self._answers(target) for target in self.targets), 30, "the endpoints answer")
 
     def _answers(self, target):
-        """With all processes known to live."""
+        """With all processes known to live, and the endpoint taken."""
         try:
             text = requests.get(f"http://{target}/metrics", timeout=60).text
         except requests.ConnectionError:
             return False
-        return len(re.findall(r"^parley_processes.* 1\.0$", text, re.MULTILINE)) == len(ROLES)
+        known = re.findall(r"^parley_(?:processes|hook_held)\{.* 1\.0$", text, re.MULTILINE)
+        return len(known) == len(ROLES) + 1
 
 
 class Story:
@@ -329,6 +344,7 @@ def tell(story, world, town):
     the_provider(story, world)
     what_took_long(story, world, town)
     roles(story, world)
+    an_endpoint(story, world)
     the_archive(story, world)
     memory(story, world)
     endpoints(story, world)
@@ -432,33 +448,45 @@ def roles(story, world):
     story.broken("ParleyRoleMissing")
     world.end("delivery")
     story.wait("ParleyNothingLeaves", "ParleyRoleMissing")
-    story.broken("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
-    world.end("ratelimit", "conversation", "clock", "archive")
+    story.broken("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate", "ParleyHookUnheld")
+    world.end("ratelimit", "conversation", "clock", "archive", "hooks")
+    world.let_seem_alive("hooks")
     world.age(world.broker, keyspace.wakeup_queue_key(keyspace.REPLIES_QUEUE), "+33699999999", 90)
     world.age(world.lanes, keyspace.lane_alarms_key(0), "+33699999999", 90)
-    story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate")
+    story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate", "ParleyHookUnheld")
     story.broken("ParleyClockDiffers")
     wrong = odd_process(world.deployment, "ratelimit", "clock-5min-behind")
     story.wait("ParleyClockDiffers")
     wrong.kill9()
-    world.begin("delivery", "ratelimit", "conversation", "clock", "archive")
+    world.begin("delivery", "ratelimit", "conversation", "clock", "archive", "hooks")
+
+
+def an_endpoint(story, world):
+    """It refuses all that it is told, and so is left alone; then it takes everything again."""
+    story.broken("ParleyHookRefusing", "ParleyHookFailing")
+    world.crm.answer = lambda _: Answer(400, b"no")
+    story.wait("ParleyHookRefusing", "ParleyHookFailing")
+    world.crm.answer = lambda _: Answer()
+    world.hooks.resume("crm")
 
 
 def the_archive(story, world):
-    """An entry that nobody can read; then no archive, and a shard in which something has waited for long."""
-    story.broken("ParleyArchiveUnreadable")
+    """An entry that nobody can read; then no archive, and a shard in which something has waited for long, of which nobody
+    tells the endpoint."""
+    story.broken("ParleyArchiveUnreadable", "ParleyHookUnreadable")
     world.lanes.xadd(keyspace.events_key(0), {"to": "+33699999999", "e": b"\xc1"})
-    story.wait("ParleyArchiveUnreadable")
-    story.broken("ParleyArchiveBehind", "ParleyNoArchive")
-    world.end("archive")
+    story.wait("ParleyArchiveUnreadable", "ParleyHookUnreadable")
+    story.broken("ParleyArchiveBehind", "ParleyNoArchive", "ParleyHookBehind")
+    world.end("archive", "hooks")
     shards = world.settings.shards
     old_ms = redis_client.server_time_ms(world.lanes) - 1_000_000
     world.lanes.delete(keyspace.events_key(shards - 1), keyspace.archived_key(shards - 1))
     world.lanes.xadd(keyspace.events_key(shards - 1), {"to": "+33699999999", "e": b"\x90"}, id=f"{old_ms}-0")
-    story.wait("ParleyArchiveBehind")
+    world.hooks.rewind("crm", {shards - 1: BEGINNING})
+    story.wait("ParleyArchiveBehind", "ParleyHookBehind")
     world.lanes.delete(*map(keyspace.archived_key, range(shards)))
     story.wait("ParleyNoArchive")
-    world.begin("archive")
+    world.begin("archive", "hooks")
 
 
 def memory(story, world):

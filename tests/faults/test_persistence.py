@@ -8,6 +8,7 @@ from threading import Thread
 
 import pytest
 
+from config.telemetry.process_registry import ROLES
 from tests.support import clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment
@@ -101,7 +102,7 @@ def test_processes_leave_a_server_that_has_become_a_replica(deployment, play, oc
         assert all(process.alive for process in deployment.processes)
 
 
-@pytest.mark.parametrize("role", ["web", "ratelimit", "conversation", "delivery", "clock", "archive"])
+@pytest.mark.parametrize("role", ROLES)
 def test_nothing_starts_on_a_server_that_may_lose_what_it_acknowledges(own_valkey, octopush, role):
     own_valkey.client().config_set("appendfsync", "everysec")
     with Deployment(own_valkey.url, own_valkey.broker_url, octopush) as deployment:

@@ -6,13 +6,13 @@ import pytest
 import requests
 
 from config.store import keyspace
+from config.telemetry.process_registry import ROLES
 from tests.support import clinic
 from tests.support.person import inbound
 from tests.support.processes import ROOT, Deployment
 from tests.support.waiting import until
 
 SENTENCE = "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 16, for good; set it to 16, or leave it unset"
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive")
 
 
 def ended(process):

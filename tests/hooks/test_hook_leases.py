@@ -10,6 +10,7 @@ from tests.hooks.test_telling import SHARDS, say
 from tests.support.hook_endpoint import Answer, hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
+from workers.hooks import hook_process
 from workers.hooks.hook_store import HOOK_LEASE_MS, HookStore
 
 HERE, THERE = EntryId(5, 0), EntryId(9, 0)
@@ -106,3 +107,50 @@ def test_processes_share_the_endpoints_and_go_on_with_those_of_one_that_ends(cli
         say(client, range(4, 8))
         until(lambda: len(endpoint.taken) == 80, 20, "all are told")
     assert set(Counter((e["subject"], t.path) for t in endpoint.requests for e in t.events).values()) == {1}
+
+
+def test_an_endpoint_that_is_resumed_is_told_nothing_by_who_is_about_to_lose_it(
+    client, endpoint, monkeypatch
+):
+    """It is resumed at the worst moment: a process has renewed its lease just now."""
+    operator = HookStore(client, "operator")
+    operator.pause("crm", "the CRM moves house", "ada")
+    find_paused, is_time = HookStore.find_paused, Event()
+
+    def resume_and_find(store, names):
+        if is_time.is_set():
+            is_time.clear()
+            operator.resume("crm")
+        return find_paused(store, names)
+
+    monkeypatch.setattr(HookStore, "find_paused", resume_and_find)
+    say(client, range(4))
+    with telling(client, SHARDS, [hook_to(endpoint)]):
+        until(lambda: operator.read(["crm"])["crm"].owner, 10, "it is taken")
+        is_time.set()
+        until(lambda: len(endpoint.taken) >= 28, 20, "all is told")
+    assert set(Counter(event["id"] for event in endpoint.taken).values()) == {1}
+
+
+def test_endpoints_that_are_given_back_while_they_are_slow_hold_up_nobody(client, endpoint, monkeypatch):
+    monkeypatch.setattr(hook_process, "STOP_TIMEOUT_S", 600.0)
+    monkeypatch.setattr(hook_process, "COUNTING_INTERVAL_S", 0.05)
+    go_on = Event()
+    with hook_endpoint(lambda _: Answer() if go_on.wait(60) else Answer(0)) as slow:
+        say(client, range(4))
+        hooks = [hook_to(endpoint), hook_to(slow, "slow", timeout_s=60)]
+        with telling(client, SHARDS, hooks):
+            until(lambda: slow.requests and len(endpoint.taken) == 28, 20, "both are told")
+            now = redis_client.server_time_ms(client)
+            for name in ("one", "two"):
+                store_heartbeat(client, name, ProcessHeartbeat(now, role="hooks"))
+            until(lambda: rests(client, "slow"), 20, "one is given back")
+            say(client, range(4, 8))
+            until(lambda: len(endpoint.taken) == 56, 20, "the other is told all the same")
+            go_on.set()
+
+
+def rests(client, hook):
+    """Has its lease not been renewed for a while?"""
+    ends_ms = int(client.get(keyspace.hook_lease_key(hook)).split(b" ")[1])
+    return ends_ms - redis_client.server_time_ms(client) < HOOK_LEASE_MS - 500

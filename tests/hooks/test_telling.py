@@ -10,7 +10,7 @@ from tests.support.archiving import add_entries, talk
 from tests.support.hook_endpoint import Answer, hook_endpoint
 from tests.support.telling import PSEUDONYMS, hook_to, telling
 from tests.support.waiting import until
-from workers.hooks import event_source
+from workers.hooks import endpoint_runner, event_source
 from workers.hooks.hook_store import HookStore
 
 SHARDS = 4
@@ -116,6 +116,23 @@ def test_an_endpoint_that_wants_nothing_of_what_happens_moves_on_all_the_same(cl
         last = {k: client.xinfo_stream(keyspace.events_key(k))["last-generated-id"] for k in spoken}
         until(lambda: last.items() <= positions_of(client, "crm").items(), 10, "it has moved on")
     assert endpoint.requests == []
+
+
+def test_how_far_it_is_is_known_though_what_came_last_was_not_wanted_and_nothing_follows(
+    client, endpoint, monkeypatch
+):
+    """Its position is stored after a moment, or it would seem to be behind."""
+    monkeypatch.setattr(endpoint_runner, "SKIPPED_COMMIT_INTERVAL_S", 0.2)
+    shard = keyspace.shard_of(sender(1), SHARDS)
+
+    def is_at_the_end():
+        last = client.xinfo_stream(keyspace.events_key(shard))["last-generated-id"]
+        return positions_of(client, "crm").get(shard) == last
+
+    with telling(client, SHARDS, [hook_to(endpoint, channels=["bank"])]):
+        for session in "abc":
+            say(client, [1], session)
+            until(is_at_the_end, 10, "it is known to have moved on")
 
 
 def test_batches_have_as_many_events_as_they_may_and_are_in_order(client, endpoint):

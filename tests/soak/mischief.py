@@ -172,7 +172,7 @@ class Mischief:
                 told = f"{carrier} rejects"
             case "lose":
                 functions = (
-                    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake",
+                    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake", "move_hook",
                 )  # fmt: skip
                 function = functions[deed.whom % len(functions)]
                 self._proxy.lose_replies(f"_{function}\r\n".encode(), times=3)  # of whatever release

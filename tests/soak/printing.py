@@ -18,6 +18,8 @@ def print_report(console: Console, report: Report, logs: Path) -> None:
             "Every webhook that was acknowledged was applied once and in order, every SMS that was decided was sent once and "
             "in order; nothing is pending and nothing has leaked."
         )
+        if report.told:
+            console.print("Every event was told, and each person's in order.")
     for wrong in report.wrongs[:SHOWN]:
         console.print(wrong, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.wrongs:
@@ -30,7 +32,7 @@ def _table(report: Report) -> Table:
     table = Table("what", "count", "a second")
     for what, count in (
         ("people", report.people), ("webhooks posted", report.webhooks), ("  not acknowledged", report.unacknowledged),
-        ("SMS sent", report.sms),
+        ("SMS sent", report.sms), ("events told", report.told), ("  again", report.told_again),
     ):  # fmt: skip
         table.add_row(what, f"{count:,}", f"{count / report.seconds:,.1f}")
     for percent in (50, 99):

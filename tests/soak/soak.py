@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import quantiles
 from threading import Event, Thread
@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from config.archive.database import ArchiveDatabase
 from config.store import keyspace
-from tests.soak import ledger
+from tests.soak import hook_ledger, ledger
 from tests.soak.channels import (
     CHANNELS,
     OCTOPUSH_CHANNELS,
@@ -39,6 +39,7 @@ from tests.support import audit
 from tests.support.archiving import archived_entries, count_archived, stream_entries
 from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
 from tests.support.clinic import CHANNEL, number
+from tests.support.hook_endpoint import HookEndpoint
 from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
@@ -50,7 +51,7 @@ from tests.support.waiting import PATIENCE, until
 from workers.store import dead_letter_store
 
 SURVEY = "clinic"
-COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2, "archive": 2}
+COPIES = {"web": 2, "ratelimit": 3, "conversation": 3, "delivery": 3, "clock": 2, "archive": 2, "hooks": 2}
 INVITED = 20
 """People whom a campaign's request asks."""
 
@@ -78,7 +79,7 @@ kept, and memory is warmed."""
 
 class Report(msgspec.Struct):
     """What was done and what came of it. `looked_up` counts SMS that a provider might have had which cannot be asked: whether
-    it had, and how many. `wrongs` are in words; without any, all was well."""
+    it had, and how many. `told` counts what came to an endpoint of hooks, and `told_again` what was no news. `wrongs` are in words; without any, all was well."""
 
     seed: int
     seconds: float
@@ -86,6 +87,8 @@ class Report(msgspec.Struct):
     webhooks: int = 0
     unacknowledged: int = 0
     sms: int = 0
+    told: int = 0
+    told_again: int = 0
     lags_s: list[float] = []
     looked_up: dict[bool, int] = {}
     deeds: dict[str, int] = {}
@@ -275,6 +278,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                     "PARLEY_SPOOL": str(spool) if spools(seed) else "",
                     **carrier_environment(gates),
+                    **hook_ledger.ENVIRONMENT,
                 },
             )
         )
@@ -282,8 +286,11 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
         if rollout:
             gates = {"octopush": gates["octopush"]}
         configure_channels(deployment, channels)
+        endpoint = stack.enter_context(closing(HookEndpoint(hook_ledger.UnsteadyAnswers(seed))))
+        if rollout is None:
+            hook_ledger.configure_hook(deployment, endpoint)
         deployment.start(rollout.first if rollout else THIS, **(copies or COPIES))
-        world = SoakWorld(deployment, channels, valkey, proxy, carriers, gates, clock)
+        world = SoakWorld(deployment, channels, valkey, proxy, carriers, gates, clock, endpoint)
         report = _soak(Report(seed, seconds), world, every_s, tell, rollout)
         if rollout is not None and not report.wrongs:
             tell("replaying dead letters")
@@ -308,6 +315,7 @@ class SoakWorld(NamedTuple):
     carriers: FakeCarriers
     gates: Mapping[Carrier, Proxy]
     clock: SteppedClock | None
+    endpoint: HookEndpoint
 
 
 def _soak(
@@ -379,6 +387,10 @@ def _soak(
             report.wrongs += str(e).splitlines()
         if rollout is None:
             report.wrongs += archive_wrongs(deployment, valkey)
+            tell("waiting for all that is to be told")
+            report.wrongs += hook_ledger.wrongs(valkey.client(), ledger.SHARDS, world.endpoint, SETTLE_S)
+            told = [event["id"] for event in world.endpoint.of("/soak")]
+            report.told, report.told_again = len(told), len(told) - len(set(told))
     growth.look()
     sums.look()
     report.wrongs += [*growth.wrongs(), *sums.wrongs]

@@ -259,8 +259,8 @@ def test_of_an_endpoint_no_more_streams_are_asked_than_is_good_and_its_lag_is_to
     now = redis_client.server_time_ms(town.client)
     positions = []
     for k in range(4):
-        add_old(town, k, 1_000_000 * (k + 1), 600_000 * (k + 1))
-        positions.append(EntryId(now - 10_000_000 * (4 - k), 0))
+        add_old(town, k, 1_000_000 * (4 - k), 600_000 * (4 - k))
+        positions.append(EntryId(now - 10_000_000 * (k + 1), 0))
     for name in ("crm", "also", "paused"):
         store.begin(name, positions)
     asked = spy_on_ranges(monkeypatch)
@@ -270,7 +270,7 @@ def test_of_an_endpoint_no_more_streams_are_asked_than_is_good_and_its_lag_is_to
     monkeypatch.setattr(hook_stats, "MAX_SHARDS_ASKED", 2)
     asked.clear()
     lag_ms = take_hooks(town).hooks["crm"].lag_ms
-    assert asked == [keyspace.events_key(0), keyspace.events_key(1)]
+    assert asked == [keyspace.events_key(3), keyspace.events_key(2)]
     assert 2_400_000 <= lag_ms < 2_430_000, "as old as the last entry of the shard that was not asked"
     monkeypatch.setattr(hook_stats, "MAX_ENTRIES_READ", 3)
     store.rewind("also", {k: EntryId(now - 9_000_000, k) for k in range(4)})

@@ -4,6 +4,10 @@ Law. Each shard is told in order, one request after the other, and its position 
 a position is behind was taken by the endpoint, refused by it for good, or not wanted. So a process that dies repeats a request
 or none, and leaves none out; and a person's events, which are all of one shard, come in order. Shards go side by side. An
 endpoint that fails holds up nobody but itself.
+
+A position is behind a whole entry, or several, whose events may take several requests. One that was begun is told to its end
+also by a runner that is stopped, so that nothing of it comes again; one that dies, or that is not done in time, repeats all of
+it that was told.
 """
 
 import asyncio
@@ -88,6 +92,7 @@ class EndpointRunner:
         self._tips: StreamTips | None = None
         self._tips_since_s = 0.0
         self._stopped = asyncio.Event()
+        self._lost = False
         self._probing = False
         self._is_circuit_stored = bool(lease.circuit)
         self._uncommitted: dict[int, EntryId] = {}
@@ -139,6 +144,7 @@ class EndpointRunner:
 
     def lose(self) -> None:
         """The endpoint is another's: begin nothing more. What is under way comes to its end, and changes nothing."""
+        self._lost = True
         self._stopped.set()
 
     def note_marks(self, marks: HookMarks) -> None:
@@ -164,7 +170,7 @@ class EndpointRunner:
             self._positions[k] = page.position
             await self._tell_page(k, page)
         except RunnerStoppedError:
-            self.lose()
+            self._stopped.set()
         except Exception as e:  # noqa: BLE001 (whatever it is, it is tried again)
             self._services.note_unread(e)
             with suppress(RunnerStoppedError):
@@ -192,8 +198,9 @@ class EndpointRunner:
     async def _tell_chunk(self, k: int, events: Sequence[HookEvent], at: EntryId) -> None:
         """Tell events, and move the position to `at`, behind all of them."""
         for first in range(0, len(events), self.hook.batch):
-            await self._deliver(events[first : first + self.hook.batch])
+            await self._deliver(events[first : first + self.hook.batch], is_begun=first > 0)
         self._positions[k] = at
+        faults.reach("before_hook_commit")
         await self._commit({k: at})
         faults.reach("after_hook_commit")
 
@@ -213,27 +220,27 @@ class EndpointRunner:
         try:
             await self._commit({})
         except RunnerStoppedError:
-            self.lose()
+            self._stopped.set()
 
-    async def _deliver(self, events: Sequence[HookEvent]) -> None:
+    async def _deliver(self, events: Sequence[HookEvent], *, is_begun: bool) -> None:
         """Send events in one request, until they are taken or refused for good. Of several that are refused together, each is
-        sent alone, so that those which are not at fault arrive."""
+        sent alone, so that those which are not at fault arrive. `is_begun`: others of the same commit have been told."""
         rendered = [self._services.render(self.hook, each) for each in events]
         tries = 0
-        while (reply := await self._request(rendered)).outcome == "failed":
+        while (reply := await self._request(rendered, is_begun=is_begun)).outcome == "failed":
             tries += 1
             await self._rest(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries - 1, 10)))
         if reply.outcome == "delivered":
             metrics.HOOK_EVENTS.labels(self.hook.name, "delivered").inc(len(events))
         elif len(events) > 1:
-            for each in events:
-                await self._deliver([each])
+            for n, each in enumerate(events):
+                await self._deliver([each], is_begun=is_begun or n > 0)
         else:
             await self._put_aside(events[0], rendered[0], reply)
 
-    async def _request(self, rendered: Sequence[RenderedEvent]) -> HookReply:
+    async def _request(self, rendered: Sequence[RenderedEvent], *, is_begun: bool) -> HookReply:
         """Make one request once the endpoint may be called, and note what came of it."""
-        is_probe = await self._wait_for_permit()
+        is_probe = await self._wait_for_permit(is_begun=is_begun)
         try:
             faults.reach("before_hook_request")
             reply = await self._services.client.post(self.hook, rendered)
@@ -260,10 +267,11 @@ class EndpointRunner:
             metrics.HOOK_CIRCUITS_OPENED.labels(self.hook.name).inc()
             log.warning("an endpoint fails; it is left alone for a while", hook=self.hook.name, why=reply.why)
 
-    async def _wait_for_permit(self) -> bool:
-        """Wait until a request may be made; whether it is to probe. Raises RunnerStoppedError once the runner is stopped."""
+    async def _wait_for_permit(self, *, is_begun: bool) -> bool:
+        """Wait until a request may be made; whether it is to probe. Raises RunnerStoppedError once the runner is stopped, unless
+        the request ends what `is_begun`, and may be made at once."""
         while True:
-            if self.is_stopped:
+            if self._lost or (self.is_stopped and not is_begun):
                 raise RunnerStoppedError
             wait_s = self._circuit.wait_ms(self._services.now_ms()) / 1_000
             is_leased = monotonic() < self._leased_until_s
@@ -276,6 +284,7 @@ class EndpointRunner:
                 return False
 
     async def _put_aside(self, event: HookEvent, rendered: RenderedEvent, reply: HookReply) -> None:
+        faults.reach("before_hook_letter")
         while True:
             try:
                 await self._services.put_aside(self.hook, event, rendered, reply)

@@ -2,7 +2,9 @@
 
 Law: no entry is left out, and they come in order. Trimming takes the oldest entries of a stream, and none that the archive
 lacks. So what the stream has is complete from its first entry on, and what lies between the position and that is in the
-archive; the archive is read after the stream, so that what was trimmed before the stream was read is there.
+archive; the archive is read after the stream, so that what was trimmed before the stream was read is there. It is not asked
+while Redis knows of no archive that is beyond the position, as nothing beyond it can have been trimmed then: so an endpoint
+that is where the streams end does without an archive that is away.
 
 A server that was promoted may lack what endpoints were told already, and may give out ids anew at or below a position, which
 nobody would ever read. An endpoint whose position is gone like that goes back by as much as a failover may lose, and is told
@@ -56,7 +58,10 @@ class EntryReader:
             position = self._go_back(k, position)
             page = read_after(self._redis, k, position, most)
         entries = [_entry(k, entry_id, fields) for entry_id, fields in page.entries]
-        if not page.has_position and (trimmed := self._read_trimmed(k, position, entries, most)):
+        may_be_trimmed = (
+            self._database is not None and not page.has_position and self._may_be_trimmed(k, position)
+        )
+        if may_be_trimmed and (trimmed := self._read_trimmed(k, position, entries, most)):
             return EntryPage(position, trimmed, is_all=False)
         return EntryPage(position, entries, is_all=len(entries) < most)
 
@@ -72,6 +77,11 @@ class EntryReader:
             return BEGINNING
         with self._open_archive() as connection:
             return read_last_before(connection, k, before_ms)
+
+    def _may_be_trimmed(self, k: int, position: EntryId) -> bool:
+        """Whether there may have been entries after the position that the stream, which was read before, had no more."""
+        archived = redis_client.run_command(self._redis, ("GET", keyspace.archived_key(k)))
+        return not archived or EntryId.parse(archived.split(b" ")[0]) > position
 
     def _is_lost(self, k: int, position: EntryId) -> bool:
         return bool(find_lost([position], read_state(self._redis, k)))

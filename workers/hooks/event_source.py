@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import redis
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.database import ArchiveDatabase
 from config.archive.event_contexts import add_archived_context
@@ -24,6 +25,7 @@ from config.telemetry import metrics
 from engine.hooks.event_context import EventContext, MissingContext, missing_context, note_context
 from engine.hooks.hook_events import HookEntry, HookEvent, StreamPlace, events_of_entry, read_entry
 from engine.model.errors import ParleyError
+from engine.model.events import session_of_sms_id
 from workers.archiving.stream_reader import parse_entry
 from workers.hooks.entry_reader import EntryReader
 
@@ -135,9 +137,8 @@ class EventSource:
             note_context(records, self._known)
             missing = missing_context(records, self._known)
         found = self._look_up(k, position, missing) if any(missing) else EventContext()
+        self._note(found)
         with self._lock:
-            for known, more in _each_kind(self._known, found):
-                known.update(more)
             told = [events_of_entry(each, self._known) for each in entries]
             for known, _ in _each_kind(self._known, found):
                 for oldest in list(islice(known, max(0, len(known) - MOST_CONTEXTS_KEPT))):
@@ -145,20 +146,54 @@ class EventSource:
         return told
 
     def _look_up(self, k: int, position: EntryId, missing: MissingContext) -> EventContext:
-        """What the archive knows of what is missing; without an archive, what the stream had before the position."""
+        """What the archive knows of what is missing; without an archive, what the stream had before the position. That is looked
+        at too while the archive is behind or away; away, it has to have all that is missing, as what events say shall not
+        depend on whether the archive is there. Else raises sqlalchemy.exc.SQLAlchemyError or ArchiveBusyError."""
+        if self._database is None:
+            return self._look_back(k, position)
         found = EventContext()
-        if self._database is not None:
+        try:
             with self._open_archive() as connection:
                 add_archived_context(connection, missing, found)
-        elif k not in self._looked_back:
-            self._looked_back.add(k)
-            earlier = redis_client.run_command(
-                self._redis,
-                ("XREVRANGE", keyspace.events_key(k), str(position), "-", "COUNT", ENTRIES_LOOKED_BACK),
-            )
-            for entry_id, fields in reversed(earlier):
-                note_context(parse_entry(k, entry_id, fields)[0].records, found)
+        except (SQLAlchemyError, ArchiveBusyError):
+            found = self._look_back(k, position)
+            if not _has_all(found, missing):
+                self._note(found)
+                raise
+        else:
+            if not _has_all(found, missing):
+                self._note(self._look_back(k, position))
         return found
+
+    def _note(self, found: EventContext) -> None:
+        with self._lock:
+            for known, more in _each_kind(self._known, found):
+                known.update(more)
+
+    def _look_back(self, k: int, position: EntryId) -> EventContext:
+        """What the stream had up to the position, as far as it is looked at; nothing, if it was before."""
+        found = EventContext()
+        if k in self._looked_back:
+            return found
+        earlier = redis_client.run_command(
+            self._redis,
+            ("XREVRANGE", keyspace.events_key(k), str(position), "-", "COUNT", ENTRIES_LOOKED_BACK),
+        )
+        for entry_id, fields in reversed(earlier):
+            note_context(parse_entry(k, entry_id, fields)[0].records, found)
+        self._looked_back.add(k)
+        return found
+
+
+def _has_all(found: EventContext, missing: MissingContext) -> bool:
+    """Whether it is all there, with the sessions of SMS that are known by their tickets."""
+    sms = {found.tickets.get(ticket, "") for ticket in missing.tickets}
+    sessions = {*missing.sessions, *map(session_of_sms_id, sms)} - {""}
+    return (
+        sessions <= found.sessions.keys()
+        and missing.sms <= found.sms.keys()
+        and missing.tickets <= found.tickets.keys()
+    )
 
 
 def _each_kind(known: EventContext, found: EventContext) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:

@@ -74,6 +74,7 @@ class HookProcess:
         self._public_url = public_url
         self._threads = ThreadPoolExecutor(THREADS, "hooks")
         self._runners: dict[str, EndpointRunner] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._processes = 1
         self._counted_s = self._shared_s = float("-inf")
         self._clock_ahead_ms = 0.0
@@ -93,12 +94,9 @@ class HookProcess:
 
     async def stop(self) -> None:
         """Give all endpoints back."""
-        results = await asyncio.gather(
-            *(runner.stop(STOP_TIMEOUT_S) for runner in self._runners.values()), return_exceptions=True
-        )
-        for error in results:
-            if isinstance(error, Exception):
-                log.warning("an endpoint is not given back; its lease ends", error=type(error).__name__)
+        for name in list(self._runners):
+            self._give_back(name)
+        await asyncio.gather(*self._leaving.values())
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # What runners need
@@ -149,14 +147,21 @@ class HookProcess:
         await self._count_processes()
         share = ceil(len(self._hooks) / self._processes)
         for name in list(self._runners)[share:]:
-            await self._runners.pop(name).stop(STOP_TIMEOUT_S)
+            self._give_back(name)
         if (room := share - len(self._runners)) > 0:
-            others = [name for name in self._hooks if name not in self._runners and name not in ended]
+            ours = {*self._runners, *ended, *self._leaving}
+            others = [name for name in self._hooks if name not in ours]
             free = await self.call(partial(self.store.find_free, others))
             await self._take((ended + free)[:room])
         marks = await self.call(partial(self.store.read_marks, list(self._runners)))
         for name, marked in marks.items():
             self._runners[name].note_marks(marked)
+
+    def _give_back(self, name: str) -> None:
+        """Begin to: what is under way may take its time, and the other endpoints do not wait for it."""
+        task = asyncio.get_running_loop().create_task(_stop_runner(self._runners.pop(name)))
+        self._leaving[name] = task
+        task.add_done_callback(lambda _: self._leaving.pop(name))
 
     async def _count_processes(self) -> None:
         if monotonic() - self._counted_s >= COUNTING_INTERVAL_S:
@@ -194,3 +199,12 @@ class HookProcess:
             self.store.begin(hook.name, begin)
             lease = self.store.load(hook.name, token)
         return lease
+
+
+async def _stop_runner(runner: EndpointRunner) -> None:
+    try:
+        await runner.stop(STOP_TIMEOUT_S)
+    except Exception as e:  # noqa: BLE001 (whatever it is, the lease ends by itself)
+        log.warning(
+            "an endpoint is not given back; its lease ends", hook=runner.hook.name, error=type(e).__name__
+        )
