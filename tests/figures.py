@@ -68,7 +68,7 @@ class Source:
         """File name -> where it stands, of those that stand in several folders."""
         files = defaultdict(list)
         for file in self.files:
-            if not file.name.startswith("__") and file.parent.name not in NAMED_AFTER_WHAT_ONE_TYPES:
+            if not file.name.startswith("__") and not set(file.parts[:-1]) & set(NAMED_AFTER_WHAT_ONE_TYPES):
                 files[file.name].append(file)
         return {name: where for name, where in files.items() if len(where) > 1}
 

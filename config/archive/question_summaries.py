@@ -275,7 +275,8 @@ class _DistributionBuilder:
 
     def _deviation(self) -> float | None:
         """None of numbers that are too large to be squared, which PHP takes too."""
-        return sqrt(self._squares / (self._total - 1)) if isfinite(self._squares) else None
+        # of equal numbers, what is rounded may come to a little less than nothing
+        return sqrt(max(0.0, self._squares) / (self._total - 1)) if isfinite(self._squares) else None
 
     def distribution(self) -> ValueDistribution:
         is_number = not isinstance(self._least, str)

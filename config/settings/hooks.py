@@ -59,6 +59,16 @@ class Hook(msgspec.Struct, frozen=True):
     connections: int = 8
     timeout_s: float = 15.0
 
+    @property
+    def shown_url(self) -> str:
+        """The URL without what may be secret in it: its path and its query."""
+        return shown_url(self.url)
+
+
+def shown_url(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/" + ("…" if parts.path.strip("/") or parts.query else "")
+
 
 class HookSurroundings(NamedTuple):
     """What tells whether a hook is right: the environment, the channels there are, and whether addresses that are not public
@@ -132,9 +142,9 @@ class _HookReader:
         elif not self._surroundings.allow_private:
             allowed = "PARLEY_HOOKS_ALLOW_PRIVATE=1 allows it"
             if parts.scheme != "https":
-                self._add_problem(f".url is {url!r}: {expected}; {allowed}")
+                self._add_problem(f".url is {shown_url(url)!r}: {expected}; {allowed}")
             elif not is_public_host(parts.hostname or ""):
-                self._add_problem(f".url is {url!r}: expected a host that is public; {allowed}")
+                self._add_problem(f".url is {shown_url(url)!r}: expected a host that is public; {allowed}")
 
     def _check_names(self, field: str, names: Collection[str], known: Collection[str]) -> None:
         self._problems += [

@@ -48,7 +48,7 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     """What a process said at `at`: the versions that it runs by survey (workers of lanes only), and who it is. It began
     at `since`, calls the server-side functions `library`, and is of the package's version `release`. `per_s` is how much
     it did a second since it spoke last: see WORK_COUNTERS. `held_shards` are those that an `archive` process holds back, as its
-    archive is ahead of Redis. Times are the server's ms."""
+    archive is ahead of Redis. One that is not ready has begun, and waits for what it needs. Times are the server's ms."""
 
     at: int
     surveys: dict[str, str] = {}
@@ -61,6 +61,7 @@ class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
     per_s: float = 0.0
     clock_ahead_ms: int = 0
     held_shards: int = 0
+    is_ready: bool = True
 
 
 WORK_COUNTERS: Mapping[str, Counter] = {
@@ -83,9 +84,13 @@ HeartbeatsReply = Mapping[bytes, bytes]
 
 @contextmanager
 def send_heartbeats(
-    url: str, role: str, surveys: Callable[[], dict[str, str]] = dict
+    url: str,
+    role: str,
+    surveys: Callable[[], dict[str, str]] = dict,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[Callable[[], None]]:
-    """Send this process's heartbeats until the block ends; `surveys()` gives the versions that it runs by name.
+    """Send this process's heartbeats until the block ends; `surveys()` gives the versions that it runs by name, `is_ready()`
+    whether it works.
     Yields a function that sends one at once, and raises redis.RedisError."""
     client = redis_client.connect(url, retries=0, timeout_s=HEARTBEAT_TIMEOUT_S)
     host, pid, begun_s = socket.gethostname(), os.getpid(), monotonic()
@@ -99,7 +104,7 @@ def send_heartbeats(
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
             now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s(),
-            ahead_ms, _held_shards(),
+            ahead_ms, _held_shards(), is_ready(),
         )  # fmt: skip
         store_heartbeat(client, name, me)
 

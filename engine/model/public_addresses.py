@@ -6,6 +6,9 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "home.arpa")
 """Last labels of names that are nobody's in the public DNS (RFC 6761, 6762, 8375; `.internal` is reserved by ICANN)."""
 
+_CLOUD_HOSTS = frozenset({IPv4Address("168.63.129.16")})
+"""Azure's, which is nobody's beyond its own machines, though its number is public."""
+
 _NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 """Behind these prefixes lies IPv4 (RFC 6052, 8215)."""
 
@@ -33,11 +36,15 @@ def is_public_host(host: str) -> bool:
     try:
         ip_address(name.partition("%")[0])
     except ValueError:
-        return "." in name and not any(name.endswith(f".{local}") for local in _LOCAL_NAMES)
+        last = name.rpartition(".")[2]
+        is_number = last.isdigit() or last.startswith("0x")  # 127.1, which many take for an address
+        return "." in name and not is_number and not any(name.endswith(f".{local}") for local in _LOCAL_NAMES)
     return is_public_address(name)
 
 
 def _is_global_unicast(address: IPv4Address | IPv6Address) -> bool:
+    if address in _CLOUD_HOSTS:
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 

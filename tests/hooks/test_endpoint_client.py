@@ -20,6 +20,7 @@ from tests.support.hook_endpoint import OTHER_SECRET, SECRET, Answer, hook_endpo
 from tests.support.telling import hook_to
 from workers.hooks import endpoint_client
 from workers.hooks.endpoint_client import EndpointClient, RenderedEvent
+from workers.sending.thread_resolver import ThreadResolver
 
 EVENT = RenderedEvent("1", b'{"id": "1"}')
 
@@ -95,7 +96,7 @@ def test_of_a_names_addresses_only_public_ones_are_called(endpoint, monkeypatch)
             for address in ("10.0.0.1", "127.0.0.1", "93.184.216.34")
         ]
 
-    monkeypatch.setattr(endpoint_client.aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(ThreadResolver, "resolve", resolve)
 
     async def addresses():
         resolver = endpoint_client._PublicResolver(allow_private=False)

@@ -3,13 +3,16 @@
 from collections import Counter
 from threading import Event, Semaphore
 
+import msgspec
 import pytest
 
 from config.store import keyspace
+from tests.hooks.test_endpoint_client import listening
 from tests.hooks.test_telling import EVENTS_OF_A_TALK, SHARDS, say, sender
 from tests.support.hook_endpoint import Answer, hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
+from workers.hooks import event_source
 from workers.hooks.hook_store import HookStore
 from workers.hooks.refused_events import event_of_letter
 from workers.store import dead_letter_store
@@ -195,3 +198,51 @@ def test_of_an_answer_no_more_is_read_than_an_operator_wants_to_see(client, answ
             until(lambda: letters_of(client), 20, "it is refused")
     (letter,) = letters_of(client)
     assert len(letter.why) <= 500
+
+
+@pytest.mark.parametrize("deed", ["pause", "fail"])
+def test_a_person_who_is_erased_while_an_endpoint_is_away_is_not_told_of_when_it_is_back(
+    client, deed, monkeypatch
+):
+    monkeypatch.setattr(event_source, "PAGE_KEPT_S", 0.0)
+    works = Event()
+    with hook_endpoint(lambda _: Answer() if works.is_set() else Answer(500)) as endpoint:
+        say(client, [1, 2])
+        store = HookStore(client, "operator")
+        with telling(client, SHARDS, [hook_to(endpoint)]):
+            until(lambda: endpoint.requests, 10, "it is tried")
+            if deed == "pause":
+                store.pause("crm", "x", "ada")
+            else:
+                until(lambda: len(endpoint.requests) > 8, 10, "it has failed for a while")
+            key = keyspace.events_key(keyspace.shard_of(sender(1), SHARDS))
+            theirs = [entry for entry, fields in client.xrange(key) if fields[b"to"].decode() == sender(1)]
+            client.xdel(key, *theirs)
+            tried = len(endpoint.requests)
+            until(
+                lambda: deed == "pause" or len(endpoint.requests) > tried + 2 * SHARDS, 10, "it is tried on"
+            )
+            works.set()
+            store.resume("crm")
+            until(lambda: distinct(endpoint)["s2"] == 7, 10, "the other is told of")
+    assert distinct(endpoint) == {"s2": 7}
+
+
+def test_an_endpoint_whose_words_are_no_text_is_an_endpoint_all_the_same(client, endpoint):
+    def handle(connection):
+        connection.recv(65_536)
+        connection.sendall(
+            "HTTP/1.1 422 Entit\u00e9 \u001b[31m\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+        )
+        connection.close()
+
+    with listening(handle) as (port, _):
+        say(client, [1])
+        hook = msgspec.structs.replace(
+            hook_to(endpoint, events=["session.ended"]), url=f"http://127.0.0.1:{port}/"
+        )
+        with telling(client, SHARDS, [hook]):
+            until(lambda: letters_of(client), 10, "it is refused")
+    (letter,) = letters_of(client)
+    assert letter.code == "422"
+    assert letter.why.isprintable()

@@ -1,5 +1,7 @@
 """What follows a position, wherever it lies by now: in the stream, in the archive, or in a server that has lost its tail."""
 
+from collections import Counter
+
 import pytest
 
 from config.archive import archive_schema
@@ -9,6 +11,7 @@ from tests.hooks.test_telling import AT, EVENTS_OF_A_TALK, SHARDS, say, sender
 from tests.support.archiving import add_entries, archive_everything, talk
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
+from workers.hooks import endpoint_runner, event_source
 from workers.hooks.entry_reader import EntryReader
 
 
@@ -126,3 +129,55 @@ def test_where_a_moment_begins(client, archive):
             (AT + 10**9, EntryId(AT + 3000, 0)),
         ]:
             assert reader.find_last_before(0, before_ms) == found
+
+
+def test_a_survey_is_known_though_the_archive_is_behind_and_another_process_told_the_opening(
+    client, archive, endpoint
+):
+    opening, *rest = talk("s1", AT)
+    k = keyspace.shard_of(sender(1), SHARDS)
+    add_entries(client, k, sender(1), [opening])
+    hook = hook_to(endpoint, surveys=["clinic"])
+    with telling(client, SHARDS, [hook], archive):
+        until(lambda: len(endpoint.taken) == 2, 10, "the opening is told")
+    add_entries(client, k, sender(1), rest)
+    with telling(client, SHARDS, [hook], archive):
+        until(lambda: len(endpoint.taken) == 7, 10, "what follows is told")
+    assert {event["data"]["survey"] for event in endpoint.taken} == {"clinic"}
+
+
+def test_what_only_an_archive_that_is_behind_will_know_is_waited_for(client, archive, endpoint, monkeypatch):
+    monkeypatch.setattr(event_source, "ENTRIES_LOOKED_BACK", 1)
+    monkeypatch.setattr(endpoint_runner, "LONGEST_RETRY_S", 0.05)
+    opening, sent, *rest = talk("s1", AT)
+    add_entries(client, 0, sender(1), [opening, sent])
+    hook = hook_to(endpoint, surveys=["clinic"])
+    with telling(client, 1, [hook], archive):
+        until(lambda: len(endpoint.taken) == 3, 10, "the beginning is told")
+    add_entries(client, 0, sender(1), rest)
+    with telling(client, 1, [hook], archive) as process:
+        until(lambda: "ArchiveBehindError" in process._logged_s, 10, "the archive is waited for")
+        assert len(endpoint.taken) == 3
+        archive_everything(client, 1, archive)
+        until(lambda: len(endpoint.taken) == 7, 10, "the rest is told")
+
+
+def test_a_server_that_is_older_than_the_archive_has_nobody_told_the_same_again_and_again(
+    client, archive, endpoint
+):
+    add_entries(client, 0, sender(1), talk("s1", AT), ids=[f"{AT + n}-0" for n in range(4)])
+    archive_everything(client, 2, archive)
+    client.delete(keyspace.events_key(0), keyspace.archived_key(0))
+    older = f"{AT + 1}-0"  # the last that it has, and that was trimmed
+    add_entries(client, 0, sender(1), talk("s1", AT)[:1], ids=[older])
+    client.xdel(keyspace.events_key(0), older)
+    with telling(client, 2, [hook_to(endpoint)], archive):
+        until(lambda: len(endpoint.taken) == 7, 10, "what the archive has is told")
+        for n in range(3):  # time goes on
+            add_entries(client, 1, sender(2), talk(f"t{n}", AT))
+            until(
+                lambda n=n: len({event["id"] for event in endpoint.taken}) == 14 + 7 * n,
+                10,
+                "others are told",
+            )
+    assert max(Counter(event["id"] for event in endpoint.taken).values()) == 1

@@ -115,15 +115,15 @@ def test_an_endpoint_that_is_resumed_is_told_nothing_by_who_is_about_to_lose_it(
     """It is resumed at the worst moment: a process has renewed its lease just now."""
     operator = HookStore(client, "operator")
     operator.pause("crm", "the CRM moves house", "ada")
-    find_paused, is_time = HookStore.find_paused, Event()
+    read_marks, is_time = HookStore.read_marks, Event()
 
     def resume_and_find(store, names):
         if is_time.is_set():
             is_time.clear()
             operator.resume("crm")
-        return find_paused(store, names)
+        return read_marks(store, names)
 
-    monkeypatch.setattr(HookStore, "find_paused", resume_and_find)
+    monkeypatch.setattr(HookStore, "read_marks", resume_and_find)
     say(client, range(4))
     with telling(client, SHARDS, [hook_to(endpoint)]):
         until(lambda: operator.read(["crm"])["crm"].owner, 10, "it is taken")

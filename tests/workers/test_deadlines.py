@@ -16,7 +16,7 @@ import pytest
 from engine.providers import OutcomeUnknown, RetryLater, SendAccepted
 from tests.support.waiting import HANG_S, free_port, until
 from tests.workers.test_wires import OK, SMS, Provider, read_request, server, silent, soon, within
-from workers.sending import deadline_transport, delivery
+from workers.sending import deadline_transport, delivery, thread_resolver
 from workers.sending.deadline_transport import MAX_ANSWER_BYTES, MAX_RESOLVING, DeadlineTransport
 from workers.sending.http_client import TRY_TIMEOUT_S, ProviderClient
 from workers.store.outboxes import OUTBOX_LEASE_MS
@@ -112,7 +112,7 @@ def quiet_addresses(port, last=8):
 
 def test_a_resolver_that_hangs_holds_no_try_beyond_its_deadline(connect, monkeypatch):
     """Nor more threads than a few; and once it answers, all goes on."""
-    monkeypatch.setattr(deadline_transport, "RESOLVING_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(thread_resolver, "RESOLVING_TIMEOUT_S", 0.02)
     free, asked = Event(), []
 
     def resolve(host, port, **more):

@@ -35,6 +35,7 @@ from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEve
 from workers.hooks.entry_reader import EntryReader
 from workers.hooks.hook_store import HookStore
 from workers.store.deployment import Deployment
+from workers.store.event_stream import is_archived
 
 
 @click.group()
@@ -106,7 +107,7 @@ def test(name: str, as_json: bool) -> None:
     hook = _require_hook(settings, name)
     reply = asyncio.run(_send_test(settings, hook))
     if as_json:
-        print_json({"hook": name, "url": hook.url} | _reply_fields(reply))
+        print_json({"hook": name, "url": hook.shown_url} | _reply_fields(reply))
     else:
         click.echo(f"{name}: {_reply_sentence(hook, reply)}")
     if reply.outcome != "delivered":
@@ -206,6 +207,10 @@ def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
     record_operator(client, "rewind hook", name, to=moment)
     with ExitStack() as stack:
         archive = stack.enter_context(open_archive_or_warn(deployment)) if since else None
+        if since and archive is None and is_archived(client, settings.shards):
+            raise click.ClickException(
+                "where that moment is, only the archive knows: rewind once it can be read, or --to beginning"
+            )
         reader = EntryReader(client, None if archive is None else archive.reading)
         places = _places(deployment, reader, since)
     _store(deployment).rewind(name, places)
@@ -246,7 +251,7 @@ def _hook_fields(hook: Hook, stats: HookStats) -> dict[str, object]:
     return {
         "hook": hook.name,
         "configured": True,
-        "url": hook.url,
+        "url": hook.shown_url,
         "state": _state_of(stats),
         "behind_ms": stats.lag_ms if stats.is_begun else None,
         "process": stats.owner or None,
@@ -278,7 +283,7 @@ def _hooks_table(settings: Settings, found: RedisStats) -> Table:
     table.add_column("state", min_width=20)
     for name, stats in found.hooks.items():
         behind = format_duration(stats.lag_ms) if stats.lag_ms else "-" if stats.is_begun else "not begun"
-        table.add_row(name, settings.hooks[name].url, behind, _state_text(stats, found.lanes.now))
+        table.add_row(name, settings.hooks[name].shown_url, behind, _state_text(stats, found.lanes.now))
     return table
 
 
@@ -324,6 +329,7 @@ def _reply_fields(reply: HookReply) -> dict[str, object]:
         "outcome": reply.outcome,
         "status": reply.status or None,
         "why": reply.why,
+        "said": reply.said,
         "took_ms": reply.took_ms,
     }
 
@@ -331,11 +337,12 @@ def _reply_fields(reply: HookReply) -> dict[str, object]:
 def _reply_sentence(hook: Hook, reply: HookReply) -> str:
     match reply.outcome:
         case "delivered":
-            return f"{hook.url} took it ({reply.status}) in {reply.took_ms} ms."
+            return f"{hook.shown_url} took it ({reply.status}) in {reply.took_ms} ms."
         case "refused":
-            return f"{hook.url} refused it for good ({reply.why}): of an event, that is a dead letter."
+            meaning = "of an event, that is a dead letter"
+            return f"{hook.shown_url} refused it for good ({reply.sentence}): {meaning}."
         case "failed":
-            return f"{hook.url} did not take it ({reply.why}): an event would be tried again."
+            return f"{hook.shown_url} did not take it ({reply.sentence}): an event would be tried again."
 
 
 def _parse_start(written: str, now: int) -> int | None:

@@ -27,7 +27,7 @@ def preview_event(settings: Settings, letter: DeadLetter) -> LetterResult:
     hook = settings.hooks.get(letter.hook)
     if hook is None:
         return LetterResult(letter.id, "failing", f"parley.toml has no [hooks.{letter.hook}]")
-    return LetterResult(letter.id, "delivered", f"to {hook.url}, if it takes it")
+    return LetterResult(letter.id, "delivered", f"to {hook.shown_url}, if it takes it")
 
 
 def replay_events(
@@ -56,7 +56,7 @@ def _replay_event(
         return LetterResult(found.letter.id, "gone")
     reply = runner.run(send_again(client, settings.hooks, letter))
     if reply.outcome != "delivered":
-        return LetterResult(letter.id, "failing", reply.why)
+        return LetterResult(letter.id, "failing", reply.sentence)
     (there,) = dead_letter_store.discard(found.server, found.k, [letter.id], by, "delivered")
     return LetterResult(letter.id, "delivered" if there else "gone")
 

@@ -31,8 +31,9 @@ class EndpointCircuit:
         return self.state.is_open
 
     def wait_ms(self, now: int) -> int:
-        """For how long nothing may be sent; no longer than a circuit can be open, if the clock was set back."""
-        return max(0, min(self.state.until - now, MAX_RETRY_AFTER_MS))
+        """For how long nothing may be sent. If that is longer than it can be, the clock was set back, and it is over."""
+        left_ms = self.state.until - now
+        return left_ms if 0 < left_ms <= MAX_RETRY_AFTER_MS else 0
 
     def note_success(self) -> bool:
         """Answers whether that closed the circuit."""
@@ -48,7 +49,7 @@ class EndpointCircuit:
         opens = was_open or (failures >= CIRCUIT_FAILURES and now - since >= CIRCUIT_FAILURES_SPAN_MS)
         level = self.state.level + 1 if opens else 0
         rest_ms = min(CIRCUIT_OPEN_MAX_MS, CIRCUIT_OPEN_MIN_MS << min(level - 1, 30)) if opens else 0
-        asked_ms = min(retry_after_ms, MAX_RETRY_AFTER_MS)
-        until = max(self.state.until if not was_open else 0, now + max(rest_ms, asked_ms))
-        self.state = EndpointHealth(failures, since, level, until if opens or asked_ms else 0, why)
+        wanted_ms = max(rest_ms, self.wait_ms(now), min(retry_after_ms, MAX_RETRY_AFTER_MS))
+        until = now + wanted_ms if wanted_ms else 0
+        self.state = EndpointHealth(failures, since, level, until, why)
         return opens and not was_open

@@ -29,14 +29,19 @@ from engine.hooks.cloud_events import BATCH_CONTENT_TYPE, EVENT_CONTENT_TYPE, re
 from engine.hooks.signature import batch_id, sign_message
 from engine.model.errors import ParleyError
 from engine.model.public_addresses import is_public_address
+from workers.sending.thread_resolver import ThreadResolver
 
 MAX_ANSWER_BYTES = 65_536
 SHOWN_ANSWER_LENGTH = 500
+_LOOKED_AT_LENGTH = 2_000
 
 TRIED_AGAIN_STATUSES = frozenset((408, 425, 429))
 """Of 400 to 499: what is no refusal for good."""
 
 _NAMES_KEPT_S = 30
+
+NAMES_AT_ONCE = 64
+"""Names that are asked for at once: those whose servers do not answer hold so many threads at the most."""
 
 _BODY_PATIENCE_S = 2.0
 """How long the rest of an answer may take once its status is there."""
@@ -46,14 +51,20 @@ HookOutcome = Literal["delivered", "refused", "failed"]
 
 
 class HookReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a request. `status` is 0 if there was no answer. `why` tells what was wrong, with what the endpoint said
-    of it; it may ask to be left alone for `retry_after_ms`."""
+    """What came of a request. `status` is 0 if there was no answer. `why` tells what was wrong, and `said` how the endpoint's
+    answer begins, in which there may be what it was told. It may ask to be left alone for `retry_after_ms`."""
 
     outcome: HookOutcome
     status: int = 0
     why: str = ""
+    said: str = ""
     retry_after_ms: int = 0
     took_ms: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """What was wrong, and what the endpoint said."""
+        return f"{self.why}: {self.said}"[:SHOWN_ANSWER_LENGTH] if self.said else self.why
 
 
 class RenderedEvent(msgspec.Struct, frozen=True):
@@ -71,7 +82,7 @@ class _PublicResolver(AbstractResolver):
     """Resolves names to their public addresses; to all, if any is allowed."""
 
     def __init__(self, *, allow_private: bool) -> None:
-        self._resolver = aiohttp.ThreadedResolver()
+        self._resolver = ThreadResolver(names_at_once=NAMES_AT_ONCE)
         self._allow_private = allow_private
 
     async def resolve(
@@ -144,7 +155,8 @@ class EndpointClient:
         return HookReply(
             outcome="refused" if refused else "failed",
             status=answer.status,
-            why=_answer_sentence(answer, said),
+            why=_shown(f"{answer.status} {answer.reason or ''}"),
+            said=_shown(said.decode(errors="replace")),
             retry_after_ms=_retry_after_ms(answer.headers.get("Retry-After", "")),
         )
 
@@ -174,12 +186,10 @@ async def _read_some(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _answer_sentence(answer: aiohttp.ClientResponse, body: bytes) -> str:
-    """What an operator wants to see of an answer: its status, and the beginning of what it says."""
-    words = " ".join(body[:MAX_ANSWER_BYTES].decode(errors="replace").split())
-    said = "".join(each if each.isprintable() else "?" for each in words)
-    reason = f"{answer.status} {answer.reason or ''}".strip()
-    return f"{reason}: {said}"[:SHOWN_ANSWER_LENGTH] if said else reason
+def _shown(text: str) -> str:
+    """What an operator wants to see of what an endpoint says: its beginning, in one line, without what no terminal shows."""
+    words = " ".join(text[:_LOOKED_AT_LENGTH].split())
+    return "".join(each if each.isprintable() else "?" for each in words)[:SHOWN_ANSWER_LENGTH]
 
 
 def _retry_after_ms(written: str) -> int:
@@ -194,7 +204,7 @@ def _retry_after_ms(written: str) -> int:
 
 def _error_sentence(error: Exception) -> str:
     """What was wrong with a connection. The error may quote the URL, which may have a token in it."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return "the certificate of the endpoint is not trusted"
     inner: BaseException | None = error
     while inner is not None:

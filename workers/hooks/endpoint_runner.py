@@ -53,6 +53,10 @@ class RunnerStoppedError(ParleyError):
     """The runner was told to stop, or the endpoint is another process's, or its positions were put elsewhere."""
 
 
+class PutOffError(ParleyError):
+    """No request may be made now, or one has failed: what it was to tell is told later."""
+
+
 class RunnerServices(Protocol):
     """What a runner needs of its process."""
 
@@ -87,7 +91,12 @@ class EndpointRunner:
         self._is_paused = False
         self._positions = dict(lease.positions)
         self._circuit = EndpointCircuit(decode_circuit(lease.circuit))
-        self._read_to: dict[int, EntryId] = {}  # the last id of shards of which all was told when it was that
+        self._told_tips: dict[
+            int, EntryId
+        ] = {}  # the last id of shards of which all was told when it was that
+        self._done: dict[int, set[str]] = {}  # events beyond the position that are over
+        self._failures: dict[int, int] = {}  # of requests in a row
+        self._rests_until_s: dict[int, float] = {}
         self._busy: dict[int, asyncio.Task[None]] = {}
         self._tips: StreamTips | None = None
         self._tips_since_s = 0.0
@@ -109,7 +118,8 @@ class EndpointRunner:
     @property
     def is_ended(self) -> bool:
         """Whether it is stopped, and nothing of it is under way any more."""
-        return self.is_stopped and not self._busy
+        is_storing = self._storing is not None and not self._storing.done()
+        return self.is_stopped and not self._busy and not is_storing
 
     def wake(self, tips: StreamTips, since_s: float) -> None:
         """Look at the shards that have something, those that are furthest behind first. The streams were as far as `tips` at
@@ -118,24 +128,29 @@ class EndpointRunner:
         if self.is_stopped:
             return
         self._store_skipped()
-        room = self.hook.connections - len(self._busy)
-        if room <= 0:
+        if not self._may_call():
             return
-        waiting = [
-            k for k, last in enumerate(tips.last_ids) if k not in self._busy and self._read_to.get(k) != last
-        ]
-        for k in sorted(waiting, key=lambda k: self._positions[k])[:room]:
+        most = 1 if self._circuit.is_open else self.hook.connections
+        waiting = [k for k, last in enumerate(tips.last_ids) if self._is_waiting(k, last)]
+        for k in sorted(waiting, key=lambda k: self._positions[k])[: max(0, most - len(self._busy))]:
             task = asyncio.get_running_loop().create_task(self._tell_shard(k, tips.last_ids[k], since_s))
             self._busy[k] = task
             task.add_done_callback(partial(self._note_done, k))
+
+    def _is_waiting(self, k: int, last: EntryId) -> bool:
+        """Whether shard `k`, whose last entry is `last`, may have something to tell, and nobody is about to."""
+        is_told = last in (self._told_tips.get(k), self._positions[k])
+        return not is_told and k not in self._busy and self._rests_until_s.get(k, 0.0) <= monotonic()
 
     async def stop(self, within_s: float) -> None:
         """Let the requests that are under way come to their ends, for so long, and give the endpoint back."""
         self._stopped.set()
         if self._busy:
             await asyncio.wait(list(self._busy.values()), timeout=within_s)
-        for task in list(self._busy.values()):
+        late = list(self._busy.values())
+        for task in late:
             task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         if self._storing is not None:
             await self._storing
         with suppress(RunnerStoppedError):
@@ -171,13 +186,14 @@ class EndpointRunner:
             await self._tell_page(k, page)
         except RunnerStoppedError:
             self._stopped.set()
+        except PutOffError:
+            pass  # the page is let go of, and read again: it takes room, and may be erased meanwhile
         except Exception as e:  # noqa: BLE001 (whatever it is, it is tried again)
             self._services.note_unread(e)
-            with suppress(RunnerStoppedError):
-                await self._rest(LONGEST_RETRY_S)
+            self._rests_until_s[k] = monotonic() + LONGEST_RETRY_S
         else:
             if page.is_all and page.read_s >= since_s:
-                self._read_to[k] = max(self._positions[k], last)
+                self._told_tips[k] = last
 
     async def _tell_page(self, k: int, page: EventPage) -> None:
         """Tell a page's events that are wanted, as many at once as the endpoint takes; an entry's are not parted by a commit."""
@@ -197,9 +213,13 @@ class EndpointRunner:
 
     async def _tell_chunk(self, k: int, events: Sequence[HookEvent], at: EntryId) -> None:
         """Tell events, and move the position to `at`, behind all of them."""
-        for first in range(0, len(events), self.hook.batch):
-            await self._deliver(events[first : first + self.hook.batch], is_begun=first > 0)
+        done = self._done.get(k, ())
+        left = [each for each in events if each.id not in done]
+        for first in range(0, len(left), self.hook.batch):
+            is_begun = first > 0 or len(left) < len(events)
+            await self._deliver(k, left[first : first + self.hook.batch], is_begun=is_begun)
         self._positions[k] = at
+        self._done.pop(k, None)
         faults.reach("before_hook_commit")
         await self._commit({k: at})
         faults.reach("after_hook_commit")
@@ -222,25 +242,32 @@ class EndpointRunner:
         except RunnerStoppedError:
             self._stopped.set()
 
-    async def _deliver(self, events: Sequence[HookEvent], *, is_begun: bool) -> None:
-        """Send events in one request, until they are taken or refused for good. Of several that are refused together, each is
-        sent alone, so that those which are not at fault arrive. `is_begun`: others of the same commit have been told."""
+    async def _deliver(self, k: int, events: Sequence[HookEvent], *, is_begun: bool) -> None:
+        """Send events in one request. Of several that are refused together, each is sent alone, so that those which are not at
+        fault arrive. `is_begun`: others of the same commit have been told. Raises PutOffError if they are to be sent again."""
         rendered = [self._services.render(self.hook, each) for each in events]
-        tries = 0
-        while (reply := await self._request(rendered, is_begun=is_begun)).outcome == "failed":
-            tries += 1
-            await self._rest(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tries - 1, 10)))
+        reply = await self._request(rendered, is_begun=is_begun)
+        if reply.outcome == "failed":
+            failures = self._failures.get(k, 0)
+            self._failures[k] = failures + 1
+            self._rests_until_s[k] = monotonic() + min(
+                LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures, 10)
+            )
+            raise PutOffError
+        self._failures.pop(k, None)
         if reply.outcome == "delivered":
             metrics.HOOK_EVENTS.labels(self.hook.name, "delivered").inc(len(events))
         elif len(events) > 1:
             for n, each in enumerate(events):
-                await self._deliver([each], is_begun=is_begun or n > 0)
+                await self._deliver(k, [each], is_begun=is_begun or n > 0)
+            return
         else:
             await self._put_aside(events[0], rendered[0], reply)
+        self._done.setdefault(k, set()).update(each.id for each in events)
 
     async def _request(self, rendered: Sequence[RenderedEvent], *, is_begun: bool) -> HookReply:
         """Make one request once the endpoint may be called, and note what came of it."""
-        is_probe = await self._wait_for_permit(is_begun=is_begun)
+        is_probe = self._take_permit(is_begun=is_begun)
         try:
             faults.reach("before_hook_request")
             reply = await self._services.client.post(self.hook, rendered)
@@ -267,21 +294,20 @@ class EndpointRunner:
             metrics.HOOK_CIRCUITS_OPENED.labels(self.hook.name).inc()
             log.warning("an endpoint fails; it is left alone for a while", hook=self.hook.name, why=reply.why)
 
-    async def _wait_for_permit(self, *, is_begun: bool) -> bool:
-        """Wait until a request may be made; whether it is to probe. Raises RunnerStoppedError once the runner is stopped, unless
-        the request ends what `is_begun`, and may be made at once."""
-        while True:
-            if self._lost or (self.is_stopped and not is_begun):
-                raise RunnerStoppedError
-            wait_s = self._circuit.wait_ms(self._services.now_ms()) / 1_000
-            is_leased = monotonic() < self._leased_until_s
-            if self._is_paused or not is_leased or wait_s or (self._circuit.is_open and self._probing):
-                await self._rest(min(wait_s, 1.0) or LOOK_INTERVAL_S)
-            elif self._circuit.is_open:
-                self._probing = True
-                return True
-            else:
-                return False
+    def _take_permit(self, *, is_begun: bool) -> bool:
+        """Whether the request that may be made now is a probe. Raises RunnerStoppedError once the runner is stopped, unless the
+        request ends what `is_begun`, and PutOffError if none may be made."""
+        if self._lost or (self.is_stopped and not is_begun):
+            raise RunnerStoppedError
+        if not self._may_call() or (self._circuit.is_open and self._probing):
+            raise PutOffError
+        self._probing = self._circuit.is_open
+        return self._probing
+
+    def _may_call(self) -> bool:
+        """Whether the endpoint may be called, were it but for a probe."""
+        is_leased = monotonic() < self._leased_until_s
+        return is_leased and not self._is_paused and not self._circuit.wait_ms(self._services.now_ms())
 
     async def _put_aside(self, event: HookEvent, rendered: RenderedEvent, reply: HookReply) -> None:
         faults.reach("before_hook_letter")

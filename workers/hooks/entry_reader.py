@@ -19,7 +19,7 @@ import redis
 import structlog
 from sqlalchemy import Connection
 
-from config.archive.archived_entries import ArchivedEntry, read_last_before, read_shard_entries
+from config.archive.archived_entries import ArchivedEntry, read_end, read_last_before, read_shard_entries
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS, find_lost
@@ -27,7 +27,7 @@ from workers.archiving.stream_reader import parse_entry, read_after, read_state
 
 log = structlog.get_logger()
 
-ENTRIES_A_PAGE = 200
+ENTRIES_A_PAGE = 100
 
 _NO_END_MS = 2**53
 
@@ -59,7 +59,7 @@ class EntryReader:
             page = read_after(self._redis, k, position, most)
         entries = [_entry(k, entry_id, fields) for entry_id, fields in page.entries]
         may_be_trimmed = (
-            self._database is not None and not page.has_position and self._may_be_trimmed(k, position)
+            self._open_archive is not None and not page.has_position and self._may_be_trimmed(k, position)
         )
         if may_be_trimmed and (trimmed := self._read_trimmed(k, position, entries, most)):
             return EntryPage(position, trimmed, is_all=False)
@@ -84,7 +84,14 @@ class EntryReader:
         return not archived or EntryId.parse(archived.split(b" ")[0]) > position
 
     def _is_lost(self, k: int, position: EntryId) -> bool:
-        return bool(find_lost([position], read_state(self._redis, k)))
+        """Whether the server lacks it that we have now. If the archive has it, the stream is made to go on behind it, and until
+        then whoever archives waits too (workers/archiving/lost_tail.py)."""
+        if not find_lost([position], read_state(self._redis, k)):
+            return False
+        if self._open_archive is None:
+            return True
+        with self._open_archive() as connection:
+            return read_end(connection, k) < position
 
     def _go_back(self, k: int, position: EntryId) -> EntryId:
         back = self.find_last_before(k, position.ms - LONGEST_LOST_TAIL_MS)

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.archive.archived_entries import read_end
 from config.archive.database import ArchiveDatabase
 from config.archive.event_contexts import add_archived_context
 from config.store import keyspace, redis_client
@@ -38,7 +39,10 @@ MOST_CONTEXTS_KEPT = 20_000
 """Of each kind: sessions, SMS, tickets."""
 
 ENTRIES_LOOKED_BACK = 10_000
-"""Of a shard, once, where there is no archive that knows what came before."""
+"""Of a shard, where there is no archive that knows what came before."""
+
+LOOK_BACK_INTERVAL_S = 60.0
+"""How often that is looked at again."""
 
 
 SAME_PAGE_WAIT_S = 0.2
@@ -51,6 +55,10 @@ ARCHIVE_PATIENCE_S = 10.0
 
 class ArchiveBusyError(ParleyError):
     """As many reads of the archive are under way as may be."""
+
+
+class ArchiveBehindError(ParleyError):
+    """What a session is stands in an entry that the archive has not yet, and that is not among the last of the stream."""
 
 
 class EventPage(NamedTuple):
@@ -73,13 +81,13 @@ class EventSource:
         self._places = BoundedSemaphore(ARCHIVE_READS_AT_ONCE)
         self._reader = EntryReader(client, None if database is None else self._open_archive)
         self._known = EventContext()
-        self._looked_back: set[int] = set()
+        self._looked_back_s: dict[int, float] = {}
         self._pages: OrderedDict[tuple[int, EntryId], EventPage] = OrderedDict()
         self._lock = Lock()
         self._reading: dict[int, Lock] = {}
 
     def read(self, k: int, position: EntryId) -> EventPage:
-        """Read a page of shard `k`. Raises redis.RedisError, sqlalchemy.exc.SQLAlchemyError and ArchiveBusyError."""
+        """Read a page of shard `k`. Raises redis.RedisError, sqlalchemy.exc.SQLAlchemyError, ArchiveBusyError and ArchiveBehindError."""
         with self._lock:
             reading = self._reading.setdefault(k, Lock())
         is_first = reading.acquire(
@@ -133,55 +141,58 @@ class EventSource:
     def _tell(self, k: int, position: EntryId, entries: Sequence[HookEntry]) -> list[list[HookEvent]]:
         """The events of each entry, with what is known of what they name."""
         records = [record for entry in entries for record in entry.records]
+        context = EventContext()
+        note_context(records, context)
         with self._lock:
-            note_context(records, self._known)
-            missing = missing_context(records, self._known)
-        found = self._look_up(k, position, missing) if any(missing) else EventContext()
-        self._note(found)
+            for _ in range(2):  # a ticket leads to an SMS, and that to a session
+                _copy_known(self._known, missing_context(records, context), context)
+        missing = missing_context(records, context)
+        if any(missing):
+            _add_context(context, self._look_up(k, position, missing))
         with self._lock:
-            told = [events_of_entry(each, self._known) for each in entries]
-            for known, _ in _each_kind(self._known, found):
-                for oldest in list(islice(known, max(0, len(known) - MOST_CONTEXTS_KEPT))):
-                    del known[oldest]
-        return told
+            _add_context(self._known, context)
+            for known in (self._known.sessions, self._known.sms, self._known.tickets):
+                _forget_oldest(known)
+        return [events_of_entry(each, context) for each in entries]
 
     def _look_up(self, k: int, position: EntryId, missing: MissingContext) -> EventContext:
         """What the archive knows of what is missing; without an archive, what the stream had before the position. That is looked
-        at too while the archive is behind or away; away, it has to have all that is missing, as what events say shall not
-        depend on whether the archive is there. Else raises sqlalchemy.exc.SQLAlchemyError or ArchiveBusyError."""
+        at too while the archive is behind or away: then it has to have all that is missing, as what events say, and whom they
+        are told, shall not depend on how far the archive is. Else raises sqlalchemy.exc.SQLAlchemyError, ArchiveBusyError or
+        ArchiveBehindError."""
         if self._database is None:
             return self._look_back(k, position)
         found = EventContext()
         try:
             with self._open_archive() as connection:
                 add_archived_context(connection, missing, found)
+                is_behind = read_end(connection, k) < position
         except (SQLAlchemyError, ArchiveBusyError):
             found = self._look_back(k, position)
             if not _has_all(found, missing):
-                self._note(found)
                 raise
-        else:
-            if not _has_all(found, missing):
-                self._note(self._look_back(k, position))
+            return found
+        if not _has_all(found, missing):
+            _add_context(found, self._look_back(k, position))
+            if is_behind and not missing.sessions <= found.sessions.keys():
+                raise ArchiveBehindError
         return found
 
-    def _note(self, found: EventContext) -> None:
-        with self._lock:
-            for known, more in _each_kind(self._known, found):
-                known.update(more)
-
     def _look_back(self, k: int, position: EntryId) -> EventContext:
-        """What the stream had up to the position, as far as it is looked at; nothing, if it was before."""
+        """What the stream had up to the position, as far as it is looked at; nothing, if it was just now: then that is known."""
         found = EventContext()
-        if k in self._looked_back:
-            return found
+        with self._lock:
+            if monotonic() - self._looked_back_s.get(k, float("-inf")) < LOOK_BACK_INTERVAL_S:
+                return found
         earlier = redis_client.run_command(
             self._redis,
             ("XREVRANGE", keyspace.events_key(k), str(position), "-", "COUNT", ENTRIES_LOOKED_BACK),
         )
         for entry_id, fields in reversed(earlier):
             note_context(parse_entry(k, entry_id, fields)[0].records, found)
-        self._looked_back.add(k)
+        with self._lock:
+            self._looked_back_s[k] = monotonic()
+            _add_context(self._known, found)
         return found
 
 
@@ -196,8 +207,22 @@ def _has_all(found: EventContext, missing: MissingContext) -> bool:
     )
 
 
-def _each_kind(known: EventContext, found: EventContext) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """What is known of sessions, SMS and tickets, each with what was found of it."""
-    yield known.sessions, found.sessions
-    yield known.sms, found.sms
-    yield known.tickets, found.tickets
+def _copy_known(known: EventContext, missing: MissingContext, context: EventContext) -> None:
+    """Add to a context what is known of what is missing there."""
+    context.sessions.update(
+        (each, known.sessions[each]) for each in missing.sessions if each in known.sessions
+    )
+    context.sms.update((each, known.sms[each]) for each in missing.sms if each in known.sms)
+    context.tickets.update((each, known.tickets[each]) for each in missing.tickets if each in known.tickets)
+
+
+def _add_context(context: EventContext, more: EventContext) -> None:
+    """Add to a context what another has."""
+    context.sessions.update(more.sessions)
+    context.sms.update(more.sms)
+    context.tickets.update(more.tickets)
+
+
+def _forget_oldest(known: dict[Any, Any]) -> None:
+    for oldest in list(islice(known, max(0, len(known) - MOST_CONTEXTS_KEPT))):
+        del known[oldest]

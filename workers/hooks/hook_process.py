@@ -167,7 +167,8 @@ class HookProcess:
         if monotonic() - self._counted_s >= COUNTING_INTERVAL_S:
             self._counted_s = monotonic()
             living = await self.call(partial(process_registry.living_processes, self._redis))
-            self._processes = max(1, process_registry.count_by_role(living)["hooks"])
+            ready = {name: each for name, each in living.items() if each.is_ready}
+            self._processes = max(1, process_registry.count_by_role(ready)["hooks"])
 
     async def _renew_leases(self) -> None:
         """A runner whose token is another's, or a new one, ends; the endpoint is taken anew from where it is then."""
@@ -181,9 +182,9 @@ class HookProcess:
                 self._runners[name].lose()
 
     async def _take(self, names: Sequence[str]) -> None:
-        asked_s = monotonic()
-        tokens = await self.call(partial(self.store.take, names))
-        for name, token in zip(names, tokens, strict=True):
+        for name in names:
+            asked_s = monotonic()
+            (token,) = await self.call(partial(self.store.take, [name]))
             if token:
                 faults.reach("after_take_hook")
                 lease = await self.call(partial(self._load, self._hooks[name], token))

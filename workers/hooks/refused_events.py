@@ -36,8 +36,8 @@ def refused_event_letter(
         session=event.session,
         survey=event.survey,
         code=code,
-        why=reply.why,
-        tries=[FailedAttempt(at, code, reply.why)],
+        why=reply.sentence,
+        tries=[FailedAttempt(at, code, reply.sentence)],
         since=at,
         hook=hook,
     )

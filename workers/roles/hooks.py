@@ -3,7 +3,10 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from secrets import token_hex
+from threading import Event
 
 import redis
 import structlog
@@ -32,20 +35,34 @@ def run() -> None:
     deployment = open_deployment("hooks")
     stop = StopSignal()
     log.info("running", role="hooks", hooks=len(deployment.settings.hooks))
-    with process_registry.send_heartbeats(deployment.settings.redis_url, "hooks"):
+    ready = Event()
+    with process_registry.send_heartbeats(
+        deployment.settings.redis_url, "hooks", is_ready=ready.is_set
+    ) as send_heartbeat:
+
+        def note_ready() -> None:
+            """Others count on this process from now on."""
+            ready.set()
+            with suppress(redis.RedisError):  # it is said soon anyway
+                send_heartbeat()
+
         if not deployment.settings.hooks:
             stop.wait()  # a line of the Procfile stays
             return
-        asyncio.run(tell_until_stopped(deployment, stop))
+        asyncio.run(tell_until_stopped(deployment, stop, note_ready))
 
 
-async def tell_until_stopped(deployment: Deployment, stop: StopSignal) -> None:
+async def tell_until_stopped(
+    deployment: Deployment, stop: StopSignal, note_ready: Callable[[], None]
+) -> None:
+    """Tell endpoints until the process is told to stop; `note_ready` is called once it may begin."""
     settings = deployment.settings
     database = ArchiveDatabase(settings.archive_url)
     found = await _wait_for_archive(deployment, database, stop)
     if found is None:
         return
     source, pseudonyms = found
+    await asyncio.to_thread(note_ready)
     store = HookStore(deployment.lanes, f"{socket.gethostname()}:{os.getpid()}.{token_hex(4)}")
     async with EndpointClient(allow_private=settings.hooks_allow_private) as client:
         process = HookProcess(
@@ -62,9 +79,12 @@ async def tell_until_stopped(deployment: Deployment, stop: StopSignal) -> None:
         while not await asyncio.to_thread(stop.wait, RETRY_INTERVAL_S if failed else POLL_INTERVAL_S):
             try:
                 await process.run_round()
-            except redis.RedisError as e:
+            except Exception as e:
                 if failed != (failed := type(e).__name__):
-                    log.warning("Redis failed; it is tried again", error=failed)
+                    trace = None if isinstance(e, redis.RedisError) else e
+                    log.warning(
+                        "no endpoint is looked after; it is tried again", error=failed, exc_info=trace
+                    )
             else:
                 failed = ""
         await process.stop()

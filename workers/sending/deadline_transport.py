@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -22,14 +22,14 @@ from http.client import responses
 from io import BytesIO
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import BoundedSemaphore, Thread
+from threading import Thread
 from time import monotonic
 from typing import Any, cast
 
 import aiohttp
 import msgspec
 import requests
-from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from requests.utils import select_proxy
@@ -38,6 +38,7 @@ from yarl import URL
 
 from config.telemetry import faults
 from engine.model.errors import ParleyError
+from workers.sending.thread_resolver import GetAddrInfo, ThreadResolver
 
 MAX_ANSWER_BYTES = 2 << 20
 """The longest answer that is read: 200 messages of 1,600 characters, each written as an escape of six bytes, which is the
@@ -53,9 +54,6 @@ MAX_HEADER_LINE_BYTES = 65_536
 NEXT_ADDRESS_S = 0.25
 """How long an address of a host may be silent before the next one is tried beside it (RFC 8305, section 5)."""
 
-RESOLVING_TIMEOUT_S = 5.0
-"""How long a name is waited for by all who want it together; then it is asked for anew."""
-
 MAX_RESOLVING = 8
 """Names of one channel that are asked for at once. A resolver that hangs holds that many threads, and no try."""
 
@@ -64,10 +62,6 @@ LOOP_GRACE_S = 0.5
 
 _CLOSE_BY_RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no seconds: what the kernel has not got across by then is dropped, not sent again and again."""
-
-Addresses = Sequence[tuple[Any, ...]]
-GetAddrInfo = Callable[..., Addresses]
-"""As socket.getaddrinfo."""
 
 
 class ExchangeDeadline(msgspec.Struct, frozen=True):
@@ -149,7 +143,7 @@ class _Exchanger:
     """What runs in the thread: one loop, one session, and its kept connections."""
 
     def __init__(self, resolve: GetAddrInfo) -> None:
-        self._resolver = _ThreadResolver(resolve)
+        self._resolver = ThreadResolver(resolve, names_at_once=MAX_RESOLVING)
         self._used: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -269,42 +263,6 @@ class _LastLookBody(aiohttp.BytesPayload):
     def _is_dropped(self, transport: asyncio.Transport) -> bool:
         """Has the provider closed, or written to, a connection on which nothing is asked?"""
         return transport in self._used and wait_for_read(transport.get_extra_info("socket"), timeout=0.0)
-
-
-class _ThreadResolver(AbstractResolver):
-    """Asks for addresses in threads that nobody waits for: neither a try beyond its deadline, nor the process as it ends."""
-
-    def __init__(self, resolve: GetAddrInfo) -> None:
-        self._resolve = resolve
-        self._room = BoundedSemaphore(MAX_RESOLVING)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        if not self._room.acquire(blocking=False):
-            raise OSError(f"{MAX_RESOLVING} questions to the resolver are unanswered")
-        answer: Future[Addresses] = Future()
-
-        def ask() -> None:
-            answer.set_running_or_notify_cancel()
-            try:
-                kind, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
-                answer.set_result(self._resolve(host, port, family=family, type=kind, flags=flags))
-            except Exception as e:  # noqa: BLE001 (whoever waits gets it)
-                answer.set_exception(e)
-            finally:
-                self._room.release()
-
-        Thread(target=ask, name="resolve", daemon=True).start()
-        found = await asyncio.wait_for(asyncio.wrap_future(answer), RESOLVING_TIMEOUT_S)
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(hostname=host, host=at[0], port=at[1], family=kind, proto=proto, flags=flags)
-            for kind, _, proto, _, at in found
-        ]
-
-    async def close(self) -> None:
-        """There is nothing to be closed."""
 
 
 async def _read_answer(answer: aiohttp.ClientResponse) -> bytes:

@@ -142,7 +142,7 @@ class OptOutList:
             stored = redis_client.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
             amended, released = _without_opt_outs(stored, channels)
             now = redis_client.server_time_ms(self._redis)
-            records = [PersonOptedIn(now, channel, "") for channel in released]
+            records = [PersonOptedIn(now, channel, secrets.token_hex(8)) for channel in released]
             known: int = redis_client.run_command(
                 self._redis,
                 function_call(
