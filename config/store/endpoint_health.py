@@ -6,13 +6,14 @@ import msgspec
 
 class EndpointHealth(msgspec.Struct, frozen=True):
     """How an endpoint does: `failures` in a row since `since` (ms), the last of which is `why`. `level`: how often the circuit
-    has opened in a row, 0 if it is closed; it is open until `until` (ms)."""
+    has opened in a row, 0 if it is closed; it is open until `until` (ms), for `rest_ms` when that was decided."""
 
     failures: int = 0
     since: int = 0
     level: int = 0
     until: int = 0
     why: str = ""
+    rest_ms: int = 0
 
     @property
     def is_open(self) -> bool:

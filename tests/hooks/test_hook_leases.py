@@ -109,21 +109,19 @@ def test_processes_share_the_endpoints_and_go_on_with_those_of_one_that_ends(cli
     assert set(Counter((e["subject"], t.path) for t in endpoint.requests for e in t.events).values()) == {1}
 
 
-def test_an_endpoint_that_is_resumed_is_told_nothing_by_who_is_about_to_lose_it(
-    client, endpoint, monkeypatch
-):
+def test_an_endpoint_that_is_resumed_is_told_nothing_twice(client, endpoint, monkeypatch):
     """It is resumed at the worst moment: a process has renewed its lease just now."""
     operator = HookStore(client, "operator")
     operator.pause("crm", "the CRM moves house", "ada")
     read_marks, is_time = HookStore.read_marks, Event()
 
-    def resume_and_find(store, names):
+    def resume_and_read(store, names):
         if is_time.is_set():
             is_time.clear()
             operator.resume("crm")
         return read_marks(store, names)
 
-    monkeypatch.setattr(HookStore, "read_marks", resume_and_find)
+    monkeypatch.setattr(HookStore, "read_marks", resume_and_read)
     say(client, range(4))
     with telling(client, SHARDS, [hook_to(endpoint)]):
         until(lambda: operator.read(["crm"])["crm"].owner, 10, "it is taken")

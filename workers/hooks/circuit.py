@@ -31,9 +31,9 @@ class EndpointCircuit:
         return self.state.is_open
 
     def wait_ms(self, now: int) -> int:
-        """For how long nothing may be sent. If that is longer than it can be, the clock was set back, and it is over."""
+        """For how long nothing may be sent. If that is longer than was decided, the clock was set back, and it is over."""
         left_ms = self.state.until - now
-        return left_ms if 0 < left_ms <= MAX_RETRY_AFTER_MS else 0
+        return left_ms if 0 < left_ms <= self.state.rest_ms else 0
 
     def note_success(self) -> bool:
         """Answers whether that closed the circuit."""
@@ -45,11 +45,16 @@ class EndpointCircuit:
         """Count a failure of a request that took `took_ms`. Answers whether that opened the circuit, which was closed."""
         was_open = self.is_open
         failures = self.state.failures + 1
-        since = self.state.since if self.state.failures else now - took_ms
+        begun = now - took_ms
+        since = (
+            min(self.state.since, begun) if self.state.failures else begun
+        )  # the clock may have been set back
         opens = was_open or (failures >= CIRCUIT_FAILURES and now - since >= CIRCUIT_FAILURES_SPAN_MS)
         level = self.state.level + 1 if opens else 0
         rest_ms = min(CIRCUIT_OPEN_MAX_MS, CIRCUIT_OPEN_MIN_MS << min(level - 1, 30)) if opens else 0
-        wanted_ms = max(rest_ms, self.wait_ms(now), min(retry_after_ms, MAX_RETRY_AFTER_MS))
-        until = now + wanted_ms if wanted_ms else 0
-        self.state = EndpointHealth(failures, since, level, until, why)
+        asked_ms = min(retry_after_ms, MAX_RETRY_AFTER_MS)
+        left_ms = 0 if was_open else self.wait_ms(now)
+        rest_ms = max(left_ms, rest_ms, asked_ms)
+        until = now + rest_ms if rest_ms else 0
+        self.state = EndpointHealth(failures, since, level, until, why, rest_ms)
         return opens and not was_open
