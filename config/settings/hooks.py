@@ -17,7 +17,6 @@ from config.settings.config_errors import read_table, unknown_name_problem
 from engine.hooks.event_data import EVENT_DATA
 from engine.hooks.event_filter import EventFilter
 from engine.hooks.signature import InvalidSecretError, WebhookSecret, parse_secret
-from engine.model.errors import ParleyError
 from engine.model.public_addresses import is_public_host
 
 MAX_BATCH = 500
@@ -172,10 +171,3 @@ class _HookReader:
             except InvalidSecretError as e:
                 self._add_problem(f".secret_env: the secret in {variable}: {e}")
         return tuple(secrets)
-
-
-class UnknownHookError(ParleyError):
-    """No endpoint of this name is configured."""
-
-    def __init__(self, name: str, known: Collection[str]) -> None:
-        super().__init__(unknown_name_problem(f"hooks.{name}", name, known))

@@ -113,6 +113,7 @@ LAYOUTS: dict[str, Layout] = {
         (
             "archived_key", "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
             "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
+            "hook_lease_key", "hook_fence_key", "hook_positions_key", "hook_circuit_key", "hook_pause_key",
         ),
         Move.text,
     ),

@@ -346,8 +346,8 @@ def test_a_line_of_json_is_a_session_with_all_that_it_has(archive, tmp_path):
     assert told["answers"]["temperature"]["raw"] == "98,6 F"
 
 
-def test_what_the_person_sent_beside_words_is_counted_and_its_places_told(reach, any_archive, tmp_path):
-    archive = reach(any_archive)
+def test_what_the_person_sent_beside_words_is_counted_and_its_places_told(reach, archive_url, tmp_path):
+    archive = reach(archive_url)
     archive.add_survey(SURVEY)
     pictured = archive.add_session(ANSWERS[:2], how="")
     archive.add_session(ANSWERS[:1], how="idle")

@@ -45,10 +45,9 @@ class EndpointCircuit:
         """Count a failure of a request that took `took_ms`. Answers whether that opened the circuit, which was closed."""
         was_open = self.is_open
         failures = self.state.failures + 1
-        begun = now - took_ms
-        since = (
-            min(self.state.since, begun) if self.state.failures else begun
-        )  # the clock may have been set back
+        since = now - took_ms
+        if self.state.failures:
+            since = min(self.state.since, since)  # the second, if the clock was set back
         opens = was_open or (failures >= CIRCUIT_FAILURES and now - since >= CIRCUIT_FAILURES_SPAN_MS)
         level = self.state.level + 1 if opens else 0
         rest_ms = min(CIRCUIT_OPEN_MAX_MS, CIRCUIT_OPEN_MIN_MS << min(level - 1, 30)) if opens else 0
