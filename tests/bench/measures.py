@@ -7,10 +7,10 @@ repeated with the two alternating, and its medians are reported. Rates are of SM
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from os import cpu_count
+from os import cpu_count, environ
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from engine.model.effects import Effects
 from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.archive_side import archiving_rate, fill_streams, raw_rate
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
+from tests.bench.hooks_side import posting_rate, telling_rate, waiting_events
 from tests.bench.load import Load
 from tests.bench.parley_side import SHARDS, Lanes, batches
 from tests.bench.signatures import signature_costs
@@ -70,12 +71,13 @@ class Scale(msgspec.Struct, frozen=True):
     invitations: int = 100_000
     talk_s: float = 5.0  # beside a campaign
     archived_sessions: int = 15_000
+    told_sessions: int = 1_500
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
     half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
-    archived_sessions=3_000,
+    archived_sessions=3_000, told_sessions=150,
 )  # fmt: skip
 
 
@@ -290,17 +292,27 @@ def _parley_webhooks(bench: Bench) -> float:
 
 
 def _falcon_webhooks(bench: Bench) -> float:
+    with bench.parley() as deployment, _falcon(deployment.environment) as url:
+        load = _load(f"{url}?token=t", bench.scale.load_s)
+        answered = int(requests.get(url, timeout=DEADLINE_S).text)
+        assert answered == load.acknowledged, f"{load.acknowledged} acknowledged, {answered} answered"
+        return load.rate
+
+
+@contextmanager
+def _falcon(environment: Mapping[str, str]) -> Iterator[str]:
+    """A Falcon application that does nothing; yields where it takes what is posted."""
     port = free_port()
-    with TemporaryDirectory() as folder, bench.parley() as deployment:
-        environment = {**deployment.environment, "PORT": str(port)}
-        process = Process("noop", "python -m tests.bench.noop", environment, Path(folder) / "noop.log")
+    with TemporaryDirectory() as folder:
+        process = Process(
+            "noop",
+            "python -m tests.bench.noop",
+            {**environment, "PORT": str(port)},
+            Path(folder) / "noop.log",
+        )
         try:
             until(lambda: _answers(port), DEADLINE_S, "the application answers")
-            url = f"http://127.0.0.1:{port}/webhooks/clinic?token=t"
-            load = _load(url, bench.scale.load_s)
-            answered = int(requests.get(url, timeout=DEADLINE_S).text)
-            assert answered == load.acknowledged, f"{load.acknowledged} acknowledged, {answered} answered"
-            return load.rate
+            yield f"http://127.0.0.1:{port}/webhooks/clinic"
         finally:
             process.kill9()
 
@@ -654,6 +666,26 @@ def archive(bench: Bench) -> list[Measure]:
     return found
 
 
+def hooks(bench: Bench) -> Measure:
+    """Events of conversations that wait in the event streams, told by one process to an endpoint that does nothing, one in a
+    request and up to 100; beside the same, posted one after the other by a loop with requests."""
+    bench.clear()
+    client = redis_client.connect(bench.valkey.url)
+    fill_streams(client, bench.scale.told_sessions)
+    events = waiting_events(client)
+    with _falcon(environ) as url:
+        ours, theirs = bench.paired(
+            lambda: telling_rate(client, url, 1, len(events)), lambda: posting_rate(url, events)
+        )
+        batches = median(telling_rate(client, url, 100, len(events)) for _ in range(bench.scale.repeats))
+        posts = int(requests.get(url, timeout=DEADLINE_S).text)
+    client.close()
+    assert posts > 2 * len(events) * bench.scale.repeats, f"{posts} requests arrived"
+    measure = _rates("hooks", ours, theirs, "events/s", "a loop with requests")
+    measure.extra["batches_of_100"] = (batches, measure.other)
+    return measure
+
+
 def _entries_made(bench: Bench) -> float:
     """Entries a second that the pipeline adds to the streams while 256 people talk at once."""
     with bench.parley() as deployment:
@@ -684,4 +716,5 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "lint_1000_s": lambda bench: [lints(bench)],
     "archive_sqlite": archive,
     "archive_postgresql": archive,
+    "hooks": lambda bench: [hooks(bench)],
 }

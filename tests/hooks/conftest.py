@@ -24,7 +24,7 @@ def endpoint():
 def _impatient(monkeypatch):
     monkeypatch.setattr(endpoint_runner, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(endpoint_runner, "LONGEST_RETRY_S", 0.05)
-    monkeypatch.setattr(endpoint_runner, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(endpoint_runner, "COMMIT_RETRY_S", 0.01)
     monkeypatch.setattr(hook_process, "SHARING_INTERVAL_S", 0.02)
     monkeypatch.setattr(circuit, "CIRCUIT_FAILURES_SPAN_MS", 50)
     monkeypatch.setattr(circuit, "CIRCUIT_OPEN_MIN_MS", 20)

@@ -37,8 +37,8 @@ log = structlog.get_logger()
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 5.0
 """How long a request rests that failed, while the circuit is closed: at first, and after many tries."""
 
-LOOK_INTERVAL_S = 0.2
-"""How often it is looked whether a pause is over."""
+COMMIT_RETRY_S = 0.2
+"""How soon positions are stored again that Redis did not take."""
 
 LEASE_MARGIN_S = 1.0
 """How long before the end of its lease a process begins nothing more."""
@@ -91,9 +91,8 @@ class EndpointRunner:
         self._is_paused = False
         self._positions = dict(lease.positions)
         self._circuit = EndpointCircuit(decode_circuit(lease.circuit))
-        self._told_tips: dict[
-            int, EntryId
-        ] = {}  # the last id of shards of which all was told when it was that
+        # of each shard, the last id that its stream had given out when all was told
+        self._told_tips: dict[int, EntryId] = {}
         self._done: dict[int, set[str]] = {}  # events beyond the position that are over
         self._failures: dict[int, int] = {}  # of requests in a row
         self._rests_until_s: dict[int, float] = {}
@@ -330,7 +329,7 @@ class EndpointRunner:
                 return  # another shard has taken them along
             taken, self._uncommitted = self._uncommitted, {}
             while not await self._try_to_move(taken):
-                await self._rest(LOOK_INTERVAL_S)
+                await self._rest(COMMIT_RETRY_S)
 
     async def _try_to_move(self, moves: Mapping[int, EntryId]) -> bool:
         """False if Redis is away."""
