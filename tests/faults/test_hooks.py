@@ -274,7 +274,7 @@ def test_a_redis_that_is_started_again_with_all_that_it_had_costs_nothing(
     process = deployment.spawn("hooks")
     until(lambda: len(endpoint.requests) >= 20, 30, "it is under way")
     own_valkey.kill9()
-    until(lambda: b"Redis failed" in process.log.read_bytes(), 30, "it says that Redis is away")
+    until(lambda: b"no endpoint is looked after" in process.log.read_bytes(), 30, "it says so")
     told = len(endpoint.requests)
     own_valkey.start()
     hurries.set()

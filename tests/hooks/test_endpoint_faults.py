@@ -12,7 +12,7 @@ from tests.hooks.test_telling import EVENTS_OF_A_TALK, SHARDS, say, sender
 from tests.support.hook_endpoint import Answer, hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
-from workers.hooks import event_source
+from workers.hooks import circuit, event_source
 from workers.hooks.hook_store import HookStore
 from workers.hooks.refused_events import event_of_letter
 from workers.store import dead_letter_store
@@ -246,3 +246,18 @@ def test_an_endpoint_whose_words_are_no_text_is_an_endpoint_all_the_same(client,
     (letter,) = letters_of(client)
     assert letter.code == "422"
     assert letter.why.isprintable()
+
+
+def test_of_batches_that_are_refused_the_rest_arrives_though_the_circuit_is_open(client, monkeypatch):
+    """Each probe comes to something: what was refused together is not sent together again."""
+    monkeypatch.setattr(circuit, "CIRCUIT_FAILURES", 1)
+    monkeypatch.setattr(circuit, "CIRCUIT_FAILURES_SPAN_MS", 0)
+
+    def answer(told):
+        return Answer(422) if any(event["type"] == "answer.given" for event in told.events) else Answer()
+
+    with hook_endpoint(answer) as endpoint:
+        say(client, range(6))
+        with telling(client, SHARDS, [hook_to(endpoint, batch=10)]):
+            until(lambda: distinct(endpoint) == {f"s{n}": 6 for n in range(6)}, 20, "the rest is told")
+            until(lambda: len(letters_of(client)) == 6, 10, "what was refused is put aside")

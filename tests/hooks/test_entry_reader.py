@@ -12,6 +12,7 @@ from tests.support.archiving import add_entries, archive_everything, talk
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
 from workers.hooks import endpoint_runner, event_source
+from workers.hooks.archive_questions import ArchiveQuestions
 from workers.hooks.entry_reader import EntryReader
 
 
@@ -48,7 +49,7 @@ def test_nothing_is_left_out_and_nothing_comes_twice_however_much_was_trimmed(cl
     everything = ids(client, 0)
     archive_everything(client, 1, archive)
     trim(client, 0, kept)
-    reader = EntryReader(client, archive.reading)
+    reader = EntryReader(client, ArchiveQuestions(client, archive))
     for at, position in enumerate([BEGINNING, *everything]):
         assert read_all(reader, 0, position, most) == everything[at:]
     add_entries(client, 0, sender(3), talk("s3", AT))
@@ -62,7 +63,7 @@ def test_what_is_deleted_is_not_told(client, archive):
     add_entries(client, 0, sender(1), talk("s1", AT))
     first, second, third, fourth = ids(client, 0)
     client.xdel(keyspace.events_key(0), str(second), str(third))
-    reader = EntryReader(client, archive.reading)
+    reader = EntryReader(client, ArchiveQuestions(client, archive))
     for position in (first, second, third):
         assert read_all(reader, 0, position, 100) == [fourth]
 
@@ -119,7 +120,7 @@ def test_where_a_moment_begins(client, archive):
     archive_everything(client, 1, archive)
     for kept in (4, 2, 0):
         trim(client, 0, kept)
-        reader = EntryReader(client, archive.reading)
+        reader = EntryReader(client, ArchiveQuestions(client, archive))
         for before_ms, found in [
             (0, BEGINNING),
             (AT, BEGINNING),

@@ -31,6 +31,7 @@ from workers.archiving.stream_reader import read_tips
 from workers.commands.cli_options import DurationParam, operator_option
 from workers.commands.connect import connect_lanes, load_settings_in_use
 from workers.commands.reports.open_archive import open_archive_or_warn
+from workers.hooks.archive_questions import ArchiveQuestions
 from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
 from workers.hooks.entry_reader import EntryReader
 from workers.hooks.hook_store import HookStore
@@ -211,7 +212,7 @@ def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
             raise click.ClickException(
                 "where that moment is, only the archive knows: rewind once it can be read, or --to beginning"
             )
-        reader = EntryReader(client, None if archive is None else archive.reading)
+        reader = EntryReader(client, None if archive is None else ArchiveQuestions(client, archive))
         places = _places(deployment, reader, since)
     _store(deployment).rewind(name, places)
     if as_json:

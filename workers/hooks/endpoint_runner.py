@@ -94,6 +94,9 @@ class EndpointRunner:
         # of each shard, the last id that its stream had given out when all was told
         self._told_tips: dict[int, EntryId] = {}
         self._done: dict[int, set[str]] = {}  # events beyond the position that are over
+        self._alone: set[int] = (
+            set()
+        )  # shards whose events are sent one by one, as some were refused together
         self._failures: dict[int, int] = {}  # of requests in a row
         self._rests_until_s: dict[int, float] = {}
         self._busy: dict[int, asyncio.Task[None]] = {}
@@ -214,11 +217,13 @@ class EndpointRunner:
         """Tell events, and move the position to `at`, behind all of them."""
         done = self._done.get(k, ())
         left = [each for each in events if each.id not in done]
-        for first in range(0, len(left), self.hook.batch):
+        most = 1 if k in self._alone else self.hook.batch
+        for first in range(0, len(left), most):
             is_begun = first > 0 or len(left) < len(events)
-            await self._deliver(k, left[first : first + self.hook.batch], is_begun=is_begun)
+            await self._deliver(k, left[first : first + most], is_begun=is_begun)
         self._positions[k] = at
         self._done.pop(k, None)
+        self._alone.discard(k)
         faults.reach("before_hook_commit")
         await self._commit({k: at})
         faults.reach("after_hook_commit")
@@ -257,6 +262,7 @@ class EndpointRunner:
         if reply.outcome == "delivered":
             metrics.HOOK_EVENTS.labels(self.hook.name, "delivered").inc(len(events))
         elif len(events) > 1:
+            self._alone.add(k)
             for n, each in enumerate(events):
                 await self._deliver(k, [each], is_begun=is_begun or n > 0)
             return

@@ -11,29 +11,24 @@ nobody would ever read. An endpoint whose position is gone like that goes back b
 again what happened since: it knows repeats by their ids.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import redis
 import structlog
-from sqlalchemy import Connection
 
 from config.archive.archived_entries import ArchivedEntry, read_end, read_last_before, read_shard_entries
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS, find_lost
 from workers.archiving.stream_reader import parse_entry, read_after, read_state
+from workers.hooks.archive_questions import ArchiveQuestions
 
 log = structlog.get_logger()
 
 ENTRIES_A_PAGE = 100
 
 _NO_END_MS = 2**53
-
-
-OpenArchive = Callable[[], AbstractContextManager[Connection]]
-"""Begins a transaction that reads the archive."""
 
 
 class EntryPage(NamedTuple):
@@ -47,20 +42,19 @@ class EntryPage(NamedTuple):
 class EntryReader:
     """Reads the shards of one deployment; of the event streams alone, while there is no archive."""
 
-    def __init__(self, client: redis.Redis, open_archive: OpenArchive | None) -> None:
+    def __init__(self, client: redis.Redis, archive: ArchiveQuestions | None) -> None:
         self._redis = client
-        self._open_archive = open_archive
+        self._archive = archive
 
     def read(self, k: int, position: EntryId, most: int = ENTRIES_A_PAGE) -> EntryPage:
-        """Read at most `most` entries of shard `k`. Raises redis.RedisError and sqlalchemy.exc.SQLAlchemyError."""
+        """Read at most `most` entries of shard `k`. Raises redis.RedisError, sqlalchemy.exc.SQLAlchemyError and
+        ArchiveBusyError."""
         page = read_after(self._redis, k, position, most)
         if not page.has_position and position != BEGINNING and self._is_lost(k, position):
             position = self._go_back(k, position)
             page = read_after(self._redis, k, position, most)
         entries = [_entry(k, entry_id, fields) for entry_id, fields in page.entries]
-        may_be_trimmed = (
-            self._open_archive is not None and not page.has_position and self._may_be_trimmed(k, position)
-        )
+        may_be_trimmed = not page.has_position and self._may_be_trimmed(k, position)
         if may_be_trimmed and (trimmed := self._read_trimmed(k, position, entries, most)):
             return EntryPage(position, trimmed, is_all=False)
         return EntryPage(position, entries, is_all=len(entries) < most)
@@ -73,10 +67,9 @@ class EntryReader:
         )
         if found:
             return EntryId.parse(found[0][0])
-        if self._open_archive is None:
+        if self._archive is None or not self._archive.is_there():
             return BEGINNING
-        with self._open_archive() as connection:
-            return read_last_before(connection, k, before_ms)
+        return self._archive.ask(lambda connection: read_last_before(connection, k, before_ms))
 
     def _may_be_trimmed(self, k: int, position: EntryId) -> bool:
         """Whether there may have been entries after the position that the stream, which was read before, had no more."""
@@ -88,10 +81,9 @@ class EntryReader:
         then whoever archives waits too (workers/archiving/lost_tail.py)."""
         if not find_lost([position], read_state(self._redis, k)):
             return False
-        if self._open_archive is None:
+        if self._archive is None or not self._archive.is_there():
             return True
-        with self._open_archive() as connection:
-            return read_end(connection, k) < position
+        return self._archive.ask(lambda connection: read_end(connection, k)) < position
 
     def _go_back(self, k: int, position: EntryId) -> EntryId:
         back = self.find_last_before(k, position.ms - LONGEST_LOST_TAIL_MS)
@@ -102,12 +94,13 @@ class EntryReader:
         self, k: int, position: EntryId, found: Sequence[ArchivedEntry], most: int
     ) -> list[ArchivedEntry]:
         """What the archive has between the position and the first entry that the stream has after it."""
-        if self._open_archive is None:
+        if self._archive is None or not self._archive.is_there():
             return []
         first = found[0].id if found else None
         until_ms = first.ms if first else _NO_END_MS
-        with self._open_archive() as connection:
-            archived = read_shard_entries(connection, k, position, until_ms, most)
+        archived = self._archive.ask(
+            lambda connection: read_shard_entries(connection, k, position, until_ms, most)
+        )
         return [entry for entry in archived if first is None or entry.id < first]
 
 

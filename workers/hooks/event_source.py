@@ -5,10 +5,9 @@ said who is erased meanwhile is told no longer than that.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import islice
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from engine.hooks.hook_events import HookEntry, HookEvent, StreamPlace, events_o
 from engine.model.errors import ParleyError
 from engine.model.events import session_of_sms_id
 from workers.archiving.stream_reader import parse_entry
+from workers.hooks.archive_questions import ArchiveBusyError, ArchiveQuestions
 from workers.hooks.entry_reader import EntryReader
 
 log = structlog.get_logger()
@@ -47,14 +47,6 @@ LOOK_BACK_INTERVAL_S = 60.0
 
 SAME_PAGE_WAIT_S = 0.2
 """How long a page is waited for that another thread reads; then it is read twice."""
-
-ARCHIVE_READS_AT_ONCE = 4
-ARCHIVE_PATIENCE_S = 10.0
-"""How long a statement may take there."""
-
-
-class ArchiveBusyError(ParleyError):
-    """As many reads of the archive are under way as may be."""
 
 
 class ArchiveBehindError(ParleyError):
@@ -77,9 +69,8 @@ class EventSource:
 
     def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
         self._redis = client
-        self._database = database
-        self._places = BoundedSemaphore(ARCHIVE_READS_AT_ONCE)
-        self._reader = EntryReader(client, None if database is None else self._open_archive)
+        self._archive = None if database is None else ArchiveQuestions(client, database)
+        self._reader = EntryReader(client, self._archive)
         self._known = EventContext()
         self._looked_back_s: dict[int, float] = {}
         self._pages: OrderedDict[tuple[int, EntryId], EventPage] = OrderedDict()
@@ -103,17 +94,6 @@ class EventSource:
         finally:
             if is_first:
                 reading.release()
-
-    @contextmanager
-    def _open_archive(self) -> Iterator[Connection]:
-        """Raises ArchiveBusyError if others are reading, so that an archive that hangs holds up no more threads than these."""
-        if self._database is None or not self._places.acquire(blocking=False):
-            raise ArchiveBusyError
-        try:
-            with self._database.reading(ARCHIVE_PATIENCE_S) as connection:
-                yield connection
-        finally:
-            self._places.release()
 
     def _kept_page(self, k: int, position: EntryId) -> EventPage | None:
         with self._lock:
@@ -160,13 +140,16 @@ class EventSource:
         at too while the archive is behind or away: then it has to have all that is missing, as what events say, and whom they
         are told, shall not depend on how far the archive is. Else raises sqlalchemy.exc.SQLAlchemyError, ArchiveBusyError or
         ArchiveBehindError."""
-        if self._database is None:
-            return self._look_back(k, position)
         found = EventContext()
+
+        def read(connection: Connection) -> bool:
+            add_archived_context(connection, missing, found)
+            return read_end(connection, k) < position
+
         try:
-            with self._open_archive() as connection:
-                add_archived_context(connection, missing, found)
-                is_behind = read_end(connection, k) < position
+            if self._archive is None or not self._archive.is_there():
+                return self._look_back(k, position)
+            is_behind = self._archive.ask(read)
         except (SQLAlchemyError, ArchiveBusyError):
             found = self._look_back(k, position)
             if not _has_all(found, missing):

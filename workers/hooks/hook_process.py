@@ -23,9 +23,10 @@ from config.telemetry import faults, process_registry
 from engine.hooks.cloud_events import render_event
 from engine.hooks.hook_events import HookEvent
 from workers.archiving.stream_reader import StreamTips, read_tips
+from workers.hooks.archive_questions import ArchiveBusyError
 from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
 from workers.hooks.endpoint_runner import EndpointRunner
-from workers.hooks.event_source import ArchiveBusyError, EventSource
+from workers.hooks.event_source import EventSource
 from workers.hooks.hook_store import HookLease, HookStore
 from workers.hooks.refused_events import put_aside, refused_event_letter
 

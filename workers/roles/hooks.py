@@ -103,7 +103,7 @@ async def _wait_for_archive(
                 pseudonyms = await asyncio.to_thread(read_pseudonyms, database)
                 return EventSource(deployment.lanes, database), pseudonyms
             if can_do_without and not await asyncio.to_thread(has_schema, database):
-                return EventSource(deployment.lanes, None), None
+                return EventSource(deployment.lanes, database), None
             why = "there is none yet, or it is another deployment's"
         except (redis.RedisError, SQLAlchemyError, ConfigError) as e:
             why = type(e).__name__
