@@ -15,10 +15,13 @@ import requests
 from config.store import function_calls, keyspace, redis_client
 from config.store.audit import record_operator
 from config.store.server_functions import (
+    HookPosition,
+    MoveHook,
     ReleasedInvitation,
     ReleaseInvitations,
     ReserveOutbox,
     ServerFunction,
+    TakeHook,
     TakeTokens,
 )
 from engine.model.events import (
@@ -307,6 +310,7 @@ class Scene:
         self._lanes.set(
             keyspace.ARCHIVE_RETENTION_KEY, ""
         )  # as an archive leaves it that is older than an hour
+        self._tell()
         for web in self._parley.of("web"):
             web.terminate()
 
@@ -330,6 +334,24 @@ class Scene:
             invitations=[released],
         )
         assert self._call(call) == [1]
+
+    def _tell(self) -> None:
+        """As a process of hooks does that has an endpoint, which fails; and as who pauses it."""
+        names = {"lease": keyspace.hook_lease_key("crm"), "circuit": keyspace.hook_circuit_key("crm")}
+        take = TakeHook(
+            lease=names["lease"], fence=keyspace.hook_fence_key("crm"), owner="told", lease_ms=LEFT_MS
+        )
+        token, now = self._call(take)
+        move = MoveHook(
+            **names,
+            positions=keyspace.hook_positions_key("crm"),
+            token=token,
+            lease_ms=LEFT_MS,
+            circuit_state=b'{"failures":9,"since":%d,"level":2,"until":%d,"why":"503"}' % (now, now),
+            moves=[HookPosition(shard=0, entry_id=f"{now}-0")],
+        )
+        assert self._call(move) == 1
+        self._lanes.set(keyspace.hook_pause_key("crm"), self._lanes.get(keyspace.pause_key(PAUSED)) or b"")
 
     def _rest(self, name: str, owner: bytes) -> None:
         """Let the sender rest, as one does who waits for what `owner` says."""

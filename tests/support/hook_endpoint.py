@@ -32,6 +32,14 @@ class Told(NamedTuple):
     events: Sequence[Event]
 
 
+class _EndpointServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1_024  # else connections are refused that come together
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: connections end as the test wants it."""
+
+
 class HookEndpoint:
     """Listens on loopback from its making until it is closed."""
 
@@ -41,8 +49,7 @@ class HookEndpoint:
         self.taken: list[Event] = []
         self.faults: list[str] = []
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _EndpointServer(("127.0.0.1", 0), self._handler())
         Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
