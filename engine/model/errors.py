@@ -47,11 +47,11 @@ ParleyError
     FileExistsAlreadyError             workers.exporting.output_file
     ParquetMissingError                workers.exporting.parquet_writer
     TooManyColumnsError                workers.exporting.xlsx_writer
+    ArchiveBusyError                   workers.hooks.archive_questions
     _ForbiddenAddressError             workers.hooks.endpoint_client
     PutOffError                        workers.hooks.endpoint_runner
     RunnerStoppedError                 workers.hooks.endpoint_runner
     ArchiveBehindError                 workers.hooks.event_source
-    ArchiveBusyError                   workers.hooks.event_source
     EmbeddedServerError                workers.runtime.embedded_redis
     NothingSentError                   workers.sending.deadline_transport
     TooLateToSendError                 workers.sending.deadline_transport

@@ -209,10 +209,12 @@ def test_a_person_who_is_erased_while_an_endpoint_is_away_is_not_told_of_when_it
     with hook_endpoint(lambda _: Answer() if works.is_set() else Answer(500)) as endpoint:
         say(client, [1, 2])
         store = HookStore(client, "operator")
-        with telling(client, SHARDS, [hook_to(endpoint)]):
+        with telling(client, SHARDS, [hook_to(endpoint)]) as process:
             until(lambda: endpoint.requests, 10, "it is tried")
             if deed == "pause":
                 store.pause("crm", "x", "ada")
+                runner = process._runners["crm"]
+                until(lambda: runner._is_paused and not runner._busy, 10, "nothing is under way")
             else:
                 until(lambda: len(endpoint.requests) > 8, 10, "it has failed for a while")
             key = keyspace.events_key(keyspace.shard_of(sender(1), SHARDS))

@@ -10,18 +10,16 @@ waits for little. A sweep that dies half-way is gone on with by the next one.
 from collections.abc import Iterator, Sequence
 
 import msgspec
-import redis
 import structlog
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_
 
 from config.archive import tables
-from config.archive.archive_schema import has_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archived_versions import load_archived_versions
-from workers.archiving.deployment_pairing import is_of_another_deployment
+from workers.archiving.deployment_pairing import is_ours
 from workers.archiving.row_deletion import (
     ENTRY_TABLES,
     SESSION_TABLES,
@@ -81,14 +79,6 @@ def sweep_archive_hourly(deployment: Deployment, database: ArchiveDatabase) -> R
     if swept != RetentionCounts():
         log.info("what was said in old sessions is deleted from the archive", **msgspec.structs.asdict(swept))
     return swept
-
-
-def is_ours(client: redis.Redis, database: ArchiveDatabase) -> bool:
-    """Return whether there is an archive, of this deployment."""
-    if not has_schema(database):
-        return False
-    with database.reading() as connection:
-        return not is_of_another_deployment(client, connection)
 
 
 def run_retention(

@@ -11,6 +11,7 @@ import redis
 from sqlalchemy import Connection, Select, select
 
 from config.archive import tables
+from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase, dialect_insert
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
@@ -24,6 +25,14 @@ def is_of_another_deployment(client: redis.Redis, connection: Connection) -> boo
     stored = connection.execute(_stored_id()).scalar()
     found = redis_client.run_command(client, ("GET", keyspace.DEPLOYMENT_KEY))
     return bool(stored and found and stored != found)
+
+
+def is_ours(client: redis.Redis, database: ArchiveDatabase) -> bool:
+    """Return whether there is an archive, of this deployment."""
+    if not has_schema(database):
+        return False
+    with database.reading() as connection:
+        return not is_of_another_deployment(client, connection)
 
 
 def pair_with_redis(client: redis.Redis, database: ArchiveDatabase, shards: int) -> bytes:

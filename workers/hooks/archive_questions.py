@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from config.archive.database import ArchiveDatabase
 from engine.model.errors import ParleyError
-from workers.archiving.archive_retention import is_ours
+from workers.archiving.deployment_pairing import is_ours
 
 QUESTIONS_AT_ONCE = 4
 

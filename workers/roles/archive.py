@@ -10,9 +10,9 @@ from config.archive.pseudonyms import read_pseudonyms
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from workers.archiving.archive_loop import archive_until_stopped
-from workers.archiving.archive_retention import is_ours, sweep_archive_hourly
+from workers.archiving.archive_retention import sweep_archive_hourly
 from workers.archiving.audit_mover import move_audit
-from workers.archiving.deployment_pairing import pair_with_redis
+from workers.archiving.deployment_pairing import is_ours, pair_with_redis
 from workers.archiving.stream_archiver import StreamArchiver
 from workers.roles.worker_process import StopSignal, open_deployment
 from workers.store.deployment import Deployment

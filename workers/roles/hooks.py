@@ -17,7 +17,7 @@ from config.archive.database import ArchiveDatabase
 from config.archive.pseudonyms import Pseudonyms, read_pseudonyms
 from config.settings.config_errors import ConfigError
 from config.telemetry import process_registry
-from workers.archiving.archive_retention import is_ours
+from workers.archiving.deployment_pairing import is_ours
 from workers.hooks.endpoint_client import EndpointClient
 from workers.hooks.event_source import EventSource
 from workers.hooks.hook_process import POLL_INTERVAL_S, HookProcess
