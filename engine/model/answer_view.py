@@ -21,12 +21,12 @@ def view_answer(answer: Answer) -> AnswerView:
     several = isinstance(answer.value, tuple)
     return AnswerView(
         raw=answer.raw,
-        value=list(answer.value) if isinstance(answer.value, tuple) else _writable(answer.value),
+        value=list(answer.value) if isinstance(answer.value, tuple) else writable_value(answer.value),
         index=answer.index if answer.index >= 0 and not several else UNSET,
         indexes=list(answer.indexes) if several else UNSET,
     )
 
 
-def _writable(value: str | float) -> str | int | float | bool:
+def writable_value(value: str | float) -> str | int | float | bool:
     """JSON has no infinity, which a person may write: 1e999."""
     return str(value) if isinstance(value, float) and not isfinite(value) else value

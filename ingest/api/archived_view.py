@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.archive.pseudonyms import Pseudonyms
 from config.archive.session_pages import SessionOrder, SessionRows
-from engine.model.answer_view import AnswerView
+from engine.model.answer_view import AnswerView, writable_value
 from engine.model.events import RefusalReason, SessionEnding
 from ingest.api.invitation_parser import utc_datetime
 from ingest.api.page_cursor import write_cursor
@@ -188,5 +188,5 @@ def _single_value(row: Any) -> str | int | float | bool:
         return bool(row.value_yes)
     if row.value_number is not None:
         number: float = row.value_number
-        return int(row.value) if str(row.value).lstrip("-").isdigit() else number
+        return int(row.value) if str(row.value).lstrip("-").isdigit() else writable_value(number)
     return row.value or ""

@@ -101,6 +101,14 @@ def test_a_result_is_the_session_as_the_archive_has_it(api, archive):
     assert (reply.json()["more"], reply.json()["completeUntil"]) == (False, "2023-11-14T22:13:20.003000Z")
 
 
+def test_a_number_beyond_all_is_told_as_a_session_tells_it(api, archive):
+    """JSON has no infinity."""
+    archive.add(0, AT, PERSON, *finished_session(session_id(1), AT, temperature=float("inf")))
+    archive.read_all_until(AT + 1)
+    (result,) = get(api, "clinic/results").json()["results"]
+    assert result["answers"]["temperature"]["value"] == "inf"
+
+
 def test_results_are_of_what_is_over_and_sessions_of_what_has_opened(api, archive):
     opened, *_ = finished_session(session_id(1), AT)
     archive.add(0, AT, PERSON, opened)
