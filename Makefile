@@ -8,7 +8,7 @@ SOURCES := config engine ingest workers tests
 # twenty seconds of a core, each time.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install run phone test quick check databases format figures bench soak upgrade shifted busy lock clean
+.PHONY: install run phone test quick check databases stories format figures bench soak upgrade shifted busy lock clean
 
 install: .venv/installed
 
@@ -26,7 +26,7 @@ phone: install
 	@$(BIN)/parley phone
 
 test: install
-	$(BIN)/python -m pytest -m "not databases"
+	$(BIN)/python -m pytest -m "not databases and not stories"
 
 # What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed,
 # and of what is drawn at random a fifth.
@@ -47,6 +47,10 @@ check: install
 # The tests that need a PostgreSQL server: what `check` says of an archive on SQLite, said of one on PostgreSQL.
 databases: install
 	$(BIN)/python -m pytest -m databases
+
+# What takes minutes: a deployment of which everything fails, by the ledger of a soak, and by the alerts of a real Prometheus.
+stories: install
+	$(BIN)/python -m pytest -m stories
 
 format: install
 	$(BIN)/ruff format $(SOURCES)

@@ -544,6 +544,7 @@ def the_lanes(story, world, town):
     story.wait("ParleySpoolFilling", "ParleySpoolFull", "ParleyRefusesWebhooks")
 
 
+@pytest.mark.stories
 def test_alerts_fire_when_their_faults_are_there_and_every_panel_shows_something(story, subtests):
     """One test, so that the story is told once, whoever runs the tests; it tells of each alert and panel by itself."""
     with subtests.test("nothing fires while all is well"):
