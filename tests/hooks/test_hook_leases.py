@@ -8,7 +8,7 @@ from config.store.entry_id import BEGINNING, EntryId
 from config.telemetry.process_registry import ProcessHeartbeat, store_heartbeat
 from tests.hooks.test_telling import SHARDS, say
 from tests.support.hook_endpoint import Answer, hook_endpoint
-from tests.support.telling import hook_to, telling
+from tests.support.telling import hook_to, owner_of, telling
 from tests.support.waiting import until
 from workers.hooks import hook_process
 from workers.hooks.hook_store import HOOK_LEASE_MS, HookStore
@@ -94,8 +94,7 @@ def test_processes_share_the_endpoints_and_go_on_with_those_of_one_that_ends(cli
     hooks = [hook_to(endpoint, f"h{n}", f"/{n}", events=["session.ended"]) for n in range(10)]
 
     def owners():
-        found = HookStore(client, "test").read([hook.name for hook in hooks])
-        return Counter(each.owner for each in found.values())
+        return Counter(owner_of(client, hook.name) for hook in hooks)
 
     with telling(client, SHARDS, hooks):
         with telling(client, SHARDS, hooks):
@@ -124,7 +123,7 @@ def test_an_endpoint_that_is_resumed_is_told_nothing_twice(client, endpoint, mon
     monkeypatch.setattr(HookStore, "read_marks", resume_and_read)
     say(client, range(4))
     with telling(client, SHARDS, [hook_to(endpoint)]):
-        until(lambda: operator.read(["crm"])["crm"].owner, 10, "it is taken")
+        until(lambda: owner_of(client, "crm"), 10, "it is taken")
         is_time.set()
         until(lambda: len(endpoint.taken) >= 28, 20, "all is told")
     assert set(Counter(event["id"] for event in endpoint.taken).values()) == {1}

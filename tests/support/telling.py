@@ -11,6 +11,8 @@ import redis
 from config.archive.database import ArchiveDatabase
 from config.archive.pseudonyms import Pseudonyms
 from config.settings.hooks import Hook
+from config.store import redis_client
+from config.telemetry.hook_stats import HookFirstTrip, reading_commands
 from engine.hooks.event_filter import EventFilter
 from engine.hooks.signature import parse_secret
 from tests.support.hook_endpoint import SECRET, HookEndpoint
@@ -32,6 +34,16 @@ def hook_to(endpoint: HookEndpoint, name: str = "crm", path: str = "/events", **
         EventFilter(**wanted),
         **{"begin": "beginning", **more},  # type: ignore[arg-type]
     )
+
+
+def read_hook(client: redis.Redis, name: str) -> HookFirstTrip:
+    """An endpoint as Redis has it, read as gauges and commands read it."""
+    return HookFirstTrip.from_answers(iter(redis_client.run_commands(client, reading_commands(name))))
+
+
+def owner_of(client: redis.Redis, name: str) -> str:
+    """The process that has an endpoint; empty: none."""
+    return read_hook(client, name).hook_stats(redis_client.server_time_ms(client), 0).owner
 
 
 @contextmanager

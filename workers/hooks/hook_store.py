@@ -6,13 +6,12 @@ elsewhere meanwhile.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import redis
 
 from config.store import keyspace, pauses, redis_client, stored_values
-from config.store.channel_readings import ActivePause, parse_pause
 from config.store.entry_id import EntryId
 from config.store.function_calls import Command, function_call
 from config.store.pauses import StoredPause
@@ -35,15 +34,6 @@ class HookMarks(NamedTuple):
 
     is_paused: bool
     has_circuit: bool
-
-
-class HookReading(msgspec.Struct, frozen=True):
-    """An endpoint as Redis has it. `owner` is the process that has it; empty: none."""
-
-    positions: Mapping[int, EntryId]
-    owner: str
-    circuit: bytes
-    pause: ActivePause | None
 
 
 class HookStore:
@@ -110,21 +100,6 @@ class HookStore:
         )
         redis_client.run_command(self._redis, function_call(call))
 
-    def read(self, hooks: Sequence[str]) -> dict[str, HookReading]:
-        """Read endpoints, by name."""
-        commands: list[Command] = []
-        for name in hooks:
-            pause = keyspace.hook_pause_key(name)
-            commands += [
-                ("HGETALL", keyspace.hook_positions_key(name)),
-                ("GET", keyspace.hook_lease_key(name)),
-                ("GET", keyspace.hook_circuit_key(name)),
-                ("GET", pause),
-                ("PTTL", pause),
-            ]
-        answers = iter(redis_client.run_commands(self._redis, commands) if commands else ())
-        return {name: _reading([next(answers) for _ in range(5)]) for name in hooks}
-
     def find_free(self, hooks: Sequence[str]) -> list[str]:
         """Those of these endpoints that no process seems to have. (Whoever takes them will see.)"""
         commands: list[Command] = [("GET", keyspace.hook_lease_key(name)) for name in hooks]
@@ -183,11 +158,3 @@ def _positions_moved(moves: Mapping[int, EntryId]) -> list[HookPosition]:
 
 def _parse_positions(stored: Mapping[bytes, bytes]) -> dict[int, EntryId]:
     return {int(k): EntryId.parse(at) for k, at in stored.items()}
-
-
-def _reading(answers: Sequence[Any]) -> HookReading:
-    positions, lease, circuit, pause, pttl = answers
-    found = stored_values.parse_lock(lease) if lease else None
-    return HookReading(
-        _parse_positions(positions), found.owner if found else "", circuit or b"", parse_pause(pause, pttl)
-    )
