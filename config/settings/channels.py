@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, read_table, unknown_name_problem
+from config.settings.config_errors import Secret, find_secret, read_table, unknown_name_problem
 from config.settings.contacts import read_contacts
 from config.settings.hooks import Hook, HookSurroundings, read_hooks
 from engine.model.policy import ChannelPolicy
@@ -218,17 +218,11 @@ class _ChannelReader:
         return self._read_secret("token_env", written.token_env)
 
     def _read_secret(self, field: str, variable: object) -> Secret:
-        """Return the secret in the environment variable `variable`. That may be the secret itself by mistake, so
-        it is shown only if it looks like a name."""
-        if not isinstance(variable, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
-            what = field.removesuffix(_ENV_SUFFIX)
-            self._add_problem(f".{field}: expected the name of a variable, in capitals, not the {what}")
-        elif not self._environ.get(variable):
-            what = field.removesuffix(_ENV_SUFFIX)
-            self._add_problem(f".{field}: the variable {variable} is not set: expected the {what} in it")
-        else:
-            return Secret(self._environ[variable])
-        return _REPORTED_SECRET
+        """Return the secret in the environment variable `variable`; a stand-in if its absence was reported."""
+        place, what = f"{self._place}.{field}", field.removesuffix(_ENV_SUFFIX)
+        expected = f"the {what} in it"
+        found = find_secret(place, variable, self._environ, self._problems, what=what, expected=expected)
+        return found or _REPORTED_SECRET
 
     def _read_timezone(self, name: str) -> ZoneInfo:
         try:

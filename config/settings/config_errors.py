@@ -1,5 +1,6 @@
 """A mistake in the settings is told in one line: where, what was found, what was expected, and never a secret."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,23 @@ def _field_problem(wrong: FieldProblem, raw: Mapping[str, object]) -> str:
         return f"{name} is missing"
     found = "" if name in _FIELDS_BESIDE_SECRETS else f" is {raw[name]!r}"
     return f"{name}{found}: {_expected_sentence(wrong)}"
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def find_secret(
+    place: str, variable: object, environ: Mapping[str, str], problems: list[str], *, what: str, expected: str
+) -> Secret | None:
+    """Find the secret in the environment variable that the field at `place` names; None if there is none, which is reported.
+    The field may hold the secret itself by mistake, so what it holds is shown only if it looks like a name."""
+    if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):
+        problems.append(f"{place}: expected the name of a variable, in capitals, not the {what}")
+    elif not environ.get(variable):
+        problems.append(f"{place}: the variable {variable} is not set: expected {expected}")
+    else:
+        return Secret(environ[variable])
+    return None
 
 
 _PATTERN_SENTENCES = {

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import read_table, unknown_name_problem
+from config.settings.config_errors import find_secret, read_table, unknown_name_problem
 from engine.hooks.event_data import EVENT_DATA
 from engine.hooks.event_filter import EventFilter
 from engine.hooks.signature import InvalidSecretError, WebhookSecret, parse_secret
@@ -22,7 +22,6 @@ from engine.model.public_addresses import is_public_host
 MAX_BATCH = 500
 
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 HookBeginning = Literal["now", "beginning"]
 """What a new endpoint is told first: what happens from now on, or all that the archive has."""
@@ -153,19 +152,12 @@ class _HookReader:
         ]
 
     def _read_secrets(self, variable: str) -> tuple[WebhookSecret, ...]:
-        """Read the secrets in the environment variable `variable`. That may be a secret itself by mistake, so it is shown only
-        if it looks like a name."""
-        if not _VARIABLE.fullmatch(variable):
-            self._add_problem(".secret_env: expected the name of a variable, in capitals, not the secret")
-            return ()
-        written = self._surroundings.environ.get(variable, "").split()
-        if not written:
-            self._add_problem(
-                f".secret_env: the variable {variable} is not set: "
-                "expected whsec_ and 24 to 64 bytes in base64"
-            )
+        """Read the secrets in the environment variable `variable`, with white space between them."""
+        place, expected = f"{self._place}.secret_env", "whsec_ and 24 to 64 bytes in base64"
+        environ = {variable: self._surroundings.environ.get(variable, "").strip()}  # white space is no secret
+        found = find_secret(place, variable, environ, self._problems, what="secret", expected=expected)
         secrets = []
-        for secret in written:
+        for secret in (found or "").split():
             try:
                 secrets.append(parse_secret(secret))
             except InvalidSecretError as e:

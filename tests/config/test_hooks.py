@@ -86,6 +86,7 @@ def test_a_mistake_says_where_it_is_and_what_was_expected(read, line, told):
     "secret, told",
     [
         ("", "the variable CRM_SECRET is not set: expected whsec_"),
+        (" ", "the variable CRM_SECRET is not set: expected whsec_"),
         ("hunter2", "it does not begin with whsec_"),
         ("whsec_c2hvcnQ=", "it holds 5 bytes"),
         ("whsec_not base64!", "it holds"),
