@@ -1,0 +1,88 @@
+"""What a process knows of a cluster's servers: who has which slots, as they tell, and who is not asked until it answers again."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from config.connections.cluster_routing import Address, ServerAwayError, SlotTable
+
+LOOK_INTERVAL_S = 0.1
+"""After how long a server that has failed is looked at again."""
+
+REFRESH_INTERVAL_S = 0.1
+"""How long what was told last is good, whatever fails."""
+
+REFRESH_COMMANDS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+
+
+def take_view(table: SlotTable, asked: Address, told: Sequence[Any]) -> bool:
+    """Take what a server told to REFRESH_COMMANDS. Return False if it is not believed: a server that calls the cluster down may
+    be cut off, and still claims what others have by now; one with an older epoch than we know is behind."""
+    info, slots = told
+    facts = cluster_facts(info)
+    epoch = int(facts.get("cluster_current_epoch", 0))
+    if not slots or facts.get("cluster_state") != "ok" or epoch < table.epoch:
+        return False
+    table.replace(epoch, slots, asked)
+    return True
+
+
+def cluster_facts(info: bytes) -> dict[str, str]:
+    """Return what a server answers to CLUSTER INFO, by name."""
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+
+
+class Absences:
+    """Which servers have failed, and have not been seen to answer since. `watch` is called for each that fails, and calls `answered`
+    once the server does. After a fork, where nobody watches any more, none has failed."""
+
+    def __init__(self, watch: Callable[[Address], None]) -> None:
+        self._watch = watch
+        self._absent: set[Address] = set()
+        self._pid = os.getpid()
+
+    def require_present(self, address: Address) -> None:
+        """Raise ServerAwayError if the server has failed, and nobody has seen it answer since."""
+        if address in self._absent and self._is_watched():
+            raise ServerAwayError(f"the server at {address[0]}:{address[1]} does not answer")
+
+    def failed(self, address: Address) -> None:
+        if address not in self._absent:
+            self._absent.add(address)
+            self._watch(address)
+
+    def _is_watched(self) -> bool:
+        if os.getpid() != self._pid:
+            self._absent, self._pid = set(), os.getpid()
+        return bool(self._absent)
+
+    def answered(self, address: Address) -> None:
+        self._absent.discard(address)
+
+    def present_first(self, addresses: Sequence[Address]) -> list[Address]:
+        """Return these, each once, those that are absent at the end."""
+        return sorted(dict.fromkeys(addresses), key=self._absent.__contains__)
+
+
+class RefreshLimit:
+    """Lets one thread at a time ask, and not too often."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked_s = -REFRESH_INTERVAL_S
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Answer whether it is our turn to ask; False once another thread has asked meanwhile."""
+        came_s = monotonic()
+        with self._lock:
+            if self._asked_s > came_s - REFRESH_INTERVAL_S:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                self._asked_s = monotonic()
