@@ -1,0 +1,1 @@
+"""Divides the lanes of a deployment that is stopped into more shards: `parley reshard`."""
