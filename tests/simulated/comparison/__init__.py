@@ -1,0 +1,1 @@
+"""The model of a server and a real Valkey, side by side."""
