@@ -8,7 +8,7 @@ SOURCES := config engine ingest workers tests
 # twenty seconds of a core, each time.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install run phone test quick check databases stories format figures bench soak upgrade shifted busy lock clean
+.PHONY: install run phone test quick check drawn databases stories clusters format figures bench soak upgrade simulate mutants shifted busy lock clean
 
 install: .venv/installed
 
@@ -25,11 +25,11 @@ run: install
 phone: install
 	@$(BIN)/parley phone
 
+# Of what is drawn at random a fifth: it is run often, and CI runs `drawn`.
 test: install
-	$(BIN)/python -m pytest -m "not databases and not stories"
+	$(BIN)/python -m pytest -m "not databases and not stories and not clusters and not mutants" --hypothesis-profile=quick
 
-# What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed,
-# and of what is drawn at random a fifth.
+# What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed.
 quick: install
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -44,6 +44,10 @@ check: install
 	$(BIN)/lint-imports
 	$(MAKE) test
 
+# The tests that draw at random, with all of what `test` tries a fifth of.
+drawn: install
+	$(BIN)/python -m pytest -m "drawn and not databases"
+
 # The tests that need a PostgreSQL server: what `check` says of an archive on SQLite, said of one on PostgreSQL.
 databases: install
 	$(BIN)/python -m pytest -m databases
@@ -51,6 +55,10 @@ databases: install
 # What takes minutes: a deployment of which everything fails, by the ledger of a soak, and by the alerts of a real Prometheus.
 stories: install
 	$(BIN)/python -m pytest -m stories
+
+# A cluster whose servers are lost one after the other while people text, and the way there from one server. On two cores alone.
+clusters: install
+	$(BIN)/python -m pytest -m clusters -n 1
 
 format: install
 	$(BIN)/ruff format $(SOURCES)
@@ -88,6 +96,20 @@ shifted: install
 busy: install
 	@for _ in $$(seq $$(nproc)); do (while :; do :; done) & loops="$$loops $$!"; done; trap "kill $$loops" EXIT; \
 		trap "exit 130" INT TERM; $(BIN)/python -m pytest -p no:cacheprovider $(TESTS)
+
+# The whole protocol in virtual time: every single fault of one conversation, then faults at random for an hour, or
+# make simulate SECONDS=60 FROM=1000000; SEEDS bounds it by what is searched instead of by how fast the machine is.
+simulate: SECONDS = 3600
+FROM ?= 0
+SEEDS ?= 0
+simulate: install
+	$(BIN)/python -m tests.simulated --plays lone --exhaust 1 --jobs $$(nproc)
+	$(BIN)/python -m tests.simulated --seconds $(SECONDS) --from $(FROM) --seeds $(SEEDS) --jobs $$(nproc)
+
+# Which mistakes does the simulation find, how soon, and by which faults? Some of them: make mutants MUTANT="late_worker_sends …"
+MUTANT ?=
+mutants: install
+	$(BIN)/python -m tests.simulated.exploring.mutation_report $(MUTANT)
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

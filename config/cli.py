@@ -26,6 +26,10 @@ COMMANDS = {
         "Versions of surveys, the open sessions on each, and what an upgrade would change.",
     ),
     "check": ("workers.commands.check", "Check the configuration and the surveys; start nothing."),
+    "capacity": (
+        "workers.commands.capacity",
+        "How many machines a load takes, and what is in the way first.",
+    ),
     "status": ("workers.commands.status", "What is wrong, who works, and what waits."),
     "lane": ("workers.commands.lane", "Everything about one phone number, and why nothing happens."),
     "channel": (
@@ -36,6 +40,7 @@ COMMANDS = {
         "workers.commands.archive",
         "How far the archive is; what is made of its entries, anew; go on after a loss; forget it.",
     ),
+    "reshard": ("workers.commands.reshard", "Divide the lanes into more shards, while nothing runs."),
     "hooks": (
         "workers.commands.hooks",
         "Endpoints that are told what happens: list, test, pause, resume, rewind.",
@@ -92,6 +97,16 @@ def _redis_failure_sentence(error: Exception) -> str:
         return ""
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return "Redis is full and refuses writes: raise its `maxmemory`, then type this again"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        from config.store.missing_rights import refusal_sentence  # noqa: PLC0415 (it imports redis)
+
+        return refusal_sentence(error)
+    if isinstance(error, redis.exceptions.MovedError | redis.exceptions.AskError):
+        from config.settings.redis_rights import CLUSTER_URL_SENTENCE  # noqa: PLC0415 (it imports redis)
+
+        return f"the Redis of one of our URLs is not what the URL says: {CLUSTER_URL_SENTENCE}"
+    if type(error).__name__ == "ServerAwayError":  # its module is loaded by whoever reaches a cluster
+        return f"Redis failed: {error}; look at `parley status`, then type this again"
     return f"Redis failed ({type(error).__name__}): look at `parley status`, then type this again"
 
 

@@ -1,19 +1,23 @@
 """Is this process alive, can it accept, and what has it counted?"""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import falcon
 import falcon.asgi
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from config.host import THIS_HOST, Host
+from config.store import keyspace
+from config.store.redis_client import NotReplicatedError
 from config.telemetry import metrics
 from config.telemetry.exposition import GaugeReading, MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
-from ingest.intake.mailboxes import AsyncRedisClient
-from ingest.intake.spool import EMPTY_STATUS, Spool, SpoolStatus, now_ms
+from ingest.intake.mailboxes import AsyncRedisClient, RedisUnavailableError, shard_keys
+from ingest.intake.spool import EMPTY_STATUS, Spool, SpoolStatus
 from ingest.webhooks.fast_path import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 
 
@@ -26,39 +30,74 @@ class LivenessResource:
 
 class ReadinessResource:
     """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss. With a
-    spool it is 200 for as long as that takes events, whatever Redis does, and `spooled` says how many are in it."""
+    spool it is 200 for as long as that takes events, whatever Redis does, and `spooled` says how many are in it.
+
+    Law: what every `web` sees at once does not make every one unready, as long as there are people whom they serve. Of a
+    cluster, one server that takes writes is enough, and `away` says which are not there."""
 
     def __init__(
-        self, surveys: SurveyRegistry, lanes: AsyncRedisClient, broker: AsyncRedisClient, spool: Spool | None
+        self,
+        surveys: SurveyRegistry,
+        lanes: AsyncRedisClient,
+        broker: AsyncRedisClient,
+        spool: Spool | None,
+        shards: int,
     ) -> None:
         self._surveys = surveys
         self._lanes = lanes
         self._broker = broker
         self._spool = spool
+        self._lanes_keys = shard_keys(shards)
+        self._broker_keys = [keyspace.wakeup_queue_key(queue) for queue in keyspace.QUEUES]
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        checks = {
-            "redis": await self._lanes.is_reachable(),
-            "broker": await self._broker.is_reachable(),
-            "surveys": any(True for _ in self._surveys.current_names()),
-        }
-        spooled: dict[str, int] = {}
-        needed = all(checks.values())
+        redis, broker = await asyncio.gather(
+            _look_at(self._lanes, self._lanes_keys), _look_at(self._broker, self._broker_keys)
+        )
+        has_surveys = any(True for _ in self._surveys.current_names())
+        more: dict[str, object] = {}
+        needed = redis.takes_some and broker.takes_some and has_surveys
         if self._spool is not None:
-            checks["spool"] = await asyncio.to_thread(self._spool.has_room)
-            spooled["spooled"] = (await asyncio.to_thread(spool_status, self._spool)).events
-            needed = checks["spool"] and checks["surveys"]
-        resp.media = {"ready": needed, **checks, **spooled}
+            has_room = await asyncio.to_thread(self._spool.has_room)
+            spooled = (await asyncio.to_thread(spool_status, self._spool)).events
+            more = {"spool": has_room, "spooled": spooled}
+            needed = has_room and has_surveys
+        for name, found in (("away", redis.away), ("broker_away", broker.away)):
+            if found:
+                more[name] = found
+        checks = {"redis": redis.takes_all, "broker": broker.takes_all, "surveys": has_surveys}
+        resp.media = {"ready": needed, **checks, **more}
         resp.status = falcon.HTTP_200 if needed else falcon.HTTP_503
 
 
-def spool_gauges(spool: Spool | None) -> Iterable[GaugeReading]:
+class _Reach(NamedTuple):
+    """Whether writes are taken, by every server and by any; of a cluster, which are `away`, a sentence each."""
+
+    takes_all: bool
+    takes_some: bool
+    away: Sequence[str] = ()
+
+
+async def _look_at(client: AsyncRedisClient, keys: Sequence[str]) -> _Reach:
+    if not client.is_cluster:
+        reachable = await client.is_reachable()
+        return _Reach(reachable, reachable)
+    silent = await client.find_silent(keys)
+    away = {f"slots {client.slots_beside(key)} {_ailment(e)}" for key, e in silent.items()}
+    return _Reach(not silent, len(silent) < len(keys), sorted(away))
+
+
+def _ailment(error: RedisUnavailableError) -> str:
+    return "have too few replicas" if isinstance(error.__cause__, NotReplicatedError) else "have no server"
+
+
+def spool_gauges(spool: Spool | None, host: Host = THIS_HOST) -> Iterable[GaugeReading]:
     """How the machine's spool stands, for Prometheus; all zero if there is none."""
     events, size, oldest = spool_status(spool) if spool else EMPTY_STATUS
     yield metrics.SPOOL_EVENTS, (), events
     yield metrics.SPOOL_BYTES, (), size
     yield metrics.SPOOL_LIMIT_BYTES, (), spool.max_bytes if spool else 0
-    yield metrics.SPOOL_OLDEST_SECONDS, (), max(0, now_ms() - oldest) / 1000 if oldest else 0
+    yield metrics.SPOOL_OLDEST_SECONDS, (), max(0, host.wall_ms() - oldest) / 1000 if oldest else 0
 
 
 def spool_status(spool: Spool) -> SpoolStatus:

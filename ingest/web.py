@@ -7,6 +7,7 @@ import falcon.asgi
 import redis
 from falcon.asgi import Request, Response
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
 from config.store import redis_client
 from config.telemetry.exposition import MetricsExposition
@@ -56,33 +57,37 @@ async def _redis_unavailable(
     raise falcon.HTTPServiceUnavailable(title=UNAVAILABLE_TITLE, retry_after=RETRY_AFTER_S) from error
 
 
-def create_app(settings: Settings, surveys: SurveyRegistry) -> AsgiApp:
+def create_app(settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HOST) -> AsgiApp:
     """The ASGI application. It connects when it is first asked, and outlives a Redis or an archive that is away. Raises
     ConfigError if the spool or the archive's URL cannot be used."""
-    lanes = AsyncRedisClient(redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit)
+    lanes = AsyncRedisClient(
+        redis_client.connect_async(settings.redis_url), ServerGuard(settings).admit, settings.replicas
+    )
     broker = AsyncRedisClient(redis_client.connect_async(settings.broker_url))
-    spool = open_spool(settings.spool, settings.spool_bytes) if settings.spool else None
-    mailboxes = MailboxWriter(settings.shards, lanes, broker, spool)
+    marked_shards = settings.shards if lanes.is_cluster else 0
+    spool = open_spool(settings.spool, settings.spool_bytes, host, marked_shards) if settings.spool else None
+    mailboxes = MailboxWriter(settings.shards, lanes, broker, spool, host)
     phones = simulated_phone.SimulatedPhones(settings.redis_url)
     archive = ArchiveReader(settings.archive_url)
-    hand_over = SpoolDrain(spool, mailboxes, lanes) if spool else None
+    hand_over = SpoolDrain(spool, mailboxes, lanes, host) if spool else None
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over)])
     app.add_error_handler(redis.RedisError, _redis_unavailable)
     webhooks = WebhooksResource(
         settings,
         surveys,
         mailboxes,
-        InlineReplies(settings.shards, lanes, mailboxes),
+        InlineReplies(settings.shards, lanes, mailboxes, host=host),
+        host,
     )
     app.add_route("/webhooks/{channel}", webhooks)
     app.add_route("/healthz", health.LivenessResource())
-    app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool))
-    metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool)))
+    app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool, settings.shards))
+    metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool, host)))
     app.add_middleware(metrics)
-    api.add_routes(app, settings, surveys, lanes, mailboxes, archive)
+    api.add_routes(app, settings, surveys, lanes, mailboxes, archive, host)
     if settings.only_simulated:
-        simulated_phone.add_routes(app, phones)
-    fast_path = WebhookFastPath(app, webhooks)
+        simulated_phone.add_routes(app, phones, host=host)
+    fast_path = WebhookFastPath(app, webhooks, host)
     if settings.metrics_port:
         return health.MetricsPort(settings.metrics_port, metrics, fast_path)
     app.add_route("/metrics", metrics)

@@ -1,5 +1,5 @@
-"""Fixtures: real servers on free ports, one set for each test process. And two marks: without `processes` a test starts none,
-and without `databases` no PostgreSQL."""
+"""Fixtures: real servers on free ports, one set for each test process. And three marks: without `processes` a test starts none,
+without `databases` no PostgreSQL, and without `drawn` it draws nothing at random."""
 
 import gc
 import os
@@ -12,17 +12,21 @@ from hypothesis import HealthCheck, settings
 
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
-from tests.support import example_counts  # noqa: F401 (registers the profile)
 from tests.support.archive_writer import ArchiveWriter
+from tests.support.example_counts import EXAMPLES_EVENT, draws
 from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
+from tests.support.parsed_once import parse_yaml_once
 from tests.support.postgresql import PostgreSql, postgresql_programs
 from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
+from tests.support.topologies import ONE_SERVER, TOPOLOGIES, RedisTopology
 from tests.support.valkey import Valkey
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # how long an example takes says how busy the machine is
+
+parse_yaml_once()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,24 +45,36 @@ DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.databases)]
 STARTERS = {"deployed", "deployment", "own_postgresql", "own_valkey", "parley", "process"}
 """Fixtures that start processes."""
 
+REDIS_FIXTURES = {"own_valkey", "valkey"}
+
 POSTGRESQL_FIXTURES = {"own_postgresql", "postgresql_server"}
 
 LONGEST = ("test_alerts.py", "test_soak.py")
 
 _runs_unmarked = False
 _is_without_database = False
+_draws_nothing = False
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--redis", choices=sorted(TOPOLOGIES), default=ONE_SERVER,
+        help="what `valkey` and `own_valkey` are; with another than `server`, only tests that take one of them run",
+    )  # fmt: skip
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many tests run at once. Those with processes wait most of the time, so there is room for three a core; of the
-    others, for three on two."""
+    others, and of those that draw, for three on two."""
     cores = len(os.sched_getaffinity(0))
-    return max(2, cores * 3 // 2) if "not processes" in config.option.markexpr else cores * 3
+    computes = "not processes" in config.option.markexpr or config.option.markexpr.startswith("drawn")
+    return max(2, cores * 3 // 2) if computes else cores * 3
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All of tests/faults is marked, and whoever takes one of STARTERS. Others who start processes mark themselves. Whoever
-    takes one of POSTGRESQL_FIXTURES is marked `databases`; those who ask for it as they run have it from DATABASES.
+    takes one of POSTGRESQL_FIXTURES is marked `databases`; those who ask for it as they run have it from DATABASES. Whoever
+    draws at random is marked `drawn`.
 
     The list is dealt to the test processes in even parts, in this order. Each part begins with its share of the marked,
     which take longest, and ends with short ones, so that none is left with a long one at the end.
@@ -68,6 +84,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("processes")
         if POSTGRESQL_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("databases")
+        if draws(getattr(item, "function", None)):
+            item.add_marker("drawn")
+    if config.option.redis != ONE_SERVER:
+        _leave_out(config, items)
     kinds = [[item for item in items if _starts_processes(item) == starts] for starts in (True, False)]
     kinds[0].sort(
         key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
@@ -79,6 +99,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for kind in kinds
         for item in kind[part * len(kind) // parts : (part + 1) * len(kind) // parts]
     ]
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What has no Redis of these fixtures is deselected, and what is true of one server alone is skipped, with its reason."""
+    elsewhere = [item for item in items if not REDIS_FIXTURES.intersection(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in {*elsewhere}]
+    for item in items:
+        why = next((mark.args[0] for mark in item.iter_markers("one_server")), "")
+        if not why and "proxy" in item.fixturenames:  # type: ignore[attr-defined]
+            why = "its proxy leads to one server"
+        if why:
+            item.add_marker(pytest.mark.skip(reason=f"of one server alone: {why}"))
 
 
 def _starts_processes(item: pytest.Item) -> bool:
@@ -97,43 +130,46 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    global _runs_unmarked  # noqa: PLW0603 (an audit hook cannot be given anything, nor be removed)
+    global _runs_unmarked, _draws_nothing  # noqa: PLW0603 (an audit hook cannot be given anything, nor be removed)
     _runs_unmarked = not _starts_processes(item)
+    _draws_nothing = item.get_closest_marker("drawn") is None
     try:
         return (yield)
     finally:
-        _runs_unmarked = False
+        _runs_unmarked = _draws_nothing = False
 
 
-def _no_process_unmarked(event: str, arguments: tuple[object, ...]) -> None:
+def _nothing_unmarked(event: str, arguments: tuple[object, ...]) -> None:
     if _runs_unmarked and event in ("subprocess.Popen", FORK_EVENT):
         raise AssertionError(f"mark this test `processes`: it starts {arguments[0]!r}")
     if _is_without_database and event == "subprocess.Popen" and str(arguments[0]).endswith("/initdb"):
         raise AssertionError("mark this test `databases`: it starts a PostgreSQL")
+    if _draws_nothing and event == EXAMPLES_EVENT:
+        raise AssertionError("mark this test `drawn`: it draws at random")
 
 
-sys.addaudithook(_no_process_unmarked)
+sys.addaudithook(_nothing_unmarked)
 
 
 @pytest.fixture(scope="session")
-def valkey_server() -> Iterator[Valkey]:
+def valkey_server(request: pytest.FixtureRequest) -> Iterator[RedisTopology]:
     """The server that this test process shares. Take `valkey` instead, which is empty."""
-    with Valkey() as server:
+    with TOPOLOGIES[request.config.option.redis]() as server:
         yield server
 
 
 @pytest.fixture
-def valkey(valkey_server: Valkey) -> Iterator[Valkey]:
+def valkey(valkey_server: RedisTopology) -> Iterator[RedisTopology]:
     """A real Valkey without keys. Not to be stopped: see `own_valkey`."""
-    valkey_server.client().flushall()
+    valkey_server.empty()
     yield valkey_server
     valkey_server.close_clients()
 
 
 @pytest.fixture
-def own_valkey() -> Iterator[Valkey]:
+def own_valkey(request: pytest.FixtureRequest) -> Iterator[RedisTopology]:
     """A real Valkey for this test alone, which may kill it."""
-    with Valkey() as server:
+    with TOPOLOGIES[request.config.option.redis]() as server:
         yield server
 
 

@@ -38,6 +38,7 @@ from tests.support import audit, documents
 from tests.support.documents import FOLDERS, README, ROOT
 from tests.support.processes import procfile
 from tests.support.prometheus import alerts
+from workers.commands.capacity import capacity
 
 MOST_LINES = 150
 """Of the README: what is new goes into the document beside what it describes."""
@@ -167,6 +168,16 @@ def test_what_lint_prints_is_what_it_prints(monkeypatch):
     (words, printed) = re.findall(r"^\$ parley lint (.*)\n((?:.*\n)*?)```", TEXT, re.MULTILINE)[0]
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(lint, words.split()).output == printed
+
+
+def test_what_capacity_prints_is_what_it_prints():
+    """But for blanks at the ends of lines, and empty lines."""
+    (words, printed) = re.findall(r"^\$ parley capacity (.*)\n((?:.*\n)*?)```", TEXT, re.MULTILINE)[0]
+    assert _lines(CliRunner().invoke(capacity, words.split()).output) == _lines(printed)
+
+
+def _lines(text):
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("document", ALL, ids=lambda path: str(path.relative_to(ROOT)))

@@ -10,10 +10,13 @@ from unittest.mock import Mock
 import pytest
 import redis
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.soak.mischief import Deed, Mischief
 from tests.soak.soak import Sums, metric_wrongs
 from tests.support import clinic
+from tests.support.example_counts import EXAMPLES_EVENT, draws, examples
 from tests.support.fork_server import ForkServer
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import Crowd, Person, inbound
@@ -186,3 +189,26 @@ def test_a_soak_sees_a_sum_that_falls_and_minds_no_gauge():
     sums.hear("# TYPE turns_total counter\nturns_total 2.4999999999999996\n")
     sums.hear("")
     assert len(sums.wrongs) == 2
+
+
+def how_many():
+    return examples(10)
+
+
+def test_who_draws_at_random_is_found_by_what_it_uses():
+    def draws_inside():
+        @given(st.none())
+        def check(nothing):
+            assert nothing is None
+
+        check()
+
+    assert draws(given(st.none())(lambda nothing: nothing))
+    assert draws(draws_inside)
+    assert draws(lambda: how_many())  # noqa: PLW0108 (it is found by its name)
+    assert not draws(send)
+
+
+def test_who_draws_at_random_and_is_not_found_is_told():
+    with pytest.raises(AssertionError, match="mark this test `drawn`"):
+        sys.audit(EXAMPLES_EVENT, 10)

@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+from config.settings.redis_rights import explained_refusals
 from config.settings.settings import exit_on_config_error
 
 ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
@@ -12,7 +13,7 @@ ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in ROLES:
         sys.exit(f"usage: python -m workers {'|'.join(ROLES)}")
-    with exit_on_config_error():
+    with exit_on_config_error(), explained_refusals():
         import_module(f"workers.roles.{arguments[0]}").run()
 
 

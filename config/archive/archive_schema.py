@@ -4,6 +4,7 @@
 nothing is ever changed or removed.
 """
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -63,7 +64,8 @@ def stored_schema(connection: Connection) -> str:
     return MigrationContext.configure(connection).get_current_revision() or ""
 
 
-def _known_schemas() -> list[str]:
+@cache
+def _known_schemas() -> tuple[str, ...]:
     """Those that this release knows, oldest first, beginning with none."""
     script = ScriptDirectory.from_config(alembic_config())
-    return ["", *reversed([each.revision for each in script.walk_revisions()])]
+    return ("", *reversed([each.revision for each in script.walk_revisions()]))

@@ -39,6 +39,14 @@ def read_end(connection: Connection, shard: int) -> EntryId:
     return read_position(connection, EVENTS_SOURCE, shard).entry_id
 
 
+def read_content(connection: Connection, shard: int, entry: EntryId) -> bytes | None:
+    """Return what the archive has of an entry; None if it has it not."""
+    table = tables.entries.c
+    here = (table.shard == shard, table.entry_ms == entry.ms, table.entry_seq == entry.seq)
+    content: bytes | None = connection.execute(select(table.records).where(*here)).scalar_one_or_none()
+    return content
+
+
 def read_shard_entries(
     connection: Connection, shard: int, after: EntryId, until_ms: int, limit: int
 ) -> list[ArchivedEntry]:

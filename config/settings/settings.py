@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
+from config.connections.redis_url import RedisUrlError, check_redis_url, default_broker_url
 from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_config_file
 from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
 from config.settings.hooks import Hook
@@ -21,6 +22,7 @@ from engine.providers import ProviderChannel
 from engine.providers.provider_registry import ProviderSettings
 
 __all__ = [
+    "DEFAULT_SHARDS",
     "ENVIRONMENT_VARIABLES",
     "MAX_SHARDS",
     "ApiKey",
@@ -30,7 +32,6 @@ __all__ = [
     "EnvironmentVariable",
     "Secret",
     "Settings",
-    "default_broker_url",
     "exit_on_config_error",
     "load_settings",
 ]  # fmt: skip
@@ -39,6 +40,10 @@ LogStyle = Literal["json", "console"]
 
 Durability = Literal["strict", "relaxed", "managed"]
 """What a process asks of the settings of the lanes' Redis: see config/settings/durability.py."""
+
+
+DEFAULT_SHARDS = 256
+"""Of a new deployment: as even as it gets on some twenty servers, at next to no cost for an idle one."""
 
 
 class EnvironmentVariable(NamedTuple):
@@ -68,7 +73,9 @@ ENVIRONMENT_VARIABLES = (
         "where the world reaches `web`, such as https://sms.example.org; providers sign and call it",
     ),
     EnvironmentVariable(
-        "PARLEY_REDIS_URL", "", "the Redis that holds the lanes; empty: `parley run` starts one"
+        "PARLEY_REDIS_URL",
+        "",
+        "the Redis that holds the lanes, a server or a service of Sentinels; empty: `parley run` starts one",
     ),
     EnvironmentVariable(
         "PARLEY_BROKER_URL", "", "the Redis of the wake-ups; empty: the lanes' server, next database"
@@ -83,8 +90,13 @@ ENVIRONMENT_VARIABLES = (
     EnvironmentVariable("PARLEY_SPOOL_MB", "256", "the most that is kept there"),
     EnvironmentVariable(
         "PARLEY_SHARDS",
-        "16",
-        "parts that the lanes are divided into, for good: stored on the first start, then known without it",
+        f"{DEFAULT_SHARDS}",
+        "parts that the lanes are divided into: stored on the first start, then known without it",
+    ),
+    EnvironmentVariable(
+        "PARLEY_REPLICAS",
+        "0",
+        "replicas that have what is acknowledged or said before it is; 0: a failover may lose the last of it",
     ),
     EnvironmentVariable(
         "PARLEY_DURABILITY",
@@ -133,6 +145,8 @@ MAX_SPOOL_MB = 1_048_576
 
 MAX_WEB_CONNECTIONS = 100_000
 
+MAX_REPLICAS = 5
+
 MAX_SHARDS = 16_384
 """Redis Cluster has no more slots."""
 
@@ -161,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True):
     keep_ms: int = 365 * _DAY_MS
     stream_ms: int = 7 * _DAY_MS
     durability: Durability = "strict"
+    replicas: int = 0
     public_url: str = ""
     optout_key: Secret = Secret()
     keys: tuple[ApiKey, ...] = ()
@@ -257,6 +272,7 @@ def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
         shards=env.number("PARLEY_SHARDS", 1, MAX_SHARDS),
         shards_are_set=env.is_set("PARLEY_SHARDS"),
         durability=env.durability(),
+        replicas=env.number("PARLEY_REPLICAS", 0, MAX_REPLICAS),
         keep_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
         stream_ms=env.number("PARLEY_STREAM_DAYS", 1, 3650) * _DAY_MS,
         archive_url=env.archive_url(),
@@ -346,17 +362,19 @@ class _EnvironmentReader:
         """The lanes' and the broker's. They may hold passwords, so a mistake does not show them."""
         lanes, broker = self.text("PARLEY_REDIS_URL"), self.text("PARLEY_BROKER_URL")
         for name, url in (("PARLEY_REDIS_URL", lanes), ("PARLEY_BROKER_URL", broker)):
-            if url and _url_scheme(url) not in ("redis", "rediss", "unix"):
-                self._problems.append(
-                    f"{name}: expected a URL that begins with redis://, rediss:// or unix://"
-                )
+            try:
+                if url:
+                    check_redis_url(url)
+            except RedisUrlError as e:
+                self._problems.append(f"{name}: {e}")
                 return Secret(), Secret()
         if lanes and not broker:
             broker = default_broker_url(lanes)
             if not broker:
                 self._problems.append(
                     "PARLEY_BROKER_URL is not set, and there is no next database to PARLEY_REDIS_URL: "
-                    "expected redis://host:port/number there, or the broker's own URL"
+                    "expected redis://host:port/number there, or the broker's own URL (which may be that of "
+                    "the same cluster)"
                 )
         return Secret(lanes), Secret(broker)
 
@@ -376,13 +394,6 @@ _REPORTED_URL = "https://public-url.invalid"
 """Stands for a PARLEY_PUBLIC_URL whose mistake has been told: nobody is to say that it is missing."""
 
 
-def _url_scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme
-    except ValueError:
-        return ""
-
-
 def _is_base_url(url: str) -> bool:
     """Can a path be put behind it?"""
     try:
@@ -391,23 +402,6 @@ def _is_base_url(url: str) -> bool:
     except ValueError:
         return False
     return found and url.isascii() and url.isprintable() and not set(url) & set(" ?#@")
-
-
-def default_broker_url(url: str) -> str:
-    """Return the URL of the same server's next database: `redis://host:6379/0` -> `redis://host:6379/1`,
-    `unix:///run/redis.sock?db=0` -> `unix:///run/redis.sock?db=1`; "" if the URL has none."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        options = dict(parse_qsl(parts.query))
-        number = options.get("db", "0")
-        if not number.isdigit():
-            return ""
-        query = urlencode(options | {"db": int(number) + 1})
-        return f"unix://{parts.netloc}{parts.path}?{query}"  # geturl leaves out a // before nothing
-    number = parts.path.strip("/") or "0"
-    if not number.isdigit() or "db=" in parts.query:
-        return ""
-    return parts._replace(path=f"/{int(number) + 1}").geturl()
 
 
 def _provider_account(provider: str, environ: Mapping[str, str]) -> dict[str, Secret]:

@@ -43,6 +43,9 @@ ARCHIVE_RETENTION_KEY = "archive-retention"
 SHARDS_KEY = "shards"
 """How many shards the lanes are divided into: see config/settings/shard_count.py."""
 
+RESHARDING_KEY = "resharding"
+"""Hash: how far `parley reshard` is, there while it is not done: see workers/resharding/progress.py."""
+
 DEPLOYMENT_KEY = "deployment"
 """A random id, made once: by it an archive knows the Redis that it is of."""
 
@@ -75,22 +78,46 @@ def group_by_shard(items: Iterable[T], sender_of: Callable[[T], str], shards: in
 SHARD_KEY_PATTERN = "{[0-9]*}:*"
 """What the name of every key of a shard is like, for SCAN."""
 
-_SHARD_KEY = re.compile(
-    r"\{(\d+)\}:(?:(?:mail|lane|lock|outbox|outbox-lock|tries|tickets|reference):(.*)|.*)", re.DOTALL
+_SHARD_KEY = re.compile(r"\{(\d+)\}:([^:]*)(?::(.*))?", re.DOTALL)
+
+_KINDS_WITH_OWNER = frozenset(
+    ("mail", "lane", "lock", "outbox", "outbox-lock", "tries", "tickets", "reference")
 )
 
 
 class ShardKey(NamedTuple):
-    """A key of the shard `k`. If its name says who or what it belongs to, that is its `owner`, by which it lies there."""
+    """A key of the shard `k`. `kind` is the word behind the shard. If its name says who or what it belongs to, that is its
+    `owner`, by which it lies there."""
 
     k: int
+    kind: str
     owner: str | None
 
 
 def parse_shard_key(name: str) -> ShardKey | None:
     """Read the name of a key of a shard; None for any other."""
     found = _SHARD_KEY.fullmatch(name)
-    return ShardKey(int(found[1]), found[2]) if found else None
+    return (
+        ShardKey(int(found[1]), found[2], found[3] if found[2] in _KINDS_WITH_OWNER else None)
+        if found
+        else None
+    )
+
+
+_ANY_KEY = re.compile(r"\{[^}]*\}:.+|(?:simulator|bell):.+|[a-z-]+", re.DOTALL)
+
+
+def is_key(word: str) -> bool:
+    """Whether a word of a command may be the name of a key of ours."""
+    return _ANY_KEY.fullmatch(word) is not None
+
+
+def key_shape(name: str) -> str:
+    """Return what a key's name is like, without what may be of a person in it."""
+    if parse_shard_key(name) is not None:
+        _, what, *of = name.split(":", 2)
+        return f"{{*}}:{what}{':*' if of else ''}"
+    return re.sub(r"^simulator:\{[^}]*\}", "simulator:{*}", name)
 
 
 def mailbox_key(k: int, sender: str) -> str:
@@ -142,6 +169,11 @@ def server_key(k: int) -> str:
 
 def events_key(k: int) -> str:
     return f"{{{k}}}:events"
+
+
+def dividing_events_key(k: int) -> str:
+    """What stays of the shard's event stream, while `parley reshard` writes it anew."""
+    return f"{{{k}}}:events-dividing"
 
 
 def archived_key(k: int) -> str:

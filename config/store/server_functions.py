@@ -357,6 +357,7 @@ class AdmitServer(ServerFunction, frozen=True, kw_only=True, gc=False):
     """Let workers at a shard on a server that has come for another. `lost`: what was done last may not be there."""
 
     server: Key
+    fence: Key
     newcomer: str
     lost: Literal[0, 1]
 

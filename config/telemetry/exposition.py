@@ -19,7 +19,8 @@ from config.telemetry import metrics
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.library_internals import ScrapeTimeGauge
 from config.telemetry.process_registry import ROLES
-from config.telemetry.redis_stats import RedisStats, ServerStats, StatsReader
+from config.telemetry.redis_stats import PROCESSES_UNREAD, RedisStats, StatsReader
+from config.telemetry.server_stats import ServerStats
 
 STATS_CACHE_S = 1.0
 """How long a reading of Redis is published again."""
@@ -88,6 +89,9 @@ def redis_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     yield from _server_gauges("lanes", found.lanes)
     yield from _server_gauges("broker", found.broker)
     if found.lanes.up:
+        yield metrics.REDIS_SLOTS_UNCOVERED, (), found.lanes.uncovered
+        yield metrics.REDIS_REPLICAS, ("online",), found.lanes.replicas
+        yield metrics.REDIS_REPLICAS, ("wanted",), found.replicas_wanted
         yield from _lane_gauges(found)
     if found.broker.up:
         for name, queue in found.queues.items():
@@ -111,13 +115,17 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     ):
         yield metrics.ALARMS_WAITING, (kind,), sum(each.set for each in alarms)
         yield metrics.ALARMS_DUE, (kind,), sum(each.due for each in alarms)
-        yield metrics.ALARMS_LATE_SECONDS, (kind,), max(each.late_ms for each in alarms) / 1_000
+        yield metrics.ALARMS_LATE_SECONDS, (kind,), max((each.late_ms for each in alarms), default=0) / 1_000
     yield metrics.LANES_LOCKED, ("held",), sum(shard.held for shard in found.shards)
     yield metrics.LANES_LOCKED, ("abandoned",), sum(shard.abandoned for shard in found.shards)
     waiting = dict.fromkeys(DEAD_LETTER_REASONS, 0) | found.dead_by_reason()
     for reason, count in waiting.items():
         yield metrics.DEAD_LETTERS_WAITING, (reason,), count
-    yield metrics.DEAD_LETTERS_OLDEST_SECONDS, (), max(s.dead_oldest_ms for s in found.shards) / 1_000
+    yield (
+        metrics.DEAD_LETTERS_OLDEST_SECONDS,
+        (),
+        max((s.dead_oldest_ms for s in found.shards), default=0) / 1_000,
+    )
     unarchived = found.unarchived()
     yield metrics.ARCHIVE_SEEN, (), unarchived.seen
     yield metrics.ARCHIVE_LAG_SECONDS, (), unarchived.oldest_ms / 1_000
@@ -133,7 +141,7 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
     for name, hook in found.hooks.items():
         yield from _hook_gauges(name, hook)
     living = [process.role for process in found.processes.values()]
-    for role in ROLES:
+    for role in ROLES if PROCESSES_UNREAD not in found.unread else ():
         yield metrics.PROCESSES, (role,), living.count(role)
 
 

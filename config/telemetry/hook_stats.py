@@ -90,7 +90,7 @@ class HookFirstTrip(msgspec.Struct, frozen=True):
     def hook_stats(self, now: int, lag_ms: int) -> HookStats:
         lease = parse_lock(self.lease) if self.lease else None
         return HookStats(
-            owner=lease.owner if lease and lease.until > now else "",
+            owner=lease.owner.partition(";")[0] if lease and lease.until > now else "",
             is_begun=bool(self.positions),
             lag_ms=lag_ms,
             pause=self.pause.pause if self.pause else None,

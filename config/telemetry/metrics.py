@@ -177,6 +177,12 @@ REDIS_UP = _scrape_time_gauge("redis_up", "1 if this server answers", "server")
 REDIS_MEMORY_BYTES = _scrape_time_gauge(
     "redis_memory_bytes", "Memory in use, and the most it may use if limited", "server", "kind"
 )
+REDIS_REPLICAS = _scrape_time_gauge(
+    "redis_replicas", "Replicas that follow the lanes' server, and how many must (PARLEY_REPLICAS)", "kind"
+)
+REDIS_SLOTS_UNCOVERED = _scrape_time_gauge(
+    "redis_slots_uncovered", "Slots of the lanes' cluster that no server answers for; 0 of one server"
+)
 QUEUE_DEPTH = _scrape_time_gauge(
     "queue_depth", "Senders whom a worker of this queue has been rung for", "queue"
 )

@@ -7,6 +7,8 @@ from threading import Event, Thread
 import redis
 import structlog
 
+from config.store.missing_rights import failure_words
+
 log = structlog.get_logger()
 
 JOIN_TIMEOUT_S = 1.0
@@ -37,7 +39,7 @@ def _run_once(do: Callable[[], None], what: str, failed: str) -> str:
     try:
         do()
     except redis.RedisError as e:
-        failure = type(e).__name__
+        failure = failure_words(e)
         if failure != failed:
             log.warning("Redis failed; it is tried again", what=what, error=failure)
     except Exception as e:

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_hex
@@ -99,8 +99,9 @@ def send_heartbeats(
 
     def send_heartbeat() -> None:
         asked_ms = _own_time_ms()
-        now = redis_client.server_time_ms(client)
-        ahead_ms = clock.note(now, asked_ms, _own_time_ms())
+        times = redis_client.server_times_ms(client)
+        now = times[0]
+        ahead_ms = clock.note_worst(times, asked_ms, _own_time_ms())
         since = now - round((monotonic() - begun_s) * 1_000)
         me = ProcessHeartbeat(
             now, surveys(), role, host, pid, since, lua_library.LIBRARY_NAME, package_version(), pace.per_s(),
@@ -130,10 +131,18 @@ class ClockComparison:
     def __init__(self) -> None:
         self._differed = False
 
+    def note_worst(self, servers_ms: Sequence[int], asked_ms: int, answered_ms: int) -> int:
+        """The same, with that of several servers which differs most."""
+        return self.note(
+            max(servers_ms, key=lambda each: abs(_ahead_ms(each, asked_ms, answered_ms))),
+            asked_ms,
+            answered_ms,
+        )
+
     def note(self, server_ms: int, asked_ms: int, answered_ms: int) -> int:
         """Return by how much the own clock is ahead (ms, negative if behind), at the least: the server was asked at
         `asked_ms` of it, and answered by `answered_ms`. What differs is logged when it begins, and when it is over."""
-        ahead_ms = max(0, asked_ms - server_ms) or min(0, answered_ms - server_ms)
+        ahead_ms = _ahead_ms(server_ms, asked_ms, answered_ms)
         metrics.CLOCK_DIFFERENCE_SECONDS.set(ahead_ms / 1_000)
         differs = abs(ahead_ms) > CLOCK_TOLERANCE_MS
         if differs and not self._differed:
@@ -144,6 +153,10 @@ class ClockComparison:
             log.info("this machine's clock is that of Redis again")
         self._differed = differs
         return ahead_ms
+
+
+def _ahead_ms(server_ms: int, asked_ms: int, answered_ms: int) -> int:
+    return max(0, asked_ms - server_ms) or min(0, answered_ms - server_ms)
 
 
 def _own_time_ms() -> int:

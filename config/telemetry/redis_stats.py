@@ -1,8 +1,8 @@
 """Reads how much lies in Redis, and for how long. It is read from outside: nothing is claimed or changed, and ages
 are by the clock of the server on which something lies.
 
-A reading takes two round trips to each server, and waits for a second at the most at each. Of a server that does not
-answer, only that is reported.
+A reading takes three round trips to the server of the lanes, two to that of the wake-ups, and waits for a second at the most at each. Of a server that does not
+answer, only that is reported: of a cluster, what lies on one that is away reads as nothing, and is named.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ import redis
 
 from config.settings.channels import Channel
 from config.settings.config_errors import ConfigError
+from config.settings.redis_rights import CLUSTER_URL_SENTENCE
 from config.settings.settings import Settings
 from config.settings.shard_count import find_shards
 from config.store import keyspace, redis_client
@@ -24,6 +25,7 @@ from config.store.pauses import StoredPause
 from config.store.stored_values import LANE_LEASE_MS, parse_lock
 from config.telemetry import hook_stats, process_registry
 from config.telemetry.hook_stats import HookFirstTrip, HookStats, LagQuestions, StreamEnd
+from config.telemetry.server_stats import SERVER_COMMANDS, ServerStats, read_cluster, server_stats
 
 STATS_TIMEOUT_S = 1.0
 """How long a server may take to answer."""
@@ -39,14 +41,8 @@ _SCAN_COUNT, _MAX_SCAN_STEPS = 1_000, 10
 """Keys of the broker's that are looked through in one step for Dramatiq's dead letters, and the most steps."""
 
 
-class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """`why` it does not answer. `now` is its time (ms), `most_memory` 0 without a limit; both in bytes."""
-
-    up: bool
-    why: str = ""
-    now: int = 0
-    memory: int = 0
-    most_memory: int = 0
+PROCESSES_UNREAD = "which processes live"
+"""In `unread`."""
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -101,10 +97,13 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of both servers. `processes` are those that live, by name; `dramatiq_dead` counts messages by
-    the key they lie at. `held_elsewhere` are invitations that channels hold which are not configured."""
+    the key they lie at. `held_elsewhere` are invitations that channels hold which are not configured. `replicas_wanted` is
+    how many of the lanes' server must have what is acknowledged. What a server of a cluster has that is away: `away_shards`,
+    which are not among `shards`, and what else is `unread`, such as "the channel clinic"."""
 
     lanes: ServerStats
     broker: ServerStats
+    replicas_wanted: int = 0
     shards: Sequence[ShardStats] = ()
     channels: Mapping[str, ChannelStats] = {}
     held_elsewhere: int = 0
@@ -112,6 +111,8 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     processes: Mapping[str, process_registry.ProcessHeartbeat] = {}
     queues: Mapping[str, QueueStats] = {}
     dramatiq_dead: Mapping[str, int] = {}
+    away_shards: Sequence[int] = ()
+    unread: Sequence[str] = ()
 
     def dead_by_reason(self) -> dict[str, int]:
         """Dead letters of all shards, by reason."""
@@ -141,12 +142,12 @@ class StatsReader:
         self._channels = settings.channels
         self._hooks = settings.hooks
         self._shards = 0  # until the lanes' server has said how many there are
+        self._stored: bytes | None = None
 
     def read(self) -> RedisStats:
         """Take one reading. Never raises for a server that does not answer."""
         try:
-            self._shards = self._shards or find_shards(self._lanes, self._settings).shards
-            lanes = self._read_lanes()
+            lanes = self._read_lanes(self._count_shards())
         except redis.RedisError as e:
             lanes = {"lanes": ServerStats(up=False, why=_error_sentence(e))}
         except ConfigError as e:
@@ -155,25 +156,43 @@ class StatsReader:
             broker = self._read_broker()
         except redis.RedisError as e:
             broker = {"broker": ServerStats(up=False, why=_error_sentence(e))}
-        return RedisStats(**lanes, **broker)
+        return RedisStats(**lanes, **broker, replicas_wanted=self._settings.replicas)
 
     def close(self) -> None:
         self._lanes.close()
         self._broker.close()
 
-    def _read_lanes(self) -> dict[str, Any]:
+    def _count_shards(self) -> int:
+        """How many there are now: `parley reshard` may have divided them since the last reading. Where the server of a cluster that
+        says so is away, as many as there were, or as the settings say."""
+        try:
+            stored = redis_client.run_command(self._lanes, ("GET", keyspace.SHARDS_KEY))
+            if not self._shards or stored != self._stored:
+                self._shards = find_shards(self._lanes, self._settings).shards
+                self._stored = stored
+        except redis.RedisError as e:
+            known = self._shards or (self._settings.shards if self._settings.shards_are_set else 0)
+            if not known or not redis_client.is_alone(self._lanes, e):
+                raise
+            self._shards = known
+        return self._shards
+
+    def _read_lanes(self, shards: int) -> dict[str, Any]:
         names = list(self._channels)
-        most = max(1, MAX_LOCKS_READ // self._shards)
+        most = max(1, MAX_LOCKS_READ // shards)
+        away: set[str] = set()
+        cluster = read_cluster(self._lanes, shards)
         answers = _pipeline_answers(
             self._lanes,
             [
-                *_SERVER_COMMANDS, process_registry.HEARTBEATS_COMMAND,
-                *(command for k in range(self._shards) for command in _shard_commands(k, names, most)),
+                *(() if cluster else SERVER_COMMANDS), process_registry.HEARTBEATS_COMMAND,
+                *(command for k in range(shards) for command in _shard_commands(k, names, most)),
                 *(command for name in self._hooks for command in hook_stats.reading_commands(name)),
             ],
+            away,
         )  # fmt: skip
-        server, said = _server_stats(answers), next(answers)
-        firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(self._shards)]
+        server, said = cluster or server_stats(answers), next(answers)
+        firsts = [_ShardFirstTrip.from_answers(k, names, answers) for k in range(shards)]
         hooks = {name: HookFirstTrip.from_answers(answers) for name in self._hooks}
         lags = LagQuestions(hooks, [StreamEnd.from_fields(first.stream) for first in firsts])
         answers = _pipeline_answers(
@@ -183,14 +202,20 @@ class StatsReader:
                     command
                     for channel in self._channels.values()
                     for command in (
-                        *self._near_turn_commands(channel.name, server.now),
+                        *_near_turn_commands(channel.name, shards, server.now),
                         *reading_commands(channel.name, channel.timezone, server.now),
                     )
                 ),
-                *(command for first in firsts for command in first.followup_commands(server.now)),
+                *(
+                    command
+                    for first in firsts
+                    for command in first.followup_commands(server.now_of_shard(first.k))
+                ),
                 *lags.commands(),
             ],
+            away,
         )
+        away_shards = [k for k in range(shards) if keyspace.lane_alarms_key(k) in away]
         return {
             "lanes": server,
             "processes": process_registry.parse_living(said, server.now),
@@ -198,22 +223,32 @@ class StatsReader:
                 channel.name: _channel_stats(
                     channel,
                     sum(first.invitations[channel.name] for first in firsts),
-                    sum(next(answers) for _ in range(self._shards)),
+                    sum(next(answers) for _ in range(shards)),
                     parse_reading(answers),
                 )
                 for channel in self._channels.values()
             },
             "held_elsewhere": sum(first.held_elsewhere for first in firsts),
-            "shards": [first.shard_stats(server.now, answers) for first in firsts],
+            "shards": [
+                stats
+                for first in firsts
+                if (stats := first.shard_stats(server.now_of_shard(first.k), answers)).k not in away_shards
+            ],
             "hooks": {
                 name: hooks[name].hook_stats(server.now, lag_ms)
                 for name, lag_ms in lags.lags_ms(server.now, answers).items()
             },
+            "away_shards": away_shards,
+            "unread": [
+                what
+                for what, key in (
+                    (PROCESSES_UNREAD, keyspace.PROCESSES_KEY),
+                    *((f"the channel {name}", keyspace.pause_key(name)) for name in names),
+                    *((f"the hook {name}", keyspace.hook_positions_key(name)) for name in self._hooks),
+                )
+                if key in away
+            ],
         }
-
-    def _near_turn_commands(self, channel: str, now: int) -> Iterator[Command]:
-        for k in range(self._shards):
-            yield ("ZCOUNT", keyspace.held_ids_key(k, channel), "-inf", now + NEAR_TURN_MS)
 
     def _read_broker(self) -> dict[str, Any]:
         bells = [
@@ -224,8 +259,9 @@ class StatsReader:
                 _first_entry_command(keyspace.wakeup_queue_key(queue)),
             )
         ]
-        answers = _pipeline_answers(self._broker, [*_SERVER_COMMANDS, *bells])
-        server = _server_stats(answers)
+        cluster = read_cluster(self._broker)
+        answers = _pipeline_answers(self._broker, [*(() if cluster else SERVER_COMMANDS), *bells])
+        server = cluster or server_stats(answers)
         queues = {}
         for queue in QUEUES:
             depth, first = next(answers), next(answers)
@@ -234,7 +270,9 @@ class StatsReader:
 
     def _read_dramatiq_dead(self) -> dict[str, int]:
         """Messages in Dramatiq's own dead-letter queues. Our broker makes none; a server that another Dramatiq uses, or
-        has used, may have some. Of a large database, not all is looked through."""
+        has used, may have some; on a cluster it cannot work. Of a large database, not all is looked through."""
+        if redis_client.is_cluster(self._broker):
+            return {}
         names: set[bytes] = set()
         cursor = 0
         for _ in range(_MAX_SCAN_STEPS):
@@ -338,9 +376,6 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         return {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
 
 
-_SERVER_COMMANDS: tuple[Command, ...] = (("TIME",), ("INFO", "memory"))
-
-
 def _channel_stats(channel: Channel, held: int, held_near: int, reading: ChannelReading) -> ChannelStats:
     paused = reading.pause
     return ChannelStats(
@@ -367,31 +402,38 @@ def _shard_commands(k: int, channels: Sequence[str], most: int) -> Iterator[Comm
         yield ("ZCARD", keyspace.held_ids_key(k, name))
 
 
+def _near_turn_commands(channel: str, shards: int, now: int) -> Iterator[Command]:
+    for k in range(shards):
+        yield ("ZCOUNT", keyspace.held_ids_key(k, channel), "-inf", now + NEAR_TURN_MS)
+
+
 def _first_entry_command(key: str) -> Command:
     return ("ZRANGE", key, 0, 0, "WITHSCORES")
 
 
-def _pipeline_answers(client: redis.Redis, commands: Sequence[Command]) -> Iterator[Any]:
+def _pipeline_answers(
+    client: redis.Redis, commands: Sequence[Command], away: set[str] | None = None
+) -> Iterator[Any]:
     """The answers, in one round trip. An error is raised, but for a server that does not tell about itself, and a stream that
-    is not there."""
+    is not there. What lies on a server of a cluster that is away reads as nothing, and its keys are added to `away`."""
     answers = redis_client.try_commands(client, commands)
-    for command, answer in zip(commands, answers, strict=True):
-        if isinstance(answer, Exception) and command[0] not in ("INFO", "XINFO"):
+    for at, (command, answer) in enumerate(zip(commands, answers, strict=True)):
+        if not isinstance(answer, redis.RedisError):
+            continue
+        if redis_client.is_alone(client, answer):
+            answers[at] = _NOTHING.get(command[0], answer)
+            if away is not None:
+                away.add(str(command[-1] if command[0] == "XINFO" else command[1]))
+        elif command[0] not in ("INFO", "XINFO"):
             raise answer
     return iter(answers)
 
 
-def _server_stats(answers: Iterator[Any]) -> ServerStats:
-    """Take the answers to `_SERVER_COMMANDS`."""
-    now = redis_client.time_reply_ms(next(answers))
-    memory = next(answers)
-    known = memory if isinstance(memory, Mapping) else {}
-    return ServerStats(
-        up=True,
-        now=now,
-        memory=int(known.get("used_memory", 0)),
-        most_memory=int(known.get("maxmemory", 0)),
-    )
+_NOTHING: Mapping[str, Any] = {
+    "ECHO": b"", "GET": None, "HGETALL": {}, "HLEN": 0, "MGET": [], "PTTL": -2, "XRANGE": [], "ZCARD": 0,
+    "ZCOUNT": 0, "ZRANGE": [],
+}  # fmt: skip
+"""By command, the answer of a server that has nothing. (XINFO has an error then.)"""
 
 
 def _stream_fields(shown: Sequence[Any] | Exception) -> dict[bytes, Any]:
@@ -414,4 +456,6 @@ def _first_age_ms(first: Sequence[Any], now: int) -> int:
 
 
 def _error_sentence(error: redis.RedisError) -> str:
+    if isinstance(error, redis.exceptions.MovedError | redis.exceptions.AskError):
+        return CLUSTER_URL_SENTENCE
     return str(error).rstrip(".") or type(error).__name__

@@ -5,10 +5,15 @@ fields, never by its text.
 
 ParleyError
     InvalidFilterError                 config.archive.result_filters
+    ServerAwayError                    config.connections.cluster_routing
+    RedisUrlError                      config.connections.redis_url
+    NotReplicatedError                 config.connections.replication
+    NoPrimaryError                     config.connections.sentinel_connections
+    NotPrimaryError                    config.connections.server_connections
     ConfigError                        config.settings.config_errors
     _ContactsFileError                 config.settings.contacts
     CsvFileError                       config.settings.csv_files
-    NotPrimaryError                    config.store.redis_client
+    MissingRightError                  config.store.missing_rights
     InvalidSecretError                 engine.hooks.signature
     UnreadableLaneError                engine.model.lane
     BadPatternError                    engine.model.patterns
@@ -52,6 +57,9 @@ ParleyError
     PutOffError                        workers.hooks.endpoint_runner
     RunnerStoppedError                 workers.hooks.endpoint_runner
     ArchiveBehindError                 workers.hooks.event_source
+    MiscountError                      workers.resharding.resharding
+    StillRunningError                  workers.resharding.resharding
+    UnsplittableError                  workers.resharding.shard_split
     EmbeddedServerError                workers.runtime.embedded_redis
     NothingSentError                   workers.sending.deadline_transport
     TooLateToSendError                 workers.sending.deadline_transport

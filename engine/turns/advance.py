@@ -4,7 +4,7 @@ No clock, no randomness, no I/O: the same lane, mail, now, surveys and policy gi
 the events; a lane's time never runs backwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from engine.model.effects import Effects
@@ -29,6 +29,7 @@ from engine.turns.deadlines import (
 from engine.turns.inbound_sms import (
     apply_cancellation,
     apply_invitation,
+    apply_listed_opt_out,
     apply_opt_out,
     apply_sms,
     may_be_stop,
@@ -47,6 +48,9 @@ __all__ = [
     "missing_survey_versions",
 ]
 
+ListedOptOut = tuple[int, str]
+"""What the list of opt-outs says of a channel: since when (ms), and by whose word, as in Effects.opt_outs."""
+
 _MOST_APPLIED_EVENTS = 128
 _LANE_KEPT_MS = 48 * HOUR_MS
 
@@ -60,15 +64,22 @@ def advance(
     policy: ChannelPolicies,
     *,
     hold_deadlines: bool = False,
+    opted_out: Mapping[str, ListedOptOut] = {},
 ) -> Effects:
     """Apply `mail` in order, or, if there is none, the deadlines that are due at `now` (ms). Changes `lane`.
 
-    `hold_deadlines`: no deadline is applied, as nobody knows what time it is; mail is. Raises UnknownVersionError and
+    `hold_deadlines`: no deadline is applied, as nobody knows what time it is; mail is. `opted_out` is what the list of
+    opt-outs says, by channel: what the lane does not know of it counts as mail of that time. Raises UnknownVersionError and
     UnknownChannelError.
     """
     turn = Turn(lane, sender, surveys, policy, now)
+    unheard = _unheard_opt_outs(lane, opted_out) if opted_out else {}
     for each in mail:
+        if unheard:
+            _hear_opt_outs(turn, unheard, each.at)
         _apply_mail(turn, each, hold_deadlines=hold_deadlines)
+    if unheard:
+        _hear_opt_outs(turn, unheard)
     if not mail and not hold_deadlines:
         apply_due_deadlines(turn, now)
     deadline = next_deadline(turn)
@@ -101,6 +112,22 @@ def missing_survey_versions(lane: Lane, surveys: SurveyRegistry) -> set[str]:
     """Return the survey versions of open sessions that `surveys` lacks."""
     pinned = {line.session.version for line in lane.lines.values() if line.session is not None}
     return {version for version in pinned if surveys.by_version(version) is None}
+
+
+def _unheard_opt_outs(lane: Lane, opted_out: Mapping[str, ListedOptOut]) -> dict[str, ListedOptOut]:
+    known = {channel for channel, line in lane.lines.items() if line.opted_out_at}
+    return {channel: listed for channel, listed in opted_out.items() if channel not in known}
+
+
+def _hear_opt_outs(turn: Turn, unheard: dict[str, ListedOptOut], before: int | None = None) -> None:
+    """Apply what was said before `before` (ms), and take it out of `unheard`. What this turn's mail has said is later."""
+    for channel, (at, source) in list(unheard.items()):
+        if before is not None and at >= before:
+            continue
+        del unheard[channel]
+        if channel not in turn.effects.opt_outs:
+            turn.begin_event(max(turn.lane.clock, min(at, turn.called_at)))
+            apply_listed_opt_out(turn, channel, source)
 
 
 def _apply_mail(turn: Turn, mail: Mail, *, hold_deadlines: bool) -> None:

@@ -118,12 +118,24 @@ def apply_opt_out(turn: Turn, stop: InboundSms | ProviderStop) -> bool:
     turn.effects.records.append(
         PersonOptedOut(turn.now, stop.channel, stop.id, stop.text, by_provider, source)
     )
-    turn.withdraw_channel(stop.channel)
-    main.opted_out_at = turn.now
     turn.effects.opt_outs[stop.channel] = (turn.now, source or ("provider" if by_provider else "person"))
-    for line, session in list(open_sessions(turn.lane, stop.channel)):
-        turn.end_session(stop.channel, line, session, "stopped")
+    _silence(turn, stop.channel, main)
     return True
+
+
+def apply_listed_opt_out(turn: Turn, channel: str, source: str) -> None:
+    """Let the lane hear of an opt-out that the list has: of a STOP while it could not be read, say. That is on record; what an
+    operator lists is recorded by the lane that hears of it, be it from the list or by mail."""
+    if source not in ("person", "provider"):
+        turn.effects.records.append(PersonOptedOut(turn.now, channel, "", "", True, source))
+    _silence(turn, channel, main_line(turn.lane, channel))
+
+
+def _silence(turn: Turn, channel: str, main: ChannelLine) -> None:
+    turn.withdraw_channel(channel)
+    main.opted_out_at = turn.now
+    for line, session in list(open_sessions(turn.lane, channel)):
+        turn.end_session(channel, line, session, "stopped")
 
 
 def may_be_stop(sms: InboundSms) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from falcon.asgi import Request, Response
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.api import problems
@@ -43,14 +44,15 @@ def add_routes(
     lanes: AsyncRedisClient,
     mailboxes: MailboxWriter,
     reader: ArchiveReader,
+    host: Host = THIS_HOST,
 ) -> None:
     """Add the API's routes, and have its errors said as problems."""
     doorman = ApiAuthenticator(settings.keys, lanes)
-    desk = InvitationParser(settings, surveys)
-    archive = SessionArchive(settings, lanes, reader)
+    desk = InvitationParser(settings, surveys, host)
+    archive = SessionArchive(settings, lanes, reader, host)
     audit = ReadAudit(lanes)
-    sessions = SessionAccess(settings, doorman, archive, mailboxes, audit, reader)
-    access = ArchiveAccess(settings, surveys, doorman, reader, audit)
+    sessions = SessionAccess(settings, doorman, archive, mailboxes, audit, reader, host)
+    access = ArchiveAccess(settings, surveys, doorman, reader, audit, host)
     app.set_error_serializer(problems.serialize_error)
     app.add_error_handler(RedisUnavailableError, _redis_unavailable)
     app.add_route(

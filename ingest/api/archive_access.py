@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from config.archive.result_filters import InvalidFilterError
 from config.archive.survey_overview import archived_surveys, has_sessions
+from config.host import THIS_HOST, Host
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from engine.model.suggestions import expected_instead
@@ -31,10 +32,12 @@ class ArchiveAccess:
         doorman: ApiAuthenticator,
         reader: ArchiveReader,
         audit: ReadAudit,
+        host: Host = THIS_HOST,
     ) -> None:
         self.settings = settings
         self.surveys = surveys
         self.audit = audit
+        self.host = host
         self._authenticator = doorman
         self._reader = reader
 

@@ -1,5 +1,7 @@
 """Invitations are accepted: under their reference, once, and held until the pacer (workers/clock/invitation_pacer.py) lets them go.
 
+On a cluster each has an answer of its own: None if a server that it needs does not answer, which keeps no other from going on.
+
 Two steps, each of which may be repeated. First the reference is taken, where it is one for all numbers; then the
 invitation is held, in its person's shard, unless it ever was. Whoever comes second, at whatever moment the first one
 died, finishes what was begun or finds it done.
@@ -7,7 +9,6 @@ died, finishes what was begun or finds it done.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Literal
 
 from config.store import keyspace
@@ -31,36 +32,57 @@ class InvitationIntake:
         self._shards = shards
         self._lanes = lanes
 
-    async def accept(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
-        """What came of each, in this order. What is accepted is on disk. Raises RedisUnavailableError, and may be repeated then."""
-        for tried in range(1, ACCEPT_TRIES):
-            try:
-                return await self._accept_once(asked)
-            except RedisUnavailableError:
-                await asyncio.sleep(RETRY_PAUSE_S * tried)
-        return await self._accept_once(asked)
+    @property
+    def is_divided(self) -> bool:
+        """Whether the lanes are on several servers, of which some may answer and others not."""
+        return self._lanes.is_cluster
 
-    async def _accept_once(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome]:
-        outcomes: list[InvitationOutcome] = ["accepted"] * len(asked)
+    async def accept(
+        self, asked: Sequence[InvitationRequest], most_tries: int = ACCEPT_TRIES
+    ) -> list[InvitationOutcome | None]:
+        """What came of each, in this order. What is accepted is on disk; what has no outcome may be repeated. Raises
+        RedisUnavailableError if the one server does not answer, and may be repeated then."""
+        outcomes: list[InvitationOutcome | None] = [None] * len(asked)
+        for tried in range(1, most_tries + 1):
+            left = [at for at, outcome in enumerate(outcomes) if outcome is None]
+            try:
+                for at, outcome in zip(
+                    left, await self._accept_once([asked[at] for at in left]), strict=True
+                ):
+                    outcomes[at] = outcome
+            except RedisUnavailableError:
+                if tried == most_tries and len(left) == len(asked):
+                    raise
+            if None not in outcomes:
+                break
+            if tried < most_tries:
+                await asyncio.sleep(RETRY_PAUSE_S * tried)
+        return outcomes
+
+    async def _accept_once(self, asked: Sequence[InvitationRequest]) -> list[InvitationOutcome | None]:
+        outcomes: list[InvitationOutcome | None] = ["accepted"] * len(asked)
         late = [at for at, each in enumerate(asked) if each.late_errors]
         for at, known in zip(late, await self._already_accepted([asked[at] for at in late]), strict=True):
-            if not known:
-                outcomes[at] = "late"
+            if known is not True:
+                outcomes[at] = "late" if known is False else None
         await self._take_references(asked, outcomes)
         faults.reach("after_refer")
         await self._hold_invitations(asked, outcomes)
         faults.reach("after_hold")
         return outcomes
 
-    async def _already_accepted(self, asked: Sequence[InvitationRequest]) -> list[bool]:
+    async def _already_accepted(self, asked: Sequence[InvitationRequest]) -> list[bool | None]:
         """Return for each whether its reference is stored with the same content, or was erased on purpose (an empty
-        value)."""
+        value); None if its server does not say."""
         names = [keyspace.reference_key(self._shards, each.event.id) for each in asked]
-        found = await self._lanes.run_commands([("GET", name) for name in names]) if names else []
-        return [stored in (each.fingerprint.encode(), b"") for stored, each in zip(found, asked, strict=True)]
+        found = await self._lanes.try_commands([("GET", name) for name in names]) if names else []
+        return [
+            None if isinstance(stored, RedisUnavailableError) else stored in (each.fingerprint.encode(), b"")
+            for stored, each in zip(found, asked, strict=True)
+        ]
 
     async def _take_references(
-        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome]
+        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome | None]
     ) -> None:
         """Take the references of those that have one; without, nothing can be the same."""
         wanted = [at for at in _accepted_positions(outcomes) if asked[at].event.reference]
@@ -79,7 +101,7 @@ class InvitationIntake:
         await self._run_and_record(commands, list(groups.values()), outcomes, {0: "conflict", -1: "repeated"})
 
     async def _hold_invitations(
-        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome]
+        self, asked: Sequence[InvitationRequest], outcomes: list[InvitationOutcome | None]
     ) -> None:
         groups = keyspace.group_by_shard(
             _accepted_positions(outcomes), lambda at: asked[at].sender, self._shards
@@ -103,13 +125,19 @@ class InvitationIntake:
         self,
         commands: Sequence[Command],
         groups: Sequence[Sequence[int]],
-        outcomes: list[InvitationOutcome],
+        outcomes: list[InvitationOutcome | None],
         meaning: Mapping[int, InvitationOutcome],
     ) -> None:
-        """Run the commands, and set the outcome of each invitation whose answer `meaning` lists."""
-        answers = await self._lanes.run_commands(commands) if commands else []
-        for at, answer in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
-            outcomes[at] = meaning.get(answer, outcomes[at])
+        """Run the commands, one for each group, and set the outcome of each invitation whose answer `meaning` lists; None if
+        there is no answer."""
+        answers = await self._lanes.try_write(commands) if commands else []
+        for group, answer in zip(groups, answers, strict=True):
+            if isinstance(answer, RedisUnavailableError):
+                for at in group:
+                    outcomes[at] = None
+                continue
+            for at, each in zip(group, answer, strict=True):
+                outcomes[at] = meaning.get(each, outcomes[at])
 
 
 def _held_invitation(k: int, asked: InvitationRequest) -> InvitationToHold:
@@ -125,5 +153,5 @@ def _held_invitation(k: int, asked: InvitationRequest) -> InvitationToHold:
     )
 
 
-def _accepted_positions(outcomes: Sequence[InvitationOutcome]) -> list[int]:
+def _accepted_positions(outcomes: Sequence[InvitationOutcome | None]) -> list[int]:
     return [at for at, outcome in enumerate(outcomes) if outcome == "accepted"]

@@ -4,18 +4,17 @@ Parsing does no I/O. A session id is the hash of the channel and the inviter's r
 same session however often it is posted; without a reference it is random.
 """
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from http import HTTPStatus
 from itertools import islice
-from time import time
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from config.host import THIS_HOST, Host
 from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
@@ -156,7 +155,8 @@ class InvitationRejectedError(ParleyError):
 class InvitationParser:
     """Reads invitations to the surveys of a deployment, as they stand."""
 
-    def __init__(self, settings: Settings, surveys: SurveyRegistry) -> None:
+    def __init__(self, settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HOST) -> None:
+        self._host = host
         self._surveys = surveys
         self._channels = settings.channels
         self._keep_ms = settings.longest_stream_ms
@@ -169,11 +169,11 @@ class InvitationParser:
         offered = any(name in channel.surveys for channel in self._channels.values())
         return self._surveys.current(name) if offered else None
 
-    def parse(self, body: bytes, survey: Survey, key: ApiKey, now: int) -> InvitationRequest:
-        """The invitation in a body. Raises InvitationRejectedError."""
+    def parse(self, body: bytes, survey: Survey, key: ApiKey) -> InvitationRequest:
+        """The invitation in a body, which is accepted now. Raises InvitationRejectedError."""
         wrong: list[FieldError] = []
         written = _decode_body(body, wrong)
-        asked = self._build_request(written, survey, key, now, wrong) if written is not None else None
+        asked = self._build_request(written, survey, key, wrong) if written is not None else None
         if asked is None or wrong:
             raise InvitationRejectedError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong
@@ -181,8 +181,9 @@ class InvitationParser:
         return asked
 
     def _build_request(
-        self, written: Body, survey: Survey, key: ApiKey, now: int, wrong: list[FieldError]
+        self, written: Body, survey: Survey, key: ApiKey, wrong: list[FieldError]
     ) -> InvitationRequest | None:
+        now = self._host.wall_ms()
         channel = self._resolve_channel(written, survey, key, wrong)
         expires_at, late = _parse_expiry(written.expiry_time, now, wrong)
         send_at, too_late = _parse_send_at(written.send_at, expires_at, now, wrong)
@@ -196,7 +197,7 @@ class InvitationParser:
         if wrong:
             return None
         event = Invitation(
-            id=derive_session_id(channel.name, written.client_reference),
+            id=self._new_session_id(channel, written.client_reference),
             channel=channel.name,
             survey=survey.name,
             language=language,
@@ -215,6 +216,9 @@ class InvitationParser:
         return InvitationRequest(
             sender, event, not_before, known_until, _content_fingerprint(sender, event), [*late, *too_late]
         )
+
+    def _new_session_id(self, channel: Channel, reference: str) -> str:
+        return derive_session_id(channel.name, reference) if reference else self._host.token_hex(8)
 
     def _resolve_channel(
         self, written: Body, survey: Survey, key: ApiKey, wrong: list[FieldError]
@@ -398,8 +402,6 @@ def _check_originator(written: str, channel: Channel, wrong: list[FieldError]) -
 
 def derive_session_id(channel: str, reference: str) -> str:
     """The id of the session that is asked for under a reference."""
-    if not reference:
-        return secrets.token_hex(8)
     return blake2b(f"{channel}\0{reference}".encode(), digest_size=8, person=b"invitation").hexdigest()
 
 
@@ -426,7 +428,3 @@ def _join_with_or(names: Iterable[str]) -> str:
 
 def utc_datetime(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def now_ms() -> int:
-    return round(time() * 1000)

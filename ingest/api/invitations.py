@@ -24,12 +24,11 @@ from config.telemetry import metrics
 from engine.surveys.program import Survey
 from ingest.api.archive_reader import ArchiveUnavailableError
 from ingest.api.authentication import ApiAuthenticator
-from ingest.api.backlog import InvitationIntake, InvitationOutcome
+from ingest.api.backlog import ACCEPT_TRIES, InvitationIntake, InvitationOutcome
 from ingest.api.invitation_parser import (
     InvitationParser,
     InvitationRejectedError,
     InvitationRequest,
-    now_ms,
     utc_datetime,
 )
 from ingest.api.ndjson import MAX_LINE_BYTES, LineSplitter, SplitLine
@@ -68,6 +67,7 @@ _STATUS_OF_OUTCOME: dict[InvitationOutcome, HTTPStatus] = {
 TOO_MANY_LINES = f"this line and what follows is not read: expected {MAX_LINES} lines at the most"
 LINE_TOO_LONG = f"expected a line of {MAX_LINE_BYTES} bytes at the most"
 SEND_LINE_AGAIN = "Redis does not answer: send this line and what follows again"
+SEND_THIS_LINE_AGAIN = "the Redis server that this line needs does not answer: send it again"
 REFERENCE_CONFLICT = FieldError(
     "/clientReference", "it stands for an invitation of another content: expected one of its own"
 )
@@ -140,11 +140,13 @@ class InvitationsResource:
         if len(body) > MAX_LINE_BYTES:
             raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_LINE_BYTES} bytes")
         try:
-            asked = self._parser.parse(body, survey, key, now_ms())
+            asked = self._parser.parse(body, survey, key)
         except InvitationRejectedError as e:
             _count_rejected(e)
             raise ApiError(e.status, e.title, errors=e.errors) from e
         (outcome,) = await self._intake.accept([asked])
+        if outcome is None:
+            raise RedisUnavailableError("a server that the invitation needs does not answer")
         _count_outcome(asked.event.channel, outcome)
         if outcome in ("conflict", "late"):
             raise ApiError(
@@ -205,6 +207,8 @@ class _LineBatch:
         self._slice: list[tuple[int, LineEntry]] = []
         self._writing: asyncio.Task[None] | None = None
         self._redis_fails = False
+        self._most_tries = ACCEPT_TRIES
+        self._send_again = SEND_THIS_LINE_AGAIN if backlog.is_divided else SEND_LINE_AGAIN
         self.length = 0
 
     async def read_request(self, req: Request) -> None:
@@ -255,11 +259,11 @@ class _LineBatch:
         if number > MAX_LINES:
             return _refused_line(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_MANY_LINES)
         if self._redis_fails:
-            return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, SEND_LINE_AGAIN)
+            return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, self._send_again)
         if not isinstance(line, bytes):
             return _refused_line(number, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, LINE_TOO_LONG)
         try:
-            return self._parser.parse(line, self._survey, self._key, now_ms())
+            return self._parser.parse(line, self._survey, self._key)
         except InvitationRejectedError as e:
             _count_rejected(e)
             return LineResult(line=number, status=e.status, errors=e.errors[:MAX_ERRORS_PER_LINE])
@@ -275,36 +279,43 @@ class _LineBatch:
         asked = [entry for _, entry in entries if isinstance(entry, InvitationRequest)]
         outcomes = iter(await self._accept_slice(asked))
         results = [
-            _line_result(number, entry, next(outcomes)) if isinstance(entry, InvitationRequest) else entry
+            self._line_result(number, entry, next(outcomes))
+            if isinstance(entry, InvitationRequest)
+            else entry
             for number, entry in entries
         ]
         self._results.write(b"".join([_encode(result) + b"\n" for result in results]))
 
+    def _line_result(
+        self, number: int, asked: InvitationRequest, outcome: InvitationOutcome | None
+    ) -> LineResult:
+        if outcome is None:
+            return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, self._send_again)
+        _count_outcome(asked.event.channel, outcome)
+        errors = _outcome_errors(asked, outcome)
+        return LineResult(
+            line=number,
+            status=_STATUS_OF_OUTCOME[outcome],
+            id=UNSET if errors else asked.event.id,
+            errors=errors or UNSET,
+        )
+
     async def _accept_slice(self, asked: Sequence[InvitationRequest]) -> Sequence[InvitationOutcome | None]:
-        """What came of each: None if Redis does not answer, and then nothing more is tried in this request."""
+        """What came of each: None if Redis does not answer. Nothing more is tried in this request then, if there is one server; if
+        there are several, what needs one that is away is tried once."""
         if self._redis_fails:
             return [None] * len(asked)
         try:
-            return await self._intake.accept(asked)
+            outcomes = await self._intake.accept(asked, self._most_tries)
         except RedisUnavailableError:
             self._redis_fails = True
-            return [None] * len(asked)
+            outcomes = [None] * len(asked)
+        if None in outcomes:
+            self._most_tries = 1
+        return outcomes
 
 
 _encode = msgspec.json.Encoder().encode
-
-
-def _line_result(number: int, asked: InvitationRequest, outcome: InvitationOutcome | None) -> LineResult:
-    if outcome is None:
-        return _refused_line(number, HTTPStatus.SERVICE_UNAVAILABLE, SEND_LINE_AGAIN)
-    _count_outcome(asked.event.channel, outcome)
-    errors = _outcome_errors(asked, outcome)
-    return LineResult(
-        line=number,
-        status=_STATUS_OF_OUTCOME[outcome],
-        id=UNSET if errors else asked.event.id,
-        errors=errors or UNSET,
-    )
 
 
 def _refused_line(number: int, status: HTTPStatus, why: str) -> LineResult:

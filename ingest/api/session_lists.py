@@ -8,7 +8,6 @@ what comes `after` the last cursor has every session once (config/archive/sessio
 import re
 from collections.abc import Sequence
 from datetime import UTC
-from time import time
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -124,7 +123,7 @@ class SessionListResource:
         """Read the parameters. Raises the ApiError of those that are wrong."""
         query = QueryParameters(req, self._listing.parameters)
         filters = msgspec.structs.replace(
-            read_filters(query, survey, self._access.channels_of(key)),
+            read_filters(query, survey, self._access.channels_of(key), self._access.host.wall_ms()),
             states=query.many("state", choose_from(self._listing.states)),
             senders=query.many("number", lambda written: _read_number(written, key)),
         )
@@ -152,9 +151,8 @@ class SessionListResource:
         return _EncodedPage(content, len(results), cursor, page.has_more)
 
 
-def read_filters(query: QueryParameters, survey: str, channels: Sequence[str]) -> ResultFilters:
-    """The filters that lists and funnels share, of sessions on these channels."""
-    now = round(time() * 1000)
+def read_filters(query: QueryParameters, survey: str, channels: Sequence[str], now: int) -> ResultFilters:
+    """The filters that lists and funnels share, of sessions on these channels, as they are meant at `now` (ms)."""
     return ResultFilters(
         survey=survey,
         channels=query.many("channel", choose_from(channels)) or channels,

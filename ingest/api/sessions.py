@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
 from itertools import chain
-from time import perf_counter
 
 import falcon
 import msgspec
@@ -25,6 +24,7 @@ from sqlalchemy import Connection
 from config.archive import archived_entries
 from config.archive.archived_entries import ArchivedEntry
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key
+from config.host import THIS_HOST, Host
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
@@ -51,11 +51,11 @@ from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
 from ingest.api.archive_reader import ArchiveReader, ArchiveUnavailableError
 from ingest.api.authentication import ApiAuthenticator
-from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, now_ms, utc_datetime
+from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, utc_datetime
 from ingest.api.problems import ApiError
 from ingest.api.read_audit import ReadAudit
 from ingest.api.session_view import SessionView
-from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter
+from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter, RedisUnavailableError
 
 STREAM_PAGE_SIZE = 1_000
 """Entries of an event stream that Redis looks at in one go."""
@@ -79,24 +79,35 @@ class SessionArchive:
     """Finds sessions and builds their views, from wherever they are: held, in a mailbox, in a lane, in an event stream or in
     the archive. Raises ArchiveUnavailableError where only the archive can know, and it does not answer."""
 
-    def __init__(self, settings: Settings, lanes: AsyncRedisClient, reader: ArchiveReader) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lanes: AsyncRedisClient,
+        reader: ArchiveReader,
+        host: Host = THIS_HOST,
+    ) -> None:
         self._shards = settings.shards
         self._stream_ms = settings.stream_ms
         self._channels = settings.channels
         self._lanes = lanes
         self._reader = reader
+        self._host = host
 
     async def find(self, session: str) -> SessionLocation | None:
         """Find the session's shard and person. All shards are asked, in one round trip; then the archive, if there has been
-        one, and the session was not forgotten on purpose."""
+        one, and the session was not forgotten on purpose. Raises RedisUnavailableError if a server does not answer that may
+        have it."""
         names = [("GET", keyspace.session_key(k, session)) for k in range(self._shards)]
-        values = await self._lanes.run_commands([*names, *self._archived_marks()])
-        indexed, is_archived = values[: self._shards], any(values[self._shards :])
+        values = await self._lanes.try_commands([*names, *self._archived_marks()])
+        errors = [each for each in values if isinstance(each, RedisUnavailableError)]
+        indexed, is_archived = values[: self._shards], any(each == 1 for each in values[self._shards :])
         for k, value in enumerate(indexed):
-            if value:
+            if isinstance(value, bytes) and value:
                 since, _, sender = value.decode().partition(" ")
                 begun = int(since)
                 return SessionLocation(session, k, sender, begun, is_archived and self._may_be_trimmed(begun))
+        if errors:
+            raise errors[0]
         if not is_archived or any(value is not None for value in indexed):
             return None
         found = await self._reader.run(partial(archived_entries.find_session, session=session))
@@ -107,7 +118,7 @@ class SessionArchive:
 
     def _may_be_trimmed(self, since: int) -> bool:
         """Whether the event stream, where there is an archive, may have lost what happened then."""
-        return since < now_ms() - self._stream_ms + TRIM_MARGIN_MS
+        return since < self._host.wall_ms() - self._stream_ms + TRIM_MARGIN_MS
 
     async def view(self, found: SessionLocation) -> SessionView | None:
         """The session as it stands; None if nothing is known of it any more."""
@@ -174,7 +185,9 @@ class SessionArchive:
         if not found.id:
             return None
         (archived,) = await self._lanes.run_commands([("EXISTS", keyspace.archived_key(found.k))])
-        if now_ms() - found.since > (self._stream_ms if archived else keyspace.UNARCHIVED_STREAM_MS):
+        if self._host.wall_ms() - found.since > (
+            self._stream_ms if archived else keyspace.UNARCHIVED_STREAM_MS
+        ):
             return None
         return SessionView(
             id=found.id, state="refused", reason="dead_letter", channel="", identifier=found.sender
@@ -199,7 +212,7 @@ class SessionArchive:
         channel = held.event.channel
         records = encode_event([OpeningRefused(now, channel, held.id, "cancelled", held.event)])
         withdraw = function_calls.withdraw_invitation_command(held.k, channel, held.id, held.sender, records)
-        (was_held,) = await self._lanes.run_commands([withdraw])
+        (was_held,) = await self._lanes.write([withdraw])
         return bool(was_held)
 
     async def _session_records(self, found: SessionLocation) -> AsyncIterator[ArchiveRecord]:
@@ -268,6 +281,7 @@ class SessionAccess:
         mailboxes: MailboxWriter,
         audit: ReadAudit,
         reader: ArchiveReader,
+        host: Host = THIS_HOST,
     ) -> None:
         self.channels = settings.channels
         self.authenticator = doorman
@@ -275,6 +289,7 @@ class SessionAccess:
         self._mailboxes = mailboxes
         self._audit = audit
         self._reader = reader
+        self._host = host
 
     async def look_up(
         self, key: ApiKey, session: str, channel: str = "", action: str = "read session"
@@ -320,13 +335,13 @@ class SessionAccess:
                 f"its state is {view.state}: there is nothing to cancel",
             )
         held = await self.archive.held_invitation(found)
-        if held and await self.archive.withdraw_invitation(held, now_ms()):
-            view.state, view.ended_at = "cancelled", utc_datetime(now_ms())
+        if held and await self.archive.withdraw_invitation(held, self._host.wall_ms()):
+            view.state, view.ended_at = "cancelled", utc_datetime(self._host.wall_ms())
             view.starts_after = UNSET
             metrics.INVITATIONS.labels(view.channel, "cancelled").inc()
             return HTTPStatus.OK
         event = CancelSession(cancel_event_id(found.id), view.channel, found.id)
-        await self._mailboxes.accept([InboundItem(found.sender, event, perf_counter())])
+        await self._mailboxes.accept([InboundItem(found.sender, event, self._host.monotonic_s())])
         return HTTPStatus.ACCEPTED
 
 

@@ -75,7 +75,7 @@ class FunnelResource:
     async def on_get(self, req: Request, resp: Response, survey: str) -> None:
         key = await self._access.authenticate(req)
         query = QueryParameters(req, FILTER_PARAMETERS)
-        filters = read_filters(query, survey, self._access.channels_of(key))
+        filters = read_filters(query, survey, self._access.channels_of(key), self._access.host.wall_ms())
         query.require_valid()
 
         def read_counts(connection: Connection) -> Funnel:

@@ -1,10 +1,10 @@
 """Joins concurrent writes: items that arrive while a write is in flight share the next one.
 
 An item that arrives while nothing is in flight is written at once. If a write fails, the items that wait behind it
-fail with it, without another try."""
+fail with it, without another try. Of a cluster, what is for one server waits for no other."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -59,6 +59,34 @@ class WriteBatcher(Generic[T, R]):
             for future in written:
                 if not future.done():
                     future.set_result(answer)
+
+
+class ServerBatcher(Generic[T, R]):
+    """A WriteBatcher for each server, which `server_of` tells when an item is submitted. What one has written is so before its
+    future tells: an item that is submitted then is later, wherever its server is by now."""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[T]], Awaitable[R]],
+        most: int,
+        server_of: Callable[[T], Hashable],
+    ) -> None:
+        self._write = write
+        self._max_items = most
+        self._server_of = server_of
+        self._batchers: dict[Hashable, WriteBatcher[T, R]] = {}
+
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Queue `item` behind what is for its server; return a future as WriteBatcher does."""
+        server = self._server_of(item)
+        if server not in self._batchers:
+            self._batchers[server] = WriteBatcher(self._write, self._max_items)
+        return self._batchers[server].submit(item)
+
+    async def wait_drained(self) -> None:
+        """Wait until no item is waiting to be written."""
+        for batcher in list(self._batchers.values()):
+            await batcher.wait_drained()
 
 
 def _fail_futures(written: Sequence["asyncio.Future[R]"], why: Exception) -> None:

@@ -3,26 +3,36 @@
 `web` starts while Redis is away. So it looks as soon as Redis answers, before the first command of all. If the lanes are
 divided into another number of shards, or the server may lose what it acknowledges, the process ends with the sentence with
 which it would not have started; what was spooled meanwhile names people, not shards, and is handed over by the next one.
+
+Of a cluster whose other servers answer, the one that has the number of shards may be away. Then the number of the settings is
+believed if MIN_AGREEING_KEYS on the others lie by it, and none otherwise: with another, half of them would not.
 """
 
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 
 import redis
 import structlog
 
+from config.connections.cluster_client import ClusterClient
 from config.settings.config_errors import ConfigError
 from config.settings.durability import require_durability
+from config.settings.redis_rights import explained_refusals
 from config.settings.settings import Settings
 from config.settings.shard_count import settle_shards
-from config.store import redis_client
+from config.store import keyspace, redis_client
 from ingest.intake.mailboxes import RedisUnavailableError
 
 log = structlog.get_logger()
 
 CHECK_TIMEOUT_S = 1.0
 """How long Redis may take to answer."""
+
+MIN_AGREEING_KEYS, MAX_KEYS_LOOKED_AT = 64, 1_000
+"""Keys by which a number of shards is believed that cannot be read; and those of one server that are looked at."""
 
 EXIT_MISTAKE, EXIT_AGAIN = 2, 1
 """Exit statuses: what the settings say is wrong; or the process only has to begin anew, as it knows better then."""
@@ -31,9 +41,36 @@ EXIT_MISTAKE, EXIT_AGAIN = 2, 1
 def check_lanes_server(settings: Settings) -> Settings:
     """Return the settings with the number of shards that the lanes are divided into. Raises ConfigError if they or their
     server are not as the settings say, and redis.RedisError."""
-    with redis_client.connect(settings.redis_url, retries=0, timeout_s=CHECK_TIMEOUT_S) as lanes:
+    with (
+        redis_client.connect(settings.redis_url, retries=0, timeout_s=CHECK_TIMEOUT_S) as lanes,
+        explained_refusals(),
+    ):
         require_durability(lanes, settings.durability)
-        return settle_shards(lanes, settings)
+        try:
+            return settle_shards(lanes, settings)
+        except redis.RedisError as e:
+            if not redis_client.is_away(e) or not _others_agree(lanes, settings.shards):
+                raise
+        log.warning(
+            "the number of shards lies on a server that is away; the others' keys lie by PARLEY_SHARDS"
+        )
+        return settings
+
+
+def _others_agree(lanes: redis.Redis, shards: int) -> bool:
+    """Whether enough keys on the servers that answer lie by this number of shards, and none otherwise."""
+    if not isinstance(lanes, ClusterClient):
+        return False
+    agreeing = 0
+    for server in lanes.servers():
+        with suppress(redis.RedisError):
+            for name in islice(server.scan_iter(keyspace.SHARD_KEY_PATTERN, 1_000), MAX_KEYS_LOOKED_AT):
+                key = keyspace.parse_shard_key(name.decode(errors="replace"))
+                if key and key.owner is not None:
+                    if keyspace.shard_of(key.owner, shards) != key.k:
+                        return False
+                    agreeing += 1
+    return agreeing >= MIN_AGREEING_KEYS
 
 
 def end_process(status: int) -> None:

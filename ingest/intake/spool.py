@@ -23,6 +23,20 @@ A line is a CRC-32 and an event in Base64, so no damage reaches further than to 
 was cut off by a death was never acknowledged: whoever writes next marks it as TORN, and it is passed over. Any other
 that cannot be read is put aside, into a file beside.
 
+Where the lanes are on a cluster, one server may be away while the others are not, and points 2 to 4 hold for each shard:
+
+2. While there is anything of a *shard* in the file, every event of that shard goes into it. Which shards that are, the *marks*
+   say, a file beside with a byte for each (ingest/intake/shard_marks.py). Whoever writes sets the marks of what he writes, before
+   it is acknowledged and on the disk before it; so a shard without a mark has nothing acknowledged in the file but what the
+   mailboxes have. Whoever finds a mark looks again when he has the lock, and writes nothing if it is gone.
+3. The one who hands over passes by lines of shards whose server is away, and in that pass all that follow of such a shard
+   (ingest/intake/shard_drain.py). At the end of the pass, while nobody can write, exactly those shards keep their marks of which
+   something was passed by; if that is none, the file is emptied.
+4. A line that is handed over before others in front of it begins with DONE, once the mailboxes have it. The noted place is the
+   first line that is not handed over.
+
+Marks count shards as whoever began them does, be that the right number or not: any division of senders keeps the law.
+
 An event is applied at the time at which it was acknowledged, as if its mailbox had had it since then: an answer that
 was given in time is in time, and STARTs that came in over minutes are not throttled as if they had come at once. What
 is handed over is the event's age, so no clock of a machine is compared with another's, but only with itself; an age
@@ -33,22 +47,30 @@ passes while Redis is away may be ended by the clock before the answer is handed
 import errno
 import os
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from math import inf
 from pathlib import Path
-from time import monotonic, sleep, time
 from typing import Literal, NamedTuple
 from zlib import crc32
 
 import msgspec
 
+from config.host import THIS_HOST, Host
 from config.settings.config_errors import ConfigError
 from config.telemetry import faults
 from engine.model.errors import ParleyError
+from ingest.intake.shard_marks import ShardMarks
 
 MAX_AGE_MS = 86_400_000
+
+FIRST_PART_EVENTS, LARGEST_PART_EVENTS = 16, 128
+"""Events that are handed over at once. A lane remembers as many (engine/turns/advance.py), so that a part which is handed over
+twice is known even if all of it is one person's."""
+
+PART_TIMEOUT_S = 3.0
+"""How long a part may take, as nobody waits for it."""
 
 LOCK_TIMEOUT_S = 2.0
 """How long the file's lock is waited for: longer than a sync takes, or the hand-over of the last part."""
@@ -58,11 +80,17 @@ LOCK_POLL_S = 0.002
 READ_BLOCK_BYTES = 262_144
 """Bytes that are read at once."""
 
+_LINES_LOOKED_AT = 256
+"""Lines among which the oldest event is looked for, as those before it may be handed over while it is not."""
+
 MIN_FREE_BYTES = 1 << 20
 """Bytes that the disk must have free for the spool to be ready."""
 
 TORN_MARK = b"~"
 """Ends a line whose writer died before it was whole."""
+
+DONE_MARK = b"+"
+"""Begins a line that is handed over; checksums begin with no such sign."""
 
 _HEADER_FORMAT = "parley-spool-1 {:013d} {:015d} {:012d}"
 _HEADER_BYTES = len(_HEADER_FORMAT.format(0, 0, 0)) + 10
@@ -112,6 +140,13 @@ class SpoolPart(NamedTuple):
     last: bool
 
 
+class SpoolLine(NamedTuple):
+    """A line of the file, without its end, and the byte at which it begins."""
+
+    byte: int
+    written: bytes
+
+
 class SpoolStatus(NamedTuple):
     """What is in the file and not yet handed over, by lines; its size; since when the oldest waits (ms; 0: nothing)."""
 
@@ -123,9 +158,9 @@ class SpoolStatus(NamedTuple):
 EMPTY_STATUS = SpoolStatus(0, 0, 0)
 
 
-def open_spool(folder: Path, most_bytes: int) -> "Spool":
+def open_spool(folder: Path, most_bytes: int, host: Host = THIS_HOST, marked_shards: int = 0) -> "Spool":
     """The spool in `folder`, which is made if it is missing. Raises ConfigError."""
-    spool = Spool(folder, most_bytes)
+    spool = Spool(folder, most_bytes, host, marked_shards)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         spool.create_files()
@@ -136,20 +171,25 @@ def open_spool(folder: Path, most_bytes: int) -> "Spool":
 
 
 class Spool:
-    """The file. Everything here may block, `in_use` aside: call it in a thread."""
+    """The file, with marks of so many shards if there are several servers. Everything here may block, `in_use` and `held_senders`
+    aside: call it in a thread."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, most_bytes: int, host: Host = THIS_HOST, marked_shards: int = 0) -> None:
         self._folder = folder
         self._file = str(folder / "events")
         self._drain_lock_file = folder / "turn"
         self.damaged_file = folder / "damaged"
         self.max_bytes = most_bytes
+        self._host = host
         self._counted = SpoolPosition(0, _HEADER_BYTES, 0)
+        self.marks = ShardMarks(folder, marked_shards) if marked_shards else None
 
     def create_files(self) -> None:
         """Try everything that will be needed. Raises OSError."""
         for name in (self._file, self._drain_lock_file):
             os.close(os.open(name, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE))
+        if self.marks is None:
+            ShardMarks(self._folder, 1).remove()  # of a time with a cluster: nobody sets them any more
         self._sync_folder()
 
     @property
@@ -161,6 +201,14 @@ class Spool:
             return False
         except OSError:
             return True
+
+    def held_senders(self, senders: Collection[str]) -> Collection[str]:
+        """Return whose events go into the file, if it is in use, as something of their shard may be in it. Costs three system
+        calls."""
+        if self.marks is None:
+            return senders
+        marked = self.marks.read()
+        return [sender for sender in senders if marked.holds(sender)]
 
     def has_room(self) -> bool:
         """Would it take an event now?"""
@@ -180,13 +228,28 @@ class Spool:
                 size = os.fstat(fd).st_size
                 if size == 0 and not begin:
                     return -1
+                if self.marks is not None:
+                    self.marks.add([event.sender for event in events], anew=size == 0)
                 self._write_lines(fd, size, lines)
                 return size
         except OSError as e:
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise SpoolError(
-                "disk_full" if full else "failed", f"the spool cannot be written ({e.strerror})"
-            ) from e
+            raise _as_spool_error(e) from e
+
+    def append_held(self, events: Sequence[SpooledEvent]) -> Collection[str]:
+        """Write events behind others of their shards, as `append` does. Return the senders before whose events there are none any
+        more: nothing of theirs is written. Raises SpoolError."""
+        if self.marks is None:
+            return {event.sender for event in events} if self.append(events, begin=False) == -1 else ()
+        try:
+            with self.locked_file() as fd:
+                size = os.fstat(fd).st_size
+                held = self.held_senders({event.sender for event in events}) if size else ()
+                lines = b"".join(encode_line(event) + b"\n" for event in events if event.sender in held)
+                if lines:
+                    self._write_lines(fd, size, lines)
+                return {event.sender for event in events} - set(held)
+        except OSError as e:
+            raise _as_spool_error(e) from e
 
     @contextmanager
     def locked_file(self) -> Iterator[int]:
@@ -194,11 +257,11 @@ class Spool:
         LOCK_TIMEOUT_S."""
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT, _PRIVATE_MODE)
         try:
-            end_s = monotonic() + LOCK_TIMEOUT_S
+            end_s = self._host.monotonic_s() + LOCK_TIMEOUT_S
             while not _try_lock(fd):
-                if monotonic() > end_s:
+                if self._host.monotonic_s() > end_s:
                     raise SpoolError("busy", f"another process has held the spool for {LOCK_TIMEOUT_S:g} s")
-                sleep(LOCK_POLL_S)
+                self._host.sleep(LOCK_POLL_S)
             yield fd
         finally:
             os.close(fd)
@@ -227,25 +290,29 @@ class Spool:
 
     def read_part(self, place: SpoolPosition, most: int, until: float = inf) -> SpoolPart:
         """At most so many lines from `place` on, which end at the byte `until`."""
-        with open(self._file, "rb") as file:  # noqa: PTH123
-            file.seek(place.byte)
-            lines: list[bytes] = []
-            byte = place.byte
-            line = file.readline()
-            while len(lines) < most and line.endswith(b"\n") and byte + len(line) <= until:
-                lines.append(line[:-1])
-                byte += len(line)
-                line = file.readline()
-            last = not line.endswith(b"\n")
+        lines, byte, last = self.read_lines(place.byte, most, until)
         events: list[SpooledEvent] = []
         damaged: list[bytes] = []
         for line in lines:
-            try:
-                events.append(_decode_line(line))
-            except (ValueError, msgspec.MsgspecError):
-                if not line.endswith(TORN_MARK):
-                    damaged.append(line)
+            match decode_line(line.written):
+                case SpooledEvent() as event:
+                    events.append(event)
+                case bytes() as unreadable:
+                    damaged.append(unreadable)
         return SpoolPart(events, damaged, SpoolPosition(place.begun_ms, byte, place.lines + len(lines)), last)
+
+    def read_lines(self, byte: int, most: int, until: float = inf) -> tuple[list[SpoolLine], int, bool]:
+        """Read at most so many lines from `byte` on, which end at the byte `until`. Return them, the byte behind them, and whether
+        no line follows."""
+        with open(self._file, "rb") as file:  # noqa: PTH123
+            file.seek(byte)
+            lines: list[SpoolLine] = []
+            line = file.readline()
+            while len(lines) < most and line.endswith(b"\n") and byte + len(line) <= until:
+                lines.append(SpoolLine(byte, line[:-1]))
+                byte += len(line)
+                line = file.readline()
+        return lines, byte, not line.endswith(b"\n")
 
     def put_aside(self, lines: Sequence[bytes]) -> None:
         """Keep lines that cannot be handed over, for a person to look at."""
@@ -264,10 +331,34 @@ class Spool:
         finally:
             os.close(fd)
 
+    def mark_done(self, place: SpoolPosition, lines: Sequence[SpoolLine]) -> None:
+        """Record that the mailboxes have these lines, and everything before `place`."""
+        fd = os.open(self._file, os.O_RDWR)
+        try:
+            for line in lines:
+                if line.written:
+                    os.pwrite(fd, DONE_MARK, line.byte)
+            os.pwrite(fd, _encode_header(place), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def count_lines(self, until: int) -> int:
+        """Return how many lines end before a byte."""
+        counted, left = 0, until - _HEADER_BYTES
+        with open(self._file, "rb") as file:  # noqa: PTH123
+            file.seek(_HEADER_BYTES)
+            while left > 0 and (block := file.read(min(READ_BLOCK_BYTES, left))):
+                left -= len(block)
+                counted += block.count(b"\n")
+        return counted
+
     def truncate_file(self, closed: int) -> None:
         """The mailboxes have everything. `closed` is the file, at which nobody else writes."""
         os.ftruncate(closed, 0)
         os.fsync(closed)
+        if self.marks is not None:
+            self.marks.clear()
 
     def read_status(self) -> SpoolStatus:
         """Return how much waits in the file. Reads only what was added since the last call. Raises OSError."""
@@ -285,14 +376,15 @@ class Spool:
                 counted += block.count(b"\n")
         self._counted = SpoolPosition(place.begun_ms, byte, counted)
         waiting = max(0, counted - place.lines)
-        oldest = self.read_part(place, 1).events if waiting else []
+        looked_at = 1 if self.marks is None else _LINES_LOOKED_AT
+        oldest = self.read_part(place, looked_at).events if waiting else []
         return SpoolStatus(waiting, size, oldest[0].at if oldest else place.begun_ms if waiting else 0)
 
     def _write_lines(self, fd: int, size: int, lines: bytes) -> None:
         before = size
         if size < _HEADER_BYTES:  # none, or one that nobody has lived to finish
             os.ftruncate(fd, 0)
-            size, written = 0, _encode_header(SpoolPosition(now_ms(), _HEADER_BYTES, 0)) + lines
+            size, written = 0, _encode_header(SpoolPosition(self._host.wall_ms(), _HEADER_BYTES, 0)) + lines
         else:
             unfinished = os.pread(fd, 1, size - 1) != b"\n"
             written = TORN_MARK + b"\n" + lines if unfinished else lines
@@ -327,8 +419,9 @@ class Spool:
             os.close(fd)
 
 
-def now_ms() -> int:
-    return round(time() * 1000)
+def _as_spool_error(error: OSError) -> SpoolError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return SpoolError("disk_full" if full else "failed", f"the spool cannot be written ({error.strerror})")
 
 
 def _try_lock(fd: int) -> bool:
@@ -359,7 +452,17 @@ def encode_line(event: SpooledEvent) -> bytes:
     return b"%08x %b" % (crc32(payload), b2a_base64(payload, newline=False))
 
 
-def _decode_line(line: bytes) -> SpooledEvent:
+def decode_line(line: bytes) -> SpooledEvent | bytes | None:
+    """Return the event in a line; the line, if it cannot be read; None if there is nothing to hand over in it."""
+    if line.startswith(DONE_MARK):
+        return None
+    try:
+        return _decode_checked(line)
+    except (ValueError, msgspec.MsgspecError):
+        return None if line.endswith(TORN_MARK) else line
+
+
+def _decode_checked(line: bytes) -> SpooledEvent:
     """Raises ValueError and MsgspecError."""
     check, _, written = line.partition(b" ")
     payload = a2b_base64(written, strict_mode=True)

@@ -1,5 +1,6 @@
 """Drains the spool into the mailboxes. Each `web` process of a machine looks once a second; the one that gets the
-drain lock does it, as soon as Redis takes events again. ingest/intake/spool.py states the law.
+drain lock does it, as soon as Redis takes events again. ingest/intake/spool.py states the law. Where there are several servers,
+shard_drain.py says what is handed over.
 
 Parts begin at 16 events and double to 128 while all goes well, so that a Redis which loses its replies is not filled
 with copies. One part is under way at a time; requests are served between two."""
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.telemetry import faults, metrics
 from ingest.intake.mailboxes import (
     WRITE_TIMEOUT_S,
@@ -19,31 +21,41 @@ from ingest.intake.mailboxes import (
     RedisUnavailableError,
     WrongRedisTypeError,
 )
-from ingest.intake.spool import Spool, SpooledEvent, SpoolError, SpoolPart, SpoolPosition, encode_line, now_ms
+from ingest.intake.shard_drain import ShardDrain
+from ingest.intake.spool import (
+    FIRST_PART_EVENTS,
+    LARGEST_PART_EVENTS,
+    PART_TIMEOUT_S,
+    Spool,
+    SpooledEvent,
+    SpoolError,
+    SpoolPart,
+    SpoolPosition,
+    encode_line,
+)
 
 log = structlog.get_logger()
 
 DRAIN_INTERVAL_S = 1.0
-FIRST_PART_EVENTS, LARGEST_PART_EVENTS = 16, 128
-"""Events. A lane remembers as many (engine/turns/advance.py), so that a part which is handed over twice is known even if all of
-it is one person's."""
-
-PART_TIMEOUT_S = 3.0
-"""How long a part may take, as nobody waits for it."""
-
 T = TypeVar("T")
 
 
 class SpoolDrain:
     """Drains the spool in a task of its own, from `start` until `stop`."""
 
-    def __init__(self, spool: Spool, mailboxes: MailboxWriter, lanes: AsyncRedisClient) -> None:
+    def __init__(
+        self, spool: Spool, mailboxes: MailboxWriter, lanes: AsyncRedisClient, host: Host = THIS_HOST
+    ) -> None:
         self._spool = spool
         self._mailboxes = mailboxes
         self._lanes = lanes
+        self._host = host
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
+        self._by_shard = (
+            ShardDrain(spool, spool.marks, mailboxes, lanes, self._put_aside, host) if spool.marks else None
+        )
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._drain_repeatedly())
@@ -73,7 +85,9 @@ class SpoolDrain:
         if not self._spool.in_use:
             return
         with self._spool.drain_lock() as ours:
-            if ours and await self._lanes.is_reachable():
+            if ours and self._by_shard is not None:
+                await self._by_shard.drain(self._stopping)
+            elif ours and await self._lanes.is_reachable():
                 await self._drain_parts()
 
     async def _drain_parts(self) -> None:
@@ -105,7 +119,7 @@ class SpoolDrain:
             faults.reach("before_finish")
             await _in_thread(self._spool.truncate_file, file)
         faults.reach("after_finish")
-        seconds = round((now_ms() - place.begun_ms) / 1000, 1) if place.begun_ms else None
+        seconds = round((self._host.wall_ms() - place.begun_ms) / 1000, 1) if place.begun_ms else None
         log.info("what was spooled is handed over", events=part.end_position.lines, seconds=seconds)
         return True
 

@@ -7,13 +7,13 @@ wants an answer within a second, and nothing in it.
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from time import perf_counter, time
 from typing import Any, cast
 
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Channel, Settings
 from config.telemetry import metrics
 from engine.model.events import InboundEvent, InboundSms, SmsPart
@@ -102,7 +102,12 @@ class WebhooksResource:
     """The Falcon resource. Senders that no lane can answer, and our own numbers, are counted and dropped."""
 
     def __init__(
-        self, settings: Settings, surveys: SurveyRegistry, mailboxes: MailboxWriter, in_place: InlineReplies
+        self,
+        settings: Settings,
+        surveys: SurveyRegistry,
+        mailboxes: MailboxWriter,
+        in_place: InlineReplies,
+        host: Host = THIS_HOST,
     ) -> None:
         channels = settings.channels.values()
         self.endpoints = {
@@ -118,14 +123,15 @@ class WebhooksResource:
         }
         self._mailboxes = mailboxes
         self._inline_replies = in_place
+        self._host = host
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
-        arrived_s = perf_counter()
+        arrived_s = self._host.monotonic_s()
         ear = self.endpoints.get(channel)
         if ear is None:
             raise falcon.HTTPNotFound(title="no such channel")
         try:
-            call = webhook_call(req.scope, await read_body(req, channel))
+            call = webhook_call(req.scope, await read_body(req, channel), self._host.wall_s())
             write_provider_response(resp, await self.handle(ear, call, arrived_s))
         except ForgedWebhookError as e:
             metrics.WEBHOOKS.labels(channel, "forbidden").inc()
@@ -169,9 +175,9 @@ class WebhooksResource:
                 yield InboundItem(sender, ear.annotate_event(event), arrived_s)
 
 
-def webhook_call(scope: Mapping[str, Any], body: bytes) -> WebhookCall:
-    """A webhook as ASGI hands it over."""
-    return WebhookCall(scope["method"], scope["query_string"], scope["headers"], body, time())
+def webhook_call(scope: Mapping[str, Any], body: bytes, now_s: float) -> WebhookCall:
+    """A webhook as ASGI hands it over now."""
+    return WebhookCall(scope["method"], scope["query_string"], scope["headers"], body, now_s)
 
 
 def write_provider_response(resp: Response, acknowledgement: WebhookResponse) -> None:

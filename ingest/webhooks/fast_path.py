@@ -6,11 +6,11 @@ passed to the Falcon application untouched, which answers with what is wrong wit
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from time import perf_counter
 from typing import Any
 
 import msgspec
 
+from config.host import THIS_HOST, Host
 from engine.providers import ForgedWebhookError, UnreadableWebhookError
 from ingest.intake.mailboxes import RedisAndSpoolUnavailableError, RedisUnavailableError
 from ingest.webhooks.channel_endpoint import (
@@ -40,9 +40,10 @@ _UNAVAILABLE_START = {
 class WebhookFastPath:
     """An ASGI application in front of `behind`."""
 
-    def __init__(self, behind: AsgiApp, webhooks: WebhooksResource) -> None:
+    def __init__(self, behind: AsgiApp, webhooks: WebhooksResource, host: Host = THIS_HOST) -> None:
         self._application = behind
         self._webhooks = webhooks
+        self._host = host
         self._endpoints = {f"/webhooks/{ear.channel.name}": ear for ear in webhooks.endpoints.values()}
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
@@ -50,10 +51,10 @@ class WebhookFastPath:
         if ear is None:
             await self._application(scope, receive, send)
             return
-        arrived_s = perf_counter()
+        arrived_s = self._host.monotonic_s()
         message = await receive()
         try:
-            call = webhook_call(scope, _whole_body(message))
+            call = webhook_call(scope, _whole_body(message), self._host.wall_s())
             acknowledgement = await self._webhooks.handle(ear, call, arrived_s)
         except (ForgedWebhookError, UnreadableWebhookError):
             await self._application(scope, _receive_again(message, receive), send)

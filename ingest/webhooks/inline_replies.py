@@ -16,15 +16,14 @@ as ever. A webhook that is repeated meanwhile finds the outbox reserved or not e
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from itertools import takewhile
-from time import perf_counter, time
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Channel
 from config.store import keyspace, stored_values
 from config.store.function_calls import Command, function_call
@@ -88,7 +87,7 @@ class InlineReplyProvider(Protocol):
 
 class ReservedOutbox(msgspec.Struct, frozen=True):
     """An outbox that delivery workers leave alone, for as long as its lock has this token. The lane is waited for until
-    `end_s`, of the clock perf_counter."""
+    `end_s`, of the host's monotonic clock."""
 
     sender: str
     token: str
@@ -117,17 +116,23 @@ class InlineReplies:
         lanes: AsyncRedisClient,
         mailboxes: MailboxWriter,
         most: int = MAX_WAITING_WEBHOOKS,
+        host: Host = THIS_HOST,
     ) -> None:
         self._shards = shards
         self._lanes = lanes
         self._mailboxes = mailboxes
         self._free_waits = most
+        self._host = host
 
     async def handle(
         self, channel: Channel, provider: InlineReplyProvider, items: Sequence[InboundItem]
     ) -> tuple[WebhookResponse, AcceptOutcome]:
         """The answer to a webhook, once every item is in its mailbox or the spool. Raises RedisUnavailableError."""
-        if self._free_waits <= 0 or self._mailboxes.spool_in_use or not _can_be_answered_inline(items):
+        if (
+            self._free_waits <= 0
+            or not _can_be_answered_inline(items)
+            or self._mailboxes.is_held(items[0].sender)
+        ):
             kept = await self._mailboxes.accept(items)
             for item in items:
                 if kept == "accepted" and isinstance(item.event, DeliveryReceipt):
@@ -171,7 +176,7 @@ class InlineReplies:
             if found is None:
                 return
             sent = SmsSent(
-                round(time() * 1000), channel.name, found.sms.session, found.sms.id, receipt.ticket
+                self._host.wall_ms(), channel.name, found.sms.session, found.sms.id, receipt.ticket
             )
             call = ConfirmReply(
                 outbox_alarms=keyspace.outbox_alarms_key(k),
@@ -196,7 +201,7 @@ class InlineReplies:
         """Reserve the sender's outbox, if it is empty and nobody sends; None if not."""
         sender = item.sender
         k = keyspace.shard_of(sender, self._shards)
-        reserved = ReservedOutbox(sender, secrets.token_hex(8), item.arrived_s + LANE_WAIT_S)
+        reserved = ReservedOutbox(sender, self._host.token_hex(8), item.arrived_s + LANE_WAIT_S)
         call = ReserveOutbox(
             outbox=keyspace.outbox_key(k, sender),
             outbox_lock=keyspace.outbox_lock_key(k, sender),
@@ -266,7 +271,7 @@ class InlineReplies:
             )
         )
         look_s = FIRST_POLL_S
-        while perf_counter() < reserved.end_s:
+        while self._host.monotonic_s() < reserved.end_s:
             await asyncio.sleep(look_s)
             look_s = min(2 * look_s, LONGEST_POLL_S)
             (answer,) = await self._lanes.run_commands([poll])
@@ -301,7 +306,7 @@ class InlineReplies:
             replies=[AttachedReply(entry=each.written, marked=each.marked_uncertain) for each in entries],
         )
         faults.reach("before_entrust")
-        (stood,) = await self._lanes.run_commands([function_call(call)])
+        (stood,) = await self._lanes.write([function_call(call)])
         faults.reach("after_entrust")
         return bool(stood)
 

@@ -10,7 +10,6 @@ Redis is bounded, whatever is sent: so many phones for each `web` process, so ma
 
 import asyncio
 import re
-import secrets
 from collections import OrderedDict
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Meta
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
 from engine.model.segments import count_segments
@@ -130,8 +130,9 @@ class SimulatedPhones:
 class CampaignResource:
     """`POST /simulator/v1/public/sms-campaign/send`."""
 
-    def __init__(self, phones: SimulatedPhones) -> None:
+    def __init__(self, phones: SimulatedPhones, host: Host = THIS_HOST) -> None:
         self._phones = phones
+        self._host = host
 
     async def on_post(self, req: Request, resp: Response) -> None:
         try:
@@ -139,7 +140,7 @@ class CampaignResource:
         except ValueError as e:
             raise falcon.HTTPBadRequest(title="not a campaign", description=str(e)) from e
         refused = campaign_refusal(send, req.get_header("api-login"), req.get_header("api-key"))
-        ticket = f"sms_{secrets.token_hex(7)[:13]}"
+        ticket = f"sms_{self._host.token_hex(7)[:13]}"
         if refused is None:
             stored = [
                 await self._phones.store_sms(recipient.phone_number, send, ticket)
@@ -174,9 +175,9 @@ class PhoneResource:
         resp.media = {"messages": messages, "last": messages[-1]["id"] if messages else last}
 
 
-def add_routes(app: "falcon.asgi.App[Request, Response]", phones: SimulatedPhones) -> None:
+def add_routes(app: "falcon.asgi.App[Request, Response]", phones: SimulatedPhones, host: Host) -> None:
     """Add the simulator's routes."""
-    app.add_route("/simulator/v1/public/sms-campaign/send", CampaignResource(phones))
+    app.add_route("/simulator/v1/public/sms-campaign/send", CampaignResource(phones, host))
     app.add_route("/simulator/phones/{number}", PhoneResource(phones))
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from tests.bench.measures import MEASURES, QUICK, Bench, Measure, Scale
 from tests.support.octopush import FakeOctopush
 from tests.support.valkey import Valkey
+from workers.capacity.turn_costs import render_costs
 
 REPORT = Path("var") / "bench.json"
 
@@ -18,13 +19,19 @@ REPORT = Path("var") / "bench.json"
 @click.command()
 @click.option("--only", type=click.Choice(list(MEASURES)), multiple=True, help="Measure only this.")
 @click.option("--quick", is_flag=True, help="Less of everything, once: does it run?")
-def main(only: tuple[str, ...], quick: bool) -> None:
+@click.option(
+    "--costs", type=click.Path(dir_okay=False, path_type=Path), help="Write there what a turn costs, for `parley capacity --costs`."
+)  # fmt: skip
+def main(only: tuple[str, ...], quick: bool, costs: Path | None) -> None:
     """Measure Parley beside the pipeline that people write by hand, on this machine.
 
     \b
     Example:
       python -m tests.bench --only turns --only pipeline
+      python -m tests.bench --only capacity_cores --costs costs.toml
     """
+    if costs and only and not set(only) & {"capacity_cores", "capacity_memory"}:
+        raise click.UsageError("--costs are measured by capacity_cores: add --only capacity_cores")
     console = Console()
     begun_s = monotonic()
     found: dict[str, Measure] = {}
@@ -34,6 +41,8 @@ def main(only: tuple[str, ...], quick: bool) -> None:
             if name not in found:
                 with console.status(f"measuring {name} …"):
                     found |= {measure.measure: measure for measure in MEASURES[name](bench)}
+    if costs and bench.costs:
+        costs.write_text(render_costs(bench.costs))
     rows = [found[name].row() for name in MEASURES if name in found]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(rows, indent=1) + "\n")

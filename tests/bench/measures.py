@@ -25,6 +25,14 @@ from config.store import keyspace, redis_client
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.archive_side import archiving_rate, fill_streams, raw_rate
+from tests.bench.capacity_side import (
+    CostScale,
+    measure_costs,
+    predicted_cpu,
+    predicted_memory,
+    run_memory,
+    run_rate,
+)
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.hooks_side import posting_rate, telling_rate, waiting_events
 from tests.bench.load import Load
@@ -39,6 +47,7 @@ from tests.support.postgresql import PostgreSql
 from tests.support.processes import ROOT, Deployment, Process
 from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
+from workers.capacity.turn_costs import TurnCosts
 from workers.runtime.wakeup_broker import WAKEUP_BATCH
 from workers.store.lanes import LaneClaim, LaneDraft
 from workers.store.lanes import LaneStore as WorkerLanes
@@ -72,12 +81,17 @@ class Scale(msgspec.Struct, frozen=True):
     talk_s: float = 5.0  # beside a campaign
     archived_sessions: int = 15_000
     told_sessions: int = 1_500
+    capacity: CostScale = CostScale()
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
     half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
     archived_sessions=3_000, told_sessions=150,
+    capacity=CostScale(
+        rates=(20, 80), seconds=8, repeats=1, people=300, told_sessions=150, checked_rates=(40, 120),
+        checked_people=(200, 600),
+    ),
 )  # fmt: skip
 
 
@@ -127,11 +141,14 @@ class Bench:
         self.webhooks = 0  # that were counted
         self._client = valkey.client()
         self.rates: tuple[float, float] | None = None
+        self.costs: TurnCosts | None = None  # of a turn, once they are measured
 
     @contextmanager
-    def parley(self) -> Iterator[Deployment]:
+    def parley(self, **environment: str) -> Iterator[Deployment]:
         self.clear()
-        with Deployment(self.valkey.url, self.valkey.broker_url, self.octopush, forked=False) as deployment:
+        with Deployment(
+            self.valkey.url, self.valkey.broker_url, self.octopush, environment=environment, forked=False
+        ) as deployment:
             yield deployment
 
     @contextmanager
@@ -279,8 +296,19 @@ def webhooks(bench: Bench) -> Measure:
     return _rates("webhooks", ours, theirs, "requests/s", "Falcon answering 204")
 
 
-def _parley_webhooks(bench: Bench) -> float:
-    with bench.parley() as deployment:
+def replicated_webhooks(bench: Bench) -> Measure:
+    """The same with a replica, each request on that too before it is answered, against not waiting for it."""
+    with Valkey(replicaof=f"127.0.0.1 {bench.valkey.port}") as replica:
+        follows = lambda: replica.client().info("replication").get("master_link_status") == "up"  # noqa: E731
+        until(follows, DEADLINE_S, "it replicates")
+        ours, theirs = bench.paired(
+            lambda: _parley_webhooks(bench, PARLEY_REPLICAS="1"), lambda: _parley_webhooks(bench)
+        )
+    return _rates("webhooks_replicated", ours, theirs, "requests/s", "the same, PARLEY_REPLICAS=0")
+
+
+def _parley_webhooks(bench: Bench, **environment: str) -> float:
+    with bench.parley(**environment) as deployment:
         deployment.spawn("web")
         deployment.wait_ready()
         load = _load(deployment.webhook, bench.scale.load_s)
@@ -686,6 +714,33 @@ def hooks(bench: Bench) -> Measure:
     return measure
 
 
+def capacity(bench: Bench) -> list[Measure]:
+    """What `parley capacity` foretells by the costs of a turn, measured here and now, beside what runs at two other rates and
+    two sizes then take: cores of one process of each role, and memory of conversations that have ended."""
+    scale = bench.scale.capacity
+    with _falcon(environ) as url:
+        bench.costs = costs = measure_costs(bench.octopush, url, scale)
+    cores: dict[str, tuple[float, float]] = {}
+    for rate in scale.checked_rates:
+        run = run_rate(bench.octopush, rate, scale.seconds)
+        foretold = predicted_cpu(costs, run.rate)
+        taken = {name: run.per_second(name) / 1_000_000 for name in foretold}
+        cores |= {f"{name}_at_{rate:g}": (foretold[name], taken[name]) for name in foretold if taken[name]}
+        cores[f"turns_at_{rate:g}"] = (rate, run.rate)
+        cores[f"all_at_{rate:g}"] = (sum(foretold.values()), sum(taken.values()))
+    memory: dict[str, tuple[float, float]] = {}
+    for people in scale.checked_people:
+        left = run_memory(bench.octopush, people)
+        memory[f"of_{people}"] = (predicted_memory(costs.bytes, left), left.used)
+    return [
+        Measure(
+            "capacity_cores", *cores[f"all_at_{scale.checked_rates[-1]:g}"], "cores", "taken; Parley is foretold",
+            cores,
+        ),
+        Measure("capacity_memory", *memory[f"of_{scale.checked_people[-1]}"], "bytes", "the same", memory),
+    ]  # fmt: skip
+
+
 def _entries_made(bench: Bench) -> float:
     """Entries a second that the pipeline adds to the streams while 256 people talk at once."""
     with bench.parley() as deployment:
@@ -704,6 +759,7 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "turns": lambda bench: [turns(bench)],
     "turns_limit": lambda bench: [turns_limit(bench)],
     "webhooks": lambda bench: [webhooks(bench)],
+    "webhooks_replicated": lambda bench: [replicated_webhooks(bench)],
     "signature_us": lambda bench: [signatures(bench)],
     "pipeline": lambda bench: [pipeline(bench)],
     "latency_idle_ms": lambda bench: [latency_idle(bench)],
@@ -717,4 +773,6 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "archive_sqlite": archive,
     "archive_postgresql": archive,
     "hooks": lambda bench: [hooks(bench)],
+    "capacity_cores": capacity,
+    "capacity_memory": capacity,
 }

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import TypeVar
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, SmsSent, decode_outbound, encode_event
 from tests.support.clinic import CHANNEL
@@ -14,7 +15,7 @@ from workers.store.outboxes import OUTBOX_LEASE_MS, OutboxLease, OutboxStore, Ou
 
 T = TypeVar("T")
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 BATCH = 500
 SENDING_THREADS = 4
 FILL_S = 300.0

@@ -5,6 +5,7 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.connections import server_connections
 from config.store import redis_client
 
 URL = "redis://127.0.0.1:1"
@@ -25,9 +26,9 @@ def test_a_command_is_packed_as_redis_py_packs_it(name, rest):
 def test_both_clients_pack_without_looking_into_each_argument():
     for url in (URL, "rediss://127.0.0.1:1", "unix:///nowhere?db=1"):
         ours = redis_client.connect(url).connection_pool.make_connection()
-        assert ours._command_packer is redis_client._HiredisPacker
+        assert ours._command_packer is server_connections.HiredisPacker
         ours = redis_client.connect_async(url).connection_pool.make_connection()
-        assert ours.pack_command("GET", "x") == redis_client._HiredisPacker.pack("GET", "x")
+        assert ours.pack_command("GET", "x") == server_connections.HiredisPacker.pack("GET", "x")
 
 
 def test_each_scheme_has_its_kind_of_connection():

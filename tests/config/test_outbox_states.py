@@ -161,10 +161,6 @@ class Outbox:
         value = self.client.get(OUTBOX["outbox_lock"])
         return None if value is None else parse_lock(value)
 
-    def state(self):
-        lock = self.lock()
-        return "free" if lock is None else decode_owner(lock.fence, lock.owner).state
-
     def entries(self):
         return self.client.lrange(OUTBOX["outbox"], 0, -1)
 
@@ -405,18 +401,19 @@ def happenings():
 
 def explored(outbox):
     """(state before, function, state after) of every call in every situation."""
-    found, seen = set(), {outbox.situation()}
-    waiting = deque([outbox.saved()])
+    begun = outbox.situation()
+    found, seen = set(), {begun}
+    waiting = deque([(begun, outbox.saved())])
     while waiting:
-        saved = waiting.popleft()
+        (before, *_), saved = waiting.popleft()
         for happens in happenings():
             outbox.restore(saved)
-            before = outbox.state()
             function = happens(outbox)
-            found.add((before, function, outbox.state()))
-            if (situation := outbox.situation()) not in seen:
+            situation = outbox.situation()
+            found.add((before, function, situation[0]))
+            if situation not in seen:
                 seen.add(situation)
-                waiting.append(outbox.saved())
+                waiting.append((situation, outbox.saved()))
     return found
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from config.connections.redis_url import default_broker_url
 from config.settings import settings
-from config.settings.settings import ENVIRONMENT_VARIABLES, ConfigError, default_broker_url, load_settings
+from config.settings.settings import ENVIRONMENT_VARIABLES, ConfigError, load_settings
 from config.settings.startup_check import load_settings_and_surveys
 
 GOOD = """
@@ -67,7 +68,7 @@ def test_defaults(deployment):
     found, surveys = load(deployment())
     clinic = found.channels["clinic"]
     assert (clinic.provider, clinic.token, clinic.timezone.key) == ("simulator", "simulator", "Europe/Paris")
-    assert (found.host, found.port, found.shards, found.redis_url) == ("127.0.0.1", 8000, 16, "")
+    assert (found.host, found.port, found.shards, found.redis_url) == ("127.0.0.1", 8000, 256, "")
     assert surveys.current_names() == ["clinic"]
 
 

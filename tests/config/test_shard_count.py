@@ -8,7 +8,7 @@ import pytest
 
 from config.settings.config_errors import ConfigError
 from config.settings.settings import load_settings
-from config.settings.shard_count import find_shards, settle_shards
+from config.settings.shard_count import division_mark, find_shards, read_division, settle_shards
 from config.store import keyspace
 from config.telemetry.redis_stats import StatsReader
 
@@ -17,7 +17,14 @@ SENDERS = [f"+336{at:08}" for at in range(40)]
 
 
 def settings(valkey, **variables):
-    return load_settings({"PARLEY_CONFIG": str(CONFIG), "PARLEY_REDIS_URL": valkey.url, **variables})
+    return load_settings(
+        {
+            "PARLEY_CONFIG": str(CONFIG),
+            "PARLEY_REDIS_URL": valkey.url,
+            "PARLEY_BROKER_URL": valkey.broker_url,
+            **variables,
+        }
+    )
 
 
 def settled(valkey, shards=""):
@@ -47,9 +54,10 @@ def test_the_first_start_stores_the_number_and_those_without_one_find_it(valkey)
 
 
 def test_another_number_is_refused_with_what_is_there_and_what_to_do(valkey):
-    assert settled(valkey) == 16
+    assert settled(valkey) == 256
     assert refused(valkey, "8") == (
-        "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 16, for good; set it to 16, or leave it unset"
+        "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 256; set it to 256, or leave it unset (only "
+        "`parley reshard` divides them anew)"
     )
 
 
@@ -111,7 +119,7 @@ def test_whoever_only_looks_compares_and_stores_nothing(valkey):
     assert not client.exists(keyspace.SHARDS_KEY)
     assert settled(valkey, "4") == 4
     assert find_shards(client, settings(valkey)).shards == 4
-    with pytest.raises(ConfigError, match="divided into 4, for good"):
+    with pytest.raises(ConfigError, match="divided into 4; set it to 4"):
         find_shards(client, settings(valkey, PARLEY_SHARDS="8"))
 
 
@@ -138,6 +146,18 @@ def test_few_keys_are_looked_at_of_many(valkey, monkeypatch):
     client.config_resetstat()
     assert settled(valkey) == 16
     assert client.info("commandstats")["cmdstat_scan"]["calls"] < 10
+
+
+@pytest.mark.parametrize("shards", ["", "16", "256"])
+def test_while_they_are_divided_anew_nothing_starts_with_any_number(valkey, shards):
+    mark = division_mark(16, 256)
+    valkey.client().set(keyspace.SHARDS_KEY, mark)
+    assert refused(valkey, shards) == (
+        "the lanes in this Redis are being divided anew, from 16 shards into 256, and that is not done: run "
+        "`parley reshard --to 256` until it says that it is done"
+    )
+    assert not mark.isdigit(), "no release takes it for a number"
+    assert read_division(valkey.client(), settings(valkey, PARLEY_SHARDS=shards)) == (16, 256)
 
 
 def test_what_is_read_for_operators_is_of_the_stored_shards_or_of_none(valkey):

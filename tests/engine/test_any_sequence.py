@@ -31,7 +31,7 @@ from engine.model.lane import Lane, decode_lane, encode_lane, forget_events
 from engine.model.quiet_hours import QuietHours
 from engine.surveys.keywords import is_start
 from engine.turns.advance import advance, missing_survey_versions
-from engine.turns.session_routing import channel_of_key
+from engine.turns.session_routing import channel_of_key, main_line, open_sessions
 from tests.engine.chat import SHIPPED, T0, policy_for, same_bytes, surveys_of
 from tests.support.example_counts import examples
 
@@ -281,6 +281,31 @@ def test_the_effects_of_single_events_merge_into_those_of_their_batch(mail):
     ):  # of SMS that a later event of the batch withdraws, only the batch's archive tells
         effects.records = [each for each in effects.records if not isinstance(each, SmsNotSent)]
     assert merged == batch
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(mails(), st.integers(0, 30), CHANNELS, GAPS_MS)
+def test_of_whom_the_list_has_nothing_leaves_unless_their_mail_opts_in_again(mail, cut, channel, gap_ms):
+    """Whenever the list got it, and whatever comes at once with the moment at which the lane can be read again."""
+    lane = play(mail[:cut])[-1].lane
+    was_out = main_line(lane, channel).opted_out_at
+    effects = advance(
+        lane, SENDER, mail[cut:], max([T0, *(each.at for each in mail)]), SURVEYS, POLICY,
+        opted_out={channel: (T0 + gap_ms, "person")},
+    )  # fmt: skip
+    is_back = effects.opt_outs.get(channel, (1, ""))[0] == 0
+    assert bool(main_line(lane, channel).opted_out_at) != is_back
+    if not is_back:
+        leaving = {(sms.channel, kind_of(sms, effects)) for sms in effects.outbox}
+        assert {kind for at, kind in leaving if at == channel} <= {"stopped"}
+        assert not list(open_sessions(lane, channel))
+        assert was_out or channel in effects.silenced
+
+
+def kind_of(sms, effects):
+    """What an SMS says, if it is a fixed text, or the step that says it."""
+    decided = (each for each in effects.records if isinstance(each, SmsDecided))
+    return next(each.step for each in decided if each.id == sms.id)
 
 
 @settings(max_examples=examples(100), deadline=None)

@@ -10,6 +10,7 @@ from engine.model.events import (
     OpeningRefused,
     PersonOptedIn,
     PersonOptedOut,
+    ProviderStop,
     SessionEnded,
     SmsDecided,
     SmsNotSent,
@@ -257,6 +258,75 @@ def test_what_the_same_batch_decided_before_the_stop_is_withdrawn(phone):
     said = [record.id for record in batch.records if isinstance(record, SmsDecided)]
     assert said == ["ax0", "ax1", "br0"]
     assert [record.id for record in batch.records if isinstance(record, SmsNotSent)] == ["ax0", "ax1"]
+
+
+# The list of opt-outs has it, and the lane has not
+
+
+@pytest.fixture
+def deaf(phone):
+    """A lane in which a choice is asked, and that has not heard of a STOP of a second later."""
+    bring_to(phone, "a choice is asked", "en")
+    stopped_at = phone.now + 1_000
+
+    def hear(*said, source="person"):
+        """What comes of SMS so many seconds from now, or of none, if the list has the STOP."""
+        mail = [Mail(phone.now + 1_000 * s, event) for s, event in said]
+        return advance(
+            phone.lane, "+33", mail, phone.now + 9_000, phone.surveys, {SIMULATED_CHANNEL: phone.policy},
+            opted_out={SIMULATED_CHANNEL: (stopped_at, source)},
+        )  # fmt: skip
+
+    hear.lane, hear.stopped_at = phone.lane, stopped_at
+    return hear
+
+
+def sms(text, identity="a", **more):
+    return InboundSms(identity, SIMULATED_CHANNEL, text, **more)
+
+
+@pytest.mark.parametrize(
+    "said", [[], [(2, sms("red"))], [(0, sms("red"))]], ids=["silence", "later", "earlier"]
+)
+def test_whoever_the_list_has_is_texted_no_more(deaf, said):
+    effects = deaf(*said)
+    assert effects.outbox == []
+    assert effects.silenced == [SIMULATED_CHANNEL]
+    (ended,) = [record for record in effects.records if isinstance(record, SessionEnded)]
+    assert (ended.how, ended.at) == ("stopped", deaf.stopped_at)
+    assert not any(isinstance(record, PersonOptedOut) for record in effects.records), "that is on record"
+    assert effects.opt_outs == {}
+    assert effects.alarm == 0
+    assert deaf.lane.lines[SIMULATED_CHANNEL].opted_out_at == deaf.stopped_at
+    again = deaf((3, sms("blue", "b")))
+    assert (again.outbox, again.silenced) == ([], [])
+
+
+def test_a_start_after_it_opts_in_again(deaf):
+    effects = deaf((2, sms("START", start=True)))
+    assert effects.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
+    assert [each.text for each in effects.outbox] == ["Welcome!", "How are you?"]
+    assert deaf.lane.lines[SIMULATED_CHANNEL].opted_out_at == 0
+
+
+def test_what_the_mail_says_is_later_than_the_list(deaf):
+    """Of one moment, as an operator's word is: the list and the mailbox get it at once. And START may come to have an earlier
+    time, which was kept in a spool."""
+    stop = ProviderStop("s", SIMULATED_CHANNEL, source="import")
+    effects = deaf((1, stop), (0, sms("START", start=True)), source="import")
+    told = [record for record in effects.records if isinstance(record, PersonOptedOut)]
+    assert [record.id for record in told] == ["s"]
+    assert effects.opt_outs == {SIMULATED_CHANNEL: (0, "person")}
+    assert [each.text for each in effects.outbox] == ["Welcome!", "How are you?"]
+
+
+def test_what_an_operator_has_listed_is_recorded_by_the_lane_once(deaf):
+    effects = deaf((0, sms("red")), source="import")
+    told = [record for record in effects.records if isinstance(record, PersonOptedOut)]
+    assert [(record.by_provider, record.source) for record in told] == [(True, "import")]
+    assert effects.outbox == []
+    stop = ProviderStop("s", SIMULATED_CHANNEL, source="import")
+    assert deaf((1, stop), source="import").records == []
 
 
 # Back in

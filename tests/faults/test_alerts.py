@@ -51,6 +51,8 @@ ELSEWHERE = {
     "counted is in tests/faults/test_archive.py",
     "ParleyArchiveHeld": "takes a Redis that was put back to an earlier state; that its shards are held is in "
     "tests/workers/test_archiving.py",
+    "ParleyReplicasMissing": "takes a Redis with replicas; that they are counted is in tests/faults/test_replicas.py",
+    "ParleySlotsUncovered": "takes a cluster; that its slots are counted is in tests/workers/test_cluster_commands.py",
     "ParleyHookPaused": "looks at a day, which no pace makes short; that a pause is told is in tests/workers/test_soundings.py",
     "ParleySpoolDamaged": "takes a disk that lies; that such a record is counted is in tests/ingest/test_spool.py",
 }
@@ -73,6 +75,10 @@ LARGE = 30_000_000
 STALL_MS = 700
 FIRES_S = 25.0
 LOOK_S = 0.2
+
+MUCH_CREDIT, LITTLE_CREDIT = 1000, 40
+MUCH_CREDIT_SEEN = f"count_over_time((min by (job, channel) (parley_credit) == {MUCH_CREDIT})[6h:5m]) >= 2"
+"""By the steps in which ParleyCreditRunsOut looks at it: a line has a slope from two of them on."""
 
 QUICK = "from config.telemetry import exposition; exposition.FRESH_S = 0.05; "
 """An endpoint reads anew for each scrape, as these are many times as frequent as in life."""
@@ -305,6 +311,11 @@ class Story:
             self._looked_s = monotonic()
         return set(self.fired)
 
+    def see(self, expr):
+        """Wait until Prometheus has something to show for it. What comes after depends on it, so that without it the story
+        ends here."""
+        until(lambda: self._prometheus.numbers(hurried(expr, PACE)), FIRES_S, f"Prometheus shows {expr}")
+
     def ask(self):
         """Every panel for all that it would show of this story."""
         for title, panel in PANELS.items():
@@ -356,6 +367,7 @@ def tell(story, world, town):
 
 def all_is_well(story, world, town):
     """People text, are invited, get receipts; some SMS come twice, some from nowhere."""
+    world.octopush.control(Faults(script=[accepted_with(MUCH_CREDIT)]))  # no other answer tells of credit
     town.visit()
     people = [{"identifier": town.number(), "channel": "clinic"} for _ in range(20)]
     Api(world.deployment.base).invite_all(people)
@@ -367,6 +379,7 @@ def all_is_well(story, world, town):
         for sms in world.octopush.accepted()[-3:]:
             town.post("clinic", receipt(sms))
         story.early |= story.look()
+    story.see(MUCH_CREDIT_SEEN)
 
 
 def receipt(sms):
@@ -390,8 +403,7 @@ def what_takes_long(story, world, town):
     town.start("poll")
     (world.surveys / "broken.yaml").write_text("survey: broken")
     world.broker.zadd("dramatiq:default.XQ", {"a-message": 1})
-    credits_left = [*range(1000, 0, -40), *[40] * 12]  # replies that come at once are told in any order
-    world.octopush.control(Faults(script=[accepted_with(credit) for credit in credits_left]))
+    world.octopush.control(Faults(script=[accepted_with(LITTLE_CREDIT)] * 12))  # some are other channels'
     for _ in range(60):
         sender = town.number()
         world.accept(sender, b"garbage")

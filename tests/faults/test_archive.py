@@ -6,6 +6,7 @@ import time
 import pytest
 
 from config.archive.database import ArchiveDatabase
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from tests.support.archiving import (
     add_entries,
@@ -19,7 +20,7 @@ from tests.support.archiving import (
 from tests.support.waiting import until
 from workers.archiving.stream_archiver import SHARDS_AT_ONCE
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 AT = round(time.time() * 1000) - 3_600_000
 """An hour ago, so that it is to be kept."""
 STEPS = (
@@ -35,7 +36,10 @@ SAME = ("sessions", "answers", "variables", "messages", "sends", "receipts", "re
 
 @pytest.fixture
 def client(own_valkey):
-    return own_valkey.client()
+    """Of a deployment that has begun, or what is said before anybody starts would be taken for 0.1.0's."""
+    client = own_valkey.client()
+    client.set(keyspace.SHARDS_KEY, SHARDS)
+    return client
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 recourse. None is sent twice where it can be asked or knows repeats, and none is given up that cannot have left."""
 
 import json
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +19,8 @@ from tests.support.twilio_deployment import SHARDS, TwilioDeployment
 from tests.support.valkey import Valkey
 from tests.support.vonage import KEY, SECRET, FakeVonage
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.one_server("a pair of its own, of which the replica is promoted by hand")
 
 ANNA, BORIS = clinic.number(1), clinic.number(2)
 
@@ -191,9 +192,8 @@ def hear(deployment, person, text, identity):
 
 
 def parley(deployment, *words):
-    run = subprocess.run(
-        ["parley", *words], env=deployment.environment, capture_output=True, text=True, check=True
-    )
+    run = deployment.command(*words)
+    run.check_returncode()
     return run.stdout
 
 

@@ -8,6 +8,7 @@ from threading import Event
 import pytest
 import requests
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING
 from tests.hooks.test_telling import AT, EVENTS_OF_A_TALK, sender
@@ -22,7 +23,7 @@ from tests.support.waiting import until
 from workers.hooks.hook_store import HookStore
 from workers.store import dead_letter_store
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 CONNECTIONS = 4
 MOST_EVENTS_OF_AN_ENTRY = 3  # of a talk
 PLACES = (
@@ -52,8 +53,12 @@ def endpoint():
 @pytest.fixture
 def deployment(own_valkey, octopush, endpoint):
     """As ever, with an endpoint that sees numbers: it needs no archive, as there is none."""
-    allowed = {"PARLEY_HOOKS_ALLOW_PRIVATE": "1", "PARLEY_CRM_SECRET": SECRET}
-    with Deployment(own_valkey.url, own_valkey.broker_url, octopush, environment=allowed) as deployment:
+    environment = {
+        "PARLEY_HOOKS_ALLOW_PRIVATE": "1",
+        "PARLEY_CRM_SECRET": SECRET,
+        "PARLEY_SHARDS": str(SHARDS),  # or what is said before anybody starts would be taken for 0.1.0's
+    }
+    with Deployment(own_valkey.url, own_valkey.broker_url, octopush, environment=environment) as deployment:
         configure(deployment, endpoint, "numbers = true")
         yield deployment
 
@@ -285,6 +290,7 @@ def test_a_redis_that_is_started_again_with_all_that_it_had_costs_nothing(
     assert process.alive
 
 
+@pytest.mark.one_server("it cuts the end off the append-only file")
 def test_what_follows_a_lost_tail_is_told(deployment, own_valkey, client, endpoint):
     """A server comes back without the last of it, as one that was promoted, and its clock is behind: what happens now has ids
     below those that the endpoint was told."""

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client
 from config.store.stored_values import LANE_LEASE_MS
 from engine.model.events import InboundSms, encode_event
@@ -14,7 +15,7 @@ from tests.support.waiting import until
 HOT = clinic.number(99_999)
 SMS = 10_000
 AT_ONCE = 500
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 
 
 def flood(redis, broker, over):

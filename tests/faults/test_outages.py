@@ -16,6 +16,8 @@ from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.one_server("its proxy leads to one server")
+
 AWAY_S = 12.0
 """Longer than a client's retries, a lease, and the clock's patience."""
 

@@ -3,6 +3,7 @@ aside, and everybody else is answered."""
 
 import pytest
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client
 from tests.support import audit, clinic
 from tests.support.person import inbound
@@ -11,7 +12,7 @@ from tests.support.waiting import until
 from workers.store import dead_letter_store
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 
 
 def put_aside(redis):

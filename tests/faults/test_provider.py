@@ -2,12 +2,12 @@
 
 import json
 import signal
-import subprocess
 from itertools import pairwise
 from time import monotonic
 
 import pytest
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from engine.model.events import OutboundSms, encode_event
 from tests.faults.play import Play
@@ -36,9 +36,7 @@ def refuse(code, message="no", status=400):
 
 def parley(deployment, *arguments):
     """What the command prints, and its exit status."""
-    ran = subprocess.run(
-        ["parley", *arguments], env=deployment.environment, capture_output=True, text=True, check=False
-    )
+    ran = deployment.command(*arguments)
     return ran.stdout, ran.returncode
 
 
@@ -152,7 +150,7 @@ def test_a_stop_is_obeyed_by_a_delivery_worker_that_was_stalled_before_it_could_
 
 def put(redis, sender, *texts, channel=clinic.CHANNEL, **more):
     """SMS into an outbox, as a commit puts them there."""
-    k = keyspace.shard_of(sender, 16)
+    k = keyspace.shard_of(sender, DEFAULT_SHARDS)
     for text in texts:
         identity = f"{sender.removeprefix('+')}{text}"
         sms = OutboundSms(identity, channel, sender, text, **more)
@@ -212,6 +210,7 @@ def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valk
     """A backlog of 200 invitations' SMS and of 50 replies, on a channel that was paused until now."""
     rate = 60
     redis = own_valkey.client()
+    redis.set(keyspace.SHARDS_KEY, DEFAULT_SHARDS)  # or what is put there would be taken for 0.1.0's
     with Deployment(
         own_valkey.url, own_valkey.broker_url, octopush, limits={"sms_per_second": rate}
     ) as deployment:
@@ -227,12 +226,15 @@ def test_replies_leave_before_a_campaign_and_the_channel_keeps_its_rate(own_valk
         deployment.start(web=0, ratelimit=0, conversation=0, delivery=2)
         until(lambda: waiting(redis) == 65, 30, "everyone has been turned away")
         assert ChannelStore(redis, {}).resume(clinic.CHANNEL).pause.why == "test"
-        assert OutboxStore(redis, 16).bring_forward(clinic.CHANNEL, rate) == 65
+        assert OutboxStore(redis, DEFAULT_SHARDS).bring_forward(clinic.CHANNEL, rate) == 65
         until(lambda: octopush.count() == 250, 60, "everything was sent")
     accepted = octopush.accepted()
-    last_reply = max(at for at, sms in enumerate(accepted) if sms.to in asking)
+    replies = [at for at, sms in enumerate(accepted) if sms.to in asking]
     first_s, last_s = accepted[0].at_s, accepted[-1].at_s
-    assert last_reply < 50 + rate // 2 + 5
+    before_middle = (
+        replies[25] - 25
+    )  # invitations; how many the last one sees depends on how busy the machine is
+    assert before_middle < rate // 4
     assert last_s - first_s >= (250 - rate) / rate - LATE_S
     assert last_s - first_s < OVER_S
     for second in range(int(last_s - first_s)):

@@ -1,7 +1,5 @@
 """A webhook that comes again is known, whatever came between, and though the person was erased."""
 
-import subprocess
-
 import requests
 
 from engine.model.events import SmsReceived, decode_records
@@ -42,7 +40,7 @@ def test_a_webhook_is_applied_once_after_many_others_and_after_an_erase(
     post(inbound(ANNA, "the last"))
     assert heard(client).count(applied) == 1
     assert len(heard(client)) == 131
-    subprocess.run(["parley", "erase", ANNA, "--yes"], env=deployment.environment, check=True)
+    deployment.command("erase", ANNA, "--yes").check_returncode()
     sent = len(octopush.accepted(ANNA))
     assert sent >= before
     post(call, call)

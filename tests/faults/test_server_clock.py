@@ -3,6 +3,7 @@ conversation ends, and nothing that is open is gone."""
 
 import pytest
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from engine.model.events import SessionOpened, decode_records
 from tests.faults.play import Play
@@ -46,7 +47,7 @@ def alarms(server):
     numbers = {place: clinic.number(place) for place in PEOPLE}
     client = server.client()
     return {
-        place: client.zscore(keyspace.lane_alarms_key(keyspace.shard_of(number, 16)), number)
+        place: client.zscore(keyspace.lane_alarms_key(keyspace.shard_of(number, DEFAULT_SHARDS)), number)
         for place, number in numbers.items()
     }
 
@@ -114,7 +115,7 @@ def test_nobodys_conversation_ends_while_the_clock_is_ahead_for_a_moment(
 
 def archived(server, place):
     number = clinic.number(place)
-    for _, fields in server.client().xrange(keyspace.events_key(keyspace.shard_of(number, 16))):
+    for _, fields in server.client().xrange(keyspace.events_key(keyspace.shard_of(number, DEFAULT_SHARDS))):
         if fields[b"to"] == number.encode():
             yield from decode_records(fields[b"e"])
 

@@ -1,7 +1,5 @@
 """Processes with another number of shards than the lanes are divided into meet nobody: they do not start."""
 
-import subprocess
-
 import pytest
 import requests
 
@@ -9,10 +7,13 @@ from config.store import keyspace
 from config.telemetry.process_registry import ROLES
 from tests.support import clinic
 from tests.support.person import inbound
-from tests.support.processes import ROOT, Deployment
+from tests.support.processes import Deployment
 from tests.support.waiting import until
 
-SENTENCE = "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 16, for good; set it to 16, or leave it unset"
+SENTENCE = (
+    "PARLEY_SHARDS is 8: the lanes in this Redis are divided into 16; set it to 16, or leave it unset (only "
+    "`parley reshard` divides them anew)"
+)
 
 
 def ended(process):
@@ -23,6 +24,7 @@ def ended(process):
 def test_whoever_opted_out_is_not_texted_by_processes_with_another_number(
     deployment, play, octopush, own_valkey
 ):
+    own_valkey.client().set(keyspace.SHARDS_KEY, 16)
     deployment.start()
     people = [clinic.number(place) for place in range(4)]
     play.crowd.post(inbound(number, text) for number in people for text in ("START", "STOP"))
@@ -45,10 +47,7 @@ def count_opt_outs(server):
 def test_a_command_with_another_number_says_so_and_does_nothing(own_valkey, octopush, command):
     own_valkey.client().set(keyspace.SHARDS_KEY, 16)
     with Deployment(own_valkey.url, own_valkey.broker_url, octopush) as deployment:
-        done = subprocess.run(
-            ["parley", *command.split()], cwd=ROOT, env={**deployment.environment, "PARLEY_SHARDS": "8"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = deployment.command(*command.split(), PARLEY_SHARDS="8")
     assert (done.returncode, done.stderr) == (2, SENTENCE + "\n")
 
 

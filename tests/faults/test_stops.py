@@ -28,6 +28,7 @@ def end(process):
     assert monotonic() - told_s < KILLED_S
 
 
+@pytest.mark.one_server("its proxy leads to one server")
 def test_web_answers_the_requests_that_it_has(own_valkey, octopush):
     with Proxy(own_valkey.url) as proxy, Deployment(proxy.url, own_valkey.broker_url, octopush) as deployment:
         deployment.start()

@@ -1,7 +1,6 @@
 """Vonage, whose long SMS come in parts, and which cannot be asked what it has: real processes, a fake Vonage."""
 
 import json
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -74,13 +73,8 @@ def test_an_sms_that_vonage_may_have_is_an_operators_and_is_not_sent_again(deplo
     hear(deployment, "START", "01")
     hear(deployment, "Ada", "02")
     until(lambda: len(vonage.sent) == 2, 30, "the next SMS was sent")
-    listed = subprocess.run(
-        ["parley", "dead", "list", "--json"],
-        env=deployment.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listed = deployment.command("dead", "list", "--json")
+    listed.check_returncode()
     (letter,) = [json.loads(line) for line in listed.stdout.splitlines()]
     assert letter["reason"] == "uncertain"
     assert [sms["text"] for sms in vonage.received] == [clinic.NAME, clinic.temperature("Ada")]

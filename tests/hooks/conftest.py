@@ -15,6 +15,14 @@ def client(valkey):
 
 
 @pytest.fixture
+def own_client(own_valkey):
+    """The same, of a server that is the test's alone."""
+    client = own_valkey.client()
+    redis_client.load_functions(client)
+    return client
+
+
+@pytest.fixture
 def endpoint():
     with hook_endpoint() as endpoint:
         yield endpoint

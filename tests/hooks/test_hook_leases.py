@@ -5,13 +5,16 @@ from threading import Event
 
 from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
+from config.store.lua_library import LIBRARY_SOURCE
 from config.telemetry.process_registry import ProcessHeartbeat, store_heartbeat
-from tests.hooks.test_telling import SHARDS, say
+from engine.model.events import encode_event
+from tests.hooks.test_telling import AT, SHARDS, say, sender
+from tests.support.archiving import add_entries, talk
 from tests.support.hook_endpoint import Answer, hook_endpoint
 from tests.support.telling import hook_to, owner_of, telling
 from tests.support.waiting import until
 from workers.hooks import hook_process
-from workers.hooks.hook_store import HOOK_LEASE_MS, HookStore
+from workers.hooks.hook_store import HOOK_LEASE_MS, HookLease, HookStore
 
 HERE, THERE = EntryId(5, 0), EntryId(9, 0)
 
@@ -30,6 +33,71 @@ def test_one_that_is_late_moves_nothing_any_more(client):
     late.release("crm", token)
     assert other.load("crm", others).positions == {0: HERE}
     assert other.take(["crm"]) == [others]
+
+
+def fail_over(client):
+    """In one moment with what follows, the server is another, which was promoted, and whose functions remember nothing."""
+    pipeline = client.pipeline()
+    pipeline.execute_command("REPLICAOF", "127.0.0.1", "1")
+    pipeline.execute_command("REPLICAOF", "NO", "ONE")
+    pipeline.function_load(LIBRARY_SOURCE, replace=True)
+    return pipeline
+
+
+def test_what_was_in_mind_on_another_server_moves_nothing(own_client):
+    """This one may lack what a position was behind, and have given its id to another entry."""
+    store, other = HookStore(own_client, "process"), HookStore(own_client, "other")
+    (token,) = store.take(["crm"])
+    assert store.move("crm", token, {0: HERE}, b"")
+    fail_over(own_client).execute()
+    assert not store.move("crm", token, {0: THERE}, b"failing")
+    assert other.take(["crm"]) == [0]
+    (again,) = store.take(["crm"])
+    assert again > token
+    assert not store.move("crm", token, {0: THERE}, b"failing")
+    assert store.load("crm", again) == HookLease(again, {0: HERE}, b"")
+    assert store.take(["crm"]) == [again]
+
+
+def test_a_lease_of_an_earlier_release_names_no_server_and_holds(client):
+    store, name = HookStore(client, "process"), keyspace.hook_lease_key("crm")
+    HookStore(client, "earlier").take(["crm"])
+    client.set(name, client.get(name).partition(b";")[0])
+    assert store.take(["crm"]) == [0]
+    assert owner_of(client, "crm") == "earlier"
+    store.take(["other"])
+    assert owner_of(client, "other") == "process"
+
+
+def test_what_has_the_id_of_a_position_since_a_failover_is_told_and_before_what_follows_it(
+    own_client,
+):
+    client = own_client
+    key, positions = keyspace.events_key(0), keyspace.hook_positions_key("crm")
+    old, new = talk("old", AT), talk("new", AT)
+    with hook_endpoint() as endpoint, telling(client, 1, [hook_to(endpoint)]):
+        add_entries(client, 0, sender(1), old[:1])
+        until(lambda: client.hexists(positions, 0) and endpoint.taken, 10, "the beginning is told")
+        until(lambda: client.hget(positions, 0) == client.xrevrange(key)[0][0], 10, "that is stored")
+        stream, position = client.dump(key), client.hget(positions, 0)
+        add_entries(client, 0, sender(1), old[1:2])
+        until(
+            lambda: client.hget(positions, 0) == client.xrevrange(key)[0][0], 10, "what will be lost is told"
+        )
+        lost, told = client.hget(positions, 0), len(endpoint.taken)
+        with fail_over(client) as failover:
+            failover.restore(key, 0, stream, replace=True)
+            failover.hset(positions, 0, position)
+            for n, records in enumerate(new[:2]):
+                entry = {"to": sender(2), "e": encode_event(list(records))}
+                failover.xadd(key, entry, id=lost if n == 0 else lost.partition(b"-")[0] + b"-9")
+            failover.execute()
+        news = until(
+            lambda: len(endpoint.taken) > told + 2 and endpoint.taken[told:], 10, "the news are told"
+        )
+    assert {event["subject"] for event in news} == {"new"}
+    assert [event["type"] for event in news][:2] == ["session.opened", "message.received"]
+    assert len({event["id"] for event in news}) == len(news)
 
 
 def test_who_asks_again_has_the_same(client):

@@ -51,6 +51,7 @@ def deployed(client, endpoint, valkey, monkeypatch, tmp_path):
         "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
         "PARLEY_SURVEYS": str(tmp_path / "surveys"),
         "PARLEY_REDIS_URL": valkey.url,
+        "PARLEY_BROKER_URL": valkey.broker_url,
         "PARLEY_SHARDS": str(SHARDS),
         "PARLEY_ARCHIVE_URL": f"sqlite:///{tmp_path / 'archive.db'}",
         "PARLEY_HOOKS_ALLOW_PRIVATE": "1",

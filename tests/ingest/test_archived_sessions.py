@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from config.archive.database import ArchiveDatabase
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from engine.model.events import (
     Answer,
@@ -29,7 +30,7 @@ from tests.support.inviting import Api, key_table
 from tests.support.proxy import Proxy
 from tests.support.waiting import HANG_S, until
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 PERSON = "+33612345678"
 K = keyspace.shard_of(PERSON, SHARDS)
 ID, OTHER_ID, YOUNG_ID = "00000000000000aa", "00000000000000bb", "00000000000000cc"

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import requests
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, lua_library
 from engine.model.events import Invitation, decode_inbound
 from ingest.api import invitations
@@ -20,7 +21,7 @@ from ingest.api.invitation_parser import derive_session_id
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
 from tests.support.proxy import Proxy
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 PERSON = "+33612345678"
 OTHER = "+33698765432"
 CONFIG = """
@@ -141,18 +142,17 @@ def test_one_that_was_to_be_sent_a_moment_ago_is_sent_at_once(api, valkey):
     assert moment_ms(answer["startsAfter"]) >= now
 
 
-def test_a_repetition_is_one_though_it_was_to_be_sent_long_ago_by_then(api, valkey, monkeypatch):
+def test_a_repetition_is_one_though_it_was_to_be_sent_long_ago_by_then(api, valkey, web_clock):
     one = api()
     asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "sendAt": in_days(1)}
     assert one.invite(**asked).status_code == 202
-    later = time.time() + 5 * 86_400
-    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: later)
+    web_clock.ahead_s = 5 * 86_400
     assert one.invite(**asked).status_code == 200
     assert list(errors(one.invite(**asked | {"clientReference": "s"}))) == ["/sendAt"]
     assert len(held(valkey)) == 1
 
 
-def test_campaign_and_moment_are_content_and_when_it_was_accepted_is_not(api, valkey, monkeypatch):
+def test_campaign_and_moment_are_content_and_when_it_was_accepted_is_not(api, valkey, web_clock):
     one = api()
     asked = {
         "identifier": PERSON,
@@ -162,7 +162,7 @@ def test_campaign_and_moment_are_content_and_when_it_was_accepted_is_not(api, va
         "sendAt": in_days(1),
     }
     assert one.invite(**asked).status_code == 202
-    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: time.time() + 3_600)
+    web_clock.ahead_s = 3_600
     assert one.invite(**asked).status_code == 200
     for other in ({"campaign": "b"}, {"campaign": ""}, {"sendAt": in_days(2)}, {"sendAt": ""}):
         assert one.invite(**asked | other).status_code == 409
@@ -316,12 +316,11 @@ def test_without_a_reference_nothing_is_the_same(api, valkey):
     assert len(held(valkey)) == 2
 
 
-def test_a_repetition_is_one_though_it_has_expired_meanwhile(api, valkey, monkeypatch):
+def test_a_repetition_is_one_though_it_has_expired_meanwhile(api, valkey, web_clock):
     one = api()
     soon = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "expiryTime": in_days(1)}
     assert one.invite(**soon).status_code == 202
-    later = time.time() + 2 * 86_400
-    monkeypatch.setattr("ingest.api.invitation_parser.time", lambda: later)
+    web_clock.ahead_s = 2 * 86_400
     assert one.invite(**soon).status_code == 200
     assert one.invite(**soon | {"content": "x"}).status_code == 422
     assert one.invite(**soon | {"clientReference": "s"}).status_code == 422
@@ -340,6 +339,7 @@ def test_posted_many_times_in_parallel_it_is_one(api, valkey):
     assert len(held(valkey)) == 1
 
 
+@pytest.mark.one_server("its proxy leads to one server")
 @pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
 def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, function):
     with Proxy(valkey.url) as proxy:

@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from ingest.commands import invite as command
 from ingest.commands.invite import invite
 from ingest.commands.people import PeopleFileError, read_people
 from tests.support.inviting import KEY, key_table
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 CONFIG = """
 [channels.clinic]
 provider = "octopush"

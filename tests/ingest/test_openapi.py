@@ -17,8 +17,8 @@ from tests.support.archive_writer import PERSON, ArchiveWriter, finished_session
 from tests.support.example_counts import examples
 from tests.support.inviting import KEY, Api, key_table
 
-EXAMPLES = examples(60)
-SCENARIOS = examples(20)
+MOST_EXAMPLES = 60
+MOST_SCENARIOS = 20
 AT = 1_700_000_000_000
 KNOWN = derive_session_id("clinic", "r")
 NOT_OURS = {
@@ -135,7 +135,7 @@ def test_the_api_is_as_described(base, path, method, mode):
     checks = all_our_checks()
 
     @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        max_examples=examples(MOST_EXAMPLES), deadline=None, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=narrowed(mode)[path][method].as_strategy(generation_mode=GenerationMode(mode)))
@@ -171,7 +171,7 @@ def test_what_links_lead_to_is_as_described(base, valkey):
 
     Story.run(
         settings=settings(
-            max_examples=SCENARIOS, deadline=None, database=None, derandomize=True, stateful_step_count=6,
+            max_examples=examples(MOST_SCENARIOS), deadline=None, database=None, derandomize=True, stateful_step_count=6,
             phases=[Phase.generate], suppress_health_check=list(HealthCheck),
         )
     )  # fmt: skip

@@ -8,6 +8,7 @@ import requests
 
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client
 from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
 from engine.model import lane as lane_format
@@ -30,7 +31,7 @@ from engine.model.lane import ChannelLine, Lane, Session
 from ingest.api import sessions
 from tests.support.inviting import KEY, OTHER_KEY, Api, key_table
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 PERSON = "+33612345678"
 K = keyspace.shard_of(PERSON, SHARDS)
 ID = "00000000000000aa"

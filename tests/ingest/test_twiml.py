@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from config.settings.channels import ChannelLimits
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client, stored_values
 from config.store.server_functions import (
     AttachedReply,
@@ -34,7 +35,7 @@ from ingest.webhooks.inline_replies import InlineReplies
 from tests.support.waiting import until
 
 ANNA = "+33600000001"
-K = keyspace.shard_of(ANNA, 16)
+K = keyspace.shard_of(ANNA, DEFAULT_SHARDS)
 CHANNEL = SimpleNamespace(name="clinic", limits=ChannelLimits(sms_per_second=0, pause_s=0))
 TWILIO = make_provider(
     ProviderChannel("clinic", "+33700000001", webhook_url="https://sms.example.org/w"),
@@ -86,8 +87,8 @@ def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
         lanes, broker = (
             AsyncRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
         )
-        mailboxes = MailboxWriter(16, lanes, broker, spool)
-        in_place = InlineReplies(16, lanes, mailboxes, most)
+        mailboxes = MailboxWriter(DEFAULT_SHARDS, lanes, broker, spool)
+        in_place = InlineReplies(DEFAULT_SHARDS, lanes, mailboxes, most)
 
         async def hear(*events):
             letters = [InboundItem(ANNA, event, perf_counter()) for event in events]

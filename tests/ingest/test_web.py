@@ -9,6 +9,7 @@ from time import monotonic, time
 import pytest
 import requests
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from engine.model.events import DeliveryReceipt, InboundSms, SmsPart, decode_inbound
@@ -17,7 +18,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 SENDER = "+33612345678"
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 WITHIN_S = 8
 """A provider is told within two seconds that Redis is away; the rest is the machine's, which may be busy. Whoever waits for
 a client's retries waits for longer."""
@@ -296,6 +297,7 @@ def test_a_redis_that_lost_our_functions_gets_them_again(web, valkey):
     assert [event.text for _, event in mail(valkey)] == ["1", "2"]
 
 
+@pytest.mark.one_server("its proxy leads to one server")
 def test_a_failed_ring_is_no_failure_of_the_webhook(web, valkey):
     with Proxy(valkey.broker_url) as proxy:
         base = web(PARLEY_BROKER_URL=proxy.url)

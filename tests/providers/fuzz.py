@@ -34,8 +34,8 @@ from engine.providers import (
 from tests.support.example_counts import examples
 
 ASCII = bytes(range(128))
-TIMES = examples(100_000)
-TIMES_BY_APP = examples(3_000)
+MOST = 100_000
+MOST_BY_APP = 3_000
 SEED = 4
 
 App = Callable[..., Awaitable[None]]
@@ -66,10 +66,10 @@ def fuzz(
     channel: str,
     calls: Sequence[WebhookCall],
     sign: Sign | None = None,
-    times: int = TIMES,
+    most: int = MOST,
 ) -> None:
     """Every mutant is Forged, Unreadable, or events; enough of them get as far as being read."""
-    read = 0
+    times, read = examples(most), 0
     for call in _signed(mutants(calls, times), sign):
         heard = _heard(provider, channel, call)
         if isinstance(heard, str):
@@ -82,13 +82,13 @@ def fuzz(
 
 
 async def fuzz_app(
-    app: App, channel: str, calls: Sequence[WebhookCall], sign: Sign | None = None, times: int = TIMES_BY_APP
+    app: App, channel: str, calls: Sequence[WebhookCall], sign: Sign | None = None, most: int = MOST_BY_APP
 ) -> Counter[int]:
     """How often the web application answered what; it answers every mutant, and never 5xx.
 
     The mutants come through both of its doors: in one piece, and in two.
     """
-    statuses: Counter[int] = Counter()
+    times, statuses = examples(most), Counter[int]()
     try:
         for number, call in enumerate(_signed(mutants(calls, times), sign)):
             status = await asked(app, channel, call, pieces=1 + number // 2 % 2)

@@ -44,7 +44,11 @@ def app(valkey, tmp_path):
 
     def make(toml, **environ):
         (tmp_path / "parley.toml").write_text(toml)
-        paths = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_REDIS_URL": valkey.url}
+        paths = {
+            "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+            "PARLEY_REDIS_URL": valkey.url,
+            "PARLEY_BROKER_URL": valkey.broker_url,
+        }
         return create_app(*load_settings_and_surveys({**paths, **environ}))
 
     return make

@@ -42,6 +42,10 @@ ENVIRONMENT = {
 )
 def test_every_webhook_at_random_is_answered_and_never_5xx(valkey, tmp_path, toml, calls, sign):
     (tmp_path / "parley.toml").write_text(toml)
-    paths = {"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_REDIS_URL": valkey.url}
+    paths = {
+        "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+        "PARLEY_REDIS_URL": valkey.url,
+        "PARLEY_BROKER_URL": valkey.broker_url,
+    }
     app = create_app(*load_settings_and_surveys({**paths, **ENVIRONMENT}))
     asyncio.run(fuzz_app(app, "clinic", calls, sign))

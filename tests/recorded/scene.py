@@ -125,6 +125,7 @@ class Scene:
 
     def play(self) -> None:
         """To the moment. Afterwards nothing runs any more."""
+        self._lanes.set(keyspace.SHARDS_KEY, SHARDS)
         self._parley.start()
         self._api = Api(self._parley.base)
         self._talk()

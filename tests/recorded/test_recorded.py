@@ -1,7 +1,6 @@
 """What a release before this one left in Redis is read as it was meant, and gone on with."""
 
 import json
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -104,14 +103,22 @@ def test_what_a_release_recorded_of_conversations_comes_out_the_same(release, ow
         assert sessions_that_come_out_the_same(parley) > 10, "also where this release went on"
 
 
-@pytest.mark.parametrize("age", AGES, ids=lambda age: f"{age.days} days old")
+@pytest.mark.parametrize(
+    "age, shards",
+    [*((age, None) for age in AGES), (AGES[0], 256)],
+    ids=lambda given: f"{given.days} days old" if isinstance(given, Age) else f"{given or 'as many'} shards",
+)
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
-def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey, tmp_path):
+def test_this_release_goes_on_with_what_a_release_left(release, age, shards, own_valkey, tmp_path):
     lanes, broker = own_valkey.client(), own_valkey.client(own_valkey.broker_url)
     samples = aged(recorded(release), redis_client.server_time_ms(lanes), age.days * DAY_MS)
     reading.restore(lanes, broker, samples)
     assert pauses.decode_pause(lanes.get(keyspace.pause_key(PAUSED))).why == WHY_PAUSED
     with FakeOctopush() as octopush, deployment(own_valkey, octopush, tmp_path / "surveys") as parley:
+        if shards is not None:
+            lanes.delete(keyspace.PROCESSES_KEY)  # nothing of then lives
+            divided = parley.command("reshard", "--to", str(shards), "--yes")
+            assert divided.returncode == 0, divided.stderr
         parley.start()
         scene, api = Scene(own_valkey, octopush, parley), Api(parley.base)
         answered = {name: place for name, place in ANSWERED.items() if name not in age.silent}
@@ -144,13 +151,8 @@ def test_this_release_goes_on_with_what_a_release_left(release, age, own_valkey,
 
 def sessions_that_come_out_the_same(parley):
     """How many `parley replay` has run; all of them."""
-    done = subprocess.run(
-        ["parley", "replay", "--all", "--json"],
-        env=parley.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = parley.command("replay", "--all", "--json")
+    done.check_returncode()
     summary = json.loads(done.stdout)
     assert (summary["different"], summary["impossible"]) == (0, {})
     return summary["same"]
@@ -158,13 +160,8 @@ def sessions_that_come_out_the_same(parley):
 
 def reasons(parley):
     """Why there are dead letters, and how many."""
-    listed = subprocess.run(
-        ["parley", "dead", "list", "--json"],
-        env=parley.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listed = parley.command("dead", "list", "--json")
+    listed.check_returncode()
     return Counter(json.loads(line)["reason"] for line in listed.stdout.splitlines())
 
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from tests.soak.printing import print_report
-from tests.soak.soak import soak, spools
+from tests.soak.soak import replicates, soak, spools
 
 LOGS = Path("var") / "soak"
 
@@ -25,7 +25,14 @@ LOGS = Path("var") / "soak"
     default=shutil.which("cc") is not None,
     help="The clock of Redis' server steps too. Default: where there is a C compiler, which it takes.",
 )
-def main(seconds: float, seed: int | None, every_ms: float, clock_steps: bool) -> None:
+@click.option(
+    "--fail-overs/--no-fail-overs",
+    default=None,
+    help="Redis has a replica, which takes its place when it is lost (PARLEY_REPLICAS=1). Default: in every other soak.",
+)
+def main(
+    seconds: float, seed: int | None, every_ms: float, clock_steps: bool, fail_overs: bool | None
+) -> None:
     """Run Parley's real processes while they are killed, and Redis and the providers fail; then check the ledger.
 
     \b
@@ -34,14 +41,15 @@ def main(seconds: float, seed: int | None, every_ms: float, clock_steps: bool) -
     """
     console = Console()
     seed = random.randrange(1_000_000) if seed is None else seed
-    told = {"a spool": spools(seed), "a server's clock that steps": clock_steps}
+    fail_overs = replicates(seed) if fail_overs is None else fail_overs
+    told = {"a spool": spools(seed), "a server's clock that steps": clock_steps, "failovers": fail_overs}
     console.print(
         ", ".join([f"seed {seed}", *(f"{'with' if has else 'without'} {what}" for what, has in told.items())])
     )
     with console.status("starting …") as status:
         report = soak(
             seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …"),
-            clock_steps=clock_steps,
+            clock_steps=clock_steps, fail_overs=fail_overs,
         )  # fmt: skip
     print_report(console, report, LOGS)
     sys.exit(1 if report.wrongs else 0)

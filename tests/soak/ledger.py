@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import redis
 
+from config.settings.settings import DEFAULT_SHARDS
 from engine.model.events import SmsDecided, SmsNotSent, SmsReceived, SmsSent
 from tests.support.octopush import Accepted
 from workers.store import event_stream
 
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 
 
 class Story:

@@ -14,6 +14,7 @@ from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
 from tests.support.octopush import Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy
+from tests.support.replicated_valkey import ReplicatedValkey
 from tests.support.stepped_clock import SteppedClock
 from tests.support.valkey import Valkey
 
@@ -40,6 +41,9 @@ DEEDS = {
 
 CLOCK_DEEDS = {"step clock of redis": 3}
 """Deeds that take a server whose clock can be stepped."""
+
+FAILOVER_DEEDS = {"fail over redis": 2, "cut off redis": 2}
+"""Deeds that take a server with a replica."""
 
 STEPS_S = (-60, -2, 2, 60, 3_600)
 """How far the server's clock is off, for a while. Behind for no longer than a session waits for an answer: a worker that begins
@@ -82,8 +86,8 @@ class Mischief:
     to a provider is done to one of those that have a gate."""
 
     def __init__(
-        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey, proxy: Proxy, carriers: FakeCarriers,
-        gates: Mapping[Carrier, Proxy], clock: SteppedClock | None = None, *, letters: bool,
+        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey | ReplicatedValkey,
+        proxy: Proxy, carriers: FakeCarriers, gates: Mapping[Carrier, Proxy], clock: SteppedClock | None = None, *, letters: bool,
     ) -> None:  # fmt: skip
         self._victims = [process for process in deployment.processes if process not in spared]
         self._valkey = valkey
@@ -192,6 +196,11 @@ class Mischief:
             case "forget redis":
                 self._valkey.client().function_flush()
                 self._valkey.client(self._valkey.broker_url).flushdb()
+            case "fail over redis" if isinstance(self._valkey, ReplicatedValkey):
+                self._valkey.fail_over(self._proxy)
+            case "cut off redis" if isinstance(self._valkey, ReplicatedValkey):
+                self._valkey.cut_off()
+                self._for(deed, partial(self._valkey.fail_over, self._proxy))
             case "step clock of redis":
                 if self._clock is None:
                     return

@@ -11,6 +11,7 @@ from tests.support.clinic import number
 from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person, inbound
+from tests.support.replicated_valkey import ReplicatedValkey
 from tests.support.valkey import Valkey
 
 NAME = "Rehearsal"
@@ -62,7 +63,12 @@ class Play(NamedTuple):
 
 
 def rehearse(
-    crowd: Crowd, api: Api, channel: str, survey: str, valkey: Valkey, octopush: FakeOctopush
+    crowd: Crowd,
+    api: Api,
+    channel: str,
+    survey: str,
+    valkey: Valkey | ReplicatedValkey,
+    octopush: FakeOctopush,
 ) -> dict[str, Play]:
     """Each script played once on a deployment that nothing disturbs."""
     lanes, broker = valkey.client(), valkey.client(valkey.broker_url)

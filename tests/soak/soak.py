@@ -32,7 +32,7 @@ from tests.soak.channels import (
     configure_channels,
     webhook_of,
 )
-from tests.soak.mischief import CLOCK_DEEDS, DEEDS, Mischief, schedule
+from tests.soak.mischief import CLOCK_DEEDS, DEEDS, FAILOVER_DEEDS, Mischief, schedule
 from tests.soak.operators import Operators
 from tests.soak.plays import Play, invite, rehearse
 from tests.support import audit
@@ -45,6 +45,7 @@ from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
 from tests.support.processes import SURVEYS, THIS, Deployment, Process, Release
 from tests.support.proxy import Proxy
+from tests.support.replicated_valkey import ReplicatedValkey
 from tests.support.stepped_clock import SteppedClock
 from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, until
@@ -245,7 +246,9 @@ class Rollout(Protocol):
     def step(self, deployment: Deployment, gone_s: float, seconds: float) -> None:
         """Have those processes run that shall, so long after the beginning of a soak of so many seconds."""
 
-    def finish(self, deployment: Deployment, valkey: Valkey, octopush: FakeOctopush) -> None:
+    def finish(
+        self, deployment: Deployment, valkey: Valkey | ReplicatedValkey, octopush: FakeOctopush
+    ) -> None:
         """What is left to do if nothing is wrong, under way any more, or started again by itself."""
 
 
@@ -254,14 +257,22 @@ def spools(seed: int) -> bool:
     return seed % 2 == 1
 
 
+def replicates(seed: int) -> bool:
+    """Has Redis a replica in the soak with this seed, unless it is said?"""
+    return seed // 2 % 2 == 1
+
+
 def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
          logs: Path | None = None, tell: Callable[[str], None] = lambda _: None,
-         rollout: Rollout | None = None, clock_steps: bool = False) -> Report:  # fmt: skip
+         rollout: Rollout | None = None, clock_steps: bool = False, fail_overs: bool = False) -> Report:  # fmt: skip
     """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
-    anything is wrong. With `clock_steps`, the clock of Redis' server is now and then off."""
+    anything is wrong. With `clock_steps`, the clock of Redis' server is now and then off. With `fail_overs`, it has a replica
+    that takes its place when it is lost, and PARLEY_REPLICAS is 1."""
     with ExitStack() as stack:
         clock = stack.enter_context(SteppedClock()) if clock_steps else None
-        valkey = stack.enter_context(Valkey(clock))
+        valkey: Valkey | ReplicatedValkey = stack.enter_context(
+            ReplicatedValkey(clock) if fail_overs else Valkey(clock)
+        )
         carriers = stack.enter_context(FakeCarriers())
         proxy = stack.enter_context(Proxy(valkey.url))
         gates = {carrier: stack.enter_context(Proxy(carriers.base)) for carrier in CARRIERS}
@@ -277,6 +288,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
                 environment={
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                     "PARLEY_SPOOL": str(spool) if spools(seed) else "",
+                    "PARLEY_REPLICAS": "1" if fail_overs else "0",
                     **carrier_environment(gates),
                     **hook_ledger.ENVIRONMENT,
                 },
@@ -310,12 +322,17 @@ class SoakWorld(NamedTuple):
 
     deployment: Deployment
     channels: Sequence[SoakChannel]
-    valkey: Valkey
+    valkey: Valkey | ReplicatedValkey
     proxy: Proxy
     carriers: FakeCarriers
     gates: Mapping[Carrier, Proxy]
     clock: SteppedClock | None
     endpoint: HookEndpoint
+
+
+def _deeds(world: SoakWorld) -> dict[str, int]:
+    replicated = isinstance(world.valkey, ReplicatedValkey)
+    return DEEDS | (CLOCK_DEEDS if world.clock else {}) | (FAILOVER_DEEDS if replicated else {})
 
 
 def _soak(
@@ -359,7 +376,7 @@ def _soak(
         for channel, group in groups:
             ask = None if group.name == channel.name else _asker(Api(deployment.base), channel.name)
             group.start(deadline_s, ask)
-        mischief.start(schedule(report.seed, end_s, DEEDS | (CLOCK_DEEDS if world.clock else {})))
+        mischief.start(schedule(report.seed, end_s, _deeds(world)))
         while (gone_s := monotonic() - begun_s) < report.seconds or (
             rollout is not None and not rollout.over and gone_s < end_s
         ):
@@ -410,7 +427,7 @@ def _soak(
     return report
 
 
-def archive_wrongs(deployment: Deployment, valkey: Valkey) -> list[str]:
+def archive_wrongs(deployment: Deployment, valkey: Valkey | ReplicatedValkey) -> list[str]:
     """What is amiss in the archive, in words: each entry of the streams is there once, in order, and nothing else."""
     database = ArchiveDatabase(f"sqlite:///{deployment.environment['PARLEY_VAR']}/archive.db")
     client = valkey.client()
@@ -440,7 +457,7 @@ def _surveys(folder: Path) -> Path:
     return surveys
 
 
-def _letter_wrongs(valkey: Valkey) -> list[str]:
+def _letter_wrongs(valkey: Valkey | ReplicatedValkey) -> list[str]:
     """Dead letters that no operator has dealt with, once everybody has heard everything."""
     client = valkey.client()
 

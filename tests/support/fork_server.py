@@ -2,13 +2,15 @@
 
 What is forked runs `python -m <module> <arguments>` in every other respect as the shell would start it: a session, an
 environment, a folder, a log and a `__main__` of its own. Only modules that read nothing of their environment when they
-are imported are there beforehand (PRELOADED); those that do (READERS) a forked process imports itself.
+are imported are there beforehand (PRELOADED); those that do (READERS) a forked process imports itself. The shipped surveys
+are parsed beforehand.
 
 The server is a process with one thread, which forks and reaps when it is told to. It ends with its client, whose
 processes it kills. So a forked process that is dead stays a zombie until somebody here asks for its status, as a
 child would: its id is not another's by then.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -26,13 +28,23 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock
 
+from config.settings.survey_folder import read_survey_files
+from engine.proofs.survey_loader import load_surveys
+from tests.support.machines import NAMESPACES
+from tests.support.parsed_once import parse_yaml_once
+
 ROOT = Path(__file__).parents[2]
 
 PRELOADED = (
     "aiohttp", "alembic.command", "dramatiq", "falcon.asgi", "hiredis", "httptools", "prometheus_client", "redis.asyncio", "requests", "structlog",
     "sqlalchemy.dialects.sqlite", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop",
-    "engine.proofs.survey_loader", "engine.providers.octopush", "engine.turns.advance",
-    "config.settings.settings", "config.store.keyspace",
+    "engine.codebook.codebook", "engine.hooks.webhook_description", "engine.proofs.survey_loader", "engine.providers.octopush",
+    "engine.turns.advance", "phonenumbers.data.region_FR",
+    "config.archive.archive_schema", "config.archive.event_contexts", "config.archive.funnel", "config.archive.session_pages",
+    "config.settings.startup_check", "config.store.audit", "config.store.function_calls", "config.telemetry.hook_stats",
+    "config.telemetry.logs", "config.telemetry.periodic_task",
+    "workers.archiving.survey_mover", "workers.hooks.archive_questions", "workers.store.event_stream",
+    "workers.turns.session_lookup",
 )  # fmt: skip
 
 READERS = ("config.telemetry.faults", "config.telemetry.metrics")
@@ -100,13 +112,21 @@ class ForkServer:
             )
 
     def fork(
-        self, command: str, environment: Mapping[str, str], *, stdin: int, stdout: int, stderr: int
+        self,
+        command: str,
+        environment: Mapping[str, str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        namespace: str = "",
     ) -> ForkedProcess:
-        """Run `command`, a `python -m …`, with these open files for its own."""
+        """Run `command`, a `python -m …`, with these open files for its own, in the network of this namespace if it is not this
+        one's (machines.py)."""
         python, m, *arguments = shlex.split(command)
         assert (python, m) == ("python", "-m"), f"cannot be forked: {command}"
         sys.audit(FORK_EVENT, command)
-        request = {"arguments": arguments, "environment": dict(environment)}
+        request = {"arguments": arguments, "environment": dict(environment), "namespace": namespace}
         return ForkedProcess(self, self._ask(request, [stdin, stdout, stderr]))
 
     def reap(self, pid: int) -> int:
@@ -176,10 +196,14 @@ def serve(client: socket.socket) -> Callable[[], object] | None:
         client.send(b"%d" % answer)
 
 
-def _become(arguments: list[str], environment: dict[str, str], files: list[int]) -> Callable[[], object]:
+def _become(
+    arguments: list[str], environment: dict[str, str], namespace: str, files: list[int]
+) -> Callable[[], object]:
     """Give this process what a shell would have given it. What it is to run is answered."""
     gc.enable()
     os.setsid()
+    if namespace:
+        _enter(namespace)
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, MOST_DESCRIPTORS)
@@ -190,9 +214,19 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[int])
     return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+def _enter(namespace: str) -> None:
+    """Have its network. (os.setns is of Python 3.12.)"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (NAMESPACES / namespace).open() as file:
+        if libc.setns(file.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "cannot be entered", namespace)
+
+
 def main() -> None:
     for name in PRELOADED:
         import_module(name)
+    parse_yaml_once()
+    load_surveys(read_survey_files(ROOT / "config" / "surveys"))
     early = [name for name in READERS if name in sys.modules]
     assert not early, f"{early} would read the server's environment"
     gc.collect()

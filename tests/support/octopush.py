@@ -31,6 +31,7 @@ from tests.support.closing import Closing
 from tests.support.wire import response
 
 SEND = "/v1/public/sms-campaign/send"
+HOST = "127.0.0.1"
 START_S = 60.0
 NO_ANSWER = 0
 
@@ -340,11 +341,13 @@ class News:
         desk.tell(since)
 
 
-async def serve(octopush: Octopush, port: int, make_desk: Callable[[Octopush, News], Desk] = Desk) -> None:
+async def serve(
+    octopush: Octopush, port: int, make_desk: Callable[[Octopush, News], Desk] = Desk, host: str = HOST
+) -> None:
     """Until SIGTERM. Prints the port once it listens."""
     loop = asyncio.get_running_loop()
     news = News(octopush)
-    server = await loop.create_server(lambda: make_desk(octopush, news), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: make_desk(octopush, news), host, port, backlog=1024)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     stop = asyncio.Event()
@@ -354,18 +357,19 @@ async def serve(octopush: Octopush, port: int, make_desk: Callable[[Octopush, Ne
 
 
 @click.command()
+@click.option("--host", default=HOST, help="On this address.")
 @click.option("--port", default=0, help="0 takes a free one, and prints it.")
 @click.option("--login", default="login")
 @click.option("--key", default="key")
 @click.option("--faults", default="{}", help="How it misbehaves, as JSON.")
-def main(port: int, login: str, key: str, faults: str) -> None:
-    """A fake Octopush on 127.0.0.1.
+def main(host: str, port: int, login: str, key: str, faults: str) -> None:
+    """A fake Octopush.
 
     \b
     Example:
       python -m tests.support.octopush --port 8001 --faults '{"fail_500": 0.1}'
     """
-    uvloop.run(serve(Octopush(login, key, msgspec.json.decode(faults, type=Faults)), port))
+    uvloop.run(serve(Octopush(login, key, msgspec.json.decode(faults, type=Faults)), port, host=host))
 
 
 class FakeOctopush(Closing):
@@ -374,7 +378,7 @@ class FakeOctopush(Closing):
     login, key = "login", "key"
     module = "tests.support.octopush"
 
-    def __init__(self, faults: Faults | None = None) -> None:
+    def __init__(self, faults: Faults | None = None, host: str = HOST) -> None:
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -382,6 +386,7 @@ class FakeOctopush(Closing):
                 self.module,
                 "--faults",
                 _encode(faults or Faults()).decode(),
+                *([] if host == HOST else ["--host", host]),
             ],
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -389,7 +394,7 @@ class FakeOctopush(Closing):
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the fake Octopush did not start"
-        self.base = f"http://127.0.0.1:{int(line)}"
+        self.base = f"http://{host}:{int(line)}"
         self._http = requests.Session()
 
     @property

@@ -101,14 +101,14 @@ class Crowd:
         self.strays: list[Accepted] = []
 
     def talk(
-        self, people: Iterable[Person], deadline_s: float, at_once: int = 256, every_s: float = 0.0
-    ) -> list[Person]:
+        self, people: Iterable[Person], deadline_s: float, at_once: int = 256, every_s: float = 0.0, think_s: float = 0.0
+    ) -> list[Person]:  # fmt: skip
         """Let all of them talk to the end. Returns them in the order in which they ended.
 
-        At most `at_once` talk at the same time, and one begins every `every_s` seconds. Raises TimeoutError after PATIENCE
+        At most `at_once` talk at the same time, one begins every `every_s` seconds, and each takes `think_s` over an answer. Raises TimeoutError after PATIENCE
         times `deadline_s`, naming some who wait and what they heard last.
         """
-        return uvloop.run(self._talk(_Party(people, at_once, every_s, self._write), deadline_s))
+        return uvloop.run(self._talk(_Party(people, at_once, every_s, think_s, self._write), deadline_s))
 
     def post(self, bodies: Iterable[bytes], deadline_s: float = 30.0) -> None:
         """Say all of this in this order, each until it is acknowledged."""
@@ -168,8 +168,11 @@ class Crowd:
 class _Party:
     """One talk of a crowd: who is in it, and what is about to be said."""
 
-    def __init__(self, people: Iterable[Person], at_once: int, every_s: float, write: CallbackWriter) -> None:
+    def __init__(
+        self, people: Iterable[Person], at_once: int, every_s: float, think_s: float, write: CallbackWriter
+    ) -> None:
         self._people = people
+        self._think_s = think_s
         self._write = write
         self._every_s = every_s
         self._room = asyncio.Semaphore(at_once)
@@ -205,6 +208,8 @@ class _Party:
             self.ended.append(self.talking.pop(sms.to))
             self._room.release()
             self._look_round()
+        elif answer and self._think_s:
+            asyncio.get_running_loop().call_later(self._think_s, self._say, person, answer)
         elif answer:
             self._say(person, answer)
         return True

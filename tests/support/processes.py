@@ -2,6 +2,7 @@
 started again at will."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import requests
 
 from tests.support.clinic import CHANNEL, NUMBER
 from tests.support.fork_server import ForkedProcess, fork_server
+from tests.support.machines import Machine
 from tests.support.octopush import FakeOctopush
 from tests.support.waiting import HANG_S, LOOK_S, PATIENCE, free_port, until
 
@@ -60,7 +62,8 @@ class Process:
     """One running copy of a Procfile line. Its stderr goes to `log`, also across restarts. What is started again is the
     code of `release` as it is then.
 
-    With `forked`, a `python -m …` of this release is forked instead of executed, which is cheaper: see fork_server.py.
+    With `forked`, a `python -m …` of this release is forked instead of executed, which is cheaper: see fork_server.py; and
+    only then it may be on a `machine` that is not this one.
     """
 
     _popen: subprocess.Popen[bytes] | ForkedProcess
@@ -74,8 +77,11 @@ class Process:
         release: Release = THIS,
         *,
         forked: bool = False,
+        machine: Machine | None = None,
     ) -> None:
+        assert forked or machine is None
         self.name = name
+        self._namespace = machine.namespace if machine else ""
         self._forked = forked and release is THIS
         self.log = log
         self.release = release
@@ -97,7 +103,7 @@ class Process:
             if self._forked:
                 self._popen = fork_server().fork(
                     self._command, self._environment,
-                    stdin=nothing.fileno(), stdout=log.fileno(), stderr=log.fileno(),
+                    stdin=nothing.fileno(), stdout=log.fileno(), stderr=log.fileno(), namespace=self._namespace,
                 )  # fmt: skip
                 return
             self._popen = subprocess.Popen(
@@ -152,18 +158,18 @@ class Deployment:
     """A configuration, and the processes that run with it. A context manager, which ends them all.
 
     `limits` are those of the channel, and by default there are none, so that a test waits for nothing. Its processes are
-    `forked`, unless it is measured what they take, or it is the start itself that matters.
+    `forked`, unless it is measured what they take, or it is the start itself that matters. `web` listens on `host`.
     """
 
     def __init__(
         self, redis_url: str, broker_url: str, octopush: FakeOctopush, *, limits: Mapping[str, Limit] | None = None,
         surveys: Path = SURVEYS, channel_surveys: Sequence[str] = ("clinic",), environment: Mapping[str, str] | None = None,
-        forked: bool = True,
+        forked: bool = True, host: str = "127.0.0.1",
     ) -> None:  # fmt: skip
         self._forked = forked
         self._folder = tempfile.TemporaryDirectory(prefix="parley-")
         self.folder = Path(self._folder.name)
-        self.port = free_port()
+        self.host, self.port = host, free_port()
         self.processes: list[Process] = []
         config = self.folder / "parley.toml"
         config.write_text(_config(UNLIMITED | dict(limits or {}), channel_surveys))
@@ -174,6 +180,7 @@ class Deployment:
             "PARLEY_CONFIG": str(config),
             "PARLEY_SURVEYS": str(surveys),
             "PARLEY_VAR": str(self.folder / "var"),
+            "PARLEY_HOST": host,
             "PARLEY_PORT": str(self.port),
             "PARLEY_REDIS_URL": redis_url,
             "PARLEY_BROKER_URL": broker_url,
@@ -186,7 +193,7 @@ class Deployment:
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def webhook(self) -> str:
@@ -198,13 +205,34 @@ class Deployment:
         """What its processes get, for a command of its own."""
         return self._environment
 
-    def spawn(self, name: str, fault: str = "", release: Release = THIS, **environment: str) -> Process:
-        """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one."""
+    def spawn(
+        self, name: str, fault: str = "", release: Release = THIS, machine: Machine | None = None, **environment: str
+    ) -> Process:  # fmt: skip
+        """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one; on
+        `machine`, if it is not this one."""
         log = self.folder / f"{name}.{len(self.processes)}.log"
         environment = {**self._environment, "PARLEY_FAULT": fault, **environment}
-        process = Process(name, procfile(release)[name], environment, log, release, forked=self._forked)
+        process = Process(
+            name, procfile(release)[name], environment, log, release, forked=self._forked, machine=machine
+        )
         self.processes.append(process)
         return process
+
+    def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """What `parley` answers to an operator who types `arguments`."""
+        with (
+            tempfile.TemporaryFile("w+") as output,
+            tempfile.TemporaryFile("w+") as errors,
+            Path(os.devnull).open() as nothing,
+        ):
+            process = fork_server().fork(
+                shlex.join(["python", "-m", "tests.support.parley_command", *arguments]), self._environment | environment,
+                stdin=nothing.fileno(), stdout=output.fileno(), stderr=errors.fileno(),
+            )  # fmt: skip
+            status = process.wait(HANG_S * PATIENCE)
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(arguments, status, output.read(), errors.read())
 
     def start(self, release: Release = THIS, **copies: int) -> Self:
         """Start every Procfile line once, or as many times as told (`clock=0`), and wait until it is ready."""

@@ -17,20 +17,27 @@ SOURCE = Path(__file__).with_suffix(".c")
 NO_COMPILER = "no C compiler: a server's clock cannot be stepped (on Debian, `apt-get install gcc libc6-dev`)"
 
 
+def build_clock_library(source: Path) -> tuple[Path, Path]:
+    """Compile a library that stands in front of the C library's clock; answer the new folder that it is in, and its file. Raises
+    FileNotFoundError if there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise FileNotFoundError(NO_COMPILER)
+    folder = Path(tempfile.mkdtemp(prefix="parley-clock-"))
+    library = folder / "clock.so"
+    subprocess.run(
+        [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+         "-o", str(library), str(source), "-ldl"],
+        check=True,
+    )  # fmt: skip
+    return folder, library
+
+
 class SteppedClock(Closing):
     """The clock of whatever is started with `environment`. A context manager, which removes its files."""
 
     def __init__(self) -> None:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise FileNotFoundError(NO_COMPILER)
-        self._folder = Path(tempfile.mkdtemp(prefix="parley-clock-"))
-        self._library = self._folder / "clock.so"
-        subprocess.run(
-            [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
-             "-o", str(self._library), str(SOURCE), "-ldl"],
-            check=True,
-        )  # fmt: skip
+        self._folder, self._library = build_clock_library(SOURCE)
         self._offset = self._folder / "offset"
         self._offset.write_bytes(bytes(8))
 

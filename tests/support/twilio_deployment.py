@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import requests
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from engine.model.events import ArchiveRecord, PersonOptedOut, decode_records
 from tests.support import clinic
@@ -17,7 +18,7 @@ from tests.support.valkey import Valkey
 
 PUBLIC = "https://sms.example.org"
 PATH = f"/webhooks/{clinic.CHANNEL}"
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 
 
 class TwilioDeployment(Deployment):
@@ -31,11 +32,12 @@ class TwilioDeployment(Deployment):
         options: str = "",
         limits: Mapping[str, float] | None = None,
         surveys: Path = SURVEYS,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         nobody = SimpleNamespace(url="http://127.0.0.1:9", login="x", key="x")
         account = {
             "PARLEY_TWILIO_URL": twilio.url, "PARLEY_TWILIO_SID": twilio.sid, "PARLEY_TWILIO_TOKEN": twilio.token,
-            "PARLEY_PUBLIC_URL": PUBLIC,
+            "PARLEY_PUBLIC_URL": PUBLIC, **(environment or {}),
         }  # fmt: skip
         super().__init__(
             valkey.url, valkey.broker_url, cast(FakeOctopush, nobody), environment=account, surveys=surveys

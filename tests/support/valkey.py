@@ -12,6 +12,7 @@ import redis
 
 from config.telemetry.library_internals import valkey_server_path
 from tests.support.closing import Closing
+from tests.support.machines import Machine
 from tests.support.stepped_clock import SteppedClock
 from tests.support.waiting import HANG_S, free_port, until
 
@@ -23,15 +24,23 @@ SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
     "maxmemory-policy": "noeviction",
+    "repl-diskless-sync-delay": "0",  # a replica waits for no other
 }
 
 
 class Valkey(Closing):
-    """One server with a port and a directory of its own, and a `clock` if a test is to step it. Started when made; a context
-    manager, which removes both."""
+    """One server with a port and a directory of its own, a `clock` if a test is to step it, and a `machine` if it is not to be
+    on this one. Started when made; a context manager, which removes both."""
 
-    def __init__(self, clock: SteppedClock | None = None, **settings: str) -> None:
+    def __init__(
+        self, clock: SteppedClock | None = None, machine: Machine | None = None, **settings: str
+    ) -> None:
         self.port = free_port()
+        self.host = machine.address if machine else "127.0.0.1"
+        self._program = [str(valkey_server_path())]
+        if machine:
+            self._program = machine.command(*self._program)
+            settings |= {"bind": f"{self.host} 127.0.0.1", "protected_mode": "no"}
         self._environment = {**os.environ, **(clock.environment if clock else {})}
         self.folder = Path(tempfile.mkdtemp(prefix="parley-valkey-"))
         self._settings = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
@@ -40,14 +49,18 @@ class Valkey(Closing):
         self.start()
 
     @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
     def url(self) -> str:
         """Where the lanes go."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     @property
     def broker_url(self) -> str:
         """Where the wake-ups go."""
-        return f"redis://127.0.0.1:{self.port}/1"
+        return f"redis://{self.host}:{self.port}/1"
 
     def client(self, url: str = "") -> redis.Redis:
         """A plain client, closed by `close_clients` or with the server."""
@@ -64,7 +77,7 @@ class Valkey(Closing):
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen(
-            [str(valkey_server_path()), *arguments], env=self._environment, start_new_session=True
+            [*self._program, *arguments], env=self._environment, start_new_session=True
         )
         until(self._answers, START_S, f"Valkey on port {self.port} answers")
 
@@ -81,6 +94,20 @@ class Valkey(Closing):
 
     def sigcont(self) -> None:
         self._running().send_signal(signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Let it be a replica no more."""
+        self._settings.pop("replicaof", None)
+        self.client().replicaof("NO", "ONE")
+
+    def follow(self, port: int) -> None:
+        """Let it be a replica from its next start on."""
+        self._settings["replicaof"] = f"127.0.0.1 {port}"
+
+    def empty(self) -> None:
+        """Take away all keys."""
+        with self.client() as client:
+            client.flushall()
 
     def close_clients(self) -> None:
         """Close every connection that `client` opened."""

@@ -4,8 +4,10 @@ A deadline only bounds a hang, and no test may depend on how busy the machine is
 time (`used_s`), by counts, or against something that was measured in the same run.
 """
 
+import random
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from resource import RUSAGE_CHILDREN, getrusage
 from time import monotonic, sleep, thread_time
 from typing import TypeVar
@@ -44,9 +46,17 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+_SERVER_PORTS = range(10_000, 32_768)
+"""Below those that the system gives to whoever connects somewhere, of which one may be gone before a server has it."""
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on, and that nobody connects from by chance."""
+    while True:
+        port = _chance.choice(_SERVER_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+_chance = random.SystemRandom()

@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from config.archive.database import ArchiveDatabase
+from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, encode_event
@@ -117,7 +118,7 @@ def pipeline(valkey, tmp_path, sqlite_url, monkeypatch):
     """A factory of a pipeline with these limits; what is not named is unlimited."""
     monkeypatch.setenv("PARLEY_ARCHIVE_URL", sqlite_url)  # for commands
 
-    def build(survey=SURVEY, **limits):
+    def build(survey=SURVEY, shards="", **limits):
         (tmp_path / "surveys").mkdir(exist_ok=True)
         (tmp_path / "surveys" / "clinic.yaml").write_bytes(survey)
         lines = "\n".join(f"{name} = {value}" for name, value in (UNLIMITED | limits).items())
@@ -126,11 +127,14 @@ def pipeline(valkey, tmp_path, sqlite_url, monkeypatch):
             "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
             "PARLEY_SURVEYS": str(tmp_path / "surveys"),
             "PARLEY_REDIS_URL": valkey.url,
+            "PARLEY_BROKER_URL": valkey.broker_url,
             "PARLEY_ARCHIVE_URL": sqlite_url,
+            "PARLEY_SHARDS": str(shards),
         }
         settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)
         redis_client.load_functions(client)
+        settings = settle_shards(client, settings)
         return Pipeline(Deployment(settings, client, broker, surveys))
 
     return build
@@ -154,6 +158,7 @@ def deploy(pipeline, monkeypatch, tmp_path, valkey, logs_as_they_were):
         town = pipeline(**how)
         publish_current(town.client, town.world.surveys)
         monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+        monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
         monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
         monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
         return town

@@ -42,7 +42,7 @@ class Town:
 @pytest.fixture
 def town(deploy, archive_url, monkeypatch):
     monkeypatch.setenv("PARLEY_ARCHIVE_URL", archive_url)
-    town = Town(deploy(), archive_url)
+    town = Town(deploy(shards=16), archive_url)
     yield town
     town.database.close()
 

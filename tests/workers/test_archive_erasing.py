@@ -34,6 +34,7 @@ def town(pipeline, monkeypatch, tmp_path, valkey):
     """A pipeline, and an archive that there is not yet."""
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     return town
 

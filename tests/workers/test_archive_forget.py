@@ -3,6 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from config.telemetry import process_registry
 from workers.commands.archive import forget
@@ -22,10 +23,13 @@ def positions(town):
 
 def test_an_archive_that_is_forgotten_was_never_seen(town):
     done = CliRunner().invoke(forget, input="y\n")
-    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "forgotten, for 3 of 16 shards")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        0,
+        f"forgotten, for 3 of {DEFAULT_SHARDS} shards",
+    )
     assert positions(town) == []
     again = CliRunner().invoke(forget, ["--yes"])
-    assert again.output == "forgotten, for 0 of 16 shards\n"
+    assert again.output == f"forgotten, for 0 of {DEFAULT_SHARDS} shards\n"
 
 
 def test_who_does_not_mean_it_changes_nothing(town):

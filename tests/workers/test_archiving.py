@@ -14,7 +14,7 @@ from config.archive.watermark import read_watermark
 from config.settings.config_errors import ConfigError
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
-from engine.model.events import PersonOptedOut, encode_event
+from engine.model.events import PersonOptedOut, decode_records, encode_event
 from tests.support.archiving import (
     add_entries,
     archived_entries,
@@ -428,6 +428,67 @@ def test_what_a_server_whose_clock_is_behind_wrote_at_ids_that_are_passed_is_not
     ]
     assert [row[1:3] for row in entries] == sorted(row[1:3] for row in entries)
     assert [row for row in stream_entries(client, 1) if row[3] == BORIS] == entries[2:]
+
+
+@pytest.mark.parametrize("beside", [(), (-1,), (1,), (-1, 1, 2)], ids=["alone", "before", "behind", "amid"])
+@pytest.mark.parametrize("common", [0, 1], ids=["from the beginning", "later"])
+@pytest.mark.parametrize("is_new", [False, True], ids=["same process", "another"])
+def test_what_a_server_whose_clock_is_behind_wrote_at_the_very_id_of_the_position_is_not_skipped(
+    client, archiver, archive_database, no_intervals, beside, common, is_new
+):
+    copy = archiver()
+    now = redis_client.server_time_ms(client) - 60_000
+    key = keyspace.events_key(0)
+    lost = talk("s", AT)
+    add_entries(client, 0, ANNA, lost[:common], ids=[f"{now}-0"][:common])
+    saved = client.dump(key)
+    add_entries(client, 0, ANNA, lost[common : common + 1], ids=[f"{now + 9_000}-0"])
+    drain(copy)
+    client.delete(key)
+    if common:
+        lose(client, 0, saved)
+    news = talk("t", AT)
+    ids = [f"{now + 9_000 + each}-0" for each in sorted((0, *beside))]
+    add_entries(client, 0, BORIS, news[: len(ids)], ids=ids)
+    with capture_logs() as logs:
+        drain(archiver() if is_new else copy)
+    assert [each["lost"] for each in logs if "lost" in each] == [1]
+    entries = archived_entries(archive_database)
+    assert [decode_records(row[4]) for row in entries if row[3] == BORIS] == news[: len(ids)]
+    assert len(entries) == common + 1 + len(ids)
+    add_entries(client, 0, BORIS, news[:1])
+    with capture_logs() as logs:
+        drain(archiver())
+    assert logs == [], "it is not found lacking again"
+    there = [row for row in stream_entries(client, 1) if row[3] == BORIS]
+    assert there == [row for row in archived_entries(archive_database) if row[3] == BORIS]
+
+
+def test_that_something_newer_was_erased_does_not_hide_what_has_the_id_of_the_position(
+    client, archiver, archive_database
+):
+    key, at = keyspace.events_key(0), f"{redis_client.server_time_ms(client)}-0"
+    add_entries(client, 0, ANNA, talk("s", AT)[:1], ids=[at])
+    copy = archiver()
+    drain(copy)
+    client.delete(key)
+    add_entries(client, 0, BORIS, talk("t", AT)[:1], ids=[at])
+    client.xdel(key, client.xadd(key, {"to": ANNA, "e": ""}))
+    drain(copy)
+    assert [row[3] for row in archived_entries(archive_database)] == [ANNA, BORIS]
+
+
+def test_what_stands_at_a_position_that_the_archive_has_let_go_of_stays_where_it_is(
+    client, archiver, archive_database
+):
+    """It may have been erased, and come back with a failover."""
+    add_entries(client, 0, ANNA, talk("s", AT))
+    drain(archiver())
+    there = stream_entries(client, 1)
+    with archive_database.writing() as connection:
+        connection.execute(tables.entries.delete().where(tables.entries.c.sender == ANNA))
+    drain(archiver())
+    assert (stream_entries(client, 1), archived_entries(archive_database)) == (there, [])
 
 
 def test_a_redis_from_yesterday_is_held_and_said_until_a_person_decides(

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from config.archive import archive_schema, tables
 from config.archive.database import ArchiveDatabase
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, redis_client
 from config.store.audit import audit_command, operator_name, record_operator
 from config.telemetry.logs import hash_sender
@@ -28,7 +29,7 @@ from workers.commands.replay import replay
 from workers.commands.transcript import transcript
 
 ANNA = "+33600000001"
-SHARDS = 16
+SHARDS = DEFAULT_SHARDS
 ME = f"operator {operator_name()}"
 
 

@@ -76,7 +76,7 @@ def people(count):
 @pytest.fixture
 def held(pipeline):
     return lambda channel=None, client=None, others=(), **limits: Held(
-        pipeline(**limits), client, others, **(channel or {})
+        pipeline(shards=16, **limits), client, others, **(channel or {})
     )
 
 
@@ -180,7 +180,7 @@ def test_a_channel_that_pauses_invites_nobody(held):
 
 @pytest.mark.parametrize("survey, per_session", [(None, 1), (TWO_SMS, 2)])
 def test_the_days_sms_are_never_exceeded(pipeline, survey, per_session):
-    backlog = Held(pipeline(**({"survey": survey} if survey else {}), sms_per_day=11))
+    backlog = Held(pipeline(shards=16, **({"survey": survey} if survey else {}), sms_per_day=11))
     backlog.hold(*people(40))
     for _ in range(4):
         backlog.campaigns.release_round()
@@ -281,6 +281,7 @@ def test_several_clocks_release_each_once(held):
     assert (backlog.waiting(), backlog.mailed()) == (0, 40)
 
 
+@pytest.mark.one_server("its proxy leads to one server")
 def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
     with Proxy(valkey.url) as proxy:
         backlog = held(client=redis_client.connect(proxy.url))

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from config.cli import main
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, pauses, redis_client
 from workers.commands.channel import channel
 
@@ -17,6 +18,7 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     """A function: arguments -> output, where three SMS wait."""
     town = pipeline(sms_per_second=10)
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     for person in PEOPLE:
         town.accept(person, "START")
@@ -83,12 +85,12 @@ def test_what_rests_because_of_a_pause_is_due_at_the_channels_rate_once_it_is_re
     call("pause", "clinic", "--why", "x")
     now = redis_client.server_time_ms(call.client)
     for person in PEOPLE:
-        k = keyspace.shard_of(person, 16)
+        k = keyspace.shard_of(person, DEFAULT_SHARDS)
         call.client.set(keyspace.outbox_lock_key(k, person), f"0 {now + 3_600_000} 0 0 untried")
         call.client.zadd(keyspace.outbox_alarms_key(k), {person: now + 3_600_000})
     assert json.loads(call("resume", "clinic", "--json"))["people"] == 3
     due = [
-        call.client.zscore(keyspace.outbox_alarms_key(keyspace.shard_of(person, 16)), person)
+        call.client.zscore(keyspace.outbox_alarms_key(keyspace.shard_of(person, DEFAULT_SHARDS)), person)
         for person in PEOPLE
     ]
     assert max(due) <= redis_client.server_time_ms(call.client) + 300

@@ -137,6 +137,7 @@ def test_what_redis_may_lose_is_told_as_a_start_would_take_it(monkeypatch, valke
     for name in ("PARLEY_CONFIG", "PARLEY_SURVEYS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     assert "durability strict: Redis keeps what it acknowledges" in CliRunner().invoke(check).output
     valkey.client().config_set("appendfsync", "everysec")
     try:

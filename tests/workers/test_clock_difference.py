@@ -2,6 +2,7 @@
 
 import pytest
 
+from config.host import Host
 from engine.model.events import InboundSms, Mail
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 
@@ -14,7 +15,7 @@ class Clocks:
     def __init__(self):
         self.server = self.own = NOW
         self.seconds = 5.0
-        self.judge = ServerClockJudge(lambda: self.own, lambda: self.seconds)
+        self.judge = ServerClockJudge(Host(wall_s=lambda: self.own / 1_000, monotonic_s=lambda: self.seconds))
 
     def go_on(self, ms):
         self.server, self.own, self.seconds = self.server + ms, self.own + ms, self.seconds + ms / 1_000
@@ -60,6 +61,22 @@ def test_a_machine_whose_own_clock_was_set_believes_the_server(clocks, step):
     clocks.go_on(1_000)
     clocks.own += step
     assert clocks.say() == ClockVerdict(hold_deadlines=True)
+
+
+@pytest.mark.parametrize("waits_ms", [1_000, 75_000, HOUR])
+def test_an_answer_that_is_read_late_is_no_difference(clocks, waits_ms):
+    clocks.say()
+    asked_s, said = clocks.judge.asked_at_s(), clocks.server
+    clocks.go_on(waits_ms)
+    assert clocks.judge.judge(said, asked_s) == AGREED
+    assert clocks.say() == AGREED
+
+
+def test_a_step_that_is_read_late_is_as_long_as_it_is(clocks):
+    clocks.say()
+    asked_s, said = clocks.judge.asked_at_s(), clocks.server - HOUR
+    clocks.go_on(75_000)
+    assert clocks.judge.judge(said, asked_s) == ClockVerdict(hold_deadlines=True, correction_ms=HOUR)
 
 
 def mail(at):

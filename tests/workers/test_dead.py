@@ -188,8 +188,8 @@ def test_a_stop_that_fell_at_a_lane_that_could_not_be_read_is_told_to_it(town, f
     true_to_itself(town)
 
 
-def test_who_starts_again_before_their_lane_heard_of_their_stop_is_not_stopped_unasked(town, failing):
-    failing.clear()
+def stop_unread(town):
+    """Anna says STOP in a session, while her lane cannot be read. Then it can be."""
     town.accept(ANNA, "START")
     town.drain()
     key = keyspace.lane_key(shard(town, ANNA), ANNA)
@@ -198,8 +198,29 @@ def test_who_starts_again_before_their_lane_heard_of_their_stop_is_not_stopped_u
     town.accept(ANNA, "STOP")
     town.drain()
     town.client.set(key, state)
+
+
+def test_who_starts_again_after_such_a_stop_is_not_stopped_by_its_letter(town, failing):
+    failing.clear()
+    stop_unread(town)
     over(town)
+    assert town.said(ANNA) == []
     another(town)
+    assert outcomes("--all", "--stale", status=0) == ["duplicate"]
+    assert town.said(ANNA) == ["What is your name?"]
+    true_to_itself(town)
+
+
+def test_who_starts_again_before_their_lane_heard_of_their_stop_is_not_stopped_unasked(
+    town, failing, monkeypatch
+):
+    """A release whose turns do not look at the list has opened a session since."""
+    failing.clear()
+    stop_unread(town)
+    with monkeypatch.context() as of_that_release:
+        of_that_release.setattr("workers.store.lanes.decode_opt_outs", lambda entry: {})
+        over(town)
+        another(town)
     assert outcomes("--all", status=1) == ["stale"]
     assert outcomes("--all", "--stale", status=0) == ["advanced"]
     assert town.said(ANNA) == []

@@ -16,7 +16,7 @@ import pytest
 from engine.providers import OutcomeUnknown, RetryLater, SendAccepted
 from tests.support.waiting import HANG_S, free_port, until
 from tests.workers.test_wires import OK, SMS, Provider, read_request, server, silent, soon, within
-from workers.sending import deadline_transport, delivery, thread_resolver
+from workers.sending import deadline_transport, send_steps, thread_resolver
 from workers.sending.deadline_transport import MAX_ANSWER_BYTES, MAX_RESOLVING, DeadlineTransport
 from workers.sending.http_client import TRY_TIMEOUT_S, ProviderClient
 from workers.store.outboxes import OUTBOX_LEASE_MS
@@ -71,7 +71,7 @@ def hold(connection):
 
 
 def test_a_lease_lasts_for_a_whole_try_that_begins_as_late_as_it_may():
-    latest_s = max(delivery.MAX_START_DELAY_S, delivery.MAX_START_DELAY_AFTER_LOOK_UP_S)
+    latest_s = max(send_steps.MAX_START_DELAY_S, send_steps.MAX_START_DELAY_AFTER_LOOK_UP_S)
     assert latest_s + TRY_TIMEOUT_S < OUTBOX_LEASE_MS / 1000
 
 

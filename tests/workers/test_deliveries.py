@@ -6,6 +6,7 @@ from time import monotonic
 import msgspec
 import pytest
 
+from config.host import Host
 from config.store import keyspace
 from config.telemetry.metrics import REGISTRY
 from engine.model import lane as lane_format
@@ -29,8 +30,8 @@ from engine.providers import (
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
 from workers.commands.erase import SenderEraser
-from workers.roles.composition import build_delivery_runner
-from workers.sending import delivery
+from workers.roles.composition import build_send_steps
+from workers.sending import delivery, send_steps
 from workers.sending.bulkhead import SLOTS_PER_CHANNEL
 from workers.sending.delivery import DeliveryRunner
 from workers.sending.http_client import try_deadline
@@ -81,8 +82,8 @@ def desk(pipeline):
     def build(*answers, recourse="repeat", **limits):
         town = pipeline(**limits)
         town.wire = Wire(*answers, recourse=recourse)
-        town.work = build_delivery_runner(town.world)
-        town.work._clients = {"clinic": town.wire}
+        town.steps = build_send_steps(town.world, {"clinic": town.wire})
+        town.work = DeliveryRunner(town.steps, town.world.wakeup_broker())
         works.append(town.work)
         return town
 
@@ -172,7 +173,7 @@ def test_a_try_that_fails_in_our_own_code_is_repeated_later_and_frees_its_slot(d
 def test_an_sms_whose_workers_all_die_is_put_aside(desk):
     town = desk()
     queue(town, ANNA, "1", "2")
-    town.work._outboxes.lease_oldest([ANNA])
+    town.steps._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=1, attempts=MAX_SEND_ATTEMPTS)
     run(town, ANNA)
     run(town, ANNA)
@@ -183,7 +184,7 @@ def test_an_sms_whose_workers_all_die_is_put_aside(desk):
 def test_an_sms_that_the_provider_may_have_is_not_tried_after_it_forgot_the_id(desk):
     town = desk()
     queue(town, ANNA, "1")
-    town.work._outboxes.lease_oldest([ANNA])
+    town.steps._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=1, since=int(lock(town, ANNA)[1][3]) - REPEATABLE_FOR_MS - 1)
     run(town, ANNA)
     until(lambda: letters(town) == [(ANNA, "uncertain")], 10, "it is put aside")
@@ -301,7 +302,7 @@ def test_an_sms_of_unknown_fate_is_looked_up_before_anything_is_sent(desk, how):
     town = desk(SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1", uncertain=how == "it was put into an answer")
     if how == "its worker died":
-        town.work._outboxes.lease_oldest([ANNA])
+        town.steps._outboxes.lease_oldest([ANNA])
         set_lock(town, ANNA, until=1)
     run(town, ANNA)
     until(lambda: town.wire.asked, 10, "it is looked up")
@@ -313,7 +314,7 @@ def test_where_a_provider_is_asked_an_sms_whose_try_never_came_back_rests_first(
     """From the end of its lease on: the provider may list only later what it got then."""
     town = desk(SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1")
-    town.work._outboxes.lease_oldest([ANNA])
+    town.steps._outboxes.lease_oldest([ANNA])
     ended_ms = seconds_of(town)
     set_lock(town, ANNA, until=ended_ms)
     run(town, ANNA)
@@ -331,7 +332,7 @@ def test_where_a_provider_is_asked_an_sms_whose_try_never_came_back_rests_first(
 def test_one_whose_lease_ended_long_ago_rests_no_more(desk):
     town = desk(SendAccepted("SM1"), recourse="look_up")
     queue(town, ANNA, "1")
-    town.work._outboxes.lease_oldest([ANNA])
+    town.steps._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=seconds_of(town) - UNCERTAIN_REST_MS)
     run(town, ANNA)
     until(lambda: town.wire.asked, 10, "it is looked up at once")
@@ -340,7 +341,7 @@ def test_one_whose_lease_ended_long_ago_rests_no_more(desk):
 def test_where_repeats_are_known_a_try_that_never_came_back_is_made_again_at_once(desk):
     town = desk()
     queue(town, ANNA, "1")
-    town.work._outboxes.lease_oldest([ANNA])
+    town.steps._outboxes.lease_oldest([ANNA])
     set_lock(town, ANNA, until=seconds_of(town))
     run(town, ANNA)
     heard(town, "1")
@@ -370,7 +371,7 @@ def test_one_that_came_too_late_after_it_was_looked_up_is_looked_up_again(desk):
     heard(town, "1", "1")
 
 
-def test_a_send_counts_from_the_moment_that_was_looked_at(desk, monkeypatch):
+def test_a_send_counts_from_the_moment_that_was_looked_at(desk):
     """Not from when a process that stood still in between gets to it; and a look-up leaves time for a whole try."""
     town = desk(UNKNOWN, SmsNotFound(), recourse="look_up")
     deadlines, limits = [], []
@@ -381,12 +382,11 @@ def test_a_send_counts_from_the_moment_that_was_looked_at(desk, monkeypatch):
     begun_s = monotonic()
     run(town, ANNA)
     settled(town, ANNA, b"again?")
-    now_s = iter((begun_s + 100.0, begun_s + 101.0, begun_s + 103.0))
-    taken = one_taken(town, ANNA)
-    monkeypatch.setattr(delivery, "monotonic", lambda: next(now_s, begun_s + 110.0))
-    town.work._bulkheads["clinic"]._begun_s.append(begun_s + 99.5)
-    town.work._run_attempt(*taken, False, begun_s + 99.5)
-    assert limits == [begun_s + 99.5 + delivery.MAX_START_DELAY_AFTER_LOOK_UP_S]
+    now_s = iter((begun_s + 99.5, begun_s + 100.0, begun_s + 101.0, begun_s + 103.0))
+    town.steps._host = Host(monotonic_s=lambda: next(now_s))
+    (sendable,) = town.steps.lease_sendable([ANNA], town.work._bulkheads)
+    town.steps.run_attempt(sendable, lambda: False)
+    assert limits == [begun_s + 99.5 + send_steps.MAX_START_DELAY_AFTER_LOOK_UP_S]
     assert deadlines[1] == try_deadline(begun_s + 101.0)
 
 
@@ -403,7 +403,7 @@ def test_an_sms_of_unknown_fate_is_never_sent_again_where_it_cannot_be_asked_abo
     run(town, ANNA)
     heard(town, "1", "2")
     queue(town, BORIS, "3")
-    town.work._outboxes.lease_oldest([BORIS])
+    town.steps._outboxes.lease_oldest([BORIS])
     set_lock(town, BORIS, until=1)
     run(town, BORIS)
     until(lambda: (BORIS, "uncertain") in letters(town), 10, "it is put aside")
@@ -622,8 +622,8 @@ def test_resumed_a_channel_sends_what_waits_at_its_rate(desk):
     assert town.wire.sent == []
     ran = monotonic()
     channels.resume("clinic")
-    assert town.work._outboxes.bring_forward("clinic", 20) == 40
-    assert town.work._outboxes.bring_forward("clinic", 20) == 40
+    assert town.steps._outboxes.bring_forward("clinic", 20) == 40
+    assert town.steps._outboxes.bring_forward("clinic", 20) == 40
     now = seconds_of(town)
     due = sorted(int(lock(town, person)[1][1]) - now for person in everyone)
     assert due[0] <= 0
@@ -644,7 +644,7 @@ def test_a_rest_that_is_not_the_channels_is_left_alone_when_it_resumes(desk):
     idle(town)
     before = lock(town, ANNA)
     assert before[1][-1] == b"again"
-    assert town.work._outboxes.bring_forward("clinic", 0) == 0
+    assert town.steps._outboxes.bring_forward("clinic", 0) == 0
     assert lock(town, ANNA) == before
 
 
@@ -671,7 +671,7 @@ def test_what_the_provider_may_have_is_not_asked_for_sooner_because_its_channel_
 
 
 def tries_of(town, sender, sms):
-    return [(each.code, each.why) for each in town.work._outboxes.failed_attempts(sender, sms)]
+    return [(each.code, each.why) for each in town.steps._outboxes.failed_attempts(sender, sms)]
 
 
 def test_failed_tries_are_kept_beside_the_outbox_until_the_sms_is_done(desk):
@@ -786,10 +786,9 @@ def two_channels(desk):
     clinic = settings.channels["clinic"]
     both = {"clinic": clinic, "slow": msgspec.structs.replace(clinic, name="slow")}
     town.slow = Hanging()
-    town.work = DeliveryRunner(
-        town.work._outboxes, ChannelStore(town.client, both), {"clinic": town.wire, "slow": town.slow},
-        town.work._waker, settings.log_key,
-    )  # fmt: skip
+    world = msgspec.structs.replace(town.world, settings=msgspec.structs.replace(settings, channels=both))
+    town.steps = build_send_steps(world, {"clinic": town.wire, "slow": town.slow})
+    town.work = DeliveryRunner(town.steps, world.wakeup_broker())
     yield town
     town.slow.free.set()
     town.work.close()
@@ -810,10 +809,23 @@ def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
     assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS_PER_CHANNEL
 
 
-def test_those_without_a_slot_look_again_by_turns(two_channels, monkeypatch):
+def test_a_channel_whose_keys_cannot_be_used_keeps_back_its_own_sms_alone(two_channels):
+    town = two_channels
+    town.slow.free.set()
+    town.client.set(keyspace.circuit_state_key("slow"), "not a hash")
+    queue(town, BORIS, "1", channel="slow")
+    queue(town, ANNA, "2")
+    run(town, BORIS, ANNA)
+    heard(town, "2")
+    assert town.slow.sent == []
+    fields = lock(town, BORIS)[1]
+    assert (fields[2], fields[-1]) == (b"0", b"untried"), "it does not wait for the end of its lease"
+
+
+def test_those_without_a_slot_look_again_by_turns(two_channels):
     town = two_channels
     slots = town.work._bulkheads["slow"]
-    monkeypatch.setattr("workers.sending.bulkhead.monotonic", lambda: 100.0)
+    slots._host = Host(monotonic_s=lambda: 100.0)
     for _ in range(SLOTS_PER_CHANNEL):
         slots.run_in_slot(96.8, lambda: None)
     waits = [slots.slot_wait_ms() for _ in range(100)]
@@ -831,8 +843,9 @@ def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
     assert town.wire.sent == []
     assert lock(town, ANNA)[1] == []
     assert town.world.broker.zscore(keyspace.wakeup_queue_key("outbound"), ANNA) is not None
-    take, sms = one_taken(town, ANNA)
-    town.work._bulkheads["clinic"].run_in_slot(0.0, lambda: town.work._run_attempt(take, sms, False, 0.0))
+    (sendable,) = town.steps.lease_sendable([ANNA], town.work._bulkheads)
+    slots = town.work._bulkheads["clinic"]
+    slots.run_in_slot(sendable.leased_s, lambda: town.work._run_attempt(sendable))
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is handed back")
     assert town.wire.sent == []
 
@@ -850,7 +863,7 @@ def test_a_try_that_outlasts_all_patience_is_left_as_by_a_kill(two_channels, mon
     assert int(lock(town, ANNA)[1][0]) > 0
     assert lock(town, BORIS)[1] == []
     set_lock(town, ANNA, until=1)
-    (take,) = town.work._outboxes.lease_oldest([ANNA])
+    (take,) = town.steps._outboxes.lease_oldest([ANNA])
     assert take.uncertain
 
 
@@ -865,11 +878,6 @@ def test_nothing_of_an_erased_persons_tries_is_left(desk):
     optouts = open_opt_out_list(town.client, world.settings.shards, "")
     SenderEraser(world, optouts).erase(ANNA)
     assert not town.client.exists(key)
-
-
-def one_taken(town, sender):
-    (take,) = town.work._outboxes.lease_oldest([sender])
-    return take, town.work._decode_or_give_up(take)
 
 
 def shard(town, sender):
@@ -900,3 +908,24 @@ def test_each_outcome_has_its_consequence(outcome, tries, expected):
 def test_backoff_is_jittered_and_bounded():
     assert [backoff_ms(tries, 0.0) for tries in (1, 2, 3, 30)] == [500, 1_000, 2_000, 450_000]
     assert backoff_ms(30, 1.0) == 1_350_000
+
+
+@pytest.mark.processes
+def test_what_a_try_came_to_is_written_once_redis_is_back_and_not_when_its_lease_ends(desk, valkey):
+    """Nobody rings for the sender here: what is not written again waits for ever."""
+    town = desk()
+    queue(town, ANNA, "1", "2")
+    send = town.wire.send
+
+    def send_as_redis_dies(sms, deadline):
+        valkey.kill9()
+        return send(sms, deadline)
+
+    town.wire.send = send_as_redis_dies
+    run(town, ANNA)
+    until(lambda: town.steps._unwritten, 30, "it could not be written")
+    town.wire.send = send
+    valkey.start()
+    k = keyspace.shard_of(ANNA, town.world.settings.shards)
+    until(lambda: town.client.llen(keyspace.outbox_key(k, ANNA)) == 1, 30, "it is written")
+    assert town.wire.sent == ["1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from config.settings.settings import default_broker_url
+from config.connections.redis_url import default_broker_url
 from config.store import redis_client
 from tests.support.processes import THIS
 from tests.support.waiting import free_port, until

@@ -32,6 +32,7 @@ ANNA, BORIS = "+33600000001", "+33600000002"
 def town(pipeline, monkeypatch, tmp_path, valkey):
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     town.optouts = open_opt_out_list(town.client, town.world.settings.shards, "")
     return town

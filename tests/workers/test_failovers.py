@@ -3,6 +3,7 @@ else. tests/faults/test_failovers.py does it with a replica."""
 
 import msgspec
 import pytest
+import redis
 
 from config.store import function_calls, keyspace, redis_client, stored_values
 from config.store.outbox_states import OutboxOwner, encode_owner
@@ -40,7 +41,7 @@ def outboxes(client):
 @pytest.fixture
 def tail_is_lost(client, monkeypatch):
     """Makes the server another that may have lost what was done last."""
-    monkeypatch.setattr(FailoverGuard, "_writes_at_once", lambda _: False)
+    monkeypatch.setattr(FailoverGuard, "_writes_at_once", lambda *_: False)
     return lambda: client.hset(SERVER, "admitted", "00 00 0")
 
 
@@ -154,6 +155,18 @@ def test_a_server_that_writes_at_once_and_one_that_only_changed_its_history_have
 
 
 # Turns
+
+
+def test_of_a_server_that_lacks_replicas_it_is_told_though_the_next_one_has_them(client, monkeypatch):
+    """One shard was known and its lease is lost; the other is admitted by whoever took over."""
+    lacking = redis_client.NotReplicatedError("leased", 0, 1)
+    said = iter([[lacking, redis.ResponseError("UNKNOWNSERVER")], ["leased"]])
+    monkeypatch.setattr(redis_client, "try_commands", lambda *_, **__: next(said))
+    monkeypatch.setattr(FailoverGuard, "_admit_server", lambda *_: None)
+    assert FailoverGuard(client).run_commands([0, 1], [("PING",), ("PING",)], replicas=1) == [
+        lacking,
+        "leased",
+    ]
 
 
 def accept(client, text):

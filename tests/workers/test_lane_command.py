@@ -72,6 +72,7 @@ class Town:
 def town(pipeline, monkeypatch, tmp_path, valkey):
     """A factory of a town with one process of each role alive."""
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
 

@@ -41,7 +41,7 @@ from workers.store.lanes import (
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore, OutboxUpdate
 
-ANNA, BORIS = "+33600000001", "+33600000002"
+ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 SHARDS = 4
 LEASE_MS = 60_000
 _ids = count()
@@ -539,17 +539,16 @@ def test_opt_outs_are_written_with_the_lane_or_not_at_all(client, lanes):
     assert ANNA.encode() not in b"".join(client.hkeys(keyspace.optouts_key(keyspace.shard_of(ANNA, SHARDS))))
 
 
-def test_only_a_claim_without_state_is_told_of_opt_outs(client, lanes):
+def test_a_claim_is_told_of_opt_outs_whether_or_not_the_lane_has_state(client, lanes):
+    accept(client, ANNA, b"1")
+    lanes.commit([draft(claim(lanes, ANNA))])
     open_opt_out_list(client, SHARDS, "").add_opt_outs([(ANNA, "c"), (BORIS, "c")], "import")
-    for person in (ANNA, BORIS):
-        accept(client, person, b"1")
-    first = claim(lanes, ANNA)
-    assert list(first.opted_out) == ["c"]
-    lanes.commit([draft(first)])
-    accept(client, ANNA, b"2")
-    both = {held.sender: held.opted_out for held in lanes.claim("replies", [ANNA, BORIS]).claimed}
-    assert both[ANNA] == {}
-    assert list(both[BORIS]) == ["c"]
+    for person in (ANNA, BORIS, CLARA):
+        accept(client, person, b"2")
+    claimed = lanes.claim("replies", [ANNA, BORIS, CLARA]).claimed
+    said = {held.sender: (bool(held.state), [*held.opted_out]) for held in claimed}
+    assert said == {ANNA: (True, ["c"]), BORIS: (False, ["c"]), CLARA: (False, [])}
+    assert {source for held in claimed for _, source in held.opted_out.values()} == {"import"}
 
 
 @pytest.mark.parametrize("verdict", ["again", "booked", "untried"])

@@ -6,6 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from config.telemetry import process_registry
 from tests.support.clinic import feverish
@@ -169,7 +170,7 @@ def test_a_killed_worker_and_a_clock_that_does_not_run_are_the_reason(deployed):
     assert re.search(r"it is taken up again in \d", sentence)
     deployed.told(person, "never came back; an SMS waits in the mailbox", 8)
     deployed.told(person, "is `clock` running? No such process has been heard of.")
-    alarms = keyspace.lane_alarms_key(keyspace.shard_of(person, 16))
+    alarms = keyspace.lane_alarms_key(keyspace.shard_of(person, DEFAULT_SHARDS))
     deployed.server.client().zincrby(alarms, -ALARM_LATE_MS, person)  # as if so much time had passed
     wrong = deployed.state(wrong=True)["wrong"]
     assert any("1 lane is due and not rung for" in each and "for `clock` to do" in each for each in wrong)

@@ -6,7 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from config.settings.settings import ConfigError, Secret
+from config.settings.settings import DEFAULT_SHARDS, ConfigError, Secret
 from config.store import keyspace, redis_client
 from engine.model import lane as lane_format
 from engine.model.events import (
@@ -32,6 +32,7 @@ ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 def town(pipeline, monkeypatch, tmp_path, valkey):
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     return town
 
@@ -136,6 +137,33 @@ def test_a_stop_holds_though_the_lane_cannot_be_read(town):
     invite(town, ANNA, "00000000000000a1")
     town.drain()
     assert town.said(ANNA) == []
+
+
+@pytest.mark.parametrize("said", ["Ada", ""], ids=["an answer", "its deadline"])
+def test_whoever_said_stop_while_their_lane_could_not_be_read_is_texted_no_more_once_it_can(town, said):
+    town.accept(ANNA, "START")
+    town.drain()
+    name = keyspace.lane_key(shard(town, ANNA), ANNA)
+    stored = town.client.get(name)
+    town.client.set(name, b"7 0 of a later release")
+    town.accept(ANNA, "STOP")
+    town.drain()
+    assert town.said(ANNA) == []
+    due = b" ".join([stored.split(b" ", 1)[0], b"1", stored.split(b" ", 2)[2]])
+    town.client.set(name, stored if said else due)
+    if said:
+        town.accept(ANNA, said)
+        town.drain()
+    else:
+        town.turns.handle_wakeup("replies", [ANNA])
+    assert town.said(ANNA) == []
+    (ended,) = [record for record in town.records(ANNA) if isinstance(record, SessionEnded)]
+    assert ended.how == "stopped"
+    assert sum(isinstance(record, PersonOptedOut) for record in town.records(ANNA)) == 1
+    town.accept(ANNA, "START")
+    town.drain()
+    assert town.said(ANNA) == ["What is your name?"]
+    assert known(town, ANNA) == {}
 
 
 def test_no_number_is_in_the_list(town):
@@ -247,6 +275,7 @@ def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch
     assert "600000001" not in exported
     before = call("list", "--json")
     town.client.flushdb()
+    town.client.set(keyspace.SHARDS_KEY, town.world.settings.shards)
     redis_client.load_functions(town.client)
     k = shard(town, ANNA)
     town.client.set(keyspace.lane_key(k, ANNA), b"1 0 " + lane_format.encode_lane(Lane()))
@@ -261,7 +290,7 @@ def test_an_export_can_be_imported_with_the_same_key(town, tmp_path, monkeypatch
 
 def test_a_list_of_other_shards_is_refused_line_by_line(town, monkeypatch):
     call("add", ANNA)
-    exported = call("export").replace("/16", "/8")
+    exported = call("export").replace(f"/{DEFAULT_SHARDS}", "/8")
     assert call("import", "-", status=1, text=exported) == "0 new, 0 known, 1 lines of no use\n"
 
 

@@ -66,7 +66,13 @@ def test_status_check_and_channel_list_say_what_is_left_and_what_to_do(town):
 
 @pytest.mark.usefixtures("town")
 def test_what_it_holds_is_a_metric(valkey, tmp_path):
-    settings = load_settings({"PARLEY_CONFIG": str(tmp_path / "parley.toml"), "PARLEY_REDIS_URL": valkey.url})
+    settings = load_settings(
+        {
+            "PARLEY_CONFIG": str(tmp_path / "parley.toml"),
+            "PARLEY_REDIS_URL": valkey.url,
+            "PARLEY_BROKER_URL": valkey.broker_url,
+        }
+    )
     assert 'parley_invitations_held{channel="(removed)"} 1.0' in MetricsExposition(settings).text().decode()
 
 

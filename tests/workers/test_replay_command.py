@@ -40,7 +40,7 @@ def deployment(pipeline, valkey, tmp_path, monkeypatch):
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
-    monkeypatch.delenv("PARLEY_BROKER_URL", raising=False)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     return line
 
 

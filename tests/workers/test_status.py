@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from config.settings.durability import DURABILITY_SETTINGS
+from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, lua_library, redis_client
 from config.store.endpoint_health import EndpointHealth, encode_circuit
 from config.store.entry_id import EntryId
@@ -69,6 +70,10 @@ WRONG = {
     "lanes away": (
         {"lanes": DOWN, "processes": {}},
         "the Redis of the lanes does not answer (Connection refused): nothing is accepted, and nothing moves",
+    ),
+    "a replica away": (
+        {"lanes": ServerStats(up=True, now=NOW, replicas=1), "replicas_wanted": 2},
+        "1 replica follows the Redis of the lanes, and PARLEY_REPLICAS is 2: nothing is accepted but what the spool takes",
     ),
     "wake-ups away": ({"broker": DOWN}, "the Redis of the wake-ups does not answer (Connection refused)"),
     "nobody": ({"processes": {}}, "no process of Parley lives"),
@@ -326,6 +331,7 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     """A function: arguments -> result, where one process of each role lives."""
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     now = redis_client.server_time_ms(town.client)
     for role in process_registry.WORK_COUNTERS:
@@ -367,8 +373,8 @@ def test_only_shards_in_which_something_is_are_shown_unless_all_are_wanted(call)
         (*_, table) = call(*arguments).stdout.partition("shard ")
         return [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()]
 
-    assert shards() == [str(keyspace.shard_of("+33600000001", 16))]
-    assert shards("--shards") == [str(k) for k in range(16)]
+    assert shards() == [str(keyspace.shard_of("+33600000001", DEFAULT_SHARDS))]
+    assert shards("--shards") == [str(k) for k in range(DEFAULT_SHARDS)]
 
 
 def test_a_program_reads_all_of_it(call):

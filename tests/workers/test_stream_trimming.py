@@ -1,12 +1,12 @@
 """What leaves the event streams: on a real server, nothing for its age alone that an archive does not have."""
 
-from functools import partial
 from itertools import pairwise
 from threading import Thread
 
 import msgspec
 import pytest
 
+from config.host import Host
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
 from config.store.function_calls import function_call
@@ -15,7 +15,6 @@ from tests.support.proxy import Proxy
 from workers.clock import stream_trimming
 from workers.clock.stream_trimming import TRIM_STEP_ENTRIES, trim_until_done
 from workers.roles import clock
-from workers.store.clock_difference import ServerClockJudge
 
 ANNA = "+33600000001"
 K = 3
@@ -271,6 +270,7 @@ def test_clocks_that_trim_at_once_trim_alike(valkey, client):
     assert days_kept(client) == [7, 6, 5, 4, 3, 2, 1]
 
 
+@pytest.mark.one_server("its proxy leads to one server")
 def test_a_call_whose_reply_was_lost_is_made_again(valkey, client):
     add(client, 40, 20, 1)
     note(client, entry(1))
@@ -283,17 +283,16 @@ def test_a_call_whose_reply_was_lost_is_made_again(valkey, client):
 # Whose clock
 
 
-def test_nothing_leaves_while_the_clocks_differ(pipeline, monkeypatch):
+def test_nothing_leaves_while_the_clocks_differ(pipeline):
     town = pipeline()
     settings = town.world.settings
     now = redis_client.server_time_ms(town.client)
     k = settings.shards - 1
     for age in range(101):
         town.client.xadd(keyspace.events_key(k), {"to": ANNA, "e": b"x"}, id=f"{now - 40 * DAY}-{age + 1}")
-    with monkeypatch.context() as wrong:
-        wrong.setattr(clock, "ServerClockJudge", partial(ServerClockJudge, lambda: now - 40 * DAY))
-        clock.trim_streams(town.world)
-        assert town.client.xlen(keyspace.events_key(k)) == 101
+    behind = Host(wall_s=lambda: (now - 40 * DAY) / 1_000)
+    clock.trim_streams(msgspec.structs.replace(town.world, host=behind))
+    assert town.client.xlen(keyspace.events_key(k)) == 101
     clock.trim_streams(town.world)
     assert town.client.xlen(keyspace.events_key(k)) == 0
 

@@ -124,6 +124,7 @@ def call(pipeline, monkeypatch, tmp_path, valkey):
     """A function: arguments of the command -> its result, where somebody has been refused."""
     town = pipeline()
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     town.accept("+33600000001", "STOP")
     town.drain()

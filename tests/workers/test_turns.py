@@ -326,7 +326,7 @@ def test_poison_leaves_the_sessions_deadline_and_the_lanes_expiry_as_they_were(p
 
 
 def test_a_damaged_lane_stops_nobody_else_of_its_shard(pipeline):
-    town = pipeline()
+    town = pipeline(shards=16)
     shards = town.world.settings.shards
     people = [f"+337{i:08}" for i in range(64)]
     mates = [
@@ -345,7 +345,7 @@ def test_a_damaged_lane_stops_nobody_else_of_its_shard(pipeline):
 
 
 def test_a_lane_that_cannot_be_committed_harms_no_other(pipeline):
-    town = pipeline()
+    town = pipeline(shards=16)
     shards = town.world.settings.shards
     mate = next(
         person

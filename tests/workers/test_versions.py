@@ -310,6 +310,7 @@ def parley(pipeline, monkeypatch, tmp_path, valkey):
     monkeypatch.setenv("PARLEY_CONFIG", str(tmp_path / "parley.toml"))
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path / "surveys"))
     monkeypatch.setenv("PARLEY_REDIS_URL", valkey.url)
+    monkeypatch.setenv("PARLEY_BROKER_URL", valkey.broker_url)
 
     def run(*arguments):
         result = CliRunner().invoke(command, arguments)

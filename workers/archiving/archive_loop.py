@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from config.settings.config_errors import ConfigError
+from config.store.missing_rights import failure_words
 from config.telemetry import metrics
 from workers.archiving.stream_archiver import StreamArchiver
 
@@ -82,7 +83,7 @@ def _is_disk_full(error: BaseException) -> bool:
 def _log_failure(error: Exception, reason: ArchiveErrorReason, failed: str) -> str:
     """Count a failure, and log it unless it is of the kind `failed`, the last one. Answers its kind."""
     metrics.ARCHIVE_ERRORS.labels(reason).inc()
-    kind = type(error).__name__
+    kind = failure_words(error)
     if kind != failed:
         trace = error if reason == "unexpected" else None
         why = _shown_cause(error)

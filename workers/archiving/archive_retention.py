@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import structlog
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select, tuple_
 
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
@@ -69,7 +69,7 @@ def sweep_archive_hourly(deployment: Deployment, database: ArchiveDatabase) -> R
     if not is_ours(client, database):
         return None
     now_ms = redis_client.server_time_ms(client)
-    if ServerClockJudge().judge(now_ms).hold_deadlines:
+    if ServerClockJudge(deployment.host).judge(now_ms).hold_deadlines:
         log.warning("nothing is deleted from the archive: the clocks of Redis and of this machine differ")
         return None
     if not client.set(keyspace.ARCHIVE_RETENTION_KEY, "", nx=True, px=SWEEP_INTERVAL_MS):
@@ -89,8 +89,8 @@ def run_retention(
     for due in _due_sessions(database, settings, surveys, now_ms):
         _delete_sessions(database, due, swept)
     horizon = now_ms - settings.keep_ms
-    for k in range(settings.shards):
-        _delete_without_session(database, k, horizon, swept)
+    for name, table in named_tables((*ENTRY_TABLES, "refusals")):
+        _delete_without_session(database, name, table, horizon, swept)
     swept.surveys = _delete_versions(database, surveys, horizon)
     return swept
 
@@ -179,18 +179,30 @@ def _delete_refusals(connection: Connection, sessions: Sequence[str]) -> int:
     return connection.execute(due).rowcount if sessions else 0
 
 
-def _delete_without_session(database: ArchiveDatabase, k: int, horizon: int, swept: RetentionCounts) -> None:
-    """Delete what is older than `horizon` (ms) and belongs to no session that is kept."""
-    for name, table in named_tables((*ENTRY_TABLES, "refusals")):
-        session = table.c.event if name == "refusals" else table.c.session
-        kept = exists().where(tables.sessions.c.session == session)
-        old = and_(table.c.shard == k, table.c.entry_ms < horizon, ~kept)
+def _delete_without_session(
+    database: ArchiveDatabase, name: str, table: Table, horizon: int, swept: RetentionCounts
+) -> None:
+    """Delete what is older than `horizon` (ms) and belongs to no session that is kept. Of most shards it is nothing: those are
+    not locked."""
+    session = table.c.event if name == "refusals" else table.c.session
+    kept = exists().where(tables.sessions.c.session == session)
+    old = and_(table.c.entry_ms < horizon, ~kept)
+    for k in _shards_with(database, table, old):
         rows = ROWS_A_PAGE
         while rows == ROWS_A_PAGE:
             with database.writing() as connection:
                 database.lock_position(connection, EVENTS_SOURCE, k)
-                rows = delete_page(connection, table, old, ROWS_A_PAGE)
+                rows = delete_page(connection, table, and_(table.c.shard == k, old), ROWS_A_PAGE)
             swept.add_rows({name: rows})
+
+
+def _shards_with(database: ArchiveDatabase, table: Table, condition: _Condition) -> Sequence[int]:
+    """The shards of which the table has a row that meets the condition; each is looked at by the index of places."""
+    positions = tables.positions.c
+    there = exists().where(table.c.shard == positions.shard, condition)
+    query = select(positions.shard).where(positions.source == EVENTS_SOURCE, there)
+    with database.reading() as connection:
+        return connection.execute(query.order_by(positions.shard)).scalars().all()
 
 
 def _delete_versions(database: ArchiveDatabase, surveys: SurveyRegistry, horizon: int) -> int:

@@ -18,13 +18,15 @@ COUNTED_TABLES = ("entries", "sessions", "answers", "messages", "surveys", "opt_
 
 class ShardProgress(msgspec.Struct, frozen=True):
     """A shard: the last entry that is archived, the last that the stream has given out, since when (ms) the oldest that is
-    not archived has waited (0: none does), and until when (ms) all is archived."""
+    not archived has waited (0: none does), and until when (ms) all is archived. `is_away`: its server is, and nothing is known of
+    the stream."""
 
     shard: int
     archived: str
     last: str
     waiting_since_ms: int
     read_until_ms: int
+    is_away: bool = False
 
 
 class ArchiveProgress(msgspec.Struct, frozen=True):
@@ -69,6 +71,9 @@ def read_progress(client: redis.Redis, database: ArchiveDatabase, shards: int) -
     progress = []
     for k in range(shards):
         position, until_ms = positions.get(k, (BEGINNING, 0))
+        if k in tips.away:
+            progress.append(ShardProgress(k, str(position), "", 0, until_ms, is_away=True))
+            continue
         since_ms = _waiting_since(client, k, position) if tips.last_ids[k] > position else 0
         progress.append(ShardProgress(k, str(position), str(tips.last_ids[k]), since_ms, until_ms))
     return ArchiveProgress(

@@ -70,13 +70,24 @@ def move_audit(
     database: ArchiveDatabase, client: redis.Redis, shards: int, broker: redis.Redis | None = None
 ) -> int:
     """Move what was told since the last time; answers how many entries. `broker` is the Redis of the wake-ups, where it is
-    another. Raises redis.RedisError and sqlalchemy's errors; what is moved by then is moved."""
+    another. Raises redis.RedisError and sqlalchemy's errors; what is moved by then is moved. What lies on a server that is away,
+    while others of a cluster are not, is moved later."""
+    return sum(
+        _move_if_there(database, stream)
+        for stream in _streams_with_news(database, audit_streams(client, shards, broker))
+    )
+
+
+def _move_if_there(database: ArchiveDatabase, stream: AuditStream) -> int:
     moved = 0
-    for stream in _streams_with_news(database, audit_streams(client, shards, broker)):
+    try:
         while page := _move_page(database, stream):
             moved += page
             if page < AUDIT_PAGE:
                 break
+    except redis.RedisError as e:
+        if not redis_client.is_alone(stream.client, e):
+            raise
     return moved
 
 
@@ -132,8 +143,13 @@ def _streams_with_news(database: ArchiveDatabase, streams: Sequence[AuditStream]
                 )
                 for each in there
             ]
-            found = redis_client.run_commands(client, looks)
-            yield from (stream for stream, news in zip(there, found, strict=True) if news)
+            found = redis_client.try_commands(client, looks)
+            redis_client.raise_unless_alone(client, found)
+            yield from (
+                stream
+                for stream, news in zip(there, found, strict=True)
+                if news and not isinstance(news, Exception)
+            )
 
 
 def _move_page(database: ArchiveDatabase, stream: AuditStream) -> int:

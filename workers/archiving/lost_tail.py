@@ -2,8 +2,8 @@
 said last, and the archive may have it already.
 
 The rule. An archived entry is *lost* if the stream has not reached its id, or has neither it nor a trace of why: it was not
-trimmed (the stream has older ones) nor deleted (an erasure or a `keep` leaves the newest deleted id). What was lost did
-happen, so the archive keeps it, once; what happens from then on follows it. Two things would go wrong by themselves:
+trimmed (the stream has older ones) nor deleted (an erasure or a `keep` leaves the newest deleted id), or if the stream has
+another one at its id. What was lost did happen, so the archive keeps it, once; what happens from then on follows it. Two things would go wrong by themselves:
 
 - The new server may give out ids at or below the position, which nobody would ever read: its clock may be behind. So the
   stream is made to give out later ones, by an entry at the position that is deleted in the same transaction; entries that
@@ -24,7 +24,7 @@ import structlog
 from sqlalchemy import Connection, select, tuple_
 
 from config.archive import tables
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
 from engine.model.errors import ParleyError
 from workers.archiving.stream_reader import StreamState, read_span, read_state, stored_content
@@ -66,19 +66,20 @@ def rejoin_stream(
     connection: Connection, client: redis.Redis, k: int, position: EntryId, *, by_operator: bool = False
 ) -> int:
     """Make sure that all that the stream gets from now on, and all that the archive has not of it, is after `position`; its
-    row is locked, and the stream has not the entry at it. Answers how many entries were lost. Raises
+    row is locked, and the stream has not the archive's entry at it. Answers how many entries were lost. Raises
     RedisOlderThanArchiveError unless the loss is a failover's or an operator has agreed, and redis.RedisError."""
     if position == BEGINNING:
         return 0
     state = read_state(client, k)
-    common, missing = _compare(connection, client, k, position)
-    lost = find_lost(missing, state)
+    common, missing, replaced = _compare(connection, client, k, position)
+    lost = [*replaced, *find_lost(missing, state)]
     if not lost and state.last >= position:
         return 0
     since_ms = min(lost, default=state.last).ms
     if position.ms - since_ms > LONGEST_LOST_TAIL_MS and not by_operator:
         raise RedisOlderThanArchiveError(k, len(lost), since_ms)
-    moved = _move_behind(client, k, common if common != BEGINNING else EntryId(since_ms, 0), position)
+    first = common.following if common is not None else EntryId(since_ms, 0)
+    moved = _move_behind(client, k, first, position)
     log.warning(
         "Redis has lost what the archive has; what happens now follows it",
         shard=k,
@@ -90,19 +91,22 @@ def rejoin_stream(
 
 def _compare(
     connection: Connection, client: redis.Redis, k: int, position: EntryId
-) -> tuple[EntryId, list[EntryId]]:
-    """The newest entry that both have, BEGINNING if none was found, and those of the archive after it, newest first."""
+) -> tuple[EntryId | None, list[EntryId], list[EntryId]]:
+    """The newest entry that both have, BEGINNING if there is none, None if it is farther back than is looked; those of the
+    archive after it that the stream has not, and those at whose ids it has others."""
     missing: list[EntryId] = []
+    replaced: list[EntryId] = []
     for page in _archived_before(connection, k, position):
         there = {
-            (entry_id, stored_content(fields))
+            entry_id: stored_content(fields)
             for entry_id, fields in read_span(client, k, page[-1][0], page[0][0])
         }
         for entry_id, records in page:
-            if (entry_id, records) in there:
-                return entry_id, missing
-            missing.append(entry_id)
-    return BEGINNING, missing
+            if there.get(entry_id) == records:
+                return entry_id, missing, replaced
+            (replaced if entry_id in there else missing).append(entry_id)
+    is_all = len(missing) + len(replaced) < _MOST_COMPARED
+    return BEGINNING if is_all else None, missing, replaced
 
 
 def _archived_before(
@@ -127,8 +131,8 @@ def _archived_before(
         end = EntryId(*rows[-1][:2])
 
 
-def _move_behind(client: redis.Redis, k: int, common: EntryId, position: EntryId) -> int:
-    """Have the stream give out no id up to `position` any more, and write anew what it has at such ids after `common`, with
+def _move_behind(client: redis.Redis, k: int, first: EntryId, position: EntryId) -> int:
+    """Have the stream give out no id up to `position` any more, and write anew what it has at such ids from `first` on, with
     all that follows. Answers how many entries that were."""
     key = keyspace.events_key(k)
 
@@ -137,7 +141,7 @@ def _move_behind(client: redis.Redis, k: int, common: EntryId, position: EntryId
     def move(pipeline: "redis.client.Pipeline") -> None:
         nonlocal rewritten
         state = read_state(client, k)
-        late = read_span(client, k, common.following, position)
+        late = read_span(client, k, first, position)
         moved = [*late, *read_span(client, k, position.following, state.last)] if late else []
         mark = str(position if state.last < position else state.last.following)
         pipeline.multi()
@@ -147,5 +151,5 @@ def _move_behind(client: redis.Redis, k: int, common: EntryId, position: EntryId
             pipeline.xadd(key, dict[Any, Any](fields))
         rewritten = len(moved)
 
-    client.transaction(move, key)
+    redis_client.server_of(client, key).transaction(move, key)
     return rewritten

@@ -2,12 +2,12 @@
 
 Law: the position moves in the transaction in which its entries are written, and what follows it is read once its row is
 locked. So any number of processes may do this, each may die or hang at any moment, and nobody can bring back what was erased
-meanwhile. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it.
+meanwhile. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it. On a cluster, a
+shard whose server is away is looked at again later, by itself.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
 from typing import NamedTuple
 
 import redis
@@ -15,8 +15,11 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from config.archive import tables
+from config.archive.archived_entries import read_content
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position
 from config.archive.watermark import read_watermark
+from config.host import THIS_HOST, Host
+from config.store import redis_client
 from config.store.entry_id import EntryId
 from config.telemetry import faults, metrics
 from workers.archiving.deployment_pairing import require_deployment
@@ -24,11 +27,13 @@ from workers.archiving.lost_tail import RedisOlderThanArchiveError, rejoin_strea
 from workers.archiving.page_writer import HashNumber, write_page
 from workers.archiving.stream_reader import (
     StreamPage,
+    StreamTip,
     StreamTips,
     note_archived,
     parse_entry,
     read_after,
     read_tips,
+    stored_content,
 )
 from workers.archiving.survey_mover import SurveyMover
 
@@ -42,6 +47,9 @@ ADVANCE_INTERVAL_S = 1.0
 
 HELD_INTERVAL_S = 5.0
 """How often a shard is looked at again that is held."""
+
+FIRST_REST_S, LONGEST_REST_S = 0.5, 5.0
+"""How soon a shard is looked at again whose server was away: at first, and after many times in a row."""
 
 SHARDS_AT_ONCE = 2
 """Shards of which one process moves pages at the same time, on PostgreSQL: its CPU and the server's are then both busy."""
@@ -61,7 +69,8 @@ class MovedPage(NamedTuple):
 
 
 class StreamArchiver:
-    """Moves the event streams of one deployment. `deployment` is its id, which both sides have."""
+    """Moves the event streams of one deployment, as far as so many `replicas` have them. `deployment` is its id, which both
+    sides have."""
 
     def __init__(
         self,
@@ -70,17 +79,23 @@ class StreamArchiver:
         shards: int,
         deployment: bytes,
         hash_number: HashNumber,
+        host: Host = THIS_HOST,
+        replicas: int = 0,
     ) -> None:
         self._redis = client
+        self._replicas = replicas
         self._database = database
         self._shards = shards
         self._deployment = deployment
         self._hash_number = hash_number
+        self._host = host
         self._surveys = SurveyMover(client)
-        # the last id of streams of which all was moved when it was that
-        self._read_to: dict[int, EntryId] = {}
+        # how far streams were when all of them was moved
+        self._read_to: dict[int, StreamTip] = {}
         self._noted: dict[int, EntryId] = {}
         self._held_until_s: dict[int, float] = {}
+        self._failures: dict[int, int] = {}  # of looks in a row, by shard, as its server was away
+        self._rests_until_s: dict[int, float] = {}
         self._advanced_s = 0.0
         self._is_to_advance = True  # of a process that died, nobody has said until when all is read
 
@@ -89,22 +104,26 @@ class StreamArchiver:
         Redis (any more), redis.RedisError, and SQLAlchemyError."""
         tips = read_tips(self._redis, self._shards)
         require_deployment(self._deployment, tips.deployment, self._database)
+        for k in tips.away:
+            self._note_away(k)
         has_more = False
         shards = list(self._shards_to_look_at(tips))
         for k, moved in zip(shards, self._look_at_shards(shards), strict=True):
             if moved is None:
                 continue
             self._is_to_advance = True
-            if moved.is_all:
-                self._read_to[k] = max(moved.position, tips.last_ids[k])
+            if moved.is_all and moved.position <= tips.last_ids[k]:
+                self._read_to[k] = tips.tip(k)
             has_more = has_more or not moved.is_all
         self._advance_idle_shards(tips)
         return has_more
 
     def _shards_to_look_at(self, tips: StreamTips) -> Iterator[int]:
-        now_s = monotonic()
+        now_s = self._host.monotonic_s()
         for k in range(self._shards):
-            if tips.last_ids[k] != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:
+            if k in tips.away or self._rests_until_s.get(k, 0.0) > now_s:
+                continue
+            if tips.tip(k) != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:
                 yield k
 
     def _look_at_shards(self, shards: Sequence[int]) -> Iterable[MovedPage | None]:
@@ -115,17 +134,27 @@ class StreamArchiver:
             return pool.map(self._look_at_shard, shards)
 
     def _look_at_shard(self, k: int) -> MovedPage | None:
-        """Move a page; None if another process has the shard, or it is held."""
+        """Move a page; None if another process has the shard, or it is held, or its server is away."""
         try:
-            moved = self._move_page(k)
+            return self._move_and_note(k)
         except RedisOlderThanArchiveError as e:
             self._hold_shard(e)
-            return None
+        except redis.RedisError as e:
+            if not redis_client.is_alone(self._redis, e):
+                raise
+            self._rest_shard(k)
+        return None
+
+    def _move_and_note(self, k: int) -> MovedPage | None:
+        moved = self._move_page(k)
         if self._held_until_s.pop(k, None) is not None:
             log.info("a shard is archived again", shard=k)
         metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
         if moved is not None:
             self._note_committed(k, moved)
+        self._rests_until_s.pop(k, None)
+        if self._failures.pop(k, None) is not None:
+            log.info("a shard is archived again, as its server is back", shard=k)
         return moved
 
     def _note_committed(self, k: int, moved: MovedPage) -> None:
@@ -139,10 +168,26 @@ class StreamArchiver:
             self._noted[k] = moved.position
             faults.reach("after_note_archived")
 
+    def _rest_shard(self, k: int) -> None:
+        """Its server is away, while others of the cluster are not."""
+        self._note_away(k)
+        failures = self._failures[k]
+        self._failures[k] = failures + 1
+        rest_s = min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(failures, 10))
+        self._rests_until_s[k] = self._host.monotonic_s() + rest_s
+
+    def _note_away(self, k: int) -> None:
+        if k in self._failures:
+            return
+        self._failures[k] = 0
+        self._read_to.pop(k, None)  # so that it is looked at, and said to be archived again
+        metrics.ARCHIVE_ERRORS.labels("redis").inc()
+        log.warning("a shard is archived later, as its server is away", shard=k)
+
     def _hold_shard(self, error: RedisOlderThanArchiveError) -> None:
         if error.shard not in self._held_until_s:
             log.error("a shard is not archived", why=str(error), shard=error.shard)
-        self._held_until_s[error.shard] = monotonic() + HELD_INTERVAL_S
+        self._held_until_s[error.shard] = self._host.monotonic_s() + HELD_INTERVAL_S
         self._read_to.pop(error.shard, None)
         metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
 
@@ -164,9 +209,9 @@ class StreamArchiver:
 
     def _read_page(self, connection: Connection, k: int, position: Position) -> StreamPage:
         last = position.entry_id
-        page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
-        if not page.has_position and rejoin_stream(connection, self._redis, k, last):
-            page = read_after(self._redis, k, last, ENTRIES_A_PAGE)
+        page = read_after(self._redis, k, last, ENTRIES_A_PAGE, replicas=self._replicas)
+        if not _has_read(connection, k, last, page) and rejoin_stream(connection, self._redis, k, last):
+            page = read_after(self._redis, k, last, ENTRIES_A_PAGE, replicas=self._replicas)
         require_deployment(self._deployment, page.deployment, self._database)
         return page
 
@@ -185,10 +230,10 @@ class StreamArchiver:
     def _advance_idle_shards(self, tips: StreamTips) -> None:
         """Say of shards whose streams have nothing more that they are read until now, if anything was moved since that was
         said last: a listing goes on, and an idle deployment writes nothing."""
-        now_s = monotonic()
+        now_s = self._host.monotonic_s()
         if not self._is_to_advance or now_s - self._advanced_s < ADVANCE_INTERVAL_S:
             return
-        idle = [k for k in range(self._shards) if self._read_to.get(k) == tips.last_ids[k]]
+        idle = [k for k in range(self._shards) if k not in tips.away and self._read_to.get(k) == tips.tip(k)]
         table = tables.positions
         with self._database.writing() as connection:
             for at in range(0, len(idle), _SHARDS_A_STATEMENT):
@@ -209,3 +254,11 @@ class StreamArchiver:
             watermark_ms = read_watermark(connection)
         metrics.ARCHIVE_READ_UNTIL.set(watermark_ms / 1_000)
         self._advanced_s, self._is_to_advance = now_s, False
+
+
+def _has_read(connection: Connection, k: int, position: EntryId, page: StreamPage) -> bool:
+    """Whether the stream has the entry at the position, and it is the one that the archive has, if that was kept."""
+    if page.at_position is None:
+        return False
+    archived = read_content(connection, k, position)
+    return archived is None or archived == stored_content(page.at_position)

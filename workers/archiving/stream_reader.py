@@ -1,6 +1,6 @@
 """What `archive` asks Redis: how far the event streams are, what follows a position, and to note how far the archive is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,6 +10,7 @@ from config.store import keyspace, redis_client
 from config.store.entry_id import BEGINNING, EntryId
 from config.store.event_entries import entry_records
 from config.store.function_calls import Command, function_call
+from config.store.redis_client import NotReplicatedError
 from config.store.server_functions import NoteArchived
 from engine.model.events import ArchiveRecord, decode_records
 from workers.archiving.archive_rows import EntryPlace
@@ -20,44 +21,84 @@ _NO_KEY = "no such key"
 
 class StreamTips(NamedTuple):
     """How far the streams are: the last id that each has given out, by shard, at `now_ms` or later. `deployment` is the id
-    of the deployment whose Redis it is; empty: it has none."""
+    of the deployment whose Redis it is; empty: it has none; None: the server of a cluster that has it is away. `last_entries`
+    are what the last entry holds that each has still: after a failover, another may have its id. Of the shards that are `away`
+    nothing is known, as their servers are."""
 
     now_ms: int
-    deployment: bytes
+    deployment: bytes | None
     last_ids: Sequence[EntryId]
+    last_entries: Sequence[bytes]
+    away: Collection[int] = ()
+
+    def tip(self, k: int) -> "StreamTip":
+        """How far the stream of shard `k` is."""
+        return StreamTip(self.last_ids[k], self.last_entries[k])
+
+
+class StreamTip(NamedTuple):
+    """Another, whenever a stream is another or has gone on."""
+
+    last_id: EntryId
+    last_entry: bytes
 
 
 class StreamPage(NamedTuple):
     """What follows a position: at most as many entries as were asked for. All that the stream had at `now_ms` is there if
-    they are fewer. `has_position`: the entry at the position is there itself."""
+    they are fewer. `at_position`: what the entry at the position itself holds; None if it is not there."""
 
     now_ms: int
-    deployment: bytes
-    has_position: bool
+    deployment: bytes | None
+    at_position: Mapping[bytes, bytes] | None
     entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+
+    @property
+    def has_position(self) -> bool:
+        return self.at_position is not None
 
 
 class StreamState(NamedTuple):
     """What a stream says of itself: its first entry (None: it is empty), the last id that it has given out, the newest
-    that was deleted from it, and how many entries it ever had."""
+    that was deleted from it, how many entries it ever had, and what the last of those holds that are there."""
 
     first: EntryId | None
     last: EntryId
     max_deleted: EntryId
     added: int
+    last_entry: bytes = b""
+
+
+_NO_STATE = StreamState(None, BEGINNING, BEGINNING, 0)
 
 
 def read_tips(client: redis.Redis, shards: int) -> StreamTips:
-    """Raises redis.RedisError."""
+    """Raises redis.RedisError, but for a server that is away while others of a cluster are not."""
     infos: list[Command] = [("XINFO", "STREAM", keyspace.events_key(k)) for k in range(shards)]
+    # of several servers the earliest time, asked before: what they have by then is told
+    earliest_ms = min(redis_client.server_times_ms(client)) if redis_client.is_cluster(client) else None
     time, deployment, *answers = redis_client.try_commands(
         client, [("TIME",), ("GET", keyspace.DEPLOYMENT_KEY), *infos]
     )
-    for answer in (time, deployment):
-        if isinstance(answer, Exception):
-            raise answer
-    last_ids = [_parse_state(answer).last for answer in answers]
-    return StreamTips(redis_client.time_reply_ms(time), deployment or b"", last_ids)
+    redis_client.raise_first_error([time])
+    away = frozenset(k for k, answer in enumerate(answers) if redis_client.is_away(answer))
+    if len(away) == len(answers):
+        redis_client.raise_first_error(answers)
+    states = [_NO_STATE if k in away else _parse_state(answer) for k, answer in enumerate(answers)]
+    return StreamTips(
+        redis_client.time_reply_ms(time) if earliest_ms is None else earliest_ms,
+        _known_deployment(deployment),
+        [each.last for each in states],
+        [each.last_entry for each in states],
+        away,
+    )
+
+
+def _known_deployment(answer: Any) -> bytes | None:
+    """Read the answer to GET; None if the server is away that has the id. Raises it if it is another error."""
+    if redis_client.is_away(answer):
+        return None
+    redis_client.raise_first_error([answer])
+    return answer or b""
 
 
 def read_state(client: redis.Redis, k: int) -> StreamState:
@@ -71,22 +112,27 @@ def _parse_state(answer: Any) -> StreamState:
     there."""
     if isinstance(answer, Exception):
         if _NO_KEY in str(answer):
-            return StreamState(None, BEGINNING, BEGINNING, 0)
+            return _NO_STATE
         raise answer
     told = dict(zip(answer[::2], answer[1::2], strict=True))
-    first = told[b"first-entry"]
+    first, last = told[b"first-entry"], told[b"last-entry"]
     return StreamState(
         EntryId.parse(first[0]) if first else None,
         EntryId.parse(told[b"last-generated-id"]),
         EntryId.parse(told[b"max-deleted-entry-id"]),
         told[b"entries-added"],
+        b"".join(last[1]) if last else b"",
     )
 
 
-def read_after(client: redis.Redis, k: int, position: EntryId, most: int) -> StreamPage:
-    """Read at most `most` entries that follow `position`. Raises redis.RedisError."""
+def read_after(client: redis.Redis, k: int, position: EntryId, most: int, *, replicas: int = 0) -> StreamPage:
+    """Read at most `most` entries that follow `position`, which so many `replicas` have: no failover takes them back. Raises
+    redis.RedisError."""
     key = keyspace.events_key(k)
-    time, deployment, at, after = redis_client.run_commands(
+    now_ms = None
+    if redis_client.is_cluster(client):  # TIME below is another server's, and of another moment
+        now_ms = redis_client.server_time_ms(redis_client.server_of(client, key))
+    time, deployment, at, after = redis_client.try_commands(
         client,
         [
             ("TIME",),
@@ -96,7 +142,22 @@ def read_after(client: redis.Redis, k: int, position: EntryId, most: int) -> Str
         ],
         transaction=True,
     )
-    return StreamPage(redis_client.time_reply_ms(time), deployment or b"", bool(at), after)
+    redis_client.raise_first_error([time, at, after])
+    if replicas and after:
+        _require_replicated(client, key, after[-1], replicas)
+    at_position = at[0][1] if at else None
+    now_ms = redis_client.time_reply_ms(time) if now_ms is None else now_ms
+    return StreamPage(now_ms, _known_deployment(deployment), at_position, after)
+
+
+def _require_replicated(
+    client: redis.Redis, key: str, last: tuple[bytes, Mapping[bytes, bytes]], replicas: int
+) -> None:
+    """Raise NotReplicatedError unless the server has this entry, and replicas have all that it has: it may be another than the
+    one that was read."""
+    (found,) = redis_client.run_commands(client, [("XRANGE", key, last[0], last[0])], replicas=replicas)
+    if found != [last]:
+        raise NotReplicatedError(found, 0, replicas)
 
 
 def read_span(

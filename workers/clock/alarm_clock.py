@@ -7,11 +7,13 @@ A lane's alarm rings for `conversation`, which passes a START on. If nobody come
 be a STOP is for either."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
 from config.store.server_functions import TakeDueAlarms
@@ -43,13 +45,22 @@ class StopEvent(Protocol):
 
 
 class AlarmClock:
-    def __init__(self, client: redis.Redis, shards: int, waker: WorkerWaker, outboxes: OutboxStore) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        shards: int,
+        waker: WorkerWaker,
+        outboxes: OutboxStore,
+        host: Host = THIS_HOST,
+    ) -> None:
         self._redis = client
         self._shards = shards
         self._outboxes = outboxes
-        self._steps = ClockStepDetector()
-        self._begun = False
-        self._behind_ms = 0
+        self._steps = [ClockStepDetector(host) for _ in range(shards)]  # each may be on a server of its own
+        self._behind_ms = [0] * shards
+        self._newcomers = 0  # shards whose server nobody has worked on
+        self._has_failed_over = False
+        self._some_are_away = False
         self._tick_commands = [
             function_call(
                 TakeDueAlarms(
@@ -62,6 +73,7 @@ class AlarmClock:
             )
             for k in range(shards)
         ]
+        self._fence_commands = [("GET", keyspace.fence_key(k)) for k in range(shards)]
         self._waker = waker
 
     def run(self, stop: StopEvent) -> None:
@@ -76,27 +88,59 @@ class AlarmClock:
 
     def wake_due(self) -> float:
         """Ring for what is due; how many seconds may pass until the next tick."""
-        asked_s = self._steps.asked_at_s()
-        answers = redis_client.run_commands(self._redis, self._tick_commands)
+        asked_s = self._steps[0].asked_at_s()
+        must_look = self._has_failed_over or any(each.has_missed_some(asked_s) for each in self._steps)
+        fence_commands = self._fence_commands if must_look else []
+        found = redis_client.try_commands(self._redis, [*fence_commands, *self._tick_commands])
+        redis_client.raise_refusals(found)
+        fences, of_shards = (
+            found[: len(fence_commands)] or [None] * self._shards,
+            found[len(fence_commands) :],
+        )
+        answered = {k: answer for k, answer in enumerate(of_shards) if not isinstance(answer, Exception)}
+        self._notice_away(self._shards - len(answered))
+        answers = list(answered.values())
         if any(lanes or outboxes for lanes, outboxes, *_ in answers):
             faults.reach("after_tick")
         for at, queue in _QUEUES_OF_ANSWER.items():
             self._wake_senders(queue, [sender.decode() for answer in answers for sender in answer[at]])
-        self._follow_step_back(answers[-1][4], asked_s)
+        known_fences = [fence for fence in fences if not isinstance(fence, Exception)]
+        self._follow_steps_back(known_fences, {k: answer[4] for k, answer in answered.items()}, asked_s)
+        self._notice_failover(sum(answer[5] for answer in answers))
         nearest: float = min((wait_ms for _, _, wait_ms, *_ in answers if wait_ms >= 0), default=math.inf)
         return min(MAX_TICK_S, nearest / 1000)
 
-    def _follow_step_back(self, now: int, asked_s: float) -> None:
-        """Look whether the server's clock was set back, since the last tick or, at the first one, before."""
-        self._behind_ms += self._steps.step_back_ms(
-            now, asked_s
-        )  # more, if the last step could not be followed
-        if not self._begun:
-            self._behind_ms = behind_fences_ms(self._redis, self._shards, now)
-            self._begun = True
-        if self._behind_ms:
-            turn_back(self._redis, self._shards, self._outboxes, now, self._behind_ms)
-            self._behind_ms = 0
+    def _follow_steps_back(
+        self, fences: Sequence[bytes | None], now_of: Mapping[int, int], asked_s: float
+    ) -> None:
+        """Look whether the clock of a shard's server, which says `now_of` the shard, was set back: since the last tick or, at the
+        first one and after a long time, when `fences` are known, from what anybody has worked by."""
+        stepped: dict[tuple[int, int], list[int]] = {}
+        for k, now in now_of.items():
+            self._behind_ms[k] += self._steps[k].step_back_ms(
+                now, asked_s
+            )  # more, if the last was not followed
+            self._behind_ms[k] = max(self._behind_ms[k], behind_fences_ms(fences, now))
+            if self._behind_ms[k]:
+                stepped.setdefault((now, self._behind_ms[k]), []).append(k)
+        for (now, behind_ms), shards in stepped.items():
+            turn_back(self._redis, shards, self._outboxes, now, behind_ms)
+            for k in shards:
+                self._behind_ms[k] = 0
+
+    def _notice_away(self, away: int) -> None:
+        """Say once when servers of a cluster are away, and when they are back."""
+        if bool(away) != self._some_are_away:
+            log.warning(
+                "the clock cannot reach some shards" if away else "the clock reaches all shards", shards=away
+            )
+        self._some_are_away = bool(away)
+
+    def _notice_failover(self, newcomers: int) -> None:
+        """Look anew, at the next tick, if more shards have a server on which nobody has worked: one that a failover brought may
+        not have what was moved on the former as its clock was set back."""
+        self._has_failed_over = newcomers > self._newcomers
+        self._newcomers = newcomers
 
     def _wake_senders(self, queue: str, senders: list[str]) -> None:
         if senders:

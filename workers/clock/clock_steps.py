@@ -5,12 +5,12 @@ worker, for the end of a lease or a rest, are moved. A step ahead needs nothing:
 held back (workers/store/clock_difference.py).
 """
 
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Iterable, Sequence
 
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from workers.store.outboxes import OutboxStore
 
@@ -22,6 +22,9 @@ MIN_STEP_MS = 1_000
 SOON_MS = 30_000
 """What waits for a worker or for the end of a lease was not further ahead than this before the step."""
 
+LONGEST_GAP_S = 2.0
+"""Who has not looked for longer, as this process or the server stood still, does not know what the clock was meanwhile."""
+
 _PAGE = 1_000
 """Lanes in one command that changes them."""
 
@@ -29,13 +32,17 @@ _PAGE = 1_000
 class ClockStepDetector:
     """Compares what the server's clock says with how long that was ago, by a clock that nobody sets."""
 
-    def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
-        self._seconds = seconds
+    def __init__(self, host: Host = THIS_HOST) -> None:
+        self._seconds = host.monotonic_s
         self._last: tuple[int, float] | None = None
 
     def asked_at_s(self) -> float:
         """Call it before the server is asked."""
         return self._seconds()
+
+    def has_missed_some(self, asked_s: float) -> bool:
+        """Whether so much time has passed since the last answer, or ever, that the clock may have been set twice since."""
+        return self._last is None or asked_s - self._last[1] > LONGEST_GAP_S
 
     def step_back_ms(self, now: int, asked_s: float) -> int:
         """Return by how much the clock was set back since the last time; 0 if it was not. `now` (ms) is what the server
@@ -48,18 +55,21 @@ class ClockStepDetector:
         return behind_ms if behind_ms >= MIN_STEP_MS else 0
 
 
-def behind_fences_ms(client: redis.Redis, shards: int, now: int) -> int:
-    """Return by how much the server's clock, which says `now`, is behind the last moment at which anybody has worked, of
-    which the fencing tokens tell; 0 if it is not. For whoever did not see the step."""
-    found = redis_client.run_commands(client, [("GET", keyspace.fence_key(k)) for k in range(shards)])
-    behind_ms = max((int(fence) // 1_000 for fence in found if fence), default=0) - now
+def behind_fences_ms(fences: Iterable[bytes | None], now: int) -> int:
+    """Return by how much the server's clock is behind the last moment at which anybody has worked, of which the shards' fencing
+    tokens tell; 0 if it is not. For whoever did not see the step. `now` is what the server says after it has told the tokens:
+    by a moment of before, what was done since would be a step."""
+    behind_ms = max((int(fence) // 1_000 for fence in fences if fence), default=0) - now
     return behind_ms if behind_ms >= MIN_STEP_MS else 0
 
 
-def turn_back(client: redis.Redis, shards: int, outboxes: OutboxStore, now: int, behind_ms: int) -> None:
-    """Let come soon what was to come soon before the clock, which says `now`, was set back by `behind_ms`."""
-    senders = outboxes.turn_back(behind_ms)
-    lanes = sum(_bring_lanes_near(client, k, now, behind_ms + SOON_MS) for k in range(shards))
+def turn_back(
+    client: redis.Redis, shards: Sequence[int], outboxes: OutboxStore, now: int, behind_ms: int
+) -> None:
+    """Let come soon what was to come soon in these shards before their server's clock, which says `now`, was set back by
+    `behind_ms`."""
+    senders = outboxes.turn_back(shards, behind_ms)
+    lanes = sum(_bring_lanes_near(client, k, now, behind_ms + SOON_MS) for k in shards)
     log.warning("the clock of Redis was set back", seconds=behind_ms / 1_000, outboxes=senders, lanes=lanes)
 
 

@@ -6,7 +6,7 @@ What nobody has spoken of is taken to have been in use when it was first seen he
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import redis
 import structlog
@@ -23,9 +23,9 @@ _LIBRARY_NAME = re.compile(r"parley_[0-9a-f]{8}")
 
 
 def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) -> list[str]:
-    """Delete from `servers` the libraries that are of no use any more; answers which. `lanes` is the server that knows
-    who lives."""
-    loaded = {server: _loaded_libraries(server) for server in servers}
+    """Delete from `servers`, and of a cluster from each of its servers that answers, the libraries that are of no use any more;
+    answers which. `lanes` knows who lives."""
+    loaded = dict(_libraries_by_server(servers))
     now = redis_client.server_time_ms(lanes)
     used = {each.library for each in process_registry.living_processes(lanes).values() if each.library} | {
         lua_library.LIBRARY_NAME
@@ -39,6 +39,16 @@ def delete_unused_libraries(lanes: redis.Redis, servers: Iterable[redis.Redis]) 
         lanes.zrem(keyspace.LIBRARIES_KEY, *unused)
         log.info("server-side functions of an earlier release deleted", libraries=sorted(unused))
     return sorted(unused)
+
+
+def _libraries_by_server(servers: Iterable[redis.Redis]) -> Iterator[tuple[redis.Redis, set[str]]]:
+    for each in servers:
+        for server in redis_client.servers_of(each):
+            try:
+                yield server, _loaded_libraries(server)
+            except redis.RedisError as e:
+                if not redis_client.is_alone(each, e):
+                    raise
 
 
 def _loaded_libraries(server: redis.Redis) -> set[str]:

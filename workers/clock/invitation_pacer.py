@@ -4,16 +4,18 @@ What is accepted is held, in its person's shard, until it may be sent: at the ch
 its new sessions a minute, while nothing else waits for workers or for the provider, not before the moment that was asked
 for, and not in quiet hours where the person is. Then it becomes mail, like a START. Any number of clocks may do this: an
 invitation is released once, and permits come from buckets that all share. A permit taken and not used is lost.
+
+On a cluster, what is held on a server that is away waits, and so does a channel whose pace is there; the others go on. What was
+reserved for it of the day's SMS counts as spent until its end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from time import monotonic, sleep
 
 import msgspec
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.settings.channels import Channel
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command, function_call, withdraw_invitation_command
@@ -77,6 +79,7 @@ class InvitationPacer:
         waker: WorkerWaker,
         *,
         shards: int,
+        host: Host = THIS_HOST,
     ) -> None:
         self._lanes = lanes
         self._broker = broker
@@ -85,6 +88,8 @@ class InvitationPacer:
         self._waker = waker
         self._channel_store = channel_store
         self._shards = shards
+        self._host = host
+        self._away: set[str] = set()  # what could not be read or released, when it was looked at last
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
         self._backlog_commands = [
             function_call(CountDueInvitations(held_ids=[keyspace.held_ids_key(k, name) for name in channels]))
@@ -93,9 +98,9 @@ class InvitationPacer:
 
     def release_until_done(self) -> None:
         """Release what may be released, a little at a time, until nothing is due or it is time to be asked again."""
-        until_s = monotonic() + RELEASE_RUN_S
-        while self.release_round() and monotonic() < until_s:
-            sleep(RELEASE_PAUSE_S)
+        until_s = self._host.monotonic_s() + RELEASE_RUN_S
+        while self.release_round() and self._host.monotonic_s() < until_s:
+            self._host.sleep(RELEASE_PAUSE_S)
 
     def release_round(self) -> bool:
         """Release what may be released now. False if nothing is due on any channel."""
@@ -108,18 +113,40 @@ class InvitationPacer:
         for name in names[self._first_channel :] + names[: self._first_channel]:
             due = sum(standings[name].due.values())
             if due and room > 0:
-                room -= self._release_on_channel(name, standings[name], min(due, room))
+                room -= self._release_if_there(name, standings[name], min(due, room))
         return True
 
+    def _release_if_there(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
+        """Release up to `wanted` of a channel, none if its server is away; how many were."""
+        try:
+            released = self._release_on_channel(name, standing, wanted)
+        except redis.RedisError as e:
+            if not redis_client.is_alone(self._lanes, e):
+                raise
+            self._note_away(f"the channel {name}", is_away=True)
+            return 0
+        self._note_away(f"the channel {name}", is_away=False)
+        return released
+
+    def _note_away(self, what: str, *, is_away: bool) -> None:
+        """Say once that the server of this is away, and that it is back."""
+        if is_away and what not in self._away:
+            log.warning("invitations wait, as a server of the cluster is away", of=what)
+        elif not is_away and what in self._away:
+            log.info("invitations are released again", of=what)
+        (self._away.add if is_away else self._away.discard)(what)
+
     def _read_backlogs(self) -> dict[str, ChannelBacklog]:
-        answers = redis_client.run_commands(self._lanes, self._backlog_commands)
+        answers = dict(enumerate(redis_client.try_commands(self._lanes, self._backlog_commands)))
+        redis_client.raise_refusals([*answers.values()])
+        there = {k: answer for k, answer in answers.items() if not isinstance(answer, Exception)}
+        self._note_away("some shards", is_away=len(there) < len(answers))
+        now = next(iter(there.values()))[0]
         standings: dict[str, ChannelBacklog] = {}
         for place, name in enumerate(self._channels):
             held, due = 2 * place + 1, 2 * place + 2
             standing = ChannelBacklog(
-                answers[0][0],
-                sum(each[held] for each in answers),
-                {k: each[due] for k, each in enumerate(answers)},
+                now, sum(each[held] for each in there.values()), {k: each[due] for k, each in there.items()}
             )
             standings[name] = standing
         return standings
@@ -148,12 +175,12 @@ class InvitationPacer:
         wake_queues(
             self._waker, [(sender, keyspace.QUEUES_BY_NUMBER.get(ring, ())) for sender, ring in rings]
         )
-        return len(permitted)
+        return len(rings)
 
     def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:
         """Up to `wanted` that are due, from each shard by its share of them."""
         shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
-        answers = redis_client.run_commands(
+        answers = redis_client.try_commands(
             self._lanes,
             [
                 function_call(
@@ -166,8 +193,12 @@ class InvitationPacer:
                 for k, share in shares.items()
             ],
         )
+        redis_client.raise_refusals(answers)
         return [
-            each for k, answer in zip(shares, answers, strict=True) for each in _decode_held(k, answer[1:])
+            each
+            for k, answer in zip(shares, answers, strict=True)
+            if not isinstance(answer, Exception)
+            for each in _decode_held(k, answer[1:])
         ]
 
     def _outside_quiet_hours(
@@ -190,13 +221,13 @@ class InvitationPacer:
             else:
                 awake.append(each)
         if later:
-            redis_client.run_commands(self._lanes, later)
+            redis_client.raise_refusals(redis_client.try_commands(self._lanes, later))
         self._refuse_expired(name, now, expired)
         return awake
 
     def _refuse_expired(self, name: str, now: int, expired: Sequence[HeldInvitation]) -> None:
         if expired:
-            redis_client.run_commands(
+            answers = redis_client.try_commands(
                 self._lanes,
                 [
                     _withdraw_command(
@@ -212,7 +243,9 @@ class InvitationPacer:
                     for each in expired
                 ],
             )
-            metrics.INVITATIONS_RELEASED.labels(name, "expired").inc(len(expired))
+            redis_client.raise_refusals(answers)
+            refused = sum(not isinstance(answer, Exception) for answer in answers)
+            metrics.INVITATIONS_RELEASED.labels(name, "expired").inc(refused)
 
     def _within_limits(
         self, name: str, now: int, awake: Sequence[HeldInvitation]
@@ -244,9 +277,10 @@ class InvitationPacer:
         needs = [self._opening_sms_of(each.event.survey) for each in wanted]
         slot = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS)
         before = keyspace.released_sms_key(name, now // RESERVATION_SPAN_MS - 1)
+        # of one moment, or a failover leaves a count without an end
+        ends = ("PEXPIRE", slot, 3 * RESERVATION_SPAN_MS)
         reserved, _, earlier = redis_client.run_commands(
-            self._lanes,
-            [("INCRBY", slot, sum(needs)), ("PEXPIRE", slot, 3 * RESERVATION_SPAN_MS), ("GET", before)],
+            self._lanes, [("INCRBY", slot, sum(needs)), ends, ("GET", before)], transaction=True
         )
         left = (
             cap - self._channel_store.sms_today(name, now) - int(earlier or 0) - (int(reserved) - sum(needs))
@@ -255,7 +289,7 @@ class InvitationPacer:
         while fitting < len(needs) and sum(needs[: fitting + 1]) <= left:
             fitting += 1
         if unused := sum(needs[fitting:]):
-            redis_client.run_command(self._lanes, ("DECRBY", slot, unused))
+            redis_client.run_commands(self._lanes, [("DECRBY", slot, unused), ends], transaction=True)
         return fitting
 
     def _opening_sms_of(self, survey: str) -> int:
@@ -263,7 +297,8 @@ class InvitationPacer:
         return max_opening_sms(known) if known else 1
 
     def _release_to_mailboxes(self, name: str, permitted: Sequence[HeldInvitation]) -> list[tuple[str, int]]:
-        """Make them mail. Answers (sender, whom to wake) for each, as the function `release_invitations` does."""
+        """Make them mail. Answers (sender, whom to wake) for each, as the function `release_invitations` does, but for those of a
+        server that is away."""
         groups: dict[int, list[HeldInvitation]] = {}
         for each in permitted:
             groups.setdefault(each.k, []).append(each)
@@ -281,10 +316,13 @@ class InvitationPacer:
                 ],
             )
             commands.append(function_call(call))
-        rings = chain.from_iterable(redis_client.run_commands(self._lanes, commands))
+        answers = redis_client.try_commands(self._lanes, commands)
+        redis_client.raise_refusals(answers)
         return [
             (each.sender, ring)
-            for each, ring in zip(chain.from_iterable(groups.values()), rings, strict=True)
+            for group, rings in zip(groups.values(), answers, strict=True)
+            if not isinstance(rings, Exception)
+            for each, ring in zip(group, rings, strict=True)
         ]
 
 

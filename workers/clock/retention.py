@@ -74,8 +74,20 @@ def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now
     if known.by_version:
         keeps = known.by_version | known.by_name
         for k in range(shards):
-            _sweep_shard(client, shards, k, keeps, now, swept)
+            _sweep_if_there(client, shards, k, keeps, now, swept)
     return swept
+
+
+def _sweep_if_there(
+    client: redis.Redis, shards: int, k: int, keeps: Mapping[str, int], now: int, swept: SweepCounts
+) -> None:
+    """Sweep a shard; one whose server is away, while others of a cluster are not, is left for the next sweep."""
+    try:
+        _sweep_shard(client, shards, k, keeps, now, swept)
+    except redis.RedisError as e:
+        if not redis_client.is_alone(client, e):
+            raise
+        log.warning("a shard is swept later, as its server is away", shard=k)
 
 
 def _sweep_shard(
@@ -84,11 +96,12 @@ def _sweep_shard(
     shard = _find_expiring(client, k, keeps, now)
     if not shard.due_sessions:
         return
-    swept.sessions += len(shard.due_sessions)
-    swept.entries += event_stream.delete_entries(client, k, _due_entries(client, k, shard))
-    swept.dead_letters += _delete_dead_letters(client, k, shard.due_sessions)
+    # the entries last, by which the next sweep finds what this one does not come to: references lie in any shard
     event_stream.forget_references(client, shards, shard.due_sessions)
     event_stream.forget_sessions(client, k, shard.due_sessions)
+    swept.sessions += len(shard.due_sessions)
+    swept.dead_letters += _delete_dead_letters(client, k, shard.due_sessions)
+    swept.entries += event_stream.delete_entries(client, k, _due_entries(client, k, shard))
 
 
 def _find_expiring(client: redis.Redis, k: int, keeps: Mapping[str, int], now: int) -> ExpiringSessions:

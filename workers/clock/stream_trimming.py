@@ -6,10 +6,9 @@ does not have. Redis serves nobody meanwhile: so it takes a little at a time, an
 do this.
 """
 
-from time import sleep
-
 import redis
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
 from config.store.server_functions import TrimEvents
@@ -23,12 +22,24 @@ TRIM_REST_S = 0.01
 """Between two calls: many at once would be a crowd that a reply has to wait behind."""
 
 
-def trim_until_done(client: redis.Redis, shards: int, now: int, stream_ms: int) -> int:
-    """Take out of each shard's stream what is not kept at `now` (ms, the server's); answers how many entries."""
-    return sum(_trim_shard(client, k, now, stream_ms) for k in range(shards))
+def trim_until_done(
+    client: redis.Redis, shards: int, now: int, stream_ms: int, host: Host = THIS_HOST
+) -> int:
+    """Take out of each shard's stream what is not kept at `now` (ms, the server's); answers how many entries. A shard whose server
+    is away, while others of a cluster are not, is left for the next time."""
+    return sum(_trim_if_there(client, k, now, stream_ms, host) for k in range(shards))
 
 
-def _trim_shard(client: redis.Redis, k: int, now: int, stream_ms: int) -> int:
+def _trim_if_there(client: redis.Redis, k: int, now: int, stream_ms: int, host: Host) -> int:
+    try:
+        return _trim_shard(client, k, now, stream_ms, host)
+    except redis.RedisError as e:
+        if not redis_client.is_alone(client, e):
+            raise
+        return 0
+
+
+def _trim_shard(client: redis.Redis, k: int, now: int, stream_ms: int, host: Host) -> int:
     command = function_call(
         TrimEvents(
             events=keyspace.events_key(k),
@@ -41,5 +52,5 @@ def _trim_shard(client: redis.Redis, k: int, now: int, stream_ms: int) -> int:
     trimmed = 0
     while step := redis_client.run_command(client, command):
         trimmed += step
-        sleep(TRIM_REST_S)
+        host.sleep(TRIM_REST_S)
     return trimmed

@@ -13,6 +13,7 @@ from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.settings.settings import exit_on_config_error
 from config.store import keyspace, redis_client
+from config.store.entry_id import BEGINNING
 from config.telemetry import process_registry
 from config.telemetry.logs import configure_logging
 from engine.commands.exit_status import EXIT_PROBLEMS
@@ -22,9 +23,9 @@ from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_utc
 from workers.archiving import rebuild as rebuilding
-from workers.archiving.archive_status import ArchiveProgress, read_progress
+from workers.archiving.archive_status import ArchiveProgress, ShardProgress, read_progress
 from workers.archiving.lost_tail import rejoin_stream
-from workers.commands.connect import connect_lanes
+from workers.commands.connect import confirm_replicated, connect_lanes
 from workers.store.deployment import Deployment
 
 
@@ -130,6 +131,7 @@ def forget(yes: bool) -> None:
         )
     keys = [keyspace.archived_key(k) for k in range(deployment.settings.shards)]
     forgotten = sum(redis_client.run_commands(deployment.lanes, [("DEL", key) for key in keys]))
+    confirm_replicated(deployment)
     click.echo(f"forgotten, for {forgotten} of {len(keys)} shards")
 
 
@@ -164,9 +166,15 @@ def _print_progress(progress: ArchiveProgress, keep_ms: int) -> None:
     )
     console.print("rows      " + ", ".join(f"{count:,} {name}" for name, count in progress.counts.items()))
     table = simple_table("shard", "archived to", "stream is at", "behind")
-    for shard in progress.shards:
+    for shard in filter(_has_happened, progress.shards):
         behind = progress.now_ms - shard.waiting_since_ms if shard.waiting_since_ms else 0
+        stream = "its server is away" if shard.is_away else shard.last
         table.add_row(
-            str(shard.shard), shard.archived, shard.last, format_duration(max(0, behind)) if behind else ""
+            str(shard.shard), shard.archived, stream, format_duration(max(0, behind)) if behind else ""
         )
     open_console().print(table)
+
+
+def _has_happened(shard: ShardProgress) -> bool:
+    """Whether anything ever has in the shard."""
+    return not shard.archived == shard.last == str(BEGINNING)

@@ -142,13 +142,14 @@ class _AuditReader:
 def _answers(broker: redis.Redis) -> bool:
     """Whether the Redis of the wake-ups is there: the audit of Dramatiq's letters is on it."""
     try:
-        return bool(broker.ping())
+        redis_client.require_answer(broker)
     except redis.RedisError as e:
         why = f"The Redis of the wake-ups does not answer ({type(e).__name__})"
         click.echo(
             f"{why}: what was done with Dramatiq's letters is told as far as it is archived.", err=True
         )
         return False
+    return True
 
 
 def _act_fields(act: AuditedAct) -> dict[str, Any]:

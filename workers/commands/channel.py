@@ -18,7 +18,12 @@ from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_both, connect_lanes
+from workers.commands.connect import (
+    confirm_replicated,
+    connect_both,
+    connect_lanes,
+    find_readable_shards,
+)
 from workers.diagnosis.pause_wording import pause_cause_and_reason
 from workers.store.channel_contents import (
     ChannelLeftovers,
@@ -61,13 +66,14 @@ def list_channels(as_json: bool) -> None:
         found = sounder.read()
     if not found.lanes.up:
         raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
-    sms = count_waiting_sms(client, settings.shards)
+    shards = find_readable_shards(deployment)
+    sms = count_waiting_sms(client, shards)
     paused = deployment.channel_store().active_pauses(list(settings.channels))
     rows = [
         _channel_row(settings, name, stands, sms[name], paused.get(name))
         for name, stands in found.channels.items()
     ]
-    removed = count_leftovers(client, settings.shards, settings.channels)
+    removed = count_leftovers(client, shards, settings.channels)
     if as_json:
         for row in rows:
             print_json(row)
@@ -101,7 +107,8 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
     replaced = deployment.channel_store().pause(name, why, for_ms, who=by)
-    sms = count_waiting_sms(client, settings.shards)[name]
+    confirm_replicated(deployment)
+    sms = count_waiting_sms(client, find_readable_shards(deployment))[name]
     if as_json:
         told = {
             "channel": name,
@@ -137,10 +144,11 @@ def resume(name: str, as_json: bool) -> None:
     deployment = connect_lanes(os.environ)
     settings, client = deployment.settings, deployment.lanes
     _require_channel(settings, name)
-    sms = count_waiting_sms(client, settings.shards)[name]  # before they leave
+    sms = count_waiting_sms(client, find_readable_shards(deployment))[name]  # before they leave
     ended = deployment.channel_store().resume(name)
     rate = settings.channels[name].limits.sms_per_second
     forward = deployment.outbox_store().bring_forward(name, rate)
+    confirm_replicated(deployment)
     if as_json:
         told = {
             "channel": name,
@@ -181,10 +189,13 @@ def close(name: str, yes: bool, as_json: bool) -> None:
             f"channel {name} is configured: expected one that parley.toml does not have any more",
             param_hint="CHANNEL",
         )
-    left = count_leftovers(deployment.lanes, settings.shards, settings.channels).get(name, ChannelLeftovers())
+    left = count_leftovers(deployment.lanes, range(settings.shards), settings.channels).get(
+        name, ChannelLeftovers()
+    )
     if not yes and left != ChannelLeftovers():
         click.confirm(f"End {_leftovers_clause(left)} of {name}?", abort=True)
     ended = close_channel(deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name)
+    confirm_replicated(deployment)
     if as_json:
         print_json({"channel": name, "invitations": ended.invitations, "sessions": ended.sessions})
         return

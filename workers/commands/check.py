@@ -12,7 +12,10 @@ from config.settings.settings import Settings, exit_on_config_error
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
+from config.telemetry.redis_stats import RedisStats
+from config.telemetry.server_stats import ServerStats, count_replicas, find_old_releases, read_cluster
 from engine import proofs
+from engine.model.plurals import pluralize
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.proofs.spellings import texts_without
 from engine.providers.provider_registry import mention_required, provider_warnings
@@ -21,6 +24,7 @@ from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archive_check import archive_sentences
 from workers.commands.channel import leftover_sentences
 from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
+from workers.diagnosis.server_wording import cluster_notes, cluster_problems, release_problems
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.channel_contents import count_leftovers
 
@@ -71,6 +75,9 @@ def check() -> None:
             click.echo(sentence)
         if settings.redis_url:
             _check_durability(settings)
+            _check_servers(settings)
+        if settings.redis_url and settings.replicas:
+            _check_replicas(settings)
     for sentence in _leftovers_of_removed_channels(settings):
         click.echo(f"warning: {sentence}")
 
@@ -86,6 +93,46 @@ def _hook_summary(hook: Hook) -> str:
     ]
     whose = "with numbers" if hook.numbers else "with pseudonyms"
     return f"{hook.url} is told {', '.join([events, *only, whose])}"
+
+
+def _check_replicas(settings: Settings) -> None:
+    """Say whether as many replicas follow the lanes' Redis as must have what is acknowledged."""
+    what = f"replicas {settings.replicas}"
+    try:
+        with redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes:
+            answers = redis_client.ask_each(lanes, [("INFO", "replication")])
+            redis_client.raise_first_error([answer for (answer,) in answers.values()])
+    except redis.RedisError as e:
+        click.echo(f"{what}: how many follow the Redis of the lanes is not known ({type(e).__name__})")
+        return
+    found = min(count_replicas(answer) for (answer,) in answers.values())
+    where = "each server of the Redis of the lanes, or more" if len(answers) > 1 else "the Redis of the lanes"
+    click.echo(f"{what}: {found} follow {where}")
+    if found < settings.replicas:
+        click.echo("  warning: until as many follow, nothing is acknowledged but what the spool takes")
+    elif found == settings.replicas:
+        click.echo(
+            "  warning: if one of them is lost, nothing is acknowledged until it is back; one more would do"
+        )
+
+
+def _check_servers(settings: Settings) -> None:
+    """Say what of the lanes' Redis is not as it should be: its release, and of a cluster what one lost server would be to it."""
+    try:
+        with redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes:
+            old_releases = find_old_releases(lanes)
+            cluster = read_cluster(lanes, settings.shards)
+    except redis.RedisError:
+        return  # it is said already
+    found = RedisStats(
+        lanes=cluster or ServerStats(up=True),
+        broker=ServerStats(up=True),
+        replicas_wanted=settings.replicas,
+    )
+    if cluster:
+        click.echo(f"cluster: {pluralize(len(cluster.nodes), 'primary', 'primaries')}")
+    for sentence in (*release_problems(old_releases), *cluster_problems(found), *cluster_notes(found)):
+        click.echo(f"  warning: {sentence}")
 
 
 def _check_durability(settings: Settings) -> None:
@@ -119,7 +166,7 @@ def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
         try:
             with exit_on_config_error():
                 shards = settle_shards(client, settings).shards
-            yield from leftover_sentences(count_leftovers(client, shards, settings.channels))
+            yield from leftover_sentences(count_leftovers(client, range(shards), settings.channels))
         except redis.RedisError as e:
             yield f"what lies in Redis was not looked at: it does not answer ({type(e).__name__})"
 

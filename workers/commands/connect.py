@@ -1,22 +1,24 @@
 """Connects a command to the Redis that is running: by PARLEY_REDIS_URL, or where `parley run` left a note."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import click
 import msgspec
 import redis
 
+from config.connections.redis_url import default_broker_url
 from config.settings.settings import (
     Secret,
     Settings,
-    default_broker_url,
     exit_on_config_error,
     load_settings,
 )
 from config.settings.shard_count import find_shards, settle_shards
-from config.store import redis_client
+from config.store import keyspace, redis_client
+from config.store.function_calls import Command
+from config.store.redis_client import NotReplicatedError
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.deployment import Deployment
 
@@ -36,7 +38,7 @@ def connect_lanes(environ: Mapping[str, str], *, begins: bool = False) -> Deploy
     lanes = _connect_or_exit("lanes", settings.redis_url)
     with exit_on_config_error():
         settings = (settle_shards if begins else find_shards)(lanes, settings)
-    return Deployment(settings, lanes, broker)
+    return Deployment(settings, lanes, broker, history=find_history(settings, lanes))
 
 
 def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
@@ -44,7 +46,76 @@ def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
     settings = load_settings_in_use(environ)
     lanes = _connect_or_exit("lanes", settings.redis_url, retries)
     settings = _find_or_exit(lanes, settings)
-    return Deployment(settings, lanes, _connect_or_exit("wake-ups", settings.broker_url, retries))
+    broker = _connect_or_exit("wake-ups", settings.broker_url, retries)
+    return Deployment(settings, lanes, broker, history=find_history(settings, lanes))
+
+
+def find_history(settings: Settings, lanes: redis.Redis) -> str:
+    """Return which history of changes the Redis of the lanes has, of a cluster each of its servers that answers, if any of it is
+    to be confirmed."""
+    if not settings.replicas:
+        return ""
+    told = redis_client.ask_each(lanes, [_HISTORY_COMMAND])
+    redis_client.raise_first_error([answer for (answer,) in told.values()])
+    return _parse_history(told)
+
+
+def confirm_replicated(deployment: Deployment) -> None:
+    """Return once so many replicas as the settings ask for have what was done since the command has connected. Ends it with a
+    sentence if they have not, or may not: those of a server that has failed over meanwhile would confirm what it knows."""
+    replicas = deployment.settings.replicas
+    if not replicas:
+        return
+    try:
+        told = redis_client.ask_each(deployment.lanes, [_HISTORY_COMMAND], replicas=replicas)
+        redis_client.raise_first_error([answer for (answer,) in told.values()])
+    except NotReplicatedError as e:
+        raise click.ClickException(
+            f"it is done, but only {e} (PARLEY_REPLICAS): a failover may lose it. "
+            "Repeat it once they are back"
+        ) from e
+    if _parse_history(told) != deployment.history:
+        raise click.ClickException(
+            "the Redis of the lanes, or a server of its cluster, has failed over, was started again, came or "
+            "went meanwhile: what was done may be lost. Repeat it"
+        )
+
+
+_HISTORY_COMMAND: Command = ("INFO", "replication")
+
+
+def _parse_history(told: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
+    return " ".join(
+        sorted(f"{address}{answer.get('master_replid', '')}" for address, (answer,) in told.items())
+    )
+
+
+def find_readable_shards(deployment: Deployment) -> list[int]:
+    """The shards that can be read now: all, but on a cluster those of a server that is away, which is said. For commands that
+    list what all shards have."""
+    shards = range(deployment.settings.shards)
+    if not redis_client.is_cluster(deployment.lanes):
+        return list(shards)
+    answers = redis_client.try_commands(
+        deployment.lanes, [("EXISTS", keyspace.server_key(k)) for k in shards]
+    )
+    redis_client.raise_refusals(answers)
+    if away := [k for k, answer in enumerate(answers) if isinstance(answer, Exception)]:
+        click.echo(
+            f"{away_sentence(away)}: what is there is left out (`parley status` says which server)", err=True
+        )
+    return [k for k in shards if k not in away]
+
+
+def away_sentence(away: Sequence[int]) -> str:
+    """Say of which shards nothing can be read."""
+    named = ", ".join(map(str, away[:_MOST_SHARDS_NAMED]))
+    more = f" and {len(away) - _MOST_SHARDS_NAMED} more" if len(away) > _MOST_SHARDS_NAMED else ""
+    which = f"shard {named}" if len(away) == 1 else f"shards {named}{more}"
+    return f"{which} cannot be read, as a server of the cluster is away"
+
+
+_MOST_SHARDS_NAMED = 8
 
 
 def read_settings_in_use(environ: Mapping[str, str]) -> Settings:
@@ -81,7 +152,7 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
 def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
     client = redis_client.connect(url, retries)
     try:
-        client.ping()
+        redis_client.require_answer(client)
     except redis.RedisError as e:
         raise click.ClickException(
             f"the Redis of the {which} at {url_without_credentials(url)} does not answer ({type(e).__name__})"

@@ -13,6 +13,7 @@ import msgspec
 import redis
 from rich.table import Table
 
+from config.connections.redis_connections import COMMAND_RETRIES
 from config.settings.settings import ConfigError, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client, stored_values
@@ -24,7 +25,12 @@ from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_both, connect_lanes
+from workers.commands.connect import (
+    confirm_replicated,
+    connect_both,
+    connect_lanes,
+    find_readable_shards,
+)
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
 from workers.dead_letters.event_replay import preview_event
 from workers.dead_letters.filters import (
@@ -116,7 +122,8 @@ def list_letters(as_json: bool, **filters: Any) -> None:
     """
     deployment = _open_for_reading()
     wanted = _parse_filters((), filters)
-    found = (each.letter for each in find_dead_letters(deployment, wanted))
+    shards = None if wanted.sender or wanted.ids else find_readable_shards(deployment)
+    found = (each.letter for each in find_dead_letters(deployment, wanted, shards))
     if as_json:
         for letter in found:
             print_json(letter_summary(letter))
@@ -197,7 +204,7 @@ def replay(
       parley dead replay e5f3c0a1b2c3d4e6
       parley dead replay --queue outbound --newer 6h --rate 5 --yes
     """  # fmt: skip
-    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
+    deployment = connect_both(os.environ, COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     options: list[ReplayOption] = [name for name, wanted in _replay_option_flags(stale, uncertain) if wanted]
     redress = _build_replayer(deployment, by, options, publish=not dry_run)
@@ -208,7 +215,10 @@ def replay(
         done = replay_letters(redress, deployment.settings, found, by, rate or 0.0)
     missing = list(_results_of_missing(deployment, ids, found))
     title = DRY_RUN_TITLE if dry_run else "replayed"
-    sys.exit(report_outcomes(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run))
+    status = report_outcomes(chain(missing, done), len(found), title, as_json=as_json, each_one=dry_run)
+    if not dry_run:
+        confirm_replicated(deployment)
+    sys.exit(status)
 
 
 @dead.command()
@@ -227,11 +237,13 @@ def drop(ids: Sequence[str], everything: bool, by: str, yes: bool, as_json: bool
     Example:
       parley dead drop --reason undecodable --older 7d
     """
-    deployment = connect_both(os.environ, redis_client.COMMAND_RETRIES)
+    deployment = connect_both(os.environ, COMMAND_RETRIES)
     found = _select_letters(deployment, ids, everything, filters)
     _confirm_if_many(found, yes, "Drop")
     missing = list(_results_of_missing(deployment, ids, found))
-    sys.exit(report_outcomes(chain(missing, drop_letters(found, by)), len(found), "dropped", as_json=as_json))
+    status = report_outcomes(chain(missing, drop_letters(found, by)), len(found), "dropped", as_json=as_json)
+    confirm_replicated(deployment)
+    sys.exit(status)
 
 
 @dead.command()
@@ -247,10 +259,12 @@ def audit(since_ms: int, as_json: bool) -> None:
       parley dead audit --since 1d
     """
     deployment = _open_for_reading()
-    settings, client = deployment.settings, deployment.lanes
+    client = deployment.lanes
     since = redis_client.server_time_ms(client) - since_ms if since_ms else 0
     entries = [
-        entry for k in range(settings.shards) for entry in dead_letter_store.scan_audit(client, k, since)
+        entry
+        for k in find_readable_shards(deployment)
+        for entry in dead_letter_store.scan_audit(client, k, since)
     ]
     if len(deployment.distinct_servers) > 1:
         entries += dead_letter_store.scan_audit(deployment.broker, 0, since)
@@ -270,7 +284,7 @@ def _open_for_reading() -> Deployment:
     """Connect for a command that changes nothing. If the wake-ups' Redis is down, warn and use the lanes' Redis in its place."""
     deployment = connect_lanes(os.environ)
     try:
-        deployment.broker.ping()
+        redis_client.require_answer(deployment.broker)
     except redis.RedisError as e:
         click.echo(
             f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is "

@@ -35,11 +35,11 @@ from workers.archiving.deployment_pairing import is_of_another_deployment
 from workers.archiving.erasing import ArchivedTraces, count_sender, erase_sender
 from workers.clock import invitation_pacer
 from workers.commands.cli_numbers import parse_sender_argument
-from workers.commands.connect import connect_both
+from workers.commands.connect import confirm_replicated, connect_both
 from workers.store import applied_events, dead_letter_store, event_stream
 from workers.store.deployment import Deployment
 from workers.store.lanes import LaneClaim
-from workers.store.optouts import OptOutList, opt_outs_in_lane
+from workers.store.optouts import OptOutList, OptOutsByChannel, opt_outs_in_lane
 from workers.turns.drafts import draft_event_by_event
 
 _MAX_ERASE_ATTEMPTS = 100
@@ -113,6 +113,7 @@ class SenderEraser:
     def __init__(self, deployment: Deployment, optouts: OptOutList) -> None:
         self._archive = ArchiveDatabase(deployment.settings.archive_url)
         self.log_is_held = False
+        self._deployment = deployment
         self._redis = deployment.lanes
         self._broker = deployment.broker
         self._settings = deployment.settings
@@ -131,6 +132,7 @@ class SenderEraser:
                 k = keyspace.shard_of(sender, self._settings.shards)
                 erased.add_archived(erase_sender(self._archive, k, sender))
                 self.log_is_held = not self._archive.checkpoint()
+        confirm_replicated(self._deployment)
         return erased
 
     def _erase_from_redis(self, sender: str) -> ErasureCounts:
@@ -244,14 +246,10 @@ class SenderEraser:
         """Return the opt-outs to keep (channel -> (ms, source)): those known, and those that unapplied mail adds. What the
         lane alone knows goes to the list with it: where the list's key was lost, it is in no list yet. The mail is
         applied to a lane that holds opt-outs only, so that a survey which cannot be loaded loses no STOP."""
-        known = (
-            _opt_outs_in_state(stored)
-            if stored
-            else {channel: at for channel, (at, _) in self._optouts.opt_outs_of(sender).items()}
-        )
+        known = _opt_outs_in_state(stored) if stored else self._optouts.opt_outs_of(sender)
         claim = LaneClaim(sender, 0, 1, redis_client.server_time_ms(self._redis), b"", mail, known)
         applied = draft_event_by_event(claim, SurveyRegistry(), channel_policies(self._settings.channels))
-        return {channel: (at, "unknown") for channel, at in known.items()} | applied.effects.opt_outs
+        return known | applied.effects.opt_outs
 
     def _erase_history(self, erased: ErasureCounts, sender: str, at: int) -> None:
         """Remove the entries of the event stream, the session ids and the dead letters written until `at` (ms), and add them to `erased`."""
@@ -324,12 +322,13 @@ class SenderEraser:
 _QUEUES = (keyspace.STARTS_QUEUE, keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE)
 
 
-def _opt_outs_in_state(stored: bytes) -> dict[str, int]:
-    """The opt-outs (channel -> since, ms) in a stored lane; none if it cannot be read."""
+def _opt_outs_in_state(stored: bytes) -> OptOutsByChannel:
+    """The opt-outs in a stored lane, which does not say by whose word; none if it cannot be read."""
     try:
-        return opt_outs_in_lane(lane_format.decode_lane(stored_values.lane_state(stored)))
+        lane = lane_format.decode_lane(stored_values.lane_state(stored))
     except UnreadableLaneError:
         return {}
+    return {channel: (at, "unknown") for channel, at in opt_outs_in_lane(lane).items()}
 
 
 def _known_events(stored: bytes, mail: Sequence[bytes]) -> dict[str, int]:

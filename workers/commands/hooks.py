@@ -29,7 +29,12 @@ from engine.model.durations import format_duration
 from engine.model.timestamps import format_utc
 from workers.archiving.stream_reader import read_tips
 from workers.commands.cli_options import DurationParam, operator_option
-from workers.commands.connect import connect_lanes, load_settings_in_use
+from workers.commands.connect import (
+    away_sentence,
+    confirm_replicated,
+    connect_lanes,
+    load_settings_in_use,
+)
 from workers.commands.reports.open_archive import open_archive_or_warn
 from workers.hooks.archive_questions import ArchiveQuestions
 from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
@@ -137,6 +142,7 @@ def pause(name: str, why: str, for_ms: int | None, by: str, as_json: bool) -> No
     _require_hook(deployment.settings, name)
     record_operator(deployment.lanes, "pause hook", name, why=why)
     _store(deployment).pause(name, why, by, for_ms)
+    confirm_replicated(deployment)
     if as_json:
         print_json({"hook": name, "paused": True, "for_ms": for_ms})
     else:
@@ -160,6 +166,7 @@ def resume(name: str, as_json: bool) -> None:
     _require_hook(deployment.settings, name)
     record_operator(deployment.lanes, "resume hook", name)
     was = _store(deployment).resume(name)
+    confirm_replicated(deployment)
     if as_json:
         print_json({"hook": name, "paused": False, "ended": was})
     else:
@@ -212,9 +219,12 @@ def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
             raise click.ClickException(
                 "where that moment is, only the archive knows: rewind once it can be read, or --to beginning"
             )
-        reader = EntryReader(client, None if archive is None else ArchiveQuestions(client, archive))
+        reader = EntryReader(
+            client, None if archive is None else ArchiveQuestions(client, archive, deployment.host)
+        )
         places = _places(deployment, reader, since)
     _store(deployment).rewind(name, places)
+    confirm_replicated(deployment)
     if as_json:
         print_json({"hook": name, "to": since, "positions": {k: str(at) for k, at in places.items()}})
     else:
@@ -244,6 +254,7 @@ def forget(name: str, yes: bool) -> None:
         click.confirm(f"Forget how far {name} is?", abort=True, err=True)
     record_operator(deployment.lanes, "forget hook", name)
     store.forget(name)
+    confirm_replicated(deployment)
     click.echo(f"{name} is forgotten.")
 
 
@@ -373,5 +384,11 @@ def _places(deployment: Deployment, reader: EntryReader, since: int | None) -> M
     """The position in each shard behind which everything has happened since then."""
     shards = range(deployment.settings.shards)
     if since is None:
-        return dict(enumerate(read_tips(deployment.lanes, len(shards)).last_ids))
+        tips = read_tips(deployment.lanes, len(shards))
+        if tips.away:
+            raise click.ClickException(
+                f"{away_sentence(sorted(tips.away))}: where that moment is, is not known: rewind once it is "
+                "back"
+            )
+        return dict(enumerate(tips.last_ids))
     return {k: reader.find_last_before(k, since) if since else BEGINNING for k in shards}

@@ -78,6 +78,8 @@ def lane(sender: str, channel: str, as_json: bool) -> None:
     try:
         record_operator(deployment.lanes, "read lane", hash_sender(deployment.settings.log_key, sender))
         situation = read_snapshot(deployment, sender)
+    except redis.exceptions.NoPermissionError:
+        raise  # config/cli.py says which right is missing
     except redis.RedisError as e:
         raise click.ClickException(f"the Redis of the lanes failed: {type(e).__name__}") from e
     if channel:

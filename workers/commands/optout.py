@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import click
-import redis
 
 from config.settings.csv_files import CsvFileError, CsvRow, read_csv_rows, write_csv_rows
 from config.settings.settings import Settings, exit_on_config_error
@@ -26,7 +25,8 @@ from engine.commands.terminal import open_console, progress_bar, simple_table
 from engine.model.errors import ParleyError
 from engine.model.timestamps import format_utc_ms
 from workers.commands.cli_numbers import InvalidNumberError, parse_reachable_argument, parse_reachable_number
-from workers.commands.connect import connect_lanes
+from workers.commands.connect import confirm_replicated, connect_lanes
+from workers.store.deployment import Deployment
 from workers.store.optouts import OptOutEntry, OptOutList
 
 IMPORT_PAGE = 500
@@ -80,7 +80,8 @@ def list_opt_outs(number: str, as_json: bool) -> None:
         sender = parse_reachable_argument(number)
         opened.record_in_audit("read opt-outs", sender)
         sys.exit(_print_opt_outs_of(optouts, sender, as_json))
-    counts = Counter((entry.channel, entry.source) for entry in optouts.entries())
+    sources = {(entry.hash, entry.channel): entry.source for entry in optouts.entries()}  # each person once
+    counts = Counter((channel, source) for (_, channel), source in sources.items())
     if as_json:
         print_json([{"channel": c, "source": s, "people": n} for (c, s), n in sorted(counts.items())])
         return
@@ -106,6 +107,7 @@ def add(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> None:
     for sender in dict.fromkeys(sender for sender, _ in people):
         opened.record_in_audit("opt out", sender, channels=chosen)
     new = optouts.add_opt_outs(people, "operator")
+    confirm_replicated(opened.deployment)
     _print_counts(as_json, f"{new} new, {len(people) - new} known", new=new, known=len(people) - new)
 
 
@@ -129,6 +131,7 @@ def remove(numbers: Sequence[str], channels: Sequence[str], as_json: bool) -> No
         if gone is None:
             raise click.ClickException(f"{each}: a worker has their lane in its hands; try again")
         removed += gone
+    confirm_replicated(opened.deployment)
     _print_counts(as_json, f"{removed} removed", removed=removed)
 
 
@@ -158,6 +161,7 @@ def import_opt_outs(file: BinaryIO, channels: Sequence[str], as_json: bool) -> N
         imported = _import_numbers(
             optouts, rows, _selected_channels(settings, channels), [*settings.channels], source
         )
+    confirm_replicated(opened.deployment)
     for line in imported.bad:
         click.echo(f"{name}: {line}", err=True)
     sentence = f"{imported.new} new, {imported.known} known, {len(imported.bad)} lines of no use"
@@ -189,20 +193,23 @@ def export() -> None:
 class _OpenedOptOuts(NamedTuple):
     """The list of opt-outs of a deployment."""
 
-    settings: Settings
-    lanes: redis.Redis
+    deployment: Deployment
     optouts: OptOutList
+
+    @property
+    def settings(self) -> Settings:
+        return self.deployment.settings
 
     def record_in_audit(self, action: str, sender: str = "", **detail: Any) -> None:
         """Tell of what is going to be done, with one number's opt-outs or with all."""
         whose = hash_sender(self.settings.log_key, sender) if sender else ""
-        record_operator(self.lanes, action, whose, **detail)
+        record_operator(self.deployment.lanes, action, whose, **detail)
 
 
 def _open_opt_outs() -> _OpenedOptOuts:
     deployment = connect_lanes(os.environ, begins=True)
     with exit_on_config_error():
-        return _OpenedOptOuts(deployment.settings, deployment.lanes, deployment.open_opt_out_list())
+        return _OpenedOptOuts(deployment, deployment.open_opt_out_list())
 
 
 def _print_opt_outs_of(optouts: OptOutList, number: str, as_json: bool) -> int:

@@ -21,10 +21,10 @@ from honcho.manager import Manager
 from rich.console import Console
 from rich.text import Text
 
+from config.connections.redis_url import default_broker_url
 from config.settings.channels import Channel
 from config.settings.settings import (
     Settings,
-    default_broker_url,
     exit_on_config_error,
 )
 from config.settings.startup_check import load_settings_and_surveys

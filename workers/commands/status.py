@@ -5,7 +5,7 @@ The tables show what was found; `assess_health` says what of it is wrong, withou
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from time import sleep
 
@@ -18,14 +18,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from config.settings.durability import DURABILITY_SETTINGS, durability_gaps
+from config.settings.durability import durability_gaps, wanted_of
 from config.settings.settings import ConfigError, Durability, Settings
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import CLOCK_TOLERANCE_MS, ROLES, ProcessHeartbeat
-from config.telemetry.redis_stats import RedisStats, ServerStats, ShardStats, StatsReader
+from config.telemetry.redis_stats import PROCESSES_UNREAD, RedisStats, ShardStats, StatsReader
+from config.telemetry.server_stats import ServerStats, find_old_releases
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
@@ -36,6 +37,12 @@ from workers.commands.channel import leftover_sentences
 from workers.commands.connect import read_settings_in_use
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
+from workers.diagnosis.server_wording import (
+    cluster_notes,
+    cluster_problems,
+    missing_replica_problems,
+    release_problems,
+)
 from workers.store.channel_contents import ChannelLeftovers, count_leftovers
 
 WATCH_INTERVAL_S = 2.0
@@ -59,6 +66,9 @@ MOST_HOOKS_NAMED = 3
 SHOWN_WHY_LENGTH = 120
 """Of what an endpoint answered."""
 
+MOST_SHARDS_SHOWN = 8
+"""Of one server."""
+
 MEMORY_FULL_SHARE = 0.9
 """Of the memory that a server may use: what comes in is refused when all of it is used."""
 
@@ -77,13 +87,14 @@ class DeploymentState(msgspec.Struct, frozen=True):
     """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
     it may lose acknowledged data, None if it does not show them; `durability` is what processes ask of them. `mistakes`:
     errors in the settings and survey files on this machine, with which no process would start. `removed`: what is left of
-    channels that are not configured, by channel."""
+    channels that are not configured, by channel. `old_releases`: servers that are too old, each with its release."""
 
     found: RedisStats
     forgetful: Mapping[str, str] | None = {}
     mistakes: Sequence[str] = ()
     durability: Durability = "strict"
     removed: Mapping[str, ChannelLeftovers] = {}
+    old_releases: Sequence[str] = ()
 
 
 class HealthVerdict(msgspec.Struct, frozen=True):
@@ -166,7 +177,8 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
         _non_durable_settings(settings),
         _config_errors(),
         settings.durability,
-        _leftovers_of_removed(settings),
+        _leftovers_of_removed(settings, [k for k in range(settings.shards) if k not in found.away_shards]),
+        _old_releases(settings),
     )
 
 
@@ -186,10 +198,18 @@ def _non_durable_settings(settings: Settings) -> dict[str, str] | None:
             return {}
 
 
-def _leftovers_of_removed(settings: Settings) -> dict[str, ChannelLeftovers]:
+def _old_releases(settings: Settings) -> list[str]:
     with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
         try:
-            return count_leftovers(client, settings.shards, settings.channels, MAX_ALARMS_LOOKED_AT)
+            return find_old_releases(client)
+        except redis.RedisError:
+            return []
+
+
+def _leftovers_of_removed(settings: Settings, shards: Collection[int]) -> dict[str, ChannelLeftovers]:
+    with redis_client.connect(settings.redis_url, 0, REDIS_TIMEOUT_S) as client:
+        try:
+            return count_leftovers(client, shards, settings.channels, MAX_ALARMS_LOOKED_AT)
         except redis.RedisError:
             return {}
 
@@ -208,6 +228,9 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
         )
     if not found.broker.up:
         yield f"the Redis of the wake-ups does not answer ({found.broker.why}): no worker is woken"
+    yield from cluster_problems(found)
+    yield from missing_replica_problems(found)
+    yield from release_problems(state.old_releases)
     yield from _missing_role_problems(found)
     yield from _clock_problems(found)
     yield from _memory_problems("lanes", found.lanes)
@@ -248,8 +271,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
 
 def _durability_sentences(state: DeploymentState) -> Iterator[str]:
     for name, value in (state.forgetful or {}).items():
-        wanted = DURABILITY_SETTINGS[name]
-        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {wanted!r}"
+        yield f"Redis may lose what was acknowledged: {name} is {value!r}, not {wanted_of(name)!r}"
     if state.forgetful is None:
         yield "Redis does not show whether it keeps what it acknowledges: PARLEY_DURABILITY=managed, if so"
 
@@ -270,7 +292,7 @@ def _backlog_remedy(found: RedisStats, role: str) -> str:
 
 def _missing_role_problems(found: RedisStats) -> Iterator[str]:
     """Roles that nobody has."""
-    if not found.lanes.up:
+    if not found.lanes.up or PROCESSES_UNREAD in found.unread:
         return
     living = {each.role for each in found.processes.values()}
     wanted = [role for role in ROLES if role != "hooks" or found.hooks]
@@ -300,9 +322,10 @@ def _memory_problems(which: str, server: ServerStats) -> Iterator[str]:
     if server.most_memory and server.memory >= MEMORY_FULL_SHARE * server.most_memory:
         share = server.memory / server.most_memory
         then = "what comes in is refused" if share >= 1 else "when all is used, what comes in is refused"
+        fullest = "the fullest server of " if len(server.nodes) > 1 else ""
         yield (
-            f"the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise its "
-            "`maxmemory`"
+            f"{fullest}the Redis of the {which} uses {share:.0%} of the memory that it may; {then}: raise "
+            "its `maxmemory`"
         )
 
 
@@ -384,6 +407,7 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
         if hook.pause is not None:
             paused = _pause_clause(hook.pause, hook.pause_left_ms) + _lag_clause(hook)
             yield f"the hook {name} is paused {paused}; `parley hooks resume {name}` ends it"
+    yield from cluster_notes(found)
     if state.durability == "relaxed":
         for sentence in _durability_sentences(state):
             yield f"{sentence} (PARLEY_DURABILITY is relaxed)"
@@ -437,6 +461,11 @@ def render_status(
     if shards:
         parts.append(_shard_table(shards))
     parts.append(_server_table(state.found))
+    parts += [
+        _node_table(which, server)
+        for which, server in (("lanes", state.found.lanes), ("wake-ups", state.found.broker))
+        if server.nodes
+    ]
     return Group(*parts)
 
 
@@ -571,6 +600,28 @@ def _server_table(found: RedisStats) -> Table:
     return table
 
 
+def _node_table(which: str, server: ServerStats) -> Table:
+    """The servers of a cluster."""
+    table = _new_table(f"server of the {which}", "answers", "slots", "shards", "memory", "replicas")
+    for node in server.nodes:
+        most = f" of {_format_mebibytes(node.most_memory)}" if node.most_memory else ""
+        table.add_row(
+            node.address,
+            "yes" if node.up else Text(f"no: {node.why}", style="red", overflow="fold"),
+            str(node.slots),
+            _format_shards(node.shards),
+            f"{_format_mebibytes(node.memory)}{most}" if node.now else "-",
+            str(node.replicas) if node.now else "-",
+        )
+    return table
+
+
+def _format_shards(shards: Sequence[int]) -> str:
+    if len(shards) <= MOST_SHARDS_SHOWN:
+        return " ".join(map(str, shards)) or "-"
+    return f"{len(shards)} ({' '.join(map(str, shards[: MOST_SHARDS_SHOWN - 1]))} …)"
+
+
 def _format_mebibytes(octets: int) -> str:
     return f"{octets / 1_048_576:.1f} MiB"
 
@@ -588,4 +639,5 @@ def as_builtins(state: DeploymentState) -> dict[str, object]:
         "forgetful": dict(state.forgetful or {}),
         "durability": state.durability,
         "removed": msgspec.to_builtins(state.removed),
+        "old_releases": list(state.old_releases),
     }

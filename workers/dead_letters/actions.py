@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import redis
 
+from config.host import Host
 from config.settings.settings import Settings
 from workers.dead_letters.event_replay import is_refused_event, preview_event, replay_events
 from workers.dead_letters.filters import LocatedDeadLetter
@@ -52,13 +53,13 @@ def replay_letters(
     rate: float,
 ) -> Iterator[LetterResult]:
     yield from redress.replay([_reference_to(letter) for letter in _readable_letters(found)], rate)
-    pace = ReplayPacer(rate)
-    yield from replay_events(settings, list(filter(is_refused_event, found)), by, pace)
+    pace = ReplayPacer(rate, redress.host)
+    yield from replay_events(settings, list(filter(is_refused_event, found)), by, pace, redress.host)
     for each in found:
         if isinstance(each.letter, DramatiqLetter):
             pace.wait_for_permits(1)
             pace.count_tried(1)
-            yield _requeue_letter(each.server, each.letter, by)
+            yield _requeue_letter(each.server, each.letter, by, redress.host)
         elif not (each.letter.sender or is_refused_event(each)):
             yield _unreadable_result(each.letter)
 
@@ -80,9 +81,9 @@ def _reference_to(letter: DeadLetter) -> LetterReference:
     return LetterReference(letter.id, letter.sender, letter.reason)
 
 
-def _requeue_letter(server: redis.Redis, letter: DramatiqLetter, by: str) -> LetterResult:
+def _requeue_letter(server: redis.Redis, letter: DramatiqLetter, by: str, host: Host) -> LetterResult:
     try:
-        there = dramatiq_letters.requeue(server, letter, by)
+        there = dramatiq_letters.requeue(server, letter, by, host)
     except ValueError as e:
         return LetterResult(letter.id, "failing", str(e))
     return LetterResult(letter.id, "requeued" if there else "gone")

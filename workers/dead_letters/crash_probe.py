@@ -9,6 +9,9 @@ from contextlib import suppress
 CRASH_PROBE_TIMEOUT_S = 10.0
 """How long an event whose workers died may take in a process of its own."""
 
+CrashProbe = Callable[[Callable[[], object]], str]
+"""Tries something that may end its process, and answers as `crash_reason` does."""
+
 
 def crash_reason(judge: Callable[[], object]) -> str:
     """How a process ends that does this, if it does not end well; empty if it does."""

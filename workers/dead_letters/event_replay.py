@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import redis
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from workers.dead_letters.filters import LocatedDeadLetter
@@ -31,12 +32,16 @@ def preview_event(settings: Settings, letter: DeadLetter) -> LetterResult:
 
 
 def replay_events(
-    settings: Settings, found: Sequence[LocatedDeadLetter], by: str, pace: ReplayPacer
+    settings: Settings,
+    found: Sequence[LocatedDeadLetter],
+    by: str,
+    pace: ReplayPacer,
+    host: Host = THIS_HOST,
 ) -> Iterator[LetterResult]:
     """Send the events of these letters, one after the other. Raises redis.RedisError; what was yielded before that is done."""
     if not found:
         return
-    client = EndpointClient(allow_private=settings.hooks_allow_private)
+    client = EndpointClient(allow_private=settings.hooks_allow_private, host=host)
     with asyncio.Runner() as runner:
         runner.run(client.__aenter__())
         try:

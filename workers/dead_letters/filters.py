@@ -1,7 +1,7 @@
 """Which dead letters are meant? Those of these ids, or those that every filter lets through; ours of all shards in the
 order in which they fell, and after them those that Dramatiq itself has given up, on either server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
 
 import msgspec
@@ -57,14 +57,17 @@ class LocatedDeadLetter(msgspec.Struct, frozen=True):
     k: int = -1
 
 
-def find_dead_letters(deployment: Deployment, wanted: DeadLetterFilter) -> Iterator[LocatedDeadLetter]:
-    """Yield the letters that the filter selects: ours oldest first, then Dramatiq's."""
+def find_dead_letters(
+    deployment: Deployment, wanted: DeadLetterFilter, shards: Collection[int] | None = None
+) -> Iterator[LocatedDeadLetter]:
+    """Yield the letters that the filter selects: ours oldest first, then Dramatiq's. Where it names no person or letter, of these
+    `shards` alone, if they are given."""
     if wanted.ids:
         yield from _find_by_ids(deployment, wanted.ids)
         return
     now = redis_client.server_time_ms(deployment.lanes)
     if wanted.reason != DRAMATIQ_REASON:
-        yield from _find_ours(deployment, wanted, now)
+        yield from _find_ours(deployment, wanted, shards, now)
     if not wanted.excludes_dramatiq:
         for server in deployment.distinct_servers:
             for letter in dramatiq_letters.scan_letters(server):
@@ -97,9 +100,12 @@ def _find_by_ids(deployment: Deployment, ids: Sequence[str]) -> Iterator[Located
                     break
 
 
-def _find_ours(deployment: Deployment, wanted: DeadLetterFilter, now: int) -> Iterator[LocatedDeadLetter]:
-    shards = deployment.settings.shards
-    of = [keyspace.shard_of(wanted.sender, shards)] if wanted.sender else range(shards)
+def _find_ours(
+    deployment: Deployment, wanted: DeadLetterFilter, shards: Collection[int] | None, now: int
+) -> Iterator[LocatedDeadLetter]:
+    of: Collection[int] = range(deployment.settings.shards) if shards is None else shards
+    if wanted.sender:
+        of = [keyspace.shard_of(wanted.sender, deployment.settings.shards)]
     streams = [_scan_shard(deployment, wanted, k, now) for k in of]
     for _, found in merge(*streams, key=lambda each: each[0]):
         yield found

@@ -6,7 +6,6 @@ Letters of one person are replayed in the order in which they fell, and none bef
 People go side by side, many in a round trip.
 """
 
-import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -14,11 +13,12 @@ from typing import Literal
 import msgspec
 import redis
 
+from config.host import THIS_HOST, Host
 from config.store import function_calls, keyspace, redis_client, stored_values
 from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.dead_letters.crash_probe import crash_reason
+from workers.dead_letters.crash_probe import CrashProbe, crash_reason
 from workers.dead_letters.replay_decision import (
     ReplayDecision,
     ReplayFinding,
@@ -40,7 +40,7 @@ from workers.store.lanes import (
     LaneStore,
     ReplayClaim,
 )
-from workers.store.optouts import OptOutList, decode_opt_out_times
+from workers.store.optouts import OptOutList, OptOutsByChannel, decode_opt_outs
 from workers.turns.committing import (
     SessionAdmission,
     WorkerWaker,
@@ -100,7 +100,7 @@ _ClaimedLetter = tuple[DeadLetter, ReplayClaim, ReplayDecision]
 
 
 class DeadLetterReplayer:
-    """Replays letters in one Redis, in the name of `by`, with these `options`."""
+    """Replays letters in one Redis, in the name of `by`, with these `options`. What has killed workers meets `probe` first."""
 
     def __init__(
         self,
@@ -115,6 +115,8 @@ class DeadLetterReplayer:
         *,
         by: str,
         options: Collection[ReplayOption] = (),
+        host: Host = THIS_HOST,
+        probe: CrashProbe = crash_reason,
     ) -> None:
         self._lanes = lanes
         self._redis = lanes.client
@@ -127,7 +129,9 @@ class DeadLetterReplayer:
         self._shards = shards
         self._operator = by
         self._options = options
-        self._owner = f"replay-{secrets.token_hex(8)}"
+        self.host = host
+        self._probe = probe
+        self._owner = f"replay-{host.token_hex(8)}"
 
     def preview(self, found: Sequence[DeadLetter]) -> list[ReplayDecision]:
         """Return what a replay of each would do, on the lane as it is now. Nothing is claimed, nothing changes."""
@@ -160,8 +164,8 @@ class DeadLetterReplayer:
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
-        line = ReplayQueue(chosen)
-        pace = ReplayPacer(rate)
+        line = ReplayQueue(chosen, self.host)
+        pace = ReplayPacer(rate, self.host)
         while (batch := line.next_batch(pace.wait_for_permits(REPLAY_BATCH))) is not None:
             pace.count_tried(len(batch))
             for each, done in zip(batch, self._replay_batch(batch), strict=True):
@@ -309,7 +313,7 @@ class DeadLetterReplayer:
     def _decide_after_probe(self, letter: DeadLetter, lane: ReplayClaim) -> ReplayDecision:
         """Decide a replay as `_decide_replay`, but try an event whose workers died in a process of its own first."""
         if letter.reason == "worker_died" and letter.kind == "event" and not letter.stopped:
-            why = crash_reason(lambda: self._decide_replay(letter, lane))
+            why = self._probe(lambda: self._decide_replay(letter, lane))
             if why:
                 failure = msgspec.structs.replace(letter, why=why)
                 return ReplayDecision(
@@ -347,10 +351,10 @@ class DeadLetterReplayer:
             for i, letter in enumerate(found)
         ]  # fmt: skip
 
-    def _decode_opt_outs(self, entry: bytes | None, now: int) -> dict[str, int]:
+    def _decode_opt_outs(self, entry: bytes | None, now: int) -> OptOutsByChannel:
         """What an entry of the list says; of everything, if it cannot be read."""
-        known = decode_opt_out_times(entry) if entry else {}
-        return dict.fromkeys(self._policy, now) if known is None else known
+        known = decode_opt_outs(entry) if entry else {}
+        return dict.fromkeys(self._policy, (now, "unknown")) if known is None else known
 
 
 def outcome_of(judged: ReplayDecision, options: Collection[ReplayOption]) -> LetterOutcome:

@@ -75,14 +75,15 @@ class ReplayDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def claim_for_letter(letter: DeadLetter, lane: ReplayClaim) -> LaneClaim:
-    """Return the claim that the engine is to see: the letter is the only mail, accepted now."""
+    """Return the claim that the engine is to see: the letter is the only mail, accepted now. What the list of opt-outs has and
+    the lane has not is judged beside (_opt_out_reason): it is for a worker's turn to tell the lane."""
     what = letter.what
     if what:
         with suppress(ValueError):  # whoever reads it will say so
             what = stored_values.with_accepted_ms(what, lane.now)
     return LaneClaim(
-        lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [], lane.opted_out,
-        clock=lane.clock,
+        lane.sender, lane.fence, 1, lane.now, lane.state, [what] if what else [],
+        {} if lane.state else lane.opted_out, clock=lane.clock,
     )  # fmt: skip
 
 
@@ -193,7 +194,12 @@ def _failing_decision(letter: DeadLetter, failure: DeadLetter) -> ReplayDecision
 
 def _opted_out_since(lane: ReplayClaim, before: Lane, channel: str) -> int:
     """Return since when (ms) the person has opted out of the channel, as the lane or the list says; 0: they have not."""
-    return max(opt_outs_in_lane(before).get(channel, 0), lane.opted_out.get(channel, 0))
+    return max(opt_outs_in_lane(before).get(channel, 0), _listed_since(lane, channel))
+
+
+def _listed_since(lane: ReplayClaim, channel: str) -> int:
+    since, _ = lane.opted_out.get(channel, (0, ""))
+    return since
 
 
 def _opt_out_reason(
@@ -224,8 +230,9 @@ def _opts_in(lane: ReplayClaim, before: Lane, draft: LaneDraft, channel: str, ac
     """Return whether the person opts in again by this very event, which they sent after they had opted out. Only if the
     lane knows of the opt-out: one that the list alone has is still on its way there."""
     at, _ = draft.effects.opt_outs.get(channel, (-1, ""))
-    since = opt_outs_in_lane(before).get(channel, 0) if before.lines else lane.opted_out.get(channel, 0)
-    return at == 0 and 0 < since < accepted and lane.opted_out.get(channel, since) <= since
+    listed = _listed_since(lane, channel)
+    since = opt_outs_in_lane(before).get(channel, 0) if before.lines else listed
+    return at == 0 and 0 < since < accepted and listed <= since
 
 
 def _stale_event_reason(

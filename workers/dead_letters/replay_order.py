@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import islice
-from time import monotonic, sleep
 
 import msgspec
+
+from config.host import THIS_HOST, Host
 
 BUSY_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
 """How long a letter that is held up is left alone, again and again: together longer than a lease and a tick."""
@@ -24,7 +25,8 @@ class ReplayQueue:
     """The letters to replay, one of a sender at a time, oldest first. A sender whose letter is held up rests before
     the next try."""
 
-    def __init__(self, chosen: Sequence[LetterReference]) -> None:
+    def __init__(self, chosen: Sequence[LetterReference], host: Host = THIS_HOST) -> None:
+        self._host = host
         self._waiting: dict[str, deque[LetterReference]] = {}
         for each in chosen:
             self._waiting.setdefault(each.sender, deque()).append(each)
@@ -35,8 +37,8 @@ class ReplayQueue:
     def next_batch(self, most: int) -> list[LetterReference] | None:
         """The oldest letters of at most so many people whose turn it is; None if nobody is left."""
         if not self._ready and self._resting:
-            sleep(max(0.0, self._resting[0][0] - monotonic()))
-        while self._resting and self._resting[0][0] <= monotonic():
+            self._host.sleep(max(0.0, self._resting[0][0] - self._host.monotonic_s()))
+        while self._resting and self._resting[0][0] <= self._host.monotonic_s():
             self._ready.append(heappop(self._resting)[1])
         if not self._ready:
             return [] if self._resting else None
@@ -56,7 +58,7 @@ class ReplayQueue:
         if times == len(BUSY_WAITS_S):
             return False
         self._put_off[each.sender] = times + 1
-        heappush(self._resting, (monotonic() + BUSY_WAITS_S[times], each.sender))
+        heappush(self._resting, (self._host.monotonic_s() + BUSY_WAITS_S[times], each.sender))
         return True
 
     def later_letters(self, each: LetterReference) -> Iterator[LetterReference]:
@@ -67,17 +69,18 @@ class ReplayQueue:
 class ReplayPacer:
     """So many letters a second, of which at most a second's are made up for; 0: as many as there are."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, host: Host = THIS_HOST) -> None:
+        self._host = host
         self._rate = rate
-        self._next_s = monotonic()
+        self._next_s = self._host.monotonic_s()
 
     def wait_for_permits(self, most: int) -> int:
         """How many may be tried now: at least one, which is waited for."""
         if not self._rate:
             return most
-        sleep(max(0.0, self._next_s - monotonic()))
-        self._next_s = max(self._next_s, monotonic() - 1.0)
-        return min(most, int((monotonic() - self._next_s) * self._rate) + 1)
+        self._host.sleep(max(0.0, self._next_s - self._host.monotonic_s()))
+        self._next_s = max(self._next_s, self._host.monotonic_s() - 1.0)
+        return min(most, int((self._host.monotonic_s() - self._next_s) * self._rate) + 1)
 
     def count_tried(self, tried: int) -> None:
         if self._rate:

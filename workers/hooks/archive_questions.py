@@ -8,13 +8,13 @@ those are taken, whoever asks is told so at once. (ingest/api/archive_reader.py 
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import BoundedSemaphore, Thread
-from time import monotonic
 from typing import TypeVar
 
 import redis
 from sqlalchemy import Connection
 
 from config.archive.database import ArchiveDatabase
+from config.host import THIS_HOST, Host
 from engine.model.errors import ParleyError
 from workers.archiving.deployment_pairing import is_ours
 
@@ -39,9 +39,10 @@ class ArchiveBusyError(ParleyError):
 class ArchiveQuestions:
     """Asks the archive of one deployment, if there is one; threads may share it."""
 
-    def __init__(self, client: redis.Redis, database: ArchiveDatabase) -> None:
+    def __init__(self, client: redis.Redis, database: ArchiveDatabase, host: Host = THIS_HOST) -> None:
         self._redis = client
         self._database = database
+        self._host = host
         self._places = BoundedSemaphore(QUESTIONS_AT_ONCE)
         self._is_there = False
         self._looked_s = float("-inf")
@@ -49,9 +50,9 @@ class ArchiveQuestions:
     def is_there(self) -> bool:
         """Whether there is an archive of this deployment. One that was seen is there for good, though it may be away. Raises as
         `ask` does."""
-        if not self._is_there and monotonic() - self._looked_s >= LOOK_INTERVAL_S:
+        if not self._is_there and self._host.monotonic_s() - self._looked_s >= LOOK_INTERVAL_S:
             self._is_there = self._run(lambda: is_ours(self._redis, self._database))
-            self._looked_s = monotonic()
+            self._looked_s = self._host.monotonic_s()
         return self._is_there
 
     def ask(self, question: Callable[[Connection], Answer]) -> Answer:

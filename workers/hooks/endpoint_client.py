@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from time import monotonic, time
 from types import TracebackType
 from typing import Literal, Self
 
@@ -23,6 +22,7 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from config.host import THIS_HOST, Host
 from config.settings.hooks import Hook
 from config.telemetry.process_registry import package_version
 from engine.hooks.cloud_events import BATCH_CONTENT_TYPE, EVENT_CONTENT_TYPE, render_batch
@@ -101,8 +101,9 @@ class _PublicResolver(AbstractResolver):
 class EndpointClient:
     """Makes requests, in the loop in which it was entered. Without `allow_private` it calls public addresses alone."""
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, host: Host = THIS_HOST) -> None:
         self._allow_private = allow_private
+        self._host = host
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -129,14 +130,14 @@ class EndpointClient:
 
     async def post(self, hook: Hook, events: Sequence[RenderedEvent]) -> HookReply:
         """Send events, more than one only to an endpoint that takes batches. Never raises for what the endpoint does."""
-        begun_s = monotonic()
+        begun_s = self._host.monotonic_s()
         try:
             reply = await self._exchange(hook, events)
         except TimeoutError:
             reply = HookReply(outcome="failed", why=f"no answer within {hook.timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as e:
             reply = HookReply(outcome="failed", why=_error_sentence(e))
-        return msgspec.structs.replace(reply, took_ms=round((monotonic() - begun_s) * 1_000))
+        return msgspec.structs.replace(reply, took_ms=round((self._host.monotonic_s() - begun_s) * 1_000))
 
     async def _exchange(self, hook: Hook, events: Sequence[RenderedEvent]) -> HookReply:
         if self._session is None:
@@ -144,7 +145,7 @@ class EndpointClient:
         url = URL(hook.url, encoded=True)
         if not self._allow_private and _is_address(url) and not is_public_address(url.host or ""):
             return HookReply(outcome="failed", why="the address is not public")
-        body, headers = _message(hook, events)
+        body, headers = _message(hook, events, self._host.wall_s())
         async with asyncio.timeout(hook.timeout_s):
             answer = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         async with answer:
@@ -157,19 +158,19 @@ class EndpointClient:
             status=answer.status,
             why=_shown(f"{answer.status} {answer.reason or ''}"),
             said=_shown(said.decode(errors="replace")),
-            retry_after_ms=_retry_after_ms(answer.headers.get("Retry-After", "")),
+            retry_after_ms=_retry_after_ms(answer.headers.get("Retry-After", ""), self._host.wall_s()),
         )
 
 
-def _message(hook: Hook, events: Sequence[RenderedEvent]) -> tuple[bytes, dict[str, str]]:
-    """The body of a request and its headers."""
+def _message(hook: Hook, events: Sequence[RenderedEvent], now_s: float) -> tuple[bytes, dict[str, str]]:
+    """The body of a request that is signed now, and its headers."""
     if hook.batch > 1:
         body, kind = render_batch(each.body for each in events), BATCH_CONTENT_TYPE
         message_id = batch_id(each.id for each in events)
     else:
         (event,) = events
         body, kind, message_id = event.body, EVENT_CONTENT_TYPE, event.id
-    signed = sign_message(hook.secrets, message_id, int(time()), body)
+    signed = sign_message(hook.secrets, message_id, int(now_s), body)
     return body, {"Content-Type": kind, **signed}
 
 
@@ -192,12 +193,12 @@ def _shown(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in words)[:SHOWN_ANSWER_LENGTH]
 
 
-def _retry_after_ms(written: str) -> int:
+def _retry_after_ms(written: str, now_s: float) -> int:
     """Read Retry-After (RFC 9110, section 10.2.3): seconds, or a moment; 0 for anything else."""
     if written.isascii() and written.isdigit():
         return int(written[:9]) * 1_000
     try:
-        return max(0, round((parsedate_to_datetime(written).timestamp() - time()) * 1_000))
+        return max(0, round((parsedate_to_datetime(written).timestamp() - now_s) * 1_000))
     except (ValueError, TypeError, OverflowError):
         return 0
 

@@ -14,12 +14,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Protocol, TypeVar
 
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.settings.hooks import Hook
 from config.store.endpoint_health import decode_circuit, encode_circuit
 from config.store.entry_id import EntryId
@@ -84,10 +84,13 @@ class RunnerServices(Protocol):
 class EndpointRunner:
     """Tells `hook`. It is made in a running loop, and works until it is stopped or its lease is lost."""
 
-    def __init__(self, hook: Hook, lease: HookLease, services: RunnerServices) -> None:
+    def __init__(
+        self, hook: Hook, lease: HookLease, services: RunnerServices, host: Host = THIS_HOST
+    ) -> None:
         self.hook = hook
         self.token = lease.token
         self._services = services
+        self._host = host
         self._is_paused = False
         self._positions = dict(lease.positions)
         self._circuit = EndpointCircuit(decode_circuit(lease.circuit))
@@ -111,7 +114,7 @@ class EndpointRunner:
         self._storing: asyncio.Task[None] | None = None
         self._stored_s = float("-inf")
         self._leased_until_s = 0.0
-        self.note_lease(monotonic())
+        self.note_lease(self._host.monotonic_s())
 
     @property
     def is_stopped(self) -> bool:
@@ -125,7 +128,7 @@ class EndpointRunner:
 
     def wake(self, tips: StreamTips, since_s: float) -> None:
         """Look at the shards that have something, those that are furthest behind first. The streams were as far as `tips` at
-        this moment (of time.monotonic)."""
+        this moment (of the host's monotonic clock)."""
         self._tips, self._tips_since_s = tips, since_s
         if self.is_stopped:
             return
@@ -133,7 +136,9 @@ class EndpointRunner:
         if not self._may_call():
             return
         most = 1 if self._circuit.is_open else self.hook.connections
-        waiting = [k for k, last in enumerate(tips.last_ids) if self._is_waiting(k, last)]
+        waiting = [
+            k for k, last in enumerate(tips.last_ids) if k not in tips.away and self._is_waiting(k, last)
+        ]
         for k in sorted(waiting, key=lambda k: self._positions[k])[: max(0, most - len(self._busy))]:
             task = asyncio.get_running_loop().create_task(self._tell_shard(k, tips.last_ids[k], since_s))
             self._busy[k] = task
@@ -142,7 +147,11 @@ class EndpointRunner:
     def _is_waiting(self, k: int, last: EntryId) -> bool:
         """Whether shard `k`, whose last entry is `last`, may have something to tell, and nobody is about to."""
         is_told = last in (self._told_tips.get(k), self._positions[k])
-        return not is_told and k not in self._busy and self._rests_until_s.get(k, 0.0) <= monotonic()
+        return (
+            not is_told
+            and k not in self._busy
+            and self._rests_until_s.get(k, 0.0) <= self._host.monotonic_s()
+        )
 
     async def stop(self, within_s: float) -> None:
         """Let the requests that are under way come to their ends, for so long, and give the endpoint back."""
@@ -172,7 +181,7 @@ class EndpointRunner:
             self._is_circuit_stored = False
 
     def note_lease(self, asked_s: float) -> None:
-        """The lease was asked for at this moment (of time.monotonic), and is there."""
+        """The lease was asked for at this moment (of the host's monotonic clock), and is there."""
         self._leased_until_s = asked_s + HOOK_LEASE_MS / 1_000 - LEASE_MARGIN_S
 
     def _note_done(self, k: int, task: asyncio.Task[None]) -> None:
@@ -192,7 +201,7 @@ class EndpointRunner:
             pass  # the page is let go of, and read again: it takes room, and may be erased meanwhile
         except Exception as e:  # noqa: BLE001 (whatever it is, it is tried again)
             self._services.note_unread(e)
-            self._rests_until_s[k] = monotonic() + LONGEST_RETRY_S
+            self._rests_until_s[k] = self._host.monotonic_s() + LONGEST_RETRY_S
         else:
             if page.is_all and page.read_s >= since_s:
                 self._told_tips[k] = last
@@ -201,8 +210,12 @@ class EndpointRunner:
         """Tell a page's events that are wanted, as many at once as the endpoint takes; an entry's are not parted by a commit."""
         chunk: list[HookEvent] = []
         at = page.position
-        for entry_id, events in page.entries:
-            wanted = [each for each in events if self.hook.wanted.passes(each)]
+        told = [
+            (at, [each for each in events if self.hook.wanted.passes(each)]) for at, events in page.entries
+        ]
+        if any(wanted for _, wanted in told):
+            await self._confirm_lease()
+        for entry_id, wanted in told:
             if chunk and len(chunk) + len(wanted) > self.hook.batch:
                 await self._tell_chunk(k, chunk, at)
                 chunk = []
@@ -236,8 +249,12 @@ class EndpointRunner:
     def _store_skipped(self) -> None:
         """Begin to store positions that have moved, if it is time."""
         is_storing = self._storing is not None and not self._storing.done()
-        if self._uncommitted and not is_storing and monotonic() - self._stored_s >= SKIPPED_COMMIT_INTERVAL_S:
-            self._stored_s = monotonic()
+        if (
+            self._uncommitted
+            and not is_storing
+            and self._host.monotonic_s() - self._stored_s >= SKIPPED_COMMIT_INTERVAL_S
+        ):
+            self._stored_s = self._host.monotonic_s()
             self._storing = asyncio.get_running_loop().create_task(self._commit_skipped())
 
     async def _commit_skipped(self) -> None:
@@ -254,7 +271,7 @@ class EndpointRunner:
         if reply.outcome == "failed":
             failures = self._failures.get(k, 0)
             self._failures[k] = failures + 1
-            self._rests_until_s[k] = monotonic() + min(
+            self._rests_until_s[k] = self._host.monotonic_s() + min(
                 LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures, 10)
             )
             raise PutOffError
@@ -311,7 +328,7 @@ class EndpointRunner:
 
     def _may_call(self) -> bool:
         """Whether the endpoint may be called, were it but for a probe."""
-        is_leased = monotonic() < self._leased_until_s
+        is_leased = self._host.monotonic_s() < self._leased_until_s
         return is_leased and not self._is_paused and not self._circuit.wait_ms(self._services.now_ms())
 
     async def _put_aside(self, event: HookEvent, rendered: RenderedEvent, reply: HookReply) -> None:
@@ -326,6 +343,11 @@ class EndpointRunner:
         faults.reach("after_hook_letter")
         metrics.HOOK_EVENTS.labels(self.hook.name, "refused").inc()
 
+    async def _confirm_lease(self) -> None:
+        """Raises RunnerStoppedError unless the endpoint is this process's still, on the server that its positions are of: what
+        was read after one of them follows it then."""
+        await self._commit({})
+
     async def _commit(self, moves: Mapping[int, EntryId]) -> None:
         """Store positions, and how the endpoint does: what several shards have at once, in one call. Raises RunnerStoppedError if
         the endpoint is this process's no more; Redis away is waited for."""
@@ -339,7 +361,7 @@ class EndpointRunner:
 
     async def _try_to_move(self, moves: Mapping[int, EntryId]) -> bool:
         """False if Redis is away."""
-        asked_s = monotonic()
+        asked_s = self._host.monotonic_s()
         circuit = encode_circuit(self._circuit.state)
         try:
             move = partial(self._services.store.move, self.hook.name, self.token, moves, circuit)

@@ -7,8 +7,9 @@ while Redis knows of no archive that is beyond the position, as nothing beyond i
 that is where the streams end does without an archive that is away.
 
 A server that was promoted may lack what endpoints were told already, and may give out ids anew at or below a position, which
-nobody would ever read. An endpoint whose position is gone like that goes back by as much as a failover may lose, and is told
-again what happened since: it knows repeats by their ids.
+nobody would ever read. So leases are void there, and positions are those that it has (lua/hooks.lua). One that is gone all the
+same goes back by as much as a failover may lose, and the endpoint is told again what happened since: it knows repeats by their
+ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,19 +41,21 @@ class EntryPage(NamedTuple):
 
 
 class EntryReader:
-    """Reads the shards of one deployment; of the event streams alone, while there is no archive."""
+    """Reads the shards of one deployment, as far as so many `replicas` have them; of the event streams alone, while there is no
+    archive."""
 
-    def __init__(self, client: redis.Redis, archive: ArchiveQuestions | None) -> None:
+    def __init__(self, client: redis.Redis, archive: ArchiveQuestions | None, replicas: int = 0) -> None:
         self._redis = client
+        self._replicas = replicas
         self._archive = archive
 
     def read(self, k: int, position: EntryId, most: int = ENTRIES_A_PAGE) -> EntryPage:
         """Read at most `most` entries of shard `k`. Raises redis.RedisError, sqlalchemy.exc.SQLAlchemyError and
         ArchiveBusyError."""
-        page = read_after(self._redis, k, position, most)
+        page = read_after(self._redis, k, position, most, replicas=self._replicas)
         if not page.has_position and position != BEGINNING and self._is_lost(k, position):
             position = self._go_back(k, position)
-            page = read_after(self._redis, k, position, most)
+            page = read_after(self._redis, k, position, most, replicas=self._replicas)
         entries = [_entry(k, entry_id, fields) for entry_id, fields in page.entries]
         may_be_trimmed = not page.has_position and self._may_be_trimmed(k, position)
         if may_be_trimmed and (trimmed := self._read_trimmed(k, position, entries, most)):

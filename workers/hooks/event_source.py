@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
 from threading import Lock
-from time import monotonic
 from typing import Any, NamedTuple
 
 import redis
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.archive.archived_entries import read_end
 from config.archive.database import ArchiveDatabase
 from config.archive.event_contexts import add_archived_context
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
 from config.telemetry import metrics
@@ -55,7 +55,7 @@ class ArchiveBehindError(ParleyError):
 
 class EventPage(NamedTuple):
     """The entries that follow `position`, each with its events. `is_all`: there were no more when it was read, no sooner than
-    `read_s` (of time.monotonic): a page may have been read for another endpoint."""
+    `read_s` (of the host's monotonic clock): a page may have been read for another endpoint."""
 
     position: EntryId
     entries: Sequence[tuple[EntryId, Sequence[HookEvent]]]
@@ -64,16 +64,24 @@ class EventPage(NamedTuple):
 
 
 class EventSource:
-    """Reads events of one deployment; threads may share it. Without an archive, what it does not find in the streams is
+    """Reads events of one deployment, as far as so many `replicas` have them; threads may share it. Without an archive, what it does not find in the streams is
     absent from events."""
 
-    def __init__(self, client: redis.Redis, database: ArchiveDatabase | None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        database: ArchiveDatabase | None,
+        host: Host = THIS_HOST,
+        replicas: int = 0,
+    ) -> None:
         self._redis = client
-        self._archive = None if database is None else ArchiveQuestions(client, database)
-        self._reader = EntryReader(client, self._archive)
+        self._host = host
+        self._archive = None if database is None else ArchiveQuestions(client, database, host)
+        self._reader = EntryReader(client, self._archive, replicas)
         self._known = EventContext()
         self._looked_back_s: dict[int, float] = {}
         self._pages: OrderedDict[tuple[int, EntryId], EventPage] = OrderedDict()
+        self._forgotten_s = float("-inf")
         self._lock = Lock()
         self._reading: dict[int, Lock] = {}
 
@@ -95,20 +103,28 @@ class EventSource:
             if is_first:
                 reading.release()
 
+    def forget_pages(self) -> None:
+        """Forget what was read until now: an endpoint that was taken may be on another server than before."""
+        with self._lock:
+            self._pages.clear()
+            self._forgotten_s = self._host.monotonic_s()
+
     def _kept_page(self, k: int, position: EntryId) -> EventPage | None:
         with self._lock:
             page = self._pages.get((k, position))
-            return page if page is not None and monotonic() - page.read_s < PAGE_KEPT_S else None
+            return page if page is not None and self._host.monotonic_s() - page.read_s < PAGE_KEPT_S else None
 
     def _keep_page(self, k: int, position: EntryId, page: EventPage) -> None:
         with self._lock:
+            if page.read_s <= self._forgotten_s:
+                return
             self._pages[k, position] = page
             self._pages.move_to_end((k, position))
             while len(self._pages) > MOST_PAGES_KEPT:
                 self._pages.popitem(last=False)
 
     def _read_page(self, k: int, position: EntryId) -> EventPage:
-        read_s = monotonic()
+        read_s = self._host.monotonic_s()
         page = self._reader.read(k, position)
         entries = [read_entry(StreamPlace(k, *each.id), each.sender, each.content) for each in page.entries]
         if unreadable := sum(each.unreadable for each in entries):
@@ -165,7 +181,7 @@ class EventSource:
         """What the stream had up to the position, as far as it is looked at; nothing, if it was just now: then that is known."""
         found = EventContext()
         with self._lock:
-            if monotonic() - self._looked_back_s.get(k, float("-inf")) < LOOK_BACK_INTERVAL_S:
+            if self._host.monotonic_s() - self._looked_back_s.get(k, float("-inf")) < LOOK_BACK_INTERVAL_S:
                 return found
         earlier = redis_client.run_command(
             self._redis,
@@ -174,7 +190,7 @@ class EventSource:
         for entry_id, fields in reversed(earlier):
             note_context(parse_entry(k, entry_id, fields)[0].records, found)
         with self._lock:
-            self._looked_back_s[k] = monotonic()
+            self._looked_back_s[k] = self._host.monotonic_s()
             _add_context(self._known, found)
         return found
 

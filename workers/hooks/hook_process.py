@@ -1,7 +1,8 @@
 """Shares the endpoints out among the processes, and tells those that this one has.
 
 Each process takes as many as are its share, and gives back what is more; one that dies has its endpoints until their leases
-end. What fails is tried again: Redis away, and a database that is.
+end. What fails is tried again: Redis away, and a database that is. On a cluster, an endpoint whose keys lie on a server that is
+away waits by itself, and so does a shard whose events do.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import ceil
-from time import monotonic
 from typing import TypeVar
 
 import redis
@@ -17,8 +17,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.pseudonyms import Pseudonyms
+from config.connections.cluster_routing import ServerAwayError
+from config.host import THIS_HOST, Host
 from config.settings.hooks import Hook
+from config.store import redis_client
 from config.store.entry_id import BEGINNING
+from config.store.missing_rights import failure_words
 from config.telemetry import faults, process_registry
 from engine.hooks.cloud_events import render_event
 from engine.hooks.hook_events import HookEvent
@@ -66,6 +70,7 @@ class HookProcess:
         endpoints: EndpointClient,
         pseudonyms: Pseudonyms | None,
         public_url: str,
+        host: Host = THIS_HOST,
     ) -> None:
         self.source, self.store, self.client = source, store, endpoints
         self._hooks = hooks
@@ -73,6 +78,7 @@ class HookProcess:
         self._shards = shards
         self._pseudonyms = pseudonyms
         self._public_url = public_url
+        self._host = host
         self._threads = ThreadPoolExecutor(THREADS, "hooks")
         self._runners: dict[str, EndpointRunner] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -83,12 +89,12 @@ class HookProcess:
 
     async def run_round(self) -> None:
         """Wake what has something to tell. Raises redis.RedisError."""
-        now_s = monotonic()
+        now_s = self._host.monotonic_s()
         if now_s - self._shared_s >= SHARING_INTERVAL_S:
             await self._share()
             self._shared_s = now_s
         tips = await self.call(partial(read_tips, self._redis, self._shards))
-        since_s = monotonic()
+        since_s = self._host.monotonic_s()
         self._note_time(tips)
         for runner in self._runners.values():
             runner.wake(tips, since_s)
@@ -106,12 +112,12 @@ class HookProcess:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def now_ms(self) -> int:
-        return round(monotonic() * 1_000 + self._clock_ahead_ms)
+        return round(self._host.monotonic_s() * 1_000 + self._clock_ahead_ms)
 
     def note_unread(self, error: Exception) -> None:
-        kind = type(error).__name__
-        if monotonic() - self._logged_s.get(kind, float("-inf")) >= LOG_INTERVAL_S:
-            self._logged_s[kind] = monotonic()
+        kind = failure_words(error)
+        if self._host.monotonic_s() - self._logged_s.get(kind, float("-inf")) >= LOG_INTERVAL_S:
+            self._logged_s[kind] = self._host.monotonic_s()
             is_away = isinstance(error, redis.RedisError | SQLAlchemyError | ArchiveBusyError)
             trace = None if is_away else error
             log.warning("endpoints are not told; it is tried again", error=kind, exc_info=trace)
@@ -136,8 +142,8 @@ class HookProcess:
     # Sharing out
 
     def _note_time(self, tips: StreamTips) -> None:
-        """By how much the clock of Redis is ahead of time.monotonic, which is never set."""
-        self._clock_ahead_ms = tips.now_ms - monotonic() * 1_000
+        """By how much the clock of Redis is ahead of the host's monotonic one, which is never set."""
+        self._clock_ahead_ms = tips.now_ms - self._host.monotonic_s() * 1_000
 
     async def _share(self) -> None:
         """Renew the leases, and have as many endpoints as are this process's share."""
@@ -165,39 +171,56 @@ class HookProcess:
         task.add_done_callback(lambda _: self._leaving.pop(name))
 
     async def _count_processes(self) -> None:
-        if monotonic() - self._counted_s >= COUNTING_INTERVAL_S:
-            self._counted_s = monotonic()
-            living = await self.call(partial(process_registry.living_processes, self._redis))
+        if self._host.monotonic_s() - self._counted_s >= COUNTING_INTERVAL_S:
+            self._counted_s = self._host.monotonic_s()
+            try:
+                living = await self.call(partial(process_registry.living_processes, self._redis))
+            except redis.RedisError as e:
+                if not redis_client.is_alone(self._redis, e):
+                    raise
+                return  # they are as many as they were, as far as anybody knows
             ready = {name: each for name, each in living.items() if each.is_ready}
             self._processes = max(1, process_registry.count_by_role(ready)["hooks"])
 
     async def _renew_leases(self) -> None:
-        """A runner whose token is another's, or a new one, ends; the endpoint is taken anew from where it is then."""
+        """A runner whose token is another's, or a new one, ends; the endpoint is taken anew from where it is then. One whose keys
+        lie on a server that is away begins nothing more once its lease may have ended."""
         names = list(self._runners)
-        asked_s = monotonic()
+        asked_s = self._host.monotonic_s()
         tokens = await self.call(partial(self.store.take, names))
         for name, token in zip(names, tokens, strict=True):
             if token == self._runners[name].token:
                 self._runners[name].note_lease(asked_s)
-            else:
+            elif token is not None:
                 self._runners[name].lose()
 
     async def _take(self, names: Sequence[str]) -> None:
         for name in names:
-            asked_s = monotonic()
-            (token,) = await self.call(partial(self.store.take, [name]))
-            if token:
-                faults.reach("after_take_hook")
-                lease = await self.call(partial(self._load, self._hooks[name], token))
-                self._runners[name] = EndpointRunner(self._hooks[name], lease, self)
-                self._runners[name].note_lease(asked_s)
+            try:
+                await self._take_one(name)
+            except redis.RedisError as e:
+                if not redis_client.is_alone(self._redis, e):
+                    raise
+                self.note_unread(e)
+
+    async def _take_one(self, name: str) -> None:
+        asked_s = self._host.monotonic_s()
+        (token,) = await self.call(partial(self.store.take, [name]))
+        if token:
+            faults.reach("after_take_hook")
+            lease = await self.call(partial(self._load, self._hooks[name], token))
+            self._runners[name] = EndpointRunner(self._hooks[name], lease, self, self._host)
+            self._runners[name].note_lease(asked_s)
 
     def _load(self, hook: Hook, token: int) -> HookLease:
         """What is known of an endpoint that was taken. A new one begins."""
+        self.source.forget_pages()
         lease = self.store.load(hook.name, token)
         if any(k not in lease.positions for k in range(self._shards)):
-            tips = read_tips(self._redis, self._shards).last_ids
-            begin = [BEGINNING] * self._shards if hook.begin == "beginning" else tips
+            tips = read_tips(self._redis, self._shards)
+            if tips.away and hook.begin != "beginning":
+                raise ServerAwayError("an endpoint begins once the servers of all shards are there")
+            begin = [BEGINNING] * self._shards if hook.begin == "beginning" else tips.last_ids
             self.store.begin(hook.name, begin)
             lease = self.store.load(hook.name, token)
         return lease

@@ -43,8 +43,9 @@ class HookStore:
         self._redis = client
         self._owner = owner
 
-    def take(self, hooks: Sequence[str]) -> list[int]:
-        """Take these endpoints, or keep them; the token of each, 0 for those that are another process's."""
+    def take(self, hooks: Sequence[str]) -> list[int | None]:
+        """Take these endpoints, or keep them; the token of each, 0 for those that are another process's, None for those that lie on
+        a server of a cluster that is away while others are not."""
         calls = [
             function_call(
                 TakeHook(
@@ -56,7 +57,9 @@ class HookStore:
             )
             for name in hooks
         ]
-        return [token for token, _ in redis_client.run_commands(self._redis, calls)] if calls else []
+        answers = redis_client.try_commands(self._redis, calls) if calls else []
+        redis_client.raise_unless_alone(self._redis, answers)
+        return [None if isinstance(answer, Exception) else answer[0] for answer in answers]
 
     def begin(self, hook: str, positions: Sequence[EntryId]) -> None:
         """Give an endpoint its first position in each shard; those that it has stay."""
@@ -101,27 +104,40 @@ class HookStore:
         redis_client.run_command(self._redis, function_call(call))
 
     def find_free(self, hooks: Sequence[str]) -> list[str]:
-        """Those of these endpoints that no process seems to have. (Whoever takes them will see.)"""
+        """Those of these endpoints that no process seems to have. (Whoever takes them will see.) Not those that lie on a server of
+        a cluster that is away."""
         commands: list[Command] = [("GET", keyspace.hook_lease_key(name)) for name in hooks]
-        time, *leases = redis_client.run_commands(self._redis, [("TIME",), *commands])
+        time, *leases = redis_client.try_commands(self._redis, [("TIME",), *commands])
+        redis_client.raise_first_error([time])
+        redis_client.raise_unless_alone(self._redis, leases)
         now = redis_client.time_reply_ms(time)
-        found = [stored_values.parse_lock(lease) if lease else None for lease in leases]
+        there = {
+            name: stored_values.parse_lock(lease) if lease else None
+            for name, lease in zip(hooks, leases, strict=True)
+            if not isinstance(lease, Exception)
+        }
         return [
             name
-            for name, lease in zip(hooks, found, strict=True)
+            for name, lease in there.items()
             if lease is None or not now < lease.until <= now + HOOK_LEASE_MS
         ]
 
     def read_marks(self, hooks: Sequence[str]) -> dict[str, HookMarks]:
-        """Read what operators may have changed of these endpoints."""
+        """Read what operators may have changed of these endpoints; nothing of those that lie on a server of a cluster that is
+        away."""
         commands: list[Command] = []
         for name in hooks:
             commands += [
                 ("EXISTS", keyspace.hook_pause_key(name)),
                 ("EXISTS", keyspace.hook_circuit_key(name)),
             ]
-        answers = iter(redis_client.run_commands(self._redis, commands) if commands else ())
-        return {name: HookMarks(bool(next(answers)), bool(next(answers))) for name in hooks}
+        answers = redis_client.try_commands(self._redis, commands) if commands else []
+        redis_client.raise_unless_alone(self._redis, answers)
+        return {
+            name: HookMarks(bool(is_paused), bool(has_circuit))
+            for name, is_paused, has_circuit in zip(hooks, answers[::2], answers[1::2], strict=True)
+            if not isinstance(is_paused, Exception) and not isinstance(has_circuit, Exception)
+        }
 
     def pause(self, hook: str, why: str, who: str, for_ms: int | None = None) -> None:
         """Tell an endpoint nothing until it is resumed, or for so long."""
@@ -136,9 +152,16 @@ class HookStore:
         return bool(redis_client.run_command(self._redis, ("DEL", *keys)))
 
     def find_known(self) -> set[str]:
-        """The names of all endpoints that have positions, configured or not."""
-        found = self._redis.scan_iter(keyspace.hook_key_pattern(), count=1_000)
-        return {keyspace.hook_of_key(key.decode()) for key in found}
+        """The names of all endpoints that have positions, configured or not; of a cluster, of the servers that are there."""
+        found: set[str] = set()
+        for server in redis_client.servers_of(self._redis):
+            try:
+                names = server.scan_iter(keyspace.hook_key_pattern(), count=1_000)
+                found |= {keyspace.hook_of_key(key.decode()) for key in names}
+            except redis.RedisError as e:
+                if not redis_client.is_alone(self._redis, e):
+                    raise
+        return found
 
     def forget(self, hook: str) -> bool:
         """Remove all that Redis has of an endpoint. Answers whether there was anything."""

@@ -57,9 +57,10 @@ def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> Strea
     deployment."""
     lanes, shards = deployment.lanes, deployment.settings.shards
     archive_schema.migrate(database)
-    paired = pair_with_redis(lanes, database, shards)
+    paired = pair_with_redis(lanes, database, shards, deployment.host)
     read_pseudonyms(database)
     with database.writing() as connection:
         database.make_positions(connection, EVENTS_SOURCE, shards)
     hash_number = deployment.open_opt_out_list().hash_number
-    return StreamArchiver(lanes, database, shards, paired, hash_number)
+    replicas = deployment.settings.replicas
+    return StreamArchiver(lanes, database, shards, paired, hash_number, deployment.host, replicas)

@@ -38,16 +38,18 @@ def trim_streams(deployment: Deployment) -> None:
     """Take out of the event streams what is not kept there. Nothing, while the server's clock and this machine's differ,
     which the process's heartbeat says in its log."""
     now = redis_client.server_time_ms(deployment.lanes)
-    if not ServerClockJudge().judge(now).hold_deadlines:
+    if not ServerClockJudge(deployment.host).judge(now).hold_deadlines:
         settings = deployment.settings
-        stream_trimming.trim_until_done(deployment.lanes, settings.shards, now, settings.stream_ms)
+        stream_trimming.trim_until_done(
+            deployment.lanes, settings.shards, now, settings.stream_ms, deployment.host
+        )
 
 
 def run_housekeeping(deployment: Deployment) -> None:
     """Delete what was said in sessions whose time has come, the processes that are gone, and what nothing needs any more:
     versions of surveys, and server-side functions of earlier releases. Nothing, while the server's clock and this machine's
     differ: what is deleted by a wrong time is gone."""
-    if ServerClockJudge().judge(redis_client.server_time_ms(deployment.lanes)).hold_deadlines:
+    if ServerClockJudge(deployment.host).judge(redis_client.server_time_ms(deployment.lanes)).hold_deadlines:
         log.warning("nothing is tidied: the clocks of Redis and of this machine differ")
         return
     retention.sweep_hourly(deployment.lanes, deployment.settings.shards, deployment.surveys)

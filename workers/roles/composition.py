@@ -1,6 +1,6 @@
 """Puts together what works on a deployment: one function for each kind of work, which workers and commands share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from config.settings.channels import channel_policies
@@ -16,36 +16,50 @@ from workers.turns.turns import TurnRunner
 
 if TYPE_CHECKING:
     from workers.sending.delivery import DeliveryRunner
+    from workers.sending.http_client import ProviderClient
+    from workers.sending.send_steps import SendSteps
 
 
 def build_turn_runner(deployment: Deployment) -> TurnRunner:
-    """Build what both the rate-limit and the conversation worker run. Raises ConfigError if the list of opt-outs
-    has another key than the settings'."""
+    """Build what both the rate-limit and the conversation worker run, which knows of a step of the server's clock from now
+    on. Raises ConfigError if the list of opt-outs has another key than the settings'."""
+    lanes = deployment.lane_store(deployment.open_opt_out_list())
+    lanes.look_at_clock()
     return TurnRunner(
-        deployment.lane_store(deployment.open_opt_out_list()),
+        lanes,
         deployment.surveys,
         deployment.settings.channels,
         deployment.channel_store(),
         deployment.wakeup_broker(),
         deployment.settings.log_key,
+        deployment.host,
     )
 
 
-def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
-    from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (aiohttp takes 13 MB)
-    from workers.sending.http_client import ProviderClient  # noqa: PLC0415 (as above)
+def build_send_steps(deployment: Deployment, clients: "Mapping[str, ProviderClient]") -> "SendSteps":
+    """Build what every delivery worker does. `clients` are those of the channels' providers, by channel."""
+    from workers.sending.send_steps import SendSteps  # noqa: PLC0415 (aiohttp takes 13 MB)
 
-    settings = deployment.settings
-    clients = {
-        name: ProviderClient(open_provider(settings.provider_settings(name))) for name in settings.channels
-    }
-    return DeliveryRunner(
+    return SendSteps(
         deployment.outbox_store(),
         deployment.channel_store(),
         clients,
         deployment.wakeup_broker(),
-        settings.log_key,
+        deployment.settings.log_key,
+        deployment.host,
     )
+
+
+def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
+    from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (as above)
+    from workers.sending.http_client import ProviderClient  # noqa: PLC0415 (as above)
+
+    settings = deployment.settings
+    clients = {
+        name: ProviderClient(open_provider(settings.provider_settings(name)), host=deployment.host)
+        for name in settings.channels
+    }
+    return DeliveryRunner(build_send_steps(deployment, clients), deployment.wakeup_broker(), deployment.host)
 
 
 def build_alarm_clock(deployment: Deployment) -> AlarmClock:
@@ -54,6 +68,7 @@ def build_alarm_clock(deployment: Deployment) -> AlarmClock:
         deployment.settings.shards,
         deployment.wakeup_broker(),
         deployment.outbox_store(),
+        deployment.host,
     )
 
 
@@ -67,6 +82,7 @@ def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:
         deployment.channel_store(),
         deployment.wakeup_broker(),
         shards=settings.shards,
+        host=deployment.host,
     )
 
 
@@ -87,6 +103,7 @@ def build_dead_letter_replayer(
         settings.shards,
         by=operator,
         options=options,
+        host=deployment.host,
     )
 
 

@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from secrets import token_hex
 from threading import Event
 
 import redis
@@ -16,7 +15,9 @@ from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase
 from config.archive.pseudonyms import Pseudonyms, read_pseudonyms
 from config.settings.config_errors import ConfigError
+from config.store.missing_rights import failure_words
 from config.telemetry import process_registry
+from workers.archiving.archive_loop import StopRequest
 from workers.archiving.deployment_pairing import is_ours
 from workers.hooks.endpoint_client import EndpointClient
 from workers.hooks.event_source import EventSource
@@ -58,13 +59,14 @@ async def tell_until_stopped(
     """Tell endpoints until the process is told to stop; `note_ready` is called once it may begin."""
     settings = deployment.settings
     database = ArchiveDatabase(settings.archive_url)
-    found = await _wait_for_archive(deployment, database, stop)
+    found = await wait_for_archive(deployment, database, stop)
     if found is None:
         return
     source, pseudonyms = found
     await asyncio.to_thread(note_ready)
-    store = HookStore(deployment.lanes, f"{socket.gethostname()}:{os.getpid()}.{token_hex(4)}")
-    async with EndpointClient(allow_private=settings.hooks_allow_private) as client:
+    owner = f"{socket.gethostname()}:{os.getpid()}.{deployment.host.token_hex(4)}"
+    store = HookStore(deployment.lanes, owner)
+    async with EndpointClient(allow_private=settings.hooks_allow_private, host=deployment.host) as client:
         process = HookProcess(
             settings.hooks,
             deployment.lanes,
@@ -74,24 +76,32 @@ async def tell_until_stopped(
             client,
             pseudonyms,
             settings.public_url,
+            deployment.host,
         )
-        failed = ""
-        while not await asyncio.to_thread(stop.wait, RETRY_INTERVAL_S if failed else POLL_INTERVAL_S):
-            try:
-                await process.run_round()
-            except Exception as e:
-                if failed != (failed := type(e).__name__):
-                    trace = None if isinstance(e, redis.RedisError) else e
-                    log.warning(
-                        "no endpoint is looked after; it is tried again", error=failed, exc_info=trace
-                    )
-            else:
-                failed = ""
+        await look_after_endpoints(process, stop)
         await process.stop()
 
 
-async def _wait_for_archive(
-    deployment: Deployment, database: ArchiveDatabase, stop: StopSignal
+async def look_after_endpoints(process: HookProcess, stop: StopRequest) -> None:
+    """Make rounds until the process is told to stop, whatever fails meanwhile."""
+    failed = ""
+    while not await asyncio.to_thread(stop.wait, RETRY_INTERVAL_S if failed else POLL_INTERVAL_S):
+        try:
+            await process.run_round()
+        except Exception as e:
+            if failed != (failed := failure_words(e)):
+                trace = None if isinstance(e, redis.RedisError) else e
+                log.warning("no endpoint is looked after; it is tried again", error=failed, exc_info=trace)
+        else:
+            failed = ""
+
+
+def _event_source(deployment: Deployment, database: ArchiveDatabase) -> EventSource:
+    return EventSource(deployment.lanes, database, deployment.host, deployment.settings.replicas)
+
+
+async def wait_for_archive(
+    deployment: Deployment, database: ArchiveDatabase, stop: StopRequest
 ) -> tuple[EventSource, Pseudonyms | None] | None:
     """What events are made of, once there is an archive, which has the key of the pseudonyms; None if the process is stopped
     meanwhile. Where every endpoint is told numbers, it can do without."""
@@ -101,12 +111,12 @@ async def _wait_for_archive(
         try:
             if await asyncio.to_thread(is_ours, deployment.lanes, database):
                 pseudonyms = await asyncio.to_thread(read_pseudonyms, database)
-                return EventSource(deployment.lanes, database), pseudonyms
+                return _event_source(deployment, database), pseudonyms
             if can_do_without and not await asyncio.to_thread(has_schema, database):
-                return EventSource(deployment.lanes, database), None
+                return _event_source(deployment, database), None
             why = "there is none yet, or it is another deployment's"
         except (redis.RedisError, SQLAlchemyError, ConfigError) as e:
-            why = type(e).__name__
+            why = failure_words(e)
         if not has_said:
             log.warning("endpoints are told nothing before there is the archive", why=why)
             has_said = True

@@ -23,6 +23,7 @@ from config.settings.durability import require_durability
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
+from config.store.missing_rights import failure_words
 from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
@@ -127,7 +128,7 @@ def _wakeup_actor(queue: str, run: WakeupHandler) -> Callable[[list[str]], None]
         except redis.RedisError as e:
             log.warning(
                 "Redis failed; the lanes' alarms will ring again",
-                error=type(e).__name__,
+                error=failure_words(e),
                 senders=len(senders),
             )
         except Exception:

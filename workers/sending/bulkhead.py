@@ -8,7 +8,8 @@ the process from ending.
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Condition, Thread
-from time import monotonic
+
+from config.host import THIS_HOST, Host
 
 SLOTS_PER_CHANNEL = 32
 """Tries under way at once on one channel, in one process."""
@@ -26,10 +27,17 @@ class ChannelBulkhead:
     Only one thread may call `run_in_slot` and `slot_wait_ms`.
     """
 
-    def __init__(self, channel: str, changed: Condition, most: int = SLOTS_PER_CHANNEL) -> None:
+    def __init__(
+        self,
+        channel: str,
+        changed: Condition,
+        most: int = SLOTS_PER_CHANNEL,
+        host: Host = THIS_HOST,
+    ) -> None:
         self._channel = channel
         self._changed = changed
         self._slot_count = most
+        self._host = host
         self._begun_s: list[float] = []
         self._threads = 0
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -59,13 +67,13 @@ class ChannelBulkhead:
         """Free the slot that was taken at `slot_taken_s`."""
         with self._changed:
             self._begun_s.remove(begun_s)
-            self._usual_s += (monotonic() - begun_s - self._usual_s) / 8
+            self._usual_s += (self._host.monotonic_s() - begun_s - self._usual_s) / 8
             self._changed.notify_all()
 
     def slot_wait_ms(self) -> int:
         """In how many ms one more SMS should look for a slot. Each that asks has its turn behind those before it, as fast
         as tries end: so a long queue looks seldom."""
-        now = monotonic()
+        now = self._host.monotonic_s()
         with self._changed:
             longest_s = now - self._begun_s[0] if self._begun_s else 0.0
             self._next_s = max(self._next_s, now) + max(self._usual_s, longest_s) / self._slot_count

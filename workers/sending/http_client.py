@@ -5,12 +5,12 @@ A request of which no byte left has carried nothing; whatever else goes wrong, t
 
 import re
 from collections.abc import Callable, Container, Iterator
-from time import time
 from typing import Any, TypeVar, cast
 
 import requests
 import structlog
 
+from config.host import THIS_HOST, Host
 from engine.model.events import OutboundSms
 from engine.providers import (
     LookupProvider,
@@ -51,7 +51,7 @@ Reading = TypeVar("Reading")
 
 
 def try_deadline(begun_s: float) -> ExchangeDeadline:
-    """The deadline of a send that begins at this moment of time.monotonic."""
+    """The deadline of a send that begins at this moment of the host's monotonic clock."""
     return ExchangeDeadline(begun_s + CONNECT_TIMEOUT_S, begun_s + TRY_TIMEOUT_S)
 
 
@@ -59,9 +59,15 @@ class ProviderClient:
     """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once. `close` ends them.
     `transport` is any adapter of requests that takes an ExchangeDeadline for its `timeout`."""
 
-    def __init__(self, provider: Provider, transport: requests.adapters.BaseAdapter | None = None) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        transport: requests.adapters.BaseAdapter | None = None,
+        host: Host = THIS_HOST,
+    ) -> None:
         self.recourse = provider.recourse
         self._provider = provider
+        self._host = host
         self._transport = transport or DeadlineTransport()
         self._options: Any = requests.Session().merge_environment_settings(provider.url, {}, None, None, None)
         self._post_templates: dict[str, requests.PreparedRequest] = {}
@@ -73,7 +79,9 @@ class ProviderClient:
         """Try once. None: its time was over before the first byte could leave, and nothing was sent."""
         try:
             return self._make_request(
-                self._provider.write_send_request(sms, time()), self._provider.read_send_reply, deadline
+                self._provider.write_send_request(sms, self._host.wall_s()),
+                self._provider.read_send_reply,
+                deadline,
             )
         except TooLateToSendError:
             return None
@@ -92,7 +100,7 @@ class ProviderClient:
         self, sms: OutboundSms, since: float, known: Container[str], answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. The answer
-        is waited for until `answer_by_s` (of time.monotonic). Only if that is the provider's recourse."""
+        is waited for until `answer_by_s` (of the host's monotonic clock). Only if that is the provider's recourse."""
         lister = cast(LookupProvider, self._provider)
 
         def read_listing(status: int, body: bytes) -> SendOutcome | SmsNotFound:

@@ -1,4 +1,4 @@
-"""What follows from a try to send an SMS, or from how it was left? Decided here, without I/O; done by delivery.py.
+"""What follows from a try to send an SMS, or from how it was left? Decided here, without I/O; done by send_steps.py.
 
 A provider may have an SMS though it did not say so: the connection broke, or the worker died. One that knows repeats is
 sent it again under the same id. Any other is asked first, and where that cannot be done either, the SMS is not sent again.
@@ -62,7 +62,7 @@ SPARED_EXTRA_REST_MS = 1_000
 class SendAttempt(msgspec.Struct, frozen=True):
     """A try and how many seconds it took; without an outcome, it was not made. `uncertain`: the provider may have the
     SMS after it. `probe`: its channel's circuit waits for what came of it. `slot_taken_s` is when its slot was taken, of the
-    clock monotonic."""
+    host's monotonic clock."""
 
     lease: OutboxLease
     sms: OutboundSms
@@ -149,11 +149,14 @@ def give_up_untried(reason: DeadLetterReason, why: str) -> SendDecision:
     return SendDecision("done", 0, reason, why=why, dead_letter_reason=reason)
 
 
-def first_tried_s(take: OutboxLease, own_now_s: float) -> float:
-    """Return when an SMS was first tried, in seconds since 1970, by the server's clock or by ours, whichever says earlier: a
-    provider dates what it has by a clock of its own, and the server's may be ahead. One that was never tried may be in a
-    webhook's answer."""
-    first_ms = take.first_attempt_ms or take.now - REPEATABLE_FOR_MS
+def first_tried_s(take: OutboxLease, sms: OutboundSms, own_now_s: float) -> float:
+    """Return when an SMS may first have been tried, in seconds since 1970, by the server's clock or by ours, whichever says
+    earlier: a provider dates what it has by a clock of its own, and the server's may be ahead. Nobody knows when of one that
+    is marked: it may be in a webhook's answer, or its try is lost; nor of one that was tried while the server's clock was
+    ahead, and is in the future now."""
+    longest_ago_ms = take.now - REPEATABLE_FOR_MS
+    known = take.first_attempt_ms and not sms.uncertain and take.first_attempt_ms <= take.now
+    first_ms = take.first_attempt_ms if known else longest_ago_ms
     return min(first_ms / 1000, own_now_s - max(0, take.now - first_ms) / 1000)
 
 

@@ -5,6 +5,7 @@ were known of a person who is erased, are here: keyed hashes by time, in a key t
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import redis
@@ -24,31 +25,29 @@ def pack_events(optouts: OptOutList, sender: str, events: Mapping[str, int]) -> 
 
 def find_repeats(
     client: redis.Redis, shards: int, optouts: OptOutList, mail: Sequence[tuple[str, Sequence[bytes]]]
-) -> list[frozenset[str]]:
-    """Of each (sender, entries of the mailbox), the ids of events that are remembered here: they were applied before."""
+) -> list[frozenset[str] | None]:
+    """Of each (sender, entries of the mailbox), the ids of events that are remembered here: they were applied before. None if the
+    sender's server is away, while others of a cluster are not."""
     asked = [(sender, event_ids(entries)) for sender, entries in mail]
     looked_up = [(sender, events) for sender, events in asked if events]
-    answers = iter(
-        redis_client.run_commands(
-            client,
-            [
-                (
-                    "ZMSCORE",
-                    keyspace.applied_events_key(
-                        keyspace.shard_of(sender, shards), optouts.hash_number(sender)
-                    ),
-                    *(optouts.hash_event(sender, event) for event in events),
-                )
-                for sender, events in looked_up
-            ],
+    commands = [
+        (
+            "ZMSCORE",
+            keyspace.applied_events_key(keyspace.shard_of(sender, shards), optouts.hash_number(sender)),
+            *(optouts.hash_event(sender, event) for event in events),
         )
-    )
-    return [
-        frozenset(
-            event for event, at in zip(events, next(answers) if events else (), strict=True) if at is not None
-        )
-        for _, events in asked
+        for sender, events in looked_up
     ]
+    found = redis_client.try_commands(client, commands) if commands else []
+    redis_client.raise_refusals(found)
+    answers = iter(found)
+    return [_remembered(events, next(answers) if events else ()) for _, events in asked]
+
+
+def _remembered(events: Sequence[str], answer: Any) -> frozenset[str] | None:
+    if isinstance(answer, Exception):
+        return None
+    return frozenset(event for event, at in zip(events, answer, strict=True) if at is not None)
 
 
 def event_ids(entries: Sequence[bytes]) -> list[str]:

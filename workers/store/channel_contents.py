@@ -36,10 +36,12 @@ class ChannelLeftovers(msgspec.Struct):
     sms: int = 0
 
 
-def count_waiting_sms(client: redis.Redis, shards: int, max_alarms: int | None = None) -> Counter[str]:
-    """Count the SMS in outboxes by channel: in all, or in those with the `max_alarms` nearest alarms."""
+def count_waiting_sms(
+    client: redis.Redis, shards: Collection[int], max_alarms: int | None = None
+) -> Counter[str]:
+    """Count the SMS in outboxes of these shards by channel: in all, or in those with the `max_alarms` nearest alarms."""
     found: Counter[str] = Counter()
-    for k in range(shards):
+    for k in shards:
         for page in _pages(
             _senders_with_alarm(client, keyspace.outbox_alarms_key(k), _share(max_alarms, shards))
         ):
@@ -50,9 +52,12 @@ def count_waiting_sms(client: redis.Redis, shards: int, max_alarms: int | None =
 
 
 def count_leftovers(
-    client: redis.Redis, shards: int, configured: Collection[str], max_alarms: int | None = None
+    client: redis.Redis,
+    shards: Collection[int],
+    configured: Collection[str],
+    max_alarms: int | None = None,
 ) -> dict[str, ChannelLeftovers]:
-    """Count what is left on channels other than `configured`, by channel. Of lanes and outboxes, only those with the
+    """Count what is left in these shards on channels other than `configured`, by channel. Of lanes and outboxes, only those with the
     `max_alarms` nearest alarms are looked at, if that is said."""
     found: dict[str, ChannelLeftovers] = {}
 
@@ -62,7 +67,7 @@ def count_leftovers(
     for channel, sms in count_waiting_sms(client, shards, max_alarms).items():
         if left := of_removed(channel):
             left.sms += sms
-    for k in range(shards):
+    for k in shards:
         if _holds_for_others(client, k, configured):
             for held in _held_invitations(client, k):
                 if left := of_removed(held.event.channel):
@@ -152,9 +157,9 @@ def _senders_with_alarm(client: redis.Redis, alarms: str, most: int | None) -> I
     yield from (sender.decode() for sender in senders)
 
 
-def _share(max_alarms: int | None, shards: int) -> int | None:
+def _share(max_alarms: int | None, shards: Collection[int]) -> int | None:
     """Return how many alarms of one shard may be looked at."""
-    return None if max_alarms is None else max(1, max_alarms // shards)
+    return None if max_alarms is None else max(1, max_alarms // max(1, len(shards)))
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

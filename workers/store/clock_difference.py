@@ -6,11 +6,9 @@ clock was set: they agreed before, and by a clock that nobody sets this machine'
 come by this machine's.
 """
 
-import time
-from collections.abc import Callable
-
 import msgspec
 
+from config.host import THIS_HOST, Host
 from engine.model.events import Mail
 
 MAX_DIFFERENCE_MS = 30_000
@@ -35,29 +33,29 @@ class ClockVerdict(msgspec.Struct, frozen=True):
 AGREED = ClockVerdict()
 
 
-def own_time_ms() -> int:
-    """Return this machine's time."""
-    return time.time_ns() // 1_000_000
-
-
 class ServerClockJudge:
     """Compares the server's clock with this machine's. Several threads may use it."""
 
-    def __init__(
-        self, own_ms: Callable[[], int] = own_time_ms, seconds: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._own_ms = own_ms
-        self._seconds = seconds
+    def __init__(self, host: Host = THIS_HOST) -> None:
+        self._host = host
         self._agreed: tuple[int, float] | None = None
 
-    def judge(self, server_ms: int) -> ClockVerdict:
-        """Say what to make of what the server's clock said just now."""
-        own_ms, seconds = self._own_ms(), self._seconds()
-        if abs(own_ms - server_ms) <= MAX_DIFFERENCE_MS:
+    def asked_at_s(self) -> float:
+        """Call it before the server is asked."""
+        return self._host.monotonic_s()
+
+    def judge(self, server_ms: int, asked_s: float | None = None) -> ClockVerdict:
+        """Say what to make of what the server's clock said: just now, or since `asked_s`. However long an answer takes, or whoever
+        reads it stands still, that is no difference."""
+        own_ms, seconds = self._host.wall_ms(), self._host.monotonic_s()
+        waited_ms = 0 if asked_s is None else round((seconds - asked_s) * 1_000)
+        if -MAX_DIFFERENCE_MS <= own_ms - server_ms <= waited_ms + MAX_DIFFERENCE_MS:
             self._agreed = (own_ms, seconds)
             return AGREED
         if self._agreed is None:
             return ClockVerdict(hold_deadlines=True)
         agreed_ms, then = self._agreed
         went_on = abs(agreed_ms + (seconds - then) * 1_000 - own_ms) <= MAX_DIFFERENCE_MS
-        return ClockVerdict(hold_deadlines=True, correction_ms=own_ms - server_ms if went_on else 0)
+        return ClockVerdict(
+            hold_deadlines=True, correction_ms=own_ms - waited_ms - server_ms if went_on else 0
+        )

@@ -3,10 +3,14 @@ stores on them. How a store is put together is said here and nowhere else; what 
 workers/roles/composition.py.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import redis
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
+from config.store import redis_client
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
 from workers.store.channel_state import ChannelStore
@@ -17,18 +21,21 @@ from workers.store.outboxes import OutboxStore
 
 class Deployment(msgspec.Struct, frozen=True):
     """`lanes` and `broker` are clients of the Redis of the lanes and of that of the wake-ups. `surveys` are those that run
-    here; a command that needs none, or takes versions from Redis as it comes to them, begins with an empty registry."""
+    here; a command that needs none, or takes versions from Redis as it comes to them, begins with an empty registry. All
+    that works on it asks `host` for the time. `history` is which history of changes the lanes' server had when a command
+    connected that is to know that replicas have what it did."""
 
     settings: Settings
     lanes: redis.Redis
     broker: redis.Redis
     surveys: SurveyRegistry = msgspec.field(default_factory=SurveyRegistry)
+    host: Host = THIS_HOST
+    history: str = ""
 
     @property
     def distinct_servers(self) -> list[redis.Redis]:
         """Both servers, or the one that they are."""
-        same = _server_address(self.lanes) == _server_address(self.broker)
-        return [self.broker] if same else [self.broker, self.lanes]
+        return [self.broker] if _are_same(self.lanes, self.broker) else [self.broker, self.lanes]
 
     def lane_store(self, optouts: OptOutList) -> LaneStore:
         settings = self.settings
@@ -39,6 +46,7 @@ class Deployment(msgspec.Struct, frozen=True):
             longest_stream_ms=settings.longest_stream_ms,
             repeat_ms=settings.repeat_ms,
             channels=settings.channels,
+            host=self.host,
         )
 
     def outbox_store(self) -> OutboxStore:
@@ -49,6 +57,8 @@ class Deployment(msgspec.Struct, frozen=True):
             settings.shards,
             longest_pause_ms=round(max(pauses_s, default=0) * 1_000),
             channels=settings.channels,
+            host=self.host,
+            replicas=settings.replicas,
         )
 
     def channel_store(self) -> ChannelStore:
@@ -59,15 +69,25 @@ class Deployment(msgspec.Struct, frozen=True):
 
     def open_opt_out_list(self) -> OptOutList:
         """The list of opt-outs, made if there is none. Raises ConfigError if its key is another than the settings'."""
-        return open_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key)
+        return open_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key, self.host)
 
     def find_opt_out_list(self) -> OptOutList | None:
         """The same, but None if there is none."""
-        return find_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key)
+        return find_opt_out_list(self.lanes, self.settings.shards, self.settings.optout_key, self.host)
+
+
+def _are_same(one: redis.Redis, other: redis.Redis) -> bool:
+    if redis_client.is_cluster(one) and redis_client.is_cluster(other):
+        return not redis_client.seeds_of(one).isdisjoint(redis_client.seeds_of(other))
+    return _server_address(one) == _server_address(other)
 
 
 _SERVER_ADDRESS_FIELDS = ("host", "port", "path", "db")
 
 
-def _server_address(client: redis.Redis) -> list[object]:
-    return [client.connection_pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS]
+def _server_address(client: redis.Redis) -> Sequence[object]:
+    if redis_client.is_cluster(client):
+        return sorted(redis_client.seeds_of(client))
+    pool = client.connection_pool
+    named = (getattr(pool, "service_name", None), str(getattr(pool, "sentinel_manager", None)))
+    return [*named, *(pool.connection_kwargs.get(each) for each in _SERVER_ADDRESS_FIELDS)]

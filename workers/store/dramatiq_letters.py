@@ -8,13 +8,13 @@ been there for a week.
 """
 
 import json
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import redis
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
 from config.store.server_functions import ResolveDramatiqLetter
@@ -52,7 +52,9 @@ class DramatiqLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan_letters(client: redis.Redis) -> Iterator[DramatiqLetter]:
-    """Every message that Dramatiq has given up on this server, oldest first in each queue."""
+    """Every message that Dramatiq has given up on this server, oldest first in each queue; none of a cluster."""
+    if redis_client.is_cluster(client):
+        return
     names = {
         name.decode()
         for name in client.scan_iter("*" + _DEAD_QUEUE_SUFFIX, count=DRAMATIQ_SCAN_COUNT, _type="zset")
@@ -78,11 +80,11 @@ def find_by_id(client: redis.Redis, identity: str) -> DramatiqLetter | None:
     return None if at is None else _decode_message(key, message_id, round(float(at)), message or b"")
 
 
-def requeue(client: redis.Redis, letter: DramatiqLetter, by: str) -> bool:
+def requeue(client: redis.Redis, letter: DramatiqLetter, by: str, host: Host = THIS_HOST) -> bool:
     """Put it back into its queue; False if it is not there any more. Raises ValueError if it cannot be read."""
     if not letter.readable:
         raise ValueError("the message is not JSON, as Dramatiq's are unless it is told otherwise")
-    new_id = f"replay-{secrets.token_hex(16)}"
+    new_id = f"replay-{host.token_hex(16)}"
     message = _renewed_message(letter, new_id, redis_client.server_time_ms(client))
     return _take_from_dead_queue(client, letter, by, "requeued", new_id, message)
 

@@ -7,11 +7,13 @@ uncertain, so that its provider's recourse decides what is next; what rested, or
 Claims of before are void, and what is decided from mail and deadlines of before is uncertain, as it may have been decided
 before. A server that was started again with all that it had acknowledged has lost nothing.
 
+A shard that a cluster has moved to another server has lost nothing either.
+
 What this cannot know: a pause that an operator ended in the lost moment; a former primary that goes on beside the new one;
 a disk that is put back to what it was under a server that writes at once, unless whoever looks had a token of it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import redis
@@ -43,23 +45,37 @@ class FailoverGuard:
         self._channels = channels
         self._newest_fences: dict[int, int] = {}
 
-    def run_commands(self, shards: Iterable[int], commands: Sequence[Command]) -> list[Any]:
-        """Return the answers to `commands`, one for each of `shards`. Raises the first error among them."""
-        answers = redis_client.try_commands(self._redis, commands)
+    def run_commands(
+        self, shards: Iterable[int], commands: Sequence[Command], *, replicas: int = 0
+    ) -> list[Any]:
+        """Return the answers to `commands`, one for each of `shards`: in the place of one that so many replicas have not,
+        NotReplicatedError, and in that of a shard whose server is away, while others of a cluster are not, its error. Raises
+        the first error else, and if there is no answer."""
+        answers = redis_client.try_commands(self._redis, commands, replicas=replicas)
         for _ in range(ADMISSION_ATTEMPTS):
             refused = [at for at, answer in enumerate(answers) if _is_unknown_server(answer)]
             if not refused:
                 break
             of = list(shards)
-            for at in refused:
-                self._admit_server(of[at])
-            again = redis_client.try_commands(self._redis, [commands[at] for at in refused])
-            for at, answer in zip(refused, again, strict=True):
+            admitted = [at for at in refused if self._is_admitted(of[at], answers, at)]
+            again = redis_client.try_commands(
+                self._redis, [commands[at] for at in admitted], replicas=replicas
+            )
+            for at, answer in zip(admitted, again, strict=True):
                 answers[at] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        redis_client.raise_refusals(answers)
         return answers
+
+    def _is_admitted(self, k: int, answers: list[Any], at: int) -> bool:
+        """Look at a shard, unless its server is away by now, which is then its answer."""
+        try:
+            self._admit_server(k)
+        except redis.RedisError as e:
+            if len(answers) == 1 or not redis_client.is_away(e):
+                raise
+            answers[at] = e
+            return False
+        return True
 
     def remember_fences(self, k: int, answers: Iterable[Any]) -> None:
         """Remember the newest fencing token among answers for shard `k`, each of which begins with one if it is a list."""
@@ -73,9 +89,16 @@ class FailoverGuard:
         newcomer, came_by = found.get(b"newcomer"), found.get(b"came_by")
         if not newcomer:
             return
-        lost = came_by == b"promoted" or not self._writes_at_once() or self._has_fewer_fences(k)
+        lost = not self._was_moved(k, found.get(b"node", b"")) and (
+            came_by == b"promoted" or not self._writes_at_once(k) or self._has_fewer_fences(k)
+        )
         marked = self._mark_lost_tries(k) if lost else 0
-        call = AdmitServer(server=keyspace.server_key(k), newcomer=newcomer.decode(), lost=1 if lost else 0)
+        call = AdmitServer(
+            server=keyspace.server_key(k),
+            fence=keyspace.fence_key(k),
+            newcomer=newcomer.decode(),
+            lost=1 if lost else 0,
+        )
         if redis_client.run_command(self._redis, function_call(call)) and lost:
             log.warning(
                 "the server may have lost what was done last",
@@ -89,10 +112,23 @@ class FailoverGuard:
         known: bytes | None = redis_client.run_command(self._redis, ("GET", keyspace.fence_key(k)))
         return self._newest_fences.get(k, 0) > int(known or 0)
 
-    def _writes_at_once(self) -> bool:
+    def _was_moved(self, k: int, former: bytes) -> bool:
+        """Whether a cluster has moved the shard, with all that it has, from its `former` node: which is there, and nobody has taken
+        its place."""
+        if not former:
+            return False
+        server = redis_client.server_of(self._redis, keyspace.server_key(k))
+        nodes: Mapping[str, Any] = redis_client.run_command(server, ("CLUSTER NODES",))
+        flags = {each["node_id"]: each["flags"].split(",") for each in nodes.values()}
+        now_here = next((node for node, said in flags.items() if "myself" in said), "")
+        said = flags.get(former.decode(), [])
+        return former.decode() != now_here and "master" in said and not {"fail", "fail?"} & {*said}
+
+    def _writes_at_once(self, k: int) -> bool:
         """Whether the server is set so that it has all that it acknowledged, however it ended. One that does not say is not."""
         try:
-            return self._redis.config_get(*WRITES_AT_ONCE) == WRITES_AT_ONCE
+            server = redis_client.server_of(self._redis, keyspace.server_key(k))
+            return server.config_get(*WRITES_AT_ONCE) == WRITES_AT_ONCE
         except redis.ResponseError:
             return False
 

@@ -4,7 +4,6 @@ Many lanes travel in one round trip. `_commit_command` packs what a turn came to
 its mail stay opaque bytes here.
 """
 
-import secrets
 from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -14,8 +13,10 @@ import msgspec
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client, stored_values
 from config.store.function_calls import Command, function_call
+from config.store.missing_rights import explain_refusal
 from config.store.server_functions import (
     AddedDeadLetter,
     ChangedOptOut,
@@ -38,7 +39,7 @@ from workers.store import applied_events
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
 from workers.store.failovers import FailoverGuard
-from workers.store.optouts import OptOutList, decode_opt_out_times
+from workers.store.optouts import OptOutList, OptOutsByChannel, decode_opt_outs
 from workers.store.session_records import group_by_session
 
 log = structlog.get_logger()
@@ -62,10 +63,10 @@ class LaneClaim(msgspec.Struct, frozen=True):
     """A lane that is ours until the lease ends: its state as stored, and its oldest mail.
 
     `attempts` counts this claim and those before it that were never committed, which were made at `earlier_claims_ms`;
-    `now` is the server's time in ms. `opted_out` is what the list of opt-outs says of someone who has no state: channel ->
-    since when (ms). Events that were applied before `forget_before` (ms) need not be remembered any more; `repeated` are
-    those in the mail, by id, that were applied before, though the state may not remember them. `loss_possible`: a server
-    that has lost its tail may have applied the mail before, so that SMS which are decided now may have left.
+    `now` is the server's time in ms. `opted_out` is what the list of opt-outs says, which the state may not know. Events that
+    were applied before `forget_before` (ms) need not be remembered any more; `repeated` are those in the mail, by id, that
+    were applied before, though the state may not remember them. `loss_possible`: a server that has lost its tail may have
+    applied the mail before, so that SMS which are decided now may have left.
     """
 
     sender: str
@@ -74,7 +75,7 @@ class LaneClaim(msgspec.Struct, frozen=True):
     now: int
     state: bytes
     mail: list[bytes]
-    opted_out: dict[str, int] = {}
+    opted_out: OptOutsByChannel = {}
     earlier_claims_ms: Sequence[int] = ()
     forget_before: int = 0
     repeated: frozenset[str] = frozenset()
@@ -84,7 +85,7 @@ class LaneClaim(msgspec.Struct, frozen=True):
 
 class ReplayClaim(msgspec.Struct, frozen=True):
     """A lane claimed to replay one of its dead letters. Fields as in LaneClaim, except: `mail` is only inspected and
-    stays in the mailbox, and `opted_out` is the list's entry even if the lane has state."""
+    stays in the mailbox."""
 
     sender: str
     fence: int
@@ -92,7 +93,7 @@ class ReplayClaim(msgspec.Struct, frozen=True):
     state: bytes
     letter: bytes
     mail: list[bytes]
-    opted_out: dict[str, int] = {}
+    opted_out: OptOutsByChannel = {}
     clock: ClockVerdict = AGREED
 
 
@@ -126,18 +127,20 @@ class DeadLetterResolution(msgspec.Struct, frozen=True):
 
 class LaneDraft(msgspec.Struct, kw_only=True):
     """What a claimed lane is to become, in one commit, all of it or nothing: its `state`, and the `effects` of the turn.
-    `dead_letters` are added; nothing is committed unless each letter of `resolutions` is still there, which goes."""
+    `dead_letters` are added; nothing is committed unless each letter of `resolutions` is still there, which goes. A lane that is
+    `given_back` stays what it is, and its mail waits for the next claim."""
 
     claim: LaneClaim
     state: bytes
     effects: Effects = msgspec.field(default_factory=Effects)
     dead_letters: list[DeadLetter] = []
     resolutions: list[DeadLetterResolution] = []
+    given_back: bool = False
 
     @property
     def applied(self) -> int:
         """How many entries leave the mailbox: those claimed. The event of a dead letter is in no mailbox."""
-        return 0 if self.resolutions else len(self.claim.mail)
+        return 0 if self.resolutions or self.given_back else len(self.claim.mail)
 
     @property
     def has_rare_effects(self) -> bool:
@@ -161,7 +164,8 @@ class LaneDraft(msgspec.Struct, kw_only=True):
 
 
 class CommitResult(msgspec.Struct, frozen=True):
-    """The answer to a commit. If not `succeeded`, another had claimed the lane, and nothing has changed.
+    """The answer to a commit. If not `succeeded`, another had claimed the lane, and nothing has changed; if `unknown`, nobody
+    has said whether it did.
 
     `wake_queues` are those that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker.
     """
@@ -170,6 +174,7 @@ class CommitResult(msgspec.Struct, frozen=True):
     succeeded: bool
     wake_queues: Sequence[str] = ()
     wake_delivery: bool = False
+    unknown: bool = False
 
 
 class LaneStore:
@@ -185,6 +190,7 @@ class LaneStore:
         repeat_ms: int = stored_values.REPEAT_MS,
         longest_stream_ms: int = keyspace.UNARCHIVED_STREAM_MS,
         channels: Collection[str] = (),
+        host: Host = THIS_HOST,
     ) -> None:
         self.client = client
         self._failovers = FailoverGuard(client, channels)
@@ -193,10 +199,18 @@ class LaneStore:
         self._longest_stream_ms = longest_stream_ms
         self._lease_ms = lease_ms
         self._repeat_ms = repeat_ms
-        self._clock = ServerClockJudge()
+        self._clock = ServerClockJudge(host)
+        self._token_hex = host.token_hex
+
+    def look_at_clock(self) -> None:
+        """Compare the server's clock with this machine's: from now on a step of the server's is known for one. Raises
+        RedisError."""
+        asked_s = self._clock.asked_at_s()
+        self._clock.judge(redis_client.server_time_ms(self.client), asked_s)
 
     def claim(self, queue: str, senders: Sequence[str]) -> ClaimResult:
-        """Claim what can be claimed of these lanes, each with its oldest mail for `queue`."""
+        """Claim what can be claimed of these lanes, each with its oldest mail for `queue`. Those whose server is away, while
+        others of a cluster are not, are left to their alarms."""
         return self._claim_lanes(queue, senders, suspects=False)
 
     def claim_suspect(self, queue: str, sender: str) -> ClaimResult:
@@ -204,8 +218,9 @@ class LaneStore:
         return self._claim_lanes(queue, [sender], suspects=True)
 
     def _claim_lanes(self, queue: str, senders: Sequence[str], *, suspects: bool) -> ClaimResult:
-        owner = secrets.token_hex(8)
+        owner = self._token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
+        asked_s = self._clock.asked_at_s()
         answers = self._failovers.run_commands(
             groups,
             [
@@ -226,22 +241,24 @@ class LaneStore:
                 for k, group in groups.items()
             ],
         )
-        for k, of_shard in zip(groups, answers, strict=True):
-            self._failovers.remember_fences(k, of_shard)
         claims = ClaimResult()
         with_older_events: list[LaneClaim] = []
-        for sender, answer in zip(
-            chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True
-        ):
-            claim = self._add_claim_answer(claims, sender, answer)
-            if claim is not None:
-                with_older_events.append(claim)
+        for (k, group), of_shard in zip(groups.items(), answers, strict=True):
+            if isinstance(of_shard, Exception):
+                continue
+            self._failovers.remember_fences(k, of_shard)
+            for sender, answer in zip(group, of_shard, strict=True):
+                claim = self._add_claim_answer(claims, sender, answer, asked_s)
+                if claim is not None:
+                    with_older_events.append(claim)
         if with_older_events:
             claims.claimed += self.mark_repeats(with_older_events)
         faults.reach("after_claim")
         return claims
 
-    def _add_claim_answer(self, claims: ClaimResult, sender: str, answer: Any) -> LaneClaim | None:
+    def _add_claim_answer(
+        self, claims: ClaimResult, sender: str, answer: Any, asked_s: float
+    ) -> LaneClaim | None:
         """Add the server's answer for one lane to `claims`, or return the claim if its mail may be known. A lane whose opt-out
         entry cannot be read is not claimed: its lease runs out, and after MAX_CLAIM_ATTEMPTS it is given up like any lane
         that fails."""
@@ -253,9 +270,10 @@ class LaneStore:
             case 3:
                 claims.suspects.append(sender)
             case [fence, attempts, now, state, opt_outs, before, older_events, loss_possible, *mail]:
-                known = decode_opt_out_times(opt_outs) if opt_outs else {}
+                known = decode_opt_outs(opt_outs) if opt_outs else {}
                 if known is None:
                     return None
+                clock = self._clock.judge(now, asked_s)
                 claim = LaneClaim(
                     sender,
                     fence,
@@ -265,8 +283,8 @@ class LaneStore:
                     mail,
                     known,
                     _parse_claim_times(before),
-                    now - self._repeat_ms,
-                    clock=self._clock.judge(now),
+                    self._forget_before(now, clock),
+                    clock=clock,
                     loss_possible=bool(loss_possible),
                 )
                 if older_events:
@@ -274,14 +292,20 @@ class LaneStore:
                 claims.claimed.append(claim)
         return None
 
+    def _forget_before(self, now: int, clock: ClockVerdict) -> int:
+        """Return before when (ms) an applied event is forgotten: none while a clock is wrong, which may be ahead by days."""
+        return 0 if clock.hold_deadlines else now - self._repeat_ms
+
     def mark_repeats(self, claims: Sequence[LaneClaim]) -> list[LaneClaim]:
-        """Look up which of the mail was applied before, though no lane's state says so."""
+        """Look up which of the mail was applied before, though no lane's state says so. A claim is left out, and its lease runs
+        out, whose server has gone away meanwhile."""
         found = applied_events.find_repeats(
             self.client, self._shards, self._optouts, [(each.sender, each.mail) for each in claims]
         )
         return [
             msgspec.structs.replace(claim, repeated=repeated) if repeated else claim
             for claim, repeated in zip(claims, found, strict=True)
+            if repeated is not None
         ]
 
     def _claimed_lane(self, k: int, sender: str) -> ClaimedLane:
@@ -301,6 +325,7 @@ class LaneStore:
         """Claim lanes for these (sender, id) dead letters, one a sender. Answers in their order."""
         faults.reach("before_reopen")
         groups = keyspace.group_by_shard(letters, itemgetter(0), self._shards)
+        asked_s = self._clock.asked_at_s()
         answers = redis_client.run_commands(
             self.client,
             [
@@ -322,7 +347,8 @@ class LaneStore:
         faults.reach("after_reopen")
         in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
         reopened = {
-            sender: _parse_replay_claim(sender, answer, self._clock) for (sender, _), answer in in_groups
+            sender: _parse_replay_claim(sender, answer, self._clock, asked_s)
+            for (sender, _), answer in in_groups
         }
         return [reopened[sender] for sender, _ in letters]
 
@@ -363,23 +389,28 @@ class LaneStore:
                 by=each.by,
                 outcome=each.outcome,
                 letter=each.letter,
-                call=secrets.token_hex(8),
+                call=self._token_hex(8),
             )
         )
 
     def commit(self, drafts: Sequence[LaneDraft]) -> list[CommitResult]:
-        """Commit each lane, all of its draft or nothing of it. Answers in the order of the drafts."""
+        """Commit each lane, all of its draft or nothing of it. Answers in the order of the drafts, `unknown` for those whose server
+        is away, while others of a cluster are not."""
         faults.reach("before_commit")
         groups = keyspace.group_by_shard(drafts, _sender_of, self._shards)
         answers = self._failovers.run_commands(
             groups, [self._commit_command(k, group) for k, group in groups.items()]
         )
         faults.reach("after_commit")
-        in_groups = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
-        committed = {
-            draft.claim.sender: _parse_commit_result(draft.claim.sender, answer)
-            for draft, answer in in_groups
-        }
+        committed: dict[str, CommitResult] = {}
+        for group, of_shard in zip(groups.values(), answers, strict=True):
+            for at, draft in enumerate(group):
+                sender = draft.claim.sender
+                committed[sender] = (
+                    CommitResult(sender, succeeded=False, unknown=True)
+                    if isinstance(of_shard, Exception)
+                    else _parse_commit_result(sender, of_shard[at])
+                )
         return [committed[draft.claim.sender] for draft in drafts]
 
     def _commit_command(self, k: int, drafts: Sequence[LaneDraft]) -> Command:
@@ -486,17 +517,17 @@ def _parse_claim_times(before: bytes) -> Sequence[int]:
 
 
 def _parse_replay_claim(
-    sender: str, answer: Any, clock: ServerClockJudge
+    sender: str, answer: Any, clock: ServerClockJudge, asked_s: float
 ) -> ReplayClaim | Literal["gone", "held"]:
     """One of whose opt-outs nothing can be read is taken for one who is held."""
     match answer:
         case 0:
             return "gone"
         case [fence, now, state, opt_outs, letter, *mail]:
-            known = decode_opt_out_times(opt_outs) if opt_outs else {}
+            known = decode_opt_outs(opt_outs) if opt_outs else {}
             if known is None:
                 return "held"
-            return ReplayClaim(sender, fence, now, state, letter, mail, known, clock.judge(now))
+            return ReplayClaim(sender, fence, now, state, letter, mail, known, clock.judge(now, asked_s))
         case _:
             return "held"
 
@@ -507,7 +538,10 @@ def _ms_or_unchanged(ms: int | None) -> int | Literal["-"]:
 
 def _parse_commit_result(sender: str, answer: list[Any] | redis.ResponseError) -> CommitResult:
     if isinstance(answer, redis.ResponseError):
-        log.error("a lane cannot be committed; it is tried again when its lease ends", error=str(answer))
+        log.error(
+            "a lane cannot be committed; it is tried again when its lease ends",
+            error=str(explain_refusal(answer)),
+        )
         return CommitResult(sender, succeeded=False)
     if not answer[0]:
         return CommitResult(sender, succeeded=False)

@@ -6,7 +6,6 @@ list says. The key is PARLEY_OPTOUT_KEY, or made once and kept in Redis; a proce
 who opted out, so it does not start.
 """
 
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
@@ -15,6 +14,7 @@ import msgspec
 import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.settings.settings import ConfigError
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command, accept_commands, function_call
@@ -54,10 +54,11 @@ class OptOutEntry(msgspec.Struct, frozen=True):
 class OptOutList:
     """The list in one Redis, read and written with its key."""
 
-    def __init__(self, client: redis.Redis, shards: int, key: bytes) -> None:
+    def __init__(self, client: redis.Redis, shards: int, key: bytes, host: Host = THIS_HOST) -> None:
         self._redis = client
         self._shards = shards
         self._key = key
+        self._token_hex = host.token_hex
         self._number = blake2b(digest_size=16, key=key, person=b"parley number")
         self._event = blake2b(digest_size=8, key=key, person=b"parley event")
 
@@ -84,7 +85,8 @@ class OptOutList:
         return _decode_opt_outs(entry) if entry else {}
 
     def entries(self) -> Iterator[OptOutEntry]:
-        """The whole list."""
+        """The whole list. Where lanes were divided anew (`parley reshard`), each part of a shard has what the shard had, of which
+        that in the person's own shard counts."""
         for k in range(self._shards):
             for field, entry in self._redis.hscan_iter(keyspace.optouts_key(k), count=OPT_OUT_SCAN_COUNT):
                 for channel, (at, source) in _decode_opt_outs(entry).items():
@@ -92,7 +94,7 @@ class OptOutList:
 
     def add_opt_outs(self, people: Sequence[tuple[str, str]], source: str) -> int:
         """Opt these (sender, channel) out, as of now; answers how many were not yet. Open sessions end."""
-        run = secrets.token_hex(8)
+        run = self._token_hex(8)
         commands = []
         for k, group in keyspace.group_by_shard(people, lambda each: each[0], self._shards).items():
             opt_outs = [
@@ -120,14 +122,15 @@ class OptOutList:
 
     def opt_out_lanes(self, entries: Iterable[OptOutEntry]) -> int:
         """Opt out the lanes of those of these people who have one; answers how many."""
-        run = secrets.token_hex(8)
+        run = self._token_hex(8)
         by_hash: dict[str, list[OptOutEntry]] = {}
         for entry in entries:
             by_hash.setdefault(entry.hash, []).append(entry)
         told = 0
         for name in self._redis.scan_iter(keyspace.lane_key_pattern(), count=OPT_OUT_SCAN_COUNT):
             sender = keyspace.sender_of_key(name.decode())
-            for entry in by_hash.get(self.hash_number(sender), ()):
+            mine = keyspace.shard_of(sender, self._shards)
+            for entry in (each for each in by_hash.get(self.hash_number(sender), ()) if each.shard == mine):
                 stop = encode_event(_stop_event(run, sender, entry.channel, entry.source))
                 commands, _ = accept_commands(self._shards, [(sender, False, stop)], ages_ms=[0])
                 redis_client.run_commands(self._redis, commands)
@@ -142,7 +145,7 @@ class OptOutList:
             stored = redis_client.run_command(self._redis, ("GET", keyspace.lane_key(k, sender))) or b""
             amended, released = _without_opt_outs(stored, channels)
             now = redis_client.server_time_ms(self._redis)
-            records = [PersonOptedIn(now, channel, secrets.token_hex(8)) for channel in released]
+            records = [PersonOptedIn(now, channel, self._token_hex(8)) for channel in released]
             known: int = redis_client.run_command(
                 self._redis,
                 function_call(
@@ -168,11 +171,11 @@ class OptOutList:
 _REMOVE_ATTEMPTS = 50
 
 
-def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList:
+def open_opt_out_list(client: redis.Redis, shards: int, secret: str, host: Host = THIS_HOST) -> OptOutList:
     """The list, with `secret` for its key or else the one that is kept in Redis. Raises ConfigError."""
     if not secret:
-        secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, secrets.token_hex(32))
-    optouts = _list_with_secret(client, shards, secret)
+        secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, host.token_hex(32))
+    optouts = _list_with_secret(client, shards, secret, host)
     if (
         _get_or_set(client, keyspace.OPTOUT_SECRET_CHECK_KEY, optouts.key_fingerprint)
         != optouts.key_fingerprint
@@ -182,31 +185,32 @@ def open_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutLi
 
 
 def _get_or_set(client: redis.Redis, name: str, mine: str) -> str:
-    """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing."""
-    kept: bytes | None = redis_client.run_command(client, ("GET", name))
-    if kept is None:
+    """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing. Read last: what is
+    not there has been lost by a failover since it was put there."""
+    while (kept := redis_client.run_command(client, ("GET", name))) is None:
         client.set(name, mine, nx=True)
-        kept = redis_client.run_command(client, ("GET", name))
-    return (kept or b"").decode()
+    found: bytes = kept
+    return found.decode()
 
 
-def find_opt_out_list(client: redis.Redis, shards: int, secret: str) -> OptOutList | None:
+def find_opt_out_list(
+    client: redis.Redis, shards: int, secret: str, host: Host = THIS_HOST
+) -> OptOutList | None:
     """The same for whoever only looks: nothing is made. None if there is no list yet. Raises ConfigError."""
     kept, check = redis_client.run_commands(
         client, [("GET", keyspace.OPTOUT_SECRET_KEY), ("GET", keyspace.OPTOUT_SECRET_CHECK_KEY)]
     )
     if check is None or not (secret or kept):
         return None
-    optouts = _list_with_secret(client, shards, secret or kept.decode())
+    optouts = _list_with_secret(client, shards, secret or kept.decode(), host)
     if check != optouts.key_fingerprint.encode():
         raise ConfigError([_WRONG_KEY_MESSAGE])
     return optouts
 
 
-def _list_with_secret(client: redis.Redis, shards: int, secret: str) -> OptOutList:
-    return OptOutList(
-        client, shards, blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
-    )
+def _list_with_secret(client: redis.Redis, shards: int, secret: str, host: Host) -> OptOutList:
+    key = blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
+    return OptOutList(client, shards, key, host)
 
 
 def opt_outs_in_lane(lane: lane_format.Lane) -> dict[str, int]:
@@ -214,10 +218,10 @@ def opt_outs_in_lane(lane: lane_format.Lane) -> dict[str, int]:
     return {channel: line.opted_out_at for channel, line in lane.lines.items() if line.opted_out_at}
 
 
-def decode_opt_out_times(entry: bytes) -> dict[str, int] | None:
-    """What an entry of the list says: channel -> since when (ms); None if it cannot be read."""
+def decode_opt_outs(entry: bytes) -> OptOutsByChannel | None:
+    """What an entry of the list says; None if it cannot be read."""
     try:
-        return {channel: at for channel, (at, _) in _decode_opt_outs(entry).items()}
+        return _decode_opt_outs(entry)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         log.exception("an entry of the list of opt-outs cannot be read; its person gets no SMS")
         return None

@@ -1,16 +1,19 @@
 """Which SMS may be tried now, and what came of the try? One try at a time for each sender, oldest SMS first."""
 
-import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import msgspec
 import redis
 
+from config.connections.cluster_routing import AWAY_ERRORS
+from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client, stored_values
 from config.store.function_calls import Command, function_call
 from config.store.outbox_states import SmsDisposition
+from config.store.redis_client import NotReplicatedError
 from config.store.server_functions import (
     BringForward,
     LeasedOutbox,
@@ -25,7 +28,7 @@ from workers.store.dead_letter_store import EncodedDeadLetter, FailedAttempt
 from workers.store.failovers import FailoverGuard
 
 OUTBOX_LEASE_MS = 15_000
-"""Longer than a try can take that begins in time (MAX_START_DELAY_AFTER_LOOK_UP_S in workers/sending/delivery.py, and
+"""Longer than a try can take that begins in time (MAX_START_DELAY_AFTER_LOOK_UP_S in workers/sending/send_steps.py, and
 TRY_TIMEOUT_S in workers/sending/http_client.py, a deadline that it cannot outlive), so that nobody else begins one meanwhile."""
 
 MAX_BROUGHT_FORWARD = 1_000
@@ -39,6 +42,9 @@ LONGEST_PAUSE_MS = 3_600_000
 UNCERTAIN_REST_MS = 10_000
 """How long an SMS rests that the provider may have, before it is asked: so that it has it by then, if at all. From the end of
 a try on, or of its lease if the try never came back."""
+
+UNREPLICATED_REST_MS = 1_000
+"""How long an SMS rests whose lease is on too few replicas."""
 
 UNLIMITED_SMS_PER_SECOND = 1_000.0
 """SMS a second by which a backlog is brought forward whose channel has no limit."""
@@ -111,51 +117,77 @@ class OutboxStore:
         lease_ms: int = OUTBOX_LEASE_MS,
         longest_pause_ms: int = LONGEST_PAUSE_MS,
         channels: Collection[str] = (),
+        host: Host = THIS_HOST,
+        replicas: int = 0,
     ) -> None:
         self._redis = client
+        self._replicas = replicas
         self._failovers = FailoverGuard(client, channels)
         self._shards = shards
         self._lease_ms = lease_ms
         self._longest_pause_ms = longest_pause_ms
+        self._token_hex = host.token_hex
 
     def lease_oldest(self, senders: Sequence[str], asked_channels: Sequence[str] = ()) -> list[OutboxLease]:
         """Of these senders, those whose oldest SMS may be tried now, each with it. The providers of `asked_channels` are
-        asked for an SMS that they may have, for UNCERTAIN_REST_MS after a try that never came back at the soonest."""
-        owner = secrets.token_hex(8)
+        asked for an SMS that they may have, for UNCERTAIN_REST_MS after a try that never came back at the soonest.
+
+        Once it returns, `replicas` have the leases, and so all that decided these SMS; where they have not, those rest. Raises
+        redis.RedisError, NotReplicatedError among them, if there is none to return; senders whose server is away, while others
+        of a cluster are not, are left to their alarms."""
+        owner = self._token_hex(8)
         groups = keyspace.group_by_shard(senders, str, self._shards)
-        answers = self._failovers.run_commands(
-            groups,
-            [
-                function_call(
-                    LeaseSms(
-                        fence=keyspace.fence_key(k),
-                        outbox_alarms=keyspace.outbox_alarms_key(k),
-                        server=keyspace.server_key(k),
-                        owner=owner,
-                        lease_ms=self._lease_ms,
-                        longest_pause_ms=self._longest_pause_ms,
-                        uncertain_rest_ms=UNCERTAIN_REST_MS,
-                        outboxes=[_leased_outbox(k, sender) for sender in group],
-                        asked_channels=asked_channels,
-                    )
+        commands = [
+            function_call(
+                LeaseSms(
+                    fence=keyspace.fence_key(k),
+                    outbox_alarms=keyspace.outbox_alarms_key(k),
+                    server=keyspace.server_key(k),
+                    owner=owner,
+                    lease_ms=self._lease_ms,
+                    longest_pause_ms=self._longest_pause_ms,
+                    uncertain_rest_ms=UNCERTAIN_REST_MS,
+                    outboxes=[_leased_outbox(k, sender) for sender in group],
+                    asked_channels=asked_channels,
                 )
-                for k, group in groups.items()
-            ],
+            )
+            for k, group in groups.items()
+        ]
+        answers = dict(
+            zip(groups, self._failovers.run_commands(groups, commands, replicas=self._replicas), strict=True)
         )
-        for k, of_shard in zip(groups, answers, strict=True):
+        leased = {k: of_shard for k, of_shard in answers.items() if not isinstance(of_shard, Exception)}
+        lacking = {k: e for k, e in answers.items() if isinstance(e, NotReplicatedError)}
+        unreplicated = _parse_leases(groups, {k: e.answer for k, e in lacking.items()})
+        with suppress(*AWAY_ERRORS):
+            self.apply_updates([_leave_unreplicated(each) for each in unreplicated])
+        if lacking and not leased:
+            redis_client.raise_first_error(list(lacking.values()))
+        for k, of_shard in leased.items():
             self._failovers.remember_fences(k, of_shard)
         faults.reach("after_take")
-        answered = zip(chain.from_iterable(groups.values()), chain.from_iterable(answers), strict=True)
-        return [_parse_lease(sender, answer) for sender, answer in answered if answer]
+        return _parse_leases(groups, leased)
 
     def apply_updates(self, settled: Sequence[OutboxUpdate]) -> list[str]:
-        """Say what came of these tries; each sender then rests. Answers whose next SMS may be taken at once."""
+        """Say what came of these tries; each sender then rests. Answers whose next SMS may be taken at once. Raises
+        redis.RedisError; tries of whose sender the server is away, while others of a cluster are not, are unsettled, as if
+        nobody had come back from them."""
+        answers = self.try_updates(settled)
+        return [
+            each.lease.sender
+            for each, more in zip(settled, answers, strict=True)
+            if more and not isinstance(more, Exception)
+        ]
+
+    def try_updates(self, settled: Sequence[OutboxUpdate]) -> list[int | Exception]:
+        """The same; answers for each whether the sender's next SMS may be taken at once, or the error of a server that is away."""
         if not settled:
             return []
         faults.reach("before_settle")
-        answers = redis_client.run_commands(self._redis, [self._update_command(each) for each in settled])
+        answers = redis_client.try_commands(self._redis, [self._update_command(each) for each in settled])
+        redis_client.raise_refusals(answers)
         faults.reach("after_settle")
-        return [each.lease.sender for each, more in zip(settled, answers, strict=True) if more]
+        return answers
 
     def _update_command(self, each: OutboxUpdate) -> Command:
         sender, dead = each.lease.sender, each.dead_letter
@@ -201,15 +233,18 @@ class OutboxStore:
 
     def bring_forward(self, channel: str, rate: float, most: int | None = None) -> int:
         """Let those look again who rest because their channel let nothing leave: from now on, at its `rate` (SMS a second;
-        0: no limit), and replies first; none whose SMS the provider may have before UNCERTAIN_REST_MS are over. Of each shard at most so many, those that would look soonest. Answers how many."""
+        0: no limit), and replies first; none whose SMS the provider may have before UNCERTAIN_REST_MS are over. Of each shard at most so many, those that would look soonest. Answers how many. Whoever lies on a server that is away, while others of a cluster are not, rests on."""
         step_ms = 1000 / (rate or UNLIMITED_SMS_PER_SECOND)
         last = -1 if most is None else most - 1
-        shards = redis_client.run_commands(
+        shards = redis_client.try_commands(
             self._redis, [("ZRANGE", keyspace.outbox_alarms_key(k), 0, last) for k in range(self._shards)]
         )
+        redis_client.raise_unless_alone(self._redis, shards)
         waiting = 0
         for unasked in (0, 1):
             for k, resting in enumerate(shards):
+                if isinstance(resting, Exception):
+                    continue
                 for at in range(0, len(resting), FORWARD_PAGE_SIZE):
                     page = [sender.decode() for sender in resting[at : at + FORWARD_PAGE_SIZE]]
                     call = BringForward(
@@ -224,13 +259,14 @@ class OutboxStore:
                     waiting += redis_client.run_command(self._redis, function_call(call))
         return waiting
 
-    def turn_back(self, behind_ms: int) -> int:
-        """Move what every sender rests for, as the server's clock was set back by so much. Answers how many have moved."""
-        shards = redis_client.run_commands(
-            self._redis, [("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1) for k in range(self._shards)]
+    def turn_back(self, shards: Sequence[int], behind_ms: int) -> int:
+        """Move what every sender of these shards rests for, as their server's clock was set back by so much. Answers how many have
+        moved."""
+        found = redis_client.run_commands(
+            self._redis, [("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1) for k in shards]
         )
         moved = 0
-        for k, resting in enumerate(shards):
+        for k, resting in zip(shards, found, strict=True):
             for at in range(0, len(resting), FORWARD_PAGE_SIZE):
                 page = [sender.decode() for sender in resting[at : at + FORWARD_PAGE_SIZE]]
                 call = TurnBack(
@@ -246,6 +282,18 @@ class OutboxStore:
         k = keyspace.shard_of(sender, self._shards)
         tickets = redis_client.run_command(self._redis, ("LRANGE", keyspace.tickets_key(k, sender), 0, -1))
         return {ticket.decode() for ticket in tickets}
+
+
+def _parse_leases(
+    groups: Mapping[int, Sequence[str]], answers: Mapping[int, Sequence[Any]]
+) -> list[OutboxLease]:
+    """Return the leases among the answers for the senders of these shards, as far as there are any."""
+    answered = chain.from_iterable(zip(groups[k], of_shard, strict=True) for k, of_shard in answers.items())
+    return [_parse_lease(sender, answer) for sender, answer in answered if answer]
+
+
+def _leave_unreplicated(lease: OutboxLease) -> OutboxUpdate:
+    return OutboxUpdate(lease, "untried", rest_ms=UNREPLICATED_REST_MS, uncertain=lease.uncertain)
 
 
 def _parse_lease(sender: str, answer: list[Any]) -> OutboxLease:

@@ -19,6 +19,7 @@ import structlog
 
 from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
+from config.store.function_calls import Command
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
@@ -57,14 +58,15 @@ def store_versions(client: redis.Redis, current: Iterable[Survey]) -> None:
 
 
 def _write_versions(client: redis.Redis, current: Iterable[Survey], now: int) -> None:
-    pipeline = client.pipeline()
+    commands: list[Command] = []
     for survey in current:
-        pipeline.hsetnx(
-            keyspace.SURVEYS_KEY, survey.version, encode_survey_file((survey.file, survey.source))
-        )
-        pipeline.zadd(FIRST_STORED_KEY, {survey.version: now}, nx=True)
-        pipeline.zadd(LAST_USED_KEY, {survey.version: now}, gt=True)
-    pipeline.execute()
+        file = encode_survey_file((survey.file, survey.source))
+        commands += [
+            ("HSETNX", keyspace.SURVEYS_KEY, survey.version, file),
+            ("ZADD", FIRST_STORED_KEY, "NX", now, survey.version),
+            ("ZADD", LAST_USED_KEY, "GT", now, survey.version),
+        ]
+    redis_client.run_commands(client, commands, transaction=True)
 
 
 def stored_versions(client: redis.Redis, wanted: Collection[str] | None = None) -> dict[str, bytes]:
@@ -135,4 +137,5 @@ def _delete_if_unused(client: redis.Redis, version: str, horizon: int) -> bool:
             pipeline.zrem(FIRST_STORED_KEY, version)
             pipeline.zrem(LAST_USED_KEY, version)
 
-    return bool(client.transaction(delete_version, LAST_USED_KEY))
+    server = redis_client.server_of(client, LAST_USED_KEY)
+    return bool(server.transaction(delete_version, LAST_USED_KEY))

@@ -81,7 +81,9 @@ def _draft_advance(claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPol
         now += claim.clock.correction_ms
     new = [_no_later(each, now) for each in new]
     hold = claim.clock.hold_deadlines
-    effects = advance(lane, claim.sender, new, now, surveys, policy, hold_deadlines=hold)
+    effects = advance(
+        lane, claim.sender, new, now, surveys, policy, hold_deadlines=hold, opted_out=claim.opted_out
+    )
     effects.duplicates += repeats
     return LaneDraft(claim=claim, state=lane_format.encode_lane(lane), effects=effects)
 
@@ -97,7 +99,9 @@ def _decode_lane(claim: LaneClaim) -> Lane:
     lane = lane_format.decode_lane(claim.state)
     lane_format.forget_events(lane, claim.forget_before)
     if not claim.state:
-        lane.lines.update({channel: ChannelLine(opted_out_at=at) for channel, at in claim.opted_out.items()})
+        lane.lines.update(
+            {channel: ChannelLine(opted_out_at=at) for channel, (at, _) in claim.opted_out.items()}
+        )
     return lane
 
 
@@ -107,7 +111,11 @@ def draft_event_by_event(claim: LaneClaim, surveys: SurveyRegistry, policy: Chan
     singles = [[entry] for entry in claim.mail] or [[]]
     for mail in singles:
         repeated = claim.repeated | whole.effects.displaced_events.keys()
-        single = msgspec.structs.replace(claim, state=whole.state, mail=mail, repeated=repeated)
+        said = whole.effects.opt_outs  # by the mail before, which is later than what the list had
+        listed = {channel: each for channel, each in claim.opted_out.items() if channel not in said}
+        single = msgspec.structs.replace(
+            claim, state=whole.state, mail=mail, repeated=repeated, opted_out=listed
+        )
         try:
             whole.merge_later(_draft_advance(single, surveys, policy))
         except Exception as e:  # noqa: BLE001 (a dead letter keeps it)

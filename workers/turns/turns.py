@@ -11,12 +11,13 @@ A lane whose worker died is taken up only by one that has made a turn: see self_
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from time import perf_counter, time_ns
 
 import msgspec
 import prometheus_client
+import redis
 import structlog
 
+from config.host import THIS_HOST, Host
 from config.settings.channels import Channel, channel_policies
 from config.store import keyspace, stored_values
 from config.telemetry import metrics
@@ -26,6 +27,7 @@ from engine.model.events import (
     OpeningRefused,
     PersonOptedOut,
     ReceiptRecorded,
+    RefusalReason,
     SessionEnded,
     SessionOpened,
     SmsDecided,
@@ -57,6 +59,7 @@ class TurnRunner:
         channel_store: ChannelStore,
         waker: WorkerWaker,
         log_key: bytes,
+        host: Host = THIS_HOST,
     ) -> None:
         self._lanes = lanes
         self._surveys = surveys
@@ -64,12 +67,13 @@ class TurnRunner:
         self._channel_store = channel_store
         self._waker = waker
         self._log_key = log_key
+        self._host = host
         self._has_made_turn = False
 
     def handle_wakeup(self, queue: str, senders: Sequence[str]) -> None:
         """Turn each of these lanes whose oldest mail belongs to `queue`. Wake the other queue for lanes whose mail belongs
         there; claim a lane whose last holder died alone, once this worker is known to live through a turn."""
-        begun_s = perf_counter()
+        begun_s = self._host.monotonic_s()
         claims = self._lanes.claim(queue, senders)
         self._turn_claims(queue, claims.claimed, begun_s)
         if claims.other_queue:
@@ -77,7 +81,7 @@ class TurnRunner:
         if claims.suspects and not self._has_made_turn:
             self._test_itself(queue)
         for sender in claims.suspects:
-            begun_s = perf_counter()
+            begun_s = self._host.monotonic_s()
             suspect = self._lanes.claim_suspect(queue, sender)
             metrics.LEASES_LOST.labels(queue).inc(sum(claim.attempts > 1 for claim in suspect.claimed))
             self._turn_claims(queue, suspect.claimed, begun_s)
@@ -93,8 +97,9 @@ class TurnRunner:
         begun, passed = (metrics.SELF_TESTS.labels(queue, outcome) for outcome in ("begun", "passed"))
         begun.inc()
         surveys = self._surveys.snapshot()
-        now = time_ns() // 1_000_000
-        run_self_test(lambda claim: self._draft_claim(claim, surveys, self._policy), self._policy, now)
+        run_self_test(
+            lambda claim: self._draft_claim(claim, surveys, self._policy), self._policy, self._host.wall_ms()
+        )
         passed.inc()
         self._has_made_turn = True
 
@@ -107,22 +112,42 @@ class TurnRunner:
             drafts = self._apply_session_limits(drafts, surveys)
         committed = self._lanes.commit(drafts)
         self._has_made_turn = True
-        took_s = perf_counter() - begun_s
-        wake_after_commit(self._waker, committed)
+        took_s = self._host.monotonic_s() - begun_s
+        turned = [commit for each, commit in zip(drafts, committed, strict=True) if not each.given_back]
+        wake_after_commit(self._waker, turned)
         self._report_commits(queue, drafts, committed, claims[0].now, took_s)
 
     def _draft_claim(self, claim: LaneClaim, surveys: SurveyRegistry, policy: ChannelPolicies) -> LaneDraft:
-        return draft_with_versions(self._lanes.client, claim, surveys, policy)
+        try:
+            return draft_with_versions(self._lanes.client, claim, surveys, policy)
+        except redis.RedisError as e:
+            log.warning("a lane waits, as its surveys cannot be read: Redis failed", error=type(e).__name__)
+            return _give_back(claim)
 
     def _apply_session_limits(self, drafts: list[LaneDraft], surveys: SurveyRegistry) -> list[LaneDraft]:
-        """Take session permits, and draft again, without opening sessions, each lane for which there was none."""
-        may, closed = permit_drafts(self._channel_store.admit_sessions, drafts, drafts[0].claim.now)
+        """Take session permits, and draft again, without opening sessions, each lane for which there was none. Lanes of a channel
+        that cannot be asked wait for the next claim."""
+        unasked: set[str] = set()
+
+        def admit(channel: str, count: int, now: int) -> tuple[int, RefusalReason | None]:
+            try:
+                return self._channel_store.admit_sessions(channel, count, now)
+            except redis.RedisError as e:
+                log.warning("a channel opens nothing: Redis failed", channel=channel, error=type(e).__name__)
+                unasked.add(channel)
+                return count, None
+
+        may, closed = permit_drafts(admit, drafts, drafts[0].claim.now)
         policy = dict(self._policy)
         for channel, reason in closed.items():
             policy[channel] = msgspec.structs.replace(policy[channel], closed=reason)
-        return [
+        permitted = [
             each if admitted else self._draft_claim(each.claim, surveys, policy)
             for each, admitted in zip(drafts, may, strict=True)
+        ]
+        return [
+            _give_back(each.claim) if unasked & each.effects.opened_by_channel.keys() else each
+            for each in permitted
         ]
 
     def _report_commits(
@@ -135,13 +160,20 @@ class TurnRunner:
     ) -> None:
         """Count and log what was committed, all lanes at once, as each number that is published costs a lock. Runs after
         the commit and changes no lane."""
-        stood = [each for each, commit in zip(drafts, committed, strict=True) if commit.succeeded]
+        pairs = [
+            (each, commit) for each, commit in zip(drafts, committed, strict=True) if not each.given_back
+        ]
+        stood = [each for each, commit in pairs if commit.succeeded]
+        if unanswered := sum(commit.unknown for _, commit in pairs):
+            log.warning(
+                "turns are uncommitted, as a server is away; their leases end by themselves", turns=unanswered
+            )
         of_queue = _queue_metrics(queue)
         of_queue.turns_committed.inc(len(stood))
         of_queue.turn_seconds.observe_times(took_s, len(stood))
         of_queue.claim_seconds.observe_many(_mail_waits_s(stood))
-        if len(stood) < len(drafts):
-            metrics.TURNS.labels(queue, "stale").inc(len(drafts) - len(stood))
+        if stale := sum(not commit.succeeded and not commit.unknown for _, commit in pairs):
+            metrics.TURNS.labels(queue, "stale").inc(stale)
         if duplicates := sum(each.effects.duplicates for each in stood):
             metrics.DUPLICATES.inc(duplicates)
         decided = Counter(sms.channel for each in stood for sms in each.effects.outbox)
@@ -154,7 +186,15 @@ class TurnRunner:
             if each.effects.opt_outs or each.dead_letters:
                 self._log_opt_outs_and_dead_letters(each)
         for channel, count in decided.items():  # from here on Redis may fail
+            self._count_sms(channel, count, now)
+
+    def _count_sms(self, channel: str, count: int, now: int) -> None:
+        try:
             self._channel_store.count_sms(channel, count, now)
+        except redis.RedisError as e:
+            log.warning(
+                "SMS are not counted: Redis failed", channel=channel, sms=count, error=type(e).__name__
+            )
 
     def _log_opt_outs_and_dead_letters(self, each: LaneDraft) -> None:
         for record in each.effects.records:
@@ -167,6 +207,10 @@ class TurnRunner:
                 id=letter.id, reason=letter.reason, attempts=letter.attempts, channel=letter.channel,
                 sender=hash_sender(self._log_key, letter.sender), todo=f"parley dead show {letter.id}",
             )  # fmt: skip
+
+
+def _give_back(claim: LaneClaim) -> LaneDraft:
+    return LaneDraft(claim=claim, state=claim.state, given_back=True)
 
 
 class _QueueMetrics:

@@ -14,9 +14,10 @@ local function earlier_attempts(lock, now, owner)
   return before, lock.since, owner .. ';' .. (later and later .. ',' or '') .. ms(now)
 end
 
--- Whether a mailbox's entry was accepted before `lost`.
-local function is_old(entry, lost)
-  return lost > 0 and entry ~= nil and (tonumber(string.sub(entry, 2, 14)) or lost) < lost
+-- Whether a mailbox's entry was accepted before `lost`, or before the clock was set back since.
+local function is_old(entry, lost, now)
+  local at = lost > 0 and entry ~= nil and tonumber(string.sub(entry, 2, 14))
+  return at and (at < lost or at > now) or false
 end
 
 -- Answers, for each sender: 0 nothing to do, 1 held by another, 2 its head belongs to the other queue,
@@ -24,7 +25,8 @@ end
 -- {fence, attempts, now, state, opt-outs, ms of the attempts before, 1 if events were applied that the state does not
 -- remember, 1 if what it is claimed for may have been applied already by a server that has lost it, entry ...}: at most
 -- `max_mail` entries, as count_claimable says; none if only its deadline is due. Mail that may have been applied is claimed
--- without newer. The list of opt-outs is asked only if there is no state.
+-- without newer. Opt-outs are those of the list: a lane may not have heard of its own, as of a STOP while its state could not
+-- be read.
 -- The same owner asking again gets the same claim.
 local function claim(keys, args)
   local now = clock()
@@ -32,11 +34,10 @@ local function claim(keys, args)
   if not lost then return UNKNOWN_SERVER end
   local owner, kind, suspects = args.owner, args.mail_kind, args.take_suspects == '1'
   local lease, most = tonumber(args.lease_ms), tonumber(args.max_mail)
-  local optouts = keys.optouts
   local noted = new_alarms()
   local claimed = {}
 
-  local function one(sender, hash, mailbox, lane, lock_key, applied_events)
+  local function one(sender, opt_outs, mailbox, lane, lock_key, applied_events)
     local lock, nearer = read_lease(lock_key, now)
     local mine = lock and string.match(lock.owner, '^[^;]*') == owner
     if lock and lock.till > now and not mine then
@@ -57,16 +58,15 @@ local function claim(keys, args)
       return 2
     end
     if lock and not mine and not suspects then return 3 end
-    local opt_outs = state == '' and redis.call('HGET', optouts, hash) or ''
     local attempts = mine and lock.attempts or (lock and lock.attempts or 0) + 1
     local before, since, attempted = '', now, owner
     if lock and not mine and lock.attempts > 0 then before, since, attempted = earlier_attempts(lock, now, owner) end
     local older_events = #mail > 0 and redis.call('EXISTS', applied_events) or 0
-    local may_be_lost = is_old(mail[1], lost)
-    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs, before, older_events,
+    local may_be_lost = is_old(mail[1], lost, now)
+    local answer = {mine and lock.fence or 0, attempts, now, state, opt_outs or '', before, older_events,
       (may_be_lost or deadline > 0 and deadline < lost) and 1 or 0}
     for i = 1, claimable do
-      if may_be_lost and not is_old(mail[i], lost) then break end
+      if may_be_lost and not is_old(mail[i], lost, now) then break end
       answer[8 + i] = mail[i]
     end
     if not mine then
@@ -76,9 +76,11 @@ local function claim(keys, args)
     return answer
   end
 
-  local answers = {}
+  local hashes, answers = {}, {}
+  for i = 1, #args.lanes do hashes[i] = args.lanes[i].number_hash end
+  local opt_outs = redis.call('HMGET', keys.optouts, unpack(hashes)) -- in one go: this is done for every lane of every turn
   for i = 1, #args.lanes do
-    answers[i] = one(args.lanes[i].sender, args.lanes[i].number_hash,
+    answers[i] = one(args.lanes[i].sender, opt_outs[i],
       keys.lanes[i].mailbox, keys.lanes[i].lane, keys.lanes[i].lane_lock, keys.lanes[i].applied_events)
   end
   local fence = #claimed > 0 and new_fences(keys.fence, now, #claimed) - 1
@@ -180,6 +182,7 @@ local function commit(keys, args)
   local now, keep_applied_ms = clock(), tonumber(args.keep_applied_ms)
   local lost = lost_before(keys.server, now)
   if not lost then return UNKNOWN_SERVER end
+  local void = last_void_fence(keys.server, lost)
   local noted, spoken = new_alarms(), new_alarms()
   local nothing = {}
 
@@ -196,7 +199,7 @@ local function commit(keys, args)
       if read_lane(new.lane) ~= fence then return {0} end
       return {1, queues_of(new.mailbox), redis.call('EXISTS', new.outbox)}
     end
-    if fence < lost * 1000 then return {0} end -- claimed on a server that may have had the commit, and have lost it
+    if fence <= void then return {0} end -- claimed on a server that may have had the commit, and have lost it
     local resolutions = rare and rare.resolutions or nothing
     for i = 1, #resolutions do
       if redis.call('HEXISTS', dead, resolutions[i].id) == 0 then return {0} end
@@ -294,11 +297,11 @@ local function read_sender_records(keys, args)
 end
 
 -- Answers {lanes due, outboxes due, ms until the next alarm or -1, those of the lanes to which nobody came when they were
--- due before, now}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then
+-- due before, now, 1 if nobody may work on this server yet}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then
 -- if nobody has come.
 local function take_due_alarms(keys, args)
   local now = clock()
-  lost_before(keys.server, now) -- a newcomer is noted soon, or what rested beyond its coming would not be known to have
+  local lost = lost_before(keys.server, now) -- a newcomer is noted soon, or what rested beyond its coming would not be known to have
   local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
   local nearest = -1
   local function due(alarms, unanswered)
@@ -319,7 +322,7 @@ local function take_due_alarms(keys, args)
   end
   local unanswered = {}
   local lanes, outboxes = due(keys.lane_alarms, unanswered), due(keys.outbox_alarms, {})
-  return {lanes, outboxes, nearest, unanswered, now}
+  return {lanes, outboxes, nearest, unanswered, now, lost and 0 or 1}
 end
 
 -- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers

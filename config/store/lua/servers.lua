@@ -22,32 +22,63 @@ local function this_server(now)
   return this.name
 end
 
+-- This server's name in its cluster; '' if it is of none.
+local function this_node()
+  if not this.node then
+    local told = redis.pcall('CLUSTER', 'MYID')
+    this.node = type(told) == 'string' and told or ''
+  end
+  return this.node
+end
+
 local function admit(key, server, lost)
   redis.call('HSET', key, 'admitted', server .. ' ' .. lost)
+  if this_node() ~= '' then redis.call('HSET', key, 'node', this_node()) end
+end
+
+-- Whether this server's history goes on from another's: it was promoted.
+local function was_promoted()
+  return string.find(shown('replication', 'master_replid2'), '[^0]') ~= nil
 end
 
 -- Notes a server that is another than the one that was admitted, once, with the ms at which it came and how: 'promoted' if its
 -- history goes on from another's, else 'restarted'. One that has only begun to call its history otherwise, having no
 -- replicas, is the same. Answers whether it is.
 local function note_newcomer(key, now, admitted, newcomer)
-  local goes_on = string.find(shown('replication', 'master_replid2'), '[^0]')
-  if not goes_on and string.match(admitted, '^%x*') == this.process then
+  local promoted = was_promoted()
+  if not promoted and string.match(admitted, '^%x*') == this.process then
     admit(key, newcomer, string.match(admitted, '%d+$'))
     return true
   end
   if redis.call('HGET', key, 'newcomer') ~= newcomer then
-    redis.call('HSET', key, 'newcomer', newcomer, 'came_ms', ms(now), 'came_by', goes_on and 'promoted' or 'restarted')
+    redis.call('HSET', key, 'newcomer', newcomer, 'came_ms', ms(now), 'came_by', promoted and 'promoted' or 'restarted')
   end
   return false
 end
 
--- The ms before which what was done on this shard may be lost, 0 if nothing is; nil if nobody may work on it yet.
+-- The ms before which what was done on this shard may be lost, 0 if nothing is; nil if nobody may work on it yet. A moment that
+-- is still to come was noted before the clock was set back: then it is now.
 local function lost_before(key, now)
   local server, admitted = this_server(now), redis.call('HGET', key, 'admitted')
-  if admitted and string.find(admitted, server, 1, true) == 1 then return tonumber(string.sub(admitted, #server + 2)) end
+  if admitted and string.find(admitted, server, 1, true) == 1 then
+    local lost = tonumber(string.sub(admitted, #server + 2))
+    if lost > now then
+      lost = now
+      admit(key, server, ms(now))
+    end
+    return lost
+  end
   if admitted and not note_newcomer(key, now, admitted, server) then return nil end
   if not admitted then admit(key, server, '0') end -- nobody has worked on it, or only an older release
   return tonumber(string.match(redis.call('HGET', key, 'admitted'), '%d+$'))
+end
+
+-- The last fencing token that was given out before what may be lost; 0 if nothing is. No clock tells: that of a server that was
+-- promoted may be behind, and any may be set back.
+local function last_void_fence(key, lost)
+  if lost == 0 then return 0 end
+  local server, fence = string.match(redis.call('HGET', key, 'void') or '', '^(.*) (%d+)$')
+  return server == this.name and tonumber(fence) or lost * 1000 - 1 -- as 0.1.0 has it, which notes none
 end
 
 local UNKNOWN_SERVER = {err = 'UNKNOWNSERVER it may have lost what was done last'}
@@ -57,6 +88,9 @@ local function admit_server(keys, args)
   if redis.call('HGET', keys.server, 'newcomer') ~= args.newcomer or this_server(clock()) ~= args.newcomer then return 0 end
   local lost = args.lost == '1' and redis.call('HGET', keys.server, 'came_ms')
     or string.match(redis.call('HGET', keys.server, 'admitted') or '', '%d+$') or '0'
+  if args.lost == '1' then
+    redis.call('HSET', keys.server, 'void', args.newcomer .. ' ' .. (redis.call('GET', keys.fence) or '0'))
+  end
   admit(keys.server, args.newcomer, lost)
   redis.call('HDEL', keys.server, 'newcomer', 'came_ms', 'came_by')
   return 1

@@ -82,6 +82,8 @@ def record_reading(deployment: Deployment, action: str, survey: str, **detail: A
     """Tell the audit what is going to be read; if Redis does not take it, end the command, so that nothing is."""
     try:
         record_operator(deployment.lanes, action, survey, **detail)
+    except redis.exceptions.NoPermissionError:
+        raise  # config/cli.py says which right is missing
     except redis.RedisError as e:
         raise click.ClickException(
             f"Redis does not take the audit's entry ({type(e).__name__}), "
