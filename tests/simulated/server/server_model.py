@@ -295,6 +295,10 @@ class ServerModel:
         return words[0]
 
     def _cluster(self, data: ServerData, words: Words) -> Any:
+        if words[0].upper() != b"MYID":
+            fail(f"ERR unknown subcommand '{words[0].decode()}'. Try CLUSTER HELP.")
+        if len(words) > 1:
+            fail(wrong_number(b"CLUSTER|MYID"))
         fail("ERR This instance has cluster support disabled")
 
     def _spublish(self, data: ServerData, words: Words) -> Any:
