@@ -77,6 +77,13 @@ class ClusterClient(redis.Redis):
         self, commands: Sequence[Command], *, transaction: bool = False, replicas: int = 0
     ) -> list[Any]:
         """Return the answers to `commands`, with errors in the places of answers: of servers, and of those that are away."""
+        answers = self._asked(commands, transaction=transaction, replicas=replicas)
+        return [self._parsed(command, answer) for command, answer in zip(commands, answers, strict=True)]
+
+    def _asked(
+        self, commands: Sequence[Command], *, transaction: bool = False, replicas: int = 0
+    ) -> list[Any]:
+        """Return what servers answer, before redis-py reads it."""
         if self._table.epoch < 0:
             self._refresh()
         batch = RoutedBatch(self._table, commands, transaction=transaction, replicas=replicas)
@@ -87,7 +94,7 @@ class ClusterClient(redis.Redis):
                 self._refresh()
             if batch.pause_s:
                 sleep(batch.pause_s)
-        return self._parsed(commands, batch.answers)
+        return batch.answers
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Return the answer to one command, as redis-py's own methods ask. Raises redis.RedisError."""
@@ -95,10 +102,11 @@ class ClusterClient(redis.Redis):
             servers: list[Any] = self.servers()
             answers = [each.execute_command(*args, **options) for each in servers]
             return answers[0]
-        (answer,) = self.try_commands([args])
+        (answer,) = self._asked([args])
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        options.pop("keys", None)  # for redis-py's cache
+        return self._parsed(args, answer, options)
 
     def servers(self) -> list[redis.Redis]:
         """Return a client of each primary. Raises ServerAwayError if no server tells which there are."""
@@ -135,7 +143,10 @@ class ClusterClient(redis.Redis):
         for request, outcome in zip(requests, self._exchange(requests), strict=True):
             told[request.address] = outcome
             if not isinstance(outcome, Exception):
-                told[request.address] = self._parsed(commands, without_wait(outcome, replicas))
+                told[request.address] = [
+                    self._parsed(command, answer)
+                    for command, answer in zip(commands, without_wait(outcome, replicas), strict=True)
+                ]
         return self._table, told
 
     def scan_iter(self, *args: Any, **named: Any) -> Iterator[Any]:
@@ -321,14 +332,11 @@ class ClusterClient(redis.Redis):
                 )
         return pool
 
-    def _parsed(self, commands: Sequence[Command], answers: Sequence[Any]) -> list[Any]:
-        """Return answers as redis-py reads those to such commands."""
+    def _parsed(self, command: Command, answer: Any, options: Mapping[str, Any] | None = None) -> Any:
+        """Return an answer as redis-py reads it, whose methods say by `options` how they asked; errors as they are."""
         callbacks: Any = self.response_callbacks
-        parsers = [callbacks.get(command[0]) for command in commands]
-        return [
-            answer if parse is None or isinstance(answer, Exception) else parse(answer)
-            for parse, answer in zip(parsers, answers, strict=True)
-        ]
+        parse = callbacks.get(command[0])
+        return answer if parse is None or isinstance(answer, Exception) else parse(answer, **(options or {}))
 
 
 def _has_begun(connection: redis.Connection) -> bool:

@@ -133,7 +133,7 @@ class Stage:
         infos = {name: client.info("stats") | client.info("debug") for name, client in self._clients.items()}
         return Usage(
             monotonic(),
-            {name: _cpu_us(pid) for name, pid in pids.items()},
+            {name: cpu_us(pid) for name, pid in pids.items()},
             float(infos["lanes"]["eventloop_duration_aof_sum"]),
             {
                 name: float(info["total_net_input_bytes"]) + float(info["total_net_output_bytes"])
@@ -185,7 +185,7 @@ class Stage:
         return True
 
 
-def _cpu_us(pid: int) -> float:
+def cpu_us(pid: int) -> float:
     """CPU that a process has taken, its own and the kernel's for it."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1_000_000 / TICKS_PER_S
@@ -380,10 +380,10 @@ def _measure_hooks(endpoint: str, sessions: int) -> list[tuple[float, float]]:
         fill_streams(client, sessions)
         events = len(waiting_events(client))
         for batch in (1, HOOK_BATCH):
-            mine, server = process_time(), _cpu_us(valkey.pid)
+            mine, server = process_time(), cpu_us(valkey.pid)
             telling_rate(client, endpoint, batch, events)
             costs.append(
-                ((process_time() - mine) * 1_000_000 / events, (_cpu_us(valkey.pid) - server) / events)
+                ((process_time() - mine) * 1_000_000 / events, (cpu_us(valkey.pid) - server) / events)
             )
     return costs
 
@@ -408,10 +408,10 @@ def _channel_us() -> float:
                 probe_lease_ms=OUTBOX_LEASE_MS, wanted=["reply"],
             )
         )  # fmt: skip
-        before = _cpu_us(valkey.pid)
+        before = cpu_us(valkey.pid)
         for _ in range(PERMITS // PIPELINED):
             redis_client.run_commands(client, [call] * PIPELINED)
-        return (_cpu_us(valkey.pid) - before) / PERMITS
+        return (cpu_us(valkey.pid) - before) / PERMITS
 
 
 def _machine() -> str:

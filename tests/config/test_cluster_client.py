@@ -54,6 +54,14 @@ def test_every_command_is_answered_by_the_server_that_has_its_key(cluster, clien
     assert sorted(client.scan_iter("{*}:key")) == sorted(key.encode() for key in KEYS)
 
 
+def test_answers_are_read_as_redis_py_reads_them(client):
+    client.hset("h", mapping={"a": 1})
+    client.zadd("z", {"one": 1, "two": 2})
+    assert client.hgetall("h") == {b"a": b"1"}
+    assert client.zrange("z", 0, -1) == [b"one", b"two"]
+    assert client.zrange("z", 0, -1, withscores=True) == [(b"one", 1.0), (b"two", 2.0)]
+
+
 def test_one_that_hangs_is_waited_for_once_and_not_long(cluster, client):
     redis_client.run_commands(client, sets())
     owners = [cluster.primary_of(key) for key in KEYS]
