@@ -33,6 +33,7 @@ from tests.bench.capacity_side import (
     run_memory,
     run_rate,
 )
+from tests.bench.cluster_side import ClusterRun, client_us, run_cluster
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.hooks_side import posting_rate, telling_rate, waiting_events
 from tests.bench.load import Load
@@ -81,13 +82,14 @@ class Scale(msgspec.Struct, frozen=True):
     talk_s: float = 5.0  # beside a campaign
     archived_sessions: int = 15_000
     told_sessions: int = 1_500
+    client_rounds: int = 4_000
     capacity: CostScale = CostScale()
 
 
 QUICK = Scale(
     repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
     half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
-    archived_sessions=3_000, told_sessions=150,
+    archived_sessions=3_000, told_sessions=150, client_rounds=300,
     capacity=CostScale(
         rates=(20, 80), seconds=8, repeats=1, people=300, told_sessions=150, checked_rates=(40, 120),
         checked_people=(200, 600),
@@ -169,6 +171,9 @@ class Bench:
 
     def used_memory(self) -> int:
         return int(self._client.info("memory")["used_memory"])
+
+    def server_reads(self) -> int:
+        return int(self._client.info("stats")["total_reads_processed"])
 
     def set_fsync(self, when: str) -> None:
         self._client.config_set("appendfsync", when)
@@ -480,16 +485,18 @@ def _p99(lags: list[float]) -> float:
 
 
 class Size(msgspec.Struct, frozen=True):
-    """With so many conversations open: bytes of Redis for each, and commands for each turn of others."""
+    """With so many conversations open: bytes of Redis for each, and commands and reads of the server for each turn of others."""
 
     memory: float
     commands: float
+    reads: float
 
 
 def sizes(bench: Bench) -> list[Measure]:
     """What an open conversation costs Redis, its archive included, and whether many of them make turns dearer.
 
-    Commands are those that clients sent while 200 others talked, from webhook to provider: see Bench.commands.
+    Commands are those that clients sent while 200 others talked, from webhook to provider: see Bench.commands. How often the
+    server read from a connection is how many round trips they took.
     """
     small, large = bench.scale.small, bench.scale.large
     ours = [_parley_size(bench, count) for count in (small, large)]
@@ -508,6 +515,13 @@ def sizes(bench: Bench) -> list[Measure]:
             bench.scale,
             [s.commands for s in ours],
             [s.commands for s in theirs],
+        ),
+        _sized(
+            "round_trips_per_turn",
+            "reads/turn",
+            bench.scale,
+            [s.reads for s in ours],
+            [s.reads for s in theirs],
         ),
     ]
 
@@ -542,7 +556,7 @@ def _parley_size(bench: Bench, conversations: int) -> Size:
             deployment.spawn(name)
         deployment.wait_ready()
         deployment.wait_running()
-        return Size(memory, _commands_per_turn(bench, deployment.webhook))
+        return Size(memory, *_commands_per_turn(bench, deployment.webhook))
 
 
 def _textbook_size(bench: Bench, conversations: int) -> Size:
@@ -550,13 +564,15 @@ def _textbook_size(bench: Bench, conversations: int) -> Size:
         before = bench.used_memory()
         textbook.open_sessions(plays(conversations))
         memory = (bench.used_memory() - before) / conversations
-        return Size(memory, _commands_per_turn(bench, textbook.webhook))
+        return Size(memory, *_commands_per_turn(bench, textbook.webhook))
 
 
-def _commands_per_turn(bench: Bench, webhook: str) -> float:
+def _commands_per_turn(bench: Bench, webhook: str) -> tuple[float, float]:
+    """Commands, and reads of the server."""
     _converse(bench, webhook, plays(20, first=FIRST_TALKER))
+    before = bench.server_reads()
     sent = bench.commands(lambda: _converse(bench, webhook, plays(TALKERS, first=FIRST_TALKER + 1_000)))
-    return sent / (4 * TALKERS)
+    return sent / (4 * TALKERS), (bench.server_reads() - before) / (4 * TALKERS)
 
 
 INVITED_FIRST = 40_000_000
@@ -647,6 +663,40 @@ def _rename(bench: Bench, names: Callable[[int], tuple[str, str]]) -> None:
 def _talk(bench: Bench, deployment: Deployment, first: int) -> list[float]:
     people = plays(round(bench.scale.talk_s * TALKS_PER_S), first)
     return _converse(bench, deployment.webhook, people, 1_000_000, 1 / TALKS_PER_S, strangers=True)
+
+
+def cluster(bench: Bench) -> list[Measure]:
+    """Turns a second that the primaries of a cluster carry, by the CPU that the busiest of them takes of a turn, and the CPU of all:
+    with three, and two, beside one. All processes run, 256 people talk at once, and there are no replicas."""
+    runs = [
+        {primaries: _run_cluster(bench, primaries) for primaries in (1, 2, 3)}
+        for _ in range(bench.scale.repeats)
+    ]
+    carried = {count: median(run[count].carried for run in runs) for count in runs[0]}
+    taken = {count: median(run[count].us_a_turn for run in runs) for count in runs[0]}
+    return [
+        Measure(
+            name, figures[3], figures[1], unit, "one primary", {"two_primaries": (figures[2], figures[1])}
+        )
+        for name, figures, unit in (
+            ("cluster_turns", carried, "turns/s"),
+            ("cluster_us_per_turn", taken, "us"),
+        )
+    ]
+
+
+def _run_cluster(bench: Bench, primaries: int) -> ClusterRun:
+    def converse(webhook: str, people: int, first: int) -> None:
+        _converse(bench, webhook, plays(people, first))
+
+    return run_cluster(bench.octopush, primaries, bench.scale.conversations, converse)
+
+
+def cluster_client(bench: Bench) -> Measure:
+    """µs of the client's CPU for each of 16 commands in a round trip, by the cluster's client to a cluster of one, beside the plain
+    client; and to three."""
+    costs = client_us(bench.scale.client_rounds, bench.scale.repeats)
+    return Measure("cluster_client_us", *costs[1], "us", "the client of one server", {"to_three": costs[3]})
 
 
 def advances(bench: Bench) -> Measure:
@@ -766,6 +816,10 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "latency_half_load_ms": lambda bench: [latency_half_load(bench)],
     "memory_bytes": sizes,
     "commands_per_turn": sizes,
+    "round_trips_per_turn": sizes,
+    "cluster_turns": cluster,
+    "cluster_us_per_turn": cluster,
+    "cluster_client_us": lambda bench: [cluster_client(bench)],
     "invitations": lambda bench: [invitations(bench)],
     "campaign_ms": lambda bench: [campaign(bench)],
     "advance_us": lambda bench: [advances(bench)],

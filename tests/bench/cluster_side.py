@@ -1,0 +1,96 @@
+"""Parley on a cluster: what each of its primaries takes of a turn, and what the way there costs the client."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import monotonic, process_time
+from typing import Any
+
+import msgspec
+import redis
+
+from config.settings.settings import DEFAULT_SHARDS
+from config.store import function_calls, redis_client
+from engine.model.events import InboundSms, encode_event
+from tests.bench.capacity_side import cpu_us
+from tests.support import clinic
+from tests.support.clusters import ValkeyCluster
+from tests.support.octopush import FakeOctopush
+from tests.support.processes import Deployment
+from tests.support.valkey import Valkey
+
+Converse = Callable[[str, int, int], None]
+"""Lets so many people, from the number of the first on, talk to their ends at a webhook."""
+
+TURNS = 4
+BATCH = 16
+"""Commands in a round trip, as of a worker under load."""
+
+
+class ClusterRun(msgspec.Struct):
+    """So many turns through the whole pipeline: seconds, and µs of CPU of each primary."""
+
+    turns: int
+    seconds: float
+    primaries_us: list[float]
+
+    @property
+    def carried(self) -> float:
+        """Turns a second if its busiest primary did nothing else: the others wait for that one."""
+        return self.turns * 1_000_000 / max(self.primaries_us)
+
+    @property
+    def us_a_turn(self) -> float:
+        """Of all primaries together."""
+        return sum(self.primaries_us) / self.turns
+
+
+def run_cluster(octopush: FakeOctopush, primaries: int, people: int, converse: Converse) -> ClusterRun:
+    """All of Parley, the lanes on so many primaries without replicas."""
+    octopush.reset()
+    with (
+        ValkeyCluster(primaries, replicas=0) as cluster,
+        Deployment(cluster.url, cluster.broker_url, octopush, forked=False) as deployment,
+    ):
+        webhook = deployment.start().webhook
+        converse(webhook, 20, 0)
+        before = [cpu_us(each.pid) for each in cluster.nodes]
+        begun_s = monotonic()
+        converse(webhook, people, 1_000)
+        seconds = monotonic() - begun_s
+        taken = [cpu_us(each.pid) - us for each, us in zip(cluster.nodes, before, strict=True)]
+        return ClusterRun(TURNS * people, seconds, taken)
+
+
+def client_us(rounds: int, repeats: int) -> dict[int, tuple[float, float]]:
+    """By the number of primaries, one and three: µs of the client's CPU for a command, by the cluster's client, and by the plain
+    one on a server. Taken in turns, BATCH accepted SMS of as many people in a round."""
+    with Valkey() as server, ValkeyCluster(1, replicas=0) as one, ValkeyCluster(3, replicas=0) as three:
+        plain = redis_client.connect(server.url)
+        routed = {count: redis_client.connect(each.url) for count, each in ((1, one), (3, three))}
+        for client in (plain, *routed.values()):
+            redis_client.load_functions(client)
+            _accept(client, 50)
+        taken = [
+            {0: _accept(plain, rounds)} | {count: _accept(client, rounds) for count, client in routed.items()}
+            for _ in range(repeats)
+        ]
+        for client in (plain, *routed.values()):
+            client.close()
+    medians = {count: median(each[count] for each in taken) for count in taken[0]}
+    return {count: (medians[count], medians[0]) for count in routed}
+
+
+def _accept(client: redis.Redis, rounds: int) -> float:
+    events = [
+        (
+            clinic.number(each),
+            False,
+            encode_event(InboundSms(f"{each:016x}", clinic.CHANNEL, "Ada", start=False)),
+        )
+        for each in range(BATCH)
+    ]
+    commands: Sequence[Any] = function_calls.accept_commands(DEFAULT_SHARDS, events)[0]
+    begun_s = process_time()
+    for _ in range(rounds):
+        redis_client.run_commands(client, commands)
+    return (process_time() - begun_s) * 1_000_000 / (rounds * len(commands))
