@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from tests.support.archive_writer import ArchiveWriter
+from tests.support.clusters import ValkeyCluster
 from tests.support.example_counts import EXAMPLES_EVENT, draws
 from tests.support.fork_server import FORK_EVENT
 from tests.support.octopush import FakeOctopush
@@ -42,7 +43,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.databases)]
 """On which an archive may be."""
 
-STARTERS = {"deployed", "deployment", "own_postgresql", "own_valkey", "parley", "process"}
+STARTERS = {"cluster", "deployed", "deployment", "own_postgresql", "own_valkey", "parley", "process"}
 """Fixtures that start processes."""
 
 REDIS_FIXTURES = {"own_valkey", "valkey"}
@@ -171,6 +172,21 @@ def own_valkey(request: pytest.FixtureRequest) -> Iterator[RedisTopology]:
     """A real Valkey for this test alone, which may kill it."""
     with TOPOLOGIES[request.config.option.redis]() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_process() -> Iterator[ValkeyCluster]:
+    """The cluster that this test process shares. Take `cluster` instead, which is whole and empty."""
+    with ValkeyCluster(replicas=0) as servers:
+        yield servers
+
+
+@pytest.fixture
+def cluster(cluster_process: ValkeyCluster) -> Iterator[ValkeyCluster]:
+    """Three primaries without replicas. Each may be killed or frozen."""
+    yield cluster_process
+    cluster_process.close_clients()
+    cluster_process.restore()
 
 
 @pytest.fixture(scope="session")

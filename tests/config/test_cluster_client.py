@@ -9,7 +9,6 @@ import redis
 from config.connections.cluster_client import HELD_UP_S
 from config.store import redis_client
 from config.store.function_calls import accept_commands
-from tests.support.clusters import ValkeyCluster
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -17,20 +16,6 @@ pytestmark = pytest.mark.processes
 KEYS = [f"{{{k}}}:key" for k in range(32)]
 PATIENCE_S = 8 * HELD_UP_S
 """For a machine that is not quiet; less than the timeout of a connection."""
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with ValkeyCluster(replicas=0) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared):
-    yield shared
-    for node in shared.nodes:
-        node.sigcont()
-    shared.empty()
 
 
 @pytest.fixture

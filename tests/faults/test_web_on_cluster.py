@@ -11,7 +11,6 @@ from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from tests.faults.test_spool import PEOPLE, Talkers, handed_over, judge, spooling_on
 from tests.support import clinic
-from tests.support.clusters import ValkeyCluster
 from tests.support.processes import Deployment
 from tests.support.waiting import until
 
@@ -19,12 +18,6 @@ SHARDS = DEFAULT_SHARDS
 UNNOTICED_S = 0.5
 
 AWAY = {"dead": ("kill9", "start"), "hung": ("sigstop", "sigcont")}
-
-
-@pytest.fixture
-def cluster():
-    with ValkeyCluster(replicas=0) as cluster:
-        yield cluster
 
 
 def people_of(cluster, node):

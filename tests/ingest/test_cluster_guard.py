@@ -8,26 +8,10 @@ from config.settings.settings import load_settings
 from config.store import keyspace
 from ingest.intake.mailboxes import RedisUnavailableError
 from ingest.intake.server_guard import MIN_AGREEING_KEYS, ServerGuard, check_lanes_server
-from tests.support.clusters import ValkeyCluster
 
 pytestmark = pytest.mark.processes
 
 SHARDS = 16
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with ValkeyCluster(replicas=0) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared):
-    """Whose lanes are divided."""
-    yield shared
-    for node in shared.nodes:
-        node.sigcont()
-    shared.empty()
 
 
 def settings_of(cluster, **more):

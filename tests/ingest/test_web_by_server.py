@@ -7,7 +7,6 @@ from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
 from ingest.api.invitation_parser import derive_session_id
 from tests.ingest.test_web import post, sms
-from tests.support.clusters import ValkeyCluster
 from tests.support.inviting import Api, key_table
 from tests.support.waiting import until
 
@@ -15,21 +14,6 @@ pytestmark = pytest.mark.processes
 
 SHARDS = DEFAULT_SHARDS
 CHANNEL = "clinic"
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with ValkeyCluster(replicas=0) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared):
-    yield shared
-    for node in shared.nodes:
-        node.sigcont()
-    until(lambda: all(node.is_ok() for node in shared.nodes), 20, "all are there")
-    shared.empty()
 
 
 @pytest.fixture

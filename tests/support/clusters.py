@@ -230,8 +230,17 @@ class ValkeyCluster(Closing):
     def start(self) -> None:
         """Start all nodes that `stop` or `kill9` ended, and wait until they are a cluster."""
         for each in self.nodes:
-            each.start()
+            if not each.is_running:
+                each.start()
         self.wait_complete()
+
+    def restore(self) -> None:
+        """Have all nodes run, whatever was done to them, and take away all keys."""
+        for each in self.nodes:
+            if each.is_running:
+                each.sigcont()
+        self.start()
+        self.empty()
 
     def stop(self) -> None:
         """End all nodes. The server of the wake-ups goes on."""

@@ -81,6 +81,11 @@ class Valkey(Closing):
         )
         until(self._answers, START_S, f"Valkey on port {self.port} answers")
 
+    @property
+    def is_running(self) -> bool:
+        """Also while it is frozen."""
+        return self._process is not None
+
     def kill9(self) -> None:
         self._end(signal.SIGKILL)
 
