@@ -18,7 +18,7 @@ from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.telemetry import metrics
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.library_internals import ScrapeTimeGauge
-from config.telemetry.process_registry import ROLES
+from config.telemetry.process_registry import ROLES, count_by_role
 from config.telemetry.redis_stats import PROCESSES_UNREAD, RedisStats, StatsReader
 from config.telemetry.server_stats import ServerStats
 
@@ -140,9 +140,11 @@ def _lane_gauges(found: RedisStats) -> Iterator[GaugeReading]:
         yield metrics.INVITATIONS_HELD, (REMOVED_CHANNELS,), found.held_elsewhere
     for name, hook in found.hooks.items():
         yield from _hook_gauges(name, hook)
-    living = [process.role for process in found.processes.values()]
+    living = count_by_role(found.processes)
+    silent = count_by_role(found.silent)
     for role in ROLES if PROCESSES_UNREAD not in found.unread else ():
-        yield metrics.PROCESSES, (role,), living.count(role)
+        yield metrics.PROCESSES, (role,), living[role]
+        yield metrics.PROCESSES_SILENT, (role,), silent[role]
 
 
 def _hook_gauges(name: str, hook: HookStats) -> Iterator[GaugeReading]:

@@ -228,6 +228,11 @@ HOOK_PAUSED = _scrape_time_gauge(
 )
 HOOK_HELD = _scrape_time_gauge("hook_held", "1 while a process has the endpoint", "hook")
 PROCESSES = _scrape_time_gauge("processes", "Processes that have been heard of in the last seconds", "role")
+PROCESSES_SILENT = _scrape_time_gauge(
+    "processes_silent",
+    "Processes that were killed, or hang: silent for up to 15 minutes, and no goodbye",
+    "role",
+)
 
 
 def collect_counted() -> Iterable[Metric]:

@@ -31,7 +31,10 @@ HEARTBEATS_COMMAND: function_calls.Command = ("HGETALL", keyspace.PROCESSES_KEY)
 
 HEARTBEAT_INTERVAL_S = 5.0
 HEARTBEAT_EXPIRY_MS = 20_000
-"""A process that has said nothing for this long lives no more."""
+"""A process that has said nothing for this long lives no more, or hangs."""
+
+SILENT_KEPT_MS = 900_000
+"""How long one that ended without a word, or hangs, is told of."""
 
 HEARTBEAT_TIMEOUT_S = 1.0
 """How long storing a heartbeat may take; if it fails, the next one follows in HEARTBEAT_INTERVAL_S."""
@@ -211,22 +214,32 @@ def living_processes(client: redis.Redis) -> dict[str, ProcessHeartbeat]:
 
 
 def remove_dead_processes(client: redis.Redis) -> None:
-    """Forget those that have gone without a word."""
+    """Forget those that have gone without a word, once all have been told of it."""
     said = redis_client.run_command(client, HEARTBEATS_COMMAND)
-    alive = parse_living(said, redis_client.server_time_ms(client))
-    remove_processes(client, (name for name in map(bytes.decode, said) if name not in alive))
+    now = redis_client.server_time_ms(client)
+    told = {**parse_living(said, now), **parse_silent(said, now)}
+    remove_processes(client, (name for name in map(bytes.decode, said) if name not in told))
 
 
 def parse_living(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
     """Return the processes, by name, whose heartbeat is at most HEARTBEAT_EXPIRY_MS from `now` (ms, the server's).
     One from the future was stored before the server's clock was set back, and counts as dead too if it is further
     off than that."""
-    read = {name.decode(): _parse_heartbeat(blob) for name, blob in said.items()}
+    return {name: each for name, each in _parsed(said) if abs(now - each.at) <= HEARTBEAT_EXPIRY_MS}
+
+
+def parse_silent(said: HeartbeatsReply, now: int) -> dict[str, ProcessHeartbeat]:
+    """Return the processes, by name, that have said nothing for more than HEARTBEAT_EXPIRY_MS and have not said that they end:
+    they were killed, or hang. After SILENT_KEPT_MS nobody asks."""
     return {
-        name: each
-        for name, each in sorted(read.items())
-        if each is not None and abs(now - each.at) <= HEARTBEAT_EXPIRY_MS
+        name: each for name, each in _parsed(said) if HEARTBEAT_EXPIRY_MS < now - each.at <= SILENT_KEPT_MS
     }
+
+
+def _parsed(said: HeartbeatsReply) -> Iterator[tuple[str, ProcessHeartbeat]]:
+    for name, blob in sorted(said.items()):
+        if (process := _parse_heartbeat(blob)) is not None:
+            yield name.decode(), process
 
 
 def last_heard(said: HeartbeatsReply) -> dict[str, int]:

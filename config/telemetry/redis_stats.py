@@ -98,7 +98,7 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of both servers. `processes` are those that live, by name; `dramatiq_dead` counts messages by
     the key they lie at. `held_elsewhere` are invitations that channels hold which are not configured. `replicas_wanted` is
-    how many of the lanes' server must have what is acknowledged. What a server of a cluster has that is away: `away_shards`,
+    how many of the lanes' server must have what is acknowledged. `silent` are processes that were killed, or hang. What a server of a cluster has that is away: `away_shards`,
     which are not among `shards`, and what else is `unread`, such as "the channel clinic"."""
 
     lanes: ServerStats
@@ -109,6 +109,7 @@ class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
     held_elsewhere: int = 0
     hooks: Mapping[str, HookStats] = {}
     processes: Mapping[str, process_registry.ProcessHeartbeat] = {}
+    silent: Mapping[str, process_registry.ProcessHeartbeat] = {}
     queues: Mapping[str, QueueStats] = {}
     dramatiq_dead: Mapping[str, int] = {}
     away_shards: Sequence[int] = ()
@@ -219,6 +220,7 @@ class StatsReader:
         return {
             "lanes": server,
             "processes": process_registry.parse_living(said, server.now),
+            "silent": process_registry.parse_silent(said, server.now),
             "channels": {
                 channel.name: _channel_stats(
                     channel,

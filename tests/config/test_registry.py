@@ -46,7 +46,7 @@ def test_two_processes_of_one_pid_are_two(client, valkey):
         assert process_registry.count_by_role(process_registry.living_processes(client)) == {"clock": 2}
 
 
-def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
+def test_one_that_has_been_silent_for_a_few_turns_lives_no_more(client):
     now = redis_client.server_time_ms(client)
     said = ProcessHeartbeat(now, role="web", library="parley_0")
     process_registry.store_heartbeat(client, "web@here:1.a", said)
@@ -59,9 +59,28 @@ def test_one_that_has_been_silent_for_a_few_turns_is_gone_and_forgotten(client):
     assert process_registry.last_heard(
         redis_client.run_command(client, process_registry.HEARTBEATS_COMMAND)
     ) == {"web": now}
-    process_registry.remove_dead_processes(client)
-    assert client.hkeys(keyspace.PROCESSES_KEY) == [b"web@here:1.a"]
     assert process_registry.HEARTBEAT_EXPIRY_MS >= 3 * process_registry.HEARTBEAT_INTERVAL_S * 1_000
+
+
+def test_one_that_said_no_goodbye_is_told_of_for_a_quarter_of_an_hour_and_forgotten(client):
+    now = redis_client.server_time_ms(client)
+    for name, silent_ms in (
+        ("well", 0),
+        ("hangs", process_registry.HEARTBEAT_EXPIRY_MS + 1),
+        ("hung", process_registry.SILENT_KEPT_MS - 60_000),
+        ("long gone", process_registry.SILENT_KEPT_MS + 1),
+    ):
+        process_registry.store_heartbeat(client, name, ProcessHeartbeat(now - silent_ms, role="web"))
+    said = redis_client.run_command(client, process_registry.HEARTBEATS_COMMAND)
+    assert list(process_registry.parse_silent(said, now)) == ["hangs", "hung"]
+    process_registry.remove_dead_processes(client)
+    assert sorted(client.hkeys(keyspace.PROCESSES_KEY)) == [b"hangs", b"hung", b"well"]
+
+
+def test_one_that_ends_says_goodbye(client, valkey):
+    with process_registry.send_heartbeats(valkey.url, "clock") as say:
+        say()
+    assert client.hlen(keyspace.PROCESSES_KEY) == 0
 
 
 def test_nobody_lives_on_because_the_clock_was_set_back(client):

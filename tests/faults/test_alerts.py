@@ -457,7 +457,7 @@ def what_took_long(story, world, town):
 
 
 def roles(story, world):
-    story.broken("ParleyRoleMissing")
+    story.broken("ParleyRoleMissing", "ParleyProcessSilent")
     world.end("delivery")
     story.wait("ParleyNothingLeaves", "ParleyRoleMissing")
     story.broken("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate", "ParleyHookUnheld")
@@ -471,6 +471,7 @@ def roles(story, world):
     story.wait("ParleyClockDiffers")
     wrong.kill9()
     world.begin("delivery", "ratelimit", "conversation", "clock", "archive", "hooks")
+    story.wait("ParleyProcessSilent")
 
 
 def an_endpoint(story, world):

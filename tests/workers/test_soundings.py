@@ -26,7 +26,7 @@ from config.telemetry import hook_stats, metrics, process_registry
 from config.telemetry.exposition import MetricsExposition, redis_gauges
 from config.telemetry.hook_stats import HookStats, LagQuestions
 from config.telemetry.library_internals import ScrapeTimeGauge
-from config.telemetry.process_registry import ROLES
+from config.telemetry.process_registry import ROLES, ProcessHeartbeat
 from config.telemetry.redis_stats import (
     AlarmStats,
     ChannelStats,
@@ -365,6 +365,18 @@ def test_processes_that_live(town):
     with process_registry.send_heartbeats(town.world.settings.redis_url, "delivery") as say:
         say()
         assert [each.role for each in take(town).processes.values()] == ["delivery"]
+
+
+def test_processes_that_hang(town):
+    silent_ms = process_registry.HEARTBEAT_EXPIRY_MS + 1
+    heartbeat = ProcessHeartbeat(redis_client.server_time_ms(town.client) - silent_ms, role="web")
+    process_registry.store_heartbeat(town.client, "web@here:1.a", heartbeat)
+    found = take(town)
+    assert (list(found.processes), list(found.silent)) == ([], ["web@here:1.a"])
+    silent = {
+        labels: value for gauge, labels, value in redis_gauges(found) if gauge is metrics.PROCESSES_SILENT
+    }
+    assert silent == {(role,): role == "web" for role in ROLES}
 
 
 def test_messages_in_dramatiqs_own_dead_letter_queues(town):

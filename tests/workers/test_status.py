@@ -37,7 +37,7 @@ DOWN = ServerStats(up=False, why="Connection refused")
 
 def process(role, **fields):
     return ProcessHeartbeat(
-        NOW, **{"role": role, "library": lua_library.LIBRARY_NAME, "release": "1.0"} | fields
+        **{"at": NOW, "role": role, "library": lua_library.LIBRARY_NAME, "release": "1.0"} | fields
     )
 
 
@@ -106,6 +106,21 @@ WRONG = {
         "1 outbox is due and not rung for",
     ),
     "abandoned": ({"shards": shard(abandoned=2)}, "2 lanes are held by workers that never came back"),
+    "one that hangs": (
+        {"silent": {"a": process("delivery", at=NOW - 3 * MIN, host="north", pid=71)}},
+        (
+            "delivery@north:71 has not been heard of for 3 min: if it is still there it hangs, and has to be killed (`kill -9`); "
+            "if it was killed, this is forgotten in 12 min"
+        ),
+    ),
+    "two that hang": (
+        {
+            "silent": {
+                name: process("web", at=NOW - 3 * MIN, host=name, pid=71) for name in ("north", "south")
+            }
+        },
+        "web@north:71 has not been heard of for 3 min, and neither have 1 more: if",
+    ),
     "circuit": (
         {"channels": paused("circuit", 40_000)},
         "the clinic channel is paused as its provider fails, for another 40 s (carrier incident); it is tried again",

@@ -24,7 +24,12 @@ from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
 from config.telemetry.hook_stats import HookStats
-from config.telemetry.process_registry import CLOCK_TOLERANCE_MS, ROLES, ProcessHeartbeat
+from config.telemetry.process_registry import (
+    CLOCK_TOLERANCE_MS,
+    ROLES,
+    SILENT_KEPT_MS,
+    ProcessHeartbeat,
+)
 from config.telemetry.redis_stats import PROCESSES_UNREAD, RedisStats, ShardStats, StatsReader
 from config.telemetry.server_stats import ServerStats, find_old_releases
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
@@ -232,6 +237,7 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
     yield from missing_replica_problems(found)
     yield from release_problems(state.old_releases)
     yield from _missing_role_problems(found)
+    yield from _silent_process_problems(found)
     yield from _clock_problems(found)
     yield from _memory_problems("lanes", found.lanes)
     yield from _memory_problems("wake-ups", found.broker)
@@ -301,6 +307,20 @@ def _missing_role_problems(found: RedisStats) -> Iterator[str]:
         yield "no process of Parley lives"
     elif missing:
         yield f"no {' and no '.join(f'`{role}`' for role in missing)} process lives"
+
+
+def _silent_process_problems(found: RedisStats) -> Iterator[str]:
+    """Processes that were killed, or hang: nobody but the machine that they are on can tell."""
+    if not found.silent:
+        return
+    latest = max(found.silent.values(), key=lambda each: each.at)
+    others = f", and neither have {len(found.silent) - 1} more" if len(found.silent) > 1 else ""
+    silent_ms = found.lanes.now - latest.at
+    yield (
+        f"{latest.role}@{latest.host}:{latest.pid} has not been heard of for {format_duration(silent_ms)}{others}: if it is "
+        "still there it hangs, and has to be killed (`kill -9`); if it was killed, this is forgotten in "
+        f"{format_duration(max(0, SILENT_KEPT_MS - silent_ms))}"
+    )
 
 
 def _clock_problems(found: RedisStats) -> Iterator[str]:
@@ -500,6 +520,15 @@ def _process_table(found: RedisStats) -> Table:
             f"{format_duration(now - each.at)} ago",
             f"{each.per_s:.1f}",
         )
+    for each in found.silent.values():
+        table.add_row(
+            Text(f"{each.role}@{each.host}:{each.pid}"),
+            Text(_release_label(each)),
+            "silent",
+            f"{format_duration(now - each.at)} ago",
+            "-",
+            style="red",
+        )
     return table
 
 
@@ -626,16 +655,20 @@ def _format_mebibytes(octets: int) -> str:
     return f"{octets / 1_048_576:.1f} MiB"
 
 
+def _as_objects(processes: Mapping[str, ProcessHeartbeat]) -> dict[str, dict[str, object]]:
+    return {
+        name: {field: getattr(each, field) for field in ProcessHeartbeat.__struct_fields__}
+        for name, each in processes.items()
+    }
+
+
 def as_builtins(state: DeploymentState) -> dict[str, object]:
     """The state with processes as objects; on the wire they are arrays."""
     found = state.found
-    processes = {
-        name: {field: getattr(each, field) for field in ProcessHeartbeat.__struct_fields__}
-        for name, each in found.processes.items()
-    }
-    plain: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(found, processes={}))
+    plain: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(found, processes={}, silent={}))
     return plain | {
-        "processes": processes,
+        "processes": _as_objects(found.processes),
+        "silent": _as_objects(found.silent),
         "forgetful": dict(state.forgetful or {}),
         "durability": state.durability,
         "removed": msgspec.to_builtins(state.removed),
