@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 
 from tests.soak.printing import print_report
-from tests.soak.soak import replicates, soak, spools
+from tests.soak.redis_kinds import REDIS_KINDS, RedisKind, redis_of
+from tests.soak.soak import soak, spools
 
 LOGS = Path("var") / "soak"
 
@@ -26,12 +27,13 @@ LOGS = Path("var") / "soak"
     help="The clock of Redis' server steps too. Default: where there is a C compiler, which it takes.",
 )
 @click.option(
-    "--fail-overs/--no-fail-overs",
-    default=None,
-    help="Redis has a replica, which takes its place when it is lost (PARLEY_REPLICAS=1). Default: in every other soak.",
+    "--redis",
+    type=click.Choice(REDIS_KINDS),
+    help="One server; one with a replica, which takes its place when it is lost; or a cluster of three with a replica each, whose "
+    "nodes are lost and whose slots move. With replicas PARLEY_REPLICAS is 1. Default: each in every third soak.",
 )
 def main(
-    seconds: float, seed: int | None, every_ms: float, clock_steps: bool, fail_overs: bool | None
+    seconds: float, seed: int | None, every_ms: float, clock_steps: bool, redis: RedisKind | None
 ) -> None:
     """Run Parley's real processes while they are killed, and Redis and the providers fail; then check the ledger.
 
@@ -41,15 +43,14 @@ def main(
     """
     console = Console()
     seed = random.randrange(1_000_000) if seed is None else seed
-    fail_overs = replicates(seed) if fail_overs is None else fail_overs
-    told = {"a spool": spools(seed), "a server's clock that steps": clock_steps, "failovers": fail_overs}
-    console.print(
-        ", ".join([f"seed {seed}", *(f"{'with' if has else 'without'} {what}" for what, has in told.items())])
-    )
+    redis = redis or redis_of(seed)
+    told = {"a spool": spools(seed), "a server's clock that steps": clock_steps and redis != "cluster"}
+    has = [f"{'with' if has else 'without'} {what}" for what, has in told.items()]
+    console.print(", ".join([f"seed {seed}", f"Redis is a {redis}", *has]))
     with console.status("starting …") as status:
         report = soak(
             seconds, seed, every_s=every_ms / 1_000, logs=LOGS, tell=lambda what: status.update(f"{what} …"),
-            clock_steps=clock_steps, fail_overs=fail_overs,
+            clock_steps=clock_steps, redis=redis,
         )  # fmt: skip
     print_report(console, report, LOGS)
     sys.exit(1 if report.wrongs else 0)

@@ -9,14 +9,18 @@ from time import monotonic
 from typing import NamedTuple
 
 import msgspec
+from redis.crc import key_slot
 
+from config.settings.settings import DEFAULT_SHARDS
+from config.store import keyspace
+from tests.soak.redis_kinds import SoakRedis
 from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
+from tests.support.clusters import ValkeyCluster
 from tests.support.octopush import Faults
 from tests.support.processes import Deployment, Process
 from tests.support.proxy import Proxy
 from tests.support.replicated_valkey import ReplicatedValkey
 from tests.support.stepped_clock import SteppedClock
-from tests.support.valkey import Valkey
 
 EVERY_S = (0.3, 1.2)
 """Between two deeds."""
@@ -44,6 +48,11 @@ CLOCK_DEEDS = {"step clock of redis": 3}
 
 FAILOVER_DEEDS = {"fail over redis": 2, "cut off redis": 2}
 """Deeds that take a server with a replica."""
+
+CLUSTER_DEEDS = {
+    "kill node of redis": 8, "stop node of redis": 6, "fail over node of redis": 6, "move slot of redis": 8,
+}  # fmt: skip
+"""Deeds that take a cluster. No two of its nodes are away at once: that is more than is promised of one replica each."""
 
 STEPS_S = (-60, -2, 2, 60, 3_600)
 """How far the server's clock is off, for a while. Behind for no longer than a session waits for an answer: a worker that begins
@@ -86,7 +95,7 @@ class Mischief:
     to a provider is done to one of those that have a gate."""
 
     def __init__(
-        self, deployment: Deployment, spared: Sequence[Process], valkey: Valkey | ReplicatedValkey,
+        self, deployment: Deployment, spared: Sequence[Process], valkey: SoakRedis,
         proxy: Proxy, carriers: FakeCarriers, gates: Mapping[Carrier, Proxy], clock: SteppedClock | None = None, *, letters: bool,
     ) -> None:  # fmt: skip
         self._victims = [process for process in deployment.processes if process not in spared]
@@ -201,6 +210,28 @@ class Mischief:
             case "cut off redis" if isinstance(self._valkey, ReplicatedValkey):
                 self._valkey.cut_off()
                 self._for(deed, partial(self._valkey.fail_over, self._proxy))
+            case "kill node of redis" if isinstance(self._valkey, ValkeyCluster):
+                self._valkey.wait_complete()
+                node = self._valkey.nodes[deed.whom % len(self._valkey.nodes)]
+                node.kill9()
+                self._for(deed, self._valkey.start)
+            case "stop node of redis" if isinstance(self._valkey, ValkeyCluster):
+                self._valkey.wait_complete()
+                node = self._valkey.nodes[deed.whom % len(self._valkey.nodes)]
+                node.sigstop()
+                self._for(deed, node.sigcont)
+            case "fail over node of redis" if isinstance(self._valkey, ValkeyCluster):
+                self._valkey.wait_complete()
+                primaries = self._valkey.primaries
+                (replica, *_) = self._valkey.replicas_of(primaries[deed.whom % len(primaries)])
+                self._valkey.fail_over(replica)
+            case "move slot of redis" if isinstance(self._valkey, ValkeyCluster):
+                self._valkey.wait_complete()
+                slot = key_slot(keyspace.events_key(deed.whom % DEFAULT_SHARDS).encode())
+                others = [
+                    each for each in self._valkey.primaries if each is not self._valkey.primary_of(slot)
+                ]
+                self._valkey.move_slot(slot, others[deed.whom % len(others)])
             case "step clock of redis":
                 if self._clock is None:
                     return

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import requests
 
+from tests.soak.redis_kinds import SoakRedis
 from tests.support import audit
 from tests.support.clinic import number
 from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person, inbound
-from tests.support.replicated_valkey import ReplicatedValkey
-from tests.support.valkey import Valkey
 
 NAME = "Rehearsal"
 
@@ -67,7 +66,7 @@ def rehearse(
     api: Api,
     channel: str,
     survey: str,
-    valkey: Valkey | ReplicatedValkey,
+    valkey: SoakRedis,
     octopush: FakeOctopush,
 ) -> dict[str, Play]:
     """Each script played once on a deployment that nothing disturbs."""

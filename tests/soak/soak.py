@@ -32,13 +32,22 @@ from tests.soak.channels import (
     configure_channels,
     webhook_of,
 )
-from tests.soak.mischief import CLOCK_DEEDS, DEEDS, FAILOVER_DEEDS, Mischief, schedule
+from tests.soak.mischief import (
+    CLOCK_DEEDS,
+    CLUSTER_DEEDS,
+    DEEDS,
+    FAILOVER_DEEDS,
+    Mischief,
+    schedule,
+)
 from tests.soak.operators import Operators
 from tests.soak.plays import Play, invite, rehearse
+from tests.soak.redis_kinds import RedisKind, SoakRedis, make_redis
 from tests.support import audit
 from tests.support.archiving import archived_entries, count_archived, stream_entries
 from tests.support.carriers import CARRIERS, Carrier, FakeCarriers
 from tests.support.clinic import CHANNEL, number
+from tests.support.clusters import ValkeyCluster
 from tests.support.hook_endpoint import HookEndpoint
 from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
@@ -246,9 +255,7 @@ class Rollout(Protocol):
     def step(self, deployment: Deployment, gone_s: float, seconds: float) -> None:
         """Have those processes run that shall, so long after the beginning of a soak of so many seconds."""
 
-    def finish(
-        self, deployment: Deployment, valkey: Valkey | ReplicatedValkey, octopush: FakeOctopush
-    ) -> None:
+    def finish(self, deployment: Deployment, valkey: SoakRedis, octopush: FakeOctopush) -> None:
         """What is left to do if nothing is wrong, under way any more, or started again by itself."""
 
 
@@ -257,30 +264,23 @@ def spools(seed: int) -> bool:
     return seed % 2 == 1
 
 
-def replicates(seed: int) -> bool:
-    """Has Redis a replica in the soak with this seed, unless it is said?"""
-    return seed // 2 % 2 == 1
-
-
 def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, every_s: float = 0.1,
          logs: Path | None = None, tell: Callable[[str], None] = lambda _: None,
-         rollout: Rollout | None = None, clock_steps: bool = False, fail_overs: bool = False) -> Report:  # fmt: skip
+         rollout: Rollout | None = None, clock_steps: bool = False, redis: RedisKind = "server") -> Report:  # fmt: skip
     """Soak for so many seconds. `every_s` is how often somebody comes to each channel; logs go to the folder `logs` if
-    anything is wrong. With `clock_steps`, the clock of Redis' server is now and then off. With `fail_overs`, it has a replica
-    that takes its place when it is lost, and PARLEY_REPLICAS is 1."""
+    anything is wrong. With `clock_steps`, the clock of Redis' server is now and then off, unless that is a cluster. Where there
+    are replicas, PARLEY_REPLICAS is 1."""
     with ExitStack() as stack:
-        clock = stack.enter_context(SteppedClock()) if clock_steps else None
-        valkey: Valkey | ReplicatedValkey = stack.enter_context(
-            ReplicatedValkey(clock) if fail_overs else Valkey(clock)
-        )
+        clock = stack.enter_context(SteppedClock()) if clock_steps and redis != "cluster" else None
+        valkey: SoakRedis = stack.enter_context(make_redis(redis, clock))
         carriers = stack.enter_context(FakeCarriers())
-        proxy = stack.enter_context(Proxy(valkey.url))
+        proxy = stack.enter_context(Proxy(valkey.broker_url if redis == "cluster" else valkey.url))
         gates = {carrier: stack.enter_context(Proxy(carriers.base)) for carrier in CARRIERS}
         metrics, spool = valkey.folder / "metrics", valkey.folder / "spool"
         metrics.mkdir()
         deployment = stack.enter_context(
             Deployment(
-                proxy.url,
+                valkey.url if redis == "cluster" else proxy.url,
                 f"{proxy.url.removesuffix('/0')}/1",
                 carriers,
                 surveys=_surveys(valkey.folder),
@@ -288,7 +288,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
                 environment={
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                     "PARLEY_SPOOL": str(spool) if spools(seed) else "",
-                    "PARLEY_REPLICAS": "1" if fail_overs else "0",
+                    "PARLEY_REPLICAS": "0" if redis == "server" else "1",
                     **carrier_environment(gates),
                     **hook_ledger.ENVIRONMENT,
                 },
@@ -318,11 +318,11 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
 
 
 class SoakWorld(NamedTuple):
-    """What a soak runs on. Each provider is behind a gate."""
+    """What a soak runs on. Each provider is behind a gate, and Redis behind `proxy`; of a cluster, only the wake-ups'."""
 
     deployment: Deployment
     channels: Sequence[SoakChannel]
-    valkey: Valkey | ReplicatedValkey
+    valkey: SoakRedis
     proxy: Proxy
     carriers: FakeCarriers
     gates: Mapping[Carrier, Proxy]
@@ -331,8 +331,8 @@ class SoakWorld(NamedTuple):
 
 
 def _deeds(world: SoakWorld) -> dict[str, int]:
-    replicated = isinstance(world.valkey, ReplicatedValkey)
-    return DEEDS | (CLOCK_DEEDS if world.clock else {}) | (FAILOVER_DEEDS if replicated else {})
+    of_redis = {Valkey: {}, ReplicatedValkey: FAILOVER_DEEDS, ValkeyCluster: CLUSTER_DEEDS}
+    return DEEDS | (CLOCK_DEEDS if world.clock else {}) | of_redis[type(world.valkey)]
 
 
 def _soak(
@@ -427,7 +427,7 @@ def _soak(
     return report
 
 
-def archive_wrongs(deployment: Deployment, valkey: Valkey | ReplicatedValkey) -> list[str]:
+def archive_wrongs(deployment: Deployment, valkey: SoakRedis) -> list[str]:
     """What is amiss in the archive, in words: each entry of the streams is there once, in order, and nothing else."""
     database = ArchiveDatabase(f"sqlite:///{deployment.environment['PARLEY_VAR']}/archive.db")
     client = valkey.client()
@@ -457,7 +457,7 @@ def _surveys(folder: Path) -> Path:
     return surveys
 
 
-def _letter_wrongs(valkey: Valkey | ReplicatedValkey) -> list[str]:
+def _letter_wrongs(valkey: SoakRedis) -> list[str]:
     """Dead letters that no operator has dealt with, once everybody has heard everything."""
     client = valkey.client()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 
+from config.connections import replication
 from config.store import keyspace, stored_values
 from engine.model import lane as lane_format
 from engine.model.lane import UnreadableLaneError
@@ -33,6 +34,7 @@ FIXED = {
 PASSING = {
     "lane_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
     "invitation_bucket_key", "released_sms_key", "request_bucket_key", "circuit_state_key", "failed_attempts_key", "applied_events_key",
+    replication.WRITTEN_KEY,
 }  # fmt: skip
 """Kinds of keys that go by themselves, whatever happens."""
 
@@ -90,7 +92,7 @@ class _Shelves:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._known = patterns()
+        self._known = {**patterns(), replication.WRITTEN_KEY: _pattern(replication.mark_in_cluster(_TEXT)[1])}
         self._stray: list[str] = []
         self._of: dict[str, list[str]] = {}
         for raw in set(client.scan_iter(count=PAGE)):
