@@ -316,10 +316,11 @@ def _silent_process_problems(found: RedisStats) -> Iterator[str]:
     latest = max(found.silent.values(), key=lambda each: each.at)
     others = f", and neither have {len(found.silent) - 1} more" if len(found.silent) > 1 else ""
     silent_ms = found.lanes.now - latest.at
+    left = format_duration(max(0, SILENT_KEPT_MS - silent_ms))
     yield (
-        f"{latest.role}@{latest.host}:{latest.pid} has not been heard of for {format_duration(silent_ms)}{others}: if it is "
-        "still there it hangs, and has to be killed (`kill -9`); if it was killed, this is forgotten in "
-        f"{format_duration(max(0, SILENT_KEPT_MS - silent_ms))}"
+        f"{latest.role}@{latest.host}:{latest.pid} has not been heard of for "
+        f"{format_duration(silent_ms)}{others}: if it is still there it hangs, and has to be killed "
+        f"(`kill -9`); if it was killed, this is forgotten in {left}"
     )
 
 
