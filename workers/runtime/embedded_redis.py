@@ -4,9 +4,10 @@ Its data live under `var/valkey` and survive a restart. One `parley run` at a ti
 texts are in it, so nobody else of the machine may read it, nor ask it: its files are its owner's alone, and it listens on no
 port but on a socket in a folder that is its owner's alone too. A socket's path ends at 108 bytes, so that it does not lie
 beside the data, whose folder may lie deep.
+
+It ends after all who may use it: with the last process that holds its lifeline, however that one ended.
 """
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -14,17 +15,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import IO
 from urllib.parse import quote
 
 import redis
 
 from config.telemetry.library_internals import valkey_server_path
 from engine.model.errors import ParleyError
+from workers.runtime.lifeline import GRACE_S, WATCHER_SCRIPT, Lifeline
+from workers.runtime.port_holder import is_alive
 
 EMBEDDED_START_TIMEOUT_S = 20.0
+
+EARLIER_END_TIMEOUT_S = 2.0 * (GRACE_S + 2)
+"""How long what an earlier `parley run` has left may take to end: its processes first, then its server."""
 
 MAX_SOCKET_PATH = 107
 """Bytes: what the kernel takes, without the zero at its end."""
@@ -37,15 +44,20 @@ class EmbeddedServerError(ParleyError):
 
 
 @contextmanager
-def run_embedded_server(var: Path) -> Iterator[str]:
-    """The URL of a Valkey with its data under `var`, running for as long as the context. Raises EmbeddedServerError."""
+def run_embedded_server(var: Path, lifeline: Lifeline | None = None) -> Iterator[str]:
+    """The URL of a Valkey with its data under `var`, running for as long as the context, and if this process is killed, for
+    as long as anybody holds the `lifeline`. Raises EmbeddedServerError."""
     data = (var / "valkey").resolve()
     data.mkdir(parents=True, exist_ok=True)
     _make_private(data)
-    with _exclusive_lock(data / "lock"), _socket_folder() as folder:
+    with (
+        nullcontext(lifeline) if lifeline else Lifeline() as bond,
+        _exclusive_lock(data / "lock") as lock,
+        _socket_folder() as folder,
+    ):
         socket = folder / "valkey.sock"
         url = f"unix://{quote(str(socket))}?db=0"
-        process = _spawn_valkey(data, socket)
+        process = _spawn_valkey(data, socket, bond, lock)
         note = _url_file(var)
         try:
             _wait_until_loaded(process, url, data)
@@ -54,7 +66,8 @@ def run_embedded_server(var: Path) -> Iterator[str]:
             yield url
         finally:
             note.unlink(missing_ok=True)
-            process.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
 
 
@@ -100,19 +113,54 @@ def _url_file(var: Path) -> Path:
 
 
 @contextmanager
-def _exclusive_lock(lock: Path) -> Iterator[None]:
+def _exclusive_lock(lock: Path) -> Iterator[IO[str]]:
+    """Hold the lock, in which this process's id stands. The server has it too, so that no second one begins on its data
+    before it has ended."""
     lock.touch(PRIVATE_FILE)
-    with lock.open("w") as held:
+    with lock.open("r+") as held:
+        _wait_for_lock(held, lock)
+        held.truncate(0)
+        held.write(f"{os.getpid()}")
+        held.flush()
+        yield held
+
+
+def _wait_for_lock(held: IO[str], lock: Path) -> None:
+    """Take the lock, and wait for what is left of one who is dead. Raises EmbeddedServerError."""
+    deadline = monotonic() + EARLIER_END_TIMEOUT_S
+    has_said = False
+    while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise EmbeddedServerError(
-                f"another parley is running on {lock.parent}: stop it, or set PARLEY_VAR to another directory"
-            ) from None
-        yield
+            pid = _process_in(lock)
+            if pid is None or is_alive(pid):
+                by = f" (process {pid})" if pid else ""
+                raise EmbeddedServerError(
+                    f"another parley is running on {lock.parent}{by}: stop it, or set PARLEY_VAR to another directory"
+                ) from None
+            if monotonic() > deadline:
+                raise EmbeddedServerError(
+                    f"an earlier Parley (process {pid}, which is gone) has left processes on {lock.parent} that do "
+                    f"not end: `fuser {lock}` names them"
+                ) from None
+            if not has_said:
+                sys.stderr.write(
+                    f"waiting for what an earlier Parley (process {pid}, which is gone) has left to end\n"
+                )
+            has_said = True
+            sleep(0.1)
+        else:
+            return
 
 
-def _spawn_valkey(data: Path, socket: Path) -> subprocess.Popen[bytes]:
+def _process_in(lock: Path) -> int | None:
+    """Who took the lock; None if that does not stand there (yet)."""
+    written = lock.read_text()
+    return int(written) if written.isdigit() else None
+
+
+def _spawn_valkey(data: Path, socket: Path, lifeline: Lifeline, lock: IO[str]) -> subprocess.Popen[bytes]:
     try:
         binary = valkey_server_path()
     except FileNotFoundError as e:
@@ -126,18 +174,12 @@ def _spawn_valkey(data: Path, socket: Path) -> subprocess.Popen[bytes]:
     }  # fmt: skip
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     return subprocess.Popen(  # noqa: S603 (our own arguments)
-        [str(binary), *arguments],
+        ["/bin/sh", "-c", f'{WATCHER_SCRIPT}exec "$@"', "sh", str(binary), *arguments],
+        stdin=lifeline.watched,
+        pass_fds=[lock.fileno()],
+        umask=PRIVATE_UMASK,
         start_new_session=True,
-        preexec_fn=_become_private_child,  # noqa: PLW1509 (no thread has been started yet)
     )
-
-
-def _become_private_child() -> None:
-    """Write files that are ours alone, and die with the parent."""
-    os.umask(PRIVATE_UMASK)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _wait_until_loaded(process: subprocess.Popen[bytes], url: str, data: Path) -> None:
