@@ -5,6 +5,7 @@ Law: whoever writes holds the row of `positions` of the shard that it writes abo
 writer at a time; there the transaction itself is the lock.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from sqlalchemy import URL, Connection, Engine, event, make_url, select, text, u
 
 from config.archive import tables
 from config.archive.filesystems import network_filesystem
-from config.settings.config_errors import ConfigError
+from config.settings.config_errors import ConfigError, unwritable_problem
 from config.store.entry_id import EntryId
 
 BUSY_TIMEOUT_S = 30
@@ -248,7 +249,21 @@ def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
 
 def _create_sqlite_file(file: Path) -> None:
     """Make an empty database, which nobody else may read, as it holds people's numbers. It has its write-ahead log before it
-    has its name, and one process makes it: SQLite waits for nobody who turns that on at the same time."""
+    has its name, and one process makes it: SQLite waits for nobody who turns that on at the same time. Raises ConfigError
+    where that cannot be."""
+    try:
+        _create_in_folder(file)
+    except OSError as e:
+        if e.errno in _PASSING_ERRORS:
+            raise
+        raise ConfigError([unwritable_problem(file, e, "PARLEY_ARCHIVE_URL or PARLEY_VAR")]) from e
+
+
+_PASSING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO)
+"""What may be over by itself, and is waited for."""
+
+
+def _create_in_folder(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with (
         _locked_folder(file.parent),

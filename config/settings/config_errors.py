@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -30,6 +31,12 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'…'"
+
+
+def unwritable_problem(path: Path, error: OSError, setting: str) -> str:
+    """Write the line for a folder or file that `setting` leads to, and that cannot be made or written."""
+    found = f"{path} cannot be made or written ({error.strerror})"
+    return f"{found}: expected a folder in which this user may write, or {setting} with another"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 
+from config.settings.config_errors import exit_on_config_error
 from config.telemetry.library_internals import (
     FOLDER_VARIABLE,
     BatchHistogram,
@@ -22,7 +23,9 @@ from config.telemetry.multiprocess_metrics import join_folder
 
 REGISTRY = CollectorRegistry()
 
-_multiprocess = join_folder(Path(os.environ[FOLDER_VARIABLE])) if os.environ.get(FOLDER_VARIABLE) else None
+with exit_on_config_error():
+    _folder = os.environ.get(FOLDER_VARIABLE)
+    _multiprocess = join_folder(Path(_folder)) if _folder else None
 if _multiprocess is not None:
     count_in_folder(_multiprocess.process_identity)
 

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import msgspec
 from prometheus_client import Metric
 
+from config.settings.config_errors import ConfigError, unwritable_problem
 from config.telemetry import faults
 from config.telemetry.library_internals import FOLDER_VARIABLE, format_bound, read_counts
 
@@ -179,13 +180,12 @@ class MultiprocessMetrics:
 
 
 def join_folder(folder: Path) -> MultiprocessMetrics:
-    """Open the directory that this process counts into from now on. Raises OSError, with a sentence."""
+    """Open the directory that this process counts into from now on. Raises ConfigError."""
     try:
         tallies = MultiprocessMetrics(folder)
         tallies.process_identity()
     except OSError as e:
-        expected = "expected a directory that all of this machine's processes may write to"
-        raise OSError(f"{FOLDER_VARIABLE} is {folder}: {e.strerror}: {expected}") from e
+        raise ConfigError([unwritable_problem(folder, e, FOLDER_VARIABLE)]) from e
     tallies.fold_dead()  # so that files do not pile up where nobody asks for the sums
     return tallies
 

@@ -82,7 +82,8 @@ def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path):
         cwd=ROOT, env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "file")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert found.returncode
-    assert (
-        f"PROMETHEUS_MULTIPROC_DIR is {tmp_path / 'file'}: File exists: expected a directory" in found.stderr
+    assert found.returncode == 2
+    assert found.stderr == (
+        f"{tmp_path / 'file'} cannot be made or written (File exists): expected a folder in which this user may "
+        "write, or PROMETHEUS_MULTIPROC_DIR with another\n"
     )

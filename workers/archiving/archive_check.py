@@ -48,6 +48,7 @@ def _archive_warnings(settings: Settings, url: sqlalchemy.URL) -> Iterator[str]:
 def _file_warnings(settings: Settings, file: Path) -> Iterator[str]:
     folder = next(each for each in file.absolute().parents if each.exists())
     unwritable = [each for each in (file, folder) if each.exists() and not os.access(each, os.W_OK)]
+    unwritable += [] if folder.is_dir() else [folder]
     if unwritable:
         yield f"{unwritable[0]} cannot be written here, which `archive` must"
     if (urlsplit(settings.redis_url).hostname or "") not in _LOCAL_HOSTS:

@@ -159,7 +159,11 @@ def _check_durability(settings: Settings) -> None:
 
 def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each channel that Redis knows and the settings do not. Nothing, if there is no Redis."""
-    url = settings.redis_url or url_of_running(settings.var)
+    try:
+        url = settings.redis_url or url_of_running(settings.var)
+    except ConfigError as e:
+        yield from e.problems
+        return
     if not url:
         return
     with redis_client.connect(url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as client:

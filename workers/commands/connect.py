@@ -139,7 +139,7 @@ def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
     """The settings, with where the servers in use are. Ends the command with a sentence if nobody says where."""
     with exit_on_config_error():
         settings = load_settings(environ)
-    url = settings.redis_url or url_of_running(settings.var)
+        url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(
             f"nothing is running on {settings.var}: "

@@ -30,7 +30,7 @@ from workers.resharding import archive_split, resharding
 from workers.resharding.census import LABELS, Census, take_census
 from workers.resharding.resharding import MiscountError, StillRunningError
 from workers.resharding.shard_split import ShardSplit, UnsplittableError, require_split
-from workers.runtime.embedded_redis import run_embedded_server, url_of_running
+from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server, url_of_running
 from workers.store.deployment import Deployment
 from workers.store.event_stream import is_archived
 
@@ -119,12 +119,15 @@ def _opened_deployment(environ: Mapping[str, str]) -> Iterator[Deployment]:
     """The deployment, whatever number of shards it has; its embedded server, if it has one that does not run."""
     with exit_on_config_error():
         settings = load_settings(environ)
-    url = settings.redis_url or url_of_running(settings.var)
+        url = settings.redis_url or url_of_running(settings.var)
     if url:
         yield _connect(settings, url)
     else:
-        with run_embedded_server(settings.var) as url:
-            yield _connect(settings, url)
+        try:
+            with run_embedded_server(settings.var) as url:
+                yield _connect(settings, url)
+        except EmbeddedServerError as e:
+            raise click.ClickException(f"{e}") from e
 
 
 def _connect(settings: Settings, url: str) -> Deployment:

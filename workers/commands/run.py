@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,6 +27,7 @@ from rich.text import Text
 
 from config.connections.redis_url import default_broker_url
 from config.settings.channels import Channel
+from config.settings.config_errors import unwritable_problem
 from config.settings.settings import (
     Settings,
     exit_on_config_error,
@@ -97,6 +99,7 @@ def run() -> None:
     console = open_console(soft_wrap=True)
     _end_orderly()
     try:
+        _require_metrics_folder(settings)
         _require_free_port(settings)
         with Lifeline() as lifeline, _running_redis(settings, lifeline) as url:
             status = _run_processes(settings, url, console, lifeline)
@@ -112,6 +115,20 @@ def _end_orderly() -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(EXIT_TERMINATED))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _require_metrics_folder(settings: Settings) -> None:
+    """Raise EmbeddedServerError if what is counted cannot lie where each process would say so."""
+    folder = _metrics_folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e:
+        raise EmbeddedServerError(unwritable_problem(folder, e, "PARLEY_VAR")) from e
+
+
+def _metrics_folder(settings: Settings) -> Path:
+    return settings.var / "metrics"
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -183,7 +200,7 @@ def _process_environment(settings: Settings, url: str) -> Mapping[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PARLEY_REDIS_URL": url,
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
-        FOLDER_VARIABLE: str(settings.var / "metrics"),
+        FOLDER_VARIABLE: str(_metrics_folder(settings)),
         "PARLEY_LOG": settings.log,
         RUN_PID_VARIABLE: f"{os.getpid()}",
         "PYTHONUNBUFFERED": "1",

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import redis
 
+from config.settings.config_errors import ConfigError, unwritable_problem
 from config.telemetry.library_internals import valkey_server_path
 from engine.model.errors import ParleyError
 from workers.runtime.lifeline import GRACE_S, WATCHER_SCRIPT, Lifeline
@@ -48,8 +49,12 @@ def run_embedded_server(var: Path, lifeline: Lifeline | None = None) -> Iterator
     """The URL of a Valkey with its data under `var`, running for as long as the context, and if this process is killed, for
     as long as anybody holds the `lifeline`. Raises EmbeddedServerError."""
     data = (var / "valkey").resolve()
-    data.mkdir(parents=True, exist_ok=True)
-    _make_private(data)
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        _make_private(data)
+        (data / "lock").touch(PRIVATE_FILE)
+    except OSError as e:
+        raise EmbeddedServerError(unwritable_problem(data, e, "PARLEY_VAR")) from e
     with (
         nullcontext(lifeline) if lifeline else Lifeline() as bond,
         _exclusive_lock(data / "lock") as lock,
@@ -101,11 +106,17 @@ def _socket_folder() -> Iterator[Path]:
 
 
 def url_of_running(var: Path) -> str | None:
-    """Where the embedded server of a `parley run` with this `var` can be reached, if one is running."""
+    """Where the embedded server of a `parley run` with this `var` can be reached, if one is running. Raises ConfigError if
+    another user has started it."""
     try:
         return _url_file(var).read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as e:
+        whose = (
+            "what `parley run` starts is its user's alone: type this as that user, or set PARLEY_REDIS_URL"
+        )
+        raise ConfigError([f"{_url_file(var)} cannot be read ({e.strerror}): {whose}"]) from e
 
 
 def _url_file(var: Path) -> Path:
@@ -116,7 +127,6 @@ def _url_file(var: Path) -> Path:
 def _exclusive_lock(lock: Path) -> Iterator[IO[str]]:
     """Hold the lock, in which this process's id stands. The server has it too, so that no second one begins on its data
     before it has ended."""
-    lock.touch(PRIVATE_FILE)
     with lock.open("r+") as held:
         _wait_for_lock(held, lock)
         held.truncate(0)
@@ -137,12 +147,13 @@ def _wait_for_lock(held: IO[str], lock: Path) -> None:
             if pid is None or is_alive(pid):
                 by = f" (process {pid})" if pid else ""
                 raise EmbeddedServerError(
-                    f"another parley is running on {lock.parent}{by}: stop it, or set PARLEY_VAR to another directory"
+                    f"another parley is running on {lock.parent}{by}: stop it, or set PARLEY_VAR to another "
+                    "directory"
                 ) from None
             if monotonic() > deadline:
                 raise EmbeddedServerError(
-                    f"an earlier Parley (process {pid}, which is gone) has left processes on {lock.parent} that do "
-                    f"not end: `fuser {lock}` names them"
+                    f"an earlier Parley (process {pid}, which is gone) has left processes on {lock.parent} "
+                    f"that do not end: `fuser {lock}` names them"
                 ) from None
             if not has_said:
                 sys.stderr.write(
