@@ -14,6 +14,7 @@ from config.telemetry.exposition import MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest import api, health
 from ingest.api.archive_reader import ArchiveReader
+from ingest.front_page import FrontPageResource
 from ingest.intake.mailboxes import AsyncRedisClient, MailboxWriter
 from ingest.intake.server_guard import ServerGuard
 from ingest.intake.spool import open_spool
@@ -80,6 +81,7 @@ def create_app(settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HO
         host,
     )
     app.add_route("/webhooks/{channel}", webhooks)
+    app.add_route("/", FrontPageResource(settings))
     app.add_route("/healthz", health.LivenessResource())
     app.add_route("/readyz", health.ReadinessResource(surveys, lanes, broker, spool, settings.shards))
     metrics = health.MetricsResource(MetricsExposition(settings, partial(health.spool_gauges, spool, host)))
