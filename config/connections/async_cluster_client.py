@@ -18,6 +18,7 @@ from config.connections.cluster_client import (
     LOOK_COMMANDS,
     REFRESH_TIMEOUT_S,
     nobody_answers,
+    parse_answer,
 )
 from config.connections.cluster_routing import (
     EVERY_PRIMARY,
@@ -57,6 +58,12 @@ class AsyncClusterClient(redis.asyncio.Redis):
 
     async def try_commands(self, commands: Sequence[Command], *, replicas: int = 0) -> list[Any]:
         """Return the answers to `commands`, with errors in the places of answers: of servers, and of those that are away."""
+        return [
+            parse_answer(self.response_callbacks, command, answer, {})
+            for command, answer in zip(commands, await self._routed(commands, replicas=replicas), strict=True)
+        ]
+
+    async def _routed(self, commands: Sequence[Command], *, replicas: int) -> list[Any]:
         if self._table.epoch < 0:
             await self._refresh()
         batch = RoutedBatch(self._table, commands, replicas=replicas)
@@ -67,10 +74,7 @@ class AsyncClusterClient(redis.asyncio.Redis):
                 await self._refresh()
             if batch.pause_s:
                 await asyncio.sleep(batch.pause_s)
-        return [
-            answer if isinstance(answer, Exception) else self._parsed(command, answer)
-            for command, answer in zip(commands, batch.answers, strict=True)
-        ]
+        return batch.answers
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Return the answer to one command, as redis-py's own methods ask. Raises redis.RedisError."""
@@ -78,10 +82,10 @@ class AsyncClusterClient(redis.asyncio.Redis):
             servers: list[Any] = await self.servers()
             answers = [await each.execute_command(*args, **options) for each in servers]
             return answers[0]
-        (answer,) = await self.try_commands([args])
+        (answer,) = await self._routed([args], replicas=0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return parse_answer(self.response_callbacks, args, answer, options)
 
     async def servers(self) -> list["redis.asyncio.Redis"]:
         """Return a client of each primary. Raises ServerAwayError if no server tells which there are."""
@@ -228,7 +232,3 @@ class AsyncClusterClient(redis.asyncio.Redis):
                 connection_class=self._class, host=address[0], port=address[1], **self._options
             )
         return self._pools[address]
-
-    def _parsed(self, command: Command, answer: Any) -> Any:
-        parse = self.response_callbacks.get(command[0])
-        return answer if parse is None else parse(answer)

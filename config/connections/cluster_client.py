@@ -19,6 +19,7 @@ from typing import Any
 import hiredis
 import redis
 from redis.backoff import NoBackoff
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.retry import Retry
 
 from config.connections import cluster_routing
@@ -77,13 +78,10 @@ class ClusterClient(redis.Redis):
         self, commands: Sequence[Command], *, transaction: bool = False, replicas: int = 0
     ) -> list[Any]:
         """Return the answers to `commands`, with errors in the places of answers: of servers, and of those that are away."""
-        answers = self._asked(commands, transaction=transaction, replicas=replicas)
-        return [self._parsed(command, answer) for command, answer in zip(commands, answers, strict=True)]
+        answers = self._routed(commands, transaction=transaction, replicas=replicas)
+        return self._parsed(commands, answers)
 
-    def _asked(
-        self, commands: Sequence[Command], *, transaction: bool = False, replicas: int = 0
-    ) -> list[Any]:
-        """Return what servers answer, before redis-py reads it."""
+    def _routed(self, commands: Sequence[Command], *, transaction: bool, replicas: int) -> list[Any]:
         if self._table.epoch < 0:
             self._refresh()
         batch = RoutedBatch(self._table, commands, transaction=transaction, replicas=replicas)
@@ -102,11 +100,10 @@ class ClusterClient(redis.Redis):
             servers: list[Any] = self.servers()
             answers = [each.execute_command(*args, **options) for each in servers]
             return answers[0]
-        (answer,) = self._asked([args])
+        (answer,) = self._routed([args], transaction=False, replicas=0)
         if isinstance(answer, Exception):
             raise answer
-        options.pop("keys", None)  # for redis-py's cache
-        return self._parsed(args, answer, options)
+        return parse_answer(self.response_callbacks, args, answer, options)
 
     def servers(self) -> list[redis.Redis]:
         """Return a client of each primary. Raises ServerAwayError if no server tells which there are."""
@@ -143,10 +140,7 @@ class ClusterClient(redis.Redis):
         for request, outcome in zip(requests, self._exchange(requests), strict=True):
             told[request.address] = outcome
             if not isinstance(outcome, Exception):
-                told[request.address] = [
-                    self._parsed(command, answer)
-                    for command, answer in zip(commands, without_wait(outcome, replicas), strict=True)
-                ]
+                told[request.address] = self._parsed(commands, without_wait(outcome, replicas))
         return self._table, told
 
     def scan_iter(self, *args: Any, **named: Any) -> Iterator[Any]:
@@ -332,11 +326,23 @@ class ClusterClient(redis.Redis):
                 )
         return pool
 
-    def _parsed(self, command: Command, answer: Any, options: Mapping[str, Any] | None = None) -> Any:
-        """Return an answer as redis-py reads it, whose methods say by `options` how they asked; errors as they are."""
-        callbacks: Any = self.response_callbacks
-        parse = callbacks.get(command[0])
-        return answer if parse is None or isinstance(answer, Exception) else parse(answer, **(options or {}))
+    def _parsed(self, commands: Sequence[Command], answers: Sequence[Any]) -> list[Any]:
+        return [
+            parse_answer(self.response_callbacks, command, answer, {})
+            for command, answer in zip(commands, answers, strict=True)
+        ]
+
+
+def parse_answer(callbacks: Any, command: Command, answer: Any, options: Mapping[str, Any]) -> Any:
+    """Return an answer as redis-py reads that to such a command, by the `options` that its own methods give; an error as it is."""
+    parse = callbacks.get(command[0])
+    if parse is None or isinstance(answer, Exception):
+        return answer
+    return parse(answer, **{name: value for name, value in options.items() if name not in _OF_NO_PARSER})
+
+
+_OF_NO_PARSER = (EMPTY_RESPONSE, NEVER_DECODE, "keys")
+"""What redis-py's methods say besides: how an answer is read from a connection, and whose it is."""
 
 
 def _has_begun(connection: redis.Connection) -> bool:

@@ -39,12 +39,25 @@ def test_every_command_is_answered_by_the_server_that_has_its_key(cluster, clien
     assert sorted(client.scan_iter("{*}:key")) == sorted(key.encode() for key in KEYS)
 
 
-def test_answers_are_read_as_redis_py_reads_them(client):
-    client.hset("h", mapping={"a": 1})
-    client.zadd("z", {"one": 1, "two": 2})
-    assert client.hgetall("h") == {b"a": b"1"}
-    assert client.zrange("z", 0, -1) == [b"one", b"two"]
-    assert client.zrange("z", 0, -1, withscores=True) == [(b"one", 1.0), (b"two", 2.0)]
+def test_an_answer_is_read_as_of_one_server(cluster, client):
+    """Also where what is asked says how: with scores, or without values."""
+    client.zadd(KEYS[0], {"a": 1, "b": 2})
+    client.hset(KEYS[1], "a", "1")
+    read = [
+        client.zrange(KEYS[0], 0, -1, withscores=True),
+        *client.zscan_iter(KEYS[0], score_cast_func=bytes.decode),
+        *client.hscan_iter(KEYS[1], no_values=True),
+        client.hgetall(KEYS[1]),
+        client.get(KEYS[2]),
+        client.set(KEYS[2], "1", nx=True),
+    ]
+    assert read == [[(b"a", 1.0), (b"b", 2.0)], (b"a", "1"), (b"b", "2"), b"a", {b"a": b"1"}, None, True]
+
+    async def read_async():
+        async with redis_client.connect_async(cluster.url) as other:
+            return await other.zrange(KEYS[0], 0, -1, withscores=True)
+
+    assert asyncio.run(read_async()) == [(b"a", 1.0), (b"b", 2.0)]
 
 
 def test_one_that_hangs_is_waited_for_once_and_not_long(cluster, client):
