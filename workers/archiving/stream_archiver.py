@@ -96,6 +96,10 @@ class StreamArchiver:
         self._held_until_s: dict[int, float] = {}
         self._failures: dict[int, int] = {}  # of looks in a row, by shard, as its server was away
         self._rests_until_s: dict[int, float] = {}
+        self._lost: list[
+            int
+        ] = []  # shards of this round: those whose server is away now, and those whose server is back
+        self._found: list[int] = []
         self._advanced_s = 0.0
         self._is_to_advance = True  # of a process that died, nobody has said until when all is read
 
@@ -106,6 +110,12 @@ class StreamArchiver:
         require_deployment(self._deployment, tips.deployment, self._database)
         for k in tips.away:
             self._note_away(k)
+        try:
+            return self._move_pages(tips)
+        finally:
+            self._tell_of_servers()
+
+    def _move_pages(self, tips: StreamTips) -> bool:
         has_more = False
         shards = list(self._shards_to_look_at(tips))
         for k, moved in zip(shards, self._look_at_shards(shards), strict=True):
@@ -154,7 +164,7 @@ class StreamArchiver:
             self._note_committed(k, moved)
         self._rests_until_s.pop(k, None)
         if self._failures.pop(k, None) is not None:
-            log.info("a shard is archived again, as its server is back", shard=k)
+            self._found.append(k)
         return moved
 
     def _note_committed(self, k: int, moved: MovedPage) -> None:
@@ -182,7 +192,15 @@ class StreamArchiver:
         self._failures[k] = 0
         self._read_to.pop(k, None)  # so that it is looked at, and said to be archived again
         metrics.ARCHIVE_ERRORS.labels("redis").inc()
-        log.warning("a shard is archived later, as its server is away", shard=k)
+        self._lost.append(k)
+
+    def _tell_of_servers(self) -> None:
+        """In a line for all shards: a server has many."""
+        if self._lost:
+            log.warning("shards are archived later, as their server is away", shards=sorted(self._lost))
+        if self._found:
+            log.info("shards are archived again, as their server is back", shards=sorted(self._found))
+        self._lost, self._found = [], []
 
     def _hold_shard(self, error: RedisOlderThanArchiveError) -> None:
         if error.shard not in self._held_until_s:

@@ -73,21 +73,23 @@ def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now
     swept = SweepCounts()
     if known.by_version:
         keeps = known.by_version | known.by_name
-        for k in range(shards):
-            _sweep_if_there(client, shards, k, keeps, now, swept)
+        away = [k for k in range(shards) if not _sweep_if_there(client, shards, k, keeps, now, swept)]
+        if away:
+            log.warning("shards are swept later, as their server is away", shards=away)
     return swept
 
 
 def _sweep_if_there(
     client: redis.Redis, shards: int, k: int, keeps: Mapping[str, int], now: int, swept: SweepCounts
-) -> None:
-    """Sweep a shard; one whose server is away, while others of a cluster are not, is left for the next sweep."""
+) -> bool:
+    """Sweep a shard. Return False if its server is away, while others of a cluster are not: it is left for the next sweep."""
     try:
         _sweep_shard(client, shards, k, keeps, now, swept)
     except redis.RedisError as e:
         if not redis_client.is_alone(client, e):
             raise
-        log.warning("a shard is swept later, as its server is away", shard=k)
+        return False
+    return True
 
 
 def _sweep_shard(
