@@ -20,9 +20,8 @@ from tests.support.octopush import FakeOctopush
 from tests.support.parsed_once import parse_yaml_once
 from tests.support.postgresql import PostgreSql, postgresql_programs
 from tests.support.processes import Deployment
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from tests.support.topologies import ONE_SERVER, TOPOLOGIES, RedisTopology
-from tests.support.valkey import Valkey
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # how long an example takes says how busy the machine is
@@ -109,8 +108,6 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if item not in {*elsewhere}]
     for item in items:
         why = next((mark.args[0] for mark in item.iter_markers("one_server")), "")
-        if not why and "proxy" in item.fixturenames:  # type: ignore[attr-defined]
-            why = "its proxy leads to one server"
         if why:
             item.add_marker(pytest.mark.skip(reason=f"of one server alone: {why}"))
 
@@ -257,14 +254,14 @@ def octopush(octopush_process: FakeOctopush) -> FakeOctopush:
 
 
 @pytest.fixture
-def proxy(valkey: Valkey) -> Iterator[Proxy]:
+def proxy(valkey: RedisTopology) -> Iterator[Proxies]:
     """A way to `valkey` that can be broken."""
-    with Proxy(valkey.url) as between:
+    with Proxies(valkey) as between:
         yield between
 
 
 @pytest.fixture
-def parley(valkey: Valkey, octopush: FakeOctopush) -> Iterator[Deployment]:
+def parley(valkey: RedisTopology, octopush: FakeOctopush) -> Iterator[Deployment]:
     """Parley without limits on `valkey` and `octopush`, no process of it running yet: see Deployment.start."""
     with Deployment(valkey.url, valkey.broker_url, octopush) as deployment:
         yield deployment

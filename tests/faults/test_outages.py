@@ -13,10 +13,8 @@ from tests.faults.play import Play
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.one_server("its proxy leads to one server")
 
 AWAY_S = 12.0
 """Longer than a client's retries, a lease, and the clock's patience."""
@@ -35,13 +33,13 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @pytest.fixture
 def lanes_proxy(own_valkey):
-    with Proxy(own_valkey.url) as proxy:
+    with Proxies(own_valkey, broker=False) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def broker_proxy(own_valkey):
-    with Proxy(own_valkey.broker_url) as proxy:
+    with Proxies(own_valkey, lanes=False) as proxy:
         yield proxy
 
 
@@ -49,7 +47,7 @@ def broker_proxy(own_valkey):
 def deployment(octopush, lanes_proxy, broker_proxy):
     """Its two Redis servers can be taken away one by one; every kind of limit is on, and none is reached."""
     limits = {"sms_per_second": 1000, "sms_per_day": 100_000, "new_sessions_per_minute": 60_000}
-    with Deployment(lanes_proxy.url, broker_proxy.url, octopush, limits=limits) as deployment:
+    with Deployment(lanes_proxy.url, broker_proxy.broker_url, octopush, limits=limits) as deployment:
         yield deployment
 
 
@@ -69,6 +67,13 @@ def used_s(process):
     """Processor time that it has taken."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def saves(server, status):
+    """Have it write a snapshot, with this outcome."""
+    redis = server.client()
+    redis.bgsave()
+    until(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == status, 10, f"the save is {status}")
 
 
 def lines(process):
@@ -143,20 +148,20 @@ def test_a_full_redis_takes_no_more_in_and_what_is_under_way_is_finished(
 
 def test_a_redis_that_cannot_write_its_disk_is_waited_for(deployment, play, octopush, own_valkey):
     """It answers MISCONF to all that writes, until it can."""
-    redis = own_valkey.client()
+    servers = own_valkey.primaries
     deployment.start()
     play.hold([0])
-    redis.config_set("save", "3600 1")
-    in_the_way = own_valkey.folder / "dump.rdb"
-    in_the_way.mkdir()
-    (in_the_way / "x").touch()
-    redis.bgsave()
-    until(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err", 10, "it could not save")
+    for server in servers:
+        server.client().config_set("save", "3600 1")
+        in_the_way = server.folder / "dump.rdb"
+        in_the_way.mkdir()
+        (in_the_way / "x").touch()
+        saves(server, "err")
     assert post(deployment, 1)[0] == 503
-    (in_the_way / "x").unlink()
-    in_the_way.rmdir()
-    redis.bgsave()
-    until(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "ok", 10, "it could")
+    for server in servers:
+        (server.folder / "dump.rdb" / "x").unlink()
+        (server.folder / "dump.rdb").rmdir()
+        saves(server, "ok")
     play.hold([1, 2])
     play.judge()
 

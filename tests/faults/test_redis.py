@@ -9,7 +9,7 @@ from config.store import lua_library
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment, odd_process, procfile
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from tests.support.waiting import until
 
 FUNCTIONS = [
@@ -19,15 +19,14 @@ FUNCTIONS = [
 
 @pytest.fixture
 def proxy(own_valkey):
-    with Proxy(own_valkey.url) as proxy:
+    with Proxies(own_valkey) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def deployment(own_valkey, octopush, proxy):
     """As ever, but both of its Redis servers lie behind the proxy."""
-    broker = f"{proxy.url.removesuffix('/0')}/1"
-    with Deployment(proxy.url, broker, octopush, limits={"sms_per_second": 1000}) as deployment:
+    with Deployment(proxy.url, proxy.broker_url, octopush, limits={"sms_per_second": 1000}) as deployment:
         yield deployment
 
 

@@ -15,7 +15,7 @@ from tests.support.inviting import Api, key_table
 from tests.support.octopush import Faults
 from tests.support.person import inbound
 from tests.support.processes import KILLED_S, Deployment
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from tests.support.waiting import until
 
 
@@ -28,9 +28,11 @@ def end(process):
     assert monotonic() - told_s < KILLED_S
 
 
-@pytest.mark.one_server("its proxy leads to one server")
 def test_web_answers_the_requests_that_it_has(own_valkey, octopush):
-    with Proxy(own_valkey.url) as proxy, Deployment(proxy.url, own_valkey.broker_url, octopush) as deployment:
+    with (
+        Proxies(own_valkey, broker=False) as proxy,
+        Deployment(proxy.url, proxy.broker_url, octopush) as deployment,
+    ):
         deployment.start()
         (web,) = deployment.of("web")
         proxy.delay(0.4)

@@ -19,7 +19,7 @@ from engine.model.events import Invitation, decode_inbound
 from ingest.api import invitations
 from ingest.api.invitation_parser import derive_session_id
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 
 SHARDS = DEFAULT_SHARDS
 PERSON = "+33612345678"
@@ -339,10 +339,9 @@ def test_posted_many_times_in_parallel_it_is_one(api, valkey):
     assert len(held(valkey)) == 1
 
 
-@pytest.mark.one_server("its proxy leads to one server")
 @pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
 def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, function):
-    with Proxy(valkey.url) as proxy:
+    with Proxies(valkey, broker=False) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
         proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=2)

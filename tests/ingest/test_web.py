@@ -14,7 +14,7 @@ from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace
 from engine.model.events import DeliveryReceipt, InboundSms, SmsPart, decode_inbound
 from engine.turns.inbound_sms import may_opt_out
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from tests.support.waiting import until
 
 SENDER = "+33612345678"
@@ -297,10 +297,9 @@ def test_a_redis_that_lost_our_functions_gets_them_again(web, valkey):
     assert [event.text for _, event in mail(valkey)] == ["1", "2"]
 
 
-@pytest.mark.one_server("its proxy leads to one server")
 def test_a_failed_ring_is_no_failure_of_the_webhook(web, valkey):
-    with Proxy(valkey.broker_url) as proxy:
-        base = web(PARLEY_BROKER_URL=proxy.url)
+    with Proxies(valkey, lanes=False) as proxy:
+        base = web(PARLEY_BROKER_URL=proxy.broker_url)
         before = metric(base, "parley_rings_failed_total")
         proxy.refuse()
         assert post(base, sms()).status_code == 200

@@ -5,9 +5,11 @@ Nobody's word about another is taken for it where it matters: which node has a s
 claim it, the one of the later epoch is right.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import redis
@@ -80,6 +82,11 @@ class ValkeyNode(Valkey):
         ) as client:  # fmt: skip
             return client.execute_command(*words)
 
+    def announce(self, port: int) -> None:
+        """Have all nodes name this port to clients as its own, for good; 0 for the one that it has."""
+        self._settings["cluster-announce-client-port"] = str(port)
+        self.ask("CONFIG", "SET", "cluster-announce-client-port", port)
+
     def meet(self, other: "ValkeyNode") -> None:
         self.ask("CLUSTER", "MEET", other.host, other.port, other.bus_port)
 
@@ -118,7 +125,7 @@ class ValkeyCluster(Closing):
     ) -> None:
         self.settings = settings
         self.nodes: list[ValkeyNode] = []
-        self._broker = Valkey()
+        self.broker = Valkey()
         self._clients: list[redis.Redis] = []
         try:
             self._form(primaries, replicas, machines or (None,))
@@ -134,7 +141,7 @@ class ValkeyCluster(Closing):
     @property
     def broker_url(self) -> str:
         """Where the wake-ups go."""
-        return self._broker.url
+        return self.broker.url
 
     @property
     def folder(self) -> Path:
@@ -144,7 +151,7 @@ class ValkeyCluster(Closing):
     def client(self, url: str = "") -> redis.Redis:
         """A client as Parley's own, closed by `close_clients` or with the cluster; of the wake-ups, by their URL, a plain one."""
         if url == self.broker_url:
-            return self._broker.client()
+            return self.broker.client()
         client = _EveryNode.of(redis_client.connect(url or self.url))
         self._clients.append(client)
         return client
@@ -264,17 +271,17 @@ class ValkeyCluster(Closing):
         """Take away all keys."""
         for node in self.primaries:
             node.ask("FLUSHALL", within_s=START_S)
-        self._broker.empty()
+        self.broker.empty()
 
     def close_clients(self) -> None:
         """Close every connection that `client` opened."""
         while self._clients:
             self._clients.pop().close()
-        self._broker.close_clients()
+        self.broker.close_clients()
 
     def close(self) -> None:
         self.close_clients()
-        for each in (*self.nodes, self._broker):
+        for each in (*self.nodes, self.broker):
             each.close()
 
     def _form(self, primaries: int, replicas: int, places: Sequence[Machine | None]) -> None:
@@ -348,7 +355,8 @@ class ValkeyCluster(Closing):
 
 
 class _EveryNode(ClusterClient):
-    """Parley's client, with what tests ask besides: of all primaries."""
+    """Parley's client, with what tests ask besides: of all primaries, and in pipelines. Only who is of the tests has that: when
+    Parley's own code is given one, it is as any other."""
 
     @classmethod
     def of(cls, client: redis.Redis) -> "_EveryNode":
@@ -357,7 +365,7 @@ class _EveryNode(ClusterClient):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         name = " ".join(str(each) for each in args[:2]).upper()
-        if not name.startswith(_EVERYWHERE):
+        if not name.startswith(_EVERYWHERE) or _is_asked_by_parley():
             return super().execute_command(*args, **options)
         answers = [each.execute_command(*args, **options) for each in self.servers()]  # type: ignore[no-untyped-call]
         match answers[0]:
@@ -368,9 +376,27 @@ class _EveryNode(ClusterClient):
             case _:
                 return answers[0]
 
-    def pipeline(self, *_: Any, **__: Any) -> Any:
-        return _Batch(self)
+    def pipeline(self, *args: Any, **named: Any) -> Any:
+        return super().pipeline(*args, **named) if _is_asked_by_parley() else _Batch(self)
 
+
+def _is_asked_by_parley() -> bool:
+    """Whether the code that called a client's method is Parley's, and not a test's."""
+    frame = inspect.currentframe()
+    while frame and (_module_of(frame) == __name__ or _room_of(frame) == "redis"):
+        frame = frame.f_back
+    return frame is not None and _room_of(frame) in _ROOMS
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals["__name__"])
+
+
+def _room_of(frame: FrameType) -> str:
+    return _module_of(frame).partition(".")[0]
+
+
+_ROOMS = ("config", "engine", "ingest", "workers")
 
 _EVERYWHERE = (
     "KEYS",

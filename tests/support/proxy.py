@@ -5,7 +5,7 @@ A lost reply is the case that clients get wrong: the server has done it, and the
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -40,15 +40,18 @@ class Loss:
 
 
 class Proxy(Closing):
-    """Forwards `url` on a port of its own, in a thread of its own. Started when made; a context manager.
+    """Forwards `url` on a port of its own, in a thread of its own. Started when made; a context manager. In replies it writes
+    words in the place of others that are as long: `instead`, old -> new.
 
     `lost` counts the replies that did not get through.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, instead: Mapping[bytes, bytes] | None = None) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
         self._path = parts.path
+        self._instead = dict(instead or {})
+        assert all(len(old) == len(new) for old, new in self._instead.items())
         self._loss = Loss(b"", 0, 0)
         self._delay_s = 0.0
         self._refuses = False
@@ -67,7 +70,11 @@ class Proxy(Closing):
 
     def lose_replies(self, match: bytes, times: int = 1, skip: int = 0, every: int = 1) -> None:
         """Let the next commands that hold `match` (b"parley_commit") be executed, and cut before the reply."""
-        self._loss = Loss(match, times, skip, every)
+        self.lose(Loss(match, times, skip, every))
+
+    def lose(self, loss: Loss) -> None:
+        """The same, by a count that others may share."""
+        self._loss = loss
 
     def delay(self, seconds: float) -> None:
         """Keep every reply back for so long; 0 for no longer."""
@@ -115,6 +122,11 @@ class Proxy(Closing):
 
     def swallows(self) -> bool:
         return self._swallows
+
+    def rewritten(self, reply: bytes) -> bytes:
+        for old, new in self._instead.items():
+            reply = reply.replace(old, new)
+        return reply
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_S)
@@ -208,5 +220,5 @@ class Pair:
             await asyncio.sleep(delay_s)
         if self._proxy.swallows():
             return
-        self._client_out.write(data)
+        self._client_out.write(self._proxy.rewritten(data))
         await self._client_out.drain()

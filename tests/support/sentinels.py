@@ -139,6 +139,11 @@ class ValkeyService(Closing):
         return named
 
     @property
+    def primaries(self) -> list[Valkey]:
+        """The one that takes writes."""
+        return [self.primary]
+
+    @property
     def replicas(self) -> list[Valkey]:
         primary = self.primary
         return [each for each in self.servers if each is not primary]

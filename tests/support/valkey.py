@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -61,6 +62,11 @@ class Valkey(Closing):
     def broker_url(self) -> str:
         """Where the wake-ups go."""
         return f"redis://{self.host}:{self.port}/1"
+
+    @property
+    def primaries(self) -> Sequence["Valkey"]:
+        """Those that take writes: itself, where it is no part of more."""
+        return [self]
 
     def client(self, url: str = "") -> redis.Redis:
         """A plain client, closed by `close_clients` or with the server."""

@@ -10,7 +10,7 @@ from config.store.server_functions import TakeTokens
 from engine.model.events import Invitation, OpeningRefused, SessionInvited, SessionOpened, encode_event
 from engine.model.quiet_hours import QuietHours
 from tests.support.inviting import hold_command
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from workers.clock import invitation_pacer
 from workers.clock.invitation_pacer import forget_invitations, max_opening_sms
 from workers.roles.composition import build_invitation_pacer
@@ -281,9 +281,8 @@ def test_several_clocks_release_each_once(held):
     assert (backlog.waiting(), backlog.mailed()) == (0, 40)
 
 
-@pytest.mark.one_server("its proxy leads to one server")
 def test_a_reply_that_is_lost_releases_nobody_twice(held, valkey):
-    with Proxy(valkey.url) as proxy:
+    with Proxies(valkey, broker=False) as proxy:
         backlog = held(client=redis_client.connect(proxy.url))
         backlog.hold(*people(3))
         proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_release_invitations".encode(), times=1)

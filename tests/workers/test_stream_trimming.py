@@ -11,7 +11,7 @@ from config.store import keyspace, redis_client
 from config.store.entry_id import EntryId
 from config.store.function_calls import function_call
 from config.store.server_functions import NoteArchived, TrimEvents
-from tests.support.proxy import Proxy
+from tests.support.proxies import Proxies
 from workers.clock import stream_trimming
 from workers.clock.stream_trimming import TRIM_STEP_ENTRIES, trim_until_done
 from workers.roles import clock
@@ -270,11 +270,10 @@ def test_clocks_that_trim_at_once_trim_alike(valkey, client):
     assert days_kept(client) == [7, 6, 5, 4, 3, 2, 1]
 
 
-@pytest.mark.one_server("its proxy leads to one server")
 def test_a_call_whose_reply_was_lost_is_made_again(valkey, client):
     add(client, 40, 20, 1)
     note(client, entry(1))
-    with Proxy(valkey.url) as between:
+    with Proxies(valkey, broker=False) as between:
         between.lose_replies(b"trim_events")
         trim(redis_client.connect(between.url))
     assert days_kept(client) == [1]

@@ -1,0 +1,103 @@
+"""Ways to whatever a test's Redis is, which can be broken: a proxy before each server of it, and all of them do the same.
+
+Clients are led there by what servers say: a cluster's nodes announce the proxies' ports, and Sentinels are reached through proxies
+of their own, which are never broken and put the others' ports in the place of the servers'.
+"""
+
+from collections.abc import Iterable
+
+from tests.support.closing import Closing
+from tests.support.clusters import ValkeyCluster, ValkeyNode
+from tests.support.proxy import Loss, Proxy
+from tests.support.sentinels import SERVICE, ValkeyService
+from tests.support.topologies import RedisTopology
+from tests.support.valkey import Valkey
+
+
+class Proxies(Closing):
+    """Before all of `valkey`, or its `lanes` or its `broker` alone: `url` and `broker_url` lead through them, where they are. A
+    context manager."""
+
+    def __init__(self, valkey: RedisTopology, *, lanes: bool = True, broker: bool = True) -> None:
+        self.url, self.broker_url = valkey.url, valkey.broker_url
+        self._proxies: list[Proxy] = []
+        self._sentinels: list[Proxy] = []
+        self._announcing: list[ValkeyNode] = []
+        try:
+            match valkey:
+                case ValkeyCluster():
+                    if lanes:
+                        self.url = self._before_nodes(valkey.nodes)
+                    if broker:
+                        self.broker_url = self._before(valkey.broker).url
+                case _:
+                    url = (
+                        self._before_service(valkey)
+                        if isinstance(valkey, ValkeyService)
+                        else self._before(valkey).url
+                    )
+                    if lanes:
+                        self.url = url
+                    if broker:
+                        self.broker_url = url.removesuffix("/0") + "/1"
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lost(self) -> int:
+        """How many replies did not get through."""
+        return sum(each.lost for each in self._proxies)
+
+    def lose_replies(self, match: bytes, times: int = 1, skip: int = 0, every: int = 1) -> None:
+        """Lose replies, whichever server they are from: see Proxy."""
+        loss = Loss(match, times, skip, every)
+        for each in self._proxies:
+            each.lose(loss)
+
+    def delay(self, seconds: float) -> None:
+        for each in self._proxies:
+            each.delay(seconds)
+
+    def refuse(self) -> None:
+        """Be as if all servers were gone."""
+        for each in self._proxies:
+            each.refuse()
+
+    def admit(self) -> None:
+        for each in self._proxies:
+            each.admit()
+
+    def swallow(self) -> None:
+        for each in self._proxies:
+            each.swallow()
+
+    def spit_out(self) -> None:
+        for each in self._proxies:
+            each.spit_out()
+
+    def close(self) -> None:
+        for node in self._announcing:
+            node.announce(0)
+        for each in (*self._sentinels, *self._proxies):
+            each.close()
+
+    def _before(self, server: Valkey) -> Proxy:
+        proxy = Proxy(server.url)
+        self._proxies.append(proxy)
+        return proxy
+
+    def _before_nodes(self, nodes: Iterable[ValkeyNode]) -> str:
+        addresses = []
+        for node in nodes:
+            proxy = self._before(node)
+            node.announce(proxy.port)
+            self._announcing.append(node)
+            addresses.append(f"{node.host}:{proxy.port}")
+        return f"redis+cluster://{','.join(addresses)}"
+
+    def _before_service(self, service: ValkeyService) -> str:
+        ports = {b"%d" % each.port: b"%d" % self._before(each).port for each in service.servers}
+        self._sentinels += [Proxy(f"redis://{each.host}:{each.port}", ports) for each in service.sentinels]
+        addresses = ",".join(f"127.0.0.1:{each.port}" for each in self._sentinels)
+        return f"redis+sentinel://{addresses}/{SERVICE}/0"
