@@ -7,9 +7,9 @@ from tests.support.person import Crowd, Person
 class Play:
     """The conversations of one deployment with one fake Octopush."""
 
-    def __init__(self, deployment, octopush):
+    def __init__(self, deployment, octopush, connections=16):
         self._octopush = octopush
-        self.crowd = Crowd(deployment.webhook, octopush)
+        self.crowd = Crowd(deployment.webhook, octopush, connections)
         self._plays = {}
         self.people = []
 

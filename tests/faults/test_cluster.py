@@ -23,6 +23,9 @@ pytestmark = pytest.mark.clusters
 SHARDS = 16
 SLOTS_OF_SHARDS = sorted(key_slot(keyspace.events_key(k).encode()) for k in range(SHARDS))
 
+CONNECTIONS = 128
+"""So many that whoever is refused, and says it again, holds up nobody else."""
+
 
 @pytest.fixture
 def cluster():
@@ -43,6 +46,11 @@ def deployment(cluster, octopush):
         yield deployment
 
 
+@pytest.fixture
+def play(deployment, octopush):
+    return Play(deployment, octopush, CONNECTIONS)
+
+
 @contextmanager
 def talking(play, *, every_s=0.1, think_s=0.3):
     """People come as long as this block lasts, and talk to the end."""
@@ -55,7 +63,7 @@ def talking(play, *, every_s=0.1, think_s=0.3):
         yield
     finally:
         over.set()
-        talk.join()
+    talk.join()
 
 
 def owner_of(cluster, person):
@@ -157,7 +165,7 @@ def test_a_node_that_comes_later_is_given_the_functions(cluster, octopush, play,
 
 def test_a_node_that_is_away_when_parley_starts_is_missed_by_its_lanes_alone(cluster, octopush):
     """Without a replica, nobody takes its place. It is not the one that has what every process reads as it starts, nor their
-    channel."""
+    channel; and it was there at the first start of all, which looks at what lies on each."""
     needed = (keyspace.SHARDS_KEY, keyspace.SURVEYS_KEY, keyspace.pause_key(clinic.CHANNEL))
     with ValkeyCluster(replicas=0) as bare, deployed(bare, octopush, replicas=0) as deployment:
         lost = next(node for node in bare.primaries if node not in map(bare.primary_of, needed))
@@ -165,6 +173,9 @@ def test_a_node_that_is_away_when_parley_starts_is_missed_by_its_lanes_alone(clu
             next(clinic.number(n) for n in range(99) if (owner_of(bare, clinic.number(n)) is lost) is away)
             for away in (False, True)
         )
+        deployment.start()
+        while deployment.processes:
+            deployment.processes.pop().terminate()
         lost.kill9()
         deployment.start(web=0)
         deployment.spawn("web")
@@ -187,8 +198,11 @@ def test_a_broker_on_a_cluster_is_missed_and_found_again(cluster, octopush):
             with talking(play):
                 more_sms(octopush, 20)
                 bells.kill9()
-                more_sms(octopush, 5)
+                taken = play.crowd.posts
+                until(lambda: play.crowd.posts >= taken + 10, 60, "people text on")
                 bells.start()
+                more_sms(octopush, 20)
+            assert not play.crowd.again, "what they text is taken, though nobody is woken"
             play.judge()
             settled(cluster, deployment)
 
