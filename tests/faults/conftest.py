@@ -3,6 +3,7 @@
 import pytest
 
 from tests.faults.play import Play
+from tests.support.machines import Machines, NoMachinesError
 from tests.support.processes import Deployment
 
 
@@ -16,3 +17,13 @@ def deployment(own_valkey, octopush):
 @pytest.fixture
 def play(deployment, octopush):
     return Play(deployment, octopush)
+
+
+@pytest.fixture
+def machines():
+    try:
+        machines = Machines()
+    except NoMachinesError as e:
+        pytest.skip(f"NO MACHINE IS CUT OFF, and what is promised of lost machines goes untested: {e}")
+    with machines:
+        yield machines

@@ -94,6 +94,18 @@ def report_lags(play, what, homes):
     print(f"of {play.crowd.posts} webhooks {play.crowd.again} were refused")
 
 
+def test_conversations_survive_a_process_of_each_role_that_is_killed(cluster, deployment, octopush, play):
+    deployment.start()
+    with talking(play):
+        for process in deployment.processes:
+            more_sms(octopush, 10)
+            process.kill9()
+            process.restart()
+    report_lags(play, "each process was killed", range(SHARDS))
+    play.judge()
+    settled(cluster, deployment)
+
+
 @pytest.mark.parametrize("lose, find", [("kill9", "start"), ("sigstop", "sigcont")])
 def test_conversations_survive_the_loss_of_each_primary(cluster, deployment, octopush, play, lose, find):
     deployment.start()

@@ -134,6 +134,7 @@ def test_a_deployment_grows_to_sentinel_and_to_a_cluster_while_people_text(machi
             over.set()
             talk.join()
         play.judge()
+        assert not play.crowd.refused, "what is not taken by Redis is spooled"
         assert all(process.alive for process in deployment.processes)
         with (
             redis_client.connect(settings["PARLEY_REDIS_URL"]) as lanes,
@@ -142,7 +143,9 @@ def test_a_deployment_grows_to_sentinel_and_to_a_cluster_while_people_text(machi
             audit.settle(lanes, bells)
             assert len(redis_client.servers_of(lanes)) == 2
     lags_s = sorted(lag for person in play.people for lag in person.lags_s)
-    print(f"{len(play.people)} people, {play.crowd.again} webhooks refused, lag {lags_s[-1]:.1f} s at most")
+    print(
+        f"{len(play.people)} people, lag {lags_s[-1]:.1f} s at most; {play.crowd.again} webhooks met the end of a `web`"
+    )
 
 
 def _settings(text, addresses):

@@ -3,39 +3,36 @@ while Parley still reaches it, or with the workers on it from all the world. Wha
 
 import subprocess
 from contextlib import contextmanager
-from threading import Thread
 from time import monotonic
 
 import pytest
 import redis
-import requests
 
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, redis_client
 from tests.faults.play import Play
+from tests.faults.spread_deployment import (
+    LONG_MS,
+    WORKERS,
+    heard,
+    hears,
+    post,
+    report_lags,
+    spawn_on,
+    start_here,
+    talking,
+)
 from tests.support import audit, clinic
-from tests.support.machines import NAMESPACES, Machines, NoMachinesError
+from tests.support.machines import NAMESPACES, Machines
 from tests.support.octopush import FakeOctopush, Faults
 from tests.support.person import inbound
-from tests.support.processes import Deployment, procfile
+from tests.support.processes import Deployment
 from tests.support.sentinels import DOWN_AFTER_MS, ValkeyService, is_primary
 from tests.support.valkey import Valkey
 from tests.support.waiting import HANG_S, until
 
 ANNA, BORIS = clinic.number(101), clinic.number(102)
 SHARDS = DEFAULT_SHARDS
-LONG_MS = 600_000
-WORKERS = ("ratelimit", "conversation", "delivery", "clock")
-
-
-@pytest.fixture
-def machines():
-    try:
-        machines = Machines()
-    except NoMachinesError as e:
-        pytest.skip(f"NO MACHINE IS CUT OFF, and what is promised of lost machines goes untested: {e}")
-    with machines:
-        yield machines
 
 
 @pytest.fixture
@@ -59,17 +56,6 @@ def deployed(service, octopush, *, replicas=1, host="127.0.0.1"):
         yield deployment
 
 
-def spawn_on(machine, deployment, *roles):
-    """With a disk of its own."""
-    var = str(deployment.folder / machine.address)
-    place = {"machine": machine, "PARLEY_VAR": var, "PARLEY_HOST": machine.address}
-    return [deployment.spawn(role, **place) for role in roles]
-
-
-def start_here(deployment):
-    return deployment.start(**(dict.fromkeys(procfile(), 0) | dict.fromkeys(("web", *WORKERS), 1)))
-
-
 def isolate_primary(machines, service):
     """Cut the first machine off from the two others, who have another primary then. Parley reaches all three."""
     old = service.primary
@@ -86,35 +72,8 @@ def join_again(machines, old):
     until(lambda: not is_primary(old), 30, "the former primary follows the new one")
 
 
-def post(deployment, body, host=None):
-    url = deployment.webhook.replace(deployment.host, host or deployment.host)
-    return requests.post(url, data=body, timeout=HANG_S).status_code
-
-
-def heard(octopush, person):
-    return [sms.text for sms in octopush.accepted(person)]
-
-
-def hears(octopush, person, text):
-    until(lambda: text in heard(octopush, person), 30, f"{person} hears {text!r}")
-
-
 def lane(server, person):
     return server.client().get(keyspace.lane_key(keyspace.shard_of(person, SHARDS), person))
-
-
-@contextmanager
-def talking(play, people):
-    how = {"deadline_s": 60, "every_s": 0.1, "think_s": 0.5}
-    talk = Thread(target=play.hold, args=(people,), kwargs=how, daemon=True)
-    talk.start()
-    yield
-    talk.join()
-
-
-def report_lags(play, what):
-    lags_s = sorted(lag for person in play.people for lag in person.lags_s)
-    print(f"{what}: people waited {lags_s[-1]:.1f} s at most, {lags_s[len(lags_s) // 2]:.2f} s in the middle")
 
 
 def test_without_replicas_asked_for_a_primary_that_is_cut_off_loses_what_it_acknowledged(

@@ -118,14 +118,15 @@ class ValkeyNode(Valkey):
 
 class ValkeyCluster(Closing):
     """So many primaries with equal parts of the slots, and `replicas` of each, who know each other once this is made; and a server
-    of its own for the wake-ups. On `machines`, if there are some, in turn: a primary and its replicas each on another."""
+    of its own for the wake-ups. On `machines`, if there are some, in turn: a primary and its replicas each on another; the
+    server of the wake-ups on the last."""
 
     def __init__(
         self, primaries: int = 3, replicas: int = 1, machines: Sequence[Machine] = (), **settings: str
     ) -> None:
         self.settings = settings
         self.nodes: list[ValkeyNode] = []
-        self.broker = Valkey()
+        self.broker = Valkey(machine=machines[-1] if machines else None)
         self._clients: list[redis.Redis] = []
         try:
             self._form(primaries, replicas, machines or (None,))
@@ -185,6 +186,11 @@ class ValkeyCluster(Closing):
     def wait_failed_over(self, old: ValkeyNode) -> None:
         """Until most of the others, who agree that all is well, give `old` no slots any more, and whoever has them says so."""
         until(lambda: self._is_without(old), FAIL_OVER_S, f"another node than {old.address} has its slots")
+
+    def be_patient(self, ms: int) -> None:
+        """Have the nodes take each other for gone only after so long."""
+        for each in self.nodes:
+            each.ask("CONFIG", "SET", "cluster-node-timeout", ms)
 
     def fail_over(self, replica: ValkeyNode) -> None:
         """Let it and its primary change places, as before an upgrade: nothing is lost."""

@@ -81,7 +81,8 @@ class Person:
 class Crowd:
     """People who talk to one webhook, which `write` calls as their provider does, and hear from one fake Octopush.
 
-    `posts` counts requests, `again` those that were not acknowledged; `strays` are SMS to people who had ended.
+    `posts` counts requests, `again` those that were not acknowledged, of which `refused` were answered; `strays` are SMS to
+    people who had ended.
     Of what was acknowledged, the fraction `doubled` is posted once more, as providers may.
     """
 
@@ -98,6 +99,7 @@ class Crowd:
         self._since = octopush.count()
         self.posts = 0
         self.again = 0
+        self.refused = 0
         self.strays: list[Accepted] = []
 
     def talk(
@@ -152,6 +154,7 @@ class Crowd:
             answer = await connection.ask("POST", self._webhook.target, *callback)
         except (Broken, OSError):
             return False
+        self.refused += answer.status != 200
         return answer.status == 200
 
     async def _listen(self, party: "_Party") -> None:

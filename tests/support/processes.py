@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -171,6 +172,7 @@ class Deployment:
         self.folder = Path(self._folder.name)
         self.host, self.port = host, free_port()
         self.processes: list[Process] = []
+        self._logs = count()
         config = self.folder / "parley.toml"
         config.write_text(_config(UNLIMITED | dict(limits or {}), channel_surveys))
         self._environment = {
@@ -210,13 +212,17 @@ class Deployment:
     ) -> Process:  # fmt: skip
         """Start one more copy of a Procfile line, which dies at `fault` (config/telemetry/faults.py) if there is one; on
         `machine`, if it is not this one."""
-        log = self.folder / f"{name}.{len(self.processes)}.log"
+        log = self.new_log(name)
         environment = {**self._environment, "PARLEY_FAULT": fault, **environment}
         process = Process(
             name, procfile(release)[name], environment, log, release, forked=self._forked, machine=machine
         )
         self.processes.append(process)
         return process
+
+    def new_log(self, name: str) -> Path:
+        """A file for what one process writes, and no other, though that one may be gone."""
+        return self.folder / f"{name}.{next(self._logs)}.log"
 
     def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """What `parley` answers to an operator who types `arguments`."""
@@ -313,7 +319,7 @@ class Deployment:
 
 def odd_process(deployment: Deployment, role: str, oddity: str, fault: str = "") -> Process:
     """One more process of `role`, with something odd about it: see odd_worker.py."""
-    log = deployment.folder / f"odd-{role}.{len(deployment.processes)}.log"
+    log = deployment.new_log(f"odd-{role}")
     command = f"python -m tests.support.odd_worker {role} {oddity}"
     environment = {**deployment.environment, "PARLEY_FAULT": fault}
     process = Process(role, command, environment, log, forked=True)
