@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 
 import redis
 import structlog
-import uvicorn
 
 from config.settings.settings import Settings, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
@@ -15,11 +14,12 @@ from config.telemetry import process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.supervision import LoopRounds, supervised
 from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.connections import ConnectionLimits
-from ingest.http_server import fit_to_file_limit, open_listening_socket, server_config
+from ingest.http_server import WebServer, fit_to_file_limit, open_listening_socket, server_config
 from ingest.intake.server_guard import check_lanes_server
 from ingest.web import create_app
 from ingest.webhooks.fast_path import AsgiApp
@@ -46,11 +46,13 @@ def run_web_server(settings: Settings, surveys: SurveyRegistry, app: AsgiApp) ->
         tune_garbage_collector()
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again once all is done
             signal.signal(number, lambda _number, _frame: sys.exit(0))
+        rounds = LoopRounds()
         with (
+            supervised(rounds),
             process_registry.send_heartbeats(settings.redis_url, "web"),
             run_periodically(survey_reloader(settings, surveys).check_folder, RELOAD_INTERVAL_S, "surveys"),
         ):
-            uvicorn.Server(server_config(app, limits)).run(sockets=doors)
+            WebServer(server_config(app, limits), rounds.went_round).run(sockets=doors)
 
 
 def survey_reloader(settings: Settings, surveys: SurveyRegistry) -> SurveyReloader:

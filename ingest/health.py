@@ -131,13 +131,14 @@ class MetricsResource:
 
 
 class MetricsPort:
-    """An ASGI application in front of `behind`: what comes by `port` gets `/metrics`, and nothing else."""
+    """An ASGI application in front of `behind`: what comes by `port` gets `/metrics` and `/healthz`, and nothing else."""
 
     def __init__(self, port: int, metrics: MetricsResource, behind: AsgiApp) -> None:
         self._port = port
         self._application = behind
         self._metrics: falcon.asgi.App[Request, Response] = falcon.asgi.App()
         self._metrics.add_route("/metrics", metrics)
+        self._metrics.add_route("/healthz", LivenessResource())
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         came_by = scope.get("server")

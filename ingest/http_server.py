@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -33,6 +34,18 @@ def open_listening_socket(host: str, port: int, setting: str = "PARLEY_PORT") ->
         return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG, reuse_port=True)
     except OSError as e:
         sys.exit(f"web cannot listen on {host}, port {port} ({e.strerror}): set PARLEY_HOST and {setting}")
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn, which calls `went_round` many times a second as long as its event loop goes round."""
+
+    def __init__(self, configuration: uvicorn.Config, went_round: Callable[[], None]) -> None:
+        super().__init__(configuration)
+        self._went_round = went_round
+
+    async def on_tick(self, counter: int) -> bool:
+        self._went_round()
+        return await super().on_tick(counter)
 
 
 def server_config(app: AsgiApp, limits: ConnectionLimits) -> uvicorn.Config:

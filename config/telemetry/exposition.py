@@ -33,11 +33,18 @@ GaugeReading = tuple[ScrapeTimeGauge, tuple[str, ...], float]
 
 
 class MetricsExposition(Collector):
-    """Everything that is published, for a deployment; `more` is asked for what else is found at that moment."""
+    """Everything that is published, for a deployment: what was `counted`, by all of this machine unless it is said, and what lies
+    in Redis; `more` is asked for what else is found at that moment."""
 
-    def __init__(self, settings: Settings, more: Callable[[], Iterable[GaugeReading]] = tuple) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        more: Callable[[], Iterable[GaugeReading]] = tuple,
+        counted: Callable[[], Iterable[Metric]] | None = None,
+    ) -> None:
         self._stats_reader = StatsReader(settings)
         self._more_gauges = more
+        self._counted = counted
         self._reading = Lock()
         self._families: list[Metric] = []
         self._begun_s = self._stats_read_s = -inf
@@ -69,7 +76,7 @@ class MetricsExposition(Collector):
             self._redis_stats = self._stats_reader.read()
             self._stats_read_s = monotonic()
         return [
-            *metrics.collect_counted(),
+            *(self._counted or metrics.collect_counted)(),
             *gauge_families([*redis_gauges(self._redis_stats), *self._more_gauges()]),
         ]
 

@@ -61,7 +61,7 @@ def test_on_a_port_of_its_own_nothing_else_is_there_and_it_is_nowhere_else(valke
         }
         assert found == {
             (inside, "/metrics"): 200,
-            (inside, "/healthz"): 404,
+            (inside, "/healthz"): 200,
             (inside, "/webhooks/clinic"): 404,
             (inside, "/v1/openapi.json"): 404,
             (outside, "/metrics"): 404,

@@ -95,3 +95,19 @@ def test_a_busy_worker_leaves_the_rest_to_others_and_a_stopped_one_gives_back_wh
     running.stop()
     begun = sum(len(woken.get()) for _ in range(woken.qsize()))
     assert begun + broker._redis.zcard(keyspace.wakeup_queue_key("replies")) == 10 * WAKEUP_BATCH
+
+
+def test_a_consumer_that_may_hold_no_more_does_not_go_round(valkey):
+    """So that a process whose workers all hang is seen to."""
+    rounds = []
+    broker = WakeupBroker(valkey.client(), 1, lambda: rounds.append(1))
+    redis_client.load_functions(valkey.client())
+    dramatiq.actor(print, broker=broker, actor_name="replies", queue_name="replies")
+    broker.wake("replies", senders(2))
+    consumer = broker.consume("replies", prefetch=1)
+    held = next(consumer)
+    assert next(consumer) is None
+    assert len(rounds) == 1
+    consumer.ack(held)
+    assert next(consumer) is not None
+    assert len(rounds) == 2

@@ -180,7 +180,8 @@ def _run_processes(settings: Settings, url: str, console: Console, servers: Life
         manager = honcho_manager(Printer(_PatientOutput(sys.stdout)), partial(_leave_parent, own, servers))
         environment = _process_environment(settings, url)
         for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
-            manager.add_process(name, _RESTART_LOOP.format(command=command), env=environment)
+            ports = {} if name == "web" else {"PARLEY_METRICS_PORT": "0"}  # one process of a machine has it
+            manager.add_process(name, _RESTART_LOOP.format(command=command), env={**environment, **ports})
         Thread(target=_print_welcome, args=(settings, url, console), daemon=True).start()
         manager.loop()
     return 0 if manager.returncode in (130, EXIT_TERMINATED) else manager.returncode or 0

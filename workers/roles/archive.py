@@ -9,12 +9,13 @@ from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.archive.pseudonyms import read_pseudonyms
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.supervision import LoopRounds
 from workers.archiving.archive_loop import archive_until_stopped
 from workers.archiving.archive_retention import sweep_archive_hourly
 from workers.archiving.audit_mover import move_audit
 from workers.archiving.deployment_pairing import is_ours, pair_with_redis
 from workers.archiving.stream_archiver import StreamArchiver
-from workers.roles.worker_process import StopSignal, open_deployment
+from workers.roles.worker_process import StopSignal, open_deployment, supervised_process
 from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
@@ -25,13 +26,18 @@ SWEEP_INTERVAL_S = 3_600.0
 AUDIT_INTERVAL_S = 5.0
 """How often it is looked whether anything was told in the audit."""
 
+ROUND_HANGS_AFTER_S = 900.0
+"""A round may bring a large archive to this release's schema."""
+
 
 def run() -> None:
     deployment = open_deployment("archive")
     database = ArchiveDatabase(deployment.settings.archive_url)
-    stop = StopSignal()
+    rounds = LoopRounds(ROUND_HANGS_AFTER_S)
+    stop = StopSignal(rounds.went_round)
     log.info("running", role="archive", archive=database.shown_url)
     with (
+        supervised_process(deployment.settings, rounds),
         process_registry.send_heartbeats(deployment.settings.redis_url, "archive"),
         run_periodically(partial(run_housekeeping, deployment, database), SWEEP_INTERVAL_S, "tidy"),
         run_periodically(partial(archive_audit, deployment, database), AUDIT_INTERVAL_S, "audit"),

@@ -1,16 +1,19 @@
 """The line `run_clock` of the Procfile: a process that wakes lanes whose alarm is due, releases invitations, and tidies."""
 
+from contextlib import closing
 from functools import partial
 
 import structlog
 
 from config.store import redis_client
-from config.telemetry import process_registry
+from config.telemetry import metrics, process_registry
+from config.telemetry.exposition import MetricsExposition
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.supervision import LoopRounds
 from workers.clock import function_libraries, retention, stream_trimming
 from workers.clock.alarm_clock import MAX_TICK_S
 from workers.roles.composition import build_alarm_clock, build_invitation_pacer
-from workers.roles.worker_process import StopSignal, open_deployment
+from workers.roles.worker_process import StopSignal, open_deployment, supervised_process
 from workers.store import survey_versions
 from workers.store.clock_difference import ServerClockJudge
 from workers.store.deployment import Deployment
@@ -24,14 +27,17 @@ HOUSEKEEPING_INTERVAL_S = 3_600.0
 def run() -> None:
     deployment = open_deployment("clock")
     pacer = build_invitation_pacer(deployment)
+    rounds = LoopRounds()
     log.info("running", role="clock")
     with (
+        closing(MetricsExposition(deployment.settings, counted=metrics.REGISTRY.collect)) as exposition,
+        supervised_process(deployment.settings, rounds, exposition.registry),
         process_registry.send_heartbeats(deployment.settings.redis_url, "clock"),
         run_periodically(partial(run_housekeeping, deployment), HOUSEKEEPING_INTERVAL_S, "tidy"),
         run_periodically(partial(trim_streams, deployment), stream_trimming.TRIM_INTERVAL_S, "trim"),
         run_periodically(pacer.release_until_done, MAX_TICK_S, "campaigns"),
     ):
-        build_alarm_clock(deployment).run(StopSignal())
+        build_alarm_clock(deployment).run(StopSignal(rounds.went_round))
 
 
 def trim_streams(deployment: Deployment) -> None:

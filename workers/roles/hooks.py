@@ -17,13 +17,14 @@ from config.archive.pseudonyms import Pseudonyms, read_pseudonyms
 from config.settings.config_errors import ConfigError
 from config.store.missing_rights import failure_words
 from config.telemetry import process_registry
+from config.telemetry.supervision import LoopRounds
 from workers.archiving.archive_loop import StopRequest
 from workers.archiving.deployment_pairing import is_ours
 from workers.hooks.endpoint_client import EndpointClient
 from workers.hooks.event_source import EventSource
 from workers.hooks.hook_process import POLL_INTERVAL_S, HookProcess
 from workers.hooks.hook_store import HookStore
-from workers.roles.worker_process import StopSignal, open_deployment
+from workers.roles.worker_process import StopSignal, open_deployment, supervised_process
 from workers.store.deployment import Deployment
 
 log = structlog.get_logger()
@@ -34,12 +35,16 @@ RETRY_INTERVAL_S = 2.0
 
 def run() -> None:
     deployment = open_deployment("hooks")
-    stop = StopSignal()
+    rounds = LoopRounds()
+    stop = StopSignal(rounds.went_round)
     log.info("running", role="hooks", hooks=len(deployment.settings.hooks))
     ready = Event()
-    with process_registry.send_heartbeats(
-        deployment.settings.redis_url, "hooks", is_ready=ready.is_set
-    ) as send_heartbeat:
+    with (
+        supervised_process(deployment.settings, rounds),
+        process_registry.send_heartbeats(
+            deployment.settings.redis_url, "hooks", is_ready=ready.is_set
+        ) as send_heartbeat,
+    ):
 
         def note_ready() -> None:
             """Others count on this process from now on."""

@@ -8,7 +8,7 @@ supervise, and one that is gone when it is killed. Scale by running more of them
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -18,16 +18,19 @@ import dramatiq
 import redis
 import structlog
 from dramatiq import Worker
+from prometheus_client import CollectorRegistry
 
 from config.settings.durability import require_durability
+from config.settings.settings import Settings
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
 from config.store.missing_rights import failure_words
-from config.telemetry import process_registry
+from config.telemetry import metrics, process_registry
 from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
+from config.telemetry.supervision import LoopRounds, supervised
 from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
@@ -108,15 +111,24 @@ def consume_wakeups(
 ) -> None:
     """Work on the wake-ups of `queue` until told to stop, then finish what was begun; `stopping` is called at
     once."""
-    broker = deployment.wakeup_broker(batch)
+    rounds = LoopRounds()
+    broker = deployment.wakeup_broker(batch, rounds.went_round)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_wakeup_actor(queue, run))
     worker = Worker(broker, worker_threads=threads)
     stop = StopSignal()
     worker.start()
     log.info("running", role=queue)
-    stop.wait()
-    stopping()
-    worker.stop(timeout=WORKER_STOP_TIMEOUT_MS)
+    with supervised_process(deployment.settings, rounds):
+        stop.wait()
+        stopping()
+        worker.stop(timeout=WORKER_STOP_TIMEOUT_MS)
+
+
+def supervised_process(
+    settings: Settings, rounds: LoopRounds, registry: CollectorRegistry = metrics.REGISTRY
+) -> AbstractContextManager[None]:
+    """Tell supervisors how this process does until the block ends, and on PARLEY_METRICS_PORT what it has counted."""
+    return supervised(rounds, settings.host, settings.metrics_port, registry)
 
 
 def _wakeup_actor(queue: str, run: WakeupHandler) -> Callable[[list[str]], None]:
@@ -138,11 +150,12 @@ def _wakeup_actor(queue: str, run: WakeupHandler) -> Callable[[list[str]], None]
 
 
 class StopSignal:
-    """Wait for SIGTERM or SIGINT. A SimpleQueue, not an Event: a signal handler may interrupt the very thread that
+    """Wait for SIGTERM or SIGINT. `went_round` is called whenever a loop asks. A SimpleQueue, not an Event: a signal handler may interrupt the very thread that
     holds an Event's lock. A process that has not ended END_S after the signal (Redis hangs, say) exits with status
     1; its leases run out, as after a kill."""
 
-    def __init__(self) -> None:
+    def __init__(self, went_round: Callable[[], None] = lambda: None) -> None:
+        self._went_round = went_round
         self._stop_requests: SimpleQueue[int] = SimpleQueue()
         self._exit_requests: SimpleQueue[int] = SimpleQueue()
         Thread(target=self._exit_when_overdue, name="end", daemon=True).start()
@@ -161,6 +174,7 @@ class StopSignal:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """True once the process is told to stop, False if it was not within `timeout_s`."""
+        self._went_round()
         if timeout_s is None:
             # a signal that came while the process was stopped may be another thread's, and wakes only that one
             while not self.wait(RELOAD_INTERVAL_S):

@@ -7,7 +7,7 @@ lane rung twice before anyone comes is woken once; a consumer waits on it with a
 gathered, up to BATCH senders in one message, which is how batches form without anyone waiting for one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Condition
 
 import redis
@@ -26,12 +26,19 @@ POP_TIMEOUT_S = 1.0
 
 
 class WakeupBroker(Broker):
-    """A Dramatiq broker whose queues are bells in `client`'s Redis. One actor a queue, called with senders."""
+    """A Dramatiq broker whose queues are bells in `client`'s Redis. One actor a queue, called with senders. `went_round` is called
+    whenever a consumer is about to look, unless all that it may hold is being worked on."""
 
-    def __init__(self, client: redis.Redis, batch: int = WAKEUP_BATCH) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        batch: int = WAKEUP_BATCH,
+        went_round: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(middleware=[])
         self._redis = client
         self._batch = batch
+        self.went_round = went_round
         self._actor_of: dict[str, str] = {}
 
     def declare_queue(self, queue_name: str) -> None:
@@ -79,6 +86,7 @@ class _WakeupConsumer(Consumer):
         with self._freed:
             if not self._freed.wait_for(lambda: self._free_capacity > 0, timeout=POP_TIMEOUT_S):
                 return None
+        self._broker.went_round()
         senders = self._pop_senders()
         if not senders:
             return None

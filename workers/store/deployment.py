@@ -3,7 +3,7 @@ stores on them. How a store is put together is said here and nowhere else; what 
 workers/roles/composition.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import redis
@@ -64,8 +64,10 @@ class Deployment(msgspec.Struct, frozen=True):
     def channel_store(self) -> ChannelStore:
         return ChannelStore(self.lanes, self.settings.channels)
 
-    def wakeup_broker(self, batch: int = WAKEUP_BATCH) -> WakeupBroker:
-        return WakeupBroker(self.broker, batch)
+    def wakeup_broker(
+        self, batch: int = WAKEUP_BATCH, went_round: Callable[[], None] = lambda: None
+    ) -> WakeupBroker:
+        return WakeupBroker(self.broker, batch, went_round)
 
     def open_opt_out_list(self) -> OptOutList:
         """The list of opt-outs, made if there is none. Raises ConfigError if its key is another than the settings'."""

@@ -1,0 +1,140 @@
+"""What supervisors are told: by `/healthz`, by `/metrics` of each process, and by systemd's datagrams."""
+
+import re
+import socket
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import requests
+
+from config.telemetry.process_registry import ROLES
+from config.telemetry.supervision import LoopRounds, supervised
+from tests.support.clinic import feverish, number
+from tests.support.person import Crowd, Person
+from tests.support.waiting import HANG_S, free_port, until
+
+WATCHDOG_US = "200000"
+
+
+class FakeSystemd:
+    """Hears what processes tell at `address`."""
+
+    def __init__(self, address):
+        self.address = str(address)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address.replace("@", "\0"))
+        self._socket.settimeout(HANG_S)
+
+    def hear(self):
+        return self._socket.recv(100).decode()
+
+    def hear_until(self, state):
+        """All that is told before that."""
+        told = []
+        while (heard := self.hear()) != state:
+            told.append(heard)
+        return told
+
+    def close(self):
+        self._socket.close()
+
+
+@contextmanager
+def systemd_at(address):
+    listener = FakeSystemd(address)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    with systemd_at(tmp_path / "notify") as listener:
+        monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
+        yield listener
+
+
+def get(port, path):
+    return requests.get(f"http://127.0.0.1:{port}{path}", timeout=HANG_S)
+
+
+def test_each_process_answers_for_itself(parley, octopush):
+    """What each has counted adds up to what was done, and one of them tells what lies in Redis beside `web`."""
+    ports = {role: free_port() for role in ROLES}
+    for role in ROLES:
+        parley.spawn(role, PARLEY_METRICS_PORT=f"{ports[role]}")
+    parley.wait_ready()
+    for port in ports.values():
+        until(lambda port=port: _answers(port), 20, "it answers")
+    play = feverish("Ada")
+    crowd = Crowd(parley.webhook, octopush)
+    crowd.talk([Person(number(1), play.says[0], play.answers().get)], 60)
+    until(
+        lambda: _sum(get(ports["delivery"], "/metrics").text, "parley_sends_total") == len(play.hears),
+        20,
+        "all that was sent is counted",
+    )
+    texts = {role: get(port, "/metrics").text for role, port in ports.items()}
+    sent = {role: _sum(text, "parley_sends_total") for role, text in texts.items()}
+    assert sent == dict.fromkeys(ROLES, 0) | {"delivery": len(play.hears)}
+    assert _sum(texts["ratelimit"], "parley_turns_total") == 1
+    assert _sum(texts["conversation"], "parley_turns_total") == len(play.says) - 1
+    assert {role for role, text in texts.items() if "parley_redis_up{" in text} == {"web", "clock"}
+    assert get(ports["clock"], "/").status_code == 404
+
+
+def _answers(port):
+    try:
+        return get(port, "/healthz").status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def _sum(text, name):
+    return sum(float(found) for found in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_systemd_is_told_that_a_process_has_begun_goes_round_and_ends(parley, tmp_path, role):
+    with systemd_at(tmp_path / "notify") as systemd:
+        process = parley.spawn(role, NOTIFY_SOCKET=systemd.address, WATCHDOG_USEC=WATCHDOG_US)
+        assert systemd.hear() == "READY=1"
+        assert systemd.hear() == "WATCHDOG=1"
+        assert systemd.hear() == "WATCHDOG=1"
+        process.terminate()
+        assert set(systemd.hear_until("STOPPING=1")) <= {"WATCHDOG=1"}
+
+
+def test_an_abstract_address_is_heard_too(monkeypatch):
+    with systemd_at(f"@parley-test-{free_port()}") as systemd:
+        monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
+        with supervised(LoopRounds()):
+            assert systemd.hear() == "READY=1"
+
+
+def test_a_loop_that_hangs_is_told_by_nobody_and_to_whoever_asks(systemd, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "1000")
+    port = free_port()
+    with supervised(LoopRounds(hangs_after_s=-1), "127.0.0.1", port):
+        answer = get(port, "/healthz")
+    assert (answer.status_code, answer.text) == (503, "the loop of this process has not gone round for 0 s\n")
+    assert systemd.hear() == "READY=1"
+    assert systemd.hear() == "STOPPING=1"
+
+
+def test_the_watchdog_of_another_process_is_not_fed(systemd, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "1000")
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    port = free_port()
+    with supervised(LoopRounds(), "127.0.0.1", port):
+        assert get(port, "/healthz").ok
+    assert systemd.hear() == "READY=1"
+    assert systemd.hear() == "STOPPING=1"
+
+
+def test_a_port_that_is_taken_is_a_warning(capsys):
+    with ExitStack() as stack:
+        taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(supervised(LoopRounds(), "127.0.0.1", taken.getsockname()[1]))
+    assert "PARLEY_METRICS_PORT cannot be had" in capsys.readouterr().out
