@@ -19,6 +19,7 @@ NEEDS_NO_HOST = {
     "config/telemetry/exposition.py": "measures a real process",
     "config/telemetry/multiprocess_metrics.py": "names the files of a real process",
     "config/telemetry/process_registry.py": "is the heartbeat of a real process",
+    "config/telemetry/supervision.py": "tells of a real process",
     "engine/commands/chat.py": "talks with the person at a terminal",
     "ingest/commands/invite.py": "waits for a real server on behalf of the person at a terminal",
     "ingest/commands/key.py": "makes a secret",

@@ -26,6 +26,9 @@ NOTIFY_SOCKET = "NOTIFY_SOCKET"
 WATCHDOG_MICROSECONDS, WATCHDOG_PID = "WATCHDOG_USEC", "WATCHDOG_PID"
 """systemd's own: where it listens, and how often, and by whom, it wants to be told that all is well (sd_notify(3))."""
 
+NOTIFY_TIMEOUT_S = 1.0
+"""Nobody ends later because systemd does not listen."""
+
 _StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -73,6 +76,7 @@ def notify_supervisor(state: str) -> None:
     if not address:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(NOTIFY_TIMEOUT_S)
         sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         sender.sendall(state.encode())
 

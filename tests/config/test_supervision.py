@@ -2,11 +2,13 @@
 
 import re
 import socket
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import requests
 
+from config.archive.archive_schema import has_schema
+from config.archive.database import ArchiveDatabase
 from config.telemetry.process_registry import ROLES
 from config.telemetry.supervision import LoopRounds, supervised
 from tests.support.clinic import feverish, number
@@ -95,6 +97,11 @@ def _sum(text, name):
     return sum(float(found) for found in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
 
+def _has_archive(deployment):
+    with closing(ArchiveDatabase(f"sqlite:///{deployment.environment['PARLEY_VAR']}/archive.db")) as archive:
+        return has_schema(archive)
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_systemd_is_told_that_a_process_has_begun_goes_round_and_ends(parley, tmp_path, role):
     with systemd_at(tmp_path / "notify") as systemd:
@@ -102,6 +109,8 @@ def test_systemd_is_told_that_a_process_has_begun_goes_round_and_ends(parley, tm
         assert systemd.hear() == "READY=1"
         assert systemd.hear() == "WATCHDOG=1"
         assert systemd.hear() == "WATCHDOG=1"
+        if role == "archive":
+            until(lambda: _has_archive(parley), 20, "what takes longer than it may take to end is done")
         process.terminate()
         assert set(systemd.hear_until("STOPPING=1")) <= {"WATCHDOG=1"}
 
