@@ -206,7 +206,8 @@ class ClusterClient(redis.Redis):
         return connection
 
     def _as_they_answer(self, waiting: Mapping[int, redis.Connection], begun_s: float) -> Iterator[int]:
-        """Yield who has begun to answer; not those who take much longer than another."""
+        """Yield who has begun to answer; not those who take much longer than another. What has come is yielded however long those
+        before it were read."""
         poller = select.poll()
         places: dict[int, int] = {}
         for at, connection in waiting.items():
@@ -215,8 +216,8 @@ class ClusterClient(redis.Redis):
             poller.register(sock, select.POLLIN)
         until_s = begun_s + self._options["socket_timeout"]
         first = True
-        while places and (left_s := until_s - monotonic()) > 0:
-            for descriptor, _ in poller.poll(left_s * 1_000):
+        while places and (ready := poller.poll(max(0.0, until_s - monotonic()) * 1_000)):
+            for descriptor, _ in ready:
                 poller.unregister(descriptor)
                 yield places.pop(descriptor)
                 if first:

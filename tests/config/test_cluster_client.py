@@ -1,6 +1,7 @@
 """A client of a cluster, of real servers: what one that hangs, dies or comes back costs those who ask others."""
 
 import asyncio
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -84,6 +85,27 @@ def test_whoever_asks_one_that_hangs_alone_is_not_held_up_either(cluster, client
     (answer,) = redis_client.try_commands(client, [("GET", KEYS[0])])
     assert monotonic() - begun_s < PATIENCE_S
     assert isinstance(answer, redis.exceptions.TimeoutError)
+
+
+def test_what_one_has_answered_is_read_though_another_was_waited_for_meanwhile(cluster, client):
+    """The first answers at once. The second has begun to, and takes long over the rest, as when replicas are lacking. The third has
+    answered by then."""
+    redis_client.run_commands(client, sets())
+    owners = {cluster.primary_of(key): key for key in KEYS}
+    (_, first), (slow, second), (late, third) = owners.items()
+    bell = second.replace("key", "bell")
+    late.sigstop()
+
+    def go_on():
+        until(lambda: slow.ask("INFO", "clients")["blocked_clients"], 20, "the second is waited for")
+        late.sigcont()
+
+    going_on = Thread(target=go_on)
+    going_on.start()
+    waits = ("BZMPOP", 4 * HELD_UP_S, 1, bell, "MIN")
+    answers = redis_client.try_commands(client, [("GET", first), ("GET", second), waits, ("GET", third)])
+    going_on.join()
+    assert answers == [b"1", b"1", None, b"1"]
 
 
 def test_a_command_that_waits_for_something_is_no_sign_of_a_server_that_hangs(client):
