@@ -35,7 +35,7 @@ from config.connections.cluster_view import (
     Absences,
     take_view,
 )
-from config.connections.replication import Command
+from config.connections.replication import Command, Shortfalls
 
 
 class AsyncClusterClient(redis.asyncio.Redis):
@@ -49,7 +49,7 @@ class AsyncClusterClient(redis.asyncio.Redis):
         self._class = connection_class
         self._options = {**node_options, "retry": Retry(NoBackoff(), 0)}
         self._pools: dict[Address, redis.asyncio.ConnectionPool] = {}
-        self._table = SlotTable()
+        self._table = SlotTable(Shortfalls(monotonic))
         self._absences = Absences(self._watch)
         self._watches: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None

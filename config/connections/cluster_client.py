@@ -38,7 +38,7 @@ from config.connections.cluster_view import (
     RefreshLimit,
     take_view,
 )
-from config.connections.replication import Command, mark_in_cluster, with_wait, without_wait
+from config.connections.replication import Command, Shortfalls, mark_in_cluster, with_wait, without_wait
 
 HELD_UP_S = 0.3
 """How long a server may take longer than another that was asked at the same time; at least. It may take HELD_UP_FACTOR times
@@ -69,7 +69,7 @@ class ClusterClient(redis.Redis):
         self._pools: dict[Address, redis.ConnectionPool] = {}
         self._pools_lock = threading.Lock()
         self._is_closed = False
-        self._table = SlotTable()
+        self._table = SlotTable(Shortfalls(monotonic))
         self._absences = Absences(self._watch)
         self._refresh_limit = RefreshLimit()
         super().__init__(connection_pool=self._pool(self.seeds[0]))

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from config.connections.replication import Command, mark_in_cluster, with_wait, without_wait
+from config.connections.replication import Command, Shortfalls, mark_in_cluster, with_wait, without_wait
 from engine.model.errors import ParleyError
 
 Address = tuple[str, int]
@@ -94,10 +94,11 @@ def _slot_of_tag(tag: str) -> int:
 
 
 class SlotTable:
-    """Which primary has which slot, as a server has told, at its `epoch`."""
+    """Which primary has which slot, as a server has told, at its `epoch`; and of which replicas fell short."""
 
-    def __init__(self) -> None:
+    def __init__(self, shortfalls: Shortfalls) -> None:
         self.epoch = -1
+        self.shortfalls = shortfalls
         self._owners: list[Address | None] = [None] * _SLOTS
         self._tags: dict[Address, str] = {}
         self._primaries: list[Address] | None = []
@@ -236,11 +237,14 @@ class RoutedBatch:
             commands.append(("ASKING",))
         key = self._keys[request.at[0]]
         tag = self._table.tag_on(request.address) if key is None else _tag_of(key)
-        return list(with_wait(commands, self._replicas, mark_in_cluster(tag)))
+        wait_ms = self._table.shortfalls.wait_ms(request.address)
+        return list(with_wait(commands, self._replicas, mark_in_cluster(tag), wait_ms))
 
     def _answers_of(self, request: NodeRequest, replies: list[Any]) -> list[Any]:
         """Return the answers to the commands, of all that a server replied."""
         answers = without_wait(replies, self._replicas)
+        if self._replicas:
+            self._table.shortfalls.take(request.address, request.sent[-1][2], answers)
         if request.asking:
             return answers[1 : 2 * len(request.at) : 2]
         if not self._transaction:

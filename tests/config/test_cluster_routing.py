@@ -8,7 +8,13 @@ from redis.crc import key_slot
 
 from config.connections.cluster_routing import MAX_ROUNDS, RoutedBatch, SlotTable, key_of, slot_of_key
 from config.connections.cluster_view import take_view
-from config.connections.replication import NotReplicatedError
+from config.connections.replication import (
+    REPLICATED_WITHIN_MS,
+    SHORT_WAIT_MS,
+    SHORT_WAITS_S,
+    NotReplicatedError,
+    Shortfalls,
+)
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 HALVES = [[0, 8_191, [b"a", 1, b"id"]], [8_192, 16_383, [b"b", 2, b"id"]]]
@@ -20,8 +26,13 @@ GET_BOTH = [("GET", LOW), ("GET", HIGH)]
 
 
 @pytest.fixture
-def table():
-    found = SlotTable()
+def clock():
+    return [100.0]
+
+
+@pytest.fixture
+def table(clock):
+    found = SlotTable(Shortfalls(lambda: clock[0]))
     found.replace(1, HALVES, A)
     return found
 
@@ -160,6 +171,23 @@ def test_replicas_are_waited_for_at_each_server_and_one_that_lacks_them_is_not_t
     batch.take(of_b, ["OK", 0, 1])
     assert isinstance(batch.answers[0], NotReplicatedError)
     assert (batch.answers[0].answer, batch.answers[1]) == ("OK", "OK")
+
+
+def test_where_replicas_have_just_been_lacking_they_are_not_waited_for_each_time_as_long(table, clock):
+    def waited_ms(*found, took_s=0):
+        """How long each server's replicas may take, of which so many are there."""
+        batch = RoutedBatch(table, [("SET", LOW, 1), ("SET", HIGH, 1)], replicas=1)
+        requests = batch.next_requests()
+        clock[0] += took_s
+        for request, replicas in zip(requests, found, strict=True):
+            batch.take(request, ["OK", "OK", replicas])
+        return [request.sent[-1][2] for request in requests]
+
+    assert waited_ms(0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
+    assert waited_ms(0, 1, took_s=SHORT_WAITS_S) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
+    assert waited_ms(0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS], "they may only be slow"
+    assert waited_ms(1, 1) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
+    assert waited_ms(1, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
 
 
 def test_replicas_of_the_other_end_are_waited_for_too(table):

@@ -650,8 +650,8 @@ _REPLICAS = (
     Mutant(
         "no_mark_before_wait",
         REPLICATION,
-        'return [*commands, mark, ("WAIT", replicas, REPLICATED_WITHIN_MS)]',
-        'return [*commands, ("PING",), ("WAIT", replicas, REPLICATED_WITHIN_MS)]',
+        'return [*commands, mark, ("WAIT", replicas, within_ms)]',
+        'return [*commands, ("PING",), ("WAIT", replicas, within_ms)]',
         "An invitation is written, and not acknowledged as replicas lag; posted again it is found there, nothing is written, "
         "and WAIT says at once that replicas have it.",
     ),
