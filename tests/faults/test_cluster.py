@@ -10,6 +10,7 @@ import pytest
 import requests
 from redis.crc import key_slot
 
+from config.connections.replication import REPLICATED_WITHIN_MS
 from config.store import keyspace
 from tests.faults.play import Play
 from tests.support import audit, clinic
@@ -94,16 +95,22 @@ def report_lags(play, what, homes):
     print(f"of {play.crowd.posts} webhooks {play.crowd.again} were refused")
 
 
-def test_conversations_survive_a_process_of_each_role_that_is_killed(cluster, deployment, octopush, play):
-    deployment.start()
-    with talking(play):
-        for process in deployment.processes:
-            more_sms(octopush, 10)
-            process.kill9()
-            process.restart()
-    report_lags(play, "each process was killed", range(SHARDS))
-    play.judge()
-    settled(cluster, deployment)
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_conversations_survive_a_process_of_each_role_that_is_killed(octopush, replicas):
+    with (
+        ValkeyCluster(replicas=replicas) as cluster,
+        deployed(cluster, octopush, replicas=replicas) as deployment,
+    ):
+        deployment.start()
+        play = Play(deployment, octopush, CONNECTIONS)
+        with talking(play):
+            for process in deployment.processes:
+                more_sms(octopush, 10)
+                process.kill9()
+                process.restart()
+        report_lags(play, "each process was killed", range(SHARDS))
+        play.judge()
+        settled(cluster, deployment)
 
 
 @pytest.mark.parametrize("lose, find", [("kill9", "start"), ("sigstop", "sigcont")])
@@ -143,6 +150,27 @@ def test_whose_lanes_are_elsewhere_does_not_notice_the_loss_of_a_primary(
     settled(cluster, deployment)
     others_s = lags_of(play, homes, there=False)
     assert others_s[int(len(others_s) * 0.95)] < took_s, "they wait for nothing that is not theirs"
+
+
+def test_whose_lanes_are_elsewhere_does_not_wait_for_replicas_that_a_primary_lacks(
+    cluster, deployment, octopush, play
+):
+    """Nor each time that it is found out that they are still lacking."""
+    deployment.start()
+    home_of_channel = cluster.primary_of(keyspace.pause_key(clinic.CHANNEL))
+    alone = next(node for node in cluster.primaries if node is not home_of_channel)
+    homes = {k for k in range(SHARDS) if cluster.primary_of(keyspace.events_key(k)) is alone}
+    (replica,) = cluster.replicas_of(alone)
+    with talking(play):
+        more_sms(octopush, 40)
+        replica.kill9()
+        more_sms(octopush, 200)
+        replica.start()
+    report_lags(play, "a primary whose replica is lost", homes)
+    play.judge()
+    settled(cluster, deployment)
+    others_s = lags_of(play, homes, there=False)
+    assert others_s[len(others_s) // 2] < REPLICATED_WITHIN_MS / 1_000
 
 
 @pytest.mark.parametrize("way", ["at once", "by keys"])
