@@ -62,7 +62,7 @@ ENVIRONMENT_VARIABLES = (
     EnvironmentVariable(
         "PARLEY_METRICS_PORT",
         "0",
-        "a port of each process's own for `/metrics` and `/healthz`, for inside; 0: `web` has them on `PARLEY_PORT`",
+        "each process's own port for `/metrics` and `/healthz`; 0: `web` has them on `PARLEY_PORT`",
     ),
     EnvironmentVariable(
         "PARLEY_WEB_CONNECTIONS", "1000", "connections that a `web` process has at once, at the most"

@@ -3,6 +3,8 @@
 import re
 import socket
 from contextlib import ExitStack, closing, contextmanager
+from queue import SimpleQueue
+from threading import Thread
 
 import pytest
 import requests
@@ -16,6 +18,7 @@ from tests.support.person import Crowd, Person
 from tests.support.waiting import HANG_S, free_port, until
 
 WATCHDOG_US = "200000"
+CLOSE = b"close"
 
 
 class FakeSystemd:
@@ -25,10 +28,12 @@ class FakeSystemd:
         self.address = str(address)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address.replace("@", "\0"))
-        self._socket.settimeout(HANG_S)
+        self._told = SimpleQueue()
+        self._thread = Thread(target=self._listen)
+        self._thread.start()
 
     def hear(self):
-        return self._socket.recv(100).decode()
+        return self._told.get(timeout=HANG_S)
 
     def hear_until(self, state):
         """All that is told before that."""
@@ -38,7 +43,14 @@ class FakeSystemd:
         return told
 
     def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(CLOSE, self.address.replace("@", "\0"))
+        self._thread.join()
         self._socket.close()
+
+    def _listen(self):
+        while (told := self._socket.recv(100)) != CLOSE:
+            self._told.put(told.decode())
 
 
 @contextmanager
