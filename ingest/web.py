@@ -23,6 +23,7 @@ from ingest.webhooks import simulated_phone
 from ingest.webhooks.channel_endpoint import RETRY_AFTER_S, UNAVAILABLE_TITLE, WebhooksResource
 from ingest.webhooks.fast_path import AsgiApp, WebhookFastPath
 from ingest.webhooks.inline_replies import InlineReplies
+from ingest.webhooks.webhook_notes import WebhookNotes
 
 
 class _Lifespan:
@@ -34,19 +35,23 @@ class _Lifespan:
         phones: simulated_phone.SimulatedPhones,
         archive: ArchiveReader,
         hand_over: SpoolDrain | None,
+        notes: WebhookNotes,
     ) -> None:
         self._mailboxes = mailboxes
         self._archive = archive
         self._phones = phones
         self._spool_drain = hand_over
+        self._notes = notes
 
     async def process_startup(self, scope: object, event: object) -> None:
+        self._notes.start()
         if self._spool_drain:
             self._spool_drain.start()
 
     async def process_shutdown(self, scope: object, event: object) -> None:
         if self._spool_drain:
             await self._spool_drain.stop()
+        await self._notes.stop()
         await self._mailboxes.close()
         await self._phones.close()
         self._archive.close()
@@ -71,13 +76,15 @@ def create_app(settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HO
     phones = simulated_phone.SimulatedPhones(settings.redis_url)
     archive = ArchiveReader(settings.archive_url)
     hand_over = SpoolDrain(spool, mailboxes, lanes, host) if spool else None
-    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over)])
+    notes = WebhookNotes(lanes, host)
+    app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over, notes)])
     app.add_error_handler(redis.RedisError, _redis_unavailable)
     webhooks = WebhooksResource(
         settings,
         surveys,
         mailboxes,
         InlineReplies(settings.shards, lanes, mailboxes, host=host),
+        notes,
         host,
     )
     app.add_route("/webhooks/{channel}", webhooks)

@@ -316,3 +316,13 @@ def pause_key(channel: str) -> str:
 def circuit_state_key(channel: str) -> str:
     """How a channel's provider does of late, and its pace: see lua/values.lua."""
     return f"{{channel:{channel}}}:flow"
+
+
+def webhooks_key(channel: str) -> str:
+    """When the channel's provider last called, and when somebody did with a wrong token: see config/store/webhook_record.py."""
+    return f"{{channel:{channel}}}:webhooks"
+
+
+def forged_webhooks_key(channel: str, minute: int) -> str:
+    """How many calls of that minute had a wrong token or signature."""
+    return f"{{channel:{channel}}}:forged:{minute}"

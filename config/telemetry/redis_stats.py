@@ -23,6 +23,7 @@ from config.store.function_calls import Command
 from config.store.keyspace import QUEUES
 from config.store.pauses import StoredPause
 from config.store.stored_values import LANE_LEASE_MS, parse_lock
+from config.store.webhook_record import WebhookReading, parse_webhooks, webhook_commands
 from config.telemetry import hook_stats, process_registry
 from config.telemetry.hook_stats import HookFirstTrip, HookStats, LagQuestions, StreamEnd
 from config.telemetry.server_stats import SERVER_COMMANDS, ServerStats, read_cluster, server_stats
@@ -93,6 +94,7 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
     pause_left_ms: int = 0
     sms_today: int = 0
     sms_cap: int = 0
+    webhooks: WebhookReading = WebhookReading()
 
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +207,7 @@ class StatsReader:
                     for command in (
                         *_near_turn_commands(channel.name, shards, server.now),
                         *reading_commands(channel.name, channel.timezone, server.now),
+                        *webhook_commands(channel.name, server.now),
                     )
                 ),
                 *(
@@ -227,6 +230,7 @@ class StatsReader:
                     sum(first.invitations[channel.name] for first in firsts),
                     sum(next(answers) for _ in range(shards)),
                     parse_reading(answers),
+                    parse_webhooks(answers),
                 )
                 for channel in self._channels.values()
             },
@@ -378,7 +382,9 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
         return {reason.decode(): int(count) for reason, count in self.reasons.items() if int(count) > 0}
 
 
-def _channel_stats(channel: Channel, held: int, held_near: int, reading: ChannelReading) -> ChannelStats:
+def _channel_stats(
+    channel: Channel, held: int, held_near: int, reading: ChannelReading, webhooks: WebhookReading
+) -> ChannelStats:
     paused = reading.pause
     return ChannelStats(
         held=held,
@@ -387,6 +393,7 @@ def _channel_stats(channel: Channel, held: int, held_near: int, reading: Channel
         pause_left_ms=paused.left_ms or 0 if paused else 0,
         sms_today=reading.sms_today,
         sms_cap=channel.limits.sms_per_day,
+        webhooks=webhooks,
     )
 
 

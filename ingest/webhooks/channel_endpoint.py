@@ -36,6 +36,7 @@ from ingest.intake.mailboxes import (
     RedisUnavailableError,
 )
 from ingest.webhooks.inline_replies import InlineReplies, InlineReplyProvider
+from ingest.webhooks.webhook_notes import WebhookNotes
 
 MAX_BODY_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""
@@ -107,6 +108,7 @@ class WebhooksResource:
         surveys: SurveyRegistry,
         mailboxes: MailboxWriter,
         in_place: InlineReplies,
+        notes: WebhookNotes,
         host: Host = THIS_HOST,
     ) -> None:
         channels = settings.channels.values()
@@ -123,6 +125,7 @@ class WebhooksResource:
         }
         self._mailboxes = mailboxes
         self._inline_replies = in_place
+        self._notes = notes
         self._host = host
 
     async def on_post(self, req: Request, resp: Response, channel: str) -> None:
@@ -135,6 +138,7 @@ class WebhooksResource:
             write_provider_response(resp, await self.handle(ear, call, arrived_s))
         except ForgedWebhookError as e:
             metrics.WEBHOOKS.labels(channel, "forbidden").inc()
+            self._notes.note_forged(channel, str(e), self._host.wall_s())
             raise falcon.HTTPForbidden(title="forbidden", description=str(e)) from e
         except UnreadableWebhookError as e:
             metrics.WEBHOOKS.labels(channel, "unreadable").inc()
@@ -159,6 +163,7 @@ class WebhooksResource:
             kept = await self._mailboxes.accept(items)
             acknowledgement = ear.provider.webhook_response
         ear.outcome_counters[kept].inc()
+        self._notes.note_good(ear.channel.name, call.now)
         return acknowledgement
 
     def _inbound_items(

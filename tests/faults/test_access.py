@@ -63,6 +63,7 @@ RIGHTS = [
     ("SET deployment x", "archive operator"),
     ("HGET {7}:held-mail x", "web clock operator"),
     ("SET {channel:clinic}:pause x", "delivery operator"),
+    ("HSET {channel:clinic}:webhooks good 1", "web operator"),
     ("GET {channel:clinic}:pause", "web turns delivery clock operator"),
     ("GET {hook:crm}:lease", "web hooks operator"),
     ("SET {hook:crm}:lease x", "hooks operator"),

@@ -113,14 +113,14 @@ LAYOUTS: dict[str, Layout] = {
         (
             "archived_key", "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
             "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
-            "hook_lease_key", "hook_fence_key", "hook_positions_key", "hook_circuit_key", "hook_pause_key",
+            "hook_lease_key", "hook_fence_key", "hook_positions_key", "hook_circuit_key", "hook_pause_key", "webhooks_key",
         ),
         Move.text,
     ),
     **dict.fromkeys(
         (
             "lane_alarms_key", "outbox_alarms_key", "dead_letter_index_key", "dead_letter_reasons_key", "dead_letter_audit_key", "held_ids_key", "reference_key", "tickets_key",
-            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY, keyspace.SHARDS_KEY,
+            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", "forged_webhooks_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY, keyspace.SHARDS_KEY,
             keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.DEPLOYMENT_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
         ),
         _timeless,
@@ -128,7 +128,11 @@ LAYOUTS: dict[str, Layout] = {
 }  # fmt: skip
 """By kind of key (config/store/keyspace.py). Scores and ids of streams are moved whatever the kind is."""
 
-NAMES: dict[str, Callable[[Move, str], str]] = {"released_sms_key": Move.minute, "sms_counter_key": Move.date}
+NAMES: dict[str, Callable[[Move, str], str]] = {
+    "released_sms_key": Move.minute,
+    "forged_webhooks_key": Move.minute,
+    "sms_counter_key": Move.date,
+}
 """Kinds whose names end with a time, behind the last colon."""
 
 

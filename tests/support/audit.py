@@ -35,6 +35,7 @@ PASSING = {
     "lane_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
     "invitation_bucket_key", "released_sms_key", "request_bucket_key", "circuit_state_key", "failed_attempts_key", "applied_events_key",
     replication.WRITTEN_KEY,
+    "webhooks_key", "forged_webhooks_key",
 }  # fmt: skip
 """Kinds of keys that go by themselves, whatever happens."""
 

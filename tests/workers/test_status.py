@@ -12,6 +12,7 @@ from config.store import keyspace, lua_library, redis_client
 from config.store.endpoint_health import EndpointHealth, encode_circuit
 from config.store.entry_id import EntryId
 from config.store.pauses import StoredPause
+from config.store.webhook_record import WebhookReading
 from config.telemetry import process_registry
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import ProcessHeartbeat
@@ -496,3 +497,15 @@ def test_who_watches_sees_it_again_and_again_until_they_stop(call, monkeypatch, 
     if form:  # our log may be between the lines
         told = [json.loads(line) for line in watched.stdout.splitlines() if line.startswith("{")]
         assert [each["ok"] for each in told] == [True, False]
+
+
+def test_wrong_tokens_are_wrong_until_a_good_one_has_come():
+    def judged(good_ms):
+        stands = ChannelStats(webhooks=WebhookReading(good_ms, NOW, 60))
+        return assess_health(DeploymentState(RedisStats(**well(channels={"clinic": stands}))))
+
+    came = "clinic: 60 webhooks with a wrong token or signature in 5 min"
+    never, after = judged(0), judged(NOW - 30 * MIN)
+    assert never.wrong == [f"{came}; never a good one: `parley check` has the URL to give to the provider"]
+    assert never.notes == []
+    assert (after.wrong, after.notes) == ([], [f"{came}; the last good one 17:23 UTC"])

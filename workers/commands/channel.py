@@ -254,6 +254,8 @@ def _channel_row(
         "sms_today": stands.sms_today if stands.sms_cap else None,
         "sms_per_day": stands.sms_cap,
         "sms_per_second": channel.limits.sms_per_second,
+        "last_webhook": stands.webhooks.good_ms or None,
+        "last_forged_webhook": stands.webhooks.forged_ms or None,
     }
 
 
@@ -267,6 +269,8 @@ def _print_channels(
         table.add_column(column, no_wrap=True)
     for column in ("SMS waiting", "invitations", "SMS today", "a second"):
         table.add_column(column if wide else column.replace(" ", "\n"), justify="right", no_wrap=True)
+    if wide:
+        table.add_column("last webhook", no_wrap=True)
     table.add_column("paused", min_width=20)
     for row in rows:
         name = str(row["channel"])
@@ -282,9 +286,20 @@ def _print_channels(
             str(row["invitations"]),
             today,
             rate,
+            *((_webhook_clause(settings, row, now),) if wide else ()),
             pause,
         )
     console.print(table)
+
+
+def _webhook_clause(settings: Settings, row: Mapping[str, object], now: int) -> Text:
+    """When the last good one came, by the channel's clock; and whether one with a wrong token came after it."""
+    good, forged = row["last_webhook"], row["last_forged_webhook"]
+    zone = settings.channels[str(row["channel"])].timezone
+    came = Text(format_clock_time(good, now, zone) if isinstance(good, int) else "never")
+    if isinstance(forged, int) and (not isinstance(good, int) or forged > good):
+        came.append(f"\nwrong token {format_clock_time(forged, now, zone)}", style="red")
+    return came
 
 
 def _pause_clause(settings: Settings, paused: ActivePause, name: str, now: int) -> str:

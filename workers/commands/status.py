@@ -23,6 +23,7 @@ from config.settings.settings import ConfigError, Durability, Settings
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, redis_client
 from config.store.pauses import StoredPause
+from config.store.webhook_record import FORGED_MINUTES, WebhookReading
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import (
     CLOCK_TOLERANCE_MS,
@@ -258,6 +259,8 @@ def _health_problems(state: DeploymentState) -> Iterator[str]:
         if stands.pause is not None and stands.pause.by != "operator":
             paused = _paused_sentence(name, stands.pause, stands.pause_left_ms)
             yield paused + _PAUSE_REMEDY[stands.pause.by].format(name)
+        if stands.webhooks.forged_lately and not stands.webhooks.good_ms:
+            yield _forged_webhooks_sentence(name, stands.webhooks, found.lanes.now)
         if stands.sms_cap and stands.sms_today >= stands.sms_cap:
             yield (
                 f"the {name} channel has spent the day's {stands.sms_cap} SMS: new sessions are refused "
@@ -424,6 +427,8 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
                 f"{_paused_sentence(name, stands.pause, stands.pause_left_ms)}; "
                 f"`parley channel resume {name}` ends it"
             )
+        if stands.webhooks.forged_lately and stands.webhooks.good_ms:
+            yield _forged_webhooks_sentence(name, stands.webhooks, found.lanes.now)
     for name, hook in found.hooks.items():
         if hook.pause is not None:
             paused = _pause_clause(hook.pause, hook.pause_left_ms) + _lag_clause(hook)
@@ -441,6 +446,16 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
             f"with the settings and surveys as they are here no process would start: {first}{more} "
             "(`parley check`)"
         )
+
+
+def _forged_webhooks_sentence(name: str, webhooks: WebhookReading, now: int) -> str:
+    """Also strangers call so: where good ones come, it is a note."""
+    came = pluralize(webhooks.forged_lately, "webhook")
+    if webhooks.good_ms:
+        then = f"the last good one {format_clock_time(webhooks.good_ms, now)}"
+    else:
+        then = "never a good one: `parley check` has the URL to give to the provider"
+    return f"{name}: {came} with a wrong token or signature in {FORGED_MINUTES} min; {then}"
 
 
 def _paused_sentence(name: str, pause: StoredPause, left_ms: int) -> str:
