@@ -22,7 +22,7 @@ from config.telemetry.metrics import REGISTRY
 from engine.answers.type_registry import ANSWER_SPECS
 from engine.commands.lint import lint
 from engine.proofs.survey_loader import load_surveys
-from engine.providers import LookupProvider, Provider, SendOutcome
+from engine.providers import AccountProvider, LookupProvider, Provider, SendOutcome
 from engine.providers.provider_registry import PROVIDER_MODULES, account_setting_fields, option_setting_fields
 from engine.surveys.survey_file import (
     AskStep,
@@ -253,7 +253,7 @@ def test_what_a_provider_must_have_is_on_the_checklist():
     text = (ROOT / "engine" / "providers" / "README.md").read_text()
     wanted = {
         *Provider.__annotations__,
-        *(name for each in (Provider, LookupProvider) for name in vars(each)),
+        *(name for each in (Provider, LookupProvider, AccountProvider) for name in vars(each)),
     }
     wanted |= {outcome.__name__ for outcome in get_args(SendOutcome)} | {
         "make_provider",

@@ -311,3 +311,8 @@ def _api_key(name: str, written: ApiKeyTable) -> ApiKey:
         written.read_only,
         written.numbers,
     )
+
+
+def webhook_url(channel: Channel, base: str) -> str:
+    """The URL that the channel's provider calls, with its token left out: `https://host/webhooks/clinic?token=…`."""
+    return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")

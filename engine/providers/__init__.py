@@ -10,7 +10,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from itertools import islice
 from math import isfinite
-from typing import Annotated, Literal, Protocol, assert_never
+from typing import Annotated, Literal, Protocol, assert_never, runtime_checkable
 
 import msgspec
 from msgspec import Meta
@@ -166,6 +166,18 @@ SendOutcome = (
 )
 
 
+class AccountState(msgspec.Struct, frozen=True):
+    """The provider knows the account, and its keys are right. `credit` is what is left in it, None if that is not said;
+    `unit` of what, in the provider's words."""
+
+    credit: float | None = None
+    unit: str = ""
+
+
+AccountAnswer = AccountState | ChannelFault | OutcomeUnknown
+"""What a provider says of an account that it is asked for."""
+
+
 Recourse = Literal["repeat", "look_up", "none"]
 """What to do with an SMS that the provider may have: `repeat` it (the provider drops an id that it has had),
 `look_up` whether it has it, or `none`: never send it again."""
@@ -225,9 +237,29 @@ class LookupProvider(Provider, Protocol):
         ...
 
 
+@runtime_checkable
+class AccountProvider(Provider, Protocol):
+    """A provider that can be asked whether it knows the account."""
+
+    def write_account_request(self) -> ProviderRequest:
+        """The request that asks for the account, or what is left in it. It changes nothing."""
+        ...
+
+    def read_account_reply(self, status: int, body: bytes) -> AccountAnswer:
+        """What the reply to that request means."""
+        ...
+
+
 def event_id(*parts: str, key: bytes = b"") -> str:
     """An event's id, the same whenever a provider says the same of it."""
     return blake2b("\0".join(parts).encode(errors="replace"), digest_size=8, key=key).hexdigest()
+
+
+def unread_account_reply(status: int, provider: str) -> AccountAnswer:
+    """What a reply means that does not tell of the account: the keys are wrong, or nobody knows."""
+    if status in (401, 403, 404):
+        return ChannelFault(f"http {status}", f"{provider} does not know the account, or its keys")
+    return OutcomeUnknown(f"http {status}", f"{provider}'s answer is not one that we know")
 
 
 def our_sms_id(said: str) -> str:

@@ -20,6 +20,8 @@ from msgspec import Meta
 
 from engine.model.events import DeliveryReceipt, InboundEvent, InboundSms, OutboundSms, ProviderStop, SmsState
 from engine.providers import (
+    AccountAnswer,
+    AccountState,
     BaseUrl,
     ChannelFault,
     ForgedWebhookError,
@@ -43,6 +45,7 @@ from engine.providers import (
     parse_credit,
     parse_segments,
     scalar_text,
+    unread_account_reply,
 )
 from engine.providers.surrogates import decode_json
 
@@ -170,8 +173,16 @@ class _OctopushReply(msgspec.Struct):
     message: JsonScalar = None
 
 
+class _OctopushBalance(msgspec.Struct):
+    amount: msgspec.Raw = msgspec.Raw()
+    unit: JsonScalar = None
+    code: JsonScalar = None
+    message: JsonScalar = None
+
+
 _decode_callback = msgspec.json.Decoder(_OctopushCallback).decode
 _decode_reply = msgspec.json.Decoder(_OctopushReply).decode
+_decode_balance = msgspec.json.Decoder(_OctopushBalance).decode
 _encode_send = msgspec.json.Encoder().encode
 
 
@@ -322,6 +333,23 @@ class Octopush:
         if int(code) == ALREADY_SENT_CODE:
             return SendAccepted("")
         return OUTCOMES_BY_CODE.get(int(code), SendRejected)(code, why)
+
+    def write_account_request(self) -> ProviderRequest:
+        return ProviderRequest(f"{self.url}/wallet/check-balance", self._headers)
+
+    def read_account_reply(self, status: int, body: bytes) -> AccountAnswer:
+        """The credit, as `wallet/check-balance` says it: `{"amount": 12.54, "unit": "euros"}`."""
+        try:
+            reply = _decode_balance(body)
+        except (ValueError, RecursionError):
+            return unread_account_reply(status, "Octopush")
+        code = scalar_text(reply.code)
+        if code.isdigit() and OUTCOMES_BY_CODE.get(int(code)) is ChannelFault:
+            return ChannelFault(code, scalar_text(reply.message))
+        credit = parse_credit(bytes(reply.amount)) if status == 200 else None
+        if credit is None:
+            return unread_account_reply(status, "Octopush")
+        return AccountState(credit, scalar_text(reply.unit))
 
     def _event_id(self, *parts: str) -> str:
         return event_id(*parts, key=self._id_key)

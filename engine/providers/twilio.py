@@ -43,6 +43,8 @@ from engine.model.events import (
     SmsState,
 )
 from engine.providers import (
+    AccountAnswer,
+    AccountState,
     BaseUrl,
     ChannelFault,
     ForgedWebhookError,
@@ -66,9 +68,11 @@ from engine.providers import (
     event_id,
     our_sms_id,
     parse_cost_micros,
+    parse_credit,
     parse_currency,
     parse_segments,
     scalar_text,
+    unread_account_reply,
 )
 from engine.providers.surrogates import decode_json
 
@@ -233,6 +237,11 @@ class _TwilioMessage(msgspec.Struct):
     price_unit: msgspec.Raw = msgspec.Raw()
 
 
+class _TwilioBalance(msgspec.Struct):
+    balance: str = ""
+    currency: str = ""
+
+
 class _ListedMessage(msgspec.Struct):
     sid: str
     direction: str
@@ -252,6 +261,7 @@ class _MessagePage(msgspec.Struct):
 
 
 _decode_message = msgspec.json.Decoder(_TwilioMessage).decode
+_decode_balance = msgspec.json.Decoder(_TwilioBalance).decode
 _decode_page = msgspec.json.Decoder(_MessagePage).decode
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -277,6 +287,7 @@ class Twilio:
         self._fixed = _fixed_fields(options)
         self.url = account.url.rstrip("/")
         self._messages_url = f"{self.url}/2010-04-01/Accounts/{account.sid}/Messages.json"
+        self._balance_url = f"{self.url}/2010-04-01/Accounts/{account.sid}/Balance.json"
         login = (
             f"{account.key_sid}:{account.key_secret}" if account.key_sid else f"{account.sid}:{account.token}"
         )
@@ -346,6 +357,20 @@ class Twilio:
                 code or f"http {status}", why or "Twilio did not say whether it has the SMS"
             )
         return SendRejected(code or f"http {status}", why or "Twilio refuses the SMS")
+
+    def write_account_request(self) -> ProviderRequest:
+        return ProviderRequest(self._balance_url, self._login)
+
+    def read_account_reply(self, status: int, body: bytes) -> AccountAnswer:
+        """The balance: `{"account_sid": "AC…", "balance": "12.54", "currency": "USD"}`."""
+        try:
+            reply = _decode_balance(body)
+        except (ValueError, RecursionError):
+            return unread_account_reply(status, "Twilio")
+        credit = parse_credit(reply.balance) if status == 200 else None
+        if credit is None:
+            return unread_account_reply(status, "Twilio")
+        return AccountState(credit, reply.currency)
 
     def write_lookup_request(self, sms: OutboundSms, since: float) -> ProviderRequest:
         """The newest messages to that number, whenever they were sent: one that waits has no date sent yet."""

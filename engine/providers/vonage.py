@@ -23,6 +23,7 @@ is Vonage's, and cannot be told apart.
 import hashlib
 import hmac
 import re
+from base64 import b64encode
 from collections.abc import Container, Mapping, Sequence
 from hmac import compare_digest
 from typing import Annotated, Literal
@@ -42,6 +43,8 @@ from engine.model.events import (
 )
 from engine.model.segments import is_gsm
 from engine.providers import (
+    AccountAnswer,
+    AccountState,
     BaseUrl,
     ChannelFault,
     ForgedWebhookError,
@@ -64,6 +67,7 @@ from engine.providers import (
     parse_cost_micros,
     parse_credit,
     parse_segments,
+    unread_account_reply,
 )
 from engine.providers.surrogates import decode_json
 
@@ -176,6 +180,10 @@ class _VonageMessage(msgspec.Struct, rename="kebab"):
     message_price: msgspec.Raw = msgspec.Raw()
 
 
+class _VonageBalance(msgspec.Struct):
+    value: msgspec.Raw = msgspec.Raw()
+
+
 class _VonageReply(msgspec.Struct):
     messages: list[_VonageMessage] = []
 
@@ -193,6 +201,7 @@ class _VonageSend(msgspec.Struct, rename={"client_ref": "client-ref"}, omit_defa
 
 _encode_send = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(_VonageReply).decode
+_decode_balance = msgspec.json.Decoder(_VonageBalance).decode
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
@@ -234,6 +243,19 @@ class Vonage:
         token = "" if account.signature_secret else f"?token={quote(place.token, safe='')}"
         self._callback = place.webhook_url and place.webhook_url + token
         self.settings_warnings = _callback_warnings(self._callback)
+
+    def write_account_request(self) -> ProviderRequest:
+        login = b64encode(f"{self._key}:{self._secret}".encode()).decode()
+        return ProviderRequest(f"{self.url}/account/get-balance", {"Authorization": f"Basic {login}"})
+
+    def read_account_reply(self, status: int, body: bytes) -> AccountAnswer:
+        """The balance: `{"value": 10.28, "autoReload": false}`."""
+        try:
+            reply = _decode_balance(body)
+        except (ValueError, RecursionError):
+            return unread_account_reply(status, "Vonage")
+        credit = parse_credit(bytes(reply.value)) if status == 200 else None
+        return unread_account_reply(status, "Vonage") if credit is None else AccountState(credit, "EUR")
 
     def verify_webhook(self, call: WebhookCall) -> None:
         """Raises ForgedWebhookError unless `call` is signed and fresh or, where nothing is signed, knows the token."""

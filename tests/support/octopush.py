@@ -31,6 +31,7 @@ from tests.support.closing import Closing
 from tests.support.wire import response
 
 SEND = "/v1/public/sms-campaign/send"
+BALANCE = "/v1/public/wallet/check-balance"
 HOST = "127.0.0.1"
 START_S = 60.0
 NO_ANSWER = 0
@@ -164,6 +165,12 @@ class Octopush:
         )
         return verdict
 
+    def balance(self, login: bytes, key: bytes) -> Verdict:
+        """What is left in the account."""
+        if (login, key) != self._credentials:
+            return refusal(101, "Incorrect login details", 401)
+        return Verdict(200, _encode({"amount": 12.54, "unit": "euros"}))
+
     def delay_s(self) -> float:
         low, high = self.faults.delay_ms
         return self._random.uniform(low, high) / 1000 if high else 0.0
@@ -257,6 +264,8 @@ class Desk(asyncio.Protocol):
         match method, path:
             case "POST", str() if path == SEND:
                 self._send()
+            case "GET", str() if path == BALANCE:
+                self._tell_balance()
             case "POST", "/_control":
                 self._octopush.control(self._faults())
                 self._answer(200)
@@ -285,6 +294,11 @@ class Desk(asyncio.Protocol):
     def _send(self) -> None:
         login, key = self._headers.get(b"api-login", b""), self._headers.get(b"api-key", b"")
         self.settle(self._octopush, partial(self._octopush.send, login, key, self._body))
+
+    def _tell_balance(self) -> None:
+        login, key = self._headers.get(b"api-login", b""), self._headers.get(b"api-key", b"")
+        verdict = self._octopush.balance(login, key)
+        self._answer(verdict.status, verdict.body)
 
     def settle(self, account: Octopush, judge: Callable[[float], Verdict]) -> None:
         """Let `judge` decide on a request to `account`, once its delay is over, and answer so."""

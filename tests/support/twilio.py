@@ -87,6 +87,10 @@ class FakeTwilio(Served):
     def path(self) -> str:
         return f"/2010-04-01/Accounts/{self.sid}/Messages.json"
 
+    @property
+    def balance_path(self) -> str:
+        return f"/2010-04-01/Accounts/{self.sid}/Balance.json"
+
     def sent(self, to: str = "") -> list[str]:
         """The texts that people (or one of them) got, in that order."""
         return [message["body"] for message in self.messages if to in ("", message["to"])]
@@ -242,6 +246,9 @@ def _desk(twilio: FakeTwilio) -> type[BaseHTTPRequestHandler]:
                 )
 
         def do_GET(self) -> None:
+            if urlsplit(self.path).path == twilio.balance_path:
+                self._tell_balance()
+                return
             asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             twilio.received.append(Received("GET", self.path, asked))
             if self._admitted():
@@ -251,6 +258,12 @@ def _desk(twilio: FakeTwilio) -> type[BaseHTTPRequestHandler]:
                     lambda: self._list(asked.get("To", ""), asked.get("From", ""), size),
                     200,
                 )
+
+        def _tell_balance(self) -> None:
+            if twilio.knows(self.headers.get("Authorization")):
+                self._answer(200, {"account_sid": twilio.sid, "balance": "7.50", "currency": "USD"})
+            else:
+                self._answer(401, refusal(Refuse(20003, 401, "Authenticate")))
 
         def _create(self, fields: Mapping[str, str]) -> dict[str, Any]:
             return shown(twilio.create(fields))

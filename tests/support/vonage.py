@@ -1,6 +1,7 @@
 """A fake Vonage on loopback: it takes SMS by `sms/json`, and answers 200 whatever it thinks of them."""
 
 import json
+from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
@@ -45,14 +46,27 @@ def _desk(vonage: FakeVonage) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's word)
             """Not on stderr."""
 
+        def do_GET(self) -> None:
+            """The balance, to who has the key and the secret."""
+            knows = self.headers["Authorization"] == f"Basic {b64encode(f'{KEY}:{SECRET}'.encode()).decode()}"
+            if self.path != "/account/get-balance":
+                self._answer(404, {})
+            elif knows:
+                self._answer(200, {"value": 10.28, "autoReload": False})
+            else:
+                self._answer(401, {"error-code": "401", "error-code-label": "authentication failed"})
+
         def do_POST(self) -> None:
             sms = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status = vonage.take(sms)
             if status == CUT:
                 self.close_connection = True
                 return
-            body = json.dumps(reply(sms, status, len(vonage.received))).encode()
-            self.send_response(200)
+            self._answer(200, reply(sms, status, len(vonage.received)))
+
+        def _answer(self, status: int, told: Mapping[str, Any]) -> None:
+            body = json.dumps(told).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -93,6 +93,7 @@ def test_texts_without_stop_are_told_where_the_provider_wants_it(monkeypatch, tm
         monkeypatch.setenv(f"PARLEY_{name}", str(value))
     for name in ("PARLEY_OCTOPUSH_LOGIN", "PARLEY_OCTOPUSH_KEY", "TOKEN"):
         monkeypatch.setenv(name, "x" * 20)
+    monkeypatch.setenv("PARLEY_PUBLIC_URL", "https://sms.example.org")
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
     told = (

@@ -3,9 +3,8 @@
 import msgspec
 import pytest
 
-from config.settings.channels import read_config_file
+from config.settings.channels import read_config_file, webhook_url
 from config.settings.settings import Secret
-from workers.commands.run import webhook_url
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """`parley check`: is what would run free of mistakes?"""
 
+import sys
 from collections.abc import Iterator
 
 import click
 import redis
 
+from config.host import THIS_HOST
+from config.settings.channels import SIMULATOR, Channel, webhook_url
 from config.settings.config_errors import ConfigError
 from config.settings.durability import durability_gaps, durability_problems
 from config.settings.hooks import Hook
-from config.settings.settings import Settings, exit_on_config_error
+from config.settings.settings import Settings, exit_on_config_error, local_url
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
 from config.store import redis_client
@@ -33,21 +36,24 @@ _MOST_NAMED = 3
 
 
 @click.command()
-def check() -> None:
+@click.option("--live", is_flag=True, help="Ask each provider for its account too: are the keys right?")
+def check(live: bool) -> None:
     """Check the configuration and the surveys; start nothing.
 
     Prints every mistake with its place, and exits with status 2 if there is one. `parley lint` says more about surveys. It is
-    told which endpoints of hooks are told what, where the archive is, whether it can be used from here, and for how long it keeps what people said. If PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
+    told what each provider is to call, which endpoints of hooks are told what, where the archive is, whether it can be used from here, and for how long it keeps what people said. If PARLEY_REDIS_URL is set, the settings of that server are looked at too; and if the Redis in use answers, what would be
     left there on channels that are not configured any more.
 
     \b
     Example:
       PARLEY_SURVEYS=new-surveys/ parley check
+      parley check --live
     """
     with exit_on_config_error():
         settings, surveys = load_settings_and_surveys()
     for channel in settings.channels.values():
         click.echo(f"channel {channel.name}: {channel.number} by {channel.provider}, {channel.timezone.key}")
+        click.echo(f"  webhook {_shown_webhook(settings, channel)}")
         for survey in filter(None, map(surveys.current, channel.surveys)):
             click.echo(
                 f"  survey {survey.name} ({survey.file}, version {survey.version}){_sms_bound_clause(survey)}"
@@ -80,6 +86,30 @@ def check() -> None:
             _check_replicas(settings)
     for sentence in _leftovers_of_removed_channels(settings):
         click.echo(f"warning: {sentence}")
+    if live:
+        from workers.sending.account_check import check_accounts  # noqa: PLC0415 (aiohttp takes 13 MB)
+
+        told = list(check_accounts(settings, THIS_HOST))
+        for each in told:
+            click.echo(each.sentence)
+        sys.exit(max(each.status for each in told))
+
+
+def _shown_webhook(settings: Settings, channel: Channel) -> str:
+    """The URL to give to the provider. The token is not shown, but where it is."""
+    if channel.provider == SIMULATOR:
+        return webhook_url(channel, local_url(settings.host, settings.port))
+    url = webhook_url(channel, settings.public_url or "<PARLEY_PUBLIC_URL>")
+    return f"{url} (… is what the variable of token_env holds)" if channel.token else url
+
+
+def _public_url_warning(settings: Settings, channel: str) -> Iterator[str]:
+    provider = settings.channels[channel].provider
+    if provider != SIMULATOR and not settings.public_url:
+        yield (
+            f"PARLEY_PUBLIC_URL is not set: expected where {provider} reaches `web`, such as "
+            "https://sms.example.org"
+        )
 
 
 def _hook_summary(hook: Hook) -> str:
@@ -178,6 +208,7 @@ def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
 def _provider_warnings(settings: Settings, channel: str, surveys: SurveyRegistry) -> Iterator[str]:
     """Yield what the channel's provider makes of its settings, and of the texts that it is to send."""
     provider = settings.provider_settings(channel)
+    yield from _public_url_warning(settings, channel)
     yield from provider_warnings(provider)
     mention = mention_required(provider)
     if not mention:

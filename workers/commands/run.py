@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from config.connections.redis_url import default_broker_url
-from config.settings.channels import Channel
+from config.settings.channels import Channel, webhook_url
 from config.settings.config_errors import unwritable_problem
 from config.settings.settings import (
     Settings,
@@ -250,11 +250,6 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
 
 def _describe_channel(channel: Channel) -> str:
     return f"{channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
-
-
-def webhook_url(channel: Channel, base: str) -> str:
-    """The URL that the channel's provider calls, with its token left out: `https://host/webhooks/clinic?token=…`."""
-    return f"{base}/webhooks/{channel.name}" + ("?token=…" if channel.token else "")
 
 
 def _is_web_ready(base: str) -> bool:

@@ -13,6 +13,8 @@ import structlog
 from config.host import THIS_HOST, Host
 from engine.model.events import OutboundSms
 from engine.providers import (
+    AccountAnswer,
+    AccountProvider,
     LookupProvider,
     OutcomeUnknown,
     Provider,
@@ -108,6 +110,11 @@ class ProviderClient:
 
         deadline = ExchangeDeadline(answer_by_s, answer_by_s)
         return self._make_request(lister.write_lookup_request(sms, since), read_listing, deadline)
+
+    def ask_account(self, deadline: ExchangeDeadline) -> AccountAnswer | RetryLater:
+        """Ask whether the provider knows the account. Only if it is an AccountProvider."""
+        asker = cast(AccountProvider, self._provider)
+        return self._make_request(asker.write_account_request(), asker.read_account_reply, deadline)
 
     def _make_request(
         self, request: ProviderRequest, read: Callable[[int, bytes], Reading], deadline: ExchangeDeadline
