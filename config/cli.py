@@ -1,8 +1,11 @@
 """The `parley` command: a table of subcommands, each of which lives beside what it commands and is loaded when it
 is called."""
 
+import os
 import sys
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -74,7 +77,13 @@ class _CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return cast(click.Command, getattr(import_module(COMMANDS[name][0]), name))
+        command = cast(click.Command, getattr(import_module(COMMANDS[name][0]), name))
+        _show_env_file(command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read --env-file first, wherever it stands: what a command is made of reads the environment as it is loaded."""
+        return super().parse_args(ctx, list(_take_env_file(args)))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,6 +96,41 @@ class _CommandGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+_ENV_FILE = "--env-file"
+_ENV_FILE_HELP = "Variables, a line NAME=value each; what is set already counts more."
+
+
+def _take_env_file(args: Sequence[str]) -> Iterator[str]:
+    """Read the files that are named, and yield the other arguments."""
+    rest = iter(args)
+    for arg in rest:
+        name, has_value, value = arg.partition("=")
+        if arg == "--":
+            yield from (arg, *rest)
+        elif name != _ENV_FILE:
+            yield arg
+        else:
+            file = value if has_value else next(rest, "")
+            if not file:
+                raise click.UsageError(f"{_ENV_FILE}: expected a file")
+            from config.settings.config_errors import exit_on_config_error  # noqa: PLC0415 (most do without)
+            from config.settings.env_file import read_env_file  # noqa: PLC0415
+
+            with exit_on_config_error():
+                read_env_file(Path(file), os.environ)
+
+
+def _show_env_file(command: click.Command) -> None:
+    """Have the help of a command, and of those under it, tell of --env-file."""
+    if not any(_ENV_FILE in each.opts for each in command.params):
+        command.params.append(
+            click.Option([_ENV_FILE], metavar="FILE", expose_value=False, help=_ENV_FILE_HELP)
+        )
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _show_env_file(each)
 
 
 def _redis_failure_sentence(error: Exception) -> str:
@@ -112,5 +156,6 @@ def _redis_failure_sentence(error: Exception) -> str:
 
 @click.command(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="parley")
+@click.option(_ENV_FILE, metavar="FILE", expose_value=False, help=_ENV_FILE_HELP)
 def main() -> None:
     """Two-way SMS conversations."""

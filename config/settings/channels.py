@@ -15,7 +15,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import Secret, find_secret, read_table, unknown_name_problem
+from config.settings.config_errors import (
+    Secret,
+    SecretProblems,
+    find_secret,
+    read_table,
+    unknown_name_problem,
+)
 from config.settings.contacts import read_contacts
 from config.settings.hooks import Hook, HookSurroundings, read_hooks
 from engine.model.policy import ChannelPolicy
@@ -141,9 +147,16 @@ class ConfigFile(NamedTuple):
 
 
 def read_config_file(
-    path: Path, environ: Mapping[str, str], problems: list[str], *, allow_private_hooks: bool
+    path: Path,
+    environ: Mapping[str, str],
+    problems: list[str],
+    *,
+    allow_private_hooks: bool,
+    unset: list[str] | None = None,
 ) -> ConfigFile:
-    """Read the file at `path`. Channels, keys and hooks with mistakes are made too, so that all mistakes are found."""
+    """Read the file at `path`. Channels, keys and hooks with mistakes are made too, so that all mistakes are found. Secrets
+    that are not set are added to `unset`, if it is there, and else to `problems`."""
+    secrets = SecretProblems(problems, problems if unset is None else unset)
     document = _read_toml(path, problems)
     if document is None:
         return ConfigFile()
@@ -156,12 +169,12 @@ def read_config_file(
         problems.append(f"{path}: no channels: expected at least one table [channels.<name>]")
         return ConfigFile()
     channels = {
-        name: _ChannelReader(path, name, environ, problems).read(written) for name, written in tables.items()
+        name: _ChannelReader(path, name, environ, secrets).read(written) for name, written in tables.items()
     }
     problems += _shared_numbers(path, channels.values())
     keys = _read_keys(path, document.get("keys", {}), channels, problems)
     surroundings = HookSurroundings(environ, channels, allow_private_hooks)
-    return ConfigFile(channels, keys, read_hooks(path, document.get("hooks", {}), surroundings, problems))
+    return ConfigFile(channels, keys, read_hooks(path, document.get("hooks", {}), surroundings, secrets))
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -177,14 +190,15 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 class _ChannelReader:
-    """Reads one `[channels.<name>]`, and adds its mistakes to `problems`."""
+    """Reads one `[channels.<name>]`, and reports its mistakes."""
 
-    def __init__(self, path: Path, name: str, environ: Mapping[str, str], problems: list[str]) -> None:
+    def __init__(self, path: Path, name: str, environ: Mapping[str, str], found: SecretProblems) -> None:
         self._folder = path.parent
         self._place = f"{path}: channels.{name}"
         self._name = name
         self._environ = environ
-        self._problems = problems
+        self._found = found
+        self._problems = found.problems
 
     def read(self, raw: object) -> Channel:
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", self._name):
@@ -221,7 +235,7 @@ class _ChannelReader:
         """Return the secret in the environment variable `variable`; a stand-in if its absence was reported."""
         place, what = f"{self._place}.{field}", field.removesuffix(_ENV_SUFFIX)
         expected = f"the {what} in it"
-        found = find_secret(place, variable, self._environ, self._problems, what=what, expected=expected)
+        found = find_secret(place, variable, self._environ, self._found, what=what, expected=expected)
         return found or _REPORTED_SECRET
 
     def _read_timezone(self, name: str) -> ZoneInfo:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -73,15 +73,29 @@ def _field_problem(wrong: FieldProblem, raw: Mapping[str, object]) -> str:
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
+class SecretProblems(NamedTuple):
+    """Where what is wrong with secrets is reported. That one is not set is a problem like others, unless they are `unset`: for who
+    can do without it, and says what was not checked."""
+
+    problems: list[str]
+    unset: list[str]
+
+
 def find_secret(
-    place: str, variable: object, environ: Mapping[str, str], problems: list[str], *, what: str, expected: str
+    place: str,
+    variable: object,
+    environ: Mapping[str, str],
+    found: SecretProblems,
+    *,
+    what: str,
+    expected: str,
 ) -> Secret | None:
     """Find the secret in the environment variable that the field at `place` names; None if there is none, which is reported.
     The field may hold the secret itself by mistake, so what it holds is shown only if it looks like a name."""
     if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):
-        problems.append(f"{place}: expected the name of a variable, in capitals, not the {what}")
+        found.problems.append(f"{place}: expected the name of a variable, in capitals, not the {what}")
     elif not environ.get(variable):
-        problems.append(f"{place}: the variable {variable} is not set: expected {expected}")
+        found.unset.append(f"{place}: the variable {variable} is not set: expected {expected}")
     else:
         return Secret(environ[variable])
     return None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from config.settings.config_errors import find_secret, read_table, unknown_name_problem
+from config.settings.config_errors import SecretProblems, find_secret, read_table, unknown_name_problem
 from engine.hooks.event_data import EVENT_DATA
 from engine.hooks.event_filter import EventFilter
 from engine.hooks.signature import InvalidSecretError, WebhookSecret, parse_secret
@@ -78,23 +78,24 @@ class HookSurroundings(NamedTuple):
 
 
 def read_hooks(
-    path: Path, raw: object, surroundings: HookSurroundings, problems: list[str]
+    path: Path, raw: object, surroundings: HookSurroundings, found: SecretProblems
 ) -> dict[str, Hook]:
     """Read `[hooks]`, which is `raw`. Those with mistakes are made too, so that all mistakes are found."""
     if not isinstance(raw, dict):
-        problems.append(f"{path}: hooks is {raw!r}: expected tables [hooks.<name>]")
+        found.problems.append(f"{path}: hooks is {raw!r}: expected tables [hooks.<name>]")
         return {}
-    return {name: _HookReader(path, name, surroundings, problems).read(table) for name, table in raw.items()}
+    return {name: _HookReader(path, name, surroundings, found).read(table) for name, table in raw.items()}
 
 
 class _HookReader:
-    """Reads one `[hooks.<name>]`, and adds its mistakes to `problems`."""
+    """Reads one `[hooks.<name>]`, and reports its mistakes."""
 
-    def __init__(self, path: Path, name: str, surroundings: HookSurroundings, problems: list[str]) -> None:
+    def __init__(self, path: Path, name: str, surroundings: HookSurroundings, found: SecretProblems) -> None:
         self._place = f"{path}: hooks.{name}"
         self._name = name
         self._surroundings = surroundings
-        self._problems = problems
+        self._found = found
+        self._problems = found.problems
 
     def read(self, raw: object) -> Hook:
         if not _NAME.fullmatch(self._name):
@@ -155,7 +156,7 @@ class _HookReader:
         """Read the secrets in the environment variable `variable`, with white space between them."""
         place, expected = f"{self._place}.secret_env", "whsec_ and 24 to 64 bytes in base64"
         environ = {variable: self._surroundings.environ.get(variable, "").strip()}  # white space is no secret
-        found = find_secret(place, variable, environ, self._problems, what="secret", expected=expected)
+        found = find_secret(place, variable, environ, self._found, what="secret", expected=expected)
         secrets = []
         for secret in (found or "").split():
             try:

@@ -156,7 +156,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     `accounts` are the variables `PARLEY_<PROVIDER>_<FIELD>` by provider and field, both in lower case, of the providers
     that channels name. `public_url` has no slash at its end. Unless `shards_are_set`, `shards` is what is taken if Redis
-    knows no other number.
+    knows no other number. `unset` are lines on secrets that parley.toml names and that are not set: only a command that
+    needs none has such.
     """
 
     channels: dict[str, Channel]
@@ -184,6 +185,7 @@ class Settings(msgspec.Struct, frozen=True):
     spool: Path | None = None
     spool_bytes: int = 0
     metrics_port: int = 0
+    unset: tuple[str, ...] = ()
     web_connections: int = int(_DEFAULT_VALUES["PARLEY_WEB_CONNECTIONS"])
 
     @property
@@ -233,16 +235,18 @@ class Settings(msgspec.Struct, frozen=True):
             )
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Read the settings alone, whatever the surveys are: for commands, which may be needed while one is broken.
+def load_settings(environ: Mapping[str, str], *, needs_secrets: bool = True) -> Settings:
+    """Read the settings alone, whatever the surveys are: for commands, which may be needed while one is broken, and where
+    secrets of channels and hooks are not known.
 
     Raises ConfigError, with all mistakes.
     """
     problems: list[str] = []
-    settings = read_settings(environ, problems)
+    unset: list[str] = []
+    settings = read_settings(environ, problems, problems if needs_secrets else unset)
     if problems:
         raise ConfigError(problems)
-    return settings
+    return msgspec.structs.replace(settings, unset=tuple(unset))
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
@@ -250,14 +254,17 @@ def config_file(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("PARLEY_CONFIG") or _DEFAULT_VALUES["PARLEY_CONFIG"])
 
 
-def read_settings(environ: Mapping[str, str], problems: list[str]) -> Settings:
-    """Read the settings, and add what is wrong with them to `problems`: then they are of no use but to find more."""
+def read_settings(
+    environ: Mapping[str, str], problems: list[str], unset: list[str] | None = None
+) -> Settings:
+    """Read the settings, and add what is wrong with them to `problems`: then they are of no use but to find more. What
+    parley.toml names and is not set goes to `unset`, if it is there."""
     env = _EnvironmentReader(environ, problems)
     redis_url, broker_url = env.redis_urls()
     host, port = env.text("PARLEY_HOST"), env.number("PARLEY_PORT", 1, 65_535)
     allow_private = env.is_yes("PARLEY_HOOKS_ALLOW_PRIVATE")
     channels, keys, hooks = read_config_file(
-        config_file(environ), environ, problems, allow_private_hooks=allow_private
+        config_file(environ), environ, problems, allow_private_hooks=allow_private, unset=unset
     )
     providers = {channel.provider for channel in channels.values()}
     return Settings(

@@ -18,12 +18,15 @@ from engine.surveys.documents import SURVEY_SUFFIXES
 from engine.surveys.survey_registry import SurveyRegistry
 
 
-def load_settings_and_surveys(environ: Mapping[str, str] = os.environ) -> tuple[Settings, SurveyRegistry]:
-    """Read the settings and the surveys that a process runs by. Raises ConfigError, with all mistakes."""
+def load_settings_and_surveys(
+    environ: Mapping[str, str] = os.environ, unset: list[str] | None = None
+) -> tuple[Settings, SurveyRegistry]:
+    """Read the settings and the surveys that a process runs by. Raises ConfigError, with all mistakes; secrets that are not
+    set are none of them for who gives a list, `unset`, to which they are added."""
     problems: list[str] = []
-    settings = read_settings(environ, problems)
+    settings = read_settings(environ, problems, unset)
     file = config_file(environ)
-    problems += provider_mistakes(map(settings.provider_settings, settings.channels), str(file))
+    problems += provider_mistakes(map(settings.provider_settings, settings.channels), str(file), unset)
     problems += _simulated_beside_real(settings, file)
     surveys = _load_offered_surveys(settings, file, problems)
     if problems:

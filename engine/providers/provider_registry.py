@@ -80,15 +80,19 @@ def open_provider(settings: ProviderSettings) -> Provider:
     return provider
 
 
-def provider_mistakes(channels: Iterable[ProviderSettings], file: str) -> list[str]:
+def provider_mistakes(
+    channels: Iterable[ProviderSettings], file: str, unset: list[str] | None = None
+) -> list[str]:
     """Return what providers find wrong with the settings of `channels`, which stand in `file`: a line each, no two
-    alike."""
+    alike. What is not set of an account is added to `unset` instead, if it is there."""
     found: list[str] = []
     first_channels: dict[str, str] = {}
     for each in channels:
         name = each.channel.channel
         first = first_channels.setdefault(each.provider, name)
-        _open_or_report(each, f"{file}: channels.{name}", first, found)
+        _open_or_report(each, f"{file}: channels.{name}", first, found, unset)
+    if unset is not None:
+        unset[:] = dict.fromkeys(unset)
     return list(dict.fromkeys(found))
 
 
@@ -123,7 +127,11 @@ def option_setting_fields(provider: str) -> list[SettingField]:
 
 
 def _open_or_report(
-    settings: ProviderSettings, where: str, first_channel: str, found: list[str]
+    settings: ProviderSettings,
+    where: str,
+    first_channel: str,
+    found: list[str],
+    unset: list[str] | None = None,
 ) -> Provider | None:
     """Make the provider, or add everything that is in its way to `found`. `first_channel` is one that has this
     provider, for what is said of the account."""
@@ -134,7 +142,7 @@ def _open_or_report(
         found.append(f"{where}.provider is {name!r}{expected_instead(name, PROVIDER_MODULES)}")
         return None
     module = _load_module(PROVIDER_MODULES[name])
-    account = _read_account(module.Account, settings, first_channel, found)
+    account = _read_account(module.Account, settings, first_channel, found, found if unset is None else unset)
     options = _read_options(module.Options, settings, where, found)
     try:
         provider = module.make_provider(settings.channel, account, options)
@@ -153,19 +161,24 @@ SettingStruct = TypeVar("SettingStruct", bound=msgspec.Struct)
 
 
 def _read_account(
-    shape: type[SettingStruct], settings: ProviderSettings, first_channel: str, found: list[str]
+    shape: type[SettingStruct],
+    settings: ProviderSettings,
+    first_channel: str,
+    found: list[str],
+    unset: list[str],
 ) -> SettingStruct:
     """Read the account with a provider from the environment's texts."""
     read, problems = read_fields(msgspec.structs.fields(shape), {}, texts=settings.account)
     for wrong in problems:
         read |= _stand_in(wrong.field)
         variable = _account_variable(settings.provider, wrong.field.name)
-        found.append(
-            f"{variable}: {_expected_sentence(wrong)}"
-            if wrong.sentence
-            else f"{variable} is not set: expected it, "
-            f"as channel {first_channel} has the provider {settings.provider}"
-        )
+        if wrong.sentence:
+            found.append(f"{variable}: {_expected_sentence(wrong)}")
+        else:
+            unset.append(
+                f"{variable} is not set: expected it, "
+                f"as channel {first_channel} has the provider {settings.provider}"
+            )
     return shape(**read)
 
 

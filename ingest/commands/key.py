@@ -54,7 +54,7 @@ def key(
             f"{name}: expected a name of 1 to 32 of a-z, 0-9, - and _, other than {SIMULATOR}"
         )
     with exit_on_config_error():
-        settings = load_settings(os.environ)
+        settings = load_settings(os.environ, needs_secrets=False)
     for channel in channels:
         if channel not in settings.channels:
             raise click.UsageError(f"--channel {channel}: expected one of {', '.join(settings.channels)}")

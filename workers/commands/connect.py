@@ -34,6 +34,7 @@ def connect_lanes(environ: Mapping[str, str], *, begins: bool = False) -> Deploy
     Survey files are not read: what stands in the way of a start must not stand in an operator's.
     """
     settings = load_settings_in_use(environ)
+    _tell_unchecked(settings)
     broker = redis_client.connect(settings.broker_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S)
     lanes = _connect_or_exit("lanes", settings.redis_url)
     with exit_on_config_error():
@@ -44,6 +45,7 @@ def connect_lanes(environ: Mapping[str, str], *, begins: bool = False) -> Deploy
 def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
     """The deployment, both of whose servers answer. A call whose reply is lost is repeated `retries` times."""
     settings = load_settings_in_use(environ)
+    _tell_unchecked(settings)
     lanes = _connect_or_exit("lanes", settings.redis_url, retries)
     settings = _find_or_exit(lanes, settings)
     broker = _connect_or_exit("wake-ups", settings.broker_url, retries)
@@ -135,10 +137,25 @@ def _find_or_exit(lanes: redis.Redis, settings: Settings) -> Settings:
         return find_shards(lanes, settings)
 
 
-def load_settings_in_use(environ: Mapping[str, str]) -> Settings:
-    """The settings, with where the servers in use are. Ends the command with a sentence if nobody says where."""
+def _tell_unchecked(settings: Settings) -> None:
+    """Say which secrets this command does without. In the audit and in logs, people are known by a hash that all secrets make."""
+    if settings.unset:
+        unchecked = "what needs it is not checked, and the audit names people otherwise than logs do"
+        click.echo(f"{unset_clause(settings.unset)}: {unchecked}", err=True)
+
+
+def unset_clause(unset: Sequence[str]) -> str:
+    """Say which secret is not set here, and how many more are not."""
+    first, *others = unset
+    more = f" (and {len(others)} more)" if others else ""
+    return first.partition(": expected")[0] + more
+
+
+def load_settings_in_use(environ: Mapping[str, str], *, needs_secrets: bool = False) -> Settings:
+    """The settings, with where the servers in use are; secrets of channels and hooks may be unset, unless they are needed. Ends
+    the command with a sentence if nobody says where."""
     with exit_on_config_error():
-        settings = load_settings(environ)
+        settings = load_settings(environ, needs_secrets=needs_secrets)
         url = settings.redis_url or url_of_running(settings.var)
     if not url:
         raise click.ClickException(

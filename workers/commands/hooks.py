@@ -109,7 +109,7 @@ def test(name: str, as_json: bool) -> None:
     Example:
       parley hooks test crm
     """
-    settings = load_settings_in_use(os.environ)
+    settings = load_settings_in_use(os.environ, needs_secrets=True)
     hook = _require_hook(settings, name)
     reply = asyncio.run(_send_test(settings, hook))
     if as_json:

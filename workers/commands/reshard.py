@@ -118,7 +118,7 @@ def _divide_archive_alone(deployment: Deployment, archive: ArchiveDatabase | Non
 def _opened_deployment(environ: Mapping[str, str]) -> Iterator[Deployment]:
     """The deployment, whatever number of shards it has; its embedded server, if it has one that does not run."""
     with exit_on_config_error():
-        settings = load_settings(environ)
+        settings = load_settings(environ, needs_secrets=False)
         url = settings.redis_url or url_of_running(settings.var)
     if url:
         yield _connect(settings, url)

@@ -40,7 +40,7 @@ from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
 from workers.commands.channel import leftover_sentences
-from workers.commands.connect import read_settings_in_use
+from workers.commands.connect import read_settings_in_use, unset_clause
 from workers.diagnosis.diagnose import ROLE_OF_QUEUE
 from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.server_wording import (
@@ -92,12 +92,14 @@ _QUEUE_CONTENT = {
 class DeploymentState(msgspec.Struct, frozen=True):
     """The deployment's health as it was read. `forgetful`: durability settings of the lanes' server (name -> value) by which
     it may lose acknowledged data, None if it does not show them; `durability` is what processes ask of them. `mistakes`:
-    errors in the settings and survey files on this machine, with which no process would start. `removed`: what is left of
+    errors in the settings and survey files on this machine, with which no process would start; `unset`: lines on secrets that
+    are not set here, where perhaps none is to start. `removed`: what is left of
     channels that are not configured, by channel. `old_releases`: servers that are too old, each with its release."""
 
     found: RedisStats
     forgetful: Mapping[str, str] | None = {}
     mistakes: Sequence[str] = ()
+    unset: Sequence[str] = ()
     durability: Durability = "strict"
     removed: Mapping[str, ChannelLeftovers] = {}
     old_releases: Sequence[str] = ()
@@ -176,21 +178,25 @@ def _screen_printer(settings: Settings, *, live: bool, every_shard: bool) -> Ite
 def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
     """The state now. Never raises for a server that does not answer."""
     found = sounder.read()
+    unset: list[str] = []
+    mistakes = _config_errors(unset)
     if not found.lanes.up:
-        return DeploymentState(found, mistakes=_config_errors(), durability=settings.durability)
+        return DeploymentState(found, mistakes=mistakes, unset=unset, durability=settings.durability)
     return DeploymentState(
         found,
         _non_durable_settings(settings),
-        _config_errors(),
+        mistakes,
+        unset,
         settings.durability,
         _leftovers_of_removed(settings, [k for k in range(settings.shards) if k not in found.away_shards]),
         _old_releases(settings),
     )
 
 
-def _config_errors() -> list[str]:
+def _config_errors(unset: list[str]) -> list[str]:
+    """Errors in the settings and surveys; secrets that are not set are added to `unset`."""
     try:
-        load_settings_and_surveys()
+        load_settings_and_surveys(unset=unset)
     except ConfigError as e:
         return e.problems
     return []
@@ -446,6 +452,8 @@ def _health_notes(state: DeploymentState) -> Iterator[str]:
             f"with the settings and surveys as they are here no process would start: {first}{more} "
             "(`parley check`)"
         )
+    if state.unset:
+        yield f"what needs secrets is not checked here: {unset_clause(state.unset)}"
 
 
 def _forged_webhooks_sentence(name: str, webhooks: WebhookReading, now: int) -> str:
