@@ -211,12 +211,30 @@ class AsyncClusterClient(redis.asyncio.Redis):
 
     async def _ask_around(self) -> None:
         try:
-            for address in self._absences.present_first([*self._table.primaries(), *self._seeds]):
-                with suppress(redis.RedisError, OSError, TimeoutError):
-                    if take_view(self._table, address, await self._ask(address, REFRESH_COMMANDS)):
-                        return
+            for asked in self._absences.in_turns([*self._table.primaries(), *self._seeds]):
+                if await self._take_view_of(asked):
+                    return
         finally:
             self._refreshing, self._refreshed_s = None, monotonic()
+
+    async def _take_view_of(self, asked: Sequence[Address]) -> bool:
+        """Take what the first of these tells that is believed. Return False if none is."""
+        asking = [asyncio.ensure_future(self._view_of(each)) for each in asked]
+        try:
+            for told in asyncio.as_completed(asking):
+                address, view = await told
+                if view and take_view(self._table, address, view):
+                    return True
+            return False
+        finally:
+            for each in asking:
+                each.cancel()
+
+    async def _view_of(self, address: Address) -> tuple[Address, list[Any]]:
+        """Return what a server tells; nothing if it does not answer."""
+        with suppress(redis.RedisError, OSError, TimeoutError):
+            return address, await self._ask(address, REFRESH_COMMANDS)
+        return address, []
 
     async def _ask(self, address: Address, commands: Sequence[Command]) -> list[Any]:
         connection = self._class(host=address[0], port=address[1], **self._options)

@@ -12,6 +12,7 @@ server for each command's keys.
 import select
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
@@ -297,10 +298,22 @@ class ClusterClient(redis.Redis):
         with self._refresh_limit.turn() as ours:
             if not ours:
                 return
-            for address in self._absences.present_first([*self._table.primaries(), *self.seeds]):
+            for asked in self._absences.in_turns([*self._table.primaries(), *self.seeds]):
+                if self._take_view_of(asked):
+                    return
+
+    def _take_view_of(self, asked: Sequence[Address]) -> bool:
+        """Take what the first of these tells that is believed. Return False if none is."""
+        pool = ThreadPoolExecutor(len(asked), "cluster")
+        try:
+            asking = {pool.submit(self._ask, each, REFRESH_COMMANDS): each for each in asked}
+            for told in as_completed(asking):
                 with suppress(redis.RedisError, OSError):
-                    if take_view(self._table, address, self._ask(address, REFRESH_COMMANDS)):
-                        return
+                    if take_view(self._table, asking[told], told.result()):
+                        return True
+            return False
+        finally:
+            pool.shutdown(wait=False)
 
     def _ask(self, address: Address, commands: Sequence[Command]) -> list[Any]:
         connection = self._class(

@@ -15,6 +15,9 @@ LOOK_INTERVAL_S = 0.1
 REFRESH_INTERVAL_S = 0.1
 """How long what was told last is good, whatever fails."""
 
+ASKED_AT_ONCE = 16
+"""How many servers are asked together who has what, once one has not told: those that hang cost no longer than one does."""
+
 REFRESH_COMMANDS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
 
@@ -65,6 +68,13 @@ class Absences:
     def present_first(self, addresses: Sequence[Address]) -> list[Address]:
         """Return these, each once, those that are absent at the end."""
         return sorted(dict.fromkeys(addresses), key=self._absent.__contains__)
+
+    def in_turns(self, addresses: Sequence[Address]) -> Iterator[Sequence[Address]]:
+        """Yield the same in groups, each to be asked at once if nobody of those before has told: first one alone."""
+        ordered = self.present_first(addresses)
+        yield ordered[:1]
+        for begin in range(1, len(ordered), ASKED_AT_ONCE):
+            yield ordered[begin : begin + ASKED_AT_ONCE]
 
 
 class RefreshLimit:

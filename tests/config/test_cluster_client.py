@@ -1,13 +1,15 @@
 """A client of a cluster, of real servers: what one that hangs, dies or comes back costs those who ask others."""
 
 import asyncio
+import socket
+from contextlib import ExitStack
 from threading import Thread
 from time import monotonic
 
 import pytest
 import redis
 
-from config.connections.cluster_client import HELD_UP_S
+from config.connections.cluster_client import HELD_UP_S, REFRESH_TIMEOUT_S
 from config.store import redis_client
 from config.store.function_calls import accept_commands
 from tests.support.waiting import until
@@ -15,6 +17,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 KEYS = [f"{{{k}}}:key" for k in range(32)]
+MANY = 16
 PATIENCE_S = 8 * HELD_UP_S
 """For a machine that is not quiet; less than the timeout of a connection."""
 
@@ -106,6 +109,24 @@ def test_what_one_has_answered_is_read_though_another_was_waited_for_meanwhile(c
     answers = redis_client.try_commands(client, [("GET", first), ("GET", second), waits, ("GET", third)])
     going_on.join()
     assert answers == [b"1", b"1", None, b"1"]
+
+
+def test_many_that_hang_are_waited_for_together_when_it_is_asked_who_has_what(cluster):
+    """Those that the URL names first take what is said, and say nothing."""
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(MANY)]
+        seeds = [f"127.0.0.1:{each.getsockname()[1]}" for each in silent]
+        url = f"redis+cluster://{','.join([*seeds, cluster.nodes[0].address])}"
+        begun_s = monotonic()
+        with redis_client.connect(url) as client:
+            assert redis_client.run_commands(client, gets()) == [None] * len(KEYS)
+
+        async def get_async():
+            async with redis_client.connect_async(url) as other:
+                return await redis_client.run_commands_async(other, gets())
+
+        assert asyncio.run(get_async()) == [None] * len(KEYS)
+    assert monotonic() - begun_s < MANY * REFRESH_TIMEOUT_S
 
 
 def test_a_command_that_waits_for_something_is_no_sign_of_a_server_that_hangs(client):
