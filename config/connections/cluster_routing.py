@@ -61,17 +61,18 @@ def name_of(command: Command) -> str:
 def key_of(command: Command) -> str | bytes | None:
     """Return the first key of a command; None if it has none. All that it has are of one slot."""
     key: str | bytes | None
-    match command:
+    words = words_of(command)
+    match words:
         case ("FCALL" | "EVAL", _, keys, *rest):
             key = rest[0] if int(keys) else None
         case ("XREAD", *rest):
-            key = rest[rest.index("STREAMS") + 1]
+            key = rest[next(at for at, word in enumerate(rest) if word in ("STREAMS", b"STREAMS")) + 1]
         case ("BZMPOP", _, _, first, *_):
             key = first
         case ("XINFO" | "OBJECT" | "MEMORY", _, second, *_):
             key = second
         case _:
-            first, *rest = words_of(command)
+            first, *rest = words
             key = None if first in _KEYLESS or first == "PING" else rest[0]
     return key
 
