@@ -18,6 +18,7 @@ from ingest.api.page_cursor import InvalidCursorError, read_cursor, write_cursor
 from tests.support.archive_writer import PERSON, VERSION, ArchiveWriter, finished_session, refused_invitation
 from tests.support.example_counts import examples
 from tests.support.inviting import Api, key_table
+from tests.support.waiting import until
 
 AT = 1_700_000_000_000
 CONFIG = """
@@ -443,7 +444,7 @@ def test_what_the_audit_does_not_take_is_not_shown(web, tmp_path, archive, proxy
         reply = get(api, path)
         assert (reply.status_code, PERSON in reply.text) == (503, False)
     proxy.admit()
-    assert get(api, "clinic/results").status_code == 200
+    until(lambda: get(api, "clinic/results").status_code == 200, 5, "it is shown again")
 
 
 # The audit

@@ -6,7 +6,7 @@ claim it, the one of the later epoch is right.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -83,9 +83,14 @@ class ValkeyNode(Valkey):
             return client.execute_command(*words)
 
     def announce(self, port: int) -> None:
-        """Have all nodes name this port to clients as its own, for good; 0 for the one that it has."""
+        """Name this port to clients as its own, also after a start; 0 for the one that it has."""
         self._settings["cluster-announce-client-port"] = str(port)
         self.ask("CONFIG", "SET", "cluster-announce-client-port", port)
+
+    def names(self, other: "ValkeyNode", port: int) -> bool:
+        """Does it name this port to clients as the other's?"""
+        lines = self.ask("CLUSTER", "NODES").decode().splitlines()
+        return any(line.startswith(f"{other.id} {other.host}:{port}@") for line in lines)
 
     def meet(self, other: "ValkeyNode") -> None:
         self.ask("CLUSTER", "MEET", other.host, other.port, other.bus_port)
@@ -156,6 +161,12 @@ class ValkeyCluster(Closing):
         client = _EveryNode.of(redis_client.connect(url or self.url))
         self._clients.append(client)
         return client
+
+    def announce(self, ports: Mapping[ValkeyNode, int]) -> None:
+        """Have clients told that nodes are at these ports, for good. Raises redis.RedisError if a node does not answer."""
+        for node, port in ports.items():
+            node.announce(port)
+        until(lambda: self._name(ports), START_S, "all nodes name these ports")
 
     def primary_of(self, slot: int | str) -> ValkeyNode:
         """The node that has this slot, or the slot of this key."""
@@ -353,6 +364,9 @@ class ValkeyCluster(Closing):
         return (
             len(taken) == SLOTS and 2 * len(agreeing) > len(others) and all(node.is_ok() for node in agreeing)
         )
+
+    def _name(self, ports: Mapping[ValkeyNode, int]) -> bool:
+        return all(each.names(node, port or node.port) for node, port in ports.items() for each in self.nodes)
 
     def _all_say(self, owner: ValkeyNode, slots: Sequence[int]) -> bool:
         wanted = frozenset(slots)

@@ -1,12 +1,46 @@
 """A client of Redis whose process dies after so many commands: those before are made, in the midst of a pipeline too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
+from config.connections.cluster_client import ClusterClient
+from config.connections.replication import Command
+
 
 class DiedError(Exception):
     """The process is gone."""
+
+
+def dying_client(client: redis.Redis) -> "DyingRedis | DyingCluster":
+    """One that dies before its command number `lives`, from 0, and leads where `client` does."""
+    if isinstance(client, ClusterClient):
+        return DyingCluster(client.seeds, client._class, client._options)
+    return DyingRedis(connection_pool=client.connection_pool)
+
+
+class DyingCluster(ClusterClient):
+    """As DyingRedis. Of several commands, those before are made whichever server they go to."""
+
+    lives = 0
+
+    def try_commands(
+        self, commands: Sequence[Command], *, transaction: bool = False, replicas: int = 0
+    ) -> list[Any]:
+        many, lives = len(commands), self.lives
+        self.lives = max(0, lives - many)
+        if many <= lives:
+            return super().try_commands(commands, transaction=transaction, replicas=replicas)
+        if lives and not transaction:
+            super().try_commands(commands[:lives], replicas=replicas)
+        raise DiedError
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        if not self.lives:
+            raise DiedError
+        self.lives -= 1
+        return super().execute_command(*args, **options)
 
 
 class DyingRedis(redis.Redis):

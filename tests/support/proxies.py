@@ -4,10 +4,12 @@ Clients are led there by what servers say: a cluster's nodes announce the proxie
 of their own, which are never broken and put the others' ports in the place of the servers'.
 """
 
-from collections.abc import Iterable
+from contextlib import suppress
+
+import redis
 
 from tests.support.closing import Closing
-from tests.support.clusters import ValkeyCluster, ValkeyNode
+from tests.support.clusters import ValkeyCluster
 from tests.support.proxy import Loss, Proxy
 from tests.support.sentinels import SERVICE, ValkeyService
 from tests.support.topologies import RedisTopology
@@ -22,12 +24,12 @@ class Proxies(Closing):
         self.url, self.broker_url = valkey.url, valkey.broker_url
         self._proxies: list[Proxy] = []
         self._sentinels: list[Proxy] = []
-        self._announcing: list[ValkeyNode] = []
+        self._cluster: ValkeyCluster | None = None
         try:
             match valkey:
                 case ValkeyCluster():
                     if lanes:
-                        self.url = self._before_nodes(valkey.nodes)
+                        self.url = self._before_nodes(valkey)
                     if broker:
                         self.broker_url = self._before(valkey.broker).url
                 case _:
@@ -77,8 +79,9 @@ class Proxies(Closing):
             each.spit_out()
 
     def close(self) -> None:
-        for node in self._announcing:
-            node.announce(0)
+        if self._cluster is not None:
+            with suppress(redis.RedisError):  # of a node that was stopped for good
+                self._cluster.announce(dict.fromkeys(self._cluster.nodes, 0))
         for each in (*self._sentinels, *self._proxies):
             each.close()
 
@@ -87,14 +90,11 @@ class Proxies(Closing):
         self._proxies.append(proxy)
         return proxy
 
-    def _before_nodes(self, nodes: Iterable[ValkeyNode]) -> str:
-        addresses = []
-        for node in nodes:
-            proxy = self._before(node)
-            node.announce(proxy.port)
-            self._announcing.append(node)
-            addresses.append(f"{node.host}:{proxy.port}")
-        return f"redis+cluster://{','.join(addresses)}"
+    def _before_nodes(self, cluster: ValkeyCluster) -> str:
+        ports = {node: self._before(node).port for node in cluster.nodes}
+        self._cluster = cluster
+        cluster.announce(ports)
+        return f"redis+cluster://{','.join(f'{node.host}:{port}' for node, port in ports.items())}"
 
     def _before_service(self, service: ValkeyService) -> str:
         ports = {b"%d" % each.port: b"%d" % self._before(each).port for each in service.servers}

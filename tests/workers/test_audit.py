@@ -178,11 +178,18 @@ def test_a_reply_that_is_lost_moves_nothing_twice(database, valkey, proxy, lost)
     tell(valkey.client(), 1, 2)
     proxy.lose_replies(lost, times=2)
     client = redis_client.connect(proxy.url)
-    move_audit(database, client, SHARDS)
-    assert proxy.lost == 2
+
+    def is_moved():
+        move_audit(database, client, SHARDS)
+        return proxy.lost == 2 and not valkey.client().xlen(keyspace.AUDIT_KEY)
+
+    assert is_moved() or redis_client.is_cluster(client), (
+        "what a server that is away has is for the next time"
+    )
+    until(is_moved, 10, "all is moved")
     tell(valkey.client(), 3)
-    move_audit(database, client, SHARDS)
-    assert (subjects(database), valkey.client().xlen(keyspace.AUDIT_KEY)) == (["s1", "s2", "s3"], 0)
+    until(is_moved, 10, "all is moved")
+    assert subjects(database) == ["s1", "s2", "s3"]
 
 
 # What commands tell

@@ -72,5 +72,5 @@ def lifetime(valkey, pattern):
 
 def used_memory(valkey):
     """What is used for data: buffers of clients come and go."""
-    info = valkey.client().info("memory")
-    return info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"]
+    infos = [server.client().info("memory") for server in valkey.primaries]
+    return sum(each["used_memory"] - each["mem_clients_normal"] - each["mem_aof_buffer"] for each in infos)

@@ -1,5 +1,7 @@
 """`parley check` tells what would run, and what would not though it is there."""
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
@@ -129,7 +131,7 @@ def test_a_url_that_is_too_long_for_vonage_is_told(monkeypatch, tmp_path, host, 
 @pytest.mark.parametrize(
     "durability, status, told",
     [
-        ("strict", 2, "appendfsync is 'everysec'; CONFIG SET appendfsync always"),
+        ("strict", 2, r"appendfsync (at [\d.:]+ )?is 'everysec'; CONFIG SET appendfsync always"),
         ("relaxed", 0, "warning: the Redis of the lanes may lose what it acknowledged"),
         ("managed", 0, "durability managed: the settings of Redis are not looked at"),
     ],
@@ -146,7 +148,8 @@ def test_what_redis_may_lose_is_told_as_a_start_would_take_it(monkeypatch, valke
         result = CliRunner().invoke(check)
     finally:
         valkey.client().config_set("appendfsync", "always")
-    assert (result.exit_code, told in result.output) == (status, True), result.output
+    assert result.exit_code == status, result.output
+    assert re.search(told, result.output), result.output
 
 
 def test_a_server_that_is_away_is_no_mistake(monkeypatch):

@@ -1,5 +1,6 @@
 """Whoever replays dead letters may be killed, be one of two, or meet live traffic: each letter is dealt with once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -170,9 +171,13 @@ def test_what_is_held_for_a_moment_is_waited_for(town, failing, parley):
     fell(town, failing, ANNA)
     town.accept(ANNA, "live")
     (claim,) = town.turns._lanes.claim("replies", [ANNA]).claimed
-    calls = town.client.info("commandstats")["cmdstat_fcall"]["calls"]
+    server = redis_client.server_of(
+        town.client, keyspace.lane_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    )
+    calls = lambda: server.info("commandstats")["cmdstat_fcall"]["calls"]  # noqa: E731
+    before = calls()
     replaying = parley("replay", "--all")
-    until(lambda: town.client.info("commandstats")["cmdstat_fcall"]["calls"] > calls, 20, "it has been tried")
+    until(lambda: calls() > before, 20, "it has been tried")
     town.turns._lanes.release_kept([KeptDeadLetter(ANNA, claim.fence, "", "nobody", "")])
     assert replaying.wait(120) == 0
     assert town.said(ANNA)[1:] == ["How old are you, Ada?"]
@@ -231,6 +236,20 @@ def test_a_dry_run_knows_that_the_days_sms_leave_no_room_for_a_session(deploy, i
     assert outcomes("--all", status=1) == looked
 
 
+def outcomes_of_all(town, *arguments):
+    """What became of each letter. On a cluster, a command that met a server that did not answer says so, and is run again."""
+    found = []
+
+    def is_done():
+        result = call(*arguments, "--json")
+        found.extend(json.loads(line)["outcome"] for line in result.stdout.splitlines())
+        return "run it again" not in result.stderr
+
+    assert is_done() or redis_client.is_cluster(town.client)
+    until(is_done, 10, "it is done")
+    return found
+
+
 @pytest.mark.parametrize("function", ["commit", "discard_dead_letters", "claim_for_replay", "release_kept"])
 def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, proxy, monkeypatch, function):
     people = [f"+336{i:08}" for i in range(5)]
@@ -239,14 +258,15 @@ def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, pro
     town.drain()
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
     proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=3)
-    assert set(outcomes("--reason", "engine_error")) <= {"advanced", "gone"}
-    assert set(outcomes("--reason", "undecodable", status=1)) == {"failing"}
-    told("drop", "--all", status=0)
+    assert set(outcomes_of_all(town, "replay", "--reason", "engine_error", "--yes")) <= {"advanced", "gone"}
+    assert "failing" in outcomes_of_all(town, "replay", "--reason", "undecodable", "--yes")
+    outcomes_of_all(town, "drop", "--all", "--yes")
     assert proxy.lost
     for person in people:
         assert town.said(person) == ["What is your name?", "How old are you, Ada?"]
     audited = Counter(entry["outcome"] for entry in told("audit"))
-    assert audited == {"advanced": 5, "failing": 1, "dropped": 1}
+    assert audited.pop("failing") == 1 or redis_client.is_cluster(town.client), "each time that it was run"
+    assert audited == {"advanced": 5, "dropped": 1}
     assert letters_of(town) == []
 
 

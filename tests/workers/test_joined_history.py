@@ -156,7 +156,8 @@ def kept(town, sqlite_archive):
     }
     with sqlite_archive.writing() as connection:
         connection.execute(insert(tables.surveys), row)
-    town.client.delete(*town.client.keys("*:events"), keyspace.SURVEYS_KEY)
+    for name in (*town.client.keys("*:events"), keyspace.SURVEYS_KEY):
+        town.client.delete(name)
     return said
 
 

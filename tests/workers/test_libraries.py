@@ -66,7 +66,7 @@ def test_what_a_living_process_uses_stays_however_old(client):
 
 
 def test_a_library_that_is_missed_all_the_same_is_loaded_again(client):
-    redis_client.run_command(client, ("FUNCTION", "DELETE", lua_library.LIBRARY_NAME))
+    client.function_delete(lua_library.LIBRARY_NAME)
     assert redis_client.run_command(client, function_calls.wake_command("starts", ["+33600000001"])) == 1
     assert loaded(client) == {lua_library.LIBRARY_NAME}
 

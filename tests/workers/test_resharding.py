@@ -13,7 +13,7 @@ from config.settings.shard_count import division_mark
 from config.store import keyspace, redis_client
 from tests.recorded import reading
 from tests.support.clusters import ValkeyCluster
-from tests.support.dying_redis import DiedError, DyingRedis
+from tests.support.dying_redis import DiedError, dying_client
 from tests.support.example_counts import examples
 from workers.resharding import key_moves
 from workers.resharding.census import find_differences, take_census
@@ -224,7 +224,7 @@ def test_wherever_it_dies_the_next_run_goes_on(valkey, monkeypatch):
     fill(client, PEOPLE)
     before = contents(client)
     expected = without_order(belongs(before, client))
-    dying = DyingRedis.from_url(valkey.url, protocol=2)
+    dying = dying_client(valkey.client())
     lives, ended = 0, False
     while not ended:
         client.flushall()

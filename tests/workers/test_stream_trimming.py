@@ -239,12 +239,12 @@ def test_a_long_stream_leaves_in_short_steps(valkey, monkeypatch):
     client = valkey.client()
     redis_client.load_functions(client)
     most = 250_000
-    fill = client.register_script(
+    fill = (
         "for i = ARGV[1], ARGV[1] + ARGV[2] - 1 do "
         "redis.call('XADD', KEYS[1], ARGV[3] .. '-' .. i, 'to', '+33600000001', 'e', 'said') end"
     )
     for first in range(1, most, 10_000):
-        fill(keys=[EVENTS], args=[first, 10_000, NOW - 40 * DAY])
+        client.eval(fill, 1, EVENTS, first, 10_000, NOW - 40 * DAY)
     add(client, 1)
     note(client, entry(1))
     call = TrimEvents(
