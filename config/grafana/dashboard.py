@@ -307,6 +307,8 @@ DASHBOARD_ROWS = [
     PanelRow("Processes and Redis", [
         Panel("Processes alive", "short", "By role, as they say of themselves every few seconds.",
               [redis_gauge("processes", "role")]),
+        Panel("Processes that hang or were killed", "short", "By role: silent for up to 15 minutes, and no goodbye.",
+              [redis_gauge("processes_silent", "role")]),
         Panel("Endpoints", "short", "1 if Prometheus reaches it.",
               [PromQuery(f"max by (instance) (up{_label_matchers(_MACHINE)})", "{{instance}}")]),
         Panel("Redis memory", "bytes", "In use, and maxmemory if there is one. Full, it refuses writes.",
