@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from config.connections.redis_url import default_broker_url
 from config.store import redis_client
 from tests.support.processes import THIS
 from tests.support.waiting import free_port, until
+from workers.runtime import embedded_redis
 from workers.runtime.embedded_redis import (
     MAX_SOCKET_PATH,
     EmbeddedServerError,
@@ -83,6 +85,40 @@ def test_one_at_a_time_has_the_folder(tmp_path):
         run_embedded_server(tmp_path),
     ):
         pass
+
+
+def test_the_server_has_the_lock_for_as_long_as_it_lives(tmp_path):
+    """Whoever started it may be dead by then."""
+    with run_embedded_server(tmp_path) as url, redis_client.connect(url) as client:
+        files = Path(f"/proc/{client.info('server')['process_id']}/fd")
+        assert str(tmp_path / "valkey" / "lock") in {str(file.readlink()) for file in files.iterdir()}
+
+
+HOLDER = "import fcntl, sys; held = open(sys.argv[1]); fcntl.flock(held, fcntl.LOCK_EX); print(flush=True); input()"
+
+
+def test_what_one_who_is_dead_has_left_is_waited_for(tmp_path, monkeypatch, capsys):
+    """Nobody begins on its data before its server has ended, which holds the lock too."""
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    lock = tmp_path / "valkey" / "lock"
+    lock.parent.mkdir()
+    lock.write_text(f"{dead.pid}")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout.readline()
+
+    def end_holder(_):
+        if holder.poll() is None:
+            holder.communicate(b"\n")
+
+    monkeypatch.setattr(embedded_redis, "sleep", end_holder)
+    with run_embedded_server(tmp_path):
+        assert holder.returncode == 0
+        assert lock.read_text() == f"{os.getpid()}"
+    told = f"waiting for what an earlier Parley (process {dead.pid}, which is gone) has left to end\n"
+    assert capsys.readouterr().err == told
 
 
 def test_all_of_parley_runs_on_it_and_commands_find_it(tmp_path):

@@ -67,3 +67,11 @@ def test_check_warns_of_it(nowhere):
     status, text = said("parley check", nowhere)
     assert status == 0
     assert f"warning: {nowhere.parent} cannot be written here, which `archive` must" in text
+
+
+def test_run_ends_with_the_process_that_says_so(tmp_path, nowhere):
+    """No line goes on without the one whose settings are wrong."""
+    status, text = said("parley run", tmp_path / "var", PARLEY_ARCHIVE_URL=f"sqlite:///{nowhere}/archive.db")
+    assert status == 2
+    assert text.count(f"{nowhere}/archive.db cannot be made or written (Not a directory)") == 1
+    assert "starting it again" not in text

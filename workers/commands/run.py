@@ -37,7 +37,12 @@ from config.telemetry.library_internals import FOLDER_VARIABLE, honcho_manager
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
 from workers.commands.connect import url_without_credentials
-from workers.runtime.embedded_redis import EARLIER_END_TIMEOUT_S, EmbeddedServerError, run_embedded_server
+from workers.runtime.embedded_redis import (
+    EARLIER_END_TIMEOUT_S,
+    EmbeddedServerError,
+    run_embedded_server,
+    waiting_sentence,
+)
 from workers.runtime.lifeline import WATCHER_SCRIPT, Lifeline
 from workers.runtime.port_holder import RUN_PID_VARIABLE, PortHolder, find_port_holder, is_alive
 
@@ -100,7 +105,7 @@ def run() -> None:
     _end_orderly()
     try:
         _require_metrics_folder(settings)
-        _require_free_port(settings)
+        _require_free_port(settings, console)
         with Lifeline() as lifeline, _running_redis(settings, lifeline) as url:
             status = _run_processes(settings, url, console, lifeline)
     except EmbeddedServerError as e:
@@ -131,15 +136,19 @@ def _metrics_folder(settings: Settings) -> Path:
     return settings.var / "metrics"
 
 
-def _require_free_port(settings: Settings) -> None:
+def _require_free_port(settings: Settings, console: Console) -> None:
     """Raise EmbeddedServerError if the host and port are taken: several `web` processes may share a port, so a leftover one
     would go unnoticed. What a `parley run` that is gone has left is given the time to end."""
     deadline = monotonic() + EARLIER_END_TIMEOUT_S
+    has_said = False
     while _is_port_taken(settings):
         holder = find_port_holder(settings.port)
         is_left = holder is not None and holder.run_pid and not is_alive(holder.run_pid)
-        if not is_left or monotonic() > deadline:
+        if holder is None or not is_left or monotonic() > deadline:
             raise EmbeddedServerError(_taken_port_sentence(settings.port, holder))
+        if not has_said:
+            console.print(waiting_sentence(holder.run_pid))
+        has_said = True
         sleep(0.1)
 
 

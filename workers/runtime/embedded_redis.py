@@ -10,6 +10,7 @@ It ends after all who may use it: with the last process that holds its lifeline,
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import redis
 
@@ -38,6 +39,9 @@ MAX_SOCKET_PATH = 107
 """Bytes: what the kernel takes, without the zero at its end."""
 
 PRIVATE_FOLDER, PRIVATE_FILE, PRIVATE_UMASK = 0o700, 0o600, 0o077
+
+
+_SOCKET_FOLDER_PREFIX = "parley-"
 
 
 class EmbeddedServerError(ParleyError):
@@ -60,6 +64,7 @@ def run_embedded_server(var: Path, lifeline: Lifeline | None = None) -> Iterator
         _exclusive_lock(data / "lock") as lock,
         _socket_folder() as folder,
     ):
+        _remove_leftover(var)
         socket = folder / "valkey.sock"
         url = f"unix://{quote(str(socket))}?db=0"
         process = _spawn_valkey(data, socket, bond, lock)
@@ -93,7 +98,9 @@ def _socket_folder() -> Iterator[Path]:
         if len(os.fsencode(parent)) + len("/parley-12345678/valkey.sock") > MAX_SOCKET_PATH:
             continue
         try:
-            folder = tempfile.TemporaryDirectory(prefix="parley-", dir=parent, ignore_cleanup_errors=True)
+            folder = tempfile.TemporaryDirectory(
+                prefix=_SOCKET_FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True
+            )
         except OSError:
             continue
         with folder as name:
@@ -103,6 +110,14 @@ def _socket_folder() -> Iterator[Path]:
         f"no folder for its socket can be made in any of {', '.join(tried)}: "
         "set XDG_RUNTIME_DIR to a folder of yours with a short name"
     )
+
+
+def _remove_leftover(var: Path) -> None:
+    """Remove the socket's folder of one who was killed, and whose lock this process has now."""
+    left = url_of_running(var)
+    folder = Path(unquote(urlsplit(left).path)).parent if left else None
+    if folder and folder.name.startswith(_SOCKET_FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def url_of_running(var: Path) -> str | None:
@@ -156,13 +171,16 @@ def _wait_for_lock(held: IO[str], lock: Path) -> None:
                     f"that do not end: `fuser {lock}` names them"
                 ) from None
             if not has_said:
-                sys.stderr.write(
-                    f"waiting for what an earlier Parley (process {pid}, which is gone) has left to end\n"
-                )
+                sys.stderr.write(f"{waiting_sentence(pid)}\n")
             has_said = True
             sleep(0.1)
         else:
             return
+
+
+def waiting_sentence(pid: int) -> str:
+    """Say what a start waits for: what the `parley run` left that was this process."""
+    return f"waiting for what an earlier Parley (process {pid}, which is gone) has left to end"
 
 
 def _process_in(lock: Path) -> int | None:
