@@ -339,15 +339,19 @@ class ValkeyCluster(Closing):
             all(node.is_ok() and node.follows() for node in self.nodes)
             and len(self.owners()) == SLOTS
             and self._are_acquainted()
-            and all(self._agree(node) for node in self.nodes)
+            and self._are_agreed()
         )
 
-    def _agree(self, node: ValkeyNode) -> bool:
-        """Does it know of each node what that says of itself?"""
-        said = node.portraits()
-        own = [each.portrait() for each in self.nodes]
+    def _are_agreed(self) -> bool:
+        """Does each know of each what that says of itself?"""
+        views = [node.portraits() for node in self.nodes]
+        own = [said.get(node.id) for node, said in zip(self.nodes, views, strict=True)]
         return all(
-            each and said[each.id].slots == each.slots and said[each.id].primary_id == each.primary_id
+            said
+            and each
+            and said[each.id].slots == each.slots
+            and said[each.id].primary_id == each.primary_id
+            for said in views
             for each in own
         )
 
