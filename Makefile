@@ -8,7 +8,7 @@ SOURCES := config engine ingest workers tests
 # twenty seconds of a core, each time.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install run phone test quick check drawn databases stories clusters format figures bench soak upgrade simulate mutants shifted busy lock clean
+.PHONY: install run phone test quick check drawn databases stories topologies clusters format figures bench soak upgrade simulate mutants shifted busy lock clean
 
 install: .venv/installed
 
@@ -55,6 +55,12 @@ databases: install
 # What takes minutes: a deployment of which everything fails, by the ledger of a soak, and by the alerts of a real Prometheus.
 stories: install
 	$(BIN)/python -m pytest -m stories
+
+# The kills, said of a service behind Sentinel and of a cluster; or other tests there: make topologies TESTS=tests/workers
+topologies: TESTS = $(addprefix tests/faults/test_,deaths.py redis.py uncertain.py invitations.py stops.py)
+topologies: install
+	$(BIN)/python -m pytest --redis=sentinel $(TESTS)
+	$(BIN)/python -m pytest --redis=cluster $(TESTS)
 
 # A cluster whose servers are lost one after the other while people text, and the way there from one server. On two cores alone.
 clusters: install

@@ -54,6 +54,7 @@ def test_octopush_answers_by_its_script_and_then_as_usual(octopush):
     assert send(octopush, "a2", key="wrong").status_code == 401
 
 
+@pytest.mark.one_server("a proxy, and a plain client, lead to one")
 def test_a_lost_reply_is_lost_after_the_command_was_executed(valkey, proxy):
     with redis.Redis.from_url(proxy.url, protocol=2, retry=None) as client:
         assert client.ping()
@@ -65,6 +66,7 @@ def test_a_lost_reply_is_lost_after_the_command_was_executed(valkey, proxy):
     assert proxy.lost == 1
 
 
+@pytest.mark.one_server("a proxy, and a plain client, lead to one")
 def test_a_refusing_proxy_is_as_a_server_that_is_gone(proxy):
     with redis.Redis.from_url(proxy.url, protocol=2, retry=None) as client:
         assert client.ping()
@@ -75,6 +77,7 @@ def test_a_refusing_proxy_is_as_a_server_that_is_gone(proxy):
         assert client.ping()
 
 
+@pytest.mark.one_server("a proxy, and a plain client, lead to one")
 def test_a_proxy_that_swallows_takes_what_is_said_and_brings_it_nowhere(proxy, valkey):
     with redis.Redis.from_url(proxy.url, protocol=2, retry=None, socket_timeout=0.3) as client:
         assert client.ping()

@@ -1,11 +1,18 @@
 """The clusters of these tests do what their names say: no claim about Parley."""
 
+from contextlib import ExitStack
+from types import FunctionType
+
 import pytest
 import redis
 from redis.crc import key_slot
 
+from config.store import redis_client
+from config.store.redis_client import AWAY_ERRORS
 from tests.support.clusters import SLOTS, ValkeyCluster, ValkeyNode
 from tests.support.machines import Machines, NoMachinesError
+from tests.support.proxies import Proxies
+from tests.support.sentinels import ValkeyService
 from tests.support.waiting import until
 
 KEY = "{a tag}"
@@ -24,6 +31,45 @@ def test_a_cluster_is_complete_once_it_is_made(cluster):
         assert all(client.set(f"{each}", each) for each in range(100))
     assert sum(node.ask("DBSIZE") for node in cluster.primaries) == 100
     assert cluster.client(cluster.broker_url).ping()
+
+
+def test_parleys_code_is_given_parleys_client(cluster):
+    """Not the one of the tests, which hides what goes to one node alone."""
+    client = cluster.client()
+    for number in range(100):
+        client.set(f"{number}", number)
+
+    def ask(client):
+        return client.dbsize(), client.pipeline()
+
+    assert ask(client)[0] == 100
+    of_parley = FunctionType(ask.__code__, {"__name__": "workers.store.somewhere"})
+    with pytest.raises(NotImplementedError):
+        of_parley(client)
+    count = FunctionType((lambda client: client.dbsize()).__code__, {"__name__": "config.somewhere"})
+    assert count(client) < 100
+
+
+@pytest.mark.parametrize("topology", [ValkeyService, ValkeyCluster])
+def test_nobody_gets_by_proxies(topology):
+    with topology() as valkey, ExitStack() as stack:
+        proxies = stack.enter_context(Proxies(valkey))
+        for url in (proxies.url, proxies.broker_url):
+            client = stack.enter_context(redis_client.connect(url, 0))
+            commands = [("SET", f"{number}", number) for number in range(100)]
+            assert all(redis_client.run_commands(client, commands))
+            proxies.refuse()
+            for command in commands:
+                with pytest.raises(AWAY_ERRORS):
+                    redis_client.run_command(client, command)
+            proxies.admit()
+            until(
+                lambda client=client: redis_client.try_commands(client, [("PING",)]) == [True],
+                10,
+                "it is back",
+            )
+        stack.close()
+        assert valkey.client().set("a", 1)
 
 
 def test_another_takes_the_slots_of_one_that_is_killed_hangs_or_hands_over(cluster):
