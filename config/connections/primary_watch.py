@@ -9,9 +9,9 @@ Threads begin with the first connection of a process, in a fork as well, and end
 """
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
-from threading import Event, Lock, Thread
+from threading import Event, Lock, RLock, Thread
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
@@ -76,6 +76,7 @@ class PrimaryWatch:
         self._is_primary = is_primary
         self._words: dict[Address, NamedPrimary] = {}
         self._pools: WeakSet[ServedPool] = WeakSet()
+        self._leaving: deque[ServedPool] = deque()
         self._lock = Lock()
         self._ended = Event()
         self._ended.set()
@@ -83,6 +84,7 @@ class PrimaryWatch:
     def serve(self, pool: ServedPool) -> None:
         """Tell a pool from now on, until `forget`."""
         with self._lock:
+            self._take_leave()
             self._pools.add(pool)
             if not self._ended.is_set():
                 return
@@ -93,14 +95,25 @@ class PrimaryWatch:
                 ).start()
 
     def forget(self, pool: ServedPool) -> None:
-        with self._lock:
-            self._pools.discard(pool)
-            if not self._pools:
-                self._ended.set()
+        """Serve it no more. A client that is collected as garbage closes its pool in the midst of whatever its thread does, which
+        may be one of these methods: nobody waits for the lock here, and who has it takes leave, or a listener a little later."""
+        self._leaving.append(pool)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._take_leave()
+            finally:
+                self._lock.release()
 
     def pools(self) -> list[ServedPool]:
         with self._lock:
+            self._take_leave()
             return list(self._pools)
+
+    def _take_leave(self) -> None:
+        while self._leaving:
+            self._pools.discard(self._leaving.popleft())
+        if not self._pools:
+            self._ended.set()
 
     def _listen(self, sentinel: Address, ended: Event) -> None:
         client = self._reach(sentinel)
@@ -121,8 +134,7 @@ class PrimaryWatch:
     def _is_over(self, ended: Event) -> bool:
         """Whether it is to end: also if all pools went without a word."""
         with self._lock:
-            if not self._pools:
-                ended.set()
+            self._take_leave()
         return ended.is_set()
 
     def _hear(self, sentinel: Address, client: redis.Redis) -> None:
@@ -145,8 +157,8 @@ class PrimaryWatch:
 
 
 _watches: WeakValueDictionary[Any, PrimaryWatch] = WeakValueDictionary()
-_watches_lock = Lock()
-"""Of this process."""
+_watches_lock = RLock()
+"""Of this process. A pool that is closed as garbage is collected, in the midst of `watch_of`, asks for its own there."""
 
 
 def watch_of(key: Any, make: Callable[[], PrimaryWatch]) -> PrimaryWatch:
@@ -161,7 +173,7 @@ def watch_of(key: Any, make: Callable[[], PrimaryWatch]) -> PrimaryWatch:
 def _begin_anew() -> None:
     """A fork has none of the threads."""
     global _watches, _watches_lock
-    _watches, _watches_lock = WeakValueDictionary(), Lock()
+    _watches, _watches_lock = WeakValueDictionary(), RLock()
 
 
 os.register_at_fork(after_in_child=_begin_anew)
