@@ -307,7 +307,7 @@ DASHBOARD_ROWS = [
     PanelRow("Processes and Redis", [
         Panel("Processes alive", "short", "By role, as they say of themselves every few seconds.",
               [redis_gauge("processes", "role")]),
-        Panel("Processes that hang or were killed", "short", "By role: silent for up to 15 minutes, and no goodbye.",
+        Panel("Processes silent", "short", "They hang, or were killed in the last 15 minutes. By role.",
               [redis_gauge("processes_silent", "role")]),
         Panel("Endpoints", "short", "1 if Prometheus reaches it.",
               [PromQuery(f"max by (instance) (up{_label_matchers(_MACHINE)})", "{{instance}}")]),
