@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 import requests
 
+from config.telemetry.process_registry import ROLES
 from tests.faults.play import Play
 from tests.support import audit, clinic
 from tests.support.person import inbound
@@ -186,3 +187,17 @@ def test_a_redis_that_hangs_for_longer_than_clients_wait_is_waited_for(deploymen
     own_valkey.sigcont()
     talk.join()
     assert all(process.alive for process in deployment.processes)
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "web"])
+def test_a_worker_that_starts_while_redis_is_away_says_so_in_a_sentence(own_valkey, octopush, role):
+    """And ends, as whoever supervises it starts it again. `web` waits for it."""
+    with Deployment(own_valkey.url, own_valkey.broker_url, octopush) as deployment:
+        own_valkey.kill9()
+        process = deployment.spawn(role)
+        until(lambda: not process.alive, 20, "it ends")
+        assert "a Redis does not answer" in process.log.read_text()
+        assert "Traceback" not in process.log.read_text()
+        own_valkey.start()
+        process.start()
+        deployment.wait_running()
