@@ -117,12 +117,13 @@ class Terminal:
         return b"Parley is running." in self._shown
 
     def close(self):
+        """How the program ended, as `os.waitpid` says it."""
         os.close(self._side)
-        os.waitpid(self.pid, 0)
+        return os.waitpid(self.pid, 0)[1]
 
 
 def test_it_ends_with_its_terminal(run):
-    Terminal(run).close()
+    assert os.WIFEXITED(Terminal(run).close()), "by itself, and not by the signal"
     run.wait_gone()
     assert "bye bye" in (run.folder / "valkey" / "valkey.log").read_text()
 
