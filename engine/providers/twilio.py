@@ -238,8 +238,8 @@ class _TwilioMessage(msgspec.Struct):
 
 
 class _TwilioBalance(msgspec.Struct):
-    balance: str = ""
-    currency: str = ""
+    balance: str | None = None
+    currency: str | None = None
 
 
 class _ListedMessage(msgspec.Struct):
@@ -362,15 +362,15 @@ class Twilio:
         return ProviderRequest(self._balance_url, self._login)
 
     def read_account_reply(self, status: int, body: bytes) -> AccountAnswer:
-        """The balance: `{"account_sid": "AC…", "balance": "12.54", "currency": "USD"}`."""
+        """The balance: `{"account_sid": "AC…", "balance": "12.54", "currency": "USD"}`; an account under another has none of its
+        own."""
         try:
             reply = _decode_balance(body)
         except (ValueError, RecursionError):
             return unread_account_reply(status, "Twilio")
-        credit = parse_credit(reply.balance) if status == 200 else None
-        if credit is None:
+        if status != 200:
             return unread_account_reply(status, "Twilio")
-        return AccountState(credit, reply.currency)
+        return AccountState(parse_credit(reply.balance or ""), reply.currency or "")
 
     def write_lookup_request(self, sms: OutboundSms, since: float) -> ProviderRequest:
         """The newest messages to that number, whenever they were sent: one that waits has no date sent yet."""

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.providers import AccountState, ChannelFault, OutcomeUnknown, ProviderChannel
+from engine.providers import twilio as twilio_codec
 from engine.providers.octopush import Account, Options, make_provider
 from tests.support import twilio, vonage
 from tests.support.octopush import FakeOctopush
@@ -124,6 +125,15 @@ def test_what_octopush_may_answer_is_understood(status, body, answer):
         make_provider(place, Account(login="l", key="k"), Options()).read_account_reply(status, body)
         == answer
     )
+
+
+def test_an_account_of_twilio_under_another_has_no_balance_of_its_own():
+    place = ProviderChannel("visit", "+33700000004", webhook_url="https://sms.example.org/webhooks/visit")
+    account = twilio_codec.Account(sid=twilio.SID, token=twilio.TOKEN)
+    codec = twilio_codec.make_provider(place, account, twilio_codec.Options())
+    answer = codec.read_account_reply(200, b'{"account_sid": "AC1", "balance": null, "currency": null}')
+    assert answer == AccountState(None, "")
+    assert isinstance(codec.read_account_reply(200, b"<html>"), OutcomeUnknown)
 
 
 def test_the_url_for_the_provider_is_told_without_its_token(run):
