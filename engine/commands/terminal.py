@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +36,21 @@ def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
         markup=False,
         emoji=False,
     )
+
+
+def require_confirmation(question: str, *, stderr: bool = False) -> None:
+    """Ask on the terminal, and go on only if the answer is yes. Raises click.Abort if it is no, and click.ClickException if there is
+    nobody to ask."""
+    try:
+        agreed = click.confirm(question, err=stderr)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C
+        raise click.ClickException(
+            "nobody answers, as there is no terminal, and nothing was done: with --yes nobody is asked"
+        ) from None
+    if not agreed:
+        raise click.Abort
 
 
 def simple_table(*columns: str) -> Table:

@@ -97,5 +97,5 @@ def test_what_is_left_is_ended_once_and_nothing_more_is_said(town):
 
 def test_a_channel_that_is_configured_is_not_closed(town):
     assert "channel other is configured" in call("channel", "close", "other", status=2)
-    assert "Aborted" in call("channel", "close", "clinic", status=1)
+    assert "with --yes nobody is asked" in call("channel", "close", "clinic", status=1)
     assert leftovers(town)

@@ -18,7 +18,7 @@ from config.telemetry import process_registry
 from config.telemetry.logs import configure_logging
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
-from engine.commands.terminal import open_console, progress_bar, simple_table
+from engine.commands.terminal import open_console, progress_bar, require_confirmation, simple_table
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_utc
@@ -126,9 +126,7 @@ def forget(yes: bool) -> None:
         )
     if not yes:
         days = keyspace.UNARCHIVED_STREAM_MS // 86_400_000
-        click.confirm(
-            f"Redis then keeps what happened for {days} days, archived or not. Forget it?", abort=True
-        )
+        require_confirmation(f"Redis then keeps what happened for {days} days, archived or not. Forget it?")
     keys = [keyspace.archived_key(k) for k in range(deployment.settings.shards)]
     forgotten = sum(redis_client.run_commands(deployment.lanes, [("DEL", key) for key in keys]))
     confirm_replicated(deployment)

@@ -13,7 +13,7 @@ from config.settings.settings import Settings
 from config.store.channel_readings import ActivePause
 from config.telemetry.redis_stats import ChannelStats, StatsReader
 from engine.commands.json_output import print_json
-from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
+from engine.commands.terminal import NARROW_WIDTH, open_console, require_confirmation, simple_table
 from engine.model.durations import format_duration
 from engine.model.plurals import pluralize
 from engine.model.timestamps import format_clock_time
@@ -193,7 +193,7 @@ def close(name: str, yes: bool, as_json: bool) -> None:
         name, ChannelLeftovers()
     )
     if not yes and left != ChannelLeftovers():
-        click.confirm(f"End {_leftovers_clause(left)} of {name}?", abort=True)
+        require_confirmation(f"End {_leftovers_clause(left)} of {name}?")
     ended = close_channel(deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name)
     confirm_replicated(deployment)
     if as_json:

@@ -20,7 +20,7 @@ from config.store import keyspace, redis_client, stored_values
 from config.store.audit import record_operator
 from config.telemetry.logs import configure_logging
 from engine.commands.json_output import print_json
-from engine.commands.terminal import NARROW_WIDTH, open_console, simple_table
+from engine.commands.terminal import NARROW_WIDTH, open_console, require_confirmation, simple_table
 from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.commands.cli_numbers import parse_sender_argument
@@ -367,10 +367,9 @@ def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
 def _confirm_if_many(found: Sequence[LocatedDeadLetter], yes: bool, verb: str) -> None:
     if len(found) < 2 or yes:
         return
-    click.confirm(
+    require_confirmation(
         f"{verb} {len(found)} dead letters ({_format_reason_counts(_count_reasons(found))})?",
-        abort=True,
-        err=True,
+        stderr=True,
     )
 
 

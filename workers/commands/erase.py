@@ -26,7 +26,7 @@ from config.store.function_calls import function_call
 from config.store.server_functions import ChangedOptOut, EraseLane
 from config.telemetry.logs import hash_sender
 from engine.commands.json_output import print_json
-from engine.commands.terminal import open_console, simple_table
+from engine.commands.terminal import open_console, require_confirmation, simple_table
 from engine.model import lane as lane_format
 from engine.model.errors import ParleyError
 from engine.model.lane import UnreadableLaneError
@@ -375,7 +375,7 @@ def erase(sender: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     sender = parse_sender_argument(sender)
     eraser = _build_eraser()
     if not (yes or dry_run):
-        click.confirm(f"Remove all that is known of {sender}? It cannot be undone", abort=True, err=True)
+        require_confirmation(f"Remove all that is known of {sender}? It cannot be undone", stderr=True)
     eraser.record_in_audit("count traces" if dry_run else "erase", sender)
     try:
         erased = eraser.count_traces(sender) if dry_run else eraser.erase(sender)

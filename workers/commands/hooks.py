@@ -23,7 +23,7 @@ from config.telemetry.hook_stats import HookStats
 from config.telemetry.redis_stats import RedisStats, StatsReader
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
-from engine.commands.terminal import open_console, simple_table
+from engine.commands.terminal import open_console, require_confirmation, simple_table
 from engine.hooks.cloud_events import render_test_event
 from engine.model.durations import format_duration
 from engine.model.timestamps import format_utc
@@ -207,10 +207,9 @@ def rewind(name: str, moment: str, yes: bool, as_json: bool) -> None:
         told = (
             "what it has not got yet is skipped" if since is None else "it gets events again that it has had"
         )
-        click.confirm(
+        require_confirmation(
             f"Tell {name} what happens from {_shown_start(since)} on? {told[:1].upper()}{told[1:]}.",
-            abort=True,
-            err=True,
+            stderr=True,
         )
     record_operator(client, "rewind hook", name, to=moment)
     with ExitStack() as stack:
@@ -251,7 +250,7 @@ def forget(name: str, yes: bool) -> None:
     if name not in known:
         raise click.BadParameter(unknown_name_problem(f"hook {name}", name, known), param_hint="HOOK")
     if not yes:
-        click.confirm(f"Forget how far {name} is?", abort=True, err=True)
+        require_confirmation(f"Forget how far {name} is?", stderr=True)
     record_operator(deployment.lanes, "forget hook", name)
     store.forget(name)
     confirm_replicated(deployment)

@@ -22,7 +22,7 @@ from config.settings.settings import (
 from config.settings.shard_count import ShardDivision, read_division
 from config.store import redis_client
 from config.store.audit import record_operator
-from engine.commands.terminal import open_console, progress_bar, simple_table
+from engine.commands.terminal import open_console, progress_bar, require_confirmation, simple_table
 from engine.model.plurals import pluralize
 from workers.archiving.deployment_pairing import is_of_another_deployment
 from workers.commands.connect import confirm_replicated, find_history, url_without_credentials
@@ -202,10 +202,9 @@ def _reported_errors() -> Iterator[None]:
 
 def _ask(split: ShardSplit, *, yes: bool) -> None:
     if not yes:
-        click.confirm(
+        require_confirmation(
             f"The lanes are divided into {split.old} shards, and are going to be divided into {split.new}, "
             "for which there is no way back but a copy of Redis and of the archive. Go on?",
-            abort=True,
         )
 
 
