@@ -57,7 +57,7 @@ stories: install
 	$(BIN)/python -m pytest -m stories
 
 # The kills, said of a service behind Sentinel and of a cluster; or other tests there: make topologies TESTS=tests/workers
-topologies: TESTS = $(addprefix tests/faults/test_,deaths.py redis.py uncertain.py invitations.py stops.py)
+topologies: TESTS = $(addprefix tests/faults/test_,deaths.py redis.py uncertain.py invitations.py stops.py workers.py poison.py)
 topologies: install
 	$(BIN)/python -m pytest --redis=sentinel $(TESTS)
 	$(BIN)/python -m pytest --redis=cluster $(TESTS)

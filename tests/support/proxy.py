@@ -202,7 +202,7 @@ class Pair:
         keep = max(0, self._proxy.longest_match() - 1)
         sent = self._tail + data
         self._tail = sent[-keep:] if keep else b""
-        if self._proxy.loses(sent):
+        if not self._lost and self._proxy.loses(sent):  # what follows on this connection is lost with it
             self._tail = b""
             self._lost = True
         self._server_out.write(data)

@@ -263,6 +263,7 @@ def stock(town, valkey):
     broker.client.close()
 
 
+@pytest.mark.one_server("Dramatiq's own broker reaches one")
 def test_what_dramatiq_gave_up_is_listed_shown_replayed_and_dropped(town, stock):
     mended, done, broker = stock
     put(town, "ours")
@@ -293,6 +294,7 @@ def test_what_dramatiq_gave_up_is_listed_shown_replayed_and_dropped(town, stock)
     ]  # fmt: skip
 
 
+@pytest.mark.one_server("Dramatiq's own broker reaches one")
 def test_a_message_of_dramatiq_that_is_replayed_has_its_retries_before_it(town, stock):
     _, _, broker = stock
     (first, *_) = told("list", "--reason", "dramatiq")
@@ -302,6 +304,7 @@ def test_a_message_of_dramatiq_that_is_replayed_has_its_retries_before_it(town, 
     assert [each["retries"] for each in again] == [1, 1]
 
 
+@pytest.mark.one_server("Dramatiq's own broker reaches one")
 def test_a_message_that_is_not_json_stays_until_it_is_dropped(town, stock):
     broker = stock[2]
     broker.client.zadd("old:mails.XQ", {"m1": 1})
@@ -311,6 +314,7 @@ def test_a_message_that_is_not_json_stays_until_it_is_dropped(town, stock):
     assert broker.client.keys("old:*") == []
 
 
+@pytest.mark.one_server("Dramatiq's own broker reaches one")
 def test_a_message_of_dramatiq_is_dropped_though_the_memory_is_full(town, stock):
     broker = stock[2]
     broker.client.config_set("maxmemory", 1)
