@@ -27,7 +27,7 @@ phone: install
 
 # Of what is drawn at random a fifth: it is run often, and CI runs `drawn`.
 test: install
-	$(BIN)/python -m pytest -m "not databases and not stories and not clusters and not mutants" --hypothesis-profile=quick
+	$(BIN)/python -m pytest -m "not databases and not stories and not topologies and not clusters and not mutants" --hypothesis-profile=quick
 
 # What is run at every change: all of `check` but the tests that start processes of their own, most of them to be killed.
 quick: install
@@ -56,9 +56,10 @@ databases: install
 stories: install
 	$(BIN)/python -m pytest -m stories
 
-# The kills, said of a service behind Sentinel and of a cluster; or other tests there: make topologies TESTS=tests/workers
+# Lost machines, and the kills, said of a service behind Sentinel and of a cluster; or other tests there: make topologies TESTS=tests/workers
 topologies: TESTS = $(addprefix tests/faults/test_,deaths.py redis.py uncertain.py invitations.py stops.py workers.py poison.py)
 topologies: install
+	$(BIN)/python -m pytest -m topologies
 	$(BIN)/python -m pytest --redis=sentinel $(TESTS)
 	$(BIN)/python -m pytest --redis=cluster $(TESTS)
 

@@ -332,6 +332,7 @@ def test_conversations_invitations_and_operators_are_refused_nothing(
     live(guarded, deployment, octopush, play, endpoint, surveys, tmp_path)
 
 
+@pytest.mark.topologies
 def test_on_a_cluster_they_are_refused_nothing_either(guarded_cluster, octopush, endpoint, surveys, tmp_path):
     """With the wake-ups there too, more shards than servers, and replicas that are waited for."""
     with deployed_on(
@@ -471,6 +472,7 @@ def test_simulated_phones_are_refused_nothing(guarded, octopush):
         deployment.judge(guarded)
 
 
+@pytest.mark.topologies
 def test_behind_sentinels_with_replicas_they_are_refused_nothing(octopush):
     with ValkeyService(replicas=1) as service:
         for server in service.servers:

@@ -27,6 +27,8 @@ from tests.support.person import inbound
 from tests.support.processes import Deployment
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.topologies
+
 SHARDS = DEFAULT_SHARDS
 
 

@@ -31,6 +31,8 @@ from tests.support.sentinels import DOWN_AFTER_MS, ValkeyService, is_primary
 from tests.support.valkey import Valkey
 from tests.support.waiting import HANG_S, until
 
+pytestmark = pytest.mark.topologies
+
 ANNA, BORIS = clinic.number(101), clinic.number(102)
 SHARDS = DEFAULT_SHARDS
 
