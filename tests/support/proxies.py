@@ -78,6 +78,11 @@ class Proxies(Closing):
         for each in self._proxies:
             each.spit_out()
 
+    def lead_to(self, url: str, *, cut: bool = True) -> None:
+        """Lead elsewhere, where there is one way: see Proxy."""
+        (proxy,) = self._proxies
+        proxy.lead_to(url, cut=cut)
+
     def close(self) -> None:
         if self._cluster is not None:
             with suppress(redis.RedisError):  # of a node that was stopped for good
