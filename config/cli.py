@@ -3,7 +3,7 @@ is called."""
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 
 COMMANDS = {
+    "init": ("config.commands.init", "Make a folder in which Parley runs: configuration, surveys, secrets."),
     "run": ("workers.commands.run", "Run all of Parley on this machine."),
     "phone": ("ingest.commands.phone", "A phone in the terminal, texting a running Parley."),
     "invite": ("ingest.commands.invite", "Ask a person, or a table of people, to take a survey."),
@@ -82,8 +83,12 @@ class _CommandGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read --env-file first, wherever it stands: what a command is made of reads the environment as it is loaded."""
-        return super().parse_args(ctx, list(_take_env_file(args)))
+        """Read --env-file first, wherever it stands, or else `.env`: what a command is made of reads the environment as it is
+        loaded."""
+        files, rest = _split_off_env_files(args)
+        if not ctx.resilient_parsing:  # where a shell completes what is typed
+            ctx.obj = _read_env_files(files)
+        return super().parse_args(ctx, rest)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -99,27 +104,35 @@ class _CommandGroup(click.Group):
 
 
 _ENV_FILE = "--env-file"
-_ENV_FILE_HELP = "Variables, a line NAME=value each; what is set already counts more."
+_ENV_FILE_HELP = (
+    "Variables, a line NAME=value each; what is set already counts more.  [default: .env, if it is there]"
+)
 
 
-def _take_env_file(args: Sequence[str]) -> Iterator[str]:
-    """Read the files that are named, and yield the other arguments."""
+def _split_off_env_files(args: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files that are named, and the other arguments."""
+    files: list[Path] = []
+    others: list[str] = []
     rest = iter(args)
     for arg in rest:
         name, has_value, value = arg.partition("=")
         if arg == "--":
-            yield from (arg, *rest)
+            others += [arg, *rest]
         elif name != _ENV_FILE:
-            yield arg
+            others.append(arg)
+        elif file := value if has_value else next(rest, ""):
+            files.append(Path(file))
         else:
-            file = value if has_value else next(rest, "")
-            if not file:
-                raise click.UsageError(f"{_ENV_FILE}: expected a file")
-            from config.settings.config_errors import exit_on_config_error  # noqa: PLC0415 (most do without)
-            from config.settings.env_file import read_env_file  # noqa: PLC0415
+            raise click.UsageError(f"{_ENV_FILE}: expected a file")
+    return files, others
 
-            with exit_on_config_error():
-                read_env_file(Path(file), os.environ)
+
+def _read_env_files(named: Sequence[Path]) -> Sequence[object]:
+    from config.settings.config_errors import exit_on_config_error  # noqa: PLC0415 (as below)
+    from config.settings.env_file import read_env_files  # noqa: PLC0415 (takes 40 ms)
+
+    with exit_on_config_error():
+        return read_env_files(named, os.environ)
 
 
 def _show_env_file(command: click.Command) -> None:

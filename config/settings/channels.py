@@ -182,7 +182,8 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         problems.append(
-            f"{path}: cannot be read ({e.strerror}): set PARLEY_CONFIG to the file of the channels"
+            f"{path}: cannot be read ({e.strerror}): set PARLEY_CONFIG to the file of the channels, or "
+            "let `parley init` make one"
         )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         problems.append(f"{path}: not TOML: {e}")

@@ -50,7 +50,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
     result = CliRunner().invoke(main, ["check", "--env-file", str(tmp_path / "nowhere")])
     assert (result.exit_code, result.stderr) == (
         2,
-        f"--env-file {tmp_path / 'nowhere'}: cannot be read (No such file or directory)\n",
+        f"{tmp_path / 'nowhere'}: cannot be read (No such file or directory)\n",
     )
 
 
@@ -64,6 +64,51 @@ def test_it_stands_anywhere(tmp_path, monkeypatch, place, written):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "PARLEY_PORT is 'http'" in result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, in which the samples are."""
+    assert CliRunner().invoke(main, ["init", str(tmp_path)]).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(*words):
+    return CliRunner().invoke(main, ["check", *words])
+
+
+def test_the_folders_own_is_read_if_none_is_named(folder, monkeypatch):
+    """`parley check` says what is from where, and no value."""
+    monkeypatch.delenv("PARLEY_PORT", raising=False)
+    monkeypatch.setenv("PARLEY_LOG", "json")
+    (folder / ".env").write_text("PARLEY_PORT=8765\nPARLEY_LOG=console\n")
+    told = check().stdout
+    assert told.splitlines()[0] == (
+        "variables from .env: PARLEY_PORT, PARLEY_LOG (the environment says otherwise, and counts more: PARLEY_LOG)"
+    )
+    assert "http://127.0.0.1:8765/webhooks/clinic" in told
+
+
+def test_the_folders_own_is_not_read_beside_one_that_is_named(folder):
+    (folder / ".env").write_text("PARLEY_PORT=http\n")
+    (folder / "other").write_text("PARLEY_KEEP_DAYS=30\n")
+    named = check("--env-file", "other")
+    assert named.exit_code == 0
+    assert named.stdout.startswith("variables from other: PARLEY_KEEP_DAYS\n")
+    assert "PARLEY_PORT is 'http'" in check().stderr
+
+
+def test_a_mistake_in_the_folders_own_is_told(folder):
+    (folder / ".env").write_text("s3cret\n")
+    told = check()
+    assert (told.exit_code, told.stderr) == (2, ".env: line 1: expected NAME=value, or # and a comment\n")
+
+
+def test_another_thing_of_that_name_is_none(folder):
+    (folder / ".env").unlink()
+    (folder / ".env").mkdir()
+    assert check().stdout.startswith("channel clinic")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from config.host import THIS_HOST
 from config.settings.channels import SIMULATOR, Channel, webhook_url
 from config.settings.config_errors import ConfigError
 from config.settings.durability import durability_gaps, durability_problems
+from config.settings.env_file import EnvFileRead
 from config.settings.hooks import Hook
 from config.settings.settings import Settings, exit_on_config_error, local_url
 from config.settings.shard_count import settle_shards
@@ -49,6 +50,8 @@ def check(live: bool) -> None:
       PARLEY_SURVEYS=new-surveys/ parley check
       parley check --live
     """
+    for read in click.get_current_context().obj or ():
+        click.echo(_env_file_sentence(read))
     with exit_on_config_error():
         settings, surveys = load_settings_and_surveys()
     for channel in settings.channels.values():
@@ -93,6 +96,13 @@ def check(live: bool) -> None:
         for each in told:
             click.echo(each.sentence)
         sys.exit(max(each.status for each in told))
+
+
+def _env_file_sentence(read: EnvFileRead) -> str:
+    said = f"variables from {read.file}: {', '.join(read.said) or 'none'}"
+    if not read.overruled:
+        return said
+    return f"{said} (the environment says otherwise, and counts more: {', '.join(read.overruled)})"
 
 
 def _shown_webhook(settings: Settings, channel: Channel) -> str:

@@ -1,0 +1,1 @@
+"""The subcommand of `parley` that needs nothing but the samples in this package's folder."""
