@@ -5,6 +5,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -177,7 +178,7 @@ def test_after_kill_9_the_next_one_waits_for_what_is_left_and_answers_what_was_t
 
 def test_what_hangs_is_killed_where_the_whole_group_was(run):
     with started(run) as popen:
-        (hung,) = run.processes("^python -m workers conversation")
+        (hung,) = run.processes(r"^\S+ -m workers conversation")
         os.kill(hung, signal.SIGSTOP)
         os.killpg(popen.pid, signal.SIGKILL)
         popen.wait()
@@ -187,10 +188,13 @@ def test_what_hangs_is_killed_where_the_whole_group_was(run):
 def test_what_is_in_the_way_is_named(run, tmp_path):
     """By its process and what it is of; and a `parley run` of the same folder by its own."""
     with started(run) as popen:
-        (web,) = run.processes("^python -m ingest")
+        (web,) = run.processes(r"^\S+ -m ingest")
         other = run.command("run", PARLEY_VAR=str(tmp_path / "other"))
         assert other.returncode == 1
-        assert f"port {run.port} is taken by process {web}, `python -m ingest` in {THIS.root}" in other.stdout
+        assert (
+            f"port {run.port} is taken by process {web}, `{sys.executable} -m ingest` in {THIS.root}"
+            in other.stdout
+        )
         assert f"of the `parley run` that is process {popen.pid}" in other.stdout
         same = run.command("run", PARLEY_PORT=f"{free_port()}")
         assert f"another parley is running on {run.folder}/valkey (process {popen.pid})" in same.stdout

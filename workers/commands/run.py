@@ -6,6 +6,7 @@ configuration (exit status 2) is not. However this process ends, its lines do to
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -46,7 +47,8 @@ from workers.runtime.embedded_redis import (
 from workers.runtime.lifeline import WATCHER_SCRIPT, Lifeline
 from workers.runtime.port_holder import RUN_PID_VARIABLE, PortHolder, find_port_holder, is_alive
 
-PROCFILE = Path(__file__).parents[2] / "Procfile"
+PROCFILES = (Path(__file__).parents[2] / "Procfile", Path(__file__).parents[1] / "Procfile")
+"""Where it may be: at the top of a checkout, or in the package that an installed wheel is."""
 
 READY_TIMEOUT_S = 60.0
 
@@ -188,12 +190,20 @@ def _run_processes(settings: Settings, url: str, console: Console, servers: Life
     with Lifeline() as own:
         manager = honcho_manager(Printer(_PatientOutput(sys.stdout)), partial(_leave_parent, own, servers))
         environment = _process_environment(settings, url)
-        for name, command in parse_procfile(PROCFILE.read_text()).processes.items():
+        for name, command in _read_procfile():
             ports = {} if name == "web" else {"PARLEY_METRICS_PORT": "0"}  # one process of a machine has it
             manager.add_process(name, _RESTART_LOOP.format(command=command), env={**environment, **ports})
         Thread(target=_print_welcome, args=(settings, url, console), daemon=True).start()
         manager.loop()
     return 0 if manager.returncode in (130, EXIT_TERMINATED) else manager.returncode or 0
+
+
+def _read_procfile() -> Iterator[tuple[str, str]]:
+    """Each line's name and command. Its `python` is the one that runs this: a shell may find another, or none."""
+    procfile = next(filter(Path.exists, PROCFILES))
+    for name, command in parse_procfile(procfile.read_text()).processes.items():
+        program, _, arguments = command.partition(" ")
+        yield name, f"{shlex.quote(sys.executable) if program == 'python' else program} {arguments}"
 
 
 def _leave_parent(own: Lifeline, servers: Lifeline) -> Mapping[str, object]:
@@ -207,7 +217,6 @@ def _leave_parent(own: Lifeline, servers: Lifeline) -> Mapping[str, object]:
 def _process_environment(settings: Settings, url: str) -> Mapping[str, str]:
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PARLEY_REDIS_URL": url,
         "PARLEY_BROKER_URL": settings.broker_url or default_broker_url(url),
         FOLDER_VARIABLE: str(_metrics_folder(settings)),
@@ -247,7 +256,7 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
         ]
     lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
-        phone = shlex.quote(os.path.relpath(Path(sys.executable).with_name("parley"))) + " phone"
+        phone = f"{_own_name()} phone"
         lines += [
             Text.assemble(
                 "  Try it: in another terminal, ", (phone, "bold"), ", and text START. Stop with Ctrl-C."
@@ -255,6 +264,13 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
             "",
         ]
     console.print(*lines, sep="\n")
+
+
+def _own_name() -> str:
+    """What to type for this `parley`: its path, unless its name leads a shell there."""
+    own = Path(sys.executable).with_name("parley")
+    found = shutil.which("parley")
+    return "parley" if found and Path(found).resolve() == own.resolve() else shlex.quote(os.path.relpath(own))
 
 
 def _describe_channel(channel: Channel) -> str:
