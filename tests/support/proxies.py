@@ -79,7 +79,7 @@ class Proxies(Closing):
             each.spit_out()
 
     def lead_to(self, url: str, *, cut: bool = True) -> None:
-        """Lead elsewhere, where there is one way: see Proxy."""
+        """Lead from the one server to another: see Proxy."""
         (proxy,) = self._proxies
         proxy.lead_to(url, cut=cut)
 
