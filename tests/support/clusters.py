@@ -39,6 +39,7 @@ KEYS_A_MOVE = 100
 NODE_SETTINGS = {
     "cluster_enabled": "yes",
     "cluster_node_timeout": str(NODE_TIMEOUT_MS),
+    "cluster_allow_replica_migration": "no",  # whoever gives its last slot away stays a primary, without any
     "cluster_require_full_coverage": "no",  # the slots of a node that is lost are no other's trouble
 }
 
@@ -228,7 +229,7 @@ class ValkeyCluster(Closing):
         """From the one node that has them all, at once: as Valkey 9 does, which refuses nobody meanwhile."""
         source = self.primary_of(first)
         source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", target.id, within_s=MOVE_S)
-        until(lambda: _moved(source), MOVE_S, f"slots {first} to {last} are moved")
+        until(lambda: _moved(source) and _moved(target), MOVE_S, f"slots {first} to {last} are moved")
         until(lambda: self._all_say(target, range(first, last + 1)), START_S, "all know it")
 
     def move_slot(self, slot: int, target: ValkeyNode) -> None:
@@ -455,9 +456,9 @@ def _slots_of(written: str) -> Iterator[int]:
     yield from range(int(first), int(last or first) + 1)
 
 
-def _moved(source: ValkeyNode) -> bool:
-    """Is the last migration over that this node was told of? Raises RuntimeError if it failed."""
-    latest = source.ask("CLUSTER", "GETSLOTMIGRATIONS")[0]
+def _moved(node: ValkeyNode) -> bool:
+    """Is the last migration over that this node has to do with? Raises RuntimeError if it failed."""
+    latest, *_ = node.ask("CLUSTER", "GETSLOTMIGRATIONS")
     told = {str(name.decode()): value for name, value in zip(latest[::2], latest[1::2], strict=True)}
     state = told["state"].decode()
     if state in ("failed", "cancelled"):
