@@ -49,7 +49,7 @@ def _convert_file(file: Path) -> ConvertedSurvey:
         with file.open("rb") as opened:
             return convert_questions(file.name, opened.read(FILE_LIMITS.size + 1))
     except InvalidSurveyError as e:
-        exit_unusable(*(f"{file.name}: {problem}" for problem in e.problems))
+        exit_unusable(*e.tell(file.name))
     except ConversionError as e:
         exit_unusable(str(e))
     except OSError as e:

@@ -118,7 +118,7 @@ def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price
         known = f" ({report.survey}, version {report.version})" if report.survey else ""
         console.print(Text.assemble((report.file, "bold"), (known, "dim")))
         for finding in report.findings[:MOST_FINDINGS]:
-            _print_finding(console, finding)
+            _print_finding(console, finding, report.file)
         if (more := len(report.findings) - MOST_FINDINGS) > 0:
             console.print(f"  and {pluralize(more, 'finding')} more; --json tells all of them")
         if report.bounds is not None:
@@ -133,10 +133,13 @@ def _print_reports(reports: list[LintReport], across: list[SurveyFinding], price
     )
 
 
-def _print_finding(console: Console, finding: SurveyFinding) -> None:
+def _print_finding(console: Console, finding: SurveyFinding, file: str = "") -> None:
     style = "bold red" if finding.level == "error" else "yellow"
-    where = f"step '{finding.step}', " if finding.step else ""
-    console.print(Text.assemble("  ", (f"{finding.level:<8}", style), where, finding.reason))
+    line = f"{file}:{finding.line}: " if finding.line else ""
+    step = f"step '{finding.step}', " if finding.step else ""
+    console.print(Text.assemble("  ", (f"{finding.level:<8}", style), line, step, finding.reason))
+    for excerpt in finding.excerpt.splitlines():
+        console.print(Text.assemble("              ", excerpt))
     if finding.mend:
         console.print(Text.assemble("           ", (finding.mend, "dim")))
 

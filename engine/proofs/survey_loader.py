@@ -8,7 +8,12 @@ import msgspec
 
 from engine import proofs
 from engine.surveys.documents import FileContent, UnreadableFile
-from engine.surveys.findings import InvalidSurveyError, invalid_file_finding, refuse_on_any_error
+from engine.surveys.findings import (
+    InvalidSurveyError,
+    SurveyFinding,
+    invalid_file_finding,
+    refuse_on_any_error,
+)
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
 from engine.surveys.survey_registry import SurveyRegistry
@@ -43,7 +48,7 @@ class ReloadResult(msgspec.Struct, frozen=True):
 def load_surveys(files: Mapping[str, FileContent]) -> tuple[SurveyRegistry, list[str]]:
     """The surveys in `files` (file name -> content), and every problem of those that cannot be read, as sentences."""
     read, refused = _load_all(files, SurveyRegistry())
-    problems = [f"{file}: {problem}" for file in sorted(refused) for problem in refused[file]]
+    problems = [finding.tell(file) for file in sorted(refused) for finding in refused[file]]
     return SurveyRegistry(read.values()), problems
 
 
@@ -65,27 +70,27 @@ def reload_surveys(
         current=tuple(current.values()),
         changed=tuple(each for each in current.values() if was.get(each.name) is not each),
         gone=tuple(sorted(was.keys() - current.keys())),
-        refused=refused,
+        refused={file: [str(finding) for finding in findings] for file, findings in refused.items()},
         kept=tuple(sorted(name for name in kept if name in current)),
     )
 
 
 def _load_all(
     files: Mapping[str, FileContent], running: SurveyRegistry
-) -> tuple[dict[str, Survey], dict[str, list[str]]]:
-    """The surveys in `files` by name, and the problems of the other files. Of two files with one survey, the one
+) -> tuple[dict[str, Survey], dict[str, list[SurveyFinding]]]:
+    """The surveys in `files` by name, and the errors of the other files. Of two files with one survey, the one
     that is running comes first."""
     owners = {survey.file for name in running.current_names() if (survey := running.current(name))}
     read: dict[str, Survey] = {}
-    refused: dict[str, list[str]] = {}
+    refused: dict[str, list[SurveyFinding]] = {}
     for file in sorted(files, key=lambda file: (file not in owners, file)):
         try:
             survey = _unchanged_survey(file, files[file], running) or load_survey(file, files[file])
         except InvalidSurveyError as e:
-            refused[file] = e.problems
+            refused[file] = e.findings
             continue
         if (other := read.get(survey.name)) is not None:
-            refused[file] = [f"the survey '{survey.name}' is in {other.file} already"]
+            refused[file] = [invalid_file_finding(f"the survey '{survey.name}' is in {other.file} already")]
             continue
         read[survey.name] = survey
     return read, refused

@@ -271,7 +271,7 @@ def playable_surveys(files: Mapping[str, bytes]) -> tuple[SurveyRegistry, list[s
         try:
             survey, _ = read_survey(file, source)
         except InvalidSurveyError as e:
-            problems += [f"{file}: {problem}" for problem in e.problems]
+            problems += e.tell(file)
             continue
         if survey.most_sms is None:
             problems += [f"{file}: {problem}" for problem in endless_statements(survey.steps)]

@@ -19,9 +19,11 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from engine.model.errors import ParleyError
 from engine.model.text_normalization import compose_text
+from engine.surveys.yaml_mistakes import excerpt_of, explain_yaml_error, split_lines
 
 SURVEY_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -56,7 +58,14 @@ _MOST_DIGITS = 1_000
 
 
 class DocumentSyntaxError(ParleyError, ValueError):
-    """The bytes are not what the file's name promises. The message is a sentence without the file's name."""
+    """The bytes are not what the file's name promises. The message is a sentence without the file's name; `mend` says what
+    to do, `line` counts from 1 (0: not known), `excerpt` is that line with a caret below it."""
+
+    def __init__(self, message: str, mend: str = "", line: int = 0, excerpt: str = "") -> None:
+        super().__init__(message)
+        self.mend = mend
+        self.line = line
+        self.excerpt = excerpt
 
 
 class UnreadableFile(msgspec.Struct, frozen=True):
@@ -154,7 +163,8 @@ def _parse_json(text: str) -> object:
             parse_int=_parse_whole_number,
         )
     except json.JSONDecodeError as e:
-        raise DocumentSyntaxError(f"line {e.lineno}, column {e.colno}: {e.msg}") from None
+        excerpt = excerpt_of(text, e.lineno, e.colno)
+        raise DocumentSyntaxError(e.msg, line=e.lineno, excerpt=excerpt) from None
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -266,11 +276,26 @@ def _parse_yaml(text: str, limits: DocumentLimits) -> object:
     except DocumentSyntaxError:
         raise
     except MarkedYAMLError as e:
-        where = (
-            f"line {e.problem_mark.line + 1}, column {e.problem_mark.column + 1}: " if e.problem_mark else ""
-        )
-        raise DocumentSyntaxError(where + (e.problem or "this is not YAML").splitlines()[0]) from None
+        found = explain_yaml_error(e, text)
+        excerpt = excerpt_of(text, found.line, found.column)
+        raise DocumentSyntaxError(found.reason, found.mend, found.line, excerpt) from None
+    except ReaderError as e:
+        line, column = _line_and_column(text, e.position)
+        excerpt = excerpt_of(text, line, column)
+        why = f"it holds the character U+{e.character:04X}, which YAML has not"
+        raise DocumentSyntaxError(why, "take it out", line, excerpt) from None
     except (YAMLError, ValueError, *_LIBRARY_ERRORS) as e:
         raise DocumentSyntaxError(
             f"this is not YAML: {str(e).splitlines()[0] if str(e) else type(e).__name__}"
         ) from None
+
+
+def _line_and_column(text: str, position: int) -> tuple[int, int]:
+    before = split_lines(text[:position])
+    return len(before), len(before[-1]) + 1
+
+
+def compose_yaml(source: bytes, limits: DocumentLimits = FILE_LIMITS) -> Node | None:
+    """The tree of values of a YAML file that parse_document has read, each with its line."""
+    root: Node | None = _LimitedYaml(limits).compose(source.decode("utf-8-sig"))
+    return root

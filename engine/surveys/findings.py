@@ -13,7 +13,8 @@ class SurveyFinding(msgspec.Struct, frozen=True):
     """An `error` keeps a survey from running, a `warning` does not.
 
     `step` is an id, empty if it is about the survey as a whole. `reason` and `mend` are for a person, `code` for a
-    program.
+    program. `line` counts from 1, 0 if it is not known; `excerpt` is that line of the file with a caret below it, where
+    the file's syntax is wrong.
     """
 
     level: Literal["error", "warning"]
@@ -21,8 +22,18 @@ class SurveyFinding(msgspec.Struct, frozen=True):
     step: str
     reason: str
     mend: str = ""
+    line: int = 0
+    excerpt: str = ""
 
     def __str__(self) -> str:
+        return (f"line {self.line}: " if self.line else "") + self._sentence()
+
+    def tell(self, file: str) -> str:
+        """The finding about `file` as compilers tell theirs, `clinic.yaml:31: ...`, with its excerpt on two lines more."""
+        place = f"{file}:{self.line}" if self.line else file
+        return "\n    ".join([f"{place}: {self._sentence()}", *self.excerpt.splitlines()])
+
+    def _sentence(self) -> str:
         where = f"step '{self.step}', " if self.step else ""
         return f"{where}{self.reason}" + (f": {self.mend}" if self.mend else "")
 
@@ -44,6 +55,10 @@ class InvalidSurveyError(ParleyError):
             self.findings.append(invalid_file_finding("there is more that is wrong: mend this first"))
         self.problems = [str(each) for each in self.findings]
         super().__init__("; ".join(self.problems))
+
+    def tell(self, file: str) -> list[str]:
+        """Each problem with the file's name and, where it is known, the line."""
+        return [each.tell(file) for each in self.findings]
 
 
 def invalid_file_finding(reason: str, step: str = "") -> SurveyFinding:

@@ -6,6 +6,8 @@ A survey that could be read makes sense to the engine. Whether it ends, and may 
 from hashlib import blake2b
 from pathlib import PurePath
 
+import msgspec
+
 from engine.surveys.compiling import compile_survey
 from engine.surveys.cut_texts import cut_text_warnings
 from engine.surveys.documents import (
@@ -14,6 +16,7 @@ from engine.surveys.documents import (
     SURVEY_SUFFIXES,
     DocumentLimits,
     DocumentSyntaxError,
+    compose_yaml,
     parse_document,
 )
 from engine.surveys.findings import (
@@ -24,6 +27,7 @@ from engine.surveys.findings import (
 )
 from engine.surveys.program import Survey
 from engine.surveys.questions_json import compile_questions
+from engine.surveys.source_lines import locate_findings
 
 
 def read_survey(
@@ -53,11 +57,19 @@ def _compile_file(file: str, source: bytes, limits: DocumentLimits) -> tuple[Sur
     try:
         raw = parse_document(file, source, limits)
     except DocumentSyntaxError as e:
-        raise InvalidSurveyError([invalid_file_finding(str(e))]) from None
+        raise InvalidSurveyError([_syntax_finding(e)]) from None
     version = blake2b(source, digest_size=8).hexdigest()
     if isinstance(raw, list) and file.endswith(".json"):
         return compile_questions(raw, PurePath(file).stem, file, source, version)
-    survey, written = compile_survey(raw, file, source, version)
     if file.endswith(".json"):
-        return survey, written
+        return compile_survey(raw, file, source, version)
+    try:
+        survey, written = compile_survey(raw, file, source, version)
+    except InvalidSurveyError as e:
+        raise InvalidSurveyError(locate_findings(compose_yaml(source, limits), e.findings)) from None
     return survey, [*written, *cut_text_warnings(source.decode("utf-8-sig"), raw, survey.languages)]
+
+
+def _syntax_finding(error: DocumentSyntaxError) -> SurveyFinding:
+    found = invalid_file_finding(str(error))
+    return msgspec.structs.replace(found, mend=error.mend, line=error.line, excerpt=error.excerpt)

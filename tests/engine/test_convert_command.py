@@ -140,7 +140,7 @@ def test_a_name_that_no_yaml_survey_may_have_is_told(folder):
     "file, content, said",
     [
         ("broken.json", "[{}]", "broken.json: item 0, field text is missing"),
-        ("broken.json", "[", "broken.json: line 1"),
+        ("broken.json", "[", "broken.json:1: Expecting value\n    [\n     ^\n"),
         ("clinic.yaml", SHIPPED["clinic.yaml"].decode(), "a survey of Parley's own language already"),
         ("notes.txt", "[]", "a survey's file is called"),
     ],

@@ -59,9 +59,16 @@ def test_errors_are_told_with_step_reason_and_mend_and_exit_with_1(written):
         in result.output
     )
     assert "2 files, 1 error, 1 warning" in result.output
-    broken = run(written("broken.yaml", "survey: [\n"))
+    broken = run(file := written("broken.yaml", "survey: s\nsteps:\n  - id: a\n    say: Note: call\n"))
     assert broken.exit_code == 1
-    assert "error   line 2, column 1: expected the node content" in broken.output
+    assert (
+        f"  error   {file}:4: a text in this line has a colon\n"
+        "                  say: Note: call\n"
+        "                           ^\n"
+        "           quote a text that has a colon\n"
+    ) in broken.output
+    wrong = run(file := written("wrong.yaml", "survey: s\nsteps:\n  - id: a\n    say: x\n    nxt: y\n"))
+    assert f"  error   {file}:5: step 'a', field nxt is unknown: did you mean next?\n" in wrong.output
 
 
 def test_warnings_exit_with_1_only_if_one_is_strict():
@@ -80,7 +87,7 @@ def test_what_it_prints_for_programs_is_all_of_it(written):
     assert first["cost"] == {"en": pytest.approx(1.6), "no": pytest.approx(1.6)}
     assert second["findings"] == [{
         "level": "error", "code": "unreachable", "step": "b", "reason": "it is never reached",
-        "mend": "let a route lead to it, or take it out",
+        "mend": "let a route lead to it, or take it out", "line": 0, "excerpt": "",
     }]  # fmt: skip
     assert between["file"] == ""
     assert [each["reason"] for each in between["findings"]] == [

@@ -121,7 +121,7 @@ def _add_survey(surveys: SurveyRegistry, path: str, content: bytes) -> None:
     try:
         surveys.add_version(read_stored_survey(path, content))
     except InvalidSurveyError as e:
-        exit_unusable(*(f"{path}: {problem}" for problem in e.problems))
+        exit_unusable(*e.tell(path))
 
 
 def _filter_sessions(session: str, found: Iterable[RecordedSession]) -> Iterator[RecordedSession]:

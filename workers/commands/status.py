@@ -194,11 +194,11 @@ def read_state(settings: Settings, sounder: StatsReader) -> DeploymentState:
 
 
 def _config_errors(unset: list[str]) -> list[str]:
-    """Errors in the settings and surveys; secrets that are not set are added to `unset`."""
+    """Errors in the settings and surveys, each a line; secrets that are not set are added to `unset`."""
     try:
         load_settings_and_surveys(unset=unset)
     except ConfigError as e:
-        return e.problems
+        return [problem.partition("\n")[0] for problem in e.problems]
     return []
 
 

@@ -103,7 +103,7 @@ def _read_file(file: Path) -> Survey:
     try:
         survey, _ = read_survey(file.name, file.read_bytes())
     except InvalidSurveyError as e:
-        exit_unusable(*(f"{file.name}: {problem}" for problem in e.problems))
+        exit_unusable(*e.tell(file.name))
     return survey
 
 
