@@ -18,6 +18,7 @@ from engine.commands.money import PriceType
 from engine.commands.terminal import open_console
 from engine.model.plurals import pluralize
 from engine.proofs import PathStop, SessionBounds, UpperBound
+from engine.proofs.keep_limit import keep_findings
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.surveys.documents import FILE_LIMITS
 from engine.surveys.findings import (
@@ -28,6 +29,9 @@ from engine.surveys.findings import (
 )
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
+
+_KEEP_DAYS = 365
+"""The default of PARLEY_KEEP_DAYS."""
 
 
 class LintReport(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -57,12 +61,25 @@ class LintReport(msgspec.Struct, frozen=True, omit_defaults=False):
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too.")
 @click.option(
+    "--keep-days",
+    type=click.IntRange(1, 3650),
+    envvar="PARLEY_KEEP_DAYS",
+    default=_KEEP_DAYS,
+    show_default=True,
+    help="PARLEY_KEEP_DAYS of the deployment that is to run them: no survey's `keep` is longer.",
+)
+@click.option(
     "--dearest",
     metavar="LANGUAGE",
     help="Print the dearest conversation instead, for `parley chat --script`.",
 )
 def lint(
-    files: tuple[Path, ...], price: Decimal | None, as_json: bool, strict: bool, dearest: str | None
+    files: tuple[Path, ...],
+    price: Decimal | None,
+    as_json: bool,
+    strict: bool,
+    keep_days: int,
+    dearest: str | None,
 ) -> None:
     """Prove that surveys end, and what they cost at most.
 
@@ -79,7 +96,7 @@ def lint(
     reports: list[LintReport] = []
     surveys: list[Survey] = []
     for file in files:
-        report, survey = _lint_file(file)
+        report, survey = _lint_file(file, keep_days)
         reports.append(report)
         surveys += [survey] if survey else []
     if dearest is not None:
@@ -96,13 +113,13 @@ def lint(
     sys.exit(EXIT_PROBLEMS if errors or (strict and warnings) else EXIT_OK)
 
 
-def _lint_file(file: Path) -> tuple[LintReport, Survey | None]:
+def _lint_file(file: Path, keep_days: int) -> tuple[LintReport, Survey | None]:
     try:
         with file.open("rb") as opened:
             survey, written = read_survey(file.name, opened.read(FILE_LIMITS.size + 1))
         with refuse_on_any_error():
             proof = proofs.SurveyProof(survey)
-            found = [*proof.findings(), *written]
+            found = [*proof.findings(), *written, *keep_findings(survey, keep_days)]
             found.sort(key=lambda finding: finding.level)
             return LintReport(str(file), survey.name, survey.version, found, proof.bounds()), survey
     except InvalidSurveyError as e:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
+from engine.model.durations import survey_duration
 from engine.proofs.regions import UNANSWERED, AnswerRegion, may_hold
 from engine.proofs.walks import WalkGraph, WalkMove, has_known_sms, texts_of, uncounted_targets
 from engine.surveys.findings import SurveyFinding
@@ -142,9 +143,10 @@ class FlowChecker:
             return
         idle = self._survey.idle_ms
         if idle is not None and step.remind.after_ms > idle:
+            silence = f"silence ends the session after {survey_duration(idle)}, before it"
             yield SurveyFinding(
                 "warning", "never_reminded", step.id,
-                f"its reminder is never sent: silence ends the session after {idle // 1000} s, before it",
+                f"its reminder is never sent: {silence}",
                 "let `idle` be longer, or `remind.after` shorter",
             )  # fmt: skip
         elif step.remind.after_ms * step.remind.times > self._survey.expires_ms:

@@ -237,6 +237,25 @@ def test_the_rest_of_what_is_odd():
     assert found(late, idle="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1d") == []
+    assert found(late, idle="90m")[0][3].endswith("silence ends the session after 90m, before it")
+
+
+@pytest.mark.parametrize(
+    "start, said",
+    [
+        ({"en": ["GO", "START"], "no": ["begynn", "start"]}, "'start' stands there for 'en' and for 'no'"),
+        ({"en": "go+", "no": "Go+"}, "'Go+' stands there for 'en' and for 'no'"),
+        ({"en": "*", "no": " * "}, "' * ' stands there for 'en' and for 'no'"),
+        ({"en": "GO", "no": "BEGYNN"}, None),
+        (["GO", "go"], None),
+    ],
+)
+def test_a_keyword_for_two_languages_starts_the_first(start, said):
+    warned = found(say("a", {"en": "x", "no": "y"}), languages=["en", "no"], start=start)
+    if said is None:
+        assert warned == []
+    else:
+        assert warned == [("warning", "keyword", "", f"field start: {said}: it starts the survey in 'en'")]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,16 @@ def test_what_it_prints_for_programs_is_all_of_it(written):
     ]
 
 
+@pytest.mark.parametrize("days, warned", [("30", False), ("29", True)])
+def test_a_keep_longer_than_the_deployment_keeps_anything_is_told(written, monkeypatch, days, warned):
+    file = written("a.yaml", "{survey: s, keep: 30d, steps: [{id: a, say: x}]}")
+    told = f"keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
+    assert (told in run(file, "--keep-days", days).output) == warned
+    monkeypatch.setenv("PARLEY_KEEP_DAYS", days)
+    assert (told in run(file).output) == warned
+    assert run(file, "--strict").exit_code == int(warned)
+
+
 @pytest.mark.parametrize("price", ["0,05", "abc", "-1", "nan"])
 def test_what_is_no_price_is_told(price):
     result = run(CLINIC, "--price", price)

@@ -5,6 +5,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from engine.commands.lint import lint
 from tests.support.hook_endpoint import SECRET
 from workers.commands.check import check
 
@@ -49,6 +50,8 @@ def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatc
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
     assert ("keep: longer than PARLEY_KEEP_DAYS, 365" in result.output) == warned
+    linted = CliRunner().invoke(lint, [str(tmp_path / "clinic.yaml")])
+    assert ("keep: longer than PARLEY_KEEP_DAYS, 365, which holds" in linted.output) == warned, "both say so"
 
 
 def test_endpoints_and_what_they_are_told_are_told(monkeypatch, tmp_path):

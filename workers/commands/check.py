@@ -20,6 +20,7 @@ from config.telemetry.redis_stats import RedisStats
 from config.telemetry.server_stats import ServerStats, count_replicas, find_old_releases, read_cluster
 from engine import proofs
 from engine.model.plurals import pluralize
+from engine.proofs.keep_limit import keep_findings
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.proofs.spellings import texts_without
 from engine.providers.provider_registry import mention_required, provider_warnings
@@ -61,12 +62,8 @@ def check(live: bool) -> None:
             click.echo(
                 f"  survey {survey.name} ({survey.file}, version {survey.version}){_sms_bound_clause(survey)}"
             )
-            if survey.keep_ms and survey.keep_ms > settings.keep_ms:
-                days = settings.keep_ms // _DAY_MS
-                click.echo(
-                    f"  warning: {survey.file}: keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for "
-                    "everything"
-                )
+            for finding in keep_findings(survey, settings.keep_ms // _DAY_MS):
+                click.echo(f"  warning: {survey.file}: {finding}")
         for warning in _provider_warnings(settings, channel.name, surveys):
             click.echo(f"  warning: {warning}")
         for finding in keyword_clashes(list(filter(None, map(surveys.current, channel.surveys)))):

@@ -363,7 +363,15 @@ class _StepCompiler:
         words: dict[str, str] = {}
         patterns: list[tuple[CompiledPattern, str]] = []
         anything = ""
+        first_language: dict[str, str] = {}
         for language, each in _language_keyword_pairs(written, scope.default_language):
+            if (first := first_language.setdefault(fold_text(each.strip()), language)) != language:
+                scope.add_warning(
+                    "keyword",
+                    f"field start: '{each}' stands there for '{first}' and for '{language}': "
+                    f"it starts the survey in '{first}'",
+                    "give each language keywords of its own",
+                )
             if language not in scope.languages:
                 scope.add_error(f"field start: '{language}' is none of the survey's languages")
             if each.strip() == ANY_SMS:
