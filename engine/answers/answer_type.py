@@ -99,6 +99,9 @@ class AnswerSpec(
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """By field, what a JSON Schema says of it beyond its Python type."""
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {}
+    """What each field means, `type` too, in a sentence for the author."""
+
     has_several_values: ClassVar[bool] = False
     """Is an answer several options, of which `contains` names some?"""
 

@@ -148,6 +148,12 @@ class DateAnswer(AnswerSpec, frozen=True, tag="date"):
     max: str | None = None
     order: Literal["dmy", "mdy"] = "dmy"
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "A day, in figures or words, such as 31/12/2026 or tomorrow; stored as YYYY-MM-DD.",
+        "min": "The first day that is taken: YYYY-MM-DD or today.",
+        "max": "The last day that is taken: YYYY-MM-DD or today.",
+        "order": "How 03/04/2026 is read: dmy (the default) is 3 April, mdy is March 4.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$"} for name in ("min", "max")
     }

@@ -71,6 +71,12 @@ class NumberAnswer(AnswerSpec, frozen=True, tag="number"):
     max: int | float | None = None
     decimals: int | None = None
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "A number, in digits or in a sentence, such as 98,6 F.",
+        "min": "The least number that is taken.",
+        "max": "The greatest number that is taken.",
+        "decimals": "How many decimals are taken at most; 0: whole numbers only.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {"decimals": {"minimum": 0}}
 
     def compile_reader(self, report: ReportProblem) -> "NumberReader":

@@ -3,7 +3,7 @@ reactions. Authors may ask for the same, as `parley convert` does.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import ClassVar
 
@@ -36,6 +36,10 @@ _PHP_NUMBER = re.compile(r"[ \t\n\r\v\f]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][
 
 
 class AnythingAnswer(AnswerSpec, frozen=True, tag="anything"):
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "Every SMS, reactions and pictures too, as it came.",
+    }
+
     def compile_reader(self, report: ReportProblem) -> "AnythingReader":
         del report
         return AnythingReader()
@@ -82,6 +86,10 @@ class AnythingReader(AnswerReader, frozen=True):
 
 
 class NumericAnswer(AnswerSpec, frozen=True, tag="numeric"):
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "What PHP takes for a number, as in a questions.json: 98.6 or 1e2.",
+    }
+
     def compile_reader(self, report: ReportProblem) -> "PhpNumberReader":
         del report
         return PhpNumberReader()

@@ -63,6 +63,10 @@ class PhoneAnswer(AnswerSpec, frozen=True, tag="phone"):
 
     country: str | None = None
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "A phone number; stored as E.164, such as +33612345678.",
+        "country": "Whose a number without a country code is: two capital letters such as FR.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {"country": {"pattern": "^[A-Z]{2}$"}}
 
     def compile_reader(self, report: ReportProblem) -> "PhoneReader":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
+from typing import ClassVar
 
 import msgspec
 
@@ -52,6 +53,13 @@ class ScaleAnswer(AnswerSpec, frozen=True, tag="scale"):
     to: int
     from_: int = msgspec.field(name="from", default=1)
     labels: dict[str, WrittenText] = msgspec.field(default_factory=dict)
+
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "A whole number from a scale.",
+        "from": "The lowest number of the scale (1).",
+        "to": "The highest number of the scale.",
+        "labels": "What numbers mean, such as {1: bad, 5: good}; they follow the question.",
+    }
 
     def compile_reader(self, report: ReportProblem) -> "ScaleReader":
         low, high = self.from_, self.to

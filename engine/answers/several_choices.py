@@ -83,6 +83,12 @@ class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
     min: int = 1
     max: int | None = None
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "Several of the options, which follow the question with their numbers.",
+        "options": "The options: labels, or {id: g, label: Green, aliases: [verde]}.",
+        "min": "How many are chosen at least (1).",
+        "max": "How many are chosen at most; without it all may be.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "options": {"minItems": 1}, "min": {"minimum": 1}, "max": {"minimum": 1},
     }  # fmt: skip

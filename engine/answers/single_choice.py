@@ -44,6 +44,10 @@ _EXPECTED_OPTION = Translated(
 class ChoiceAnswer(AnswerSpec, frozen=True, tag="choice"):
     options: list[str | Option]
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "One of the options, which follow the question with their numbers.",
+        "options": "The options: labels, or {id: g, label: Green, aliases: [verde]}.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {"options": {"minItems": 1}}
 
     def compile_reader(self, report: ReportProblem) -> "ChoiceReader":

@@ -71,6 +71,12 @@ class TextAnswer(AnswerSpec, frozen=True, tag="text"):
     max: int = 640
     pattern: str | None = None
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "Any text, as it was written.",
+        "min": "How many characters it has at least (1).",
+        "max": "How many characters it has at most (640).",
+        "pattern": "A pattern (RE2) that matches the whole text.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {"min": {"minimum": 0}, "max": {"minimum": 1}}
 
     def compile_reader(self, report: ReportProblem) -> "TextReader":

@@ -150,6 +150,11 @@ class TimeAnswer(AnswerSpec, frozen=True, tag="time"):
     min: str | None = None
     max: str | None = None
 
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "A time of day, such as 14:30 or 2 pm; stored as HH:MM, of 24 hours.",
+        "min": "The first time that is taken: HH:MM, of 24 hours.",
+        "max": "The last time that is taken: HH:MM, of 24 hours.",
+    }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"pattern": f"^({_WRITTEN_TIME.pattern})$"} for name in ("min", "max")
     }

@@ -5,7 +5,7 @@ with a full stop or an exclamation mark at most: consent may hang on a yes, and 
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import ClassVar, Literal
 
@@ -98,6 +98,12 @@ class YesNoAnswer(AnswerSpec, frozen=True, tag="yes_no"):
 
     yes: list[str] = msgspec.field(default_factory=list)
     no: list[str] = msgspec.field(default_factory=list)
+
+    field_descriptions: ClassVar[Mapping[str, str]] = {
+        "type": "Yes or no, in English, French or Norwegian.",
+        "yes": "Further words for yes.",
+        "no": "Further words for no.",
+    }
 
     def compile_reader(self, report: ReportProblem) -> "YesNoReader":
         del report

@@ -14,11 +14,13 @@ def schema(*, events: bool) -> None:
 
     \b
     Example:
-      parley schema > survey.schema.json
+      parley schema > config/survey.schema.json
 
     \b
-    Then begin a survey with the line
-      # yaml-language-server: $schema=survey.schema.json
+    Then begin each survey of config/surveys with the line
+      # yaml-language-server: $schema=../survey.schema.json
+
+    The schema is no survey: it stands outside of their folder, whose *.json are.
 
     --events prints that of one event instead, which is a CloudEvent with its data.
     """

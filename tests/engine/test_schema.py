@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -152,6 +153,28 @@ def test_what_is_broken_is_refused_by_the_schema_and_by_the_reader_alike(way, va
     survey = changed(way, value)
     assert not SCHEMA.is_valid(survey)
     assert not is_read(survey)
+
+
+def described_places(schema, way=""):
+    """Each property of a schema, by the way to it, and its description."""
+    for key, each in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if key == "properties":
+            yield from ((f"{way}.{name}", about.get("description")) for name, about in each.items())
+        if isinstance(each, dict | list):
+            yield from described_places(each, f"{way}.{key}")
+
+
+def test_every_property_is_described_in_a_sentence():
+    """An editor shows what a field means."""
+    places = dict(described_places(survey_schema()))
+    assert len(places) > 80
+    assert [place for place, about in places.items() if not about] == []
+    assert [about for about in places.values() if not re.fullmatch(r"(?s)\S.{8,}[.]", about)] == []
+
+
+def test_what_is_described_are_the_defaults():
+    properties = survey_schema()["$defs"]["AskStep"]["properties"]
+    assert f"({properties['attempts']['default']})" in properties["attempts"]["description"]
 
 
 @pytest.mark.parametrize("items", [[], [{"text": ""}], [{"next": 1}], [{"text": "a", "condition": "~"}]])
