@@ -145,7 +145,7 @@ class _AsUsers:
     def seen_as(self, role):
         """This deployment for whoever asks for its environment, which is that of a role."""
         environment = {**self.environment, **self.urls(users_by_role()[role])}
-        return SimpleNamespace(folder=self.folder, processes=self.processes, environment=environment)
+        return SimpleNamespace(processes=self.processes, environment=environment, new_log=self.new_log)
 
     def judge(self, guarded):
         """Nothing was refused, nor is any process dead."""
