@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from time import monotonic, process_time
+from time import monotonic, process_time, sleep
 from typing import Any
 
 import msgspec
@@ -26,17 +26,26 @@ BATCH = 16
 """Commands in a round trip, as of a worker under load."""
 
 
+IDLE_S = 3.0
+
+
 class ClusterRun(msgspec.Struct):
-    """So many turns through the whole pipeline: seconds, and µs of CPU of each primary."""
+    """So many turns through the whole pipeline: seconds, µs of CPU of each primary, and how many each takes in a second in which
+    nothing is done."""
 
     turns: int
     seconds: float
     primaries_us: list[float]
+    idle_us: list[float]
 
     @property
     def carried(self) -> float:
-        """Turns a second if its busiest primary did nothing else: the others wait for that one."""
-        return self.turns * 1_000_000 / max(self.primaries_us)
+        """Turns a second with which the busiest primary is: the others wait for that one. A turn takes of it what it took more than
+        when nothing is done, which it takes besides."""
+        return min(
+            (1_000_000 - idle) * self.turns / (taken - idle * self.seconds)
+            for taken, idle in zip(self.primaries_us, self.idle_us, strict=True)
+        )
 
     @property
     def us_a_turn(self) -> float:
@@ -53,12 +62,18 @@ def run_cluster(octopush: FakeOctopush, primaries: int, people: int, converse: C
     ):
         webhook = deployment.start().webhook
         converse(webhook, 20, 0)
-        before = [cpu_us(each.pid) for each in cluster.nodes]
-        begun_s = monotonic()
-        converse(webhook, people, 1_000)
-        seconds = monotonic() - begun_s
-        taken = [cpu_us(each.pid) - us for each, us in zip(cluster.nodes, before, strict=True)]
-        return ClusterRun(TURNS * people, seconds, taken)
+        idle_s, idle = _measure(cluster, lambda: sleep(IDLE_S))
+        seconds, taken = _measure(cluster, lambda: converse(webhook, people, 1_000))
+        return ClusterRun(TURNS * people, seconds, taken, [us / idle_s for us in idle])
+
+
+def _measure(cluster: ValkeyCluster, work: Callable[[], None]) -> tuple[float, list[float]]:
+    """How many seconds it took, and µs of CPU of each node."""
+    before = [cpu_us(each.pid) for each in cluster.nodes]
+    begun_s = monotonic()
+    work()
+    seconds = monotonic() - begun_s
+    return seconds, [cpu_us(each.pid) - us for each, us in zip(cluster.nodes, before, strict=True)]
 
 
 def client_us(rounds: int, repeats: int) -> dict[int, tuple[float, float]]:

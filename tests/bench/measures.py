@@ -666,7 +666,7 @@ def _talk(bench: Bench, deployment: Deployment, first: int) -> list[float]:
 
 
 def cluster(bench: Bench) -> list[Measure]:
-    """Turns a second that the primaries of a cluster carry, by the CPU that the busiest of them takes of a turn, and the CPU of all:
+    """Turns a second with which the busiest primary of a cluster is busy, by what a turn takes of it, and the CPU of all:
     with three, and two, beside one. All processes run, 256 people talk at once, and there are no replicas."""
     runs = [
         {primaries: _run_cluster(bench, primaries) for primaries in (1, 2, 3)}
