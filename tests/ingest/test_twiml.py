@@ -32,7 +32,7 @@ from ingest.intake.mailboxes import AsyncRedisClient, InboundItem, MailboxWriter
 from ingest.intake.spool import SpooledEvent, open_spool
 from ingest.webhooks import inline_replies
 from ingest.webhooks.inline_replies import InlineReplies
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 ANNA = "+33600000001"
 K = keyspace.shard_of(ANNA, DEFAULT_SHARDS)
@@ -80,12 +80,19 @@ def lane(valkey):
     return Lane(client)
 
 
+class PatientRedisClient(AsyncRedisClient):
+    """On a machine that has other things to do."""
+
+    async def _bounded(self, run, commands, within_s, replicas):
+        return await super()._bounded(run, commands, within_s * PATIENCE, replicas)
+
+
 def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
     """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer, and where the event is if there is a spool."""
 
     async def run():
         lanes, broker = (
-            AsyncRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
+            PatientRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
         )
         mailboxes = MailboxWriter(DEFAULT_SHARDS, lanes, broker, spool)
         in_place = InlineReplies(DEFAULT_SHARDS, lanes, mailboxes, most)
