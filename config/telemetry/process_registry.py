@@ -243,7 +243,7 @@ def _parsed(said: HeartbeatsReply) -> Iterator[tuple[str, ProcessHeartbeat]]:
 
 
 def last_heard(said: HeartbeatsReply) -> dict[str, int]:
-    """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour."""
+    """When one of each role last said something (ms), whether or not it lives: who was killed stays for an hour or so."""
     heard: dict[str, int] = {}
     for blob in said.values():
         if (process := _parse_heartbeat(blob)) is not None:

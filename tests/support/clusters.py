@@ -379,6 +379,13 @@ class ValkeyCluster(Closing):
         return all(said[owner.id].slots >= wanted for said in views if said)
 
 
+class ParleysCluster(ValkeyCluster):
+    """One whose clients are Parley's own, with nothing that tests ask besides, and try once."""
+
+    def client(self, url: str = "") -> redis.Redis:
+        return super().client(url) if url else redis_client.connect(self.url, retries=0)
+
+
 class _EveryNode(ClusterClient):
     """Parley's client, with what tests ask besides: of all primaries, and in pipelines. Only who is of the tests has that: when
     Parley's own code is given one, it is as any other."""

@@ -21,7 +21,7 @@ from config.telemetry.redis_stats import RedisStats, StatsReader
 from config.telemetry.server_stats import NodeStats, ServerStats, is_too_old
 from engine.commands.exit_status import EXIT_PROBLEMS
 from tests.support.archiving import archive_everything
-from tests.support.clusters import ValkeyCluster
+from tests.support.clusters import ParleysCluster, ValkeyCluster
 from tests.support.hook_endpoint import SECRET
 from tests.support.waiting import until
 from tests.workers.test_server_away import (
@@ -44,14 +44,9 @@ ANNA = person(3)
 HOOK = '\n[hooks.crm]\nurl = "http://127.0.0.1:1/"\nsecret_env = "PARLEY_CRM_SECRET"\n'
 
 
-class _OurCluster(ValkeyCluster):
-    def client(self, url=""):
-        return super().client(url) if url else redis_client.connect(self.url, retries=0)
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    with _OurCluster(replicas=0) as cluster:
+    with ParleysCluster(replicas=0) as cluster:
         yield cluster
 
 

@@ -14,7 +14,7 @@ from engine.model.events import PersonOptedOut, SessionEnded, SessionOpened
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.support.archiving import add_entries, archived_entries, hash_number, talk
-from tests.support.clusters import ValkeyCluster
+from tests.support.clusters import ParleysCluster
 from tests.support.hook_endpoint import hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
@@ -42,14 +42,9 @@ WITH_THE_CHANNEL = 0
 """Which has the channel `clinic`, the hook `crm`, the audit, the deployment's id and the number of shards."""
 
 
-class _OurCluster(ValkeyCluster):
-    def client(self, url=""):
-        return super().client(url) if url else redis_client.connect(self.url, retries=0)
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    with _OurCluster(replicas=0) as cluster:
+    with ParleysCluster(replicas=0) as cluster:
         yield cluster
 
 
