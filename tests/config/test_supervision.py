@@ -2,7 +2,7 @@
 
 import re
 import socket
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from queue import SimpleQueue
 from threading import Thread
 
@@ -12,10 +12,10 @@ import requests
 from config.archive.archive_schema import has_schema
 from config.archive.database import ArchiveDatabase
 from config.telemetry.process_registry import ROLES
-from config.telemetry.supervision import LoopRounds, supervised
+from config.telemetry.supervision import NOTIFY_TIMEOUT_S, LoopRounds, notify_supervisor, supervised
 from tests.support.clinic import feverish, number
 from tests.support.person import Crowd, Person
-from tests.support.waiting import HANG_S, free_port, until
+from tests.support.waiting import HANG_S, PATIENCE, free_port, until
 
 WATCHDOG_US = "200000"
 CLOSE = b"close"
@@ -132,6 +132,24 @@ def test_an_abstract_address_is_heard_too(monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
         with supervised(LoopRounds()):
             assert systemd.hear() == "READY=1"
+
+
+def test_a_systemd_that_does_not_listen_keeps_nobody_from_ending(tmp_path, monkeypatch):
+    address = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with ExitStack() as stack:
+        deaf, sender = (
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2)
+        )
+        deaf.bind(address)
+        sender.setblocking(False)
+        with suppress(BlockingIOError):  # once nothing more fits
+            while True:
+                sender.sendto(b"WATCHDOG=1", address)
+        telling = Thread(target=notify_supervisor, args=("STOPPING=1",), daemon=True)
+        telling.start()
+        telling.join(NOTIFY_TIMEOUT_S * PATIENCE)
+        assert not telling.is_alive()
 
 
 def test_a_loop_that_hangs_is_told_by_nobody_and_to_whoever_asks(systemd, monkeypatch):
