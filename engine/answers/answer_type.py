@@ -6,7 +6,7 @@ spec or the reader, and knows no type by its name. type_registry.py lists them.
 """
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar, Literal
 
@@ -61,10 +61,11 @@ ValueKind = Literal["text", "number", "whole_number", "yes_no", "option", "optio
 
 
 class NamedValue(msgspec.Struct, frozen=True):
-    """One of the values that have a name: an option by its id, or a number of a scale."""
+    """One of the values that have a name: an option by its id, or a number of a scale. `exclusive`: no other beside it."""
 
     value: str
     label: WrittenText
+    exclusive: bool = False
 
 
 class ValueDescription(msgspec.Struct, frozen=True):
@@ -80,11 +81,12 @@ class ValueDescription(msgspec.Struct, frozen=True):
 
 
 class SlotWords(msgspec.Struct, frozen=True):
-    """How a text in one language puts an answer: `labels` by the answer's index (no and yes, if it is a bool), and what
-    stands before a number's decimals."""
+    """How a text in one language puts an answer: `labels` by the answer's index (no and yes, if it is a bool), what stands
+    before a number's decimals, and the form of a day (engine.model.local_formats), empty if it is none."""
 
     labels: tuple[str, ...] = ()
     decimal_point: str = "."
+    day_form: str = ""
 
 
 class StructABCMeta(msgspec.StructMeta, ABCMeta):
@@ -191,9 +193,9 @@ class AnswerReader(msgspec.Struct, metaclass=StructABCMeta, frozen=True):
     # -- for the proofs
 
     @abstractmethod
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth | tuple[str, ...]:
+    def put_in_text(self, words: SlotWords) -> TextWidth | tuple[str, ...]:
         """What an answer can become in a text: as wide a text as this, or one of these, a text at least as dear as any
-        of the others among them. `labels` are the slot's."""
+        of the others among them. `words` are the slot's."""
 
     @abstractmethod
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:

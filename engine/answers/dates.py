@@ -6,9 +6,9 @@ none of the words makes another day of it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from engine.answers.answer_type import (
     AnswerReader,
@@ -17,6 +17,7 @@ from engine.answers.answer_type import (
     InvalidAnswer,
     Refusal,
     ReportProblem,
+    SlotWords,
     Today,
     ValueDescription,
 )
@@ -25,6 +26,7 @@ from engine.answers.range_wording import range_phrase
 from engine.answers.translations import Translated, TranslatedLimits
 from engine.answers.vocabulary import MONTH_NUMBERS, word_set
 from engine.model.events import Answer
+from engine.model.local_formats import WIDEST_DAY_FORM, DayOrder, day_form, format_day
 from engine.model.text_normalization import fold_text
 
 _LONGEST_DATE = 64
@@ -146,13 +148,13 @@ class DateAnswer(AnswerSpec, frozen=True, tag="date"):
 
     min: str | None = None
     max: str | None = None
-    order: Literal["dmy", "mdy"] = "dmy"
+    order: DayOrder = "dmy"
 
     field_descriptions: ClassVar[Mapping[str, str]] = {
         "type": "A day, in figures or words, such as 31/12/2026 or tomorrow; stored as YYYY-MM-DD.",
         "min": "The first day that is taken: YYYY-MM-DD or today.",
         "max": "The last day that is taken: YYYY-MM-DD or today.",
-        "order": "How 03/04/2026 is read: dmy (the default) is 3 April, mdy is March 4.",
+        "order": "How 03/04/2026 is read, and a day is said: dmy (the default) is 3 April, mdy is March 4.",
     }
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"pattern": r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|today)$"} for name in ("min", "max")
@@ -167,6 +169,9 @@ class DateAnswer(AnswerSpec, frozen=True, tag="date"):
 
     def describe_values(self) -> ValueDescription:
         return ValueDescription("date", self.min, self.max)
+
+    def slot_words(self, language: str) -> SlotWords:
+        return SlotWords(day_form=day_form(language, self.order))
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step
@@ -210,7 +215,7 @@ class DateReader(AnswerReader, frozen=True):
 
     min: str | None = None
     max: str | None = None
-    order: Literal["dmy", "mdy"] = "dmy"
+    order: DayOrder = "dmy"
 
     region_values = "alike"
 
@@ -260,9 +265,8 @@ class DateReader(AnswerReader, frozen=True):
     def describe_answers(self) -> str:
         return range_phrase("date", self.min, self.max, f"from {self.min} to {self.max}")
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
-        return TextWidth(len("YYYY-MM-DD"))
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        return TextWidth(len(format_day(_PAST_EXAMPLE.isoformat(), words.day_form or WIDEST_DAY_FORM)))
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:
         limits = [day for each in (self.min, self.max) if each for day in _limit_days(each, today)]

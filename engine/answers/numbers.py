@@ -1,6 +1,6 @@
 """The answer type `number`: 98,6 or 98.6F, or "j'ai 39"; not 1,250 or "39 or 40". number_parsing.py reads it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from engine.answers.proof_terms import AskedConditions, TextWidth
 from engine.answers.range_wording import format_range, range_phrase, show_number
 from engine.answers.translations import Translated
 from engine.model.events import Answer
+from engine.model.local_formats import decimal_point
 
 _MOST_DECIMALS = 10
 _LARGEST_NUMBER = 1e15
@@ -62,8 +63,8 @@ _EXPECTED_DECIMALS = Translated(
 )
 _EXPECTED_BY_DECIMALS = {None: EXPECTED_NUMBER, 0: EXPECTED_WHOLE_NUMBER, 1: _EXPECTED_ONE_DECIMAL}
 
-DECIMAL_POINT = Translated(en=".", fr=",", no=",")
-"""What stands before a number's decimals."""
+_DECIMAL_POINT = Translated(en=".", fr=",", no=",")
+"""What stands before a number's decimals in sentences of ours."""
 
 
 class NumberAnswer(AnswerSpec, frozen=True, tag="number"):
@@ -96,7 +97,7 @@ class NumberAnswer(AnswerSpec, frozen=True, tag="number"):
         return ValueDescription(kind, self.min, self.max, self.decimals)
 
     def slot_words(self, language: str) -> SlotWords:
-        return SlotWords(decimal_point=DECIMAL_POINT.say(language))
+        return SlotWords(decimal_point=decimal_point(language))
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step
@@ -137,7 +138,7 @@ class NumberReader(AnswerReader, frozen=True):
         )
 
     def expected_answer(self, language: str) -> str:
-        point = DECIMAL_POINT.say(language)
+        point = _DECIMAL_POINT.say(language)
         low, high = (
             None if bound is None else _format_number(bound, point) for bound in (self.min, self.max)
         )
@@ -156,8 +157,8 @@ class NumberReader(AnswerReader, frozen=True):
             return lead
         return f"{lead}, up to {self.decimals} decimal{'' if self.decimals == 1 else 's'}"
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         low, high, decimals = self.min, self.max, self.decimals
         if low is None or high is None or decimals is None:
             return TextWidth(LONGEST_FLOAT)

@@ -3,7 +3,7 @@ reactions. Authors may ask for the same, as `parley convert` does.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import ClassVar
 
@@ -25,10 +25,11 @@ from engine.answers.number_parsing import (
     check_compared_number,
     check_number_bound,
 )
-from engine.answers.numbers import DECIMAL_POINT, LONGEST_FLOAT
+from engine.answers.numbers import LONGEST_FLOAT
 from engine.answers.proof_terms import DEAREST_CHARACTER, AskedConditions, TextWidth
 from engine.answers.text_answers import EXPECTED_OTHERWISE
 from engine.model.events import Answer
+from engine.model.local_formats import decimal_point
 from engine.model.segments import LONGEST_SMS
 from engine.model.text_normalization import fold_text
 
@@ -70,8 +71,8 @@ class AnythingReader(AnswerReader, frozen=True):
     def describe_answers(self) -> str:
         return "anything"
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(LONGEST_SMS, character=DEAREST_CHARACTER)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:
@@ -98,7 +99,7 @@ class NumericAnswer(AnswerSpec, frozen=True, tag="numeric"):
         return ValueDescription("number")
 
     def slot_words(self, language: str) -> SlotWords:
-        return SlotWords(decimal_point=DECIMAL_POINT.say(language))
+        return SlotWords(decimal_point=decimal_point(language))
 
     def check_bound(self, bound: float | str, step: str, report: ReportProblem) -> None:
         del step
@@ -127,8 +128,8 @@ class PhpNumberReader(AnswerReader, frozen=True):
     def describe_answers(self) -> str:
         return "number"
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(LONGEST_FLOAT)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:

@@ -36,9 +36,12 @@ NO_SUCH_OPTION = Refusal(
 
 
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`exclusive`: of several choices it is chosen alone, as "none of these" is."""
+
     id: str
     label: WrittenText
     aliases: list[str] = []
+    exclusive: bool = False
 
 
 def index_options(
@@ -72,7 +75,12 @@ def number_options(written: Sequence[str | Option]) -> list[OptionLine]:
 
 def name_options(written: Sequence[str | Option]) -> tuple[NamedValue, ...]:
     """The options as values that have a name."""
-    return tuple(NamedValue(each.id, each.label) for each in map(normalize_option, written))
+    return tuple(NamedValue(each.id, each.label, each.exclusive) for each in map(normalize_option, written))
+
+
+def exclusive_places(written: Sequence[str | Option]) -> list[int]:
+    """Where in the list the options are that exclude all others."""
+    return [place for place, each in enumerate(written) if normalize_option(each).exclusive]
 
 
 def label_options(written: Sequence[str | Option], language: str) -> tuple[str, ...]:

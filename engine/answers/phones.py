@@ -5,7 +5,7 @@ release of phonenumbers to the next, and a stored conversation has to come out t
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from engine.answers.answer_type import (
     InvalidAnswer,
     Refusal,
     ReportProblem,
+    SlotWords,
     Today,
     ValueDescription,
 )
@@ -104,8 +105,8 @@ class PhoneReader(AnswerReader, frozen=True):
     def describe_answers(self) -> str:
         return f"phone number ({self.country})" if self.country else "phone number"
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(_LONGEST_E164)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """The answer type `scale`: a whole number of a few, given by itself, as `8/10`, in a word, or by a label."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from engine.answers.answer_type import (
     OptionLine,
     Refusal,
     ReportProblem,
+    SlotWords,
     Today,
     ValueDescription,
     WrittenText,
@@ -148,8 +149,8 @@ class ScaleReader(AnswerReader, frozen=True):
         del compared
         return sorted(self.labels)
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(max(len(str(self.low)), len(str(self.high))))
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:

@@ -24,6 +24,7 @@ from engine.answers.options import (
     OPTION_COMMANDS,
     Option,
     check_option,
+    exclusive_places,
     find_option,
     index_options,
     label_options,
@@ -59,25 +60,37 @@ _TOO_MANY = Refusal(
     "it names too many of the options",
 )
 
+_COMBINED = Refusal(
+    "combined",
+    Translated(
+        en="That option goes with no other.",
+        fr="Cette option exclut les autres.",
+        no="Det alternativet kan ikke velges med andre.",
+    ),
+    "it names an option that excludes the others, and another one",
+)
+
 _EXPECTED_ONE = Translated(
     en="Please answer with one number from 1 to {count}.",
     fr="Veuillez répondre par un seul nombre de 1 à {count}.",
     no="Svar med ett tall fra 1 til {count}.",
 )
 _EXPECTED_SOME = Translated(
-    en="Please answer with {least} to {most} numbers from 1 to {count}, such as {example}.",
-    fr="Veuillez répondre par {least} à {most} nombres de 1 à {count}, comme {example}.",
-    no="Svar med {least} til {most} tall fra 1 til {count}, for eksempel {example}.",
+    en="Please answer with {least} to {most} numbers from 1 to {count}, such as {example}{alone}.",
+    fr="Veuillez répondre par {least} à {most} nombres de 1 à {count}, comme {example}{alone}.",
+    no="Svar med {least} til {most} tall fra 1 til {count}, for eksempel {example}{alone}.",
 )
 _EXPECTED_EXACTLY = Translated(
-    en="Please answer with {least} numbers from 1 to {count}, such as {example}.",
-    fr="Veuillez répondre par {least} nombres de 1 à {count}, comme {example}.",
-    no="Svar med {least} tall fra 1 til {count}, for eksempel {example}.",
+    en="Please answer with {least} numbers from 1 to {count}, such as {example}{alone}.",
+    fr="Veuillez répondre par {least} nombres de 1 à {count}, comme {example}{alone}.",
+    no="Svar med {least} tall fra 1 til {count}, for eksempel {example}{alone}.",
 )
+_OR_ALONE = Translated(en=", or {numbers} alone", fr=", ou {numbers} seul", no=", eller {numbers} alene")
+_OR = Translated(en=" or ", fr=" ou ", no=" eller ")
 
 
 class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
-    """Several of `options`: `min` to `max` of them, by default 1 to all."""
+    """Several of `options`: `min` to `max` of them, by default 1 to all; or one that is exclusive."""
 
     options: list[str | Option]
     min: int = 1
@@ -85,7 +98,10 @@ class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
 
     field_descriptions: ClassVar[Mapping[str, str]] = {
         "type": "Several of the options, which follow the question with their numbers.",
-        "options": "The options: labels, or {id: g, label: Green, aliases: [verde]}.",
+        "options": (
+            "The options: labels, or {id: g, label: Green, aliases: [verde]}. One that is `exclusive: true` "
+            "is chosen alone."
+        ),
         "min": "How many are chosen at least (1).",
         "max": "How many are chosen at most; without it all may be.",
     }
@@ -96,10 +112,15 @@ class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
 
     def compile_reader(self, report: ReportProblem) -> "ChoicesReader":
         ids, places = index_options(self.options, report)
-        most = self.max if self.max is not None else max(1, len(ids))
-        if not 1 <= self.min <= most or (ids and most > len(ids)):
-            report(f"field answer: nobody can choose from {self.min} to {most} of {len(ids)} options")
-        return ChoicesReader(ids, places, self.min, most)
+        exclusive = exclusive_places(self.options)
+        count = len(ids) - len(exclusive)
+        most = self.max if self.max is not None else max(1, count)
+        if exclusive and not count:
+            report("field answer.options: at least one that is not exclusive is expected")
+        elif not 1 <= self.min <= most or (ids and most > count):
+            among = "options that are not exclusive" if exclusive else "options"
+            report(f"field answer: nobody can choose from {self.min} to {most} of {count} {among}")
+        return ChoicesReader(ids, places, self.min, most, tuple(exclusive))
 
     def describe_values(self) -> ValueDescription:
         return ValueDescription("options", self.min, self.max, named=name_options(self.options))
@@ -116,32 +137,42 @@ class ChoicesAnswer(AnswerSpec, frozen=True, tag="choices"):
 
 
 class ChoicesReader(AnswerReader, frozen=True):
-    """`least` to `most` of several options; `ids` by place; `places` is what a person may write, folded -> place."""
+    """`least` to `most` of several options, or one of the `exclusive` places; `ids` by place; `places` is what a person may
+    write, folded -> place."""
 
     ids: tuple[str, ...]
     places: Mapping[str, int]
     least: int
     most: int
+    exclusive: tuple[int, ...] = ()
 
     takes_commands = OPTION_COMMANDS
 
     def read_reply(self, sms: str, today: Today) -> Answer | InvalidAnswer:
         del today
-        places = _find_options(self.places, fold_text(sms)) if len(sms) <= LONGEST_REPLY else None
-        if not places:
+        text = fold_text(sms) if len(sms) <= LONGEST_REPLY else ""
+        chosen = _find_options(self.places, text, self._combinable_places())
+        if not chosen:
             return InvalidAnswer(NO_SUCH_OPTION.reason)
-        if len(places) < self.least:
+        if not chosen.isdisjoint(self.exclusive):
+            if len(chosen) > 1:
+                return InvalidAnswer(_COMBINED.reason)
+        elif len(chosen) < self.least:
             return InvalidAnswer(_TOO_FEW.reason)
-        if len(places) > self.most:
+        elif len(chosen) > self.most:
             return InvalidAnswer(_TOO_MANY.reason)
-        indexes = tuple(sorted(places))
+        indexes = tuple(sorted(chosen))
         return Answer(sms, tuple(self.ids[place] for place in indexes), indexes=indexes)
+
+    def _combinable_places(self) -> list[int]:
+        return [place for place in range(len(self.ids)) if place not in self.exclusive]
 
     def list_refusals(self) -> tuple[Refusal, ...]:
         return (
             NO_SUCH_OPTION,
             *((_TOO_FEW,) if self.least > 1 else ()),
-            *((_TOO_MANY,) if self.most < len(self.ids) else ()),
+            *((_TOO_MANY,) if self.most < len(self._combinable_places()) else ()),
+            *((_COMBINED,) if self.exclusive else ()),
         )
 
     def expected_answer(self, language: str) -> str:
@@ -152,35 +183,40 @@ class ChoicesReader(AnswerReader, frozen=True):
             if self.most == 1
             else _EXPECTED_EXACTLY
         )
+        shown = self._combinable_places()[: max(self.least, min(self.most, 2))]
+        alone = _OR.say(language).join(map(_option_number, self.exclusive))
         return expected.say(language).format(
             least=self.least,
             most=self.most,
             count=len(self.ids),
-            example=" ".join(str(n) for n in range(1, max(self.least, min(self.most, 2)) + 1)),
+            example=" ".join(map(_option_number, shown)),
+            alone=_OR_ALONE.say(language).format(numbers=alone) if alone else "",
         )
 
     def describe_answers(self) -> str:
-        if self.least == self.most:
-            return f"{self.least} of {len(self.ids)}"
-        return f"{self.least} to {self.most} of {len(self.ids)}"
+        count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+        alone = " or ".join(map(_option_number, self.exclusive))
+        return f"{count} of {len(self.ids)}" + (f", or {alone} alone" if alone else "")
 
     def named_answers(self, compared: Collection[str]) -> list[str]:
         del compared
         return named_options(self.places)
 
-    def put_in_text(self, labels: Sequence[str]) -> tuple[str, ...]:
-        names = labels or self.ids
-        longest = sorted(names, key=len)[-self.most :]
+    def put_in_text(self, words: SlotWords) -> tuple[str, ...]:
+        names = words.labels or self.ids
+        longest = sorted((names[place] for place in self._combinable_places()), key=len)[-self.most :]
         return (dominating_text([", ".join(longest), *names]),)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:
-        """The numbers of the options chosen, the most first; what conditions name is there or not, in every combination."""
+        """The numbers of the options chosen, the most first; what conditions name is there or not, in every combination. Then
+        each that is chosen alone."""
         del today
         named = _options_asked(asked)
-        varied = [place for place, each in enumerate(self.ids) if each in named][:_MAX_VARIED_OPTIONS]
+        places = self._combinable_places()
+        varied = [place for place in places if self.ids[place] in named][:_MAX_VARIED_OPTIONS]
         by_length = sorted(self.places.items(), key=lambda item: len(item[0]))
         length = {place: len(name) for name, place in by_length}
-        others = [place for place in range(len(self.ids)) if place not in varied]
+        others = [place for place in places if place not in varied]
         others.sort(key=lambda place: length[place], reverse=True)
         for size in range(len(varied), -1, -1):
             for chosen in combinations(varied, size):
@@ -188,13 +224,21 @@ class ChoicesReader(AnswerReader, frozen=True):
                     min(len(others), max(0, self.most - size)),
                     min(len(others), max(0, self.least - size)),
                 }:
-                    yield " ".join(str(place + 1) for place in sorted((*chosen, *others[:more])))
+                    yield " ".join(map(_option_number, sorted((*chosen, *others[:more]))))
+        yield from map(_option_number, self.exclusive)
 
     def reaches_every_region(self, asked: AskedConditions) -> bool:
         return len(_options_asked(asked)) <= _MAX_VARIED_OPTIONS and not asked.patterns
 
     def invalid_replies(self) -> Iterable[str]:
-        return ("?", " ".join(str(number + 1) for number in range(len(self.ids))), "1", "0")
+        together = [*map(_option_number, self._combinable_places())]
+        combined = (f"{_option_number(place)} {together[0]}" for place in self.exclusive if together)
+        return ("?", " ".join(together), *together[:1], "0", *combined)
+
+
+def _option_number(place: int) -> str:
+    """What people see before the option."""
+    return str(place + 1)
 
 
 def _options_asked(asked: AskedConditions) -> set[str]:
@@ -202,14 +246,15 @@ def _options_asked(asked: AskedConditions) -> set[str]:
     return {*asked.options, *map(str, asked.equals)}
 
 
-def _find_options(places: Mapping[str, int], text: str) -> set[int] | None:
-    """The options that `text`, folded, names; None if there is anything else in it."""
+def _find_options(places: Mapping[str, int], text: str, together: Sequence[int]) -> set[int] | None:
+    """The options that `text`, folded, names; None if there is anything else in it. All of them are those that go
+    `together`."""
     one = find_option(places, text)
     if one is not None:
         return {one}
     text = without_courtesy(text)
     if trim_punctuation(text) in _ALL_WORDS:
-        return set(places.values())
+        return set(together)
     if has_emoticon(text) and not (_LISTED.match(text) or any(map(has_emoticon, places))):
         return None
     names = _names_by_first_character(places)

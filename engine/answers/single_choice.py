@@ -1,6 +1,6 @@
 """The answer type `choice`: one of several options, by its number, label or alias."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from engine.answers.options import (
     OPTION_COMMANDS,
     Option,
     check_option,
+    exclusive_places,
     find_option,
     index_options,
     label_options,
@@ -51,6 +52,10 @@ class ChoiceAnswer(AnswerSpec, frozen=True, tag="choice"):
     schema_limits: ClassVar[Mapping[str, Mapping[str, Any]]] = {"options": {"minItems": 1}}
 
     def compile_reader(self, report: ReportProblem) -> "ChoiceReader":
+        for place in exclusive_places(self.options):
+            report(
+                f"field answer.options[{place}].exclusive: it is for `choices`; of a `choice` one is chosen"
+            )
         return ChoiceReader(*index_options(self.options, report))
 
     def describe_values(self) -> ValueDescription:
@@ -96,8 +101,8 @@ class ChoiceReader(AnswerReader, frozen=True):
         del compared
         return named_options(self.places)
 
-    def put_in_text(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return tuple(labels or self.ids)
+    def put_in_text(self, words: SlotWords) -> tuple[str, ...]:
+        return tuple(words.labels or self.ids)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:
         del asked, today

@@ -1,6 +1,6 @@
 """The answer type `text`: anything but a reaction, of so many characters, and like a pattern if the author gives one."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from engine.answers.answer_type import (
     InvalidReason,
     Refusal,
     ReportProblem,
+    SlotWords,
     Today,
     ValueDescription,
 )
@@ -142,8 +143,8 @@ class TextReader(AnswerReader, frozen=True):
     def named_answers(self, compared: Collection[str]) -> list[str]:
         return sorted(compared)
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(min(self.max, _LONGEST_TRIED), self.min, DEAREST_CHARACTER, self.pattern)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:

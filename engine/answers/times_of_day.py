@@ -7,7 +7,7 @@ them. A day begins at 00:00, and no range goes beyond its end.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from engine.answers.answer_type import (
     InvalidAnswer,
     Refusal,
     ReportProblem,
+    SlotWords,
     Today,
     ValueDescription,
 )
@@ -241,8 +242,8 @@ class TimeReader(AnswerReader, frozen=True):
     def describe_answers(self) -> str:
         return range_phrase("time", self.min, self.max, f"from {self.min} to {self.max}")
 
-    def put_in_text(self, labels: Sequence[str]) -> TextWidth:
-        del labels
+    def put_in_text(self, words: SlotWords) -> TextWidth:
+        del words
         return TextWidth(len("HH:MM"))
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterator[str]:

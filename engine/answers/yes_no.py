@@ -5,7 +5,7 @@ with a full stop or an exclamation mark at most: consent may hang on a yes, and 
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import ClassVar, Literal
 
@@ -169,8 +169,8 @@ class YesNoReader(AnswerReader, frozen=True):
         del compared
         return sorted(self.yes | self.no | YES_WORDS | NO_WORDS)
 
-    def put_in_text(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return tuple(labels)
+    def put_in_text(self, words: SlotWords) -> tuple[str, ...]:
+        return tuple(words.labels)
 
     def candidate_replies(self, asked: AskedConditions, today: date) -> Iterable[str]:
         del asked, today

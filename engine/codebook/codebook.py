@@ -41,7 +41,8 @@ class CodebookColumn(msgspec.Struct, frozen=True):
 
 class CodebookOption(msgspec.Struct, frozen=True):
     """A value that has a name. `id` is what results hold; `place` is where people saw it, from 1 (of a number of a scale, the
-    number); `name` heads its own column of 0 and 1, if several may be chosen. `versions` are those that have it."""
+    number); `name` heads its own column of 0 and 1, if several may be chosen. `versions` are those that have it. `exclusive`: it is
+    chosen alone."""
 
     id: str
     place: int
@@ -49,6 +50,7 @@ class CodebookOption(msgspec.Struct, frozen=True):
     name: str
     column: str
     versions: Sequence[str]
+    exclusive: bool = False
 
 
 class CodebookQuestion(msgspec.Struct, frozen=True):
@@ -221,12 +223,12 @@ class _CodebookBuilder:
         self, question: str, described: Mapping[str, ValueDescription]
     ) -> list[CodebookOption]:
         """The named values of all versions, the newest's first."""
-        found: dict[str, tuple[int, WrittenText]] = {}
+        found: dict[str, tuple[int, WrittenText, bool]] = {}
         versions: dict[str, list[str]] = {}
         for version, values in reversed([*described.items()]):
             for place, named in enumerate(values.named, 1):
                 shown = int(named.value) if values.kind == "whole_number" else place
-                found.setdefault(named.value, (shown, named.label))
+                found.setdefault(named.value, (shown, named.label, named.exclusive))
                 versions.setdefault(named.value, []).insert(0, version)
         return [
             CodebookOption(
@@ -235,8 +237,9 @@ class _CodebookBuilder:
                 text_by_language(label, self._languages),
                 *self._names.allot(f"{question}/{value}", "option"),
                 versions[value],
+                exclusive,
             )
-            for value, (place, label) in found.items()
+            for value, (place, label, exclusive) in found.items()
         ]
 
     def _list_variables(self, further: Iterable[str]) -> list[CodebookVariable]:

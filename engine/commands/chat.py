@@ -54,6 +54,7 @@ from engine.simulator.simulator import (
     play_entries,
     playable_surveys,
 )
+from engine.surveys.documents import not_utf8_error
 from engine.surveys.survey_registry import SurveyRegistry
 
 _COMMANDS = {
@@ -111,7 +112,7 @@ def chat(
       parley chat conversation.yaml --contact Rey --number +15005550006
       parley chat clinic.yaml --script tests/goldens/clinic-fever.txt
     """
-    console = open_console(soft_wrap=True)
+    console = open_console(wrap_words=True)
     surveys, offered = _read_surveys(files)
     invited = _parse_invitation(language, variables, content)
     first: list[TranscriptAction] = [ChannelDetails(number, contact)] if number or contact else []
@@ -197,7 +198,10 @@ def _play_script(
     try:
         transcript = parse_transcript(script.read_text(encoding="utf-8"))
         phone = phone_for(transcript, surveys, offered)
-    except (OSError, UnicodeDecodeError, TranscriptError) as e:
+    except UnicodeDecodeError as e:
+        wrong = not_utf8_error(e)
+        exit_unusable(f"{script}: line {wrong.line}, {wrong}: {wrong.mend}")
+    except (OSError, TranscriptError) as e:
         exit_unusable(f"{script}: {e.strerror if isinstance(e, OSError) else e}")
     if all(isinstance(entry, Remark) for entry in transcript.entries):
         exit_unusable(f"{script}: nothing happens in it: expected lines such as > START")

@@ -6,11 +6,13 @@ from decimal import Decimal
 from rich.console import Console
 from rich.text import Text
 
+from engine.commands.sms_lines import MARK_WIDTH, SENT_STYLE, print_received
+from engine.commands.terminal import print_wrapped
 from engine.model.durations import compact_duration
 from engine.model.events import Answer, ArchiveRecord, SessionEnded, SmsDecided, SmsReceived
 from engine.model.lane import Session
 from engine.model.plurals import pluralize
-from engine.model.segments import SegmentCount, count_segments
+from engine.model.segments import count_segments
 from engine.proofs.transcripts import (
     ChannelDetails,
     DecisionNote,
@@ -26,8 +28,6 @@ from engine.simulator.simulator import SimulatedPhone, decision_notes
 from engine.surveys.program import QuestionStep, Survey
 from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
 
-_SINGLE_SEGMENT_UNITS = {"GSM-7": 160, "UCS-2": 70}
-_JOINED_SEGMENT_UNITS = {"GSM-7": 153, "UCS-2": 67}
 _MOST_DEADLINES = 8
 
 
@@ -45,12 +45,12 @@ class ChatScreen:
         self._phone, self._shown_count = phone, len(phone.records)
 
     def print_dim(self, text: str) -> None:
-        self.console.print(Text(text, "dim"))
+        print_wrapped(self.console, Text(text, "dim"), len(text) - len(text.lstrip()))
 
     def print_entry(self, entry: TranscriptEntry) -> None:
         """Something that a script does."""
-        style = "dim" if isinstance(entry, Remark) else "bold cyan"
-        self.console.print(Text(format_entry(entry), style))
+        style = "dim" if isinstance(entry, Remark) else SENT_STYLE
+        print_wrapped(self.console, Text(format_entry(entry), style), MARK_WIDTH)
 
     def print_outcome(self, done: TranscriptEntry) -> None:
         """Print the SMS and decisions that followed, their cost, how long they took if time went by, and what is waited for."""
@@ -69,7 +69,7 @@ class ChatScreen:
     def _print_record(self, record: ArchiveRecord, offset: str) -> bool:
         """Show it; False if there is nothing to show."""
         if isinstance(record, SmsDecided):
-            self._print_sms(record.text, offset)
+            print_received(self.console, record.text, offset)
         for noted in (found := decision_notes([record])):
             self._print_note(noted, offset)
         if isinstance(record, SessionEnded):
@@ -80,14 +80,9 @@ class ChatScreen:
             )
         return isinstance(record, SmsDecided) or bool(found)
 
-    def _print_sms(self, text: str, offset: str) -> None:
-        line = Text().append(offset, "dim")
-        line.append(format_entry(SmsOut(text)), "green")
-        line.append(f"  [{describe_cost(count_segments(text))}]", "dim")
-        self.console.print(line)
-
     def _print_note(self, noted: DecisionNote, offset: str) -> None:
-        self.console.print(Text().append(offset, "dim").append(format_entry(noted), "yellow"))
+        line = Text().append(offset, "dim").append(format_entry(noted), "yellow")
+        print_wrapped(self.console, line, len(offset) + MARK_WIDTH)
 
     def _print_status(self, *, in_silence: bool) -> None:
         step = _open_question(self._phone)
@@ -101,16 +96,6 @@ class ChatScreen:
         heard = sum(isinstance(record, SmsReceived) for record in records)
         money = f", {sum(said) * self._price}" if self._price is not None else ""
         return f"{heard} SMS in, {len(said)} out, {pluralize(sum(said), 'segment')}{money}"
-
-
-def describe_cost(segments: SegmentCount) -> str:
-    """`1 segment GSM-7, 34/160`: what a text takes, of what that many segments hold."""
-    holds = (
-        _SINGLE_SEGMENT_UNITS[segments.encoding]
-        if segments.segments == 1
-        else _JOINED_SEGMENT_UNITS[segments.encoding] * segments.segments
-    )
-    return f"{pluralize(segments.segments, 'segment')} {segments.encoding}, {segments.units}/{holds}"
 
 
 def describe_keywords(survey: Survey) -> str:

@@ -1,9 +1,7 @@
 """`parley lint`: what is proved about surveys before they run."""
 
 import sys
-from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from itertools import groupby
 from pathlib import Path
 
 import click
@@ -11,41 +9,20 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from engine import proofs
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.money import PriceType
 from engine.commands.terminal import open_console
 from engine.model.plurals import pluralize
-from engine.proofs import PathStop, SessionBounds, UpperBound
-from engine.proofs.keep_limit import keep_findings
+from engine.proofs import SessionBounds
 from engine.proofs.keyword_clashes import keyword_clashes
+from engine.proofs.lint_report import LintReport, at_most, describe_ending, describe_path, lint_source
 from engine.surveys.documents import FILE_LIMITS
-from engine.surveys.findings import (
-    MOST_FINDINGS,
-    InvalidSurveyError,
-    SurveyFinding,
-    refuse_on_any_error,
-)
+from engine.surveys.findings import MOST_FINDINGS, SurveyFinding
 from engine.surveys.program import Survey
-from engine.surveys.survey_reader import read_survey
 
 _KEEP_DAYS = 365
 """The default of PARLEY_KEEP_DAYS."""
-
-
-class LintReport(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What is told about one file. `bounds` is None for a survey that does not compile, or does not end."""
-
-    file: str
-    survey: str
-    version: str
-    findings: list[SurveyFinding]
-    bounds: SessionBounds | None
-
-    @property
-    def error_count(self) -> int:
-        return sum(finding.level == "error" for finding in self.findings)
 
 
 @click.command()
@@ -114,16 +91,8 @@ def lint(
 
 
 def _lint_file(file: Path, keep_days: int) -> tuple[LintReport, Survey | None]:
-    try:
-        with file.open("rb") as opened:
-            survey, written = read_survey(file.name, opened.read(FILE_LIMITS.size + 1))
-        with refuse_on_any_error():
-            proof = proofs.SurveyProof(survey)
-            found = [*proof.findings(), *written, *keep_findings(survey, keep_days)]
-            found.sort(key=lambda finding: finding.level)
-            return LintReport(str(file), survey.name, survey.version, found, proof.bounds()), survey
-    except InvalidSurveyError as e:
-        return LintReport(str(file), "", "", e.findings, None), None
+    with file.open("rb") as opened:
+        return lint_source(file.name, opened.read(FILE_LIMITS.size + 1), keep_days, str(file))
 
 
 # -- for people
@@ -162,33 +131,12 @@ def _print_finding(console: Console, finding: SurveyFinding, file: str = "") -> 
 
 
 def _print_bounds(console: Console, bounds: SessionBounds, price: Decimal | None) -> None:
-    console.print(
-        f"  It ends: {_at_most(bounds.sms_out)} SMS out, {_at_most(bounds.sms_in)} in, whatever the person "
-        "does."
-    )
+    console.print(f"  {describe_ending(bounds)}")
     for language, bound in bounds.segments.items():
         cost = f", {price * bound.most} at {price} each" if price is not None else ""
-        console.print(f"  {language}: {_at_most(bound, 'segment')}{cost}")
+        console.print(f"  {language}: {at_most(bound, 'segment')}{cost}")
         if bound.path:
-            console.print(Text.assemble("      by ", (" -> ".join(_format_stops(bound.path)), "cyan")))
-
-
-def _format_stops(path: Iterable[PathStop]) -> Iterator[str]:
-    """The stops of a path, those that are the same one after the other together."""
-    for stop, same in groupby(map(_format_stop, path)):
-        often = len(list(same))
-        yield f"{stop} ({often} times)" if often > 2 else " -> ".join([stop] * often)
-
-
-def _format_stop(stop: PathStop) -> str:
-    said = f" x{stop.said}" if stop.said > 1 else ""
-    reminded = f" +{pluralize(stop.reminded, 'reminder')}" if stop.reminded else ""
-    return f"{stop.step}{said}{reminded}"
-
-
-def _at_most(bound: UpperBound, noun: str = "") -> str:
-    most = pluralize(bound.most, noun) if noun else str(bound.most)
-    return f"at most {most}" if bound.attained else f"no more than {most} (perhaps less)"
+            console.print(Text.assemble("      by ", (describe_path(bound.path), "cyan")))
 
 
 def _print_dearest(reports: list[LintReport], language: str) -> None:

@@ -4,15 +4,18 @@ What people wrote is printed as it is: brackets are no markup, `:name:` is no em
 its own. Colours are those that a command asks for, by Text and styles.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import IO, Any, TextIO, cast
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPED_WIDTH = 200
 """Columns of what no terminal shows: what `grep` finds in one line should not depend on who runs it."""
@@ -24,18 +27,53 @@ PROMPT = "> "
 """Before what a person types as an SMS."""
 
 
-def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+def open_console(*, stderr: bool = False, soft_wrap: bool = False, wrap_words: bool = False) -> Console:
     """A console on standard output, or on standard error. `soft_wrap`: sentences are left for the terminal to break,
-    and stay whole in a pipe; tables need a console without."""
+    and stay whole in a pipe; tables need a console without. `wrap_words`: the same in a pipe; on a terminal, lines are broken
+    between words. What goes into a pipe has no blanks at the ends of lines, which tables are padded with."""
     stream = sys.stderr if stderr else sys.stdout
+    is_terminal = stream.isatty()
     return Console(
+        file=None if is_terminal else cast(IO[str], _TrimmedStream(stream)),
         stderr=stderr,
-        soft_wrap=soft_wrap,
-        width=None if stream.isatty() else PIPED_WIDTH,
+        soft_wrap=soft_wrap or (wrap_words and not is_terminal),
+        width=None if is_terminal else PIPED_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
     )
+
+
+class _TrimmedStream:
+    """A stream to which lines are written without the blanks at their ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_BLANKS_AT_END.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_BLANKS_AT_END = re.compile(r"[ \t]+(?=\n)")
+
+
+def print_wrapped(console: Console, line: Text, indent: int) -> None:
+    """Print a line; where it has to be broken, what follows stands `indent` columns further right."""
+    if console.soft_wrap:
+        console.print(line)
+        return
+    for paragraph in line.split("\n", allow_blank=True):
+        lines = paragraph.wrap(console, max(_NARROWEST, console.width - indent))
+        for place, part in enumerate(lines):
+            part.rstrip()
+            console.print(Text(" " * indent * (place > 0)).append_text(part))
+
+
+_NARROWEST = 20
+"""Columns that a line is broken to, however narrow the terminal is."""
 
 
 def require_confirmation(question: str, *, stderr: bool = False) -> None:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import msgspec
 
-from engine.model.durations import survey_duration
 from engine.model.plurals import pluralize
 from engine.surveys.program import (
     END_INDEX,
@@ -24,7 +23,7 @@ from engine.surveys.program import (
     SurveyStep,
 )
 from engine.surveys.step_graph import reachable_steps
-from engine.surveys.wording import describe_condition, show_pattern, show_template
+from engine.surveys.wording import describe_condition, show_delay, show_pattern, show_template
 
 ENTRY_ID = "(start)"
 END_ID = "end"
@@ -136,7 +135,7 @@ def _entry_node(start: StartKeywords) -> DrawingNode:
 def _reminder_notes(remind: ReminderRule | None) -> Iterable[str]:
     if remind is not None:
         often = f", {remind.times} times" if remind.times > 1 else ""
-        yield f"reminder after {survey_duration(remind.after_ms)}{often}"
+        yield f"reminder after {show_delay(remind)}{often}"
 
 
 def _plain_lines(text: str) -> tuple[str, ...]:

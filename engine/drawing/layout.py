@@ -2,12 +2,17 @@
 
 It is given sizes only, no text: so it needs no fonts, and has none to warn about. Lengths are points, y grows
 downwards.
+
+While Graphviz works, nothing else of the process does, for seconds if there are hundreds of steps. Whoever cannot wait runs this
+very file as a program, which is told a LayoutRequest and answers a Layout, in MessagePack.
 """
 
+import sys
 from collections.abc import Sequence
 
 import msgspec
-import pygraphviz
+
+from engine.model.extras import import_extra
 
 _POINTS_PER_INCH = 72
 
@@ -46,8 +51,16 @@ class Layout(msgspec.Struct, frozen=True):
     ways: tuple[ArrowPath, ...]
 
 
+class LayoutRequest(msgspec.Struct, frozen=True):
+    """What `lay_out` takes."""
+
+    nodes: dict[str, Size]
+    arrows: list[LayoutArrow]
+
+
 def lay_out(nodes: dict[str, Size], arrows: Sequence[LayoutArrow]) -> Layout:
-    """`nodes` are sizes by key; keys are letters and digits."""
+    """`nodes` are sizes by key; keys are letters and digits. Raises MissingExtraError."""
+    pygraphviz = import_extra("pygraphviz", "graph", "a picture")
     graph = pygraphviz.AGraph(string=_sizes_as_dot(nodes, arrows))
     try:
         graph.layout(prog="dot")
@@ -100,3 +113,8 @@ def _arrow_path(attributes: dict[str, str], arrow: LayoutArrow, page: Size) -> A
 def _parse_point(written: str, page: Size) -> Point:
     x, y = map(float, written.split(","))
     return Point(x, page.height - y)
+
+
+if __name__ == "__main__":
+    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=LayoutRequest)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(lay_out(request.nodes, request.arrows)))

@@ -4,13 +4,13 @@ Nothing is told by colour alone: a question has square corners and its answer ty
 ones; what is never reached is dashed, grey and says so; what is marked is thick.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
 from engine.drawing import Drawing, DrawingEdge, DrawingNode
-from engine.drawing.layout import ArrowPath, LayoutArrow, Point, Size, lay_out
+from engine.drawing.layout import ArrowPath, Layout, LayoutArrow, Point, Size, lay_out
 from engine.drawing.lettering import (
     BOLD_FACTOR,
     NODE_LINE_WIDTH,
@@ -32,6 +32,17 @@ _INK = "#1b1b1b"
 _PALE = "#666666"
 _BLUE = "#e6f0fa"
 _MARKED_INK = "#b34700"
+
+
+LayOut = Callable[[dict[str, Size], Sequence[LayoutArrow]], Layout]
+"""Says where everything goes, as `lay_out` does."""
+
+
+class StepMark(msgspec.Struct, frozen=True):
+    """What a picture within a page says more of a step: where a click on it leads, and classes that the page's style knows."""
+
+    address: str = ""
+    classes: str = ""
 
 
 class _TextLine(msgspec.Struct, frozen=True):
@@ -63,8 +74,8 @@ class _NodeBox(msgspec.Struct, frozen=True):
         return Size(wide, _total_height(lines) + pads * _PAD * 0.7)
 
 
-def to_svg(drawing: Drawing) -> bytes:
-    """An SVG document, in UTF-8. The same drawing gives the same bytes."""
+def to_svg(drawing: Drawing, lay_out: LayOut = lay_out, marks: Mapping[str, StepMark] | None = None) -> bytes:
+    """An SVG document, in UTF-8. The same drawing gives the same bytes. With `marks` of steps, by id, it is part of a page."""
     boxes = [_box(node) for node in drawing.nodes]
     labels = [_label_lines(edge) for edge in drawing.edges]
     arrows = [
@@ -76,7 +87,7 @@ def to_svg(drawing: Drawing) -> bytes:
     header, top = _header_lines(drawing)
     body = [
         *(_edge_elements(edge, steps, way) for edge, way in zip(drawing.edges, layout.ways, strict=True)),
-        *(_node_elements(box, layout.nodes[box.node.key]) for box in boxes),
+        *(_marked_node_elements(box, layout.nodes[box.node.key], marks) for box in boxes),
         *(
             _label_elements(edge, lines, way)
             for edge, lines, way in zip(drawing.edges, labels, layout.ways, strict=True)
@@ -86,8 +97,9 @@ def to_svg(drawing: Drawing) -> bytes:
     tall = layout.size.height + top + 2 * _MARGIN
     family = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
     sides = f'width="{wide:.0f}" height="{tall:.0f}" viewBox="0 0 {wide:.0f} {tall:.0f}"'
+    role = "img" if marks is None else "group"  # what is in a picture cannot be clicked
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {sides} role="img" font-family="{family}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {sides} role="{role}" font-family="{family}">',
         f"<title>{escape(drawing.title)}</title>",
         '<rect width="100%" height="100%" fill="white"/>',
         *_text_elements(header, Point(_MARGIN, _MARGIN), _INK, "start"),
@@ -131,6 +143,23 @@ def _count_lines(node: DrawingNode) -> tuple[_TextLine, ...]:
         for count in node.counts
         for each in wrap_lines(count, NODE_LINE_WIDTH, 2)
     )
+
+
+def _marked_node_elements(
+    box: _NodeBox, centre: Point, marks: Mapping[str, StepMark] | None
+) -> Iterable[str]:
+    node = box.node
+    mark = (marks or {}).get(node.step)
+    if mark is None or node.kind in ("entry", "end"):
+        yield from _node_elements(box, centre)
+        return
+    if mark.address:
+        yield f"<a href={quoteattr(mark.address)} aria-label={quoteattr(node.step)}>"
+    yield f"<g class={quoteattr(f'step {mark.classes}'.strip())} data-step={quoteattr(node.step)}>"
+    yield from _node_elements(box, centre)
+    yield "</g>"
+    if mark.address:
+        yield "</a>"
 
 
 def _node_elements(box: _NodeBox, centre: Point) -> Iterable[str]:

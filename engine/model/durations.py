@@ -1,7 +1,8 @@
 """How long? Lengths of time in ms: as survey files and transcripts write them, and in words.
 
-Three forms, each for one reader. `compact_duration` is exact, and read back by `parse_duration`. `survey_duration` is the
-one number and unit that a survey file has. `format_duration` is for an operator's glance, and rounds.
+Four forms, each for one reader. `compact_duration` is exact, and read back by `parse_duration`. `survey_duration` is the
+one number and unit that a survey file has. `format_duration` is for an operator's glance, and rounds; `format_wait` does
+for waits, of which milliseconds matter.
 """
 
 import re
@@ -56,3 +57,8 @@ def format_duration(ms: float) -> str:
                 parts += [f"{rest // next_length} {next_unit}"] if rest >= next_length else []
             break
     return " ".join(parts)
+
+
+def format_wait(ms: float) -> str:
+    """Say `13 ms`, `0.4 s`, `2 min`: what is known to a tenth is told no more exactly."""
+    return f"{ms:.0f} ms" if ms < 100 else format_duration(ms)

@@ -5,16 +5,21 @@ fields, never by its text.
 
 ParleyError
     InvalidFilterError                 config.archive.result_filters
+        SeveralClocksError             workers.results.written_filters
     ServerAwayError                    config.connections.cluster_routing
     RedisUrlError                      config.connections.redis_url
     NotReplicatedError                 config.connections.replication
     NoPrimaryError                     config.connections.sentinel_connections
     NotPrimaryError                    config.connections.server_connections
+    InvitationApiError                 config.invitations.invitation_client
+    PeopleFileError                    config.invitations.people_table
+    UnknownCountryError                config.invitations.people_table
     ConfigError                        config.settings.config_errors
     _ContactsFileError                 config.settings.contacts
     CsvFileError                       config.settings.csv_files
     MissingRightError                  config.store.missing_rights
     InvalidSecretError                 engine.hooks.signature
+    MissingExtraError                  engine.model.extras
     UnreadableLaneError                engine.model.lane
     BadPatternError                    engine.model.patterns
     TranscriptError                    engine.proofs.transcripts
@@ -35,8 +40,6 @@ ParleyError
         ArchiveUnavailableError        ingest.api.archive_reader
     InvalidParameterError              ingest.api.query_parameters
     UntextableNumberError              ingest.api.textable_numbers
-    InvitationApiError                 ingest.commands.invite
-    PeopleFileError                    ingest.commands.people
     SimulatedPhoneError                ingest.commands.phone
     _RefusedRequestError               ingest.connections
     RedisUnavailableError              ingest.intake.mailboxes
@@ -46,11 +49,23 @@ ParleyError
     SpoolError                         ingest.intake.spool
     RedisOlderThanArchiveError         workers.archiving.lost_tail
     InvalidNumberError                 workers.commands.cli_numbers
-    ArchiveNotErasedError              workers.commands.erase
-    LaneBusyError                      workers.commands.erase
     InvalidEntryError                  workers.commands.optout
+    ApiUnavailableError                workers.console.api_client
+    ArchiveAwayError                   workers.console.console_archive
+    InvalidOrderError                  workers.console.inviting.upload_order
+    JobFailedError                     workers.console.jobs.job_runner
+    SearchEndedError                   workers.console.log_name_search
+    ExportAbandonedError               workers.console.results.result_stream
+    OidcRefusedError                   workers.console.sign_in.oidc_errors
+        UnknownKeyError                workers.console.sign_in.id_token
+    OidcUnavailableError               workers.console.sign_in.oidc_errors
+    NotSignedInError                   workers.console.sign_in.request_guard
+    BadConversationError               workers.console.surveys.engine_phone
+    LayoutFailedError                  workers.console.surveys.graph_layout
+    NoLivePhoneError                   workers.console.surveys.live_phone
+    ArchiveNotErasedError              workers.erasure.sender_eraser
+    LaneBusyError                      workers.erasure.sender_eraser
     FileExistsAlreadyError             workers.exporting.output_file
-    ParquetMissingError                workers.exporting.parquet_writer
     TooManyColumnsError                workers.exporting.xlsx_writer
     ArchiveBusyError                   workers.hooks.archive_questions
     _ForbiddenAddressError             workers.hooks.endpoint_client
@@ -61,9 +76,10 @@ ParleyError
     StillRunningError                  workers.resharding.resharding
     UnsplittableError                  workers.resharding.shard_split
     EmbeddedServerError                workers.runtime.embedded_redis
-    NothingSentError                   workers.sending.deadline_transport
+    ServerProgramError                 workers.runtime.server_program
     TooLateToSendError                 workers.sending.deadline_transport
-    _DroppedConnectionError            workers.sending.deadline_transport
+    NothingSentError                   workers.sending.provider_route
+    NotConfirmedError                  workers.store.replication_check
 
 What Redis, the operating system and msgspec raise goes through as it is, where nobody can say more of it.
 """

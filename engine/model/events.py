@@ -123,6 +123,11 @@ def cancel_event_id(session: str) -> str:
     return blake2b(session.encode(), digest_size=8, person=b"cancel").hexdigest()
 
 
+def derive_session_id(channel: str, reference: str) -> str:
+    """Return the id of the session that is asked for under a reference."""
+    return blake2b(f"{channel}\0{reference}".encode(), digest_size=8, person=b"invitation").hexdigest()
+
+
 class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation"):
     """We ask this person, who need not have written before, to take `survey`.
 
@@ -131,6 +136,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     `originator` is the channel's sub-number that the session has for its own; empty: the channel's number, or a free
     sub-number if the person has a session there. `campaign` is the inviter's name of what it belongs to. `asked_at` (ms)
     is when it was accepted, by the clock of `web`, `not_before` (ms) the time that was asked for; 0: as soon as may be.
+    `starts_after` (ms) is what the inviter was told of its turn; 0: nothing.
     """
 
     id: str
@@ -145,6 +151,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, tag="invitation")
     campaign: str = ""
     asked_at: int = 0
     not_before: int = 0
+    starts_after: int = 0
 
 
 InboundEvent = InboundSms | SmsPart | ProviderStop | DeliveryReceipt | Invitation | CancelSession

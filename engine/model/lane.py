@@ -49,6 +49,7 @@ class ChannelLine(msgspec.Struct, array_like=True):
     fixed_texts_sent: dict[str, int] = {}  # fixed text -> when it was last sent
     language: str = ""  # the last session's; fixed texts are told in it
     receipts: dict[int, int] = {}  # see engine.turns.receipts
+    cooling: dict[str, int] = {}  # survey -> when it was completed, of those before the last that cool down
 
 
 class PartialSms(msgspec.Struct, array_like=True):

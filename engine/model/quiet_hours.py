@@ -1,5 +1,6 @@
 """Computes when an invitation or a reminder may be sent: not in the channel's quiet hours, where the person is.
-Replies are never held back. The number's time zones come from libphonenumber; with several, all must be awake; a
+Replies are never held back. And when is it a time of the day there? The number's time zones come from libphonenumber;
+with several, all must be awake, and it is the time of the westernmost, so that it is no earlier in any of them; a
 number without any (short code, satellite phone) has the channel's."""
 
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ import phonenumbers.timezone
 _CACHED_NUMBERS = 4_096
 _MOST_ROUNDS = 8
 """More than the edges of all quiet hours of one country's zones in a day."""
+
+_DAYS_LOOKED_AT = 3
+"""For a time of the day: today's may be past, and clocks that are put ahead leave one out."""
 
 
 class QuietHours(msgspec.Struct, frozen=True):
@@ -52,6 +56,22 @@ class QuietHours(msgspec.Struct, frozen=True):
         end = datetime(day.year, day.month, day.day, self.ends // 60, self.ends % 60, tzinfo=zone)
         again = end.replace(fold=1)  # clocks that are put back show it twice
         return max(moment, end.astimezone(UTC), again.astimezone(UTC))
+
+
+def next_time_of_day(number: str, minute: int, at: int, home: ZoneInfo) -> int:
+    """The first moment (ms) from `at` on at which it is that minute of the day where `number` is."""
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    zone = min(_time_zones_of(number) or (home,), key=lambda each: _utc_offset(each, moment))
+    today = moment.astimezone(zone).date()
+    for day in (today + timedelta(days=days) for days in range(_DAYS_LOOKED_AT)):
+        then = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=zone).astimezone(UTC)
+        if then >= moment:
+            break
+    return round(then.timestamp() * 1000)
+
+
+def _utc_offset(zone: ZoneInfo, moment: datetime) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta()
 
 
 @lru_cache(_CACHED_NUMBERS)

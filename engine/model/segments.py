@@ -115,6 +115,8 @@ def split_segments(text: str, header: int = HEADER_OCTETS) -> list[str]:
 def _unit_widths(text: str) -> tuple[SmsEncoding, list[int], int]:
     """How `text` is encoded, how many units each of its characters takes, and a unit's bits."""
     if is_gsm(text):
+        if GSM_EXTENSION.isdisjoint(text):
+            return "GSM-7", [1] * len(text), 7
         return "GSM-7", [2 if c in GSM_EXTENSION else 1 for c in text], 7
     return "UCS-2", [2 if c > "\uffff" else 1 for c in text], 16
 

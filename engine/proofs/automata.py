@@ -5,12 +5,13 @@ them."""
 
 import re
 from functools import lru_cache
-
-from interegular import InvalidSyntax, REFlags, Unsupported, parse_pattern
-from interegular.fsm import FSM
+from typing import TYPE_CHECKING
 
 from engine.model.patterns import CompiledPattern
 from engine.model.segments import GSM_BASIC, GSM_EXTENSION
+
+if TYPE_CHECKING:
+    from interegular.fsm import FSM
 
 _MAX_STATES = 2_000
 _MAX_ITERATIONS = 10_000
@@ -62,11 +63,18 @@ def _is_modest(source: str) -> bool:
 
 
 @lru_cache(1_000)
-def _build_automaton(source: str, *, ignore_case: bool) -> FSM | None:
+def _build_automaton(source: str, *, ignore_case: bool) -> "FSM | None":
     if "[:" in source:  # [[:alpha:]] is a class to RE2 only
         return None
     if _may_explode(source):
         return None
+    from interegular import (  # noqa: PLC0415 (only surveys with patterns need it)
+        InvalidSyntax,
+        REFlags,
+        Unsupported,
+        parse_pattern,
+    )
+
     try:
         flags = REFlags.CASE_INSENSITIVE if ignore_case else REFlags(0)
         machine = parse_pattern(source).to_fsm(flags=flags)
@@ -83,7 +91,7 @@ def _may_explode(source: str) -> bool:
     return sum(each[0] != "\\" or each[1] in "dDsSwWpP" for each in wide) > _MAX_WIDE_PLACES
 
 
-def _matches_outside(machine: FSM, characters: frozenset[str]) -> bool:
+def _matches_outside(machine: "FSM", characters: frozenset[str]) -> bool:
     """Does it match a text in which there is any other character?"""
     allowed = "".join(re.escape(c) if c.isascii() else c for c in sorted(characters))
     other = _build_automaton(f"(.|\\n)*[^{allowed}](.|\\n)*", ignore_case=False)

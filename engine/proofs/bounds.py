@@ -11,7 +11,14 @@ from collections.abc import Callable, Collection
 from graphlib import CycleError, TopologicalSorter
 
 from engine.proofs.costs import TextCosts
-from engine.proofs.walks import WalkGraph, condition_places, text_places, texts_of, uncounted_targets
+from engine.proofs.walks import (
+    WalkGraph,
+    closing_texts,
+    condition_places,
+    text_places,
+    texts_of,
+    uncounted_targets,
+)
 from engine.proofs.weighing import NOTHING_KNOWN, HeaviestWalk, WalkWeigher, WalkWeights, step_load
 from engine.surveys.program import Survey
 
@@ -98,7 +105,7 @@ def _coarse_bound(survey: Survey, weights: WalkWeights) -> int | None:
     bounds = []
     if survey.most_sms is not None:
         texts = [text for step in survey.steps for text in texts_of(step)]
-        texts += [survey.texts["completed"]] if "completed" in survey.texts else []
+        texts += closing_texts(survey).values()
         dearest = max(weights.text(text, NOTHING_KNOWN) for text in texts)
         bounds.append((survey.most_sms + 1) * (dearest + 2 * weights.sms_in))
     follows = {place: uncounted_targets(step) for place, step in enumerate(survey.steps)}
@@ -111,7 +118,6 @@ def _coarse_bound(survey: Survey, weights: WalkWeights) -> int | None:
         load = step_load(survey, survey.steps[place], weights, NOTHING_KNOWN)
         along[place] = load.total_weight + max((along[each] for each in follows[place]), default=0)
     times = sum(route.times or 0 for step in survey.steps for route in step.routes)
-    completed = survey.texts.get("completed")
-    closing = weights.text(completed, NOTHING_KNOWN) if completed else 0
+    closing = max((weights.text(text, NOTHING_KNOWN) for text in closing_texts(survey).values()), default=0)
     bounds.append((times + 1) * max(along.values()) + closing)
     return min(bounds) + weights.sms_in

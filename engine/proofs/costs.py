@@ -9,6 +9,7 @@ from itertools import product
 from math import prod
 
 from engine.answers import AnswerReader
+from engine.answers.answer_type import SlotWords
 from engine.answers.proof_terms import DEAREST_CHARACTER, TextWidth, dominating_text
 from engine.model.segments import GSM_EXTENSION, LONGEST_SMS, is_gsm, most_segments
 from engine.proofs.automata import dearest_character
@@ -67,7 +68,7 @@ class TextCosts:
         return list(dict.fromkeys(widest))
 
     def _widest_values(self, slot: TemplateSlot, reader: AnswerReader | None) -> Sequence[str]:
-        match None if reader is None else reader.put_in_text(slot.labels):
+        match None if reader is None else reader.put_in_text(slot.words):
             case TextWidth() as width:
                 return [_widest_text(width)]
             case tuple(texts):
@@ -87,7 +88,7 @@ class TextCosts:
 
 def longest_answer(reader: AnswerReader) -> int:
     """Characters that an answer can get in a text, options aside."""
-    width = reader.put_in_text(())
+    width = reader.put_in_text(SlotWords())
     return width.most if isinstance(width, TextWidth) else 0
 
 
@@ -108,7 +109,7 @@ def _may_be_empty(slot: TemplateSlot, reader: AnswerReader | None) -> bool:
         return True
     if reader is None:
         return is_variable(slot.step) and slot.step not in (NUMBER_KEY, MESSAGES_KEY)
-    width = reader.put_in_text(slot.labels)
+    width = reader.put_in_text(slot.words)
     return isinstance(width, TextWidth) and width.least == 0
 
 

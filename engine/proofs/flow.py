@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
-from engine.model.durations import survey_duration
 from engine.proofs.regions import UNANSWERED, AnswerRegion, may_hold
-from engine.proofs.walks import WalkGraph, WalkMove, has_known_sms, texts_of, uncounted_targets
+from engine.proofs.walks import WalkGraph, WalkMove, closing_texts, has_known_sms, texts_of, uncounted_targets
 from engine.surveys.findings import SurveyFinding
 from engine.surveys.program import END_INDEX, QuestionStep, Route, Survey, SurveyStep
 from engine.surveys.step_graph import endless_statements
-from engine.surveys.texts import LocalizedText, template_slots
+from engine.surveys.texts import template_slots
 from engine.surveys.variables import CONTACT_KEY, MESSAGES_KEY, NUMBER_KEY, is_variable
-from engine.surveys.wording import describe_condition
+from engine.surveys.wording import describe_condition, show_delay, show_duration
 
 
 def endless_cycles(survey: Survey) -> list[SurveyFinding]:
@@ -143,15 +142,17 @@ class FlowChecker:
             return
         idle = self._survey.idle_ms
         if idle is not None and step.remind.after_ms > idle:
-            silence = f"silence ends the session after {survey_duration(idle)}, before it"
+            reminder = f"field remind.after: its reminder, after {show_delay(step.remind)}, is never sent"
             yield SurveyFinding(
                 "warning", "never_reminded", step.id,
-                f"its reminder is never sent: {silence}",
+                f"{reminder}: silence ends the session after {show_duration(self._survey, 'idle', idle)}",
                 "let `idle` be longer, or `remind.after` shorter",
             )  # fmt: skip
         elif step.remind.after_ms * step.remind.times > self._survey.expires_ms:
             yield SurveyFinding(
-                "warning", "never_reminded", step.id, "the session expires before its last reminder",
+                "warning", "never_reminded", step.id,
+                "field remind.after: the session expires before its last reminder, "
+                f"after {show_duration(self._survey, 'expires', self._survey.expires_ms)}",
                 "let `expires` be longer, or remind sooner or less often",
             )  # fmt: skip
 
@@ -184,16 +185,16 @@ class _PlaceholderChecker:
                         found[spot.step, name] = each
         return [*found.values(), *self._variable_findings()]
 
-    def _closing_texts(self, place: int) -> list[LocalizedText]:
-        return (
-            [self._survey.texts["completed"]]
-            if place == END_INDEX and "completed" in self._survey.texts
-            else []
-        )
-
     def _required_answers(self, place: int) -> list[str]:
         """The questions whose answers must be there for the texts of a step, or of the end."""
-        texts = texts_of(self._survey.steps[place]) if place >= 0 else self._closing_texts(place)
+        closing = closing_texts(self._survey)
+        texts = (
+            texts_of(self._survey.steps[place])
+            if place >= 0
+            else [closing[place]]
+            if place in closing
+            else []
+        )
         named = {
             slot.step for text in texts for template in text.values() for slot in template_slots(template)
             if slot.default is None and slot.step in self._question_bits

@@ -15,7 +15,7 @@ from engine.surveys.findings import (
     refuse_on_any_error,
 )
 from engine.surveys.program import Survey
-from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_reader import read_survey, with_lines
 from engine.surveys.survey_registry import SurveyRegistry
 
 
@@ -27,7 +27,7 @@ def load_survey(file: str, source: FileContent) -> Survey:
     with refuse_on_any_error():
         errors = [finding for finding in proofs.survey_findings(survey) if finding.level == "error"]
     if errors:
-        raise InvalidSurveyError(errors)
+        raise InvalidSurveyError(with_lines(survey, errors))
     return survey
 
 

@@ -14,6 +14,7 @@ from engine.model.errors import ParleyError
 from engine.proofs.regions import UNANSWERED, AnswerRegion, RegionSet, atoms_of, may_hold
 from engine.surveys.program import (
     END_INDEX,
+    FixedText,
     QuestionStep,
     ReaskInvalid,
     Route,
@@ -28,8 +29,8 @@ from engine.surveys.variables import MESSAGES_KEY
 MAX_REMEMBERED = 200_000
 """Spots times what is remembered at each: so much is looked at in some tenths of a second."""
 
-ENDED_EARLY = -2
-"""Pseudo step index of a session that ended without being completed."""
+GIVEN_UP = -2
+"""Pseudo step index of a session that ended after the last invalid answer to a question."""
 
 KnownRegions = tuple[int, ...]
 """The regions of the remembered places, by number; 0 is unanswered or forgotten."""
@@ -109,13 +110,13 @@ def condition_places(steps: Sequence[SurveyStep]) -> set[str]:
 def text_places(survey: Survey) -> set[str]:
     """Places that texts put in."""
     texts = [text for step in survey.steps for text in texts_of(step)]
-    completed = survey.texts.get("completed")
-    return {
-        slot.step
-        for text in (*texts, *([completed] if completed else ()))
-        for template in text.values()
-        for slot in template_slots(template)
-    }
+    return set().union(*map(_slots_in, (*texts, *closing_texts(survey).values())))
+
+
+def closing_texts(survey: Survey) -> dict[int, LocalizedText]:
+    """What a session says at its end, if it says anything, by how it ended: END_INDEX or GIVEN_UP."""
+    named: dict[int, FixedText] = {END_INDEX: "completed", GIVEN_UP: "gave_up"}
+    return {end: survey.texts[name] for end, name in named.items() if name in survey.texts}
 
 
 def uncounted_targets(step: SurveyStep) -> list[int]:
@@ -163,7 +164,7 @@ class _WalkExplorer:
         counting: bool = True,
     ) -> None:
         self._steps = survey.steps
-        self._completed = survey.texts.get("completed")
+        self._closing_texts = closing_texts(survey)
         self._regions = regions
         self._remembered = remembered
         self._place = {place: number for number, place in enumerate(remembered)}
@@ -223,7 +224,7 @@ class _WalkExplorer:
             known = spot.known if own is None else (*spot.known[:own], number, *spot.known[own + 1 :])
             yield from self._moves_onward(step, spot, known, answers, region)
         if isinstance(step.invalid, ReaskInvalid):
-            to = ENDED_EARLY if step.invalid.give_up is None else step.invalid.give_up
+            to = GIVEN_UP if step.invalid.give_up is None else step.invalid.give_up
             yield WalkMove(self._spot_number(to, spot.known, spot.taken), gave_up=True)
 
     def _known_region(self, place: int, number: int) -> AnswerRegion:
@@ -266,8 +267,10 @@ class _WalkExplorer:
     def _analyse_liveness(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
         """For each step, END included, return the remembered places and the counters that it or a later step reads (a
         liveness analysis). All others are forgotten there."""
-        wanted = {END_INDEX: self._place_bits(_slots_in(self._completed))}
-        counted = {END_INDEX: 0}
+        closing = {end: _slots_in(self._closing_texts.get(end)) for end in (END_INDEX, GIVEN_UP)}
+        wanted = {end: self._place_bits(places) for end, places in closing.items()}
+        wanted[END_INDEX] |= wanted[GIVEN_UP]  # which successor_indexes does not tell apart
+        counted = {END_INDEX: 0, GIVEN_UP: 0}
         for place, step in enumerate(self._steps):
             about = {
                 atom.step for route in step.routes for atom in atoms_of(route.when) if atom.step != step.id

@@ -11,8 +11,8 @@ from operator import add
 import msgspec
 
 from engine.proofs.regions import UNANSWERED, AnswerRegion
-from engine.proofs.walks import WalkGraph, WalkMove
-from engine.surveys.program import END_INDEX, QuestionStep, ReaskInvalid, Survey, SurveyStep, reask_texts
+from engine.proofs.walks import WalkGraph, WalkMove, closing_texts
+from engine.surveys.program import QuestionStep, ReaskInvalid, Survey, SurveyStep, reask_texts
 from engine.surveys.texts import LocalizedText
 
 NOTHING_KNOWN: Mapping[str, AnswerRegion] = {}
@@ -190,8 +190,8 @@ def _spot_load(
 ) -> SpotLoad:
     """Return the weights of a step if earlier answers lie in `known`."""
     if place < 0:
-        completed = survey.texts.get("completed")
-        return SpotLoad(weights.text(completed, known) if completed and place == END_INDEX else 0)
+        told = closing_texts(survey).get(place)
+        return SpotLoad(weights.text(told, known) if told else 0)
     return step_load(survey, survey.steps[place], weights, known)
 
 

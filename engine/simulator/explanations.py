@@ -53,7 +53,7 @@ from engine.turns.conversation import builtin_answers
 REFUSAL_REASONS: dict[RefusalReason, str] = {
     "throttled": "too many STARTs came in a short while",
     "daily_cap": "this person has begun as many sessions today as the channel allows",
-    "cooldown": "the last session ended less than the survey's `cooldown` ago",
+    "cooldown": "the survey was completed less than its `cooldown` ago",
     "new_sessions": "the channel opens no more sessions this minute",
     "sms_budget": "the channel has spent the day's SMS",
     "already_open": "a session is open, and it goes on",
@@ -303,8 +303,8 @@ class _MomentExplainer:
         """Explain how the session ended, if it did; `session` defaults to the one that was open before the moment."""
         session = session or (self._line.session.id if self._line.session is not None else "")
         for record in self._moment.records:
-            if isinstance(record, SmsDecided) and record.session == session and record.step == "completed":
-                yield "The fixed text `completed` is said."
+            if isinstance(record, SmsDecided) and record.session == session and record.kind == "fixed":
+                yield f"The fixed text `{record.step}` is said."
             if isinstance(record, SessionEnded) and record.session == session:
                 yield f"The session ended: {ENDING_REASONS[record.how]}."
 

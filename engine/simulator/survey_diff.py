@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from engine.answers import NO_MEDIA
-from engine.model.durations import survey_duration
 from engine.surveys.program import (
     END_INDEX,
     QuestionStep,
@@ -22,7 +21,7 @@ from engine.surveys.program import (
     Survey,
 )
 from engine.surveys.texts import LocalizedText
-from engine.surveys.wording import describe_condition, show_template
+from engine.surveys.wording import describe_condition, show_delay, show_duration, show_template
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -88,9 +87,9 @@ def _field_differences(were: _ComparedFields, are: _ComparedFields) -> Iterator[
 
 def _header_fields(survey: Survey) -> _ComparedFields:
     """The survey as a whole. A field of Survey that is not known here is compared, and shown as it is."""
-    apart = ("name", "version", "source", "file", "steps", "start", "texts", "variables")
+    apart = ("name", "version", "source", "file", "steps", "start", "texts", "variables", "durations")
     facets = {
-        field.removesuffix("_ms"): _header_field(field, getattr(survey, field))
+        field.removesuffix("_ms"): _header_field(survey, field, getattr(survey, field))
         for field in Survey.__struct_fields__
         if field not in apart
     }
@@ -100,13 +99,14 @@ def _header_fields(survey: Survey) -> _ComparedFields:
     return facets
 
 
-def _header_field(name: str, value: object) -> _ComparedField:
-    if isinstance(value, tuple):
-        return _ComparedField(value, ", ".join(map(str, value)))
-    return _ComparedField(
-        value,
-        survey_duration(value) if name.endswith("_ms") and isinstance(value, int) else _format_scalar(value),
-    )
+def _header_field(survey: Survey, name: str, value: object) -> _ComparedField:
+    match value:
+        case tuple():
+            return _ComparedField(value, ", ".join(map(str, value)))
+        case int(ms) if name.endswith("_ms"):
+            return _ComparedField(value, show_duration(survey, name.removesuffix("_ms"), ms))
+        case _:
+            return _ComparedField(value, _format_scalar(value))
 
 
 def _step_fields(survey: Survey, step: StatementStep | QuestionStep) -> _ComparedFields:
@@ -147,10 +147,9 @@ def _invalid_fields(step: QuestionStep, survey: Survey) -> _ComparedFields:
 
 
 def _reminder_fields(remind: ReminderRule, survey: Survey) -> _ComparedFields:
-    when = f"after {survey_duration(remind.after_ms)}" + (
-        f", {remind.times} times" if remind.times > 1 else ""
-    )
-    return {"remind": _ComparedField(when, when)} | _text_fields("remind text", remind.text, survey)
+    when = f"after {show_delay(remind)}" + (f", {remind.times} times" if remind.times > 1 else "")
+    compared = _ComparedField((remind.after_ms, remind.times), when)
+    return {"remind": compared} | _text_fields("remind text", remind.text, survey)
 
 
 def _describe_route(survey: Survey, step: str, route: Route) -> str:

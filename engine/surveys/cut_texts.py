@@ -34,8 +34,9 @@ def cut_text_warnings(source: str, raw: object, languages: Sequence[str]) -> Ite
                 "warning",
                 "cut_text",
                 "",
-                f"line {number}, field {found['key']}: '#{shown}' is a comment in YAML, and is not sent",
+                f"field {found['key']}: '#{shown}' is a comment in YAML, and is not sent",
                 "put the text into quotation marks, or a blank after the #",
+                line=number,
             )
 
 

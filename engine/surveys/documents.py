@@ -84,12 +84,20 @@ def parse_document(file: str, source: bytes, limits: DocumentLimits = FILE_LIMIT
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise DocumentSyntaxError(f"byte {e.start} is not UTF-8") from None
+        raise not_utf8_error(e) from None
     try:
         raw = _parse_json(text) if file.endswith(".json") else _parse_yaml(text, limits)
         return _PlainValues(limits).copy(raw, frozenset())
     except RecursionError:
         raise DocumentSyntaxError(_TOO_DEEP) from None
+
+
+def not_utf8_error(error: UnicodeDecodeError) -> DocumentSyntaxError:
+    """Say in which line which character is not UTF-8."""
+    text = error.object.decode(errors="replace")
+    line, column = _line_and_column(text, len(error.object[: error.start].decode()))
+    why = f"character {column} is not written in UTF-8"
+    return DocumentSyntaxError(why, "save the file as UTF-8", line, excerpt_of(text, line, column))
 
 
 _TOO_DEEP = "it is nested too deeply"
@@ -164,7 +172,32 @@ def _parse_json(text: str) -> object:
         )
     except json.JSONDecodeError as e:
         excerpt = excerpt_of(text, e.lineno, e.colno)
-        raise DocumentSyntaxError(e.msg, line=e.lineno, excerpt=excerpt) from None
+        told = (each for begin, each in _JSON_MISTAKES.items() if e.msg.startswith(begin))
+        reason, mend = next(told, (f"this is not JSON ({e.msg})", ""))
+        raise DocumentSyntaxError(reason, mend, e.lineno, excerpt) from None
+
+
+_JSON_MISTAKES = {
+    "Expecting value": ("a value is missing here", "write a text in quotation marks, a number, true, [ or {"),
+    "Expecting property name": (
+        "a field's name is missing here",
+        "write it in quotation marks, after no comma too many",
+    ),
+    "Illegal trailing comma": ("nothing follows this comma", "take it out"),
+    "Expecting ',' delimiter": ("a comma is missing before this", "put one between two values"),
+    "Expecting ':' delimiter": (
+        "a colon is missing before this",
+        "put one between a field's name and its value",
+    ),
+    "Unterminated string": ("the text that begins here does not end", "close it with a quotation mark"),
+    "Invalid control character": (
+        "a text has a line break or a tab in it",
+        "write \\n or \\t, or close the text before",
+    ),
+    "Invalid \\": ("a backslash stands before a character that needs none", "write \\\\ for a backslash"),
+    "Extra data": ("something follows where all is closed", "take it out, or a bracket that closes too soon"),
+}
+"""What Python says of JSON, by its beginning: what that means to an author, and what mends it."""
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -200,7 +233,8 @@ class _LimitedYaml(YAML):
 
 
 class _YamlComposer(Composer):
-    """Stops at the first value too many, before there is a tree of them."""
+    """Stops at the first value too many, before there is a tree of them. `depth` and `warn_double_anchors` are ruamel.yaml's own, and
+    of 0.19: pyproject.toml bounds it."""
 
     def __init__(self, loader: Any = None) -> None:
         super().__init__(loader)
@@ -295,7 +329,10 @@ def _line_and_column(text: str, position: int) -> tuple[int, int]:
     return len(before), len(before[-1]) + 1
 
 
-def compose_yaml(source: bytes, limits: DocumentLimits = FILE_LIMITS) -> Node | None:
-    """The tree of values of a YAML file that parse_document has read, each with its line."""
-    root: Node | None = _LimitedYaml(limits).compose(source.decode("utf-8-sig"))
+def compose_document(source: bytes, limits: DocumentLimits = FILE_LIMITS) -> Node | None:
+    """The tree of values of a file that parse_document has read, each with its line; None for JSON that is no YAML."""
+    try:
+        root: Node | None = _LimitedYaml(limits).compose(source.decode("utf-8-sig"))
+    except (YAMLError, ValueError, RecursionError, *_LIBRARY_ERRORS):
+        return None
     return root

@@ -13,6 +13,7 @@ _FIXED_TEXTS: Mapping[OurLanguage, Mapping[FixedText, str]] = {
         "unavailable": "This survey is complete, thank you. Text {keyword} to begin a new one.",
         "not_found": "No survey is open. Text {keyword} to begin.",
         "expired": "Your session has expired. Text {keyword} to begin again.",
+        "gave_up": "We could not read your answers, so we end here. Text {keyword} to begin again.",
         "stopped": "You are unsubscribed and will get no more messages. Text {keyword} to come back.",
         "help": "Text {keyword} to begin, STOP to get no more messages. Message and data rates may apply.",
         "opted_in": "You will get our messages again. Text {keyword} to begin, STOP to get no more.",
@@ -21,6 +22,8 @@ _FIXED_TEXTS: Mapping[OurLanguage, Mapping[FixedText, str]] = {
         "unavailable": "Ce questionnaire est terminé, merci. Envoyez {keyword} pour en commencer un nouveau.",
         "not_found": "Aucun questionnaire n'est ouvert. Envoyez {keyword} pour commencer.",
         "expired": "Votre session a expiré. Envoyez {keyword} pour recommencer.",
+        "gave_up": "Nous n'avons pas pu lire vos réponses et en restons là. "
+        "Envoyez {keyword} pour recommencer.",
         "stopped": "Vous ne recevrez plus de messages. Envoyez {keyword} pour revenir.",
         "help": "Envoyez {keyword} pour commencer, STOP pour ne plus recevoir de messages.",
         "opted_in": "Vous recevrez de nouveau nos messages. "
@@ -30,6 +33,8 @@ _FIXED_TEXTS: Mapping[OurLanguage, Mapping[FixedText, str]] = {
         "unavailable": "Undersøkelsen er fullført, takk. Send {keyword} for å begynne på en ny.",
         "not_found": "Ingen undersøkelse er åpen. Send {keyword} for å begynne.",
         "expired": "Økten din er utløpt. Send {keyword} for å begynne på nytt.",
+        "gave_up": "Vi kunne ikke lese svarene dine, så vi slutter her. "
+        "Send {keyword} for å begynne på nytt.",
         "stopped": "Du er avmeldt og får ikke flere meldinger. Send {keyword} for å komme tilbake.",
         "help": "Send {keyword} for å begynne, STOP for ikke å få flere meldinger.",
         "opted_in": "Du får meldinger fra oss igjen. Send {keyword} for å begynne, STOP for ikke å få flere.",

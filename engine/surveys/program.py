@@ -21,7 +21,16 @@ MidSessionStart = Literal["ignore", "answer", "restart"]
 """What a START does to a session that is open already."""
 
 FixedText = Literal[
-    "completed", "unavailable", "not_found", "expired", "refused", "stopped", "help", "opted_in", "no_media"
+    "completed",
+    "gave_up",
+    "unavailable",
+    "not_found",
+    "expired",
+    "refused",
+    "stopped",
+    "help",
+    "opted_in",
+    "no_media",
 ]
 
 
@@ -40,9 +49,9 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class ReaskInvalid(msgspec.Struct, frozen=True):
-    """After an invalid answer, send its `texts` and ask again; the `attempts`-th leads to the step `later_letters`,
-    or ends the session (None). `texts` are by reason, one for each that the reader may give, and one for NO_MEDIA if the
-    survey has a text for that and the reader takes no empty SMS."""
+    """After an invalid answer, send its `texts` and ask again; the `attempts`-th leads to the step `give_up`,
+    or ends the session (None) with the fixed text `gave_up`. `texts` are by reason, one for each that the reader may give, and
+    one for NO_MEDIA if the survey has a text for that and the reader takes no empty SMS."""
 
     texts: Mapping[InvalidReason, LocalizedText]
     attempts: int
@@ -54,9 +63,12 @@ class IgnoreInvalid(msgspec.Struct, frozen=True):
 
 
 class ReminderRule(msgspec.Struct, frozen=True):
+    """`after` is `after_ms` as the author wrote it, such as 90m."""
+
     after_ms: int
     times: int
     text: LocalizedText
+    after: str = ""
 
 
 class StatementStep(msgspec.Struct, frozen=True):
@@ -132,7 +144,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     `variables` are the session variables that the texts and conditions know, in lower case, and how long their values
     can get, in characters; `told` are the places of those that Parley tells by itself (engine.surveys.variables.BUILTIN_VARIABLES).
     `keep_ms` is how long what was said is kept once a session is over; None: as long as the deployment keeps
-    everything. `lenient`: what would be an error elsewhere is a warning.
+    everything. `lenient`: what would be an error elsewhere is a warning. `durations` are `idle`, `expires`, `cooldown` and
+    `keep` as the author wrote them, such as 24h.
     """
 
     name: str
@@ -153,6 +166,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     told: frozenset[str] = frozenset()
     keep_ms: int | None = None
     lenient: bool = False
+    durations: Mapping[str, str] = {}
 
 
 def choose_route(routes: Sequence[Route], answers: Mapping[str, Answer], taken: Mapping[int, int]) -> Route:

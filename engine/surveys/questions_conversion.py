@@ -55,6 +55,7 @@ def converted_form(survey: Survey, name: str) -> Survey:
         source=b"",
         version="",
         variables={},
+        durations={},
         steps=tuple(map(_rename, survey.steps)),
     )
 
@@ -68,7 +69,7 @@ def _require_same(survey: Survey, name: str, written: str) -> None:
         again, _ = read_survey(f"{name}.yaml", written.encode(), NO_LIMITS)
     except InvalidSurveyError as e:
         raise ConversionError(f"no YAML survey behaves as {survey.file} does: {e}") from e
-    plain = msgspec.structs.replace(again, file="", source=b"", version="", variables={})
+    plain = msgspec.structs.replace(again, file="", source=b"", version="", variables={}, durations={})
     if plain != converted_form(survey, name):
         raise ConversionError(f"{survey.file} cannot be converted: the YAML survey would behave differently")
 
@@ -114,7 +115,7 @@ def _survey_lines(survey: Survey) -> Iterator[str]:
     yield ""
     yield "# After a silence of so long a session is over; `none` if no silence ends it."
     yield f"idle: {_duration(survey.idle_ms)}"
-    yield "# A START so soon after a session's end is ignored."
+    yield "# A START so soon after a completed session is ignored."
     yield f"cooldown: {_duration(survey.cooldown_ms)}"
     yield "# A session ends after so long at the latest."
     yield f"expires: {_duration(survey.expires_ms)}"
@@ -126,10 +127,10 @@ def _survey_lines(survey: Survey) -> Iterator[str]:
     yield "# above, `parley lint` proves that every session ends by its own steps."
     yield "lenient: true"
     yield ""
-    yield "# What the script does not say in answer to an SMS that belongs to no session. Without a line,"
-    yield "# Parley has words of its own."
+    yield "# What the script does not say: to an SMS that belongs to no session, and to answers that are none"
+    yield "# too often. Without a line, Parley has words of its own."
     yield "texts:"
-    yield from (f"  {name}: none" for name in ("unavailable", "not_found", "expired"))
+    yield from (f"  {name}: none" for name in ("unavailable", "not_found", "expired", "gave_up"))
     yield ""
     yield "# `ask` waits for an answer, `say` goes on. `anything` takes every SMS for an answer, `numeric`"
     yield "# what PHP takes for a number; of other types, as text, number, choice, yes_no and date, Parley"

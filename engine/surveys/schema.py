@@ -46,7 +46,10 @@ _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
             "The silence after which a session ends, such as 10m; none (the default): no silence ends it."
         ),
         "expires": "The time after which a session ends, whatever happens in it (3d).",
-        "cooldown": "A START this soon after a completed session is ignored (30s); 0s: none is.",
+        "cooldown": (
+            "A START this soon after a completed session of this survey is ignored (30s); 0s: none is. "
+            "Another survey may begin at once."
+        ),
         "again": (
             "What a START in mid-session is: `ignore` (the default) records it and changes nothing, "
             "`answer` takes it for an answer, `restart` begins anew."
@@ -66,6 +69,10 @@ _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "FixedTexts": {
         "completed": "Sent at the end of a session that came to its end. Without it nothing is.",
+        "gave_up": (
+            "Sent when the attempts at a question are used up and no `give_up` step follows: the session "
+            "ends with it; none: without a word."
+        ),
         "unavailable": (
             "The answer to an SMS after a completed session, at most once an hour; none: no answer."
         ),
@@ -106,11 +113,11 @@ _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         ),
         "attempts": (
             "How many invalid answers to this question end it (3). `give_up` follows then; without it "
-            "the session ends, and nothing is sent."
+            "the session ends with the fixed text `gave_up`."
         ),
         "give_up": (
             "The step that follows after too many invalid answers, such as a `say`. Without it the "
-            "session ends."
+            "session ends with the fixed text `gave_up`."
         ),
         "next": "The step that follows, `end`, or a list of routes. Without it, the step below follows.",
         "remind": "A text that is sent when no answer comes.",
@@ -149,6 +156,7 @@ _DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "id": "What is stored, and what conditions name.",
         "label": "What the SMS shows behind the option's number; it is read too.",
         "aliases": "Further words that are read as this option.",
+        "exclusive": "true, of `choices`: it is chosen alone, as `None of these` is.",
     },
     "Question": {
         "text": "What is sent.",

@@ -1,6 +1,7 @@
-"""In which line of its YAML file is what an error is about?
+"""In which line of its file is what a finding is about?
 
-An error names a step and a field; both are looked up in the file as it was composed, where each value knows its line."""
+A finding names a step and a field; both are looked up in the file as it was composed, where each value knows its line. JSON is
+composed as the YAML that it is."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,8 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from engine.surveys.findings import SurveyFinding
 
-_FIELD_PATH = re.compile(r"field (?P<path>\S+?)(?= is |[:,] )")
-_STEP_NUMBER = re.compile(r"step number (?P<number>\d+), ")
+_FIELD_PATH = re.compile(r"(?:field (?=\S)|(?=next\[))(?P<path>\S+?)(?= is | has | \(|[:,] )")
+_STEP_NUMBER = re.compile(r"(?:step number (?P<number>\d+)|item (?P<place>\d+)), ")
 _PLACE = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
@@ -32,10 +33,10 @@ def _line_of(root: Node | None, finding: SurveyFinding) -> int:
         return _follow(root, path)[0] if root is not None else 0
     steps = list(_steps_of(root))
     if numbered:
-        place = int(numbered["number"]) - 1
+        place = int(numbered["number"]) - 1 if numbered["number"] else int(numbered["place"])
         holders = steps[place : place + 1]
     else:
-        holders = [step for step in steps if _step_id(step) == finding.step]
+        holders = [step for place, step in enumerate(steps) if _step_id(step, place) == finding.step]
     if "another step has the same id" in reason:
         holders = holders[1:2]
     elif len(holders) > 1:
@@ -64,16 +65,20 @@ def _follow(node: Node, path: Sequence[tuple[str, str]]) -> tuple[int, bool]:
 
 
 def _steps_of(root: Node | None) -> Iterator[Node]:
-    if isinstance(root, MappingNode):
-        for key, value in root.value:
-            if key.value == "steps" and isinstance(value, SequenceNode):
-                yield from value.value
+    match root:
+        case SequenceNode():  # a questions.json
+            yield from root.value
+        case MappingNode():
+            for key, value in root.value:
+                if key.value == "steps" and isinstance(value, SequenceNode):
+                    yield from value.value
 
 
-def _step_id(step: Node) -> str:
+def _step_id(step: Node, place: int) -> str:
+    """The id of a step, or of an item of a questions.json, which is its place."""
     if not isinstance(step, MappingNode):
         return ""
-    return next((str(value.value) for key, value in step.value if key.value == "id"), "")
+    return next((str(value.value) for key, value in step.value if key.value == "id"), str(place))
 
 
 def _start_line(node: Node) -> int:

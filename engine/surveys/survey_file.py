@@ -19,23 +19,25 @@ from engine.surveys.findings import MOST_FINDINGS
 
 
 class Duration:
-    """`30s`, `10m`, `2h`, `3d`; in milliseconds."""
+    """`30s`, `10m`, `2h`, `3d`; in milliseconds, and as it is `written`."""
 
-    __slots__ = ("ms",)
+    __slots__ = ("ms", "written")
 
     def __init__(self, written: str) -> None:
         found = re.fullmatch(r"([0-9]{1,6})([smhd])", written)
         if found is None:
             raise ValueError(written)
+        self.written = written
         self.ms = int(found[1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[found[2]]
 
 
 class DurationOrNone:
     """A Duration, or `none`: `ms` is None then."""
 
-    __slots__ = ("ms",)
+    __slots__ = ("ms", "written")
 
     def __init__(self, written: str) -> None:
+        self.written = written
         self.ms = None if written == "none" else Duration(written).ms
 
 
@@ -111,6 +113,7 @@ class FixedTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     help: WrittenText | None = None
     opted_in: WrittenText | None = None
     no_media: WrittenText | None = None
+    gave_up: WrittenText | None = None
 
 
 WrittenKeywords = str | list[str] | dict[str, str | list[str]]

@@ -3,6 +3,7 @@
 A survey that could be read makes sense to the engine. Whether it ends, and may run, is proved elsewhere.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import PurePath
 
@@ -16,7 +17,7 @@ from engine.surveys.documents import (
     SURVEY_SUFFIXES,
     DocumentLimits,
     DocumentSyntaxError,
-    compose_yaml,
+    compose_document,
     parse_document,
 )
 from engine.surveys.findings import (
@@ -59,15 +60,22 @@ def _compile_file(file: str, source: bytes, limits: DocumentLimits) -> tuple[Sur
     except DocumentSyntaxError as e:
         raise InvalidSurveyError([_syntax_finding(e)]) from None
     version = blake2b(source, digest_size=8).hexdigest()
-    if isinstance(raw, list) and file.endswith(".json"):
-        return compile_questions(raw, PurePath(file).stem, file, source, version)
-    if file.endswith(".json"):
-        return compile_survey(raw, file, source, version)
     try:
+        if isinstance(raw, list) and file.endswith(".json"):
+            return compile_questions(raw, PurePath(file).stem, file, source, version)
         survey, written = compile_survey(raw, file, source, version)
     except InvalidSurveyError as e:
-        raise InvalidSurveyError(locate_findings(compose_yaml(source, limits), e.findings)) from None
+        raise InvalidSurveyError(locate_findings(compose_document(source, limits), e.findings)) from None
+    if file.endswith(".json"):
+        return survey, written
     return survey, [*written, *cut_text_warnings(source.decode("utf-8-sig"), raw, survey.languages)]
+
+
+def with_lines(survey: Survey, findings: Sequence[SurveyFinding]) -> list[SurveyFinding]:
+    """The findings about a survey that was read, those with their line in its file that can be found there."""
+    if not findings:
+        return []
+    return locate_findings(compose_document(survey.source, NO_LIMITS), findings)
 
 
 def _syntax_finding(error: DocumentSyntaxError) -> SurveyFinding:

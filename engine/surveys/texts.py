@@ -11,6 +11,7 @@ import msgspec
 
 from engine.answers.answer_type import SlotWords
 from engine.model.events import Answer
+from engine.model.local_formats import format_day
 from engine.model.segments import LONGEST_SMS
 from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
 
@@ -18,19 +19,18 @@ from engine.surveys.variables import BUILTIN_VARIABLES, is_variable
 class TemplateSlot(msgspec.Struct, frozen=True):
     """Where a step's answer goes, or a session variable ("$key").
 
-    `labels` are a choice's options, or the words for no and yes, in the text's language. `longest` cuts what is put
-    in. `point` is what stands before a number's decimals. `default` stands where there is nothing to put in; None: nothing does, and nobody said that it may be so.
+    `words` are how the text's language puts the answer. `max_length` cuts what is put in. `default` stands where there is
+    nothing to put in; None: nothing does, and nobody said that it may be so.
     """
 
     step: str
     default: str | None = None
     max_length: int | None = None
-    labels: tuple[str, ...] = ()
-    decimal_point: str = "."
+    words: SlotWords = SlotWords()
 
     def with_words(self, words: SlotWords) -> "TemplateSlot":
         """The slot of an answer, as its type puts it."""
-        return msgspec.structs.replace(self, labels=words.labels, decimal_point=words.decimal_point)
+        return msgspec.structs.replace(self, words=words)
 
     def for_variable(self, step: str, longest: int) -> "TemplateSlot":
         """The slot of a session variable, which is cut to `longest` at any rate."""
@@ -129,16 +129,18 @@ def _fill_slot(slot: TemplateSlot, answers: Mapping[str, Answer]) -> str:
 
 
 def _answer_words(answer: Answer, slot: TemplateSlot) -> str:
-    """A number without ornament, a label for an option; what an inviter wrote, as it was written."""
-    labels = slot.labels
+    """A number or a day as the language writes it, a label for an option; what an inviter wrote, as it was written."""
+    labels = slot.words.labels
     match answer.value:
         case _ if is_variable(slot.step):
             return answer.raw
         case bool(yes):
             return labels[yes] if labels else answer.raw.strip()
+        case str(day) if slot.words.day_form:
+            return format_day(day, slot.words.day_form)
         case str(value):
             return labels[answer.index] if 0 <= answer.index < len(labels) else value
         case tuple(values):
             return ", ".join(labels[place] for place in answer.indexes) if labels else ", ".join(values)
         case number:
-            return str(number).replace(".", slot.decimal_point)
+            return str(number).replace(".", slot.words.decimal_point)

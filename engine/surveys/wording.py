@@ -5,6 +5,7 @@ from typing import assert_never
 
 from engine.answers.range_wording import show_number
 from engine.answers.type_registry import bound_preposition
+from engine.model.durations import survey_duration
 from engine.model.patterns import CompiledPattern
 from engine.surveys.conditions import (
     Above,
@@ -23,6 +24,7 @@ from engine.surveys.conditions import (
     OneOf,
     StepAnswered,
 )
+from engine.surveys.program import ReminderRule, Survey
 from engine.surveys.texts import TextTemplate
 from engine.surveys.variables import KEY_PATTERN, PUZZEL_KEYS, is_variable
 
@@ -69,6 +71,16 @@ def show_step_or_variable(place: str) -> str:
 def _place_name(place: str) -> str:
     key = place.removeprefix("$")
     return _USUAL_SPELLINGS.get(key, key) if is_variable(place) else place
+
+
+def show_duration(survey: Survey, field: str, ms: int) -> str:
+    """`idle`, `expires`, `cooldown` or `keep` as the author wrote it; `ms` is how long that is."""
+    return survey.durations.get(field) or survey_duration(ms)
+
+
+def show_delay(remind: ReminderRule) -> str:
+    """The silence before a reminder, as the author wrote it."""
+    return remind.after or survey_duration(remind.after_ms)
 
 
 def show_template(template: TextTemplate) -> str:

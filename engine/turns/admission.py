@@ -11,10 +11,12 @@ from engine.model.events import RefusalReason, SessionEnding
 from engine.model.lane import ChannelLine
 from engine.model.policy import ChannelPolicy
 from engine.surveys.program import Survey
+from engine.surveys.survey_registry import SurveyRegistry
 from engine.turns.session_routing import ConversationThread
 
-_COOLDOWN_ENDINGS: tuple[SessionEnding, ...] = ("completed", "gave_up", "exhausted")
-"""The ends after which a START has to cool down. Who was silent for too long, or said STOP, may begin at once."""
+_COOLDOWN_ENDINGS: tuple[SessionEnding, ...] = ("completed", "exhausted")
+"""The ends after which a START has to cool down. Who was silent for too long, could not be read, or said STOP, may begin at
+once."""
 
 
 def throttle_start(line: ChannelLine, policy: ChannelPolicy, now: int) -> bool:
@@ -47,7 +49,7 @@ def _spacing_ms(policy: ChannelPolicy) -> int:
 def refusal_reason(
     thread: ConversationThread, survey: Survey, policy: ChannelPolicy, now: int
 ) -> RefusalReason | None:
-    """Return why `survey` may not open on `thread` now; None if it may. The cooldown is that of the line's last session."""
+    """Return why `survey` may not open on `thread` now; None if it may."""
     line, main = thread.line, thread.main
     if now <= cooldown_until(line, survey):
         return "cooldown"
@@ -58,9 +60,32 @@ def refusal_reason(
 
 
 def cooldown_until(line: ChannelLine, survey: Survey) -> int:
-    """Return the last moment (ms) at which the cooldown keeps `survey` from opening again on the line; 0 if there is none."""
-    cools_down = line.session is None and line.ended_how in _COOLDOWN_ENDINGS and survey.cooldown_ms > 0
-    return line.ended_at + survey.cooldown_ms if cools_down else 0
+    """Return the last moment (ms) at which the cooldown keeps `survey` from opening again on the line; 0 if there is none. It is
+    the survey's own: what else the person completed does not count, and a session of it that is open may begin anew."""
+    is_open = line.session is not None and line.session.survey == survey.name
+    completed_at = _completed_at(line).get(survey.name, 0)
+    return completed_at + survey.cooldown_ms if completed_at and survey.cooldown_ms and not is_open else 0
+
+
+def keep_cooldowns(line: ChannelLine, surveys: SurveyRegistry, now: int) -> None:
+    """Keep what the line knows of cooldowns that are not over, before another session's end takes the last one's place."""
+    line.cooling = {
+        name: at
+        for name, at in _completed_at(line).items()
+        if (survey := surveys.current(name)) is not None and now <= at + survey.cooldown_ms
+    }
+
+
+def cooldowns_end_at(line: ChannelLine, surveys: SurveyRegistry) -> int:
+    """Return when (ms) the last cooldown of the line is over; 0 if there is none."""
+    known = filter(None, map(surveys.current, _completed_at(line)))
+    return max((cooldown_until(line, survey) for survey in known), default=0)
+
+
+def _completed_at(line: ChannelLine) -> dict[str, int]:
+    """Map each survey that the person completed on the line to when, as far as its cooldown is not known to be over."""
+    last = {line.ended_survey: line.ended_at} if line.ended_how in _COOLDOWN_ENDINGS else {}
+    return {**line.cooling, **last}
 
 
 def sessions_opened_today(line: ChannelLine, policy: ChannelPolicy, now: int) -> int:

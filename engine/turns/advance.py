@@ -20,6 +20,7 @@ from engine.model.events import (
 from engine.model.lane import Lane
 from engine.model.policy import ChannelPolicies, ChannelPolicy
 from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.admission import cooldowns_end_at
 from engine.turns.deadlines import (
     apply_due_deadlines,
     apply_joined_parts,
@@ -178,11 +179,12 @@ def _has_open(lane: Lane) -> bool:
 
 
 def _keep_lane_until(turn: Turn, now: int) -> int:
-    """Return until when (ms) the lane must be kept: two days from now, longer than any cap looks back, and a day past the
-    last session deadline. Opt-outs do not count: the list of opt-outs has them. Whoever stores it keeps it for as long as it
-    is to know repeated events, too."""
+    """Return until when (ms) the lane must be kept: two days from now, longer than any cap looks back, a day past the
+    last session deadline, and as long as a cooldown lasts. Opt-outs do not count: the list of opt-outs has them. Whoever
+    stores it keeps it for as long as it is to know repeated events, too."""
     until = max(turn.lane.clock, now) + _LANE_KEPT_MS
     for line in turn.lane.lines.values():
+        until = max(until, cooldowns_end_at(line, turn.surveys))
         if line.session is not None:
             until = max(until, session_expires_after(line.session, turn.survey_of(line.session)) + DAY_MS)
     return until

@@ -97,7 +97,14 @@ class SessionRunner:
         elif invalid.give_up is not None:
             self._run_steps_from(invalid.give_up)
         else:
-            self._turn.end_session(self._channel, self._line, self._session, "gave_up")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End the session, and say so if it may send one SMS more."""
+        told = self._survey.texts.get("gave_up")
+        if told is not None and not self._has_sent_all():
+            self._send_text("gave_up", told, "fixed")
+        self._turn.end_session(self._channel, self._line, self._session, "gave_up")
 
     def _run_steps_from(self, place: int) -> None:
         """Send the texts of the steps from `place` on, up to the next question or the end."""
@@ -132,7 +139,7 @@ class SessionRunner:
     def _send_text(self, step: str, text: LocalizedText, kind: SmsKind) -> bool:
         """Send one SMS; False if the session has sent all that it may, and is over."""
         session = self._session
-        if self._survey.most_sms is not None and session.sms_count >= self._survey.most_sms:
+        if self._has_sent_all():
             self._turn.end_session(self._channel, self._line, self._session, "exhausted")
             return False
         words = fill_template(text[session.language], session.answers)
@@ -140,6 +147,10 @@ class SessionRunner:
             words, self._content = prepend_content(self._content, words), ""
         self._turn.send_session_text(self._channel, session, step, words, kind)
         return True
+
+    def _has_sent_all(self) -> bool:
+        """Return whether the session has sent as many SMS as the survey's `most_sms` allows."""
+        return self._survey.most_sms is not None and self._session.sms_count >= self._survey.most_sms
 
     def _update_last_sms_at(self) -> None:
         self._session.last_sms_at = self._last_sms_leaves_at()

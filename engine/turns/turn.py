@@ -28,6 +28,7 @@ from engine.surveys.program import FixedText, QuestionStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.texts import fill_template
 from engine.surveys.variables import MESSAGES_KEY, message_count
+from engine.turns.admission import keep_cooldowns
 from engine.turns.session_routing import ConversationThread
 
 HOUR_MS = 3_600_000
@@ -188,6 +189,7 @@ class Turn:
         if how != "completed":
             self.withdraw_session(session.id, "session_ended", but=self._decided_now)
         line.session = None
+        keep_cooldowns(line, self.surveys, self.now)
         line.ended_at, line.ended_how, line.ended_survey = self.now, how, session.survey
         self.effects.records.append(SessionEnded(self.now, channel, session.id, how, session.answers, why))
         self.effects.survey_by_session[session.id] = session.survey

@@ -4,6 +4,8 @@ has its rows here, and then holds what test_replies.py, test_phrases.py and the 
 
 from datetime import date, time
 
+import msgspec
+
 from engine.answers.dates import DateReader
 from engine.answers.numbers import NumberReader
 from engine.answers.octopush_answers import AnythingReader, PhpNumberReader
@@ -27,6 +29,7 @@ WRITTEN = [
     {"type": "yes_no"},
     {"type": "choice", "options": ["red", "ça", "a long label"]},
     {"type": "choices", "options": ["x", "y", "zoo"], "min": 1, "max": 2},
+    {"type": "choices", "options": ["x", "y", {"id": "zoo", "label": "none", "exclusive": True}]},
     {"type": "number", "min": 0, "max": 3, "decimals": 0},
     {"type": "number", "min": 0, "max": 2},
     {"type": "scale", "from": 1, "to": 3, "labels": {"1": "bad", "3": "good"}},
@@ -88,6 +91,7 @@ READERS = {
     "yes_no": YesNoReader(frozenset({"sim"}), frozenset({"nunca"})),
     "choice": COLOURS,
     "choices": TOPPINGS,
+    "choices or none": msgspec.structs.replace(TOPPINGS, exclusive=(1,)),
     "birthday": DateReader(max="today"),
     "appointment": DateReader(min="today", max="2030-12-31", order="mdy"),
     "any time": TimeReader(),
@@ -114,8 +118,10 @@ def is_answer_of(reader, answer):
             return type(value) is bool
         case ChoiceReader(ids):
             return value == ids[answer.index]
-        case ChoicesReader(ids, _, least, most):
-            return least <= len(value) <= most and value == tuple(ids[place] for place in answer.indexes)
+        case ChoicesReader(ids, _, least, most, exclusive):
+            alone = len(value) == 1 and answer.indexes[0] in exclusive
+            together = least <= len(value) <= most and not {*answer.indexes} & {*exclusive}
+            return (alone or together) and value == tuple(ids[place] for place in answer.indexes)
         case DateReader():
             return date.fromisoformat(value).isoformat() == value
         case TimeReader(low, high):
@@ -152,6 +158,8 @@ REFUSED = [
     (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 1, 4), {"no_such_option": "5"}),
     (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 1, 1), {"no_such_option": "5", "too_many": "1 2"}),
     (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 2, 3), {"no_such_option": "5", "too_few": "1", "too_many": "all"}),
+    (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 1, 3, (3,)), {"no_such_option": "5", "combined": "2, 4"}),
+    (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 2, 2, (0, 3)), {"no_such_option": "5", "too_few": "2", "combined": "4 1"}),
     (ChoicesReader(COLOUR_IDS, COLOUR_PLACES, 2, 2), {"no_such_option": "5", "too_few": "1", "too_many": "all"}),
     (DateReader(), NO_DATE),
     (DateReader("2020-01-01", "today"), NO_DATE | {"too_early": "31/12/2019", "too_late": "tomorrow"}),

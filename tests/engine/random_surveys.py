@@ -106,7 +106,9 @@ def surveys(draw, most_steps=4):
     if draw(st.integers(0, 2)) == 0:
         survey["most_sms"] = draw(st.integers(1, 8))
     survey["texts"] = {
-        name: draw(st.sampled_from(WORDS)) for name in ("completed", "no_media") if draw(st.booleans())
+        name: draw(st.sampled_from(WORDS))
+        for name in ("completed", "no_media", "gave_up")
+        if draw(st.booleans())
     }
     if draw(st.booleans()):
         survey["idle"] = draw(st.sampled_from(DURATIONS))

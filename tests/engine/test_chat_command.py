@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.commands.chat import chat
-from engine.commands.chat_screen import describe_cost
+from engine.commands.sms_lines import describe_cost
 from engine.model.events import RefusalReason, SessionEnding
 from engine.model.segments import count_segments
 from engine.proofs.transcripts import PersonInvited
@@ -328,10 +328,14 @@ def test_a_script_of_what_is_done_only_is_played_and_printed(tmp_path):
     "script, problem",
     [
         ("hello\n", "line 1: found 'hello', expected"),
+        (
+            b"> START\n> Caf\xe9\n",
+            "line 2, character 6 is not written in UTF-8: save the file as UTF-8",
+        ),
         ("", "nothing happens in it"),
         ("# clinic: only a title\n", "nothing happens in it"),
         ("# other: survey\n", "the transcript is of the survey 'other': expected one of those given, clinic"),
-        (b"\xff", "can't decode"),
+        (b"\xff", "line 1, character 1 is not written in UTF-8"),
         (None, "No such file or directory"),
     ],
 )

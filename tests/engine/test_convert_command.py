@@ -62,7 +62,7 @@ def test_it_compiles_to_the_same(items):
 
 def converted_form_of_yaml(survey):
 
-    return msgspec.structs.replace(survey, file="", source=b"", version="", variables={})
+    return msgspec.structs.replace(survey, file="", source=b"", version="", variables={}, durations={})
 
 
 @given(questions(), st.data())
@@ -139,8 +139,12 @@ def test_a_name_that_no_yaml_survey_may_have_is_told(folder):
 @pytest.mark.parametrize(
     "file, content, said",
     [
-        ("broken.json", "[{}]", "broken.json: item 0, field text is missing"),
-        ("broken.json", "[", "broken.json:1: Expecting value\n    [\n     ^\n"),
+        ("broken.json", "[{}]", "broken.json:1: item 0, field text is missing"),
+        (
+            "broken.json",
+            "[",
+            "broken.json:1: a value is missing here: write a text in quotation marks, a number, true, [ or {\n    [\n     ^\n",
+        ),
         ("clinic.yaml", SHIPPED["clinic.yaml"].decode(), "a survey of Parley's own language already"),
         ("notes.txt", "[]", "a survey's file is called"),
     ],

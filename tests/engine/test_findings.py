@@ -205,7 +205,9 @@ def test_a_few_characters_that_double_the_price_are_named_with_what_to_write(tex
 
 
 def test_where_we_would_speak_english_is_told():
-    mute = dict.fromkeys(("unavailable", "not_found", "expired", "stopped", "help", "opted_in"), "none")
+    mute = dict.fromkeys(
+        ("gave_up", "unavailable", "not_found", "expired", "stopped", "help", "opted_in"), "none"
+    )
     unspoken = [
         each[3]
         for each in found(ask("a", invalid="Да?"), languages=["ru"], texts=mute)
@@ -220,7 +222,7 @@ def test_where_we_would_speak_english_is_told():
     assert "unspoken_language" not in [each[1] for each in known]
     assert "unspoken_language" not in [each[1] for each in found(ask("a"), languages=["fr-CA"])]
     (reason,) = [each[3] for each in found(ask("a"), languages=["ru"]) if each[1] == "unspoken_language"]
-    assert reason.endswith("`texts.unavailable`, `texts.not_found`, `texts.expired` and 5 more")
+    assert reason.endswith("`texts.unavailable`, `texts.not_found`, `texts.expired` and 6 more")
 
 
 def test_the_rest_of_what_is_odd():
@@ -237,7 +239,11 @@ def test_the_rest_of_what_is_odd():
     assert found(late, idle="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1h")[0][1:3] == ("never_reminded", "a")
     assert found(late, expires="1d") == []
-    assert found(late, idle="90m")[0][3].endswith("silence ends the session after 90m, before it")
+    assert found(late, expires="60m")[0][3].endswith("its last reminder, after 60m")
+    assert found(ask("a", remind={"after": "48h", "text": "?"}), idle="24h")[0][3] == (
+        "field remind.after: its reminder, after 48h, is never sent: silence ends the session after 24h"
+    )
+    assert found(late, idle="90m")[0][3].endswith("silence ends the session after 90m")
 
 
 @pytest.mark.parametrize(
@@ -329,5 +335,5 @@ def test_a_survey_with_errors_does_not_start_and_warnings_do_not_matter():
     surveys, problems = load_surveys(
         {"s.json": unreachable, "t.json": survey(say("a", "{who|x}"), survey="t")}
     )
-    assert problems == ["s.json: step 'b', it is never reached: let a route lead to it, or take it out"]
+    assert problems == ["s.json:1: step 'b', it is never reached: let a route lead to it, or take it out"]
     assert surveys.current_names() == ["t"]

@@ -154,7 +154,9 @@ def test_a_variable_that_is_empty_lets_the_default_stand():
 
 
 def test_an_invitation_that_lasts_longer_leaves_time_for_more_reminders():
-    of = survey(ask("a", remind={"after": "40m", "times": 3, "text": "!"}), expires="1h")
+    of = survey(
+        ask("a", remind={"after": "40m", "times": 3, "text": "!"}), expires="1h", texts={"gave_up": "none"}
+    )
     out = sent(of, (0, {"expires_at": T0 + 10**8}), (3 * 2_400_000, None))
     assert len(out) == 4
     assert survey_bounds(of).sms_out.most == 4

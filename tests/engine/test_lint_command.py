@@ -55,7 +55,7 @@ def test_errors_are_told_with_step_reason_and_mend_and_exit_with_1(written):
     result = run(bad, CLINIC)
     assert result.exit_code == 1
     assert (
-        "  error   step 'b', it is never reached\n           let a route lead to it, or take it out"
+        f"  error   {bad}:1: step 'b', it is never reached\n           let a route lead to it, or take it out"
         in result.output
     )
     assert "2 files, 1 error, 1 warning" in result.output
@@ -87,7 +87,7 @@ def test_what_it_prints_for_programs_is_all_of_it(written):
     assert first["cost"] == {"en": pytest.approx(1.6), "no": pytest.approx(1.6)}
     assert second["findings"] == [{
         "level": "error", "code": "unreachable", "step": "b", "reason": "it is never reached",
-        "mend": "let a route lead to it, or take it out", "line": 0, "excerpt": "",
+        "mend": "let a route lead to it, or take it out", "line": 1, "excerpt": "",
     }]  # fmt: skip
     assert between["file"] == ""
     assert [each["reason"] for each in between["findings"]] == [
@@ -98,7 +98,7 @@ def test_what_it_prints_for_programs_is_all_of_it(written):
 @pytest.mark.parametrize("days, warned", [("30", False), ("29", True)])
 def test_a_keep_longer_than_the_deployment_keeps_anything_is_told(written, monkeypatch, days, warned):
     file = written("a.yaml", "{survey: s, keep: 30d, steps: [{id: a, say: x}]}")
-    told = f"keep: longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
+    told = f"{file}:1: field keep: 30d is longer than PARLEY_KEEP_DAYS, {days}, which holds for everything"
     assert (told in run(file, "--keep-days", days).output) == warned
     monkeypatch.setenv("PARLEY_KEEP_DAYS", days)
     assert (told in run(file).output) == warned

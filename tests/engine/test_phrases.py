@@ -33,7 +33,7 @@ from engine.surveys.phrases import fixed_text
 from tests.engine.answer_samples import COLOUR_IDS, COLOUR_PLACES, READERS, REFUSED, WRITTEN, today
 
 LANGUAGES = ["en", "fr", "no"]
-FIXED = ["unavailable", "not_found", "expired", "stopped", "help", "opted_in"]
+FIXED = ["gave_up", "unavailable", "not_found", "expired", "stopped", "help", "opted_in"]
 
 
 def _translations():

@@ -165,12 +165,12 @@ def test_questions_wait_and_statements_do_not():
 def test_all_problems_are_told_at_once():
     items = [{"text": 3}, {"text": "a", "next": 9}, {"text": "a", "condition": "~", "next": 0}, 5]
     assert problems_of(*items, {"text": "a", "condition": ">=", "value": "x", "true_next": 0}) == [
-        "q.json: item 0, field text: found 3, expected a text",
-        "q.json: item 1, field next: there is no item 9",
-        "q.json: item 2, field condition: found '~', expected >=, >, <=, <, == or !=",
-        "q.json: item 3, the whole of it: found 5, expected a mapping",
-        "q.json: item 4, field value: found 'x', expected a number",
-        "q.json: item 4, field false_next is missing",
+        "q.json:1: item 0, field text: found 3, expected a text",
+        "q.json:1: item 1, field next: there is no item 9",
+        "q.json:1: item 2, field condition: found '~', expected >=, >, <=, <, == or !=",
+        "q.json:1: item 3, the whole of it: found 5, expected a mapping",
+        "q.json:1: item 4, field value: found 'x', expected a number",
+        "q.json:1: item 4, field false_next is missing",
     ]
 
 

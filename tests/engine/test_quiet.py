@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.model.events import InboundSms, Mail, SessionEnded, SmsDecided
 from engine.model.lane import Lane
-from engine.model.quiet_hours import QuietHours
+from engine.model.quiet_hours import QuietHours, next_time_of_day
 from engine.simulator.simulator import SIMULATED_SENDER
 from engine.turns.advance import advance
 from tests.engine.chat import SIMULATED_CHANNEL, SimulatedPhone, policy_for, surveys_of
@@ -53,6 +53,29 @@ def test_where_a_country_has_several_zones_it_must_be_day_in_all():
     number = "+61491570156"  # an Australian mobile: from Sydney to the Cocos Islands
     awake = NIGHT.next_awake_at(number, ms(2027, 1, 15, 7, zone="Australia/Sydney"), PARIS)
     assert awake == ms(2027, 1, 15, 8, zone="Indian/Cocos")
+
+
+@pytest.mark.parametrize("number", sorted(NUMBERS))
+def test_a_time_of_the_day_is_the_next_such_where_the_person_is(number):
+    zone = NUMBERS[number]
+    for when, day in (((8, 59), 15), ((9, 0), 15), ((9, 1), 16)):
+        asked = ms(2027, 1, 15, *when, zone=zone)
+        assert next_time_of_day(number, 9 * 60, asked, PARIS) == ms(2027, 1, day, 9, zone=zone)
+
+
+def test_where_a_country_has_several_zones_it_is_the_westernmosts_time():
+    """In none of them is it earlier then, though it may be nine tomorrow in the east before it is nine today in the west."""
+    number = "+61491570156"
+    for asked in (ms(2027, 1, 15, 8, zone="Indian/Cocos"), ms(2027, 1, 15, 10, zone="Australia/Sydney")):
+        assert next_time_of_day(number, 9 * 60, asked, PARIS) == ms(2027, 1, 15, 9, zone="Indian/Cocos")
+
+
+def test_a_time_that_clocks_leave_out_or_show_twice_comes_once():
+    number, minute = "+33612345678", 2 * 60 + 30
+    assert next_time_of_day(number, minute, ms(2027, 3, 27, 12), PARIS) == ms(2027, 3, 28, 3, 30)
+    first = round(datetime(2027, 10, 31, 0, 30, tzinfo=UTC).timestamp() * 1000)
+    assert next_time_of_day(number, minute, ms(2027, 10, 30, 12), PARIS) == first
+    assert next_time_of_day(number, minute, first + 1, PARIS) == ms(2027, 11, 1, 2, 30)
 
 
 @pytest.mark.parametrize("day", [(2027, 3, 28), (2027, 10, 31)], ids=["put forward", "put back"])

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 
 from engine.model.events import OpeningRefused
+from engine.model.lane import decode_lane, encode_lane
+from engine.proofs.transcripts import PersonInvited
 from engine.surveys.keywords import is_start
 from tests.engine.chat import SimulatedPhone, policy_for, surveys_of
 
@@ -141,3 +143,102 @@ def test_a_closed_channel_lets_a_conversation_finish():
     phone.text("START")
     phone.policy = msgspec.structs.replace(phone.policy, closed="sms_budget")
     assert phone.text("fine") == ["Why?"]
+
+
+DAYS = 86_400_000
+REST = """
+survey: {name}
+start: {start}
+cooldown: {cooldown}
+again: restart
+steps:
+  - {{id: mood, ask: "{name}?", answer: {{type: text}}}}
+"""
+
+
+def phone_with_two(one="9d", two="9d"):
+    """Two surveys of one channel, `one` and `two`, with a keyword and a cooldown each."""
+    files = {
+        f"{name}.yaml": REST.format(name=name, start=name.upper(), cooldown=cooldown)
+        for name, cooldown in (("one", one), ("two", two))
+    }
+    policy = msgspec.structs.replace(policy_for("one", "two"), start_burst=0, sessions_per_sender_per_day=0)
+    return SimulatedPhone(surveys_of(files), policy)
+
+
+def complete(phone, survey):
+    assert phone.text(survey.upper()) == [f"{survey}?"]
+    phone.text("fine")
+
+
+def test_each_survey_cools_down_for_itself():
+    phone = phone_with_two()
+    complete(phone, "one")
+    complete(phone, "two")
+    assert [phone.text(each) for each in ("ONE", "TWO")] == [[], []]
+    assert refusals(phone) == ["cooldown", "cooldown"]
+    phone.wait(9 * DAYS)
+    assert phone.text("ONE", after_ms=1) == ["one?"]
+
+
+def test_no_session_of_another_survey_nor_an_invitation_that_comes_to_nothing_shortens_it():
+    phone = phone_with_two(two="0s")
+    complete(phone, "one")
+    for _ in range(3):
+        complete(phone, "two")
+    phone.invite(PersonInvited(survey="one"))
+    phone.text("STOP")
+    (told,) = phone.text("ONE", after_ms=5 * DAYS)
+    assert told.startswith("You will get our messages again.")
+    assert refusals(phone)[-1] == "cooldown"
+    assert phone.text("TWO") == ["two?"]
+    assert phone.text("ONE") == [], "nor is a session of another one restarted by it"
+    assert phone.channel_state.session.survey == "two"
+
+
+def test_an_open_session_may_begin_anew_while_its_survey_cools_down():
+    phone = phone_with_two()
+    complete(phone, "one")
+    assert phone.invite(PersonInvited(survey="one"))
+    assert phone.text("ONE") == ["one?"]
+    assert refusals(phone) == []
+
+
+def test_what_is_over_is_forgotten():
+    phone = phone_with_two(one="1h", two="1h")
+    for after_ms in (0, 3_600_001, 3_600_001):
+        phone.wait(after_ms)
+        complete(phone, "one")
+        complete(phone, "two")
+        assert set(phone.channel_state.cooling) == {"one"}
+    phone.wait(3_600_001)
+    complete(phone, "two")
+    assert phone.channel_state.cooling == {}
+
+
+def test_a_lane_is_kept_for_as_long_as_a_cooldown_lasts():
+    phone = phone_with_two(one="30d", two="1h")
+    complete(phone, "one")
+    until = phone.now + 30 * DAYS
+    assert phone.last_advance.keep_until == until
+    complete(phone, "two")
+    phone.text("hello", after_ms=60_000)
+    assert phone.last_advance.keep_until == until
+    phone.text("hello", after_ms=29 * DAYS)
+    assert phone.last_advance.keep_until == phone.now + 2 * DAYS
+
+
+def test_a_lane_of_an_earlier_release_cools_down_and_that_release_reads_this_ones():
+    """Before, a line had no field `cooling`; whatever follows the fields that a release knows, it passes over."""
+    phone = phone_with_two()
+    complete(phone, "one")
+    complete(phone, "two")
+    lane = msgspec.msgpack.decode(encode_lane(phone.lane))
+    fields = lane[2][phone.channel]
+    assert fields.pop() == {"one": phone.channel_state.cooling["one"]}
+    phone.lane = decode_lane(msgspec.msgpack.encode(lane))
+    assert phone.text("TWO") == []
+    assert phone.text("ONE") == ["one?"], "0.1.0 knew the last session only"
+    newer = [*fields, {"one": 7}, "of a later release"]
+    lane[2][phone.channel] = newer
+    assert decode_lane(msgspec.msgpack.encode(lane)).lines[phone.channel].cooling == {"one": 7}

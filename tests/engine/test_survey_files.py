@@ -295,7 +295,9 @@ def test_a_word_that_nothing_can_contain_is_an_error(answer, word, problem):
 
 def test_what_can_be_read_is_read_beside_what_cannot():
     surveys, problems = load_surveys({"a.yaml": b"\xff", "b.yaml": survey(say("b")).encode()})
-    assert problems == ["a.yaml: byte 0 is not UTF-8"]
+    assert problems == [
+        "a.yaml:1: character 1 is not written in UTF-8: save the file as UTF-8\n    \ufffd\n    ^"
+    ]
     assert surveys.current_names() == ["s"]
 
 
@@ -521,8 +523,8 @@ def test_no_bytes_whatever_raise(source, file):
 )
 def test_a_text_that_a_comment_cuts_is_warned_of(line, comment):
     found = list(cut_text_warnings(f"survey: s\n{line}\n", {"x": ["Dial", "We are", "Call us", "a"]}, ["en"]))
-    assert [each.reason for each in found] == (
-        [f"line 2, field {line.split(':')[0].strip(' -')}: '{comment}' is a comment in YAML, and is not sent"]
+    assert [(each.line, each.reason) for each in found] == (
+        [(2, f"field {line.split(':')[0].strip(' -')}: '{comment}' is a comment in YAML, and is not sent")]
         if comment
         else []
     )

@@ -223,4 +223,4 @@ def test_what_makes_no_sense_is_refused(answer, when, problem):
         step["next"] = [{"when": when, "go": "end"}, {"go": "end"}]
     with pytest.raises(InvalidSurveyError) as raised:
         read_survey("s.json", json.dumps({"survey": "s", "steps": [step]}).encode())
-    assert raised.value.problems == [f"step 't', {problem}"]
+    assert raised.value.problems == [f"line 1: step 't', {problem}"]

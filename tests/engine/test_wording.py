@@ -102,6 +102,7 @@ def test_about_no_step_every_step_is_named():
     (ChoiceReader(("a", "b", "c"), {}), "1 of 3"),
     (ChoicesReader(("a", "b", "c"), {}, 1, 3), "1 to 3 of 3"),
     (ChoicesReader(("a", "b", "c"), {}, 2, 2), "2 of 3"),
+    (ChoicesReader(("a", "b", "c"), {}, 1, 2, (2,)), "1 to 2 of 3, or 3 alone"),
     (DateReader(), "date"),
     (DateReader("today"), "date from today"),
     (DateReader("today", "2030-01-02"), "date from today to 2030-01-02"),

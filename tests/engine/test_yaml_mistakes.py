@@ -5,10 +5,12 @@ from textwrap import dedent
 
 import pytest
 
+from engine.proofs import survey_findings
+from engine.proofs.keep_limit import keep_findings
 from engine.proofs.survey_loader import load_surveys
 from engine.surveys.documents import FILE_LIMITS
 from engine.surveys.findings import InvalidSurveyError
-from engine.surveys.survey_reader import read_survey
+from engine.surveys.survey_reader import read_survey, with_lines
 from tests.engine.test_survey_files import EXAMPLE
 
 
@@ -87,7 +89,10 @@ def test_of_a_long_line_the_part_with_the_mistake_is_shown():
 
 def test_broken_json_is_shown_too():
     (problem,) = load_surveys({"f.json": b'{\n "survey": s}'})[1]
-    assert problem == 'f.json:2: Expecting value\n     "survey": s}\n               ^'
+    assert problem == (
+        "f.json:2: a value is missing here: write a text in quotation marks, a number, true, [ or {"
+        '\n     "survey": s}\n               ^'
+    )
 
 
 def test_errors_of_fields_have_their_line():
@@ -135,7 +140,7 @@ def test_errors_of_fields_have_their_line():
 def test_what_is_about_no_line_is_told_as_before():
     assert told("survey: clinic\n") == ["f.yaml: field steps is missing"]
     assert told("survey: s\nsteps: [{id: a, say: x, next: end}, {id: b, say: y}]\n") == [
-        "f.yaml: step 'b', it is never reached: let a route lead to it, or take it out"
+        "f.yaml:2: step 'b', it is never reached: let a route lead to it, or take it out"
     ]
     assert load_surveys({"f.json": json.dumps({"survey": "s"}).encode()})[1] == [
         "f.json: field steps is missing"
@@ -158,3 +163,100 @@ def test_every_wrong_field_of_a_survey_is_found_in_its_line():
             read_survey("f.yaml", "\n".join(broken).encode(), FILE_LIMITS)
         assert number in {each.line for each in refused.value.findings}, line
         assert any(each.startswith(f"f.yaml:{number}: step '") for each in refused.value.tell("f.yaml")), line
+
+
+@pytest.mark.parametrize(
+    "text, line, said, shown",
+    [
+        ('{"survey": "s",\n}', 2, "a field's name is missing here", "}"),
+        ('{"survey": "s"\n "steps": []}', 2, "a comma is missing before this", '"steps"'),
+        ('{"survey" "s"}', 1, "a colon is missing before this", '"s"'),
+        ('{"survey": "s}', 1, "the text that begins here does not end", '"s}'),
+        ('{"survey": "s\n"}', 1, "a text has a line break or a tab in it", ""),
+        ('{"survey": "\\d"}', 1, "a backslash stands before a character that needs none", "\\d"),
+        ('{"survey": "s"}}', 1, "something follows where all is closed", "}"),
+        ("[\n]\n[]", 3, "something follows where all is closed", "[]"),
+    ],
+)
+def test_what_is_wrong_with_json_is_told_in_plain_words(text, line, said, shown):
+    (problem,) = load_surveys({"f.json": text.encode()})[1]
+    first, excerpt, caret = problem.split("\n")
+    assert first.startswith(f"f.json:{line}: {said}: ")
+    assert excerpt[caret.index("^") :].startswith(shown)
+
+
+def test_a_character_that_is_not_utf_8_is_shown_where_it_stands():
+    (problem,) = load_surveys({"f.yaml": "survey: \ufffd\ntitle: ".encode() + b"Caf\xe9\n"})[1]
+    assert problem == (
+        "f.yaml:2: character 11 is not written in UTF-8: save the file as UTF-8\n"
+        "    title: Caf\ufffd\n"
+        "              ^"
+    )
+
+
+PROVED = """
+survey: s
+keep: 9999d
+idle: 24h
+languages: [en, "no"]
+start: {en: GO, "no": GO}
+texts:
+  completed: {en: "Bye…, as there is nothing more to say to you today, good night!", "no": Ha det}
+steps:
+  - id: a
+    ask: {en: How many?, "no": Hvor mange?}
+    answer: {type: number, min: 1, max: 5}
+    remind:
+      text: Well?
+      after: 48h
+    next:
+      - {when: {at_least: 2}, go: b}
+      - when: {at_least: 3}
+        go: end
+      - {go: b}
+  - id: b
+    say: {en: "{c}", "no": "{a}"}
+    next: end
+  - id: c
+    ask: {en: Why?}
+    answer: {type: text}
+"""
+
+
+def test_what_is_proved_is_told_with_the_line_that_it_is_about():
+    survey, written = read_survey("f.yaml", PROVED.encode())
+    lines = PROVED.splitlines()
+    found = with_lines(survey, [*survey_findings(survey), *written, *keep_findings(survey, 365)])
+    assert {(each.code, lines[each.line - 1].strip() if each.line else "") for each in found} == {
+        ("unreachable", "- id: c"),
+        ("shadowed", "- when: {at_least: 3}"),
+        ("unanswered", "- id: b"),
+        ("never_reminded", "after: 48h"),
+        (
+            "ucs2",
+            'completed: {en: "Bye…, as there is nothing more to say to you today, good night!", "no": Ha det}',
+        ),
+        ("keyword", 'start: {en: GO, "no": GO}'),
+        ("language_missing", "ask: {en: Why?}"),
+        ("one_language", "- id: c"),
+        ("keep", "keep: 9999d"),
+    }
+
+
+@pytest.mark.parametrize("indent", ["  ", "\t"])
+def test_what_is_wrong_with_json_has_its_line(indent):
+    source = '{\n@"survey": "s",\n@"steps": [\n@{"id": "a", "say": 3}]\n}'.replace("@", indent)
+    (problem,) = load_surveys({"f.json": source.encode()})[1]
+    assert problem == "f.json:4: step 'a', field say: found 3, expected a text or a mapping"
+
+
+def test_an_item_of_a_questions_json_has_its_line():
+    items = '[\n  {"text": "a",\n   "next": 7},\n  {"text": "b", "next": -2},\n  {"next": -2}\n]'
+    assert load_surveys({"f.json": items.encode()})[1] == [
+        "f.json:3: item 0, field next: there is no item 7",
+        "f.json:5: item 2, field text is missing",
+    ]
+    survey, _ = read_survey(
+        "f.json", items.replace("7", "2").replace('{"next"', '{"text": "c", "next"').encode()
+    )
+    assert [(each.step, each.line) for each in with_lines(survey, survey_findings(survey))] == [("1", 4)]

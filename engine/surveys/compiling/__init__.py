@@ -68,6 +68,8 @@ _DEFAULT_ATTEMPTS = next(
     field.default for field in msgspec.structs.fields(AskStep) if field.name == "attempts"
 )
 
+_DURATIONS = ("idle", "expires", "cooldown", "keep")
+
 _NAME_RULE = "letters from a to z, digits, - and _ that begin with a letter"
 
 
@@ -116,6 +118,7 @@ def compile_survey(raw: object, file: str, source: bytes, version: str) -> tuple
         told=frozenset(place for place in BUILTIN_VARIABLES if place[1:] in scope.variables),
         keep_ms=header.keep.ms if header.keep is not None else None,
         lenient=header.lenient,
+        durations={name: each.written for name in _DURATIONS if (each := getattr(header, name)) is not None},
     )
     return survey, scope.findings
 
@@ -355,7 +358,10 @@ class _StepCompiler:
         if source.after.ms == 0:
             self._scope.add_error("field remind.after: found no time at all, expected at least 1s")
         return ReminderRule(
-            source.after.ms, source.times, self.texts.compile_text("remind.text", source.text)
+            source.after.ms,
+            source.times,
+            self.texts.compile_text("remind.text", source.text),
+            source.after.written,
         )
 
     def compile_keywords(self, written: KeywordsWritten) -> StartKeywords:

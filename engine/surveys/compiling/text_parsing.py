@@ -29,7 +29,7 @@ _MALFORMED_PLACEHOLDER = re.compile(r"\{(?!\$[A-Za-z_])[^{}\n]{0,40}\}|\{[A-Za-z
 _LONGEST_WRITTEN = 10 * LONGEST_SMS
 """Characters of a text with its placeholders: of a longer one nothing is made."""
 
-_IN_SESSION = ("completed", "no_media")
+_IN_SESSION = ("completed", "gave_up", "no_media")
 """Fixed texts in which answers may stand."""
 
 PLAIN_KEYWORD = re.compile(r"[\w ]+")
