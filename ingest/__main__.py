@@ -1,8 +1,8 @@
 """`python -m ingest`: the `web` process, from the environment alone, until SIGTERM or SIGINT."""
 
 import gc
-import signal
-import sys
+import socket
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import redis
@@ -15,11 +15,12 @@ from config.telemetry.hot_reload import RELOAD_INTERVAL_S, SurveyReloader
 from config.telemetry.logs import configure_logging
 from config.telemetry.periodic_task import run_periodically
 from config.telemetry.supervision import LoopRounds, supervised
+from config.telemetry.watched_server import WatchedServer, end_when_told, open_listening_socket
 from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest.connections import ConnectionLimits
-from ingest.http_server import WebServer, fit_to_file_limit, open_listening_socket, server_config
+from ingest.http_server import fit_to_file_limit, web_config
 from ingest.intake.server_guard import check_lanes_server
 from ingest.web import create_app
 from ingest.webhooks.fast_path import AsgiApp
@@ -38,21 +39,27 @@ def tune_garbage_collector() -> None:
 def run_web_server(settings: Settings, surveys: SurveyRegistry, app: AsgiApp) -> None:
     limits = fit_to_file_limit(ConnectionLimits(connections=settings.web_connections))
     with ExitStack() as stack:
-        doors = [stack.enter_context(open_listening_socket(settings.host, settings.port))]
-        if settings.metrics_port:
-            door = open_listening_socket(settings.host, settings.metrics_port, "PARLEY_METRICS_PORT")
-            doors.append(stack.enter_context(door))
+        doors = list(map(stack.enter_context, _open_doors(settings)))
         log.info("running", role="web", host=settings.host, port=settings.port)
         tune_garbage_collector()
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again once all is done
-            signal.signal(number, lambda _number, _frame: sys.exit(0))
+        end_when_told()
         rounds = LoopRounds()
         with (
             supervised(rounds),
             process_registry.send_heartbeats(settings.redis_url, "web"),
             run_periodically(survey_reloader(settings, surveys).check_folder, RELOAD_INTERVAL_S, "surveys"),
         ):
-            WebServer(server_config(app, limits), rounds.went_round).run(sockets=doors)
+            WatchedServer(web_config(app, limits), rounds.went_round).run(sockets=doors)
+
+
+def _open_doors(settings: Settings) -> Iterator[socket.socket]:
+    """One for everybody, and one more for metrics if they have a port of their own. Ends the process with a sentence if one cannot be
+    had."""
+    ports = {"PARLEY_PORT": settings.port, "PARLEY_METRICS_PORT": settings.metrics_port}
+    with exit_on_config_error():
+        for name, port in ports.items():
+            if port:
+                yield open_listening_socket("web", settings.host, port, f"PARLEY_HOST and {name}")
 
 
 def survey_reloader(settings: Settings, surveys: SurveyRegistry) -> SurveyReloader:

@@ -10,13 +10,15 @@ import falcon.asgi
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from config.connections.redis_failures import FailureKind, failure_kind
 from config.host import THIS_HOST, Host
 from config.store import keyspace
+from config.store.function_calls import Command
 from config.store.redis_client import NotReplicatedError
 from config.telemetry import metrics
 from config.telemetry.exposition import GaugeReading, MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
-from ingest.intake.mailboxes import AsyncRedisClient, RedisUnavailableError, shard_keys
+from ingest.intake.mailboxes import AsyncRedisClient, Probe, RedisUnavailableError
 from ingest.intake.spool import EMPTY_STATUS, Spool, SpoolStatus
 from ingest.webhooks.fast_path import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 
@@ -29,7 +31,8 @@ class LivenessResource:
 
 
 class ReadinessResource:
-    """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss. With a
+    """`GET /readyz`: 200 if a webhook would be accepted and its wake-up rung, else 503; either way what is amiss: a server that
+    is full, or takes no writes, is no better than one that is away. With a
     spool it is 200 for as long as that takes events, whatever Redis does, and `spooled` says how many are in it.
 
     Law: what every `web` sees at once does not make every one unready, as long as there are people whom they serve. Of a
@@ -47,12 +50,13 @@ class ReadinessResource:
         self._lanes = lanes
         self._broker = broker
         self._spool = spool
-        self._lanes_keys = shard_keys(shards)
+        self._lanes_keys = [keyspace.session_key(k, _NOBODY) for k in range(shards)]
         self._broker_keys = [keyspace.wakeup_queue_key(queue) for queue in keyspace.QUEUES]
 
     async def on_get(self, req: Request, resp: Response) -> None:
         redis, broker = await asyncio.gather(
-            _look_at(self._lanes, self._lanes_keys), _look_at(self._broker, self._broker_keys)
+            _look_at(self._lanes, self._lanes_keys, _acceptance_probe),
+            _look_at(self._broker, self._broker_keys, _wakeup_probe),
         )
         has_surveys = any(True for _ in self._surveys.current_names())
         more: dict[str, object] = {}
@@ -65,30 +69,60 @@ class ReadinessResource:
         for name, found in (("away", redis.away), ("broker_away", broker.away)):
             if found:
                 more[name] = found
+        for name, why in (("redis_why", redis.why), ("broker_why", broker.why)):
+            if why:
+                more[name] = why
         checks = {"redis": redis.takes_all, "broker": broker.takes_all, "surveys": has_surveys}
         resp.media = {"ready": needed, **checks, **more}
         resp.status = falcon.HTTP_200 if needed else falcon.HTTP_503
 
 
 class _Reach(NamedTuple):
-    """Whether writes are taken, by every server and by any; of a cluster, which are `away`, a sentence each."""
+    """Whether writes are taken, by every server and by any; of a cluster, which are `away`, a sentence each. `why` one server takes
+    none, if it says so: `Redis is full`."""
 
     takes_all: bool
     takes_some: bool
     away: Sequence[str] = ()
+    why: str = ""
 
 
-async def _look_at(client: AsyncRedisClient, keys: Sequence[str]) -> _Reach:
+_NOBODY = ""
+"""The id of a session that nobody has, so that its key is never there."""
+
+
+def _acceptance_probe(key: str) -> Command:
+    """What is refused wherever an event would be, as for want of memory; and changes nothing, since there is no such key."""
+    return ("SET", key, "", "XX")
+
+
+def _wakeup_probe(key: str) -> Command:
+    """What is refused wherever a wake-up would be; these are taken by a server that is full."""
+    return ("ZREM", key, _NOBODY)
+
+
+async def _look_at(client: AsyncRedisClient, keys: Sequence[str], probe: Probe) -> _Reach:
     if not client.is_cluster:
-        reachable = await client.is_reachable()
-        return _Reach(reachable, reachable)
-    silent = await client.find_silent(keys)
+        failure = await client.find_failure(probe(keys[0]))
+        why = failure.title if failure is not None and failure_kind(failure) != "silent" else ""
+        return _Reach(failure is None, failure is None, why=why)
+    silent = await client.find_silent(keys, probe)
     away = {f"slots {client.slots_beside(key)} {_ailment(e)}" for key, e in silent.items()}
     return _Reach(not silent, len(silent) < len(keys), sorted(away))
 
 
 def _ailment(error: RedisUnavailableError) -> str:
-    return "have too few replicas" if isinstance(error.__cause__, NotReplicatedError) else "have no server"
+    if isinstance(error.__cause__, NotReplicatedError):
+        return "have too few replicas"
+    return _AILMENTS[failure_kind(error)]
+
+
+_AILMENTS: dict[FailureKind, str] = {
+    "silent": "have no server",
+    "full": "have a server that is full",
+    "read_only": "have a server that takes no writes",
+    "refused": "have a server that refuses us",
+}
 
 
 def spool_gauges(spool: Spool | None, host: Host = THIS_HOST) -> Iterable[GaugeReading]:

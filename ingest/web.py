@@ -7,9 +7,11 @@ import falcon.asgi
 import redis
 from falcon.asgi import Request, Response
 
+from config.connections.redis_failures import failure_clause
 from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
 from config.store import redis_client
+from config.store.counts.answer_record import AnswerNotes
 from config.telemetry.exposition import MetricsExposition
 from engine.surveys.survey_registry import SurveyRegistry
 from ingest import api, health
@@ -20,7 +22,7 @@ from ingest.intake.server_guard import ServerGuard
 from ingest.intake.spool import open_spool
 from ingest.intake.spool_drain import SpoolDrain
 from ingest.webhooks import simulated_phone
-from ingest.webhooks.channel_endpoint import RETRY_AFTER_S, UNAVAILABLE_TITLE, WebhooksResource
+from ingest.webhooks.channel_endpoint import RETRY_AFTER_S, WebhooksResource
 from ingest.webhooks.fast_path import AsgiApp, WebhookFastPath
 from ingest.webhooks.inline_replies import InlineReplies
 from ingest.webhooks.webhook_notes import WebhookNotes
@@ -60,7 +62,8 @@ class _Lifespan:
 async def _redis_unavailable(
     _req: Request, _resp: Response | None, error: BaseException, _params: dict[str, object]
 ) -> None:
-    raise falcon.HTTPServiceUnavailable(title=UNAVAILABLE_TITLE, retry_after=RETRY_AFTER_S) from error
+    title = f"Redis {failure_clause(error)}"
+    raise falcon.HTTPServiceUnavailable(title=title, retry_after=RETRY_AFTER_S) from error
 
 
 def create_app(settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HOST) -> AsgiApp:
@@ -76,14 +79,15 @@ def create_app(settings: Settings, surveys: SurveyRegistry, host: Host = THIS_HO
     phones = simulated_phone.SimulatedPhones(settings.redis_url)
     archive = ArchiveReader(settings.archive_url)
     hand_over = SpoolDrain(spool, mailboxes, lanes, host) if spool else None
-    notes = WebhookNotes(lanes, host)
+    answers = AnswerNotes({name: channel.timezone for name, channel in settings.channels.items()})
+    notes = WebhookNotes(lanes, answers, host)
     app = falcon.asgi.App(middleware=[_Lifespan(mailboxes, phones, archive, hand_over, notes)])
     app.add_error_handler(redis.RedisError, _redis_unavailable)
     webhooks = WebhooksResource(
         settings,
         surveys,
         mailboxes,
-        InlineReplies(settings.shards, lanes, mailboxes, host=host),
+        InlineReplies(settings.shards, lanes, mailboxes, answers, host=host),
         notes,
         host,
     )

@@ -2,7 +2,7 @@
 the order in which they happened, found by an index.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, desc, func, select, tuple_
@@ -39,12 +39,20 @@ def read_end(connection: Connection, shard: int) -> EntryId:
     return read_position(connection, EVENTS_SOURCE, shard).entry_id
 
 
-def read_content(connection: Connection, shard: int, entry: EntryId) -> bytes | None:
-    """Return what the archive has of an entry; None if it has it not."""
-    table = tables.entries.c
-    here = (table.shard == shard, table.entry_ms == entry.ms, table.entry_seq == entry.seq)
-    content: bytes | None = connection.execute(select(table.records).where(*here)).scalar_one_or_none()
-    return content
+def read_last_contents(connection: Connection, shards: Iterable[int]) -> dict[int, bytes]:
+    """Return what the archive has of the entries at the positions of these shards, but for those that it has not."""
+    position, entry = tables.positions.c, tables.entries.c
+    is_last = (
+        (entry.shard == position.shard)
+        & (entry.entry_ms == position.last_ms)
+        & (entry.entry_seq == position.last_seq)
+    )
+    query = (
+        select(entry.shard, entry.records)
+        .join_from(tables.positions, tables.entries, is_last)
+        .where(position.source == EVENTS_SOURCE, position.shard.in_(list(shards)))
+    )
+    return {row.shard: row.records for row in connection.execute(query)}
 
 
 def read_shard_entries(
@@ -79,12 +87,15 @@ def read_session_entries(connection: Connection, session: str, after: EntryId) -
     return list(_read_entries(connection, tables.entries.c.session == session, _is_after(after)))
 
 
-def read_last_entries(connection: Connection, sender: str, limit: int) -> list[ArchivedEntry]:
-    """Return a person's last entries, oldest first."""
+def read_last_entries(
+    connection: Connection, sender: str, limit: int, before: EntryId | None = None
+) -> list[ArchivedEntry]:
+    """Return a person's last entries, of those before `before` if it is given, oldest first."""
     table = tables.entries.c
+    within = () if before is None else (tuple_(table.entry_ms, table.entry_seq) < before,)
     query = (
         select(table.entry_ms, table.entry_seq, table.sender, table.records)
-        .where(table.sender == sender)
+        .where(table.sender == sender, *within)
         .order_by(desc(table.entry_ms), desc(table.entry_seq))
         .limit(limit)
     )

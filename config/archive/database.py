@@ -10,7 +10,7 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from math import ceil
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, event, make_url, select, text, update
+from sqlalchemy import URL, Connection, Engine, bindparam, event, make_url, select, text, update
 
 from config.archive import tables
 from config.archive.filesystems import network_filesystem
@@ -133,11 +133,18 @@ class ArchiveDatabase:
             row = connection.execute(known).one()
         return Position(*row)
 
-    def try_lock_position(self, connection: Connection, source: str, shard: int) -> Position | None:
-        """Lock the shard's row, which there is, until the transaction ends; None if somebody else has it."""
-        known = _select_position(source, shard).with_for_update(skip_locked=True)
-        row = connection.execute(known).one_or_none()
-        return None if row is None else Position(*row)
+    def try_lock_positions(
+        self, connection: Connection, source: str, shards: Iterable[int]
+    ) -> dict[int, Position]:
+        """Lock these shards' rows, which there are, until the transaction ends. Answers those that nobody else has."""
+        table = tables.positions.c
+        known = (
+            select(table.shard, table.last_ms, table.last_seq, table.read_until_ms)
+            .where(table.source == source, table.shard.in_(list(shards)))
+            .order_by(table.shard)
+            .with_for_update(skip_locked=True)
+        )
+        return {shard: Position(*row) for shard, *row in connection.execute(known)}
 
     def make_positions(self, connection: Connection, source: str, shards: int) -> None:
         """Make the rows of shards that have none. Rows that are there are not touched: PostgreSQL would wait for whoever has
@@ -149,11 +156,15 @@ class ArchiveDatabase:
 
     def move_position(self, connection: Connection, source: str, shard: int, to: Position) -> None:
         """Move a locked row."""
+        self.move_positions(connection, source, {shard: to})
+
+    def move_positions(self, connection: Connection, source: str, to: Mapping[int, Position]) -> None:
+        """Move the locked rows of these shards."""
         table = tables.positions
-        connection.execute(
-            update(table).where(table.c.source == source, table.c.shard == shard),
-            msgspec.structs.asdict(to),
-        )
+        moved = update(table).where(table.c.source == source, table.c.shard == bindparam("of_shard"))
+        rows = [{"of_shard": shard, **msgspec.structs.asdict(position)} for shard, position in to.items()]
+        if rows:
+            connection.execute(moved, rows)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -237,7 +248,7 @@ def _create_engine(url: URL, busy_timeout_s: float) -> Engine:
         )
     except ModuleNotFoundError as e:
         found = "PARLEY_ARCHIVE_URL is of PostgreSQL, whose driver is not installed"
-        raise ConfigError([f"{found}: pip install 'parley[postgresql]'"]) from e
+        raise ConfigError([f"{found}: pip install 'parley[postgres]'"]) from e
 
     @event.listens_for(engine, "connect")
     def _bound_locks(connection: Any, _record: object) -> None:

@@ -318,6 +318,8 @@ def bar_edges(least: Value, greatest: Value, distinct: int) -> Sequence[Value]:
         return [least, greatest]
     width = 1.0 if is_scale else _round_width((greatest - least) / _WIDEST_SCALE)
     begin = floor(least / width)
+    if begin * width > least:  # the quotient is below 0, and too small for a float
+        begin -= 1
     count = floor(greatest / width) - begin + 1
     return [round((begin + place) * width, 12) for place in range(count + 1)]
 

@@ -41,6 +41,30 @@ def count_states(connection: Connection, filters: ResultFilters) -> list[StateCo
     return [StateCount(*row) for row in connection.execute(ordered)]
 
 
+class CostTotal(msgspec.Struct, frozen=True):
+    """What sessions cost: SMS from and to people, segments as we count them, and millionths of `currency`, as far as providers
+    have told; empty: they have told nothing."""
+
+    currency: str
+    sessions: int
+    received: int
+    sent: int
+    segments: int
+    cost_micros: int
+
+
+def count_costs(connection: Connection, filters: ResultFilters) -> list[CostTotal]:
+    """What the sessions came to, by currency."""
+    table = tables.sessions.c
+    counted = select(
+        table.currency,
+        func.count(),
+        *(func.sum(column) for column in (table.received, table.sent, table.segments, table.cost_micros)),
+    )
+    rows = counted.where(*session_conditions(filters)).group_by(table.currency).order_by(table.currency)
+    return [CostTotal(currency, *map(int, numbers)) for currency, *numbers in connection.execute(rows)]
+
+
 def read_latest_results(
     connection: Connection, filters: ResultFilters, columns: Sequence[ResultColumn], limit: int
 ) -> list[SessionResult]:

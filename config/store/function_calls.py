@@ -124,16 +124,22 @@ def accept_commands(
     return commands, positions
 
 
-def withdraw_invitation_command(k: int, channel: str, identity: str, sender: str, records: bytes) -> Command:
-    """Return the command that holds an invitation no more. It answers 1 if it was held."""
+def withdraw_invitation_command(
+    k: int, channel: str, identity: str, sender: str, records: bytes, state: str
+) -> Command:
+    """Return the command that holds an invitation no more, and has its campaign count it as `state` (empty: not at all). It
+    answers 1 if it was held."""
     return function_call(
         WithdrawInvitation(
             held_ids=keyspace.held_ids_key(k, channel),
             held_invitations=keyspace.held_invitations_key(k),
             session=keyspace.session_key(k, identity),
             events=keyspace.events_key(k),
+            campaigns=keyspace.campaigns_key(k),
+            campaign_sessions=keyspace.campaign_sessions_key(k),
             id=identity,
             sender=sender,
+            state=state,
             records=records,
         )
     )

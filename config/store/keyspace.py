@@ -25,6 +25,10 @@ SURVEYS_KEY = "surveys"
 PROCESSES_KEY = f"{{{SURVEYS_KEY}}}:runs"
 """Hash: process -> what it last said: see config/telemetry/process_registry.py."""
 
+LOG_SECRET_KEY = f"{{{SURVEYS_KEY}}}:log-key"
+"""The secret by which logs name people: see config/settings/log_key.py. Where the versions of surveys are, as no process starts
+without these."""
+
 MAX_HELD_MS = 30 * 86_400_000
 """How long an invitation may wait for its turn. One whose turn has not come by then has lost its sense."""
 
@@ -52,6 +56,13 @@ DEPLOYMENT_KEY = "deployment"
 AUDIT_KEY = "audit"
 """Stream: who did or read what, until the archive has it: see config/store/audit.py."""
 
+CONSOLE_SESSIONS_KEY, CONSOLE_SECRET_KEY = "{console}:sessions", "{console}:secret"
+"""Sorted set: digest of a browser's token -> ms at which it signed in; and the secret by which the console hides numbers in the
+addresses of its pages: see workers/console/."""
+
+CONSOLE_JOBS_KEY = "{console}:jobs"
+"""Sorted set: id of what the console does for someone, at length -> ms at which it began: see workers/console/jobs/."""
+
 LIBRARIES_KEY = "libraries"
 """Sorted set: name of a library of server-side functions -> ms at which it was last known to be in use."""
 
@@ -73,6 +84,15 @@ def group_by_shard(items: Iterable[T], sender_of: Callable[[T], str], shards: in
     for item in items:
         groups.setdefault(shard_of(sender_of(item), shards), []).append(item)
     return groups
+
+
+SHARDS_TOGETHER = 32
+"""Where one call, or one transaction, may be about several shards: to make one for each costs more than what is done in it."""
+
+
+def shard_groups(shards: int, together: int = SHARDS_TOGETHER) -> list[range]:
+    """All shards, in groups of so many."""
+    return [range(first, min(first + together, shards)) for first in range(0, shards, together)]
 
 
 SHARD_KEY_PATTERN = "{[0-9]*}:*"
@@ -118,6 +138,61 @@ def key_shape(name: str) -> str:
         _, what, *of = name.split(":", 2)
         return f"{{*}}:{what}{':*' if of else ''}"
     return re.sub(r"^simulator:\{[^}]*\}", "simulator:{*}", name)
+
+
+def console_session_key(digest: str) -> str:
+    """There while a browser is signed in to the console: who, since when."""
+    return f"{{console}}:session:{digest}"
+
+
+def console_link_key(digest: str) -> str:
+    """There while a one-time link to the console may be used."""
+    return f"{{console}}:link:{digest}"
+
+
+def console_job_key(job: str) -> str:
+    """Hash: what the console does for someone, how far that is, and who wants it stopped."""
+    return f"{{console}}:job:{job}"
+
+
+def console_job_alive_key(job: str) -> str:
+    """There while the process lives that does it."""
+    return f"{{console}}:job-alive:{job}"
+
+
+def console_upload_key(upload: str) -> str:
+    """Hash: what a table of people is to be invited to, what its check found and what came of it: see workers/console/inviting/."""
+    return f"{{console}}:upload:{upload}"
+
+
+def console_upload_rows_key(upload: str) -> str:
+    """List: the invitations of an uploaded table, until they are sent, or for two hours."""
+    return f"{{console}}:upload-rows:{upload}"
+
+
+def console_upload_claim_key(upload: str) -> str:
+    """There while somebody begins to check or to send an uploaded table."""
+    return f"{{console}}:upload-claim:{upload}"
+
+
+def campaign_budget_key(campaign: str) -> str:
+    """What a campaign may cost, as whoever invited by the console has written it."""
+    return f"{{console}}:campaign-budget:{campaign}"
+
+
+def console_attempts_key(digest: str) -> str:
+    """Counts what was wrong of an address that tries to sign in to the console."""
+    return f"{{console}}:attempts:{digest}"
+
+
+def console_sign_in_key(digest: str) -> str:
+    """There while somebody whom the console sent to its OpenID provider may come back."""
+    return f"{{console}}:sign-in:{digest}"
+
+
+def console_begun_key(digest: str) -> str:
+    """Counts what an address began of that."""
+    return f"{{console}}:begun:{digest}"
 
 
 def mailbox_key(k: int, sender: str) -> str:
@@ -238,6 +313,21 @@ def held_invitations_key(k: int) -> str:
     return f"{{{k}}}:held-mail"
 
 
+def campaigns_key(k: int) -> str:
+    """How many sessions of each campaign are in which state, of the shard's people."""
+    return f"{{{k}}}:campaigns"
+
+
+def campaign_pauses_key(channel: str) -> str:
+    """Campaigns of which the channel lets no invitation go, and why."""
+    return f"{{channel:{channel}}}:campaign-pauses"
+
+
+def campaign_sessions_key(k: int) -> str:
+    """Sessions of campaigns that are not over: in which state, and of which campaign."""
+    return f"{{{k}}}:campaign-sessions"
+
+
 def reference_key(shards: int, identity: str) -> str:
     """What was invited under an inviter's reference. It lies by its own name, as it must be one for all numbers."""
     return f"{{{shard_of(identity, shards)}}}:reference:{identity}"
@@ -319,10 +409,20 @@ def circuit_state_key(channel: str) -> str:
 
 
 def webhooks_key(channel: str) -> str:
-    """When the channel's provider last called, and when somebody did with a wrong token: see config/store/webhook_record.py."""
+    """When the channel's provider last called, and when somebody did with a wrong token: see config/store/counts/webhook_record.py."""
     return f"{{channel:{channel}}}:webhooks"
 
 
 def forged_webhooks_key(channel: str, minute: int) -> str:
     """How many calls of that minute had a wrong token or signature."""
     return f"{{channel:{channel}}}:forged:{minute}"
+
+
+def answers_key(channel: str, minute: int) -> str:
+    """Hash: SMS that the channel's provider took in that minute, and how long people waited: see config/store/counts/answer_record.py."""
+    return f"{{channel:{channel}}}:answers:{minute}"
+
+
+def accepted_sms_key(channel: str, day: str) -> str:
+    """SMS that the channel's provider took on that day."""
+    return f"{{channel:{channel}}}:accepted:{day}"

@@ -22,8 +22,9 @@ from config.store.server_functions import FUNCTIONS, ServerFunction
 from engine.model.events import InboundSms, OutboundSms
 
 _LUA_FILES = (
-    "values", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts", "lanes",
-    "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies", "event_streams", "hooks",
+    "values", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts",
+    "campaigns", "lanes", "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies",
+    "event_streams", "hooks", "uploads",
 )  # fmt: skip
 
 _FUNCTION = re.compile(r"^local function (\w+)\(keys(?:, args)?\)\n.*?^end$", re.MULTILINE | re.DOTALL)

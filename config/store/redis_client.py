@@ -153,6 +153,12 @@ def ask_each(client: redis.Redis, commands: Sequence[Command], *, replicas: int 
     }
 
 
+def look_around(client: redis.Redis) -> None:
+    """See which servers of a cluster hang, before anybody waits for them. Of one server, do nothing."""
+    if isinstance(client, ClusterClient):
+        client.look_around()
+
+
 def require_answer(client: redis.Redis) -> None:
     """Raise redis.RedisError unless the server answers, or one of a cluster's."""
     if is_cluster(client):
@@ -175,6 +181,8 @@ def try_commands(
 ) -> list[Any]:
     """Return the same, with errors in the places of answers: of the server, NotReplicatedError, and on a cluster those of servers
     that cannot be reached. Raises redis.RedisError if the one server cannot."""
+    if not commands:
+        return []
     answers = _send(client, commands, transaction=transaction, replicas=replicas)
     lacking = [at for at, answer in enumerate(answers) if _lacks_functions(answer)]
     if lacking:

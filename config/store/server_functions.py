@@ -114,6 +114,13 @@ class Withdrawal(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     why: str
 
 
+class SessionStateChange(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    """The session `id` is in `state`, as its campaign counts it (config/store/counts/campaigns.py)."""
+
+    id: str
+    state: str
+
+
 class RareEffects(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     """What most commits have nothing of: each argument costs the client. `number_hash` is empty without opt-outs.
     `displaced_events` are as remember_events (lua/applied_events.lua) reads them."""
@@ -127,6 +134,7 @@ class RareEffects(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     dead_letters: Sequence[AddedDeadLetter]
     opt_outs: Sequence[ChangedOptOut]
     resolutions: Sequence[ResolvedDeadLetter]
+    session_states: Sequence[SessionStateChange]
 
 
 class CommitLane(ArgumentGroup, frozen=True, kw_only=True, gc=False):
@@ -161,6 +169,8 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     dead_letter_reasons: Key
     dead_letter_audit: Key
     server: Key
+    campaigns: Key
+    campaign_sessions: Key
     keep_applied_ms: int
     lanes: Sequence[CommitLane]
 
@@ -175,14 +185,20 @@ class ReadSenderRecords(ServerFunction, frozen=True, kw_only=True, gc=False):
     sender: str
 
 
-class TakeDueAlarms(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Take what is due from the alarms, and put it off by `repeat_ms`."""
+class WatchedShard(ArgumentGroup, frozen=True, kw_only=True, gc=False):
+    """A shard's alarms."""
 
     lane_alarms: Key
     outbox_alarms: Key
     server: Key
+
+
+class TakeDueAlarms(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Take what is due from the alarms of these shards, at most `max_senders` from each, and put it off by `repeat_ms`."""
+
     max_senders: int
     repeat_ms: int
+    shards: Sequence[WatchedShard]
 
 
 class Wake(ServerFunction, frozen=True, kw_only=True, gc=False):
@@ -460,7 +476,9 @@ class TakeReferences(ServerFunction, frozen=True, kw_only=True, gc=False):
 
 
 class InvitationToHold(ArgumentGroup, frozen=True, kw_only=True, gc=False):
-    """An invitation that is not released before `not_before_ms`, and whose session is known until `until_ms`."""
+    """An invitation that is not released before `not_before_ms`, and whose session is known until `until_ms`. `campaign_part`
+    is the channel and the survey by which its campaign counts it; `campaign` empty: it is of none. `state` is `held`, or that of
+    one which is refused at once, whose records are in place of the `event`."""
 
     held_ids: Key
     session: Key
@@ -469,12 +487,18 @@ class InvitationToHold(ArgumentGroup, frozen=True, kw_only=True, gc=False):
     until_ms: int
     sender: str
     event: bytes
+    state: str
+    campaign: str
+    campaign_part: str
 
 
 class HoldInvitations(ServerFunction, frozen=True, kw_only=True, gc=False):
     """Put invitations into the backlog, once each."""
 
     held_invitations: Key
+    events: Key
+    campaigns: Key
+    campaign_sessions: Key
     invitations: Sequence[InvitationToHold]
 
 
@@ -504,19 +528,42 @@ class ReleaseInvitations(ServerFunction, frozen=True, kw_only=True, gc=False):
     lane_alarms: Key
     held_ids: Key
     held_invitations: Key
+    campaigns: Key
+    campaign_sessions: Key
     invitations: Sequence[ReleasedInvitation]
 
 
 class WithdrawInvitation(ServerFunction, frozen=True, kw_only=True, gc=False):
-    """Hold an invitation no more: `records` say why, and without any it is forgotten."""
+    """Hold an invitation no more: `records` say why, and without any it is forgotten. `state` is what it is in then; empty:
+    forgotten."""
 
     held_ids: Key
     held_invitations: Key
     session: Key
     events: Key
+    campaigns: Key
+    campaign_sessions: Key
     id: str
     sender: str
+    state: str
     records: bytes
+
+
+class ForgetCampaignSessions(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Let campaigns count these sessions no more, unless they are over."""
+
+    campaigns: Key
+    campaign_sessions: Key
+    sessions: Sequence[str]
+
+
+class ForgetCampaigns(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Forget those of these campaigns that have not changed since `before_ms`."""
+
+    campaigns: Key
+    campaign_sessions: Key
+    before_ms: int
+    names: Sequence[bytes]
 
 
 # Opt-outs, and erasure
@@ -742,6 +789,25 @@ class ResolveDramatiqLetter(ServerFunction, frozen=True, kw_only=True, gc=False)
     new_message: bytes
 
 
+# Tables that are uploaded to the console
+
+
+class ReleaseUpload(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Give the claim with this token back."""
+
+    claim: Key
+    token: str
+
+
+class ReplaceUploadRows(ServerFunction, frozen=True, kw_only=True, gc=False):
+    """Put `rows` in place of those that were read `before` at a place of a table's list."""
+
+    table: Key
+    at: int
+    before: bytes
+    rows: bytes
+
+
 FUNCTIONS: tuple[type[ServerFunction], ...] = (
     Accept,
     Claim, Commit, ReadSenderRecords, TakeDueAlarms, Wake,
@@ -750,10 +816,11 @@ FUNCTIONS: tuple[type[ServerFunction], ...] = (
     AdmitServer, MarkLostTries,
     TakeTokens, CountSms, AcquirePermits, ReportResults, ResumeChannel,
     TakeReferences, HoldInvitations, CountDueInvitations, ReadDueInvitations, ReleaseInvitations,
-    WithdrawInvitation,
+    WithdrawInvitation, ForgetCampaignSessions, ForgetCampaigns,
     AddOptOuts, RemoveOptOuts, EraseLane,
     NoteArchived, TrimEvents,
     TakeHook, MoveHook, ReleaseHook, RewindHook,
     AddDeadLetter, ClaimForReplay, ReleaseKept, DiscardDeadLetters, ResolveDramatiqLetter,
+    ReleaseUpload, ReplaceUploadRows,
 )  # fmt: skip
 """All of them: lua/ registers these and no others."""

@@ -5,15 +5,16 @@ from http import HTTPStatus
 from typing import Any
 
 from config.archive.funnel import Funnel
+from config.invitations.line_result import LINE_TYPES
 from engine.codebook.codebook import Codebook
 from ingest.api.archived_view import ResultView, SessionListPage, SurveyList
-from ingest.api.invitations import LINE_TYPES
 from ingest.api.openapi_parts import (
     CHANNEL_NAME,
     DATE_TIME,
     E164,
     PSEUDONYM,
     SESSION_ID,
+    explained,
     json_response,
     path_parameter,
     problem_responses,
@@ -23,6 +24,7 @@ from ingest.api.openapi_parts import (
 from ingest.api.page_cursor import CURSOR_PATTERN
 from ingest.api.query_parameters import MAX_PARAMETER_LENGTH
 from ingest.api.session_lists import DEFAULT_PAGE, MAX_PAGE, NEXT_HEADER, RESULTS, SESSIONS, SessionListing
+from ingest.api.session_view import NO_OPENING_REASONS, REASON_MEANINGS, STATE_MEANINGS
 
 ARCHIVE_TYPES = (SurveyList, SessionListPage, ResultView, Funnel, Codebook)
 
@@ -33,6 +35,8 @@ ARCHIVE_FIELD_SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "ResultView": {
         "cursor": _CURSOR,
         "id": SESSION_ID,
+        "reason": explained(NO_OPENING_REASONS, REASON_MEANINGS),
+        "state": explained(dict.fromkeys((*SESSIONS.states, *RESULTS.states)), STATE_MEANINGS),
         "channel": {"pattern": f"^{CHANNEL_NAME}$"},
         "identifier": E164,
         "pseudonym": PSEUDONYM,

@@ -4,28 +4,31 @@ Parsing does no I/O. A session id is the hash of the channel and the inviter's r
 same session however often it is posted; without a reference it is random.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from http import HTTPStatus
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta
 
 from config.host import THIS_HOST, Host
+from config.invitations.invitation_body import SMS_CHANNEL, Body, Variable, VariableValue
+from config.invitations.line_result import FieldError
 from config.settings.channels import SIMULATOR, ApiKey, Channel
 from config.settings.settings import Settings
 from config.store import keyspace
 from engine.model.errors import ParleyError
-from engine.model.events import Invitation
+from engine.model.events import Invitation, RefusalReason, derive_session_id
 from engine.model.field_reader import FieldProblem, read_fields
+from engine.model.quiet_hours import next_time_of_day
 from engine.model.suggestions import expected_instead
 from engine.surveys.program import Survey
 from engine.surveys.survey_registry import SurveyRegistry
 from engine.surveys.variables import KEY_PATTERN, answer_key
-from ingest.api.problems import FieldError, json_pointer
+from ingest.api.problems import in_plain_words, json_pointer
 from ingest.api.textable_numbers import UntextableNumberError, textable_number
 
 MAX_VARIABLES = 100
@@ -40,98 +43,15 @@ a mistake, such as last year's date."""
 
 YEAR_MS = 366 * DAY_MS
 
-SMS_CHANNEL = "SMS"
-"""As a channel: the only one that there is to choose."""
-
-VariableValue = str | int | float | bool
-
-
-class Variable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One session variable, as Puzzel writes it."""
-
-    key: Annotated[str, Meta(max_length=64, examples=["agentid"])]
-    value: VariableValue
-
-
-class Body(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """One person is asked to take a survey."""
-
-    identifier: Annotated[
-        str,
-        Meta(
-            max_length=64,
-            description="The person's mobile number in E.164. "
-            "A simulated channel takes any that can be dialled.",
-            examples=["+33612345678"],
-        ),
-    ]
-    identifier_type: Annotated[Literal["Phone"], Meta(description="What the identifier is.")] = "Phone"
-    channel: Annotated[
-        str,
-        Meta(
-            max_length=64,
-            description="A channel of this deployment; or `SMS`, or nothing, "
-            "where the key has only one that offers the survey.",
-            examples=["clinic"],
-        ),
-    ] = SMS_CHANNEL
-    content: Annotated[
-        str, Meta(max_length=612, description="Opens the first SMS.", examples=["Hello Ada,"])
-    ] = ""
-    client_reference: Annotated[
-        str,
-        Meta(
-            max_length=128,
-            description="Yours, one for each invitation on a channel. The same again with the same "
-            "content is the same session, so an invitation with a reference may be posted "
-            "until it is answered.",
-            examples=["visit-4711"],
-        ),
-    ] = ""
-    expiry_time: Annotated[
-        str,
-        Meta(
-            max_length=64,
-            description="When the session ends, in RFC 3339 with a zone, within a year. "
-            "Without it the survey says.",
-            examples=["2026-12-01T18:00:00+01:00"],
-        ),
-    ] = ""
-    user_session_variables: Annotated[
-        list[Variable] | dict[str, VariableValue],
-        Meta(description="What texts and conditions know of the person; keys in any case."),
-    ] = []
-    language: Annotated[
-        str,
-        Meta(max_length=35, description="A language of the survey; its first without it.", examples=["en"]),
-    ] = ""
-    originator: Annotated[
-        str,
-        Meta(max_length=16, description="A sub-number of the channel that the session has for its own."),
-    ] = ""
-    campaign: Annotated[
-        str,
-        Meta(
-            max_length=128,
-            description="Yours: what the invitation belongs to. Results can be asked for by it.",
-            examples=["winter-2026"],
-        ),
-    ] = ""
-    send_at: Annotated[
-        str,
-        Meta(
-            max_length=64,
-            description="When its turn comes, in RFC 3339 with a zone, within 30 days and before it expires; "
-            "in quiet hours it waits for their end. Without it, at once.",
-            examples=["2026-12-01T09:00:00+01:00"],
-        ),
-    ] = ""
+TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+"""As `sendAt`: it is then where the person is."""
 
 
 class InvitationRequest(msgspec.Struct, frozen=True):
     """An invitation that may be accepted. Times are ms; `known_until` is how long its reference is remembered.
 
-    `late` is what is wrong with it by now, if it was not accepted earlier.
+    `late_errors` are what is wrong with it by now, if it was not accepted earlier. `refusal` is why it opens nothing, if that is
+    known already: then it is recorded, and not held.
     """
 
     sender: str
@@ -140,16 +60,21 @@ class InvitationRequest(msgspec.Struct, frozen=True):
     known_until: int
     fingerprint: str
     late_errors: Sequence[FieldError] = ()
+    refusal: RefusalReason | None = None
 
 
 class InvitationRejectedError(ParleyError):
-    """An invitation that is not accepted, and all that is wrong with it."""
+    """An invitation that is not accepted, and all that is wrong with it. `reference` is the inviter's, as far as it can be
+    read."""
 
-    def __init__(self, status: HTTPStatus, title: str, errors: Sequence[FieldError]) -> None:
+    def __init__(
+        self, status: HTTPStatus, title: str, errors: Sequence[FieldError], reference: str = ""
+    ) -> None:
         super().__init__(title)
         self.status = status
         self.title = title
         self.errors = errors
+        self.reference = reference
 
 
 class InvitationParser:
@@ -173,10 +98,15 @@ class InvitationParser:
         """The invitation in a body, which is accepted now. Raises InvitationRejectedError."""
         wrong: list[FieldError] = []
         written = _decode_body(body, wrong)
-        asked = self._build_request(written, survey, key, wrong) if written is not None else None
+        reference = written.client_reference if written is not None else ""
+        try:
+            asked = self._build_request(written, survey, key, wrong) if written is not None else None
+        except InvitationRejectedError as e:
+            e.reference = reference
+            raise
         if asked is None or wrong:
             raise InvitationRejectedError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong
+                HTTPStatus.UNPROCESSABLE_ENTITY, "the invitation cannot be accepted", wrong, reference
             )
         return asked
 
@@ -186,7 +116,10 @@ class InvitationParser:
         now = self._host.wall_ms()
         channel = self._resolve_channel(written, survey, key, wrong)
         expires_at, late = _parse_expiry(written.expiry_time, now, wrong)
-        send_at, too_late = _parse_send_at(written.send_at, expires_at, now, wrong)
+        time_of_day = TIME_OF_DAY.fullmatch(written.send_at)
+        send_at, too_late = (
+            (0, []) if time_of_day else _parse_send_at(written.send_at, expires_at, now, wrong)
+        )
         language = _resolve_language(written.language, survey, wrong)
         variables = _parse_variables(written.user_session_variables, wrong)
         if channel is None:
@@ -196,6 +129,10 @@ class InvitationParser:
         _check_originator(written.originator, channel, wrong)
         if wrong:
             return None
+        if time_of_day:
+            minute = int(time_of_day[1]) * 60 + int(time_of_day[2])
+            send_at = next_time_of_day(sender, minute, now, channel.timezone)
+            too_late = [EXPIRED_BY_THEN] if 0 < expires_at <= send_at else []
         event = Invitation(
             id=self._new_session_id(channel, written.client_reference),
             channel=channel.name,
@@ -213,9 +150,8 @@ class InvitationParser:
         due = max(now, send_at)
         not_before = channel.quiet.next_awake_at(sender, due, channel.timezone) if channel.quiet else due
         known_until = max(expires_at, due + keyspace.MAX_HELD_MS) + self._keep_ms
-        return InvitationRequest(
-            sender, event, not_before, known_until, _content_fingerprint(sender, event), [*late, *too_late]
-        )
+        fingerprint = _content_fingerprint(sender, event, written.send_at if time_of_day else send_at)
+        return InvitationRequest(sender, event, not_before, known_until, fingerprint, [*late, *too_late])
 
     def _new_session_id(self, channel: Channel, reference: str) -> str:
         return derive_session_id(channel.name, reference) if reference else self._host.token_hex(8)
@@ -300,7 +236,14 @@ def _field_error(problem: FieldProblem) -> FieldError:
     """Convert a problem; a place within the field goes into the pointer."""
     within = problem.path.replace("[...]", "").replace("[", ".").replace("]", "")
     parts = [part for part in within.split(".") if part]
-    return FieldError(json_pointer(problem.field.encode_name, *parts), problem.sentence or "it is missing")
+    why = in_plain_words(problem.sentence, _choices_of(problem.field.type)) or "it is missing"
+    return FieldError(json_pointer(problem.field.encode_name, *parts), why)
+
+
+def _choices_of(kind: Any) -> tuple[str, ...]:
+    """The values of a field that has a few."""
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_args(bare) if get_origin(bare) is Literal else ()
 
 
 def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int, list[FieldError]]:
@@ -314,15 +257,20 @@ def _parse_expiry(written: str, now: int, wrong: list[FieldError]) -> tuple[int,
     return expires_at, []
 
 
+EXPIRED_BY_THEN = FieldError(
+    json_pointer("sendAt"), "it is expired by then: expected a moment before its expiryTime"
+)
+
+
 def _parse_send_at(
     written: str, expires_at: int, now: int, wrong: list[FieldError]
 ) -> tuple[int, list[FieldError]]:
     """As _parse_expiry, of the moment before which nothing is sent."""
-    send_at = _parse_moment("sendAt", written, wrong)
+    send_at = _parse_moment("sendAt", written, wrong, ", or a time where the person is, such as 09:00")
     if send_at > now + keyspace.MAX_HELD_MS:
         _add_error(wrong, "sendAt", "expected a moment within 30 days")
     if send_at and 0 < expires_at <= send_at:
-        _add_error(wrong, "sendAt", "it is expired by then: expected a moment before its expiryTime")
+        wrong.append(EXPIRED_BY_THEN)
     if send_at and send_at <= now - SEND_AT_GRACE_MS:
         return send_at, [
             FieldError(json_pointer("sendAt"), "it is more than a day ago: expected a moment to come")
@@ -330,8 +278,8 @@ def _parse_send_at(
     return send_at, []
 
 
-def _parse_moment(field: str, written: str, wrong: list[FieldError]) -> int:
-    """Return the moment (ms; 0: none) that is written, and report what is none."""
+def _parse_moment(field: str, written: str, wrong: list[FieldError], or_else: str = "") -> int:
+    """Return the moment (ms; 0: none) that is written, and report what is none; `or_else` is what else may stand there."""
     if not written:
         return 0
     try:
@@ -339,7 +287,7 @@ def _parse_moment(field: str, written: str, wrong: list[FieldError]) -> int:
     except msgspec.ValidationError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        _add_error(wrong, field, "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00")
+        _add_error(wrong, field, f"expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00{or_else}")
         return 0
     return round(moment.timestamp() * 1000)
 
@@ -400,20 +348,16 @@ def _check_originator(written: str, channel: Channel, wrong: list[FieldError]) -
         _add_error(wrong, "originator", f"no such sub-number: {known}")
 
 
-def derive_session_id(channel: str, reference: str) -> str:
-    """The id of the session that is asked for under a reference."""
-    return blake2b(f"{channel}\0{reference}".encode(), digest_size=8, person=b"invitation").hexdigest()
-
-
-def _content_fingerprint(sender: str, event: Invitation) -> str:
-    """Equal for equal content. The order of variables is none of it, nor when it was accepted. Of an invitation that says
-    nothing which 0.1.0 did not know it is as 0.1.0 made it, so that one of then may be posted again."""
+def _content_fingerprint(sender: str, event: Invitation, send_at: int | str) -> str:
+    """Equal for equal content. The order of variables is none of it, nor when it was accepted, so `send_at` is the moment
+    (ms) or the time of the day as it was asked for. Of an invitation that says nothing which 0.1.0 did not know it is as
+    0.1.0 made it, so that one of then may be posted again."""
     content: tuple[object, ...] = (
         sender, event.survey, event.language, event.content, sorted(event.variables.items()),
         event.expires_at, event.originator,
     )  # fmt: skip
-    if event.campaign or event.not_before:
-        content += (event.campaign, event.not_before)
+    if event.campaign or send_at:
+        content += (event.campaign, send_at)
     return blake2b(msgspec.msgpack.encode(content), digest_size=12).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """What operations of the API's description are made of: parameters, answers, and problems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -33,6 +33,33 @@ _REQUIRED_HEADERS = {
     HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
     HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
 }
+
+
+def explained(values: Iterable[str], meanings: Mapping[str, str]) -> dict[str, str]:
+    """A description of a field that says what each of its values means."""
+    return {"description": "\n".join(f"- `{each}`: {meanings[each]}" for each in values)}
+
+
+def simplify_enums(schema: Any) -> None:
+    """Make one enum of strings of alternatives that are enums, anywhere in a schema: programs that are generated from it have
+    one type for each field then."""
+    if isinstance(schema, list):
+        for each in schema:
+            simplify_enums(each)
+    if not isinstance(schema, dict):
+        return
+    alternatives = schema.get("anyOf")
+    if (
+        isinstance(alternatives, list)
+        and alternatives
+        and all(each.keys() == {"enum"} for each in alternatives)
+    ):
+        del schema["anyOf"]
+        schema["enum"] = sorted(value for each in alternatives for value in each["enum"])
+    if isinstance(values := schema.get("enum"), list) and all(isinstance(value, str) for value in values):
+        schema.setdefault("type", "string")
+    for each in schema.values():
+        simplify_enums(each)
 
 
 def json_response(description: str, schema: Any, links: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -28,14 +28,13 @@ from config.archive.result_filters import (
     require_steps,
 )
 from config.archive.session_pages import BEFORE_ALL, SessionOrder, SessionPlace, read_session_page
+from config.invitations.line_result import LINE_TYPES
 from config.settings.channels import ApiKey
-from config.telemetry.logs import hash_sender
 from engine.model.sender_numbers import normalize_number
 from engine.surveys.variables import KEY_PATTERN
 from ingest.api.archive_access import ArchiveAccess
 from ingest.api.archived_view import SessionListPage, view_result
 from ingest.api.invitation_parser import utc_datetime
-from ingest.api.invitations import LINE_TYPES
 from ingest.api.page_cursor import read_cursor, write_cursor
 from ingest.api.query_parameters import InvalidParameterError, QueryParameters, choose_from
 
@@ -107,7 +106,8 @@ class SessionListResource:
 
         page = await self._access.read(key, survey, read_page)
         if page.sessions or asked.filters.senders:
-            detail = _audited_filters(asked.filters, self._access.settings.log_key)
+            names = await self._access.audit.log_names(asked.filters.senders)
+            detail = _audited_filters(asked.filters, names)
             await self._access.audit.record(
                 key, self._listing.action, survey, filters=detail, count=page.sessions
             )
@@ -190,7 +190,7 @@ def _read_number(written: str, key: ApiKey) -> str:
     return number
 
 
-def _audited_filters(filters: ResultFilters, log_key: bytes) -> dict[str, Any]:
+def _audited_filters(filters: ResultFilters, log_names: Sequence[str]) -> dict[str, Any]:
     """What an audit may say of filters: not what a number, a variable or an answer is, only that it was asked for."""
     told = {
         "since": filters.since,
@@ -199,7 +199,7 @@ def _audited_filters(filters: ResultFilters, log_key: bytes) -> dict[str, Any]:
         "states": list(filters.states),
         "languages": list(filters.languages),
         "campaigns": len(filters.campaigns),
-        "senders": [hash_sender(log_key, each) for each in filters.senders],
+        "senders": list(log_names),
         "variables": [key for key, _ in filters.variables],
         "where": [_audited_condition(each) for each in filters.answers],
     }

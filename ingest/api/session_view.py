@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from config.invitations.line_result import NoOpeningReason
 from engine.model.answer_view import AnswerView, view_answer
 from engine.model.attachment_view import AttachmentView, view_of_attachment
 from engine.model.events import (
@@ -29,9 +30,40 @@ from engine.surveys.variables import is_variable
 from ingest.api.invitation_parser import utc_datetime
 
 SessionState = Literal["held", "waiting", "open", "refused"] | SessionEnding
-"""`held`: the invitation waits for its turn. `waiting`: its turn has come, and it is about to be opened."""
 
-NoOpeningReason = RefusalReason | Literal["dead_letter"]
+STATE_MEANINGS: Mapping[str, str] = {
+    "held": "the invitation waits for its turn",
+    "waiting": "its turn has come, and it is about to be opened",
+    "open": "the person has been asked, or began by themselves",
+    "refused": "it opened nothing: `reason` says why",
+    "completed": "the person answered to the end",
+    "expired": "its time was up",
+    "idle": "the person was silent for too long",
+    "gave_up": "the person's answers could not be read, too often in a row",
+    "stopped": "the person opted out",
+    "restarted": "the person began anew, which is another session",
+    "exhausted": "it went round more often than its survey lets it",
+    "cancelled": "whoever invited cancelled it, open or before",
+    "unreachable": "the provider says that the number gets no SMS",
+}
+"""What each state of a session, or of the invitation to it, means."""
+
+REASON_MEANINGS: Mapping[str, str] = {
+    "throttled": "the person began too often in a row",
+    "daily_cap": "the person has had as many sessions as a day allows",
+    "cooldown": "the survey is not asked again so soon",
+    "new_sessions": "the channel may begin no more sessions in this minute",
+    "sms_budget": "the channel's SMS of the day are used up",
+    "already_open": "the person is in a conversation on this channel",
+    "opted_out": "the person has opted out",
+    "unknown_survey": "there was no such survey when its turn came",
+    "expired": "its time was up before its turn came, or it was held for 30 days",
+    "cancelled": "it was cancelled",
+    "dead_letter": "it could not be handled, and was put aside for an operator",
+}
+"""What each reason for which nothing opened means."""
+
+NO_OPENING_REASONS: tuple[str, ...] = (*get_args(RefusalReason), "dead_letter")
 
 SmsProgress = Literal["decided", "accepted", "sent", "delivered", "failed"]
 
@@ -72,7 +104,9 @@ class SessionView(msgspec.Struct, kw_only=True, rename="camel"):
     originator: str = ""
     client_reference: str = ""
     campaign: str = ""
-    starts_after: datetime | UnsetType = UNSET
+    starts_after: Annotated[
+        datetime | UnsetType, Meta(description="As it was answered when the invitation was accepted.")
+    ] = UNSET
     opened_at: datetime | UnsetType = UNSET
     ended_at: datetime | UnsetType = UNSET
     why: Annotated[
@@ -93,6 +127,8 @@ def add_invitation(view: SessionView, invitation: Invitation) -> None:
     view.originator = view.originator or invitation.originator
     view.client_reference = invitation.reference
     view.campaign = invitation.campaign
+    if invitation.starts_after:
+        view.starts_after = utc_datetime(invitation.starts_after)
     view.variables = dict(invitation.variables) | view.variables
 
 

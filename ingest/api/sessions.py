@@ -25,6 +25,7 @@ from config.archive import archived_entries
 from config.archive.archived_entries import ArchivedEntry
 from config.archive.pseudonyms import Pseudonyms, read_pseudonym_key
 from config.host import THIS_HOST, Host
+from config.invitations.invitation_body import SMS_CHANNEL
 from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
@@ -43,6 +44,7 @@ from engine.model.events import (
     cancel_event_id,
     decode_inbound,
     decode_records,
+    derive_session_id,
     encode_event,
 )
 from engine.model.lane import ChannelLine, UnreadableLaneError
@@ -51,7 +53,7 @@ from engine.turns.session_routing import channel_of_key
 from ingest.api import session_view
 from ingest.api.archive_reader import ArchiveReader, ArchiveUnavailableError
 from ingest.api.authentication import ApiAuthenticator
-from ingest.api.invitation_parser import DAY_MS, SMS_CHANNEL, derive_session_id, utc_datetime
+from ingest.api.invitation_parser import DAY_MS, utc_datetime
 from ingest.api.problems import ApiError
 from ingest.api.read_audit import ReadAudit
 from ingest.api.session_view import SessionView
@@ -211,7 +213,9 @@ class SessionArchive:
         """Hold it no more; False if its turn came first."""
         channel = held.event.channel
         records = encode_event([OpeningRefused(now, channel, held.id, "cancelled", held.event)])
-        withdraw = function_calls.withdraw_invitation_command(held.k, channel, held.id, held.sender, records)
+        withdraw = function_calls.withdraw_invitation_command(
+            held.k, channel, held.id, held.sender, records, "cancelled"
+        )
         (was_held,) = await self._lanes.write([withdraw])
         return bool(was_held)
 

@@ -6,8 +6,9 @@ It speaks HTTP only: what is typed is posted as Octopush would, and what is rece
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
@@ -17,10 +18,9 @@ import requests
 from rich.console import Console
 from rich.text import Text
 
+from engine.commands.sms_lines import print_received, print_sent
 from engine.commands.terminal import PROMPT, open_console
 from engine.model.errors import ParleyError
-from engine.model.plurals import pluralize
-from engine.model.segments import count_segments
 
 try:
     from readline import get_line_buffer
@@ -122,7 +122,7 @@ def phone(phone: str, channel: str, to: str, url: str, token: str, settle_s: flo
         raise click.UsageError(f"--from {phone}: a number in full is expected, as in +33612345678")
     base = url or f"http://127.0.0.1:{os.environ.get('PARLEY_PORT', '8000')}"
     line = PhoneConnection(base, channel, token, phone, to)
-    console = open_console(soft_wrap=True)
+    console = open_console(wrap_words=True)
     if sys.stdin.isatty():
         _talk_interactively(line, channel, console)
     else:
@@ -134,12 +134,12 @@ def _play_script(line: PhoneConnection, console: Console, script: Iterator[str],
     for words in script:
         if not words.strip():
             continue
-        console.print(_sent_line(words))
+        print_sent(console, words)
         line.send_sms(words)
         quiet_at = monotonic() + settle_s
         while (left_s := quiet_at - monotonic()) > 0:
             for message in line.receive_sms(min(left_s, POLL_WAIT_S)):
-                console.print(_received_line(message))
+                _print_received(console, message)
                 quiet_at = monotonic() + settle_s
 
 
@@ -177,26 +177,21 @@ class _SmsPrinter(Thread):
             try:
                 messages = self._connection.receive_sms(POLL_WAIT_S)
             except SimulatedPhoneError as e:
-                self._print_above_prompt(Text(e.message, "red"))
+                self._print_above_prompt(partial(self._console.print, Text(e.message, "red")))
                 return
             for message in messages:
-                self._print_above_prompt(_received_line(message))
+                self._print_above_prompt(partial(_print_received, self._console, message))
 
-    def _print_above_prompt(self, line: Text) -> None:
+    def _print_above_prompt(self, print_it: Callable[[], None]) -> None:
         self._console.file.write("\r\x1b[K")
-        self._console.print(line)
+        print_it()
         self._console.file.write(PROMPT + get_line_buffer())
         self._console.file.flush()
 
 
-def _sent_line(words: str) -> Text:
-    return Text(f"{PROMPT}{words}", "bold cyan")
-
-
-def _received_line(message: dict[str, Any]) -> Text:
+def _print_received(console: Console, message: dict[str, Any]) -> None:
     at = datetime.fromtimestamp(message["at_ms"] / 1000).astimezone()
-    cost = pluralize(count_segments(message["text"]).segments, "segment")
-    return Text.assemble((f"{at:%H:%M:%S}", "dim"), f"  {message['text']}  ", (f"({cost})", "dim"))
+    print_received(console, message["text"], f"{at:%H:%M:%S} ")
 
 
 def _http_request(method: str, url: str, timeout_s: float, **options: Any) -> requests.Response:
@@ -225,6 +220,14 @@ def _raise_failure(reply: requests.Response, channel: str) -> NoReturn:
                 'not every channel there has provider = "simulator", and only then are there phones'
             )
         case 503:
-            raise SimulatedPhoneError("Parley's Redis does not answer; nothing was sent, try again")
+            raise SimulatedPhoneError(f"Parley's {_title_of(reply)}; nothing was sent, try again")
         case status:
             raise SimulatedPhoneError(f"Parley answered {status}: {reply.text[:200]}")
+
+
+def _title_of(reply: requests.Response) -> str:
+    """What the answer says is the matter: `Redis is full`."""
+    try:
+        return str(reply.json()["title"])
+    except (ValueError, KeyError, TypeError):
+        return "Redis does not answer"

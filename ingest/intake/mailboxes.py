@@ -19,6 +19,7 @@ import structlog
 
 from config.connections.async_cluster_client import AsyncClusterClient
 from config.connections.cluster_routing import slot_of_key
+from config.connections.redis_failures import failure_clause
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.function_calls import MAILBOX_FULL, Command, accept_commands, wake_command
@@ -50,6 +51,11 @@ ACCEPT_OUTCOMES: tuple[AcceptOutcome, ...] = get_args(AcceptOutcome)
 class RedisUnavailableError(ParleyError):
     """Redis did not confirm in time. The event may be in the mailbox; sent again, it is applied once."""
 
+    @property
+    def title(self) -> str:
+        """What is the matter with Redis, for whoever asked: `Redis is full`."""
+        return f"Redis {failure_clause(self)}"
+
 
 class WrongRedisTypeError(RedisUnavailableError):
     """Redis holds a value of another type under one of our keys (WRONGTYPE), so another try will not help."""
@@ -58,9 +64,20 @@ class WrongRedisTypeError(RedisUnavailableError):
 class MailboxFullError(RedisUnavailableError):
     """Too many events of the sender wait already. None was lost: it was not acknowledged, and may be sent again."""
 
+    @property
+    def title(self) -> str:
+        return "too many SMS of this number wait"
+
 
 class RedisAndSpoolUnavailableError(RedisUnavailableError):
-    """Redis did not confirm, and the spool did not take the event either. `str` is a sentence that says why."""
+    """Redis did not confirm, and the spool did not take the event either. `str` is a sentence that says why the spool did not, and
+    `title` what is the matter with Redis, as far as is known."""
+
+    redis_failure: RedisUnavailableError | None = None
+
+    @property
+    def title(self) -> str:
+        return self.redis_failure.title if self.redis_failure is not None else super().title
 
 
 MailEntry = tuple[str, bool, bytes]
@@ -80,6 +97,14 @@ class InboundItem(msgspec.Struct, frozen=True):
 
 OutgoingEvent = tuple[InboundItem, MailEntry]
 """An event as it came, and as it goes on."""
+
+
+Probe = Callable[[str], Command]
+"""Makes of a key a command that changes nothing, and that its server does if all is well."""
+
+
+def existence_probe(key: str) -> Command:
+    return ("EXISTS", key)
 
 
 class _CommandRunner(Protocol):
@@ -152,13 +177,15 @@ class AsyncRedisClient:
         except (redis.RedisError, OSError, TimeoutError) as e:
             raise self._as_unavailable(e) from e
 
-    async def find_silent(self, keys: Iterable[str]) -> Mapping[str, RedisUnavailableError]:
-        """Return which of these keys lie on a server of the cluster that takes no writes, by itself or as its replicas are not
-        there, and why."""
+    async def find_silent(
+        self, keys: Iterable[str], probe: Probe = existence_probe
+    ) -> Mapping[str, RedisUnavailableError]:
+        """Return which of these keys lie on a server of the cluster that does not do what `probe` asks of it, by itself or as its
+        replicas are not there, and why."""
         by_server: dict[Hashable, list[str]] = {}
         for key in keys:
             by_server.setdefault(self.server_of(key), []).append(key)
-        answers = await self.try_write([("EXISTS", first) for first, *_ in by_server.values()])
+        answers = await self.try_write([probe(first) for first, *_ in by_server.values()])
         return {
             key: answer
             for answer, found in zip(answers, by_server.values(), strict=True)
@@ -193,10 +220,15 @@ class AsyncRedisClient:
 
     async def is_reachable(self) -> bool:
         """Is the server there, and are its replicas?"""
+        return await self.find_failure(("PING",)) is None
+
+    async def find_failure(self, probe: Command) -> RedisUnavailableError | None:
+        """Why the server, or its replicas, do not do what `probe` asks; None if they do."""
         try:
-            return bool(await self.write([("PING",)]))
-        except RedisUnavailableError:
-            return False
+            await self.write([probe])
+        except RedisUnavailableError as e:
+            return e
+        return None
 
     async def _admitted(self, admit: Callable[[], Awaitable[None]]) -> None:
         await admit()
@@ -232,6 +264,7 @@ class MailboxWriter:
         self._spool = spool
         self._host = host
         self._unrung_queues: set[str] = set()
+        self._last_failure: RedisUnavailableError | None = None  # for which an event was to be spooled
         self._item_writes = self._batches_of_items()
         self._wakeup_writes = self._batches_of_wakeups()
 
@@ -345,6 +378,7 @@ class MailboxWriter:
         try:
             free = await self._put_in_spool(spool, outgoing)
         except RedisAndSpoolUnavailableError as e:
+            e.redis_failure = self._last_failure
             return WrittenBatch(failed={item.sender: e for item, _ in outgoing})
         spooled = WrittenBatch(spooled={item.sender for item, _ in outgoing} - set(free))
         if not free:
@@ -384,12 +418,13 @@ class MailboxWriter:
         spooling = failed.keys() - hopeless.keys()
         if self._spool is None or not spooling:
             return (), failed
-        why = str(next(failed[sender] for sender in failed if sender in spooling))
+        self._last_failure = failure = next(failed[sender] for sender in failed if sender in spooling)
         try:
             await self._put_in_spool(
-                self._spool, [each for each in outgoing if each[0].sender in spooling], why
+                self._spool, [each for each in outgoing if each[0].sender in spooling], str(failure)
             )
         except RedisAndSpoolUnavailableError as e:
+            e.redis_failure = failure
             return (), {**hopeless, **dict.fromkeys(spooling, e)}
         return spooling, hopeless
 

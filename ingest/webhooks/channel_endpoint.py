@@ -42,7 +42,6 @@ MAX_BODY_BYTES = 65_536
 """Of a body. An SMS has at most some thousand characters."""
 
 RETRY_AFTER_S = 1
-UNAVAILABLE_TITLE = "Redis does not answer"
 
 MAX_CACHED_TEXTS, MAX_CACHED_TEXT_LENGTH = 1_024, 32
 
@@ -146,7 +145,7 @@ class WebhooksResource:
         except RedisUnavailableError as e:
             ear.unavailable_counter.inc()
             raise falcon.HTTPServiceUnavailable(
-                title=UNAVAILABLE_TITLE,
+                title=e.title,
                 description=str(e) if isinstance(e, RedisAndSpoolUnavailableError) else None,
                 retry_after=RETRY_AFTER_S,
             ) from e

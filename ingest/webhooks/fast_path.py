@@ -16,7 +16,6 @@ from ingest.intake.mailboxes import RedisAndSpoolUnavailableError, RedisUnavaila
 from ingest.webhooks.channel_endpoint import (
     MAX_BODY_BYTES,
     RETRY_AFTER_S,
-    UNAVAILABLE_TITLE,
     ChannelEndpoint,
     WebhooksResource,
     webhook_call,
@@ -80,7 +79,7 @@ class WebhookFastPath:
 def _unavailable_body(refusal: RedisUnavailableError) -> bytes:
     """Encode the body of a 503 as Falcon would: the title, and why the spool refused, if it did."""
     more = {"description": str(refusal)} if isinstance(refusal, RedisAndSpoolUnavailableError) else {}
-    return msgspec.json.encode({"title": UNAVAILABLE_TITLE, **more})
+    return msgspec.json.encode({"title": refusal.title, **more})
 
 
 @lru_cache(MAX_CACHED_STARTS)

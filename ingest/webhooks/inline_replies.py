@@ -26,6 +26,7 @@ import structlog
 from config.host import THIS_HOST, Host
 from config.settings.settings import Channel
 from config.store import keyspace, stored_values
+from config.store.counts.answer_record import AnswerNotes
 from config.store.function_calls import Command, function_call
 from config.store.server_functions import (
     AttachedReply,
@@ -115,12 +116,14 @@ class InlineReplies:
         shards: int,
         lanes: AsyncRedisClient,
         mailboxes: MailboxWriter,
+        notes: AnswerNotes,
         most: int = MAX_WAITING_WEBHOOKS,
         host: Host = THIS_HOST,
     ) -> None:
         self._shards = shards
         self._lanes = lanes
         self._mailboxes = mailboxes
+        self._notes = notes
         self._free_waits = most
         self._host = host
 
@@ -231,6 +234,9 @@ class InlineReplies:
             log.warning("replies go through the API: they cannot be read", channel=channel.name)
         if not replies:
             await self._release_outbox(reserved)
+        now = self._host.wall_ms()
+        for sms in replies:
+            self._notes.note(channel.name, now, max(0, now - sms.heard) if sms.heard else None)
         metrics.ANSWERS.labels(channel.name, outcome).inc()
         return replies
 

@@ -1,5 +1,6 @@
-"""Notices which webhooks are good and which have a wrong token or signature, for those who look: into the log now and then,
-and into Redis every few seconds, if there is anything. A request waits for neither, and nothing depends on it.
+"""Notices which webhooks are good and which have a wrong token or signature, and which SMS went out in an answer, for those
+who look: into the log now and then, and into Redis every few seconds, if there is anything. A request waits for neither, and
+nothing depends on it.
 """
 
 import asyncio
@@ -8,7 +9,8 @@ from contextlib import suppress
 import structlog
 
 from config.host import THIS_HOST, Host
-from config.store.webhook_record import NoticedWebhooks, record_commands
+from config.store.counts.answer_record import AnswerNotes, note_commands
+from config.store.counts.webhook_record import NoticedWebhooks, record_commands
 from ingest.intake.mailboxes import AsyncRedisClient, RedisUnavailableError
 
 log = structlog.get_logger()
@@ -22,8 +24,9 @@ WARNING_INTERVAL_S = 60.0
 class WebhookNotes:
     """Writes what it is told in a task of its own, from `start` until `stop`."""
 
-    def __init__(self, lanes: AsyncRedisClient, host: Host = THIS_HOST) -> None:
+    def __init__(self, lanes: AsyncRedisClient, answers: AnswerNotes, host: Host = THIS_HOST) -> None:
         self._lanes = lanes
+        self._answers = answers
         self._host = host
         self._noticed: dict[str, NoticedWebhooks] = {}
         self._warned_s: dict[str, float] = {}
@@ -60,6 +63,7 @@ class WebhookNotes:
         """Write what was noticed since the last time. If Redis does not take it, it is lost."""
         noticed, self._noticed = self._noticed, {}
         commands = [command for name, each in noticed.items() for command in record_commands(name, each)]
+        commands += [c for name, each in self._answers.take().items() for c in note_commands(name, each)]
         if commands:
             with suppress(RedisUnavailableError):
                 await self._lanes.try_commands(commands)

@@ -11,8 +11,9 @@ import uvicorn
 from config.host import Host
 from config.settings.settings import DEFAULT_SHARDS
 from config.settings.startup_check import load_settings_and_surveys
+from config.telemetry.watched_server import open_listening_socket
 from ingest.connections import ConnectionLimits
-from ingest.http_server import open_listening_socket, server_config
+from ingest.http_server import web_config
 from ingest.web import create_app
 from tests.support.waiting import HANG_S, free_port, until
 
@@ -21,8 +22,8 @@ START_S = 10
 
 @contextmanager
 def serving(app, port, limits=None) -> Iterator[str]:
-    server = uvicorn.Server(server_config(app, limits or ConnectionLimits()))
-    with open_listening_socket("127.0.0.1", port) as door:
+    server = uvicorn.Server(web_config(app, limits or ConnectionLimits()))
+    with open_listening_socket("web", "127.0.0.1", port, "PARLEY_PORT") as door:
         thread = Thread(target=server.run, args=([door],))
         thread.start()
         try:

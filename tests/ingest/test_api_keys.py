@@ -7,7 +7,7 @@ import pytest
 
 from ingest.api.description import openapi_document
 from tests.support.archive_writer import PERSON, ArchiveWriter, finished_session
-from tests.support.inviting import Api, key_table
+from tests.support.inviting import LINES, Api, key_table
 
 AT = 1_700_000_000_000
 CONFIG = """
@@ -19,6 +19,7 @@ number = "+33700000003"
 surveys = ["clinic"]
 """
 FINISHED = "00000000000000aa"
+CAMPAIGN = "spring"
 
 
 class Kind(NamedTuple):
@@ -65,10 +66,20 @@ def base(web, tmp_path, archive):
 
 def answers(base, name):
     """Every operation of the API -> what it answers to the key."""
-    held = Api(base, "owner").invite(identifier=PERSON, channel="clinic", clientReference="r").json()["id"]
+    held = (
+        Api(base, "owner")
+        .invite(identifier=PERSON, channel="clinic", clientReference="r", campaign=CAMPAIGN)
+        .json()["id"]
+    )
     api = Api(base, name)
+    line = json.dumps({"identifier": PERSON, "channel": "clinic", "clientReference": f"{name} line"}).encode()
     return {
         "invite": api.invite(identifier=PERSON, channel="clinic", clientReference=name),
+        "inviteMany": api.send("POST", "/v1/surveys/clinic/invitations/many", line, LINES),
+        "foresee": api.send("POST", "/v1/surveys/clinic/invitations/dry-run", line, LINES),
+        "campaigns": api.get("/v1/campaigns"),
+        "campaign": api.get(f"/v1/campaigns/{CAMPAIGN}"),
+        "changeCampaign": api.send("PATCH", f"/v1/campaigns/{CAMPAIGN}", b'{"paused": true}'),
         "session": api.session(held),
         "sessionByReference": api.find(clientReference="r", channel="clinic"),
         "surveys": api.get("/v1/surveys"),
@@ -84,10 +95,12 @@ def answers(base, name):
 def test_every_request_is_answered_by_what_the_key_may(base, name):
     kind, got = KINDS[name], answers(base, name)
     by_reference = 400 if kind.channels == ("ward",) else kind.reads
+    lines = 200 if kind.channels == ("ward",) or kind.invites == 202 else kind.invites
     assert {operation: reply.status_code for operation, reply in got.items()} == {
         "invite": kind.invites, "session": kind.reads, "sessionByReference": by_reference, "surveys": 200,
         "results": kind.counts, "sessions": kind.counts, "funnel": kind.counts, "codebook": kind.counts,
-        "cancel": kind.cancels,
+        "cancel": kind.cancels, "inviteMany": lines, "foresee": lines, "campaigns": 200,
+        "campaign": kind.reads, "changeCampaign": 403 if "read_only" in kind.lines else kind.reads,
     }  # fmt: skip
     described = [method for methods in openapi_document()["paths"].values() for method in methods.values()]
     assert {each["operationId"] for each in described} == got.keys(), "a new operation belongs into this test"

@@ -14,12 +14,15 @@ import pytest
 import requests
 
 from config.settings.settings import DEFAULT_SHARDS
+from config.settings.startup_check import load_settings_and_surveys
 from config.store import keyspace, lua_library
-from engine.model.events import Invitation, decode_inbound
-from ingest.api import invitations
-from ingest.api.invitation_parser import derive_session_id
+from engine.model import lane as lane_format
+from engine.model.events import Invitation, decode_inbound, derive_session_id
+from engine.model.lane import ChannelLine, Lane, Session
+from ingest.api import backlog, invitations
 from tests.support.inviting import KEY, LINES, OTHER_KEY, Api, key_table, lines_of
 from tests.support.proxies import Proxies
+from workers.store.optouts import open_opt_out_list
 
 SHARDS = DEFAULT_SHARDS
 PERSON = "+33612345678"
@@ -110,7 +113,8 @@ def test_an_invitation_is_held_when_202_comes_back(api, valkey):
     ((sender, event),) = held(valkey)
     assert sender == PERSON
     assert before <= event.asked_at <= time.time() * 1000
-    assert msgspec.structs.replace(event, asked_at=0) == Invitation(
+    assert event.starts_after == moment_ms(answer["startsAfter"])
+    assert msgspec.structs.replace(event, asked_at=0, starts_after=0) == Invitation(
         id=answer["id"], channel="clinic", survey="clinic", language="en", content="Hello,", reference="r1",
         variables={"agentid": "7", "vip": "true"}, expires_at=moment_ms(expiry), originator="+33700000011",
         campaign="winter", not_before=moment_ms(send_at),
@@ -140,6 +144,38 @@ def test_one_that_was_to_be_sent_a_moment_ago_is_sent_at_once(api, valkey):
     now = round(time.time() * 1000)
     answer = api().invite(identifier=PERSON, channel="clinic", sendAt=in_days(-0.5)).json()
     assert moment_ms(answer["startsAfter"]) >= now
+
+
+def test_a_time_of_the_day_is_the_next_such_where_the_person_is(api, valkey):
+    there = (datetime.now(UTC) + timedelta(hours=20)).astimezone(ZoneInfo("Europe/Paris"))
+    asked = {"identifier": PERSON, "channel": "clinic", "sendAt": there.strftime("%H:%M")}
+    reply = api().invite(**asked)
+    starts = datetime.fromisoformat(reply.json()["startsAfter"]).astimezone(ZoneInfo("Europe/Paris"))
+    assert starts.strftime("%H:%M") == there.strftime("%H:%M")
+    assert datetime.now(UTC) < starts < datetime.now(UTC) + timedelta(hours=26)
+    ((_, event),) = held(valkey)
+    assert event.not_before == moment_ms(reply.json()["startsAfter"])
+
+
+def test_a_time_of_the_day_is_content_as_it_was_written(api, valkey, web_clock):
+    """The next day it is another moment, and the same invitation; though it is expired by then."""
+    one = api()
+    soon = (datetime.now(UTC) + timedelta(hours=2)).astimezone(ZoneInfo("Europe/Paris"))
+    asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "sendAt": soon.strftime("%H:%M"),
+             "expiryTime": in_days(0.5)}  # fmt: skip
+    first = one.invite(**asked)
+    assert first.status_code == 202
+    web_clock.ahead_s = 4 * 3_600
+    assert one.invite(**asked).status_code == 200
+    told = errors(one.invite(**asked | {"clientReference": "s"}))
+    assert told == {"/sendAt": "it is expired by then: expected a moment before its expiryTime"}
+    web_clock.ahead_s = 3 * 86_400
+    assert one.invite(**asked).status_code == 200
+    assert one.invite(**asked | {"sendAt": "09:99"}).status_code == 422
+    web_clock.ahead_s = 0
+    other = (soon.astimezone(UTC) + timedelta(minutes=30)).astimezone(soon.tzinfo).strftime("%H:%M")
+    assert one.invite(**asked | {"sendAt": other}).status_code == 409
+    assert len(held(valkey)) == 1
 
 
 def test_a_repetition_is_one_though_it_was_to_be_sent_long_ago_by_then(api, valkey, web_clock):
@@ -185,6 +221,122 @@ def test_what_0_1_0_accepted_may_be_posted_again(api, valkey):
     assert not held(valkey)
 
 
+def test_its_turn_comes_after_those_that_wait_and_a_repetition_is_told_the_same(api, valkey, web_clock):
+    """The channel lets five a second go. Many are invited meanwhile, and the clock goes on."""
+    one = api()
+    one.invite_all(people(20))
+    before = round(time.time() * 1000)
+    asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r"}
+    first = one.invite(**asked).json()
+    told = moment_ms(first["startsAfter"])
+    assert before + 4_000 <= told <= time.time() * 1000 + 4_000
+    one.invite_all(people(80, first=20))
+    web_clock.ahead_s = 3_600
+    again = one.invite(**asked)
+    assert (again.status_code, again.json()) == (200, first)
+    assert moment_ms(one.session(first["id"]).json()["startsAfter"]) == told
+    assert (
+        moment_ms(one.invite(identifier=OTHER, channel="clinic").json()["startsAfter"])
+        >= told + 16_000 + 3_500_000
+    )
+
+
+def test_those_of_the_same_moment_wait_for_each_other_then(api, valkey):
+    one = api()
+    later = in_days(2)
+    one.invite_all([each | {"sendAt": later} for each in people(10)])
+    starts = one.invite(identifier=PERSON, channel="clinic", sendAt=later).json()["startsAfter"]
+    assert moment_ms(starts) == moment_ms(later) + 2_000
+
+
+def test_whoever_is_told_of_its_turn_by_a_late_process_is_told_what_holds(api, valkey):
+    """Two requests for one invitation: whichever is written first says when its turn comes, to both."""
+    one = api()
+
+    def post(place):
+        asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r"}
+        return Api(one.base).invite_persistently(**asked).json()["startsAfter"]
+
+    with ThreadPoolExecutor(12) as pool:
+        assert len(set(pool.map(post, range(24)))) == 1
+
+
+@pytest.fixture
+def lanes(valkey):
+    """A function: stores a lane of PERSON, with `line` of a channel."""
+
+    def store(channel="clinic", **line):
+        state = lane_format.encode_lane(Lane(lines={channel: ChannelLine(**line)}))
+        k = keyspace.shard_of(PERSON, SHARDS)
+        valkey.client().set(keyspace.lane_key(k, PERSON), b"7 0 " + state)
+
+    return store
+
+
+def open_session():
+    _, surveys = load_settings_and_surveys({"PARLEY_REDIS_URL": "redis://nowhere"})
+    now, version = round(time.time() * 1000), surveys.current("clinic").version
+    return Session("0123456789abcdef", "clinic", version, "en", opened_at=now, last_sms_at=now, step=0)
+
+
+def test_whoever_has_opted_out_is_refused_at_once(api, valkey, lanes):
+    """In a request of one and in one of many; posted again, the same is answered."""
+    one = api()
+    lanes(opted_out_at=1)
+    asked = {
+        "identifier": PERSON,
+        "channel": "clinic",
+        "clientReference": "r",
+        "campaign": "spring",
+        "sendAt": in_days(2),
+    }
+    first = one.invite(**asked)
+    expected = {"state": "refused", "reason": "opted_out", "clientReference": "r"}
+    assert (first.status_code, {name: first.json()[name] for name in expected}) == (200, expected)
+    assert "startsAfter" not in first.json()
+    assert one.invite(**asked).json() == first.json()
+    found = one.session(first.json()["id"]).json()
+    assert (found["state"], found["reason"], found["campaign"]) == ("refused", "opted_out", "spring")
+    many = one.invite_all([asked | {"clientReference": "s"}, *people(1)])
+    assert [(each["status"], each.get("state"), each.get("reason")) for each in many] == [
+        (200, "refused", "opted_out"), (202, None, None),
+    ]  # fmt: skip
+    assert one.get("/v1/campaigns/spring").json()["reasons"] == {"opted_out": 2}
+    lanes()
+    assert one.invite(**asked).json() == first.json(), "what was refused stays so"
+    assert len(held(valkey)) == 1
+
+
+@pytest.mark.parametrize("secret", ["", "kept apart"])
+def test_whoever_the_list_of_opt_outs_has_is_refused_though_they_have_no_lane(api, valkey, secret):
+    client = valkey.client()
+    optouts = open_opt_out_list(client, SHARDS, secret)
+    optouts.add_opt_outs([(PERSON, "clinic")], "an operator's list")
+    one = api(PARLEY_OPTOUT_KEY=secret)
+    assert one.invite(identifier=PERSON, channel="clinic").json()["reason"] == "opted_out"
+    assert one.invite(identifier=PERSON, channel="trial").status_code == 202
+    assert one.invite(identifier=OTHER, channel="clinic").status_code == 202
+
+
+def test_whoever_is_in_conversation_is_refused_at_once_unless_it_would_be_later(api, valkey, lanes):
+    """`clinic` has sub-numbers, of which one is free; `trial` has none."""
+    one = api()
+    lanes("trial", session=open_session())
+    asked = {"identifier": PERSON, "channel": "trial"}
+    assert one.invite(**asked, sendAt=in_days(1)).status_code == 202
+    assert one.invite_all([asked])[0]["status"] == 202
+    valkey.client().flushall()
+    lanes("trial", session=open_session())
+    found = Api(api().base).invite(**asked)
+    assert (found.status_code, found.json()["reason"]) == (200, "already_open")
+
+
+def test_what_cannot_be_read_refuses_nobody(api, valkey):
+    k = keyspace.shard_of(PERSON, SHARDS)
+    valkey.client().set(keyspace.lane_key(k, PERSON), b"7 0 no lane")
+    assert api().invite(identifier=PERSON, channel="clinic").status_code == 202
+
+
 def test_variables_may_be_an_object_too(api, valkey):
     assert (
         api().invite(identifier=PERSON, channel="clinic", userSessionVariables={"agentid": "7"}).status_code
@@ -210,9 +362,9 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
     assert told.pop("/language").startswith("the survey does not speak it: expected en")
     assert told == {
         "/contnt": "no such field: did you mean content?",
-        "/identifierType": "invalid enum value 'Fax'",
-        "/content": "expected str of length <= 612",
-        "/clientReference": "expected str, got int",
+        "/identifierType": "expected Phone, got 'Fax'",
+        "/content": "expected 612 characters at the most",
+        "/clientReference": "expected a text, got a number",
         "/identifier": "this is no mobile, and gets no SMS: expected a mobile number in full, such as +33612345678",
         "/expiryTime": "expected RFC 3339 with a zone, such as 2026-12-01T18:00:00+01:00",
         "/userSessionVariables/0": "expected a key of letters, digits, - and _, not beginning with a digit",
@@ -226,7 +378,7 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
     "fields, pointer, why",
     [
         ({}, "/identifier", "it is missing"),
-        ({"identifier": None}, "/identifier", "expected str, got null"),
+        ({"identifier": None}, "/identifier", "expected a text, got null"),
         ({"identifier": "+33700000001"}, "/identifier", "looks like this"),
         ({"identifier": PERSON, "channel": "clinik"}, "/channel", "did you mean clinic"),
         ({"identifier": PERSON, "channel": ""}, "/channel", "clinic or trial"),
@@ -243,9 +395,12 @@ def test_every_field_that_is_wrong_is_told(api, valkey):
         ({"identifier": PERSON, "sendAt": in_days(31)}, "/sendAt", "within 30 days"),
         ({"identifier": PERSON, "sendAt": "9999-12-31T23:59:59-23:59"}, "/sendAt", "within 30 days"),
         ({"identifier": PERSON, "sendAt": in_days(3), "expiryTime": in_days(2)}, "/sendAt", "expired by then"),
-        ({"identifier": PERSON, "campaign": "x" * 129}, "/campaign", "length <= 128"),
-        ({"identifier": PERSON, "campaign": 7}, "/campaign", "expected str"),
-        ({"identifier": PERSON, "userSessionVariables": [{"key": "a"}]}, "/userSessionVariables/0", "missing"),
+        ({"identifier": PERSON, "campaign": "x" * 129}, "/campaign", "128 characters at the most"),
+        ({"identifier": PERSON, "campaign": 7}, "/campaign", "expected a text, got a number"),
+        ({"identifier": PERSON, "userSessionVariables": [{"key": "a"}]}, "/userSessionVariables/0", "the field value is missing"),
+        ({"identifier": PERSON, "userSessionVariables": [{"key": "a", "value": []}]}, "/userSessionVariables/0/value", "expected true or false or a number or a text, got a list"),
+        ({"identifier": PERSON, "userSessionVariables": [{"key": "a", "value": 1, "x": 1}]}, "/userSessionVariables/0", "no such field, x"),
+        ({"identifier": PERSON, "userSessionVariables": 7}, "/userSessionVariables", "expected an object or a list, got a number"),
         ({"identifier": PERSON, "userSessionVariables": {"a b": 1}}, "/userSessionVariables/a b", "a key"),
         ({"identifier": PERSON, "userSessionVariables": {"a": "x" * 1001}}, "/userSessionVariables/a", "1000"),
         ({"identifier": PERSON, "userSessionVariables": {f"a{n}": 1 for n in range(101)}}, "/userSessionVariables", "100"),
@@ -331,12 +486,29 @@ def test_posted_many_times_in_parallel_it_is_one(api, valkey):
     one = api()
 
     def post(_):
-        return Api(one.base).invite(identifier=PERSON, channel="clinic", clientReference="r").status_code
+        asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r"}
+        return Api(one.base).invite_persistently(**asked).status_code
 
     with ThreadPoolExecutor(12) as pool:
         statuses = sorted(pool.map(post, range(24)))
-    assert statuses == [200] * 23 + [202]
+    assert statuses in ([200] * 23 + [202], [200] * 24), (
+        "the new one may have been accepted without an answer"
+    )
     assert len(held(valkey)) == 1
+
+
+@pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
+def test_a_refusal_whose_reply_is_lost_is_recorded_once(api, valkey, lanes, function):
+    lanes(opted_out_at=1)
+    asked = {"identifier": PERSON, "channel": "clinic", "clientReference": "r", "campaign": "c"}
+    with Proxies(valkey, broker=False) as proxy:
+        one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
+        one.invite(identifier=OTHER, channel="clinic")
+        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=2)
+        reply = one.invite(**asked)
+        assert (reply.status_code, reply.json()["reason"], proxy.lost) == (200, "opted_out", 2)
+        assert one.get("/v1/campaigns/c").json()["states"] == {"refused": 1}
+    assert valkey.client().xlen(keyspace.events_key(keyspace.shard_of(PERSON, SHARDS))) == 1
 
 
 @pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
@@ -472,6 +644,9 @@ def test_each_line_has_its_own_result_in_order(api, valkey):
     assert [(each["line"], each["status"]) for each in results] == [
         (1, 202), (2, 202), (3, 422), (5, 422), (6, 409), (7, 200), (8, 403), (9, 413), (10, 202),
     ]  # fmt: skip
+    assert [each.get("clientReference") for each in results] == [
+        "r0", "r1", None, None, "r0", "r0", None, None, "r2",
+    ]  # fmt: skip
     assert results[2]["errors"][0]["pointer"] == "/identifier"
     assert results[0]["id"] == results[5]["id"]
     assert len(held(valkey)) == 3
@@ -514,19 +689,47 @@ def test_whoever_writes_it_all_before_reading_gets_every_result(api, valkey):
 def test_if_redis_goes_away_the_lines_after_say_503_and_may_be_sent_again(api, own_valkey, monkeypatch):
     monkeypatch.setattr("ingest.api.backlog.RETRY_PAUSE_S", 0.01)
     one = api(PARLEY_REDIS_URL=own_valkey.url, PARLEY_BROKER_URL=own_valkey.broker_url)
-    body = [json.dumps(each).encode() + b"\n" for each in people(600)]
+    body = [json.dumps(each).encode() + b"\n" for each in people(1_500)]
 
     def pieces():
-        yield b"".join(body[:300])
+        yield b"".join(body[:900])
         own_valkey.stop()
-        yield b"".join(body[300:])
+        yield b"".join(body[900:])
 
     statuses = [each["status"] for each in lines_of(one.post(pieces(), media_type=LINES))]
     assert set(statuses) <= {202, 503}
     assert statuses[-1] == 503
     own_valkey.start()
-    assert {each["status"] for each in one.invite_all(people(600))} <= {200, 202}
-    assert len(held(own_valkey)) == 600
+    assert {each["status"] for each in one.invite_all(people(1_500))} <= {200, 202}
+    assert len(held(own_valkey)) == 1_500
+
+
+@pytest.mark.parametrize("function", ["take_references", "hold_invitations"])
+def test_of_many_only_those_of_the_round_trip_that_lost_its_reply_are_tried_again(api, valkey, function):
+    with Proxies(valkey, broker=False) as proxy:
+        one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
+        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=1)
+        statuses = [each["status"] for each in one.invite_all(people(400))]
+        assert proxy.lost == 1
+    assert set(statuses) <= {200, 202}
+    assert statuses.count(202) >= 200
+    assert len(held(valkey)) == 400
+
+
+def test_long_lines_are_written_a_few_at_a_time(api, valkey, monkeypatch):
+    """However long a line may be, what is kept of a request is bounded."""
+    written = []
+    accept = backlog.InvitationIntake.accept
+
+    def note(self, asked, *of):
+        written.append(len(asked))
+        return accept(self, asked, *of)
+
+    monkeypatch.setattr(backlog.InvitationIntake, "accept", note)
+    body = b"".join(json.dumps(each).encode() + b" " * 50_000 + b"\n" for each in people(40))
+    assert {each["status"] for each in lines_of(api().post(body, media_type=LINES))} == {202}
+    assert sum(written) == 40
+    assert max(written) <= invitations.BYTES_PER_WRITE // 50_000 + 1
 
 
 def test_while_many_are_taken_others_are_answered_soon(api, valkey):

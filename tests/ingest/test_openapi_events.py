@@ -23,6 +23,44 @@ def test_the_description_is_openapi():
     assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
 
 
+def test_each_field_with_a_choice_has_one_enum_of_texts():
+    """Of two, a generator makes two types and a union, which nobody can spell."""
+    enums = [
+        each for each in schemas_in(DOCUMENT["paths"] | DOCUMENT["components"]["schemas"]) if "enum" in each
+    ]
+    assert len(enums) > 20
+    assert all(
+        each.get("type") == "string"
+        for each in enums
+        if all(isinstance(value, str) for value in each["enum"])
+    )
+    unions = [each["anyOf"] for each in schemas_in(DOCUMENT["components"]["schemas"]) if "anyOf" in each]
+    assert not [each for each in unions if sum("enum" in one for one in each) > 1]
+
+
+@pytest.mark.parametrize("name", ["SessionView", "ResultView"])
+def test_each_state_and_reason_is_explained(name):
+    fields = DOCUMENT["components"]["schemas"][name]["properties"]
+    for field in {"state", "reason"} & fields.keys():
+        told = fields[field]["description"]
+        assert [each for each in fields[field]["enum"] if f"- `{each}`: " not in told] == []
+
+
+def test_each_operation_has_a_tag_that_is_described():
+    known = {each["name"] for each in DOCUMENT["tags"]}
+    used = {
+        tag for methods in DOCUMENT["paths"].values() for each in methods.values() for tag in each["tags"]
+    }
+    assert (used, DOCUMENT["servers"][0]["url"]) == (known, "/")
+
+
+def schemas_in(value):
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from schemas_in(each)
+
+
 def test_there_is_a_webhook_for_each_type_of_event():
     assert DOCUMENT["webhooks"].keys() == {*EVENT_TYPES}
     names = [each["post"]["operationId"] for each in DOCUMENT["webhooks"].values()]

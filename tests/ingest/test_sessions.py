@@ -92,6 +92,8 @@ class Store:
             lane_alarms=keyspace.lane_alarms_key(K),
             held_ids=keyspace.held_ids_key(K, "clinic"),
             held_invitations=keyspace.held_invitations_key(K),
+            campaigns=keyspace.campaigns_key(K),
+            campaign_sessions=keyspace.campaign_sessions_key(K),
             invitations=[released],
         )
         redis_client.run_command(self.client, function_calls.function_call(call))

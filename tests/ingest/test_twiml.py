@@ -1,15 +1,25 @@
 """What a web process does with webhooks that replies may answer, beside what tests/faults/test_twiml.py plays out."""
 
 import asyncio
+import time
+from datetime import UTC
 from functools import partial
 from time import perf_counter
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from config.settings.channels import ChannelLimits
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client, stored_values
+from config.store.counts.answer_record import (
+    AnswerNotes,
+    answer_commands,
+    parse_answers,
+    wait_quantile_ms,
+    write_notes,
+)
 from config.store.server_functions import (
     AttachedReply,
     AttachReplies,
@@ -87,7 +97,7 @@ class PatientRedisClient(AsyncRedisClient):
         return await super()._bounded(run, commands, within_s * PATIENCE, replicas)
 
 
-def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
+def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None, notes=None):
     """Run `scene(hear)` in an event loop; hear(event) is a webhook's answer, and where the event is if there is a spool."""
 
     async def run():
@@ -95,7 +105,8 @@ def play(valkey, scene, most=inline_replies.MAX_WAITING_WEBHOOKS, spool=None):
             PatientRedisClient(redis_client.connect_async(url)) for url in (valkey.url, valkey.broker_url)
         )
         mailboxes = MailboxWriter(DEFAULT_SHARDS, lanes, broker, spool)
-        in_place = InlineReplies(DEFAULT_SHARDS, lanes, mailboxes, most)
+        noted = notes or AnswerNotes({CHANNEL.name: UTC})
+        in_place = InlineReplies(DEFAULT_SHARDS, lanes, mailboxes, noted, most)
 
         async def hear(*events):
             letters = [InboundItem(ANNA, event, perf_counter()) for event in events]
@@ -135,6 +146,26 @@ def test_what_is_answered_stays_in_the_outbox_marked_and_rests(valkey, lane):
     assert [sms.uncertain for sms in lane.entries()] == [True, True]
     assert (lane.lock()[:2], lane.lock()[-1]) == ("0 ", "?")
     assert lane.client.zscore(keyspace.outbox_alarms_key(K), ANNA) is not None
+
+
+def test_an_answer_is_noted_with_how_long_it_was_waited_for(valkey, lane):
+    """Of what follows it, only that it was sent."""
+    notes = AnswerNotes({CHANNEL.name: UTC})
+    first = msgspec.structs.replace(ask(1), heard=time.time_ns() // 1_000_000 - 5_000)
+
+    async def scene(hear):
+        answer = asyncio.ensure_future(hear(START))
+        await heard(lane)
+        lane.advance(first, ask(2, "Well?"))
+        assert (await answer).body.count(b"<Message") == 2
+
+    play(valkey, scene, notes=notes)
+    write_notes(valkey.client(), notes)
+    now = time.time_ns() // 1_000_000
+    found = redis_client.run_commands(valkey.client(), answer_commands(CHANNEL.name, UTC, now))
+    found = parse_answers(iter(found), now)
+    assert (found.sms, found.answers) == (2, 1)
+    assert 4_500 < wait_quantile_ms(found.waits, 0.5) < 60_000
 
 
 def told(sms, state="sent", ticket="SM1"):

@@ -5,7 +5,7 @@ import requests
 
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
-from ingest.api.invitation_parser import derive_session_id
+from engine.model.events import derive_session_id
 from tests.ingest.test_web import post, sms
 from tests.support.inviting import Api, key_table
 from tests.support.waiting import until

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from config.settings.settings import load_settings
 from config.store import keyspace, redis_client
-from config.store.webhook_record import (
+from config.store.counts.answer_record import AnswerNotes
+from config.store.counts.webhook_record import (
     FORGED_MINUTES,
     NoticedWebhooks,
     parse_webhooks,
@@ -62,7 +63,7 @@ def test_nothing_is_written_while_a_request_is_answered(web, valkey, monkeypatch
 def test_a_redis_that_is_away_loses_only_this():
     async def run():
         lanes = AsyncRedisClient(redis_client.connect_async(f"redis://127.0.0.1:{free_port()}/0"))
-        notes = WebhookNotes(lanes)
+        notes = WebhookNotes(lanes, AnswerNotes({}))
         notes.note_good("clinic", 1.0)
         await notes.write()
         await lanes.close()

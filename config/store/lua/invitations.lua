@@ -13,19 +13,28 @@ local function take_references(keys, args)
   return same
 end
 
--- Answers, for each, 1 if it is held from now on, 0 if it was accepted before, whatever has become of it.
+-- Answers, for each, 1 if it is held from now on, or, if it is known to open nothing, recorded so; 0 if it was accepted before,
+-- whatever has become of it.
 local function hold_invitations(keys, args)
   local now = clock()
-  local new = {}
+  local new, changes = {}, new_changes()
   for i = 1, #keys.invitations do
     local id, sender = args.invitations[i].id, args.invitations[i].sender
     local session, until_ms = keys.invitations[i].session, args.invitations[i].until_ms
     new[i] = redis.call('SET', session, ms(now) .. ' ' .. sender, 'NX', 'PXAT', until_ms) and 1 or 0
     if new[i] == 1 then
-      redis.call('HSET', keys.held_invitations, id, sender .. '\0' .. ms(now) .. args.invitations[i].event)
-      redis.call('ZADD', keys.invitations[i].held_ids, args.invitations[i].not_before_ms, id)
+      local state, due = args.invitations[i].state, tonumber(args.invitations[i].not_before_ms)
+      if state == 'held' then
+        redis.call('HSET', keys.held_invitations, id, sender .. '\0' .. ms(now) .. args.invitations[i].event)
+        redis.call('ZADD', keys.invitations[i].held_ids, args.invitations[i].not_before_ms, id)
+      else
+        record(keys.events, sender, args.invitations[i].event)
+      end
+      local campaign, of = args.invitations[i].campaign, args.invitations[i].campaign_part
+      if campaign ~= '' then begin_state(changes, keys.campaign_sessions, id, state, of, campaign, due) end
     end
   end
+  write_changes(keys.campaigns, now, changes)
   return new
 end
 
@@ -61,7 +70,7 @@ end
 -- does; -1 if it was not held any more.
 local function release_invitations(keys, args)
   local now = clock()
-  local wakes = {}
+  local wakes, changes = {}, new_changes()
   for i = 1, #keys.invitations do
     local id = args.invitations[i].id
     local mail = redis.call('HGET', keys.held_invitations, id)
@@ -70,15 +79,17 @@ local function release_invitations(keys, args)
       redis.call('HDEL', keys.held_invitations, id)
       local entry = 'S' .. ms(now) .. string.sub(mail, string.find(mail, '%z') + 14)
       wakes[i] = deliver(keys.lane_alarms, keys.invitations[i].mailbox, now, args.invitations[i].sender, entry)
+      change_state(changes, keys.campaign_sessions, id, 'waiting')
     else
       wakes[i] = -1
     end
   end
+  write_changes(keys.campaigns, now, changes)
   return wakes
 end
 
--- The invitation is held no more, and the records say why; without records, it is forgotten instead. Answers 1 if it was
--- held.
+-- The invitation is held no more, and the records say why; without records, it is forgotten instead. In its campaign it counts as
+-- `state` then. Answers 1 if it was held.
 local function withdraw_invitation(keys, args)
   redis.call('HDEL', keys.held_invitations, args.id)
   if redis.call('ZREM', keys.held_ids, args.id) == 0 then return 0 end
@@ -88,6 +99,9 @@ local function withdraw_invitation(keys, args)
     redis.call('SET', keys.session, ms(clock()) .. ' ' .. args.sender, 'XX', 'KEEPTTL')
     record(keys.events, args.sender, args.records)
   end
+  local changes = new_changes()
+  change_state(changes, keys.campaign_sessions, args.id, args.state)
+  write_changes(keys.campaigns, clock(), changes)
   return 1
 end
 

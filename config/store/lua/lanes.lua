@@ -184,6 +184,7 @@ local function commit(keys, args)
   if not lost then return UNKNOWN_SERVER end
   local void = last_void_fence(keys.server, lost)
   local noted, spoken = new_alarms(), new_alarms()
+  local changes = new_changes()
   local nothing = {}
 
   local function by_name(withdrawals)
@@ -263,6 +264,9 @@ local function commit(keys, args)
     for _, each in ipairs(resolutions) do
       remove_letter(dead, index, reasons, audit, each.id, each.by, each.outcome)
     end
+    for _, each in ipairs(rare and rare.session_states or nothing) do
+      change_state(changes, keys.campaign_sessions, each.id, each.state)
+    end
 
     local wanted = queues_of(new.mailbox)
     note_alarm(noted, sender, (wanted > 0 or is_due(deadline, now)) and now + LOOK_MS or deadline)
@@ -277,6 +281,7 @@ local function commit(keys, args)
   end
   set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
+  write_changes(keys.campaigns, now, changes)
   return answers
 end
 
@@ -296,33 +301,37 @@ local function read_sender_records(keys, args)
   return answer
 end
 
--- Answers {lanes due, outboxes due, ms until the next alarm or -1, those of the lanes to which nobody came when they were
--- due before, now, 1 if nobody may work on this server yet}. What is due is put off, so that two clocks do not wake for the same lane, and is woken for once more then
--- if nobody has come.
-local function take_due_alarms(keys, args)
-  local now = clock()
-  local lost = lost_before(keys.server, now) -- a newcomer is noted soon, or what rested beyond its coming would not be known to have
-  local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
-  local nearest = -1
-  local function due(alarms, unanswered)
-    local scored = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'WITHSCORES', 'LIMIT', 0, most)
-    local senders = {}
-    for i = 1, #scored, 2 do
-      local sender = scored[i]
-      senders[#senders + 1] = sender
-      if string.find(scored[i + 1], '.', 1, true) then unanswered[#unanswered + 1] = sender end
-      redis.call('ZADD', alarms, later, sender)
-    end
-    local first = redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
-    if first then
-      local wait = math.max(0, tonumber(first) - now)
-      if nearest < 0 or wait < nearest then nearest = wait end
-    end
-    return senders
+-- Takes up to `most` senders that are due by `now`, which are due again `later`. Answers them, those of them that had been taken
+-- before, and the score of the next alarm, or nil.
+local function take_due(alarms, now, most, later)
+  local senders, unanswered = {}, {}
+  local first = redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
+  if not first or tonumber(first) > now then return senders, unanswered, first end
+  local scored = redis.call('ZRANGEBYSCORE', alarms, '-inf', ms(now), 'WITHSCORES', 'LIMIT', 0, most)
+  for i = 1, #scored, 2 do
+    local sender = scored[i]
+    senders[#senders + 1] = sender
+    if string.find(scored[i + 1], '.', 1, true) then unanswered[#unanswered + 1] = sender end
+    redis.call('ZADD', alarms, later, sender)
   end
-  local unanswered = {}
-  local lanes, outboxes = due(keys.lane_alarms, unanswered), due(keys.outbox_alarms, {})
-  return {lanes, outboxes, nearest, unanswered, now, lost and 0 or 1}
+  return senders, unanswered, redis.call('ZRANGE', alarms, 0, 0, 'WITHSCORES')[2]
+end
+
+-- Answers, for each shard, {lanes due, outboxes due, ms until the next alarm or -1, those of the lanes to which nobody came when
+-- they were due before, now, 1 if nobody may work on this server yet}. What is due is put off, so that two clocks do not wake for
+-- the same lane, and is woken for once more then if nobody has come.
+local function take_due_alarms(keys, args)
+  local now, answers = clock(), {}
+  local most, later = args.max_senders, ms(now + tonumber(args.repeat_ms)) .. '.5'
+  for i = 1, #keys.shards do
+    local lost = lost_before(keys.shards[i].server, now) -- a newcomer is noted soon, or what rested beyond its coming would not be known to have
+    local lanes, unanswered, next_lane = take_due(keys.shards[i].lane_alarms, now, most, later)
+    local outboxes, _, next_outbox = take_due(keys.shards[i].outbox_alarms, now, most, later)
+    local first = math.min(tonumber(next_lane or math.huge), tonumber(next_outbox or math.huge))
+    local nearest = first == math.huge and -1 or math.max(0, first - now)
+    answers[i] = {lanes, outboxes, nearest, unanswered, now, lost and 0 or 1}
+  end
+  return answers
 end
 
 -- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers

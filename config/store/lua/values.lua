@@ -27,6 +27,9 @@
 --   events        to, e: whose an entry is, and its records; d: a record that 0.1.0 cannot read (event_entries.py)
 --   session       ms from which on its records are found ' ' sender; empty: forgotten on purpose
 --   held          invitation -> ms before which it is not released; held-mail: invitation -> sender '\0' 13 digits of ms event
+--   campaigns     campaign -> when it last changed (at, ms), until when its invitations are held (due, ms), and how many of
+--                 them, or of their sessions, are in which state (counts: "channel survey state" -> how many), as JSON
+--   campaign-sessions  session -> its state ' ' channel ' ' survey ' ' campaign, while that may change (campaigns.lua)
 --   reference     fingerprint of what was invited under it, first come; empty: forgotten on purpose
 --   pause         why a channel sends nothing, as JSON (config/store/pauses.py), for as long as it lasts
 --   flow          a channel's circuit and pace, a hash: failures (tries in a row at which the provider failed), began (ms

@@ -5,18 +5,18 @@ any case; every other column is a session variable. A row without a reference ge
 same row is the same invitation, however often its file is read.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import phonenumbers
 
+from config.invitations.invitation_body import Body
 from config.settings.csv_files import CsvFileError, read_csv_rows
 from engine.model.errors import ParleyError
 from engine.model.suggestions import did_you_mean
-from ingest.api.invitation_parser import Body
-from ingest.api.problems import FieldError
 
 _INVITATION_FIELDS = {
     field.encode_name.lower(): field.encode_name
@@ -32,6 +32,10 @@ class PeopleFileError(ParleyError):
     """The file is not a table of people. The message says why."""
 
 
+class UnknownCountryError(ParleyError):
+    """No country has this code. The message says what was expected."""
+
+
 class InvitationRow(NamedTuple):
     """One row: the line of the file on which it begins, and its invitation."""
 
@@ -39,30 +43,55 @@ class InvitationRow(NamedTuple):
     body: dict[str, Any]
 
 
-def read_people(path: Path, survey: str, fixed: Mapping[str, Any], reference: str) -> Iterator[InvitationRow]:
-    """The invitations in a file. `fixed` are fields that every one has unless its row says otherwise; `reference` is put
-    before the references made here. Raises PeopleFileError and OSError."""
+def parse_country(written: str) -> str:
+    """The code of a country by its two letters, in any case; empty for none. Raises UnknownCountryError."""
+    country = written.strip().upper()
+    if country and country not in phonenumbers.SUPPORTED_REGIONS:
+        hint = did_you_mean(country, sorted(phonenumbers.SUPPORTED_REGIONS))
+        raise UnknownCountryError(f"{written}: expected a country's two letters, such as DE{hint}")
+    return country
+
+
+def full_number(written: str, country: str) -> str:
+    """A number in full, in place of one that is written as in `country` (two letters; empty: none). What is none stays as it is:
+    the API tells."""
+    if not country or written.strip().startswith("+"):
+        return written
     try:
-        rows = read_csv_rows(path.read_bytes())
+        number = phonenumbers.parse(written, country)
+    except phonenumbers.NumberParseException:
+        return written
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def read_people(
+    source: bytes, survey: str, fixed: Mapping[str, Any], reference: str, country: str = ""
+) -> Iterator[InvitationRow]:
+    """The invitations in a file's content. `fixed` are fields that every one has unless its row says otherwise; `reference` is put
+    before the references made here; numbers that are not in full are as in `country`. Raises PeopleFileError."""
+    try:
+        rows = read_csv_rows(source)
         _, header = next(rows, (1, []))
-        columns = _column_fields(header, path)
+        columns = _column_fields(header)
         for line, cells in rows:
             if any(cells[len(columns) :]):
                 raise PeopleFileError(
-                    f"{path}: line {line} has more cells than the header has columns: put a cell that holds "
+                    f"line {line} has more cells than the header has columns: put a cell that holds "
                     "a comma, a "
                     "semicolon or a tab in quotation marks"
                 )
             body = _invitation_body(columns, cells, fixed)
+            if country and "identifier" in body:
+                body["identifier"] = full_number(body["identifier"], country)
             if "clientReference" not in body:
                 digest = row_digest(survey, _body_of_0_1_0(body, header, columns, cells))
                 body["clientReference"] = f"{reference}{'-' if reference else ''}{digest}"
             yield InvitationRow(line, body)
     except CsvFileError as e:
-        raise PeopleFileError(f"{path}: {e}") from e
+        raise PeopleFileError(str(e)) from e
 
 
-def _column_fields(names: list[str], path: Path) -> list[str]:
+def _column_fields(names: list[str]) -> list[str]:
     """For each column, its field, or `$` and the name of a variable; empty for one without a name."""
     fields = [_INVITATION_FIELDS.get(name.lower(), f"${name}" if name else "") for name in names]
     if "identifier" not in fields:
@@ -72,11 +101,11 @@ def _column_fields(names: list[str], path: Path) -> list[str]:
                 (hint for name in names if (hint := did_you_mean(name, ["identifier", *_NUMBER_ALIASES]))),
                 "",
             )
-            raise PeopleFileError(f"{path}: no column with numbers: expected one called identifier{near}")
+            raise PeopleFileError(f"no column with numbers: expected one called identifier{near}")
         fields[numbers[0]] = "identifier"
-    twice = next((field for field in fields if field and fields.count(field) > 1), None)
+    twice = next((field for field, count in Counter(fields).items() if field and count > 1), None)
     if twice:
-        raise PeopleFileError(f"{path}: two columns are called {twice.removeprefix('$')}: expected one")
+        raise PeopleFileError(f"two columns are called {twice.removeprefix('$')}: expected one")
     return fields
 
 
@@ -116,8 +145,3 @@ def row_digest(survey: str, body: Mapping[str, Any]) -> str:
     """24 hex digits, the same for the same invitation to the same survey."""
     content = msgspec.json.encode([survey, body], order="sorted")
     return blake2b(content, digest_size=12, person=b"invitation row").hexdigest()
-
-
-def error_sentence(error: FieldError) -> str:
-    """`/identifier` and why, as one line."""
-    return f"{error.pointer.removeprefix('/')}: {error.detail}" if error.pointer else error.detail
