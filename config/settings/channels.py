@@ -1,4 +1,5 @@
-"""parley.toml: the channels of a deployment, the keys of those who may invite or read, and its hooks (hooks.py).
+"""parley.toml: the channels of a deployment, the keys of those who may invite or read, its hooks (hooks.py), and its console
+(console_settings.py).
 
 What a channel says beyond the fields of ChannelTable is its provider's to understand: it is kept as written. A field
 `x_env` names the environment variable that holds the secret `x`.
@@ -22,8 +23,10 @@ from config.settings.config_errors import (
     read_table,
     unknown_name_problem,
 )
+from config.settings.console_settings import ConsoleSettings, read_console
 from config.settings.contacts import read_contacts
 from config.settings.hooks import Hook, HookSurroundings, read_hooks
+from config.settings.invitation_pace import InvitationPace
 from engine.model.policy import ChannelPolicy
 from engine.model.quiet_hours import QuietHours
 
@@ -36,9 +39,16 @@ _ENV_SUFFIX = "_env"
 _REPORTED_SECRET = Secret("x" * 64)
 """Stands for a secret whose absence has been reported."""
 
+DEFAULT_INVITATIONS_PER_SECOND = 100.0
+"""Invitations a second on a channel whose SMS have no limit."""
+
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 
 _TIME_PATTERN = "([01][0-9]|2[0-3]):[0-5][0-9]"
+
+
+DEFAULT_INVITATIONS_PER_SECOND = 100.0
+"""Invitations a second on a channel whose SMS have no limit."""
 
 
 class ChannelLimits(msgspec.Struct, frozen=True):
@@ -52,6 +62,21 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     sms_per_second: Annotated[float, Meta(ge=0)] = 10
     invitations_per_second: Annotated[float, Meta(ge=0)] = 0  # 0: half of sms_per_second
     pause_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+
+    @property
+    def invitation_pace(self) -> float:
+        """How many invitations a second are let go."""
+        return self.invitations_per_second or self.sms_per_second / 2 or DEFAULT_INVITATIONS_PER_SECOND
+
+    def pace_left(self, timezone: ZoneInfo, sms_today: int, sms_each: int = 1) -> InvitationPace:
+        """The pace as it stands once the channel has decided `sms_today`, of invitations that need `sms_each`."""
+        by_minute = self.new_sessions_per_minute / 60
+        return InvitationPace(
+            min(self.invitation_pace, by_minute) if by_minute else self.invitation_pace,
+            timezone,
+            max(1, self.sms_per_day // sms_each) if self.sms_per_day else 0,
+            max(0, self.sms_per_day - sms_today) // sms_each,
+        )
 
 
 class ChannelTable(msgspec.Struct, frozen=True):
@@ -139,11 +164,12 @@ def channel_policies(channels: Mapping[str, Channel]) -> dict[str, ChannelPolicy
 
 
 class ConfigFile(NamedTuple):
-    """What parley.toml says: its channels and hooks by name, and its keys."""
+    """What parley.toml says: its channels and hooks by name, its keys, and who signs in to the console."""
 
     channels: dict[str, Channel] = {}  # noqa: RUF012 (nobody changes it)
     keys: tuple[ApiKey, ...] = ()
     hooks: dict[str, Hook] = {}  # noqa: RUF012 (the same)
+    console: ConsoleSettings = ConsoleSettings()
 
 
 def read_config_file(
@@ -160,7 +186,7 @@ def read_config_file(
     document = _read_toml(path, problems)
     if document is None:
         return ConfigFile()
-    known = ("channels", "keys", "hooks")
+    known = ("channels", "keys", "hooks", "console")
     problems += [
         unknown_name_problem(f"{path}: {name}", name, known) for name in document if name not in known
     ]
@@ -174,7 +200,9 @@ def read_config_file(
     problems += _shared_numbers(path, channels.values())
     keys = _read_keys(path, document.get("keys", {}), channels, problems)
     surroundings = HookSurroundings(environ, channels, allow_private_hooks)
-    return ConfigFile(channels, keys, read_hooks(path, document.get("hooks", {}), surroundings, secrets))
+    hooks = read_hooks(path, document.get("hooks", {}), surroundings, secrets)
+    console = read_console(path, document.get("console", {}), environ, secrets)
+    return ConfigFile(channels, keys, hooks, console)
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any] | None:

@@ -106,10 +106,11 @@ _PATTERN_SENTENCES = {
     "originators": "expected numbers of 3 to 15 digits, with or without a +",
     "quiet_hours": "expected two times of the day, such as 21:00-08:00",
     "sha256": "expected 64 hex digits; `parley key` makes a key and prints them",
+    "client_id": "expected what the provider calls this console, of printable ASCII",
 }
 """Where a pattern says less."""
 
-_FIELDS_BESIDE_SECRETS = ("token_env", "sha256")
+_FIELDS_BESIDE_SECRETS = ("token_env", "client_secret_env", "sha256")
 """Fields that stand beside a secret, which may have been written there instead."""
 
 
@@ -122,3 +123,10 @@ def _expected_sentence(wrong: FieldProblem) -> str:
 def unknown_name_problem(place: str, name: str, known: Iterable[str]) -> str:
     """Write the line for a field that nobody reads. Its value stays unsaid: it may be a secret in the wrong place."""
     return f"{place} is unknown{expected_instead(name, known)}"
+
+
+def unset_clause(unset: Sequence[str]) -> str:
+    """Say which secret is not set here, and how many more are not."""
+    first, *others = unset
+    more = f" (and {len(others)} more)" if others else ""
+    return first.partition(": expected")[0] + more

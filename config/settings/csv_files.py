@@ -51,8 +51,19 @@ def write_csv_rows(file: TextIO, rows: Iterable[Sequence[object]]) -> None:
 
 
 def _decode_utf8(source: bytes) -> str:
+    if source.startswith(_WORKBOOK):
+        raise CsvFileError("line 1: it is a workbook of a spreadsheet: save the file as CSV in UTF-8")
+    if b"\0" in source[:_LOOKED_AT]:
+        raise CsvFileError("line 1: it is not UTF-8 but UTF-16, or no text: save the file as CSV in UTF-8")
     try:
         return source.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = source.count(b"\n", 0, e.start) + 1
         raise CsvFileError(f"line {line}: it is not UTF-8: save the file as CSV in UTF-8") from None
+
+
+_WORKBOOK = b"PK\x03\x04"
+"""What an .xlsx or .ods file begins with."""
+
+_LOOKED_AT = 1_000
+"""Bytes of a file in which NUL is looked for."""

@@ -6,7 +6,6 @@ of such a line, nor of a `repr`. What else must be right before a process starts
 
 import sys
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ import msgspec
 from config.connections.redis_url import RedisUrlError, check_redis_url, default_broker_url
 from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_config_file
 from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
+from config.settings.console_settings import ConsoleSettings, place_console
 from config.settings.hooks import Hook
 from config.store.keyspace import UNARCHIVED_STREAM_MS
 from engine.providers import ProviderChannel
@@ -71,6 +71,13 @@ ENVIRONMENT_VARIABLES = (
         "PARLEY_PUBLIC_URL",
         "",
         "where the world reaches `web`, such as https://sms.example.org; providers sign and call it",
+    ),
+    EnvironmentVariable("PARLEY_CONSOLE_PORT", "8001", "the port on which `console` listens; 0: it does not"),
+    EnvironmentVariable("PARLEY_CONSOLE_HOST", "127.0.0.1", "the address on which `console` listens"),
+    EnvironmentVariable(
+        "PARLEY_CONSOLE_URL",
+        "",
+        "where browsers reach `console`, such as https://console.example.org; empty: where it listens",
     ),
     EnvironmentVariable(
         "PARLEY_REDIS_URL",
@@ -187,6 +194,7 @@ class Settings(msgspec.Struct, frozen=True):
     metrics_port: int = 0
     unset: tuple[str, ...] = ()
     web_connections: int = int(_DEFAULT_VALUES["PARLEY_WEB_CONNECTIONS"])
+    console: ConsoleSettings = ConsoleSettings()
 
     @property
     def only_simulated(self) -> bool:
@@ -203,15 +211,6 @@ class Settings(msgspec.Struct, frozen=True):
     def offered_surveys(self) -> frozenset[str]:
         """The surveys that channels offer, by name."""
         return frozenset(name for channel in self.channels.values() for name in channel.surveys)
-
-    @property
-    def log_key(self) -> bytes:
-        """32 bytes made of all secrets, so that machines configured alike hash a sender alike."""
-        accounts = [self.accounts[name] for name in sorted(self.accounts) if name != SIMULATOR]
-        secrets = [account[field] for account in accounts for field in sorted(account)]
-        for _, channel in sorted(self.channels.items()):
-            secrets += [channel.token, *(channel.secrets[field] for field in sorted(channel.secrets))]
-        return blake2b("\0".join(secrets).encode(), digest_size=32, person=b"parley log").digest()
 
     def provider_settings(self, name: str) -> ProviderSettings:
         """Collect what the provider of the channel `name` needs to know."""
@@ -263,7 +262,7 @@ def read_settings(
     redis_url, broker_url = env.redis_urls()
     host, port = env.text("PARLEY_HOST"), env.number("PARLEY_PORT", 1, 65_535)
     allow_private = env.is_yes("PARLEY_HOOKS_ALLOW_PRIVATE")
-    channels, keys, hooks = read_config_file(
+    channels, keys, hooks, console = read_config_file(
         config_file(environ), environ, problems, allow_private_hooks=allow_private, unset=unset
     )
     providers = {channel.provider for channel in channels.values()}
@@ -295,6 +294,13 @@ def read_settings(
         spool_bytes=env.number("PARLEY_SPOOL_MB", 1, MAX_SPOOL_MB) << 20,
         metrics_port=env.metrics_port(port),
         web_connections=env.number("PARLEY_WEB_CONNECTIONS", 1, MAX_WEB_CONNECTIONS),
+        console=place_console(
+            console,
+            env.text("PARLEY_CONSOLE_HOST"),
+            env.number("PARLEY_CONSOLE_PORT", 0, 65_535),
+            env.text("PARLEY_CONSOLE_URL"),
+            problems,
+        ),
     )
 
 
