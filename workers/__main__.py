@@ -1,4 +1,4 @@
-"""`python -m workers ratelimit|conversation|delivery|clock|archive|hooks`: one Procfile line."""
+"""`python -m workers ratelimit|conversation|delivery|clock|archive|hooks|console`: one Procfile line."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from engine.commands.exit_status import EXIT_PROBLEMS
 
 log = structlog.get_logger()
 
-ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
+ROLES = ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks", "console")
 """The files of workers/roles/ that are a line of the Procfile, each with a function `run`."""
 
 

@@ -72,9 +72,12 @@ def move_audit(
     """Move what was told since the last time; answers how many entries. `broker` is the Redis of the wake-ups, where it is
     another. Raises redis.RedisError and sqlalchemy's errors; what is moved by then is moved. What lies on a server that is away,
     while others of a cluster are not, is moved later."""
+    with database.reading() as connection:
+        positions = read_positions(connection)
+    streams = audit_streams(client, shards, broker)
     return sum(
         _move_if_there(database, stream)
-        for stream in _streams_with_news(database, audit_streams(client, shards, broker))
+        for stream in streams_with_news(streams, positions, without_away=True)
     )
 
 
@@ -112,9 +115,11 @@ def read_positions(connection: Connection) -> dict[tuple[str, int], EntryId]:
     return {(source, shard): EntryId(ms, seq) for source, shard, ms, seq in connection.execute(query)}
 
 
-def scan_acts(stream: AuditStream, after: EntryId) -> Iterator[tuple[AuditEntryPlace, AuditedAct]]:
-    """What a stream has after an entry, newest first."""
-    until = "+"
+def scan_acts(
+    stream: AuditStream, after: EntryId, before_ms: int = 0
+) -> Iterator[tuple[AuditEntryPlace, AuditedAct]]:
+    """What a stream has after an entry, and before a moment if that is given, newest first."""
+    until = str(before_ms - 1) if before_ms else "+"
     while page := redis_client.run_command(
         stream.client, ("XREVRANGE", stream.key, until, f"({after}", "COUNT", AUDIT_PAGE)
     ):
@@ -124,10 +129,11 @@ def scan_acts(stream: AuditStream, after: EntryId) -> Iterator[tuple[AuditEntryP
         until = f"({page[-1][0].decode()}"
 
 
-def _streams_with_news(database: ArchiveDatabase, streams: Sequence[AuditStream]) -> Iterator[AuditStream]:
-    """Those that have an entry after their position. Nothing is locked for the others."""
-    with database.reading() as connection:
-        positions = read_positions(connection)
+def streams_with_news(
+    streams: Sequence[AuditStream], positions: Mapping[tuple[str, int], EntryId], *, without_away: bool
+) -> Iterator[AuditStream]:
+    """Those that have an entry after their position, asked for at once. Raises redis.RedisError; `without_away`: not for one that
+    lies on a server that is away, while others of a cluster are not, and is left out."""
     for at in range(0, len(streams), _STREAMS_A_LOOK):
         group = streams[at : at + _STREAMS_A_LOOK]
         for client in {stream.client: None for stream in group}:
@@ -143,8 +149,11 @@ def _streams_with_news(database: ArchiveDatabase, streams: Sequence[AuditStream]
                 )
                 for each in there
             ]
-            found = redis_client.try_commands(client, looks)
-            redis_client.raise_unless_alone(client, found)
+            if without_away:
+                found = redis_client.try_commands(client, looks)
+                redis_client.raise_unless_alone(client, found)
+            else:
+                found = redis_client.run_commands(client, looks)
             yield from (
                 stream
                 for stream, news in zip(there, found, strict=True)

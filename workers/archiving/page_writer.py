@@ -5,7 +5,7 @@ alone, where `parley archive rebuild` finds it once a release can read it.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,13 +41,13 @@ _SESSION_FIELDS = SessionRow.__struct_fields__
 
 def write_page(
     connection: Connection, page: Sequence[PageEntry], hash_number: HashNumber, *, rebuilds: bool = False
-) -> int:
-    """Write entries of one shard, which follow those that the archive has; answer how many of them it could not take but as
-    they are. `rebuilds`: `entries` and `opt_outs` have them already, and all else is made anew."""
+) -> list[PageEntry]:
+    """Write entries, those of a shard in their order, which follow those that the archive has; answer those of them that it could
+    not take but as they are. `rebuilds`: `entries` and `opt_outs` have them already, and all else is made anew."""
     writer = _PageWriter(connection, hash_number, rebuilds=rebuilds)
-    if writer.try_write(page) is None:
-        return 0
-    return sum(writer.write_alone(entry) for entry in page)
+    if not page or writer.try_write(page) is None:
+        return []
+    return [entry for entry in page if writer.write_alone(entry)]
 
 
 class _PageWriter:
@@ -112,7 +112,7 @@ def _read_known(connection: Connection, page: Sequence[PageEntry]) -> KnownBefor
     sessions: set[str] = set()
     ending: set[str] = set()
     described: set[str] = set()
-    tickets: set[str] = set()
+    tickets: dict[int, set[str]] = {}
     for entry in page:
         for record in entry.records:
             session = session_of_record(record)
@@ -124,10 +124,10 @@ def _read_known(connection: Connection, page: Sequence[PageEntry]) -> KnownBefor
                 case SessionOpened() | SessionInvited() | OpeningRefused():
                     described.add(session)
                 case ReceiptRecorded(sms="", ticket=ticket) if ticket:
-                    tickets.add(ticket)
+                    tickets.setdefault(entry.place.shard, set()).add(ticket)
                 case _:
                     pass
-    known = KnownBefore(sms_by_ticket=_read_tickets(connection, page[0].place.shard, tickets) if page else {})
+    known = KnownBefore(sms_by_ticket=_read_tickets(connection, tickets))
     sessions |= {each.session for each in known.sms_by_ticket.values()}
     for values in _select_by(connection, tables.sessions, "session", sessions - {""}, _SESSION_FIELDS):
         row = msgspec.convert([0 if value is None else value for value in values], SessionRow)
@@ -142,20 +142,21 @@ def _read_known(connection: Connection, page: Sequence[PageEntry]) -> KnownBefor
 
 
 def _read_tickets(
-    connection: Connection, shard: int, tickets: Collection[str]
+    connection: Connection, tickets: Mapping[int, Collection[str]]
 ) -> dict[ProviderTicket, TicketedSms]:
-    """The SMS that these tickets were given to last, in this shard."""
+    """The SMS that these tickets were given to last, each in its shard."""
     if not tickets:
         return {}
     table = tables.sends.c
+    wanted = {ticket for of_shard in tickets.values() for ticket in of_shard}
     query = (
-        select(table.channel, table.ticket, table.sms, table.session)
-        .where(table.shard == shard, _is_among(connection, table.ticket, tickets))
+        select(table.shard, table.channel, table.ticket, table.sms, table.session)
+        .where(table.shard.in_(list(tickets)), _is_among(connection, table.ticket, wanted))
         .order_by(table.entry_ms, table.entry_seq, table.place)
     )
-    found = connection.execute(query)
     return {
-        ProviderTicket(channel, ticket): TicketedSms(sms, session) for channel, ticket, sms, session in found
+        ProviderTicket(shard, channel, ticket): TicketedSms(sms, session)
+        for shard, channel, ticket, sms, session in connection.execute(query)
     }
 
 

@@ -1,6 +1,6 @@
 """What do records come to in the archive's tables? Decided here, without I/O.
 
-A page of entries of one shard is projected in one go: what is known of the sessions that it is about comes in, and the rows
+A page of entries of some shards is projected in one go: what is known of the sessions that it is about comes in, and the rows
 to add and the sessions as they then stand come out. The same entries give the same rows, however they are cut into pages.
 A receipt that comes before the record of its SMS is the one thing that finds nothing: its row says of no SMS.
 """
@@ -54,8 +54,9 @@ TEXTS_COUNTED = 2_000
 
 
 class ProviderTicket(NamedTuple):
-    """What a channel's provider calls an SMS."""
+    """What a channel's provider calls an SMS to somebody of a shard."""
 
+    shard: int
     channel: str
     ticket: str
 
@@ -88,7 +89,7 @@ class PageEntry(msgspec.Struct, frozen=True):
 
 
 class PageProjection:
-    """Projects the entries of one page, in their order."""
+    """Projects the entries of one page, those of a shard in their order."""
 
     def __init__(self, known: KnownBefore, hash_number: Callable[[str], str]) -> None:
         self._known = known
@@ -255,7 +256,7 @@ class PageProjection:
             "sent", record.ticket, "", "", record.segments, record.cost_micros, record.currency,
         ))  # fmt: skip
         if record.ticket:
-            named = ProviderTicket(record.channel, record.ticket)
+            named = ProviderTicket(self._place.shard, record.channel, record.ticket)
             self._known.sms_by_ticket[named] = TicketedSms(record.id, record.session)
         self._add_cost(record.session, record.cost_micros, record.currency)
 
@@ -268,7 +269,8 @@ class PageProjection:
     def _sms_of_receipt(self, record: ReceiptRecorded) -> TicketedSms:
         if record.sms:
             return TicketedSms(record.sms, session_of_sms_id(record.sms))
-        return self._known.sms_by_ticket.get(ProviderTicket(record.channel, record.ticket), TicketedSms())
+        named = ProviderTicket(self._place.shard, record.channel, record.ticket)
+        return self._known.sms_by_ticket.get(named, TicketedSms())
 
     def _add_receipt(self, record: ReceiptRecorded) -> None:
         sms, session = self._sms_of_receipt(record)

@@ -41,7 +41,7 @@ def rebuild_shard(
         _delete_derived(connection, k)
         for page in _read_pages(connection, k):
             unreadable += sum(not entry.records for entry in page)
-            unreadable += write_page(connection, page, hash_number, rebuilds=True)
+            unreadable += len(write_page(connection, page, hash_number, rebuilds=True))
             on_progress(len(page))
     return unreadable
 

@@ -2,11 +2,12 @@
 
 Law: the position moves in the transaction in which its entries are written, and what follows it is read once its row is
 locked. So any number of processes may do this, each may die or hang at any moment, and nobody can bring back what was erased
-meanwhile. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it. On a cluster, a
+meanwhile. Shards of a group share a transaction, where one call may have keys of several: a commit costs more than its rows. Redis is told how far the archive is when that is committed, not before: it forgets what is behind it. On a cluster, a
 shard whose server is away is looked at again later, by itself.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from config.archive import tables
-from config.archive.archived_entries import read_content
+from config.archive.archived_entries import read_last_contents
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase, Position
 from config.archive.watermark import read_watermark
 from config.host import THIS_HOST, Host
@@ -31,7 +32,7 @@ from workers.archiving.stream_reader import (
     StreamTips,
     note_archived,
     parse_entry,
-    read_after,
+    read_pages_after,
     read_tips,
     stored_content,
 )
@@ -40,7 +41,7 @@ from workers.archiving.survey_mover import SurveyMover
 log = structlog.get_logger()
 
 ENTRIES_A_PAGE = 1_000
-"""Entries of a transaction, at the most."""
+"""Entries of a transaction, at the most; shards that share one have equal parts of it."""
 
 ADVANCE_INTERVAL_S = 1.0
 """How often shards of which there is nothing to move are said to be read until now."""
@@ -51,32 +52,40 @@ HELD_INTERVAL_S = 5.0
 FIRST_REST_S, LONGEST_REST_S = 0.5, 5.0
 """How soon a shard is looked at again whose server was away: at first, and after many times in a row."""
 
-SHARDS_AT_ONCE = 2
-"""Shards of which one process moves pages at the same time, on PostgreSQL: its CPU and the server's are then both busy."""
+GROUPS_AT_ONCE = 2
+"""Groups of shards of which one process moves pages at the same time, on PostgreSQL: its CPU and the server's are then both busy."""
 
 _SHARDS_A_STATEMENT = 500
 
 
 class MovedPage(NamedTuple):
-    """What came of a look at a shard: where the archive is then, whether that is all that the stream had, how many entries
-    were moved and how many of them are only kept as they are, and the versions of surveys that they refer to."""
+    """What came of a look at a shard: where the archive is then, whether that is all that the stream had, and how many entries
+    were moved and how many of them are only kept as they are."""
 
     position: EntryId
     is_all: bool
     entries: int = 0
     unreadable: int = 0
-    versions: Collection[str] = ()
+
+
+class MovedGroup(NamedTuple):
+    """What came of a transaction, by shard, without those that another process has; why shards are held; and the versions of
+    surveys that the entries refer to."""
+
+    pages: Mapping[int, MovedPage]
+    held: Sequence[RedisOlderThanArchiveError]
+    versions: Collection[str]
 
 
 class StreamArchiver:
-    """Moves the event streams of one deployment, as far as so many `replicas` have them. `deployment` is its id, which both
-    sides have."""
+    """Moves the event streams of one deployment, those of a group together, as far as so many `replicas` have them. `deployment`
+    is its id, which both sides have."""
 
     def __init__(
         self,
         client: redis.Redis,
         database: ArchiveDatabase,
-        shards: int,
+        shard_groups: Sequence[Sequence[int]],
         deployment: bytes,
         hash_number: HashNumber,
         host: Host = THIS_HOST,
@@ -85,7 +94,8 @@ class StreamArchiver:
         self._redis = client
         self._replicas = replicas
         self._database = database
-        self._shards = shards
+        self._shard_groups = shard_groups
+        self._shards = sum(map(len, shard_groups))
         self._deployment = deployment
         self._hash_number = hash_number
         self._host = host
@@ -117,65 +127,74 @@ class StreamArchiver:
 
     def _move_pages(self, tips: StreamTips) -> bool:
         has_more = False
-        shards = list(self._shards_to_look_at(tips))
-        for k, moved in zip(shards, self._look_at_shards(shards), strict=True):
-            if moved is None:
-                continue
-            self._is_to_advance = True
-            if moved.is_all and moved.position <= tips.last_ids[k]:
-                self._read_to[k] = tips.tip(k)
-            has_more = has_more or not moved.is_all
+        now_s = self._host.monotonic_s()
+        groups = [[k for k in group if self._is_to_look_at(k, tips, now_s)] for group in self._shard_groups]
+        for pages in self._look_at_groups([group for group in groups if group]):
+            for k, moved in pages.items():
+                self._is_to_advance = True
+                if moved.is_all and moved.position <= tips.last_ids[k]:
+                    self._read_to[k] = tips.tip(k)
+                has_more = has_more or not moved.is_all
         self._advance_idle_shards(tips)
         return has_more
 
-    def _shards_to_look_at(self, tips: StreamTips) -> Iterator[int]:
-        now_s = self._host.monotonic_s()
-        for k in range(self._shards):
-            if k in tips.away or self._rests_until_s.get(k, 0.0) > now_s:
-                continue
-            if tips.tip(k) != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:
-                yield k
+    def _is_to_look_at(self, k: int, tips: StreamTips, now_s: float) -> bool:
+        if k in tips.away or self._rests_until_s.get(k, 0.0) > now_s:
+            return False
+        return tips.tip(k) != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s
 
-    def _look_at_shards(self, shards: Sequence[int]) -> Iterable[MovedPage | None]:
-        """Move a page of each of these shards, in the order given. PostgreSQL writes one while the next is made ready."""
-        if self._database.is_sqlite or len(shards) < 2:
-            return map(self._look_at_shard, shards)
-        with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-            return pool.map(self._look_at_shard, shards)
+    def _look_at_groups(self, groups: Sequence[Sequence[int]]) -> Iterable[Mapping[int, MovedPage]]:
+        """Move a page of each shard of these groups, in the order given. PostgreSQL writes one group while the next is made
+        ready."""
+        if self._database.is_sqlite or len(groups) < 2:
+            return map(self._look_at_group, groups)
+        with ThreadPoolExecutor(GROUPS_AT_ONCE) as pool:
+            return pool.map(self._look_at_group, groups)
 
-    def _look_at_shard(self, k: int) -> MovedPage | None:
-        """Move a page; None if another process has the shard, or it is held, or its server is away."""
+    def _look_at_group(self, group: Sequence[int]) -> Mapping[int, MovedPage]:
+        """Move a page of each shard, but for those that another process has, that are held, or whose server is away."""
         try:
-            return self._move_and_note(k)
-        except RedisOlderThanArchiveError as e:
-            self._hold_shard(e)
+            return self._move_and_note(group)
         except redis.RedisError as e:
             if not redis_client.is_alone(self._redis, e):
                 raise
-            self._rest_shard(k)
-        return None
+            for k in group:
+                self._rest_shard(k)
+        return {}
 
-    def _move_and_note(self, k: int) -> MovedPage | None:
-        moved = self._move_page(k)
-        if self._held_until_s.pop(k, None) is not None:
-            log.info("a shard is archived again", shard=k)
+    def _move_and_note(self, group: Sequence[int]) -> Mapping[int, MovedPage]:
+        moved = self._move_group(group)
+        for error in moved.held:
+            self._hold_shard(error)
+        held = {error.shard for error in moved.held}
+        for k in group:
+            if k not in held and self._held_until_s.pop(k, None) is not None:
+                log.info("a shard is archived again", shard=k)
         metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
-        if moved is not None:
-            self._note_committed(k, moved)
-        self._rests_until_s.pop(k, None)
-        if self._failures.pop(k, None) is not None:
-            self._found.append(k)
-        return moved
+        self._note_committed(moved)
+        for k in group:
+            self._rests_until_s.pop(k, None)
+            if self._failures.pop(k, None) is not None:
+                self._found.append(k)
+        return moved.pages
 
-    def _note_committed(self, k: int, moved: MovedPage) -> None:
+    def _note_committed(self, moved: MovedGroup) -> None:
         self._surveys.note_committed(moved.versions)
-        metrics.ARCHIVED_ENTRIES.inc(moved.entries)
-        if moved.unreadable:
-            metrics.ARCHIVE_UNREADABLE.inc(moved.unreadable)
-            log.error("entries cannot be read, and are kept as they are", shard=k, entries=moved.unreadable)
-        if self._noted.get(k) != moved.position:
-            note_archived(self._redis, k, moved.position, moved.entries)
-            self._noted[k] = moved.position
+        for k, page in moved.pages.items():
+            metrics.ARCHIVED_ENTRIES.inc(page.entries)
+            if page.unreadable:
+                metrics.ARCHIVE_UNREADABLE.inc(page.unreadable)
+                log.error(
+                    "entries cannot be read, and are kept as they are", shard=k, entries=page.unreadable
+                )
+        new = {
+            k: (page.position, page.entries)
+            for k, page in moved.pages.items()
+            if self._noted.get(k) != page.position
+        }
+        if new:
+            note_archived(self._redis, new)
+            self._noted |= {k: position for k, (position, _) in new.items()}
             faults.reach("after_note_archived")
 
     def _rest_shard(self, k: int) -> None:
@@ -209,41 +228,71 @@ class StreamArchiver:
         self._read_to.pop(error.shard, None)
         metrics.ARCHIVE_HELD_SHARDS.set(len(self._held_until_s))
 
-    def _move_page(self, k: int) -> MovedPage | None:
+    def _move_group(self, group: Sequence[int]) -> MovedGroup:
         with self._database.writing() as connection:
-            position = self._database.try_lock_position(connection, EVENTS_SOURCE, k)
-            if position is None:
-                return None
+            positions = self._database.try_lock_positions(connection, EVENTS_SOURCE, group)
+            if not positions:
+                return MovedGroup({}, (), ())
             faults.reach("after_lock_position")
-            page = self._read_page(connection, k, position)
+            most = max(1, ENTRIES_A_PAGE // len(positions))
+            pages, held = self._read_pages(connection, positions, most)
             faults.reach("after_read_stream")
-            if page.entries:
-                moved = self._write_page(connection, k, position, page)
-            else:
-                moved = MovedPage(position.entry_id, is_all=True)
+            moved = self._write_pages(connection, positions, pages, most)
             faults.reach("before_commit_page")
         faults.reach("after_commit_page")
-        return moved
+        return moved._replace(held=held)
 
-    def _read_page(self, connection: Connection, k: int, position: Position) -> StreamPage:
-        last = position.entry_id
-        page = read_after(self._redis, k, last, ENTRIES_A_PAGE, replicas=self._replicas)
-        if not _has_read(connection, k, last, page) and rejoin_stream(connection, self._redis, k, last):
-            page = read_after(self._redis, k, last, ENTRIES_A_PAGE, replicas=self._replicas)
-        require_deployment(self._deployment, page.deployment, self._database)
-        return page
+    def _read_pages(
+        self, connection: Connection, positions: Mapping[int, Position], most: int
+    ) -> tuple[dict[int, StreamPage], list[RedisOlderThanArchiveError]]:
+        """Read at most `most` entries of each shard, and say why others are held."""
+        ends = {k: position.entry_id for k, position in positions.items()}
+        pages = self._read_after(ends, most)
+        archived = read_last_contents(connection, pages)
+        held: list[RedisOlderThanArchiveError] = []
+        for k, page in [*pages.items()]:
+            if _has_read(archived.get(k), page):
+                continue
+            try:
+                if rejoin_stream(connection, self._redis, k, ends[k]):
+                    pages |= self._read_after({k: ends[k]}, most)
+            except RedisOlderThanArchiveError as e:
+                held.append(e)
+                del pages[k]
+        return pages, held
 
-    def _write_page(self, connection: Connection, k: int, position: Position, page: StreamPage) -> MovedPage:
-        parsed = [parse_entry(k, entry_id, fields) for entry_id, fields in page.entries]
-        entries = [entry for entry, _ in parsed]
+    def _read_after(self, ends: Mapping[int, EntryId], most: int) -> dict[int, StreamPage]:
+        """Read at most `most` entries of each of these shards behind its end. Raises ConfigError if they are another deployment's."""
+        pages = read_pages_after(self._redis, ends, most, replicas=self._replicas)
+        for deployment in {page.deployment for page in pages.values()}:
+            require_deployment(self._deployment, deployment, self._database)
+        return pages
+
+    def _write_pages(
+        self,
+        connection: Connection,
+        positions: Mapping[int, Position],
+        pages: Mapping[int, StreamPage],
+        most: int,
+    ) -> MovedGroup:
+        parsed = {k: [parse_entry(k, *entry) for entry in page.entries] for k, page in pages.items()}
+        entries = [entry for of_shard in parsed.values() for entry, _ in of_shard]
         versions = self._surveys.move_versions(connection, entries)
-        unreadable = sum(not is_readable for _, is_readable in parsed)
-        unreadable += write_page(connection, entries, self._hash_number)
-        last = EntryId(*entries[-1].place[1:])
-        is_all = len(entries) < ENTRIES_A_PAGE
-        until_ms = max(position.read_until_ms, page.now_ms if is_all else last.ms)
-        self._database.move_position(connection, EVENTS_SOURCE, k, Position(last.ms, last.seq, until_ms))
-        return MovedPage(last, is_all, len(entries), unreadable, versions)
+        unreadable = Counter(
+            k for k, of_shard in parsed.items() for _, is_readable in of_shard if not is_readable
+        )
+        unreadable.update(entry.place.shard for entry in write_page(connection, entries, self._hash_number))
+        moved: dict[int, MovedPage] = {}
+        new: dict[int, Position] = {}
+        for k, page in pages.items():
+            is_all = len(page.entries) < most
+            if page.entries:
+                last = EntryId.parse(page.entries[-1][0])
+                until_ms = max(positions[k].read_until_ms, page.now_ms if is_all else last.ms)
+                new[k] = Position(last.ms, last.seq, until_ms)
+            moved[k] = MovedPage(new.get(k, positions[k]).entry_id, is_all, len(page.entries), unreadable[k])
+        self._database.move_positions(connection, EVENTS_SOURCE, new)
+        return MovedGroup(moved, (), versions)
 
     def _advance_idle_shards(self, tips: StreamTips) -> None:
         """Say of shards whose streams have nothing more that they are read until now, if anything was moved since that was
@@ -274,9 +323,8 @@ class StreamArchiver:
         self._advanced_s, self._is_to_advance = now_s, False
 
 
-def _has_read(connection: Connection, k: int, position: EntryId, page: StreamPage) -> bool:
+def _has_read(archived: bytes | None, page: StreamPage) -> bool:
     """Whether the stream has the entry at the position, and it is the one that the archive has, if that was kept."""
     if page.at_position is None:
         return False
-    archived = read_content(connection, k, position)
     return archived is None or archived == stored_content(page.at_position)

@@ -126,37 +126,60 @@ def _parse_state(answer: Any) -> StreamState:
 
 
 def read_after(client: redis.Redis, k: int, position: EntryId, most: int, *, replicas: int = 0) -> StreamPage:
-    """Read at most `most` entries that follow `position`, which so many `replicas` have: no failover takes them back. Raises
-    redis.RedisError."""
-    key = keyspace.events_key(k)
+    """Read at most `most` entries of a shard that follow `position`, as `read_pages_after` does."""
+    return read_pages_after(client, {k: position}, most, replicas=replicas)[k]
+
+
+def read_pages_after(
+    client: redis.Redis, positions: Mapping[int, EntryId], most: int, *, replicas: int = 0
+) -> dict[int, StreamPage]:
+    """Read at most `most` entries of each of these shards that follow its position, which so many `replicas` have: no failover
+    takes them back. On a cluster one shard can be read. Raises redis.RedisError."""
+    keys = {k: keyspace.events_key(k) for k in positions}
     now_ms = None
     if redis_client.is_cluster(client):  # TIME below is another server's, and of another moment
+        (key,) = keys.values()
         now_ms = redis_client.server_time_ms(redis_client.server_of(client, key))
-    time, deployment, at, after = redis_client.try_commands(
+    time, deployment, *found = redis_client.try_commands(
         client,
         [
             ("TIME",),
             ("GET", keyspace.DEPLOYMENT_KEY),
-            ("XRANGE", key, str(position), str(position), "COUNT", 1),
-            ("XRANGE", key, f"({position}", "+", "COUNT", most),
+            *(
+                command
+                for k, position in positions.items()
+                for command in (
+                    ("XRANGE", keys[k], str(position), str(position), "COUNT", 1),
+                    ("XRANGE", keys[k], f"({position}", "+", "COUNT", most),
+                )
+            ),
         ],
         transaction=True,
     )
-    redis_client.raise_first_error([time, at, after])
-    if replicas and after:
-        _require_replicated(client, key, after[-1], replicas)
-    at_position = at[0][1] if at else None
+    redis_client.raise_first_error([time, *found])
+    after = dict(zip(positions, found[1::2], strict=True))
+    if replicas:
+        _require_replicated(
+            client, {keys[k]: entries[-1] for k, entries in after.items() if entries}, replicas
+        )
     now_ms = redis_client.time_reply_ms(time) if now_ms is None else now_ms
-    return StreamPage(now_ms, _known_deployment(deployment), at_position, after)
+    known = _known_deployment(deployment)
+    return {
+        k: StreamPage(now_ms, known, at[0][1] if at else None, after[k])
+        for k, at in zip(positions, found[::2], strict=True)
+    }
 
 
 def _require_replicated(
-    client: redis.Redis, key: str, last: tuple[bytes, Mapping[bytes, bytes]], replicas: int
+    client: redis.Redis, last_of: Mapping[str, tuple[bytes, Mapping[bytes, bytes]]], replicas: int
 ) -> None:
-    """Raise NotReplicatedError unless the server has this entry, and replicas have all that it has: it may be another than the
-    one that was read."""
-    (found,) = redis_client.run_commands(client, [("XRANGE", key, last[0], last[0])], replicas=replicas)
-    if found != [last]:
+    """Raise NotReplicatedError unless the server has the entry of each of these streams, and replicas have all that it has: it
+    may be another than the one that was read."""
+    if not last_of:
+        return
+    commands = [("XRANGE", key, last[0], last[0]) for key, last in last_of.items()]
+    found = redis_client.run_commands(client, commands, replicas=replicas)
+    if found != [[last] for last in last_of.values()]:
         raise NotReplicatedError(found, 0, replicas)
 
 
@@ -189,13 +212,23 @@ def parse_records(stored: bytes) -> Sequence[ArchiveRecord] | None:
         return None
 
 
-def note_archived(client: redis.Redis, k: int, position: EntryId, entries: int = 0) -> None:
-    """Tell Redis that the archive has all up to `position`, which is committed: so many entries more than it was told before.
-    It never goes back by that. Raises redis.RedisError."""
-    call = NoteArchived(
-        events=keyspace.events_key(k), archived=keyspace.archived_key(k), id=str(position), entries=entries
+def note_archived(client: redis.Redis, archived: Mapping[int, tuple[EntryId, int]]) -> None:
+    """Tell Redis that the archive has all of these shards up to a position, which is committed: so many entries more than it was
+    told before. It never goes back by that. Raises redis.RedisError."""
+    redis_client.run_commands(
+        client,
+        [
+            function_call(
+                NoteArchived(
+                    events=keyspace.events_key(k),
+                    archived=keyspace.archived_key(k),
+                    id=str(position),
+                    entries=entries,
+                )
+            )
+            for k, (position, entries) in archived.items()
+        ],
     )
-    redis_client.run_command(client, function_call(call))
 
 
 def begin_archived(client: redis.Redis, shards: int) -> None:

@@ -36,8 +36,10 @@ class SurveyMover:
         for version in known:
             del opened[version]
         files = stored_versions(self._redis, list(opened))
-        rows = [
-            row for version, file in files.items() if (row := _survey_row(opened[version], file)) is not None
+        rows = [  # in one order, or two that move the same would wait for each other
+            row
+            for version, file in sorted(files.items())
+            if (row := _survey_row(opened[version], file)) is not None
         ]
         if rows:
             connection.execute(dialect_insert(connection, table).on_conflict_do_nothing(), rows)

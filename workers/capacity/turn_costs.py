@@ -17,7 +17,8 @@ SHIPPED_COSTS = Path(__file__).with_name("costs.toml")
 
 class CpuCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """µs of CPU that one more of something takes. `lanes` and `broker` are the servers of the lanes and of the wake-ups;
-    `channel` is what of `lanes` is done where a channel's keys are."""
+    `channel` is what of `lanes` is done where a channel's keys are;
+    `broker_full` is `broker` under full load, where workers take and wake many at once."""
 
     web: float  # a webhook
     ratelimit: float  # a START
@@ -27,6 +28,7 @@ class CpuCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     archive: float  # a turn
     lanes: float  # a turn
     broker: float  # a turn
+    broker_full: float  # a turn
     channel: float  # an SMS
     hooks_request: float  # to one endpoint, whatever is in it
     hooks_event: float  # in a request

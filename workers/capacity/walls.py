@@ -79,8 +79,10 @@ def _walls(work: Workload, costs: TurnCosts, plan: CapacityPlan) -> Iterator[Cap
         )
     if carried := one_carries(work, costs, "lanes"):
         yield _of_primaries(redis, "core of one Redis", carried, "more primaries")
-    if carried := one_carries(work, costs, "broker"):
-        yield CapacityWall("core of the wake-ups' Redis", carried, "a faster core: it cannot be divided")
+    if full_us := costs.cpu_us.broker_full * work.events_per_turn:
+        yield CapacityWall(
+            "core of the wake-ups' Redis", work.busy * US_PER_S / full_us, "a cluster for the wake-ups"
+        )
     if each := costs.cpu_us.channel * work.sms_per_turn:
         yield CapacityWall(
             "keys of one channel, on one Redis", work.busy * US_PER_S / each, "several channels"

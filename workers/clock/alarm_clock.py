@@ -16,7 +16,7 @@ import structlog
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
 from config.store.function_calls import function_call
-from config.store.server_functions import TakeDueAlarms
+from config.store.server_functions import TakeDueAlarms, WatchedShard
 from config.telemetry import faults, metrics
 from workers.clock.clock_steps import ClockStepDetector, behind_fences_ms, turn_back
 from workers.store.outboxes import OutboxStore
@@ -28,8 +28,9 @@ MAX_TICK_S = 0.25
 ALARM_REPEAT_MS = 5_000
 """After this long, an alarm that nobody answered is rung again."""
 
-MAX_ALARMS_PER_TICK = 1_000
-"""Alarms of one shard in one tick."""
+MAX_ALARMS_PER_TICK = 100
+"""Alarms of one shard in one tick, as a call may have many shards, and others wait for it. What is due beyond is the next tick's, at
+once."""
 
 REDIS_RETRY_S = 1.0
 
@@ -45,16 +46,19 @@ class StopEvent(Protocol):
 
 
 class AlarmClock:
+    """Rings for all shards; those of a group are asked for in one call."""
+
     def __init__(
         self,
         client: redis.Redis,
-        shards: int,
+        shard_groups: Sequence[Sequence[int]],
         waker: WorkerWaker,
         outboxes: OutboxStore,
         host: Host = THIS_HOST,
     ) -> None:
         self._redis = client
-        self._shards = shards
+        self._shard_groups = shard_groups
+        self._shards = shards = sum(map(len, shard_groups))
         self._outboxes = outboxes
         self._steps = [ClockStepDetector(host) for _ in range(shards)]  # each may be on a server of its own
         self._behind_ms = [0] * shards
@@ -64,14 +68,19 @@ class AlarmClock:
         self._tick_commands = [
             function_call(
                 TakeDueAlarms(
-                    lane_alarms=keyspace.lane_alarms_key(k),
-                    outbox_alarms=keyspace.outbox_alarms_key(k),
-                    server=keyspace.server_key(k),
                     max_senders=MAX_ALARMS_PER_TICK,
                     repeat_ms=ALARM_REPEAT_MS,
+                    shards=[
+                        WatchedShard(
+                            lane_alarms=keyspace.lane_alarms_key(k),
+                            outbox_alarms=keyspace.outbox_alarms_key(k),
+                            server=keyspace.server_key(k),
+                        )
+                        for k in group
+                    ],
                 )
             )
-            for k in range(shards)
+            for group in shard_groups
         ]
         self._fence_commands = [("GET", keyspace.fence_key(k)) for k in range(shards)]
         self._waker = waker
@@ -93,11 +102,13 @@ class AlarmClock:
         fence_commands = self._fence_commands if must_look else []
         found = redis_client.try_commands(self._redis, [*fence_commands, *self._tick_commands])
         redis_client.raise_refusals(found)
-        fences, of_shards = (
-            found[: len(fence_commands)] or [None] * self._shards,
-            found[len(fence_commands) :],
-        )
-        answered = {k: answer for k, answer in enumerate(of_shards) if not isinstance(answer, Exception)}
+        fences, of_groups = found[: len(fence_commands)], found[len(fence_commands) :]
+        answered = {
+            k: answer
+            for group, answers in zip(self._shard_groups, of_groups, strict=True)
+            if not isinstance(answers, Exception)
+            for k, answer in zip(group, answers, strict=True)
+        }
         self._notice_away(self._shards - len(answered))
         answers = list(answered.values())
         if any(lanes or outboxes for lanes, outboxes, *_ in answers):

@@ -9,7 +9,8 @@ On a cluster, what is held on a server that is away waits, and so does a channel
 reserved for it of the day's SMS counts as spent until its end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 
 import msgspec
 import redis
@@ -18,6 +19,8 @@ import structlog
 from config.host import THIS_HOST, Host
 from config.settings.channels import Channel
 from config.store import keyspace, redis_client
+from config.store.counts import campaigns
+from config.store.counts.campaigns import FORGOTTEN, refused_state
 from config.store.function_calls import Command, function_call, withdraw_invitation_command
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
 from config.store.server_functions import (
@@ -29,8 +32,8 @@ from config.store.server_functions import (
 )
 from config.telemetry import faults, metrics
 from engine.model.events import OpeningRefused, encode_event
-from engine.surveys.program import END_INDEX, StatementStep, Survey
 from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.opening_sms import max_opening_sms
 from workers.store.channel_state import ChannelStore
 from workers.store.event_stream import forget_references
 from workers.turns.committing import WorkerWaker, wake_queues
@@ -39,9 +42,6 @@ log = structlog.get_logger()
 
 MAX_LANES_WAITING = 64
 """With so many lanes waiting for a worker, nobody else is invited."""
-
-DEFAULT_INVITATIONS_PER_SECOND = 100.0
-"""Invitations a second on a channel whose SMS have no limit."""
 
 RELEASE_PAUSE_S = 0.05
 """Between two releases: many at once would be a crowd that a reply has to wait behind."""
@@ -56,6 +56,10 @@ RESERVATION_SPAN_MS = 60_000
 """What was released in this and the last such span counts against the day's SMS, as it may not be decided yet."""
 
 HELD_SCAN_COUNT = 1_000
+
+PAUSED_MIN_MS, PAUSED_EACH_MS = 10_000, 5
+"""An invitation of a campaign that is paused is looked at again after the first, or after the second for each that its channel holds,
+if that is later: so many that are paused keep no others waiting."""
 
 
 class ChannelBacklog(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class InvitationPacer:
         channel_store: ChannelStore,
         waker: WorkerWaker,
         *,
-        shards: int,
+        shard_groups: Sequence[Sequence[int]],
         host: Host = THIS_HOST,
     ) -> None:
         self._lanes = lanes
@@ -87,13 +91,17 @@ class InvitationPacer:
         self._surveys = surveys
         self._waker = waker
         self._channel_store = channel_store
-        self._shards = shards
+        self._shard_groups = shard_groups
         self._host = host
         self._away: set[str] = set()  # what could not be read or released, when it was looked at last
         self._first_channel = 0  # whose turn it is to come first, where there is not room for all channels
         self._backlog_commands = [
-            function_call(CountDueInvitations(held_ids=[keyspace.held_ids_key(k, name) for name in channels]))
-            for k in range(shards)
+            function_call(
+                CountDueInvitations(
+                    held_ids=[keyspace.held_ids_key(k, name) for k in group for name in channels]
+                )
+            )
+            for group in shard_groups
         ]
 
     def release_until_done(self) -> None:
@@ -137,19 +145,22 @@ class InvitationPacer:
         (self._away.add if is_away else self._away.discard)(what)
 
     def _read_backlogs(self) -> dict[str, ChannelBacklog]:
-        answers = dict(enumerate(redis_client.try_commands(self._lanes, self._backlog_commands)))
-        redis_client.raise_refusals([*answers.values()])
-        there = {k: answer for k, answer in answers.items() if not isinstance(answer, Exception)}
+        answers = redis_client.try_commands(self._lanes, self._backlog_commands)
+        redis_client.raise_refusals(answers)
+        there = [
+            (group, answer)
+            for group, answer in zip(self._shard_groups, answers, strict=True)
+            if not isinstance(answer, Exception)
+        ]
         self._note_away("some shards", is_away=len(there) < len(answers))
-        now = next(iter(there.values()))[0]
-        standings: dict[str, ChannelBacklog] = {}
-        for place, name in enumerate(self._channels):
-            held, due = 2 * place + 1, 2 * place + 2
-            standing = ChannelBacklog(
-                now, sum(each[held] for each in there.values()), {k: each[due] for k, each in there.items()}
-            )
-            standings[name] = standing
-        return standings
+        now = there[0][1][0]
+        held, due = dict.fromkeys(self._channels, 0), {name: dict[int, int]() for name in self._channels}
+        for group, (_, *counts) in there:
+            of = product(group, self._channels)
+            for (k, name), held_there, due_there in zip(of, counts[::2], counts[1::2], strict=True):
+                held[name] += held_there
+                due[name][k] = due_there
+        return {name: ChannelBacklog(now, held[name], due[name]) for name in self._channels}
 
     def _lanes_waiting(self) -> int:
         """Lanes that wait for the busiest kind of worker."""
@@ -160,11 +171,8 @@ class InvitationPacer:
     def _release_on_channel(self, name: str, standing: ChannelBacklog, wanted: int) -> int:
         """Release up to `wanted` of a channel; how many were."""
         wanted = self._channel_store.spare_send_permits(name, wanted, standing.now)
-        awake = (
-            self._outside_quiet_hours(name, standing.now, self._oldest_due(name, standing, wanted))
-            if wanted
-            else []
-        )
+        oldest, paused = self._oldest_due(name, standing, wanted) if wanted else ([], frozenset())
+        awake = self._outside_quiet_hours(name, standing, oldest, paused)
         permitted = self._within_limits(name, standing.now, awake)
         if not permitted:
             return 0
@@ -177,8 +185,10 @@ class InvitationPacer:
         )
         return len(rings)
 
-    def _oldest_due(self, name: str, standing: ChannelBacklog, wanted: int) -> list[HeldInvitation]:
-        """Up to `wanted` that are due, from each shard by its share of them."""
+    def _oldest_due(
+        self, name: str, standing: ChannelBacklog, wanted: int
+    ) -> tuple[list[HeldInvitation], Collection[str]]:
+        """Up to `wanted` that are due, from each shard by its share of them; and which campaigns are paused on the channel."""
         shares = {k: share for k, share in _split_by_shard(standing.due, wanted).items() if share}
         answers = redis_client.try_commands(
             self._lanes,
@@ -191,28 +201,36 @@ class InvitationPacer:
                     )
                 )
                 for k, share in shares.items()
-            ],
+            ]
+            + [campaigns.pauses_command(name)],
         )
         redis_client.raise_refusals(answers)
-        return [
+        *pages, pauses = answers
+        if isinstance(pauses, Exception):  # without its server nothing goes on the channel
+            return [], frozenset()
+        found = [
             each
-            for k, answer in zip(shares, answers, strict=True)
+            for k, answer in zip(shares, pages, strict=True)
             if not isinstance(answer, Exception)
             for each in _decode_held(k, answer[1:])
         ]
+        return found, campaigns.decode_pauses(pauses).keys()
 
     def _outside_quiet_hours(
-        self, name: str, now: int, oldest: Sequence[HeldInvitation]
+        self, name: str, standing: ChannelBacklog, oldest: Sequence[HeldInvitation], paused: Collection[str]
     ) -> list[HeldInvitation]:
-        """Return the invitations whose person may be texted now. The others are put off, or refused if they
-        expired meanwhile."""
-        channel = self._channels[name]
+        """Return the invitations whose person may be texted now, but for those of campaigns that are `paused`. The others are put
+        off, or refused if they expired meanwhile."""
+        channel, now = self._channels[name], standing.now
         awake = []
         later: list[Command] = []
         expired: list[HeldInvitation] = []
         for each in oldest:
             if _is_expired(each, now):
                 expired.append(each)
+            elif each.event.campaign in paused:
+                moment = now + max(PAUSED_MIN_MS, standing.held * PAUSED_EACH_MS)
+                later.append(("ZADD", keyspace.held_ids_key(each.k, name), "XX", moment, each.id))
             elif (
                 channel.quiet
                 and (moment := channel.quiet.next_awake_at(each.sender, now, channel.timezone)) > now
@@ -256,10 +274,9 @@ class InvitationPacer:
         return awake[: self._reserve_daily_sms(name, now, awake[:admitted])]
 
     def _take_pace_permits(self, name: str, wanted: int) -> int:
-        limits = self._channels[name].limits
-        pace = limits.invitations_per_second or limits.sms_per_second / 2 or DEFAULT_INVITATIONS_PER_SECOND
         if not wanted:
             return 0
+        pace = self._channels[name].limits.invitation_pace
         bucket = keyspace.invitation_bucket_key(name)
         granted: int = redis_client.run_command(
             self._lanes,
@@ -308,6 +325,8 @@ class InvitationPacer:
                 lane_alarms=keyspace.lane_alarms_key(k),
                 held_ids=keyspace.held_ids_key(k, name),
                 held_invitations=keyspace.held_invitations_key(k),
+                campaigns=keyspace.campaigns_key(k),
+                campaign_sessions=keyspace.campaign_sessions_key(k),
                 invitations=[
                     ReleasedInvitation(
                         mailbox=keyspace.mailbox_key(k, each.sender), id=each.id, sender=each.sender
@@ -326,27 +345,12 @@ class InvitationPacer:
         ]
 
 
-def max_opening_sms(survey: Survey) -> int:
-    """The most SMS that a session begins with, before it waits for an answer."""
-    longest: dict[int, int] = {END_INDEX: 1 if "completed" in survey.texts else 0}
-
-    def most_sms_from(place: int) -> int:
-        if place not in longest:
-            step = survey.steps[place]
-            longest[place] = 1  # should it lead back to itself
-            if isinstance(step, StatementStep):
-                longest[place] = 1 + max(most_sms_from(route.go) for route in step.routes)
-        return longest[place]
-
-    return max(1, most_sms_from(0))
-
-
 def forget_invitations(client: redis.Redis, shards: int, sender: str) -> int:
     """Drop whatever is held for a person, without a trace of it but that its references are taken; how many it was."""
     dropped = 0
     for held in held_for(client, keyspace.shard_of(sender, shards), sender):
         forget_references(client, shards, [held.id])
-        dropped += redis_client.run_command(client, _withdraw_command(held, b""))
+        dropped += redis_client.run_command(client, _withdraw_command(held))
     return dropped
 
 
@@ -357,8 +361,10 @@ def held_for(client: redis.Redis, k: int, sender: str) -> Iterator[HeldInvitatio
             yield from _decode_held(k, [id_, mail])
 
 
-def _withdraw_command(held: HeldInvitation, records: bytes) -> Command:
-    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, records)
+def _withdraw_command(held: HeldInvitation, records: bytes = b"") -> Command:
+    """Hold it no more, as it is expired: the records say so; or forget it, without records."""
+    state = refused_state("expired") if records else FORGOTTEN
+    return withdraw_invitation_command(held.k, held.event.channel, held.id, held.sender, records, state)
 
 
 def _decode_held(k: int, answer: Sequence[bytes]) -> Iterator[HeldInvitation]:

@@ -15,7 +15,10 @@ import redis
 import structlog
 
 from config.store import keyspace, redis_client
+from config.store.counts import campaigns
 from config.store.entry_id import EntryId
+from config.store.function_calls import function_call
+from config.store.server_functions import ForgetCampaigns
 from engine.model.events import (
     ArchiveRecord,
     Invitation,
@@ -35,6 +38,9 @@ log = structlog.get_logger()
 
 SWEEP_INTERVAL_MS = 3_540_000
 """A little less than the hour between a clock's looks, so that each look of a lone clock finds the lock free."""
+
+CAMPAIGN_KEEP_MS = 400 * 86_400_000
+"""How long a campaign's counts are kept after the last change."""
 
 _PAGE = 500
 
@@ -59,7 +65,10 @@ def sweep_hourly(client: redis.Redis, shards: int, surveys: SurveyRegistry) -> S
     """`sweep_expired`, unless someone has within the hour."""
     if not client.set(keyspace.RETENTION_KEY, "", nx=True, px=SWEEP_INTERVAL_MS):
         return None
-    swept = sweep_expired(client, shards, surveys, redis_client.server_time_ms(client))
+    now = redis_client.server_time_ms(client)
+    swept = sweep_expired(client, shards, surveys, now)
+    if many := forget_idle_campaigns(client, shards, now - CAMPAIGN_KEEP_MS):
+        log.info("campaigns are forgotten that nothing happened in for long", campaigns=many)
     if swept.sessions:
         log.info("what was said in old sessions is deleted", **msgspec.structs.asdict(swept))
     return swept
@@ -77,6 +86,28 @@ def sweep_expired(client: redis.Redis, shards: int, surveys: SurveyRegistry, now
         if away:
             log.warning("shards are swept later, as their server is away", shards=away)
     return swept
+
+
+def forget_idle_campaigns(client: redis.Redis, shards: int, before_ms: int) -> int:
+    """Forget what shards have of campaigns whose counts have not changed since `before_ms`; how many there were, by shard. Shards
+    whose server is away wait for the next sweep."""
+    answers = redis_client.try_commands(client, campaigns.list_commands(shards))
+    redis_client.raise_refusals(answers)
+    commands = []
+    for k, found in enumerate(answers):
+        stored = {} if isinstance(found, Exception) else found
+        idle = [name for name, value in stored.items() if campaigns.decode_campaign(value).at < before_ms]
+        if idle:
+            call = ForgetCampaigns(
+                campaigns=keyspace.campaigns_key(k),
+                campaign_sessions=keyspace.campaign_sessions_key(k),
+                before_ms=before_ms,
+                names=idle,
+            )
+            commands.append(function_call(call))
+    forgotten = redis_client.try_commands(client, commands) if commands else []
+    redis_client.raise_refusals(forgotten)
+    return sum(each for each in forgotten if not isinstance(each, Exception))
 
 
 def _sweep_if_there(

@@ -8,6 +8,9 @@ import click
 import msgspec
 from rich.text import Text
 
+from config.service.channel_leftovers import ChannelLeftovers, leftover_sentences, leftovers_clause
+from config.service.deployment_health import server_failure
+from config.service.pause_wording import pause_cause_and_reason
 from config.settings.config_errors import unknown_name_problem
 from config.settings.settings import Settings
 from config.store.channel_readings import ActivePause
@@ -24,9 +27,7 @@ from workers.commands.connect import (
     connect_lanes,
     find_readable_shards,
 )
-from workers.diagnosis.pause_wording import pause_cause_and_reason
 from workers.store.channel_contents import (
-    ChannelLeftovers,
     close_channel,
     count_leftovers,
     count_waiting_sms,
@@ -65,7 +66,7 @@ def list_channels(as_json: bool) -> None:
     with closing(StatsReader(settings)) as sounder:
         found = sounder.read()
     if not found.lanes.up:
-        raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
+        raise click.ClickException(server_failure("lanes", found.lanes))
     shards = find_readable_shards(deployment)
     sms = count_waiting_sms(client, shards)
     paused = deployment.channel_store().active_pauses(list(settings.channels))
@@ -193,7 +194,7 @@ def close(name: str, yes: bool, as_json: bool) -> None:
         name, ChannelLeftovers()
     )
     if not yes and left != ChannelLeftovers():
-        require_confirmation(f"End {_leftovers_clause(left)} of {name}?")
+        require_confirmation(f"End {leftovers_clause(left)} of {name}?")
     ended = close_channel(deployment.lanes, deployment.wakeup_broker().wake, settings.shards, name)
     confirm_replicated(deployment)
     if as_json:
@@ -204,24 +205,6 @@ def close(name: str, yes: bool, as_json: bool) -> None:
         f"{pluralize(ended.sessions, 'session is', 'sessions are')} being cancelled, "
         "with what they had still to say."
     )
-
-
-def leftover_sentences(removed: Mapping[str, ChannelLeftovers]) -> list[str]:
-    """Say what is left of each channel that is not configured, and what to do about it."""
-    return [
-        f"the channel {name} is not configured, and nobody goes on with what it has "
-        f"({_leftovers_clause(left)}): configure it again, or `parley channel close {name}`"
-        for name, left in sorted(removed.items())
-    ]
-
-
-def _leftovers_clause(left: ChannelLeftovers) -> str:
-    counts = (
-        (left.invitations, "held invitation", "held invitations"),
-        (left.sessions, "open session", "open sessions"),
-        (left.sms, "SMS to send", "SMS to send"),
-    )
-    return ", ".join(pluralize(count, one, more) for count, one, more in counts if count)
 
 
 def _require_channel(settings: Settings, name: str) -> None:

@@ -2,16 +2,22 @@
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 import redis
 
+from config.connections.redis_failures import failure_clause
 from config.host import THIS_HOST
+from config.service.channel_leftovers import leftover_sentences
+from config.service.server_wording import cluster_notes, cluster_problems, release_problems
 from config.settings.channels import SIMULATOR, Channel, webhook_url
 from config.settings.config_errors import ConfigError
+from config.settings.console_settings import ConsoleSettings
 from config.settings.durability import durability_gaps, durability_problems
 from config.settings.env_file import EnvFileRead
 from config.settings.hooks import Hook
+from config.settings.oidc_settings import OidcSettings
 from config.settings.settings import Settings, exit_on_config_error, local_url
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
@@ -19,26 +25,35 @@ from config.store import redis_client
 from config.telemetry.redis_stats import RedisStats
 from config.telemetry.server_stats import ServerStats, count_replicas, find_old_releases, read_cluster
 from engine import proofs
+from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.model.extras import MissingExtraError, import_extra
 from engine.model.plurals import pluralize
 from engine.proofs.keep_limit import keep_findings
 from engine.proofs.keyword_clashes import keyword_clashes
 from engine.proofs.spellings import texts_without
 from engine.providers.provider_registry import mention_required, provider_warnings
 from engine.surveys.program import Survey
+from engine.surveys.survey_reader import with_lines
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archive_check import archive_sentences
-from workers.commands.channel import leftover_sentences
 from workers.commands.connect import OPTIONAL_REDIS_TIMEOUT_S
-from workers.diagnosis.server_wording import cluster_notes, cluster_problems, release_problems
+from workers.console.sign_in.oidc_errors import OidcUnavailableError
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.channel_contents import count_leftovers
+
+if TYPE_CHECKING:
+    from workers.sending.account_check import AccountFinding
 
 _DAY_MS = 86_400_000
 _MOST_NAMED = 3
 
 
 @click.command()
-@click.option("--live", is_flag=True, help="Ask each provider for its account too: are the keys right?")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Ask each provider for its account too: are the keys right? And the console's, if it is there.",
+)
 def check(live: bool) -> None:
     """Check the configuration and the surveys; start nothing.
 
@@ -62,8 +77,8 @@ def check(live: bool) -> None:
             click.echo(
                 f"  survey {survey.name} ({survey.file}, version {survey.version}){_sms_bound_clause(survey)}"
             )
-            for finding in keep_findings(survey, settings.keep_ms // _DAY_MS):
-                click.echo(f"  warning: {survey.file}: {finding}")
+            for finding in with_lines(survey, keep_findings(survey, settings.keep_ms // _DAY_MS)):
+                click.echo(f"  warning: {finding.tell(survey.file)}")
         for warning in _provider_warnings(settings, channel.name, surveys):
             click.echo(f"  warning: {warning}")
         for finding in keyword_clashes(list(filter(None, map(surveys.current, channel.surveys)))):
@@ -76,6 +91,8 @@ def check(live: bool) -> None:
         )
     for hook in settings.hooks.values():
         click.echo(f"hook {hook.name}: {_hook_summary(hook)}")
+    if settings.console.oidc:
+        click.echo(_oidc_summary(settings.console, settings.console.oidc))
     with exit_on_config_error():
         for sentence in archive_sentences(settings):
             click.echo(sentence)
@@ -87,9 +104,9 @@ def check(live: bool) -> None:
     for sentence in _leftovers_of_removed_channels(settings):
         click.echo(f"warning: {sentence}")
     if live:
-        from workers.sending.account_check import check_accounts  # noqa: PLC0415 (aiohttp takes 13 MB)
+        from workers.sending.account_check import check_accounts  # noqa: PLC0415 (requests takes 5 MB)
 
-        told = list(check_accounts(settings, THIS_HOST))
+        told = [*check_accounts(settings, THIS_HOST), *_ask_oidc_provider(settings.console)]
         for each in told:
             click.echo(each.sentence)
         sys.exit(max(each.status for each in told))
@@ -130,6 +147,33 @@ def _hook_summary(hook: Hook) -> str:
     ]
     whose = "with numbers" if hook.numbers else "with pseudonyms"
     return f"{hook.url} is told {', '.join([events, *only, whose])}"
+
+
+def _oidc_summary(console: ConsoleSettings, oidc: OidcSettings) -> str:
+    """Who signs people in to the console, and what it must know the console by."""
+    kind = "client" if oidc.client_secret else "public client"
+    return (
+        f"console: {oidc.issuer} signs people in, with {kind} {oidc.client_id}; "
+        f"it must have the redirect URI {console.callback_url}"
+    )
+
+
+def _ask_oidc_provider(console: ConsoleSettings) -> Iterator["AccountFinding"]:
+    """Is the console's OpenID provider there, and does it say of itself what is needed? Whether it takes the client's secret is
+    known once somebody signs in."""
+    from workers.sending.account_check import AccountFinding  # noqa: PLC0415 (as above)
+
+    if console.oidc is None:
+        return
+    try:
+        library = import_extra(
+            "workers.console.sign_in.oidc_provider", "console", "signing in by an OpenID provider"
+        )
+        library.OidcProvider(console.oidc, console.callback_url, (), THIS_HOST).read_metadata()
+    except (MissingExtraError, OidcUnavailableError) as e:
+        yield AccountFinding(f"console: {e}", EXIT_PROBLEMS)
+    else:
+        yield AccountFinding(f"console: {console.oidc.issuer} is there", EXIT_OK)
 
 
 def _check_replicas(settings: Settings) -> None:
@@ -183,7 +227,7 @@ def _check_durability(settings: Settings) -> None:
             problems = durability_problems(durability_gaps(lanes))
     except redis.RedisError as e:
         click.echo(
-            f"{what}: the Redis of the lanes does not answer ({type(e).__name__}), and is not looked at"
+            f"{what}: the Redis of the lanes {failure_clause(e)} ({type(e).__name__}), and is not looked at"
         )
         return
     if problems and settings.durability == "strict":
@@ -209,7 +253,7 @@ def _leftovers_of_removed_channels(settings: Settings) -> Iterator[str]:
                 shards = settle_shards(client, settings).shards
             yield from leftover_sentences(count_leftovers(client, range(shards), settings.channels))
         except redis.RedisError as e:
-            yield f"what lies in Redis was not looked at: it does not answer ({type(e).__name__})"
+            yield f"what lies in Redis was not looked at: it {failure_clause(e)} ({type(e).__name__})"
 
 
 def _provider_warnings(settings: Settings, channel: str, surveys: SurveyRegistry) -> Iterator[str]:

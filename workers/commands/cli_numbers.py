@@ -1,4 +1,5 @@
-"""Whose number is it? Phone numbers as operators write them, and as lanes are named, for commands and lists.
+"""Whose number is it? Phone numbers as operators write them, and as lanes are named, for commands and lists; and people as logs name
+them.
 
 Lanes are named by `normalize_number` alone, so every number that a command takes goes through it: what another library
 makes of a number might name nobody's lane. A command that looks something up takes whatever a lane may be named; a list
@@ -8,6 +9,7 @@ that is to be heeded takes only numbers that somebody can have, and only with th
 import click
 import phonenumbers
 
+from config.telemetry.logs import is_log_name
 from engine.model.errors import ParleyError
 from engine.model.sender_numbers import normalize_number
 
@@ -24,6 +26,12 @@ def parse_sender_argument(written: str) -> str:
             f"{written!r}: expected a phone number in full, such as +33612345678", param_hint="SENDER"
         )
     return number
+
+
+def parse_person_argument(written: str) -> str:
+    """Like `parse_sender_argument`, but takes the name too that logs have for a person: `4f0a1b2c3d`, `sender=4f0a1b2c3d`."""
+    name = written.removeprefix("sender=")
+    return name if is_log_name(name) else parse_sender_argument(written)
 
 
 def parse_reachable_argument(written: str) -> str:

@@ -8,7 +8,9 @@ import click
 import msgspec
 import redis
 
+from config.connections.redis_failures import failure_clause
 from config.connections.redis_url import default_broker_url
+from config.settings.config_errors import unset_clause
 from config.settings.settings import (
     Secret,
     Settings,
@@ -17,10 +19,9 @@ from config.settings.settings import (
 )
 from config.settings.shard_count import find_shards, settle_shards
 from config.store import keyspace, redis_client
-from config.store.function_calls import Command
-from config.store.redis_client import NotReplicatedError
 from workers.runtime.embedded_redis import url_of_running
 from workers.store.deployment import Deployment
+from workers.store.replication_check import NotConfirmedError, find_history, require_replicated
 
 OPTIONAL_REDIS_TIMEOUT_S = 2.0
 """How long a server may take to answer that a command can do without."""
@@ -52,44 +53,13 @@ def connect_both(environ: Mapping[str, str], retries: int = 0) -> Deployment:
     return Deployment(settings, lanes, broker, history=find_history(settings, lanes))
 
 
-def find_history(settings: Settings, lanes: redis.Redis) -> str:
-    """Return which history of changes the Redis of the lanes has, of a cluster each of its servers that answers, if any of it is
-    to be confirmed."""
-    if not settings.replicas:
-        return ""
-    told = redis_client.ask_each(lanes, [_HISTORY_COMMAND])
-    redis_client.raise_first_error([answer for (answer,) in told.values()])
-    return _parse_history(told)
-
-
 def confirm_replicated(deployment: Deployment) -> None:
     """Return once so many replicas as the settings ask for have what was done since the command has connected. Ends it with a
-    sentence if they have not, or may not: those of a server that has failed over meanwhile would confirm what it knows."""
-    replicas = deployment.settings.replicas
-    if not replicas:
-        return
+    sentence if they have not, or may not."""
     try:
-        told = redis_client.ask_each(deployment.lanes, [_HISTORY_COMMAND], replicas=replicas)
-        redis_client.raise_first_error([answer for (answer,) in told.values()])
-    except NotReplicatedError as e:
-        raise click.ClickException(
-            f"it is done, but only {e} (PARLEY_REPLICAS): a failover may lose it. "
-            "Repeat it once they are back"
-        ) from e
-    if _parse_history(told) != deployment.history:
-        raise click.ClickException(
-            "the Redis of the lanes, or a server of its cluster, has failed over, was started again, came or "
-            "went meanwhile: what was done may be lost. Repeat it"
-        )
-
-
-_HISTORY_COMMAND: Command = ("INFO", "replication")
-
-
-def _parse_history(told: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
-    return " ".join(
-        sorted(f"{address}{answer.get('master_replid', '')}" for address, (answer,) in told.items())
-    )
+        require_replicated(deployment)
+    except NotConfirmedError as e:
+        raise click.ClickException(str(e)) from e
 
 
 def find_readable_shards(deployment: Deployment) -> list[int]:
@@ -138,17 +108,10 @@ def _find_or_exit(lanes: redis.Redis, settings: Settings) -> Settings:
 
 
 def _tell_unchecked(settings: Settings) -> None:
-    """Say which secrets this command does without. In the audit and in logs, people are known by a hash that all secrets make."""
+    """Say which secrets this command does without."""
     if settings.unset:
-        unchecked = "what needs it is not checked, and the audit names people otherwise than logs do"
+        unchecked = "what needs it is not checked"
         click.echo(f"{unset_clause(settings.unset)}: {unchecked}", err=True)
-
-
-def unset_clause(unset: Sequence[str]) -> str:
-    """Say which secret is not set here, and how many more are not."""
-    first, *others = unset
-    more = f" (and {len(others)} more)" if others else ""
-    return first.partition(": expected")[0] + more
 
 
 def load_settings_in_use(environ: Mapping[str, str], *, needs_secrets: bool = False) -> Settings:
@@ -172,7 +135,8 @@ def _connect_or_exit(which: str, url: str, retries: int = 0) -> redis.Redis:
         redis_client.require_answer(client)
     except redis.RedisError as e:
         raise click.ClickException(
-            f"the Redis of the {which} at {url_without_credentials(url)} does not answer ({type(e).__name__})"
+            f"the Redis of the {which} at {url_without_credentials(url)} {failure_clause(e)} "
+            f"({type(e).__name__})"
         ) from e
     return client
 

@@ -14,9 +14,10 @@ import redis
 from rich.table import Table
 
 from config.connections.redis_connections import COMMAND_RETRIES
+from config.connections.redis_failures import failure_clause
 from config.settings.settings import ConfigError, exit_on_config_error
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace, redis_client, stored_values
+from config.store import redis_client
 from config.store.audit import record_operator
 from config.telemetry.logs import configure_logging
 from engine.commands.json_output import print_json
@@ -31,31 +32,38 @@ from workers.commands.connect import (
     connect_lanes,
     find_readable_shards,
 )
+from workers.commands.screens.dead_letter_tables import group_lines, group_table, letter_table
+from workers.composition import build_dead_letter_replayer
 from workers.dead_letters.actions import drop_letters, preview_letters, replay_letters
-from workers.dead_letters.event_replay import preview_event
 from workers.dead_letters.filters import (
-    DRAMATIQ_REASON,
     DeadLetterFilter,
     LocatedDeadLetter,
     find_dead_letters,
 )
+from workers.dead_letters.groups import DeadLetterGroup, group_letters
+from workers.dead_letters.letter_reading import (
+    MAX_OPERATOR_NAME_LENGTH,
+    count_reasons,
+    details_of,
+    format_reason_counts,
+    last_audit_entry_of,
+    without_bulk,
+    without_content,
+)
+from workers.dead_letters.letter_result import LetterResult
 from workers.dead_letters.outcomes import DRY_RUN_TITLE, report_outcomes
-from workers.dead_letters.replay import DeadLetterReplayer, LetterResult
+from workers.dead_letters.replay import DeadLetterReplayer
 from workers.dead_letters.replay_decision import ReplayDecision, ReplayOption
 from workers.dead_letters.view import (
     detail_lines,
     dramatiq_letter_details,
-    event_letter_details,
-    letter_details,
     letter_summary,
 )
-from workers.roles.composition import build_dead_letter_replayer
-from workers.store import dead_letter_store, dramatiq_letters, survey_versions
+from workers.store import dead_letter_store, survey_versions
 from workers.store.dead_letter_store import DeadLetter
 from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
 
-_MAX_NAME_LENGTH = 80
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -112,28 +120,59 @@ _yes_option = click.option("--yes", is_flag=True, help="Do not ask, though there
 
 @dead.command("list")
 @_filter_options
+@click.option(
+    "--group", is_flag=True, help="What is alike together, the most first: how many, of whom, since when."
+)
 @_json_option
-def list_letters(as_json: bool, **filters: Any) -> None:
-    """Dead letters, oldest first; after them those that Dramatiq itself has given up.
+def list_letters(group: bool, as_json: bool, **filters: Any) -> None:
+    """Dead letters, oldest first; after them those that Dramatiq itself has given up, and what is alike in them.
 
     \b
     Example:
       parley dead list --queue outbound --error timeout --older 10m
+      parley dead list --group
     """
     deployment = _open_for_reading()
     wanted = _parse_filters((), filters)
     shards = None if wanted.sender or wanted.ids else find_readable_shards(deployment)
     found = (each.letter for each in find_dead_letters(deployment, wanted, shards))
     if as_json:
-        for letter in found:
-            print_json(letter_summary(letter))
+        for each in group_letters(found) if group else map(letter_summary, found):
+            print_json(each)
         return
-    screen = open_console()
-    table = _letter_table(found, narrow=screen.width < NARROW_WIDTH)
-    if table.row_count:
-        screen.print(table)
-    else:
+    shown = _print_groups(group_letters(found)) if group else _print_letters(found)
+    if not shown:
         click.echo(_no_match_sentence(deployment, wanted))
+
+
+def _print_letters(found: Iterable[DeadLetter | DramatiqLetter]) -> bool:
+    """Print each, and what is alike. False if there is none."""
+    screen, letters = open_console(), list[DeadLetter | DramatiqLetter]()
+    table = letter_table(_noted(found, letters), narrow=screen.width < NARROW_WIDTH)
+    if not letters:
+        return False
+    screen.print(table)
+    groups = group_letters(letters)
+    if len(groups) < len(letters):
+        for line in group_lines(groups):
+            click.echo(line)
+    return True
+
+
+def _noted(
+    found: Iterable[DeadLetter | DramatiqLetter], kept: list[DeadLetter | DramatiqLetter]
+) -> Iterator[DeadLetter | DramatiqLetter]:
+    """Pass them on; what it takes to group them is kept."""
+    for letter in found:
+        kept.append(without_bulk(letter))
+        yield letter
+
+
+def _print_groups(groups: Sequence[DeadLetterGroup]) -> bool:
+    screen = open_console()
+    if groups:
+        screen.print(group_table(groups, narrow=screen.width < NARROW_WIDTH))
+    return bool(groups)
 
 
 @dead.command()
@@ -287,38 +326,21 @@ def _open_for_reading() -> Deployment:
         redis_client.require_answer(deployment.broker)
     except redis.RedisError as e:
         click.echo(
-            f"The Redis of the wake-ups does not answer ({type(e).__name__}): what Dramatiq gave up there is "
-            "not told.",
+            f"The Redis of the wake-ups {failure_clause(e)} ({type(e).__name__}): "
+            "what Dramatiq gave up there is not told.",
             err=True,
         )
         return msgspec.structs.replace(deployment, broker=deployment.lanes)
     return deployment
 
 
-def _letter_table(found: Iterable[DeadLetter | DramatiqLetter], *, narrow: bool) -> Table:
-    table = simple_table()
-    table.add_column("id", no_wrap=not narrow, overflow="fold")  # those of Dramatiq's may fill a line
-    for column in ("when (UTC)", "channel") if narrow else ("when (UTC)", "queue", "channel", "reason"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("why")
-    for letter in found:
-        channel, reason = getattr(letter, "channel", ""), getattr(letter, "reason", DRAMATIQ_REASON)
-        if narrow:
-            table.add_row(letter.id, format_utc(letter.at), channel, f"{reason}: {_error_text(letter)}")
-        else:
-            table.add_row(
-                letter.id, format_utc(letter.at), letter.queue, channel, reason, _error_text(letter)
-            )
-    return table
-
-
 def _no_match_sentence(deployment: Deployment, wanted: DeadLetterFilter) -> str:
     """That nothing was found; and what there is, as a word of a filter may be wrong."""
     reasons = (
-        Counter() if wanted.is_empty else _count_reasons(find_dead_letters(deployment, DeadLetterFilter()))
+        Counter() if wanted.is_empty else count_reasons(find_dead_letters(deployment, DeadLetterFilter()))
     )
     return (
-        f"No dead letters like that; there are {_format_reason_counts(reasons)}."
+        f"No dead letters like that; there are {format_reason_counts(reasons)}."
         if reasons
         else "No dead letters."
     )
@@ -353,33 +375,16 @@ def _select_letters(
         raise click.UsageError("name letters by their ids, or by filters, or say --all; not two of these")
     if wanted.is_empty and not everything:
         raise click.UsageError("say which: ids, filters such as --reason, or --all")
-    return [_without_content(each) for each in find_dead_letters(deployment, wanted)]
-
-
-def _without_content(found: LocatedDeadLetter) -> LocatedDeadLetter:
-    """The letter without its content, state, attempts and traceback, so that a hundred thousand fit in memory."""
-    if isinstance(found.letter, DramatiqLetter):
-        return found
-    slim = msgspec.structs.replace(found.letter, what=b"", state=None, tries=[], traceback="", why="")
-    return msgspec.structs.replace(found, letter=slim)
+    return [without_content(each) for each in find_dead_letters(deployment, wanted)]
 
 
 def _confirm_if_many(found: Sequence[LocatedDeadLetter], yes: bool, verb: str) -> None:
     if len(found) < 2 or yes:
         return
     require_confirmation(
-        f"{verb} {len(found)} dead letters ({_format_reason_counts(_count_reasons(found))})?",
+        f"{verb} {len(found)} dead letters ({format_reason_counts(count_reasons(found))})?",
         stderr=True,
     )
-
-
-def _count_reasons(found: Iterable[LocatedDeadLetter]) -> Counter[str]:
-    return Counter(getattr(each.letter, "reason", DRAMATIQ_REASON) for each in found)
-
-
-def _format_reason_counts(reasons: Counter[str]) -> str:
-    """`12 rejected, 3 engine_error`."""
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
 def _results_of_missing(
@@ -389,7 +394,7 @@ def _results_of_missing(
     there = {each.letter.id for each in found}
     for identity in dict.fromkeys(ids):
         if identity not in there:
-            last = _last_audit_entry(deployment, identity)
+            last = last_audit_entry_of(deployment, identity)
             if last:
                 yield LetterResult(identity, "gone", f"{last.outcome}, by {last.by}")
             else:
@@ -398,21 +403,8 @@ def _results_of_missing(
                 )
 
 
-def _last_audit_entry(deployment: Deployment, identity: str) -> dead_letter_store.AuditEntry | None:
-    if identity.startswith(dramatiq_letters.DRAMATIQ_ID_PREFIX):
-        known = (
-            dead_letter_store.last_audit_entry(server, 0, identity) for server in deployment.distinct_servers
-        )
-    else:
-        known = (
-            dead_letter_store.last_audit_entry(deployment.lanes, k, identity)
-            for k in range(deployment.settings.shards)
-        )
-    return max(filter(None, known), key=attrgetter("at"), default=None)
-
-
 def _fail_not_found(deployment: Deployment, identity: str) -> NoReturn:
-    last = _last_audit_entry(deployment, identity)
+    last = last_audit_entry_of(deployment, identity)
     if last is not None:
         raise click.ClickException(
             f"dead letter {identity} is gone: {last.outcome} by {last.by}, {format_utc(last.at)} UTC"
@@ -432,7 +424,7 @@ def _build_replayer(
         raise click.UsageError(f"nothing was tried, as no worker would start either:\n{problems}") from e
     with exit_on_config_error():
         replayer = build_dead_letter_replayer(
-            msgspec.structs.replace(deployment, surveys=surveys), by[:_MAX_NAME_LENGTH], options
+            msgspec.structs.replace(deployment, surveys=surveys), by[:MAX_OPERATOR_NAME_LENGTH], options
         )
     configure_logging(settings)
     if publish:
@@ -441,16 +433,12 @@ def _build_replayer(
 
 
 def _read_letter_details(deployment: Deployment, letter: DeadLetter) -> dict[str, Any]:
-    settings, client = deployment.settings, deployment.lanes
-    if letter.kind == "hook":
-        return event_letter_details(letter, preview_event(settings, letter))
-    k = keyspace.shard_of(letter.sender, settings.shards)
-    state = stored_values.lane_state(
-        redis_client.run_command(client, ("GET", keyspace.lane_key(k, letter.sender)))
-    )
     surveys = SurveyRegistry()
-    survey_versions.load_versions(client, surveys)
-    return letter_details(letter, state, _preview_replay(deployment, letter), surveys)
+    judged = None
+    if letter.kind != "hook":
+        survey_versions.load_versions(deployment.lanes, surveys)
+        judged = _preview_replay(deployment, letter)
+    return details_of(deployment, letter, judged, surveys)
 
 
 def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecision | None:
@@ -461,9 +449,3 @@ def _preview_replay(deployment: Deployment, letter: DeadLetter) -> ReplayDecisio
         return None
     (judged,) = _build_replayer(deployment, "", (), publish=False).preview([letter])
     return judged
-
-
-def _error_text(letter: DeadLetter | DramatiqLetter) -> str:
-    if isinstance(letter, DramatiqLetter):
-        return f"{letter.actor}, {letter.retries} retries: {letter.why}".removesuffix(": ")
-    return f"{letter.code} {letter.why}".strip()

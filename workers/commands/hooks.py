@@ -4,8 +4,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from secrets import token_hex
-from time import time_ns
 from zoneinfo import ZoneInfo
 
 import click
@@ -13,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.archive.result_filters import InvalidFilterError, parse_moment
+from config.service.deployment_health import server_failure
 from config.settings.config_errors import unknown_name_problem
 from config.settings.hooks import Hook
 from config.settings.settings import Settings
@@ -24,7 +23,6 @@ from config.telemetry.redis_stats import RedisStats, StatsReader
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, require_confirmation, simple_table
-from engine.hooks.cloud_events import render_test_event
 from engine.model.durations import format_duration
 from engine.model.timestamps import format_utc
 from workers.archiving.stream_reader import read_tips
@@ -37,9 +35,11 @@ from workers.commands.connect import (
 )
 from workers.commands.reports.open_archive import open_archive_or_warn
 from workers.hooks.archive_questions import ArchiveQuestions
-from workers.hooks.endpoint_client import EndpointClient, HookReply, RenderedEvent
+from workers.hooks.endpoint_client import HookReply
 from workers.hooks.entry_reader import EntryReader
 from workers.hooks.hook_store import HookStore
+from workers.hooks.hook_test_event import send_test_event
+from workers.hooks.hook_wording import behind_words, hook_state, hook_state_sentence, reply_sentence
 from workers.store.deployment import Deployment
 from workers.store.event_stream import is_archived
 
@@ -78,7 +78,7 @@ def list_hooks(as_json: bool) -> None:
     with closing(StatsReader(settings)) as reader:
         found = reader.read()
     if not found.lanes.up:
-        raise click.ClickException(f"the Redis of the lanes does not answer ({found.lanes.why})")
+        raise click.ClickException(server_failure("lanes", found.lanes))
     removed = sorted(_store(deployment).find_known() - set(settings.hooks))
     if as_json:
         for name, stats in found.hooks.items():
@@ -111,11 +111,11 @@ def test(name: str, as_json: bool) -> None:
     """
     settings = load_settings_in_use(os.environ, needs_secrets=True)
     hook = _require_hook(settings, name)
-    reply = asyncio.run(_send_test(settings, hook))
+    reply = asyncio.run(send_test_event(settings, hook))
     if as_json:
         print_json({"hook": name, "url": hook.shown_url} | _reply_fields(reply))
     else:
-        click.echo(f"{name}: {_reply_sentence(hook, reply)}")
+        click.echo(f"{name}: {reply_sentence(hook, reply)}")
     if reply.outcome != "delivered":
         raise SystemExit(EXIT_PROBLEMS)
 
@@ -263,7 +263,7 @@ def _hook_fields(hook: Hook, stats: HookStats) -> dict[str, object]:
         "hook": hook.name,
         "configured": True,
         "url": hook.shown_url,
-        "state": _state_of(stats),
+        "state": hook_state(stats),
         "behind_ms": stats.lag_ms if stats.is_begun else None,
         "process": stats.owner or None,
         "paused": None if pause is None else {"why": pause.why, "who": pause.who, "since": pause.since},
@@ -277,15 +277,6 @@ def _hook_fields(hook: Hook, stats: HookStats) -> dict[str, object]:
     }
 
 
-def _state_of(stats: HookStats) -> str:
-    """`told`; or why it is not: `paused` by an operator, `failing` with an open circuit, `unheld` by any process."""
-    if stats.pause is not None:
-        return "paused"
-    if stats.circuit.is_open:
-        return "failing"
-    return "told" if stats.owner else "unheld"
-
-
 def _hooks_table(settings: Settings, found: RedisStats) -> Table:
     table = simple_table()
     table.add_column("hook", no_wrap=True)
@@ -293,24 +284,14 @@ def _hooks_table(settings: Settings, found: RedisStats) -> Table:
     table.add_column("behind", justify="right", no_wrap=True)
     table.add_column("state", min_width=20)
     for name, stats in found.hooks.items():
-        behind = format_duration(stats.lag_ms) if stats.lag_ms else "-" if stats.is_begun else "not begun"
-        table.add_row(name, settings.hooks[name].shown_url, behind, _state_text(stats, found.lanes.now))
+        table.add_row(
+            name, settings.hooks[name].shown_url, behind_words(stats), _state_text(stats, found.lanes.now)
+        )
     return table
 
 
 def _state_text(stats: HookStats, now: int) -> Text:
-    match _state_of(stats):
-        case "paused":
-            pause = stats.pause
-            why = f"paused by {pause.who or 'an operator'}: {pause.why}" if pause is not None else "paused"
-            return Text(why, style="red")
-        case "failing":
-            since = format_duration(max(0, now - stats.circuit.since))
-            return Text(f"failing for {since}: {stats.circuit.why}", style="red")
-        case "unheld":
-            return Text("no process has it: is `hooks` running?", style="red")
-        case _:
-            return Text(f"told; failed last: {stats.circuit.why}" if stats.circuit.why else "told")
+    return Text(hook_state_sentence(stats, now), style="" if hook_state(stats) == "told" else "red")
 
 
 def _store(deployment: Deployment) -> HookStore:
@@ -326,15 +307,6 @@ def _require_hook(settings: Settings, name: str) -> Hook:
     return settings.hooks[name]
 
 
-async def _send_test(settings: Settings, hook: Hook) -> HookReply:
-    identity = token_hex(16)
-    event = RenderedEvent(
-        identity, render_test_event(identity, hook.name, time_ns() // 1_000_000, settings.public_url)
-    )
-    async with EndpointClient(allow_private=settings.hooks_allow_private) as client:
-        return await client.post(hook, [event])
-
-
 def _reply_fields(reply: HookReply) -> dict[str, object]:
     return {
         "outcome": reply.outcome,
@@ -343,17 +315,6 @@ def _reply_fields(reply: HookReply) -> dict[str, object]:
         "said": reply.said,
         "took_ms": reply.took_ms,
     }
-
-
-def _reply_sentence(hook: Hook, reply: HookReply) -> str:
-    match reply.outcome:
-        case "delivered":
-            return f"{hook.shown_url} took it ({reply.status}) in {reply.took_ms} ms."
-        case "refused":
-            meaning = "of an event, that is a dead letter"
-            return f"{hook.shown_url} refused it for good ({reply.sentence}): {meaning}."
-        case "failed":
-            return f"{hook.shown_url} did not take it ({reply.sentence}): an event would be tried again."
 
 
 def _parse_start(written: str, now: int) -> int | None:

@@ -202,7 +202,7 @@ class _OpenedOptOuts(NamedTuple):
 
     def record_in_audit(self, action: str, sender: str = "", **detail: Any) -> None:
         """Tell of what is going to be done, with one number's opt-outs or with all."""
-        whose = hash_sender(self.settings.log_key, sender) if sender else ""
+        whose = hash_sender(self.deployment.open_log_key(), sender) if sender else ""
         record_operator(self.deployment.lanes, action, whose, **detail)
 
 

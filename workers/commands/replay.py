@@ -45,10 +45,10 @@ from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.archiving.archived_versions import load_archived_versions
-from workers.archiving.joined_history import HistoryReader
 from workers.commands.connect import connect_lanes
 from workers.commands.reports.open_archive import open_archive_or_warn
-from workers.commands.transcript import format_record, record_fields
+from workers.history.joined_history import HistoryReader
+from workers.history.record_wording import format_record, record_fields
 from workers.store.deployment import Deployment
 from workers.store.survey_versions import load_versions
 
@@ -133,7 +133,7 @@ def _replay_stored(
 ) -> int:
     """Replay stored sessions of the sender `source`, or of everybody if it is empty. Returns the exit status."""
     deployment = connect_lanes(os.environ)
-    whose = hash_sender(deployment.settings.log_key, source) if source else "everybody"
+    whose = hash_sender(deployment.open_log_key(), source) if source else "everybody"
     record_operator(deployment.lanes, "replay conversations", whose, session=session)
     surveys = deployment.surveys
     load_versions(deployment.lanes, surveys)

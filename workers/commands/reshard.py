@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.archive.archive_schema import has_schema, require_schema
 from config.archive.database import ArchiveDatabase, describe_failure
+from config.connections.redis_failures import failure_clause
 from config.connections.redis_url import default_broker_url
 from config.settings.settings import (
     MAX_SHARDS,
@@ -25,7 +26,7 @@ from config.store.audit import record_operator
 from engine.commands.terminal import open_console, progress_bar, require_confirmation, simple_table
 from engine.model.plurals import pluralize
 from workers.archiving.deployment_pairing import is_of_another_deployment
-from workers.commands.connect import confirm_replicated, find_history, url_without_credentials
+from workers.commands.connect import confirm_replicated, url_without_credentials
 from workers.resharding import archive_split, resharding
 from workers.resharding.census import LABELS, Census, take_census
 from workers.resharding.resharding import MiscountError, StillRunningError
@@ -33,6 +34,7 @@ from workers.resharding.shard_split import ShardSplit, UnsplittableError, requir
 from workers.runtime.embedded_redis import EmbeddedServerError, run_embedded_server, url_of_running
 from workers.store.deployment import Deployment
 from workers.store.event_stream import is_archived
+from workers.store.replication_check import find_history
 
 REDIS_TIMEOUT_S = 60.0
 """How long a server may take for one step, with which nobody else works meanwhile."""
@@ -138,7 +140,8 @@ def _connect(settings: Settings, url: str) -> Deployment:
         lanes.ping()
     except redis.RedisError as e:
         raise click.ClickException(
-            f"the Redis of the lanes at {url_without_credentials(url)} does not answer ({type(e).__name__})"
+            f"the Redis of the lanes at {url_without_credentials(url)} {failure_clause(e)} "
+            f"({type(e).__name__})"
         ) from e
     broker = redis_client.connect(broker_url, retries=0)
     return Deployment(settings, lanes, broker, history=find_history(settings, lanes))

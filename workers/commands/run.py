@@ -20,13 +20,13 @@ from time import monotonic, sleep
 from typing import IO
 
 import click
+import redis
 import requests
-from honcho.environ import parse_procfile
-from honcho.printer import Printer
 from rich.console import Console
 from rich.text import Text
 
 from config.connections.redis_url import default_broker_url
+from config.host import THIS_HOST
 from config.settings.channels import Channel, webhook_url
 from config.settings.config_errors import unwritable_problem
 from config.settings.settings import (
@@ -34,10 +34,14 @@ from config.settings.settings import (
     exit_on_config_error,
 )
 from config.settings.startup_check import load_settings_and_surveys
+from config.store import redis_client
+from config.store.audit import operator_name
 from config.telemetry.library_internals import FOLDER_VARIABLE, honcho_manager
 from engine.commands.exit_status import EXIT_PROBLEMS
 from engine.commands.terminal import open_console
+from engine.model.extras import MissingExtraError, import_extra
 from workers.commands.connect import url_without_credentials
+from workers.console.sign_in.console_sessions import ConsoleSessions, ConsoleUser, sign_in_url
 from workers.runtime.embedded_redis import (
     EARLIER_END_TIMEOUT_S,
     EmbeddedServerError,
@@ -51,6 +55,7 @@ PROCFILES = (Path(__file__).parents[2] / "Procfile", Path(__file__).parents[1] /
 """Where it may be: at the top of a checkout, or in the package that an installed wheel is."""
 
 READY_TIMEOUT_S = 60.0
+CONSOLE_READY_TIMEOUT_S = 5.0
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -94,7 +99,7 @@ class _PatientOutput:
 def run() -> None:
     """Run all of Parley on this machine, until Ctrl-C or the end of its terminal.
 
-    Starts an embedded Valkey unless PARLEY_REDIS_URL is set, then the processes in the Procfile.
+    Starts a Valkey (or Redis) of its own unless PARLEY_REDIS_URL is set, then the processes in the Procfile.
 
     \b
     Example:
@@ -106,11 +111,12 @@ def run() -> None:
     console = open_console(soft_wrap=True)
     _end_orderly()
     try:
+        import_extra("honcho", "local", "`parley run`")
         _require_metrics_folder(settings)
         _require_free_port(settings, console)
         with Lifeline() as lifeline, _running_redis(settings, lifeline) as url:
             status = _run_processes(settings, url, console, lifeline)
-    except EmbeddedServerError as e:
+    except (EmbeddedServerError, MissingExtraError) as e:
         console.print(f"parley cannot start: {e}", style="red")
         status = EXIT_PROBLEMS
     sys.exit(status)
@@ -143,7 +149,7 @@ def _require_free_port(settings: Settings, console: Console) -> None:
     would go unnoticed. What a `parley run` that is gone has left is given the time to end."""
     deadline = monotonic() + EARLIER_END_TIMEOUT_S
     has_said = False
-    while _is_port_taken(settings):
+    while _is_port_taken(settings.host, settings.port):
         holder = find_port_holder(settings.port)
         is_left = holder is not None and holder.run_pid and not is_alive(holder.run_pid)
         if holder is None or not is_left or monotonic() > deadline:
@@ -154,9 +160,9 @@ def _require_free_port(settings: Settings, console: Console) -> None:
         sleep(0.1)
 
 
-def _is_port_taken(settings: Settings) -> bool:
+def _is_port_taken(host: str, port: int) -> bool:
     try:
-        socket.create_connection((settings.host, settings.port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
@@ -188,7 +194,7 @@ def _running_redis(settings: Settings, lifeline: Lifeline) -> Iterator[str]:
 def _run_processes(settings: Settings, url: str, console: Console, servers: Lifeline) -> int:
     """Run the lines until they end, or are told to. They hold the server's lifeline."""
     with Lifeline() as own:
-        manager = honcho_manager(Printer(_PatientOutput(sys.stdout)), partial(_leave_parent, own, servers))
+        manager = honcho_manager(_PatientOutput(sys.stdout), partial(_leave_parent, own, servers))
         environment = _process_environment(settings, url)
         for name, command in _read_procfile():
             ports = {} if name == "web" else {"PARLEY_METRICS_PORT": "0"}  # one process of a machine has it
@@ -200,6 +206,8 @@ def _run_processes(settings: Settings, url: str, console: Console, servers: Life
 
 def _read_procfile() -> Iterator[tuple[str, str]]:
     """Each line's name and command. Its `python` is the one that runs this: a shell may find another, or none."""
+    from honcho.environ import parse_procfile  # noqa: PLC0415 (an extra)
+
     procfile = next(filter(Path.exists, PROCFILES))
     for name, command in parse_procfile(procfile.read_text()).processes.items():
         program, _, arguments = command.partition(" ")
@@ -238,10 +246,12 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
             )
             return
         sleep(0.1)
+    if settings.console.port:
+        _wait_for_console(settings)
     server_is = (
         url_without_credentials(url)
         if settings.redis_url
-        else f"{url} (embedded Valkey, data in {settings.var / 'valkey'})"
+        else f"{url} (embedded, data in {settings.var / 'valkey'})"
     )
     lines: list[str | Text] = [
         "",
@@ -254,6 +264,8 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
             f"  channel   {_describe_channel(channel)}",
             f"  webhook   {webhook_url(channel, settings.public_url or base)}",
         ]
+    if settings.console.port:
+        lines += [f"  console   {_console_link(settings, url)}"]
     lines += [""]
     if any(channel.provider == "simulator" for channel in settings.channels.values()):
         phone = f"{_own_name()} phone"
@@ -266,6 +278,17 @@ def _print_welcome(settings: Settings, url: str, console: Console) -> None:
     console.print(*lines, sep="\n")
 
 
+def _console_link(settings: Settings, url: str) -> str:
+    """A link that signs in to the console; where it is, if Redis does not take one."""
+    user = ConsoleUser(operator_name(), ("operator", "privacy"))
+    try:
+        with redis_client.connect(url, retries=0) as lanes:
+            link = ConsoleSessions(lanes, THIS_HOST).make_link(user)
+    except redis.RedisError:
+        return f"{settings.console.base_url}   (`{_own_name()} console link` signs in)"
+    return f"{sign_in_url(settings.console, link)}   (good once, for ten minutes)"
+
+
 def _own_name() -> str:
     """What to type for this `parley`: its path, unless its name leads a shell there."""
     own = Path(sys.executable).with_name("parley")
@@ -275,6 +298,13 @@ def _own_name() -> str:
 
 def _describe_channel(channel: Channel) -> str:
     return f"{channel.name}: {channel.number} by {channel.provider}, surveys {', '.join(channel.surveys)}"
+
+
+def _wait_for_console(settings: Settings) -> None:
+    """Wait until its link leads somewhere, for CONSOLE_READY_TIMEOUT_S at the most: it may not be able to run."""
+    deadline = monotonic() + CONSOLE_READY_TIMEOUT_S
+    while monotonic() < deadline and not _is_port_taken(settings.console.host, settings.console.port):
+        sleep(0.1)
 
 
 def _is_web_ready(base: str) -> bool:

@@ -1,7 +1,7 @@
 """How are chosen dead letters previewed, replayed or dropped, Parley's and Dramatiq's own? Each function yields one result
 a letter. Raises redis.RedisError; what was yielded before that is done."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import redis
 
@@ -9,14 +9,19 @@ from config.host import Host
 from config.settings.settings import Settings
 from workers.dead_letters.event_replay import is_refused_event, preview_event, replay_events
 from workers.dead_letters.filters import LocatedDeadLetter
-from workers.dead_letters.replay import DeadLetterReplayer, LetterResult, outcome_of
+from workers.dead_letters.letter_result import LetterResult
+from workers.dead_letters.replay import DeadLetterReplayer, outcome_of
 from workers.dead_letters.replay_decision import ReplayOption
 from workers.dead_letters.replay_order import LetterReference, ReplayPacer
 from workers.store import dead_letter_store, dramatiq_letters
 from workers.store.dead_letter_store import DeadLetter
+from workers.store.deployment import Deployment
 from workers.store.dramatiq_letters import DramatiqLetter
 
 LETTERS_PAGE = 128
+
+ReplayerBuilder = Callable[[Deployment, str, Collection[ReplayOption]], DeadLetterReplayer]
+"""Builds what replays on a deployment, in somebody's name, with options: workers/composition.py has it."""
 
 
 def preview_letters(
@@ -51,13 +56,19 @@ def replay_letters(
     found: Sequence[LocatedDeadLetter],
     by: str,
     rate: float,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[LetterResult]:
-    yield from redress.replay([_reference_to(letter) for letter in _readable_letters(found)], rate)
+    """Replay letters, `rate` a second if that is not 0, and yield what came of each. Begins no other if it `is_stopping`."""
+    references = [_reference_to(letter) for letter in _readable_letters(found)]
+    yield from redress.replay(references, rate, is_stopping)
     pace = ReplayPacer(rate, redress.host)
-    yield from replay_events(settings, list(filter(is_refused_event, found)), by, pace, redress.host)
+    refused = list(filter(is_refused_event, found))
+    yield from replay_events(settings, refused, by, pace, redress.host, is_stopping)
     for each in found:
         if isinstance(each.letter, DramatiqLetter):
             pace.wait_for_permits(1)
+            if is_stopping():
+                return
             pace.count_tried(1)
             yield _requeue_letter(each.server, each.letter, by, redress.host)
         elif not (each.letter.sender or is_refused_event(each)):
@@ -89,7 +100,10 @@ def _requeue_letter(server: redis.Redis, letter: DramatiqLetter, by: str, host: 
     return LetterResult(letter.id, "requeued" if there else "gone")
 
 
-def drop_letters(found: Sequence[LocatedDeadLetter], by: str) -> Iterator[LetterResult]:
+def drop_letters(
+    found: Sequence[LocatedDeadLetter], by: str, is_stopping: Callable[[], bool] = lambda: False
+) -> Iterator[LetterResult]:
+    """Drop letters, and yield what came of each. Begins no other page of them if it `is_stopping`."""
     pages: dict[int, list[str]] = {}
     for each in found:
         if isinstance(each.letter, DramatiqLetter):
@@ -100,6 +114,8 @@ def drop_letters(found: Sequence[LocatedDeadLetter], by: str) -> Iterator[Letter
     for k, ids in pages.items():
         for at in range(0, len(ids), LETTERS_PAGE):
             page = ids[at : at + LETTERS_PAGE]
+            if is_stopping():
+                return
             gone = dead_letter_store.discard(found[0].server, k, page, by, "dropped")
             for identity, there in zip(page, gone, strict=True):
                 yield LetterResult(identity, "dropped" if there else "gone")

@@ -3,7 +3,7 @@ takes one now, its letter goes, and the audit says so; else it stays. By the com
 it may come after events that happened later, whose order its `sequence` tells."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import redis
 
@@ -11,7 +11,7 @@ from config.host import THIS_HOST, Host
 from config.settings.settings import Settings
 from config.store import keyspace, redis_client
 from workers.dead_letters.filters import LocatedDeadLetter
-from workers.dead_letters.replay import LetterResult
+from workers.dead_letters.letter_result import LetterResult
 from workers.dead_letters.replay_order import ReplayPacer
 from workers.hooks.endpoint_client import EndpointClient
 from workers.hooks.refused_events import send_again
@@ -37,6 +37,7 @@ def replay_events(
     by: str,
     pace: ReplayPacer,
     host: Host = THIS_HOST,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[LetterResult]:
     """Send the events of these letters, one after the other. Raises redis.RedisError; what was yielded before that is done."""
     if not found:
@@ -47,6 +48,8 @@ def replay_events(
         try:
             for each in found:
                 pace.wait_for_permits(1)
+                if is_stopping():
+                    return
                 pace.count_tried(1)
                 yield _replay_event(runner, client, settings, each, by)
         finally:

@@ -1,6 +1,7 @@
 """Which dead letters are meant? Those of these ids, or those that every filter lets through; ours of all shards in the
 order in which they fell, and after them those that Dramatiq itself has given up, on either server."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
 
@@ -18,9 +19,19 @@ DRAMATIQ_REASON = "dramatiq"
 """The reason of what Dramatiq itself has given up."""
 
 
+_NUMBER = re.compile(r"\d+")
+
+Likeness = tuple[str, str, str]
+"""What is the same in letters that are alike: reason, code, and why but for the numbers in it."""
+
+
+def likeness_of(reason: str, code: str, why: str) -> Likeness:
+    return reason, code, _NUMBER.sub("#", why)
+
+
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects dead letters; empty fields let everything through. Ages are in ms; `error` is searched for in what went wrong,
-    in any case."""
+    in any case. `alike`: only what is like this."""
 
     ids: Sequence[str] = ()
     queue: str = ""
@@ -32,6 +43,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     older_ms: int = 0
     newer_ms: int = 0
+    alike: Likeness | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -46,6 +58,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
             or self.sender
             or self.hook
             or self.reason not in ("", DRAMATIQ_REASON)
+            or (self.alike is not None and self.alike[0] != DRAMATIQ_REASON)
         )
 
 
@@ -73,6 +86,12 @@ def find_dead_letters(
             for letter in dramatiq_letters.scan_letters(server):
                 if _matches_filter(wanted, letter, now):
                     yield LocatedDeadLetter(letter, server)
+
+
+def likeness_of_letter(letter: DeadLetter | DramatiqLetter) -> Likeness:
+    if isinstance(letter, DramatiqLetter):
+        return likeness_of(DRAMATIQ_REASON, "", letter.why)
+    return likeness_of(letter.reason, letter.code, letter.why)
 
 
 def survey_of_dead_letter(letter: DeadLetter) -> str:
@@ -115,11 +134,15 @@ def _scan_shard(
     deployment: Deployment, wanted: DeadLetterFilter, k: int, now: int
 ) -> Iterator[tuple[float, LocatedDeadLetter]]:
     for each in dead_letter_store.scan_in_order(deployment.lanes, k):
-        if _matches_filter(wanted, each.letter, now) and wanted.survey in (
-            "",
-            survey_of_dead_letter(each.letter),
-        ):
+        if selects_letter(wanted, each.letter, now):
             yield each.index_score, LocatedDeadLetter(each.letter, deployment.lanes, k)
+
+
+def selects_letter(wanted: DeadLetterFilter, letter: DeadLetter, now: int) -> bool:
+    """Whether the filter lets one of our letters through; ids are not asked for."""
+    if not _matches_filter(wanted, letter, now):
+        return False
+    return wanted.survey in ("", survey_of_dead_letter(letter))
 
 
 def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLetter, now: int) -> bool:
@@ -128,6 +151,8 @@ def _matches_filter(wanted: DeadLetterFilter, letter: DeadLetter | DramatiqLette
     if wanted.queue not in ("", letter.queue) or age_ms < wanted.older_ms:
         return False
     if wanted.newer_ms and age_ms > wanted.newer_ms:
+        return False
+    if wanted.alike is not None and wanted.alike != likeness_of_letter(letter):
         return False
     if isinstance(letter, DramatiqLetter):
         return wanted.error.casefold() in letter.traceback.casefold()

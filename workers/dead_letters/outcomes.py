@@ -9,7 +9,7 @@ import redis
 from engine.commands.exit_status import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console, progress_bar, simple_table
-from workers.dead_letters.replay import GONE_OUTCOMES, LetterResult
+from workers.dead_letters.letter_result import GONE_OUTCOMES, LetterResult
 
 DRY_RUN_TITLE = "would be"
 """Over outcomes that have not come about."""

@@ -6,9 +6,8 @@ Letters of one person are replayed in the order in which they fell, and none bef
 People go side by side, many in a round trip.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
 
 import msgspec
 import redis
@@ -19,6 +18,7 @@ from engine.model.policy import ChannelPolicies
 from engine.providers import Recourse
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.crash_probe import CrashProbe, crash_reason
+from workers.dead_letters.letter_result import LetterOutcome, LetterResult
 from workers.dead_letters.replay_decision import (
     ReplayDecision,
     ReplayFinding,
@@ -53,46 +53,10 @@ from workers.turns.committing import (
 REPLAY_BATCH = 128
 """People in a round trip at the most."""
 
-LetterOutcome = Literal[
-    "advanced",
-    "duplicate",
-    "stale",
-    "opted_out",
-    "failing",
-    "uncertain",
-    "busy",
-    "gone",
-    "missing",
-    "dropped",
-    "requeued",
-    "delivered",
-]
-"""What came of a letter. `gone`: another dealt with it before its turn came. `missing`: nobody knows of one. `delivered`: its
-endpoint has it."""
-
-GONE_OUTCOMES: Collection[LetterOutcome] = (
-    "advanced",
-    "duplicate",
-    "gone",
-    "dropped",
-    "requeued",
-    "delivered",
-)
-"""Outcomes after which the letter is there no more."""
-
 _OUTCOME_OF_FINDING: Mapping[ReplayFinding, LetterOutcome] = {
     "advance": "advanced", "duplicate": "duplicate", "stale": "stale", "opted_out": "opted_out",
     "failing": "failing", "uncertain": "uncertain", "busy": "busy",
 }  # fmt: skip
-
-
-class LetterResult(msgspec.Struct, frozen=True):
-    """The outcome of a letter's replay, or of its preview: `why`, and the texts of the SMS that leave."""
-
-    id: str
-    outcome: LetterOutcome
-    why: str = ""
-    sms: Sequence[str] = ()
 
 
 _ClaimedLetter = tuple[DeadLetter, ReplayClaim, ReplayDecision]
@@ -143,6 +107,15 @@ class DeadLetterReplayer:
             judged += [each for _, _, each in self._hold_up_refused(held, self._channels.afford_sessions)]
         return judged
 
+    def preview_then(self, letter: DeadLetter) -> ReplayDecision | None:
+        """Return what would have become of an event, had today's program and surveys met the lane as it was then; None if that is
+        not known, or may kill a process."""
+        if letter.state is None or letter.kind != "event" or letter.reason == "worker_died":
+            return None
+        lane = ReplayClaim(letter.sender, 0, letter.at, letter.state, b"", [])
+        draft = draft_with_versions(self._redis, claim_for_letter(letter, lane), self._surveys, self._policy)
+        return decide_event_replay(letter, lane, draft, self._surveys, self._policy)
+
     def preview_by_id(self, chosen: Sequence[LetterReference]) -> dict[str, ReplayDecision]:
         """Return the same by id, of those that are still there."""
         if not chosen:
@@ -158,15 +131,22 @@ class DeadLetterReplayer:
         ]
         return {letter.id: judged for letter, judged in zip(there, self.preview(there), strict=True)}
 
-    def replay(self, chosen: Sequence[LetterReference], rate: float = 0.0) -> Iterator[LetterResult]:
+    def replay(
+        self,
+        chosen: Sequence[LetterReference],
+        rate: float = 0.0,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> Iterator[LetterResult]:
         """Replay these letters, which are in the order in which they fell, `rate` a second if that is not 0, and yield the
-        outcome of each.
+        outcome of each. Ends before its next batch if it `is_stopping`.
 
         Raises redis.RedisError. What was done until then stays done, and the rest may be replayed again.
         """
         line = ReplayQueue(chosen, self.host)
         pace = ReplayPacer(rate, self.host)
         while (batch := line.next_batch(pace.wait_for_permits(REPLAY_BATCH))) is not None:
+            if is_stopping():
+                return
             pace.count_tried(len(batch))
             for each, done in zip(batch, self._replay_batch(batch), strict=True):
                 if done.outcome == "busy" and line.put_off(each):

@@ -11,7 +11,7 @@ from engine.model.lane import ChannelLine, UnreadableLaneError
 from engine.model.timestamps import format_utc
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.dead_letters.filters import DRAMATIQ_REASON, survey_of_dead_letter
-from workers.dead_letters.replay import LetterResult
+from workers.dead_letters.letter_result import LetterResult
 from workers.dead_letters.replay_decision import ReplayDecision
 from workers.store.dead_letter_store import DeadLetter
 from workers.store.dramatiq_letters import DramatiqLetter
@@ -99,7 +99,7 @@ def detail_lines(plain: JsonObject) -> Iterator[str]:
                 yield name
                 yield from (f"  {line}" for line in value.rstrip().splitlines())
             case "then" | "now":
-                yield from _lane_state_lines(f"lane {name}", value, plain["kind"])
+                yield from lane_state_lines(f"lane {name}", value, plain["kind"])
             case "replay":
                 yield from _replay_lines(value)
             case _ if value not in ("", None):
@@ -168,7 +168,8 @@ def _attempt_lines(tries: list[JsonObject]) -> Iterator[str]:
             yield f"  {tried['when']}  {tried['code']} {tried['why']}".rstrip()
 
 
-def _lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str) -> Iterator[str]:
+def lane_state_lines(name: str, state: list[JsonObject] | str | None, kind: str) -> Iterator[str]:
+    """Format what is known of a lane, line by line; the first begins with its `name`."""
     if state is None and kind == "sms":
         yield f"{name:10} not kept of an SMS; `parley transcript` has what was said"
         return

@@ -12,16 +12,17 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from config.service.pause_wording import pause_cause
 from config.store import keyspace, pauses, stored_values
 from config.store.outbox_states import decode_owner
 from config.store.stored_values import LANE_LEASE_MS
+from config.telemetry.process_registry import ROLE_OF_QUEUE
 from engine.model.durations import format_duration
 from engine.model.events import OpeningRefused
 from engine.model.timestamps import format_clock_time
 from engine.simulator.explanations import ENDING_REASONS, REFUSAL_REASONS
 from workers.clock.alarm_clock import ALARM_REPEAT_MS
 from workers.clock.invitation_pacer import MAX_LANES_WAITING
-from workers.diagnosis.pause_wording import pause_cause
 from workers.diagnosis.sender_snapshot import (
     ChannelStatus,
     ConversationStatus,
@@ -32,13 +33,6 @@ from workers.diagnosis.sender_snapshot import (
 from workers.sending.send_policy import MAX_SEND_ATTEMPTS
 from workers.store.outboxes import OUTBOX_LEASE_MS
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
-
-ROLE_OF_QUEUE = {
-    keyspace.STARTS_QUEUE: "ratelimit",
-    keyspace.REPLIES_QUEUE: "conversation",
-    keyspace.OUTBOUND_QUEUE: "delivery",
-}
-"""Who works on a queue."""
 
 _ALARM_LATE_MS = 2_000
 """A clock that ticks leaves no alarm due for so long."""

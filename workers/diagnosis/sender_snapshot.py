@@ -148,12 +148,13 @@ class SenderSnapshot(msgspec.Struct, kw_only=True):
     `alarm` and `outbox_alarm` are when the clock rings (None: never); `deadline` is what the engine asked for (0: none).
     `remembers`: there is a lane, last changed by what happened at `clock`. `unreadable` are sentences, one for each
     thing that cannot be read, `state_unreadable` says it of the lane; `broker` says why the server of the wake-ups does
-    not answer. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not.
+    not answer. `log_name` is what logs call the person. `alive` counts processes by role, `heard` is when one of a role was heard last, alive or not.
     """
 
     sender: str
     shard: int
     now: int
+    log_name: str = ""
     lock: stored_values.StoredLock | None = None
     mail: list[WaitingMail] = []
     mail_count: int = 0

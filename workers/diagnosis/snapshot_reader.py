@@ -151,14 +151,23 @@ class _SnapshotReader:
             for name, version in process.surveys.items():
                 running.setdefault(name, set()).add(version)
         pinned = {line.session.version for line in lane.lines.values() if line.session is not None}
-        for file in survey_versions.stored_versions(self._redis, pinned.union(*running.values())).values():
+        unknown = set[str]()
+        for version in pinned.union(*running.values()):
+            if (
+                known := self._deployment.surveys.by_version(version)
+            ) is not None:  # need not be compiled again
+                surveys.add_version(known)
+            else:
+                unknown.add(version)
+        for file in survey_versions.stored_versions(self._redis, unknown).values():
             with suppress(
                 InvalidSurveyError, msgspec.MsgspecError
             ):  # a session that needs it says that it is not known
                 surveys.add_version(read_stored_survey(*survey_versions.decode_survey_file(file)))
         if not running:
             with suppress(OSError):
-                folder = reload_surveys(read_survey_files(self._settings.surveys), surveys, ()).current
+                files = read_survey_files(self._settings.surveys)
+                folder = reload_surveys(files, self._deployment.surveys.snapshot(), ()).current
                 surveys.replace_current(folder)
                 running = {survey.name: {survey.version} for survey in folder}
         return surveys, running

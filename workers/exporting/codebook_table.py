@@ -45,7 +45,7 @@ def _question_rows(codebook: Codebook, question: CodebookQuestion) -> Iterator[S
             option.name if question.kind == "options" else question.name,
             option.column if question.kind == "options" else "",
             "",
-            meaning="an option",
+            meaning="an option that is chosen alone" if option.exclusive else "an option",
             texts=[option.labels.get(language, "") for language in codebook.languages],
             option=option.id,
             place=option.place,

@@ -13,7 +13,7 @@ import msgspec
 
 from engine.codebook.codebook import Codebook
 from engine.codebook.session_columns import ColumnKind
-from engine.model.errors import ParleyError
+from engine.model.extras import import_extra
 from workers.exporting.cells import Cell, plain_text
 from workers.exporting.result_rows import TableColumn
 
@@ -21,22 +21,12 @@ _CELLS_A_GROUP = 200_000
 """A row group is in memory until it is written: fewer rows of more columns."""
 
 
-class ParquetMissingError(ParleyError):
-    """The library that writes Parquet is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("Parquet wants pyarrow, which is not installed: pip install 'parley[parquet]'")
-
-
 class ParquetWriter:
-    """Writes to `path`. Raises ParquetMissingError."""
+    """Writes to `path`. Raises MissingExtraError."""
 
     def __init__(self, path: Path, columns: Sequence[TableColumn], codebook: Codebook) -> None:
-        try:
-            import pyarrow as arrow  # noqa: PLC0415, ICN001 (an extra, which takes long to import)
-            from pyarrow import parquet  # noqa: PLC0415 (the same)
-        except ModuleNotFoundError as e:
-            raise ParquetMissingError from e
+        arrow = import_extra("pyarrow", "parquet", "Parquet")
+        parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
         self._arrow = arrow
         fields = [(column.name, _arrow_type(arrow, column.kind)) for column in columns]
         metadata = {"parley.codebook": msgspec.json.encode(codebook)}

@@ -7,16 +7,18 @@ rows: further ones go to `results 2`, `results 3`. Texts stay texts: none become
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-
-import xlsxwriter
-from xlsxwriter.worksheet import Worksheet
+from typing import TYPE_CHECKING
 
 from engine.codebook.codebook import Codebook
 from engine.codebook.session_columns import ColumnKind
 from engine.model.errors import ParleyError
+from engine.model.extras import import_extra
 from workers.exporting.cells import Cell, plain_text
 from workers.exporting.codebook_table import codebook_rows
 from workers.exporting.result_rows import TableColumn
+
+if TYPE_CHECKING:
+    from xlsxwriter.worksheet import Worksheet
 
 MOST_ROWS = 1_048_576
 _MOST_COLUMNS = 16_384
@@ -29,7 +31,7 @@ class TooManyColumnsError(ParleyError):
 
 
 class XlsxWriter:
-    """Writes to `path`, and what it needs meanwhile into the same folder. Raises TooManyColumnsError."""
+    """Writes to `path`, and what it needs meanwhile into the same folder. Raises TooManyColumnsError or MissingExtraError."""
 
     def __init__(self, path: Path, columns: Sequence[TableColumn], codebook: Codebook) -> None:
         if len(columns) > _MOST_COLUMNS:
@@ -37,6 +39,7 @@ class XlsxWriter:
                 f"the results have {len(columns):,} columns, and Excel's sheets {_MOST_COLUMNS:,}: "
                 "write them --long, or as another format"
             )
+        xlsxwriter = import_extra("xlsxwriter", "xlsx", "a workbook")
         self._book = xlsxwriter.Workbook(
             str(path),
             {
@@ -79,7 +82,7 @@ class XlsxWriter:
             return ()
         return [f"{self._cut:,} texts are cut: a cell of Excel's holds {_LONGEST_TEXT:,} characters"]
 
-    def _begin_sheet(self) -> Worksheet:
+    def _begin_sheet(self) -> "Worksheet":
         self._sheets += 1
         sheet = self._book.add_worksheet("results" if self._sheets == 1 else f"results {self._sheets}")
         sheet.freeze_panes(1, 0)

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Literal, Self
 
@@ -28,7 +27,7 @@ from config.telemetry.process_registry import package_version
 from engine.hooks.cloud_events import BATCH_CONTENT_TYPE, EVENT_CONTENT_TYPE, render_batch
 from engine.hooks.signature import batch_id, sign_message
 from engine.model.errors import ParleyError
-from engine.model.public_addresses import is_public_address
+from engine.model.public_addresses import is_public_address, is_public_host
 from workers.sending.thread_resolver import ThreadResolver
 
 MAX_ANSWER_BYTES = 65_536
@@ -79,7 +78,7 @@ class _ForbiddenAddressError(ParleyError, OSError):
 
 
 class _PublicResolver(AbstractResolver):
-    """Resolves names to their public addresses; to all, if any is allowed."""
+    """Resolves names to their public addresses, as aiohttp asks for them; to all, if any is allowed."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._resolver = ThreadResolver(names_at_once=NAMES_AT_ONCE)
@@ -89,13 +88,24 @@ class _PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        public = [each for each in found if self._allow_private or is_public_address(each["host"])]
+        public = [each for each in found if self._allow_private or is_public_address(each.host)]
         if not public:
             raise _ForbiddenAddressError("the name leads to no public address")
-        return public
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host,
+                host=each.host,
+                port=each.port,
+                family=each.family,
+                proto=each.protocol,
+                flags=flags,
+            )
+            for each in public
+        ]
 
     async def close(self) -> None:
-        await self._resolver.close()
+        """There is nothing to be closed."""
 
 
 class EndpointClient:
@@ -143,7 +153,8 @@ class EndpointClient:
         if self._session is None:
             raise RuntimeError("the client is not entered")
         url = URL(hook.url, encoded=True)
-        if not self._allow_private and _is_address(url) and not is_public_address(url.host or ""):
+        # of what aiohttp takes for an address, also 127.1, it resolves no name
+        if not self._allow_private and not is_public_host(url.host or ""):
             return HookReply(outcome="failed", why="the address is not public")
         body, headers = _message(hook, events, self._host.wall_s())
         async with asyncio.timeout(hook.timeout_s):
@@ -213,14 +224,6 @@ def _error_sentence(error: Exception) -> str:
             return str(inner)
         inner = getattr(inner, "os_error", None) or inner.__cause__
     return f"{type(error).__name__}: no answer"
-
-
-def _is_address(url: URL) -> bool:
-    try:
-        ip_address((url.host or "").partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -44,6 +44,8 @@ LABELS = {
     "reference": "references of inviters",
     "held": "invitations that wait",
     "held-mail": "invitations that wait, their content",
+    "campaigns": "shards that have anything of campaigns",
+    "campaign-sessions": "sessions of campaigns that are not over",
     "dead": "dead letters",
     "dead-index": "dead letters, in their order",
     "dead-reasons": "dead letters, by reason",
@@ -142,7 +144,7 @@ def _count_index(client: redis.Redis, shards: int, each: StoredKey) -> Iterator[
     match kind:
         case "alarms" | "outbox-alarms" | "held" | "dead-index":
             members = scan_members(client, "ZSCAN", name)
-        case "optouts" | "held-mail" | "dead":
+        case "optouts" | "held-mail" | "campaign-sessions" | "dead":
             members = scan_members(client, "HSCAN", name)
         case "dead-reasons":
             counts = redis_client.run_command(client, ("HGETALL", name))

@@ -97,6 +97,7 @@ class IndexMover:
                 self._remove("ZREM", keyspace.held_ids_key(k, channel), [each[0] for each in moved])
                 self._remove("HDEL", mail, [each[0] for each in moved])
         self._move_left_mail(k)
+        self._move_campaign_sessions(k)
 
     def _held_channels(self, k: int) -> list[str]:
         found = self._redis.scan_iter(keyspace.held_ids_key(k, "*"), count=MEMBERS_A_STEP)
@@ -116,6 +117,34 @@ class IndexMover:
                 [("HSET", keyspace.held_invitations_key(part), each, held) for each, held, part in moved]
             )
             self._remove("HDEL", keyspace.held_invitations_key(k), [each[0] for each in moved])
+
+    def _move_campaign_sessions(self, k: int) -> None:
+        """What is said of a campaign's sessions goes where their persons are; how many there are in which state stays, as only
+        the sum over all shards counts. One whose person is forgotten stays."""
+        for page in scan_members(self._redis, "HSCAN", keyspace.campaign_sessions_key(k)):
+            moved = [
+                (session, line, part)
+                for (session, line), part in zip(
+                    page, self._parts_of_sessions(k, [each.decode() for each, _ in page]), strict=True
+                )
+                if part != k
+            ]
+            self._copy(
+                [("HSET", keyspace.campaign_sessions_key(part), each, line) for each, line, part in moved]
+            )
+            self._remove("HDEL", keyspace.campaign_sessions_key(k), [each[0] for each in moved])
+
+    def _parts_of_sessions(self, k: int, sessions: Sequence[str]) -> list[int]:
+        """By whose a session's index says that it is, which has its place among the keys, or had it before they moved."""
+        parts = self._split.parts(k)
+        found = redis_client.run_commands(
+            self._redis,
+            [("GET", keyspace.session_key(part, each)) for each in sessions for part in parts],
+        )
+        senders = [
+            next(filter(None, found[at : at + len(parts)]), b"") for at in range(0, len(found), len(parts))
+        ]
+        return [self._part(k, sender) if (sender := value.partition(b" ")[2]) else k for value in senders]
 
     # Dead letters
 

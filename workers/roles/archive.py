@@ -7,6 +7,7 @@ import structlog
 from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.archive.pseudonyms import read_pseudonyms
+from config.store.keyspace import SHARDS_TOGETHER
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from config.telemetry.supervision import LoopRounds
@@ -69,4 +70,5 @@ def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> Strea
         database.make_positions(connection, EVENTS_SOURCE, shards)
     hash_number = deployment.open_opt_out_list().hash_number
     replicas = deployment.settings.replicas
-    return StreamArchiver(lanes, database, shards, paired, hash_number, deployment.host, replicas)
+    groups = deployment.shard_groups(shards if database.is_sqlite else SHARDS_TOGETHER)
+    return StreamArchiver(lanes, database, groups, paired, hash_number, deployment.host, replicas)

@@ -12,7 +12,7 @@ from config.telemetry.periodic_task import run_periodically
 from config.telemetry.supervision import LoopRounds
 from workers.clock import function_libraries, retention, stream_trimming
 from workers.clock.alarm_clock import MAX_TICK_S
-from workers.roles.composition import build_alarm_clock, build_invitation_pacer
+from workers.composition import build_alarm_clock, build_invitation_pacer
 from workers.roles.worker_process import StopSignal, open_deployment, supervised_process
 from workers.store import survey_versions
 from workers.store.clock_difference import ServerClockJudge

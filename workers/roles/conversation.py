@@ -1,7 +1,7 @@
 """The line `run_conversation` of the Procfile: a process that turns lanes whose oldest mail is anything but a START."""
 
 from config.store import keyspace
-from workers.roles.composition import build_turn_runner
+from workers.composition import build_turn_runner
 from workers.roles.worker_process import consume_wakeups, hot_reloaded_surveys, open_deployment
 
 TURN_THREADS = 3

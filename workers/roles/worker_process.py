@@ -8,7 +8,7 @@ supervise, and one that is gone when it is killed. Scale by running more of them
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -20,6 +20,7 @@ import structlog
 from dramatiq import Worker
 from prometheus_client import CollectorRegistry
 
+from config.connections.cluster_view import LOOK_AROUND_INTERVAL_S
 from config.settings.durability import require_durability
 from config.settings.settings import Settings
 from config.settings.shard_count import settle_shards
@@ -34,7 +35,7 @@ from config.telemetry.supervision import LoopRounds, supervised
 from config.telemetry.zero_counters import begin_at_zero
 from engine.proofs.survey_loader import ReloadResult
 from engine.surveys.survey_registry import SurveyRegistry
-from workers.runtime.wakeup_broker import WAKEUP_BATCH
+from workers.runtime.wakeup_broker import wakeup_batch
 from workers.store import survey_versions
 from workers.store.deployment import Deployment
 
@@ -65,6 +66,19 @@ def open_deployment(role: str) -> Deployment:
     redis_client.load_functions(deployment.broker)
     survey_versions.publish_current(deployment.lanes, surveys)
     return deployment
+
+
+@contextmanager
+def keep_surveys_current(deployment: Deployment) -> Iterator[None]:
+    """Keep this process's surveys as its folder has them, until the block ends. For who opens no session: nothing is stored."""
+
+    def apply_reload(result: ReloadResult) -> None:
+        deployment.surveys.replace_current(result.current)
+
+    settings = deployment.settings
+    reloader = SurveyReloader(settings.surveys, deployment.surveys, settings.offered_surveys, apply_reload)
+    with run_periodically(reloader.check_folder, RELOAD_INTERVAL_S, "surveys"):
+        yield
 
 
 @contextmanager
@@ -106,22 +120,34 @@ def consume_wakeups(
     queue: str,
     run: WakeupHandler,
     threads: int = 1,
-    batch: int = WAKEUP_BATCH,
+    batch: int | None = None,
     stopping: Callable[[], None] = lambda: None,
+    rounds: LoopRounds | None = None,
 ) -> None:
     """Work on the wake-ups of `queue` until told to stop, then finish what was begun; `stopping` is called at
-    once."""
-    rounds = LoopRounds()
-    broker = deployment.wakeup_broker(batch, rounds.went_round)
+    once. Of no more than `batch` senders at once, if that is said. `rounds` has loops that must go round beside it."""
+    rounds = rounds or LoopRounds()
+    broker = deployment.wakeup_broker(batch or wakeup_batch(deployment.lanes), rounds.went_round)
     dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(_wakeup_actor(queue, run))
     worker = Worker(broker, worker_threads=threads)
     stop = StopSignal()
     worker.start()
     log.info("running", role=queue)
-    with supervised_process(deployment.settings, rounds):
+    with supervised_process(deployment.settings, rounds), _servers_watched(deployment):
         stop.wait()
         stopping()
         worker.stop(timeout=WORKER_STOP_TIMEOUT_MS)
+
+
+@contextmanager
+def _servers_watched(deployment: Deployment) -> Iterator[None]:
+    """Find out about servers of a cluster that hang until the block ends, at no lane's expense."""
+    with ExitStack() as stack:
+        for client in (deployment.lanes, deployment.broker):
+            if redis_client.is_cluster(client):
+                look = partial(redis_client.look_around, client)
+                stack.enter_context(run_periodically(look, LOOK_AROUND_INTERVAL_S, "look"))
+        yield
 
 
 def supervised_process(
@@ -151,7 +177,7 @@ def _wakeup_actor(queue: str, run: WakeupHandler) -> Callable[[list[str]], None]
 
 class StopSignal:
     """Wait for SIGTERM or SIGINT. `went_round` is called whenever a loop asks. A SimpleQueue, not an Event: a signal handler may interrupt the very thread that
-    holds an Event's lock. A process that has not ended END_S after the signal (Redis hangs, say) exits with status
+    holds an Event's lock. A process that has not ended FORCED_EXIT_S after the signal (Redis hangs, say) exits with status
     1; its leases run out, as after a kill."""
 
     def __init__(self, went_round: Callable[[], None] = lambda: None) -> None:

@@ -1,4 +1,4 @@
-"""The Redis server that comes with Parley, for whoever has none: a real Valkey, append-only file, fsync always.
+"""The Redis server that `parley run` starts, for whoever has none: a real Valkey or Redis, append-only file, fsync always.
 
 Its data live under `var/valkey` and survive a restart. One `parley run` at a time may use a directory. People's numbers and
 texts are in it, so nobody else of the machine may read it, nor ask it: its files are its owner's alone, and it listens on no
@@ -25,10 +25,10 @@ from urllib.parse import quote, unquote, urlsplit
 import redis
 
 from config.settings.config_errors import ConfigError, unwritable_problem
-from config.telemetry.library_internals import valkey_server_path
 from engine.model.errors import ParleyError
 from workers.runtime.lifeline import GRACE_S, WATCHER_SCRIPT, Lifeline
 from workers.runtime.port_holder import is_alive
+from workers.runtime.server_program import ServerProgramError, find_server_program
 
 EMBEDDED_START_TIMEOUT_S = 20.0
 
@@ -191,11 +191,9 @@ def _process_in(lock: Path) -> int | None:
 
 def _spawn_valkey(data: Path, socket: Path, lifeline: Lifeline, lock: IO[str]) -> subprocess.Popen[bytes]:
     try:
-        binary = valkey_server_path()
-    except FileNotFoundError as e:
-        raise EmbeddedServerError(
-            f"no Valkey for this machine ({e}): run a Redis 7.2 or later and set PARLEY_REDIS_URL"
-        ) from e
+        program = find_server_program()
+    except ServerProgramError as e:
+        raise EmbeddedServerError(str(e)) from e
     options = {
         "port": 0, "unixsocket": socket, "unixsocketperm": 700,
         "dir": data, "logfile": data / "valkey.log", "save": "",
@@ -203,7 +201,7 @@ def _spawn_valkey(data: Path, socket: Path, lifeline: Lifeline, lock: IO[str]) -
     }  # fmt: skip
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     return subprocess.Popen(  # noqa: S603 (our own arguments)
-        ["/bin/sh", "-c", f'{WATCHER_SCRIPT}exec "$@"', "sh", str(binary), *arguments],
+        ["/bin/sh", "-c", f'{WATCHER_SCRIPT}exec "$@"', "sh", str(program), *arguments],
         stdin=lifeline.watched,
         pass_fds=[lock.fileno()],
         umask=PRIVATE_UMASK,
@@ -222,4 +220,4 @@ def _wait_until_loaded(process: subprocess.Popen[bytes], url: str, data: Path) -
             else:
                 return
     process.kill()
-    raise EmbeddedServerError(f"the embedded Valkey did not start; its log is {data / 'valkey.log'}")
+    raise EmbeddedServerError(f"the embedded server did not start; its log is {data / 'valkey.log'}")

@@ -1,5 +1,6 @@
 """Does each provider know the account that the settings have with it? It is asked, once; nothing is sent to anybody."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
@@ -40,10 +41,15 @@ def check_accounts(settings: Settings, host: Host) -> Iterator[AccountFinding]:
                 EXIT_OK,
             )
         else:
-            client = ProviderClient(provider, host=host)
-            answer = client.ask_account(try_deadline(host.monotonic_s()))
-            client.close()
-            yield _finding(name, answer)
+            yield _finding(name, asyncio.run(_ask(provider, host)))
+
+
+async def _ask(provider: AccountProvider, host: Host) -> AccountAnswer | RetryLater:
+    client = ProviderClient(provider, host=host)
+    try:
+        return await client.ask_account(try_deadline(host.monotonic_s()))
+    finally:
+        client.close()
 
 
 def _finding(provider: str, answer: AccountAnswer | RetryLater) -> AccountFinding:

@@ -1,15 +1,15 @@
 """How many tries may be under way on a channel? Each channel of a process has its own slots, so that a provider which
 hangs takes none from another.
 
-Threads are made as they are needed and kept. They are daemons: a request that outlasts everyone's patience does not keep
-the process from ending.
+The tries of a channel share an event loop in a thread of their own, so that what holds that up holds up no other channel either.
 """
 
-from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Condition, Thread
+from collections.abc import Sequence
+from threading import Condition
 
 from config.host import THIS_HOST, Host
+from config.telemetry.supervision import LoopRounds
+from workers.sending.loop_thread import AsyncWork, LoopThread
 
 SLOTS_PER_CHANNEL = 32
 """Tries under way at once on one channel, in one process."""
@@ -22,25 +22,25 @@ ASSUMED_ATTEMPT_S = 0.1
 
 
 class ChannelBulkhead:
-    """One channel's. `changed` is notified when one is free again, and guards them; all channels may share it.
+    """One channel's. `changed` is notified when one is free again, and guards them; all channels may share it. Its loop is one of `rounds`.
 
-    Only one thread may call `run_in_slot` and `slot_wait_ms`.
+    Only one thread may call `run_in_slots` and `slot_wait_ms`.
     """
 
     def __init__(
         self,
         channel: str,
         changed: Condition,
+        rounds: LoopRounds,
         most: int = SLOTS_PER_CHANNEL,
         host: Host = THIS_HOST,
     ) -> None:
-        self._channel = channel
         self._changed = changed
         self._slot_count = most
         self._host = host
         self._begun_s: list[float] = []
-        self._threads = 0
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        loop = f"tries {channel}"
+        self._tries = LoopThread(loop, rounds.count_loop(loop))
         self._usual_s = ASSUMED_ATTEMPT_S
         self._next_s = 0.0
 
@@ -52,19 +52,14 @@ class ChannelBulkhead:
     def free_slots(self) -> int:
         return self._slot_count - len(self._begun_s)
 
-    def run_in_slot(self, begun_s: float, work: Callable[[], None]) -> None:
-        """Do this in a slot, of which at least one must be free. It stays taken until `release_slot` is called with the same."""
+    def run_in_slots(self, begun_s: float, works: Sequence[AsyncWork]) -> None:
+        """Do these in a slot each, of which so many must be free. Each stays taken until `release_slot` is called with the same."""
         with self._changed:
-            self._begun_s.append(begun_s)
-            if self._threads < len(self._begun_s):
-                self._threads += 1
-                Thread(
-                    target=self._work_forever, name=f"try {self._channel} {self._threads}", daemon=True
-                ).start()
-        self._work.put(work)
+            self._begun_s += [begun_s] * len(works)
+        self._tries.begin(works)
 
     def release_slot(self, begun_s: float) -> None:
-        """Free the slot that was taken at `slot_taken_s`."""
+        """Free a slot that was taken at `begun_s`."""
         with self._changed:
             self._begun_s.remove(begun_s)
             self._usual_s += (self._host.monotonic_s() - begun_s - self._usual_s) / 8
@@ -79,6 +74,6 @@ class ChannelBulkhead:
             self._next_s = max(self._next_s, now) + max(self._usual_s, longest_s) / self._slot_count
             return round(min(MAX_SLOT_WAIT_MS, max(MIN_SLOT_WAIT_MS, (self._next_s - now) * 1000)))
 
-    def _work_forever(self) -> None:
-        while True:
-            self._work.get()()
+    def close(self) -> None:
+        """Leave what is under way."""
+        self._tries.close()

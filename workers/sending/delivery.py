@@ -1,5 +1,5 @@
-"""Threads deliver SMS, by the steps of send_steps.py. Each channel has slots of its own, for as many tries at once; what has
-none looks again later, so that no channel waits for another.
+"""Delivers SMS by the steps of send_steps.py. Each channel has slots of its own, for as many tries at once; what has none looks
+again later, so that no channel waits for another.
 
 Told to stop, a process begins nothing more: what it has taken goes back, and what is under way has IN_FLIGHT_TIMEOUT_S to end.
 After that it is left as by a kill: its lease ends, and the provider is asked, or told the same id again.
@@ -8,6 +8,7 @@ After that it is left as by a kill: its lease ends, and the provider is asked, o
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
@@ -17,6 +18,7 @@ import structlog
 from config.host import THIS_HOST, Host
 from config.store import keyspace
 from config.store.missing_rights import failure_words
+from config.telemetry.supervision import LoopRounds
 from workers.sending.bulkhead import ChannelBulkhead
 from workers.sending.http_client import TRY_TIMEOUT_S
 from workers.sending.send_policy import SendAttempt
@@ -32,24 +34,26 @@ UPDATE_RETRY_S = 0.5
 """How often it is tried to write what could not be written."""
 
 LAST_UPDATE_TIMEOUT_S = 0.3
-"""And how long it may then take to settle the last of them; together less than a process has (worker_process.END_S)."""
+"""And how long it may then take to settle the last of them; together less than a process has (worker_process.FORCED_EXIT_S)."""
 
 
 class DeliveryRunner:
     """One worker's deliveries. `handle_wakeup` is called with the senders of a wake-up, by one thread; `stop` lets nothing more
-    begin, and `close` ends what is under way.
+    begin, and `close` ends what is under way. The channels' event loops are among `rounds`.
 
-    Whoever runs it takes SMS, threads try them, and one thread settles: tries that end while a settlement is under way
-    share the next one.
+    Whoever runs it takes SMS, each channel's event loop tries them, and one thread settles: tries that end while a settlement is
+    under way share the next one.
     """
 
-    def __init__(self, steps: SendSteps, waker: WorkerWaker, host: Host = THIS_HOST) -> None:
+    def __init__(
+        self, steps: SendSteps, waker: WorkerWaker, rounds: LoopRounds, host: Host = THIS_HOST
+    ) -> None:
         self._steps = steps
         self._waker = waker
         self._host = host
         self._changed = Condition()
         self._bulkheads = {
-            name: ChannelBulkhead(name, self._changed, host=host) for name in steps.channel_names
+            name: ChannelBulkhead(name, self._changed, rounds, host=host) for name in steps.channel_names
         }
         self._stop_deadline_s: float | None = None
         self._ended_attempts: SimpleQueue[SendAttempt | None] = SimpleQueue()
@@ -59,8 +63,9 @@ class DeliveryRunner:
     def handle_wakeup(self, _queue: str, senders: Sequence[str]) -> None:
         """Begin a try for every one of these senders whose next SMS may leave."""
         while senders and (room := self._wait_for_free_slots()):
-            for each in self._steps.lease_sendable(senders[:room], self._bulkheads):
-                self._bulkheads[each.sms.channel].run_in_slot(each.leased_s, partial(self._run_attempt, each))
+            sendable = self._steps.lease_sendable(senders[:room], self._bulkheads)
+            for channel, of_channel in groupby(sendable, lambda each: each.sms.channel):
+                self._begin_attempts(self._bulkheads[channel], list(of_channel))
             senders = senders[room:]
         if senders:
             self._waker.wake(keyspace.OUTBOUND_QUEUE, senders)
@@ -81,6 +86,8 @@ class DeliveryRunner:
                 log.warning("tries are left under way; their leases end by themselves", tries=unfinished)
         self._ended_attempts.put(None)
         self._update_thread.join(self._remaining_stop_s() + LAST_UPDATE_TIMEOUT_S)
+        for slots in self._bulkheads.values():
+            slots.close()
 
     def _wait_for_free_slots(self) -> int:
         """How many SMS to take: as many as the channel with the most slots has free. Waits for one while there is none
@@ -98,8 +105,15 @@ class DeliveryRunner:
     def _remaining_stop_s(self) -> float:
         return max(0.0, (self._stop_deadline_s or 0.0) - self._host.monotonic_s())
 
-    def _run_attempt(self, sendable: SendableSms) -> None:
-        self._ended_attempts.put(self._steps.run_attempt(sendable, lambda: self._stop_deadline_s is not None))
+    def _begin_attempts(self, slots: ChannelBulkhead, sendable: Sequence[SendableSms]) -> None:
+        """Begin tries of SMS that were leased together."""
+        slots.run_in_slots(sendable[0].leased_s, [partial(self._run_attempt, each) for each in sendable])
+
+    async def _run_attempt(self, sendable: SendableSms) -> None:
+        self._ended_attempts.put(await self._steps.run_attempt(sendable, self._is_stopping))
+
+    def _is_stopping(self) -> bool:
+        return self._stop_deadline_s is not None
 
     def _update_outboxes_until_closed(self) -> None:
         """Settle tries as they are made, until None comes."""

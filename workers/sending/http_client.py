@@ -5,7 +5,7 @@ A request of which no byte left has carried nothing; whatever else goes wrong, t
 
 import re
 from collections.abc import Callable, Container, Iterator
-from typing import Any, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import requests
 import structlog
@@ -23,12 +23,9 @@ from engine.providers import (
     SendOutcome,
     SmsNotFound,
 )
-from workers.sending.deadline_transport import (
-    DeadlineTransport,
-    ExchangeDeadline,
-    NothingSentError,
-    TooLateToSendError,
-)
+from workers.sending.deadline_transport import DeadlineTransport, ExchangeDeadline, TooLateToSendError
+from workers.sending.http_connection import HttpAnswer
+from workers.sending.provider_route import NothingSentError
 
 log = structlog.get_logger()
 
@@ -57,30 +54,33 @@ def try_deadline(begun_s: float) -> ExchangeDeadline:
     return ExchangeDeadline(begun_s + CONNECT_TIMEOUT_S, begun_s + TRY_TIMEOUT_S)
 
 
+class ProviderTransport(Protocol):
+    """Makes a request once, by a deadline. Raises requests' errors: of those that carried nothing, each is one of _NOT_SENT_ERRORS or
+    has one in it."""
+
+    async def exchange(self, request: ProviderRequest, deadline: ExchangeDeadline) -> HttpAnswer: ...
+
+    def close(self) -> None: ...
+
+
 class ProviderClient:
-    """Kept-alive connections to a provider; proxies and CA bundle of the environment are looked up once. `close` ends them.
-    `transport` is any adapter of requests that takes an ExchangeDeadline for its `timeout`."""
+    """Kept-alive connections to a provider, for one event loop; `close`, in its thread, ends those on which nothing is asked."""
 
     def __init__(
-        self,
-        provider: Provider,
-        transport: requests.adapters.BaseAdapter | None = None,
-        host: Host = THIS_HOST,
+        self, provider: Provider, transport: ProviderTransport | None = None, host: Host = THIS_HOST
     ) -> None:
         self.recourse = provider.recourse
         self._provider = provider
         self._host = host
-        self._transport = transport or DeadlineTransport()
-        self._options: Any = requests.Session().merge_environment_settings(provider.url, {}, None, None, None)
-        self._post_templates: dict[str, requests.PreparedRequest] = {}
+        self._transport = transport or DeadlineTransport(provider.url)
 
     def close(self) -> None:
         self._transport.close()
 
-    def send(self, sms: OutboundSms, deadline: ExchangeDeadline) -> SendOutcome | None:
+    async def send(self, sms: OutboundSms, deadline: ExchangeDeadline) -> SendOutcome | None:
         """Try once. None: its time was over before the first byte could leave, and nothing was sent."""
         try:
-            return self._make_request(
+            return await self._make_request(
                 self._provider.write_send_request(sms, self._host.wall_s()),
                 self._provider.read_send_reply,
                 deadline,
@@ -98,7 +98,7 @@ class ProviderClient:
         )
         return code if known else "other"
 
-    def look_up(
+    async def look_up(
         self, sms: OutboundSms, since: float, known: Container[str], answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         """Ask whether the provider has this SMS, first tried at `since` (seconds); `known` tickets are not its. The answer
@@ -109,20 +109,18 @@ class ProviderClient:
             return lister.read_lookup_reply(sms, since, status, body, known)
 
         deadline = ExchangeDeadline(answer_by_s, answer_by_s)
-        return self._make_request(lister.write_lookup_request(sms, since), read_listing, deadline)
+        return await self._make_request(lister.write_lookup_request(sms, since), read_listing, deadline)
 
-    def ask_account(self, deadline: ExchangeDeadline) -> AccountAnswer | RetryLater:
+    async def ask_account(self, deadline: ExchangeDeadline) -> AccountAnswer | RetryLater:
         """Ask whether the provider knows the account. Only if it is an AccountProvider."""
         asker = cast(AccountProvider, self._provider)
-        return self._make_request(asker.write_account_request(), asker.read_account_reply, deadline)
+        return await self._make_request(asker.write_account_request(), asker.read_account_reply, deadline)
 
-    def _make_request(
+    async def _make_request(
         self, request: ProviderRequest, read: Callable[[int, bytes], Reading], deadline: ExchangeDeadline
     ) -> Reading | RetryLater | OutcomeUnknown:
-        timeout: Any = deadline  # an adapter says of its timeout what it may be
         try:
-            reply = self._transport.send(self._prepare_request(request), timeout=timeout, **self._options)
-            return read(reply.status_code, reply.content)
+            return read(*await self._transport.exchange(request, deadline))
         except TooLateToSendError:
             raise
         except requests.exceptions.ContentDecodingError as e:
@@ -135,18 +133,6 @@ class ProviderClient:
         except Exception as e:
             log.exception("an answer of a provider cannot be read")
             return OutcomeUnknown(type(e).__name__, "Parley could not read the provider's answer")
-
-    def _prepare_request(self, request: ProviderRequest) -> requests.PreparedRequest:
-        """The request. A POST is made from one for the same URL: preparing it anew costs as much as sending it."""
-        if not request.body:
-            return requests.Request("GET", request.url, headers=request.headers).prepare()
-        blank = self._post_templates.get(request.url)
-        if blank is None:
-            blank = self._post_templates[request.url] = requests.Request("POST", request.url).prepare()
-        prepared = blank.copy()
-        prepared.headers.update(request.headers)
-        prepared.prepare_body(request.body, None)
-        return prepared
 
 
 def _error_chain(error: BaseException) -> Iterator[BaseException]:

@@ -2,12 +2,13 @@
 
 A sender's next SMS is not touched before the last one is settled, and nothing sleeps: what must wait rests in Redis
 until its alarm. What a try means for its SMS is decided in send_policy.py, what it means for its channel in
-channel_state.py. Each step is a plain call, which may be made in any thread; delivery.py has the threads.
+channel_state.py. The first and the last step are plain calls; tries share an event loop, which delivery.py has.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 import redis
@@ -15,6 +16,7 @@ import structlog
 
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client
+from config.store.counts.answer_record import AnswerNotes
 from config.store.missing_rights import failure_words
 from config.telemetry import faults, metrics
 from config.telemetry.logs import hash_sender
@@ -22,6 +24,7 @@ from engine.model import segments
 from engine.model.events import OutboundSms, decode_outbound
 from engine.providers import ChannelFault, OutcomeUnknown, RetryLater, SendAccepted, SendOutcome, SmsNotFound
 from workers.sending.http_client import ProviderClient, try_deadline
+from workers.sending.loop_thread import call_in_thread
 from workers.sending.send_policy import (
     SendAttempt,
     SendDecision,
@@ -47,6 +50,8 @@ from workers.store.outboxes import (
 from workers.turns.committing import WorkerWaker
 
 log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
 
 MAX_START_DELAY_S = 2.0
 """A try that could not begin this soon after its SMS was taken is left: a STOP may have withdrawn the SMS."""
@@ -79,9 +84,15 @@ class ChannelSlots(Protocol):
     def slot_wait_ms(self) -> int: ...
 
 
+class ThreadCaller(Protocol):
+    """Makes a call that takes its time, and answers what it returns or raises."""
+
+    def __call__(self, call: Callable[[], Answer]) -> Awaitable[Answer]: ...
+
+
 class SendSteps:
-    """The steps of a deployment's deliveries; `clients` are those of its channels' providers. `run_attempt` may be called
-    by many threads at once, each of the other two by one."""
+    """The steps of a deployment's deliveries; `clients` are those of its channels' providers. Tries may be under way in several event
+    loops, each channel's in one; what would hold these up is done `in_thread`. Each of the other two steps is one thread's."""
 
     def __init__(
         self,
@@ -90,14 +101,18 @@ class SendSteps:
         clients: Mapping[str, ProviderClient],
         waker: WorkerWaker,
         log_key: bytes,
+        notes: AnswerNotes,
         host: Host = THIS_HOST,
+        in_thread: ThreadCaller = call_in_thread,
     ) -> None:
         self._outboxes = outboxes
         self._channels = channels
         self._clients = clients
         self._waker = waker
         self._log_key = log_key
+        self._notes = notes
         self._host = host
+        self._in_thread = in_thread
         self._unwritten: deque[tuple[float, OutboxUpdate]] = deque()
         self._failing_channels: set[str] = set()  # channels whose circuit must be told also of what works
 
@@ -125,7 +140,7 @@ class SendSteps:
         self._apply_updates(resting)
         return sendable
 
-    def run_attempt(self, sendable: SendableSms, is_stopping: Callable[[], bool]) -> SendAttempt:
+    async def run_attempt(self, sendable: SendableSms, is_stopping: Callable[[], bool]) -> SendAttempt:
         """Try an SMS once, unless it is too late for that or `is_stopping`. Raises nothing: whatever happens is what came of
         it."""
         take, sms, begun_s = sendable.lease, sendable.sms, self._host.monotonic_s()
@@ -134,7 +149,7 @@ class SendSteps:
         uncertain = take.uncertain
         try:
             if not is_stopping() and begun_s - sendable.leased_s < MAX_START_DELAY_S:
-                outcome, uncertain = self._look_up_or_send(sendable, begun_s, is_stopping)
+                outcome, uncertain = await self._look_up_or_send(sendable, begun_s, is_stopping)
         except redis.RedisError as e:
             log.warning("a try was not made: Redis failed", id=sms.id, error=failure_words(e))
         except Exception as e:
@@ -260,7 +275,7 @@ class SendSteps:
                 later.append(leave_untried(take, "untried", -wait_ms))
         return ready, later
 
-    def _look_up_or_send(
+    async def _look_up_or_send(
         self, sendable: SendableSms, begun_s: float, is_stopping: Callable[[], bool]
     ) -> tuple[SendOutcome | None, bool]:
         """What a try came to (None: it was left), and whether the provider may have the SMS after it. However long the
@@ -270,22 +285,23 @@ class SendSteps:
         may_be_there = take.uncertain or sms.uncertain
         if wire.recourse == "look_up" and may_be_there:
             latest_s = sendable.leased_s + MAX_START_DELAY_AFTER_LOOK_UP_S
-            found = self._look_up(wire, take, sms, latest_s)
+            found = await self._look_up(wire, take, sms, latest_s)
             faults.reach("after_look_up")
             if not isinstance(found, SmsNotFound):
                 return found, isinstance(found, OutcomeUnknown | ChannelFault)
             begun_s = self._host.monotonic_s()
             if is_stopping() or begun_s > latest_s:
                 return None, True
-        outcome = wire.send(sms, try_deadline(begun_s))
+        outcome = await wire.send(sms, try_deadline(begun_s))
         return outcome, may_be_there if outcome is None else isinstance(outcome, OutcomeUnknown)
 
-    def _look_up(
+    async def _look_up(
         self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms, answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         """Whether the provider has an SMS that it may have. An answer about anything but the SMS leaves that open."""
         since = first_tried_s(take, sms, self._host.wall_s())
-        found = wire.look_up(sms, since, self._outboxes.recent_tickets(take.sender), answer_by_s)
+        known = await self._in_thread(partial(self._outboxes.recent_tickets, take.sender))
+        found = await wire.look_up(sms, since, known, answer_by_s)
         if isinstance(found, RetryLater):
             found = OutcomeUnknown(found.code, found.why, found.this_sms_only)
         match found:
@@ -346,9 +362,12 @@ class SendSteps:
         metrics.SEGMENTS.labels(name).inc(segments.count_segments(sms.text).segments)
         if made.outcome.credit is not None:
             metrics.CREDIT.labels(name).set(made.outcome.credit)
+        ended_ms = ended_at_ms(made)
         for since, seconds in ((sms.decided, metrics.OUTBOX_SECONDS), (sms.heard, metrics.REPLY_SECONDS)):
             if since:
-                seconds.labels(name).observe(max(0, ended_at_ms(made) - since) / 1000)
+                seconds.labels(name).observe(max(0, ended_ms - since) / 1000)
+        if not sms.uncertain:  # else it was in a webhook's answer, and was noted then
+            self._notes.note(name, ended_ms, ended_ms - sms.heard if sms.heard else None)
 
     def _log_unaccepted(self, sms: OutboundSms, settlement: SendDecision) -> None:
         if settlement.outcome_label == "accepted":

@@ -1,13 +1,12 @@
-"""Asks for the addresses of names, for aiohttp, without anybody waiting longer than they want to."""
+"""Asks for the addresses of names, without anybody waiting longer than they want to."""
 
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from threading import BoundedSemaphore, Thread
-from typing import Any
+from threading import BoundedSemaphore
+from typing import Any, NamedTuple
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+from workers.sending.loop_thread import call_in_thread
 
 RESOLVING_TIMEOUT_S = 5.0
 """How long a name is waited for by all who want it together; then it is asked for anew."""
@@ -17,7 +16,16 @@ GetAddrInfo = Callable[..., Addresses]
 """As socket.getaddrinfo."""
 
 
-class ThreadResolver(AbstractResolver):
+class ResolvedAddress(NamedTuple):
+    """Where a name leads to. The numbers are socket's."""
+
+    family: int
+    protocol: int
+    host: str
+    port: int
+
+
+class ThreadResolver:
     """Asks for addresses in threads that nobody waits for: neither a try beyond its deadline, nor the process as it ends."""
 
     def __init__(self, resolve: GetAddrInfo = socket.getaddrinfo, *, names_at_once: int) -> None:
@@ -27,28 +35,21 @@ class ThreadResolver(AbstractResolver):
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    ) -> list[ResolvedAddress]:
+        """Return where a name leads to. Raises OSError, TimeoutError after RESOLVING_TIMEOUT_S, and what the resolver raises."""
         if not self._room.acquire(blocking=False):
             raise OSError(f"{self._names_at_once} questions to the resolver are unanswered")
-        answer: Future[Addresses] = Future()
 
-        def ask() -> None:
-            answer.set_running_or_notify_cancel()
+        def ask() -> Addresses:
             try:
                 kind, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
-                answer.set_result(self._resolve(host, port, family=family, type=kind, flags=flags))
-            except Exception as e:  # noqa: BLE001 (whoever waits gets it)
-                answer.set_exception(e)
+                return self._resolve(host, port, family=family, type=kind, flags=flags)
             finally:
                 self._room.release()
 
-        Thread(target=ask, name="resolve", daemon=True).start()
-        found = await asyncio.wait_for(asyncio.wrap_future(answer), RESOLVING_TIMEOUT_S)
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(hostname=host, host=at[0], port=at[1], family=kind, proto=proto, flags=flags)
-            for kind, _, proto, _, at in found
-        ]
-
-    async def close(self) -> None:
-        """There is nothing to be closed."""
+        try:
+            found = await asyncio.wait_for(call_in_thread(ask, "resolve"), RESOLVING_TIMEOUT_S)
+        except RuntimeError as e:  # no thread could be started
+            self._room.release()
+            raise OSError(str(e)) from e
+        return [ResolvedAddress(kind, protocol, at[0], at[1]) for kind, _, protocol, _, at in found]

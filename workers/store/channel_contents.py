@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-import msgspec
 import redis
 
+from config.service.channel_leftovers import ChannelLeftovers
 from config.store import function_calls, keyspace, redis_client, stored_values
 from config.store.function_calls import Command
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
@@ -28,26 +28,15 @@ _Wake = Callable[[str, Sequence[str]], None]
 """Wakes a queue's workers for senders."""
 
 
-class ChannelLeftovers(msgspec.Struct):
-    """Held `invitations`, open `sessions`, and `sms` in outboxes."""
-
-    invitations: int = 0
-    sessions: int = 0
-    sms: int = 0
-
-
 def count_waiting_sms(
     client: redis.Redis, shards: Collection[int], max_alarms: int | None = None
 ) -> Counter[str]:
     """Count the SMS in outboxes of these shards by channel: in all, or in those with the `max_alarms` nearest alarms."""
     found: Counter[str] = Counter()
-    for k in shards:
-        for page in _pages(
-            _senders_with_alarm(client, keyspace.outbox_alarms_key(k), _share(max_alarms, shards))
-        ):
-            outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for sender in page]
-            for entries in redis_client.run_commands(client, outboxes):
-                found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
+    for page in _pages(_senders_with_alarm(client, shards, keyspace.outbox_alarms_key, max_alarms)):
+        outboxes = [("LRANGE", keyspace.outbox_key(k, sender), 0, -1) for k, sender in page]
+        for entries in redis_client.run_commands(client, outboxes):
+            found.update(entry.partition(b"\0")[0].decode(errors="replace") for entry in entries)
     return found
 
 
@@ -67,14 +56,13 @@ def count_leftovers(
     for channel, sms in count_waiting_sms(client, shards, max_alarms).items():
         if left := of_removed(channel):
             left.sms += sms
-    for k in shards:
-        if _holds_for_others(client, k, configured):
-            for held in _held_invitations(client, k):
-                if left := of_removed(held.event.channel):
-                    left.invitations += 1
-        for _, channel, _ in _open_sessions(client, k, _share(max_alarms, shards)):
-            if left := of_removed(channel):
-                left.sessions += 1
+    for k in _shards_that_hold_for_others(client, shards, configured):
+        for held in _held_invitations(client, k):
+            if left := of_removed(held.event.channel):
+                left.invitations += 1
+    for _, channel, _ in _open_sessions(client, shards, max_alarms):
+        if left := of_removed(channel):
+            left.sessions += 1
     return found
 
 
@@ -100,12 +88,16 @@ def _withdraw_held(client: redis.Redis, k: int, channel: str) -> int:
 def _withdraw_command(held: HeldInvitation, now: int) -> Command:
     channel = held.event.channel
     records = encode_event([OpeningRefused(now, channel, held.id, "cancelled")])
-    return function_calls.withdraw_invitation_command(held.k, channel, held.id, held.sender, records)
+    return function_calls.withdraw_invitation_command(
+        held.k, channel, held.id, held.sender, records, "cancelled"
+    )
 
 
 def _cancel_sessions(client: redis.Redis, wake: _Wake, shards: int, k: int, channel: str) -> int:
     """Put cancellations into the mailboxes of a shard; how many."""
-    sessions = [(sender, session) for sender, on, session in _open_sessions(client, k, None) if on == channel]
+    sessions = [
+        (sender, session) for sender, on, session in _open_sessions(client, [k], None) if on == channel
+    ]
     for page in _pages(sessions):
         cancellations = [
             (sender, False, encode_event(CancelSession(cancel_event_id(session), channel, session)))
@@ -117,15 +109,16 @@ def _cancel_sessions(client: redis.Redis, wake: _Wake, shards: int, k: int, chan
     return len(sessions)
 
 
-def _holds_for_others(client: redis.Redis, k: int, configured: Collection[str]) -> bool:
-    held, *of_configured = redis_client.run_commands(
-        client,
-        [
-            ("HLEN", keyspace.held_invitations_key(k)),
-            *(("ZCARD", keyspace.held_ids_key(k, channel)) for channel in configured),
-        ],
-    )
-    return int(held) > sum(map(int, of_configured))
+def _shards_that_hold_for_others(
+    client: redis.Redis, shards: Collection[int], configured: Collection[str]
+) -> list[int]:
+    """The shards that hold more invitations than those of the `configured` channels, asked for at once."""
+    questions: list[Command] = []
+    for k in shards:
+        questions.append(("HLEN", keyspace.held_invitations_key(k)))
+        questions += [("ZCARD", keyspace.held_ids_key(k, channel)) for channel in configured]
+    answers = iter(redis_client.run_commands(client, questions))
+    return [k for k in shards if int(next(answers)) > sum(int(next(answers)) for _ in configured)]
 
 
 def _held_invitations(client: redis.Redis, k: int) -> Iterator[HeldInvitation]:
@@ -133,11 +126,13 @@ def _held_invitations(client: redis.Redis, k: int) -> Iterator[HeldInvitation]:
         yield decode_held_invitation(identity.decode(), k, stored)
 
 
-def _open_sessions(client: redis.Redis, k: int, most: int | None) -> Iterator[tuple[str, str, str]]:
-    """Yield (sender, channel, session) of each open session of a shard. A lane that cannot be read is left out."""
-    for page in _pages(_senders_with_alarm(client, keyspace.lane_alarms_key(k), most)):
-        stored = redis_client.run_commands(client, [("GET", keyspace.lane_key(k, each)) for each in page])
-        for sender, blob in zip(page, stored, strict=True):
+def _open_sessions(
+    client: redis.Redis, shards: Collection[int], max_alarms: int | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (sender, channel, session) of each open session of these shards. A lane that cannot be read is left out."""
+    for page in _pages(_senders_with_alarm(client, shards, keyspace.lane_alarms_key, max_alarms)):
+        stored = redis_client.run_commands(client, [("GET", keyspace.lane_key(*each)) for each in page])
+        for (_, sender), blob in zip(page, stored, strict=True):
             try:
                 lane = lane_format.decode_lane(stored_values.lane_state(blob))
             except UnreadableLaneError:
@@ -147,19 +142,20 @@ def _open_sessions(client: redis.Redis, k: int, most: int | None) -> Iterator[tu
                     yield sender, channel_of_key(key), line.session.id
 
 
-def _senders_with_alarm(client: redis.Redis, alarms: str, most: int | None) -> Iterator[str]:
-    """Yield the senders of a shard's alarms: all, each once, or those of the `most` nearest."""
-    senders: Iterable[bytes]
+def _senders_with_alarm(
+    client: redis.Redis, shards: Collection[int], alarms_key: Callable[[int], str], most: int | None
+) -> Iterator[tuple[int, str]]:
+    """Yield the senders of these shards' alarms, each with its shard: all, each once; or those of the `most` nearest, of each shard
+    as many, asked for at once."""
     if most is None:
-        senders = {sender for sender, _ in client.zscan_iter(alarms, count=_PAGE)}
-    else:
-        senders = redis_client.run_command(client, ("ZRANGE", alarms, 0, most - 1))
-    yield from (sender.decode() for sender in senders)
-
-
-def _share(max_alarms: int | None, shards: Collection[int]) -> int | None:
-    """Return how many alarms of one shard may be looked at."""
-    return None if max_alarms is None else max(1, max_alarms // max(1, len(shards)))
+        for k in shards:
+            senders = {sender for sender, _ in client.zscan_iter(alarms_key(k), count=_PAGE)}
+            yield from ((k, sender.decode()) for sender in senders)
+        return
+    share = max(1, most // max(1, len(shards)))
+    nearest = redis_client.run_commands(client, [("ZRANGE", alarms_key(k), 0, share - 1) for k in shards])
+    for k, found in zip(shards, nearest, strict=True):
+        yield from ((k, sender.decode()) for sender in found)
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

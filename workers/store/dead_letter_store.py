@@ -5,10 +5,11 @@ was said is kept; whatever takes it away writes the audit in the same call. Each
 which they fell. How many there are of each reason is counted in that call too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
-from typing import Literal
+from operator import attrgetter, itemgetter
+from typing import Any, Literal
 
 import msgspec
 import redis
@@ -149,6 +150,41 @@ def scan_in_order(client: redis.Redis, k: int) -> Iterator[IndexedDeadLetter]:
                 yield IndexedDeadLetter(place, decode_or_placeholder(identity.decode(), blob))
 
 
+def index_page_command(k: int, place: float, at: int, limit: int) -> Command:
+    """Ask for places of letters of shard `k`, `limit` of them from the `at`th on, of those that fell at this place or after it."""
+    return (
+        "ZRANGE", keyspace.dead_letter_index_key(k), place, "+inf",
+        "BYSCORE", "LIMIT", at, limit, "WITHSCORES",
+    )  # fmt: skip
+
+
+def parse_index_page(answer: Sequence[Any]) -> list[tuple[float, str]]:
+    """Read the places and ids that such a command answers, flat or in pairs."""
+    if answer and isinstance(answer[0], tuple | list):
+        return [(float(place), identity.decode()) for identity, place in answer]
+    pairs = zip(answer[::2], answer[1::2], strict=True)
+    return [(float(place), identity.decode()) for identity, place in pairs]
+
+
+def read_letters(client: redis.Redis, places: Sequence[tuple[int, str]]) -> list[DeadLetter | None]:
+    """Return the letters of these shards and ids, in one round trip; None where there is none any more."""
+    commands = [("HGET", keyspace.dead_letters_key(k), identity) for k, identity in places]
+    blobs = redis_client.run_commands(client, commands)
+    return [
+        None if blob is None else decode_or_placeholder(identity, blob)
+        for (_, identity), blob in zip(places, blobs, strict=True)
+    ]
+
+
+def count_by_reason(client: redis.Redis, shards: Iterable[int]) -> Counter[str]:
+    """How many dead letters there are of each reason, as is counted beside them."""
+    counts: Counter[str] = Counter()
+    commands = [("HGETALL", keyspace.dead_letter_reasons_key(k)) for k in shards]
+    for answer in redis_client.run_commands(client, commands):
+        counts.update({reason.decode(): int(count) for reason, count in answer.items() if int(count) > 0})
+    return counts
+
+
 def find_by_sender(client: redis.Redis, k: int, sender: str) -> list[DeadLetter]:
     """One person's dead letters, in the order in which they fell."""
     return [each.letter for each in scan_in_order(client, k) if each.letter.sender == sender]
@@ -213,14 +249,23 @@ def scan_audit(client: redis.Redis, k: int, since: int = 0) -> Iterator[AuditEnt
         after = "(" + page[-1][0].decode()
 
 
+def newest_audit_entries(client: redis.Redis, shards: Sequence[int], limit: int) -> list[AuditEntry]:
+    """The last things that were done with letters of these shards, the newest first, in one round trip: of each shard `limit` are
+    read, and what may be incomplete for that is left out."""
+    commands = [("XREVRANGE", keyspace.dead_letter_audit_key(k), "+", "-", "COUNT", limit) for k in shards]
+    by_shard = [
+        [_parse_audit_entry(*entry) for entry in answer]
+        for answer in redis_client.run_commands(client, commands)
+    ]
+    complete_from = max((entries[-1].at for entries in by_shard if len(entries) == limit), default=0)
+    found = [entry for entries in by_shard for entry in entries if entry.at >= complete_from]
+    return sorted(found, key=attrgetter("at"), reverse=True)
+
+
 def last_audit_entry(client: redis.Redis, k: int, identity: str) -> AuditEntry | None:
     """The last thing that was done with this letter, if it is among the last of its shard."""
-    entries = redis_client.run_command(
-        client, ("XREVRANGE", keyspace.dead_letter_audit_key(k), "+", "-", "COUNT", DEAD_LETTER_PAGE_SIZE)
-    )
-    return next(
-        (each for each in (_parse_audit_entry(*entry) for entry in entries) if each.id == identity), None
-    )
+    entries = newest_audit_entries(client, [k], DEAD_LETTER_PAGE_SIZE)
+    return next((each for each in entries if each.id == identity), None)
 
 
 def _parse_audit_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> AuditEntry:

@@ -1,6 +1,6 @@
 """A deployment, as a process or a command of it works with it: its settings, its surveys, both Redis servers, and the
 stores on them. How a store is put together is said here and nowhere else; what works on the stores is put together in
-workers/roles/composition.py.
+workers/composition.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 import redis
 
+from config.connections.redis_url import read_cluster_url
 from config.host import THIS_HOST, Host
+from config.settings.log_key import open_log_key
 from config.settings.settings import Settings
-from config.store import redis_client
+from config.store import keyspace, redis_client
 from engine.surveys.survey_registry import SurveyRegistry
 from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
 from workers.store.channel_state import ChannelStore
@@ -36,6 +38,11 @@ class Deployment(msgspec.Struct, frozen=True):
     def distinct_servers(self) -> list[redis.Redis]:
         """Both servers, or the one that they are."""
         return [self.broker] if _are_same(self.lanes, self.broker) else [self.broker, self.lanes]
+
+    def shard_groups(self, together: int = keyspace.SHARDS_TOGETHER) -> list[range]:
+        """All shards, in groups of so many, of which one call may have keys: on a cluster each lies by itself."""
+        is_cluster = read_cluster_url(self.settings.redis_url) is not None
+        return keyspace.shard_groups(self.settings.shards, 1 if is_cluster else together)
 
     def lane_store(self, optouts: OptOutList) -> LaneStore:
         settings = self.settings
@@ -68,6 +75,10 @@ class Deployment(msgspec.Struct, frozen=True):
         self, batch: int = WAKEUP_BATCH, went_round: Callable[[], None] = lambda: None
     ) -> WakeupBroker:
         return WakeupBroker(self.broker, batch, went_round)
+
+    def open_log_key(self) -> bytes:
+        """The key by which logs name people, made if there is none."""
+        return open_log_key(self.lanes, self.settings, self.host)
 
     def open_opt_out_list(self) -> OptOutList:
         """The list of opt-outs, made if there is none. Raises ConfigError if its key is another than the settings'."""

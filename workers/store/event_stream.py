@@ -9,6 +9,7 @@ import redis
 from config.store import function_calls, keyspace, redis_client
 from config.store.entry_id import EntryId
 from config.store.event_entries import entry_records
+from config.store.server_functions import ForgetCampaignSessions
 from engine.model.events import ArchiveRecord, decode_records
 
 STREAM_PAGE_SIZE = 1_000
@@ -70,9 +71,18 @@ def forget_references(client: redis.Redis, shards: int, sessions: Iterable[str])
 
 
 def forget_sessions(client: redis.Redis, k: int, sessions: Iterable[str]) -> int:
-    """Empty the index entries that lead from these sessions to their senders. The ids stay taken, so that a repeated
-    invitation opens no second session. Returns how many there were."""
-    commands: list[function_calls.Command] = [
-        ("SET", keyspace.session_key(k, each), "", "XX", "KEEPTTL") for each in sessions
+    """Empty the index entries that lead from these sessions to their senders; campaigns count those no more that are not over.
+    The ids stay taken, so that a repeated invitation opens no second session. Returns how many there were."""
+    ids = list(sessions)
+    if not ids:
+        return 0
+    counted = ForgetCampaignSessions(
+        campaigns=keyspace.campaigns_key(k),
+        campaign_sessions=keyspace.campaign_sessions_key(k),
+        sessions=ids,
+    )
+    emptied: list[function_calls.Command] = [
+        ("SET", keyspace.session_key(k, each), "", "XX", "KEEPTTL") for each in ids
     ]
-    return sum(bool(answer) for answer in redis_client.run_commands(client, commands)) if commands else 0
+    answers = redis_client.run_commands(client, [function_calls.function_call(counted), *emptied])
+    return sum(bool(answer) for answer in answers[1:])

@@ -14,6 +14,7 @@ a disk that is put back to what it was under a server that writes at once, unles
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import redis
@@ -57,104 +58,114 @@ class FailoverGuard:
             if not refused:
                 break
             of = list(shards)
-            admitted = [at for at in refused if self._is_admitted(of[at], answers, at)]
+            away = self._admit_servers([of[at] for at in refused])
+            admitted = [at for at in refused if of[at] not in away]
             again = redis_client.try_commands(
                 self._redis, [commands[at] for at in admitted], replicas=replicas
             )
             for at, answer in zip(admitted, again, strict=True):
                 answers[at] = answer
+            for at in refused:
+                answers[at] = away.get(of[at], answers[at])
         redis_client.raise_refusals(answers)
         return answers
-
-    def _is_admitted(self, k: int, answers: list[Any], at: int) -> bool:
-        """Look at a shard, unless its server is away by now, which is then its answer."""
-        try:
-            self._admit_server(k)
-        except redis.RedisError as e:
-            if len(answers) == 1 or not redis_client.is_away(e):
-                raise
-            answers[at] = e
-            return False
-        return True
 
     def remember_fences(self, k: int, answers: Iterable[Any]) -> None:
         """Remember the newest fencing token among answers for shard `k`, each of which begins with one if it is a list."""
         newest = max((answer[0] for answer in answers if isinstance(answer, list)), default=0)
         self._newest_fences[k] = max(newest, self._newest_fences.get(k, 0))
 
-    def _admit_server(self, k: int) -> None:
-        """Look at a shard whose server has changed, mark what it may have lost, and let workers at it. Any number of
-        processes may do it at once."""
-        found = redis_client.run_command(self._redis, ("HGETALL", keyspace.server_key(k)))
-        newcomer, came_by = found.get(b"newcomer"), found.get(b"came_by")
-        if not newcomer:
-            return
-        lost = not self._was_moved(k, found.get(b"node", b"")) and (
-            came_by == b"promoted" or not self._writes_at_once(k) or self._has_fewer_fences(k)
-        )
-        marked = self._mark_lost_tries(k) if lost else 0
-        call = AdmitServer(
-            server=keyspace.server_key(k),
-            fence=keyspace.fence_key(k),
-            newcomer=newcomer.decode(),
-            lost=1 if lost else 0,
-        )
-        if redis_client.run_command(self._redis, function_call(call)) and lost:
-            log.warning(
-                "the server may have lost what was done last",
-                shard=k,
-                came_by=came_by.decode(),
-                uncertain_sms=marked,
+    def _admit_servers(self, shards: Sequence[int]) -> Mapping[int, Exception]:
+        """Look at shards whose server has changed, mark what it may have lost, and let workers at them: all of them in as few round
+        trips as one, as those wait whose shards were worked on in the same one. Return the errors of those whose server is away
+        by now. Any number of processes may do it at once."""
+        away: dict[int, Exception] = {}
+        newcomers = {
+            k: noted
+            for k, noted in self._ask({k: ("HGETALL", keyspace.server_key(k)) for k in shards}, away).items()
+            if noted.get(b"newcomer")
+        }
+        lost = self._find_lost(newcomers, away)
+        marked = self._mark_lost_tries(lost, away)
+        calls = {
+            k: function_call(
+                AdmitServer(
+                    server=keyspace.server_key(k),
+                    fence=keyspace.fence_key(k),
+                    newcomer=noted[b"newcomer"].decode(),
+                    lost=1 if k in lost else 0,
+                )
             )
+            for k, noted in newcomers.items()
+            if k not in away
+        }
+        for k, is_ours in self._ask(calls, away).items():
+            if is_ours and k in lost:
+                log.warning(
+                    "the server may have lost what was done last",
+                    shard=k,
+                    came_by=newcomers[k][b"came_by"].decode(),
+                    uncertain_sms=marked[k],
+                )
+        return away
 
-    def _has_fewer_fences(self, k: int) -> bool:
-        """Whether the server does not know of a token that it has given to this very process: its disk is not what it was."""
-        known: bytes | None = redis_client.run_command(self._redis, ("GET", keyspace.fence_key(k)))
-        return self._newest_fences.get(k, 0) > int(known or 0)
+    def _ask(self, commands: Mapping[int, Command], away: dict[int, Exception]) -> dict[int, Any]:
+        """Return the answers to these shards' commands. Those whose server is away, while others of a cluster are not, are noted in
+        `away` with the error. Raises what else went wrong."""
+        answers = dict(
+            zip(commands, redis_client.try_commands(self._redis, list(commands.values())), strict=True)
+        )
+        redis_client.raise_unless_alone(self._redis, list(answers.values()))
+        errors = {k: answer for k, answer in answers.items() if isinstance(answer, Exception)}
+        away |= errors
+        return {k: answer for k, answer in answers.items() if k not in errors}
 
-    def _was_moved(self, k: int, former: bytes) -> bool:
-        """Whether a cluster has moved the shard, with all that it has, from its `former` node: which is there, and nobody has taken
-        its place."""
-        if not former:
-            return False
-        server = redis_client.server_of(self._redis, keyspace.server_key(k))
-        nodes: Mapping[str, Any] = redis_client.run_command(server, ("CLUSTER NODES",))
-        flags = {each["node_id"]: each["flags"].split(",") for each in nodes.values()}
-        now_here = next((node for node, said in flags.items() if "myself" in said), "")
-        said = flags.get(former.decode(), [])
-        return former.decode() != now_here and "master" in said and not {"fail", "fail?"} & {*said}
+    def _find_lost(
+        self, newcomers: Mapping[int, Mapping[bytes, bytes]], away: dict[int, Exception]
+    ) -> list[int]:
+        """Return those of these shards, by what is noted of their servers, whose server may have lost what was done last."""
+        fences = self._ask({k: ("GET", keyspace.fence_key(k)) for k in newcomers}, away)
+        servers: dict[str, NewServer] = {}
+        lost: list[int] = []
+        for k, known_fence in fences.items():
+            try:
+                client = redis_client.server_of(self._redis, keyspace.server_key(k))
+                server = servers.setdefault(redis_client.address_of(client), NewServer(client))
+                if self._may_have_lost(k, newcomers[k], known_fence, server):
+                    lost.append(k)
+            except redis.RedisError as e:
+                if not redis_client.is_alone(self._redis, e):
+                    raise
+                away[k] = e
+        return lost
 
-    def _writes_at_once(self, k: int) -> bool:
-        """Whether the server is set so that it has all that it acknowledged, however it ended. One that does not say is not."""
-        try:
-            server = redis_client.server_of(self._redis, keyspace.server_key(k))
-            return server.config_get(*WRITES_AT_ONCE) == WRITES_AT_ONCE
-        except redis.ResponseError:
-            return False
+    def _may_have_lost(
+        self, k: int, noted: Mapping[bytes, bytes], known_fence: bytes | None, server: "NewServer"
+    ) -> bool:
+        came_by, former = noted.get(b"came_by"), noted.get(b"node", b"").decode()
+        # its disk is not what it was
+        has_fewer_fences = self._newest_fences.get(k, 0) > int(known_fence or 0)
+        return not (former and server.was_given_by(former)) and (
+            came_by == b"promoted" or not server.writes_at_once or has_fewer_fences
+        )
 
-    def _mark_lost_tries(self, k: int) -> int:
+    def _mark_lost_tries(self, lost: Sequence[int], away: dict[int, Exception]) -> Mapping[int, int]:
+        """Mark SMS as uncertain that may have left. Return how many of each of these shards."""
+        marked = dict.fromkeys(lost, 0)
+        if not lost:
+            return marked
         channels = list(self._unusual_channels())
-        waiting = redis_client.run_command(self._redis, ("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1))
-        senders = [sender.decode() for sender in waiting]
-        return sum(
-            redis_client.run_command(
-                self._redis,
-                function_call(
-                    MarkLostTries(
-                        server=keyspace.server_key(k),
-                        outboxes=[
-                            OutboxAtFailover(
-                                outbox=keyspace.outbox_key(k, sender),
-                                outbox_lock=keyspace.outbox_lock_key(k, sender),
-                            )
-                            for sender in senders[at : at + MARK_PAGE_SIZE]
-                        ],
-                        channels=channels,
-                    )
-                ),
-            )
-            for at in range(0, len(senders), MARK_PAGE_SIZE)
-        )
+        waiting = self._ask({k: ("ZRANGE", keyspace.outbox_alarms_key(k), 0, -1) for k in lost}, away)
+        for at in range(0, max(map(len, waiting.values()), default=0), MARK_PAGE_SIZE):
+            pages = {k: page for k, senders in waiting.items() if (page := senders[at : at + MARK_PAGE_SIZE])}
+            calls = {
+                k: _mark_command(k, [sender.decode() for sender in page], channels)
+                for k, page in pages.items()
+                if k not in away
+            }
+            for k, count in self._ask(calls, away).items():
+                marked[k] += count
+        return marked
 
     def _unusual_channels(self) -> Iterator[ChannelAtFailover]:
         for name in self._channels:
@@ -168,6 +179,48 @@ class FailoverGuard:
                 paused=active is not None, by_operator=by_operator, held=bool(held), probing=bool(probing)
             ):
                 yield ChannelAtFailover(name=name, state=state)
+
+
+class NewServer:
+    """A server that has come for another, and what it says of itself, which it is asked once."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    @cached_property
+    def writes_at_once(self) -> bool:
+        """Whether it is set so that it has all that it acknowledged, however it ended. One that does not say is not."""
+        try:
+            return bool(self._client.config_get(*WRITES_AT_ONCE) == WRITES_AT_ONCE)
+        except redis.ResponseError:
+            return False
+
+    def was_given_by(self, former: str) -> bool:
+        """Whether its cluster has moved shards to it, with all that they have, from the `former` node: which is there, and nobody has
+        taken its place."""
+        now_here = next((node for node, flags in self._flags_by_node.items() if "myself" in flags), "")
+        flags = self._flags_by_node.get(former, frozenset())
+        return former != now_here and "master" in flags and not {"fail", "fail?"} & flags
+
+    @cached_property
+    def _flags_by_node(self) -> Mapping[str, frozenset[str]]:
+        nodes: Mapping[str, Any] = redis_client.run_command(self._client, ("CLUSTER NODES",))
+        return {each["node_id"]: frozenset(each["flags"].split(",")) for each in nodes.values()}
+
+
+def _mark_command(k: int, senders: Sequence[str], channels: Sequence[ChannelAtFailover]) -> Command:
+    return function_call(
+        MarkLostTries(
+            server=keyspace.server_key(k),
+            outboxes=[
+                OutboxAtFailover(
+                    outbox=keyspace.outbox_key(k, sender), outbox_lock=keyspace.outbox_lock_key(k, sender)
+                )
+                for sender in senders
+            ],
+            channels=channels,
+        )
+    )
 
 
 def channel_state(

@@ -15,6 +15,7 @@ import structlog
 
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client, stored_values
+from config.store.counts.campaigns import DEAD_LETTER, states_by_session
 from config.store.function_calls import Command, function_call
 from config.store.missing_rights import explain_refusal
 from config.store.server_functions import (
@@ -30,11 +31,12 @@ from config.store.server_functions import (
     ReleaseKept,
     ReplayedLane,
     ResolvedDeadLetter,
+    SessionStateChange,
     Withdrawal,
 )
 from config.telemetry import faults
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
-from engine.model.events import OutboundSms, encode_event
+from engine.model.events import Invitation, OutboundSms, decode_inbound, encode_event
 from workers.store import applied_events
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
@@ -154,7 +156,14 @@ class LaneDraft(msgspec.Struct, kw_only=True):
             or effects.displaced_events
             or self.dead_letters
             or self.resolutions
+            or self.session_states
         )
+
+    @property
+    def session_states(self) -> dict[str, str]:
+        """The states of the sessions that it changes, as campaigns count them."""
+        put_aside = dict.fromkeys(filter(None, map(_invited_by, self.dead_letters)), DEAD_LETTER)
+        return put_aside | states_by_session(self.effects.records)
 
     def merge_later(self, later: "LaneDraft") -> None:
         """Take in what the same lane's next mail came to."""
@@ -425,6 +434,8 @@ class LaneStore:
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 dead_letter_audit=keyspace.dead_letter_audit_key(k),
                 server=keyspace.server_key(k),
+                campaigns=keyspace.campaigns_key(k),
+                campaign_sessions=keyspace.campaign_sessions_key(k),
                 keep_applied_ms=self._repeat_ms,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
             )
@@ -483,6 +494,9 @@ class LaneStore:
             resolutions=[
                 ResolvedDeadLetter(id=each.id, by=each.by, outcome=each.outcome) for each in draft.resolutions
             ],
+            session_states=[
+                SessionStateChange(id=session, state=state) for session, state in draft.session_states.items()
+            ],
         )
 
     def _indexed_session(self, k: int, draft: LaneDraft, identity: str, at: int) -> IndexedSession:
@@ -493,6 +507,15 @@ class LaneStore:
             location=f"{at} {draft.claim.sender}",
             until_ms=(draft.effects.keep_until or at + DEFAULT_SESSION_MS) + self._longest_stream_ms,
         )
+
+
+def _invited_by(letter: DeadLetter) -> str:
+    """The session that the event of a dead letter invites to; empty if it is no invitation, or cannot be read."""
+    try:
+        event = decode_inbound(stored_values.parse_mail(letter.what)[1]) if letter.kind == "event" else None
+    except (msgspec.MsgspecError, ValueError):
+        return ""
+    return event.id if isinstance(event, Invitation) else ""
 
 
 def _sender_of(draft: LaneDraft) -> str:

@@ -18,7 +18,9 @@ from config.host import THIS_HOST, Host
 from config.settings.settings import ConfigError
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command, accept_commands, function_call
+from config.store.opt_out_hashes import OptOutHashes
 from config.store.server_functions import AddedOptOut, AddOptOuts, InformedLane, RemoveOptOuts
+from config.store.stored_secret import get_or_set
 from engine.model import lane as lane_format
 from engine.model.events import PersonOptedIn, ProviderStop, encode_event
 
@@ -54,23 +56,22 @@ class OptOutEntry(msgspec.Struct, frozen=True):
 class OptOutList:
     """The list in one Redis, read and written with its key."""
 
-    def __init__(self, client: redis.Redis, shards: int, key: bytes, host: Host = THIS_HOST) -> None:
+    def __init__(
+        self, client: redis.Redis, shards: int, hashes: OptOutHashes, host: Host = THIS_HOST
+    ) -> None:
         self._redis = client
         self._shards = shards
-        self._key = key
+        self._hashes = hashes
         self._token_hex = host.token_hex
-        self._number = blake2b(digest_size=16, key=key, person=b"parley number")
-        self._event = blake2b(digest_size=8, key=key, person=b"parley event")
+        self._event = blake2b(digest_size=8, key=hashes.key, person=b"parley event")
 
     @property
     def key_fingerprint(self) -> str:
         """Return a fingerprint of the key, from which the key cannot be derived."""
-        return blake2b(key=self._key, digest_size=8, person=b"parley check").hexdigest()
+        return self._hashes.fingerprint
 
     def hash_number(self, sender: str) -> str:
-        hashed = self._number.copy()
-        hashed.update(sender.encode())
-        return hashed.hexdigest()
+        return self._hashes.of_number(sender)
 
     def hash_event(self, sender: str, event: str) -> bytes:
         """Return a keyed hash of an event of this sender, from which neither can be derived."""
@@ -174,23 +175,14 @@ _REMOVE_ATTEMPTS = 50
 def open_opt_out_list(client: redis.Redis, shards: int, secret: str, host: Host = THIS_HOST) -> OptOutList:
     """The list, with `secret` for its key or else the one that is kept in Redis. Raises ConfigError."""
     if not secret:
-        secret = _get_or_set(client, keyspace.OPTOUT_SECRET_KEY, host.token_hex(32))
+        secret = get_or_set(client, keyspace.OPTOUT_SECRET_KEY, host.token_hex(32))
     optouts = _list_with_secret(client, shards, secret, host)
     if (
-        _get_or_set(client, keyspace.OPTOUT_SECRET_CHECK_KEY, optouts.key_fingerprint)
+        get_or_set(client, keyspace.OPTOUT_SECRET_CHECK_KEY, optouts.key_fingerprint)
         != optouts.key_fingerprint
     ):
         raise ConfigError([_WRONG_KEY_MESSAGE])
     return optouts
-
-
-def _get_or_set(client: redis.Redis, name: str, mine: str) -> str:
-    """What is kept there, or from now on `mine`. Read first: a server whose memory is full takes nothing. Read last: what is
-    not there has been lost by a failover since it was put there."""
-    while (kept := redis_client.run_command(client, ("GET", name))) is None:
-        client.set(name, mine, nx=True)
-    found: bytes = kept
-    return found.decode()
 
 
 def find_opt_out_list(
@@ -209,8 +201,7 @@ def find_opt_out_list(
 
 
 def _list_with_secret(client: redis.Redis, shards: int, secret: str, host: Host) -> OptOutList:
-    key = blake2b(secret.encode(), digest_size=32, person=b"parley opt-outs").digest()
-    return OptOutList(client, shards, key, host)
+    return OptOutList(client, shards, OptOutHashes(secret), host)
 
 
 def opt_outs_in_lane(lane: lane_format.Lane) -> dict[str, int]:

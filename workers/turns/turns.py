@@ -10,7 +10,6 @@ A lane whose worker died is taken up only by one that has made a turn: see self_
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 
 import msgspec
 import prometheus_client
@@ -168,10 +167,9 @@ class TurnRunner:
             log.warning(
                 "turns are uncommitted, as a server is away; their leases end by themselves", turns=unanswered
             )
-        of_queue = _queue_metrics(queue)
-        of_queue.turns_committed.inc(len(stood))
-        of_queue.turn_seconds.observe_times(took_s, len(stood))
-        of_queue.claim_seconds.observe_many(_mail_waits_s(stood))
+        metrics.TURNS.labels(queue, "committed").inc(len(stood))
+        metrics.TURN_SECONDS.labels(queue).observe_times(took_s, len(stood))
+        metrics.CLAIM_SECONDS.labels(queue).observe_many(_mail_waits_s(stood))
         if stale := sum(not commit.succeeded and not commit.unknown for _, commit in pairs):
             metrics.TURNS.labels(queue, "stale").inc(stale)
         if duplicates := sum(each.effects.duplicates for each in stood):
@@ -211,18 +209,6 @@ class TurnRunner:
 
 def _give_back(claim: LaneClaim) -> LaneDraft:
     return LaneDraft(claim=claim, state=claim.state, given_back=True)
-
-
-class _QueueMetrics:
-    """Metrics of one queue, with their labels resolved once: resolving costs as much as counting."""
-
-    def __init__(self, queue: str) -> None:
-        self.turns_committed = metrics.TURNS.labels(queue, "committed")
-        self.turn_seconds = metrics.TURN_SECONDS.labels(queue)
-        self.claim_seconds = metrics.CLAIM_SECONDS.labels(queue)
-
-
-_queue_metrics = cache(_QueueMetrics)
 
 
 def _mail_waits_s(drafts: Sequence[LaneDraft]) -> Iterator[float]:

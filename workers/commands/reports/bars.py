@@ -17,13 +17,3 @@ def sparkline(numbers: list[int]) -> str:
     """A column for each number, as high as it is beside the greatest."""
     most = max(numbers, default=0)
     return "".join(_HEIGHTS[max(1, round(number / most * 8)) if number else 0] for number in numbers)
-
-
-def format_share(part: float, whole: float) -> str:
-    """`12 %`; `<1 %` and `>99 %` where rounding would say none or all."""
-    if not whole:
-        return "-"
-    percent = 100 * part / whole
-    if 0 < percent < 1:
-        return "<1 %"
-    return ">99 %" if 99 < percent < 100 else f"{percent:.0f} %"

@@ -23,18 +23,8 @@ from engine.model.errors import ParleyError
 from engine.model.plurals import pluralize
 from engine.model.suggestions import expected_instead
 from workers.commands.connect import connect_lanes
-from workers.commands.reports.archive_reading import (
-    format_count,
-    open_archive,
-    record_reading,
-    require_survey,
-)
-from workers.commands.reports.filter_options import (
-    audited_filters,
-    filter_options,
-    read_filters,
-    require_known,
-)
+from workers.commands.reports.archive_reading import open_archive, record_reading, require_survey
+from workers.commands.reports.filter_options import filter_options, read_filters, require_known
 from workers.exporting.output_file import require_absent, whole_file, whole_folder
 from workers.exporting.result_export import (
     ExportChoices,
@@ -46,6 +36,8 @@ from workers.exporting.result_export import (
 )
 from workers.exporting.result_files import ENDED_PROPERLY
 from workers.exporting.session_stream import count_sessions
+from workers.results.result_wording import format_count
+from workers.results.written_filters import audited_filters
 
 ExportFormat = Literal["csv", "jsonl", "xlsx", "parquet", "files"]
 

@@ -2,24 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 import click
 from sqlalchemy import Connection
 
 from config.archive.result_columns import ResultColumn
-from config.archive.result_filters import (
-    InvalidFilterError,
-    ResultFilters,
-    parse_condition,
-    parse_moment,
-    parse_variable,
-    require_states,
-    require_steps,
-)
+from config.archive.result_filters import InvalidFilterError, ResultFilters
 from config.settings.settings import Settings
-from engine.model.sender_numbers import normalize_number
-from engine.model.suggestions import expected_instead
+from workers.results import written_filters
+from workers.results.written_filters import SeveralClocksError, WrittenFilters, require_channels
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -63,27 +54,15 @@ def filter_options(command: _Command) -> _Command:
 
 def read_filters(settings: Settings, survey: str, now: int, options: dict[str, Any]) -> ResultFilters:
     """Read the values of the options. Ends the command with a sentence if one makes no sense."""
-    channels: Sequence[str] = options["channels"]
-    for each in channels:
-        if each not in settings.channels:
-            raise click.BadParameter(
-                f"no channel is called {each!r}{expected_instead(each, settings.channels)}",
-                param_hint="--channel",
-            )
+    written = WrittenFilters(**options)
     try:
-        require_states(options["states"])
-        return ResultFilters(
-            survey=survey,
-            since=_read_moment(settings, survey, channels, options["since"], now),
-            until=_read_moment(settings, survey, channels, options["until"], now, is_end=True),
-            channels=channels,
-            states=options["states"],
-            languages=options["languages"],
-            versions=options["versions"],
-            campaigns=options["campaigns"],
-            variables=tuple(map(parse_variable, options["variables"])),
-            answers=tuple(map(parse_condition, options["conditions"])),
-        )
+        require_channels(settings, written.channels)
+    except InvalidFilterError as e:
+        raise click.BadParameter(str(e), param_hint="--channel") from e
+    try:
+        return written_filters.read_filters(settings, survey, now, written)
+    except SeveralClocksError as e:
+        raise click.UsageError(f"{e.problem}, or name a --channel: they are in {', '.join(e.zones)}") from e
     except InvalidFilterError as e:
         raise click.UsageError(str(e)) from e
 
@@ -91,63 +70,6 @@ def read_filters(settings: Settings, survey: str, now: int, options: dict[str, A
 def require_known(connection: Connection, filters: ResultFilters, columns: Sequence[ResultColumn]) -> None:
     """End the command with a sentence if a filter names what the survey, as the archive has it, does not."""
     try:
-        require_steps(connection, filters, [column.step for column in columns])
+        written_filters.require_known(connection, filters, columns)
     except InvalidFilterError as e:
         raise click.UsageError(str(e)) from e
-    languages = {each for column in columns for each in column.wording.texts}
-    for each in filters.languages:
-        if languages and each not in languages:
-            instead = expected_instead(each, sorted(languages))
-            raise click.UsageError(f"the survey {filters.survey} has no language {each!r}{instead}")
-
-
-def audited_filters(filters: ResultFilters) -> dict[str, Any]:
-    """The filters as the audit keeps them: those that say something, and without people's numbers."""
-    return {
-        name: [_without_number(str(each)) for each in value] if isinstance(value, tuple) else value
-        for name, value in (
-            ("since", filters.since),
-            ("until", filters.until),
-            ("channels", tuple(filters.channels)),
-            ("states", tuple(filters.states)),
-            ("languages", tuple(filters.languages)),
-            ("versions", tuple(filters.versions)),
-            ("campaigns", tuple(filters.campaigns)),
-            ("variables", tuple(f"{key}={_without_number(value)}" for key, value in filters.variables)),
-            (
-                "answers",
-                tuple(
-                    f"{each.step} {each.operator} {_without_number(each.text)}" for each in filters.answers
-                ),
-            ),
-        )
-        if value
-    }
-
-
-def _without_number(text: str) -> str:
-    digits = sum(character.isdigit() for character in text)
-    return "a number" if digits > _MOST_DIGITS and normalize_number(text) is not None else text
-
-
-_MOST_DIGITS = 6
-"""What has more may be somebody's number."""
-
-
-def _read_moment(
-    settings: Settings, survey: str, channels: Sequence[str], written: str, now: int, *, is_end: bool = False
-) -> int:
-    """Read a moment on the clock of the channels asked for, or of those that offer the survey, if they have one clock."""
-    if not written:
-        return 0
-    zones = {
-        channel.timezone.key: channel.timezone
-        for channel in settings.channels.values()
-        if (channel.name in channels if channels else survey in channel.surveys)
-    }
-    zone = next(iter(zones.values()), ZoneInfo("UTC")) if len(zones) < 2 else None
-    try:
-        return parse_moment(written, zone, now, is_end=is_end)
-    except InvalidFilterError as e:
-        told = f"{e}, or name a --channel: they are in {', '.join(sorted(zones))}" if zone is None else str(e)
-        raise InvalidFilterError(told) from e

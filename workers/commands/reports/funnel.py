@@ -19,21 +19,11 @@ from engine.commands.terminal import open_console
 from engine.model.timestamps import format_utc_ms
 from engine.surveys.program import Survey
 from workers.commands.connect import connect_lanes
-from workers.commands.reports.archive_reading import (
-    ArchiveState,
-    describe_archive,
-    open_archive,
-    read_archive_state,
-    record_reading,
-    require_survey,
-)
-from workers.commands.reports.filter_options import (
-    audited_filters,
-    filter_options,
-    read_filters,
-    require_known,
-)
+from workers.commands.reports.archive_reading import open_archive, record_reading, require_survey
+from workers.commands.reports.filter_options import filter_options, read_filters, require_known
 from workers.commands.reports.funnel_screen import render_funnel
+from workers.results.archive_state import ArchiveState, describe_archive, read_archive_state
+from workers.results.written_filters import audited_filters
 
 FunnelGroups = Literal["version", "language"]
 

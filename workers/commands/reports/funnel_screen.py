@@ -1,6 +1,6 @@
 """A funnel on a terminal of any width: its steps in the order of the survey's file, and the ways between them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -9,8 +9,14 @@ from rich.text import Text
 from config.archive.funnel import Funnel, FunnelEdge, FunnelStep
 from engine.commands.terminal import fits_console, simple_table
 from engine.model.durations import format_duration
-from workers.commands.reports.archive_reading import format_count, format_sessions, readable_word
-from workers.commands.reports.bars import format_share, horizontal_bar
+from workers.commands.reports.bars import horizontal_bar
+from workers.results.result_wording import (
+    describe_states,
+    format_count,
+    format_sessions,
+    format_share,
+    readable_word,
+)
 
 _BAR_WIDTH = 16
 _SHORT_BAR_WIDTH = 5
@@ -28,18 +34,12 @@ def render_funnel(funnel: Funnel, console: Console, heading: str) -> RenderableT
         Text(f"{heading}: {format_sessions(funnel.sessions)} opened", style="bold")
     ]
     if funnel.states:
-        parts.append(Text(_states_line(funnel.states), style="dim"))
+        parts.append(Text(describe_states(funnel.states), style="dim"))
     if funnel.sessions:
         parts += [_step_table(funnel, console), _edge_table(funnel)]
     if funnel.unknown_kinds:
         parts.append(Text(_UNKNOWN_KINDS.format(format_count(funnel.unknown_kinds)), style="dim"))
     return Group(*parts)
-
-
-def _states_line(states: Mapping[str, int]) -> str:
-    """`930 completed, 120 open`."""
-    ordered = sorted(states.items(), key=lambda each: (-each[1], each[0]))
-    return ", ".join(f"{format_count(number)} {readable_word(state)}" for state, number in ordered)
 
 
 def _step_table(funnel: Funnel, console: Console) -> Table:

@@ -10,24 +10,27 @@ from rich.table import Table
 from rich.text import Text
 
 from config.archive.question_summaries import (
-    HistogramBar,
     QuestionSummary,
-    Value,
     ValueDistribution,
 )
 from config.archive.result_columns import ResultColumn
 from config.archive.session_results import SessionResult, StateCount
 from engine.commands.terminal import fits_console, simple_table
-from engine.model.durations import format_duration
 from engine.model.timestamps import format_clock_time
-from workers.commands.reports.archive_reading import (
-    describe_archive,
+from workers.commands.reports.bars import horizontal_bar
+from workers.results.archive_state import describe_archive
+from workers.results.result_report import QuestionReport, ResultReport
+from workers.results.result_wording import (
+    answer_text,
+    bar_label,
+    describe_answered,
+    describe_distribution,
     format_count,
     format_sessions,
+    format_share,
+    option_counts,
     readable_word,
 )
-from workers.commands.reports.bars import format_share, horizontal_bar
-from workers.commands.reports.result_report import QuestionReport, ResultReport
 
 TWO_COLUMNS_WIDTH = 116
 """A terminal that is as wide has two summaries beside each other."""
@@ -35,7 +38,6 @@ TWO_COLUMNS_WIDTH = 116
 _BAR_WIDTH = 24
 _LABEL_WIDTH = 26
 _CELL_WIDTH = 28
-_SHORT_PSEUDONYM = 8
 _MOST_OPTIONS = 25
 
 NamePerson = Callable[[str], str]
@@ -122,43 +124,16 @@ def _question_block(question: QuestionReport, report: ResultReport) -> Renderabl
     heading = Text(column.heading, style="bold", overflow="ellipsis", no_wrap=True)
     if text := " ".join(column.question_text(report.language).split()):
         heading.append(f"  {text}", style="not bold dim")
-    parts: list[RenderableType] = [Text(_answered_line(summary, report.opened))]
+    parts: list[RenderableType] = [Text(describe_answered(summary, report.opened))]
     if summary.distribution is not None:
-        parts.append(Text(_distribution_line(summary.distribution)))
+        parts.append(Text(describe_distribution(summary.distribution)))
         parts.append(_histogram(summary.distribution))
     elif summary.counts:
-        shown = list(_option_rows(column, summary, report.language))
+        shown = list(option_counts(column, summary, report.language))
         parts.append(_count_table(shown, summary))
         if summary.kind == "texts" and summary.distinct > len(summary.counts):
             parts.append(Text(f"… {format_count(summary.distinct)} different texts", style="dim"))
     return Group(heading, Padding(Group(*parts), (0, 0, 0, 2)))
-
-
-def _answered_line(summary: QuestionSummary, opened: int) -> str:
-    """`980 answered (81 % of sessions), in 22 s · 80 misread first (8 %)`."""
-    line = f"{format_count(summary.answered)} answered ({format_share(summary.answered, opened)} of sessions)"
-    if summary.median_s is not None:
-        line += f", in {format_duration(summary.median_s * 1000)}"
-    if summary.misread_first:
-        share = format_share(summary.misread_first, summary.answered)
-        line += f" · {format_count(summary.misread_first)} misread first ({share})"
-    return line
-
-
-def _distribution_line(found: ValueDistribution) -> str:
-    """`mean 98.66 · median 98.6 · half 97 to 100.3 · all 91.5 to 107.7`."""
-    parts = [f"mean {format_value(found.mean, 2)}"] if found.mean is not None else []
-    parts.append(f"median {format_value(found.median)}")
-    parts.append(f"half {format_value(found.quarter)} to {format_value(found.three_quarters)}")
-    parts.append(f"all {format_value(found.least)} to {format_value(found.greatest)}")
-    return " · ".join(parts)
-
-
-def format_value(value: Value, decimals: int = 4) -> str:
-    """A number without needless decimals; a day or a time as it is."""
-    if isinstance(value, str):
-        return value
-    return f"{round(value, decimals):g}" if abs(value) < 100_000 else f"{value:,.0f}"
 
 
 def _histogram(found: ValueDistribution) -> Table:
@@ -166,37 +141,12 @@ def _histogram(found: ValueDistribution) -> Table:
     most = max((each.count for each in found.bars), default=0)
     for each in found.bars:
         table.add_row(
-            _bar_label(each, is_whole=found.is_whole),
+            bar_label(each, is_whole=found.is_whole),
             format_count(each.count),
             format_share(each.count, found.count),
             horizontal_bar(each.count, most, _BAR_WIDTH),
         )
     return table
-
-
-def _bar_label(bar: HistogramBar, *, is_whole: bool) -> str:
-    """`7`; `10 to 19` of whole numbers; `97 to <98` of others; days and hours as they begin."""
-    if bar.low == bar.high:
-        return format_value(bar.low)
-    if isinstance(bar.low, str) or isinstance(bar.high, str):
-        return f"from {bar.low}"
-    if is_whole:
-        last = bar.high - 1
-        return (
-            format_value(bar.low) if last <= bar.low else f"{format_value(bar.low)} to {format_value(last)}"
-        )
-    return f"{format_value(bar.low)} to <{format_value(bar.high)}"
-
-
-def _option_rows(column: ResultColumn, summary: QuestionSummary, language: str) -> Iterator[tuple[str, int]]:
-    """Options in the order of the survey's file, those too that nobody chose; texts and others by how often they came."""
-    counts = {each.value: each.count for each in summary.counts}
-    if summary.kind == "options":
-        for option in column.wording.labels.get(language, {}):
-            yield column.option_label(option, language), counts.pop(option, 0)
-        for word in ("yes", "no") if column.type == "yes_no" else ():
-            yield word, counts.pop(word, 0)
-    yield from counts.items()
 
 
 def _count_table(rows: Sequence[tuple[str, int]], summary: QuestionSummary) -> Table:
@@ -251,27 +201,17 @@ def _session_cells(
     yield readable_word(found.state)
 
 
-def shorten_pseudonym(pseudonym: str) -> str:
-    """As much of it as tells people apart on a screen."""
-    return pseudonym[:_SHORT_PSEUDONYM]
-
-
 def _answer_cells(found: SessionResult, columns: Sequence[ResultColumn]) -> Iterable[str]:
     for column in columns:
-        text = _answer_text(found, column)
+        text = answer_text(found, column)
         yield text if len(text) <= _CELL_WIDTH else f"{text[: _CELL_WIDTH - 1]}…"
 
 
 def _answers_in_a_row(found: SessionResult, columns: Sequence[ResultColumn]) -> Text:
     row = Text()
     for column in columns:
-        if text := _answer_text(found, column):
+        if text := answer_text(found, column):
             row.append(" · " if row else "")
             row.append(f"{column.heading} ", style="dim")
             row.append(text)
     return row
-
-
-def _answer_text(found: SessionResult, column: ResultColumn) -> str:
-    answer = found.answers.get(column.heading, "")
-    return ", ".join(answer) if isinstance(answer, list) else " ".join(answer.split())

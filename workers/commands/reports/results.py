@@ -20,20 +20,13 @@ from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
 from engine.surveys.program import Survey
 from workers.commands.connect import connect_lanes
-from workers.commands.reports.archive_reading import (
-    open_archive,
-    read_archive_state,
-    record_reading,
-    require_survey,
-)
-from workers.commands.reports.filter_options import (
-    audited_filters,
-    filter_options,
-    read_filters,
-    require_known,
-)
-from workers.commands.reports.result_report import ResultReport, read_report, report_fields
-from workers.commands.reports.result_screen import render_results, shorten_pseudonym
+from workers.commands.reports.archive_reading import open_archive, record_reading, require_survey
+from workers.commands.reports.filter_options import filter_options, read_filters, require_known
+from workers.commands.reports.result_screen import render_results
+from workers.results.archive_state import read_archive_state
+from workers.results.result_report import ResultReport, read_report, report_fields
+from workers.results.result_wording import shorten_pseudonym
+from workers.results.written_filters import audited_filters
 from workers.store.deployment import Deployment
 
 WATCH_INTERVAL_S = 2.0

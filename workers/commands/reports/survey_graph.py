@@ -17,6 +17,7 @@ from engine.drawing import END_ID, ENTRY_ID, Drawing, draw_survey
 from engine.drawing.annotations import DrawingNumbers, annotate_drawing
 from engine.drawing.dot import to_dot
 from engine.drawing.mermaid import to_mermaid
+from engine.model.extras import MissingExtraError
 from engine.surveys.findings import InvalidSurveyError
 from engine.surveys.program import Survey
 from engine.surveys.survey_reader import read_survey
@@ -131,7 +132,10 @@ def _render_drawing(drawing: Drawing, form: DrawingForm, output: str | None) -> 
         case "svg":
             from engine.drawing.svg import to_svg  # noqa: PLC0415 (text needs no Graphviz)
 
-            return to_svg(drawing)
+            try:
+                return to_svg(drawing)
+            except MissingExtraError as e:
+                raise click.ClickException(f"{e}; --as mermaid and --as dot do without") from e
         case "mermaid":
             text = to_mermaid(drawing)
             return (

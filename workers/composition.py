@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from config.settings.channels import channel_policies
 from config.settings.settings import Settings
+from config.store.counts.answer_record import AnswerNotes
 from engine.providers import Recourse, UnusableChannelError
 from engine.providers.provider_registry import open_provider
 from workers.clock.alarm_clock import AlarmClock
@@ -15,6 +16,7 @@ from workers.store.deployment import Deployment
 from workers.turns.turns import TurnRunner
 
 if TYPE_CHECKING:
+    from config.telemetry.supervision import LoopRounds
     from workers.sending.delivery import DeliveryRunner
     from workers.sending.http_client import ProviderClient
     from workers.sending.send_steps import SendSteps
@@ -31,26 +33,36 @@ def build_turn_runner(deployment: Deployment) -> TurnRunner:
         deployment.settings.channels,
         deployment.channel_store(),
         deployment.wakeup_broker(),
-        deployment.settings.log_key,
+        deployment.open_log_key(),
         deployment.host,
     )
 
 
-def build_send_steps(deployment: Deployment, clients: "Mapping[str, ProviderClient]") -> "SendSteps":
-    """Build what every delivery worker does. `clients` are those of the channels' providers, by channel."""
-    from workers.sending.send_steps import SendSteps  # noqa: PLC0415 (aiohttp takes 13 MB)
+def build_answer_notes(deployment: Deployment) -> AnswerNotes:
+    return AnswerNotes({name: channel.timezone for name, channel in deployment.settings.channels.items()})
+
+
+def build_send_steps(
+    deployment: Deployment, clients: "Mapping[str, ProviderClient]", notes: AnswerNotes
+) -> "SendSteps":
+    """Build what every delivery worker does. `clients` are those of the channels' providers, by channel; `notes` is told of what
+    they take."""
+    from workers.sending.send_steps import SendSteps  # noqa: PLC0415 (requests takes 5 MB)
 
     return SendSteps(
         deployment.outbox_store(),
         deployment.channel_store(),
         clients,
         deployment.wakeup_broker(),
-        deployment.settings.log_key,
+        deployment.open_log_key(),
+        notes,
         deployment.host,
     )
 
 
-def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
+def build_delivery_runner(
+    deployment: Deployment, notes: AnswerNotes, rounds: "LoopRounds"
+) -> "DeliveryRunner":
     from workers.sending.delivery import DeliveryRunner  # noqa: PLC0415 (as above)
     from workers.sending.http_client import ProviderClient  # noqa: PLC0415 (as above)
 
@@ -59,13 +71,14 @@ def build_delivery_runner(deployment: Deployment) -> "DeliveryRunner":
         name: ProviderClient(open_provider(settings.provider_settings(name)), host=deployment.host)
         for name in settings.channels
     }
-    return DeliveryRunner(build_send_steps(deployment, clients), deployment.wakeup_broker(), deployment.host)
+    steps = build_send_steps(deployment, clients, notes)
+    return DeliveryRunner(steps, deployment.wakeup_broker(), rounds, deployment.host)
 
 
 def build_alarm_clock(deployment: Deployment) -> AlarmClock:
     return AlarmClock(
         deployment.lanes,
-        deployment.settings.shards,
+        deployment.shard_groups(),
         deployment.wakeup_broker(),
         deployment.outbox_store(),
         deployment.host,
@@ -81,7 +94,7 @@ def build_invitation_pacer(deployment: Deployment) -> InvitationPacer:
         deployment.surveys,
         deployment.channel_store(),
         deployment.wakeup_broker(),
-        shards=settings.shards,
+        shard_groups=deployment.shard_groups(),
         host=deployment.host,
     )
 

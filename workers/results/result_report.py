@@ -11,7 +11,7 @@ from config.archive.result_columns import ResultColumn
 from config.archive.result_filters import ResultFilters
 from config.archive.session_results import SessionResult, StateCount, count_states, read_latest_results
 from engine.model.timestamps import format_utc_ms
-from workers.commands.reports.archive_reading import ArchiveState
+from workers.results.archive_state import ArchiveState
 
 
 class QuestionReport(msgspec.Struct, frozen=True):

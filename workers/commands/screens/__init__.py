@@ -1,0 +1,1 @@
+"""What commands draw for people, apart from the commands that gather it."""

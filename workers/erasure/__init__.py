@@ -1,0 +1,1 @@
+"""Removes every trace of a person."""
