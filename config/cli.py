@@ -34,7 +34,7 @@ COMMANDS = {
         "workers.commands.capacity",
         "How many machines a load takes, and what is in the way first.",
     ),
-    "status": ("workers.commands.status", "What is wrong, who works, and what waits."),
+    "status": ("workers.commands.status", "How the service does, what is wrong, who works, what waits."),
     "lane": ("workers.commands.lane", "Everything about one phone number, and why nothing happens."),
     "channel": (
         "workers.commands.channel",
@@ -65,7 +65,11 @@ COMMANDS = {
     "transcript": ("workers.commands.transcript", "What was said with one phone number."),
     "optout": ("workers.commands.optout", "Who has opted out, and lists of them from elsewhere."),
     "erase": ("workers.commands.erase", "Remove every trace of a phone number, but that it opted out."),
-    "audit": ("workers.commands.audit", "Who did what, and who read whose data."),
+    "console": (
+        "workers.commands.access.console",
+        "Sign in to the console in the browser; see who has, and end it.",
+    ),
+    "audit": ("workers.commands.access.audit", "Who did what, and who read whose data."),
     "dead": ("workers.commands.dead", "What could not be handled, and why."),
 }
 """Subcommand -> the module whose attribute of that name is it, and its line in the help."""

@@ -22,6 +22,9 @@ _SAMPLES = Path(__file__).parents[1]
 
 _SECRET_BYTES = 32
 
+_GIVEN_BY_OTHERS = ("client_secret",)
+"""Secrets that are nobody's here to make."""
+
 _SECRETS_HEAD = """\
 # Variables of every `parley` that is typed in this folder; what the environment says counts more. These are the secrets
 # that config/parley.toml names, made for you: keep them to yourself.
@@ -77,6 +80,8 @@ def _secret_lines(parley_toml: str) -> Iterator[str]:
     """A secret for each variable that the file names, also where that is a comment yet. A token is part of a URL; other
     secrets are as hooks want them, whom their endpoints may be told."""
     for field, variable in dict.fromkeys(re.findall(r'(\w+)_env = "(\w+)"', parley_toml)):
+        if field in _GIVEN_BY_OTHERS:
+            continue
         made = secrets.token_bytes(_SECRET_BYTES)
         yield f"{variable}={made.hex() if field == 'token' else f'whsec_{b64encode(made).decode()}'}\n"
 

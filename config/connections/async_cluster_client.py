@@ -1,7 +1,7 @@
 """The same as cluster_client.py, for asyncio."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -22,7 +22,6 @@ from config.connections.cluster_client import (
 )
 from config.connections.cluster_routing import (
     EVERY_PRIMARY,
-    Address,
     NodeRequest,
     RoutedBatch,
     SlotTable,
@@ -35,7 +34,8 @@ from config.connections.cluster_view import (
     Absences,
     take_view,
 )
-from config.connections.replication import Command, Shortfalls
+from config.connections.replication import REPLICATED_WITHIN_MS, Command, Shortfalls
+from config.connections.watched_servers import Address
 
 
 class AsyncClusterClient(redis.asyncio.Redis):
@@ -49,7 +49,7 @@ class AsyncClusterClient(redis.asyncio.Redis):
         self._class = connection_class
         self._options = {**node_options, "retry": Retry(NoBackoff(), 0)}
         self._pools: dict[Address, redis.asyncio.ConnectionPool] = {}
-        self._table = SlotTable(Shortfalls(monotonic))
+        self._table = SlotTable(Shortfalls(self._watch_replicas))
         self._absences = Absences(self._watch)
         self._watches: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
@@ -186,7 +186,13 @@ class AsyncClusterClient(redis.asyncio.Redis):
     # Who is away
 
     def _watch(self, address: Address) -> None:
-        watch = asyncio.ensure_future(self._look_until_present(address))
+        self._run_aside(self._look_until_present(address))
+
+    def _watch_replicas(self, address: Address) -> None:
+        self._run_aside(self._look_until_replicated(address))
+
+    def _run_aside(self, look: Coroutine[Any, Any, None]) -> None:
+        watch = asyncio.ensure_future(look)
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
 
@@ -198,6 +204,19 @@ class AsyncClusterClient(redis.asyncio.Redis):
                 break
             await asyncio.sleep(LOOK_INTERVAL_S)
         self._absences.answered(address)
+
+    async def _look_until_replicated(self, address: Address) -> None:
+        """Write to a server until its replicas have what is written, or it is none of the cluster's primaries any more."""
+        shortfalls = self._table.shortfalls
+        while shortfalls.is_short(address) and address in self._table.primaries():
+            mark, wait = shortfalls.looking_commands(address)
+            with suppress(redis.RedisError, OSError, TimeoutError):
+                within_s = REFRESH_TIMEOUT_S + REPLICATED_WITHIN_MS / 1_000
+                _, found = await self._ask(address, (mark, wait), within_s)
+                if isinstance(found, int) and found >= wait[1]:
+                    break
+            await asyncio.sleep(LOOK_INTERVAL_S)
+        shortfalls.forget(address)
 
     # Who has what
 
@@ -236,10 +255,12 @@ class AsyncClusterClient(redis.asyncio.Redis):
             return address, await self._ask(address, REFRESH_COMMANDS)
         return address, []
 
-    async def _ask(self, address: Address, commands: Sequence[Command]) -> list[Any]:
+    async def _ask(
+        self, address: Address, commands: Sequence[Command], within_s: float = REFRESH_TIMEOUT_S
+    ) -> list[Any]:
         connection = self._class(host=address[0], port=address[1], **self._options)
         try:
-            async with asyncio.timeout(REFRESH_TIMEOUT_S):
+            async with asyncio.timeout(within_s):
                 return await self._talk(connection, commands)
         finally:
             await connection.disconnect(nowait=True)

@@ -11,7 +11,7 @@ server for each command's keys.
 
 import select
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from time import monotonic, sleep
@@ -26,7 +26,6 @@ from redis.retry import Retry
 from config.connections import cluster_routing
 from config.connections.cluster_routing import (
     BLOCKING,
-    Address,
     NodeRequest,
     RoutedBatch,
     ServerAwayError,
@@ -37,15 +36,20 @@ from config.connections.cluster_view import (
     REFRESH_COMMANDS,
     Absences,
     RefreshLimit,
+    epoch_told,
     take_view,
 )
 from config.connections.replication import Command, Shortfalls, mark_in_cluster, with_wait, without_wait
+from config.connections.watched_servers import Address
 
 HELD_UP_S = 0.3
 """How long a server may take longer than another that was asked at the same time; at least. It may take HELD_UP_FACTOR times
 as long as that one."""
 
 HELD_UP_FACTOR = 3
+
+REPLICATED_BESIDE_OTHERS_MS = round(HELD_UP_S * 1_000)
+"""How long a server's replicas may take, by the same reason."""
 
 COMPARED_WITHIN_S = 0.1
 """How soon another server answers if it is not the machine, or the network, that is slow."""
@@ -70,7 +74,7 @@ class ClusterClient(redis.Redis):
         self._pools: dict[Address, redis.ConnectionPool] = {}
         self._pools_lock = threading.Lock()
         self._is_closed = False
-        self._table = SlotTable(Shortfalls(monotonic))
+        self._table = SlotTable(Shortfalls(self._watch_replicas, REPLICATED_BESIDE_OTHERS_MS))
         self._absences = Absences(self._watch)
         self._refresh_limit = RefreshLimit()
         super().__init__(connection_pool=self._pool(self.seeds[0]))
@@ -277,10 +281,22 @@ class ClusterClient(redis.Redis):
 
     # Who is away
 
+    def look_around(self) -> None:
+        """See which servers hang, and whether others have taken their slots, so that whoever asks them next need not wait for it."""
+        requests = [NodeRequest(address) for address in self._table.primaries()]
+        for request in requests:
+            request.sent = list(LOOK_COMMANDS)
+        if any(self._brings_news(outcome) for outcome in self._exchange(requests)):
+            self._refresh()
+
+    def _brings_news(self, outcome: list[Any] | Exception) -> bool:
+        if isinstance(outcome, Exception):
+            return True
+        (info,) = outcome
+        return isinstance(info, bytes) and epoch_told(info) > self._table.epoch
+
     def _watch(self, address: Address) -> None:
-        threading.Thread(
-            target=self._look_until_present, args=(address,), name="cluster", daemon=True
-        ).start()
+        _run_aside(self._look_until_present, address)
 
     def _look_until_present(self, address: Address) -> None:
         """Look at a server until it answers, or is none of the cluster's primaries any more."""
@@ -290,6 +306,21 @@ class ClusterClient(redis.Redis):
                 break
             sleep(LOOK_INTERVAL_S)
         self._absences.answered(address)
+
+    def _watch_replicas(self, address: Address) -> None:
+        _run_aside(self._look_until_replicated, address)
+
+    def _look_until_replicated(self, address: Address) -> None:
+        """Write to a server until its replicas have what is written, or it is none of the cluster's primaries any more."""
+        shortfalls = self._table.shortfalls
+        while not self._is_closed and shortfalls.is_short(address) and address in self._table.primaries():
+            mark, wait = shortfalls.looking_commands(address)
+            with suppress(redis.RedisError, OSError):
+                _, found = self._ask(address, (mark, wait), REFRESH_TIMEOUT_S + HELD_UP_S)
+                if found >= wait[1]:
+                    break
+            sleep(LOOK_INTERVAL_S)
+        shortfalls.forget(address)
 
     # Who has what
 
@@ -315,12 +346,11 @@ class ClusterClient(redis.Redis):
         finally:
             pool.shutdown(wait=False)
 
-    def _ask(self, address: Address, commands: Sequence[Command]) -> list[Any]:
-        connection = self._class(
-            host=address[0], port=address[1],
-            **self._options
-            | {"socket_timeout": REFRESH_TIMEOUT_S, "socket_connect_timeout": REFRESH_TIMEOUT_S},
-        )  # fmt: skip
+    def _ask(
+        self, address: Address, commands: Sequence[Command], within_s: float = REFRESH_TIMEOUT_S
+    ) -> list[Any]:
+        timeouts = {"socket_timeout": within_s, "socket_connect_timeout": REFRESH_TIMEOUT_S}
+        connection = self._class(host=address[0], port=address[1], **self._options | timeouts)
         try:
             for command in commands:
                 connection.send_command(*command)
@@ -345,6 +375,10 @@ class ClusterClient(redis.Redis):
             parse_answer(self.response_callbacks, command, answer, {})
             for command, answer in zip(commands, answers, strict=True)
         ]
+
+
+def _run_aside(look: Callable[[Address], None], address: Address) -> None:
+    threading.Thread(target=look, args=(address,), name="cluster", daemon=True).start()
 
 
 def parse_answer(callbacks: Any, command: Command, answer: Any, options: Mapping[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 Law: every command has one answer, and what one server does not answer changes nothing of another's. A command that is
 answered by "not here" goes to where that answer says; one whose server fails goes to another if the table names one by then,
-and else its answer is the error. Nothing waits: whoever asks knows best what to do meanwhile.
+and else its answer is the error. Nothing waits: whoever asks knows best what to do meanwhile. A batch that one server has held
+up waits for no other's replicas either: who takes the place of one that was lost often has none yet.
 
 Nothing here sends anything: cluster_client.py (threads) and async_cluster_client.py (asyncio) do.
 """
@@ -17,11 +18,16 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from config.connections.replication import Command, Shortfalls, mark_in_cluster, with_wait, without_wait
+from config.connections.replication import (
+    SHORT_WAIT_MS,
+    Command,
+    Shortfalls,
+    mark_in_cluster,
+    with_wait,
+    without_wait,
+)
+from config.connections.watched_servers import Address
 from engine.model.errors import ParleyError
-
-Address = tuple[str, int]
-"""Host and port of a server."""
 
 MAX_ROUNDS = 5
 """How often a command may be sent on, or again."""
@@ -238,14 +244,14 @@ class RoutedBatch:
             commands.append(("ASKING",))
         key = self._keys[request.at[0]]
         tag = self._table.tag_on(request.address) if key is None else _tag_of(key)
-        wait_ms = self._table.shortfalls.wait_ms(request.address)
+        wait_ms = SHORT_WAIT_MS if self._failed_at else self._table.shortfalls.wait_ms(request.address)
         return list(with_wait(commands, self._replicas, mark_in_cluster(tag), wait_ms))
 
     def _answers_of(self, request: NodeRequest, replies: list[Any]) -> list[Any]:
         """Return the answers to the commands, of all that a server replied."""
         answers = without_wait(replies, self._replicas)
         if self._replicas:
-            self._table.shortfalls.take(request.address, request.sent[-1][2], answers)
+            self._table.shortfalls.take(request.address, request.sent, replies)
         if request.asking:
             return answers[1 : 2 * len(request.at) : 2]
         if not self._transaction:

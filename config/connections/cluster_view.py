@@ -1,13 +1,16 @@
 """What a process knows of a cluster's servers: who has which slots, as they tell, and who is not asked until it answers again."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from config.connections.cluster_routing import Address, ServerAwayError, SlotTable
+from config.connections.cluster_routing import ServerAwayError, SlotTable
+from config.connections.watched_servers import Address, WatchedServers
+
+LOOK_AROUND_INTERVAL_S = 0.5
+"""How often a worker looks at all servers, so that one that hangs is known before work on a lane waits for it."""
 
 LOOK_INTERVAL_S = 0.1
 """After how long a server that has failed is looked at again."""
@@ -25,12 +28,16 @@ def take_view(table: SlotTable, asked: Address, told: Sequence[Any]) -> bool:
     """Take what a server told to REFRESH_COMMANDS. Return False if it is not believed: a server that calls the cluster down may
     be cut off, and still claims what others have by now; one with an older epoch than we know is behind."""
     info, slots = told
-    facts = cluster_facts(info)
-    epoch = int(facts.get("cluster_current_epoch", 0))
-    if not slots or facts.get("cluster_state") != "ok" or epoch < table.epoch:
+    epoch = epoch_told(info)
+    if not slots or cluster_facts(info).get("cluster_state") != "ok" or epoch < table.epoch:
         return False
     table.replace(epoch, slots, asked)
     return True
+
+
+def epoch_told(info: bytes) -> int:
+    """Return the epoch that a server tells to CLUSTER INFO: the later, the more it knows of who has what."""
+    return int(cluster_facts(info).get("cluster_current_epoch", 0))
 
 
 def cluster_facts(info: bytes) -> dict[str, str]:
@@ -40,30 +47,21 @@ def cluster_facts(info: bytes) -> dict[str, str]:
 
 class Absences:
     """Which servers have failed, and have not been seen to answer since. `watch` is called for each that fails, and calls `answered`
-    once the server does. After a fork, where nobody watches any more, none has failed."""
+    once the server does."""
 
     def __init__(self, watch: Callable[[Address], None]) -> None:
-        self._watch = watch
-        self._absent: set[Address] = set()
-        self._pid = os.getpid()
+        self._absent = WatchedServers(watch)
 
     def require_present(self, address: Address) -> None:
         """Raise ServerAwayError if the server has failed, and nobody has seen it answer since."""
-        if address in self._absent and self._is_watched():
+        if address in self._absent:
             raise ServerAwayError(f"the server at {address[0]}:{address[1]} does not answer")
 
     def failed(self, address: Address) -> None:
-        if address not in self._absent:
-            self._absent.add(address)
-            self._watch(address)
-
-    def _is_watched(self) -> bool:
-        if os.getpid() != self._pid:
-            self._absent, self._pid = set(), os.getpid()
-        return bool(self._absent)
+        self._absent.add(address)
 
     def answered(self, address: Address) -> None:
-        self._absent.discard(address)
+        self._absent.remove(address)
 
     def present_first(self, addresses: Sequence[Address]) -> list[Address]:
         """Return these, each once, those that are absent at the end."""

@@ -15,7 +15,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from config.connections.async_cluster_client import AsyncClusterClient
-from config.connections.cluster_client import ClusterClient
+from config.connections.cluster_client import HELD_UP_S, ClusterClient
 from config.connections.redis_url import Cluster, read_cluster_url, read_sentinel_url, scheme_of
 from config.connections.sentinel_connections import HANDSHAKE_TIMEOUT_S, async_sentinel_pool, sentinel_pool
 from config.connections.server_connections import (
@@ -29,7 +29,7 @@ from config.connections.server_connections import (
 SOCKET_TIMEOUT_S = 5.0  # longer than an fsync takes on a bad day
 COMMAND_RETRIES = 3
 
-NODE_HANDSHAKE_TIMEOUT_S = 0.5
+NODE_HANDSHAKE_TIMEOUT_S = HELD_UP_S
 """The same of a server of a cluster, beside which others are asked."""
 
 _RETRIED_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)

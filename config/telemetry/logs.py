@@ -19,13 +19,22 @@ from config.settings.settings import LogStyle, Settings
 _PRIVATE_FIELDS = ("text", "token", "number", "phone", "key", "url", "body")
 _WITHHELD = "(withheld)"
 _HASH_PATTERN = re.compile(r"[0-9a-f]{10}")
+_FIRST_LETTERS = "abcdefabcd"
+"""What a hash of digits alone begins with instead: else it is masked, as it may be a phone number."""
+
 _PLACEHOLDER_PATTERN = re.compile(r"%(\(\w+\))?[-#0-9 +.*]*[a-zA-Z]")
 _PHONE_PATTERN = re.compile(r"\+[0-9]{5,15}|\b[0-9]{8,15}\b")
 
 
 def hash_sender(key: bytes, sender: str) -> str:
-    """The 10 hex digits by which logs name a sender: alike wherever `key` is, and useless without it."""
-    return blake2b(sender.encode(), key=key, digest_size=5).hexdigest()
+    """The 10 hex digits, one a letter at least, by which logs name a sender: alike wherever `key` is, and useless without it."""
+    hashed = blake2b(sender.encode(), key=key, digest_size=5).hexdigest()
+    return _FIRST_LETTERS[int(hashed[0])] + hashed[1:] if hashed.isdecimal() else hashed
+
+
+def is_log_name(written: str) -> bool:
+    """Whether it is what `hash_sender` makes, and no phone number."""
+    return bool(_HASH_PATTERN.fullmatch(written)) and not written.isdecimal()
 
 
 def configure_logging(settings: Settings) -> None:

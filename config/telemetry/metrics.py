@@ -7,8 +7,9 @@ count in that directory, and any of them can tell the sum: see config/telemetry/
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 
@@ -23,6 +24,8 @@ from config.telemetry.multiprocess_metrics import join_folder
 
 REGISTRY = CollectorRegistry()
 
+Labelled = TypeVar("Labelled", Counter, Gauge, BatchHistogram)
+
 with exit_on_config_error():
     _folder = os.environ.get(FOLDER_VARIABLE)
     _multiprocess = join_folder(Path(_folder)) if _folder else None
@@ -34,8 +37,14 @@ _WAIT_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _SEND_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+def _with_kept_children(metric: Labelled) -> Labelled:
+    """The same metric, which looks for the child of some labels once: prometheus_client takes as long for that as for counting."""
+    metric.labels = cache(metric.labels)  # type: ignore[method-assign]
+    return metric
+
+
 def _counter(name: str, meaning: str, *labels: str) -> Counter:
-    return Counter("parley_" + name, meaning, labels, registry=REGISTRY)
+    return _with_kept_children(Counter("parley_" + name, meaning, labels, registry=REGISTRY))
 
 
 def _gauge(
@@ -46,11 +55,15 @@ def _gauge(
 ) -> Gauge:
     """One that a process sets: of those that live, what was set last. If `mode` is "mostrecent", what one of the dead
     has set in the last day is true as well."""
-    return Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
+    return _with_kept_children(
+        Gauge("parley_" + name, meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
+    )
 
 
 def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> BatchHistogram:
-    return BatchHistogram("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
+    return _with_kept_children(
+        BatchHistogram("parley_" + name, meaning, labels, registry=REGISTRY, buckets=buckets)
+    )
 
 
 def _scrape_time_gauge(name: str, meaning: str, *labels: str) -> ScrapeTimeGauge:
@@ -161,6 +174,11 @@ HOOK_EVENTS = _counter(
 )
 HOOK_REQUESTS = _counter(
     "hook_requests_total", "Requests to endpoints, by what came of each", "hook", "outcome"
+)
+CONSOLE_REQUESTS = _counter(
+    "console_requests_total",
+    "Requests to the console, by what became of them (2xx, 3xx, 4xx, 5xx)",
+    "outcome",
 )
 HOOK_SECONDS = _histogram("hook_seconds", "One request to an endpoint", _SEND_BUCKETS_S, "hook")
 HOOK_CIRCUITS_OPENED = _counter(

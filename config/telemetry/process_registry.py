@@ -43,8 +43,18 @@ HEARTBEAT_TIMEOUT_S = 1.0
 CLOCK_TOLERANCE_MS = 1_000
 """By how much a process's clock may differ from that of the lanes' Redis before it is said."""
 
-ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive", "hooks")
+ROLES = ("web", "ratelimit", "conversation", "delivery", "clock", "archive", "hooks", "console")
 """The Procfile's lines."""
+
+OPTIONAL_ROLES = ("console",)
+"""Lines that nothing depends on: that nobody runs one is not wrong."""
+
+ROLE_OF_QUEUE: Mapping[str, str] = {
+    keyspace.STARTS_QUEUE: "ratelimit",
+    keyspace.REPLIES_QUEUE: "conversation",
+    keyspace.OUTBOUND_QUEUE: "delivery",
+}
+"""Who works on a queue."""
 
 
 class ProcessHeartbeat(msgspec.Struct, frozen=True, array_like=True):
@@ -75,6 +85,7 @@ WORK_COUNTERS: Mapping[str, Counter] = {
     "clock": metrics.WAKEUPS,
     "archive": metrics.ARCHIVED_ENTRIES,
     "hooks": metrics.HOOK_EVENTS,
+    "console": metrics.CONSOLE_REQUESTS,
 }
 """The counter of each role's work."""
 

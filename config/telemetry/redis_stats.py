@@ -11,6 +11,8 @@ from typing import Any, Self
 import msgspec
 import redis
 
+from config.connections.redis_failures import failure_kind
+from config.connections.server_greeting import read_greeting
 from config.settings.channels import Channel
 from config.settings.config_errors import ConfigError
 from config.settings.redis_rights import CLUSTER_URL_SENTENCE
@@ -18,12 +20,13 @@ from config.settings.settings import Settings
 from config.settings.shard_count import find_shards
 from config.store import keyspace, redis_client
 from config.store.channel_readings import ChannelReading, parse_reading, reading_commands
+from config.store.counts.answer_record import AnswerReading, answer_commands, parse_answers
+from config.store.counts.webhook_record import WebhookReading, parse_webhooks, webhook_commands
 from config.store.entry_id import EntryId
 from config.store.function_calls import Command
 from config.store.keyspace import QUEUES
 from config.store.pauses import StoredPause
 from config.store.stored_values import LANE_LEASE_MS, parse_lock
-from config.store.webhook_record import WebhookReading, parse_webhooks, webhook_commands
 from config.telemetry import hook_stats, process_registry
 from config.telemetry.hook_stats import HookFirstTrip, HookStats, LagQuestions, StreamEnd
 from config.telemetry.server_stats import SERVER_COMMANDS, ServerStats, read_cluster, server_stats
@@ -86,7 +89,7 @@ class ShardStats(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
     """`held` invitations wait for their turn, `held_near` of them for one that has come or comes within NEAR_TURN_MS.
-    `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit."""
+    `pause_left_ms` is 0 for a pause without end; `sms_cap` for no limit; `answers` are empty in a reading without them."""
 
     held: int = 0
     held_near: int = 0
@@ -95,6 +98,7 @@ class ChannelStats(msgspec.Struct, frozen=True, kw_only=True):
     sms_today: int = 0
     sms_cap: int = 0
     webhooks: WebhookReading = WebhookReading()
+    answers: AnswerReading = AnswerReading()
 
 
 class RedisStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,18 +151,19 @@ class StatsReader:
         self._shards = 0  # until the lanes' server has said how many there are
         self._stored: bytes | None = None
 
-    def read(self) -> RedisStats:
-        """Take one reading. Never raises for a server that does not answer."""
+    def read(self, *, with_answers: bool = False) -> RedisStats:
+        """Take one reading; `with_answers`: also of how people are answered of late, which takes a dozen commands for each channel.
+        Never raises for a server that does not answer."""
         try:
-            lanes = self._read_lanes(self._count_shards())
+            lanes = self._read_lanes(self._count_shards(), with_answers=with_answers)
         except redis.RedisError as e:
-            lanes = {"lanes": ServerStats(up=False, why=_error_sentence(e))}
+            lanes = {"lanes": _failed_server(self._lanes, e)}
         except ConfigError as e:
             lanes = {"lanes": ServerStats(up=False, why=str(e))}
         try:
             broker = self._read_broker()
         except redis.RedisError as e:
-            broker = {"broker": ServerStats(up=False, why=_error_sentence(e))}
+            broker = {"broker": _failed_server(self._broker, e)}
         return RedisStats(**lanes, **broker, replicas_wanted=self._settings.replicas)
 
     def close(self) -> None:
@@ -180,7 +185,7 @@ class StatsReader:
             self._shards = known
         return self._shards
 
-    def _read_lanes(self, shards: int) -> dict[str, Any]:
+    def _read_lanes(self, shards: int, *, with_answers: bool) -> dict[str, Any]:
         names = list(self._channels)
         most = max(1, MAX_LOCKS_READ // shards)
         away: set[str] = set()
@@ -208,6 +213,11 @@ class StatsReader:
                         *_near_turn_commands(channel.name, shards, server.now),
                         *reading_commands(channel.name, channel.timezone, server.now),
                         *webhook_commands(channel.name, server.now),
+                        *(
+                            answer_commands(channel.name, channel.timezone, server.now)
+                            if with_answers
+                            else ()
+                        ),
                     )
                 ),
                 *(
@@ -231,6 +241,7 @@ class StatsReader:
                     sum(next(answers) for _ in range(shards)),
                     parse_reading(answers),
                     parse_webhooks(answers),
+                    parse_answers(answers, server.now) if with_answers else AnswerReading(),
                 )
                 for channel in self._channels.values()
             },
@@ -383,7 +394,12 @@ class _ShardFirstTrip(msgspec.Struct, frozen=True):
 
 
 def _channel_stats(
-    channel: Channel, held: int, held_near: int, reading: ChannelReading, webhooks: WebhookReading
+    channel: Channel,
+    held: int,
+    held_near: int,
+    reading: ChannelReading,
+    webhooks: WebhookReading,
+    answers: AnswerReading,
 ) -> ChannelStats:
     paused = reading.pause
     return ChannelStats(
@@ -394,6 +410,7 @@ def _channel_stats(
         sms_today=reading.sms_today,
         sms_cap=channel.limits.sms_per_day,
         webhooks=webhooks,
+        answers=answers,
     )
 
 
@@ -462,6 +479,15 @@ def _members_with_scores(flat: Sequence[bytes]) -> list[tuple[bytes, float]]:
 def _first_age_ms(first: Sequence[Any], now: int) -> int:
     """For how many ms the first of a sorted set has been due; 0 if it is empty, or lies ahead."""
     return max(0, now - round(float(first[1]))) if first else 0
+
+
+def _failed_server(client: redis.Redis, error: redis.RedisError) -> ServerStats:
+    if failure_kind(error) == "refused":
+        return ServerStats(up=False, why=_error_sentence(error), is_refusing=True)
+    is_cut_off = isinstance(error, redis.exceptions.ConnectionError)
+    if greeting := read_greeting(client) if is_cut_off else "":
+        return ServerStats(up=False, why=greeting.partition(". ")[0].rstrip("."), is_refusing=True)
+    return ServerStats(up=False, why=_error_sentence(error))
 
 
 def _error_sentence(error: redis.RedisError) -> str:

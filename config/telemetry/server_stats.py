@@ -8,8 +8,9 @@ import msgspec
 import redis
 
 from config.connections.cluster_client import ClusterClient
-from config.connections.cluster_routing import Address, SlotTable, slot_of_key
+from config.connections.cluster_routing import SlotTable, slot_of_key
 from config.connections.cluster_view import cluster_facts
+from config.connections.watched_servers import Address
 from config.store import keyspace, redis_client
 from config.store.function_calls import Command
 
@@ -53,12 +54,13 @@ class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """`why` it does not answer. `now` is its time (ms), `most_memory` 0 without a limit; both in bytes. `replicas` follow it,
+    """`why` it does not answer, or refuses us (`is_refusing`). `now` is its time (ms), `most_memory` 0 without a limit; both in bytes. `replicas` follow it,
     and are not behind by more than what is under way. Of a cluster: its `nodes`; it is up if one of them is; memory is the
     fullest one's, `replicas` are the fewest that one has; `uncovered` slots have no server that answers."""
 
     up: bool
     why: str = ""
+    is_refusing: bool = False
     now: int = 0
     memory: int = 0
     most_memory: int = 0

@@ -1,4 +1,4 @@
-"""What tells a supervisor of containers or services how this process does: whether it has begun, and whether its loop still goes
+"""What tells a supervisor of containers or services how this process does: whether it has begun, and whether its loops still go
 round.
 
 A process that stands still is killed and started again by whoever asks: Kubernetes by `/healthz`, systemd by the watchdog. A Redis
@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from operator import itemgetter
 from threading import Event, Thread
 from time import monotonic
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -29,32 +30,45 @@ WATCHDOG_MICROSECONDS, WATCHDOG_PID = "WATCHDOG_USEC", "WATCHDOG_PID"
 NOTIFY_TIMEOUT_S = 1.0
 """Nobody ends later because systemd does not listen."""
 
+_PROCESS_LOOP = ""
+
 _StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class LoopRounds:
-    """When did a process's loop go round for the last time? It hangs if that is more than `hangs_after_s` ago."""
+    """When did each loop of a process go round for the last time? The process hangs if that is more than `hangs_after_s` ago of any. It
+    has one loop that needs no name, and those that are counted beside it."""
 
     def __init__(self, hangs_after_s: float = HANGS_AFTER_S) -> None:
         self._hangs_after_s = hangs_after_s
-        self._last_s = monotonic()
+        self._last_s = {_PROCESS_LOOP: monotonic()}
 
     def went_round(self) -> None:
-        self._last_s = monotonic()
+        self._last_s[_PROCESS_LOOP] = monotonic()
 
-    def silent_s(self) -> float:
-        """Seconds since the last round."""
-        return monotonic() - self._last_s
+    def count_loop(self, name: str) -> Callable[[], None]:
+        """Have one more loop go round from now on. Returns what is to be called whenever it does, in any thread."""
+
+        def went_round() -> None:
+            self._last_s[name] = monotonic()
+
+        went_round()
+        return went_round
+
+    def longest_silence(self) -> tuple[str, float]:
+        """The loop that has been silent for longest, and seconds since its last round."""
+        name, last_s = min([*self._last_s.items()], key=itemgetter(1))
+        return name, monotonic() - last_s
 
     def hangs(self) -> bool:
-        return self.silent_s() > self._hangs_after_s
+        return self.longest_silence()[1] > self._hangs_after_s
 
 
 @contextmanager
 def supervised(
     rounds: LoopRounds, host: str = "", port: int = 0, registry: CollectorRegistry | None = None
 ) -> Iterator[None]:
-    """Tell systemd that the process has begun, and as long as the block lasts and its loop goes round that it does; and on `port`,
+    """Tell systemd that the process has begun, and as long as the block lasts and its loops go round that they do; and on `port`,
     unless that is 0, answer `/healthz`, and `/metrics` with what `registry` collects."""
     over = Event()
     with ExitStack() as stack:
@@ -147,10 +161,11 @@ class _SilentHandler(WSGIRequestHandler):
 
 
 def _tell_health(rounds: LoopRounds, start_response: _StartResponse) -> Iterable[bytes]:
-    silent_s = rounds.silent_s()
     if rounds.hangs():
+        name, silent_s = rounds.longest_silence()
+        loop = f'loop "{name}"' if name else "loop"
         start_response("503 Service Unavailable", [_PLAIN])
-        return [f"the loop of this process has not gone round for {silent_s:.0f} s\n".encode()]
+        return [f"the {loop} of this process has not gone round for {silent_s:.0f} s\n".encode()]
     start_response("200 OK", [_PLAIN])
     return [b"ok\n"]
 

@@ -50,6 +50,7 @@ LOOKUP_OUTCOMES = ("found", "not_found", "unknown")
 ARCHIVE_ERROR_REASONS = ("redis", "database", "disk_full", "unexpected")
 HOOK_EVENT_OUTCOMES = ("delivered", "refused")
 HOOK_REQUEST_OUTCOMES = ("delivered", "refused", "failed")
+CONSOLE_OUTCOMES = ("2xx", "3xx", "4xx", "5xx")
 RECEIPT_STATES = tuple(state or "other" for state in get_args(SmsState))
 
 
@@ -118,6 +119,10 @@ def _by_hooks(settings: Settings) -> Iterator[CountedLabels]:
     yield from _each(metrics.DEAD_LETTERS, DEAD_LETTER_REASONS)
 
 
+def _by_console(_: Settings) -> Iterator[CountedLabels]:
+    yield from _each(metrics.CONSOLE_REQUESTS, CONSOLE_OUTCOMES)
+
+
 _COUNTED_BY: Mapping[str, Callable[[Settings], Iterator[CountedLabels]]] = {
     "web": _by_web,
     "ratelimit": _by_turns(STARTS_QUEUE),
@@ -126,6 +131,7 @@ _COUNTED_BY: Mapping[str, Callable[[Settings], Iterator[CountedLabels]]] = {
     "clock": _by_clock,
     "archive": _by_archive,
     "hooks": _by_hooks,
+    "console": _by_console,
 }
 """By role, of process_registry.ROLES."""
 
