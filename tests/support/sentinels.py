@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -27,6 +29,10 @@ START_S = 20.0
 FAIL_OVER_S = 20.0
 
 DOWN_AFTER_MS = 1_000
+
+PATIENT_MS = 600_000
+"""While all servers are down at once, how long Sentinels wait for the primary. They would take a replica that has not yet read again
+what it missed, as soon as it is there first."""
 
 ANSWER_S = 0.5
 """How soon a Sentinel answers that can be reached."""
@@ -78,9 +84,14 @@ class Sentinel(Closing):
         state = self.state()
         return state.get("ip", ""), state.get("port", "")
 
+    def hears_primary(self) -> bool:
+        """Whether the primary answered it lately."""
+        state = self.state()
+        return state.get("flags") == "master" and int(state["last-ok-ping-reply"]) < DOWN_AFTER_MS
+
     def be_patient(self, ms: int) -> None:
         """Take a server for gone only after so long."""
-        with redis.Redis(self.host, self.port, protocol=2, socket_timeout=ANSWER_S) as client:
+        with redis.Redis(self.host, self.port, protocol=2, socket_timeout=START_S) as client:
             client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", ms)
 
     def end_subscriptions(self) -> None:
@@ -168,28 +179,34 @@ class ValkeyService(Closing):
         until(lambda: self._named_besides(old), FAIL_OVER_S, "another server is the primary")
 
     def start(self) -> None:
-        """Start all servers that `stop` or `kill9` ended, and wait until one of them is the primary."""
-        for each in self.servers:
+        """Start all servers that `stop` or `kill9` ended, and wait until the primary is one again, and has its replicas."""
+        for each in reversed(self._replicas_first()):
             each.start()
-        until(lambda: is_primary(self.primary), START_S, "there is a primary")
+        self._be_watched()
 
     def stop(self) -> None:
-        """End all servers; the Sentinels look on."""
+        """End all servers; the Sentinels wait for the same primary."""
+        self.be_patient(PATIENT_MS)
         for each in self._replicas_first():
             each.stop()
 
     def kill9(self) -> None:
+        """Kill all servers; the Sentinels wait for the same primary."""
+        self.be_patient(PATIENT_MS)
         for each in self._replicas_first():
             each.kill9()
 
     def sigstop(self) -> None:
-        """Freeze all servers."""
+        """Freeze all servers; the Sentinels wait for the same primary."""
+        self.be_patient(PATIENT_MS)
         for each in self._replicas_first():
             each.sigstop()
 
     def sigcont(self) -> None:
+        """Let all servers go on."""
         for each in self.servers:
             each.sigcont()
+        self._be_watched()
 
     def empty(self) -> None:
         """Take away all keys."""
@@ -206,8 +223,15 @@ class ValkeyService(Closing):
         for each in (*self.sentinels, *self.servers):
             each.close()
 
+    def _be_watched(self) -> None:
+        """As ever, once the primary has its replicas again."""
+        until(lambda: is_primary(self.primary), START_S, "the primary is one again")
+        until(lambda: _has_replicas(self.primary, len(self.servers) - 1), START_S, "it has its replicas")
+        until(lambda: all(each.hears_primary() for each in self.sentinels), START_S, "the Sentinels hear it")
+        self.be_patient(DOWN_AFTER_MS)
+
     def _replicas_first(self) -> list[Valkey]:
-        """Or one of them would take its place."""
+        """Those that could take its place before the primary."""
         return [*self.replicas, self.primary]
 
     def _named_by_most(self) -> Valkey | None:
@@ -235,8 +259,18 @@ def is_primary(server: Valkey) -> bool:
 
 
 def _role(server: Valkey) -> str:
-    with server.client() as client:
-        try:
-            return str(client.info("replication")["role"])
-        except redis.ConnectionError:
-            return ""
+    return str(_replication(server).get("role", ""))
+
+
+def _has_replicas(server: Valkey, count: int) -> bool:
+    """Whether so many have all that it had when they came, and follow it."""
+    state = _replication(server)
+    return [state.get(f"slave{number}", {}).get("state") for number in range(count)] == ["online"] * count
+
+
+def _replication(server: Valkey) -> dict[str, Any]:
+    """What it says of its replication; nothing while it does not answer."""
+    state: dict[str, Any] = {}
+    with server.client() as client, suppress(redis.ConnectionError):
+        state = client.info("replication")
+    return state
