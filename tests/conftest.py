@@ -3,6 +3,7 @@ without `databases` no PostgreSQL, and without `drawn` it draws nothing at rando
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")  # how long an example takes says how busy the machine is
 
 parse_yaml_once()
+
+# processes take signals as they do at a terminal, also where these tests were started in the background, or by nohup
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

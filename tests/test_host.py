@@ -16,27 +16,29 @@ NEEDS_NO_HOST = {
     "config/connections/async_cluster_client.py": "waits for real servers",
     "config/connections/cluster_client.py": "waits for real servers",
     "config/connections/cluster_view.py": "lets real servers rest",
+    "config/invitations/invitation_client.py": "waits for a real server between two tries",
     "config/settings/survey_folder.py": "looks how old real files are",
     "config/telemetry/exposition.py": "measures a real process",
     "config/telemetry/multiprocess_metrics.py": "names the files of a real process",
     "config/telemetry/process_registry.py": "is the heartbeat of a real process",
     "config/telemetry/supervision.py": "tells of a real process",
+    "workers/console/kept_readings.py": "counts for real browsers",
+    "workers/console/live_pages.py": "ticks for real browsers",
     "engine/commands/chat.py": "talks with the person at a terminal",
-    "ingest/commands/invite.py": "waits for a real server on behalf of the person at a terminal",
+    "ingest/commands/invite.py": "makes a reference",
     "ingest/commands/key.py": "makes a secret",
     "ingest/commands/phone.py": "talks with the person at a terminal",
-    "workers/commands/hooks.py": "sends a test of which only the person at a terminal hears",
     "workers/commands/reports/results.py": "draws a screen anew",
     "workers/commands/run.py": "starts real processes",
     "workers/commands/status.py": "draws a screen anew",
     "workers/roles/worker_process.py": "ends a real process",
     "workers/runtime/embedded_redis.py": "starts a real server",
     "workers/sending/deadline_transport.py": "waits for a real network",
+    "workers/sending/provider_route.py": "waits for a real network",
 }
 """Modules that ask the machine themselves, and why they may."""
 
 HAVE_NO_DEPLOYMENT = {
-    "workers/commands/hooks.py": {"EndpointClient"},
     "ingest/__main__.py": {"create_app"},
 }
 """Where a callable is left with the host that it has by itself."""

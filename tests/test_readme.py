@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from config.cli import COMMANDS
 from config.settings.channels import ApiKeyTable, ChannelLimits, ChannelTable
+from config.settings.oidc_settings import OidcTable
 from config.settings.settings import ENVIRONMENT_VARIABLES
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.store.function_layout import layout_of
@@ -41,6 +42,7 @@ from tests.support.prometheus import alerts
 from workers.commands.capacity import capacity
 
 MOST_LINES = 150
+MAX_PICTURE_BYTES = 150_000
 """Of the README: what is new goes into the document beside what it describes."""
 
 GLOSSARY = [
@@ -56,7 +58,7 @@ CONFIG = ROOT / "config" / "README.md"
 INGEST = ROOT / "ingest" / "README.md"
 WORKERS = ROOT / "workers" / "README.md"
 
-OTHER_SETTINGS = {"PARLEY_FAULT", "PARLEY_CRM_SECRET"}
+OTHER_SETTINGS = {"PARLEY_FAULT", "PARLEY_CRM_SECRET", "PARLEY_CONSOLE_OIDC_SECRET"}
 """Variables of the tests, and of examples."""
 
 
@@ -128,7 +130,8 @@ def test_a_table_is_the_one_in_the_code(table):
 
 
 def test_the_readme_stays_short():
-    assert len(README.read_text().splitlines()) <= MOST_LINES
+    written = [line for line in README.read_text().splitlines() if not line.startswith("<picture>")]
+    assert len(written) <= MOST_LINES
 
 
 def test_the_glossary_has_one_sentence_for_each_word():
@@ -190,6 +193,15 @@ def test_links_lead_somewhere(document):
             assert fragment in there, f"{path}#{fragment} in {document}"
 
 
+def test_a_picture_is_told_in_words_too_and_is_small():
+    pictures = re.findall(r'<img src="([^"]+)" alt="([^"]*)">', README.read_text())
+    assert len(pictures) == README.read_text().count("<img") == 2
+    for path, alt in pictures:
+        assert len(alt.split()) >= 10, path
+        for scheme in ("light", "dark"):
+            assert (ROOT / path.replace("light", scheme)).stat().st_size <= MAX_PICTURE_BYTES
+
+
 def test_every_document_can_be_reached_from_the_readme():
     reached, waiting = set(), [README]
     while waiting:
@@ -247,6 +259,10 @@ def test_the_language_is_described_whole():
 def test_a_channel_is_described_whole():
     described = in_backticks(CONFIG.read_text())
     assert (fields(ChannelTable) - {"limits"}) | fields(ChannelLimits) | fields(ApiKeyTable) <= described
+
+
+def test_the_consoles_openid_provider_is_described_whole():
+    assert documents.first_words("oidc") == [field.name for field in msgspec.structs.fields(OidcTable)]
 
 
 def test_what_a_provider_must_have_is_on_the_checklist():

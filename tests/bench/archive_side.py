@@ -18,7 +18,7 @@ from config.store.function_calls import Command
 from engine.model.events import encode_event
 from tests.bench.parley_side import BATCH, SHARDS, batches
 from tests.support import clinic
-from tests.support.archiving import count_archived, hash_number, stream_entries, talk
+from tests.support.archiving import count_archived, hash_number, shard_groups, stream_entries, talk
 from tests.support.postgresql import PostgreSql
 from workers.archiving.deployment_pairing import pair_with_redis
 from workers.archiving.stream_archiver import ENTRIES_A_PAGE, StreamArchiver
@@ -65,7 +65,7 @@ def archiving_rate(client: redis.Redis, server: PostgreSql | None, entries: int)
         deployment = pair_with_redis(client, database, SHARDS)
         with database.writing() as connection:
             database.make_positions(connection, EVENTS_SOURCE, SHARDS)
-        archiver = StreamArchiver(client, database, SHARDS, deployment, hash_number)
+        archiver = StreamArchiver(client, database, shard_groups(client, SHARDS), deployment, hash_number)
         begun_s = monotonic()
         while archiver.run_round():
             pass

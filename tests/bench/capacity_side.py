@@ -19,10 +19,11 @@ from threading import Event, Thread
 from time import monotonic, process_time
 from typing import Any
 
+import dramatiq
 import msgspec
 
 from config.store import keyspace, redis_client
-from config.store.function_calls import function_call
+from config.store.function_calls import function_call, wake_command
 from config.store.server_functions import AcquirePermits
 from tests.bench.archive_side import archiving_rate, fill_streams
 from tests.bench.hooks_side import telling_rate, waiting_events
@@ -30,12 +31,13 @@ from tests.bench.parley_side import SHARDS
 from tests.support import clinic
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
-from tests.support.processes import SURVEYS, Deployment, procfile
+from tests.support.processes import SURVEYS, Deployment
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 from workers.capacity.capacity_plan import US_PER_S, cpu_per_turn
 from workers.capacity.turn_costs import ByteCosts, CpuCosts, StandingCosts, TurnCosts
 from workers.capacity.workload import Workload
+from workers.runtime.wakeup_broker import WakeupBroker
 from workers.store.outboxes import OUTBOX_LEASE_MS
 
 CONNECTIONS = 32
@@ -53,6 +55,7 @@ REACHED = 0.8
 SYNC_EVERY_S = 0.1
 HOOK_BATCH = 100
 PERMITS, PIPELINED = 40_000, 16
+WOKEN = 16_000
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SERVERS = ("lanes", "broker")
 
@@ -63,12 +66,12 @@ HTTP_WEBHOOK, HTTP_SEND = 1_500, 2_500
 class CostScale(msgspec.Struct, frozen=True):
     """How much is measured: turns a second, for how long, how often; and whose memory."""
 
-    rates: tuple[float, float] = (50, 200)
+    rates: tuple[float, float] = (100, 600)
     seconds: float = 15
     repeats: int = 3
     people: int = 2_000
     told_sessions: int = 1_500
-    checked_rates: tuple[float, float] = (100, 300)
+    checked_rates: tuple[float, float] = (300, 800)
     checked_people: tuple[int, int] = (1_000, 5_000)
 
 
@@ -186,9 +189,11 @@ class Stage:
 
 
 def cpu_us(pid: int) -> float:
-    """CPU that a process has taken, its own and the kernel's for it."""
+    """CPU that a process and its children have taken, their own and the kernel's for them."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1_000_000 / TICKS_PER_S
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own_us = (int(fields[11]) + int(fields[12])) * 1_000_000 / TICKS_PER_S
+    return own_us + sum(cpu_us(int(child)) for child in children)
 
 
 def _replies(play: clinic.Play, hears: int) -> Callable[[str], str | None]:
@@ -201,8 +206,8 @@ def _replies(play: clinic.Play, hears: int) -> Callable[[str], str | None]:
 
 
 @contextmanager
-def stage(octopush: FakeOctopush, filler: str = "") -> Iterator[Stage]:
-    """All processes of a deployment on servers of its own, whose survey asks for a fever with so many more words."""
+def stage(octopush: FakeOctopush, filler: str = "", **environment: str) -> Iterator[Stage]:
+    """All processes of a deployment but `console` on servers of its own, whose survey asks for a fever with so many more words."""
     octopush.reset()
     with TemporaryDirectory() as folder:
         survey = (SURVEYS / "clinic.yaml").read_text().replace(clinic.FEVER, _longer(clinic.FEVER, filler))
@@ -210,7 +215,9 @@ def stage(octopush: FakeOctopush, filler: str = "") -> Iterator[Stage]:
         with (
             Valkey(auto_aof_rewrite_percentage="0", lazyfree_lazy_user_del="no") as lanes,
             Valkey() as broker,
-            Deployment(lanes.url, broker.url, octopush, surveys=Path(folder), forked=False) as deployment,
+            Deployment(
+                lanes.url, broker.url, octopush, surveys=Path(folder), environment=environment, forked=False
+            ) as deployment,
         ):
             yield Stage(octopush, lanes, broker, deployment.start())
 
@@ -308,7 +315,7 @@ def measure_costs(octopush: FakeOctopush, endpoint: str, scale: CostScale) -> Tu
     require_rates(fast, scale.rates[1])
     closed, longer = (run_memory(octopush, scale.people, filler=filler) for filler in ("", FILLER))
     opened = run_memory(octopush, scale.people, TURNS - 1)
-    lines = {name: _line(slow, fast, name) for name in (*procfile(), *SERVERS)}
+    lines = {name: _line(slow, fast, name) for name in StandingCosts.__struct_fields__}
     turn_us = {name: each for name, (_, each) in lines.items()}
     (alone_us, lanes_hook_us), (batched_us, _) = _measure_hooks(endpoint, scale.told_sessions)
     event_us = max(0.0, (HOOK_BATCH * batched_us - alone_us) / (HOOK_BATCH - 1))
@@ -328,6 +335,7 @@ def measure_costs(octopush: FakeOctopush, endpoint: str, scale: CostScale) -> Tu
             archive=closed.entries_per_turn * _archive_entry_us(scale.told_sessions),
             lanes=turn_us["lanes"],
             broker=turn_us["broker"],
+            broker_full=broker_full_us(),
             channel=_channel_us(),
             hooks_request=alone_us - event_us,
             hooks_event=event_us,
@@ -412,6 +420,35 @@ def _channel_us() -> float:
         for _ in range(PERMITS // PIPELINED):
             redis_client.run_commands(client, [call] * PIPELINED)
         return (cpu_us(valkey.pid) - before) / PERMITS
+
+
+def broker_full_us() -> float:
+    """µs of CPU of the wake-ups' server for a turn when it is full, so that commands wait for it and none for the next: PIPELINED
+    webhooks ring at once, each on a connection of its own for its own sender; workers take as many, and ring for them."""
+    people = [clinic.number(each) for each in range(PIPELINED)]
+    with Valkey(appendonly="no") as valkey, redis_client.connect(valkey.url) as client:
+        redis_client.load_functions(client)
+        bells = WakeupBroker(client, PIPELINED)
+        turns, sends = keyspace.REPLIES_QUEUE, keyspace.OUTBOUND_QUEUE
+        for queue in (turns, sends):
+            dramatiq.actor(broker=bells, actor_name=queue, queue_name=queue)(print)
+        consumers = [bells.consume(queue) for queue in (turns, sends)]
+        connections = [client.connection_pool.get_connection() for _ in people]
+        before = cpu_us(valkey.pid)
+        for _ in range(WOKEN // PIPELINED):
+            valkey.sigstop()
+            for connection, each in zip(connections, people, strict=True):
+                connection.send_command(*wake_command(turns, [each]))
+            valkey.sigcont()
+            for connection in connections:
+                connection.read_response()
+            bells.wake(sends, people)
+            for consumer in consumers:
+                woken = next(consumer)
+                assert woken is not None
+                assert len(woken.args[0]) == PIPELINED
+                consumer.ack(woken)
+        return (cpu_us(valkey.pid) - before) / WOKEN
 
 
 def _machine() -> str:

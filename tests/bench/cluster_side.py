@@ -9,14 +9,18 @@ import msgspec
 import redis
 
 from config.settings.settings import DEFAULT_SHARDS
-from config.store import function_calls, redis_client
+from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, encode_event
 from tests.bench.capacity_side import cpu_us
+from tests.bench.parley_side import bare_draft, batches, sent_update
 from tests.support import clinic
 from tests.support.clusters import ValkeyCluster
 from tests.support.octopush import FakeOctopush
 from tests.support.processes import Deployment
 from tests.support.valkey import Valkey
+from workers.store.lanes import LaneStore
+from workers.store.optouts import open_opt_out_list
+from workers.store.outboxes import OutboxStore
 
 Converse = Callable[[str, int, int], None]
 """Lets so many people, from the number of the first on, talk to their ends at a webhook."""
@@ -74,6 +78,42 @@ def _measure(cluster: ValkeyCluster, work: Callable[[], None]) -> tuple[float, l
     work()
     seconds = monotonic() - begun_s
     return seconds, [cpu_us(each.pid) - us for each, us in zip(cluster.nodes, before, strict=True)]
+
+
+def busiest_us(primaries: int, people: int, batch: int) -> float:
+    """µs of CPU of the busiest primary for a turn, by all that is asked of the lanes' servers for one: accept, claim, commit, lease,
+    and what came of the try. So many people go in one round trip, whose lanes are on all primaries."""
+    with ValkeyCluster(primaries, replicas=0) as cluster, redis_client.connect(cluster.url) as client:
+        redis_client.load_functions(client)
+        lanes = LaneStore(client, DEFAULT_SHARDS, open_opt_out_list(client, DEFAULT_SHARDS, ""))
+        outboxes = OutboxStore(client, DEFAULT_SHARDS)
+        numbers = [clinic.number(each) for each in range(people)]
+
+        def turn_all(turn: int) -> None:
+            for batched in batches(numbers, batch):
+                _turn(client, lanes, outboxes, batched, turn)
+
+        def go_on() -> None:
+            for turn in range(1, TURNS):
+                turn_all(turn)
+
+        turn_all(0)
+        _, taken = _measure(cluster, go_on)
+        return max(taken) / ((TURNS - 1) * people)
+
+
+def _turn(
+    client: redis.Redis, lanes: LaneStore, outboxes: OutboxStore, senders: Sequence[str], turn: int
+) -> None:
+    events = [
+        (each, False, encode_event(InboundSms(f"{turn}{each[1:]}", clinic.CHANNEL, "Ada", start=False)))
+        for each in senders
+    ]
+    redis_client.run_commands(client, function_calls.accept_commands(DEFAULT_SHARDS, events)[0])
+    lanes.commit([bare_draft(claim) for claim in lanes.claim(keyspace.REPLIES_QUEUE, senders).claimed])
+    leases = outboxes.lease_oldest(senders)
+    assert len(leases) == len(senders), "each of them has had a turn, and gets an answer"
+    outboxes.apply_updates([sent_update(lease) for lease in leases])
 
 
 def client_us(rounds: int, repeats: int) -> dict[int, tuple[float, float]]:

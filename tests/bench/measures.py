@@ -22,26 +22,35 @@ import redis
 import requests
 
 from config.store import keyspace, redis_client
-from engine.model.effects import Effects
-from engine.model.events import OutboundSms, SmsReceived
 from tests.bench.archive_side import archiving_rate, fill_streams, raw_rate
 from tests.bench.capacity_side import (
     CostScale,
+    broker_full_us,
+    cpu_us,
     measure_costs,
     predicted_cpu,
     predicted_memory,
     run_memory,
     run_rate,
 )
-from tests.bench.cluster_side import ClusterRun, client_us, run_cluster
+from tests.bench.cluster_side import BATCH, ClusterRun, busiest_us, client_us, run_cluster
+from tests.bench.console_side import (
+    PAGE_MS,
+    crowded_console,
+    looking_costs,
+    page_costs,
+    require_small_pages,
+)
+from tests.bench.crowded_side import CrowdedPipeline, crowded_pipeline
 from tests.bench.engine_alone import proof_s, reading_s, survey_of, turn_us
 from tests.bench.hooks_side import posting_rate, telling_rate, waiting_events
 from tests.bench.load import Load
-from tests.bench.parley_side import SHARDS, Lanes, batches
+from tests.bench.many_conversations import Crowdedness
+from tests.bench.parley_side import SHARDS, Lanes, bare_draft, batches
 from tests.bench.signatures import signature_costs
 from tests.bench.textbook_side import Textbook
 from tests.support import clinic
-from tests.support.inviting import Api, key_table
+from tests.support.inviting import LINES, Api, key_table, lines_of
 from tests.support.octopush import FakeOctopush
 from tests.support.person import Crowd, Person
 from tests.support.postgresql import PostgreSql
@@ -50,7 +59,6 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import free_port, until
 from workers.capacity.turn_costs import TurnCosts
 from workers.runtime.wakeup_broker import WAKEUP_BATCH
-from workers.store.lanes import LaneClaim, LaneDraft
 from workers.store.lanes import LaneStore as WorkerLanes
 from workers.store.optouts import open_opt_out_list
 
@@ -58,10 +66,10 @@ T = TypeVar("T")
 
 CONNECTIONS = 64
 AT_ONCE = 256
-DEADLINE_S = 120.0
+WARM_UP = 20
+"""Conversations before those that are measured."""
 
-STATE_BYTES, RECORD_CHARS, SMS_CHARS = 160, 159, 98
-"""What makes the bare loop write as much as a turn of the clinic survey: 160 bytes of state, 190 of records, 130 of SMS."""
+DEADLINE_S = 120.0
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -72,6 +80,7 @@ class Scale(msgspec.Struct, frozen=True):
     messages: int = 1_000  # of the textbook's
     load_s: float = 2.5
     conversations: int = 1_200
+    counted_conversations: int = 2_500  # of which the CPU is counted
     textbook_conversations: int = 250
     idle: int = 20
     half_load_s: float = 5.0
@@ -83,13 +92,20 @@ class Scale(msgspec.Struct, frozen=True):
     archived_sessions: int = 15_000
     told_sessions: int = 1_500
     client_rounds: int = 4_000
+    cluster_people: int = 3_840
+    looked_rate: float = 100.0
+    looked_s: float = 10.0
+    page_rounds: int = 15
+    crowd: Crowdedness = Crowdedness()
     capacity: CostScale = CostScale()
 
 
 QUICK = Scale(
-    repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, textbook_conversations=80, idle=8,
+    repeats=1, lanes=2_000, messages=400, load_s=1.0, conversations=300, counted_conversations=300, textbook_conversations=80, idle=8,
     half_load_s=2.0, large=10_000, sessions=20, invitations=5_000, talk_s=3.0,
-    archived_sessions=3_000, told_sessions=150, client_rounds=300,
+    archived_sessions=3_000, told_sessions=150, client_rounds=300, cluster_people=768,
+    looked_rate=40.0, looked_s=4.0, page_rounds=3,
+    crowd=Crowdedness(conversations=20_000, held=4_000, dead_letters=400, audited=40_000),
     capacity=CostScale(
         rates=(20, 80), seconds=8, repeats=1, people=300, told_sessions=150, checked_rates=(40, 120),
         checked_people=(200, 600),
@@ -281,18 +297,8 @@ def _bare_turns(bench: Bench) -> float:
         bare = WorkerLanes(client, SHARDS, open_opt_out_list(client, SHARDS, ""))
         begun_s = monotonic()
         for batch in batches(senders, WAKEUP_BATCH):
-            bare.commit([_bare_draft(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])
+            bare.commit([bare_draft(claim) for claim in bare.claim(keyspace.REPLIES_QUEUE, batch).claimed])
         return len(senders) / (monotonic() - begun_s)
-
-
-def _bare_draft(claim: LaneClaim) -> LaneDraft:
-    effects = Effects(
-        alarm=claim.now + 600_000,
-        keep_until=claim.now + 86_400_000,
-        records=[SmsReceived(claim.now, clinic.CHANNEL, "", "", "r" * RECORD_CHARS)],
-        outbox=[OutboundSms("", clinic.CHANNEL, claim.sender, "o" * SMS_CHARS)],
-    )
-    return LaneDraft(claim=claim, state=b"s" * STATE_BYTES, effects=effects)
 
 
 def webhooks(bench: Bench) -> Measure:
@@ -411,7 +417,7 @@ def _whole_textbook(bench: Bench, workers: int = 1) -> Iterator[Textbook]:
 
 
 def _rate(bench: Bench, webhook: str, conversations: int) -> float:
-    _converse(bench, webhook, plays(20))
+    _converse(bench, webhook, plays(WARM_UP))
     begun_s = monotonic()
     _converse(bench, webhook, plays(conversations, first=1_000))
     return 4 * conversations / (monotonic() - begun_s)
@@ -433,6 +439,88 @@ def _converse(
     return [lag * 1000 for person in ended for lag in person.lags_s]
 
 
+class TurnRun(msgspec.Struct, frozen=True):
+    """SMS turns a second, and µs of CPU of each, the kernel's for a process included, by process."""
+
+    rate: float
+    cpu_us: dict[str, float]
+
+    @property
+    def whole_us(self) -> float:
+        return sum(self.cpu_us.values())
+
+
+def cpu_of_turns(bench: Bench) -> Measure:
+    """µs of CPU of an SMS turn through the pipeline while 256 people talk at once: of all processes but `archive` and `hooks`,
+    which have measures of their own, and of each, beside the whole textbook's."""
+    ours, theirs = bench.paired(lambda: _parley_cpu(bench), lambda: _textbook_cpu(bench))
+    whole = [[run.whole_us for run in runs] for runs in (ours, theirs)]
+    measure = _rates("cpu_per_turn", whole[0], whole[1], "us/turn", "textbook, one worker")
+    measure.extra |= {name: (each_us, measure.other) for name, each_us in _median_cpu(ours).items()}
+    return measure
+
+
+def _median_cpu(runs: Sequence[TurnRun]) -> dict[str, float]:
+    return {name: median(run.cpu_us[name] for run in runs) for name in runs[0].cpu_us}
+
+
+def _parley_cpu(bench: Bench) -> TurnRun:
+    with bench.parley() as deployment:
+        webhook = deployment.start(archive=0, hooks=0).webhook
+        return _cpu_of_turns(bench, webhook, deployment.processes, bench.scale.counted_conversations)
+
+
+def _textbook_cpu(bench: Bench) -> TurnRun:
+    with _whole_textbook(bench) as textbook:
+        return _cpu_of_turns(bench, textbook.webhook, textbook.processes, bench.scale.textbook_conversations)
+
+
+def _cpu_of_turns(bench: Bench, webhook: str, processes: Sequence[Process], conversations: int) -> TurnRun:
+    _converse(bench, webhook, plays(WARM_UP))
+    pids = {process.name: process.pid for process in processes} | {"valkey": bench.valkey.pid}
+    return _run_turns(bench, webhook, pids, plays(conversations, first=1_000))
+
+
+def _run_turns(
+    bench: Bench, webhook: str, pids: Mapping[str, int], people: dict[str, clinic.Play]
+) -> TurnRun:
+    """Let all of these talk to their end, and look at what that takes of these processes, by name."""
+    turns = sum(len(play.says) for play in people.values())
+    before, begun_s = {name: cpu_us(pid) for name, pid in pids.items()}, monotonic()
+    _converse(bench, webhook, people)
+    took_s = monotonic() - begun_s
+    return TurnRun(turns / took_s, {name: (cpu_us(pid) - before[name]) / turns for name, pid in pids.items()})
+
+
+def turns_million(bench: Bench) -> Measure:
+    """SMS turns a second, webhook to provider, while 256 people at once go on with conversations that were open, beside a million
+    others that stay open, and beside a thousand; µs of CPU for a turn, of all processes and of each. The allocator of the server
+    matters (`mem_allocator` of INFO): that of the C library scatters what is small over all that was ever freed."""
+    going_on = bench.scale.counted_conversations
+    others = bench.scale.crowd.conversations, bench.scale.small
+    many_people, few_people = (each + bench.scale.repeats * (WARM_UP + going_on) for each in others)
+    with (
+        crowded_pipeline(bench.octopush, many_people) as many,
+        crowded_pipeline(bench.octopush, few_people) as few,
+    ):
+        ours, theirs = bench.paired(lambda: _crowded_turns(bench, many), lambda: _crowded_turns(bench, few))
+    measure = _rates(
+        "turns_million", [run.rate for run in ours], [run.rate for run in theirs],
+        "turns/s", f"{others[1]:,} open; Parley has {others[0]:,}",
+    )  # fmt: skip
+    measure.extra["us"] = (median(run.whole_us for run in ours), median(run.whole_us for run in theirs))
+    many_us, few_us = _median_cpu(ours), _median_cpu(theirs)
+    measure.extra |= {f"{name}_us": (many_us[name], few_us[name]) for name in many_us if few_us[name]}
+    return measure
+
+
+def _crowded_turns(bench: Bench, crowded: CrowdedPipeline) -> TurnRun:
+    bench.octopush.reset()
+    webhook = crowded.deployment.webhook
+    _converse(bench, webhook, crowded.going_on(WARM_UP))
+    return _run_turns(bench, webhook, crowded.pids, crowded.going_on(bench.scale.counted_conversations))
+
+
 def latency_idle(bench: Bench) -> Measure:
     """One conversation at a time: from the webhook's being sent until the provider has the answer."""
     ours, theirs = bench.paired(
@@ -444,16 +532,35 @@ def latency_idle(bench: Bench) -> Measure:
 
 def latency_half_load(bench: Bench) -> Measure:
     """People begin at half of the rate that each system's pipeline was measured to sustain."""
+    ours, theirs = _sustained(bench)
+    return _latency_at("latency_half_load_ms", bench, ours / 2, theirs / 2)
+
+
+def latency_same_rate(bench: Bench) -> Measure:
+    """People begin at the same rate in both, half of what the textbook's pipeline was measured to sustain."""
+    _, theirs = _sustained(bench)
+    measure = _latency_at("latency_same_rate_ms", bench, theirs / 2, theirs / 2)
+    measure.extra["turns_per_s"] = (theirs / 2, theirs / 2)
+    return measure
+
+
+def _sustained(bench: Bench) -> tuple[float, float]:
+    """Turns a second through the pipelines of Parley and of the textbook, measured now if they were not yet."""
     if bench.rates is None:
         pipeline(bench)
     assert bench.rates is not None
-    ours_s, theirs_s = (rate / 4 / 2 for rate in bench.rates)
+    return bench.rates
+
+
+def _latency_at(name: str, bench: Bench, ours: float, theirs: float) -> Measure:
+    """Each system at so many turns a second."""
+    ours_s, theirs_s = ours / 4, theirs / 4
     seconds = bench.scale.half_load_s
-    ours, theirs = bench.paired(
+    lags = bench.paired(
         lambda: _parley_lags(bench, round(ours_s * seconds), every_s=1 / ours_s),
         lambda: _textbook_lags(bench, round(theirs_s * seconds), every_s=1 / theirs_s),
     )
-    return _latency("latency_half_load_ms", ours, theirs)
+    return _latency(name, *lags)
 
 
 def _parley_lags(
@@ -534,6 +641,9 @@ def _sized(name: str, unit: str, scale: Scale, ours: Sequence[float], theirs: Se
     return Measure(name, ours[1], theirs[1], unit, f"textbook, {scale.large} open", extra)
 
 
+WAVE = 5_000
+"""People who text START at once: the server's table of keys keeps the size that it had with all their mail and SMS in it."""
+
 TALKERS = 200
 FIRST_TALKER = 90_000_000
 
@@ -542,17 +652,19 @@ def _parley_size(bench: Bench, conversations: int) -> Size:
     senders = list(plays(conversations))
     with bench.parley() as deployment:
         lanes = Lanes(bench.valkey)
-        deployment.start(web=0, conversation=0, delivery=0)
+        # without a clock: it would ring for workers that do not run yet
+        deployment.start(web=0, conversation=0, delivery=0, clock=0)
         before = bench.used_memory()
         bench.set_fsync("no")  # filling is not what is measured
         try:
-            lanes.open_sessions(senders)
-            for sender, texts in lanes.send_all(senders).items():
-                bench.check(texts, [clinic.NAME], sender)
+            for wave in batches(senders, WAVE):
+                lanes.open_sessions(wave)
+                for sender, texts in lanes.send_all(wave).items():
+                    bench.check(texts, [clinic.NAME], sender)
         finally:
             bench.set_fsync("always")
         memory = (bench.used_memory() - before) / conversations
-        for name in ("web", "conversation", "delivery"):
+        for name in ("web", "conversation", "delivery", "clock"):
             deployment.spawn(name)
         deployment.wait_ready()
         deployment.wait_running()
@@ -569,7 +681,7 @@ def _textbook_size(bench: Bench, conversations: int) -> Size:
 
 def _commands_per_turn(bench: Bench, webhook: str) -> tuple[float, float]:
     """Commands, and reads of the server."""
-    _converse(bench, webhook, plays(20, first=FIRST_TALKER))
+    _converse(bench, webhook, plays(WARM_UP, first=FIRST_TALKER))
     before = bench.server_reads()
     sent = bench.commands(lambda: _converse(bench, webhook, plays(TALKERS, first=FIRST_TALKER + 1_000)))
     return sent / (4 * TALKERS), (bench.server_reads() - before) / (4 * TALKERS)
@@ -592,9 +704,7 @@ def _accepted_rate(bench: Bench, count: int) -> float:
         _give_key(deployment)
         deployment.spawn("web")
         deployment.wait_ready()
-        begun_s = monotonic()
-        _invite(bench, deployment, count)
-        return count / (monotonic() - begun_s)
+        return count / _invite(bench, deployment, count)
 
 
 def _give_key(deployment: Deployment) -> None:
@@ -602,12 +712,18 @@ def _give_key(deployment: Deployment) -> None:
     config.write_text(config.read_text() + key_table())
 
 
-def _invite(bench: Bench, deployment: Deployment, count: int) -> None:
-    """Invite so many people in one request, and make sure that all of them are held."""
-    people = ({"identifier": clinic.number(INVITED_FIRST + place)} for place in range(count))
-    results = Api(deployment.base).invite_all(people)
-    assert [result["status"] for result in results] == [202] * count
+def _invite(bench: Bench, deployment: Deployment, count: int) -> float:
+    """Invite so many people in one request, and make sure that all of them are held. Return the seconds from the request to the
+    end of its answer."""
+    body = b"".join(
+        b'{"identifier": "%b"}\n' % clinic.number(INVITED_FIRST + place).encode() for place in range(count)
+    )
+    begun_s = monotonic()
+    reply = Api(deployment.base).post(body, media_type=LINES)
+    took_s = monotonic() - begun_s
+    assert [result["status"] for result in lines_of(reply)] == [202] * count
     assert _held(bench) == count
+    return took_s
 
 
 def _held(bench: Bench) -> int:
@@ -626,7 +742,7 @@ def campaign(bench: Bench) -> Measure:
         _invite(bench, deployment, bench.scale.invitations)
         _hide(bench)
         deployment.spawn("clock")
-        _converse(bench, deployment.webhook, plays(20), strangers=True)
+        _converse(bench, deployment.webhook, plays(WARM_UP), strangers=True)
         for turn in range(1, 2 * bench.scale.repeats + 1):
             alone.append(_talk(bench, deployment, first=turn * 100_000))
             _show(bench)
@@ -667,7 +783,8 @@ def _talk(bench: Bench, deployment: Deployment, first: int) -> list[float]:
 
 def cluster(bench: Bench) -> list[Measure]:
     """Turns a second with which the busiest primary of a cluster is busy, by what a turn takes of it, and the CPU of all:
-    with three, and two, beside one. All processes run, 256 people talk at once, and there are no replicas."""
+    with three, and two, beside one. All processes run, 256 people talk at once, and there are no replicas. As the machine carries no
+    more with three, each of them has a third of the load that the one has: see `cluster_limit` for what they carry."""
     runs = [
         {primaries: _run_cluster(bench, primaries) for primaries in (1, 2, 3)}
         for _ in range(bench.scale.repeats)
@@ -676,13 +793,54 @@ def cluster(bench: Bench) -> list[Measure]:
     taken = {count: median(run[count].us_a_turn for run in runs) for count in runs[0]}
     return [
         Measure(
-            name, figures[3], figures[1], unit, "one primary", {"two_primaries": (figures[2], figures[1])}
+            name,
+            figures[3],
+            figures[1],
+            unit,
+            "one primary, the same load in all",
+            {"two_primaries": (figures[2], figures[1])},
         )
         for name, figures, unit in (
             ("cluster_turns", carried, "turns/s"),
             ("cluster_us_per_turn", taken, "us"),
         )
     ]
+
+
+def cluster_limit(bench: Bench) -> Measure:
+    """Turns a second with which the busiest of three primaries is busy, each with as many people in a round trip as the one beside
+    them: what they carry when each is at its limit. And where the three share what the one has, and with full batches."""
+    cases = {name: (3 * each, each) for name, each in (("limit", BATCH), ("of_full_batches", WAKEUP_BATCH))}
+    cases["of_one_load_shared_out"] = (BATCH, BATCH)
+    runs = [
+        {
+            name: (
+                1e6 / busiest_us(3, bench.scale.cluster_people, three),
+                1e6 / busiest_us(1, bench.scale.cluster_people, one),
+            )
+            for name, (three, one) in cases.items()
+        }
+        for _ in range(bench.scale.repeats)
+    ]
+    medians = {name: _medians([run[name] for run in runs]) for name in cases}
+    limit = medians.pop("limit")
+    return Measure("cluster_limit", *limit, "turns/s", "one primary, as many in a round trip", medians)
+
+
+def wakeups_limit(bench: Bench) -> Measure:
+    """Turns a second with which the wake-ups' server is busy, beside one primary of the lanes: how many of those one of it is for."""
+    pairs = [
+        (1e6 / broker_full_us(), 1e6 / busiest_us(1, bench.scale.cluster_people, BATCH))
+        for _ in range(bench.scale.repeats)
+    ]
+    return Measure(
+        "wakeups_limit", *_medians(pairs), "turns/s", "one primary of the lanes, 16 in a round trip"
+    )
+
+
+def _medians(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    ours, theirs = zip(*pairs, strict=True)
+    return median(ours), median(theirs)
 
 
 def _run_cluster(bench: Bench, primaries: int) -> ClusterRun:
@@ -791,13 +949,65 @@ def capacity(bench: Bench) -> list[Measure]:
     ]  # fmt: skip
 
 
+def console(bench: Bench) -> list[Measure]:
+    """What those who look at the console cost, by turns with nobody, while people talk at one rate: µs of CPU of the pipeline and its
+    servers for a turn; commands a second to the lanes' server, of all processes; µs a second of the console itself."""
+    scale = bench.scale
+    costs = looking_costs(bench.octopush, (0, 1, 20), scale.looked_rate, scale.looked_s, scale.repeats)
+    none, one, twenty = costs[0], costs[1], costs[20]
+    return [
+        Measure(
+            "console_turn_us", one.turn_us, none.turn_us, "us/turn", "the same, nobody looks",
+            {"twenty_look": (twenty.turn_us, none.turn_us)},
+        ),
+        Measure(
+            "console_commands", one.commands, none.commands, "commands/s", "the same, nobody looks",
+            {"twenty_look": (twenty.commands, none.commands)},
+        ),
+        Measure("console_us_per_s", twenty.console_us, one.console_us, "us/s", "one looks; Parley is twenty"),
+    ]  # fmt: skip
+
+
+def console_pages(bench: Bench) -> list[Measure]:
+    """Each page of the console with very many conversations behind it, beside the same page with hardly any: ms until it is there,
+    and ms of CPU. The slowest is the measure. Raises if a page is too large."""
+    scale = bench.scale
+    few = Crowdedness(conversations=200, held=20, dead_letters=20, audited=20)
+    costs = []
+    for crowd in (scale.crowd, few):
+        with crowded_console(bench.octopush, crowd) as deployment:
+            costs.append(page_costs(deployment, scale.page_rounds))
+    many, hardly_any = costs
+    require_small_pages(many)
+    walls = {name: (each.wall_ms, hardly_any[name].wall_ms) for name, each in many.items()}
+    cpus = {name: (each.cpu_ms, hardly_any[name].cpu_ms) for name, each in many.items()}
+    return [
+        Measure(
+            "console_page_ms",
+            max(many_ms for many_ms, _ in walls.values()),
+            PAGE_MS,
+            "ms",
+            "allowed; below, hardly any behind it",
+            walls,
+        ),
+        Measure(
+            "console_page_cpu_ms",
+            max(many_ms for many_ms, _ in cpus.values()),
+            PAGE_MS,
+            "ms",
+            "allowed; below, hardly any behind it",
+            cpus,
+        ),
+    ]
+
+
 def _entries_made(bench: Bench) -> float:
     """Entries a second that the pipeline adds to the streams while 256 people talk at once."""
     with bench.parley() as deployment:
         rate = _rate(bench, deployment.start(archive=0).webhook, bench.scale.conversations)
         client = bench.valkey.client()
         many = sum(client.xlen(keyspace.events_key(k)) for k in range(SHARDS))
-    return rate * many / (4 * (bench.scale.conversations + 20))
+    return rate * many / (4 * (bench.scale.conversations + WARM_UP))
 
 
 def _answers(port: int) -> bool:
@@ -812,13 +1022,18 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "webhooks_replicated": lambda bench: [replicated_webhooks(bench)],
     "signature_us": lambda bench: [signatures(bench)],
     "pipeline": lambda bench: [pipeline(bench)],
+    "cpu_per_turn": lambda bench: [cpu_of_turns(bench)],
+    "turns_million": lambda bench: [turns_million(bench)],
     "latency_idle_ms": lambda bench: [latency_idle(bench)],
     "latency_half_load_ms": lambda bench: [latency_half_load(bench)],
+    "latency_same_rate_ms": lambda bench: [latency_same_rate(bench)],
     "memory_bytes": sizes,
     "commands_per_turn": sizes,
     "round_trips_per_turn": sizes,
     "cluster_turns": cluster,
     "cluster_us_per_turn": cluster,
+    "cluster_limit": lambda bench: [cluster_limit(bench)],
+    "wakeups_limit": lambda bench: [wakeups_limit(bench)],
     "cluster_client_us": lambda bench: [cluster_client(bench)],
     "invitations": lambda bench: [invitations(bench)],
     "campaign_ms": lambda bench: [campaign(bench)],
@@ -827,6 +1042,11 @@ MEASURES: dict[str, Callable[[Bench], list[Measure]]] = {
     "archive_sqlite": archive,
     "archive_postgresql": archive,
     "hooks": lambda bench: [hooks(bench)],
+    "console_turn_us": console,
+    "console_commands": console,
+    "console_us_per_s": console,
+    "console_page_ms": console_pages,
+    "console_page_cpu_ms": console_pages,
     "capacity_cores": capacity,
     "capacity_memory": capacity,
 }

@@ -31,7 +31,7 @@ class Textbook:
         self._database = valkey.client()
         self._queue = valkey.client(valkey.broker_url)
         self._broker = RedisBroker(url=valkey.broker_url)  # type: ignore[no-untyped-call]
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
         self._environment = {
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -92,7 +92,7 @@ class Textbook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes:
+        for process in self.processes:
             if error is not None:
                 sys.stderr.write(process.log.read_text(errors="replace")[-4000:])
             process.signal(signal.SIGCONT)
@@ -101,9 +101,9 @@ class Textbook:
         self._folder.cleanup()
 
     def _spawn(self, name: str, command: str) -> Process:
-        log = Path(self._folder.name) / f"{name}.{len(self._processes)}.log"
+        log = Path(self._folder.name) / f"{name}.{len(self.processes)}.log"
         process = Process(name, command, self._environment, log)
-        self._processes.append(process)
+        self.processes.append(process)
         return process
 
     def _listens(self) -> bool:

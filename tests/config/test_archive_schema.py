@@ -149,7 +149,7 @@ def test_no_error_shows_a_password_or_what_people_wrote(archive_database):
 
 def test_without_the_driver_of_postgresql_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"pip install 'parley\[postgresql\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'parley\[postgres\]'"):
         ArchiveDatabase("postgresql://db/parley")
 
 
@@ -168,8 +168,7 @@ def test_whoever_locks_a_shard_has_it_alone(archive_database):
         archive_database.make_positions(connection, EVENTS_SOURCE, 2)
     with archive_database.writing() as one, archive_database.writing() as two:
         assert archive_database.lock_position(one, EVENTS_SOURCE, 0) == Position(0, 0, 0)
-        assert archive_database.try_lock_position(two, EVENTS_SOURCE, 0) is None
-        assert archive_database.try_lock_position(two, EVENTS_SOURCE, 1) == Position(0, 0, 0)
+        assert archive_database.try_lock_positions(two, EVENTS_SOURCE, [0, 1]) == {1: Position(0, 0, 0)}
 
 
 def test_a_process_that_starts_does_not_wait_for_one_that_stands_still(postgresql_server):

@@ -90,6 +90,30 @@ def test_whoever_asks_one_that_hangs_alone_is_not_held_up_either(cluster, client
     assert isinstance(answer, redis.exceptions.TimeoutError)
 
 
+def test_one_that_hangs_is_found_out_before_anybody_waits_for_it(cluster, client):
+    redis_client.run_commands(client, sets())
+    hung = cluster.primary_of(KEYS[0])
+    hung.sigstop()
+    redis_client.look_around(client)
+    (answer,) = redis_client.try_commands(client, [("GET", KEYS[0])])
+    assert isinstance(answer, redis_client.ServerAwayError), "it was not asked"
+
+
+def test_that_slots_have_moved_is_found_out_before_anybody_asks_in_vain(cluster, client):
+    redis_client.run_commands(client, sets())
+    slot = redis.crc.key_slot(b"0")
+    here = cluster.primary_of(slot)
+    there = next(node for node in cluster.primaries if node is not here)
+    cluster.move_slot(slot, there)
+
+    def is_known():
+        redis_client.look_around(client)
+        return redis_client.address_of(client.server_of("{0}:key")) == there.address
+
+    until(is_known, 20, "its new server is known")
+    cluster.move_slot(slot, here)
+
+
 def test_what_one_has_answered_is_read_though_another_was_waited_for_meanwhile(cluster, client):
     """The first answers at once. The second has begun to, and takes long over the rest, as when replicas are lacking. The third has
     answered by then."""

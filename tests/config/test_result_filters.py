@@ -6,7 +6,7 @@ from statistics import mean, median, quantiles, stdev
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -415,6 +415,7 @@ ANY_NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 @settings(deadline=None)
 @given(values=st.one_of(*(st.lists(each, min_size=1, max_size=30) for each in (DAYS, TIMES, ANY_NUMBERS))))
+@example(values=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 5.000000005000001e206, -1.394786492373299e-118])
 def test_every_value_is_in_the_bar_that_says_so(values):
     found = summarize_values(rows_of(values))
     for place, bar in enumerate(found.bars):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config.connections.redis_url import default_broker_url
 from config.settings import settings
+from config.settings.log_key import former_log_key, open_log_key
 from config.settings.settings import ENVIRONMENT_VARIABLES, ConfigError, load_settings
 from config.settings.startup_check import load_settings_and_surveys
 
@@ -256,10 +257,29 @@ def test_a_process_on_its_own_is_told_that_it_needs_redis(deployment):
         found.require_redis()
 
 
-def test_alike_configured_machines_hash_alike_and_others_do_not(deployment):
+def test_people_are_named_by_a_key_that_is_made_once_whatever_the_secrets_are(deployment, valkey):
     toml = GOOD + 'token_env = "CLINIC_TOKEN"\n'
-    keys = [load(deployment(toml, CLINIC_TOKEN=token))[0].log_key for token in "aab"]
-    assert keys[0] == keys[1] != keys[2]
+    made = [load(deployment(toml, CLINIC_TOKEN=token))[0] for token in "aab"]
+    keys = {open_log_key(valkey.client(), settings) for settings in made}
+    assert [len(key) for key in keys] == [32]
+    former = [former_log_key(settings) for settings in made]
+    assert former[0] == former[1] != former[2], "as earlier releases have it"
+    valkey.client().flushdb()
+    assert open_log_key(valkey.client(), made[0]) not in keys
+
+
+def test_a_server_that_takes_no_writes_keeps_nobody_from_starting(deployment, valkey):
+    """If it has the key, that is it."""
+    settings, client = load(deployment(GOOD))[0], valkey.client()
+    client.config_set("maxmemory", 1)
+    try:
+        assert open_log_key(client, settings) == former_log_key(settings)
+        client.config_set("maxmemory", 0)
+        made = open_log_key(client, settings)
+        client.config_set("maxmemory", 1)
+        assert open_log_key(client, settings) == made
+    finally:
+        client.config_set("maxmemory", 0)
 
 
 def test_mistakes_end_a_process_with_status_2(capsys):

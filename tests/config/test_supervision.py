@@ -14,7 +14,8 @@ from config.archive.database import ArchiveDatabase
 from config.telemetry.process_registry import ROLES
 from config.telemetry.supervision import NOTIFY_TIMEOUT_S, LoopRounds, notify_supervisor, supervised
 from tests.support.clinic import feverish, number
-from tests.support.person import Crowd, Person
+from tests.support.person import Crowd, Person, inbound
+from tests.support.processes import odd_process
 from tests.support.waiting import HANG_S, PATIENCE, free_port, until
 
 WATCHDOG_US = "200000"
@@ -96,6 +97,18 @@ def test_each_process_answers_for_itself(parley, octopush):
     assert _sum(texts["conversation"], "parley_turns_total") == len(play.says) - 1
     assert {role for role, text in texts.items() if "parley_redis_up{" in text} == {"web", "clock"}
     assert get(ports["clock"], "/").status_code == 404
+
+
+def test_a_delivery_whose_tries_hold_up_their_loop_says_so_though_its_consumer_goes_round(parley, octopush):
+    port = free_port()
+    parley.start(delivery=0)
+    odd_process(parley, "delivery", "holds-loop+hangs-after-5s", PARLEY_METRICS_PORT=f"{port}")
+    until(lambda: _answers(port), 20, "it is well")
+    Crowd(parley.webhook, octopush).post([inbound(number(1), "START")])
+    until(lambda: not _answers(port), 60, "it says so")
+    told = get(port, "/healthz")
+    assert told.status_code == 503
+    assert told.text.startswith('the loop "tries clinic" of this process has not gone round for ')
 
 
 def _answers(port):

@@ -265,7 +265,7 @@ class World:
             Process("web", web, {**environment, **on_disk}, logs / "web.log"),
             Process("metrics", endpoint, environment, logs / "metrics.log"),
         ]
-        for name in ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks"):
+        for name in ("ratelimit", "conversation", "delivery", "clock", "archive", "hooks", "console"):
             self.deployment.spawn(name)
         self.deployment.wait_ready()
         until(lambda: all(self._answers(target) for target in self.targets), 30, "the endpoints answer")
@@ -467,10 +467,11 @@ def roles(story, world):
     world.age(world.lanes, keyspace.lane_alarms_key(0), "+33699999999", 90)
     story.wait("ParleyNothingTurns", "ParleyBacklog", "ParleyAlarmsLate", "ParleyHookUnheld")
     story.broken("ParleyClockDiffers")
+    world.end("console")  # it has the right clock, and tells of the same machine
     wrong = odd_process(world.deployment, "ratelimit", "clock-5min-behind")
     story.wait("ParleyClockDiffers")
     wrong.kill9()
-    world.begin("delivery", "ratelimit", "conversation", "clock", "archive", "hooks")
+    world.begin("delivery", "ratelimit", "conversation", "clock", "archive", "hooks", "console")
     story.wait("ParleyProcessSilent")
 
 

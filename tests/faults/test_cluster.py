@@ -10,7 +10,6 @@ import pytest
 import requests
 from redis.crc import key_slot
 
-from config.connections.replication import REPLICATED_WITHIN_MS
 from config.store import keyspace
 from tests.faults.play import Play
 from tests.support import audit, clinic
@@ -23,6 +22,9 @@ pytestmark = pytest.mark.clusters
 
 SHARDS = 16
 SLOTS_OF_SHARDS = sorted(key_slot(keyspace.events_key(k).encode()) for k in range(SHARDS))
+
+HELD_UP_END_TO_END_S = 0.5
+"""How much longer than usual those wait, but for one in a hundred, whose node is not the one that is lost."""
 
 CONNECTIONS = 128
 """So many that whoever is refused, and says it again, holds up nobody else."""
@@ -87,12 +89,28 @@ def lags_of(play, homes, *, there):
     return sorted(lag for each in waited for lag in each.lags_s)
 
 
+def percentile(lags_s, share):
+    """Of those in order, what so many did not exceed."""
+    return lags_s[int(len(lags_s) * share)]
+
+
 def report_lags(play, what, homes):
     for name, there in ((what, True), ("the others", False)):
         if lags_s := lags_of(play, homes, there=there):
-            p99_s, middle_s = (lags_s[int(len(lags_s) * share)] for share in (0.99, 0.5))
+            p99_s, middle_s = percentile(lags_s, 0.99), percentile(lags_s, 0.5)
             print(f"{name}: {lags_s[-1]:.2f} s at most, p99 {p99_s:.2f} s, {middle_s:.3f} s in the middle")
     print(f"of {play.crowd.posts} webhooks {play.crowd.again} were refused")
+
+
+def judge_others(play, homes, before_s):
+    """Whose lanes are not in these shards have waited for nothing that is not theirs, since they had waited `before_s`, which tells
+    how long the machine itself takes beside what else it does."""
+    since_s = lags_of(play, homes, there=False)
+    for lag_s in before_s:
+        since_s.remove(lag_s)
+    usual_s, longest_s = percentile(before_s, 0.99), percentile(since_s, 0.99)
+    print(f"the others' p99 since: {longest_s:.2f} s of {len(since_s)} SMS, {usual_s:.2f} s before")
+    assert longest_s - usual_s < HELD_UP_END_TO_END_S
 
 
 @pytest.mark.parametrize("replicas", [0, 1])
@@ -138,18 +156,18 @@ def test_whose_lanes_are_elsewhere_does_not_notice_the_loss_of_a_primary(
     lost = next(node for node in cluster.primaries if node is not home_of_channel)
     homes = {k for k in range(SHARDS) if cluster.primary_of(keyspace.events_key(k)) is lost}
     with talking(play):
-        more_sms(octopush, 40)
+        more_sms(octopush, 200)
+        before_s = lags_of(play, homes, there=False)
         begun_s = monotonic()
         getattr(lost, lose)()
         cluster.wait_failed_over(lost)
         took_s = monotonic() - begun_s
-        more_sms(octopush, 40)
+        more_sms(octopush, 120)
         (lost.start if lose == "kill9" else lost.sigcont)()
     report_lags(play, f"{lose}, another in its place after {took_s:.1f} s", homes)
     play.judge()
     settled(cluster, deployment)
-    others_s = lags_of(play, homes, there=False)
-    assert others_s[int(len(others_s) * 0.95)] < took_s, "they wait for nothing that is not theirs"
+    judge_others(play, homes, before_s)
 
 
 def test_whose_lanes_are_elsewhere_does_not_wait_for_replicas_that_a_primary_lacks(
@@ -162,15 +180,15 @@ def test_whose_lanes_are_elsewhere_does_not_wait_for_replicas_that_a_primary_lac
     homes = {k for k in range(SHARDS) if cluster.primary_of(keyspace.events_key(k)) is alone}
     (replica,) = cluster.replicas_of(alone)
     with talking(play):
-        more_sms(octopush, 40)
+        more_sms(octopush, 200)
+        before_s = lags_of(play, homes, there=False)
         replica.kill9()
         more_sms(octopush, 200)
         replica.start()
     report_lags(play, "a primary whose replica is lost", homes)
     play.judge()
     settled(cluster, deployment)
-    others_s = lags_of(play, homes, there=False)
-    assert others_s[len(others_s) // 2] < REPLICATED_WITHIN_MS / 1_000
+    judge_others(play, homes, before_s)
 
 
 @pytest.mark.parametrize("way", ["at once", "by keys"])

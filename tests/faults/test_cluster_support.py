@@ -15,6 +15,8 @@ from tests.support.proxies import Proxies
 from tests.support.sentinels import ValkeyService
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.topologies
+
 KEY = "{a tag}"
 
 

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from itertools import count, takewhile
 from pathlib import Path
@@ -14,11 +13,11 @@ import pytest
 import redis
 
 from config.store import redis_client
-from config.telemetry.library_internals import valkey_server_path
 from tests.faults.play import Play
 from tests.support import audit
 from tests.support.documents import ROOT
 from tests.support.processes import Deployment
+from tests.support.valkey_cli import write_programs
 from tests.support.waiting import HANG_S, PATIENCE, until
 
 PAGE = ROOT / "config" / "redis" / "GROWTH.md"
@@ -45,13 +44,7 @@ class LoopbackMachines:
             name: f"127.{20 + number % 200}.{number // 200 % 250}.{place}"
             for place, name in enumerate(NAMES, 1)
         }
-        programs = folder / "programs"
-        programs.mkdir()
-        (programs / "valkey-server").symlink_to(valkey_server_path())
-        stand_in = f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.valkey_cli "$@"\n'
-        (programs / "valkey-cli").write_text(stand_in)
-        (programs / "valkey-cli").chmod(0o755)
-        self._path = os.pathsep.join([str(programs), os.environ["PATH"]])
+        self._path = write_programs(folder / "programs")
         for name in NAMES:
             self.data(name).mkdir(parents=True)
             (folder / name / "etc").mkdir()

@@ -29,7 +29,10 @@ def numbers(count=PEOPLE, first=0):
 
 
 def bodies(people):
-    return [{"identifier": number, "channel": "clinic", "clientReference": f"r{number}"} for number in people]
+    return [
+        {"identifier": number, "channel": "clinic", "clientReference": f"r{number}", "campaign": "spring"}
+        for number in people
+    ]
 
 
 def post_until_done(base, people):
@@ -76,6 +79,7 @@ def test_a_campaign_survives(invited, octopush, name, fault):
     api = Api(invited.base)
     for number in numbers():
         assert api.find(clientReference=f"r{number}").json()["state"] == "open"
+    assert api.get("/v1/campaigns/spring").json()["states"] == {"open": PEOPLE}
     judge(octopush, numbers())
 
 
@@ -143,7 +147,8 @@ def test_cancelling_works_at_every_state(invited, octopush):
     )
     assert api.cancel(session["id"]).status_code == 200
     judge(octopush, [second])
-    assert api.invite(identifier=first, channel="clinic", clientReference=f"r{first}").status_code == 200
+    assert api.invite(**bodies([first])[0]).status_code == 200
+    assert api.get("/v1/campaigns/spring").json()["states"] == {"cancelled": 2}
 
 
 def test_a_person_in_conversation_is_not_kept_waiting_by_a_campaign(octopush, own_valkey):

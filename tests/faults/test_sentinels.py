@@ -19,6 +19,8 @@ from tests.support.processes import Deployment
 from tests.support.sentinels import SERVICE, Sentinel, ValkeyService
 from tests.support.waiting import HANG_S, until
 
+pytestmark = pytest.mark.topologies
+
 
 @pytest.fixture
 def service():

@@ -14,6 +14,8 @@ from tests.support import clinic
 from tests.support.processes import Deployment
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.topologies
+
 SHARDS = DEFAULT_SHARDS
 UNNOTICED_S = 0.5
 

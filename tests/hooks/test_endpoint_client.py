@@ -20,7 +20,7 @@ from tests.support.hook_endpoint import OTHER_SECRET, SECRET, Answer, hook_endpo
 from tests.support.telling import hook_to
 from workers.hooks import endpoint_client
 from workers.hooks.endpoint_client import EndpointClient, RenderedEvent
-from workers.sending.thread_resolver import ThreadResolver
+from workers.sending.thread_resolver import ResolvedAddress, ThreadResolver
 
 EVENT = RenderedEvent("1", b'{"id": "1"}')
 
@@ -85,14 +85,7 @@ def test_of_a_names_addresses_only_public_ones_are_called(endpoint, monkeypatch)
     async def resolve(self, host, port=0, family=socket.AF_INET):
         asked.append(host)
         return [
-            {
-                "hostname": host,
-                "host": address,
-                "port": port,
-                "family": socket.AF_INET,
-                "proto": 0,
-                "flags": 0,
-            }
+            ResolvedAddress(socket.AF_INET, 0, address, port)
             for address in ("10.0.0.1", "127.0.0.1", "93.184.216.34")
         ]
 

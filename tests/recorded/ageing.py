@@ -114,14 +114,19 @@ LAYOUTS: dict[str, Layout] = {
             "archived_key", "fence_key", "lane_lock_key", "outbox_lock_key", "session_key", "optouts_key", "pause_key", "circuit_state_key", "server_key",
             "sms_bucket_key", "session_bucket_key", "invitation_bucket_key", "request_bucket_key",
             "hook_lease_key", "hook_fence_key", "hook_positions_key", "hook_circuit_key", "hook_pause_key", "webhooks_key",
+            "campaigns_key",
+            "campaign_pauses_key",
         ),
         Move.text,
     ),
     **dict.fromkeys(
         (
             "lane_alarms_key", "outbox_alarms_key", "dead_letter_index_key", "dead_letter_reasons_key", "dead_letter_audit_key", "held_ids_key", "reference_key", "tickets_key",
-            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", "forged_webhooks_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY, keyspace.SHARDS_KEY,
-            keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.DEPLOYMENT_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
+            "campaign_sessions_key", "console_session_key", "console_link_key", "console_attempts_key", "console_sign_in_key", "console_begun_key", "console_job_key", "console_job_alive_key",
+            "console_upload_key", "console_upload_rows_key", "console_upload_claim_key", "campaign_budget_key",
+            keyspace.CONSOLE_SESSIONS_KEY, keyspace.CONSOLE_SECRET_KEY, keyspace.CONSOLE_JOBS_KEY,
+            "simulator_key", "applied_events_key", "wakeup_queue_key", "sms_counter_key", "released_sms_key", "forged_webhooks_key", "answers_key", "accepted_sms_key", keyspace.SURVEYS_KEY, keyspace.LIBRARIES_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY, keyspace.SHARDS_KEY,
+            keyspace.OPTOUT_SECRET_KEY, keyspace.LOG_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.DEPLOYMENT_KEY, survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
         ),
         _timeless,
     ),
@@ -131,6 +136,8 @@ LAYOUTS: dict[str, Layout] = {
 NAMES: dict[str, Callable[[Move, str], str]] = {
     "released_sms_key": Move.minute,
     "forged_webhooks_key": Move.minute,
+    "answers_key": Move.minute,
+    "accepted_sms_key": Move.date,
     "sms_counter_key": Move.date,
 }
 """Kinds whose names end with a time, behind the last colon."""

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import requests
 
 from config.store import function_calls, keyspace, redis_client
@@ -32,15 +33,17 @@ from engine.model.events import (
     SmsPart,
     encode_event,
 )
-from tests.support.inviting import Api, key_table
+from tests.support.inviting import KEY, Api, key_table
 from tests.support.octopush import FakeOctopush, Faults, Scripted
+from tests.support.openid_provider import OpenidProvider
 from tests.support.person import inbound
 from tests.support.processes import Deployment, Process
 from tests.support.valkey import Valkey
-from tests.support.waiting import until
+from tests.support.waiting import free_port, until
 
 CHANNEL, PAUSED = "clinic", "phones"
 SUB_NUMBER = "+33700000009"
+INVITED_BY_TABLE = "+33600000999"
 SHARDS = 16
 SOON_S = 30.0
 LEFT_MS = 60_000
@@ -52,6 +55,14 @@ WHY_PAUSED = "the phones are being counted"
 
 EXPIRES_DAYS = 39.5
 """How long the session of `expiring` lasts. Its lane is kept for a day more, and must be there after 40 of them."""
+
+OIDC = """
+[console.users]
+"ada@example.org" = ["viewer"]
+[console.oidc]
+issuer = "{}"
+client_id = "parley"
+"""
 
 SURVEY = """
 survey: sampler
@@ -298,13 +309,8 @@ class Scene:
         self._ask("released")
         self._release("released")
         self._command("channel", "pause", PAUSED, "--why", WHY_PAUSED)
-        for bucket in (
-            keyspace.sms_bucket_key(CHANNEL),
-            keyspace.session_bucket_key(CHANNEL),
-            keyspace.invitation_bucket_key(CHANNEL),
-            keyspace.request_bucket_key("tests"),
-        ):
-            self._take_permit(bucket)
+        why = self._lanes.get(keyspace.pause_key(PAUSED)) or b""
+        self._lanes.hset(keyspace.campaign_pauses_key(CHANNEL), "autumn", why)  # as the API does
         requests.post(self._parley.webhook.replace("token=", "token=not-"), data=b"{}", timeout=60)
         for archive in self._parley.of("archive"):
             archive.terminate()
@@ -313,8 +319,16 @@ class Scene:
             keyspace.ARCHIVE_RETENTION_KEY, ""
         )  # as an archive leaves it that is older than an hour
         self._tell()
+        self._look()
         for web in self._parley.of("web"):
             web.terminate()
+        for bucket in (
+            keyspace.sms_bucket_key(CHANNEL),
+            keyspace.session_bucket_key(CHANNEL),
+            keyspace.invitation_bucket_key(CHANNEL),
+            keyspace.request_bucket_key("tests"),
+        ):
+            self._take_permit(bucket)
 
     # What only the server-side functions can do, or a provider that is not in this scene
 
@@ -333,6 +347,8 @@ class Scene:
             lane_alarms=keyspace.lane_alarms_key(k),
             held_ids=keyspace.held_ids_key(k, CHANNEL),
             held_invitations=keyspace.held_invitations_key(k),
+            campaigns=keyspace.campaigns_key(k),
+            campaign_sessions=keyspace.campaign_sessions_key(k),
             invitations=[released],
         )
         assert self._call(call) == [1]
@@ -354,6 +370,51 @@ class Scene:
         )
         assert self._call(move) == 1
         self._lanes.set(keyspace.hook_pause_key("crm"), self._lanes.get(keyspace.pause_key(PAUSED)) or b"")
+
+    def _look(self) -> None:
+        """As who signs in to the console, after a wrong try, with another link left, and a sign-in at the provider begun, asks what a
+        replay would do, has a table of people checked, and has written a campaign's budget."""
+        port = free_port()
+        provider = OpenidProvider(is_public=True)
+        with (self._parley.folder / "parley.toml").open("a") as config:
+            config.write(OIDC.format(provider.issuer))
+        console = self._parley.spawn("console", PARLEY_CONSOLE_PORT=f"{port}", PARLEY_API_KEY=KEY)
+        until(lambda: b"running" in console.log.read_bytes(), SOON_S, "the console runs")
+        environment = {**self._parley.environment, "PARLEY_CONSOLE_PORT": f"{port}"}
+        links = [
+            subprocess.run(
+                ["parley", "console", "link"], env=environment, check=True, capture_output=True, text=True
+            ).stdout.strip()
+            for _ in range(2)
+        ]
+        visitor, base = requests.Session(), f"http://127.0.0.1:{port}"
+        visitor.headers["Sec-Fetch-Site"] = "same-origin"
+        visitor.get(f"{base}/sign-in/oidc", timeout=60, allow_redirects=False)
+        provider.close()
+        for path, form in (
+            ("/sign-in", {"link": "a guess"}),
+            ("/sign-in", {"link": links[0].partition("link=")[2]}),
+            ("/dead-letters/replay", {"do": "preview"}),
+        ):
+            visitor.post(base + path, data=form, timeout=60, allow_redirects=False)
+        until(lambda: self._lanes.exists(keyspace.CONSOLE_JOBS_KEY), SOON_S, "the preview has begun")
+        (job,) = (each.decode() for each in self._lanes.zrange(keyspace.CONSOLE_JOBS_KEY, 0, -1))
+        address = visitor.post(
+            f"{base}/invite",
+            data={"survey": f"sampler {CHANNEL}", "campaign": "spring"},
+            files={"file": ("people.csv", f"phone\n{INVITED_BY_TABLE}\n".encode(), "text/csv")},
+            timeout=60,
+            allow_redirects=False,
+        ).headers["Location"]
+        upload = address.rpartition("/")[2]
+        uploaded = keyspace.console_upload_key(upload)
+        until(lambda: self._lanes.hexists(uploaded, "check"), SOON_S, "the table is checked")
+        self._lanes.set(keyspace.console_upload_claim_key(upload), "", px=LEFT_MS)
+        terms = msgspec.msgpack.encode({"price": "0.05", "budget": "100"})
+        self._lanes.set(keyspace.campaign_budget_key("spring"), terms, px=LEFT_MS)
+        console.terminate()
+        console.wait_dead()
+        self._lanes.set(keyspace.console_job_alive_key(job), "", px=LEFT_MS)
 
     def _rest(self, name: str, owner: bytes) -> None:
         """Let the sender rest, as one does who waits for what `owner` says."""

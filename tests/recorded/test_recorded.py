@@ -2,12 +2,19 @@
 
 import json
 from collections import Counter
+from datetime import UTC
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from config.store import keyspace, pauses, redis_client
+from config.store import keyspace, pauses, redis_client, stored_values
+from engine.model import lane
+from engine.model.events import InboundSms, Mail
+from engine.model.policy import ChannelPolicy
+from engine.surveys.survey_reader import read_stored_survey
+from engine.surveys.survey_registry import SurveyRegistry
+from engine.turns.advance import advance
 from tests.recorded import reading
 from tests.recorded.__main__ import record
 from tests.recorded.ageing import DAY_MS, aged
@@ -18,6 +25,7 @@ from tests.recorded.scene import (
     PAUSED,
     PEOPLE,
     SAYS,
+    SHARDS,
     SOON_S,
     SUB_NUMBER,
     WHY_PAUSED,
@@ -28,6 +36,7 @@ from tests.support import audit
 from tests.support.inviting import Api
 from tests.support.octopush import FakeOctopush
 from tests.support.waiting import until
+from workers.store import survey_versions
 
 RELEASES = sorted(Path(__file__).parent.glob("*.jsonl"))
 
@@ -87,6 +96,24 @@ def test_all_that_a_release_wrote_means_what_it_meant(release):
             assert reading.still(sample["means"], now), f"{sample['key']}: {sample['means']} is read as {now}"
             meant += 1
     assert meant > 20
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)
+def test_a_session_that_a_release_left_open_is_given_up_with_a_word(release):
+    """0.1.0 gave up without one. The version is as it was stored, and says nothing of it."""
+    stored = {sample["key"]: sample["value"] for sample in recorded(release)}
+    k = keyspace.shard_of(PEOPLE["misread"], SHARDS)
+    held = reading.raw(stored[keyspace.lane_key(k, PEOPLE["misread"])])
+    left = lane.decode_lane(stored_values.lane_state(held))
+    versions = SurveyRegistry()
+    for _, file in stored[keyspace.SURVEYS_KEY]:
+        versions.add_version(read_stored_survey(*survey_versions.decode_survey_file(reading.raw(file))))
+    policies = {CHANNEL: ChannelPolicy(surveys=("sampler",), timezone=UTC)}
+    mail = Mail(left.clock + 1, InboundSms("1" * 16, CHANNEL, "old"))
+    effects = advance(left, PEOPLE["misread"], [mail], mail.at, versions, policies)
+    (told,) = effects.outbox
+    assert told.text.startswith("We could not read your answers")
+    assert left.lines[CHANNEL].ended_how == "gave_up"
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.stem)

@@ -17,7 +17,7 @@ from tests.simulated.plays.play import load_files
 from tests.simulated.world.faults import Fault
 from tests.simulated.world.ledger import Acceptance
 from tests.simulated.world.simulated_world import SimulatedWorld
-from workers.roles.composition import build_alarm_clock, build_turn_runner
+from workers.composition import build_alarm_clock, build_turn_runner
 from workers.store.lanes import LaneDraft
 
 SENDER = "+33612000000"

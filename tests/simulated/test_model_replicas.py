@@ -20,7 +20,8 @@ from tests.simulated.world.simulated_world import SimulatedWorld
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.waiting import HANG_S, until
-from workers.commands.connect import confirm_replicated, find_history
+from workers.commands.connect import confirm_replicated
+from workers.store.replication_check import find_history
 
 CONNECTIONS = 3
 COMMANDS = (

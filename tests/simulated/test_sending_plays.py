@@ -19,7 +19,12 @@ from tests.simulated.plays.play import perform
 from tests.simulated.world.faults import Fault, Place
 from tests.simulated.world.ledger import Arrival, Ledger
 from tests.simulated.world.scheduler import AnswerLater, Process, Scheduler
-from tests.simulated.world.simulated_provider import SimulatedProvider, SimulatedProviderClient, Trouble
+from tests.simulated.world.simulated_provider import (
+    SimulatedProvider,
+    SimulatedProviderClient,
+    Trouble,
+    run_alone,
+)
 from workers.sending.http_client import try_deadline
 
 ANNA = "+33600000001"
@@ -42,7 +47,7 @@ def client_that_asks(asked, call):
     """A client of this provider, which does at once what `call` says, and what came of it."""
     process = Process(asked.scheduler, "delivery", lambda process: None, outside=True)
     found = []
-    process.spawn("", lambda: found.append(call(SimulatedProviderClient(asked, process))))
+    process.spawn("", lambda: found.append(run_alone(call(SimulatedProviderClient(asked, process)))))
     asked.scheduler.run_until(asked.scheduler.now_us + 60 * S)
     return found[0]
 

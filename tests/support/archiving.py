@@ -83,6 +83,11 @@ def archive_everything(client: redis.Redis, shards: int, database: ArchiveDataba
             pass
 
 
+def shard_groups(client: redis.Redis, shards: int) -> list[range]:
+    """As a deployment on this client's server has them, whose archive is SQLite."""
+    return keyspace.shard_groups(shards, 1 if redis_client.is_cluster(client) else shards)
+
+
 def archive_page(client: redis.Redis, k: int, database: ArchiveDatabase, size: int = ARCHIVED_PAGE) -> int:
     """Archive the next page of a shard; answers how many entries it had."""
     with database.writing() as connection:
@@ -93,7 +98,7 @@ def archive_page(client: redis.Redis, k: int, database: ArchiveDatabase, size: i
         last = EntryId(*entries[-1].place[1:]) if entries else position.entry_id
         database.move_position(connection, EVENTS_SOURCE, k, Position(last.ms, last.seq, page.now_ms))
     if entries:
-        note_archived(client, k, last, len(entries))
+        note_archived(client, {k: (last, len(entries))})
     return len(entries)
 
 

@@ -25,9 +25,9 @@ NO_KEYS = {
 """Functions of keyspace.py that answer text which is no key's name, or that of a key which no process leaves."""
 
 FIXED = {
-    keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.SHARDS_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY,
+    keyspace.SURVEYS_KEY, keyspace.PROCESSES_KEY, keyspace.LIBRARIES_KEY, keyspace.SHARDS_KEY, keyspace.OPTOUT_SECRET_KEY, keyspace.LOG_SECRET_KEY, keyspace.OPTOUT_SECRET_CHECK_KEY, keyspace.RETENTION_KEY, keyspace.ARCHIVE_RETENTION_KEY, keyspace.AUDIT_KEY,
     survey_versions.FIRST_STORED_KEY, survey_versions.LAST_USED_KEY,
-    keyspace.DEPLOYMENT_KEY,
+    keyspace.DEPLOYMENT_KEY, keyspace.CONSOLE_SESSIONS_KEY, keyspace.CONSOLE_SECRET_KEY, keyspace.CONSOLE_JOBS_KEY,
 }  # fmt: skip
 """Keys of one name."""
 
@@ -35,7 +35,8 @@ PASSING = {
     "lane_lock_key", "tickets_key", "session_key", "reference_key", "sms_bucket_key", "session_bucket_key", "sms_counter_key",
     "invitation_bucket_key", "released_sms_key", "request_bucket_key", "circuit_state_key", "failed_attempts_key", "applied_events_key",
     replication.WRITTEN_KEY,
-    "webhooks_key", "forged_webhooks_key",
+    "webhooks_key", "forged_webhooks_key", "console_session_key", "console_link_key", "console_attempts_key", "console_sign_in_key", "console_begun_key", "console_job_key", "console_job_alive_key",
+    "console_upload_key", "console_upload_rows_key", "console_upload_claim_key", "campaign_budget_key",
 }  # fmt: skip
 """Kinds of keys that go by themselves, whatever happens."""
 

@@ -63,8 +63,8 @@ def anchor(heading: str) -> str:
 
 
 def links(text: str) -> Iterator[tuple[str, str]]:
-    """The (path, fragment) of each link to another place of the repository."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+    """The (path, fragment) of each link to another place of the repository, pictures among them."""
+    for target in map("".join, re.findall(r"\]\(([^)\s]+)\)|src(?:set)?=\"([^\"]+)\"", prose(text))):
         if not re.match(r"[a-z]+:", target):
             path, _, fragment = target.partition("#")
             yield path, fragment

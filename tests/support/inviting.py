@@ -8,8 +8,10 @@ from typing import Any
 import requests
 
 from config.store import function_calls, keyspace
+from config.store.counts import campaigns
 from config.store.server_functions import HoldInvitations, InvitationToHold
 from engine.model.events import Invitation, encode_event
+from tests.support.waiting import HANG_S, until
 
 KEY = "parley_a-key-for-tests"
 OTHER_KEY = "parley_another-key-for-tests"
@@ -41,6 +43,18 @@ class Api:
     def invite(self, survey: str = "clinic", **fields: Any) -> requests.Response:
         return self.post(json.dumps(fields).encode(), survey=survey)
 
+    def invite_persistently(self, survey: str = "clinic", **fields: Any) -> requests.Response:
+        """As a client does: it posts the same again while the answer is 503, as Redis has a second to answer, and a busy machine
+        takes longer."""
+        replies: list[requests.Response] = []
+
+        def is_answered() -> bool:
+            replies[:] = [self.invite(survey, **fields)]
+            return replies[0].status_code != 503
+
+        until(is_answered, HANG_S, "an answer")
+        return replies[0]
+
     def post(
         self, body: Any, *, survey: str = "clinic", media_type: str = "application/json"
     ) -> requests.Response:
@@ -59,6 +73,17 @@ class Api:
     def get(self, path: str, query: Any = None, accept: str = "application/json") -> requests.Response:
         return self._session.get(
             f"{self.base}{path}", params=query, headers={"Accept": accept}, timeout=TIMEOUT_S
+        )
+
+    def send(
+        self, method: str, path: str, body: bytes, media_type: str = "application/json"
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            f"{self.base}{path}",
+            data=body,
+            headers={"Content-Type": media_type},
+            timeout=TIMEOUT_S,
         )
 
     def session(self, session: str) -> requests.Response:
@@ -88,7 +113,16 @@ def hold_command(
         until_ms=until_ms,
         sender=sender,
         event=encode_event(event),
+        state=campaigns.HELD,
+        campaign=event.campaign,
+        campaign_part=campaigns.campaign_part(event.channel, event.survey),
     )
     return function_calls.function_call(
-        HoldInvitations(held_invitations=keyspace.held_invitations_key(k), invitations=[held])
+        HoldInvitations(
+            held_invitations=keyspace.held_invitations_key(k),
+            events=keyspace.events_key(k),
+            campaigns=keyspace.campaigns_key(k),
+            campaign_sessions=keyspace.campaign_sessions_key(k),
+            invitations=[held],
+        )
     )

@@ -18,10 +18,12 @@ import redis
 import ingest.__main__
 import workers.__main__
 from config.store import redis_client
+from config.telemetry.supervision import LoopRounds
 from engine.model.effects import Effects
 from engine.model.events import InboundSms, Mail
 from engine.model.lane import Lane
 from engine.turns.advance import advance
+from workers.sending import http_client
 from workers.store import lanes
 from workers.turns import drafts
 
@@ -68,6 +70,20 @@ def short_lease() -> None:
     lanes.LaneStore.__init__.__defaults__ = (1_000, *others)
 
 
+def holding_loop() -> None:
+    """A try holds up the event loop that it is in, for good."""
+
+    async def send(*_: Any) -> None:
+        time.sleep(86_400)  # noqa: ASYNC251 (as one that should not)
+
+    http_client.ProviderClient.send = send  # type: ignore[method-assign, assignment]
+
+
+def soon_hanging() -> None:
+    """A loop hangs that has not gone round for five seconds."""
+    LoopRounds.__init__.__defaults__ = (5.0,)
+
+
 def with_little_memory(work: Callable[[], object]) -> None:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     was = resource.getrlimit(resource.RLIMIT_AS)
@@ -107,6 +123,8 @@ def shift_clock(by_s: int) -> Callable[[], None]:
 ODDITIES: dict[str, Callable[[], None]] = {
     "deadly": deadly,
     "sick": sick,
+    "holds-loop": holding_loop,
+    "hangs-after-5s": soon_hanging,
     "lease-1s": short_lease,
     "clock-5min-ahead": shift_clock(300),
     "clock-5min-behind": shift_clock(-300),

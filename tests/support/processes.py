@@ -190,6 +190,7 @@ class Deployment:
             "PARLEY_OCTOPUSH_LOGIN": octopush.login,
             "PARLEY_OCTOPUSH_KEY": octopush.key,
             "PARLEY_CLINIC_TOKEN": TOKEN,
+            "PARLEY_CONSOLE_PORT": "0",
             **(environment or {}),
         }  # fmt: skip
 
@@ -241,9 +242,9 @@ class Deployment:
             return subprocess.CompletedProcess(arguments, status, output.read(), errors.read())
 
     def start(self, release: Release = THIS, **copies: int) -> Self:
-        """Start every Procfile line once, or as many times as told (`clock=0`), and wait until it is ready."""
+        """Start every Procfile line but `console` once, or as many times as told (`clock=0`), and wait until it is ready."""
         for name in procfile(release):
-            for _ in range(copies.get(name, 1)):
+            for _ in range(copies.get(name, 0 if name == "console" else 1)):
                 self.spawn(name, release=release)
         if copies.get("web", 1):
             self.wait_ready()
@@ -280,7 +281,7 @@ class Deployment:
         return "\n".join(
             f"--- {process.log.stem}\n{process.log.read_text(errors='replace')[-4000:]}"
             for process in self.processes
-            if process.log.stat().st_size
+            if process.log.exists() and process.log.stat().st_size
         )
 
     def close(self) -> None:
@@ -317,11 +318,13 @@ class Deployment:
                     process.restart()
 
 
-def odd_process(deployment: Deployment, role: str, oddity: str, fault: str = "") -> Process:
+def odd_process(
+    deployment: Deployment, role: str, oddity: str, fault: str = "", **environment: str
+) -> Process:
     """One more process of `role`, with something odd about it: see odd_worker.py."""
     log = deployment.new_log(f"odd-{role}")
     command = f"python -m tests.support.odd_worker {role} {oddity}"
-    environment = {**deployment.environment, "PARLEY_FAULT": fault}
+    environment = {**deployment.environment, "PARLEY_FAULT": fault, **environment}
     process = Process(role, command, environment, log, forked=True)
     deployment.processes.append(process)
     return process

@@ -4,6 +4,7 @@ A deadline only bounds a hang, and no test may depend on how busy the machine is
 time (`used_s`), by counts, or against something that was measured in the same run.
 """
 
+import os
 import random
 import socket
 from collections.abc import Callable
@@ -50,10 +51,16 @@ _SERVER_PORTS = range(10_000, 32_768)
 """Below those that the system gives to whoever connects somewhere, of which one may be gone before a server has it."""
 
 
+def _own_ports() -> range:
+    """Those of this test process: two that look at once would find the same one free."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return _SERVER_PORTS[int(worker) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on, and that nobody connects from by chance."""
     while True:
-        port = _chance.choice(_SERVER_PORTS)
+        port = _chance.choice(_own_ports())
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

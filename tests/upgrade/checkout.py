@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tests.support.processes import ROOT, THIS, Release
 
-LOCK = "requirements.lock"
+LOCKS = ("requirements-dev.lock", "requirements.lock")
+"""What has all that `make` needs: the first of these that a release has. 0.1.0 had one lock file."""
+
 ENVIRONMENTS = ROOT / "var" / "upgrade"
 
 Install = Callable[[Path, Path], None]
@@ -28,6 +30,10 @@ def last_release() -> str:
     return Path(__file__).with_name("last_release").read_text().strip()
 
 
+def lock_of(checkout: Path) -> Path:
+    return next(file for file in (checkout / name for name in LOCKS) if file.exists())
+
+
 def install(environment: Path, checkout: Path) -> None:
     """As the Makefile does: exactly the versions of the lock file, and `parley`."""
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
@@ -39,7 +45,7 @@ def install(environment: Path, checkout: Path) -> None:
         "--quiet",
         "--disable-pip-version-check",
     ]
-    subprocess.run([*pip, "--require-hashes", "-r", str(checkout / LOCK)], check=True)
+    subprocess.run([*pip, "--require-hashes", "-r", str(lock_of(checkout))], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(checkout)], check=True)
 
 
@@ -61,8 +67,8 @@ def checked_out(
 
 
 def _programs(root: Path, environments: Path, install: Install) -> Path:
-    lock = (root / LOCK).read_bytes()
-    if lock == (ROOT / LOCK).read_bytes():
+    lock = lock_of(root).read_bytes()
+    if lock == lock_of(ROOT).read_bytes():
         return THIS.programs
     environment = environments / blake2b(lock, digest_size=8).hexdigest()
     done = environment / "installed"

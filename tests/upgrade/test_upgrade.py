@@ -27,7 +27,7 @@ from engine.model.events import (
 )
 from engine.model.lane import Lane, PartialSms, decode_lane, encode_lane
 from tests.support.processes import ROOT, THIS, Process, Release
-from tests.upgrade.checkout import LOCK, UnknownReleaseError, checked_out, last_release
+from tests.upgrade.checkout import LOCKS, UnknownReleaseError, checked_out, last_release, lock_of
 from tests.upgrade.rollout import STAGES, StagedRollout, running_root
 
 ROLES = ("web", "clock")
@@ -50,7 +50,7 @@ def repository(tmp_path):
     """A clone in which a release was made, and then somebody went on working."""
     folder = tmp_path / "clone"
     folder.mkdir()
-    shutil.copy(ROOT / LOCK, folder)
+    shutil.copy(lock_of(ROOT), folder / LOCKS[-1])
     git(folder, "init", "--quiet")
     commit(folder, "0.1.0")
     git(folder, "tag", "0.1.0")
@@ -90,12 +90,12 @@ def test_what_a_release_wants_is_had_from_its_commit_and_nothing_of_it_is_left(r
 
 @pytest.mark.processes
 def test_a_release_that_wants_other_packages_gets_an_environment_of_its_own_once(repository, tmp_path):
-    (repository / LOCK).write_text("other==1\n")
+    (repository / LOCKS[0]).write_text("other==1\n")
     commit(repository, "other packages")
     made = []
 
     def install(environment, checkout):
-        made.append((checkout / LOCK).read_text())
+        made.append(lock_of(checkout).read_text())
         environment.mkdir(parents=True)
 
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_a_clone_without_the_release_says_how_to_have_it(repository, tmp_path):
 
 
 PICTURE = (Attachment("image/png", "https://media.example.org/1"),)
-INVITATION = Invitation("i1", "clinic", "clinic", campaign="winter", asked_at=1, not_before=2)
+INVITATION = Invitation("i1", "clinic", "clinic", campaign="winter", asked_at=1, not_before=2, starts_after=3)
 MAIL = [
     InboundSms("e1", "clinic", "Look", attachments=PICTURE),
     SmsPart("e2", "clinic", "Look", "7", 1, 2, attachments=PICTURE),
@@ -132,7 +132,7 @@ NEW_FIELDS = {
     InboundSms: {"attachments"},
     SmsPart: {"attachments"},
     DeliveryReceipt: {"segments", "cost_micros", "currency"},
-    Invitation: {"campaign", "asked_at", "not_before"},
+    Invitation: {"campaign", "asked_at", "not_before", "starts_after"},
     SmsReceived: {"step", "answer", "answer_type", "attachments"},
     SmsDecided: {"kind"},
     SmsSent: {"segments", "cost_micros", "currency"},

@@ -12,7 +12,7 @@ from config.settings.startup_check import load_settings_and_surveys
 from config.store import function_calls, keyspace, redis_client
 from engine.model.events import InboundSms, decode_outbound, encode_event
 from engine.surveys.keywords import read_command
-from workers.roles.composition import build_turn_runner
+from workers.composition import build_turn_runner
 from workers.store import event_stream
 from workers.store.deployment import Deployment
 from workers.store.survey_versions import publish_current
@@ -111,6 +111,14 @@ def sqlite_archive(sqlite_url):
     database = ArchiveDatabase(sqlite_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def client(valkey):
+    """Of the lanes' server, which has the functions."""
+    client = valkey.client()
+    redis_client.load_functions(client)
+    return client
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from tests.support.processes import Process, procfile
 from tests.support.waiting import HANG_S, until
 from workers.archiving import erasing
 from workers.archiving.erasing import erase_sender
-from workers.commands.erase import ArchiveNotErasedError, SenderEraser, erase
+from workers.commands.erase import erase
 from workers.commands.transcript import transcript
+from workers.erasure.sender_eraser import ArchiveNotErasedError, SenderEraser
 from workers.store.optouts import open_opt_out_list
 
 ANNA, BORIS = "+33600000001", "+33600000002"
@@ -149,7 +150,9 @@ def test_the_number_is_gone_from_the_file(town, sqlite_archive, sqlite_url):
 def test_a_reader_that_keeps_it_in_the_log_is_told(town, sqlite_archive, sqlite_url, monkeypatch):
     converse(town, ANNA)
     archive_everything(town.client, shards(town), sqlite_archive)
-    monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
+    monkeypatch.setattr(
+        "workers.erasure.sender_eraser.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1)
+    )
     reader = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM entries").fetchone()
@@ -170,7 +173,9 @@ def test_an_archive_that_cannot_be_written_is_told_and_the_next_time_it_is_erase
 ):
     converse(town, ANNA)
     archive_everything(town.client, shards(town), sqlite_archive)
-    monkeypatch.setattr("workers.commands.erase.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1))
+    monkeypatch.setattr(
+        "workers.erasure.sender_eraser.ArchiveDatabase", lambda url: ArchiveDatabase(url, 0.1)
+    )
     writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     try:

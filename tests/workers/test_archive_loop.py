@@ -11,7 +11,14 @@ from config.archive import archive_schema
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.store import keyspace
 from config.telemetry import metrics
-from tests.support.archiving import add_entries, archived_entries, hash_number, stream_entries, talk
+from tests.support.archiving import (
+    add_entries,
+    archived_entries,
+    hash_number,
+    shard_groups,
+    stream_entries,
+    talk,
+)
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 from workers.archiving import archive_loop, stream_archiver
@@ -57,7 +64,7 @@ def preparing(client, database):
         deployment = pair_with_redis(client, database, SHARDS)
         with database.writing() as connection:
             database.make_positions(connection, EVENTS_SOURCE, SHARDS)
-        return StreamArchiver(client, database, SHARDS, deployment, hash_number)
+        return StreamArchiver(client, database, shard_groups(client, SHARDS), deployment, hash_number)
 
     return prepare
 
@@ -131,7 +138,7 @@ def test_one_that_hangs_in_a_transaction_is_ended_by_the_server_and_commits_noth
 ):
     """Else it would keep its shard from everybody for ever."""
     monkeypatch.setattr("config.archive.database.WRITER_SILENCE_S", 1)
-    monkeypatch.setattr(stream_archiver, "SHARDS_AT_ONCE", 1)
+    monkeypatch.setattr(stream_archiver, "GROUPS_AT_ONCE", 1)
     name = postgresql_server.create_database()
     databases = [ArchiveDatabase(postgresql_server.url(name)) for _ in range(2)]
     late, other = (preparing(client, database)() for database in databases)

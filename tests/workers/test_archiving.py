@@ -22,6 +22,7 @@ from tests.support.archiving import (
     hash_number,
     projected_at_once,
     rebuild_all,
+    shard_groups,
     stream_entries,
     table_rows,
     talk,
@@ -56,7 +57,7 @@ def archiver(client, archive_database):
         deployment = pair_with_redis(client, archive_database, SHARDS)
         with archive_database.writing() as connection:
             archive_database.make_positions(connection, EVENTS_SOURCE, SHARDS)
-        return StreamArchiver(client, archive_database, SHARDS, deployment, hash_number)
+        return StreamArchiver(client, archive_database, shard_groups(client, SHARDS), deployment, hash_number)
 
     return build
 
@@ -165,7 +166,7 @@ def test_redis_is_told_only_of_what_is_committed_and_never_less(
     monkeypatch.undo()
     drain(copy)
     for late in ("5-1", "6-9", "7-0"):
-        note_archived(client, 0, EntryId.parse(late.encode()))
+        note_archived(client, {0: (EntryId.parse(late.encode()), 0)})
         assert archived_until(client)[0] == b"7-0", "a late writer takes nothing back"
 
 

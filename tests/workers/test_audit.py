@@ -21,7 +21,7 @@ from tests.support.waiting import HANG_S, until
 from tests.workers.dead_letters import call, fell, letters_of
 from workers.archiving import audit_mover
 from workers.archiving.audit_mover import move_audit
-from workers.commands.audit import audit
+from workers.commands.access.audit import audit
 from workers.commands.erase import erase
 from workers.commands.lane import lane
 from workers.commands.optout import optout
@@ -230,7 +230,7 @@ def test_whoever_looks_at_a_person_is_told_of_by_the_numbers_hash(town, tmp_path
     run_command(optout, "export")
     run_command(erase, ANNA, "--dry-run")
     run_command(erase, ANNA, "--yes")
-    anna = hash_sender(town.world.settings.log_key, ANNA)
+    anna = hash_sender(town.world.open_log_key(), ANNA)
     assert [(each["actor"], each["action"], each["subject"]) for each in reversed(told())] == [
         (ME, "read transcript", anna),
         (ME, "read lane", anna),
@@ -295,12 +295,12 @@ def test_what_is_moved_while_it_is_read_is_told_once(town, tmp_path, monkeypatch
     tell(town.client, 1, 2)
     scan = audit_mover.scan_acts
 
-    def scan_and_move(stream, after):
-        yield from scan(stream, after)
+    def scan_and_move(stream, after, *before):
+        yield from scan(stream, after, *before)
         if stream.source == audit_mover.AUDIT_SOURCE:
             move_audit(database, town.client, SHARDS)
 
-    monkeypatch.setattr("workers.commands.audit.scan_acts", scan_and_move)
+    monkeypatch.setattr("workers.history.audit_history.scan_acts", scan_and_move)
     assert [each["subject"] for each in told()] == ["s2", "s1"]
     assert subjects(database) == ["s1", "s2"]
     database.close()

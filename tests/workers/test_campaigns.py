@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from config.store import function_calls, keyspace, lua_library, redis_client
+from config.store import function_calls, keyspace, lua_library, pauses, redis_client
+from config.store.counts import campaigns
 from config.store.server_functions import TakeTokens
 from engine.model.events import Invitation, OpeningRefused, SessionInvited, SessionOpened, encode_event
 from engine.model.quiet_hours import QuietHours
+from engine.turns.opening_sms import max_opening_sms
 from tests.support.inviting import hold_command
 from tests.support.proxies import Proxies
 from workers.clock import invitation_pacer
-from workers.clock.invitation_pacer import forget_invitations, max_opening_sms
-from workers.roles.composition import build_invitation_pacer
+from workers.clock.invitation_pacer import forget_invitations
+from workers.composition import build_invitation_pacer
 
 TWO_SMS = b"""
 survey: clinic
@@ -124,6 +126,60 @@ def test_what_is_due_longest_goes_first_within_a_shard(held):
         released += backlog.pipeline.woken("starts")
         backlog.refill()
     assert released == senders[::-1]
+
+
+def pause(backlog, name, why="", channel="clinic"):
+    paused = pauses.StoredPause(by="operator", why=why) if why else None
+    redis_client.run_command(backlog.client, campaigns.pause_campaign_command(channel, name, paused))
+
+
+def test_of_a_campaign_that_is_paused_nobody_is_invited_until_it_goes_on(held):
+    backlog = held()
+    paused, others = people(20)[:10], people(20)[10:]
+    backlog.hold(*paused, campaign="spring")
+    backlog.hold(*others, campaign="autumn")
+    pause(backlog, "spring", "the phones are down")
+    pause(backlog, "autumn", "elsewhere", channel="other")
+    for _ in range(3):
+        backlog.campaigns.release_round()
+        backlog.refill()
+    assert {*backlog.pipeline.woken("starts")} == {*others}
+    assert backlog.waiting() == 10
+    scores = [
+        score
+        for k in range(16)
+        for _, score in backlog.client.zrange(keyspace.held_ids_key(k, "clinic"), 0, -1, withscores=True)
+    ]
+    soon = backlog.server_ms() + invitation_pacer.PAUSED_MIN_MS
+    assert soon - 60_000 < min(scores) <= max(scores) <= soon
+    pause(backlog, "spring")
+    for k in range(16):
+        for identity in backlog.client.zrange(keyspace.held_ids_key(k, "clinic"), 0, -1):
+            backlog.client.zadd(keyspace.held_ids_key(k, "clinic"), {identity: 1}, xx=True)  # as it is soon
+    backlog.campaigns.release_round()
+    assert {*backlog.pipeline.woken("starts")} == {*paused}
+
+
+def test_many_that_are_paused_are_looked_at_seldom(held, monkeypatch):
+    """So that they keep nobody else waiting: each again after so long as all of them take."""
+    monkeypatch.setattr(invitation_pacer, "PAUSED_EACH_MS", 1_000_000)
+    backlog = held()
+    backlog.hold(*people(3), campaign="spring")
+    pause(backlog, "spring", "x")
+    before = backlog.server_ms()
+    backlog.campaigns.release_round()
+    for k in range(16):
+        for _, score in backlog.client.zrange(keyspace.held_ids_key(k, "clinic"), 0, -1, withscores=True):
+            assert before + 3_000_000 <= score <= backlog.server_ms() + 3_000_000
+
+
+def test_one_that_expires_while_its_campaign_is_paused_is_refused(held):
+    backlog = held()
+    (sender,) = people(1)
+    backlog.hold(sender, campaign="spring", expires_at=1)
+    pause(backlog, "spring", "x")
+    backlog.campaigns.release_round()
+    assert [record.reason for record in backlog.pipeline.records(sender)] == ["expired"]
 
 
 @pytest.mark.parametrize("queue", ["starts", "replies", "outbound"])
@@ -274,7 +330,8 @@ def test_several_clocks_release_each_once(held):
     backlog.hold(*people(40))
     others = [Held(backlog.pipeline) for _ in range(3)]
     oldest = [
-        each.campaigns._oldest_due("clinic", each.campaigns._read_backlogs()["clinic"], 40) for each in others
+        each.campaigns._oldest_due("clinic", each.campaigns._read_backlogs()["clinic"], 40)[0]
+        for each in others
     ]
     for each, found in zip(others, oldest, strict=True):
         each.campaigns._release_to_mailboxes("clinic", found)

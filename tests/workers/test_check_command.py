@@ -49,9 +49,9 @@ def test_a_survey_that_would_be_kept_for_longer_than_anything_is_told(monkeypatc
     monkeypatch.setenv("PARLEY_SURVEYS", str(tmp_path))
     result = CliRunner().invoke(check)
     assert result.exit_code == 0, result.output
-    assert ("keep: longer than PARLEY_KEEP_DAYS, 365" in result.output) == warned
+    assert ("is longer than PARLEY_KEEP_DAYS, 365" in result.output) == warned
     linted = CliRunner().invoke(lint, [str(tmp_path / "clinic.yaml")])
-    assert ("keep: longer than PARLEY_KEEP_DAYS, 365, which holds" in linted.output) == warned, "both say so"
+    assert ("is longer than PARLEY_KEEP_DAYS, 365, which holds" in linted.output) == warned, "both say so"
 
 
 def test_endpoints_and_what_they_are_told_are_told(monkeypatch, tmp_path):
@@ -78,7 +78,7 @@ WHOLESALE = """
 survey: clinic
 start: START
 title: "STOP au 30101"
-texts: {unavailable: none, not_found: "Hi. STOP au 30101", expired: none}
+texts: {unavailable: none, not_found: "Hi. STOP au 30101", expired: none, gave_up: none}
 steps:
   - {id: hello, say: "Hello. STOP au 30101"}
   - {id: fever, ask: "Fever?", answer: {type: yes_no}, remind: {after: 5m, text: "Still there?"}}

@@ -19,6 +19,7 @@ from workers.store.outboxes import OutboxStore, OutboxUpdate
 
 ANNA, BORIS = "+33600000001", "+33600000002"
 SHARDS = 4
+EACH_ALONE = [[k] for k in range(SHARDS)]
 HOUR_S = 3_600
 PAUSE_MS = 2_000
 
@@ -59,7 +60,7 @@ def waker():
 
 @pytest.fixture
 def clock(client, waker, outboxes):
-    return AlarmClock(client, SHARDS, waker, outboxes)
+    return AlarmClock(client, EACH_ALONE, waker, outboxes)
 
 
 def accept(client, sender):
@@ -225,7 +226,7 @@ def test_a_step_is_followed_by_a_clock_that_did_not_see_it(client, lanes, outbox
     step_functions(client, -HOUR_S)
     fences = [client.get(keyspace.fence_key(k)) for k in range(SHARDS)]
     assert behind_fences_ms(fences, now_ms(client)) == pytest.approx(HOUR_S * 1_000, abs=5_000)
-    AlarmClock(client, SHARDS, waker, outboxes).wake_due()
+    AlarmClock(client, EACH_ALONE, waker, outboxes).wake_due()
     assert wait_ms(client, keyspace.outbox_alarms_key, ANNA) <= 61_000
 
 
@@ -238,13 +239,13 @@ def test_work_while_a_clock_begins_is_no_step(client, lanes, outboxes, waker, mo
     client.zadd(keyspace.outbox_alarms_key(keyspace.shard_of(BORIS, SHARDS)), {BORIS: 1})
     fence = keyspace.fence_key(keyspace.shard_of(ANNA, SHARDS))
     monkeypatch.setattr(waker, "wake", lambda *_: client.set(fence, (now_ms(client) + 15_000) * 1_000))
-    AlarmClock(client, SHARDS, waker, outboxes).wake_due()
+    AlarmClock(client, EACH_ALONE, waker, outboxes).wake_due()
     assert int(client.get(fence)) > (now_ms(client) + 10_000) * 1_000, "somebody worked meanwhile"
     assert wait_ms(client, keyspace.outbox_alarms_key, ANNA) == pytest.approx(20_000, abs=4_000)
 
 
 def test_two_clocks_that_follow_one_step_move_what_rests_once(client, lanes, outboxes, waker):
-    clocks = [AlarmClock(client, SHARDS, waker, outboxes) for _ in range(2)]
+    clocks = [AlarmClock(client, EACH_ALONE, waker, outboxes) for _ in range(2)]
     speak(client, lanes, ANNA, "1")
     (take,) = outboxes.lease_oldest([ANNA])
     outboxes.apply_updates([OutboxUpdate(take, "again", rest_ms=600_000)])

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from config import cli
+from config.service import server_wording
 from config.settings.config_errors import ConfigError
 from config.settings.durability import durability_gaps, require_durability
 from config.settings.redis_rights import CLUSTER_URL_SENTENCE, explained_refusals
@@ -34,8 +35,8 @@ from tests.workers.test_server_away import (
 )
 from workers.commands import connect
 from workers.commands.status import DeploymentState, assess_health
-from workers.diagnosis import server_wording
 from workers.store.deployment import Deployment
+from workers.store.replication_check import find_history
 
 pytestmark = pytest.mark.processes
 
@@ -267,7 +268,7 @@ def test_operators_are_told_if_replicas_have_not_what_they_did():
         lanes = redis_client.connect(cluster.url)
         with closing(lanes):
             settings = msgspec.convert({"replicas": 1}, type=_Replicas)
-            deployment = _Connected(settings, lanes, connect.find_history(settings, lanes))
+            deployment = _Connected(settings, lanes, find_history(settings, lanes))
             connect.confirm_replicated(deployment)
             primary = cluster.primaries[1]
             (replica,) = cluster.replicas_of(primary)

@@ -13,7 +13,7 @@ from config.store import keyspace, redis_client
 from engine.model.events import InboundSms, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, counted, fell, letters_of, outcomes, shard, told, true_to_itself
-from workers.commands.erase import SenderEraser
+from workers.erasure.sender_eraser import SenderEraser
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter, find_by_sender
 from workers.store.optouts import open_opt_out_list
 from workers.turns import drafts
@@ -412,3 +412,55 @@ def test_the_lane_then_of_an_sms_is_said_not_to_be_kept(town):
     shown = call("show", "s1", status=0).stdout
     assert "not kept of an SMS" in shown
     assert "not known" not in shown
+
+
+def refuse(town, *senders, why="Text is invalid"):
+    for place, sender in enumerate(senders):
+        put(
+            town,
+            f"{why[:4]}{place}",
+            place * HOUR,
+            sender,
+            kind="sms",
+            reason="rejected",
+            code="198",
+            survey="clinic",
+            why=why,
+        )
+
+
+def test_a_letter_is_listed_with_whose_it_is_and_of_which_survey(town):
+    refuse(town, BORIS)
+    (line,) = (line for line in call("list", status=0).stdout.splitlines() if "Text0" in line)
+    assert line.split()[-6:] == [BORIS, "rejected", "198", "Text", "is", "invalid"]
+    assert line.split().count("clinic") == 2, "channel and survey"
+
+
+def test_what_is_alike_is_told_together(town):
+    """Numbers in what went wrong make no difference; what is alone is not told twice."""
+    refuse(town, ANNA, BORIS, BORIS)
+    refuse(town, ANNA, why="Gone for 20 s")
+    refuse(town, BORIS, why="Else")
+    put(town, "Gone9", HOUR, kind="sms", reason="rejected", code="198", why="Gone for 9 s")
+    *_, first, second = call("list", status=0).stdout.splitlines()
+    assert first == "3 × 198 Text is invalid (rejected, 2 people)"
+    assert second == "2 × 198 Gone for 9 s (rejected, 1 person)"
+    (same, gone, alone) = told("list", "--group")
+    assert (same["count"], same["people"], same["surveys"], same["example"]) == (3, 2, {"clinic": 3}, "Text2")
+    assert same["newest_at"] - same["oldest_at"] == pytest.approx(2 * HOUR, abs=60_000)
+    assert (gone["count"], gone["channels"], gone["surveys"]) == (2, {"clinic": 2}, {"clinic": 1})
+    assert (alone["count"], alone["why"]) == (1, "Else")
+    assert told("list", "--group", "--sender", BORIS)[0]["count"] == 2, (
+        "of those that the filters let through"
+    )
+    shown = call("list", "--group", status=0).stdout
+    assert [line.split()[:3] for line in shown.splitlines() if "198" in line] == [
+        ["3", "2", "rejected"], ["2", "1", "rejected"], ["1", "1", "rejected"],
+    ]  # fmt: skip
+    call("drop", "--all", "--yes", status=0)
+    assert call("list", "--group", status=0).stdout == "No dead letters.\n"
+
+
+def test_letters_that_are_not_alike_are_only_listed(town):
+    refuse(town, ANNA)
+    assert "×" not in call("list", status=0).stdout

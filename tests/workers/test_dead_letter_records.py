@@ -18,12 +18,12 @@ from tests.support.archiving import (
     stream_entries,
 )
 from tests.workers.dead_letters import fell, letters_of, outcomes, shard
-from workers.archiving.joined_history import HistoryReader
 from workers.clock.retention import sweep_expired
-from workers.commands.erase import SenderEraser
 from workers.commands.lane import lane
 from workers.commands.replay import replay
 from workers.commands.transcript import transcript
+from workers.erasure.sender_eraser import SenderEraser
+from workers.history.joined_history import HistoryReader
 from workers.store.dead_letter_store import DeadLetter, EncodedDeadLetter, encode_dead_letter
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore, OutboxUpdate

@@ -1,10 +1,8 @@
 """A try ends by its deadline, and begins to send before its moment or not at all, whatever the network does: on real sockets."""
 
-import gc
 import gzip
 import socket
 import tracemalloc
-import weakref
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from threading import enumerate as living_threads
@@ -13,12 +11,15 @@ from time import monotonic
 import msgspec
 import pytest
 
-from engine.providers import OutcomeUnknown, RetryLater, SendAccepted
+from engine.providers import OutcomeUnknown, ProviderRequest, RetryLater, SendAccepted
+from tests.support.blocking_client import BlockingClient
 from tests.support.waiting import HANG_S, free_port, until
 from tests.workers.test_wires import OK, SMS, Provider, read_request, server, silent, soon, within
 from workers.sending import deadline_transport, send_steps, thread_resolver
-from workers.sending.deadline_transport import MAX_ANSWER_BYTES, MAX_RESOLVING, DeadlineTransport
+from workers.sending.deadline_transport import DeadlineTransport
 from workers.sending.http_client import TRY_TIMEOUT_S, ProviderClient
+from workers.sending.http_connection import MAX_ANSWER_BYTES
+from workers.sending.provider_route import MAX_RESOLVING
 from workers.store.outboxes import OUTBOX_LEASE_MS
 
 LATE_S = 10.0
@@ -35,7 +36,8 @@ def connect():
     clients = []
 
     def build(provider, resolve=socket.getaddrinfo):
-        clients.append(ProviderClient(provider, DeadlineTransport(resolve)))
+        transport = DeadlineTransport(provider.url, resolve)
+        clients.append(BlockingClient(ProviderClient(provider, transport)))
         return clients[-1]
 
     yield build
@@ -132,12 +134,28 @@ def test_a_resolver_that_hangs_holds_no_try_beyond_its_deadline(connect, monkeyp
         until(lambda: client.send(SMS, soon()) == SendAccepted("t"), 10, "the resolver answers again")
 
 
-def test_a_name_that_is_not_known_is_not_waited_for(connect):
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(socket.EAI_NONAME, "no such host"), MemoryError(), UnicodeError("label empty")]
+)
+def test_a_name_that_is_not_found_is_not_waited_for_and_nothing_is_sent(connect, error):
     def resolve(host, port, **more):
-        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        raise error
 
     outcome = connect(Provider("http://sms.example"), resolve).send(SMS, soon())
     assert outcome == RetryLater("ConnectionError", "the provider cannot be reached")
+
+
+def test_a_resolver_for_which_there_is_no_thread_loses_no_room(connect, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    with server(OK) as (url, _), monkeypatch.context() as patched:
+        patched.setattr(thread_resolver, "call_in_thread", refuse)
+        client = connect(Provider(url.replace("127.0.0.1", "sms.example")), addresses("127.0.0.1"))
+        outcomes = [client.send(SMS, soon()) for _ in range(MAX_RESOLVING + 1)]
+        assert {*outcomes} == {RetryLater("ConnectionError", "the provider cannot be reached")}
+        patched.undo()
+        assert client.send(SMS, soon()) == SendAccepted("t")
 
 
 def drip_body(connection):
@@ -285,7 +303,15 @@ def endless_line(connection):
         connection.sendall(b"b" * 65536)
 
 
-@pytest.mark.parametrize("answer", [endless_body, endless_chunks, endless_headers, endless_line])
+def endless_trailer(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\na: ")
+    while True:
+        connection.sendall(b"b" * 65536)
+
+
+@pytest.mark.parametrize(
+    "answer", [endless_body, endless_chunks, endless_headers, endless_line, endless_trailer]
+)
 def test_of_an_answer_without_end_only_the_beginning_is_read(connect, answer):
     def behave(connection):
         read_request(connection)
@@ -343,58 +369,87 @@ def test_a_connection_is_kept_for_the_next_try(connect):
 
 @pytest.mark.parametrize("stands_still", [False, True])
 def test_a_connection_that_was_closed_while_nobody_used_it_is_made_anew(connect, stands_still):
-    """Even if the try comes before anybody could hear of it: the loop stands still, and runs the try first."""
-    closed = Event()
+    """Even if the try comes before anybody could hear of it: the loop stands still meanwhile, and goes on with the try."""
+    may_close, closed = Event(), Event()
 
     def behave(connection):
         read_request(connection)
         connection.sendall(OK)
         if len(made) == 1:
+            assert may_close.wait(HANG_S)
             connection.shutdown(socket.SHUT_RDWR)
             connection.close()
             closed.set()
 
     with peer(behave, connections=2) as (port, made):
         client = connect(Provider(f"http://127.0.0.1:{port}"))
-        still, outcomes = Event(), []
-        loop = client._transport._loop
+
+        async def send_once_closed():
+            may_close.set()
+            assert closed.wait(HANG_S)
+            return await client.client.send(SMS, soon())
+
         assert client.send(SMS, soon()) == SendAccepted("t")
         if stands_still:
-            loop.call_soon_threadsafe(still.wait, HANG_S)
-        assert closed.wait(HANG_S)
-        trying = Thread(target=lambda: outcomes.append(client.send(SMS, soon())))
-        trying.start()
-        if stands_still:
-            until(lambda: len(loop._ready) > 0, 10, "the try is waiting")
-            still.set()
-        trying.join(HANG_S)
-    assert outcomes == [SendAccepted("t")]
+            outcome = client._wait_for(send_once_closed())
+        else:
+            may_close.set()
+            assert closed.wait(HANG_S)
+            outcome = client.send(SMS, soon())
+    assert outcome == SendAccepted("t")
     assert len(made) == 2
 
 
-def test_a_thread_that_hangs_holds_no_try(connect, monkeypatch):
-    monkeypatch.setattr(deadline_transport, "LOOP_GRACE_S", 0.1)
-    client, free = connect(Provider("http://127.0.0.1:9")), Event()
-    client._transport._loop.call_soon_threadsafe(free.wait, HANG_S)
-    assert client.send(SMS, within(answer_s=0.1)) == NO_ANSWER
-    free.set()
+def test_a_connection_that_nobody_uses_is_closed(connect, monkeypatch):
+    monkeypatch.setattr(deadline_transport, "KEPT_S", 0.05)
+    ended = Event()
+
+    def behave(connection):
+        read_request(connection)
+        connection.sendall(OK)
+        hold(connection)
+        ended.set()
+
+    with peer(behave) as (port, _):
+        assert connect(Provider(f"http://127.0.0.1:{port}")).send(SMS, soon()) == SendAccepted("t")
+        assert ended.wait(HANG_S)
 
 
-def test_a_client_that_is_closed_ends_the_tries_under_way(connect):
-    outcomes = []
-    with peer(hold) as (port, made):
+def test_a_connection_that_nobody_has_used_for_so_long_carries_no_other_try(connect, monkeypatch):
+    """Also before it is closed: its server may be about to."""
+    monkeypatch.setattr(deadline_transport, "KEPT_S", HANG_S)
+    with peer(lambda connection: (read_request(connection), connection.sendall(OK)), 2) as (port, made):
         client = connect(Provider(f"http://127.0.0.1:{port}"))
-        trying = Thread(target=lambda: outcomes.append(client.send(SMS, within())))
-        trying.start()
-        until(lambda: made, 10, "it is under way")
+        assert client.send(SMS, soon()) == SendAccepted("t")
+        monkeypatch.setattr(deadline_transport, "KEPT_S", 0.0)
+        assert client.send(SMS, soon()) == SendAccepted("t")
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"),
+        OK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        OK + OK,
+    ],
+    ids=["it says so", "HTTP/1.0", "more came than was asked for"],
+)
+def test_a_connection_that_is_not_to_be_kept_carries_no_other_try(connect, answer):
+    def behave(connection):
+        read_request(connection)
+        connection.sendall(answer)
+        hold(connection)
+
+    with peer(behave, connections=2) as (port, made):
+        client = connect(Provider(f"http://127.0.0.1:{port}"))
+        assert [client.send(SMS, soon()) for _ in range(2)] == [SendAccepted("t")] * 2
         client.close()
-        trying.join(HANG_S)
-    assert isinstance(outcomes[0], OutcomeUnknown | RetryLater)
+    assert len(made) == 2
 
 
-def test_a_client_that_is_forgotten_leaves_no_thread():
-    client = ProviderClient(Provider("http://127.0.0.1:9"))
-    loop = weakref.ref(client._transport._loop)
-    del client
-    gc.collect()
-    until(lambda: loop() is None or loop().is_closed(), 10, "its thread has ended")
+@pytest.mark.parametrize("value", ["b\r\nc: d", "no \udcff text"])
+def test_a_header_that_cannot_be_written_leaves_nothing(connect, value):
+    provider = Provider("http://127.0.0.1:9")
+    provider.write_send_request = lambda sms, now: ProviderRequest(provider.url, {"a": value}, b"hello")
+    assert connect(provider).send(SMS, soon()) == RetryLater("InvalidHeader", UNREACHABLE.why)

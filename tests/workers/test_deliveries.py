@@ -1,5 +1,7 @@
 """What is tried, and what is not tried any more: the delivery worker on a real Valkey, with a provider that obeys."""
 
+import asyncio
+from collections import Counter
 from threading import Event
 from time import monotonic
 
@@ -7,8 +9,9 @@ import msgspec
 import pytest
 
 from config.host import Host
-from config.store import keyspace
+from config.store import keyspace, redis_client
 from config.telemetry.metrics import REGISTRY
+from config.telemetry.supervision import LoopRounds
 from engine.model import lane as lane_format
 from engine.model.events import (
     CancelSession,
@@ -29,12 +32,13 @@ from engine.providers import (
 )
 from tests.support.waiting import until
 from tests.workers.dead_letters import stored
-from workers.commands.erase import SenderEraser
-from workers.roles.composition import build_send_steps
+from workers.composition import build_answer_notes, build_send_steps
+from workers.erasure.sender_eraser import SenderEraser
 from workers.sending import delivery, send_steps
 from workers.sending.bulkhead import SLOTS_PER_CHANNEL
 from workers.sending.delivery import DeliveryRunner
 from workers.sending.http_client import try_deadline
+from workers.sending.loop_thread import ROUND_INTERVAL_S, call_in_thread
 from workers.sending.send_policy import (
     MAX_SEND_ATTEMPTS,
     REPEATABLE_FOR_MS,
@@ -47,7 +51,9 @@ from workers.store.channel_state import ChannelStore
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import UNCERTAIN_REST_MS
 
-ANNA, BORIS = "+33600000001", "+33600000002"
+HANGS_AFTER_S = 2 * ROUND_INTERVAL_S
+
+ANNA, BORIS, CLARA, DORA = (f"+3360000000{place}" for place in range(1, 5))
 
 
 class Wire:
@@ -62,11 +68,11 @@ class Wire:
     def metric_code(self, code):
         return code if code.isdigit() else "other"
 
-    def look_up(self, sms, since, known, answer_by_s):
+    async def look_up(self, sms, since, known, answer_by_s):
         self.asked.append((sms.text, sorted(known)))
         return self._answers.pop(0)
 
-    def send(self, sms, deadline):
+    async def send(self, sms, deadline):
         self.sent.append(sms.text)
         answer = self._answers.pop(0) if self._answers else SendAccepted("ticket")
         if isinstance(answer, Exception):
@@ -82,8 +88,10 @@ def desk(pipeline):
     def build(*answers, recourse="repeat", **limits):
         town = pipeline(**limits)
         town.wire = Wire(*answers, recourse=recourse)
-        town.steps = build_send_steps(town.world, {"clinic": town.wire})
-        town.work = DeliveryRunner(town.steps, town.world.wakeup_broker())
+        town.notes = build_answer_notes(town.world)
+        town.steps = build_send_steps(town.world, {"clinic": town.wire}, town.notes)
+        town.rounds = LoopRounds(HANGS_AFTER_S)
+        town.work = DeliveryRunner(town.steps, town.world.wakeup_broker(), town.rounds)
         works.append(town.work)
         return town
 
@@ -120,6 +128,27 @@ def rest(town, sender):
     until(lambda: lock(town, sender)[1][:1] == [b"0"], 10, "the try is settled")
     seconds, us = town.client.time()
     set_lock(town, sender, until=seconds * 1000 + us // 1000)
+
+
+def test_what_the_provider_takes_is_noted_but_not_what_was_in_an_answer(desk):
+    """That was noted by whoever answered."""
+    town = desk(SendRejected("1", "no"), SendAccepted("t1"), SendAccepted("t2"), SendAccepted("t3"))
+    now = redis_client.server_time_ms(town.client)
+    for sender, more in (
+        (ANNA, {}),
+        (BORIS, {"heard": now - 3_000}),
+        (CLARA, {"heard": now, "uncertain": True}),
+    ):
+        queue(town, sender, "Hello", **more)
+    queue(town, DORA, "Hello")
+    run(town, ANNA, BORIS, CLARA, DORA)
+    until(lambda: len(town.wire.sent) == 4, 10, "all were tried")
+    town.work.close()
+    (noted,) = town.notes.take().values()
+    fields = sum(noted.by_minute.values(), Counter())
+    assert fields.pop("sms") == sum(noted.by_day.values()) == 2
+    (wait,) = fields
+    assert 1.2 ** int(wait.removeprefix("w")) >= 3_000
 
 
 def letters(town):
@@ -385,7 +414,7 @@ def test_a_send_counts_from_the_moment_that_was_looked_at(desk):
     now_s = iter((begun_s + 99.5, begun_s + 100.0, begun_s + 101.0, begun_s + 103.0))
     town.steps._host = Host(monotonic_s=lambda: next(now_s))
     (sendable,) = town.steps.lease_sendable([ANNA], town.work._bulkheads)
-    town.steps.run_attempt(sendable, lambda: False)
+    asyncio.run(town.steps.run_attempt(sendable, lambda: False))
     assert limits == [begun_s + 99.5 + send_steps.MAX_START_DELAY_AFTER_LOOK_UP_S]
     assert deadlines[1] == try_deadline(begun_s + 101.0)
 
@@ -771,9 +800,9 @@ class Hanging(Wire):
         super().__init__()
         self.free = Event()
 
-    def send(self, sms, deadline):
-        answer = super().send(sms, deadline)
-        self.free.wait(60)
+    async def send(self, sms, deadline):
+        answer = await super().send(sms, deadline)
+        await call_in_thread(lambda: self.free.wait(60))
         return answer
 
 
@@ -787,8 +816,9 @@ def two_channels(desk):
     both = {"clinic": clinic, "slow": msgspec.structs.replace(clinic, name="slow")}
     town.slow = Hanging()
     world = msgspec.structs.replace(town.world, settings=msgspec.structs.replace(settings, channels=both))
-    town.steps = build_send_steps(world, {"clinic": town.wire, "slow": town.slow})
-    town.work = DeliveryRunner(town.steps, world.wakeup_broker())
+    town.steps = build_send_steps(world, {"clinic": town.wire, "slow": town.slow}, build_answer_notes(world))
+    town.rounds = LoopRounds(HANGS_AFTER_S)
+    town.work = DeliveryRunner(town.steps, world.wakeup_broker(), town.rounds)
     yield town
     town.slow.free.set()
     town.work.close()
@@ -809,6 +839,49 @@ def test_a_provider_that_hangs_takes_no_slots_from_another(two_channels):
     assert sum(fields[-1] == b"untried" and fields[2] == b"0" for fields in waiting) == SLOTS_PER_CHANNEL
 
 
+def test_a_provider_that_hangs_keeps_no_loop_from_going_round(two_channels):
+    town = two_channels
+    crowd = people(SLOTS_PER_CHANNEL)
+    for person in crowd:
+        queue(town, person, "1", channel="slow")
+    run(town, *crowd)
+    until(lambda: len(town.slow.sent) == SLOTS_PER_CHANNEL, 10, "all its slots are taken")
+    taken_s = monotonic()
+
+    def all_went_round():
+        town.rounds.went_round()
+        return monotonic() - town.rounds.longest_silence()[1] > taken_s
+
+    until(all_went_round, 20, "each channel's loop goes round while tries wait")
+
+
+async def end_loop():
+    asyncio.get_running_loop().stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("how", ["hangs", "has died"])
+def test_a_loop_of_tries_that_goes_round_no_more_is_seen_though_the_others_do(two_channels, how):
+    town, free = two_channels, Event()
+
+    async def hold_loop_up():
+        free.wait(60)
+
+    town.work._bulkheads["slow"].run_in_slots(0.0, [hold_loop_up if how == "hangs" else end_loop])
+
+    def hangs():
+        town.rounds.went_round()
+        return town.rounds.hangs() and town.rounds.longest_silence()[0] == "tries slow"
+
+    try:
+        until(hangs, 20, "it is seen")
+    finally:
+        free.set()
+    if how == "hangs":
+        until(lambda: not hangs(), 20, "it goes round again")
+    town.work._bulkheads["slow"].release_slot(0.0)
+
+
 def test_a_channel_whose_keys_cannot_be_used_keeps_back_its_own_sms_alone(two_channels):
     town = two_channels
     town.slow.free.set()
@@ -822,12 +895,15 @@ def test_a_channel_whose_keys_cannot_be_used_keeps_back_its_own_sms_alone(two_ch
     assert (fields[2], fields[-1]) == (b"0", b"untried"), "it does not wait for the end of its lease"
 
 
+async def nothing():
+    pass
+
+
 def test_those_without_a_slot_look_again_by_turns(two_channels):
     town = two_channels
     slots = town.work._bulkheads["slow"]
     slots._host = Host(monotonic_s=lambda: 100.0)
-    for _ in range(SLOTS_PER_CHANNEL):
-        slots.run_in_slot(96.8, lambda: None)
+    slots.run_in_slots(96.8, [nothing] * SLOTS_PER_CHANNEL)
     waits = [slots.slot_wait_ms() for _ in range(100)]
     assert waits[0] == pytest.approx(100, abs=1)
     assert waits[99] == pytest.approx(10_000, abs=1)
@@ -844,8 +920,7 @@ def test_told_to_stop_it_hands_back_what_it_has_not_begun(two_channels):
     assert lock(town, ANNA)[1] == []
     assert town.world.broker.zscore(keyspace.wakeup_queue_key("outbound"), ANNA) is not None
     (sendable,) = town.steps.lease_sendable([ANNA], town.work._bulkheads)
-    slots = town.work._bulkheads["clinic"]
-    slots.run_in_slot(sendable.leased_s, lambda: town.work._run_attempt(sendable))
+    town.work._begin_attempts(town.work._bulkheads["clinic"], [sendable])
     until(lambda: lock(town, ANNA)[1] == [], 10, "it is handed back")
     assert town.wire.sent == []
 

@@ -9,7 +9,7 @@ from dramatiq import Worker
 from dramatiq.errors import QueueNotFound
 
 from config.store import keyspace, redis_client
-from workers.runtime.wakeup_broker import WAKEUP_BATCH, WakeupBroker
+from workers.runtime.wakeup_broker import MAX_WAKEUP_BATCH, WAKEUP_BATCH, WakeupBroker, wakeup_batch
 
 DEADLINE_S = 60
 
@@ -50,6 +50,12 @@ def test_what_waits_is_taken_in_batches_in_the_order_rung(broker, worker, woken)
     worker(woken.put)
     assert woken.get(timeout=DEADLINE_S) == senders(WAKEUP_BATCH + 6)[:WAKEUP_BATCH]
     assert woken.get(timeout=DEADLINE_S) == senders(WAKEUP_BATCH + 6)[WAKEUP_BATCH:]
+
+
+@pytest.mark.parametrize("servers, most", [(1, WAKEUP_BATCH), (3, 3 * WAKEUP_BATCH), (99, MAX_WAKEUP_BATCH)])
+def test_each_server_of_the_lanes_is_given_as_many_at_once_as_one_that_is_alone(monkeypatch, servers, most):
+    monkeypatch.setattr(redis_client, "servers_of", lambda client: [client] * servers)
+    assert wakeup_batch(object()) == most
 
 
 def test_a_lone_wake_up_goes_straight_through(broker, worker, woken):

@@ -10,7 +10,7 @@ from config.store.outbox_states import OutboxOwner, encode_owner
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, decode_outbound, encode_event
 from workers.store.channel_state import ChannelStore
-from workers.store.failovers import FailoverGuard, channel_state
+from workers.store.failovers import FailoverGuard, NewServer, channel_state
 from workers.store.lanes import LaneClaim, LaneDraft, LaneStore
 from workers.store.optouts import open_opt_out_list
 from workers.store.outboxes import OutboxStore, OutboxUpdate
@@ -19,13 +19,6 @@ ANNA = "+33600000001"
 SHARDS = 1
 OUTBOX, LOCK, SERVER = keyspace.outbox_key(0, ANNA), keyspace.outbox_lock_key(0, ANNA), keyspace.server_key(0)
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def client(valkey):
-    client = valkey.client()
-    redis_client.load_functions(client)
-    return client
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def outboxes(client):
 @pytest.fixture
 def tail_is_lost(client, monkeypatch):
     """Makes the server another that may have lost what was done last."""
-    monkeypatch.setattr(FailoverGuard, "_writes_at_once", lambda *_: False)
+    monkeypatch.setattr(NewServer, "writes_at_once", False)
     return lambda: client.hset(SERVER, "admitted", "00 00 0")
 
 
@@ -125,6 +118,28 @@ def test_a_rest_that_its_channel_may_have_ended_early_proves_nothing(client, out
     assert uncertain(client) == [True]
 
 
+def test_many_shards_are_looked_at_in_as_many_round_trips_as_one(client, monkeypatch):
+    """Those wait meanwhile whose shards were worked on in the same one."""
+    monkeypatch.setattr(NewServer, "writes_at_once", False)
+    trips = []
+    send = redis_client._send
+    monkeypatch.setattr(redis_client, "_send", lambda *of, **how: (trips.append(of), send(*of, **how))[1])
+
+    def trips_with(shards):
+        people = {keyspace.shard_of(each, shards): each for each in map("+336{:08d}".format, range(200))}
+        outboxes = OutboxStore(client, shards, channels=["c"])
+        outboxes.lease_oldest([*people.values()])
+        for k in range(shards):
+            client.zadd(keyspace.outbox_alarms_key(k), {people[k]: 1})
+            client.hset(keyspace.server_key(k), "admitted", "00 00 0")
+        trips.clear()
+        outboxes.lease_oldest([*people.values()])
+        assert not any(client.hexists(keyspace.server_key(k), "newcomer") for k in range(shards))
+        return len(trips)
+
+    assert trips_with(16) == trips_with(1)
+
+
 @pytest.mark.parametrize(
     "paused, by_operator, held, probing, state",
     [
@@ -162,7 +177,7 @@ def test_of_a_server_that_lacks_replicas_it_is_told_though_the_next_one_has_them
     lacking = redis_client.NotReplicatedError("leased", 0, 1)
     said = iter([[lacking, redis.ResponseError("UNKNOWNSERVER")], ["leased"]])
     monkeypatch.setattr(redis_client, "try_commands", lambda *_, **__: next(said))
-    monkeypatch.setattr(FailoverGuard, "_admit_server", lambda *_: None)
+    monkeypatch.setattr(FailoverGuard, "_admit_servers", lambda *_: {})
     assert FailoverGuard(client).run_commands([0, 1], [("PING",), ("PING",)], replicas=1) == [
         lacking,
         "leased",
@@ -232,3 +247,11 @@ def test_a_commit_of_a_claim_of_before_changes_nothing_but_one_that_was_made_is_
     assert client.llen(keyspace.mailbox_key(0, ANNA)) == 1
     assert uncertain(client) == []
     assert [each.succeeded for each in lanes.commit([made])] == [True]
+
+
+def test_where_nothing_is_asked_no_replica_is_waited_for(valkey):
+    client = valkey.client()
+    waits = lambda: client.info("commandstats").get("cmdstat_wait", {"calls": 0})["calls"]  # noqa: E731
+    before = waits()
+    assert redis_client.try_commands(client, [], replicas=1) == []
+    assert waits() == before

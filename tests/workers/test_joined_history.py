@@ -10,11 +10,11 @@ from config.archive import tables
 from config.store import keyspace
 from config.store.entry_id import EntryId
 from tests.support.archiving import archive_everything, archive_page
-from workers.archiving import joined_history
-from workers.archiving.joined_history import HistoryReader
 from workers.commands.lane import lane
 from workers.commands.replay import replay
 from workers.commands.transcript import transcript
+from workers.history import joined_history
+from workers.history.joined_history import HistoryReader
 from workers.store import event_stream
 
 ANNA, BORIS = "+33600000001", "+33600000002"

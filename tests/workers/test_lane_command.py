@@ -6,20 +6,24 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from config.settings.log_key import former_log_key
 from config.store import keyspace, lua_library, redis_client
 from config.telemetry import process_registry
+from config.telemetry.logs import hash_sender
 from config.telemetry.process_registry import ProcessHeartbeat
 from engine.model.events import Invitation, SmsPart, encode_event
 from engine.model.lane import Lane, encode_lane
 from tests.support.inviting import hold_command
 from workers.commands.lane import as_builtins, lane
+from workers.commands.transcript import transcript
 from workers.diagnosis.diagnose import diagnose
 from workers.diagnosis.sender_snapshot import SenderSnapshot
+from workers.roles.archive import prepare_archiver
 from workers.store import survey_versions
 from workers.store.dead_letter_store import FailedAttempt
 from workers.store.optouts import OptOutEntry
 
-ANNA, BORIS = "+33600000001", "+33600000002"
+ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
 TOLD = b"""
 survey: clinic
@@ -390,3 +394,40 @@ def test_attempts_that_failed_are_objects_in_json():
         sender="+33600000001", shard=0, now=9, tries=[FailedAttempt(5, "500", "Try again")]
     )
     assert as_builtins(found, diagnose(found))["tries"] == [{"at": 5, "code": "500", "why": "Try again"}]
+
+
+def test_a_person_is_found_by_the_name_that_logs_have_for_them(town):
+    """Also by that of releases before, which was made of secrets; and without a lane, if there is a dead letter of theirs."""
+    anna = town()
+    anna.talk("START", sender=BORIS)
+    anna.talk("START")
+    name = anna.told()["log_name"]
+    assert re.search(rf"^in logs +sender={name}$", anna.ask(), re.MULTILINE)
+    former = hash_sender(former_log_key(anna.town.world.settings), ANNA)
+    for written in (name, f"sender={name}", former):
+        told = anna.told(sender=written)
+        assert (told["sender"], told["log_name"]) == (ANNA, name)
+        assert told["threads"][0]["session"], "all of it is there"
+    anna.town.deposit(CLARA, b"\xc1 no event")
+    anna.town.drain()
+    anna.client.delete(*(key for key in anna.client.keys(f"*:{CLARA}")))
+    assert anna.told(sender=hash_sender(anna.town.world.open_log_key(), CLARA))["sender"] == CLARA
+
+
+def test_whom_nobody_can_find_is_said(town):
+    anna = town()
+    anna.talk("START")
+    said = anna.ask(sender="00c0ffee00", status=1)
+    assert "nobody whom logs name 00c0ffee00 has anything here" in said
+    assert "expected a phone number" in anna.ask(sender="c0ffee", status=2)
+
+
+def test_a_person_of_whom_only_the_archive_knows_is_found(town, sqlite_archive):
+    anna = town()
+    anna.talk("START")
+    prepare_archiver(anna.town.world, sqlite_archive).run_round()
+    anna.client.delete(*(key for key in anna.client.keys(f"*:{ANNA}")))
+    name = hash_sender(anna.town.world.open_log_key(), ANNA)
+    said = CliRunner().invoke(transcript, [name])
+    assert said.exit_code == 0, said.output
+    assert "What is your name?" in said.stdout

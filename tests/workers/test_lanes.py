@@ -16,6 +16,7 @@ from config.store.server_functions import (
     ReserveOutbox,
     TakeDueAlarms,
     TakeTokens,
+    WatchedShard,
 )
 from engine.model.effects import WITHDRAWAL_REASONS, Effects
 from engine.model.events import (
@@ -45,13 +46,6 @@ ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 SHARDS = 4
 LEASE_MS = 60_000
 _ids = count()
-
-
-@pytest.fixture
-def client(valkey):
-    client = valkey.client()
-    redis_client.load_functions(client)
-    return client
 
 
 @pytest.fixture
@@ -321,15 +315,19 @@ def test_a_tick_rings_what_is_due_once_for_all_clocks(client, lanes):
     client.zadd(keyspace.lane_alarms_key(k), {ANNA: 1})
     tick = function_calls.function_call(
         TakeDueAlarms(
-            lane_alarms=keyspace.lane_alarms_key(k),
-            outbox_alarms=keyspace.outbox_alarms_key(k),
-            server=keyspace.server_key(k),
             max_senders=100,
             repeat_ms=5_000,
+            shards=[
+                WatchedShard(
+                    lane_alarms=keyspace.lane_alarms_key(k),
+                    outbox_alarms=keyspace.outbox_alarms_key(k),
+                    server=keyspace.server_key(k),
+                )
+            ],
         )
     )
-    assert client.execute_command(*tick)[0] == [ANNA.encode()]
-    assert client.execute_command(*tick)[0] == []
+    assert client.execute_command(*tick)[0][0] == [ANNA.encode()]
+    assert client.execute_command(*tick)[0][0] == []
 
 
 def test_silencing_withdraws_only_that_channels_sms_and_keeps_what_the_commit_adds(client, lanes, outboxes):

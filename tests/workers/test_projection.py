@@ -128,7 +128,7 @@ def write_in_pages(database, entries, cuts):
     ends = [*sorted({cut % len(entries) for cut in cuts} - {0}), len(entries)]
     for begin, end in zip([0, *ends], ends, strict=False):
         with database.writing() as connection:
-            assert write_page(connection, entries[begin:end], hash_number) == 0
+            assert write_page(connection, entries[begin:end], hash_number) == []
     return {"entries": table_rows(database, "entries"), **derived_rows(database)}
 
 
@@ -170,6 +170,26 @@ def test_both_databases_have_the_same(archive_database, tmp_path):
     assert answer[12:] == (None, None, None, None, None, 0, 5.0)
     (receipt,) = rows["receipts"]
     assert receipt[4:6] == ("s1x0", "s1"), "found by its ticket"
+
+
+@pytest.mark.parametrize("cut", [0, 2], ids=["in the page", "before it"])
+def test_a_ticket_names_an_sms_of_its_own_shard(archive_database, cut):
+    """Though shards share a page, and a provider may give a ticket twice."""
+    records = [
+        (K, SmsSent(AT, "c", "s1", "s1x0", "t", 1, 0, "")),
+        (K + 1, SmsSent(AT, "c", "s2", "s2x0", "t", 1, 0, "")),
+        (K, ReceiptRecorded(AT, "c", "t", "DELIVERED", "delivered")),
+        (K + 1, ReceiptRecorded(AT, "c", "t", "DELIVERED", "delivered")),
+    ]
+    entries = [
+        PageEntry(EntryPlace(shard, AT + n, 0), "+33600000001", [record], encode_event([record]))
+        for n, (shard, record) in enumerate(records)
+    ]
+    rows = write_in_pages(archive_database, entries, [cut])
+    assert sorted((row[0], *row[4:6]) for row in rows["receipts"]) == [
+        (K, "s1x0", "s1"),
+        (K + 1, "s2x0", "s2"),
+    ]
 
 
 @pytest.mark.parametrize("ms", [1, 999, AT, AT + 1, AT + 999, 253_402_300_799_999, 951_782_400_000])
@@ -305,7 +325,7 @@ def test_what_a_database_does_not_take_is_kept_as_it_is_and_stops_nobody(archive
     entries = page_entries([*good[:2], bad, *good[2:]])
     empty_archive(archive_database)
     with archive_database.writing() as connection:
-        assert write_page(connection, entries, hash_number) == 1
+        assert len(write_page(connection, entries, hash_number)) == 1
     assert [row[5] for row in table_rows(archive_database, "entries")] == [entry.stored for entry in entries]
     assert len(table_rows(archive_database, "sends")) == 1
     assert table_rows(archive_database, "sessions")[0][8] == "completed"

@@ -12,7 +12,7 @@ from config.telemetry.exposition import MetricsExposition
 from engine.model.events import Invitation, OpeningRefused, SessionEnded
 from tests.support.inviting import hold_command
 from tests.workers.dead_letters import stored
-from workers.roles.composition import build_turn_runner
+from workers.composition import build_turn_runner
 from workers.store.deployment import Deployment
 
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"

@@ -13,8 +13,8 @@ from engine.simulator.session_replay import ReplayedSame, sessions_of
 from engine.simulator.session_replay import replay_session as run_again
 from engine.surveys.survey_registry import SurveyRegistry
 from tests.workers.conftest import SURVEY
-from workers.archiving.joined_history import HistoryReader
 from workers.commands.replay import replay
+from workers.history.joined_history import HistoryReader
 from workers.store import event_stream
 from workers.store.survey_versions import load_versions, publish_current
 

@@ -26,13 +26,13 @@ from tests.support.hook_endpoint import hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
 from tests.workers.conftest import Pipeline
-from workers.archiving.joined_history import HistoryReader
 from workers.archiving.rebuild import rebuild_shard
 from workers.commands.dead import dead
-from workers.commands.erase import SenderEraser
 from workers.commands.optout import optout
 from workers.commands.replay import replay
 from workers.commands.reshard import reshard
+from workers.erasure.sender_eraser import SenderEraser
+from workers.history.joined_history import HistoryReader
 from workers.hooks.hook_store import HookStore
 from workers.resharding import resharding
 from workers.resharding.resharding import end_division

@@ -52,6 +52,7 @@ def _fill(client, senders, some):
         client.hset(keyspace.server_key(k), mapping={"admitted": f"server {k}", "void": f"{k} {AT}"})
         client.xadd(keyspace.dead_letter_audit_key(k), {"id": "e:1", "by": "ada"}, f"{AT}-0")
         client.hset(keyspace.hook_positions_key("crm"), k, f"{AT + k}-0")
+        client.hset(keyspace.campaigns_key(k), "spring", f"counts of {k}")
     client.hset(keyspace.dead_letters_key(0), "unreadable", b"\xc1")
     client.zadd(keyspace.dead_letter_index_key(0), {"unreadable": 1.5})
     for place, sender in enumerate(senders):
@@ -80,6 +81,7 @@ def fill_person(client, sender, place, some):
     client.set(keyspace.reference_key(OLD, f"r{place}"), "a fingerprint")
     client.hset(keyspace.held_invitations_key(k), f"i{place}", f"{sender}\0{AT}an event")
     client.zadd(keyspace.held_ids_key(k, some.choice(["clinic", "phones"])), {f"i{place}": AT + place})
+    client.hset(keyspace.campaign_sessions_key(k), f"s{place}", f"open clinic clinic {place}")
     client.hset(keyspace.optouts_key(k), f"hash of {place}", "{}")
     client.zadd(keyspace.applied_events_key(k, f"hash of {place}"), {b"\0\xff": AT})
     reason = some.choice(["engine_error", "rejected"])
@@ -157,7 +159,10 @@ def belongs(before, client):
                     put(part, rest, theirs)
                     unarchived = sum(int(entry[0].partition("-")[0]) > AT + 2 for entry in theirs)
                     put(part, "archived", f"{AT + 2}-0 {len(theirs) - unarchived}")
-            case "dead-audit":
+            case "campaign-sessions":
+                for session, line in value:
+                    add(of[people[int(session[1:])]], rest, [[session, line]])
+            case "dead-audit" | "campaigns":
                 put(k, rest, value, until)
     positions = dict(before["{hook:crm}:positions"][0])
     after["{hook:crm}:positions"] = (

@@ -26,10 +26,11 @@ PHONE = "+33698765432"
 
 
 class Run(NamedTuple):
-    """A `parley run`, with a folder and a log of its own."""
+    """A `parley run`, with a folder, ports and a log of its own."""
 
     folder: Path
     port: int
+    console_port: int
     log: Path
 
     @property
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     def environment(self):
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PARLEY_", "PROMETHEUS_"))}
         own = {"PARLEY_VAR": str(self.folder), "PARLEY_PORT": f"{self.port}", "NO_COLOR": "1"}
+        own["PARLEY_CONSOLE_PORT"] = f"{self.console_port}"
         own["XDG_RUNTIME_DIR"] = str(self.log.parent)
         return {**clean, **THIS.environment, **own}
 
@@ -78,7 +80,7 @@ def commands_with(variable):
 
 @pytest.fixture
 def run(tmp_path):
-    found = Run(tmp_path / "var", free_port(), tmp_path / "log")
+    found = Run(tmp_path / "var", free_port(), free_port(), tmp_path / "log")
     yield found
     for pid in found.processes(""):
         with suppress(ProcessLookupError):
@@ -127,6 +129,13 @@ def test_it_ends_with_its_terminal(run):
     assert os.WIFEXITED(Terminal(run).close()), "by itself, and not by the signal"
     run.wait_gone()
     assert "bye bye" in (run.folder / "valkey" / "valkey.log").read_text()
+
+
+def test_once_its_link_to_the_console_is_printed_it_leads_there(run):
+    with started(run):
+        printed = lambda: re.findall(r"http://\S+/sign-in\?link=\w+", run.log.read_text())  # noqa: E731
+        (link,) = until(printed, 10, "it is printed")
+        assert requests.get(link, timeout=HANG_S).status_code == 200
 
 
 def test_it_outlives_its_terminal_if_somebody_asked_for_that(run):

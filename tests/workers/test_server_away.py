@@ -13,7 +13,7 @@ from config.telemetry import process_registry
 from engine.model.events import PersonOptedOut, SessionEnded, SessionOpened
 from engine.surveys.survey_reader import read_stored_survey
 from engine.surveys.survey_registry import SurveyRegistry
-from tests.support.archiving import add_entries, archived_entries, hash_number, talk
+from tests.support.archiving import add_entries, archived_entries, hash_number, shard_groups, talk
 from tests.support.clusters import ParleysCluster
 from tests.support.hook_endpoint import hook_endpoint
 from tests.support.telling import hook_to, telling
@@ -105,7 +105,7 @@ def archiver(client, sqlite_archive):
     paired = pair_with_redis(client, sqlite_archive, SHARDS)
     with sqlite_archive.writing() as connection:
         sqlite_archive.make_positions(connection, EVENTS_SOURCE, SHARDS)
-    return StreamArchiver(client, sqlite_archive, SHARDS, paired, hash_number)
+    return StreamArchiver(client, sqlite_archive, shard_groups(client, SHARDS), paired, hash_number)
 
 
 def archived_shards(database):
@@ -143,14 +143,14 @@ def test_a_shards_first_page_that_fails_holds_up_no_other(cluster, client, archi
     """As a server goes between the look at all streams and that at its own."""
     for k in range(SHARDS):
         add_entries(client, k, person(k), talk(f"first{k}", AT))
-    moves = archiver._move_page
+    moves = archiver._move_group
 
-    def failing(k):
-        if k in shards_on(WITH_SHARDS_ALONE):
+    def failing(group):
+        if {*group} & shards_on(WITH_SHARDS_ALONE):
             raise redis_client.ServerAwayError("gone")
-        return moves(k)
+        return moves(group)
 
-    archiver._move_page = failing
+    archiver._move_group = failing
     archiver.run_round()
     assert archived_shards(sqlite_archive) == {*range(SHARDS)} - shards_on(WITH_SHARDS_ALONE)
 

@@ -15,6 +15,7 @@ from config.connections import redis_connections
 from config.settings.hooks import Hook
 from config.settings.settings import Secret
 from config.store import keyspace, pauses, redis_client
+from config.store.counts.answer_record import TREND_MINUTES, AnswerReading
 from config.store.dead_letter_reasons import DEAD_LETTER_REASONS
 from config.store.endpoint_health import EndpointHealth, encode_circuit
 from config.store.entry_id import EntryId
@@ -72,7 +73,8 @@ def test_an_empty_deployment(town):
     assert len(found.shards) == town.world.settings.shards
     assert all(shard.lanes == shard.outboxes == AlarmStats() for shard in found.shards)
     assert found.dead_by_reason() == {}
-    assert found.channels == {"clinic": ChannelStats(sms_cap=3)}
+    nothing = AnswerReading(span_ms=found.channels["clinic"].answers.span_ms)
+    assert found.channels == {"clinic": ChannelStats(sms_cap=3, answers=nothing)}
     assert found.dramatiq_dead == {}
     for reason in DEAD_LETTER_REASONS:
         assert (metrics.DEAD_LETTERS_WAITING, (reason,), 0) in redis_gauges(found), (
@@ -559,3 +561,21 @@ def test_an_exposition_is_of_families_that_prometheus_knows(town):
     assert all(isinstance(family, Metric) for family in families)
     names = [family.name for family in families]
     assert len(names) == len(set(names))
+
+
+def test_how_people_are_answered_is_asked_for_only_where_it_is_shown(town):
+    """Each scrape is a reading too."""
+
+    def questions(**how):
+        town.client.config_resetstat()
+        with closing(StatsReader(town.world.settings)) as reader:
+            reader.read(**how)
+        return town.client.info("commandstats")["cmdstat_hgetall"]["calls"]
+
+    exposition = MetricsExposition(town.world.settings)
+    town.client.config_resetstat()
+    assert b"parley_redis_up" in exposition.text()
+    scraped = town.client.info("commandstats")["cmdstat_hgetall"]["calls"]
+    exposition.close()
+    assert scraped == questions()
+    assert questions(with_answers=True) == scraped + TREND_MINUTES + 1

@@ -2,18 +2,25 @@
 
 import json
 import re
+from io import StringIO
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from config.service.deployment_health import DeploymentState, assess_health
+from config.settings.channels import Channel, ChannelLimits
+from config.settings.config_errors import Secret
 from config.settings.durability import DURABILITY_SETTINGS
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace, lua_library, redis_client
+from config.store.counts.webhook_record import WebhookReading
 from config.store.endpoint_health import EndpointHealth, encode_circuit
 from config.store.entry_id import EntryId
 from config.store.pauses import StoredPause
-from config.store.webhook_record import WebhookReading
 from config.telemetry import process_registry
 from config.telemetry.hook_stats import HookStats
 from config.telemetry.process_registry import ProcessHeartbeat
@@ -26,8 +33,12 @@ from config.telemetry.redis_stats import (
     ShardStats,
     StreamStats,
 )
+from engine.model.events import Invitation
+from engine.model.timestamps import format_clock_time
 from tests.support.hook_endpoint import SECRET
-from workers.commands.status import DeploymentState, assess_health, status
+from tests.support.inviting import hold_command
+from workers.commands.screens.status_screen import StatusScreen
+from workers.commands.status import status
 from workers.hooks.hook_store import HookStore
 from workers.store.channel_state import ChannelStore
 
@@ -376,21 +387,23 @@ def test_the_exit_status_says_what_the_first_line_says(call):
     assert bad.stdout.startswith("No archive was ever seen"), "the letter is told of in the event stream"
 
 
-def test_queues_are_shown_with_who_works_on_them_and_how_much(call):
+def test_who_works_is_shown_with_how_much_and_who_waits(call):
     call.town.accept("+33600000001", "START")
     lines = call().stdout.splitlines()
-    (starts,) = (line.split() for line in lines if line.strip().startswith("starts"))
-    assert (starts[1], starts[-3:]) == ("1", ["1", "ratelimit", "7.5"])
+    (waits,) = (line.split() for line in lines if line.startswith("ratelimit "))
+    assert waits[:5] == ["ratelimit", "1", "7.5", "starts", "1"]
 
 
-def test_only_shards_in_which_something_is_are_shown_unless_all_are_wanted(call):
+def test_only_shards_in_which_something_is_wrong_are_shown_unless_all_are_wanted(call):
     call.town.accept("+33600000001", "START")
+    call.town.deposit("+33600000002", b"\xc1 no event")
+    assert call.town.woken("replies") == ["+33600000002"]
 
     def shards(*arguments):
         (*_, table) = call(*arguments).stdout.partition("shard ")
         return [line.split()[0] for line in table.splitlines() if line.strip().partition(" ")[0].isdigit()]
 
-    assert shards() == [str(keyspace.shard_of("+33600000001", DEFAULT_SHARDS))]
+    assert shards() == [str(keyspace.shard_of("+33600000002", DEFAULT_SHARDS))]
     assert shards("--shards") == [str(k) for k in range(DEFAULT_SHARDS)]
 
 
@@ -475,7 +488,8 @@ def test_a_survey_file_that_no_process_would_start_with_is_told(call, monkeypatc
 def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
     monkeypatch.setattr("engine.commands.terminal.PIPED_WIDTH", 80)
     call.town.accept("+33600000001", "START")
-    (heading,) = (line for line in call().stdout.splitlines() if line.strip().startswith("shard "))
+    shown = call("--shards").stdout.splitlines()
+    (heading,) = (line for line in shown if line.strip().startswith("shard "))
     assert heading.split() == [
         "shard", "alarms", "due", "late", "held", "abandoned", "outboxes", "due", "late", "letters",
     ]  # fmt: skip
@@ -511,3 +525,87 @@ def test_wrong_tokens_are_wrong_until_a_good_one_has_come():
     assert never.wrong == [f"{came}; never a good one: `parley check` has the URL to give to the provider"]
     assert never.notes == []
     assert (after.wrong, after.notes) == ([], [f"{came}; the last good one 17:23 UTC"])
+
+
+def service(call):
+    return json.loads(call("--json").stdout)["service"]
+
+
+def hold(call, hours, *places):
+    """Invitations of these, each of which was asked to be sent in so many hours."""
+    now = redis_client.server_time_ms(call.town.client)
+    for place in places:
+        sender = f"+3360000{place:04}"
+        invitation = Invitation(f"{place:016x}", "clinic", "clinic")
+        k = keyspace.shard_of(sender, call.town.world.settings.shards)
+        command = hold_command(k, sender, invitation, now + 10**10, now + hours * 3_600_000)
+        redis_client.run_command(call.town.client, command)
+    return now
+
+
+def test_how_the_service_does_is_told_of_what_there_is(call, crm):
+    """What deliveries note is looked at with real ones, in tests/faults/test_status_screen.py."""
+    call.town.accept("+33600000001", "START")
+    call.town.accept("+33600000002", "START", "Ada", "33")
+    call.town.deposit("+33600000003", b"\xc1 no event")
+    call.town.drain()
+    now = hold(call, 0, *range(100, 340))
+    hold(call, 20, 400, 401)
+    told = service(call)
+    clinic = told["channels"]["clinic"]
+    assert told["open_conversations"] == 1, "one is over, and one never began"
+    assert told["dead_letters"] == {"undecodable": 1}
+    assert (clinic["invitations"], clinic["invitations_later"]) == (240, 2)
+    assert clinic["invitations_until"] - now == pytest.approx(2_400, abs=60_000), "100 a second"
+    assert (told["is_archived"], told["archive_waiting"]) == (False, sum(events(call)))
+    assert told["hooks"] == {"crm": {"lag_ms": 0, "is_told": False}}, "nobody has it"
+    assert told["roles"]["web"] == {"living": 1, "silent": 0, "per_s": 7.5}
+    shown = call().stdout
+    until = format_clock_time(clinic["invitations_until"], told["now"])
+    assert f"240 until {until}, 2 later" in shown
+    ChannelStore(call.town.client, call.town.world.settings.channels).pause("clinic", "an incident", None)
+    assert service(call)["channels"]["clinic"]["invitations_until"] is None
+    assert "240, paused, 2 later" in call().stdout
+
+
+def events(call):
+    for k in range(call.town.world.settings.shards):
+        yield call.town.client.xlen(keyspace.events_key(k))
+
+
+def test_nothing_is_told_of_a_service_that_nobody_can_see(call, monkeypatch):
+    monkeypatch.setenv("PARLEY_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert service(call) is None
+
+
+def drawn(found, columns, rows):
+    """The lines of a screen that does not scroll."""
+    console = Console(width=columns, height=rows, color_system=None, legacy_windows=False, file=StringIO())
+    state = DeploymentState(RedisStats(**found))
+    settings = SimpleNamespace(channels={name: channel_named(name) for name in found["channels"]})
+    screen = StatusScreen(settings, every_shard=False)
+    console.print(screen.draw_fitting(console, state, assess_health(state)), end="")
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def channel_named(name):
+    zone = ZoneInfo("UTC")
+    return Channel(name, "simulator", "+33700000001", ("clinic",), Secret(), zone, ChannelLimits())
+
+
+def test_however_much_is_wrong_a_screen_shows_how_the_service_does():
+    """Whole lines, with what is not there counted."""
+    pause = StoredPause(by="circuit", why="500: Internal Server Error", since=NOW - 60_000)
+    names = [f"channel-{place}" for place in range(9)]
+    found = well(channels={name: ChannelStats(held=7, held_near=5, pause=pause) for name in names})
+    lines = drawn(found, 80, 24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("The channel-0 channel is paused as its provider fails (500")
+    (more,) = (line for line in lines if "more: `parley status`" in line)
+    assert 0 < int(more.split()[1]) < 9
+    assert "conversations  0 open" in lines
+    assert any(line.split()[:2] == ["channel-0", "0.0"] and "5 paused" in line for line in lines)
+    assert lines[-1] == "more: in a larger window, or `parley status`"
+    assert len(drawn(found, 200, 90)) < 90
+    assert "  and" not in "\n".join(drawn(found, 200, 90)), "there is room for all"

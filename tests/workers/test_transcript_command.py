@@ -27,7 +27,8 @@ from engine.model.events import (
     SmsSent,
     encode_event,
 )
-from workers.commands.transcript import format_record, record_fields, transcript
+from workers.commands.transcript import transcript
+from workers.history.record_wording import format_record, record_fields
 
 LINES = [
     (SessionOpened(0, "c", "1", "clinic", "ab12", "en"), "-- session 1 opened: clinic, version ab12"),

@@ -25,6 +25,7 @@ from workers.store.survey_versions import publish_current
 from workers.turns import drafts
 from workers.turns.drafts import MAX_CLAIM_ATTEMPTS
 
+DAY_MS = 86_400_000
 ANNA, BORIS, CLARA = "+33600000001", "+33600000002", "+33600000003"
 
 
@@ -74,6 +75,18 @@ def test_mail_from_before_the_servers_clock_was_set_back_ends_no_session(pipelin
     town.client.lset(mailbox, 0, stored_values.with_accepted_ms(entry, at + 3_600_000))
     town.drain()
     assert town.said(ANNA) == ["What is your name?", "How old are you, Ada?"]
+
+
+def test_a_cooldown_lasts_as_long_as_the_survey_says(pipeline):
+    """Redis would forget a lane in which nothing is open before."""
+    town = pipeline(SURVEY.replace(b"cooldown: 0s", b"cooldown: 30d"))
+    town.accept(ANNA, "START", "Ada", "36", "START")
+    town.drain()
+    assert town.said(ANNA)[-1] == "Goodbye, Ada."
+    lane = keyspace.lane_key(keyspace.shard_of(ANNA, town.world.settings.shards), ANNA)
+    assert 29 * DAY_MS < town.client.pttl(lane) <= 30 * DAY_MS
+    refused = [record.reason for record in town.records(ANNA) if isinstance(record, OpeningRefused)]
+    assert refused == ["cooldown"]
 
 
 def test_a_webhook_sent_again_changes_nothing(pipeline):

@@ -3,7 +3,13 @@
 import pytest
 
 from config.store import function_calls, keyspace, redis_client
-from config.store.server_functions import AttachedReply, AttachReplies, ReserveOutbox, TakeDueAlarms
+from config.store.server_functions import (
+    AttachedReply,
+    AttachReplies,
+    ReserveOutbox,
+    TakeDueAlarms,
+    WatchedShard,
+)
 from engine.model.events import (
     CancelSession,
     DeliveryReceipt,
@@ -212,15 +218,15 @@ def test_the_clock_rings_for_both_workers_if_nobody_comes(pipeline):
     town.accept(ANNA, "hello")
     k = shard(town)
     alarms = keyspace.lane_alarms_key(k)
-    tick = TakeDueAlarms(
-        lane_alarms=alarms, outbox_alarms=keyspace.outbox_alarms_key(k), server=keyspace.server_key(k), max_senders=9,
-        repeat_ms=5_000,
-    )  # fmt: skip
+    watched = WatchedShard(
+        lane_alarms=alarms, outbox_alarms=keyspace.outbox_alarms_key(k), server=keyspace.server_key(k)
+    )
+    tick = TakeDueAlarms(max_senders=9, repeat_ms=5_000, shards=[watched])
 
     def rings():
         """A tick, once the alarm is due: lanes, and those to which nobody came."""
         town.client.zincrby(alarms, -10_000, ANNA)
-        lanes, _, _, unanswered, *_ = redis_client.run_command(
+        ((lanes, _, _, unanswered, *_),) = redis_client.run_command(
             town.client, function_calls.function_call(tick)
         )
         return lanes, unanswered

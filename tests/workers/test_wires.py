@@ -32,9 +32,13 @@ from engine.providers import (
     vonage,
 )
 from engine.providers import octopush as octopush_codec
+from tests.support.blocking_client import BlockingClient
 from tests.support.waiting import HANG_S, free_port
-from workers.sending.deadline_transport import DeadlineTransport, ExchangeDeadline, NothingSentError
+from workers.sending.deadline_transport import DeadlineTransport, ExchangeDeadline
 from workers.sending.http_client import ProviderClient, try_deadline
+from workers.sending.http_connection import HttpAnswer
+from workers.sending.loop_thread import call_in_thread
+from workers.sending.provider_route import NothingSentError
 
 SMS = OutboundSms("aax0", "c", "+33600000001", "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -61,17 +65,31 @@ class Provider:
         return SendAccepted(body.decode()) if body.decode() not in known else SmsNotFound()
 
 
-class RequestsTransport(requests.adapters.HTTPAdapter):
+class RequestsTransport:
     """requests' own adapter, with its limits for each address and each read."""
 
-    def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None):
+    def __init__(self, url):
+        self._session = requests.Session()
+        self._options = self._session.merge_environment_settings(url, {}, None, None, None)
+
+    def close(self):
+        self._session.close()
+
+    async def exchange(self, request, deadline):
+        return await call_in_thread(lambda: self._send(request, deadline))
+
+    def _send(self, request, deadline):
         now = monotonic()
-        limits = (timeout.first_byte_s - now, timeout.answer_s - now)
+        limits = (deadline.first_byte_s - now, deadline.answer_s - now)
+        method = "POST" if request.body else "GET"
+        plain = requests.Request(method, request.url, headers=request.headers, data=request.body).prepare()
+        adapter = self._session.get_adapter(request.url)
         try:
-            return super().send(request, stream, limits, verify, cert, proxies)
+            answer = adapter.send(plain, timeout=limits, **self._options)
+            return HttpAnswer(answer.status_code, answer.content)
         except requests.RequestException as e:
             if any(isinstance(cause, NEVER_SENT) for cause in causes(e)):
-                raise type(e)(NothingSentError(), request=request) from e
+                raise type(e)(NothingSentError(), request=plain) from e
             raise
 
 
@@ -96,7 +114,7 @@ def connect(request):
     clients = []
 
     def build(provider):
-        clients.append(ProviderClient(provider, request.param()))
+        clients.append(BlockingClient(ProviderClient(provider, request.param(provider.url))))
         return clients[-1]
 
     yield build
@@ -114,8 +132,9 @@ def within(first_byte_s=HANG_S, answer_s=HANG_S):
 
 
 @contextmanager
-def server(answer):
-    """A server that reads one request, sends `answer` (None: nothing, for ever) and hangs up. Answers what it read."""
+def server(answer, *, in_drops=False):
+    """A server that reads one request, sends `answer` (None: nothing, for ever), byte by byte if `in_drops`, and hangs up.
+    Answers what it read."""
     read = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -132,7 +151,11 @@ def server(answer):
                     with suppress(ConnectionResetError):
                         connection.recv(1)
                 else:
-                    connection.sendall(answer)
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    for piece in (
+                        (answer[at : at + 1] for at in range(len(answer))) if in_drops else (answer,)
+                    ):
+                        connection.sendall(piece)
 
         thread = Thread(target=serve)
         thread.start()
@@ -153,11 +176,49 @@ def test_an_answer_is_read(connect):
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", b"nonsense\r\n\r\n"]
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+    ],
 )
 def test_a_connection_that_breaks_after_the_request_leaves_its_fate_unknown(connect, answer):
     with server(answer) as (url, _):
         assert isinstance(connect(Provider(url)).send(SMS, soon()), OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "answer, body",
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nok", "ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok", "ok"),
+        (b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok", "ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1 \r\nk\r\n0\r\n\r\n", "ok"),
+        (
+            b"HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok",
+            "ok",
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 2\r\n\r\nok", "ok"),
+    ],
+    ids=[
+        "until the end",
+        "as it is, until the end",
+        "bare line feeds",
+        "continue",
+        "chunks",
+        "an offer",
+        "no content",
+        "a redirect is an answer",
+    ],
+)
+@pytest.mark.parametrize("in_drops", [False, True])
+def test_an_answer_of_any_form_is_read(connect, answer, body, in_drops):
+    with server(answer, in_drops=in_drops) as (url, _):
+        assert connect(Provider(url)).look_up(SMS, 0.0, set(), monotonic() + HANG_S) == SendAccepted(body)
 
 
 def test_no_answer_in_time_leaves_its_fate_unknown(connect):
@@ -222,8 +283,18 @@ def test_a_trusted_certificate_of_another_host_got_nothing(connect, tmp_path, mo
     assert read == []
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok"])
+def test_tls_that_ends_before_the_answer_leaves_its_fate_unknown(connect, tmp_path, monkeypatch, answer):
+    with tls_server(tmp_path, answer) as (url, read):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate"))
+        outcome = connect(Provider(url)).send(SMS, soon())
+    assert isinstance(outcome, OutcomeUnknown)
+    assert outcome.code in ("ConnectionError", "ChunkedEncodingError")
+    assert len(read) == 1
+
+
 @contextmanager
-def tls_server(folder):
+def tls_server(folder, answer=OK):
     """A server on TLS that takes one request and answers it. Answers the requests that it read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate(folder))
@@ -235,7 +306,7 @@ def tls_server(folder):
             try:
                 with context.wrap_socket(connection, server_side=True) as secure:
                     read.append(read_request(secure))
-                    secure.sendall(OK)
+                    secure.sendall(answer)
             except (ssl.SSLError, ConnectionError):
                 read.clear()
             finally:
@@ -281,8 +352,12 @@ def test_hosts_for_which_the_environment_wants_no_proxy_are_reached_without(conn
     assert outcome == RetryLater("ProxyError", "the provider cannot be reached")
 
 
-def test_tls_goes_through_a_proxys_tunnel(connect, proxied, tmp_path, monkeypatch):
-    with tls_server(tmp_path) as (url, read), tunnel() as (proxy, asked):
+@pytest.mark.parametrize("secure", [False, True])
+def test_tls_goes_through_a_proxys_tunnel(connect, proxied, tmp_path, monkeypatch, secure):
+    with (
+        tls_server(tmp_path) as (url, read),
+        tunnel(certified=certificate(tmp_path) if secure else None) as (proxy, asked),
+    ):
         proxied(proxy)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate"))
         client = connect(Provider(url))
@@ -300,13 +375,18 @@ def test_a_tunnel_that_is_refused_carried_nothing(connect, proxied):
 
 
 @contextmanager
-def tunnel(refusal=b""):
-    """A proxy that connects once, or refuses. Answers what it was asked."""
+def tunnel(refusal=b"", certified=None):
+    """A proxy that connects once, or refuses; on TLS, if it has a certificate and its key. Answers what it was asked."""
     asked = []
+    scheme = "https" if certified else "http"
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
             ours, _ = listener.accept()
+            if certified:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*certified)
+                ours = context.wrap_socket(ours, server_side=True)
             with ours:
                 asked.append(ours.recv(65536))
                 if refusal:
@@ -322,7 +402,7 @@ def tunnel(refusal=b""):
 
         thread = Thread(target=serve)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", asked
     thread.join(60)
 
 
@@ -336,7 +416,9 @@ def pump(source, drain):
 
 
 def certificate(folder):
-    """A certificate of our own making and its key, as files."""
+    """A certificate of our own making and its key, as files; the same each time."""
+    if (folder / "key").exists():
+        return folder / "certificate", folder / "key"
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     begins = datetime(2026, 1, 1, tzinfo=UTC)
@@ -376,7 +458,7 @@ def test_a_look_up_asks_with_get_and_says_what_was_found(connect):
 def test_a_code_that_is_not_known_is_no_label(connect, code, label):
     provider = Provider("http://127.0.0.1:9")
     provider.known_codes = frozenset(("104",))
-    assert connect(provider).metric_code(code) == label
+    assert connect(provider).client.metric_code(code) == label
 
 
 def test_the_codes_of_every_provider_that_decide_something_are_labels():

@@ -2,27 +2,41 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import dramatiq
 import redis
 
 from config.store import keyspace
 from tests.simulated.world.scheduler import Process
+from tests.simulated.world.simulated_provider import run_alone
 from tests.simulated.world.simulated_world import SimulatedWorld
 from workers.clock.alarm_clock import MAX_TICK_S
 from workers.clock.stream_trimming import TRIM_INTERVAL_S
+from workers.composition import (
+    build_alarm_clock,
+    build_answer_notes,
+    build_invitation_pacer,
+    build_turn_runner,
+)
 from workers.roles.clock import HOUSEKEEPING_INTERVAL_S, run_housekeeping, trim_streams
-from workers.roles.composition import build_alarm_clock, build_invitation_pacer, build_turn_runner
 from workers.sending.bulkhead import SLOTS_PER_CHANNEL
 from workers.sending.send_policy import SendAttempt
 from workers.sending.send_steps import SendableSms, SendSteps
 from workers.store.deployment import Deployment
+
+T = TypeVar("T")
 
 
 def begin_turns(world: SimulatedWorld, queue: str, process: Process) -> None:
     """Be `ratelimit` or `conversation`."""
     deployment = world.deployment(process)
     process.spawn("", lambda: _consume(deployment, queue, build_turn_runner(deployment).handle_wakeup))
+
+
+async def _in_place(call: Callable[[], T]) -> T:
+    """What would hold a loop up holds up nobody here, where each try is an actor."""
+    return call()
 
 
 def begin_delivery(world: SimulatedWorld, process: Process) -> None:
@@ -35,12 +49,14 @@ def begin_delivery(world: SimulatedWorld, process: Process) -> None:
         deployment.channel_store(),
         world.provider_clients(process),
         deployment.wakeup_broker(),
-        deployment.settings.log_key,
+        b"log key",
+        build_answer_notes(deployment),
         deployment.host,
+        in_thread=_in_place,
     )
 
     def attempt(sendable: SendableSms) -> None:
-        ended.append(steps.run_attempt(sendable, lambda: False))
+        ended.append(run_alone(steps.run_attempt(sendable, lambda: False)))
         process.scheduler.notify(ended)
 
     def handle(_queue: str, senders: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from config.store.counts.answer_record import AnswerNotes
 from engine.model.errors import ParleyError
 from engine.model.events import InboundEvent, OutboundSms, decode_inbound
 from engine.providers import WebhookResponse
@@ -97,7 +98,8 @@ class Web:
         broker = AsyncRedisClient(SimulatedAsyncRedis(world.broker, process))
         spool = Spool(SPOOL_FOLDER, disk.max_bytes, host) if disk is not None else None
         self._mailboxes = _NotedMailboxes(world, lanes, broker, spool, host)
-        self._replies = InlineReplies(world.settings.shards, lanes, self._mailboxes, host=host)
+        notes = AnswerNotes({name: each.timezone for name, each in world.settings.channels.items()})
+        self._replies = InlineReplies(world.settings.shards, lanes, self._mailboxes, notes, host=host)
         process.spawn("", loop.run_forever)
         if disk is not None and spool is not None:
             drain = SpoolDrain(spool, self._mailboxes, lanes, host)

@@ -16,6 +16,7 @@ SERVERS = "config/store/lua/servers.lua"
 CHANNELS = "config/store/lua/channels.lua"
 INLINE = "config/store/lua/inline_replies.lua"
 INVITATIONS = "config/store/lua/invitations.lua"
+CAMPAIGNS = "config/store/lua/campaigns.lua"
 OPTOUTS = "config/store/lua/optouts.lua"
 LETTERS = "config/store/lua/dead_letters.lua"
 REPLAYS = "config/store/lua/dead_letter_replay.lua"
@@ -31,14 +32,14 @@ SEND_POLICY = "workers/sending/send_policy.py"
 DRAFTS = "workers/turns/drafts.py"
 TURNS = "workers/turns/turns.py"
 COMMITTING = "workers/turns/committing.py"
-COMPOSITION = "workers/roles/composition.py"
-CONNECT = "workers/commands/connect.py"
+COMPOSITION = "workers/composition.py"
+REPLICATION_CHECK = "workers/store/replication_check.py"
 CLOCK_STEPS = "workers/clock/clock_steps.py"
 ALARM_CLOCK = "workers/clock/alarm_clock.py"
 PACER = "workers/clock/invitation_pacer.py"
 RETENTION = "workers/clock/retention.py"
 REPLAY_DECISION = "workers/dead_letters/replay_decision.py"
-ERASE = "workers/commands/erase.py"
+ERASE = "workers/erasure/sender_eraser.py"
 ARCHIVER = "workers/archiving/stream_archiver.py"
 ARCHIVE_ERASING = "workers/archiving/erasing.py"
 ENDPOINTS = "workers/hooks/endpoint_runner.py"
@@ -617,8 +618,8 @@ _FAILOVERS = (
     Mutant(
         "promotion_taken_for_restart",
         FAILOVERS,
-        'came_by == b"promoted" or not self._writes_at_once(k) or self._has_fewer_fences(k)',
-        "not self._writes_at_once(k) or self._has_fewer_fences(k)",
+        'came_by == b"promoted" or not server.writes_at_once or has_fewer_fences',
+        "not server.writes_at_once or has_fewer_fences",
         "A promoted replica that writes at once has lost its tail all the same; by a process that was given no token which "
         "it lacks.",
     ),
@@ -686,13 +687,13 @@ _REPLICAS = (
     Mutant(
         "invited_without_replicas",
         API_BACKLOG,
-        "answers = await self._lanes.try_write(commands) if commands else []",
-        "answers = await self._lanes.try_commands(commands) if commands else []",
+        "return await self._lanes.try_write(commands)",
+        "return await self._lanes.try_commands(commands)",
         "An invitation is accepted that no replica has: a failover loses it.",
     ),
     Mutant(
         "confirmed_by_another_server",
-        CONNECT,
+        REPLICATION_CHECK,
         "if _parse_history(told) != deployment.history:",
         "if not _parse_history(told):",
         "An operator's opt-out is lost by a failover before replicas were asked; those of the new server have all it knows.",
@@ -984,6 +985,58 @@ _INVITATIONS = (
     ),
 )
 
+_CAMPAIGNS = (
+    Mutant(
+        "released_counts_as_held",
+        INVITATIONS,
+        "change_state(changes, keys.campaign_sessions, id, 'waiting')",
+        "",
+        "A campaign's invitation is released, and what it becomes is a dead letter or nothing yet: it counts as held.",
+    ),
+    Mutant(
+        "withdrawn_counts_as_held",
+        INVITATIONS,
+        "change_state(changes, keys.campaign_sessions, args.id, args.state)",
+        "",
+        "An invitation is withdrawn, or expires, before its turn: its campaign waits for it for ever.",
+    ),
+    Mutant(
+        "turn_changes_no_count",
+        LANES,
+        "change_state(changes, keys.campaign_sessions, each.id, each.state)",
+        "",
+        "A turn opens or ends a session of a campaign, which counts it as waiting.",
+    ),
+    Mutant(
+        "former_state_keeps_its_count",
+        CAMPAIGNS,
+        "add_change(changes, campaign, of, was, -1)",
+        "",
+        "Each state that a session has been in counts it.",
+    ),
+    Mutant(
+        "counts_begin_anew",
+        CAMPAIGNS,
+        "local all = known.counts or {}",
+        "local all = {}",
+        "A campaign counts what changed last.",
+    ),
+    Mutant(
+        "letter_ends_its_session",
+        CAMPAIGNS,
+        "local ONGOING = {held = true, waiting = true, open = true, ['refused/dead_letter'] = true}",
+        "local ONGOING = {held = true, waiting = true, open = true}",
+        "An invitation becomes a dead letter, and is replayed: what it opens is not counted.",
+    ),
+    Mutant(
+        "erased_session_is_counted",
+        CAMPAIGNS,
+        "for i = 1, #args.sessions do change_state(changes, keys.campaign_sessions, args.sessions[i], '') end",
+        "",
+        "A person of a campaign is erased: it counts a session of which nothing is known.",
+    ),
+)
+
 _DEAD_LETTERS = (
     Mutant(
         "replayed_letter_stays",
@@ -1109,14 +1162,14 @@ _ARCHIVE = (
         "archive_told_before_commit",
         ARCHIVER,
         'faults.reach("after_read_stream")',
-        "[note_archived(self._redis, k, EntryId.parse(each)) for each, _ in page.entries[-1:]]",
+        "note_archived(self._redis, {k: (EntryId.parse(at), 0) for k, page in pages.items() for at, _ in page.entries[-1:]})",
         "The archiver dies between its note and its commit, stays away, and a clock trims what no archive has.",
     ),
     Mutant(
         "archive_does_not_rejoin",
         ARCHIVER,
-        "if not _has_read(connection, k, last, page) and rejoin_stream(connection, self._redis, k, last):",
-        "if False and rejoin_stream(connection, self._redis, k, last):",
+        "if rejoin_stream(connection, self._redis, k, ends[k]):",
+        "if False and rejoin_stream(connection, self._redis, k, ends[k]):",
         "After a failover with a clock behind, what comes at ids below the position is never archived.",
     ),
     Mutant(
@@ -1129,8 +1182,8 @@ _ARCHIVE = (
     Mutant(
         "archive_knows_streams_by_ids",
         ARCHIVER,
-        "if tips.tip(k) != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s:",
-        "if [tips.last_ids[k]] != [*self._read_to.get(k, ())][:1] and self._held_until_s.get(k, 0.0) <= now_s:",
+        "return tips.tip(k) != self._read_to.get(k) and self._held_until_s.get(k, 0.0) <= now_s",
+        "return [tips.last_ids[k]] != [*self._read_to.get(k, ())][:1] and self._held_until_s.get(k, 0.0) <= now_s",
         "The same, if nothing more comes in that shard: nobody looks.",
     ),
     Mutant(
@@ -1338,6 +1391,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_LIMITS,
     *_INLINE_REPLIES,
     *_INVITATIONS,
+    *_CAMPAIGNS,
     *_DEAD_LETTERS,
     *_ERASURE,
     *_ARCHIVE,

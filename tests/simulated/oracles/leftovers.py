@@ -9,9 +9,9 @@ LONG_AFTER_US = 500 * 86_400_000_000
 """Longer than anything is kept that has an end."""
 
 KEPT = re.compile(
-    r"\{\d+\}:(server|fence|events|archived|optouts|dead|dead-index|dead-reasons|dead-audit)"
+    r"\{\d+\}:(server|fence|events|archived|optouts|dead|dead-index|dead-reasons|dead-audit|campaigns)"
     r"|\{hook:[^}]+\}:(fence|positions)"
-    r"|surveys|\{surveys\}:(since|used|runs)|deployment|shards|libraries|optout-key(-check)?"
+    r"|surveys|\{surveys\}:(since|used|runs|log-key)|deployment|shards|libraries|optout-key(-check)?"
 )
 """Keys without an end. The event stream is trimmed and dead letters are dealt with by others than a conversation's workers."""
 

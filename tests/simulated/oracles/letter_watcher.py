@@ -8,7 +8,7 @@ from config.store import keyspace
 from engine.model.events import decode_outbound
 from tests.simulated.oracles.violation import PromiseBroken
 from tests.simulated.world.simulated_world import SimulatedWorld
-from workers.dead_letters.replay import GONE_OUTCOMES
+from workers.dead_letters.letter_result import GONE_OUTCOMES
 from workers.store.dead_letter_store import DeadLetter, decode_or_placeholder
 from workers.turns.drafts import decode_mail
 

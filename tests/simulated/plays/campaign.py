@@ -4,11 +4,12 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import partial
 
-from ingest.api.invitation_parser import derive_session_id
+from engine.model.events import derive_session_id
 from tests.simulated.actors.inviters import Inviter, InvitingWeb
 from tests.simulated.actors.operators import Operator
 from tests.simulated.actors.people import People, Person
 from tests.simulated.actors.web import Carriers
+from tests.simulated.oracles.campaigns import CampaignOracle
 from tests.simulated.oracles.invitations import InvitationOracle
 from tests.simulated.oracles.limits import LimitOracle
 from tests.simulated.oracles.opt_outs import OptOutOracle
@@ -25,6 +26,8 @@ from tests.simulated.plays.play import (
 from tests.simulated.world.simulated_world import DeploymentFiles
 
 CHANNEL = "repeats"
+
+SPRING = "spring"
 
 LATE_S = 8
 """After so long nobody is invited any more."""
@@ -74,9 +77,11 @@ class CampaignPlay:
         blocked = senders[4]
         operator.type_later(operator.add_opt_out(blocked, CHANNEL), 0)
         channel = world.settings.channels[CHANNEL]
+        sessions = [derive_session_id(CHANNEL, f"r{n}") for n in range(len(senders))]
         stage.judges += [
             InvitationOracle(world, stage.watcher, stage.letters, senders, [operator]).judge,
             OptOutOracle(world, stage.watcher, senders, [operator]).judge,
+            CampaignOracle(world, stage.watcher, stage.letters, senders, SPRING, sessions).judge,
         ]
         if not world.settings.replicas:  # tokens are not acknowledged, so a failover may take them back
             limits = LimitOracle(world, stage.watcher, senders, channel, fault_source.met.values())
@@ -94,7 +99,7 @@ class CampaignPlay:
                     **wanted,
                 )
             if chance.random() < 0.4:
-                session = derive_session_id(CHANNEL, f"r{n}")
+                session = sessions[n]
                 cancelled_s = at_s + chance.choice((0.01, 3.01, 10)) * chance.random()
                 inviter.cancel_later(session, cancelled_s)
                 if chance.random() < 0.5:
@@ -113,9 +118,9 @@ class CampaignPlay:
 
 def _moments(now_us: int, after_s: int) -> dict[str, str]:
     """When an invitation is wanted, in so many seconds or at once, and when no longer: the pacer looks for one again and again that
-    is due, and may not go."""
+    is due, and may not go. All belong to one campaign."""
     said = {"sendAt": after_s} if after_s else {}
-    return {
+    return {"campaign": SPRING} | {
         name: datetime.fromtimestamp(now_us // 1_000_000 + seconds, UTC).isoformat()
         for name, seconds in {**said, "expiryTime": LATE_S}.items()
     }

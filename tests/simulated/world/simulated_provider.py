@@ -1,7 +1,7 @@
 """Providers as the deployment meets them: they take SMS, lose answers, and know an id again, or can be asked, or neither."""
 
-from collections.abc import Callable, Container
-from typing import NamedTuple
+from collections.abc import Callable, Container, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from engine.model.events import OutboundSms
 from engine.providers import (
@@ -28,6 +28,8 @@ CLOCK_DIFFERENCE_S = 300
 LISTED_AFTER_US = 8_000_000
 """How long a provider may take to list what it has got: less than the deployment waits before it asks."""
 
+T = TypeVar("T")
+
 _NO_ANSWER = OutcomeUnknown("ReadTimeout", "no answer")
 
 
@@ -38,6 +40,16 @@ class Trouble(NamedTuple):
     outcome: RetryLater | ChannelFault | OutcomeUnknown
     after_ms: int = 0
     takes: bool = False
+
+
+def run_alone(work: Coroutine[Any, Any, T]) -> T:
+    """Run what waits for no event loop, and return what it returns."""
+    try:
+        work.send(None)
+    except StopIteration as e:
+        answer: T = e.value
+        return answer
+    raise AssertionError("it waits for an event loop")
 
 
 def _answer(outcome: SendOutcome, after_us: int) -> SendOutcome:
@@ -144,7 +156,7 @@ class SimulatedProvider:
 
 
 class SimulatedProviderClient:
-    """A process's client of a provider, instead of one that speaks HTTP."""
+    """A process's client of a provider, instead of one that speaks HTTP. It waits in virtual time, and for no event loop."""
 
     def __init__(self, provider: SimulatedProvider, process: Process) -> None:
         self.recourse = provider.recourse
@@ -154,7 +166,7 @@ class SimulatedProviderClient:
     def close(self) -> None:
         pass
 
-    def send(self, sms: OutboundSms, deadline: ExchangeDeadline) -> SendOutcome | None:
+    async def send(self, sms: OutboundSms, deadline: ExchangeDeadline) -> SendOutcome | None:
         scheduler = self._process.scheduler
 
         def perform(fault: Fault | None) -> SendOutcome | None:
@@ -167,7 +179,7 @@ class SimulatedProviderClient:
         )
         return outcome
 
-    def look_up(
+    async def look_up(
         self, sms: OutboundSms, since: float, known: Container[str], answer_by_s: float
     ) -> SendOutcome | SmsNotFound:
         scheduler = self._process.scheduler

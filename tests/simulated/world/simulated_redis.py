@@ -50,6 +50,7 @@ class SimulatedServer:
         self.name = name
         self.scheduler = scheduler
         self.menu = menu
+        self._is_parted = any(fault in menu for fault in faults.CLUSTER)
         self.clock_ahead_us = 0
         self.model = ServerModel(lambda: scheduler.now_us + self.clock_ahead_us, seed)
         self.view = ServerView(self.model)
@@ -118,6 +119,8 @@ class SimulatedServer:
                 self.scheduler.at(now + amount * 1_000, self._empty)
             case _:
                 pass
+        if self._is_parted and any(map(_crosses_slots, commands)):
+            raise AssertionError(f"keys of one call are of one slot in a cluster: {commands}")
         if now < self._away_until_us:
             raise RedisConnectionError("connection refused")
         if now < self._hangs_until_us:
@@ -280,6 +283,11 @@ def _node_of(command: Command) -> int | None:
     """Which of the two nodes has a command's keys; None if it is for any."""
     key = key_of(command[2][0] if command[0] == _TRANSACTION else command)
     return None if key is None else slot_of_key(key) % 2
+
+
+def _crosses_slots(command: Command) -> bool:
+    """Whether a call has keys that may lie on several servers."""
+    return command[0] == "FCALL" and len({slot_of_key(key) for key in command[3 : 3 + command[2]]}) > 1
 
 
 def _without_wait(commands: Sequence[Command]) -> Sequence[Command]:
