@@ -652,8 +652,8 @@ def _parley_size(bench: Bench, conversations: int) -> Size:
     senders = list(plays(conversations))
     with bench.parley() as deployment:
         lanes = Lanes(bench.valkey)
-        # without a clock: it would ring for workers that do not run yet
-        deployment.start(web=0, conversation=0, delivery=0, clock=0)
+        # without a clock, which would ring for workers that do not run yet; what `archive` and `hooks` ask for is no turn's
+        deployment.start(web=0, conversation=0, delivery=0, clock=0, archive=0, hooks=0)
         before = bench.used_memory()
         bench.set_fsync("no")  # filling is not what is measured
         try:
