@@ -11,7 +11,7 @@ Sentinels that want a user or a password of their own have them in `?sentinel_us
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -153,6 +153,30 @@ def default_broker_url(url: str) -> str:
     if not (number or "0").isdigit() or "db=" in parts.query:
         return ""
     return parts._replace(path=f"{'/' * bool(service)}{service}/{int(number or 0) + 1}").geturl()
+
+
+def database_beside(url: str, other: str) -> int | None:
+    """Return the number of the database that `other` leads to, if both lead one user to the same server, or service; None if they do
+    not, or if that cannot be told from them, and of a cluster, which has no other database."""
+    (place, _), (other_place, number) = _split_database(url), _split_database(other)
+    return number if number is not None and place == other_place else None
+
+
+def _split_database(url: str) -> tuple[Sequence[str], int | None]:
+    """Return what a URL says but for the database, and its number; None if that cannot be told."""
+    parts = urlsplit(url)
+    path, options = parts.path.strip("/"), parse_qsl(parts.query)
+    if parts.scheme == "unix":
+        number = dict(options).get("db", "0")
+        options = [each for each in options if each[0] != "db"]
+    elif parts.scheme in _SENTINEL_SCHEMES:
+        path, _, number = path.partition("/")
+    elif parts.scheme in _CLUSTER_SCHEMES or "db=" in parts.query:
+        number = "-"
+    else:
+        path, number = "", path
+    place = (parts.scheme, parts.netloc, path, *map("=".join, sorted(options)))
+    return place, int(number or 0) if (number or "0").isdigit() else None
 
 
 def scheme_of(url: str) -> str:

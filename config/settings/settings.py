@@ -12,12 +12,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from config.connections.redis_url import RedisUrlError, check_redis_url, default_broker_url
+from config.connections.redis_url import (
+    RedisUrlError,
+    check_redis_url,
+    database_beside,
+    default_broker_url,
+)
 from config.settings.channels import SIMULATOR, ApiKey, Channel, ChannelLimits, ChannelTable, read_config_file
 from config.settings.config_errors import ConfigError, Secret, exit_on_config_error
 from config.settings.console_settings import ConsoleSettings, place_console
 from config.settings.hooks import Hook
-from config.store.keyspace import UNARCHIVED_STREAM_MS
+from config.store.keyspace import UNARCHIVED_STREAM_MS, BellsDatabase
 from engine.providers import ProviderChannel
 from engine.providers.provider_registry import ProviderSettings
 
@@ -200,6 +205,12 @@ class Settings(msgspec.Struct, frozen=True):
     def only_simulated(self) -> bool:
         """Is every channel simulated? Only then has anybody what the simulator offers to everybody."""
         return all(channel.provider == SIMULATOR for channel in self.channels.values())
+
+    @property
+    def bells_database(self) -> BellsDatabase:
+        """The database of the lanes' server in which the bells are, if they are on that server."""
+        database = database_beside(self.redis_url, self.broker_url)
+        return "" if database is None else database
 
     @property
     def longest_stream_ms(self) -> int:

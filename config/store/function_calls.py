@@ -90,13 +90,16 @@ MAILBOX_FULL = -1
 
 
 def accept_commands(
-    shards: int, events_in: Sequence[tuple[str, bool, bytes]], ages_ms: Sequence[int] = ()
+    shards: int,
+    events_in: Sequence[tuple[str, bool, bytes]],
+    ages_ms: Sequence[int] = (),
+    bells_database: keyspace.BellsDatabase = "",
 ) -> tuple[list[Command], list[list[int]]]:
     """Return commands that put (sender, is a START, event) into mailboxes, and the positions of each one's events. `ages_ms`
     says how long ago each was accepted, unless all of them are new.
 
     A command answers a list of ints, one an event: whom to wake, a key of QUEUES_BY_NUMBER, or MAILBOX_FULL if it was
-    refused.
+    refused. Where it can ring in `bells_database`, nobody is left to wake.
     """
     commands: list[Command] = []
     positions: list[list[int]] = []
@@ -115,6 +118,7 @@ def accept_commands(
                 Accept(
                     lane_alarms=keyspace.lane_alarms_key(k),
                     server=keyspace.server_key(k),
+                    bells_database=bells_database,
                     events=events,
                     ages_ms=ages,
                 )

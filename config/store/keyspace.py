@@ -7,7 +7,7 @@ nothing of what lies under them: workers/README.md has the table.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from zlib import crc32
 
 QUEUES = STARTS_QUEUE, REPLIES_QUEUE, OUTBOUND_QUEUE = "starts", "replies", "outbound"
@@ -15,6 +15,10 @@ QUEUES_BY_NUMBER: Mapping[int, tuple[str, ...]] = {
     0: (), 1: (STARTS_QUEUE,), 2: (REPLIES_QUEUE,), 3: (STARTS_QUEUE, REPLIES_QUEUE)
 }  # fmt: skip
 """What the server-side functions answer when they say whom to wake."""
+
+BellsDatabase = int | Literal[""]
+"""The number of the database of the lanes' own server in which the bells lie, so that its functions can ring; empty: they lie
+elsewhere."""
 
 START_PREFIX, REPLY_PREFIX = b"S", b"R"
 """The first byte of a mail entry."""

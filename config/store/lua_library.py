@@ -5,7 +5,7 @@ Law: no Lua file knows a position, or how a state is spelled. When the text is m
 - in a function `f(keys, args)`, `keys.NAME`, `args.NAME`, `keys.GROUP[i].NAME`, `args.GROUP[i]` and `#args.GROUP` become
   positions, by the declaration of `f` in server_functions.py;
 - `SMS.FIELD` becomes the number of a field of OutboundSms in its msgpack array, `INBOUND.FIELD` of InboundSms in its own,
-  whose first element is its tag; `STATE.NAME` becomes the name of an outbox's state;
+  whose first element is its tag; `STATE.NAME` becomes the name of an outbox's state, and `BELL.QUEUE` the key of a queue's bell;
 - `each_commit_lane(keys, args)` and the like, which read groups with lists in them, are put before it.
 
 So this costs a call nothing, and a name that is not declared is an error here, not a nil at night.
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from config.store import keyspace
 from config.store.function_layout import ArgumentLayout, GroupLayout, layout_of
 from config.store.outbox_states import OUTBOX_STATES, TAG_GAPS
 from config.store.server_functions import FUNCTIONS, ServerFunction
@@ -29,7 +30,7 @@ _LUA_FILES = (
 
 _FUNCTION = re.compile(r"^local function (\w+)\(keys(?:, args)?\)\n.*?^end$", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"(#?)\b(keys|args)\.(\w+)(?:\[([^\]]+)\](?:\.(\w+))?)?")
-_CONSTANT = re.compile(r"\b(SMS|INBOUND|STATE)\.(\w+)")
+_CONSTANT = re.compile(r"\b(SMS|INBOUND|STATE|BELL)\.(\w+)")
 _COMMENT = re.compile(r"--.*")
 
 _STATE_NAMES = {state.name for state in OUTBOX_STATES}
@@ -60,6 +61,8 @@ def _constant(found: re.Match[str]) -> str:
         return str(2 + InboundSms.__struct_fields__.index(name))
     if kind == "STATE" and name in _STATE_NAMES:
         return f"'{name}'"
+    if kind == "BELL" and name in keyspace.QUEUES:
+        return f"'{keyspace.wakeup_queue_key(name)}'"
     raise LookupError(f"{found[0]} is not declared")
 
 

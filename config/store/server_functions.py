@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from config.store.keyspace import BellsDatabase
 from config.store.outbox_states import SmsDisposition
 
 Key = Annotated[str, "key"]
@@ -47,6 +48,7 @@ class Accept(ServerFunction, frozen=True, kw_only=True, gc=False):
 
     lane_alarms: Key
     server: Key
+    bells_database: BellsDatabase = ""
     events: Sequence[InboundMail]
     ages_ms: Sequence[int] = ()
 
@@ -172,6 +174,7 @@ class Commit(ServerFunction, frozen=True, kw_only=True, gc=False):
     campaigns: Key
     campaign_sessions: Key
     keep_applied_ms: int
+    bells_database: BellsDatabase = ""
     lanes: Sequence[CommitLane]
 
 

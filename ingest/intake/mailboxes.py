@@ -257,8 +257,10 @@ class MailboxWriter:
         broker: AsyncRedisClient,
         spool: Spool | None = None,
         host: Host = THIS_HOST,
+        bells_database: keyspace.BellsDatabase = "",
     ) -> None:
         self._shards = shards
+        self._bells_database = bells_database
         self._lanes = lanes
         self._broker = broker
         self._spool = spool
@@ -433,7 +435,7 @@ class MailboxWriter:
     ) -> tuple[Collection[str], Mapping[str, RedisUnavailableError]]:
         """Have events in their mailboxes, and ring. Answers senders some of whose were refused, as their mailboxes are full; and
         on a cluster, those whose server did not confirm, and why. Raises RedisUnavailableError if the one server did not."""
-        commands, positions = accept_commands(self._shards, entries, ages_ms)
+        commands, positions = accept_commands(self._shards, entries, ages_ms, self._bells_database)
         answers = await self._lanes.try_write(commands, within_s)
         full: set[str] = set()
         failed: dict[str, RedisUnavailableError] = {}

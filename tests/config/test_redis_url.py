@@ -5,6 +5,7 @@ import pytest
 from config.connections.redis_url import (
     RedisUrlError,
     check_redis_url,
+    database_beside,
     default_broker_url,
     read_cluster_url,
     read_sentinel_url,
@@ -90,3 +91,35 @@ def test_the_next_database_of_a_service_is_behind_its_name():
     assert (
         default_broker_url("rediss+sentinel://:pw@one/main/3?a=b") == "rediss+sentinel://:pw@one/main/4?a=b"
     )
+
+
+@pytest.mark.parametrize(
+    "url, other, database",
+    [
+        ("redis://host:6379/0", "redis://host:6379/1", 1),
+        ("redis://host", "redis://host/0", 0),
+        ("rediss://ada:pw@host/3?ssl_ca_certs=/ca.pem", "rediss://ada:pw@host/4?ssl_ca_certs=/ca.pem", 4),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock?db=1", 1),
+        ("unix:///run/redis.sock?db=2&password=pw", "unix:///run/redis.sock?password=pw&db=3", 3),
+        ("redis+sentinel://one,two/main/0", "redis+sentinel://one,two/main/1", 1),
+        ("redis+sentinel://one,two/main", "redis+sentinel://one,two/main/7", 7),
+        ("redis://host:6379/0", "redis://host:6380/1", None),
+        ("redis://host/0", "rediss://host/1", None),
+        ("redis://ada:pw@host/0", "redis://bob:pw@host/1", None),
+        ("redis://host/0?db=1", "redis://host/2", None),
+        ("redis://host/0", "redis://host/0?db=1", None),
+        ("unix:///run/redis.sock", "unix:///run/other.sock", None),
+        ("redis+sentinel://one,two/main/0", "redis+sentinel://one,two/other/1", None),
+        ("redis+cluster://one,two", "redis+cluster://one,two", None),
+        ("redis+cluster://one,two", "redis://one/1", None),
+    ],
+)
+def test_a_database_beside_another_is_one_of_the_same_server_for_the_same_user(url, other, database):
+    assert database_beside(url, other) == database
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:6379/0", "unix:///run/redis.sock?db=0", "redis+sentinel://one/main"]
+)
+def test_the_default_of_the_wake_ups_is_beside_the_lanes(url):
+    assert database_beside(url, default_broker_url(url)) == 1

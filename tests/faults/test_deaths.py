@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.play import Play
 from tests.soak import ledger
 from tests.support import clinic
 from tests.support.person import inbound
+from tests.support.processes import Deployment
 from tests.support.waiting import until
 
 DEATHS = [
     ("web", "before_accept"),
     ("web", "after_accept"),
-    ("web", "before_ring"),
     ("ratelimit", "after_fetch"),
     ("ratelimit", "after_claim"),
     ("ratelimit", "before_commit"),
@@ -41,6 +42,39 @@ def test_a_conversation_survives(deployment, play, name, fault):
     with deployment.respawning():
         first_life = victim.pid
         play.hold(range(3))
+        assert victim.pid != first_life, "the fault point was never reached"
+    play.judge()
+
+
+@pytest.mark.one_server("on a cluster the wake-ups are on another server anyway")
+def test_a_conversation_survives_a_web_that_dies_before_it_rings_on_another_server(
+    own_valkey, valkey, octopush
+):
+    with Deployment(own_valkey.url, valkey.broker_url, octopush) as deployment:
+        deployment.start(web=0)
+        victim = deployment.spawn("web", "before_ring")
+        deployment.wait_ready()
+        play = Play(deployment, octopush)
+        with deployment.respawning():
+            first_life = victim.pid
+            play.hold(range(3))
+            assert victim.pid != first_life, "the fault point was never reached"
+        play.judge()
+
+
+@pytest.mark.one_server("the wake-ups are in another database of the lanes' server")
+@pytest.mark.parametrize(
+    "name, fault", [("web", "after_accept"), ("ratelimit", "after_commit"), ("conversation", "after_commit")]
+)
+def test_nobody_waits_for_the_clock_as_what_accepts_or_commits_rings_too(deployment, play, name, fault):
+    """Whoever asked for it dies before they hear that it is done, and no clock is there that would ring again."""
+    deployment.start(clock=0, **{name: 0})
+    victim = deployment.spawn(name, fault)
+    if name == "web":
+        deployment.wait_ready()
+    with deployment.respawning():
+        first_life = victim.pid
+        play.hold([0])
         assert victim.pid != first_life, "the fault point was never reached"
     play.judge()
 

@@ -54,6 +54,7 @@ class Deployment(msgspec.Struct, frozen=True):
             repeat_ms=settings.repeat_ms,
             channels=settings.channels,
             host=self.host,
+            bells_database=settings.bells_database,
         )
 
     def outbox_store(self) -> OutboxStore:

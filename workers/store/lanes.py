@@ -176,7 +176,8 @@ class CommitResult(msgspec.Struct, frozen=True):
     """The answer to a commit. If not `succeeded`, another had claimed the lane, and nothing has changed; if `unknown`, nobody
     has said whether it did.
 
-    `wake_queues` are those that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker.
+    `wake_queues` are those that its remaining mail wants, `wake_delivery` whether its outbox wants a delivery worker, unless the commit
+    itself has rung for them.
     """
 
     sender: str
@@ -187,7 +188,7 @@ class CommitResult(msgspec.Struct, frozen=True):
 
 
 class LaneStore:
-    """The lanes in one Redis, `shards` of them to a slot. An event is known for `repeat_ms` after it was applied; the event
+    """The lanes in one Redis, `shards` of them to a slot, which rings bells in `bells_database` itself. An event is known for `repeat_ms` after it was applied; the event
     stream may have what happened for `longest_stream_ms`."""
 
     def __init__(
@@ -200,8 +201,10 @@ class LaneStore:
         longest_stream_ms: int = keyspace.UNARCHIVED_STREAM_MS,
         channels: Collection[str] = (),
         host: Host = THIS_HOST,
+        bells_database: keyspace.BellsDatabase = "",
     ) -> None:
         self.client = client
+        self._bells_database = bells_database
         self._failovers = FailoverGuard(client, channels)
         self._optouts = optouts
         self._shards = shards
@@ -437,6 +440,7 @@ class LaneStore:
                 campaigns=keyspace.campaigns_key(k),
                 campaign_sessions=keyspace.campaign_sessions_key(k),
                 keep_applied_ms=self._repeat_ms,
+                bells_database=self._bells_database,
                 lanes=[self._commit_lane(k, draft) for draft in drafts],
             )
         )

@@ -171,7 +171,8 @@ end
 
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
 -- the letters that it resolves are still there.
--- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker}, or {0} if another
+-- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker}, both 0 if it has rung
+-- itself, or {0} if another
 -- has claimed the lane since, or a server has lost its tail: nothing has changed. A lane that cannot be committed answers an
 -- error and harms no other; its lease's alarm remains. That an SMS was withdrawn is recorded here too: who would do it later
 -- may die before. So is that one finds its outbox full, and is not queued.
@@ -273,15 +274,24 @@ local function commit(keys, args)
     return {1, wanted, speak}
   end
 
-  local answers = {}
+  local answers, rings = {}, new_rings()
   for new in each_commit_lane(keys, args) do
     local done, answer = pcall(one, new)
     if not done then answer = {err = type(answer) == 'table' and answer.err or 'ERR ' .. tostring(answer)} end
     answers[#answers + 1] = answer
+    if answer[1] == 1 then
+      note_rings(rings, answer[2], new.sender)
+      if answer[3] == 1 then note_ring(rings, BELL.outbound, new.sender) end
+    end
   end
   set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
   write_changes(keys.campaigns, now, changes)
+  if ring_here(args.bells_database, now, rings) then
+    for _, answer in ipairs(answers) do
+      if answer[1] == 1 then answer[2], answer[3] = 0, 0 end
+    end
+  end
   return answers
 end
 
