@@ -17,12 +17,12 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from config.connections.cluster_client import ClusterClient
+from config.connections.cluster_client import HELD_UP_S, ClusterClient
 from config.store import redis_client
 from tests.support.closing import Closing
 from tests.support.machines import Machine
 from tests.support.valkey import Valkey
-from tests.support.waiting import free_port, until
+from tests.support.waiting import PATIENCE, free_port, until
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 1_000
@@ -393,7 +393,8 @@ class _EveryNode(ClusterClient):
     @classmethod
     def of(cls, client: redis.Redis) -> "_EveryNode":
         assert isinstance(client, ClusterClient)
-        return cls(client.seeds, client._class, client._options)
+        patient = {"socket_connect_timeout": HELD_UP_S * PATIENCE}  # a node of a busy machine does not hang
+        return cls(client.seeds, client._class, {**client._options, **patient})
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         name = " ".join(str(each) for each in args[:2]).upper()
