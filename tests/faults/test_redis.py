@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from config.store import lua_library
+from tests.faults.play import Play
 from tests.support import audit, clinic
 from tests.support.person import inbound
 from tests.support.processes import Deployment, odd_process, procfile
@@ -13,7 +14,7 @@ from tests.support.proxies import Proxies
 from tests.support.waiting import until
 
 FUNCTIONS = [
-    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "wake", "acquire_permits",
+    "accept", "claim", "commit", "lease_sms", "update_outbox", "take_due_alarms", "acquire_permits",
 ]  # fmt: skip
 
 
@@ -37,6 +38,19 @@ def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, fu
     play.hold(range(5))
     until(lambda: proxy.lost, 30, "a reply was lost")
     play.judge()
+
+
+def test_wake_ups_whose_reply_is_lost_on_a_server_of_their_own_wake_once(own_valkey, octopush):
+    with (
+        Proxies(own_valkey, lanes=False) as proxy,
+        Deployment(own_valkey.url, proxy.broker_url, octopush) as deployment,
+    ):
+        deployment.start()
+        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_wake".encode(), times=3)
+        play = Play(deployment, octopush)
+        play.hold(range(5))
+        assert proxy.lost == 3
+        play.judge()
 
 
 @pytest.mark.parametrize("retries", [0, 10])
