@@ -168,6 +168,8 @@ class CallSamples:
             return self._letter()
         if name == "fence":
             return self._fence()
+        if name == "bells_database":
+            return self.one(("", 0))
         if name == "wanted" and hint is not int:
             return self.one(("reply", "unasked", self.now_ms))
         options = [each for each in get_args(hint) if get_origin(each) is Literal] or [hint]

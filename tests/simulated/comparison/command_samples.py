@@ -224,6 +224,7 @@ COMMANDS: dict[str, Drawer] = {
     "LSET": _after("LSET", _key("list"), _S.whole, _S.value),
     "LREM": _after("LREM", _key("list"), _S.whole, _S.value),
     "LTRIM": _after("LTRIM", _key("list"), lambda s: s.one([0, -1], [1, -1], [s.whole(), s.whole()])),
+    "SELECT": _after("SELECT", lambda _: 0),
     "DEL": _after("DEL", lambda s: s.some(s.any_key, 1, 2)),
     "UNLINK": _after("UNLINK", _S.any_key),
     "EXISTS": _after("EXISTS", lambda s: s.some(s.any_key)),

@@ -26,6 +26,12 @@ _NO_TYPE = Status(b"none")
 _CONDITIONS = (b"NX", b"XX", b"GT", b"LT")
 
 
+def _select(data: ServerData, words: Words) -> Any:
+    if parse_integer(words[0]) != 0:
+        raise NotImplementedError("of databases, only the first is modelled")
+    return OK
+
+
 def _delete(data: ServerData, words: Words) -> Any:
     return sum(map(data.remove, words))
 
@@ -116,6 +122,7 @@ def _flush(data: ServerData, words: Words) -> Any:
 
 
 KEY_COMMANDS: dict[bytes, ModelCommand] = {
+    b"SELECT": reads(_select, 2),
     b"DEL": writes(_delete, -2),
     b"UNLINK": writes(_delete, -2),
     b"EXISTS": reads(_exists, -2),
