@@ -97,7 +97,7 @@ class Web:
         lanes = AsyncRedisClient(SimulatedAsyncRedis(world.lanes, process), replicas=world.settings.replicas)
         broker = AsyncRedisClient(SimulatedAsyncRedis(world.broker, process))
         spool = Spool(SPOOL_FOLDER, disk.max_bytes, host) if disk is not None else None
-        self._mailboxes = _NotedMailboxes(world, lanes, broker, spool, host)
+        self._mailboxes = _NotedMailboxes(world, lanes, broker, spool, host, world.settings.bells_database)
         notes = AnswerNotes({name: each.timezone for name, each in world.settings.channels.items()})
         self._replies = InlineReplies(world.settings.shards, lanes, self._mailboxes, notes, host=host)
         process.spawn("", loop.run_forever)

@@ -63,6 +63,10 @@ def clustered_files() -> DeploymentFiles:
     return deployment_files(PARLEY_REDIS_URL="redis+cluster://one,two", PARLEY_BROKER_URL="redis://broker")
 
 
+def beside_files() -> DeploymentFiles:
+    return deployment_files(PARLEY_BROKER_URL="redis://lanes/0")
+
+
 class ConversationPlay:
     """So many people, each on the channel whose turn it is, who begin `begins_s` after the workers of each kind."""
 
@@ -155,3 +159,12 @@ UNCERTAIN = ConversationPlay(
     ),
 )  # fmt: skip
 """Tries of which nobody knows what came of them."""
+RINGING = ConversationPlay(
+    "ringing", people=3, workers=2, habits=Habits(writes_twice=0.2, wanders=0.1, stops=0.1, restarts=0.1),
+    kinds=(
+        "delay", "late", "repeat", "lose_request", "lose_reply", "lose_rest", "hang", "refuse", "full", "restart",
+        "die_before", "die_after", "freeze_before", "freeze_after", "oversleep_before", "oversleep_after",
+    ),
+    files=beside_files,
+)  # fmt: skip
+"""The wake-ups are on the lanes' server, whose functions ring there."""

@@ -81,7 +81,8 @@ class SimulatedWorld:
             (*faults.NETWORK, *faults.SERVER, *faults.FAILOVER, *faults.CLOCK, *followed, *parted),
         )
         self.lanes.model.replicas = settings.replicas
-        self.broker = SimulatedServer(self.scheduler, "broker", seed=1)
+        is_beside = settings.bells_database != ""
+        self.broker = self.lanes if is_beside else SimulatedServer(self.scheduler, "broker", seed=1)
         self.lanes.losing.append(self._note_loss)
         self.lanes.stepped = self._note_step
         self.hear: Callable[[OutboundSms], None] = lambda sms: None
