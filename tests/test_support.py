@@ -21,7 +21,7 @@ from tests.support.fork_server import ForkServer
 from tests.support.octopush import Faults, Scripted
 from tests.support.person import Crowd, Person, inbound
 from tests.support.processes import ROOT, Process
-from tests.support.waiting import until
+from tests.support.waiting import free_port, until
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -215,3 +215,8 @@ def test_who_draws_at_random_is_found_by_what_it_uses():
 def test_who_draws_at_random_and_is_not_found_is_told():
     with pytest.raises(AssertionError, match="mark this test `drawn`"):
         sys.audit(EXAMPLES_EVENT, 10)
+
+
+def test_a_port_is_told_of_once_as_whoever_was_told_may_not_listen_yet():
+    told = [free_port() for _ in range(400)]
+    assert len({*told}) == len(told)

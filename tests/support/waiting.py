@@ -7,6 +7,7 @@ time (`used_s`), by counts, or against something that was measured in the same r
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from resource import RUSAGE_CHILDREN, getrusage
@@ -58,12 +59,17 @@ def _own_ports() -> range:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that nobody connects from by chance."""
+    """A loopback port that nobody listens on, that nobody connects from by chance, and that nobody was told of lately, who may not listen
+    there yet."""
     while True:
         port = _chance.choice(_own_ports())
+        if port in _told:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _told.append(port)
             return port
 
 
 _chance = random.SystemRandom()
+_told: deque[int] = deque(maxlen=500)
