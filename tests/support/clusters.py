@@ -211,6 +211,11 @@ class ValkeyCluster(Closing):
         replica.ask("CLUSTER", "FAILOVER")
         old = next(node for node in self.nodes if node.id == portrait.primary_id)
         self.wait_failed_over(old)
+        until(
+            lambda: self._all_say_follower(old, replica),
+            FAIL_OVER_S,
+            "all know that they have changed places",
+        )
 
     def add_node(self, machine: Machine | None = None) -> ValkeyNode:
         """One that has nothing: no slots, no keys, no functions."""
@@ -377,6 +382,10 @@ class ValkeyCluster(Closing):
         wanted = frozenset(slots)
         views = (node.portraits() for node in self.nodes)
         return all(said[owner.id].slots >= wanted for said in views if said)
+
+    def _all_say_follower(self, node: ValkeyNode, primary: ValkeyNode) -> bool:
+        views = (each.portraits() for each in self.nodes)
+        return all(said[node.id].primary_id == primary.id for said in views if said)
 
 
 class ParleysCluster(ValkeyCluster):
