@@ -137,22 +137,14 @@ def default_broker_url(url: str) -> str:
     `redis+sentinel://host/service` -> `redis+sentinel://host/service/1`; "" if the URL has none, or is of a cluster, which has
     no other."""
     parts = urlsplit(url)
-    if parts.scheme in _CLUSTER_SCHEMES:
+    _, number = _split_database(url)
+    if number is None:
         return ""
     if parts.scheme == "unix":
-        options = dict(parse_qsl(parts.query))
-        number = options.get("db", "0")
-        if not number.isdigit():
-            return ""
-        query = urlencode(options | {"db": int(number) + 1})
+        query = urlencode(dict(parse_qsl(parts.query)) | {"db": number + 1})
         return f"unix://{parts.netloc}{parts.path}?{query}"  # geturl leaves out a // before nothing
-    path = parts.path.strip("/")
-    service, number = "", path
-    if parts.scheme in _SENTINEL_SCHEMES:
-        service, _, number = path.partition("/")
-    if not (number or "0").isdigit() or "db=" in parts.query:
-        return ""
-    return parts._replace(path=f"{'/' * bool(service)}{service}/{int(number or 0) + 1}").geturl()
+    service = parts.path.strip("/").partition("/")[0] if parts.scheme in _SENTINEL_SCHEMES else ""
+    return parts._replace(path=f"{'/' * bool(service)}{service}/{number + 1}").geturl()
 
 
 def database_beside(url: str, other: str) -> int | None:
@@ -169,10 +161,10 @@ def _split_database(url: str) -> tuple[Sequence[str], int | None]:
     if parts.scheme == "unix":
         number = dict(options).get("db", "0")
         options = [each for each in options if each[0] != "db"]
-    elif parts.scheme in _SENTINEL_SCHEMES:
-        path, _, number = path.partition("/")
     elif parts.scheme in _CLUSTER_SCHEMES or "db=" in parts.query:
         number = "-"
+    elif parts.scheme in _SENTINEL_SCHEMES:
+        path, _, number = path.partition("/")
     else:
         path, number = "", path
     place = (parts.scheme, parts.netloc, path, *map("=".join, sorted(options)))
