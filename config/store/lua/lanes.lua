@@ -172,10 +172,9 @@ end
 -- For each lane, all or nothing: the state, the SMS, the records and the alarm, if `fence` is still who may commit and
 -- the letters that it resolves are still there.
 -- Answers, for each, {1, whom to wake for what mail is left, 1 if the outbox wants a delivery worker}, both 0 if it has rung
--- itself, or {0} if another
--- has claimed the lane since, or a server has lost its tail: nothing has changed. A lane that cannot be committed answers an
--- error and harms no other; its lease's alarm remains. That an SMS was withdrawn is recorded here too: who would do it later
--- may die before. So is that one finds its outbox full, and is not queued.
+-- itself, or {0} if another has claimed the lane since, or a server has lost its tail: nothing has changed. A lane that cannot be
+-- committed answers an error and harms no other; its lease's alarm remains. That an SMS was withdrawn is recorded here too: who
+-- would do it later may die before. So is that one finds its outbox full, and is not queued.
 local function commit(keys, args)
   local events, optouts, outbox_alarms = keys.events, keys.optouts, keys.outbox_alarms
   local dead, index, reasons = keys.dead_letters, keys.dead_letter_index, keys.dead_letter_reasons

@@ -104,8 +104,8 @@ end
 local MOST_MAIL = 10000   -- events of one person that may wait for a turn
 local FULL = -1
 
--- Answers, for each event, whom to wake, as deliver does, and nobody if it has rung itself; FULL if it is refused, as too many of its sender's wait. Those that
--- were acknowledged already, and have an age, never are, nor is what may be a STOP.
+-- Answers, for each event, whom to wake, as deliver does, or nobody if it has rung itself; FULL if it is refused, as too many of
+-- its sender's wait. Those that were acknowledged already, and have an age, never are, nor is what may be a STOP.
 -- Called twice, it delivers twice: the lane remembers an event's id when it is applied, so the copy is dropped there.
 local function accept(keys, args)
   local now = clock()
