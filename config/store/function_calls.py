@@ -9,7 +9,14 @@ from msgspec.structs import astuple
 from config.store import keyspace
 from config.store.function_layout import ArgumentLayout, GroupLayout, layout_of
 from config.store.lua_library import LIBRARY_NAME
-from config.store.server_functions import Accept, InboundMail, ServerFunction, Wake, WithdrawInvitation
+from config.store.server_functions import (
+    JOINED_FUNCTIONS,
+    Accept,
+    InboundMail,
+    ServerFunction,
+    Wake,
+    WithdrawInvitation,
+)
 
 Command = tuple[Any, ...]
 
@@ -23,6 +30,57 @@ def function_call(call: ServerFunction) -> Command:
     keys, args = list[Any](), list[Any]()
     pack(call, keys, args)
     return ("FCALL", name, len(keys), *keys, *args)
+
+
+_JOINED_NAMES = {
+    f"{LIBRARY_NAME}_{layout_of(function).name}": f"{LIBRARY_NAME}_joined_{layout_of(function).name}"
+    for function in JOINED_FUNCTIONS
+}
+
+MAX_JOINED = 128
+"""Calls that one command makes at the most: others have their turn on the server between commands."""
+
+
+def join_calls(commands: Sequence[Command]) -> tuple[list[Command], list[int]]:
+    """Return commands for one server that do the same, with calls of one function that follow each other in one; and of how
+    many of `commands` each of them is."""
+    joined: list[Command] = []
+    sizes: list[int] = []
+    at = 0
+    while at < len(commands):
+        alike = _count_alike(commands, at)
+        joined.append(commands[at] if alike == 1 else _join(commands[at : at + alike]))
+        sizes.append(alike)
+        at += alike
+    return joined, sizes
+
+
+def _count_alike(commands: Sequence[Command], at: int) -> int:
+    """Return how many commands from this one on are calls that can be joined; 1 if it cannot."""
+    command, name = commands[at][:2] if len(commands[at]) > 1 else ("", "")
+    if command != "FCALL" or name not in _JOINED_NAMES:
+        return 1
+    last = min(len(commands), at + MAX_JOINED)
+    return next((end for end in range(at + 1, last) if commands[end][:2] != (command, name)), last) - at
+
+
+def _join(calls: Sequence[Command]) -> Command:
+    keys, args = list[Any](), list[Any]()
+    for _, _, count, *words in calls:
+        keys += words[:count]
+        args += (count, len(words) - count, *words[count:])
+    return ("FCALL", _JOINED_NAMES[calls[0][1]], len(keys), *keys, *args)
+
+
+def split_answers(answers: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    """Return the answers to commands, of those to what `join_calls` made of them. An error is that of all that were joined."""
+    split: list[Any] = []
+    for answer, size in zip(answers, sizes, strict=True):
+        if size == 1:
+            split.append(answer)
+        else:
+            split += [answer] * size if isinstance(answer, Exception) else answer
+    return split
 
 
 @cache

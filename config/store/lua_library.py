@@ -19,11 +19,11 @@ from pathlib import Path
 from config.store import keyspace
 from config.store.function_layout import ArgumentLayout, GroupLayout, layout_of
 from config.store.outbox_states import OUTBOX_STATES, TAG_GAPS
-from config.store.server_functions import FUNCTIONS, ServerFunction
+from config.store.server_functions import FUNCTIONS, JOINED_FUNCTIONS, ServerFunction
 from engine.model.events import InboundSms, OutboundSms
 
 _LUA_FILES = (
-    "values", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts",
+    "values", "calls", "outbox_locks", "servers", "dead_letters", "mailboxes", "applied_events", "optouts",
     "campaigns", "lanes", "dead_letter_replay", "outboxes", "channels", "invitations", "inline_replies",
     "event_streams", "hooks", "uploads",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def library_text(source: str, functions: Iterable[type[ServerFunction]] = FUNCTI
     text = _FUNCTION.sub(lambda found: _with_positions(found[0], layouts[found[1]]), text)
     if (left := _ARGUMENT.search(text)) is not None:
         raise LookupError(f"{left[0]} stands outside of a server-side function")
-    return "\n".join([_tag_gaps(), *readers, text])
+    return "\n".join([_tag_gaps(), _joined(), *readers, text])
 
 
 def _constant(found: re.Match[str]) -> str:
@@ -69,6 +69,11 @@ def _constant(found: re.Match[str]) -> str:
 def _tag_gaps() -> str:
     gaps = ", ".join(f"{name} = '{gap}'" for name, gap in TAG_GAPS.items())
     return f"local TAG_GAPS = {{{gaps}}}"
+
+
+def _joined() -> str:
+    names = ", ".join(f"{layout_of(function).name} = true" for function in JOINED_FUNCTIONS)
+    return f"local JOINED = {{{names}}}"
 
 
 # Positions in a function whose groups have elements of one length

@@ -19,7 +19,7 @@ from config.connections.cluster_client import ClusterClient
 from config.connections.cluster_routing import AWAY_ERRORS, ServerAwayError
 from config.connections.redis_connections import connect, connect_async
 from config.connections.replication import NotReplicatedError, with_wait, without_wait
-from config.store.function_calls import Command
+from config.store.function_calls import Command, join_calls, split_answers
 from config.store.lua_library import LIBRARY_NAME, LIBRARY_SOURCE
 from config.store.missing_rights import explain_refusals
 
@@ -203,16 +203,17 @@ def _explained(commands: Sequence[Command], answers: list[Any]) -> list[Any]:
 def _send(client: redis.Redis, commands: Sequence[Command], *, transaction: bool, replicas: int) -> list[Any]:
     if isinstance(client, ClusterClient):
         return client.try_commands(commands, transaction=transaction, replicas=replicas)
-    sent = with_wait(commands, replicas)
+    sent, sizes = join_calls(with_wait(commands, replicas))
     if len(sent) == 1:
         try:
-            return [client.execute_command(*sent[0])]  # type: ignore[no-untyped-call]
+            return split_answers([client.execute_command(*sent[0])], sizes)  # type: ignore[no-untyped-call]
         except redis.ResponseError as e:
-            return [e]
+            return [e] * len(commands)
     pipeline = client.pipeline(transaction=transaction)
     for command in sent:
         pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-    return without_wait(pipeline.execute(raise_on_error=False), replicas)
+    replies = split_answers(pipeline.execute(raise_on_error=False), sizes)
+    return without_wait(replies, replicas)
 
 
 def load_functions(client: redis.Redis) -> None:
@@ -272,16 +273,18 @@ async def _load_functions_async(client: "redis.asyncio.Redis") -> None:
 async def _send_async(client: "redis.asyncio.Redis", commands: Sequence[Command], replicas: int) -> list[Any]:
     if isinstance(client, AsyncClusterClient):
         return await client.try_commands(commands, replicas=replicas)
-    sent = with_wait(commands, replicas)
+    sent, sizes = join_calls(with_wait(commands, replicas))
     if len(sent) == 1:
         try:
-            return [await client.execute_command(*sent[0])]  # type: ignore[no-untyped-call]
+            answer = await client.execute_command(*sent[0])  # type: ignore[no-untyped-call]
+            return split_answers([answer], sizes)
         except redis.ResponseError as e:
-            return [e]
+            return [e] * len(commands)
     pipeline = client.pipeline(transaction=False)
     for command in sent:
         pipeline.execute_command(*command)
-    return without_wait(await pipeline.execute(raise_on_error=False), replicas)
+    replies = split_answers(await pipeline.execute(raise_on_error=False), sizes)
+    return without_wait(replies, replicas)
 
 
 def _lacks_functions(answer: Any) -> bool:

@@ -827,3 +827,9 @@ FUNCTIONS: tuple[type[ServerFunction], ...] = (
     ReleaseUpload, ReplaceUploadRows,
 )  # fmt: skip
 """All of them: lua/ registers these and no others."""
+
+JOINED_FUNCTIONS: tuple[type[ServerFunction], ...] = (
+    Accept, Claim, Commit, LeaseSms, UpdateOutbox,
+)  # fmt: skip
+"""Those of which a batch of turns makes a call for each shard or SMS. Calls of one that go out together are one command, where one
+server has all keys."""

@@ -59,6 +59,20 @@ def test_what_is_accepted_is_rung_for_in_the_same_call(client, bells):
     assert not client.keys("bell:*")
 
 
+def test_a_call_that_rings_leaves_those_that_follow_in_the_lanes_database(client, lanes, bells):
+    """Mail of several shards is accepted in one command, and so are turns committed."""
+    senders = {f"+336000000{number}" for number in range(10, 30)}
+    assert {keyspace.shard_of(sender, SHARDS) for sender in senders} == set(range(SHARDS))
+    accept(client, *((sender, False, b"reply") for sender in senders))
+    assert rung(bells) == {"starts": set(), "replies": senders, "outbound": set()}
+    assert bells.dbsize() == 1
+    claimed = lanes.claim("replies", [*senders]).claimed
+    assert {claim.sender for claim in claimed} == senders
+    assert all(each.succeeded for each in lanes.commit([answer(claim) for claim in claimed]))
+    assert rung(bells)["outbound"] == senders
+    assert bells.dbsize() == 2
+
+
 def test_nobody_is_rung_for_whose_mail_was_waiting_already(client, bells):
     accept(client, (ANNA, False, b"1"))
     bells.flushdb()

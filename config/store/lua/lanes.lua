@@ -273,25 +273,25 @@ local function commit(keys, args)
     return {1, wanted, speak}
   end
 
-  local answers, rings = {}, new_rings()
+  local answers = {}
   for new in each_commit_lane(keys, args) do
     local done, answer = pcall(one, new)
-    if not done then answer = {err = type(answer) == 'table' and answer.err or 'ERR ' .. tostring(answer)} end
+    if not done then answer = error_answer(answer) end
     answers[#answers + 1] = answer
     if answer[1] == 1 then
-      note_rings(rings, answer[2], new.sender)
-      if answer[3] == 1 then note_ring(rings, BELL.outbound, new.sender) end
+      note_rings(answer[2], new.sender)
+      if answer[3] == 1 then note_ring(BELL.outbound, new.sender) end
     end
   end
   set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
   write_changes(keys.campaigns, now, changes)
-  if ring_here(args.bells_database, now, rings) then
+  ring_in(args.bells_database)
+  return answers, function()
     for _, answer in ipairs(answers) do
       if answer[1] == 1 then answer[2], answer[3] = 0, 0 end
     end
   end
-  return answers
 end
 
 -- Answers the id of the last entry that it looked at (empty at the stream's end), then the records of each that is about
@@ -343,13 +343,11 @@ local function take_due_alarms(keys, args)
   return answers
 end
 
--- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers
--- how many were new.
+-- Answers how many were not rung for already.
 local function wake(keys, args)
-  local now = ms(clock())
-  local new = 0
-  for i = 1, #args.senders do new = new + redis.call('ZADD', keys.wakeup_queue, 'NX', now, args.senders[i]) end
-  return new
+  local senders = {}
+  for i = 1, #args.senders do senders[i] = args.senders[i] end
+  return ring_bell(keys.wakeup_queue, senders)
 end
 
 register('claim', claim, {'allow-oom'})

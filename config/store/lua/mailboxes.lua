@@ -56,32 +56,10 @@ local function count_claimable(mailbox, mail, kind, most)
   return #mail == most and stop_may_wait(mailbox) and #mail or own
 end
 
--- Which queues want which senders, by the numbers that queues_of answers, for ring_here.
-local function new_rings()
-  return {[BELL.starts] = {}, [BELL.replies] = {}, [BELL.outbound] = {}}
-end
-
-local function note_ring(rings, bell, sender)
-  local senders = rings[bell]
-  senders[#senders + 1] = sender
-end
-
-local function note_rings(rings, queues, sender)
-  if queues == 1 or queues == EITHER_QUEUE then note_ring(rings, BELL.starts, sender) end
-  if queues == 2 or queues == EITHER_QUEUE then note_ring(rings, BELL.replies, sender) end
-end
-
--- Rings, where the bells lie in a database of this very server. Answers whether that is done; else whoever called does it. What a
--- call does after this, it does in that database.
-local function ring_here(database, now, rings)
-  if database == '' or redis.pcall('SELECT', database).err then return false end
-  for bell, senders in pairs(rings) do
-    for i = 1, #senders do
-      local added = redis.pcall('ZADD', bell, 'NX', ms(now), senders[i])
-      if type(added) == 'table' then return false end
-    end
-  end
-  return true
+-- `queues` is what queues_of answers.
+local function note_rings(queues, sender)
+  if queues == 1 or queues == EITHER_QUEUE then note_ring(BELL.starts, sender) end
+  if queues == 2 or queues == EITHER_QUEUE then note_ring(BELL.replies, sender) end
 end
 
 -- Answers whom to wake: nobody, if mail was waiting already, but everybody for what may be a STOP.
@@ -112,7 +90,7 @@ local function accept(keys, args)
   lost_before(keys.server, now) -- mail that a newcomer is given has been applied nowhere else
   local stamp = ms(now)
   local old = #args.ages_ms > 0
-  local wakes, rings = {}, new_rings()
+  local wakes = {}
   for i = 1, #keys.events do
     local accepted = old and ms(now - tonumber(args.ages_ms[i])) or stamp
     if not old and redis.call('LLEN', keys.events[i].mailbox) >= MOST_MAIL
@@ -121,13 +99,13 @@ local function accept(keys, args)
     else
       wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event,
         accepted)
-      note_rings(rings, wakes[i], args.events[i].sender)
+      note_rings(wakes[i], args.events[i].sender)
     end
   end
-  if ring_here(args.bells_database, now, rings) then
+  ring_in(args.bells_database)
+  return wakes, function()
     for i = 1, #wakes do wakes[i] = math.min(wakes[i], 0) end
   end
-  return wakes
 end
 
 register('accept', accept, {})

@@ -49,11 +49,6 @@ local LEASE_MS = 20000    -- no lease, of a lane or of an SMS, is longer
 local TICKETS = 50        -- tickets of a sender that are remembered
 local TICKETS_MS = 172800000 -- and for how long: twice as long as an SMS may be looked up
 
-local function clock()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-
 local function ms(n)
   return string.format('%.0f', n)
 end
@@ -128,8 +123,3 @@ end
 
 local MAP_HEAD = {[0xde] = 3, [0xdf] = 5} -- bytes; below, those of a length
 local LENGTH_OF_BYTES = {[0xc4] = 1, [0xc5] = 2, [0xc6] = 4}
-
--- Only what takes in more is refused when the memory is full; the rest is what empties it: 'allow-oom'.
-local function register(name, callback, flags)
-  redis.register_function{function_name = '@library@_' .. name, callback = callback, flags = flags}
-end

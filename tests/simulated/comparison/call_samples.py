@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from config.store.function_calls import Command, function_call
+from config.store.function_calls import Command, function_call, join_calls
 from config.store.outbox_states import OUTBOX_STATES
 from config.store.server_functions import (
     FUNCTIONS,
+    JOINED_FUNCTIONS,
     Accept,
     ArgumentGroup,
     Claim,
@@ -73,13 +74,22 @@ class CallSamples:
         self.entries: list[bytes] = []
 
     def call(self, function: type[ServerFunction] | None = None) -> Command:
-        sender = self.one(SENDERS)
-        command = function_call(
-            self._struct(function or self.one(self.one((FUNCTIONS, _ON_THE_WAY))), sender)
+        command = (
+            self._joined_call()
+            if function is None and self.chance.random() < 0.1
+            else self._single_call(function or self.one(self.one((FUNCTIONS, _ON_THE_WAY))))
         )
         if self.chance.random() < 0.03:
             at = self.chance.randrange(3, max(4, len(command)))
             command = (*command[:at], self.one(("", "x", b"\xff", 0)), *command[at + 1 :])
+        return command
+
+    def _single_call(self, function: type[ServerFunction]) -> Command:
+        return function_call(self._struct(function, self.one(SENDERS)))
+
+    def _joined_call(self) -> Command:
+        function = self.one(JOINED_FUNCTIONS)
+        (command,), _ = join_calls([self._single_call(function) for _ in range(3)])
         return command
 
     def damage(self) -> Command:
