@@ -48,7 +48,7 @@ def test_a_server_whose_clock_was_set_is_known_and_its_moments_are_mended(clocks
     clocks.say()
     clocks.go_on(5 * HOUR)
     clocks.server += step
-    assert clocks.say() == ClockVerdict(hold_deadlines=True, correction_ms=-step)
+    assert clocks.say() == ClockVerdict(True, -step, agreed_ms=NOW)
     clocks.go_on(1_000)
     assert clocks.say().correction_ms == -step
     clocks.server -= step
@@ -76,7 +76,7 @@ def test_a_step_that_is_read_late_is_as_long_as_it_is(clocks):
     clocks.say()
     asked_s, said = clocks.judge.asked_at_s(), clocks.server - HOUR
     clocks.go_on(75_000)
-    assert clocks.judge.judge(said, asked_s) == ClockVerdict(hold_deadlines=True, correction_ms=HOUR)
+    assert clocks.judge.judge(said, asked_s) == ClockVerdict(True, HOUR, agreed_ms=NOW)
 
 
 def mail(at):
@@ -88,10 +88,11 @@ def mail(at):
     [
         (NOW + HOUR, -HOUR, NOW + HOUR - 5, NOW - 5),  # while it was ahead
         (NOW + HOUR, -HOUR, NOW - 5, NOW - 5),  # before
+        (NOW + HOUR, -HOUR, NOW + 40_000, NOW - 10),  # while it was ahead by less
         (NOW - HOUR, HOUR, NOW - HOUR - 5, NOW - 5),  # while it was behind
         (NOW - HOUR, HOUR, NOW - 5, NOW - 5),  # before
         (NOW, 0, NOW - 5, NOW - 5),
     ],
 )
 def test_an_event_has_come_when_it_has(server, correction, accepted, right):
-    assert ClockVerdict(True, correction).corrected(mail(accepted), server) == mail(right)
+    assert ClockVerdict(True, correction, agreed_ms=NOW - 10).corrected(mail(accepted), server) == mail(right)

@@ -17,17 +17,21 @@ MAX_DIFFERENCE_MS = 30_000
 
 class ClockVerdict(msgspec.Struct, frozen=True):
     """Whether deadlines are held back, and what must be added to the server's ms to have the time; 0 if nothing, or if
-    nobody knows."""
+    nobody knows. The server's clock was set after `agreed_ms`, of the right time."""
 
     hold_deadlines: bool = False
     correction_ms: int = 0
+    agreed_ms: int = 0
 
     def corrected(self, mail: Mail, server_ms: int) -> Mail:
         """Return an event that a mailbox had at `server_ms` as if it had been accepted by a clock that is right. One from
-        before the clock was set bears the right time, and is known by it if it was accepted no longer ago than that."""
-        behind = self.correction_ms > 0 and mail.at <= server_ms
-        ahead = self.correction_ms < 0 and mail.at > server_ms + self.correction_ms
-        return msgspec.structs.replace(mail, at=mail.at + self.correction_ms) if behind or ahead else mail
+        before the clock was set bears the right time, and is known by it if it was accepted no longer ago than that. One
+        from the future came since, though the clock may have been set by less then."""
+        if self.correction_ms > 0 and mail.at <= server_ms:
+            return msgspec.structs.replace(mail, at=mail.at + self.correction_ms)
+        if self.correction_ms < 0 and mail.at > server_ms + self.correction_ms:
+            return msgspec.structs.replace(mail, at=max(mail.at + self.correction_ms, self.agreed_ms))
+        return mail
 
 
 AGREED = ClockVerdict()
@@ -56,6 +60,6 @@ class ServerClockJudge:
             return ClockVerdict(hold_deadlines=True)
         agreed_ms, then = self._agreed
         went_on = abs(agreed_ms + (seconds - then) * 1_000 - own_ms) <= MAX_DIFFERENCE_MS
-        return ClockVerdict(
-            hold_deadlines=True, correction_ms=own_ms - waited_ms - server_ms if went_on else 0
-        )
+        if not went_on:
+            return ClockVerdict(hold_deadlines=True)
+        return ClockVerdict(True, own_ms - waited_ms - server_ms, agreed_ms)
