@@ -278,8 +278,9 @@ class SendSteps:
     async def _look_up_or_send(
         self, sendable: SendableSms, begun_s: float, is_stopping: Callable[[], bool]
     ) -> tuple[SendOutcome | None, bool]:
-        """What a try came to (None: it was left), and whether the provider may have the SMS after it. However long the
-        process stands still in between: the moment that was looked at last is the one that the send counts from."""
+        """What a try came to (None: it was left), and whether the provider may have the SMS after it, from this try or from an
+        earlier one that may be under way still. However long the process stands still in between: the moment that was looked
+        at last is the one that the send counts from."""
         take, sms = sendable.lease, sendable.sms
         wire = self._clients[sms.channel]
         may_be_there = take.uncertain or sms.uncertain
@@ -293,7 +294,9 @@ class SendSteps:
             if is_stopping() or begun_s > latest_s:
                 return None, True
         outcome = await wire.send(sms, try_deadline(begun_s))
-        return outcome, may_be_there if outcome is None else isinstance(outcome, OutcomeUnknown)
+        if outcome is None or isinstance(outcome, OutcomeUnknown) or wire.recourse == "repeat":
+            return outcome, may_be_there or isinstance(outcome, OutcomeUnknown)
+        return outcome, False
 
     async def _look_up(
         self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms, answer_by_s: float
