@@ -1,5 +1,6 @@
 """The model of a server answers as Valkey does: commands, errors, functions, and what lies there afterwards."""
 
+import re
 from random import Random
 
 import msgspec
@@ -113,17 +114,33 @@ def test_what_is_refused_is_what_valkey_refuses(pair, seed, full):
     pair.set_faults()
 
 
-PLAIN = (
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False) | st.floats(width=32, allow_nan=False) | st.text(max_size=40) | st.text(min_size=250, max_size=300)
-)  # fmt: skip
-VALUES = st.recursive(
-    PLAIN,
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=5), inner, max_size=1),
-    max_leaves=30,
-)
-PACKED = VALUES.map(msgspec.msgpack.encode)
-JSON = VALUES.map(msgspec.json.encode)
+_SEVERAL_KEYS = re.compile(rb"[\x82-\x8f\xde\xdf]")
+"""What begins a map of several keys in msgpack: in which order Lua has those is chance. Of damage, or from the middle, anything
+may be one."""
+
+
+def has_one_key(packed):
+    return _SEVERAL_KEYS.search(packed) is None
+
+
+def values(characters):
+    plain = (
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False) | st.floats(width=32, allow_nan=False)
+        | st.text(characters, max_size=40) | st.text(characters, min_size=250, max_size=300)
+    )  # fmt: skip
+    return st.recursive(
+        plain,
+        lambda inner: (
+            st.lists(inner, max_size=20) | st.dictionaries(st.text(characters, max_size=5), inner, max_size=1)
+        ),
+        max_leaves=30,
+    )
+
+
+CHARACTERS = st.characters(codec="utf-8")
+PACKED = values(CHARACTERS.filter(lambda each: has_one_key(each.encode()))).map(msgspec.msgpack.encode)
+JSON = values(CHARACTERS).map(msgspec.json.encode)
 
 
 @st.composite
@@ -147,7 +164,7 @@ def coding(pair):
 
 
 @settings(max_examples=examples(300))
-@given(packed=damaged(PACKED), at=st.integers(-1, 5))
+@given(packed=damaged(PACKED).filter(has_one_key), at=st.integers(-1, 5))
 def test_msgpack_is_that_of_valkey_to_the_byte(coding, packed, at):
     coding.compare(
         [
