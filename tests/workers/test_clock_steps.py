@@ -283,6 +283,16 @@ def test_a_step_is_told_from_a_slow_answer_and_from_a_frozen_process():
     assert seen.step_back_ms(163_900 - 3_600_000, asked) == pytest.approx(3_600_000, abs=200)
 
 
+def test_who_stood_still_since_the_server_answered_knows_that_steps_may_be_missed():
+    times = iter([0.0, 0.1, 1.0, 60.0, 60.2])
+    seen = ClockStepDetector(Host(monotonic_s=lambda: next(times)))
+    seen.step_back_ms(100_000, seen.asked_at_s())
+    asked = seen.asked_at_s()
+    assert not seen.has_missed_some(asked)
+    assert seen.step_back_ms(101_000, asked) == 0, "its answer was read a minute late"
+    assert seen.has_missed_some(seen.asked_at_s())
+
+
 # What must not go by itself
 
 

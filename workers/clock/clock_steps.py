@@ -34,23 +34,24 @@ class ClockStepDetector:
 
     def __init__(self, host: Host = THIS_HOST) -> None:
         self._seconds = host.monotonic_s
-        self._last: tuple[int, float] | None = None
+        self._last: tuple[int, float, float] | None = None
 
     def asked_at_s(self) -> float:
         """Call it before the server is asked."""
         return self._seconds()
 
     def has_missed_some(self, asked_s: float) -> bool:
-        """Whether so much time has passed since the last answer, or ever, that the clock may have been set twice since."""
-        return self._last is None or asked_s - self._last[1] > LONGEST_GAP_S
+        """Whether so much time has passed since the server was last asked, or ever, that the clock may have been set twice since
+        it answered."""
+        return self._last is None or asked_s - self._last[2] > LONGEST_GAP_S
 
     def step_back_ms(self, now: int, asked_s: float) -> int:
         """Return by how much the clock was set back since the last time; 0 if it was not. `now` (ms) is what the server
         answered, who was asked at `asked_s`: however long answers take, that is never too much."""
-        last, self._last = self._last, (now, self._seconds())
+        last, self._last = self._last, (now, self._seconds(), asked_s)
         if last is None:
             return 0
-        then, answered_s = last
+        then, answered_s, _ = last
         behind_ms = round(then + (asked_s - answered_s) * 1_000) - now
         return behind_ms if behind_ms >= MIN_STEP_MS else 0
 

@@ -1347,7 +1347,7 @@ _FOUND = (
     Mutant(
         "missed_steps_not_followed",
         CLOCK_STEPS,
-        "return self._last is None or asked_s - self._last[1] > LONGEST_GAP_S",
+        "return self._last is None or asked_s - self._last[2] > LONGEST_GAP_S",
         "return self._last is None",
         "The only clock process stands still while the server's clock is set ahead and back: what rested meanwhile comes late.",
     ),

@@ -67,7 +67,7 @@ class DelayOracle:
         if self._world.lanes.was_set_twice_at_once:
             return
         faults = list(self._met.values())
-        lasting_us = sum(_lasts_ms(fault) * 1_000 for fault in faults)
+        lasting_us = sum(lasts_ms(fault) * 1_000 for fault in faults)
         event_us = CALM_WAIT_US + FAULT_COST_US * len(faults) + lasting_us
         sending = sum(fault.kind in _OF_SENDING for fault in faults)
         for sender in self._senders:
@@ -110,7 +110,8 @@ class DelayOracle:
             free_us = max(free_us, done.get(identity, at_us))
 
 
-def _lasts_ms(fault: Fault) -> int:
+def lasts_ms(fault: Fault) -> int:
+    """Return for how long whom a fault meets may stand still, or is not heard."""
     if fault.kind in ("oversleep_before", "oversleep_after"):
         return LONGEST_OVERSLEEP_MS
     return abs(fault.amount) if fault.kind in LASTING else 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.model.events import InboundSms, SmsReceived
 from tests.simulated.actors.web import SpoolDisk
-from tests.simulated.oracles.delays import LASTING
+from tests.simulated.oracles.delays import lasts_ms
 from tests.simulated.oracles.stream_watcher import StreamWatcher, of_type
 from tests.simulated.oracles.violation import PromiseBroken
 from tests.simulated.world.faults import Fault
@@ -37,7 +37,7 @@ class SpoolOracle:
         faults = list(self._met)
         if any(fault.kind == "step_clock" for fault in faults) or self._world.lanes.has_lost:
             return
-        late_us = TOLERANCE_US + sum(fault.amount * 1_000 for fault in faults if fault.kind in LASTING)
+        late_us = TOLERANCE_US + sum(lasts_ms(fault) * 1_000 for fault in faults)
         for sender in self._senders:
             self._judge_times(sender, late_us)
 

@@ -161,10 +161,6 @@ UNCERTAIN = ConversationPlay(
 """Tries of which nobody knows what came of them."""
 RINGING = ConversationPlay(
     "ringing", people=3, workers=2, habits=Habits(writes_twice=0.2, wanders=0.1, stops=0.1, restarts=0.1),
-    kinds=(
-        "delay", "late", "repeat", "lose_request", "lose_reply", "lose_rest", "hang", "refuse", "full", "restart",
-        "die_before", "die_after", "freeze_before", "freeze_after", "oversleep_before", "oversleep_after",
-    ),
     files=beside_files,
 )  # fmt: skip
 """The wake-ups are on the lanes' server, whose functions ring there."""
