@@ -6,7 +6,8 @@ import pytest
 from config.connections.cluster_routing import slot_of_key
 from config.store import keyspace, redis_client, stored_values
 from engine.model.events import OutboundSms, decode_outbound, encode_event
-from tests.support.clusters import ValkeyCluster
+from tests.support.clusters import NODE_TIMEOUT_MS, ValkeyCluster
+from tests.support.waiting import HANG_S, until
 from workers.store.outboxes import OutboxStore
 
 ANNA, OTHERS = "+33600000001", "+33600000009"
@@ -72,3 +73,26 @@ def test_what_a_replica_took_over_may_have_lost_its_tail(cluster, client, outbox
     queue(client)
     cluster.fail_over(cluster.replicas_of(cluster.primary_of(keyspace.server_key(0)))[0])
     assert is_uncertain(outboxes)
+
+
+def test_what_a_replica_took_over_from_one_that_is_there_still_may_have_lost_its_tail(
+    cluster, client, outboxes
+):
+    """By an operator's word, and before it has heard that the former follows it, which does not answer."""
+    queue(client)
+    former = cluster.primary_of(keyspace.server_key(0))
+    replica, other = (
+        cluster.replicas_of(former)[0],
+        next(each for each in cluster.primaries if each is not former),
+    )
+    cluster.be_patient(60_000)
+    former.sigstop()
+    try:
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        until(lambda: other.portraits()[replica.id].slots, HANG_S, "who has taken over is known")
+        assert replica.portraits()[former.id].flags == {"master"}
+        assert is_uncertain(outboxes)
+    finally:
+        former.sigcont()
+        cluster.be_patient(NODE_TIMEOUT_MS)
+    cluster.wait_complete()

@@ -143,9 +143,10 @@ class FailoverGuard:
         self, k: int, noted: Mapping[bytes, bytes], known_fence: bytes | None, server: "NewServer"
     ) -> bool:
         came_by, former = noted.get(b"came_by"), noted.get(b"node", b"").decode()
+        _, history, _ = noted.get(b"admitted", b"  ").decode().split(" ")
         # its disk is not what it was
         has_fewer_fences = self._newest_fences.get(k, 0) > int(known_fence or 0)
-        return not (former and server.was_given_by(former)) and (
+        return not (former and server.was_given_by(former, history)) and (
             came_by == b"promoted" or not server.writes_at_once or has_fewer_fences
         )
 
@@ -195,12 +196,20 @@ class NewServer:
         except redis.ResponseError:
             return False
 
-    def was_given_by(self, former: str) -> bool:
+    def was_given_by(self, former: str, history: str) -> bool:
         """Whether its cluster has moved shards to it, with all that they have, from the `former` node: which is there, and nobody has
-        taken its place."""
+        taken its place. Who goes on from the `history` of the former was promoted, and may not have heard yet that it follows."""
+        if history == self._history_before:
+            return False
         now_here = next((node for node, flags in self._flags_by_node.items() if "myself" in flags), "")
         flags = self._flags_by_node.get(former, frozenset())
         return former != now_here and "master" in flags and not {"fail", "fail?"} & flags
+
+    @cached_property
+    def _history_before(self) -> str:
+        """What its history goes on from, if it was promoted."""
+        before: str = self._client.info("replication")["master_replid2"]
+        return before
 
     @cached_property
     def _flags_by_node(self) -> Mapping[str, frozenset[str]]:
