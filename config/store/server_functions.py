@@ -262,6 +262,7 @@ class UpdateOutbox(ServerFunction, frozen=True, kw_only=True, gc=False):
     mailbox: Key
     dead_letter_reasons: Key
     failed_attempts: Key
+    server: Key
     sender: str
     fence: int
     entry: bytes
@@ -351,6 +352,7 @@ class ConfirmReply(ServerFunction, frozen=True, kw_only=True, gc=False):
     outbox: Key
     outbox_lock: Key
     tickets: Key
+    server: Key
     sender: str
     entry: bytes
     others_unheard: Literal[0, 1]

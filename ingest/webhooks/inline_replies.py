@@ -187,6 +187,7 @@ class InlineReplies:
                 outbox=outbox,
                 outbox_lock=keyspace.outbox_lock_key(k, sender),
                 tickets=keyspace.tickets_key(k, sender),
+                server=keyspace.server_key(k),
                 sender=sender,
                 entry=found.written,
                 others_unheard=1 if len(entrusted) > 1 else 0,

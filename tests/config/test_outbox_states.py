@@ -88,7 +88,7 @@ def test_any_owner_can_be_decoded(fence, owner):
 
 def lock_functions():
     """The Lua functions that read and write a lock, and those that they need."""
-    files = [lua_library.LUA_FOLDER / f"{name}.lua" for name in ("values", "outbox_locks")]
+    files = [lua_library.LUA_FOLDER / f"{name}.lua" for name in ("values", "calls", "outbox_locks")]
     return "\n".join(path.read_text() for path in files).replace("'@library@_' .. name", "name")
 
 
@@ -271,8 +271,8 @@ class Outbox:
         self.run(
             UpdateOutbox(
                 **OUTBOX, **LETTERS, tickets=keyspace.tickets_key(K, ANNA), lane_alarms=keyspace.lane_alarms_key(K),
-                mailbox=LANE["mailbox"], failed_attempts=keyspace.failed_attempts_key(K, ANNA), sender=ANNA,
-                fence=self.fence, entry=self.entry, disposition=disposition,
+                mailbox=LANE["mailbox"], failed_attempts=keyspace.failed_attempts_key(K, ANNA),
+                server=keyspace.server_key(K), sender=ANNA, fence=self.fence, entry=self.entry, disposition=disposition,
                 permit_epoch=7 if disposition == "booked" else 0, uncertain=uncertain, rest_ms=rest_ms,
                 records=b"", dead_letter_id="", dead_letter=b"", ticket="", lane_mail=b"", first_attempt_ms=0,
                 failed_attempt=b"",
@@ -334,8 +334,8 @@ class Outbox:
             unheard = sum(decode_outbound(entry.partition(b"\0")[2]).uncertain for entry in entries[1:])
             self.run(
                 ConfirmReply(
-                    **OUTBOX, events=LETTERS["events"], tickets=keyspace.tickets_key(K, ANNA), sender=ANNA,
-                    entry=entries[0], others_unheard=int(unheard > 0), pause_ms=pause_ms, records=b"r",
+                    **OUTBOX, events=LETTERS["events"], tickets=keyspace.tickets_key(K, ANNA),
+                    server=keyspace.server_key(K), sender=ANNA, entry=entries[0], others_unheard=int(unheard > 0), pause_ms=pause_ms, records=b"r",
                     ticket="t",
                 )
             )  # fmt: skip

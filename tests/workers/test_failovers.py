@@ -7,6 +7,7 @@ import redis
 
 from config.store import function_calls, keyspace, redis_client, stored_values
 from config.store.outbox_states import OutboxOwner, encode_owner
+from config.store.server_functions import ConfirmReply
 from engine.model.effects import Effects
 from engine.model.events import OutboundSms, decode_outbound, encode_event
 from workers.store.channel_state import ChannelStore
@@ -97,6 +98,33 @@ def test_the_sms_that_is_being_tried_is_left_as_its_holder_knows_it(client, outb
     assert outboxes.lease_oldest([ANNA]) == []
     assert uncertain(client) == [False, True]
     outboxes.apply_updates([OutboxUpdate(lease, "done")])
+    assert uncertain(client) == [True]
+
+
+def test_what_waits_behind_an_sms_is_marked_before_that_is_settled(client, outboxes, tail_is_lost):
+    """Its reply was lost with the server, which has no trace of the next one's lease."""
+    queue(client, sms(0), sms(1))
+    (lease,) = outboxes.lease_oldest([ANNA])
+    tail_is_lost()
+    outboxes.apply_updates([OutboxUpdate(lease, "done", rest_ms=HOUR_MS)])
+    assert uncertain(client) == [True]
+
+
+def test_what_waits_behind_a_reply_is_marked_though_its_receipt_comes_before_anybody_looks(
+    client, outboxes, tail_is_lost
+):
+    """It went out in a webhook's answer."""
+    outboxes.lease_oldest([ANNA])
+    queue(client, msgspec.structs.replace(sms(0), uncertain=True), sms(1))
+    rest(client, "entrusted", 20_000, "aa")
+    tail_is_lost()
+    confirmed = ConfirmReply(
+        outbox_alarms=keyspace.outbox_alarms_key(0), events=keyspace.events_key(0), outbox=OUTBOX, outbox_lock=LOCK,
+        tickets=keyspace.tickets_key(0, ANNA), server=SERVER, sender=ANNA, entry=client.lindex(OUTBOX, 0), others_unheard=0,
+        pause_ms=HOUR_MS, records=b"r", ticket="t",
+    )  # fmt: skip
+    assert redis_client.run_command(client, function_calls.function_call(confirmed)) == 0
+    assert outboxes.lease_oldest([ANNA]) == []  # it rests as if nothing had been confirmed
     assert uncertain(client) == [True]
 
 

@@ -1,7 +1,7 @@
 """Which SMS may have left of which the server knows nothing? After a failover, or a start from a disk that was not written
 at once, a server has not what was done last: the trace of a try is gone, or the whole turn that decided it.
 
-Law: nobody claims, commits or leases on such a server before its shard has been looked at: the functions refuse
+Law: nobody claims, commits, leases or settles on such a server before its shard has been looked at: the functions refuse
 (lua/servers.lua), and whoever is refused first looks. What had been decided by then and may have been tried is marked as
 uncertain, so that its provider's recourse decides what is next; what rested, or was held by its channel's pause, is not.
 Claims of before are void, and what is decided from mail and deadlines of before is uncertain, as it may have been decided

@@ -184,8 +184,8 @@ class OutboxStore:
         if not settled:
             return []
         faults.reach("before_settle")
-        answers = redis_client.try_commands(self._redis, [self._update_command(each) for each in settled])
-        redis_client.raise_refusals(answers)
+        shards = [keyspace.shard_of(each.lease.sender, self._shards) for each in settled]
+        answers = self._failovers.run_commands(shards, [self._update_command(each) for each in settled])
         faults.reach("after_settle")
         return answers
 
@@ -205,6 +205,7 @@ class OutboxStore:
                 mailbox=keyspace.mailbox_key(k, sender),
                 dead_letter_reasons=keyspace.dead_letter_reasons_key(k),
                 failed_attempts=keyspace.failed_attempts_key(k, sender),
+                server=keyspace.server_key(k),
                 sender=sender,
                 fence=each.lease.fence,
                 entry=each.lease.entry,

@@ -49,7 +49,8 @@ local function attach_replies(keys, args)
 end
 
 -- The provider has told of an SMS that was attached, so nobody need ask for it. The sender rests as after any SMS, once none
--- of the answer is unheard of. Answers 1 if the next may be leased.
+-- of the answer is unheard of; on a server on which nobody may work yet, for as long as without it, as the lock tells who looks
+-- there that more may have left. Answers 1 if the next may be leased.
 local function confirm_reply(keys, args)
   local outbox, lock_key, alarms, sender = keys.outbox, keys.outbox_lock, keys.outbox_alarms, args.sender
   local now = clock()
@@ -64,6 +65,7 @@ local function confirm_reply(keys, args)
     return 0
   end
   if args.others_unheard == '1' then return 0 end
+  if not lost_before(keys.server, now) then return 0 end
   local till = math.max(now, lock.since + tonumber(args.pause_ms))
   write_outbox_lock(lock_key, now, {fence = 0, till = till, attempts = 0, since = 0, state = STATE.done})
   redis.call('ZADD', alarms, ms(till > now and till or now + LOOK_MS), sender)

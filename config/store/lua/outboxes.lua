@@ -79,6 +79,7 @@ local function update_outbox(keys, args)
   local now = clock()
   local lock = read_outbox_lock(lock_key)
   if not lock or lock.fence ~= tonumber(args.fence) then return 0 end
+  if not lost_before(keys.server, now) then return UNKNOWN_SERVER end -- the lock tells who looks there that more may have left
   local attempts, since, uncertain = lock.attempts, lock.since, args.uncertain == '1'
   if disposition == STATE.done then
     redis.call('LREM', outbox, 1, args.entry)
