@@ -12,6 +12,7 @@ from tests.simulated.world.scheduler import Process
 from tests.simulated.world.simulated_provider import run_alone
 from tests.simulated.world.simulated_world import SimulatedWorld
 from workers.clock.alarm_clock import MAX_TICK_S
+from workers.clock.clock_steps import LONGEST_GAP_S
 from workers.clock.stream_trimming import TRIM_INTERVAL_S
 from workers.composition import (
     build_alarm_clock,
@@ -111,15 +112,20 @@ def begin_tidying(world: SimulatedWorld, process: Process) -> None:
 
 
 class _NeverStop:
-    """What a clock asks whether it is to stop: it never is, and waits meanwhile."""
+    """What a clock asks whether it is to stop: it never is, and waits meanwhile. After a tick that took long it looks again, though
+    nothing is due: the server's clock may have been set meanwhile."""
 
     def __init__(self, process: Process, due_us: Callable[[], int | None]) -> None:
         self._process = process
         self._due_us = due_us
+        self._woken_us = process.scheduler.now_us
 
     def wait(self, timeout_s: float) -> bool:
+        scheduler = self._process.scheduler
+        has_missed_some = scheduler.now_us - self._woken_us > LONGEST_GAP_S * 1_000_000
         if timeout_s > 0:
-            self._process.scheduler.poll(self._due_us, round(timeout_s * 1_000_000))
+            scheduler.poll((lambda: 0) if has_missed_some else self._due_us, round(timeout_s * 1_000_000))
+        self._woken_us = scheduler.now_us
         return False
 
 

@@ -67,6 +67,12 @@ def _spoil(world: SimulatedWorld, sender: str) -> None:
 
 
 def _mend(world: SimulatedWorld, sender: str) -> None:
+    """Let it bear ours again, once nobody has the lane who would write back what it was."""
+    if world.lanes.view.exists(
+        keyspace.lane_lock_key(keyspace.shard_of(sender, world.settings.shards), sender)
+    ):
+        world.scheduler.at(world.scheduler.now_us + 1_000_000, lambda: _mend(world, sender))
+        return
     _rewrite(world, sender, _OF_A_LATER_RELEASE, b"\x95\x01")
 
 
