@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from config.store import function_calls, keyspace, redis_client
 from config.store.function_calls import MAX_JOINED, join_calls, split_answers
 from config.store.lua_library import LIBRARY_NAME
+from config.store.server_functions import LeasedOutbox, LeaseSms
 
 SHARDS = 16
 PEOPLE = [f"+336000000{number:02}" for number in range(40)]
@@ -28,6 +29,23 @@ def accept_commands(*senders):
     """Commands that accept a reply of each, of whom there is one in each of their shards."""
     commands, _ = function_calls.accept_commands(SHARDS, [(sender, False, b"yes") for sender in senders])
     return commands
+
+
+def lease_command(sender):
+    k = keyspace.shard_of(sender, SHARDS)
+    return function_calls.function_call(
+        LeaseSms(
+            fence=keyspace.fence_key(k), outbox_alarms=keyspace.outbox_alarms_key(k), server=keyspace.server_key(k),
+            owner="me", lease_ms=1_000, longest_pause_ms=0, uncertain_rest_ms=0,
+            outboxes=[
+                LeasedOutbox(
+                    mailbox=mailbox(sender), outbox=keyspace.outbox_key(k, sender),
+                    outbox_lock=keyspace.outbox_lock_key(k, sender), sender=sender,
+                )
+            ],
+            asked_channels=(),
+        )
+    )  # fmt: skip
 
 
 def one_of_each_shard():
@@ -155,6 +173,41 @@ def test_one_that_fails_fails_alone(client, ask):
     (alone,) = ask(client, accept_commands(damaged))
     assert str(answers[3]).split(" script: ")[0] == str(alone).split(" script: ")[0]
     assert all(client.llen(mailbox(sender)) == 1 for sender in senders if sender != damaged)
+
+
+@ONE_SERVER
+@ASKERS
+def test_one_whose_shard_nobody_may_work_on_is_refused_alone(client, ask):
+    senders = [*one_of_each_shard().values()]
+    strange = senders[3]
+    client.hset(keyspace.server_key(keyspace.shard_of(strange, SHARDS)), "admitted", "00 00 0")
+    answers = ask(client, [lease_command(sender) for sender in senders])
+    assert [str(each).startswith("UNKNOWNSERVER") for each in answers] == [
+        each == strange for each in senders
+    ]
+
+
+@ONE_SERVER
+def test_in_a_transaction_too_they_are_one_command_and_leave_the_database(client, valkey):
+    """Though they have rung in another one."""
+    senders = [*one_of_each_shard().values()]
+    commands, _ = function_calls.accept_commands(
+        SHARDS, [(each, False, b"yes") for each in senders], bells_database=1
+    )
+    *accepted, found = redis_client.run_commands(client, [*commands, ("GET", "a")], transaction=True)
+    assert (accepted, found) == ([[0]] * len(senders), None)
+    assert all(client.llen(mailbox(sender)) == 1 for sender in senders)
+    assert valkey.client(valkey.broker_url).zcard(keyspace.wakeup_queue_key("replies")) == len(senders)
+
+
+@ONE_SERVER
+def test_each_rings_where_it_is_told_to_and_nobody_is_told_to_wake_whom_it_has_rung_for(client, valkey):
+    first, second, *_ = one_of_each_shard().values()
+    quiet, _ = function_calls.accept_commands(SHARDS, [(first, False, b"yes")])
+    rings, _ = function_calls.accept_commands(SHARDS, [(second, False, b"yes")], bells_database=1)
+    assert redis_client.run_commands(client, [*quiet, *rings]) == [[2], [0]]
+    bell = valkey.client(valkey.broker_url).zrange(keyspace.wakeup_queue_key("replies"), 0, -1)
+    assert bell == [second.encode()]
 
 
 @ONE_SERVER

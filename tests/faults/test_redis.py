@@ -34,7 +34,7 @@ def deployment(own_valkey, octopush, proxy):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_whose_reply_is_lost_is_done_once(deployment, play, proxy, function):
     deployment.start()
-    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=3)
+    proxy.lose_replies(f"_{function}\r\n".encode(), times=3)
     play.hold(range(5))
     until(lambda: proxy.lost, 30, "a reply was lost")
     play.judge()
@@ -46,7 +46,7 @@ def test_wake_ups_whose_reply_is_lost_on_a_server_of_their_own_wake_once(own_val
         Deployment(own_valkey.url, proxy.broker_url, octopush) as deployment,
     ):
         deployment.start()
-        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_wake".encode(), times=3)
+        proxy.lose_replies(b"_wake\r\n", times=3)
         play = Play(deployment, octopush)
         play.hold(range(5))
         assert proxy.lost == 3

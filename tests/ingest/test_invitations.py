@@ -15,7 +15,7 @@ import requests
 
 from config.settings.settings import DEFAULT_SHARDS
 from config.settings.startup_check import load_settings_and_surveys
-from config.store import keyspace, lua_library
+from config.store import keyspace
 from engine.model import lane as lane_format
 from engine.model.events import Invitation, decode_inbound, derive_session_id
 from engine.model.lane import ChannelLine, Lane, Session
@@ -504,7 +504,7 @@ def test_a_refusal_whose_reply_is_lost_is_recorded_once(api, valkey, lanes, func
     with Proxies(valkey, broker=False) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
-        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=2)
+        proxy.lose_replies(f"_{function}\r\n".encode(), times=2)
         reply = one.invite(**asked)
         assert (reply.status_code, reply.json()["reason"], proxy.lost) == (200, "opted_out", 2)
         assert one.get("/v1/campaigns/c").json()["states"] == {"refused": 1}
@@ -516,7 +516,7 @@ def test_a_reply_of_redis_that_is_lost_loses_and_doubles_nothing(api, valkey, fu
     with Proxies(valkey, broker=False) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
         one.invite(identifier=OTHER, channel="clinic")
-        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=2)
+        proxy.lose_replies(f"_{function}\r\n".encode(), times=2)
         reply = one.invite(identifier=PERSON, channel="clinic", clientReference="r")
         assert reply.status_code in (200, 202)
         assert proxy.lost == 2
@@ -708,7 +708,7 @@ def test_if_redis_goes_away_the_lines_after_say_503_and_may_be_sent_again(api, o
 def test_of_many_only_those_of_the_round_trip_that_lost_its_reply_are_tried_again(api, valkey, function):
     with Proxies(valkey, broker=False) as proxy:
         one = api(PARLEY_REDIS_URL=proxy.url, PARLEY_BROKER_URL=valkey.broker_url)
-        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=1)
+        proxy.lose_replies(f"_{function}\r\n".encode(), times=1)
         statuses = [each["status"] for each in one.invite_all(people(400))]
         assert proxy.lost == 1
     assert set(statuses) <= {200, 202}

@@ -69,7 +69,8 @@ class Proxy(Closing):
         return f"redis://127.0.0.1:{self.port}{self._path}"
 
     def lose_replies(self, match: bytes, times: int = 1, skip: int = 0, every: int = 1) -> None:
-        """Let the next commands that hold `match` (b"parley_commit") be executed, and cut before the reply."""
+        """Let the next commands that hold `match` be executed, and cut before the reply: b"_commit\\r\\n" is of that function, one
+        call or several joined."""
         self.lose(Loss(match, times, skip, every))
 
     def lose(self, loss: Loss) -> None:

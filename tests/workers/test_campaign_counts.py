@@ -5,7 +5,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from config.store import function_calls, keyspace, lua_library, redis_client
+from config.store import function_calls, keyspace, redis_client
 from config.store.counts import campaigns
 from config.store.server_functions import ForgetCampaigns
 from engine.model.events import Invitation, encode_event
@@ -166,7 +166,7 @@ def test_a_reply_that_is_lost_counts_nothing_twice(pipeline, valkey, function):
         town.pacer = build_invitation_pacer(_with_lanes(made.world, lost))
         redis_client.run_command(lost, ("PING",))
         redis_client.run_command(client, ("PING",))
-        proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=1)
+        proxy.lose_replies(f"_{function}\r\n".encode(), times=1)
         expired = {"expires_at": 1} if function == "withdraw_invitation" else {}
         town.hold(*people(3), **expired)
         for _ in range(3):

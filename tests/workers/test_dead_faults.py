@@ -11,7 +11,7 @@ from time import monotonic, process_time
 
 import pytest
 
-from config.store import keyspace, lua_library, redis_client
+from config.store import keyspace, redis_client
 from engine.model.events import InboundSms, OpeningRefused, encode_event
 from tests.support.waiting import until
 from tests.workers.dead_letters import call, fell, letters_of, outcomes, shard, told, true_to_itself
@@ -258,7 +258,7 @@ def test_a_command_whose_replies_are_lost_does_all_of_it_once(town, failing, pro
     town.deposit(CLARA, b"poison")
     town.drain()
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
-    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_{function}".encode(), times=3)
+    proxy.lose_replies(f"_{function}\r\n".encode(), times=3)
     assert set(outcomes_of_all(town, "replay", "--reason", "engine_error", "--yes")) <= {"advanced", "gone"}
     assert "failing" in outcomes_of_all(town, "replay", "--reason", "undecodable", "--yes")
     outcomes_of_all(town, "drop", "--all", "--yes")
@@ -275,7 +275,7 @@ def test_a_redis_that_goes_away_is_told_and_the_rest_is_replayed_later(town, fai
     fell(town, failing, ANNA, BORIS)
     monkeypatch.setenv("PARLEY_REDIS_URL", proxy.url)
     monkeypatch.setattr("workers.dead_letters.replay.REPLAY_BATCH", 1)
-    proxy.lose_replies(f"{lua_library.LIBRARY_NAME}_commit".encode(), times=100)
+    proxy.lose_replies(b"_commit\r\n", times=100)
     failed = call("replay", "--all", "--yes", status=1)
     assert "run it again" in failed.stderr
     proxy.lose_replies(b"", times=0)

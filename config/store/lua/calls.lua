@@ -3,11 +3,10 @@
 local MOST_RINGS = 1000   -- of one ZADD
 
 local moment              -- of this command, ms
-local bells_database      -- where this command rings; '' if it does not
-local rings               -- whom it rings for, by bell
+local rings               -- of this command: senders by bell, by the database of the bells
 
 local function begin_command()
-  moment, bells_database, rings = nil, '', {}
+  moment, rings = nil, {}
 end
 
 local function clock()
@@ -18,13 +17,12 @@ local function clock()
   return moment
 end
 
-local function ring_in(database)
-  bells_database = database
-end
-
-local function note_ring(bell, sender)
-  local senders = rings[bell] or {}
-  senders[#senders + 1], rings[bell] = sender, senders
+-- Has a bell rung for a sender at the end, if it lies in a `database` of this very server; '' if not.
+local function note_ring(database, bell, sender)
+  if database == '' then return end
+  local bells = rings[database] or {}
+  local senders = bells[bell] or {}
+  senders[#senders + 1], bells[bell], rings[database] = sender, senders, bells
 end
 
 -- A bell is a set in the order of first ringing: a lane that is rung for twice before anyone comes is woken once. Answers
@@ -42,15 +40,19 @@ local function ring_bell(bell, senders)
   return new
 end
 
-local function ring_bells()
-  for bell, senders in pairs(rings) do ring_bell(bell, senders) end
+local function ring_noted()
+  for database, bells in pairs(rings) do
+    redis.call('SELECT', database)
+    for bell, senders in pairs(bells) do ring_bell(bell, senders) end
+  end
 end
 
--- Rings, where the bells lie in a database of this very server. Answers whether that is done; else whoever called does it. What
--- follows in a command, it does in that database: so this ends it.
-local function ring_here()
-  if bells_database == '' or redis.pcall('SELECT', bells_database).err then return false end
-  return (pcall(ring_bells))
+-- Rings as was noted, after which a command is in another database. `forgets` take out of answers whom to wake; if it cannot ring,
+-- whoever called wakes them.
+local function end_command(forgets)
+  if #forgets > 0 and pcall(ring_noted) then
+    for _, forget in ipairs(forgets) do forget() end
+  end
 end
 
 -- The answer that is an error, as which something was raised.
@@ -62,8 +64,8 @@ end
 local function alone(callback)
   return function(keys, args)
     begin_command()
-    local answer, forget_whom_to_wake = callback(keys, args)
-    if forget_whom_to_wake and ring_here() then forget_whom_to_wake() end
+    local answer, forget = callback(keys, args)
+    end_command({forget})
     return answer
   end
 end
@@ -73,25 +75,23 @@ end
 local function joined(callback)
   return function(all_keys, all_args)
     begin_command()
-    local answers, to_wake, k, a = {}, {}, 0, 0
+    local answers, forgets, k, a = {}, {}, 0, 0
     while a < #all_args do
       local keys, args = {}, {}
       for i = 1, all_args[a + 1] do keys[i] = all_keys[k + i] end
       for i = 1, all_args[a + 2] do args[i] = all_args[a + 2 + i] end
       k, a = k + #keys, a + 2 + #args
-      local done, answer, forget_whom_to_wake = pcall(callback, keys, args)
+      local done, answer, forget = pcall(callback, keys, args)
       if not done then answer = error_answer(answer) end
-      answers[#answers + 1], to_wake[#to_wake + 1] = answer or false, forget_whom_to_wake
+      answers[#answers + 1], forgets[#forgets + 1] = answer or false, forget
     end
-    if #to_wake > 0 and ring_here() then
-      for _, forget_whom_to_wake in ipairs(to_wake) do forget_whom_to_wake() end
-    end
+    end_command(forgets)
     return answers
   end
 end
 
--- A callback answers and, if it has noted rings, returns what takes out of its answer whom to wake. Only what takes in more is
--- refused when the memory is full; the rest is what empties it: 'allow-oom'.
+-- A callback returns its answer and, if it has noted rings, a function that takes out of the answer whom to wake. Only what takes
+-- in more is refused when the memory is full; the rest is what empties it: 'allow-oom'.
 local function register(name, callback, flags)
   redis.register_function{function_name = '@library@_' .. name, callback = alone(callback), flags = flags}
   if JOINED[name] then

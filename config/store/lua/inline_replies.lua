@@ -49,13 +49,13 @@ local function attach_replies(keys, args)
 end
 
 -- The provider has told of an SMS that was attached, so nobody need ask for it. The sender rests as after any SMS, once none
--- of the answer is unheard of; on a server on which nobody may work yet, for as long as without it, as the lock tells who looks
--- there that more may have left. Answers 1 if the next may be leased.
+-- of the answer is unheard of. Does nothing on a server on which nobody may work yet: the lock tells who looks there that more
+-- may have left, and the provider is asked. Answers 1 if the next may be leased.
 local function confirm_reply(keys, args)
   local outbox, lock_key, alarms, sender = keys.outbox, keys.outbox_lock, keys.outbox_alarms, args.sender
   local now = clock()
   local lock = read_outbox_lock(lock_key)
-  if not lock or lock.state ~= STATE.entrusted then return 0 end
+  if not lock or lock.state ~= STATE.entrusted or not lost_before(keys.server, now) then return 0 end
   if redis.call('LREM', outbox, 1, args.entry) == 0 then return 0 end
   record(keys.events, sender, args.records)
   note_ticket(keys.tickets, args.ticket)
@@ -65,7 +65,6 @@ local function confirm_reply(keys, args)
     return 0
   end
   if args.others_unheard == '1' then return 0 end
-  if not lost_before(keys.server, now) then return 0 end
   local till = math.max(now, lock.since + tonumber(args.pause_ms))
   write_outbox_lock(lock_key, now, {fence = 0, till = till, attempts = 0, since = 0, state = STATE.done})
   redis.call('ZADD', alarms, ms(till > now and till or now + LOOK_MS), sender)

@@ -279,19 +279,18 @@ local function commit(keys, args)
     if not done then answer = error_answer(answer) end
     answers[#answers + 1] = answer
     if answer[1] == 1 then
-      note_rings(answer[2], new.sender)
-      if answer[3] == 1 then note_ring(BELL.outbound, new.sender) end
+      note_rings(args.bells_database, answer[2], new.sender)
+      if answer[3] == 1 then note_ring(args.bells_database, BELL.outbound, new.sender) end
     end
   end
   set_alarms(keys.lane_alarms, noted)
   set_alarms(outbox_alarms, spoken)
   write_changes(keys.campaigns, now, changes)
-  ring_in(args.bells_database)
-  return answers, function()
+  return answers, args.bells_database ~= '' and function()
     for _, answer in ipairs(answers) do
       if answer[1] == 1 then answer[2], answer[3] = 0, 0 end
     end
-  end
+  end or nil
 end
 
 -- Answers the id of the last entry that it looked at (empty at the stream's end), then the records of each that is about

@@ -57,9 +57,9 @@ local function count_claimable(mailbox, mail, kind, most)
 end
 
 -- `queues` is what queues_of answers.
-local function note_rings(queues, sender)
-  if queues == 1 or queues == EITHER_QUEUE then note_ring(BELL.starts, sender) end
-  if queues == 2 or queues == EITHER_QUEUE then note_ring(BELL.replies, sender) end
+local function note_rings(database, queues, sender)
+  if queues == 1 or queues == EITHER_QUEUE then note_ring(database, BELL.starts, sender) end
+  if queues == 2 or queues == EITHER_QUEUE then note_ring(database, BELL.replies, sender) end
 end
 
 -- Answers whom to wake: nobody, if mail was waiting already, but everybody for what may be a STOP.
@@ -99,13 +99,12 @@ local function accept(keys, args)
     else
       wakes[i] = deliver_event(keys.lane_alarms, keys.events[i].mailbox, now, args.events[i].sender, args.events[i].event,
         accepted)
-      note_rings(wakes[i], args.events[i].sender)
+      note_rings(args.bells_database, wakes[i], args.events[i].sender)
     end
   end
-  ring_in(args.bells_database)
-  return wakes, function()
+  return wakes, args.bells_database ~= '' and function()
     for i = 1, #wakes do wakes[i] = math.min(wakes[i], 0) end
-  end
+  end or nil
 end
 
 register('accept', accept, {})
