@@ -21,6 +21,7 @@ from config.connections.cluster_client import ClusterClient
 from config.settings.config_errors import ConfigError
 from config.settings.durability import require_durability
 from config.settings.redis_rights import explained_refusals
+from config.settings.server_mode import require_server_mode
 from config.settings.settings import Settings
 from config.settings.shard_count import settle_shards
 from config.store import keyspace, redis_client
@@ -45,6 +46,7 @@ def check_lanes_server(settings: Settings) -> Settings:
         redis_client.connect(settings.redis_url, retries=0, timeout_s=CHECK_TIMEOUT_S) as lanes,
         explained_refusals(),
     ):
+        require_server_mode(lanes)
         require_durability(lanes, settings.durability)
         try:
             return settle_shards(lanes, settings)

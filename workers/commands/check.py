@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,7 @@ from config.settings.durability import durability_gaps, durability_problems
 from config.settings.env_file import EnvFileRead
 from config.settings.hooks import Hook
 from config.settings.oidc_settings import OidcSettings
+from config.settings.server_mode import require_server_mode
 from config.settings.settings import Settings, exit_on_config_error, local_url
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
@@ -97,6 +99,7 @@ def check(live: bool) -> None:
         for sentence in archive_sentences(settings):
             click.echo(sentence)
         if settings.redis_url:
+            _check_server_mode(settings)
             _check_durability(settings)
             _check_servers(settings)
         if settings.redis_url and settings.replicas:
@@ -214,6 +217,15 @@ def _check_servers(settings: Settings) -> None:
         click.echo(f"cluster: {pluralize(len(cluster.nodes), 'primary', 'primaries')}")
     for sentence in (*release_problems(old_releases), *cluster_problems(found), *cluster_notes(found)):
         click.echo(f"  warning: {sentence}")
+
+
+def _check_server_mode(settings: Settings) -> None:
+    """Raise ConfigError if the lanes' Redis answers and is not what its URL says."""
+    with (
+        suppress(redis.RedisError),  # which is told below
+        redis_client.connect(settings.redis_url, retries=0, timeout_s=OPTIONAL_REDIS_TIMEOUT_S) as lanes,
+    ):
+        require_server_mode(lanes)
 
 
 def _check_durability(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from config.connections.cluster_view import LOOK_AROUND_INTERVAL_S
 from config.settings.durability import require_durability
+from config.settings.server_mode import require_server_mode
 from config.settings.settings import Settings
 from config.settings.shard_count import settle_shards
 from config.settings.startup_check import load_settings_and_surveys
@@ -58,6 +59,7 @@ def open_deployment(role: str) -> Deployment:
     configure_logging(settings)
     begin_at_zero(role, settings)
     lanes = redis_client.connect(settings.redis_url)
+    require_server_mode(lanes)
     require_durability(lanes, settings.durability)
     deployment = Deployment(
         settle_shards(lanes, settings), lanes, redis_client.connect(settings.broker_url), surveys
