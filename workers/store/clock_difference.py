@@ -26,7 +26,8 @@ class ClockVerdict(msgspec.Struct, frozen=True):
     def corrected(self, mail: Mail, server_ms: int) -> Mail:
         """Return an event that a mailbox had at `server_ms` as if it had been accepted by a clock that is right. One from
         before the clock was set bears the right time, and is known by it if it was accepted no longer ago than that. One
-        from the future came since, though the clock may have been set by less then."""
+        from the future came since they agreed, though the clock may have been set by less then; if it was ahead before that too, and is
+        still waiting, it is taken to have come late, which ends nothing: deadlines are held back."""
         if self.correction_ms > 0 and mail.at <= server_ms:
             return msgspec.structs.replace(mail, at=mail.at + self.correction_ms)
         if self.correction_ms < 0 and mail.at > server_ms + self.correction_ms:

@@ -9,7 +9,8 @@ before. A server that was started again with all that it had acknowledged has lo
 
 A shard that a cluster has moved to another server has lost nothing either.
 
-What this cannot know: a pause that an operator ended in the lost moment; a former primary that goes on beside the new one;
+What this cannot know: a pause that an operator ended in the lost moment; that two replicas of a cluster took over one after the
+other, before anybody looked or the second heard that the former follows; a former primary that goes on beside the new one;
 a disk that is put back to what it was under a server that writes at once, unless whoever looks had a token of it.
 """
 
@@ -208,8 +209,7 @@ class NewServer:
     @cached_property
     def _history_before(self) -> str:
         """What its history goes on from, if it was promoted."""
-        before: str = self._client.info("replication")["master_replid2"]
-        return before
+        return str(self._client.info("replication").get("master_replid2", ""))
 
     @cached_property
     def _flags_by_node(self) -> Mapping[str, frozenset[str]]:
