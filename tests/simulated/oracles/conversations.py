@@ -216,9 +216,9 @@ class ConversationOracle:
     def _is_taken_for_another(self, sender: str, sms: str, records: Sequence[SeenRecord]) -> bool:
         """ "One that says the same is taken for it": for one that reached the person, though nothing has told so."""
         said = {record.text for record, _ in of_type(records, SmsDecided) if record.id == sms}
-        told = {record.id for record, _ in of_type(records, SmsSent)}
+        told = {record.ticket for record, _ in of_type(records, SmsSent) if record.id != sms}
         return any(
-            each.sms.to == sender and each.sms.text in said and each.sms.id not in told
+            each.sms.to == sender and each.sms.text in said and each.ticket not in told
             for each in self._world.ledger.arrivals
         )
 
