@@ -150,9 +150,18 @@ def test_the_api_is_as_described(base, path, method, mode):
     )  # fmt: skip
     @given(case=narrowed(mode)[path][method].as_strategy(generation_mode=GenerationMode(mode)))
     def ask(case):
-        case.call_and_validate(base_url=base, headers={"Authorization": f"Bearer {KEY}"}, checks=checks)
+        case.validate_response(call_until_answered(case, base), checks=checks)
 
     ask()
+
+
+def call_until_answered(case, base):
+    """The answer of somebody who asks again if the machine stood still for a moment, so that Redis did not answer in time."""
+    for _ in range(5):
+        answer = case.call(base_url=base, headers={"Authorization": f"Bearer {KEY}"})
+        if answer.status_code != 503:
+            break
+    return answer
 
 
 def test_what_links_lead_to_is_as_described(base, valkey):
