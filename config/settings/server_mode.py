@@ -1,4 +1,5 @@
-"""Is the lanes' Redis reached as what it is? A server of a cluster refuses calls for several shards, which one server is asked for at once."""
+"""Is the lanes' Redis reached as what it is? A server of a cluster refuses what one that is alone is asked for at once: calls for
+several shards."""
 
 import redis
 

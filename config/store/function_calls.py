@@ -38,7 +38,7 @@ _JOINED_NAMES = {
 }
 
 MAX_JOINED = 128
-"""Calls that one command makes at the most: others have their turn on the server between commands."""
+"""Calls that one command makes at the most, in some ms: others have their turn on the server between commands."""
 
 
 def join_calls(commands: Sequence[Command]) -> tuple[list[Command], list[int]]:

@@ -424,6 +424,14 @@ _SENDING = (
         "A provider that answers a look-up with `not now` has said nothing of the SMS: the next try sends blindly.",
     ),
     Mutant(
+        "refusal_speaks_for_earlier_try",
+        SEND_STEPS,
+        'isinstance(outcome, OutcomeUnknown) or wire.recourse == "repeat":',
+        "isinstance(outcome, OutcomeUnknown):",
+        "A failover loses a try's lease, the next one is refused while the first is under way: it is said to have been refused, "
+        "and reaches the person.",
+    ),
+    Mutant(
         "late_worker_sends",
         SEND_STEPS,
         "if not is_stopping() and begun_s - sendable.leased_s < MAX_START_DELAY_S:",
@@ -622,6 +630,14 @@ _FAILOVERS = (
         "not server.writes_at_once or has_fewer_fences",
         "A promoted replica that writes at once has lost its tail all the same; by a process that was given no token which "
         "it lacks.",
+    ),
+    Mutant(
+        "settled_on_newcomer",
+        OUTBOXES,
+        "if not lost_before(keys.server, now) then return UNKNOWN_SERVER end",
+        "",
+        "A settlement whose reply was lost is written again, on a promoted replica that has no trace of the next SMS's lease: the "
+        "rest that it begins is taken for one of before, and that SMS is sent again, without a mark.",
     ),
     Mutant(
         "accept_notes_no_newcomer",
@@ -927,6 +943,14 @@ _INLINE_REPLIES = (
         "if args.others_unheard == '1' then return 0 end",
         "",
         "Two SMS in an answer, a callback of the first comes at once: the second is asked for before it has arrived.",
+    ),
+    Mutant(
+        "receipt_ends_rest_on_newcomer",
+        INLINE,
+        " or not lost_before(keys.server, now) then return 0 end",
+        " then return 0 end",
+        "A receipt is the first that a promoted replica hears of a sender: the rest that it begins is taken for one of before, and "
+        "the next SMS, which had left, is sent again, without a mark.",
     ),
     Mutant(
         "waiting_outbox_reserved",
@@ -1350,6 +1374,14 @@ _FOUND = (
         "return self._last is None or asked_s - self._last[2] > LONGEST_GAP_S",
         "return self._last is None",
         "The only clock process stands still while the server's clock is set ahead and back: what rested meanwhile comes late.",
+    ),
+    Mutant(
+        "dated_by_both_steps",
+        CLOCK_DIFFERENCE,
+        "at=max(mail.at + self.correction_ms, self.agreed_ms)",
+        "at=mail.at + self.correction_ms",
+        "The server's clock is set ahead by 40 s, an SMS is accepted, and it is set ahead by an hour: the session that it opens "
+        "ends at once when the clock is right.",
     ),
     Mutant(
         "wait_taken_for_difference",
