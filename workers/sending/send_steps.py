@@ -294,9 +294,8 @@ class SendSteps:
             if is_stopping() or begun_s > latest_s:
                 return None, True
         outcome = await wire.send(sms, try_deadline(begun_s))
-        if outcome is None or isinstance(outcome, OutcomeUnknown) or wire.recourse == "repeat":
-            return outcome, may_be_there or isinstance(outcome, OutcomeUnknown)
-        return outcome, False
+        says_nothing_of_earlier = outcome is None or wire.recourse == "repeat"
+        return outcome, isinstance(outcome, OutcomeUnknown) or (may_be_there and says_nothing_of_earlier)
 
     async def _look_up(
         self, wire: ProviderClient, take: OutboxLease, sms: OutboundSms, answer_by_s: float

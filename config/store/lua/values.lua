@@ -1,7 +1,7 @@
 -- What must happen to a lane at once, or not at all.
 --
 -- Laws. Every key that a function touches is in KEYS, and all of them share one hash slot; but for bells, which a function that is
--- given their database rings there, on a server that is no cluster's, as the last that it does. Time is the server's, and may be
+-- given their database has rung there at the end of its command (calls.lua), on a server that is no cluster's. Time is the server's, and may be
 -- set back or ahead: a moment that was stored is never believed to be further ahead than it can be, and what must not go is
 -- given no end (workers/README.md, "When a clock is wrong").
 -- Every function may be called twice with the same arguments (a client retries a call whose reply was lost) and

@@ -426,8 +426,8 @@ _SENDING = (
     Mutant(
         "refusal_speaks_for_earlier_try",
         SEND_STEPS,
-        'isinstance(outcome, OutcomeUnknown) or wire.recourse == "repeat":',
-        "isinstance(outcome, OutcomeUnknown):",
+        'says_nothing_of_earlier = outcome is None or wire.recourse == "repeat"',
+        "says_nothing_of_earlier = outcome is None",
         "A failover loses a try's lease, the next one is refused while the first is under way: it is said to have been refused, "
         "and reaches the person.",
     ),
