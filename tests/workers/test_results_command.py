@@ -239,6 +239,21 @@ def test_watching_shows_what_comes_and_ends_on_ctrl_c(answered):
     assert (watching.returncode, errors) == (0, "")
 
 
+def test_a_look_that_ctrl_c_meets_is_shown_in_full(answered, monkeypatch):
+    """Nothing that reads is broken off: SQLAlchemy does not stand that everywhere."""
+    growths = iter([(1,), (2,)])
+
+    def growth(_connection):
+        if (found := next(growths)) == (2,):
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr("workers.commands.reports.results._growth", growth)
+    monkeypatch.setattr("workers.commands.reports.results.WATCH_INTERVAL_S", 0)
+    done = run("clinic", "--watch", "--json")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+
+
 def test_the_archive_is_only_read(answered):
     with answered.database.reading() as connection:
         before = connection.execute(select(tables.sessions)).all()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from io import StringIO
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -498,15 +499,16 @@ def test_a_narrow_terminal_shows_every_heading_of_the_shards(call, monkeypatch):
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_who_watches_sees_it_again_and_again_until_they_stop(call, monkeypatch, form):
     """Its exit status is that of the last look."""
-    naps = iter(["accept", "stop"])
+    waits = iter(["accept", "stop"])
 
-    def sleep(_):
-        if next(naps) == "stop":
-            raise KeyboardInterrupt
+    def wait_to_look(_):
+        if next(waits) == "stop":
+            return False
         call.town.deposit("+33600000001", b"\xc1 no event")
         call.town.drain()
+        return True
 
-    monkeypatch.setattr("workers.commands.status.sleep", sleep)
+    monkeypatch.setattr("workers.commands.status.until_interrupted", lambda: nullcontext(wait_to_look))
     watched = call("--watch", *form)
     assert watched.exit_code == 1
     assert "dead letter" in watched.stdout

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from threading import Event
+from queue import SimpleQueue
 
 import click
 from prometheus_client import start_http_server
@@ -40,9 +40,10 @@ def metrics(port: int, host: str, *, once: bool) -> None:
 
 def _serve_metrics(exposition: MetricsExposition, host: str, port: int) -> None:
     console = open_console(stderr=True, soft_wrap=True)
-    told = Event()
+    # unlike an Event, a handler may use it whatever its thread does
+    stop_requests: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: told.set())
+        signal.signal(number, lambda number, _frame: stop_requests.put(number))
     try:
         server, thread = start_http_server(port, host, exposition.registry)
     except OSError as e:
@@ -53,6 +54,6 @@ def _serve_metrics(exposition: MetricsExposition, host: str, port: int) -> None:
     if not os.environ.get(FOLDER_VARIABLE):
         console.print(f"{FOLDER_VARIABLE} is not set: only what lies in Redis is told", style="yellow")
     console.print(f"metrics at http://{host}:{port}/metrics")
-    told.wait()
+    stop_requests.get()
     server.shutdown()
     thread.join()

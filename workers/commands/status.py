@@ -3,8 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from time import sleep
+from contextlib import closing, contextmanager
 
 import click
 import msgspec
@@ -18,6 +17,7 @@ from config.telemetry.redis_stats import StatsReader
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
+from engine.commands.watching import until_interrupted
 from workers.commands.connect import read_settings_in_use
 from workers.commands.screens.status_screen import StatusScreen
 from workers.diagnosis.deployment_reading import read_state
@@ -45,8 +45,8 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
     verdict = HealthVerdict([], [])
     screen = StatusScreen(settings, every_shard=shards)
     telling = _json_printer(settings) if as_json else _screen_printer(screen, live=watch)
-    with closing(StatsReader(settings)) as sounder, telling as tell, suppress(KeyboardInterrupt):
-        for state in _watch_states(settings, sounder, again=watch):
+    with closing(StatsReader(settings)) as sounder, telling as tell:
+        for state in _watch_states(settings, sounder) if watch else [read_state(settings, sounder)]:
             verdict = assess_health(state)
             tell(state, verdict)
     sys.exit(EXIT_OK if verdict.ok else EXIT_PROBLEMS)
@@ -55,11 +55,13 @@ def status(as_json: bool, watch: bool, shards: bool) -> None:
 StatePrinter = Callable[[DeploymentState, HealthVerdict], None]
 
 
-def _watch_states(settings: Settings, sounder: StatsReader, *, again: bool) -> Iterator[DeploymentState]:
-    yield read_state(settings, sounder)
-    while again:
-        sleep(WATCH_INTERVAL_S)
-        yield read_state(settings, sounder)
+def _watch_states(settings: Settings, sounder: StatsReader) -> Iterator[DeploymentState]:
+    """The state as it is now, and again and again until Ctrl-C."""
+    with until_interrupted() as wait_to_look:
+        looks = True
+        while looks:
+            yield read_state(settings, sounder)
+            looks = wait_to_look(WATCH_INTERVAL_S)
 
 
 @contextmanager

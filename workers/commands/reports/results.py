@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from time import monotonic, sleep
+from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import click
@@ -18,6 +18,7 @@ from config.archive.surveys_kept import read_surveys
 from config.store import redis_client
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
+from engine.commands.watching import until_interrupted
 from engine.surveys.program import Survey
 from workers.commands.connect import connect_lanes
 from workers.commands.reports.archive_reading import open_archive, record_reading, require_survey
@@ -79,11 +80,8 @@ def results(
             deployment, "read results", survey, filters=audited_filters(filters), numbers=numbers, watch=watch
         )
         name_person = _person_namer(database, numbers=numbers, in_full=as_json)
-        with (
-            _printer(deployment, name_person, watch=watch, as_json=as_json) as show,
-            suppress(KeyboardInterrupt),
-        ):
-            for connection in _each_growth(database, again=watch):
+        with _printer(deployment, name_person, watch=watch, as_json=as_json) as show:
+            for connection in _each_growth(database) if watch else _as_it_is(database):
                 versions = read_surveys(connection, survey)[::-1]
                 report = read_report(
                     connection,
@@ -112,18 +110,24 @@ def _person_namer(database: ArchiveDatabase, *, numbers: bool, in_full: bool) ->
     return pseudonyms.of if in_full else lambda sender: shorten_pseudonym(pseudonyms.of(sender))
 
 
-def _each_growth(database: ArchiveDatabase, *, again: bool) -> Iterator[Connection]:
-    """The archive as it is now, and again whenever it has grown; at times though it has not, as people are erased."""
+def _as_it_is(database: ArchiveDatabase) -> Iterator[Connection]:
+    with database.reading() as connection:
+        yield connection
+
+
+def _each_growth(database: ArchiveDatabase) -> Iterator[Connection]:
+    """The archive as it is now, and until Ctrl-C again whenever it has grown; at times though it has not, as people are
+    erased."""
     grown, read_at = None, 0.0
-    while True:
-        begun = monotonic()
-        with database.reading() as connection:
-            if (found := _growth(connection)) != grown or begun - read_at > WATCH_ANYHOW_S:
-                grown, read_at = found, begun
-                yield connection
-        if not again:
-            return
-        sleep(max(WATCH_INTERVAL_S, monotonic() - begun))
+    with until_interrupted() as wait_to_look:
+        looks = True
+        while looks:
+            begun = monotonic()
+            with database.reading() as connection:
+                if (found := _growth(connection)) != grown or begun - read_at > WATCH_ANYHOW_S:
+                    grown, read_at = found, begun
+                    yield connection
+            looks = wait_to_look(max(WATCH_INTERVAL_S, monotonic() - begun))
 
 
 def _growth(connection: Connection) -> tuple[Any, ...]:
