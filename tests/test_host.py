@@ -30,7 +30,6 @@ NEEDS_NO_HOST = {
     "ingest/commands/phone.py": "talks with the person at a terminal",
     "workers/commands/reports/results.py": "draws a screen anew",
     "workers/commands/run.py": "starts real processes",
-    "workers/commands/status.py": "draws a screen anew",
     "workers/roles/worker_process.py": "ends a real process",
     "workers/runtime/embedded_redis.py": "starts a real server",
     "workers/sending/deadline_transport.py": "waits for a real network",

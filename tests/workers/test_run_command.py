@@ -84,7 +84,16 @@ def run(tmp_path):
     yield found
     for pid in found.processes(""):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            kill_group(pid)
+
+
+def kill_group(pid):
+    """With its group, unless that is ours: a server that has named itself has no environment that tells whose it is, and is in the
+    group of the shell that would end it."""
+    if os.getpgid(pid) == os.getpgrp():
+        os.kill(pid, signal.SIGKILL)
+    else:
+        os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
 @contextmanager
